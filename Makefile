@@ -1,0 +1,47 @@
+# Every target sets up what it needs: uv into .uv when the machine has none, then a locked .venv.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+ARGS ?=
+UV := $(shell command -v uv || echo .uv/bin/uv)
+RUN := .venv/bin/
+export PYTHONDONTWRITEBYTECODE = 1
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.uv/bin/uv:
+	@python3 -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.5'
+
+.venv/.synced: pyproject.toml uv.lock $(if $(findstring .uv/,$(UV)),.uv/bin/uv)
+	@$(UV) sync --quiet --locked && touch $@
+
+.PHONY: setup
+setup: .venv/.synced ## Install everything into .venv
+
+.PHONY: run
+run: .venv/.synced ## Run the whole product on this machine, without a cluster
+	@$(RUN)python -m examples.run $(ARGS)
+
+.PHONY: test
+test: .venv/.synced lint ## Lint, then all tests that need no control plane; ARGS="-k word" goes to pytest
+	@$(RUN)pytest $(ARGS)
+
+.PHONY: lint
+lint: .venv/.synced ## ruff, mypy and the import contracts
+	@$(RUN)ruff check --quiet .
+	@$(RUN)ruff format --quiet --check .
+	@$(RUN)mypy --no-error-summary
+	@mkdir -p build; $(RUN)lint-imports --no-cache > build/lint-imports.log 2>&1 || { cat build/lint-imports.log; exit 1; }
+
+.PHONY: generate
+generate: .venv/.synced ## Write crds/ and the JSON schemas from the Python types
+	@$(RUN)python -m tests.generate
+
+.PHONY: bench
+bench: .venv/.synced ## Measure against nginx in the same run; writes build/bench.json
+	@$(RUN)python -m benchmarks $(ARGS)
+
+.PHONY: clean
+clean: ## Remove what the other targets made
+	@rm -rf .venv .uv build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,282 @@
+"""The route document: what hooks writes for one ModelDeployment and the gateway serves from.
+
+One ConfigMap holds one document, as canonical JSON under the key `route.json`. The writer is strict
+(`RouteDocument.canonical_json`), the reader ignores what it does not know (`read`) and counts it; what
+must not be ignored is named in `requires`. A document never holds a secret value, only where one is.
+Its namespace is that of its ConfigMap and is therefore not in it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+LABEL: Final = "gateway.beamlit.com/route"
+LABEL_VALUE: Final = "v1alpha1"
+KEY: Final = "route.json"
+API_VERSION: Final = "gateway.beamlit.com/v1alpha1"
+CREDENTIAL_LABEL: Final = "gateway.beamlit.com/credential"
+
+FEATURES: Final[frozenset[str]] = frozenset()
+"""The features this reader understands when a document names them under `requires`."""
+
+DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+ObjectName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$", max_length=253),
+]
+HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:\[\]-]+$", max_length=253)]
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^`|~0-9A-Za-z-]+$", max_length=128)]
+HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]*$", max_length=4096)]
+PathPrefix = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*$", max_length=1024)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Percent = Annotated[int, Field(ge=0, le=100)]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+
+
+class DocumentError(ValueError):
+    """A route document that cannot be served. The message names the field, the value and what is allowed."""
+
+
+class Use(StrEnum):
+    """What a backend may be chosen for."""
+
+    WEIGHTED = "weighted"
+    """By the split, according to its weight."""
+    FAILOVER = "failover"
+    """When an attempt at another backend failed before its first byte."""
+    OVERFLOW = "overflow"
+    """When the local backend has reached its in-flight limit."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore", strict=False
+    )
+
+
+class SecretKey(_Part):
+    """One key of a Secret in the document's namespace. The gateway reads it by name, and only when it carries
+    the label `gateway.beamlit.com/credential`."""
+
+    name: ObjectName
+    key: str
+
+
+class Headers(_Part):
+    """What to change in a request's fields for one backend. Names compare case-insensitively (RFC 9110 5.1)."""
+
+    set: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict)
+    """Replaces every field of that name."""
+    set_from: Mapping[HeaderName, SecretKey] = Field(default_factory=dict)
+    """As `set`, with the value read from a Secret."""
+    add: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict)
+    """Adds a field beside those of the same name."""
+    remove: tuple[HeaderName, ...] = ()
+    """Removes every field of that name."""
+
+
+class Tls(_Part):
+    """How the server's certificate is verified. It always is."""
+
+    server_name: HostName | None = None
+    """Name for SNI and verification; the backend's host when absent."""
+    ca_bundle: str | None = None
+    """PEM certificates that replace the system's roots."""
+
+
+class OAuth2(_Part):
+    """Client credentials (RFC 6749 4.4), by reference."""
+
+    kind: Literal["Secret", "ModelDeployment"] = "Secret"
+    """Where the credentials are: a labelled Secret (keys clientId, clientSecret, tokenUrl, hosts, optionally scope),
+    or inline in the ModelDeployment itself, as the original allowed; those go to its own remote host only."""
+    name: ObjectName
+
+
+class Credentials(_Part):
+    """How the gateway authenticates to the backend."""
+
+    oauth2: OAuth2
+
+
+class Backend(_Part):
+    """One place a request can be sent to. Exactly one of `service`, `host` and `default` says where."""
+
+    id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$", max_length=63)]
+    weight: Percent = 0
+    """Share of the requests, in percent; the weights of a document sum up to 100, or to 0 when no backend may be
+    chosen by weight."""
+    use: tuple[Use, ...] = (Use.WEIGHTED, Use.FAILOVER)
+    service: DnsLabel | None = None
+    """A Service in the document's namespace."""
+    host: HostName | None = None
+    """A remote host name or address, without port."""
+    default: bool = False
+    """The install-wide default remote backend: host, scheme, TLS, credentials and headers come from the gateway's
+    own settings."""
+    port: Port | None = None
+    """Port of the Service or host; the scheme's default when absent."""
+    scheme: Literal["http", "https"] = "http"
+    path_prefix: PathPrefix = ""
+    """Put in front of the request's path, percent-encoded, all variables expanded."""
+    headers: Headers = Headers()
+    tls: Tls = Tls()
+    credentials: Credentials | None = None
+    model: str | None = None
+    """The model name this backend knows, put into the `model` value of a JSON body; unchanged when absent."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        places = [self.service is not None, self.host is not None, self.default]
+        if sum(places) != 1:
+            raise ValueError(f"backend {self.id!r} needs exactly one of service, host and default")
+        return self
+
+
+class Timeouts(_Part):
+    """Seconds; absent means the gateway's own setting."""
+
+    connect: Seconds | None = None
+    """TCP and TLS handshake."""
+    first_byte: Seconds | None = None
+    """From the end of connecting to the answer's head."""
+    idle: Seconds | None = None
+    """Between two reads of an answer's body."""
+
+
+class Limits(_Part):
+    """Absent means the gateway's own setting."""
+
+    body_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Largest request body; above it the answer is 413."""
+
+
+class Split(_Part):
+    """Why the weights are what they are. Opaque to the gateway: it repeats the reason to clients and logs."""
+
+    percentage: Percent = 0
+    """Share of the requests that go remote."""
+    reason: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]*$", max_length=64)] = "Local"
+
+
+class RouteDocument(_Part):
+    """How the requests for one ModelDeployment are routed."""
+
+    api_version: Literal["gateway.beamlit.com/v1alpha1"] = API_VERSION
+    name: ObjectName
+    """Name of the ModelDeployment."""
+    service_names: tuple[DnsLabel, ...] = ()
+    """Service names a client may put into Host; the gateway adds the namespace's spellings. Empty: `name`."""
+    cluster_ips: tuple[str, ...] = ()
+    """Addresses of those Services that a client may put into Host."""
+    path: str | None = None
+    """Second segment of the path `/{namespace}/{path}/…`; `name` when absent."""
+    model: str | None = None
+    """What clients put into the `model` value of a request; `name` when absent."""
+    backends: Annotated[tuple[Backend, ...], Field(max_length=16)] = ()
+    timeouts: Timeouts = Timeouts()
+    limits: Limits = Limits()
+    split: Split = Split()
+    requires: tuple[str, ...] = ()
+    """Features a reader must know to serve this document; one it does not know rejects the document."""
+    hash: str = ""
+    """SHA-256 over the canonical JSON without this field, first 16 hex digits; set by the writer."""
+
+    @model_validator(mode="after")
+    def _weights(self) -> Self:
+        ids = [backend.id for backend in self.backends]
+        if len(set(ids)) != len(ids):
+            raise ValueError(f"backend ids must differ, got {', '.join(ids)}")
+        total = sum(backend.weight for backend in self.backends)
+        if total not in (0, 100):
+            raise ValueError(f"the weights of the backends must sum up to 100 or 0, got {total}")
+        for backend in self.backends:
+            if backend.weight and Use.WEIGHTED not in backend.use:
+                raise ValueError(f"backend {backend.id!r} has a weight but is not for weighted use")
+        return self
+
+    @property
+    def client_model(self) -> str:
+        """The name that clients ask for in a `model` value."""
+        return self.model or self.name
+
+    @property
+    def path_segment(self) -> str:
+        """The second segment of the path clients may use."""
+        return self.path or self.name
+
+    def canonical_json(self) -> str:
+        """The document as it is written: sorted keys, no white space, defaults left out, with its hash.
+
+        Equal meaning gives equal bytes.
+        """
+        body = self.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"hash"})
+        body["apiVersion"] = API_VERSION
+        body["hash"] = hashlib.sha256(_canonical(body).encode()).hexdigest()[:16]
+        return _canonical(body)
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def read(text: str | bytes) -> tuple[RouteDocument, int]:
+    """Read a document leniently.
+
+    Returns the document and the number of fields it has that this reader does not know.
+
+    Raises:
+        DocumentError: it is not JSON, a field is wrong, or it requires a feature this reader does not have.
+    """
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise DocumentError(f"{KEY} is not JSON: {exc}") from exc
+    if not isinstance(raw, dict):
+        raise DocumentError(f"{KEY} must be a JSON object, got {type(raw).__name__}")
+    unknown_features = sorted(set(map(str, raw.get("requires") or ())) - FEATURES)
+    if unknown_features:
+        raise DocumentError(
+            f"requires {', '.join(unknown_features)}, which this gateway does not have; upgrade the gateway"
+        )
+    try:
+        document = RouteDocument.model_validate(raw)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or KEY
+        raise DocumentError(f"{where}: {first['msg']}") from exc
+    return document, _unknown_fields(raw, RouteDocument)
+
+
+def _unknown_fields(raw: Mapping[str, Any], model: type[BaseModel]) -> int:
+    """Count the keys of `raw` that `model` has no field for, at every level that is a model of its own."""
+    fields = {field.alias or name: name for name, field in model.model_fields.items()}
+    unknown = 0
+    for key, value in raw.items():
+        if key not in fields:
+            unknown += 1
+            continue
+        nested = _NESTED.get((model, fields[key]))
+        if nested is None:
+            continue
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, dict):
+                unknown += _unknown_fields(item, nested)
+    return unknown
+
+
+_NESTED: Final[Mapping[tuple[type[BaseModel], str], type[BaseModel]]] = {
+    (RouteDocument, "backends"): Backend,
+    (RouteDocument, "timeouts"): Timeouts,
+    (RouteDocument, "limits"): Limits,
+    (RouteDocument, "split"): Split,
+    (Backend, "headers"): Headers,
+    (Backend, "tls"): Tls,
+    (Backend, "credentials"): Credentials,
+    (Credentials, "oauth2"): OAuth2,
+}

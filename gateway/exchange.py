@@ -1,0 +1,168 @@
+"""What the story of a request sees of its client: the parsed head, the body, and the way to answer.
+
+`edge.py` implements `Exchange` over a client's connection; `upstream.py` implements `Answer` over a server's. Bodies
+go from one to the other by callbacks (`BodySink`), so that the coroutine in `proxy.py` wakes for events, not for bytes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+Fields = tuple[tuple[bytes, bytes], ...]
+"""Field lines in the order received, names in lower case, values without surrounding white space."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """A request's head, checked by `http1` (RFC 9112) and frozen before any trailer arrives."""
+
+    method: bytes
+    target: bytes
+    """Origin-form target as sent (RFC 9112 3.2.1): path and query, not decoded, no fragment."""
+    host: str
+    """Host in lower case, without port and trailing dot."""
+    authority: bytes
+    """The Host field as sent."""
+    fields: Fields
+    http_minor: int
+    """1 for HTTP/1.1, 0 for HTTP/1.0."""
+    content_length: int | None
+    """None when there is no body or it is chunked."""
+    chunked: bool
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the message has a body section: `Content-Length: 0` is one, of no bytes."""
+        return self.chunked or self.content_length is not None
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """A final response's head. Framing fields are not in `fields`: the edge writes its own."""
+
+    status: int
+    reason: bytes
+    fields: Fields
+    content_length: int | None
+    """Length of the body where it is known; None: chunked towards HTTP/1.1 clients, close-delimited for 1.0."""
+
+
+class BodySink(Protocol):
+    """Receives a body by callbacks, from the event loop's thread."""
+
+    def write(self, data: bytes) -> None:
+        """Take one piece. The source stops when `pause` was called on it."""
+        ...
+
+    def end(self) -> None:
+        """The body is complete."""
+        ...
+
+    def fail(self, cause: Exception) -> None:
+        """The body will never be complete."""
+        ...
+
+
+class BodySource(Protocol):
+    """Produces a body into a sink, and can be held back by it."""
+
+    def pause(self) -> None:
+        """Stop producing soon; what is already in memory may still come."""
+        ...
+
+    def resume(self) -> None:
+        """Go on producing."""
+        ...
+
+
+class Exchange(BodySource, Protocol):
+    """One request of one client, and the one answer to it.
+
+    `pause` and `resume` act on the request body. The task that runs `proxy.handle` is cancelled when the client goes.
+    """
+
+    head: RequestHead
+    peer: str
+    """The client's address, without port."""
+    tls: bool
+
+    @property
+    def responded(self) -> bool:
+        """Whether the answer's head has been sent: after that there is no other answer."""
+        ...
+
+    async def read_body(self, limit: int) -> bytes:
+        """The whole request body. It can be pumped or read again afterwards.
+
+        Raises:
+            errors.BodyTooLarge: it is longer than `limit` bytes.
+            errors.BodyTimeout: no byte of it came for the body deadline.
+        """
+        ...
+
+    def pump_body(self, sink: BodySink, limit: int) -> None:
+        """Deliver the request body into `sink`: first what was read or buffered, then what arrives.
+
+        A body that grows above `limit` ends with `sink.fail(errors.BodyTooLarge())`.
+        """
+        ...
+
+    def stop_body(self) -> None:
+        """Forget the sink given to `pump_body`; what still arrives is dropped, within bounds."""
+        ...
+
+    def respond(self, head: ResponseHead) -> None:
+        """Send the final answer's head."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the answer's body."""
+        ...
+
+    def end(self) -> None:
+        """The answer is complete."""
+        ...
+
+    def fail(self, cause: Exception) -> None:
+        """Break the answer off so that no client takes it for complete: abort the connection."""
+        ...
+
+    def attach(self, source: BodySource | None) -> None:
+        """The source of the answer's body, to be paused while the client does not read."""
+        ...
+
+    async def drained(self) -> None:
+        """Return when the client has taken enough of what was written."""
+        ...
+
+
+class Answer(BodySource, Protocol):
+    """A server's answer, from its head on. `pause` and `resume` act on the answer's body."""
+
+    head: ResponseHead
+
+    async def relay(self, exchange: Exchange) -> None:
+        """Send the body on to `exchange` as it arrives; return when it is complete.
+
+        The head must have been sent before.
+
+        Raises:
+            errors.UpstreamError: the body broke off; the exchange has not been ended.
+        """
+        ...
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body; at most `limit` bytes of it, then the connection is dropped."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the answer and its connection. Harmless when the answer is complete."""
+        ...
+
+
+def field(fields: Sequence[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    """The first value of the field `name` (lower case), or None."""
+    for key, value in fields:
+        if key == name:
+            return value
+    return None

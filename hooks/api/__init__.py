@@ -1,0 +1,1 @@
+"""The custom resources, field by field. `crds/` is generated from here."""
