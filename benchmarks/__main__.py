@@ -1,0 +1,70 @@
+"""Measure the product against something else in the same run: `make bench`.
+
+Prints a table and writes `build/bench.json`. Machines differ, so the figures that count are ratios.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import processes, streams, sync, unary
+
+GOALS = {
+    "unary_vs_nginx": (2.5, "CPU of the gateway per small POST, nginx = 1"),
+    "sse_chunk_vs_nginx": (1.5, "CPU of the gateway per SSE chunk, nginx = 1"),
+    "stream_rss_kib": (60.0, "memory of the gateway per open stream, KiB"),
+    "sync_vs_json_parse": (4.0, "CPU of a hooks sync over HTTP, orjson.loads of its body = 1"),
+}
+
+
+def main() -> int:
+    """Run the chosen benchmarks; 0 when they ran, 2 when something is missing. Missed goals are shown, not failed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("only", nargs="*", choices=["unary", "streams", "sync"], help="default: all")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds, of which the median counts")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement")
+    parser.add_argument("--streams", type=int, default=2000, help="open streams for the memory figure")
+    options = parser.parse_args()
+    chosen = options.only or ["unary", "streams", "sync"]
+    folder = Path(tempfile.mkdtemp(prefix="beamlit-bench-"))
+    figures: dict[str, float] = {}
+    try:
+        processes.program("nginx", "nginx-light")
+        processes.program("wrk", "wrk")
+        if "unary" in chosen:
+            figures |= unary.measure(folder / "unary", rounds=options.rounds, seconds=options.seconds)
+        if "streams" in chosen:
+            figures |= streams.measure(
+                folder / "streams", rounds=options.rounds, seconds=options.seconds, memory_streams=options.streams
+            )
+        if "sync" in chosen:
+            figures |= sync.measure(folder / "sync", rounds=options.rounds, seconds=options.seconds)
+    except processes.BenchmarkError as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    report(figures)
+    return 0
+
+
+def report(figures: dict[str, float]) -> None:
+    """Print the goals beside the figures, the figures behind them, and write all to `build/bench.json`."""
+    print(f"{'figure':<22}{'measured':>10}{'goal':>8}   meaning")
+    for name, (goal, meaning) in GOALS.items():
+        if name in figures:
+            mark = "" if figures[name] <= goal else "  missed"
+            print(f"{name:<22}{figures[name]:>10.2f}{goal:>8.1f}   {meaning}{mark}")
+    for name, value in figures.items():
+        if name not in GOALS:
+            print(f"{name:<22}{value:>10.1f}")
+    target = Path("build/bench.json")
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps({name: round(value, 3) for name, value in figures.items()}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

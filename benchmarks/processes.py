@@ -1,0 +1,139 @@
+"""Servers under measurement as processes on loopback, and the CPU and memory they used."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+
+READY_SECONDS = 20.0
+"""How long a server may take to listen: long, because the machine is also building things."""
+
+
+class BenchmarkError(RuntimeError):
+    """A benchmark cannot run here. The message says what to install or to look at."""
+
+
+def free_port() -> int:
+    """A TCP port on loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Return when something accepts on `port`.
+
+    Raises:
+        BenchmarkError: the process ended, or did not listen in time; the message ends with its log.
+    """
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+            return
+        time.sleep(0.05)
+    raise BenchmarkError(f"{process.args!r} does not listen on {port}:\n{log.read_text()[-2000:]}")
+
+
+@contextlib.contextmanager
+def running(name: str, command: Sequence[str], port: int, folder: Path) -> Iterator[psutil.Process]:
+    """Start `command`, wait for `port`, and end it afterwards."""
+    log = folder / f"{name}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=Path.cwd())
+        try:
+            wait_for(port, process, log)
+            yield psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """User and system CPU of a process and its children so far, in seconds."""
+    total = 0.0
+    for member in [process, *process.children(recursive=True)]:
+        times = member.cpu_times()
+        total += times.user + times.system
+    return total
+
+
+def resident_kib(process: psutil.Process) -> float:
+    """Resident memory of a process and its children, in KiB."""
+    return sum(member.memory_info().rss for member in [process, *process.children(recursive=True)]) / 1024
+
+
+def nginx(name: str, server: str, port: int, folder: Path) -> contextlib.AbstractContextManager[psutil.Process]:
+    """One nginx worker with the `http` block content `server`, logging errors only."""
+    config = folder / f"{name}.conf"
+    scratch = folder / name
+    scratch.mkdir()
+    paths = "\n".join(
+        f"{kind}_temp_path {scratch}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    config.write_text(
+        f"""
+        daemon off; worker_processes 1; pid {scratch}/pid; error_log stderr error;
+        {"user root;" if os.getuid() == 0 else ""}
+        worker_rlimit_nofile 20000;
+        events {{ worker_connections 16000; }}
+        http {{ access_log off; keepalive_requests 1000000; {paths} {server} }}
+        """
+    )
+    return running(name, [program("nginx", "nginx-light"), "-c", str(config), "-p", str(scratch)], port, folder)
+
+
+def program(name: str, package: str) -> str:
+    """The path of a program of the machine.
+
+    Raises:
+        BenchmarkError: it is not there; the message names the package.
+    """
+    for folder in [*os.environ.get("PATH", "").split(":"), "/usr/sbin"]:
+        if folder and (path := Path(folder) / name).exists():
+            return str(path)
+    raise BenchmarkError(f"{name} is missing; on Debian: apt-get install {package}")
+
+
+def gateway(folder: Path, upstream: int) -> tuple[contextlib.AbstractContextManager[psutil.Process], int]:
+    """The gateway with one route that leads to the local port `upstream`; returns it and its port.
+
+    Matching, header rules, metrics and the access log are on: this is what users run.
+    """
+    from gateway.api.v1alpha1 import KEY, LABEL, LABEL_VALUE, Backend, Headers, RouteDocument
+
+    document = RouteDocument(
+        name="demo",
+        backends=(
+            Backend(id="local", weight=100, service="demo-local", port=80, headers=Headers(set={"x-tier": "local"})),
+            Backend(id="remote", host="remote.example", port=80, headers=Headers(set={"x-tier": "remote"})),
+        ),
+    )
+    routes = folder / "routes"
+    routes.mkdir()
+    indented = document.canonical_json()
+    (routes / "demo.yaml").write_text(
+        f"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: demo-route\n  namespace: default\n"
+        f"  labels: {{{LABEL}: {LABEL_VALUE}}}\ndata:\n  {KEY}: '{indented}'\n"
+    )
+    port, admin = free_port(), free_port()
+    config = folder / "config.yaml"
+    config.write_text("namespaces: default\n")
+    command = [
+        sys.executable,
+        *("-m", "gateway", "--config", str(config), "--routes", str(routes)),
+        *("--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}"),
+        *("--resolve", f"demo-local.default.svc.cluster.local:80=127.0.0.1:{upstream}"),
+    ]
+    return running("gateway", command, port, folder), port

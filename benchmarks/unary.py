@@ -1,0 +1,90 @@
+"""CPU of a proxy per small POST, as a ratio to nginx in the same run."""
+
+import re
+import statistics
+import subprocess
+from pathlib import Path
+
+import psutil
+
+from benchmarks import processes
+
+PATH = "/default/demo/v1/chat/completions"
+BODY = '{"model":"demo","messages":[{"role":"user","content":"' + "x" * 140 + '"}]}'
+ANSWER = '{"id":"1","object":"chat.completion","choices":[{"index":0,"message":{"content":"' + "y" * 120 + '"}}]}'
+
+
+def wrk(port: int, seconds: float, folder: Path, path: str = PATH, body: str = BODY) -> int:
+    """Load one server with keep-alive POSTs from 32 connections; return the number of answers.
+
+    Raises:
+        BenchmarkError: some answers were errors, so the figure would mean nothing.
+    """
+    payload = folder / "body.json"
+    payload.write_text(body)
+    script = folder / "post.lua"
+    script.write_text(
+        'wrk.method = "POST"\n'
+        'wrk.headers["Content-Type"] = "application/json"\n'
+        f'local file = io.open("{payload}", "rb")\nwrk.body = file:read("*a")\nfile:close()\n'
+    )
+    output = subprocess.run(
+        [
+            processes.program("wrk", "wrk"),
+            "-t1",
+            "-c32",
+            f"-d{seconds:g}s",
+            "-s",
+            script,
+            f"http://127.0.0.1:{port}{path}",
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=seconds + 30,
+    ).stdout
+    if "Non-2xx" in output or "Socket errors" in output:
+        raise processes.BenchmarkError(f"the load met errors:\n{output}")
+    match = re.search(r"(\d+) requests in", output)
+    if match is None:
+        raise processes.BenchmarkError(f"wrk printed no count:\n{output}")
+    return int(match[1])
+
+
+def microseconds_per_request(process: psutil.Process, port: int, seconds: float, folder: Path) -> float:
+    """CPU microseconds that `process` spends on one request."""
+    before = processes.cpu_seconds(process)
+    count = wrk(port, seconds, folder)
+    return (processes.cpu_seconds(process) - before) / count * 1e6
+
+
+def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, float]:
+    """Interleaved rounds of nginx and gateway in front of the same server; medians of `rounds`."""
+    folder.mkdir(parents=True)
+    origin_port, nginx_port = processes.free_port(), processes.free_port()
+    origin = (
+        f"server {{ listen 127.0.0.1:{origin_port}; default_type application/json;"
+        f" location / {{ return 200 '{ANSWER}'; }} }}"
+    )
+    proxy = (
+        f"upstream origin {{ server 127.0.0.1:{origin_port}; keepalive 64; keepalive_requests 1000000; }}"
+        f"server {{ listen 127.0.0.1:{nginx_port}; location / {{ proxy_pass http://origin/;"
+        " proxy_http_version 1.1; proxy_set_header Connection ''; } }"
+    )
+    gateway, gateway_port = processes.gateway(folder, origin_port)
+    with (
+        processes.nginx("origin", origin, origin_port, folder),
+        processes.nginx("proxy", proxy, nginx_port, folder) as reference,
+        gateway as subject,
+    ):
+        wrk(nginx_port, 0.5, folder)
+        wrk(gateway_port, 0.5, folder)
+        ours, theirs = [], []
+        for _ in range(rounds):
+            theirs.append(microseconds_per_request(reference, nginx_port, seconds, folder))
+            ours.append(microseconds_per_request(subject, gateway_port, seconds, folder))
+    return {
+        "unary_vs_nginx": statistics.median(a / b for a, b in zip(ours, theirs, strict=True)),
+        "unary_us": statistics.median(ours),
+        "unary_nginx_us": statistics.median(theirs),
+    }
