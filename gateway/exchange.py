@@ -142,7 +142,7 @@ class Answer(BodySource, Protocol):
     head: ResponseHead
 
     async def relay(self, exchange: Exchange) -> None:
-        """Send the body on to `exchange` as it arrives; return when it is complete.
+        """Send the body on to `exchange` as it arrives; end the exchange and return when it is complete.
 
         The head must have been sent before.
 

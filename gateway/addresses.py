@@ -1,0 +1,91 @@
+"""Which IP addresses a backend may have, judged on the address that is connected to and not on how it is written.
+
+A route document is written by a tenant. Were every address allowed, the gateway would fetch the cloud's metadata, the
+node's own services and the cluster's control plane for whoever may write one (server-side request forgery).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
+
+Network = IPv4Network | IPv6Network
+Address = IPv4Address | IPv6Address
+
+_NEVER: Final[tuple[Network, ...]] = tuple(
+    ip_network(text)
+    for text in (
+        "0.0.0.0/8",  # this host on this network (RFC 1122 3.2.1.3)
+        "127.0.0.0/8",  # loopback
+        "169.254.0.0/16",  # link-local, where clouds keep their metadata
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, and the limited broadcast
+        "168.63.129.16/32",  # Azure's wire server and metadata
+        "100.100.100.200/32",  # Alibaba Cloud's metadata
+        "192.0.0.192/32",  # Oracle Cloud's metadata
+        "::/128",  # unspecified
+        "::1/128",  # loopback
+        "fe80::/10",  # link-local
+        "fec0::/10",  # site-local, deprecated (RFC 3879)
+        "ff00::/8",  # multicast
+        "fd00:ec2::/32",  # Amazon's metadata and time services
+        "fd20:ce::254/128",  # Google's metadata
+    )
+)
+
+_NAT64: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))  # RFC 6052, RFC 8215
+_SIX_TO_FOUR: Final = IPv6Network("2002::/16")  # RFC 3056
+_TEREDO: Final = IPv6Network("2001::/32")  # RFC 4380
+_IPV4_COMPATIBLE: Final = IPv6Network("::/96")  # RFC 4291 2.5.5.1, deprecated
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRules:
+    """Which addresses a backend that a tenant names may have."""
+
+    cluster: tuple[Network, ...] = field(default=())
+    """Ranges of the cluster's pods, Services and nodes: refused."""
+    allowed: tuple[Network, ...] = field(default=())
+    """Ranges that are allowed whatever the other rules say."""
+
+    @classmethod
+    def parse(cls, *, cluster: Iterable[str] = (), allowed: Iterable[str] = ()) -> "AddressRules":
+        """Rules from CIDR notation.
+
+        Raises:
+            ValueError: a range is not an address with a prefix length, or has bits behind it.
+        """
+        return cls(tuple(map(ip_network, cluster)), tuple(map(ip_network, allowed)))
+
+    def permit(self, address: str) -> bool:
+        """Whether `address` may be connected to. What is not an address in its usual spelling may not."""
+        try:
+            parsed = ip_address(address)
+        except ValueError:
+            return False
+        if isinstance(parsed, IPv6Address) and parsed.scope_id is not None:
+            return False  # zones exist for link-local addresses only
+        return all(self._permit(one) for one in (parsed, *embedded(parsed)))
+
+    def _permit(self, address: Address) -> bool:
+        if any(address in network for network in self.allowed):
+            return True
+        return not any(address in network for network in (*_NEVER, *self.cluster))
+
+
+def embedded(address: Address) -> tuple[IPv4Address, ...]:
+    """The IPv4 addresses that packets to an IPv6 address may end at, by mapping or translation."""
+    if isinstance(address, IPv4Address):
+        return ()
+    if address.ipv4_mapped is not None:
+        return (address.ipv4_mapped,)
+    low = IPv4Address(int(address) & 0xFFFFFFFF)
+    if address in _SIX_TO_FOUR:
+        return (IPv4Address(int(address) >> 80 & 0xFFFFFFFF),)
+    if address in _TEREDO:
+        return (IPv4Address(int(low) ^ 0xFFFFFFFF),)
+    if any(address in network for network in _NAT64):
+        return (low,)
+    if address in _IPV4_COMPATIBLE and int(address) > 1:
+        return (low,)
+    return ()

@@ -1,0 +1,361 @@
+"""What changes in a message on its way through: fields, target and model name (RFC 9110 7.6).
+
+Every function makes its result from the pristine request or answer, so that nothing of one attempt reaches the next.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from gateway import errors
+from gateway.api.v1alpha1 import Headers
+from gateway.exchange import Fields, RequestHead
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+    }
+)
+"""Fields that belong to one connection (RFC 9110 7.6.1), and the historic ones of the same kind."""
+
+FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
+"""Written by whoever serializes the message, from the parsed integer."""
+
+FORWARDED: Final = frozenset(
+    {
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"x-forwarded-port",
+        b"x-forwarded-prefix",
+        b"x-forwarded-server",
+        b"x-forwarded-scheme",
+        b"x-forwarded-ssl",
+        b"x-original-forwarded-for",
+        b"x-original-host",
+        b"x-original-url",
+        b"x-rewrite-url",
+        b"x-real-ip",
+        b"true-client-ip",
+        b"x-client-ip",
+        b"x-cluster-client-ip",
+        b"client-ip",
+        b"x-envoy-external-address",
+    }
+)
+"""What only a proxy may say about the client. Believed from trusted peers, where it is one of the first three."""
+
+IDENTITY: Final = frozenset(
+    {
+        b"x-user",
+        b"x-user-id",
+        b"x-user-email",
+        b"x-tenant",
+        b"x-tenant-id",
+        b"x-remote-user",
+        b"remote-user",
+        b"x-forwarded-user",
+        b"x-forwarded-email",
+        b"x-forwarded-groups",
+        b"x-forwarded-preferred-username",
+        b"x-forwarded-access-token",
+        b"x-auth-request-user",
+        b"x-auth-request-email",
+        b"x-auth-request-groups",
+        b"x-webauth-user",
+        b"x-authenticated-user",
+        b"x-ssl-client-cert",
+        b"x-forwarded-client-cert",
+        b"kubeflow-userid",
+        b"kubeflow-groups",
+    }
+)
+"""Fields by which a server behind a proxy knows who is calling: only the gateway may set them."""
+
+CALLER_SECRETS: Final = frozenset(
+    {b"authorization", b"cookie", b"api-key", b"x-api-key", b"x-goog-api-key", b"x-auth-token", b"x-amz-security-token"}
+)
+"""The caller's own credentials. They are for this cluster and never go to a remote backend."""
+
+_NEVER_FORWARDED: Final = HOP_BY_HOP | FRAMING | FORWARDED | IDENTITY | {b"host", b"expect", b"via", b"max-forwards"}
+_NEVER_TO_REMOTES: Final = _NEVER_FORWARDED | CALLER_SECRETS
+
+NOT_SETTABLE: Final = HOP_BY_HOP | FRAMING | FORWARDED | {b"host", b"expect", b"via", b"max-forwards", b"x-request-id"}
+"""Fields that a route document can neither set, add nor remove."""
+
+_NEVER_RETURNED: Final = HOP_BY_HOP | FRAMING | {b"x-request-id"}
+_OWN_PREFIX: Final = b"x-beamlit-"
+_TCHAR: Final = re.compile(rb"[!#$%&'*+.^`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2, without the underscore
+_DATE: Final = b"date"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the rules need to know of the backend that a request goes to. Made once per backend, not per request."""
+
+    authority: bytes
+    """The backend's Host, with the port where it is not the scheme's own."""
+    local: bool
+    """Whether it is a Service of the cluster: it gets the caller's own credentials."""
+    prefix: bytes = b""
+    """Put in front of the request's path, percent-encoded."""
+    set: tuple[tuple[bytes, bytes], ...] = ()
+    """Fields that replace every field of their name."""
+    add: tuple[tuple[bytes, bytes], ...] = ()
+    """Fields that stand beside those of the same name."""
+    dropped: frozenset[bytes] = _NEVER_FORWARDED
+    """Names that do not pass: the fixed ones, those removed and those replaced."""
+
+    @classmethod
+    def of(cls, authority: str, *, local: bool, prefix: str = "", headers: Headers | None = None) -> "Target":
+        """The target for a backend of a route document. Changes to fields that are not settable are left out."""
+        changes = headers or Headers()
+        replaced = _settable(changes.set)
+        removed = {_name(name) for name in changes.remove} - NOT_SETTABLE
+        fixed = _NEVER_FORWARDED if local else _NEVER_TO_REMOTES
+        return cls(
+            authority=authority.encode("ascii"),
+            local=local,
+            prefix=prefix.encode("ascii"),
+            set=replaced,
+            add=_settable(changes.add),
+            dropped=fixed | removed | {name for name, _ in replaced} | {_name(name) for name in changes.set_from},
+        )
+
+
+def refused_headers(headers: Headers) -> tuple[str, ...]:
+    """The names in `headers` that a document may not change, sorted: they are left out, and reported."""
+    names = {*headers.set, *headers.set_from, *headers.add, *headers.remove}
+    return tuple(sorted(name for name in names if _name(name) in NOT_SETTABLE))
+
+
+def request_fields(
+    head: RequestHead,
+    target: Target,
+    *,
+    peer: str,
+    tls: bool,
+    via: bytes,
+    trusted_peer: bool = False,
+    extra: Mapping[bytes, bytes] | None = None,
+) -> Fields:
+    """The fields to send to a backend.
+
+    Args:
+        head: the client's request, as it came.
+        target: the backend.
+        peer: the client's address.
+        tls: whether the client's connection is encrypted.
+        via: this gateway's name in Via; a request that has been here before carries it.
+        trusted_peer: whether the peer is a proxy whose forwarding fields are believed.
+        extra: fields of the gateway's own, names in lower case: x-request-id, authorization, values from Secrets.
+            They replace all others of their name.
+
+    Raises:
+        errors.LoopDetected: `via` is already in Via (RFC 9110 7.6.3).
+    """
+    own = extra or {}
+    dropped = target.dropped
+    nominated: frozenset[bytes] | None = None
+    via_before = b""
+    received: dict[bytes, bytes] = {}
+    fields: list[tuple[bytes, bytes]] = [(b"host", target.authority)]
+    for field in head.fields:
+        name, value = field
+        if name in dropped:
+            if name == b"connection":
+                names = _nominated(value)
+                nominated = names if nominated is None else nominated | names
+            elif name == b"via":
+                via_before = via_before + b", " + value if via_before else value
+            elif name == b"max-forwards" and head.method in (b"OPTIONS", b"TRACE"):
+                fields.append((name, _one_less(value)))
+            elif trusted_peer and name in FORWARDED:
+                received[name] = received[name] + b", " + value if name in received else value
+        elif b"_" not in name and name not in own:
+            fields.append(field)
+    if nominated:
+        fields = [field for field in fields if field[0] not in nominated or field[0] in _KEPT]
+    if via_before and _has_been_here(via_before, via):
+        raise errors.LoopDetected
+    _say_forwarded(fields, head, received, peer, tls)
+    mine = b"1.1 " + via if head.http_minor else b"1.0 " + via
+    fields.append((b"via", via_before + b", " + mine if via_before else mine))
+    fields += [field for field in target.set if field[0] not in own]
+    fields += [field for field in target.add if field[0] not in own]
+    fields += own.items()
+    return tuple(fields)
+
+
+_KEPT: Final = frozenset({b"host", b"max-forwards"})
+"""Fields of ours that a name listed in Connection does not remove."""
+
+
+def request_target(rest: bytes, prefix: bytes) -> bytes:
+    """The target to send: `prefix` in front of `rest`, whose bytes stay as they are.
+
+    `rest` is in origin form, or `*` for OPTIONS (RFC 9112 3.2).
+    """
+    if not prefix or rest == b"*":
+        return rest
+    prefix = prefix.removesuffix(b"/")
+    return prefix + rest if rest.startswith(b"/") else prefix + b"/" + rest
+
+
+def response_fields(fields: Fields, *, now: bytes, extra: tuple[tuple[bytes, bytes], ...] = ()) -> Fields:
+    """The fields to send to the client.
+
+    Args:
+        fields: the server's answer.
+        now: an IMF-fixdate, used where the server gave none (RFC 9110 6.6.1).
+        extra: fields of the gateway's own. Fields of the server named `x-beamlit-…` or x-request-id do not pass.
+    """
+    kept: list[tuple[bytes, bytes]] = []
+    nominated: frozenset[bytes] | None = None
+    dated = False
+    for field in fields:
+        name = field[0]
+        if name in _NEVER_RETURNED:
+            if name == b"connection":
+                names = _nominated(field[1])
+                nominated = names if nominated is None else nominated | names
+        elif name == _DATE:
+            if not dated:
+                dated = True
+                kept.append(field)
+        elif not name.startswith(_OWN_PREFIX):
+            kept.append(field)
+    if nominated:
+        kept = [field for field in kept if field[0] not in nominated or field[0] == _DATE]
+    if not dated:
+        kept.append((_DATE, now))
+    kept += extra
+    return tuple(kept)
+
+
+def model_of(body: bytes) -> str:
+    """The value of `model` in a JSON object.
+
+    Raises:
+        errors.ModelMissing: it is not a JSON object, has no such key or more than one, or its value is not a string.
+    """
+    return _model(body)[0]
+
+
+def replace_model(body: bytes, name: str) -> bytes:
+    """`body` with another value of `model`. All other bytes stay.
+
+    Raises:
+        errors.ModelMissing: as `model_of`.
+    """
+    _, start, end = _model(body)
+    return body[:start] + orjson.dumps(name) + body[end:]
+
+
+# One token of JSON outside of strings that matters for depth, or a whole string. The possessive form (no
+# backtracking) is not there in Python 3.11's bytes patterns on every build, and is not needed: each alternative
+# starts with a different byte.
+_TOKEN: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]', re.DOTALL)
+_COLON: Final = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
+
+
+def _model(body: bytes) -> tuple[str, int, int]:
+    """The value, and where its string starts and ends in `body`."""
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise errors.ModelMissing from exc
+    if not isinstance(parsed, dict) or not isinstance(parsed.get("model"), str):
+        raise errors.ModelMissing
+    # From here on `body` is valid JSON, which is what makes so small a scanner a correct one.
+    depth = 0
+    found: tuple[int, int] | None = None
+    position = 0
+    while match := _TOKEN.search(body, position):
+        position = match.end()
+        token = match.group()
+        if token in b"{[":
+            depth += 1
+        elif token in b"}]":
+            depth -= 1
+        elif depth == 1 and (colon := _COLON.match(body, position)):
+            position = colon.end()
+            if token != b'"model"' and (b"\\" not in token or orjson.loads(token) != "model"):
+                continue
+            if found is not None:
+                raise errors.ModelMissing("The body has more than one value for \"model\".")  # fmt: skip
+            value = _TOKEN.match(body, position)
+            if value is None or value.group()[:1] != b'"':
+                raise errors.ModelMissing
+            found = value.span()
+            position = value.end()
+    if found is None:
+        raise errors.ModelMissing
+    return parsed["model"], *found
+
+
+def _settable(changes: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
+    fields = ((_name(name), value.encode("ascii")) for name, value in changes.items())
+    return tuple((name, value) for name, value in fields if name not in NOT_SETTABLE)
+
+
+def _name(name: str) -> bytes:
+    return name.lower().encode("ascii")
+
+
+def _nominated(connection: bytes) -> frozenset[bytes]:
+    """The names listed in a Connection field."""
+    return frozenset(part.strip(b" \t") for part in connection.lower().split(b","))
+
+
+def _has_been_here(via: bytes, name: bytes) -> bool:
+    """Whether one of the hops in `via` calls itself `name` (RFC 9110 7.6.3: protocol, received-by, comment)."""
+    hops = (hop.split() for hop in via.lower().split(b","))
+    return any(len(hop) > 1 and hop[1] == name.lower() for hop in hops)
+
+
+def _one_less(value: bytes) -> bytes:
+    return b"%d" % max(int(value) - 1, 0) if value.isdigit() and len(value) < 10 else b"0"
+
+
+def _say_forwarded(
+    fields: list[tuple[bytes, bytes]], head: RequestHead, received: Mapping[bytes, bytes], peer: str, tls: bool
+) -> None:
+    """Say who the client is: in the fields that everyone reads, and in the standard one (RFC 7239)."""
+    address = peer.encode("ascii", "replace")
+    proto = b"https" if tls else b"http"
+    element = b"for=%b;host=%b;proto=%b" % (
+        b'"[%b]"' % address if b":" in address else address,
+        head.authority if _TCHAR.fullmatch(head.authority) else b'"%b"' % head.authority.replace(b'"', b""),
+        proto,
+    )
+    if not received:
+        fields += (
+            (b"x-forwarded-for", address),
+            (b"x-forwarded-host", head.authority),
+            (b"x-forwarded-proto", proto),
+            (b"x-real-ip", address),
+            (b"forwarded", element),
+        )
+        return
+    before = received.get(b"x-forwarded-for")
+    fields.append((b"x-forwarded-for", before + b", " + address if before else address))
+    fields.append((b"x-forwarded-host", received.get(b"x-forwarded-host", head.authority)))
+    fields.append((b"x-forwarded-proto", received.get(b"x-forwarded-proto", proto)))
+    fields.append((b"x-real-ip", received.get(b"x-real-ip", address)))
+    standard = received.get(b"forwarded")
+    fields.append((b"forwarded", standard + b", " + element if standard else element))

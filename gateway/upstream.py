@@ -1,0 +1,874 @@
+"""Connections to servers: pool, TLS, timeouts, framing (RFC 9112) and bodies that flow by callbacks.
+
+`Upstream.send` writes one request and returns its `Answer` as soon as the head is here. A connection goes back to the
+pool only after a complete answer to a completely sent request; after anything else it is aborted, never closed:
+uvloop keeps reading a TLS stream after `close()`.
+
+One sweep looks at all deadlines; connections carry a number, not a timer.
+"""
+
+import asyncio
+import errno
+import random
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Final, Protocol, cast
+
+import httptools
+
+from gateway import errors
+from gateway.exchange import Exchange, RequestHead, ResponseHead
+
+IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"})
+"""Methods that may be sent twice (RFC 9110 9.2.2). TRACE never passes the gateway."""
+
+_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """One server as the pool knows it. Connections are shared by requests with an equal origin and by no others."""
+
+    host: str
+    """Name or address to connect to."""
+    port: int
+    scheme: str = "http"
+    """`http` or `https`."""
+    server_name: str | None = None
+    """Name for SNI and for the certificate; the host when None."""
+    ca_bundle: str | None = None
+    """PEM certificates that replace the system's roots."""
+    trusted: bool = False
+    """Whether every address is allowed: true for Services of the cluster, false for what a tenant may name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds."""
+
+    connect: float = 5.0
+    """Resolving, TCP and TLS handshake."""
+    first_byte: float = 600.0
+    """From the end of connecting to the end of the answer's head."""
+    idle: float = 120.0
+    """Between two reads of the answer's body; time in which the client holds us back does not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamLimits:
+    """What a server may do to us, and how connections are kept."""
+
+    head_bytes: int = 65536
+    """All heads of one answer, interim ones included."""
+    fields: int = 200
+    interim: int = 8
+    """1xx answers before the final one."""
+    overhead_bytes: int = 16384
+    """Chunk extensions and trailers in a row, without a byte of the body."""
+    buffer_bytes: int = 65536
+    """Of an answer's body while nobody takes it; also the high-water mark of the request's body."""
+    idle_seconds: float = 4.0
+    """A connection is reused only while it has been idle for less: many model servers close at 5 s."""
+    life_seconds: float = 60.0
+    """A connection is retired after this, so that new replicas get their share."""
+    idle_per_origin: int = 256
+    idle_total: int = 2048
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counters since the start."""
+
+    connects: int = 0
+    """Connections opened."""
+    reused: int = 0
+    """Requests sent on a connection that had served another."""
+    reconnects: int = 0
+    """Requests sent again because a reused connection had died."""
+    open: int = 0
+    """Connections that exist now."""
+    idle: int = 0
+    """Those of them that wait in the pool."""
+
+
+class Resolver(Protocol):
+    """Names to addresses that may be connected to."""
+
+    async def resolve(self, host: str, port: int, *, trusted: bool) -> Sequence[tuple[str, int]]:
+        """Addresses and ports for `host`, in order of preference, never none.
+
+        Raises:
+            errors.AddressRefused: none of them is allowed.
+            errors.ConnectFailed: the name does not resolve.
+        """
+        ...
+
+
+class Upstream:
+    """Sends requests to servers, over connections that it keeps."""
+
+    def __init__(self, resolver: Resolver, *, limits: UpstreamLimits | None = None, sweep_seconds: float = 1.0) -> None:
+        self.limits = limits or UpstreamLimits()
+        self.stats = Stats()
+        self._resolver = resolver
+        self._loop = asyncio.get_running_loop()
+        self._sweep_seconds = sweep_seconds
+        self._connections: set[_Connection] = set()
+        self._pool: dict[Origin, list[_Connection]] = {}
+        self._contexts: dict[str | None, ssl.SSLContext] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def send(
+        self,
+        origin: Origin,
+        head: RequestHead,
+        body: Exchange | bytes,
+        timeouts: Timeouts,
+        *,
+        body_limit: int = 33554432,
+        resend: bool = False,
+    ) -> "ServerAnswer":
+        """Send one request and return its answer when the answer's head has arrived.
+
+        Target and fields of `head` go out as they are, framing is added from it. The body is pumped from the
+        exchange (where `head` has one) or is `body` itself. When a reused connection dies before a byte of the
+        answer, the request is sent once more on a fresh one, if it is whole in memory and its method is idempotent, it
+        has an Idempotency-Key, or `resend` says that the route allows it.
+
+        Raises:
+            errors.UpstreamError: no answer's head could be had.
+            errors.RequestError: the client's body failed while it was being sent.
+            errors.Overloaded: this process has no file descriptor or port left.
+        """
+        request = _Request(head, body, body_limit)
+        connection = self._take(origin)
+        if connection is not None:
+            self.stats.reused += 1
+            answer = ServerAnswer(connection, head.method == b"HEAD", timeouts.idle)
+            try:
+                return await connection.ask(answer, request, timeouts)
+            except errors.UpstreamReset:
+                if connection.received or not request.whole:
+                    raise
+                if not (resend or head.method in IDEMPOTENT or request.has_idempotency_key):
+                    raise
+            self.stats.reconnects += 1
+        connection = await self._connect(origin, timeouts.connect)
+        answer = ServerAnswer(connection, head.method == b"HEAD", timeouts.idle)
+        return await connection.ask(answer, request, timeouts)
+
+    def close(self) -> None:
+        """Abort every connection and stop the sweep."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for connection in tuple(self._connections):
+            connection.fail(errors.UpstreamReset())
+
+    def forget(self, origin: Origin) -> None:
+        """Drop the idle connections of `origin`: nothing will be sent there again."""
+        for connection in tuple(self._pool.get(origin, ())):
+            connection.abort()
+
+    def _take(self, origin: Origin) -> "_Connection | None":
+        idle = self._pool.get(origin)
+        now = self._loop.time()
+        while idle:
+            # At random, so that load spreads over the replicas behind a Service as they come and go.
+            index = random.randrange(len(idle))  # noqa: S311 - spreads load, keeps no secret
+            connection = idle[index]
+            if now < connection.deadline and connection.usable():
+                self.discard(connection)
+                return connection
+            connection.abort()
+        return None
+
+    def keep(self, connection: "_Connection") -> bool:
+        """Put a connection into the pool; false when it is full."""
+        if self._closed or self.stats.idle >= self.limits.idle_total:
+            return False
+        idle = self._pool.setdefault(connection.origin, [])
+        if len(idle) >= self.limits.idle_per_origin:
+            return False
+        connection.slot = len(idle)
+        idle.append(connection)
+        self.stats.idle += 1
+        return True
+
+    def discard(self, connection: "_Connection") -> None:
+        """Take a connection out of the pool, if it is in it."""
+        if connection.slot < 0:
+            return
+        idle = self._pool[connection.origin]
+        last = idle.pop()
+        if last is not connection:
+            idle[connection.slot] = last
+            last.slot = connection.slot
+        if not idle:
+            del self._pool[connection.origin]
+        connection.slot = -1
+        self.stats.idle -= 1
+
+    def opened(self, connection: "_Connection") -> None:
+        """A connection exists."""
+        self._connections.add(connection)
+        self.stats.connects += 1
+        self.stats.open += 1
+        if self._sweeper is None and not self._closed:
+            self._sweeper = self._loop.call_later(self._sweep_seconds, self._sweep)
+
+    def lost(self, connection: "_Connection") -> None:
+        """A connection is no more."""
+        self.discard(connection)
+        if connection in self._connections:
+            self._connections.remove(connection)
+            self.stats.open -= 1
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        self._sweeper = None
+        for connection in [one for one in self._connections if one.deadline <= now]:
+            connection.expire()
+        if self._connections and not self._closed:
+            self._sweeper = self._loop.call_later(self._sweep_seconds, self._sweep)
+
+    async def _connect(self, origin: Origin, seconds: float) -> "_Connection":
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                addresses = await self._resolver.resolve(origin.host, origin.port, trusted=origin.trusted)
+                context = self._context(origin) if origin.scheme == "https" else None
+                end = cast("float", limit.when())
+                for left in range(len(addresses), 1, -1):
+                    # An address that does not answer leaves the others their share of the time.
+                    share = (end - self._loop.time()) / left
+                    try:
+                        async with asyncio.timeout(share):
+                            return await self._open(origin, context, addresses[len(addresses) - left])
+                    except OSError:
+                        continue
+                return await self._open(origin, context, addresses[-1])
+        except TimeoutError as exc:
+            raise errors.ConnectTimeout from exc
+        except ssl.SSLError as exc:
+            raise errors.TlsFailed from exc
+        except OSError as exc:
+            if exc.errno in _OUT_OF_RESOURCES:
+                raise errors.Overloaded from exc
+            raise errors.ConnectFailed from exc
+
+    async def _open(self, origin: Origin, context: ssl.SSLContext | None, address: tuple[str, int]) -> "_Connection":
+        # The address was checked by the resolver; it is a literal, so nothing is looked up a second time.
+        _, connection = await self._loop.create_connection(
+            lambda: _Connection(self, origin, self._loop),
+            address[0],
+            address[1],
+            ssl=context,
+            server_hostname=(origin.server_name or origin.host) if context is not None else None,
+        )
+        return connection
+
+    def _context(self, origin: Origin) -> ssl.SSLContext:
+        context = self._contexts.get(origin.ca_bundle)
+        if context is None:
+            if len(self._contexts) >= 256:
+                self._contexts.clear()
+            context = self._contexts[origin.ca_bundle] = client_context(origin.ca_bundle)
+        return context
+
+
+def client_context(ca_bundle: str | None) -> ssl.SSLContext:
+    """A TLS context that verifies chain and name, with the given PEM certificates or the system's roots.
+
+    Environment variables (SSL_CERT_FILE, SSL_CERT_DIR) do not count.
+
+    Raises:
+        errors.TlsFailed: `ca_bundle` holds no usable certificate.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    if ca_bundle is not None:
+        try:
+            context.load_verify_locations(cadata=ca_bundle)
+        except (ssl.SSLError, ValueError) as exc:
+            raise errors.TlsFailed from exc
+        return context
+    paths = ssl.get_default_verify_paths()
+    if Path(paths.openssl_cafile).is_file():
+        context.load_verify_locations(cafile=paths.openssl_cafile)
+    if Path(paths.openssl_capath).is_dir():
+        context.load_verify_locations(capath=paths.openssl_capath)
+    return context
+
+
+class _Request:
+    """One request as it goes on the wire, and the sink for its body."""
+
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_exchange",
+        "_limit",
+        "_paused",
+        "_pieces",
+        "ended",
+        "has_idempotency_key",
+        "whole",
+    )
+
+    def __init__(self, head: RequestHead, body: Exchange | bytes, limit: int) -> None:
+        self._chunked = False
+        self._connection: _Connection | None = None
+        self._exchange: Exchange | None = None
+        self._limit = limit
+        self._paused = False
+        self.has_idempotency_key = any(name == b"idempotency-key" for name, _ in head.fields)
+        self.ended = True
+        if isinstance(body, bytes):
+            length = len(body) if body or head.has_body else None
+            self.whole: bytes | None = serialize(head, length, chunked=False) + body
+        else:
+            self.whole = serialize(head, head.content_length, chunked=head.chunked)
+            if head.has_body:
+                self._exchange = body
+                self._chunked = head.chunked
+                self.ended = False
+        self._pieces: list[bytes] | None = None
+
+    def start(self, connection: "_Connection") -> None:
+        """Write the request, or its head and what is here of the body, in one piece; the rest follows."""
+        self._connection = connection
+        exchange = self._exchange
+        whole = cast("bytes", self.whole)
+        if exchange is None or self.ended:
+            connection.transport.write(whole)
+            return
+        self._pieces = [whole]
+        self.whole = None
+        exchange.pump_body(self, self._limit)
+        if self._connection is None:
+            return  # the body failed at once
+        first = b"".join(self._pieces)
+        self._pieces = None
+        if self.ended:
+            self.whole = first  # so that it can be sent again
+        connection.transport.write(first)
+
+    def stop(self) -> None:
+        """Let go of the exchange: nothing more is sent."""
+        self._connection = None
+        if self._exchange is not None and not self.ended:
+            self._exchange.stop_body()
+            self.resume()
+
+    def write(self, data: bytes) -> None:
+        """A piece of the body from the client."""
+        if not data or self._connection is None:
+            return
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        if self._pieces is not None:
+            self._pieces.append(data)
+        else:
+            self._connection.transport.write(data)
+
+    def end(self) -> None:
+        """The client's body is complete."""
+        if self._connection is None or self.ended:
+            return
+        self.ended = True
+        if self._chunked:
+            if self._pieces is not None:
+                self._pieces.append(b"0\r\n\r\n")
+            else:
+                self._connection.transport.write(b"0\r\n\r\n")
+
+    def fail(self, cause: Exception) -> None:
+        """The client's body will never be complete, so this request cannot be."""
+        if self._connection is not None:
+            self._connection.fail(cause)
+
+    def pause(self) -> None:
+        """The server does not read."""
+        if self._exchange is not None and not self.ended:
+            self._paused = True
+            self._exchange.pause()
+
+    def resume(self) -> None:
+        """The server reads again."""
+        if self._exchange is not None and self._paused:
+            self._paused = False
+            self._exchange.resume()
+
+
+def serialize(head: RequestHead, content_length: int | None, *, chunked: bool) -> bytes:
+    """The head as bytes, with its framing field (RFC 9112 3, 6).
+
+    Raises:
+        ValueError: a line break is hidden in it.
+    """
+    parts = [head.method, b" ", head.target, b" HTTP/1.1\r\n"]
+    for name, value in head.fields:
+        parts += (name, b": ", value, b"\r\n")
+    lines = len(head.fields) + 2
+    if chunked:
+        parts.append(b"transfer-encoding: chunked\r\n")
+        lines += 1
+    elif content_length is not None:
+        parts.append(b"content-length: %d\r\n" % content_length)
+        lines += 1
+    parts.append(b"\r\n")
+    wire = b"".join(parts)
+    # One pass of memchr: the last line of defense against a value that became two fields.
+    if wire.count(b"\n") != lines or wire.count(b"\r") != lines:
+        raise ValueError("a line break in a request's head")
+    return wire
+
+
+def answer_head(
+    status: int, reason: bytes, version: str, fields: list[tuple[bytes, bytes]], *, bodiless: bool
+) -> tuple[ResponseHead, bool]:
+    """Judge what the parser lets through (RFC 9112 2.3, 6.1, 6.3).
+
+    Returns the head without framing fields, and whether the body ends with the connection.
+
+    Raises:
+        errors.BadResponse: wrong version or status, or a transfer coding that was not asked for.
+    """
+    if version not in ("1.1", "1.0") or not 200 <= status <= 599:
+        raise errors.BadResponse
+    length: int | None = None
+    chunked = False
+    kept: list[tuple[bytes, bytes]] = []
+    for field in fields:
+        name, value = field
+        if name == b"content-length":
+            if not value.isdigit():
+                raise errors.BadResponse
+            length = int(value)
+        elif name == b"transfer-encoding":
+            # We never sent TE, so `chunked` is all there may be (RFC 9112 7.4).
+            if chunked or version == "1.0" or value.lower() != b"chunked":
+                raise errors.BadResponse
+            chunked = True
+        else:
+            kept.append(field)
+    empty = bodiless or status in (204, 304)
+    if status in (204, 304):
+        length = None
+    return ResponseHead(status, reason, tuple(kept), length), not (empty or chunked or length is not None)
+
+
+class ServerAnswer:
+    """A server's answer, from its head on (`exchange.Answer`)."""
+
+    __slots__ = ("_bytes", "_complete", "_connection", "_done", "_error", "_exchange", "_held", "_pieces", "_room",
+                 "bodiless", "head", "idle")  # fmt: skip
+
+    def __init__(self, connection: "_Connection", bodiless: bool, idle: float) -> None:
+        self.bodiless = bodiless
+        """Whether the request was HEAD: its answer has no body, whatever its framing fields say."""
+        self.idle = idle
+        """Seconds between two reads."""
+        self.head: ResponseHead
+        self._connection: _Connection | None = connection
+        self._exchange: Exchange | None = None
+        self._pieces: list[bytes] = []
+        self._bytes = 0
+        self._room = connection.buffer_bytes
+        self._held = False
+        self._complete = False
+        self._error: Exception | None = None
+        self._done: asyncio.Future[None] | None = None
+
+    async def relay(self, exchange: Exchange) -> None:
+        """Send the body on to `exchange` as it arrives, end it, and return.
+
+        Raises:
+            errors.UpstreamError: the body broke off; the exchange has not been ended.
+        """
+        if self._pieces:
+            exchange.write(self._taken())
+        if self._complete:
+            exchange.end()
+            return
+        if self._error is not None:
+            raise self._error
+        connection = cast("_Connection", self._connection)
+        self._exchange = exchange
+        self._done = connection.loop.create_future()
+        try:
+            exchange.attach(self)
+            if self._held:
+                self._held = False
+                self.resume()
+            await self._done
+        finally:
+            exchange.attach(None)
+            self._exchange = None
+            self.abort()
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body; at most `limit` bytes of it, then the connection is dropped.
+
+        Raises:
+            errors.UpstreamError: the body broke off.
+        """
+        self._room = limit
+        if self._error is None and not self._complete and self._bytes < limit:
+            connection = cast("_Connection", self._connection)
+            self._done = connection.loop.create_future()
+            if self._held:
+                self._held = False
+                self.resume()
+            try:
+                await self._done
+            finally:
+                self.abort()
+        elif not self._complete:
+            self.abort()
+        if self._error is not None and self._bytes < limit:
+            raise self._error
+        return self._taken()[:limit]
+
+    def abort(self) -> None:
+        """Drop the answer and its connection. Harmless when the answer is complete."""
+        if self._connection is not None:
+            self._connection.abort()
+
+    def pause(self) -> None:
+        """Read no more of the answer for now."""
+        if self._connection is not None:
+            self._connection.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._connection is not None:
+            self._connection.resume_reading()
+
+    def deliver(self, data: bytes) -> None:
+        """A piece of the body from the server."""
+        if self._exchange is not None:
+            self._exchange.write(data)
+            return
+        self._pieces.append(data)
+        self._bytes += len(data)
+        if self._bytes >= self._room:
+            if self._done is not None:
+                if not self._done.done():
+                    self._done.set_result(None)  # `read` has what it may have
+            elif not self._held:
+                self._held = True
+                self.pause()
+
+    def complete(self) -> None:
+        """The body is complete; the connection is no longer ours."""
+        self._complete = True
+        self._connection = None
+        if self._exchange is not None:
+            self._exchange.end()
+        if self._done is not None and not self._done.done():
+            self._done.set_result(None)
+
+    def break_off(self, cause: Exception) -> None:
+        """The body will never be complete."""
+        self._connection = None
+        self._error = cause
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(cause)
+
+    def _taken(self) -> bytes:
+        pieces, self._pieces = self._pieces, []
+        self._bytes = 0
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection to a server. It has an answer while a request is on it, else it is in the pool or gone."""
+
+    def __init__(self, upstream: Upstream, origin: Origin, loop: asyncio.AbstractEventLoop) -> None:
+        self.origin = origin
+        self.loop = loop
+        self.transport: asyncio.Transport
+        self.buffer_bytes = upstream.limits.buffer_bytes
+        self.slot = -1
+        """Place in the pool's list; -1 when it is not there."""
+        self.deadline = inf
+        """On the loop's clock: when `expire` is due."""
+        self.received = False
+        """Whether a byte of the answer has arrived."""
+        self._upstream = upstream
+        self._limits = upstream.limits
+        self._idle_seconds = upstream.limits.idle_seconds
+        self._retire_at = inf
+        self._answer: ServerAnswer | None = None
+        self._request: _Request | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._parser: httptools.HttpResponseParser | None = None
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._reason = b""
+        self._body: list[bytes] = []
+        self._head_bytes = 0
+        self._overhead = 0
+        self._interim = 0
+        self._final = False
+        self._ended = False
+        self._reusable = False
+        self._until_eof = False
+        self._paused = False
+        self._gone = False
+
+    # The life of the connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected, and for https the handshake is done."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=self.buffer_bytes)
+        self._retire_at = self.loop.time() + self._limits.life_seconds
+        self._upstream.opened(self)
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """The transport is gone; whoever still waits learns it."""
+        self._fail(errors.UpstreamReset())
+        self._upstream.lost(self)
+        self._gone = True
+        self._parser = None  # breaks the reference cycle
+
+    def usable(self) -> bool:
+        """Whether a request can be written: the transport may be closing with `connection_lost` still queued."""
+        return not (self._gone or self.transport.is_closing())
+
+    def abort(self) -> None:
+        """Drop the connection and what is on it."""
+        self.fail(errors.UpstreamReset())
+
+    def fail(self, cause: Exception) -> None:
+        """Drop the connection; whoever waits for the answer gets `cause`."""
+        self._upstream.discard(self)
+        self.deadline = inf
+        self._fail(cause)
+        if not self._gone:
+            self.transport.abort()
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        if self._answer is None:
+            self.abort()
+        elif self._final:
+            self.fail(errors.IdleTimeout())
+        else:
+            self.fail(errors.FirstByteTimeout())
+
+    def _fail(self, cause: Exception) -> None:
+        answer, self._answer = self._answer, None
+        request, self._request = self._request, None
+        if request is not None:
+            request.stop()
+        if answer is None:
+            return
+        answer.break_off(cause)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(cause)
+
+    # One request
+
+    async def ask(self, answer: ServerAnswer, request: _Request, timeouts: Timeouts) -> ServerAnswer:
+        """Send the request and return the answer when its head is here."""
+        if self._parser is None:
+            self._parser = httptools.HttpResponseParser(self)
+        self._answer = answer
+        self._request = request
+        self._waiter = self.loop.create_future()
+        self.received = self._final = self._ended = self._reusable = self._until_eof = False
+        self._head_bytes = self._overhead = self._interim = 0
+        self._idle_seconds = self._limits.idle_seconds
+        self.deadline = self.loop.time() + timeouts.first_byte
+        try:
+            request.start(self)
+            await self._waiter
+        except BaseException:
+            self.abort()
+            raise
+        return answer
+
+    def pause_writing(self) -> None:
+        """The server reads more slowly than the client sends."""
+        if self._request is not None:
+            self._request.pause()
+
+    def resume_writing(self) -> None:
+        """The server has caught up."""
+        if self._request is not None:
+            self._request.resume()
+
+    # One answer
+
+    def pause_reading(self) -> None:
+        """Hold the server back."""
+        if self._answer is not None and not self._paused and self.usable():
+            self._paused = True
+            self.deadline = inf  # the client is slow, not the server
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Let the server go on."""
+        if self._paused and self.usable():
+            self._paused = False
+            if self._answer is not None:
+                self.deadline = self.loop.time() + self._answer.idle
+            self.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the server."""
+        answer = self._answer
+        if answer is None or self._parser is None:
+            self.abort()  # nothing was asked: what comes now could be taken for the next answer
+            return
+        self.received = True
+        try:
+            if self._final:
+                self._feed_body(data)
+            else:
+                self._feed_head(data)
+        except httptools.HttpParserError:
+            if not self._ended:
+                self._hand_on(answer)
+                self.fail(errors.BadResponse())
+                return
+            self._reusable = False  # the answer is complete, what follows it is not one
+        if self._ended and answer.bodiless and not data.endswith(b"\r\n\r\n"):
+            self._reusable = False
+        if self._body:
+            self._hand_on(answer)
+        if self._ended:
+            self._finish()
+        elif self._final and not self._paused and self._answer is not None:
+            self.deadline = self.loop.time() + answer.idle
+
+    def eof_received(self) -> None:
+        """The server sends no more. Only an answer that has no other end is complete by it (RFC 9112 8)."""
+        if self._answer is not None and self._until_eof:
+            self._finish()
+        else:
+            self.abort()
+
+    def _feed_head(self, data: bytes) -> None:
+        parser = cast("httptools.HttpResponseParser", self._parser)
+        room = self._limits.head_bytes - self._head_bytes
+        self._head_bytes += len(data)
+        if len(data) <= room:
+            parser.feed_data(data)
+            return
+        parser.feed_data(data[:room])
+        if not self._final:
+            raise httptools.HttpParserError("head too large")
+        parser.feed_data(data[room:])
+
+    def _feed_body(self, data: bytes) -> None:
+        cast("httptools.HttpResponseParser", self._parser).feed_data(data)
+        if self._body:
+            self._overhead = 0
+            return
+        self._overhead += len(data)
+        if self._overhead > self._limits.overhead_bytes:
+            raise httptools.HttpParserError("too much that is not body")
+
+    def _hand_on(self, answer: ServerAnswer) -> None:
+        body, self._body = self._body, []
+        if body:
+            # One write for what came in one read: a flood of tiny chunks costs the client's side nothing.
+            answer.deliver(body[0] if len(body) == 1 else b"".join(body))
+
+    def _finish(self) -> None:
+        answer, self._answer = self._answer, None
+        request, self._request = self._request, None
+        if answer is None or request is None:
+            return  # delivering the last bytes ended in an abort
+        sent = request.ended
+        request.stop()
+        self.deadline = inf
+        if answer.bodiless:
+            self._parser = None  # it still waits for a body
+        keep = self._reusable and sent and not self._until_eof and self.usable()
+        if keep and self._paused:
+            self._paused = False
+            self.transport.resume_reading()  # an idle connection must notice its end
+        if keep:
+            now = self.loop.time()
+            self.deadline = min(now + self._idle_seconds, self._retire_at)
+            keep = now < self.deadline and self._upstream.keep(self)
+        if not keep:
+            self.abort()
+        answer.complete()
+
+    # Callbacks of the parser
+
+    def on_message_begin(self) -> None:
+        """The first byte of a head: an interim one, the final one, or one that nobody asked for."""
+        if self._final:
+            self._reusable = False
+            raise httptools.HttpParserError("more than one answer")
+        self._fields = []
+        self._reason = b""
+
+    def on_status(self, reason: bytes) -> None:
+        """The reason phrase, possibly in pieces."""
+        self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field line; after the head, a trailer, which is dropped (RFC 9110 6.5.1)."""
+        if self._final:
+            return
+        if len(self._fields) >= self._limits.fields:
+            raise httptools.HttpParserError("too many fields")
+        self._fields.append((name.lower(), value.strip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        """A head is complete."""
+        parser = cast("httptools.HttpResponseParser", self._parser)
+        answer = cast("ServerAnswer", self._answer)
+        status = parser.get_status_code()
+        if 100 <= status < 200:
+            self._interim += 1
+            if status == 101 or self._interim > self._limits.interim:
+                raise httptools.HttpParserError("unasked interim answer")
+            return
+        answer.head, self._until_eof = answer_head(
+            status, self._reason, parser.get_http_version(), self._fields, bodiless=answer.bodiless
+        )
+        self._final = True
+        self._head_bytes = 0
+        # The parser forgets this after the callback.
+        self._reusable = parser.should_keep_alive()
+        self._idle_seconds = min(self._idle_seconds, self._hint())
+        if answer.bodiless:
+            self._ended = True
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the body."""
+        if self._ended:
+            self._reusable = False  # a body after the answer to HEAD
+        else:
+            self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        """The end of an interim or of the final answer."""
+        if self._final:
+            self._ended = True
+
+    def _hint(self) -> float:
+        for name, value in self._fields:
+            if name == b"keep-alive":
+                for part in value.lower().split(b","):
+                    key, _, seconds = part.strip().partition(b"=")
+                    if key == b"timeout" and seconds.isdigit() and len(seconds) < 9:
+                        return int(seconds) - 1.0  # its clock and ours are not the same
+        return inf
