@@ -492,13 +492,13 @@ class ServerAnswer:
         Raises:
             errors.UpstreamError: the body broke off; the exchange has not been ended.
         """
-        if self._pieces:
-            exchange.write(self._taken())
-        if self._complete:
+        if self._complete or self._error is not None:
+            if self._pieces:
+                exchange.write(self._taken())
+            if self._error is not None:
+                raise self._error
             exchange.end()
             return
-        if self._error is not None:
-            raise self._error
         connection = cast("_Connection", self._connection)
         self._exchange = exchange
         self._done = connection.loop.create_future()
@@ -507,6 +507,8 @@ class ServerAnswer:
             if self._held:
                 self._held = False
                 self.resume()
+            if self._pieces:
+                exchange.write(self._taken())  # which may pause us
             await self._done
         finally:
             exchange.attach(None)

@@ -1,0 +1,217 @@
+"""A scripted server on a real socket and a recording client side, for tests of connections to servers."""
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from gateway import errors
+from gateway.exchange import BodySink, BodySource, Fields, RequestHead, ResponseHead
+from gateway.upstream import Origin
+
+Script = Callable[["ServerSide"], Awaitable[None]]
+
+
+class ServerSide:
+    """One accepted connection: what came, and ways to answer."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.number = number
+        """Connections are counted from 0."""
+        self.received = b""
+
+    async def request(self) -> bytes:
+        """Read one whole request, body included, and return its bytes."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        body = b""
+        for line in head.lower().split(b"\r\n"):
+            if line.startswith(b"content-length: "):
+                body = await self.reader.readexactly(int(line[16:]))
+            elif line == b"transfer-encoding: chunked":
+                body = await self.reader.readuntil(b"0\r\n\r\n")
+        self.received += head + body
+        return head + body
+
+    async def send(self, data: bytes) -> None:
+        """Write and wait until it is on its way."""
+        self.writer.write(data)
+        await self.writer.drain()
+
+    def reset(self) -> None:
+        """Close so that the peer sees RST."""
+        raw = self.writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+    async def gone(self) -> None:
+        """Return when the client has closed."""
+        try:
+            while data := await self.reader.read(65536):
+                self.received += data
+        except ConnectionError:
+            pass
+
+
+class ScriptedServer:
+    """Runs a script for each connection and remembers all of them."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self.sides: list[ServerSide] = []
+        self.port = 0
+        self.failures: list[BaseException] = []
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        side = ServerSide(reader, writer, len(self.sides))
+        self.sides.append(side)
+        try:
+            await self._script(side)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        except AssertionError as exc:
+            self.failures.append(exc)
+        finally:
+            writer.transport.abort() if writer.is_closing() else writer.close()
+
+    def origin(self, scheme: str = "http", ca_bundle: str | None = None, server_name: str | None = None) -> Origin:
+        """The origin that leads here."""
+        return Origin("127.0.0.1", self.port, scheme, server_name, ca_bundle, trusted=True)
+
+
+@asynccontextmanager
+async def serving(script: Script, context: ssl.SSLContext | None = None) -> AsyncIterator[ScriptedServer]:
+    """A server on a free port of the loopback interface."""
+    scripted = ScriptedServer(script)
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await scripted.accept(reader, writer)
+        finally:
+            tasks.discard(task)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context)
+    scripted.port = server.sockets[0].getsockname()[1]
+    try:
+        yield scripted
+    finally:
+        server.close()
+        for task in tuple(tasks):
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tuple(tasks), timeout=2)
+        for side in scripted.sides:
+            side.writer.transport.abort()
+    assert scripted.failures == []
+
+
+def request_head(
+    method: bytes = b"GET",
+    target: bytes = b"/",
+    fields: Fields = ((b"host", b"model"),),
+    *,
+    content_length: int | None = None,
+    chunked: bool = False,
+) -> RequestHead:
+    """A request's head that shows only what matters."""
+    return RequestHead(method, target, "model", b"model", fields, 1, content_length, chunked)
+
+
+class RecordingExchange:
+    """A client's side that delivers a given body and records the answer."""
+
+    peer = "192.0.2.1"
+    tls = False
+
+    def __init__(self, head: RequestHead | None = None, body: tuple[bytes, ...] = (), *, ends: bool = True) -> None:
+        self.head = head or request_head()
+        self._pieces = body
+        self._ends = ends
+        self.sink: BodySink | None = None
+        self.stopped = False
+        self.held = 0
+        """How often the body was paused."""
+        self.paused = False
+        self.body = b""
+        self.writes = 0
+        self.ended = False
+        self.failed: Exception | None = None
+        self.source: BodySource | None = None
+        self.on_write: Callable[[bytes], None] = lambda data: None
+
+    @property
+    def responded(self) -> bool:
+        """Never asked here."""
+        return True
+
+    async def read_body(self, limit: int) -> bytes:
+        """The whole body."""
+        return b"".join(self._pieces)[:limit]
+
+    def pump_body(self, sink: BodySink, limit: int) -> None:
+        """Deliver the pieces at once; leave the end out when `ends` is false."""
+        self.sink = sink
+        total = 0
+        for piece in self._pieces:
+            total += len(piece)
+            if total > limit:
+                sink.fail(errors.BodyTooLarge())
+                return
+            sink.write(piece)
+        if self._ends:
+            sink.end()
+
+    def stop_body(self) -> None:
+        """Forget the sink."""
+        self.stopped = True
+        self.sink = None
+
+    def respond(self, head: ResponseHead) -> None:
+        """Not used here."""
+
+    def write(self, data: bytes) -> None:
+        """Record a piece."""
+        assert not self.ended
+        self.body += data
+        self.writes += 1
+        self.on_write(data)
+
+    def end(self) -> None:
+        """Record the end."""
+        assert not self.ended
+        self.ended = True
+
+    def fail(self, cause: Exception) -> None:
+        """Record the failure."""
+        self.failed = cause
+
+    def attach(self, source: BodySource | None) -> None:
+        """Remember who produces."""
+        self.source = source
+
+    async def drained(self) -> None:
+        """There is always room."""
+
+    def pause(self) -> None:
+        """Hold the body back."""
+        self.paused = True
+        self.held += 1
+
+    def resume(self) -> None:
+        """Go on with the body."""
+        self.paused = False
+
+
+async def until(condition: Callable[[], bool], seconds: float = 3.0) -> None:
+    """Poll until `condition` holds."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)

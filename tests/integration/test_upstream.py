@@ -1,0 +1,516 @@
+"""Connections to servers that behave: pool, reuse, framing, streaming, backpressure, timeouts, cancellation."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import uvloop
+
+from gateway import errors
+from gateway.addresses import AddressRules
+from gateway.resolver import Resolver
+from gateway.upstream import Origin, ServerAnswer, Timeouts, Upstream, UpstreamLimits
+from tests.integration.servers import (
+    RecordingExchange,
+    ScriptedServer,
+    ServerSide,
+    request_head,
+    serving,
+    until,
+)
+
+SHORT = Timeouts(connect=2.0, first_byte=2.0, idle=2.0)
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+# The hook that replaces this fixture works for whole folders only.
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture")
+
+
+@pytest.fixture(scope="module")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    """The loop that the gateway runs on."""
+    return uvloop.EventLoopPolicy()
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    """An upstream with a fast sweep."""
+    resolver = Resolver(AddressRules())
+    made = Upstream(resolver, sweep_seconds=0.02)
+    yield made
+    made.close()
+    resolver.close()
+
+
+async def ask(
+    upstream: Upstream, server: ScriptedServer, exchange: RecordingExchange | None = None, **options: bool
+) -> tuple[ServerAnswer, RecordingExchange]:
+    """One request, relayed to its end."""
+    exchange = exchange or RecordingExchange()
+    answer = await upstream.send(server.origin(), exchange.head, exchange, SHORT, **options)  # type: ignore[arg-type]
+    await answer.relay(exchange)
+    return answer, exchange
+
+
+async def always_ok(side: ServerSide) -> None:
+    """Answer every request of a connection."""
+    while True:
+        await side.request()
+        await side.send(OK)
+
+
+async def test_a_request_is_answered_and_its_connection_used_again(upstream: Upstream) -> None:
+    """Two requests in a row go over one connection."""
+    async with serving(always_ok) as server:
+        for _ in range(2):
+            answer, exchange = await ask(upstream, server)
+            assert (answer.head.status, exchange.body, exchange.ended) == (200, b"ok", True)
+        assert (len(server.sides), upstream.stats.connects, upstream.stats.reused, upstream.stats.idle) == (1, 1, 1, 1)
+
+
+async def test_hh_11_the_head_goes_out_as_given_with_framing_added(upstream: Upstream) -> None:
+    """HH-11: what is on the wire is the given target, the given fields and one framing field, nothing invented."""
+    async with serving(always_ok) as server:
+        head = request_head(b"POST", b"/v1/x?a=%2f", ((b"host", b"m"), (b"x", b"1"), (b"x", b"2")), content_length=3)
+        await ask(upstream, server, RecordingExchange(head, (b"a", b"bc")))
+        assert server.sides[0].received == (
+            b"POST /v1/x?a=%2f HTTP/1.1\r\nhost: m\r\nx: 1\r\nx: 2\r\ncontent-length: 3\r\n\r\nabc"
+        )
+
+
+@pytest.mark.parametrize(
+    ("length", "chunked", "pieces", "tail"),
+    [
+        (None, False, (), b"\r\n\r\n"),
+        (0, False, (), b"content-length: 0\r\n\r\n"),
+        (None, True, (), b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
+        (None, True, (b"abc", b"", b"d"), b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n"),
+    ],
+)
+async def test_bs_07_the_forms_of_an_empty_body_keep_their_meaning(
+    upstream: Upstream, length: int | None, chunked: bool, pieces: tuple[bytes, ...], tail: bytes
+) -> None:
+    """BS-07: no body, a body of no bytes and a chunked body stay what they were."""
+    async with serving(always_ok) as server:
+        head = request_head(b"POST", content_length=length, chunked=chunked)
+        await ask(upstream, server, RecordingExchange(head, pieces))
+        received = server.sides[0].received
+        assert received.endswith(tail)
+        assert received.count(b"content-length") == (length is not None)
+
+
+async def test_a_small_body_is_sent_with_the_head_in_one_write(upstream: Upstream) -> None:
+    """The server's first read holds head and body."""
+    first: list[bytes] = []
+
+    async def script(side: ServerSide) -> None:
+        first.append(await side.reader.read(65536))
+        await side.send(OK)
+
+    async with serving(script) as server:
+        head = request_head(b"POST", content_length=4)
+        await ask(upstream, server, RecordingExchange(head, (b"bo", b"dy")))
+        assert first[0].endswith(b"\r\n\r\nbody")
+
+
+async def test_bytes_can_be_the_body(upstream: Upstream) -> None:
+    """A body given as bytes is framed by its own length."""
+    async with serving(always_ok) as server:
+        answer = await upstream.send(server.origin(), request_head(b"POST", content_length=99), b"new", SHORT)
+        assert await answer.read(100) == b"ok"
+        assert server.sides[0].received.endswith(b"content-length: 3\r\n\r\nnew")
+
+
+async def test_p5_a_stream_is_passed_on_as_it_arrives(upstream: Upstream) -> None:
+    """P5: each event is with the client before the server sends the next."""
+    seen = asyncio.Event()
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        for _ in range(20):
+            await side.send(b"7\r\ndata: x\r\n")
+            async with asyncio.timeout(2):
+                await seen.wait()
+            seen.clear()
+        await side.send(b"0\r\n\r\n")
+
+    async with serving(script) as server:
+        exchange = RecordingExchange()
+        exchange.on_write = lambda data: seen.set()
+        await ask(upstream, server, exchange)
+        assert (exchange.body, exchange.writes) == (b"data: x" * 20, 20)
+
+
+async def test_bs_02_the_server_is_held_back_while_the_client_does_not_read(upstream: Upstream) -> None:
+    """BS-02: a paused answer stops the server, and goes on and completes when resumed."""
+    sent = 0
+    total = 64 * 1024 * 1024
+
+    async def script(side: ServerSide) -> None:
+        nonlocal sent
+        await side.request()
+        await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % total)
+        block = bytes(1024 * 1024)
+        while sent < total:
+            await side.send(block)
+            sent += len(block)
+
+    async with serving(script) as server:
+        exchange = RecordingExchange()
+        received = 0
+
+        def write(data: bytes) -> None:
+            nonlocal received
+            received += len(data)
+            exchange.body = b""
+            if received == len(data):
+                assert exchange.source is not None
+                exchange.source.pause()
+
+        exchange.on_write = write
+        answer = await upstream.send(server.origin(), exchange.head, exchange, Timeouts(2, 2, 0.1))
+        relaying = asyncio.ensure_future(answer.relay(exchange))
+        await until(lambda: exchange.source is not None and received > 0)
+        await asyncio.sleep(0.3)  # longer than the idle timeout, which must not count now
+        assert not relaying.done()
+        assert sent < 32 * 1024 * 1024
+        answer.resume()
+        await relaying
+        assert received == total
+
+
+async def test_an_answer_that_nobody_takes_is_held_back(upstream: Upstream) -> None:
+    """Before `relay` at most a buffer's worth is read from the server."""
+    sent = 0
+
+    async def script(side: ServerSide) -> None:
+        nonlocal sent
+        await side.request()
+        await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 67108864\r\n\r\n")
+        while sent < 67108864:
+            await side.send(bytes(1048576))
+            sent += 1048576
+
+    async with serving(script) as server:
+        exchange = RecordingExchange()
+        answer = await upstream.send(server.origin(), exchange.head, exchange, SHORT)
+        await asyncio.sleep(0.2)
+        assert sent < 33554432
+        await answer.relay(exchange)
+        assert len(exchange.body) == 67108864
+
+
+async def test_bs_03_the_client_is_held_back_while_the_server_does_not_read(upstream: Upstream) -> None:
+    """BS-03: the body is paused when the server takes no more, and resumed when it does."""
+    go = asyncio.Event()
+
+    async def script(side: ServerSide) -> None:
+        await side.reader.readuntil(b"\r\n\r\n")
+        await go.wait()
+        await side.reader.readexactly(64 * 1024 * 1024)
+        await side.send(OK)
+
+    async with serving(script) as server:
+        head = request_head(b"POST", content_length=64 * 1024 * 1024)
+        exchange = RecordingExchange(head, (), ends=False)
+        sending = asyncio.ensure_future(upstream.send(server.origin(), head, exchange, Timeouts(2, 10, 10),
+                                                      body_limit=1 << 30))  # fmt: skip
+        await until(lambda: exchange.sink is not None)
+        sink = exchange.sink
+        assert sink is not None
+        written = 0
+        while written < 64 * 1024 * 1024:
+            if exchange.paused:
+                go.set()
+                await until(lambda: not exchange.paused, 10)
+            sink.write(bytes(1024 * 1024))
+            written += 1024 * 1024
+        go.set()
+        sink.end()
+        answer = await sending
+        await answer.relay(exchange)
+        assert exchange.held > 0
+        assert answer.head.status == 200
+
+
+async def test_ur_15_an_early_answer_is_relayed_and_the_connection_not_used_again(upstream: Upstream) -> None:
+    """UR-15: an answer before the end of the body does not wait for it."""
+
+    async def script(side: ServerSide) -> None:
+        await side.reader.readuntil(b"\r\n\r\n")
+        await side.send(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig")
+        await side.gone()
+
+    async with serving(script) as server:
+        exchange = RecordingExchange(request_head(b"POST", content_length=1000), (b"x",), ends=False)
+        answer, _ = await ask(upstream, server, exchange)
+        assert (answer.head.status, exchange.body, exchange.stopped) == (413, b"big", True)
+        await until(lambda: upstream.stats.open == 0)
+        assert upstream.stats.idle == 0
+
+
+async def test_cp_01_a_connection_that_ends_while_idle_leaves_the_pool_at_once(upstream: Upstream) -> None:
+    """CP-01: EOF on an idle connection removes it; the next request opens another and does not fail."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(OK)
+
+    async with serving(script) as server:
+        await ask(upstream, server)
+        await until(lambda: upstream.stats.idle == 0)
+        await ask(upstream, server, RecordingExchange(request_head(b"POST", content_length=0)))
+        assert upstream.stats.connects == 2
+        assert upstream.stats.reconnects == 0
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_rt_03_a_dead_reused_connection_is_replaced_once_for_idempotent_requests(
+    upstream: Upstream, reset: bool
+) -> None:
+    """RT-03: FIN or RST after a request on a reused connection, before any byte: sent again on a fresh one."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(OK)
+        if side.number == 0:
+            await side.request()
+            if reset:
+                side.reset()
+        else:
+            await side.gone()
+
+    async with serving(script) as server:
+        await ask(upstream, server)
+        _, exchange = await ask(upstream, server)
+        assert exchange.body == b"ok"
+        assert (upstream.stats.reconnects, len(server.sides)) == (1, 2)
+
+
+@pytest.mark.parametrize("resend", [False, True])
+async def test_p8_a_post_is_sent_again_only_where_the_route_allows_it(upstream: Upstream, resend: bool) -> None:
+    """P8: without the route's word a POST whose bytes were written is not sent twice."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(OK)
+        if side.number == 0:
+            await side.request()
+        else:
+            await side.gone()
+
+    async with serving(script) as server:
+        await ask(upstream, server)
+        exchange = RecordingExchange(request_head(b"POST", content_length=2), (b"hi",))
+        if resend:
+            await ask(upstream, server, exchange, resend=True)
+            assert server.sides[1].received.endswith(b"\r\n\r\nhi")
+        else:
+            with pytest.raises(errors.UpstreamReset):
+                await ask(upstream, server, exchange)
+            assert len(server.sides) == 1
+
+
+async def test_rt_03_a_body_that_was_not_whole_is_not_sent_again(upstream: Upstream) -> None:
+    """A streamed body cannot be replayed, whatever the route says."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(OK)
+        await side.reader.readuntil(b"\r\n\r\n")
+
+    async with serving(script) as server:
+        await ask(upstream, server)
+        exchange = RecordingExchange(request_head(b"PUT", content_length=9), (b"part",), ends=False)
+        with pytest.raises(errors.UpstreamReset):
+            await ask(upstream, server, exchange, resend=True)
+        assert exchange.stopped
+        assert len(server.sides) == 1
+
+
+async def test_a_fresh_connection_that_dies_is_not_replaced(upstream: Upstream) -> None:
+    """One attempt is one fresh connection at most."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+
+    async with serving(script) as server:
+        with pytest.raises(errors.UpstreamReset):
+            await ask(upstream, server, resend=True)
+        assert len(server.sides) == 1
+
+
+@pytest.mark.parametrize("hint", [b"timeout=1", b"max=3, Timeout=1"])
+async def test_cp_03_a_keep_alive_hint_shortens_the_life_in_the_pool(upstream: Upstream, hint: bytes) -> None:
+    """CP-03: a server that closes after one second gets no second request on the connection."""
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            await side.request()
+            await side.send(b"HTTP/1.1 200 OK\r\nkeep-alive: %b\r\ncontent-length: 0\r\n\r\n" % hint)
+
+    async with serving(script) as server:
+        await ask(upstream, server)
+        assert upstream.stats.idle == 0
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [UpstreamLimits(idle_seconds=0.05), UpstreamLimits(life_seconds=0.05), UpstreamLimits(idle_per_origin=0)],
+)
+async def test_cp_10_connections_leave_the_pool_by_age_idleness_and_number(limits: UpstreamLimits) -> None:
+    """CP-10: each bound of the pool closes connections by itself."""
+    resolver = Resolver(AddressRules())
+    upstream = Upstream(resolver, limits=limits, sweep_seconds=0.02)
+    async with serving(always_ok) as server:
+        await ask(upstream, server)
+        await until(lambda: upstream.stats.open == 0)
+    upstream.close()
+    resolver.close()
+
+
+async def test_cp_04_a_cancelled_request_aborts_its_connection(upstream: Upstream) -> None:
+    """CP-04, TO-06: the server sees the end of the connection soon after the cancel, before the head and after it."""
+    gone = 0
+
+    async def script(side: ServerSide) -> None:
+        nonlocal gone
+        await side.request()
+        if side.number == 1:
+            await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc")
+        await side.gone()
+        gone += 1
+
+    async with serving(script) as server:
+        for number in range(2):
+            task = asyncio.ensure_future(ask(upstream, server))
+            await until(lambda: len(server.sides) > number and server.sides[number].received != b"")  # noqa: B023
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await until(lambda: gone == number + 1, 1.0)  # noqa: B023
+        assert upstream.stats.open == 0
+
+
+async def test_to_02_no_answer_in_time(upstream: Upstream) -> None:
+    """TO-02: a server that reads and says nothing is a first-byte timeout."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.gone()
+
+    async with serving(script) as server:
+        with pytest.raises(errors.FirstByteTimeout):
+            await upstream.send(server.origin(), request_head(), b"", Timeouts(2, 0.1, 2))
+        await until(lambda: upstream.stats.open == 0)
+
+
+async def test_to_03_the_head_has_an_absolute_deadline(upstream: Upstream) -> None:
+    """TO-03: a byte of the head now and then does not extend its deadline."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        for byte in OK:
+            await side.send(bytes([byte]))
+            await asyncio.sleep(0.05)
+
+    async with serving(script) as server:
+        with pytest.raises(errors.FirstByteTimeout):
+            await upstream.send(server.origin(), request_head(), b"", Timeouts(2, 0.2, 2))
+
+
+async def test_to_04_a_stalled_body_is_an_idle_timeout(upstream: Upstream) -> None:
+    """TO-04: the client is not told that the answer is complete."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc")
+        await side.gone()
+
+    async with serving(script) as server:
+        exchange = RecordingExchange()
+        answer = await upstream.send(server.origin(), exchange.head, exchange, Timeouts(2, 2, 0.1))
+        with pytest.raises(errors.IdleTimeout):
+            await answer.relay(exchange)
+        assert (exchange.body, exchange.ended) == (b"abc", False)
+
+
+async def test_to_01_connecting_has_a_deadline(upstream: Upstream) -> None:
+    """TO-01: a TLS hello that nobody answers is a connect timeout."""
+
+    async def script(side: ServerSide) -> None:
+        await side.gone()
+
+    async with serving(script) as server:
+        with pytest.raises(errors.ConnectTimeout):
+            await upstream.send(server.origin("https"), request_head(), b"", Timeouts(0.1, 2, 2))
+
+
+async def test_a_refused_connection(upstream: Upstream) -> None:
+    """Nothing listens: connecting failed, and nothing was sent."""
+    async with serving(always_ok) as server:
+        origin = server.origin()
+    with pytest.raises(errors.ConnectFailed):
+        await upstream.send(origin, request_head(), b"", SHORT)
+
+
+async def test_se_15_an_address_that_is_not_allowed_is_not_connected_to(upstream: Upstream) -> None:
+    """SE-15: a backend that a tenant names cannot be the gateway's own host, by any spelling."""
+    async with serving(always_ok) as server:
+        for host in ("127.0.0.1", "localhost", "127.1", "0x7f.1", "2130706433", "[::ffff:127.0.0.1]"):
+            with pytest.raises(errors.AddressRefused):
+                await upstream.send(Origin(host, server.port), request_head(), b"", SHORT)
+        assert server.sides == []
+
+
+async def test_body_failures_reach_the_caller(upstream: Upstream) -> None:
+    """A body above its limit ends the request and the connection, with the client's error."""
+
+    async def script(side: ServerSide) -> None:
+        await side.gone()
+
+    async with serving(script) as server:
+        head = request_head(b"POST", chunked=True)
+        with pytest.raises(errors.BodyTooLarge):
+            await upstream.send(server.origin(), head, RecordingExchange(head, (b"x" * 9,)), SHORT, body_limit=8)
+        await until(lambda: upstream.stats.open == 0)
+
+
+async def test_reading_an_answer_is_bounded(upstream: Upstream) -> None:
+    """`read` takes what it may and drops the rest with the connection."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n" + b"x" * 1000000)
+        await side.gone()
+
+    async with serving(script) as server:
+        answer = await upstream.send(server.origin(), request_head(), b"", SHORT)
+        assert await answer.read(200000) == b"x" * 200000
+        await until(lambda: upstream.stats.open == 0)
+
+
+async def test_a_hidden_line_break_is_never_sent(upstream: Upstream) -> None:
+    """A field value with a line break is a fault of the caller, and reaches no server."""
+    async with serving(always_ok) as server:
+        with pytest.raises(ValueError, match="line break"):
+            await upstream.send(server.origin(), request_head(fields=((b"a", b"b\r\nc: d"),)), b"", SHORT)
+        assert server.sides == []
+
+
+async def test_closing_ends_what_runs(upstream: Upstream) -> None:
+    """`close` aborts idle and busy connections."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.gone()
+
+    async with serving(script) as server:
+        task = asyncio.ensure_future(ask(upstream, server))
+        await until(lambda: bool(server.sides and server.sides[0].received))
+        upstream.close()
+        with pytest.raises(errors.UpstreamReset):
+            await task
+        await until(lambda: upstream.stats.open == 0)
