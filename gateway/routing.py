@@ -1,0 +1,241 @@
+"""The routing table: which model does a request mean?
+
+By host, then by path, then by the `model` value of its body. The table is immutable; a change builds another one.
+Two documents that claim one name: the older ConfigMap keeps it, then the smaller `namespace/name` (as the Gateway API
+resolves conflicts); what the other lost is told in `RoutingTable.conflicts`.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Final, Literal, TypeVar
+
+from gateway import errors
+from gateway.api.v1alpha1 import RouteDocument
+
+_Name = TypeVar("_Name", str, bytes)
+
+BareHostnames = Literal["namespace", "unique"]
+"""Whether host names without a namespace count in a gateway of many namespaces: never, or while one route claims it."""
+
+_ENCODED: Final = re.compile(rb"%(?:2[fF]|5[cC]|00|0[aAdD])|[\\\x00-\x20\x7f]")
+"""What a backend may read differently than we do: encoded slashes, backslashes, NUL and line breaks, raw controls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One valid document and the ConfigMap it came from."""
+
+    namespace: str
+    """Namespace of the ConfigMap: the document has none of its own."""
+    config_map: str
+    created: str
+    """The ConfigMap's creationTimestamp, RFC 3339; empty counts as the youngest."""
+    document: RouteDocument
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One model that can be asked for."""
+
+    namespace: str
+    document: RouteDocument
+    created: str = ""
+
+    @property
+    def name(self) -> str:
+        """The ModelDeployment's name."""
+        return self.document.name
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`: the identity that runtime state is kept by."""
+        return f"{self.namespace}/{self.document.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A name that two documents claim."""
+
+    claim: str
+    winner: str
+    loser: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingTable:
+    """All routes and the indexes to find them by."""
+
+    routes: Mapping[str, Route] = field(default_factory=dict)
+    """By `namespace/name`."""
+    hosts: Mapping[str, Route] = field(default_factory=dict)
+    ambiguous: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Short host names that lead nowhere, and the full spellings to use instead."""
+    paths: Mapping[bytes, Route] = field(default_factory=dict)
+    """By `namespace/segment`."""
+    names: Mapping[str, tuple[Route, ...]] = field(default_factory=dict)
+    """By bare model name."""
+    qualified: Mapping[str, Route] = field(default_factory=dict)
+    """By `namespace/model`."""
+    conflicts: tuple[Conflict, ...] = ()
+
+    @classmethod
+    def build(
+        cls,
+        entries: Iterable[Entry],
+        *,
+        namespaces: frozenset[str] | None,
+        cluster_domain: str,
+        bare_hostnames: BareHostnames = "namespace",
+    ) -> "RoutingTable":
+        """Index `entries`, in whatever order they come.
+
+        Args:
+            entries: the documents in force.
+            namespaces: the namespaces this gateway serves, None for all; documents of others are left out.
+            cluster_domain: what Service names end with, usually `cluster.local`.
+            bare_hostnames: whether short host names count where several namespaces are served.
+        """
+        served = [entry for entry in entries if namespaces is None or entry.namespace in namespaces]
+        served.sort(key=lambda entry: (entry.created or "~", entry.namespace, entry.document.name, entry.config_map))
+        single = namespaces is not None and len(namespaces) == 1
+        index = _Index()
+        for entry in served:
+            route = Route(entry.namespace, entry.document, entry.created)
+            if not index.claim(index.routes, route.key, f"name {route.key}", route):
+                continue
+            for service in entry.document.service_names or (route.name,):
+                full = f"{service}.{route.namespace}"
+                for spelling in (full, f"{full}.svc", f"{full}.svc.{cluster_domain}"):
+                    index.claim(index.hosts, spelling, f"host {spelling}", route)
+                index.bare.setdefault(service, []).append((route, f"{full}.svc.{cluster_domain}"))
+            for address in entry.document.cluster_ips:
+                first = (entry.document.service_names or (route.name,))[0]
+                full = f"{first}.{route.namespace}.svc.{cluster_domain}"
+                index.bare.setdefault(canonical_host(address), []).append((route, full))
+            index.claim(index.paths, f"{route.namespace}/{entry.document.path_segment}".encode(), "path", route)
+            index.claim(index.qualified, f"{route.namespace}/{entry.document.client_model}", "model", route)
+            if index.qualified[f"{route.namespace}/{entry.document.client_model}"] is route:
+                index.names.setdefault(entry.document.client_model, []).append(route)
+        ambiguous: dict[str, tuple[str, ...]] = {}
+        for short, claims in index.bare.items():
+            owners = {route.key for route, _ in claims}
+            if single or (bare_hostnames == "unique" and len(owners) == 1):
+                for route, _ in claims:
+                    index.claim(index.hosts, short, f"host {short}", route)
+            elif short not in index.hosts:
+                ambiguous[short] = tuple(sorted({full for _, full in claims}))
+        return cls(
+            routes=index.routes,
+            hosts=index.hosts,
+            ambiguous=ambiguous,
+            paths=index.paths,
+            names={name: tuple(routes) for name, routes in index.names.items()},
+            qualified=index.qualified,
+            conflicts=tuple(index.conflicts),
+        )
+
+    def match_host(self, host: str) -> Route | None:
+        """The route of a Host, in lower case without port and trailing dot; None when no route claims it.
+
+        Raises:
+            errors.AmbiguousHost: a short name that needs its namespace here.
+        """
+        route = self.hosts.get(host)
+        if route is None and self.ambiguous and (full := self.ambiguous.get(host)) is not None:
+            raise errors.AmbiguousHost(f"This host name needs its namespace; use {' or '.join(full)}.")
+        return route
+
+    def match_path(self, target: bytes) -> tuple[Route, bytes] | None:
+        """The route of `/{namespace}/{name}/…` and the target without these two segments; None when there is none."""
+        end = target.find(b"?")
+        path = target if end < 0 else target[:end]
+        first = path.find(b"/", 1)
+        if first < 0:
+            return None
+        second = path.find(b"/", first + 1)
+        if second < 0:
+            second = len(path)
+        route = self.paths.get(path[1:second])
+        if route is None:
+            return None
+        rest = target[second:]
+        return route, rest if rest.startswith(b"/") else b"/" + rest
+
+    def match_model(self, model: str) -> Route:
+        """The route of a `model` value: `namespace/name`, or a bare name.
+
+        Raises:
+            errors.ModelNotFound: no route has it.
+            errors.AmbiguousModel: several namespaces have it; the message names the spellings to use.
+        """
+        route = self.qualified.get(model)
+        if route is not None:
+            return route
+        routes = self.names.get(model, ())
+        if len(routes) == 1:
+            return routes[0]
+        if not routes:
+            raise errors.ModelNotFound
+        spellings = " or ".join(f"{one.namespace}/{one.document.client_model}" for one in routes)
+        raise errors.AmbiguousModel(f"Several namespaces have a model of this name; use {spellings}.")
+
+    def models(self) -> tuple[tuple[str, Route], ...]:
+        """What clients can ask for, sorted: the bare name where it is unique, else `namespace/name`."""
+        listed = []
+        for name, routes in self.names.items():
+            if len(routes) == 1:
+                listed.append((name, routes[0]))
+            else:
+                listed += [(f"{route.namespace}/{name}", route) for route in routes]
+        return tuple(sorted(listed, key=lambda item: item[0]))
+
+
+class _Index:
+    """The indexes while they are built; the first to claim a name keeps it."""
+
+    def __init__(self) -> None:
+        self.routes: dict[str, Route] = {}
+        self.hosts: dict[str, Route] = {}
+        self.paths: dict[bytes, Route] = {}
+        self.qualified: dict[str, Route] = {}
+        self.names: dict[str, list[Route]] = {}
+        self.bare: dict[str, list[tuple[Route, str]]] = {}
+        self.conflicts: list[Conflict] = []
+
+    def claim(self, index: dict[_Name, Route], name: _Name, claim: str, route: Route) -> bool:
+        """Give `name` to `route` unless another has it; a conflict is remembered."""
+        owner = index.setdefault(name, route)
+        if owner is route:
+            return True
+        if owner.key != route.key or index is self.routes:
+            self.conflicts.append(Conflict(claim, owner.key, route.key))
+        return False
+
+
+def check_path(target: bytes) -> None:
+    """Refuse targets that a backend may read differently than the routing did (RFC 3986 6.2.2.3).
+
+    Raises:
+        errors.MalformedRequest: dot segments, plain or encoded; encoded slashes or controls; raw controls.
+    """
+    path = target.partition(b"?")[0]
+    if _ENCODED.search(path):
+        raise errors.MalformedRequest("The request's path has characters that must not be encoded, or must be.")
+    if b"/." in path or b"%2" in path:
+        for segment in path.replace(b"%2e", b".").replace(b"%2E", b".").split(b"/"):
+            if segment.partition(b";")[0] in (b".", b".."):
+                raise errors.MalformedRequest("The request's path has dot segments.")
+
+
+def canonical_host(host: str) -> str:
+    """A host as the index has it: lower case, no trailing dot, IPv6 addresses compressed and without brackets."""
+    name = host.lower().removesuffix(".")
+    literal = name[1:-1] if name.startswith("[") and name.endswith("]") else name
+    if ":" in literal:
+        try:
+            return str(ip_address(literal))
+        except ValueError:
+            return name
+    return name

@@ -1,0 +1,181 @@
+"""Routes from a directory of YAML files: ConfigMaps, Secrets and ModelDeployments as `kubectl get -o yaml` prints them.
+
+A file that cannot be read or parsed is reported, and the objects it held last stay. Changes are noticed by the kernel's
+notifications; a poll repairs one that was missed.
+"""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import watchfiles
+import yaml
+
+from gateway import sources
+from gateway.api import v1alpha1
+
+POLL_SECONDS: Final = 5.0
+"""How often everything is looked at again in case a notification was missed."""
+SUFFIXES: Final = (".yaml", ".yml", ".json")
+MAX_FILE_BYTES: Final = 4 << 20
+
+_Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """What a file held when it was last good."""
+
+    signature: tuple[int, int, int]
+    """Modification time, size and inode of the version last looked at."""
+    objects: tuple[Mapping[str, Any], ...]
+    error: str | None
+
+
+class DirectorySource:
+    """Reads a directory and its sub-directories, and tells `changed` about every change."""
+
+    def __init__(self, directory: Path, *, poll_seconds: float = POLL_SECONDS) -> None:
+        self._directory = directory
+        self._poll_seconds = poll_seconds
+        self._files: dict[Path, _File] = {}
+
+    def read(self) -> tuple[sources.Snapshot, bool]:
+        """Look at every file whose version is new; return everything, and whether anything is new."""
+        changed = False
+        found: dict[Path, _File] = {}
+        for path in self._paths():
+            before = self._files.get(path)
+            try:
+                status = path.stat()
+            except OSError:
+                continue  # removed between listing and looking
+            signature = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if before is not None and before.signature == signature:
+                found[path] = before
+                continue
+            changed = True
+            try:
+                found[path] = _File(signature, tuple(_objects(path)), None)
+            except (OSError, ValueError, yaml.YAMLError) as exc:
+                found[path] = _File(signature, before.objects if before else (), _reason(exc))
+        changed = changed or found.keys() != self._files.keys()
+        self._files = found
+        return self._snapshot(), changed
+
+    async def run(self, apply: Callable[[sources.Snapshot], None], confirm: Callable[[], None]) -> None:
+        """Apply what is there, then every change, until cancelled."""
+        snapshot, _ = self.read()
+        apply(snapshot)
+        stop = asyncio.Event()
+        try:
+            async for _ in watchfiles.awatch(
+                self._directory,
+                watch_filter=None,
+                debounce=50,
+                step=20,
+                rust_timeout=int(self._poll_seconds * 1000),
+                yield_on_timeout=True,
+                stop_event=stop,
+                recursive=True,
+            ):
+                snapshot, changed = self.read()
+                if changed:
+                    apply(snapshot)
+                else:
+                    confirm()
+        finally:
+            stop.set()
+
+    async def secret(self, namespace: str, name: str) -> Mapping[str, str] | None:
+        """The labels (as `label:<name>`) and decoded data of a Secret; None when there is none."""
+        found = self._object("Secret", namespace, name)
+        if found is None:
+            return None
+        content = {key: str(value) for key, value in (found.get("stringData") or {}).items()}
+        for key, value in (found.get("data") or {}).items():
+            try:
+                content.setdefault(key, base64.b64decode(str(value), validate=True).decode())
+            except (binascii.Error, UnicodeDecodeError):
+                log.warning("secret_value_unusable", namespace=namespace, name=name, key=key)
+        labels = (found.get("metadata") or {}).get("labels") or {}
+        return content | {f"label:{key}": str(value) for key, value in labels.items()}
+
+    async def model_deployment(self, namespace: str, name: str) -> Mapping[str, Any] | None:
+        """A ModelDeployment as stored; None when there is none."""
+        return self._object("ModelDeployment", namespace, name)
+
+    def _object(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
+        for file in self._files.values():
+            for one in file.objects:
+                metadata = one.get("metadata") or {}
+                if (
+                    one.get("kind") == kind
+                    and metadata.get("name") == name
+                    and metadata.get("namespace", "default") == namespace
+                ):
+                    return one
+        return None
+
+    def _paths(self) -> Iterator[Path]:
+        for path in sorted(self._directory.rglob("*")):
+            relative = path.relative_to(self._directory)
+            if path.suffix in SUFFIXES and path.is_file() and not any(part.startswith(".") for part in relative.parts):
+                yield path
+
+    def _snapshot(self) -> sources.Snapshot:
+        config_maps: dict[str, sources.ConfigMap] = {}
+        for path, file in self._files.items():
+            for one in file.objects:
+                config_map = _config_map(one, path)
+                if config_map is not None:
+                    config_maps.setdefault(config_map.key, config_map)
+        errors = {str(path): file.error for path, file in self._files.items() if file.error is not None}
+        return sources.Snapshot(tuple(config_maps.values()), errors)
+
+
+def _objects(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The Kubernetes objects in a file, Lists opened."""
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError(f"larger than {MAX_FILE_BYTES} bytes")
+    for document in yaml.load_all(path.read_text(encoding="utf-8"), Loader=_Loader):
+        if document is None:
+            continue
+        if not isinstance(document, dict) or not isinstance(document.get("kind"), str):
+            raise ValueError("holds something that is not a Kubernetes object")
+        items = document.get("items") if document["kind"].endswith("List") else [document]
+        for one in items or ():
+            if not isinstance(one, dict) or not isinstance(one.get("metadata"), dict):
+                raise ValueError("holds an object without metadata")
+            yield one
+
+
+def _config_map(one: Mapping[str, Any], path: Path) -> sources.ConfigMap | None:
+    metadata = one["metadata"]
+    if one.get("kind") != "ConfigMap" or (metadata.get("labels") or {}).get(v1alpha1.LABEL) != v1alpha1.LABEL_VALUE:
+        return None
+    text = (one.get("data") or {}).get(v1alpha1.KEY)
+    created = metadata.get("creationTimestamp") or ""
+    return sources.ConfigMap(
+        namespace=str(metadata.get("namespace", "default")),
+        name=str(metadata.get("name")),
+        created=created if isinstance(created, str) else created.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        text=None if text is None else str(text),
+        origin=str(path),
+    )
+
+
+def _reason(exc: Exception) -> str:
+    if isinstance(exc, yaml.YAMLError):
+        mark = getattr(exc, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark is not None else ""
+        return f"not YAML{where}: {getattr(exc, 'problem', None) or 'syntax'}"
+    if isinstance(exc, UnicodeDecodeError):
+        return "not UTF-8"
+    return str(exc)

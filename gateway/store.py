@@ -1,0 +1,156 @@
+"""Holds the routing table in force, and what has to outlive it.
+
+A change of the source is judged document by document: one that does not parse is reported and its last good version
+stays. Changes that come close together make one new table, swapped in whole.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import structlog
+
+from gateway import sources
+from gateway.api import v1alpha1
+from gateway.routing import BareHostnames, Entry, RoutingTable
+from gateway.telemetry import Metrics
+
+COALESCE_SECONDS: Final = 0.05
+"""How long a change waits for others that come with it."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What is known of one ConfigMap."""
+
+    config_map: sources.ConfigMap
+    """As last seen, good or not."""
+    good: v1alpha1.RouteDocument | None
+    """The last version that could be served."""
+    unknown_fields: int
+    error: str | None
+    """Why the version last seen is not in force."""
+    applied_at: float
+    """Wall-clock seconds at which `good` came into force."""
+
+
+class Runtime:
+    """State per route that outlives its documents: whose turn it is, and how many requests are in flight."""
+
+    __slots__ = ("in_flight", "turn")
+
+    def __init__(self) -> None:
+        self.turn = 0
+        self.in_flight = 0
+
+
+class Store:
+    """The current table and how it came about."""
+
+    def __init__(
+        self,
+        *,
+        namespaces: frozenset[str] | None,
+        cluster_domain: str,
+        bare_hostnames: BareHostnames,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self.table = RoutingTable()
+        self.loaded = asyncio.Event()
+        """Set by the first complete load, and never cleared."""
+        self.documents: Mapping[str, Document] = {}
+        self.source_errors: Mapping[str, str] = {}
+        self.refreshed_at = 0.0
+        """Wall-clock seconds at which the source was last known to be up to date."""
+        self.generation = 0
+        """Counts swaps."""
+        self._namespaces = namespaces
+        self._cluster_domain = cluster_domain
+        self._bare_hostnames = bare_hostnames
+        self._metrics = metrics
+        self._clock = clock
+        self._runtime: dict[str, Runtime] = {}
+        self._pending: sources.Snapshot | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def runtime(self, key: str) -> Runtime:
+        """The state of the route `namespace/name`."""
+        state = self._runtime.get(key)
+        if state is None:
+            state = self._runtime[key] = Runtime()
+        return state
+
+    def apply(self, snapshot: sources.Snapshot) -> None:
+        """Bring `snapshot` into force: the first one at once, later ones within `COALESCE_SECONDS`."""
+        if not self.loaded.is_set():
+            self._swap(snapshot)
+            self.loaded.set()
+            return
+        self._pending = snapshot
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(COALESCE_SECONDS, self._apply_pending)
+
+    def confirm(self) -> None:
+        """The source is up to date and nothing has changed."""
+        self.refreshed_at = self._clock()
+
+    def close(self) -> None:
+        """Drop a change that still waits."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _apply_pending(self) -> None:
+        self._timer = None
+        snapshot, self._pending = self._pending, None
+        if snapshot is not None:
+            self._swap(snapshot)
+
+    def _swap(self, snapshot: sources.Snapshot) -> None:
+        before = self.documents
+        documents = {one.key: self._judge(before.get(one.key), one) for one in snapshot.config_maps}
+        for place, error in snapshot.errors.items():
+            if self.source_errors.get(place) != error:
+                log.error("route_source_unreadable", place=place, error=error)
+        self.documents, self.source_errors = documents, dict(snapshot.errors)
+        self.table = RoutingTable.build(
+            [
+                Entry(one.config_map.namespace, one.config_map.name, one.config_map.created, one.good)
+                for one in documents.values()
+                if one.good is not None
+            ],
+            namespaces=self._namespaces,
+            cluster_domain=self._cluster_domain,
+            bare_hostnames=self._bare_hostnames,
+        )
+        # Runtime state of a route that is gone goes once nothing runs on it any more.
+        for key in [
+            key for key, state in self._runtime.items() if key not in self.table.routes and not state.in_flight
+        ]:
+            del self._runtime[key]
+        self.generation += 1
+        self.refreshed_at = self._clock()
+        self._metrics.routes.set(len(self.table.routes))
+        self._metrics.document_errors.set(
+            sum(one.error is not None for one in documents.values()) + len(snapshot.errors)
+        )
+        self._metrics.unknown_fields.set(sum(one.unknown_fields for one in documents.values()))
+        log.info("routing_table_replaced", routes=len(self.table.routes), conflicts=len(self.table.conflicts))
+
+    def _judge(self, before: Document | None, seen: sources.ConfigMap) -> Document:
+        """Parse what changed, and only that."""
+        if before is not None and before.config_map.text == seen.text:
+            return before if before.config_map == seen else replace(before, config_map=seen)
+        try:
+            if seen.text is None:
+                raise v1alpha1.DocumentError(f"the ConfigMap has no key {v1alpha1.KEY}")
+            document, unknown = v1alpha1.read(seen.text)
+        except v1alpha1.DocumentError as exc:
+            log.error("route_document_refused", config_map=seen.key, origin=seen.origin, error=str(exc))
+            if before is None:
+                return Document(seen, None, 0, str(exc), 0.0)
+            return replace(before, config_map=seen, error=str(exc))
+        return Document(seen, document, unknown, None, self._clock())
