@@ -1,0 +1,421 @@
+"""How the gateway authenticates to backends: OAuth2 client credentials (RFC 6749 4.4), and field values from Secrets.
+
+A Secret says itself what it may be used for: it names the hosts it is for and the token endpoint, so a route document
+that refers to it can send neither the secret nor the token anywhere else. Tokens are cached by the identity of the
+credential, fetched once however many requests wait, and renewed before they end. Nothing here puts a secret, a token
+or what an endpoint answered into an error or a log line.
+"""
+
+import asyncio
+import random
+import re
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+import httpx
+import structlog
+from authlib.integrations.base_client import OAuthError
+from authlib.integrations.httpx_client import AsyncOAuth2Client
+
+from gateway import errors
+from gateway.api.v1alpha1 import Backend
+from gateway.forwarding import NOT_SETTABLE
+
+log = structlog.get_logger(__name__)
+
+_ANSWER_BYTES: Final = 65536
+"""Largest answer of a token endpoint that is read."""
+_TOKEN: Final = re.compile(r"[\x21-\x7e]{1,16384}")
+_VALUE: Final = re.compile(r"[\x20-\x7e]{1,8192}")
+_DEFAULT_LIFE: Final = 60.0
+"""Seconds for a token whose endpoint does not say how long it lives."""
+_LONGEST_LIFE: Final = 86400.0
+_RENEW_AT: Final = 0.8
+"""Part of a token's life after which it is renewed; requests go on with the old one meanwhile."""
+_PAUSE_SECONDS: Final = 1.0
+"""Between two requests to one token endpoint: after a failure, and after a renewal that a 401 asked for."""
+_SECRET_SECONDS: Final = 30.0
+"""How long field values from a Secret are remembered."""
+_ENTRIES: Final = 4096
+
+
+class SecretReader(Protocol):
+    """Where credentials are."""
+
+    async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
+        """The decoded data of a Secret that carries the label `gateway.beamlit.com/credential`.
+
+        Raises:
+            LookupError: there is none of this name, or it does not carry the label.
+            OSError: it cannot be read now.
+        """
+        ...
+
+    async def inline(self, namespace: str, model_deployment: str) -> Mapping[str, str]:
+        """The credentials in a ModelDeployment's own remoteBackend, with the keys of a Secret: clientId, clientSecret,
+        tokenUrl, optionally scope, and `hosts`, which is that remoteBackend's host.
+
+        Raises:
+            LookupError: there are none.
+            OSError: they cannot be read now.
+        """
+        ...
+
+
+class AddressResolver(Protocol):
+    """Names to addresses that may be connected to."""
+
+    async def resolve(self, host: str, port: int, *, trusted: bool) -> Sequence[tuple[str, int]]:
+        """Addresses and ports for `host`, in order of preference, never none."""
+        ...
+
+
+class InNamespace(Protocol):
+    """A route, as far as credentials are concerned."""
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of the route's document, and of the Secrets it may refer to."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCredentials:
+    """What buys a token."""
+
+    client_id: str
+    client_secret: str = field(repr=False)
+    token_url: str
+    scope: str | None = None
+
+
+@dataclass(slots=True)
+class _Entry:
+    """The token of one credential."""
+
+    hosts: frozenset[str] | None = None
+    """None: those of the gateway's own settings, which are not checked against a Secret."""
+    value: bytes = field(default=b"", repr=False)
+    renew_at: float = 0.0
+    ends_at: float = 0.0
+    forced_at: float = float("-inf")
+    failed_at: float = float("-inf")
+    fetching: "asyncio.Task[None] | None" = None
+
+
+class TokenUnusable(Exception):
+    """Why there is no token; the reason is one of our own words."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+Identity = tuple[str, str, str]
+"""Kind, namespace and name of what holds a credential."""
+
+_DEFAULT: Final[Identity] = ("settings", "", "defaultRemoteBackend")
+
+
+class Credentials:
+    """Tokens and secret field values, for the backends of all routes."""
+
+    def __init__(
+        self,
+        reader: SecretReader,
+        resolver: AddressResolver,
+        *,
+        default: ClientCredentials | None = None,
+        context: ssl.SSLContext | None = None,
+        timeout_seconds: float = 10.0,
+    ) -> None:
+        """Read secrets with `reader`, find token endpoints with `resolver`.
+
+        Args:
+            reader: where Secrets are.
+            resolver: checks the addresses of token endpoints that a Secret names.
+            default: the credentials of the install-wide default backend.
+            context: verifies the token endpoints' certificates; the roots that httpx brings when None.
+            timeout_seconds: for a whole token request.
+        """
+        self._reader = reader
+        self._resolver = resolver
+        self._default = default
+        self._context = context or httpx.create_ssl_context(trust_env=False)
+        self._timeout = timeout_seconds
+        self._entries: dict[Identity, _Entry] = {}
+        self._secrets: dict[tuple[str, str], tuple[float, Mapping[str, str]]] = {}
+        self._loop = asyncio.get_running_loop()
+
+    async def authorization(
+        self, route: InNamespace, backend: Backend, *, refresh: bool | bytes = False
+    ) -> bytes | None:
+        """The Authorization value for `backend`; None when it needs none.
+
+        After a 401 ask again with `refresh`: true, or better the value that was refused, so that of many requests
+        that got a 401 one renews the token and the others get the new one.
+
+        Raises:
+            errors.CredentialsFailed: there are credentials, and they buy no token for this host.
+        """
+        identity = self._identity(route, backend)
+        if identity is None:
+            return None
+        entry = self._entries.get(identity)
+        if entry is None:
+            if len(self._entries) >= _ENTRIES:
+                self._drop_oldest()
+            entry = self._entries[identity] = _Entry()
+        now = self._loop.time()
+        if refresh and entry.value and (refresh is True or refresh == entry.value):
+            if now - entry.forced_at >= _PAUSE_SECONDS:
+                entry.forced_at = now
+                await self._fetched(identity, entry)
+            elif entry.fetching is not None:
+                await self._fetched(identity, entry)
+        elif now >= entry.ends_at:
+            if now - entry.failed_at < _PAUSE_SECONDS:
+                raise errors.CredentialsFailed
+            await self._fetched(identity, entry)
+        elif now >= entry.renew_at and entry.fetching is None and now - entry.failed_at >= _PAUSE_SECONDS:
+            self._start(identity, entry)
+        if not entry.value or not _is_for(entry.hosts, backend):
+            raise errors.CredentialsFailed
+        return entry.value
+
+    async def headers(self, route: InNamespace, backend: Backend, *, refresh: bool = False) -> dict[bytes, bytes]:
+        """The fields that `backend.headers.setFrom` names, with their values; names in lower case.
+
+        Raises:
+            errors.CredentialsFailed: a Secret is not there, is not for this host, or has no usable value.
+        """
+        values: dict[bytes, bytes] = {}
+        for name, source in backend.headers.set_from.items():
+            key = name.lower().encode("ascii")
+            if key in NOT_SETTABLE:
+                continue
+            if backend.default:
+                raise errors.CredentialsFailed  # its fields come from the gateway's settings alone
+            data = await self._secret(route.namespace, source.name, refresh=refresh)
+            # A Service is in the Secret's own namespace; whatever is outside must be named by the Secret.
+            if backend.service is None and not _is_for(_hosts(data), backend):
+                raise errors.CredentialsFailed
+            value = data.get(source.key, "").strip()
+            if not _VALUE.fullmatch(value):
+                raise errors.CredentialsFailed
+            values[key] = value.encode("ascii")
+        return values
+
+    async def close(self) -> None:
+        """Cancel token requests that are under way."""
+        tasks = [entry.fetching for entry in self._entries.values() if entry.fetching is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _identity(self, route: InNamespace, backend: Backend) -> Identity | None:
+        if backend.default:
+            return _DEFAULT if self._default is not None else None
+        if backend.credentials is None:
+            return None
+        oauth2 = backend.credentials.oauth2
+        return oauth2.kind, route.namespace, oauth2.name
+
+    async def _secret(self, namespace: str, name: str, *, refresh: bool) -> Mapping[str, str]:
+        now = self._loop.time()
+        kept = self._secrets.get((namespace, name))
+        if kept is not None and not refresh and now - kept[0] < _SECRET_SECONDS:
+            return kept[1]
+        try:
+            async with asyncio.timeout(self._timeout):
+                data = await self._reader.secret(namespace, name)
+        except (LookupError, OSError):
+            log.warning("secret_unusable", kind="Secret", namespace=namespace, name=name)
+            raise errors.CredentialsFailed from None
+        if len(self._secrets) >= _ENTRIES:
+            self._secrets.clear()
+        self._secrets[namespace, name] = (now, data)
+        return data
+
+    def _drop_oldest(self) -> None:
+        for identity, entry in self._entries.items():
+            if entry.fetching is None:
+                del self._entries[identity]
+                return
+
+    def _start(self, identity: Identity, entry: _Entry) -> "asyncio.Task[None]":
+        task = entry.fetching = self._loop.create_task(self._fetch(identity, entry))
+        return task
+
+    async def _fetched(self, identity: Identity, entry: _Entry) -> None:
+        # Shielded: a request that goes away must not take the token from those that wait with it.
+        await asyncio.shield(entry.fetching or self._start(identity, entry))
+
+    async def _fetch(self, identity: Identity, entry: _Entry) -> None:
+        """Fetch a token into `entry`. A failure leaves a token in place until its own end."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                credentials, hosts = await self._read(identity)
+                value, life = await self._buy(credentials, trusted=identity == _DEFAULT)
+        except (TokenUnusable, errors.UpstreamError, errors.RoutingError, httpx.HTTPError, OSError) as exc:
+            entry.failed_at = self._loop.time()
+            reason = exc.reason if isinstance(exc, TokenUnusable) else type(exc).__name__
+            log.warning("token_unavailable", kind=identity[0], namespace=identity[1], name=identity[2], reason=reason)
+            if isinstance(exc, TokenUnusable) and exc.reason == "credential_missing":
+                entry.value, entry.ends_at = b"", 0.0  # withdrawn: what it bought is not used any longer
+        else:
+            now = self._loop.time()
+            entry.hosts, entry.value = hosts, value
+            entry.ends_at = now + life
+            # Not all replicas at the same moment.
+            entry.renew_at = now + life * (_RENEW_AT - 0.05 * random.random())  # noqa: S311
+            entry.failed_at = float("-inf")
+        finally:
+            entry.fetching = None
+
+    async def _read(self, identity: Identity) -> tuple[ClientCredentials, frozenset[str] | None]:
+        kind, namespace, name = identity
+        if identity == _DEFAULT:
+            if self._default is None:
+                raise TokenUnusable("credential_missing")
+            return self._default, None
+        try:
+            read = self._reader.inline if kind == "ModelDeployment" else self._reader.secret
+            data = await read(namespace, name)
+        except LookupError:
+            raise TokenUnusable("credential_missing") from None
+        try:
+            credentials = ClientCredentials(
+                data["clientId"].strip(), data["clientSecret"].strip(), data["tokenUrl"].strip(), data.get("scope")
+            )
+        except KeyError:
+            raise TokenUnusable("credential_incomplete") from None
+        return credentials, _hosts(data)
+
+    async def _buy(self, credentials: ClientCredentials, *, trusted: bool) -> tuple[bytes, float]:
+        _check_url(credentials.token_url)
+        async with self._client(credentials, trusted=trusted) as client:
+            try:
+                answer = await client.fetch_token(credentials.token_url, grant_type="client_credentials")
+            except OAuthError:
+                raise TokenUnusable("token_refused") from None
+            except (ValueError, TypeError, AttributeError):
+                raise TokenUnusable("token_answer_invalid") from None
+        return read_token(answer)
+
+    @asynccontextmanager
+    async def _client(self, credentials: ClientCredentials, *, trusted: bool) -> AsyncIterator[Any]:
+        client = AsyncOAuth2Client(
+            credentials.client_id,
+            credentials.client_secret,
+            scope=credentials.scope or None,
+            token_endpoint_auth_method="client_secret_basic",  # noqa: S106 - the name of a method
+            transport=_CheckedTransport(self._resolver, self._context, trusted=trusted),
+            timeout=self._timeout,
+            follow_redirects=False,
+            trust_env=False,
+        )
+        client.register_compliance_hook("access_token_response", _only_success)
+        try:
+            yield client
+        finally:
+            await client.aclose()
+
+
+class _CheckedTransport(httpx.AsyncBaseTransport):
+    """Connects to the address that was checked, reads no more than it must, and never decompresses."""
+
+    def __init__(self, resolver: AddressResolver, context: ssl.SSLContext, *, trusted: bool) -> None:
+        self._resolver = resolver
+        self._trusted = trusted
+        self._inner = httpx.AsyncHTTPTransport(verify=context, trust_env=False, http2=False, retries=0)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        host = request.url.host
+        port = request.url.port or (443 if request.url.scheme == "https" else 80)
+        address, to_port = (await self._resolver.resolve(host, port, trusted=self._trusted))[0]
+        # The Host field was made from the name already; certificate and SNI stay with the name too.
+        request.url = request.url.copy_with(host=address, port=to_port)
+        request.extensions = {**request.extensions, "sni_hostname": host}
+        request.headers["accept-encoding"] = "identity"
+        response = await self._inner.handle_async_request(request)
+        try:
+            if "content-encoding" in response.headers:
+                raise TokenUnusable("token_answer_invalid")
+            body = b""
+            async for piece in response.aiter_raw():
+                body += piece
+                if len(body) > _ANSWER_BYTES:
+                    raise TokenUnusable("token_answer_too_large")
+        finally:
+            await response.aclose()
+        return httpx.Response(response.status_code, headers={"content-type": "application/json"}, content=body)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def read_token(answer: object) -> tuple[bytes, float]:
+    """The Authorization value and the life in seconds that a token endpoint's answer gives (RFC 6749 5.1).
+
+    Raises:
+        TokenUnusable: it is not a bearer token that can be sent in a field, or it has no life.
+    """
+    if not isinstance(answer, Mapping):
+        raise TokenUnusable("token_answer_invalid")
+    token = answer.get("access_token")
+    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+        raise TokenUnusable("token_invalid")
+    if str(answer.get("token_type", "bearer")).lower() != "bearer":
+        raise TokenUnusable("token_type_unknown")
+    given = answer.get("expires_in")
+    if given is None:
+        return b"Bearer " + token.encode("ascii"), _DEFAULT_LIFE
+    if isinstance(given, bool) or not isinstance(given, int | float | str):
+        raise TokenUnusable("token_life_invalid")
+    try:
+        life = float(given)
+    except (ValueError, OverflowError):
+        raise TokenUnusable("token_life_invalid") from None
+    if not life > 0:
+        raise TokenUnusable("token_life_invalid")
+    return b"Bearer " + token.encode("ascii"), min(life, _LONGEST_LIFE)
+
+
+def _only_success(response: httpx.Response) -> httpx.Response:
+    if response.status_code != 200:
+        raise TokenUnusable(f"token_status_{response.status_code}")
+    return response
+
+
+def _check_url(url: str) -> None:
+    """A token URL is absolute http or https, and carries neither a user nor a fragment."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise TokenUnusable("token_url_invalid") from None
+    clean = parts.geturl() == url and url.isascii() and url.isprintable() and " " not in url
+    if not clean or parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise TokenUnusable("token_url_invalid")
+    if "@" in parts.netloc or parts.fragment:
+        raise TokenUnusable("token_url_invalid")
+
+
+def _hosts(data: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(host.lower().removesuffix(".") for host in re.split(r"[\s,]+", data.get("hosts", "")) if host)
+
+
+def _is_for(hosts: frozenset[str] | None, backend: Backend) -> bool:
+    """Whether a credential for `hosts` may be used at `backend`: as `host`, or as `host:port`."""
+    if hosts is None:
+        return backend.default
+    if backend.host is None:
+        return False
+    host = backend.host.lower().removesuffix(".")
+    port = backend.port or (443 if backend.scheme == "https" else 80)
+    return host in hosts or f"{host}:{port}" in hosts
