@@ -566,7 +566,8 @@ class ServerAnswer:
                     self._done.set_result(None)  # `read` has what it may have
             elif not self._held:
                 self._held = True
-                self.pause()
+                # Not the client's doing: an answer that nobody ever takes ends by its idle timeout.
+                cast("_Connection", self._connection).hold()
 
     def complete(self) -> None:
         """The body is complete; the connection is no longer ours."""
@@ -711,10 +712,15 @@ class _Connection(asyncio.Protocol):
     # One answer
 
     def pause_reading(self) -> None:
-        """Hold the server back."""
-        if self._answer is not None and not self._paused and self.usable():
+        """Hold the server back while the client is slow; its idle timeout does not run meanwhile."""
+        if self._answer is not None:
+            self.deadline = inf
+            self.hold()
+
+    def hold(self) -> None:
+        """Read no more for now."""
+        if not self._paused and self.usable():
             self._paused = True
-            self.deadline = inf  # the client is slow, not the server
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
@@ -845,8 +851,9 @@ class _Connection(asyncio.Protocol):
         )
         self._final = True
         self._head_bytes = 0
-        # The parser forgets this after the callback.
-        self._reusable = parser.should_keep_alive()
+        # The parser forgets this after the callback. Of an answer to HEAD without framing fields it would say no.
+        version = parser.get_http_version()
+        self._reusable = _persists(version, self._fields) if answer.bodiless else parser.should_keep_alive()
         self._idle_seconds = min(self._idle_seconds, self._hint())
         if answer.bodiless:
             self._ended = True
@@ -874,3 +881,9 @@ class _Connection(asyncio.Protocol):
                     if key == b"timeout" and seconds.isdigit() and len(seconds) < 9:
                         return int(seconds) - 1.0  # its clock and ours are not the same
         return inf
+
+
+def _persists(version: str, fields: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether the connection stays open after this answer (RFC 9112 9.3), its body aside."""
+    options = [value.lower() for name, value in fields if name == b"connection"]
+    return version == "1.1" and not any(part.strip() == b"close" for value in options for part in value.split(b","))

@@ -30,7 +30,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_polic
 @pytest.fixture(scope="module")
 def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
     """The loop that the gateway runs on."""
-    return uvloop.EventLoopPolicy()
+    policy: asyncio.AbstractEventLoopPolicy = uvloop.EventLoopPolicy()
+    return policy
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ async def ask(
 ) -> tuple[ServerAnswer, RecordingExchange]:
     """One request, relayed to its end."""
     exchange = exchange or RecordingExchange()
-    answer = await upstream.send(server.origin(), exchange.head, exchange, SHORT, **options)  # type: ignore[arg-type]
+    answer = await upstream.send(server.origin(), exchange.head, exchange, SHORT, **options)
     await answer.relay(exchange)
     return answer, exchange
 
@@ -200,6 +201,20 @@ async def test_an_answer_that_nobody_takes_is_held_back(upstream: Upstream) -> N
         assert sent < 33554432
         await answer.relay(exchange)
         assert len(exchange.body) == 67108864
+
+
+async def test_an_answer_that_is_never_taken_ends_by_its_idle_timeout(upstream: Upstream) -> None:
+    """An answer held back because nobody relays it does not keep its connection for ever."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n" + bytes(9999999))
+
+    async with serving(script) as server:
+        answer = await upstream.send(server.origin(), request_head(), b"", Timeouts(2, 2, 0.1))
+        await until(lambda: upstream.stats.open == 0)
+        with pytest.raises(errors.IdleTimeout):
+            await answer.relay(RecordingExchange())
 
 
 async def test_bs_03_the_client_is_held_back_while_the_server_does_not_read(upstream: Upstream) -> None:

@@ -1,0 +1,430 @@
+"""Connections to servers that are broken or hostile: what they send never becomes another request's answer."""
+
+import asyncio
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from gateway import errors
+from gateway.addresses import AddressRules
+from gateway.resolver import Resolver
+from gateway.upstream import ServerAnswer, Timeouts, Upstream, client_context
+from tests.integration.servers import RecordingExchange, ServerSide, request_head, serving, until
+
+# The hook that replaces this fixture works for whole folders only.
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture")
+
+SHORT = Timeouts(connect=2.0, first_byte=2.0, idle=2.0)
+
+
+@pytest.fixture(scope="module")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    """The loop that the gateway runs on."""
+    policy: asyncio.AbstractEventLoopPolicy = uvloop.EventLoopPolicy()
+    return policy
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    """An upstream with a fast sweep."""
+    resolver = Resolver(AddressRules())
+    made = Upstream(resolver, sweep_seconds=0.02)
+    yield made
+    made.close()
+    resolver.close()
+
+
+async def answered(
+    upstream: Upstream, data: bytes, *, method: bytes = b"GET", reset: bool = False
+) -> tuple[ServerAnswer, RecordingExchange]:
+    """What becomes of one request whose connection carries exactly `data` and then ends; nothing may be pooled."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(data)
+        if reset:
+            await asyncio.sleep(0.1)
+            side.reset()
+
+    async with serving(script) as server:
+        exchange = RecordingExchange(request_head(method))
+        try:
+            answer = await upstream.send(server.origin(), exchange.head, exchange, SHORT)
+            await answer.relay(exchange)
+        finally:
+            await until(lambda: upstream.stats.open == 0)
+            assert upstream.stats.reconnects == 0
+        return answer, exchange
+
+
+BAD_HEADS = {
+    "ur_01_cl_and_te": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "ur_01_te_and_cl": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 2\r\n\r\n0\r\n\r\n",
+    "ur_01_two_lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nok",
+    "ur_01_length_list": b"HTTP/1.1 200 OK\r\ncontent-length: 2, 2\r\n\r\nok",
+    "ur_01_signed_length": b"HTTP/1.1 200 OK\r\ncontent-length: +2\r\n\r\nok",
+    "ur_01_bare_lf": b"HTTP/1.1 200 OK\ncontent-length: 2\n\nok",
+    "ur_01_space_before_colon": b"HTTP/1.1 200 OK\r\ncontent-length : 2\r\n\r\nok",
+    "ur_01_fold": b"HTTP/1.1 200 OK\r\na: b\r\n c\r\ncontent-length: 2\r\n\r\nok",
+    "ur_07_unasked_101": b"HTTP/1.1 101 Switching\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\nraw",
+    "ur_07_101_without_upgrade": b"HTTP/1.1 101 Switching\r\n\r\n",
+    "ur_10_te_gzip": b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nxx",
+    "ur_10_te_identity": b"HTTP/1.1 200 OK\r\ntransfer-encoding: identity\r\n\r\nxx",
+    "ur_10_te_chunked_gzip": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, gzip\r\n\r\nxx",
+    "ur_10_te_gzip_chunked": b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "ur_10_te_twice": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "ur_10_te_in_1_0": b"HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "ur_12_large_head": b"HTTP/1.1 200 OK\r\n" + b"a: %b\r\n" % (b"b" * 1000) * 100 + b"\r\n",
+    "ur_12_large_field": b"HTTP/1.1 200 OK\r\na: " + b"b" * 100_000 + b"\r\n\r\n",
+    "ur_12_many_fields": b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 10_000 + b"\r\n",
+    "ur_13_nul": b"HTTP/1.1 200 OK\r\na: b\0c\r\ncontent-length: 0\r\n\r\n",
+    "ur_13_cr": b"HTTP/1.1 200 OK\r\na: b\rc\r\ncontent-length: 0\r\n\r\n",
+    "ur_13_ctl": b"HTTP/1.1 200 OK\r\na: b\x01c\r\ncontent-length: 0\r\n\r\n",
+    "status_999": b"HTTP/1.1 999 Odd\r\ncontent-length: 0\r\n\r\n",
+    "status_099": b"HTTP/1.1 099 Odd\r\ncontent-length: 0\r\n\r\n",
+    "version_0_9": b"HTTP/0.9 200 OK\r\ncontent-length: 0\r\n\r\n",
+    "version_2_0": b"HTTP/2.0 200 OK\r\ncontent-length: 0\r\n\r\n",
+    "interim_flood": b"HTTP/1.1 103 Hints\r\n\r\n" * 9 + b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+    "not_http": b"SSH-2.0-OpenSSH_9.6\r\n",
+}
+
+
+@pytest.mark.parametrize("data", BAD_HEADS.values(), ids=BAD_HEADS)
+async def test_an_answer_with_a_bad_head_is_refused(upstream: Upstream, data: bytes) -> None:
+    """UR-01, 07, 10, 12, 13: such an answer is a 502, and its connection is dropped."""
+    with pytest.raises(errors.BadResponse):
+        await answered(upstream, data)
+
+
+CUT_BODIES = {
+    "ur_09_length": (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc", errors.UpstreamReset),
+    "ur_09_in_size": (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n1", errors.UpstreamReset),
+    "ur_09_in_data": (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nabc", errors.UpstreamReset),
+    "ur_09_no_last": (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n", errors.UpstreamReset),
+    "ur_09_in_last": (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n", errors.UpstreamReset),
+    "ur_01_size": (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\nx\r\n", errors.BadResponse),
+    "ur_01_end": (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n", errors.BadResponse),
+    "ur_12_trailers": (
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
+        errors.UpstreamReset,
+    ),
+}
+
+
+@pytest.mark.parametrize(("data", "error"), CUT_BODIES.values(), ids=CUT_BODIES)
+async def test_a_broken_body_is_never_complete(
+    upstream: Upstream, data: bytes, error: type[errors.UpstreamError]
+) -> None:
+    """UR-01, 09: what arrived is passed on, and the exchange is not ended."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(data)
+
+    async with serving(script) as server:
+        exchange = RecordingExchange()
+        answer = await upstream.send(server.origin(), exchange.head, exchange, SHORT)
+        with pytest.raises(error):
+            await answer.relay(exchange)
+        assert (exchange.body[:3], exchange.ended) == (b"abc", False)
+        assert upstream.stats.idle == 0
+
+
+async def test_ur_08_a_body_ended_by_fin_is_complete(upstream: Upstream) -> None:
+    """UR-08: without length and chunks the end of the connection is the end of the body."""
+    answer, exchange = await answered(upstream, b"HTTP/1.1 200 OK\r\n\r\nabc")
+    assert (exchange.body, exchange.ended, answer.head.content_length) == (b"abc", True, None)
+
+
+async def test_ur_08_a_body_ended_by_rst_is_not(upstream: Upstream) -> None:
+    """UR-08: a reset tells nothing about the end."""
+    with pytest.raises(errors.UpstreamReset):
+        await answered(upstream, b"HTTP/1.1 200 OK\r\n\r\nabc", reset=True)
+
+
+@pytest.mark.parametrize(
+    "framing", [b"content-length: 100", b"transfer-encoding: chunked", b"content-length: 0", b"x: y"]
+)
+async def test_ur_04_the_answer_to_head_has_no_body(upstream: Upstream, framing: bytes) -> None:
+    """UR-04: a HEAD answer ends with its head, and the next answer on the connection is not taken for its body."""
+
+    async def script(side: ServerSide) -> None:
+        while data := await side.request():
+            if data.startswith(b"HEAD"):
+                await side.send(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % framing)
+            else:
+                await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nget")
+
+    async with serving(script) as server:
+        for method, body in ((b"HEAD", b""), (b"GET", b"get"), (b"HEAD", b"")):
+            exchange = RecordingExchange(request_head(method))
+            answer = await upstream.send(server.origin(), exchange.head, exchange, SHORT)
+            await answer.relay(exchange)
+            assert (exchange.body, exchange.ended) == (body, True)
+        assert len(server.sides) == 1
+
+
+async def test_ur_04_a_body_after_the_answer_to_head_is_not_pooled(upstream: Upstream) -> None:
+    """UR-04: a server that sends a body to HEAD loses its connection, and the body is nobody's."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nHTTP")
+        await side.gone()
+
+    async with serving(script) as server:
+        exchange = RecordingExchange(request_head(b"HEAD"))
+        answer = await upstream.send(server.origin(), exchange.head, exchange, SHORT)
+        await answer.relay(exchange)
+        assert exchange.body == b""
+        await until(lambda: upstream.stats.open == 0)
+
+
+@pytest.mark.parametrize("status", [b"204", b"304"])
+async def test_ur_05_answers_without_a_body_lose_their_length(upstream: Upstream, status: bytes) -> None:
+    """UR-05: 204 and 304 end with their head, whatever length they claim."""
+
+    async def script(side: ServerSide) -> None:
+        while await side.request():
+            await side.send(b"HTTP/1.1 %b X\r\ncontent-length: 5\r\netag: e\r\n\r\n" % status)
+
+    async with serving(script) as server:
+        for _ in range(2):
+            exchange = RecordingExchange()
+            answer = await upstream.send(server.origin(), exchange.head, exchange, SHORT)
+            await answer.relay(exchange)
+            assert (answer.head.content_length, answer.head.fields, exchange.ended) == (None, ((b"etag", b"e"),), True)
+        assert len(server.sides) == 1
+
+
+async def test_ur_05_a_205_may_have_no_bytes(upstream: Upstream) -> None:
+    """UR-05: a 205 with length 0 is complete at once."""
+    answer, exchange = await answered(upstream, b"HTTP/1.1 205 Reset\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+    assert (answer.head.status, exchange.ended) == (205, True)
+
+
+async def test_interim_answers_are_skipped(upstream: Upstream) -> None:
+    """A few 1xx answers come before the final one and are not passed on; trailers are dropped."""
+    answer, exchange = await answered(
+        upstream,
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nlink: x\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+        b"2\r\nok\r\n0\r\nauthorization: t\r\n\r\n",
+    )
+    assert (answer.head.status, answer.head.fields, exchange.body) == (200, ((b"connection", b"close"),), b"ok")
+
+
+@pytest.mark.parametrize("junk", [b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil", b"junk", b"H"])
+@pytest.mark.parametrize("late", [False, True])
+async def test_cp_05_what_follows_an_answer_is_never_the_next_answer(
+    upstream: Upstream, junk: bytes, late: bool
+) -> None:
+    """CP-05: bytes after a complete answer, at once or while idle, cost the server its connection."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        good = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+        if side.number == 0:
+            await side.send(good if late else good + junk)
+            if late:
+                await until(lambda: upstream.stats.idle == 1)
+                await side.send(junk)
+        else:
+            await side.send(good)
+        await side.gone()
+
+    async with serving(script) as server:
+        for number in range(2):
+            exchange = RecordingExchange()
+            answer = await upstream.send(server.origin(), exchange.head, exchange, SHORT)
+            await answer.relay(exchange)
+            assert exchange.body == b"ok"
+            if number == 0:
+                await until(lambda: upstream.stats.open == 0)
+        assert len(server.sides) == 2
+
+
+@pytest.mark.parametrize(
+    "connection", [b"close", b"Close", b"keep-alive, close", b"X-A,close", b" close , x", b"x\r\nconnection: CLOSE"]
+)
+async def test_ur_16_connection_close_is_honored(upstream: Upstream, connection: bytes) -> None:
+    """UR-16: in any place and spelling."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: %b\r\n\r\n" % connection)
+        await side.gone()
+
+    async with serving(script) as server:
+        exchange = RecordingExchange()
+        answer = await upstream.send(server.origin(), exchange.head, exchange, SHORT)
+        await answer.relay(exchange)
+        assert upstream.stats.idle == 0
+
+
+async def test_ur_13_text_beyond_ascii_passes_as_bytes(upstream: Upstream) -> None:
+    """UR-13: obs-text is not ours to judge."""
+    answer, _ = await answered(
+        upstream, b"HTTP/1.1 200 OK\r\na: \xff\xc3\xa4\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    )
+    assert answer.head.fields[0] == (b"a", b"\xff\xc3\xa4")
+
+
+async def test_ur_12_a_head_in_single_bytes_costs_little(upstream: Upstream) -> None:
+    """UR-12: a field that grows byte by byte is cut at the limit, within bounded CPU."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        raw: socket.socket = side.writer.get_extra_info("socket")
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await side.send(b"HTTP/1.1 200 OK\r\na: ")
+        for _ in range(20000):
+            await side.send(b"bbbb")
+
+    async with serving(script) as server:
+        before = time.process_time()
+        with pytest.raises(errors.BadResponse):
+            await upstream.send(server.origin(), request_head(), b"", Timeouts(2, 10, 10))
+        assert time.process_time() - before < 5.0
+
+
+async def test_ur_12_trailers_are_bounded(upstream: Upstream) -> None:
+    """UR-12: trailers and chunk extensions without an end are a bad answer."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n")
+        for _ in range(200):
+            await side.send(b"x: " + b"y" * 1000 + b"\r\n")
+            await asyncio.sleep(0)
+        await side.gone()
+
+    async with serving(script) as server:
+        exchange = RecordingExchange()
+        answer = await upstream.send(server.origin(), exchange.head, exchange, SHORT)
+        with pytest.raises(errors.BadResponse):
+            await answer.relay(exchange)
+
+
+async def test_ur_14_a_flood_of_tiny_chunks_is_joined(upstream: Upstream) -> None:
+    """UR-14: a hundred thousand chunks of one byte become a few writes."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 100_000 + b"0\r\n\r\n"
+        )
+        await side.gone()
+
+    async with serving(script) as server:
+        exchange = RecordingExchange()
+        answer = await upstream.send(server.origin(), exchange.head, exchange, SHORT)
+        await answer.relay(exchange)
+        assert (len(exchange.body), exchange.writes < 1000) == (100_000, True)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Self-signed certificates: `good` for 127.0.0.1 and localhost, `other` for another name, `expired`."""
+    folder = tmp_path_factory.mktemp("tls")
+    for name, san, days in (
+        ("good", "DNS:localhost,IP:127.0.0.1", "2"),
+        ("other", "DNS:other.example", "2"),
+        ("expired", "DNS:localhost,IP:127.0.0.1", "-1"),
+    ):
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        dates = ["-days", days] if days != "-1" else ["-not_before", "20200101000000Z", "-not_after", "20200102000000Z"]
+        made = subprocess.run(
+            [*command, "-subj", f"/CN={name}", "-addext", f"subjectAltName={san}", *dates,
+             "-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.pem")],
+            capture_output=True,
+            check=False,
+        )  # fmt: skip
+        assert made.returncode == 0 or name == "expired", made.stderr
+    return folder
+
+
+def server_context(folder: Path, name: str) -> ssl.SSLContext:
+    """TLS for a server with one of the certificates."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key")
+    return context
+
+
+async def test_se_14_a_verified_server_is_talked_to(upstream: Upstream, certificates: Path) -> None:
+    """SE-14: with its CA and its name right, TLS works and the connection is pooled."""
+
+    async def script(side: ServerSide) -> None:
+        while await side.request():
+            await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+    async with serving(script, server_context(certificates, "good")) as server:
+        origin = server.origin("https", (certificates / "good.pem").read_text())
+        for _ in range(2):
+            answer = await upstream.send(origin, request_head(), b"", SHORT)
+            assert await answer.read(10) == b"ok"
+        assert len(server.sides) == 1
+
+
+@pytest.mark.parametrize(("certificate", "bundle"), [("good", None), ("good", "other"), ("other", "other")])
+async def test_p17_a_server_that_cannot_be_verified_gets_no_byte(
+    upstream: Upstream, certificates: Path, certificate: str, bundle: str | None
+) -> None:
+    """P17: an unknown issuer, the wrong CA and the wrong name are refused before anything is sent."""
+
+    async def script(side: ServerSide) -> None:
+        await side.gone()
+
+    async with serving(script, server_context(certificates, certificate)) as server:
+        pem = None if bundle is None else (certificates / f"{bundle}.pem").read_text()
+        with pytest.raises(errors.TlsFailed):
+            await upstream.send(server.origin("https", pem), request_head(), b"", SHORT)
+        assert all(side.received == b"" for side in server.sides)
+
+
+async def test_a_ca_bundle_that_is_none_is_refused(upstream: Upstream) -> None:
+    """A bundle without a certificate verifies nothing, so nothing is connected to."""
+    with pytest.raises(errors.TlsFailed):
+        client_context("not a certificate")
+
+
+async def test_se_16_the_environment_names_no_certificates(certificates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SE-16: SSL_CERT_FILE does not add a root."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates / "good.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(certificates))
+    subjects = [entry["subject"] for entry in client_context(None).get_ca_certs()]
+    assert ((("commonName", "good"),),) not in subjects
+
+
+async def test_to_10_a_cancelled_tls_flood_stops(upstream: Upstream, certificates: Path) -> None:
+    """TO-10: after a cancel no more than what is in flight is read."""
+    sent = 0
+
+    async def script(side: ServerSide) -> None:
+        nonlocal sent
+        await side.request()
+        await side.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            await side.send(bytes(65536))
+            sent += 65536
+
+    async with serving(script, server_context(certificates, "good")) as server:
+        exchange = RecordingExchange()
+        exchange.on_write = lambda data: setattr(exchange, "body", b"")
+        origin = server.origin("https", (certificates / "good.pem").read_text())
+        answer = await upstream.send(origin, exchange.head, exchange, SHORT)
+        relaying = asyncio.ensure_future(answer.relay(exchange))
+        await until(lambda: sent > 1_000_000 and exchange.source is not None)
+        relaying.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await relaying
+        at_cancel = sent
+        await until(lambda: upstream.stats.open == 0, 1.0)
+        await asyncio.sleep(0.2)
+        assert sent - at_cancel < 16 * 1024 * 1024
