@@ -85,6 +85,8 @@ Text = Annotated[str, StringConstraints(max_length=1024)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Percentage = Annotated[int, Field(ge=0, le=100)]
 Replicas = Annotated[int, Field(ge=0, le=2147483647)]
+Generation = Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})]
+"""A metadata.generation."""
 Seconds = Annotated[float, Field(ge=0.01, le=86400)]
 Time = Annotated[AwareDatetime, PlainSerializer(format_time, return_type=str, when_used="json")]
 Quantity = Annotated[
@@ -480,11 +482,13 @@ class OffloadingConfig(_Part):
     remote_backend: RemoteBackend | None = None
     """Where offloaded requests go; the configured default backend when left out."""
     metrics: Annotated[tuple[MetricSpec, ...], Field(max_length=32, json_schema_extra=_ATOMIC)] = Field(
-        default=(), json_schema_extra={"default": []}
+        default=(), json_schema_extra={"default": [], "x-default": True}
     )
     """Metrics of which any one that reaches its target triggers offloading. Not evaluated by this version: status
     says so in the condition MetricsAvailable."""
-    behavior: OffloadingBehavior = Field(default=OffloadingBehavior(), json_schema_extra={"default": {}})
+    behavior: OffloadingBehavior = Field(
+        default=OffloadingBehavior(), json_schema_extra={"default": {}, "x-default": True}
+    )
     """How much is offloaded, and how soon."""
 
 
@@ -537,7 +541,7 @@ class Gateway(_Part):
     left out."""
     timeouts: GatewayTimeouts | None = None
     """How long the gateway waits for backends."""
-    retry: GatewayRetry = Field(default=GatewayRetry(), json_schema_extra={"default": {}})
+    retry: GatewayRetry = Field(default=GatewayRetry(), json_schema_extra={"default": {}, "x-default": True})
     """When the gateway tries another backend."""
     body_limit_bytes: Annotated[int, Field(ge=0, le=1099511627776)] | None = None
     """Largest body of a request, in bytes; the gateway's own setting when left out."""
@@ -573,7 +577,7 @@ class ModelDeploymentSpec(_Part):
     environment: Annotated[str, StringConstraints(max_length=63)] = "production"
     """Environment on the platform: production or development."""
     policies: Annotated[tuple[PolicyReference, ...], Field(max_length=64, json_schema_extra=_ATOMIC)] = Field(
-        default=(), json_schema_extra={"default": []}
+        default=(), json_schema_extra={"default": [], "x-default": True}
     )
     """Policies on where the model may run. Not evaluated by this version: with any policy nothing is offloaded, and
     status says so in the condition PolicySatisfied."""
@@ -612,7 +616,7 @@ class Condition(_Part):
     """Why, as a sentence for people, with what to change where something is wrong."""
     last_transition_time: Time
     """When status last changed."""
-    observed_generation: Annotated[int, Field(ge=0, le=9223372036854775807)] | None = None
+    observed_generation: Generation | None = None
     """The metadata.generation that the condition is about."""
 
 
@@ -651,7 +655,7 @@ class OffloadingState(_Part):
 class ModelDeploymentStatus(_Part):
     """What is observed."""
 
-    observed_generation: Annotated[int, Field(ge=0, le=9223372036854775807)] | None = None
+    observed_generation: Generation | None = None
     """The metadata.generation that this status is about."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=32, json_schema_extra=_MAP_BY_TYPE)] = ()
     """Accepted, RefsResolved, LocalReady, MetricsAvailable, Offloading, PolicySatisfied, Registered, Synced, Ready."""
@@ -787,7 +791,7 @@ class PolicySpec(_Part):
 class PolicyStatus(_Part):
     """What is observed."""
 
-    observed_generation: Annotated[int, Field(ge=0, le=9223372036854775807)] | None = None
+    observed_generation: Generation | None = None
     """The metadata.generation that this status is about."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=32, json_schema_extra=_MAP_BY_TYPE)] = ()
     """Accepted, Registered, Ready."""
