@@ -12,7 +12,17 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 LABEL: Final = "gateway.beamlit.com/route"
@@ -30,7 +40,7 @@ ObjectName = Annotated[
     StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$", max_length=253),
 ]
 HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:\[\]-]+$", max_length=253)]
-HeaderName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^`|~0-9A-Za-z-]+$", max_length=128)]
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=128)]
 HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]*$", max_length=4096)]
 PathPrefix = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*$", max_length=1024)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -53,9 +63,18 @@ class Use(StrEnum):
     """When the local backend has reached its in-flight limit."""
 
 
+def _sorted_unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    """For lists that are sets: equal meaning, equal bytes."""
+    return tuple(sorted(set(values)))
+
+
+def _in_order_of_use(values: tuple[Use, ...]) -> tuple[Use, ...]:
+    return tuple(use for use in Use if use in values)
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore", strict=False
+        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore", use_attribute_docstrings=True
     )
 
 
@@ -64,11 +83,16 @@ class SecretKey(_Part):
     the label `gateway.beamlit.com/credential`."""
 
     name: ObjectName
+    """Name of the Secret."""
     key: str
+    """Key in its data."""
 
 
 class Headers(_Part):
-    """What to change in a request's fields for one backend. Names compare case-insensitively (RFC 9110 5.1)."""
+    """What to change in a request's fields for one backend.
+
+    Names compare case-insensitively (RFC 9110 5.1) and are written in lower case, so that equal meaning is equal bytes.
+    """
 
     set: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict)
     """Replaces every field of that name."""
@@ -78,6 +102,25 @@ class Headers(_Part):
     """Adds a field beside those of the same name."""
     remove: tuple[HeaderName, ...] = ()
     """Removes every field of that name."""
+
+    @field_validator("set", "set_from", "add")
+    @classmethod
+    def _distinct(cls, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        if len({name.lower() for name in fields}) != len(fields):
+            raise ValueError(f"names must differ by more than case, got {', '.join(sorted(fields))}")
+        return fields
+
+    @field_serializer("set", "add")
+    def _lower_set(self, fields: Mapping[str, str]) -> dict[str, str]:
+        return {name.lower(): value for name, value in fields.items()}
+
+    @field_serializer("set_from")
+    def _lower_set_from(self, fields: Mapping[str, SecretKey]) -> dict[str, SecretKey]:
+        return {name.lower(): value for name, value in fields.items()}
+
+    @field_serializer("remove")
+    def _lower_remove(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        return _sorted_unique(tuple(name.lower() for name in names))
 
 
 class Tls(_Part):
@@ -96,22 +139,27 @@ class OAuth2(_Part):
     """Where the credentials are: a labelled Secret (keys clientId, clientSecret, tokenUrl, hosts, optionally scope),
     or inline in the ModelDeployment itself, as the original allowed; those go to its own remote host only."""
     name: ObjectName
+    """Name of that object, in the document's namespace."""
 
 
 class Credentials(_Part):
     """How the gateway authenticates to the backend."""
 
     oauth2: OAuth2
+    """By an OAuth 2.0 token."""
 
 
 class Backend(_Part):
     """One place a request can be sent to. Exactly one of `service`, `host` and `default` says where."""
 
     id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$", max_length=63)]
+    """Unlike any other in the document: `local` or `remote`. Clients see it in x-beamlit-backend."""
     weight: Percent = 0
     """Share of the requests, in percent; the weights of a document sum up to 100, or to 0 when no backend may be
     chosen by weight."""
-    use: tuple[Use, ...] = (Use.WEIGHTED, Use.FAILOVER)
+    use: Annotated[tuple[Use, ...], AfterValidator(_in_order_of_use)] = (Use.WEIGHTED, Use.FAILOVER)
+    """What the backend may be chosen for: weighted, failover, overflow. A value that a reader does not know rejects the
+    document."""
     service: DnsLabel | None = None
     """A Service in the document's namespace."""
     host: HostName | None = None
@@ -122,11 +170,15 @@ class Backend(_Part):
     port: Port | None = None
     """Port of the Service or host; the scheme's default when absent."""
     scheme: Literal["http", "https"] = "http"
+    """How the backend is spoken to."""
     path_prefix: PathPrefix = ""
     """Put in front of the request's path, percent-encoded, all variables expanded."""
     headers: Headers = Headers()
+    """What to change in the request's fields."""
     tls: Tls = Tls()
+    """How the server is verified, for https."""
     credentials: Credentials | None = None
+    """How the gateway authenticates; not at all when absent."""
     model: str | None = None
     """The model name this backend knows, put into the `model` value of a JSON body; unchanged when absent."""
 
@@ -162,27 +214,33 @@ class Split(_Part):
     percentage: Percent = 0
     """Share of the requests that go remote."""
     reason: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]*$", max_length=64)] = "Local"
+    """Why, as one word; clients see it in x-beamlit-reason."""
 
 
 class RouteDocument(_Part):
     """How the requests for one ModelDeployment are routed."""
 
     api_version: Literal["gateway.beamlit.com/v1alpha1"] = API_VERSION
+    """Of the document; one version only."""
     name: ObjectName
     """Name of the ModelDeployment."""
-    service_names: tuple[DnsLabel, ...] = ()
+    service_names: Annotated[tuple[DnsLabel, ...], AfterValidator(_sorted_unique)] = ()
     """Service names a client may put into Host; the gateway adds the namespace's spellings. Empty: `name`."""
-    cluster_ips: tuple[str, ...] = ()
+    cluster_ips: Annotated[tuple[str, ...], AfterValidator(_sorted_unique)] = ()
     """Addresses of those Services that a client may put into Host."""
     path: str | None = None
     """Second segment of the path `/{namespace}/{path}/…`; `name` when absent."""
     model: str | None = None
     """What clients put into the `model` value of a request; `name` when absent."""
     backends: Annotated[tuple[Backend, ...], Field(max_length=16)] = ()
+    """Where requests may go, in the order in which failover tries them."""
     timeouts: Timeouts = Timeouts()
+    """How long the gateway waits for backends."""
     limits: Limits = Limits()
+    """What the gateway accepts from clients."""
     split: Split = Split()
-    requires: tuple[str, ...] = ()
+    """Why the weights are what they are."""
+    requires: Annotated[tuple[str, ...], AfterValidator(_sorted_unique)] = ()
     """Features a reader must know to serve this document; one it does not know rejects the document."""
     hash: str = ""
     """SHA-256 over the canonical JSON without this field, first 16 hex digits; set by the writer."""
@@ -217,6 +275,9 @@ class RouteDocument(_Part):
         """
         body = self.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"hash"})
         body["apiVersion"] = API_VERSION
+        for name in ("path", "model"):
+            if body.get(name) == self.name:  # what an absent field means
+                del body[name]
         body["hash"] = hashlib.sha256(_canonical(body).encode()).hexdigest()[:16]
         return _canonical(body)
 
@@ -239,7 +300,11 @@ def read(text: str | bytes) -> tuple[RouteDocument, int]:
         raise DocumentError(f"{KEY} is not JSON: {exc}") from exc
     if not isinstance(raw, dict):
         raise DocumentError(f"{KEY} must be a JSON object, got {type(raw).__name__}")
-    unknown_features = sorted(set(map(str, raw.get("requires") or ())) - FEATURES)
+    # Before all else: a document that requires more than this reader has may well look wrong to it.
+    required = raw.get("requires", [])
+    if not isinstance(required, list):
+        raise DocumentError(f"requires must be a list of names, got {type(required).__name__}")
+    unknown_features = sorted(set(map(str, required)) - FEATURES)
     if unknown_features:
         raise DocumentError(
             f"requires {', '.join(unknown_features)}, which this gateway does not have; upgrade the gateway"
@@ -264,10 +329,17 @@ def _unknown_fields(raw: Mapping[str, Any], model: type[BaseModel]) -> int:
         nested = _NESTED.get((model, fields[key]))
         if nested is None:
             continue
-        for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, dict):
-                unknown += _unknown_fields(item, nested)
+        unknown += sum(_unknown_fields(item, nested) for item in _parts(value, (model, fields[key])))
     return unknown
+
+
+def _parts(value: Any, field: tuple[type[BaseModel], str]) -> list[Mapping[str, Any]]:
+    """The objects of a model's own that a field holds: one, a list, or the values of a mapping."""
+    if isinstance(value, list):
+        return value
+    if field == (Headers, "set_from"):
+        return list(value.values())
+    return [] if value is None else [value]
 
 
 _NESTED: Final[Mapping[tuple[type[BaseModel], str], type[BaseModel]]] = {
@@ -278,5 +350,6 @@ _NESTED: Final[Mapping[tuple[type[BaseModel], str], type[BaseModel]]] = {
     (Backend, "headers"): Headers,
     (Backend, "tls"): Tls,
     (Backend, "credentials"): Credentials,
+    (Headers, "set_from"): SecretKey,
     (Credentials, "oauth2"): OAuth2,
 }
