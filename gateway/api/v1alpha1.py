@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
+import orjson
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -94,11 +95,11 @@ class Headers(_Part):
     Names compare case-insensitively (RFC 9110 5.1) and are written in lower case, so that equal meaning is equal bytes.
     """
 
-    set: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict)
+    set: Mapping[HeaderName, HeaderValue] = {}
     """Replaces every field of that name."""
-    set_from: Mapping[HeaderName, SecretKey] = Field(default_factory=dict)
+    set_from: Mapping[HeaderName, SecretKey] = {}
     """As `set`, with the value read from a Secret."""
-    add: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict)
+    add: Mapping[HeaderName, HeaderValue] = {}
     """Adds a field beside those of the same name."""
     remove: tuple[HeaderName, ...] = ()
     """Removes every field of that name."""
@@ -295,8 +296,8 @@ def read(text: str | bytes) -> tuple[RouteDocument, int]:
         DocumentError: it is not JSON, a field is wrong, or it requires a feature this reader does not have.
     """
     try:
-        raw = json.loads(text)
-    except (ValueError, RecursionError) as exc:
+        raw = orjson.loads(text)  # refuses NaN and lone surrogates, which json.loads lets through
+    except orjson.JSONDecodeError as exc:
         raise DocumentError(f"{KEY} is not JSON: {exc}") from exc
     if not isinstance(raw, dict):
         raise DocumentError(f"{KEY} must be a JSON object, got {type(raw).__name__}")
