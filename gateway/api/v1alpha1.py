@@ -20,7 +20,6 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
-    field_serializer,
     field_validator,
     model_validator,
 )
@@ -110,18 +109,6 @@ class Headers(_Part):
         if len({name.lower() for name in fields}) != len(fields):
             raise ValueError(f"names must differ by more than case, got {', '.join(sorted(fields))}")
         return fields
-
-    @field_serializer("set", "add")
-    def _lower_set(self, fields: Mapping[str, str]) -> dict[str, str]:
-        return {name.lower(): value for name, value in fields.items()}
-
-    @field_serializer("set_from")
-    def _lower_set_from(self, fields: Mapping[str, SecretKey]) -> dict[str, SecretKey]:
-        return {name.lower(): value for name, value in fields.items()}
-
-    @field_serializer("remove")
-    def _lower_remove(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        return _sorted_unique(tuple(name.lower() for name in names))
 
 
 class Tls(_Part):
@@ -276,11 +263,24 @@ class RouteDocument(_Part):
         """
         body = self.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"hash"})
         body["apiVersion"] = API_VERSION
+        for backend in body.get("backends", ()):
+            if "headers" in backend:
+                backend["headers"] = _lower_case(backend["headers"])
         for name in ("path", "model"):
             if body.get(name) == self.name:  # what an absent field means
                 del body[name]
         body["hash"] = hashlib.sha256(_canonical(body).encode()).hexdigest()[:16]
         return _canonical(body)
+
+
+def _lower_case(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """The changes to header fields with all names in lower case."""
+    return {
+        change: sorted({name.lower() for name in fields})
+        if isinstance(fields, list)
+        else {name.lower(): value for name, value in fields.items()}
+        for change, fields in headers.items()
+    }
 
 
 def _canonical(value: object) -> str:
