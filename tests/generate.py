@@ -1,0 +1,65 @@
+"""Writes what is generated from the Python types: `make generate`, or `python -m tests.generate`.
+
+`generated()` is also what the freshness test compares the checked-in files with.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from gateway.api.v1alpha1 import RouteDocument
+from hooks.api.schema import crds
+from tests.reference import crd_reference, route_document_reference
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+_HEADER: Final = "# Generated from hooks/api/v1alpha1.py by `make generate`.\n"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes every value in full: kubectl reads anchors, people do not."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Never an alias."""
+        return True
+
+
+def generated() -> dict[Path, str]:
+    """Every generated file with its content, by its path below the repository."""
+    definitions = crds()
+    schema = route_schema()
+    return {
+        **{Path("crds", name): _HEADER + _yaml(crd) for name, crd in definitions.items()},
+        Path("gateway/api/v1alpha1.schema.json"): json.dumps(schema, indent=2, ensure_ascii=False) + "\n",
+        Path("docs/reference/crds.md"): crd_reference(list(definitions.values())),
+        Path("docs/reference/route-document.md"): route_document_reference(schema),
+    }
+
+
+def route_schema() -> dict[str, Any]:
+    """The JSON Schema of a route document, as a reader accepts it."""
+    schema = RouteDocument.model_json_schema(by_alias=True, mode="validation")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _yaml(value: Mapping[str, Any]) -> str:
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
+    return text
+
+
+def main() -> None:
+    """Write the files that differ and say which."""
+    for path, content in generated().items():
+        file = ROOT / path
+        if file.is_file() and file.read_text(encoding="utf-8") == content:
+            continue
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content, encoding="utf-8")
+        print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()
