@@ -1,0 +1,90 @@
+"""What an API server does with a custom resource: default, prune, validate. For tests; each step is a pure function.
+
+https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import cel
+import jsonschema
+import yaml
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+Schema = Mapping[str, Any]
+
+
+def crd_schema(plural: str) -> Schema:
+    """The checked-in structural schema of a kind, by its plural."""
+    (path,) = (ROOT / "crds").glob(f"*_{plural}.yaml")
+    definition = yaml.safe_load(path.read_text(encoding="utf-8"))
+    schema: Schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return schema
+
+
+def defaulted(schema: Schema, value: Any) -> Any:
+    """A copy of the value with every default of the schema set."""
+    if isinstance(value, dict):
+        result = dict(value)
+        for name, child in schema.get("properties", {}).items():
+            if name not in result and "default" in child:
+                result[name] = copy.deepcopy(child["default"])
+        return {name: defaulted(_member(schema, name), member) for name, member in result.items()}
+    if isinstance(value, list):
+        return [defaulted(schema.get("items", {}), item) for item in value]
+    return value
+
+
+def pruned(schema: Schema, value: Any) -> Any:
+    """A copy of the value without the fields that the schema does not know."""
+    if schema.get("x-kubernetes-preserve-unknown-fields"):
+        return value
+    if isinstance(value, dict):
+        known = value if "additionalProperties" in schema else schema.get("properties", {})
+        return {name: pruned(_member(schema, name), member) for name, member in value.items() if name in known}
+    if isinstance(value, list):
+        return [pruned(schema.get("items", {}), item) for item in value]
+    return value
+
+
+def problems(schema: Schema, value: Any, old: Any = None) -> list[str]:
+    """Why an API server would refuse the value: what the schema says, and only when it is content, the CEL rules."""
+    errors = [
+        f"{error.json_path}: {error.message}" for error in jsonschema.Draft4Validator(dict(schema)).iter_errors(value)
+    ]
+    return errors or list(_broken_rules(schema, value, old))
+
+
+def _broken_rules(schema: Schema, value: Any, old: Any) -> Iterator[str]:
+    for rule in schema.get("x-kubernetes-validations", ()):
+        transition = "oldSelf" in rule["rule"]
+        if transition and old is None:
+            continue
+        bound = {"self": value} | ({"oldSelf": old} if transition else {})
+        if cel.evaluate(rule["rule"], bound) is not True:
+            yield rule["message"]
+    if isinstance(value, dict) and "x-kubernetes-preserve-unknown-fields" not in schema:
+        for name, member in value.items():
+            before = old.get(name) if isinstance(old, dict) else None
+            yield from _broken_rules(_member(schema, name), member, before)
+    if isinstance(value, list):
+        for item in value:  # items of a list that is no map have no counterpart in the old object
+            yield from _broken_rules(schema.get("items", {}), item, None)
+
+
+def _member(schema: Schema, name: str) -> Schema:
+    member: Schema = schema.get("properties", {}).get(name) or schema.get("additionalProperties") or {}
+    return member
+
+
+def nodes(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
+    """Every node below the schema and itself, with its path."""
+    yield path, schema
+    for name, child in schema.get("properties", {}).items():
+        yield from nodes(child, f"{path}.{name}")
+    if "items" in schema:
+        yield from nodes(schema["items"], f"{path}[]")
+    if "additionalProperties" in schema:
+        yield from nodes(schema["additionalProperties"], f"{path}{{}}")
