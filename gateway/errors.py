@@ -39,6 +39,8 @@ Messages are fixed sentences about the request: no upstream names, no addresses,
 
 from typing import ClassVar
 
+import orjson
+
 
 class GatewayError(Exception):
     """Abstract: the request cannot be answered by a backend.
@@ -324,3 +326,18 @@ class CredentialsFailed(UpstreamError):
     code = "credentials_failed"
     sentence = "The gateway has no valid credentials for the model's backend."
     sent = False
+
+
+def body(error: GatewayError, request_id: str) -> bytes:
+    """The answer's body for `error`, in the form that OpenAI clients understand."""
+    return orjson.dumps(
+        {
+            "error": {
+                "message": error.message,
+                "type": error.kind,
+                "code": error.code,
+                "param": None,
+                "request_id": request_id,
+            }
+        }
+    )

@@ -5,46 +5,11 @@ go from one to the other by callbacks (`BodySink`), so that the coroutine in `pr
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-Fields = tuple[tuple[bytes, bytes], ...]
-"""Field lines in the order received, names in lower case, values without surrounding white space."""
-
-
-@dataclass(frozen=True, slots=True)
-class RequestHead:
-    """A request's head, checked by `http1` (RFC 9112) and frozen before any trailer arrives."""
-
-    method: bytes
-    target: bytes
-    """Origin-form target as sent (RFC 9112 3.2.1): path and query, not decoded, no fragment."""
-    host: str
-    """Host in lower case, without port and trailing dot."""
-    authority: bytes
-    """The Host field as sent."""
-    fields: Fields
-    http_minor: int
-    """1 for HTTP/1.1, 0 for HTTP/1.0."""
-    content_length: int | None
-    """None when there is no body or it is chunked."""
-    chunked: bool
-
-    @property
-    def has_body(self) -> bool:
-        """Whether the message has a body section: `Content-Length: 0` is one, of no bytes."""
-        return self.chunked or self.content_length is not None
-
-
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
-    """A final response's head. Framing fields are not in `fields`: the edge writes its own."""
-
-    status: int
-    reason: bytes
-    fields: Fields
-    content_length: int | None
-    """Length of the body where it is known; None: chunked towards HTTP/1.1 clients, close-delimited for 1.0."""
+from gateway.http1 import Fields as Fields
+from gateway.http1 import RequestHead as RequestHead
+from gateway.http1 import ResponseHead as ResponseHead
 
 
 class BodySink(Protocol):

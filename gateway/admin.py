@@ -1,0 +1,163 @@
+"""What an administrator asks: is it well, what is in force, and where from?
+
+Its own app on its own port, loopback unless told otherwise. Nothing here changes anything, and nothing here is a secret.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from html import escape
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Response
+from fastapi.responses import HTMLResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from gateway.store import Document, Store
+from gateway.telemetry import Metrics
+
+
+def create_app(store: Store, metrics: Metrics, *, draining: Callable[[], bool], refresh: Callable[[], None]) -> FastAPI:
+    """The admin app.
+
+    Args:
+        store: what is in force.
+        metrics: what to expose.
+        draining: whether the process has been told to stop.
+        refresh: brings the gauges that are read, not counted, up to date.
+    """
+    app = FastAPI(title="Beamlit gateway: admin", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        """The process runs and its event loop turns."""
+        return Response("ok\n", media_type="text/plain")
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        """Routes have been loaded once, and the process is not about to stop."""
+        if draining():
+            return Response("draining\n", 503, media_type="text/plain")
+        if not store.loaded.is_set():
+            return Response("routes are not loaded yet\n", 503, media_type="text/plain")
+        return Response("ok\n", media_type="text/plain")
+
+    @app.get("/metrics")
+    async def exposition() -> Response:
+        """Prometheus's text format."""
+        refresh()
+        metrics.table_age.set(max(0.0, time.time() - store.refreshed_at) if store.loaded.is_set() else 0.0)
+        return Response(generate_latest(metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    @app.get("/routes")
+    async def routes() -> dict[str, Any]:
+        """What is in force, where it is from, since when, and what is wrong with what is not."""
+        return describe(store)
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def page() -> str:
+        """The same for a browser."""
+        return _page(describe(store))
+
+    return app
+
+
+def describe(store: Store) -> dict[str, Any]:
+    """The state of the routing table, as JSON."""
+    return {
+        "loaded": store.loaded.is_set(),
+        "generation": store.generation,
+        "refreshedAt": _timestamp(store.refreshed_at),
+        "routes": [_route(store, one) for _, one in sorted(store.documents.items())],
+        "conflicts": [{"claim": one.claim, "winner": one.winner, "loser": one.loser} for one in store.table.conflicts],
+        "sourceErrors": dict(store.source_errors),
+    }
+
+
+def _route(store: Store, known: Document) -> dict[str, Any]:
+    good = known.good
+    return {
+        "namespace": known.config_map.namespace,
+        "configMap": known.config_map.name,
+        "origin": known.config_map.origin,
+        "error": known.error,
+        "unknownFields": known.unknown_fields,
+        "since": _timestamp(known.applied_at),
+        "inForce": good is not None and f"{known.config_map.namespace}/{good.name}" in store.table.routes,
+        "name": good.name if good else None,
+        "hash": good.hash if good else None,
+        "reason": good.split.reason if good else None,
+        "backends": [
+            {
+                "id": backend.id,
+                "weight": backend.weight,
+                "use": [use.value for use in backend.use],
+                "place": backend.service or backend.host or "default remote backend",
+            }
+            for backend in (good.backends if good else ())
+        ],
+    }
+
+
+def _timestamp(seconds: float) -> str | None:
+    if not seconds:
+        return None
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
+
+
+def _page(state: dict[str, Any]) -> str:
+    rows = []
+    for route in state["routes"]:
+        split = ", ".join(f"{one['id']} {one['weight']} %" for one in route["backends"])
+        cells = (
+            route["namespace"],
+            route["name"],
+            split,
+            route["reason"],
+            route["since"],
+            route["hash"],
+            route["error"],
+        )
+        rows.append("<tr>" + "".join(f"<td>{escape(str(cell or ''))}</td>" for cell in cells) + "</tr>")
+    problems = [f"{place}: {error}" for place, error in state["sourceErrors"].items()]
+    problems += [f"{one['claim']}: {one['winner']} keeps it, {one['loser']} lost" for one in state["conflicts"]]
+    listed = "".join(f"<li>{escape(problem)}</li>" for problem in problems)
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>Beamlit gateway</title>"
+        "<style>body{font:15px system-ui;margin:2rem}td,th{padding:.3rem .8rem;text-align:left;"
+        "border-bottom:1px solid #ddd}</style><h1>Beamlit gateway</h1>"
+        "<table><tr><th>Namespace<th>Model<th>Split<th>Reason<th>Since<th>Hash<th>Error</tr>"
+        f"{''.join(rows)}</table><ul>{listed}</ul>"
+        "<p><a href=/routes>routes</a> · <a href=/metrics>metrics</a> · <a href=/readyz>ready</a></p></html>"
+    )
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that leaves signals to the process it runs in."""
+
+    def install_signal_handlers(self) -> None:
+        """Install none: the listener handles them."""
+
+    def capture_signals(self) -> Any:
+        """Capture none, for the same reason."""
+        from contextlib import nullcontext
+
+        return nullcontext()
+
+
+async def serve(app: FastAPI, sock: Any, stop: asyncio.Event) -> None:
+    """Serve `app` on a listening socket until `stop` is set."""
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=1
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[sock]))
+    waiter = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        server.should_exit = True
+        waiter.cancel()
+        await task

@@ -1,0 +1,61 @@
+"""Reads the one object a route refers to, and judges whether it may be used at all."""
+
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+from gateway.api.v1alpha1 import CREDENTIAL_LABEL
+
+_LABEL: Final = f"label:{CREDENTIAL_LABEL}"
+
+
+class ObjectReader(Protocol):
+    """Finds single objects; `sources.directory` is one."""
+
+    async def secret(self, namespace: str, name: str) -> Mapping[str, str] | None:
+        """The labels (as `label:<name>`) and decoded data of a Secret; None when there is none."""
+        ...
+
+    async def model_deployment(self, namespace: str, name: str) -> Mapping[str, Any] | None:
+        """A ModelDeployment as stored; None when there is none."""
+        ...
+
+
+class Secrets:
+    """Credentials by reference, for `credentials.Credentials`."""
+
+    def __init__(self, reader: ObjectReader) -> None:
+        self._reader = reader
+
+    async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
+        """The decoded data of a Secret with the label `gateway.beamlit.com/credential`.
+
+        Raises:
+            LookupError: there is none, or it does not carry the label.
+        """
+        found = await self._reader.secret(namespace, name)
+        if found is None:
+            raise LookupError(f"Secret {namespace}/{name} does not exist")
+        if _LABEL not in found:
+            raise LookupError(f"Secret {namespace}/{name} does not carry the label {CREDENTIAL_LABEL}")
+        return {key: value for key, value in found.items() if not key.startswith("label:")}
+
+    async def inline(self, namespace: str, model_deployment: str) -> Mapping[str, str]:
+        """The credentials written into a ModelDeployment, in the keys of a Secret; `hosts` is its own remote host.
+
+        Raises:
+            LookupError: there are none.
+        """
+        found = await self._reader.model_deployment(namespace, model_deployment)
+        remote = _at(found, "spec", "offloadingConfig", "remoteBackend")
+        oauth = _at(remote, "authConfig", "oauthConfig")
+        host = remote.get("host") if remote else None
+        if not oauth or not isinstance(host, str):
+            raise LookupError(f"ModelDeployment {namespace}/{model_deployment} has no credentials")
+        content = {key: str(oauth[key]) for key in ("clientId", "clientSecret", "tokenUrl", "scope") if oauth.get(key)}
+        return content | {"hosts": host}
+
+
+def _at(value: Mapping[str, Any] | None, *path: str) -> Mapping[str, Any] | None:
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value if isinstance(value, Mapping) else None

@@ -1,0 +1,375 @@
+"""Field, target and model name rules in both directions."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from gateway import errors
+from gateway.api.v1alpha1 import Headers
+from gateway.exchange import Fields, RequestHead
+from gateway.forwarding import (
+    Target,
+    model_of,
+    refused_headers,
+    replace_model,
+    request_fields,
+    request_target,
+    response_fields,
+)
+
+LOCAL = Target.of("demo-local.default.svc.cluster.local", local=True)
+REMOTE = Target.of("run.example:8443", local=False)
+
+
+def head(*fields: tuple[bytes, bytes], method: bytes = b"GET", minor: int = 1) -> RequestHead:
+    """A request with the given fields."""
+    return RequestHead(method, b"/", "demo", b"Demo:8080", ((b"host", b"Demo:8080"), *fields), minor, None, False)
+
+
+def sent(request: RequestHead, target: Target = LOCAL, **options: Any) -> Fields:
+    """What is sent for `request`, without the fields that every request gets."""
+    fields = request_fields(request, target, peer="192.0.2.7", tls=False, via=b"beamlit", **options)
+    always = {
+        b"host",
+        b"via",
+        b"forwarded",
+        b"x-real-ip",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+    }
+    return tuple(field for field in fields if field[0] not in always)
+
+
+def values(fields: Fields, name: bytes) -> list[bytes]:
+    """All values of one field."""
+    return [value for key, value in fields if key == name]
+
+
+CONNECTIONS = [
+    b"X-Hop, close",
+    b"close,x-hop",
+    b" X-HOP ",
+    b",,x-hop,,",
+    b"keep-alive, X-hop",
+    b"x-hop\t,close",
+    b"close , X-Hop",
+]
+
+
+@pytest.mark.parametrize("connection", CONNECTIONS)
+def test_hh_01_hop_by_hop_request_fields_are_removed(connection: bytes) -> None:
+    """HH-01: the fixed ones and those named in Connection go; the others stay in order, duplicates too."""
+    hops = (b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"proxy-authorization",
+            b"proxy-authenticate", b"transfer-encoding", b"content-length")  # fmt: skip
+    request = head(
+        (b"x-a", b"1"), (b"connection", connection), (b"x-hop", b"h"), *((name, b"v") for name in hops), (b"x-a", b"2")
+    )
+    assert sent(request) == ((b"x-a", b"1"), (b"x-a", b"2"))
+
+
+@pytest.mark.parametrize("connection", CONNECTIONS)
+def test_hh_01_hop_by_hop_response_fields_are_removed(connection: bytes) -> None:
+    """HH-01: the same towards the client."""
+    answer = (
+        (b"x-a", b"1"),
+        (b"connection", connection),
+        (b"x-hop", b"h"),
+        (b"keep-alive", b"timeout=5"),
+        (b"proxy-authenticate", b"x"),
+        (b"upgrade", b"h2c"),
+        (b"trailer", b"x"),
+        (b"te", b"x"),
+        (b"date", b"then"),
+        (b"x-a", b"2"),
+    )
+    assert response_fields(answer, now=b"now") == ((b"x-a", b"1"), (b"date", b"then"), (b"x-a", b"2"))
+
+
+def test_hh_01_connection_cannot_remove_what_the_gateway_says() -> None:
+    """Fields of the gateway's own stay, even when the client lists them as hop-by-hop."""
+    request = head((b"connection", b"host, via, x-forwarded-for, date, forwarded"))
+    fields = request_fields(request, LOCAL, peer="192.0.2.7", tls=True, via=b"beamlit")
+    assert {b"host", b"via", b"x-forwarded-for", b"forwarded"} <= {name for name, _ in fields}
+    assert response_fields(((b"connection", b"date"), (b"date", b"d")), now=b"now") == ((b"date", b"d"),)
+
+
+def test_hh_04_te_is_dropped() -> None:
+    """HH-04: no trailers are relayed, so none are asked for."""
+    assert sent(head((b"te", b"trailers, gzip"))) == ()
+
+
+@pytest.mark.parametrize(
+    ("before", "minor", "after"),
+    [
+        ((), 1, b"1.1 beamlit"),
+        ((), 0, b"1.0 beamlit"),
+        (((b"via", b"1.0 a"), (b"via", b"2 b (c)")), 1, b"1.0 a, 2 b (c), 1.1 beamlit"),
+        (((b"via", b"1.1 notbeamlit, beamlit"),), 1, b"1.1 notbeamlit, beamlit, 1.1 beamlit"),
+    ],
+)
+def test_hh_05_via_is_added(before: Fields, minor: int, after: bytes) -> None:
+    """HH-05: each request tells where it has been."""
+    fields = request_fields(head(*before, minor=minor), LOCAL, peer="192.0.2.7", tls=False, via=b"beamlit")
+    assert values(fields, b"via") == [after]
+
+
+@pytest.mark.parametrize("via", [b"1.1 beamlit", b"1.0 a, HTTP/1.1 BEAMLIT (x), 1.1 b"])
+def test_hh_05_a_loop_is_detected(via: bytes) -> None:
+    """HH-05: a request that has been here before is refused."""
+    with pytest.raises(errors.LoopDetected):
+        sent(head((b"via", via)))
+
+
+@pytest.mark.parametrize(("given", "passed"), [(b"5", b"4"), (b"0", b"0"), (b"x", b"0"), (b"99999999999", b"0")])
+def test_hh_06_max_forwards_counts_down(given: bytes, passed: bytes) -> None:
+    """HH-06: OPTIONS passes one fewer; for other methods the field has no meaning and goes."""
+    assert sent(head((b"max-forwards", given), method=b"OPTIONS")) == ((b"max-forwards", passed),)
+    assert sent(head((b"max-forwards", given))) == ()
+
+
+CLAIMS: Fields = (
+    (b"x-forwarded-for", b"203.0.113.1"),
+    (b"x-forwarded-for", b"203.0.113.2"),
+    (b"x-forwarded-host", b"site.example"),
+    (b"x-forwarded-proto", b"https"),
+    (b"x-real-ip", b"203.0.113.1"),
+    (b"forwarded", b"for=203.0.113.1"),
+    (b"x-forwarded-port", b"1"),
+    (b"true-client-ip", b"203.0.113.9"),
+)
+
+
+def test_hh_08_claims_of_an_untrusted_peer_are_replaced() -> None:
+    """HH-08: only what the gateway itself saw goes out."""
+    fields = request_fields(head(*CLAIMS), LOCAL, peer="192.0.2.7", tls=False, via=b"beamlit")
+    assert dict(fields) == {
+        b"host": b"demo-local.default.svc.cluster.local",
+        b"x-forwarded-for": b"192.0.2.7",
+        b"x-forwarded-host": b"Demo:8080",
+        b"x-forwarded-proto": b"http",
+        b"x-real-ip": b"192.0.2.7",
+        b"forwarded": b'for=192.0.2.7;host="Demo:8080";proto=http',
+        b"via": b"1.1 beamlit",
+    }
+    assert len(fields) == 7
+
+
+def test_hh_08_a_trusted_peer_is_believed_and_added() -> None:
+    """HH-08: the chain grows by the peer; host, scheme and client address stay the first proxy's."""
+    fields = request_fields(head(*CLAIMS), LOCAL, peer="2001:db8::7", tls=False, via=b"b", trusted_peer=True)
+    assert dict(fields) == {
+        b"host": b"demo-local.default.svc.cluster.local",
+        b"x-forwarded-for": b"203.0.113.1, 203.0.113.2, 2001:db8::7",
+        b"x-forwarded-host": b"site.example",
+        b"x-forwarded-proto": b"https",
+        b"x-real-ip": b"203.0.113.1",
+        b"forwarded": b'for=203.0.113.1, for="[2001:db8::7]";host="Demo:8080";proto=http',
+        b"via": b"1.1 b",
+    }
+
+
+def test_hh_08_a_trusted_peer_may_say_nothing_or_little() -> None:
+    """What it does not say is what the gateway sees."""
+    for claims in ((), ((b"x-real-ip", b"203.0.113.1"),)):
+        fields = dict(request_fields(head(*claims), LOCAL, peer="192.0.2.7", tls=True, via=b"b", trusted_peer=True))
+        assert (fields[b"x-forwarded-for"], fields[b"x-forwarded-proto"]) == (b"192.0.2.7", b"https")
+
+
+def test_hh_09_one_date() -> None:
+    """HH-09: the server's first Date, or ours; its Server field passes."""
+    twice = ((b"server", b"m"), (b"date", b"1"), (b"date", b"2"))
+    assert response_fields(twice, now=b"now") == ((b"server", b"m"), (b"date", b"1"))
+    assert response_fields((), now=b"now") == ((b"date", b"now"),)
+
+
+def test_hh_10_repeated_fields_stay_separate() -> None:
+    """HH-10: each Set-Cookie stays a field of its own, in order."""
+    cookies = ((b"set-cookie", b"a=1"), (b"date", b"d"), (b"set-cookie", b"b=2"))
+    assert response_fields(cookies, now=b"now") == cookies
+
+
+def test_hh_11_nothing_is_invented() -> None:
+    """HH-11: a request without User-Agent and Accept stays without."""
+    assert sent(head()) == ()
+
+
+def test_hh_13_expect_is_not_forwarded() -> None:
+    """HH-13: the expectation was met by the gateway."""
+    assert sent(head((b"expect", b"100-continue"))) == ()
+
+
+def test_hh_15_host_is_the_backends() -> None:
+    """HH-15: exactly one Host, first, and the client's in X-Forwarded-Host."""
+    fields = request_fields(head(), REMOTE, peer="192.0.2.7", tls=False, via=b"b")
+    assert fields[0] == (b"host", b"run.example:8443")
+    assert (len(values(fields, b"host")), values(fields, b"x-forwarded-host")) == (1, [b"Demo:8080"])
+
+
+@pytest.mark.parametrize("name", [b"x_real_ip", b"x-forwarded_for", b"_"])
+def test_hh_16_names_with_underscores_are_dropped(name: bytes) -> None:
+    """HH-16: many servers read them as the name with hyphens."""
+    assert sent(head((name, b"v"))) == ()
+
+
+@pytest.mark.parametrize("name", [b"x-user", b"x-tenant", b"kubeflow-userid", b"x-forwarded-user", b"remote-user"])
+def test_hh_17_identity_fields_of_the_client_are_stripped(name: bytes) -> None:
+    """HH-17: only the gateway's own settings for a backend may say who is calling."""
+    assert sent(head((name, b"root"))) == ()
+    target = Target.of("h", local=True, headers=Headers(set={name.decode(): "ours"}))
+    assert sent(head((name, b"root")), target) == ((name, b"ours"),)
+
+
+def test_se_08_the_callers_secrets_stay_in_the_cluster() -> None:
+    """SE-08: a Service of the cluster gets them, a remote backend never."""
+    secrets = ((b"authorization", b"Bearer x"), (b"cookie", b"a=b"), (b"api-key", b"k"), (b"x-api-key", b"k"))
+    assert sent(head(*secrets, (b"accept", b"*/*"))) == (*secrets, (b"accept", b"*/*"))
+    assert sent(head(*secrets, (b"accept", b"*/*")), REMOTE) == ((b"accept", b"*/*"),)
+
+
+def test_fields_of_a_document_are_applied() -> None:
+    """`set` replaces, `add` stands beside, `remove` removes; names compare without case."""
+    changes = Headers(set={"X-Set": "s"}, add={"X-Add": "a"}, remove=("X-Remove",))
+    target = Target.of("h", local=False, headers=changes)
+    request = head((b"x-set", b"1"), (b"x-set", b"2"), (b"x-add", b"3"), (b"x-remove", b"4"))
+    assert sent(request, target) == ((b"x-add", b"3"), (b"x-set", b"s"), (b"x-add", b"a"))
+
+
+def test_a_document_cannot_touch_framing_and_forwarding() -> None:
+    """Framing, Host, hop-by-hop and forwarding fields are the gateway's; what is refused can be reported."""
+    names = ("Content-Length", "transfer-encoding", "Host", "Connection", "TE", "Upgrade", "X-Forwarded-For", "Via")
+    changes = Headers(set=dict.fromkeys(names, "x"), add=dict.fromkeys(names, "x"), remove=names)
+    target = Target.of("h", local=True, headers=changes)
+    assert (target.set, target.add) == ((), ())
+    before = request_fields(head(), Target.of("h", local=True), peer="p", tls=False, via=b"b")
+    assert request_fields(head(), target, peer="p", tls=False, via=b"b") == before
+    assert refused_headers(changes) == tuple(sorted(names))
+
+
+def test_own_fields_replace_all_others() -> None:
+    """What the gateway itself sets wins over client and document, and stands there once."""
+    target = Target.of("h", local=False, headers=Headers(set={"Authorization": "doc"}, add={"X-Request-Id": "doc"}))
+    own = {b"authorization": b"Bearer t", b"x-request-id": b"id"}
+    request = head((b"x-request-id", b"theirs"), (b"authorization", b"theirs"))
+    assert sent(request, target, extra=own) == tuple(own.items())
+
+
+def test_c9_nothing_of_one_attempt_reaches_the_next() -> None:
+    """Fields are made from the pristine request: a remote attempt leaves no trace in a local one."""
+    request = head((b"authorization", b"mine"))
+    first = sent(request, LOCAL)
+    sent(request, REMOTE, extra={b"authorization": b"Bearer remote"})
+    assert sent(request, LOCAL) == first == ((b"authorization", b"mine"),)
+
+
+def test_a_server_cannot_speak_for_the_gateway() -> None:
+    """`x-beamlit-…` and x-request-id in an answer are the gateway's own."""
+    answer = ((b"x-beamlit-backend", b"fake"), (b"x-request-id", b"fake"), (b"date", b"d"))
+    own = ((b"x-beamlit-backend", b"local"),)
+    assert response_fields(answer, now=b"now", extra=own) == ((b"date", b"d"), *own)
+
+
+@pytest.mark.parametrize(
+    ("rest", "prefix", "target"),
+    [
+        (b"/v1/x?a=%2F;b", b"", b"/v1/x?a=%2F;b"),
+        (b"/v1//x", b"/ws/m", b"/ws/m/v1//x"),
+        (b"/", b"/ws/", b"/ws/"),
+        (b"?q", b"/ws", b"/ws/?q"),
+        (b"*", b"/ws", b"*"),
+    ],
+)
+def test_the_target_keeps_its_bytes(rest: bytes, prefix: bytes, target: bytes) -> None:
+    """Only the prefix is put in front."""
+    assert request_target(rest, prefix) == target
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(), lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(st.text(max_size=8) | st.just("model"), inner, max_size=4), max_leaves=12
+)  # fmt: skip
+
+
+@given(
+    st.dictionaries(st.text(max_size=8), JSON, max_size=5),
+    st.text(),
+    st.text(),
+    st.booleans(),
+    st.sampled_from([None, 1, "\t"]),
+    st.integers(0, 5),
+)
+def test_only_the_model_value_is_replaced(
+    others: dict[str, Any], old: str, new: str, ascii_only: bool, indent: int | str | None, place: int
+) -> None:
+    """For any object: the new value is there, everything else is equal, and the bytes around it are the same."""
+    items = [(key, value) for key, value in others.items() if key != "model"]
+    items.insert(min(place, len(items)), ("model", old))
+    try:
+        body = json.dumps(dict(items), ensure_ascii=ascii_only, indent=indent).encode()
+        expected = json.dumps({**dict(items), "model": new}).encode()
+    except UnicodeEncodeError:
+        assume(False)
+        raise
+    assert model_of(body) == old
+    replaced = replace_model(body, new)
+    assert json.loads(replaced) == json.loads(expected)
+    token = json.dumps(old, ensure_ascii=ascii_only).encode()
+    new_length = len(replaced) - len(body) + len(token)
+    start = next(i for i in range(len(body)) if body[:i] == replaced[:i] and body[i:].startswith(token)
+                 and replaced[i + new_length :] == body[i + len(token) :])  # fmt: skip
+    assert start > 0
+
+
+@pytest.mark.parametrize(
+    ("body", "after"),
+    [
+        (b'{"model" :\n "a" , "x": {"model": "b"}}', b'{"model" :\n "new" , "x": {"model": "b"}}'),
+        (b'{"x": ["model", {"model": 1}], "model":"a"}', b'{"x": ["model", {"model": 1}], "model":"new"}'),
+        (b'{"a": "\\"model\\": \\"x\\"", "model": "m"}', b'{"a": "\\"model\\": \\"x\\"", "model": "new"}'),
+        (b'{"\\u006dodel": "a\\\\"}', b'{"\\u006dodel": "new"}'),
+        (b'{"x": 1.50, "model": "", "x": 1e2}', b'{"x": 1.50, "model": "new", "x": 1e2}'),
+        (b'{"k\\\\": "model", "model": "a"}', b'{"k\\\\": "model", "model": "new"}'),
+    ],
+)
+def test_the_value_is_found_where_it_is(body: bytes, after: bytes) -> None:
+    """Nested keys, escapes, strings that look like keys and numbers in odd spellings stay as they are."""
+    assert replace_model(body, "new") == after
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b'"model"',
+        b"{",
+        b"{}",
+        b'{"model": 1}',
+        b'{"model": null}',
+        b'{"model": {"model": "x"}}',
+        b'{"x": {"model": "a"}}',
+        b'{"model": "a", "model": "b"}',
+        b'{"model": "a", "\\u006dodel": "b"}',
+        b'{"model": 1, "model": "b"}',
+        b'{"model": "a"} x',
+        b'{"model": "\xff"}',
+        b'{"model": NaN}',
+    ],
+)
+def test_what_names_no_model_is_refused(body: bytes) -> None:
+    """No object, no string, or two values: two readers could see different models."""
+    with pytest.raises(errors.ModelMissing):
+        model_of(body)
+
+
+@given(st.binary(max_size=60) | st.text(alphabet='{}[]":,\\ model1', max_size=60).map(str.encode))
+def test_any_bytes_are_a_model_or_refused(body: bytes) -> None:
+    """Nothing but ModelMissing comes out of a body that is not understood."""
+    try:
+        name = model_of(body)
+    except errors.ModelMissing:
+        return
+    assert json.loads(body)["model"] == name
