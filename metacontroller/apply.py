@@ -1,0 +1,115 @@
+"""Metacontroller's dynamic apply: a three-way merge of what is observed, what we applied last and what we want.
+
+Lists of objects count as maps when all items share one of a few well-known fields; all other lists are replaced
+whole. The result of `updated` is what Metacontroller would PUT; where it equals the observed object it PUTs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from metacontroller import errors
+from metacontroller.objects import Object, copy
+
+LAST_APPLIED = "metacontroller.k8s.io/last-applied-configuration"
+"""The annotation in which Metacontroller remembers what it applied."""
+
+LIST_MAP_KEYS = ("containerPort", "port", "mountPath", "name", "uid", "ip", "path")
+"""Fields that make a list of objects a map, in Metacontroller's order of preference."""
+
+SYSTEM_FIELDS = ("selfLink", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
+"""Metadata that only the API server writes."""
+
+
+def remembering(desired: Object) -> Object:
+    """The desired object with itself in the last-applied annotation: what is sent to create it."""
+    created: Object = copy(desired)
+    _remember(created, desired)
+    return created
+
+
+def updated(observed: Object, desired: Object) -> Object:
+    """The whole object to write over `observed`; status and system metadata are those of `observed`.
+
+    Raises errors.Invalid when a field changes between object, list and scalar.
+    """
+    result: Object = merge(observed, last_applied(observed), desired)
+    _remember(result, desired)
+    metadata, before = result.setdefault("metadata", {}), observed["metadata"]
+    for name in SYSTEM_FIELDS:
+        metadata.pop(name, None)
+        if name in before:
+            metadata[name] = copy(before[name])
+    result.pop("status", None)
+    if "status" in observed:
+        result["status"] = copy(observed["status"])
+    return result
+
+
+def last_applied(observed: Object) -> Object:
+    """What the annotation says was applied last; empty when there is none or it is damaged."""
+    annotations = observed["metadata"].get("annotations")
+    text = annotations.get(LAST_APPLIED) if isinstance(annotations, dict) else None
+    if not isinstance(text, str):
+        return {}
+    try:
+        decoded = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    return decoded if isinstance(decoded, dict) else {}
+
+
+def merge(observed: Any, applied: Any, desired: Any, path: str = "") -> Any:
+    """The three-way merge of any values: fields applied before and no longer desired go, other people's stay."""
+    if isinstance(observed, dict):
+        return _merge_objects(observed, _expect(dict, applied, path), _expect(dict, desired, path), path)
+    if isinstance(observed, list):
+        return _merge_lists(observed, _expect(list, applied, path), _expect(list, desired, path), path)
+    return copy(desired)
+
+
+def _merge_objects(observed: Object, applied: Object, desired: Object, path: str) -> Object:
+    result = {key: copy(value) for key, value in observed.items() if key in desired or key not in applied}
+    for key, wanted in desired.items():
+        result[key] = merge(observed.get(key), applied.get(key), wanted, f"{path}.{key}")
+    return result
+
+
+def _merge_lists(observed: list[Any], applied: list[Any], desired: list[Any], path: str) -> list[Any]:
+    key = _list_map_key(observed, applied, desired)
+    if key is None:
+        return list(copy(desired))
+    merged = _merge_objects(*(_by(key, items) for items in (observed, applied, desired)), path)
+    order = dict.fromkeys(str(item[key]) for item in (*observed, *desired))
+    return [merged[name] for name in order if name in merged]
+
+
+def _list_map_key(*lists: list[Any]) -> str | None:
+    items = [item for items in lists for item in items]
+    if not items or not all(isinstance(item, dict) for item in items):
+        return None
+    return next((key for key in LIST_MAP_KEYS if all(key in item for item in items)), None)
+
+
+def _by(key: str, items: list[Any]) -> Object:
+    return {str(item[key]): item for item in items}
+
+
+def _expect(kind: type[Any], value: Any, path: str) -> Any:
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        wanted = "a map" if kind is dict else "a list"
+        raise errors.Invalid(f"{path.lstrip('.')}: expecting {wanted}, got {type(value).__name__}")
+    return value
+
+
+def _remember(item: Object, desired: Object) -> None:
+    metadata = item.setdefault("metadata", {})
+    annotations = metadata.get("annotations")
+    # Annotations that are not all strings cannot be read back: Metacontroller then keeps only its own.
+    if not isinstance(annotations, dict) or not all(isinstance(value, str) for value in annotations.values()):
+        annotations = metadata["annotations"] = {}
+    annotations[LAST_APPLIED] = orjson.dumps(desired, option=orjson.OPT_SORT_KEYS).decode()
