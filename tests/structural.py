@@ -4,6 +4,7 @@ https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resou
 """
 
 import copy
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 Schema = Mapping[str, Any]
 
 
+@functools.cache
 def crd_schema(plural: str) -> Schema:
     """The checked-in structural schema of a kind, by its plural."""
     (path,) = (ROOT / "crds").glob(f"*_{plural}.yaml")

@@ -1,0 +1,532 @@
+"""The CustomResourceDefinitions: legal, complete, bounded, and equal in judgment to the types they come from."""
+
+import copy
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import cel
+import jsonschema
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from hooks.api import v1alpha1
+from tests.structural import ROOT, crd_schema, defaulted, nodes, problems, pruned
+
+HERE: Final = ROOT / "tests" / "contract"
+CRDS: Final = {path.name: yaml.safe_load(path.read_text(encoding="utf-8")) for path in (ROOT / "crds").glob("*.yaml")}
+META_SCHEMA: Final = json.loads((HERE / "apiextensions_v1.schema.json").read_text(encoding="utf-8"))
+ORIGINAL: Final = list(yaml.safe_load_all((HERE / "original.yaml").read_text(encoding="utf-8")))
+PLURALS: Final = {"ModelDeployment": "modeldeployments", "Policy": "policies"}
+TYPES: Final[Mapping[str, type[v1alpha1.ModelDeployment | v1alpha1.Policy]]] = {
+    "ModelDeployment": v1alpha1.ModelDeployment,
+    "Policy": v1alpha1.Policy,
+}
+TIME: Final = "2030-01-31T18:00:00Z"
+
+each_crd = pytest.mark.parametrize("crd", CRDS.values(), ids=CRDS.keys())
+each_plural = pytest.mark.parametrize("plural", PLURALS.values())
+each_original = pytest.mark.parametrize("manifest", ORIGINAL, ids=[obj["metadata"]["name"] for obj in ORIGINAL])
+
+
+def model_deployment(**spec: Any) -> dict[str, Any]:
+    """The least ModelDeployment, with these fields of spec in place of its own; None removes one."""
+    base = {"model": "m", "modelSourceRef": {"kind": "Deployment", "name": "m"}} | spec
+    return {
+        "apiVersion": v1alpha1.MODEL_DEPLOYMENT_API_VERSION,
+        "kind": "ModelDeployment",
+        "metadata": {"name": "m", "namespace": "default"},
+        "spec": {name: value for name, value in base.items() if value is not None},
+    }
+
+
+def policy(**spec: Any) -> dict[str, Any]:
+    """A Policy with that spec."""
+    return {
+        "apiVersion": v1alpha1.POLICY_API_VERSION,
+        "kind": "Policy",
+        "metadata": {"name": "p", "namespace": "default"},
+        "spec": spec,
+    }
+
+
+def refusals(obj: Mapping[str, Any], old: Mapping[str, Any] | None = None) -> list[str]:
+    """What the API server says against creating the object, or against its taking the place of the old one."""
+    schema = crd_schema(PLURALS[obj["kind"]])
+    before = None if old is None else defaulted(schema, pruned(schema, old))
+    return problems(schema, defaulted(schema, pruned(schema, obj)), before)
+
+
+def remote(**fields: Any) -> dict[str, Any]:
+    """An offloadingConfig with such a remote backend."""
+    return {"remoteBackend": {"host": "h"} | fields}
+
+
+def oauth(**fields: Any) -> dict[str, Any]:
+    """An offloadingConfig with such OAuth 2.0 settings."""
+    return remote(authConfig={"type": "oauth", "oauthConfig": fields})
+
+
+def metric(**fields: Any) -> dict[str, Any]:
+    """An offloadingConfig with that one metric."""
+    return {"metrics": [fields]}
+
+
+def override(**fields: Any) -> dict[str, Any]:
+    """An offloadingConfig with that override."""
+    return {"behavior": {"override": fields}}
+
+
+SERVER: Final = {"port": 8000, "template": {"spec": {"containers": [{"name": "server", "image": "server:1"}]}}}
+INLINE: Final = {"clientId": "i", "clientSecret": "s", "tokenUrl": "https://t"}
+
+
+# ---------------------------------------------------------------------------------------------- the definitions
+
+
+@each_crd
+def test_is_a_definition_as_apiextensions_v1_asks_for(crd: dict[str, Any]) -> None:
+    """A CRD passes a strict schema of apiextensions.k8s.io/v1, which includes the rules of structural schemas."""
+    validator = jsonschema.Draft202012Validator(
+        META_SCHEMA, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
+    )
+    assert [f"{error.json_path}: {error.message}" for error in validator.iter_errors(crd)] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("spec", "versions", 0, "schema", "openAPIV3Schema", "properties", "spec", "nullable"), "yes"),
+        (("spec", "versions", 0, "schema", "openAPIV3Schema", "$ref"), "#/x"),
+        (("spec", "versions", 0, "schema", "openAPIV3Schema", "properties", "more"), {"description": "no type"}),
+        (("spec", "versions", 0, "subresources", "scale"), {}),
+        (("spec", "scope"), "namespaced"),
+    ],
+)
+def test_the_schema_of_apiextensions_refuses_what_the_api_server_refuses(
+    path: tuple[str | int, ...], value: Any
+) -> None:
+    """The check above can fail: a damaged definition does not pass."""
+    crd: Any = copy.deepcopy(next(iter(CRDS.values())))
+    *parents, last = path
+    node = crd
+    for key in parents:
+        node = node[key]
+    node[last] = value
+    assert not jsonschema.Draft202012Validator(META_SCHEMA).is_valid(crd)
+
+
+@each_crd
+def test_names_agree(crd: dict[str, Any]) -> None:
+    """metadata.name is plural.group, the only version is v1alpha1, served and stored."""
+    spec = crd["spec"]
+    assert crd["metadata"]["name"] == f"{spec['names']['plural']}.{spec['group']}"
+    assert [(v["name"], v["served"], v["storage"]) for v in spec["versions"]] == [("v1alpha1", True, True)]
+
+
+@each_crd
+def test_fits_into_a_client_side_apply(crd: dict[str, Any]) -> None:
+    """`kubectl apply` keeps the whole object in an annotation, and all annotations together may have 256 KiB."""
+    assert len(json.dumps(crd)) < 128 * 1024
+
+
+def test_printer_columns() -> None:
+    """`kubectl get md` shows what people look for first."""
+    (version,) = CRDS["deployment.beamlit.com_modeldeployments.yaml"]["spec"]["versions"]
+    columns = {column["name"]: column["jsonPath"] for column in version["additionalPrinterColumns"]}
+    assert columns == {
+        "Model": ".spec.model",
+        "Ready": '.status.conditions[?(@.type=="Ready")].status',
+        "Offloaded": ".status.offloading.percentage",
+        "Reason": ".status.offloading.reason",
+        "Age": ".metadata.creationTimestamp",
+    }
+
+
+@each_plural
+def test_metacontroller_finds_what_it_needs(plural: str) -> None:
+    """A parent of a CompositeController has the status subresource and status.observedGeneration, an integer."""
+    (crd,) = (crd for crd in CRDS.values() if crd["spec"]["names"]["plural"] == plural)
+    assert crd["spec"]["versions"][0]["subresources"] == {"status": {}}
+    assert crd_schema(plural)["properties"]["status"]["properties"]["observedGeneration"]["type"] == "integer"
+
+
+@each_plural
+def test_every_field_is_described(plural: str) -> None:
+    """`kubectl explain` has a sentence for every field."""
+    schema = crd_schema(plural)
+    nameless = [
+        path
+        for path, node in nodes(schema)
+        if "description" not in node and not path.endswith(("[]", "{}")) and path != ".metadata"
+    ]
+    assert nameless == []
+
+
+@each_plural
+def test_everything_is_bounded(plural: str) -> None:
+    """Strings, lists and maps have a largest size, so that the API server can bound the cost of every CEL rule."""
+    unbounded = [
+        path
+        for path, node in nodes(crd_schema(plural)["properties"]["spec"])
+        if (node.get("type") == "string" and not {"maxLength", "enum"} & node.keys())
+        or (node.get("type") == "array" and "maxItems" not in node)
+        or ("additionalProperties" in node and "maxProperties" not in node)
+    ]
+    assert unbounded == []
+
+
+@each_plural
+def test_defaults_are_valid_and_complete(plural: str) -> None:
+    """A default satisfies its own schema and no part of it would be pruned."""
+    for path, node in nodes(crd_schema(plural)):
+        if "default" in node:
+            assert problems(node, defaulted(node, node["default"])) == [], path
+            assert pruned(node, node["default"]) == node["default"], path
+
+
+@each_plural
+def test_keys_of_map_lists_are_required(plural: str) -> None:
+    """The keys of a list that is a map are in each of its items."""
+    for path, node in nodes(crd_schema(plural)):
+        for key in node.get("x-kubernetes-list-map-keys", ()):
+            assert key in node["items"]["required"], path
+
+
+@each_plural
+def test_patterns_are_in_the_syntax_of_re2(plural: str) -> None:
+    """The API server uses RE2, which has no look-around and no back references."""
+    for path, node in nodes(crd_schema(plural)):
+        assert not re.search(r"\(\?[=!<]|\\[1-9]", node.get("pattern", "")), path
+
+
+@each_plural
+def test_defaults_stay_out_of_status(plural: str) -> None:
+    """Status is what the controller says, nothing that the API server adds."""
+    assert [path for path, node in nodes(crd_schema(plural)["properties"]["status"]) if "default" in node] == []
+
+
+@each_plural
+def test_rules_compile(plural: str) -> None:
+    """Every CEL rule compiles and refers to nothing but self and oldSelf."""
+    for path, node in nodes(crd_schema(plural)):
+        for rule in node.get("x-kubernetes-validations", ()):
+            assert set(cel.compile(rule["rule"]).variables()) <= {"self", "oldSelf"}, path
+
+
+@each_plural
+def test_transition_rules_stand_where_old_and_new_can_be_matched(plural: str) -> None:
+    """A rule with oldSelf below an atomic list would be refused by the API server."""
+    for path, node in nodes(crd_schema(plural)):
+        if any("oldSelf" in rule["rule"] for rule in node.get("x-kubernetes-validations", ())):
+            assert "[]" not in path
+
+
+# ------------------------------------------------------------------------------------------- what is accepted
+
+
+@each_original
+def test_a_manifest_of_the_original_applies_unchanged(manifest: dict[str, Any]) -> None:
+    """What was written for the original is valid, and none of it is pruned."""
+    schema = crd_schema(PLURALS[manifest["kind"]])
+    assert pruned(schema, manifest)["spec"] == manifest["spec"]
+    assert refusals(manifest) == []
+
+
+@each_original
+def test_a_manifest_of_the_original_is_read(manifest: dict[str, Any]) -> None:
+    """The types accept it too, and it means the same once the API server has filled in the defaults."""
+    stored = defaulted(crd_schema(PLURALS[manifest["kind"]]), manifest)
+    read = TYPES[manifest["kind"]].read
+    assert read(manifest) == read(stored)
+
+
+def test_the_defaults_are_those_of_the_original() -> None:
+    """What the API server fills in for the least manifest with an offloadingConfig."""
+    schema = crd_schema("modeldeployments")
+    obj = model_deployment(offloadingConfig=remote(), serverlessConfig={}, policies=[{"name": "p"}])
+    spec = defaulted(schema, obj)["spec"]
+    assert spec == obj["spec"] | {
+        "enabled": True,
+        "environment": "production",
+        "policies": [{"name": "p", "refType": "remotePolicy"}],
+        "serverlessConfig": {"minNumReplicas": 0, "maxNumReplicas": 10},
+        "offloadingConfig": {
+            "remoteBackend": {"host": "h", "scheme": "http"},
+            "metrics": [],
+            "behavior": {"percentage": 100, "notReadyForSeconds": 0},
+        },
+    }
+
+
+def test_defaults_of_the_types_are_those_of_the_schema() -> None:
+    """An object means the same before and after the API server has filled in the defaults."""
+    schema = crd_schema("modeldeployments")
+    obj = model_deployment(
+        offloadingConfig=remote() | override(percentage=1, until=TIME), serverlessConfig={}, policies=[{}], gateway={}
+    )
+    assert v1alpha1.ModelDeployment.read(obj) == v1alpha1.ModelDeployment.read(defaulted(schema, obj))
+
+
+def test_zero_and_false_survive() -> None:
+    """percentage 0 and enabled false are values: neither schema nor types turn them into the default."""
+    obj = model_deployment(enabled=False, offloadingConfig={"behavior": {"percentage": 0}})
+    stored = defaulted(crd_schema("modeldeployments"), obj)
+    spec = v1alpha1.ModelDeployment.read(stored).spec
+    assert (stored["spec"]["enabled"], stored["spec"]["offloadingConfig"]["behavior"]["percentage"]) == (False, 0)
+    assert spec.offloading_config is not None
+    assert (spec.enabled, spec.offloading_config.behavior.percentage) == (False, 0)
+
+
+ACCEPTED: Final = {
+    "server": model_deployment(modelSourceRef=None, server=SERVER | {"replicas": 0}),
+    "server, scaled by an HPA": model_deployment(modelSourceRef=None, server=SERVER),
+    "gateway": model_deployment(
+        gateway={
+            "serviceName": "front",
+            "localModel": "llama",
+            "timeouts": {"connectSeconds": 0.5, "firstByteSeconds": 600, "idleSeconds": 1.5},
+            "retry": {"failover": False},
+            "bodyLimitBytes": 0,
+        },
+        serviceRef={"name": "other"},
+    ),
+    "override": model_deployment(offloadingConfig=override(percentage=0, until=TIME, mode="Force")),
+    "override with an offset": model_deployment(
+        offloadingConfig=override(percentage=1, until="2030-01-31T18:00:00.5+02:00")
+    ),
+    "secret by reference": model_deployment(offloadingConfig=oauth(clientSecretRef={"name": "s"})),
+    "secret inline": model_deployment(offloadingConfig=oauth(**INLINE)),
+    "headers": model_deployment(
+        offloadingConfig=remote(
+            workspace="w",
+            headers=[
+                {"name": "X-A", "value": ""},
+                {"name": "X_B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+            ],
+        )
+    ),
+    "integer quantity": model_deployment(
+        offloadingConfig=metric(
+            type="Resource", resource={"name": "cpu", "target": {"type": "AverageValue", "averageValue": 2}}
+        )
+    ),
+    "policy by place": policy(type="location", locations=[{"type": "country", "name": "fr"}]),
+    "policy for all hardware": policy(type="flavor"),
+}
+
+
+@pytest.mark.parametrize("obj", ACCEPTED.values(), ids=ACCEPTED.keys())
+def test_accepted(obj: dict[str, Any]) -> None:
+    """Schema, CEL rules and types accept it, and nothing of it is pruned."""
+    assert refusals(obj) == []
+    assert pruned(crd_schema(PLURALS[obj["kind"]]), obj)["spec"] == obj["spec"]
+    TYPES[obj["kind"]].read(obj)
+
+
+@pytest.mark.parametrize("obj", [pytest.param(obj, id=name) for name, obj in ACCEPTED.items()])
+def test_an_unchanged_object_is_a_legal_update(obj: dict[str, Any]) -> None:
+    """No transition rule stands in the way of writing the same again."""
+    assert refusals(obj, obj) == []
+
+
+# -------------------------------------------------------------------------------------------- what is refused
+
+WORKLOADS: Final = "set exactly one of modelSourceRef"
+REFUSED: Final = {
+    "no workload": (model_deployment(modelSourceRef=None), WORKLOADS),
+    "two workloads": (model_deployment(server=SERVER), WORKLOADS),
+    "workload without a name": (model_deployment(modelSourceRef={"kind": "Deployment"}), "modelSourceRef.name"),
+    "workload of another kind": (model_deployment(modelSourceRef={"kind": "Job", "name": "m"}), "modelSourceRef.kind"),
+    "workload without a kind": (model_deployment(modelSourceRef={"name": "m"}), "modelSourceRef.kind"),
+    "Service without a name": (model_deployment(serviceRef={"targetPort": 80}), "name the Service"),
+    "policy without a name": (model_deployment(policies=[{"refType": "localPolicy"}]), "name the policy"),
+    "gateway in place of the Service": (
+        model_deployment(gateway={"serviceName": "s"}, serviceRef={"name": "s"}),
+        "gateway.serviceName must not be",
+    ),
+    "two secrets": (
+        model_deployment(offloadingConfig=oauth(clientSecretRef={"name": "s"}, clientSecret="s")),
+        "leave out clientId",
+    ),
+    "no secret": (
+        model_deployment(offloadingConfig=oauth(clientId="i", tokenUrl="https://t")),
+        "set clientSecretRef, or all of",
+    ),
+    "header with two values": (
+        model_deployment(
+            offloadingConfig=remote(
+                headers=[{"name": "a", "value": "b", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]
+            )
+        ),
+        "either value or valueFrom",
+    ),
+    "header without a value": (model_deployment(offloadingConfig=remote(headers=[{"name": "a"}])), "either value or"),
+    "override without an end": (model_deployment(offloadingConfig=override(percentage=1)), "'until' is a required"),
+    "override that ends some day": (
+        model_deployment(offloadingConfig=override(percentage=1, until="2030-01-31")),
+        "override.until",
+    ),
+    "override that ends at a local time": (
+        model_deployment(offloadingConfig=override(percentage=1, until="2030-01-31T18:00:00")),
+        "override.until",
+    ),
+    "over 100 percent": (model_deployment(offloadingConfig={"behavior": {"percentage": 101}}), "behavior.percentage"),
+    "below 0 percent": (model_deployment(offloadingConfig={"behavior": {"percentage": -1}}), "behavior.percentage"),
+    "a host that is a URL": (model_deployment(offloadingConfig=remote(host="https://h")), "remoteBackend.host"),
+    "a scheme that is none": (model_deployment(offloadingConfig=remote(scheme="ftp")), "remoteBackend.scheme"),
+    "another kind of authentication": (
+        model_deployment(offloadingConfig=remote(authConfig={"type": "basic"})),
+        "authConfig.type",
+    ),
+    "a port that is none": (model_deployment(serviceRef={"name": "s", "targetPort": 65536}), "serviceRef.targetPort"),
+    "scaleUpMinimum 1": (model_deployment(serverlessConfig={"scaleUpMinimum": 1}), "serverlessConfig.scaleUpMinimum"),
+    "no model": (model_deployment(model=None), "'model' is a required"),
+    "location policy without places": (policy(type="location"), "at least one entry in locations"),
+    "location policy with no places": (policy(type="location", locations=[]), "at least one entry in locations"),
+    "policy about nothing": (policy(type="mood"), "$.spec.type"),
+    **{
+        f"metric of type {kind} without {kind}": (
+            model_deployment(offloadingConfig=metric(type=kind)),
+            "describe the metric in the field named by type",
+        )
+        for kind in v1alpha1.MetricType
+    },
+}
+
+
+@pytest.mark.parametrize(("obj", "problem"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused(obj: dict[str, Any], problem: str) -> None:
+    """The API server refuses it for one reason, which says what to change."""
+    (only,) = refusals(obj)
+    assert problem in only
+
+
+def test_every_rule_is_seen_to_refuse() -> None:
+    """The examples above break every CEL rule but the transition rules, which have tests of their own."""
+    said = {only for obj, _ in REFUSED.values() for only in refusals(obj)}
+    rules = [
+        rule
+        for plural in PLURALS.values()
+        for _, node in nodes(crd_schema(plural))
+        for rule in node.get("x-kubernetes-validations", ())
+    ]
+    assert [rule["message"] for rule in rules if "oldSelf" not in rule["rule"] and rule["message"] not in said] == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "allowed"),
+    [
+        ({}, {}, True),
+        ({"replicas": 1}, {"replicas": 0}, True),
+        ({"replicas": 1}, {}, False),
+        ({}, {"replicas": 0}, False),
+    ],
+)
+def test_replicas_may_change_but_not_come_or_go(before: dict[str, int], after: dict[str, int], allowed: bool) -> None:
+    """Whoever owned the number of replicas first keeps it."""
+    old, new = (model_deployment(modelSourceRef=None, server=SERVER | replicas) for replicas in (before, after))
+    said = refusals(new, old)
+    assert (said == []) is allowed
+    assert all("server.replicas cannot be added or removed later" in problem for problem in said)
+
+
+def test_a_workload_may_be_exchanged_for_a_server() -> None:
+    """modelSourceRef may give way to server, with or without replicas."""
+    assert refusals(model_deployment(modelSourceRef=None, server=SERVER | {"replicas": 1}), model_deployment()) == []
+
+
+# ----------------------------------------------------------------------------------------- types and schema
+
+
+def field_paths(model: type[BaseModel], path: str = "") -> Iterator[str]:
+    """The path of every field of a model and of the models below it, as on the wire."""
+    for name, field in model.model_fields.items():
+        where = f"{path}.{field.alias or name}"
+        yield where
+        for part in _models_in(field.annotation):
+            yield from field_paths(part, where)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _models_in(argument)
+
+
+@pytest.mark.parametrize(
+    ("model", "plural", "part"),
+    [
+        (v1alpha1.ModelDeploymentSpec, "modeldeployments", "spec"),
+        (v1alpha1.ModelDeploymentStatus, "modeldeployments", "status"),
+        (v1alpha1.PolicySpec, "policies", "spec"),
+        (v1alpha1.PolicyStatus, "policies", "status"),
+    ],
+)
+def test_the_schema_has_the_fields_of_the_types_and_no_others(model: type[BaseModel], plural: str, part: str) -> None:
+    """What the controller may write is never pruned, and what users may write is read."""
+    schema = crd_schema(plural)["properties"][part]
+    in_schema = {path.replace("[]", "") for path, _ in nodes(schema) if path and not path.endswith(("[]", "{}"))}
+    assert in_schema == set(field_paths(model))
+
+
+STATUS: Final = {
+    "observedGeneration": 3,
+    "conditions": [
+        {
+            "type": "Ready",
+            "status": "True",
+            "reason": "Served",
+            "message": "Requests are served.",
+            "lastTransitionTime": TIME,
+            "observedGeneration": 3,
+        }
+    ],
+    "offloadingStatus": False,
+    "offloading": {
+        "percentage": 0,
+        "reason": "Local",
+        "message": "Everything stays here.",
+        "since": TIME,
+        "reachedSince": TIME,
+        "belowSince": TIME,
+        "step": 0,
+        "metrics": [{"name": "cpu", "type": "Resource", "state": "Below"}],
+    },
+    "servingPort": 8000,
+    "metricPort": 9090,
+    "workspace": "w",
+    "createdAtOnBeamlit": TIME,
+    "updatedAtOnBeamlit": TIME,
+}
+
+
+def test_a_full_status_is_stored_as_it_is() -> None:
+    """Every field of status goes through schema and types and comes out the same."""
+    schema = crd_schema("modeldeployments")["properties"]["status"]
+    written = v1alpha1.ModelDeploymentStatus.model_validate(STATUS).model_dump(
+        mode="json", by_alias=True, exclude_none=True
+    )
+    assert written == STATUS
+    assert pruned(schema, STATUS) == STATUS
+    assert problems(schema, STATUS) == []
+
+
+def test_the_full_status_has_every_field() -> None:
+    """The example above leaves nothing out."""
+
+    def paths(value: Any, path: str = "") -> Iterator[str]:
+        for name, member in value.items() if isinstance(value, dict) else ():
+            yield f"{path}.{name}"
+            yield from paths(member[0] if isinstance(member, list) else member, f"{path}.{name}")
+
+    assert set(paths(STATUS)) == set(field_paths(v1alpha1.ModelDeploymentStatus))
+
+
+def test_checked_in_files_are_the_definitions_alone() -> None:
+    """crds/ holds one file for each kind, so that `kubectl apply -f crds/` installs exactly those."""
+    assert {Path(name).stem.rpartition("_")[2] for name in CRDS} == set(PLURALS.values())
