@@ -1,6 +1,6 @@
 """What an administrator asks: is it well, what is in force, and where from?
 
-Its own app on its own port, loopback unless told otherwise. Nothing here changes anything, and nothing here is a secret.
+Its own app on its own port, loopback unless told otherwise. Nothing here changes anything or is secret.
 """
 
 import asyncio
