@@ -81,7 +81,7 @@ def _merge_lists(observed: list[Any], applied: list[Any], desired: list[Any], pa
     key = _list_map_key(observed, applied, desired)
     if key is None:
         return list(copy(desired))
-    merged = _merge_objects(*(_by(key, items) for items in (observed, applied, desired)), path)
+    merged = _merge_objects(_by(key, observed), _by(key, applied), _by(key, desired), path)
     order = dict.fromkeys(str(item[key]) for item in (*observed, *desired))
     return [merged[name] for name in order if name in merged]
 

@@ -1,16 +1,16 @@
 """What can go wrong between the stand-in, the objects and the hooks.
 
-    StandInError
-    ├── Refused               the API server says no; its message names the field and what is allowed
-    │   ├── Invalid           422: schema, CEL rule, immutable field, size
-    │   ├── NotFound          404
-    │   ├── AlreadyExists     409 on create
-    │   └── Conflict          409 on update: another write came first, or the uid differs
-    ├── HookError             anything but a usable 200 from a hook: nothing is applied, tried again with backoff
-    │   └── WouldCrash        an answer on which Metacontroller itself dies
-    ├── TooManyRequests       429: tried again after Retry-After, without backoff
-    ├── SyncError             one sync of one parent failed
-    └── SetupError            the stand-in cannot start; one sentence for the person who typed the command
+StandInError
+├── Refused               the API server says no; its message names the field and what is allowed
+│   ├── Invalid           422: schema, CEL rule, immutable field, size
+│   ├── NotFound          404
+│   ├── AlreadyExists     409 on create
+│   └── Conflict          409 on update: another write came first, or the uid differs
+├── HookError             anything but a usable 200 from a hook: nothing is applied, tried again with backoff
+│   └── WouldCrash        an answer on which Metacontroller itself dies
+├── TooManyRequests       429: tried again after Retry-After, without backoff
+├── SyncError             one sync of one parent failed
+└── SetupError            the stand-in cannot start; one sentence for the person who typed the command
 """
 
 from __future__ import annotations
