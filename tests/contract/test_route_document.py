@@ -1,0 +1,358 @@
+"""The route document between a writer and a reader of different age."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.api.v1alpha1 import API_VERSION, Backend, DocumentError, Headers, RouteDocument, SecretKey, Use, read
+from tests.structural import ROOT
+
+SCHEMA: Final = json.loads((ROOT / "gateway/api/v1alpha1.schema.json").read_text(encoding="utf-8"))
+FIRST: Final = (ROOT / "tests/contract/route_document_first.json").read_text(encoding="utf-8").strip()
+
+labels = st.from_regex(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
+header_names = st.from_regex(r"[A-Za-z_]([A-Za-z0-9_-]{0,12})", fullmatch=True)
+header_values = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=20)
+seconds = st.none() | st.floats(min_value=0.001, max_value=86400) | st.integers(min_value=1, max_value=86400)
+model_names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
+
+
+def header_map(values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Mappings whose keys differ by more than case."""
+    pairs = st.lists(st.tuples(header_names, values), max_size=3, unique_by=lambda pair: pair[0].lower())
+    return pairs.map(dict)
+
+
+secret_keys = st.fixed_dictionaries({"name": labels, "key": st.text(st.characters(codec="utf-8"), max_size=9)})
+header_changes = st.fixed_dictionaries(
+    {},
+    optional={
+        "set": header_map(header_values),
+        "setFrom": header_map(secret_keys),
+        "add": header_map(header_values),
+        "remove": st.lists(header_names, max_size=3),
+    },
+)
+places = st.one_of(
+    labels.map(lambda name: {"service": name}), labels.map(lambda name: {"host": name}), st.just({"default": True})
+)
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> dict[str, Any]:
+    """Documents as a writer might have them in mind: any order, any case, defaults said or not said."""
+    ids = draw(st.lists(labels, max_size=4, unique=True))
+    heavy = draw(st.sampled_from([*ids, None]))
+    backends = []
+    for id_ in ids:
+        extra = draw(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "headers": header_changes,
+                    "port": st.integers(1, 65535),
+                    "scheme": st.sampled_from(["http", "https"]),
+                    "pathPrefix": st.sampled_from(["", "/v1", "/w%20s/m"]),
+                    "credentials": labels.map(lambda name: {"oauth2": {"name": name}}),
+                    "tls": labels.map(lambda name: {"serverName": name}),
+                    "model": model_names,
+                },
+            )
+        )
+        others = draw(st.lists(st.sampled_from([Use.FAILOVER.value, Use.OVERFLOW.value]), max_size=2))
+        backends.append(
+            {"id": id_, "weight": 100 if id_ == heavy else 0, "use": [*others, "weighted"]} | draw(places) | extra
+        )
+    rest = draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "serviceNames": st.lists(labels, max_size=3),
+                "clusterIps": st.lists(st.ip_addresses().map(str), max_size=2),
+                "path": labels,
+                "model": model_names,
+                "timeouts": st.fixed_dictionaries(
+                    {}, optional={"connect": seconds, "firstByte": seconds, "idle": seconds}
+                ),
+                "limits": st.fixed_dictionaries({}, optional={"bodyBytes": st.none() | st.integers(0, 2**40)}),
+                "split": st.fixed_dictionaries({}, optional={"percentage": st.integers(0, 100)}),
+            },
+        )
+    )
+    return {"name": draw(labels), "backends": backends} | rest
+
+
+def objects_of(value: Any, path: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """The objects in a document that are types of their own; mappings of header names are not."""
+    if isinstance(value, list):
+        return [found for item in value for found in objects_of(item, path)]
+    if not isinstance(value, dict):
+        return []
+    below = [found for name, member in value.items() for found in objects_of(member, (*path, name))]
+    return below if path and path[-1] in {"set", "setFrom", "add"} and "headers" in path[-2:] else [value, *below]
+
+
+def shuffled(value: Any, order: Callable[[list[Any]], list[Any]]) -> Any:
+    """The same JSON with the members of all objects in another order."""
+    if isinstance(value, dict):
+        return {name: shuffled(value[name], order) for name in order(list(value))}
+    return [shuffled(item, order) for item in value] if isinstance(value, list) else value
+
+
+# ------------------------------------------------------------------------------------------------- the writer
+
+
+@given(bodies())
+def test_what_is_written_is_read_as_it_was_meant(body: dict[str, Any]) -> None:
+    """A reader of the same age knows every field, and writing again gives the same bytes."""
+    written = RouteDocument.model_validate(body).canonical_json()
+    document, unknown = read(written)
+    assert unknown == 0
+    assert document.canonical_json() == written
+
+
+@given(bodies())
+def test_what_is_written_satisfies_the_published_schema(body: dict[str, Any]) -> None:
+    """Others may read the document by its JSON Schema."""
+    written = json.loads(RouteDocument.model_validate(body).canonical_json())
+    assert list(jsonschema.Draft202012Validator(SCHEMA).iter_errors(written)) == []
+
+
+def test_the_published_schema_is_a_json_schema() -> None:
+    """The schema itself is legal."""
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+@given(bodies(), st.randoms(use_true_random=False))
+def test_equal_meaning_is_equal_bytes(body: dict[str, Any], random: Any) -> None:
+    """The order of keys and of lists that are sets, the case of header names and defaults make no difference."""
+    document = RouteDocument.model_validate(body)
+
+    def order(names: list[Any]) -> list[Any]:
+        return random.sample(names, len(names))  # type: ignore[no-any-return]
+
+    other = document.model_dump(mode="json", by_alias=True)  # every default said
+    other["serviceNames"] = order(other["serviceNames"]) * 2
+    other["clusterIps"] = order(other["clusterIps"])
+    other["path"] = document.path_segment
+    other["model"] = document.client_model
+    other["hash"] = "0" * 16
+    for backend in other["backends"]:
+        headers = backend["headers"]
+        backend["use"] = order(backend["use"])
+        headers["remove"] = order([name.upper() for name in headers["remove"]])
+        for change in ("set", "setFrom", "add"):
+            headers[change] = {name.swapcase(): value for name, value in headers[change].items()}
+    again = RouteDocument.model_validate(shuffled(other, order))
+    assert again.canonical_json() == document.canonical_json()
+
+
+@given(bodies())
+def test_canonical_json_says_nothing_twice(body: dict[str, Any]) -> None:
+    """Keys are sorted, there is no white space between them, no null, and nothing that is empty."""
+    written = RouteDocument.model_validate(body).canonical_json()
+    value = json.loads(written)
+    assert written == json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    for found in objects_of(value):
+        assert [name for name, member in found.items() if member in (None, [], {})] == []
+
+
+@given(bodies())
+def test_the_hash_is_that_of_the_rest(body: dict[str, Any]) -> None:
+    """Anyone can compute the hash: SHA-256 over the canonical JSON without it, first 16 hex digits."""
+    value = json.loads(RouteDocument.model_validate(body).canonical_json())
+    stated = value.pop("hash")
+    rest = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert stated == hashlib.sha256(rest.encode()).hexdigest()[:16]
+
+
+def test_other_meaning_is_another_hash() -> None:
+    """Weights, reasons and header values all count."""
+    backend = {"id": "local", "service": "s", "weight": 100}
+    variants: list[dict[str, Any]] = [
+        {"name": "a"},
+        {"name": "b"},
+        {"name": "a", "split": {"reason": "Override"}},
+        {"name": "a", "backends": [backend]},
+        {"name": "a", "backends": [backend | {"weight": 0}]},
+        {"name": "a", "backends": [backend | {"headers": {"set": {"a": "1"}}}]},
+        {"name": "a", "backends": [backend | {"headers": {"add": {"a": "1"}}}]},
+        {"name": "a", "backends": [backend | {"use": ["weighted"]}]},
+    ]
+    hashes = {json.loads(RouteDocument.model_validate(body).canonical_json())["hash"] for body in variants}
+    assert len(hashes) == len(variants)
+
+
+def test_zero_and_false_are_written_where_they_are_not_the_default() -> None:
+    """A limit of no bytes at all is a limit."""
+    document = RouteDocument.model_validate({"name": "a", "limits": {"bodyBytes": 0}})
+    assert json.loads(document.canonical_json())["limits"] == {"bodyBytes": 0}
+
+
+# ------------------------------------------------------------------------------- an old reader, a new writer
+
+
+@given(bodies(), st.data())
+def test_unknown_fields_are_ignored_and_counted(body: dict[str, Any], data: st.DataObject) -> None:
+    """Whatever a newer writer adds, at any depth, an older gateway serves what it knows and counts the rest."""
+    plain = RouteDocument.model_validate(body).canonical_json()
+    newer = json.loads(plain)
+    targets = data.draw(st.lists(st.sampled_from(range(len(objects_of(newer)))), unique=True))
+    found = objects_of(newer)
+    for index in targets:
+        found[index]["zNewer"] = data.draw(st.sampled_from([None, 1, "x", [1], {"deep": {"deeper": 1}}]))
+    document, unknown = read(json.dumps(newer))
+    assert document.canonical_json() == plain
+    assert unknown == len(targets)
+
+
+@pytest.mark.parametrize("rest", [{}, {"name": 5}, {"backends": "of another shape"}, {"apiVersion": "x/v2"}])
+def test_a_required_feature_that_is_unknown_rejects_the_document(rest: dict[str, Any]) -> None:
+    """The message is about the feature, even if the rest would not be understood either."""
+    with pytest.raises(
+        DocumentError, match=r"^requires mirroring, shadowing, which this gateway does not have; upgrade"
+    ):
+        read(json.dumps({"name": "a", "requires": ["shadowing", "mirroring"]} | rest))
+
+
+def test_a_known_use_is_not_enough_for_an_unknown_one() -> None:
+    """A backend that is for something unknown is not silently taken for something else."""
+    with pytest.raises(DocumentError, match=r"^backends\.0\.use\.1: "):
+        read('{"name":"a","backends":[{"id":"b","default":true,"use":["weighted","mirror"]}]}')
+
+
+def test_the_first_document_ever_is_still_read() -> None:
+    """Fields are only added: what the first writer wrote means the same today, byte for byte."""
+    document, unknown = read(FIRST)
+    assert unknown == 0
+    assert document.canonical_json() == FIRST
+
+
+# ------------------------------------------------------------------------------------ documents that are wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "route.json is not JSON"),
+        (b"\xff", "route.json is not JSON"),
+        ("[" * 100_000, "route.json is not JSON"),
+        ('{"name":"a","timeouts":{"idle":NaN}}', "route.json is not JSON"),
+        ('{"name":"a","model":"\\ud800"}', "route.json is not JSON"),
+        ("[]", "route.json must be a JSON object, got list"),
+        ("{}", "name: Field required"),
+        ('{"name":"a","requires":"x"}', "requires must be a list of names, got str"),
+        ('{"name":"A"}', "name: String should match"),
+        ('{"name":"a","apiVersion":"gateway.beamlit.com/v2"}', "apiVersion: Input should be"),
+        ('{"name":"a","timeouts":{"idle":0}}', "timeouts.idle: Input should be greater than 0"),
+        ('{"name":"a","backends":[{"id":"b"}]}', "backends.0: Value error, backend 'b' needs exactly one of service"),
+        (
+            '{"name":"a","backends":[{"id":"b","service":"s","host":"h"}]}',
+            "backends.0: Value error, backend 'b' needs exactly one of service",
+        ),
+        (
+            '{"name":"a","backends":[{"id":"b","default":true},{"id":"b","host":"h"}]}',
+            "route.json: Value error, backend ids must differ, got b, b",
+        ),
+        (
+            '{"name":"a","backends":[{"id":"b","default":true,"weight":99}]}',
+            "route.json: Value error, the weights of the backends must sum up to 100 or 0, got 99",
+        ),
+        (
+            '{"name":"a","backends":[{"id":"b","default":true,"weight":100,"use":["failover"]}]}',
+            "route.json: Value error, backend 'b' has a weight but is not for weighted use",
+        ),
+        (
+            '{"name":"a","backends":[{"id":"b","default":true,"headers":{"set":{"A":"1","a":"2"}}}]}',
+            "backends.0.headers.set: Value error, names must differ by more than case, got A, a",
+        ),
+        (
+            '{"name":"a","backends":[{"id":"b","default":true,"headers":{"add":{"a":"\\r\\n"}}}]}',
+            "backends.0.headers.add.a",
+        ),
+        ('{"name":"a","backends":[{"id":"b","default":true,"pathPrefix":"x"}]}', "backends.0.pathPrefix"),
+        ('{"name":"a","backends":[{"id":"b","default":true,"port":0}]}', "backends.0.port"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_with_its_field(text: str | bytes, message: str) -> None:
+    """The message begins with the field that is wrong, or says that it is no document at all."""
+    with pytest.raises(DocumentError) as caught:
+        read(text)
+    assert str(caught.value).startswith(message)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=9), children, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(bodies(), st.data())
+def test_damage_never_raises_anything_else(body: dict[str, Any], data: st.DataObject) -> None:
+    """One wrong value anywhere: the document is read or refused as a DocumentError, nothing else happens."""
+    damaged = json.loads(RouteDocument.model_validate(body).canonical_json())
+    target = data.draw(st.sampled_from(objects_of(damaged)))
+    target[data.draw(st.sampled_from([*target, "requires", "headers"]))] = data.draw(json_values)
+    try:
+        document, unknown = read(json.dumps(damaged))
+    except DocumentError:
+        return
+    assert unknown >= 0
+    assert read(document.canonical_json())[0] == RouteDocument.model_validate(json.loads(document.canonical_json()))
+
+
+@given(st.binary(max_size=64) | json_values.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_are_read_or_refused(text: bytes) -> None:
+    """Nothing in a ConfigMap can make the reader fail in another way."""
+    try:
+        document, _ = read(text)
+    except DocumentError:
+        return
+    assert document.api_version == API_VERSION
+
+
+# ---------------------------------------------------------------------------------------------- small things
+
+
+def test_names_clients_use_default_to_the_name() -> None:
+    """Without path and model a client uses the name of the ModelDeployment for both."""
+    plain = RouteDocument(name="a")
+    named = RouteDocument(name="a", path="p", model="M")
+    assert (plain.path_segment, plain.client_model) == ("a", "a")
+    assert (named.path_segment, named.client_model) == ("p", "M")
+
+
+def test_the_wire_is_in_camel_case() -> None:
+    """Writers in Python use Python's names; the wire has those of Kubernetes."""
+    changes = Headers(set_from={"X": SecretKey(name="s", key="k")})
+    document = RouteDocument(name="a", backends=(Backend(id="b", default=True, path_prefix="/p", headers=changes),))
+    assert '"pathPrefix":"/p"' in document.canonical_json()
+    assert '"setFrom":{"x":{"key":"k","name":"s"}}' in document.canonical_json()
+
+
+def test_the_example_of_the_reference_page_is_a_document() -> None:
+    """What the page shows is canonical, complete with its hash, and known to the reader."""
+    page = (ROOT / "docs/reference/route-document.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    document, unknown = read(example)
+    assert unknown == 0
+    assert json.loads(document.canonical_json()) == json.loads(example)
+
+
+def test_every_field_is_documented() -> None:
+    """The published schema, and so the reference page, describes each field."""
+    silent = [
+        f"{name}.{field}"
+        for name, node in (("RouteDocument", SCHEMA), *SCHEMA["$defs"].items())
+        for field, child in node.get("properties", {}).items()
+        if not child.get("description")
+    ]
+    assert silent == []
