@@ -1,0 +1,147 @@
+"""The types of the custom resources: lenient reading, clear refusals, no secret in any text."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pydantic
+import pytest
+
+from hooks.api.v1alpha1 import (
+    ConditionStatus,
+    InvalidObject,
+    ModelDeployment,
+    ModelDeploymentStatus,
+    Override,
+    OverrideMode,
+    Policy,
+    PolicyRefType,
+    format_time,
+)
+from tests.structural import crd_schema, nodes
+
+SOURCE = {"kind": "Deployment", "name": "m"}
+OAUTH = {"clientId": "i", "clientSecret": "very-secret", "tokenUrl": "https://t"}
+
+
+def model_deployment(**spec: Any) -> dict[str, Any]:
+    """The least ModelDeployment with these fields of spec."""
+    return {"metadata": {"name": "m"}, "spec": {"model": "m", "modelSourceRef": SOURCE} | spec}
+
+
+def test_defaults() -> None:
+    """The least object has the defaults of the original."""
+    spec = ModelDeployment.read(model_deployment()).spec
+    assert (spec.enabled, spec.environment, spec.policies, spec.offloading_config) == (True, "production", (), None)
+
+
+def test_a_policy_is_remote_unless_it_says_otherwise() -> None:
+    """refType defaults to remotePolicy."""
+    (policy,) = ModelDeployment.read(model_deployment(policies=[{"name": "p"}])).spec.policies
+    assert policy.ref_type is PolicyRefType.REMOTE
+
+
+def test_unknown_fields_are_ignored() -> None:
+    """A newer API server may send what this version does not know."""
+    newer = model_deployment(newer={"a": 1})
+    newer["metadata"]["managedFields"] = [{}]
+    assert ModelDeployment.read(newer | {"more": 1}) == ModelDeployment.read(model_deployment())
+
+
+def test_objects_do_not_change() -> None:
+    """What was observed stays what was observed."""
+    spec = ModelDeployment.read(model_deployment()).spec
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        spec.enabled = False  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (None, "object: should be a valid dictionary or instance of ModelDeployment"),
+        ({}, "metadata: is required"),
+        (model_deployment(modelSourceRef=None), "spec: set exactly one of modelSourceRef and server"),
+        (
+            model_deployment(server={"port": 1, "template": {}}),
+            "spec: set exactly one of modelSourceRef and server",
+        ),
+        (
+            model_deployment(offloadingConfig={"behavior": {"percentage": 101}}),
+            "spec.offloadingConfig.behavior.percentage: should be less than or equal to 100",
+        ),
+        (
+            model_deployment(policies=[{}, {"refType": "x"}]),
+            "spec.policies[1].refType: should be 'remotePolicy' or 'localPolicy'",
+        ),
+        (
+            model_deployment(offloadingConfig={"remoteBackend": {"host": "h", "headersToAdd": {"a b": "c"}}}),
+            "spec.offloadingConfig.remoteBackend.headersToAdd: 'a b' is not a name that can be used here",
+        ),
+        (
+            model_deployment(
+                offloadingConfig={"behavior": {"override": {"percentage": 1, "until": "2030-01-31T18:00"}}}
+            ),
+            "spec.offloadingConfig.behavior.override.until: should have timezone info",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_named(raw: object, message: str) -> None:
+    """The message has the path of the field, as in YAML, and what is wrong with it."""
+    with pytest.raises(InvalidObject) as caught:
+        ModelDeployment.read(raw)
+    assert str(caught.value) == message
+    assert (caught.value.field, caught.value.problem) == tuple(message.split(": ", 1))
+
+
+def test_a_secret_is_in_no_text() -> None:
+    """Neither repr, nor JSON, nor a refusal repeats a client secret."""
+    config = {"remoteBackend": {"host": "h", "authConfig": {"type": "oauth", "oauthConfig": OAUTH}}}
+    obj = ModelDeployment.read(model_deployment(offloadingConfig=config))
+    broken = {
+        "remoteBackend": {"authConfig": {"type": "oauth", "oauthConfig": OAUTH | {"clientSecret": ["very-secret"]}}}
+    }
+    with pytest.raises(InvalidObject) as caught:
+        ModelDeployment.read(model_deployment(offloadingConfig=broken))
+    for text in (repr(obj), obj.model_dump_json(), str(caught.value), repr(caught.value.__cause__)):
+        assert "very-secret" not in text
+    assert caught.value.__suppress_context__
+
+
+def test_times_are_written_in_utc_and_whole_seconds() -> None:
+    """Kubernetes knows no fractions of a second in metav1.Time."""
+    time = datetime(2030, 1, 31, 18, 0, 0, 999999, timezone(timedelta(hours=2)))
+    override = Override(percentage=0, until=time)
+    assert format_time(time) == "2030-01-31T16:00:00Z"
+    assert override.model_dump(mode="json", by_alias=True) == {
+        "percentage": 0,
+        "until": "2030-01-31T16:00:00Z",
+        "mode": "Normal",
+    }
+
+
+def test_an_override_is_normal_unless_forced() -> None:
+    """The mode defaults to the one that keeps the model reachable."""
+    assert Override(percentage=0, until=datetime(2030, 1, 1, tzinfo=UTC)).mode is OverrideMode.NORMAL
+
+
+def test_conditions_are_found_by_type() -> None:
+    """A status that is read again answers for each condition it has, and None for others."""
+    condition = {"type": "Ready", "status": "False", "reason": "R", "lastTransitionTime": "2030-01-31T16:00:00Z"}
+    status = ModelDeploymentStatus.model_validate({"conditions": [condition]})
+    ready = status.condition("Ready")
+    assert ready is not None
+    assert ready.status is ConditionStatus.FALSE
+    assert status.condition("Synced") is None
+
+
+def test_a_policy_is_read() -> None:
+    """Lists of a policy that are left out are empty."""
+    policy = Policy.read({"metadata": {"name": "p"}, "spec": {"type": "flavor"}})
+    assert (policy.spec.locations, policy.spec.flavors) == ((), ())
+
+
+def test_integers_have_their_width() -> None:
+    """Numbers that may pass 2^31 are int64, all others int32, as in Go types."""
+    wide = {
+        path.rpartition(".")[2] for path, node in nodes(crd_schema("modeldeployments")) if node.get("format") == "int64"
+    }
+    assert wide == {"bodyLimitBytes", "observedGeneration"}
