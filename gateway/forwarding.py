@@ -282,9 +282,23 @@ def _model(body: bytes) -> tuple[str, int, int]:
     if not isinstance(parsed, dict) or not isinstance(parsed.get("model"), str):
         raise errors.ModelMissing
     # From here on `body` is valid JSON, which is what makes so small a scanner a correct one.
-    depth = 0
-    found: tuple[int, int] | None = None
-    position = 0
+    found = _only_key(body) if body.count(b'"model"') == 1 and b"\\u006" not in body else _keys(body)
+    if len(found) != 1:
+        raise errors.ModelMissing('The body has more than one value for "model".')
+    # The value is a string, as orjson says, so the first token from here is all of it.
+    start, end = next(_TOKEN.finditer(body, found[0])).span()
+    return parsed["model"], start, end
+
+
+def _only_key(body: bytes) -> list[int]:
+    """Where the value begins, in an object whose key is spelled out and whose bytes occur once: nearly always."""
+    return [next(_COLON.finditer(body, body.index(b'"model"') + 7)).end()]
+
+
+def _keys(body: bytes) -> list[int]:
+    """Where the values of all top-level keys that mean `model` begin, escaped spellings included."""
+    found: list[int] = []
+    depth = position = 0
     while match := _TOKEN.search(body, position):
         position = match.end()
         token = match.group()
@@ -294,18 +308,9 @@ def _model(body: bytes) -> tuple[str, int, int]:
             depth -= 1
         elif depth == 1 and (colon := _COLON.match(body, position)):
             position = colon.end()
-            if token != b'"model"' and (b"\\" not in token or orjson.loads(token) != "model"):
-                continue
-            if found is not None:
-                raise errors.ModelMissing("The body has more than one value for \"model\".")  # fmt: skip
-            value = _TOKEN.match(body, position)
-            if value is None or value.group()[:1] != b'"':
-                raise errors.ModelMissing
-            found = value.span()
-            position = value.end()
-    if found is None:
-        raise errors.ModelMissing
-    return parsed["model"], *found
+            if token == b'"model"' or (b"\\" in token and orjson.loads(token) == "model"):
+                found.append(position)
+    return found
 
 
 def _settable(changes: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:

@@ -21,6 +21,7 @@ import httptools
 
 from gateway import errors
 from gateway.exchange import Exchange, RequestHead, ResponseHead
+from gateway.http1 import Framing, check_response
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"})
 """Methods that may be sent twice (RFC 9110 9.2.2). TRACE never passes the gateway."""
@@ -430,40 +431,6 @@ def serialize(head: RequestHead, content_length: int | None, *, chunked: bool) -
     return wire
 
 
-def answer_head(
-    status: int, reason: bytes, version: str, fields: list[tuple[bytes, bytes]], *, bodiless: bool
-) -> tuple[ResponseHead, bool]:
-    """Judge what the parser lets through (RFC 9112 2.3, 6.1, 6.3).
-
-    Returns the head without framing fields, and whether the body ends with the connection.
-
-    Raises:
-        errors.BadResponse: wrong version or status, or a transfer coding that was not asked for.
-    """
-    if version not in ("1.1", "1.0") or not 200 <= status <= 599:
-        raise errors.BadResponse
-    length: int | None = None
-    chunked = False
-    kept: list[tuple[bytes, bytes]] = []
-    for field in fields:
-        name, value = field
-        if name == b"content-length":
-            if not value.isdigit():
-                raise errors.BadResponse
-            length = int(value)
-        elif name == b"transfer-encoding":
-            # We never sent TE, so `chunked` is all there may be (RFC 9112 7.4).
-            if chunked or version == "1.0" or value.lower() != b"chunked":
-                raise errors.BadResponse
-            chunked = True
-        else:
-            kept.append(field)
-    empty = bodiless or status in (204, 304)
-    if status in (204, 304):
-        length = None
-    return ResponseHead(status, reason, tuple(kept), length), not (empty or chunked or length is not None)
-
-
 class ServerAnswer:
     """A server's answer, from its head on (`exchange.Answer`)."""
 
@@ -846,9 +813,10 @@ class _Connection(asyncio.Protocol):
             if status == 101 or self._interim > self._limits.interim:
                 raise httptools.HttpParserError("unasked interim answer")
             return
-        answer.head, self._until_eof = answer_head(
-            status, self._reason, parser.get_http_version(), self._fields, bodiless=answer.bodiless
+        answer.head, framing = check_response(
+            status, self._reason, parser.get_http_version(), self._fields, b"HEAD" if answer.bodiless else b"GET"
         )
+        self._until_eof = framing is Framing.CLOSE
         self._final = True
         self._head_bytes = 0
         # The parser forgets this after the callback. Of an answer to HEAD without framing fields it would say no.

@@ -1,0 +1,378 @@
+"""Tokens from real token endpoints on loopback, and field values from Secrets."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+import structlog
+
+from gateway import errors
+from gateway.addresses import AddressRules
+from gateway.api.v1alpha1 import Backend, Headers, OAuth2, SecretKey
+from gateway.api.v1alpha1 import Credentials as DocumentCredentials
+from gateway.credentials import ClientCredentials, Credentials
+from gateway.resolver import Resolver
+from tests.integration.servers import ScriptedServer, ServerSide, serving, until
+
+CANARY_SECRET = "canary-client-secret"
+CANARY_TOKEN = "canary-access-token"
+
+
+@dataclass(frozen=True)
+class Route:
+    """What credentials see of a route."""
+
+    namespace: str = "default"
+
+
+class Secrets:
+    """Labelled Secrets in memory."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[str, str], dict[str, str]] = {}
+        self.reads = 0
+
+    async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
+        """Read one."""
+        self.reads += 1
+        return dict(self.objects[namespace, name])
+
+    async def inline(self, namespace: str, model_deployment: str) -> Mapping[str, str]:
+        """Read what stands in a ModelDeployment."""
+        return dict(self.objects[namespace, "inline/" + model_deployment])
+
+
+REMOTE = Backend(id="remote", host="run.example", credentials=DocumentCredentials(oauth2=OAuth2(name="oauth")))
+INLINE = REMOTE.model_copy(
+    update={"credentials": DocumentCredentials(oauth2=OAuth2(kind="ModelDeployment", name="demo"))}
+)
+DEFAULT = Backend(id="remote", default=True)
+
+
+@asynccontextmanager
+async def made(
+    secrets: Secrets, *, default: ClientCredentials | None = None, allowed: str = "127.0.0.0/8", timeout: float = 2.0
+) -> AsyncIterator[Credentials]:
+    """Credentials that may reach loopback."""
+    resolver = Resolver(AddressRules.parse(allowed=[allowed]))
+    credentials = Credentials(secrets, resolver, default=default, timeout_seconds=timeout)
+    try:
+        yield credentials
+    finally:
+        await credentials.close()
+        resolver.close()
+
+
+def secret_for(server: ScriptedServer, **more: str) -> dict[str, str]:
+    """A Secret that leads to `server`."""
+    url = f"http://127.0.0.1:{server.port}/oauth/token"
+    return {"clientId": "id", "clientSecret": CANARY_SECRET, "tokenUrl": url, "hosts": "run.example", **more}
+
+
+def answering(
+    body: object, *, status: bytes = b"200 OK", fields: bytes = b"", gate: asyncio.Event | None = None
+) -> Callable[[ServerSide], Awaitable[None]]:
+    """A token endpoint that always says the same; `{n}` in a token is the number of the request."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        if gate is not None:
+            await gate.wait()
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        data = data.replace(b"{n}", b"%d" % side.number)
+        await side.send(b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n\r\n%b" % (status, fields, len(data), data))
+
+    return script
+
+
+GOOD = {"access_token": CANARY_TOKEN + "{n}", "token_type": "Bearer", "expires_in": 3600}
+
+
+async def test_c10_a_token_is_bought_once_and_kept() -> None:
+    """C10: many requests, one exchange by HTTP basic; the scope is sent when there is one."""
+    secrets = Secrets()
+    async with serving(answering(GOOD)) as server, made(secrets) as credentials:
+        secrets.objects["default", "oauth"] = secret_for(server, scope="a b")
+        for _ in range(3):
+            assert await credentials.authorization(Route(), REMOTE) == f"Bearer {CANARY_TOKEN}0".encode()
+        received = server.sides[0].received
+        basic = base64.b64encode(f"id:{CANARY_SECRET}".encode())
+        assert b"authorization: basic " + basic.lower() in received.lower()
+        assert b"POST /oauth/token HTTP/1.1" in received
+        assert b"grant_type=client_credentials" in received
+        assert b"scope=a+b" in received
+        assert len(server.sides) == 1
+
+
+async def test_se_12_many_requests_make_one_exchange() -> None:
+    """SE-12, TO-11: 500 requests wait for one token; those that are cancelled take it from nobody."""
+    secrets = Secrets()
+    gate = asyncio.Event()
+    async with serving(answering(GOOD, gate=gate)) as server, made(secrets) as credentials:
+        secrets.objects["default", "oauth"] = secret_for(server)
+        waiting = [asyncio.ensure_future(credentials.authorization(Route(), REMOTE)) for _ in range(500)]
+        await until(lambda: len(server.sides) == 1)
+        for task in waiting[:100]:
+            task.cancel()
+        gate.set()
+        assert set(await asyncio.gather(*waiting[100:])) == {f"Bearer {CANARY_TOKEN}0".encode()}
+        assert len(server.sides) == 1
+
+
+async def test_se_12_a_token_is_renewed_before_its_end_and_used_meanwhile() -> None:
+    """SE-12: at 80 % of its life a new one is fetched in the background; the old one serves until it is there."""
+    secrets = Secrets()
+    async with serving(answering({**GOOD, "expires_in": 1})) as server, made(secrets) as credentials:
+        secrets.objects["default", "oauth"] = secret_for(server)
+        first = await credentials.authorization(Route(), REMOTE)
+        await asyncio.sleep(0.85)
+        assert await credentials.authorization(Route(), REMOTE) == first
+        await until(lambda: len(server.sides) == 2)
+        seen: list[bytes | None] = []
+        async with asyncio.timeout(2):
+            while not seen or seen[-1] == first:
+                seen.append(await credentials.authorization(Route(), REMOTE))
+                await asyncio.sleep(0.01)
+        assert seen[-1] == f"Bearer {CANARY_TOKEN}1".encode()
+
+
+async def test_se_13_a_401_makes_one_new_token_from_the_secret_as_it_is_now() -> None:
+    """SE-13, RT-09: a refused token is replaced once for all that got the refusal, with the rotated secret."""
+    secrets = Secrets()
+    async with serving(answering(GOOD)) as server, made(secrets) as credentials:
+        secrets.objects["default", "oauth"] = secret_for(server)
+        refused = await credentials.authorization(Route(), REMOTE)
+        assert refused is not None
+        secrets.objects["default", "oauth"] = secret_for(server, clientSecret="rotated")
+        fresh = await asyncio.gather(*(credentials.authorization(Route(), REMOTE, refresh=refused) for _ in range(20)))
+        assert set(fresh) == {f"Bearer {CANARY_TOKEN}1".encode()}
+        assert base64.b64encode(b"id:rotated") in server.sides[1].received
+        assert await credentials.authorization(Route(), REMOTE, refresh=True) == fresh[0]  # too soon for another
+        assert len(server.sides) == 2
+
+
+BAD_ANSWERS = {
+    "not_json": b"<html>",
+    "not_an_object": b"[]",
+    "no_token": {"token_type": "bearer"},
+    "token_not_text": {"access_token": 1},
+    "token_empty": {"access_token": ""},
+    "token_with_line_break": {"access_token": "a\r\nx: y"},
+    "token_with_trailing_newline": {"access_token": "a\n"},
+    "token_with_space": {"access_token": "a b"},
+    "token_not_ascii": {"access_token": "ä"},
+    "token_too_long": {"access_token": "a" * 20000},
+    "answer_too_long": {"access_token": "a", "x": "a" * 70000},
+    "other_type": {"access_token": "a", "token_type": "mac"},
+    "life_0": {"access_token": "a", "expires_in": 0},
+    "life_negative": {"access_token": "a", "expires_in": -1},
+    "life_word": {"access_token": "a", "expires_in": "soon"},
+    "life_list": {"access_token": "a", "expires_in": [1]},
+    "life_true": {"access_token": "a", "expires_in": True},
+    "error": {"error": "invalid_client", "error_description": CANARY_SECRET},
+}
+
+
+@pytest.mark.parametrize("body", BAD_ANSWERS.values(), ids=BAD_ANSWERS)
+async def test_se_11_bad_answers_are_refused(body: object) -> None:
+    """SE-11: what is no usable bearer token is none, and the endpoint is not asked again at once."""
+    secrets = Secrets()
+    async with serving(answering(body)) as server, made(secrets) as credentials:
+        secrets.objects["default", "oauth"] = secret_for(server)
+        for _ in range(3):
+            with pytest.raises(errors.CredentialsFailed):
+                await credentials.authorization(Route(), REMOTE)
+        assert len(server.sides) == 1
+
+
+@pytest.mark.parametrize("status", [b"500 Oops", b"401 No", b"201 Odd", b"302 Found", b"307 Temporary", b"204 Nothing"])
+async def test_se_10_only_200_is_an_answer(status: bytes) -> None:
+    """SE-10, SE-11: other statuses are failures even with a token in them, and redirects are not followed."""
+    secrets = Secrets()
+    async with serving(answering(GOOD)) as other:
+        location = b"location: http://127.0.0.1:%d/\r\n" % other.port
+        body: object = b"" if status.startswith(b"204") else GOOD
+        async with serving(answering(body, status=status, fields=location)) as server, made(secrets) as credentials:
+            secrets.objects["default", "oauth"] = secret_for(server)
+            with pytest.raises(errors.CredentialsFailed):
+                await credentials.authorization(Route(), REMOTE)
+        assert other.sides == []
+
+
+@pytest.mark.parametrize("life", [None, "3600", 1e12, 0.5])
+async def test_se_11_odd_lives_are_bounded(life: object) -> None:
+    """SE-11: no life, a number in a string and an absurd one still make a token."""
+    secrets = Secrets()
+    answer = {"access_token": "a"} if life is None else {"access_token": "a", "expires_in": life}
+    async with serving(answering(answer)) as server, made(secrets) as credentials:
+        secrets.objects["default", "oauth"] = secret_for(server)
+        assert await credentials.authorization(Route(), REMOTE) == b"Bearer a"
+
+
+async def test_se_11_a_slow_endpoint_is_given_up() -> None:
+    """SE-11: the whole request has a deadline."""
+    secrets = Secrets()
+    async with serving(answering(GOOD, gate=asyncio.Event())) as server, made(secrets, timeout=0.2) as credentials:
+        secrets.objects["default", "oauth"] = secret_for(server)
+        with pytest.raises(errors.CredentialsFailed):
+            await credentials.authorization(Route(), REMOTE)
+
+
+async def test_se_15_a_token_endpoint_is_not_looked_for_inside() -> None:
+    """SE-15: the address check holds for what a Secret names, and not for the administrator's own settings."""
+    secrets = Secrets()
+    async with serving(answering(GOOD)) as server:
+        own = ClientCredentials("id", CANARY_SECRET, secret_for(server)["tokenUrl"])
+        async with made(secrets, allowed="192.0.2.0/24", default=own) as credentials:
+            secrets.objects["default", "oauth"] = secret_for(server)
+            with pytest.raises(errors.CredentialsFailed):
+                await credentials.authorization(Route(), REMOTE)
+            assert server.sides == []
+            assert await credentials.authorization(Route(), DEFAULT) == f"Bearer {CANARY_TOKEN}0".encode()
+
+
+async def test_se_16_proxy_variables_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SE-16: a token request goes where the Secret says, whatever the environment says."""
+    secrets = Secrets()
+    async with serving(answering(GOOD)) as proxy, serving(answering(GOOD)) as server:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        async with made(secrets) as credentials:
+            secrets.objects["default", "oauth"] = secret_for(server)
+            assert await credentials.authorization(Route(), REMOTE)
+        assert (len(proxy.sides), len(server.sides)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "port", "works"),
+    [
+        ("run.example", None, True),
+        ("other.example, RUN.example.", None, True),
+        ("run.example:80", None, True),
+        ("run.example:8080", 8080, True),
+        ("run.example:8080", None, False),
+        ("example", None, False),
+        ("xrun.example", None, False),
+        ("*", None, False),
+        ("", None, False),
+    ],
+)
+async def test_se_09_a_token_goes_only_to_the_hosts_its_secret_names(hosts: str, port: int | None, works: bool) -> None:
+    """SE-09: the Secret decides, not the document that refers to it."""
+    secrets = Secrets()
+    backend = REMOTE.model_copy(update={"port": port})
+    async with serving(answering(GOOD)) as server, made(secrets) as credentials:
+        secrets.objects["default", "oauth"] = secret_for(server, hosts=hosts)
+        if works:
+            assert await credentials.authorization(Route(), backend)
+        else:
+            with pytest.raises(errors.CredentialsFailed):
+                await credentials.authorization(Route(), backend)
+
+
+async def test_a_cached_token_is_checked_for_each_host() -> None:
+    """A second document that refers to the same Secret gains nothing for another host or another namespace."""
+    secrets = Secrets()
+    async with serving(answering(GOOD)) as server, made(secrets) as credentials:
+        secrets.objects["default", "oauth"] = secret_for(server)
+        assert await credentials.authorization(Route(), REMOTE)
+        for route, host in ((Route(), "evil.example"), (Route("other"), "run.example")):
+            with pytest.raises(errors.CredentialsFailed):
+                await credentials.authorization(route, REMOTE.model_copy(update={"host": host}))
+
+
+async def test_inline_credentials_are_for_their_own_host() -> None:
+    """What stands in a ModelDeployment works for its own remoteBackend and for no other."""
+    secrets = Secrets()
+    async with serving(answering(GOOD)) as server, made(secrets) as credentials:
+        secrets.objects["default", "inline/demo"] = secret_for(server)
+        assert await credentials.authorization(Route(), INLINE)
+        with pytest.raises(errors.CredentialsFailed):
+            await credentials.authorization(Route(), INLINE.model_copy(update={"host": "evil.example"}))
+
+
+async def test_no_credentials_are_no_failure() -> None:
+    """A backend without any gets no Authorization; a reference to nothing is a failure."""
+    async with made(Secrets()) as credentials:
+        assert await credentials.authorization(Route(), Backend(id="local", service="demo-local")) is None
+        assert await credentials.authorization(Route(), DEFAULT) is None
+        with pytest.raises(errors.CredentialsFailed):
+            await credentials.authorization(Route(), REMOTE)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "/x", "ftp://run.example/", "http://", "http://u:p@127.0.0.1/", "http://a b/", "http://h/\n", "http://h:x/"],
+)
+async def test_a_wrong_token_url_is_refused(url: str) -> None:
+    """Only an absolute http or https URL without user is asked."""
+    secrets = Secrets()
+    async with serving(answering(GOOD)) as server, made(secrets) as credentials:
+        secrets.objects["default", "oauth"] = {**secret_for(server), "tokenUrl": url.replace("\n", "\nx")}
+        with pytest.raises(errors.CredentialsFailed):
+            await credentials.authorization(Route(), REMOTE)
+
+
+async def test_field_values_come_from_secrets_for_their_hosts() -> None:
+    """`setFrom` values are read, trimmed, remembered, and read again after a refusal."""
+    secrets = Secrets()
+    secrets.objects["default", "key"] = {"k": "v1\n", "hosts": "run.example"}
+    headers = Headers(set_from={"X-Api-Key": SecretKey(name="key", key="k"), "Host": SecretKey(name="key", key="k")})
+    backend = Backend(id="remote", host="run.example", headers=headers)
+    async with made(secrets) as credentials:
+        assert await credentials.headers(Route(), backend) == {b"x-api-key": b"v1"}
+        secrets.objects["default", "key"]["k"] = "v2"
+        assert await credentials.headers(Route(), backend) == {b"x-api-key": b"v1"}
+        assert await credentials.headers(Route(), backend, refresh=True) == {b"x-api-key": b"v2"}
+        assert secrets.reads == 2
+        service = Backend(id="local", service="demo-local", headers=headers)
+        assert await credentials.headers(Route(), service) == {b"x-api-key": b"v2"}
+
+
+@pytest.mark.parametrize(
+    ("backend", "data"),
+    [
+        ({"host": "evil.example"}, {"k": "v", "hosts": "run.example"}),
+        ({"host": "run.example"}, {"k": "a\r\nb: c", "hosts": "run.example"}),
+        ({"host": "run.example"}, {"k": "ä", "hosts": "run.example"}),
+        ({"host": "run.example"}, {"other": "v", "hosts": "run.example"}),
+        ({"host": "run.example"}, None),
+        ({"default": True}, {"k": "v", "hosts": "run.example"}),
+    ],
+)
+async def test_field_values_that_cannot_be_used(backend: dict[str, object], data: dict[str, str] | None) -> None:
+    """Another host, a value that is no field value, no key, no Secret, and the default backend."""
+    secrets = Secrets()
+    if data is not None:
+        secrets.objects["default", "key"] = data
+    headers = Headers(set_from={"x-api-key": SecretKey(name="key", key="k")})
+    async with made(secrets) as credentials:
+        with pytest.raises(errors.CredentialsFailed):
+            await credentials.headers(Route(), Backend(id="remote", headers=headers, **backend))
+
+
+async def test_p18_secrets_appear_in_no_log_and_no_error() -> None:
+    """P18: neither secret nor token is in what is logged, raised or printed, whatever goes wrong."""
+    secrets = Secrets()
+    seen: list[str] = []
+    bodies: list[object] = [GOOD, {"error": CANARY_SECRET + CANARY_TOKEN}, {"access_token": CANARY_TOKEN + "\n"}, b"!"]
+    with structlog.testing.capture_logs() as logs:
+        for body in bodies:
+            async with serving(answering(body)) as server:
+                own = ClientCredentials("id", CANARY_SECRET, secret_for(server)["tokenUrl"])
+                async with made(secrets, default=own) as credentials:
+                    secrets.objects["default", "oauth"] = secret_for(server)
+                    for backend in (REMOTE, DEFAULT):
+                        try:
+                            await credentials.authorization(Route(), backend)
+                        except errors.CredentialsFailed as exc:
+                            seen += [repr(exc), exc.message, repr(exc.__cause__), repr(exc.__context__)]
+                    seen += [repr(credentials._entries), repr(own)]
+    assert len(logs) == 2 * (len(bodies) - 1)
+    text = repr(logs) + "".join(seen)
+    assert CANARY_SECRET not in text
+    assert CANARY_TOKEN not in text
