@@ -6,10 +6,12 @@ An object itself stays the mapping that was on the wire: the stand-in must carry
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, cast
 
 Object: TypeAlias = dict[str, Any]
 """One Kubernetes object, decoded: apiVersion, kind, metadata and whatever the kind adds."""
+
+Decoded = TypeVar("Decoded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +98,11 @@ def equal(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
-def copy(value: Any) -> Any:
+def copy(value: Decoded) -> Decoded:
     """A deep copy of decoded JSON, several times faster than copy.deepcopy."""
+    duplicate: Any = value
     if isinstance(value, dict):
-        return {key: copy(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [copy(item) for item in value]
-    return value
+        duplicate = {key: copy(item) for key, item in value.items()}
+    elif isinstance(value, list):
+        duplicate = [copy(item) for item in value]
+    return cast("Decoded", duplicate)

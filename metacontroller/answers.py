@@ -1,0 +1,166 @@
+"""Hook answers as Metacontroller decodes them, strictly or loosely.
+
+Fatal in both modes: invalid JSON, NaN, wrong types, a child without `kind`. Fatal in strict mode only: unknown and
+duplicate keys at typed levels. Accepted in both, and disastrous: `null` and `{}`, which delete every child. A null
+among children or rules ends the Metacontroller process; here it is errors.WouldCrash.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from metacontroller import errors
+
+if TYPE_CHECKING:
+    from metacontroller.objects import Object
+
+_ANSWER = {"status", "children", "resyncAfterSeconds", "finalized"}
+_RULE = {"apiVersion", "resource", "labelSelector", "namespaceSelector", "namespace", "names"}
+_LABEL_SELECTOR = {"matchLabels", "matchExpressions"}
+_EXPRESSION = {"key", "operator", "values"}
+
+
+class _Pairs(dict[str, Any]):
+    """An object that remembers which of its keys came twice."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.twice = sorted({key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1})
+
+
+@dataclass(frozen=True, slots=True)
+class SyncAnswer:
+    """What a sync or finalize hook wants."""
+
+    status: Object
+    children: tuple[Object, ...]
+    resync_after_seconds: float
+    """0 = none."""
+    finalized: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule of a customize answer: which related objects to send along."""
+
+    api_version: str
+    resource: str
+    label_selector: Object | None
+    namespace_selector: Object | None
+    namespace: str
+    names: tuple[str, ...]
+
+
+def decode_sync(body: bytes, *, strict: bool) -> SyncAnswer:
+    """The answer to sync or finalize; raises errors.HookError."""
+    answer = _decode(body)
+    if strict:
+        _known(answer, _ANSWER, "the answer")
+        _no_duplicates(answer.get("status"), "status")
+    status = _typed(answer, "status", dict, "an object") or {}
+    children = _typed(answer, "children", list, "a list") or []
+    after = answer.get("resyncAfterSeconds")
+    if after is not None and (isinstance(after, bool) or not isinstance(after, int | float)):
+        raise errors.HookError(f"resyncAfterSeconds must be a number, not {after!r}")
+    finalized = _typed(answer, "finalized", bool, "true or false") or False
+    for child in children:
+        _check_child(child)
+    return SyncAnswer(_plain(status), tuple(_plain(children)), float(after or 0), finalized)
+
+
+def decode_customize(body: bytes, *, strict: bool) -> tuple[Rule, ...]:
+    """The rules of an answer to customize; raises errors.HookError."""
+    answer = _decode(body)
+    if strict:
+        _known(answer, {"relatedResources"}, "the answer")
+    rules = _typed(answer, "relatedResources", list, "a list") or []
+    return tuple(_rule(rule, strict=strict) for rule in rules)
+
+
+def _decode(body: bytes) -> Object:
+    try:
+        answer = json.loads(body, object_pairs_hook=_Pairs, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise errors.HookError(f"the answer is no valid JSON: {error}") from error
+    if answer is None:
+        return _Pairs([])
+    if not isinstance(answer, dict):
+        raise errors.HookError(f"the answer must be an object, not {type(answer).__name__}")
+    return answer
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _typed(answer: Object, key: str, kind: type[Any], name: str) -> Any:
+    value = answer.get(key)
+    if value is not None and not isinstance(value, kind):
+        raise errors.HookError(f"{key} must be {name}, not {type(value).__name__}")
+    return value
+
+
+def _check_child(child: Any) -> None:
+    if child is None:
+        raise errors.WouldCrash("children holds a null: Metacontroller would crash on this answer")
+    if not isinstance(child, dict):
+        raise errors.HookError(f"children must hold objects, not {type(child).__name__}")
+    if not isinstance(child.get("kind"), str) or not child["kind"]:
+        raise errors.HookError("a child has no kind")
+
+
+def _rule(rule: Any, *, strict: bool) -> Rule:
+    if rule is None:
+        raise errors.WouldCrash("relatedResources holds a null: Metacontroller would crash on this answer")
+    if not isinstance(rule, dict):
+        raise errors.HookError(f"relatedResources must hold objects, not {type(rule).__name__}")
+    selector = _typed(rule, "labelSelector", dict, "an object")
+    namespaces = _typed(rule, "namespaceSelector", dict, "an object")
+    names = _typed(rule, "names", list, "a list") or []
+    if not all(isinstance(name, str) for name in names):
+        raise errors.HookError("names must hold strings")
+    if strict:
+        _known(rule, _RULE, "a rule")
+        _known(selector, _LABEL_SELECTOR, "labelSelector")
+        _known(namespaces, {"same", *_LABEL_SELECTOR}, "namespaceSelector")
+        for expression in (selector or {}).get("matchExpressions") or ():
+            _known(expression, _EXPRESSION, "matchExpressions")
+    return Rule(
+        api_version=_typed(rule, "apiVersion", str, "a string") or "",
+        resource=_typed(rule, "resource", str, "a string") or "",
+        label_selector=None if selector is None else _plain(selector),
+        namespace_selector=None if namespaces is None else _plain(namespaces),
+        namespace=_typed(rule, "namespace", str, "a string") or "",
+        names=tuple(names),
+    )
+
+
+def _known(value: Any, keys: set[str], where: str) -> None:
+    if not isinstance(value, _Pairs):
+        return
+    unknown = sorted(set(value) - keys)
+    if unknown:
+        raise errors.HookError(f"{where} has the unknown key {unknown[0]!r}; allowed are {', '.join(sorted(keys))}")
+    if value.twice:
+        raise errors.HookError(f"{where} has the key {value.twice[0]!r} twice")
+
+
+def _no_duplicates(value: Any, where: str) -> None:
+    if isinstance(value, _Pairs):
+        if value.twice:
+            raise errors.HookError(f"{where} has the key {value.twice[0]!r} twice")
+        for key, item in value.items():
+            _no_duplicates(item, f"{where}.{key}")
+    elif isinstance(value, list):
+        for item in value:
+            _no_duplicates(item, where)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value

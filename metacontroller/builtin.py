@@ -1,0 +1,284 @@
+"""What the API server makes of the built-in kinds on a write: stored form, defaults, and what may not change.
+
+Only as much as one machine needs: workloads, Services, ConfigMaps and Secrets. Pod fields it has never heard of stay
+as they are, where a real API server drops them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+import zlib
+from typing import TYPE_CHECKING, Any
+
+from metacontroller import quantity
+from metacontroller.objects import Kind, Object, copy, equal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PLAIN_MAPS = frozenset({
+    "labels", "annotations", "nodeSelector", "limits", "requests", "matchLabels", "data", "binaryData", "selector",
+})  # fmt: skip
+"""Maps that are dropped when empty; any other `{}` (emptyDir, resources, securityContext) carries meaning."""
+
+QUANTITY_MAPS = frozenset({"limits", "requests", "capacity"})
+QUANTITIES = frozenset({"sizeLimit", "divisor"})
+WORKLOADS = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"})
+
+
+def stored(kind: Kind, item: Object) -> Object:
+    """The object as the API server would hold it: no null, no empty list, canonical quantities, defaults set."""
+    result: Object = _tidy(item)
+    fill = _DEFAULTS.get(kind.name)
+    if fill is not None:
+        fill(result)
+    return result
+
+
+def allocate(item: Object, old: Object | None, taken: Callable[[str], bool]) -> None:
+    """Give a Service what a cluster allocates (clusterIP), or keep what it has."""
+    spec = item.setdefault("spec", {})
+    if spec["type"] == "ExternalName":
+        for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"):
+            spec.pop(name, None)
+        return
+    before = (old or {}).get("spec", {}).get("clusterIP")
+    if not spec.get("clusterIP"):
+        spec["clusterIP"] = before or _free_address(item["metadata"], taken)
+    spec["clusterIPs"] = [spec["clusterIP"]]
+    spec.setdefault("ipFamilies", ["IPv4"])
+    spec.setdefault("ipFamilyPolicy", "SingleStack")
+    spec.setdefault("internalTrafficPolicy", "Cluster")
+
+
+def problems(kind: Kind, item: Object) -> Iterator[str]:
+    """What is wrong with a built-in object, one sentence each."""
+    name = item["metadata"]["name"]
+    if kind.name == "Service" and not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name):
+        yield f"metadata.name must be a DNS label of at most 63 characters that begins with a letter, not {name!r}"
+    if kind.name in {"ConfigMap", "Secret"}:
+        yield from _data(kind, item)
+    if kind.name in WORKLOADS:
+        yield from _workload(item)
+    if kind.name == "Service":
+        yield from _service(item)
+
+
+def immutable(kind: Kind, item: Object, old: Object) -> Iterator[str]:
+    """What an update tries to change and may not."""
+    if kind.name in WORKLOADS and not equal(item["spec"].get("selector"), old["spec"].get("selector")):
+        yield "spec.selector cannot be changed: field is immutable"
+    if kind.name == "Service":
+        before, after = old["spec"].get("clusterIP"), item["spec"].get("clusterIP")
+        if before and after and before != after:
+            yield f"spec.clusterIP cannot be changed from {before} to {after}: field is immutable"
+    if kind.name == "Secret" and item.get("type") != old.get("type"):
+        yield "type cannot be changed: field is immutable"
+    frozen = kind.name in {"ConfigMap", "Secret"} and old.get("immutable")
+    if frozen and not all(equal(item.get(field), old.get(field)) for field in ("data", "binaryData", "immutable")):
+        yield "data cannot be changed while immutable is set"
+
+
+def _tidy(value: Any, parent: str = "") -> Any:
+    if isinstance(value, dict):
+        if parent in QUANTITY_MAPS:
+            return {key: quantity.canonical(item) for key, item in value.items() if item is not None}
+        result = {}
+        for key, item in value.items():
+            if item is None or item == [] or (item == {} and key in PLAIN_MAPS):
+                continue
+            result[key] = quantity.canonical(item) if key in QUANTITIES else _tidy(item, key)
+        return result
+    if isinstance(value, list):
+        return [_tidy(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _default(target: Object, **values: Any) -> None:
+    for name, value in values.items():
+        if name not in target:
+            target[name] = copy(value)
+
+
+def _deployment(item: Object) -> None:
+    spec = item.setdefault("spec", {})
+    _default(spec, replicas=1, revisionHistoryLimit=10, progressDeadlineSeconds=600, strategy={})
+    strategy = spec["strategy"]
+    _default(strategy, type="RollingUpdate")
+    if strategy["type"] == "RollingUpdate":
+        _default(strategy, rollingUpdate={})
+        _default(strategy["rollingUpdate"], maxSurge="25%", maxUnavailable="25%")
+    _template(spec)
+
+
+def _stateful_set(item: Object) -> None:
+    spec = item.setdefault("spec", {})
+    retention = {"whenDeleted": "Retain", "whenScaled": "Retain"}
+    _default(spec, replicas=1, revisionHistoryLimit=10, podManagementPolicy="OrderedReady", updateStrategy={})
+    _default(spec, persistentVolumeClaimRetentionPolicy=retention)
+    _default(spec["updateStrategy"], type="RollingUpdate")
+    if spec["updateStrategy"]["type"] == "RollingUpdate":
+        _default(spec["updateStrategy"], rollingUpdate={"partition": 0})
+    _template(spec)
+
+
+def _daemon_set(item: Object) -> None:
+    spec = item.setdefault("spec", {})
+    _default(spec, revisionHistoryLimit=10, updateStrategy={})
+    _default(spec["updateStrategy"], type="RollingUpdate")
+    if spec["updateStrategy"]["type"] == "RollingUpdate":
+        _default(spec["updateStrategy"], rollingUpdate={"maxSurge": 0, "maxUnavailable": 1})
+    _template(spec)
+
+
+def _replica_set(item: Object) -> None:
+    spec = item.setdefault("spec", {})
+    _default(spec, replicas=1)
+    _template(spec)
+
+
+def _template(spec: Object) -> None:
+    pod = spec.setdefault("template", {}).setdefault("spec", {})
+    _default(pod, restartPolicy="Always", dnsPolicy="ClusterFirst", schedulerName="default-scheduler")
+    _default(pod, securityContext={}, terminationGracePeriodSeconds=30)
+    if "serviceAccountName" in pod:
+        _default(pod, serviceAccount=pod["serviceAccountName"])
+    for container in [*pod.get("containers", ()), *pod.get("initContainers", ())]:
+        _container(container)
+    for volume in pod.get("volumes", ()):
+        for source, field in (("configMap", "defaultMode"), ("secret", "defaultMode"), ("projected", "defaultMode")):
+            if isinstance(volume.get(source), dict):
+                _default(volume[source], **{field: 420})
+        if isinstance(volume.get("hostPath"), dict):
+            _default(volume["hostPath"], type="")
+
+
+def _container(container: Object) -> None:
+    image = str(container.get("image", ""))
+    tag = image.rpartition("/")[2].partition("@")[0].partition(":")[2]
+    latest = tag == "latest" or (not tag and "@" not in image)
+    _default(container, imagePullPolicy="Always" if latest else "IfNotPresent", resources={})
+    _default(container, terminationMessagePath="/dev/termination-log", terminationMessagePolicy="File")
+    resources = container["resources"]
+    if resources.get("limits"):
+        # A limit without a request is the request as well.
+        resources["requests"] = {**resources["limits"], **resources.get("requests", {})}
+    for port in container.get("ports", ()):
+        _default(port, protocol="TCP")
+    for name in ("livenessProbe", "readinessProbe", "startupProbe"):
+        if isinstance(container.get(name), dict):
+            probe = container[name]
+            _default(probe, timeoutSeconds=1, periodSeconds=10, successThreshold=1, failureThreshold=3)
+            if isinstance(probe.get("httpGet"), dict):
+                _default(probe["httpGet"], path="/", scheme="HTTP")
+    for variable in container.get("env", ()):
+        field = (variable.get("valueFrom") or {}).get("fieldRef")
+        if isinstance(field, dict):
+            _default(field, apiVersion="v1")
+
+
+def _service_defaults(item: Object) -> None:
+    spec = item.setdefault("spec", {})
+    _default(spec, type="ClusterIP", sessionAffinity="None")
+    for port in spec.get("ports", ()):
+        _default(port, protocol="TCP")
+        _default(port, targetPort=port.get("port"))
+    item.setdefault("status", {"loadBalancer": {}})
+
+
+def _secret(item: Object) -> None:
+    _default(item, type="Opaque")
+    plain = item.pop("stringData", None)
+    if isinstance(plain, dict):
+        data = item.setdefault("data", {})
+        data.update({name: base64.b64encode(str(value).encode()).decode() for name, value in plain.items()})
+
+
+_DEFAULTS: dict[str, Callable[[Object], None]] = {
+    "Deployment": _deployment,
+    "StatefulSet": _stateful_set,
+    "DaemonSet": _daemon_set,
+    "ReplicaSet": _replica_set,
+    "Service": _service_defaults,
+    "Secret": _secret,
+}
+
+
+def _free_address(metadata: Object, taken: Callable[[str], bool]) -> str:
+    """A cluster address that follows from the name: the same object gets the same one in every fresh directory."""
+    network = ipaddress.ip_network("10.96.0.0/16")
+    start = zlib.crc32(f"{metadata.get('namespace')}/{metadata['name']}".encode())
+    for step in range(network.num_addresses - 2):
+        address = str(network[1 + (start + step) % (network.num_addresses - 2)])
+        if not taken(address):
+            return address
+    raise AssertionError("65534 Services on one machine")
+
+
+def _data(kind: Kind, item: Object) -> Iterator[str]:
+    size = 0
+    for field in ("data", "binaryData"):
+        values = item.get(field, {})
+        if not isinstance(values, dict):
+            yield f"{field} must be a map of strings"
+            continue
+        for name, value in values.items():
+            if not isinstance(value, str):
+                yield f"{field}.{name} must be a string: put it in quotes"
+                continue
+            size += len(value.encode())
+            if (kind.name == "Secret" or field == "binaryData") and not _is_base64(value):
+                yield f"{field}.{name} must be base64; plain text goes under stringData"
+    if size > 1024 * 1024:
+        yield f"data must have at most 1048576 bytes, not {size}"
+
+
+def _is_base64(value: str) -> bool:
+    try:
+        base64.b64decode("".join(value.split()), validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return True
+
+
+def _workload(item: Object) -> Iterator[str]:
+    spec = item["spec"]
+    replicas = spec.get("replicas", 0)
+    if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
+        yield f"spec.replicas must be a whole number of at least 0, not {replicas!r}"
+    selector = (spec.get("selector") or {}).get("matchLabels") or {}
+    labels = (spec["template"].get("metadata") or {}).get("labels") or {}
+    if not spec.get("selector"):
+        yield "spec.selector is required"
+    if any(labels.get(name) != value for name, value in selector.items()):
+        yield "spec.template.metadata.labels must match spec.selector"
+    containers = spec["template"]["spec"].get("containers")
+    if not containers:
+        yield "spec.template.spec.containers is required"
+    for index, container in enumerate(containers or ()):
+        for field in ("name", "image"):
+            if not container.get(field):
+                yield f"spec.template.spec.containers[{index}].{field} is required"
+
+
+def _service(item: Object) -> Iterator[str]:
+    spec = item["spec"]
+    types = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
+    if spec["type"] not in types:
+        yield f"spec.type must be one of {', '.join(types)}, not {spec['type']!r}"
+    if spec["type"] == "ExternalName":
+        if not spec.get("externalName"):
+            yield "spec.externalName is required for the type ExternalName"
+    elif not spec.get("ports") and spec.get("clusterIP") != "None":
+        yield "spec.ports is required"
+    for index, port in enumerate(spec.get("ports", ())):
+        number = port.get("port")
+        if not isinstance(number, int) or not 1 <= number <= 65535:
+            yield f"spec.ports[{index}].port must be between 1 and 65535, not {number!r}"
+        if len(spec["ports"]) > 1 and not port.get("name"):
+            yield f"spec.ports[{index}].name is required where there are several ports"

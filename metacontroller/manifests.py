@@ -1,0 +1,160 @@
+"""The user's side: what stands in DIR/manifests exists, what is removed there goes.
+
+Files are looked at five times a second. A file that cannot be read keeps what it gave before; an object the API server
+refuses keeps its stored form, and one sentence says why. Two files may not hold the same object: the first one has it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from metacontroller import documents, errors
+from metacontroller.objects import Key, Object, controller_of, copy, equal, key_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from metacontroller.apiserver import ApiServer
+
+INTERVAL: Final = 0.2
+"""Seconds between two looks at the folder."""
+
+_SUFFIXES = {".yaml", ".yml", ".json"}
+_SYSTEM = ("uid", "resourceVersion", "creationTimestamp", "generation", "deletionTimestamp")
+_OTHERS = ("ownerReferences", "finalizers")
+"""Metadata that controllers write and a manifest usually leaves out."""
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    stamp: tuple[int, int, int]
+    """Modification time in ns, size and inode."""
+    items: tuple[Object, ...] | None
+    """None: it could not be read."""
+
+
+class Manifests:
+    """A folder of manifests, applied to an API server."""
+
+    def __init__(self, api: ApiServer, folder: Path, report: Callable[[str], None]) -> None:
+        """`report` takes one line per object created, configured, deleted or refused."""
+        self._api, self._folder, self._report = api, folder, report
+        self._files: dict[str, _File] | None = None
+        self._told: dict[str, str] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def look(self) -> bool:
+        """Apply what changed since the last look; gives whether anything did."""
+        names = sorted(
+            path.relative_to(self._folder).as_posix()
+            for path in self._folder.rglob("*")
+            if path.suffix in _SUFFIXES and not path.name.startswith(".") and path.is_file()
+        )
+        files = {name: file for name in names if (file := self._read(name)) is not None}
+        if files == self._files:
+            return False
+        changed = {name for name, file in files.items() if file != (self._files or {}).get(name)}
+        self._files = files
+        self._apply(files, changed)
+        return True
+
+    def _read(self, name: str) -> _File | None:
+        path = self._folder / name
+        before = (self._files or {}).get(name)
+        try:
+            info = path.stat()
+            stamp = (info.st_mtime_ns, info.st_size, info.st_ino)
+            if before is not None and before.stamp == stamp:
+                return before
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            if not isinstance(error, FileNotFoundError):
+                self._report(f"manifests/{name}: not read, what it gave before stays: {error}")
+            return None if isinstance(error, FileNotFoundError) else before
+        try:
+            return _File(stamp, tuple(documents.read(text)))
+        except documents.DocumentError as error:
+            self._report(f"manifests/{name}: not read, what it gave before stays: {error}")
+            return _File(stamp, before.items if before is not None else None)
+
+    def _apply(self, files: dict[str, _File], changed: set[str]) -> None:
+        owners: dict[Key, str] = {}
+        # Objects of a file that is not understood in full stay: a typing error must not delete anything.
+        unclear = {name for name, file in files.items() if file.items is None}
+        for name, file in files.items():
+            for item in file.items or ():
+                key = self._key(name, item)
+                if key is None:
+                    unclear.add(name)
+                elif key in owners:
+                    if name in changed:
+                        self._report(f"manifests/{name}: {key} refused: manifests/{owners[key]} has it already")
+                else:
+                    owners[key] = name
+                    self._place(name, key, copy(item), loud=name in changed)
+        for key in self._api.all_keys():
+            origin = self._api.origin(key)
+            if origin is not None and key not in owners and origin not in unclear:
+                self._delete(key)
+
+    def _key(self, name: str, item: Object) -> Key | None:
+        """Which object this is; None after one sentence when it cannot be told."""
+        metadata = item.get("metadata")
+        try:
+            kind = self._api.kind_named(item["apiVersion"], item["kind"])
+            if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+                raise errors.Invalid("metadata.name is required")
+        except errors.Refused as error:
+            if name not in self._told or self._told[name] != str(error):
+                self._report(f"manifests/{name}: {item['kind']} refused, nothing changed: {error}")
+            self._told[name] = str(error)
+            return None
+        if kind.namespaced and not metadata.get("namespace"):
+            metadata["namespace"] = "default"
+        return key_of(kind, item)
+
+    def _place(self, name: str, key: Key, item: Object, *, loud: bool) -> None:
+        label = f"manifests/{name}: {item['kind']} {key.namespace}/{key.name}"
+        try:
+            if loud:
+                for field in self._api.unknown_fields(item):
+                    self._report(f"{label}: the field {field} is not known and is dropped")
+            self._write(key, item, name, label)
+        except errors.Refused as error:
+            if loud:
+                self._report(f"{label} refused, nothing changed: {error}")
+
+    def _write(self, key: Key, item: Object, name: str, label: str) -> None:
+        metadata = item["metadata"]
+        for field in _SYSTEM:
+            metadata.pop(field, None)
+        item.pop("status", None)
+        before = self._api.find(key)
+        if before is None:
+            self._api.create(item, origin=name)
+            self._report(f"{label} created")
+            return
+        if self._api.origin(key) is None and controller_of(before) is not None:
+            raise errors.Invalid("a controller made the object of this name: choose another name")
+        for field in _OTHERS:
+            if field in before["metadata"] and field not in metadata:
+                metadata[field] = before["metadata"][field]
+        after = self._api.update(item, origin=name)
+        if not equal(_visible(after), _visible(before)):
+            self._report(f"{label} configured")
+
+    def _delete(self, key: Key) -> None:
+        item = self._api.find(key)
+        if item is None or "deletionTimestamp" in item["metadata"]:
+            return
+        try:
+            self._api.delete(key)
+        except errors.NotFound:
+            return  # its owner went before it
+        self._report(f"{key} deleted with its manifest")
+
+
+def _visible(item: Object) -> Object:
+    return {**item, "metadata": {**item["metadata"], "resourceVersion": ""}}

@@ -1,0 +1,178 @@
+"""Objects on disk: one YAML file each, written whole or not at all, and never a file that is not ours.
+
+`DIR/objects/<namespace>/<resource>/<name>.yaml`. A file is written beside its place, flushed and renamed, so whoever
+reads sees the old or the new object, and a `kill -9` loses nothing that was acknowledged. The first line of each file
+says that it is ours and which manifest it came from; a file without that line is left alone and reported.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+from metacontroller import documents, errors
+from metacontroller.objects import Key, Object
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+MARK = "# Written by metacontroller.local: edit the manifest instead, changes here are overwritten."
+"""First line of every file we write."""
+
+_ORIGIN = re.compile(r"# From manifests/(.+)\.$")
+_CLUSTER = "_cluster"
+"""Folder of cluster-scoped objects; no namespace can have this name."""
+
+_BLOCK = 1000
+"""Revisions reserved at a time: one small write per thousand, and none is given out twice after a crash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A stored object and where it came from."""
+
+    item: Object
+    origin: str | None = None
+    """The manifest, relative to DIR/manifests; None for what a controller made."""
+
+
+class Store:
+    """The objects of one state directory; one process at a time.
+
+    Raises errors.SetupError when another process holds the directory.
+    """
+
+    def __init__(self, directory: Path, report: Callable[[str], None]) -> None:
+        """`report` takes one sentence about each file that is left alone."""
+        self._objects = directory / "objects"
+        self._private = directory / ".local"
+        self._report = report
+        try:
+            self._objects.mkdir(parents=True, exist_ok=True)
+            self._private.mkdir(exist_ok=True)
+            self._lock = _locked(self._private / "lock", directory)
+        except OSError as error:
+            raise errors.SetupError(f"--state {directory}: {error.strerror or error}") from error
+        self._revision = self._reserved = self._read_revision()
+        self.writes = 0
+        """Files written or removed since the start."""
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        self._lock.close()
+
+    def next_revision(self) -> int:
+        """The next resourceVersion: larger than any given out in this directory before."""
+        if self._revision == self._reserved:
+            self._reserved += _BLOCK
+            _write_whole(self._private / "revision", f"{self._reserved}\n")
+        self._revision += 1
+        return self._revision
+
+    def load(self) -> Iterator[tuple[Key, Record]]:
+        """Everything stored; half-written files of a killed process are removed, foreign ones reported."""
+        for path in sorted(self._objects.rglob("*")):
+            if path.is_dir():
+                continue
+            if path.name.startswith(".") and path.name.endswith(".partial"):
+                path.unlink(missing_ok=True)
+            elif path.suffix in {".yaml", ".yml", ".json"} and (found := self._read(path)) is not None:
+                yield found
+
+    def save(self, key: Key, record: Record) -> None:
+        """Write one object; raises errors.Refused when a foreign file stands in its place."""
+        path = self._path(key)
+        if path.exists() and not _is_ours(path):
+            raise errors.Refused(f"{path} is not a file of the stand-in and is left alone: move it away")
+        header = MARK if record.origin is None else f"{MARK}\n# From manifests/{record.origin}."
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_whole(path, f"{header}\n{documents.render(record.item)}")
+        except OSError as error:
+            raise errors.Refused(f"cannot write {path}: {error.strerror or error}") from error
+        self.writes += 1
+
+    def remove(self, key: Key) -> None:
+        """Remove an object's file, and its folders when they are empty."""
+        path = self._path(key)
+        if not path.exists() or not _is_ours(path):
+            return
+        path.unlink()
+        self.writes += 1
+        for folder in (path.parent, path.parent.parent):
+            try:
+                folder.rmdir()
+            except OSError:
+                break  # not empty
+
+    def _path(self, key: Key) -> Path:
+        return self._objects / (key.namespace or _CLUSTER) / key.resource / f"{key.name}.yaml"
+
+    def _read(self, path: Path) -> tuple[Key, Record] | None:
+        relative = path.relative_to(self._objects)
+        if len(relative.parts) != 3 or not _is_ours(path):
+            self._report(f"objects/{relative} is not ours and is left alone")
+            return None
+        namespace, resource, _ = relative.parts
+        key = Key(resource, "" if namespace == _CLUSTER else namespace, path.stem)
+        text = path.read_text(encoding="utf-8")
+        try:
+            (item,) = documents.read(text)
+            metadata = item["metadata"]
+            if (metadata["name"], metadata.get("namespace", "")) != (key.name, key.namespace):
+                raise ValueError("it holds another object than its name says")
+            if not metadata["uid"] or not metadata["resourceVersion"]:
+                raise ValueError("it has no uid or no resourceVersion")
+        except (ValueError, KeyError, TypeError) as error:
+            self._report(f"objects/{relative} cannot be read and counts as absent: {error}")
+            return None
+        origin = _ORIGIN.match(text.split("\n", 2)[1])
+        return key, Record(item, origin.group(1) if origin else None)
+
+    def _read_revision(self) -> int:
+        try:
+            return int((self._private / "revision").read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return 0
+
+    def raise_revision(self, least: int) -> None:
+        """Begin above what stored objects carry; needed only when the counter's file was lost."""
+        if least > self._revision:
+            self._revision = self._reserved = least
+
+
+def _locked(path: Path, directory: Path) -> IO[str]:
+    handle = path.open("a+", encoding="ascii")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.seek(0)
+        holder = handle.read().strip()
+        handle.close()
+        raise errors.SetupError(f"{directory} is in use by another metacontroller.local (pid {holder})") from None
+    handle.seek(0)
+    handle.truncate()
+    handle.write(f"{os.getpid()}\n")
+    handle.flush()
+    return handle
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8") as handle:
+            return handle.readline().rstrip("\n") == MARK
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _write_whole(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    partial.replace(path)

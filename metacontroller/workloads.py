@@ -1,0 +1,213 @@
+"""Plays the kubelet: probes the processes behind workloads and writes their status as the real controllers do.
+
+`workloads.yaml` names, per workload, the process's readiness URL. One process stands for all replicas: when it is
+ready, all are. A workload that is not listed has no ready replica.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+
+from metacontroller import documents, errors
+from metacontroller.builtin import WORKLOADS
+from metacontroller.objects import Key, Kind, Object, copy, equal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from metacontroller.apiserver import ApiServer, Change
+
+INTERVAL: Final = 0.25
+"""Seconds between two probes of a workload."""
+TIMEOUT: Final = 1.0
+"""Seconds a probe may take, as the kubelet's default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One entry of workloads.yaml."""
+
+    kind: str
+    namespace: str
+    name: str
+    readiness: str
+    """URL; an answer from 200 to 399 means ready."""
+
+
+def read_workloads(path: Path) -> tuple[Workload, ...]:
+    """The entries of workloads.yaml; a missing file has none. Raises errors.SetupError naming the entry."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise errors.SetupError(f"{path}: {error.strerror or error}") from error
+    try:
+        content = documents.read_plain(text)
+    except documents.DocumentError as error:
+        raise errors.SetupError(f"{path}: {error}") from error
+    entries = content.get("workloads") if isinstance(content, dict) else None
+    if entries is None:
+        entries = []
+    if not isinstance(entries, list):
+        raise errors.SetupError(f"{path}: workloads must be a list")
+    return tuple(_workload(entry, f"{path}: workloads[{index}]") for index, entry in enumerate(entries))
+
+
+def _workload(entry: Any, where: str) -> Workload:
+    if not isinstance(entry, dict):
+        raise errors.SetupError(f"{where} must have kind, namespace, name and readiness")
+    kind = entry.get("kind", "Deployment")
+    if kind not in WORKLOADS:
+        raise errors.SetupError(f"{where}.kind must be one of {', '.join(sorted(WORKLOADS))}, not {kind!r}")
+    for field in ("name", "readiness"):
+        if not isinstance(entry.get(field), str) or not entry[field]:
+            raise errors.SetupError(f"{where}.{field} is missing")
+    if not entry["readiness"].startswith(("http://", "https://")):
+        raise errors.SetupError(f"{where}.readiness must be an http URL, not {entry['readiness']!r}")
+    return Workload(kind, entry.get("namespace", "default"), entry["name"], entry["readiness"])
+
+
+class Kubelet:
+    """Probes what workloads.yaml names and keeps the status of all workloads."""
+
+    def __init__(
+        self,
+        api: ApiServer,
+        workloads: tuple[Workload, ...],
+        client: httpx.AsyncClient,
+        *,
+        now: Callable[[], datetime],
+        report: Callable[[str], None],
+    ) -> None:
+        """Writes the status of every stored workload at once: nothing is ready before its first probe."""
+        self._api, self._client, self._now, self._report = api, client, now, report
+        self._workloads = {_key(api, workload): workload for workload in workloads}
+        self._ready: set[Key] = set()
+        api.watch(self._notice)
+
+    async def run(self) -> None:
+        """Probe until cancelled."""
+        for kind in self._api.kinds.values():
+            if kind.name in WORKLOADS:
+                for key, _ in list(self._api.all_of(kind)):
+                    # What is listed keeps its status until its first probe: a restart is no outage.
+                    if key not in self._workloads:
+                        self._write(kind, key)
+        async with asyncio.TaskGroup() as group:
+            for key, workload in self._workloads.items():
+                group.create_task(self._probe(key, workload))
+
+    def _notice(self, change: Change) -> None:
+        if change.kind.name in WORKLOADS and change.type != "DELETED":
+            before = (change.old or {}).get("metadata", {}).get("generation")
+            if before != change.item["metadata"].get("generation"):
+                self._write(change.kind, change.key)
+
+    async def _probe(self, key: Key, workload: Workload) -> None:
+        kind, first = self._api.kinds[key.resource], True
+        while True:
+            ready = await self._is_ready(workload)
+            if first or ready != (key in self._ready):
+                (self._ready.add if ready else self._ready.discard)(key)
+                if self._write(kind, key):
+                    self._report(f"{workload.kind} {workload.namespace}/{workload.name}: {_word(ready)}")
+            first = False
+            await asyncio.sleep(INTERVAL)
+
+    async def _is_ready(self, workload: Workload) -> bool:
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                answer = await self._client.get(workload.readiness)
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError):
+            return False
+        return 200 <= answer.status_code < 400
+
+    def _write(self, kind: Kind, key: Key) -> bool:
+        item = self._api.find(key)
+        if item is None:
+            return False
+        before = item.get("status") or {}
+        status = make_status(kind, item, ready=key in self._ready, now=self._now())
+        if equal(before, status):
+            return False
+        item["status"] = status
+        self._api.update_status(item)
+        return _ready_count(kind, before) != _ready_count(kind, status)
+
+
+def make_status(kind: Kind, item: Object, *, ready: bool, now: datetime) -> Object:
+    """The status of a workload whose pods are all ready, or all not."""
+    wanted = 1 if kind.name == "DaemonSet" else item["spec"].get("replicas", 1)
+    count = wanted if ready else 0
+    generation = item["metadata"]["generation"]
+    old = item.get("status") or {}
+    if kind.name == "DaemonSet":
+        status: Object = {
+            "observedGeneration": generation,
+            "currentNumberScheduled": wanted,
+            "desiredNumberScheduled": wanted,
+            "updatedNumberScheduled": wanted,
+            "numberMisscheduled": 0,
+            "numberReady": count,
+        }
+        optional = {"numberAvailable": count, "numberUnavailable": wanted - count}
+        return status | {name: value for name, value in optional.items() if value}
+    status = {"observedGeneration": generation, "replicas": wanted}
+    if kind.name == "StatefulSet":
+        revision = f"{item['metadata']['name']}-{generation}"
+        status |= {"currentRevision": revision, "updateRevision": revision, "availableReplicas": count}
+        status |= {"collisionCount": 0}
+        optional = {"readyReplicas": count, "currentReplicas": wanted, "updatedReplicas": wanted}
+        return status | {name: value for name, value in optional.items() if value}
+    optional = {"readyReplicas": count, "availableReplicas": count}
+    if kind.name == "ReplicaSet":
+        status |= {"fullyLabeledReplicas": wanted}
+        return status | {name: value for name, value in optional.items() if value}
+    optional |= {"updatedReplicas": wanted, "unavailableReplicas": wanted - count}
+    status |= {name: value for name, value in optional.items() if value}
+    status = {name: value for name, value in status.items() if name != "replicas" or value}
+    status["conditions"] = _deployment_conditions(old, available=ready or wanted == 0, now=now)
+    return status
+
+
+def _deployment_conditions(old: Object, *, available: bool, now: datetime) -> list[Object]:
+    before = {condition["type"]: condition for condition in old.get("conditions") or ()}
+    words = {
+        True: ("True", "MinimumReplicasAvailable", "Deployment has minimum availability."),
+        False: ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability."),
+    }
+    progress = ("True", "NewReplicaSetAvailable", "ReplicaSet has successfully progressed.")
+    return [
+        _condition(before.get("Available"), "Available", words[available], now),
+        _condition(before.get("Progressing"), "Progressing", progress, now),
+    ]
+
+
+def _condition(before: Object | None, type_: str, words: tuple[str, str, str], now: datetime) -> Object:
+    status, reason, message = words
+    if before is not None and (before["status"], before["reason"]) == (status, reason):
+        return copy(before)
+    moment = f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    since = before["lastTransitionTime"] if before is not None and before["status"] == status else moment
+    times = {"lastTransitionTime": since, "lastUpdateTime": moment}
+    return {"type": type_, "status": status, "reason": reason, "message": message, **times}
+
+
+def _ready_count(kind: Kind, status: Object) -> int:
+    return int(status.get("numberReady" if kind.name == "DaemonSet" else "readyReplicas", 0))
+
+
+def _key(api: ApiServer, workload: Workload) -> Key:
+    kind = api.kind_named("apps/v1", workload.kind)
+    return Key(kind.resource, workload.namespace, workload.name)
+
+
+def _word(ready: bool) -> str:
+    return "ready" if ready else "not ready"
