@@ -1,0 +1,270 @@
+"""All facts a decision may rest on, frozen: one Observation per request, gathered before anything is decided.
+
+What users may write freely was validated by nobody, so reading is lenient here: a value of the wrong type counts as
+absent. The specification itself is read by `Observation.spec`, which says what is wrong with it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Self
+
+from hooks.api.v1alpha1 import WORKLOAD_KINDS, ModelDeployment, ModelDeploymentSpec
+from hooks.protocol import Key, Object, Objects, SyncRequest
+
+APPS: Final = "apps/v1"
+CORE: Final = "v1"
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultRemote:
+    """The install-wide default remote backend, as far as a decision needs it. Its credentials are the gateway's."""
+
+    host: str
+    scheme: str = "https"
+    path_prefix: str = ""
+    workspace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayService:
+    """Where the gateway's Service is."""
+
+    namespace: str
+    name: str
+    port: int = 80
+
+
+@dataclass(frozen=True, slots=True)
+class InstallDefaults:
+    """What the administrator configured."""
+
+    namespaces: frozenset[str] | None = None
+    """Namespaces to manage; None = all."""
+    default_remote: DefaultRemote | None = None
+    gateway_service: GatewayService | None = None
+    cluster_domain: str = "cluster.local"
+
+    def manages(self, namespace: str) -> bool:
+        """Whether ModelDeployments in that namespace are ours."""
+        return self.namespaces is None or namespace in self.namespaces
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one metric of the specification says."""
+
+    metric: int
+    """Its place in spec.offloadingConfig.metrics."""
+    missing: str
+    """Why there is no value, as one word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The ModelDeployment's own facts."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    """0 when unknown."""
+    deleting: bool
+    spec: Mapping[str, Any]
+    """As stored; see `Observation.read_spec`."""
+    status: Mapping[str, Any]
+    """As we wrote it last, or as somebody changed it since."""
+
+    @classmethod
+    def of(cls, item: Object) -> Self:
+        """Read a ModelDeployment with a namespace and a name."""
+        metadata = item["metadata"]
+        return cls(
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            uid=text(metadata, "uid"),
+            generation=integer(metadata, "generation") or 0,
+            deleting=bool(metadata.get("deletionTimestamp")),
+            spec=mapping(item, "spec"),
+            status=mapping(item, "status"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPort:
+    """A TCP port of a container."""
+
+    number: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A Deployment, StatefulSet, DaemonSet or ReplicaSet."""
+
+    kind: str
+    name: str
+    deleting: bool
+    generation: int
+    observed_generation: int | None
+    """The generation its status is about; None when the status does not say."""
+    replicas: int | None
+    """Wanted replicas; None for a DaemonSet, or when left to the default."""
+    counts: Mapping[str, Any]
+    """Its status."""
+    match_labels: Mapping[str, str]
+    ports: tuple[ContainerPort, ...]
+    """Declared by its containers, in order."""
+
+    @classmethod
+    def of(cls, item: Object) -> Self:
+        """Read a workload of apps/v1."""
+        metadata, spec, status = mapping(item, "metadata"), mapping(item, "spec"), mapping(item, "status")
+        return cls(
+            kind=text(item, "kind"),
+            name=text(metadata, "name"),
+            deleting=bool(metadata.get("deletionTimestamp")),
+            generation=integer(metadata, "generation") or 0,
+            observed_generation=integer(status, "observedGeneration"),
+            replicas=integer(spec, "replicas"),
+            counts=status,
+            match_labels=texts(mapping(spec, "selector"), "matchLabels"),
+            ports=_ports(mapping(mapping(spec, "template"), "spec")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """A TCP port of a Service, and the port of the pods behind it: a number or a name."""
+
+    number: int
+    target: int | str
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A Service that a specification refers to."""
+
+    name: str
+    selector: Mapping[str, str]
+    ports: tuple[ServicePort, ...]
+    cluster_ips: tuple[str, ...]
+    """Its addresses in the cluster; none for a headless one."""
+
+    @classmethod
+    def of(cls, item: Object) -> Self:
+        """Read a Service of v1."""
+        spec = mapping(item, "spec")
+        addresses = spec.get("clusterIPs") or [spec.get("clusterIP")]
+        return cls(
+            name=text(mapping(item, "metadata"), "name"),
+            selector=texts(spec, "selector"),
+            ports=tuple(_service_ports(spec)),
+            cluster_ips=tuple(
+                address for address in addresses if isinstance(address, str) and address not in ("", "None")
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Everything that is known when a decision is made."""
+
+    parent: Parent
+    children: Objects
+    related: Objects
+    defaults: InstallDefaults
+    readings: tuple[Reading, ...] = field(default=())
+    """One per metric that could be asked for; empty while no metrics are evaluated."""
+
+    @classmethod
+    def of(cls, request: SyncRequest, defaults: InstallDefaults, readings: tuple[Reading, ...] = ()) -> Self:
+        """The facts in a request, with what was gathered beside it."""
+        return cls(Parent.of(request.parent), request.children, request.related, defaults, readings)
+
+    def read_spec(self) -> ModelDeploymentSpec:
+        """The specification, validated.
+
+        Raises:
+            hooks.api.v1alpha1.InvalidObject: a value in it cannot be used.
+        """
+        return ModelDeployment.read({"metadata": {"name": self.parent.name}, "spec": self.parent.spec}).spec
+
+    def key(self, api_version: str, kind: str, name: str) -> Key:
+        """What an object of that name in the parent's namespace is called."""
+        return Key(api_version, kind, self.parent.namespace, name)
+
+    def workload(self, kind: str, name: str) -> Workload | None:
+        """The related workload; None when there is none."""
+        item = self.related.get(self.key(APPS, kind, name)) if kind in WORKLOAD_KINDS else None
+        return None if item is None else Workload.of(item)
+
+    def own_deployment(self, name: str) -> Workload | None:
+        """Our child Deployment; None when there is none."""
+        item = self.children.get(self.key(APPS, "Deployment", name))
+        return None if item is None else Workload.of(item)
+
+    def service(self, name: str) -> Service | None:
+        """The related Service; None when there is none."""
+        item = self.related.get(self.key(CORE, "Service", name))
+        return None if item is None else Service.of(item)
+
+
+def mapping(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The object under a key; empty when there is none."""
+    value = parent.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def text(parent: Mapping[str, Any], key: str) -> str:
+    """The text under a key; empty when there is none."""
+    value = parent.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def integer(parent: Mapping[str, Any], key: str) -> int | None:
+    """The whole number under a key; None when there is none."""
+    value = parent.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def texts(parent: Mapping[str, Any], key: str) -> Mapping[str, str]:
+    """The map of texts under a key."""
+    return {name: value for name, value in mapping(parent, key).items() if isinstance(value, str)}
+
+
+def time(parent: Mapping[str, Any], key: str) -> datetime | None:
+    """The RFC 3339 time under a key; None when there is none."""
+    try:
+        value = datetime.fromisoformat(text(parent, key))
+    except ValueError:
+        return None
+    return value if value.tzinfo is not None else None
+
+
+def _objects(parent: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    value = parent.get(key)
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _is_tcp(port: Mapping[str, Any]) -> bool:
+    return port.get("protocol", "TCP") == "TCP"
+
+
+def _ports(pod: Mapping[str, Any]) -> tuple[ContainerPort, ...]:
+    return tuple(
+        ContainerPort(number, text(port, "name"))
+        for container in _objects(pod, "containers")
+        for port in _objects(container, "ports")
+        if _is_tcp(port) and (number := integer(port, "containerPort"))
+    )
+
+
+def _service_ports(spec: Mapping[str, Any]) -> list[ServicePort]:
+    ports = []
+    for port in _objects(spec, "ports"):
+        number = integer(port, "port")
+        if number and _is_tcp(port):
+            # Absent means the same number (core/v1 ServicePort).
+            ports.append(ServicePort(number, integer(port, "targetPort") or text(port, "targetPort") or number))
+    return ports

@@ -1,0 +1,200 @@
+"""Metacontroller's wire types (4.17, hook versions v1 and v2).
+
+Requests are read leniently: what is absent or null is empty, what is unknown is ignored. Objects are indexed by what
+they say of themselves, never by the keys they come under, so both hook versions mean the same. Answers are built whole
+from required fields, for a defaulted one (`{}`) would delete every child.
+https://metacontroller.github.io/metacontroller/api/compositecontroller.html
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Self
+
+import orjson
+
+from hooks import errors
+from hooks.api.v1alpha1 import MODEL_DEPLOYMENT_API_VERSION
+
+Object = dict[str, Any]
+"""A Kubernetes object as decoded from JSON. Never changed after it was read."""
+
+PARENT_KIND: Final = "ModelDeployment"
+
+
+class Key(NamedTuple):
+    """What an object is called."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+Objects = Mapping[Key, Object]
+"""Objects by what they are called."""
+
+
+def key_of(item: Object) -> Key | None:
+    """What the object says it is; None when it does not say enough."""
+    metadata = item.get("metadata")
+    if not isinstance(metadata, dict):
+        return None
+    parts = (item.get("apiVersion"), item.get("kind"), metadata.get("namespace", ""), metadata.get("name"))
+    api_version, kind, namespace, name = (part if isinstance(part, str) else None for part in parts)
+    if api_version is None or kind is None or namespace is None or not name:
+        return None
+    return Key(api_version, kind, namespace, name)
+
+
+@dataclass(frozen=True, slots=True)
+class SyncRequest:
+    """What sync and finalize are asked: the parent, and what is observed of its children and related objects."""
+
+    controller: Object
+    """The CompositeController; empty when absent."""
+    parent: Object
+    """A ModelDeployment with a namespace and a name. The rest may be anything."""
+    children: Objects
+    related: Objects
+    finalizing: bool
+
+    @classmethod
+    def from_body(cls, body: bytes) -> Self:
+        """Read a request body.
+
+        Raises:
+            NotMetacontroller: it is not a hook request.
+            WrongParent: its parent is not a ModelDeployment of v1alpha1.
+        """
+        return cls.from_json(_decoded(body))
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Read a decoded request; raises as `from_body` does."""
+        return cls(
+            controller=_object_or_empty(content.get("controller")),
+            parent=_parent(content),
+            children=dict(_indexed(content.get("children"))),
+            related=dict(_indexed(content.get("related"))),
+            finalizing=content.get("finalizing") is True,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CustomizeRequest:
+    """What customize is asked: the parent alone."""
+
+    controller: Object
+    parent: Object
+
+    @classmethod
+    def from_body(cls, body: bytes) -> Self:
+        """Read a request body; raises as `SyncRequest.from_body` does."""
+        content = _decoded(body)
+        return cls(controller=_object_or_empty(content.get("controller")), parent=_parent(content))
+
+
+@dataclass(frozen=True, slots=True)
+class SyncResponse:
+    """The answer to sync."""
+
+    status: Object
+    """The parent's whole status; it replaces the present one."""
+    children: tuple[Object, ...]
+    """All children that shall exist, whole. What is not in it is deleted."""
+    resync_after_seconds: float | None
+    """When to ask again; None leaves that to Metacontroller's own period."""
+
+    def as_json(self) -> Object:
+        """The body. `finalized` is never in it: on sync it would loop the finalizer."""
+        body: Object = {"status": self.status, "children": list(self.children)}
+        if self.resync_after_seconds is not None:
+            body["resyncAfterSeconds"] = self.resync_after_seconds
+        return body
+
+
+@dataclass(frozen=True, slots=True)
+class FinalizeResponse:
+    """The answer to finalize."""
+
+    status: Object
+    children: tuple[Object, ...]
+    finalized: bool
+    """Whether nothing is left to clean up, so the parent may go."""
+    resync_after_seconds: float | None
+
+    def as_json(self) -> Object:
+        """The body."""
+        body: Object = {"status": self.status, "children": list(self.children), "finalized": self.finalized}
+        if self.resync_after_seconds is not None:
+            body["resyncAfterSeconds"] = self.resync_after_seconds
+        return body
+
+
+@dataclass(frozen=True, slots=True)
+class RelatedRule:
+    """Objects of one kind, by name, in the parent's namespace. A rule without names would select everything."""
+
+    api_version: str
+    resource: str
+    """Lower-case plural."""
+    namespace: str
+    names: tuple[str, ...]
+
+    def as_json(self) -> Object:
+        """The rule as Metacontroller reads it."""
+        return {
+            "apiVersion": self.api_version,
+            "resource": self.resource,
+            "namespace": self.namespace,
+            "names": list(self.names),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CustomizeResponse:
+    """The answer to customize."""
+
+    related_resources: tuple[RelatedRule, ...]
+
+    def as_json(self) -> Object:
+        """The body."""
+        return {"relatedResources": [rule.as_json() for rule in self.related_resources]}
+
+
+def _decoded(body: bytes) -> Object:
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        # Not chained and not repeated: the text would end up in an Event.
+        raise errors.NotMetacontroller("the body is not JSON") from None
+    if not isinstance(content, dict):
+        raise errors.NotMetacontroller("the body is not a JSON object")
+    return content
+
+
+def _parent(content: Mapping[str, Any]) -> Object:
+    parent = content.get("parent")
+    if not isinstance(parent, dict):
+        raise errors.NotMetacontroller("the request has no parent")
+    if (parent.get("apiVersion"), parent.get("kind")) != (MODEL_DEPLOYMENT_API_VERSION, PARENT_KIND):
+        raise errors.WrongParent(f"the parent must be a {PARENT_KIND} of {MODEL_DEPLOYMENT_API_VERSION}")
+    key = key_of(parent)
+    if key is None or not key.namespace:
+        raise errors.NotMetacontroller("the parent has no name or no namespace")
+    return parent
+
+
+def _indexed(groups: object) -> Iterator[tuple[Key, Object]]:
+    for group in groups.values() if isinstance(groups, dict) else ():
+        for item in group.values() if isinstance(group, dict) else ():
+            key = key_of(item) if isinstance(item, dict) else None
+            if key is not None:
+                yield key, item
+
+
+def _object_or_empty(value: object) -> Object:
+    return value if isinstance(value, dict) else {}

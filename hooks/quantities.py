@@ -1,0 +1,143 @@
+"""Kubernetes quantities (apimachinery resource.Quantity), exact: every amount is a whole number of nanos.
+
+Parsing, rounding and the canonical form follow ParseQuantity and CanonicalizeBytes:
+https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+"""
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+NANO: Final = 10**9
+"""Nanos in one. Kubernetes rounds what is finer away from zero."""
+_MAX_BINARY: Final = (2**63 - 1) * NANO
+"""Binary amounts are capped at the largest int64."""
+_MAX_EXPONENT: Final = 30
+"""Powers of ten beyond it are refused: no resource is that large, and the digits would only cost time."""
+_MAX_LENGTH: Final = 64
+
+_SYNTAX: Final = re.compile(r"([+-]?)([0-9]*)(?:\.([0-9]*))?([a-zA-Z]*)([+-]?[0-9]+)?")
+_DECIMAL: Final = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_BINARY: Final = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
+_DECIMAL_SUFFIX: Final = {power: suffix for suffix, power in _DECIMAL.items()}
+_BINARY_SUFFIX: Final = ("", *_BINARY)
+
+
+class InvalidQuantity(ValueError):
+    """Not a quantity."""
+
+
+class Format(Enum):
+    """How a quantity is written. It is that of the text it was read from."""
+
+    DECIMAL = "DecimalSI"
+    BINARY = "BinarySI"
+    EXPONENT = "DecimalExponent"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """An exact amount with the form it is written in."""
+
+    nanos: int
+    """The amount, in billionths."""
+    format: Format = Format.DECIMAL
+
+    def __str__(self) -> str:
+        """The canonical form, as the API server prints it."""
+        if self.nanos == 0:
+            return "0"
+        # Small and fractional binary amounts are written as decimals, for they would have to be rounded.
+        if self.format is Format.BINARY and abs(self.nanos) >= 1024 * NANO and self.nanos % NANO == 0:
+            whole, power = self.nanos // NANO, 0
+            while whole % 1024 == 0 and power < len(_BINARY):
+                whole, power = whole // 1024, power + 1
+            return f"{whole}{_BINARY_SUFFIX[power]}"
+        amount, exponent = self.nanos, -9
+        while amount % 1000 == 0 and (exponent < 18 or self.format is Format.EXPONENT):
+            amount, exponent = amount // 1000, exponent + 3
+        if self.format is Format.EXPONENT:
+            return f"{amount}e{exponent}" if exponent else f"{amount}"
+        return f"{amount}{_DECIMAL_SUFFIX[exponent]}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A quantity taken apart as it is written."""
+
+    text: str
+    negative: bool
+    whole: str
+    fraction: str
+    format: Format
+    power: int
+    """Of ten, or of two for the binary format."""
+
+    @property
+    def quantity(self) -> Quantity:
+        digits = int(self.whole + self.fraction)
+        if self.format is Format.BINARY:
+            nanos = min(_scaled(digits << self.power, 9 - len(self.fraction)), _MAX_BINARY)
+        else:
+            nanos = _scaled(digits, self.power + 9 - len(self.fraction))
+        return Quantity(-nanos if self.negative else nanos, self.format)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether ParseQuantity takes the text for canonical already and keeps it as it is, which it does a little too
+        often: `+5` and `2.820E3` are stored unchanged."""
+        digits = self.whole.lstrip("0") or "0"
+        if self.format is Format.BINARY:
+            short = 14 - len(digits) - self.power * 3 // 10 >= 0
+            return short and not self.fraction and int(digits) & 7 != 0
+        shifted, scale = digits + self.fraction, self.power - len(self.fraction)
+        precise = len(shifted) <= 18 and scale >= -9
+        return precise and scale % 3 == 0 and not shifted.endswith("000") and shifted[0] != "0"
+
+
+def parse(value: str | float) -> Quantity:
+    """Read a quantity as YAML may hold it: a text, a whole number or a decimal.
+
+    Raises:
+        InvalidQuantity: it is none.
+    """
+    return _written(value).quantity
+
+
+def canonical(value: str | float) -> str:
+    """The text in which the API server stores a quantity.
+
+    Raises:
+        InvalidQuantity: it is none.
+    """
+    written = _written(value)
+    return written.text if written.is_kept else str(written.quantity)
+
+
+def _written(value: str | float) -> _Written:
+    if isinstance(value, bool):
+        raise InvalidQuantity(f"{value!r} is not a quantity")
+    text = value.strip() if isinstance(value, str) else repr(value)
+    match = _SYNTAX.fullmatch(text) if len(text) <= _MAX_LENGTH else None
+    if match is None:
+        raise InvalidQuantity(f"{text[:_MAX_LENGTH]!r} is not a quantity")
+    sign, whole, fraction, suffix, exponent = match.groups(default="")
+    if not whole and not fraction:
+        raise InvalidQuantity(f"{text!r} has no digits")
+    if suffix in ("e", "E") and exponent:
+        form, power = Format.EXPONENT, int(exponent)
+    elif suffix in _BINARY and not exponent:
+        form, power = Format.BINARY, _BINARY[suffix]
+    elif suffix in _DECIMAL and not exponent:
+        form, power = Format.DECIMAL, _DECIMAL[suffix]
+    else:
+        raise InvalidQuantity(f"{text!r} has the unknown suffix {suffix + exponent!r}")
+    if form is Format.EXPONENT and abs(power) > _MAX_EXPONENT:
+        raise InvalidQuantity(f"{text!r} is beyond what any resource can be")
+    return _Written(text, sign == "-", whole, fraction, form, power)
+
+
+def _scaled(amount: int, power: int) -> int:
+    """`amount` times ten to the `power`, rounded up."""
+    return amount * 10**power if power >= 0 else -(-amount // 10**-power)
