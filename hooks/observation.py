@@ -51,6 +51,16 @@ class InstallDefaults:
 
 
 @dataclass(frozen=True, slots=True)
+class Unresolved:
+    """Something that the specification needs and that is not there. A fact, not an error: it may appear."""
+
+    reason: str
+    """One of `hooks.reasons`."""
+    message: str
+    """A sentence that names what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What one metric of the specification says."""
 
@@ -58,6 +68,17 @@ class Reading:
     """Its place in spec.offloadingConfig.metrics."""
     missing: str
     """Why there is no value, as one word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A condition as the previous status has it."""
+
+    status: str
+    reason: str
+    message: str
+    since: datetime | None
+    """Its lastTransitionTime; None when that is not a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +95,8 @@ class Parent:
     """As stored; see `Observation.read_spec`."""
     status: Mapping[str, Any]
     """As we wrote it last, or as somebody changed it since."""
+    held: Mapping[str, Held]
+    """The conditions in that status, by type."""
 
     @classmethod
     def of(cls, item: Object) -> Self:
@@ -87,6 +110,15 @@ class Parent:
             deleting=bool(metadata.get("deletionTimestamp")),
             spec=mapping(item, "spec"),
             status=mapping(item, "status"),
+            held={
+                text(condition, "type"): Held(
+                    text(condition, "status"),
+                    text(condition, "reason"),
+                    text(condition, "message"),
+                    time(condition, "lastTransitionTime"),
+                )
+                for condition in objects(mapping(item, "status"), "conditions")
+            },
         )
 
 
@@ -233,6 +265,12 @@ def texts(parent: Mapping[str, Any], key: str) -> Mapping[str, str]:
     return {name: value for name, value in mapping(parent, key).items() if isinstance(value, str)}
 
 
+def objects(parent: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    """The objects in the list under a key."""
+    value = parent.get(key)
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
 def time(parent: Mapping[str, Any], key: str) -> datetime | None:
     """The RFC 3339 time under a key; None when there is none."""
     try:
@@ -242,27 +280,22 @@ def time(parent: Mapping[str, Any], key: str) -> datetime | None:
     return value if value.tzinfo is not None else None
 
 
-def _objects(parent: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    value = parent.get(key)
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
 def _is_tcp(port: Mapping[str, Any]) -> bool:
-    return port.get("protocol", "TCP") == "TCP"
+    return text(port, "protocol") in ("", "TCP")
 
 
 def _ports(pod: Mapping[str, Any]) -> tuple[ContainerPort, ...]:
     return tuple(
         ContainerPort(number, text(port, "name"))
-        for container in _objects(pod, "containers")
-        for port in _objects(container, "ports")
+        for container in objects(pod, "containers")
+        for port in objects(container, "ports")
         if _is_tcp(port) and (number := integer(port, "containerPort"))
     )
 
 
 def _service_ports(spec: Mapping[str, Any]) -> list[ServicePort]:
     ports = []
-    for port in _objects(spec, "ports"):
+    for port in objects(spec, "ports"):
         number = integer(port, "port")
         if number and _is_tcp(port):
             # Absent means the same number (core/v1 ServicePort).

@@ -140,4 +140,5 @@ def _written(value: str | float) -> _Written:
 
 def _scaled(amount: int, power: int) -> int:
     """`amount` times ten to the `power`, rounded up."""
-    return amount * 10**power if power >= 0 else -(-amount // 10**-power)
+    factor: int = 10 ** abs(power)
+    return amount * factor if power >= 0 else -(-amount // factor)

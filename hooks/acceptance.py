@@ -1,0 +1,155 @@
+"""What passes the schema and is still wrong: each is a sentence that says what to change."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from hooks import names, reasons
+from hooks.api.v1alpha1 import ModelDeploymentSpec, ObjectReference, Server
+from hooks.canonical import canonical_json
+from hooks.errors import NotAccepted
+from hooks.observation import APPS, Observation, mapping, objects, text
+from hooks.protocol import Object
+
+MAX_CHILD_BYTES: Final = 200 * 1024
+"""Largest child, as JSON. Metacontroller keeps a copy in an annotation, and all annotations of an object may have
+256 KiB together."""
+
+_TEMPLATE: Final = "spec.server.template"
+
+
+def check(spec: ModelDeploymentSpec, observation: Observation) -> None:
+    """Refuse what no schema can.
+
+    Raises:
+        NotAccepted: naming the first thing found.
+    """
+    _check_namespaces(spec, observation.parent.namespace)
+    _check_workload(spec)
+    _check_service_names(spec, observation.parent.name)
+    if spec.server is not None:
+        _check_template(spec.server)
+
+
+def check_size(children: tuple[Object, ...]) -> None:
+    """Refuse children that Kubernetes could not store together with the record of what was applied.
+
+    Raises:
+        NotAccepted: naming the first such child.
+    """
+    for child in children:
+        if len(canonical_json(child)) > MAX_CHILD_BYTES:
+            raise NotAccepted(
+                reasons.TOO_LARGE,
+                f"{child['kind']} {child['metadata']['name']} would be larger than {MAX_CHILD_BYTES // 1024} KiB:"
+                f" make {'the template' if child['kind'] == 'Deployment' else 'headers and model names'} smaller.",
+            )
+
+
+def _references(spec: ModelDeploymentSpec) -> Iterator[tuple[str, ObjectReference | None]]:
+    yield "modelSourceRef", spec.model_source_ref
+    yield "serviceRef", spec.service_ref
+    yield "metricServiceRef", spec.metric_service_ref
+    for index, policy in enumerate(spec.policies):
+        yield f"policies[{index}]", policy
+
+
+def _check_namespaces(spec: ModelDeploymentSpec, namespace: str) -> None:
+    for field, reference in _references(spec):
+        if reference is not None and reference.namespace not in (None, "", namespace):
+            raise NotAccepted(
+                reasons.CROSS_NAMESPACE_REFERENCE,
+                f"spec.{field} refers to namespace {reference.namespace}: only objects of namespace {namespace} can be"
+                " referred to. Move the object, or this ModelDeployment.",
+            )
+
+
+def _check_workload(spec: ModelDeploymentSpec) -> None:
+    source = spec.model_source_ref
+    if source is not None and source.api_version not in (None, "", APPS):
+        raise NotAccepted(
+            reasons.UNSUPPORTED_WORKLOAD,
+            f"spec.modelSourceRef.apiVersion must be {APPS} or left out, not {source.api_version}.",
+        )
+    for field, reference in _references(spec):
+        if reference is not None and not reference.name:
+            raise NotAccepted(reasons.INVALID_SPEC, f"spec.{field}.name is missing: name the object.")
+
+
+def _check_service_names(spec: ModelDeploymentSpec, parent: str) -> None:
+    own = names.local_service(parent)
+    for field in ("serviceRef", "metricServiceRef"):
+        reference = spec.service_ref if field == "serviceRef" else spec.metric_service_ref
+        if reference is not None and reference.name == own:
+            raise NotAccepted(
+                reasons.INVALID_NAME,
+                f"spec.{field} names {own}, which the controller creates for itself: name your own Service or none.",
+            )
+        if reference is not None and not names.is_service_name(reference.name or ""):
+            raise NotAccepted(
+                reasons.INVALID_NAME,
+                f"spec.{field}.name must be the name of a Service, which {reference.name!r} is not.",
+            )
+    wanted = None if spec.gateway is None else spec.gateway.service_name
+    if wanted is None:
+        return
+    if not names.is_service_name(wanted):
+        raise NotAccepted(
+            reasons.INVALID_NAME,
+            f"spec.gateway.serviceName must be lower-case letters, digits and dashes, at most {names.MAX_LENGTH}, and"
+            f" begin with a letter, not {wanted!r}.",
+        )
+    if wanted == own:
+        raise NotAccepted(
+            reasons.INVALID_NAME,
+            f"spec.gateway.serviceName must not be {own}, which leads to the local replicas: choose another name.",
+        )
+    if spec.service_ref is not None and spec.service_ref.name == wanted:
+        raise NotAccepted(
+            reasons.INVALID_NAME,
+            f"spec.gateway.serviceName must not be {wanted}, the Service of serviceRef: choose another name.",
+        )
+
+
+def _check_template(server: Server) -> None:
+    template = server.template
+    metadata = _object_at(template, "metadata", _TEMPLATE)
+    for field in ("labels", "annotations"):
+        for key, value in _object_at(metadata, field, f"{_TEMPLATE}.metadata").items():
+            if not isinstance(value, str | None):
+                raise _invalid(f"{_TEMPLATE}.metadata.{field}: the value of {key} must be a text; put it in quotes.")
+    pod = _object_at(template, "spec", _TEMPLATE)
+    if not objects(pod, "containers"):
+        raise _invalid(f"{_TEMPLATE}.spec.containers must be a list with at least one container.")
+    for field in ("containers", "initContainers"):
+        _check_containers(pod, field)
+
+
+def _check_containers(pod: Mapping[str, Any], field: str) -> None:
+    """Names that lists are merged by must differ, or Metacontroller mixes their items up."""
+    path = f"{_TEMPLATE}.spec.{field}"
+    containers = objects(pod, field)
+    if not all(text(container, "name") for container in containers):
+        raise _invalid(f"{path}: every container needs a name.")
+    _check_distinct([text(container, "name") for container in containers], f"{path} has two containers named")
+    for container in containers:
+        where = f"Container {container['name']} in {path}"
+        _check_distinct([entry.get("name") for entry in objects(container, "env")], f"{where} has two variables named")
+        _check_distinct(
+            [entry.get("containerPort") for entry in objects(container, "ports")], f"{where} has two ports numbered"
+        )
+
+
+def _check_distinct(values: list[Any], problem: str) -> None:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise _invalid(f"{problem} {value}: keep one of them.")
+
+
+def _object_at(parent: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any]:
+    if parent.get(key) is not None and not isinstance(parent[key], dict):
+        raise _invalid(f"{path}.{key} must be an object.")
+    return mapping(parent, key)
+
+
+def _invalid(message: str) -> NotAccepted:
+    return NotAccepted(reasons.INVALID_TEMPLATE, message)

@@ -1,0 +1,60 @@
+"""Ready replicas: one table for every kind of workload, read from the workload's own status."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from hooks import reasons
+from hooks.observation import Workload, integer
+
+READY_COUNT: Final[Mapping[str, str]] = {
+    "Deployment": "readyReplicas",
+    "StatefulSet": "readyReplicas",
+    "DaemonSet": "numberReady",
+    "ReplicaSet": "readyReplicas",
+}
+"""The field of each kind's status that counts ready pods. Absent means none."""
+
+MESSAGES: Final[Mapping[str, str]] = {
+    reasons.REPLICAS_READY: "At least one local replica is ready.",
+    reasons.NO_READY_REPLICA: "No local replica is ready.",
+    reasons.SCALED_TO_ZERO: "The workload is scaled to zero.",
+    reasons.TERMINATING: "The workload is being deleted.",
+    reasons.PROGRESSING: "The workload's status is older than its specification.",
+    reasons.WORKLOAD_MISSING: "The workload does not exist.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether the local replicas can serve, and why not."""
+
+    ready: int
+    """Number of ready replicas."""
+    reason: str
+    message: str
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether at least one replica is ready."""
+        return self.ready > 0
+
+
+def readiness(workload: Workload | None) -> Readiness:
+    """What the workload's status says about its replicas. What is not known for certain is not ready."""
+    if workload is None:
+        return _none(reasons.WORKLOAD_MISSING)
+    if workload.deleting:
+        return _none(reasons.TERMINATING)
+    if workload.replicas == 0:
+        return _none(reasons.SCALED_TO_ZERO)
+    if workload.observed_generation is not None and workload.observed_generation < workload.generation:
+        return _none(reasons.PROGRESSING)
+    ready = integer(workload.counts, READY_COUNT[workload.kind]) or 0
+    if ready <= 0:
+        return _none(reasons.NO_READY_REPLICA)
+    return Readiness(ready, reasons.REPLICAS_READY, MESSAGES[reasons.REPLICAS_READY])
+
+
+def _none(reason: str) -> Readiness:
+    return Readiness(0, reason, MESSAGES[reason])

@@ -1,0 +1,401 @@
+"""The controller of a ModelDeployment as three pure functions: sync, customize, finalize.
+
+Read `sync` from the top: the specification is read and checked, what it refers to is found, the split is decided, the
+children that follow are made and held against what is observed, and all of it is reported. A specification that cannot
+be accepted changes nothing of what was decided before, except that readiness still sets the weights.
+"""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from hooks import acceptance, names, reasons
+from hooks.api.v1alpha1 import AUTHORIZATION_GROUP, VERSION, WORKLOAD_KINDS, InvalidObject, ModelDeploymentSpec
+from hooks.applied import Applied, compare
+from hooks.children import KINDS, Parts, kept_split, make_children, with_readiness
+from hooks.errors import ForbiddenChild, NotAccepted
+from hooks.kept import as_decided_last
+from hooks.local import Local, find_local, find_workload, metric_port, missing_references, pod_port
+from hooks.observation import (
+    APPS,
+    CORE,
+    InstallDefaults,
+    Observation,
+    Parent,
+    Unresolved,
+    Workload,
+    integer,
+    mapping,
+    objects,
+    text,
+    time,
+)
+from hooks.offloading import Facts, Previous, Split, decide, not_ready_deadline
+from hooks.protocol import (
+    CustomizeRequest,
+    CustomizeResponse,
+    FinalizeResponse,
+    Key,
+    Object,
+    RelatedRule,
+    SyncResponse,
+    key_of,
+)
+from hooks.readiness import Readiness, readiness
+from hooks.remote import Remote, find_remote
+from hooks.status import Condition, Report, build_status, overview
+
+RESYNC_SECONDS: Final = 30.0
+"""How often a parent is looked at when no moment is known at which something changes."""
+JITTER: Final = 0.1
+"""Share of RESYNC_SECONDS by which parents differ, so that they do not all come at once."""
+MAX_RESYNC_SECONDS: Final = 86400.0
+"""A moment further away is looked for again tomorrow. Metacontroller counts in nanoseconds of an int64, and an override
+until the year 9999 would be none."""
+
+_PLURALS: Final = {kind: f"{kind.lower()}s" for kind in WORKLOAD_KINDS}
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What a sync comes to."""
+
+    children: tuple[Object, ...]
+    report: Report
+    instants: tuple[datetime | None, ...]
+    """Moments at which something may change by itself."""
+
+
+def sync(observation: Observation, *, now: datetime) -> SyncResponse:
+    """What should exist, and what is true.
+
+    Raises:
+        ForbiddenChild: the answer would reach beyond the parent.
+        DamagedAnnotation: nothing new can be decided, and what was decided last cannot be read.
+    """
+    try:
+        outcome = _accepted(observation, now)
+    except InvalidObject as exc:
+        outcome = _not_accepted(NotAccepted(reasons.INVALID_SPEC, f"{exc}."), observation, now)
+    except NotAccepted as exc:
+        outcome = _not_accepted(exc, observation, now)
+    check_children(outcome.children, observation)
+    return SyncResponse(
+        status=build_status(outcome.report, observation.parent, now=now),
+        children=outcome.children,
+        resync_after_seconds=_resync_after(outcome.instants, observation.parent, now),
+    )
+
+
+def customize(request: CustomizeRequest, defaults: InstallDefaults) -> CustomizeResponse:  # noqa: ARG001
+    """Which objects belong to a parent's facts: the workload, Services and Policies it names, in its own namespace.
+
+    Metacontroller keeps the answer for as long as the specification stays the same, so it rests on nothing else, not
+    even on the configuration. The specification may be anything: what can be named is.
+    """
+    parent = Parent.of(request.parent)
+    spec = parent.spec
+    wanted: dict[tuple[str, str], set[str]] = {}
+    source = mapping(spec, "modelSourceRef")
+    kind = text(source, "kind")
+    if kind in _PLURALS:
+        wanted[APPS, _PLURALS[kind]] = {_referred(source, parent)}
+    services = {_referred(mapping(spec, field), parent) for field in ("serviceRef", "metricServiceRef")}
+    wanted[CORE, "services"] = services
+    policies = {
+        _referred(policy, parent) for policy in objects(spec, "policies") if policy.get("refType") == "localPolicy"
+    }
+    wanted[f"{AUTHORIZATION_GROUP}/{VERSION}", "policies"] = policies
+    return CustomizeResponse(
+        tuple(
+            RelatedRule(api_version, resource, parent.namespace, tuple(sorted(found - {""})))
+            for (api_version, resource), found in wanted.items()
+            if found - {""}
+        )
+    )
+
+
+def finalize(observation: Observation, *, now: datetime) -> FinalizeResponse:
+    """Let everything go: done when no child is observed any more."""
+    done = not observation.children
+    message = "The ModelDeployment is being deleted."
+    conditions = tuple(
+        Condition(type_, held.status, held.reason, held.message)
+        for type_, held in observation.parent.held.items()
+        if type_ and type_ != "Ready"
+    )
+    previous = Previous.of(observation.parent)
+    split = Split(
+        previous.percentage or 0, previous.reason, text(mapping(observation.parent.status, "offloading"), "message")
+    )
+    report = Report((*conditions, Condition("Ready", "False", reasons.TERMINATING, message)), split)
+    return FinalizeResponse(
+        status=build_status(report, observation.parent, now=now),
+        children=(),
+        finalized=done,
+        resync_after_seconds=None if done else RESYNC_SECONDS,
+    )
+
+
+def check_children(children: tuple[Object, ...], observation: Observation) -> None:
+    """The last gate: whatever was decided, no answer reaches beyond the parent.
+
+    Raises:
+        ForbiddenChild: a child of another kind or namespace, under a name that is not derived, or twice.
+    """
+    parent = observation.parent
+    own = {
+        "Deployment": {names.deployment(parent.name)},
+        "Service": {names.local_service(parent.name), text(mapping(parent.spec, "gateway"), "serviceName")},
+        "ConfigMap": {names.route(parent.name)},
+    }
+    seen: set[Key] = set()
+    for child in children:
+        key = key_of(child)
+        if key is None or (key.api_version, key.kind) not in KINDS:
+            raise ForbiddenChild("a child is of a kind that is never created")
+        if key.namespace != parent.namespace:
+            raise ForbiddenChild(f"{key} is not in the namespace of its parent")
+        # A child that is observed belongs to this parent already: its name passed here when it was created.
+        if key.name not in own[key.kind] and key not in observation.children:
+            raise ForbiddenChild(f"{key} has a name that is not derived from its parent")
+        if key in seen:
+            raise ForbiddenChild(f"{key} is asked for twice")
+        seen.add(key)
+
+
+def _accepted(observation: Observation, now: datetime) -> _Outcome:
+    """The story of a specification that is in force.
+
+    Raises:
+        InvalidObject, NotAccepted: it cannot be.
+    """
+    parent = observation.parent
+    if not observation.defaults.manages(parent.namespace):
+        raise NotAccepted(
+            reasons.NAMESPACE_NOT_MANAGED,
+            f"Namespace {parent.namespace} is not managed: add it to `namespaces` in the controller's configuration.",
+        )
+    spec = observation.read_spec()
+    acceptance.check(spec, observation)
+    remote = find_remote(spec, observation)
+    workload = find_workload(spec, observation)
+    local = find_local(spec, workload, observation)
+    local_service = names.local_service(parent.name)
+    backing = local if isinstance(local, Local) else _kept(CORE, "Service", local_service, observation)
+    ready = _readiness(workload, local, has_local=backing is not None)
+    facts = Facts(spec, observation, ready, backing is not None, remote)
+    decision = decide(facts, Previous.of(parent), now=now)
+    parts = Parts(
+        spec=spec,
+        local=backing,
+        remote=remote if isinstance(remote, Remote) else None,
+        split=decision.split,
+        gateway_service=None
+        if observation.defaults.gateway_service is not None
+        else _kept(CORE, "Service", _gateway_service_name(spec), observation),
+    )
+    children = make_children(parts, observation)
+    acceptance.check_size(children)
+    applied = compare(children, observation, now=now)
+    unresolved = (missing_references(spec, workload, observation), local, remote, _unknown_gateway(spec, observation))
+    conditions = overview(
+        Condition("Accepted", "True", reasons.ACCEPTED, "The specification is in force."),
+        (
+            _references_resolved(spec, unresolved),
+            _local_ready(ready),
+            _metrics_available(spec),
+            _offloading(decision.split),
+            _policy_satisfied(spec),
+            _REGISTERED,
+            _synced(applied),
+        ),
+        _warnings(applied, observation),
+        serving=ready.is_ready or decision.split.percentage > 0,
+        deleting=parent.deleting,
+    )
+    serving_port = pod_port(local.target_port, workload) if isinstance(local, Local) else None
+    ports = {
+        "servingPort": serving_port or integer(parent.status, "servingPort"),
+        "metricPort": metric_port(spec, workload, observation),
+    }
+    return _Outcome(children, Report(conditions, decision.split, ports), (decision.next_instant, applied.next_instant))
+
+
+def _not_accepted(problem: NotAccepted, observation: Observation, now: datetime) -> _Outcome:
+    """What was decided last, with the replicas still setting the weights.
+
+    Raises:
+        DamagedAnnotation: it cannot be read.
+    """
+    parent = observation.parent
+    kept = tuple(
+        as_decided_last(key, child)
+        for key, child in sorted(observation.children.items(), key=lambda item: item[0])
+        if (key.api_version, key.kind) in KINDS
+    )
+    managed = problem.reason != reasons.NAMESPACE_NOT_MANAGED
+    ready = _kept_readiness(kept, observation) if managed else None
+    behavior = mapping(mapping(parent.spec, "offloadingConfig"), "behavior")
+    until = time(mapping(behavior, "override"), "until") if managed else None
+    deadline = not_ready_deadline(Previous.of(parent), max(0, integer(behavior, "notReadyForSeconds") or 0), now)
+    children = tuple(
+        with_readiness(child, ready, overdue=now >= deadline, override_over=until is not None and until <= now)
+        if child["kind"] == "ConfigMap"
+        else child
+        for child in kept
+    )
+    route = next((child for child in children if child["kind"] == "ConfigMap"), None)
+    split = kept_split(route) if route is not None else None
+    split = split or Split(0, reasons.NOT_ACCEPTED, "Nothing was decided yet.", remote=False)
+    unknown = "Not evaluated before the specification is accepted."
+    applied = compare(children, observation, now=now)
+    conditions = overview(
+        Condition("Accepted", "False", problem.reason, str(problem)),
+        (
+            Condition("RefsResolved", "Unknown", reasons.NOT_EVALUATED, unknown),
+            Condition("LocalReady", "Unknown", reasons.NOT_EVALUATED, unknown)
+            if ready is None
+            else _local_ready(ready),
+            Condition("MetricsAvailable", "Unknown", reasons.NOT_EVALUATED, unknown),
+            _offloading(split),
+            Condition("PolicySatisfied", "Unknown", reasons.NOT_EVALUATED, unknown),
+            _REGISTERED,
+            Condition("Synced", "Unknown", reasons.NOT_EVALUATED, unknown) if route is None else _synced(applied),
+        ),
+        _warnings(applied, observation),
+        serving=True,
+        deleting=parent.deleting,
+    )
+    ports = {name: integer(parent.status, name) for name in ("servingPort", "metricPort")}
+    waiting = ready is not None and not ready.is_ready and deadline > now
+    instants = (deadline if waiting else None, until if until is not None and until > now else None)
+    return _Outcome(children, Report(conditions, split, ports), (*instants, applied.next_instant))
+
+
+def _kept(api_version: str, kind: str, name: str, observation: Observation) -> Object | None:
+    """The child as it was decided last; None when it does not exist."""
+    key = observation.key(api_version, kind, name)
+    child = observation.children.get(key)
+    return None if child is None else as_decided_last(key, child)
+
+
+def _readiness(workload: Workload | None, local: Local | Unresolved, *, has_local: bool) -> Readiness:
+    """Of the local replicas; none is ready for requests while there is no way to them."""
+    if not has_local and isinstance(local, Unresolved):
+        return Readiness(0, local.reason, local.message)
+    return readiness(workload)
+
+
+def _kept_readiness(kept: tuple[Object, ...], observation: Observation) -> Readiness | None:
+    """Of the workload behind the local Service that was decided last; None when that is not known.
+
+    The specification may name another workload by now, of which nothing follows for the one that serves.
+    """
+    for child in kept:
+        kind, _, name = text(mapping(child["metadata"], "annotations"), names.WORKLOAD_ANNOTATION).partition("/")
+        if not name:
+            continue
+        source = mapping(observation.parent.spec, "modelSourceRef")
+        if observation.own_deployment(name) is not None and kind == "Deployment":
+            return readiness(observation.own_deployment(name))
+        workload = observation.workload(kind, name)
+        asked_for = (text(source, "kind"), _referred(source, observation.parent)) == (kind, name)
+        if "server" in observation.parent.spec:
+            asked_for = (kind, name) == ("Deployment", names.deployment(observation.parent.name))
+        return readiness(workload) if workload is not None or asked_for else None
+    return None
+
+
+def _gateway_service_name(spec: ModelDeploymentSpec) -> str:
+    return (spec.gateway.service_name or "") if spec.gateway is not None else ""
+
+
+def _referred(reference: Mapping[str, Any], parent: Parent) -> str:
+    """The name in a reference to the parent's own namespace; empty when there is none."""
+    return text(reference, "name") if text(reference, "namespace") in ("", parent.namespace) else ""
+
+
+def _unknown_gateway(spec: ModelDeploymentSpec, observation: Observation) -> Unresolved | None:
+    if not _gateway_service_name(spec) or observation.defaults.gateway_service is not None:
+        return None
+    return Unresolved(
+        reasons.GATEWAY_UNKNOWN,
+        "spec.gateway.serviceName needs `proxyService` in the controller's configuration: where the gateway's Service"
+        " is.",
+    )
+
+
+def _references_resolved(spec: ModelDeploymentSpec, results: tuple[object, ...]) -> Condition:
+    # That nothing was configured is no reference; and what a disabled model would need is not needed.
+    found = [
+        result
+        for result in results
+        if isinstance(result, Unresolved)
+        and result.reason != reasons.NOT_CONFIGURED
+        and (spec.enabled or result.reason not in (reasons.WORKSPACE_UNKNOWN, reasons.NO_REMOTE_BACKEND))
+    ]
+    if not found:
+        return Condition("RefsResolved", "True", reasons.REFERENCES_RESOLVED, "Everything referred to was found.")
+    messages = dict.fromkeys(result.message for result in found)
+    return Condition("RefsResolved", "False", found[0].reason, " ".join(messages))
+
+
+def _local_ready(ready: Readiness) -> Condition:
+    return Condition("LocalReady", "True" if ready.is_ready else "False", ready.reason, ready.message)
+
+
+def _metrics_available(spec: ModelDeploymentSpec) -> Condition:
+    if spec.offloading_config is None or not spec.offloading_config.metrics:
+        return Condition("MetricsAvailable", "True", reasons.NO_METRICS, "The specification has no metrics.")
+    return Condition("MetricsAvailable", "Unknown", reasons.NOT_EVALUATED, "This version does not evaluate metrics.")
+
+
+def _offloading(split: Split) -> Condition:
+    return Condition("Offloading", "True" if split.percentage > 0 else "False", split.reason, split.message)
+
+
+def _policy_satisfied(spec: ModelDeploymentSpec) -> Condition:
+    if not spec.policies:
+        return Condition("PolicySatisfied", "True", reasons.NO_POLICIES, "The specification has no policies.")
+    message = "This version does not evaluate policies, so nothing is offloaded."
+    return Condition("PolicySatisfied", "Unknown", reasons.NOT_EVALUATED, message)
+
+
+_REGISTERED: Final = Condition(
+    "Registered", "Unknown", reasons.NOT_EVALUATED, "This version does not register models with the platform."
+)
+
+
+def _synced(applied: Applied) -> Condition:
+    return Condition("Synced", "True" if applied.in_sync else "False", applied.reason, applied.message)
+
+
+def _warnings(applied: Applied, observation: Observation) -> list[Condition]:
+    """Conditions that are there only when something is wrong."""
+    warnings = []
+    remote = mapping(mapping(observation.parent.spec, "offloadingConfig"), "remoteBackend")
+    if text(mapping(mapping(remote, "authConfig"), "oauthConfig"), "clientSecret"):
+        message = (
+            "spec.offloadingConfig.remoteBackend.authConfig.oauthConfig.clientSecret is readable by whoever can read"
+            " this object: move it to a Secret and name that in clientSecretRef."
+        )
+        warnings.append(Condition("InlineSecret", "True", reasons.INLINE_SECRET, message))
+    if applied.conflicts:
+        message = (
+            f"Asked for and never appeared: {', '.join(map(str, applied.conflicts))}. Another object has that name, or"
+            " the controller may not create it: rename or delete that object, or look at the controller's events."
+        )
+        warnings.append(Condition("ChildConflict", "True", reasons.NAME_TAKEN, message))
+    return warnings
+
+
+def _resync_after(instants: tuple[datetime | None, ...], parent: Parent, now: datetime) -> float:
+    """Seconds until something may change by itself, else a period of which every parent has its own."""
+    known = [instant for instant in instants if instant is not None]
+    if known:
+        return min(max((min(known) - now) / timedelta(seconds=1), 0.001), MAX_RESYNC_SECONDS)
+    share = zlib.crc32(parent.uid.encode()) / 0xFFFFFFFF
+    return round(RESYNC_SECONDS * (1 - JITTER + 2 * JITTER * share), 3)

@@ -1,0 +1,276 @@
+"""The remote backend that a specification means, with all variables put in, or why there is none."""
+
+import ipaddress
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeVar
+from urllib.parse import quote, unquote
+
+from hooks import names, reasons
+from hooks.api.v1alpha1 import AuthConfig, ModelDeploymentSpec, RemoteBackend
+from hooks.errors import NotAccepted
+from hooks.observation import Observation, Unresolved, text
+
+_FIELD: Final = "spec.offloadingConfig.remoteBackend"
+_VARIABLE: Final = re.compile(r"\$(workspace|model)")
+_SEGMENT_CHARACTERS: Final = "!$&'()*+,;=:@"
+"""Besides letters, digits and `-._~`, what a path segment may hold as it is (RFC 3986 section 3.3, pchar)."""
+_BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]*")
+_HOST_NAME: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_-]+)*\.?")
+_STANDARD_PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
+
+NOT_SETTABLE: Final = frozenset(
+    {
+        "client-ip",
+        "connection",
+        "content-length",
+        "expect",
+        "forwarded",
+        "host",
+        "http2-settings",
+        "keep-alive",
+        "max-forwards",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "true-client-ip",
+        "upgrade",
+        "via",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-envoy-external-address",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "x-forwarded-prefix",
+        "x-forwarded-proto",
+        "x-forwarded-scheme",
+        "x-forwarded-server",
+        "x-forwarded-ssl",
+        "x-original-forwarded-for",
+        "x-original-host",
+        "x-original-url",
+        "x-real-ip",
+        "x-request-id",
+        "x-rewrite-url",
+    }
+)
+"""Headers that the gateway alone may write: framing, what belongs to one connection (RFC 9110 section 7.6.1), and what
+is known of the client."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class SecretKey:
+    """One key of a Secret."""
+
+    name: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Where the OAuth 2.0 client credentials are."""
+
+    kind: Literal["Secret", "ModelDeployment"]
+    """ModelDeployment: inline in the specification."""
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """Where offloaded requests go."""
+
+    model: str
+    """Name by which the remote knows the model."""
+    path_prefix: str = ""
+    """Percent-encoded, without a slash at its end."""
+    host: str = ""
+    """Without brackets. Empty: the install-wide default backend, of which the gateway knows the rest."""
+    port: int | None = None
+    """None: the scheme's own."""
+    scheme: Literal["http", "https"] = "http"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Header fields to set, names in lower case."""
+    secret_headers: Mapping[str, SecretKey] = field(default_factory=dict)
+    """Header fields to set from Secrets, names in lower case."""
+    credentials: Credentials | None = None
+
+
+def find_remote(spec: ModelDeploymentSpec, observation: Observation) -> Remote | Unresolved:
+    """The remote backend, or why there is nothing to offload to.
+
+    Raises:
+        NotAccepted: a value of the specification cannot be used.
+    """
+    offloading = spec.offloading_config
+    if offloading is None:
+        return Unresolved(reasons.NOT_CONFIGURED, "The specification has no offloadingConfig.")
+    if offloading.remote_backend is None:
+        return _default_remote(spec, observation)
+    return _own_remote(spec, offloading.remote_backend, observation)
+
+
+def _default_remote(spec: ModelDeploymentSpec, observation: Observation) -> Remote | Unresolved:
+    default = observation.defaults.default_remote
+    if default is None:
+        return Unresolved(
+            reasons.NO_REMOTE_BACKEND,
+            f"Set {_FIELD}, or defaultRemoteBackend in the controller's configuration: there is no remote backend.",
+        )
+    # The platform's answer first; a tenant cannot name a workspace for the backend that everybody shares.
+    workspace = text(observation.parent.status, "workspace") or default.workspace
+    prefix = _path_prefix(default.path_prefix, spec.model, workspace, "defaultRemoteBackend")
+    return prefix if isinstance(prefix, Unresolved) else Remote(spec.model, prefix)
+
+
+def _own_remote(spec: ModelDeploymentSpec, backend: RemoteBackend, observation: Observation) -> Remote | Unresolved:
+    workspace = backend.workspace or text(observation.parent.status, "workspace")
+    if not workspace and observation.defaults.default_remote is not None:
+        workspace = observation.defaults.default_remote.workspace
+    host, port = _authority(backend.host)
+    headers, secret_headers = _headers(backend)
+    credentials = _credentials(backend.auth_config, observation.parent.name)
+    prefix = _path_prefix(backend.path_prefix, spec.model, workspace, _FIELD)
+    if isinstance(prefix, Unresolved):
+        return prefix
+    return Remote(
+        model=spec.model,
+        path_prefix=prefix,
+        host=host,
+        port=None if port == _STANDARD_PORTS[backend.scheme.value] else port,
+        scheme=backend.scheme.value,
+        headers=headers,
+        secret_headers=secret_headers,
+        credentials=credentials,
+    )
+
+
+def _authority(value: str) -> tuple[str, int | None]:
+    """Host and port of `name`, `name:port`, `[v6]`, `[v6]:port` or a bare IPv6 address."""
+    match = re.fullmatch(r"\[(?P<v6>[^\[\]]*)\](?::(?P<v6port>.*))?|(?P<host>[^:\[\]]+)(?::(?P<port>.*))?", value)
+    host = value if match is None else match["v6"] or match["host"] or ""
+    digits = None if match is None else match["v6port"] if match["v6"] is not None else match["port"]
+    is_host = _is_address(host) if match is None or match["v6"] is not None else _HOST_NAME.fullmatch(host) is not None
+    if not is_host:
+        raise NotAccepted(
+            reasons.INVALID_HOST,
+            f"{_FIELD}.host must be a host name or address, with :port where needed, not {value!r}.",
+        )
+    if digits is None:
+        return host, None
+    if not re.fullmatch(r"[0-9]{1,5}", digits) or not 1 <= int(digits) <= 65535:
+        raise NotAccepted(
+            reasons.INVALID_HOST, f"{_FIELD}.host must end in a port from 1 to 65535 after the colon, not {digits!r}."
+        )
+    return host, int(digits)
+
+
+def _is_address(value: str) -> bool:
+    try:
+        return ipaddress.ip_address(value).version == 6
+    except ValueError:
+        return False
+
+
+def _path_prefix(template: str, model: str, workspace: str, owner: str) -> str | Unresolved:
+    """The template with its variables put in, each encoded as one segment (RFC 3986 section 2.1)."""
+    field_name = f"{owner}.pathPrefix"
+    if "$workspace" in template and not workspace:
+        return Unresolved(
+            reasons.WORKSPACE_UNKNOWN,
+            f"{field_name} needs a workspace and there is none: set {owner}.workspace.",
+        )
+    for forbidden in ("?", "#", "\\"):
+        if forbidden in template:
+            raise NotAccepted(reasons.INVALID_PATH_PREFIX, f"{field_name} must be a path, without {forbidden!r}.")
+    if _BAD_ESCAPE.search(template):
+        raise NotAccepted(
+            reasons.INVALID_PATH_PREFIX, f"{field_name} has a % that begins no escape: write a literal one as %25."
+        )
+    values = {"workspace": workspace, "model": model}
+    stripped = template.strip("/")
+    if not stripped:
+        return ""
+    prefix = ""
+    for segment in stripped.split("/"):
+        expanded = quote(segment, safe=_SEGMENT_CHARACTERS + "%")
+        expanded = _VARIABLE.sub(lambda variable: quote(values[variable[1]], safe=""), expanded)
+        # A server that decodes %2F before it resolves dot segments must find none either.
+        if not expanded or {".", ".."} & set(re.split(r"[/\\]", unquote(expanded))):
+            raise NotAccepted(
+                reasons.INVALID_PATH_PREFIX,
+                f"{field_name} must not have empty segments or the segments . and .., which {template!r} has"
+                " once $workspace and $model are put in.",
+            )
+        prefix += f"/{expanded}"
+    return prefix
+
+
+def _headers(backend: RemoteBackend) -> tuple[dict[str, str], dict[str, SecretKey]]:
+    """Header fields with fixed values and with values from Secrets."""
+    fixed: dict[str, str] = {}
+    secret: dict[str, SecretKey] = {}
+    for name, value in backend.headers_to_add.items():
+        _add(fixed, name, value, taken=fixed.keys())
+    for header in backend.headers:
+        if header.value_from is not None and header.value is None:
+            reference = header.value_from.secret_key_ref
+            _check_secret_name(reference.name, f"headers[{header.name}].valueFrom.secretKeyRef.name")
+            _add(secret, header.name, SecretKey(reference.name, reference.key), taken=fixed.keys() | secret.keys())
+        elif header.value is not None and header.value_from is None:
+            _add(fixed, header.name, header.value, taken=fixed.keys() | secret.keys())
+        else:
+            raise NotAccepted(
+                reasons.INVALID_HEADER, f"Give the header {header.name} in {_FIELD}.headers either value or valueFrom."
+            )
+    return fixed, secret
+
+
+def _add(fields: dict[str, _T], name: str, value: _T, *, taken: Collection[str]) -> None:
+    lower = name.lower()
+    if lower in taken:
+        raise NotAccepted(
+            reasons.INVALID_HEADER, f"{_FIELD} has the header {lower} twice; upper and lower case are the same."
+        )
+    if lower in NOT_SETTABLE:
+        raise NotAccepted(reasons.INVALID_HEADER, f"{_FIELD} sets the header {lower}, which only the gateway may set.")
+    if isinstance(value, str) and not _HEADER_VALUE.fullmatch(value):
+        raise NotAccepted(
+            reasons.INVALID_HEADER, f"The value of the header {lower} in {_FIELD} must be printable ASCII."
+        )
+    fields[lower] = value
+
+
+def _credentials(auth: AuthConfig | None, parent: str) -> Credentials | None:
+    if auth is None:
+        return None
+    oauth = auth.oauth_config
+    if oauth is None:
+        raise NotAccepted(
+            reasons.INVALID_CREDENTIALS, f"{_FIELD}.authConfig needs oauthConfig, or leave authConfig out."
+        )
+    inline = (oauth.client_id, oauth.client_secret, oauth.token_url)
+    if oauth.client_secret_ref is not None and not any(value is not None for value in inline):
+        _check_secret_name(oauth.client_secret_ref.name, "authConfig.oauthConfig.clientSecretRef.name")
+        return Credentials("Secret", oauth.client_secret_ref.name)
+    if oauth.client_secret_ref is None and all(value is not None for value in inline):
+        return Credentials("ModelDeployment", parent)
+    raise NotAccepted(
+        reasons.INVALID_CREDENTIALS,
+        f"{_FIELD}.authConfig.oauthConfig needs either clientSecretRef or all of clientId, clientSecret and tokenUrl.",
+    )
+
+
+def _check_secret_name(name: str, field_name: str) -> None:
+    if not names.is_object_name(name):
+        raise NotAccepted(
+            reasons.INVALID_NAME, f"{_FIELD}.{field_name} must be the name of a Secret, which {name!r} cannot be."
+        )

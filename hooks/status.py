@@ -1,0 +1,113 @@
+"""The parent's status, whole: conditions, the state of offloading, and what is carried over.
+
+It changes when something changes and at no other time: no measured values, no numbers that move, times in whole
+seconds and only those of transitions. https://github.com/kubernetes/community (API conventions, "conditions")
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from hooks import reasons
+from hooks.api.v1alpha1 import format_time
+from hooks.observation import Parent, text
+from hooks.offloading import Previous, Split, whole_seconds
+from hooks.protocol import Object
+
+CARRIED: Final = ("workspace", "createdAtOnBeamlit", "updatedAtOnBeamlit")
+"""What the platform says. Status is replaced whole, so it must be said again."""
+
+
+class Condition(NamedTuple):
+    """One aspect of the state, without its times."""
+
+    type: str
+    status: str
+    """True, False or Unknown."""
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is true, before it is written down."""
+
+    conditions: tuple[Condition, ...]
+    """In the order in which they are shown."""
+    split: Split
+    ports: Mapping[str, int | None] = field(default_factory=dict)
+    """servingPort and metricPort, as far as known."""
+
+
+def build_status(report: Report, parent: Parent, *, now: datetime) -> Object:
+    """The status to write. Whatever did not change keeps its time."""
+    status: Object = {
+        "conditions": [_condition(condition, parent, now) for condition in report.conditions],
+        "offloadingStatus": report.split.percentage > 0,
+        "offloading": _offloading(report.split, parent, now),
+    }
+    if parent.generation:
+        # Metacontroller writes it as well; said here so that the answer is the status that is stored.
+        status["observedGeneration"] = parent.generation
+    status |= {name: port for name, port in report.ports.items() if port is not None}
+    return status | carried_over(parent)
+
+
+def carried_over(parent: Parent) -> dict[str, str]:
+    """What an earlier status holds and is not ours to decide."""
+    return {name: value for name in CARRIED if (value := text(parent.status, name))}
+
+
+def overview(
+    accepted: Condition, others: Iterable[Condition], warnings: Iterable[Condition], *, serving: bool, deleting: bool
+) -> tuple[Condition, ...]:
+    """All conditions: these, then Ready, which sums them up, then the warnings."""
+    conditions = (accepted, *others)
+    return (*conditions, _ready(conditions, serving=serving, deleting=deleting), *warnings)
+
+
+def _ready(conditions: tuple[Condition, ...], *, serving: bool, deleting: bool) -> Condition:
+    by_type = {condition.type: condition for condition in conditions}
+    if deleting:
+        return Condition("Ready", "False", reasons.TERMINATING, "The ModelDeployment is being deleted.")
+    for type_, reason in _NEEDED:
+        if by_type[type_].status == "False":
+            return Condition("Ready", "False", reason, by_type[type_].message)
+    if not serving:
+        message = "No local replica is ready and nothing is offloaded: requests fail."
+        return Condition("Ready", "False", reasons.NO_BACKEND, message)
+    return Condition("Ready", "True", reasons.SERVING, "Requests are served.")
+
+
+_NEEDED: Final = (
+    ("Accepted", reasons.NOT_ACCEPTED),
+    ("RefsResolved", reasons.REFERENCES_UNRESOLVED),
+    ("Synced", reasons.NOT_SYNCED),
+)
+"""Conditions without which the model is not Ready, with the reason each gives."""
+
+
+def _condition(condition: Condition, parent: Parent, now: datetime) -> dict[str, Any]:
+    held = parent.held.get(condition.type)
+    kept = held is not None and held.status == condition.status and held.since is not None
+    since = held.since if held is not None and held.since is not None and kept else now
+    written: dict[str, Any] = {
+        **condition._asdict(),
+        "lastTransitionTime": format_time(whole_seconds(min(since, now))),
+    }
+    if parent.generation:
+        written["observedGeneration"] = parent.generation
+    return written
+
+
+def _offloading(split: Split, parent: Parent, now: datetime) -> dict[str, Any]:
+    previous = Previous.of(parent)
+    same = (previous.percentage, previous.reason) == (split.percentage, split.reason)
+    since = previous.since if same and previous.since is not None else now
+    return {
+        "percentage": split.percentage,
+        "reason": split.reason,
+        "message": split.message,
+        "since": format_time(whole_seconds(min(since, now))),
+    }
