@@ -155,7 +155,7 @@ def _own_remote(spec: ModelDeploymentSpec, backend: RemoteBackend, observation: 
 
 def _authority(value: str) -> tuple[str, int | None]:
     """Host and port of `name`, `name:port`, `[v6]`, `[v6]:port` or a bare IPv6 address."""
-    match = re.fullmatch(r"\[(?P<v6>[^\[\]]*)\](?::(?P<v6port>.*))?|(?P<host>[^:\[\]]+)(?::(?P<port>.*))?", value)
+    match = re.fullmatch(r"\[(?P<v6>[^\[\]]*)\](?::(?P<v6port>.*))?|(?P<host>[^:\[\]]+)(?::(?P<port>[^:]*))?", value)
     host = value if match is None else match["v6"] or match["host"] or ""
     digits = None if match is None else match["v6port"] if match["v6"] is not None else match["port"]
     is_host = _is_address(host) if match is None or match["v6"] is not None else _HOST_NAME.fullmatch(host) is not None

@@ -1,0 +1,347 @@
+"""Builders of what Metacontroller sends: they show the fields that matter to a test and fill in the rest.
+
+`Cluster` is one turn of Metacontroller after another over a single ModelDeployment: it asks, stores the children with
+what a cluster adds to them, and stores the status. It is no more than that; `metacontroller.local` plays the whole.
+"""
+
+import copy
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from hooks import names, reconcile
+from hooks.observation import DefaultRemote, GatewayService, InstallDefaults, Observation
+from hooks.protocol import CustomizeRequest, CustomizeResponse, SyncRequest, SyncResponse, key_of
+
+Json = dict[str, Any]
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+NAMESPACE = "team-a"
+UID = "6f0c1e0e-9a5b-4f0e-8a4e-2f6d8f0d2b11"
+DEFAULTS = InstallDefaults(
+    namespaces=None,
+    default_remote=DefaultRemote("run.example.com", "https", "/$workspace/$model", "acme"),
+    gateway_service=GatewayService("beamlit", "beamlit-gateway", 80),
+)
+REMOTE: Json = {"host": "models.example.com", "scheme": "https"}
+TEMPLATE: Json = {"spec": {"containers": [{"name": "server", "image": "server:1"}]}}
+
+
+def model_deployment(name: str = "demo", *, status: Json | None = None, generation: int = 1, **spec: Any) -> Json:
+    """A ModelDeployment that adopts the Deployment `demo`; a field given as None is left out."""
+    fields = {
+        "model": "llama",
+        "modelSourceRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "demo"},
+        "offloadingConfig": {"remoteBackend": REMOTE},
+    } | spec
+    parent: Json = {
+        "apiVersion": "deployment.beamlit.com/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {
+            "name": name,
+            "namespace": NAMESPACE,
+            "uid": UID,
+            "generation": generation,
+            "resourceVersion": "100",
+            "creationTimestamp": "2026-03-01T11:00:00Z",
+        },
+        "spec": {field: value for field, value in fields.items() if value is not None},
+    }
+    return parent if status is None else parent | {"status": status}
+
+
+def served(**spec: Any) -> Json:
+    """A ModelDeployment with a server of its own."""
+    server = {"port": 8000, "replicas": 1, "template": TEMPLATE}
+    return model_deployment(modelSourceRef=None, **{"server": server} | spec)
+
+
+def behavior(**fields: Any) -> Json:
+    """An offloadingConfig with this behavior."""
+    return {"remoteBackend": REMOTE, "behavior": fields}
+
+
+def override(percentage: int, mode: str = "Normal", until: str = "2026-03-01T13:00:00Z") -> Json:
+    """An offloadingConfig with an override, by default until an hour after NOW."""
+    return behavior(override={"percentage": percentage, "mode": mode, "until": until})
+
+
+def backend(**fields: Any) -> Json:
+    """An offloadingConfig with these fields of the remote backend."""
+    return {"remoteBackend": REMOTE | fields}
+
+
+def workload(
+    kind: str = "Deployment",
+    name: str = "demo",
+    *,
+    ready: int = 1,
+    replicas: int | None = 1,
+    generation: int = 1,
+    observed: int | None = None,
+    ports: Iterable[Json] = ({"containerPort": 8000},),
+    match_labels: Mapping[str, str] | None = None,
+    deleting: bool = False,
+) -> Json:
+    """A workload with so many ready replicas; `observed` is its observedGeneration, by default the present one."""
+    metadata: Json = {"name": name, "namespace": NAMESPACE, "uid": f"uid-{kind}-{name}", "generation": generation}
+    if deleting:
+        metadata["deletionTimestamp"] = "2026-03-01T11:59:00Z"
+    labels = {"app": name} if match_labels is None else dict(match_labels)
+    status: Json = {"observedGeneration": generation if observed is None else observed}
+    if ready:
+        status["numberReady" if kind == "DaemonSet" else "readyReplicas"] = ready
+    spec: Json = {
+        "selector": {"matchLabels": labels},
+        "template": {
+            "metadata": {"labels": labels},
+            "spec": {"containers": [{"name": "server", "image": "server:1", "ports": list(ports)}]},
+        },
+    }
+    if replicas is not None and kind != "DaemonSet":
+        spec["replicas"] = replicas
+    return {"apiVersion": "apps/v1", "kind": kind, "metadata": metadata, "spec": spec, "status": status}
+
+
+def service(
+    name: str = "demo-svc",
+    *,
+    ports: Iterable[Json] = ({"port": 80, "targetPort": 8000},),
+    selector: Mapping[str, str] | None = None,
+    cluster_ip: str = "10.96.0.7",
+) -> Json:
+    """A Service that selects app=demo."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": NAMESPACE, "uid": f"uid-service-{name}"},
+        "spec": {
+            "selector": {"app": "demo"} if selector is None else dict(selector),
+            "ports": list(ports),
+            "clusterIP": cluster_ip,
+            "clusterIPs": [cluster_ip],
+            "type": "ClusterIP",
+        },
+    }
+
+
+def group_of(item: Json) -> str:
+    """The outer key under which Metacontroller sends an object: `Deployment.apps/v1`, `Service.v1`."""
+    return f"{item['kind']}.{item['apiVersion']}"
+
+
+def grouped(items: Iterable[Json], *, groups: Iterable[str] = (), version: str = "v1") -> Json:
+    """Objects as Metacontroller sends them for the hook version."""
+    result: Json = {group: {} for group in groups}
+    for item in items:
+        metadata = item["metadata"]
+        inner = metadata["name"] if version == "v1" else f"{metadata['namespace']}/{metadata['name']}"
+        result.setdefault(group_of(item), {})[inner] = item
+    return result
+
+
+def request_body(
+    parent: Json,
+    *,
+    children: Iterable[Json] = (),
+    related: Iterable[Json] = (),
+    finalizing: bool = False,
+    version: str = "v1",
+) -> Json:
+    """The decoded body of a sync or finalize request."""
+    groups = ("Deployment.apps/v1", "Service.v1", "ConfigMap.v1")
+    return {
+        "controller": {"apiVersion": "metacontroller.k8s.io/v1alpha1", "kind": "CompositeController", "status": {}},
+        "parent": parent,
+        "children": grouped(children, groups=groups, version=version),
+        "related": grouped(related, version=version),
+        "finalizing": finalizing,
+    }
+
+
+def sync_request(parent: Json, **rest: Any) -> SyncRequest:
+    """A parsed sync request; the rest is as for `request_body`."""
+    return SyncRequest.from_body(orjson.dumps(request_body(parent, **rest)))
+
+
+def observation(parent: Json, *, defaults: InstallDefaults = DEFAULTS, **rest: Any) -> Observation:
+    """What is observed in such a request."""
+    return Observation.of(sync_request(parent, **rest), defaults)
+
+
+def sync(parent: Json, *, now: datetime = NOW, defaults: InstallDefaults = DEFAULTS, **rest: Any) -> SyncResponse:
+    """The answer to such a request."""
+    return reconcile.sync(observation(parent, defaults=defaults, **rest), now=now)
+
+
+def customize(parent: Json, defaults: InstallDefaults = DEFAULTS) -> CustomizeResponse:
+    """The answer to customize."""
+    return reconcile.customize(CustomizeRequest.from_body(orjson.dumps({"controller": {}, "parent": parent})), defaults)
+
+
+def child(answer: SyncResponse, kind: str, name: str | None = None) -> Json:
+    """The only desired child of a kind, or the one of that name."""
+    (found,) = [
+        child for child in answer.children if child["kind"] == kind and name in (None, child["metadata"]["name"])
+    ]
+    return found
+
+
+def route(answer: SyncResponse) -> Json:
+    """The desired route document."""
+    document: Json = json.loads(child(answer, "ConfigMap")["data"]["route.json"])
+    return document
+
+
+def backends(answer: SyncResponse) -> dict[str, Json]:
+    """The backends of the desired route document, by id."""
+    return {backend["id"]: backend for backend in route(answer).get("backends", [])}
+
+
+def weights(answer: SyncResponse) -> dict[str, int]:
+    """The weights of the backends in the desired route document."""
+    return {name: backend.get("weight", 0) for name, backend in backends(answer).items()}
+
+
+def conditions(answer: SyncResponse) -> dict[str, tuple[str, str]]:
+    """Status and reason of every condition."""
+    return {entry["type"]: (entry["status"], entry["reason"]) for entry in answer.status["conditions"]}
+
+
+def condition(answer: SyncResponse, type_: str) -> Json:
+    """One condition, whole."""
+    found: Json
+    (found,) = [entry for entry in answer.status["conditions"] if entry["type"] == type_]
+    return found
+
+
+def observed(desired: Json, before: Json | None = None, *, server_side: bool = False) -> Json:
+    """A desired child as it is observed after Metacontroller applied it."""
+    applied = copy.deepcopy(desired)
+    metadata = applied["metadata"]
+    metadata["labels"] = {**metadata.get("labels", {}), names.CONTROLLER_UID_LABEL: UID}
+    text = orjson.dumps(applied, option=orjson.OPT_SORT_KEYS).decode()
+    metadata["uid"] = f"uid-{applied['kind']}-{metadata['name']}"
+    metadata["resourceVersion"] = "1"
+    metadata["ownerReferences"] = [
+        {
+            "apiVersion": "deployment.beamlit.com/v1alpha1",
+            "kind": "ModelDeployment",
+            "name": "demo",
+            "uid": UID,
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+    ]
+    if server_side:
+        fields = _fields_v1(desired) | {
+            "f:metadata": _fields_v1(orjson.loads(text)["metadata"], skip=("name", "namespace"))
+        }
+        metadata["managedFields"] = [
+            {"manager": "kube-controller-manager", "operation": "Update", "fieldsV1": {"f:status": {}}},
+            {"manager": "metacontroller", "operation": "Apply", "fieldsType": "FieldsV1", "fieldsV1": fields},
+        ]
+    else:
+        metadata["annotations"] = {**metadata.get("annotations", {}), names.LAST_APPLIED: text}
+    if applied["kind"] == "Deployment":
+        metadata["generation"] = 1
+        applied["spec"] = {"replicas": 1, "revisionHistoryLimit": 10, **applied["spec"]}
+        applied["status"] = {"observedGeneration": 1}
+    if applied["kind"] == "Service" and "type" not in applied["spec"]:
+        applied["spec"] |= {"type": "ClusterIP", "clusterIP": "10.96.0.99", "clusterIPs": ["10.96.0.99"]}
+        for port in applied["spec"]["ports"]:
+            port["protocol"] = "TCP"
+    if before is not None and "status" in before:
+        applied["status"] = before["status"]
+    return applied
+
+
+def _fields_v1(value: Json, skip: tuple[str, ...] = ("apiVersion", "kind", "metadata")) -> Json:
+    """The FieldsV1 set of everything in an object; lists of named items are keyed by name or by port."""
+    fields: Json = {}
+    for name, item in value.items():
+        if name in skip:
+            continue
+        fields[f"f:{name}"] = _fields_of(item)
+    return fields
+
+
+def _fields_of(item: Any) -> Json:
+    if isinstance(item, dict):
+        return _fields_v1(item, skip=())
+    if isinstance(item, list) and item and all(isinstance(entry, dict) and "port" in entry for entry in item):
+        return {_key_of(entry): {".": {}, **_fields_v1(entry, skip=())} for entry in item}
+    if isinstance(item, list) and item and all(isinstance(entry, dict) and "name" in entry for entry in item):
+        return {f'k:{{"name":"{entry["name"]}"}}': {".": {}, **_fields_v1(entry, skip=())} for entry in item}
+    return {}
+
+
+def _key_of(port: Json) -> str:
+    return f'k:{{"port":{port["port"]},"protocol":"TCP"}}'
+
+
+class Cluster:
+    """One ModelDeployment and everything around it, through as many syncs as asked for."""
+
+    def __init__(
+        self,
+        parent: Json,
+        *,
+        related: Iterable[Json] = (),
+        defaults: InstallDefaults = DEFAULTS,
+        now: datetime = NOW,
+        taken: Iterable[tuple[str, str]] = (),
+        server_side: bool = False,
+    ) -> None:
+        """`taken` are kinds and names that foreign objects have: such a child is never created."""
+        self.parent = parent
+        self.related = list(related)
+        self.children: list[Json] = []
+        self.defaults = defaults
+        self.now = now
+        self._taken = set(taken)
+        self._server_side = server_side
+
+    def sync(self) -> SyncResponse:
+        """One sync, with its answer applied."""
+        answer = sync(self.parent, now=self.now, defaults=self.defaults, children=self.children, related=self.related)
+        before = {key_of(child): child for child in self.children}
+        self.children = [
+            observed(child, before.get(key_of(child)), server_side=self._server_side)
+            for child in answer.children
+            if (child["kind"], child["metadata"]["name"]) not in self._taken
+        ]
+        self.parent = self.parent | {"status": answer.status}
+        return answer
+
+    def settle(self) -> SyncResponse:
+        """Sync twice, after which nothing moves any more."""
+        self.sync()
+        return self.sync()
+
+    def after(self, seconds: float) -> SyncResponse:
+        """The sync so many seconds later."""
+        self.now += timedelta(seconds=seconds)
+        return self.sync()
+
+    def edit(self, **spec: Any) -> SyncResponse:
+        """Change fields of the specification and sync; None removes one."""
+        merged = {name: value for name, value in (self.parent["spec"] | spec).items() if value is not None}
+        metadata = self.parent["metadata"] | {"generation": self.parent["metadata"]["generation"] + 1}
+        self.parent = self.parent | {"spec": merged, "metadata": metadata}
+        return self.sync()
+
+    def set_ready(self, ready: int) -> SyncResponse:
+        """Give the workload so many ready replicas and sync."""
+        for item in (*self.related, *self.children):
+            if item["kind"] == "Deployment":
+                item["status"] = {"observedGeneration": item["metadata"].get("generation", 1), "readyReplicas": ready}
+        return self.sync()
+
+
+def body_of(answer: SyncResponse) -> bytes:
+    """The answer as sent, with sorted keys, to compare whole."""
+    return orjson.dumps(answer.as_json(), option=orjson.OPT_SORT_KEYS)

@@ -1,0 +1,115 @@
+"""What passes the schema and is still wrong, and the sentence that says so."""
+
+from typing import Any
+
+import pytest
+
+from hooks import reasons
+from tests import builders
+from tests.builders import NAMESPACE, TEMPLATE, condition, conditions, model_deployment, served, sync
+
+ELSEWHERE = {"name": "x", "namespace": "team-b"}
+
+
+def pod(**fields: Any) -> builders.Json:
+    """A ModelDeployment whose server has one container with these fields."""
+    container = {"name": "server", "image": "server:1"} | fields
+    return served(server={"port": 8000, "template": {"spec": {"containers": [container]}}})
+
+
+def template(**fields: Any) -> builders.Json:
+    """A ModelDeployment whose server has this template."""
+    return served(server={"port": 8000, "template": TEMPLATE | fields})
+
+
+@pytest.mark.parametrize(
+    ("parent", "reason", "part"),
+    [
+        (
+            model_deployment(modelSourceRef={"kind": "Deployment"} | ELSEWHERE),
+            reasons.CROSS_NAMESPACE_REFERENCE,
+            "spec.modelSourceRef refers to namespace team-b",
+        ),
+        (model_deployment(serviceRef=ELSEWHERE), reasons.CROSS_NAMESPACE_REFERENCE, "spec.serviceRef"),
+        (model_deployment(metricServiceRef=ELSEWHERE), reasons.CROSS_NAMESPACE_REFERENCE, "spec.metricServiceRef"),
+        (model_deployment(policies=[{"name": "a"}, ELSEWHERE]), reasons.CROSS_NAMESPACE_REFERENCE, "spec.policies[1]"),
+        (
+            model_deployment(modelSourceRef={"apiVersion": "example.com/v1", "kind": "Deployment", "name": "demo"}),
+            reasons.UNSUPPORTED_WORKLOAD,
+            "must be apps/v1",
+        ),
+        (model_deployment(modelSourceRef={"kind": "Deployment"}), reasons.INVALID_SPEC, "spec.modelSourceRef.name"),
+        (model_deployment(serviceRef={}), reasons.INVALID_SPEC, "spec.serviceRef.name is missing"),
+        (model_deployment(serviceRef={"name": "Demo"}), reasons.INVALID_NAME, "spec.serviceRef.name"),
+        (model_deployment(serviceRef={"name": "demo-local"}), reasons.INVALID_NAME, "demo-local"),
+        (model_deployment(metricServiceRef={"name": "demo-local"}), reasons.INVALID_NAME, "spec.metricServiceRef"),
+        (model_deployment(gateway={"serviceName": "demo-local"}), reasons.INVALID_NAME, "spec.gateway.serviceName"),
+        (
+            model_deployment(gateway={"serviceName": "svc"}, serviceRef={"name": "svc"}),
+            reasons.INVALID_NAME,
+            "the Service of serviceRef",
+        ),
+        (model_deployment(gateway={"serviceName": "a" * 64}), reasons.INVALID_SPEC, "spec.gateway.serviceName"),
+        (model_deployment(model=None), reasons.INVALID_SPEC, "spec.model: is required."),
+        (model_deployment(modelSourceRef=None), reasons.INVALID_SPEC, "exactly one of modelSourceRef and server"),
+        (template(metadata="x"), reasons.INVALID_TEMPLATE, "metadata must be an object"),
+        (template(metadata={"labels": []}), reasons.INVALID_TEMPLATE, "labels must be an object"),
+        (template(metadata={"labels": {"v": 1}}), reasons.INVALID_TEMPLATE, "the value of v must be a text"),
+        (template(metadata={"annotations": {"v": True}}), reasons.INVALID_TEMPLATE, "annotations: the value of v"),
+        (template(spec=[]), reasons.INVALID_TEMPLATE, "spec must be an object"),
+        (template(spec={}), reasons.INVALID_TEMPLATE, "at least one container"),
+        (template(spec={"containers": [{"image": "x"}]}), reasons.INVALID_TEMPLATE, "every container needs a name"),
+        (
+            template(spec={"containers": [{"name": "a"}, {"name": "a"}]}),
+            reasons.INVALID_TEMPLATE,
+            "two containers named a",
+        ),
+        (pod(env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]), reasons.INVALID_TEMPLATE, "named A"),
+        (
+            pod(ports=[{"containerPort": 53}, {"containerPort": 53, "protocol": "UDP"}]),
+            reasons.INVALID_TEMPLATE,
+            "two ports numbered 53",
+        ),
+        (pod(args=["x" * 210_000]), reasons.TOO_LARGE, "Deployment demo would be larger than 200 KiB"),
+        (
+            model_deployment(
+                offloadingConfig=builders.backend(headersToAdd={f"x-{index}": "v" * 4000 for index in range(60)})
+            ),
+            reasons.TOO_LARGE,
+            "ConfigMap demo-route",
+        ),
+        (
+            model_deployment(offloadingConfig=builders.backend(pathPrefix="/$model"), model="ü" * 200),
+            reasons.INVALID_SPEC,
+            "a route that cannot be served",
+        ),
+    ],
+)
+def test_not_accepted(parent: builders.Json, reason: str, part: str) -> None:
+    """The condition has the reason and a sentence that names the field; nothing is created and nothing fails."""
+    answer = sync(parent, related=[builders.workload()])
+    assert conditions(answer)["Accepted"] == ("False", reason)
+    assert part in condition(answer, "Accepted")["message"]
+    assert condition(answer, "Accepted")["message"].endswith(".")
+    assert conditions(answer)["Ready"] == ("False", reasons.NOT_ACCEPTED)
+    assert answer.children == ()
+
+
+def test_one_namespace_spelled_out_is_no_other() -> None:
+    """References may name the parent's own namespace."""
+    source = {"kind": "Deployment", "name": "demo", "namespace": NAMESPACE}
+    answer = sync(model_deployment(modelSourceRef=source), related=[builders.workload()])
+    assert conditions(answer)["Accepted"] == ("True", reasons.ACCEPTED)
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [
+        template(metadata=None),
+        template(metadata={"labels": {"a": "b", "c": None}, "annotations": None}),
+        pod(env=[{"name": "A"}, {"name": "B"}], ports=[{"containerPort": 1}, {"containerPort": 2}]),
+    ],
+)
+def test_templates_that_are_fine(parent: builders.Json) -> None:
+    """Absent and null parts of a template are no mistake."""
+    assert conditions(sync(parent))["Accepted"] == ("True", reasons.ACCEPTED)

@@ -1,0 +1,129 @@
+"""Which pods serve the model, on which port."""
+
+from typing import Any
+
+import pytest
+
+from hooks import reasons
+from tests import builders
+from tests.builders import conditions, model_deployment, served, service, sync, workload
+
+Json = builders.Json
+
+
+def local(*related: Json, **spec: Any) -> tuple[Any, Any]:
+    """Selector and ports of the desired local Service."""
+    spec_of = builders.child(sync(model_deployment(**spec), related=related), "Service")["spec"]
+    return spec_of["selector"], spec_of["ports"]
+
+
+def unresolved(*related: Json, **spec: Any) -> str:
+    """Why the references are not resolved; there is no local Service then."""
+    answer = sync(model_deployment(**spec), related=related)
+    assert [child["kind"] for child in answer.children] == ["ConfigMap"]
+    assert conditions(answer)["RefsResolved"][0] == "False"
+    return conditions(answer)["RefsResolved"][1]
+
+
+def test_without_a_service_the_workloads_labels_and_port() -> None:
+    """The local Service selects by the workload's matchLabels and leads to its container port."""
+    assert local(workload()) == ({"app": "demo"}, [{"name": "http", "port": 80, "targetPort": 8000}])
+
+
+def test_several_container_ports() -> None:
+    """Of several ports the one named http serves."""
+    ports = [{"containerPort": 9090, "name": "metrics"}, {"containerPort": 8000, "name": "http"}]
+    assert local(workload(ports=ports))[1][0]["targetPort"] == 8000
+
+
+@pytest.mark.parametrize(
+    ("related", "spec", "reason"),
+    [
+        ([], {}, reasons.WORKLOAD_MISSING),
+        ([workload("StatefulSet")], {}, reasons.WORKLOAD_MISSING),
+        ([workload(match_labels={})], {}, reasons.WORKLOAD_SELECTOR_UNSUPPORTED),
+        ([workload(ports=[])], {}, reasons.PORT_UNKNOWN),
+        ([workload(ports=[{"containerPort": 1}, {"containerPort": 2}])], {}, reasons.PORT_UNKNOWN),
+        ([workload()], {"serviceRef": {"name": "demo-svc"}}, reasons.SERVICE_MISSING),
+        ([workload(), service(selector={})], {"serviceRef": {"name": "demo-svc"}}, reasons.SERVICE_WITHOUT_SELECTOR),
+        ([workload(), service()], {"serviceRef": {"name": "demo-svc", "targetPort": 81}}, reasons.PORT_UNKNOWN),
+        ([workload(), service(ports=[])], {"serviceRef": {"name": "demo-svc", "targetPort": 81}}, reasons.PORT_UNKNOWN),
+        ([workload(), service(ports=[])], {"serviceRef": {"name": "demo-svc"}}, reasons.PORT_UNKNOWN),
+        (
+            [workload(), service(ports=[{"port": 80}, {"port": 81}])],
+            {"serviceRef": {"name": "demo-svc"}},
+            reasons.PORT_UNKNOWN,
+        ),
+    ],
+)
+def test_what_cannot_be_resolved(related: list[Json], spec: Json, reason: str) -> None:
+    """Without pods or port there is no local Service, and the condition says what is missing."""
+    assert unresolved(*related, **spec) == reason
+
+
+@pytest.mark.parametrize(
+    ("port", "target"),
+    [
+        ({"port": 8080, "targetPort": 8000}, 8000),
+        ({"port": 8080, "targetPort": "http"}, "http"),
+        ({"port": 8080}, 8080),
+    ],
+)
+def test_with_a_service_its_selector_and_the_port_behind_it(port: Json, target: int | str) -> None:
+    """targetPort is the Service's port; the pods' port behind it, by number or name, is what the local Service uses."""
+    ports = [{"port": 80, "targetPort": 1}, port]
+    selector, desired = local(
+        workload(),
+        service(ports=ports, selector={"tier": "model"}),
+        serviceRef={"name": "demo-svc", "targetPort": 8080},
+    )
+    assert (selector, desired[0]["targetPort"]) == ({"tier": "model"}, target)
+
+
+def test_the_only_port_needs_no_name() -> None:
+    """A Service with one port needs no targetPort."""
+    assert local(workload(), service(), serviceRef={"name": "demo-svc"})[1][0]["targetPort"] == 8000
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"])
+def test_every_kind_can_be_adopted(kind: str) -> None:
+    """A workload of any supported kind serves the model."""
+    answer = sync(model_deployment(modelSourceRef={"kind": kind, "name": "demo"}), related=[workload(kind)])
+    assert conditions(answer)["LocalReady"] == ("True", reasons.REPLICAS_READY)
+
+
+def test_a_server_of_our_own_is_known_before_it_exists() -> None:
+    """The local Service of spec.server selects by name and uid and does not wait for the Deployment."""
+    answer = sync(served())
+    spec = builders.child(answer, "Service")["spec"]
+    assert spec["selector"] == builders.child(answer, "Deployment")["spec"]["selector"]["matchLabels"]
+    assert spec["ports"] == [{"name": "http", "port": 80, "targetPort": 8000}]
+    assert conditions(answer)["RefsResolved"] == ("True", reasons.REFERENCES_RESOLVED)
+
+
+@pytest.mark.parametrize("field", ["serviceRef", "metricServiceRef"])
+def test_a_missing_service_beside_a_server_is_said(field: str) -> None:
+    """A Service that nothing depends on is missed all the same."""
+    answer = sync(served(**{field: {"name": "demo-svc"}}))
+    assert conditions(answer)["RefsResolved"] == ("False", reasons.SERVICE_MISSING)
+    assert field in builders.condition(answer, "RefsResolved")["message"]
+
+
+def ports(*related: Json, **spec: Any) -> tuple[Any, Any]:
+    """servingPort and metricPort in status."""
+    status = sync(model_deployment(**spec), related=related).status
+    return status.get("servingPort"), status.get("metricPort")
+
+
+def test_ports_in_status() -> None:
+    """The ports inside the pod are found by number and by name."""
+    named = workload(ports=[{"containerPort": 8000, "name": "api"}, {"containerPort": 9090, "name": "metrics"}])
+    both = service(ports=[{"port": 80, "targetPort": "api"}, {"port": 81, "targetPort": "metrics"}])
+    spec = {
+        "serviceRef": {"name": "demo-svc", "targetPort": 80},
+        "metricServiceRef": {"name": "demo-svc", "targetPort": 81},
+    }
+    assert ports(named, both, **spec) == (8000, 9090)
+    assert ports(both, **spec) == (None, None)
+    assert ports(workload(), metricServiceRef={"name": "none"}) == (8000, None)
+    assert ports(workload(), service(), metricServiceRef={"name": "demo-svc", "targetPort": 9}) == (8000, None)

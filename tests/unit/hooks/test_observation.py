@@ -1,0 +1,121 @@
+"""Facts are read leniently: what has the wrong type counts as absent."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from hooks import observation
+from hooks.api.v1alpha1 import InvalidObject
+from hooks.observation import ContainerPort, InstallDefaults, Parent, Service, ServicePort, Workload
+from tests import builders
+
+
+def test_parent_without_anything() -> None:
+    """Status, generation and uid may be missing or of any type."""
+    odds: list[Any] = [None, [], "x", 1]
+    for odd in odds:
+        parent = Parent.of({"metadata": {"namespace": "n", "name": "m", "uid": odd and 1}, "spec": odd, "status": odd})
+        assert (parent.uid, parent.generation, parent.deleting, parent.spec, parent.held) == ("", 0, False, {}, {})
+
+
+def test_conditions_of_the_previous_status() -> None:
+    """What a condition held is remembered; a time that is none is forgotten."""
+    status = {
+        "conditions": [
+            {
+                "type": "A",
+                "status": "True",
+                "reason": "R",
+                "message": "m",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            },
+            {"type": "B", "lastTransitionTime": "yesterday"},
+            {"type": "C", "lastTransitionTime": "2026-01-01T00:00:00"},
+            "no condition",
+        ]
+    }
+    held = Parent.of(builders.model_deployment(status=status)).held
+    assert held["A"] == observation.Held("True", "R", "m", datetime(2026, 1, 1, tzinfo=UTC))
+    assert (held["B"].since, held["C"].since, len(held)) == (None, None, 3)
+
+
+def test_workload_reads_what_is_needed() -> None:
+    """Labels, TCP ports and counts are read from a workload of any kind."""
+    ports: list[builders.Json] = [
+        {"containerPort": 8000, "name": "http"},
+        {"containerPort": 53, "protocol": "UDP"},
+        {"name": "none"},
+    ]
+    found = Workload.of(
+        builders.workload("StatefulSet", generation=3, observed=2, replicas=0, ports=ports, deleting=True)
+    )
+    assert (found.kind, found.name, found.deleting, found.replicas) == ("StatefulSet", "demo", True, 0)
+    assert (found.generation, found.observed_generation) == (3, 2)
+    assert (found.match_labels, found.ports) == ({"app": "demo"}, (ContainerPort(8000, "http"),))
+
+
+def test_an_empty_workload_is_read_too() -> None:
+    """Nothing in a workload has to be there."""
+    found = Workload.of({"kind": "Deployment", "metadata": {"name": "x"}})
+    assert (found.generation, found.observed_generation, found.replicas, found.ports) == (0, None, None, ())
+
+
+@pytest.mark.parametrize(
+    ("port", "read"),
+    [
+        ({"port": 80, "targetPort": 8000}, ServicePort(80, 8000)),
+        ({"port": 80, "targetPort": "http"}, ServicePort(80, "http")),
+        ({"port": 80}, ServicePort(80, 80)),
+        ({"port": 80, "protocol": "TCP"}, ServicePort(80, 80)),
+    ],
+)
+def test_port_behind_a_service(port: builders.Json, read: ServicePort) -> None:
+    """The pods' port is a number, a name, or the Service's own."""
+    assert Service.of(builders.service(ports=[port])).ports == (read,)
+
+
+def test_ports_that_speak_no_http_are_left_out() -> None:
+    """UDP ports and ports without a number are not seen."""
+    assert Service.of(builders.service(ports=[{"port": 53, "protocol": "UDP"}, {"name": "x"}])).ports == ()
+
+
+@pytest.mark.parametrize(
+    ("spec", "addresses"),
+    [
+        ({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1", "fd00::1"]}, ("10.0.0.1", "fd00::1")),
+        ({"clusterIP": "10.0.0.1"}, ("10.0.0.1",)),
+        ({"clusterIP": "None", "clusterIPs": ["None"]}, ()),
+        ({"clusterIP": ""}, ()),
+        ({}, ()),
+    ],
+)
+def test_cluster_addresses(spec: builders.Json, addresses: tuple[str, ...]) -> None:
+    """A headless or nameless Service has no address."""
+    assert Service.of({"metadata": {"name": "x"}, "spec": spec}).cluster_ips == addresses
+
+
+def test_objects_are_found_by_namespace_and_name_exactly() -> None:
+    """An object of another namespace or kind is never taken for the one referred to."""
+    foreign = builders.workload()
+    foreign["metadata"]["namespace"] = "team-b"
+    other = builders.workload("StatefulSet")
+    seen = builders.observation(builders.model_deployment(), related=[foreign, other, builders.service()], version="v2")
+    assert seen.workload("Deployment", "demo") is None
+    assert seen.workload("Service", "demo-svc") is None
+    assert seen.service("demo") is None
+    assert seen.service("demo-svc") is not None
+    assert seen.own_deployment("demo") is None
+
+
+def test_a_specification_that_cannot_be_read_says_which_field() -> None:
+    """The sentence names the path of the field."""
+    with pytest.raises(InvalidObject, match=r"^spec\.model: is required$"):
+        builders.observation(builders.model_deployment(model=None)).read_spec()
+
+
+def test_managed_namespaces() -> None:
+    """None means all."""
+    assert InstallDefaults(namespaces=None).manages("any")
+    assert InstallDefaults(namespaces=frozenset({"a"})).manages("a")
+    assert not InstallDefaults(namespaces=frozenset({"a"})).manages("b")

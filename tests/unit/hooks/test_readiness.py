@@ -1,0 +1,66 @@
+"""One rule of readiness for every kind of workload."""
+
+from typing import Any
+
+import pytest
+
+from hooks import reasons
+from hooks.api.v1alpha1 import WORKLOAD_KINDS
+from hooks.observation import Workload
+from hooks.readiness import READY_COUNT, Readiness, readiness
+from tests import builders
+
+
+def of(kind: str = "Deployment", **fields: Any) -> Readiness:
+    """The readiness of a workload with these fields."""
+    return readiness(Workload.of(builders.workload(kind, **fields)))
+
+
+def test_every_kind_has_a_rule() -> None:
+    """The table covers exactly what a ModelDeployment may refer to."""
+    assert set(READY_COUNT) == set(WORKLOAD_KINDS)
+
+
+@pytest.mark.parametrize("kind", WORKLOAD_KINDS)
+@pytest.mark.parametrize(
+    ("ready", "reason"), [(0, reasons.NO_READY_REPLICA), (1, reasons.REPLICAS_READY), (2, reasons.REPLICAS_READY)]
+)
+def test_one_ready_replica_is_enough_for_any_kind(kind: str, ready: int, reason: str) -> None:
+    """No kind needs all its replicas, and absent means none."""
+    found = of(kind, ready=ready, replicas=3)
+    assert (found.ready, found.reason, found.is_ready) == (ready, reason, ready > 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"replicas": 0, "ready": 2}, reasons.SCALED_TO_ZERO),
+        ({"deleting": True}, reasons.TERMINATING),
+        ({"generation": 3, "observed": 2}, reasons.PROGRESSING),
+        ({"ready": -1}, reasons.NO_READY_REPLICA),
+        ({"replicas": None}, reasons.REPLICAS_READY),
+        ({"generation": 3, "observed": 3}, reasons.REPLICAS_READY),
+    ],
+)
+def test_what_is_not_known_for_certain_is_not_ready(fields: dict[str, Any], reason: str) -> None:
+    """A workload that goes, is scaled to zero, or whose status is old has no ready replica."""
+    assert of(**fields).reason == reason
+
+
+def test_a_deleted_workload_is_not_ready() -> None:
+    """A workload that does not exist has no ready replica, whatever it had last."""
+    assert (readiness(None).ready, readiness(None).reason) == (0, reasons.WORKLOAD_MISSING)
+
+
+def test_a_status_without_generation_is_believed() -> None:
+    """Where nobody says what a status is about, it is about the present."""
+    item = builders.workload(generation=3)
+    del item["status"]["observedGeneration"]
+    assert readiness(Workload.of(item)).is_ready
+
+
+def test_a_workload_without_status_is_not_ready() -> None:
+    """A new workload has no ready replica."""
+    item = builders.workload()
+    del item["status"]
+    assert readiness(Workload.of(item)).reason == reasons.NO_READY_REPLICA

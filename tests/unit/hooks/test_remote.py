@@ -1,0 +1,246 @@
+"""Which remote backend a specification means."""
+
+from typing import Any
+
+import pytest
+
+from gateway import forwarding
+from hooks import reasons
+from hooks.errors import NotAccepted
+from hooks.observation import DefaultRemote, InstallDefaults, Unresolved
+from hooks.remote import NOT_SETTABLE, Credentials, Remote, SecretKey, find_remote
+from tests import builders
+from tests.builders import DEFAULTS, model_deployment
+
+OAUTH = {"clientId": "i", "clientSecret": "s", "tokenUrl": "https://t.example.com"}
+
+
+def find(
+    *, defaults: InstallDefaults = DEFAULTS, status: builders.Json | None = None, model: str = "llama", **backend: Any
+) -> Remote | Unresolved:
+    """The remote with these fields of the backend; without any, the default one."""
+    config = {"remoteBackend": {"host": "m.example.com"} | backend} if backend else {}
+    seen = builders.observation(
+        model_deployment(model=model, offloadingConfig=config, status=status), defaults=defaults
+    )
+    return find_remote(seen.read_spec(), seen)
+
+
+def refused(**backend: Any) -> tuple[str, str]:
+    """Reason and sentence with which these fields are not accepted."""
+    with pytest.raises(NotAccepted) as problem:
+        find(**backend)
+    return problem.value.reason, str(problem.value)
+
+
+def prefix(template: str, **rest: Any) -> str:
+    """The expanded path prefix."""
+    remote = find(pathPrefix=template, **rest)
+    assert isinstance(remote, Remote)
+    return remote.path_prefix
+
+
+def test_the_default_backend_is_a_marker_with_a_prefix() -> None:
+    """Of the default backend only the prefix and the model's name are ours to say."""
+    assert find() == Remote(model="llama", path_prefix="/acme/llama")
+
+
+def test_no_backend_at_all() -> None:
+    """Without remoteBackend and default there is nothing to offload to."""
+    found = find(defaults=InstallDefaults())
+    assert isinstance(found, Unresolved)
+    assert found.reason == reasons.NO_REMOTE_BACKEND
+
+
+@pytest.mark.parametrize(
+    ("host", "scheme", "expected"),
+    [
+        ("m.example.com", "http", ("m.example.com", None)),
+        ("m.example.com:8443", "https", ("m.example.com", 8443)),
+        ("m.example.com:443", "https", ("m.example.com", None)),
+        ("m.example.com:80", "https", ("m.example.com", 80)),
+        ("m.example.com:80", "http", ("m.example.com", None)),
+        ("10.0.0.1:9000", "http", ("10.0.0.1", 9000)),
+        ("[fd00::1]:9000", "http", ("fd00::1", 9000)),
+        ("[fd00::1]", "http", ("fd00::1", None)),
+        ("fd00::1", "http", ("fd00::1", None)),
+        ("m.example.com.", "http", ("m.example.com.", None)),
+    ],
+)
+def test_host_and_port(host: str, scheme: str, expected: tuple[str, int | None]) -> None:
+    """A port that is the scheme's own is left out, brackets are not part of an address."""
+    remote = find(host=host, scheme=scheme)
+    assert isinstance(remote, Remote)
+    assert (remote.host, remote.port) == expected
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "m:0",
+        "m:65536",
+        "m:",
+        "m:x",
+        "m..n",
+        ":80",
+        "[]:80",
+        "[m]:80",
+        "[fd00::1]x",
+        "a:b:c",
+        "-m",
+        "[1.2.3.4]",
+        "m..n.:1:2",
+    ],
+)
+def test_not_a_host(host: str) -> None:
+    """What is no host with an optional port is not accepted."""
+    assert refused(host=host)[0] == reasons.INVALID_HOST
+
+
+@pytest.mark.parametrize(
+    ("template", "model", "expanded"),
+    [
+        ("", "llama", ""),
+        ("/", "llama", ""),
+        ("v1", "llama", "/v1"),
+        ("/v1/", "llama", "/v1"),
+        ("/$workspace/$model", "llama", "/acme/llama"),
+        ("/$model", "meta/llama 3", "/meta%2Fllama%203"),
+        ("/$model", "$workspace", "/%24workspace"),
+        ("/a-$model-b", "x", "/a-x-b"),
+        ("/$models", "x", "/xs"),
+        ("/$other", "x", "/$other"),
+        ("/a%2Fb", "x", "/a%2Fb"),
+        ("/ü", "x", "/%C3%BC"),
+        ("/$model", "100%", "/100%25"),
+        ("/$model", "a?b#c", "/a%3Fb%23c"),
+        ("/...", "x", "/..."),
+    ],
+)
+def test_path_prefix(template: str, model: str, expanded: str) -> None:
+    """Variables become single encoded segments, and nothing in their values is a variable again."""
+    assert prefix(template, model=model) == expanded
+
+
+@pytest.mark.parametrize(
+    ("template", "model"),
+    [
+        ("/../x", "m"),
+        ("/.", "m"),
+        ("/%2e%2E/x", "m"),
+        ("/a/$model", ".."),
+        ("/.$model", "."),
+        ("/$model", "../x"),
+        ("/$model", "a/../x"),
+        ("/a//b", "m"),
+        ("/a?b", "m"),
+        ("/a#b", "m"),
+        ("/a\\b", "m"),
+        ("/a%", "m"),
+        ("/a%zz", "m"),
+    ],
+)
+def test_paths_that_lead_elsewhere(template: str, model: str) -> None:
+    """Dot segments, also encoded or from a variable, empty segments and what is no path are not accepted."""
+    assert refused(pathPrefix=template, model=model)[0] == reasons.INVALID_PATH_PREFIX
+
+
+def test_whose_workspace() -> None:
+    """The backend's own workspace comes first, then the platform's, then the configured one."""
+    status = {"workspace": "platform"}
+    assert prefix("/$workspace", workspace="own", status=status) == "/own"
+    assert prefix("/$workspace", status=status) == "/platform"
+    assert prefix("/$workspace") == "/acme"
+    default = find(status=status)
+    assert isinstance(default, Remote)
+    assert default.path_prefix == "/platform/llama"
+
+
+@pytest.mark.parametrize(
+    ("backend", "key"),
+    [
+        ({}, "defaultRemoteBackend.workspace"),
+        ({"pathPrefix": "/$workspace"}, "spec.offloadingConfig.remoteBackend.workspace"),
+    ],
+)
+def test_a_workspace_that_is_needed_and_unknown(backend: builders.Json, key: str) -> None:
+    """The sentence names the key to set."""
+    without = InstallDefaults(default_remote=DefaultRemote("h", "https", "/$workspace/$model"))
+    found = find(defaults=without, **backend)
+    assert isinstance(found, Unresolved)
+    assert (found.reason, key in found.message) == (reasons.WORKSPACE_UNKNOWN, True)
+
+
+def test_a_workspace_without_any_default_backend() -> None:
+    """A backend of one's own needs no configured default."""
+    assert prefix("/$model", defaults=InstallDefaults()) == "/llama"
+
+
+def test_headers() -> None:
+    """Both ways to write a header come together, with names in lower case."""
+    remote = find(
+        headersToAdd={"X-Team": "search"},
+        headers=[
+            {"name": "X-Key", "valueFrom": {"secretKeyRef": {"name": "secret", "key": "k"}}},
+            {"name": "X-Empty", "value": ""},
+        ],
+    )
+    assert isinstance(remote, Remote)
+    assert remote.headers == {"x-team": "search", "x-empty": ""}
+    assert remote.secret_headers == {"x-key": SecretKey("secret", "k")}
+
+
+@pytest.mark.parametrize(
+    ("backend", "reason"),
+    [
+        ({"headersToAdd": {"X-A": "1", "x-a": "2"}}, reasons.INVALID_HEADER),
+        ({"headersToAdd": {"X-A": "1"}, "headers": [{"name": "x-a", "value": "2"}]}, reasons.INVALID_HEADER),
+        ({"headersToAdd": {"X-A": "a\r\nb"}}, reasons.INVALID_HEADER),
+        ({"headersToAdd": {"X-A": "a\n"}}, reasons.INVALID_HEADER),
+        ({"headersToAdd": {"X-A": "ü"}}, reasons.INVALID_HEADER),
+        ({"headersToAdd": {"Host": "other"}}, reasons.INVALID_HEADER),
+        ({"headersToAdd": {"Transfer-Encoding": "chunked"}}, reasons.INVALID_HEADER),
+        ({"headers": [{"name": "x-a"}]}, reasons.INVALID_HEADER),
+        (
+            {"headers": [{"name": "x", "value": "v", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]},
+            reasons.INVALID_HEADER,
+        ),
+        ({"headers": [{"name": "x", "valueFrom": {"secretKeyRef": {"name": "S_", "key": "k"}}}]}, reasons.INVALID_NAME),
+        ({"authConfig": {"type": "oauth", "oauthConfig": {"clientSecretRef": {"name": "A"}}}}, reasons.INVALID_NAME),
+        ({"authConfig": {"type": "oauth"}}, reasons.INVALID_CREDENTIALS),
+        ({"authConfig": {"type": "oauth", "oauthConfig": {}}}, reasons.INVALID_CREDENTIALS),
+        ({"authConfig": {"type": "oauth", "oauthConfig": {"clientId": "i"}}}, reasons.INVALID_CREDENTIALS),
+        (
+            {"authConfig": {"type": "oauth", "oauthConfig": OAUTH | {"clientSecretRef": {"name": "s"}}}},
+            reasons.INVALID_CREDENTIALS,
+        ),
+    ],
+)
+def test_what_is_not_accepted(backend: builders.Json, reason: str) -> None:
+    """Headers that cannot be sent and credentials that contradict themselves are refused with their reason."""
+    assert refused(**backend)[0] == reason
+
+
+def test_a_secret_is_never_in_a_sentence() -> None:
+    """What is wrong with credentials is said without them."""
+    oauth = {"clientId": "i", "clientSecret": "very-secret"}
+    assert "very-secret" not in refused(authConfig={"type": "oauth", "oauthConfig": oauth})[1]
+
+
+def test_the_gateway_sets_the_same_headers_itself() -> None:
+    """What is refused here is exactly what the gateway would ignore."""
+    assert {name.encode() for name in NOT_SETTABLE} == forwarding.NOT_SETTABLE
+
+
+@pytest.mark.parametrize(
+    ("oauth", "credentials"),
+    [
+        ({"clientSecretRef": {"name": "secret"}}, Credentials("Secret", "secret")),
+        (OAUTH, Credentials("ModelDeployment", "demo")),
+    ],
+)
+def test_credentials_by_reference(oauth: builders.Json, credentials: Credentials) -> None:
+    """Only where the credentials are is known, in a Secret or in the ModelDeployment itself."""
+    remote = find(authConfig={"type": "oauth", "oauthConfig": oauth})
+    assert isinstance(remote, Remote)
+    assert remote.credentials == credentials
