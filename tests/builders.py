@@ -21,10 +21,11 @@ Json = dict[str, Any]
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 NAMESPACE = "team-a"
 UID = "6f0c1e0e-9a5b-4f0e-8a4e-2f6d8f0d2b11"
+GATEWAY = GatewayService("beamlit", "beamlit-gateway", 80)
 DEFAULTS = InstallDefaults(
     namespaces=None,
     default_remote=DefaultRemote("run.example.com", "https", "/$workspace/$model", "acme"),
-    gateway_service=GatewayService("beamlit", "beamlit-gateway", 80),
+    gateway_service=GATEWAY,
 )
 REMOTE: Json = {"host": "models.example.com", "scheme": "https"}
 TEMPLATE: Json = {"spec": {"containers": [{"name": "server", "image": "server:1"}]}}

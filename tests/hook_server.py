@@ -1,0 +1,91 @@
+"""A scripted hook over real HTTP: tests say what it answers and read what it was asked."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the hook was asked."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The decoded body."""
+        content: dict[str, Any] = json.loads(self.body)
+        return content
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the hook says."""
+
+    body: bytes | dict[str, Any] | None = field(default_factory=dict)
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+    """Seconds before the answer."""
+
+    def encoded(self) -> bytes:
+        """The answer on the wire."""
+        body = self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+        fields = {"Content-Length": str(len(body)), "Content-Type": "application/json", **self.headers}
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        return f"HTTP/1.1 {self.status} Scripted\r\n{head}\r\n".encode() + body
+
+
+Script = Callable[[Request], Answer]
+
+
+class HookServer:
+    """Serves `script` on a port of its own: `async with HookServer(script) as hook`."""
+
+    def __init__(self, script: Script) -> None:
+        """`script` may be replaced at any moment."""
+        self.script = script
+        self.requests: list[Request] = []
+        self.url = ""
+
+    async def __aenter__(self) -> Self:
+        """Listen on 127.0.0.1."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**24)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the port."""
+        self._server.close()
+
+    def of(self, path: str) -> list[dict[str, Any]]:
+        """The bodies of all requests to a path so far."""
+        return [request.content for request in self.requests if request.target.partition("?")[0] == path]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                first, *lines = head.rstrip("\r\n").split("\r\n")
+                method, target, _ = first.split(" ", 2)
+                headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+                request = Request(method, target, headers, body)
+                self.requests.append(request)
+                answer = self.script(request)
+                if answer.delay:
+                    await asyncio.sleep(answer.delay)
+                writer.write(answer.encoded())
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()

@@ -1,0 +1,668 @@
+"""The stand-in against a scripted hook over HTTP: protocol, children, status, manifests, crashes."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from metacontroller import errors
+from metacontroller.local import Options, StandIn
+from metacontroller.objects import Key
+from tests.hook_server import Answer, HookServer, Request, Script
+
+WIDGETS = Key("widgets.example.com", "default", "one")
+CHILD = Key("configmaps", "default", "one-child")
+
+CRD = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "widgets.example.com"},
+    "spec": {
+        "group": "example.com",
+        "names": {"kind": "Widget", "plural": "widgets", "singular": "widget"},
+        "scope": "Namespaced",
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "subresources": {"status": {}},
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            "spec": {
+                                "type": "object",
+                                "x-kubernetes-validations": [
+                                    {"rule": "self.size >= oldSelf.size", "message": "size may not shrink"}
+                                ],
+                                "properties": {
+                                    "size": {"type": "integer", "minimum": 1, "maximum": 9, "default": 3},
+                                    "color": {"type": "string", "enum": ["red", "green"]},
+                                },
+                                "default": {},
+                            },
+                            "status": {
+                                "type": "object",
+                                "properties": {
+                                    "observedGeneration": {"type": "integer"},
+                                    "word": {"type": "string"},
+                                    "conditions": {
+                                        "type": "array",
+                                        "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+                                    },
+                                },
+                            },
+                        },
+                    }
+                },
+            }
+        ],
+    },
+}
+
+
+def controller(**spec: Any) -> dict[str, Any]:
+    """A CompositeController of widgets with ConfigMap, Service and Deployment children; fields of spec on top."""
+    hook = {"version": "v1", "webhook": {"url": "http://hooks.invalid/sync", "responseUnMarshallMode": "strict"}}
+    return {
+        "apiVersion": "metacontroller.k8s.io/v1alpha1",
+        "kind": "CompositeController",
+        "metadata": {"name": "widget"},
+        "spec": {
+            "generateSelector": True,
+            "parentResource": {"apiVersion": "example.com/v1", "resource": "widgets", "ignoreStatusChanges": True},
+            "childResources": [
+                {"apiVersion": "v1", "resource": "configmaps", "updateStrategy": {"method": "InPlace"}},
+                {"apiVersion": "v1", "resource": "services", "updateStrategy": {"method": "InPlace"}},
+                {"apiVersion": "apps/v1", "resource": "deployments", "updateStrategy": {"method": "InPlace"}},
+            ],
+            "hooks": {"sync": hook},
+            **spec,
+        },
+    }
+
+
+def hook(path: str) -> dict[str, Any]:
+    """A strict v1 hook at a path."""
+    return {"version": "v1", "webhook": {"url": f"http://hooks.invalid{path}", "responseUnMarshallMode": "strict"}}
+
+
+def config_map(name: str = "one-child", **data: str) -> dict[str, Any]:
+    """A desired ConfigMap."""
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data or {"key": "value"}}
+
+
+def answer(*children: dict[str, Any], **more: Any) -> Answer:
+    """An answer with these children and an empty status."""
+    return Answer({"status": {}, "children": list(children)} | more)
+
+
+class Bench:
+    """A state directory with one widget and a way to run the stand-in on it."""
+
+    def __init__(self, folder: Path, hook_url: str) -> None:
+        self.state, self.installed, self.hook_url = folder / "state", folder / "installed", hook_url
+        self.lines: list[str] = []
+        self.installed.mkdir(exist_ok=True)
+        (self.state / "manifests").mkdir(parents=True, exist_ok=True)
+        self.install(controller())
+        (self.installed / "crd.yaml").write_text(yaml.safe_dump(CRD))
+
+    def install(self, registration: dict[str, Any]) -> None:
+        """Replace the CompositeController."""
+        (self.installed / "controller.yaml").write_text(yaml.safe_dump(registration))
+
+    def put(self, *items: dict[str, Any], name: str = "one.yaml") -> None:
+        """Write a manifest."""
+        (self.state / "manifests" / name).write_text(yaml.safe_dump_all(items))
+
+    def widget(self, **spec: Any) -> None:
+        """Write the manifest of the widget `one`."""
+        self.put({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "one"}, "spec": spec})
+
+    def stored(self, key: Key) -> dict[str, Any]:
+        """An object as its file shows it."""
+        path = self.state / "objects" / key.namespace / key.resource / f"{key.name}.yaml"
+        content: dict[str, Any] = yaml.safe_load(path.read_text())
+        return content
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[StandIn]:
+        """A running stand-in."""
+        options = Options(
+            self.state, self.hook_url, crds=self.installed, controllers=self.installed, report=self.lines.append
+        )
+        async with StandIn(options) as stand_in:
+            yield stand_in
+
+
+@asynccontextmanager
+async def bench(folder: Path, script: Script) -> AsyncIterator[tuple[Bench, HookServer]]:
+    """A scripted hook and a bench on it, with a widget."""
+    async with HookServer(script) as server:
+        made = Bench(folder, server.url)
+        made.widget()
+        yield made, server
+
+
+async def until(condition: Callable[[], bool], deadline: float = 5.0) -> None:
+    """Wait for a condition; fails after the deadline."""
+    end = asyncio.get_running_loop().time() + deadline
+    while not condition():
+        assert asyncio.get_running_loop().time() < end, "the condition did not come true in time"
+        await asyncio.sleep(0.01)
+
+
+def constant(*children: dict[str, Any], **more: Any) -> Script:
+    """A script that always gives the same answer."""
+    return lambda _: answer(*children, **more)
+
+
+async def test_first_sync_has_five_keys_and_every_group(tmp_path: Path) -> None:
+    """The first request carries the five keys, an empty group per child kind, and a parent without status."""
+    async with bench(tmp_path, constant()) as (made, server), made.running() as stand_in:
+        await stand_in.quiesce()
+        request = server.requests[0].content
+        assert set(request) == {"controller", "parent", "children", "related", "finalizing"}
+        assert request["children"] == {"ConfigMap.v1": {}, "Service.v1": {}, "Deployment.apps/v1": {}}
+        assert request["related"] == {}
+        assert request["finalizing"] is False
+        assert "status" not in request["parent"]
+        assert request["parent"]["spec"] == {"size": 3}
+        assert request["parent"]["metadata"]["generation"] == 1
+        assert server.requests[0].headers["content-type"] == "application/json"
+
+
+async def test_second_sync_writes_nothing(tmp_path: Path) -> None:
+    """Children that need defaults and canonical quantities come to rest: a second sync makes zero writes."""
+    template = {
+        "metadata": {"labels": {"app": "x"}},
+        "spec": {
+            "containers": [
+                {"name": "m", "image": "m:1", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}, "ports": [
+                    {"containerPort": 80}]}
+            ],
+            "volumes": [{"name": "scratch", "emptyDir": {}}],
+        },
+    }  # fmt: skip
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "one"},
+        "spec": {"selector": {"matchLabels": {"app": "x"}}, "template": template},
+    }
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "one"},
+        "spec": {"selector": {"app": "x"}, "ports": [{"name": "http", "port": 80}]},
+    }
+    script = constant(deployment, service, config_map(), status={"word": "hello"})
+    async with bench(tmp_path, script) as (made, server), made.running() as stand_in:
+        await stand_in.quiesce()
+        before, asked = stand_in.writes.total(), len(server.requests)
+        stand_in.sync_all()
+        await stand_in.quiesce()
+        assert len(server.requests) > asked
+        assert stand_in.writes.total() == before
+        assert stand_in.loops == set()
+        assert made.stored(Key("services", "default", "one"))["spec"]["clusterIP"].startswith("10.96.")
+        assert made.stored(WIDGETS)["status"] == {"word": "hello", "observedGeneration": 1}
+
+
+async def test_child_carries_owner_label_and_last_applied(tmp_path: Path) -> None:
+    """A created child has our label, the controller reference, and what was applied in its annotation."""
+    async with bench(tmp_path, constant(config_map())) as (made, _), made.running() as stand_in:
+        await stand_in.quiesce()
+        child, parent = made.stored(CHILD), made.stored(WIDGETS)
+        uid = parent["metadata"]["uid"]
+        assert child["metadata"]["labels"] == {"controller-uid": uid}
+        (owner,) = child["metadata"]["ownerReferences"]
+        assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == (uid, True, True)
+        applied = json.loads(child["metadata"]["annotations"]["metacontroller.k8s.io/last-applied-configuration"])
+        assert applied["data"] == {"key": "value"}
+
+
+async def test_unwanted_children_are_deleted_before_new_ones_are_made(tmp_path: Path) -> None:
+    """A child that is no longer in the answer goes, the new one comes, and the order is delete before create."""
+    async with bench(tmp_path, constant(config_map())) as (made, server), made.running() as stand_in:
+        await stand_in.quiesce()
+        server.script = constant(config_map("a-new-one"))
+        stand_in.sync_all()
+        await stand_in.quiesce()
+        assert made.lines.index("deleted ConfigMap default/one-child") < made.lines.index(
+            "created ConfigMap default/a-new-one"
+        )
+        assert stand_in.api.find(CHILD) is None
+
+
+@pytest.mark.parametrize(
+    ("bad", "complaint"),
+    [
+        pytest.param(Answer(status=500), "only 200 counts", id="500"),
+        pytest.param(Answer(status=201), "only 200 counts", id="201"),
+        pytest.param(Answer(status=204, body=b""), "only 200 counts", id="204"),
+        pytest.param(Answer(body=b""), "no valid JSON", id="empty"),
+        pytest.param(Answer(body=b'{"status": {"x": NaN}, "children": []}'), "NaN", id="nan"),
+        pytest.param(Answer(body=b'{"children": []} x'), "no valid JSON", id="trailing"),
+        pytest.param(Answer(body={"children": {}}), "children must be a list", id="children-object"),
+        pytest.param(Answer(body={"children": [None]}), "would crash", id="null-child"),
+        pytest.param(Answer(body={"Status": {}}), "unknown key 'Status'", id="wrong-case"),
+        pytest.param(Answer(body=b'{"status": {"a": 1, "a": 2}}'), "twice", id="duplicate"),
+        pytest.param(Answer(body={"children": [{"metadata": {"name": "x"}}]}), "no kind", id="no-kind"),
+        pytest.param(Answer(body={"resyncAfterSeconds": "5"}), "must be a number", id="text-number"),
+    ],
+)
+async def test_bad_answers_change_nothing(tmp_path: Path, bad: Answer, complaint: str) -> None:
+    """Anything but a usable 200 leaves children and status as they are, is reported once, and tried again."""
+    good = constant(config_map(), status={"word": "good"})
+    async with bench(tmp_path, good) as (made, server), made.running() as stand_in:
+        await stand_in.quiesce()
+        before = stand_in.writes.total()
+        server.script = lambda _: bad
+        stand_in.sync_all()
+        await until(lambda: any(complaint in line for line in made.lines))
+        asked = len(server.requests)
+        await until(lambda: len(server.requests) > asked)
+        assert stand_in.writes.total() == before
+        assert made.stored(WIDGETS)["status"]["word"] == "good"
+        server.script = good
+        await stand_in.quiesce()
+        assert any(line.endswith("sync works again") for line in made.lines)
+
+
+@pytest.mark.parametrize("body", [b"{}", b"null", b'{"children": null}'])
+async def test_empty_answers_delete_every_child(tmp_path: Path, body: bytes) -> None:
+    """`{}` and `null` are accepted and mean: no children."""
+    async with bench(tmp_path, constant(config_map())) as (made, server), made.running() as stand_in:
+        await stand_in.quiesce()
+        server.script = lambda _: Answer(body=body)
+        stand_in.sync_all()
+        await stand_in.quiesce()
+        assert stand_in.api.find(CHILD) is None
+        assert made.stored(WIDGETS)["status"] == {"observedGeneration": 1}
+
+
+async def test_retry_after_is_honored_without_an_error(tmp_path: Path) -> None:
+    """429 with an integer waits that long and reports nothing."""
+    calls: list[float] = []
+
+    def script(_: Request) -> Answer:
+        calls.append(asyncio.get_running_loop().time())
+        return Answer(status=429, headers={"Retry-After": "1"}) if len(calls) == 1 else answer()
+
+    async with bench(tmp_path, script) as (made, _), made.running() as stand_in:
+        await until(lambda: len(calls) == 2)
+        await stand_in.quiesce()
+        assert calls[1] - calls[0] >= 0.9
+        assert not any("failed" in line for line in made.lines)
+
+
+async def test_redirect_turns_the_post_into_a_get(tmp_path: Path) -> None:
+    """A 302 is followed as a GET without body, a 307 repeats the POST."""
+
+    def script(request: Request) -> Answer:
+        if request.target == "/sync":
+            return Answer(status=302, headers={"Location": "/again"})
+        if request.target == "/again":
+            return Answer(status=307, headers={"Location": "/there"})
+        return answer()
+
+    async with bench(tmp_path, script) as (made, server), made.running() as stand_in:
+        await stand_in.quiesce()
+        seen = [(request.method, request.target, bool(request.body)) for request in server.requests[:3]]
+        assert seen == [("POST", "/sync", True), ("GET", "/again", False), ("GET", "/there", False)]
+
+
+async def test_resync_after_seconds_calls_again(tmp_path: Path) -> None:
+    """resyncAfterSeconds brings one more call, and none once it is left out."""
+    async with bench(tmp_path, constant(resyncAfterSeconds=0.2)) as (made, server), made.running() as stand_in:
+        await stand_in.quiesce()
+        first = len(server.requests)
+        await until(lambda: len(server.requests) > first + 1)
+
+
+async def test_changing_answers_are_a_loop(tmp_path: Path) -> None:
+    """A child that differs in every answer is found out, said once, and slowed down."""
+    count = iter(range(10**6))
+    changing = lambda _: answer(config_map(n=str(next(count))))  # noqa: E731
+    async with bench(tmp_path, changing) as (made, _), made.running() as stand_in:
+        await until(lambda: stand_in.loops == {WIDGETS}, 15)
+        assert sum("without coming to rest" in line for line in made.lines) == 1
+
+
+async def test_foreign_object_of_a_childs_name_is_left_alone(tmp_path: Path) -> None:
+    """AlreadyExists is swallowed: the user's object stays as it is and the child never appears among the children."""
+    async with bench(tmp_path, constant(config_map())) as (made, server):
+        made.put({**config_map(mine="yes"), "metadata": {"name": "one-child"}}, name="foreign.yaml")
+        async with made.running() as stand_in:
+            await stand_in.quiesce()
+            assert made.stored(CHILD)["data"] == {"mine": "yes"}
+            assert server.requests[-1].content["children"]["ConfigMap.v1"] == {}
+
+
+async def test_immutable_fields_are_refused_and_the_rest_goes_on(tmp_path: Path) -> None:
+    """A headless flip is refused; other children are applied, the status is written and the sync counts as failed."""
+
+    def service(**spec: Any) -> dict[str, Any]:
+        ports = {"ports": [{"port": 80}]}
+        return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "one"}, "spec": ports | spec}
+
+    async with bench(tmp_path, constant(service())) as (made, server), made.running() as stand_in:
+        await stand_in.quiesce()
+        server.script = constant(service(clusterIP="None"), config_map(), status={"word": "after"})
+        stand_in.sync_all()
+        await until(lambda: any("clusterIP cannot be changed" in line for line in made.lines))
+        await until(lambda: made.stored(WIDGETS)["status"].get("word") == "after")
+        assert stand_in.api.find(CHILD) is not None
+
+
+async def test_annotations_of_a_child_have_a_limit(tmp_path: Path) -> None:
+    """A ConfigMap whose copy in the annotation exceeds 256 KiB cannot be created."""
+    async with bench(tmp_path, constant(config_map(big="x" * 262144))) as (made, _), made.running():
+        await until(lambda: any("metadata.annotations must have at most" in line for line in made.lines))
+
+
+async def test_related_objects_follow_the_rules_and_trigger_a_sync(tmp_path: Path) -> None:
+    """customize is asked once per generation; a related object's coming and changing each bring a sync."""
+
+    def script(request: Request) -> Answer:
+        if request.target == "/customize":
+            assert set(request.content) == {"controller", "parent"}
+            rule = {"apiVersion": "v1", "resource": "secrets", "names": ["wanted"]}
+            return Answer({"relatedResources": [rule]})
+        return answer()
+
+    async with bench(tmp_path, script) as (made, server):
+        made.install(controller(hooks={"sync": hook("/sync"), "customize": hook("/customize")}))
+        async with made.running() as stand_in:
+            await stand_in.quiesce()
+            assert server.of("/sync")[-1]["related"] == {"Secret.v1": {}}
+            secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "wanted"}, "stringData": {"a": "b"}}
+            made.put(secret, {**secret, "metadata": {"name": "other"}}, name="secrets.yaml")
+            await stand_in.quiesce()
+            related = server.of("/sync")[-1]["related"]["Secret.v1"]
+            assert list(related) == ["wanted"]
+            assert related["wanted"]["data"] == {"a": "Yg=="}
+            assert len(server.of("/customize")) == 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "complaint"),
+    [
+        ({"names": ["x"], "labelSelector": {}}, "names and a selector"),
+        ({"namespace": "elsewhere", "names": ["x"]}, "not default"),
+        ({"namespaceSelector": {"same": True}}, "does not know"),
+        ({"resource": "nothings"}, "not installed"),
+        ({"resources": "secrets"}, "unknown key 'resources'"),
+    ],
+)
+async def test_illegal_related_rules_end_the_sync(tmp_path: Path, rule: dict[str, Any], complaint: str) -> None:
+    """A rule that Metacontroller refuses keeps the sync hook from being called."""
+    whole = {"apiVersion": "v1", "resource": "secrets"} | rule
+
+    def script(request: Request) -> Answer:
+        return Answer({"relatedResources": [whole]}) if request.target == "/customize" else answer()
+
+    async with bench(tmp_path, script) as (made, server):
+        made.install(controller(hooks={"sync": hook("/sync"), "customize": hook("/customize")}))
+        async with made.running():
+            await until(lambda: any(complaint in line for line in made.lines))
+            assert server.of("/sync") == []
+
+
+async def test_finalizer_is_added_first_and_holds_the_parent(tmp_path: Path) -> None:
+    """With a finalize hook a deleted parent waits for `finalized`, and then it goes with its children."""
+    done = False
+
+    def script(request: Request) -> Answer:
+        if request.target == "/finalize":
+            assert request.content["finalizing"] is True
+            return answer(config_map(), finalized=done)
+        return answer(config_map())
+
+    async with bench(tmp_path, script) as (made, server):
+        made.install(controller(hooks={"sync": hook("/sync"), "finalize": hook("/finalize")}))
+        async with made.running() as stand_in:
+            await stand_in.quiesce()
+            finalizers = ["metacontroller.io/compositecontroller-widget"]
+            assert server.of("/sync")[0]["parent"]["metadata"]["finalizers"] == finalizers
+            (made.state / "manifests" / "one.yaml").unlink()
+            await stand_in.quiesce()
+            assert "deletionTimestamp" in made.stored(WIDGETS)["metadata"]
+            assert stand_in.api.find(CHILD) is not None
+            done = True
+            stand_in.sync_all()
+            await stand_in.quiesce()
+            assert stand_in.api.all_keys() == ()
+
+
+async def test_removing_a_manifest_collects_the_children(tmp_path: Path) -> None:
+    """Without a finalizer the parent goes at once and what it owns goes with it."""
+    async with bench(tmp_path, constant(config_map())) as (made, _), made.running() as stand_in:
+        await stand_in.quiesce()
+        (made.state / "manifests" / "one.yaml").unlink()
+        await until(lambda: stand_in.api.all_keys() == ())
+        assert list((made.state / "objects").rglob("*.yaml")) == []
+
+
+async def test_owned_child_without_the_label_is_released(tmp_path: Path) -> None:
+    """A child that loses controller-uid loses its owner, and the name stays taken."""
+    async with bench(tmp_path, constant(config_map())) as (made, server), made.running() as stand_in:
+        await stand_in.quiesce()
+        child = stand_in.api.find(CHILD)
+        assert child is not None
+        child["metadata"]["labels"] = {}
+        stand_in.api.update(child)
+        await stand_in.quiesce()
+        assert "ownerReferences" not in made.stored(CHILD)["metadata"]
+        assert server.requests[-1].content["children"]["ConfigMap.v1"] == {}
+
+
+async def test_child_edited_by_another_is_repaired_and_extras_stay(tmp_path: Path) -> None:
+    """Fields we own are set back; fields we never set survive."""
+    async with bench(tmp_path, constant(config_map())) as (made, _), made.running() as stand_in:
+        await stand_in.quiesce()
+        child = stand_in.api.find(CHILD)
+        assert child is not None
+        child["data"] = {"key": "wrong", "extra": "stays"}
+        stand_in.api.update(child)
+        await stand_in.quiesce()
+        assert made.stored(CHILD)["data"] == {"key": "value", "extra": "stays"}
+
+
+@pytest.mark.parametrize("method", ["OnDelete", "Recreate"])
+async def test_other_update_methods(tmp_path: Path, method: str) -> None:
+    """OnDelete never updates a child; Recreate deletes it and the next sync makes it anew."""
+    rules = [{"apiVersion": "v1", "resource": "configmaps", "updateStrategy": {"method": method}}]
+    async with bench(tmp_path, constant(config_map(v="1"))) as (made, server):
+        made.install(controller(childResources=rules))
+        async with made.running() as stand_in:
+            await stand_in.quiesce()
+            uid = made.stored(CHILD)["metadata"]["uid"]
+            server.script = constant(config_map(v="2"))
+            stand_in.sync_all()
+            await stand_in.quiesce()
+            child = made.stored(CHILD)
+            recreated = method == "Recreate"
+            assert child["data"] == {"v": "2" if recreated else "1"}
+            assert (child["metadata"]["uid"] != uid) is recreated
+
+
+async def test_refused_edit_is_one_sentence_and_changes_nothing(tmp_path: Path) -> None:
+    """A value outside the schema, and a broken transition rule, each print one sentence naming file and field."""
+    async with bench(tmp_path, constant()) as (made, _), made.running() as stand_in:
+        await stand_in.quiesce()
+        before = made.stored(WIDGETS)
+        for spec, complaint in (
+            ({"size": 10}, "spec.size must be at most 9, not 10"),
+            ({"color": "blue"}, "spec.color must be one of red, green, not 'blue'"),
+            ({"size": 2}, "spec: size may not shrink"),
+            ({"size": "x"}, "spec.size must be an integer, not 'x'"),
+        ):
+            count = len(made.lines)
+            made.widget(**spec)
+            await stand_in.quiesce()
+            assert made.lines[count:] == [
+                f"manifests/one.yaml: Widget default/one refused, nothing changed: {complaint}"
+            ]
+            assert made.stored(WIDGETS) == before
+        made.widget(size=4)
+        await stand_in.quiesce()
+        assert made.stored(WIDGETS)["metadata"]["generation"] == 2
+
+
+async def test_unreadable_manifest_deletes_nothing(tmp_path: Path) -> None:
+    """A typing error in YAML, or in the kind, keeps what the file gave before."""
+    async with bench(tmp_path, constant()) as (made, _), made.running() as stand_in:
+        await stand_in.quiesce()
+        for text, complaint in (("a: [", "not read"), ("apiVersion: example.com/v1\nkind: Wodget\n", "no kind Wodget")):
+            (made.state / "manifests" / "one.yaml").write_text(text)
+            await stand_in.quiesce()
+            assert any(complaint in line for line in made.lines)
+            assert stand_in.api.find(WIDGETS) is not None
+
+
+async def test_foreign_files_are_reported_and_left_alone(tmp_path: Path) -> None:
+    """A file of another hand under objects stays byte for byte, even where a child should stand."""
+    async with bench(tmp_path, constant(config_map())) as (made, _):
+        path = made.state / "objects" / "default" / "configmaps" / "one-child.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_text("mine: true\n")
+        async with made.running():
+            await until(lambda: any("left alone: move it away" in line for line in made.lines))
+        assert path.read_text() == "mine: true\n"
+        assert any("is not ours and is left alone" in line for line in made.lines)
+
+
+async def test_a_directory_has_one_stand_in(tmp_path: Path) -> None:
+    """A second instance on the same directory is refused in one sentence, naming the first one's process."""
+    async with bench(tmp_path, constant()) as (made, _), made.running():
+        with pytest.raises(errors.SetupError, match=rf"in use by another metacontroller.local \(pid {os.getpid()}\)"):
+            async with made.running():
+                pass
+
+
+async def test_readiness_reaches_status_and_sync_quickly(tmp_path: Path) -> None:
+    """A probed workload that turns ready brings a sync with its new status within half a second."""
+    labels = {"app": "x"}
+    container = {"name": "m", "image": "m:1"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+    workload = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "one"},
+        "spec": {"replicas": 2, "selector": {"matchLabels": labels}, "template": template},
+    }
+    healthy = False
+
+    def script(request: Request) -> Answer:
+        if request.target == "/health":
+            return Answer(status=200 if healthy else 503)
+        return answer(workload)
+
+    def ready(server: HookServer) -> int:
+        children = server.of("/sync")[-1]["children"]["Deployment.apps/v1"]
+        return int(children.get("one", {}).get("status", {}).get("readyReplicas", 0))
+
+    async with bench(tmp_path, script) as (made, server):
+        listed = {"kind": "Deployment", "namespace": "default", "name": "one", "readiness": f"{server.url}/health"}
+        (made.state / "workloads.yaml").write_text(yaml.safe_dump({"workloads": [listed]}))
+        async with made.running() as stand_in:
+            await stand_in.quiesce()
+            assert ready(server) == 0
+            for state, count in ((True, 2), (False, 0)):
+                healthy = state
+                await until(lambda count=count: ready(server) == count, 0.8)  # type: ignore[misc]
+            writes = stand_in.writes.total()
+            probes = len([request for request in server.requests if request.target == "/health"])
+            await until(lambda: len([r for r in server.requests if r.target == "/health"]) > probes + 2)
+            assert stand_in.writes.total() == writes
+
+
+async def test_restart_keeps_identity_and_makes_no_write(tmp_path: Path) -> None:
+    """A new process on the same directory goes on where the old one ended."""
+    async with bench(tmp_path, constant(config_map(), status={"word": "x"})) as (made, _):
+        async with made.running() as stand_in:
+            await stand_in.quiesce()
+        before = {key: made.stored(key) for key in (WIDGETS, CHILD)}
+        async with made.running() as stand_in:
+            await stand_in.quiesce()
+            assert stand_in.writes.total() == 0
+        assert {key: made.stored(key) for key in (WIDGETS, CHILD)} == before
+
+
+async def test_kill_at_any_moment_loses_nothing(tmp_path: Path) -> None:
+    """After kills at random moments every file is whole, uid and status are kept, and the state comes to rest."""
+    count = iter(range(10**6))
+
+    def script(request: Request) -> Answer:
+        number = str(next(count))
+        return answer(
+            *(config_map(f"one-{index}", n=number) for index in range(5)),
+            status={"word": number},
+            resyncAfterSeconds=0.01,
+        )
+
+    dice = random.Random(7)
+    uid = None
+    async with bench(tmp_path, script) as (made, server):
+        arguments: list[str] = ["--state", str(made.state), "--hooks", server.url]
+        arguments += ["--crds", str(made.installed), "--controllers", str(made.installed)]
+        revision = 0
+        for _ in range(6):
+            asked = len(server.requests)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "metacontroller.local", *arguments, stdout=asyncio.subprocess.DEVNULL
+            )
+            await until(lambda asked=asked: len(server.requests) > asked + 2, 20)  # type: ignore[misc]
+            await asyncio.sleep(dice.uniform(0, 0.1))
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+            for path in (made.state / "objects").rglob("*.yaml"):
+                content = yaml.safe_load(path.read_text())
+                assert content["metadata"]["name"] == path.stem
+            parent = made.stored(WIDGETS)
+            assert uid in (None, parent["metadata"]["uid"])
+            assert "word" in parent["status"]
+            assert int(parent["metadata"]["resourceVersion"]) > revision
+            uid, revision = parent["metadata"]["uid"], int(parent["metadata"]["resourceVersion"])
+        server.script = constant(*(config_map(f"one-{index}", n="end") for index in range(5)), status={"word": "end"})
+        async with made.running() as stand_in:
+            await stand_in.quiesce()
+            assert [key.name for key in stand_in.api.all_keys()] == [*(f"one-{index}" for index in range(5)), "one"]
+        assert not list((made.state / "objects").rglob("*.partial"))
+
+
+async def test_command_line_ends_cleanly_at_sigterm(tmp_path: Path) -> None:
+    """SIGTERM ends the program with 0 and without a traceback; a wrong setting is one line and 2."""
+    async with bench(tmp_path, constant()) as (made, server):
+        arguments: list[str] = ["--state", str(made.state), "--hooks", server.url]
+        arguments += ["--crds", str(made.installed), "--controllers", str(made.installed)]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "metacontroller.local", *arguments,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        await until(lambda: bool(server.requests), 20)
+        process.terminate()
+        output, complaints = await process.communicate()
+        assert (process.returncode, complaints) == (0, b"")
+        assert b"Widget default/one created" in output
+        wrong = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "metacontroller.local", "--state", made.state, "--crds", tmp_path / "none",
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        _, complaints = await wrong.communicate()
+        assert wrong.returncode == 2
+        assert complaints.count(b"\n") == 1
+        assert b"--crds" in complaints
