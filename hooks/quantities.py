@@ -111,13 +111,11 @@ def canonical(value: str | float) -> str:
     Raises:
         InvalidQuantity: it is none.
     """
-    stored = _stored(_written(value))
+    written = _written(value)
+    if written.is_kept:
+        return written.text
     # What was binary may print without a suffix (62.5Ki is 64000), and is a decimal from the next reading on (64k).
-    return _stored(_written(stored))
-
-
-def _stored(written: _Written) -> str:
-    return written.text if written.is_kept else str(written.quantity)
+    return str(parse(str(written.quantity)))
 
 
 def _written(value: str | float) -> _Written:

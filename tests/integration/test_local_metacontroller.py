@@ -71,9 +71,13 @@ CRD = {
 }
 
 
+def hook(path: str) -> dict[str, Any]:
+    """A strict v1 hook at a path."""
+    return {"version": "v1", "webhook": {"url": f"http://hooks.invalid{path}", "responseUnMarshallMode": "strict"}}
+
+
 def controller(**spec: Any) -> dict[str, Any]:
     """A CompositeController of widgets with ConfigMap, Service and Deployment children; fields of spec on top."""
-    hook = {"version": "v1", "webhook": {"url": "http://hooks.invalid/sync", "responseUnMarshallMode": "strict"}}
     return {
         "apiVersion": "metacontroller.k8s.io/v1alpha1",
         "kind": "CompositeController",
@@ -86,15 +90,10 @@ def controller(**spec: Any) -> dict[str, Any]:
                 {"apiVersion": "v1", "resource": "services", "updateStrategy": {"method": "InPlace"}},
                 {"apiVersion": "apps/v1", "resource": "deployments", "updateStrategy": {"method": "InPlace"}},
             ],
-            "hooks": {"sync": hook},
+            "hooks": {"sync": hook("/sync")},
             **spec,
         },
     }
-
-
-def hook(path: str) -> dict[str, Any]:
-    """A strict v1 hook at a path."""
-    return {"version": "v1", "webhook": {"url": f"http://hooks.invalid{path}", "responseUnMarshallMode": "strict"}}
 
 
 def config_map(name: str = "one-child", **data: str) -> dict[str, Any]:
@@ -117,6 +116,12 @@ class Bench:
         (self.state / "manifests").mkdir(parents=True, exist_ok=True)
         self.install(controller())
         (self.installed / "crd.yaml").write_text(yaml.safe_dump(CRD))
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The flags with which the program runs on this directory."""
+        installed = str(self.installed)
+        return "--state", str(self.state), "--hooks", self.hook_url, "--crds", installed, "--controllers", installed
 
     def install(self, registration: dict[str, Any]) -> None:
         """Replace the CompositeController."""
@@ -617,13 +622,11 @@ async def test_kill_at_any_moment_loses_nothing(tmp_path: Path) -> None:
     dice = random.Random(7)
     uid = None
     async with bench(tmp_path, script) as (made, server):
-        arguments: list[str] = ["--state", str(made.state), "--hooks", server.url]
-        arguments += ["--crds", str(made.installed), "--controllers", str(made.installed)]
         revision = 0
         for _ in range(6):
             asked = len(server.requests)
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "metacontroller.local", *arguments, stdout=asyncio.subprocess.DEVNULL
+                sys.executable, "-m", "metacontroller.local", *made.arguments, stdout=asyncio.subprocess.DEVNULL
             )
             await until(lambda asked=asked: len(server.requests) > asked + 2, 20)  # type: ignore[misc]
             await asyncio.sleep(dice.uniform(0, 0.1))
@@ -647,10 +650,8 @@ async def test_kill_at_any_moment_loses_nothing(tmp_path: Path) -> None:
 async def test_command_line_ends_cleanly_at_sigterm(tmp_path: Path) -> None:
     """SIGTERM ends the program with 0 and without a traceback; a wrong setting is one line and 2."""
     async with bench(tmp_path, constant()) as (made, server):
-        arguments: list[str] = ["--state", str(made.state), "--hooks", server.url]
-        arguments += ["--crds", str(made.installed), "--controllers", str(made.installed)]
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "metacontroller.local", *arguments,
+            sys.executable, "-m", "metacontroller.local", *made.arguments,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         await until(lambda: bool(server.requests), 20)

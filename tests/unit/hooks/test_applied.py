@@ -15,6 +15,13 @@ def adopted(**rest: object) -> Cluster:
     return Cluster(model_deployment(), related=[workload()], **rest)  # type: ignore[arg-type]
 
 
+def awaiting(reason: str, since: str) -> builders.Json:
+    """A status that waits for the local Service, for this reason and since then."""
+    message = "Waiting to appear: Service demo-local."
+    synced = {"type": "Synced", "status": "False", "reason": reason, "message": message, "lastTransitionTime": since}
+    return {"conditions": [synced]}
+
+
 def test_a_new_route_is_pending_until_it_is_observed() -> None:
     """Synced says whether the gateway can know the present route."""
     cluster = adopted()
@@ -71,13 +78,7 @@ def test_only_what_was_awaited_is_in_conflict() -> None:
 
 def test_another_reason_for_not_being_in_sync_is_no_conflict() -> None:
     """Only the reason ChildPending says that a child was awaited."""
-    held = {
-        "type": "Synced",
-        "status": "False",
-        "reason": "RoutePending",
-        "message": "Waiting to appear: Service demo-local.",
-    }
-    parent = model_deployment(status={"conditions": [held | {"lastTransitionTime": "2026-03-01T10:00:00Z"}]})
+    parent = model_deployment(status=awaiting("RoutePending", "2026-03-01T10:00:00Z"))
     assert "ChildConflict" not in conditions(builders.sync(parent, related=[workload()]))
 
 
@@ -106,13 +107,7 @@ def test_a_child_that_goes_stays_desired() -> None:
 
 def test_a_damaged_transition_time_starts_the_wait_anew() -> None:
     """A time that cannot be read is as if nothing had been awaited."""
-    held = {
-        "type": "Synced",
-        "status": "False",
-        "reason": "ChildPending",
-        "message": "Waiting to appear: Service demo-local.",
-    }
-    parent = model_deployment(status={"conditions": [held | {"lastTransitionTime": "long ago"}]})
+    parent = model_deployment(status=awaiting("ChildPending", "long ago"))
     answer = builders.sync(parent, related=[workload()])
     assert ("ChildConflict" in conditions(answer), answer.resync_after_seconds) == (False, 10)
     assert body_of(answer)
