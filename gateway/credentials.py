@@ -10,7 +10,7 @@ import asyncio
 import random
 import re
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 from urllib.parse import urlencode, urlsplit
@@ -23,6 +23,7 @@ from authlib.oauth2.auth import ClientAuth
 from gateway import errors
 from gateway.api.v1alpha1 import Backend
 from gateway.forwarding import NOT_SETTABLE
+from gateway.settings import OAuth
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +93,23 @@ class ClientCredentials:
     scope: str | None = None
 
 
+def from_settings(oauth: OAuth) -> ClientCredentials:
+    """The credentials of the default remote backend as they are now; a file wins over a value.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: there is no id or no secret.
+    """
+    client_id = oauth.client_id_file.read_text().strip() if oauth.client_id_file else oauth.client_id
+    secret = oauth.client_secret
+    client_secret = (
+        oauth.client_secret_file.read_text().strip() if oauth.client_secret_file else secret.get_secret_value()
+    )
+    if not client_id or not client_secret:
+        raise ValueError("clientId and clientSecret must not be empty")
+    return ClientCredentials(client_id, client_secret, oauth.token_url, oauth.scope)
+
+
 @dataclass(slots=True)
 class _Entry:
     """The token of one credential."""
@@ -128,7 +146,7 @@ class Credentials:
         reader: SecretReader,
         resolver: AddressResolver,
         *,
-        default: ClientCredentials | None = None,
+        default: Callable[[], ClientCredentials] | None = None,
         context: ssl.SSLContext | None = None,
         timeout_seconds: float = 10.0,
     ) -> None:
@@ -137,7 +155,8 @@ class Credentials:
         Args:
             reader: where Secrets are.
             resolver: checks the addresses of token endpoints that a Secret names.
-            default: the credentials of the install-wide default backend.
+            default: reads the credentials of the install-wide default backend, anew for each token request, so that a
+                rotated file counts; raises OSError or ValueError when they cannot be had.
             context: verifies the token endpoints' certificates; the roots that httpx brings when None.
             timeout_seconds: for a whole token request.
         """
@@ -281,7 +300,10 @@ class Credentials:
         if identity == _DEFAULT:
             if self._default is None:
                 raise TokenUnusable("credential_missing")
-            return self._default, None
+            try:
+                return self._default(), None
+            except ValueError:
+                raise TokenUnusable("credential_incomplete") from None
         try:
             read = self._reader.inline if kind == "ModelDeployment" else self._reader.secret
             data = await read(namespace, name)

@@ -76,8 +76,8 @@ class Exchange(BodySource, Protocol):
         """Forget the sink given to `pump_body`; what still arrives is dropped, within bounds."""
         ...
 
-    def respond(self, head: ResponseHead) -> None:
-        """Send the final answer's head."""
+    def respond(self, head: ResponseHead, *, close: bool = False) -> None:
+        """Send the final answer's head; with `close` it is the connection's last one."""
         ...
 
     def write(self, data: bytes) -> None:

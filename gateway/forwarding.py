@@ -216,12 +216,11 @@ def request_target(rest: bytes, prefix: bytes) -> bytes:
     return prefix + rest if rest.startswith(b"/") else prefix + b"/" + rest
 
 
-def response_fields(fields: Fields, *, now: bytes, extra: tuple[tuple[bytes, bytes], ...] = ()) -> Fields:
+def response_fields(fields: Fields, *, extra: tuple[tuple[bytes, bytes], ...] = ()) -> Fields:
     """The fields to send to the client.
 
     Args:
         fields: the server's answer.
-        now: an IMF-fixdate, used where the server gave none (RFC 9110 6.6.1).
         extra: fields of the gateway's own. Fields of the server named `x-beamlit-…` or x-request-id do not pass.
     """
     kept: list[tuple[bytes, bytes]] = []
@@ -241,8 +240,6 @@ def response_fields(fields: Fields, *, now: bytes, extra: tuple[tuple[bytes, byt
             kept.append(field)
     if nominated:
         kept = [field for field in kept if field[0] not in nominated or field[0] == _DATE]
-    if not dated:
-        kept.append((_DATE, now))
     kept += extra
     return tuple(kept)
 

@@ -75,6 +75,8 @@ class Framing(Enum):
 
 METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 """Methods that are passed on."""
+ALLOW: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+"""The same for an Allow field (RFC 9110 10.2.1)."""
 
 _CHECKED: Final = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"upgrade", b"connection", b"expect", b"http2-settings"}

@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from email.utils import formatdate
 from http import HTTPStatus
 from ipaddress import ip_address
 from itertools import count
@@ -19,9 +18,9 @@ from typing import TYPE_CHECKING, Final
 import orjson
 import structlog
 
-from gateway import balancing, credentials, errors, forwarding, routing, upstream
+from gateway import balancing, credentials, errors, forwarding, http1, routing, upstream
 from gateway.addresses import AddressRules
-from gateway.api.v1alpha1 import Backend, Headers
+from gateway.api.v1alpha1 import Backend, Headers, Use
 from gateway.exchange import Exchange, Fields, RequestHead, ResponseHead, field
 from gateway.routing import Route, RoutingTable
 from gateway.settings import Settings
@@ -83,6 +82,16 @@ class _Plan:
             raise errors.NoBackend
         return self.backends[index]
 
+    def forget(self) -> None:
+        """Remove the route's metrics: it is gone, and its successors must not gather beside it for ever."""
+        route = (self.route.namespace, self.route.name)
+        self._metrics.in_flight.remove(*route)
+        for backend, status in self._counters:
+            self._metrics.requests.remove(*route, backend, str(status))
+        for backend in self._observers:
+            self._metrics.duration.remove(*route, backend)
+            self._metrics.first_byte.remove(*route, backend)
+
     def observe(self, backend: str, status: int, seconds: float, first_byte_seconds: float | None) -> None:
         """Count one answer. Looking the metrics up costs more than counting, so they are kept."""
         counter = self._counters.get((backend, status))
@@ -142,7 +151,6 @@ class Proxy:
         self._plans_of = -1
         self._ids = count()
         self._id_prefix = os.urandom(6).hex()
-        self._date = (0, b"")
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request. Whatever fails before the answer's head becomes an error answer."""
@@ -186,7 +194,7 @@ class Proxy:
         answer = await self._send(exchange, chosen, plan, rest, body, story)
         try:
             fields = forwarding.response_fields(
-                answer.head.fields, now=self._now(), extra=(*chosen.answers, (b"x-request-id", story.request_id))
+                answer.head.fields, extra=(*chosen.answers, (b"x-request-id", story.request_id))
             )
             story.status = answer.head.status
             story.first_byte = time.perf_counter()
@@ -264,6 +272,7 @@ class Proxy:
                     exchange if body is None else body,
                     chosen.timeouts,
                     body_limit=plan.body_limit,
+                    resend=Use.FAILOVER in chosen.backend.use,
                 )
             except errors.UpstreamError as exc:
                 self._metrics.upstream_errors.labels(
@@ -307,7 +316,8 @@ class Proxy:
     def _plan(self, route: Route) -> _Plan:
         if self._plans_of != self._store.generation:
             current = self._store.table.routes
-            self._plans = {key: plan for key, plan in self._plans.items() if key in current}
+            for key in self._plans.keys() - current.keys():
+                self._plans.pop(key).forget()
             self._plans_of = self._store.generation
         plan = self._plans.get(route.key)
         if plan is None or plan.route != route:
@@ -328,7 +338,7 @@ class Proxy:
             return False
         if head.target != b"*" and field(head.fields, b"max-forwards") != b"0":
             return False
-        allowed = (b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+        allowed = (b"allow", http1.ALLOW)
         self._answer(exchange, story, 204, b"No Content", (allowed,), b"")
         return True
 
@@ -349,13 +359,21 @@ class Proxy:
         self._answer(exchange, story, 200, b"OK", ((b"content-type", b"application/json"),), orjson.dumps(content))
 
     def _answer(
-        self, exchange: Exchange, story: "_Story", status: int, reason: bytes, fields: Fields, body: bytes
+        self,
+        exchange: Exchange,
+        story: "_Story",
+        status: int,
+        reason: bytes,
+        fields: Fields,
+        body: bytes,
+        *,
+        close: bool = False,
     ) -> None:
         story.status = status
         story.first_byte = time.perf_counter()
         length = len(body) if status != 204 else None
-        own = ((b"date", self._now()), (b"x-request-id", story.request_id))
-        exchange.respond(ResponseHead(status, reason, (*fields, *own), length))
+        own = (b"x-request-id", story.request_id)
+        exchange.respond(ResponseHead(status, reason, (*fields, own), length), close=close)
         if body and exchange.head.method != b"HEAD":
             exchange.write(body)
         exchange.end()
@@ -369,14 +387,12 @@ class Proxy:
         if story.backend is not None:
             fields.append((b"x-beamlit-backend", story.backend.backend.id.encode()))
         if error.status == 405:
-            fields.append((b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
+            fields.append((b"allow", http1.ALLOW))
         if error.retry_after is not None:
             fields.append((b"retry-after", str(error.retry_after).encode()))
-        if error.close:
-            fields.append((b"connection", b"close"))
         body = errors.body(error, story.request_id.decode())
         phrase = HTTPStatus(error.status).phrase.encode("ascii")
-        self._answer(exchange, story, error.status, phrase, tuple(fields), body)
+        self._answer(exchange, story, error.status, phrase, tuple(fields), body, close=error.close)
 
     def _finish(self, exchange: Exchange, story: "_Story") -> None:
         """Count the request and log it."""
@@ -420,12 +436,6 @@ class Proxy:
         if given is not None and _REQUEST_ID.fullmatch(given):
             return given
         return f"{self._id_prefix}-{next(self._ids):x}".encode()
-
-    def _now(self) -> bytes:
-        second = int(time.time())
-        if self._date[0] != second:
-            self._date = (second, formatdate(second, usegmt=True).encode())
-        return self._date[1]
 
 
 def _backend_plan(route: Route, backend: Backend, settings: Settings) -> _BackendPlan:

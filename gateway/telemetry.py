@@ -66,7 +66,10 @@ class Metrics:
             registry=self.registry,
         )
         self.in_flight = Gauge(
-            "beamlit_gateway_in_flight_requests", "Requests being answered now", route, registry=self.registry
+            "beamlit_gateway_in_flight_requests",
+            "Requests being answered now",
+            ("namespace", "model"),
+            registry=self.registry,
         )
         self.upstream_errors = Counter(
             "beamlit_gateway_upstream_errors",

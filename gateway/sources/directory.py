@@ -48,6 +48,9 @@ class DirectorySource:
 
     def read(self) -> tuple[sources.Snapshot, bool]:
         """Look at every file whose version is new; return everything, and whether anything is new."""
+        if not self._directory.is_dir():
+            # Not the same as an empty one: whoever takes the directory away does not mean to end all routes.
+            return self._snapshot({str(self._directory): "is not a directory"}), True
         changed = False
         found: dict[Path, _File] = {}
         for path in self._paths():
@@ -129,7 +132,7 @@ class DirectorySource:
             if path.suffix in SUFFIXES and path.is_file() and not any(part.startswith(".") for part in relative.parts):
                 yield path
 
-    def _snapshot(self) -> sources.Snapshot:
+    def _snapshot(self, problems: Mapping[str, str] | None = None) -> sources.Snapshot:
         config_maps: dict[str, sources.ConfigMap] = {}
         for path, file in self._files.items():
             for one in file.objects:
@@ -137,7 +140,7 @@ class DirectorySource:
                 if config_map is not None:
                     config_maps.setdefault(config_map.key, config_map)
         errors = {str(path): file.error for path, file in self._files.items() if file.error is not None}
-        return sources.Snapshot(tuple(config_maps.values()), errors)
+        return sources.Snapshot(tuple(config_maps.values()), errors | dict(problems or {}))
 
 
 def _objects(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -174,7 +174,7 @@ class RecordingExchange:
         self.stopped = True
         self.sink = None
 
-    def respond(self, head: ResponseHead) -> None:
+    def respond(self, head: ResponseHead, *, close: bool = False) -> None:
         """Not used here."""
 
     def write(self, data: bytes) -> None:

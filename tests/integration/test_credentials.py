@@ -59,7 +59,9 @@ async def made(
 ) -> AsyncIterator[Credentials]:
     """Credentials that may reach loopback."""
     resolver = Resolver(AddressRules.parse(allowed=[allowed]))
-    credentials = Credentials(secrets, resolver, default=default, timeout_seconds=timeout)
+    credentials = Credentials(
+        secrets, resolver, default=(lambda: default) if default is not None else None, timeout_seconds=timeout
+    )
     try:
         yield credentials
     finally:

@@ -1,0 +1,176 @@
+"""`python -m gateway`: put the parts together and run them.
+
+Exit codes: 0 after a signal, 1 when an address cannot be listened on, 2 when the configuration cannot be used.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from socket import socket
+
+import structlog
+import uvloop
+
+from gateway import admin, http1, listener
+from gateway.addresses import AddressRules
+from gateway.credentials import Credentials, from_settings
+from gateway.edge import Edge, EdgeLimits
+from gateway.listener import ListenError, Signals
+from gateway.proxy import Proxy
+from gateway.resolver import Resolver, parse_overrides
+from gateway.settings import Gateway, Settings, SettingsError
+from gateway.sources.directory import DirectorySource
+from gateway.sources.secrets import Secrets
+from gateway.store import Store
+from gateway.telemetry import AccessLog, Metrics, configure_logging
+from gateway.upstream import Upstream
+
+log = structlog.get_logger(__name__)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="python -m gateway",
+        description="Proxy model requests to local and remote backends, as the route ConfigMaps say.",
+        epilog="Flags win over BEAMLIT_… environment variables, those over the file. See docs/configuration.md.",
+    )
+    result.add_argument("--config", type=Path, metavar="FILE", help="config.yaml; all settings have defaults")
+    result.add_argument(
+        "--routes",
+        metavar="DIR",
+        help="read routes, Secrets and ModelDeployments from the YAML files of this directory",
+    )
+    result.add_argument("--listen", metavar="HOST:PORT", help=f"for clients (default {Gateway().listen})")
+    result.add_argument("--admin", metavar="HOST:PORT", help=f"health, metrics, routes (default {Gateway().admin})")
+    result.add_argument(
+        "--resolve",
+        action="append",
+        metavar="HOST:PORT=ADDRESS:PORT",
+        help="where a name leads, instead of asking the name server; may be repeated",
+    )
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the gateway until it is told to stop; return the exit code."""
+    given = parser().parse_args(arguments)
+    flags = {"routes": given.routes, "listen": given.listen, "admin": given.admin, "resolve": given.resolve}
+    sockets: list[socket] = []
+    try:
+        settings = Settings.load(given.config, flags=flags)
+        directory = settings.gateway.routes
+        if directory is None:
+            raise SettingsError("--routes is not set; it names the directory that holds the route ConfigMaps.")
+        if not directory.is_dir():
+            raise SettingsError(f"--routes {directory} is not a directory.")
+        configure_logging(settings.gateway.log_level)
+        for address, flag in ((settings.gateway.listen, "--listen"), (settings.gateway.admin, "--admin")):
+            sockets.append(listener.bind(address, flag))
+        uvloop.run(run(settings, DirectorySource(directory), *sockets))
+    except SettingsError as exc:
+        print(f"gateway: {exc}", file=sys.stderr)  # noqa: T201 - for the person who started it
+        return 2
+    except ListenError as exc:
+        print(f"gateway: {exc}", file=sys.stderr)  # noqa: T201
+        return 1
+    finally:
+        for sock in sockets:
+            sock.close()
+    return 0
+
+
+async def run(settings: Settings, source: DirectorySource, traffic: socket, admin_socket: socket) -> None:
+    """Serve on both sockets until a signal.
+
+    Raises:
+        ListenError: the certificate of the traffic port cannot be used.
+    """
+    loop = asyncio.get_running_loop()
+    signals = Signals(loop)
+    mine = settings.gateway
+    context = listener.server_context(mine.tls.cert_file, mine.tls.key_file) if mine.tls is not None else None
+    metrics = Metrics()
+    access_log = AccessLog(sys.stdout if mine.access_log else None, metrics.access_log_dropped)
+    store = Store(
+        namespaces=settings.served_namespaces,
+        cluster_domain=settings.cluster_domain,
+        bare_hostnames=mine.bare_hostnames,
+        metrics=metrics,
+        clock=time.time,
+    )
+    resolver = Resolver(
+        AddressRules.parse(cluster=mine.cluster_ranges, allowed=mine.allowed_addresses),
+        overrides=parse_overrides(mine.resolve),
+    )
+    upstream = Upstream(resolver)
+    default = settings.default_remote_backend.auth_config
+    credentials = Credentials(
+        Secrets(source), resolver, default=None if default is None else lambda: from_settings(default.oauth_config)
+    )
+    proxy = Proxy(
+        settings=settings,
+        store=store,
+        upstream=upstream,
+        credentials=credentials,
+        metrics=metrics,
+        access_log=access_log,
+    )
+    edge = Edge(proxy.handle, edge_limits(mine), metrics, access_log)
+
+    def refresh() -> None:
+        metrics.client_connections.set(edge.connections)
+        metrics.upstream_connections.labels("idle").set(upstream.stats.idle)
+        metrics.upstream_connections.labels("open").set(upstream.stats.open)
+        metrics.upstream_connects.set(upstream.stats.connects)
+
+    stopped = asyncio.Event()
+    app = admin.create_app(store, metrics, draining=signals.stop.is_set, refresh=refresh)
+    tasks = [
+        loop.create_task(source.run(store.apply, store.confirm)),
+        loop.create_task(admin.serve(app, admin_socket, stopped)),
+    ]
+    log.info("listening", traffic=mine.listen, admin=mine.admin)
+    try:
+        await listener.serve(
+            edge,
+            traffic,
+            signals,
+            context=context,
+            lame_duck_seconds=mine.lame_duck_seconds,
+            drain_seconds=mine.drain_seconds,
+        )
+    finally:
+        stopped.set()
+        tasks[0].cancel()
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await credentials.close()
+        upstream.close()
+        resolver.close()
+        store.close()
+        access_log.close()
+        log.info("stopped")
+
+
+def edge_limits(mine: Gateway) -> EdgeLimits:
+    """What clients may do, from the settings."""
+    return EdgeLimits(
+        message=http1.Limits(
+            head_bytes=mine.limits.head_bytes, fields=mine.limits.fields, url_bytes=mine.limits.url_bytes
+        ),
+        connections=listener.connections_allowed(mine.limits.connections),
+        head_seconds=mine.timeouts.head_seconds,
+        body_seconds=mine.timeouts.body_seconds,
+        keep_alive_seconds=mine.timeouts.keep_alive_seconds,
+        write_stall_seconds=mine.timeouts.write_stall_seconds,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
