@@ -1,0 +1,460 @@
+"""A server that speaks OpenAI's API and needs no model: for trying the controller on one machine, and for tests.
+
+    python -m examples.model_server --listen 127.0.0.1:9101 --model tiny-local
+
+It answers to one model name, under `/v1` and, as the remote platform does, under `/<workspace>/<model>/v1`. With a
+client id and secret it wants a bearer token from its own endpoint, `POST /v0/oauth/token`. How fast it is, whether it
+is ready and which requests fail is said by flags, and at runtime under `/_demo`, which needs no token.
+"""
+
+import argparse
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from http import HTTPStatus
+from itertools import count
+from typing import Annotated, Any, Final
+
+import uvicorn
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from examples import pretend_model
+from examples.tokens import OAuthError, TokenIssuer
+
+_BODY_BYTES: Final = 16 << 20
+_POLL_SECONDS: Final = 0.1
+"""How often a request that is being answered looks whether its client is still there."""
+
+
+@dataclass(slots=True)
+class Speed:
+    """How fast the server is; may be changed at any moment."""
+
+    time_to_first_token: float = 0.05
+    """Seconds."""
+    tokens_per_second: float = 50.0
+    """0: without a pause."""
+    concurrency: int = 0
+    """Requests that are answered at the same time, the others wait; 0: all."""
+
+
+@dataclass(slots=True)
+class Failures:
+    """Which requests fail, and how."""
+
+    every: int = 0
+    """Each n-th request; 0: none."""
+    count: int = 0
+    """The next n requests."""
+    status: int = 500
+
+    def hits(self, number: int) -> bool:
+        """Whether request `number`, counted from 1, fails; one of the next n is used up by asking."""
+        if self.count:
+            self.count -= 1
+            return True
+        return self.every > 0 and number % self.every == 0
+
+
+@dataclass(slots=True)
+class State:
+    """Everything that changes while the server runs."""
+
+    model: str
+    ready: bool = True
+    speed: Speed = field(default_factory=Speed)
+    failures: Failures = field(default_factory=Failures)
+    requests: int = 0
+    """Requests to a model since the start, refused ones included."""
+    running: int = 0
+    waiting: int = 0
+    last_request: dict[str, Any] | None = None
+    freed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """One of the places that `concurrency` allows."""
+        self.waiting += 1
+        try:
+            while 0 < self.speed.concurrency <= self.running:
+                self.freed.clear()
+                await self.freed.wait()
+        finally:
+            self.waiting -= 1
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+            self.freed.set()
+
+    def shown(self) -> dict[str, Any]:
+        """For `GET /_demo/state`."""
+        names = ("model", "ready", "requests", "running", "waiting")
+        listed = {name: getattr(self, name) for name in names}
+        return listed | {"speed": asdict(self.speed), "failures": asdict(self.failures)}
+
+
+class ApiError(Exception):
+    """An answer that is an error, in the shape OpenAI's clients know."""
+
+    def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code, self.param = status, message, code, param
+
+    def response(self) -> Response:
+        """As HTTP."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else None
+        return JSONResponse({"error": error}, self.status, headers)
+
+
+def create_app(state: State, issuer: TokenIssuer | None = None) -> FastAPI:
+    """The server; with `issuer` models can be asked with its tokens only."""
+    app = FastAPI(title=f"Demo model server: {state.model}", docs_url=None, redoc_url=None, openapi_url=None)
+
+    async def authorize(request: Request) -> None:
+        body = await request.body()
+        state.last_request = {
+            "method": request.method,
+            "path": request.url.path,
+            "query": request.url.query,
+            "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in request.headers.raw],
+            "body": body.decode("utf-8", "replace"),
+        }
+        if issuer is not None and not issuer.accepts(request.headers.get("authorization")):
+            raise ApiError(
+                401, "A bearer token of this server is needed; it sells them at /v0/oauth/token.", "no_token"
+            )
+
+    async def is_ours(served: str) -> None:
+        if served != state.model:
+            raise _unknown_model(served, state.model)
+
+    models = _model_routes(state)
+    app.include_router(models, dependencies=[Depends(authorize)])
+    app.include_router(models, prefix="/{workspace}/{served}", dependencies=[Depends(authorize), Depends(is_ours)])
+    app.include_router(_demo_routes(state, issuer))
+
+    @app.get("/health")
+    async def health() -> Response:
+        """Whether requests are welcome, as a readiness probe asks."""
+        words = ("ok\n", 200) if state.ready else ("not ready\n", 503)
+        return Response(*words, media_type="text/plain")
+
+    @app.post("/v0/oauth/token")
+    @app.post("/oauth/token")
+    async def token(request: Request) -> Response:
+        """Client credentials for a token."""
+        if issuer is None:
+            raise ApiError(404, "This server wants no tokens: give it --oauth-client-id and --oauth-client-secret.")
+        try:
+            answer = issuer.issue(await request.body(), request.headers.get("authorization"))
+        except OAuthError as error:
+            headers = {"WWW-Authenticate": "Basic"} if error.status == 401 else {}
+            refusal = {"error": error.code, "error_description": str(error)}
+            return JSONResponse(refusal, error.status, headers | {"Cache-Control": "no-store"})
+        return JSONResponse(answer, headers={"Cache-Control": "no-store"})
+
+    @app.exception_handler(ApiError)
+    async def refused(_request: Request, error: ApiError) -> Response:
+        return error.response()
+
+    @app.exception_handler(HTTPException)
+    async def unknown(request: Request, error: HTTPException) -> Response:
+        words = f"{request.method} {request.url.path}: {HTTPStatus(error.status_code).phrase.lower()}."
+        return ApiError(error.status_code, words).response()
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, error: RequestValidationError) -> Response:
+        problem = error.errors()[0]
+        where = str(problem["loc"][-1])
+        return ApiError(400, f"{where}: {problem['msg']}.", param=where).response()
+
+    return app
+
+
+def _model_routes(state: State) -> APIRouter:
+    router = APIRouter(prefix="/v1")
+    numbers = count(1)
+
+    async def body_of(request: Request) -> dict[str, Any]:
+        """The request's content, once it is clear that it is for this model and is meant to succeed."""
+        state.requests += 1
+        if state.failures.hits(state.requests):
+            raise ApiError(state.failures.status, "Failed as asked under /_demo/failures.", "demo_failure")
+        raw = await request.body()
+        if len(raw) > _BODY_BYTES:
+            raise ApiError(413, "The body is larger than 16 MiB.")
+        try:
+            content = json.loads(raw)
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise ApiError(400, "The body must be a JSON object.")
+        model = content.get("model")
+        if not isinstance(model, str):
+            raise ApiError(400, "model must be a string.", param="model")
+        if model != state.model:
+            raise _unknown_model(model, state.model)
+        if content.get("n") not in (None, 1):
+            raise ApiError(400, "n: this server gives one choice.", param="n")
+        return content
+
+    Body = Annotated[dict[str, Any], Depends(body_of)]  # noqa: N806 - a type
+
+    @router.get("/models")
+    async def list_models() -> dict[str, Any]:
+        return {"object": "list", "data": [_described(state.model)]}
+
+    @router.get("/models/{name:path}")
+    async def get_model(name: str) -> dict[str, Any]:
+        if name != state.model:
+            raise _unknown_model(name, state.model)
+        return _described(name)
+
+    @router.post("/chat/completions")
+    async def chat(request: Request, body: Body) -> Response:
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
+            raise ApiError(400, "messages must be a list with at least one message.", param="messages")
+        texts = [_text(one.get("content")) for one in messages]
+        said = _generation(state.model, texts[-1], "\n".join(texts), body)
+        identity = {"id": f"chatcmpl-{next(numbers)}", "created": int(time.time()), "model": state.model}
+        if body.get("stream"):
+            head = {"object": "chat.completion.chunk", **identity}
+            first: dict[str, Any] = {"delta": {"role": "assistant", "content": ""}}
+            deltas = [first, *({"delta": {"content": token}} for token in said.tokens)]
+            last = {"delta": {}, "finish_reason": said.finish_reason}
+            return _stream(state, head, deltas, last, said, body)
+        await _spend(state, request, said)
+        choice = {"index": 0, "message": {"role": "assistant", "content": said.text}}
+        choice |= {"finish_reason": said.finish_reason, "logprobs": None}
+        return JSONResponse({"object": "chat.completion", **identity, "choices": [choice], "usage": said.usage})
+
+    @router.post("/completions")
+    async def complete(request: Request, body: Body) -> Response:
+        prompt = body.get("prompt")
+        if not isinstance(prompt, str | list) or (isinstance(prompt, list) and len(prompt) != 1):
+            raise ApiError(400, "prompt must be a string or a list with one.", param="prompt")
+        text = prompt if isinstance(prompt, str) else str(prompt[0])
+        said = _generation(state.model, text, text, body)
+        identity = {"id": f"cmpl-{next(numbers)}", "created": int(time.time()), "model": state.model}
+        head = {"object": "text_completion", **identity}
+        if body.get("stream"):
+            pieces: list[dict[str, Any]] = [{"text": token} for token in said.tokens]
+            return _stream(state, head, pieces, {"text": "", "finish_reason": said.finish_reason}, said, body)
+        await _spend(state, request, said)
+        choice = {"index": 0, "text": said.text, "finish_reason": said.finish_reason, "logprobs": None}
+        return JSONResponse({**head, "choices": [choice], "usage": said.usage})
+
+    @router.post("/embeddings")
+    async def embed(body: Body) -> Response:
+        given = body.get("input")
+        inputs = given if isinstance(given, list) and given and not isinstance(given[0], int) else [given]
+        dimensions = body.get("dimensions", pretend_model.DIMENSIONS)
+        if given in (None, "", []) or not isinstance(dimensions, int) or not 1 <= dimensions <= 4096:
+            raise ApiError(400, "input must not be empty, and dimensions must be from 1 to 4096.", param="input")
+        texts = [one if isinstance(one, str) else json.dumps(one) for one in inputs]
+        vectors = [pretend_model.embed(text, dimensions) for text in texts]
+        packed = body.get("encoding_format") == "base64"
+        listed = [
+            {"object": "embedding", "index": index, "embedding": pretend_model.packed(one) if packed else one}
+            for index, one in enumerate(vectors)
+        ]
+        async with state.slot():
+            await asyncio.sleep(state.speed.time_to_first_token)
+        tokens = sum(len(pretend_model.split(text)) for text in texts)
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return JSONResponse({"object": "list", "model": state.model, "data": listed, "usage": usage})
+
+    return router
+
+
+def _demo_routes(state: State, issuer: TokenIssuer | None) -> APIRouter:
+    router = APIRouter(prefix="/_demo")
+    Seconds = Annotated[float | None, Query(ge=0, le=3600)]  # noqa: N806 - types
+    Number = Annotated[int | None, Query(ge=0, le=1_000_000)]  # noqa: N806
+
+    def shown() -> dict[str, Any]:
+        return state.shown() | {"tokens_issued": issuer.issued if issuer is not None else None}
+
+    @router.get("/state")
+    async def show() -> dict[str, Any]:
+        return shown()
+
+    @router.get("/last-request")
+    async def last_request() -> dict[str, Any]:
+        """The last request to a model as it arrived, header fields in order."""
+        if state.last_request is None:
+            raise ApiError(404, "No model has been asked yet.")
+        return state.last_request
+
+    @router.post("/ready")
+    async def ready() -> dict[str, Any]:
+        state.ready = True
+        return shown()
+
+    @router.post("/unready")
+    async def unready() -> dict[str, Any]:
+        """The probe fails from now on; requests that come anyway are answered, as by a real server."""
+        state.ready = False
+        return shown()
+
+    @router.post("/speed")
+    async def speed(
+        time_to_first_token: Seconds = None,
+        tokens_per_second: Annotated[float | None, Query(ge=0, le=1_000_000)] = None,
+        concurrency: Number = None,
+    ) -> dict[str, Any]:
+        """What is not named stays."""
+        given = {
+            "time_to_first_token": time_to_first_token,
+            "tokens_per_second": tokens_per_second,
+            "concurrency": concurrency,
+        }
+        for name, value in given.items():
+            if value is not None:
+                setattr(state.speed, name, value)
+        state.freed.set()
+        return shown()
+
+    @router.post("/failures")
+    async def failures(
+        every: Number = 0, count: Number = 0, status: Annotated[int, Query(ge=400, le=599)] = 500
+    ) -> dict[str, Any]:
+        """Each n-th request or the next n fail with a status; without parameters none does any longer."""
+        state.failures = Failures(every or 0, count or 0, status)
+        return shown()
+
+    @router.post("/revoke")
+    async def revoke() -> dict[str, Any]:
+        """Tokens given out so far are not valid any longer."""
+        if issuer is not None:
+            issuer.revoke()
+        return shown()
+
+    return router
+
+
+def _described(model: str) -> dict[str, Any]:
+    return {"id": model, "object": "model", "created": 0, "owned_by": "examples"}
+
+
+def _unknown_model(asked: str, own: str) -> ApiError:
+    return ApiError(
+        404, f"The model {asked!r} does not exist here; this server has {own!r}.", "model_not_found", "model"
+    )
+
+
+def _text(content: object) -> str:
+    """A message's content: a string, or parts of which those with text count."""
+    if isinstance(content, list):
+        return " ".join(str(part["text"]) for part in content if isinstance(part, dict) and "text" in part)
+    return content if isinstance(content, str) else ""
+
+
+def _generation(model: str, prompt: str, whole: str, body: dict[str, Any]) -> pretend_model.Generation:
+    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise ApiError(400, "max_tokens must be a positive integer.", param="max_tokens")
+    return pretend_model.generate(model, prompt, whole_prompt=whole, max_tokens=limit)
+
+
+def _pause(speed: Speed) -> float:
+    """Seconds between two tokens."""
+    return 1 / speed.tokens_per_second if speed.tokens_per_second else 0.0
+
+
+async def _spend(state: State, request: Request, said: pretend_model.Generation) -> None:
+    """Take the time the answer takes, unless the client goes."""
+    async with state.slot():
+        loop = asyncio.get_running_loop()
+        end = loop.time() + state.speed.time_to_first_token + _pause(state.speed) * (len(said.tokens) - 1)
+        while (left := end - loop.time()) > 0 and not await request.is_disconnected():
+            await asyncio.sleep(min(left, _POLL_SECONDS))
+
+
+def _stream(
+    state: State,
+    head: dict[str, Any],
+    pieces: Sequence[dict[str, Any]],
+    last: dict[str, Any],
+    said: pretend_model.Generation,
+    body: dict[str, Any],
+) -> Response:
+    """One server-sent event per piece, then the usage where it was asked for, then [DONE]."""
+    options = body.get("stream_options")
+    with_usage = isinstance(options, dict) and bool(options.get("include_usage"))
+
+    def event(choices: list[dict[str, Any]], usage: dict[str, int] | None = None) -> bytes:
+        content: dict[str, Any] = {**head, "choices": choices}
+        if with_usage:
+            content["usage"] = usage
+        return b"data: " + json.dumps(content, separators=(",", ":")).encode() + b"\n\n"
+
+    async def events() -> AsyncIterator[bytes]:
+        async with state.slot():
+            await asyncio.sleep(state.speed.time_to_first_token)
+            for piece in pieces:
+                yield event([{"index": 0, "finish_reason": None, **piece}])
+                await asyncio.sleep(_pause(state.speed))
+            yield event([{"index": 0, **last}])
+        if with_usage:
+            yield event([], said.usage)
+        yield b"data: [DONE]\n\n"
+
+    return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m examples.model_server", description="A demo model server.")
+    add = parser.add_argument
+    add("--listen", default="127.0.0.1:9101", metavar="HOST:PORT", help="where to listen (%(default)s)")
+    add("--model", required=True, help="the one model it answers to")
+    add("--oauth-client-id", metavar="ID", help="models are asked with a token only, and this client may buy one")
+    add("--oauth-client-secret", metavar="SECRET")
+    add("--token-seconds", type=float, default=3600.0, metavar="S", help="how long a token is valid (%(default)s)")
+    add("--time-to-first-token", type=float, default=0.05, metavar="S", help="(%(default)s)")
+    add("--tokens-per-second", type=float, default=50.0, metavar="N", help="0: without a pause (%(default)s)")
+    add(
+        "--concurrency", type=int, default=0, metavar="N", help="requests at the same time, 0: any number (%(default)s)"
+    )
+    add("--fail-every", type=int, default=0, metavar="N", help="each n-th request fails, 0: none (%(default)s)")
+    add("--fail-status", type=int, default=500, metavar="STATUS", help="(%(default)s)")
+    add("--unready", action="store_true", help="start without being ready")
+    given = parser.parse_args(arguments)
+    host, _, port = given.listen.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        parser.error(f"--listen must be host:port, not {given.listen}")
+    if bool(given.oauth_client_id) != bool(given.oauth_client_secret):
+        parser.error("--oauth-client-id and --oauth-client-secret are given together or not at all")
+    if min(given.time_to_first_token, given.tokens_per_second, given.concurrency, given.fail_every) < 0:
+        parser.error("times, speeds and counts must not be negative")
+    if not 400 <= given.fail_status <= 599 or given.token_seconds <= 0:
+        parser.error("--fail-status must be from 400 to 599, and --token-seconds positive")
+    given.host, given.port = host.removeprefix("[").removesuffix("]"), int(port)
+    return given
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until a signal."""
+    given = _arguments(arguments)
+    speed = Speed(given.time_to_first_token, given.tokens_per_second, given.concurrency)
+    state = State(given.model, not given.unready, speed, Failures(given.fail_every, 0, given.fail_status))
+    issuer = None
+    if given.oauth_client_id:
+        issuer = TokenIssuer(given.oauth_client_id, given.oauth_client_secret, life_seconds=given.token_seconds)
+    uvicorn.run(create_app(state, issuer), host=given.host, port=given.port, timeout_graceful_shutdown=1)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

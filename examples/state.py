@@ -1,0 +1,154 @@
+"""The state folder of `make run`: a copy of the examples that is the user's to edit, and what the programs keep."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+import yaml
+
+HERE: Final = Path(__file__).resolve().parent
+
+_MARK: Final = ".make-run.json"
+"""Says that the folder is ours, and which ports its files speak of."""
+_LOCK: Final = ".make-run.lock"
+_OWN: Final = ("manifests", "objects", "logs", ".local", "config.yaml", "workloads.yaml", _MARK)
+"""What `--reset` removes."""
+_WRITTEN_PORTS: Final = {"local": 9101, "remote": 9102}
+"""Ports of the model servers as the examples name them."""
+
+
+class StateError(Exception):
+    """The folder cannot be used; the message is one line that says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateFolder:
+    """A folder ready for use; the lock on it lasts as long as this object."""
+
+    path: Path
+    lock: IO[str]
+
+    @property
+    def config(self) -> Path:
+        """The configuration of hooks and gateway."""
+        return self.path / "config.yaml"
+
+    @property
+    def workloads(self) -> Path:
+        """Which process is behind which workload."""
+        return self.path / "workloads.yaml"
+
+    @property
+    def manifests(self) -> Path:
+        """The user's objects."""
+        return self.path / "manifests"
+
+    @property
+    def objects(self) -> Path:
+        """What a cluster would hold."""
+        return self.path / "objects"
+
+    @property
+    def logs(self) -> Path:
+        """One file per program."""
+        return self.path / "logs"
+
+    def resolve(self) -> tuple[str, ...]:
+        """Where names of Services lead, `host:port=address:port`.
+
+        Raises:
+            StateError: workloads.yaml cannot be read.
+        """
+        try:
+            content = yaml.safe_load(self.workloads.read_text(encoding="utf-8")) or {}
+        except FileNotFoundError:
+            return ()
+        except (OSError, yaml.YAMLError) as error:
+            raise StateError(f"{self.workloads} cannot be read: {' '.join(str(error).split())}") from error
+        entries = content.get("resolve") if isinstance(content, dict) else None
+        if not isinstance(entries or [], list) or not all(isinstance(entry, str) for entry in entries or []):
+            raise StateError(f'{self.workloads}: resolve must be a list of "host:port=address:port"')
+        return tuple(entries or ())
+
+
+def prepare(path: Path, *, local: int, remote: int, reset: bool) -> StateFolder:
+    """Take the folder; copy the examples into it if that was not done before, or again with `reset`.
+
+    Edits stay as they are, except that the addresses of the two model servers follow their ports.
+
+    Raises:
+        StateError: the folder cannot be used.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if reset and not (path / _MARK).exists() and any(part.name != _LOCK for part in path.iterdir()):
+            raise StateError(f"--reset empties state folders of `make run` only, which {path} is not.")
+        folder = StateFolder(path, _locked(path))
+        if reset:
+            _empty(path)
+        ports = {"local": local, "remote": remote}
+        mark = path / _MARK
+        if not mark.exists():
+            _copy_examples(path)
+            _write_whole(mark, json.dumps(_WRITTEN_PORTS))
+        if (before := json.loads(mark.read_text(encoding="utf-8"))) != ports:
+            _move_ports(folder, before, ports)
+            _write_whole(mark, json.dumps(ports))
+        for needed in (folder.manifests, folder.objects, folder.logs):
+            needed.mkdir(exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise StateError(f"--state {path} cannot be used: {error}") from error
+    return folder
+
+
+def _locked(path: Path) -> IO[str]:
+    lock = (path / _LOCK).open("w", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise StateError(f"Another `make run` uses {path}: end it, or choose another folder with --state.") from None
+    return lock
+
+
+def _empty(path: Path) -> None:
+    for name in _OWN:
+        part = path / name
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part)
+        else:
+            part.unlink(missing_ok=True)
+
+
+def _copy_examples(path: Path) -> None:
+    sources = [HERE / "config.yaml", HERE / "workloads.yaml", *sorted((HERE / "manifests").glob("*.yaml"))]
+    for source in sources:
+        target = path / source.relative_to(HERE)
+        if not target.exists():
+            target.parent.mkdir(exist_ok=True)
+            _write_whole(target, source.read_text(encoding="utf-8"))
+
+
+def _move_ports(folder: StateFolder, before: dict[str, int], after: dict[str, int]) -> None:
+    for file in (folder.config, folder.workloads, *sorted(folder.manifests.glob("*.y*ml"))):
+        if not file.is_file():
+            continue
+        text = moved = file.read_text(encoding="utf-8")
+        # In two steps, for the two may have changed places.
+        for name, port in before.items():
+            moved = moved.replace(f"127.0.0.1:{port}", f"127.0.0.1:<{name}>")
+        for name, port in after.items():
+            moved = moved.replace(f"127.0.0.1:<{name}>", f"127.0.0.1:{port}")
+        if moved != text:
+            _write_whole(file, moved)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,327 @@
+"""The demo model server as a process: OpenAI's API, its own OAuth2 endpoint, and what can be set while it runs."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from benchmarks.processes import free_port, running
+from examples import pretend_model
+from examples.tokens import TokenIssuer
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server."""
+
+    url: str
+    http: httpx.Client
+
+    def demo(self, what: str) -> None:
+        """POST something under /_demo."""
+        self.http.post(f"/_demo/{what}").raise_for_status()
+
+    def chat(self, text: str = "hello", **more: object) -> httpx.Response:
+        """Ask for a chat completion."""
+        body = {"model": "tiny", "messages": [{"role": "user", "content": text}], **more}
+        return self.http.post("/v1/chat/completions", json=body)
+
+
+@contextmanager
+def serving(folder: Path, *flags: str) -> Iterator[Server]:
+    """The server with flags, on a free port."""
+    port = free_port()
+    command = [sys.executable, "-m", "examples.model_server", "--listen", f"127.0.0.1:{port}", "--model", "tiny"]
+    url = f"http://127.0.0.1:{port}"
+    with (
+        running("model-server", [*command, *flags], port, folder),
+        httpx.Client(base_url=url, trust_env=False, timeout=10) as client,
+    ):
+        yield Server(url, client)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server without authentication."""
+    with serving(tmp_path_factory.mktemp("open"), "--time-to-first-token", "0", "--tokens-per-second", "0") as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared: Server) -> Server:
+    """The shared server, as it was at the start."""
+    shared.demo("ready")
+    shared.demo("failures")
+    shared.demo("speed?time_to_first_token=0&tokens_per_second=0&concurrency=0")
+    return shared
+
+
+@pytest.fixture(scope="module")
+def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that wants tokens."""
+    flags = ("--oauth-client-id", "a client", "--oauth-client-secret", "s%cret", "--time-to-first-token", "0")
+    with serving(tmp_path_factory.mktemp("remote"), *flags) as server:
+        yield server
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Poll until `condition` holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never held"
+        time.sleep(0.02)
+
+
+def events(response: httpx.Response) -> list[str]:
+    """The data of each server-sent event."""
+    return [line.removeprefix("data: ") for line in response.iter_lines() if line]
+
+
+class TestApi:
+    """OpenAI's API."""
+
+    def test_chat(self, server: Server) -> None:
+        """A chat completion says who answered and what was said."""
+        answer = server.chat("hello there").json()
+        assert answer["object"] == "chat.completion"
+        assert answer["choices"][0]["message"] == {
+            "role": "assistant",
+            "content": "This is tiny. You said: hello there",
+        }
+        assert answer["usage"] == {"prompt_tokens": 2, "completion_tokens": 7, "total_tokens": 9}
+
+    def test_chat_in_parts(self, server: Server) -> None:
+        """A message may be a list of parts, of which the texts count."""
+        parts = [{"type": "text", "text": "one"}, {"type": "image_url", "image_url": {}}, {"type": "text", "text": "2"}]
+        body = {"model": "tiny", "messages": [{"role": "user", "content": parts}]}
+        answer = server.http.post("/v1/chat/completions", json=body).json()
+        assert answer["choices"][0]["message"]["content"].endswith("You said: one 2")
+
+    def test_max_tokens(self, server: Server) -> None:
+        """max_tokens cuts the answer, and finish_reason says so."""
+        choice = server.chat(max_tokens=2).json()["choices"][0]
+        assert (choice["message"]["content"], choice["finish_reason"]) == ("This is", "length")
+
+    def test_stream(self, server: Server) -> None:
+        """A stream has one event per token, a last one with the reason, and ends with [DONE]."""
+        data = events(server.chat("hello", stream=True))
+        assert data[-1] == "[DONE]"
+        chunks = [json.loads(one)["choices"][0] for one in data[:-1]]
+        assert "".join(one["delta"].get("content", "") for one in chunks) == "This is tiny. You said: hello"
+        assert [one["finish_reason"] for one in chunks] == [None] * 7 + ["stop"]
+
+    def test_stream_usage(self, server: Server) -> None:
+        """With include_usage the last chunk has the usage and no choice."""
+        data = events(server.chat(stream=True, stream_options={"include_usage": True}))
+        last = json.loads(data[-2])
+        assert last["choices"] == []
+        assert last["usage"]["completion_tokens"] == 6
+
+    def test_completions(self, server: Server) -> None:
+        """A completion, at once and streamed, is the same text."""
+        body = {"model": "tiny", "prompt": "hello"}
+        text = server.http.post("/v1/completions", json=body).json()["choices"][0]["text"]
+        data = events(server.http.post("/v1/completions", json=body | {"stream": True}))
+        assert "".join(json.loads(one)["choices"][0]["text"] for one in data[:-1]) == text
+
+    def test_client(self, server: Server) -> None:
+        """The openai client lists models, chats, streams and embeds; its packed vectors are the plain ones."""
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+            assert [model.id for model in client.models.list()] == ["tiny"]
+            stream = client.chat.completions.create(
+                model="tiny", messages=[{"role": "user", "content": "hello"}], stream=True
+            )
+            assert "hello" in "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+            vectors = client.embeddings.create(model="tiny", input=["a", "b"])
+            assert vectors.data[0].embedding == pytest.approx(pretend_model.embed("a"))
+            assert vectors.data[0].embedding != vectors.data[1].embedding
+
+    def test_other_model(self, server: Server) -> None:
+        """Any other model name is a 404 in OpenAI's shape."""
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+            with pytest.raises(openai.NotFoundError) as caught:
+                client.completions.create(model="other", prompt="hello")
+            assert caught.value.code == "model_not_found"
+            with pytest.raises(openai.NotFoundError):
+                client.models.retrieve("other")
+
+    def test_prefix(self, server: Server) -> None:
+        """The same API is under /<workspace>/<model>, for its own model alone."""
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}
+        assert server.http.post("/space/tiny/v1/chat/completions", json=body).status_code == 200
+        refused = server.http.post("/space/other/v1/chat/completions", json=body)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
+
+    @pytest.mark.parametrize(
+        ("path", "body"),
+        [
+            ("/v1/chat/completions", b"["),
+            ("/v1/chat/completions", b"[]"),
+            ("/v1/chat/completions", b"{}"),
+            ("/v1/chat/completions", b'{"model": "tiny"}'),
+            ("/v1/chat/completions", b'{"model": "tiny", "messages": [], "n": 1}'),
+            ("/v1/chat/completions", b'{"model": "tiny", "messages": [{"content": "a"}], "n": 2}'),
+            ("/v1/chat/completions", b'{"model": "tiny", "messages": [{"content": "a"}], "max_tokens": "x"}'),
+            ("/v1/completions", b'{"model": "tiny", "prompt": 1}'),
+            ("/v1/embeddings", b'{"model": "tiny", "input": ""}'),
+            ("/_demo/speed?concurrency=-1", b""),
+            ("/_demo/failures?status=200", b""),
+        ],
+    )
+    def test_invalid(self, server: Server, path: str, body: bytes) -> None:
+        """A request that makes no sense is a 400 in OpenAI's shape."""
+        answer = server.http.post(path, content=body)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["message"]
+
+    def test_unknown_path(self, server: Server) -> None:
+        """An unknown path is a 404 in OpenAI's shape."""
+        answer = server.http.get("/nothing")
+        assert (answer.status_code, answer.json()["error"]["message"]) == (404, "GET /nothing: not found.")
+
+
+class TestSettings:
+    """What can be set while the server runs."""
+
+    def test_readiness(self, server: Server) -> None:
+        """Unready fails the probe and nothing else, until ready."""
+        assert server.http.get("/health").status_code == 200
+        server.demo("unready")
+        assert server.http.get("/health").status_code == 503
+        assert server.chat().status_code == 200
+        server.demo("ready")
+        assert server.http.get("/health").status_code == 200
+
+    def test_next_requests_fail(self, server: Server) -> None:
+        """The next n requests fail with the status asked for, then none."""
+        server.demo("failures?count=2&status=503")
+        assert [server.chat().status_code for _ in range(3)] == [503, 503, 200]
+
+    def test_each_nth_request_fails(self, server: Server) -> None:
+        """Each n-th request fails."""
+        server.demo("failures?every=3")
+        assert sorted(server.chat().status_code for _ in range(6)) == [200] * 4 + [500] * 2
+
+    def test_speed(self, server: Server) -> None:
+        """The answer takes the time to the first token and a pause per further token."""
+        server.demo("speed?time_to_first_token=0.2&tokens_per_second=50")
+        started = time.monotonic()
+        server.chat()  # six tokens
+        assert 0.3 <= time.monotonic() - started < 3
+
+    def test_concurrency(self, server: Server) -> None:
+        """With a concurrency of one the second request waits for the first."""
+        server.demo("speed?time_to_first_token=0.3&concurrency=1")
+        started = time.monotonic()
+        with ThreadPoolExecutor(2) as pool:
+            answers = [pool.submit(server.chat) for _ in range(2)]
+            eventually(lambda: server.http.get("/_demo/state").json()["waiting"] == 1)
+            assert [answer.result().status_code for answer in answers] == [200, 200]
+        assert time.monotonic() - started >= 0.6
+
+    def test_client_that_goes(self, server: Server) -> None:
+        """A stream whose client goes is not generated to its end."""
+        server.demo("speed?tokens_per_second=1")
+        body = {"model": "tiny", "messages": [{"content": "word " * 600}], "stream": True}
+        with (
+            httpx.Client(base_url=server.url, trust_env=False) as client,
+            client.stream("POST", "/v1/chat/completions", json=body) as response,
+        ):
+            lines = response.iter_lines()
+            next(lines)
+            assert server.http.get("/_demo/state").json()["running"] == 1
+        eventually(lambda: server.http.get("/_demo/state").json()["running"] == 0)
+
+    def test_last_request(self, server: Server) -> None:
+        """The last request can be looked at as it arrived."""
+        server.http.get("/space/tiny/v1/models", headers={"X-Team": "search"})
+        last = server.http.get("/_demo/last-request").json()
+        assert (last["method"], last["path"]) == ("GET", "/space/tiny/v1/models")
+        assert ["x-team", "search"] in [[name.lower(), value] for name, value in last["headers"]]
+
+
+class TestTokens:
+    """The server as a remote platform."""
+
+    def test_without_token(self, remote: Server) -> None:
+        """Without a token, or with a wrong one, a model cannot be asked; health and /_demo can."""
+        assert remote.chat().status_code == 401
+        assert remote.chat().headers["www-authenticate"] == "Bearer"
+        assert remote.http.get("/v1/models", headers={"Authorization": "Bearer wrong"}).status_code == 401
+        assert remote.http.get("/health").status_code == 200
+        assert remote.http.get("/_demo/state").json()["model"] == "tiny"
+
+    @pytest.mark.parametrize("credentials", [("a client", "s%cret"), ("a+client", "s%25cret")])
+    def test_basic(self, remote: Server, credentials: tuple[str, str]) -> None:
+        """Basic authentication buys a token, whether or not the client encodes its parts (RFC 6749 section 2.3.1)."""
+        answer = remote.http.post("/v0/oauth/token", data={"grant_type": "client_credentials"}, auth=credentials)
+        assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+        assert (answer.json()["token_type"], answer.json()["expires_in"]) == ("Bearer", 3600)
+        bearer = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+        assert remote.http.get("/v1/models", headers=bearer).status_code == 200
+
+    def test_form_and_revocation(self, remote: Server) -> None:
+        """The form buys a token too; revoked, it is worth nothing."""
+        form = {"grant_type": "client_credentials", "client_id": "a client", "client_secret": "s%cret"}
+        token = remote.http.post("/oauth/token", data=form).json()["access_token"]
+        bearer = {"Authorization": f"Bearer {token}"}
+        assert remote.http.get("/v1/models", headers=bearer).status_code == 200
+        remote.demo("revoke")
+        assert remote.http.get("/v1/models", headers=bearer).status_code == 401
+
+    @pytest.mark.parametrize(
+        ("form", "auth", "status", "code"),
+        [
+            ({"grant_type": "client_credentials"}, ("a client", "wrong"), 401, "invalid_client"),
+            ({"grant_type": "client_credentials"}, None, 401, "invalid_client"),
+            ({"grant_type": "password"}, ("a client", "s%cret"), 400, "unsupported_grant_type"),
+            ({"client_secret": "s%cret"}, ("a client", "s%cret"), 400, "invalid_request"),
+        ],
+    )
+    def test_refused(
+        self, remote: Server, form: dict[str, str], auth: tuple[str, str] | None, status: int, code: str
+    ) -> None:
+        """A token request that is refused says why as RFC 6749 section 5.2 has it."""
+        answer = remote.http.post("/v0/oauth/token", data=form, auth=auth or httpx.USE_CLIENT_DEFAULT)
+        assert (answer.status_code, answer.json()["error"]) == (status, code)
+
+    def test_expiry(self) -> None:
+        """A token is valid for its life and not longer."""
+        now = 100.0
+        issuer = TokenIssuer("id", "secret", life_seconds=10, now=lambda: now)
+        form = b"grant_type=client_credentials&client_id=id&client_secret=secret"
+        token = f"Bearer {issuer.issue(form, None)['access_token']}"
+        now = 109.9
+        assert issuer.accepts(token)
+        now = 110.0
+        assert not issuer.accepts(token)
+
+    def test_no_endpoint(self, server: Server) -> None:
+        """A server that wants no tokens sells none."""
+        assert server.http.post("/v0/oauth/token").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (["--listen", "9101"], "--listen must be host:port"),
+        (["--oauth-client-id", "id"], "given together"),
+        (["--concurrency", "-1"], "must not be negative"),
+        (["--fail-status", "200"], "--fail-status"),
+    ],
+)
+def test_wrong_flags(flags: list[str], problem: str) -> None:
+    """A flag that makes no sense is named, with exit status 2."""
+    command = [sys.executable, "-m", "examples.model_server", "--model", "tiny", *flags]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 2
+    assert problem in ended.stderr
