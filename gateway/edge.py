@@ -63,13 +63,22 @@ class EdgeLimits:
 class Edge:
     """All client connections of this process."""
 
-    def __init__(self, handle: Handle, limits: EdgeLimits, metrics: Metrics, access_log: AccessLog) -> None:
+    def __init__(
+        self,
+        handle: Handle,
+        limits: EdgeLimits,
+        metrics: Metrics,
+        access_log: AccessLog,
+        *,
+        sweep_seconds: float = SWEEP_SECONDS,
+    ) -> None:
         self.handle = handle
         self.limits = limits
         self.leaving = False
         """Whether answers ask the client to close: from the first signal to stop on."""
         self.loop = asyncio.get_running_loop()
         self._metrics = metrics
+        self._sweep_seconds = sweep_seconds
         self._access_log = access_log
         self._connections: set[ClientConnection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -117,7 +126,7 @@ class Edge:
         self._connections.add(connection)
         self._empty.clear()
         if self._sweeper is None:
-            self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
+            self._sweeper = self.loop.call_later(self._sweep_seconds, self._sweep)
         return room
 
     def lost(self, connection: "ClientConnection") -> None:
@@ -166,7 +175,7 @@ class Edge:
         for connection in [one for one in self._connections if one.due(now)]:
             connection.look(now)
         if self._connections:
-            self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
+            self._sweeper = self.loop.call_later(self._sweep_seconds, self._sweep)
 
 
 class ClientConnection(asyncio.Protocol):
@@ -200,7 +209,7 @@ class ClientConnection(asyncio.Protocol):
         self._url = b""
         self._fields: list[tuple[bytes, bytes]] = []
         # The chunked body being parsed
-        self._overhead = 0
+        self._fed = 0
         self._chunks = 0
         self._in_chunk_line = False
 
@@ -413,16 +422,17 @@ class ClientConnection(asyncio.Protocol):
 
     def _take_chunks(self, parser: httptools.HttpRequestParser, exchange: ClientExchange, data: bytes) -> None:
         self._deadline = self.edge.loop.time() + self.edge.limits.body_seconds
-        before = exchange.size
+        self._fed += len(data)
         parser.feed_data(data)
-        self._overhead += len(data) - (exchange.size - before)
+        if not exchange.complete:
+            self._check_overhead(exchange)
+
+    def _check_overhead(self, exchange: ClientExchange) -> None:
         allowed = self._limits.chunk_line_bytes * (self._chunks + 1)
         if self._in_chunk_line:
             allowed += self._limits.overhead_bytes  # it may be the last one, with trailers behind it
-        if self._overhead > allowed:
+        if self._fed - exchange.size > allowed:
             raise errors.HeadTooLarge if self._in_chunk_line else errors.MalformedRequest
-        if exchange.complete:
-            self._deadline = inf
 
     def _keep(self, data: bytes) -> None:
         """Hold a pipelined request until its turn comes (RFC 9112 9.3.2); too much of it ends the connection."""
@@ -482,7 +492,7 @@ class ClientConnection(asyncio.Protocol):
             expects=bool(head.http_minor) and any(name == b"expect" for name, _ in head.fields),
         )
         self._exchange = exchange
-        self._overhead = self._chunks = 0
+        self._fed = self._chunks = 0
         self._deadline = self.edge.loop.time() + self.edge.limits.body_seconds if head.has_body else inf
         exchange.task = self.edge.loop.create_task(self.edge.handle(exchange))
         exchange.task.add_done_callback(exchange.told)
@@ -505,8 +515,11 @@ class ClientConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The whole request is here."""
         self._deadline = inf
-        if self._exchange is not None and not self._exchange.complete:
-            self._exchange.complete_body()
+        exchange = self._exchange
+        if exchange is not None and not exchange.complete:
+            if exchange.head.chunked:
+                self._check_overhead(exchange)  # now, before it passes for a good request
+            exchange.complete_body()
 
     # Answers
 
@@ -518,7 +531,11 @@ class ClientConnection(asyncio.Protocol):
         if self._gone or self.transport.is_closing():
             return
         if not exchange.keep_alive or self._closed:
-            self._linger() if not exchange.complete or self._behind_bytes else self._close()
+            # Lingering also where nothing is known to be behind: a next request may be on its way.
+            if exchange.ends_by_close and not self.transport.can_write_eof():
+                self._close()
+            else:
+                self._linger()
             return
         self.go_on_reading()
         self._deadline = self.edge.loop.time() + self.edge.limits.keep_alive_seconds
