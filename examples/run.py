@@ -255,7 +255,6 @@ def screen(folder: Path, ports: Ports) -> str:
     """What runs where and what to try, on one screen."""
     body = """'{"model": "demo", "messages": [{"role": "user", "content": "hello"}]}'"""
     stream = body.replace('"messages"', '"stream": true, "messages"')
-    json_type = "-H 'Content-Type: application/json'"
     gateway, local = f"localhost:{ports.gateway}", f"localhost:{ports.local}"
     return f"""
 Beamlit runs on this machine. Ctrl-C ends it.
@@ -268,9 +267,9 @@ Beamlit runs on this machine. Ctrl-C ends it.
 
 Try in another terminal; x-beamlit-backend and x-beamlit-reason say who answered and why:
 
-  curl -i {gateway}/default/demo/v1/chat/completions {json_type} -d {body}
-  curl -i {gateway}/v1/chat/completions -H 'Host: demo.default.svc.cluster.local' {json_type} -d {body}
-  curl -N {gateway}/v1/chat/completions {json_type} -d {stream}
+  curl -i {gateway}/default/demo/v1/chat/completions -d {body}
+  curl -i {gateway}/v1/chat/completions -H 'Host: demo.default.svc.cluster.local' -d {body}
+  curl -N {gateway}/v1/chat/completions -d {stream}
   curl {gateway}/v1/models
   curl -X POST {local}/_demo/unready     # every answer comes from the remote now
   curl -X POST {local}/_demo/ready       # and here again
