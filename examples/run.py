@@ -67,7 +67,8 @@ class Stop:
         """Listens to the signals from now on."""
         self.count = 0
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._heard)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means it
+                signal.signal(number, self._heard)
 
     def _heard(self, _number: int, _frame: FrameType | None) -> None:
         self.count += 1
