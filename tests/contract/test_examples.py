@@ -1,0 +1,46 @@
+"""The examples are what they claim to be: a request of Metacontroller about demo, and manifests that apply."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+
+from hooks import reconcile
+from hooks.observation import DefaultRemote, InstallDefaults, Observation
+from hooks.protocol import SyncRequest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+DEFAULTS = InstallDefaults(default_remote=DefaultRemote("127.0.0.1:9102", "http", "/$workspace/$model", "demo"))
+
+
+def is_part_of(part: Any, whole: Any) -> bool:
+    """Whether `whole` has everything of `part`; the API server adds defaults."""
+    if isinstance(part, dict) and isinstance(whole, dict):
+        return all(key in whole and is_part_of(value, whole[key]) for key, value in part.items())
+    return bool(part == whole)
+
+
+def test_the_request_is_about_demo() -> None:
+    """The parent of the example request is the example manifest as stored."""
+    request = orjson.loads((EXAMPLES / "requests/sync.json").read_bytes())
+    manifest = yaml.safe_load((EXAMPLES / "manifests/demo.yaml").read_text())
+    assert is_part_of(manifest, request["parent"])
+
+
+def test_the_answer() -> None:
+    """The answer has the route and the local Service, and accepts the specification."""
+    request = SyncRequest.from_body((EXAMPLES / "requests/sync.json").read_bytes())
+    answer = reconcile.sync(Observation.of(request, DEFAULTS), now=NOW).as_json()
+    children = {(child["kind"], child["metadata"]["name"]) for child in answer["children"]}
+    assert children == {("ConfigMap", "demo-route"), ("Service", "demo-local")}
+    conditions = {one["type"]: one["status"] for one in answer["status"]["conditions"]}
+    assert (conditions["Accepted"], conditions["RefsResolved"], conditions["LocalReady"]) == ("True", "True", "True")
+
+
+def test_until_of_the_manifest() -> None:
+    """The override that the manifest suggests is one that the API takes, just by removing the comment sign."""
+    text = (EXAMPLES / "manifests/demo.yaml").read_text().replace("# override:", "override:")
+    assert "override" in yaml.safe_load(text)["spec"]["offloadingConfig"]["behavior"]
