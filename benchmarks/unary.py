@@ -77,8 +77,8 @@ def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, float]:
         processes.nginx("proxy", proxy, nginx_port, folder) as reference,
         gateway as subject,
     ):
-        wrk(nginx_port, 0.5, folder)
-        wrk(gateway_port, 0.5, folder)
+        wrk(nginx_port, 1, folder)
+        wrk(gateway_port, 1, folder)
         ours, theirs = [], []
         for _ in range(rounds):
             theirs.append(microseconds_per_request(reference, nginx_port, seconds, folder))

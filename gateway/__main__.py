@@ -6,6 +6,7 @@ Exit codes: 0 after a signal, 1 when an address cannot be listened on, 2 when th
 import argparse
 import asyncio
 import contextlib
+import gc
 import sys
 import time
 from collections.abc import Sequence
@@ -134,6 +135,8 @@ async def run(settings: Settings, source: DirectorySource, traffic: socket, admi
         loop.create_task(source.run(store.apply, store.confirm)),
         loop.create_task(admin.serve(app, admin_socket, stopped)),
     ]
+    gc.collect()
+    gc.freeze()  # what is here stays; later collections need not look at it
     log.info("listening", traffic=mine.listen, admin=mine.admin)
     try:
         await listener.serve(

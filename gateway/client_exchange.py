@@ -14,6 +14,7 @@ from gateway.http1 import RequestHead, ResponseHead
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
 BUFFER_BYTES: Final = 65536
 """Of a request's body while nobody takes it."""
@@ -44,8 +45,9 @@ class Connection(Protocol):
         """A future of the connection's loop."""
         ...
 
-    def send(self, data: bytes) -> None:
-        """Write to the client."""
+    @property
+    def send(self) -> "Callable[[bytes], None]":
+        """Writes to the client."""
         ...
 
     def hold_reading(self) -> None:
@@ -237,6 +239,22 @@ class ClientExchange:
         Raises:
             errors.BadResponse: a part would break the head apart; nothing has been sent.
         """
+        self._connection.send(self._wire(head, close))
+
+    def reply(self, head: ResponseHead, body: bytes, *, close: bool = False) -> None:
+        """Send a whole answer: one write instead of three.
+
+        Raises:
+            errors.BadResponse: a part would break the head apart; nothing has been sent.
+        """
+        if head.content_length is None:
+            head = head._replace(content_length=len(body))
+        wire = self._wire(head, close)
+        self.finished = True
+        self._connection.send(wire if self.bodiless else wire + body)
+        self._connection.answered(self)
+
+    def _wire(self, head: ResponseHead, close: bool) -> bytes:
         request = self.head
         connection = self._connection
         if close or not self.complete or connection.leaving or not request.http_minor:
@@ -249,7 +267,7 @@ class ClientExchange:
             head, request.method, request.http_minor, close=not self.keep_alive, date=connection.date()
         )
         self.responded = True
-        connection.send(wire)
+        return wire
 
     @property
     def ends_by_close(self) -> bool:

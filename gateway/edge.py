@@ -28,6 +28,7 @@ from gateway.client_exchange import ClientExchange
 from gateway.exchange import Exchange
 from gateway.http1 import ResponseHead
 from gateway.telemetry import AccessLog, Metrics
+from gateway.writes import Gathered, Writes
 
 BUFFER_BYTES: Final = 65536
 """Of pipelined bytes, and the high-water mark of an answer."""
@@ -77,6 +78,7 @@ class Edge:
         self.leaving = False
         """Whether answers ask the client to close: from the first signal to stop on."""
         self.loop = asyncio.get_running_loop()
+        self.writes = Writes(self.loop)
         self._metrics = metrics
         self._sweep_seconds = sweep_seconds
         self._access_log = access_log
@@ -186,6 +188,9 @@ class ClientConnection(asyncio.Protocol):
         self.peer = ""
         self.tls = False
         self.transport: asyncio.Transport
+        self.send: Callable[[bytes], None]
+        """Write to the client."""
+        self._output: Gathered
         self.full = False
         """Whether more waits to be written than the client should have waiting."""
         self._limits = edge.limits.message
@@ -222,6 +227,8 @@ class ClientConnection(asyncio.Protocol):
         self.peer = address[0] if address else ""
         self.tls = transport.get_extra_info("ssl_object") is not None
         self.transport.set_write_buffer_limits(high=BUFFER_BYTES)
+        self._output = Gathered(self.edge.writes, self.transport)
+        self.send = self._output.write
         self._deadline = self.edge.loop.time() + self.edge.limits.head_seconds
         if not self.edge.opened(self):
             self._refuse(errors.Overloaded())
@@ -245,8 +252,7 @@ class ClientConnection(asyncio.Protocol):
         if self._exchange is not None:
             self.abort()
         else:
-            self._closed = True
-            self.transport.close()
+            self._close()
 
     def abort(self) -> None:
         """Drop the connection at once, with whatever was still to be written."""
@@ -271,10 +277,6 @@ class ClientConnection(asyncio.Protocol):
     def future(self) -> "asyncio.Future[None]":
         """A future of the loop that the connection is on."""
         return self.edge.loop.create_future()
-
-    def send(self, data: bytes) -> None:
-        """Write to the client."""
-        self.transport.write(data)
 
     # Deadlines
 
@@ -547,7 +549,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _refuse(self, error: errors.GatewayError) -> None:
         """Answer what never became an exchange, and take nothing more."""
-        self.transport.write(self.edge.refusal(error, self.peer))
+        self.send(self.edge.refusal(error, self.peer))
         self._linger()
 
     def _linger(self) -> None:
@@ -558,6 +560,7 @@ class ClientConnection(asyncio.Protocol):
         if not self._reading:
             self._reading = True
             self.transport.resume_reading()
+        self._output.flush()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         now = self.edge.loop.time()
@@ -567,5 +570,6 @@ class ClientConnection(asyncio.Protocol):
     def _close(self) -> None:
         """Close once everything is written."""
         self._closed = True
+        self._output.flush()
         self._watch_writing(self.edge.loop.time())
         self.transport.close()

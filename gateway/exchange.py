@@ -80,6 +80,10 @@ class Exchange(BodySource, Protocol):
         """Send the final answer's head; with `close` it is the connection's last one."""
         ...
 
+    def reply(self, head: ResponseHead, body: bytes, *, close: bool = False) -> None:
+        """Send a whole answer in one piece, instead of `respond`, `write` and `end`."""
+        ...
+
     def write(self, data: bytes) -> None:
         """Send a piece of the answer's body."""
         ...
@@ -105,6 +109,10 @@ class Answer(BodySource, Protocol):
     """A server's answer, from its head on. `pause` and `resume` act on the answer's body."""
 
     head: ResponseHead
+
+    def whole(self) -> bytes | None:
+        """The body if all of it is here, to be sent in one piece with the head; else None. It can be had once."""
+        ...
 
     async def relay(self, exchange: Exchange) -> None:
         """Send the body on to `exchange` as it arrives; end the exchange and return when it is complete.

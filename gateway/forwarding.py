@@ -6,6 +6,7 @@ Every function makes its result from the pristine request or answer, so that not
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import orjson
@@ -319,6 +320,26 @@ def _name(name: str) -> bytes:
     return name.lower().encode("ascii")
 
 
+@lru_cache(maxsize=1024)
+def _who(peer: str, authority: bytes, tls: bool) -> Fields:
+    """The fields about a client that nobody else has said anything about."""
+    address = peer.encode("ascii", "replace")
+    proto = b"https" if tls else b"http"
+    element = b"for=%b;host=%b;proto=%b" % (
+        b'"[%b]"' % address if b":" in address else address,
+        authority if _TCHAR.fullmatch(authority) else b'"%b"' % authority.replace(b'"', b""),
+        proto,
+    )
+    return (
+        (b"x-forwarded-for", address),
+        (b"x-forwarded-host", authority),
+        (b"x-forwarded-proto", proto),
+        (b"x-real-ip", address),
+        (b"forwarded", element),
+    )
+
+
+@lru_cache(maxsize=256)
 def _nominated(connection: bytes) -> frozenset[bytes]:
     """The names listed in a Connection field."""
     return frozenset(part.strip(b" \t") for part in connection.lower().split(b","))
@@ -338,25 +359,13 @@ def _say_forwarded(
     fields: list[tuple[bytes, bytes]], head: RequestHead, received: Mapping[bytes, bytes], peer: str, tls: bool
 ) -> None:
     """Say who the client is: in the fields that everyone reads, and in the standard one (RFC 7239)."""
-    address = peer.encode("ascii", "replace")
-    proto = b"https" if tls else b"http"
-    element = b"for=%b;host=%b;proto=%b" % (
-        b'"[%b]"' % address if b":" in address else address,
-        head.authority if _TCHAR.fullmatch(head.authority) else b'"%b"' % head.authority.replace(b'"', b""),
-        proto,
-    )
     if not received:
-        fields += (
-            (b"x-forwarded-for", address),
-            (b"x-forwarded-host", head.authority),
-            (b"x-forwarded-proto", proto),
-            (b"x-real-ip", address),
-            (b"forwarded", element),
-        )
+        fields += _who(peer, head.authority, tls)
         return
+    (_, address), (_, authority), (_, proto), _, (_, element) = _who(peer, head.authority, tls)
     before = received.get(b"x-forwarded-for")
     fields.append((b"x-forwarded-for", before + b", " + address if before else address))
-    fields.append((b"x-forwarded-host", received.get(b"x-forwarded-host", head.authority)))
+    fields.append((b"x-forwarded-host", received.get(b"x-forwarded-host", authority)))
     fields.append((b"x-forwarded-proto", received.get(b"x-forwarded-proto", proto)))
     fields.append((b"x-real-ip", received.get(b"x-real-ip", address)))
     standard = received.get(b"forwarded")

@@ -13,7 +13,7 @@ from datetime import datetime
 from http import HTTPStatus
 from ipaddress import ip_address
 from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import orjson
 import structlog
@@ -25,13 +25,10 @@ from gateway.exchange import Exchange, Fields, RequestHead, ResponseHead, field
 from gateway.routing import Route, RoutingTable
 from gateway.settings import Settings
 from gateway.store import Runtime, Store
-from gateway.telemetry import AccessLog, Metrics
+from gateway.telemetry import AccessLog, Metrics, Series
 
 VIA: Final = b"beamlit-gateway"
 """This gateway's name in Via."""
-if TYPE_CHECKING:
-    from prometheus_client import Counter, Histogram
-
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _LOGGED: Final = 256
 """Characters of a client's value that get into a log line."""
@@ -65,8 +62,7 @@ class _Plan:
         self.backends = tuple(_backend_plan(route, backend, settings) for backend in document.backends)
         self.turns = balancing.pattern([backend.weight for backend in document.backends])
         self._metrics = metrics
-        self._counters: dict[tuple[str, int], Counter] = {}
-        self._observers: dict[str, tuple[Histogram, Histogram]] = {}
+        self._series: dict[str, Series] = {}
         metrics.in_flight.labels(route.namespace, route.name).set_function(lambda: runtime.in_flight)
 
     def choose(self) -> _BackendPlan:
@@ -82,28 +78,12 @@ class _Plan:
             raise errors.NoBackend
         return self.backends[index]
 
-    def forget(self) -> None:
-        """Remove the route's metrics: it is gone, and its successors must not gather beside it for ever."""
-        route = (self.route.namespace, self.route.name)
-        self._metrics.in_flight.remove(*route)
-        for backend, status in self._counters:
-            self._metrics.requests.remove(*route, backend, str(status))
-        for backend in self._observers:
-            self._metrics.duration.remove(*route, backend)
-            self._metrics.first_byte.remove(*route, backend)
-
-    def observe(self, backend: str, status: int, seconds: float, first_byte_seconds: float | None) -> None:
-        """Count one answer. Looking the metrics up costs more than counting, so they are kept."""
-        counter = self._counters.get((backend, status))
-        if counter is None:
-            labels = (self.route.namespace, self.route.name, backend)
-            counter = self._counters[backend, status] = self._metrics.requests.labels(*labels, str(status))
-            self._observers[backend] = self._metrics.duration.labels(*labels), self._metrics.first_byte.labels(*labels)
-        counter.inc()
-        duration, first_byte = self._observers[backend]
-        duration.observe(seconds)
-        if first_byte_seconds is not None:
-            first_byte.observe(first_byte_seconds)
+    def series(self, backend: str) -> Series:
+        """Where answers of `backend` are counted."""
+        found = self._series.get(backend)
+        if found is None:
+            found = self._series[backend] = self._metrics.series(self.route.namespace, self.route.name, backend)
+        return found
 
 
 class _Story:
@@ -150,7 +130,7 @@ class Proxy:
         self._plans: dict[str, _Plan] = {}
         self._plans_of = -1
         self._ids = count()
-        self._id_prefix = os.urandom(6).hex()
+        self._id_prefix = os.urandom(6).hex().encode()
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request. Whatever fails before the answer's head becomes an error answer."""
@@ -198,8 +178,13 @@ class Proxy:
             )
             story.status = answer.head.status
             story.first_byte = time.perf_counter()
-            exchange.respond(ResponseHead(answer.head.status, answer.head.reason, fields, answer.head.content_length))
-            await answer.relay(exchange)
+            outgoing = ResponseHead(answer.head.status, answer.head.reason, fields, answer.head.content_length)
+            body = answer.whole()
+            if body is not None:
+                exchange.reply(outgoing, body)
+            else:
+                exchange.respond(outgoing)
+                await answer.relay(exchange)
         finally:
             answer.abort()
 
@@ -316,14 +301,17 @@ class Proxy:
     def _plan(self, route: Route) -> _Plan:
         if self._plans_of != self._store.generation:
             current = self._store.table.routes
-            for key in self._plans.keys() - current.keys():
-                self._plans.pop(key).forget()
+            for key, plan in tuple(self._plans.items()):
+                if plan.route != current.get(key):
+                    del self._plans[key]
+                if key not in current:
+                    self._metrics.forget(plan.route.namespace, plan.route.name)
             self._plans_of = self._store.generation
-        plan = self._plans.get(route.key)
-        if plan is None or plan.route != route:
-            plan = _Plan(route, self._settings, self._metrics, self._store.runtime(route.key))
-            self._plans[route.key] = plan
-        return plan
+        found = self._plans.get(route.key)
+        if found is None:
+            found = _Plan(route, self._settings, self._metrics, self._store.runtime(route.key))
+            self._plans[route.key] = found
+        return found
 
     def _answered_here(self, exchange: Exchange, story: "_Story") -> bool:
         """Answer what is addressed to the gateway itself (RFC 9110 7.6.2, 9.3.7, 9.3.8).
@@ -371,12 +359,8 @@ class Proxy:
     ) -> None:
         story.status = status
         story.first_byte = time.perf_counter()
-        length = len(body) if status != 204 else None
         own = (b"x-request-id", story.request_id)
-        exchange.respond(ResponseHead(status, reason, (*fields, own), length), close=close)
-        if body and exchange.head.method != b"HEAD":
-            exchange.write(body)
-        exchange.end()
+        exchange.reply(ResponseHead(status, reason, (*fields, own), len(body)), body, close=close)
 
     def _refuse(self, exchange: Exchange, error: errors.GatewayError, story: "_Story") -> None:
         """Answer with an error as OpenAI clients know it."""
@@ -402,12 +386,8 @@ class Proxy:
             self._metrics.refused.labels(story.code or "none").inc()
         else:
             plan.runtime.in_flight -= 1
-            first_byte = story.first_byte - story.started if story.first_byte else None
-            plan.observe(
-                backend.backend.id if backend and not story.code else "none",
-                story.status,
-                now - story.started,
-                first_byte,
+            plan.series(backend.backend.id if backend and not story.code else "none").observe(
+                story.status, now - story.started, story.first_byte - story.started if story.first_byte else None
             )
         if self._access_log.enabled:
             head = exchange.head
@@ -435,7 +415,7 @@ class Proxy:
         given = field(head.fields, b"x-request-id")
         if given is not None and _REQUEST_ID.fullmatch(given):
             return given
-        return f"{self._id_prefix}-{next(self._ids):x}".encode()
+        return b"%b-%x" % (self._id_prefix, next(self._ids))
 
 
 def _backend_plan(route: Route, backend: Backend, settings: Settings) -> _BackendPlan:

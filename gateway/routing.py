@@ -42,16 +42,16 @@ class Route:
     namespace: str
     document: RouteDocument
     created: str = ""
+    key: str = field(init=False, compare=False)
+    """`namespace/name`: the identity that runtime state is kept by."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", f"{self.namespace}/{self.document.name}")
 
     @property
     def name(self) -> str:
         """The ModelDeployment's name."""
         return self.document.name
-
-    @property
-    def key(self) -> str:
-        """`namespace/name`: the identity that runtime state is kept by."""
-        return f"{self.namespace}/{self.document.name}"
 
 
 @dataclass(frozen=True, slots=True)

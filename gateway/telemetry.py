@@ -4,18 +4,27 @@ Label values come from the routing table, never from a client. The access log is
 thread of its own: when standard output blocks, lines are dropped and counted, requests are not held up.
 """
 
+import contextlib
 import logging
-import queue
 import sys
 import threading
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, Final, TextIO
 
 import orjson
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 ACCESS_LOG_LINES: Final = 8192
-"""Lines that may wait for standard output."""
+"""Records that may wait for standard output."""
+ACCESS_LOG_SECONDS: Final = 0.05
+"""How long records gather before they are written."""
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
@@ -39,32 +48,79 @@ def _json(value: Any, **_: Any) -> str:
     return orjson.dumps(value, default=repr).decode()
 
 
+class Series:
+    """The answers of one backend of a route.
+
+    Counted on every request by the event loop's thread alone, so without the locks of the client library's own types.
+    """
+
+    __slots__ = ("duration", "duration_sum", "first_byte", "first_byte_sum", "statuses")
+
+    def __init__(self) -> None:
+        self.statuses: dict[int, int] = {}
+        self.duration = [0] * (len(_SECONDS) + 1)
+        self.duration_sum = 0.0
+        self.first_byte = [0] * (len(_SECONDS) + 1)
+        self.first_byte_sum = 0.0
+
+    def observe(self, status: int, seconds: float, first_byte_seconds: float | None) -> None:
+        """Count one answer.
+
+        Args:
+            status: its status.
+            seconds: from the request's head to the end of the answer.
+            first_byte_seconds: to the answer's head; None where there was no answer.
+        """
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+        self.duration[bisect_left(_SECONDS, seconds)] += 1
+        self.duration_sum += seconds
+        if first_byte_seconds is not None:
+            self.first_byte[bisect_left(_SECONDS, first_byte_seconds)] += 1
+            self.first_byte_sum += first_byte_seconds
+
+
+class _Routes(Collector):
+    """Exposes the series of all routes."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[str, str, str], Series] = {}
+
+    def collect(self) -> Iterable[Metric]:
+        """The families, as of now."""
+        labels = ("namespace", "model", "backend")
+        requests = CounterMetricFamily(
+            "beamlit_gateway_requests",
+            "Requests answered, by route, backend ('none': the gateway itself) and status",
+            labels=(*labels, "code"),
+        )
+        duration = HistogramMetricFamily(
+            "beamlit_gateway_request_seconds", "Time from a request's head to the end of its answer", labels=labels
+        )
+        first_byte = HistogramMetricFamily(
+            "beamlit_gateway_first_byte_seconds", "Time from a request's head to the head of its answer", labels=labels
+        )
+        for key, series in self.known.items():
+            for status, count in series.statuses.items():
+                requests.add_metric((*key, str(status)), count)
+            duration.add_metric(key, _cumulated(series.duration), series.duration_sum)
+            first_byte.add_metric(key, _cumulated(series.first_byte), series.first_byte_sum)
+        return requests, duration, first_byte
+
+
+def _cumulated(counts: Sequence[int]) -> list[tuple[str, float]]:
+    """Buckets as Prometheus has them: each with all that are below."""
+    bounds = (*map(floatToGoString, _SECONDS), "+Inf")
+    return list(zip(bounds, map(float, accumulate(counts)), strict=True))
+
+
 class Metrics:
     """The gateway's metrics, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         route = ("namespace", "model", "backend")
-        self.requests = Counter(
-            "beamlit_gateway_requests",
-            "Requests answered, by route, backend ('none': the gateway itself) and status",
-            (*route, "code"),
-            registry=self.registry,
-        )
-        self.duration = Histogram(
-            "beamlit_gateway_request_seconds",
-            "Time from a request's head to the end of its answer",
-            route,
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self.first_byte = Histogram(
-            "beamlit_gateway_first_byte_seconds",
-            "Time from a request's head to the head of its answer",
-            route,
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
+        self._routes = _Routes()
+        self.registry.register(self._routes)
         self.in_flight = Gauge(
             "beamlit_gateway_in_flight_requests",
             "Requests being answered now",
@@ -120,18 +176,38 @@ class Metrics:
             registry=self.registry,
         )
 
+    def series(self, namespace: str, model: str, backend: str) -> "Series":
+        """Where the answers of one backend of a route are counted ('none': the gateway itself)."""
+        return self._routes.known.setdefault((namespace, model, backend), Series())
+
+    def forget(self, namespace: str, model: str) -> None:
+        """Remove what was counted for a route: it is gone, and must not gather beside its successors for ever."""
+        known = self._routes.known
+        for key in [key for key in known if key[:2] == (namespace, model)]:
+            del known[key]
+        with contextlib.suppress(KeyError):
+            self.in_flight.remove(namespace, model)
+
 
 class AccessLog:
-    """Writes lines to a stream without ever blocking the caller."""
+    """Writes one JSON line per record to a stream, without ever holding its caller up.
+
+    A thread of its own takes what has gathered, makes the lines and writes them together: for the event loop a record
+    is one append. While the stream blocks, records gather up to `ACCESS_LOG_LINES`; more are dropped and counted.
+    """
 
     def __init__(self, stream: TextIO | None, dropped: Counter) -> None:
         """Write to `stream`, or nowhere when it is None."""
         self._dropped = dropped
-        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._records: deque[Mapping[str, object]] = deque()
         self._stream = stream
+        self._something = threading.Event()
+        self._closed = threading.Event()
+        self._told = False
+        """Whether the thread knows that there is something; saves a system call per record."""
         self._thread: threading.Thread | None = None
         if stream is not None:
-            self._thread = threading.Thread(target=self._write, name="access-log", daemon=True)
+            self._thread = threading.Thread(target=self._run, args=(stream,), name="access-log", daemon=True)
             self._thread.start()
 
     @property
@@ -139,34 +215,40 @@ class AccessLog:
         """Whether lines go anywhere."""
         return self._stream is not None
 
-    def write(self, record: dict[str, object]) -> None:
-        """Queue one record; drop it when too many wait."""
-        if self._lines.qsize() >= ACCESS_LOG_LINES:
+    def write(self, record: Mapping[str, object]) -> None:
+        """Take one record; drop it when too many wait."""
+        if len(self._records) >= ACCESS_LOG_LINES:
             self._dropped.inc()
             return
-        self._lines.put(orjson.dumps(record, default=repr, option=orjson.OPT_APPEND_NEWLINE))
+        self._records.append(record)
+        if not self._told:
+            self._told = True
+            self._something.set()
 
     def close(self) -> None:
         """Write what waits, for a second at most."""
         if self._thread is not None:
-            self._lines.put(None)
+            self._closed.set()
+            self._something.set()
             self._thread.join(1)
 
-    def _write(self) -> None:
-        stream = self._stream
-        if stream is None:
+    def _run(self, stream: TextIO) -> None:
+        while not self._closed.is_set():
+            self._something.wait()
+            self._closed.wait(ACCESS_LOG_SECONDS)
+            # In this order: a record that comes meanwhile sets both again.
+            self._something.clear()
+            self._told = False
+            self._write_all(stream)
+        self._write_all(stream)
+
+    def _write_all(self, stream: TextIO) -> None:
+        records = [self._records.popleft() for _ in range(len(self._records))]
+        if not records:
             return
-        while (line := self._lines.get()) is not None:
-            lines = [line]
-            # One write for what has gathered: at load a system call per line would cost more than the line.
-            while not self._lines.empty() and len(lines) < 256:
-                following = self._lines.get()
-                if following is None:
-                    self._lines.put(None)
-                    break
-                lines.append(following)
-            try:
-                stream.write(b"".join(lines).decode())
-                stream.flush()
-            except (OSError, ValueError):
-                self._dropped.inc(len(lines))
+        lines = b"".join([orjson.dumps(one, default=repr, option=orjson.OPT_APPEND_NEWLINE) for one in records])
+        try:
+            stream.write(lines.decode())
+            stream.flush()
+        except (OSError, ValueError):
+            self._dropped.inc(len(records))

@@ -11,17 +11,18 @@ import asyncio
 import errno
 import random
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Final, Protocol, cast
+from typing import Final, NamedTuple, Protocol, cast
 
 import httptools
 
 from gateway import errors
 from gateway.exchange import Exchange, RequestHead, ResponseHead
 from gateway.http1 import Framing, check_response
+from gateway.writes import Gathered, Writes
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"})
 """Methods that may be sent twice (RFC 9110 9.2.2). TRACE never passes the gateway."""
@@ -29,8 +30,7 @@ IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"})
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """One server as the pool knows it. Connections are shared by requests with an equal origin and by no others."""
 
     host: str
@@ -116,6 +116,7 @@ class Upstream:
         self.stats = Stats()
         self._resolver = resolver
         self._loop = asyncio.get_running_loop()
+        self.writes = Writes(self._loop)
         self._sweep_seconds = sweep_seconds
         self._connections: set[_Connection] = set()
         self._pool: dict[Origin, list[_Connection]] = {}
@@ -181,7 +182,7 @@ class Upstream:
         now = self._loop.time()
         while idle:
             # At random, so that load spreads over the replicas behind a Service as they come and go.
-            index = random.randrange(len(idle))  # noqa: S311 - spreads load, keeps no secret
+            index = int(random.random() * len(idle))  # noqa: S311 - spreads load, keeps no secret
             connection = idle[index]
             if now < connection.deadline and connection.usable():
                 self.discard(connection)
@@ -314,11 +315,11 @@ class _Request:
         "_chunked",
         "_connection",
         "_exchange",
+        "_head",
         "_limit",
         "_paused",
         "_pieces",
         "ended",
-        "has_idempotency_key",
         "whole",
     )
 
@@ -328,7 +329,7 @@ class _Request:
         self._exchange: Exchange | None = None
         self._limit = limit
         self._paused = False
-        self.has_idempotency_key = any(name == b"idempotency-key" for name, _ in head.fields)
+        self._head = head
         self.ended = True
         if isinstance(body, bytes):
             length = len(body) if body or head.has_body else None
@@ -341,13 +342,18 @@ class _Request:
                 self.ended = False
         self._pieces: list[bytes] | None = None
 
+    @property
+    def has_idempotency_key(self) -> bool:
+        """Whether the client says that the server notices a repetition."""
+        return any(name == b"idempotency-key" for name, _ in self._head.fields)
+
     def start(self, connection: "_Connection") -> None:
         """Write the request, or its head and what is here of the body, in one piece; the rest follows."""
         self._connection = connection
         exchange = self._exchange
         whole = cast("bytes", self.whole)
         if exchange is None or self.ended:
-            connection.transport.write(whole)
+            connection.send(whole)
             return
         self._pieces = [whole]
         self.whole = None
@@ -358,7 +364,7 @@ class _Request:
         self._pieces = None
         if self.ended:
             self.whole = first  # so that it can be sent again
-        connection.transport.write(first)
+        connection.send(first)
 
     def stop(self) -> None:
         """Let go of the exchange: nothing more is sent."""
@@ -376,7 +382,7 @@ class _Request:
         if self._pieces is not None:
             self._pieces.append(data)
         else:
-            self._connection.transport.write(data)
+            self._connection.send(data)
 
     def end(self) -> None:
         """The client's body is complete."""
@@ -387,7 +393,7 @@ class _Request:
             if self._pieces is not None:
                 self._pieces.append(b"0\r\n\r\n")
             else:
-                self._connection.transport.write(b"0\r\n\r\n")
+                self._connection.send(b"0\r\n\r\n")
 
     def fail(self, cause: Exception) -> None:
         """The client's body will never be complete, so this request cannot be."""
@@ -413,20 +419,15 @@ def serialize(head: RequestHead, content_length: int | None, *, chunked: bool) -
     Raises:
         ValueError: a line break is hidden in it.
     """
-    parts = [head.method, b" ", head.target, b" HTTP/1.1\r\n"]
-    for name, value in head.fields:
-        parts += (name, b": ", value, b"\r\n")
-    lines = len(head.fields) + 2
+    lines = [b"%b %b HTTP/1.1" % (head.method, head.target), *map(b": ".join, head.fields)]
     if chunked:
-        parts.append(b"transfer-encoding: chunked\r\n")
-        lines += 1
+        lines.append(b"transfer-encoding: chunked")
     elif content_length is not None:
-        parts.append(b"content-length: %d\r\n" % content_length)
-        lines += 1
-    parts.append(b"\r\n")
-    wire = b"".join(parts)
+        lines.append(b"content-length: %d" % content_length)
+    lines += (b"", b"")
+    wire = b"\r\n".join(lines)
     # One pass of memchr: the last line of defense against a value that became two fields.
-    if wire.count(b"\n") != lines or wire.count(b"\r") != lines:
+    if wire.count(b"\n") != len(lines) - 1 or wire.count(b"\r") != len(lines) - 1:
         raise ValueError("a line break in a request's head")
     return wire
 
@@ -481,6 +482,10 @@ class ServerAnswer:
             exchange.attach(None)
             self._exchange = None
             self.abort()
+
+    def whole(self) -> bytes | None:
+        """The body if all of it is here; else None. It can be had once."""
+        return self._taken() if self._complete and self._error is None else None
 
     async def read(self, limit: int) -> bytes:
         """The whole body; at most `limit` bytes of it, then the connection is dropped.
@@ -565,6 +570,8 @@ class _Connection(asyncio.Protocol):
         self.origin = origin
         self.loop = loop
         self.transport: asyncio.Transport
+        self.send: Callable[[bytes], None]
+        """Write to the server."""
         self.buffer_bytes = upstream.limits.buffer_bytes
         self.slot = -1
         """Place in the pool's list; -1 when it is not there."""
@@ -599,6 +606,7 @@ class _Connection(asyncio.Protocol):
         """Connected, and for https the handshake is done."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=self.buffer_bytes)
+        self.send = Gathered(self._upstream.writes, self.transport).write
         self._retire_at = self.loop.time() + self._limits.life_seconds
         self._upstream.opened(self)
 

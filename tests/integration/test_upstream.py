@@ -242,6 +242,7 @@ async def test_bs_03_the_client_is_held_back_while_the_server_does_not_read(upst
                 await until(lambda: not exchange.paused, 10)
             sink.write(bytes(1024 * 1024))
             written += 1024 * 1024
+            await asyncio.sleep(0)  # a client's bytes come turn by turn
         go.set()
         sink.end()
         answer = await sending
