@@ -1,10 +1,14 @@
 """Reference pages from schemas: every field with its type, default, bounds and description."""
 
+import ast
+import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 from gateway.api.v1alpha1 import RouteDocument
+from hooks import offloading, reasons
 
 Schema = Mapping[str, Any]
 
@@ -156,3 +160,47 @@ def _reader_type(node: Schema, definitions: Mapping[str, Schema]) -> str:
     if "patternProperties" in node:
         return f"map of {_reader_type(next(iter(node['patternProperties'].values())), definitions)}"
     return f"`{node['const']}`" if "const" in node else _type(node)
+
+
+def offloading_reference() -> str:
+    """The page of the rules that decide about offloading, and of every reason that they and the conditions give."""
+    lines = [
+        _GENERATED.format(source="hooks/offloading.py and hooks/reasons.py"),
+        "# Rules and reasons",
+        "",
+        "## Rules",
+        "",
+        "In order; the first that answers decides how much is offloaded.",
+        "",
+        "| # | rule | what it says |",
+        "| --- | --- | --- |",
+        *(
+            f"| {number} | {rule.__name__.replace('_', ' ')} | {_one_line(inspect.getdoc(rule))} |"
+            for number, rule in enumerate(offloading.RULES, start=1)
+        ),
+        "",
+        "## Reasons",
+        "",
+        "Of conditions, of `status.offloading` and of `x-beamlit-reason`. They are API: never renamed.",
+        "",
+        "| reason | meaning |",
+        "| --- | --- |",
+        *(f"| `{value}` | {meaning} |" for value, meaning in _reasons()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _reasons() -> Iterator[tuple[str, str]]:
+    """Every reason with the sentence below it, in the order of the source."""
+    for node, following in pairwise(ast.parse(inspect.getsource(reasons)).body):
+        if (
+            isinstance(node, ast.AnnAssign)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(following, ast.Expr)
+            and isinstance(following.value, ast.Constant)
+        ):
+            yield str(node.value.value), _one_line(str(following.value.value))
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split())
