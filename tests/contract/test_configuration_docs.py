@@ -56,7 +56,7 @@ GATEWAY = list(leaves(settings.Settings))
 def test_gateway_setting(path: tuple[str, ...], key: str, default: object) -> None:
     """A setting of the gateway is on the page with its default and the variable that sets it."""
     rows = table("gateway" if key.startswith("gateway.") else "Both programs")
-    assert rows[key] == (shown(default), settings.ENVIRONMENT + "__".join(path).upper())
+    assert rows[key] == (shown(default), "BEAMLIT_" + "__".join(path).upper())
 
 
 def test_nothing_else() -> None:
