@@ -9,6 +9,7 @@ COPY README.md LICENSE ./
 COPY hooks hooks
 COPY gateway gateway
 COPY metacontroller metacontroller
+COPY program program
 RUN uv sync --locked --no-dev --no-editable
 
 FROM python:3.13-slim

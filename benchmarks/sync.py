@@ -54,7 +54,7 @@ def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, float]:
     ]
     ratios, syncs, parses = [], [], []
     with processes.running("hooks", command, port, folder) as subject:
-        unary.wrk(port, 0.5, folder, "/modeldeployments/sync", body)
+        unary.wrk(port, 1, folder, "/modeldeployments/sync", body)
         for _ in range(rounds):
             parse = parse_microseconds(body)
             before = processes.cpu_seconds(subject)

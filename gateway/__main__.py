@@ -9,7 +9,7 @@ import contextlib
 import gc
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from socket import socket
 
@@ -20,15 +20,18 @@ from gateway import admin, http1, listener
 from gateway.addresses import AddressRules
 from gateway.credentials import Credentials, from_settings
 from gateway.edge import Edge, EdgeLimits
-from gateway.listener import ListenError, Signals
 from gateway.proxy import Proxy
-from gateway.resolver import Resolver, parse_overrides
-from gateway.settings import Gateway, Settings, SettingsError
+from gateway.resolver import Endpoint, Resolver, parse_overrides
+from gateway.settings import Gateway, Settings
 from gateway.sources.directory import DirectorySource
 from gateway.sources.secrets import Secrets
 from gateway.store import Store
-from gateway.telemetry import AccessLog, Metrics, configure_logging
+from gateway.telemetry import AccessLog, Metrics
 from gateway.upstream import Upstream
+from program import logs, web
+from program.settings import SettingsError
+from program.signals import Signals
+from program.sockets import ListenError, bind
 
 log = structlog.get_logger(__name__)
 
@@ -69,10 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise SettingsError("--routes is not set; it names the directory that holds the route ConfigMaps.")
         if not directory.is_dir():
             raise SettingsError(f"--routes {directory} is not a directory.")
-        configure_logging(settings.gateway.log_level)
-        for address, flag in ((settings.gateway.listen, "--listen"), (settings.gateway.admin, "--admin")):
-            sockets.append(listener.bind(address, flag))
-        uvloop.run(run(settings, DirectorySource(directory), *sockets))
+        try:
+            overrides = parse_overrides(settings.gateway.resolve)
+        except ValueError as exc:
+            raise SettingsError(f"gateway.resolve: {exc}.") from None
+        logs.configure(settings.gateway.log_level)
+        sockets.append(bind(settings.gateway.listen, "--listen", send_buffer_bytes=listener.SEND_BUFFER_BYTES))
+        sockets.append(bind(settings.gateway.admin, "--admin"))
+        uvloop.run(run(settings, DirectorySource(directory), overrides, *sockets))
     except SettingsError as exc:
         print(f"gateway: {exc}", file=sys.stderr)  # noqa: T201 - for the person who started it
         return 2
@@ -85,7 +92,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def run(settings: Settings, source: DirectorySource, traffic: socket, admin_socket: socket) -> None:
+async def run(
+    settings: Settings,
+    source: DirectorySource,
+    overrides: Mapping[Endpoint, Endpoint],
+    traffic: socket,
+    admin_socket: socket,
+) -> None:
     """Serve on both sockets until a signal.
 
     Raises:
@@ -106,7 +119,7 @@ async def run(settings: Settings, source: DirectorySource, traffic: socket, admi
     )
     resolver = Resolver(
         AddressRules.parse(cluster=mine.cluster_ranges, allowed=mine.allowed_addresses),
-        overrides=parse_overrides(mine.resolve),
+        overrides=overrides,
     )
     upstream = Upstream(resolver)
     default = settings.default_remote_backend.auth_config
@@ -133,7 +146,7 @@ async def run(settings: Settings, source: DirectorySource, traffic: socket, admi
     app = admin.create_app(store, metrics, draining=signals.stop.is_set, refresh=refresh)
     tasks = [
         loop.create_task(source.run(store.apply, store.confirm)),
-        loop.create_task(admin.serve(app, admin_socket, stopped)),
+        loop.create_task(web.serve(app, admin_socket, stopped)),
     ]
     gc.collect()
     gc.freeze()  # what is here stays; later collections need not look at it

@@ -3,14 +3,12 @@
 Its own app on its own port, loopback unless told otherwise. Nothing here changes anything or is secret.
 """
 
-import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.responses import HTMLResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -132,32 +130,3 @@ def _page(state: dict[str, Any]) -> str:
         f"{''.join(rows)}</table><ul>{listed}</ul>"
         "<p><a href=/routes>routes</a> · <a href=/metrics>metrics</a> · <a href=/readyz>ready</a></p></html>"
     )
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to the process it runs in."""
-
-    def install_signal_handlers(self) -> None:
-        """Install none: the listener handles them."""
-
-    def capture_signals(self) -> Any:
-        """Capture none, for the same reason."""
-        from contextlib import nullcontext
-
-        return nullcontext()
-
-
-async def serve(app: FastAPI, sock: Any, stop: asyncio.Event) -> None:
-    """Serve `app` on a listening socket until `stop` is set."""
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=1
-    )
-    server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[sock]))
-    waiter = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        server.should_exit = True
-        waiter.cancel()
-        await task

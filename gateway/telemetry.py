@@ -1,21 +1,18 @@
-"""Metrics, logging and the access log.
+"""Metrics and the access log.
 
 Label values come from the routing table, never from a client. The access log is one JSON line per request, written by a
 thread of its own: when standard output blocks, lines are dropped and counted, requests are not held up.
 """
 
 import contextlib
-import logging
-import sys
 import threading
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
 import orjson
-import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
@@ -26,26 +23,6 @@ ACCESS_LOG_LINES: Final = 8192
 ACCESS_LOG_SECONDS: Final = 0.05
 """How long records gather before they are written."""
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-
-
-def configure_logging(level: str, stream: TextIO | None = None) -> None:
-    """Log events as JSON lines with a time, for this process."""
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(serializer=_json),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(stream or sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-
-
-def _json(value: Any, **_: Any) -> str:
-    return orjson.dumps(value, default=repr).decode()
 
 
 class Series:

@@ -1,0 +1,112 @@
+"""`python -m hooks`: answer Metacontroller (`serve`, the default), or print what a manifest becomes (`render`).
+
+Exit codes: 0 after a signal, 1 when an address cannot be listened on, 2 when the configuration cannot be used.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from socket import socket
+from typing import Final
+
+import structlog
+import uvloop
+
+from hooks.app import create_app, create_operations_app
+from hooks.cli import render
+from hooks.settings import Hooks, Settings
+from hooks.telemetry import Metrics
+from program import logs, web
+from program.settings import SettingsError
+from program.signals import Signals
+from program.sockets import ListenError, bind
+
+GRACE_SECONDS: Final = 10
+"""For requests that run when the process is told to stop."""
+
+log = structlog.get_logger(__name__)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="python -m hooks",
+        description="Answer Metacontroller's hooks: what should exist for a ModelDeployment, and what is its status?",
+        epilog="Without a command: serve. Flags win over BEAMLIT_… environment variables, those over the file. "
+        "See docs/configuration.md.",
+    )
+    commands = result.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--config", type=Path, metavar="FILE", help="config.yaml; all settings have defaults")
+    shared.add_argument("--namespaces", metavar="A,B", help="namespaces to manage; empty: all (default: default)")
+    serve = commands.add_parser("serve", parents=[shared], help="answer Metacontroller over HTTP (the default)")
+    serve.add_argument("--listen", metavar="HOST:PORT", help=f"for Metacontroller (default {Hooks().listen})")
+    serve.add_argument(
+        "--operations", metavar="HOST:PORT", help=f"health, metrics, docs (default {Hooks().operations})"
+    )
+    offline = commands.add_parser(
+        "render",
+        parents=[shared],
+        help="print the children of manifests as YAML, offline",
+        description="Print the children of every ModelDeployment in the files as YAML. Workloads, Services and "
+        "Policies in the files count as observed. Exit status 1: one is not accepted, and standard error says why.",
+    )
+    offline.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] not in ("serve", "render", "-h", "--help"):
+        words.insert(0, "serve")
+    given = parser().parse_args(words)
+    flags = {"namespaces": given.namespaces}
+    if given.command == "serve":
+        flags |= {"hooks.listen": given.listen, "hooks.operations": given.operations}
+    sockets: list[socket] = []
+    try:
+        settings = Settings.load(given.config, flags=flags)
+        if given.command == "render":
+            return render(given.files, settings.install_defaults, now=datetime.now(UTC))
+        logs.configure(settings.hooks.log_level)
+        sockets += (bind(settings.hooks.listen, "--listen"), bind(settings.hooks.operations, "--operations"))
+        uvloop.run(run(settings, *sockets))
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except SettingsError as exc:
+        print(f"hooks: {exc}", file=sys.stderr)  # noqa: T201 - for the person who started it
+        return 2
+    except ListenError as exc:
+        print(f"hooks: {exc}", file=sys.stderr)  # noqa: T201
+        return 1
+    finally:
+        for sock in sockets:
+            sock.close()
+    return 0
+
+
+async def run(settings: Settings, hooks_socket: socket, operations_socket: socket) -> None:
+    """Serve on both sockets until a signal; a second one ends at once."""
+    signals = Signals(asyncio.get_running_loop())
+    metrics = Metrics()
+    app = create_app(settings, metrics)
+    operations = create_operations_app(app, metrics, draining=signals.stop.is_set)
+    stopped = asyncio.Event()
+    beside = asyncio.create_task(web.serve(operations, operations_socket, stopped))
+    log.info("listening", hooks=settings.hooks.listen, operations=settings.hooks.operations)
+    try:
+        await signals.unless_now(web.serve(app, hooks_socket, signals.stop, grace_seconds=GRACE_SECONDS))
+    finally:
+        stopped.set()
+        await beside
+        log.info("stopped")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""The hooks over HTTP: Metacontroller's webhooks, and beside them what an administrator asks.
+
+An answer is either whole, with status 200, or an error with another status: Metacontroller then changes nothing and
+tries again. It shows an error's text in an Event, so that text repeats nothing of the request but names.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from hooks import reconcile
+from hooks.errors import HookError
+from hooks.gatherer import gather
+from hooks.protocol import CustomizeRequest, Object, SyncRequest
+from hooks.settings import Settings
+from hooks.telemetry import Metrics
+
+log = structlog.get_logger(__name__)
+
+Answer = Callable[[bytes], Awaitable[Object]]
+
+_JSON: Final = "application/json"
+
+
+class BodyTooLarge(HookError):
+    """The request is larger than `hooks.bodyBytes`."""
+
+    status = 413
+
+
+def create_app(
+    settings: Settings, metrics: Metrics, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> FastAPI:
+    """The hooks.
+
+    Args:
+        settings: of the installation.
+        metrics: where requests are counted.
+        clock: gives the time, once per request; the only time a decision sees.
+    """
+    app = FastAPI(title="Beamlit hooks", docs_url=None, redoc_url=None, openapi_url=None)
+    defaults = settings.install_defaults
+
+    async def sync(body: bytes) -> Object:
+        request = SyncRequest.from_body(body)
+        return reconcile.sync(await gather(request, defaults), now=clock()).as_json()
+
+    async def customize(body: bytes) -> Object:
+        return reconcile.customize(CustomizeRequest.from_body(body), defaults).as_json()
+
+    async def finalize(body: bytes) -> Object:
+        request = SyncRequest.from_body(body)
+        return reconcile.finalize(await gather(request, defaults), now=clock()).as_json()
+
+    def hook(answer: Answer, request_schema: Object, answer_schema: Object, summary: str) -> None:
+        name = answer.__name__
+
+        async def endpoint(request: Request) -> Response:
+            try:
+                body = await _read(request, settings.hooks.body_bytes)
+                started = time.perf_counter()
+                content = orjson.dumps(await answer(body))
+                metrics.seconds.labels(name).observe(time.perf_counter() - started)
+                status = 200
+            except HookError as exc:
+                log.warning("hook_refused", hook=name, status=exc.status, error=str(exc))
+                status, content = exc.status, _error(str(exc))
+            except Exception:
+                log.exception("hook_failed", hook=name)
+                status, content = 500, _error(f"{name} failed; the log of hooks says why")
+            metrics.requests.labels(name, str(status)).inc()
+            return Response(content, status, media_type=_JSON)
+
+        app.add_api_route(
+            f"/modeldeployments/{name}",
+            endpoint,
+            methods=["POST"],
+            name=name,
+            summary=summary,
+            response_class=Response,
+            responses={200: {"content": {_JSON: {"schema": answer_schema}}}},
+            openapi_extra={"requestBody": {"required": True, "content": {_JSON: {"schema": request_schema}}}},
+        )
+
+    hook(sync, _SYNC_REQUEST, _sync_answer(), "Desired children and status of a ModelDeployment")
+    hook(customize, _CUSTOMIZE_REQUEST, _CUSTOMIZE_ANSWER, "Which related objects a sync needs to see")
+    hook(finalize, _SYNC_REQUEST, _sync_answer(finalized={"type": "boolean"}), "What is left to do before it goes")
+    return app
+
+
+def create_operations_app(hooks: FastAPI, metrics: Metrics, *, draining: Callable[[], bool]) -> FastAPI:
+    """What an administrator asks, for a port of its own.
+
+    Args:
+        hooks: the app to document.
+        metrics: what to expose.
+        draining: whether the process has been told to stop.
+    """
+    app = FastAPI(title="Beamlit hooks: operations", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        """The process runs and its event loop turns."""
+        return Response("ok\n", media_type="text/plain")
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        """The process is not about to stop."""
+        if draining():
+            return Response("draining\n", 503, media_type="text/plain")
+        return Response("ok\n", media_type="text/plain")
+
+    @app.get("/metrics")
+    async def exposition() -> Response:
+        """Prometheus's text format."""
+        return Response(generate_latest(metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    @app.get("/openapi.json")
+    async def openapi() -> dict[str, Any]:
+        """The hooks as OpenAPI."""
+        return hooks.openapi()
+
+    @app.get("/docs", response_class=HTMLResponse)
+    async def docs() -> HTMLResponse:
+        """The same for a browser."""
+        return get_swagger_ui_html(openapi_url="/openapi.json", title="Beamlit hooks")
+
+    return app
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        BodyTooLarge: it is longer than `limit` bytes.
+    """
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > limit:
+        raise BodyTooLarge(f"the request is larger than hooks.bodyBytes, {limit}")
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > limit:
+            raise BodyTooLarge(f"the request is larger than hooks.bodyBytes, {limit}")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _error(message: str) -> bytes:
+    return orjson.dumps({"error": message})
+
+
+def _sync_answer(**more: Object) -> Object:
+    return {
+        "type": "object",
+        "required": ["status", "children", *more],
+        "properties": {
+            "status": _OBJECT,
+            "children": {"type": "array", "items": _OBJECT},
+            "resyncAfterSeconds": {"type": "number"},
+            **more,
+        },
+        "additionalProperties": False,
+    }
+
+
+_OBJECT: Final[Object] = {"type": "object"}
+_GROUPS: Final[Object] = {
+    "type": "object",
+    "description": "Kind.version to name, or namespace/name, to the object.",
+    "additionalProperties": {"type": "object", "additionalProperties": _OBJECT},
+}
+_CUSTOMIZE_REQUEST: Final[Object] = {
+    "type": "object",
+    "required": ["parent"],
+    "properties": {"controller": _OBJECT, "parent": {"type": "object", "description": "A ModelDeployment."}},
+}
+_SYNC_REQUEST: Final[Object] = {
+    **_CUSTOMIZE_REQUEST,
+    "properties": {
+        **_CUSTOMIZE_REQUEST["properties"],
+        "children": _GROUPS,
+        "related": _GROUPS,
+        "finalizing": {"type": "boolean"},
+    },
+}
+_CUSTOMIZE_ANSWER: Final[Object] = {
+    "type": "object",
+    "required": ["relatedResources"],
+    "properties": {
+        "relatedResources": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["apiVersion", "resource", "namespace", "names"],
+                "properties": {
+                    "apiVersion": {"type": "string"},
+                    "resource": {"type": "string"},
+                    "namespace": {"type": "string"},
+                    "names": {"type": "array", "items": {"type": "string"}},
+                },
+            },
+        }
+    },
+    "additionalProperties": False,
+}

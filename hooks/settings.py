@@ -1,0 +1,103 @@
+"""What the administrator decides: `config.yaml`, environment and flags, read once into a frozen `Settings`.
+
+The file is the one the gateway reads too; its section `gateway` is left to it. Keys that only the original's manager
+needed are accepted and have no effect: Metacontroller does that part.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import Field
+
+from hooks.observation import DefaultRemote, GatewayService, InstallDefaults
+from program import settings
+from program.settings import Listen, LogLevel, Section
+
+GATEWAY_KEYS: Final = frozenset({"gateway"})
+"""Keys of the same file that concern the gateway only."""
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Prometheus(Section):
+    """A Prometheus-compatible server."""
+
+    address: str = ""
+
+
+class MetricInformer(Section):
+    """Where metrics come from."""
+
+    type: Literal["kubernetes", "prometheus"] = "kubernetes"
+    prometheus: Prometheus = Prometheus()
+
+
+class ProxyService(Section):
+    """The gateway's Service."""
+
+    namespace: str = ""
+    name: str = ""
+    port: Port = 80
+    admin_port: Port = 8081
+
+
+class Hooks(Section):
+    """The section `hooks`."""
+
+    listen: Listen = "0.0.0.0:8082"
+    """For Metacontroller."""
+    operations: Listen = "127.0.0.1:8083"
+    """For administrators: health, metrics, docs."""
+    body_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 30)] = 1 << 26
+    """Largest request: a parent with all its children and what they refer to."""
+    log_level: LogLevel = "info"
+
+
+class Settings(settings.Shared):
+    """Everything hooks are told at their start."""
+
+    metric_informer: MetricInformer = MetricInformer()
+    proxy_service: ProxyService = ProxyService()
+    hooks: Hooks = Hooks()
+    enable_http2: bool = Field(default=False, alias="enableHTTP2")
+    """Without effect, as are the following."""
+    secure_metrics: bool = False
+    enable_leader_election: bool = False
+    metrics_addr: str = ":8080"
+    probe_addr: str = ":8081"
+
+    @classmethod
+    def load(
+        cls,
+        config: Path | None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        flags: Mapping[str, object] | None = None,
+    ) -> Self:
+        """Read file, environment and flags; later ones win.
+
+        Args:
+            config: a YAML file, or None.
+            environment: instead of the process's own.
+            flags: values by the dotted path of their key; None values do not count.
+
+        Raises:
+            SettingsError: one sentence that names the key, the value and what is allowed.
+        """
+        return settings.load(cls, config, environment=environment, flags=flags or {}, foreign=GATEWAY_KEYS)
+
+    @property
+    def install_defaults(self) -> InstallDefaults:
+        """What of it the decisions go by. Credentials are the gateway's and not in it."""
+        remote, service = self.default_remote_backend, self.proxy_service
+        return InstallDefaults(
+            namespaces=self.served_namespaces,
+            default_remote=DefaultRemote(remote.host, remote.scheme, remote.path_prefix, remote.workspace)
+            if remote.host
+            else None,
+            gateway_service=GatewayService(service.namespace, service.name, service.port)
+            if service.namespace and service.name
+            else None,
+            cluster_domain=self.cluster_domain,
+        )

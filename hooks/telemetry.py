@@ -1,0 +1,27 @@
+"""Metrics of hooks."""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Metrics:
+    """The metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "beamlit_hooks_requests",
+            "Requests of Metacontroller answered, by hook and status",
+            ("hook", "code"),
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "beamlit_hooks_request_seconds",
+            "Time from a whole request to its answer",
+            ("hook",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )

@@ -1,0 +1,239 @@
+"""`config.yaml`, environment and flags into a frozen model, or one sentence that says what to change.
+
+A flag wins over the environment, the environment over the file, the file over the default.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
+from pydantic.alias_generators import to_camel
+
+ENVIRONMENT: Final = "BEAMLIT_"
+"""Prefix of environment variables: BEAMLIT_GATEWAY__LAME_DUCK_SECONDS is gateway.lameDuckSeconds."""
+
+
+class SettingsError(ValueError):
+    """The configuration cannot be used. The message names key and value and says what is allowed."""
+
+
+class Section(BaseModel):
+    """A level of the configuration: camelCase keys, closed, frozen."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+
+def _listen(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    _host, colon, port = value.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("must be host:port")
+    return value
+
+
+def _names(value: object) -> object:
+    if isinstance(value, str):
+        return [name.strip() for name in value.split(",") if name.strip()]
+    return [] if value is None else value
+
+
+Listen = Annotated[str, BeforeValidator(_listen)]
+"""`host:port` or `[address]:port`; port 0 lets the kernel choose."""
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+"""A list, or `a,b` in one string."""
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class OAuth(Section):
+    """Client credentials of the default remote backend."""
+
+    client_id: str = ""
+    client_id_file: Path | None = None
+    client_secret: SecretStr = SecretStr("")
+    client_secret_file: Path | None = None
+    """Read at each token request, so that a rotated Secret counts at once."""
+    token_url: Annotated[str, StringConstraints(pattern=r"^https?://")] = "https://api.beamlit.dev/v0/oauth/token"  # noqa: S105 - an address
+    scope: str | None = None
+
+
+class Auth(Section):
+    """How the gateway authenticates to the default remote backend."""
+
+    type: Literal["oauth"] = "oauth"
+    oauth_config: OAuth = OAuth()
+
+
+class DefaultRemote(Section):
+    """The remote backend of every ModelDeployment that names none."""
+
+    host: str = "run.beamlit.dev"
+    """Name or address, possibly with a port; empty: there is no default remote backend."""
+    scheme: Literal["http", "https"] = "https"
+    path_prefix: str = "/$workspace/$model"
+    """Expanded by hooks; the gateway uses what the route document says."""
+    workspace: str = ""
+    headers_to_add: Mapping[str, str] = Field(default_factory=dict)
+    auth_config: Auth | None = Auth()
+
+
+class Shared(Section):
+    """What both programs go by."""
+
+    namespaces: Names = ("default",)
+    """Namespaces whose ModelDeployments are managed and served; none means all."""
+    cluster_domain: str = "cluster.local"
+    default_remote_backend: DefaultRemote = DefaultRemote()
+
+    @property
+    def served_namespaces(self) -> frozenset[str] | None:
+        """The namespaces, None for all."""
+        return frozenset(self.namespaces) or None
+
+
+Settings = TypeVar("Settings", bound=Section)
+
+
+def load(
+    model: type[Settings],
+    config: Path | None,
+    *,
+    environment: Mapping[str, str] | None,
+    flags: Mapping[str, object],
+    foreign: frozenset[str],
+) -> Settings:
+    """Read file, environment and flags into `model`; later ones win.
+
+    Args:
+        model: what the result is.
+        config: a YAML file, or None.
+        environment: instead of the process's own.
+        flags: values by the dotted path of their key; None values do not count.
+        foreign: top-level keys of the same file that concern the other program.
+
+    Raises:
+        SettingsError: one sentence that names the key, the value and what is allowed.
+    """
+    values = _read(config) if config is not None else {}
+    for key in foreign & values.keys():
+        del values[key]
+    _merge(values, _from_environment(model, os.environ if environment is None else environment))
+    for path, value in flags.items():
+        if value is not None:
+            *sections, key = path.split(".")
+            nested: dict[str, Any] = {key: value}
+            for section in reversed(sections):
+                nested = {section: nested}
+            _merge(values, nested)
+    try:
+        return model.model_validate(values)
+    except ValidationError as exc:
+        raise SettingsError(_sentence(model, exc, values, foreign)) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
+        raise SettingsError(f"--config {path} cannot be read: {reason}.") from exc
+    except yaml.YAMLError as exc:
+        mark = getattr(exc, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark is not None else ""
+        raise SettingsError(
+            f"--config {path} is not YAML{where}: {getattr(exc, 'problem', None) or 'syntax'}."
+        ) from exc
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise SettingsError(f"--config {path} must be a mapping of settings, got {type(content).__name__}.")
+    return {str(key): value for key, value in content.items()}
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def _from_environment(settings: type[BaseModel], environment: Mapping[str, str]) -> dict[str, Any]:
+    """The settings among the variables, nested by double underscores."""
+    result: dict[str, Any] = {}
+    for variable, value in sorted(environment.items()):
+        if not variable.startswith(ENVIRONMENT):
+            continue
+        keys = _path(settings, variable.removeprefix(ENVIRONMENT).lower().split("__"))
+        if keys is None:
+            continue  # the other program has variables of the same prefix
+        place = result
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+        place[keys[-1]] = _parsed(variable, value) if value[:1] in ("[", "{") else value
+    return result
+
+
+def _path(settings: type[BaseModel], names: Sequence[str]) -> list[str] | None:
+    """The keys that field names stand for; None when there are no such fields."""
+    model: type[BaseModel] | None = settings
+    keys = []
+    for name in names:
+        if model is None or name not in model.model_fields:
+            return None
+        keys.append(model.model_fields[name].alias or name)
+        model = _section(model, name)
+    return keys
+
+
+def _parsed(variable: str, value: str) -> object:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise SettingsError(f"{variable} is not JSON.") from None
+
+
+def _section(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    annotation = model.model_fields[name].annotation
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _sentence(
+    settings: type[BaseModel], exc: ValidationError, values: Mapping[str, Any], foreign: frozenset[str]
+) -> str:
+    """The first problem as one sentence: key, value unless it is secret, what is allowed."""
+    problem = exc.errors(include_url=False, include_input=False)[0]
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        known = _known(settings, location[:-1])
+        if len(location) == 1:
+            known |= foreign
+        close = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"allowed are {', '.join(sorted(known))}."
+        return f"{key} is not a setting; {hint}"
+    value: Any = values
+    for part in location:
+        value = value.get(part) if isinstance(value, Mapping) else None
+    shown = "" if value is None or "secret" in key.lower() else f" is {value!r}, and"
+    allowed = problem["msg"][:1].lower() + problem["msg"][1:]
+    allowed = allowed.removeprefix("value error, ")
+    return f"{key}{shown or ':'} {allowed}."
+
+
+def _known(settings: type[BaseModel], keys: Sequence[str]) -> set[str]:
+    """The keys of the section at `keys`."""
+    model: type[BaseModel] | None = settings
+    for key in keys:
+        name = next((one for one, info in model.model_fields.items() if info.alias == key), None) if model else None
+        model = _section(model, name) if model is not None and name is not None else None
+    return {info.alias or name for name, info in model.model_fields.items()} if model else set()
