@@ -6,7 +6,6 @@ Exit codes: 0 after a signal, 1 when an address cannot be listened on, 2 when th
 import argparse
 import asyncio
 import contextlib
-import gc
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from gateway.sources.secrets import Secrets
 from gateway.store import Store
 from gateway.telemetry import AccessLog, Metrics
 from gateway.upstream import Upstream
-from program import logs, web
+from program import logs, memory, web
 from program.settings import SettingsError
 from program.signals import Signals
 from program.sockets import ListenError, bind
@@ -148,8 +147,7 @@ async def run(
         loop.create_task(source.run(store.apply, store.confirm)),
         loop.create_task(web.serve(app, admin_socket, stopped)),
     ]
-    gc.collect()
-    gc.freeze()  # what is here stays; later collections need not look at it
+    memory.settle()
     log.info("listening", traffic=mine.listen, admin=mine.admin)
     try:
         await listener.serve(

@@ -20,7 +20,7 @@ from hooks.app import create_app, create_operations_app
 from hooks.cli import render
 from hooks.settings import Hooks, Settings
 from hooks.telemetry import Metrics
-from program import logs, web
+from program import logs, memory, web
 from program.settings import SettingsError
 from program.signals import Signals
 from program.sockets import ListenError, bind
@@ -99,6 +99,7 @@ async def run(settings: Settings, hooks_socket: socket, operations_socket: socke
     operations = create_operations_app(app, metrics, draining=signals.stop.is_set)
     stopped = asyncio.Event()
     beside = asyncio.create_task(web.serve(operations, operations_socket, stopped))
+    memory.settle()
     log.info("listening", hooks=settings.hooks.listen, operations=settings.hooks.operations)
     try:
         await signals.unless_now(web.serve(app, hooks_socket, signals.stop, grace_seconds=GRACE_SECONDS))
