@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, SecretStr
 
-from gateway import settings
+import gateway.settings
+import hooks.settings
+from program.settings import Shared
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/configuration.md").read_text(encoding="utf-8")
 
@@ -49,26 +51,33 @@ def shown(value: Any) -> str:
     return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
-GATEWAY = list(leaves(settings.Settings))
+SHARED = {key for _, key, _ in leaves(Shared)}
+SETTINGS = {
+    "hooks": {key: (path, default) for path, key, default in leaves(hooks.settings.Settings)},
+    "gateway": {key: (path, default) for path, key, default in leaves(gateway.settings.Settings)},
+}
+CASES = [(program, key) for program, known in SETTINGS.items() for key in known]
 
 
-@pytest.mark.parametrize(("path", "key", "default"), GATEWAY, ids=[key for _, key, _ in GATEWAY])
-def test_gateway_setting(path: tuple[str, ...], key: str, default: object) -> None:
-    """A setting of the gateway is on the page with its default and the variable that sets it."""
-    rows = table("gateway" if key.startswith("gateway.") else "Both programs")
-    assert rows[key] == (shown(default), "BEAMLIT_" + "__".join(path).upper())
+@pytest.mark.parametrize(("program", "key"), CASES)
+def test_setting(program: str, key: str) -> None:
+    """A setting is on the page with its default and the variable that sets it."""
+    path, default = SETTINGS[program][key]
+    row = table("Both programs" if key in SHARED else program)[key]
+    assert row == (shown(default), "BEAMLIT_" + "__".join(path).upper())
 
 
 def test_nothing_else() -> None:
-    """The page lists no setting that the gateway does not have, and all keys it leaves to hooks."""
-    assert table("Both programs").keys() | table("gateway").keys() == {key for _, key, _ in GATEWAY}
-    tops = {key.partition(".")[0] for key in table("hooks")}
-    assert tops == settings.CONTROLLER_KEYS - {"hooks"}
+    """The page lists no setting that the programs do not have."""
+    assert table("Both programs").keys() == SHARED
+    for program, known in SETTINGS.items():
+        assert table(program).keys() == known.keys() - SHARED
 
 
 def test_the_example(tmp_path: Path) -> None:
-    """The page's example is a configuration that the gateway takes."""
+    """The page's example is a configuration that both programs take."""
     example = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "config.yaml").write_text(example[0])
-    read = settings.Settings.load(tmp_path / "config.yaml", environment={})
-    assert read.default_remote_backend.workspace == "my-workspace"
+    for program in (hooks.settings.Settings, gateway.settings.Settings):
+        read = program.load(tmp_path / "config.yaml", environment={})
+        assert read.default_remote_backend.workspace == "my-workspace"
