@@ -56,5 +56,14 @@ def readiness(workload: Workload | None) -> Readiness:
     return Readiness(ready, reasons.REPLICAS_READY, MESSAGES[reasons.REPLICAS_READY])
 
 
+def before_creation(replicas: int | None) -> Readiness:
+    """Of a workload that this answer asks for: as it will be once created, so that its mere appearance changes nothing.
+
+    Args:
+        replicas: as wanted; None when left to the default, which is one.
+    """
+    return _none(reasons.SCALED_TO_ZERO if replicas == 0 else reasons.NO_READY_REPLICA)
+
+
 def _none(reason: str) -> Readiness:
     return Readiness(0, reason, MESSAGES[reason])

@@ -43,7 +43,7 @@ from hooks.protocol import (
     SyncResponse,
     key_of,
 )
-from hooks.readiness import Readiness, readiness
+from hooks.readiness import Readiness, before_creation, readiness
 from hooks.remote import Remote, find_remote
 from hooks.status import Condition, Report, build_status, overview
 
@@ -185,7 +185,7 @@ def _accepted(observation: Observation, now: datetime) -> _Outcome:
     local = find_local(spec, workload, observation)
     local_service = names.local_service(parent.name)
     backing = local if isinstance(local, Local) else _kept(CORE, "Service", local_service, observation)
-    ready = _readiness(workload, local, has_local=backing is not None)
+    ready = _readiness(spec, workload, local, has_local=backing is not None)
     facts = Facts(spec, observation, ready, backing is not None, remote)
     decision = decide(facts, Previous.of(parent), now=now)
     parts = Parts(
@@ -282,10 +282,14 @@ def _kept(api_version: str, kind: str, name: str, observation: Observation) -> O
     return None if child is None else as_decided_last(key, child)
 
 
-def _readiness(workload: Workload | None, local: Local | Unresolved, *, has_local: bool) -> Readiness:
+def _readiness(
+    spec: ModelDeploymentSpec, workload: Workload | None, local: Local | Unresolved, *, has_local: bool
+) -> Readiness:
     """Of the local replicas; none is ready for requests while there is no way to them."""
     if not has_local and isinstance(local, Unresolved):
         return Readiness(0, local.reason, local.message)
+    if workload is None and spec.server is not None:
+        return before_creation(spec.server.replicas)
     return readiness(workload)
 
 
