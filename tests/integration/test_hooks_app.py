@@ -1,0 +1,214 @@
+"""The hooks over HTTP, as Metacontroller calls them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from fastapi import FastAPI
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hooks import reconcile
+from hooks.app import create_app, create_operations_app
+from hooks.settings import Settings
+from hooks.telemetry import Metrics
+from metacontroller import answers
+from program import web
+from program.sockets import bind
+from tests.builders import NOW, model_deployment, request_body, workload
+
+HOOKS = ("sync", "customize", "finalize")
+
+
+@dataclass
+class Served:
+    """Hooks on a port of their own, and their operations app on another."""
+
+    hooks: httpx.AsyncClient
+    operations: httpx.AsyncClient
+    draining: bool = False
+
+    async def post(self, hook: str, body: bytes | dict[str, Any], **rest: Any) -> httpx.Response:
+        """Ask a hook."""
+        content = body if isinstance(body, bytes) else orjson.dumps(body)
+        return await self.hooks.post(f"/modeldeployments/{hook}", content=content, **rest)
+
+
+@asynccontextmanager
+async def on_a_port(app: FastAPI, stop: asyncio.Event) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of `app`, served on a real socket."""
+    sock = bind("127.0.0.1:0", "--listen")
+    port = sock.getsockname()[1]
+    task = asyncio.create_task(web.serve(app, sock, stop))
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10) as client:
+        yield client
+    stop.set()
+    await task
+    sock.close()
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    """Hooks with a clock that stands still and a body limit of 64 KiB."""
+    configured = Settings.model_validate({"namespaces": "", "hooks": {"bodyBytes": 65536}})
+    metrics = Metrics()
+    app = create_app(configured, metrics, clock=lambda: NOW)
+    stop = asyncio.Event()
+    state: list[Served] = []
+    operations = create_operations_app(app, metrics, draining=lambda: state[0].draining)
+    async with on_a_port(app, stop) as hooks_client, on_a_port(operations, stop) as operations_client:
+        state.append(Served(hooks_client, operations_client))
+        yield state[0]
+
+
+def body(**rest: Any) -> dict[str, Any]:
+    """A request as Metacontroller sends it."""
+    return request_body(model_deployment(), related=[workload()], **rest)
+
+
+async def test_1_7_answers_pass_a_strict_decoder(served: Served) -> None:
+    """1.7: of sync, finalize and customize; nothing but the legal keys, each of its type."""
+    answer = await served.post("sync", body())
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    decoded = answers.decode_sync(answer.content, strict=True)
+    assert {child["kind"] for child in decoded.children} == {"Service", "ConfigMap"}
+    assert decoded.status["conditions"]
+    assert not decoded.finalized
+    finalized = answers.decode_sync((await served.post("finalize", body(finalizing=True))).content, strict=True)
+    assert finalized.finalized
+    rules = answers.decode_customize((await served.post("customize", body())).content, strict=True)
+    assert {rule.resource for rule in rules} >= {"deployments"}
+    assert all(rule.names for rule in rules)
+
+
+async def test_the_answer_is_the_cores(served: Served) -> None:
+    """The shell adds nothing to what the core says, and asks with one time."""
+    from hooks.observation import Observation
+    from hooks.protocol import SyncRequest
+
+    request = orjson.dumps(body())
+    configured = Settings.model_validate({"namespaces": ""})
+    observation = Observation.of(SyncRequest.from_body(request), configured.install_defaults)
+    expected = reconcile.sync(observation, now=NOW).as_json()
+    assert (await served.post("sync", request)).json() == expected
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/x-www-form-urlencoded", None])
+async def test_any_content_type(served: Served, kind: str | None) -> None:
+    """curl's default content type is as good as Metacontroller's."""
+    headers = {"content-type": kind} if kind else {}
+    assert (await served.post("sync", body(), headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"", 400),
+        (b"{}", 400),
+        (b"null", 400),
+        (b"[]", 400),
+        (b"{", 400),
+        (b'{"parent": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "b"}}}', 422),
+        (b'{"parent": NaN}', 400),
+        (b" " * 70000, 413),
+    ],
+)
+@pytest.mark.parametrize("hook", HOOKS)
+async def test_what_is_no_request(served: Served, hook: str, content: bytes, status: int) -> None:
+    """An error with its own status and one sentence; a 200 would delete children."""
+    answer = await served.post(hook, content)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"error"}
+
+
+async def test_a_body_that_grows_too_large(served: Served) -> None:
+    """The bound holds for a body of unknown length as well."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b" " * 8192
+
+    answer = await served.hooks.post("/modeldeployments/sync", content=pieces())
+    assert answer.status_code == 413
+
+
+async def test_a_damaged_annotation_is_a_500(served: Served) -> None:
+    """What was decided last cannot be read, so nothing may be decided: the cluster stays as it is."""
+    first = answers.decode_sync((await served.post("sync", body())).content, strict=True)
+    children = [
+        child
+        | {"metadata": child["metadata"] | {"annotations": {"metacontroller.k8s.io/last-applied-configuration": "{"}}}
+        for child in first.children
+    ]
+    parent = model_deployment(modelSourceRef={"apiVersion": "apps/v1", "kind": "Deployment", "name": "x",
+                                              "namespace": "elsewhere"})  # fmt: skip
+    answer = await served.post("sync", request_body(parent, children=children, related=[workload()]))
+    assert answer.status_code == 500
+    assert "last-applied-configuration of ConfigMap demo-route cannot be read" in answer.json()["error"]
+
+
+async def test_a_bug_is_a_500_without_its_details(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody expected is logged, and the answer says where to look."""
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("canary")
+
+    monkeypatch.setattr(reconcile, "sync", broken)
+    answer = await served.post("sync", body())
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "sync failed; the log of hooks says why"}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=12,
+)
+FIELDS = st.sampled_from(["parent", "children", "related", "finalizing", "controller"])
+
+
+@given(st.dictionaries(FIELDS, JSON, max_size=3), st.sampled_from(HOOKS))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_garbage_never_deletes_a_child(content: dict[str, Any], hook: str) -> None:
+    """Whatever stands where Metacontroller's parts belong: an error, or an answer with all children."""
+    configured = Settings.model_validate({"namespaces": ""})
+    app = create_app(configured, Metrics(), clock=lambda: NOW)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://hooks") as client:
+        asked = orjson.dumps(body() | content)
+        answer = await client.post(f"/modeldeployments/{hook}", content=asked)
+    if answer.status_code != 200:
+        assert answer.status_code in (400, 422)
+        assert "parent" in content
+    elif hook == "sync":
+        kinds = {child["kind"] for child in answers.decode_sync(answer.content, strict=True).children}
+        assert "ConfigMap" in kinds
+
+
+async def test_only_posts_to_the_three_hooks(served: Served) -> None:
+    """Nothing else is there: no docs, no health on the port that Metacontroller calls."""
+    for path in ("/", "/docs", "/openapi.json", "/healthz", "/metrics", "/modeldeployments/other"):
+        assert (await served.hooks.get(path)).status_code == 404
+    assert (await served.hooks.get("/modeldeployments/sync")).status_code == 405
+
+
+async def test_operations(served: Served) -> None:
+    """Health, readiness that ends with the first signal, metrics by hook and status, and the hooks documented."""
+    await served.post("sync", body())
+    await served.post("sync", b"{}")
+    assert (await served.operations.get("/healthz")).text == "ok\n"
+    assert (await served.operations.get("/readyz")).status_code == 200
+    served.draining = True
+    assert (await served.operations.get("/readyz")).status_code == 503
+    metrics = (await served.operations.get("/metrics")).text
+    assert 'beamlit_hooks_requests_total{code="200",hook="sync"} 1.0' in metrics
+    assert 'beamlit_hooks_requests_total{code="400",hook="sync"} 1.0' in metrics
+    assert 'beamlit_hooks_request_seconds_count{hook="sync"} 1.0' in metrics
+    assert "swagger" in (await served.operations.get("/docs")).text
+    paths = (await served.operations.get("/openapi.json")).json()["paths"]
+    assert set(paths) == {f"/modeldeployments/{hook}" for hook in HOOKS}

@@ -1,0 +1,124 @@
+"""The configuration of hooks: what wins, what is refused and how it is said."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hooks.observation import DefaultRemote, GatewayService, InstallDefaults
+from hooks.settings import Settings
+from program.settings import SettingsError
+
+SEED = """
+enableHTTP2: false
+secureMetrics: false
+namespaces: default
+defaultRemoteBackend:
+  host: "run.beamlit.dev"
+  pathPrefix: "/$workspace/$model"
+  authConfig:
+    type: oauth
+    oauthConfig:
+      clientId: "REPLACE_ME"
+      clientSecret: "s3cr3t-canary"
+      tokenUrl: "https://api.beamlit.dev/v0/oauth/token"
+  scheme: https
+"""
+
+
+def load(text: str, tmp_path: Path, **rest: Any) -> Settings:
+    """Settings from a file of this text."""
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return Settings.load(path, environment=rest.get("environment", {}), flags=rest.get("flags", {}))
+
+
+def refused(text: str, tmp_path: Path, **rest: Any) -> str:
+    """What is said about settings that cannot be used."""
+    with pytest.raises(SettingsError) as caught:
+        load(text, tmp_path, **rest)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "canary" not in message
+    return message
+
+
+def test_the_originals_file_works_as_it_stands(tmp_path: Path) -> None:
+    """The original's example gives the defaults that decisions go by, without a credential in them."""
+    settings = load(SEED, tmp_path)
+    assert settings.install_defaults == InstallDefaults(
+        namespaces=frozenset({"default"}),
+        default_remote=DefaultRemote("run.beamlit.dev", "https", "/$workspace/$model", ""),
+        gateway_service=None,
+        cluster_domain="cluster.local",
+    )
+    assert "canary" not in repr(settings)
+
+
+def test_the_gateways_service(tmp_path: Path) -> None:
+    """proxyService says where Services of spec.gateway.serviceName lead; an empty host means no default remote."""
+    text = "proxyService: {namespace: a, name: b, port: 8080}\ndefaultRemoteBackend: {host: ''}\nnamespaces: ''\n"
+    defaults = load(text, tmp_path).install_defaults
+    assert defaults.gateway_service == GatewayService("a", "b", 8080)
+    assert defaults.default_remote is None
+    assert defaults.namespaces is None
+
+
+@pytest.mark.parametrize("value", ["a, b,", ["a", "b"]])
+def test_namespaces_in_both_forms(tmp_path: Path, value: object) -> None:
+    """`a,b` in one string, as the original, or a list."""
+    assert load(f"namespaces: {value!r}", tmp_path).namespaces == ("a", "b")
+
+
+def test_a_flag_wins_over_the_environment_over_the_file(tmp_path: Path) -> None:
+    """The nearer to the command, the stronger."""
+    text = "clusterDomain: file\nnamespaces: file\nhooks: {logLevel: debug}\n"
+    environment = {
+        "BEAMLIT_CLUSTER_DOMAIN": "variable",
+        "BEAMLIT_NAMESPACES": "variable",
+        "BEAMLIT_ENABLE_HTTP2": "true",
+        "BEAMLIT_GATEWAY__LISTEN": "not ours",
+        "BEAMLIT_TOKEN": "not a setting",
+    }
+    settings = load(text, tmp_path, environment=environment, flags={"namespaces": "flag", "hooks.listen": "[::1]:1"})
+    assert (settings.cluster_domain, settings.namespaces) == ("variable", ("flag",))
+    assert (settings.hooks.listen, settings.hooks.log_level) == ("[::1]:1", "debug")
+    assert settings.enable_http2 is True
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("namespace: x", ["namespace is not a setting", "did you mean namespaces?"]),
+        ("zzz: 1", ["zzz is not a setting", "allowed are", "gateway"]),
+        ("defaultRemoteBackend: {hots: x}", ["defaultRemoteBackend.hots is not a setting", "did you mean host?"]),
+        ("defaultRemoteBackend: {scheme: ftp}", ["defaultRemoteBackend.scheme", "'ftp'", "'http' or 'https'"]),
+        ("proxyService: {port: 0}", ["proxyService.port", "0", "greater than or equal to 1"]),
+        ("enableHTTP2: maybe", ["enableHTTP2", "'maybe'", "boolean"]),
+        ("hooks: {listen: nowhere}", ["hooks.listen", "'nowhere'", "must be host:port"]),
+        ("metricInformer: {type: graphite}", ["metricInformer.type", "'graphite'", "'kubernetes' or 'prometheus'"]),
+        ("defaultRemoteBackend: {authConfig: {oauthConfig: {clientSecret: [s3cr3t-canary]}}}", ["clientSecret"]),
+        ("a: [", ["is not YAML in line"]),
+        ("just text", ["must be a mapping"]),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(tmp_path: Path, text: str, words: list[str]) -> None:
+    """Key, value and what is allowed; never a secret."""
+    message = refused(text, tmp_path)
+    assert all(word in message for word in words), message
+    assert message.endswith((".", "?"))
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    """Its path and why."""
+    with pytest.raises(SettingsError, match="cannot be read: No such file"):
+        Settings.load(tmp_path / "none.yaml", environment={})
+    (tmp_path / "latin.yaml").write_bytes(b"a: \xe9")
+    with pytest.raises(SettingsError, match="it is not UTF-8"):
+        Settings.load(tmp_path / "latin.yaml", environment={})
+
+
+def test_a_list_in_the_environment_that_is_none(tmp_path: Path) -> None:
+    """The variable is named."""
+    message = refused("", tmp_path, environment={"BEAMLIT_NAMESPACES": "[a"})
+    assert message == "BEAMLIT_NAMESPACES is not JSON."
