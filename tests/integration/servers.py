@@ -177,6 +177,9 @@ class RecordingExchange:
     def respond(self, head: ResponseHead, *, close: bool = False) -> None:
         """Not used here."""
 
+    def reply(self, head: ResponseHead, body: bytes, *, close: bool = False) -> None:
+        """Not used here."""
+
     def write(self, data: bytes) -> None:
         """Record a piece."""
         assert not self.ended
