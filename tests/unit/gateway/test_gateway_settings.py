@@ -1,0 +1,90 @@
+"""The gateway's settings: what of the shared file it goes by, and how mistakes are told."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.credentials import from_settings
+from gateway.settings import CONTROLLER_KEYS, Settings
+from program.settings import OAuth, SettingsError
+
+
+def load(text: str, tmp_path: Path, **rest: Any) -> Settings:
+    """Settings from a file of this text."""
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return Settings.load(path, environment=rest.get("environment", {}), flags=rest.get("flags"))
+
+
+def test_defaults_are_those_of_the_documentation() -> None:
+    """Without a file there are sensible limits, and only the admin port is on loopback."""
+    settings = Settings.load(None, environment={})
+    assert settings.served_namespaces == frozenset({"default"})
+    assert (settings.gateway.listen, settings.gateway.admin) == ("0.0.0.0:8080", "127.0.0.1:8081")
+    assert settings.gateway.limits.head_bytes == 32768
+    assert settings.gateway.timeouts.first_byte_seconds == 600
+
+
+def test_the_controllers_keys_are_let_pass(tmp_path: Path) -> None:
+    """Every key of hooks may stand in the file, whatever is in it; the gateway's own section is closed."""
+    text = "".join(f"{key}: {{anything: 1}}\n" for key in CONTROLLER_KEYS) + "gateway: {lameDuckSeconds: 1}\n"
+    assert load(text, tmp_path).gateway.lame_duck_seconds == 1
+    with pytest.raises(SettingsError, match=r"gateway\.lameDuck is not a setting; did you mean lameDuckSeconds\?"):
+        load("gateway: {lameDuck: 1}", tmp_path)
+
+
+def test_flags_and_variables(tmp_path: Path) -> None:
+    """A flag wins over a variable, that over the file; lists stand in variables as JSON."""
+    environment = {
+        "BEAMLIT_GATEWAY__LISTEN": "127.0.0.1:1",
+        "BEAMLIT_GATEWAY__ADMIN": "127.0.0.1:2",
+        "BEAMLIT_GATEWAY__CLUSTER_RANGES": '["10.0.0.0/8"]',
+        "BEAMLIT_GATEWAY__TIMEOUTS__IDLE_SECONDS": "7",
+        "BEAMLIT_PROXY_SERVICE__NAME": "of hooks",
+    }
+    text = "gateway: {listen: '127.0.0.1:9', drainSeconds: 3, timeouts: {headSeconds: 2}}"
+    mine = load(text, tmp_path, environment=environment, flags={"admin": "127.0.0.1:3", "routes": None}).gateway
+    assert (mine.listen, mine.admin, mine.drain_seconds) == ("127.0.0.1:1", "127.0.0.1:3", 3)
+    assert mine.cluster_ranges == ("10.0.0.0/8",)
+    assert (mine.timeouts.idle_seconds, mine.timeouts.head_seconds) == (7, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("gateway: 1", ["gateway is 1", "valid dictionary"]),
+        ("gateway: {listen: 8080}", ["gateway.listen is 8080", "valid string"]),
+        ("gateway: {listen: 'a:99999'}", ["gateway.listen is 'a:99999'", "must be host:port"]),
+        ("gateway: {timeouts: {idleSeconds: 0}}", ["gateway.timeouts.idleSeconds is 0", "greater than 0"]),
+        ("gateway: {clusterRanges: [10.0.0.1/8]}", ["gateway.clusterRanges", "10.0.0.1/8"]),
+        ("gateway: {bareHostnames: all}", ["gateway.bareHostnames is 'all'", "'namespace' or 'unique'"]),
+        ("gateway: {tls: {certFile: a}}", ["gateway.tls.keyFile", "required"]),
+        ("defaultRemoteBackend: {headersToAdd: {'a b': c}}", ["defaultRemoteBackend.headersToAdd"]),
+    ],
+)
+def test_mistakes_are_one_sentence(tmp_path: Path, text: str, words: list[str]) -> None:
+    """Key, value and what is allowed."""
+    with pytest.raises(SettingsError) as caught:
+        load(text, tmp_path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+def test_credentials_of_the_default_remote(tmp_path: Path) -> None:
+    """Values or files; a file wins, is read anew each time, and neither shows in a representation."""
+    oauth = OAuth.model_validate({"clientId": "id", "clientSecret": "canary-1"})
+    assert from_settings(oauth).client_secret == "canary-1"
+    secret = tmp_path / "secret"
+    secret.write_text("canary-2\n")
+    oauth = OAuth.model_validate({"clientId": "id", "clientSecret": "canary-1", "clientSecretFile": str(secret)})
+    assert from_settings(oauth).client_secret == "canary-2"
+    secret.write_text("canary-3")
+    assert from_settings(oauth).client_secret == "canary-3"
+    assert "canary" not in repr(oauth) + repr(from_settings(oauth))
+    secret.unlink()
+    with pytest.raises(OSError, match="No such file"):
+        from_settings(oauth)
+    with pytest.raises(ValueError, match="must not be empty"):
+        from_settings(OAuth())

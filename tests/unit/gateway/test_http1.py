@@ -1,0 +1,119 @@
+"""RFC 9112 rules of both sides, against h11 as a second opinion."""
+
+import h11
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import errors, http1
+from gateway.http1 import Framing, ResponseHead
+
+NAMES = st.sampled_from([b"x-a", b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"x_b"])
+VALUES = st.sampled_from(
+    [b"", b"a", b"gateway", b"3", b"03", b"-1", b"3, 3", b"chunked", b"gzip", b"close", b"upgrade", b"100-continue"]
+) | st.binary(max_size=6)
+FIELDS = st.lists(st.tuples(NAMES, VALUES), max_size=5).map(tuple)
+TARGETS = st.sampled_from(
+    [b"/", b"/a?b", b"*", b"http://gateway/a", b"http://gateway", b"http://other/a", b"https://u@gateway/", b"a", b""]
+) | st.binary(max_size=6)
+
+
+@given(st.sampled_from([*sorted(http1.METHODS), b"TRACE", b"CONNECT", b"BREW"]), TARGETS,
+       st.sampled_from(["1.1", "1.0", "0.9", "2.0"]), FIELDS)  # fmt: skip
+def test_a_checked_request_has_one_meaning(
+    method: bytes, target: bytes, version: str, fields: tuple[tuple[bytes, bytes], ...]
+) -> None:
+    """What passes has one host, one framing, an origin-form target and no doubtful name; all else is our own error."""
+    try:
+        head = http1.check_request(method, target, version, fields)
+    except errors.RequestError:
+        return
+    names = [name for name, _ in head.fields]
+    assert method in http1.METHODS
+    assert version in ("1.1", "1.0")
+    assert names.count(b"host") == 1
+    assert head.host == http1.parse_host(head.authority)
+    assert head.target == b"*" or head.target.startswith(b"/")
+    assert b" " not in head.target
+    assert not any(b"_" in name for name in names)
+    assert (head.content_length is None) or not head.chunked
+    assert head.chunked == (b"transfer-encoding" in names)
+
+
+@given(
+    st.integers(0, 700),
+    st.sampled_from([b"OK", b"", b"a\r\nx: y", b"\0"]),
+    st.sampled_from(["1.1", "1.0", "0.9"]),
+    FIELDS,
+    st.sampled_from([b"GET", b"HEAD", b"POST"]),
+)
+def test_a_checked_answer_ends_in_one_way(
+    status: int, reason: bytes, version: str, fields: tuple[tuple[bytes, bytes], ...], method: bytes
+) -> None:
+    """RFC 9112 6.3, in its order; framing fields are not among the fields that are passed on."""
+    try:
+        head, framing = http1.check_response(status, reason, version, fields, method)
+    except errors.BadResponse:
+        return
+    assert 200 <= status <= 599
+    assert not {b"content-length", b"transfer-encoding"} & {name for name, _ in head.fields}
+    chunked = any(name == b"transfer-encoding" for name, _ in fields)
+    if method == b"HEAD" or status in (204, 304):
+        assert framing is Framing.NONE
+    elif chunked:
+        assert framing is Framing.CHUNKED
+    else:
+        assert framing is (Framing.CLOSE if head.content_length is None else Framing.LENGTH)
+
+
+SAFE = st.binary(max_size=8).map(lambda raw: bytes(byte for byte in raw if byte in b"abc ;=,\r\n\0\t").strip(b" \t"))
+
+
+@given(
+    st.sampled_from([200, 204, 304, 404, 599, 199, 600]),
+    st.lists(st.tuples(st.sampled_from([b"x-a", b"date", b"set-cookie"]), SAFE), max_size=4).map(tuple),
+    st.none() | st.integers(0, 10**12),
+    st.sampled_from([b"GET", b"HEAD"]),
+    st.sampled_from([0, 1]),
+    st.booleans(),
+)
+def test_what_is_written_is_what_was_meant(
+    status: int,
+    fields: tuple[tuple[bytes, bytes], ...],
+    length: int | None,
+    method: bytes,
+    minor: int,
+    close: bool,
+) -> None:
+    """h11 reads the head as it was meant, with one framing; a value that would break it apart is never written."""
+    head = ResponseHead(status, b"Fine", fields, length)
+    hidden = any(byte in value for _, value in fields for byte in b"\r\n\0")
+    try:
+        wire = http1.response_head(head, method, minor, close=close, date=b"now")
+    except errors.BadResponse:
+        assert hidden or status in (199, 600)
+        return
+    assert not hidden
+    connection = h11.Connection(h11.CLIENT)
+    connection.send(h11.Request(method=method, target="/", headers=[("host", "x")]))
+    connection.send(h11.EndOfMessage())
+    connection.receive_data(wire)
+    event = connection.next_event()
+    assert isinstance(event, h11.Response)
+    read = [(bytes(name), bytes(value)) for name, value in event.headers]
+    assert read[: len(fields)] == [(name, value.strip(b" \t")) for name, value in fields]
+    ours = dict(read[len(fields) :])
+    assert (b"date" in ours) is (not any(name == b"date" for name, _ in fields))
+    assert (b"connection" in ours) is close
+    bodiless = status in (204, 304)
+    assert ours.get(b"content-length") == (None if bodiless or length is None else b"%d" % length)
+    assert (b"transfer-encoding" in ours) is (not bodiless and length is None and method != b"HEAD" and minor == 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "host"),
+    [(b"A.b", "a.b"), (b"a.", "a"), (b"a:80", "a"), (b"a:", "a"), (b"[::1]:80", "[::1]"), (b"10.0.0.1", "10.0.0.1")],
+)
+def test_hosts(value: bytes, host: str) -> None:
+    """RFC 9110 7.2: in lower case, without port and trailing dot."""
+    assert http1.parse_host(value) == host
