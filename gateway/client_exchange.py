@@ -269,11 +269,6 @@ class ClientExchange:
         self.responded = True
         return wire
 
-    @property
-    def ends_by_close(self) -> bool:
-        """Whether only the connection's end tells the client that the answer is complete (HTTP/1.0)."""
-        return not self.bodiless and not self._chunked and self._left is None
-
     def write(self, data: bytes) -> None:
         """Send a piece of the answer's body."""
         if not data or self.bodiless or self.finished:

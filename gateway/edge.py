@@ -534,8 +534,8 @@ class ClientConnection(asyncio.Protocol):
             return
         if not exchange.keep_alive or self._closed:
             # Lingering also where nothing is known to be behind: a next request may be on its way.
-            if exchange.ends_by_close and not self.transport.can_write_eof():
-                self._close()
+            if not exchange.head.http_minor and not self.transport.can_write_eof():
+                self._close()  # HTTP/1.0 may wait for the end, and with TLS there is no other way to say it
             else:
                 self._linger()
             return

@@ -1,0 +1,211 @@
+"""Routes from real files, through the store, while they change."""
+
+import asyncio
+import base64
+import shutil
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gateway.api.v1alpha1 import KEY, LABEL, LABEL_VALUE, Backend, RouteDocument, Split
+from gateway.sources.directory import DirectorySource
+from gateway.sources.secrets import Secrets
+from gateway.store import Store
+from gateway.telemetry import Metrics
+from tests.integration.servers import until
+
+
+def config_map(name: str = "demo", percentage: int = 0, namespace: str = "default") -> dict[str, Any]:
+    """A route ConfigMap as `kubectl get -o yaml` prints it."""
+    document = RouteDocument(
+        name=name,
+        backends=(Backend(id="local", service=f"{name}-local", weight=100, port=80),),
+        split=Split(percentage=percentage, reason="Local"),
+    )
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": f"{name}-route",
+            "namespace": namespace,
+            "labels": {LABEL: LABEL_VALUE},
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+        },
+        "data": {KEY: document.canonical_json()},
+    }
+
+
+def write(path: Path, *objects: dict[str, Any]) -> None:
+    """As an editor does: a new file, renamed over the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(yaml.safe_dump_all(objects))
+    beside.rename(path)
+
+
+@asynccontextmanager
+async def followed(directory: Path, **rest: Any) -> AsyncIterator[Store]:
+    """A store that follows `directory`."""
+    store = Store(
+        namespaces=None, cluster_domain="cluster.local", bare_hostnames="namespace", metrics=Metrics(), clock=time.time
+    )
+    task = asyncio.create_task(DirectorySource(directory, **rest).run(store.apply, store.confirm))
+    try:
+        async with asyncio.timeout(5):
+            await store.loaded.wait()
+        yield store
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        store.close()
+
+
+def percentage(store: Store, key: str = "default/demo") -> int | None:
+    """What is in force."""
+    route = store.table.routes.get(key)
+    return route.document.split.percentage if route else None
+
+
+async def test_a_change_counts_within_200_ms(tmp_path: Path) -> None:
+    """New, changed and removed files are in force in the blink of an eye; the median of five is held to 200 ms."""
+    async with followed(tmp_path) as store:
+        took = []
+        for step in range(1, 6):
+            began = time.monotonic()
+            write(tmp_path / "demo.yaml", config_map(percentage=step))
+            await until(lambda step=step: percentage(store) == step)  # type: ignore[misc]
+            took.append(time.monotonic() - began)
+        assert sorted(took)[2] < 0.2, took
+        (tmp_path / "demo.yaml").unlink()
+        await until(lambda: percentage(store) is None)
+
+
+async def test_a_broken_file_is_reported_and_what_it_held_stays(tmp_path: Path) -> None:
+    """YAML that is none, a document that is none, a file too large: one reason each, and the last good route serves."""
+    path = tmp_path / "demo.yaml"
+    write(path, config_map(percentage=1))
+    write(tmp_path / "other.yaml", config_map("other"))
+    async with followed(tmp_path) as store:
+        path.write_text("a: [")
+        await until(lambda: str(path) in store.source_errors)
+        assert "not YAML in line" in store.source_errors[str(path)]
+        assert percentage(store) == 1
+        broken = config_map(percentage=2)
+        broken["data"][KEY] = '{"apiVersion": "gateway.beamlit.com/v2"}'
+        write(path, broken)
+        await until(lambda: store.documents["default/demo-route"].error is not None)
+        assert percentage(store) == 1
+        assert str(path) not in store.source_errors
+        path.write_bytes(b"\xff\xfe")
+        await until(lambda: store.source_errors.get(str(path)) == "not UTF-8")
+        path.write_text("#" * (5 << 20))
+        await until(lambda: "larger than" in store.source_errors.get(str(path), ""))
+        assert percentage(store) == 1
+        write(path, config_map(percentage=3))
+        await until(lambda: percentage(store) == 3)
+        assert store.source_errors == {}
+        assert store.documents["default/demo-route"].error is None
+        assert percentage(store, "default/other") == 0
+
+
+async def test_the_directory_goes_and_comes_back(tmp_path: Path) -> None:
+    """Whoever takes the directory away does not mean to end all routes; what is in it afterwards counts."""
+    directory = tmp_path / "routes"
+    write(directory / "demo.yaml", config_map(percentage=1))
+    async with followed(directory, poll_seconds=0.1) as store:
+        shutil.move(directory, tmp_path / "away")
+        await until(lambda: store.source_errors.get(str(directory)) == "is not a directory")
+        assert percentage(store) == 1
+        write(directory / "demo.yaml", config_map(percentage=2))
+        await until(lambda: percentage(store) == 2, 6)
+        assert store.source_errors == {}
+
+
+async def test_lists_many_documents_and_folders(tmp_path: Path) -> None:
+    """A List, several documents in a file and files in folders; objects of other kinds are none of our business."""
+    write(tmp_path / "list.yaml", {"apiVersion": "v1", "kind": "List", "items": [config_map("a"), config_map("b")]})
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}}
+    plain = config_map("plain")
+    del plain["metadata"]["labels"]
+    write(tmp_path / "deep/down/two.yaml", config_map("c"), pod, plain, config_map("d", namespace="team-b"))
+    (tmp_path / "notes.txt").write_text("not ours")
+    (tmp_path / ".hidden.yaml").write_text("a: [")
+    async with followed(tmp_path) as store:
+        assert set(store.table.routes) == {"default/a", "default/b", "default/c", "team-b/d"}
+        assert store.source_errors == {}
+
+
+async def test_rd_04_a_volume_of_a_config_map(tmp_path: Path) -> None:
+    """RD-04: a kubelet swaps the symlink `..data`; the files that point through it count, within a second."""
+
+    def publish(number: int) -> None:
+        folder = tmp_path / f"..{number}"
+        write(folder / "demo.yaml", config_map(percentage=number))
+        link = tmp_path / "..data_tmp"
+        link.symlink_to(folder.name)
+        link.rename(tmp_path / "..data")
+
+    publish(1)
+    (tmp_path / "demo.yaml").symlink_to("..data/demo.yaml")
+    async with followed(tmp_path) as store:
+        assert percentage(store) == 1
+        publish(2)
+        await until(lambda: percentage(store) == 2, 1)
+        assert set(store.documents) == {"default/demo-route"}
+
+
+async def test_a_missed_notification_is_repaired(tmp_path: Path) -> None:
+    """A poll finds what the kernel did not tell: here a symlink whose target is outside what is watched."""
+    outside, inside = tmp_path / "outside", tmp_path / "inside"
+    inside.mkdir()
+    write(outside / "demo.yaml", config_map(percentage=1))
+    (inside / "demo.yaml").symlink_to(outside / "demo.yaml")
+    async with followed(inside, poll_seconds=0.1) as store:
+        assert percentage(store) == 1
+        write(outside / "demo.yaml", config_map(percentage=2))
+        await until(lambda: percentage(store) == 2)
+
+
+async def test_secrets_are_read_by_name_and_only_with_the_label(tmp_path: Path) -> None:
+    """A Secret with the label gives its data, decoded; one without it is as good as absent."""
+    good = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "good", "namespace": "default", "labels": {"gateway.beamlit.com/credential": ""}},
+        "data": {"clientSecret": base64.b64encode(b"s3cr3t").decode(), "broken": "%%%"},
+        "stringData": {"clientId": "id"},
+    }
+    unlabeled = good | {"metadata": {"name": "unlabeled", "namespace": "default"}}
+    write(tmp_path / "secrets.yaml", good, unlabeled)
+    source = DirectorySource(tmp_path)
+    source.read()
+    secrets = Secrets(source)
+    assert await secrets.secret("default", "good") == {"clientId": "id", "clientSecret": "s3cr3t"}
+    for namespace, name, reason in (
+        ("default", "unlabeled", "does not carry the label"),
+        ("default", "none", "does not exist"),
+        ("team-b", "good", "does not exist"),
+    ):
+        with pytest.raises(LookupError, match=reason):
+            await secrets.secret(namespace, name)
+
+
+async def test_inline_credentials_of_a_model_deployment(tmp_path: Path) -> None:
+    """Credentials as the original allowed them go to that ModelDeployment's own remote host alone."""
+    oauth = {"clientId": "id", "clientSecret": "s", "tokenUrl": "https://t/"}
+    remote = {"host": "m.example.com", "authConfig": {"oauthConfig": oauth}}
+    parent = {
+        "apiVersion": "deployment.beamlit.com/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {"name": "demo", "namespace": "default"},
+        "spec": {"offloadingConfig": {"remoteBackend": remote}},
+    }
+    write(tmp_path / "demo.yaml", parent)
+    source = DirectorySource(tmp_path)
+    source.read()
+    assert await Secrets(source).inline("default", "demo") == oauth | {"hosts": "m.example.com"}

@@ -1,0 +1,151 @@
+"""The routing table in force: swapped whole, judged document by document."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from gateway import sources
+from gateway.store import COALESCE_SECONDS, Store
+from gateway.telemetry import Metrics
+from tests.integration.servers import until
+from tests.integration.wire import document
+
+
+class Clock:
+    """A clock that tests move."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """It stands at 1000."""
+    return Clock()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """Of this test."""
+    return Metrics()
+
+
+@pytest.fixture
+def store(clock: Clock, metrics: Metrics) -> Iterator[Store]:
+    """A store without routes."""
+    store = Store(
+        namespaces=frozenset({"default"}),
+        cluster_domain="cluster.local",
+        bare_hostnames="namespace",
+        metrics=metrics,
+        clock=clock,
+    )
+    yield store
+    store.close()
+
+
+def snapshot(*entries: tuple[str, str, str | None], created: str = "2026-01-01T00:00:00Z") -> sources.Snapshot:
+    """ConfigMaps by namespace, name and text."""
+    return sources.Snapshot([sources.ConfigMap(*entry[:2], created, entry[2], "test") for entry in entries])
+
+
+def text(name: str = "demo", **values: object) -> str:
+    """A route document."""
+    return document(name=name, **values).canonical_json()
+
+
+async def test_the_first_load_counts_at_once(store: Store, metrics: Metrics) -> None:
+    """Ready means that every route there is can be asked for."""
+    assert not store.loaded.is_set()
+    store.apply(snapshot(("default", "a", text())))
+    assert store.loaded.is_set()
+    assert set(store.table.routes) == {"default/demo"}
+    assert metrics.registry.get_sample_value("beamlit_gateway_routes") == 1
+
+
+async def test_changes_that_come_together_make_one_table(store: Store) -> None:
+    """Fifty changes in a moment are one swap, and the last one counts."""
+    store.apply(snapshot())
+    for number in range(50):
+        store.apply(snapshot(("default", "a", text(limits={"bodyBytes": number}))))
+    assert store.generation == 1
+    await until(lambda: store.generation == 2)
+    assert store.table.routes["default/demo"].document.limits.body_bytes == 49
+    await asyncio.sleep(2 * COALESCE_SECONDS)  # nothing more comes of it
+    assert store.generation == 2
+
+
+@pytest.mark.parametrize("broken", [None, "{", '{"apiVersion": "gateway.beamlit.com/v1alpha1"}', '{"name": 1}'])
+async def test_the_last_good_document_stays(store: Store, clock: Clock, metrics: Metrics, broken: str | None) -> None:
+    """A document that cannot be read is reported; the route goes on as before, since when it did."""
+    store.apply(snapshot(("default", "a", text(limits={"bodyBytes": 7}))))
+    clock.now = 2000
+    store.apply(snapshot(("default", "a", broken)))
+    await until(lambda: store.generation == 2)
+    known = store.documents["default/a"]
+    assert known.error
+    assert known.applied_at == 1000
+    assert store.table.routes["default/demo"].document.limits.body_bytes == 7
+    assert metrics.registry.get_sample_value("beamlit_gateway_document_errors") == 1
+    store.apply(snapshot(("default", "a", text())))
+    await until(lambda: store.generation == 3)
+    assert store.documents["default/a"].error is None
+    assert metrics.registry.get_sample_value("beamlit_gateway_document_errors") == 0
+
+
+async def test_a_document_that_was_never_good_is_no_route(store: Store) -> None:
+    """It is reported, and nothing else suffers."""
+    store.apply(snapshot(("default", "bad", "{"), ("default", "good", text())))
+    assert store.documents["default/bad"].good is None
+    assert set(store.table.routes) == {"default/demo"}
+
+
+async def test_two_documents_for_one_model(store: Store) -> None:
+    """The claim is decided, and the loser reported."""
+    store.apply(snapshot(("default", "a", text()), ("default", "b", text(limits={"bodyBytes": 1}))))
+    assert len(store.table.routes) == 1
+    assert store.table.conflicts
+
+
+async def test_another_namespace_is_not_served(store: Store) -> None:
+    """Only the namespaces of the settings have routes."""
+    store.apply(snapshot(("team-b", "a", text())))
+    assert store.table.routes == {}
+
+
+async def test_state_of_a_route_outlives_its_documents(store: Store) -> None:
+    """Turn and requests in flight stay over swaps, and go with the route once nothing runs on it."""
+    store.apply(snapshot(("default", "a", text())))
+    state = store.runtime("default/demo")
+    state.turn, state.in_flight = 42, 1
+    store.apply(snapshot(("default", "a", text(limits={"bodyBytes": 1}))))
+    await until(lambda: store.generation == 2)
+    assert store.runtime("default/demo") is state
+    store.apply(snapshot())
+    await until(lambda: store.generation == 3)
+    assert store.runtime("default/demo") is state  # a request still runs
+    state.in_flight = 0
+    store.apply(snapshot(("default", "other", text("other"))))
+    await until(lambda: store.generation == 4)
+    assert store.runtime("default/demo") is not state
+
+
+async def test_confirming_is_being_up_to_date(store: Store, clock: Clock) -> None:
+    """A source that says that nothing has changed counts as much as one that brings something."""
+    store.apply(snapshot())
+    clock.now = 1500
+    store.confirm()
+    assert store.refreshed_at == 1500
+
+
+async def test_unknown_fields_are_counted(store: Store, metrics: Metrics) -> None:
+    """A field of a newer controller is ignored, and shows in a metric."""
+    newer = text()[:-1] + ',"fancy":1}'
+    store.apply(snapshot(("default", "a", newer)))
+    assert set(store.table.routes) == {"default/demo"}
+    assert metrics.registry.get_sample_value("beamlit_gateway_document_unknown_fields") == 1
