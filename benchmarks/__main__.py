@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks import processes, streams, sync, unary
 
+BENCHMARKS = ["unary", "streams", "sync"]
 GOALS = {
     "unary_vs_nginx": (2.5, "CPU of the gateway per small POST, nginx = 1"),
     "sse_chunk_vs_nginx": (1.5, "CPU of the gateway per SSE chunk, nginx = 1"),
@@ -23,12 +24,14 @@ GOALS = {
 def main() -> int:
     """Run the chosen benchmarks; 0 when they ran, 2 when something is missing. Missed goals are shown, not failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("only", nargs="*", choices=["unary", "streams", "sync"], help="default: all")
+    parser.add_argument("only", nargs="*", metavar="unary|streams|sync", help="default: all")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds, of which the median counts")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement")
     parser.add_argument("--streams", type=int, default=2000, help="open streams for the memory figure")
     options = parser.parse_args()
-    chosen = options.only or ["unary", "streams", "sync"]
+    chosen = options.only or BENCHMARKS
+    if unknown := set(chosen) - set(BENCHMARKS):
+        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     folder = Path(tempfile.mkdtemp(prefix="beamlit-bench-"))
     figures: dict[str, float] = {}
     try:

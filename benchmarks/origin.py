@@ -40,7 +40,8 @@ class Streams:
             batch = list(self.open)
             for start in range(0, len(batch), 16):
                 for writer in batch[start : start + 16]:
-                    writer.write(CHUNK)
+                    if not writer.transport.is_closing():  # gone since the batch was taken
+                        writer.write(CHUNK)
                 await asyncio.sleep(0)
             await asyncio.sleep(self.interval)
 
