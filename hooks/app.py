@@ -4,6 +4,8 @@ An answer is either whole, with status 200, or an error with another status: Met
 tries again. It shows an error's text in an Event, so that text repeats nothing of the request but names.
 """
 
+import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -28,12 +30,30 @@ log = structlog.get_logger(__name__)
 Answer = Callable[[bytes], Awaitable[Object]]
 
 _JSON: Final = "application/json"
+_ACCEPTED: Final = frozenset({"", _JSON, "application/x-www-form-urlencoded"})
+"""Content types that are read, as JSON all of them: Metacontroller's, and what curl says unless told otherwise."""
+_LARGE: Final = 1 << 20
+"""Bytes of a body above which a thread reads it, so that others do not wait."""
+_RETRY_SECONDS: Final = (1, 2, 3)
+"""For Retry-After (whole seconds, at least 1: Metacontroller reads nothing else), so that not all come back at once."""
 
 
 class BodyTooLarge(HookError):
     """The request is larger than `hooks.bodyBytes`."""
 
     status = 413
+
+
+class UnsupportedMediaType(HookError):
+    """The request does not say that it is JSON."""
+
+    status = 415
+
+
+class TooManyRequests(HookError):
+    """More than `hooks.inFlight` requests are being answered."""
+
+    status = 429
 
 
 def create_app(
@@ -46,25 +66,31 @@ def create_app(
         metrics: where requests are counted.
         clock: gives the time, once per request; the only time a decision sees.
     """
-    app = FastAPI(title="Beamlit hooks", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="Beamlit hooks", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     defaults = settings.install_defaults
+    in_flight = 0
 
     async def sync(body: bytes) -> Object:
-        request = SyncRequest.from_body(body)
+        request = await _parsed(body)
         return reconcile.sync(await gather(request, defaults), now=clock()).as_json()
 
     async def customize(body: bytes) -> Object:
         return reconcile.customize(CustomizeRequest.from_body(body), defaults).as_json()
 
     async def finalize(body: bytes) -> Object:
-        request = SyncRequest.from_body(body)
+        request = await _parsed(body)
         return reconcile.finalize(await gather(request, defaults), now=clock()).as_json()
 
     def hook(answer: Answer, request_schema: Object, answer_schema: Object, summary: str) -> None:
         name = answer.__name__
 
         async def endpoint(request: Request) -> Response:
+            nonlocal in_flight
+            in_flight += 1
+            headers = None
             try:
+                if in_flight > settings.hooks.in_flight:
+                    raise TooManyRequests("more requests than hooks.inFlight are being answered")
                 body = await _read(request, settings.hooks.body_bytes)
                 started = time.perf_counter()
                 content = orjson.dumps(await answer(body))
@@ -73,11 +99,15 @@ def create_app(
             except HookError as exc:
                 log.warning("hook_refused", hook=name, status=exc.status, error=str(exc))
                 status, content = exc.status, _error(str(exc))
+                if isinstance(exc, TooManyRequests):
+                    headers = {"retry-after": str(random.choice(_RETRY_SECONDS))}  # noqa: S311 - spreads load
             except Exception:
                 log.exception("hook_failed", hook=name)
                 status, content = 500, _error(f"{name} failed; the log of hooks says why")
+            finally:
+                in_flight -= 1
             metrics.requests.labels(name, str(status)).inc()
-            return Response(content, status, media_type=_JSON)
+            return Response(content, status, headers, media_type=_JSON)
 
         app.add_api_route(
             f"/modeldeployments/{name}",
@@ -141,7 +171,10 @@ async def _read(request: Request, limit: int) -> bytes:
 
     Raises:
         BodyTooLarge: it is longer than `limit` bytes.
+        UnsupportedMediaType: it is something other than JSON.
     """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in _ACCEPTED:
+        raise UnsupportedMediaType("the content type must be application/json")
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > limit:
         raise BodyTooLarge(f"the request is larger than hooks.bodyBytes, {limit}")
@@ -153,6 +186,10 @@ async def _read(request: Request, limit: int) -> bytes:
             raise BodyTooLarge(f"the request is larger than hooks.bodyBytes, {limit}")
         pieces.append(piece)
     return b"".join(pieces)
+
+
+async def _parsed(body: bytes) -> SyncRequest:
+    return SyncRequest.from_body(body) if len(body) < _LARGE else await asyncio.to_thread(SyncRequest.from_body, body)
 
 
 def _error(message: str) -> bytes:

@@ -49,8 +49,10 @@ class Hooks(Section):
     """For Metacontroller."""
     operations: Listen = "127.0.0.1:8083"
     """For administrators: health, metrics, docs."""
-    body_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 30)] = 1 << 26
+    body_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 30)] = 1 << 25
     """Largest request: a parent with all its children and what they refer to."""
+    in_flight: Annotated[int, Field(ge=1, le=10000)] = 256
+    """Requests at the same time; above it the answer is 429, and Metacontroller comes back."""
     log_level: LogLevel = "info"
 
 

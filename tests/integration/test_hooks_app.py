@@ -98,11 +98,21 @@ async def test_the_answer_is_the_cores(served: Served) -> None:
     assert (await served.post("sync", request)).json() == expected
 
 
-@pytest.mark.parametrize("kind", ["application/json", "application/x-www-form-urlencoded", None])
-async def test_any_content_type(served: Served, kind: str | None) -> None:
-    """curl's default content type is as good as Metacontroller's."""
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("application/json", 200),
+        ("application/json; charset=utf-8", 200),
+        ("application/x-www-form-urlencoded", 200),
+        (None, 200),
+        ("text/plain", 415),
+        ("multipart/form-data; boundary=x", 415),
+    ],
+)
+async def test_content_types(served: Served, kind: str | None, status: int) -> None:
+    """Row 27: JSON, and what curl says of it; anything else is not meant for us."""
     headers = {"content-type": kind} if kind else {}
-    assert (await served.post("sync", body(), headers=headers)).status_code == 200
+    assert (await served.post("sync", body(), headers=headers)).status_code == status
 
 
 @pytest.mark.parametrize(
@@ -194,7 +204,52 @@ async def test_only_posts_to_the_three_hooks(served: Served) -> None:
     """Nothing else is there: no docs, no health on the port that Metacontroller calls."""
     for path in ("/", "/docs", "/openapi.json", "/healthz", "/metrics", "/modeldeployments/other"):
         assert (await served.hooks.get(path)).status_code == 404
-    assert (await served.hooks.get("/modeldeployments/sync")).status_code == 405
+    refused = await served.hooks.get("/modeldeployments/sync")  # row 28
+    assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
+    assert (await served.hooks.post("/modeldeployments/sync/")).status_code == 404  # row 29: a redirect loses the body
+
+
+async def test_row_36_no_entity_tags(served: Served) -> None:
+    """Row 36: a condition is ignored: 304 would have an old answer used again."""
+    answer = await served.post("sync", body(), headers={"if-none-match": "*"})
+    assert answer.status_code == 200
+    assert "etag" not in answer.headers
+
+
+async def test_row_24_a_large_request(served: Served) -> None:
+    """Row 24: megabytes of children are read, up to the limit."""
+    configured = Settings.model_validate({"namespaces": ""})
+    app = create_app(configured, Metrics(), clock=lambda: NOW)
+    extra = {"children": {"ConfigMap.v1": {f"c{number}": {"data": "a" * 10000} for number in range(200)}}}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://hooks") as client:
+        asked = orjson.dumps(body() | extra)
+        assert len(asked) > 1 << 20
+        assert (await client.post("/modeldeployments/sync", content=asked)).status_code == 200
+
+
+async def test_row_31_too_many_at_once() -> None:
+    """Row 31: above the limit 429 with whole seconds to wait; nobody waits in a queue without end."""
+    configured = Settings.model_validate({"namespaces": "", "hooks": {"inFlight": 1}})
+    app = create_app(configured, Metrics(), clock=lambda: NOW)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://hooks") as client:
+        go = asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            await go.wait()
+            yield orjson.dumps(body())
+
+        first = asyncio.create_task(client.post("/modeldeployments/sync", content=slow()))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            while (
+                answer := await client.post("/modeldeployments/sync", content=orjson.dumps(body()))
+            ).status_code == 200:
+                await asyncio.sleep(0.01)
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) in (1, 2, 3)
+        go.set()
+        assert (await first).status_code == 200
+        assert (await client.post("/modeldeployments/sync", content=orjson.dumps(body()))).status_code == 200
 
 
 async def test_operations(served: Served) -> None:
