@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from gateway import addresses
 from gateway.api.v1alpha1 import HeaderName, HeaderValue
 from program import settings
-from program.settings import Listen, LogLevel, Section
+from program.settings import Listen, LogLevel, Section, Tls
 
 CONTROLLER_KEYS: Final = frozenset(
     {
@@ -70,13 +70,6 @@ class Limits(Section):
     replay_bytes: Annotated[int, Field(ge=0, le=1 << 26)] = 1048576
     """A body up to this size is held so that it can be sent a second time with a fresh token."""
     connections: Annotated[int, Field(ge=1, le=1000000)] = 8000
-
-
-class Tls(Section):
-    """The certificate of the traffic port."""
-
-    cert_file: Path
-    key_file: Path
 
 
 class Gateway(Section):

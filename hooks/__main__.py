@@ -17,6 +17,7 @@ import structlog
 import uvloop
 
 from hooks.app import create_app, create_operations_app
+from hooks.bearer import Bearer
 from hooks.cli import render
 from hooks.settings import Hooks, Settings
 from hooks.telemetry import Metrics
@@ -48,6 +49,9 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--operations", metavar="HOST:PORT", help=f"health, metrics, docs (default {Hooks().operations})"
     )
+    serve.add_argument("--tls-cert-file", metavar="FILE", help="certificate of the port for Metacontroller")
+    serve.add_argument("--tls-key-file", metavar="FILE", help="its key")
+    serve.add_argument("--bearer-file", metavar="FILE", help="token that Metacontroller has to show")
     offline = commands.add_parser(
         "render",
         parents=[shared],
@@ -67,15 +71,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(words)
     flags = {"namespaces": given.namespaces}
     if given.command == "serve":
-        flags |= {"hooks.listen": given.listen, "hooks.operations": given.operations}
+        flags |= {
+            "hooks.listen": given.listen,
+            "hooks.operations": given.operations,
+            "hooks.tls.certFile": given.tls_cert_file,
+            "hooks.tls.keyFile": given.tls_key_file,
+            "hooks.bearerFile": given.bearer_file,
+        }
     sockets: list[socket] = []
     try:
         settings = Settings.load(given.config, flags=flags)
         if given.command == "render":
             return render(given.files, settings.install_defaults, now=datetime.now(UTC))
         logs.configure(settings.hooks.log_level)
+        bearer = _bearer(settings.hooks.bearer_file)
         sockets += (bind(settings.hooks.listen, "--listen"), bind(settings.hooks.operations, "--operations"))
-        uvloop.run(run(settings, *sockets))
+        uvloop.run(run(settings, bearer, *sockets))
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -91,18 +102,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def run(settings: Settings, hooks_socket: socket, operations_socket: socket) -> None:
+def _bearer(path: Path | None) -> Bearer | None:
+    try:
+        return None if path is None else Bearer(path)
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is empty"
+        raise SettingsError(f"hooks.bearerFile {path} cannot be used: {reason}.") from exc
+
+
+async def run(settings: Settings, bearer: Bearer | None, hooks_socket: socket, operations_socket: socket) -> None:
     """Serve on both sockets until a signal; a second one ends at once."""
     signals = Signals(asyncio.get_running_loop())
     metrics = Metrics()
-    app = create_app(settings, metrics)
+    app = create_app(settings, metrics, bearer=bearer)
     operations = create_operations_app(app, metrics, draining=signals.stop.is_set)
     stopped = asyncio.Event()
     beside = asyncio.create_task(web.serve(operations, operations_socket, stopped))
     memory.settle()
     log.info("listening", hooks=settings.hooks.listen, operations=settings.hooks.operations)
     try:
-        await signals.unless_now(web.serve(app, hooks_socket, signals.stop, grace_seconds=GRACE_SECONDS))
+        serving = web.serve(app, hooks_socket, signals.stop, grace_seconds=GRACE_SECONDS, tls=settings.hooks.tls)
+        await signals.unless_now(serving)
     finally:
         stopped.set()
         await beside

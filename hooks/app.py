@@ -19,6 +19,7 @@ from fastapi.responses import HTMLResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from hooks import reconcile
+from hooks.bearer import Bearer
 from hooks.errors import HookError
 from hooks.gatherer import gather
 from hooks.protocol import CustomizeRequest, Object, SyncRequest
@@ -50,6 +51,12 @@ class UnsupportedMediaType(HookError):
     status = 415
 
 
+class Unauthorized(HookError):
+    """The request does not carry the token."""
+
+    status = 401
+
+
 class TooManyRequests(HookError):
     """More than `hooks.inFlight` requests are being answered."""
 
@@ -57,13 +64,18 @@ class TooManyRequests(HookError):
 
 
 def create_app(
-    settings: Settings, metrics: Metrics, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    settings: Settings,
+    metrics: Metrics,
+    *,
+    bearer: Bearer | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> FastAPI:
     """The hooks.
 
     Args:
         settings: of the installation.
         metrics: where requests are counted.
+        bearer: the token that a request has to carry, checked before its body is read; None when there is none.
         clock: gives the time, once per request; the only time a decision sees.
     """
     app = FastAPI(title="Beamlit hooks", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
@@ -72,6 +84,7 @@ def create_app(
 
     async def sync(body: bytes) -> Object:
         request = await _parsed(body)
+        log.debug("sync", **_identity(request))
         return reconcile.sync(await gather(request, defaults), now=clock()).as_json()
 
     async def customize(body: bytes) -> Object:
@@ -79,6 +92,7 @@ def create_app(
 
     async def finalize(body: bytes) -> Object:
         request = await _parsed(body)
+        log.debug("finalize", **_identity(request))
         return reconcile.finalize(await gather(request, defaults), now=clock()).as_json()
 
     def hook(answer: Answer, request_schema: Object, answer_schema: Object, summary: str) -> None:
@@ -89,6 +103,8 @@ def create_app(
             in_flight += 1
             headers = None
             try:
+                if bearer is not None and not bearer.permits(request.headers.get("authorization", "")):
+                    raise Unauthorized("the request does not carry the token of hooks")
                 if in_flight > settings.hooks.in_flight:
                     raise TooManyRequests("more requests than hooks.inFlight are being answered")
                 body = await _read(request, settings.hooks.body_bytes)
@@ -186,6 +202,12 @@ async def _read(request: Request, limit: int) -> bytes:
             raise BodyTooLarge(f"the request is larger than hooks.bodyBytes, {limit}")
         pieces.append(piece)
     return b"".join(pieces)
+
+
+def _identity(request: SyncRequest) -> Object:
+    """What a log line says of a parent."""
+    metadata = request.parent["metadata"]
+    return {key: metadata.get(key) for key in ("namespace", "name", "uid", "generation")}
 
 
 async def _parsed(body: bytes) -> SyncRequest:

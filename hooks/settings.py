@@ -12,7 +12,7 @@ from pydantic import Field
 
 from hooks.observation import DefaultRemote, GatewayService, InstallDefaults
 from program import settings
-from program.settings import Listen, LogLevel, Section
+from program.settings import Listen, LogLevel, Section, Tls
 
 GATEWAY_KEYS: Final = frozenset({"gateway"})
 """Keys of the same file that concern the gateway only."""
@@ -53,6 +53,10 @@ class Hooks(Section):
     """Largest request: a parent with all its children and what they refer to."""
     in_flight: Annotated[int, Field(ge=1, le=10000)] = 256
     """Requests at the same time; above it the answer is 429, and Metacontroller comes back."""
+    tls: Tls | None = None
+    """With it the port for Metacontroller speaks TLS."""
+    bearer_file: Path | None = None
+    """The token that Metacontroller has to show; none when absent."""
     log_level: LogLevel = "info"
 
 

@@ -51,6 +51,13 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
+class Tls(Section):
+    """A certificate of our own, PEM."""
+
+    cert_file: Path
+    key_file: Path
+
+
 class OAuth(Section):
     """Client credentials of the default remote backend."""
 

@@ -3,10 +3,13 @@
 import asyncio
 import socket
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 from fastapi import FastAPI
+
+from program.settings import Tls
+from program.sockets import ListenError
 
 
 class _Server(uvicorn.Server):
@@ -20,8 +23,18 @@ class _Server(uvicorn.Server):
         return nullcontext()
 
 
-async def serve(app: FastAPI, sock: socket.socket, stop: asyncio.Event, *, grace_seconds: int = 1) -> None:
-    """Serve `app` on a listening socket until `stop` is set; requests that run then have `grace_seconds`."""
+KEEP_ALIVE_SECONDS: Final = 120
+"""Longer than the 90 s after which Go's clients drop an idle connection: it is theirs to close, not ours."""
+
+
+async def serve(
+    app: FastAPI, sock: socket.socket, stop: asyncio.Event, *, grace_seconds: int = 1, tls: Tls | None = None
+) -> None:
+    """Serve `app` on a listening socket until `stop` is set; requests that run then have `grace_seconds`.
+
+    Raises:
+        ListenError: the certificate cannot be used.
+    """
     config = uvicorn.Config(
         app,
         http="httptools",
@@ -30,9 +43,16 @@ async def serve(app: FastAPI, sock: socket.socket, stop: asyncio.Event, *, grace
         server_header=False,
         proxy_headers=False,
         lifespan="off",
-        timeout_keep_alive=75,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        ssl_certfile=tls.cert_file if tls is not None else None,
+        ssl_keyfile=tls.key_file if tls is not None else None,
         timeout_graceful_shutdown=grace_seconds,
     )
+    try:
+        config.load()
+    except OSError as exc:
+        reason = (exc.strerror or "it is no certificate with its key in PEM").lower()
+        raise ListenError(f"the certificate {config.ssl_certfile} cannot be used: {reason}.") from exc
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[sock]))
     waiter = asyncio.create_task(stop.wait())

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from hooks import reconcile
 from hooks.app import create_app, create_operations_app
+from hooks.bearer import Bearer
 from hooks.settings import Settings
 from hooks.telemetry import Metrics
 from metacontroller import answers
@@ -267,3 +269,29 @@ async def test_operations(served: Served) -> None:
     assert "swagger" in (await served.operations.get("/docs")).text
     paths = (await served.operations.get("/openapi.json")).json()["paths"]
     assert set(paths) == {f"/modeldeployments/{hook}" for hook in HOOKS}
+
+
+async def test_row_30_the_token_is_checked_before_the_body_is_read(tmp_path: Path) -> None:
+    """Row 30: without the token 401, although the body never comes; a token that was rotated counts at once."""
+    path = tmp_path / "token"
+    path.write_text("first-canary\n")
+    configured = Settings.model_validate({"namespaces": "", "hooks": {"bodyBytes": 65536}})
+    app = create_app(configured, Metrics(), bearer=Bearer(path), clock=lambda: NOW)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://hooks") as client:
+
+        async def ask(authorization: str | None, content: Any) -> httpx.Response:
+            headers = {"authorization": authorization} if authorization is not None else {}
+            return await client.post("/modeldeployments/sync", content=content, headers=headers)
+
+        for wrong in (None, "", "Bearer", "Bearer ", "Bearer other", "Basic first-canary", "first-canary"):
+            answer = await ask(wrong, b"x" * 70000)
+            assert answer.status_code == 401, wrong
+            assert "canary" not in answer.text
+        assert (await ask("bearer first-canary", orjson.dumps(body()))).status_code == 200
+        path.with_name("new").write_text("second-canary")
+        path.with_name("new").rename(path)
+        assert (await ask("Bearer first-canary", b"")).status_code == 401
+        assert (await ask("Bearer second-canary", orjson.dumps(body()))).status_code == 200
+        path.unlink()
+        assert (await ask("Bearer second-canary", orjson.dumps(body()))).status_code == 200

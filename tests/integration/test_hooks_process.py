@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -156,6 +157,44 @@ def test_an_occupied_port_is_one_clear_line() -> None:
         answer.stderr
         == f"hooks: --listen {address} cannot be used: address already in use; free it or choose another.\n"
     )
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_tls_and_token(tmp_path: Path) -> None:
+    """As in a cluster: TLS with a certificate of one's own, and a token."""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem", "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    (tmp_path / "token").write_text("canary")
+    files = ("--tls-cert-file", f"{tmp_path}/cert.pem", "--tls-key-file", f"{tmp_path}/key.pem")
+    with serving("serve", *files, "--bearer-file", f"{tmp_path}/token") as (_, port, _):
+        context = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+        url = f"https://localhost:{port}/modeldeployments/sync"
+        data = (ROOT / "examples/requests/sync.json").read_bytes()
+        request = urllib.request.Request(url, data, {"Authorization": "Bearer canary"})
+        with urllib.request.urlopen(request, timeout=5, context=context) as answer:
+            assert json.load(answer)["children"]
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(url, data, timeout=5, context=context)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["--bearer-file", "/none"], 2, "hooks: hooks.bearerFile /none cannot be used: No such file or directory.\n"),
+        (["--tls-cert-file", "/none", "--tls-key-file", "/none"], 1, "the certificate /none cannot be used"),
+        (["--tls-cert-file", "/none"], 2, "hooks.tls.keyFile"),
+    ],
+)
+def test_files_that_are_not_there(words: list[str], code: int, sentence: str) -> None:
+    """One sentence that names the file."""
+    answer = hooks(*words, "--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0")
+    assert answer.returncode == code
+    assert sentence in answer.stderr
+    assert "Traceback" not in answer.stderr
 
 
 def test_render_prints_the_children(tmp_path: Path) -> None:
