@@ -8,7 +8,7 @@ export PYTHONDONTWRITEBYTECODE = 1
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .uv/bin/uv:
 	@python3 -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.5'
@@ -25,7 +25,11 @@ run: .venv/.synced ## Run the whole product on this machine, without a cluster
 
 .PHONY: test
 test: .venv/.synced lint ## Lint, then all tests that need no control plane; ARGS="-k word" goes to pytest
-	@$(RUN)pytest $(ARGS)
+	@$(RUN)pytest --ignore=tests/e2e $(ARGS)
+
+.PHONY: e2e
+e2e: .venv/.synced ## Tests on a real control plane, built once from the Go module proxy; ARGS goes to pytest
+	@$(RUN)python -m tests.e2e.binaries && $(RUN)pytest tests/e2e $(ARGS)
 
 .PHONY: lint
 lint: .venv/.synced ## ruff, mypy and the import contracts

@@ -1,0 +1,128 @@
+"""Programs of a real control plane, built from the Go module proxy into a cache and found again.
+
+`python -m tests.e2e.binaries` builds what is missing (some 15 minutes the first time, nothing after that). A program on
+PATH or named by an environment variable of its name (KUBE_APISERVER, HELM, …) is taken instead.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+TOOLS: Final = Path(__file__).with_name("tools")
+CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "beamlit-e2e"
+GO: Final = "1.26"
+
+_KUBERNETES = "1.36.3"
+_VERSION = "k8s.io/component-base/version"
+_KUBERNETES_FLAGS: Final = " ".join(
+    f"-X {_VERSION}.{name}={value}"
+    for name, value in {
+        "gitVersion": f"v{_KUBERNETES}",
+        "gitMajor": "1",
+        "gitMinor": "36",
+        "gitTreeState": "clean",
+        "gitCommit": "release",
+        "buildDate": "1970-01-01T00:00:00Z",
+    }.items()
+)
+"""Without them the server calls itself v0.0.0, and clients that compare versions break."""
+
+
+class BuildError(Exception):
+    """A program cannot be had. The message says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One Go module below `tools/` and the programs built from it."""
+
+    name: str
+    version: str
+    packages: tuple[str, ...]
+    flags: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Where its programs are once they are built."""
+        return CACHE / f"{self.name}-v{self.version}"
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """Their names: the last part of the package that is no version."""
+        return tuple(_program(package) for package in self.packages)
+
+
+def _program(package: str) -> str:
+    return "etcd" if package.startswith("go.etcd.io/") else package.rpartition("/")[2]
+
+
+ALL: Final = (
+    Tool("etcd", "3.7.3", ("go.etcd.io/etcd/server/v3",)),
+    Tool("helm", "3.22.0", ("helm.sh/helm/v3/cmd/helm",)),
+    Tool(
+        "kubernetes",
+        _KUBERNETES,
+        tuple(
+            f"k8s.io/kubernetes/cmd/{name}"
+            for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
+        ),
+        _KUBERNETES_FLAGS,
+    ),
+    Tool("kwok", "0.8.0", ("sigs.k8s.io/kwok/cmd/kwok",)),
+)
+
+
+def find(program: str) -> Path | None:
+    """Where a program is: named by the environment, in the cache, or on PATH; None when it is nowhere."""
+    named = os.environ.get(program.upper().replace("-", "_"))
+    if named:
+        return Path(named)
+    for tool in ALL:
+        if program in tool.programs and (path := tool.folder / program).is_file():
+            return path
+    found = shutil.which(program)
+    return Path(found) if found else None
+
+
+def build(tool: Tool) -> None:
+    """Build a tool's programs into the cache.
+
+    Raises:
+        BuildError: there is no Go of the right version, or the build fails.
+    """
+    if all((tool.folder / program).is_file() for program in tool.programs):
+        return
+    go = shutil.which("go")
+    if go is None:
+        raise BuildError(f"{tool.name} is built with Go {GO}, which is missing: install it, or put {tool.name} on PATH")
+    print(f"building {tool.name} {tool.version}", flush=True)
+    making = tool.folder.with_name(f".{tool.folder.name}")
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir(parents=True)
+    environment = os.environ | {"GOFLAGS": "-mod=readonly -buildvcs=false", "CGO_ENABLED": "0"}
+    for package, program in zip(tool.packages, tool.programs, strict=True):
+        command = [go, "build", "-trimpath", "-ldflags", f"-s -w {tool.flags}", "-o", str(making / program), package]
+        result = subprocess.run(command, cwd=TOOLS / tool.name, env=environment, capture_output=True, text=True)
+        if result.returncode:
+            raise BuildError(f"{program} {tool.version} cannot be built:\n{result.stderr[-2000:]}")
+    shutil.rmtree(tool.folder, ignore_errors=True)
+    making.rename(tool.folder)
+
+
+def main() -> int:
+    """Build everything that is missing."""
+    try:
+        for tool in ALL:
+            build(tool)
+    except BuildError as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""One control plane for all end-to-end tests."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e import controlplane
+from tests.e2e.binaries import find
+from tests.e2e.controlplane import ControlPlane
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A control plane on loopback. Skipped by name where a program is missing; in CI that is a failure."""
+    missing = [name for name in controlplane.PROGRAMS if find(name) is None]
+    if missing:
+        reason = f"{', '.join(missing)}: missing, `make e2e` builds them"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with controlplane.running(tmp_path_factory.mktemp("plane")) as plane:
+        yield plane
