@@ -17,11 +17,14 @@ import uvloop
 
 from gateway import admin, http1, listener
 from gateway.addresses import AddressRules
+from gateway.cluster import Cluster, ClusterError
 from gateway.credentials import Credentials, from_settings
 from gateway.edge import Edge, EdgeLimits
 from gateway.proxy import Proxy
 from gateway.resolver import Endpoint, Resolver, parse_overrides
 from gateway.settings import Gateway, Settings
+from gateway.sources import RouteSource
+from gateway.sources.configmaps import ConfigMapSource
 from gateway.sources.directory import DirectorySource
 from gateway.sources.secrets import Secrets
 from gateway.store import Store
@@ -48,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="read routes, Secrets and ModelDeployments from the YAML files of this directory",
     )
+    result.add_argument("--kubeconfig", metavar="FILE", help="read them from this cluster; from its own when in one")
     result.add_argument("--listen", metavar="HOST:PORT", help=f"for clients (default {Gateway().listen})")
     result.add_argument("--admin", metavar="HOST:PORT", help=f"health, metrics, routes (default {Gateway().admin})")
     result.add_argument(
@@ -62,15 +66,11 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the gateway until it is told to stop; return the exit code."""
     given = parser().parse_args(arguments)
-    flags = {"routes": given.routes, "listen": given.listen, "admin": given.admin, "resolve": given.resolve}
+    flags = {name: getattr(given, name) for name in ("routes", "kubeconfig", "listen", "admin", "resolve")}
     sockets: list[socket] = []
     try:
         settings = Settings.load(given.config, flags=flags)
-        directory = settings.gateway.routes
-        if directory is None:
-            raise SettingsError("--routes is not set; it names the directory that holds the route ConfigMaps.")
-        if not directory.is_dir():
-            raise SettingsError(f"--routes {directory} is not a directory.")
+        source = _source(settings)
         try:
             overrides = parse_overrides(settings.gateway.resolve)
         except ValueError as exc:
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logs.configure(settings.gateway.log_level)
         sockets.append(bind(settings.gateway.listen, "--listen", send_buffer_bytes=listener.SEND_BUFFER_BYTES))
         sockets.append(bind(settings.gateway.admin, "--admin"))
-        uvloop.run(run(settings, DirectorySource(directory), overrides, *sockets))
+        uvloop.run(run(settings, source, overrides, *sockets))
     except SettingsError as exc:
         print(f"gateway: {exc}", file=sys.stderr)  # noqa: T201 - for the person who started it
         return 2
@@ -91,9 +91,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _source(settings: Settings) -> RouteSource:
+    """Where routes come from.
+
+    Raises:
+        SettingsError: there is neither a directory nor a cluster.
+    """
+    directory = settings.gateway.routes
+    if directory is None:
+        try:
+            return ConfigMapSource(Cluster.load(settings.gateway.kubeconfig), settings.served_namespaces)
+        except ClusterError as exc:
+            raise SettingsError(str(exc)) from exc
+    if not directory.is_dir():
+        raise SettingsError(f"--routes {directory} is not a directory.")
+    return DirectorySource(directory)
+
+
 async def run(
     settings: Settings,
-    source: DirectorySource,
+    source: RouteSource,
     overrides: Mapping[Endpoint, Endpoint],
     traffic: socket,
     admin_socket: socket,

@@ -68,6 +68,7 @@ def describe(store: Store) -> dict[str, Any]:
         "loaded": store.loaded.is_set(),
         "generation": store.generation,
         "refreshedAt": _timestamp(store.refreshed_at),
+        "ageSeconds": round(max(0.0, time.time() - store.refreshed_at), 1) if store.refreshed_at else None,
         "routes": [_route(store, one) for _, one in sorted(store.documents.items())],
         "conflicts": [{"claim": one.claim, "winner": one.winner, "loser": one.loser} for one in store.table.conflicts],
         "sourceErrors": dict(store.source_errors),
@@ -128,5 +129,6 @@ def _page(state: dict[str, Any]) -> str:
         "border-bottom:1px solid #ddd}</style><h1>Beamlit gateway</h1>"
         "<table><tr><th>Namespace<th>Model<th>Split<th>Reason<th>Since<th>Hash<th>Error</tr>"
         f"{''.join(rows)}</table><ul>{listed}</ul>"
+        f"<p>Last known to be up to date: {state['refreshedAt'] or 'never'}.</p>"
         "<p><a href=/routes>routes</a> · <a href=/metrics>metrics</a> · <a href=/readyz>ready</a></p></html>"
     )

@@ -79,6 +79,8 @@ class Gateway(Section):
     admin: Listen = "127.0.0.1:8081"
     routes: Path | None = None
     """Directory of ConfigMaps, Secrets and ModelDeployments."""
+    kubeconfig: Path | None = None
+    """Which cluster to ask, outside of one."""
     lame_duck_seconds: Annotated[float, Field(ge=0, le=3600)] = 5.0
     """How long requests are still served after SIGTERM while `/readyz` says no."""
     drain_seconds: Annotated[float, Field(ge=0, le=86400)] = 25.0

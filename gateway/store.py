@@ -132,7 +132,8 @@ class Store:
         ]:
             del self._runtime[key]
         self.generation += 1
-        self.refreshed_at = self._clock()
+        if snapshot.fresh:
+            self.refreshed_at = self._clock()
         self._metrics.routes.set(len(self.table.routes))
         self._metrics.document_errors.set(
             sum(one.error is not None for one in documents.values()) + len(snapshot.errors)

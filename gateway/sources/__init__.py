@@ -1,6 +1,8 @@
 """Where routes come from. A source reads; the store judges what it read."""
 
-from collections.abc import Mapping, Sequence
+import base64
+import binascii
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,10 +33,16 @@ class Snapshot:
     config_maps: Sequence[ConfigMap]
     errors: Mapping[str, str] = field(default_factory=dict)
     """What could not be read, by place; the objects last read from there are still in `config_maps`."""
+    fresh: bool = True
+    """Whether it is what the source has now; false when it only tells that the source cannot be asked."""
 
 
-class SecretReader(Protocol):
-    """Reads one referenced object. No list and no watch: the gateway sees what a route names and nothing else."""
+class RouteSource(Protocol):
+    """Where routes come from, and the single objects that they refer to."""
+
+    async def run(self, apply: Callable[[Snapshot], None], confirm: Callable[[], None]) -> None:
+        """Apply what is there, then every change, until cancelled; confirm that nothing has changed."""
+        ...
 
     async def secret(self, namespace: str, name: str) -> Mapping[str, str] | None:
         """The labels and decoded data of a Secret: `label:<name>` and the data keys; None when there is none."""
@@ -43,3 +51,15 @@ class SecretReader(Protocol):
     async def model_deployment(self, namespace: str, name: str) -> Mapping[str, Any] | None:
         """A ModelDeployment as stored; None when there is none."""
         ...
+
+
+def secret_content(found: Mapping[str, Any]) -> Mapping[str, str]:
+    """The labels (as `label:<name>`) and decoded data of a Secret. A value that is no text is left out."""
+    content = {key: str(value) for key, value in (found.get("stringData") or {}).items()}
+    for key, value in (found.get("data") or {}).items():
+        try:
+            content.setdefault(key, base64.b64decode(str(value), validate=True).decode())
+        except (binascii.Error, UnicodeDecodeError):
+            continue
+    labels = (found.get("metadata") or {}).get("labels") or {}
+    return content | {f"label:{key}": str(value) for key, value in labels.items()}

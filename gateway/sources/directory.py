@@ -5,8 +5,6 @@ notifications; a poll repairs one that was missed.
 """
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,16 +97,7 @@ class DirectorySource:
     async def secret(self, namespace: str, name: str) -> Mapping[str, str] | None:
         """The labels (as `label:<name>`) and decoded data of a Secret; None when there is none."""
         found = self._object("Secret", namespace, name)
-        if found is None:
-            return None
-        content = {key: str(value) for key, value in (found.get("stringData") or {}).items()}
-        for key, value in (found.get("data") or {}).items():
-            try:
-                content.setdefault(key, base64.b64decode(str(value), validate=True).decode())
-            except (binascii.Error, UnicodeDecodeError):
-                log.warning("secret_value_unusable", namespace=namespace, name=name, key=key)
-        labels = (found.get("metadata") or {}).get("labels") or {}
-        return content | {f"label:{key}": str(value) for key, value in labels.items()}
+        return None if found is None else sources.secret_content(found)
 
     async def model_deployment(self, namespace: str, name: str) -> Mapping[str, Any] | None:
         """A ModelDeployment as stored; None when there is none."""

@@ -1,29 +1,18 @@
 """Reads the one object a route refers to, and judges whether it may be used at all."""
 
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from gateway.api.v1alpha1 import CREDENTIAL_LABEL
+from gateway.sources import RouteSource
 
 _LABEL: Final = f"label:{CREDENTIAL_LABEL}"
-
-
-class ObjectReader(Protocol):
-    """Finds single objects; `sources.directory` is one."""
-
-    async def secret(self, namespace: str, name: str) -> Mapping[str, str] | None:
-        """The labels (as `label:<name>`) and decoded data of a Secret; None when there is none."""
-        ...
-
-    async def model_deployment(self, namespace: str, name: str) -> Mapping[str, Any] | None:
-        """A ModelDeployment as stored; None when there is none."""
-        ...
 
 
 class Secrets:
     """Credentials by reference, for `credentials.Credentials`."""
 
-    def __init__(self, reader: ObjectReader) -> None:
+    def __init__(self, reader: RouteSource) -> None:
         self._reader = reader
 
     async def secret(self, namespace: str, name: str) -> Mapping[str, str]:

@@ -8,6 +8,7 @@ import pytest
 from tests.e2e import controlplane
 from tests.e2e.binaries import find
 from tests.e2e.controlplane import ControlPlane
+from tests.e2e.product import Product, missing
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +22,15 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
         pytest.skip(reason)
     with controlplane.running(tmp_path_factory.mktemp("plane")) as plane:
         yield plane
+
+
+@pytest.fixture(scope="session")
+def product(plane: ControlPlane) -> Iterator[Product]:
+    """The product with the real Metacontroller; skipped by name where that is not here."""
+    if reason := missing():
+        pytest.skip(reason)
+    product = Product(plane)
+    product.start()
+    yield product
+    product.metacontroller.stop()
+    product.hooks.stop()

@@ -134,8 +134,9 @@ def test_help_names_every_flag() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "--routes is not set; it names the directory that holds the route ConfigMaps."),
+        ([], "there is no source of routes: set --routes to a directory, or --kubeconfig, or run in a cluster."),
         (["--routes", "/none"], "--routes /none is not a directory."),
+        (["--kubeconfig", "/none"], "--kubeconfig /none cannot be used: "),
         (["--config", "/none.yaml"], "--config /none.yaml cannot be read: No such file or directory."),
         (["--routes", "/tmp", "--resolve", "x"], "gateway.resolve: "),
         (["--routes", "/tmp", "--listen", "x"], "gateway.listen is 'x', and must be host:port."),

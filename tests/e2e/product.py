@@ -1,0 +1,183 @@
+"""The product on a control plane: CRDs, RBAC, the CompositeController, hooks and the real Metacontroller."""
+
+import json
+import os
+import re
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from tests.e2e.binaries import find
+from tests.e2e.controlplane import ControlPlane, Process, free_port, poll
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+METACONTROLLER_CRDS: Final = "METACONTROLLER_CRDS"
+RESYNC_SECONDS: Final = 2
+"""Of the CompositeController under test, so that rest can be watched without waiting for minutes."""
+SYSTEM: Final = "metacontroller"
+"""Namespace and ServiceAccount of Metacontroller."""
+_CONFIG: Final = """
+namespaces: ""
+defaultRemoteBackend: {host: "remote.example.com", scheme: https, pathPrefix: /$workspace/$model, workspace: acme}
+proxyService: {namespace: beamlit-system, name: beamlit-gateway, port: 80}
+"""
+
+
+def missing() -> str:
+    """What of the real Metacontroller is not here, as a sentence; empty when all is."""
+    names = []
+    if find("metacontroller") is None:
+        names.append("the metacontroller binary (METACONTROLLER)")
+    if not os.environ.get(METACONTROLLER_CRDS):
+        names.append(f"its CRD manifest ({METACONTROLLER_CRDS})")
+    return f"not here: {', '.join(names)}" if names else ""
+
+
+def install_crds(plane: ControlPlane) -> None:
+    """Our CRDs as a user applies them, client-side, and wait until they are served."""
+    plane.kubectl("apply", "-f", str(ROOT / "crds"))
+    plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(ROOT / "crds"))
+
+
+class Product:
+    """hooks and Metacontroller on a control plane."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self.plane = plane
+        self.port, self.operations = free_port(), free_port()
+        self.hooks: Process
+        self.metacontroller: Process
+
+    def start(self) -> None:
+        """Install and start everything."""
+        plane = self.plane
+        install_crds(plane)
+        plane.kubectl("apply", "--server-side", "-f", os.environ[METACONTROLLER_CRDS])
+        plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", os.environ[METACONTROLLER_CRDS])
+        plane.kubectl("create", "namespace", SYSTEM)
+        plane.kubectl("create", "serviceaccount", SYSTEM, "-n", SYSTEM)
+        plane.kubectl("apply", "-f", str(ROOT / "metacontroller/rbac.yaml"))
+        config = plane.folder / "config.yaml"
+        config.write_text(_CONFIG)
+        self.hooks = plane.run(
+            "hooks",
+            *(sys.executable, "-m", "hooks", "--config", str(config), "--listen", f"127.0.0.1:{self.port}"),
+            *("--operations", f"127.0.0.1:{self.operations}"),
+            environment=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        poll(self._hooks_ready, 20, "hooks are ready")
+        plane.apply(self.composite_controller())
+        program = find("metacontroller")
+        assert program is not None
+        self.metacontroller = plane.run(
+            "metacontroller",
+            str(program),
+            *("--kubeconfig", str(plane.service_account(SYSTEM, SYSTEM)), "--discovery-interval=1s", "--workers=20"),
+            *("--client-go-qps=100", "--client-go-burst=200", "--events-qps=10", "--events-burst=1000"),
+            *("--metrics-address=0", "--health-probe-bind-address=0"),
+        )
+
+    def composite_controller(self) -> dict[str, Any]:
+        """Ours, with hooks on this machine and short resyncs."""
+        text = (ROOT / "metacontroller/compositecontroller.yaml").read_text()
+        text = re.sub(r"http://[^/]+/", f"http://127.0.0.1:{self.port}/", text)
+        controller: dict[str, Any] = yaml.safe_load(text)
+        controller["spec"]["resyncPeriodSeconds"] = RESYNC_SECONDS
+        return controller
+
+    def syncs(self) -> float:
+        """How many syncs hooks have answered with 200."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.operations}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+        found = re.search(r'beamlit_hooks_requests_total\{code="200",hook="sync"\} ([0-9.e+]+)', text)
+        return float(found[1]) if found else 0.0
+
+    def parent(self, name: str, namespace: str = "default") -> dict[str, Any]:
+        """A ModelDeployment as stored."""
+        return self.plane.get("modeldeployments.deployment.beamlit.com", name, namespace)
+
+    def conditions(self, name: str, namespace: str = "default") -> dict[str, tuple[str, str]]:
+        """Status and reason of its conditions by type."""
+        listed = self.parent(name, namespace).get("status", {}).get("conditions", ())
+        return {one["type"]: (one["status"], one["reason"]) for one in listed}
+
+    def route(self, name: str, namespace: str = "default") -> dict[str, Any]:
+        """Its route document; empty when there is none."""
+        found = self.plane.get("configmap", f"{name}-route", namespace)
+        document: dict[str, Any] = json.loads(found["data"]["route.json"]) if found else {}
+        return document
+
+    def remote_weight(self, name: str, namespace: str = "default") -> int | None:
+        """The share of requests that go remote; None without a route."""
+        document = self.route(name, namespace)
+        return document.get("split", {}).get("percentage", 0) if document else None
+
+    def until(self, name: str, namespace: str = "default", seconds: float = 30, **expected: str) -> None:
+        """Wait until conditions have these statuses."""
+
+        def holds() -> bool:
+            now = self.conditions(name, namespace)
+            return all(now.get(kind, ("", ""))[0] == status for kind, status in expected.items())
+
+        try:
+            poll(holds, seconds, f"{namespace}/{name} is {expected}")
+        except AssertionError as exc:
+            raise AssertionError(f"{exc}; it is {self.conditions(name, namespace)}") from None
+
+    def versions(self, name: str, namespace: str = "default") -> dict[str, str]:
+        """resourceVersions of the parent and of everything it owns."""
+        parent = self.parent(name, namespace)
+        uid = parent["metadata"]["uid"]
+        found = {f"ModelDeployment/{name}": parent["metadata"]["resourceVersion"]}
+        for resource in ("deployments", "services", "configmaps"):
+            for item in self.plane.get(resource, namespace=namespace)["items"]:
+                if any(owner["uid"] == uid for owner in item["metadata"].get("ownerReferences", ())):
+                    found[f"{item['kind']}/{item['metadata']['name']}"] = item["metadata"]["resourceVersion"]
+        return found
+
+    def _hooks_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.operations}/readyz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+
+def set_pods_ready(plane: ControlPlane, selector: str, ready: bool, namespace: str = "default") -> None:
+    """Say of all pods of a label selector that they are ready, or not: what a kubelet would."""
+    conditions = [{"type": kind, "status": str(ready)} for kind in ("Ready", "ContainersReady")]
+    patch = json.dumps({"status": {"conditions": conditions}})
+    for pod in json.loads(plane.kubectl("get", "pods", "-n", namespace, "-l", selector, "-o", "json"))["items"]:
+        words = ("patch", "pod", pod["metadata"]["name"], "-n", namespace, "--subresource=status", "--type=strategic")
+        plane.kubectl(*words, "-p", patch)
+
+
+def workload(name: str, replicas: int = 1) -> dict[str, Any]:
+    """A Deployment such as users have."""
+    labels = {"app": name}
+    container = {"name": "server", "image": "example.com/model:1", "ports": [{"name": "http", "containerPort": 8000}]}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+        },
+    }
+
+
+def model_deployment(name: str, **spec: Any) -> dict[str, Any]:
+    """A ModelDeployment that adopts the Deployment of its own name, unless the specification says `server`."""
+    source = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "namespace": "default"}
+    adopted: dict[str, Any] = {} if "server" in spec else {"modelSourceRef": source}
+    return {
+        "apiVersion": "deployment.beamlit.com/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {"name": name},
+        "spec": {"model": name, "offloadingConfig": {}, **adopted, **spec},
+    }

@@ -1,0 +1,279 @@
+"""The gateway on a real API server: live routes, Secrets by name, and an API server that goes away."""
+
+import http.server
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.api.v1alpha1 import Backend, RouteDocument, Split
+from gateway.cluster import ApiError, Cluster
+from tests.e2e.controlplane import ControlPlane, Process, free_port, poll
+from tests.e2e.product import ROOT, Product, install_crds, model_deployment, set_pods_ready, workload
+
+NAMESPACE = "routes"
+ACCOUNT = "gateway"
+RULES = [
+    {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list", "watch"]},
+    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
+    {"apiGroups": ["deployment.beamlit.com"], "resources": ["modeldeployments"], "verbs": ["get"]},
+]
+
+
+class _Backend(http.server.BaseHTTPRequestHandler):
+    """Answers everything with its own name."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Say who answers."""
+        self.send_response(200)
+        self.send_header("content-length", "5")
+        self.end_headers()
+        self.wfile.write(b"local")
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[int]:
+    """The port of a server that stands for all pods."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Backend)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_address[1]
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def status(url: str) -> int:
+    """The status of an answer; 0 when there is none."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as exc:
+        return exc.code
+    except OSError:
+        return 0
+
+
+def rbac(namespace: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the gateway may do in a namespace: nothing but read, and of Secrets only what it can name."""
+    api = "rbac.authorization.k8s.io"
+    metadata = {"name": ACCOUNT, "namespace": namespace}
+    binding = {
+        "apiVersion": f"{api}/v1",
+        "kind": "RoleBinding",
+        "metadata": metadata,
+        "roleRef": {"apiGroup": api, "kind": "Role", "name": ACCOUNT},
+        "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}],
+    }
+    return {"apiVersion": f"{api}/v1", "kind": "Role", "metadata": metadata, "rules": RULES}, binding
+
+
+class Gateway:
+    """A gateway process that asks the API server as a ServiceAccount."""
+
+    def __init__(self, plane: ControlPlane, name: str, namespaces: str, backend: int, *services: str) -> None:
+        self.port, self.admin = free_port(), free_port()
+        config = plane.folder / f"{name}.yaml"
+        config.write_text(f"namespaces: '{namespaces}'\ngateway: {{lameDuckSeconds: 0}}\n")
+        resolve = [f"--resolve={service}.svc.cluster.local:80=127.0.0.1:{backend}" for service in services]
+        self.process: Process = plane.run(
+            name,
+            *(sys.executable, "-m", "gateway", "--config", str(config)),
+            *("--kubeconfig", str(plane.service_account(NAMESPACE, ACCOUNT))),
+            *("--listen", f"127.0.0.1:{self.port}", "--admin", f"127.0.0.1:{self.admin}", *resolve),
+            environment=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        poll(lambda: self.ready() == 200, 20, f"{name} is ready")
+
+    def ask(self, path: str) -> tuple[int, str, str]:
+        """Status, backend and reason of an answer."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return answer.status, answer.headers["x-beamlit-backend"], answer.headers["x-beamlit-reason"]
+        except urllib.error.HTTPError as exc:
+            return exc.code, exc.headers["x-beamlit-backend"] or "", exc.headers["x-beamlit-reason"] or ""
+
+    def ready(self) -> int:
+        """What /readyz says; 0 when nothing does."""
+        return status(f"http://127.0.0.1:{self.admin}/readyz")
+
+    def state(self) -> dict[str, Any]:
+        """What /routes says."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/routes", timeout=5) as answer:
+            content: dict[str, Any] = json.load(answer)
+            return content
+
+
+def config_map(name: str, reason: str = "Local", namespace: str = NAMESPACE) -> dict[str, Any]:
+    """A route as hooks writes it."""
+    backends = (Backend(id="local", service=f"{name}-local", weight=100, port=80),)
+    document = RouteDocument(name=name, backends=backends, split=Split(reason=reason))
+    labels = {"gateway.beamlit.com/route": "v1alpha1"}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": f"{name}-route", "namespace": namespace, "labels": labels},
+        "data": {"route.json": document.canonical_json()},
+    }
+
+
+@pytest.fixture(scope="module")
+def gateway(plane: ControlPlane, backend: int) -> Iterator[Gateway]:
+    """A gateway for one namespace."""
+    install_crds(plane)
+    plane.kubectl("create", "namespace", NAMESPACE)
+    plane.kubectl("create", "serviceaccount", ACCOUNT, "-n", NAMESPACE)
+    plane.apply(*rbac(NAMESPACE), config_map("first"))
+    gateway = Gateway(plane, "gateway", NAMESPACE, backend, f"first-local.{NAMESPACE}", f"second-local.{NAMESPACE}")
+    yield gateway
+    gateway.process.stop()
+
+
+def test_every_change_counts_within_a_second(plane: ControlPlane, gateway: Gateway) -> None:
+    """Created, changed and deleted: in force within a second of the API server having it."""
+    assert gateway.ask(f"/{NAMESPACE}/first/x") == (200, "local", "Local")
+
+    def takes(code: int, reason: str) -> float:
+        began = time.monotonic()
+        poll(lambda: gateway.ask(f"/{NAMESPACE}/second/x")[::2] == (code, reason), 5, f"{code} {reason}")
+        return time.monotonic() - began
+
+    plane.apply(config_map("second"))
+    assert takes(200, "Local") < 1
+    plane.apply(config_map("second", "Override"))
+    assert takes(200, "Override") < 1
+    plane.kubectl("delete", "configmap", "second-route", "-n", NAMESPACE)
+    assert takes(404, "") < 1
+    state = gateway.state()
+    assert state["routes"][0]["origin"] == f"{NAMESPACE}/first-route"
+    assert state["sourceErrors"] == {}
+
+
+def test_an_unlabeled_config_map_is_none_of_its_business(plane: ControlPlane, gateway: Gateway) -> None:
+    """Taking the label away takes the route away, and nothing else is read."""
+    plane.apply(config_map("second"))
+    poll(lambda: gateway.ask(f"/{NAMESPACE}/second/x")[0] == 200, 5, "it is there")
+    plane.kubectl("label", "configmap", "second-route", "-n", NAMESPACE, "gateway.beamlit.com/route-")
+    poll(lambda: gateway.ask(f"/{NAMESPACE}/second/x")[0] == 404, 5, "it is gone")
+    plane.kubectl("delete", "configmap", "second-route", "-n", NAMESPACE)
+
+
+def test_what_it_may_not_read_is_named(plane: ControlPlane, gateway: Gateway, backend: int) -> None:
+    """A namespace without a Role is one error; the other one is served."""
+    assert gateway.ready() == 200
+    plane.kubectl("create", "namespace", "closed")
+    both = Gateway(plane, "gateway-both", f"{NAMESPACE},closed", backend, f"first-local.{NAMESPACE}")
+    try:
+        assert both.ask(f"/{NAMESPACE}/first/x")[0] == 200
+        assert "403" in both.state()["sourceErrors"]["namespace closed"]
+        plane.apply(*rbac("closed"), config_map("late", namespace="closed"))
+        poll(lambda: not both.state()["sourceErrors"], 60, "it may read now")
+    finally:
+        both.process.stop()
+
+
+def test_secrets_one_by_one(plane: ControlPlane, gateway: Gateway) -> None:
+    """What a route names can be read; a list, or another namespace, cannot."""
+    assert gateway.ready() == 200
+    metadata = {"name": "named", "namespace": NAMESPACE}
+    plane.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"clientId": "id"}})
+    cluster = Cluster.load(Path(plane.folder, f"{NAMESPACE}-{ACCOUNT}.kubeconfig"))
+    secrets = f"/api/v1/namespaces/{NAMESPACE}/secrets"
+    assert cluster.get(f"{secrets}/named") is not None
+    assert cluster.get(f"{secrets}/none") is None
+    for path in (secrets, "/api/v1/namespaces/kube-system/secrets/x", "/api/v1/nodes"):
+        with pytest.raises(ApiError) as caught:
+            cluster.get(path)
+        assert caught.value.status == 403
+
+
+def test_apply_and_curl(product: Product, backend: int, gateway: Gateway) -> None:
+    """The whole way: kubectl apply, Metacontroller, hooks, ConfigMap, gateway; readiness decides who answers."""
+    assert gateway.ready() == 200
+    plane = product.plane
+    plane.apply(*rbac("default"))
+    whole = Gateway(plane, "gateway-whole", "default", backend, "whole-local.default")
+
+    def reason() -> str:
+        routes = {route["name"]: route["reason"] for route in whole.state()["routes"]}
+        return str(routes.get("whole"))
+
+    try:
+        remote = {"host": "203.0.113.1", "pathPrefix": "/x"}
+        plane.apply(workload("whole"), model_deployment("whole", offloadingConfig={"remoteBackend": remote}))
+        product.until("whole", Ready="True", LocalReady="True", Synced="True")
+        poll(lambda: whole.ask("/default/whole/x") == (200, "local", "Local"), 10, "it answers")
+        set_pods_ready(plane, "app=whole", False)
+        poll(lambda: product.remote_weight("whole") == 100, 20, "the route has moved")
+        began = time.monotonic()
+        poll(lambda: reason() == "NoReadyReplica", 5, "the gateway has it")
+        assert time.monotonic() - began < 1
+        set_pods_ready(plane, "app=whole", True)
+        poll(lambda: whole.ask("/default/whole/x") == (200, "local", "Local"), 20, "it is back")
+        plane.kubectl("delete", "md", "whole")
+        poll(lambda: whole.ask("/default/whole/x")[0] == 404, 20, "it is gone")
+    finally:
+        whole.process.stop()
+
+
+def test_a_first_start_without_an_api_server(plane: ControlPlane, tmp_path: Path) -> None:
+    """Not ready, and one clear line in the log."""
+    kubeconfig = tmp_path / "nowhere.kubeconfig"
+    kubeconfig.write_text(plane.kubeconfig.read_text().replace(plane.url, f"https://127.0.0.1:{free_port()}"))
+    port, admin = free_port(), free_port()
+    command = [sys.executable, "-m", "gateway", "--kubeconfig", str(kubeconfig), "--listen", f"127.0.0.1:{port}"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = Process("lonely", tmp_path, [*command, "--admin", f"127.0.0.1:{admin}"], environment)
+    try:
+        poll(lambda: status(f"http://127.0.0.1:{admin}/readyz") == 503, 20, "it says that it is not ready")
+        poll(lambda: "routes_cannot_be_read" in process.log.read_text(), 10, "it says why")
+        time.sleep(1.5)  # several tries
+        assert process.log.read_text().count("routes_cannot_be_read") == 1
+    finally:
+        process.stop(signal.SIGINT)
+
+
+def test_the_api_server_may_go_away(plane: ControlPlane, gateway: Gateway) -> None:
+    """Killed under load and started again: no request fails, readiness stays, the age tells, changes are caught up."""
+    failures: list[object] = []
+    stop = threading.Event()
+
+    def load() -> None:
+        while not stop.is_set():
+            answer = gateway.ask(f"/{NAMESPACE}/first/x")
+            if answer[:2] != (200, "local"):
+                failures.append(answer)
+
+    clients = [threading.Thread(target=load) for _ in range(4)]
+    for client in clients:
+        client.start()
+    try:
+        server = plane.processes["kube-apiserver"]
+        server.stop(signal.SIGKILL)
+        poll(lambda: gateway.state()["sourceErrors"], 20, "the gateway says so")
+        assert gateway.ready() == 200
+        poll(lambda: gateway.state()["ageSeconds"] > 1, 10, "the age grows")
+        server.start()
+        poll(plane.ready, 60, "the API server is back")
+        plane.apply(config_map("first", "Override"))
+        poll(lambda: gateway.ask(f"/{NAMESPACE}/first/x")[2] == "Override", 40, "it has caught up")
+        poll(lambda: not gateway.state()["sourceErrors"], 10, "all is well")
+    finally:
+        stop.set()
+        for client in clients:
+            client.join()
+    assert failures == []

@@ -1,0 +1,199 @@
+"""hooks and the real Metacontroller on a real control plane, RBAC on: the way to rest, rest itself, and drift."""
+
+import json
+import time
+
+import pytest
+
+from tests.e2e import product as products
+from tests.e2e.controlplane import poll
+from tests.e2e.product import Product, model_deployment, set_pods_ready, workload
+
+
+@pytest.fixture(scope="module")
+def adopted(product: Product) -> str:
+    """A ModelDeployment that adopts a Deployment, ready."""
+    product.plane.apply(workload("adopted"), model_deployment("adopted"))
+    product.until("adopted", Ready="True", LocalReady="True", Synced="True")
+    return "adopted"
+
+
+@pytest.fixture(scope="module")
+def served(product: Product) -> str:
+    """A ModelDeployment with `spec.server`, ready."""
+    template = workload("x")["spec"]["template"]["spec"]
+    server = {"replicas": 2, "port": 8000, "template": {"spec": template}}
+    product.plane.apply(model_deployment("served", server=server, gateway={"serviceName": "ask-served"}))
+    product.until("served", Ready="True", LocalReady="True", Synced="True")
+    return "served"
+
+
+def test_an_adopted_workload_is_served(product: Product, adopted: str) -> None:
+    """The route leads to the local Service; the columns of kubectl say so."""
+    backend = {"id": "local", "port": 80, "service": "adopted-local", "weight": 100}
+    assert product.route(adopted)["backends"][0] == backend
+    service = product.plane.get("service", f"{adopted}-local")
+    assert service["spec"]["selector"] == {"app": adopted}
+    row = product.plane.kubectl("get", "md", adopted).splitlines()[1].split()
+    assert row[2:5] == ["True", "0", "Local"]
+
+
+def test_a_server_is_created(product: Product, served: str) -> None:
+    """The Deployment of spec.server runs, and the Service to the gateway leads there by name."""
+    assert product.plane.get("deployment", served)["status"]["readyReplicas"] == 2
+    gateway = product.plane.get("service", "ask-served")["spec"]
+    assert (gateway["type"], gateway["externalName"]) == (
+        "ExternalName",
+        "beamlit-gateway.beamlit-system.svc.cluster.local",
+    )
+
+
+def test_rest_writes_nothing(product: Product, adopted: str, served: str) -> None:
+    """Over five resyncs no resourceVersion moves, and the audit log has no write of Metacontroller."""
+    before = {name: product.versions(name) for name in (adopted, served)}
+    assert set(before[served]) == {
+        "ModelDeployment/served", "Deployment/served", "Service/served-local", "Service/ask-served",
+        "ConfigMap/served-route",
+    }  # fmt: skip
+    syncs, writes = product.syncs(), len(_writes(product))
+    poll(lambda: product.syncs() >= syncs + 10, 60, "five more syncs of two parents")
+    assert {name: product.versions(name) for name in (adopted, served)} == before
+    assert _writes(product)[writes:] == []
+
+
+def _writes(product: Product) -> list[dict[str, object]]:
+    user = f"system:serviceaccount:{products.SYSTEM}:{products.SYSTEM}"
+    return [entry for entry in product.plane.writes() if entry["user"] == user]
+
+
+def test_rbac_suffices(product: Product, adopted: str, served: str) -> None:
+    """Metacontroller was never refused anything under the rules that we give it."""
+    refused = [entry for entry in _writes(product) if entry["code"] == 403]
+    assert refused == []
+    assert "forbidden" not in product.metacontroller.log.read_text().lower()
+
+
+def test_traffic_follows_readiness(product: Product, adopted: str) -> None:
+    """Losing the pods' readiness moves the route to the remote within a second of the API server knowing; and back."""
+    plane = product.plane
+    for ready, expected in ((False, 100), (True, 0)):
+        set_pods_ready(plane, f"app={adopted}", ready)
+        poll(lambda ready=ready: bool(_ready_replicas(product, adopted)) is ready, 20, "the Deployment knows")  # type: ignore[misc]
+        began = time.monotonic()
+        poll(lambda expected=expected: product.remote_weight(adopted) == expected, 10, f"{expected} % remote")  # type: ignore[misc]
+        took = time.monotonic() - began
+        assert took < 2, took  # kubectl's own start takes most of it
+        product.until(adopted, Synced="True")
+
+
+def _ready_replicas(product: Product, name: str) -> int:
+    return int(product.plane.get("deployment", name)["status"].get("readyReplicas", 0))
+
+
+@pytest.mark.parametrize("kind", ["service/served-local", "configmap/served-route", "deployment/served"])
+def test_a_deleted_child_comes_back(product: Product, served: str, kind: str) -> None:
+    """What somebody deletes is there again."""
+    plane = product.plane
+    resource, name = kind.split("/")
+    uid = plane.get(resource, name)["metadata"]["uid"]
+    plane.kubectl("delete", resource, name)
+    poll(lambda: plane.get(resource, name).get("metadata", {}).get("uid", uid) != uid, 20, f"{kind} is back")
+    product.until(served, Ready="True", Synced="True")
+
+
+def test_an_edited_child_is_repaired(product: Product, served: str) -> None:
+    """What somebody changes in fields of ours goes back; what others add stays."""
+    plane = product.plane
+    patch = {
+        "metadata": {"annotations": {"team": "x"}},
+        "spec": {"ports": [{"name": "http", "port": 80, "targetPort": 1}]},
+    }
+    plane.kubectl("patch", "service", "served-local", "--type=merge", "-p", json.dumps(patch))
+    poll(lambda: plane.get("service", "served-local")["spec"]["ports"][0]["targetPort"] == 8000, 20, "it is repaired")
+    assert plane.get("service", "served-local")["metadata"]["annotations"]["team"] == "x"
+    plane.kubectl("scale", "deployment", "served", "--replicas=5")
+    poll(lambda: plane.get("deployment", "served")["spec"]["replicas"] == 2, 20, "replicas are ours where they are set")
+    product.until(served, Ready="True", Synced="True")
+
+
+def test_a_foreign_object_of_the_same_name_is_named(product: Product) -> None:
+    """A name that is taken is never overwritten; the condition says whose it would have to be."""
+    plane = product.plane
+    plane.apply(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "taken-route"}, "data": {"mine": "yes"}},
+        workload("taken"),
+        model_deployment("taken"),
+    )
+    product.until("taken", seconds=40, ChildConflict="True")
+    assert product.conditions("taken")["Ready"][0] == "False"
+    assert plane.get("configmap", "taken-route")["data"] == {"mine": "yes"}
+    plane.kubectl("delete", "configmap", "taken-route")
+    product.until("taken", seconds=40, Ready="True")
+    assert "ChildConflict" not in product.conditions("taken")
+    plane.kubectl("delete", "md", "taken")
+
+
+def test_a_template_that_the_api_server_refuses(product: Product) -> None:
+    """A pod template that nobody can run is named in a condition, and an edit mends it."""
+    bad = {"spec": {"containers": [{"name": "Not_A_Name", "image": "x"}]}}
+    plane = product.plane
+    plane.apply(model_deployment("bad", server={"replicas": 1, "port": 8000, "template": bad}))
+    product.until("bad", seconds=40, Ready="False", Synced="False")
+    poll(lambda: product.conditions("bad").get("ChildConflict") or
+         product.conditions("bad").get("Accepted", ("", ""))[0] == "False", 40, "it is named")  # fmt: skip
+    good = workload("x")["spec"]["template"]["spec"]
+    plane.apply(model_deployment("bad", server={"replicas": 1, "port": 8000, "template": {"spec": good}}))
+    product.until("bad", seconds=40, Ready="True")
+    plane.kubectl("delete", "md", "bad")
+
+
+def test_a_mistake_keeps_what_serves(product: Product, adopted: str) -> None:
+    """A reference to another namespace: Accepted=False says it, and no child changes."""
+    plane = product.plane
+    before = {kind: version for kind, version in product.versions(adopted).items() if "ModelDeployment" not in kind}
+    elsewhere = {"apiVersion": "apps/v1", "kind": "Deployment", "name": adopted, "namespace": "elsewhere"}
+    plane.apply(model_deployment(adopted, modelSourceRef=elsewhere))
+    product.until(adopted, Accepted="False")
+    assert product.conditions(adopted)["Accepted"][1] == "CrossNamespaceReference"
+    syncs = product.syncs()
+    poll(lambda: product.syncs() > syncs + 4, 30, "more syncs")
+    after = product.versions(adopted)
+    assert {kind: after[kind] for kind in before} == before
+    plane.apply(model_deployment(adopted))
+    product.until(adopted, Accepted="True", Ready="True", LocalReady="True", Synced="True")
+
+
+def test_hooks_down_changes_nothing(product: Product, adopted: str) -> None:
+    """While hooks are away Metacontroller writes nothing; afterwards everything goes on by itself."""
+    product.until(adopted, Ready="True", LocalReady="True", Synced="True")
+    assert product.remote_weight(adopted) == 0
+    product.hooks.stop()
+    writes = len(_writes(product))
+    set_pods_ready(product.plane, f"app={adopted}", False)
+    time.sleep(3 * products.RESYNC_SECONDS)  # long enough for several syncs to fail
+    assert _writes(product)[writes:] == []
+    assert product.remote_weight(adopted) == 0
+    product.hooks.start()
+    poll(lambda: product.remote_weight(adopted) == 100, 60, "it goes on")
+    set_pods_ready(product.plane, f"app={adopted}", True)
+    product.until(adopted, seconds=60, LocalReady="True", Synced="True")
+
+
+def test_metacontroller_restarted_writes_nothing(product: Product, adopted: str, served: str) -> None:
+    """A new Metacontroller finds everything as it should be."""
+    for name in (adopted, served):
+        product.until(name, Ready="True", Synced="True")
+    product.metacontroller.stop()
+    writes, syncs = len(_writes(product)), product.syncs()
+    product.metacontroller.start()
+    poll(lambda: product.syncs() >= syncs + 6, 60, "it syncs again")
+    assert _writes(product)[writes:] == []
+
+
+def test_children_go_with_their_parent(product: Product, served: str) -> None:
+    """Deleting a ModelDeployment needs no finalizer of ours: its children are collected."""
+    plane = product.plane
+    assert not product.parent(served)["metadata"].get("finalizers")
+    plane.kubectl("delete", "md", served)
+    for resource, name in (("deployment", served), ("service", "served-local"), ("configmap", "served-route")):
+        poll(lambda resource=resource, name=name: not plane.get(resource, name), 30, f"{resource} {name} is gone")  # type: ignore[misc]
