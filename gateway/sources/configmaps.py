@@ -145,6 +145,7 @@ class _Scope:
         """
         until = time.monotonic() + self._relist_seconds * (0.9 + 0.2 * random.random())  # noqa: S311
         while not stop.is_set() and (left := until - time.monotonic()) > 0:
+            began = time.monotonic()
             for event in self._cluster.watch(self._path, SELECTOR, version, left):
                 if stop.is_set():
                     return
@@ -157,6 +158,8 @@ class _Scope:
                 else:
                     gone = event.get("type") == "DELETED"
                     tell(lambda item=item, gone=gone: self._change(item, gone), True)  # type: ignore[misc]
+            if time.monotonic() - began < 1:
+                stop.wait(BACKOFF_SECONDS[0])  # a server that ends every watch at once is not asked in a tight loop
 
     def _replace(self, items: Iterable[Mapping[str, Any]]) -> bool:
         objects = {one.key: one for one in map(_config_map, items)}

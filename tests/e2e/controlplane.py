@@ -162,6 +162,8 @@ class ControlPlane:
             *("--root-ca-file", str(self.certificate), "--leader-elect=false", "--bind-address", "127.0.0.1"),
             *("--secure-port", str(free_port()), "--cert-dir", f"{self.folder}/certs", "--concurrent-gc-syncs", "10"),
             *("--kube-api-qps", "200", "--kube-api-burst", "400", "--use-service-account-credentials"),
+            # A node that misses a heartbeat would take the readiness of all pods with it.
+            *("--node-monitor-grace-period", "1h"),
         )
         scheduler = self.write_kubeconfig("scheduler", "scheduler-token")
         self._run(
