@@ -25,11 +25,11 @@ run: .venv/.synced ## Run the whole product on this machine, without a cluster
 
 .PHONY: test
 test: .venv/.synced lint ## Lint, then all tests that need no control plane; ARGS="-k word" goes to pytest
-	@$(RUN)pytest --ignore=tests/e2e $(ARGS)
+	@$(RUN)pytest --ignore=tests/e2e --ignore=tests/chart $(ARGS)
 
 .PHONY: e2e
 e2e: .venv/.synced ## Tests on a real control plane, built once from the Go module proxy; ARGS goes to pytest
-	@$(RUN)python -m tests.e2e.binaries && $(RUN)pytest tests/e2e $(ARGS)
+	@$(RUN)python -m tests.e2e.binaries && $(RUN)pytest tests/chart tests/e2e $(ARGS)
 
 .PHONY: lint
 lint: .venv/.synced ## ruff, mypy and the import contracts

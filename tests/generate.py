@@ -12,6 +12,7 @@ import yaml
 
 from gateway.api.v1alpha1 import RouteDocument
 from hooks.api.schema import crds
+from tests.chart import reference as chart
 from tests.reference import crd_reference, offloading_reference, route_document_reference
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -34,6 +35,8 @@ def generated() -> dict[Path, str]:
     return {
         **{Path("crds", name): _HEADER + _yaml(crd) for name, crd in definitions.items()},
         Path("gateway/api/v1alpha1.schema.json"): json.dumps(schema, indent=2, ensure_ascii=False) + "\n",
+        Path("charts/beamlit-controller/README.md"): chart.readme(),
+        Path("charts/beamlit-controller/values.schema.json"): chart.schema(),
         Path("docs/reference/crds.md"): crd_reference(list(definitions.values())),
         Path("docs/reference/offloading.md"): offloading_reference(),
         Path("docs/reference/route-document.md"): route_document_reference(schema),

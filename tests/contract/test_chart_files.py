@@ -1,0 +1,23 @@
+"""Files of the chart that follow from others."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.chart.reference import CHART, settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "crds").iterdir()), ids=lambda path: path.name)
+def test_the_charts_crds_do_not_drift(path: Path) -> None:
+    """The chart carries the CRDs as they are; copy them when they change."""
+    assert (CHART / "crds" / path.name).read_text() == path.read_text(), f"cp crds/{path.name} {CHART / 'crds'}"
+
+
+def test_every_value_is_described_once() -> None:
+    """A value has a meaning, and no two have the same path."""
+    paths = [one.path for one in settings()]
+    assert len(set(paths)) == len(paths)
+    assert len(paths) > 60
+    assert all(one.meaning.endswith(".") for one in settings())
