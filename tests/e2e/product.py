@@ -45,8 +45,9 @@ def install_crds(plane: ControlPlane) -> None:
 class Product:
     """hooks and Metacontroller on a control plane."""
 
-    def __init__(self, plane: ControlPlane) -> None:
+    def __init__(self, plane: ControlPlane, *, resync_seconds: int = RESYNC_SECONDS) -> None:
         self.plane = plane
+        self.resync_seconds = resync_seconds
         self.port, self.operations = free_port(), free_port()
         self.hooks: Process
         self.metacontroller: Process
@@ -85,7 +86,7 @@ class Product:
         text = (ROOT / "metacontroller/compositecontroller.yaml").read_text()
         text = re.sub(r"http://[^/]+/", f"http://127.0.0.1:{self.port}/", text)
         controller: dict[str, Any] = yaml.safe_load(text)
-        controller["spec"]["resyncPeriodSeconds"] = RESYNC_SECONDS
+        controller["spec"]["resyncPeriodSeconds"] = self.resync_seconds
         return controller
 
     def syncs(self) -> float:
