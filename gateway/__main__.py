@@ -152,14 +152,15 @@ async def run(
     )
     edge = Edge(proxy.handle, edge_limits(mine), metrics, access_log)
 
-    def refresh() -> None:
-        metrics.client_connections.set(edge.connections)
-        metrics.upstream_connections.labels("idle").set(upstream.stats.idle)
-        metrics.upstream_connections.labels("open").set(upstream.stats.open)
-        metrics.upstream_connects.set(upstream.stats.connects)
+    stats = upstream.stats
+    metrics.client_connections.set_function(lambda: edge.connections)
+    metrics.upstream_connections.labels("idle").set_function(lambda: stats.idle)
+    metrics.upstream_connections.labels("open").set_function(lambda: stats.open)
+    metrics.upstream_connects.set_function(lambda: stats.connects)
+    metrics.table_age.set_function(lambda: max(0.0, time.time() - store.refreshed_at) if store.refreshed_at else 0.0)
 
     stopped = asyncio.Event()
-    app = admin.create_app(store, metrics, draining=signals.stop.is_set, refresh=refresh)
+    app = admin.create_app(store, metrics, draining=signals.stop.is_set)
     tasks = [
         loop.create_task(source.run(store.apply, store.confirm)),
         loop.create_task(web.serve(app, admin_socket, stopped)),

@@ -9,45 +9,29 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.store import Document, Store
 from gateway.telemetry import Metrics
+from program import web
 
 
-def create_app(store: Store, metrics: Metrics, *, draining: Callable[[], bool], refresh: Callable[[], None]) -> FastAPI:
+def create_app(store: Store, metrics: Metrics, *, draining: Callable[[], bool]) -> FastAPI:
     """The admin app.
 
     Args:
         store: what is in force.
         metrics: what to expose.
         draining: whether the process has been told to stop.
-        refresh: brings the gauges that are read, not counted, up to date.
     """
-    app = FastAPI(title="Beamlit gateway: admin", docs_url=None, redoc_url=None, openapi_url=None)
 
-    @app.get("/healthz")
-    async def healthz() -> Response:
-        """The process runs and its event loop turns."""
-        return Response("ok\n", media_type="text/plain")
-
-    @app.get("/readyz")
-    async def readyz() -> Response:
-        """Routes have been loaded once, and the process is not about to stop."""
+    def not_ready() -> str | None:
         if draining():
-            return Response("draining\n", 503, media_type="text/plain")
-        if not store.loaded.is_set():
-            return Response("routes are not loaded yet\n", 503, media_type="text/plain")
-        return Response("ok\n", media_type="text/plain")
+            return "draining"
+        return None if store.loaded.is_set() else "routes are not loaded yet"
 
-    @app.get("/metrics")
-    async def exposition() -> Response:
-        """Prometheus's text format."""
-        refresh()
-        metrics.table_age.set(max(0.0, time.time() - store.refreshed_at) if store.loaded.is_set() else 0.0)
-        return Response(generate_latest(metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
+    app = web.operations_app("Beamlit gateway: admin", not_ready=not_ready, registry=metrics.registry)
 
     @app.get("/routes")
     async def routes() -> dict[str, Any]:

@@ -9,14 +9,12 @@ it is paused the end of a connection goes unnoticed, so the sweep asks the kerne
 """
 
 import asyncio
-import os
 import socket
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
-from itertools import count
 from math import inf
 from typing import Any, Final, cast
 
@@ -27,7 +25,7 @@ from gateway import errors, http1
 from gateway.client_exchange import ClientExchange
 from gateway.exchange import Exchange
 from gateway.http1 import ResponseHead
-from gateway.telemetry import AccessLog, Metrics
+from gateway.telemetry import AccessLog, Metrics, RequestIds
 from gateway.writes import Gathered, Writes
 
 BUFFER_BYTES: Final = 65536
@@ -88,8 +86,7 @@ class Edge:
         self._empty = asyncio.Event()
         self._empty.set()
         self._date = (0, b"")
-        self._id_prefix = os.urandom(6).hex()
-        self._ids = count()
+        self._new_id = RequestIds()
 
     def __call__(self) -> "ClientConnection":
         """A protocol for one new connection."""
@@ -151,7 +148,7 @@ class Edge:
 
     def refusal(self, error: errors.GatewayError, peer: str) -> bytes:
         """The whole answer to a message that never became an exchange; counted and logged."""
-        request_id = f"{self._id_prefix}-e{next(self._ids):x}"
+        request_id = self._new_id().decode()
         self._metrics.refused.labels(error.code).inc()
         if self._access_log.enabled:
             self._access_log.write(

@@ -4,7 +4,6 @@ What can be known before a request comes is worked out once per route and kept i
 routing table once and ends on it, whatever changes meanwhile.
 """
 
-import os
 import re
 import time
 from collections.abc import Mapping
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
 from ipaddress import ip_address
-from itertools import count
 from typing import Final
 
 import orjson
@@ -25,7 +23,7 @@ from gateway.exchange import Exchange, Fields, RequestHead, ResponseHead, field
 from gateway.routing import Route, RoutingTable
 from gateway.settings import Settings
 from gateway.store import Runtime, Store
-from gateway.telemetry import AccessLog, Metrics, Series
+from gateway.telemetry import AccessLog, Metrics, RequestIds, Series
 
 VIA: Final = b"beamlit-gateway"
 """This gateway's name in Via."""
@@ -129,8 +127,7 @@ class Proxy:
         self._trusts_somebody = bool(settings.gateway.trusted_proxies)
         self._plans: dict[str, _Plan] = {}
         self._plans_of = -1
-        self._ids = count()
-        self._id_prefix = os.urandom(6).hex().encode()
+        self._new_id = RequestIds()
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request. Whatever fails before the answer's head becomes an error answer."""
@@ -415,7 +412,7 @@ class Proxy:
         given = field(head.fields, b"x-request-id")
         if given is not None and _REQUEST_ID.fullmatch(given):
             return given
-        return b"%b-%x" % (self._id_prefix, next(self._ids))
+        return self._new_id()
 
 
 def _backend_plan(route: Route, backend: Backend, settings: Settings) -> _BackendPlan:

@@ -5,11 +5,12 @@ thread of its own: when standard output blocks, lines are dropped and counted, r
 """
 
 import contextlib
+import os
 import threading
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, count
 from typing import Final, TextIO
 
 import orjson
@@ -77,8 +78,8 @@ class _Routes(Collector):
             "beamlit_gateway_first_byte_seconds", "Time from a request's head to the head of its answer", labels=labels
         )
         for key, series in self.known.items():
-            for status, count in series.statuses.items():
-                requests.add_metric((*key, str(status)), count)
+            for status, number in series.statuses.items():
+                requests.add_metric((*key, str(status)), number)
             duration.add_metric(key, _cumulated(series.duration), series.duration_sum)
             first_byte.add_metric(key, _cumulated(series.first_byte), series.first_byte_sum)
         return requests, duration, first_byte
@@ -164,6 +165,18 @@ class Metrics:
             del known[key]
         with contextlib.suppress(KeyError):
             self.in_flight.remove(namespace, model)
+
+
+class RequestIds:
+    """Ids of requests that brought none: one prefix per process, then a count."""
+
+    def __init__(self) -> None:
+        self._prefix = os.urandom(6).hex().encode()
+        self._count = count()
+
+    def __call__(self) -> bytes:
+        """The next one."""
+        return b"%b-%x" % (self._prefix, next(self._count))
 
 
 class AccessLog:

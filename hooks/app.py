@@ -16,7 +16,6 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from hooks import reconcile
 from hooks.bearer import Bearer
@@ -25,6 +24,7 @@ from hooks.gatherer import gather
 from hooks.protocol import CustomizeRequest, Object, SyncRequest
 from hooks.settings import Settings
 from hooks.telemetry import Metrics
+from program import web
 
 log = structlog.get_logger(__name__)
 
@@ -150,24 +150,11 @@ def create_operations_app(hooks: FastAPI, metrics: Metrics, *, draining: Callabl
         metrics: what to expose.
         draining: whether the process has been told to stop.
     """
-    app = FastAPI(title="Beamlit hooks: operations", docs_url=None, redoc_url=None, openapi_url=None)
-
-    @app.get("/healthz")
-    async def healthz() -> Response:
-        """The process runs and its event loop turns."""
-        return Response("ok\n", media_type="text/plain")
-
-    @app.get("/readyz")
-    async def readyz() -> Response:
-        """The process is not about to stop."""
-        if draining():
-            return Response("draining\n", 503, media_type="text/plain")
-        return Response("ok\n", media_type="text/plain")
-
-    @app.get("/metrics")
-    async def exposition() -> Response:
-        """Prometheus's text format."""
-        return Response(generate_latest(metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
+    app = web.operations_app(
+        "Beamlit hooks: operations",
+        not_ready=lambda: "draining" if draining() else None,
+        registry=metrics.registry,
+    )
 
     @app.get("/openapi.json")
     async def openapi() -> dict[str, Any]:

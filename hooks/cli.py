@@ -12,6 +12,7 @@ from hooks import reconcile
 from hooks.errors import HookError
 from hooks.observation import InstallDefaults, Observation
 from hooks.protocol import Object, SyncRequest
+from program.files import Unreadable, problem
 
 DEFAULT_NAMESPACE = "default"
 
@@ -87,13 +88,8 @@ def render(
 def _objects(path: Path) -> Iterator[Object]:
     try:
         documents = list(yaml.load_all(path.read_text(encoding="utf-8"), Loader=_Loader))
-    except (OSError, UnicodeDecodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
-        raise UnreadableManifest(f"{path} cannot be read: {reason}.") from exc
-    except yaml.YAMLError as exc:
-        mark = getattr(exc, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark is not None else ""
-        raise UnreadableManifest(f"{path} is not YAML{where}: {getattr(exc, 'problem', None) or 'syntax'}.") from exc
+    except Unreadable as exc:
+        raise UnreadableManifest(f"{path} {problem(exc)}.") from exc
     for item in _items(documents):
         metadata = item.get("metadata") if isinstance(item, dict) else None
         if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):

@@ -13,6 +13,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
+from program.files import Unreadable, problem
+
 ENVIRONMENT: Final = "BEAMLIT_"
 """Prefix of environment variables: BEAMLIT_GATEWAY__LAME_DUCK_SECONDS is gateway.lameDuckSeconds."""
 
@@ -147,15 +149,8 @@ def load(
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
-        raise SettingsError(f"--config {path} cannot be read: {reason}.") from exc
-    except yaml.YAMLError as exc:
-        mark = getattr(exc, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark is not None else ""
-        raise SettingsError(
-            f"--config {path} is not YAML{where}: {getattr(exc, 'problem', None) or 'syntax'}."
-        ) from exc
+    except Unreadable as exc:
+        raise SettingsError(f"--config {path} {problem(exc)}.") from exc
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -218,10 +213,10 @@ def _sentence(
     settings: type[BaseModel], exc: ValidationError, values: Mapping[str, Any], foreign: frozenset[str]
 ) -> str:
     """The first problem as one sentence: key, value unless it is secret, what is allowed."""
-    problem = exc.errors(include_url=False, include_input=False)[0]
-    location = [str(part) for part in problem["loc"]]
+    first = exc.errors(include_url=False, include_input=False)[0]
+    location = [str(part) for part in first["loc"]]
     key = ".".join(location)
-    if problem["type"] == "extra_forbidden":
+    if first["type"] == "extra_forbidden":
         known = _known(settings, location[:-1])
         if len(location) == 1:
             known |= foreign
@@ -232,7 +227,7 @@ def _sentence(
     for part in location:
         value = value.get(part) if isinstance(value, Mapping) else None
     shown = "" if value is None or "secret" in key.lower() else f" is {value!r}, and"
-    allowed = problem["msg"][:1].lower() + problem["msg"][1:]
+    allowed = first["msg"][:1].lower() + first["msg"][1:]
     allowed = allowed.removeprefix("value error, ")
     return f"{key}{shown or ':'} {allowed}."
 

@@ -2,14 +2,45 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, Final
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from program.settings import Tls
 from program.sockets import ListenError
+
+
+def operations_app(title: str, *, not_ready: Callable[[], str | None], registry: CollectorRegistry) -> FastAPI:
+    """What an administrator's tools ask of any program: `/healthz`, `/readyz` and `/metrics`.
+
+    Args:
+        title: of the app.
+        not_ready: why the program should get no requests now, in a few words; None when it should.
+        registry: what to expose.
+    """
+    app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        """The process runs and its event loop turns."""
+        return Response("ok\n", media_type="text/plain")
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        """The program wants requests."""
+        reason = not_ready()
+        return Response(f"{reason or 'ok'}\n", 503 if reason else 200, media_type="text/plain")
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """Prometheus's text format."""
+        return Response(generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    return app
 
 
 class _Server(uvicorn.Server):

@@ -16,6 +16,7 @@ import yaml
 
 from gateway import sources
 from gateway.api import v1alpha1
+from program.files import Unreadable, problem
 
 POLL_SECONDS: Final = 5.0
 """How often everything is looked at again in case a notification was missed."""
@@ -64,8 +65,10 @@ class DirectorySource:
             changed = True
             try:
                 found[path] = _File(signature, tuple(_objects(path)), None)
-            except (OSError, ValueError, yaml.YAMLError) as exc:
-                found[path] = _File(signature, before.objects if before else (), _reason(exc))
+            except Unreadable as exc:
+                found[path] = _File(signature, before.objects if before else (), problem(exc))
+            except ValueError as exc:
+                found[path] = _File(signature, before.objects if before else (), str(exc))
         changed = changed or found.keys() != self._files.keys()
         self._files = found
         return self._snapshot(), changed
@@ -161,13 +164,3 @@ def _config_map(one: Mapping[str, Any], path: Path) -> sources.ConfigMap | None:
         text=None if text is None else str(text),
         origin=str(path),
     )
-
-
-def _reason(exc: Exception) -> str:
-    if isinstance(exc, yaml.YAMLError):
-        mark = getattr(exc, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark is not None else ""
-        return f"not YAML{where}: {getattr(exc, 'problem', None) or 'syntax'}"
-    if isinstance(exc, UnicodeDecodeError):
-        return "not UTF-8"
-    return str(exc)

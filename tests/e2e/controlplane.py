@@ -8,16 +8,15 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 from tests.e2e.binaries import TOOLS, find
+from tests.processes import free_port, poll
 
 SERVICES: Final = "10.0.0.0/16"
 NODE: Final = "node-0"
@@ -37,21 +36,6 @@ class MissingProgram(Exception):
 
 class CommandFailed(Exception):
     """A command ended with an error; the message is what it said."""
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-def poll(condition: Callable[[], object], seconds: float, what: str) -> None:
-    """Until it holds; an assertion says what did not come about."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.05)
 
 
 def program(name: str) -> str:

@@ -11,7 +11,8 @@ from typing import Any, Final
 import yaml
 
 from tests.e2e.binaries import find
-from tests.e2e.controlplane import ControlPlane, Process, free_port, poll
+from tests.e2e.controlplane import ControlPlane, Process
+from tests.processes import free_port, poll
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 METACONTROLLER_CRDS: Final = "METACONTROLLER_CRDS"

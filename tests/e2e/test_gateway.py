@@ -17,8 +17,9 @@ import pytest
 
 from gateway.api.v1alpha1 import Backend, RouteDocument, Split
 from gateway.cluster import ApiError, Cluster
-from tests.e2e.controlplane import ControlPlane, Process, free_port, poll
+from tests.e2e.controlplane import ControlPlane, Process
 from tests.e2e.product import ROOT, Product, install_crds, model_deployment, set_pods_ready, workload
+from tests.processes import free_port, poll, status
 
 NAMESPACE = "routes"
 ACCOUNT = "gateway"
@@ -55,17 +56,6 @@ def backend() -> Iterator[int]:
     server.shutdown()
     thread.join()
     server.server_close()
-
-
-def status(url: str) -> int:
-    """The status of an answer; 0 when there is none."""
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as exc:
-        return exc.code
-    except OSError:
-        return 0
 
 
 def rbac(namespace: str) -> tuple[dict[str, Any], dict[str, Any]]:

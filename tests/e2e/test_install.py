@@ -10,8 +10,9 @@ import pytest
 from tests.chart.helm import with_dependencies
 from tests.e2e import controlplane
 from tests.e2e.binaries import find
-from tests.e2e.controlplane import ControlPlane, poll
+from tests.e2e.controlplane import ControlPlane
 from tests.e2e.product import METACONTROLLER_CRDS, ROOT, Product, missing, model_deployment, workload
+from tests.processes import poll
 
 RELEASE = "beamlit-controller"
 NAMESPACE = "beamlit-system"

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from tests.e2e import product as products
-from tests.e2e.controlplane import poll
 from tests.e2e.product import Product, model_deployment, set_pods_ready, workload
+from tests.processes import poll
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from tests.e2e import controlplane
-from tests.e2e.controlplane import ControlPlane, Process, poll
+from tests.e2e.controlplane import ControlPlane, Process
 from tests.e2e.product import ROOT, SYSTEM, Product, missing, model_deployment, workload
+from tests.processes import poll
 
 COUNT = 1000
 RESYNC_SECONDS = 120

@@ -21,6 +21,7 @@ import pytest
 from tests.integration.servers import ServerSide, serving
 from tests.integration.test_directory_source import config_map, write
 from tests.integration.wire import Client, echo
+from tests.processes import free_port, self_signed
 
 ROOT = Path(__file__).resolve().parents[2]
 GET = b"GET /default/demo/x HTTP/1.1\r\nHost: gateway\r\n\r\n"
@@ -61,13 +62,6 @@ class Process:
         """Its exit code."""
         async with asyncio.timeout(seconds):
             return await self.process.wait()
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @asynccontextmanager
@@ -346,15 +340,10 @@ async def test_rd_15_output_that_nobody_reads(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 async def test_tls_at_the_edge(tmp_path: Path) -> None:
     """With a certificate the clients' port speaks TLS, and says so to the backend."""
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-         "-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem", "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    config = f"gateway: {{tls: {{certFile: {tmp_path}/cert.pem, keyFile: {tmp_path}/key.pem}}}}"
+    certificate, key = self_signed(tmp_path)
+    config = f"gateway: {{tls: {{certFile: {certificate}, keyFile: {key}}}}}"
     async with serving(echo) as server, started(tmp_path, server.port, config) as running:
-        context = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+        context = ssl.create_default_context(cafile=str(certificate))
         client = await running.client(context)
         for _ in range(3):
             await client.send(GET)

@@ -8,15 +8,16 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.processes import free_port, poll, self_signed, status
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,13 +45,6 @@ status: {readyReplicas: 1}
 """
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 def hooks(*words: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(
@@ -73,25 +67,6 @@ def serving(*words: str) -> Iterator[tuple["subprocess.Popen[str]", int, int]]:
         if process.poll() is None:
             process.kill()
             process.communicate()
-
-
-def poll(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Until it holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.02)
-
-
-def status(url: str) -> int:
-    """The status of an answer; 0 when there is none."""
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as exc:
-        return exc.code
-    except OSError:
-        return 0
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
@@ -162,16 +137,11 @@ def test_an_occupied_port_is_one_clear_line() -> None:
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_tls_and_token(tmp_path: Path) -> None:
     """As in a cluster: TLS with a certificate of one's own, and a token."""
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-         "-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem", "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    certificate, key = self_signed(tmp_path)
     (tmp_path / "token").write_text("canary")
-    files = ("--tls-cert-file", f"{tmp_path}/cert.pem", "--tls-key-file", f"{tmp_path}/key.pem")
+    files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key))
     with serving("serve", *files, "--bearer-file", f"{tmp_path}/token") as (_, port, _):
-        context = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+        context = ssl.create_default_context(cafile=str(certificate))
         url = f"https://localhost:{port}/modeldeployments/sync"
         data = (ROOT / "examples/requests/sync.json").read_bytes()
         request = urllib.request.Request(url, data, {"Authorization": "Bearer canary"})
