@@ -27,6 +27,7 @@ _USERS: Final = (
     ("scheduler-token", "system:kube-scheduler", "system:kube-scheduler"),
     ("kwok-token", "kwok", "system:masters"),
 )
+WRITES: Final = ["create", "update", "patch", "delete", "deletecollection"]
 PROGRAMS: Final = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kwok", "helm")
 
 
@@ -247,23 +248,39 @@ class ControlPlane:
         process = self.processes[name] = Process(name, self.folder, list(command), environment)
         return process
 
-    def writes(self) -> list[dict[str, Any]]:
-        """Every write in the audit log: user, verb, resource, namespace, name, status code."""
-        entries = []
-        for line in self.audit_log.read_text().splitlines():
-            event = json.loads(line)
-            reference = event.get("objectRef", {})
-            entries.append(
-                {
+    def audit(self) -> Iterator[dict[str, Any]]:
+        """Every request in the audit log: user, verb, resource, namespace, name, code, and `effective`: whether it was
+        a write that changed something. A PUT of what is stored already keeps the resourceVersion."""
+        versions: dict[tuple[str, str, str], str] = {}
+        with self.audit_log.open() as lines:
+            for line in lines:
+                if not line.endswith("\n"):
+                    return  # being written
+                event = json.loads(line)
+                reference = event.get("objectRef", {})
+                answered = event.get("responseObject", {}).get("metadata", {})
+                code = event.get("responseStatus", {}).get("code", 0)
+                place = reference.get("resource", ""), reference.get("namespace", ""), reference.get("name", "")
+                if not place[2]:
+                    place = *place[:2], answered.get("name", "")
+                effective = event["verb"] in WRITES and code < 300
+                if effective and event["verb"] in ("update", "patch"):
+                    effective = versions.get(place) != answered.get("resourceVersion")
+                if event["verb"] in WRITES and "resourceVersion" in answered:
+                    versions[place] = answered["resourceVersion"]
+                yield {
                     "user": event["user"]["username"],
                     "verb": event["verb"],
-                    "resource": "/".join(filter(None, (reference.get("resource"), reference.get("subresource")))),
-                    "namespace": reference.get("namespace", ""),
-                    "name": reference.get("name", ""),
-                    "code": event.get("responseStatus", {}).get("code", 0),
+                    "resource": "/".join(filter(None, (place[0], reference.get("subresource")))),
+                    "namespace": place[1],
+                    "name": place[2],
+                    "code": code,
+                    "effective": effective,
                 }
-            )
-        return entries
+
+    def writes(self) -> list[dict[str, Any]]:
+        """Every write in the audit log, in the form of `audit`."""
+        return [entry for entry in self.audit() if entry["verb"] in WRITES]
 
     def _run(self, name: str, *flags: str) -> None:
         self.run(name, program(name), *flags)
@@ -284,9 +301,18 @@ class ControlPlane:
             {"level": "None", "resources": [{"group": "", "resources": ["events"]},
                                             {"group": "events.k8s.io", "resources": ["events"]},
                                             {"group": "coordination.k8s.io", "resources": ["leases"]}]},
-            {"level": "Metadata", "verbs": ["create", "update", "patch", "delete", "deletecollection"]},
+            # Without what is in them: a record must never hold a Secret.
+            {"level": "Metadata", "resources": [{"group": "", "resources": ["secrets", "serviceaccounts/token"]}]},
+            {"level": "RequestResponse", "verbs": WRITES},
+            {"level": "Metadata", "userGroups": ["system:serviceaccounts"], "omitStages": ["ResponseStarted"]},
         ]  # fmt: skip
-        policy = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": rules}
+        policy = {
+            "apiVersion": "audit.k8s.io/v1",
+            "kind": "Policy",
+            "omitStages": ["RequestReceived"],
+            "omitManagedFields": True,
+            "rules": rules,
+        }
         (self.folder / "audit.yaml").write_text(yaml.safe_dump(policy))
         self.write_kubeconfig("admin", _ADMIN)
 
