@@ -114,3 +114,6 @@ READINESS: Final = frozenset(
     }
 )
 """Why there may be no ready local replica; each is also the reason of the split that follows from it."""
+
+NOWHERE_TO_OFFLOAD: Final = frozenset({WORKSPACE_UNKNOWN, NO_REMOTE_BACKEND})
+"""Why offloading has nowhere to go. What is served here is served all the same."""

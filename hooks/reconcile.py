@@ -200,11 +200,13 @@ def _accepted(observation: Observation, now: datetime) -> _Outcome:
     children = make_children(parts, observation)
     acceptance.check_size(children)
     applied = compare(children, observation, now=now)
-    unresolved = (missing_references(spec, workload, observation), local, remote, _unknown_gateway(spec, observation))
+    unresolved = _unresolved(
+        spec, missing_references(spec, workload, observation), local, remote, _unknown_gateway(spec, observation)
+    )
     conditions = overview(
         Condition("Accepted", "True", reasons.ACCEPTED, "The specification is in force."),
         (
-            _references_resolved(spec, unresolved),
+            _references_resolved(unresolved),
             _local_ready(ready),
             _metrics_available(spec),
             _offloading(decision.split),
@@ -214,6 +216,7 @@ def _accepted(observation: Observation, now: datetime) -> _Outcome:
         ),
         _warnings(applied, observation),
         serving=ready.is_ready or decision.split.percentage > 0,
+        local_only=bool(unresolved) and all(one.reason in reasons.NOWHERE_TO_OFFLOAD for one in unresolved),
         deleting=parent.deleting,
     )
     serving_port = pod_port(local.target_port, workload) if isinstance(local, Local) else None
@@ -332,19 +335,23 @@ def _unknown_gateway(spec: ModelDeploymentSpec, observation: Observation) -> Unr
     )
 
 
-def _references_resolved(spec: ModelDeploymentSpec, results: tuple[object, ...]) -> Condition:
-    # That nothing was configured is no reference; and what a disabled model would need is not needed.
-    found = [
+def _unresolved(spec: ModelDeploymentSpec, *results: object) -> tuple[Unresolved, ...]:
+    """What was looked for and not found. That nothing was configured is no reference; and what a disabled model would
+    need is not needed."""
+    return tuple(
         result
         for result in results
         if isinstance(result, Unresolved)
         and result.reason != reasons.NOT_CONFIGURED
-        and (spec.enabled or result.reason not in (reasons.WORKSPACE_UNKNOWN, reasons.NO_REMOTE_BACKEND))
-    ]
-    if not found:
+        and (spec.enabled or result.reason not in reasons.NOWHERE_TO_OFFLOAD)
+    )
+
+
+def _references_resolved(unresolved: tuple[Unresolved, ...]) -> Condition:
+    if not unresolved:
         return Condition("RefsResolved", "True", reasons.REFERENCES_RESOLVED, "Everything referred to was found.")
-    messages = dict.fromkeys(result.message for result in found)
-    return Condition("RefsResolved", "False", found[0].reason, " ".join(messages))
+    messages = dict.fromkeys(result.message for result in unresolved)
+    return Condition("RefsResolved", "False", unresolved[0].reason, " ".join(messages))
 
 
 def _local_ready(ready: Readiness) -> Condition:

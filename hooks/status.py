@@ -60,23 +60,36 @@ def carried_over(parent: Parent) -> dict[str, str]:
 
 
 def overview(
-    accepted: Condition, others: Iterable[Condition], warnings: Iterable[Condition], *, serving: bool, deleting: bool
+    accepted: Condition,
+    others: Iterable[Condition],
+    warnings: Iterable[Condition],
+    *,
+    serving: bool,
+    deleting: bool,
+    local_only: bool = False,
 ) -> tuple[Condition, ...]:
-    """All conditions: these, then Ready, which sums them up, then the warnings."""
+    """All conditions: these, then Ready, which sums them up, then the warnings.
+
+    With `local_only` all that is not resolved is where to offload to: a model that is served here is Ready all the same.
+    """
     conditions = (accepted, *others)
-    return (*conditions, _ready(conditions, serving=serving, deleting=deleting), *warnings)
+    ready = _ready(conditions, serving=serving, deleting=deleting, local_only=local_only)
+    return (*conditions, ready, *warnings)
 
 
-def _ready(conditions: tuple[Condition, ...], *, serving: bool, deleting: bool) -> Condition:
+def _ready(conditions: tuple[Condition, ...], *, serving: bool, deleting: bool, local_only: bool) -> Condition:
     by_type = {condition.type: condition for condition in conditions}
     if deleting:
         return Condition("Ready", "False", reasons.TERMINATING, "The ModelDeployment is being deleted.")
     for type_, reason in _NEEDED:
-        if by_type[type_].status == "False":
+        if by_type[type_].status == "False" and not (local_only and type_ == "RefsResolved"):
             return Condition("Ready", "False", reason, by_type[type_].message)
     if not serving:
         message = "No local replica is ready and nothing is offloaded: requests fail."
         return Condition("Ready", "False", reasons.NO_BACKEND, message)
+    if local_only:
+        message = f"Requests are served by the local replicas alone. {by_type['RefsResolved'].message}"
+        return Condition("Ready", "True", reasons.SERVING, message)
     return Condition("Ready", "True", reasons.SERVING, "Requests are served.")
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from hooks import reasons
 from hooks.api.v1alpha1 import ModelDeploymentStatus
-from hooks.observation import InstallDefaults
+from hooks.observation import DefaultRemote, InstallDefaults
 from tests import builders
 from tests.builders import (
     NOW,
@@ -86,6 +86,28 @@ def test_the_remote_serves() -> None:
     """Without a replica the model is Ready while its requests go remote."""
     cluster = Cluster(model_deployment(), related=[workload(ready=0)])
     assert conditions(cluster.settle())["Ready"] == ("True", reasons.SERVING)
+
+
+@pytest.mark.parametrize(("ready", "expected"), [(1, ("True", reasons.SERVING)), (0, ("False", reasons.NO_BACKEND))])
+def test_with_nowhere_to_offload_the_replicas_decide(ready: int, expected: tuple[str, str]) -> None:
+    """A remote that is not known is said in RefsResolved; the model is Ready as long as it is served here."""
+    cluster = Cluster(
+        model_deployment(offloadingConfig={}),
+        related=[workload(ready=ready)],
+        defaults=InstallDefaults(default_remote=DefaultRemote("run.example.com", "https", "/$workspace/$model", "")),
+    )
+    answer = cluster.settle()
+    assert conditions(answer)["RefsResolved"] == ("False", reasons.WORKSPACE_UNKNOWN)
+    assert conditions(answer)["Ready"] == expected
+    assert "defaultRemoteBackend.workspace" in condition(answer, "Ready" if ready else "RefsResolved")["message"]
+
+
+def test_another_missing_reference_is_not_outweighed() -> None:
+    """Only where all that is missing is the remote does it not count."""
+    parent = model_deployment(offloadingConfig={}, serviceRef={"name": "none", "targetPort": 80})
+    cluster = Cluster(parent, related=[workload()], defaults=InstallDefaults())
+    answer = cluster.settle()
+    assert conditions(answer)["Ready"] == ("False", reasons.REFERENCES_UNRESOLVED)
 
 
 @pytest.mark.parametrize(
