@@ -70,7 +70,7 @@ def overview(
 ) -> tuple[Condition, ...]:
     """All conditions: these, then Ready, which sums them up, then the warnings.
 
-    With `local_only` all that is not resolved is where to offload to: a model that is served here is Ready all the same.
+    With `local_only` all that is not resolved is where to offload to: a model that is served here is Ready anyway.
     """
     conditions = (accepted, *others)
     ready = _ready(conditions, serving=serving, deleting=deleting, local_only=local_only)
