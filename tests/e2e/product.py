@@ -43,11 +43,61 @@ def install_crds(plane: ControlPlane) -> None:
     plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(ROOT / "crds"))
 
 
-class Product:
+class Models:
+    """The ModelDeployments of a control plane, as read from there."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self.plane = plane
+
+    def parent(self, name: str, namespace: str = "default") -> dict[str, Any]:
+        """A ModelDeployment as stored."""
+        return self.plane.get("modeldeployments.deployment.beamlit.com", name, namespace)
+
+    def conditions(self, name: str, namespace: str = "default") -> dict[str, tuple[str, str]]:
+        """Status and reason of its conditions by type."""
+        listed = self.parent(name, namespace).get("status", {}).get("conditions", ())
+        return {one["type"]: (one["status"], one["reason"]) for one in listed}
+
+    def route(self, name: str, namespace: str = "default") -> dict[str, Any]:
+        """Its route document; empty when there is none."""
+        found = self.plane.get("configmap", f"{name}-route", namespace)
+        document: dict[str, Any] = json.loads(found["data"]["route.json"]) if found else {}
+        return document
+
+    def remote_weight(self, name: str, namespace: str = "default") -> int | None:
+        """The share of requests that go remote; None without a route."""
+        document = self.route(name, namespace)
+        return document.get("split", {}).get("percentage", 0) if document else None
+
+    def until(self, name: str, namespace: str = "default", seconds: float = 30, **expected: str) -> None:
+        """Wait until conditions have these statuses."""
+
+        def holds() -> bool:
+            now = self.conditions(name, namespace)
+            return all(now.get(kind, ("", ""))[0] == status for kind, status in expected.items())
+
+        try:
+            poll(holds, seconds, f"{namespace}/{name} is {expected}")
+        except AssertionError as exc:
+            raise AssertionError(f"{exc}; it is {self.conditions(name, namespace)}") from None
+
+    def versions(self, name: str, namespace: str = "default") -> dict[str, str]:
+        """resourceVersions of the parent and of everything it owns."""
+        parent = self.parent(name, namespace)
+        uid = parent["metadata"]["uid"]
+        found = {f"ModelDeployment/{name}": parent["metadata"]["resourceVersion"]}
+        for resource in ("deployments", "services", "configmaps"):
+            for item in self.plane.get(resource, namespace=namespace)["items"]:
+                if any(owner["uid"] == uid for owner in item["metadata"].get("ownerReferences", ())):
+                    found[f"{item['kind']}/{item['metadata']['name']}"] = item["metadata"]["resourceVersion"]
+        return found
+
+
+class Product(Models):
     """hooks and Metacontroller on a control plane."""
 
     def __init__(self, plane: ControlPlane, *, resync_seconds: int = RESYNC_SECONDS) -> None:
-        self.plane = plane
+        super().__init__(plane)
         self.resync_seconds = resync_seconds
         self.port, self.operations = free_port(), free_port()
         self.hooks: Process
@@ -96,49 +146,6 @@ class Product:
             text = answer.read().decode()
         found = re.search(r'beamlit_hooks_requests_total\{code="200",hook="sync"\} ([0-9.e+]+)', text)
         return float(found[1]) if found else 0.0
-
-    def parent(self, name: str, namespace: str = "default") -> dict[str, Any]:
-        """A ModelDeployment as stored."""
-        return self.plane.get("modeldeployments.deployment.beamlit.com", name, namespace)
-
-    def conditions(self, name: str, namespace: str = "default") -> dict[str, tuple[str, str]]:
-        """Status and reason of its conditions by type."""
-        listed = self.parent(name, namespace).get("status", {}).get("conditions", ())
-        return {one["type"]: (one["status"], one["reason"]) for one in listed}
-
-    def route(self, name: str, namespace: str = "default") -> dict[str, Any]:
-        """Its route document; empty when there is none."""
-        found = self.plane.get("configmap", f"{name}-route", namespace)
-        document: dict[str, Any] = json.loads(found["data"]["route.json"]) if found else {}
-        return document
-
-    def remote_weight(self, name: str, namespace: str = "default") -> int | None:
-        """The share of requests that go remote; None without a route."""
-        document = self.route(name, namespace)
-        return document.get("split", {}).get("percentage", 0) if document else None
-
-    def until(self, name: str, namespace: str = "default", seconds: float = 30, **expected: str) -> None:
-        """Wait until conditions have these statuses."""
-
-        def holds() -> bool:
-            now = self.conditions(name, namespace)
-            return all(now.get(kind, ("", ""))[0] == status for kind, status in expected.items())
-
-        try:
-            poll(holds, seconds, f"{namespace}/{name} is {expected}")
-        except AssertionError as exc:
-            raise AssertionError(f"{exc}; it is {self.conditions(name, namespace)}") from None
-
-    def versions(self, name: str, namespace: str = "default") -> dict[str, str]:
-        """resourceVersions of the parent and of everything it owns."""
-        parent = self.parent(name, namespace)
-        uid = parent["metadata"]["uid"]
-        found = {f"ModelDeployment/{name}": parent["metadata"]["resourceVersion"]}
-        for resource in ("deployments", "services", "configmaps"):
-            for item in self.plane.get(resource, namespace=namespace)["items"]:
-                if any(owner["uid"] == uid for owner in item["metadata"].get("ownerReferences", ())):
-                    found[f"{item['kind']}/{item['metadata']['name']}"] = item["metadata"]["resourceVersion"]
-        return found
 
     def _hooks_ready(self) -> bool:
         try:

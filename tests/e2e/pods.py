@@ -1,0 +1,251 @@
+"""Containers of rendered pod specs as processes of this machine, as a kubelet would start them.
+
+A container gets what its specification says and nothing else: arguments, environment, mounted ConfigMaps, Secrets and
+empty directories, its ServiceAccount's token, a root file system of its own that is read-only, and its user without
+capabilities. In the root file system are this machine's `/usr` and, as `/app`, what the Dockerfile would install: the
+wheel and its locked dependencies. What differs: the network is this machine's, so that an address to listen on
+becomes a free port of loopback (`ports` tells which), and memory limits and seccomp are not applied.
+
+It takes root, for mounts. https://kubernetes.io/docs/concepts/workloads/pods/
+"""
+
+import base64
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from tests.e2e.controlplane import ControlPlane
+from tests.processes import free_port, poll
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+_ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
+_LISTEN: Final = re.compile(r"(?P<flag>--[a-z-]+=)(?:0\.0\.0\.0)?:(?P<port>\d+)")
+_SYSTEM_FILES: Final = ("/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf", "/etc/ssl")
+_DEVICES: Final = ("null", "zero", "random", "urandom")
+
+_SCRIPT: Final = """\
+set -e
+root=$1; binds=$2; shift 2
+mount -t tmpfs -o mode=755 tmpfs "$root"
+while read -r mode source target; do
+  if [ -d "$source" ]; then mkdir -p "$root$target"; else mkdir -p "$(dirname "$root$target")"; : > "$root$target"; fi
+  mount --bind "$source" "$root$target"
+  [ "$mode" = rw ] || mount -o remount,bind,ro "$root$target"
+done < "$binds"
+for name in bin lib lib64 sbin; do ln -s "usr/$name" "$root/$name"; done
+mkdir "$root/proc"
+mount --rbind /proc "$root/proc"
+[ "$READ_ONLY" = no ] || mount -o remount,ro "$root"
+exec chroot "$root" "$@"
+"""
+
+
+def missing() -> str:
+    """Why no container can be started here, as a sentence; empty when it can."""
+    if os.geteuid() != 0:
+        return "containers of rendered pod specs need root, for their mounts"
+    absent = [name for name in ("unshare", "setpriv", "chroot") if shutil.which(name) is None]
+    return f"not here: {', '.join(absent)}" if absent else ""
+
+
+class Image:
+    """What the Dockerfile installs: the project's wheel and its locked dependencies, in an environment of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        """Build it, by the Dockerfile's own command.
+
+        Raises:
+            subprocess.CalledProcessError: it cannot be built.
+        """
+        self.app = folder / "app"
+        uv = shutil.which("uv") or str(ROOT / ".uv/bin/uv")
+        command = [uv, "sync", "--quiet", "--locked", "--no-dev", "--no-editable", "--python", sys.executable]
+        environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+        subprocess.run(
+            command, cwd=ROOT, check=True, env=environment | {"UV_PROJECT_ENVIRONMENT": str(self.app)}, timeout=300
+        )
+        self.environment = {"PATH": "/app/bin:/usr/local/bin:/usr/bin:/bin"}
+        for line in (ROOT / "Dockerfile").read_text().rpartition("\nFROM ")[2].splitlines():
+            if line.startswith("ENV "):
+                pairs = (word.partition("=") for word in line.split()[1:])
+                self.environment |= {name: value for name, _, value in pairs if name != "PATH"}
+
+    @property
+    def binds(self) -> dict[str, str]:
+        """Where its parts are here, by where they belong. The interpreter is found where its environment expects it."""
+        return {"/app": str(self.app), sys.base_prefix: sys.base_prefix}
+
+
+class Pod:
+    """The first container of a Pod, or of a pod template, as a process."""
+
+    def __init__(
+        self,
+        plane: ControlPlane,
+        image: Image,
+        workload: Mapping[str, Any],
+        name: str,
+        *,
+        programs: Mapping[str, Path] | None = None,
+        arguments: tuple[str, ...] = (),
+    ) -> None:
+        """Start it.
+
+        Args:
+            plane: the control plane, which has what the specification refers to.
+            image: what its root file system holds.
+            workload: a Deployment, StatefulSet or Pod as rendered.
+            name: of the process.
+            programs: which file here stands for a command of the image.
+            arguments: more of them, for what a machine of one needs.
+        """
+        self._plane, self._image = plane, image
+        self.namespace: str = workload["metadata"]["namespace"]
+        template = workload if workload["kind"] == "Pod" else workload["spec"]["template"]
+        self.labels: dict[str, str] = template["metadata"].get("labels", {})
+        self.spec: dict[str, Any] = template["spec"]
+        self.container: dict[str, Any] = self.spec["containers"][0]
+        self.ports: dict[int, int] = {}
+        """The port of loopback behind each port of the container."""
+        self.folder = plane.folder / "pods" / name
+        shutil.rmtree(self.folder, ignore_errors=True)
+        (self.folder / "root").mkdir(parents=True)
+        self._programs = dict(programs or {})
+        self.refresh()
+        binds = self.folder / "binds"
+        binds.write_text("".join(f"{mode} {source} {target}\n" for mode, source, target in self._binds()))
+        script = self.folder / "start.sh"
+        script.write_text(_SCRIPT)
+        user = {**self.spec.get("securityContext", {}), **self.container.get("securityContext", {})}
+        self.user: int = user.get("runAsUser", 65532)
+        self.process = plane.run(
+            name,
+            *("unshare", "--mount", "--propagation", "private", "sh", str(script)),
+            *(str(self.folder / "root"), str(binds)),
+            *("setpriv", f"--reuid={self.user}", f"--regid={user.get('runAsGroup', self.user)}"),
+            *(f"--groups={user['fsGroup']}" if "fsGroup" in user else "--clear-groups",),
+            *("--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"),
+            *("env", "-i", *(f"{key}={value}" for key, value in self._environment().items())),
+            *self._command(),
+            *arguments,
+            environment=os.environ | {"READ_ONLY": "yes" if user.get("readOnlyRootFilesystem") else "no"},
+        )
+
+    def port(self, port: int | str) -> int:
+        """The port of loopback behind a port of the container, given as number or name."""
+        numbers = {one["name"]: int(one["containerPort"]) for one in self.container.get("ports", ())}
+        return self.ports[numbers[port] if isinstance(port, str) else port]
+
+    def probe(self, name: str) -> int:
+        """The status that a probe of the container gets; 0 when nothing answers."""
+        get = self.container[f"{name}Probe"]["httpGet"]
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port(get['port'])}{get['path']}", timeout=2) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as exc:
+            return exc.code
+        except OSError:
+            return 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether it runs and its readiness probe says so; a container without one is ready when it runs."""
+        return self.process.alive() and ("readinessProbe" not in self.container or self.probe("readiness") == 200)
+
+    def until_ready(self, seconds: float = 30) -> None:
+        """Wait for it; where it does not come about, the end of the log says why."""
+        poll(lambda: self.ready or not self.process.alive(), seconds, f"{self.process.name}: {self.process.tail()}")
+        assert self.ready, self.process.tail()
+
+    def refresh(self) -> None:
+        """Write its volumes as they are in the API server now, which a kubelet does about once a minute."""
+        for volume in self.spec.get("volumes", ()):
+            folder = self._volume(volume["name"])
+            if "configMap" in volume:
+                found = self._plane.get("configmap", volume["configMap"]["name"], self.namespace)
+                _write_all(folder, {key: value.encode() for key, value in found["data"].items()})
+            elif "secret" in volume:
+                found = self._plane.get("secret", volume["secret"]["secretName"], self.namespace)
+                _write_all(folder, {key: base64.b64decode(value) for key, value in found["data"].items()})
+            else:
+                assert volume.get("emptyDir") is not None, f"a volume of a kind that is not known here: {volume}"
+                folder.chmod(0o2777)
+        if self.spec.get("automountServiceAccountToken", True):
+            account, folder = self.spec.get("serviceAccountName", "default"), self._volume("service-account")
+            token = self._plane.kubectl("create", "token", account, "-n", self.namespace, "--duration", "24h").strip()
+            files = {"token": token, "namespace": self.namespace, "ca.crt": self._plane.certificate.read_text()}
+            _write_all(folder, {key: value.encode() for key, value in files.items()})
+
+    def terminate(self) -> int:
+        """End it as a kubelet does: preStop, SIGTERM, and SIGKILL after the grace period. Returns the exit code."""
+        grace = time.monotonic() + self.spec.get("terminationGracePeriodSeconds", 30)
+        hook = self.container.get("lifecycle", {}).get("preStop", {}).get("exec")
+        if hook is not None and self.process.alive():
+            subprocess.run(hook["command"], check=True, timeout=grace - time.monotonic())
+        return self.process.stop(seconds=grace - time.monotonic())
+
+    def _volume(self, name: str) -> Path:
+        folder = self.folder / "volumes" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _binds(self) -> list[tuple[str, str, str]]:
+        """Mode, source here, and place in the container."""
+        system = [*(path for path in _SYSTEM_FILES if Path(path).exists()), *(f"/dev/{name}" for name in _DEVICES)]
+        binds = [("ro", "/usr", "/usr"), *(("rw" if "dev" in path else "ro", path, path) for path in system)]
+        binds += [("ro", source, target) for target, source in self._image.binds.items()]
+        binds += [("ro", str(source), _program(command)) for command, source in self._programs.items()]
+        empty = {volume["name"] for volume in self.spec.get("volumes", ()) if "emptyDir" in volume}
+        for mount in self.container.get("volumeMounts", ()):
+            mode = "rw" if mount["name"] in empty and not mount.get("readOnly") else "ro"
+            binds.append((mode, str(self._volume(mount["name"])), mount["mountPath"]))
+        if self.spec.get("automountServiceAccountToken", True):
+            binds.append(("ro", str(self._volume("service-account")), _ACCOUNT))
+        return binds
+
+    def _environment(self) -> dict[str, str]:
+        """The image's, what every container is told of the API server, and the container's own."""
+        own: dict[str, str] = {}
+        for entry in self.container.get("env", ()):
+            source = entry.get("valueFrom", {}).get("secretKeyRef")
+            if source is not None:
+                found = self._plane.get("secret", source["name"], self.namespace)
+                own[entry["name"]] = base64.b64decode(found["data"][source["key"]]).decode()
+            else:
+                own[entry["name"]] = entry["value"]
+        server = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(self._plane.port)}
+        return self._image.environment | server | own
+
+    def _command(self) -> list[str]:
+        """Command and arguments, with a port of loopback for each that is listened on."""
+        words = [*self.container.get("command", ()), *self.container.get("args", ())]
+        words = [_program(word) if word in self._programs else word for word in words]
+        return [_LISTEN.sub(self._listening, word) if _LISTEN.fullmatch(word) else word for word in words]
+
+    def _listening(self, found: re.Match[str]) -> str:
+        port = self.ports.setdefault(int(found["port"]), free_port())
+        return f"{found['flag']}127.0.0.1:{port}"
+
+
+def _program(command: str) -> str:
+    """Where a file that stands for a command is: `/usr` itself is this machine's and takes nothing new."""
+    return f"/programs/{Path(command).name}"
+
+
+def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Make these the folder's files, each replaced whole, as readers may look at any moment."""
+    for name, content in files.items():
+        partial = folder / f".{name}"
+        partial.write_bytes(content)
+        partial.replace(folder / name)
+    for path in folder.iterdir():
+        if path.name not in files:
+            path.unlink()
