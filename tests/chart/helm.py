@@ -12,10 +12,55 @@ from tests.chart.reference import CHART
 from tests.e2e.binaries import find
 
 METACONTROLLER_CHART: Final = "METACONTROLLER_CHART"
-_ACCOUNT: Final = """\
+METACONTROLLER_CRDS: Final = "METACONTROLLER_CRDS"
+_COMPOSITE_CONTROLLER: Final = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "compositecontrollers.metacontroller.k8s.io"},
+    "spec": {
+        "group": "metacontroller.k8s.io",
+        "scope": "Cluster",
+        "names": {"kind": "CompositeController", "plural": "compositecontrollers", "singular": "compositecontroller"},
+        "versions": [
+            {
+                "name": "v1alpha1",
+                "served": True,
+                "storage": True,
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {"spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+                    }
+                },
+            }
+        ],
+    },
+}
+"""Takes any CompositeController, where there are no real CRDs to hold it against."""
+_METACONTROLLER: Final = """\
 apiVersion: v1
 kind: ServiceAccount
 metadata: {name: {{ .Values.serviceAccount.name }}, namespace: {{ .Release.Namespace }}}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: {{ .Release.Name }}-metacontroller, namespace: {{ .Release.Namespace }}}
+spec:
+  selector:
+    matchLabels: &labels {app.kubernetes.io/name: metacontroller, app.kubernetes.io/instance: {{ .Release.Name }}}
+  template:
+    metadata:
+      labels: *labels
+    spec:
+      serviceAccountName: {{ .Values.serviceAccount.name }}
+      securityContext: {{ .Values.podSecurityContext | default dict | toJson }}
+      containers:
+        - name: metacontroller
+          image: metacontroller
+          command: [/usr/bin/metacontroller]
+          args: {{ .Values.commandArgs | toJson }}
+          env: {{ .Values.env | default list | toJson }}
+          securityContext: {{ .Values.securityContext | default dict | toJson }}
 """
 
 
@@ -31,7 +76,11 @@ def with_dependencies(folder: Path) -> Path:
     if real:
         shutil.copytree(real, copy / "charts/metacontroller-helm")
     else:
-        _stand_in(copy / "charts/metacontroller-helm", "4.17.2", _ACCOUNT)
+        _stand_in(copy / "charts/metacontroller-helm", "4.17.2", _METACONTROLLER)
+        crds = os.environ.get(METACONTROLLER_CRDS)
+        (copy / "charts/metacontroller-helm/crds").mkdir()
+        text = Path(crds).read_text() if crds else yaml.safe_dump(_COMPOSITE_CONTROLLER)
+        (copy / "charts/metacontroller-helm/crds/all.yaml").write_text(text)
     _stand_in(copy / "charts/metrics-server", "3.13.0", "")
     return copy
 

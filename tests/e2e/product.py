@@ -10,12 +10,12 @@ from typing import Any, Final
 
 import yaml
 
+from tests.chart.helm import METACONTROLLER_CRDS
 from tests.e2e.binaries import find
 from tests.e2e.controlplane import ControlPlane, Process
 from tests.processes import free_port, poll
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-METACONTROLLER_CRDS: Final = "METACONTROLLER_CRDS"
 RESYNC_SECONDS: Final = 2
 """Of the CompositeController under test, so that rest can be watched without waiting for minutes."""
 SYSTEM: Final = "metacontroller"

@@ -1,157 +1,358 @@
-"""The chart on a real API server: installed, used under its own RBAC, upgraded and removed."""
+"""The chart on a real API server, by the commands that users type: installed, used, upgraded, removed, and back again.
 
-import os
-import sys
+hooks, the gateway and Metacontroller run from the pods that helm rendered, under the chart's ServiceAccounts.
+"""
+
+import json
+import statistics
+import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from tests.chart.helm import with_dependencies
-from tests.e2e import controlplane
-from tests.e2e.binaries import find
+from tests.e2e import controlplane, pods
 from tests.e2e.controlplane import ControlPlane
-from tests.e2e.product import METACONTROLLER_CRDS, ROOT, Product, missing, model_deployment, workload
-from tests.processes import poll
+from tests.e2e.installation import CLIENT, GATEWAY, NAMESPACE, PLATFORM_TOKEN, RELEASE, Installation
+from tests.e2e.network import NoEndpoint
+from tests.e2e.pods import Image, Pod
+from tests.e2e.product import ROOT, missing, set_pods_ready
+from tests.processes import poll, status
 
-RELEASE = "beamlit-controller"
-NAMESPACE = "beamlit-system"
-METACONTROLLER = "beamlit-metacontroller"
+if TYPE_CHECKING:
+    from tests.e2e.network import Answer
 
-
-class Installed(Product):
-    """The product as the chart installs it; its programs run here, under the chart's ServiceAccounts."""
-
-    def __init__(self, plane: ControlPlane, chart: Path) -> None:
-        super().__init__(plane)
-        self.chart = chart
-
-    def start(self) -> None:
-        """helm install, then hooks and Metacontroller as processes."""
-        plane = self.plane
-        plane.kubectl("apply", "--server-side", "-f", os.environ[METACONTROLLER_CRDS])
-        plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", os.environ[METACONTROLLER_CRDS])
-        config = plane.folder / "config.yaml"
-        config.write_text("namespaces: ''\ndefaultRemoteBackend: {workspace: acme}\n")
-        self.hooks = plane.run(
-            "hooks",
-            *(sys.executable, "-m", "hooks", "--config", str(config), "--listen", f"127.0.0.1:{self.port}"),
-            *("--operations", f"127.0.0.1:{self.operations}"),
-            environment=os.environ | {"PYTHONPATH": str(ROOT)},
-        )
-        poll(self._hooks_ready, 20, "hooks are ready")
-        self.helm("install", "--create-namespace", "--wait", "--timeout", "60s")
-        program = find("metacontroller")
-        assert program is not None
-        self.metacontroller = plane.run(
-            "metacontroller",
-            *(str(program), "--kubeconfig", str(plane.service_account(NAMESPACE, METACONTROLLER))),
-            *("--discovery-interval=1s", "--metrics-address=0", "--health-probe-bind-address=0"),
-            *("--target-label-selector=app.kubernetes.io/part-of=beamlit-controller",),
-        )
-
-    def helm(self, command: str, *words: str) -> str:
-        """helm install or upgrade, with hooks on this machine."""
-        url = f"--set=hooks.url=http://127.0.0.1:{self.port}"
-        return self.plane.helm(command, RELEASE, str(self.chart), "--namespace", NAMESPACE, url, *words)
+EXAMPLES = ROOT / "examples/manifests"
+NAMES = {"demo": "demo", "demo-server": "ask-demo-server"}
+"""The example models, and the name in their own namespace under which clients reach each through the gateway."""
 
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A control plane of this module's own: two installations in one would fight."""
-    if reason := missing():
+    if reason := pods.missing():
         pytest.skip(reason)
     with controlplane.running(tmp_path_factory.mktemp("fresh")) as plane:
         yield plane
 
 
 @pytest.fixture(scope="module")
-def installed(fresh: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+def installed(fresh: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """The chart, installed."""
-    product = Installed(fresh, with_dependencies(tmp_path_factory.mktemp("chart")))
-    product.start()
-    yield product
-    product.metacontroller.stop()
-    product.hooks.stop()
+    image = Image(tmp_path_factory.mktemp("image"))
+    services = [f"{name}-local.{namespace}" for name in NAMES for namespace in ("default", "team-a")]
+    chart = with_dependencies(tmp_path_factory.mktemp("chart"))
+    installation = Installation(fresh, image, chart, *services)
+    with installation.proxy.running():
+        try:
+            installation.install("--set", "config.defaultRemoteBackend.workspace=demo")
+            yield installation
+        finally:
+            installation.stop()
 
 
-def test_a_model_is_served_under_the_charts_rules(installed: Installed) -> None:
-    """Adopted and created: Ready, with the rights that the chart gives and no others."""
-    template = workload("x")["spec"]["template"]["spec"]
-    server = {"replicas": 1, "port": 8000, "template": {"spec": template}}
-    installed.plane.apply(workload("adopted"), model_deployment("adopted"), model_deployment("served", server=server))
-    for name in ("adopted", "served"):
-        installed.until(name, Ready="True", LocalReady="True", Synced="True")
-    assert "forbidden" not in installed.metacontroller.log.read_text().lower()
+@pytest.fixture
+def carried(installed: Installation) -> Installation:
+    """The same, with the real Metacontroller; skipped by name where that is not here."""
+    if reason := missing():
+        pytest.skip(reason)
+    return installed
 
 
-@pytest.mark.parametrize(
-    ("account", "question", "answer"),
-    [
-        (METACONTROLLER, ("create", "deployments.apps"), "yes"),
-        (METACONTROLLER, ("delete", "configmaps"), "yes"),
-        (METACONTROLLER, ("update", "modeldeployments.deployment.beamlit.com", "--subresource=status"), "yes"),
-        (METACONTROLLER, ("delete", "modeldeployments.deployment.beamlit.com"), "no"),
-        (METACONTROLLER, ("get", "secrets"), "no"),
-        (METACONTROLLER, ("list", "secrets"), "no"),
-        (METACONTROLLER, ("create", "pods"), "no"),
-        (METACONTROLLER, ("create", "clusterroles.rbac.authorization.k8s.io"), "no"),
-        ("beamlit-controller-gateway", ("watch", "configmaps"), "yes"),
-        ("beamlit-controller-gateway", ("get", "secrets"), "yes"),
-        ("beamlit-controller-gateway", ("list", "secrets"), "no"),
-        ("beamlit-controller-gateway", ("update", "configmaps"), "no"),
-        ("beamlit-controller-gateway", ("get", "secrets", "--namespace=kube-system"), "no"),
-    ],
-)
-def test_what_each_account_may_do(installed: Installed, account: str, question: tuple[str, ...], answer: str) -> None:
-    """What must be no is no."""
-    user = f"--as=system:serviceaccount:{NAMESPACE}:{account}"
-    namespace = () if any("namespace" in word for word in question) else ("--namespace=default",)
-    said = installed.plane.kubectl("auth", "can-i", *question, *namespace, user, check=False).strip()
-    assert (said or "no") == answer
+def examples(namespace: str, remote: str) -> Iterator[dict[str, Any]]:
+    """The example manifests for a namespace, with the remote backend where it is here."""
+    for path in sorted(EXAMPLES.glob("*.yaml")):
+        text = path.read_text().replace("namespace: default", f"namespace: {namespace}")
+        yield from yaml.safe_load_all(text.replace("127.0.0.1:9102", remote).replace("demo-secret ", f"{CLIENT[1]} "))
 
 
-def test_an_upgrade_keeps_certificate_and_token(fresh: ControlPlane, installed: Installed) -> None:
-    """What was generated at the first installation is found again by an upgrade, and the webhook's URL stays."""
-    chart = str(installed.chart)
-    name, namespace = "second", "second"
-    words = ("--namespace", namespace, "--set=hooks.auth.bearer.enabled=true", "--skip-crds")
-    fresh.helm("install", name, chart, "--create-namespace", *words)
-
-    def generated() -> tuple[object, ...]:
-        tls = fresh.get("secret", "second-beamlit-controller-hooks-tls", namespace)["data"]
-        token = fresh.get("secret", "second-beamlit-controller-hooks-bearer", namespace)["data"]
-        controller = fresh.get("compositecontroller", "second-beamlit-controller")
-        return tls, token, controller["spec"]["hooks"]["sync"]["webhook"]["url"]
-
-    before = generated()
-    fresh.helm("upgrade", name, chart, *words, "--set=gateway.replicas=3")
-    assert generated() == before
-    assert fresh.get("deployment", "second-beamlit-controller-gateway", namespace)["spec"]["replicas"] == 3
-    fresh.helm("uninstall", name, "--namespace", namespace)
-    for model in ("adopted", "served"):
-        installed.until(model, Ready="True", Synced="True")
+def test_the_commands_of_the_documentation(carried: Installation) -> None:
+    """helm install, kubectl apply, kubectl wait, curl: a manifest of the original's form and one with a server."""
+    plane = carried.plane
+    plane.apply(*examples("default", f"127.0.0.1:{carried.remote.port}"))
+    plane.kubectl("wait", "--for=condition=Ready", "--timeout=60s", *(f"modeldeployment/{name}" for name in NAMES))
+    for name in NAMES:
+        answer = carried.ask(carried.gateway(f"/default/{name}"), model=name)
+        assert (answer.status, answer.backend) == (200, "local"), answer
+        assert "tiny-local" in answer.body
+    header, *rows = plane.kubectl("get", "modeldeployments").splitlines()
+    assert header.split() == ["NAME", "MODEL", "READY", "OFFLOADED", "REASON", "AGE"]
+    assert [row.split()[:5] for row in rows] == [[name, "tiny-remote", "True", "0", "Local"] for name in NAMES]
 
 
-def test_uninstalling_leaves_what_serves(installed: Installed) -> None:
-    """No finalizer; ModelDeployments and their children stay; a new installation takes them over without a write."""
+def test_a_restricted_namespace_takes_all_pods(installed: Installation) -> None:
+    """The namespace admits restricted pods only, and every workload has its pods."""
+    found = installed.plane.get("deployments,statefulsets", namespace=NAMESPACE)["items"]
+    assert {item["metadata"]["name"]: item["status"].get("readyReplicas") for item in found} == {
+        f"{RELEASE}-hooks": 2,
+        f"{RELEASE}-gateway": 2,
+        f"{RELEASE}-metacontroller": 1,
+    }
+    assert all(pod.probe("liveness") == 200 for name in ("-hooks", "-gateway") for pod in installed.pods(name))
+
+
+def test_every_way_to_name_a_model(carried: Installation) -> None:
+    """By path, by the model of the body, by the Service in front of it as `Host`, and by the Service to the gateway."""
+    body = carried.ask(carried.gateway(), model="demo")
+    host = carried.ask(carried.gateway(), "-H", "Host: demo.default.svc.cluster.local")
+    named = carried.ask("http://ask-demo-server", model="demo-server")
+    longer = carried.ask("http://ask-demo-server.default.svc.cluster.local", namespace="other", model="demo-server")
+    for answer in (body, host, named, longer):
+        assert (answer.status, answer.backend) == (200, "local"), answer
+    models = carried.network.curl(carried.gateway("/v1/models")).json
+    assert {one["id"] for one in models["data"]} >= set(NAMES)
+
+
+def test_traffic_follows_readiness_within_a_second(carried: Installation) -> None:
+    """No ready pod: the next requests go to the remote, with a token that the gateway buys; and back.
+
+    From the moment the Deployment's status says so, a second has to do: Metacontroller, hooks, ConfigMap, gateway.
+    """
+    took: dict[str, list[float]] = {"remote": [], "local": []}
+    for _ in range(3):
+        for backend, ready in (("remote", False), ("local", True)):
+            set_pods_ready(carried.plane, "app=demo", ready)
+            poll(lambda ready=ready: _ready_replicas(carried, "demo") == int(ready), 20, "the API server knows")  # type: ignore[misc]
+            began = time.monotonic()
+            poll(lambda backend=backend: carried.ask(carried.gateway("/default/demo")).backend == backend, 10)  # type: ignore[misc]
+            took[backend].append(time.monotonic() - began)
+            answer = carried.ask(carried.gateway("/default/demo"))
+            assert (answer.status, f"tiny-{backend}" in answer.body) == (200, True), answer
+    assert max(map(statistics.median, took.values())) < 1, took
+    carried.until("demo", Ready="True", LocalReady="True", Synced="True")
+
+
+def _ready_replicas(installed: Installation, name: str, namespace: str = "default") -> int:
+    return int(installed.plane.get("deployment", name, namespace)["status"].get("readyReplicas", 0))
+
+
+def test_the_columns_say_what_happens(carried: Installation) -> None:
+    """While the remote serves, `kubectl get` shows the share and the reason."""
+    set_pods_ready(carried.plane, "app=demo", False)
+    carried.until("demo", LocalReady="False", Synced="True")
+    row = carried.plane.kubectl("get", "modeldeployment", "demo").splitlines()[1].split()
+    set_pods_ready(carried.plane, "app=demo", True)
+    assert row[:5] == ["demo", "tiny-remote", "True", "100", "NoReadyReplica"]
+    carried.until("demo", LocalReady="True", Synced="True")
+
+
+def test_helm_test(installed: Installation) -> None:
+    """`helm test` passes: its pod is started here, and the cluster is told how it ended."""
+    plane, name = installed.plane, f"{RELEASE}-test"
+    said: list[str] = []
+    helm = threading.Thread(
+        target=lambda: said.append(plane.helm("test", RELEASE, "--namespace", NAMESPACE, "--timeout", "60s"))
+    )
+    helm.start()
+    try:
+        poll(lambda: plane.get("pod", name, NAMESPACE), 30, "helm has made the pod")
+        pod = plane.get("pod", name, NAMESPACE)
+        assert _runs(installed, pod) == 0
+        phase = json.dumps({"status": {"phase": "Succeeded"}})
+        plane.kubectl("patch", "pod", name, "-n", NAMESPACE, "--subresource=status", "--type=merge", "-p", phase)
+    finally:
+        helm.join()
+    assert "Phase:          Succeeded" in said[0]
+
+
+def _runs(installed: Installation, pod: dict[str, Any]) -> int:
+    """Run a Pod's script with the names of Services leading where they lead; return its exit code."""
+    container = pod["spec"]["containers"][0]
+    script = container["args"][-1]
+    for url in {word.strip("\"'") for word in script.split() if "http://" in word}:
+        host = url.removeprefix("http://").split("/")[0].strip("\"',)")
+        name, _, port = host.partition(":")
+        address, to = installed.network.endpoint(name, int(port or 80), NAMESPACE)
+        script = script.replace(host, f"{address}:{to}")
+    container["args"][-1] = script
+    process = Pod(installed.plane, installed._image, pod, "helm-test").process
+    poll(lambda: not process.alive(), 30, "the test ends")
+    return process.stop()
+
+
+def test_two_namespaces_and_traffic_over_an_upgrade(carried: Installation) -> None:
+    """An upgrade that serves a second namespace fails no request, and keeps certificate and URL of hooks."""
+    plane, before = carried.plane, _generated(carried)
+    plane.kubectl("create", "namespace", "team-a")
+    with Traffic(carried, "/default/demo") as traffic:
+        carried.upgrade("--set=config.namespaces=default\\,team-a")
+        poll(lambda: traffic.count > 20, 20, "requests go on")
+    assert traffic.failures == []
+    assert _generated(carried) == before
+    plane.apply(*examples("team-a", f"127.0.0.1:{carried.remote.port}"))
+    for name in NAMES:
+        carried.until(name, "team-a", Ready="True", LocalReady="True", Synced="True")
+        answer = carried.ask(carried.gateway(f"/team-a/{name}"), model=name)
+        assert (answer.status, answer.backend) == (200, "local"), answer
+
+
+def _generated(installed: Installation) -> tuple[object, ...]:
+    """What the first installation generated."""
+    certificate = installed.plane.get("secret", f"{RELEASE}-hooks-tls", NAMESPACE)["data"]
+    webhook = installed.plane.get("compositecontroller", RELEASE)["spec"]["hooks"]["sync"]["webhook"]
+    return certificate, webhook["url"], webhook["caBundle"]
+
+
+class Traffic:
+    """Requests one after the other for as long as the context lasts, each on a connection of its own."""
+
+    def __init__(self, installed: Installation, path: str) -> None:
+        self.failures: list[Answer | str] = []
+        self.count = 0
+        self._installed, self._path = installed, path
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "Traffic":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                answer = self._installed.ask(self._installed.gateway(self._path))
+                if (answer.status, answer.backend) != (200, "local"):
+                    self.failures.append(answer)
+            except (AssertionError, NoEndpoint) as exc:
+                self.failures.append(repr(exc))
+            self.count += 1
+
+
+def test_names_in_an_installation_of_two_namespaces(carried: Installation) -> None:
+    """A Service to the gateway is found by its name with its namespace; the bare name would be anybody's."""
+    for namespace in ("default", "team-a"):
+        answer = carried.ask(f"http://ask-demo-server.{namespace}", namespace="other", model="demo-server")
+        assert (answer.status, answer.backend) == (200, "local"), answer
+    ambiguous = carried.network.curl("http://ask-demo-server/health", namespace="team-a")
+    assert (ambiguous.status, ambiguous.json["error"]["code"]) == (404, "ambiguous_host")
+    assert "ask-demo-server.team-a" in ambiguous.json["error"]["message"]
+
+
+def test_a_certificate_is_replaced(carried: Installation) -> None:
+    """Deleting the generated certificate and upgrading makes a new one, which hooks and Metacontroller both take."""
+    before = _generated(carried)
+    carried.plane.kubectl("delete", "secret", f"{RELEASE}-hooks-tls", "-n", NAMESPACE)
+    carried.upgrade()
+    after = _generated(carried)
+    assert all(new != old for new, old in zip(after, before, strict=True))
+    _answers_to_edits(carried)
+
+
+def test_the_bearer_token(carried: Installation) -> None:
+    """Switched on, hooks refuse whoever has no token, and Metacontroller has it; an upgrade keeps it."""
+    carried.upgrade("--set=hooks.auth.bearer.enabled=true")
+    token = carried.plane.get("secret", f"{RELEASE}-hooks-bearer", NAMESPACE)["data"]
+    _answers_to_edits(carried)
+    assert _asked_by_a_stranger(carried) == "401"
+    carried.upgrade("--set=gateway.replicas=1")
+    assert carried.plane.get("secret", f"{RELEASE}-hooks-bearer", NAMESPACE)["data"] == token
+    assert len(carried.pods("-gateway")) == 1
+    carried.upgrade("--set=hooks.auth.bearer.enabled=false", "--set=gateway.replicas=2")
+
+
+def _asked_by_a_stranger(installed: Installation) -> str:
+    """The status that hooks give to whoever trusts their certificate and has no token."""
+    pod, host = installed.pods("-hooks")[0], f"{RELEASE}-hooks.{NAMESPACE}.svc"
+    webhook = installed.plane.get("compositecontroller", RELEASE)["spec"]["hooks"]["sync"]["webhook"]
+    authority = pod.folder / "ca.crt"
+    authority.write_text(webhook["caBundle"]["inline"])
+    flags = ("--silent", "--noproxy", "*", "--cacert", str(authority), "--output", "/dev/null")
+    where = ("--connect-to", f"::127.0.0.1:{pod.port('https')}", f"https://{host}:8443/modeldeployments/sync")
+    command = ["curl", *flags, "--write-out", "%{http_code}", "-d", "{}", *where]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+
+
+def _answers_to_edits(installed: Installation) -> None:
+    """An edit reaches hooks and comes back: Metacontroller trusts them and they trust it."""
+    behavior = {"override": {"percentage": 40, "until": "2099-01-01T00:00:00Z"}}
+    for edit, percentage in ((behavior, 40), ({"override": None}, 0)):
+        patch = json.dumps({"spec": {"offloadingConfig": {"behavior": edit}}})
+        installed.plane.kubectl("patch", "modeldeployment", "demo", "--type=merge", "-p", patch)
+        poll(lambda percentage=percentage: installed.remote_weight("demo") == percentage, 30, f"{percentage} %")  # type: ignore[misc]
+    installed.until("demo", Ready="True", Synced="True")
+
+
+def test_no_secret_is_where_it_does_not_belong(installed: Installation) -> None:
+    """What was given as a secret is in Secrets alone: not in ConfigMaps, children, status, events, logs or metrics."""
+    canaries = (CLIENT[1], PLATFORM_TOKEN)
     plane = installed.plane
-    before = {name: installed.versions(name) for name in ("adopted", "served")}
-    plane.helm("uninstall", RELEASE, "--namespace", NAMESPACE)
-    installed.metacontroller.stop()
-    assert {name: installed.versions(name) for name in ("adopted", "served")} == before
-    for name in ("adopted", "served"):
-        assert not installed.parent(name)["metadata"].get("finalizers")
-    installed.helm("install", "--skip-crds")
-    plane.write_kubeconfig(f"{NAMESPACE}-{METACONTROLLER}", plane.kubectl(
-        "create", "token", METACONTROLLER, "-n", NAMESPACE, "--duration", "24h").strip())  # fmt: skip
-    syncs = installed.syncs()
-    installed.metacontroller.start()
-    poll(lambda: installed.syncs() >= syncs + 2, 60, "both are synced again")
-    for name in ("adopted", "served"):
-        installed.until(name, Ready="True", Synced="True")
-    assert {name: installed.versions(name) for name in ("adopted", "served")} == before
-    plane.kubectl("delete", "modeldeployments", "--all")
+    for resource in ("configmaps", "services", "deployments", "statefulsets", "events", "compositecontrollers", "pods"):
+        everything = plane.kubectl("get", resource, "-A", "-o", "yaml")
+        assert not [canary for canary in canaries if canary in everything], resource
+    for item in plane.get("modeldeployments.deployment.beamlit.com")["items"]:
+        assert CLIENT[1] not in json.dumps(item["status"])
+    for pod in [*installed.pods("-hooks"), *installed.pods("-gateway"), *installed.pods("-metacontroller")]:
+        assert not [canary for canary in canaries if canary in pod.process.log.read_text()], pod.process.name
+    for pod in installed.pods("-gateway"):
+        for path in ("/metrics", "/routes", "/"):
+            address = f"127.0.0.1:{pod.port('admin')}"
+            page = subprocess.run(["curl", "-s", "--noproxy", "*", f"http://{address}{path}"], capture_output=True)
+            assert not [canary for canary in canaries if canary.encode() in page.stdout], path
+
+
+def test_a_second_release_is_its_own(installed: Installation) -> None:
+    """Elsewhere in the cluster another release generates its own and keeps it; its end touches nothing of the first."""
+    plane, name = installed.plane, "second"
+    words = ("--namespace", name, "--set=metacontroller.enabled=false", "--skip-crds")
+    before = _generated(installed)
+    plane.helm("install", name, str(installed._chart), "--create-namespace", *words)
+    theirs = plane.get("secret", "second-beamlit-controller-hooks-tls", name)["data"]
+    assert theirs["tls.crt"] != plane.get("secret", f"{RELEASE}-hooks-tls", NAMESPACE)["data"]["tls.crt"]
+    plane.helm("uninstall", name, "--namespace", name)
+    assert _generated(installed) == before
+    assert plane.get("compositecontroller", RELEASE)
+
+
+def test_uninstalling_leaves_what_serves(carried: Installation) -> None:
+    """No finalizer; ModelDeployments and their children stay; a new installation takes them over without a write."""
+    plane = carried.plane
+    for name in NAMES:
+        carried.until(name, Ready="True", LocalReady="True", Synced="True")
+    before = {name: carried.versions(name) for name in NAMES}
+    said = carried.uninstall()
+    assert "uninstalled" in said
+    for name in NAMES:
+        assert not carried.parent(name)["metadata"].get("finalizers")
+        assert plane.get("service", f"{name}-local")["spec"]["selector"]
+    assert {name: carried.versions(name) for name in NAMES} == before
+    assert status(f"{carried.local.url}/health") == 200
+    carried.install(
+        *("--set", "config.defaultRemoteBackend.workspace=demo", "--set=config.namespaces=default\\,team-a"),
+    )
+    poll(lambda: carried.syncs() >= 4, 60, "all are synced again")
+    for name in NAMES:
+        carried.until(name, Ready="True", Synced="True")
+        answer = carried.ask(carried.gateway(f"/default/{name}"), model=name)
+        assert (answer.status, answer.backend) == (200, "local"), answer
+    assert {name: carried.versions(name) for name in NAMES} == before
+
+
+def test_deleting_first_removes_the_children_too(carried: Installation) -> None:
+    """`kubectl delete modeldeployments -A --all` before `helm uninstall` leaves nothing that was created for them."""
+    plane = carried.plane
+    plane.kubectl("delete", "modeldeployments", "-A", "--all")
     # The garbage collector looks for new kinds every half minute.
-    poll(lambda: not plane.get("deployment", "served"), 90, "children go with their parents")
-    assert plane.get("deployment", "adopted")
+    for namespace in ("default", "team-a"):
+        for resource, name in (("deployment", "demo-server"), ("configmap", "demo-route"), ("service", "demo-local")):
+            poll(lambda: not plane.get(resource, name, namespace), 90, f"{resource} {name} goes")  # noqa: B023
+        assert plane.get("deployment", "demo", namespace), "what was adopted is the user's"
+    poll(lambda: carried.ask(carried.gateway("/default/demo")).status == 404, 10, "the gateway knows")
+    carried.uninstall()
+    assert GATEWAY not in plane.kubectl("get", "deployments,services", "-A")
+    assert "modeldeployments.deployment.beamlit.com" in plane.kubectl("get", "crds")
+
+
+@pytest.mark.parametrize("kind", ["crds", "charts/beamlit-controller/crds"])
+def test_the_documented_upgrade_of_the_crds(fresh: ControlPlane, kind: str) -> None:
+    """`kubectl apply --server-side` of the CRDs goes through over those that helm installed."""
+    assert "serverside-applied" in fresh.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / kind))
+    assert Path(ROOT, kind).is_dir()

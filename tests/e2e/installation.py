@@ -1,0 +1,208 @@
+"""The chart installed as users install it, its pods run here from what helm rendered."""
+
+import hashlib
+import json
+import os
+import re
+import sys
+import threading
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from tests.e2e.binaries import find
+from tests.e2e.controlplane import ControlPlane
+from tests.e2e.network import Answer, Network, Proxy
+from tests.e2e.pods import Image, Pod
+from tests.e2e.product import ROOT, Models
+from tests.processes import free_port, poll, status
+
+RELEASE: Final = "beamlit-controller"
+NAMESPACE: Final = "beamlit-system"
+GATEWAY: Final = f"{RELEASE}-gateway"
+METACONTROLLER: Final = "beamlit-metacontroller"
+CLIENT: Final = ("demo", "demo-secret-canary")
+"""OAuth 2.0 client of the default remote backend."""
+PLATFORM_TOKEN: Final = "platform-token-canary"
+_METACONTROLLER: Final = "metacontroller"
+"""Its program. Where there is none, everything else is installed and runs."""
+
+
+class ModelServer:
+    """The example model server as a process: what pods or a remote backend would be."""
+
+    def __init__(self, plane: ControlPlane, name: str, *flags: str) -> None:
+        self.name, self.port = name, free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        command = [sys.executable, "-m", "examples.model_server", "--listen", f"127.0.0.1:{self.port}"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        self.process = plane.run(name, *command, "--model", name, *flags, environment=environment)
+        poll(lambda: status(f"{self.url}/health") == 200, 20, f"{name} answers")
+
+    @property
+    def requests(self) -> int:
+        """Requests to the model since the start."""
+        with urllib.request.urlopen(f"{self.url}/_demo/state", timeout=5) as answer:
+            return int(json.load(answer)["requests"])
+
+
+class Installation(Models):
+    """A release of the chart. Its pods are processes here; what else is of a cluster is real."""
+
+    def __init__(self, plane: ControlPlane, image: Image, chart: Path, *local_services: str) -> None:
+        """Nothing is installed yet.
+
+        Args:
+            plane: the control plane.
+            image: what pods run.
+            chart: the chart with its dependencies.
+            local_services: `name.namespace` of Services behind which the local model server shall be.
+        """
+        super().__init__(plane)
+        self._image, self._chart = image, chart
+        self.network = Network(plane)
+        self.proxy = Proxy(self.network)
+        self.local = ModelServer(plane, "tiny-local")
+        self.remote = ModelServer(
+            plane, "tiny-remote", "--oauth-client-id", CLIENT[0], "--oauth-client-secret", CLIENT[1]
+        )
+        self._services = local_services
+        self._pods: dict[str, list[tuple[str, Pod]]] = {}
+        """By kind and name of the workload, each with the hash of the template that it was started from."""
+        self._count = 0
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Flags that lead to this machine what would be elsewhere."""
+        resolve = [f"{name}.svc.cluster.local:80=127.0.0.1:{self.local.port}" for name in self._services]
+        proxy = {"name": "HTTPS_PROXY", "value": self.proxy.url}
+        remote = "config.defaultRemoteBackend"
+        return (
+            f"--set=config.defaultRemoteBackend.host=127.0.0.1:{self.remote.port}",
+            f"--set={remote}.scheme=http",
+            f"--set={remote}.authConfig.oauthConfig.tokenUrl={self.remote.url}/v0/oauth/token",
+            f"--set-json=config.gateway={json.dumps({'resolve': resolve, 'allowedAddresses': ['127.0.0.0/8']})}",
+            f"--set-json=metacontroller.env={json.dumps([proxy])}",
+            '--set-json=metacontroller.podSecurityContext={"runAsNonRoot":true,"runAsUser":65532,"seccompProfile":{"type":"RuntimeDefault"}}',
+            '--set-json=metacontroller.securityContext={"allowPrivilegeEscalation":false,"readOnlyRootFilesystem":true,"capabilities":{"drop":["ALL"]}}',
+        )
+
+    def install(self, *words: str) -> None:
+        """`helm install` in a namespace that admits restricted pods only, by the command line of the documentation."""
+        labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+        metadata = {"name": NAMESPACE, "labels": labels}
+        self.plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        oauth = "config.defaultRemoteBackend.authConfig.oauthConfig"
+        self.helm(
+            *("install", "--set", f"beamlitApiToken={PLATFORM_TOKEN}"),
+            *("--set", f"{oauth}.clientId={CLIENT[0]}", "--set", f"{oauth}.clientSecret={CLIENT[1]}", *words),
+        )
+
+    def upgrade(self, *words: str) -> None:
+        """`helm upgrade` with what was given before and these values, and the rolling update that follows."""
+        self.helm("upgrade", "--reset-then-reuse-values", *words)
+
+    def helm(self, command: str, *words: str) -> None:
+        """helm install or upgrade, and what the cluster's controllers then do with the pods."""
+        self.plane.helm(
+            *(command, RELEASE, str(self._chart), "--namespace", NAMESPACE, "--wait", "--timeout", "60s"),
+            *(*self.values, *words),
+        )
+        self.roll()
+
+    def uninstall(self) -> str:
+        """`helm uninstall`, and the end of its pods."""
+        said = self.plane.helm("uninstall", RELEASE, "--namespace", NAMESPACE)
+        self.roll()
+        return said
+
+    def roll(self) -> None:
+        """Bring the pods here in line with the workloads there: new ones first, old ones ended once those are ready.
+
+        A StatefulSet's pod ends before its successor starts.
+        """
+        wanted = {f"{item['kind']}/{item['metadata']['name']}": item for item in self._workloads()}
+        going: list[Pod] = []
+        for place in [*self._pods, *(place for place in wanted if place not in self._pods)]:
+            running = self._pods.get(place, [])
+            item = wanted.get(place)
+            template = hashlib.sha256(json.dumps(item and item["spec"]["template"]).encode()).hexdigest()
+            count = 0 if item is None else int(item["spec"].get("replicas", 1))
+            kept = [one for one in running if one[0] == template][:count]
+            old = [pod for digest, pod in running if (digest, pod) not in kept]
+            if place.startswith("StatefulSet"):
+                _end(old)
+                old = []
+            new = [(template, self._start(item)) for _ in range(count - len(kept)) if item is not None]
+            for _, pod in new:
+                pod.until_ready()
+            self._pods[place] = kept + new
+            self.network.pods = [pod for pods in self._pods.values() for _, pod in pods] + old
+            going += old
+        self.network.pods = [pod for pods in self._pods.values() for _, pod in pods]
+        _end(going)
+
+    def pods(self, name: str) -> list[Pod]:
+        """The running pods of a workload, by the end of its name."""
+        return [pod for place, pods in self._pods.items() if place.endswith(name) for _, pod in pods]
+
+    def ask(self, url: str, *words: str, namespace: str = "default", model: str = "demo") -> Answer:
+        """A chat request as a client in `namespace` makes it, by curl."""
+        body = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
+        content = ("-H", "Content-Type: application/json", "-d", json.dumps(body))
+        return self.network.curl(f"{url}/v1/chat/completions", *content, *words, namespace=namespace)
+
+    def gateway(self, path: str = "") -> str:
+        """A URL of the gateway's Service."""
+        return f"http://{GATEWAY}.{NAMESPACE}{path}"
+
+    def routes(self, pod: Pod) -> dict[str, Any]:
+        """What a gateway pod has in force."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{pod.port('admin')}/routes", timeout=5) as answer:
+            content: dict[str, Any] = json.load(answer)
+            return content
+
+    def syncs(self) -> float:
+        """How many syncs all hooks pods have answered with 200."""
+        total = 0.0
+        for pod in self.pods("-hooks"):
+            with urllib.request.urlopen(f"http://127.0.0.1:{pod.port('operations')}/metrics", timeout=5) as answer:
+                text = answer.read().decode()
+            found = re.search(r'beamlit_hooks_requests_total\{code="200",hook="sync"\} ([0-9.e+]+)', text)
+            total += float(found[1]) if found else 0.0
+        return total
+
+    def stop(self) -> None:
+        """End all pods."""
+        _end([pod for pods in self._pods.values() for _, pod in pods])
+
+    def _workloads(self) -> list[dict[str, Any]]:
+        """What has pods to run here, the Deployments first: Metacontroller asks hooks as soon as it starts."""
+        kinds = "deployments,statefulsets" if find(_METACONTROLLER) else "deployments"
+        found: list[dict[str, Any]] = self.plane.get(kinds, namespace=NAMESPACE)["items"]
+        return sorted(found, key=lambda item: item["kind"])
+
+    def _start(self, item: Mapping[str, Any]) -> Pod:
+        self._count += 1
+        programs = {}
+        if item["kind"] == "StatefulSet" and (program := find(_METACONTROLLER)) is not None:
+            programs = {"/usr/bin/metacontroller": program}
+        return Pod(
+            self.plane,
+            self._image,
+            item,
+            f"{item['metadata']['name']}-{self._count}",
+            programs=programs,
+            # Metacontroller's metrics would be at a fixed port.
+            arguments=("--metrics-address=0",) if programs else (),
+        )
+
+
+def _end(pods: list[Pod]) -> None:
+    """Terminate pods at the same time, as kubelets do."""
+    threads = [threading.Thread(target=pod.terminate) for pod in pods]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
