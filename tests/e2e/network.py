@@ -6,6 +6,7 @@ import itertools
 import json
 import select
 import socket
+import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -105,6 +106,8 @@ class Fault(Enum):
     REFUSED = "refused"
     SILENT = "silent"
     """Connections are taken, and nothing comes back."""
+    ERROR = "error"
+    """Every request is answered with 500: by whoever has the server's certificate."""
 
 
 class Proxy:
@@ -116,6 +119,8 @@ class Proxy:
     def __init__(self, network: Network) -> None:
         self._network = network
         self.fault = Fault.NONE
+        self.certificate: tuple[str, str] | None = None
+        """Files with a server's certificate and key, for Fault.ERROR."""
         self.stopping = threading.Event()
         proxy = self
 
@@ -149,7 +154,22 @@ class Proxy:
         with upstream:
             client.send_response(200)
             client.end_headers()
-            self._carry(client.connection, upstream)
+            if self.fault is Fault.ERROR:
+                self._fail(client.connection)
+            else:
+                self._carry(client.connection, upstream)
+
+    def _fail(self, client: socket.socket) -> None:
+        """Answer one request as a server whose every answer is an error."""
+        assert self.certificate is not None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self.certificate)
+        client.settimeout(5)
+        with contextlib.suppress(OSError), context.wrap_socket(client, server_side=True) as secure:
+            head = b""
+            while b"\r\n\r\n" not in head and (data := secure.recv(65536)):
+                head += data
+            secure.sendall(b"HTTP/1.1 500 Broken\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
 
     def _carry(self, client: socket.socket, upstream: socket.socket) -> None:
         ends = {client: upstream, upstream: client}
@@ -162,8 +182,10 @@ class Proxy:
                         ends[sock].sendall(data)
                 except OSError:
                     return
-                if not data or self.fault is Fault.REFUSED:
+                if not data:
                     return
+            if self.fault in (Fault.REFUSED, Fault.ERROR):
+                return
 
     @contextlib.contextmanager
     def running(self) -> Iterator["Proxy"]:

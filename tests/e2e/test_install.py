@@ -10,22 +10,19 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
 
 from tests.chart.helm import with_dependencies
-from tests.e2e import controlplane, pods
+from tests.e2e import controlplane
 from tests.e2e.controlplane import ControlPlane
 from tests.e2e.installation import CLIENT, GATEWAY, NAMESPACE, PLATFORM_TOKEN, RELEASE, Installation
-from tests.e2e.network import NoEndpoint
 from tests.e2e.pods import Image, Pod
 from tests.e2e.product import ROOT, missing, set_pods_ready
+from tests.e2e.traffic import Traffic
 from tests.processes import poll, status
-
-if TYPE_CHECKING:
-    from tests.e2e.network import Answer
 
 EXAMPLES = ROOT / "examples/manifests"
 NAMES = {"demo": "demo", "demo-server": "ask-demo-server"}
@@ -35,16 +32,13 @@ NAMES = {"demo": "demo", "demo-server": "ask-demo-server"}
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A control plane of this module's own: two installations in one would fight."""
-    if reason := pods.missing():
-        pytest.skip(reason)
     with controlplane.running(tmp_path_factory.mktemp("fresh")) as plane:
         yield plane
 
 
 @pytest.fixture(scope="module")
-def installed(fresh: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+def installed(image: Image, fresh: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """The chart, installed."""
-    image = Image(tmp_path_factory.mktemp("image"))
     services = [f"{name}-local.{namespace}" for name in NAMES for namespace in ("default", "team-a")]
     chart = with_dependencies(tmp_path_factory.mktemp("chart"))
     installation = Installation(fresh, image, chart, *services)
@@ -179,10 +173,11 @@ def test_two_namespaces_and_traffic_over_an_upgrade(carried: Installation) -> No
     """An upgrade that serves a second namespace fails no request, and keeps certificate and URL of hooks."""
     plane, before = carried.plane, _generated(carried)
     plane.kubectl("create", "namespace", "team-a")
-    with Traffic(carried, "/default/demo") as traffic:
+    with Traffic(lambda: carried.network.endpoint(f"{GATEWAY}.{NAMESPACE}", 80), "/default/demo") as traffic:
         carried.upgrade("--set=config.namespaces=default\\,team-a")
-        poll(lambda: traffic.count > 20, 20, "requests go on")
+        poll(lambda: traffic.count > 50, 20, "requests go on")
     assert traffic.failures == []
+    assert set(traffic.answers) == {(200, "local")}
     assert _generated(carried) == before
     plane.apply(*examples("team-a", f"127.0.0.1:{carried.remote.port}"))
     for name in NAMES:
@@ -196,35 +191,6 @@ def _generated(installed: Installation) -> tuple[object, ...]:
     certificate = installed.plane.get("secret", f"{RELEASE}-hooks-tls", NAMESPACE)["data"]
     webhook = installed.plane.get("compositecontroller", RELEASE)["spec"]["hooks"]["sync"]["webhook"]
     return certificate, webhook["url"], webhook["caBundle"]
-
-
-class Traffic:
-    """Requests one after the other for as long as the context lasts, each on a connection of its own."""
-
-    def __init__(self, installed: Installation, path: str) -> None:
-        self.failures: list[Answer | str] = []
-        self.count = 0
-        self._installed, self._path = installed, path
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> "Traffic":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                answer = self._installed.ask(self._installed.gateway(self._path))
-                if (answer.status, answer.backend) != (200, "local"):
-                    self.failures.append(answer)
-            except (AssertionError, NoEndpoint) as exc:
-                self.failures.append(repr(exc))
-            self.count += 1
 
 
 def test_names_in_an_installation_of_two_namespaces(carried: Installation) -> None:
