@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.e2e.binaries import find
-from tests.e2e.controlplane import ControlPlane
+from tests.e2e.controlplane import SERVICES, ControlPlane
 from tests.e2e.network import Answer, Network, Proxy
 from tests.e2e.pods import Image, Pod
 from tests.e2e.product import ROOT, Models
@@ -78,11 +78,12 @@ class Installation(Models):
         resolve = [f"{name}.svc.cluster.local:80=127.0.0.1:{self.local.port}" for name in self._services]
         proxy = {"name": "HTTPS_PROXY", "value": self.proxy.url}
         remote = "config.defaultRemoteBackend"
+        gateway = {"resolve": resolve, "allowedAddresses": ["127.0.0.0/8"], "clusterRanges": [SERVICES]}
         return (
             f"--set=config.defaultRemoteBackend.host=127.0.0.1:{self.remote.port}",
             f"--set={remote}.scheme=http",
             f"--set={remote}.authConfig.oauthConfig.tokenUrl={self.remote.url}/v0/oauth/token",
-            f"--set-json=config.gateway={json.dumps({'resolve': resolve, 'allowedAddresses': ['127.0.0.0/8']})}",
+            f"--set-json=config.gateway={json.dumps(gateway)}",
             f"--set-json=metacontroller.env={json.dumps([proxy])}",
             '--set-json=metacontroller.podSecurityContext={"runAsNonRoot":true,"runAsUser":65532,"seccompProfile":{"type":"RuntimeDefault"}}',
             '--set-json=metacontroller.securityContext={"allowPrivilegeEscalation":false,"readOnlyRootFilesystem":true,"capabilities":{"drop":["ALL"]}}',

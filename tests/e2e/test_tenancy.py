@@ -1,0 +1,528 @@
+"""What one namespace can do to another, and what each program may do at all: nothing that it is not meant to."""
+
+import http.server
+import json
+import subprocess
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import yaml
+
+from gateway.api.v1alpha1 import CREDENTIAL_LABEL, KEY, LABEL, LABEL_VALUE
+from tests.e2e.controlplane import CommandFailed
+from tests.e2e.installation import GATEWAY, METACONTROLLER, NAMESPACE, RELEASE, Installation
+from tests.e2e.product import model_deployment, workload
+from tests.processes import poll
+
+OURS, THEIRS = "team-b", "team-a"
+"""The namespace that tries, and the one that it tries things on."""
+CANARY = "canary-7f3a"
+"""In every secret value of this module, and in every token that they buy."""
+
+
+@dataclass
+class Witness:
+    """A server that answers everything, sells tokens at /token, and remembers what it was told."""
+
+    name: str
+    heard: list[str] = field(default_factory=list)
+    port: int = 0
+
+    @property
+    def host(self) -> str:
+        """As a remote backend is written."""
+        return f"127.0.0.1:{self.port}"
+
+    @contextmanager
+    def running(self) -> Iterator["Witness"]:
+        """Serve for as long as the context lasts."""
+        witness = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            """One connection."""
+
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                """Remember all of it, and answer."""
+                length = int(self.headers.get("content-length", 0))
+                witness.heard.append(f"{self.path}\n{self.headers}\n{self.rfile.read(length).decode()}")
+                token = {"access_token": f"bought-{CANARY}", "token_type": "Bearer", "expires_in": 600}
+                body = json.dumps(token if self.path == "/token" else {"answer": witness.name}).encode()
+                self.send_response(200)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Nothing."""
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = server.server_address[1]
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield self
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+
+@pytest.fixture(scope="module")
+def tenants(installation: Installation) -> Installation:
+    """Two namespaces, each with a ready workload `demo`."""
+    for namespace in (THEIRS, OURS):
+        installation.plane.kubectl("create", "namespace", namespace)
+        installation.plane.apply(workload("demo"), namespace=namespace)
+    return installation
+
+
+@pytest.fixture(scope="module")
+def owner() -> Iterator[Witness]:
+    """The server for which the Secrets are."""
+    with Witness("owner").running() as witness:
+        yield witness
+
+
+@pytest.fixture(scope="module")
+def thief() -> Iterator[Witness]:
+    """A server for which no Secret is."""
+    with Witness("thief").running() as witness:
+        yield witness
+
+
+def adopted(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
+    """A ModelDeployment on the namespace's workload `demo`."""
+    source = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "demo", "namespace": namespace}
+    model = model_deployment(name, **{"modelSourceRef": source} | spec)
+    return model | {"metadata": {"name": name, "namespace": namespace}}
+
+
+def offloaded(name: str, witness: Witness, **backend: Any) -> dict[str, Any]:
+    """A ModelDeployment of ours whose every request goes to a witness."""
+    override = {"percentage": 100, "mode": "Force", "until": "2099-01-01T00:00:00Z"}
+    remote = {"host": witness.host, "scheme": "http", **backend}
+    return adopted(name, OURS, offloadingConfig={"remoteBackend": remote, "behavior": {"override": override}})
+
+
+def by_secret(name: str) -> dict[str, Any]:
+    """Authentication with a Secret."""
+    return {"authConfig": {"type": "oauth", "oauthConfig": {"clientSecretRef": {"name": name}}}}
+
+
+def by_header(name: str) -> dict[str, Any]:
+    """A header field whose value is in a Secret."""
+    return {"headers": [{"name": "x-api-key", "valueFrom": {"secretKeyRef": {"name": name, "key": "value"}}}]}
+
+
+def secret(name: str, namespace: str, hosts: str, token_url: str, *, labeled: bool = True) -> dict[str, Any]:
+    """A Secret with a client's credentials and a value for a header field."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace, "labels": {CREDENTIAL_LABEL: "true"} if labeled else {}},
+        "stringData": {
+            "hosts": hosts,
+            "tokenUrl": token_url,
+            "clientId": "client",
+            "clientSecret": f"{name}-{CANARY}",
+            "value": f"{name}-{CANARY}",
+        },
+    }
+
+
+def document(name: str, *backends: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A route ConfigMap that somebody wrote by hand in our namespace."""
+    route = {"apiVersion": "gateway.beamlit.com/v1alpha1", "name": name, "backends": list(backends), **fields}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": f"{name}-route", "namespace": OURS, "labels": {LABEL: LABEL_VALUE}},
+        "data": {KEY: json.dumps(route)},
+    }
+
+
+# References
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"modelSourceRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "demo", "namespace": THEIRS}},
+        {"serviceRef": {"name": "demo", "namespace": THEIRS, "targetPort": 80}},
+        {"metricServiceRef": {"name": "demo", "namespace": THEIRS, "targetPort": 80}},
+        {"policies": [{"refType": "localPolicy", "name": "eu", "namespace": THEIRS}]},
+    ],
+    ids=["modelSourceRef", "serviceRef", "metricServiceRef", "policies"],
+)
+def test_a_reference_to_another_namespace(tenants: Installation, spec: dict[str, Any]) -> None:
+    """It is refused with its reason, and nothing is created for it."""
+    tenants.plane.apply(adopted("reaching", OURS, **spec))
+    tenants.until("reaching", OURS, Accepted="False", Ready="False")
+    assert tenants.conditions("reaching", OURS)["Accepted"][1] == "CrossNamespaceReference"
+    assert tenants.route("reaching", OURS) == {}
+    tenants.plane.kubectl("delete", "modeldeployment", "reaching", "-n", OURS)
+
+
+# Host names
+
+
+def test_a_host_name_belongs_to_its_namespace(tenants: Installation) -> None:
+    """The same name in two namespaces is two hosts; neither a ModelDeployment nor a document gets the other's."""
+    local = {"localModel": "tiny-local"}
+    tenants.plane.apply(adopted("demo", THEIRS, gateway=local), adopted("demo", OURS, gateway=local))
+    for namespace in (THEIRS, OURS):
+        tenants.until("demo", namespace, LocalReady="True", Synced="True")
+    for claim in (f"demo.{THEIRS}", f"demo.{THEIRS}.svc.cluster.local"):
+        with pytest.raises(CommandFailed, match="serviceName"):
+            tenants.plane.apply(adopted("claiming", OURS, gateway={"serviceName": claim}))
+        backend = {"id": "local", "service": "demo-local", "port": 80, "weight": 100}
+        tenants.plane.apply(document("claiming", backend, serviceNames=[claim], namespace=THEIRS))
+        poll(lambda: "claiming" in _errors(tenants), 10, "the document is refused, and reported")
+        host = tenants.ask(tenants.gateway(), "-H", f"Host: demo.{THEIRS}.svc.cluster.local", model="demo")
+        assert (host.status, host.backend) == (200, "local"), host
+    tenants.plane.kubectl("delete", "configmap", "claiming-route", "-n", OURS)
+
+
+def _errors(tenants: Installation) -> str:
+    """What the gateways say about documents that they cannot take."""
+    return json.dumps([tenants.routes(pod) for pod in tenants.pods("-gateway")])
+
+
+def test_a_local_backend_is_of_its_namespace(tenants: Installation) -> None:
+    """A document cannot name a Service of another namespace, nor an address of the cluster or of the node."""
+    for service in (f"demo-local.{THEIRS}", f"demo-local.{THEIRS}.svc"):
+        tenants.plane.apply(document("crossing", {"id": "local", "service": service, "port": 80, "weight": 100}))
+        poll(lambda: "crossing" in _errors(tenants), 10, "it is refused, and reported")
+        assert tenants.ask(tenants.gateway(f"/{OURS}/crossing")).status == 404
+    refused = ("169.254.169.254", "0.0.0.0", "224.0.0.1", "10.0.0.1", "[::1]")
+    for number, host in enumerate(refused):
+        remote = {"id": "remote", "host": host, "port": 80, "scheme": "http", "weight": 100}
+        tenants.plane.apply(document(f"crossing-{number}", remote))
+        url = tenants.gateway(f"/{OURS}/crossing-{number}")
+        poll(lambda url=url: tenants.ask(url).status != 404, 10, "it is known")  # type: ignore[misc]
+        answer = tenants.ask(url)
+        assert (answer.status, answer.json["error"]["code"]) == (502, "address_refused"), host
+        tenants.plane.kubectl("delete", "configmap", f"crossing-{number}-route", "-n", OURS)
+    tenants.plane.kubectl("delete", "configmap", "crossing-route", "-n", OURS)
+
+
+# Credentials
+
+
+@pytest.fixture(scope="module")
+def credentials(tenants: Installation, owner: Witness, thief: Witness) -> Installation:
+    """Secrets of all kinds, and models that use them as they should and as they should not."""
+    token_url = f"http://{owner.host}/token"
+    inline = {"clientId": "client", "clientSecret": f"inline-{CANARY}", "tokenUrl": token_url}
+    stolen = {"id": "remote", "host": "127.0.0.1", "port": thief.port, "scheme": "http", "weight": 100}
+    elsewhere = {"oauth2": {"kind": "Secret", "name": "good", "tokenUrl": f"http://{thief.host}/token"}}
+    tenants.plane.apply(
+        secret("good", OURS, owner.host, token_url),
+        secret("unlabeled", OURS, owner.host, token_url, labeled=False),
+        secret("elsewhere", OURS, "models.example.com", token_url),
+        secret("theirs", THEIRS, thief.host, token_url),
+        offloaded("rightful", owner, **by_secret("good")),
+        offloaded("inline", owner, authConfig={"type": "oauth", "oauthConfig": inline}),
+        offloaded("keyed", owner, **by_header("good")),
+        offloaded("without-label", owner, **by_secret("unlabeled")),
+        offloaded("key-without-label", owner, **by_header("unlabeled")),
+        offloaded("other-host", owner, **by_secret("elsewhere")),
+        offloaded("to-thief", thief, **by_secret("good")),
+        offloaded("key-to-thief", thief, **by_header("good")),
+        offloaded("of-neighbor", thief, **by_secret("theirs")),
+        offloaded("key-of-neighbor", thief, **by_header("theirs")),
+        document("written", stolen | {"credentials": {"oauth2": {"kind": "Secret", "name": "good"}}}),
+        document("inlined", stolen | {"credentials": {"oauth2": {"kind": "ModelDeployment", "name": "inline"}}}),
+        document("misled", stolen | {"credentials": elsewhere}),
+        document(
+            "default",
+            {"id": "remote", "default": True, "host": "127.0.0.1", "port": thief.port, "weight": 100},
+        ),
+    )  # fmt: skip
+    return tenants
+
+
+@pytest.mark.parametrize("name", ["rightful", "inline", "keyed"])
+def test_a_credential_is_used_where_it_may_be(credentials: Installation, owner: Witness, name: str) -> None:
+    """A labeled Secret, or an inline one, at the host that it is for: the owner hears it."""
+    url = credentials.gateway(f"/{OURS}/{name}")
+    poll(lambda: credentials.ask(url, namespace=OURS).status == 200, 20, "it is served")
+    answer = credentials.ask(url, namespace=OURS)
+    assert (answer.status, answer.json) == (200, {"answer": "owner"})
+    said = [text for text in owner.heard if not text.startswith("/token")][-1].lower()
+    assert (f"x-api-key: good-{CANARY}" if name == "keyed" else f"authorization: bearer bought-{CANARY}") in said
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "without-label", "key-without-label", "other-host", "to-thief", "key-to-thief", "of-neighbor",
+        "key-of-neighbor", "written", "inlined", "misled",
+    ],
+)  # fmt: skip
+def test_a_credential_is_used_nowhere_else(
+    credentials: Installation, owner: Witness, thief: Witness, name: str
+) -> None:
+    """No label, another host, another token URL, another namespace, a document by hand: nobody hears anything."""
+    url = credentials.gateway(f"/{OURS}/{name}")
+    poll(lambda: credentials.ask(url, namespace=OURS).status == 502, 20, "it is known, and refused")
+    answer = credentials.ask(url, namespace=OURS)
+    assert (answer.status, answer.json["error"]["code"]) == (502, "credentials_failed")
+    assert CANARY not in answer.body
+    assert thief.heard == []
+    assert not [text for text in owner.heard if "unlabeled" in text]
+
+
+def test_the_credentials_of_the_installation_stay_its_own(credentials: Installation, thief: Witness) -> None:
+    """A document that says `default` and names a host as well is none."""
+    assert credentials.ask(credentials.gateway(f"/{OURS}/default"), namespace=OURS).status == 404
+    assert "default" in _errors(credentials)
+    assert thief.heard == []
+
+
+def test_no_secret_is_told(credentials: Installation) -> None:
+    """Neither a log, a metric, an admin page, an event, a status nor an object of ours has one, or a token."""
+    for pod in [*credentials.pods("-hooks"), *credentials.pods("-gateway"), *credentials.pods("-metacontroller")]:
+        assert CANARY not in pod.process.log.read_text(), pod.process.name
+    for pod in credentials.pods("-gateway"):
+        for path in ("/metrics", "/routes", "/"):
+            page = subprocess.run(["curl", "-s", f"http://127.0.0.1:{pod.port('admin')}{path}"], capture_output=True)
+            assert CANARY not in page.stdout.decode(), path
+    for resource in ("configmaps", "services", "events"):
+        assert CANARY not in credentials.plane.kubectl("get", resource, "-A", "-o", "yaml"), resource
+    for item in credentials.plane.get("modeldeployments.deployment.beamlit.com", namespace=OURS)["items"]:
+        assert CANARY not in json.dumps(item["status"])
+
+
+# The last gate
+
+ROGUE = """
+import copy, sys
+import hooks.reconcile as reconcile
+
+made = reconcile.make_children
+gate = reconcile.check_children
+
+def children(parts, observation):
+    found = made(parts, observation)
+    wish = observation.parent.annotations.get("rogue", "").removeprefix("ungated-")
+    if not wish:
+        return found
+    child = {"apiVersion": "v1", "kind": "ConfigMap",
+             "metadata": {"name": "demo-route", "namespace": observation.parent.namespace}, "data": {"a": "b"}}
+    child = copy.deepcopy(child)
+    if wish == "kind":
+        child["kind"] = "Secret"
+    elif wish == "namespace":
+        child["metadata"]["namespace"] = "kube-system"
+    elif wish == "name":
+        child["metadata"]["name"] = "somebody-elses"
+    elif wish == "group":
+        child["apiVersion"], child["kind"] = "rbac.authorization.k8s.io/v1", "ClusterRoleBinding"
+    return (*found, child)
+
+def check(children, observation):
+    if not observation.parent.annotations.get("rogue", "").startswith("ungated-"):
+        gate(children, observation)
+
+reconcile.make_children, reconcile.check_children = children, check
+"""
+"""hooks whose answers can be told to reach too far, before their last gate or, `ungated-`, past it."""
+
+
+@pytest.fixture(scope="module")
+def rogue(tenants: Installation) -> Iterator[Installation]:
+    """The installation with hooks that have gone wrong, by the chart's own values."""
+    metadata = {"name": "rogue", "namespace": NAMESPACE}
+    script = "import hooks_rogue_loader\n"
+    loader = (
+        "import importlib.abc, sys\n"
+        "class Finder(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'hooks.app':\n"
+        "            sys.meta_path.remove(self)\n"
+        "            import rogue\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    data = {"sitecustomize.py": script, "hooks_rogue_loader.py": loader, "rogue.py": ROGUE}
+    tenants.plane.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+    values = {
+        "hooks.env": [{"name": "PYTHONPATH", "value": "/rogue"}],
+        "hooks.extraVolumes": [{"name": "rogue", "configMap": {"name": "rogue"}}],
+        "hooks.extraVolumeMounts": [{"name": "rogue", "mountPath": "/rogue", "readOnly": True}],
+    }
+    tenants.upgrade(*(f"--set-json={key}={json.dumps(value)}" for key, value in values.items()))
+    tenants.plane.apply(adopted("demo", OURS))
+    tenants.until("demo", OURS, LocalReady="True", Synced="True")
+    yield tenants
+    tenants.upgrade(*(f"--set-json={key}=[]" for key in values))
+
+
+@pytest.mark.parametrize("wish", ["kind", "group", "namespace", "name"])
+def test_the_last_gate(rogue: Installation, wish: str) -> None:
+    """An answer with a foreign kind, namespace or name is a 500 of a few words: nothing of it is applied."""
+    plane = rogue.plane
+    before = {kind: version for kind, version in rogue.versions("demo", OURS).items() if "Model" not in kind}
+    refused = _refused(rogue)
+    plane.kubectl("annotate", "modeldeployment", "demo", "-n", OURS, f"rogue={wish}")
+    try:
+        poll(lambda: _refused(rogue) > refused, 30, "hooks refuse their own answer")
+        after = {kind: version for kind, version in rogue.versions("demo", OURS).items() if "Model" not in kind}
+        assert after == before
+        assert not plane.get("secret", "demo-route", OURS)
+        assert not plane.get("configmap", "somebody-elses", OURS)
+        assert not plane.get("configmap", "demo-route", "kube-system")
+        assert not plane.get("clusterrolebinding", "demo-route")
+        events = plane.kubectl(
+            "get", "events", "-n", OURS, "--field-selector", "involvedObject.name=demo", "-o", "yaml"
+        )
+        assert "sync failed; the log of hooks says why" in events
+    finally:
+        plane.kubectl("annotate", "modeldeployment", "demo", "-n", OURS, "rogue-")
+    rogue.until("demo", OURS, seconds=60, Synced="True")
+
+
+def _events(rogue: Installation) -> str:
+    """What Metacontroller has said about the model."""
+    return rogue.plane.kubectl("get", "events", "-n", OURS, "--field-selector=involvedObject.name=demo", "-o", "yaml")
+
+
+def _refused(rogue: Installation) -> int:
+    """Answers with 500 of all hooks."""
+    total = 0
+    for pod in rogue.pods("-hooks"):
+        with urllib.request.urlopen(f"http://127.0.0.1:{pod.port('operations')}/metrics", timeout=5) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith('beamlit_hooks_requests_total{code="500",hook="sync"}'):
+                    total += int(float(line.split()[-1]))
+    return total
+
+
+@pytest.mark.parametrize(("wish", "kind"), [("kind", "secret"), ("group", "clusterrolebinding")])
+def test_past_the_gate_the_api_server_refuses(rogue: Installation, wish: str, kind: str) -> None:
+    """Were the gate open, Metacontroller still has no right to create what is not of our kinds."""
+    plane = rogue.plane
+    plane.kubectl("annotate", "modeldeployment", "demo", "-n", OURS, f"rogue=ungated-{wish}")
+    try:
+        poll(lambda: "forbidden" in _events(rogue).lower(), 30, "it is forbidden")
+        assert not plane.get(kind, "demo-route", OURS)
+    finally:
+        plane.kubectl("annotate", "modeldeployment", "demo", "-n", OURS, "rogue-")
+    rogue.until("demo", OURS, seconds=60, Synced="True")
+
+
+# Rights
+
+HOOKS = f"{RELEASE}-hooks"
+YES: dict[str, tuple[tuple[str, ...], ...]] = {
+    METACONTROLLER: (
+        ("list", "modeldeployments.deployment.beamlit.com"),
+        ("watch", "modeldeployments.deployment.beamlit.com"),
+        ("update", "modeldeployments.deployment.beamlit.com", "--subresource=status"),
+        ("watch", "policies.authorization.beamlit.com"),
+        *((verb, kind) for verb in ("get", "list", "watch", "create", "update", "delete")
+          for kind in ("deployments.apps", "services", "configmaps")),
+        *((verb, kind) for verb in ("list", "watch") for kind in
+          ("statefulsets.apps", "daemonsets.apps", "replicasets.apps")),
+        ("create", "events"),
+    ),
+    GATEWAY: (
+        ("list", "configmaps"), ("watch", "configmaps"), ("get", "secrets"),
+        ("get", "modeldeployments.deployment.beamlit.com"),
+    ),
+    HOOKS: (),
+}  # fmt: skip
+"""What each ServiceAccount may do in a namespace that is served."""
+ASKED = tuple(
+    (verb, kind, *subresource)
+    for kind, *subresource in (
+        ("secrets",), ("configmaps",), ("services",), ("pods",), ("pods", "--subresource=exec"),
+        ("serviceaccounts", "--subresource=token"), ("deployments.apps",), ("statefulsets.apps",), ("daemonsets.apps",),
+        ("replicasets.apps",), ("jobs.batch",), ("nodes",), ("namespaces",), ("events",),
+        ("roles.rbac.authorization.k8s.io",), ("clusterroles.rbac.authorization.k8s.io",),
+        ("clusterrolebindings.rbac.authorization.k8s.io",), ("customresourcedefinitions.apiextensions.k8s.io",),
+        ("mutatingwebhookconfigurations.admissionregistration.k8s.io",),
+        ("modeldeployments.deployment.beamlit.com",),
+        ("modeldeployments.deployment.beamlit.com", "--subresource=status"),
+        ("policies.authorization.beamlit.com",), ("compositecontrollers.metacontroller.k8s.io",),
+    )
+    for verb in ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "impersonate",
+                 "escalate", "bind")
+)  # fmt: skip
+"""Every verb on every kind that matters."""
+TOLERATED: dict[str, frozenset[tuple[str, ...]]] = {
+    # Reading what it must know of to start at all.
+    METACONTROLLER: frozenset(
+        (verb, kind)
+        for verb in ("get", "list", "watch")
+        for kind in (
+            "compositecontrollers.metacontroller.k8s.io", "customresourcedefinitions.apiextensions.k8s.io",
+            "namespaces", "modeldeployments.deployment.beamlit.com", "policies.authorization.beamlit.com",
+            "statefulsets.apps", "daemonsets.apps", "replicasets.apps",
+        )
+    ) | {("get", "modeldeployments.deployment.beamlit.com", "--subresource=status"),
+         ("update", "modeldeployments.deployment.beamlit.com"), ("patch", "events"), ("update", "events")},
+    GATEWAY: frozenset(),
+    HOOKS: frozenset(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("account", [METACONTROLLER, GATEWAY, HOOKS])
+def test_what_each_account_may_do(tenants: Installation, account: str) -> None:
+    """`kubectl auth can-i`, every verb on every kind that matters: what must be no is no, what is needed is yes."""
+    allowed = _allowed(tenants, account, OURS)
+    needed = set(YES[account])
+    assert needed <= allowed, needed - allowed
+    assert allowed - needed <= TOLERATED[account], allowed - needed - TOLERATED[account]
+
+
+def _allowed(tenants: Installation, account: str, namespace: str) -> set[tuple[str, ...]]:
+    """What the API server says yes to, asked with SubjectAccessReviews in one go, as `kubectl auth can-i` asks them."""
+    questions = sorted({*ASKED, *YES[account]})
+    reviews = [_review(account, namespace, question) for question in questions]
+    output = tenants.plane.kubectl("create", "-o", "json", "-f", "-", stdin=yaml.safe_dump_all(reviews))
+    decoder, at = json.JSONDecoder(), 0
+    answers: list[dict[str, Any]] = []
+    while at < len(output.rstrip()):
+        answer, at = decoder.raw_decode(output, at)
+        answers += answer["items"] if answer["kind"] == "List" else [answer]
+        at += len(output[at:]) - len(output[at:].lstrip())
+    return {question for question, answer in zip(questions, answers, strict=True) if answer["status"]["allowed"]}
+
+
+def _review(account: str, namespace: str, question: tuple[str, ...]) -> dict[str, Any]:
+    verb, kind, *more = question
+    resource, _, group = kind.partition(".")
+    attributes = {"namespace": namespace, "verb": verb, "resource": resource, "group": group}
+    if more:
+        attributes["subresource"] = more[0].partition("=")[2]
+    user = f"system:serviceaccount:{NAMESPACE}:{account}"
+    groups = ["system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}", "system:authenticated"]
+    return {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {"user": user, "groups": groups, "resourceAttributes": attributes},
+    }
+
+
+@pytest.mark.parametrize(
+    ("account", "question", "answer"),
+    [
+        (GATEWAY, ("get", "secrets"), "yes"),
+        (GATEWAY, ("list", "secrets"), "no"),
+        (METACONTROLLER, ("get", "secrets"), "no"),
+        (HOOKS, ("get", "configmaps"), "no"),
+    ],
+)
+def test_kubectl_says_the_same(tenants: Installation, account: str, question: tuple[str, ...], answer: str) -> None:
+    """A sample by the command itself."""
+    user = f"--as=system:serviceaccount:{NAMESPACE}:{account}"
+    assert (tenants.plane.kubectl("auth", "can-i", *question, "-n", OURS, user, check=False).strip() or "no") == answer
