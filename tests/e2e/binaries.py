@@ -4,10 +4,12 @@
 PATH or named by an environment variable of its name (KUBE_APISERVER, HELM, …) is taken instead.
 """
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -60,6 +62,7 @@ def _program(package: str) -> str:
     return "etcd" if package.startswith("go.etcd.io/") else package.rpartition("/")[2]
 
 
+KWOK: Final = Tool("kwok", "0.8.0", ("sigs.k8s.io/kwok/cmd/kwok",))
 ALL: Final = (
     Tool("etcd", "3.7.3", ("go.etcd.io/etcd/server/v3",)),
     Tool("helm", "3.22.0", ("helm.sh/helm/v3/cmd/helm",)),
@@ -72,7 +75,8 @@ ALL: Final = (
         ),
         _KUBERNETES_FLAGS,
     ),
-    Tool("kwok", "0.8.0", ("sigs.k8s.io/kwok/cmd/kwok",)),
+    KWOK,
+    Tool("metrics-server", "0.9.0", ("sigs.k8s.io/metrics-server/cmd/metrics-server",)),
 )
 
 
@@ -96,9 +100,9 @@ def build(tool: Tool) -> None:
     """
     if all((tool.folder / program).is_file() for program in tool.programs):
         return
-    go = shutil.which("go")
-    if go is None:
-        raise BuildError(f"{tool.name} is built with Go {GO}, which is missing: install it, or put {tool.name} on PATH")
+    if shutil.which("go") is None and all(find(program) for program in tool.programs):
+        return
+    go = _go(tool)
     print(f"building {tool.name} {tool.version}", flush=True)
     making = tool.folder.with_name(f".{tool.folder.name}")
     shutil.rmtree(making, ignore_errors=True)
@@ -113,11 +117,46 @@ def build(tool: Tool) -> None:
     making.rename(tool.folder)
 
 
+def kwok_files() -> Path:
+    """The folder of kwok's own descriptions of what nodes and pods do, kept beside its program.
+
+    Raises:
+        BuildError: they are not there yet, and there is no Go to get them with.
+    """
+    kept = KWOK.folder / "kustomize"
+    if kept.is_dir():
+        return kept
+    command = [_go(KWOK), "mod", "download", "-json", "sigs.k8s.io/kwok"]
+    result = subprocess.run(command, cwd=TOOLS / KWOK.name, capture_output=True, text=True)
+    if result.returncode:
+        raise BuildError(f"the module of kwok cannot be had:\n{(result.stderr or result.stdout)[-2000:]}")
+    source = Path(json.loads(result.stdout)["Dir"]) / "kustomize"
+    KWOK.folder.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(dir=KWOK.folder))
+    for path in source.rglob("*.yaml"):  # one by one: folders of the module cache are read-only, and copies would be
+        copy = making / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    try:
+        making.rename(kept)
+    except OSError:  # somebody else was faster
+        shutil.rmtree(making)
+    return kept
+
+
+def _go(tool: Tool) -> str:
+    go = shutil.which("go")
+    if go is None:
+        raise BuildError(f"{tool.name} is built with Go {GO}, which is missing: install it, or put {tool.name} on PATH")
+    return go
+
+
 def main() -> int:
     """Build everything that is missing."""
     try:
         for tool in ALL:
             build(tool)
+        kwok_files()
     except BuildError as exc:
         print(exc, file=sys.stderr)
         return 1

@@ -1,30 +1,56 @@
-"""One control plane for all end-to-end tests."""
+"""One control plane for all end-to-end tests: of our own, or the cluster that E2E_KUBECONFIG names."""
 
-import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.chart.helm import with_dependencies
 from tests.e2e import controlplane, pods
-from tests.e2e.binaries import find
-from tests.e2e.controlplane import ControlPlane
+from tests.e2e.controlplane import EXISTING, NEEDS_ITS_OWN, ControlPlane
+from tests.e2e.existing import PROGRAMS, ExistingCluster, UnsuitableCluster
 from tests.e2e.installation import Installation
 from tests.e2e.pods import Image
 from tests.e2e.product import Product, missing
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """What tests may say of themselves."""
+    config.addinivalue_line("markers", f"own_plane: {NEEDS_ITS_OWN.replace('points', 'must not point')}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On an existing cluster, skip what would break it for others or needs to see inside."""
+    if controlplane.existing():
+        for item in items:
+            if item.get_closest_marker("own_plane"):
+                item.add_marker(pytest.mark.skip(reason=NEEDS_ITS_OWN))
+
+
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A control plane on loopback. Skipped by name where a program is missing; in CI that is a failure."""
-    missing = [name for name in controlplane.PROGRAMS if find(name) is None]
-    if missing:
-        reason = f"{', '.join(missing)}: missing, `make e2e` builds them"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with controlplane.running(tmp_path_factory.mktemp("plane")) as plane:
-        yield plane
+    """The control plane. Skipped by name where a program is missing; in CI that is a failure."""
+    folder = tmp_path_factory.mktemp("plane")
+    given = controlplane.existing()
+    if given is None:
+        with controlplane.running(folder) as plane:
+            yield plane
+    else:
+        controlplane.require(PROGRAMS)
+        yield from attached(folder, given)
+
+
+def attached(folder: Path, given: Path) -> Iterator[ControlPlane]:
+    """An existing cluster. One that does not suit ends the run: no test of it would mean anything."""
+    cluster = ExistingCluster(folder, given)
+    try:
+        try:
+            cluster.start()
+        except UnsuitableCluster as exc:
+            pytest.exit(f"{EXISTING}: {exc}", returncode=pytest.ExitCode.USAGE_ERROR)
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import yaml
 
 from tests.chart.helm import METACONTROLLER_CRDS
 from tests.e2e.binaries import find
-from tests.e2e.controlplane import ControlPlane, Process
+from tests.e2e.controlplane import NODE_LABEL, ControlPlane, Process
 from tests.processes import free_port, poll
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -168,6 +168,11 @@ def workload(name: str, replicas: int = 1) -> dict[str, Any]:
     """A Deployment such as users have."""
     labels = {"app": name}
     container = {"name": "server", "image": "example.com/model:1", "ports": [{"name": "http", "containerPort": 8000}]}
+    # To the node that fakes its pods, wherever that is.
+    place = {
+        "nodeSelector": {NODE_LABEL: "fake"},
+        "tolerations": [{"key": NODE_LABEL, "operator": "Exists", "effect": "NoSchedule"}],
+    }
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -175,7 +180,7 @@ def workload(name: str, replicas: int = 1) -> dict[str, Any]:
         "spec": {
             "replicas": replicas,
             "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container], **place}},
         },
     }
 

@@ -1,0 +1,42 @@
+"""Keys, certificates and tokens of a control plane, made anew in its folder. Elliptic curves: RSA keys take seconds."""
+
+import subprocess
+from pathlib import Path
+from typing import Final
+
+ADMIN: Final = "admin-token"
+CONTROLLER_MANAGER: Final = "controller-manager-token"
+SCHEDULER: Final = "scheduler-token"
+KWOK: Final = "kwok-token"
+METRICS_SERVER: Final = "metrics-server-token"
+_USERS: Final = (
+    (ADMIN, "admin", "system:masters"),
+    (CONTROLLER_MANAGER, "system:kube-controller-manager", "system:kube-controller-manager"),
+    (SCHEDULER, "system:kube-scheduler", "system:kube-scheduler"),
+    (KWOK, "kwok", "system:masters"),
+    (METRICS_SERVER, "metrics-server", "system:masters"),
+)
+FRONT_PROXY: Final = "front-proxy"
+"""Whom the API server is when it passes a request on to an aggregated one."""
+
+
+def write(folder: Path) -> None:
+    """Make `apiserver.crt/.key` (server certificate), `front-proxy.crt/.key` (its own authority: there is nothing else
+    to vouch for), `sa.key/.pub` (of service account tokens) and `tokens.csv`."""
+    _certificate(folder / "apiserver", "kube-apiserver", "IP:127.0.0.1,DNS:localhost,DNS:kubernetes.default.svc")
+    _certificate(folder / "front-proxy", FRONT_PROXY, f"DNS:{FRONT_PROXY}")
+    _openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{folder}/sa.key")
+    _openssl("ec", "-in", f"{folder}/sa.key", "-pubout", "-out", f"{folder}/sa.pub")
+    (folder / "tokens.csv").write_text("".join(f'{token},{user},{user},"{group}"\n' for token, user, group in _USERS))
+
+
+def _certificate(path: Path, name: str, names: str) -> None:
+    _openssl(
+        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30"),
+        *("-subj", f"/CN={name}", "-addext", f"subjectAltName={names}"),
+        *("-keyout", f"{path}.key", "-out", f"{path}.crt"),
+    )
+
+
+def _openssl(*words: str) -> None:
+    subprocess.run(["openssl", *words], check=True, capture_output=True)

@@ -1,0 +1,217 @@
+"""A cluster that was there before: the suite brings a node that fakes its pods, and takes away what it made.
+
+What stays: events, which expire by themselves, and every object that was there before, changed or not.
+"""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from tests.e2e.controlplane import NEEDS_ITS_OWN, NODE_LABEL, ControlPlane
+from tests.e2e.process import CommandFailed, Process, program
+from tests.processes import poll
+
+PROGRAMS: Final = ("kubectl", "kwok", "helm")
+NODE: Final = "beamlit-e2e"
+_MADE: Final = re.compile(r"(\S+/\S+) (?:created|serverside-applied)")
+_CHILDREN: Final = "deployments,services,configmaps"
+
+
+class UnsuitableCluster(Exception):
+    """The suite does not run on this cluster. The message says why, and what to do."""
+
+
+class ExistingCluster(ControlPlane):
+    """The cluster of a kubeconfig, which needs an administrator's rights.
+
+    What only a control plane of our own has, its processes and its audit log, skips the test that asks for it.
+    """
+
+    def __init__(self, folder: Path, given: Path) -> None:
+        super().__init__(folder)
+        self.processes = _OurProcesses()
+        self._given = given
+        self._section: dict[str, Any] = {}
+        self._made: dict[tuple[str, str], None] = {}
+        """Namespace and `kind/name` of what kubectl said it created, in that order."""
+        self._releases: list[tuple[str, ...]] = []
+        self._since = ""
+
+    def start(self) -> None:
+        """Read the kubeconfig, look whether somebody else would be disturbed, and bring the node.
+
+        Raises:
+            UnsuitableCluster: it cannot be reached, or Metacontroller is in use there.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._read_kubeconfig()
+        try:
+            used = json.loads(self._plain("get", "crd", "-o", "json"))["items"]
+        except CommandFailed as exc:
+            raise UnsuitableCluster(f"{self._given}: the cluster cannot be used: {exc}") from exc
+        if "compositecontrollers.metacontroller.k8s.io" in [one["metadata"]["name"] for one in used]:
+            busy = self._plain("get", "compositecontrollers,decoratorcontrollers", "-o", "name").split()
+            if busy:
+                raise UnsuitableCluster(
+                    f"{self._given}: Metacontroller is in use there ({', '.join(busy)}), and the one of these tests"
+                    " would serve the same: delete them first, or take another cluster"
+                )
+        if self._plain("get", "node", NODE, "--ignore-not-found", "-o", "name"):
+            raise UnsuitableCluster(f"{self._given}: these tests run there already, or ended badly: delete node/{NODE}")
+        self.start_node(self.kubeconfig, NODE, [{"key": NODE_LABEL, "value": "fake", "effect": "NoSchedule"}])
+        self._since = self.get("node", NODE)["metadata"]["creationTimestamp"]
+
+    def stop(self) -> None:
+        """Take away what was made, and end every process.
+
+        Raises:
+            AssertionError: something did not go; the message says what.
+        """
+        node = self.processes.pop("kwok", None)
+        super().stop()
+        try:
+            if self._since:
+                self._clean()
+        finally:
+            if node is not None:
+                node.stop()
+
+    def kubectl(self, *words: str, check: bool = True, stdin: str | None = None, kubeconfig: Path | None = None) -> str:
+        """Run kubectl, and remember what it created."""
+        output = super().kubectl(*words, check=check, stdin=stdin, kubeconfig=kubeconfig)
+        for place in _created(words, stdin, output):
+            self._made.setdefault(place)
+        return output
+
+    def helm(self, *words: str) -> str:
+        """Run helm, and remember what it installed."""
+        if words[0] == "install":
+            scope = _option(words, "-n", "--namespace") or "default"
+            self._releases.append((words[1], "--namespace", scope))
+        return super().helm(*words)
+
+    def audit(self) -> Iterator[dict[str, Any]]:
+        """Skips: the log is not ours to read."""
+        pytest.skip(NEEDS_ITS_OWN)
+
+    def start_metrics_server(self) -> None:
+        """Skips: the API server over there cannot reach this machine."""
+        pytest.skip(NEEDS_ITS_OWN)
+
+    def ready(self) -> bool:
+        """Whether the API server says so."""
+        return self._plain("get", "--raw", "/readyz", check=False) == "ok"
+
+    def _cluster(self) -> dict[str, Any]:
+        return self._section
+
+    def _serving(self) -> tuple[str, ...]:
+        return ()
+
+    def _read_kubeconfig(self) -> None:
+        """Keep the current context, made self-contained, with the namespace `default`."""
+        command = [program("kubectl"), "config", "view", "--kubeconfig", str(self._given)]
+        result = subprocess.run(
+            [*command, "--raw", "--flatten", "--minify", "-o", "json"], capture_output=True, text=True
+        )
+        if result.returncode:
+            raise UnsuitableCluster(f"{self._given} is no kubeconfig that can be used: {result.stderr.strip()}")
+        config = json.loads(result.stdout)
+        config["contexts"][0]["context"]["namespace"] = "default"
+        self._section = config["clusters"][0]["cluster"]
+        self.url = self._section["server"]
+        self.kubeconfig.touch(mode=0o600)
+        self.kubeconfig.write_text(json.dumps(config))
+
+    def _clean(self) -> None:
+        for release in self._releases:
+            super().helm("uninstall", *release, "--ignore-not-found")
+        made = [(scope, name) for scope, name in reversed(self._made) if name != f"node/{NODE}"]
+        models = [one for one in made if one[1].startswith("modeldeployment.")]
+        self._delete(models)
+        # Before their kind goes: without it the garbage collector cannot tell that owners are gone.
+        poll(lambda: not self._left(_CHILDREN, "ModelDeployment"), 120, "children of ModelDeployments are collected")
+        self._delete([one for one in made if one not in models])
+        on_node = f"--field-selector=spec.nodeName={NODE}"
+        poll(lambda: not self._left("pods", "ReplicaSet", on_node), 120, f"the pods of {NODE} are gone")
+        self._plain("delete", "node", NODE)
+
+    def _delete(self, places: Sequence[tuple[str, str]]) -> None:
+        """Delete what is younger than our node, namespace by namespace, and wait until it is gone."""
+        for scope in dict.fromkeys(scope for scope, _ in places):
+            names = [name for other, name in places if other == scope]
+            young = [f"{_kind(one)}/{one['metadata']['name']}" for one in self._found(names, scope)]
+            if young:
+                self._plain("delete", *young, "-n", scope, "--ignore-not-found", "--timeout=100s")
+
+    def _found(self, names: Sequence[str], scope: str) -> list[dict[str, Any]]:
+        """Those of the objects that are there, and younger than our node."""
+        words = ("-n", scope, "--ignore-not-found", "-o", "json")
+        try:
+            answers = [self._plain("get", *names, *words)]
+        except CommandFailed:  # one whose kind is gone spoils the others
+            answers = [self._plain("get", name, *words, check=False) for name in names]
+        return [one for answer in filter(None, answers) for one in _items(json.loads(answer)) if self._is_young(one)]
+
+    def _left(self, resources: str, owner: str, *words: str) -> list[str]:
+        """Objects younger than our node with an owner of that kind."""
+        output = self._plain("get", resources, "-A", "-o", "json", *words)
+        return [
+            one["metadata"]["name"]
+            for one in _items(json.loads(output))
+            if self._is_young(one) and owner in (ref["kind"] for ref in one["metadata"].get("ownerReferences", ()))
+        ]
+
+    def _is_young(self, item: Mapping[str, Any]) -> bool:
+        return str(item["metadata"]["creationTimestamp"]) >= self._since
+
+    def _plain(self, *words: str, check: bool = True) -> str:
+        return super().kubectl(*words, check=check)
+
+
+class _OurProcesses(dict[str, Process]):
+    """Ours; asking for another one skips the test that does."""
+
+    def __missing__(self, name: str) -> Process:
+        pytest.skip(NEEDS_ITS_OWN)
+
+
+def _created(words: Sequence[str], stdin: str | None, output: str) -> Iterator[tuple[str, str]]:
+    """Namespace and `kind/name` of what kubectl says it created; `default` for what has no namespace."""
+    names = [found[1] for line in output.splitlines() if (found := _MADE.fullmatch(line))]
+    scope = _option(words, "-n", "--namespace")
+    given = [one for document in yaml.safe_load_all(stdin or "") if document for one in _items(document)]
+    for name in names:
+        places = {
+            one["metadata"].get("namespace", "default")
+            for one in given
+            if name == f"{_kind(one)}/{one['metadata'].get('name')}"
+        }
+        for place in {scope} if scope else places or {"default"}:
+            yield place, name
+
+
+def _items(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(document["items"]) if "items" in document else [document]
+
+
+def _kind(item: dict[str, Any]) -> str:
+    """As kubectl prints it: `deployment.apps`, `service`."""
+    group = item["apiVersion"].rpartition("/")[0]
+    return ".".join(filter(None, (item["kind"].lower(), group)))
+
+
+def _option(words: Sequence[str], *names: str) -> str:
+    """The value of an option of a command line; empty when it is not there."""
+    for word, following in zip(words, (*words[1:], ""), strict=True):
+        if word in names:
+            return following
+        if word.startswith(tuple(f"{name}=" for name in names)):
+            return word.partition("=")[2]
+    return ""
