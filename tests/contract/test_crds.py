@@ -343,6 +343,7 @@ REFUSED: Final = {
     "workload of another kind": (model_deployment(modelSourceRef={"kind": "Job", "name": "m"}), "modelSourceRef.kind"),
     "workload without a kind": (model_deployment(modelSourceRef={"name": "m"}), "modelSourceRef.kind"),
     "Service without a name": (model_deployment(serviceRef={"targetPort": 80}), "name the Service"),
+    "metrics Service without a name": (model_deployment(metricServiceRef={"targetPort": 80}), "name the Service"),
     "policy without a name": (model_deployment(policies=[{"refType": "localPolicy"}]), "name the policy"),
     "gateway in place of the Service": (
         model_deployment(gateway={"serviceName": "s"}, serviceRef={"name": "s"}),

@@ -53,7 +53,7 @@ def test_usage_is_what_the_annotations_say(measured: ControlPlane) -> None:
 
 
 def test_the_api_can_be_read_by_hooks_rules(measured: ControlPlane) -> None:
-    """A ServiceAccount with `get` and `list` on pods.metrics.k8s.io sees values and their times; another one nothing."""
+    """A ServiceAccount with `get` and `list` on pods.metrics.k8s.io sees them; without them nothing."""
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "metrics-reader"}}
     rbac = "rbac.authorization.k8s.io"
     rules = [{"apiGroups": ["metrics.k8s.io"], "resources": ["pods"], "verbs": ["get", "list"]}]
