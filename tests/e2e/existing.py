@@ -21,6 +21,12 @@ PROGRAMS: Final = ("kubectl", "kwok", "helm")
 NODE: Final = "beamlit-e2e"
 _MADE: Final = re.compile(r"(\S+/\S+) (?:created|serverside-applied)")
 _CHILDREN: Final = "deployments,services,configmaps"
+_OTHERS: Final = (
+    "compositecontrollers.metacontroller.k8s.io",
+    "decoratorcontrollers.metacontroller.k8s.io",
+    "modeldeployments.deployment.beamlit.com",
+)
+"""Kinds of which an object would mean that somebody else is served by this suite's programs."""
 
 
 class UnsuitableCluster(Exception):
@@ -47,20 +53,20 @@ class ExistingCluster(ControlPlane):
         """Read the kubeconfig, look whether somebody else would be disturbed, and bring the node.
 
         Raises:
-            UnsuitableCluster: it cannot be reached, or Metacontroller is in use there.
+            UnsuitableCluster: it cannot be reached, or somebody uses Metacontroller or the product there.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._read_kubeconfig()
         try:
-            used = json.loads(self._plain("get", "crd", "-o", "json"))["items"]
+            kinds = self._plain("get", "crd", "-o", "name")
         except CommandFailed as exc:
             raise UnsuitableCluster(f"{self._given}: the cluster cannot be used: {exc}") from exc
-        if "compositecontrollers.metacontroller.k8s.io" in [one["metadata"]["name"] for one in used]:
-            busy = self._plain("get", "compositecontrollers,decoratorcontrollers", "-o", "name").split()
-            if busy:
+        for kind in _OTHERS:
+            used = self._plain("get", kind, "-A", "-o", "name").split() if f"/{kind}" in kinds else []
+            if used:
                 raise UnsuitableCluster(
-                    f"{self._given}: Metacontroller is in use there ({', '.join(busy)}), and the one of these tests"
-                    " would serve the same: delete them first, or take another cluster"
+                    f"{self._given}: {', '.join(used[:3])} is there already, and the Metacontroller of these tests"
+                    " would serve it too: delete it, or take another cluster"
                 )
         if self._plain("get", "node", NODE, "--ignore-not-found", "-o", "name"):
             raise UnsuitableCluster(f"{self._given}: these tests run there already, or ended badly: delete node/{NODE}")
@@ -80,6 +86,7 @@ class ExistingCluster(ControlPlane):
                 self._clean()
         finally:
             if node is not None:
+                self._plain("delete", "node", NODE, "--ignore-not-found", check=False)
                 node.stop()
 
     def kubectl(self, *words: str, check: bool = True, stdin: str | None = None, kubeconfig: Path | None = None) -> str:
@@ -140,7 +147,6 @@ class ExistingCluster(ControlPlane):
         self._delete([one for one in made if one not in models])
         on_node = f"--field-selector=spec.nodeName={NODE}"
         poll(lambda: not self._left("pods", "ReplicaSet", on_node), 120, f"the pods of {NODE} are gone")
-        self._plain("delete", "node", NODE)
 
     def _delete(self, places: Sequence[tuple[str, str]]) -> None:
         """Delete what is younger than our node, namespace by namespace, and wait until it is gone."""

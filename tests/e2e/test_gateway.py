@@ -237,6 +237,7 @@ def test_a_first_start_without_an_api_server(plane: ControlPlane, tmp_path: Path
         process.stop(signal.SIGINT)
 
 
+@pytest.mark.own_plane
 def test_the_api_server_may_go_away(plane: ControlPlane, gateway: Gateway) -> None:
     """Killed under load and started again: no request fails, readiness stays, the age tells, changes are caught up."""
     failures: list[object] = []

@@ -8,6 +8,7 @@ from tests.e2e.controlplane import ControlPlane
 from tests.e2e.product import workload
 from tests.processes import poll
 
+pytestmark = pytest.mark.own_plane
 SECONDS = 60
 """For two scrapes and a noisy machine; in quiet it takes 10 to 20."""
 

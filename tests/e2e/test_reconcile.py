@@ -48,6 +48,7 @@ def test_a_server_is_created(product: Product, served: str) -> None:
     )
 
 
+@pytest.mark.own_plane
 def test_rest_writes_nothing(product: Product, adopted: str, served: str) -> None:
     """Over five resyncs no resourceVersion moves, and the audit log has no write of Metacontroller."""
     before = {name: product.versions(name) for name in (adopted, served)}
@@ -66,6 +67,7 @@ def _writes(product: Product) -> list[dict[str, object]]:
     return [entry for entry in product.plane.writes() if entry["user"] == user]
 
 
+@pytest.mark.own_plane
 def test_rbac_suffices(product: Product, adopted: str, served: str) -> None:
     """Metacontroller is refused nothing under the rules that we give it."""
     said = len(product.metacontroller.log.read_text())
@@ -165,6 +167,7 @@ def test_a_mistake_keeps_what_serves(product: Product, adopted: str) -> None:
     product.until(adopted, Accepted="True", Ready="True", LocalReady="True", Synced="True")
 
 
+@pytest.mark.own_plane
 def test_hooks_down_changes_nothing(product: Product, adopted: str) -> None:
     """While hooks are away Metacontroller writes nothing; afterwards everything goes on by itself."""
     product.until(adopted, Ready="True", LocalReady="True", Synced="True")
@@ -181,6 +184,7 @@ def test_hooks_down_changes_nothing(product: Product, adopted: str) -> None:
     product.until(adopted, seconds=60, LocalReady="True", Synced="True")
 
 
+@pytest.mark.own_plane
 def test_metacontroller_restarted_writes_nothing(product: Product, adopted: str, served: str) -> None:
     """A new Metacontroller finds everything as it should be."""
     for name in (adopted, served):
