@@ -156,6 +156,7 @@ class ControlPlane:
         """
         if "metrics-server" in self.processes:
             return
+        require(("metrics-server",))
         kubeconfig = str(self.write_kubeconfig("metrics-server", credentials.METRICS_SERVER))
         port = free_port()
         self._run(
@@ -365,6 +366,8 @@ def main() -> int:
         plane = ControlPlane(folder.resolve())
         stack.callback(plane.stop)
         try:
+            if arguments.metrics_server:
+                program("metrics-server")
             plane.start()
             if arguments.metrics_server:
                 plane.start_metrics_server()

@@ -1,23 +1,71 @@
-"""A thousand ModelDeployments at once: how long until all are served, and what it costs."""
+"""A thousand ModelDeployments at once: how long until all are served, what it costs, and what rest costs."""
 
 import json
+import os
+import re
+import sys
 import time
+import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from tests.chart.helm import template, with_dependencies
 from tests.e2e import controlplane
-from tests.e2e.controlplane import ControlPlane, Process
+from tests.e2e.controlplane import WRITES, ControlPlane, Process
 from tests.e2e.product import ROOT, SYSTEM, Product, missing, model_deployment, workload
-from tests.processes import poll
+from tests.processes import free_port, poll, status
 
 COUNT = 1000
 RESYNC_SECONDS = 120
-SECONDS = 240.0
-"""What all of it may take on two noisy cores."""
+"""Of the chart: at rest every ModelDeployment is synced once in this time, and that long rest is watched."""
+SECONDS = 600.0
+"""What all of it may take on two noisy cores; it takes about one."""
+WORKERS = 20
+"""Syncs that Metacontroller runs at the same time."""
+ACCOUNT = "gateway"
+
+pytestmark = pytest.mark.own_plane
+
+
+class Gateway:
+    """A gateway for all namespaces, under a ServiceAccount with the rules of the chart."""
+
+    def __init__(self, plane: ControlPlane, chart: Path) -> None:
+        objects = template(chart, "--set=config.namespaces=")
+        (role,) = (
+            one for one in objects if one["kind"] == "ClusterRole" and one["metadata"]["name"].endswith("-gateway")
+        )
+        role["metadata"] = {"name": ACCOUNT}
+        binding = {
+            "apiVersion": role["apiVersion"],
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": ACCOUNT},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": ACCOUNT},
+            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": SYSTEM}],
+        }
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT, "namespace": SYSTEM}}
+        plane.apply(account, role, binding)
+        self.admin = free_port()
+        config = plane.folder / "gateway.yaml"
+        config.write_text("namespaces: ''\ngateway: {lameDuckSeconds: 0}\n")
+        self.process: Process = plane.run(
+            "gateway",
+            *(sys.executable, "-m", "gateway", "--config", str(config)),
+            *("--kubeconfig", str(plane.service_account(SYSTEM, ACCOUNT))),
+            *("--listen", f"127.0.0.1:{free_port()}", "--admin", f"127.0.0.1:{self.admin}"),
+            environment=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        poll(lambda: status(f"http://127.0.0.1:{self.admin}/readyz") == 200, 20, "the gateway is ready")
+
+    def routes(self) -> int:
+        """How many routes are in force."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/routes", timeout=30) as answer:
+            return len(json.load(answer)["routes"])
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +81,17 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
         product.hooks.stop()
 
 
+@pytest.fixture(scope="module")
+def gateway(crowd: Product, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway that follows all routes."""
+    gateway = Gateway(crowd.plane, with_dependencies(tmp_path_factory.mktemp("chart")))
+    yield gateway
+    gateway.process.stop()
+
+
 def ready(plane: ControlPlane) -> int:
-    """How many are Ready."""
+    """How many are Ready. Asked once a second, as the question costs the machine more than the answer is worth."""
+    time.sleep(1)
     count = 0
     for item in plane.get("modeldeployments.deployment.beamlit.com")["items"]:
         conditions = {one["type"]: one["status"] for one in item.get("status", {}).get("conditions", ())}
@@ -42,50 +99,131 @@ def ready(plane: ControlPlane) -> int:
     return count
 
 
-def usage(process: Process) -> tuple[float, float]:
-    """CPU seconds and resident MiB."""
-    found = psutil.Process(process.pid)
-    times = found.cpu_times()
-    return times.user + times.system, found.memory_info().rss / 2**20
+class Usage:
+    """What a process has used since it was first looked at."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = psutil.Process(process.pid)
+        self._before = self._cpu()
+
+    def _cpu(self) -> float:
+        times = self._process.cpu_times()
+        return times.user + times.system
+
+    def cpu_seconds(self) -> float:
+        """CPU time."""
+        return self._cpu() - self._before
+
+    def rss_mib(self) -> float:
+        """Resident memory now."""
+        return round(self._process.memory_info().rss / 2**20, 1)
 
 
-def test_a_thousand_at_once(crowd: Product) -> None:
-    """All are Ready, hooks are not what it waits for, and at rest nothing is written."""
+def latency(product: Product) -> tuple[float, float]:
+    """Number of syncs that hooks have answered, and the seconds spent on them, by its own histogram."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{product.operations}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    found = {
+        part: float(value)
+        for part, value in re.findall(r'beamlit_hooks_request_seconds_(count|sum)\{hook="sync"\} (\S+)', text)
+    }
+    return found["count"], found["sum"]
+
+
+def account(name: str) -> str:
+    """The user of a ServiceAccount in the audit log."""
+    return f"system:serviceaccount:{SYSTEM}:{name}"
+
+
+def calls(entries: Sequence[dict[str, Any]], user: str) -> Counter[str]:
+    """Requests of a user by verb and resource."""
+    return Counter(f"{entry['verb']} {entry['resource']}" for entry in entries if entry["user"] == user)
+
+
+def test_a_thousand_at_once(crowd: Product, gateway: Gateway) -> None:
+    """All are Ready and routed, hooks are not what it waits for, and at rest nothing is written."""
     plane = crowd.plane
-    shared = workload("shared")
-    plane.apply(shared)
+    plane.apply(workload("shared"))
     source = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "shared", "namespace": "default"}
     items = [model_deployment(f"model-{number}", modelSourceRef=source) for number in range(COUNT)]
-    cpu_before, _ = usage(crowd.hooks)
+    hooks, metacontroller = Usage(crowd.hooks), Usage(crowd.metacontroller)
+    routing = Usage(gateway.process)
+    empty_mib = routing.rss_mib()
     began = time.monotonic()
     plane.kubectl("create", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
     created = time.monotonic() - began
     poll(lambda: ready(plane) == COUNT, SECONDS, f"{COUNT} are ready")
     took = time.monotonic() - began
-    cpu, rss = usage(crowd.hooks)
-    writes = Counter(str(entry["resource"]) for entry in _writes(crowd))
-    quiet = len(_writes(crowd))
-    time.sleep(5)
+    poll(lambda: gateway.routes() == COUNT, 10, f"the gateway has {COUNT} routes")
+    syncs, seconds = latency(crowd)
+    hooks_share, mean = hooks.cpu_seconds() / took, seconds / syncs
+    budget = took * WORKERS / syncs
+    writes = [one for one in plane.writes() if one["user"] == account(SYSTEM)]
+    effective = Counter(f"{one['verb']} {one['resource']}" for one in writes if one["effective"])
+
+    rest = resting(crowd, gateway)
     figures: dict[str, Any] = {
         "models": COUNT,
         "created_seconds": round(created, 1),
         "ready_seconds": round(took, 1),
-        "writes_per_model": round(quiet / COUNT, 2),
-        "writes": dict(writes),
-        "hooks_syncs": crowd.syncs(),
-        "hooks_cpu_seconds": round(cpu - cpu_before, 1),
-        "hooks_rss_mib": round(rss, 1),
-        "metacontroller_rss_mib": round(usage(crowd.metacontroller)[1], 1),
-        "writes_at_rest": len(_writes(crowd)) - quiet,
+        "writes_per_model": round(effective.total() / COUNT, 2),
+        "writes": dict(effective),
+        "writes_without_effect": len(writes) - effective.total(),
+        "hooks_syncs": syncs,
+        "hooks_cpu_share": round(hooks_share, 3),
+        "hooks_sync_mean_ms": round(mean * 1000, 2),
+        "metacontroller_sync_budget_ms": round(budget * 1000, 1),
+        "gateway_cpu_share": round(routing.cpu_seconds() / (time.monotonic() - began), 3),
+        "hooks_rss_mib": hooks.rss_mib(),
+        "gateway_rss_mib": routing.rss_mib(),
+        "gateway_rss_without_routes_mib": empty_mib,
+        "metacontroller_rss_mib": metacontroller.rss_mib(),
+        "rest": rest,
     }
     (ROOT / "build").mkdir(exist_ok=True)
     (ROOT / "build/scale.json").write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
-    assert figures["writes_at_rest"] == 0
-    assert figures["hooks_cpu_seconds"] < took / 2
-    assert figures["writes_per_model"] <= 6
+    assert figures["writes_per_model"] <= 4  # two children, and the status once or twice
+    assert rest["writes"] == 0
+    assert rest["syncs"] >= COUNT * 0.9, "the window was too short to see every model resynced"
+    # Not the bound: hooks idle most of the time, and are a small part of what Metacontroller spends on a sync.
+    assert hooks_share < 0.5
+    assert mean < budget / 4
 
 
-def _writes(product: Product) -> list[dict[str, Any]]:
-    user = f"system:serviceaccount:{SYSTEM}:{SYSTEM}"
-    return [entry for entry in product.plane.writes() if entry["user"] == user]
+def resting(product: Product, gateway: Gateway) -> dict[str, Any]:
+    """What the API server is asked over one resync period in which nothing happens, per minute and program."""
+    last = [0.0]
+
+    def quiet() -> bool:
+        before, last[0] = last[0], product.syncs()
+        time.sleep(2)
+        return before == product.syncs()
+
+    poll(quiet, 60, "syncs come to rest")
+    seen, syncs = len(list(product.plane.audit())), product.syncs()
+    hooks, metacontroller, routing = Usage(product.hooks), Usage(product.metacontroller), Usage(gateway.process)
+    began = time.monotonic()
+    time.sleep(RESYNC_SECONDS)  # what is measured is that nothing happens
+    minutes = (time.monotonic() - began) / 60
+    entries = list(product.plane.audit())[seen:]
+    programs = {"metacontroller": account(SYSTEM), "gateway": account(ACCOUNT)}
+    found = {program: calls(entries, user) for program, user in programs.items()}
+    # The process has no credentials for the API server at all; whoever gives it some has to count here too.
+    assert "--kubeconfig" not in product.hooks.command
+    return {
+        "window_seconds": round(minutes * 60, 1),
+        "calls_per_minute": {
+            **{program: round(counted.total() / minutes, 1) for program, counted in found.items()},
+            "hooks": 0,
+        },
+        "calls": {program: dict(counted) for program, counted in found.items()},
+        "gateway_relist": "every 300 s, two pages of 500: not in a window without one",
+        "syncs": product.syncs() - syncs,
+        "writes": sum(entry["verb"] in WRITES and entry["user"] in programs.values() for entry in entries),
+        "cpu_seconds_per_minute": {
+            "hooks": round(hooks.cpu_seconds() / minutes, 2),
+            "metacontroller": round(metacontroller.cpu_seconds() / minutes, 2),
+            "gateway": round(routing.cpu_seconds() / minutes, 2),
+        },
+    }
