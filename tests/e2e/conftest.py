@@ -1,5 +1,6 @@
 """One control plane for all end-to-end tests: of our own, or the cluster that E2E_KUBECONFIG names."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,9 +68,9 @@ def product(plane: ControlPlane) -> Iterator[Product]:
 
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    """What pods run; skipped by name where pods cannot be started."""
+    """What pods run. Skipped by name where pods cannot be started; in CI that is a failure."""
     if reason := pods.missing():
-        pytest.skip(reason)
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
     return Image(tmp_path_factory.mktemp("image"))
 
 

@@ -14,6 +14,8 @@ from tests.e2e.product import set_pods_ready, workload
 from tests.e2e.traffic import Traffic
 from tests.processes import poll
 
+pytestmark = pytest.mark.own_plane
+
 MODEL = "demo"
 PATH = f"/default/{MODEL}"
 MINUTE = 60.0

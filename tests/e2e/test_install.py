@@ -24,6 +24,8 @@ from tests.e2e.product import ROOT, missing, set_pods_ready
 from tests.e2e.traffic import Traffic
 from tests.processes import poll, status
 
+pytestmark = pytest.mark.own_plane
+
 EXAMPLES = ROOT / "examples/manifests"
 NAMES = {"demo": "demo", "demo-server": "ask-demo-server"}
 """The example models, and the name in their own namespace under which clients reach each through the gateway."""

@@ -19,6 +19,8 @@ from tests.e2e.installation import GATEWAY, METACONTROLLER, NAMESPACE, RELEASE, 
 from tests.e2e.product import model_deployment, workload
 from tests.processes import poll
 
+pytestmark = pytest.mark.own_plane
+
 OURS, THEIRS = "team-b", "team-a"
 """The namespace that tries, and the one that it tries things on."""
 CANARY = "canary-7f3a"
