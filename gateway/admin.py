@@ -90,6 +90,10 @@ def _timestamp(seconds: float) -> str | None:
     return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
 
 
+def _age(state: dict[str, Any]) -> str:
+    return "never" if state["refreshedAt"] is None else f"{state['refreshedAt']}, {state['ageSeconds']:.0f} s ago"
+
+
 def _page(state: dict[str, Any]) -> str:
     rows = []
     for route in state["routes"]:
@@ -113,6 +117,6 @@ def _page(state: dict[str, Any]) -> str:
         "border-bottom:1px solid #ddd}</style><h1>Beamlit gateway</h1>"
         "<table><tr><th>Namespace<th>Model<th>Split<th>Reason<th>Since<th>Hash<th>Error</tr>"
         f"{''.join(rows)}</table><ul>{listed}</ul>"
-        f"<p>Last known to be up to date: {state['refreshedAt'] or 'never'}.</p>"
+        f"<p>Last known to be up to date: {_age(state)}.</p>"
         "<p><a href=/routes>routes</a> · <a href=/metrics>metrics</a> · <a href=/readyz>ready</a></p></html>"
     )

@@ -4,22 +4,37 @@ Calls block, so they belong into threads. Bodies are parsed with orjson instead 
 hundred times as much and would drop what they do not know.
 """
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
+import yaml
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
+from kubernetes.utils.keepalive import tcp_keepalive_socket_options
 from urllib3 import HTTPResponse
 from urllib3.exceptions import HTTPError
 
 CONNECT_SECONDS: Final = 5.0
-READ_SECONDS: Final = 30.0
+GET_SECONDS: Final = 10.0
+LIST_SECONDS: Final = 30.0
 SILENCE_SECONDS: Final = 90.0
 """A watch that says nothing for longer is dead: bookmarks come about once a minute."""
+KEEPALIVE: Final = (10, 5, 3)
+"""Seconds of idleness, seconds between probes, probes: a machine that is gone is noticed within 25 seconds."""
 PAGE: Final = 500
+PAGE_BYTES: Final = 16 << 20
+"""Above it a page is asked for again with fewer objects."""
+EVENT_BYTES: Final = 4 << 20
+"""More than twice what an API server stores of one object."""
+CONNECTIONS: Final = 64
+"""Kept for reuse: a watch per namespace, and single reads."""
+_REFUSAL_BYTES: Final = 16384
+_REASON_LENGTH: Final = 240
 
 
 class ClusterError(Exception):
@@ -34,6 +49,10 @@ class ApiError(OSError):
         self.status = status
 
 
+class _TooLarge(ApiError):
+    """A body is larger than what is held in memory at once."""
+
+
 class Cluster:
     """An API server, under the identity that the process was given."""
 
@@ -42,25 +61,32 @@ class Cluster:
 
     @classmethod
     def load(cls, kubeconfig: Path | None) -> "Cluster":
-        """The cluster the process runs in, or the one of a kubeconfig. A rotated token is read again.
+        """The cluster of a kubeconfig, else of the one `KUBECONFIG` names, else the one the process runs in.
+
+        In a cluster the token is read again every minute, as the kubelet rotates it.
 
         Raises:
-            ClusterError: neither can be used.
+            ClusterError: none can be used.
         """
         settings = client.Configuration()
-        try:
-            if kubeconfig is not None:
-                config.load_kube_config(str(kubeconfig), client_configuration=settings)  # type: ignore[no-untyped-call]
-            else:
+        settings.proxy = None  # a kubeconfig may name one; the environment may not
+        settings.retries = False  # who calls decides when to try again
+        settings.socket_options = tcp_keepalive_socket_options(*KEEPALIVE)
+        settings.connection_pool_maxsize = CONNECTIONS
+        variable = os.environ.get("KUBECONFIG")
+        if kubeconfig is not None:
+            _load_file(settings, str(kubeconfig), f"--kubeconfig {kubeconfig}")
+        elif variable:
+            _load_file(settings, variable, f"KUBECONFIG {variable}")
+        elif os.environ.get("KUBERNETES_SERVICE_HOST"):
+            try:
                 config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
-        except (ConfigException, OSError) as exc:
-            if kubeconfig is not None:
-                raise ClusterError(f"--kubeconfig {kubeconfig} cannot be used: {exc}.") from exc
+            except (ConfigException, OSError, ValueError) as exc:
+                raise ClusterError(f"the pod's service account cannot be used: {_line(exc)}.") from exc
+        else:
             raise ClusterError(
                 "there is no source of routes: set --routes to a directory, or --kubeconfig, or run in a cluster."
-            ) from exc
-        settings.retries = False  # who calls decides when to try again
-        settings.proxy = None  # the environment is not configuration
+            )
         return cls(client.ApiClient(settings))
 
     def get(self, path: str) -> dict[str, Any] | None:
@@ -70,31 +96,42 @@ class Cluster:
             ApiError: it cannot be had.
         """
         try:
-            return self._json(path, [])
+            return self._json(path, [], GET_SECONDS)
         except ApiError as exc:
             if exc.status == 404:
                 return None
             raise
 
-    def collection(self, path: str, selector: str) -> tuple[list[dict[str, Any]], str]:
-        """All objects of a collection with a label selector, page by page, and the resourceVersion to watch from.
+    def pages(self, path: str, selector: str) -> Iterator[tuple[list[dict[str, Any]], str]]:
+        """A collection with a label selector, page by page, each with the resourceVersion to watch the whole from.
 
         Raises:
             ApiError: it cannot be had; 410 when the pages took too long.
         """
-        items: list[dict[str, Any]] = []
-        query = [("labelSelector", selector), ("limit", str(PAGE))]
-        token = ""
+        token, limit = "", PAGE
         while True:
-            page = self._json(path, [*query, ("continue", token)] if token else query)
-            metadata = page.get("metadata", {})
-            items += page.get("items") or ()
-            token = metadata.get("continue", "")
+            query = [("labelSelector", selector), ("limit", str(limit)), *([("continue", token)] if token else [])]
+            try:
+                page = self._json(path, query, LIST_SECONDS)
+            except _TooLarge:
+                if limit == 1:
+                    raise
+                limit = max(1, limit // 8)
+                continue
+            metadata = _mapping(page.get("metadata"))
+            items = page.get("items") or []
+            if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+                raise ApiError(0, "the answer is not a list of objects")
+            yield items, str(metadata.get("resourceVersion", ""))
+            token = str(metadata.get("continue") or "")
             if not token:
-                return items, str(metadata.get("resourceVersion", ""))
+                return
 
-    def watch(self, path: str, selector: str, version: str, seconds: float) -> Iterator[dict[str, Any]]:
+    @contextmanager
+    def watch(self, path: str, selector: str, version: str, seconds: float) -> Iterator[Iterator[dict[str, Any]]]:
         """Events of a collection since `version`, bookmarks included, for `seconds` at most.
+
+        Entered once the API server has agreed to it.
 
         Raises:
             ApiError: the stream could not be had, or broke off.
@@ -108,45 +145,122 @@ class Cluster:
         ]
         response = self._call(path, query, SILENCE_SECONDS)
         try:
-            rest = b""
-            for data in response.stream(65536, decode_content=True):
-                *lines, rest = (rest + data).split(b"\n")
-                for line in lines:
-                    if line:
-                        yield orjson.loads(line)
-        except HTTPError as exc:
-            raise ApiError(0, f"the watch broke off: {type(exc).__name__}") from exc
-        except orjson.JSONDecodeError as exc:
-            raise ApiError(0, "the watch sent something that is not JSON") from exc
+            yield _events(response)
         finally:
             response.close()
             response.release_conn()
 
-    def _json(self, path: str, query: list[tuple[str, str]]) -> dict[str, Any]:
-        response = self._call(path, query, READ_SECONDS)
+    def _json(self, path: str, query: list[tuple[str, str]], read_seconds: float) -> dict[str, Any]:
+        response = self._call(path, query, read_seconds)
         try:
-            content: dict[str, Any] = orjson.loads(response.data)
-        except HTTPError as exc:
+            body = response.read(PAGE_BYTES + 1, decode_content=True)
+            if len(body) > PAGE_BYTES:
+                response.close()
+                raise _TooLarge(0, f"the answer is larger than {PAGE_BYTES >> 20} MiB")
+            return _object(body)
+        except (HTTPError, OSError) as exc:
+            if isinstance(exc, ApiError):
+                raise
             raise ApiError(0, f"the answer broke off: {type(exc).__name__}") from exc
-        except orjson.JSONDecodeError as exc:
-            raise ApiError(0, "the answer is not JSON") from exc
         finally:
             response.release_conn()
-        return content
 
     def _call(self, path: str, query: list[tuple[str, str]], read_seconds: float) -> HTTPResponse:
         """A response with status 200, its body not read yet."""
         accept = {"Accept": "application/json"}
         try:
+            # Reads the token again when it is time, which may fail as the rest may.
             method, url, headers, _, _ = self._api.param_serialize(
                 "GET", path, query_params=query, header_params=accept, auth_settings=["BearerToken"]
             )
             answer = self._api.call_api(method, url, headers, _request_timeout=(CONNECT_SECONDS, read_seconds))
-        except (ApiException, HTTPError, OSError) as exc:
-            raise ApiError(0, f"the API server cannot be reached: {type(exc).__name__}") from exc
+        except (ApiException, ConfigException, HTTPError, OSError, ValueError) as exc:
+            raise ApiError(0, f"the API server cannot be asked: {_line(exc)}") from exc
         response: HTTPResponse = answer.response
         if response.status != 200:
-            response.close()
-            response.release_conn()
-            raise ApiError(response.status, response.reason or "without a reason")
+            raise _refusal(response)
         return response
+
+
+def _load_file(settings: client.Configuration, files: str, name: str) -> None:
+    """Read a kubeconfig, or several that are separated as in PATH.
+
+    Raises:
+        ClusterError: it cannot be used.
+    """
+    try:
+        config.load_kube_config(files, client_configuration=settings)  # type: ignore[no-untyped-call]
+    except (
+        ConfigException,
+        OSError,
+        yaml.YAMLError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as exc:
+        # The loader checks little of what it reads.
+        raise ClusterError(f"{name} cannot be used: {_line(exc)}.") from exc
+
+
+def _events(response: HTTPResponse) -> Iterator[dict[str, Any]]:
+    buffer = bytearray()
+    try:
+        for data in response.stream(65536, decode_content=True):
+            start = len(buffer)
+            buffer += data
+            while (end := buffer.find(b"\n", start)) >= 0:
+                line = bytes(buffer[:end])
+                del buffer[: end + 1]
+                start = 0
+                if line.strip():
+                    yield _object(line)
+            if len(buffer) > EVENT_BYTES:
+                raise ApiError(0, f"the watch sent an event larger than {EVENT_BYTES >> 20} MiB")
+    except (HTTPError, OSError) as exc:
+        if isinstance(exc, ApiError):
+            raise
+        raise ApiError(0, f"the watch broke off: {type(exc).__name__}") from exc
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ApiError: it is something else.
+    """
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise ApiError(0, "the API server sent something that is not JSON") from exc
+    if not isinstance(content, dict):
+        raise ApiError(0, "the API server sent something that is not an object")
+    return content
+
+
+def _refusal(response: HTTPResponse) -> ApiError:
+    """What an answer other than 200 says, with the message of its Status object where it has one."""
+    try:
+        message = str(_object(response.read(_REFUSAL_BYTES, decode_content=True)).get("message") or "")
+    except (HTTPError, OSError):
+        message = ""
+    finally:
+        response.close()
+        response.release_conn()
+    reason = response.reason or "without a reason"
+    return ApiError(response.status, f"{reason}: {_cut(message)}" if message else reason)
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _line(exc: BaseException) -> str:
+    """An error in one short line."""
+    reason = getattr(exc, "reason", None) if isinstance(exc, ApiException) else None
+    return _cut(str(reason or exc) or type(exc).__name__)
+
+
+def _cut(text: str) -> str:
+    return " ".join(text.split())[:_REASON_LENGTH].rstrip(".")

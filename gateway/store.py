@@ -85,12 +85,18 @@ class Store:
         return state
 
     def apply(self, snapshot: sources.Snapshot) -> None:
-        """Bring `snapshot` into force: the first one at once, later ones within `COALESCE_SECONDS`."""
+        """Bring `snapshot` into force: the first complete one at once, later ones within `COALESCE_SECONDS`."""
         if not self.loaded.is_set():
+            if not snapshot.complete:
+                self.source_errors = dict(snapshot.errors)
+                self._metrics.document_errors.set(len(snapshot.errors))
+                return
             self._swap(snapshot)
             self.loaded.set()
             return
-        self._pending = snapshot
+        # What is fresh stays so when a mere error comes with it.
+        fresh = snapshot.fresh or (self._pending is not None and self._pending.fresh)
+        self._pending = replace(snapshot, fresh=fresh)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(COALESCE_SECONDS, self._apply_pending)
 

@@ -35,6 +35,8 @@ class Snapshot:
     """What could not be read, by place; the objects last read from there are still in `config_maps`."""
     fresh: bool = True
     """Whether it is what the source has now; false when it only tells that the source cannot be asked."""
+    complete: bool = True
+    """Whether the source has everything; false until its first load is over: then only `errors` count."""
 
 
 class RouteSource(Protocol):

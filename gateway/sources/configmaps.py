@@ -6,12 +6,14 @@ might have missed.
 """
 
 import asyncio
+import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
+from urllib.parse import quote
 
 import structlog
 
@@ -22,12 +24,19 @@ from gateway.cluster import ApiError, Cluster
 SELECTOR: Final = f"{v1alpha1.LABEL}={v1alpha1.LABEL_VALUE}"
 RELIST_SECONDS: Final = 300.0
 BACKOFF_SECONDS: Final = (0.2, 30.0)
+STEADY_SECONDS: Final = 5.0
+"""A watch that lasted so long was a good one: after it the waiting starts from the shortest again."""
 LOG_SECONDS: Final = 60.0
 """Between two log lines about the same trouble."""
 READERS: Final = 4
 """Threads that read single Secrets and ModelDeployments."""
 
 log = structlog.get_logger(__name__)
+
+Change = Callable[[], bool]
+"""Changes what is known, in the event loop; tells whether that was any different."""
+Tell = Callable[[Change, bool], None]
+"""Hands a change, and whether it is news of the API server, to the event loop."""
 
 
 class ConfigMapSource:
@@ -42,21 +51,24 @@ class ConfigMapSource:
         self._executor = ThreadPoolExecutor(READERS, thread_name_prefix="cluster-reader")
 
     async def run(self, apply: Callable[[sources.Snapshot], None], confirm: Callable[[], None]) -> None:
-        """Apply what is there, then every change, until cancelled. The first time once every namespace was listed."""
+        """Apply what is there, then every change, until cancelled.
+
+        Complete once one namespace was listed and every other one was, too, or is known not to be readable.
+        """
         loop = asyncio.get_running_loop()
         stop = threading.Event()
 
-        def learned(change: Callable[[], bool], fresh: bool) -> None:
-            changed = change()
-            if not all(one.known for one in self._scopes):
+        def learned(change: Change, fresh: bool) -> None:
+            if stop.is_set():
                 return
-            if changed:
+            if change():
                 apply(self._snapshot(fresh))
-            elif fresh:
+            elif fresh and self._complete:
                 confirm()
 
-        def tell(change: Callable[[], bool], fresh: bool) -> None:
-            if not stop.is_set():
+        def tell(change: Change, fresh: bool) -> None:
+            # A loop that has ended needs no news.
+            with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(learned, change, fresh)
 
         for scope in self._scopes:
@@ -74,7 +86,7 @@ class ConfigMapSource:
         Raises:
             OSError: it cannot be read now.
         """
-        found = await self._read(f"/api/v1/namespaces/{namespace}/secrets/{name}")
+        found = await self._read(f"/api/v1/namespaces/{_segment(namespace)}/secrets/{_segment(name)}")
         return None if found is None else sources.secret_content(found)
 
     async def model_deployment(self, namespace: str, name: str) -> Mapping[str, Any] | None:
@@ -84,21 +96,23 @@ class ConfigMapSource:
             OSError: it cannot be read now.
         """
         group = "deployment.beamlit.com/v1alpha1"
-        return await self._read(f"/apis/{group}/namespaces/{namespace}/modeldeployments/{name}")
+        return await self._read(f"/apis/{group}/namespaces/{_segment(namespace)}/modeldeployments/{_segment(name)}")
 
     async def _read(self, path: str) -> Mapping[str, Any] | None:
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._cluster.get, path)
+
+    @property
+    def _complete(self) -> bool:
+        scopes = self._scopes
+        return any(one.listed for one in scopes) and all(one.listed or one.refused for one in scopes)
 
     def _snapshot(self, fresh: bool) -> sources.Snapshot:
         return sources.Snapshot(
             [one for scope in self._scopes for one in scope.objects.values()],
             {scope.place: scope.error for scope in self._scopes if scope.error is not None},
             fresh=fresh,
+            complete=self._complete,
         )
-
-
-Tell = Callable[[Callable[[], bool], bool], None]
-"""Hands a change, and whether it is news of the API server, to the event loop."""
 
 
 class _Scope:
@@ -110,32 +124,51 @@ class _Scope:
         self.objects: dict[str, sources.ConfigMap] = {}
         """By `namespace/name`. Touched by the event loop's thread alone, as are the following."""
         self.error: str | None = None
-        self.known = False
-        """Whether it was listed once, or is known not to be readable."""
+        self.listed = False
+        """Whether it was listed once."""
+        self.refused = False
+        """Whether the API server once said that it is not to be read: forbidden or missing."""
         self._cluster = cluster
         self._relist_seconds = relist_seconds
-        self._path = f"/api/v1/namespaces/{namespace}/configmaps" if namespace else "/api/v1/configmaps"
-        self._logged_at = float("-inf")
+        self._path = f"/api/v1/namespaces/{_segment(namespace)}/configmaps" if namespace else "/api/v1/configmaps"
+        self._logged_at: float | None = None
+        """The thread's own, as are the following."""
+        self._troubled = False
+        """Whether the last log line told of trouble."""
+        self._wait = BACKOFF_SECONDS[0]
+        self._expired = False
+        """Whether the last attempt ended because its version was too old."""
 
     def follow(self, stop: threading.Event, tell: Tell) -> None:
         """List and watch until told to stop."""
-        shortest, longest = BACKOFF_SECONDS
-        wait = shortest
         while not stop.is_set():
             try:
-                items, version = self._cluster.collection(self._path, SELECTOR)
-                tell(lambda items=items: self._replace(items), True)  # type: ignore[misc]
-                wait = shortest
+                version = self._list(tell)
                 self._watch(version, stop, tell)
             except ApiError as exc:
-                if exc.status == 410:
-                    continue  # too old to go on from: list again at once
+                if stop.is_set():
+                    return
+                if exc.status == 410 and not self._expired:
+                    self._expired = True
+                    continue  # too old to go on from: list again at once, but not for ever
                 self._log(exc)
-                gone = exc.status in (403, 404)
-                tell(lambda exc=exc, gone=gone: self._fail(str(exc), gone), False)  # type: ignore[misc]
+                tell(self._failure(str(exc), exc.status in (403, 404)), False)
                 # Not all replicas at the same moment.
-                stop.wait(wait * (0.5 + random.random()))  # noqa: S311
-                wait = min(2 * wait, longest)
+                stop.wait(self._wait * (0.5 + 0.5 * random.random()))  # noqa: S311
+                self._wait = min(2 * self._wait, BACKOFF_SECONDS[1])
+
+    def _list(self, tell: Tell) -> str:
+        """Read everything; return the version it has.
+
+        Raises:
+            ApiError: it cannot be had.
+        """
+        objects: dict[str, sources.ConfigMap] = {}
+        version = ""
+        for items, version in self._cluster.pages(self._path, SELECTOR):  # noqa: B007 - the last one counts
+            objects |= {one.key: one for one in map(_config_map, items)}
+        tell(self._replacement(objects), True)
+        return version
 
     def _watch(self, version: str, stop: threading.Event, tell: Tell) -> None:
         """Follow changes until it is time to list again.
@@ -146,53 +179,91 @@ class _Scope:
         until = time.monotonic() + self._relist_seconds * (0.9 + 0.2 * random.random())  # noqa: S311
         while not stop.is_set() and (left := until - time.monotonic()) > 0:
             began = time.monotonic()
-            for event in self._cluster.watch(self._path, SELECTOR, version, left):
-                if stop.is_set():
-                    return
-                item = event.get("object") or {}
-                if event.get("type") == "ERROR":
-                    raise ApiError(int(item.get("code") or 0), str(item.get("reason") or "an error in the watch"))
-                version = str(item.get("metadata", {}).get("resourceVersion", version))
-                if event.get("type") == "BOOKMARK":
-                    tell(lambda: False, True)
-                else:
-                    gone = event.get("type") == "DELETED"
-                    tell(lambda item=item, gone=gone: self._change(item, gone), True)  # type: ignore[misc]
+            try:
+                with self._cluster.watch(self._path, SELECTOR, version, left) as events:
+                    self._recovered(tell)
+                    for event in events:
+                        if stop.is_set():
+                            return
+                        version = self._event(event, tell) or version
+                        self._expired = False
+            finally:
+                if time.monotonic() - began >= STEADY_SECONDS:
+                    self._wait, self._expired = BACKOFF_SECONDS[0], False
             if time.monotonic() - began < 1:
                 stop.wait(BACKOFF_SECONDS[0])  # a server that ends every watch at once is not asked in a tight loop
 
-    def _replace(self, items: Iterable[Mapping[str, Any]]) -> bool:
-        objects = {one.key: one for one in map(_config_map, items)}
-        changed = objects != self.objects or self.error is not None or not self.known
-        self.objects, self.error, self.known = objects, None, True
-        return changed
+    def _event(self, event: Mapping[str, Any], tell: Tell) -> str:
+        """Tell what an event says; return the version it brings, empty where it brings none.
 
-    def _change(self, item: Mapping[str, Any], gone: bool) -> bool:
-        one = _config_map(item)
-        before = self.objects.get(one.key)
-        if gone:
-            self.objects.pop(one.key, None)
-            return before is not None
-        self.objects[one.key] = one
-        return before != one
+        Raises:
+            ApiError: the API server gives the watch up.
+        """
+        kind, item = event.get("type"), event.get("object")
+        if not isinstance(item, dict):
+            raise ApiError(0, "the watch sent an event without an object")
+        if kind == "ERROR":
+            code = item.get("code")
+            raise ApiError(code if isinstance(code, int) else 0, str(item.get("reason") or "an error in the watch"))
+        if kind == "BOOKMARK":
+            tell(lambda: False, True)
+        elif kind in ("ADDED", "MODIFIED", "DELETED"):
+            tell(self._change(_config_map(item), kind == "DELETED"), True)
+        metadata = item.get("metadata")
+        return str(metadata.get("resourceVersion") or "") if isinstance(metadata, dict) else ""
 
-    def _fail(self, error: str, gone: bool) -> bool:
-        changed = self.error != error or (gone and not self.known)
-        self.error = error
-        self.known = self.known or gone
-        return changed
+    def _recovered(self, tell: Tell) -> None:
+        """Listed and watching: all is well."""
+
+        def apply() -> bool:
+            changed, self.error = self.error is not None, None
+            return changed
+
+        tell(apply, False)
+        if self._troubled:
+            self._troubled = False
+            log.info("routes_are_followed_again", place=self.place)
+
+    def _replacement(self, objects: dict[str, sources.ConfigMap]) -> Change:
+        def apply() -> bool:
+            changed = objects != self.objects or not self.listed
+            self.objects, self.listed = objects, True
+            return changed
+
+        return apply
+
+    def _change(self, one: sources.ConfigMap, gone: bool) -> Change:
+        def apply() -> bool:
+            before = self.objects.get(one.key)
+            if gone:
+                self.objects.pop(one.key, None)
+                return before is not None
+            self.objects[one.key] = one
+            return before != one
+
+        return apply
+
+    def _failure(self, error: str, refused: bool) -> Change:
+        def apply() -> bool:
+            changed = self.error != error or (refused and not self.refused)
+            self.error, self.refused = error, self.refused or refused
+            return changed
+
+        return apply
 
     def _log(self, exc: ApiError) -> None:
         now = time.monotonic()
-        if now - self._logged_at >= LOG_SECONDS:
-            self._logged_at = now
+        if self._logged_at is None or now - self._logged_at >= LOG_SECONDS:
+            self._logged_at, self._troubled = now, True
             log.warning("routes_cannot_be_read", place=self.place, error=str(exc), status=exc.status)
 
 
 def _config_map(item: Mapping[str, Any]) -> sources.ConfigMap:
-    metadata = item.get("metadata") or {}
+    metadata, data = item.get("metadata"), item.get("data")
+    if not isinstance(metadata, dict):
+        metadata = {}
     namespace, name = str(metadata.get("namespace", "")), str(metadata.get("name", ""))
-    text = (item.get("data") or {}).get(v1alpha1.KEY)
+    text = data.get(v1alpha1.KEY) if isinstance(data, dict) else None
     return sources.ConfigMap(
         namespace=namespace,
         name=name,
@@ -200,3 +271,14 @@ def _config_map(item: Mapping[str, Any]) -> sources.ConfigMap:
         text=text if isinstance(text, str) else None,
         origin=f"{namespace}/{name}",
     )
+
+
+def _segment(name: str) -> str:
+    """A name as one segment of a path.
+
+    Raises:
+        OSError: it cannot be the name of an object.
+    """
+    if name in ("", ".", ".."):
+        raise ApiError(0, f"{name!r} is not the name of an object")
+    return quote(name, safe="")

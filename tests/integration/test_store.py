@@ -1,11 +1,15 @@
 """The routing table in force: swapped whole, judged document by document."""
 
 import asyncio
+import re
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 
+import httpx
 import pytest
 
-from gateway import sources
+from gateway import admin, sources
 from gateway.store import COALESCE_SECONDS, Store
 from gateway.telemetry import Metrics
 from tests.integration.servers import until
@@ -141,6 +145,47 @@ async def test_confirming_is_being_up_to_date(store: Store, clock: Clock) -> Non
     clock.now = 1500
     store.confirm()
     assert store.refreshed_at == 1500
+
+
+async def test_trouble_that_comes_with_news_does_not_hide_it(store: Store, clock: Clock) -> None:
+    """A change and a mere error within the same moment: the table is as young as the change."""
+    store.apply(snapshot())
+    clock.now = 1500
+    news = snapshot(("default", "a", text()))
+    store.apply(news)
+    store.apply(replace(news, errors={"namespace other": "forbidden"}, fresh=False))
+    await until(lambda: store.generation == 2)
+    assert store.refreshed_at == 1500
+    assert store.source_errors == {"namespace other": "forbidden"}
+    clock.now = 2000
+    store.apply(replace(news, fresh=False))
+    await until(lambda: store.generation == 3)
+    assert store.refreshed_at == 1500
+
+
+async def test_half_a_source_is_not_in_force(store: Store, metrics: Metrics) -> None:
+    """Before the source has everything only its errors can be seen, by people and in a metric."""
+    half = replace(snapshot(("default", "a", text())), errors={"namespace b": "away"}, fresh=False, complete=False)
+    store.apply(half)
+    assert not store.loaded.is_set()
+    assert (len(store.table.routes), store.refreshed_at) == (0, 0)
+    assert admin.describe(store)["sourceErrors"] == {"namespace b": "away"}
+    assert metrics.registry.get_sample_value("beamlit_gateway_document_errors") == 1
+    store.apply(snapshot(("default", "a", text())))
+    assert store.loaded.is_set()
+    assert admin.describe(store)["sourceErrors"] == {}
+
+
+async def test_the_page_tells_the_age(store: Store, metrics: Metrics) -> None:
+    """How old the table is can be read without arithmetic; before the first load it says never."""
+    app = admin.create_app(store, metrics, draining=lambda: False)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://admin") as client:
+        assert "up to date: never." in (await client.get("/")).text
+        store.apply(snapshot())
+        store.refreshed_at = time.time() - 42
+        page = (await client.get("/")).text
+        assert re.search(r"up to date: \d{4}-\d\d-\d\dT[\d:]+Z, 4[23] s ago\.", page)
+        assert 42 <= (await client.get("/routes")).json()["ageSeconds"] < 44
 
 
 async def test_unknown_fields_are_counted(store: Store, metrics: Metrics) -> None:
