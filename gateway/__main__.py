@@ -30,7 +30,7 @@ from gateway.sources.secrets import Secrets
 from gateway.store import Store
 from gateway.telemetry import AccessLog, Metrics
 from gateway.upstream import Upstream
-from program import logs, memory, web
+from program import certificates, logs, memory, web
 from program.settings import SettingsError
 from program.signals import Signals
 from program.sockets import ListenError, bind
@@ -123,7 +123,7 @@ async def run(
     loop = asyncio.get_running_loop()
     signals = Signals(loop)
     mine = settings.gateway
-    context = listener.server_context(mine.tls.cert_file, mine.tls.key_file) if mine.tls is not None else None
+    context = certificates.server_context(mine.tls, "gateway.tls") if mine.tls is not None else None
     metrics = Metrics()
     access_log = AccessLog(sys.stdout if mine.access_log else None, metrics.access_log_dropped)
     store = Store(

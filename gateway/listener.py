@@ -9,14 +9,13 @@ import asyncio
 import resource
 import socket
 import ssl
-from pathlib import Path
 from typing import Final
 
 import structlog
 
 from gateway.edge import Edge
 from program.signals import Signals
-from program.sockets import BACKLOG, ListenError
+from program.sockets import BACKLOG
 
 SEND_BUFFER_BYTES: Final = 65536
 """Of the kernel, per connection: a reader that stalls must not cost megabytes."""
@@ -25,23 +24,6 @@ FILES_PER_CONNECTION: Final = 3
 """A client, a backend, and room for the rest."""
 
 log = structlog.get_logger(__name__)
-
-
-def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """TLS 1.2 and later, HTTP/1.1 only.
-
-    Raises:
-        ListenError: the files are not a certificate and its key.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(certificate, key)
-    except OSError as exc:
-        reason = exc.strerror or "they are no certificate with its key in PEM"
-        raise ListenError(f"gateway.tls {certificate} and {key} cannot be used: {reason.lower()}.") from exc
-    return context
 
 
 def connections_allowed(wanted: int) -> int:

@@ -21,7 +21,7 @@ from hooks.bearer import Bearer
 from hooks.cli import render
 from hooks.settings import Hooks, Settings
 from hooks.telemetry import Metrics
-from program import logs, memory, web
+from program import certificates, logs, memory, web
 from program.settings import SettingsError
 from program.signals import Signals
 from program.sockets import ListenError, bind
@@ -111,7 +111,13 @@ def _bearer(path: Path | None) -> Bearer | None:
 
 
 async def run(settings: Settings, bearer: Bearer | None, hooks_socket: socket, operations_socket: socket) -> None:
-    """Serve on both sockets until a signal; a second one ends at once."""
+    """Serve on both sockets until a signal; a second one ends at once.
+
+    Raises:
+        ListenError: the certificate cannot be used.
+    """
+    tls = settings.hooks.tls
+    context = certificates.server_context(tls, "hooks.tls") if tls is not None else None
     signals = Signals(asyncio.get_running_loop())
     metrics = Metrics()
     app = create_app(settings, metrics, bearer=bearer)
@@ -121,7 +127,7 @@ async def run(settings: Settings, bearer: Bearer | None, hooks_socket: socket, o
     memory.settle()
     log.info("listening", hooks=settings.hooks.listen, operations=settings.hooks.operations)
     try:
-        serving = web.serve(app, hooks_socket, signals.stop, grace_seconds=GRACE_SECONDS, tls=settings.hooks.tls)
+        serving = web.serve(app, hooks_socket, signals.stop, grace_seconds=GRACE_SECONDS, context=context)
         await signals.unless_now(serving)
     finally:
         stopped.set()

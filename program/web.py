@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, Final
@@ -9,9 +10,6 @@ from typing import Any, Final
 import uvicorn
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-
-from program.settings import Tls
-from program.sockets import ListenError
 
 
 def operations_app(title: str, *, not_ready: Callable[[], str | None], registry: CollectorRegistry) -> FastAPI:
@@ -59,13 +57,14 @@ KEEP_ALIVE_SECONDS: Final = 120
 
 
 async def serve(
-    app: FastAPI, sock: socket.socket, stop: asyncio.Event, *, grace_seconds: int = 1, tls: Tls | None = None
+    app: FastAPI,
+    sock: socket.socket,
+    stop: asyncio.Event,
+    *,
+    grace_seconds: int = 1,
+    context: ssl.SSLContext | None = None,
 ) -> None:
-    """Serve `app` on a listening socket until `stop` is set; requests that run then have `grace_seconds`.
-
-    Raises:
-        ListenError: the certificate cannot be used.
-    """
+    """Serve `app` on a listening socket until `stop` is set; requests that run then have `grace_seconds`."""
     config = uvicorn.Config(
         app,
         http="httptools",
@@ -75,15 +74,10 @@ async def serve(
         proxy_headers=False,
         lifespan="off",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        ssl_certfile=tls.cert_file if tls is not None else None,
-        ssl_keyfile=tls.key_file if tls is not None else None,
         timeout_graceful_shutdown=grace_seconds,
     )
-    try:
-        config.load()
-    except OSError as exc:
-        reason = (exc.strerror or "it is no certificate with its key in PEM").lower()
-        raise ListenError(f"the certificate {config.ssl_certfile} cannot be used: {reason}.") from exc
+    config.load()
+    config.ssl = context
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[sock]))
     waiter = asyncio.create_task(stop.wait())
