@@ -16,6 +16,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
+from starlette.requests import ClientDisconnect
 
 from hooks import reconcile
 from hooks.bearer import Bearer
@@ -28,11 +29,14 @@ from program import web
 
 log = structlog.get_logger(__name__)
 
-Answer = Callable[[bytes], Awaitable[Object]]
+Answer = Callable[[bytes, Object], Awaitable[Object]]
+"""From a body to the answer; puts into the object what a log line says of the parent, as soon as it is known."""
 
 _JSON: Final = "application/json"
 _ACCEPTED: Final = frozenset({"", _JSON, "application/x-www-form-urlencoded"})
 """Content types that are read, as JSON all of them: Metacontroller's, and what curl says unless told otherwise."""
+BODY_SECONDS: Final = 10.0
+"""For a whole body. Metacontroller waits no longer for its answer."""
 _LARGE: Final = 1 << 20
 """Bytes of a body above which a thread reads it, so that others do not wait."""
 _RETRY_SECONDS: Final = (1, 2, 3)
@@ -49,6 +53,12 @@ class UnsupportedMediaType(HookError):
     """The request does not say that it is JSON."""
 
     status = 415
+
+
+class BodyMissing(HookError):
+    """The request ended, or went silent, before its body was whole."""
+
+    status = 408
 
 
 class Unauthorized(HookError):
@@ -82,17 +92,19 @@ def create_app(
     defaults = settings.install_defaults
     in_flight = 0
 
-    async def sync(body: bytes) -> Object:
+    async def sync(body: bytes, about: Object) -> Object:
         request = await _parsed(body)
-        log.debug("sync", **_identity(request))
+        about |= _identity(request)
         return reconcile.sync(await gather(request, defaults), now=clock()).as_json()
 
-    async def customize(body: bytes) -> Object:
-        return reconcile.customize(CustomizeRequest.from_body(body), defaults).as_json()
+    async def customize(body: bytes, about: Object) -> Object:
+        request = CustomizeRequest.from_body(body)
+        about |= _identity(request)
+        return reconcile.customize(request, defaults).as_json()
 
-    async def finalize(body: bytes) -> Object:
+    async def finalize(body: bytes, about: Object) -> Object:
         request = await _parsed(body)
-        log.debug("finalize", **_identity(request))
+        about |= _identity(request)
         return reconcile.finalize(await gather(request, defaults), now=clock()).as_json()
 
     def hook(answer: Answer, request_schema: Object, answer_schema: Object, summary: str) -> None:
@@ -101,27 +113,33 @@ def create_app(
         async def endpoint(request: Request) -> Response:
             nonlocal in_flight
             in_flight += 1
+            metrics.in_flight.set(in_flight)
             headers = None
+            about: Object = {}
             try:
                 if bearer is not None and not bearer.permits(request.headers.get("authorization", "")):
                     raise Unauthorized("the request does not carry the token of hooks")
                 if in_flight > settings.hooks.in_flight:
                     raise TooManyRequests("more requests than hooks.inFlight are being answered")
                 body = await _read(request, settings.hooks.body_bytes)
+                metrics.bytes.labels(name).observe(len(body))
                 started = time.perf_counter()
-                content = orjson.dumps(await answer(body))
-                metrics.seconds.labels(name).observe(time.perf_counter() - started)
+                content = orjson.dumps(await answer(body, about))
+                seconds = time.perf_counter() - started
+                metrics.seconds.labels(name).observe(seconds)
                 status = 200
+                log.debug("hook_answered", hook=name, seconds=round(seconds, 6), bytes=len(content), **about)
             except HookError as exc:
-                log.warning("hook_refused", hook=name, status=exc.status, error=str(exc))
+                log.warning("hook_refused", hook=name, status=exc.status, error=str(exc), **about)
                 status, content = exc.status, _error(str(exc))
                 if isinstance(exc, TooManyRequests):
                     headers = {"retry-after": str(random.choice(_RETRY_SECONDS))}  # noqa: S311 - spreads load
             except Exception:
-                log.exception("hook_failed", hook=name)
+                log.exception("hook_failed", hook=name, **about)
                 status, content = 500, _error(f"{name} failed; the log of hooks says why")
             finally:
                 in_flight -= 1
+                metrics.in_flight.set(in_flight)
             metrics.requests.labels(name, str(status)).inc()
             return Response(content, status, headers, media_type=_JSON)
 
@@ -173,6 +191,7 @@ async def _read(request: Request, limit: int) -> bytes:
     """The whole body.
 
     Raises:
+        BodyMissing: it does not come.
         BodyTooLarge: it is longer than `limit` bytes.
         UnsupportedMediaType: it is something other than JSON.
     """
@@ -183,15 +202,19 @@ async def _read(request: Request, limit: int) -> bytes:
         raise BodyTooLarge(f"the request is larger than hooks.bodyBytes, {limit}")
     pieces: list[bytes] = []
     size = 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > limit:
-            raise BodyTooLarge(f"the request is larger than hooks.bodyBytes, {limit}")
-        pieces.append(piece)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for piece in request.stream():
+                size += len(piece)
+                if size > limit:
+                    raise BodyTooLarge(f"the request is larger than hooks.bodyBytes, {limit}")
+                pieces.append(piece)
+    except (ClientDisconnect, TimeoutError):
+        raise BodyMissing(f"the body was not there within {BODY_SECONDS:g} seconds") from None
     return b"".join(pieces)
 
 
-def _identity(request: SyncRequest) -> Object:
+def _identity(request: SyncRequest | CustomizeRequest) -> Object:
     """What a log line says of a parent."""
     metadata = request.parent["metadata"]
     return {key: metadata.get(key) for key in ("namespace", "name", "uid", "generation")}

@@ -2,9 +2,10 @@
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_BYTES: Final = (1e3, 1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7, 3e7)
 
 
 class Metrics:
@@ -24,4 +25,14 @@ class Metrics:
             ("hook",),
             buckets=_SECONDS,
             registry=self.registry,
+        )
+        self.bytes = Histogram(
+            "beamlit_hooks_request_bytes",
+            "Size of a whole request: the parent, its children and what it refers to",
+            ("hook",),
+            buckets=_BYTES,
+            registry=self.registry,
+        )
+        self.in_flight = Gauge(
+            "beamlit_hooks_in_flight_requests", "Requests being answered now", registry=self.registry
         )

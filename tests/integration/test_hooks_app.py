@@ -1,6 +1,7 @@
 """The hooks over HTTP, as Metacontroller calls them."""
 
 import asyncio
+import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+import structlog
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hooks import app as hooks_app
 from hooks import reconcile
 from hooks.app import create_app, create_operations_app
 from hooks.bearer import Bearer
@@ -22,9 +25,11 @@ from hooks.telemetry import Metrics
 from metacontroller import answers
 from program import web
 from program.sockets import bind
-from tests.builders import NOW, model_deployment, request_body, workload
+from tests.builders import NAMESPACE, NOW, UID, model_deployment, request_body, workload
 
 HOOKS = ("sync", "customize", "finalize")
+IDENTITY = {"namespace": NAMESPACE, "name": "demo", "uid": UID, "generation": 1}
+"""What a log line says of the parent of `body`."""
 
 
 @dataclass
@@ -159,8 +164,11 @@ async def test_a_damaged_annotation_is_a_500(served: Served) -> None:
     ]
     parent = model_deployment(modelSourceRef={"apiVersion": "apps/v1", "kind": "Deployment", "name": "x",
                                               "namespace": "elsewhere"})  # fmt: skip
-    answer = await served.post("sync", request_body(parent, children=children, related=[workload()]))
+    with structlog.testing.capture_logs() as lines:
+        answer = await served.post("sync", request_body(parent, children=children, related=[workload()]))
     assert answer.status_code == 500
+    assert [(one["event"], one["status"]) for one in lines] == [("hook_refused", 500)]
+    assert lines[0].items() >= IDENTITY.items()
     assert "last-applied-configuration of ConfigMap demo-route cannot be read" in answer.json()["error"]
 
 
@@ -170,10 +178,26 @@ async def test_a_bug_is_a_500_without_its_details(served: Served, monkeypatch: p
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("canary")
 
-    monkeypatch.setattr(reconcile, "sync", broken)
-    answer = await served.post("sync", body())
-    assert answer.status_code == 500
-    assert answer.json() == {"error": "sync failed; the log of hooks says why"}
+    for hook in HOOKS:
+        monkeypatch.setattr(reconcile, hook, broken)
+        with structlog.testing.capture_logs() as lines:
+            answer = await served.post(hook, body())
+        assert answer.status_code == 500
+        assert answer.json() == {"error": f"{hook} failed; the log of hooks says why"}
+        assert [(one["event"], one["hook"], one["log_level"]) for one in lines] == [("hook_failed", hook, "error")]
+        assert lines[0].items() >= IDENTITY.items()
+
+
+async def test_every_answer_has_a_line_for_who_looks_closely(served: Served) -> None:
+    """At debug: which parent, at which generation, how long and how much; nothing at other levels."""
+    for hook in HOOKS:
+        with structlog.testing.capture_logs() as lines:
+            answer = await served.post(hook, body())
+        (line,) = lines
+        assert (line["event"], line["hook"], line["log_level"]) == ("hook_answered", hook, "debug")
+        assert line.items() >= IDENTITY.items()
+        assert line["bytes"] == len(answer.content)
+        assert 0 < line["seconds"] < 10
 
 
 JSON = st.recursive(
@@ -232,7 +256,8 @@ async def test_row_24_a_large_request(served: Served) -> None:
 async def test_row_31_too_many_at_once() -> None:
     """Row 31: above the limit 429 with whole seconds to wait; nobody waits in a queue without end."""
     configured = Settings.model_validate({"namespaces": "", "hooks": {"inFlight": 1}})
-    app = create_app(configured, Metrics(), clock=lambda: NOW)
+    metrics = Metrics()
+    app = create_app(configured, metrics, clock=lambda: NOW)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://hooks") as client:
         go = asyncio.Event()
 
@@ -249,6 +274,7 @@ async def test_row_31_too_many_at_once() -> None:
                 await asyncio.sleep(0.01)
         assert answer.status_code == 429
         assert int(answer.headers["retry-after"]) in (1, 2, 3)
+        assert metrics.registry.get_sample_value("beamlit_hooks_in_flight_requests") == 1
         go.set()
         assert (await first).status_code == 200
         assert (await client.post("/modeldeployments/sync", content=orjson.dumps(body()))).status_code == 200
@@ -266,9 +292,84 @@ async def test_operations(served: Served) -> None:
     assert 'beamlit_hooks_requests_total{code="200",hook="sync"} 1.0' in metrics
     assert 'beamlit_hooks_requests_total{code="400",hook="sync"} 1.0' in metrics
     assert 'beamlit_hooks_request_seconds_count{hook="sync"} 1.0' in metrics
+    assert 'beamlit_hooks_request_bytes_count{hook="sync"} 2.0' in metrics
+    assert "beamlit_hooks_in_flight_requests 0.0" in metrics
     assert "swagger" in (await served.operations.get("/docs")).text
     paths = (await served.operations.get("/openapi.json")).json()["paths"]
     assert set(paths) == {f"/modeldeployments/{hook}" for hook in HOOKS}
+
+
+async def raw(served: Served) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to the hooks on which a test says what it wants."""
+    return await asyncio.open_connection(served.hooks.base_url.host, served.hooks.base_url.port)
+
+
+async def answered(reader: asyncio.StreamReader) -> int:
+    """The status of the next answer, read whole."""
+    async with asyncio.timeout(5):
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        await reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+    return int(head.split()[1])
+
+
+HEAD = b"POST /modeldeployments/sync HTTP/1.1\r\nHost: hooks\r\nContent-Length: %d\r\n\r\n"
+
+
+async def test_a_body_that_does_not_come(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sender that goes silent is told so and holds no place; one that goes away is no failure of ours."""
+    monkeypatch.setattr(hooks_app, "BODY_SECONDS", 0.2)
+    reader, writer = await raw(served)
+    writer.write(HEAD % 100 + b"{")
+    assert await answered(reader) == 408
+    writer.close()
+    monkeypatch.setattr(hooks_app, "BODY_SECONDS", 30.0)
+    with structlog.testing.capture_logs() as lines:
+        _, writer = await raw(served)
+        writer.write(HEAD % 100 + b"{")
+        await writer.drain()
+        async with asyncio.timeout(5):
+            while "in_flight_requests 1.0" not in (await served.operations.get("/metrics")).text:
+                await asyncio.sleep(0.01)
+            writer.transport.abort()
+            while "in_flight_requests 0.0" not in (await served.operations.get("/metrics")).text:
+                await asyncio.sleep(0.01)
+    assert [(one["event"], one["status"]) for one in lines] == [("hook_refused", 408)]
+
+
+async def test_a_connection_outlives_gos_idle_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle connection is kept for as long as the setting says, and that is longer than Go's 90 seconds."""
+    assert web.KEEP_ALIVE_SECONDS > 90
+    monkeypatch.setattr(web, "KEEP_ALIVE_SECONDS", 1)
+    app = create_app(Settings.model_validate({"namespaces": ""}), Metrics(), clock=lambda: NOW)
+    stop = asyncio.Event()
+    request = orjson.dumps(body())
+    loop = asyncio.get_running_loop()
+    async with on_a_port(app, stop) as client:
+        reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+        for pause in (0.0, 0.7):
+            await asyncio.sleep(pause)  # idle, and not for too long
+            writer.write(HEAD % len(request) + request)
+            assert await answered(reader) == 200
+        began = loop.time()
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        assert 0.8 < loop.time() - began < 3
+        writer.close()
+
+
+async def test_row_30_tokens_are_compared_in_constant_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 30: how long a refusal takes tells nothing of the token."""
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(given: bytes, token: bytes) -> bool:
+        compared.append((given, token))
+        return False
+
+    path = tmp_path / "token"
+    path.write_text("secret\n")
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    assert not Bearer(path).permits("Bearer secret")
+    assert compared == [(b"secret", b"secret")]  # what it says counts, and nothing else
 
 
 async def test_row_30_the_token_is_checked_before_the_body_is_read(tmp_path: Path) -> None:

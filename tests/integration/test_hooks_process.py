@@ -1,5 +1,6 @@
 """`python -m hooks` as a user runs it."""
 
+import http.client
 import json
 import re
 import shutil
@@ -8,18 +9,22 @@ import socket
 import ssl
 import subprocess
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from tests.builders import REMOTE, grouped, model_deployment, request_body, served, service, workload
 from tests.processes import free_port, poll, self_signed, status
 
 ROOT = Path(__file__).resolve().parents[2]
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 
 MANIFEST = """
 apiVersion: deployment.beamlit.com/v1alpha1
@@ -134,28 +139,187 @@ def test_an_occupied_port_is_one_clear_line() -> None:
     )
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def curl(port: int, authority: Path | str, *words: str) -> tuple[int, str]:
+    """Status and body of the README's command, over TLS."""
+    answer = subprocess.run(
+        ["curl", "-sS", "--cacert", str(authority), "-w", "\\n%{http_code}", "-H", "Content-Type: application/json",
+         *words, f"https://localhost:{port}/modeldeployments/sync", "-d", "@examples/requests/sync.json"],
+        cwd=ROOT, capture_output=True, text=True, check=True, timeout=20,
+    ).stdout  # fmt: skip
+    content, _, code = answer.rpartition("\n")
+    return int(code), content
+
+
+@needs_openssl
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_tls_and_token(tmp_path: Path) -> None:
-    """As in a cluster: TLS with a certificate of one's own, and a token."""
+    """As in a cluster, by curl: TLS with a certificate of one's own, with a token and without one."""
     certificate, key = self_signed(tmp_path)
     (tmp_path / "token").write_text("canary")
     files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key))
+    with serving("serve", *files) as (_, port, _):
+        assert json.loads(curl(port, certificate)[1])["children"]
     with serving("serve", *files, "--bearer-file", f"{tmp_path}/token") as (_, port, _):
-        context = ssl.create_default_context(cafile=str(certificate))
-        url = f"https://localhost:{port}/modeldeployments/sync"
-        data = (ROOT / "examples/requests/sync.json").read_bytes()
-        request = urllib.request.Request(url, data, {"Authorization": "Bearer canary"})
-        with urllib.request.urlopen(request, timeout=5, context=context) as answer:
-            assert json.load(answer)["children"]
-        with pytest.raises(urllib.error.HTTPError, match="401"):
-            urllib.request.urlopen(url, data, timeout=5, context=context)
+        code, content = curl(port, certificate, "-H", "Authorization: Bearer canary")
+        assert (code, len(json.loads(content)["children"])) == (200, 2)
+        for wrong in ("Authorization: Bearer wrong", "Authorization:"):
+            assert curl(port, certificate, "-H", wrong) == (
+                401,
+                '{"error":"the request does not carry the token of hooks"}',
+            )
+
+
+@needs_openssl
+def test_the_token_is_checked_before_the_body_is_read(tmp_path: Path) -> None:
+    """Over a real socket: the refusal comes although the body never does."""
+    certificate, key = self_signed(tmp_path)
+    (tmp_path / "token").write_text("canary")
+    files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--bearer-file", f"{tmp_path}/token")
+    context = ssl.create_default_context(cafile=str(certificate))
+    with serving("serve", *files) as (_, port, _):
+        for authorization, status_line in ((b"Bearer wrong", b"HTTP/1.1 401"), (b"Bearer canary", b"")):
+            with (
+                socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+                context.wrap_socket(plain, server_hostname="localhost") as sock,
+            ):
+                sock.sendall(
+                    b"POST /modeldeployments/sync HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
+                    b"Authorization: " + authorization + b"\r\n\r\n"
+                )
+                if status_line:
+                    assert sock.recv(65536).startswith(status_line)
+                else:
+                    sock.settimeout(0.3)
+                    with pytest.raises(TimeoutError):  # this one is waited for
+                        sock.recv(65536)
+
+
+@needs_openssl
+def test_a_renewed_certificate_needs_no_restart(tmp_path: Path) -> None:
+    """The kubelet swaps a symlink: new connections get the new certificate, open ones go on, a bad pair is outlived."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        self_signed(tmp_path / name)
+    mounted, data = tmp_path / "mounted", tmp_path / "..data"
+    mounted.mkdir()
+    for name in ("cert.pem", "key.pem"):
+        (mounted / name).symlink_to(data / name)
+
+    def swap(folder: str) -> None:
+        link = tmp_path / "..data_tmp"
+        link.symlink_to(tmp_path / folder)
+        link.rename(data)
+
+    def shown(port: int) -> str:
+        return ssl.get_server_certificate(("127.0.0.1", port), timeout=5).strip()
+
+    one, two = ((tmp_path / name / "cert.pem").read_text().strip() for name in ("one", "two"))
+    swap("one")
+    request = (ROOT / "examples/requests/sync.json").read_bytes()
+    files = ("--tls-cert-file", f"{mounted}/cert.pem", "--tls-key-file", f"{mounted}/key.pem")
+    with serving("serve", *files) as (process, port, _):
+        context = ssl.create_default_context(cadata=one)
+        open_one = http.client.HTTPSConnection("localhost", port, timeout=5, context=context)
+        for _ in range(2):
+            open_one.request("POST", "/modeldeployments/sync", request)
+            assert open_one.getresponse().read()
+            assert shown(port) == one
+        swap("two")
+        assert shown(port) == two
+        open_one.request("POST", "/modeldeployments/sync", request)
+        assert open_one.getresponse().read()
+        (tmp_path / "broken").mkdir()
+        (tmp_path / "broken/cert.pem").write_text(one)
+        (tmp_path / "broken/key.pem").write_text((tmp_path / "two/key.pem").read_text())
+        swap("broken")
+        assert [shown(port), shown(port)] == [two, two]
+        swap("one")
+        assert shown(port) == one
+        open_one.close()
+        process.terminate()
+        _, errors = process.communicate(timeout=10)
+    events = [json.loads(line)["event"] for line in errors.splitlines()]
+    assert events == [
+        *("listening", "certificate_replaced", "certificate_unusable", "certificate_replaced"),
+        *("signal", "stopped"),
+    ]
+
+
+def test_what_runs_at_the_signal_is_answered() -> None:
+    """A request that has begun gets its answer, readiness says no meanwhile, and then the process ends."""
+    request = (ROOT / "examples/requests/sync.json").read_bytes()
+    with serving() as (process, port, operations):
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+            head = f"POST /modeldeployments/sync HTTP/1.1\r\nHost: x\r\nContent-Length: {len(request)}\r\n\r\n"
+            sock.sendall(head.encode() + request[:100])
+            in_flight = "beamlit_hooks_in_flight_requests 1.0"
+            poll(lambda: in_flight in text_of(f"http://127.0.0.1:{operations}/metrics"), 5, "it has begun")
+            process.terminate()
+            poll(lambda: status(f"http://127.0.0.1:{operations}/readyz") == 503, 5, "it says that it leaves")
+            assert process.poll() is None
+            sock.sendall(request[100:])
+            assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+        process.communicate(timeout=5)
+        assert process.returncode == 0
+
+
+def text_of(url: str) -> str:
+    """The body of an answer."""
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+def ask(port: int, hook: str, request: dict[str, Any]) -> dict[str, Any]:
+    """The decoded answer of a hook; the order of its keys is that of its bytes."""
+    url = f"http://127.0.0.1:{port}/modeldeployments/{hook}"
+    with urllib.request.urlopen(url, json.dumps(request).encode(), timeout=5) as answer:
+        content: dict[str, Any] = json.load(answer)
+        return content
+
+
+def test_two_replicas_answer_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that hash differently give the same bytes: children always, and all of it once nothing is new.
+
+    Only the times of what has just changed, and the time left to what is next, depend on the clock.
+    """
+    labels = {f"label-{number}": str(number) for number in range(20)}
+    template = {"metadata": {"labels": labels, "annotations": labels}, "spec": {"containers": [{"name": "a"}]}}
+    remote = {"remoteBackend": REMOTE | {"headersToAdd": {f"x-{number}": "v" for number in range(20)}}}
+    requests = [
+        json.loads((ROOT / "examples/requests/sync.json").read_bytes()),
+        request_body(model_deployment(offloadingConfig=remote), related=[workload(), service()]),
+        request_body(served(server={"port": 8000, "replicas": 2, "template": template})),
+        request_body(model_deployment(modelSourceRef={"apiVersion": "apps/v1", "kind": "Deployment", "name": "none"})),
+        request_body(model_deployment(serviceRef={"name": "front", "namespace": "elsewhere"}), related=[workload()]),
+    ]
+    monkeypatch.setenv("PYTHONHASHSEED", "1")
+    with serving("--namespaces", "") as (_, one, _):
+        monkeypatch.setenv("PYTHONHASHSEED", "2")
+        with serving("--namespaces", "") as (_, two, _):
+            for request in requests:
+                for hook in ("sync", "customize", "finalize"):
+                    first, second = (ask(port, hook, request) for port in (one, two))
+                    assert json.dumps(first.get("children")) == json.dumps(second.get("children"))
+                    pauses = [answer.pop("resyncAfterSeconds", 0) for answer in (first, second)]
+                    assert abs(pauses[0] - pauses[1]) < 5
+                    assert TIME.sub("now", json.dumps(first)) == TIME.sub("now", json.dumps(second))
+                known = ask(one, "sync", request)
+                again = request | {"parent": request["parent"] | {"status": known["status"]}}
+                again["children"] = grouped(known["children"])
+                first, second = (ask(port, "sync", again) for port in (one, two))
+                first["resyncAfterSeconds"] = second["resyncAfterSeconds"]
+                assert json.dumps(first) == json.dumps(second)
 
 
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
         (["--bearer-file", "/none"], 2, "hooks: hooks.bearerFile /none cannot be used: No such file or directory.\n"),
-        (["--tls-cert-file", "/none", "--tls-key-file", "/none"], 1, "the certificate /none cannot be used"),
+        (
+            ["--tls-cert-file", "/none", "--tls-key-file", "/none"],
+            1,
+            "hooks.tls /none and /none cannot be used: no such",
+        ),
         (["--tls-cert-file", "/none"], 2, "hooks.tls.keyFile"),
     ],
 )
