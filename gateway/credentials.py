@@ -39,7 +39,9 @@ _RENEW_AT: Final = 0.8
 _PAUSE_SECONDS: Final = 1.0
 """Between two requests to one token endpoint: after a failure, and after a renewal that a 401 asked for."""
 _SECRET_SECONDS: Final = 30.0
-"""How long field values from a Secret are remembered."""
+"""After it field values are read again, while requests go on with the old ones; after twice as long they wait."""
+_COMPLAINT_SECONDS: Final = 60.0
+"""Between two log lines that say the same."""
 _ENTRIES: Final = 4096
 
 
@@ -116,6 +118,8 @@ class _Entry:
 
     hosts: frozenset[str] | None = None
     """None: those of the gateway's own settings, which are not checked against a Secret."""
+    credentials: ClientCredentials | None = None
+    """As last read; what counts while they cannot be read."""
     value: bytes = field(default=b"", repr=False)
     renew_at: float = 0.0
     ends_at: float = 0.0
@@ -124,12 +128,24 @@ class _Entry:
     fetching: "asyncio.Task[None] | None" = None
 
 
-class TokenUnusable(Exception):
-    """Why there is no token; the reason is one of our own words."""
+@dataclass(slots=True)
+class _Values:
+    """The field values of one Secret."""
 
-    def __init__(self, reason: str) -> None:
+    data: Mapping[str, str] | None = field(default=None, repr=False)
+    """As last read; None when there is none that may be used."""
+    tried_at: float = float("-inf")
+    forced_at: float = float("-inf")
+    reading: "asyncio.Task[None] | None" = None
+
+
+class TokenUnusable(Exception):
+    """Why there is no token; the reason is one of our own words, the detail has nothing that is secret."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.detail = detail
 
 
 Identity = tuple[str, str, str]
@@ -166,7 +182,8 @@ class Credentials:
         self._context = context or httpx.create_ssl_context(trust_env=False)
         self._timeout = timeout_seconds
         self._entries: dict[Identity, _Entry] = {}
-        self._secrets: dict[tuple[str, str], tuple[float, Mapping[str, str]]] = {}
+        self._values: dict[tuple[str, str], _Values] = {}
+        self._complaints: dict[tuple[str, ...], float] = {}
         self._loop = asyncio.get_running_loop()
 
     async def authorization(
@@ -201,7 +218,10 @@ class Credentials:
             await self._fetched(identity, entry)
         elif now >= entry.renew_at and entry.fetching is None and now - entry.failed_at >= _PAUSE_SECONDS:
             self._start(identity, entry)
-        if not entry.value or not _is_for(entry.hosts, backend):
+        if not entry.value:
+            raise errors.CredentialsFailed
+        if not _is_for(entry.hosts, backend):
+            self._complain(*identity, f"it is not for the host {backend.host}")
             raise errors.CredentialsFailed
         return entry.value
 
@@ -221,16 +241,20 @@ class Credentials:
             data = await self._secret(route.namespace, source.name, refresh=refresh)
             # A Service is in the Secret's own namespace; whatever is outside must be named by the Secret.
             if backend.service is None and not _is_for(_hosts(data), backend):
+                self._complain("Secret", route.namespace, source.name, f"it is not for the host {backend.host}")
                 raise errors.CredentialsFailed
             value = data.get(source.key, "").strip()
             if not _VALUE.fullmatch(value):
+                self._complain("Secret", route.namespace, source.name, f"{source.key} is missing or no field value")
                 raise errors.CredentialsFailed
             values[key] = value.encode("ascii")
         return values
 
     async def close(self) -> None:
-        """Cancel token requests that are under way."""
-        tasks = [entry.fetching for entry in self._entries.values() if entry.fetching is not None]
+        """Cancel what is under way."""
+        fetching = [entry.fetching for entry in self._entries.values()]
+        reading = [values.reading for values in self._values.values()]
+        tasks = [task for task in (*fetching, *reading) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -244,20 +268,63 @@ class Credentials:
         return oauth2.kind, route.namespace, oauth2.name
 
     async def _secret(self, namespace: str, name: str, *, refresh: bool) -> Mapping[str, str]:
+        """The data of a Secret, read once however many requests wait for it.
+
+        Raises:
+            errors.CredentialsFailed: there is none that may be used.
+        """
+        values = self._values.get((namespace, name))
+        if values is None:
+            if len(self._values) >= _ENTRIES:
+                self._values = {key: one for key, one in self._values.items() if one.reading is not None}
+            values = self._values[namespace, name] = _Values()
         now = self._loop.time()
-        kept = self._secrets.get((namespace, name))
-        if kept is not None and not refresh and now - kept[0] < _SECRET_SECONDS:
-            return kept[1]
+        age = now - values.tried_at
+        forced = refresh and now - values.forced_at >= _PAUSE_SECONDS
+        if forced:
+            values.forced_at = now
+        if forced or age >= (_PAUSE_SECONDS if values.data is None else 2 * _SECRET_SECONDS):
+            await self._read_values(namespace, name, values)
+        elif values.reading is None and age >= _SECRET_SECONDS:
+            self._start_reading(namespace, name, values)
+        elif values.reading is not None and (refresh or values.data is None):
+            await self._read_values(namespace, name, values)
+        if values.data is None:
+            raise errors.CredentialsFailed
+        return values.data
+
+    def _start_reading(self, namespace: str, name: str, values: _Values) -> "asyncio.Task[None]":
+        task = values.reading = self._loop.create_task(self._read_secret(namespace, name, values))
+        return task
+
+    async def _read_values(self, namespace: str, name: str, values: _Values) -> None:
+        # Shielded, as for tokens.
+        await asyncio.shield(values.reading or self._start_reading(namespace, name, values))
+
+    async def _read_secret(self, namespace: str, name: str, values: _Values) -> None:
+        """Read a Secret into `values`. While it cannot be read, what was read before stays."""
         try:
-            async with asyncio.timeout(self._timeout):
-                data = await self._reader.secret(namespace, name)
-        except (LookupError, OSError):
-            log.warning("secret_unusable", kind="Secret", namespace=namespace, name=name)
-            raise errors.CredentialsFailed from None
-        if len(self._secrets) >= _ENTRIES:
-            self._secrets.clear()
-        self._secrets[namespace, name] = (now, data)
-        return data
+            async with asyncio.timeout(self._timeout / 2):
+                values.data = await self._reader.secret(namespace, name)
+        except LookupError as exc:
+            values.data = None
+            self._complain("Secret", namespace, name, str(exc))
+        except OSError as exc:
+            self._complain("Secret", namespace, name, _reason(exc))
+        finally:
+            values.tried_at = self._loop.time()
+            values.reading = None
+
+    def _complain(self, kind: str, namespace: str, name: str, reason: str) -> None:
+        """Log why a credential is of no use, each reason once a minute however many requests need it."""
+        key = (kind, namespace, name, reason)
+        now = self._loop.time()
+        if now - self._complaints.get(key, float("-inf")) < _COMPLAINT_SECONDS:
+            return
+        if len(self._complaints) >= _ENTRIES:
+            self._complaints.clear()
+        self._complaints[key] = now
+        log.warning("credential_unusable", kind=kind, namespace=namespace, name=name, reason=reason)
 
     def _drop_oldest(self) -> None:
         for identity, entry in self._entries.items():
@@ -277,17 +344,20 @@ class Credentials:
         """Fetch a token into `entry`. A failure leaves a token in place until its own end."""
         try:
             async with asyncio.timeout(self._timeout):
-                credentials, hosts = await self._read(identity)
+                credentials, hosts = await self._read(identity, entry)
                 value, life = await self._buy(credentials, trusted=identity == _DEFAULT)
         except (TokenUnusable, errors.UpstreamError, errors.RoutingError, httpx.HTTPError, OSError) as exc:
             entry.failed_at = self._loop.time()
             reason = exc.reason if isinstance(exc, TokenUnusable) else type(exc).__name__
-            log.warning("token_unavailable", kind=identity[0], namespace=identity[1], name=identity[2], reason=reason)
+            detail = exc.detail if isinstance(exc, TokenUnusable) else ""
+            kind, namespace, name = identity
+            log.warning("token_unavailable", kind=kind, namespace=namespace, name=name, reason=reason, detail=detail)
             if isinstance(exc, TokenUnusable) and exc.reason == "credential_missing":
-                entry.value, entry.ends_at = b"", 0.0  # withdrawn: what it bought is not used any longer
+                # Withdrawn: what it bought is not used any longer.
+                entry.value, entry.ends_at, entry.credentials = b"", 0.0, None
         else:
             now = self._loop.time()
-            entry.hosts, entry.value = hosts, value
+            entry.hosts, entry.credentials, entry.value = hosts, credentials, value
             entry.ends_at = now + life
             # Not all replicas at the same moment.
             entry.renew_at = now + life * (_RENEW_AT - 0.05 * random.random())  # noqa: S311
@@ -295,26 +365,34 @@ class Credentials:
         finally:
             entry.fetching = None
 
-    async def _read(self, identity: Identity) -> tuple[ClientCredentials, frozenset[str] | None]:
+    async def _read(self, identity: Identity, entry: _Entry) -> tuple[ClientCredentials, frozenset[str] | None]:
         kind, namespace, name = identity
         if identity == _DEFAULT:
             if self._default is None:
                 raise TokenUnusable("credential_missing")
             try:
                 return self._default(), None
-            except ValueError:
-                raise TokenUnusable("credential_incomplete") from None
+            except ValueError as exc:
+                raise TokenUnusable("credential_incomplete", str(exc)) from None
+            except OSError as exc:
+                raise TokenUnusable("credential_unreadable", _reason(exc)) from None
         try:
             read = self._reader.inline if kind == "ModelDeployment" else self._reader.secret
-            data = await read(namespace, name)
-        except LookupError:
-            raise TokenUnusable("credential_missing") from None
+            async with asyncio.timeout(self._timeout / 2):
+                data = await read(namespace, name)
+        except LookupError as exc:
+            raise TokenUnusable("credential_missing", str(exc)) from None
+        except OSError as exc:
+            if entry.credentials is None:
+                raise TokenUnusable("credential_unreadable", _reason(exc)) from None
+            self._complain(kind, namespace, name, _reason(exc))
+            return entry.credentials, entry.hosts  # the API server may be away for longer than a token lives
         try:
             credentials = ClientCredentials(
                 data["clientId"].strip(), data["clientSecret"].strip(), data["tokenUrl"].strip(), data.get("scope")
             )
-        except KeyError:
-            raise TokenUnusable("credential_incomplete") from None
+        except KeyError as exc:
+            raise TokenUnusable("credential_incomplete", f"there is no {exc.args[0]}") from None
         return credentials, _hosts(data)
 
     async def _buy(self, credentials: ClientCredentials, *, trusted: bool) -> tuple[bytes, float]:
@@ -417,6 +495,11 @@ def _check_url(url: str) -> None:
         raise TokenUnusable("token_url_invalid")
     if "@" in parts.netloc or parts.fragment:
         raise TokenUnusable("token_url_invalid")
+
+
+def _reason(exc: OSError) -> str:
+    """Why a credential cannot be read: the API server's or the kernel's words, never content."""
+    return exc.strerror or str(exc) or type(exc).__name__
 
 
 def _hosts(data: Mapping[str, str]) -> frozenset[str]:

@@ -261,11 +261,10 @@ class Proxy:
                     plan.route.namespace, plan.route.name, chosen.backend.id, exc.code
                 ).inc()
                 raise
-            token = extra.get(b"authorization")
-            if answer.head.status != 401 or not chosen.authenticated or token is None or body is None or refused:
+            if answer.head.status != 401 or not chosen.authenticated or body is None or refused is not None:
                 return answer
             answer.abort()
-            refused = token
+            refused = extra.get(b"authorization", b"")
 
     def _outgoing(
         self, exchange: Exchange, chosen: _BackendPlan, rest: bytes, body: bytes | None, extra: Mapping[bytes, bytes]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pytest
 import structlog
 
+from gateway import credentials as module
 from gateway import errors
 from gateway.addresses import AddressRules
 from gateway.api.v1alpha1 import Backend, Headers, OAuth2, SecretKey
@@ -35,10 +36,18 @@ class Secrets:
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], dict[str, str]] = {}
         self.reads = 0
+        self.failure: OSError | None = None
+        """Why nothing can be read now."""
+        self.gate: asyncio.Event | None = None
+        """What a read waits for."""
 
     async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
         """Read one."""
         self.reads += 1
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.failure is not None:
+            raise self.failure
         return dict(self.objects[namespace, name])
 
     async def inline(self, namespace: str, model_deployment: str) -> Mapping[str, str]:
@@ -355,6 +364,131 @@ async def test_field_values_that_cannot_be_used(backend: dict[str, object], data
     async with made(secrets) as credentials:
         with pytest.raises(errors.CredentialsFailed):
             await credentials.headers(Route(), Backend(id="remote", headers=headers, **backend))
+
+
+HEADERS = Headers(set_from={"x-api-key": SecretKey(name="key", key="k")})
+KEYED = Backend(id="remote", host="run.example", headers=HEADERS)
+AWAY = OSError("the API server answers 503 Service Unavailable")
+
+
+async def until_refused(ask: Callable[[], Awaitable[object]]) -> None:
+    """Ask until there is nothing to be had any more."""
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                await ask()
+            except errors.CredentialsFailed:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def test_one_read_for_all_that_wait() -> None:
+    """However many requests need a Secret, the API server is asked once; those that are cancelled take it from none."""
+    secrets = Secrets()
+    secrets.objects["default", "key"] = {"k": "v", "hosts": "run.example"}
+    secrets.gate = asyncio.Event()
+    async with made(secrets) as credentials:
+        waiting = [asyncio.ensure_future(credentials.headers(Route(), KEYED)) for _ in range(200)]
+        await until(lambda: secrets.reads == 1)
+        for task in waiting[:50]:
+            task.cancel()
+        secrets.gate.set()
+        assert all(value == {b"x-api-key": b"v"} for value in await asyncio.gather(*waiting[50:]))
+        assert secrets.reads == 1
+
+
+@pytest.mark.parametrize("failure", [None, AWAY], ids=["missing", "away"])
+async def test_a_secret_that_cannot_be_had_is_not_asked_for_again_at_once(failure: OSError | None) -> None:
+    """Requests that fail for want of a Secret do not each ask the API server, and the log says why once."""
+    secrets = Secrets()
+    secrets.failure = failure
+    with structlog.testing.capture_logs() as lines:
+        async with made(secrets) as credentials:
+            for _ in range(50):
+                with pytest.raises(errors.CredentialsFailed):
+                    await credentials.headers(Route(), KEYED)
+            assert secrets.reads == 1
+            secrets.failure = None
+            secrets.objects["default", "key"] = {"k": "v", "hosts": "run.example"}
+            async with asyncio.timeout(5):
+                while True:
+                    try:
+                        assert await credentials.headers(Route(), KEYED) == {b"x-api-key": b"v"}
+                        break
+                    except errors.CredentialsFailed:
+                        await asyncio.sleep(0.05)
+    assert [(one["event"], one["namespace"], one["name"]) for one in lines] == [
+        ("credential_unusable", "default", "key")
+    ]
+    assert str(failure or "key") in lines[0]["reason"]
+
+
+async def test_field_values_outlive_the_api_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the API server is away what was read last counts, and no request waits; a withdrawn Secret ends that."""
+    monkeypatch.setattr(module, "_SECRET_SECONDS", 0.1)
+    secrets = Secrets()
+    secrets.objects["default", "key"] = {"k": "v", "hosts": "run.example"}
+    async with made(secrets) as credentials:
+        assert await credentials.headers(Route(), KEYED) == {b"x-api-key": b"v"}
+        secrets.failure = AWAY
+
+        async def reads(number: int) -> None:
+            async with asyncio.timeout(5):
+                while secrets.reads < number:
+                    assert await credentials.headers(Route(), KEYED) == {b"x-api-key": b"v"}
+                    await asyncio.sleep(0.01)
+
+        await reads(4)
+        secrets.failure = None
+        secrets.objects["default", "key"]["k"] = "v2"
+        async with asyncio.timeout(5):
+            while await credentials.headers(Route(), KEYED) != {b"x-api-key": b"v2"}:
+                await asyncio.sleep(0.01)
+        del secrets.objects["default", "key"]
+        await until_refused(lambda: credentials.headers(Route(), KEYED))
+
+
+async def test_tokens_outlive_the_api_server() -> None:
+    """A token that ends while the Secret cannot be read is bought with what was read last; a withdrawn one is not."""
+    secrets = Secrets()
+    async with serving(answering({**GOOD, "expires_in": 0.2})) as server, made(secrets) as credentials:
+        secrets.objects["default", "oauth"] = secret_for(server)
+        assert await credentials.authorization(Route(), REMOTE)
+        secrets.failure = AWAY
+        async with asyncio.timeout(5):
+            while len(server.sides) < 3:
+                assert await credentials.authorization(Route(), REMOTE)
+                await asyncio.sleep(0.01)
+        with pytest.raises(errors.CredentialsFailed):  # still for no other host
+            await credentials.authorization(Route(), REMOTE.model_copy(update={"host": "evil.example"}))
+        secrets.failure = None
+        del secrets.objects["default", "oauth"]
+        await until_refused(lambda: credentials.authorization(Route(), REMOTE))
+
+
+async def test_the_log_says_why() -> None:
+    """Which credential is of no use and why: another host, no such key, no label, what is missing in it."""
+    secrets = Secrets()
+    async with serving(answering(GOOD)) as server:
+        with structlog.testing.capture_logs() as lines:
+            async with made(secrets) as credentials:
+                secrets.objects["default", "oauth"] = secret_for(server, hosts="other.example")
+                secrets.objects["default", "key"] = {"hosts": "run.example"}
+                secrets.objects["default", "half"] = {"clientId": "id"}
+                half = DocumentCredentials(oauth2=OAuth2(name="half"))
+                for _ in range(3):
+                    with pytest.raises(errors.CredentialsFailed):
+                        await credentials.authorization(Route(), REMOTE)
+                    with pytest.raises(errors.CredentialsFailed):
+                        await credentials.headers(Route(), KEYED)
+                    with pytest.raises(errors.CredentialsFailed):
+                        await credentials.authorization(Route(), REMOTE.model_copy(update={"credentials": half}))
+    told = [(one["name"], one["reason"], one.get("detail")) for one in lines]
+    assert told == [
+        ("oauth", "it is not for the host run.example", None),
+        ("key", "k is missing or no field value", None),
+        ("half", "credential_incomplete", "there is no clientSecret"),
+    ]
 
 
 async def test_p18_secrets_appear_in_no_log_and_no_error() -> None:
