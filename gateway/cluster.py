@@ -31,7 +31,7 @@ PAGE_BYTES: Final = 16 << 20
 """Above it a page is asked for again with fewer objects."""
 EVENT_BYTES: Final = 4 << 20
 """More than twice what an API server stores of one object."""
-CONNECTIONS: Final = 64
+CONNECTIONS: Final = 512
 """Kept for reuse: a watch per namespace, and single reads."""
 _REFUSAL_BYTES: Final = 16384
 _REASON_LENGTH: Final = 240
@@ -173,6 +173,7 @@ class Cluster:
             method, url, headers, _, _ = self._api.param_serialize(
                 "GET", path, query_params=query, header_params=accept, auth_settings=["BearerToken"]
             )
+            headers = {name: value.strip() for name, value in headers.items()}  # a token file may end with a line feed
             answer = self._api.call_api(method, url, headers, _request_timeout=(CONNECT_SECONDS, read_seconds))
         except (ApiException, ConfigException, HTTPError, OSError, ValueError) as exc:
             raise ApiError(0, f"the API server cannot be asked: {_line(exc)}") from exc

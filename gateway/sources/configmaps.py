@@ -7,11 +7,12 @@ might have missed.
 
 import asyncio
 import contextlib
+import queue
 import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -23,7 +24,8 @@ from gateway.cluster import ApiError, Cluster
 
 SELECTOR: Final = f"{v1alpha1.LABEL}={v1alpha1.LABEL_VALUE}"
 RELIST_SECONDS: Final = 300.0
-BACKOFF_SECONDS: Final = (0.2, 30.0)
+BACKOFF_SECONDS: Final = (0.2, 10.0)
+"""Between two attempts, doubled from the first to the last: what an API server has that comes back is soon known."""
 STEADY_SECONDS: Final = 5.0
 """A watch that lasted so long was a good one: after it the waiting starts from the shortest again."""
 LOG_SECONDS: Final = 60.0
@@ -46,9 +48,8 @@ class ConfigMapSource:
         self, cluster: Cluster, namespaces: frozenset[str] | None, *, relist_seconds: float = RELIST_SECONDS
     ) -> None:
         """Follow `namespaces`, or all of them when None."""
-        self._cluster = cluster
+        self._readers = _Readers(cluster)
         self._scopes = [_Scope(name, cluster, relist_seconds) for name in sorted(namespaces or {""})]
-        self._executor = ThreadPoolExecutor(READERS, thread_name_prefix="cluster-reader")
 
     async def run(self, apply: Callable[[sources.Snapshot], None], confirm: Callable[[], None]) -> None:
         """Apply what is there, then every change, until cancelled.
@@ -78,7 +79,6 @@ class ConfigMapSource:
             await asyncio.Event().wait()
         finally:
             stop.set()
-            self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def secret(self, namespace: str, name: str) -> Mapping[str, str] | None:
         """The labels (as `label:<name>`) and decoded data of a Secret; None when there is none.
@@ -86,7 +86,7 @@ class ConfigMapSource:
         Raises:
             OSError: it cannot be read now.
         """
-        found = await self._read(f"/api/v1/namespaces/{_segment(namespace)}/secrets/{_segment(name)}")
+        found = await self._readers.read(f"/api/v1/namespaces/{_segment(namespace)}/secrets/{_segment(name)}")
         return None if found is None else sources.secret_content(found)
 
     async def model_deployment(self, namespace: str, name: str) -> Mapping[str, Any] | None:
@@ -96,10 +96,8 @@ class ConfigMapSource:
             OSError: it cannot be read now.
         """
         group = "deployment.beamlit.com/v1alpha1"
-        return await self._read(f"/apis/{group}/namespaces/{_segment(namespace)}/modeldeployments/{_segment(name)}")
-
-    async def _read(self, path: str) -> Mapping[str, Any] | None:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._cluster.get, path)
+        path = f"/apis/{group}/namespaces/{_segment(namespace)}/modeldeployments/{_segment(name)}"
+        return await self._readers.read(path)
 
     @property
     def _complete(self) -> bool:
@@ -113,6 +111,41 @@ class ConfigMapSource:
             fresh=fresh,
             complete=self._complete,
         )
+
+
+class _Readers:
+    """Threads that read single objects, started when they are needed.
+
+    Daemons, unlike those of an executor: a process that stops does not wait for an API server that does not answer.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._work: queue.SimpleQueue[tuple[str, Future[dict[str, Any] | None]]] = queue.SimpleQueue()
+        self._started = 0
+
+    async def read(self, path: str) -> dict[str, Any] | None:
+        """The object at `path`; None when there is none.
+
+        Raises:
+            OSError: it cannot be read now.
+        """
+        if self._started < READERS:
+            self._started += 1
+            threading.Thread(target=self._run, name=f"cluster-reader-{self._started}", daemon=True).start()
+        answer: Future[dict[str, Any] | None] = Future()
+        self._work.put((path, answer))
+        return await asyncio.wrap_future(answer)
+
+    def _run(self) -> None:
+        while True:
+            path, answer = self._work.get()
+            if not answer.set_running_or_notify_cancel():
+                continue  # nobody waits for it any more
+            try:
+                answer.set_result(self._cluster.get(path))
+            except Exception as exc:  # noqa: BLE001 - whoever waits for it deals with it
+                answer.set_exception(exc)
 
 
 class _Scope:
@@ -146,16 +179,22 @@ class _Scope:
                 version = self._list(tell)
                 self._watch(version, stop, tell)
             except ApiError as exc:
-                if stop.is_set():
-                    return
-                if exc.status == 410 and not self._expired:
-                    self._expired = True
-                    continue  # too old to go on from: list again at once, but not for ever
-                self._log(exc)
-                tell(self._failure(str(exc), exc.status in (403, 404)), False)
-                # Not all replicas at the same moment.
-                stop.wait(self._wait * (0.5 + 0.5 * random.random()))  # noqa: S311
-                self._wait = min(2 * self._wait, BACKOFF_SECONDS[1])
+                failure = exc
+            except Exception as exc:
+                log.exception("routes_following_failed", place=self.place)
+                failure = ApiError(0, f"the gateway failed at it: {type(exc).__name__}")
+            else:
+                continue
+            if stop.is_set():
+                return
+            if failure.status == 410 and not self._expired:
+                self._expired = True
+                continue  # too old to go on from: list again at once, but not for ever
+            self._log(failure)
+            tell(self._failure(str(failure), failure.status in (403, 404)), False)
+            # Not all replicas at the same moment.
+            stop.wait(self._wait * (0.5 + 0.5 * random.random()))  # noqa: S311
+            self._wait = min(2 * self._wait, BACKOFF_SECONDS[1])
 
     def _list(self, tell: Tell) -> str:
         """Read everything; return the version it has.
@@ -183,8 +222,8 @@ class _Scope:
                 with self._cluster.watch(self._path, SELECTOR, version, left) as events:
                     self._recovered(tell)
                     for event in events:
-                        if stop.is_set():
-                            return
+                        if stop.is_set() or time.monotonic() >= until:
+                            return  # even where the API server would go on
                         version = self._event(event, tell) or version
                         self._expired = False
             finally:
