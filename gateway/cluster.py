@@ -175,8 +175,11 @@ class Cluster:
             )
             headers = {name: value.strip() for name, value in headers.items()}  # a token file may end with a line feed
             answer = self._api.call_api(method, url, headers, _request_timeout=(CONNECT_SECONDS, read_seconds))
-        except (ApiException, ConfigException, HTTPError, OSError, ValueError) as exc:
+        except (ApiException, ConfigException, HTTPError, OSError) as exc:
             raise ApiError(0, f"the API server cannot be asked: {_line(exc)}") from exc
+        except ValueError:
+            # What it says repeats the token.
+            raise ApiError(0, "the API server cannot be asked: the token cannot be sent in a header field") from None
         response: HTTPResponse = answer.response
         if response.status != 200:
             raise _refusal(response)

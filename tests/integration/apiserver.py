@@ -39,6 +39,8 @@ class Collection:
     """Of lists, instead of the items."""
     delay: float = 0.0
     """Seconds before a list is answered."""
+    endless: bool = False
+    """Watches go on after the time that was asked for."""
     events: "queue.Queue[dict[str, Any] | bytes | str]" = field(default_factory=queue.Queue)
     lists: int = 0
     queries: list[dict[str, str]] = field(default_factory=list)
@@ -115,7 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
             collection.watched.append(query["resourceVersion"])
             status = collection.watch_statuses.pop(0) if collection.watch_statuses else collection.watch_status
             if status == 200:
-                self._watch(collection, time.monotonic() + float(query["timeoutSeconds"]))
+                seconds = float("inf") if collection.endless else float(query["timeoutSeconds"])
+                self._watch(collection, time.monotonic() + seconds)
             else:
                 self._answer(status)
             return

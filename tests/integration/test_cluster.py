@@ -105,7 +105,10 @@ def test_a_pod_without_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_a_rotated_token_is_read_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The kubelet replaces the file; a moment in which it is empty is one failed call, no more."""
+    """The kubelet replaces the file; a moment in which it is empty or broken is one failed call, no more.
+
+    No proxy of the environment comes between.
+    """
     certificate, key = self_signed(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
@@ -126,13 +129,19 @@ def test_a_rotated_token_is_read_again(monkeypatch: pytest.MonkeyPatch, tmp_path
         self._token_refresh_period = timedelta(0)
 
     monkeypatch.setattr(incluster_config.InClusterConfigLoader, "__init__", impatient)
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
     try:
         cluster = Cluster.load(None)
         cluster.get(PATH)
         token.write_text("")
         with pytest.raises(ApiError, match="empty"):
             cluster.get(PATH)
-        token.write_text("two")
+        token.write_text("canary\nx: y")
+        with pytest.raises(ApiError, match="the token cannot be sent") as caught:
+            cluster.get(PATH)
+        assert "canary" not in str(caught.value)
+        token.write_text("two\n")
         cluster.get(PATH)
     finally:
         api.stop()

@@ -3,9 +3,10 @@
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import structlog
@@ -114,16 +115,27 @@ async def passes(seconds: float) -> None:
 
 
 async def test_pages_make_one_snapshot(api: ApiServer, script: Collection) -> None:
-    """A list of several pages is applied whole, and watched from its version."""
-    script.items = [config_map(f"c{number}", number) for number in range(25)]
-    script.page, script.version = 10, 77
+    """2,000 routes come in pages, are applied whole, and are watched from the version of the list."""
+    script.items = [config_map(f"c{number}", number) for number in range(2000)]
+    script.version = 77
     async with followed(api) as told:
         await until(lambda: script.watched == ["77"])
-        await until(lambda: len(told.texts) == 25)
+        await until(lambda: len(told.texts) == 2000)
         assert len(told.snapshots) == 1
         assert {one["labelSelector"] for one in script.queries} == {"gateway.beamlit.com/route=v1alpha1"}
-        assert [one.get("limit") for one in script.queries] == ["500", "500", "500", None]
+        assert [one.get("limit") for one in script.queries] == ["500", "500", "500", "500", None]
         assert script.queries[-1]["allowWatchBookmarks"] == "true"
+
+
+async def test_lists_every_five_minutes_and_not_all_at_once(api: ApiServer) -> None:
+    """A watch is asked for until the next list: five minutes, give or take a tenth, each another time."""
+    names = [f"n{number}" for number in range(12)]
+    scripts = [api.collections.setdefault(path(name), Collection()) for name in names]
+    async with followed(api, *names):
+        await until(lambda: all(script.watched for script in scripts))
+        seconds = [int(script.queries[-1]["timeoutSeconds"]) for script in scripts]
+        assert all(269 <= one <= 330 for one in seconds)
+        assert len(set(seconds)) > 3
 
 
 async def test_events_and_bookmarks(api: ApiServer, script: Collection) -> None:
@@ -231,6 +243,36 @@ async def test_a_missed_event_is_repaired(api: ApiServer, script: Collection) ->
         script.items = [config_map("b", 2)]
         await until(lambda: set(told.texts) == {"b"}, 5)
         assert not any(one.errors for one in told.snapshots)
+
+
+async def test_a_watch_without_end_is_ended(api: ApiServer, script: Collection) -> None:
+    """Even where something in between lets no watch end in time, the next list comes."""
+    script.endless = True
+    async with followed(api, relist_seconds=1.0) as told:
+        await until(lambda: script.watched == ["1"])
+        script.items = [config_map("b", 2)]
+        async with asyncio.timeout(5):
+            while set(told.texts) != {"b"}:
+                script.push("BOOKMARK", {"metadata": {"resourceVersion": "1"}})
+                await asyncio.sleep(0.05)
+
+
+async def test_a_bug_does_not_end_it(api: ApiServer, script: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody expected is logged with its trace, seen as an error, and routes are followed on."""
+    read, broken = configmaps._config_map, [True]
+
+    def config_map_of(item: Mapping[str, Any]) -> sources.ConfigMap:
+        if broken:
+            raise RuntimeError("nobody expected it")
+        return read(item)
+
+    monkeypatch.setattr(configmaps, "_config_map", config_map_of)
+    with structlog.testing.capture_logs() as lines:
+        async with followed(api) as told:
+            await until(lambda: "RuntimeError" in told.errors.get(PLACE, ""))
+            broken.clear()
+            await until(lambda: set(told.texts) == {"a"} and not told.errors, 5)
+    assert "routes_following_failed" in [one["event"] for one in lines]
 
 
 async def test_watches_that_end_at_once(api: ApiServer, script: Collection) -> None:

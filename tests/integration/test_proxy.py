@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.api.v1alpha1 import Backend, Credentials, Headers, OAuth2, Split
+from gateway.api.v1alpha1 import Backend, Credentials, Headers, OAuth2, SecretKey, Split
 from gateway.credentials import ClientCredentials
 from gateway.sources import Snapshot
 from tests.integration.servers import ServerSide, serving, until
@@ -371,6 +371,33 @@ async def test_rt_09_se_08_p18_a_token_for_the_remote_and_no_other() -> None:
         log = running.log.getvalue()
         for canary in ("s3cr3t-canary", "caller-canary", "Bearer", "t3"):
             assert canary not in log
+
+
+async def test_rt_09_a_key_from_a_secret_is_read_again_after_a_401() -> None:
+    """A header value that was rotated counts at the next refusal, within the same request; twice refused is a 401."""
+    keys = {"present": "one", "good": "one"}
+
+    class Keys(NoSecrets):
+        async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
+            """The key, for `remote.test`."""
+            assert (namespace, name) == ("default", "key")
+            return {"k": keys["present"], "hosts": "remote.test"}
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            good = f"x-api-key: {keys['good']}\r\n".encode() in await side.request()
+            await side.send(reply(b"ok" if good else b"no", b"200 OK" if good else b"401 Unauthorized"))
+
+    backend = remote(100, headers=Headers(set_from={"x-api-key": SecretKey(name="key", key="k")}))
+    async with (
+        serving(script) as far,
+        gateway(document(backend), remote_port=far.port, settings=LOOPBACK, secrets=Keys()) as running,
+    ):
+        assert (await running.post(b"/default/demo/x", b"{}")).status == 200
+        keys |= {"present": "two", "good": "two"}
+        assert (await running.post(b"/default/demo/x", b"{}")).status == 200
+        keys["good"] = "three"
+        assert (await running.post(b"/default/demo/x", b"{}")).status == 401
 
 
 async def test_rt_09_a_body_too_large_to_keep_is_sent_once() -> None:
