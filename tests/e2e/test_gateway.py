@@ -215,7 +215,9 @@ def test_apply_and_curl(product: Product, backend: int, gateway: Gateway) -> Non
         set_pods_ready(plane, "app=whole", True)
         poll(lambda: whole.ask("/default/whole/x") == (200, "local", "Local"), 20, "it is back")
         plane.kubectl("delete", "md", "whole")
-        poll(lambda: whole.ask("/default/whole/x")[0] == 404, 20, "it is gone")
+        # The garbage collector looks for new kinds every half minute.
+        poll(lambda: not plane.get("configmaps", "whole-route"), 90, "the route is gone")
+        poll(lambda: whole.ask("/default/whole/x")[0] == 404, 1, "the gateway knows")
     finally:
         whole.process.stop()
 
