@@ -9,7 +9,7 @@ import structlog
 
 
 def configure(level: str, stream: TextIO | None = None) -> None:
-    """Log events as JSON lines with a time, for this process."""
+    """Log events as JSON lines with a time, for this process; warnings of libraries among them."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -22,6 +22,19 @@ def configure(level: str, stream: TextIO | None = None) -> None:
         logger_factory=structlog.PrintLoggerFactory(stream or sys.stderr),
         cache_logger_on_first_use=True,
     )
+    root = logging.getLogger()
+    if not any(isinstance(handler, _Library) for handler in root.handlers):
+        root.addHandler(_Library())
+
+
+class _Library(logging.Handler):
+    """Brings what libraries log into our form: a line that is not JSON is lost to whoever collects them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log the record as an event."""
+        structlog.get_logger().log(
+            record.levelno, "library", logger=record.name, message=record.getMessage(), exc_info=record.exc_info
+        )
 
 
 def _json(value: Any, **_: Any) -> str:

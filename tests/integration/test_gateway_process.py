@@ -339,7 +339,7 @@ async def test_rd_15_output_that_nobody_reads(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 async def test_tls_at_the_edge(tmp_path: Path) -> None:
-    """With a certificate the clients' port speaks TLS, and says so to the backend."""
+    """With a certificate the clients' port speaks TLS, and says so to the backend; a renewed one counts at once."""
     certificate, key = self_signed(tmp_path)
     config = f"gateway: {{tls: {{certFile: {certificate}, keyFile: {key}}}}}"
     async with serving(echo) as server, started(tmp_path, server.port, config) as running:
@@ -360,3 +360,9 @@ async def test_tls_at_the_edge(tmp_path: Path) -> None:
         plain = await running.client()
         await plain.send(GET)
         assert not (await plain.ended()).startswith(b"HTTP/1.1 200")
+        (tmp_path / "renewed").mkdir()
+        for path in self_signed(tmp_path / "renewed"):
+            path.rename(tmp_path / path.name)
+        client = await running.client(ssl.create_default_context(cafile=str(certificate)))
+        await client.send(GET)
+        assert (await client.answer()).status == 200

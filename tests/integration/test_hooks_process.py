@@ -102,6 +102,20 @@ def test_a_signal_ends_it_in_order(number: signal.Signals) -> None:
             sock.bind(("127.0.0.1", port))
 
 
+def test_every_line_of_the_log_is_json() -> None:
+    """What libraries say of bytes that are no HTTP is an event like any other."""
+    with serving() as (process, port, _):
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+            sock.sendall(b"\x16\x03\x01 this is not HTTP\r\n\r\n")
+            assert sock.recv(65536).startswith(b"HTTP/1.1 400")
+        process.terminate()
+        _, errors = process.communicate(timeout=10)
+    lines = [json.loads(line) for line in errors.splitlines()]
+    (line,) = (one for one in lines if one["event"] == "library")
+    assert (line["logger"], line["level"]) == ("uvicorn.error", "warning")
+    assert "HTTP" in line["message"]
+
+
 def test_help_says_what_there_is() -> None:
     """The commands with their sentences, and each command's flags."""
     answer = hooks("--help")
