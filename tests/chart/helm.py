@@ -1,8 +1,11 @@
 """helm on a copy of the chart, with small stand-ins for the dependencies that cannot be downloaded here."""
 
+import copy
+import functools
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -107,5 +110,43 @@ def helm(*words: str) -> str:
 
 def template(chart: Path, *words: str) -> list[dict[str, Any]]:
     """What the chart renders to, as objects."""
+    return copy.deepcopy(_rendered(chart, words))
+
+
+@functools.cache
+def _rendered(chart: Path, words: tuple[str, ...]) -> list[dict[str, Any]]:
     output = helm("template", "beamlit", str(chart), "--kube-version", "1.36.0", "--namespace", "sys", *words)
     return [item for item in yaml.safe_load_all(output) if item]
+
+
+def kind(objects: list[dict[str, Any]], wanted: str, suffix: str = "", namespace: str | None = None) -> dict[str, Any]:
+    """The one object of a kind whose name ends so."""
+    (found,) = [
+        one
+        for one in objects
+        if one["kind"] == wanted
+        and one["metadata"]["name"].endswith(suffix)
+        and namespace in (None, one["metadata"].get("namespace"))
+    ]
+    return found
+
+
+def pods(objects: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every pod specification, by kind and name of the object that has it."""
+    for one in objects:
+        place = f"{one['kind']}/{one['metadata']['name']}"
+        if one["kind"] in ("Deployment", "StatefulSet"):
+            yield place, one["spec"]["template"]["spec"]
+        elif one["kind"] == "Pod":
+            yield place, one["spec"]
+
+
+def rules(role: Mapping[str, Any]) -> set[tuple[str, str, str]]:
+    """Group, resource and verb of every rule of a Role or ClusterRole."""
+    return {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }

@@ -1,15 +1,24 @@
 """What the chart renders to, in every shape it has."""
 
-import os
+import base64
+import http.server
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from cryptography import x509
 
-from tests.chart.helm import HelmFailed, helm, template, with_dependencies
-from tests.e2e.binaries import find
+from gateway.__main__ import parser as gateway_parser
+from gateway.settings import Settings as GatewaySettings
+from hooks.__main__ import parser as hooks_parser
+from hooks.settings import Settings as HooksSettings
+from tests.chart.helm import helm, kind, pods, template
 
 SEED = (
     "--set=installMetricServer=true",
@@ -17,6 +26,7 @@ SEED = (
     "--set=config.defaultRemoteBackend.authConfig.oauthConfig.clientId=canary-id",
     "--set=config.defaultRemoteBackend.authConfig.oauthConfig.clientSecret=canary-secret",
 )
+OWN_TLS = ("--set=hooks.tls.existingSecret=mine", "--set=hooks.tls.caConfigMap=bundle")
 PRESETS: dict[str, tuple[str, ...]] = {
     "default": (),
     "seed": SEED,
@@ -25,15 +35,18 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "everywhere": ("--set=config.namespaces=",),
     "bearer": ("--set=hooks.auth.bearer.enabled=true",),
     "own secrets": (
-        "--set=hooks.tls.existingSecret=mine",
-        "--set=hooks.tls.caConfigMap=bundle",
+        *OWN_TLS,
         "--set=config.defaultRemoteBackend.authConfig.oauthConfig.existingSecret=theirs",
+        "--set=beamlitApiTokenExistingSecret=api",
         "--set=hooks.auth.bearer.enabled=true",
         "--set=hooks.auth.bearer.existingSecret=token",
     ),
-    "scaled": ("--set=gateway.autoscaling.enabled=true", "--set=image.digest=sha256:abc"),
+    "no remote": ("--set=config.defaultRemoteBackend=null", "--set=config.namespaces={a,b}"),
+    "no authentication": ("--set=config.defaultRemoteBackend.authConfig=null",),
+    "scaled": ("--set=gateway.autoscaling.enabled=true", f"--set=image.digest=sha256:{'ab' * 32}"),
     "bare": (
         "--set=gateway.podDisruptionBudget.enabled=false",
+        "--set=hooks.podDisruptionBudget.enabled=false",
         "--set=gateway.networkPolicy.enabled=false",
         "--set=hooks.networkPolicy.enabled=false",
         "--set=metacontroller.enabled=false",
@@ -41,39 +54,30 @@ PRESETS: dict[str, tuple[str, ...]] = {
     ),
     "labeled": (
         "--set=commonLabels.team=x",
+        "--set=commonLabels.app\\.kubernetes\\.io/name=taken",
         "--set=commonAnnotations.owner=y",
         "--set=gateway.service.annotations.lb=z",
+        "--set=hooks.podLabels.tier=a",
+        "--set=hooks.podAnnotations.scrape=b",
         "--set=hooks.priorityClassName=high",
         "--set=gateway.nodeSelector.gpu=no",
         "--set=imagePullSecrets[0].name=pull",
+        "--set=userRoles.aggregate=true",
+        "--set=monitoring.podMonitor.enabled=true",
+    ),
+    "no gateway": (
+        "--set=installBeamlitGateway=false",
+        "--set=config.proxyService.namespace=edge",
+        "--set=config.proxyService.name=door",
     ),
 }
 preset = pytest.mark.parametrize("words", PRESETS.values(), ids=PRESETS.keys())
 
 
-@pytest.fixture(scope="module")
-def chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The chart with its dependencies. Skipped by name without helm; in CI that is a failure."""
-    if find("helm") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("helm is missing: `make e2e` builds it")
-        pytest.skip("helm is missing: `make e2e` builds it")
-    return with_dependencies(tmp_path_factory.mktemp("chart"))
-
-
-def kind(objects: list[dict[str, Any]], wanted: str, suffix: str = "") -> dict[str, Any]:
-    """The one object of a kind whose name ends so."""
-    (found,) = [one for one in objects if one["kind"] == wanted and one["metadata"]["name"].endswith(suffix)]
-    return found
-
-
-def pods(objects: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Every pod specification of ours."""
-    for one in objects:
-        if one["kind"] == "Deployment":
-            yield one["spec"]["template"]["spec"]
-        elif one["kind"] == "Pod":
-            yield one["spec"]
+def container(objects: list[dict[str, Any]], suffix: str) -> dict[str, Any]:
+    """The one container of a Deployment."""
+    (found,) = kind(objects, "Deployment", suffix)["spec"]["template"]["spec"]["containers"]
+    return dict(found)
 
 
 def test_lint(chart: Path) -> None:
@@ -82,33 +86,69 @@ def test_lint(chart: Path) -> None:
 
 
 @preset
-def test_pods_are_restricted(chart: Path, words: tuple[str, ...]) -> None:
-    """The restricted Pod Security Standard, a read-only root, no service links, limits and probes."""
-    for spec in pods(template(chart, *words)):
+def test_pods(chart: Path, words: tuple[str, ...]) -> None:
+    """Our pods have a read-only root, no service links, bounded memory, probes; the gateway alone has a token."""
+    for place, spec in pods(template(chart, *words)):
+        if place.startswith("StatefulSet/"):
+            continue  # Metacontroller's own
         assert spec["enableServiceLinks"] is False
-        assert spec["securityContext"]["runAsNonRoot"] is True
-        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        for container in spec["containers"]:
-            security = container["securityContext"]
-            assert security["allowPrivilegeEscalation"] is False
-            assert security["readOnlyRootFilesystem"] is True
-            assert security["capabilities"] == {"drop": ["ALL"]}
-            assert "memory" in container["resources"]["limits"]
+        assert spec["automountServiceAccountToken"] is place.endswith("-gateway")
+        for one in spec["containers"]:
+            assert one["securityContext"]["readOnlyRootFilesystem"] is True
+            assert "memory" in one["resources"]["limits"]
+            assert {"cpu", "memory"} <= one["resources"]["requests"].keys()
             if spec.get("restartPolicy") != "Never":
-                assert container["livenessProbe"]
-                assert container["readinessProbe"]
+                assert one["livenessProbe"]
+                assert one["readinessProbe"]
 
 
 @preset
-def test_everything_is_ours_by_label(chart: Path, words: tuple[str, ...]) -> None:
-    """Every object says which release it belongs to, and selectors find the pods."""
+def test_names_and_selectors(chart: Path, words: tuple[str, ...]) -> None:
+    """No two objects have one name, and what selects pods finds those of its component."""
     objects = template(chart, *words)
     names = [(one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in objects]
     assert len(set(names)) == len(names)
+    templates = {
+        one["metadata"]["name"].rpartition("-")[2]: one["spec"]["template"]["metadata"]["labels"]
+        for one in objects
+        if one["kind"] == "Deployment"
+    }
     for one in objects:
-        if one["kind"] == "Deployment":
-            labels = one["spec"]["template"]["metadata"]["labels"]
-            assert one["spec"]["selector"]["matchLabels"].items() <= labels.items()
+        component = one["metadata"]["name"].rpartition("-")[2]
+        if component not in templates:
+            continue
+        spec = one.get("spec", {})
+        selector = {
+            "Deployment": lambda spec: spec["selector"]["matchLabels"],
+            "PodDisruptionBudget": lambda spec: spec["selector"]["matchLabels"],
+            "NetworkPolicy": lambda spec: spec["podSelector"]["matchLabels"],
+            "Service": lambda spec: spec["selector"],
+        }.get(one["kind"])
+        if selector is not None:
+            found = [name for name, labels in templates.items() if selector(spec).items() <= labels.items()]
+            assert found == [component]
+
+
+def test_labels_and_annotations(chart: Path) -> None:
+    """What users add is on every object of this chart, beside what the chart says itself and never instead of it."""
+    objects = template(chart, *PRESETS["labeled"])
+    ours = [one for one in objects if not one["metadata"]["name"].startswith("beamlit-metacontroller")]
+    assert len(ours) > 15
+    for one in ours:
+        assert one["metadata"]["labels"]["team"] == "x", one["metadata"]["name"]
+        assert one["metadata"]["labels"]["app.kubernetes.io/name"] == "beamlit-controller"
+        assert one["metadata"]["annotations"]["owner"] == "y", one["metadata"]["name"]
+    assert kind(objects, "Service", "-gateway")["metadata"]["annotations"] == {"lb": "z", "owner": "y"}
+    assert kind(objects, "Pod", "-test")["metadata"]["annotations"] == {
+        "helm.sh/hook": "test",
+        "helm.sh/hook-delete-policy": "before-hook-creation,hook-succeeded",
+        "owner": "y",
+    }
+    pod = kind(objects, "Deployment", "-hooks")["spec"]["template"]["metadata"]
+    assert {"team": "x", "tier": "a", "app.kubernetes.io/component": "hooks"}.items() <= pod["labels"].items()
+    assert pod["annotations"].keys() == {"checksum/config", "checksum/tls", "scrape"}
+    for place, spec in pods(objects):
+        assert spec.get("imagePullSecrets") == (None if place.startswith("StatefulSet/") else [{"name": "pull"}])
 
 
 def test_the_seeds_command_line(chart: Path) -> None:
@@ -125,105 +165,216 @@ def test_the_seeds_command_line(chart: Path) -> None:
     config = yaml.safe_load(kind(objects, "ConfigMap", "-config")["data"]["config.yaml"])
     oauth = config["defaultRemoteBackend"]["authConfig"]["oauthConfig"]
     assert oauth["clientSecretFile"] == "/etc/beamlit/credentials/clientSecret"
-    mounts = kind(objects, "Deployment", "-gateway")["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
+    mounts = container(objects, "-gateway")["volumeMounts"]
     assert {"name": "credentials", "mountPath": "/etc/beamlit/credentials", "readOnly": True} in mounts
+
+
+def test_secrets_of_ones_own(chart: Path) -> None:
+    """With existing Secrets the chart makes none, and mounts theirs in the same places."""
+    objects = template(chart, *PRESETS["own secrets"])
+    assert not [one for one in objects if one["kind"] == "Secret"]
+    mounted = {
+        (volume["name"], volume["secret"]["secretName"])
+        for _, spec in pods(objects)
+        for volume in spec.get("volumes", ())
+        if "secret" in volume
+    }
+    assert mounted == {("tls", "mine"), ("bearer", "token"), ("credentials", "theirs")}
 
 
 @preset
 def test_the_configuration_is_one_that_both_programs_take(chart: Path, words: tuple[str, ...], tmp_path: Path) -> None:
     """What the chart writes, hooks and gateway read."""
-    from gateway.settings import Settings as GatewaySettings
-    from hooks.settings import Settings as HooksSettings
-
     path = tmp_path / "config.yaml"
     path.write_text(kind(template(chart, *words), "ConfigMap", "-config")["data"]["config.yaml"])
     hooks = HooksSettings.load(path, environment={})
     gateway = GatewaySettings.load(path, environment={})
     service = hooks.install_defaults.gateway_service
     assert service is not None
-    assert (service.namespace, service.name, service.port) == ("sys", "beamlit-beamlit-controller-gateway", 80)
+    outside = words == PRESETS["no gateway"]
+    expected = ("edge", "door", 80) if outside else ("sys", "beamlit-beamlit-controller-gateway", 80)
+    assert (service.namespace, service.name, service.port) == expected
     assert gateway.gateway.lame_duck_seconds == 5
+    assert gateway.cluster_domain == hooks.cluster_domain == "cluster.local"
+    remote = gateway.default_remote_backend
+    assert bool(remote.host) is (words != PRESETS["no remote"])
+    assert (remote.auth_config is not None) is (words in (SEED, PRESETS["own secrets"]))
+    if words in (PRESETS["restricted"], PRESETS["no remote"]):
+        assert hooks.namespaces == gateway.namespaces == ("a", "b")
 
 
 def test_the_flags_are_those_of_the_programs(chart: Path) -> None:
     """The commands of the containers parse."""
-    from gateway.__main__ import parser as gateway_parser
-    from hooks.__main__ import parser as hooks_parser
-
     objects = template(chart, *PRESETS["bearer"])
     for suffix, parser in (("-hooks", hooks_parser()), ("-gateway", gateway_parser())):
-        args = kind(objects, "Deployment", suffix)["spec"]["template"]["spec"]["containers"][0]["args"]
+        args = container(objects, suffix)["args"]
         assert args[:3] == ["python", "-m", suffix[1:]]
         parser.parse_args(args[3:])
 
 
-def rules(one: dict[str, Any]) -> set[tuple[str, str, str]]:
-    """Group, resource and verb of every rule."""
-    return {
-        (group, resource, verb)
-        for rule in one["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
+def test_a_pod_outlives_its_requests(chart: Path) -> None:
+    """The grace period is longer than the lame-duck and the drain time together."""
+    spec = kind(template(chart, "--set=gateway.lameDuckSeconds=10", "--set=gateway.drainSeconds=300"), "Deployment",
+                "-gateway")["spec"]["template"]["spec"]  # fmt: skip
+    assert spec["terminationGracePeriodSeconds"] > 310
 
 
-def test_rbac_is_what_is_used(chart: Path) -> None:
-    """No wildcard; Secrets are read by name by the gateway alone, and listed by nobody."""
-    objects = template(chart)
-    roles = [one for one in objects if one["kind"] in ("Role", "ClusterRole")]
-    every = set().union(*map(rules, roles))
-    assert not any("*" in part for rule in every for part in rule)
-    assert {rule for rule in every if rule[1] == "secrets"} == {("", "secrets", "get")}
-    gateway = rules(kind(roles, "Role", "-gateway"))
-    assert gateway == {
-        ("", "configmaps", "list"),
-        ("", "configmaps", "watch"),
-        ("", "secrets", "get"),
-        ("deployment.beamlit.com", "modeldeployments", "get"),
-    }
+def test_further_volumes(chart: Path) -> None:
+    """Volumes of the administrator stand beside the chart's own."""
+    words = [
+        f"--set={component}.extra{where}"
+        for component in ("hooks", "gateway")
+        for where in ("Volumes[0].name=ca", "Volumes[0].configMap.name=root", "VolumeMounts[0].name=ca",
+                      "VolumeMounts[0].mountPath=/ca")
+    ]  # fmt: skip
+    objects = template(chart, *words)
+    for suffix in ("-hooks", "-gateway"):
+        spec = kind(objects, "Deployment", suffix)["spec"]["template"]["spec"]
+        assert {"name": "ca", "configMap": {"name": "root"}} in spec["volumes"]
+        assert {"name": "ca", "mountPath": "/ca"} in spec["containers"][0]["volumeMounts"]
+        assert len(spec["volumes"]) > 2
 
 
-def test_writes_stay_in_the_allowed_namespaces(chart: Path) -> None:
-    """With allowedNamespaces the write verbs are in Roles, and the ClusterRole only reads children."""
-    objects = template(chart, *PRESETS["restricted"])
-    cluster = rules(kind(objects, "ClusterRole", "-metacontroller"))
-    assert not {rule for rule in cluster if rule[1] in ("deployments", "services", "configmaps")} & {
-        (group, resource, verb)
-        for group, resource in (("apps", "deployments"), ("", "services"), ("", "configmaps"))
-        for verb in ("create", "update", "patch", "delete")
-    }
-    written = {one["metadata"]["namespace"] for one in objects if one["kind"] == "Role"
-               and one["metadata"]["name"].endswith("-metacontroller")}  # fmt: skip
-    assert written == {"a", "b"}
+def test_topology(chart: Path) -> None:
+    """Pods are spread over nodes, or as the administrator says; a constraint counts the component's own pods."""
+    objects = template(
+        chart,
+        "--set=gateway.topologySpreadConstraints[0].maxSkew=2",
+        "--set=gateway.topologySpreadConstraints[0].topologyKey=zone",
+        "--set=gateway.topologySpreadConstraints[0].whenUnsatisfiable=DoNotSchedule",
+    )
+    found = {}
+    for suffix in ("hooks", "gateway"):
+        (found[suffix],) = kind(objects, "Deployment", suffix)["spec"]["template"]["spec"]["topologySpreadConstraints"]
+        assert found[suffix]["labelSelector"]["matchLabels"]["app.kubernetes.io/component"] == suffix
+    assert (found["gateway"]["maxSkew"], found["gateway"]["topologyKey"]) == (2, "zone")
+    assert found["hooks"]["topologyKey"] == "kubernetes.io/hostname"
 
 
-def test_the_bearer_has_its_price(chart: Path) -> None:
-    """Only with the token switched on may Metacontroller list Secrets."""
-    listed = ("", "secrets", "list")
-    assert listed in rules(kind(template(chart, *PRESETS["bearer"]), "ClusterRole", "-metacontroller"))
-    assert listed not in rules(kind(template(chart), "ClusterRole", "-metacontroller"))
+def test_disruption_budgets(chart: Path) -> None:
+    """One replica may always go, so that a node with the only one can be drained; a minimum is taken instead."""
+    for suffix in ("-hooks", "-gateway"):
+        spec = kind(template(chart, "--set=hooks.replicas=1,gateway.replicas=1"), "PodDisruptionBudget", suffix)["spec"]
+        assert spec["maxUnavailable"] == 1
+        assert "minAvailable" not in spec
+    spec = kind(template(chart, "--set=gateway.podDisruptionBudget.minAvailable=1"), "PodDisruptionBudget", "-gateway")
+    assert spec["spec"]["minAvailable"] == 1
+    assert "maxUnavailable" not in spec["spec"]
+
+
+def test_the_port_for_administrators_is_inside(chart: Path) -> None:
+    """A Service that is reached from outside the cluster has the port for clients alone."""
+    for service, ports in (("ClusterIP", {"http", "admin"}), ("NodePort", {"http"}), ("LoadBalancer", {"http"})):
+        spec = kind(template(chart, f"--set=gateway.service.type={service}"), "Service", "-gateway")["spec"]
+        assert {one["name"] for one in spec["ports"]} == ports
+
+
+def peers(policy: dict[str, Any], port: int) -> list[Any]:
+    """Who may ask a port; nobody in particular when it is everybody."""
+    (rule,) = [one for one in policy["spec"]["ingress"] if one["ports"] == [{"port": port}]]
+    found: list[Any] = rule.get("from", [])
+    return found
+
+
+def test_who_may_ask_hooks(chart: Path) -> None:
+    """This release's Metacontroller asks hooks; this namespace and Prometheus read health and metrics."""
+    monitoring = "--set=monitoring.from[0].namespaceSelector.matchLabels.team=watch"
+    policy = kind(template(chart, monitoring), "NetworkPolicy", "-hooks")
+    assert peers(policy, 8443) == [
+        {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "sys"}},
+            "podSelector": {
+                "matchLabels": {
+                    "app.kubernetes.io/name": "metacontroller",
+                    "app.kubernetes.io/instance": "beamlit",
+                }
+            },
+        }
+    ]
+    assert peers(policy, 8083) == [{"podSelector": {}}, {"namespaceSelector": {"matchLabels": {"team": "watch"}}}]
+    words = (
+        "--set=metacontroller.enabled=false",
+        "--set=existingMetacontroller.namespace=elsewhere",
+        "--set=existingMetacontroller.podLabels.role=controller",
+    )
+    (peer,) = peers(kind(template(chart, *words), "NetworkPolicy", "-hooks"), 8443)
+    assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "elsewhere"}
+    assert peer["podSelector"]["matchLabels"]["role"] == "controller"
+    assert "app.kubernetes.io/instance" not in peer["podSelector"]["matchLabels"]
+
+
+def test_the_policy_names_the_pods_of_metacontroller(chart: Path) -> None:
+    """The labels in hooks' NetworkPolicy are on the pods that the dependency's chart makes."""
+    objects = template(chart, "--set=metacontroller.nameOverride=other", "--set=metacontroller.namespaceOverride=there")
+    found = [one for one in objects if one["kind"] == "StatefulSet"]
+    if not found:
+        pytest.skip("not here: the chart of Metacontroller (METACONTROLLER_CHART)")
+    (peer,) = peers(kind(objects, "NetworkPolicy", "-hooks"), 8443)
+    pod = found[0]["spec"]["template"]["metadata"]
+    assert peer["podSelector"]["matchLabels"].items() <= pod["labels"].items()
+    assert peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] == "there"
+    assert found[0]["metadata"]["namespace"] == "there"
+
+
+def test_who_may_ask_the_gateway(chart: Path) -> None:
+    """Everybody sends requests unless told otherwise; this namespace and Prometheus ask the port for administrators."""
+    policy = kind(template(chart), "NetworkPolicy", "-gateway")
+    assert peers(policy, 8080) == []
+    assert peers(policy, 8081) == [{"podSelector": {}}]
+    words = ("--set=gateway.networkPolicy.from[0].podSelector.matchLabels.client=yes",
+             "--set=monitoring.from[0].ipBlock.cidr=192.0.2.0/24")  # fmt: skip
+    policy = kind(template(chart, *words), "NetworkPolicy", "-gateway")
+    assert peers(policy, 8080) == [{"podSelector": {"matchLabels": {"client": "yes"}}}]
+    assert peers(policy, 8081) == [{"podSelector": {}}, {"ipBlock": {"cidr": "192.0.2.0/24"}}]
+
+
+def test_the_generated_certificate(chart: Path) -> None:
+    """It is for the names by which hooks is called, signed by the authority Metacontroller is told, for ten years."""
+    objects = template(chart, "--set=kubernetesClusterDomain=corp.example")
+    data = kind(objects, "Secret", "-hooks-tls")["data"]
+    certificate = x509.load_pem_x509_certificate(base64.b64decode(data["tls.crt"]))
+    authority = x509.load_pem_x509_certificate(base64.b64decode(data["ca.crt"]))
+    certificate.verify_directly_issued_by(authority)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    host = "beamlit-beamlit-controller-hooks.sys.svc"
+    assert {host, f"{host}.corp.example"} <= set(names.get_values_for_type(x509.DNSName))
+    assert certificate.not_valid_after_utc - certificate.not_valid_before_utc >= timedelta(days=3650)
+    webhook = kind(objects, "CompositeController")["spec"]["hooks"]["sync"]["webhook"]
+    assert webhook["url"].startswith(f"https://{host}:8443/")
+    assert x509.load_pem_x509_certificate(webhook["caBundle"]["inline"].encode()) == authority
 
 
 def test_a_new_certificate_changes_the_url(chart: Path) -> None:
-    """Metacontroller reads a CA only when its own object changes, so the query carries it."""
-    first, second = (kind(template(chart), "CompositeController")["spec"]["hooks"] for _ in range(2))
+    """Metacontroller reads a CA only when its own object changes, so the query carries it; hooks restarts."""
+    first = kind(template(chart), "CompositeController")["spec"]["hooks"]
+    second = kind(template(chart, "--set=nameOverride="), "CompositeController")["spec"]["hooks"]
     assert first["sync"]["webhook"]["url"] != second["sync"]["webhook"]["url"]  # generated anew without a cluster
-    assert "BEGIN CERTIFICATE" in first["sync"]["webhook"]["caBundle"]["inline"]
-    own = ("--set=hooks.tls.existingSecret=mine", "--set=hooks.tls.caConfigMap=bundle")
-    before = kind(template(chart, *own), "CompositeController")["spec"]["hooks"]["sync"]["webhook"]
-    after = kind(template(chart, *own, "--set-string=hooks.tls.generation=2"), "CompositeController")["spec"]["hooks"]
-    assert before["caBundle"] == {"configMapRef": {"name": "bundle", "namespace": "sys", "key": "ca.crt"}}
-    assert before["url"] != after["sync"]["webhook"]["url"]
+
+    def shown(*words: str) -> tuple[Any, str, str]:
+        objects = template(chart, *OWN_TLS, *words)
+        webhook = kind(objects, "CompositeController")["spec"]["hooks"]["sync"]["webhook"]
+        pod = kind(objects, "Deployment", "-hooks")["spec"]["template"]["metadata"]
+        return webhook["caBundle"], webhook["url"], pod["annotations"]["checksum/tls"]
+
+    before, after = shown(), shown("--set=hooks.tls.generation=2")
+    assert before[0] == {"configMapRef": {"name": "bundle", "namespace": "sys", "key": "ca.crt"}}
+    assert before[1] != after[1]
+    assert before[2] != after[2]
 
 
 def test_hooks_outside_the_cluster(chart: Path) -> None:
     """With hooks.url nothing of hooks is deployed, and Metacontroller asks there."""
     objects = template(chart, *PRESETS["outside"])
-    assert not [one for one in objects if one["kind"] == "Deployment" and one["metadata"]["name"].endswith("-hooks")]
+    assert not [one for one in objects if one["metadata"]["name"].endswith("-hooks")]
     webhook = kind(objects, "CompositeController")["spec"]["hooks"]["sync"]["webhook"]
     assert webhook["url"].startswith("http://192.0.2.1:8082/modeldeployments/sync?v=")
     assert "caBundle" not in webhook
+
+
+def test_a_gateway_of_ones_own(chart: Path) -> None:
+    """Without the gateway nothing of it is deployed, and hooks knows where the other one is."""
+    objects = template(chart, *PRESETS["no gateway"])
+    assert not [one for one in objects if one["metadata"]["name"].endswith("-gateway")]
 
 
 def test_the_composite_controller_is_the_one_of_the_repository(chart: Path) -> None:
@@ -236,16 +387,44 @@ def test_the_composite_controller_is_the_one_of_the_repository(chart: Path) -> N
     assert theirs == ours
 
 
-@pytest.mark.parametrize(
-    ("word", "sentence"),
-    [
-        ("--set=gatway.replicas=3", "gatway"),
-        ("--set=config.defaultRemoteBackend.schema=http", "schema"),
-        ("--set=config.defaultRemoteBackend.scheme=ftp", "scheme"),
-        ("--set=gateway.replicas=many", "replicas"),
-    ],
-)
-def test_the_schema_refuses_what_is_misspelled(chart: Path, word: str, sentence: str) -> None:
-    """A key that nobody obeys is an error that names it."""
-    with pytest.raises(HelmFailed, match=sentence):
-        template(chart, word)
+class Answers(http.server.BaseHTTPRequestHandler):
+    """Says yes to everything but /unready."""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.send_response(503 if self.path == "/unready" else 200)
+        self.end_headers()
+        self.wfile.write(b"yes")
+
+    def log_message(self, *_: Any) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """A server on loopback."""
+    with http.server.HTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_helm_test(chart: Path, server: str) -> None:
+    """The Pod of `helm test` asks hooks and the gateway, and fails when one of them does not answer with 200."""
+    pod = kind(template(chart), "Pod", "-test")
+    (ask,) = pod["spec"]["containers"]
+    assert (pod["metadata"]["name"], ask["name"]) == ("beamlit-beamlit-controller-test", "ask")
+    interpreter, *words = ask["args"]
+    command, urls = [sys.executable, *words[:2]], words[2:]
+    assert interpreter == "python"
+    assert urls == [
+        "http://beamlit-beamlit-controller-hooks:8083/readyz",
+        "http://beamlit-beamlit-controller-gateway:80/v1/models",
+    ]
+    good = subprocess.run([*command, f"{server}/a", f"{server}/b"], capture_output=True, text=True, timeout=30)
+    assert (good.returncode, good.stdout.count("yes")) == (0, 2), good.stderr
+    bad = subprocess.run([*command, f"{server}/a", f"{server}/unready"], capture_output=True, text=True, timeout=30)
+    assert bad.returncode != 0
+    assert "503" in bad.stderr

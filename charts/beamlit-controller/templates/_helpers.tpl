@@ -17,21 +17,23 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
+{{- /* The metadata of an object. Arguments: root, component, suffix of the name or the whole name, namespace or cluster,
+     further annotations. What the chart says wins over what users add. */ -}}
 {{- define "beamlit.metadata" -}}
-name: {{ include "beamlit.fullname" .root }}{{ with .suffix }}-{{ . }}{{ end }}
+{{- $own := dict
+    "app.kubernetes.io/version" .root.Chart.AppVersion
+    "app.kubernetes.io/managed-by" .root.Release.Service
+    "app.kubernetes.io/part-of" "beamlit-controller"
+    "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") -}}
+{{- $labels := merge (include "beamlit.selector" . | fromYaml) $own (.labels | default dict) .root.Values.commonLabels -}}
+{{- $annotations := merge (dict) (.annotations | default dict) .root.Values.commonAnnotations -}}
+name: {{ .name | default (printf "%s%s" (include "beamlit.fullname" .root) (.suffix | empty | ternary "" (printf "-%s" .suffix))) }}
 {{- if not .cluster }}
 namespace: {{ .namespace | default .root.Release.Namespace }}
 {{- end }}
 labels:
-  {{- include "beamlit.selector" . | nindent 2 }}
-  app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-  app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-  app.kubernetes.io/part-of: beamlit-controller
-  helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
-  {{- with .root.Values.commonLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
-{{- with .root.Values.commonAnnotations }}
+  {{- toYaml $labels | nindent 2 }}
+{{- with $annotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -45,47 +47,27 @@ annotations:
 {{- end -}}
 {{- end -}}
 
-{{- define "beamlit.credentialsSecret" -}}
-{{- $oauth := .Values.config.defaultRemoteBackend.authConfig.oauthConfig -}}
-{{- if $oauth.existingSecret -}}
-{{ $oauth.existingSecret }}
-{{- else if or $oauth.clientId $oauth.clientSecret -}}
-{{ include "beamlit.fullname" . }}-remote
-{{- end -}}
+{{- define "beamlit.serviceAccount" -}}
+{{- $account := (index .root.Values .component).serviceAccount -}}
+{{- $own := printf "%s-%s" (include "beamlit.fullname" .root) .component -}}
+{{- $account.name | default (ternary $own "default" $account.create) -}}
 {{- end -}}
 
-{{- define "beamlit.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-capabilities: {drop: [ALL]}
-seccompProfile: {type: RuntimeDefault}
-{{- end -}}
-
+{{- /* The pod template of a component, but for its containers and volumes. */ -}}
 {{- define "beamlit.pod" -}}
 {{- $values := index .root.Values .component -}}
+{{- $selector := include "beamlit.selector" . | fromYaml -}}
+{{- $checksums := dict "checksum/config" (include "beamlit.config" .root | sha256sum) -}}
+{{- with .checksum -}}
+{{- $_ := set $checksums "checksum/tls" . -}}
+{{- end -}}
 metadata:
   labels:
-    {{- include "beamlit.selector" . | nindent 4 }}
-    app.kubernetes.io/part-of: beamlit-controller
-    {{- with .root.Values.commonLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
-    {{- with $values.podLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- merge (dict) $selector (dict "app.kubernetes.io/part-of" "beamlit-controller") $values.podLabels .root.Values.commonLabels | toYaml | nindent 4 }}
   annotations:
-    checksum/config: {{ include "beamlit.config" .root | sha256sum }}
-    {{- with .checksum }}
-    checksum/tls: {{ . }}
-    {{- end }}
-    {{- with $values.podAnnotations }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- merge (dict) $checksums $values.podAnnotations | toYaml | nindent 4 }}
 spec:
-  serviceAccountName: {{ include "beamlit.fullname" .root }}-{{ .component }}
+  serviceAccountName: {{ include "beamlit.serviceAccount" . }}
   automountServiceAccountToken: {{ eq .component "gateway" }}
   enableServiceLinks: false
   {{- with .root.Values.imagePullSecrets }}
@@ -93,10 +75,7 @@ spec:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   securityContext:
-    runAsNonRoot: true
-    runAsUser: 65532
-    fsGroup: 65532
-    seccompProfile: {type: RuntimeDefault}
+    {{- toYaml .root.Values.podSecurityContext | nindent 4 }}
   {{- with $values.priorityClassName }}
   priorityClassName: {{ . }}
   {{- end }}
@@ -112,24 +91,124 @@ spec:
   affinity:
     {{- toYaml . | nindent 4 }}
   {{- end }}
+  {{- $spread := $values.topologySpreadConstraints -}}
+  {{- if and (not $spread) $values.spreadOverNodes -}}
+  {{- $spread = list (dict "maxSkew" 1 "topologyKey" "kubernetes.io/hostname" "whenUnsatisfiable" "ScheduleAnyway") -}}
+  {{- end }}
+  {{- with $spread }}
+  topologySpreadConstraints:
+    {{- range . }}
+    - {{ merge (dict) . (dict "labelSelector" (dict "matchLabels" $selector)) | toYaml | nindent 6 | trim }}
+    {{- end }}
+  {{- end }}
 {{- end -}}
 
-{{- define "beamlit.config" -}}
-{{- $config := .Values.config -}}
-{{- $remote := omit $config.defaultRemoteBackend "authConfig" -}}
-{{- $oauth := $config.defaultRemoteBackend.authConfig.oauthConfig -}}
-{{- $secret := include "beamlit.credentialsSecret" . -}}
-{{- $files := dict -}}
-{{- if $secret -}}
-{{- $files = dict "clientIdFile" "/etc/beamlit/credentials/clientId" "clientSecretFile" "/etc/beamlit/credentials/clientSecret" -}}
+{{- /* What hooks' and the gateway's containers have in common. */ -}}
+{{- define "beamlit.container" -}}
+{{- $values := index .root.Values .component -}}
+image: {{ include "beamlit.image" .root }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+{{- with $values.env }}
+env:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  {{- toYaml .root.Values.containerSecurityContext | nindent 2 }}
+resources:
+  {{- toYaml $values.resources | nindent 2 }}
 {{- end -}}
-{{- $auth := dict "type" $config.defaultRemoteBackend.authConfig.type "oauthConfig" (merge $files (dict "tokenUrl" $oauth.tokenUrl)) -}}
-{{- $_ := set $remote "authConfig" (ternary $auth nil (ne $secret "")) -}}
-{{- $gateway := merge (dict "lameDuckSeconds" .Values.gateway.lameDuckSeconds "drainSeconds" .Values.gateway.drainSeconds) $config.gateway -}}
-{{- $service := dict "namespace" .Release.Namespace "name" (printf "%s-gateway" (include "beamlit.fullname" .)) "port" .Values.gateway.service.port "adminPort" 8081 -}}
-{{- merge (dict "defaultRemoteBackend" $remote "gateway" $gateway "proxyService" $service) (omit $config "defaultRemoteBackend" "gateway") | toYaml -}}
+
+{{- define "beamlit.podDisruptionBudget" -}}
+{{- $values := index .root.Values .component -}}
+{{- $budget := $values.podDisruptionBudget -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  {{- include "beamlit.metadata" (merge (dict "suffix" .component) .) | nindent 2 }}
+spec:
+  {{- if ne (toString $budget.minAvailable) "" }}
+  minAvailable: {{ $budget.minAvailable }}
+  {{- else }}
+  maxUnavailable: {{ $budget.maxUnavailable }}
+  {{- end }}
+  # A pod that is not ready serves nobody: it must not keep a node from being drained.
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels:
+      {{- include "beamlit.selector" . | nindent 6 }}
+{{- end -}}
+
+{{- /* A value, or nothing where the placeholder of the original's values file was left in place. */ -}}
+{{- define "beamlit.given" -}}
+{{- if and . (ne (toString .) "REPLACE_ME") -}}{{ . }}{{- end -}}
+{{- end -}}
+
+{{- define "beamlit.oauth" -}}
+{{- ((.Values.config.defaultRemoteBackend | default dict).authConfig | default dict).oauthConfig | default dict | toYaml -}}
+{{- end -}}
+
+{{- define "beamlit.credentialsSecret" -}}
+{{- $oauth := include "beamlit.oauth" . | fromYaml -}}
+{{- if $oauth.existingSecret -}}
+{{ $oauth.existingSecret }}
+{{- else if include "beamlit.given" $oauth.clientId -}}
+{{ include "beamlit.fullname" . }}-remote
+{{- end -}}
+{{- end -}}
+
+{{- define "beamlit.clusterDomain" -}}
+{{- .Values.config.clusterDomain | default .Values.kubernetesClusterDomain | default "cluster.local" -}}
+{{- end -}}
+
+{{- /* Namespaces whose ModelDeployments are served, as a JSON list; empty: all. */ -}}
+{{- define "beamlit.served" -}}
+{{- $given := .Values.config.namespaces -}}
+{{- if kindIs "slice" $given -}}{{ $given | toJson }}{{- else -}}{{ $given | default "" | nospace | splitList "," | compact | toJson }}{{- end -}}
+{{- end -}}
+
+{{- /* config.yaml. */ -}}
+{{- define "beamlit.config" -}}
+{{- $given := .Values.config -}}
+{{- $oauth := include "beamlit.oauth" . | fromYaml -}}
+{{- $remote := deepCopy ($given.defaultRemoteBackend | default (dict "host" "")) -}}
+{{- $auth := dict -}}
+{{- if include "beamlit.credentialsSecret" . -}}
+{{- $known := omit $oauth "clientId" "clientSecret" "existingSecret" -}}
+{{- if not $known.scope -}}{{- $known = omit $known "scope" -}}{{- end -}}
+{{- $files := dict "clientIdFile" "/etc/beamlit/credentials/clientId" "clientSecretFile" "/etc/beamlit/credentials/clientSecret" -}}
+{{- $auth = dict "type" ($remote.authConfig.type | default "oauth") "oauthConfig" (merge $files $known) -}}
+{{- end -}}
+{{- $_ := set $remote "authConfig" ($auth | empty | ternary nil $auth) -}}
+{{- $service := $given.proxyService -}}
+{{- if .Values.installBeamlitGateway -}}
+{{- $service = dict "namespace" .Release.Namespace "name" (printf "%s-gateway" (include "beamlit.fullname" .)) "port" .Values.gateway.service.port "adminPort" 8081 -}}
+{{- end -}}
+{{- $gateway := merge (dict "lameDuckSeconds" .Values.gateway.lameDuckSeconds "drainSeconds" .Values.gateway.drainSeconds) $given.gateway -}}
+{{- $own := dict "clusterDomain" (include "beamlit.clusterDomain" .) "defaultRemoteBackend" $remote "proxyService" $service "gateway" $gateway -}}
+{{- $rest := omit $given "clusterDomain" "defaultRemoteBackend" "proxyService" "gateway" -}}
+{{- range $key, $value := $rest -}}
+{{- if or (kindIs "string" $value | not) $value (eq $key "namespaces") -}}{{- $_ := set $own $key $value -}}{{- end -}}
+{{- end -}}
+{{- toYaml $own -}}
 {{- end -}}
 
 {{- define "beamlit.hooksHost" -}}
 {{ include "beamlit.fullname" . }}-hooks.{{ .Release.Namespace }}.svc
+{{- end -}}
+
+{{- /* Where Metacontroller runs and under which ServiceAccount, as JSON. */ -}}
+{{- define "beamlit.metacontroller" -}}
+{{- $ours := .Values.metacontroller -}}
+{{- $theirs := .Values.existingMetacontroller -}}
+{{- if $ours.enabled -}}
+{{- $labels := dict "app.kubernetes.io/name" ($ours.nameOverride | default "metacontroller") "app.kubernetes.io/instance" .Release.Name -}}
+{{- dict "namespace" ($ours.namespaceOverride | default .Release.Namespace) "account" $ours.serviceAccount.name "labels" $labels | toJson -}}
+{{- else -}}
+{{- dict "namespace" $theirs.namespace "account" $theirs.serviceAccount "labels" $theirs.podLabels | toJson -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Whether Metacontroller's flags have a word in them. */ -}}
+{{- define "beamlit.flag" -}}
+{{- if regexMatch .word (join " " .root.Values.metacontroller.commandArgs) -}}true{{- end -}}
 {{- end -}}

@@ -1,0 +1,64 @@
+{{- /* What helm prints after an installation. A template of its own, so that tests can render it. */ -}}
+{{- define "beamlit.notes" -}}
+{{- $fullname := include "beamlit.fullname" . -}}
+{{- $served := include "beamlit.served" . | fromJsonArray -}}
+{{- $namespace := first (append $served "default") -}}
+{{- $service := .Values.config.proxyService -}}
+{{- if .Values.installBeamlitGateway -}}
+{{- $service = dict "namespace" .Release.Namespace "name" (printf "%s-gateway" $fullname) "port" .Values.gateway.service.port -}}
+{{- end -}}
+{{- $tls := and .Values.installBeamlitGateway .Values.config.gateway.tls -}}
+{{- $remote := .Values.config.defaultRemoteBackend | default dict -}}
+ModelDeployments are served in {{ if $served }}{{ join ", " $served }}{{ else }}all namespaces{{ end }}. Next:
+
+  kubectl apply --namespace {{ $namespace }} -f my-model.yaml    # docs/install.md has a first one
+  kubectl wait --namespace {{ $namespace }} --for=condition=Ready --timeout=10m modeldeployments --all
+{{- if $service.name }}
+  kubectl get --raw /api/v1/namespaces/{{ $service.namespace }}/services/{{ $tls | empty | ternary "" "https:" }}{{ $service.name }}:{{ $service.port }}/proxy/v1/models
+
+Clients in the cluster ask {{ $tls | empty | ternary "http" "https" }}://{{ $service.name }}.{{ $service.namespace }}{{ if ne (int $service.port) 80 }}:{{ $service.port }}{{ end }}. The Service in front of your pods is not intercepted.
+{{- end }}
+{{- if $remote.host }}
+{{- if and (contains "$workspace" ($remote.pathPrefix | default "")) (not $remote.workspace) }}
+
+Models that name no remote backend of their own are not offloaded, and their conditions say so, until you set
+config.defaultRemoteBackend.workspace.
+{{- end }}
+{{- if not (include "beamlit.credentialsSecret" .) }}
+
+There are no credentials for the default remote backend, so requests go to {{ $remote.host }} without a token.
+{{- end }}
+{{- end }}
+{{- if and .Values.installBeamlitGateway (not .Values.config.gateway.clusterRanges) }}
+
+config.gateway.clusterRanges is empty: who may write a ModelDeployment may name any address of this cluster as its
+remote backend.
+{{- end }}
+{{- if .Values.allowedNamespaces }}
+
+Metacontroller may write in {{ join ", " .Values.allowedNamespaces }} only. A ModelDeployment elsewhere gets neither
+status nor event; only Metacontroller's log says why.
+{{- end }}
+{{- if .Values.hooks.auth.bearer.enabled }}
+
+hooks asks for a token: for it Metacontroller lists and watches all Secrets of the cluster.
+{{- end }}
+{{- if .Values.hooks.url }}
+
+Metacontroller asks hooks at {{ .Values.hooks.url }}, outside the cluster. Nothing of hooks was deployed.
+{{- end }}
+{{- if not .Values.metacontroller.enabled }}
+
+Metacontroller is the one in namespace {{ .Values.existingMetacontroller.namespace }}{{ if .Values.existingMetacontroller.serviceAccount }}, whose ServiceAccount {{ .Values.existingMetacontroller.serviceAccount }} got its rights{{ else }}; it must have its rights already{{ end }}.
+{{- end }}
+{{- range $key := list "controllerManager" "metricsService" "beamlit-gateway" }}
+{{- if index $.Values $key }}
+
+{{ $key }} is a value of the original controller and has no effect. docs/migrating.md says what does.
+{{- end }}
+{{- end }}
+
+Before `helm uninstall {{ .Release.Name }} --namespace {{ .Release.Namespace }}`:
+  kubectl delete modeldeployments.deployment.beamlit.com -A --all
+removes what was created for them. Without it they stay and keep serving, and a new installation takes them over.
+{{- end -}}

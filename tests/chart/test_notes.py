@@ -1,0 +1,75 @@
+"""What helm prints after an installation: commands that fit the values, and what to know about them."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chart.helm import kind, template
+
+
+def notes(chart: Path, *words: str) -> str:
+    """The notes for these values."""
+    text: str = kind(template(chart, *words), "ConfigMap", "notes")["data"]["notes"]
+    return text
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of each command in them."""
+    return [shlex.split(line, comments=True) for line in text.splitlines() if line.startswith("  ")]
+
+
+def test_the_next_three_commands(noted: Path) -> None:
+    """Apply, wait, ask: in a namespace that is served, at the Service that is there."""
+    apply, wait, ask, delete = commands(notes(noted))
+    assert apply == ["kubectl", "apply", "--namespace", "default", "-f", "my-model.yaml"]
+    assert wait[:5] == ["kubectl", "wait", "--namespace", "default", "--for=condition=Ready"]
+    assert wait[-2:] == ["modeldeployments", "--all"]
+    path = "/api/v1/namespaces/sys/services/beamlit-beamlit-controller-gateway:80/proxy/v1/models"
+    assert ask == ["kubectl", "get", "--raw", path]
+    assert delete == ["kubectl", "delete", "modeldeployments.deployment.beamlit.com", "-A", "--all"]
+
+
+@pytest.mark.parametrize(
+    ("word", "namespace"), [("--set=config.namespaces=b\\,a", "b"), ("--set=config.namespaces=", "default")]
+)
+def test_commands_are_for_a_namespace_that_is_served(noted: Path, word: str, namespace: str) -> None:
+    """A ModelDeployment elsewhere would be refused."""
+    for command in commands(notes(noted, word))[:2]:
+        assert command[command.index("--namespace") + 1] == namespace
+
+
+def test_where_clients_ask(noted: Path) -> None:
+    """The address says the port unless it is 80, and https when the gateway has a certificate."""
+    assert "http://beamlit-beamlit-controller-gateway.sys." in notes(noted)
+    assert "http://beamlit-beamlit-controller-gateway.sys:8000." in notes(noted, "--set=gateway.service.port=8000")
+    tls = ("--set=config.gateway.tls.certFile=/c", "--set=config.gateway.tls.keyFile=/k")
+    text = notes(noted, *tls, "--set=gateway.service.port=443")
+    assert "https://beamlit-beamlit-controller-gateway.sys:443." in text
+    assert "/services/https:beamlit-beamlit-controller-gateway:443/proxy/v1/models" in text
+    ask: Any = kind(template(noted, *tls), "Pod", "-test")["spec"]["containers"][0]["args"][-1]
+    assert ask.startswith("https://")
+
+
+WORKSPACE = "--set=config.defaultRemoteBackend.workspace=w"
+OAUTH = "--set=config.defaultRemoteBackend.authConfig.oauthConfig.existingSecret=s"
+
+
+@pytest.mark.parametrize(
+    ("without", "with_", "words"),
+    [
+        ((), (WORKSPACE,), "config.defaultRemoteBackend.workspace"),
+        ((), ("--set=config.defaultRemoteBackend.host=",), "config.defaultRemoteBackend.workspace"),
+        ((), (OAUTH,), "no credentials"),
+        ((), ("--set=config.gateway.clusterRanges={10.0.0.0/8}",), "clusterRanges is empty"),
+        (("--set=hooks.auth.bearer.enabled=true",), (), "lists and watches all Secrets"),
+        (("--set=allowedNamespaces={default}",), (), "may write in default only"),
+        (("--set=hooks.url=http://x",), (), "Nothing of hooks was deployed"),
+        (("--set=metacontroller.enabled=false",), (), "ServiceAccount metacontroller got its rights"),
+    ],
+)
+def test_warnings(noted: Path, without: tuple[str, ...], with_: tuple[str, ...], words: str) -> None:
+    """What will be missed or paid for is said, and only when it is so."""
+    assert words in notes(noted, *without)
+    assert words not in notes(noted, *with_)

@@ -1,0 +1,199 @@
+"""Who may do what: exactly what each program uses, and where."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.helm import kind, rules, template
+
+ROOT = Path(__file__).resolve().parents[2]
+ALLOWED = ("--set=allowedNamespaces={a,b}", "--set=config.namespaces=a\\,b")
+WRITES = {
+    ("apps", "deployments", "create"),
+    ("apps", "deployments", "update"),
+    ("apps", "deployments", "delete"),
+    *(("", resource, verb) for resource in ("services", "configmaps") for verb in ("create", "update", "delete")),
+    ("deployment.beamlit.com", "modeldeployments/status", "update"),
+    ("deployment.beamlit.com", "modeldeployments/finalizers", "update"),
+    ("", "events", "create"),
+    ("", "events", "patch"),
+}
+READS = {
+    (group, resource, verb)
+    for group, resource, verbs in (
+        ("metacontroller.k8s.io", "compositecontrollers", "list watch"),
+        ("metacontroller.k8s.io", "decoratorcontrollers", "list watch"),
+        ("metacontroller.k8s.io", "controllerrevisions", "list watch"),
+        ("apiextensions.k8s.io", "customresourcedefinitions", "list watch"),
+        ("", "namespaces", "list watch"),
+        ("deployment.beamlit.com", "modeldeployments", "get list watch"),
+        ("apps", "deployments", "get list watch"),
+        ("", "services", "get list watch"),
+        ("", "configmaps", "get list watch"),
+        ("apps", "statefulsets", "list watch"),
+        ("apps", "daemonsets", "list watch"),
+        ("apps", "replicasets", "list watch"),
+        ("authorization.beamlit.com", "policies", "list watch"),
+    )
+    for verb in verbs.split()
+}
+EVENTS = {("", "events", "create"), ("", "events", "patch")}
+
+
+def roles(objects: list[dict[str, Any]], suffix: str) -> dict[str | None, set[tuple[str, str, str]]]:
+    """The rules of every role whose name ends so, by namespace; that of a ClusterRole is None."""
+    return {
+        one["metadata"].get("namespace"): rules(one)
+        for one in objects
+        if one["kind"] in ("Role", "ClusterRole") and one["metadata"]["name"].endswith(suffix)
+    }
+
+
+def test_metacontroller(chart: Path) -> None:
+    """Without allowedNamespaces one ClusterRole has what it uses, verb by verb."""
+    assert roles(template(chart), "-metacontroller") == {None: READS | WRITES}
+
+
+def test_the_manifest_of_the_repository_says_the_same(chart: Path) -> None:
+    """metacontroller/rbac.yaml, for installations without helm, has the rules of the chart."""
+    manifest = list(yaml.safe_load_all((ROOT / "metacontroller/rbac.yaml").read_text()))
+    assert rules(kind(manifest, "ClusterRole")) == rules(kind(template(chart), "ClusterRole", "-metacontroller"))
+
+
+def test_what_it_watches_is_what_the_composite_controller_names(chart: Path) -> None:
+    """Parents and children may be listed and watched: without one of them nothing is ever synced, silently."""
+    objects = template(chart)
+    spec = kind(objects, "CompositeController")["spec"]
+    granted = rules(kind(objects, "ClusterRole", "-metacontroller"))
+    for resource in (spec["parentResource"], *spec["childResources"]):
+        group = resource["apiVersion"].rpartition("/")[0]
+        for verb in ("get", "list", "watch"):
+            assert (group, resource["resource"], verb) in granted
+    for child in spec["childResources"]:
+        group = child["apiVersion"].rpartition("/")[0]
+        for verb in ("create", "update", "delete"):
+            assert (group, child["resource"], verb) in granted
+
+
+def test_nobody_may_do_everything(chart: Path) -> None:
+    """No wildcard, no Secret listed; the gateway reads single ones where it serves, and hooks have no rights at all."""
+    objects = template(chart)
+    every = set().union(*(rules(one) for one in objects if one["kind"] in ("Role", "ClusterRole")))
+    assert not any("*" in part for rule in every for part in rule)
+    assert {rule for rule in every if rule[1] == "secrets"} == {("", "secrets", "get")}
+    bound = {
+        (one["roleRef"]["kind"], one["metadata"].get("namespace"), subject["namespace"], subject["name"])
+        for one in objects
+        if one["kind"] in ("RoleBinding", "ClusterRoleBinding")
+        for subject in one["subjects"]
+    }
+    assert bound == {
+        ("ClusterRole", None, "sys", "beamlit-metacontroller"),
+        ("Role", "default", "sys", "beamlit-beamlit-controller-gateway"),
+    }
+
+
+def test_every_binding_is_of_a_role_that_is_there(chart: Path) -> None:
+    """A binding refers to a role of its own namespace, and each role has its binding."""
+    for words in (
+        (),
+        ALLOWED,
+        ("--set=config.namespaces=",),
+        ("--set=metacontroller.commandArgs={--leader-election}",),
+    ):
+        objects = template(chart, *words)
+        made = {(one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in objects
+                if one["kind"] in ("Role", "ClusterRole")}  # fmt: skip
+        bound = {(one["roleRef"]["kind"], one["metadata"].get("namespace"), one["roleRef"]["name"]) for one in objects
+                 if one["kind"] in ("RoleBinding", "ClusterRoleBinding")}  # fmt: skip
+        assert made == bound
+
+
+def test_writes_stay_in_the_allowed_namespaces(chart: Path) -> None:
+    """With allowedNamespaces every write is in a Role there; elsewhere there are the CompositeController's events."""
+    assert roles(template(chart, *ALLOWED), "-metacontroller") == {
+        None: READS,
+        "a": WRITES,
+        "b": WRITES,
+        "default": EVENTS,
+    }
+    words = ("--set=allowedNamespaces={default}",)
+    assert roles(template(chart, *words), "-metacontroller") == {None: READS, "default": WRITES}
+
+
+@pytest.mark.parametrize(
+    "flags", ["{--apply-strategy=server-side-apply}", "{--workers=5,--apply-strategy,server-side-apply}"]
+)
+def test_server_side_apply_patches(chart: Path, flags: str) -> None:
+    """Children are patched under --apply-strategy=server-side-apply, and only then."""
+    granted = roles(template(chart, f"--set=metacontroller.commandArgs={flags}"), "-metacontroller")[None]
+    patched = {("apps", "deployments", "patch"), ("", "services", "patch"), ("", "configmaps", "patch")}
+    assert granted - (READS | WRITES) == patched
+
+
+def test_replicas_of_metacontroller_elect_a_leader(chart: Path) -> None:
+    """With --leader-election it may keep its lease, in its own namespace."""
+    assert not roles(template(chart), "-metacontroller-leader")
+    words = ("--set=metacontroller.commandArgs={--leader-election}", "--set=metacontroller.namespaceOverride=mc")
+    leases = {("coordination.k8s.io", "leases", verb) for verb in ("get", "create", "update")}
+    assert roles(template(chart, *words), "-metacontroller-leader") == {"mc": leases | EVENTS}
+    assert not roles(template(chart, "--set=metacontroller.commandArgs={--leader-election=false}"), "-leader")
+
+
+def test_the_bearer_has_its_price(chart: Path) -> None:
+    """Only with the token switched on may Metacontroller list Secrets."""
+    granted = roles(template(chart, "--set=hooks.auth.bearer.enabled=true"), "-metacontroller")[None]
+    assert granted - (READS | WRITES) == {("", "secrets", "list"), ("", "secrets", "watch")}
+
+
+def test_a_metacontroller_that_is_there(chart: Path) -> None:
+    """The rules are bound to its ServiceAccount, or to none where it has its rights already."""
+    words = ("--set=metacontroller.enabled=false", "--set=existingMetacontroller.namespace=mc",
+             "--set=existingMetacontroller.serviceAccount=boss")  # fmt: skip
+    (subject,) = kind(template(chart, *words), "ClusterRoleBinding", "-metacontroller")["subjects"]
+    assert subject == {"kind": "ServiceAccount", "name": "boss", "namespace": "mc"}
+    none = template(chart, "--set=metacontroller.enabled=false", "--set=existingMetacontroller.serviceAccount=")
+    assert not roles(none, "-metacontroller")
+
+
+GATEWAY = {
+    ("", "configmaps", "list"),
+    ("", "configmaps", "watch"),
+    ("", "secrets", "get"),
+    ("deployment.beamlit.com", "modeldeployments", "get"),
+}
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "places"), [("default", {"default"}), ("a\\,b", {"a", "b"}), ("{c}", {"c"}), ("", {None})]
+)
+def test_the_gateway_reads_where_it_serves(chart: Path, namespaces: str, places: set[str | None]) -> None:
+    """Its rights are in the namespaces it serves, or everywhere when it serves all."""
+    objects = template(chart, f"--set=config.namespaces={namespaces}")
+    assert roles(objects, "-gateway") == dict.fromkeys(places, GATEWAY)
+
+
+def test_accounts_by_other_names(chart: Path) -> None:
+    """A ServiceAccount of one's own gets the rights, and the chart makes none."""
+    words = ("--set=gateway.serviceAccount.create=false", "--set=gateway.serviceAccount.name=mine",
+             "--set=hooks.serviceAccount.annotations.role=cloud")  # fmt: skip
+    objects = template(chart, *words)
+    (subject,) = kind(objects, "RoleBinding", "-gateway")["subjects"]
+    assert subject["name"] == "mine"
+    assert kind(objects, "Deployment", "-gateway")["spec"]["template"]["spec"]["serviceAccountName"] == "mine"
+    assert not [one for one in objects if one["kind"] == "ServiceAccount" and one["metadata"]["name"] == "mine"]
+    assert kind(objects, "ServiceAccount", "-hooks")["metadata"]["annotations"] == {"role": "cloud"}
+
+
+def test_users(chart: Path) -> None:
+    """On request the cluster's own roles get ModelDeployments; a client secret may be in one, so not by default."""
+    assert not roles(template(chart), "-view")
+    objects = template(chart, "--set=userRoles.aggregate=true")
+    for role, verbs in (("view", {"get", "list", "watch"}), ("edit", {"create", "update", "patch", "delete",
+                        "deletecollection"})):  # fmt: skip
+        one = kind(objects, "ClusterRole", f"-{role}")
+        assert one["metadata"]["labels"][f"rbac.authorization.k8s.io/aggregate-to-{role}"] == "true"
+        assert {verb for _, resource, verb in rules(one) if resource == "modeldeployments"} == verbs
+    assert {resource for _, resource, _ in rules(kind(objects, "ClusterRole", "-admin"))} == {"policies"}

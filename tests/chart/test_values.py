@@ -1,0 +1,292 @@
+"""Every value does something, the schema is closed, and combinations that could not work are refused."""
+
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from tests.chart.helm import HelmFailed, kind, template
+from tests.chart.reference import Setting, allowed, settings
+
+SETTINGS: Final = {one.path: one for one in settings()}
+STEADY: Final = ("--set=hooks.tls.existingSecret=mine", "--set=hooks.tls.caBundle=PEM")
+"""Without a certificate that is generated anew each time."""
+CREDENTIALS: Final = "config.defaultRemoteBackend.authConfig.oauthConfig"
+GIVEN: Final = (f"--set={CREDENTIALS}.clientId=a", f"--set={CREDENTIALS}.clientSecret=b")
+OUTSIDE: Final = ("--set=gateway.service.type=LoadBalancer",)
+THEIRS: Final = ("--set=metacontroller.enabled=false",)
+BEARER: Final = ("--set=hooks.auth.bearer.enabled=true", "--set=hooks.auth.bearer.existingSecret=token")
+
+CONTEXTS: Final[Mapping[str, tuple[str, ...]]] = {
+    f"{CREDENTIALS}.clientId": GIVEN,
+    f"{CREDENTIALS}.clientSecret": GIVEN,
+    f"{CREDENTIALS}.scope": GIVEN,
+    f"{CREDENTIALS}.tokenUrl": GIVEN,
+    "beamlitApiTokenExistingSecret": ("--set=beamlitApiToken=x",),
+    "config.proxyService.adminPort": ("--set=installBeamlitGateway=false",),
+    "config.proxyService.name": ("--set=installBeamlitGateway=false",),
+    "config.proxyService.namespace": ("--set=installBeamlitGateway=false",),
+    "config.proxyService.port": ("--set=installBeamlitGateway=false",),
+    "existingMetacontroller.namespace": THEIRS,
+    "existingMetacontroller.podLabels": THEIRS,
+    "existingMetacontroller.serviceAccount": THEIRS,
+    "gateway.autoscaling.maxReplicas": ("--set=gateway.autoscaling.enabled=true",),
+    "gateway.autoscaling.minReplicas": ("--set=gateway.autoscaling.enabled=true",),
+    "gateway.autoscaling.targetCPUUtilizationPercentage": ("--set=gateway.autoscaling.enabled=true",),
+    "gateway.service.externalTrafficPolicy": OUTSIDE,
+    "gateway.service.loadBalancerClass": OUTSIDE,
+    "gateway.service.loadBalancerSourceRanges": OUTSIDE,
+    "gateway.service.nodePort": OUTSIDE,
+    "hooks.auth.bearer.existingSecret": BEARER,
+    "image.tag": (),
+    "monitoring.podMonitor.interval": ("--set=monitoring.podMonitor.enabled=true",),
+    "monitoring.podMonitor.labels": ("--set=monitoring.podMonitor.enabled=true",),
+}
+"""What else is set where a value says something about something that is not there by default."""
+
+SAMPLES: Final[Mapping[str, Any]] = {
+    "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}},
+    "allowedNamespaces": ["default"],
+    "beamlitApiToken": "x",
+    "beamlitBaseUrl": "https://other.example",
+    "config.gateway": {"clusterRanges": ["10.0.0.0/8"]},
+    "config.hooks": {"inFlight": 9},
+    "config.namespaces": "default,b",
+    "containerSecurityContext": {"privileged": False},
+    "controllerManager": {"replicas": 3},
+    "env": [{"name": "A", "value": "b"}],
+    "extraVolumeMounts": [{"name": "x", "mountPath": "/x"}],
+    "extraVolumes": [{"name": "x", "emptyDir": {}}],
+    "from": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],
+    "hooks.url": "https://192.0.2.1",
+    "image.digest": "sha256:" + "ab" * 32,
+    "imagePullSecrets": [{"name": "pull"}],
+    "interval": "7s",
+    "loadBalancerSourceRanges": ["192.0.2.0/24"],
+    "metacontroller.commandArgs": ["--apply-strategy=server-side-apply"],
+    "metricsService": {"type": "NodePort"},
+    "beamlit-gateway": {"replicaCount": 3},
+    "minAvailable": "50%",
+    "podSecurityContext": {"fsGroup": 7},
+    "resources": {"limits": {"memory": "7Gi"}},
+    "tokenUrl": "https://other.example/token",
+    "tolerations": [{"operator": "Exists"}],
+    "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}],
+}
+"""Another value, by path or its last part, where one cannot be made up from the type."""
+
+WITHOUT_EFFECT: Final[Mapping[str, str]] = {
+    "config.defaultRemoteBackend.authConfig.type": "there is one so far",
+    "beamlitBaseUrl": "accepted for the time when models are registered on the platform",
+    "installMetricServer": "the condition of a dependency, which has no manifests in its stand-in",
+    "metacontroller.podSecurityContext": "the dependency's",
+    "metacontroller.rbac.create": "the dependency's",
+    "metacontroller.resources": "the dependency's",
+    "metacontroller.securityContext": "the dependency's",
+}
+"""Values that change no manifest of this chart, each with the reason."""
+
+
+def another(one: Setting) -> Any:
+    """A value that the schema allows and that is not the default."""
+    for key in (one.path, one.path.rpartition(".")[2]):
+        if key in SAMPLES:
+            return SAMPLES[key]
+    schema = allowed(one)
+    if "enum" in schema:
+        return next(value for value in schema["enum"] if value not in (one.default, ""))
+    if isinstance(one.default, bool):
+        return not one.default
+    if isinstance(one.default, int):
+        return one.default + 1
+    if isinstance(one.default, dict):
+        return {**one.default, "added": "word"}
+    return "another"
+
+
+@functools.cache
+def steady(chart: Path, words: tuple[str, ...]) -> str:
+    """What is rendered, as text."""
+    return yaml.safe_dump_all(template(chart, *STEADY, *words))
+
+
+@pytest.mark.parametrize("path", [path for path in SETTINGS if path not in WITHOUT_EFFECT])
+def test_every_value_does_something(noted: Path, path: str, tmp_path: Path) -> None:
+    """Another value changes a manifest or the notes: a value that nobody obeys is one that somebody believes in."""
+    nested: Any = another(SETTINGS[path])
+    for key in reversed(path.split(".")):
+        nested = {key: nested}
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(nested))
+    context = CONTEXTS.get(path, ())
+    before = steady(noted, context)
+    # A file comes before --set, so what the context sets to the same path is left to the file.
+    words = [word for word in (*STEADY, *context) if not word.startswith(f"--set={path}=")]
+    after = yaml.safe_dump_all(template(noted, *words, "--values", str(file)))
+    assert after != before, f"{path} has no effect"
+
+
+def test_what_has_no_effect_is_listed_with_a_reason() -> None:
+    """The list of exceptions names values that there are."""
+    assert WITHOUT_EFFECT.keys() <= SETTINGS.keys()
+    assert CONTEXTS.keys() <= SETTINGS.keys()
+
+
+def test_the_dependencys_values_are_its_own(chart: Path) -> None:
+    """What stands below metacontroller reaches its chart, and keys that this chart does not know pass."""
+    objects = template(chart, "--set=metacontroller.image.tag=v9", "--set=metacontroller.resources.limits.memory=5Gi",
+                       "--set=metrics-server.args={--x}", "--set=global.any=thing")  # fmt: skip
+    found = [one for one in objects if one["kind"] == "StatefulSet"]
+    if not found:
+        pytest.skip("not here: the chart of Metacontroller (METACONTROLLER_CHART)")
+    (container,) = found[0]["spec"]["template"]["spec"]["containers"]
+    assert container["image"].endswith(":v9")
+    assert container["resources"]["limits"]["memory"] == "5Gi"
+    assert "--workers=20" in container["args"]
+    assert "--target-label-selector=app.kubernetes.io/part-of=beamlit-controller" in container["args"]
+
+
+@pytest.mark.parametrize("given", ["true", "false"])
+def test_metrics_server_is_installed_on_request(chart: Path, given: str, tmp_path: Path) -> None:
+    """installMetricServer, as the original spells it, decides, and nothing else does."""
+    marker = chart / "charts/metrics-server/templates/marker.yaml"
+    marker.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: metrics-server-is-here}\n")
+    try:
+        # A word of its own, so that nothing rendered before is taken.
+        names = [one["metadata"]["name"] for one in template(chart, f"--set=installMetricServer={given}",
+                                                             "--set=commonLabels.marked=yes")]  # fmt: skip
+        assert ("metrics-server-is-here" in names) is (given == "true")
+    finally:
+        marker.unlink()
+
+
+ORIGINAL: Final = """
+controllerManager:
+  manager: {image: {repository: example.com/controller, tag: latest}, resources: {limits: {cpu: 500m}}}
+  replicas: 1
+  serviceAccount: {annotations: {}}
+kubernetesClusterDomain: cluster.local
+metricsService: {type: ClusterIP, ports: [{name: https, port: 8443}]}
+beamlitApiToken: REPLACE_ME
+beamlitBaseUrl: https://api.beamlit.dev/v0
+allowedNamespaces: [default]
+config:
+  enableHTTP2: false
+  secureMetrics: false
+  namespaces: default
+  defaultRemoteBackend:
+    host: run.beamlit.dev
+    pathPrefix: /$workspace/$model
+    authConfig:
+      type: oauth
+      oauthConfig: {clientId: REPLACE_ME, clientSecret: REPLACE_ME, tokenUrl: "https://api.beamlit.dev/v0/oauth/token"}
+    scheme: https
+  metricInformer: {type: prometheus, prometheus: {address: "prometheus:9090"}}
+  proxyService: {namespace: beamlit, name: proxy-beamlit-proxy, port: 8080, adminPort: 8081}
+installMetricServer: false
+installBeamlitGateway: true
+metrics-server: {args: [--kubelet-insecure-tls]}
+beamlit-gateway: {replicaCount: 2, service: {proxyPort: 8080}}
+"""
+
+
+def test_a_values_file_of_the_original(noted: Path, tmp_path: Path) -> None:
+    """It installs as it stands; placeholders are no credentials, and the notes say what has no effect."""
+    file = tmp_path / "values.yaml"
+    file.write_text(ORIGINAL)
+    objects = template(noted, "--values", str(file))
+    assert not [one for one in objects if one["kind"] == "Secret" and not one["metadata"]["name"].endswith("-tls")]
+    config = yaml.safe_load(kind(objects, "ConfigMap", "-config")["data"]["config.yaml"])
+    assert config["defaultRemoteBackend"]["authConfig"] is None
+    assert config["proxyService"]["name"] == "beamlit-beamlit-controller-gateway"
+    notes = kind(objects, "ConfigMap", "notes")["data"]["notes"]
+    for key in ("controllerManager", "metricsService", "beamlit-gateway"):
+        assert f"{key} is a value of the original controller and has no effect" in notes
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ("gatway: {replicas: 3}", "gatway"),
+        ("installMetricsServer: true", "installMetricsServer"),
+        ("config: {defaultRemoteBackend: {schema: http}}", "schema"),
+        ("config: {defaultRemoteBackend: {scheme: ftp}}", "scheme"),
+        ("config: {defaultRemoteBackend: {authConfig: {type: basic}}}", "type"),
+        ("config: {gateway: {limits: {bodyByte: 1}}}", "bodyByte"),
+        ("config: {gateway: {timeouts: {connectSeconds: 0}}}", "connectSeconds"),
+        ("config: {gateway: {lameDuckSeconds: 9}}", "lameDuckSeconds"),
+        ("config: {hooks: {listen: '0.0.0.0:1'}}", "listen"),
+        ("config: {namespaces: [a, B]}", "namespaces"),
+        ("config: {namespaces: 5}", "namespaces"),
+        ("config: {metricInformer: {type: graphite}}", "type"),
+        ("allowedNamespaces: [a, a]", "allowedNamespaces"),
+        ("allowedNamespaces: a", "allowedNamespaces"),
+        ("gateway: {replicas: many}", "replicas"),
+        ("gateway: {replicas: -1}", "replicas"),
+        ("gateway: {service: {port: 70000}}", "port"),
+        ("gateway: {service: {port: 0}}", "port"),
+        ("gateway: {service: {type: ExternalName}}", "type"),
+        ("gateway: {podDisruptionBudget: {maxUnavailable: half}}", "maxUnavailable"),
+        ("gateway: {autoscaling: {minReplicas: 0}}", "minReplicas"),
+        ("gateway: {drainSeconds: 1.5}", "drainSeconds"),
+        ("gateway: {env: [{nam: A}]}", "nam"),
+        ("gateway: {env: [{name: A, value: 1}]}", "value"),
+        ("gateway: {tolerations: [{effect: Never}]}", "effect"),
+        ("gateway: {podLabels: {a: 1}}", "podLabels"),
+        ("gateway: {resources: {limit: {memory: 1Gi}}}", "limit"),
+        ("gateway: {networkPolicy: {from: [{}]}}", "from"),
+        ("monitoring: {from: [{pods: x}]}", "pods"),
+        ("hooks: {url: 'ftp://x'}", "url"),
+        ("hooks: {url: 'http://x/path'}", "url"),
+        ("hooks: {tls: {existingSecret: Upper_Case}}", "existingSecret"),
+        ("hooks: {extraVolumeMounts: [{name: x}]}", "mountPath"),
+        ("image: {digest: 'sha256:abc'}", "digest"),
+        ("image: {pullPolicy: Sometimes}", "pullPolicy"),
+        ("imagePullSecrets: [pull]", "imagePullSecrets"),
+        ("podSecurityContext: {runasuser: 1}", "runasuser"),
+        ("metacontroller: {enabled: 'yes'}", "enabled"),
+        ("metacontroller: {serviceAccount: {name: ''}}", "name"),
+    ],
+)
+def test_the_schema_refuses(chart: Path, values: str, sentence: str, tmp_path: Path) -> None:
+    """What is misspelled, of the wrong type or out of range is an error that names the key."""
+    file = tmp_path / "values.yaml"
+    file.write_text(values)
+    with pytest.raises(HelmFailed, match=rf"schema.*[\s\S]*{sentence}"):
+        template(chart, "--values", str(file))
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((f"--set={CREDENTIALS}.clientId=x",), "belong together"),
+        ((f"--set={CREDENTIALS}.clientSecret=x",), "belong together"),
+        (("--set=hooks.tls.existingSecret=x",), "needs hooks.tls.caBundle or hooks.tls.caConfigMap"),
+        (("--set=hooks.tls.caBundle=x",), "belong to hooks.tls.existingSecret"),
+        (("--set=hooks.tls.caConfigMap=x",), "belong to hooks.tls.existingSecret"),
+        (("--set=allowedNamespaces={a}",), "config.namespaces names default, where Metacontroller may not write"),
+        (("--set=allowedNamespaces={a}", "--set=config.namespaces="), "config.namespaces is empty"),
+        (("--set=gateway.autoscaling.enabled=true,gateway.autoscaling.maxReplicas=1",), "minReplicas 2 is above"),
+        (("--set=gateway.replicas=1,gateway.podDisruptionBudget.minAvailable=1",), "could ever be drained"),
+        (("--set=hooks.podDisruptionBudget.minAvailable=2",), "could ever be drained"),
+        (("--set=hooks.podDisruptionBudget.minAvailable=100%",), "could ever be drained"),
+    ],
+)
+def test_what_cannot_work_is_refused(chart: Path, words: tuple[str, ...], sentence: str) -> None:
+    """A combination that would install and then not work is one sentence that says what to set."""
+    with pytest.raises(HelmFailed, match=sentence):
+        template(chart, *words)
+
+
+def test_the_schema_has_every_default() -> None:
+    """values.yaml passes, key by key, and each described value has a type of its own in the schema."""
+    schema = json.loads((Path(__file__).parents[2] / "charts/beamlit-controller/values.schema.json").read_text())
+    for path in SETTINGS:
+        place = schema
+        for key in path.split("."):
+            place = place["properties"][key]
+        assert place.keys() & {"type", "enum", "anyOf"}, path
