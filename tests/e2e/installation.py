@@ -60,9 +60,9 @@ class Installation(Models):
             local_services: `name.namespace` of Services behind which the local model server shall be.
         """
         super().__init__(plane)
-        self._image, self._chart = image, chart
+        self._image, self.chart = image, chart
         self.network = Network(plane)
-        self.proxy = Proxy(self.network)
+        self.proxy = Proxy(self.network, NAMESPACE)
         self.local = ModelServer(plane, "tiny-local")
         self.remote = ModelServer(
             plane, "tiny-remote", "--oauth-client-id", CLIENT[0], "--oauth-client-secret", CLIENT[1]
@@ -85,8 +85,6 @@ class Installation(Models):
             f"--set={remote}.authConfig.oauthConfig.tokenUrl={self.remote.url}/v0/oauth/token",
             f"--set-json=config.gateway={json.dumps(gateway)}",
             f"--set-json=metacontroller.env={json.dumps([proxy])}",
-            '--set-json=metacontroller.podSecurityContext={"runAsNonRoot":true,"runAsUser":65532,"seccompProfile":{"type":"RuntimeDefault"}}',
-            '--set-json=metacontroller.securityContext={"allowPrivilegeEscalation":false,"readOnlyRootFilesystem":true,"capabilities":{"drop":["ALL"]}}',
         )
 
     def install(self, *words: str) -> None:
@@ -107,7 +105,7 @@ class Installation(Models):
     def helm(self, command: str, *words: str) -> None:
         """helm install or upgrade, and what the cluster's controllers then do with the pods."""
         self.plane.helm(
-            *(command, RELEASE, str(self._chart), "--namespace", NAMESPACE, "--wait", "--timeout", "60s"),
+            *(command, RELEASE, str(self.chart), "--namespace", NAMESPACE, "--wait", "--timeout", "60s"),
             *(*self.values, *words),
         )
         self.roll()
@@ -117,6 +115,14 @@ class Installation(Models):
         said = self.plane.helm("uninstall", RELEASE, "--namespace", NAMESPACE)
         self.roll()
         return said
+
+    def run_once(self, pod: Mapping[str, Any]) -> int:
+        """Run a Pod that ends by itself, and return its exit code."""
+        name = pod["metadata"]["name"]
+        environment = {"http_proxy": self.proxy.url, "https_proxy": self.proxy.url}
+        process = Pod(self.plane, self._image, pod, name, environment=environment).process
+        poll(lambda: not process.alive(), 30, f"{name} ends")
+        return process.stop()
 
     def roll(self) -> None:
         """Bring the pods here in line with the workloads there: new ones first, old ones ended once those are ready.

@@ -1,6 +1,7 @@
 """What DNS and kube-proxy do in a cluster: names of Services, and which ready pod is behind them."""
 
 import contextlib
+import http.client
 import http.server
 import itertools
 import json
@@ -111,13 +112,14 @@ class Fault(Enum):
 
 
 class Proxy:
-    """An HTTP CONNECT proxy (RFC 9110 section 9.3.6) that finds Services: for programs outside of a cluster's network.
+    """An HTTP proxy that finds Services: for programs outside of a cluster's network.
 
-    What goes through it is TLS from end to end, with the Service's own name.
+    What it tunnels (CONNECT, RFC 9110 section 9.3.6) is TLS from end to end, with the Service's own name.
     """
 
-    def __init__(self, network: Network) -> None:
-        self._network = network
+    def __init__(self, network: Network, namespace: str = "default") -> None:
+        """Programs are taken to be in `namespace`."""
+        self._network, self._namespace = network, namespace
         self.fault = Fault.NONE
         self.certificate: tuple[str, str] | None = None
         """Files with a server's certificate and key, for Fault.ERROR."""
@@ -131,6 +133,10 @@ class Proxy:
                 """Tunnel to the pod behind a Service's name."""
                 proxy.tunnel(self)
 
+            def do_GET(self) -> None:
+                """Answer with what the pod behind a Service's name answers."""
+                proxy.forward(self)
+
             def log_message(self, *_: object) -> None:
                 """Nothing."""
 
@@ -138,6 +144,26 @@ class Proxy:
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+
+    def forward(self, client: http.server.BaseHTTPRequestHandler) -> None:
+        """Answer a GET request for a whole URL."""
+        parts = urlsplit(client.path)
+        try:
+            where = self._network.endpoint(parts.hostname or "", parts.port or 80, self._namespace)
+        except NoEndpoint as exc:
+            client.send_error(502, str(exc))
+            return
+        connection = http.client.HTTPConnection(*where, timeout=10)
+        try:
+            connection.request("GET", parts.path or "/", headers={"Host": parts.netloc})
+            answer = connection.getresponse()
+            body = answer.read()
+        finally:
+            connection.close()
+        client.send_response(answer.status)
+        client.send_header("content-length", str(len(body)))
+        client.end_headers()
+        client.wfile.write(body)
 
     def tunnel(self, client: http.server.BaseHTTPRequestHandler) -> None:
         """Answer one CONNECT request and carry bytes until a side ends."""
@@ -147,7 +173,7 @@ class Proxy:
             client.send_error(502)
             return
         try:
-            upstream = socket.create_connection(self._network.endpoint(host, int(port)), timeout=5)
+            upstream = socket.create_connection(self._network.endpoint(host, int(port), self._namespace), timeout=5)
         except (NoEndpoint, OSError) as exc:
             client.send_error(502, str(exc))
             return

@@ -95,6 +95,7 @@ class Pod:
         name: str,
         *,
         programs: Mapping[str, Path] | None = None,
+        environment: Mapping[str, str] | None = None,
         arguments: tuple[str, ...] = (),
     ) -> None:
         """Start it.
@@ -105,7 +106,8 @@ class Pod:
             workload: a Deployment, StatefulSet or Pod as rendered.
             name: of the process.
             programs: which file here stands for a command of the image.
-            arguments: more of them, for what a machine of one needs.
+            environment: more of it, and
+            arguments: more of them, for what one machine needs.
         """
         self._plane, self._image = plane, image
         self.namespace: str = workload["metadata"]["namespace"]
@@ -118,7 +120,7 @@ class Pod:
         self.folder = plane.folder / "pods" / name
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.folder / "root").mkdir(parents=True)
-        self._programs = dict(programs or {})
+        self._programs, self._more = dict(programs or {}), dict(environment or {})
         self.refresh()
         binds = self.folder / "binds"
         binds.write_text("".join(f"{mode} {source} {target}\n" for mode, source, target in self._binds()))
@@ -222,7 +224,7 @@ class Pod:
             else:
                 own[entry["name"]] = entry["value"]
         server = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(self._plane.port)}
-        return self._image.environment | server | own
+        return self._image.environment | server | own | self._more
 
     def _command(self) -> list[str]:
         """Command and arguments, with a port of loopback for each that is listened on."""
