@@ -62,7 +62,9 @@ class ConfigMapSource:
         def learned(change: Change, fresh: bool) -> None:
             if stop.is_set():
                 return
-            if change():
+            changed = change()
+            fresh = fresh and self._followed
+            if changed:
                 apply(self._snapshot(fresh))
             elif fresh and self._complete:
                 confirm()
@@ -103,6 +105,11 @@ class ConfigMapSource:
     def _complete(self) -> bool:
         scopes = self._scopes
         return any(one.listed for one in scopes) and all(one.listed or one.refused for one in scopes)
+
+    @property
+    def _followed(self) -> bool:
+        """Whether nothing is in trouble: the table is as young as the news only when all of it is followed."""
+        return all(one.error is None or one.refused for one in self._scopes)
 
     def _snapshot(self, fresh: bool) -> sources.Snapshot:
         return sources.Snapshot(
@@ -258,7 +265,7 @@ class _Scope:
             changed, self.error = self.error is not None, None
             return changed
 
-        tell(apply, False)
+        tell(apply, True)
         if self._troubled:
             self._troubled = False
             log.info("routes_are_followed_again", place=self.place)

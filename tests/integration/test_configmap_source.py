@@ -393,6 +393,28 @@ async def test_a_namespace_that_does_not_answer_yet_is_waited_for(api: ApiServer
         assert len(told.store.documents) == 2
 
 
+async def test_the_table_is_as_old_as_its_oldest_part(api: ApiServer, script: Collection) -> None:
+    """News of one namespace make the table no younger while another cannot be read; a closed one does not count."""
+    other = api.collections[path("other")] = Collection([config_map("b", namespace="other")])
+    api.collections[path("closed")] = Collection(list_status=403)
+    async with followed(api, "default", "other", "closed") as told:
+        await until(lambda: told.store.loaded.is_set() and len(told.store.documents) == 2)
+        await until(lambda: bool(script.watched and other.watched))
+        before = told.confirmed
+        script.push("BOOKMARK", {"metadata": {"resourceVersion": "2"}})
+        await until(lambda: told.confirmed > before)
+        other.list_status = 503
+        other.events.put(BREAK)
+        await until(lambda: "namespace other" in told.store.source_errors)
+        stands, before = told.store.refreshed_at, told.confirmed
+        script.push("BOOKMARK", {"metadata": {"resourceVersion": "3"}})
+        script.push("ADDED", config_map("c", 4))
+        await until(lambda: len(told.store.documents) == 3)
+        assert (told.store.refreshed_at, told.confirmed) == (stands, before)
+        other.list_status = 200
+        await until(lambda: told.store.refreshed_at > stands, 5)
+
+
 async def test_nothing_that_may_be_read_is_not_ready(api: ApiServer, script: Collection) -> None:
     """A gateway that may read no namespace at all does not take traffic only to answer 404."""
     script.list_status = 403
