@@ -222,6 +222,32 @@ def test_apply_and_curl(product: Product, backend: int, gateway: Gateway) -> Non
         whole.process.stop()
 
 
+def test_two_thousand_routes(plane: ControlPlane, gateway: Gateway, backend: int) -> None:
+    """Listed in four pages and watched from there; a change among so many counts within a second as well."""
+    assert gateway.ready() == 200
+    namespace = "many"
+    plane.kubectl("create", "namespace", namespace)
+    plane.apply(*rbac(namespace))
+    items = [config_map(f"route-{number}", namespace=namespace) for number in range(2000)]
+    for start in range(0, len(items), 500):
+        content = {"apiVersion": "v1", "kind": "List", "items": items[start : start + 500]}
+        plane.kubectl("create", "-f", "-", stdin=json.dumps(content))
+    many = Gateway(plane, "gateway-many", namespace, backend, f"route-7-local.{namespace}")
+    try:
+        state = many.state()
+        assert (len(state["routes"]), state["sourceErrors"]) == (2000, {})
+        plane.apply(config_map("route-7", "Override", namespace))
+        began = time.monotonic()
+        poll(lambda: many.ask(f"/{namespace}/route-7/x") == (200, "local", "Override"), 5, "the change is in force")
+        assert time.monotonic() - began < 1
+        asked = [one["verb"] for one in plane.audit() if one["namespace"] == namespace and ACCOUNT in one["user"]]
+        assert asked[:4] == ["list"] * 4
+        assert set(asked[4:]) <= {"watch"}  # written when it ends
+    finally:
+        many.process.stop()
+        plane.kubectl("delete", "namespace", namespace, "--wait=false")
+
+
 def test_a_first_start_without_an_api_server(plane: ControlPlane, tmp_path: Path) -> None:
     """Not ready, and one clear line in the log."""
     kubeconfig = tmp_path / "nowhere.kubeconfig"
