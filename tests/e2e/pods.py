@@ -67,7 +67,9 @@ class Image:
         """
         self.app = folder / "app"
         uv = shutil.which("uv") or str(ROOT / ".uv/bin/uv")
-        command = [uv, "sync", "--quiet", "--locked", "--no-dev", "--no-editable", "--python", sys.executable]
+        # A wheel of this name and version that was built earlier is not what stands here now.
+        fresh = ("--reinstall-package", "beamlit-controller")
+        command = [uv, "sync", "--quiet", "--locked", "--no-dev", "--no-editable", "--python", sys.executable, *fresh]
         environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
         subprocess.run(
             command, cwd=ROOT, check=True, env=environment | {"UV_PROJECT_ENVIRONMENT": str(self.app)}, timeout=300

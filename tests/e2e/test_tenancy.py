@@ -313,10 +313,13 @@ import hooks.reconcile as reconcile
 made = reconcile.make_children
 gate = reconcile.check_children
 
+def wished(observation):
+    return observation.parent.spec.get("environment", "")
+
 def children(parts, observation):
     found = made(parts, observation)
-    wish = observation.parent.annotations.get("rogue", "").removeprefix("ungated-")
-    if not wish:
+    wish = wished(observation).removeprefix("ungated-")
+    if wish not in ("kind", "group", "namespace", "name"):
         return found
     child = {"apiVersion": "v1", "kind": "ConfigMap",
              "metadata": {"name": "demo-route", "namespace": observation.parent.namespace}, "data": {"a": "b"}}
@@ -332,7 +335,7 @@ def children(parts, observation):
     return (*found, child)
 
 def check(children, observation):
-    if not observation.parent.annotations.get("rogue", "").startswith("ungated-"):
+    if not wished(observation).startswith("ungated-"):
         gate(children, observation)
 
 reconcile.make_children, reconcile.check_children = children, check
@@ -382,7 +385,7 @@ def test_the_last_gate(rogue: Installation, wish: str, sentence: str) -> None:
     plane = rogue.plane
     before = {kind: version for kind, version in rogue.versions("demo", OURS).items() if "Model" not in kind}
     refused, said = _refused(rogue), len(_said(rogue))
-    plane.kubectl("annotate", "modeldeployment", "demo", "-n", OURS, f"rogue={wish}")
+    _wish(rogue, wish)
     try:
         poll(lambda: _refused(rogue) > refused, 30, "hooks refuse their own answer")
         after = {kind: version for kind, version in rogue.versions("demo", OURS).items() if "Model" not in kind}
@@ -393,8 +396,14 @@ def test_the_last_gate(rogue: Installation, wish: str, sentence: str) -> None:
         assert not plane.get("clusterrolebinding", "demo-route")
         assert sentence in _said(rogue)[said:]
     finally:
-        plane.kubectl("annotate", "modeldeployment", "demo", "-n", OURS, "rogue-")
+        _wish(rogue, None)
     rogue.until("demo", OURS, seconds=60, Synced="True")
+
+
+def _wish(rogue: Installation, wish: str | None) -> None:
+    """Say in the ModelDeployment what the hooks shall do."""
+    patch = json.dumps({"spec": {"environment": wish}})
+    rogue.plane.kubectl("patch", "modeldeployment", "demo", "-n", OURS, "--type=merge", "-p", patch)
 
 
 def _said(rogue: Installation) -> str:
@@ -418,12 +427,12 @@ def _refused(rogue: Installation) -> int:
 def test_past_the_gate_the_api_server_refuses(rogue: Installation, wish: str, kind: str) -> None:
     """Were the gate open, Metacontroller still has no right to create what is not of our kinds."""
     plane, said = rogue.plane, len(_said(rogue))
-    plane.kubectl("annotate", "modeldeployment", "demo", "-n", OURS, f"rogue=ungated-{wish}")
+    _wish(rogue, f"ungated-{wish}")
     try:
         poll(lambda: "forbidden" in _said(rogue)[said:], 30, "it is forbidden")
         assert not plane.get(kind, "demo-route", OURS)
     finally:
-        plane.kubectl("annotate", "modeldeployment", "demo", "-n", OURS, "rogue-")
+        _wish(rogue, None)
     rogue.until("demo", OURS, seconds=60, Synced="True")
 
 
