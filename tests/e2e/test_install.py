@@ -4,8 +4,10 @@ hooks, the gateway and Metacontroller run from the pods that helm rendered, unde
 """
 
 import json
+import os
 import statistics
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +25,7 @@ from tests.e2e.pods import Image
 from tests.e2e.process import CommandFailed
 from tests.e2e.product import ROOT, missing, set_pods_ready
 from tests.e2e.traffic import Traffic
-from tests.processes import poll, status
+from tests.processes import free_port, poll, status
 
 pytestmark = pytest.mark.own_plane
 
@@ -215,6 +217,25 @@ def test_the_bearer_token(carried: Installation) -> None:
     assert carried.plane.get("secret", f"{RELEASE}-hooks-bearer", NAMESPACE)["data"] == token
     assert len(carried.pods("-gateway")) == 1
     carried.upgrade("--set=hooks.auth.bearer.enabled=false", "--set=gateway.replicas=2")
+
+
+def test_hooks_outside_of_the_cluster(carried: Installation) -> None:
+    """With `hooks.url` none are deployed, and Metacontroller asks those of a laptop; and back."""
+    port, operations = free_port(), free_port()
+    listen = ("--listen", f"127.0.0.1:{port}", "--operations", f"127.0.0.1:{operations}", "--namespaces", "")
+    command = (sys.executable, "-m", "hooks", *listen)
+    settings = {"PYTHONPATH": str(ROOT), "BEAMLIT_DEFAULT_REMOTE_BACKEND__WORKSPACE": "demo"}
+    laptop = carried.plane.run("laptop", *command, environment=os.environ | settings)
+    try:
+        poll(lambda: status(f"http://127.0.0.1:{operations}/readyz") == 200, 20, "hooks are ready")
+        carried.upgrade(f"--set=hooks.url=http://127.0.0.1:{port}")
+        assert carried.pods("-hooks") == []
+        _answers_to_edits(carried)
+        carried.upgrade("--set=hooks.url=")
+        assert len(carried.pods("-hooks")) == 2
+    finally:
+        laptop.stop()
+    _answers_to_edits(carried)
 
 
 def _asked_by_a_stranger(installed: Installation) -> str:

@@ -120,6 +120,28 @@ def test_an_edited_child_is_repaired(product: Product, served: str) -> None:
     product.until(served, Ready="True", Synced="True")
 
 
+def test_a_stripped_label_is_put_back(product: Product, served: str) -> None:
+    """Without its label a route would be no route any more; hooks say it again."""
+    plane, label = product.plane, "gateway.beamlit.com/route"
+    plane.kubectl("label", "configmap", "served-route", f"{label}-")
+    poll(lambda: label in plane.get("configmap", "served-route")["metadata"]["labels"], 20, "it is back")
+    product.until(served, Ready="True", Synced="True")
+
+
+def test_a_child_let_go_is_named(product: Product, served: str) -> None:
+    """Without the label by which Metacontroller selects, a child is nobody's: the condition names it, and once it is
+    deleted it is created again."""
+    plane = product.plane
+    uid = plane.get("service", "served-local")["metadata"]["uid"]
+    plane.kubectl("label", "service", "served-local", "controller-uid-")
+    product.until(served, seconds=60, ChildConflict="True", Ready="False")
+    held = product.parent(served)["status"]["conditions"]
+    assert "Service served-local" in next(one["message"] for one in held if one["type"] == "ChildConflict")
+    assert plane.get("service", "served-local")["metadata"]["uid"] == uid
+    plane.kubectl("delete", "service", "served-local")
+    product.until(served, seconds=60, Ready="True", Synced="True")
+
+
 def test_a_foreign_object_of_the_same_name_is_named(product: Product) -> None:
     """A name that is taken is never overwritten; the condition says whose it would have to be."""
     plane = product.plane

@@ -543,3 +543,21 @@ def test_kubectl_says_the_same(tenants: Installation, account: str, question: tu
     """A sample by the command itself."""
     user = f"--as=system:serviceaccount:{NAMESPACE}:{account}"
     assert (tenants.plane.kubectl("auth", "can-i", *question, "-n", OURS, user, check=False).strip() or "no") == answer
+
+
+def test_writes_stay_in_the_allowed_namespaces(tenants: Installation) -> None:
+    """With `allowedNamespaces` Metacontroller may write there and nowhere else, and that is all it needs."""
+    tenants.upgrade(f"--set=allowedNamespaces={{{OURS}}}", f"--set=config.namespaces={OURS}")
+    written = [question for question in YES[METACONTROLLER] if question[0] in ("create", "update", "delete")]
+    assert set(written) <= _allowed(tenants, METACONTROLLER, OURS)
+    assert not set(written) & _allowed(tenants, METACONTROLLER, THEIRS)
+    assert not _allowed(tenants, GATEWAY, THEIRS)
+    (pod,) = tenants.pods("-metacontroller")
+    said = len(pod.process.log.read_text())
+    tenants.plane.apply(adopted("allowed", OURS))
+    tenants.until("allowed", OURS, LocalReady="True", Synced="True")
+    tenants.plane.kubectl("delete", "configmap", "allowed-route", "-n", OURS)
+    poll(lambda: tenants.route("allowed", OURS), 30, "it is created again")
+    complaints = [line for line in pod.process.log.read_text()[said:].splitlines() if "forbidden" in line.lower()]
+    assert [line for line in complaints if OURS in line] == []
+    tenants.upgrade("--set=allowedNamespaces=null", "--set=config.namespaces=")
