@@ -1,6 +1,7 @@
 """A thousand ModelDeployments at once: how long until all are served, what it costs, and what rest costs."""
 
 import json
+import math
 import os
 import re
 import sys
@@ -14,6 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
+from gateway.cluster import PAGE
+from gateway.sources.configmaps import RELIST_SECONDS
 from tests.chart.helm import template, with_dependencies
 from tests.e2e import controlplane
 from tests.e2e.controlplane import WRITES, ControlPlane, Process
@@ -22,7 +25,7 @@ from tests.processes import free_port, poll, status
 
 COUNT = 1000
 RESYNC_SECONDS = 120
-"""Of the chart: at rest every ModelDeployment is synced once in this time, and that long rest is watched."""
+"""Of the chart: at rest every ModelDeployment is synced at least once in this time, and that long rest is watched."""
 SECONDS = 600.0
 """What all of it may take on two noisy cores; it takes about one."""
 WORKERS = 20
@@ -70,12 +73,15 @@ class Gateway:
 
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-    """The product with the resync period of the chart, on a control plane of its own."""
+    """The product with the periods of the chart, on a control plane of its own."""
     if reason := missing():
         pytest.skip(reason)
     with controlplane.running(tmp_path_factory.mktemp("crowd")) as plane:
         product = Product(plane, resync_seconds=RESYNC_SECONDS)
         product.start()
+        product.metacontroller.stop()
+        product.metacontroller.command.append("--discovery-interval=20s")  # the last one counts
+        product.metacontroller.start()
         yield product
         product.metacontroller.stop()
         product.hooks.stop()
@@ -183,7 +189,9 @@ def test_a_thousand_at_once(crowd: Product, gateway: Gateway) -> None:
     (ROOT / "build").mkdir(exist_ok=True)
     (ROOT / "build/scale.json").write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
-    assert figures["writes_per_model"] <= 4  # two children, and the status once or twice
+    assert (
+        figures["writes_per_model"] <= 5
+    )  # two children, the status before and after they are there, and one to spare
     assert rest["writes"] == 0
     assert rest["syncs"] >= COUNT * 0.9, "the window was too short to see every model resynced"
     # Not the bound: hooks idle most of the time, and are a small part of what Metacontroller spends on a sync.
@@ -193,14 +201,14 @@ def test_a_thousand_at_once(crowd: Product, gateway: Gateway) -> None:
 
 def resting(product: Product, gateway: Gateway) -> dict[str, Any]:
     """What the API server is asked over one resync period in which nothing happens, per minute and program."""
-    last = [0.0]
+    last = [-1]
 
     def quiet() -> bool:
-        before, last[0] = last[0], product.syncs()
+        before, last[0] = last[0], sum(1 for one in product.plane.writes() if one["user"] == account(SYSTEM))
         time.sleep(2)
-        return before == product.syncs()
+        return before == last[0]
 
-    poll(quiet, 60, "syncs come to rest")
+    poll(quiet, 120, "writes come to rest")
     seen, syncs = len(list(product.plane.audit())), product.syncs()
     hooks, metacontroller, routing = Usage(product.hooks), Usage(product.metacontroller), Usage(gateway.process)
     began = time.monotonic()
@@ -218,7 +226,8 @@ def resting(product: Product, gateway: Gateway) -> dict[str, Any]:
             "hooks": 0,
         },
         "calls": {program: dict(counted) for program, counted in found.items()},
-        "gateway_relist": "every 300 s, two pages of 500: not in a window without one",
+        # Pages and a new watch every few minutes: too rare for the window.
+        "gateway_relist_calls_per_minute": round((math.ceil(COUNT / PAGE) + 1) * 60 / RELIST_SECONDS, 2),
         "syncs": product.syncs() - syncs,
         "writes": sum(entry["verb"] in WRITES and entry["user"] in programs.values() for entry in entries),
         "cpu_seconds_per_minute": {
