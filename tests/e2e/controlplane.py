@@ -6,14 +6,11 @@ Everything runs as processes of this machine on free ports, keeps its files in o
 
 import argparse
 import contextlib
-import json
 import os
 import signal
-import ssl
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +22,7 @@ from tests.e2e import audit, credentials
 from tests.e2e.audit import WRITES
 from tests.e2e.binaries import BuildError, find, kwok_files
 from tests.e2e.process import CommandFailed, MissingProgram, Process, program
+from tests.e2e.reader import Reader
 from tests.processes import free_port, poll
 
 __all__ = [
@@ -81,6 +79,7 @@ class ControlPlane:
         self.certificate = folder / "apiserver.crt"
         self.processes: dict[str, Process] = {}
         self._kubelet_port = free_port()
+        self._reader = Reader(self.url, self.certificate, credentials.ADMIN)
 
     def start(self) -> None:
         """Start everything and return when a node is ready.
@@ -177,13 +176,7 @@ class ControlPlane:
 
     def ready(self) -> bool:
         """Whether the API server says so."""
-        request = urllib.request.Request(f"{self.url}/readyz", headers={"Authorization": f"Bearer {credentials.ADMIN}"})
-        try:
-            context = ssl.create_default_context(cafile=str(self.certificate))
-            with urllib.request.urlopen(request, timeout=5, context=context) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
+        return self._reader.ready()
 
     def kubectl(self, *words: str, check: bool = True, stdin: str | None = None, kubeconfig: Path | None = None) -> str:
         """Run kubectl; return what it prints.
@@ -224,10 +217,7 @@ class ControlPlane:
 
     def get(self, resource: str, name: str = "", namespace: str = "default") -> dict[str, Any]:
         """An object, or a list of all when no name is given; empty when there is none."""
-        words = ("get", resource, *((name,) if name else ()), "-n", namespace, "-o", "json")
-        output = self.kubectl(*words, check=False)
-        found: dict[str, Any] = json.loads(output) if output else {}
-        return found
+        return self._reader.get(resource, name, namespace)
 
     def write_kubeconfig(self, name: str, token: str) -> Path:
         """A kubeconfig for a token."""

@@ -103,6 +103,13 @@ class ExistingCluster(ControlPlane):
             self._releases.append((words[1], "--namespace", scope))
         return super().helm(*words)
 
+    def get(self, resource: str, name: str = "", namespace: str = "default") -> dict[str, Any]:
+        """An object, or a list of all when no name is given; empty when there is none."""
+        words = ("get", resource, *((name,) if name else ()), "-n", namespace, "-o", "json")
+        output = self._plain(*words, check=False)
+        found: dict[str, Any] = json.loads(output) if output else {}
+        return found
+
     def audit(self) -> Iterator[dict[str, Any]]:
         """Skips: the log is not ours to read."""
         pytest.skip(NEEDS_ITS_OWN)

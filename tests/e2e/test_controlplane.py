@@ -1,0 +1,68 @@
+"""The control plane of these tests: how it is read, and run by itself."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.controlplane import PROGRAMS, ControlPlane, require
+from tests.e2e.product import ROOT, install_crds, workload
+from tests.processes import poll
+
+
+@pytest.mark.parametrize(
+    ("resource", "name"),
+    [
+        ("node", "node-0"),
+        ("svc", "kubernetes"),
+        ("services,configmaps", ""),
+        ("crd", "modeldeployments.deployment.beamlit.com"),
+        ("deployments.apps", "read"),
+        ("modeldeployments.deployment.beamlit.com", ""),
+    ],
+)
+@pytest.mark.own_plane
+def test_reading_is_what_kubectl_reads(plane: ControlPlane, resource: str, name: str) -> None:
+    """Objects and lists by any name of their resource, without managedFields."""
+    install_crds(plane)
+    plane.apply(workload("read", replicas=0))
+    plane.kubectl("rollout", "status", "deployment", "read", "--timeout=30s")
+    words = (resource, name) if name else (resource,)
+
+    def same() -> bool:
+        said, found = json.loads(plane.kubectl("get", *words, "-n", "default", "-o", "json")), plane.get(resource, name)
+        return bool(found == said if name else found["items"] == said["items"])
+
+    words = (resource, name) if name else (resource,)
+    poll(same, 10, "both are the same, where nothing changes in between")
+
+
+def test_what_is_not_there_is_empty(plane: ControlPlane) -> None:
+    """No object of that name, and no such resource."""
+    assert plane.get("configmap", "no-such") == {}
+    assert plane.get("no-such-resource") == {}
+
+
+@pytest.mark.own_plane
+def test_by_itself(tmp_path: Path) -> None:
+    """`python -m tests.e2e.controlplane` prints a kubeconfig that works; told to stop, it leaves no process."""
+    require(PROGRAMS)
+    command = [sys.executable, "-m", "tests.e2e.controlplane", "--folder", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
+        assert process.stdout is not None
+        try:
+            kubeconfig = process.stdout.readline().strip()
+            plane = ControlPlane(tmp_path)
+            node = plane.kubectl("get", "nodes", "--no-headers", kubeconfig=Path(kubeconfig))
+            assert node.split()[:2] == ["node-0", "Ready"]
+            children = psutil.Process(process.pid).children()
+            assert len(children) == 5
+        finally:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    poll(lambda: not any(child.is_running() for child in children), 5, "all processes are gone")
