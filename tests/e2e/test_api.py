@@ -208,7 +208,7 @@ def installed(plane: ControlPlane) -> Iterator[ControlPlane]:
     install_crds(plane)
     plane.kubectl("create", "namespace", NAMESPACE)
     yield plane
-    plane.kubectl("delete", "namespace", NAMESPACE)
+    plane.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 
 
 @pytest.fixture(scope="module")
