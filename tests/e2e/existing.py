@@ -151,26 +151,27 @@ class ExistingCluster(ControlPlane):
         self._delete(models)
         # Before their kind goes: without it the garbage collector cannot tell that owners are gone.
         poll(lambda: not self._left(_CHILDREN, "ModelDeployment"), 120, "children of ModelDeployments are collected")
-        self._delete([one for one in made if one not in models])
+        namespaces = [one for one in made if one[1].startswith("namespace/")]
+        self._delete(namespaces)  # with all that is in them
+        self._delete([one for one in made if one not in models and one not in namespaces])
         on_node = f"--field-selector=spec.nodeName={NODE}"
         poll(lambda: not self._left("pods", "ReplicaSet", on_node), 120, f"the pods of {NODE} are gone")
 
     def _delete(self, places: Sequence[tuple[str, str]]) -> None:
-        """Delete what is younger than our node, namespace by namespace, and wait until it is gone."""
+        """Delete what is there and younger than our node, namespace by namespace, and wait until it is gone."""
         for scope in dict.fromkeys(scope for scope, _ in places):
             names = [name for other, name in places if other == scope]
-            young = [f"{_kind(one)}/{one['metadata']['name']}" for one in self._found(names, scope)]
-            if young:
-                self._plain("delete", *young, "-n", scope, "--ignore-not-found", "--timeout=100s")
+            there = {name for kind in {name.partition("/")[0] for name in names} for name in self._young(kind, scope)}
+            going = [name for name in names if name in there]
+            if going:
+                self._plain("delete", *going, "-n", scope, "--ignore-not-found", "--timeout=100s")
 
-    def _found(self, names: Sequence[str], scope: str) -> list[dict[str, Any]]:
-        """Those of the objects that are there, and younger than our node."""
-        words = ("-n", scope, "--ignore-not-found", "-o", "json")
-        try:
-            answers = [self._plain("get", *names, *words)]
-        except CommandFailed:  # one whose kind is gone spoils the others
-            answers = [self._plain("get", name, *words, check=False) for name in names]
-        return [one for answer in filter(None, answers) for one in _items(json.loads(answer)) if self._is_young(one)]
+    def _young(self, kind: str, scope: str) -> Iterator[str]:
+        """`kind/name` of all objects of a kind that are younger than our node; none where the kind is gone."""
+        found = self._plain("get", kind, "-n", scope, "-o", "json", check=False)
+        for one in _items(json.loads(found)) if found else ():
+            if self._is_young(one):
+                yield f"{kind}/{one['metadata']['name']}"
 
     def _left(self, resources: str, owner: str, *words: str) -> list[str]:
         """Objects younger than our node with an owner of that kind."""
