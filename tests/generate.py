@@ -17,7 +17,8 @@ from tests.reference import crd_reference, offloading_reference, route_document_
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
-_HEADER: Final = "# Generated from hooks/api/v1alpha1.py by `make generate`.\n"
+# `helm show crds` puts no separator between files.
+_HEADER: Final = "---\n# Generated from hooks/api/v1alpha1.py by `make generate`.\n"
 
 
 class _Dumper(yaml.SafeDumper):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.helm import with_dependencies
+from tests.chart.helm import METACONTROLLER_CHART, with_dependencies
 from tests.e2e.binaries import find
 
 
@@ -28,3 +28,11 @@ def noted(chart: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         'data: {notes: {{ include "beamlit.notes" . | toJson }}}\n'
     )
     return copy
+
+
+@pytest.fixture
+def real(chart: Path) -> Path:
+    """The chart with Metacontroller's own beside it; skipped by name where that is not here."""
+    if not os.environ.get(METACONTROLLER_CHART):
+        pytest.skip(f"not here: the chart of Metacontroller ({METACONTROLLER_CHART})")
+    return chart

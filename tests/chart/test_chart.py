@@ -33,6 +33,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "outside": ("--set=hooks.url=http://192.0.2.1:8082",),
     "restricted": ("--set=allowedNamespaces={a,b}", "--set=config.namespaces=a\\,b"),
     "everywhere": ("--set=config.namespaces=",),
+    "null": ("--set=config.namespaces=null", "--set=config.metricInformer=null"),
     "bearer": ("--set=hooks.auth.bearer.enabled=true",),
     "own secrets": (
         *OWN_TLS,
@@ -201,6 +202,8 @@ def test_the_configuration_is_one_that_both_programs_take(chart: Path, words: tu
     assert (remote.auth_config is not None) is (words in (SEED, PRESETS["own secrets"]))
     if words in (PRESETS["restricted"], PRESETS["no remote"]):
         assert hooks.namespaces == gateway.namespaces == ("a", "b")
+    if words in (PRESETS["everywhere"], PRESETS["null"]):
+        assert hooks.namespaces == gateway.namespaces == ()
 
 
 def test_the_flags_are_those_of_the_programs(chart: Path) -> None:
@@ -303,17 +306,16 @@ def test_who_may_ask_hooks(chart: Path) -> None:
     assert "app.kubernetes.io/instance" not in peer["podSelector"]["matchLabels"]
 
 
-def test_the_policy_names_the_pods_of_metacontroller(chart: Path) -> None:
-    """The labels in hooks' NetworkPolicy are on the pods that the dependency's chart makes."""
-    objects = template(chart, "--set=metacontroller.nameOverride=other", "--set=metacontroller.namespaceOverride=there")
-    found = [one for one in objects if one["kind"] == "StatefulSet"]
-    if not found:
-        pytest.skip("not here: the chart of Metacontroller (METACONTROLLER_CHART)")
-    (peer,) = peers(kind(objects, "NetworkPolicy", "-hooks"), 8443)
-    pod = found[0]["spec"]["template"]["metadata"]
-    assert peer["podSelector"]["matchLabels"].items() <= pod["labels"].items()
-    assert peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] == "there"
-    assert found[0]["metadata"]["namespace"] == "there"
+def test_the_policy_names_the_pods_of_metacontroller(real: Path) -> None:
+    """What hooks' NetworkPolicy says of namespace and labels is so of the pods that the dependency's chart makes."""
+    for words in ((), ("--set=metacontroller.nameOverride=other", "--set=metacontroller.namespaceOverride=there")):
+        objects = template(real, *words)
+        (peer,) = peers(kind(objects, "NetworkPolicy", "-hooks"), 8443)
+        controller = kind(objects, "StatefulSet")
+        labels = controller["spec"]["template"]["metadata"]["labels"]
+        assert peer["podSelector"]["matchLabels"].items() <= labels.items()
+        namespace = controller["metadata"]["namespace"]
+        assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": namespace}
 
 
 def test_who_may_ask_the_gateway(chart: Path) -> None:
@@ -409,6 +411,13 @@ def server() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
+
+
+def test_a_release_with_a_dot(chart: Path) -> None:
+    """Names of Services have none, so the chart's names have none either."""
+    objects = list(yaml.safe_load_all(helm("template", "team.models", str(chart), "--kube-version", "1.36.0")))
+    names = [one["metadata"]["name"] for one in objects if one and one["kind"] == "Service"]
+    assert sorted(names) == ["team-models-beamlit-controller-gateway", "team-models-beamlit-controller-hooks"]
 
 
 def test_helm_test(chart: Path, server: str) -> None:

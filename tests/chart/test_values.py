@@ -136,18 +136,18 @@ def test_what_has_no_effect_is_listed_with_a_reason() -> None:
     assert CONTEXTS.keys() <= SETTINGS.keys()
 
 
-def test_the_dependencys_values_are_its_own(chart: Path) -> None:
+def test_the_dependencys_values_are_its_own(real: Path) -> None:
     """What stands below metacontroller reaches its chart, and keys that this chart does not know pass."""
-    objects = template(chart, "--set=metacontroller.image.tag=v9", "--set=metacontroller.resources.limits.memory=5Gi",
+    objects = template(real, "--set=metacontroller.image.tag=v9", "--set=metacontroller.resources.limits.memory=5Gi",
                        "--set=metrics-server.args={--x}", "--set=global.any=thing")  # fmt: skip
-    found = [one for one in objects if one["kind"] == "StatefulSet"]
-    if not found:
-        pytest.skip("not here: the chart of Metacontroller (METACONTROLLER_CHART)")
-    (container,) = found[0]["spec"]["template"]["spec"]["containers"]
+    (container,) = kind(objects, "StatefulSet")["spec"]["template"]["spec"]["containers"]
     assert container["image"].endswith(":v9")
     assert container["resources"]["limits"]["memory"] == "5Gi"
-    assert "--workers=20" in container["args"]
+    flags = ("--workers=20", "--client-go-qps=100", "--client-go-burst=200")
+    assert set(flags) <= set(container["args"])
     assert "--target-label-selector=app.kubernetes.io/part-of=beamlit-controller" in container["args"]
+    labels = kind(objects, "CompositeController")["metadata"]["labels"]
+    assert labels["app.kubernetes.io/part-of"] == "beamlit-controller"
 
 
 @pytest.mark.parametrize("given", ["true", "false"])

@@ -15,6 +15,13 @@ def test_the_charts_crds_do_not_drift(path: Path) -> None:
     assert (CHART / "crds" / path.name).read_text() == path.read_text(), f"cp crds/{path.name} {CHART / 'crds'}"
 
 
+@pytest.mark.parametrize("path", sorted((CHART / "crds").iterdir()), ids=lambda path: path.name)
+def test_the_crds_can_be_piped(path: Path) -> None:
+    """`helm show crds` prints the files one after another: without a separator kubectl would take two for one."""
+    assert path.read_text().startswith("---\n")
+    assert (ROOT / "crds" / path.name).is_file()
+
+
 def test_every_value_is_described_once() -> None:
     """A value has a meaning, and no two have the same path."""
     paths = [one.path for one in settings()]

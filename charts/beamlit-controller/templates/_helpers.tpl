@@ -1,14 +1,8 @@
+{{- /* The prefix of names. A release may have dots in its name, a Service may not. */ -}}
 {{- define "beamlit.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
-{{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
-{{- end -}}
-{{- end -}}
+{{- $whole := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- .Values.fullnameOverride | default $whole | replace "." "-" | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "beamlit.selector" -}}
@@ -184,10 +178,10 @@ spec:
 {{- $service = dict "namespace" .Release.Namespace "name" (printf "%s-gateway" (include "beamlit.fullname" .)) "port" .Values.gateway.service.port "adminPort" 8081 -}}
 {{- end -}}
 {{- $gateway := merge (dict "lameDuckSeconds" .Values.gateway.lameDuckSeconds "drainSeconds" .Values.gateway.drainSeconds) $given.gateway -}}
-{{- $own := dict "clusterDomain" (include "beamlit.clusterDomain" .) "defaultRemoteBackend" $remote "proxyService" $service "gateway" $gateway -}}
-{{- $rest := omit $given "clusterDomain" "defaultRemoteBackend" "proxyService" "gateway" -}}
+{{- $own := dict "namespaces" ($given.namespaces | default "") "clusterDomain" (include "beamlit.clusterDomain" .) "defaultRemoteBackend" $remote "proxyService" $service "gateway" $gateway -}}
+{{- $rest := omit $given "namespaces" "clusterDomain" "defaultRemoteBackend" "proxyService" "gateway" -}}
 {{- range $key, $value := $rest -}}
-{{- if or (kindIs "string" $value | not) $value (eq $key "namespaces") -}}{{- $_ := set $own $key $value -}}{{- end -}}
+{{- if or (kindIs "string" $value | not) $value -}}{{- $_ := set $own $key $value -}}{{- end -}}
 {{- end -}}
 {{- toYaml $own -}}
 {{- end -}}

@@ -21,8 +21,8 @@ Clients in the cluster ask {{ $tls | empty | ternary "http" "https" }}://{{ $ser
 {{- if $remote.host }}
 {{- if and (contains "$workspace" ($remote.pathPrefix | default "")) (not $remote.workspace) }}
 
-Models that name no remote backend of their own are not offloaded, and their conditions say so, until you set
-config.defaultRemoteBackend.workspace.
+config.defaultRemoteBackend.workspace is empty. A ModelDeployment that offloads and names no remote backend of its own is
+served locally and not Ready, and its condition RefsResolved says WorkspaceUnknown, until you set it.
 {{- end }}
 {{- if not (include "beamlit.credentialsSecret" .) }}
 

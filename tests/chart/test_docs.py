@@ -1,0 +1,116 @@
+"""What the pages say about the chart: commands that render, values that exist, manifests that are accepted."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Final
+
+import pytest
+import yaml
+
+from hooks.cli import render
+from hooks.settings import Settings
+from tests.builders import NOW
+from tests.chart.helm import kind, template
+from tests.chart.reference import schema
+from tests.chart.test_values import ORIGINAL
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+PAGES: Final = ("README.md", "docs/install.md", "docs/migrating.md", "docs/troubleshooting.md", "SECURITY.md")
+INSTALL: Final = (ROOT / "docs/install.md").read_text(encoding="utf-8")
+VALUES: Final = json.loads(schema())
+FOREIGN: Final = ("metacontroller.image.", "metacontroller.imagePullSecrets", "config.yaml")
+"""Values of the dependency, and a file."""
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def helm_commands() -> list[list[str]]:
+    """Every `helm install` and `helm upgrade` with this chart in the pages, as words."""
+    lines = [
+        line
+        for page in PAGES
+        for block in blocks((ROOT / page).read_text(encoding="utf-8"), "sh")
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
+    found = [shlex.split(re.sub(r"\$[A-Z_]+", "word", line)) for line in lines if "oci://" in line]
+    return [words for words in found if words[:2] in (["helm", "install"], ["helm", "upgrade"])]
+
+
+@pytest.mark.parametrize("words", helm_commands(), ids=" ".join)
+def test_a_command_renders(chart: Path, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the pages set, the chart takes."""
+    (tmp_path / "ca.crt").write_text("PEM")
+    monkeypatch.chdir(tmp_path)
+    flags: list[str] = []
+    for flag, value in zip(words, [*words[1:], ""], strict=True):
+        if flag.startswith("--set"):
+            flags += [flag, value]
+    name = next(one["metadata"]["name"] for one in template(chart, *flags) if one["kind"] == "Deployment")
+    assert name.startswith("beamlit")
+
+
+def test_there_are_commands() -> None:
+    """The pages are read as they are meant."""
+    assert len(helm_commands()) >= 6
+    assert any("--set-file" in words for words in helm_commands())
+
+
+@pytest.mark.parametrize("block", [block for block in blocks(INSTALL, "yaml") if block.startswith("# values.yaml")])
+def test_a_values_file_renders(chart: Path, block: str, tmp_path: Path) -> None:
+    """Values files in the page are values files."""
+    (tmp_path / "values.yaml").write_text(block)
+    assert template(chart, "--values", str(tmp_path / "values.yaml"))
+
+
+def test_the_first_model(chart: Path, tmp_path: Path) -> None:
+    """It is accepted under the configuration that the chart writes, and is named in the commands after it."""
+    (block,) = [one for one in blocks(INSTALL, "yaml") if one.startswith("# my-model.yaml")]
+    (tmp_path / "my-model.yaml").write_text(block)
+    (tmp_path / "config.yaml").write_text(kind(template(chart), "ConfigMap", "-config")["data"]["config.yaml"])
+    defaults = Settings.load(tmp_path / "config.yaml", environment={}).install_defaults
+    with (tmp_path / "children.yaml").open("w") as output:
+        assert render([tmp_path / "my-model.yaml"], defaults, now=NOW, output=output) == 0
+    children = {(one["kind"], one["metadata"]["name"]) for one in yaml.safe_load_all(
+        (tmp_path / "children.yaml").read_text())}  # fmt: skip
+    assert {("Deployment", "my-model"), ("Service", "ask-my-model"), ("ConfigMap", "my-model-route")} <= children
+
+
+@pytest.mark.parametrize("page", ["docs/install.md", "docs/migrating.md", "docs/troubleshooting.md", "SECURITY.md"])
+def test_values_that_are_named_exist(page: str) -> None:
+    """A value in a page is one that the chart has."""
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    text = text.rpartition("## Installing\n")[2]  # before it are settings of the programs
+    for word in re.findall(r"`([a-zA-Z]+(?:\.[a-zA-Z]+)+)(?:=[^`]*)?`", text):
+        if word.partition(".")[0] in VALUES["properties"] and not word.startswith(FOREIGN):
+            assert is_value(word), f"{page}: {word}"
+
+
+def is_value(path: str) -> bool:
+    """Whether the schema knows it by name."""
+    place = VALUES
+    for key in path.split("."):
+        if key not in place.get("properties", ()):
+            return False
+        place = place["properties"][key]
+    return True
+
+
+def test_a_value_that_is_none_is_found_out() -> None:
+    """The check can fail."""
+    assert is_value("config.gateway.clusterRanges")
+    assert not is_value("config.gateway.clusterRange")
+    assert not is_value("hooks.tls.secret")
+
+
+def test_every_value_of_the_original_is_in_the_table() -> None:
+    """Users of the original find each of their values."""
+    table = (ROOT / "docs/migrating.md").read_text(encoding="utf-8")
+    values = yaml.safe_load(ORIGINAL)
+    config = values.pop("config")
+    for key in (*values, *(f"config.{key}" for key in config)):
+        assert f"`{key}" in table, key
