@@ -2,6 +2,8 @@
 
 import base64
 import http.server
+import re
+import ssl
 import subprocess
 import sys
 import threading
@@ -337,6 +339,7 @@ def test_the_generated_certificate(chart: Path) -> None:
     certificate = x509.load_pem_x509_certificate(base64.b64decode(data["tls.crt"]))
     authority = x509.load_pem_x509_certificate(base64.b64decode(data["ca.crt"]))
     certificate.verify_directly_issued_by(authority)
+    assert certificate.subject != authority.subject, "OpenSSL would take it for self-signed"
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     host = "beamlit-beamlit-controller-hooks.sys.svc"
     assert {host, f"{host}.corp.example"} <= set(names.get_values_for_type(x509.DNSName))
@@ -344,6 +347,28 @@ def test_the_generated_certificate(chart: Path) -> None:
     webhook = kind(objects, "CompositeController")["spec"]["hooks"]["sync"]["webhook"]
     assert webhook["url"].startswith(f"https://{host}:8443/")
     assert x509.load_pem_x509_certificate(webhook["caBundle"]["inline"].encode()) == authority
+
+
+def test_openssl_takes_the_generated_certificate(chart: Path, tmp_path: Path) -> None:
+    """Clients that verify with OpenSSL finish the handshake under the name of the Service, as those in Go do."""
+    objects = template(chart)
+    data = kind(objects, "Secret", "-hooks-tls")["data"]
+    for name in ("tls.crt", "tls.key"):
+        (tmp_path / name).write_bytes(base64.b64decode(data[name]))
+    here = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    here.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
+    there = ssl.create_default_context(cadata=base64.b64decode(data["ca.crt"]).decode())
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = here.wrap_bio(incoming, outgoing, server_side=True)
+    client = there.wrap_bio(outgoing, incoming, server_hostname="beamlit-beamlit-controller-hooks.sys.svc")
+    waiting = [client, server] * 4
+    while waiting:
+        side = waiting.pop(0)
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            assert waiting, "the handshake does not end"
+    assert client.version() == "TLSv1.3"
 
 
 def test_a_new_certificate_changes_the_url(chart: Path) -> None:
@@ -425,15 +450,28 @@ def test_helm_test(chart: Path, server: str) -> None:
     pod = kind(template(chart), "Pod", "-test")
     (ask,) = pod["spec"]["containers"]
     assert (pod["metadata"]["name"], ask["name"]) == ("beamlit-beamlit-controller-test", "ask")
-    interpreter, *words = ask["args"]
-    command, urls = [sys.executable, *words[:2]], words[2:]
+    interpreter, flag, script = ask["args"]
     assert interpreter == "python"
-    assert urls == [
-        "http://beamlit-beamlit-controller-hooks:8083/readyz",
-        "http://beamlit-beamlit-controller-gateway:80/v1/models",
-    ]
-    good = subprocess.run([*command, f"{server}/a", f"{server}/b"], capture_output=True, text=True, timeout=30)
+    hooks, gateway = re.findall(r'"(http.*)"', script)
+    assert hooks == "http://beamlit-beamlit-controller-hooks:8083/readyz"
+    assert gateway == "http://beamlit-beamlit-controller-gateway:80/v1/models"
+
+    def run(*urls: str) -> subprocess.CompletedProcess[str]:
+        here = script.replace(hooks, urls[0]).replace(gateway, urls[1])
+        return subprocess.run([sys.executable, flag, here], capture_output=True, text=True, timeout=30)
+
+    good = run(f"{server}/a", f"{server}/b")
     assert (good.returncode, good.stdout.count("yes")) == (0, 2), good.stderr
-    bad = subprocess.run([*command, f"{server}/a", f"{server}/unready"], capture_output=True, text=True, timeout=30)
-    assert bad.returncode != 0
-    assert "503" in bad.stderr
+    for urls in ((f"{server}/unready", f"{server}/b"), (f"{server}/a", f"{server}/unready")):
+        bad = run(*urls)
+        assert bad.returncode != 0
+        assert "503" in bad.stderr
+
+
+def test_helm_test_asks_what_is_there(chart: Path) -> None:
+    """Hooks outside the cluster are not asked, nor is a gateway of one's own."""
+    for words in (PRESETS["outside"], PRESETS["no gateway"]):
+        (script,) = kind(template(chart, *words), "Pod", "-test")["spec"]["containers"][0]["args"][2:]
+        compile(script, "script", "exec")
+        assert ("-hooks" in script) is (words != PRESETS["outside"])
+        assert ("-gateway" in script) is (words != PRESETS["no gateway"])

@@ -49,7 +49,7 @@ def test_where_clients_ask(noted: Path) -> None:
     assert "https://beamlit-beamlit-controller-gateway.sys:443." in text
     assert "/services/https:beamlit-beamlit-controller-gateway:443/proxy/v1/models" in text
     ask: Any = kind(template(noted, *tls), "Pod", "-test")["spec"]["containers"][0]["args"][-1]
-    assert ask.startswith("https://")
+    assert '"https://beamlit-beamlit-controller-gateway:80/v1/models"' in ask
 
 
 WORKSPACE = "--set=config.defaultRemoteBackend.workspace=w"
