@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -42,7 +42,7 @@ class Answer:
         return f"HTTP/1.1 {self.status} Scripted\r\n{head}\r\n".encode() + body
 
 
-Script = Callable[[Request], Answer]
+Script = Callable[[Request], Answer | Awaitable[Answer]]
 
 
 class HookServer:
@@ -53,6 +53,7 @@ class HookServer:
         self.script = script
         self.requests: list[Request] = []
         self.url = ""
+        self._connections: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
         """Listen on 127.0.0.1."""
@@ -63,14 +64,19 @@ class HookServer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the port."""
+        """Close the port and what is open on it."""
         self._server.close()
+        for writer in self._connections:
+            writer.close()
+        while self._connections:
+            await asyncio.sleep(0.001)
 
     def of(self, path: str) -> list[dict[str, Any]]:
         """The bodies of all requests to a path so far."""
         return [request.content for request in self.requests if request.target.partition("?")[0] == path]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections.add(writer)
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -80,7 +86,8 @@ class HookServer:
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 request = Request(method, target, headers, body)
                 self.requests.append(request)
-                answer = self.script(request)
+                said = self.script(request)
+                answer = said if isinstance(said, Answer) else await said
                 if answer.delay:
                     await asyncio.sleep(answer.delay)
                 writer.write(answer.encoded())
@@ -89,3 +96,4 @@ class HookServer:
             pass
         finally:
             writer.close()
+            self._connections.discard(writer)

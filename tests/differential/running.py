@@ -1,0 +1,54 @@
+"""Runs scenarios in a kind of world, several at a time, and keeps what came of each."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import yaml
+
+from tests.differential import widgets
+from tests.differential.scenarios import Scenario
+from tests.differential.snapshots import Record
+from tests.differential.stand_in import stand_in_world
+from tests.differential.world import World
+
+Opening = Callable[[Scenario], AbstractAsyncContextManager[World]]
+Outcome = Record | Exception
+"""What came of a scenario; an error is for its own test to raise."""
+
+
+async def run(scenarios: Iterable[Scenario], opening: Opening, *, at_once: int) -> dict[str, Outcome]:
+    """Run all scenarios, so many at once; those of one kind of parent one after another."""
+    free = asyncio.Semaphore(at_once)
+    alone: dict[str, asyncio.Lock] = {}
+    outcomes: dict[str, Outcome] = {}
+
+    async def one(scenario: Scenario) -> None:
+        async with alone.setdefault(scenario.parent.resource, asyncio.Lock()), free:
+            try:
+                async with opening(scenario) as world:
+                    await scenario.run(world)
+                    outcomes[scenario.name] = world.record
+            except Exception as error:  # noqa: BLE001 - raised again by the test of the scenario
+                outcomes[scenario.name] = error
+
+    async with asyncio.TaskGroup() as group:
+        for scenario in scenarios:
+            group.create_task(one(scenario))
+    return outcomes
+
+
+def in_stand_ins(folder: Path) -> Opening:
+    """Every scenario gets a stand-in of its own below the folder."""
+
+    @asynccontextmanager
+    async def opening(scenario: Scenario) -> AsyncIterator[World]:
+        place = folder / scenario.name
+        crds = place / "crds"
+        crds.mkdir(parents=True)
+        (crds / "crd.yaml").write_text(yaml.safe_dump(widgets.crd(scenario.parent.name)))
+        async with stand_in_world(scenario.name, scenario.parent, place, crds) as world:
+            yield world
+
+    return opening

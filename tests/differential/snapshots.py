@@ -1,0 +1,177 @@
+"""What is compared of a scenario: objects at rest, effective writes and what the hook was shown, free of chance.
+
+A record is made of points of rest. Of two records `differences` gives one line per path at which they differ.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+Json = dict[str, Any]
+
+NUDGE: Final = "example.com/nudge"
+"""The annotation by which a scenario has its parent synced again."""
+
+CHANCE: Final = ("resourceVersion", "creationTimestamp", "managedFields")
+"""Metadata that is another one in every run; managedFields are kept by a real API server only."""
+
+NO_CONTROLLER: Final = ("uid", "generation", "annotations")
+"""Metadata of the CompositeController that the stand-in, which reads it from a file, does not have."""
+
+OTHERS_ANNOTATIONS: Final = (NUDGE, "deployment.kubernetes.io/revision")
+"""Written by the scenario itself and by the Deployment controller."""
+
+WORKLOADS: Final = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet")
+"""Their status is other controllers' work, on a control plane and in the stand-in alike."""
+
+_PORT = re.compile(r"127\.0\.0\.1:\d+")
+
+
+@dataclass
+class Point:
+    """One point of rest."""
+
+    name: str
+    parents: Json
+    """By name; all objects of the parent's kind."""
+    children: Json
+    """By `Kind/name`, or `Kind/namespace/name` outside the scenario's own: every other object, owned or not."""
+    writes: dict[str, list[str]]
+    """The controller's effective writes since the point before, in order: create, update, delete by `Kind/name`; of a
+    status by `Kind/name/status`."""
+    shown: Json
+    """Hook, groups and their keys of the last sync or finalize request."""
+
+
+@dataclass
+class Record:
+    """One run of a scenario."""
+
+    points: list[Point] = field(default_factory=list)
+    notes: Json = field(default_factory=dict)
+    """Facts that the scenario itself looked at."""
+
+    def as_json(self) -> Json:
+        """For a file: a point has only those sections that are not as at the point before."""
+        before: Json = {}
+        points = []
+        for point in self.points:
+            sections = {"parents": point.parents, "children": point.children, "shown": point.shown}
+            changed = {name: value for name, value in sections.items() if before.get(name) != value}
+            points.append({"name": point.name, "writes": point.writes, **changed})
+            before = sections
+        return {"points": points, "notes": self.notes}
+
+    @classmethod
+    def from_json(cls, content: Json) -> "Record":
+        """What `as_json` gave."""
+        record = cls(notes=content["notes"])
+        before: Json = {}
+        for point in content["points"]:
+            before |= {name: point[name] for name in ("parents", "children", "shown") if name in point}
+            record.points.append(Point(point["name"], before["parents"], before["children"], point["writes"],
+                                       before["shown"]))  # fmt: skip
+        return record
+
+
+class Names:
+    """Gives every uid a name that tells which object it was and how many have had its place before."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[str, str] = {}
+        self._counts: dict[str, int] = {}
+
+    def see(self, key: str, item: Json) -> None:
+        """Remember an object's uid."""
+        uid = item["metadata"]["uid"]
+        if uid not in self._tokens:
+            self._counts[key] = self._counts.get(key, 0) + 1
+            self._tokens[uid] = f"uid-of-{key}-{self._counts[key]}"
+
+    def replace(self, value: Any) -> Any:
+        """The same value with names for uids, and without ports."""
+        text = json.dumps(value)
+        for uid, token in self._tokens.items():
+            text = text.replace(uid, token)
+        return json.loads(_PORT.sub("127.0.0.1:0", text))
+
+
+def stripped(item: Json) -> Json:
+    """An object without what is another one in every run and what other controllers write."""
+    result = json.loads(json.dumps(item))
+    metadata = result["metadata"]
+    for name in CHANCE:
+        metadata.pop(name, None)
+    if "deletionTimestamp" in metadata:
+        metadata["deletionTimestamp"] = "<time>"
+    annotations = metadata.get("annotations", {})
+    for name in OTHERS_ANNOTATIONS:
+        annotations.pop(name, None)
+    if not annotations:
+        metadata.pop("annotations", None)
+    if result["kind"] in WORKLOADS:
+        result.pop("status", None)
+    if result["kind"] == "Service":
+        spec = result["spec"]
+        if spec.get("clusterIP") not in (None, "None"):
+            spec["clusterIP"], spec["clusterIPs"] = "<address>", ["<address>" for _ in spec["clusterIPs"]]
+    return dict(result)
+
+
+def shown(path: str, request: Json) -> Json:
+    """What a sync or finalize request showed, by its keys alone."""
+    groups = {
+        name: {kind: sorted(items) for kind, items in request[name].items()} for name in ("children", "related")
+    }
+    return {"hook": path, "finalizing": request["finalizing"], **groups}
+
+
+def request_without_chance(request: Json) -> Json:
+    """A whole hook request without what no two runs have in common."""
+    result = {**request, "parent": stripped(request["parent"]), "controller": stripped(request["controller"])}
+    for name in NO_CONTROLLER:
+        result["controller"]["metadata"].pop(name, None)
+    for group in ("children", "related"):
+        if group in result:
+            result[group] = {
+                kind: {name: stripped(item) for name, item in items.items()} for kind, items in result[group].items()
+            }
+    return result
+
+
+def differences(one: Record, other: Record, names: tuple[str, str]) -> list[str]:
+    """A line per path that is not the same: `made: children.ConfigMap/a.data.x: real 1, stand-in 2`."""
+    first, second = names
+    lines = [f"{line}" for line in _compare("notes", one.notes, other.notes, first, second)]
+    steps = [point.name for point in one.points], [point.name for point in other.points]
+    if steps[0] != steps[1]:
+        return [*lines, f"points: {first} {steps[0]}, {second} {steps[1]}"]
+    for left, right in zip(one.points, other.points, strict=True):
+        for section in ("parents", "children", "writes", "shown"):
+            values = getattr(left, section), getattr(right, section)
+            lines += [f"{left.name}: {line}" for line in _compare(section, *values, first, second)]
+    return lines
+
+
+def _compare(path: str, one: Any, other: Any, first: str, second: str) -> Iterator[str]:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in sorted({*one, *other}):
+            absent = object()
+            left, right = one.get(key, absent), other.get(key, absent)
+            if left is absent or right is absent:
+                shown_left, shown_right = ("absent" if each is absent else _text(each) for each in (left, right))
+                yield f"{path}.{key}: {first} {shown_left}, {second} {shown_right}"
+            else:
+                yield from _compare(f"{path}.{key}", left, right, first, second)
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for index, (left, right) in enumerate(zip(one, other, strict=True)):
+            yield from _compare(f"{path}[{index}]", left, right, first, second)
+    elif type(one) is not type(other) or one != other:
+        yield f"{path}: {first} {_text(one)}, {second} {_text(other)}"
+
+
+def _text(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return text if len(text) <= 1000 else f"{text[:997]}..."
