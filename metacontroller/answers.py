@@ -8,6 +8,7 @@ among children or rules ends the Metacontroller process; here it is errors.Would
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -81,7 +82,10 @@ def decode_customize(body: bytes, *, strict: bool) -> tuple[Rule, ...]:
 
 def _decode(body: bytes) -> Object:
     try:
-        answer = json.loads(body, object_pairs_hook=_Pairs, parse_constant=_no_constant)
+        text = body.decode("utf-8", "replace")
+        answer = json.loads(
+            text, object_pairs_hook=_Pairs, parse_constant=_no_constant, parse_float=_float, parse_int=_integer
+        )
     except (ValueError, RecursionError) as error:
         raise errors.HookError(f"the answer is no valid JSON: {error}") from error
     if answer is None:
@@ -93,6 +97,19 @@ def _decode(body: bytes) -> Object:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is too large")
+    return value
+
+
+def _integer(text: str) -> int | float:
+    """What does not fit 64 bits is a float, as Go has it."""
+    value = int(text)
+    return value if -(2**63) <= value < 2**63 else _float(text)
 
 
 def _typed(answer: Object, key: str, kind: type[Any], name: str) -> Any:
@@ -123,10 +140,8 @@ def _rule(rule: Any, *, strict: bool) -> Rule:
         raise errors.HookError("names must hold strings")
     if strict:
         _known(rule, _RULE, "a rule")
-        _known(selector, _LABEL_SELECTOR, "labelSelector")
-        _known(namespaces, {"same", *_LABEL_SELECTOR}, "namespaceSelector")
-        for expression in (selector or {}).get("matchExpressions") or ():
-            _known(expression, _EXPRESSION, "matchExpressions")
+    for each, where in ((selector, "labelSelector"), (namespaces, "namespaceSelector")):
+        _check_selector(each, where, strict=strict)
     return Rule(
         api_version=_typed(rule, "apiVersion", str, "a string") or "",
         resource=_typed(rule, "resource", str, "a string") or "",
@@ -135,6 +150,27 @@ def _rule(rule: Any, *, strict: bool) -> Rule:
         namespace=_typed(rule, "namespace", str, "a string") or "",
         names=tuple(names),
     )
+
+
+def _check_selector(selector: Object | None, where: str, *, strict: bool) -> None:
+    if selector is None:
+        return
+    labels = _typed(selector, "matchLabels", dict, "an object") or {}
+    expressions = _typed(selector, "matchExpressions", list, "a list") or []
+    if not all(isinstance(value, str) for value in labels.values()):
+        raise errors.HookError(f"{where}.matchLabels must hold strings")
+    for expression in expressions:
+        if not isinstance(expression, dict):
+            raise errors.HookError(f"{where}.matchExpressions must hold objects")
+        _typed(expression, "key", str, "a string")
+        _typed(expression, "operator", str, "a string")
+        values = _typed(expression, "values", list, "a list") or []
+        if not all(isinstance(value, str) for value in values):
+            raise errors.HookError(f"{where}.matchExpressions.values must hold strings")
+        if strict:
+            _known(expression, _EXPRESSION, "matchExpressions")
+    if strict:
+        _known(selector, _LABEL_SELECTOR, where)
 
 
 def _known(value: Any, keys: set[str], where: str) -> None:
@@ -163,4 +199,7 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_plain(item) for item in value]
+    if isinstance(value, str) and not value.isascii():
+        # Half a surrogate pair is no character: Go has U+FFFD in its place.
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return value

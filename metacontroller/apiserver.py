@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
-from metacontroller import builtin, errors, rules, schema
+from metacontroller import builtin, errors, rules, schema, selectors
 from metacontroller.objects import Key, Kind, Object, controller_of, copy, equal, key_of
 from metacontroller.store import Record, Store
 
@@ -23,7 +23,6 @@ MAX_ANNOTATIONS = 256 * 1024
 
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +110,16 @@ class ApiServer:
         if key in self._records:
             raise errors.AlreadyExists(f"{key} is there already")
         metadata = admitted["metadata"]
-        for name in ("deletionTimestamp", "deletionGracePeriodSeconds", "generation"):
+        if metadata.get("resourceVersion"):
+            raise errors.Invalid("metadata.resourceVersion must be absent of an object to be created")
+        for name in ("deletionTimestamp", "deletionGracePeriodSeconds"):
             metadata.pop(name, None)
         metadata["uid"], metadata["creationTimestamp"] = self._make_uid(), self._time()
         if kind.generation:
             metadata["generation"] = 1
         self._put(kind, key, admitted, origin, None)
+        if metadata.get("ownerReferences"):
+            self._collect([key])
         return copy(admitted)
 
     def update(self, item: Object, *, origin: str | None = None) -> Object:
@@ -143,6 +146,8 @@ class ApiServer:
             return copy(admitted)
         kept = origin if origin is not None else self.origin(key)
         self._put(kind, key, admitted, kept, old)
+        if metadata.get("ownerReferences"):
+            self._collect([key])
         return copy(admitted)
 
     def update_status(self, item: Object) -> Object:
@@ -180,12 +185,14 @@ class ApiServer:
 
     def collect_garbage(self) -> None:
         """Delete what is owned only by objects that are gone."""
+        self._collect(list(self._records))
+
+    def _collect(self, keys: Iterable[Key]) -> None:
         namespaces = {record.item["metadata"]["uid"]: key.namespace for key, record in self._records.items()}
-        for key, record in list(self._records.items()):
-            owners = record.item["metadata"].get("ownerReferences")
+        for key in keys:
+            owners = self._records[key].item["metadata"].get("ownerReferences") if key in self._records else None
             # An owner in another namespace is no owner.
-            orphaned = owners and not any(namespaces.get(each.get("uid")) in ("", key.namespace) for each in owners)
-            if orphaned and key in self._records:
+            if owners and not any(namespaces.get(each.get("uid")) in ("", key.namespace) for each in owners):
                 self.delete(key)
 
     def unknown_fields(self, item: Object) -> list[str]:
@@ -218,7 +225,8 @@ class ApiServer:
         for name in ("labels", "annotations", "ownerReferences", "finalizers"):
             if not metadata.get(name):
                 metadata.pop(name, None)
-        metadata.pop("managedFields", None)
+        for name in ("managedFields", "selfLink"):
+            metadata.pop(name, None)
         if kind.schema is None:
             return self._admit_builtin(kind, admitted, old)
         if kind.status:
@@ -235,6 +243,8 @@ class ApiServer:
             _refuse(builtin.problems(kind, admitted))
             if kind.name == "Service":
                 builtin.allocate(admitted, old, self._address_is_taken)
+            if kind.name == "DaemonSet":
+                builtin.count_templates(admitted, old)
             if old is not None:
                 _refuse(builtin.immutable(kind, admitted, old))
         except (AttributeError, TypeError, KeyError) as error:
@@ -278,10 +288,19 @@ def _custom(declared: Object, item: Object, old: Object | None) -> Object:
     """A custom resource pruned, defaulted and checked; raises errors.Invalid."""
     whole = _whole(declared)
     pruned, _ = schema.prune(whole, item)
-    admitted: Object = schema.default(whole, pruned)
+    admitted: Object = _stored(schema.default(whole, pruned))
     _refuse(schema.problems(whole, admitted))
     _refuse(rules.problems(whole, admitted, old))
     return admitted
+
+
+def _stored(value: Any) -> Any:
+    """The value as it comes back from a server that prints 1.0 as 1."""
+    if isinstance(value, dict):
+        return {name: _stored(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_stored(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _content(item: Object) -> Object:
@@ -310,7 +329,7 @@ def _metadata_problems(kind: Kind, metadata: Object) -> Iterator[str]:
         for label, value in values.items():
             if not isinstance(value, str):
                 yield f"metadata.{field}[{label}] must be a string: put {value!r} in quotes"
-            elif field == "labels" and not _LABEL_VALUE.fullmatch(value):
+            elif field == "labels" and not selectors.VALUE.fullmatch(value):
                 yield f"metadata.labels[{label}] must be at most 63 letters, digits, '-', '_' or '.', not {value!r}"
     annotations = metadata.get("annotations") or {}
     size = sum(len(key.encode()) + len(str(value).encode()) for key, value in annotations.items())

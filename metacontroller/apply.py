@@ -6,11 +6,10 @@ whole. The result of `updated` is what Metacontroller would PUT; where it equals
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-import orjson
-
-from metacontroller import errors
+from metacontroller import errors, gojson
 from metacontroller.objects import Object, copy
 
 LAST_APPLIED = "metacontroller.k8s.io/last-applied-configuration"
@@ -19,7 +18,10 @@ LAST_APPLIED = "metacontroller.k8s.io/last-applied-configuration"
 LIST_MAP_KEYS = ("containerPort", "port", "mountPath", "name", "uid", "ip", "path")
 """Fields that make a list of objects a map, in Metacontroller's order of preference."""
 
-SYSTEM_FIELDS = ("selfLink", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
+SYSTEM_FIELDS = (
+    "selfLink", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp",
+    "deletionGracePeriodSeconds", "managedFields",
+)  # fmt: skip
 """Metadata that only the API server writes."""
 
 
@@ -33,10 +35,10 @@ def remembering(desired: Object) -> Object:
 def updated(observed: Object, desired: Object) -> Object:
     """The whole object to write over `observed`; status and system metadata are those of `observed`.
 
-    Raises errors.Invalid when a field changes between object, list and scalar.
+    Raises errors.Invalid when the annotation is damaged: Metacontroller never updates such a child again.
     """
-    result: Object = merge(observed, last_applied(observed), desired)
-    _remember(result, desired)
+    result: Object = merge(observed, last_applied(observed), _without_annotation(desired))
+    _remember(result, _without_annotation(desired))
     metadata, before = result.setdefault("metadata", {}), observed["metadata"]
     for name in SYSTEM_FIELDS:
         metadata.pop(name, None)
@@ -49,40 +51,45 @@ def updated(observed: Object, desired: Object) -> Object:
 
 
 def last_applied(observed: Object) -> Object:
-    """What the annotation says was applied last; empty when there is none or it is damaged."""
+    """What the annotation says was applied last; empty when there is none. Raises errors.Invalid when it is damaged."""
     annotations = observed["metadata"].get("annotations")
     text = annotations.get(LAST_APPLIED) if isinstance(annotations, dict) else None
-    if not isinstance(text, str):
+    if not text or not isinstance(text, str):
         return {}
     try:
-        decoded = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return {}
-    return decoded if isinstance(decoded, dict) else {}
+        decoded = json.loads(text)
+    except ValueError as error:
+        raise errors.Invalid(f"the annotation {LAST_APPLIED} is no JSON: remove it ({error})") from error
+    if decoded is not None and not isinstance(decoded, dict):
+        raise errors.Invalid(f"the annotation {LAST_APPLIED} is no object: remove it")
+    return decoded or {}
 
 
-def merge(observed: Any, applied: Any, desired: Any, path: str = "") -> Any:
-    """The three-way merge of any values: fields applied before and no longer desired go, other people's stay."""
+def merge(observed: Any, applied: Any, desired: Any) -> Any:
+    """The three-way merge of any values: fields applied before and no longer desired go, other people's stay.
+
+    Where an object or a list is observed, anything else that is desired in its place counts as nothing desired.
+    """
     if isinstance(observed, dict):
-        return _merge_objects(observed, _expect(dict, applied, path), _expect(dict, desired, path), path)
+        return _merge_objects(observed, _as(dict, applied), _as(dict, desired))
     if isinstance(observed, list):
-        return _merge_lists(observed, _expect(list, applied, path), _expect(list, desired, path), path)
+        return _merge_lists(observed, _as(list, applied), _as(list, desired))
     return copy(desired)
 
 
-def _merge_objects(observed: Object, applied: Object, desired: Object, path: str) -> Object:
+def _merge_objects(observed: Object, applied: Object, desired: Object) -> Object:
     result = {key: copy(value) for key, value in observed.items() if key in desired or key not in applied}
     for key, wanted in desired.items():
-        result[key] = merge(observed.get(key), applied.get(key), wanted, f"{path}.{key}")
+        result[key] = merge(observed.get(key), applied.get(key), wanted)
     return result
 
 
-def _merge_lists(observed: list[Any], applied: list[Any], desired: list[Any], path: str) -> list[Any]:
+def _merge_lists(observed: list[Any], applied: list[Any], desired: list[Any]) -> list[Any]:
     key = _list_map_key(observed, applied, desired)
     if key is None:
         return list(copy(desired))
-    merged = _merge_objects(_by(key, observed), _by(key, applied), _by(key, desired), path)
-    order = dict.fromkeys(str(item[key]) for item in (*observed, *desired))
+    merged = _merge_objects(_by(key, observed), _by(key, applied), _by(key, desired))
+    order = dict.fromkeys(_name(item[key]) for item in (*observed, *desired))
     return [merged[name] for name in order if name in merged]
 
 
@@ -94,16 +101,24 @@ def _list_map_key(*lists: list[Any]) -> str | None:
 
 
 def _by(key: str, items: list[Any]) -> Object:
-    return {str(item[key]): item for item in items}
+    return {_name(item[key]): item for item in items}
 
 
-def _expect(kind: type[Any], value: Any, path: str) -> Any:
-    if value is None:
-        return kind()
-    if not isinstance(value, kind):
-        wanted = "a map" if kind is dict else "a list"
-        raise errors.Invalid(f"{path.lstrip('.')}: expecting {wanted}, got {type(value).__name__}")
-    return value
+def _name(value: Any) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _as(kind: type[Any], value: Any) -> Any:
+    return value if isinstance(value, kind) else kind()
+
+
+def _without_annotation(desired: Object) -> Object:
+    """A hook that echoes an observed child does not get to say what was applied last."""
+    annotations = (desired.get("metadata") or {}).get("annotations")
+    if not isinstance(annotations, dict) or LAST_APPLIED not in annotations:
+        return desired
+    others = {name: value for name, value in annotations.items() if name != LAST_APPLIED}
+    return {**desired, "metadata": {**desired["metadata"], "annotations": others}}
 
 
 def _remember(item: Object, desired: Object) -> None:
@@ -112,4 +127,4 @@ def _remember(item: Object, desired: Object) -> None:
     # Annotations that are not all strings cannot be read back: Metacontroller then keeps only its own.
     if not isinstance(annotations, dict) or not all(isinstance(value, str) for value in annotations.values()):
         annotations = metadata["annotations"] = {}
-    annotations[LAST_APPLIED] = orjson.dumps(desired, option=orjson.OPT_SORT_KEYS).decode()
+    annotations[LAST_APPLIED] = gojson.encode(desired)

@@ -29,9 +29,24 @@ QUANTITIES = frozenset({"sizeLimit", "divisor"})
 WORKLOADS = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"})
 
 
+_FIELDS = {
+    "ConfigMap": ("data", "binaryData", "immutable"),
+    "Secret": ("data", "stringData", "immutable", "type"),
+}
+"""Fields beside apiVersion, kind and metadata; any other kind has spec and status."""
+
+TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+"""The annotation in which the API server counts the templates of a DaemonSet."""
+
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_PORT_NAME = re.compile(r"(?!.*--)(?=.*[a-z])[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?")
+_DATA_KEY = re.compile(r"(?!\.\.?$)(?!\.\.)[-._a-zA-Z0-9]{1,253}")
+
+
 def stored(kind: Kind, item: Object) -> Object:
     """The object as the API server would hold it: no null, no empty list, canonical quantities, defaults set."""
-    result: Object = _tidy(item)
+    known = ("apiVersion", "kind", "metadata", *_FIELDS.get(kind.name, ("spec", "status")))
+    result: Object = _tidy({name: value for name, value in item.items() if name in known})
     fill = _DEFAULTS.get(kind.name)
     if fill is not None:
         fill(result)
@@ -54,11 +69,20 @@ def allocate(item: Object, old: Object | None, taken: Callable[[str], bool]) -> 
     spec.setdefault("internalTrafficPolicy", "Cluster")
 
 
+def count_templates(item: Object, old: Object | None) -> None:
+    """Count the templates that a DaemonSet has had, in an annotation."""
+    count = 1
+    if old is not None:
+        count = int(old["metadata"].get("annotations", {}).get(TEMPLATE_GENERATION, 1))
+        count += not equal(item["spec"]["template"], old["spec"]["template"])
+    item["metadata"].setdefault("annotations", {})[TEMPLATE_GENERATION] = str(count)
+
+
 def problems(kind: Kind, item: Object) -> Iterator[str]:
     """What is wrong with a built-in object, one sentence each."""
     name = item["metadata"]["name"]
-    if kind.name == "Service" and not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name):
-        yield f"metadata.name must be a DNS label of at most 63 characters that begins with a letter, not {name!r}"
+    if kind.name == "Service" and not _DNS_LABEL.fullmatch(name):
+        yield f"metadata.name must be a DNS label of at most 63 characters, not {name!r}"
     if kind.name in {"ConfigMap", "Secret"}:
         yield from _data(kind, item)
     if kind.name in WORKLOADS:
@@ -151,11 +175,30 @@ def _template(spec: Object) -> None:
     for container in [*pod.get("containers", ()), *pod.get("initContainers", ())]:
         _container(container)
     for volume in pod.get("volumes", ()):
-        for source, field in (("configMap", "defaultMode"), ("secret", "defaultMode"), ("projected", "defaultMode")):
-            if isinstance(volume.get(source), dict):
-                _default(volume[source], **{field: 420})
-        if isinstance(volume.get("hostPath"), dict):
-            _default(volume["hostPath"], type="")
+        _volume(volume)
+
+
+def _volume(volume: Object) -> None:
+    for source in ("configMap", "secret", "projected", "downwardAPI"):
+        if isinstance(volume.get(source), dict):
+            _default(volume[source], defaultMode=420)
+    if isinstance(volume.get("hostPath"), dict):
+        _default(volume["hostPath"], type="")
+    for source in ({"downwardAPI": volume.get("downwardAPI")}, *(volume.get("projected") or {}).get("sources", ())):
+        if isinstance(source.get("serviceAccountToken"), dict):
+            _default(source["serviceAccountToken"], expirationSeconds=3600)
+        for entry in (source.get("downwardAPI") or {}).get("items", ()):
+            _field(entry.get("fieldRef"))
+
+
+def _field(reference: Any) -> None:
+    if isinstance(reference, dict):
+        _default(reference, apiVersion="v1")
+
+
+def _http(action: Any) -> None:
+    if isinstance(action, dict) and isinstance(action.get("httpGet"), dict):
+        _default(action["httpGet"], path="/", scheme="HTTP")
 
 
 def _container(container: Object) -> None:
@@ -164,27 +207,28 @@ def _container(container: Object) -> None:
     latest = tag == "latest" or (not tag and "@" not in image)
     _default(container, imagePullPolicy="Always" if latest else "IfNotPresent", resources={})
     _default(container, terminationMessagePath="/dev/termination-log", terminationMessagePolicy="File")
-    resources = container["resources"]
-    if resources.get("limits"):
-        # A limit without a request is the request as well.
-        resources["requests"] = {**resources["limits"], **resources.get("requests", {})}
     for port in container.get("ports", ()):
         _default(port, protocol="TCP")
     for name in ("livenessProbe", "readinessProbe", "startupProbe"):
         if isinstance(container.get(name), dict):
             probe = container[name]
             _default(probe, timeoutSeconds=1, periodSeconds=10, successThreshold=1, failureThreshold=3)
-            if isinstance(probe.get("httpGet"), dict):
-                _default(probe["httpGet"], path="/", scheme="HTTP")
+            _http(probe)
+            if isinstance(probe.get("grpc"), dict):
+                _default(probe["grpc"], service="")
+    for name in ("postStart", "preStop"):
+        _http((container.get("lifecycle") or {}).get(name))
     for variable in container.get("env", ()):
-        field = (variable.get("valueFrom") or {}).get("fieldRef")
-        if isinstance(field, dict):
-            _default(field, apiVersion="v1")
+        _field((variable.get("valueFrom") or {}).get("fieldRef"))
 
 
 def _service_defaults(item: Object) -> None:
     spec = item.setdefault("spec", {})
     _default(spec, type="ClusterIP", sessionAffinity="None")
+    if spec["sessionAffinity"] == "ClientIP":
+        _default(spec, sessionAffinityConfig={"clientIP": {"timeoutSeconds": 10800}})
+    else:
+        spec.pop("sessionAffinityConfig", None)
     for port in spec.get("ports", ()):
         _default(port, protocol="TCP")
         _default(port, targetPort=port.get("port"))
@@ -228,6 +272,8 @@ def _data(kind: Kind, item: Object) -> Iterator[str]:
             yield f"{field} must be a map of strings"
             continue
         for name, value in values.items():
+            if not _DATA_KEY.fullmatch(name):
+                yield f"{field}.{name} must be named by letters, digits, '-', '_' and '.'"
             if not isinstance(value, str):
                 yield f"{field}.{name} must be a string: put it in quotes"
                 continue
@@ -261,9 +307,18 @@ def _workload(item: Object) -> Iterator[str]:
     if not containers:
         yield "spec.template.spec.containers is required"
     for index, container in enumerate(containers or ()):
-        for field in ("name", "image"):
-            if not container.get(field):
-                yield f"spec.template.spec.containers[{index}].{field} is required"
+        yield from _container_problems(container, f"spec.template.spec.containers[{index}]")
+
+
+def _container_problems(container: Object, path: str) -> Iterator[str]:
+    for field in ("name", "image"):
+        if not container.get(field):
+            yield f"{path}.{field} is required"
+    if container.get("name") and not _DNS_LABEL.fullmatch(container["name"]):
+        yield f"{path}.name must be a DNS label of at most 63 characters, not {container['name']!r}"
+    for index, port in enumerate(container.get("ports", ())):
+        if "name" in port and not _PORT_NAME.fullmatch(port["name"]):
+            yield f"{path}.ports[{index}].name must be at most 15 of a-z, 0-9 and '-', not {port['name']!r}"
 
 
 def _service(item: Object) -> Iterator[str]:

@@ -39,7 +39,7 @@ class Children:
                 if owner is not None and owner.get("uid") == uid:
                     if fits:
                         claimed.append((kind, item))
-                    elif "deletionTimestamp" not in item["metadata"]:
+                    elif "deletionTimestamp" not in parent["metadata"]:
                         self._release(item, uid)
                 elif owner is None and fits and self._may_adopt(parent, item):
                     claimed.append((kind, self._adopt(item, parent)))
@@ -53,11 +53,14 @@ class Children:
         result: dict[ChildId, Object] = {}
         for child in wanted:
             item = copy(child)
-            metadata = item["metadata"] = item.get("metadata") or {}
-            metadata.setdefault("namespace", parent["metadata"].get("namespace", ""))
-            labels = metadata.get("labels") or {}
-            if not all(isinstance(value, str) for value in labels.values()):
-                raise errors.SyncError(f"the {item['kind']} {metadata.get('name')} has a label that is no string")
+            metadata = item["metadata"] = {} if item.get("metadata") is None else item["metadata"]
+            if not isinstance(metadata, dict):
+                raise errors.SyncError(f"the metadata of a {item['kind']} is no object")
+            metadata["namespace"] = metadata.get("namespace") or parent["metadata"].get("namespace", "")
+            labels = metadata.get("labels", {})
+            # Labels that are null are refused as well: leave them out.
+            if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
+                raise errors.SyncError(f"the labels of the {item['kind']} {metadata.get('name')} are no map of strings")
             if self.registration.generate_selector and "controller-uid" not in labels:
                 labels = metadata["labels"] = {**labels, "controller-uid": parent["metadata"]["uid"]}
             if not selectors.matches(selector, labels):

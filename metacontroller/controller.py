@@ -86,8 +86,13 @@ class Controller:
         return same and "deletionTimestamp" not in after
 
     def _notice_child(self, change: Change) -> None:
-        owners = {self._parent_key(item, change.key) for item in (change.item, change.old) if item is not None}
-        if owners == {None}:
+        """Only what the child is now counts: its controller, or for an orphan all parents that could adopt it."""
+        going = change.type == "DELETED" or "deletionTimestamp" in change.item["metadata"]
+        if controller_of(change.item) is not None:
+            owner = self._parent_key(change.item, change.key)
+            if owner is not None:
+                self.queue.add(owner)
+        elif not going:
             labels = change.item["metadata"].get("labels")
             for key, parent in self._api.all_of(self.registration.parent, change.key.namespace):
                 if self.registration.generate_selector:
@@ -97,14 +102,12 @@ class Controller:
                     fits = bool(selector) and selectors.matches(selector, labels)
                 if fits:
                     self.queue.add(key)
-        for owner in owners - {None}:
-            if owner is not None:
-                self.queue.add(owner)
 
     def _parent_key(self, item: Object, child: Key) -> Key | None:
         owner = controller_of(item)
         kind = self.registration.parent
-        if owner is None or owner.get("kind") != kind.name:
+        group = str((owner or {}).get("apiVersion")).rpartition("/")[0]
+        if owner is None or (group, owner.get("kind")) != (kind.group, kind.name):
             return None
         key = Key(kind.resource, child.namespace if kind.namespaced else "", owner["name"])
         parent = self._api.find(key)

@@ -55,10 +55,14 @@ def _identity(parent: Object) -> tuple[str, int]:
 
 def check(rule: Rule, kind: Kind, parent_namespace: str, version: str) -> None:
     """Raises errors.SyncError for a rule that Metacontroller refuses."""
+    for selector in (rule.label_selector, rule.namespace_selector):
+        selectors.check(selector or {})
     if rule.names and (rule.label_selector is not None or rule.namespace_selector is not None):
         raise errors.SyncError("a related rule has names and a selector: only one of them is allowed")
     if rule.namespace and rule.namespace_selector is not None:
         raise errors.SyncError("a related rule has namespace and namespaceSelector: only one of them is allowed")
+    if rule.namespace_selector is not None and not kind.namespaced:
+        raise errors.SyncError(f"a related rule has namespaceSelector for {kind.plural}, which have no namespace")
     if version == "v1" and parent_namespace and kind.namespaced:
         if rule.namespace_selector is not None:
             raise errors.SyncError("a related rule has namespaceSelector, which hook version v1 does not know")
@@ -93,9 +97,11 @@ def selects(rule: Rule, kind: Kind, key: Key, item: Object, parent_namespace: st
         return False
     if kind.namespaced and rule.namespace and key.namespace != rule.namespace:
         return False
-    same = bool((rule.namespace_selector or {}).get("same"))
-    if same and parent_namespace and key.namespace != parent_namespace:
-        return False
+    if rule.namespace_selector is not None:
+        # Here a namespace has no labels but the one that every namespace has.
+        labels = {"kubernetes.io/metadata.name": key.namespace}
+        if not kind.namespaced or not selectors.matches(rule.namespace_selector, labels):
+            return False
     if rule.names and key.name not in rule.names:
         return False
     return rule.label_selector is None or selectors.matches(rule.label_selector, item["metadata"].get("labels"))

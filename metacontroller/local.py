@@ -72,6 +72,7 @@ class StandIn:
         try:
             self.api = ApiServer(self._store, kinds, now=options.now, make_uid=options.make_uid)
             self._client = httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_keepalive_connections=2))
+            self._client.headers.clear()  # Go sends none but those of the request
             self._probes = httpx.AsyncClient(trust_env=False)
             registrations = [Registration.from_manifest(item, self.api, options.hooks) for item in registered]
         except errors.StandInError:

@@ -62,6 +62,9 @@ class Registration:
         webhooks = {hook: Webhook.from_spec(hooks[hook], base) for hook in hooks if hooks[hook] is not None}
         period = float(spec.get("resyncPeriodSeconds") or 0)
         whole = {"status": {}, **copy(manifest)}
+        for rule in whole["spec"].get("childResources") or ():
+            if isinstance(rule.get("updateStrategy"), dict):
+                rule["updateStrategy"].setdefault("statusChecks", {})  # as its Go type prints it
         return cls(
             name=name,
             manifest=whole,

@@ -55,8 +55,8 @@ def _prune(schema: Object, value: Any, path: str, dropped: list[str]) -> Any:
                     result[name] = copy(item)
                 else:
                     dropped.append(f"{path}.{name}".lstrip("."))
-            elif item is None and not below.get("nullable") and "default" in below:
-                continue  # a null where a default stands counts as absent
+            elif item is None and not below.get("nullable"):
+                continue  # a null counts as absent, and a default takes its place
             else:
                 result[name] = _prune(below, item, f"{path}.{name}", dropped)
         return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from metacontroller import errors
@@ -9,9 +10,32 @@ from metacontroller import errors
 if TYPE_CHECKING:
     from metacontroller.objects import Object
 
+KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+"""The name of a label, with or without a DNS prefix."""
+VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+
+
+def check(selector: Object) -> None:
+    """Raises errors.SyncError for a selector that cannot be used, naming why."""
+    labels = selector.get("matchLabels") or {}
+    expressions = [{"key": key, "operator": "In", "values": [value]} for key, value in labels.items()]
+    for expression in (*expressions, *(selector.get("matchExpressions") or ())):
+        key, operator, values = expression.get("key", ""), expression.get("operator"), expression.get("values") or []
+        if operator not in {"In", "NotIn", "Exists", "DoesNotExist"}:
+            raise errors.SyncError(f"{operator!r} is no operator of a label selector")
+        if operator in {"In", "NotIn"} and not values:
+            raise errors.SyncError(f"the operator {operator} of a label selector needs values")
+        if operator in {"Exists", "DoesNotExist"} and values:
+            raise errors.SyncError(f"the operator {operator} of a label selector takes no values")
+        if not KEY.fullmatch(key):
+            raise errors.SyncError(f"{key!r} is no name of a label")
+        for value in values:
+            if not VALUE.fullmatch(value):
+                raise errors.SyncError(f"{value!r} is no value of a label")
+
 
 def matches(selector: Object, labels: Object | None) -> bool:
-    """Whether the labels match; an empty selector matches everything. Raises errors.SyncError on a bad operator."""
+    """Whether the labels match; an empty selector matches everything. Of a selector that passed `check`."""
     labels = labels or {}
     wanted = selector.get("matchLabels") or {}
     if any(labels.get(name) != value for name, value in wanted.items()):
@@ -28,7 +52,5 @@ def _expression(expression: Object, labels: Object) -> bool:
             return labels.get(key) not in values
         case "Exists":
             return key in labels
-        case "DoesNotExist":
-            return key not in labels
         case _:
-            raise errors.SyncError(f"{operator!r} is no operator of a label selector")
+            return key not in labels

@@ -112,6 +112,7 @@ class Syncer:
         selector: Object = parent.get("spec", {}).get("selector") or {}
         if not selector:
             raise errors.SyncError("the parent has no spec.selector, and the controller does not generate one")
+        selectors.check(selector)
         return selector
 
     async def _ask_for_rules(self, parent: Object) -> tuple[answers.Rule, ...]:

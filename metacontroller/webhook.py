@@ -7,7 +7,7 @@ at once. 301, 302 and 303 are followed as a GET without a body, 307 and 308 repe
 from __future__ import annotations
 
 import asyncio
-import json
+import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import httpx
 
-from metacontroller import errors
+from metacontroller import errors, gojson
 
 if TYPE_CHECKING:
     from metacontroller.objects import Object
@@ -70,15 +70,13 @@ async def call(client: httpx.AsyncClient, webhook: Webhook, request: Object, now
 
 
 def encode(request: Object) -> bytes:
-    """JSON as Go writes it: sorted keys, compact, `<`, `>` and `&` escaped."""
-    text = json.dumps(request, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    for sign in "<>&\u2028\u2029":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return text.encode("utf-8", "replace")
+    """JSON as Go writes it; the outermost keys stay in the order they are given in."""
+    parts = (f'"{name}":{gojson.encode(value)}' for name, value in request.items())
+    return ("{" + ",".join(parts) + "}").encode("utf-8", "replace")
 
 
 def retry_after(value: str | None, now: datetime) -> float:
-    """Seconds to wait: a date, or a whole number; anything else is 0, and the next try comes at once."""
+    """Whole seconds to wait: a date, or a whole number; anything else is 0, and the next try comes at once."""
     if value is None:
         return 0.0
     try:
@@ -87,7 +85,7 @@ def retry_after(value: str | None, now: datetime) -> float:
         return float(max(int(value), 0)) if re.fullmatch(r"[+-]?\d{1,9}", value) else 0.0
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return max((moment - now).total_seconds(), 0.0)
+    return float(max(math.ceil((moment - now).total_seconds()), 0))
 
 
 def duration(text: object) -> float:

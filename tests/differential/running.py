@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from tests.differential import widgets
-from tests.differential.scenarios import Scenario
+from tests.differential.scenarios.registry import Scenario
 from tests.differential.snapshots import Record
 from tests.differential.stand_in import stand_in_world
 from tests.differential.world import World

@@ -41,8 +41,16 @@ class Point:
     writes: dict[str, list[str]]
     """The controller's effective writes since the point before, in order: create, update, delete by `Kind/name`; of a
     status by `Kind/name/status`."""
+    order: list[str]
+    """The same writes one after another; compared where a record is `in_order`."""
     shown: Json
     """Hook, groups and their keys of the last sync or finalize request."""
+
+    def wrote(self, line: str) -> None:
+        """Add a write, such as `create ConfigMap/one`."""
+        verb, _, name = line.partition(" ")
+        self.order.append(line)
+        self.writes.setdefault(name, []).append(verb)
 
 
 @dataclass
@@ -52,6 +60,8 @@ class Record:
     points: list[Point] = field(default_factory=list)
     notes: Json = field(default_factory=dict)
     """Facts that the scenario itself looked at."""
+    in_order: bool = False
+    """Whether the order of writes to different objects counts."""
 
     def as_json(self) -> Json:
         """For a file: a point has only those sections that are not as at the point before."""
@@ -60,19 +70,22 @@ class Record:
         for point in self.points:
             sections = {"parents": point.parents, "children": point.children, "shown": point.shown}
             changed = {name: value for name, value in sections.items() if before.get(name) != value}
-            points.append({"name": point.name, "writes": point.writes, **changed})
+            order = {"order": point.order} if self.in_order else {}
+            points.append({"name": point.name, "writes": point.writes, **order, **changed})
             before = sections
         return {"points": points, "notes": self.notes}
 
     @classmethod
     def from_json(cls, content: Json) -> "Record":
         """What `as_json` gave."""
-        record = cls(notes=content["notes"])
+        in_order = any("order" in point for point in content["points"])
+        record = cls(notes=content["notes"], in_order=in_order)
         before: Json = {}
         for point in content["points"]:
             before |= {name: point[name] for name in ("parents", "children", "shown") if name in point}
-            record.points.append(Point(point["name"], before["parents"], before["children"], point["writes"],
-                                       before["shown"]))  # fmt: skip
+            record.points.append(
+                Point(name=point["name"], writes=point["writes"], order=point.get("order", []), **before)
+            )
         return record
 
 
@@ -122,9 +135,7 @@ def stripped(item: Json) -> Json:
 
 def shown(path: str, request: Json) -> Json:
     """What a sync or finalize request showed, by its keys alone."""
-    groups = {
-        name: {kind: sorted(items) for kind, items in request[name].items()} for name in ("children", "related")
-    }
+    groups = {name: {kind: sorted(items) for kind, items in request[name].items()} for name in ("children", "related")}
     return {"hook": path, "finalizing": request["finalizing"], **groups}
 
 
@@ -149,7 +160,7 @@ def differences(one: Record, other: Record, names: tuple[str, str]) -> list[str]
     if steps[0] != steps[1]:
         return [*lines, f"points: {first} {steps[0]}, {second} {steps[1]}"]
     for left, right in zip(one.points, other.points, strict=True):
-        for section in ("parents", "children", "writes", "shown"):
+        for section in ("parents", "children", "writes", "shown", *(("order",) if one.in_order else ())):
             values = getattr(left, section), getattr(right, section)
             lines += [f"{left.name}: {line}" for line in _compare(section, *values, first, second)]
     return lines

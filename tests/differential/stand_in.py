@@ -28,7 +28,7 @@ class StandInWorld(World):
         self._folder, self._crds = folder, crds
         self._stand_in: StandIn | None = None
         self._ours = False
-        self._writes: dict[str, list[str]] = {}
+        self._order: list[str] = []
         self.said: list[str] = []
 
     async def install(self, controller: Json) -> None:
@@ -37,9 +37,7 @@ class StandInWorld(World):
         installed = self._folder / "installed"
         installed.mkdir(parents=True)
         (installed / "controller.yaml").write_text(yaml.safe_dump(controller))
-        options = Options(
-            self._folder / "state", crds=self._crds, controllers=installed, report=self.said.append
-        )
+        options = Options(self._folder / "state", crds=self._crds, controllers=installed, report=self.said.append)
         self._stand_in = StandIn(options)
         self._api.watch(self._count)
         self._stand_in.start()
@@ -87,7 +85,9 @@ class StandInWorld(World):
 
     def rested(self) -> None:
         """Give the point the writes counted since the one before."""
-        self.record.points[-1].writes, self._writes = self._writes, {}
+        for line in self._order:
+            self.record.points[-1].wrote(line)
+        self._order = []
 
     def busy(self) -> bool:
         """Whether a sync waits or runs."""
@@ -120,11 +120,13 @@ class StandInWorld(World):
             return
         verb = {"ADDED": "create", "MODIFIED": "update", "DELETED": "delete"}[change.type]
         name = self._key(change.kind.name, change.key.name, change.key.namespace)
+        if change.old is not None and "deletionTimestamp" in change.item["metadata"].keys() - change.old["metadata"]:
+            verb = "delete"
         if change.type == "DELETED" and change.kind == self.parent:
             verb = "update"  # Metacontroller deletes no parent: it took the last finalizer away
         if change.old is not None and change.kind == self.parent and _only_status(change):
             name += "/status"
-        self._writes.setdefault(name, []).append(verb)
+        self._order.append(f"{verb} {name}")
 
     def _is_collected(self, change: Change) -> bool:
         """Whether the garbage collector did it: the owner is gone."""

@@ -112,7 +112,7 @@ class World(ABC):
                 parents[item["metadata"]["name"]] = snapshots.stripped(item)
             else:
                 children[key] = snapshots.stripped(item)
-        made = Point(point, parents, children, {}, self._shown())
+        made = Point(point, parents, children, {}, [], self._shown())
         for section in ("parents", "children", "shown"):
             setattr(made, section, self.names.replace(getattr(made, section)))
         self.record.points.append(made)

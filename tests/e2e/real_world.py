@@ -5,16 +5,15 @@ import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import yaml
 
-from metacontroller.objects import Kind
+from metacontroller.objects import BUILT_IN, Kind
 from tests.differential import widgets
 from tests.differential.running import Opening
-from tests.differential.scenarios import Scenario
+from tests.differential.scenarios.registry import Scenario
 from tests.differential.snapshots import Json, Record
 from tests.differential.world import ELSEWHERE, SEEN, Refused, World
 from tests.e2e.binaries import find
@@ -83,7 +82,7 @@ class Cluster:
 
     def count(self, records: dict[str, Record]) -> None:
         """Fill in the effective writes of every point, from the audit log."""
-        plurals = {kind.plural: kind.name for kind in (*(each for each in _built_in()),)}
+        plurals = {kind.plural: kind.name for kind in BUILT_IN}
         user = f"system:serviceaccount:{SYSTEM}:{SYSTEM}"
         for entry in self.plane.writes():
             if entry["user"] != user or not entry["effective"]:
@@ -100,13 +99,7 @@ class Cluster:
             points = zip(records[scenario].points, self.ends[scenario], strict=True)
             point = next((point for point, end in points if time <= end), None)
             if point is not None:
-                point.writes.setdefault(name, []).append({"patch": "update"}.get(entry["verb"], entry["verb"]))
-
-
-def _built_in() -> tuple[Kind, ...]:
-    from metacontroller.objects import BUILT_IN
-
-    return BUILT_IN
+                point.wrote(f"{entry['verb'].replace('patch', 'update')} {name}")
 
 
 class RealWorld(World):
@@ -139,7 +132,8 @@ class RealWorld(World):
 
     async def post(self, item: Json) -> Json:
         """POST."""
-        return await self._send("POST", _path(self.kinds[item["kind"]], item["metadata"]["namespace"]), item)
+        made: Json = await self._send("POST", _path(self.kinds[item["kind"]], item["metadata"]["namespace"]), item)
+        return made
 
     async def merge(self, kind: Kind, name: str, change: Json, *, status: bool) -> None:
         """PATCH."""
@@ -191,8 +185,3 @@ def _path(kind: Kind, namespace: str, name: str = "") -> str:
     start = f"/apis/{kind.api_version}" if kind.group else f"/api/{kind.api_version}"
     scope = f"/namespaces/{namespace}" if namespace else ""
     return f"{start}{scope}/{kind.plural}" + (f"/{name}" if name else "")
-
-
-def folder_of(plane: ControlPlane) -> Path:
-    """Where its logs are."""
-    return plane.folder

@@ -407,7 +407,7 @@ async def test_related_objects_follow_the_rules_and_trigger_a_sync(tmp_path: Pat
     [
         ({"names": ["x"], "labelSelector": {}}, "names and a selector"),
         ({"namespace": "elsewhere", "names": ["x"]}, "not default"),
-        ({"namespaceSelector": {"same": True}}, "does not know"),
+        ({"namespaceSelector": {}}, "does not know"),
         ({"resource": "nothings"}, "not installed"),
         ({"resources": "secrets"}, "unknown key 'resources'"),
     ],

@@ -1,0 +1,221 @@
+"""Answers of the hook: unusable ones, empty ones, late ones, and the time of the next call."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+from tests.differential.scenarios.registry import GOOD, Run, register, scenario
+from tests.differential.widgets import config_map, service
+from tests.differential.world import World, webhook
+from tests.hook_server import Answer, Request
+
+BAD: Final = {
+    "status 500": Answer(status=500),
+    "status 201": Answer({"status": {}, "children": []}, status=201),
+    "status 202": Answer({"status": {}, "children": []}, status=202),
+    "status 404": Answer({"status": {}, "children": []}, status=404),
+    "status 204": Answer(status=204, body=b""),
+    "empty": Answer(body=b""),
+    "no JSON": Answer(body=b"oops"),
+    "NaN": Answer(body=b'{"status": {"ratio": NaN}, "children": []}'),
+    "Infinity": Answer(body=b'{"resyncAfterSeconds": Infinity}'),
+    "single quotes": Answer(body=b"{'children': []}"),
+    "trailing data": Answer(body=b'{"children": []} x'),
+    "two documents": Answer(body=b'{"children": []}{}'),
+    "trailing comma": Answer(body=b'{"children": [],}'),
+    "control character": Answer(body=b'{"status": {"word": "\x01"}}'),
+    "a list": Answer(body=b"[]"),
+    "a text": Answer(body=b'"x"'),
+    "a number": Answer(body=b"1"),
+    "true": Answer(body=b"true"),
+    "children: object": Answer(body={"children": {}}),
+    "children: text": Answer(body={"children": "x"}),
+    "child: text": Answer(body={"children": ["x"]}),
+    "child: list": Answer(body={"children": [[]]}),
+    "child: number": Answer(body={"children": [1]}),
+    "child without kind": Answer(body={"children": [{"metadata": {"name": "x"}}]}),
+    "child of empty kind": Answer(body={"children": [{"apiVersion": "v1", "kind": "", "metadata": {"name": "x"}}]}),
+    "child of numeric kind": Answer(body={"children": [{"apiVersion": "v1", "kind": 1, "metadata": {"name": "x"}}]}),
+    "status: list": Answer(body={"status": []}),
+    "status: text": Answer(body={"status": "x"}),
+    "status: true": Answer(body={"status": True}),
+    "resyncAfterSeconds: text": Answer(body={"resyncAfterSeconds": "5"}),
+    "resyncAfterSeconds: true": Answer(body={"resyncAfterSeconds": True}),
+    "resyncAfterSeconds: huge": Answer(body=b'{"resyncAfterSeconds": 1e999}'),
+    "finalized: text": Answer(body={"finalized": "true"}),
+    "finalized: number": Answer(body={"finalized": 1}),
+    "unknown key": Answer(body={"error": "x"}),
+    "wrong case": Answer(body={"Status": {}, "children": []}),
+    "duplicate key": Answer(body=b'{"children": [], "children": []}'),
+    "duplicate in status": Answer(body=b'{"status": {"word": "a", "word": "b"}, "children": []}'),
+    "duplicate below status": Answer(body=b'{"status": {"conditions": [{"type": "a", "type": "b"}]}}'),
+    "byte order mark": Answer(body=b'\xef\xbb\xbf{"children": []}'),
+    "number too large": Answer(body=b'{"status": {"ratio": 1e999}}'),
+}
+"""Answers that change nothing in strict mode, by name."""
+
+
+def _bad_answers(names: Iterable[str]) -> Run:
+    async def run(world: World) -> None:
+        """Anything but a usable 200 leaves children and status as they are."""
+        world.answers(config_map(), status=GOOD)
+        await world.start()
+        await world.rest("good")
+        for name in names:
+            world.hook.script = lambda _, answer=BAD[name]: answer  # type: ignore[misc]
+            await world.nudge()
+            await world.rest(name)
+        world.answers(config_map(), service(), status=GOOD)
+        await world.nudge()
+        await world.rest("good again")
+
+    return run
+
+
+_SLICES: Final = 5
+for _index in range(_SLICES):
+    register(f"bad_answers_{'abcde'[_index]}", _bad_answers(tuple(BAD)[_index::_SLICES]))
+
+
+@scenario
+async def empty_answers_delete_every_child(world: World) -> None:
+    """`{}`, `null` and `children: null` mean: no children."""
+    for name, body in (("object", b"{}"), ("null", b"null"), ("null children", b'{"children": null}')):
+        world.answers(config_map(), status=GOOD)
+        if name == "object":
+            await world.start()
+        else:
+            await world.nudge()
+        await world.rest(f"before {name}")
+        world.hook.script = lambda _, body=body: Answer(body=body)  # type: ignore[misc]
+        await world.nudge()
+        await world.rest(name)
+
+
+@scenario
+async def odd_answers_that_count(world: World) -> None:
+    """Answers that are accepted in strict mode: unknown keys in children, duplicates in them, and white space."""
+    world.answers(config_map(), status=GOOD)
+    await world.start()
+    await world.rest("good")
+    child = b'{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"one-child"},"data":{"a":"1","a":"2"}}'
+    bodies = {
+        "white space": b' \n{"children": [' + child + b"]}\n\t ",
+        "unknown field in a child": b'{"children": [' + child[:-1] + b', "unknown": {"x": 1}}]}',
+        "null status": b'{"status": null, "children": [' + child + b'], "resyncAfterSeconds": null, "finalized": null}',
+        "negative resync": b'{"children": [' + child + b'], "resyncAfterSeconds": -1, "finalized": false}',
+        "invalid UTF-8": b'{"status": {"word": "\xff"}, "children": [' + child + b"]}",
+        "half a surrogate": b'{"status": {"word": "\\ud800"}, "children": [' + child + b"]}",
+    }
+    for name, body in bodies.items():
+        world.hook.script = lambda _, body=body: Answer(body=body)  # type: ignore[misc]
+        await world.nudge()
+        await world.rest(name)
+
+
+@scenario
+async def loose_mode(world: World) -> None:
+    """Without strict mode an unknown key is ignored, and `{"error": …}` deletes every child."""
+    world.answers(config_map(), status=GOOD, unknown=1)
+    await world.start(webhooks={"sync": webhook(world.hook.url, "sync", responseUnMarshallMode="loose")})
+    await world.rest("unknown key")
+    world.hook.script = lambda _: Answer(body=b'{"status": {"word": "a", "word": "b"}, "children": [], "Status": {}}')
+    await world.nudge()
+    await world.rest("duplicates")
+    world.answers(config_map())
+    await world.nudge()
+    await world.rest("a child")
+    world.hook.script = lambda _: Answer(body={"error": "x"})
+    await world.nudge()
+    await world.rest("error")
+
+
+@scenario
+async def too_many_requests(world: World) -> None:
+    """429 with an integer waits that long, without an error."""
+    times: list[float] = []
+
+    def script(_: Request) -> Answer:
+        times.append(asyncio.get_running_loop().time())
+        if len(times) == 1:
+            return Answer(status=429, headers={"Retry-After": "2"})
+        return Answer({"status": GOOD, "children": [config_map()]})
+
+    world.hook.script = script
+    await world.start()
+    await world.rest("after it", requests=2)
+    world.note("waited", 1.9 <= times[1] - times[0] <= 4)
+
+
+@scenario
+async def redirects(world: World) -> None:
+    """302 is followed as a GET without body, 307 repeats what came."""
+
+    def script(request: Request) -> Answer:
+        if request.target == "/sync":
+            return Answer(status=307, headers={"Location": "/again"})
+        if request.target == "/again":
+            return Answer(status=302, headers={"Location": "/there"})
+        if request.target == "/there":
+            return Answer(status=308, headers={"Location": "/here"})
+        return Answer({"status": GOOD, "children": [config_map()]})
+
+    world.hook.script = script
+    await world.start()
+    await world.rest("after it", requests=4)
+    world.note("requests", [[each.method, each.target, bool(each.body)] for each in world.hook.requests[:4]])
+
+
+@scenario
+async def endless_redirect(world: World) -> None:
+    """A hook that redirects for ever is a failure like any other."""
+    world.hook.script = lambda _: Answer(status=307, headers={"Location": "/sync"})
+    await world.start()
+    await world.rest("nothing", requests=10)
+
+
+@scenario
+async def slow_hook(world: World) -> None:
+    """An answer after the timeout counts as none."""
+    world.answers(config_map(), status=GOOD)
+    await world.start(webhooks={"sync": webhook(world.hook.url, "sync", timeout="1s")})
+    await world.rest("made")
+    world.hook.script = lambda _: Answer({"status": {}, "children": []}, delay=1.5)
+    await world.nudge()
+    await asyncio.sleep(1.3)
+    world.answers(config_map(data={"key": "other"}), status=GOOD)
+    await world.rest("the next one", requests=2)
+
+
+@scenario
+async def resync_after_seconds(world: World) -> None:
+    """It brings one more call, and none once it is left out."""
+    world.answers(config_map(), resyncAfterSeconds=1.5)
+    await world.start()
+    await world.until(lambda: len(world.hook.requests) >= 1, "the first request")
+    await asyncio.sleep(0.7)
+    first = len(world.hook.requests)
+    await world.until(lambda: len(world.hook.requests) > first + 1, "two more")
+    world.answers(config_map(), resyncAfterSeconds=0)
+    await asyncio.sleep(1.7)
+    last = len(world.hook.requests)
+    await asyncio.sleep(1.7)
+    world.note("calls after it was left out", len(world.hook.requests) - last)
+    await world.keep("quiet")
+
+
+@scenario
+async def resync_survives_a_failure(world: World) -> None:
+    """resyncAfterSeconds counts although a child is refused."""
+    world.answers(config_map("UPPER"), status=GOOD, resyncAfterSeconds=2)
+    await world.start()
+    await world.rest("refused")
+
+
+@scenario
+async def resync_period(world: World) -> None:
+    """resyncPeriodSeconds has every parent synced again and again, without a write."""
+    world.answers(config_map(), status=GOOD)
+    await world.start(resyncPeriodSeconds=1)
+    await world.until(lambda: len(world.hook.requests) >= 5, "some periods")
+    await world.keep("at rest")

@@ -1,0 +1,208 @@
+"""Parents that go: finalizers, garbage, and parents that are not selected."""
+
+from tests.differential import snapshots
+from tests.differential.scenarios.registry import GOOD, scenario
+from tests.differential.widgets import config_map, deployment, service
+from tests.differential.world import Refused, World
+from tests.hook_server import Answer, Request
+
+
+@scenario
+async def finalize(world: World) -> None:
+    """The finalizer comes first; a deleted parent is finalized with its children in sight until the hook says so."""
+    world.answers(config_map(), status=GOOD)
+    await world.start(hooks=["sync", "finalize"])
+    await world.rest("made")
+    world.note("first", world.asked("/sync")[0]["parent"]["metadata"]["finalizers"])
+    await world.delete(world.parent.name, "one")
+    await world.rest("held")
+    request = world.asked("/finalize")[0]
+    world.note("finalize request", snapshots.request_without_chance(request)["parent"])
+    world.answers(status={"word": "going"})
+    await world.nudge()
+    await world.rest("without children")
+    world.answers(status={"word": "gone"}, finalized=True)
+    await world.nudge()
+    await world.gone(world.parent.name, "one")
+    await world.rest("gone")
+
+
+@scenario
+async def finalized_with_children(world: World) -> None:
+    """`finalized: true` with children left: they are the garbage collector's."""
+    world.answers(config_map(), service(), status=GOOD)
+    await world.start(hooks=["sync", "finalize"])
+    await world.rest("made")
+    world.answers(config_map(data={"key": "other"}), finalized=True)
+    await world.delete(world.parent.name, "one")
+    for kind, name in ((world.parent.name, "one"), ("ConfigMap", "one-child"), ("Service", "one-service")):
+        await world.gone(kind, name)
+    await world.rest("gone")
+
+
+@scenario
+async def finalize_after_finalized(world: World) -> None:
+    """Another finalizer keeps the parent alive: finalize is called again, and children are not managed any more."""
+    world.answers(config_map(), status=GOOD)
+    await world.start(hooks=["sync", "finalize"], metadata={"finalizers": ["example.com/wait"]})
+    await world.rest("made")
+    world.answers(config_map(data={"key": "other"}), status={"word": "gone"}, finalized=True)
+    await world.delete(world.parent.name, "one")
+    await world.rest("finalized")
+    await world.nudge()
+    await world.rest("again")
+    await world.patch(world.parent.name, "one", {"metadata": {"finalizers": None}})
+    await world.gone("ConfigMap", "one-child")
+    await world.rest("gone", requests=0)
+
+
+@scenario
+async def finalized_on_sync_with_finalizer(world: World) -> None:
+    """A sync that says `finalized` takes the finalizer away; the next sync puts it back."""
+    world.answers(status=GOOD, finalized=True)
+    await world.start(hooks=["sync", "finalize"])
+    await world.rest("taken away")
+    world.answers(status=GOOD)
+    await world.nudge()
+    await world.rest("back")
+
+
+@scenario
+async def finalized_on_sync_without_finalizer(world: World) -> None:
+    """Without a finalize hook it means nothing."""
+    world.answers(config_map(), status=GOOD, finalized=True)
+    await world.start()
+    await world.rest("made")
+    await world.nudge()
+    await world.rest("synced again")
+
+
+@scenario
+async def failing_finalize(world: World) -> None:
+    """A failing finalize hook holds the parent and its children."""
+    world.answers(config_map(), status=GOOD)
+    await world.start(hooks=["sync", "finalize"])
+    await world.rest("made")
+    world.hook.script = lambda _: Answer(status=500)
+    await world.delete(world.parent.name, "one")
+    await world.rest("held")
+    world.answers(finalized=True)
+    await world.nudge()
+    await world.gone(world.parent.name, "one")
+    await world.gone("ConfigMap", "one-child")
+    await world.rest("gone")
+
+
+@scenario
+async def finalize_when_labels_no_longer_match(world: World) -> None:
+    """With a labelSelector a parent that no longer matches is finalized without being deleted, and left alone then."""
+    selected = {"apiVersion": world.parent.api_version, "resource": world.parent.plural,
+                "ignoreStatusChanges": True, "labelSelector": {"matchLabels": {"on": "yes"}}}  # fmt: skip
+    world.answers(config_map(), status=GOOD)
+    await world.start(hooks=["sync", "finalize"], parentResource=selected, metadata={"labels": {"on": "yes"}})
+    await world.rest("made")
+    world.answers(status={"word": "going"})
+    await world.patch(world.parent.name, "one", {"metadata": {"labels": {"on": "no"}}})
+    await world.rest("finalizing")
+    world.answers(status={"word": "gone"}, finalized=True)
+    await world.nudge()
+    await world.rest("finalized")
+    await world.nudge()
+    await world.rest("left alone", requests=0)
+
+
+@scenario
+async def parent_that_is_not_selected(world: World) -> None:
+    """Without the labels of the labelSelector nothing happens; with them it is a parent, and without again none."""
+    selected = {"apiVersion": world.parent.api_version, "resource": world.parent.plural,
+                "ignoreStatusChanges": True, "labelSelector": {"matchLabels": {"on": "yes"}}}  # fmt: skip
+    world.answers(config_map(), status=GOOD)
+    await world.start(parentResource=selected)
+    await world.rest("not selected", requests=0)
+    world.note("asked", len(world.hook.requests))
+    await world.patch(world.parent.name, "one", {"metadata": {"labels": {"on": "yes"}}})
+    await world.rest("selected")
+    world.answers(status={"word": "other"})
+    await world.patch(world.parent.name, "one", {"metadata": {"labels": None}})
+    await world.rest("no more", requests=0)
+
+
+@scenario
+async def deleted_parent_without_finalize_hook(world: World) -> None:
+    """Its children are the garbage collector's."""
+    world.answers(config_map(), service(), deployment(), status=GOOD)
+    await world.start()
+    await world.rest("made")
+    await world.delete(world.parent.name, "one")
+    for kind, name in (("ConfigMap", "one-child"), ("Service", "one-service"), ("Deployment", "one-server")):
+        await world.gone(kind, name)
+    await world.rest("gone", requests=0)
+
+
+@scenario
+async def deleting_parent_without_finalize_hook(world: World) -> None:
+    """While another finalizer holds it, sync is called, children are left as they are and the status is written."""
+    world.answers(config_map(), status=GOOD)
+    await world.start(metadata={"finalizers": ["example.com/wait"]})
+    await world.rest("made")
+    world.answers(config_map("another"), status={"word": "going"})
+    await world.delete(world.parent.name, "one")
+    await world.rest("going")
+    await world.patch("ConfigMap", "one-child", {"data": {"key": "mine"}})
+    await world.rest("edited")
+    await world.delete("ConfigMap", "one-child")
+    await world.rest("child deleted")
+
+
+@scenario
+async def label_stripped_while_the_parent_goes(world: World) -> None:
+    """A deleting parent lets go of nothing."""
+    world.answers(config_map(), status=GOOD)
+    await world.start(metadata={"finalizers": ["example.com/wait"]})
+    await world.rest("made")
+    await world.delete(world.parent.name, "one")
+    await world.rest("going")
+    await world.patch("ConfigMap", "one-child", {"metadata": {"labels": None}})
+    await world.rest("stripped")
+
+
+@scenario
+async def parent_made_again(world: World) -> None:
+    """A parent of the same name is another one: its children are made anew."""
+    world.answers(config_map(), status=GOOD)
+    await world.start()
+    await world.rest("made")
+    await world.delete(world.parent.name, "one")
+    await world.gone("ConfigMap", "one-child")
+    await world.rest("gone", requests=0)
+    await world.create(world.parent_object(spec={}))
+    await world.rest("made again")
+
+
+@scenario
+async def two_parents(world: World) -> None:
+    """Each has its own children; one's answer does not touch the other's."""
+
+    def script(request: Request) -> Answer:
+        name = request.content["parent"]["metadata"]["name"]
+        return Answer({"status": {"word": name}, "children": [config_map(f"{name}-child"), config_map("shared")]})
+
+    world.hook.script = script
+    await world.start()
+    await world.rest("one")
+    await world.create(world.parent_object("two", spec={}))
+    await world.rest("two")
+
+
+@scenario
+async def refused_parent_edit(world: World) -> None:
+    """What the schema refuses of a user's edit changes nothing."""
+    world.answers(config_map(), status=GOOD)
+    await world.start()
+    await world.rest("made")
+    try:
+        await world.patch(world.parent.name, "one", {"spec": {"size": 10}})
+        world.note("refused", False)
+    except Refused:
+        world.note("refused", True)
+    await world.rest("as before", requests=0)
