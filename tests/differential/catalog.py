@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from tests.differential.products import PRODUCTS
 from tests.differential.scenarios import (
     answers,
     children,
@@ -16,9 +17,9 @@ from tests.differential.scenarios import (
 )
 from tests.differential.scenarios.registry import SCENARIOS, Scenario
 
-MODULES: Final = (request, children, labels, merging, stored, methods, answers, status, related, deletion)
-WIDGETS: Final[dict[str, Scenario]] = SCENARIOS
-"""Scenarios with a scripted hook."""
+_MODULES: Final = (request, children, labels, merging, stored, methods, answers, status, related, deletion)
+ALL: Final[dict[str, Scenario]] = SCENARIOS | PRODUCTS
+"""Scenarios with a scripted hook, and with the product's hooks."""
 
 NOT_COMPARED: Final = {
     "`children: [null]`, `relatedResources: [null]`": "the real one exits on them, and again after each restart",

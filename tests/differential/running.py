@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+import pytest
 import yaml
 
-from tests.differential import widgets
+from tests.differential.catalog import ALL
 from tests.differential.scenarios.registry import Scenario
 from tests.differential.snapshots import Record
 from tests.differential.stand_in import stand_in_world
@@ -39,6 +40,13 @@ async def run(scenarios: Iterable[Scenario], opening: Opening, *, at_once: int) 
     return outcomes
 
 
+def selected(request: pytest.FixtureRequest) -> list[Scenario]:
+    """The scenarios that the tests selected in the fixture's module need."""
+    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    mine = [item for item in items if item.module is request.module and hasattr(item, "callspec")]
+    return [ALL[name] for name in dict.fromkeys(item.callspec.params["name"] for item in mine)]
+
+
 def in_stand_ins(folder: Path) -> Opening:
     """Every scenario gets a stand-in of its own below the folder."""
 
@@ -47,7 +55,7 @@ def in_stand_ins(folder: Path) -> Opening:
         place = folder / scenario.name
         crds = place / "crds"
         crds.mkdir(parents=True)
-        (crds / "crd.yaml").write_text(yaml.safe_dump(widgets.crd(scenario.parent.name)))
+        (crds / "crd.yaml").write_text(yaml.safe_dump(scenario.crd))
         async with stand_in_world(scenario.name, scenario.parent, place, crds) as world:
             yield world
 

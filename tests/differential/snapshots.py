@@ -6,7 +6,7 @@ A record is made of points of rest. Of two records `differences` gives one line 
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 Json = dict[str, Any]
@@ -53,6 +53,18 @@ class Point:
         self.writes.setdefault(name, []).append(verb)
 
 
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A hook request and its answer."""
+
+    target: str
+    now: str
+    """The clock of hooks."""
+    request: Json
+    status: int
+    answer: Json
+
+
 @dataclass
 class Record:
     """One run of a scenario."""
@@ -60,6 +72,10 @@ class Record:
     points: list[Point] = field(default_factory=list)
     notes: Json = field(default_factory=dict)
     """Facts that the scenario itself looked at."""
+    exchanges: list[Exchange] = field(default_factory=list)
+    """With the product's hooks: what they were asked and answered, each once."""
+    uncounted: list[str] = field(default_factory=list)
+    """Objects whose writes chance decides."""
     in_order: bool = False
     """Whether the order of writes to different objects counts."""
 
@@ -70,16 +86,19 @@ class Record:
         for point in self.points:
             sections = {"parents": point.parents, "children": point.children, "shown": point.shown}
             changed = {name: value for name, value in sections.items() if before.get(name) != value}
+            writes = {key: verbs for key, verbs in point.writes.items() if key not in self.uncounted}
             order = {"order": point.order} if self.in_order else {}
-            points.append({"name": point.name, "writes": point.writes, **order, **changed})
+            points.append({"name": point.name, "writes": writes, **order, **changed})
             before = sections
-        return {"points": points, "notes": self.notes}
+        exchanges = {"exchanges": [asdict(exchange) for exchange in self.exchanges]} if self.exchanges else {}
+        return {"points": points, "notes": self.notes, **exchanges}
 
     @classmethod
     def from_json(cls, content: Json) -> "Record":
         """What `as_json` gave."""
         in_order = any("order" in point for point in content["points"])
-        record = cls(notes=content["notes"], in_order=in_order)
+        exchanges = [Exchange(**exchange) for exchange in content.get("exchanges", ())]
+        record = cls(notes=content["notes"], exchanges=exchanges, in_order=in_order)
         before: Json = {}
         for point in content["points"]:
             before |= {name: point[name] for name in ("parents", "children", "shown") if name in point}
@@ -155,18 +174,20 @@ def request_without_chance(request: Json) -> Json:
 def differences(one: Record, other: Record, names: tuple[str, str]) -> list[str]:
     """A line per path that is not the same: `made: children.ConfigMap/a.data.x: real 1, stand-in 2`."""
     first, second = names
-    lines = [f"{line}" for line in _compare("notes", one.notes, other.notes, first, second)]
+    one, other = Record.from_json(one.as_json()), Record.from_json(other.as_json())
+    lines = [*compare("notes", one.notes, other.notes, first, second)]
     steps = [point.name for point in one.points], [point.name for point in other.points]
     if steps[0] != steps[1]:
         return [*lines, f"points: {first} {steps[0]}, {second} {steps[1]}"]
     for left, right in zip(one.points, other.points, strict=True):
         for section in ("parents", "children", "writes", "shown", *(("order",) if one.in_order else ())):
             values = getattr(left, section), getattr(right, section)
-            lines += [f"{left.name}: {line}" for line in _compare(section, *values, first, second)]
+            lines += [f"{left.name}: {line}" for line in compare(section, *values, first, second)]
     return lines
 
 
-def _compare(path: str, one: Any, other: Any, first: str, second: str) -> Iterator[str]:
+def compare(path: str, one: Any, other: Any, first: str, second: str) -> Iterator[str]:
+    """A line per path at which two decoded values differ; `first` and `second` say whose they are."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         for key in sorted({*one, *other}):
             absent = object()
@@ -175,10 +196,10 @@ def _compare(path: str, one: Any, other: Any, first: str, second: str) -> Iterat
                 shown_left, shown_right = ("absent" if each is absent else _text(each) for each in (left, right))
                 yield f"{path}.{key}: {first} {shown_left}, {second} {shown_right}"
             else:
-                yield from _compare(f"{path}.{key}", left, right, first, second)
+                yield from compare(f"{path}.{key}", left, right, first, second)
     elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         for index, (left, right) in enumerate(zip(one, other, strict=True)):
-            yield from _compare(f"{path}[{index}]", left, right, first, second)
+            yield from compare(f"{path}[{index}]", left, right, first, second)
     elif type(one) is not type(other) or one != other:
         yield f"{path}: {first} {_text(one)}, {second} {_text(other)}"
 

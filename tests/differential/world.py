@@ -16,6 +16,9 @@ ELSEWHERE: Final = "-elsewhere"
 SEEN: Final = ("ConfigMap", "Service", "Secret", "Deployment", "StatefulSet", "DaemonSet")
 """Kinds of which every object is part of a point of rest, beside the parent's."""
 
+_LOOKS: Final = 6
+"""How often nothing must have changed."""
+
 
 class Refused(Exception):
     """The API server refused what the scenario itself wanted to write."""
@@ -91,14 +94,15 @@ class World(ABC):
         await self.until(lambda: len(self.hook.requests) - self._mark >= requests, f"{requests} hook requests")
         loop = asyncio.get_running_loop()
         end = loop.time() + self.patience
-        before, since = None, loop.time()
-        while before is None or loop.time() - since < self.quiet:
-            now = (len(self.hook.requests), await self.state(), self.busy())
-            if now != before or self.busy():
-                before, since = now, loop.time()
+        before, calm = None, 0
+        # Looks are counted, not seconds: while this process stands still, nothing can happen either.
+        while calm < _LOOKS:
+            await asyncio.sleep(self.quiet / _LOOKS)
+            now = (len(self.hook.requests), await self.state())
+            calm = calm + 1 if now == before and not self.busy() else 0
+            before = now
             if loop.time() > end:
                 raise NotAtRest(f"{self.namespace}: not at rest at {point!r}, {len(self.hook.requests)} requests")
-            await asyncio.sleep(self.quiet / 5)
         await self.keep(point)
 
     async def keep(self, point: str) -> None:

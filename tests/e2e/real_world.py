@@ -11,7 +11,7 @@ import httpx
 import yaml
 
 from metacontroller.objects import BUILT_IN, Kind
-from tests.differential import widgets
+from tests.differential.catalog import ALL
 from tests.differential.running import Opening
 from tests.differential.scenarios.registry import Scenario
 from tests.differential.snapshots import Json, Record
@@ -92,7 +92,7 @@ class Cluster:
             if scenario not in records:
                 continue
             plural, _, subresource = entry["resource"].partition("/")
-            kind = plurals.get(plural) or widgets.kind_of(scenario).name
+            kind = plurals.get(plural) or ALL[scenario].parent.name
             place = (kind, entry["name"]) if namespace == scenario else (kind, namespace, entry["name"])
             name = "/".join((*place, *((subresource,) if subresource else ())))
             time = datetime.fromisoformat(entry["time"])

@@ -180,10 +180,10 @@ async def slow_hook(world: World) -> None:
     world.answers(config_map(), status=GOOD)
     await world.start(webhooks={"sync": webhook(world.hook.url, "sync", timeout="1s")})
     await world.rest("made")
-    world.hook.script = lambda _: Answer({"status": {}, "children": []}, delay=1.5)
+    slow = [Answer({"status": {}, "children": []}, delay=1.5)]
+    good = Answer({"status": GOOD, "children": [config_map(data={"key": "other"})]})
+    world.hook.script = lambda _: slow.pop() if slow else good
     await world.nudge()
-    await asyncio.sleep(1.3)
-    world.answers(config_map(data={"key": "other"}), status=GOOD)
     await world.rest("the next one", requests=2)
 
 
@@ -197,9 +197,9 @@ async def resync_after_seconds(world: World) -> None:
     first = len(world.hook.requests)
     await world.until(lambda: len(world.hook.requests) > first + 1, "two more")
     world.answers(config_map(), resyncAfterSeconds=0)
-    await asyncio.sleep(1.7)
+    await asyncio.sleep(3)
     last = len(world.hook.requests)
-    await asyncio.sleep(1.7)
+    await asyncio.sleep(3)
     world.note("calls after it was left out", len(world.hook.requests) - last)
     await world.keep("quiet")
 

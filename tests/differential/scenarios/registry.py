@@ -7,6 +7,7 @@ from typing import Final
 
 from metacontroller.objects import Kind
 from tests.differential import widgets
+from tests.differential.snapshots import Json
 from tests.differential.world import World
 
 Run = Callable[[World], Awaitable[None]]
@@ -19,6 +20,8 @@ class Scenario:
     name: str
     run: Run
     parent: Kind
+    crd: Json
+    """The parent's."""
 
 
 SCENARIOS: Final[dict[str, Scenario]] = {}
@@ -35,4 +38,5 @@ def scenario(run: Run) -> Run:
 def register(name: str, run: Run) -> None:
     """Register a scenario; a parent's kind of its own keeps it apart from all others."""
     name = name.replace("_", "-")
-    SCENARIOS[name] = Scenario(name, run, widgets.kind_of(name))
+    parent = widgets.kind_of(name)
+    SCENARIOS[name] = Scenario(name, run, parent, widgets.crd(parent.name))

@@ -1,0 +1,55 @@
+"""What the real Metacontroller did, as recorded: the stand-in does the same, and hooks answers the same again.
+
+The records come from `tests/e2e/test_differential.py`; its scenarios run here on the stand-in alone.
+"""
+
+import asyncio
+import re
+
+import pytest
+
+from tests.differential import products, records, running, snapshots
+from tests.differential.catalog import ALL
+from tests.differential.running import Outcome
+
+STAND_IN = ("recorded", "stand-in")
+HOOKS = ("recorded", "now")
+
+
+@pytest.fixture(scope="module")
+def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """Every selected scenario, run on the stand-in."""
+    chosen = running.selected(request)
+    return asyncio.run(running.run(chosen, running.in_stand_ins(tmp_path_factory.mktemp("stand-ins")), at_once=8))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_stand_in_does_what_metacontroller_did(name: str, outcomes: dict[str, Outcome]) -> None:
+    """Objects at rest, effective writes and what the hook is shown are as recorded."""
+    outcome = outcomes[name]
+    if isinstance(outcome, Exception):
+        raise outcome
+    assert snapshots.differences(records.read(name), outcome, STAND_IN) == []
+
+
+@pytest.mark.parametrize("name", products.PRODUCTS)
+async def test_hooks_answers_recorded_requests_as_before(name: str) -> None:
+    """Asked again at the same time, hooks gives exactly the same answer."""
+    exchanges = records.read(name).exchanges
+    assert exchanges
+    for number, exchange in enumerate(exchanges):
+        status, answer = await products.answer_again(exchange)
+        assert status == exchange.status
+        assert list(snapshots.compare(f"{number} {exchange.target}", exchange.answer, answer, *HOOKS)) == []
+
+
+def test_every_record_has_a_scenario() -> None:
+    """A record of a scenario that is no more would never be looked at."""
+    assert records.names() == sorted(ALL)
+
+
+def test_records_tell_nothing_of_the_machine() -> None:
+    """No port, path or token, and less than a megabyte in all."""
+    texts = [path.read_text(encoding="utf-8") for path in records.FOLDER.glob("*.json")]
+    assert not [text for text in texts if re.search(r"127\.0\.0\.1:[1-9]|/(root|home|tmp|work)/|eyJ|[Bb]earer", text)]
+    assert sum(map(len, texts)) < 1_000_000

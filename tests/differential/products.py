@@ -1,0 +1,244 @@
+"""The product's own hooks as the hook of a scenario: in this process, on a clock of the scenario's, recorded."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import orjson
+import yaml
+
+from hooks.app import create_app
+from hooks.settings import Settings
+from hooks.telemetry import Metrics
+from metacontroller import definitions
+from tests.differential.scenarios.registry import Scenario
+from tests.differential.snapshots import Exchange, Json
+from tests.differential.widgets import pods
+from tests.differential.world import World
+from tests.hook_server import Answer, Request
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+START: Final = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+"""When a scenario begins, for hooks."""
+SETTINGS: Final[Json] = {
+    "namespaces": "",
+    "defaultRemoteBackend": {
+        "host": "remote.example.com", "scheme": "https", "pathPrefix": "/$workspace/$model", "workspace": "acme",
+    },
+    "proxyService": {"namespace": "beamlit-system", "name": "beamlit-gateway", "port": 80},
+}  # fmt: skip
+"""`config.yaml` of the product under test."""
+
+_CRD: Final[Json] = yaml.safe_load((ROOT / "crds/deployment.beamlit.com_modeldeployments.yaml").read_text())
+_KIND: Final = next(kind for kind in definitions.read_kinds(ROOT / "crds") if kind.name == "ModelDeployment")
+
+PRODUCTS: Final[dict[str, Scenario]] = {}
+"""Scenarios with the product's hooks."""
+
+
+class Hooks:
+    """The app behind a world's hook."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.now = START
+        self._client = client(lambda: self.now)
+        world.hook.script = self._ask
+
+    def pass_time(self, time: timedelta) -> None:
+        """Let time go by."""
+        self.now += time
+
+    async def _ask(self, request: Request) -> Answer:
+        answer = await _post(self._client, request.target, request.body)
+        recorded = _without_bulk(request.content)
+        # What is dropped from a record must not matter.
+        assert (await _post(self._client, request.target, orjson.dumps(recorded))).content == answer.content
+        exchange = Exchange(request.target, self.now.isoformat(), recorded, answer.status_code, answer.json())
+        if exchange not in self._world.record.exchanges:
+            self._world.record.exchanges.append(exchange)
+        return Answer(answer.content, answer.status_code)
+
+
+def client(clock: Callable[[], datetime]) -> httpx.AsyncClient:
+    """A client of the app alone, which has that clock."""
+    app = create_app(Settings.model_validate(SETTINGS), Metrics(), clock=clock)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://hooks")
+
+
+async def answer_again(exchange: Exchange) -> tuple[int, Json]:
+    """Status and answer of hooks to a recorded request, at its time."""
+    async with client(lambda: datetime.fromisoformat(exchange.now)) as hooks:
+        answer = await _post(hooks, exchange.target, orjson.dumps(exchange.request))
+    return answer.status_code, answer.json()
+
+
+async def _post(hooks: httpx.AsyncClient, target: str, body: bytes) -> httpx.Response:
+    return await hooks.post(target, content=body, headers={"Content-Type": "application/json"})
+
+
+def _without_bulk(request: Json) -> Json:
+    """The request without what hooks does not read: managedFields, and the controller but for its name."""
+
+    def plain(item: Json) -> Json:
+        metadata = {name: value for name, value in item["metadata"].items() if name != "managedFields"}
+        return {**item, "metadata": metadata}
+
+    groups: Json = {
+        name: {kind: {key: plain(item) for key, item in items.items()} for kind, items in request[name].items()}
+        for name in ("children", "related")
+        if name in request
+    }
+    controller = {"metadata": {"name": request["controller"]["metadata"]["name"]}}
+    return {**request, **groups, "controller": controller, "parent": plain(request["parent"])}
+
+
+def product(run: Callable[[World, Hooks], Awaitable[None]]) -> Callable[[World, Hooks], Awaitable[None]]:
+    """Register a scenario under its function's name."""
+    name = run.__name__.replace("_", "-")
+
+    async def whole(world: World) -> None:
+        hooks = Hooks(world)
+        await world.install(_composite_controller(world.hook.url))
+        await run(world, hooks)
+        # The next scenario has the same kind of parent.
+        for parent in [item for item in (await world.objects()).values() if item["kind"] == _KIND.name]:
+            await world.delete(_KIND.name, parent["metadata"]["name"])
+            await world.gone(_KIND.name, parent["metadata"]["name"])
+
+    PRODUCTS[name] = Scenario(name, whole, _KIND, _CRD)
+    return run
+
+
+def _composite_controller(url: str) -> Json:
+    text = (ROOT / "metacontroller/compositecontroller.yaml").read_text()
+    controller: Json = yaml.safe_load(text)
+    for hook in controller["spec"]["hooks"].values():
+        hook["webhook"]["url"] = url + httpx.URL(hook["webhook"]["url"]).raw_path.decode()
+    return controller
+
+
+def _model(world: World, **spec: Any) -> Json:
+    """The ModelDeployment `one`, which adopts the Deployment `model` unless it has a server."""
+    source = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "model", "namespace": world.namespace}
+    adopted = {} if "server" in spec else {"modelSourceRef": source}
+    return world.parent_object(spec={"model": "llama", "offloadingConfig": {}, **adopted, **spec})
+
+
+def _deployment(name: str = "model", replicas: int = 2) -> Json:
+    """A Deployment such as users have."""
+    labels = {"app": name}
+    template = pods(labels=labels, container={"ports": [{"name": "http", "containerPort": 8000}]})
+    spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
+
+
+async def _adopted(world: World, **spec: Any) -> None:
+    await world.create(_deployment())
+    await world.make_ready("model")
+    await world.create(_model(world, **spec))
+    await world.rest("adopted")
+
+
+@product
+async def model_adopts_a_deployment(world: World, hooks: Hooks) -> None:
+    """A ready Deployment is served locally; nothing more is written at rest, and the children go with the parent."""
+    await _adopted(world)
+    await world.nudge()
+    await world.rest("synced again")
+    await world.patch("ConfigMap", "one-route", {"data": {"route.json": "{}"}})
+    await world.rest("repaired")
+    await world.delete("Service", "one-local")
+    await world.rest("back")
+
+
+@product
+async def model_without_its_deployment(world: World, hooks: Hooks) -> None:
+    """What is referred to is missing, comes, and goes."""
+    await world.create(_model(world))
+    await world.rest("missing")
+    await world.create(_deployment())
+    await world.make_ready("model")
+    await world.rest("there", requests=0)
+    await world.delete("Deployment", "model")
+    await world.rest("gone")
+
+
+@product
+async def model_with_a_server(world: World, hooks: Hooks) -> None:
+    """A Deployment of our own, its template changed, and a field of it handed over."""
+    template = pods(container={"resources": {"limits": {"cpu": "1000m", "memory": "1024Mi"}}},
+                    volumes=[{"name": "scratch", "emptyDir": {}}])  # fmt: skip
+    server: Json = {"replicas": 0, "port": 8000, "template": {"spec": template["spec"]}}
+    await world.create(_model(world, server=server))
+    await world.rest("made")
+    await world.nudge()
+    await world.rest("synced again")
+    changed = pods(container={"image": "example.com/server:2"})
+    await world.patch(_KIND.name, "one", {"spec": {"server": {"template": {"spec": changed["spec"]}}}})
+    await world.rest("another image")
+
+
+@product
+async def model_with_a_gateway_name(world: World, hooks: Hooks) -> None:
+    """A Service that leads to the gateway, named, renamed and removed."""
+    await _adopted(world, gateway={"serviceName": "ask-one"})
+    await world.patch(_KIND.name, "one", {"spec": {"gateway": {"serviceName": "ask-two"}}})
+    await world.rest("renamed")
+    await world.patch(_KIND.name, "one", {"spec": {"gateway": None}})
+    await world.rest("removed")
+
+
+@product
+async def model_with_an_override(world: World, hooks: Hooks) -> None:
+    """A share goes remote until the override ends."""
+    override = {"percentage": 30, "until": "2026-03-01T14:00:00Z"}
+    backend = {"host": "models.example.com", "scheme": "https"}
+    await _adopted(world, offloadingConfig={"remoteBackend": backend, "behavior": {"override": override}})
+    hooks.pass_time(timedelta(hours=1))
+    await world.nudge()
+    await world.rest("an hour later")
+    hooks.pass_time(timedelta(hours=2))
+    await world.nudge()
+    await world.rest("over")
+
+
+@product
+async def model_of_another_namespace(world: World, hooks: Hooks) -> None:
+    """A reference across namespaces is not accepted: a new one gets nothing, one that serves keeps what it has."""
+    elsewhere = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "model", "namespace": "elsewhere"}
+    await world.create(_model(world, modelSourceRef=elsewhere))
+    await world.rest("not accepted")
+    await world.create(_deployment())
+    await world.make_ready("model")
+    await world.patch(_KIND.name, "one", {"spec": {"modelSourceRef": {"namespace": world.namespace}}})
+    await world.rest("accepted")
+    await world.patch(_KIND.name, "one", {"spec": {"modelSourceRef": {"namespace": "elsewhere"}}})
+    await world.rest("kept")
+
+
+@product
+async def model_whose_name_is_taken(world: World, hooks: Hooks) -> None:
+    """A foreign ConfigMap of the route's name is named in a condition."""
+    await world.create(_deployment())
+    await world.make_ready("model")
+    await world.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "one-route"}, "data": {"a": "b"}})
+    await world.create(_model(world))
+    await world.rest("first")
+    await world.nudge()
+    await world.rest("named")
+    await world.delete("ConfigMap", "one-route")
+    await world.nudge()
+    await world.rest("free")
+
+
+@product
+async def model_that_is_deleted(world: World, hooks: Hooks) -> None:
+    """Its children go, what it adopted stays."""
+    await _adopted(world, gateway={"serviceName": "ask-one"})
+    await world.delete(_KIND.name, "one")
+    for kind, name in (("ConfigMap", "one-route"), ("Service", "one-local"), ("Service", "ask-one")):
+        await world.gone(kind, name)
+    await world.rest("gone", requests=0)
