@@ -89,8 +89,10 @@ def _merge_lists(observed: list[Any], applied: list[Any], desired: list[Any]) ->
     if key is None:
         return list(copy(desired))
     merged = _merge_objects(_by(key, observed), _by(key, applied), _by(key, desired))
-    order = dict.fromkeys(_name(item[key]) for item in (*observed, *desired))
-    return [merged[name] for name in order if name in merged]
+    there = [_name(item[key]) for item in observed]
+    more = dict.fromkeys(name for item in desired if (name := _name(item[key])) not in there)
+    # Two observed items of one key both become what that key is merged to: Metacontroller does not tell them apart.
+    return [merged[name] for name in (*there, *more) if name in merged]
 
 
 def _list_map_key(*lists: list[Any]) -> str | None:

@@ -337,3 +337,8 @@ def _service(item: Object) -> Iterator[str]:
             yield f"spec.ports[{index}].port must be between 1 and 65535, not {number!r}"
         if len(spec["ports"]) > 1 and not port.get("name"):
             yield f"spec.ports[{index}].name is required where there are several ports"
+        for earlier in spec["ports"][:index]:
+            if all(port.get(field) == earlier.get(field) for field in ("port", "protocol")):
+                yield f"spec.ports[{index}] is there twice: {port.get('protocol')} {number}"
+            if port.get("name") == earlier.get("name") is not None:
+                yield f"spec.ports[{index}].name is there twice: {port['name']!r}"

@@ -29,7 +29,7 @@ def test_the_stand_in_does_what_metacontroller_did(name: str, outcomes: dict[str
     outcome = outcomes[name]
     if isinstance(outcome, Exception):
         raise outcome
-    assert snapshots.differences(records.read(name), outcome, STAND_IN) == []
+    snapshots.expect_same(records.read(name), outcome, STAND_IN)
 
 
 @pytest.mark.parametrize("name", products.PRODUCTS)
@@ -40,7 +40,8 @@ async def test_hooks_answers_recorded_requests_as_before(name: str) -> None:
     for number, exchange in enumerate(exchanges):
         status, answer = await products.answer_again(exchange)
         assert status == exchange.status
-        assert list(snapshots.compare(f"{number} {exchange.target}", exchange.answer, answer, *HOOKS)) == []
+        lines = list(snapshots.compare(f"{number} {exchange.target}", exchange.answer, answer, *HOOKS))
+        assert not lines, "\n".join(("", *lines))
 
 
 def test_every_record_has_a_scenario() -> None:

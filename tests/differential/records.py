@@ -3,13 +3,14 @@
 import json
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.differential.snapshots import Record
 
 FOLDER: Final = Path(__file__).resolve().parents[1] / "contract/recorded"
 E2E_RECORD: Final = "E2E_RECORD"
 """With this variable a run with the real Metacontroller writes the records instead of comparing with them."""
+_DEPTH: Final = 4
 
 
 def recording() -> bool:
@@ -30,5 +31,15 @@ def read(name: str) -> Record:
 def write(name: str, record: Record) -> None:
     """Keep a record."""
     FOLDER.mkdir(exist_ok=True)
-    text = json.dumps(record.as_json(), indent=1, sort_keys=True)
-    (FOLDER / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")
+    (FOLDER / f"{name}.json").write_text(f"{_text(record.as_json())}\n", encoding="utf-8")
+
+
+def _text(value: Any, depth: int = 0) -> str:
+    """JSON with a line for each object of a point and for each part of an exchange: short, and good to compare."""
+    inside = "\n" + " " * (depth + 1)
+    if depth < _DEPTH and value and isinstance(value, dict):
+        parts = [f"{json.dumps(key)}: {_text(value[key], depth + 1)}" for key in sorted(value)]
+        return "{" + inside + f",{inside}".join(parts) + inside[:-1] + "}"
+    if depth < _DEPTH and value and isinstance(value, list):
+        return "[" + inside + f",{inside}".join(_text(item, depth + 1) for item in value) + inside[:-1] + "]"
+    return json.dumps(value, sort_keys=True)

@@ -44,7 +44,7 @@ def selected(request: pytest.FixtureRequest) -> list[Scenario]:
     """The scenarios that the tests selected in the fixture's module need."""
     items = [item for item in request.session.items if isinstance(item, pytest.Function)]
     mine = [item for item in items if item.module is request.module and hasattr(item, "callspec")]
-    return [ALL[name] for name in dict.fromkeys(item.callspec.params["name"] for item in mine)]
+    return [ALL[str(name)] for name in dict.fromkeys(item.callspec.params["name"] for item in mine)]
 
 
 def in_stand_ins(folder: Path) -> Opening:

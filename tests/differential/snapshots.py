@@ -186,6 +186,12 @@ def differences(one: Record, other: Record, names: tuple[str, str]) -> list[str]
     return lines
 
 
+def expect_same(one: Record, other: Record, names: tuple[str, str]) -> None:
+    """Raises AssertionError with a line for each difference."""
+    lines = differences(one, other, names)
+    assert not lines, "\n".join(("", *lines))
+
+
 def compare(path: str, one: Any, other: Any, first: str, second: str) -> Iterator[str]:
     """A line per path at which two decoded values differ; `first` and `second` say whose they are."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):

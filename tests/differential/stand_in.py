@@ -1,5 +1,6 @@
 """The stand-in as a world: in this process, its API server at hand."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -41,6 +42,9 @@ class StandInWorld(World):
         self._stand_in = StandIn(options)
         self._api.watch(self._count)
         self._stand_in.start()
+        for _ in range(3):
+            # Its kubelet looks at the workloads that are there when it begins: let it begin.
+            await asyncio.sleep(0)
 
     async def stop(self) -> None:
         """End it."""

@@ -1,5 +1,6 @@
 """The real Metacontroller as a world: on a control plane of its own, reached over the Kubernetes API."""
 
+import asyncio
 import os
 import ssl
 from collections.abc import AsyncIterator, Iterable
@@ -17,7 +18,7 @@ from tests.differential.scenarios.registry import Scenario
 from tests.differential.snapshots import Json, Record
 from tests.differential.world import ELSEWHERE, SEEN, Refused, World
 from tests.e2e.binaries import find
-from tests.e2e.controlplane import ControlPlane
+from tests.e2e.controlplane import NODE, ControlPlane
 from tests.e2e.product import METACONTROLLER_CRDS, SYSTEM
 from tests.hook_server import Answer, HookServer
 
@@ -41,6 +42,7 @@ class Cluster:
         for words in (("-f", os.environ[METACONTROLLER_CRDS]), ("-f", "-")):
             plane.kubectl("apply", "--server-side", *words, stdin=documents)
             plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", *words, stdin=documents)
+        plane.kubectl("cordon", NODE)  # pods wait until a scenario says so
         plane.kubectl("create", "namespace", SYSTEM)
         plane.kubectl("create", "serviceaccount", SYSTEM, "-n", SYSTEM)
         # Scenarios have any kind of child; what our own rules allow is tested elsewhere.
@@ -158,7 +160,18 @@ class RealWorld(World):
         return found
 
     async def make_ready(self, name: str) -> None:
-        """Wait until kwok has them run."""
+        """Let pods onto the node, and wait until kwok has them run."""
+        await self._open_node(True)
+        try:
+            await self._until_ready(name)
+        finally:
+            await self._open_node(False)
+
+    async def _open_node(self, is_open: bool) -> None:
+        change = {"spec": {"unschedulable": not is_open}}
+        await self._send("PATCH", f"/api/v1/nodes/{NODE}", change, "application/merge-patch+json")
+
+    async def _until_ready(self, name: str) -> None:
 
         async def ready() -> bool:
             item = await self.get("Deployment", name)
@@ -175,6 +188,9 @@ class RealWorld(World):
     async def _send(self, method: str, path: str, body: Json | None = None, kind: str = "application/json") -> Any:
         content = None if body is None else httpx.Request("POST", "http://x", json=body).content
         answer = await self._client.request(method, path, content=content, headers={"Content-Type": kind})
+        while answer.status_code == 429:  # a CRD's storage is being set up
+            await asyncio.sleep(0.2)
+            answer = await self._client.request(method, path, content=content, headers={"Content-Type": kind})
         if answer.status_code in (400, 403, 409, 422):
             raise Refused(answer.json()["message"])
         answer.raise_for_status()

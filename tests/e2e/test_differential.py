@@ -16,7 +16,7 @@ from tests.e2e import controlplane
 from tests.e2e.product import missing
 from tests.e2e.real_world import Cluster
 
-AT_ONCE = 12
+AT_ONCE = 16
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_both_do_the_same(name: str, real: dict[str, Outcome], stand_in: dict[st
             raise outcome
     assert isinstance(one, Record)
     assert isinstance(other, Record)
-    assert snapshots.differences(one, other, ("real", "stand-in")) == []
+    snapshots.expect_same(one, other, ("real", "stand-in"))
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -61,4 +61,4 @@ def test_metacontroller_does_what_it_did(name: str, real: dict[str, Outcome]) ->
         raise outcome
     if records.recording():
         records.write(name, outcome)
-    assert snapshots.differences(outcome, records.read(name), ("real", "recorded")) == []
+    snapshots.expect_same(outcome, records.read(name), ("real", "recorded"))

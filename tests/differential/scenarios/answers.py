@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from tests.differential.scenarios.registry import GOOD, Run, register, scenario
@@ -148,6 +149,31 @@ async def too_many_requests(world: World) -> None:
 
 
 @scenario
+async def forms_of_retry_after(world: World) -> None:
+    """Whole seconds and dates are waited for; with anything else the next try comes at once."""
+    forms = {
+        "2": "2", "+2": "+2", "padded": " 2 ", "fraction": "2.5", "negative": "-2", "zero": "0", "word": "soon",
+        "date": "", "date of another form": "",
+    }  # fmt: skip
+    left, times = list(forms), []
+
+    def script(_: Request) -> Answer:
+        times.append(asyncio.get_running_loop().time())
+        if not left:
+            return Answer({"status": GOOD, "children": [config_map()]})
+        name = left.pop(0)
+        soon = datetime.now(UTC) + timedelta(seconds=3)
+        dates = {"date": f"{soon:%a, %d %b %Y %H:%M:%S} GMT", "date of another form": f"{soon:%Y-%m-%dT%H:%M:%SZ}"}
+        return Answer(status=429, headers={"Retry-After": dates.get(name, forms[name])})
+
+    world.hook.script = script
+    await world.start()
+    await world.rest("after them", requests=len(forms) + 1)
+    waited = {name: later - sooner > 1 for name, sooner, later in zip(forms, times, times[1:], strict=False)}
+    world.note("waited", waited)
+
+
+@scenario
 async def redirects(world: World) -> None:
     """302 is followed as a GET without body, 307 repeats what came."""
 
@@ -207,9 +233,11 @@ async def resync_after_seconds(world: World) -> None:
 @scenario
 async def resync_survives_a_failure(world: World) -> None:
     """resyncAfterSeconds counts although a child is refused."""
-    world.answers(config_map("UPPER"), status=GOOD, resyncAfterSeconds=2)
+    world.answers(config_map("UPPER"), status=GOOD, resyncAfterSeconds=1)
     await world.start()
-    await world.rest("refused")
+    # More than the backoff alone brings in that time: 5 ms, doubled each time, are 41 s after 13 tries.
+    await world.until(lambda: len(world.hook.requests) >= 20, "20 tries")
+    await world.keep("refused")
 
 
 @scenario

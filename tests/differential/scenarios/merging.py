@@ -39,6 +39,34 @@ async def list_with_merge_key(world: World) -> None:
 
 
 @scenario
+async def two_items_of_one_key(world: World) -> None:
+    """Two items of one key become the same one: a Service with a port for TCP and for UDP can never be updated."""
+    ports = [{"name": "tcp", "port": 53, "protocol": "TCP"}, {"name": "udp", "port": 53, "protocol": "UDP"}]
+    env = [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]
+    world.answers(service(ports=ports), deployment(template=pods(container={"env": env})))
+    await world.start()
+    await world.rest("made")
+    await world.nudge()
+    await world.rest("synced again")
+
+
+@scenario
+async def order_of_merge_keys(world: World) -> None:
+    """Of several fields that could be the key the first in Metacontroller's order is it."""
+    ports = [{"name": "a", "containerPort": 1}, {"name": "b", "containerPort": 2}]
+    mounts = [{"name": "v", "mountPath": "/a"}, {"name": "v", "mountPath": "/b"}]
+    volumes = [{"name": "v", "emptyDir": {}}]
+    world.answers(deployment(template=pods(container={"ports": ports, "volumeMounts": mounts}, volumes=volumes)))
+    await world.start()
+    await world.rest("made")
+    ports = [{"name": "c", "containerPort": 2}, {"name": "d", "containerPort": 3}]
+    mounts = [{"name": "v", "mountPath": "/c"}, {"name": "v", "mountPath": "/b", "subPath": "x"}]
+    world.answers(deployment(template=pods(container={"ports": ports, "volumeMounts": mounts}, volumes=volumes)))
+    await world.nudge()
+    await world.rest("updated")
+
+
+@scenario
 async def list_without_merge_key(world: World) -> None:
     """Other lists are replaced whole."""
     tolerations = [{"key": "a", "operator": "Exists"}, {"operator": "Exists", "effect": "NoSchedule"}]

@@ -1,0 +1,352 @@
+"""What the real Metacontroller and API server taught the stand-in, one thing at a time."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metacontroller import answers, apply, children, errors, gojson, selectors, webhook
+from metacontroller.apiserver import ApiServer
+from metacontroller.objects import BUILT_IN, Key, Kind
+from metacontroller.registration import Registration
+from metacontroller.store import Store
+
+Json = dict[str, Any]
+
+STATUS = {
+    "type": "object",
+    "properties": {"word": {"type": "string"}, "ratio": {"type": "number"}, "kept": {"nullable": True}},
+}
+WIDGET = Kind(
+    "example.com", "v1", "Widget", "widgets", status=True, generation=True,
+    schema={"type": "object", "properties": {"spec": {"type": "object"}, "status": STATUS}},
+)  # fmt: skip
+LABELS = {"app": "one"}
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[ApiServer]:
+    """An API server with widgets."""
+    store = Store(tmp_path / "state", lambda _: None)
+    yield ApiServer(store, (*BUILT_IN, WIDGET))
+    store.close()
+
+
+def config_map(name: str = "one", **metadata: Any) -> Json:
+    """A ConfigMap."""
+    head = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default", **metadata}}
+    return {**head, "data": {"key": "value"}}
+
+
+def workload(kind: str = "Deployment", container: Json | None = None, **pod: Any) -> Json:
+    """A workload with one container."""
+    first = {"name": "server", "image": "example.com/server:1", **(container or {})}
+    template = {"metadata": {"labels": LABELS}, "spec": {"containers": [first], **pod}}
+    return {
+        "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "one", "namespace": "default"},
+        "spec": {"selector": {"matchLabels": LABELS}, "template": template},
+    }  # fmt: skip
+
+
+def service(**spec: Any) -> Json:
+    """A Service."""
+    head = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "one", "namespace": "default"}}
+    return {**head, "spec": {"ports": [{"port": 80}], **spec}}
+
+
+def pod(item: Json) -> Json:
+    """The pod specification of a workload."""
+    found: Json = item["spec"]["template"]["spec"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"b": 1, "a": None}, '{"a":null,"b":1}'),
+        ("<a&b> \u2028é\x7f", '"\\u003ca\\u0026b\\u003e \\u2028é\x7f"'),
+        ([1.0, 0.5, 123456.75, -2.0], "[1,0.5,123456.75,-2]"),
+        ([1e21, 1.5e-7, 1e-6, 1e20], "[1e+21,1.5e-7,0.000001,100000000000000000000]"),
+        ([True, False], "[true,false]"),
+        (9007199254740993, "9007199254740993"),
+    ],
+)
+def test_json_is_what_go_writes(value: Any, text: str) -> None:
+    """The text of the annotation decides whether a child is written."""
+    assert gojson.encode(value) == text
+
+
+def test_request_keeps_the_order_of_its_outermost_keys() -> None:
+    """They are fields of a Go type; what is below are maps, which Go sorts."""
+    request = {"controller": {"b": 1, "a": 2}, "parent": {}, "children": {}}
+    assert webhook.encode(request) == b'{"controller":{"a":2,"b":1},"parent":{},"children":{}}'
+
+
+def test_a_date_in_retry_after_is_rounded_up() -> None:
+    """Metacontroller waits for whole seconds."""
+    now = datetime(2026, 1, 1, 12, 0, 0, 400_000, tzinfo=UTC)
+    assert webhook.retry_after("Thu, 01 Jan 2026 12:00:02 GMT", now) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("observed", "applied", "desired", "merged"),
+    [
+        ({"a": "1", "b": "2"}, {"a": "1"}, "text", {"b": "2"}),
+        ({"a": "1"}, "text", {"b": "2"}, {"a": "1", "b": "2"}),
+        ([{"port": 80}, {"port": 81}], [{"port": 80}], {"http": 80}, [{"port": 81}]),
+        ([{"port": 80}], [], [{"port": 80.0, "name": "a"}], [{"port": 80.0, "name": "a"}]),
+        ("text", "text", {"a": "1"}, {"a": "1"}),
+        ([{"name": "a", "n": 1}, {"name": "a", "n": 2}], [], [{"name": "a"}], [{"name": "a", "n": 2}] * 2),
+    ],
+)
+def test_a_value_of_another_type_counts_as_none(observed: Any, applied: Any, desired: Any, merged: Any) -> None:
+    """Where a map or list is observed and something else is wanted, what was applied goes and no error says so."""
+    assert apply.merge(observed, applied, desired) == merged
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '"x"', "1"])
+def test_a_damaged_annotation_ends_all_updates(text: str) -> None:
+    """Metacontroller does not get over it; a person has to remove the annotation."""
+    observed = config_map(annotations={apply.LAST_APPLIED: text})
+    with pytest.raises(errors.Invalid, match="remove it"):
+        apply.updated(observed, config_map())
+
+
+@pytest.mark.parametrize("text", ["", "null"])
+def test_an_empty_annotation_is_none(text: str) -> None:
+    """Nothing was applied before."""
+    assert apply.last_applied(config_map(annotations={apply.LAST_APPLIED: text})) == {}
+
+
+def test_an_echoed_annotation_is_not_applied() -> None:
+    """A hook that sends back what it is shown has not applied the annotation itself."""
+    observed = apply.remembering(config_map())
+    applied = apply.last_applied(apply.updated(observed, observed))
+    assert apply.LAST_APPLIED not in applied["metadata"].get("annotations", {})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"resyncAfterSeconds": 1e999}',
+        b'{"status": {"ratio": -1e999}}',
+        b'\xef\xbb\xbf{"children": []}',
+    ],
+)
+def test_what_go_cannot_decode_is_refused(body: bytes) -> None:
+    """Numbers out of range, and a byte order mark."""
+    with pytest.raises(errors.HookError, match="no valid JSON"):
+        answers.decode_sync(body, strict=True)
+
+
+def test_text_that_is_no_unicode_is_replaced() -> None:
+    """Bytes that are no UTF-8 and half a surrogate pair become U+FFFD."""
+    body = b'{"status": {"bytes": "\xff", "half": "\\ud800", "whole": "\\ud83d\\ude00", "large": 9223372036854775808}}'
+    status = answers.decode_sync(body, strict=True).status
+    assert status == {"bytes": "\ufffd", "half": "\ufffd", "whole": "😀", "large": 9223372036854775808.0}
+    assert isinstance(status["large"], float)
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [
+        {"matchLabels": {"a b": "c"}},
+        {"matchLabels": {"a": "b c"}},
+        {"matchExpressions": [{"key": "a", "operator": "Is"}]},
+        {"matchExpressions": [{"key": "a", "operator": "In"}]},
+        {"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]},
+    ],
+)
+def test_a_selector_that_cannot_be_used_is_refused(selector: Json) -> None:
+    """Before anything is selected with it."""
+    with pytest.raises(errors.SyncError):
+        selectors.check(selector)
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [
+        {"matchLabels": {"a": 1}},
+        {"matchLabels": []},
+        {"matchExpressions": {}},
+        {"matchExpressions": ["x"]},
+        {"matchExpressions": [{"key": 1}]},
+        {"matchExpressions": [{"key": "a", "operator": "In", "values": [1]}]},
+        {"same": True},
+    ],
+)
+def test_a_selector_of_wrong_types_is_refused(selector: Json) -> None:
+    """As everything else that does not decode."""
+    rule = {"apiVersion": "v1", "resource": "secrets", "namespaceSelector": selector}
+    with pytest.raises(errors.HookError):
+        answers.decode_customize(json.dumps({"relatedResources": [rule]}).encode(), strict=True)
+
+
+def test_nulls_are_absent_and_whole_numbers_whole(api: ApiServer) -> None:
+    """In custom resources a null counts as absent unless its field is nullable, and 1.0 comes back as 1."""
+    head = {"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "one", "namespace": "default"}}
+    made = api.create(head)
+    made["status"] = {"word": None, "ratio": 1.0, "kept": None}
+    status = api.update_status(made)["status"]
+    assert status == {"ratio": 1, "kept": None}
+    assert isinstance(status["ratio"], int)
+
+
+def test_metadata_of_a_new_object(api: ApiServer) -> None:
+    """A resourceVersion is refused; selfLink goes; a kind without generations keeps the one it is given."""
+    with pytest.raises(errors.Invalid, match="resourceVersion"):
+        api.create(config_map(resourceVersion="1"))
+    metadata = api.create(config_map(generation=7, selfLink="/x", uid="x"))["metadata"]
+    assert metadata["generation"] == 7
+    assert metadata["uid"] != "x"
+    assert "selfLink" not in metadata
+
+
+def test_an_owner_elsewhere_is_none(api: ApiServer) -> None:
+    """What belongs to an object of another namespace is garbage at once."""
+    owner = api.create(config_map("owner"))
+    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
+    api.create({**config_map(ownerReferences=[reference]), "metadata": {
+        "name": "one", "namespace": "elsewhere", "ownerReferences": [reference]}})  # fmt: skip
+    assert [key.name for key in api.all_keys()] == ["owner"]
+    api.create(config_map("owned", ownerReferences=[reference]))
+    assert [key.name for key in api.all_keys()] == ["owned", "owner"]
+
+
+def test_a_limit_is_no_request(api: ApiServer) -> None:
+    """Only pods get requests from limits, not the templates of workloads."""
+    made = api.create(workload(container={"resources": {"limits": {"cpu": "1000m"}}}))
+    assert pod(made)["containers"][0]["resources"] == {"limits": {"cpu": "1"}}
+
+
+def test_defaults_below_a_pod(api: ApiServer) -> None:
+    """Of hooks, probes and volumes."""
+    field = {"fieldPath": "metadata.name"}
+    made = pod(api.create(workload(
+        container={"lifecycle": {"preStop": {"httpGet": {"port": 80}}}, "startupProbe": {"grpc": {"port": 80}}},
+        volumes=[
+            {"name": "a", "downwardAPI": {"items": [{"path": "n", "fieldRef": field}]}},
+            {"name": "b", "projected": {"sources": [
+                {"serviceAccountToken": {"path": "t"}}, {"downwardAPI": {"items": [{"path": "n", "fieldRef": field}]}},
+            ]}},
+        ],
+    )))  # fmt: skip
+    container, (down, projected) = made["containers"][0], made["volumes"]
+    assert container["lifecycle"]["preStop"]["httpGet"] == {"port": 80, "path": "/", "scheme": "HTTP"}
+    assert container["startupProbe"]["grpc"] == {"port": 80, "service": ""}
+    assert down["downwardAPI"]["defaultMode"] == 420
+    assert down["downwardAPI"]["items"][0]["fieldRef"]["apiVersion"] == "v1"
+    token, items = projected["projected"]["sources"]
+    assert token["serviceAccountToken"]["expirationSeconds"] == 3600
+    assert items["downwardAPI"]["items"][0]["fieldRef"]["apiVersion"] == "v1"
+
+
+def test_templates_of_a_daemon_set_are_counted(api: ApiServer) -> None:
+    """In an annotation, from 1 on, with every other template."""
+    made = api.create(workload("DaemonSet"))
+    counts = [made["metadata"]["annotations"]]
+    made["metadata"]["labels"] = {"a": "b"}
+    made = api.update(made)
+    counts.append(made["metadata"]["annotations"])
+    pod(made)["containers"][0]["image"] = "example.com/server:2"
+    counts.append(api.update(made)["metadata"]["annotations"])
+    assert [list(each.values()) for each in counts] == [["1"], ["1"], ["2"]]
+
+
+def test_session_affinity_has_a_timeout(api: ApiServer) -> None:
+    """It comes with ClientIP and goes with it."""
+    made = api.create(service(sessionAffinity="ClientIP"))
+    assert made["spec"]["sessionAffinityConfig"] == {"clientIP": {"timeoutSeconds": 10800}}
+    del made["spec"]["sessionAffinity"]
+    assert "sessionAffinityConfig" not in api.update(made)["spec"]
+
+
+def test_top_level_fields_that_a_kind_does_not_have(api: ApiServer) -> None:
+    """They are dropped."""
+    assert "unknown" not in api.create({**config_map(), "unknown": 1})
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        config_map() | {"data": {"a/b": "x"}},
+        config_map() | {"data": {"..": "x"}},
+        workload(container={"name": "Not_A_Name"}),
+        workload(container={"ports": [{"containerPort": 80, "name": "UPPER"}]}),
+        workload(container={"ports": [{"containerPort": 80, "name": "longer-than-fifteen"}]}),
+        workload(container={"ports": [{"containerPort": 80, "name": "80"}]}),
+        service(ports=[{"name": "a", "port": 80}, {"name": "b", "port": 80}]),
+        service(ports=[{"name": "a", "port": 80}, {"name": "a", "port": 81}]),
+    ],
+)
+def test_names_inside_an_object(api: ApiServer, item: Json) -> None:
+    """Keys of data, containers and ports are checked."""
+    with pytest.raises(errors.Invalid):
+        api.create(item)
+
+
+def test_a_service_may_begin_with_a_digit(api: ApiServer) -> None:
+    """As any DNS label."""
+    item = service()
+    item["metadata"]["name"] = "1st"
+    assert api.create(item)["metadata"]["name"] == "1st"
+
+
+class Manager:
+    """Children of one widget."""
+
+    def __init__(self, api: ApiServer) -> None:
+        self.api = api
+        hooks = {"sync": {"webhook": {"url": "http://hooks.invalid/sync"}}}
+        rule = {"apiVersion": "v1", "resource": "configmaps", "updateStrategy": {"method": "InPlace"}}
+        parent = {"apiVersion": "example.com/v1", "resource": "widgets"}
+        spec = {"generateSelector": True, "parentResource": parent, "childResources": [rule], "hooks": hooks}
+        manifest = {"metadata": {"name": "widget"}, "spec": spec}
+        self.registration = Registration.from_manifest(manifest, api, None)
+        self.children = children.Children(api, self.registration, lambda _: None)
+        head = {"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "one", "namespace": "default"}}
+        head["metadata"]["finalizers"] = ["example.com/wait"]  # type: ignore[index]
+        self.parent = api.create(head)
+        self.selector = {"matchLabels": {"controller-uid": self.parent["metadata"]["uid"]}}
+
+    def make(self, *wanted: Json) -> None:
+        """Have these children."""
+        desired = self.children.desired(self.parent, self.selector, wanted)
+        assert self.children.manage(self.parent, [], desired) == []
+
+
+@pytest.mark.parametrize("labels", [None, [], "x", {"a": 1}, {"a": None}])
+def test_labels_that_are_no_map_of_strings(api: ApiServer, labels: Any) -> None:
+    """They fail the sync before anything is applied; null does as well."""
+    manager = Manager(api)
+    child = {**config_map(), "metadata": {"name": "one", "labels": labels}}
+    with pytest.raises(errors.SyncError, match="no map of strings"):
+        manager.children.desired(manager.parent, manager.selector, [child])
+
+
+def test_a_deleting_parent_releases_nothing(api: ApiServer) -> None:
+    """A child that no longer matches keeps its owner while that owner goes."""
+    manager = Manager(api)
+    key = Key("configmaps", "default", "one")
+    manager.make(config_map())
+    api.delete(Key("widgets.example.com", "default", "one"))
+    going = api.find(Key("widgets.example.com", "default", "one"))
+    child = api.find(key)
+    assert going is not None
+    assert child is not None
+    child["metadata"]["labels"] = {}
+    api.update(child)
+    assert manager.children.claim(going, manager.selector) == []
+    assert (api.find(key) or {})["metadata"]["ownerReferences"]
+    assert manager.children.claim(manager.parent, manager.selector) == []
+    assert "ownerReferences" not in (api.find(key) or {})["metadata"]
+
+
+def test_the_controller_is_sent_as_its_go_type_prints_it(api: ApiServer) -> None:
+    """With an empty status, and empty statusChecks in every update strategy."""
+    manifest = Manager(api).registration.manifest
+    assert manifest["status"] == {}
+    assert manifest["spec"]["childResources"][0]["updateStrategy"] == {"method": "InPlace", "statusChecks": {}}
