@@ -24,8 +24,9 @@ POLICY: Final = {
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """Every request in an audit log: user, verb, resource, namespace, name, code, and `effective`: whether it was a
-    write that changed something. A PUT of what is stored already keeps the resourceVersion."""
+    """Every request in an audit log: time, user, verb, resource, namespace, name, code, and `effective`: whether it was
+    a write that changed something. A PUT of what is stored already keeps the resourceVersion; so does one that takes
+    the last finalizer of an object that is being deleted, and with it the object."""
     versions: dict[tuple[str, str, str], str] = {}
     with path.open() as lines:
         for line in lines:
@@ -40,10 +41,12 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
                 place = *place[:2], answered.get("name", "")
             effective = event["verb"] in WRITES and code < 300
             if effective and event["verb"] in ("update", "patch"):
-                effective = versions.get(place) != answered.get("resourceVersion")
+                gone = "deletionTimestamp" in answered and not answered.get("finalizers")
+                effective = gone or versions.get(place) != answered.get("resourceVersion")
             if event["verb"] in WRITES and "resourceVersion" in answered:
                 versions[place] = answered["resourceVersion"]
             yield {
+                "time": event["stageTimestamp"],
                 "user": event["user"]["username"],
                 "verb": event["verb"],
                 "resource": "/".join(filter(None, (place[0], reference.get("subresource")))),

@@ -12,6 +12,7 @@ import httpx
 import yaml
 
 from metacontroller.objects import BUILT_IN, Kind
+from tests.chart.helm import METACONTROLLER_CRDS
 from tests.differential.catalog import ALL
 from tests.differential.running import Opening
 from tests.differential.scenarios.registry import Scenario
@@ -19,7 +20,7 @@ from tests.differential.snapshots import Json, Record
 from tests.differential.world import ELSEWHERE, SEEN, Refused, World
 from tests.e2e.binaries import find
 from tests.e2e.controlplane import NODE, ControlPlane
-from tests.e2e.product import METACONTROLLER_CRDS, SYSTEM
+from tests.e2e.product import SYSTEM
 from tests.hook_server import Answer, HookServer
 
 CONTROLLERS: Final = Kind("metacontroller.k8s.io", "v1alpha1", "CompositeController", "compositecontrollers", False)
