@@ -22,7 +22,7 @@ Clients in the cluster ask {{ $tls | empty | ternary "http" "https" }}://{{ $ser
 {{- if and (contains "$workspace" ($remote.pathPrefix | default "")) (not $remote.workspace) }}
 
 config.defaultRemoteBackend.workspace is empty. A ModelDeployment that offloads and names no remote backend of its own is
-served locally and not Ready, and its condition RefsResolved says WorkspaceUnknown, until you set it.
+served by its own replicas alone, and its condition RefsResolved says WorkspaceUnknown, until you set it.
 {{- end }}
 {{- if not (include "beamlit.credentialsSecret" .) }}
 
