@@ -274,6 +274,7 @@ def test_the_schema_refuses(chart: Path, values: str, sentence: str, tmp_path: P
         (("--set=gateway.replicas=1,gateway.podDisruptionBudget.minAvailable=1",), "could ever be drained"),
         (("--set=hooks.podDisruptionBudget.minAvailable=2",), "could ever be drained"),
         (("--set=hooks.podDisruptionBudget.minAvailable=100%",), "could ever be drained"),
+        (("--set=gateway.podDisruptionBudget.maxUnavailable=0",), "could ever be drained"),
     ],
 )
 def test_what_cannot_work_is_refused(chart: Path, words: tuple[str, ...], sentence: str) -> None:
