@@ -5,6 +5,7 @@ hundred times as much and would drop what they do not know.
 """
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ from urllib3.exceptions import HTTPError
 CONNECT_SECONDS: Final = 5.0
 GET_SECONDS: Final = 10.0
 LIST_SECONDS: Final = 30.0
+BUSY_SECONDS: Final = 1.0
+"""What API servers say in Retry-After."""
 SILENCE_SECONDS: Final = 90.0
 """A watch that says nothing for longer is dead: bookmarks come about once a minute."""
 KEEPALIVE: Final = (10, 5, 3)
@@ -92,11 +95,19 @@ class Cluster:
     def get(self, path: str) -> dict[str, Any] | None:
         """An object as stored; None when there is none.
 
+        An API server that is busy, or has just started and prepares a kind, says 429: then it is asked once more.
+
         Raises:
             ApiError: it cannot be had.
         """
         try:
-            return self._json(path, [], GET_SECONDS)
+            try:
+                return self._json(path, [], GET_SECONDS)
+            except ApiError as exc:
+                if exc.status != 429:
+                    raise
+                time.sleep(BUSY_SECONDS)
+                return self._json(path, [], GET_SECONDS)
         except ApiError as exc:
             if exc.status == 404:
                 return None

@@ -19,7 +19,11 @@ METACONTROLLER_CRDS: Final = "METACONTROLLER_CRDS"
 _COMPOSITE_CONTROLLER: Final = {
     "apiVersion": "apiextensions.k8s.io/v1",
     "kind": "CustomResourceDefinition",
-    "metadata": {"name": "compositecontrollers.metacontroller.k8s.io"},
+    "metadata": {
+        "name": "compositecontrollers.metacontroller.k8s.io",
+        # Groups of this ending are Kubernetes's own, unless they say that they are not.
+        "annotations": {"api-approved.kubernetes.io": "unapproved, stands in for the real one"},
+    },
     "spec": {
         "group": "metacontroller.k8s.io",
         "scope": "Cluster",

@@ -76,9 +76,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
 
 @pytest.fixture(scope="session")
 def installation(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """The chart on a control plane of its own, serving all namespaces, with the real Metacontroller."""
-    if reason := missing():
-        pytest.skip(reason)
+    """The chart on a control plane of its own, serving all namespaces, with Metacontroller where that is here."""
     chart = with_dependencies(tmp_path_factory.mktemp("chart"))
     with controlplane.running(tmp_path_factory.mktemp("installation")) as plane:
         installation = Installation(plane, image, chart, "demo-local.default", "demo-local.team-a", "demo-local.team-b")

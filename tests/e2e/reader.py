@@ -2,6 +2,7 @@
 
 import json
 import ssl
+import time
 import urllib.error
 import urllib.request
 from http.client import HTTPException
@@ -9,6 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 _DISCOVERY: Final = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+
+
+class _Busy(OSError):
+    """The API server wants to be asked later: it prepares a kind that nobody has read yet."""
 
 
 class Reader:
@@ -38,6 +43,9 @@ class Reader:
                 self._discover()
             path = self._paths[resource].format(namespace=namespace)
             found: dict[str, Any] = json.loads(self._ask(f"{path}/{name}" if name else path))
+        except _Busy:
+            time.sleep(1)  # what Retry-After says
+            return self.get(resource, name, namespace)
         except (OSError, HTTPException, KeyError):
             return {}
         for item in found.get("items", ()):  # an API server leaves out what they have in common
@@ -73,4 +81,5 @@ class Reader:
                 return content
         except urllib.error.HTTPError as exc:
             with exc:  # its socket
-                raise OSError(f"{exc.code} for {path}") from None
+                kind = _Busy if exc.code == 429 else OSError
+                raise kind(f"{exc.code} for {path}") from None

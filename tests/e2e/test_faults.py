@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.installation import METACONTROLLER, NAMESPACE, RELEASE, Installation
 from tests.e2e.network import Fault
-from tests.e2e.product import set_pods_ready, workload
+from tests.e2e.product import missing, set_pods_ready, workload
 from tests.e2e.traffic import Traffic
 from tests.processes import poll
 
@@ -27,7 +27,9 @@ RECOVERY = 180.0
 
 @pytest.fixture(scope="module")
 def served(installation: Installation) -> Installation:
-    """A model with a remote backend, ready, and known to both gateways."""
+    """A model with a remote backend, ready, and known to both gateways. Skipped by name without Metacontroller."""
+    if reason := missing():
+        pytest.skip(reason)
     source = {"apiVersion": "apps/v1", "kind": "Deployment", "name": MODEL, "namespace": "default"}
     model = {
         "apiVersion": "deployment.beamlit.com/v1alpha1",

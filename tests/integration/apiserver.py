@@ -60,6 +60,8 @@ class ApiServer:
         self.objects: dict[str, dict[str, Any]] = {}
         self.refused: dict[str, int] = {}
         """Status by path of objects that are not given out."""
+        self.statuses: list[int] = []
+        """Of the next answers about objects, before `refused` counts."""
         self.delay = 0.0
         """Seconds before an object is answered."""
         self.tokens: list[str] = []
@@ -110,6 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.down.wait(self.api.delay)
             found = self.api.objects.get(parts.path)
             status = self.api.refused.get(parts.path, 404 if found is None else 200)
+            status = self.api.statuses.pop(0) if self.api.statuses else status
             self._answer(status, json.dumps(found).encode())
             return
         collection.queries.append(query)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from kubernetes.config import incluster_config
 
+from gateway import cluster
 from gateway.cluster import ApiError, Cluster, ClusterError
 from tests.integration.apiserver import ApiServer
 from tests.processes import self_signed
@@ -146,3 +147,15 @@ def test_a_rotated_token_is_read_again(monkeypatch: pytest.MonkeyPatch, tmp_path
     finally:
         api.stop()
     assert [value.split()[1] for value in api.tokens] == ["one", "two"]
+
+
+def test_a_busy_api_server_is_asked_once_more(api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """429 is what the first reader of a custom resource may get: it is waited out, once."""
+    monkeypatch.setattr(cluster, "BUSY_SECONDS", 0.05)
+    asked = Cluster.load(kubeconfig(tmp_path, api.port, "busy"))
+    api.statuses = [429]
+    assert asked.get(PATH) == {"data": {}}
+    api.statuses = [429, 429, 200]
+    with pytest.raises(ApiError, match="429") as caught:
+        asked.get(PATH)
+    assert (caught.value.status, api.statuses) == (429, [200])
