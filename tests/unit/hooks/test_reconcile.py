@@ -486,11 +486,18 @@ def test_a_service_that_was_renamed_is_kept_under_its_old_name() -> None:
 # Resync.
 
 
+def test_nothing_to_look_for_is_not_looked_for() -> None:
+    """Without metrics and without a known moment a parent comes back with an event, or in Metacontroller's period."""
+    assert Cluster(model_deployment(), related=[workload()]).settle().resync_after_seconds is None
+    assert sync(model_deployment(modelSourceRef=ELSEWHERE)).resync_after_seconds is None
+
+
 def test_parents_come_at_different_moments() -> None:
-    """Without a known moment a parent comes back after about thirty seconds, always the same for itself."""
+    """With metrics a parent comes back after about thirty seconds, always the same for itself."""
     seconds = []
+    metric = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Value", "value": "1"}}}
     for uid in map(str, range(50)):
-        parent = model_deployment(status=Cluster(model_deployment(), related=[workload()]).settle().status)
+        parent = model_deployment(offloadingConfig={"remoteBackend": builders.REMOTE, "metrics": [metric]})
         parent["metadata"]["uid"] = uid
         settled = Cluster(parent, related=[workload()])
         seconds.append(settled.settle().resync_after_seconds)
