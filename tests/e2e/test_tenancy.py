@@ -397,13 +397,13 @@ def test_the_last_gate(rogue: Installation, wish: str, sentence: str) -> None:
     _wish(rogue, wish)
     try:
         poll(lambda: _refused(rogue) > refused, 30, "hooks refuse their own answer")
+        poll(lambda: sentence in _said(rogue)[said:], 10, "Metacontroller says why")
         after = {kind: version for kind, version in rogue.versions("demo", OURS).items() if "Model" not in kind}
         assert after == before
         assert not plane.get("secret", "demo-route", OURS)
         assert not plane.get("configmap", "somebody-elses", OURS)
         assert not plane.get("configmap", "demo-route", "kube-system")
         assert not plane.get("clusterrolebinding", "demo-route")
-        assert sentence in _said(rogue)[said:]
     finally:
         _wish(rogue, None)
     rogue.until("demo", OURS, seconds=60, Synced="True")
