@@ -95,6 +95,23 @@ def test_a_restricted_namespace_takes_all_pods(installed: Installation) -> None:
     assert all(pod.probe("liveness") == 200 for name in ("-hooks", "-gateway") for pod in installed.pods(name))
 
 
+@pytest.mark.parametrize("name", ["-hooks", "-gateway", "-metacontroller"])
+def test_containers_are_as_confined_as_rendered(installed: Installation, name: str) -> None:
+    """No root, no capabilities, no way to gain any, and a root file system that takes nothing."""
+    for pod in installed.pods(name):
+        process = Path(f"/proc/{pod.process.pid}")
+        said = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines() if ":\t" in line)
+        assert set(said["Uid"].split()) == set(said["Gid"].split()) == {"65532"}
+        assert {said[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+        assert said["NoNewPrivs"] == "1"
+        mounts = [line.split() for line in (process / "mountinfo").read_text().splitlines()]
+        options = {mount[4]: mount[5].split(",") for mount in mounts}
+        writable = {
+            place for place, words in options.items() if "rw" in words and not place.startswith(("/proc", "/dev"))
+        }
+        assert writable == ({"/tmp"} if name != "-metacontroller" else set())
+
+
 def test_every_way_to_name_a_model(carried: Installation) -> None:
     """By path, by the model of the body, by the Service in front of it as `Host`, and by the Service to the gateway."""
     body = carried.ask(carried.gateway(), model="demo")
