@@ -66,6 +66,23 @@ async def stripped_owner_is_adopted_again(world: World) -> None:
 
 
 @scenario
+async def stripped_label_and_owner(world: World) -> None:
+    """A child that loses both is nobody's, and its going away brings no sync."""
+    world.answers(config_map())
+    await world.start()
+    await world.rest("made")
+    before = len(world.hook.requests)
+    await world.patch("ConfigMap", "one-child", {"metadata": {"ownerReferences": None, "labels": None}})
+    await world.rest("lost", requests=0)
+    world.note("syncs", len(world.hook.requests) - before)
+    await world.delete("ConfigMap", "one-child")
+    await world.rest("deleted", requests=0)
+    world.note("syncs after it was deleted", len(world.hook.requests) - before)
+    await world.nudge()
+    await world.rest("made again")
+
+
+@scenario
 async def matching_orphan_is_adopted_and_deleted(world: World) -> None:
     """An orphan with the label that the hook does not want goes."""
     world.answers()
