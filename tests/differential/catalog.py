@@ -34,6 +34,8 @@ NOT_COMPARED: Final = {
     "cluster-scoped parents, children, related objects": "the stand-in has namespaced kinds alone",
     "labels of namespaces": "the stand-in has no Namespaces; each has its name as its one label",
     "rolling updates, ETag, server-side apply, authorization and TLS of webhooks": "the stand-in has none of them",
+    "foreground and orphan deletion": "the stand-in deletes in the background alone",
+    "customize requests for parents that are not selected": "related objects' events bring them, they change nothing",
     "answers that never come to rest": "they write as long as one lets them; the loop detector has a test of its own",
     "updates of Secrets": "the audit log must not hold them, and so cannot tell whether they changed something",
 }

@@ -78,6 +78,39 @@ async def finalized_on_sync_without_finalizer(world: World) -> None:
 
 
 @scenario
+async def finalizer_left_behind(world: World) -> None:
+    """Without a finalize hook the finalizer of an earlier one is taken away before anything else."""
+    name = f"metacontroller.io/compositecontroller-{world.parent.plural}"
+    world.answers(config_map(), status=GOOD)
+    await world.start(metadata={"finalizers": [name, "example.com/wait"]})
+    await world.rest("made")
+    world.note("first", world.asked("/sync")[0]["parent"]["metadata"]["finalizers"])
+
+
+@scenario
+async def customize_holds_a_deletion(world: World) -> None:
+    """Deleting is a generation of its own: customize is asked again, and while it fails nothing is finalized."""
+
+    def script(request: Request) -> Answer:
+        if request.target == "/customize":
+            going = "deletionTimestamp" in request.content["parent"]["metadata"]
+            return Answer(status=500) if going and broken else Answer({"relatedResources": []})
+        return Answer({"status": GOOD, "children": [], "finalized": request.target == "/finalize"})
+
+    broken = True
+    world.hook.script = script
+    await world.start(hooks=["sync", "finalize", "customize"])
+    await world.rest("made", requests=2)
+    await world.delete(world.parent.name, "one")
+    await world.rest("held")
+    world.note("finalize while customize fails", len(world.asked("/finalize")))
+    broken = False
+    await world.nudge()
+    await world.gone(world.parent.name, "one")
+    await world.rest("gone", requests=2)
+
+
+@scenario
 async def failing_finalize(world: World) -> None:
     """A failing finalize hook holds the parent and its children."""
     world.answers(config_map(), status=GOOD)
