@@ -44,6 +44,22 @@ async def test_hooks_answers_recorded_requests_as_before(name: str) -> None:
         assert not lines, "\n".join(("", *lines))
 
 
+def test_differences_are_told_by_path() -> None:
+    """A changed label, a child too many and a write too few are a line each."""
+    one, other = records.read("two-parents"), records.read("two-parents")
+    assert snapshots.differences(one, other, HOOKS) == []
+    point = other.points[1]
+    point.children["ConfigMap/one-child"]["metadata"]["labels"]["controller-uid"] = "x"
+    point.children["ConfigMap/more"] = {"kind": "ConfigMap"}
+    point.writes["ConfigMap/two-child"] = []
+    before = one.points[1].children["ConfigMap/one-child"]["metadata"]["labels"]["controller-uid"]
+    assert snapshots.differences(one, other, HOOKS) == [
+        'two: children.ConfigMap/more: recorded absent, now {"kind": "ConfigMap"}',
+        f'two: children.ConfigMap/one-child.metadata.labels.controller-uid: recorded "{before}", now "x"',
+        'two: writes.ConfigMap/two-child: recorded ["create"], now []',
+    ]
+
+
 def test_every_record_has_a_scenario() -> None:
     """A record of a scenario that is no more would never be looked at."""
     assert records.names() == sorted(ALL)

@@ -26,6 +26,10 @@ OTHERS_ANNOTATIONS: Final = (NUDGE, "deployment.kubernetes.io/revision")
 WORKLOADS: Final = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet")
 """Their status is other controllers' work, on a control plane and in the stand-in alike."""
 
+TURNING: Final = ("Synced", "Ready")
+"""Conditions that turn for the moment between a child's write and its event. Metacontroller may then send a parent that
+is older than its own last write of the status, and hooks carries on the time from before."""
+
 _PORT = re.compile(r"127\.0\.0\.1:\d+")
 
 
@@ -102,6 +106,7 @@ class Record:
         before: Json = {}
         for point in content["points"]:
             before |= {name: point[name] for name in ("parents", "children", "shown") if name in point}
+            before["parents"] = {name: _steady(parent) for name, parent in before["parents"].items()}
             record.points.append(
                 Point(name=point["name"], writes=point["writes"], order=point.get("order", []), **before)
             )
@@ -150,6 +155,18 @@ def stripped(item: Json) -> Json:
         if spec.get("clusterIP") not in (None, "None"):
             spec["clusterIP"], spec["clusterIPs"] = "<address>", ["<address>" for _ in spec["clusterIPs"]]
     return dict(result)
+
+
+def _steady(parent: Json) -> Json:
+    """A parent without the times of TURNING conditions."""
+    status = parent.get("status", {})
+    if "conditions" not in status:
+        return parent
+    conditions = [
+        {name: value for name, value in each.items() if name != "lastTransitionTime" or each.get("type") not in TURNING}
+        for each in status["conditions"]
+    ]
+    return {**parent, "status": {**status, "conditions": conditions}}
 
 
 def shown(path: str, request: Json) -> Json:
