@@ -1,13 +1,9 @@
 """What one namespace can do to another, and what each program may do at all: nothing that it is not meant to."""
 
-import http.server
 import json
 import subprocess
-import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -17,6 +13,7 @@ from gateway.api.v1alpha1 import CREDENTIAL_LABEL, KEY, LABEL, LABEL_VALUE
 from tests.e2e.controlplane import CommandFailed
 from tests.e2e.installation import GATEWAY, METACONTROLLER, NAMESPACE, RELEASE, Installation
 from tests.e2e.product import missing, model_deployment, workload
+from tests.e2e.witness import Witness
 from tests.processes import poll
 
 pytestmark = pytest.mark.own_plane
@@ -25,56 +22,6 @@ OURS, THEIRS = "team-b", "team-a"
 """The namespace that tries, and the one that it tries things on."""
 CANARY = "canary-7f3a"
 """In every secret value of this module, and in every token that they buy."""
-
-
-@dataclass
-class Witness:
-    """A server that answers everything, sells tokens at /token, and remembers what it was told."""
-
-    name: str
-    heard: list[str] = field(default_factory=list)
-    port: int = 0
-
-    @property
-    def host(self) -> str:
-        """As a remote backend is written."""
-        return f"127.0.0.1:{self.port}"
-
-    @contextmanager
-    def running(self) -> Iterator["Witness"]:
-        """Serve for as long as the context lasts."""
-        witness = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            """One connection."""
-
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                """Remember all of it, and answer."""
-                length = int(self.headers.get("content-length", 0))
-                witness.heard.append(f"{self.path}\n{self.headers}\n{self.rfile.read(length).decode()}")
-                token = {"access_token": f"bought-{CANARY}", "token_type": "Bearer", "expires_in": 600}
-                body = json.dumps(token if self.path == "/token" else {"answer": witness.name}).encode()
-                self.send_response(200)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                """Nothing."""
-
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = server.server_address[1]
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield self
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -98,14 +45,14 @@ def tenants(namespaces: Installation) -> Installation:
 @pytest.fixture(scope="module")
 def owner() -> Iterator[Witness]:
     """The server for which the Secrets are."""
-    with Witness("owner").running() as witness:
+    with Witness("owner", CANARY).running() as witness:
         yield witness
 
 
 @pytest.fixture(scope="module")
 def thief() -> Iterator[Witness]:
     """A server for which no Secret is."""
-    with Witness("thief").running() as witness:
+    with Witness("thief", CANARY).running() as witness:
         yield witness
 
 
