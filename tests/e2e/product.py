@@ -70,11 +70,14 @@ class Models:
         return document.get("split", {}).get("percentage", 0) if document else None
 
     def until(self, name: str, namespace: str = "default", seconds: float = 30, **expected: str) -> None:
-        """Wait until conditions have these statuses."""
+        """Wait until conditions have these statuses, of the specification as it is now."""
 
         def holds() -> bool:
-            now = self.conditions(name, namespace)
-            return all(now.get(kind, ("", ""))[0] == status for kind, status in expected.items())
+            parent = self.parent(name, namespace)
+            told = parent.get("status", {})
+            now = {one["type"]: one["status"] for one in told.get("conditions", ())}
+            current = told.get("observedGeneration") == parent.get("metadata", {}).get("generation")
+            return current and expected.items() <= now.items()
 
         try:
             poll(holds, seconds, f"{namespace}/{name} is {expected}")
