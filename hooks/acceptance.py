@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from hooks import names, reasons
-from hooks.api.v1alpha1 import ModelDeploymentSpec, ObjectReference, Server
+from hooks import names, places, reasons
+from hooks.api.v1alpha1 import Location, ModelDeploymentSpec, ObjectReference, Server
 from hooks.canonical import canonical_json
 from hooks.errors import NotAccepted
 from hooks.observation import APPS, Observation, mapping, objects, text
@@ -15,6 +15,7 @@ MAX_CHILD_BYTES: Final = 200 * 1024
 256 KiB together."""
 
 _TEMPLATE: Final = "spec.server.template"
+_LOCATION: Final = "spec.offloadingConfig.remoteBackend.location"
 
 
 def check(spec: ModelDeploymentSpec, observation: Observation) -> None:
@@ -28,6 +29,9 @@ def check(spec: ModelDeploymentSpec, observation: Observation) -> None:
     _check_service_names(spec, observation.parent.name)
     if spec.server is not None:
         _check_template(spec.server)
+    remote = None if spec.offloading_config is None else spec.offloading_config.remote_backend
+    if remote is not None and remote.location is not None:
+        _check_location(remote.location)
 
 
 def check_size(children: tuple[Object, ...]) -> None:
@@ -143,6 +147,18 @@ def _check_distinct(values: list[Any], problem: str) -> None:
     for index, value in enumerate(values):
         if value in values[:index]:
             raise _invalid(f"{problem} {value}: keep one of them.")
+
+
+def _check_location(location: Location) -> None:
+    """A place that does not exist would be taken for one that is not declared."""
+    country, continent = location.country or "", location.continent or ""
+    problems = (
+        ("country", country, places.country_problem(country)),
+        ("continent", continent, places.continent_problem(continent, country)),
+    )
+    for field, value, problem in problems:
+        if problem:
+            raise NotAccepted(reasons.INVALID_LOCATION, f"{_LOCATION}.{field} is {value!r}, and {problem}.")
 
 
 def _object_at(parent: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any]:

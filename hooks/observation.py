@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Self
 
-from hooks.api.v1alpha1 import WORKLOAD_KINDS, ModelDeployment, ModelDeploymentSpec
+from hooks.api.v1alpha1 import (
+    POLICY_API_VERSION,
+    WORKLOAD_KINDS,
+    Flavor,
+    Location,
+    ModelDeployment,
+    ModelDeploymentSpec,
+    Policy,
+    PolicySpec,
+)
 from hooks.protocol import Key, Object, Objects, SyncRequest
 
 APPS: Final = "apps/v1"
@@ -24,6 +33,8 @@ class DefaultRemote:
     scheme: str = "https"
     path_prefix: str = ""
     workspace: str = ""
+    location: Location | None = None
+    flavors: tuple[Flavor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +246,15 @@ class Observation:
         """Our child Deployment; None when there is none."""
         item = self.children.get(self.key(APPS, "Deployment", name))
         return None if item is None else Workload.of(item)
+
+    def policy(self, name: str) -> PolicySpec | None:
+        """What the related Policy allows; None when there is none.
+
+        Raises:
+            hooks.api.v1alpha1.InvalidObject: a value in it cannot be used.
+        """
+        item = self.related.get(self.key(POLICY_API_VERSION, "Policy", name))
+        return None if item is None else Policy.read({"metadata": {"name": name}, "spec": item.get("spec")}).spec
 
     def service(self, name: str) -> Service | None:
         """The related Service; None when there is none."""

@@ -8,6 +8,7 @@ from typing import Final, Self
 from hooks import reasons
 from hooks.api.v1alpha1 import ModelDeploymentSpec, OffloadingBehavior, Override, OverrideMode
 from hooks.observation import Observation, Parent, Unresolved, integer, mapping, text, time
+from hooks.policies import Refusal
 from hooks.readiness import Readiness
 from hooks.remote import Remote
 
@@ -24,6 +25,8 @@ class Facts:
     """Whether there is a local backend at all, ready or not."""
     remote: Remote | Unresolved
     """The remote backend, or why there is none."""
+    refusals: tuple[Refusal, ...] = ()
+    """What policies have against it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +96,12 @@ def nothing_to_offload_to(facts: Facts, previous: Previous, now: datetime) -> Sp
 
 
 def policy_forbids(facts: Facts, previous: Previous, now: datetime) -> Split | None:  # noqa: ARG001
-    """A model with policies is not offloaded while policies are not evaluated."""
-    if not facts.spec.policies:
+    """Unless every policy is known here and allows the declared location and flavors of the remote backend, nothing is
+    offloaded."""
+    if not facts.refusals:
         return None
-    message = "The model has policies, which this version does not evaluate: nothing is offloaded."
-    return Split(0, reasons.POLICY_NOT_EVALUATED, message, remote=False)
+    refusal = facts.refusals[0]
+    return Split(0, refusal.reason, refusal.message, remote=False)
 
 
 def forced_override(facts: Facts, previous: Previous, now: datetime) -> Split | None:  # noqa: ARG001

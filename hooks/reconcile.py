@@ -33,6 +33,7 @@ from hooks.observation import (
     time,
 )
 from hooks.offloading import Facts, Previous, Split, decide, not_ready_deadline
+from hooks.policies import MAX_TOLD, Refusal, missing_policies, refusals
 from hooks.protocol import (
     CustomizeRequest,
     CustomizeResponse,
@@ -186,7 +187,8 @@ def _accepted(observation: Observation, now: datetime) -> _Outcome:
     local_service = names.local_service(parent.name)
     backing = local if isinstance(local, Local) else _kept(CORE, "Service", local_service, observation)
     ready = _readiness(spec, workload, local, has_local=backing is not None)
-    facts = Facts(spec, observation, ready, backing is not None, remote)
+    refused = refusals(spec, observation)
+    facts = Facts(spec, observation, ready, backing is not None, remote, refused)
     decision = decide(facts, Previous.of(parent), now=now)
     parts = Parts(
         spec=spec,
@@ -201,7 +203,12 @@ def _accepted(observation: Observation, now: datetime) -> _Outcome:
     acceptance.check_size(children)
     applied = compare(children, observation, now=now)
     unresolved = _unresolved(
-        spec, missing_references(spec, workload, observation), local, remote, _unknown_gateway(spec, observation)
+        spec,
+        missing_references(spec, workload, observation),
+        local,
+        remote,
+        *missing_policies(refused),
+        _unknown_gateway(spec, observation),
     )
     conditions = overview(
         Condition("Accepted", "True", reasons.ACCEPTED, "The specification is in force."),
@@ -210,7 +217,7 @@ def _accepted(observation: Observation, now: datetime) -> _Outcome:
             _local_ready(ready),
             _metrics_available(spec),
             _offloading(decision.split),
-            _policy_satisfied(spec),
+            _policy_satisfied(spec, refused),
             _REGISTERED,
             _synced(applied),
         ),
@@ -368,11 +375,16 @@ def _offloading(split: Split) -> Condition:
     return Condition("Offloading", "True" if split.percentage > 0 else "False", split.reason, split.message)
 
 
-def _policy_satisfied(spec: ModelDeploymentSpec) -> Condition:
+def _policy_satisfied(spec: ModelDeploymentSpec, refused: tuple[Refusal, ...]) -> Condition:
     if not spec.policies:
         return Condition("PolicySatisfied", "True", reasons.NO_POLICIES, "The specification has no policies.")
-    message = "This version does not evaluate policies, so nothing is offloaded."
-    return Condition("PolicySatisfied", "Unknown", reasons.NOT_EVALUATED, message)
+    if not refused:
+        message = "Every policy allows the remote backend, or there is none."
+        return Condition("PolicySatisfied", "True", reasons.POLICIES_SATISFIED, message)
+    messages = [refusal.message for refusal in refused[:MAX_TOLD]]
+    if len(refused) > MAX_TOLD:
+        messages.append(f"{len(refused) - MAX_TOLD} more are like it.")
+    return Condition("PolicySatisfied", "False", refused[0].reason, " ".join(messages))
 
 
 _REGISTERED: Final = Condition(

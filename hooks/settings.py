@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
+from hooks import places
+from hooks.api import v1alpha1
 from hooks.observation import DefaultRemote, GatewayService, InstallDefaults
 from program import settings
 from program.settings import Listen, LogLevel, Section, Tls
@@ -31,6 +33,30 @@ class MetricInformer(Section):
 
     type: Literal["kubernetes", "prometheus"] = "kubernetes"
     prometheus: Prometheus = Prometheus()
+
+
+class Location(settings.Location):
+    """Where the default remote backend runs, checked: the gateway has no use for it."""
+
+    @field_validator("country")
+    @classmethod
+    def _country(cls, value: str) -> str:
+        if problem := places.country_problem(value):
+            raise ValueError(problem)
+        return value
+
+    @field_validator("continent")
+    @classmethod
+    def _continent(cls, value: str, info: ValidationInfo) -> str:
+        if problem := places.continent_problem(value, info.data.get("country", "")):
+            raise ValueError(problem)
+        return value
+
+
+class DefaultRemoteBackend(settings.DefaultRemote):
+    """The remote backend of every ModelDeployment that names none."""
+
+    location: Location = Location()
 
 
 class ProxyService(Section):
@@ -63,6 +89,7 @@ class Hooks(Section):
 class Settings(settings.Shared):
     """Everything hooks are told at their start."""
 
+    default_remote_backend: DefaultRemoteBackend = DefaultRemoteBackend()
     metric_informer: MetricInformer = MetricInformer()
     proxy_service: ProxyService = ProxyService()
     hooks: Hooks = Hooks()
@@ -99,7 +126,14 @@ class Settings(settings.Shared):
         remote, service = self.default_remote_backend, self.proxy_service
         return InstallDefaults(
             namespaces=self.served_namespaces,
-            default_remote=DefaultRemote(remote.host, remote.scheme, remote.path_prefix, remote.workspace)
+            default_remote=DefaultRemote(
+                remote.host,
+                remote.scheme,
+                remote.path_prefix,
+                remote.workspace,
+                _location(remote.location),
+                tuple(v1alpha1.Flavor(type=flavor.type, name=flavor.name) for flavor in remote.flavors),
+            )
             if remote.host
             else None,
             gateway_service=GatewayService(service.namespace, service.name, service.port)
@@ -107,3 +141,9 @@ class Settings(settings.Shared):
             else None,
             cluster_domain=self.cluster_domain,
         )
+
+
+def _location(location: Location) -> v1alpha1.Location | None:
+    """As in a ModelDeployment; None when nothing of it is known."""
+    known = {field: value for field, value in location.model_dump().items() if value}
+    return v1alpha1.Location(**known) if known else None

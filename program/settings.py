@@ -79,6 +79,22 @@ class Auth(Section):
     oauth_config: OAuth = OAuth()
 
 
+class Location(Section):
+    """Where the default remote backend runs, as hooks compares it with policies. What is empty is not known."""
+
+    name: str = ""
+    country: str = ""
+    """ISO 3166-1 code, of two or three letters; it tells the continent too."""
+    continent: str = ""
+
+
+class Flavor(Section):
+    """A kind of hardware."""
+
+    type: Annotated[str, StringConstraints(min_length=1, max_length=253)]
+    name: Annotated[str, StringConstraints(min_length=1, max_length=253)]
+
+
 class DefaultRemote(Section):
     """The remote backend of every ModelDeployment that names none."""
 
@@ -90,6 +106,9 @@ class DefaultRemote(Section):
     workspace: str = ""
     headers_to_add: Mapping[str, str] = Field(default_factory=dict)
     auth_config: Auth | None = Auth()
+    location: Location = Location()
+    flavors: tuple[Flavor, ...] = ()
+    """All hardware that it may run models on, as hooks compares it with policies."""
 
 
 class Shared(Section):
@@ -236,6 +255,8 @@ def _known(settings: type[BaseModel], keys: Sequence[str]) -> set[str]:
     """The keys of the section at `keys`."""
     model: type[BaseModel] | None = settings
     for key in keys:
+        if key.isdigit():
+            continue  # a place in a list
         name = next((one for one, info in model.model_fields.items() if info.alias == key), None) if model else None
         model = _section(model, name) if model is not None and name is not None else None
     return {info.alias or name for name, info in model.model_fields.items()} if model else set()

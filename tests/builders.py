@@ -129,6 +129,27 @@ def service(
     }
 
 
+def policy(name: str = "eu", *, namespace: str = NAMESPACE, deleting: bool = False, **spec: Any) -> Json:
+    """A Policy; by default one that allows Europe. Without a type it is the one of the list that is given."""
+    if not spec:
+        spec = {"locations": [{"type": "continent", "name": "eu"}]}
+    metadata: Json = {"name": name, "namespace": namespace, "uid": f"uid-policy-{name}", "generation": 1}
+    if deleting:
+        metadata["deletionTimestamp"] = "2026-03-01T11:59:00Z"
+    kind = {"type": "location" if "locations" in spec else "flavor"}
+    return {
+        "apiVersion": "authorization.beamlit.com/v1alpha1",
+        "kind": "Policy",
+        "metadata": metadata,
+        "spec": kind | spec,
+    }
+
+
+def obeys(*names: str) -> list[Json]:
+    """References to Policy objects."""
+    return [{"refType": "localPolicy", "name": name} for name in names]
+
+
 def group_of(item: Json) -> str:
     """The outer key under which Metacontroller sends an object: `Deployment.apps/v1`, `Service.v1`."""
     return f"{item['kind']}.{item['apiVersion']}"

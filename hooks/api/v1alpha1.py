@@ -167,7 +167,8 @@ class PolicyReference(ObjectReference):
     )
 
     ref_type: PolicyRefType = PolicyRefType.REMOTE
-    """remotePolicy for a policy on the remote platform, localPolicy for a Policy object in this namespace."""
+    """localPolicy for a Policy object in this namespace. remotePolicy for one on the remote platform, which cannot be
+    evaluated here: nothing is offloaded."""
     name: Name | None = None
     """Name of the policy."""
 
@@ -276,6 +277,35 @@ class Scheme(StrEnum):
     HTTPS = "https"
 
 
+class Location(_Part):
+    """Where a backend runs. What is left out is not known, and a policy that asks for it is not satisfied."""
+
+    model_config = _object(
+        _rule(
+            "!has(self.country) || !has(self.continent)",
+            "with country leave continent out: a country is on one continent",
+        ),
+    )
+
+    name: Annotated[str, StringConstraints(max_length=253)] | None = None
+    """Its name, such as that of a region of a cloud: eu-west-3. Compared whole, upper and lower case are the same; no
+    country is read out of it."""
+    country: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}$", max_length=3)] | None = None
+    """ISO 3166-1 code of the country, of two or three letters: fr or FRA. It tells the continent too."""
+    continent: Annotated[str, StringConstraints(max_length=63)] | None = None
+    """Code or English name of the continent where the country is not known: AF (Africa), AN (Antarctica), AS (Asia), EU
+    (Europe), NA (North America), OC (Oceania), SA (South America)."""
+
+
+class Flavor(_Part):
+    """A kind of hardware."""
+
+    type: Annotated[str, StringConstraints(min_length=1, max_length=253)]
+    """Type of the hardware, for instance cpu or gpu."""
+    name: Annotated[str, StringConstraints(min_length=1, max_length=253)]
+    """Name of the hardware, for instance t4."""
+
+
 class RemoteBackend(_Part):
     """Where offloaded requests go."""
 
@@ -293,6 +323,10 @@ class RemoteBackend(_Part):
     """As headersToAdd, with values that may come from a Secret."""
     auth_config: AuthConfig | None = None
     """How the gateway authenticates; no authentication when left out."""
+    location: Location | None = None
+    """Where the backend runs, for policies. It is believed."""
+    flavors: Annotated[tuple[Flavor, ...], Field(max_length=64, json_schema_extra=_ATOMIC)] = ()
+    """All hardware that the backend may run the model on, for policies. It is believed."""
 
 
 class LabelSelectorRequirement(_Part):
@@ -579,8 +613,8 @@ class ModelDeploymentSpec(_Part):
     policies: Annotated[tuple[PolicyReference, ...], Field(max_length=64, json_schema_extra=_ATOMIC)] = Field(
         default=(), json_schema_extra={"default": [], "x-default": True}
     )
-    """Policies on where the model may run. Not evaluated by this version: with any policy nothing is offloaded, and
-    status says so in the condition PolicySatisfied."""
+    """Policies on where requests may go, all of which must allow the remote backend: by its location and flavors. With
+    one that does not, or is not there, nothing is offloaded, and the condition PolicySatisfied says why."""
     serverless_config: ServerlessConfig | None = None
     """How the remote platform scales the model."""
     offloading_config: OffloadingConfig | None = None
@@ -756,16 +790,8 @@ class PolicyLocation(_Part):
     type: PolicyLocationType
     """Whether name is that of a location, a country or a continent."""
     name: Annotated[str, StringConstraints(min_length=1, max_length=253)]
-    """Name of the place."""
-
-
-class PolicyFlavor(_Part):
-    """A kind of hardware that models may run on."""
-
-    type: Annotated[str, StringConstraints(min_length=1, max_length=253)]
-    """Type of the hardware, for instance cpu or gpu."""
-    name: Annotated[str, StringConstraints(min_length=1, max_length=253)]
-    """Name of the hardware, for instance t4."""
+    """Name of the location, ISO 3166-1 code of the country (fr or FRA), or code or English name of the continent (eu or
+    Europe, which is more than the European Union). Upper and lower case are the same."""
 
 
 class PolicySpec(_Part):
@@ -781,11 +807,12 @@ class PolicySpec(_Part):
     display_name: Text | None = None
     """Name for people."""
     type: PolicyType
-    """location: the model may run only in locations. flavor: only on flavors."""
+    """location: requests may go only to backends in locations. flavor: only to those on flavors. A list that is there
+    counts whatever the type."""
     locations: Annotated[tuple[PolicyLocation, ...], Field(max_length=256, json_schema_extra=_ATOMIC)] = ()
     """Places that are allowed; needed for type location."""
-    flavors: Annotated[tuple[PolicyFlavor, ...], Field(max_length=256, json_schema_extra=_ATOMIC)] = ()
-    """Hardware that is allowed; all of it when left out."""
+    flavors: Annotated[tuple[Flavor, ...], Field(max_length=256, json_schema_extra=_ATOMIC)] = ()
+    """Hardware that is allowed, and no other; all of it when left out."""
 
 
 class PolicyStatus(_Part):

@@ -130,6 +130,10 @@ _BY_PATH: Final[Mapping[str, Mapping[str, Any]]] = {
     "beamlitBaseUrl": _pattern(r"https?://\S+"),
     "config.defaultRemoteBackend.authConfig.oauthConfig.tokenUrl": {"type": "string", "pattern": "^https?://"},
     "config.defaultRemoteBackend.authConfig.type": {"enum": ["oauth"]},
+    "config.defaultRemoteBackend.flavors": _every(
+        _closed("", "type name", type={"type": "string", "minLength": 1}, name={"type": "string", "minLength": 1})
+    ),
+    "config.defaultRemoteBackend.location.country": _pattern("[A-Za-z]{2,3}"),
     "config.defaultRemoteBackend.scheme": {"enum": ["http", "https"]},
     "config.metricInformer.type": {"enum": ["kubernetes", "prometheus"]},
     "config.namespaces": {"anyOf": [_STRING, _NAMES]},

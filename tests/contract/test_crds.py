@@ -314,6 +314,12 @@ ACCEPTED: Final = {
             type="Resource", resource={"name": "cpu", "target": {"type": "AverageValue", "averageValue": 2}}
         )
     ),
+    "where the remote is": model_deployment(
+        offloadingConfig=remote(
+            location={"name": "eu-west-3", "country": "FRA"}, flavors=[{"type": "gpu", "name": "t4"}]
+        )
+    ),
+    "which continent the remote is on": model_deployment(offloadingConfig=remote(location={"continent": "Europe"})),
     "policy by place": policy(type="location", locations=[{"type": "country", "name": "fr"}]),
     "policy for all hardware": policy(type="flavor"),
 }
@@ -382,6 +388,18 @@ REFUSED: Final = {
     "another kind of authentication": (
         model_deployment(offloadingConfig=remote(authConfig={"type": "basic"})),
         "authConfig.type",
+    ),
+    "a country that is no code": (
+        model_deployment(offloadingConfig=remote(location={"country": "f1"})),
+        "location.country",
+    ),
+    "a country and a continent": (
+        model_deployment(offloadingConfig=remote(location={"country": "fr", "continent": "eu"})),
+        "with country leave continent out",
+    ),
+    "a flavor without a name": (
+        model_deployment(offloadingConfig=remote(flavors=[{"type": "gpu"}])),
+        "'name' is a required",
     ),
     "a port that is none": (model_deployment(serviceRef={"name": "s", "targetPort": 65536}), "serviceRef.targetPort"),
     "scaleUpMinimum 1": (model_deployment(serverlessConfig={"scaleUpMinimum": 1}), "serverlessConfig.scaleUpMinimum"),

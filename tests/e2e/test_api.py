@@ -78,6 +78,8 @@ FULL: Final = {
                     {"name": "X-C", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
                 ],
                 "authConfig": {"type": "oauth", "oauthConfig": {"clientSecretRef": {"name": "s"}}},
+                "location": {"name": "eu-west-3", "country": "fr"},
+                "flavors": [{"type": "gpu", "name": "t4"}],
             },
             "metrics": [
                 {"type": "Resource", "resource": {"name": "cpu", "target": TARGET | {"value": 2}}},
@@ -117,7 +119,8 @@ FULL: Final = {
             authConfig={
                 "type": "oauth",
                 "oauthConfig": {"clientId": "i", "clientSecret": "s", "tokenUrl": "https://idp.example.com/token"},
-            }
+            },
+            location={"continent": "eu"},
         ),
     ),
     "full policy": policy(

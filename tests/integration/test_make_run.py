@@ -30,6 +30,16 @@ PERCENTAGE = "      percentage: 50\n"
 """A line of demo.yaml, below which a behavior is added."""
 
 
+POLICY = """\
+apiVersion: authorization.beamlit.com/v1alpha1
+kind: Policy
+metadata: {{name: where, namespace: default}}
+spec:
+  type: location
+  locations: [{{type: continent, name: {continent}}}]
+"""
+
+
 def eventually(condition: Callable[[], object], seconds: float = 10.0, what: str = "it") -> None:
     """Poll until `condition` holds."""
     deadline = time.monotonic() + seconds
@@ -101,6 +111,11 @@ class Running:
         """A condition of demo."""
         conditions = self.stored().get("status", {}).get("conditions", [])
         return next((one for one in conditions if one["type"] == kind), {})
+
+    def route_backends(self) -> list[str]:
+        """The backends in demo's route document as the gateway reads it."""
+        document = json.loads(self.stored("demo-route", "configmaps")["data"]["route.json"])
+        return [backend["id"] for backend in document["backends"]]
 
 
 @contextmanager
@@ -296,6 +311,36 @@ class TestEdits:
 
         eventually(arrives, what="the other header")
         assert demo.arrived("remote")["x-more"] == "yes"
+
+    def test_policy(self, demo: Running) -> None:
+        """A Policy that is edited takes the remote out of the route, with a sentence that says why, and brings it back.
+        While it is out, also a model without a ready replica sends nothing there."""
+        assert demo.route_backends() == ["local", "remote"]
+        demo.edit("  enabled: true\n", "  enabled: true\n  policies: [{refType: localPolicy, name: where}]\n")
+        demo.edit("      scheme: http\n", "      scheme: http\n      location: {country: fr}\n")
+        eventually(lambda: demo.condition("PolicySatisfied").get("reason") == "PolicyMissing", what="a missing policy")
+        eventually(lambda: demo.route_backends() == ["local"], what="a route without the remote")
+        file = demo.state / "manifests/policy.yaml"
+        try:
+            file.write_text(POLICY.format(continent="EU"))
+            eventually(lambda: demo.route_backends() == ["local", "remote"], what="the remote's coming")
+            eventually(lambda: demo.condition("PolicySatisfied")["reason"] == "PoliciesSatisfied", what="a verdict")
+            file.write_text(POLICY.format(continent="AS"))
+            eventually(lambda: demo.route_backends() == ["local"], what="the remote's going")
+            eventually(lambda: demo.condition("PolicySatisfied")["reason"] == "LocationNotAllowed", what="a refusal")
+            assert demo.condition("PolicySatisfied")["status"] == "False"
+            assert "Policy where allows only continent AS" in demo.condition("PolicySatisfied")["message"]
+            eventually(lambda: demo.who() == ("local", "LocationNotAllowed"), what="the reason at the gateway")
+            arrived = demo.arrived("remote")
+            demo.demo("local", "unready")
+            eventually(lambda: demo.condition("LocalReady")["status"] == "False", what="unreadiness")
+            assert {demo.who() for _ in range(20)} == {("local", "LocationNotAllowed")}
+            assert demo.arrived("remote") == arrived
+            file.write_text(POLICY.format(continent="Europe"))
+            eventually(lambda: demo.who() == ("remote", "NoReadyReplica"), what="the remote's return")
+        finally:
+            demo.demo("local", "ready")
+            file.unlink()
 
     def test_refused_by_the_schema(self, demo: Running) -> None:
         """A value the schema refuses is one sentence on the terminal, and nothing changes."""

@@ -38,6 +38,21 @@ def template(**fields: Any) -> builders.Json:
             reasons.UNSUPPORTED_WORKLOAD,
             "must be apps/v1",
         ),
+        (
+            model_deployment(offloadingConfig=builders.backend(location={"country": "uk"})),
+            reasons.INVALID_LOCATION,
+            "remoteBackend.location.country is 'uk', and must be a code of ISO 3166-1",
+        ),
+        (
+            model_deployment(offloadingConfig=builders.backend(location={"continent": "fr"})),
+            reasons.INVALID_LOCATION,
+            "remoteBackend.location.continent is 'fr', and must be one of AF (Africa)",
+        ),
+        (
+            model_deployment(offloadingConfig=builders.backend(location={"continent": "eu", "country": "fr"})),
+            reasons.INVALID_LOCATION,
+            "remoteBackend.location.continent is 'eu', and must be left out where there is a country",
+        ),
         (model_deployment(modelSourceRef={"kind": "Deployment"}), reasons.INVALID_SPEC, "spec.modelSourceRef.name"),
         (model_deployment(serviceRef={}), reasons.INVALID_SPEC, "spec.serviceRef.name is missing"),
         (model_deployment(serviceRef={"name": "Demo"}), reasons.INVALID_NAME, "spec.serviceRef.name"),

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from hooks.api.v1alpha1 import Flavor, Location
 from hooks.observation import DefaultRemote, GatewayService, InstallDefaults
 from hooks.settings import Settings
 from program.settings import SettingsError
@@ -64,6 +65,21 @@ def test_the_gateways_service(tmp_path: Path) -> None:
     assert defaults.namespaces is None
 
 
+def test_where_the_default_remote_is(tmp_path: Path) -> None:
+    """Location and flavors of the default remote backend, for policies; what is empty is not known."""
+    text = "defaultRemoteBackend: {location: {name: a, country: fr}, flavors: [{type: gpu, name: t4}]}\n"
+    remote = load(text, tmp_path).install_defaults.default_remote
+    assert remote is not None
+    assert (remote.location, remote.flavors) == (Location(name="a", country="fr"), (Flavor(type="gpu", name="t4"),))
+    variables = {
+        "BEAMLIT_DEFAULT_REMOTE_BACKEND__LOCATION__CONTINENT": "Europe",
+        "BEAMLIT_DEFAULT_REMOTE_BACKEND__FLAVORS": '[{"type": "cpu", "name": "x86"}]',
+    }
+    remote = load("", tmp_path, environment=variables).install_defaults.default_remote
+    assert remote is not None
+    assert (remote.location, remote.flavors) == (Location(continent="Europe"), (Flavor(type="cpu", name="x86"),))
+
+
 @pytest.mark.parametrize("value", ["a, b,", ["a", "b"]])
 def test_namespaces_in_both_forms(tmp_path: Path, value: object) -> None:
     """`a,b` in one string, as the original, or a list."""
@@ -93,6 +109,16 @@ def test_a_flag_wins_over_the_environment_over_the_file(tmp_path: Path) -> None:
         ("zzz: 1", ["zzz is not a setting", "allowed are", "gateway"]),
         ("defaultRemoteBackend: {hots: x}", ["defaultRemoteBackend.hots is not a setting", "did you mean host?"]),
         ("defaultRemoteBackend: {scheme: ftp}", ["defaultRemoteBackend.scheme", "'ftp'", "'http' or 'https'"]),
+        (
+            "defaultRemoteBackend: {location: {country: uk}}",
+            ["defaultRemoteBackend.location.country is 'uk', and must be a code of ISO 3166-1, such as fr or FRA."],
+        ),
+        ("defaultRemoteBackend: {location: {continent: fr}}", ["location.continent is 'fr'", "EU (Europe)"]),
+        ("defaultRemoteBackend: {location: {country: fr, continent: eu}}", ["continent", "must be left out"]),
+        (
+            "defaultRemoteBackend: {flavors: [{type: gpu, name: t4, nam: t4}]}",
+            ["defaultRemoteBackend.flavors.0.nam is not a setting", "did you mean name?"],
+        ),
         ("proxyService: {port: 0}", ["proxyService.port", "0", "greater than or equal to 1"]),
         ("enableHTTP2: maybe", ["enableHTTP2", "'maybe'", "boolean"]),
         ("hooks: {listen: nowhere}", ["hooks.listen", "'nowhere'", "must be host:port"]),

@@ -16,7 +16,7 @@ from hooks.observation import DefaultRemote, InstallDefaults, Observation
 from hooks.protocol import SyncRequest, SyncResponse
 from metacontroller import answers
 from tests import builders
-from tests.builders import DEFAULTS, NOW, TEMPLATE, Cluster, body_of, model_deployment, service, workload
+from tests.builders import DEFAULTS, NOW, TEMPLATE, Cluster, body_of, model_deployment, policy, service, workload
 
 moments = st.timedeltas(min_value=timedelta(0), max_value=timedelta(hours=2)).map(lambda delta: NOW + delta)
 overrides = st.builds(
@@ -37,6 +37,7 @@ remotes = st.fixed_dictionaries(
     {"host": st.sampled_from(["m.example.com", "m.example.com:8443", "m:0"])},
     optional={
         "pathPrefix": st.sampled_from(["", "/$workspace/$model", "/../x"]),
+        "location": st.sampled_from([{}, {"country": "fr"}, {"country": "us"}, {"country": "xx"}]),
         "headersToAdd": st.dictionaries(
             st.sampled_from(["X-A", "x-b", "Host"]), st.sampled_from(["", "v"]), max_size=2
         ),
@@ -58,16 +59,19 @@ specs = st.fixed_dictionaries(
         "offloadingConfig": configs,
         "serviceRef": references,
         "metricServiceRef": references,
-        "policies": st.sampled_from([[], [{"name": "eu"}]]),
+        "policies": st.lists(st.sampled_from([{"name": "eu"}, *builders.obeys("eu", "gone")]), max_size=2),
         "gateway": st.fixed_dictionaries({}, optional={"serviceName": st.sampled_from(["gw", "demo-local"])}),
         "server": servers,
     },
 )
 worlds = st.lists(
     st.sampled_from(
-        [workload(), workload(ready=0), workload(replicas=0), workload(observed=0), service(), service(selector={})]
+        [
+            *(workload(), workload(ready=0), workload(replicas=0), workload(observed=0)),
+            *(service(), service(selector={}), policy(), policy(spec=None)),
+        ]
     ),
-    max_size=2,
+    max_size=3,
 )
 defaults = st.sampled_from(
     [

@@ -67,7 +67,9 @@ def test_a_healthy_model() -> None:
             "MetricsAvailable",
             ("Unknown", reasons.NOT_EVALUATED),
         ),
-        ({"policies": [{"name": "eu"}]}, "PolicySatisfied", ("Unknown", reasons.NOT_EVALUATED)),
+        ({"policies": [{"name": "eu"}]}, "PolicySatisfied", ("False", reasons.REMOTE_POLICY)),
+        ({"policies": builders.obeys("eu")}, "RefsResolved", ("False", reasons.POLICY_MISSING)),
+        ({"policies": builders.obeys("eu"), "enabled": False}, "RefsResolved", ("True", reasons.REFERENCES_RESOLVED)),
         ({"offloadingConfig": override(30)}, "Offloading", ("True", reasons.OVERRIDE)),
     ],
 )

@@ -1,0 +1,213 @@
+"""May this model's requests go to that backend? Everything that is not known counts against it.
+
+Each policy that `spec.policies` names must allow what the remote backend declares of itself:
+
+| the policy | the backend | is it allowed? |
+| --- | --- | --- |
+| of refType remotePolicy | any | no: only the platform knows the policy |
+| does not exist | any | no |
+| cannot be understood, or is of type location and lists no locations | any | no |
+| lists a location | declares `location.name` | if they are equal |
+| lists a country | declares `location.country` | if they are the same country, in two letters or three |
+| lists a continent | declares `location.country` or `location.continent` | if it is on that continent |
+| lists places, of which one is enough | declares nothing that one of them could be compared with | no |
+| lists flavors | declares `flavors` | if every flavor declared is listed, by type and name |
+| lists flavors | declares no flavors | no |
+| lists no flavors | any | yes, as far as flavors go |
+
+Upper and lower case are the same. A list that is there counts, whatever the policy's type. A policy that is being
+deleted counts until it is gone, and then it is one that does not exist. Without a remote backend there is nothing to
+allow, but the policies must be there all the same. One that is named twice counts once. A reference to another
+namespace is not accepted in the first place (`hooks.acceptance`).
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from hooks import places, reasons
+from hooks.api.v1alpha1 import (
+    Flavor,
+    InvalidObject,
+    Location,
+    ModelDeploymentSpec,
+    PolicyLocation,
+    PolicyLocationType,
+    PolicyRefType,
+    PolicySpec,
+    PolicyType,
+)
+from hooks.observation import Observation, Unresolved
+
+MAX_TOLD: Final = 8
+"""Refusals that are told in full. Kubernetes keeps so much of a condition and no more."""
+_MAX_LISTED: Final = 3
+"""Entries of a list that a sentence repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What one policy has against the remote backend."""
+
+    reason: str
+    """One of `hooks.reasons`."""
+    message: str
+    """A sentence that names the policy and says what to change; at most some 2,500 characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """What a remote backend declares of itself."""
+
+    field: str
+    """Where it is declared."""
+    holder: str
+    """What that is a field of, with the word before it; empty for the ModelDeployment itself."""
+    location: Location
+    flavors: tuple[Flavor, ...]
+
+
+def refusals(spec: ModelDeploymentSpec, observation: Observation) -> tuple[Refusal, ...]:
+    """What the model's policies have against its remote backend, in their order; empty when all are satisfied."""
+    backend = declared(spec, observation)
+    references = dict.fromkeys((policy.ref_type, policy.name or "") for policy in spec.policies)
+    found = []
+    for ref_type, name in references:
+        if ref_type is PolicyRefType.REMOTE:
+            found.append(_remote_only(name, observation.parent.namespace))
+        else:
+            found += _local(name, backend, observation)
+    return tuple(found)
+
+
+def missing_policies(refused: Iterable[Refusal]) -> tuple[Unresolved, ...]:
+    """The refusals of policies that do not exist, as references that lead nowhere."""
+    return tuple(Unresolved(one.reason, one.message) for one in refused if one.reason == reasons.POLICY_MISSING)
+
+
+def declared(spec: ModelDeploymentSpec, observation: Observation) -> Backend | None:
+    """What the model's remote backend declares of itself; None when it has none."""
+    if spec.offloading_config is None:
+        return None
+    own, default = spec.offloading_config.remote_backend, observation.defaults.default_remote
+    if own is not None:
+        return Backend("spec.offloadingConfig.remoteBackend", "", own.location or Location(), own.flavors)
+    if default is not None:
+        holder = " in the controller's configuration"
+        return Backend("defaultRemoteBackend", holder, default.location or Location(), default.flavors)
+    return None
+
+
+def _remote_only(name: str, namespace: str) -> Refusal:
+    return Refusal(
+        reasons.REMOTE_POLICY,
+        f"Policy {name} is a remotePolicy, which only the remote platform can evaluate: create it as a Policy in"
+        f" namespace {namespace} and refer to it with refType localPolicy.",
+    )
+
+
+def _local(name: str, backend: Backend | None, observation: Observation) -> Iterator[Refusal]:
+    namespace = observation.parent.namespace
+    try:
+        policy = observation.policy(name)
+    except InvalidObject as exc:
+        yield Refusal(reasons.INVALID_POLICY, f"Policy {name} cannot be used: {exc}.")
+        return
+    if policy is None:
+        message = f"Policy {name} does not exist in namespace {namespace}: create it, or take it out of spec.policies."
+        yield Refusal(reasons.POLICY_MISSING, message)
+        return
+    if policy.type is PolicyType.LOCATION and not policy.locations:
+        message = f"Policy {name} is of type location and allows no place: add one to its spec.locations."
+        yield Refusal(reasons.INVALID_POLICY, message)
+        return
+    if backend is not None:
+        yield from _by_location(name, policy, backend)
+        yield from _by_flavor(name, policy, backend)
+
+
+def _by_location(name: str, policy: PolicySpec, backend: Backend) -> Iterator[Refusal]:
+    values = _comparable(backend.location)
+    if not policy.locations or any(_is_at(place, values[place.type]) for place in policy.locations):
+        return
+    allowed = _listed([f"{place.type.value} {place.name}" for place in policy.locations])
+    problem = f"Policy {name} allows only {allowed}, and {backend.field}"
+    asked = list(dict.fromkeys(place.type for place in policy.locations))
+    if not any(values[type_] for type_ in asked):
+        # A country tells the continent too, so that is what to ask for.
+        wanted = dict.fromkeys("name" if type_ is PolicyLocationType.LOCATION else "country" for type_ in asked)
+        fields = " or ".join(f"{backend.field}.location.{field}" for field in wanted)
+        message = f"{problem} does not declare its {' or '.join(wanted)}: set {fields}{backend.holder}."
+        yield Refusal(reasons.LOCATION_UNKNOWN, message)
+        return
+    where = ", ".join(f"{field} {value}" for field, value in backend.location if value)
+    mistake = next(filter(None, map(_mistake, policy.locations)), "")
+    yield Refusal(
+        reasons.LOCATION_NOT_ALLOWED,
+        f"{problem} declares {where}: use a backend at an allowed place, or add its place to the policy.{mistake}",
+    )
+
+
+def _comparable(location: Location) -> dict[PolicyLocationType, str]:
+    """What each type of place is compared with; empty where it is not known."""
+    country = places.country(location.country or "") or ""
+    return {
+        PolicyLocationType.LOCATION: (location.name or "").casefold(),
+        PolicyLocationType.COUNTRY: country,
+        PolicyLocationType.CONTINENT: places.continent_of(country) or places.continent(location.continent or "") or "",
+    }
+
+
+def _is_at(place: PolicyLocation, value: str) -> bool:
+    return bool(value) and _meaning(place) == value
+
+
+def _meaning(place: PolicyLocation) -> str | None:
+    """What the place is compared by; None when there is no such place."""
+    match place.type:
+        case PolicyLocationType.LOCATION:
+            return place.name.casefold()
+        case PolicyLocationType.COUNTRY:
+            return places.country(place.name)
+        case PolicyLocationType.CONTINENT:
+            return places.continent(place.name)
+
+
+def _mistake(place: PolicyLocation) -> str:
+    """A sentence on a place that does not exist."""
+    if _meaning(place) is not None:
+        return ""
+    kind = "code of a country in ISO 3166-1" if place.type is PolicyLocationType.COUNTRY else "continent"
+    return f" In the policy, {place.name} is no {kind}."
+
+
+def _by_flavor(name: str, policy: PolicySpec, backend: Backend) -> Iterator[Refusal]:
+    allowed = {_flavor(flavor) for flavor in policy.flavors}
+    if not allowed:
+        return
+    problem = f"Policy {name} allows only {_listed([f'{one.type} {one.name}' for one in policy.flavors])}, and"
+    if not backend.flavors:
+        message = (
+            f"{problem} {backend.field} does not declare what it runs on: set {backend.field}.flavors{backend.holder}."
+        )
+        yield Refusal(reasons.FLAVORS_UNKNOWN, message)
+        return
+    other = next((flavor for flavor in backend.flavors if _flavor(flavor) not in allowed), None)
+    if other is not None:
+        yield Refusal(
+            reasons.FLAVOR_NOT_ALLOWED,
+            f"{problem} {backend.field}.flavors has {other.type} {other.name}: use a backend without it, or add it to"
+            " the policy.",
+        )
+
+
+def _flavor(flavor: Flavor) -> tuple[str, str]:
+    return flavor.type.casefold(), flavor.name.casefold()
+
+
+def _listed(entries: list[str]) -> str:
+    """The first few, and how many more."""
+    shown = entries[:_MAX_LISTED]
+    if len(entries) > _MAX_LISTED:
+        shown.append(f"{len(entries) - _MAX_LISTED} more")
+    return " or ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
