@@ -286,8 +286,8 @@ def test_without_a_remote_backend_policies_must_be_there_all_the_same() -> None:
             ],
             (
                 f"Policy eu allows only continent Atlantis, country fr, country de or 1 more, and {FIELD} declares"
-                " country gb: use a backend at an allowed place, or add its place to the policy. In the policy, Atlantis"
-                " is no continent."
+                " country gb: use a backend at an allowed place, or add its place to the policy. In the policy,"
+                " Atlantis is no continent."
             ),
         ),
         (
