@@ -164,13 +164,9 @@ def _is_at(place: PolicyLocation, value: str) -> bool:
 
 def _meaning(place: PolicyLocation) -> str | None:
     """What the place is compared by; None when there is no such place."""
-    match place.type:
-        case PolicyLocationType.LOCATION:
-            return place.name.casefold()
-        case PolicyLocationType.COUNTRY:
-            return places.country(place.name)
-        case PolicyLocationType.CONTINENT:
-            return places.continent(place.name)
+    if place.type is PolicyLocationType.LOCATION:
+        return place.name.casefold()
+    return places.country(place.name) if place.type is PolicyLocationType.COUNTRY else places.continent(place.name)
 
 
 def _mistake(place: PolicyLocation) -> str:

@@ -62,6 +62,24 @@ def test_continents(name: str, expected: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("country", "continent", "words"),
+    [
+        ("", "", ("", "")),
+        ("fr", "", ("", "")),
+        ("", "Europe", ("", "")),
+        ("uk", "", ("ISO 3166-1", "")),
+        ("", "fr", ("", "EU (Europe)")),
+        ("fr", "eu", ("", "left out")),
+    ],
+)
+def test_what_is_wrong_with_a_declared_place(country: str, continent: str, words: tuple[str, str]) -> None:
+    """A place that does not exist, or one that is said twice; nothing is wrong with one that is not declared."""
+    said = places.country_problem(country), places.continent_problem(continent, country)
+    assert [bool(one) for one in said] == [bool(word) for word in words]
+    assert all(word in one for word, one in zip(words, said, strict=True))
+
+
+@pytest.mark.parametrize(
     ("country", "continent"),
     [
         ("FR", "EU"),
