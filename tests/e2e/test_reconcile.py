@@ -189,6 +189,43 @@ def test_a_mistake_keeps_what_serves(product: Product, adopted: str) -> None:
     product.until(adopted, Accepted="True", Ready="True", LocalReady="True", Synced="True")
 
 
+def test_a_policy_is_obeyed_when_it_comes_changes_and_goes(product: Product) -> None:
+    """Each event of a Policy syncs the ModelDeployment that names it, though that itself stays as it is: the remote is
+    in the route while the policy is there and allows it."""
+    plane = product.plane
+    backend = {"host": "models.example.com", "scheme": "https", "location": {"country": "fr"}}
+    references = [{"refType": "localPolicy", "name": "where"}]
+    config = {"remoteBackend": backend}
+    plane.apply(workload("placed"), model_deployment("placed", policies=references, offloadingConfig=config))
+    product.until("placed", Ready="True", LocalReady="True", PolicySatisfied="False")
+
+    def settles(reason: str, *backends: str) -> None:
+        poll(lambda: product.conditions("placed")["PolicySatisfied"][1] == reason, 10, reason)
+        assert [one["id"] for one in product.route("placed")["backends"]] == ["local", *backends]
+
+    settles("PolicyMissing")
+    generation = product.parent("placed")["metadata"]["generation"]
+    for continent, reason, backends in (
+        ("eu", "PoliciesSatisfied", ("remote",)),
+        ("as", "LocationNotAllowed", ()),
+        ("Europe", "PoliciesSatisfied", ("remote",)),
+    ):
+        spec = {"type": "location", "locations": [{"type": "continent", "name": continent}]}
+        plane.apply(
+            {
+                "apiVersion": "authorization.beamlit.com/v1alpha1",
+                "kind": "Policy",
+                "metadata": {"name": "where", "namespace": "default"},
+                "spec": spec,
+            }
+        )
+        settles(reason, *backends)
+    plane.kubectl("delete", "policies.authorization.beamlit.com", "where")
+    settles("PolicyMissing")
+    assert product.parent("placed")["metadata"]["generation"] == generation
+    plane.kubectl("delete", "md,deployment", "placed")
+
+
 @pytest.mark.own_plane
 def test_hooks_down_changes_nothing(product: Product, adopted: str) -> None:
     """While hooks are away Metacontroller writes nothing; afterwards everything goes on by itself."""
