@@ -25,7 +25,7 @@ class Facts:
     """Whether there is a local backend at all, ready or not."""
     remote: Remote | Unresolved
     """The remote backend, or why there is none."""
-    refusals: tuple[Refusal, ...] = ()
+    refusals: tuple[Refusal, ...]
     """What policies have against it."""
 
 

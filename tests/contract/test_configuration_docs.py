@@ -83,3 +83,4 @@ def test_the_example(tmp_path: Path) -> None:
     for program in (hooks.settings.Settings, gateway.settings.Settings):
         read = program.load(tmp_path / "config.yaml", environment={})
         assert read.default_remote_backend.workspace == "my-workspace"
+        assert read.default_remote_backend.location.country == "us"

@@ -1,5 +1,6 @@
 """The examples are what they claim to be: a request of Metacontroller about demo, and manifests that apply."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import yaml
 from hooks import reconcile
 from hooks.observation import DefaultRemote, InstallDefaults, Observation
 from hooks.protocol import SyncRequest
+from tests.contract.test_crds import refusals
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -38,6 +40,20 @@ def test_the_answer() -> None:
     assert children == {("ConfigMap", "demo-route"), ("Service", "demo-local")}
     conditions = {one["type"]: one["status"] for one in answer["status"]["conditions"]}
     assert (conditions["Accepted"], conditions["RefsResolved"], conditions["LocalReady"]) == ("True", "True", "True")
+
+
+def test_the_policies_of_the_documentation() -> None:
+    """The ModelDeployment on the page about offloading is allowed by the Policies beside it, and the CRDs take them."""
+    page = (EXAMPLES.parent / "docs/offloading.md").read_text()
+    (text,) = [block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "kind: Policy" in block]
+    items = list(yaml.safe_load_all(text))
+    assert [refusals(item) for item in items] == [[], [], []]
+    (parent,) = [item for item in items if item["kind"] == "ModelDeployment"]
+    related = {"observed": {str(number): item for number, item in enumerate(items) if item is not parent}}
+    request = SyncRequest.from_json({"parent": parent, "related": related})
+    status = reconcile.sync(Observation.of(request, DEFAULTS), now=NOW).status
+    conditions = {one["type"]: one["reason"] for one in status["conditions"]}
+    assert conditions["PolicySatisfied"] == "PoliciesSatisfied"
 
 
 def test_until_of_the_manifest() -> None:
