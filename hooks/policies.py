@@ -62,7 +62,7 @@ class Backend:
     field: str
     """Where it is declared."""
     holder: str
-    """What that is a field of, with the word before it; empty for the ModelDeployment itself."""
+    """Where that is found, as the end of a sentence; empty for the ModelDeployment itself."""
     location: Location
     flavors: tuple[Flavor, ...]
 
