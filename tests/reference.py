@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from gateway.api.v1alpha1 import RouteDocument
-from hooks import offloading, reasons
+from hooks import measures, offloading, reasons, targets
 
 Schema = Mapping[str, Any]
 
@@ -43,6 +43,9 @@ The controller writes one ConfigMap for every ModelDeployment, with the label `g
 the key `route.json`. The gateway serves from it. Equal meaning is equal bytes: keys are sorted, and fields equal to
 their default are left out. A field that a gateway does not know is ignored and counted. A name under `requires` that it
 does not know rejects the document, and the last good one stays in force."""
+_MEASURES: Final = """\
+How a metric is held against its target. At a ratio of 1 the metric has reached it. This version does not evaluate
+metrics yet; the table is what it will go by."""
 _GENERATED: Final = "<!-- Generated from {source} by `make generate`. -->\n"
 _TABLE_HEAD: Final = ("| field | type | default | meaning |", "| --- | --- | --- | --- |")
 _BOUNDS: Final = (("minimum", "≥ {}"), ("maximum", "≤ {}"), ("maxLength", "at most {} characters"))
@@ -163,10 +166,11 @@ def _reader_type(node: Schema, definitions: Mapping[str, Schema]) -> str:
 
 
 def offloading_reference() -> str:
-    """The page of the rules that decide about offloading, and of every reason that they and the conditions give."""
+    """The page of the rules that decide about offloading, of the measures that they rest on, and of every reason that
+    they and the conditions give."""
     lines = [
-        _GENERATED.format(source="hooks/offloading.py and hooks/reasons.py"),
-        "# Rules and reasons",
+        _GENERATED.format(source="hooks/offloading.py, measures.py, targets.py and reasons.py"),
+        "# Rules, measures and reasons",
         "",
         "## Rules",
         "",
@@ -178,6 +182,25 @@ def offloading_reference() -> str:
             f"| {number} | {rule.__name__.replace('_', ' ')} | {_one_line(inspect.getdoc(rule))} |"
             for number, rule in enumerate(offloading.RULES, start=1)
         ),
+        "",
+        "## Measures",
+        "",
+        _MEASURES,
+        "",
+        "| metric | target | what is measured | ratio |",
+        "| --- | --- | --- | --- |",
+        *(
+            f"| {type_} | {target} | {targets.MEASURED[type_]} | {_one_line(inspect.getdoc(formula))} |"
+            for (type_, target), formula in targets.TABLE.items()
+        ),
+        "",
+        "Any other combination, a target of zero or less, and what does not belong to the type is `Misdeclared`.",
+        "",
+        "The formulas are those of the HorizontalPodAutoscaler of Kubernetes 1.36, except for these:",
+        "",
+        "| the autoscaler | here | why |",
+        "| --- | --- | --- |",
+        *(f"| {item.autoscaler} | {item.here} | {item.why} |" for item in measures.DIFFERENCES),
         "",
         "## Reasons",
         "",

@@ -1,0 +1,375 @@
+"""Metrics held against their targets: metric × samples × pods → the exact ratio, or why there is none.
+
+At a ratio of 1 the metric has reached its target. The formulas are those of the HorizontalPodAutoscaler of
+Kubernetes 1.36 (https://kubernetes.io/docs/concepts/workloads/autoscaling/horizontal-pod-autoscale/), which this module
+leaves where `DIFFERENCES` says so. Every amount is a whole number or a fraction of two; what a metric cannot give is a
+fact with a reason, never an exception.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from fractions import Fraction
+from typing import Final
+
+from hooks import reasons
+from hooks.api.v1alpha1 import MetricSpec, MetricType
+from hooks.pods import RUNNING, Pod, total
+from hooks.quantities import NANO, Quantity
+from hooks.targets import Declared, Misdeclared, Scale, declared, per_replica, utilization
+
+MAX_AGE: Final = timedelta(minutes=5)
+"""How far from now a sample may be, unless told otherwise. External metrics of clouds are minutes late."""
+
+_AT_ONCE: Final = timedelta(0)
+_NOTHING: Final = Quantity(0)
+_ZERO: Final = Fraction(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a source says about one thing at one time."""
+
+    of: str
+    """Name of the pod or of the described object; for External any name of the series."""
+    value: Quantity
+    time: datetime
+    """End of the time that it is about, with its offset."""
+    window: timedelta = _AT_ONCE
+    """Length of that time; zero for a momentary value."""
+    container: str = ""
+    """For cpu and memory: there is one sample for each container of a pod."""
+
+
+class Exclusion(StrEnum):
+    """Why a pod does not count."""
+
+    TERMINATING = "it is being deleted"
+    NOT_RUNNING = "it is not running"
+    NOT_READY = "it is not ready"
+    NO_CONTAINER = "it has no such container"
+    NO_SAMPLE = "there is no sample of it"
+    INCOMPLETE = "there is no sample of one of its containers"
+    SETTLING = "its sample began before the split last changed or before it became ready"
+    STALE = "its sample is too far from now"
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A pod that does not count."""
+
+    name: str
+    why: Exclusion
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A pod, object or series that counts."""
+
+    name: str
+    value: Quantity
+    time: datetime
+    """Of its oldest sample."""
+    requested: Quantity = _NOTHING
+    """What the value is held against; for Utilization only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The ratio of a metric to its target, with how it came about."""
+
+    counted: tuple[Counted, ...]
+    """At least one, by name."""
+    left_out: tuple[LeftOut, ...]
+    """By name."""
+    target: Fraction
+    """A share for Utilization (80 % is 4/5), else an amount."""
+    times: Fraction
+    """What the target is multiplied by; positive."""
+
+    @property
+    def numerator(self) -> Fraction:
+        """What was measured, added up."""
+        return Fraction(sum(item.value.nanos for item in self.counted), NANO)
+
+    @property
+    def denominator(self) -> Fraction:
+        """The amount at which the target is reached."""
+        return self.target * self.times
+
+    @property
+    def ratio(self) -> Fraction:
+        """1 when the target is reached."""
+        return Fraction(self.numerator, self.denominator)
+
+    @property
+    def oldest(self) -> datetime:
+        """Time of the oldest sample that counts."""
+        return min(item.time for item in self.counted)
+
+    @property
+    def arithmetic(self) -> str:
+        """The whole calculation as one line, for instance `(350m + 600m) / (4/5 × 1) = 19/16`."""
+        values = " + ".join(str(item.value) for item in self.counted)
+        return f"({values}) / ({self.target} × {self.times}) = {self.ratio}"
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Why there is no ratio."""
+
+    reason: str
+    """One of `hooks.reasons`."""
+    message: str
+    """The reason as a sentence, without anything that changes by itself."""
+    left_out: tuple[LeftOut, ...] = ()
+    """By name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where measures leave the HorizontalPodAutoscaler."""
+
+    autoscaler: str
+    here: str
+    why: str
+
+
+DIFFERENCES: Final = (
+    Difference(
+        "Leaves out pods that are pending, failed or being deleted; those that are not ready only for cpu, and only"
+        " while they start or when they were never ready.",
+        "A pod counts only while it is running, ready and not being deleted, for every metric.",
+        "Only such pods get requests, so only they say what requests cost.",
+    ),
+    Difference(
+        "Assumes that a pod without a sample uses nothing when the others are above the target, and when they are below"
+        " it, all that it requests, or the target.",
+        "Such a pod does not count. When none is left, the metric is Missing.",
+        "The assumption damps a number of replicas; a share of the traffic would only be wrong by it.",
+    ),
+    Difference(
+        "Does not look at the time of samples, except for cpu while a pod starts.",
+        "A sample counts only if the time it is about began after the split last changed and after its pod became"
+        " ready, and if it is not more than five minutes from now. One series that does not count makes External Missing.",
+        "An older one shows the load of another split, or how the model was loaded.",
+    ),
+    Difference(
+        "Rounds samples up to thousandths, averages down to thousandths, utilization down to whole percents, and caps"
+        " at 64 bits.",
+        "Amounts are exact to the billionth, their sums and ratios entirely, and of any size.",
+        "79.9 % is not 80 %, and it is not 79 % either.",
+    ),
+    Difference(
+        "Fails for Utilization when a container of any pod has no request.",
+        "Missing with NoRequests, for pods that are ready only.",
+        "A pod that does not serve changes nothing.",
+    ),
+    Difference(
+        "Takes the requests of the pod as a whole as soon as they name any resource, with its overhead and with the"
+        " peak of its init containers.",
+        "They count for the resources that they name; for others those of the containers and sidecars are added up,"
+        " without overhead.",
+        "What is used is the use of these containers, so what they may use is what it is held against.",
+    ),
+    Difference(
+        "Adds up the containers that the metrics API happens to report.",
+        "A pod counts when there is a sample of each of its containers and sidecars, and only these are added up.",
+        "Use and requests must be those of the same containers.",
+    ),
+    Difference(
+        "Fails for ContainerResource with Utilization when a single pod lacks the container.",
+        "That pod does not count. When all lack it, the metric is Misdeclared.",
+        "During a rollout the old pods may lack it.",
+    ),
+    Difference(
+        "Takes averageValue where it is set, whatever target.type says; only for Object the type decides.",
+        "target.type decides; its field must be there, be positive, and be the only one.",
+        "A value that is accepted and ignored offloads at another load than the one that was written.",
+    ),
+    Difference(
+        "Divides Object and External with AverageValue by all replicas.",
+        "Divides by the ready replicas.",
+        "The others carry no load.",
+    ),
+    Difference(
+        "Takes the last of several series of one pod.",
+        "Missing with Ambiguous, as for several series of one object; External adds them up.",
+        "Which one is last is chance.",
+    ),
+)
+"""Everything in which measures differ from the HorizontalPodAutoscaler."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """When a sample counts."""
+
+    now: datetime
+    since: datetime | None
+    max_age: timedelta
+
+    def refuses(self, sample: Sample, ready_since: datetime | None = None) -> Exclusion | None:
+        """Why the sample does not count; None when it does."""
+        if abs(self.now - sample.time) > self.max_age:
+            return Exclusion.STALE
+        window = max(sample.window, _AT_ONCE)
+        # Times have whole seconds: what began within the second of a transition may have begun before it.
+        if any(sample.time - moment <= window for moment in (self.since, ready_since) if moment is not None):
+            return Exclusion.SETTLING
+        return None
+
+
+_MESSAGES: Final = {
+    reasons.NO_SAMPLE: "There is no sample of the metric.",
+    reasons.SETTLING: "The samples of the metric are from before the split last changed or a pod became ready.",
+    reasons.STALE: "The samples of the metric are too old.",
+    reasons.NO_READY_PODS: "No pod is ready, so there is nothing to measure.",
+    reasons.AMBIGUOUS: "Several series of the metric belong to one object: narrow its selector until one is left.",
+}
+
+
+def measure(
+    metric: MetricSpec,
+    samples: Iterable[Sample],
+    pods: Iterable[Pod],
+    *,
+    ready_replicas: int,
+    now: datetime,
+    since: datetime | None = None,
+    max_age: timedelta = MAX_AGE,
+) -> Measured | Missing:
+    """The metric's ratio to its target.
+
+    Args:
+        metric: as specified.
+        samples: of this metric; those of other pods or objects are ignored.
+        pods: of the workload. Object and External need none.
+        ready_replicas: of the workload, as its status says.
+        now: the present.
+        since: when the split last changed; None when it never did.
+        max_age: how far from now, in either direction, a sample may be.
+    """
+    try:
+        wanted = declared(metric)
+    except Misdeclared as exc:
+        return Missing(reasons.MISDECLARED, str(exc))
+    clock = _Clock(now, since, max_age)
+    if wanted.type in (MetricType.OBJECT, MetricType.EXTERNAL):
+        return _of_series(wanted, samples, ready_replicas, clock)
+    return _of_pods(wanted, samples, sorted(pods, key=lambda pod: pod.name), clock)
+
+
+def _of_series(wanted: Declared, samples: Iterable[Sample], ready: int, clock: _Clock) -> Measured | Missing:
+    if wanted.formula is per_replica and ready <= 0:
+        return _missing(reasons.NO_READY_PODS)
+    found = [item for item in samples if wanted.type is MetricType.EXTERNAL or item.of == wanted.described]
+    if not found:
+        return _missing(reasons.NO_SAMPLE)
+    if wanted.type is MetricType.OBJECT and len(found) > 1:
+        return _missing(reasons.AMBIGUOUS)
+    # A part of the series is not the whole: one that does not count takes all with it.
+    refused = {clock.refuses(item) for item in found} - {None}
+    if refused:
+        return _missing(reasons.STALE if Exclusion.STALE in refused else reasons.SETTLING)
+    counted = [Counted(item.of, item.value, item.time) for item in found]
+    counted.sort(key=lambda item: (item.name, item.time, str(item.value)))
+    return Measured(tuple(counted), (), wanted.target, wanted.formula(Scale(_ZERO, 0, ready)))
+
+
+def _of_pods(wanted: Declared, samples: Iterable[Sample], pods: Sequence[Pod], clock: _Clock) -> Measured | Missing:
+    excluded = {pod.name: why for pod in pods if (why := _excluded(pod, wanted.container)) is not None}
+    serving = [pod for pod in pods if pod.name not in excluded]
+    if not serving:
+        left_out = _left_out(excluded)
+        lacking = Exclusion.NO_CONTAINER in excluded.values()
+        message = f"No ready pod has a container {wanted.container!r}: containerResource.container must name one."
+        return Missing(reasons.MISDECLARED, message, left_out) if lacking else _missing(reasons.NO_READY_PODS, left_out)
+    if wanted.formula is utilization:
+        unbounded = _without_request(wanted, serving)
+        if unbounded is not None:
+            return Missing(reasons.NO_REQUESTS, unbounded, _left_out(excluded))
+    of_pod: dict[str, list[Sample]] = {pod.name: [] for pod in serving}
+    for sample in samples:
+        if sample.of in of_pod:
+            of_pod[sample.of].append(sample)
+    counted = []
+    for pod in serving:
+        answer = _of_pod(wanted, pod, of_pod[pod.name], clock)
+        match answer:
+            case Counted():
+                counted.append(answer)
+            case Exclusion():
+                excluded[pod.name] = answer
+            case Missing():
+                return answer
+    left_out = _left_out(excluded)
+    if not counted:
+        # Waiting helps a sample that is too early, so that is said first.
+        order = {Exclusion.SETTLING: reasons.SETTLING, Exclusion.STALE: reasons.STALE}
+        whys = set(excluded.values())
+        return _missing(next((order[why] for why in order if why in whys), reasons.NO_SAMPLE), left_out)
+    requested = Fraction(sum(item.requested.nanos for item in counted), NANO)
+    times = wanted.formula(Scale(requested, len(counted), 0))
+    if times <= 0:
+        return Missing(reasons.NO_REQUESTS, f"The requests for {wanted.resource} are zero.", left_out)
+    return Measured(tuple(counted), left_out, wanted.target, times)
+
+
+def _excluded(pod: Pod, container: str | None) -> Exclusion | None:
+    """Why a pod does not count, whatever its samples are."""
+    if pod.terminating:
+        return Exclusion.TERMINATING
+    if pod.phase != RUNNING:
+        return Exclusion.NOT_RUNNING
+    if not pod.ready:
+        return Exclusion.NOT_READY
+    if container is not None and all(item.name != container for item in pod.containers):
+        return Exclusion.NO_CONTAINER
+    return None
+
+
+def _without_request(wanted: Declared, pods: Sequence[Pod]) -> str | None:
+    """What to change where a request is needed and not there."""
+    for pod in pods:
+        container = pod.without_request(wanted.resource, wanted.container)
+        if container is not None:
+            return f"The container {container!r} has no request for {wanted.resource}: set one, or use AverageValue."
+    return None
+
+
+def _of_pod(wanted: Declared, pod: Pod, samples: Sequence[Sample], clock: _Clock) -> Counted | Exclusion | Missing:
+    """What a pod that serves adds to the measure."""
+    containers = _containers(wanted, pod)
+    taken = [sample for sample in samples if sample.container in containers]
+    if len({sample.container for sample in taken}) < len(taken):
+        return _missing(reasons.AMBIGUOUS)
+    if not taken:
+        return Exclusion.NO_SAMPLE
+    if len(taken) < len(containers):
+        return Exclusion.INCOMPLETE
+    refused = {clock.refuses(sample, pod.ready_since) for sample in taken} - {None}
+    if refused:
+        return Exclusion.STALE if Exclusion.STALE in refused else Exclusion.SETTLING
+    taken.sort(key=lambda sample: sample.container)
+    requested = pod.requested(wanted.resource, wanted.container) if wanted.formula is utilization else _NOTHING
+    value, oldest = total([sample.value for sample in taken]), min(sample.time for sample in taken)
+    return Counted(pod.name, value, oldest, requested)
+
+
+def _containers(wanted: Declared, pod: Pod) -> frozenset[str]:
+    """Whose samples make up the pod's value."""
+    if wanted.container is not None:
+        return frozenset({wanted.container})
+    if wanted.type is MetricType.RESOURCE:
+        return frozenset(container.name for container in pod.containers)
+    return frozenset({""})
+
+
+def _missing(reason: str, left_out: tuple[LeftOut, ...] = ()) -> Missing:
+    return Missing(reason, _MESSAGES[reason], left_out)
+
+
+def _left_out(excluded: Mapping[str, Exclusion]) -> tuple[LeftOut, ...]:
+    return tuple(LeftOut(name, why) for name, why in sorted(excluded.items()))

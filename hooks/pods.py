@@ -1,0 +1,98 @@
+"""Pods, as far as what they use is measured: which of them serve, and what they request."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Self
+
+from hooks.observation import mapping, objects, text, time
+from hooks.protocol import Object
+from hooks.quantities import InvalidQuantity, Quantity, parse
+
+RUNNING: Final = "Running"
+"""The only phase in which a pod serves; the others are Pending, Succeeded, Failed and Unknown."""
+
+Requests = Mapping[str, Quantity]
+"""Amounts by resource. A resource that is not there is not requested, which is not the same as zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container that runs as long as its pod does."""
+
+    name: str
+    requests: Requests
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod of the workload."""
+
+    name: str
+    phase: str
+    ready: bool
+    ready_since: datetime | None
+    """When `ready` last changed; None when the status does not say."""
+    terminating: bool
+    containers: tuple[Container, ...]
+    """Its containers and its sidecars, which are the init containers that are always restarted. The other init
+    containers have ended before a pod is ready: they use nothing, and what they request is not held against usage."""
+    requests: Requests
+    """Of the pod as a whole. Where it names a resource, it takes the place of the containers' requests for it."""
+
+    @classmethod
+    def of(cls, item: Object) -> Self:
+        """Read a Pod of v1. What is no quantity counts as not requested."""
+        metadata, spec, status = mapping(item, "metadata"), mapping(item, "spec"), mapping(item, "status")
+        conditions = [item for item in objects(status, "conditions") if text(item, "type") == "Ready"]
+        ready = conditions[0] if conditions else {}
+        sidecars = [item for item in objects(spec, "initContainers") if text(item, "restartPolicy") == "Always"]
+        return cls(
+            name=text(metadata, "name"),
+            phase=text(status, "phase"),
+            ready=text(ready, "status") == "True",
+            ready_since=time(ready, "lastTransitionTime"),
+            terminating=bool(metadata.get("deletionTimestamp")),
+            containers=tuple(
+                Container(text(item, "name"), _requests(item)) for item in (*objects(spec, "containers"), *sidecars)
+            ),
+            requests=_requests(spec),
+        )
+
+    def without_request(self, resource: str, container: str | None) -> str | None:
+        """The first container whose request is needed and not there; None when none is.
+
+        Args:
+            resource: cpu or memory.
+            container: the only one that matters; None for the pod as a whole.
+        """
+        if container is None and resource in self.requests:
+            return None
+        return next((item.name for item in self._chosen(container) if resource not in item.requests), None)
+
+    def requested(self, resource: str, container: str | None) -> Quantity:
+        """What is requested in all; nothing from a container that requests nothing."""
+        if container is None and resource in self.requests:
+            return self.requests[resource]
+        amounts = [item.requests[resource] for item in self._chosen(container) if resource in item.requests]
+        return total(amounts)
+
+    def _chosen(self, container: str | None) -> tuple[Container, ...]:
+        return tuple(item for item in self.containers if container in (None, item.name))
+
+
+def total(amounts: list[Quantity]) -> Quantity:
+    """The sum, written as the first of them is."""
+    nanos = sum(amount.nanos for amount in amounts)
+    return Quantity(nanos, amounts[0].format) if amounts else Quantity(nanos)
+
+
+def _requests(owner: Mapping[str, Any]) -> Requests:
+    """`resources.requests` of a container or of a pod's specification."""
+    found = {}
+    for resource, amount in mapping(mapping(owner, "resources"), "requests").items():
+        try:
+            found[resource] = parse(amount)
+        except InvalidQuantity:
+            continue
+    return found

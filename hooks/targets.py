@@ -1,0 +1,195 @@
+"""Targets of metrics: which may be set for which type of metric, and how much each comes to.
+
+The formulas are those of the HorizontalPodAutoscaler. A ratio of 1 means that the target is reached.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from typing import Final
+
+from hooks.api.v1alpha1 import (
+    ContainerResourceMetric,
+    ExternalMetric,
+    MetricSpec,
+    MetricTarget,
+    MetricType,
+    ObjectMetric,
+    PodsMetric,
+    ResourceMetric,
+)
+from hooks.quantities import NANO, InvalidQuantity, parse
+
+RESOURCES: Final = ("cpu", "memory")
+"""What Kubernetes measures of every container."""
+
+
+class TargetType(StrEnum):
+    """What a target is about, as in autoscaling/v2."""
+
+    UTILIZATION = "Utilization"
+    VALUE = "Value"
+    AVERAGE_VALUE = "AverageValue"
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What a target may be multiplied by."""
+
+    requested: Fraction
+    """What the counted pods request of the resource, in its unit."""
+    pods: int
+    """Number of counted pods."""
+    replicas: int
+    """Number of ready replicas."""
+
+
+Formula = Callable[[Scale], Fraction]
+"""Picks what the target is multiplied by."""
+
+
+def utilization(scale: Scale) -> Fraction:
+    """What is measured, over averageUtilization percent of what the counted pods request."""
+    return scale.requested
+
+
+def per_pod(scale: Scale) -> Fraction:
+    """What is measured, over averageValue times the number of counted pods."""
+    return Fraction(scale.pods)
+
+
+def per_replica(scale: Scale) -> Fraction:
+    """What is measured, over averageValue times the number of ready replicas."""
+    return Fraction(scale.replicas)
+
+
+def whole(scale: Scale) -> Fraction:  # noqa: ARG001
+    """What is measured, over value."""
+    return Fraction(1)
+
+
+MEASURED: Final[Mapping[MetricType, str]] = {
+    MetricType.RESOURCE: "Use of cpu or memory, added up over all containers of the counted pods.",
+    MetricType.CONTAINER_RESOURCE: "Use of cpu or memory by the named container, added up over the counted pods.",
+    MetricType.PODS: "The metric, added up over the counted pods.",
+    MetricType.OBJECT: "The metric of the described object.",
+    MetricType.EXTERNAL: "The metric, added up over all its series.",
+}
+"""What is measured for each type of metric."""
+
+TABLE: Final[Mapping[tuple[MetricType, TargetType], Formula]] = {
+    (MetricType.RESOURCE, TargetType.UTILIZATION): utilization,
+    (MetricType.RESOURCE, TargetType.AVERAGE_VALUE): per_pod,
+    (MetricType.CONTAINER_RESOURCE, TargetType.UTILIZATION): utilization,
+    (MetricType.CONTAINER_RESOURCE, TargetType.AVERAGE_VALUE): per_pod,
+    (MetricType.PODS, TargetType.AVERAGE_VALUE): per_pod,
+    (MetricType.OBJECT, TargetType.VALUE): whole,
+    (MetricType.OBJECT, TargetType.AVERAGE_VALUE): per_replica,
+    (MetricType.EXTERNAL, TargetType.VALUE): whole,
+    (MetricType.EXTERNAL, TargetType.AVERAGE_VALUE): per_replica,
+}
+"""The formula of each type of metric with each type of target. What is not in it is Misdeclared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A metric that can be measured."""
+
+    type: MetricType
+    formula: Formula
+    target: Fraction
+    """A share for Utilization (80 % is 4/5), else an amount; positive."""
+    resource: str = ""
+    """For Resource and ContainerResource."""
+    container: str | None = None
+    """For ContainerResource."""
+    described: str = ""
+    """Name of the object, for Object."""
+
+
+class Misdeclared(ValueError):
+    """A metric that cannot be measured as it is specified; the message is a sentence that says what to change."""
+
+
+_Source = ResourceMetric | ContainerResourceMetric | PodsMetric | ObjectMetric | ExternalMetric
+_FIELDS: Final[Mapping[MetricType, str]] = {
+    MetricType.RESOURCE: "resource",
+    MetricType.CONTAINER_RESOURCE: "containerResource",
+    MetricType.PODS: "pods",
+    MetricType.OBJECT: "object",
+    MetricType.EXTERNAL: "external",
+}
+_AMOUNTS: Final[Mapping[Formula, str]] = {
+    utilization: "averageUtilization",
+    per_pod: "averageValue",
+    per_replica: "averageValue",
+    whole: "value",
+}
+
+
+def declared(metric: MetricSpec) -> Declared:
+    """What the specification asks for.
+
+    Raises:
+        Misdeclared: it asks for nothing that can be measured.
+    """
+    field = _FIELDS[metric.type]
+    source = _source(metric, field)
+    formula, target = _target(metric.type, source.target, f"{field}.target")
+    match source:
+        case ResourceMetric() | ContainerResourceMetric():
+            if source.name not in RESOURCES:
+                raise Misdeclared(f"{field}.name must be cpu or memory; other metrics of pods are of type Pods.")
+            container = source.container if isinstance(source, ContainerResourceMetric) else None
+            return Declared(metric.type, formula, target, resource=source.name, container=container)
+        case _:
+            if not source.metric.name:
+                raise Misdeclared(f"{field}.metric.name is missing.")
+            described = source.described_object.name if isinstance(source, ObjectMetric) else ""
+            return Declared(metric.type, formula, target, described=described)
+
+
+def _source(metric: MetricSpec, field: str) -> _Source:
+    """The one field that describes the metric."""
+    fields: dict[str, _Source | None] = {
+        "resource": metric.resource,
+        "containerResource": metric.container_resource,
+        "pods": metric.pods,
+        "object": metric.object,
+        "external": metric.external,
+    }
+    source = fields.pop(field)
+    if source is None:
+        raise Misdeclared(f"{field} is missing: it describes a metric of type {metric.type}.")
+    for name, other in fields.items():
+        if other is not None:
+            raise Misdeclared(f"{name} does not belong to a metric of type {metric.type}: remove it.")
+    return source
+
+
+def _target(type_: MetricType, target: MetricTarget, path: str) -> tuple[Formula, Fraction]:
+    """The formula that target.type selects, and the amount in the field of that type."""
+    formulas = {known: formula for (of, known), formula in TABLE.items() if of is type_}
+    formula = next((formula for known, formula in formulas.items() if known == target.type), None)
+    if formula is None:
+        raise Misdeclared(f"{path}.type of a metric of type {type_} must be {' or '.join(formulas)}.")
+    amounts = {
+        "averageUtilization": target.average_utilization,
+        "value": target.value,
+        "averageValue": target.average_value,
+    }
+    field = _AMOUNTS[formula]
+    amount, where = amounts.pop(field), f"{path}.{field}"
+    for name, other in amounts.items():
+        if other is not None:
+            raise Misdeclared(f"{path}.{name} does not belong to type {target.type}: remove it.")
+    if amount is None:
+        raise Misdeclared(f"{where} is missing.")
+    try:
+        value = Fraction(parse(amount).nanos, NANO)
+    except InvalidQuantity as exc:
+        raise Misdeclared(f"{where}: {exc}.") from None
+    if value <= 0:
+        raise Misdeclared(f"{where} must be more than zero.")
+    return formula, Fraction(value, 100) if formula is utilization else value
