@@ -152,7 +152,8 @@ DIFFERENCES: Final = (
     Difference(
         "Does not look at the time of samples, except for cpu while a pod starts.",
         "A sample counts only if the time it is about began after the split last changed and after its pod became"
-        " ready, and if it is not more than five minutes from now. One series that does not count makes External Missing.",
+        " ready, and if it is not more than five minutes from now. When one series does not count, External is"
+        " Missing.",
         "An older one shows the load of another split, or how the model was loaded.",
     ),
     Difference(
@@ -297,13 +298,12 @@ def _of_pods(wanted: Declared, samples: Iterable[Sample], pods: Sequence[Pod], c
     counted = []
     for pod in serving:
         answer = _of_pod(wanted, pod, of_pod[pod.name], clock)
-        match answer:
-            case Counted():
-                counted.append(answer)
-            case Exclusion():
-                excluded[pod.name] = answer
-            case Missing():
-                return answer
+        if isinstance(answer, Missing):
+            return answer
+        if isinstance(answer, Exclusion):
+            excluded[pod.name] = answer
+        else:
+            counted.append(answer)
     left_out = _left_out(excluded)
     if not counted:
         # Waiting helps a sample that is too early, so that is said first.

@@ -1,0 +1,716 @@
+"""Measures: the autoscaler's formulas, exact, and a reason where there is no ratio."""
+
+import ast
+import dataclasses
+import inspect
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hooks import measures, pods, reasons, targets
+from hooks.api.v1alpha1 import MetricSpec, MetricType
+from hooks.measures import MAX_AGE, Counted, Exclusion, LeftOut, Measured, Missing, Sample, measure
+from hooks.pods import Container, Pod
+from hooks.quantities import NANO, Format, Quantity, parse
+from hooks.targets import TABLE, TargetType
+from tests.builders import NOW, Json
+from tests.generate import ROOT
+
+READY_SINCE = NOW - timedelta(hours=1)
+ONE = Fraction(1)
+RECENT = NOW - timedelta(seconds=10)
+WINDOW = timedelta(seconds=15)
+PAGE = (ROOT / "docs/reference/offloading.md").read_text(encoding="utf-8")
+
+
+def pod(name: str, *requests: str | None, **fields: Any) -> Pod:
+    """A pod that serves, with a container `c0`, `c1`, … for each request for cpu; None requests nothing."""
+    containers = tuple(
+        Container(f"c{number}", {} if amount is None else {"cpu": parse(amount)})
+        for number, amount in enumerate(requests or ("1",))
+    )
+    serving = Pod(name, "Running", True, READY_SINCE, False, containers, {})
+    return dataclasses.replace(serving, **fields)
+
+
+def sample(
+    of: str, value: str | int, container: str = "", *, time: datetime = RECENT, window: timedelta = WINDOW
+) -> Sample:
+    """A recent sample."""
+    return Sample(of, parse(value), time, window, container)
+
+
+def usage(of: str, *values: str | int) -> list[Sample]:
+    """A sample for each of the containers `c0`, `c1`, …"""
+    return [sample(of, value, f"c{number}") for number, value in enumerate(values)]
+
+
+def metric(type_: MetricType | str, target: TargetType | str, amount: str | int, **source: Any) -> MetricSpec:
+    """A metric of that type with that target; for Resource and ContainerResource that of cpu."""
+    kind = MetricType(type_)
+    field = f"{kind[0].lower()}{kind[1:]}"
+    name = {"Utilization": "averageUtilization", "Value": "value", "AverageValue": "averageValue"}[target]
+    bases: dict[MetricType, Json] = {
+        MetricType.RESOURCE: {"name": "cpu"},
+        MetricType.CONTAINER_RESOURCE: {"name": "cpu", "container": "c1"},
+        MetricType.PODS: {"metric": {"name": "queue"}},
+        MetricType.OBJECT: {"metric": {"name": "queue"}, "describedObject": {"kind": "Service", "name": "demo"}},
+        MetricType.EXTERNAL: {"metric": {"name": "queue"}},
+    }
+    return MetricSpec.model_validate(
+        {"type": kind, field: bases[kind] | {"target": {"type": target, name: amount}} | source}
+    )
+
+
+CPU = metric("Resource", "Utilization", 80)
+QUEUE = metric("Pods", "AverageValue", 10)
+
+
+def of(
+    spec: MetricSpec, samples: Sequence[Sample] = (), serving: Sequence[Pod] = (), ready: int = 1, **clock: Any
+) -> Measured | Missing:
+    """The measure at NOW, a day after the split last changed."""
+    clock = {"now": NOW, "since": NOW - timedelta(days=1)} | clock
+    return measure(spec, samples, serving, ready_replicas=ready, **clock)
+
+
+def ratio(*args: Any, **kwargs: Any) -> Fraction:
+    """The ratio where there is one."""
+    found = of(*args, **kwargs)
+    assert isinstance(found, Measured), found
+    return found.ratio
+
+
+def missing(*args: Any, **kwargs: Any) -> Missing:
+    """Why there is no ratio."""
+    found = of(*args, **kwargs)
+    assert isinstance(found, Missing), found
+    return found
+
+
+# The autoscaler's own examples.
+
+
+@pytest.mark.parametrize(("current", "expected"), [("200m", Fraction(2)), ("50m", Fraction(1, 2)), ("100m", 1)])
+@pytest.mark.parametrize(
+    ("type_", "target"),
+    [key for key in TABLE if key[1] is not TargetType.UTILIZATION],
+)
+def test_the_example_of_the_documentation(
+    type_: MetricType, target: TargetType, current: str, expected: Fraction
+) -> None:
+    """200m against a desired 100m is twice as much, 50m half, whatever metric it is."""
+    samples = [*usage("demo", current, current), sample("demo", current)]
+    if type_ in (MetricType.OBJECT, MetricType.EXTERNAL):
+        samples = samples[-1:]
+    if type_ is MetricType.RESOURCE:
+        samples = samples[:1]
+    containers = ("1",) if type_ is MetricType.RESOURCE else ("1", "1")
+    assert ratio(metric(type_, target, "100m"), samples, [pod("demo", *containers)]) == expected
+
+
+MANY = ("a", "b", "c", "d", "e")
+
+
+@pytest.mark.parametrize(
+    ("levels", "target", "expected"),
+    [
+        ((300, 500, 700), 30, Fraction(50, 30)),
+        ((100, 300, 500, 250, 250), 50, Fraction(28, 50)),
+        ((1010, 1030, 1020), 100, Fraction(102, 100)),
+    ],
+)
+def test_utilization_of_the_autoscalers_tests(levels: tuple[int, ...], target: int, expected: Fraction) -> None:
+    """Two containers of a core each: the autoscaler expects 50, 28 and 102 percent of what is requested."""
+    serving = [pod(name, "1", "1") for name, _ in zip(MANY, levels, strict=False)]
+    resource = [
+        item for name, level in zip(MANY, levels, strict=False) for item in usage(name, f"{level}m", f"{level}m")
+    ]
+    container = [item for name, level in zip(MANY, levels, strict=False) for item in usage(name, "1", f"{level}m")]
+    assert ratio(metric("Resource", "Utilization", target), resource, serving) == expected
+    assert ratio(metric("ContainerResource", "Utilization", target), container, serving) == expected
+
+
+@pytest.mark.parametrize(
+    ("type_", "target", "amount", "levels", "ready", "expected"),
+    [
+        ("Pods", "AverageValue", "15", ("20", "10", "30"), 3, Fraction(20, 15)),
+        ("Pods", "AverageValue", "20", ("12",) * 5, 5, Fraction(12, 20)),
+        ("Object", "Value", "15", ("20",), 3, Fraction(20, 15)),
+        ("Object", "AverageValue", "5", ("20",), 3, Fraction(20, 15)),
+        ("Object", "AverageValue", "2", ("6",), 5, Fraction(6, 10)),
+        ("External", "Value", "4400m", ("8600m",), 1, Fraction(86, 44)),
+        ("External", "AverageValue", "2150m", ("8600m",), 3, Fraction(8600, 6450)),
+        ("External", "AverageValue", "2867m", ("8600m",), 5, Fraction(8600, 14335)),
+    ],
+)
+def test_values_of_the_autoscalers_tests(
+    type_: str, target: str, amount: str, levels: tuple[str, ...], ready: int, expected: Fraction
+) -> None:
+    """The metrics of the autoscaler's own tests have the same ratio, without its rounding."""
+    names = MANY if type_ == "Pods" else ("demo",)
+    samples = [sample(name, level) for name, level in zip(names, levels, strict=False)]
+    assert ratio(metric(type_, target, amount), samples, [pod(name) for name in MANY[:ready]], ready) == expected
+
+
+def test_failed_and_deleted_pods_of_the_autoscalers_tests() -> None:
+    """Two more pods that failed, or are deleted and still run, leave 28 percent as they are."""
+    levels = (100, 300, 500, 250, 250)
+    serving = [pod(name) for name in MANY]
+    samples = [item for name, level in zip(MANY, levels, strict=True) for item in usage(name, f"{level}m")]
+    gone = [pod("f", phase="Failed", ready=False), pod("g", terminating=True)]
+    spec = metric("Resource", "Utilization", 50)
+    assert ratio(spec, [*samples, *usage("f", "5"), *usage("g", "5")], [*serving, *gone]) == Fraction(28, 50)
+
+
+# The original's bugs.
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 5])
+def test_c2_utilization_is_not_divided_by_the_replicas_again(replicas: int) -> None:
+    """At 90 percent each, any number of replicas is at a target of 90."""
+    serving = [pod(name, "500m") for name in MANY[:replicas]]
+    samples = [item for name in MANY[:replicas] for item in usage(name, "450m")]
+    assert ratio(metric("Resource", "Utilization", 90), samples, serving) == 1
+
+
+@pytest.mark.parametrize(
+    ("type_", "target"), [key for key in TABLE if key[1] is not TargetType.UTILIZATION], ids=lambda value: str(value)
+)
+def test_c3_high_load_is_a_high_ratio(type_: MetricType, target: TargetType) -> None:
+    """Below the target is below 1 and above it above 1, for each type of target."""
+    spec = metric(type_, target, "10")
+
+    def at(value: str) -> Fraction:
+        per_container = type_ in (MetricType.RESOURCE, MetricType.CONTAINER_RESOURCE)
+        samples = [sample("demo", value, "c1" if per_container else "")]
+        serving = dataclasses.replace(pod("demo"), containers=(Container("c1", {}),))
+        return ratio(spec, samples, [serving])
+
+    assert (at("9"), at("10"), at("11")) == (Fraction(9, 10), ONE, Fraction(11, 10))
+
+
+def test_c3_thousandths_are_not_compared_with_whole_units() -> None:
+    """Ten is ten thousand thousandths, on either side."""
+    serving = [pod("demo")]
+    assert ratio(metric("Pods", "AverageValue", "10"), [sample("demo", "10000m")], serving) == 1
+    assert ratio(metric("Pods", "AverageValue", "10000m"), [sample("demo", "10")], serving) == 1
+
+
+def test_c4_a_container_is_not_a_resource() -> None:
+    """ContainerResource takes the named resource of the named container and of no other."""
+    spec = metric("ContainerResource", "Utilization", 50, container="c0")
+    assert ratio(spec, usage("demo", "250m", "4"), [pod("demo", "500m", None)]) == 1
+
+
+def test_c4_an_object_is_the_one_that_is_described() -> None:
+    """A sample of another object is not taken for it."""
+    spec = metric("Object", "Value", 10)
+    assert ratio(spec, [sample("other", 50), sample("demo", 10)]) == 1
+    assert missing(spec, [sample("other", 50)]).reason == reasons.NO_SAMPLE
+
+
+@pytest.mark.parametrize(
+    ("requests", "message"),
+    [
+        ((None,), "The container 'c0' has no request for cpu: set one, or use AverageValue."),
+        (("1", None), "The container 'c1' has no request for cpu: set one, or use AverageValue."),
+        (("0", "0"), "The requests for cpu are zero."),
+    ],
+)
+def test_c4_without_requests_there_is_no_utilization(requests: tuple[str | None, ...], message: str) -> None:
+    """Usage is not divided by nothing: any container without a request makes the metric missing."""
+    found = missing(CPU, usage("demo", *["1" for _ in requests]), [pod("demo", *requests)])
+    assert (found.reason, found.message) == (reasons.NO_REQUESTS, message)
+
+
+def test_c4_a_metric_without_its_description_is_no_crash() -> None:
+    """What is not there is a reason, for every type."""
+    for type_ in MetricType:
+        assert missing(MetricSpec(type=type_)).reason == reasons.MISDECLARED
+
+
+# Exact amounts.
+
+
+SUFFIXES = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "e3", "E3", "e-3", "E+6"]
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, "Ei"])
+def test_every_suffix_is_exact(suffix: str) -> None:
+    """Three of a unit against two of it is three halves."""
+    assert ratio(
+        metric("Pods", "AverageValue", f"2{suffix}"), [sample("demo", f"3{suffix}")], [pod("demo")]
+    ) == Fraction(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "target", "expected"),
+    [
+        ("1Ki", "1k", Fraction(1024, 1000)),
+        ("1Gi", "1G", Fraction(2**30, 10**9)),
+        ("1n", "1E", Fraction(1, 10**27)),
+        ("7Ei", "1n", Fraction(7 * 2**60 * 10**9)),
+        ("1e3", "1k", Fraction(1)),
+        ("1", "3", Fraction(1, 3)),
+        ("-1", "2", Fraction(-1, 2)),
+    ],
+)
+def test_units_of_different_kinds_meet_exactly(value: str, target: str, expected: Fraction) -> None:
+    """From billionths to 2^63 nothing is rounded, and a metric may be below zero."""
+    assert ratio(metric("Pods", "AverageValue", target), [sample("demo", value)], [pod("demo")]) == expected
+
+
+def test_utilization_is_not_cut_to_whole_percents() -> None:
+    """79.9 percent of a target of 80 is below it, and not by a whole percent."""
+    assert ratio(CPU, usage("demo", "799m"), [pod("demo")]) == Fraction(799, 800)
+
+
+def test_large_sums_do_not_overflow() -> None:
+    """Three times the largest amount that Kubernetes stores is three times as much."""
+    series = [sample(name, "9223372036854775807") for name in MANY[:3]]
+    assert ratio(metric("External", "Value", "9223372036854775807"), series) == 3
+
+
+def test_the_modules_know_no_floats() -> None:
+    """No float, no division that could make one and no rounding stands in the code."""
+    for module in (measures, pods, targets):
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            assert not (isinstance(node, ast.Constant) and isinstance(node.value, float | complex)), module
+            assert not isinstance(node, ast.Div | ast.Pow), module
+            assert not (isinstance(node, ast.Name) and node.id in ("float", "round", "Decimal", "math")), module
+            assert not (isinstance(node, ast.Attribute) and node.attr == "total_seconds"), module
+
+
+# Which pods and samples count.
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"terminating": True}, Exclusion.TERMINATING),
+        ({"phase": "Pending"}, Exclusion.NOT_RUNNING),
+        ({"phase": "Succeeded"}, Exclusion.NOT_RUNNING),
+        ({"phase": "Failed"}, Exclusion.NOT_RUNNING),
+        ({"ready": False}, Exclusion.NOT_READY),
+    ],
+)
+def test_a_pod_that_does_not_serve_does_not_count(fields: Json, why: Exclusion) -> None:
+    """It is named with the reason, and alone leaves nothing to measure; that it requests nothing does not matter."""
+    idle = dataclasses.replace(pod("b", None), **fields)
+    samples = [*usage("a", "800m"), *usage("b", "8")]
+    found = of(CPU, samples, [idle, pod("a")])
+    assert isinstance(found, Measured)
+    assert (found.ratio, found.left_out) == (ONE, (LeftOut("b", why),))
+    alone = missing(CPU, samples, [idle])
+    assert (alone.reason, alone.left_out) == (reasons.NO_READY_PODS, (LeftOut("b", why),))
+
+
+def test_a_pod_without_a_sample_is_assumed_to_be_nothing() -> None:
+    """Neither below nor above the target does it count as idle or as full."""
+    serving = [pod("a"), pod("b")]
+    for used, expected in (("400m", Fraction(1, 2)), ("1600m", Fraction(2))):
+        found = of(CPU, usage("a", used), serving)
+        assert isinstance(found, Measured)
+        assert (found.ratio, found.left_out) == (expected, (LeftOut("b", Exclusion.NO_SAMPLE),))
+
+
+def test_a_pod_counts_with_all_its_containers() -> None:
+    """Without a sample of one of them its use is not known; what is no container of the pod adds nothing."""
+    serving = [pod("a", "500m", "500m"), pod("b", "500m", "500m")]
+    found = of(CPU, [*usage("a", "600m", "200m", "7"), *usage("b", "5")], serving)
+    assert isinstance(found, Measured)
+    assert (found.ratio, found.left_out) == (ONE, (LeftOut("b", Exclusion.INCOMPLETE),))
+    assert missing(CPU, usage("b", "5"), serving[1:]).reason == reasons.NO_SAMPLE
+
+
+def test_samples_of_other_pods_are_ignored() -> None:
+    """The metrics of a namespace may be given whole."""
+    assert ratio(CPU, [*usage("a", "800m"), *usage("stranger", "9")], [pod("a")]) == 1
+
+
+def test_without_pods_or_samples_there_is_a_reason() -> None:
+    """No pods is no ready pod; pods without samples is no sample."""
+    assert missing(QUEUE, [sample("a", 1)]).reason == reasons.NO_READY_PODS
+    assert missing(QUEUE, [], [pod("a")]).reason == reasons.NO_SAMPLE
+    assert missing(QUEUE, usage("a", 1), [pod("a")]).reason == reasons.NO_SAMPLE
+    assert missing(metric("External", "Value", 1)).reason == reasons.NO_SAMPLE
+
+
+def test_a_container_that_no_pod_has_is_misdeclared() -> None:
+    """One pod without it is left out, as during a rollout; all without it is a mistake in the specification."""
+    spec = metric("ContainerResource", "Utilization", 100)
+    old, new = pod("a", "1"), pod("b", "1", "1")
+    found = of(spec, [*usage("a", "5"), *usage("b", "5", "1")], [old, new])
+    assert isinstance(found, Measured)
+    assert (found.ratio, found.left_out) == (ONE, (LeftOut("a", Exclusion.NO_CONTAINER),))
+    alone = missing(spec, usage("a", "5"), [old, pod("c", ready=False)])
+    assert alone.reason == reasons.MISDECLARED
+    assert alone.message == "No ready pod has a container 'c1': containerResource.container must name one."
+    assert [item.why for item in alone.left_out] == [Exclusion.NO_CONTAINER, Exclusion.NOT_READY]
+
+
+def test_several_series_of_one_thing_are_ambiguous() -> None:
+    """None of them is picked by chance; External adds them up, for there they are the metric."""
+    twice = [sample("demo", 1), sample("demo", 9)]
+    assert missing(QUEUE, twice, [pod("demo")]).reason == reasons.AMBIGUOUS
+    assert missing(metric("Object", "Value", 10), twice).reason == reasons.AMBIGUOUS
+    assert ratio(metric("External", "Value", 10), twice) == 1
+    # A pod that does not serve is not looked at.
+    assert ratio(QUEUE, [*twice, sample("a", 10)], [pod("demo", ready=False), pod("a")]) == 1
+
+
+@pytest.mark.parametrize("type_", ["Object", "External"])
+def test_an_average_over_replicas_needs_one(type_: str) -> None:
+    """The value itself does not."""
+    for ready in (0, -1):
+        assert (
+            missing(metric(type_, "AverageValue", 1), [sample("demo", 1)], ready=ready).reason == reasons.NO_READY_PODS
+        )
+        assert ratio(metric(type_, "Value", 1), [sample("demo", 1)], ready=ready) == 1
+
+
+# Fresh samples.
+
+
+SECOND = timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    "spec", [QUEUE, metric("Object", "Value", 10), metric("External", "Value", 10)], ids=lambda s: s.type
+)
+@pytest.mark.parametrize(
+    ("age", "window", "since", "reason"),
+    [
+        (MAX_AGE, 0 * SECOND, None, None),
+        (MAX_AGE + SECOND, 0 * SECOND, None, reasons.STALE),
+        (-MAX_AGE, 0 * SECOND, None, None),
+        (-MAX_AGE - SECOND, 0 * SECOND, None, reasons.STALE),
+        (10 * SECOND, 0 * SECOND, 11 * SECOND, None),
+        (10 * SECOND, 0 * SECOND, 10 * SECOND, reasons.SETTLING),
+        (10 * SECOND, 0 * SECOND, 9 * SECOND, reasons.SETTLING),
+        (10 * SECOND, 15 * SECOND, 26 * SECOND, None),
+        (10 * SECOND, 15 * SECOND, 25 * SECOND, reasons.SETTLING),
+        (10 * SECOND, -15 * SECOND, 9 * SECOND, reasons.SETTLING),
+        (MAX_AGE + SECOND, 0 * SECOND, 9 * SECOND, reasons.STALE),
+    ],
+)
+def test_a_sample_is_about_the_present_split(
+    spec: MetricSpec, age: timedelta, window: timedelta, since: timedelta | None, reason: str | None
+) -> None:
+    """It began after the split last changed, whose time is in whole seconds, and is not far from now."""
+    changed = None if since is None else NOW - since
+    samples = [sample("demo", 10, time=NOW - age, window=window)]
+    found = of(spec, samples, [pod("demo")], since=changed)
+    assert (found.reason if isinstance(found, Missing) else None) == reason
+
+
+def test_a_sample_is_not_from_before_its_pod_was_ready() -> None:
+    """Loading a model is no load; a pod that does not say since when it is ready is believed."""
+    young = pod("demo", ready_since=NOW - timedelta(seconds=20))
+    found = missing(CPU, usage("demo", "8"), [young])
+    assert (found.reason, found.left_out) == (reasons.SETTLING, (LeftOut("demo", Exclusion.SETTLING),))
+    assert ratio(CPU, usage("demo", "8"), [pod("demo", ready_since=NOW - timedelta(seconds=26))]) == 10
+    assert ratio(CPU, usage("demo", "8"), [pod("demo", ready_since=None)]) == 10
+
+
+def test_the_freshness_of_each_pod_is_its_own() -> None:
+    """A pod with an old sample of one container is left out, the others count."""
+    old = NOW - timedelta(hours=1)
+    samples = [*usage("a", "800m"), sample("b", 9, "c0"), sample("b", 9, "c1", time=old)]
+    found = of(CPU, samples, [pod("a"), pod("b", "1", "1")])
+    assert isinstance(found, Measured)
+    assert (found.ratio, found.left_out) == (ONE, (LeftOut("b", Exclusion.STALE),))
+
+
+def test_waiting_is_said_where_it_helps() -> None:
+    """One pod whose sample is only too early is enough; without one the age of the others is the reason."""
+    old, young = NOW - timedelta(hours=1), pod("b", ready_since=NOW)
+    samples = [sample("a", 1, time=old), sample("b", 1)]
+    assert missing(QUEUE, samples, [pod("a"), young]).reason == reasons.SETTLING
+    assert missing(QUEUE, samples, [pod("a"), pod("c")]).reason == reasons.STALE
+
+
+def test_a_part_of_the_series_is_not_their_sum() -> None:
+    """External with one series that does not count has no ratio, rather than one that is too low."""
+    spec, old = metric("External", "Value", 10), NOW - timedelta(hours=1)
+    assert missing(spec, [sample("a", 9), sample("b", 9, time=old)]).reason == reasons.STALE
+    early = [sample("a", 9), sample("b", 9, time=NOW - timedelta(seconds=20))]
+    assert missing(spec, early, since=NOW - timedelta(seconds=30)).reason == reasons.SETTLING
+
+
+# What is told.
+
+
+def test_the_arithmetic_is_kept() -> None:
+    """Every number of the calculation is there, with the time of the oldest sample."""
+    samples = [*usage("b", "600m"), sample("a", "350m", "c0", time=RECENT - SECOND)]
+    found = of(CPU, samples, [pod("b", "500m"), pod("a", "500m"), pod("c", ready=False)])
+    assert found == Measured(
+        counted=(
+            Counted("a", parse("350m"), RECENT - SECOND, parse("500m")),
+            Counted("b", parse("600m"), RECENT, parse("500m")),
+        ),
+        left_out=(LeftOut("c", Exclusion.NOT_READY),),
+        target=Fraction(4, 5),
+        times=Fraction(1),
+    )
+    assert (found.numerator, found.denominator, found.ratio) == (Fraction(19, 20), Fraction(4, 5), Fraction(19, 16))
+    assert found.oldest == RECENT - SECOND
+    assert found.arithmetic == "(350m + 600m) / (4/5 × 1) = 19/16"
+
+
+def test_memory_is_told_in_bytes_as_they_are_written() -> None:
+    """The sum of a pod's containers keeps the binary form."""
+    spec = metric("Resource", "AverageValue", "1Gi", name="memory")
+    found = of(spec, usage("a", "1Gi", "512Mi"), [pod("a", None, None)])
+    assert isinstance(found, Measured)
+    assert found.arithmetic == "(1536Mi) / (1073741824 × 1) = 3/2"
+
+
+def test_messages_are_sentences_that_stay_the_same() -> None:
+    """They go into status: no pod and no number of the moment stands in one."""
+    young = pod("demo-7f9c", ready_since=NOW)
+    found = [
+        missing(CPU, usage("demo-7f9c", "1"), [young]),
+        missing(CPU, [], [young]),
+        missing(CPU, [], [pod("demo-7f9c", None)]),
+        missing(CPU),
+        missing(QUEUE, [sample("demo-7f9c", 1)] * 2, [young]),
+        missing(metric("External", "Value", 1), [sample("x", 5, time=NOW - timedelta(days=1))]),
+    ]
+    for item in found:
+        assert re.fullmatch(r"[A-Z].*[^.]\.", item.message), item
+        assert "demo-7f9c" not in item.message
+    assert len({item.message for item in found}) == len(found)
+
+
+def test_the_page_repeats_the_table() -> None:
+    """Every combination with its sentences and every difference from the autoscaler is on the reference page."""
+    for (type_, target), formula in TABLE.items():
+        sentence = " ".join((formula.__doc__ or "").split())
+        assert f"| {type_} | {target} | {targets.MEASURED[type_]} | {sentence} |" in PAGE
+    for item in measures.DIFFERENCES:
+        assert f"| {item.autoscaler} | {item.here} | {item.why} |" in PAGE
+    assert PAGE.count("| Resource | ") == 2
+
+
+def test_the_page_names_the_age_that_is_used() -> None:
+    """The table says five minutes, so five minutes it is."""
+    assert timedelta(minutes=5) == MAX_AGE
+    assert "five minutes" in PAGE
+
+
+# Properties.
+
+
+amounts = st.builds(Quantity, st.integers(-(2**70), 2**70), st.sampled_from(Format))
+positive = st.integers(1, 2**63).map(Quantity)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What a measure is asked with."""
+
+    type: MetricType
+    target: TargetType
+    amount: int
+    """Percent, or nanos."""
+    pods: tuple[Pod, ...]
+    samples: tuple[Sample, ...]
+    ready: int
+
+    def measure(self) -> Measured | Missing:
+        """The answer."""
+        return of(self.spec(self.amount), self.samples, self.pods, self.ready)
+
+    def spec(self, amount: int) -> MetricSpec:
+        """The metric with that target."""
+        is_share = self.target is TargetType.UTILIZATION
+        return metric(self.type, self.target, amount if is_share else f"{amount}n")
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """A well declared metric over up to four pods, most of which serve and have samples."""
+    type_, target = draw(st.sampled_from(list(TABLE)))
+    serving, samples = [], []
+    for name in draw(st.lists(st.sampled_from(MANY), unique=True, max_size=4)):
+        requests = draw(st.lists(positive, min_size=1, max_size=3))
+        containers = tuple(Container(f"c{number}", {"cpu": amount}) for number, amount in enumerate(requests))
+        ready = draw(st.sampled_from([True, True, True, False]))
+        since = draw(st.sampled_from([None, READY_SINCE, NOW - timedelta(seconds=30)]))
+        serving.append(Pod(name, "Running", ready, since, False, containers, {}))
+        for owner in ["", *(item.name for item in containers)]:
+            if draw(st.integers(0, 9)):
+                time = draw(st.sampled_from([RECENT, RECENT, NOW, NOW - timedelta(hours=1)]))
+                samples.append(Sample(name, draw(amounts), time, WINDOW, owner))
+    if type_ is MetricType.OBJECT:
+        samples.append(Sample("demo", draw(amounts), RECENT))
+    amount = draw(st.integers(1, 1000) if target is TargetType.UTILIZATION else st.integers(1, 2**62))
+    return Case(type_, target, amount, tuple(serving), tuple(samples), draw(st.integers(0, 5)))
+
+
+@given(cases(), st.data())
+def test_more_of_any_sample_is_never_a_lower_ratio(case: Case, data: st.DataObject) -> None:
+    """The ratio is monotone in every sample, and whether there is one does not depend on values."""
+    before = case.measure()
+    raised = list(case.samples)
+    if raised:
+        number = data.draw(st.integers(0, len(raised) - 1))
+        more = data.draw(st.integers(1, 2**70))
+        value = raised[number].value
+        raised[number] = dataclasses.replace(raised[number], value=Quantity(value.nanos + more, value.format))
+    after = dataclasses.replace(case, samples=tuple(raised)).measure()
+    if isinstance(before, Missing):
+        assert after == before
+    else:
+        assert isinstance(after, Measured)
+        assert after.ratio >= before.ratio
+        # Exactly by what was added, where it counts at all.
+        assert (after.ratio == before.ratio) == (after.numerator == before.numerator)
+
+
+@given(cases(), st.data())
+def test_the_order_of_pods_and_samples_does_not_matter(case: Case, data: st.DataObject) -> None:
+    """The whole answer is the same, not only its ratio."""
+    shuffled = dataclasses.replace(
+        case,
+        pods=tuple(data.draw(st.permutations(case.pods))),
+        samples=tuple(data.draw(st.permutations(case.samples))),
+    )
+    assert shuffled.measure() == case.measure()
+
+
+@given(cases(), st.integers(1, 1000))
+def test_scaling_values_and_target_alike_changes_nothing(case: Case, factor: int) -> None:
+    """A ratio has no unit."""
+    before = case.measure()
+    samples = tuple(
+        dataclasses.replace(item, value=Quantity(item.value.nanos * factor, item.value.format)) for item in case.samples
+    )
+    after = dataclasses.replace(case, samples=samples, amount=case.amount * factor).measure()
+    if isinstance(before, Missing):
+        assert after == before
+    else:
+        assert isinstance(after, Measured)
+        assert after.ratio == before.ratio
+
+
+idle = st.sampled_from(
+    [{"ready": False}, {"terminating": True}, {"phase": "Pending"}, {"phase": "Failed"}, {"phase": "Unknown"}]
+)
+
+
+@given(cases(), idle, st.lists(st.one_of(st.none(), st.just("1")), min_size=1, max_size=2), amounts, st.booleans())
+def test_a_pod_that_does_not_serve_changes_nothing(
+    case: Case, fields: Json, requests: list[str | None], value: Quantity, measured: bool
+) -> None:
+    """Whatever it requests and whatever is measured of it, it is only named as left out."""
+    if case.type is MetricType.EXTERNAL:
+        measured = False  # a series more is no pod more
+    added = pod("zz", *requests, **fields)
+    samples = [Sample("zz", value, RECENT, WINDOW, owner) for owner in ("", "c0", "c1")] if measured else []
+    before = case.measure()
+    after = dataclasses.replace(case, pods=(added, *case.pods), samples=(*samples, *case.samples)).measure()
+    assert type(after) is type(before)
+    if isinstance(before, Measured) and isinstance(after, Measured):
+        assert (after.counted, after.target, after.times) == (before.counted, before.target, before.times)
+    if isinstance(before, Missing) and isinstance(after, Missing):
+        assert (after.reason, after.message) == (before.reason, before.message)
+    assert [item for item in after.left_out if item.name != "zz"] == list(before.left_out)
+
+
+@given(cases())
+def test_numbers_are_whole_or_fractions_of_two(case: Case) -> None:
+    """Nothing in an answer is a float, and the ratio is the sum of what counts over what it is held against."""
+    found = case.measure()
+    if isinstance(found, Measured):
+        numbers = [found.numerator, found.denominator, found.ratio, found.target, found.times]
+        assert {type(number) for number in numbers} == {Fraction}
+        assert {type(item.value.nanos) for item in found.counted} | {
+            type(item.requested.nanos) for item in found.counted
+        } == {int}
+        assert found.ratio * found.denominator * NANO == sum(item.value.nanos for item in found.counted)
+
+
+texts = st.text(max_size=6) | st.sampled_from(
+    ["cpu", "memory", "c0", "demo", "1", "-1", "0", "1Gi", "Utilization", "Value"]
+)
+moments = st.datetimes(timezones=st.just(UTC)) | st.sampled_from(
+    [RECENT, NOW, datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)]
+)
+any_target = st.fixed_dictionaries(
+    {"type": texts | st.sampled_from(TargetType)},
+    optional={
+        "value": texts | st.integers(),
+        "averageValue": texts | st.integers(),
+        "averageUtilization": st.integers(0, 2**31 - 1),
+    },
+)
+any_metric = st.fixed_dictionaries(
+    {"type": st.sampled_from(MetricType)},
+    optional={
+        "resource": st.fixed_dictionaries({"name": texts, "target": any_target}),
+        "containerResource": st.fixed_dictionaries({"name": texts, "container": texts, "target": any_target}),
+        "pods": st.fixed_dictionaries({"metric": st.fixed_dictionaries({"name": texts}), "target": any_target}),
+        "object": st.fixed_dictionaries(
+            {
+                "describedObject": st.fixed_dictionaries({"kind": texts, "name": texts}),
+                "metric": st.fixed_dictionaries({"name": texts}),
+                "target": any_target,
+            }
+        ),
+        "external": st.fixed_dictionaries({"metric": st.fixed_dictionaries({"name": texts}), "target": any_target}),
+    },
+)
+any_requests = st.dictionaries(texts, amounts, max_size=2)
+any_pod = st.builds(
+    Pod,
+    texts,
+    texts | st.just("Running"),
+    st.booleans(),
+    st.none() | moments,
+    st.booleans(),
+    st.lists(st.builds(Container, texts, any_requests), max_size=2).map(tuple),
+    any_requests,
+)
+any_sample = st.builds(Sample, texts, amounts, moments, st.timedeltas(), texts)
+
+
+@given(
+    any_metric.map(MetricSpec.model_validate),
+    st.lists(any_sample, max_size=4),
+    st.lists(any_pod, max_size=4),
+    st.integers(),
+    moments,
+    st.none() | moments,
+)
+def test_there_is_always_an_answer(
+    spec: MetricSpec, samples: list[Sample], serving: list[Pod], ready: int, now: datetime, since: datetime | None
+) -> None:
+    """Whatever is declared and observed, a measure is a ratio or a known reason with a sentence, never an exception."""
+    found = measure(spec, samples, serving, ready_replicas=ready, now=now, since=since)
+    if isinstance(found, Measured):
+        assert found.denominator > 0
+        assert isinstance(found.ratio, Fraction)
+    else:
+        assert found.reason in KNOWN
+        assert found.message.endswith(".")
+
+
+KNOWN = {
+    reasons.NO_SAMPLE,
+    reasons.SETTLING,
+    reasons.STALE,
+    reasons.NO_REQUESTS,
+    reasons.NO_READY_PODS,
+    reasons.AMBIGUOUS,
+    reasons.MISDECLARED,
+}

@@ -1,0 +1,102 @@
+"""Pods: which of their containers last, and what is requested for them."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from hooks.pods import Pod, total
+from hooks.quantities import Quantity, parse
+from tests.builders import Json
+
+
+def container(name: str, cpu: Any = None, **fields: Any) -> Json:
+    """A container with this request for cpu; None requests none."""
+    return {"name": name, "resources": {"requests": {} if cpu is None else {"cpu": cpu}}} | fields
+
+
+def pod(*containers: Json, init: tuple[Json, ...] = (), requests: Json | None = None, **status: Any) -> Pod:
+    """A pod as the API server gives it."""
+    spec: Json = {"containers": list(containers), "initContainers": list(init), "overhead": {"cpu": "9"}}
+    if requests is not None:
+        spec["resources"] = {"requests": requests}
+    return Pod.of({"metadata": {"name": "demo-0"}, "spec": spec, "status": status})
+
+
+def test_a_pod_is_read_from_its_object() -> None:
+    """Name, phase, readiness with its time, and deletion are taken over."""
+    conditions = [
+        {"type": "PodScheduled", "status": "False", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+        {"type": "Ready", "status": "True", "lastTransitionTime": "2026-03-01T12:00:00Z"},
+    ]
+    read = pod(container("server"), phase="Running", conditions=conditions)
+    assert (read.name, read.phase, read.ready, read.terminating) == ("demo-0", "Running", True, False)
+    assert read.ready_since == datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def test_an_object_without_anything_is_a_pod_that_does_not_serve() -> None:
+    """What is absent is neither ready nor running."""
+    read = Pod.of({})
+    assert (read.name, read.phase, read.ready, read.ready_since, read.containers) == ("", "", False, None, ())
+
+
+def test_a_deleted_pod_is_terminating() -> None:
+    """A deletion timestamp is enough, while the pod still runs and is ready."""
+    assert Pod.of({"metadata": {"deletionTimestamp": "2026-03-01T12:00:00Z"}}).terminating
+
+
+def test_sidecars_count_and_other_init_containers_do_not() -> None:
+    """An init container that is always restarted runs beside the others; one that has ended requests nothing now."""
+    read = pod(
+        container("server", "500m"),
+        init=(container("load", "8"), container("mesh", "100m", restartPolicy="Always")),
+    )
+    assert [item.name for item in read.containers] == ["server", "mesh"]
+    assert read.requested("cpu", None) == parse("600m")
+
+
+def test_a_request_of_the_pod_takes_the_place_of_the_containers() -> None:
+    """For the resource that it names, and without overhead; for others the containers' requests are added up."""
+    read = pod(
+        {"name": "server", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}},
+        {"name": "proxy", "resources": {"requests": {"memory": "1Gi"}}},
+        requests={"cpu": "4"},
+    )
+    assert read.requested("cpu", None) == parse("4")
+    assert read.without_request("cpu", None) is None
+    assert read.requested("memory", None) == parse("2Gi")
+
+
+def test_a_request_of_the_pod_says_nothing_of_one_container() -> None:
+    """Where one container is asked for, its own request counts."""
+    read = pod(container("server", "1"), container("proxy"), requests={"cpu": "4"})
+    assert read.requested("cpu", "server") == parse("1")
+    assert read.without_request("cpu", "server") is None
+    assert read.without_request("cpu", "proxy") == "proxy"
+
+
+def test_the_first_container_without_a_request_is_named() -> None:
+    """In the order of the specification; the others may have one."""
+    read = pod(container("server", "1"), container("proxy"), container("logs"))
+    assert read.without_request("cpu", None) == "proxy"
+    assert read.without_request("memory", None) == "server"
+    assert read.requested("cpu", None) == parse("1")
+
+
+def test_zero_is_a_request() -> None:
+    """A container that requests zero does request."""
+    read = pod(container("server", "1"), container("proxy", "0"))
+    assert read.without_request("cpu", None) is None
+
+
+@pytest.mark.parametrize("amount", ["much", "", None, True, ["1"], {"cpu": "1"}])
+def test_what_is_no_quantity_is_not_requested(amount: Any) -> None:
+    """An amount that cannot be read counts as absent, not as zero."""
+    read = pod({"name": "server", "resources": {"requests": {"cpu": amount}}})
+    assert read.without_request("cpu", None) == "server"
+
+
+def test_a_sum_is_written_as_its_first_amount() -> None:
+    """Bytes stay in binary, and nothing adds up to zero."""
+    assert str(total([parse("1Gi"), parse("1Gi")])) == "2Gi"
+    assert total([]) == Quantity(0)
