@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -466,6 +467,26 @@ def test_the_arithmetic_is_kept() -> None:
     assert found.arithmetic == "(350m + 600m) / (4/5 × 1) = 19/16"
 
 
+def test_the_oldest_of_a_pods_samples_is_its_time() -> None:
+    """A sum is as old as its oldest part."""
+    samples = [sample("a", "1", "c0", time=RECENT - SECOND), sample("a", "1", "c1")]
+    found = of(CPU, samples, [pod("a", "1", "1")])
+    assert isinstance(found, Measured)
+    assert found.oldest == RECENT - SECOND
+
+
+def test_answers_are_written_the_same_in_any_order() -> None:
+    """Series are told by name, and a pod's sum has the form of its first container by name."""
+    series = [sample("b", 1), sample("a", "2"), sample("a", "1Ki")]
+    told = {of(metric("External", "Value", 10), order) for order in permutations(series)}
+    assert [item.name for found in told if isinstance(found, Measured) for item in found.counted] == ["a", "a", "b"]
+    containers = [sample("a", "2Ki", "c0"), sample("a", "2048", "c1")]
+    for order in permutations(containers):
+        found = of(metric("Resource", "AverageValue", 1), order, [pod("a", "1", "1")])
+        assert isinstance(found, Measured)
+        assert str(found.counted[0].value) == "4Ki"
+
+
 def test_memory_is_told_in_bytes_as_they_are_written() -> None:
     """The sum of a pod's containers keeps the binary form."""
     spec = metric("Resource", "AverageValue", "1Gi", name="memory")
@@ -553,6 +574,8 @@ def cases(draw: st.DrawFn) -> Case:
                 samples.append(Sample(name, draw(amounts), time, WINDOW, owner))
     if type_ is MetricType.OBJECT:
         samples.append(Sample("demo", draw(amounts), RECENT))
+    if type_ is MetricType.EXTERNAL:
+        samples = [Sample(name, draw(amounts), RECENT) for name in draw(st.lists(st.sampled_from(MANY), max_size=4))]
     amount = draw(st.integers(1, 1000) if target is TargetType.UTILIZATION else st.integers(1, 2**62))
     return Case(type_, target, amount, tuple(serving), tuple(samples), draw(st.integers(0, 5)))
 
