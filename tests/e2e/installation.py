@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import sys
 import threading
 import urllib.request
@@ -15,7 +14,7 @@ from tests.e2e.binaries import find
 from tests.e2e.controlplane import SERVICES, ControlPlane
 from tests.e2e.network import Answer, Network, Proxy
 from tests.e2e.pods import Image, Pod
-from tests.e2e.product import ROOT, Models
+from tests.e2e.product import ROOT, Models, syncs_answered
 from tests.processes import free_port, poll, status
 
 RELEASE: Final = "beamlit-controller"
@@ -170,15 +169,9 @@ class Installation(Models):
             content: dict[str, Any] = json.load(answer)
             return content
 
-    def syncs(self) -> float:
-        """How many syncs all hooks pods have answered with 200."""
-        total = 0.0
-        for pod in self.pods("-hooks"):
-            with urllib.request.urlopen(f"http://127.0.0.1:{pod.port('operations')}/metrics", timeout=5) as answer:
-                text = answer.read().decode()
-            found = re.search(r'beamlit_hooks_requests_total\{code="200",hook="sync"\} ([0-9.e+]+)', text)
-            total += float(found[1]) if found else 0.0
-        return total
+    def syncs(self, code: int = 200) -> float:
+        """How many syncs all hooks pods have answered with a status."""
+        return sum(syncs_answered(pod.port("operations"), code) for pod in self.pods("-hooks"))
 
     def stop(self) -> None:
         """End all pods."""

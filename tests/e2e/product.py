@@ -13,7 +13,7 @@ import yaml
 from tests.chart.helm import METACONTROLLER_CRDS
 from tests.e2e.binaries import find
 from tests.e2e.controlplane import NODE_LABEL, ControlPlane, Process
-from tests.processes import free_port, poll
+from tests.processes import free_port, poll, status
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 RESYNC_SECONDS: Final = 2
@@ -123,7 +123,7 @@ class Product(Models):
             *("--operations", f"127.0.0.1:{self.operations}"),
             environment=os.environ | {"PYTHONPATH": str(ROOT)},
         )
-        poll(self._hooks_ready, 20, "hooks are ready")
+        poll(lambda: status(f"http://127.0.0.1:{self.operations}/readyz") == 200, 20, "hooks are ready")
         plane.apply(self.composite_controller())
         program = find("metacontroller")
         assert program is not None
@@ -145,17 +145,15 @@ class Product(Models):
 
     def syncs(self) -> float:
         """How many syncs hooks have answered with 200."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.operations}/metrics", timeout=5) as answer:
-            text = answer.read().decode()
-        found = re.search(r'beamlit_hooks_requests_total\{code="200",hook="sync"\} ([0-9.e+]+)', text)
-        return float(found[1]) if found else 0.0
+        return syncs_answered(self.operations)
 
-    def _hooks_ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.operations}/readyz", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
+
+def syncs_answered(operations: int, code: int = 200) -> float:
+    """How many syncs the hooks whose operations port this is have answered with a status."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{operations}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    found = re.search(rf'beamlit_hooks_requests_total{{code="{code}",hook="sync"}} ([0-9.e+]+)', text)
+    return float(found[1]) if found else 0.0
 
 
 def set_pods_ready(plane: ControlPlane, selector: str, ready: bool, namespace: str = "default") -> None:

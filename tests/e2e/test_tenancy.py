@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -340,10 +339,10 @@ def test_the_last_gate(rogue: Installation, wish: str, sentence: str) -> None:
     """An answer with a foreign kind, namespace or name is a 500 of a few words: nothing of it is applied."""
     plane = rogue.plane
     before = {kind: version for kind, version in rogue.versions("demo", OURS).items() if "Model" not in kind}
-    refused, said = _refused(rogue), len(_said(rogue))
+    refused, said = rogue.syncs(500), len(_said(rogue))
     _wish(rogue, wish)
     try:
-        poll(lambda: _refused(rogue) > refused, 30, "hooks refuse their own answer")
+        poll(lambda: rogue.syncs(500) > refused, 30, "hooks refuse their own answer")
         poll(lambda: sentence in _said(rogue)[said:], 10, "Metacontroller says why")
         after = {kind: version for kind, version in rogue.versions("demo", OURS).items() if "Model" not in kind}
         assert after == before
@@ -366,17 +365,6 @@ def _said(rogue: Installation) -> str:
     """The log of Metacontroller."""
     (pod,) = rogue.pods("-metacontroller")
     return pod.process.log.read_text()
-
-
-def _refused(rogue: Installation) -> int:
-    """Answers with 500 of all hooks."""
-    total = 0
-    for pod in rogue.pods("-hooks"):
-        with urllib.request.urlopen(f"http://127.0.0.1:{pod.port('operations')}/metrics", timeout=5) as answer:
-            for line in answer.read().decode().splitlines():
-                if line.startswith('beamlit_hooks_requests_total{code="500",hook="sync"}'):
-                    total += int(float(line.split()[-1]))
-    return total
 
 
 @pytest.mark.parametrize(("wish", "kind"), [("kind", "secret"), ("group", "clusterrolebinding")])
