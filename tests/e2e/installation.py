@@ -39,12 +39,6 @@ class ModelServer:
         self.process = plane.run(name, *command, "--model", name, *flags, environment=environment)
         poll(lambda: status(f"{self.url}/health") == 200, 20, f"{name} answers")
 
-    @property
-    def requests(self) -> int:
-        """Requests to the model since the start."""
-        with urllib.request.urlopen(f"{self.url}/_demo/state", timeout=5) as answer:
-            return int(json.load(answer)["requests"])
-
 
 class Installation(Models):
     """A release of the chart. Its pods are processes here; what else is of a cluster is real."""
@@ -168,6 +162,15 @@ class Installation(Models):
         with urllib.request.urlopen(f"http://127.0.0.1:{pod.port('admin')}/routes", timeout=5) as answer:
             content: dict[str, Any] = json.load(answer)
             return content
+
+    def told(self) -> dict[str, str]:
+        """What the pods say of themselves, by where: their logs, and the pages for administrators of the gateways."""
+        found = {pod.process.name: pod.process.log.read_text() for pods in self._pods.values() for _, pod in pods}
+        for pod in self.pods("-gateway"):
+            for path in ("/metrics", "/routes", "/"):
+                with urllib.request.urlopen(f"http://127.0.0.1:{pod.port('admin')}{path}", timeout=5) as answer:
+                    found[f"{pod.process.name} {path}"] = answer.read().decode()
+        return found
 
     def syncs(self, code: int = 200) -> float:
         """How many syncs all hooks pods have answered with a status."""

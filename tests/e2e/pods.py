@@ -16,14 +16,12 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from tests.e2e.controlplane import ControlPlane
-from tests.processes import free_port, poll
+from tests.processes import free_port, poll, status
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -151,13 +149,7 @@ class Pod:
     def probe(self, name: str) -> int:
         """The status that a probe of the container gets; 0 when nothing answers."""
         get = self.container[f"{name}Probe"]["httpGet"]
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port(get['port'])}{get['path']}", timeout=2) as answer:
-                return int(answer.status)
-        except urllib.error.HTTPError as exc:
-            return exc.code
-        except OSError:
-            return 0
+        return status(f"http://127.0.0.1:{self.port(get['port'])}{get['path']}")
 
     @property
     def ready(self) -> bool:
