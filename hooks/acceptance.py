@@ -7,7 +7,8 @@ from hooks import names, places, reasons
 from hooks.api.v1alpha1 import Location, ModelDeploymentSpec, ObjectReference, Server
 from hooks.canonical import canonical_json
 from hooks.errors import NotAccepted
-from hooks.observation import APPS, Observation, mapping, objects, text
+from hooks.fields import mapping, objects, text
+from hooks.observation import APPS, Observation
 from hooks.protocol import Object
 
 MAX_CHILD_BYTES: Final = 200 * 1024

@@ -11,7 +11,8 @@ from typing import Final
 
 from hooks import reasons
 from hooks.children import route_of
-from hooks.observation import Observation, mapping
+from hooks.fields import mapping
+from hooks.observation import Observation
 from hooks.protocol import Key, Object, key_of
 
 PATIENCE: Final = timedelta(seconds=10)

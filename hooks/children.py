@@ -14,8 +14,9 @@ from hooks import names, reasons
 from hooks.api.v1alpha1 import ModelDeploymentSpec, Server
 from hooks.canonical import canonical
 from hooks.errors import NotAccepted
+from hooks.fields import text
 from hooks.local import Local, cluster_ips, pod_labels, workload_name
-from hooks.observation import APPS, CORE, Observation, text
+from hooks.observation import APPS, CORE, Observation
 from hooks.offloading import Split
 from hooks.protocol import Object
 from hooks.readiness import MESSAGES, Readiness

@@ -17,6 +17,7 @@ from hooks import reasons
 from hooks.api.v1alpha1 import MetricSpec, MetricType
 from hooks.pods import RUNNING, Pod, total
 from hooks.quantities import NANO, Quantity
+from hooks.readings import Sample
 from hooks.targets import Declared, Misdeclared, Scale, declared, per_replica, utilization
 
 MAX_AGE: Final = timedelta(minutes=5)
@@ -25,21 +26,6 @@ MAX_AGE: Final = timedelta(minutes=5)
 _AT_ONCE: Final = timedelta(0)
 _NOTHING: Final = Quantity(0)
 _ZERO: Final = Fraction(0)
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What a source says about one thing at one time."""
-
-    of: str
-    """Name of the pod or of the described object; for External any name of the series."""
-    value: Quantity
-    time: datetime
-    """End of the time that it is about, with its offset."""
-    window: timedelta = _AT_ONCE
-    """Length of that time; zero for a momentary value."""
-    container: str = ""
-    """For cpu and memory: there is one sample for each container of a pod."""
 
 
 class Exclusion(StrEnum):

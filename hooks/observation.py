@@ -5,7 +5,7 @@ absent. The specification itself is read by `Observation.spec`, which says what 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self
 
@@ -13,13 +13,16 @@ from hooks.api.v1alpha1 import (
     POLICY_API_VERSION,
     WORKLOAD_KINDS,
     Flavor,
+    InvalidObject,
     Location,
     ModelDeployment,
     ModelDeploymentSpec,
     Policy,
     PolicySpec,
 )
+from hooks.fields import integer, mapping, objects, text, texts, time
 from hooks.protocol import Key, Object, Objects, SyncRequest
+from hooks.readings import Readings
 
 APPS: Final = "apps/v1"
 CORE: Final = "v1"
@@ -69,16 +72,6 @@ class Unresolved:
     """One of `hooks.reasons`."""
     message: str
     """A sentence that names what is missing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What one metric of the specification says."""
-
-    metric: int
-    """Its place in spec.offloadingConfig.metrics."""
-    missing: str
-    """Why there is no value, as one word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,13 +210,16 @@ class Observation:
     children: Objects
     related: Objects
     defaults: InstallDefaults
-    readings: tuple[Reading, ...] = field(default=())
-    """One per metric that could be asked for; empty while no metrics are evaluated."""
+    spec: ModelDeploymentSpec | InvalidObject
+    """The specification, validated, or what is wrong with it."""
+    readings: Readings | None = None
+    """What was asked for beside the request; None where nothing was."""
 
     @classmethod
-    def of(cls, request: SyncRequest, defaults: InstallDefaults, readings: tuple[Reading, ...] = ()) -> Self:
-        """The facts in a request, with what was gathered beside it."""
-        return cls(Parent.of(request.parent), request.children, request.related, defaults, readings)
+    def of(cls, request: SyncRequest, defaults: InstallDefaults) -> Self:
+        """The facts in a request."""
+        parent = Parent.of(request.parent)
+        return cls(parent, request.children, request.related, defaults, _read_spec(parent))
 
     def read_spec(self) -> ModelDeploymentSpec:
         """The specification, validated.
@@ -231,7 +227,9 @@ class Observation:
         Raises:
             hooks.api.v1alpha1.InvalidObject: a value in it cannot be used.
         """
-        return ModelDeployment.read({"metadata": {"name": self.parent.name}, "spec": self.parent.spec}).spec
+        if isinstance(self.spec, InvalidObject):
+            raise self.spec
+        return self.spec
 
     def key(self, api_version: str, kind: str, name: str) -> Key:
         """What an object of that name in the parent's namespace is called."""
@@ -262,42 +260,11 @@ class Observation:
         return None if item is None else Service.of(item)
 
 
-def mapping(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """The object under a key; empty when there is none."""
-    value = parent.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def text(parent: Mapping[str, Any], key: str) -> str:
-    """The text under a key; empty when there is none."""
-    value = parent.get(key)
-    return value if isinstance(value, str) else ""
-
-
-def integer(parent: Mapping[str, Any], key: str) -> int | None:
-    """The whole number under a key; None when there is none."""
-    value = parent.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def texts(parent: Mapping[str, Any], key: str) -> Mapping[str, str]:
-    """The map of texts under a key."""
-    return {name: value for name, value in mapping(parent, key).items() if isinstance(value, str)}
-
-
-def objects(parent: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    """The objects in the list under a key."""
-    value = parent.get(key)
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def time(parent: Mapping[str, Any], key: str) -> datetime | None:
-    """The RFC 3339 time under a key; None when there is none."""
+def _read_spec(parent: Parent) -> ModelDeploymentSpec | InvalidObject:
     try:
-        value = datetime.fromisoformat(text(parent, key))
-    except ValueError:
-        return None
-    return value if value.tzinfo is not None else None
+        return ModelDeployment.read({"metadata": {"name": parent.name}, "spec": parent.spec}).spec
+    except InvalidObject as exc:
+        return exc
 
 
 def _is_tcp(port: Mapping[str, Any]) -> bool:

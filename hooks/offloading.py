@@ -7,7 +7,8 @@ from typing import Final, Self
 
 from hooks import reasons
 from hooks.api.v1alpha1 import ModelDeploymentSpec, OffloadingBehavior, Override, OverrideMode
-from hooks.observation import Observation, Parent, Unresolved, integer, mapping, text, time
+from hooks.fields import integer, mapping, text, time
+from hooks.observation import Observation, Parent, Unresolved
 from hooks.policies import Refusal
 from hooks.readiness import Readiness
 from hooks.remote import Remote

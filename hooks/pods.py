@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self
 
-from hooks.observation import mapping, objects, text, time
+from hooks.fields import mapping, objects, text, time
 from hooks.protocol import Object
 from hooks.quantities import InvalidQuantity, Quantity, parse
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from hooks import reasons
-from hooks.observation import Workload, integer
+from hooks.fields import integer
+from hooks.observation import Workload
 
 READY_COUNT: Final[Mapping[str, str]] = {
     "Deployment": "readyReplicas",

@@ -16,22 +16,10 @@ from hooks.api.v1alpha1 import AUTHORIZATION_GROUP, VERSION, WORKLOAD_KINDS, Inv
 from hooks.applied import Applied, compare
 from hooks.children import KINDS, Parts, kept_split, make_children, with_readiness
 from hooks.errors import ForbiddenChild, NotAccepted
+from hooks.fields import integer, mapping, objects, text, time
 from hooks.kept import as_decided_last
 from hooks.local import Local, find_local, find_workload, metric_port, missing_references, pod_port
-from hooks.observation import (
-    APPS,
-    CORE,
-    InstallDefaults,
-    Observation,
-    Parent,
-    Unresolved,
-    Workload,
-    integer,
-    mapping,
-    objects,
-    text,
-    time,
-)
+from hooks.observation import APPS, CORE, InstallDefaults, Observation, Parent, Unresolved, Workload
 from hooks.offloading import Facts, Previous, Split, decide, not_ready_deadline
 from hooks.policies import MAX_TOLD, Refusal, missing_policies, refusals
 from hooks.protocol import (

@@ -10,7 +10,8 @@ from urllib.parse import quote, unquote
 from hooks import names, reasons
 from hooks.api.v1alpha1 import AuthConfig, ModelDeploymentSpec, RemoteBackend
 from hooks.errors import NotAccepted
-from hooks.observation import Observation, Unresolved, text
+from hooks.fields import text
+from hooks.observation import Observation, Unresolved
 
 _FIELD: Final = "spec.offloadingConfig.remoteBackend"
 _VARIABLE: Final = re.compile(r"\$(workspace|model)")

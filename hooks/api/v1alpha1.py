@@ -82,6 +82,7 @@ _ATOMIC: Final[JsonDict] = {"x-kubernetes-list-type": "atomic"}
 Name = Annotated[str, StringConstraints(max_length=253)]
 """Name of an object. Its syntax is the business of the API server that holds the object."""
 Text = Annotated[str, StringConstraints(max_length=1024)]
+MetricName = Annotated[str, StringConstraints(max_length=4096)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Percentage = Annotated[int, Field(ge=0, le=100)]
 Replicas = Annotated[int, Field(ge=0, le=2147483647)]
@@ -361,8 +362,8 @@ class LabelSelector(_Part):
 class MetricIdentifier(_Part):
     """A metric by name and labels."""
 
-    name: Name
-    """Name of the metric."""
+    name: MetricName
+    """Name of the metric. With a Prometheus-compatible server, PromQL."""
     selector: LabelSelector | None = None
     """Labels that the metric's series must have."""
 
@@ -499,11 +500,51 @@ class Override(_Part):
     whatever the replicas do; 0 takes the remote out entirely, 100 the local model."""
 
 
+class OffloadingMode(StrEnum):
+    """How the share follows from the metrics."""
+
+    FIXED = "fixed"
+    PROPORTIONAL = "proportional"
+
+
+class Signal(StrEnum):
+    """What metrics do when requests go elsewhere."""
+
+    LOAD = "load"
+    GAUGE = "gauge"
+
+
+class OnMissingMetrics(StrEnum):
+    """What a metric that cannot be read means."""
+
+    HOLD = "hold"
+    RELEASE = "release"
+    OFFLOAD = "offload"
+
+
 class OffloadingBehavior(_Part):
     """How much is offloaded, and how soon."""
 
     percentage: Percentage = 100
-    """Share of the requests that go to the remote backend while a metric triggers, in percent."""
+    """Share of the requests that go to the remote backend while a metric triggers, in percent; in mode proportional the
+    largest."""
+    mode: OffloadingMode = OffloadingMode.FIXED
+    """fixed: percentage, as soon as a metric triggers. proportional: the share that brings the metrics back to their
+    targets, changed with every new measurement."""
+    signal: Signal = Signal.LOAD
+    """load: metrics fall as requests go elsewhere, so what they would be with all requests here is estimated before the
+    share goes down. gauge: they do not (memory, a temperature, a price), so the share goes down step by step."""
+    trigger_window_seconds: Annotated[int, Field(ge=0, le=3600)] = 15
+    """How long a metric must have been at its target before offloading begins, in seconds."""
+    release_window_seconds: Annotated[int, Field(ge=0, le=3600)] = 300
+    """How long the metrics must have allowed it before the share goes down, in seconds; for every step again."""
+    tolerance: Annotated[float, Field(ge=0, le=0.99)] = 0.1
+    """How far below their targets metrics must be before the share goes down: 0.1 is a tenth of the target."""
+    step_percentage: Annotated[int, Field(ge=1, le=100)] = 25
+    """Largest change of the share at once, in points of percent: of a way back in steps, and of mode proportional."""
+    on_missing_metrics: OnMissingMetrics = OnMissingMetrics.HOLD
+    """What a metric that cannot be read means. hold: the share does not go down, and does not go up either. release: it
+    counts as below its target. offload: it counts as at its target."""
     not_ready_for_seconds: Annotated[int, Field(ge=0, le=3600)] = 0
     """How long the model must have had no ready replica before all requests go to the remote, in seconds."""
     override: Override | None = None
@@ -518,8 +559,7 @@ class OffloadingConfig(_Part):
     metrics: Annotated[tuple[MetricSpec, ...], Field(max_length=32, json_schema_extra=_ATOMIC)] = Field(
         default=(), json_schema_extra={"default": [], "x-default": True}
     )
-    """Metrics of which any one that reaches its target triggers offloading. Not evaluated by this version: status
-    says so in the condition MetricsAvailable."""
+    """Metrics of which any one that reaches its target triggers offloading."""
     behavior: OffloadingBehavior = Field(
         default=OffloadingBehavior(), json_schema_extra={"default": {}, "x-default": True}
     )
@@ -657,12 +697,13 @@ class Condition(_Part):
 class MetricState(_Part):
     """What is known of one metric."""
 
-    name: Text
+    name: MetricName
     """Name of the metric."""
     type: Annotated[str, StringConstraints(max_length=32)]
     """Type of the metric, as in spec."""
     state: Annotated[str, StringConstraints(max_length=64)]
-    """Reached, Below, or why it cannot be read, as one word."""
+    """Reached, Below, Between (below its target, and not far enough to release), or why it cannot be read, as one
+    word."""
 
 
 class OffloadingState(_Part):
@@ -675,13 +716,14 @@ class OffloadingState(_Part):
     message: Annotated[str, StringConstraints(max_length=4096)] = ""
     """Why, as a sentence."""
     since: Time | None = None
-    """When percentage or reason last changed."""
+    """Since when percentage has been what it is."""
     reached_since: Time | None = None
-    """Since when the condition that triggers offloading has held."""
+    """Since when a metric has been at its target."""
     below_since: Time | None = None
-    """Since when the condition that ends offloading has held."""
-    step: Annotated[int, Field(ge=0, le=100)] | None = None
-    """Which step of a ramp back to local the split has reached."""
+    """Since when the metrics have allowed the share to go down."""
+    step: Percentage | None = None
+    """How far the share that the metrics ask for is below behavior.percentage, in points of percent. Absent while they
+    ask for none."""
     metrics: Annotated[tuple[MetricState, ...], Field(max_length=64, json_schema_extra=_ATOMIC)] = ()
     """What is known of each metric."""
 

@@ -245,7 +245,7 @@ def test_a_manifest_of_the_original_is_read(manifest: dict[str, Any]) -> None:
 
 
 def test_the_defaults_are_those_of_the_original() -> None:
-    """What the API server fills in for the least manifest with an offloadingConfig."""
+    """What the API server fills in for the least manifest with an offloadingConfig: the original's defaults, and ours."""
     schema = crd_schema("modeldeployments")
     obj = model_deployment(offloadingConfig=remote(), serverlessConfig={}, policies=[{"name": "p"}])
     spec = defaulted(schema, obj)["spec"]
@@ -257,7 +257,17 @@ def test_the_defaults_are_those_of_the_original() -> None:
         "offloadingConfig": {
             "remoteBackend": {"host": "h", "scheme": "http"},
             "metrics": [],
-            "behavior": {"percentage": 100, "notReadyForSeconds": 0},
+            "behavior": {
+                "percentage": 100,
+                "mode": "fixed",
+                "signal": "load",
+                "triggerWindowSeconds": 15,
+                "releaseWindowSeconds": 300,
+                "tolerance": 0.1,
+                "stepPercentage": 25,
+                "onMissingMetrics": "hold",
+                "notReadyForSeconds": 0,
+            },
         },
     }
 

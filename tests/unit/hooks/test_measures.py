@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from hooks import measures, pods, reasons, targets
 from hooks.api.v1alpha1 import MetricSpec, MetricType
-from hooks.measures import MAX_AGE, Counted, Exclusion, LeftOut, Measured, Missing, Sample, measure
+from hooks.measures import MAX_AGE, Counted, Exclusion, LeftOut, Measured, Missing, measure
 from hooks.pods import Container, Pod
 from hooks.quantities import NANO, Format, Quantity, parse
+from hooks.readings import Sample
 from hooks.targets import TABLE, TargetType
 from tests.builders import NOW, Json
 from tests.generate import ROOT
