@@ -245,7 +245,7 @@ def test_a_manifest_of_the_original_is_read(manifest: dict[str, Any]) -> None:
 
 
 def test_the_defaults_are_those_of_the_original() -> None:
-    """What the API server fills in for the least manifest with an offloadingConfig: the original's defaults, and ours."""
+    """What the API server fills in for the least manifest with an offloadingConfig: theirs, and those of ours."""
     schema = crd_schema("modeldeployments")
     obj = model_deployment(offloadingConfig=remote(), serverlessConfig={}, policies=[{"name": "p"}])
     spec = defaulted(schema, obj)["spec"]
