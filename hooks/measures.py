@@ -17,7 +17,7 @@ from hooks import reasons
 from hooks.api.v1alpha1 import MetricSpec, MetricType
 from hooks.pods import RUNNING, Pod, total
 from hooks.quantities import NANO, Quantity
-from hooks.readings import Sample
+from hooks.readings import Reading, Readings, Sample
 from hooks.targets import Declared, Misdeclared, Scale, declared, per_replica, utilization
 
 MAX_AGE: Final = timedelta(minutes=5)
@@ -111,6 +111,11 @@ class Missing:
     """The reason as a sentence, without anything that changes by itself."""
     left_out: tuple[LeftOut, ...] = ()
     """By name."""
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether something is wrong: not while it only takes time, or nobody asked."""
+        return self.reason not in (reasons.SETTLING, reasons.NOT_EVALUATED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +251,40 @@ def measure(
     if wanted.type in (MetricType.OBJECT, MetricType.EXTERNAL):
         return _of_series(wanted, samples, ready_replicas, clock)
     return _of_pods(wanted, samples, sorted(pods, key=lambda pod: pod.name), clock)
+
+
+def measure_all(
+    metrics: Iterable[MetricSpec],
+    readings: Readings | None,
+    *,
+    ready_replicas: int,
+    now: datetime,
+    since: datetime | None = None,
+) -> tuple[Measured | Missing, ...]:
+    """The ratio of every metric to its target. A source that gave no answer is the reason why there is none.
+
+    Args:
+        metrics: as specified.
+        readings: what was gathered for them, in the same order; None when nobody asked.
+        ready_replicas: of the workload, as its status says.
+        now: the present.
+        since: when the split last changed; None when it never did.
+    """
+    if readings is None:
+        return tuple(Missing(reasons.NOT_EVALUATED, "Metrics are not read here.") for _ in metrics)
+    answers = []
+    for place, metric in enumerate(metrics):
+        reading = readings.metrics[place] if place < len(readings.metrics) else Reading()
+        unread = reading.unread
+        if unread is None and metric.type not in (MetricType.OBJECT, MetricType.EXTERNAL):
+            unread = readings.pods_unread
+        # What is wrong with the specification is said first: no source can mend it.
+        samples = () if unread is not None else reading.samples
+        answer = measure(metric, samples, readings.pods, ready_replicas=ready_replicas, now=now, since=since)
+        if unread is not None and not (isinstance(answer, Missing) and answer.reason == reasons.MISDECLARED):
+            answer = Missing(unread.reason, unread.message)
+        answers.append(answer)
+    return tuple(answers)
 
 
 def _of_series(wanted: Declared, samples: Iterable[Sample], ready: int, clock: _Clock) -> Measured | Missing:

@@ -1,13 +1,22 @@
 """How much is offloaded, and why: rules in order, of which the first that answers wins."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from hooks import reasons
-from hooks.api.v1alpha1 import ModelDeploymentSpec, OffloadingBehavior, Override, OverrideMode
+from hooks.api.v1alpha1 import (
+    ModelDeploymentSpec,
+    OffloadingBehavior,
+    OffloadingMode,
+    OnMissingMetrics,
+    Override,
+    OverrideMode,
+)
 from hooks.fields import integer, mapping, text, time
+from hooks.hysteresis import NOTHING, Course, InForce, Memory, advance
+from hooks.measures import Measured, Missing
 from hooks.observation import Observation, Parent, Unresolved
 from hooks.policies import Refusal
 from hooks.readiness import Readiness
@@ -28,18 +37,22 @@ class Facts:
     """The remote backend, or why there is none."""
     refusals: tuple[Refusal, ...]
     """What policies have against it."""
+    measures: tuple[Measured | Missing, ...] = ()
+    """Of each metric of the specification."""
 
 
 @dataclass(frozen=True, slots=True)
 class Previous:
     """The memory: what the previous status says. Without one, nothing was before."""
 
-    percentage: int | None
-    reason: str
-    since: datetime | None
-    """When percentage or reason changed last."""
-    unready_since: datetime | None
+    percentage: int | None = None
+    reason: str = ""
+    since: datetime | None = None
+    """Since when the percentage has been what it is."""
+    unready_since: datetime | None = None
     """Since when no local replica has been ready; None when one was, or when it is not known."""
+    memory: Memory = NOTHING
+    """Of the metrics."""
 
     @classmethod
     def of(cls, parent: Parent) -> Self:
@@ -47,10 +60,11 @@ class Previous:
         state = mapping(parent.status, "offloading")
         local_ready = parent.held.get("LocalReady")
         return cls(
-            percentage=integer(state, "percentage"),
+            percentage=_share(state, "percentage"),
             reason=text(state, "reason"),
             since=time(state, "since"),
             unready_since=local_ready.since if local_ready is not None and local_ready.status == "False" else None,
+            memory=Memory(time(state, "reachedSince"), time(state, "belowSince"), _share(state, "step")),
         )
 
 
@@ -75,43 +89,77 @@ class Decision:
     """The split, and when it may change without anything happening."""
 
     split: Split
+    rule: str
+    """Name of the rule that answered."""
+    course: Course
+    """What follows from the metrics, whether or not another rule answered."""
     next_instant: datetime | None
     """The next moment at which the answer may be another although nothing was observed to change."""
 
 
-Rule = Callable[[Facts, Previous, datetime], Split | None]
+@dataclass(frozen=True, slots=True)
+class Case:
+    """All that a rule goes by."""
+
+    facts: Facts
+    previous: Previous
+    course: Course
+    now: datetime
+
+    @property
+    def behavior(self) -> OffloadingBehavior:
+        """As specified, or the default."""
+        return behavior(self.facts.spec)
+
+    @property
+    def override(self) -> Override | None:
+        """The override, while it lasts."""
+        return _override(self.facts, self.now)
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether a metric cannot be read. That it is too early to read it does not count."""
+        return any(isinstance(one, Missing) and one.is_failure for one in self.facts.measures)
+
+    @property
+    def goes_down(self) -> bool:
+        """Whether the way back to local has begun."""
+        memory, mode = self.course.memory, self.behavior.mode
+        return memory.below_since is not None or (mode is OffloadingMode.FIXED and bool(memory.step))
 
 
-def disabled(facts: Facts, previous: Previous, now: datetime) -> Split | None:  # noqa: ARG001
+Rule = Callable[[Case], Split | None]
+
+
+def disabled(case: Case) -> Split | None:
     """A model that is not enabled is never offloaded."""
-    if facts.spec.enabled:
+    if case.facts.spec.enabled:
         return None
     return Split(0, reasons.DISABLED, "The model is disabled: nothing is offloaded.", remote=False)
 
 
-def nothing_to_offload_to(facts: Facts, previous: Previous, now: datetime) -> Split | None:  # noqa: ARG001
+def nothing_to_offload_to(case: Case) -> Split | None:
     """Without a remote backend that can be reached, nothing is offloaded."""
-    if isinstance(facts.remote, Remote):
-        return None
-    return Split(0, facts.remote.reason, facts.remote.message, remote=False)
+    remote = case.facts.remote
+    return None if isinstance(remote, Remote) else Split(0, remote.reason, remote.message, remote=False)
 
 
-def policy_forbids(facts: Facts, previous: Previous, now: datetime) -> Split | None:  # noqa: ARG001
+def policy_forbids(case: Case) -> Split | None:
     """Unless every policy is known here and allows the declared location and flavors of the remote backend, nothing is
     offloaded."""
-    if not facts.refusals:
+    if not case.facts.refusals:
         return None
-    refusal = facts.refusals[0]
+    refusal = case.facts.refusals[0]
     return Split(0, refusal.reason, refusal.message, remote=False)
 
 
-def forced_override(facts: Facts, previous: Previous, now: datetime) -> Split | None:  # noqa: ARG001
+def forced_override(case: Case) -> Split | None:
     """An override of mode Force sets the percentage whatever the replicas do, until it ends; 0 takes the remote backend
     out entirely, 100 the local one."""
-    override = _override(facts, now)
+    override = case.override
     if override is None or override.mode is not OverrideMode.FORCE:
         return None
-    percentage = override.percentage if facts.has_local or override.percentage == 0 else 100
+    percentage = override.percentage if case.facts.has_local or override.percentage == 0 else 100
     message = "An override of mode Force sets the split until it ends."
     return Split(
         percentage,
@@ -122,25 +170,60 @@ def forced_override(facts: Facts, previous: Previous, now: datetime) -> Split | 
     )
 
 
-def no_ready_replica(facts: Facts, previous: Previous, now: datetime) -> Split | None:
+def no_ready_replica(case: Case) -> Split | None:
     """When no local replica has been ready for notReadyForSeconds, every request goes to the remote backend."""
+    facts = case.facts
     if facts.readiness.is_ready:
         return None
-    if facts.has_local and now < _not_ready_deadline(facts, previous, now):
+    if facts.has_local and case.now < _not_ready_deadline(facts, case.previous, case.now):
         return None
     return Split(100, facts.readiness.reason, facts.readiness.message)
 
 
-def override(facts: Facts, previous: Previous, now: datetime) -> Split | None:  # noqa: ARG001
+def override(case: Case) -> Split | None:
     """An override sets the percentage until it ends."""
-    override = _override(facts, now)
+    override = case.override
     if override is None:
         return None
     return Split(override.percentage, reasons.OVERRIDE, "An override sets the split until it ends.")
 
 
-def local(facts: Facts, previous: Previous, now: datetime) -> Split | None:  # noqa: ARG001
+def metric_reached(case: Case) -> Split | None:
+    """When a metric has been at its target for triggerWindowSeconds, the percentage goes to the remote backend; in mode
+    proportional as much of it as brings the metric back to its target."""
+    share = case.course.share
+    return _reached(share) if share is not None and case.course.reached else None
+
+
+def metric_missing(case: Case) -> Split | None:
+    """When a metric cannot be read, onMissingMetrics says what it counts for: hold keeps the share, release takes it as
+    below its target, offload as at its target."""
+    if not case.is_missing:
+        return None
+    share, answer = case.course.share, case.behavior.on_missing_metrics
+    if answer is OnMissingMetrics.RELEASE:
+        return None
+    if share is None:
+        return Split(0, reasons.METRICS_MISSING, "A metric cannot be read, so nothing is offloaded.")
+    kept = "it counts as at its target" if answer is OnMissingMetrics.OFFLOAD else "the share stays"
+    return Split(share, reasons.METRICS_MISSING, f"A metric cannot be read, so {kept}: behavior.onMissingMetrics.")
+
+
+def release(case: Case) -> Split | None:
+    """When metrics have fallen, the share stays until they would still be below their targets, less the tolerance, with
+    all requests here, for releaseWindowSeconds; for a gauge, and above 75 percent, it goes down step by step."""
+    share = case.course.share
+    if share is None:
+        return None
+    if not case.goes_down:
+        return _reached(share)
+    return Split(share, reasons.RELEASING, "The metrics have fallen: the share goes down after the release window.")
+
+
+def local(case: Case) -> Split | None:
     """Otherwise every request stays here."""
+    if case.course.memory.reached_since is not None:
+        return Split(0, reasons.LOCAL, "A metric is at its target: offloading begins after the trigger window.")
     return Split(0, reasons.LOCAL, "Nothing asks for offloading: requests are served locally.")
 
 
@@ -151,16 +234,46 @@ RULES: Final[tuple[Rule, ...]] = (
     forced_override,
     no_ready_replica,
     override,
-    # Metrics belong here: a metric at its target for the trigger window, a missing metric, a release window or ramp.
+    metric_reached,
+    metric_missing,
+    release,
     local,
 )
 """In order; the first that answers wins, and the last always does."""
 
+BY_METRICS: Final = frozenset({reasons.METRIC_REACHED, reasons.METRICS_MISSING, reasons.RELEASING})
+"""Reasons of a share that metrics asked for."""
+
 
 def decide(facts: Facts, previous: Previous, *, now: datetime) -> Decision:
     """Apply the rules."""
-    split = next(split for rule in RULES if (split := rule(facts, previous, now)) is not None)
-    return Decision(split, _next_instant(facts, previous, now))
+    case = Case(facts, previous, _course(facts, previous, now), now)
+    rule, split = next((rule, split) for rule in RULES if (split := rule(case)) is not None)
+    return Decision(split, rule.__name__, case.course, _next_instant(case))
+
+
+def _course(facts: Facts, previous: Previous, now: datetime) -> Course:
+    """What follows from the metrics. Where nothing may be offloaded they are not followed."""
+    if not facts.spec.enabled or not isinstance(facts.remote, Remote) or facts.refusals:
+        return Course(NOTHING, None)
+    in_force = InForce(
+        percentage=previous.percentage or 0,
+        since=previous.since,
+        by_metrics=previous.reason in BY_METRICS,
+        overridden=_override(facts, now) is not None,
+        ready=facts.readiness.is_ready,
+    )
+    return advance(previous.memory, facts.measures, behavior(facts.spec), in_force, now=now)
+
+
+def _reached(share: int) -> Split:
+    return Split(share, reasons.METRIC_REACHED, "A metric has reached its target.")
+
+
+def _share(state: Mapping[str, Any], key: str) -> int | None:
+    """A share in percent; None when it is none."""
+    value = integer(state, key)
+    return value if value is not None and 0 <= value <= 100 else None
 
 
 def whole_seconds(moment: datetime) -> datetime:
@@ -168,23 +281,21 @@ def whole_seconds(moment: datetime) -> datetime:
     return moment.replace(microsecond=0)
 
 
-def _behavior(facts: Facts) -> OffloadingBehavior | None:
-    configuration = facts.spec.offloading_config
-    return None if configuration is None else configuration.behavior
+def behavior(spec: ModelDeploymentSpec) -> OffloadingBehavior:
+    """How offloading is to be done, or the default."""
+    configuration = spec.offloading_config
+    return OffloadingBehavior() if configuration is None else configuration.behavior
 
 
 def _override(facts: Facts, now: datetime) -> Override | None:
     """The override, while it lasts."""
-    behavior = _behavior(facts)
-    override = None if behavior is None else behavior.override
+    override = behavior(facts.spec).override
     return override if override is not None and now < override.until else None
 
 
 def _not_ready_deadline(facts: Facts, previous: Previous, now: datetime) -> datetime:
     """When a model without a ready replica is offloaded."""
-    behavior = _behavior(facts)
-    seconds = 0 if behavior is None else behavior.not_ready_for_seconds
-    return not_ready_deadline(previous, seconds, now)
+    return not_ready_deadline(previous, behavior(facts.spec).not_ready_for_seconds, now)
 
 
 def not_ready_deadline(previous: Previous, seconds: int, now: datetime) -> datetime:
@@ -194,10 +305,11 @@ def not_ready_deadline(previous: Previous, seconds: int, now: datetime) -> datet
     return whole_seconds(since) + timedelta(seconds=seconds)
 
 
-def _next_instant(facts: Facts, previous: Previous, now: datetime) -> datetime | None:
-    override = _override(facts, now)
-    instants = [] if override is None else [override.until]
-    deadline = _not_ready_deadline(facts, previous, now)
-    if not facts.readiness.is_ready and deadline > now:
+def _next_instant(case: Case) -> datetime | None:
+    instants = [] if case.override is None else [case.override.until]
+    deadline = _not_ready_deadline(case.facts, case.previous, case.now)
+    if not case.facts.readiness.is_ready and deadline > case.now:
         instants.append(deadline)
+    if case.course.next_instant is not None and case.course.next_instant > case.now:
+        instants.append(case.course.next_instant)
     return min(instants, default=None)

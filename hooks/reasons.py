@@ -91,7 +91,7 @@ FLAVOR_NOT_ALLOWED: Final = "FlavorNotAllowed"
 NO_METRICS: Final = "NoMetrics"
 """The model has no metrics to watch."""
 NOT_EVALUATED: Final = "NotEvaluated"
-"""This version does not evaluate it, or it cannot be evaluated before the specification is accepted."""
+"""It is not evaluated: before the specification is accepted, where nothing asks for metrics, or in this version."""
 
 METRICS_READ: Final = "MetricsRead"
 """Every metric can be read."""

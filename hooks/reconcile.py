@@ -9,19 +9,29 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from fractions import Fraction
 from typing import Any, Final
 
-from hooks import acceptance, names, reasons
-from hooks.api.v1alpha1 import AUTHORIZATION_GROUP, VERSION, WORKLOAD_KINDS, InvalidObject, ModelDeploymentSpec
-from hooks.applied import Applied, compare
+from hooks import acceptance, conditions, names, reasons
+from hooks.api.v1alpha1 import (
+    AUTHORIZATION_GROUP,
+    VERSION,
+    WORKLOAD_KINDS,
+    InvalidObject,
+    MetricSpec,
+    ModelDeploymentSpec,
+)
+from hooks.applied import compare
 from hooks.children import KINDS, Parts, kept_split, make_children, with_readiness
 from hooks.errors import ForbiddenChild, NotAccepted
 from hooks.fields import integer, mapping, objects, text, time
+from hooks.hysteresis import NOTHING, Course
 from hooks.kept import as_decided_last
 from hooks.local import Local, find_local, find_workload, metric_port, missing_references, pod_port
+from hooks.measures import Measured, Missing, measure_all
 from hooks.observation import APPS, CORE, InstallDefaults, Observation, Parent, Unresolved, Workload
-from hooks.offloading import Facts, Previous, Split, decide, not_ready_deadline
-from hooks.policies import MAX_TOLD, Refusal, missing_policies, refusals
+from hooks.offloading import Decision, Facts, Previous, Split, decide, not_ready_deadline
+from hooks.policies import missing_policies, refusals
 from hooks.protocol import (
     CustomizeRequest,
     CustomizeResponse,
@@ -37,14 +47,32 @@ from hooks.remote import Remote, find_remote
 from hooks.status import Condition, Report, build_status, overview
 
 RESYNC_SECONDS: Final = 30.0
-"""How often a parent with metrics is looked at when no moment is known at which something changes."""
+"""How often a parent with metrics is looked at while all of them are far below their targets."""
+NEAR_SECONDS: Final = 15.0
+"""How often it is otherwise. Metrics are no fresher than that."""
+NEAR: Final = Fraction(3, 4)
+"""The ratio from which on a metric is near its target."""
 JITTER: Final = 0.1
-"""Share of RESYNC_SECONDS by which parents differ, so that they do not all come at once."""
+"""Share of either by which parents differ, so that they do not all come at once."""
 MAX_RESYNC_SECONDS: Final = 86400.0
 """A moment further away is looked for again tomorrow. Metacontroller counts in nanoseconds of an int64, and an override
 until the year 9999 would be none."""
 
 _PLURALS: Final = {kind: f"{kind.lower()}s" for kind in WORKLOAD_KINDS}
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What a specification that is in force comes to, before children are made of it."""
+
+    facts: Facts
+    workload: Workload | None
+    local: Local | Unresolved
+    backing: Local | Object | None
+    """The local backend, or the one that was decided last."""
+    previous: Previous
+    metrics: tuple[MetricSpec, ...]
+    decision: Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +83,22 @@ class _Outcome:
     report: Report
     instants: tuple[datetime | None, ...]
     """Moments at which something may change by itself."""
+    period: float | None = None
+    """Seconds after which metrics are looked at again, in any case; None without metrics."""
+    assessment: Assessment | None = None
 
 
 def sync(observation: Observation, *, now: datetime) -> SyncResponse:
     """What should exist, and what is true.
+
+    Raises:
+        ForbiddenChild, DamagedAnnotation: as `sync_assessed`.
+    """
+    return sync_assessed(observation, now=now)[0]
+
+
+def sync_assessed(observation: Observation, *, now: datetime) -> tuple[SyncResponse, Assessment | None]:
+    """The same, with how it came about; None when the specification is not in force.
 
     Raises:
         ForbiddenChild: the answer would reach beyond the parent.
@@ -71,11 +111,12 @@ def sync(observation: Observation, *, now: datetime) -> SyncResponse:
     except NotAccepted as exc:
         outcome = _not_accepted(exc, observation, now)
     check_children(outcome.children, observation)
-    return SyncResponse(
+    answer = SyncResponse(
         status=build_status(outcome.report, observation.parent, now=now),
         children=outcome.children,
-        resync_after_seconds=_resync_after(outcome.instants, observation.parent, now),
+        resync_after_seconds=_resync_after(outcome, observation.parent, now),
     )
+    return answer, outcome.assessment
 
 
 def customize(request: CustomizeRequest, defaults: InstallDefaults) -> CustomizeResponse:  # noqa: ARG001
@@ -110,7 +151,7 @@ def finalize(observation: Observation, *, now: datetime) -> FinalizeResponse:
     """Let everything go: done when no child is observed any more."""
     done = not observation.children
     message = "The ModelDeployment is being deleted."
-    conditions = tuple(
+    told = tuple(
         Condition(type_, held.status, held.reason, held.message)
         for type_, held in observation.parent.held.items()
         if type_ and type_ != "Ready"
@@ -119,7 +160,7 @@ def finalize(observation: Observation, *, now: datetime) -> FinalizeResponse:
     split = Split(
         previous.percentage or 0, previous.reason, text(mapping(observation.parent.status, "offloading"), "message")
     )
-    report = Report((*conditions, Condition("Ready", "False", reasons.TERMINATING, message)), split)
+    report = Report((*told, Condition("Ready", "False", reasons.TERMINATING, message)), split)
     return FinalizeResponse(
         status=build_status(report, observation.parent, now=now),
         children=(),
@@ -155,11 +196,11 @@ def check_children(children: tuple[Object, ...], observation: Observation) -> No
         seen.add(key)
 
 
-def _accepted(observation: Observation, now: datetime) -> _Outcome:
-    """The story of a specification that is in force.
+def assess(observation: Observation, *, now: datetime) -> Assessment:
+    """Find what the specification refers to, measure its metrics, decide.
 
     Raises:
-        InvalidObject, NotAccepted: it cannot be.
+        InvalidObject, NotAccepted: it cannot be in force.
     """
     parent = observation.parent
     if not observation.defaults.manages(parent.namespace):
@@ -169,18 +210,37 @@ def _accepted(observation: Observation, now: datetime) -> _Outcome:
         )
     spec = observation.read_spec()
     acceptance.check(spec, observation)
-    remote = find_remote(spec, observation)
     workload = find_workload(spec, observation)
     local = find_local(spec, workload, observation)
     local_service = names.local_service(parent.name)
     backing = local if isinstance(local, Local) else _kept(CORE, "Service", local_service, observation)
     ready = _readiness(spec, workload, local, has_local=backing is not None)
-    refused = refusals(spec, observation)
-    facts = Facts(spec, observation, ready, backing is not None, remote, refused)
-    decision = decide(facts, Previous.of(parent), now=now)
+    previous = Previous.of(parent)
+    metrics = () if spec.offloading_config is None else spec.offloading_config.metrics
+    facts = Facts(
+        spec=spec,
+        observation=observation,
+        readiness=ready,
+        has_local=backing is not None,
+        remote=find_remote(spec, observation),
+        refusals=refusals(spec, observation),
+        measures=measure_all(metrics, observation.readings, ready_replicas=ready.ready, now=now, since=previous.since),
+    )
+    return Assessment(facts, workload, local, backing, previous, metrics, decide(facts, previous, now=now))
+
+
+def _accepted(observation: Observation, now: datetime) -> _Outcome:
+    """The story of a specification that is in force.
+
+    Raises:
+        InvalidObject, NotAccepted: it cannot be.
+    """
+    found = assess(observation, now=now)
+    parent, facts, decision = observation.parent, found.facts, found.decision
+    spec, remote, ready, local = facts.spec, facts.remote, facts.readiness, found.local
     parts = Parts(
         spec=spec,
-        local=backing,
+        local=found.backing,
         remote=remote if isinstance(remote, Remote) else None,
         split=decision.split,
         gateway_service=None
@@ -192,34 +252,37 @@ def _accepted(observation: Observation, now: datetime) -> _Outcome:
     applied = compare(children, observation, now=now)
     unresolved = _unresolved(
         spec,
-        missing_references(spec, workload, observation),
+        missing_references(spec, found.workload, observation),
         local,
         remote,
-        *missing_policies(refused),
+        *missing_policies(facts.refusals),
         _unknown_gateway(spec, observation),
     )
-    conditions = overview(
+    told = overview(
         Condition("Accepted", "True", reasons.ACCEPTED, "The specification is in force."),
         (
-            _references_resolved(unresolved),
-            _local_ready(ready),
-            _metrics_available(spec),
-            _offloading(decision.split),
-            _policy_satisfied(spec, refused),
-            _REGISTERED,
-            _synced(applied),
+            conditions.references_resolved(unresolved),
+            conditions.local_ready(ready),
+            conditions.metrics_available(found.metrics, facts.measures),
+            conditions.offloading(decision.split),
+            conditions.policy_satisfied(spec, facts.refusals),
+            conditions.REGISTERED,
+            conditions.synced(applied),
         ),
-        _warnings(applied, observation),
+        conditions.warnings(applied, observation),
         serving=ready.is_ready or decision.split.percentage > 0,
         local_only=bool(unresolved) and all(one.reason in reasons.NOWHERE_TO_OFFLOAD for one in unresolved),
         deleting=parent.deleting,
     )
-    serving_port = pod_port(local.target_port, workload) if isinstance(local, Local) else None
+    serving_port = pod_port(local.target_port, found.workload) if isinstance(local, Local) else None
     ports = {
         "servingPort": serving_port or integer(parent.status, "servingPort"),
-        "metricPort": metric_port(spec, workload, observation),
+        "metricPort": metric_port(spec, found.workload, observation),
     }
-    return _Outcome(children, Report(conditions, decision.split, ports), (decision.next_instant, applied.next_instant))
+    standings = conditions.standings(found.metrics, facts.measures, decision.course)
+    report = Report(told, decision.split, ports, decision.course.memory, standings)
+    instants = (decision.next_instant, applied.next_instant)
+    return _Outcome(children, report, instants, _period(facts.measures, decision.course), found)
 
 
 def _not_accepted(problem: NotAccepted, observation: Observation, now: datetime) -> _Outcome:
@@ -250,27 +313,30 @@ def _not_accepted(problem: NotAccepted, observation: Observation, now: datetime)
     split = split or Split(0, reasons.NOT_ACCEPTED, "Nothing was decided yet.", remote=False)
     unknown = "Not evaluated before the specification is accepted."
     applied = compare(children, observation, now=now)
-    conditions = overview(
+    told = overview(
         Condition("Accepted", "False", problem.reason, str(problem)),
         (
             Condition("RefsResolved", "Unknown", reasons.NOT_EVALUATED, unknown),
             Condition("LocalReady", "Unknown", reasons.NOT_EVALUATED, unknown)
             if ready is None
-            else _local_ready(ready),
+            else conditions.local_ready(ready),
             Condition("MetricsAvailable", "Unknown", reasons.NOT_EVALUATED, unknown),
-            _offloading(split),
+            conditions.offloading(split),
             Condition("PolicySatisfied", "Unknown", reasons.NOT_EVALUATED, unknown),
-            _REGISTERED,
-            Condition("Synced", "Unknown", reasons.NOT_EVALUATED, unknown) if route is None else _synced(applied),
+            conditions.REGISTERED,
+            Condition("Synced", "Unknown", reasons.NOT_EVALUATED, unknown)
+            if route is None
+            else conditions.synced(applied),
         ),
-        _warnings(applied, observation),
+        conditions.warnings(applied, observation),
         serving=True,
         deleting=parent.deleting,
     )
     ports = {name: integer(parent.status, name) for name in ("servingPort", "metricPort")}
     waiting = ready is not None and not ready.is_ready and deadline > now
     instants = (deadline if waiting else None, until if until is not None and until > now else None)
-    return _Outcome(children, Report(conditions, split, ports), (*instants, applied.next_instant))
+    report = Report(told, split, ports, Previous.of(parent).memory)
+    return _Outcome(children, report, (*instants, applied.next_instant))
 
 
 def _kept(api_version: str, kind: str, name: str, observation: Observation) -> Object | None:
@@ -342,77 +408,24 @@ def _unresolved(spec: ModelDeploymentSpec, *results: object) -> tuple[Unresolved
     )
 
 
-def _references_resolved(unresolved: tuple[Unresolved, ...]) -> Condition:
-    if not unresolved:
-        return Condition("RefsResolved", "True", reasons.REFERENCES_RESOLVED, "Everything referred to was found.")
-    messages = dict.fromkeys(result.message for result in unresolved)
-    return Condition("RefsResolved", "False", unresolved[0].reason, " ".join(messages))
+def _period(measures: tuple[Measured | Missing, ...], course: Course) -> float | None:
+    """Seconds after which metrics are looked at again; None when there are none, or nobody asks for them."""
+    if all(isinstance(one, Missing) and one.reason == reasons.NOT_EVALUATED for one in measures):
+        return None
+    far = all(isinstance(one, Measured) and one.ratio < NEAR for one in measures)
+    return RESYNC_SECONDS if far and course.memory == NOTHING else NEAR_SECONDS
 
 
-def _local_ready(ready: Readiness) -> Condition:
-    return Condition("LocalReady", "True" if ready.is_ready else "False", ready.reason, ready.message)
+def _resync_after(outcome: _Outcome, parent: Parent, now: datetime) -> float | None:
+    """Seconds until something may change by itself, or until metrics are due, of which every parent has its own time.
 
-
-def _metrics_available(spec: ModelDeploymentSpec) -> Condition:
-    if spec.offloading_config is None or not spec.offloading_config.metrics:
-        return Condition("MetricsAvailable", "True", reasons.NO_METRICS, "The specification has no metrics.")
-    return Condition("MetricsAvailable", "Unknown", reasons.NOT_EVALUATED, "This version does not evaluate metrics.")
-
-
-def _offloading(split: Split) -> Condition:
-    return Condition("Offloading", "True" if split.percentage > 0 else "False", split.reason, split.message)
-
-
-def _policy_satisfied(spec: ModelDeploymentSpec, refused: tuple[Refusal, ...]) -> Condition:
-    if not spec.policies:
-        return Condition("PolicySatisfied", "True", reasons.NO_POLICIES, "The specification has no policies.")
-    if not refused:
-        message = "Every policy allows the remote backend, or there is none."
-        return Condition("PolicySatisfied", "True", reasons.POLICIES_SATISFIED, message)
-    messages = [refusal.message for refusal in refused[:MAX_TOLD]]
-    if len(refused) > MAX_TOLD:
-        messages.append(f"{len(refused) - MAX_TOLD} more are like it.")
-    return Condition("PolicySatisfied", "False", refused[0].reason, " ".join(messages))
-
-
-_REGISTERED: Final = Condition(
-    "Registered", "Unknown", reasons.NOT_EVALUATED, "This version does not register models with the platform."
-)
-
-
-def _synced(applied: Applied) -> Condition:
-    return Condition("Synced", "True" if applied.in_sync else "False", applied.reason, applied.message)
-
-
-def _warnings(applied: Applied, observation: Observation) -> list[Condition]:
-    """Conditions that are there only when something is wrong."""
-    warnings = []
-    remote = mapping(mapping(observation.parent.spec, "offloadingConfig"), "remoteBackend")
-    if text(mapping(mapping(remote, "authConfig"), "oauthConfig"), "clientSecret"):
-        message = (
-            "spec.offloadingConfig.remoteBackend.authConfig.oauthConfig.clientSecret is readable by whoever can read"
-            " this object: move it to a Secret and name that in clientSecretRef."
-        )
-        warnings.append(Condition("InlineSecret", "True", reasons.INLINE_SECRET, message))
-    if applied.conflicts:
-        message = (
-            f"Asked for and never appeared: {', '.join(map(str, applied.conflicts))}. Another object has that name, or"
-            " the controller may not create it: rename or delete that object, or look at the controller's events."
-        )
-        warnings.append(Condition("ChildConflict", "True", reasons.NAME_TAKEN, message))
-    return warnings
-
-
-def _resync_after(instants: tuple[datetime | None, ...], parent: Parent, now: datetime) -> float | None:
-    """Seconds until something may change by itself, else a period of which every parent has its own.
-
-    None without metrics: whatever else there is to know of comes with an event, and Metacontroller's own period repairs
+    None without either: whatever else there is to know of comes with an event, and Metacontroller's own period repairs
     what was missed. It asks the API server once for each sync, which for a thousand models at rest adds up.
     """
-    known = [instant for instant in instants if instant is not None]
-    if known:
-        return min(max((min(known) - now) / timedelta(seconds=1), 0.001), MAX_RESYNC_SECONDS)
-    if not mapping(parent.spec, "offloadingConfig").get("metrics"):
-        return None
-    share = zlib.crc32(parent.uid.encode()) / 0xFFFFFFFF
-    return round(RESYNC_SECONDS * (1 - JITTER + 2 * JITTER * share), 3)
+    seconds = [
+        max((instant - now) / timedelta(seconds=1), 0.001) for instant in outcome.instants if instant is not None
+    ]
+    if outcome.period is not None:
+        share = zlib.crc32(parent.uid.encode()) / 0xFFFFFFFF
+        seconds.append(round(outcome.period * (1 - JITTER + 2 * JITTER * share), 3))
+    return min(*seconds, MAX_RESYNC_SECONDS) if seconds else None

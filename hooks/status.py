@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from hooks import reasons
 from hooks.api.v1alpha1 import format_time
 from hooks.fields import text
+from hooks.hysteresis import NOTHING, Memory
 from hooks.observation import Parent
 from hooks.offloading import Previous, Split, whole_seconds
 from hooks.protocol import Object
@@ -30,6 +31,15 @@ class Condition(NamedTuple):
     message: str
 
 
+class MetricStanding(NamedTuple):
+    """What is known of a metric."""
+
+    name: str
+    type: str
+    state: str
+    """How it stands to its target, or why it cannot be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """What is true, before it is written down."""
@@ -39,6 +49,10 @@ class Report:
     split: Split
     ports: Mapping[str, int | None] = field(default_factory=dict)
     """servingPort and metricPort, as far as known."""
+    memory: Memory = NOTHING
+    """Of the metrics, for the next sync."""
+    metrics: tuple[MetricStanding, ...] = ()
+    """What is known of each metric."""
 
 
 def build_status(report: Report, parent: Parent, *, now: datetime) -> Object:
@@ -46,7 +60,7 @@ def build_status(report: Report, parent: Parent, *, now: datetime) -> Object:
     status: Object = {
         "conditions": [_condition(condition, parent, now) for condition in report.conditions],
         "offloadingStatus": report.split.percentage > 0,
-        "offloading": _offloading(report.split, parent, now),
+        "offloading": _offloading(report, parent, now),
     }
     if parent.generation:
         # Metacontroller writes it as well; said here so that the answer is the status that is stored.
@@ -115,13 +129,21 @@ def _condition(condition: Condition, parent: Parent, now: datetime) -> dict[str,
     return written
 
 
-def _offloading(split: Split, parent: Parent, now: datetime) -> dict[str, Any]:
-    previous = Previous.of(parent)
-    same = (previous.percentage, previous.reason) == (split.percentage, split.reason)
+def _offloading(report: Report, parent: Parent, now: datetime) -> dict[str, Any]:
+    previous, split, memory = Previous.of(parent), report.split, report.memory
+    same = previous.percentage == split.percentage
     since = previous.since if same and previous.since is not None else now
-    return {
+    written: dict[str, Any] = {
         "percentage": split.percentage,
         "reason": split.reason,
         "message": split.message,
         "since": format_time(whole_seconds(min(since, now))),
     }
+    for field_, moment in (("reachedSince", memory.reached_since), ("belowSince", memory.below_since)):
+        if moment is not None:
+            written[field_] = format_time(moment)
+    if memory.step is not None:
+        written["step"] = memory.step
+    if report.metrics:
+        written["metrics"] = [standing._asdict() for standing in report.metrics]
+    return written

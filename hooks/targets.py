@@ -150,6 +150,24 @@ def declared(metric: MetricSpec) -> Declared:
             return Declared(metric.type, formula, target, described=described)
 
 
+def metric_name(metric: MetricSpec) -> str:
+    """What the metric is called in status and messages; its type when the specification does not name it."""
+    match metric.type:
+        case MetricType.RESOURCE if metric.resource is not None:
+            name = metric.resource.name
+        case MetricType.CONTAINER_RESOURCE if metric.container_resource is not None:
+            name = f"{metric.container_resource.container}/{metric.container_resource.name}"
+        case MetricType.PODS if metric.pods is not None:
+            name = metric.pods.metric.name
+        case MetricType.OBJECT if metric.object is not None:
+            name = metric.object.metric.name
+        case MetricType.EXTERNAL if metric.external is not None:
+            name = metric.external.metric.name
+        case _:
+            name = ""
+    return name or metric.type
+
+
 def _source(metric: MetricSpec, field: str) -> _Source:
     """The one field that describes the metric."""
     fields: dict[str, _Source | None] = {

@@ -5,6 +5,7 @@ what a cluster adds to them, and stores the status. It is no more than that; `me
 """
 
 import copy
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,8 @@ import orjson
 from hooks import names, reconcile
 from hooks.observation import DefaultRemote, GatewayService, InstallDefaults, Observation
 from hooks.protocol import CustomizeRequest, CustomizeResponse, SyncRequest, SyncResponse, key_of
+from hooks.quantities import parse
+from hooks.readings import Reading, Readings, Sample, Unread
 
 Json = dict[str, Any]
 
@@ -189,14 +192,31 @@ def sync_request(parent: Json, **rest: Any) -> SyncRequest:
     return SyncRequest.from_body(orjson.dumps(request_body(parent, **rest)))
 
 
-def observation(parent: Json, *, defaults: InstallDefaults = DEFAULTS, **rest: Any) -> Observation:
-    """What is observed in such a request."""
-    return Observation.of(sync_request(parent, **rest), defaults)
+def observation(
+    parent: Json, *, defaults: InstallDefaults = DEFAULTS, readings: Readings | None = None, **rest: Any
+) -> Observation:
+    """What is observed in such a request, with what was read beside it."""
+    return dataclasses.replace(Observation.of(sync_request(parent, **rest), defaults), readings=readings)
 
 
-def sync(parent: Json, *, now: datetime = NOW, defaults: InstallDefaults = DEFAULTS, **rest: Any) -> SyncResponse:
+def sync(parent: Json, *, now: datetime = NOW, **rest: Any) -> SyncResponse:
     """The answer to such a request."""
-    return reconcile.sync(observation(parent, defaults=defaults, **rest), now=now)
+    return reconcile.sync(observation(parent, **rest), now=now)
+
+
+def external(name: str = "queue", value: str | int = 100) -> Json:
+    """A metric from outside the cluster, with its target."""
+    return {"type": "External", "external": {"metric": {"name": name}, "target": {"type": "Value", "value": value}}}
+
+
+def readings(*values: str | Unread, now: datetime = NOW) -> Readings:
+    """One reading for each metric: its value, momentary and of now, or why there is none."""
+    return Readings(
+        tuple(
+            Reading(unread=value) if isinstance(value, Unread) else Reading((Sample("series", parse(value), now),))
+            for value in values
+        )
+    )
 
 
 def customize(parent: Json, defaults: InstallDefaults = DEFAULTS) -> CustomizeResponse:
@@ -324,12 +344,21 @@ class Cluster:
         self.children: list[Json] = []
         self.defaults = defaults
         self.now = now
+        self.values: tuple[str | Unread, ...] | None = None
+        """What the metrics read at each sync; None: nobody asks."""
         self._taken = set(taken)
         self._server_side = server_side
 
     def sync(self) -> SyncResponse:
         """One sync, with its answer applied."""
-        answer = sync(self.parent, now=self.now, defaults=self.defaults, children=self.children, related=self.related)
+        answer = sync(
+            self.parent,
+            now=self.now,
+            defaults=self.defaults,
+            readings=None if self.values is None else readings(*self.values, now=self.now),
+            children=self.children,
+            related=self.related,
+        )
         before = {key_of(child): child for child in self.children}
         self.children = [
             observed(child, before.get(key_of(child)), server_side=self._server_side)
@@ -348,6 +377,11 @@ class Cluster:
         """The sync so many seconds later."""
         self.now += timedelta(seconds=seconds)
         return self.sync()
+
+    def measure(self, *values: str | Unread, after: float = 0) -> SyncResponse:
+        """The sync so many seconds later, at which the metrics read so."""
+        self.values = values
+        return self.after(after)
 
     def edit(self, **spec: Any) -> SyncResponse:
         """Change fields of the specification and sync; None removes one."""

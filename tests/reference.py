@@ -44,8 +44,7 @@ the key `route.json`. The gateway serves from it. Equal meaning is equal bytes: 
 their default are left out. A field that a gateway does not know is ignored and counted. A name under `requires` that it
 does not know rejects the document, and the last good one stays in force."""
 _MEASURES: Final = """\
-How a metric is held against its target. At a ratio of 1 the metric has reached it. This version does not evaluate
-metrics yet; the table is what it will go by."""
+How a metric is held against its target. At a ratio of 1 the metric has reached it."""
 _GENERATED: Final = "<!-- Generated from {source} by `make generate`. -->\n"
 _TABLE_HEAD: Final = ("| field | type | default | meaning |", "| --- | --- | --- | --- |")
 _BOUNDS: Final = (("minimum", "≥ {}"), ("maximum", "≤ {}"), ("maxLength", "at most {} characters"))

@@ -36,6 +36,9 @@ def test_rules_are_in_order() -> None:
         "forced_override",
         "no_ready_replica",
         "override",
+        "metric_reached",
+        "metric_missing",
+        "release",
         "local",
     ]
 

@@ -493,17 +493,19 @@ def test_nothing_to_look_for_is_not_looked_for() -> None:
 
 
 def test_parents_come_at_different_moments() -> None:
-    """With metrics a parent comes back after about thirty seconds, always the same for itself."""
-    seconds = []
-    metric = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Value", "value": "1"}}}
-    for uid in map(str, range(50)):
-        parent = model_deployment(offloadingConfig={"remoteBackend": builders.REMOTE, "metrics": [metric]})
-        parent["metadata"]["uid"] = uid
-        settled = Cluster(parent, related=[workload()])
-        seconds.append(settled.settle().resync_after_seconds)
-        assert settled.sync().resync_after_seconds == seconds[-1]
-    assert all(second is not None and 27 <= second <= 33 for second in seconds)
-    assert len(set(seconds)) > 40
+    """With metrics a parent comes back after some thirty seconds, near a target fifteen, always the same for itself."""
+    config = {"remoteBackend": builders.REMOTE, "metrics": [builders.external(value=100)]}
+    for value, least, most in (("74", 27, 33), ("75", 13.5, 16.5)):
+        seconds = []
+        for uid in map(str, range(50)):
+            parent = model_deployment(offloadingConfig=config)
+            parent["metadata"]["uid"] = uid
+            settled = Cluster(parent, related=[workload()])
+            settled.settle()
+            seconds.append(settled.measure(value, after=60).resync_after_seconds)
+            assert settled.sync().resync_after_seconds == seconds[-1]
+        assert all(second is not None and least <= second <= most for second in seconds)
+        assert len(set(seconds)) > 40
 
 
 def test_the_request_is_never_changed() -> None:

@@ -145,7 +145,7 @@ def test_a_transition_has_its_time_and_keeps_it() -> None:
 
 
 def test_offloading_state_has_the_time_of_its_last_change() -> None:
-    """`since` moves when percentage or reason do, and at no other time."""
+    """`since` moves when the percentage does, and at no other time: samples from before it do not count."""
     cluster = Cluster(model_deployment(), related=[workload()])
     cluster.settle()
     assert cluster.after(60).status["offloading"]["since"] == "2026-03-01T12:00:00Z"
@@ -157,6 +157,9 @@ def test_offloading_state_has_the_time_of_its_last_change() -> None:
     }
     cluster.now += timedelta(seconds=5)
     cluster.related = []
+    gone = cluster.sync().status["offloading"]
+    assert (gone["reason"], gone["since"]) == (reasons.WORKLOAD_MISSING, "2026-03-01T12:01:00Z")
+    cluster.related = [workload()]
     assert cluster.sync().status["offloading"]["since"] == "2026-03-01T12:01:05Z"
 
 

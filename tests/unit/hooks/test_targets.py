@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hooks.api.v1alpha1 import MetricSpec, MetricType
-from hooks.targets import MEASURED, TABLE, Declared, Misdeclared, TargetType, declared, utilization
+from hooks.targets import MEASURED, TABLE, Declared, Misdeclared, TargetType, declared, metric_name, utilization
 from tests.builders import Json
 
 FIELDS: dict[MetricType, tuple[str, Json]] = {
@@ -150,3 +150,19 @@ def test_a_metric_is_described_once() -> None:
     pods = {"metric": {"name": "queue"}, "target": {"type": "AverageValue", "averageValue": 1}}
     spec = metric(MetricType.RESOURCE, {"type": "Utilization", "averageUtilization": 80}, pods=pods)
     assert problem(spec) == "pods does not belong to a metric of type Resource: remove it."
+
+
+@pytest.mark.parametrize(
+    ("type_", "name"),
+    [
+        (MetricType.RESOURCE, "cpu"),
+        (MetricType.CONTAINER_RESOURCE, "server/cpu"),
+        (MetricType.PODS, "queue"),
+        (MetricType.OBJECT, "queue"),
+        (MetricType.EXTERNAL, "queue"),
+    ],
+)
+def test_a_metric_is_called_by_name(type_: MetricType, name: str) -> None:
+    """It is called as its user calls it; by its type when the field that describes it is missing."""
+    assert metric_name(metric(type_, {"type": "Value"})) == name
+    assert metric_name(MetricSpec.model_validate({"type": type_})) == type_

@@ -1,0 +1,508 @@
+"""Windows, estimates and steps: when metrics begin, change and end offloading."""
+
+import dataclasses
+from datetime import datetime, timedelta
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hooks import reasons
+from hooks.api.v1alpha1 import OffloadingBehavior
+from hooks.conditions import MAX_NAME
+from hooks.hysteresis import NOTHING, Course, InForce, Memory, Standing, advance
+from hooks.measures import Counted, Measured, Missing
+from hooks.policies import MAX_TOLD
+from hooks.protocol import SyncResponse
+from hooks.quantities import NANO, Quantity
+from hooks.readings import Unread
+from tests import builders
+from tests.builders import NOW, Cluster, Json, external, model_deployment, workload
+
+GONE = Unread(reasons.UNREACHABLE, "The source does not answer: start it.")
+LONG_AGO = NOW - timedelta(hours=1)
+
+
+def watched(*, metrics: int = 1, ready: int = 1, **behavior: Any) -> Cluster:
+    """A ModelDeployment with metrics whose targets are 100, with a window of 30 seconds up and of 60 down."""
+    spec = {
+        "remoteBackend": builders.REMOTE,
+        "metrics": [external(f"queue-{number}") for number in range(metrics)],
+        "behavior": {"triggerWindowSeconds": 30, "releaseWindowSeconds": 60, **behavior},
+    }
+    cluster = Cluster(model_deployment(offloadingConfig=spec), related=[workload(ready=ready)])
+    cluster.values = ("0",) * metrics
+    cluster.settle()
+    cluster.now += timedelta(minutes=5)
+    return cluster
+
+
+def offloaded(**behavior: Any) -> Cluster:
+    """The same, with a metric that has been at its target for long enough."""
+    cluster = watched(**behavior)
+    cluster.measure("100")
+    answer = cluster.measure("100", after=30)
+    assert split(answer)[1] == reasons.METRIC_REACHED
+    cluster.now += timedelta(seconds=1)
+    return cluster
+
+
+def split(answer: SyncResponse) -> tuple[int, str]:
+    """Percentage and reason, which are those of the route too."""
+    state = answer.status["offloading"]
+    assert builders.weights(answer).get("remote", 0) == state["percentage"]
+    return state["percentage"], state["reason"]
+
+
+def states(answer: SyncResponse) -> list[str]:
+    """What status says of each metric."""
+    return [metric["state"] for metric in answer.status["offloading"]["metrics"]]
+
+
+def test_a_metric_triggers_after_its_window() -> None:
+    """At its target for thirty seconds a metric offloads the percentage; the moment is asked for."""
+    cluster = watched(percentage=40)
+    assert split(cluster.measure("99.999999999")) == (0, reasons.LOCAL)
+    first = cluster.measure("100", after=1)
+    assert split(first) == (0, reasons.LOCAL)
+    assert states(first) == ["Reached"]
+    assert first.status["offloading"]["reachedSince"] == "2026-03-01T12:05:01Z"
+    assert first.resync_after_seconds is not None
+    assert first.resync_after_seconds <= 30
+    assert "begins after the trigger window" in first.status["offloading"]["message"]
+    assert split(cluster.measure("100", after=29)) == (0, reasons.LOCAL)
+    assert split(cluster.measure("100", after=1)) == (40, reasons.METRIC_REACHED)
+
+
+def test_a_metric_that_falls_starts_its_window_again() -> None:
+    """What is reached now and then, and never for thirty seconds, offloads nothing."""
+    cluster = watched()
+    for value in ("100", "99", "250", "0", "100"):
+        assert split(cluster.measure(value, after=20)) == (0, reasons.LOCAL)
+    assert cluster.measure("50", after=1).status["offloading"].get("reachedSince") is None
+
+
+def test_without_a_window_it_is_at_once() -> None:
+    """triggerWindowSeconds 0 offloads with the first sample."""
+    assert split(watched(triggerWindowSeconds=0, percentage=7).measure("100")) == (7, reasons.METRIC_REACHED)
+
+
+def test_any_metric_triggers() -> None:
+    """One of several at its target is enough; its state says which."""
+    cluster = watched(metrics=2, triggerWindowSeconds=0, percentage=10)
+    answer = cluster.measure("5", "100")
+    assert split(answer) == (10, reasons.METRIC_REACHED)
+    assert states(answer) == ["Below", "Reached"]
+
+
+def test_release_needs_the_estimate_of_all_traffic() -> None:
+    """At 50 percent a metric of 46 would be 92 with all requests here: too near. 44 would be 88, and ends it."""
+    cluster = offloaded(percentage=50)
+    near = cluster.measure("46", after=1)
+    assert (split(near), states(near)) == ((50, reasons.METRIC_REACHED), ["Between"])
+    cluster.measure("46", after=600)
+    below = cluster.measure("44", after=1)
+    assert (split(below), states(below)) == ((50, reasons.RELEASING), ["Below"])
+    assert split(cluster.measure("44", after=59)) == (50, reasons.RELEASING)
+    assert split(cluster.measure("44", after=1)) == (0, reasons.LOCAL)
+
+
+def test_exactly_the_tolerance_is_not_below() -> None:
+    """45 at 50 percent is 90 of 100: not less than a tenth below the target, to the last digit."""
+    assert states(offloaded(percentage=50).measure("45", after=1)) == ["Between"]
+    assert states(offloaded(percentage=50).measure("44.999999999", after=1)) == ["Below"]
+    assert states(offloaded(percentage=50, tolerance=0).measure("49.999999999", after=1)) == ["Below"]
+
+
+def test_release_needs_all_metrics() -> None:
+    """One metric that is too near its target keeps the split."""
+    cluster = watched(metrics=2, triggerWindowSeconds=0, releaseWindowSeconds=0, percentage=50)
+    cluster.measure("0", "100")
+    assert split(cluster.measure("0", "49", after=1)) == (50, reasons.METRIC_REACHED)
+    assert split(cluster.measure("0", "44", after=1)) == (0, reasons.LOCAL)
+
+
+def test_the_cycle_repeats() -> None:
+    """Trigger, release, trigger: every time like the first."""
+    cluster = watched(percentage=50)
+    for _ in range(5):
+        assert split(cluster.measure("120", after=1)) == (0, reasons.LOCAL)
+        assert split(cluster.measure("120", after=30)) == (50, reasons.METRIC_REACHED)
+        assert split(cluster.measure("10", after=1)) == (50, reasons.RELEASING)
+        assert split(cluster.measure("10", after=60)) == (0, reasons.LOCAL)
+        assert set(cluster.parent["status"]["offloading"]) == {"percentage", "reason", "message", "since", "metrics"}
+        assert split(cluster.measure("10", after=600)) == (0, reasons.LOCAL)
+
+
+def test_samples_from_before_the_switch_do_not_count() -> None:
+    """Within the second of a switch every sample is of the split before: it settles, and nothing moves."""
+    cluster = watched(percentage=50, triggerWindowSeconds=0, releaseWindowSeconds=0)
+    cluster.measure("100")
+    again = cluster.measure("0")
+    assert (split(again), states(again)) == ((50, reasons.METRIC_REACHED), [reasons.SETTLING])
+    assert builders.conditions(again)["MetricsAvailable"] == ("True", reasons.METRICS_READ)
+    assert split(cluster.measure("0", after=1)) == (0, reasons.LOCAL)
+
+
+def test_the_default_goes_back_in_steps() -> None:
+    """At 100 percent nothing is served here to estimate from: 100, 75, 50, 25, 0, one step in a window."""
+    cluster = offloaded()
+    answer = cluster.measure("2")
+    for share in (100, 75, 50, 25):
+        assert split(cluster.measure("2", after=59)) == (share, reasons.RELEASING)
+        answer = cluster.measure("2", after=1)
+    assert split(answer) == (0, reasons.LOCAL)
+
+
+def test_a_step_back_that_was_too_much_is_taken_back_at_once() -> None:
+    """The metric at its target on the way back offloads the whole percentage again, without a window."""
+    cluster = offloaded(releaseWindowSeconds=10)
+    cluster.measure("0", after=1)
+    assert split(cluster.measure("0", after=10)) == (75, reasons.RELEASING)
+    assert split(cluster.measure("100", after=1)) == (100, reasons.METRIC_REACHED)
+    assert "step" in cluster.parent["status"]["offloading"]
+    assert cluster.parent["status"]["offloading"]["step"] == 0
+
+
+def test_a_step_back_that_is_enough_goes_no_further() -> None:
+    """With a quarter of the requests here a metric of 30 says 120 for all: the share stays at 75."""
+    cluster = offloaded(releaseWindowSeconds=10)
+    cluster.measure("0", after=1)
+    cluster.measure("0", after=10)
+    for _ in range(5):
+        assert split(cluster.measure("30", after=60)) == (75, reasons.RELEASING)
+    assert states(cluster.measure("22", after=1)) == ["Below"]
+    assert split(cluster.measure("22", after=10))[0] == 50
+
+
+def test_above_three_quarters_only_the_next_step_is_estimated() -> None:
+    """What an idle model uses must not keep it offloaded: 5 at 95 percent would be 100, but 30 after a step."""
+    cluster = offloaded(percentage=95, releaseWindowSeconds=10)
+    assert states(cluster.measure("5", after=1)) == ["Below"]
+    assert split(cluster.measure("5", after=10))[0] == 70
+    assert states(cluster.measure("5", after=1)) == ["Below"]
+
+
+def test_a_gauge_goes_back_in_steps() -> None:
+    """A measure that does not follow load says nothing of more load, so the share goes down step by step."""
+    cluster = offloaded(percentage=60, signal="gauge", releaseWindowSeconds=10, stepPercentage=40)
+    assert states(cluster.measure("95", after=1)) == ["Between"]
+    assert states(cluster.measure("89", after=1)) == ["Below"]
+    assert split(cluster.measure("89", after=10)) == (20, reasons.RELEASING)
+    assert split(cluster.measure("95", after=30)) == (20, reasons.RELEASING)
+    cluster.measure("89", after=1)
+    assert split(cluster.measure("89", after=10)) == (0, reasons.LOCAL)
+
+
+@pytest.mark.parametrize(
+    ("answer", "share", "reason"),
+    [
+        ("hold", 50, reasons.METRICS_MISSING),
+        ("release", 50, reasons.RELEASING),
+        ("offload", 50, reasons.METRICS_MISSING),
+    ],
+)
+def test_a_missing_metric_while_offloading(answer: str, share: int, reason: str) -> None:
+    """hold and offload keep the share for ever, release gives it back after the window; the condition says why."""
+    cluster = offloaded(percentage=50, onMissingMetrics=answer)
+    gone = cluster.measure(GONE, after=1)
+    assert split(gone) == (share, reason)
+    assert states(gone) == [reasons.UNREACHABLE]
+    assert builders.condition(gone, "MetricsAvailable") == {
+        "type": "MetricsAvailable",
+        "status": "False",
+        "reason": reasons.UNREACHABLE,
+        "message": f"queue-0: {GONE.message}",
+        "lastTransitionTime": "2026-03-01T12:05:32Z",
+        "observedGeneration": 1,
+    }
+    assert split(cluster.measure(GONE, after=60)) == ((0, reasons.LOCAL) if answer == "release" else (share, reason))
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("hold", (0, reasons.METRICS_MISSING)),
+        ("release", (0, reasons.LOCAL)),
+        ("offload", (50, reasons.METRICS_MISSING)),
+    ],
+)
+def test_a_missing_metric_without_history(answer: str, expected: tuple[int, str]) -> None:
+    """Nothing was offloaded, so hold and release stay local; offload takes it for reached."""
+    cluster = watched(percentage=50, onMissingMetrics=answer)
+    cluster.measure(GONE)
+    assert split(cluster.measure(GONE, after=30)) == expected
+
+
+def test_a_readable_metric_wins_over_a_missing_one() -> None:
+    """One metric at its target offloads while another cannot be read, and the missing one keeps it from release."""
+    cluster = watched(metrics=2, percentage=50, triggerWindowSeconds=0, releaseWindowSeconds=0)
+    assert split(cluster.measure(GONE, "100")) == (50, reasons.METRIC_REACHED)
+    assert split(cluster.measure(GONE, "0", after=1)) == (50, reasons.METRICS_MISSING)
+    assert split(cluster.measure("0", "0", after=1)) == (0, reasons.LOCAL)
+
+
+def test_readiness_wins_over_metrics_and_metrics_go_on_after_it() -> None:
+    """Without a ready replica all goes remote; afterwards what the metrics asked for before is in force again."""
+    cluster = offloaded(percentage=50)
+    assert split(cluster.set_ready(0)) == (100, reasons.NO_READY_REPLICA)
+    assert split(cluster.measure("0", after=600)) == (100, reasons.NO_READY_REPLICA)
+    assert split(cluster.set_ready(1)) == (50, reasons.METRIC_REACHED)
+    cluster.measure("0", after=1)
+    assert split(cluster.measure("0", after=60)) == (0, reasons.LOCAL)
+
+
+@pytest.mark.parametrize("percentage", [1, 50, 100])
+def test_recovery_without_a_metric_is_local(percentage: int) -> None:
+    """An outage leaves nothing behind: no metric asked for anything."""
+    cluster = watched(percentage=percentage)
+    assert split(cluster.set_ready(0)) == (100, reasons.NO_READY_REPLICA)
+    assert split(cluster.set_ready(1)) == (0, reasons.LOCAL)
+
+
+def test_another_percentage_counts_at_once() -> None:
+    """While a metric triggers, an edited percentage is in force with the next sync, up and down, 0 included."""
+    cluster = offloaded(percentage=50)
+    for percentage in (80, 20, 0, 60):
+        config = cluster.parent["spec"]["offloadingConfig"]
+        behavior = config["behavior"] | {"percentage": percentage}
+        assert split(cluster.edit(offloadingConfig=config | {"behavior": behavior}))[0] == percentage
+        cluster.now += timedelta(seconds=1)
+
+
+def test_a_percentage_below_the_step_ends_the_way_back() -> None:
+    """75 points of a ramp are given back; with percentage 40 nothing is left to offload."""
+    cluster = offloaded(releaseWindowSeconds=0)
+    for share in (75, 50, 25):
+        assert split(cluster.measure("0", after=1)) == (share, reasons.RELEASING)
+    config = cluster.parent["spec"]["offloadingConfig"]
+    behavior = config["behavior"] | {"percentage": 40}
+    assert split(cluster.edit(offloadingConfig=config | {"behavior": behavior})) == (0, reasons.LOCAL)
+
+
+def test_metrics_that_are_removed_end_offloading() -> None:
+    """Without metrics nothing asks for it; one that is added while offloading counts like the others."""
+    cluster = offloaded(percentage=50, releaseWindowSeconds=0)
+    config = cluster.parent["spec"]["offloadingConfig"]
+    cluster.values = ("0", "60")
+    added = cluster.edit(offloadingConfig=config | {"metrics": [*config["metrics"], external("more")]})
+    assert (split(added), states(added)) == ((50, reasons.METRIC_REACHED), ["Below", "Between"])
+    cluster.values = ()
+    answer = cluster.edit(offloadingConfig=config | {"metrics": []})
+    assert split(answer) == (0, reasons.LOCAL)
+    assert "metrics" not in answer.status["offloading"]
+
+
+def test_what_may_not_be_offloaded_remembers_nothing() -> None:
+    """Disabled and enabled again, a model starts afresh."""
+    cluster = offloaded(percentage=50)
+    assert split(cluster.edit(enabled=False)) == (0, reasons.DISABLED)
+    assert "step" not in cluster.parent["status"]["offloading"]
+    assert split(cluster.edit(enabled=True)) == (0, reasons.LOCAL)
+
+
+def test_nobody_asks() -> None:
+    """Where nothing is read, for instance offline, the condition says so and the split stays."""
+    cluster = offloaded(percentage=50)
+    cluster.values = None
+    answer = cluster.sync()
+    assert split(answer) == (50, reasons.METRIC_REACHED)
+    assert builders.conditions(answer)["MetricsAvailable"] == ("Unknown", reasons.NOT_EVALUATED)
+
+
+PODS: Json = {
+    "type": "Pods",
+    "pods": {"metric": {"name": "busy"}, "target": {"type": "AverageValue", "averageValue": 1}},
+}
+
+
+def test_pods_that_cannot_be_listed() -> None:
+    """A metric of pods needs them; one of something else does not. What is declared wrong is said first."""
+    targets: list[Json] = [{"type": "AverageValue", "averageValue": 1}, {"type": "Value", "value": 1}]
+    right, wrong = ({"type": "Pods", "pods": {"metric": {"name": "busy"}, "target": target}} for target in targets)
+    config = {"remoteBackend": builders.REMOTE, "metrics": [right, external(), wrong]}
+    forbidden = Unread(reasons.FORBIDDEN, "Hooks may not list pods: allow it.")
+    given = dataclasses.replace(builders.readings("1", "1", "1"), pods_unread=forbidden)
+    answer = builders.sync(model_deployment(offloadingConfig=config), related=[workload()], readings=given)
+    assert states(answer) == [reasons.FORBIDDEN, "Below", reasons.MISDECLARED]
+    assert builders.condition(answer, "MetricsAvailable")["message"].startswith(f"busy: {forbidden.message} busy: ")
+
+
+def test_many_missing_metrics_are_told_in_short() -> None:
+    """A condition names the first of them, and a name that is a whole query by its beginning."""
+    metrics = [external("sum(rate(" + "x" * 200 + "[1m]))") for _ in range(MAX_TOLD + 2)]
+    config = {"remoteBackend": builders.REMOTE, "metrics": metrics}
+    answer = builders.sync(
+        model_deployment(offloadingConfig=config),
+        related=[workload()],
+        readings=builders.readings(*[GONE] * len(metrics)),
+    )
+    message = builders.condition(answer, "MetricsAvailable")["message"]
+    assert message.endswith(f"x…: {GONE.message} 2 more are like it.")
+    assert message.count(GONE.message) == MAX_TOLD
+    assert len(message) < MAX_TOLD * (MAX_NAME + len(GONE.message) + 5) + 30
+
+
+def overridden(cluster: Cluster, **override: Any) -> SyncResponse:
+    """The sync after an override has been written into the specification, or taken out."""
+    config = cluster.parent["spec"]["offloadingConfig"]
+    behavior = {key: value for key, value in config["behavior"].items() if key != "override"}
+    return cluster.edit(offloadingConfig=config | {"behavior": behavior | ({"override": override} if override else {})})
+
+
+def test_metrics_are_followed_under_an_override() -> None:
+    """What the metrics ask for when an override ends is what they ask for then, not what they asked for before it."""
+    until = "2026-03-01T18:00:00Z"
+    cluster = offloaded(percentage=50)
+    assert split(overridden(cluster, percentage=20, until=until)) == (20, reasons.OVERRIDE)
+    cluster.measure("60", after=1)
+    assert split(cluster.measure("60", after=60)) == (20, reasons.OVERRIDE)
+    assert split(overridden(cluster)) == (0, reasons.LOCAL)
+    overridden(cluster, percentage=20, until=until)
+    cluster.measure("100", after=1)
+    cluster.measure("100", after=30)
+    assert split(overridden(cluster)) == (50, reasons.METRIC_REACHED)
+
+
+def test_an_override_of_everything_tells_nothing() -> None:
+    """At 100 percent by hand no request is served here, so a low metric ends nothing."""
+    cluster = offloaded(percentage=100)
+    overridden(cluster, percentage=100, until="2026-03-01T18:00:00Z")
+    cluster.measure("0", after=1)
+    assert states(cluster.measure("0", after=600)) == ["Between"]
+    assert split(overridden(cluster)) == (100, reasons.RELEASING)
+
+
+def measured(ratio: Fraction | float | str) -> Measured:
+    """A metric with that ratio to its target."""
+    nanos = int(Fraction(ratio) * NANO)
+    return Measured((Counted("series", Quantity(nanos), NOW),), (), Fraction(1), Fraction(1))
+
+
+def ahead(
+    memory: Memory,
+    *measures: Measured | Missing,
+    in_force: int = 0,
+    now: datetime = NOW,
+    by_metrics: bool = True,
+    since: datetime | None = LONG_AGO,
+    overridden: bool = False,
+    **behavior: Any,
+) -> Course:
+    """One sync further, in mode proportional without windows."""
+    given = {"mode": "proportional", "trigger_window_seconds": 0, "release_window_seconds": 0, **behavior}
+    force = InForce(in_force, since, by_metrics, overridden)
+    return advance(memory, measures, OffloadingBehavior(**given), force, now=now)
+
+
+@pytest.mark.parametrize(
+    ("in_force", "ratio", "share", "why"),
+    [
+        (0, "1", 1, "at its target exactly one percent less is below it"),
+        (0, "1.1", 10, "1.1 of what may be served: a tenth of it is too much"),
+        (0, "2", 25, "half would have to go, but a step is 25"),
+        (25, "1.2", 38, "1.6 with all traffic: 0.62 of it is 0.992"),
+        (50, "5", 75, "far too much, a step at a time"),
+        (75, "3", 80, "the percentage is the ceiling"),
+        (40, "0.95", 40, "between tolerance and target nothing moves"),
+        (40, "0.895", 40, "one point less would be 0.9098"),
+        (40, "0.8", 33, "1.333 with all traffic: 0.67 of it is 0.8933, 0.68 is 0.9066"),
+        (40, "0.5", 15, "0.833 with all traffic would allow none, but a step is 25"),
+        (20, "0.1", None, "none is left"),
+        (20, "0", None, "none is left"),
+    ],
+)
+def test_the_proportional_share(in_force: int, ratio: str, share: int | None, why: str) -> None:
+    """The share that brings the metric to its target, a step at most, up to the percentage; down to the tolerance."""
+    memory = Memory(step=80 - in_force) if in_force else NOTHING
+    course = ahead(memory, measured(Fraction(ratio)), in_force=in_force, percentage=80)
+    assert course.share == share, why
+    assert course.memory.step == (None if share is None else 80 - share)
+
+
+def test_the_proportional_share_at_all_or_for_a_gauge() -> None:
+    """Where nothing can be estimated it moves by steps."""
+    assert ahead(Memory(step=0), measured(0), in_force=100).share == 75
+    assert ahead(Memory(step=50), measured(2), in_force=50, signal="gauge").share == 75
+    assert ahead(Memory(step=50), measured(0), in_force=50, signal="gauge").share == 25
+    assert ahead(Memory(step=80), measured(0), in_force=20, signal="gauge").share is None
+
+
+def test_the_largest_step_holds_when_the_ceiling_moves() -> None:
+    """A higher percentage moves nothing by itself, a lower one is in force at once."""
+    assert ahead(Memory(step=0), measured("0.95"), in_force=40, percentage=90).share == 40
+    assert ahead(Memory(step=0), measured("0.95"), in_force=40, percentage=30).share == 30
+    # After an outage the split in force says nothing of the share before it.
+    assert ahead(Memory(step=10), measured("0.95"), in_force=100, by_metrics=False, percentage=40).share == 30
+
+
+def test_missing_metrics_go_up_one_step_an_interval() -> None:
+    """With onMissingMetrics offload nothing marks the steps off but time, and a sync that comes twice is one."""
+    missing = Missing(reasons.UNREACHABLE, "gone")
+    offload: Json = {"on_missing_metrics": "offload"}
+    assert ahead(NOTHING, missing, **offload).share == 25
+    recently = NOW - timedelta(seconds=15)
+    assert ahead(Memory(step=75), missing, in_force=25, since=recently, **offload).share == 25
+    assert ahead(Memory(step=75), missing, in_force=25, **offload).share == 50
+    assert ahead(Memory(step=75), missing, in_force=25, since=None, **offload).share == 50
+
+
+def test_under_an_override_the_proportional_share_waits() -> None:
+    """Only whether anything is asked for is followed, not how much."""
+    assert ahead(Memory(step=60), measured(2), in_force=10, by_metrics=False, overridden=True).share == 40
+    assert ahead(NOTHING, measured(2), in_force=10, overridden=True).share == 25
+    gone = ahead(Memory(step=60), measured("0.5"), in_force=10, by_metrics=False, overridden=True)
+    assert gone.share is None
+
+
+def test_nothing_watched_is_nothing_remembered() -> None:
+    """Without metrics there is no course."""
+    assert ahead(Memory(NOW, NOW, 5)) == Course(NOTHING, None)
+
+
+MOMENTS = st.none() | st.integers(-100_000, 100_000).map(lambda seconds: NOW + timedelta(seconds=seconds))
+
+
+@given(
+    st.builds(Memory, MOMENTS, MOMENTS, st.none() | st.integers(0, 100)),
+    st.lists(st.fractions(0, 5, max_denominator=1000), min_size=1, max_size=3),
+    st.fractions(0, 2, max_denominator=100),
+    st.integers(0, 100),
+    st.integers(0, 100),
+    st.integers(1, 100),
+    st.sampled_from(["fixed", "proportional"]),
+    st.sampled_from(["load", "gauge"]),
+    st.integers(0, 600),
+    st.booleans(),
+)
+def test_more_load_never_offloads_less(
+    memory: Memory,
+    ratios: list[Fraction],
+    more: Fraction,
+    percentage: int,
+    in_force: int,
+    step: int,
+    mode: str,
+    signal: str,
+    window: int,
+    overridden: bool,
+) -> None:
+    """Whatever is remembered: the share stays within its bounds and grows with any of the metrics."""
+    behavior: Json = {
+        "percentage": percentage,
+        "step_percentage": step,
+        "mode": mode,
+        "signal": signal,
+        "trigger_window_seconds": window,
+        "release_window_seconds": window,
+    }
+    less = ahead(memory, *map(measured, ratios), in_force=in_force, overridden=overridden, **behavior)
+    higher = [measured(ratios[0] + more), *map(measured, ratios[1:])]
+    greater = ahead(memory, *higher, in_force=in_force, overridden=overridden, **behavior)
+    shares = [-1 if course.share is None else course.share for course in (less, greater)]
+    assert shares[0] <= shares[1]
+    assert all(-1 <= share <= percentage for share in shares)
+    order = [Standing.BELOW, Standing.BETWEEN, Standing.REACHED]
+    assert order.index(less.standings[0]) <= order.index(greater.standings[0])
