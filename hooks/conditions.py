@@ -46,13 +46,13 @@ def metrics_available(metrics: tuple[MetricSpec, ...], measures: tuple[Measured 
     failures = [(metric, one) for metric, one in missing if one.is_failure]
     if not failures:
         return Condition("MetricsAvailable", "True", reasons.METRICS_READ, "Every metric can be read.")
-    messages = [f"{_shown(metric_name(metric))}: {one.message}" for metric, one in failures[:MAX_TOLD]]
+    messages = [f"{shown(metric_name(metric))}: {one.message}" for metric, one in failures[:MAX_TOLD]]
     if len(failures) > MAX_TOLD:
         messages.append(f"{len(failures) - MAX_TOLD} more are like it.")
     return Condition("MetricsAvailable", "False", failures[0][1].reason, " ".join(messages))
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
     """A name, or the beginning of one that is a whole query."""
     return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
 
