@@ -23,6 +23,7 @@ from hooks.api.v1alpha1 import (
 from hooks.fields import integer, mapping, objects, text, texts, time
 from hooks.protocol import Key, Object, Objects, SyncRequest
 from hooks.readings import Readings
+from hooks.selectors import InvalidSelector, Selector
 
 APPS: Final = "apps/v1"
 CORE: Final = "v1"
@@ -149,6 +150,8 @@ class Workload:
     counts: Mapping[str, Any]
     """Its status."""
     match_labels: Mapping[str, str]
+    selector: Selector | None
+    """Which pods are its own, matchLabels and matchExpressions together; None when it does not say."""
     ports: tuple[ContainerPort, ...]
     """Declared by its containers, in order."""
 
@@ -165,6 +168,7 @@ class Workload:
             replicas=integer(spec, "replicas"),
             counts=status,
             match_labels=texts(mapping(spec, "selector"), "matchLabels"),
+            selector=_selector(mapping(spec, "selector")),
             ports=_ports(mapping(mapping(spec, "template"), "spec")),
         )
 
@@ -265,6 +269,14 @@ def _read_spec(parent: Parent) -> ModelDeploymentSpec | InvalidObject:
         return ModelDeployment.read({"metadata": {"name": parent.name}, "spec": parent.spec}).spec
     except InvalidObject as exc:
         return exc
+
+
+def _selector(item: Mapping[str, Any]) -> Selector | None:
+    try:
+        found = Selector.read(item)
+    except InvalidSelector:
+        return None
+    return found if found.requirements else None
 
 
 def _is_tcp(port: Mapping[str, Any]) -> bool:
