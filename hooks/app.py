@@ -22,6 +22,8 @@ from hooks import reconcile
 from hooks.bearer import Bearer
 from hooks.errors import HookError
 from hooks.gatherer import gather
+from hooks.metrics import Sources
+from hooks.observation import Observation
 from hooks.protocol import CustomizeRequest, Object, SyncRequest
 from hooks.settings import Settings
 from hooks.telemetry import Metrics
@@ -77,6 +79,7 @@ def create_app(
     settings: Settings,
     metrics: Metrics,
     *,
+    sources: Sources | None = None,
     bearer: Bearer | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> FastAPI:
@@ -85,6 +88,7 @@ def create_app(
     Args:
         settings: of the installation.
         metrics: where requests are counted.
+        sources: of the metrics that models offload by, opened and closed by the caller; with None none is read.
         bearer: the token that a request has to carry, checked before its body is read; None when there is none.
         clock: gives the time, once per request; the only time a decision sees.
     """
@@ -95,7 +99,7 @@ def create_app(
     async def sync(body: bytes, about: Object) -> Object:
         request = await _parsed(body)
         about |= _identity(request)
-        return reconcile.sync(await gather(request, defaults), now=clock()).as_json()
+        return reconcile.sync(await gather(request, defaults, sources), now=clock()).as_json()
 
     async def customize(body: bytes, about: Object) -> Object:
         request = CustomizeRequest.from_body(body)
@@ -105,7 +109,7 @@ def create_app(
     async def finalize(body: bytes, about: Object) -> Object:
         request = await _parsed(body)
         about |= _identity(request)
-        return reconcile.finalize(await gather(request, defaults), now=clock()).as_json()
+        return reconcile.finalize(Observation.of(request, defaults), now=clock()).as_json()
 
     def hook(answer: Answer, request_schema: Object, answer_schema: Object, summary: str) -> None:
         name = answer.__name__

@@ -1,13 +1,86 @@
 """The one place that reads the world for a decision.
 
-Metacontroller sends everything that is decided on today: the parent, its children and the related objects. What has to
-be asked for elsewhere, metrics, belongs here, under one deadline.
+Metacontroller sends most of what is decided on: the parent, its children and the related objects. Metrics and pods are
+asked for here, under one deadline. Nothing here fails: what could not be read is a fact with a reason.
 """
 
+import asyncio
+from dataclasses import replace
+from typing import Final
+
+from hooks import reasons, targets
+from hooks.api.v1alpha1 import InvalidObject, MetricSpec, MetricType, ModelDeploymentSpec
+from hooks.local import find_workload
+from hooks.metrics import Sources
 from hooks.observation import InstallDefaults, Observation
+from hooks.pods import Pod
 from hooks.protocol import SyncRequest
+from hooks.readings import Reading, Readings, Unread
+from hooks.selectors import Selector
+
+DEADLINE_SECONDS: Final = 3.0
+"""For everything that one answer asks for. Metacontroller waits 10 s for the answer."""
+
+_TIMED_OUT: Final = Reading(unread=Unread(reasons.TIMED_OUT, "The source of the metric did not answer in time."))
+_PODS_TIMED_OUT: Final = Unread(reasons.TIMED_OUT, "The API server did not list the pods in time.")
+_OF_PODS: Final = frozenset({MetricType.RESOURCE, MetricType.CONTAINER_RESOURCE, MetricType.PODS})
 
 
-async def gather(request: SyncRequest, defaults: InstallDefaults) -> Observation:
-    """All facts for one answer, frozen."""
-    return Observation.of(request, defaults)
+async def gather(request: SyncRequest, defaults: InstallDefaults, sources: Sources | None) -> Observation:
+    """All facts for one answer, frozen. Metrics are read where a specification in force names some.
+
+    Args:
+        request: of Metacontroller.
+        defaults: what the administrator configured.
+        sources: what to ask; None when nothing may be asked.
+    """
+    observation = Observation.of(request, defaults)
+    spec, parent = observation.spec, observation.parent
+    if (
+        sources is None
+        or isinstance(spec, InvalidObject)
+        or not spec.enabled
+        or spec.offloading_config is None
+        or not spec.offloading_config.metrics
+        or parent.deleting
+        or not defaults.manages(parent.namespace)
+    ):
+        return observation
+    readings = await _read(spec, spec.offloading_config.metrics, observation, sources)
+    return replace(observation, readings=readings)
+
+
+async def _read(
+    spec: ModelDeploymentSpec, metrics: tuple[MetricSpec, ...], observation: Observation, sources: Sources
+) -> Readings:
+    namespace, workload = observation.parent.namespace, find_workload(spec, observation)
+    selector = None if workload is None else workload.selector
+    pods_task = asyncio.create_task(_pods(sources, metrics, namespace, selector))
+    tasks = [asyncio.create_task(_metric(sources, metric, namespace, selector)) for metric in metrics]
+    try:
+        await asyncio.wait([pods_task, *tasks], timeout=DEADLINE_SECONDS)
+        pods = pods_task.result() if pods_task.done() else _PODS_TIMED_OUT
+        return Readings(
+            tuple(task.result() if task.done() else _TIMED_OUT for task in tasks),
+            () if isinstance(pods, Unread) else pods,
+            pods if isinstance(pods, Unread) else None,
+        )
+    finally:
+        for task in (pods_task, *tasks):
+            task.cancel()
+
+
+async def _metric(sources: Sources, metric: MetricSpec, namespace: str, selector: Selector | None) -> Reading:
+    try:
+        targets.declared(metric)
+    except targets.Misdeclared:
+        return Reading()  # what is wrong with it is found out where it is measured
+    return await sources.metrics.read(metric, namespace, selector)
+
+
+async def _pods(
+    sources: Sources, metrics: tuple[MetricSpec, ...], namespace: str, selector: Selector | None
+) -> tuple[Pod, ...] | Unread:
+    if selector is None or _OF_PODS.isdisjoint(metric.type for metric in metrics):
+        return ()
+    return await sources.pods.pods(namespace, selector)

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from hooks import places
+from hooks import addresses, places
 from hooks.api import v1alpha1
 from hooks.observation import DefaultRemote, GatewayService, InstallDefaults
 from program import settings
@@ -26,13 +26,53 @@ class Prometheus(Section):
     """A Prometheus-compatible server."""
 
     address: str = ""
+    """`host:port` or URL, possibly with a path before `/api/v1/query`. Without a scheme: http."""
+    timeout_seconds: Annotated[float, Field(ge=0.1, le=2.5)] = 2.0
+    """For one query; shorter than the deadline of all that a sync asks for."""
+    scrape_interval_seconds: Annotated[int, Field(ge=1, le=300)] = 60
+    """How old the value of a series may be when it is read: the longest interval at which the server scrapes."""
+    ca_file: Path | None = None
+    """Certificate authorities that its certificate is checked with, instead of the system's."""
+    insecure_skip_verify: bool = False
+    """Its certificate is not checked."""
+    username_file: Path | None = None
+    """Name for basic authentication. All files are read again when they change."""
+    password_file: Path | None = None
+    """Its password."""
+    bearer_file: Path | None = None
+    """Token to show instead."""
+    namespace_label: Annotated[str, Field(pattern=r"^([a-zA-Z_][a-zA-Z0-9_]*)?$")] = ""
+    """Label that holds the namespace of a series. With it, no ModelDeployment reads a series of another namespace."""
+
+    @field_validator("address")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if problem := addresses.problem(value):
+            raise ValueError(problem)
+        return value
+
+    @model_validator(mode="after")
+    def _credentials(self) -> Self:
+        if (self.username_file is None) != (self.password_file is None):
+            raise ValueError("usernameFile and passwordFile belong together")
+        if self.bearer_file is not None and self.username_file is not None:
+            raise ValueError("bearerFile and usernameFile exclude each other")
+        return self
 
 
 class MetricInformer(Section):
     """Where metrics come from."""
 
     type: Literal["kubernetes", "prometheus"] = "kubernetes"
+    resolution_seconds: Annotated[int, Field(ge=1, le=300)] = 15
+    """For how long an answer is used before the same is asked again."""
     prometheus: Prometheus = Prometheus()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.type == "prometheus" and not self.prometheus.address:
+            raise ValueError("type prometheus needs prometheus.address")
+        return self
 
 
 class Location(settings.Location):

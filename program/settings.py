@@ -245,7 +245,9 @@ def _sentence(
     value: Any = values
     for part in location:
         value = value.get(part) if isinstance(value, Mapping) else None
-    shown = "" if value is None or "secret" in key.lower() else f" is {value!r}, and"
+    if isinstance(value, str) and "@" in value:
+        value = f"***{value[value.rindex('@') :]}"  # an address with a password in it
+    shown = "" if value is None or isinstance(value, Mapping) or "secret" in key.lower() else f" is {value!r}, and"
     allowed = first["msg"][:1].lower() + first["msg"][1:]
     allowed = allowed.removeprefix("value error, ")
     return f"{key}{shown or ':'} {allowed}."
