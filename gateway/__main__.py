@@ -17,7 +17,7 @@ import uvloop
 
 from gateway import admin, http1, listener
 from gateway.addresses import AddressRules
-from gateway.cluster import Cluster, ClusterError
+from gateway.cluster import Cluster
 from gateway.credentials import Credentials, from_settings
 from gateway.edge import Edge, EdgeLimits
 from gateway.proxy import Proxy
@@ -31,6 +31,7 @@ from gateway.store import Store
 from gateway.telemetry import AccessLog, Metrics
 from gateway.upstream import Upstream
 from program import certificates, logs, memory, web
+from program.cluster import ClusterError
 from program.settings import SettingsError
 from program.signals import Signals
 from program.sockets import ListenError, bind

@@ -4,7 +4,6 @@ Calls block, so they belong into threads. Bodies are parsed with orjson instead 
 hundred times as much and would drop what they do not know.
 """
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
-import yaml
-from kubernetes import client, config
+from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from kubernetes.utils.keepalive import tcp_keepalive_socket_options
 from urllib3 import HTTPResponse
 from urllib3.exceptions import HTTPError
+
+from program.cluster import ClusterError, configuration, cut, line
 
 CONNECT_SECONDS: Final = 5.0
 GET_SECONDS: Final = 10.0
@@ -37,11 +37,6 @@ EVENT_BYTES: Final = 4 << 20
 CONNECTIONS: Final = 512
 """Kept for reuse: a watch per namespace, and single reads."""
 _REFUSAL_BYTES: Final = 16384
-_REASON_LENGTH: Final = 240
-
-
-class ClusterError(Exception):
-    """There is no API server to be asked. The message is one sentence for the administrator."""
 
 
 class ApiError(OSError):
@@ -64,32 +59,19 @@ class Cluster:
 
     @classmethod
     def load(cls, kubeconfig: Path | None) -> "Cluster":
-        """The cluster of a kubeconfig, else of the one `KUBECONFIG` names, else the one the process runs in.
-
-        In a cluster the token is read again every minute, as the kubelet rotates it.
+        """The cluster that `program.cluster` finds.
 
         Raises:
-            ClusterError: none can be used.
+            ClusterError: there is none that can be used.
         """
-        settings = client.Configuration()
-        settings.proxy = None  # a kubeconfig may name one; the environment may not
-        settings.retries = False  # who calls decides when to try again
-        settings.socket_options = tcp_keepalive_socket_options(*KEEPALIVE)
-        settings.connection_pool_maxsize = CONNECTIONS
-        variable = os.environ.get("KUBECONFIG")
-        if kubeconfig is not None:
-            _load_file(settings, str(kubeconfig), f"--kubeconfig {kubeconfig}")
-        elif variable:
-            _load_file(settings, variable, f"KUBECONFIG {variable}")
-        elif os.environ.get("KUBERNETES_SERVICE_HOST"):
-            try:
-                config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
-            except (ConfigException, OSError, ValueError) as exc:
-                raise ClusterError(f"the pod's service account cannot be used: {_line(exc)}.") from exc
-        else:
+        settings = configuration(kubeconfig)
+        if settings is None:
             raise ClusterError(
                 "there is no source of routes: set --routes to a directory, or --kubeconfig, or run in a cluster."
             )
+        settings.retries = False  # who calls decides when to try again
+        settings.socket_options = tcp_keepalive_socket_options(*KEEPALIVE)
+        settings.connection_pool_maxsize = CONNECTIONS
         return cls(client.ApiClient(settings))
 
     def get(self, path: str) -> dict[str, Any] | None:
@@ -187,7 +169,7 @@ class Cluster:
             headers = {name: value.strip() for name, value in headers.items()}  # a token file may end with a line feed
             answer = self._api.call_api(method, url, headers, _request_timeout=(CONNECT_SECONDS, read_seconds))
         except (ApiException, ConfigException, HTTPError, OSError) as exc:
-            raise ApiError(0, f"the API server cannot be asked: {_line(exc)}") from exc
+            raise ApiError(0, f"the API server cannot be asked: {line(exc)}") from exc
         except ValueError:
             # What it says repeats the token.
             raise ApiError(0, "the API server cannot be asked: the token cannot be sent in a header field") from None
@@ -195,28 +177,6 @@ class Cluster:
         if response.status != 200:
             raise _refusal(response)
         return response
-
-
-def _load_file(settings: client.Configuration, files: str, name: str) -> None:
-    """Read a kubeconfig, or several that are separated as in PATH.
-
-    Raises:
-        ClusterError: it cannot be used.
-    """
-    try:
-        config.load_kube_config(files, client_configuration=settings)  # type: ignore[no-untyped-call]
-    except (
-        ConfigException,
-        OSError,
-        yaml.YAMLError,
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        TypeError,
-        ValueError,
-    ) as exc:
-        # The loader checks little of what it reads.
-        raise ClusterError(f"{name} cannot be used: {_line(exc)}.") from exc
 
 
 def _events(response: HTTPResponse) -> Iterator[dict[str, Any]]:
@@ -264,18 +224,8 @@ def _refusal(response: HTTPResponse) -> ApiError:
         response.close()
         response.release_conn()
     reason = response.reason or "without a reason"
-    return ApiError(response.status, f"{reason}: {_cut(message)}" if message else reason)
+    return ApiError(response.status, f"{reason}: {cut(message)}" if message else reason)
 
 
 def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _line(exc: BaseException) -> str:
-    """An error in one short line."""
-    reason = getattr(exc, "reason", None) if isinstance(exc, ApiException) else None
-    return _cut(str(reason or exc) or type(exc).__name__)
-
-
-def _cut(text: str) -> str:
-    return " ".join(text.split())[:_REASON_LENGTH].rstrip(".")

@@ -12,7 +12,8 @@ import yaml
 from kubernetes.config import incluster_config
 
 from gateway import cluster
-from gateway.cluster import ApiError, Cluster, ClusterError
+from gateway.cluster import ApiError, Cluster
+from program.cluster import ClusterError
 from tests.integration.apiserver import ApiServer
 from tests.processes import self_signed
 
