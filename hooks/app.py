@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 
 from hooks import reconcile
 from hooks.bearer import Bearer
+from hooks.decisions import Decisions
 from hooks.errors import HookError
 from hooks.gatherer import gather
 from hooks.metrics import Sources
@@ -94,12 +95,19 @@ def create_app(
     """
     app = FastAPI(title="Beamlit hooks", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     defaults = settings.install_defaults
+    decisions = Decisions()
+    metrics.registry.register(decisions)
     in_flight = 0
 
     async def sync(body: bytes, about: Object) -> Object:
         request = await _parsed(body)
         about |= _identity(request)
-        return reconcile.sync(await gather(request, defaults, sources), now=clock()).as_json()
+        observation = await gather(request, defaults, sources)
+        now = clock()
+        response, assessment = reconcile.sync_assessed(observation, now=now)
+        if assessment is not None:
+            decisions.record(assessment, now=now)
+        return response.as_json()
 
     async def customize(body: bytes, about: Object) -> Object:
         request = CustomizeRequest.from_body(body)
@@ -109,6 +117,7 @@ def create_app(
     async def finalize(body: bytes, about: Object) -> Object:
         request = await _parsed(body)
         about |= _identity(request)
+        decisions.forget(request.parent["metadata"]["namespace"], request.parent["metadata"]["name"])
         return reconcile.finalize(Observation.of(request, defaults), now=clock()).as_json()
 
     def hook(answer: Answer, request_schema: Object, answer_schema: Object, summary: str) -> None:

@@ -13,7 +13,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from hooks.api.v1alpha1 import OffloadingBehavior
-from hooks.conditions import shown
+from hooks.conditions import shown, standings
 from hooks.hysteresis import Course, InForce, advance
 from hooks.measures import Measured, Missing
 from hooks.offloading import behavior
@@ -59,18 +59,13 @@ class Decisions(Collector):
     def __init__(self) -> None:
         self._decided: OrderedDict[tuple[str, str], _Decided] = OrderedDict()
 
-    def record(self, assessment: Assessment, states: tuple[str, ...], *, now: datetime) -> None:
-        """Keep what was decided.
-
-        Args:
-            assessment: what came of a sync.
-            states: of each metric, as status has them.
-            now: the time of the sync.
-        """
+    def record(self, assessment: Assessment, *, now: datetime) -> None:
+        """Keep what came of a sync at that time."""
         facts, decision = assessment.facts, assessment.decision
         parent = facts.observation.parent
         key = (parent.namespace, parent.name)
         self._decided.pop(key, None)
+        self._forget(now)
         if not assessment.metrics:
             return
         in_force = InForce(decision.split.percentage, now, by_metrics=True, ready=facts.readiness.is_ready)
@@ -81,13 +76,12 @@ class Decisions(Collector):
             decision.course,
             facts.measures,
             tuple((str(at), shown(metric_name(one)), one.type) for at, one in enumerate(assessment.metrics)),
-            states,
+            tuple(one.state for one in standings(assessment.metrics, facts.measures, decision.course)),
             behavior(facts.spec),
             in_force,
         )
         if len(self._decided) > KEPT:
             self._decided.popitem(last=False)
-        self._forget(now)
 
     def forget(self, namespace: str, name: str) -> None:
         """The ModelDeployment is being deleted."""
