@@ -1,7 +1,7 @@
 """How much is offloaded, and why: rules in order, of which the first that answers wins."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
@@ -188,6 +188,14 @@ def override(case: Case) -> Split | None:
     return Split(override.percentage, reasons.OVERRIDE, "An override sets the split until it ends.")
 
 
+def returning(case: Case) -> Split | None:
+    """When a replica is ready again, requests come back over returnSeconds, stepPercentage at a time."""
+    share = _returning_share(case)
+    if share <= (case.course.share or 0):
+        return None
+    return Split(share, reasons.RETURNING, "A replica is ready again: requests come back step by step.")
+
+
 def metric_reached(case: Case) -> Split | None:
     """When a metric has been at its target for triggerWindowSeconds, the percentage goes to the remote backend; in mode
     proportional as much of it as brings the metric back to its target."""
@@ -234,6 +242,7 @@ RULES: Final[tuple[Rule, ...]] = (
     forced_override,
     no_ready_replica,
     override,
+    returning,
     metric_reached,
     metric_missing,
     release,
@@ -249,7 +258,7 @@ def decide(facts: Facts, previous: Previous, *, now: datetime) -> Decision:
     """Apply the rules."""
     case = Case(facts, previous, _course(facts, previous, now), now)
     rule, split = next((rule, split) for rule in RULES if (split := rule(case)) is not None)
-    return Decision(split, rule.__name__, case.course, _next_instant(case))
+    return Decision(split, rule.__name__, case.course, _next_instant(case, split))
 
 
 def _course(facts: Facts, previous: Previous, now: datetime) -> Course:
@@ -305,11 +314,32 @@ def not_ready_deadline(previous: Previous, seconds: int, now: datetime) -> datet
     return whole_seconds(since) + timedelta(seconds=seconds)
 
 
-def _next_instant(case: Case) -> datetime | None:
+def _returning_share(case: Case) -> int:
+    """What is still offloaded on the way back from no ready replica; 0 when there is no such way."""
+    before, reason = case.previous.percentage or 0, case.previous.reason
+    if not case.facts.readiness.is_ready or case.behavior.return_seconds == 0:
+        return 0
+    if reason == reasons.RETURNING and case.now < _next_step(case):
+        return before
+    return before - case.behavior.step_percentage if reason in reasons.READINESS or reason == reasons.RETURNING else 0
+
+
+def _next_step(case: Case) -> datetime:
+    """When the next step of the way back is due, after one in the previous sync or in this."""
+    behavior, since = case.behavior, case.previous.since
+    pause = timedelta(seconds=behavior.return_seconds) * behavior.step_percentage / 100
+    return pause + (since if since is not None else whole_seconds(case.now))
+
+
+def _next_instant(case: Case, split: Split) -> datetime | None:
     instants = [] if case.override is None else [case.override.until]
     deadline = _not_ready_deadline(case.facts, case.previous, case.now)
     if not case.facts.readiness.is_ready and deadline > case.now:
         instants.append(deadline)
     if case.course.next_instant is not None and case.course.next_instant > case.now:
         instants.append(case.course.next_instant)
+    if split.reason == reasons.RETURNING:
+        stays = split.percentage == case.previous.percentage
+        previous = case.previous if stays else replace(case.previous, since=None)
+        instants.append(_next_step(replace(case, previous=previous)))
     return min(instants, default=None)

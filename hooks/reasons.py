@@ -95,6 +95,8 @@ NOT_EVALUATED: Final = "NotEvaluated"
 
 METRICS_READ: Final = "MetricsRead"
 """Every metric can be read."""
+RETURNING: Final = "Returning"
+"""A replica is ready again, and requests come back step by step."""
 METRIC_REACHED: Final = "MetricReached"
 """A metric has been at its target for the trigger window, and the way back to local has not begun."""
 RELEASING: Final = "Releasing"

@@ -547,6 +547,9 @@ class OffloadingBehavior(_Part):
     counts as below its target. offload: it counts as at its target."""
     not_ready_for_seconds: Annotated[int, Field(ge=0, le=3600)] = 0
     """How long the model must have had no ready replica before all requests go to the remote, in seconds."""
+    return_seconds: Annotated[int, Field(ge=0, le=3600)] = 0
+    """Over how long requests come back once a replica is ready again, in seconds, in steps of stepPercentage; 0: at
+    once."""
     override: Override | None = None
     """A percentage set by hand, for a time; it takes the place of the metrics."""
 

@@ -267,6 +267,7 @@ def test_the_defaults_are_those_of_the_original() -> None:
                 "stepPercentage": 25,
                 "onMissingMetrics": "hold",
                 "notReadyForSeconds": 0,
+                "returnSeconds": 0,
             },
         },
     }

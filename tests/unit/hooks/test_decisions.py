@@ -3,8 +3,7 @@
 from datetime import datetime, timedelta
 
 import pytest
-from prometheus_client import CollectorRegistry
-from prometheus_client.openmetrics.exposition import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from hooks import decisions, reasons, reconcile
@@ -36,7 +35,7 @@ def exposed(kept: Decisions) -> Series:
     """What a scrape sees, by name without prefix and labels."""
     registry = CollectorRegistry()
     registry.register(kept)
-    text = generate_latest(registry).decode().replace("# EOF\n", "")
+    text = generate_latest(registry).decode()
     return {
         (
             sample.name.removeprefix("beamlit_hooks_"),

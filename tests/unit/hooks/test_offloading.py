@@ -36,6 +36,7 @@ def test_rules_are_in_order() -> None:
         "forced_override",
         "no_ready_replica",
         "override",
+        "returning",
         "metric_reached",
         "metric_missing",
         "release",
@@ -193,3 +194,43 @@ def test_a_force_to_local_without_local_backend_leaves_nothing() -> None:
     """Mode Force 0 takes the remote out even where no local backend exists."""
     answer = builders.sync(model_deployment(offloadingConfig=override(0, "Force")))
     assert (weights(answer), builders.conditions(answer)["Ready"]) == ({}, ("False", reasons.REFERENCES_UNRESOLVED))
+
+
+def test_requests_come_back_step_by_step_where_asked() -> None:
+    """With returnSeconds 60 a replica that is ready again gets a quarter at once, and another every fifteen seconds."""
+    cluster = Cluster(model_deployment(offloadingConfig=behavior(returnSeconds=60)), related=[workload(ready=0)])
+    cluster.settle()
+    cluster.now += timedelta(minutes=5)
+    answer = cluster.set_ready(1)
+    for percentage in (75, 50, 25):
+        assert weights(answer)["remote"] == percentage
+        assert answer.status["offloading"]["reason"] == reasons.RETURNING
+        assert answer.resync_after_seconds == 15
+        assert cluster.sync().status["offloading"] == answer.status["offloading"]
+        later = cluster.after(14)
+        assert (weights(later)["remote"], later.resync_after_seconds) == (percentage, 1)
+        answer = cluster.after(1)
+    assert (answer.status["offloading"]["percentage"], answer.status["offloading"]["reason"]) == (0, reasons.LOCAL)
+    assert answer.resync_after_seconds is None
+
+
+def test_the_way_back_ends_where_a_metric_asks_for_as_much() -> None:
+    """Coming back stops at the share of the metrics, and a replica that is not ready again begins it anew."""
+    config = behavior(returnSeconds=4, percentage=40, triggerWindowSeconds=0)
+    cluster = Cluster(
+        model_deployment(offloadingConfig=config | {"metrics": [builders.external()]}), related=[workload()]
+    )
+    cluster.values = ("0",)
+    cluster.settle()
+    assert cluster.measure("100", after=60).status["offloading"]["percentage"] == 40
+    cluster.now += timedelta(seconds=1)
+    cluster.set_ready(0)
+    assert cluster.set_ready(1).status["offloading"]["percentage"] == 75
+    cluster.set_ready(0)
+    cluster.set_ready(1)
+    assert cluster.after(1).status["offloading"]["percentage"] == 50
+    answer = cluster.after(1)
+    assert (answer.status["offloading"]["percentage"], answer.status["offloading"]["reason"]) == (
+        40,
+        reasons.METRIC_REACHED,
+    )
