@@ -63,6 +63,28 @@ class Use(StrEnum):
     """When the local backend has reached its in-flight limit."""
 
 
+class Cause(StrEnum):
+    """Why an attempt at a backend failed, before the first byte of an answer went to the client."""
+
+    CONNECT_FAILURE = "connectFailure"
+    """No connection: nothing was sent."""
+    RESET = "reset"
+    """The connection broke before an answer's head was complete."""
+    FIRST_BYTE_TIMEOUT = "firstByteTimeout"
+    """No head within `timeouts.firstByte`. The backend may still be working on it."""
+    STREAM_ERROR = "streamError"
+    """The first event of a stream is an error."""
+    REQUEST_TIMEOUT = "408"
+    TOO_MANY_REQUESTS = "429"
+    BAD_GATEWAY = "502"
+    SERVICE_UNAVAILABLE = "503"
+    GATEWAY_TIMEOUT = "504"
+
+
+def _in_order_of_cause(values: tuple[Cause, ...]) -> tuple[Cause, ...]:
+    return tuple(cause for cause in Cause if cause in values)
+
+
 def _sorted_unique(values: tuple[str, ...]) -> tuple[str, ...]:
     """For lists that are sets: equal meaning, equal bytes."""
     return tuple(sorted(set(values)))
@@ -118,6 +140,8 @@ class Tls(_Part):
     """Name for SNI and verification; the backend's host when absent."""
     ca_bundle: str | None = None
     """PEM certificates that replace the system's roots."""
+    client_certificate: ObjectName | None = None
+    """Name of a labelled Secret of the document's namespace (keys tls.crt and tls.key) to be shown to the server."""
 
 
 class OAuth2(_Part):
@@ -135,6 +159,21 @@ class Credentials(_Part):
 
     oauth2: OAuth2
     """By an OAuth 2.0 token."""
+
+
+class HealthCheck(_Part):
+    """Requests of the gateway's own by which it learns whether a backend answers."""
+
+    path: Annotated[str, StringConstraints(pattern=r"^/[\x21-\x22\x24-\x7e]*$", max_length=1024)]
+    """Target of a GET; a status from 200 to 299 is healthy."""
+    interval: Seconds = 10
+    """Between two checks, in seconds."""
+    timeout: Seconds = 5
+    """For one check, in seconds."""
+    unhealthy: Annotated[int, Field(ge=1, le=100)] = 3
+    """Failed checks in a row after which the backend gets no requests."""
+    healthy: Annotated[int, Field(ge=1, le=100)] = 1
+    """Passed checks in a row after which it gets them again."""
 
 
 class Backend(_Part):
@@ -169,6 +208,11 @@ class Backend(_Part):
     """How the gateway authenticates; not at all when absent."""
     model: str | None = None
     """The model name this backend knows, put into the `model` value of a JSON body; unchanged when absent."""
+    in_flight: Annotated[int, Field(ge=1, le=1000000)] | None = None
+    """Requests at the same time, of each gateway, above which one goes to a backend for overflow; no limit when
+    absent."""
+    health: HealthCheck | None = None
+    """How its health is checked; not at all when absent."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -187,6 +231,41 @@ class Timeouts(_Part):
     """From the end of connecting to the answer's head."""
     idle: Seconds | None = None
     """Between two reads of an answer's body."""
+
+
+class Retry(_Part):
+    """When a request is tried again, at another backend that is for failover."""
+
+    on: Annotated[tuple[Cause, ...], AfterValidator(_in_order_of_cause)] = tuple(
+        cause for cause in Cause if cause is not Cause.FIRST_BYTE_TIMEOUT
+    )
+    """Causes that count as the backend's failure. A value that a reader does not know rejects the document."""
+    body_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Largest body that is held to be sent again; absent means the gateway's own setting."""
+
+
+class Breaker(_Part):
+    """When a backend that fails gets no requests for a while, if another one can take them."""
+
+    consecutive_failures: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Failures in a row."""
+    error_percentage: Annotated[int, Field(ge=1, le=100)] = 50
+    """Share of failures within `window`, once there were `minimum` requests in it."""
+    minimum: Annotated[int, Field(ge=1, le=1000000)] = 20
+    """Requests from which on the share counts."""
+    window: Seconds = 10
+    """Seconds that the share is about."""
+    open: Seconds = 10
+    """Seconds until a single request tries the backend again."""
+
+
+class Queue(_Part):
+    """Where requests wait that no backend can take now."""
+
+    size: Annotated[int, Field(ge=0, le=100000)] = 0
+    """Requests that may wait, in each gateway; 0: none."""
+    wait: Seconds = 5
+    """Seconds that one may wait."""
 
 
 class Limits(_Part):
@@ -226,6 +305,12 @@ class RouteDocument(_Part):
     """How long the gateway waits for backends."""
     limits: Limits = Limits()
     """What the gateway accepts from clients."""
+    retry: Retry = Retry()
+    """When a request is tried again."""
+    breaker: Breaker = Breaker()
+    """When a backend that fails gets no requests."""
+    queue: Queue = Queue()
+    """Where requests wait while the local backend is at its limit and nothing takes the overflow."""
     split: Split = Split()
     """Why the weights are what they are."""
     requires: Annotated[tuple[str, ...], AfterValidator(_sorted_unique)] = ()
@@ -347,7 +432,11 @@ _NESTED: Final[Mapping[tuple[type[BaseModel], str], type[BaseModel]]] = {
     (RouteDocument, "backends"): Backend,
     (RouteDocument, "timeouts"): Timeouts,
     (RouteDocument, "limits"): Limits,
+    (RouteDocument, "retry"): Retry,
+    (RouteDocument, "breaker"): Breaker,
+    (RouteDocument, "queue"): Queue,
     (RouteDocument, "split"): Split,
+    (Backend, "health"): HealthCheck,
     (Backend, "headers"): Headers,
     (Backend, "tls"): Tls,
     (Backend, "credentials"): Credentials,
