@@ -19,6 +19,7 @@ import uvloop
 from hooks.app import create_app, create_operations_app
 from hooks.bearer import Bearer
 from hooks.cli import render
+from hooks.metrics.installed import open_sources
 from hooks.settings import Hooks, Settings
 from hooks.telemetry import Metrics
 from program import certificates, logs, memory, web
@@ -115,24 +116,26 @@ async def run(settings: Settings, bearer: Bearer | None, hooks_socket: socket, o
 
     Raises:
         ListenError: the certificate cannot be used.
+        SettingsError: a file for the source of metrics cannot be used.
     """
     tls = settings.hooks.tls
     context = certificates.server_context(tls, "hooks.tls") if tls is not None else None
     signals = Signals(asyncio.get_running_loop())
     metrics = Metrics()
-    app = create_app(settings, metrics, bearer=bearer)
-    operations = create_operations_app(app, metrics, draining=signals.stop.is_set)
-    stopped = asyncio.Event()
-    beside = asyncio.create_task(web.serve(operations, operations_socket, stopped))
-    memory.settle()
-    log.info("listening", hooks=settings.hooks.listen, operations=settings.hooks.operations)
-    try:
-        serving = web.serve(app, hooks_socket, signals.stop, grace_seconds=GRACE_SECONDS, context=context)
-        await signals.unless_now(serving)
-    finally:
-        stopped.set()
-        await beside
-        log.info("stopped")
+    async with open_sources(settings.metric_informer, metrics) as sources:
+        app = create_app(settings, metrics, sources=sources, bearer=bearer)
+        operations = create_operations_app(app, metrics, draining=signals.stop.is_set)
+        stopped = asyncio.Event()
+        beside = asyncio.create_task(web.serve(operations, operations_socket, stopped))
+        memory.settle()
+        log.info("listening", hooks=settings.hooks.listen, operations=settings.hooks.operations)
+        try:
+            serving = web.serve(app, hooks_socket, signals.stop, grace_seconds=GRACE_SECONDS, context=context)
+            await signals.unless_now(serving)
+        finally:
+            stopped.set()
+            await beside
+            log.info("stopped")
 
 
 if __name__ == "__main__":
