@@ -44,6 +44,14 @@ PRESETS: dict[str, tuple[str, ...]] = {
         "--set=hooks.auth.bearer.enabled=true",
         "--set=hooks.auth.bearer.existingSecret=token",
     ),
+    "prometheus": (
+        "--set=config.metricInformer.type=prometheus",
+        "--set=config.metricInformer.prometheus.address=https://metrics.example:9090",
+        "--set=config.metricInformer.prometheus.basicAuth.username=canary-reader",
+        "--set=config.metricInformer.prometheus.basicAuth.password=canary-password",
+        "--set=config.metricInformer.prometheus.caConfigMap=authority",
+        "--set=config.metricInformer.prometheus.namespaceLabel=namespace",
+    ),
     "no remote": ("--set=config.defaultRemoteBackend=null", "--set=config.namespaces={a,b}"),
     "no authentication": ("--set=config.defaultRemoteBackend.authConfig=null",),
     "scaled": ("--set=gateway.autoscaling.enabled=true", f"--set=image.digest=sha256:{'ab' * 32}"),
@@ -90,12 +98,12 @@ def test_lint(chart: Path) -> None:
 
 @preset
 def test_pods(chart: Path, words: tuple[str, ...]) -> None:
-    """Our pods have a read-only root, no service links, bounded memory, probes; the gateway alone has a token."""
+    """Our pods have a read-only root, no service links, bounded memory, probes; that of `helm test` has no token."""
     for place, spec in pods(template(chart, *words)):
         if place.startswith("StatefulSet/"):
             continue  # Metacontroller's own
         assert spec["enableServiceLinks"] is False
-        assert spec["automountServiceAccountToken"] is place.endswith("-gateway")
+        assert spec["automountServiceAccountToken"] is place.startswith("Deployment/")
         for one in spec["containers"]:
             assert one["securityContext"]["readOnlyRootFilesystem"] is True
             assert "memory" in one["resources"]["limits"]
@@ -172,6 +180,75 @@ def test_the_seeds_command_line(chart: Path) -> None:
     assert {"name": "credentials", "mountPath": "/etc/beamlit/credentials", "readOnly": True} in mounts
 
 
+PROMETHEUS = "config.metricInformer.prometheus"
+SERVER = ("--set=config.metricInformer.type=prometheus", f"--set={PROMETHEUS}.address=https://metrics.example")
+FILES = "/etc/beamlit/prometheus"
+
+
+@pytest.mark.parametrize(
+    ("words", "secret", "data", "files"),
+    [
+        (("basicAuth.username=canary", "basicAuth.password=007"), "beamlit-beamlit-controller-prometheus",
+         {"username": "canary", "password": "007"},
+         {"usernameFile": f"{FILES}/username", "passwordFile": f"{FILES}/password"}),
+        (("basicAuth.existingSecret=theirs",), "theirs", None,
+         {"usernameFile": f"{FILES}/username", "passwordFile": f"{FILES}/password"}),
+        (("bearer.token=canary",), "beamlit-beamlit-controller-prometheus", {"token": "canary"},
+         {"bearerFile": f"{FILES}/token"}),
+        (("bearer.existingSecret=theirs",), "theirs", None, {"bearerFile": f"{FILES}/token"}),
+        ((), None, None, {}),
+    ],
+)  # fmt: skip
+def test_credentials_of_prometheus(
+    chart: Path, words: tuple[str, ...], secret: str | None, data: dict[str, str] | None, files: dict[str, str]
+) -> None:
+    """They are files of hooks alone, from a Secret: the chart's where values hold them, and nowhere else."""
+    objects = template(chart, *SERVER, *(f"--set-string={PROMETHEUS}.{word}" for word in words))
+    config = kind(objects, "ConfigMap", "-config")["data"]["config.yaml"]
+    found = yaml.safe_load(config)["metricInformer"]["prometheus"]
+    assert {key: value for key, value in found.items() if key.endswith("File")} == files
+    made = [one for one in objects if one["kind"] == "Secret" and one["metadata"]["name"].endswith("-prometheus")]
+    assert [one["stringData"] for one in made] == ([] if data is None else [data])
+    for one in objects:
+        if one not in made:
+            assert "canary" not in yaml.safe_dump(one), one["metadata"]["name"]
+    volumes = {
+        place: [volume["secret"] for volume in spec["volumes"] if volume["name"] == "prometheus"]
+        for place, spec in pods(objects)
+        if place.startswith("Deployment/")
+    }
+    items = [{"key": Path(path).name, "path": Path(path).name} for path in files.values()]
+    (mounted,) = [found for place, found in volumes.items() if place.endswith("-hooks")]
+    assert [one["secretName"] for one in mounted] == ([secret] if secret else [])
+    for one in mounted:
+        assert sorted(one["items"], key=str) == sorted(items, key=str)
+    assert not any(found for place, found in volumes.items() if place.endswith("-gateway"))
+    mounts = {one["mountPath"] for one in container(objects, "-hooks")["volumeMounts"]}
+    assert (FILES in mounts) is bool(secret)
+
+
+@pytest.mark.parametrize(("key", "source"), [("caConfigMap", "configMap"), ("caSecret", "secret")])
+def test_the_authority_of_prometheus(chart: Path, key: str, source: str) -> None:
+    """One file of the object that is named, for a Secret may have the private key beside it."""
+    objects = template(chart, *SERVER, f"--set={PROMETHEUS}.{key}=authority")
+    config = yaml.safe_load(kind(objects, "ConfigMap", "-config")["data"]["config.yaml"])
+    assert config["metricInformer"]["prometheus"]["caFile"] == "/etc/beamlit/prometheus-ca/ca.crt"
+    spec = kind(objects, "Deployment", "-hooks")["spec"]["template"]["spec"]
+    (volume,) = [one for one in spec["volumes"] if one["name"] == "prometheus-ca"]
+    name = {"configMap": "name", "secret": "secretName"}[source]
+    assert volume[source] == {name: "authority", "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+    mount = {"name": "prometheus-ca", "mountPath": "/etc/beamlit/prometheus-ca", "readOnly": True}
+    assert mount in container(objects, "-hooks")["volumeMounts"]
+
+
+def test_a_prometheus_that_is_not_asked(chart: Path) -> None:
+    """With type kubernetes nothing of it is rendered; hooks outside the cluster have files of their own."""
+    words = (f"--set={PROMETHEUS}.bearer.token=canary", f"--set={PROMETHEUS}.caSecret=authority")
+    assert template(chart, *OWN_TLS, *words) == template(chart, *OWN_TLS)
+    objects = template(chart, *SERVER, *words, *PRESETS["outside"])
+    assert "canary" not in yaml.safe_dump_all(objects)
+
+
 def test_secrets_of_ones_own(chart: Path) -> None:
     """With existing Secrets the chart makes none, and mounts theirs in the same places."""
     objects = template(chart, *PRESETS["own secrets"])
@@ -198,6 +275,11 @@ def test_the_configuration_is_one_that_both_programs_take(chart: Path, words: tu
     expected = ("edge", "door", 80) if outside else ("sys", "beamlit-beamlit-controller-gateway", 80)
     assert (service.namespace, service.name, service.port) == expected
     assert gateway.gateway.lame_duck_seconds == 5
+    informer = hooks.metric_informer
+    assert (informer.type, informer.resolution_seconds) == (
+        "prometheus" if words == PRESETS["prometheus"] else "kubernetes",
+        15,
+    )
     assert gateway.cluster_domain == hooks.cluster_domain == "cluster.local"
     remote = gateway.default_remote_backend
     assert bool(remote.host) is (words != PRESETS["no remote"])
@@ -306,6 +388,15 @@ def test_who_may_ask_hooks(chart: Path) -> None:
     assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "elsewhere"}
     assert peer["podSelector"]["matchLabels"]["role"] == "controller"
     assert "app.kubernetes.io/instance" not in peer["podSelector"]["matchLabels"]
+
+
+@preset
+def test_no_network_policy_holds_back_what_is_asked_for(chart: Path, words: tuple[str, ...]) -> None:
+    """Policies are about who may ask. hooks and the gateway reach the API server, Prometheus and remote backends."""
+    for one in template(chart, *words):
+        if one["kind"] == "NetworkPolicy":
+            assert one["spec"]["policyTypes"] == ["Ingress"]
+            assert "egress" not in one["spec"]
 
 
 def test_the_policy_names_the_pods_of_metacontroller(real: Path) -> None:

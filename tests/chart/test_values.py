@@ -21,11 +21,19 @@ OUTSIDE: Final = ("--set=gateway.service.type=LoadBalancer",)
 THEIRS: Final = ("--set=metacontroller.enabled=false",)
 BEARER: Final = ("--set=hooks.auth.bearer.enabled=true", "--set=hooks.auth.bearer.existingSecret=token")
 
+PROMETHEUS: Final = "config.metricInformer.prometheus"
+SERVER: Final = ("--set=config.metricInformer.type=prometheus", f"--set={PROMETHEUS}.address=https://metrics.example")
+BASIC: Final = (*SERVER, f"--set={PROMETHEUS}.basicAuth.username=a", f"--set={PROMETHEUS}.basicAuth.password=b")
+
 CONTEXTS: Final[Mapping[str, tuple[str, ...]]] = {
+    **dict.fromkeys((path for path in SETTINGS if path.startswith(PROMETHEUS)), SERVER),
+    f"{PROMETHEUS}.basicAuth.username": BASIC,
+    f"{PROMETHEUS}.basicAuth.password": BASIC,
     f"{CREDENTIALS}.clientId": GIVEN,
     f"{CREDENTIALS}.clientSecret": GIVEN,
     f"{CREDENTIALS}.scope": GIVEN,
     f"{CREDENTIALS}.tokenUrl": GIVEN,
+    "config.metricInformer.type": (f"--set={PROMETHEUS}.address=p:9090",),
     "beamlitApiTokenExistingSecret": ("--set=beamlitApiToken=x",),
     "config.proxyService.adminPort": ("--set=installBeamlitGateway=false",),
     "config.proxyService.name": ("--set=installBeamlitGateway=false",),
@@ -50,6 +58,7 @@ CONTEXTS: Final[Mapping[str, tuple[str, ...]]] = {
 
 SAMPLES: Final[Mapping[str, Any]] = {
     "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}},
+    "address": "http://other.example:9090",
     "allowedNamespaces": ["default"],
     "beamlitApiToken": "x",
     "beamlitBaseUrl": "https://other.example",
@@ -75,6 +84,7 @@ SAMPLES: Final[Mapping[str, Any]] = {
     "minAvailable": "50%",
     "podSecurityContext": {"fsGroup": 7},
     "resources": {"limits": {"memory": "7Gi"}},
+    "timeoutSeconds": 1.5,
     "tokenUrl": "https://other.example/token",
     "tolerations": [{"operator": "Exists"}],
     "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}],
@@ -103,7 +113,7 @@ def another(one: Setting) -> Any:
         return next(value for value in schema["enum"] if value not in (one.default, ""))
     if isinstance(one.default, bool):
         return not one.default
-    if isinstance(one.default, int):
+    if isinstance(one.default, int | float):
         return one.default + 1
     if isinstance(one.default, dict):
         return {**one.default, "added": "word"}
@@ -153,8 +163,10 @@ def test_the_dependencys_values_are_its_own(real: Path) -> None:
 
 
 @pytest.mark.parametrize("given", ["true", "false"])
-def test_metrics_server_is_installed_on_request(chart: Path, given: str, tmp_path: Path) -> None:
-    """installMetricServer, as the original spells it, decides, and nothing else does."""
+def test_c33_metrics_server_is_installed_on_request(chart: Path, given: str, tmp_path: Path) -> None:
+    """installMetricServer decides, and nothing else does: the original's chart asked for another spelling than its
+    values had, and installed it always.
+    """
     marker = chart / "charts/metrics-server/templates/marker.yaml"
     marker.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: metrics-server-is-here}\n")
     try:
@@ -227,6 +239,13 @@ def test_a_values_file_of_the_original(noted: Path, tmp_path: Path) -> None:
         ("config: {namespaces: [a, B]}", "namespaces"),
         ("config: {namespaces: 5}", "namespaces"),
         ("config: {metricInformer: {type: graphite}}", "type"),
+        ("config: {metricInformer: {resolutionSeconds: 0}}", "resolutionSeconds"),
+        ("config: {metricInformer: {prometheus: {address: 'ftp://p'}}}", "address"),
+        ("config: {metricInformer: {prometheus: {address: 'http://a:b@p'}}}", "address"),
+        ("config: {metricInformer: {prometheus: {timeoutSeconds: 60}}}", "timeoutSeconds"),
+        ("config: {metricInformer: {prometheus: {namespaceLabel: kubernetes-namespace}}}", "namespaceLabel"),
+        ("config: {metricInformer: {prometheus: {bearerFile: /token}}}", "bearerFile"),
+        ("config: {metricInformer: {prometheus: {basicAuth: {user: a}}}}", "user"),
         ("allowedNamespaces: [a, a]", "allowedNamespaces"),
         ("allowedNamespaces: a", "allowedNamespaces"),
         ("gateway: {replicas: many}", "replicas"),
@@ -269,6 +288,15 @@ def test_the_schema_refuses(chart: Path, values: str, sentence: str, tmp_path: P
     [
         ((f"--set={CREDENTIALS}.clientId=x",), "belong together"),
         ((f"--set={CREDENTIALS}.clientSecret=x",), "belong together"),
+        (("--set=config.metricInformer.type=prometheus",), "address is empty"),
+        ((*SERVER, f"--set={PROMETHEUS}.basicAuth.username=x"), "belong together"),
+        ((*SERVER, f"--set={PROMETHEUS}.basicAuth.password=x"), "belong together"),
+        ((*BASIC, f"--set={PROMETHEUS}.bearer.token=x"), "basicAuth and bearer exclude each other"),
+        ((*BASIC, f"--set={PROMETHEUS}.bearer.existingSecret=x"), "basicAuth and bearer exclude each other"),
+        ((*SERVER, f"--set={PROMETHEUS}.caSecret=x,{PROMETHEUS}.caConfigMap=x"), "caSecret exclude each other"),
+        ((*SERVER, f"--set={PROMETHEUS}.caSecret=x,{PROMETHEUS}.insecureSkipVerify=true"), "would have no effect"),
+        ((*SERVER, f"--set={PROMETHEUS}.caSecret=x,{PROMETHEUS}.address=p:9090"), "begin with https://"),
+        ((*SERVER, f"--set={PROMETHEUS}.insecureSkipVerify=true,{PROMETHEUS}.address=http://p"), "begin with https://"),
         (("--set=hooks.tls.existingSecret=x",), "needs hooks.tls.caBundle or hooks.tls.caConfigMap"),
         (("--set=hooks.tls.caBundle=x",), "belong to hooks.tls.existingSecret"),
         (("--set=hooks.tls.caConfigMap=x",), "belong to hooks.tls.existingSecret"),
