@@ -112,6 +112,38 @@ def test_containers_are_as_confined_as_rendered(installed: Installation, name: s
         assert writable == ({"/tmp"} if name != "-metacontroller" else set())
 
 
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/api/v1/namespaces/default/pods?limit=1", 200),
+        ("/api/v1/namespaces/kube-system/pods?limit=1", 403),
+        ("/api/v1/pods?limit=1", 403),
+        ("/api/v1/namespaces/default/pods?limit=1&watch=true", 403),
+        ("/api/v1/namespaces/default/secrets?limit=1", 403),
+        # Past authorization: nobody serves it here.
+        ("/apis/metrics.k8s.io/v1beta1/namespaces/default/pods", 404),
+        ("/apis/metrics.k8s.io/v1beta1/namespaces/kube-system/pods", 403),
+        ("/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/%2A/requests", 404),
+        ("/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/services/demo/requests", 404),
+        ("/apis/custom.metrics.k8s.io/v1beta2/namespaces/kube-system/pods/%2A/requests", 403),
+        ("/apis/external.metrics.k8s.io/v1beta1/namespaces/default/queue_depth", 404),
+        ("/apis/external.metrics.k8s.io/v1beta1/namespaces/kube-system/queue_depth", 403),
+        ("/apis", 200),
+    ],
+)
+def test_what_hooks_read_with_what_their_pods_have(installed: Installation, path: str, code: int) -> None:
+    """Address, token and authority are in the container; the API server lets pods and metrics of the namespace pass."""
+    for pod in installed.pods("-hooks"):
+        process = Path(f"/proc/{pod.process.pid}")
+        said = dict(pair.split("=", 1) for pair in (process / "environ").read_text().split("\0") if pair)
+        account = process / "root/var/run/secrets/kubernetes.io/serviceaccount"
+        url = f"https://{said['KUBERNETES_SERVICE_HOST']}:{said['KUBERNETES_SERVICE_PORT']}{path}"
+        authorization = f"Authorization: Bearer {(account / 'token').read_text()}"
+        flags = ("--silent", "--noproxy", "*", "--cacert", str(account / "ca.crt"), "--output", "/dev/null")
+        command = ["curl", *flags, "--write-out", "%{http_code}", "--header", authorization, url]
+        assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout == str(code)
+
+
 def test_every_way_to_name_a_model(carried: Installation) -> None:
     """By path, by the model of the body, by the Service in front of it as `Host`, and by the Service to the gateway."""
     body = carried.ask(carried.gateway(), model="demo")
