@@ -80,9 +80,9 @@ class Adapter:
     (44); any other name has no series. Neither has a window.
     """
 
-    def __init__(self, address: str) -> None:
-        """Values are taken at this host:port."""
-        self._address = address
+    def __init__(self, port: int, address: str) -> None:
+        """Of a process that answers the API server at `port`, and takes values at the host:port `address`."""
+        self.port, self.address = port, address
 
     def set(
         self,
@@ -107,7 +107,7 @@ class Adapter:
         path = "/".join(quote(part, safe="") for part in (namespace, resource, name, metric))
         query = urlencode({"labels": ",".join(f"{key}={word}" for key, word in (labels or {}).items())})
         request = urllib.request.Request(
-            f"http://{self._address}/write-metrics/namespaces/{path}?{query}",
+            f"http://{self.address}/write-metrics/namespaces/{path}?{query}",
             json.dumps(value).encode(),
             {"Content-Type": "application/json"},
         )

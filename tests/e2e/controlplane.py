@@ -174,23 +174,22 @@ class ControlPlane:
     def start_test_adapter(self) -> Adapter:
         """What answers custom.metrics.k8s.io and external.metrics.k8s.io, under RBAC: with what it is told to.
 
-        Returns when the API server passes requests on to it.
+        Returns when the API server passes requests on to it, again where somebody else has answered meanwhile.
         """
         if self.adapter is None:
             require((ADAPTER,))
             self.apply(*aggregation.adapter_rules())
             kubeconfig = str(self.service_account(aggregation.NAMESPACE, ADAPTER))
-            port, address = free_port(), f"127.0.0.1:{free_port()}"
+            self.adapter = Adapter(free_port(), f"127.0.0.1:{free_port()}")
             self.run(
                 ADAPTER,
                 *(program(ADAPTER), "--lister-kubeconfig", kubeconfig, "--authentication-kubeconfig", kubeconfig),
-                *("--authorization-kubeconfig", kubeconfig, "--bind-address", "127.0.0.1", "--secure-port", str(port)),
-                *(*self._serving(), "--cert-dir", f"{self.folder}/certs"),
-                environment=os.environ | {TEST_ADAPTER_LISTEN: address},
+                *("--authorization-kubeconfig", kubeconfig, "--bind-address", "127.0.0.1"),
+                *("--secure-port", str(self.adapter.port), *self._serving(), "--cert-dir", f"{self.folder}/certs"),
+                environment=os.environ | {TEST_ADAPTER_LISTEN: self.adapter.address},
             )
-            self.adapter = Adapter(address)
-            self.serve("custom.metrics.k8s.io", aggregation.CUSTOM, ADAPTER, port)
-            self.serve("external.metrics.k8s.io", aggregation.EXTERNAL, ADAPTER, port)
+        self.serve("custom.metrics.k8s.io", aggregation.CUSTOM, ADAPTER, self.adapter.port)
+        self.serve("external.metrics.k8s.io", aggregation.EXTERNAL, ADAPTER, self.adapter.port)
         return self.adapter
 
     def serve(self, group: str, versions: Sequence[str], name: str, port: int) -> None:
@@ -198,12 +197,14 @@ class ControlPlane:
 
         Returns when the API server passes requests on to it.
         """
-        names = [f"{version}.{group}" for version in versions]
         for version in versions:
             self.apply(*aggregation.registration(group, version, name, port))
-        poll(
-            lambda: all(self._is_ready("apiservice", one, "Available") for one in names), 60, f"{group} is answered for"
-        )
+        for version in versions:
+            self.until_served(f"{version}.{group}")
+
+    def until_served(self, name: str) -> None:
+        """Wait until the API server passes on requests for an APIService, `version.group`."""
+        poll(lambda: self._is_ready("apiservice", name, "Available"), 60, f"{name} is answered for")
 
     def stop(self) -> None:
         """End every process, the last one started first. What belongs to the control plane has nothing to tidy up."""

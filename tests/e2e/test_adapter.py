@@ -1,14 +1,18 @@
-"""The real test-adapter: what it is told is what custom.metrics.k8s.io answers, and its external metrics are fixed."""
+"""The test-adapter: what it is told is what custom.metrics.k8s.io answers, and its external metrics are fixed. And the
+API server that takes its place where external metrics shall change, or fail."""
 
 import json
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from tests.e2e.aggregation import CUSTOM, Adapter
-from tests.e2e.controlplane import ControlPlane
+from tests.e2e.controlplane import CommandFailed, ControlPlane
 from tests.e2e.product import workload
+from tests.e2e.scripted import Scripted
 from tests.processes import poll
 
 pytestmark = pytest.mark.own_plane
@@ -100,3 +104,25 @@ def test_rbac_holds(plane: ControlPlane, adapter: Adapter) -> None:
     plane.apply({"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": {"name": name}, "rules": rules}, binding)
     poll(lambda: "44" in plane.kubectl("get", "--raw", path, kubeconfig=reader, check=False), 30, "it may read")
     plane.kubectl("delete", f"rolebinding/{name}", f"role/{name}", f"serviceaccount/{name}")
+
+
+def test_a_script_takes_its_place(plane: ControlPlane, adapter: Adapter) -> None:
+    """Values, their age, how late they come and a refusal are as told; afterwards the test-adapter answers again."""
+    path = "external.metrics.k8s.io/v1beta1/namespaces/default/load"
+    with Scripted(plane).running() as scripted:
+        assert asked(plane, path) == []
+        scripted.values["load"] = "17"
+        scripted.age = timedelta(minutes=10)
+        scripted.delay = timedelta(seconds=1)
+        began = time.monotonic()
+        (item,) = asked(plane, path)
+        assert 1 <= time.monotonic() - began < 10
+        assert item["value"] == "17"
+        age = datetime.now(UTC) - datetime.fromisoformat(item["timestamp"])
+        assert timedelta(minutes=10) <= age < timedelta(minutes=11)
+        scripted.refused = 500
+        with pytest.raises(CommandFailed, match="as told to"):
+            asked(plane, path)
+        assert scripted.asked == 3
+    assert plane.start_test_adapter() is adapter
+    poll(lambda: asked(plane, path.replace("load", "other-external-metric")), 10, "the test-adapter answers again")
