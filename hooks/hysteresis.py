@@ -105,7 +105,7 @@ def advance(
         return Course(NOTHING, None)
     path = _Path(behavior, in_force, _share(memory, behavior, in_force))
     standings = tuple(path.standing(measure) for measure in measures)
-    reached = any(isinstance(one, Measured) and one.ratio >= 1 for one in measures)
+    reached = any([isinstance(one, Measured) and one.is_reached for one in measures])
     if not in_force.ready:
         return Course(_remember(NOTHING, path.share, behavior), path.share, standings, reached)
     windows, share = _follow(memory, path, standings, measures, now)
@@ -202,7 +202,7 @@ class _Path:
         """How a metric stands to its target, or counts while it cannot be read."""
         if isinstance(measure, Missing):
             return _MISSING[self.behavior.on_missing_metrics] if measure.is_failure else Standing.UNKNOWN
-        if measure.ratio >= 1:
+        if measure.is_reached:
             return Standing.REACHED
         if self.share is None:
             return Standing.BELOW
@@ -233,7 +233,7 @@ class _Path:
         largest, step, share = self.behavior.percentage, self.behavior.step_percentage, self.share
         if self.behavior.mode is OffloadingMode.FIXED:
             return largest
-        ratios = [one.ratio for one in measures if isinstance(one, Measured) and one.ratio >= 1]
+        ratios = [one.ratio for one in measures if isinstance(one, Measured) and one.is_reached]
         if share is None:
             share = 0
         elif self.in_force.overridden or (not ratios and not self._is_due(now)):

@@ -7,6 +7,7 @@ https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
 import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 NANO: Final = 10**9
@@ -105,6 +106,14 @@ def parse(value: str | float) -> Quantity:
     Raises:
         InvalidQuantity: it is none.
     """
+    if not isinstance(value, str | int | float):
+        raise InvalidQuantity(f"a {type(value).__name__} is not a quantity")
+    return _parse(value)
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _parse(value: str | float) -> Quantity:
+    """Specifications say the same few amounts again and again."""
     return _written(value).quantity
 
 
