@@ -105,7 +105,7 @@ def advance(
         return Course(NOTHING, None)
     path = _Path(behavior, in_force, _share(memory, behavior, in_force))
     standings = tuple(path.standing(measure) for measure in measures)
-    reached = any([isinstance(one, Measured) and one.is_reached for one in measures])
+    reached = any(isinstance(one, Measured) and one.is_reached for one in measures)
     if not in_force.ready:
         return Course(_remember(NOTHING, path.share, behavior), path.share, standings, reached)
     windows, share = _follow(memory, path, standings, measures, now)
