@@ -55,8 +55,9 @@ async def _read(
 ) -> Readings:
     namespace, workload = observation.parent.namespace, find_workload(spec, observation)
     selector = None if workload is None else workload.selector
-    pods_task = asyncio.create_task(_pods(sources, metrics, namespace, selector))
-    tasks = [asyncio.create_task(_metric(sources, metric, namespace, selector)) for metric in metrics]
+    asked = [metric if _can_be_measured(metric) else None for metric in metrics]
+    pods_task = asyncio.create_task(_pods(sources, asked, namespace, selector))
+    tasks = [asyncio.create_task(_metric(sources, metric, namespace, selector)) for metric in asked]
     try:
         await asyncio.wait([pods_task, *tasks], timeout=DEADLINE_SECONDS)
         pods = pods_task.result() if pods_task.done() else _PODS_TIMED_OUT
@@ -70,17 +71,22 @@ async def _read(
             task.cancel()
 
 
-async def _metric(sources: Sources, metric: MetricSpec, namespace: str, selector: Selector | None) -> Reading:
+def _can_be_measured(metric: MetricSpec) -> bool:
+    """Whether it is worth asking for; what is wrong with it is told where it is measured."""
     try:
         targets.declared(metric)
     except targets.Misdeclared:
-        return Reading()  # what is wrong with it is found out where it is measured
-    return await sources.metrics.read(metric, namespace, selector)
+        return False
+    return True
+
+
+async def _metric(sources: Sources, metric: MetricSpec | None, namespace: str, selector: Selector | None) -> Reading:
+    return Reading() if metric is None else await sources.metrics.read(metric, namespace, selector)
 
 
 async def _pods(
-    sources: Sources, metrics: tuple[MetricSpec, ...], namespace: str, selector: Selector | None
+    sources: Sources, metrics: list[MetricSpec | None], namespace: str, selector: Selector | None
 ) -> tuple[Pod, ...] | Unread:
-    if selector is None or _OF_PODS.isdisjoint(metric.type for metric in metrics):
+    if selector is None or not any(metric is not None and metric.type in _OF_PODS for metric in metrics):
         return ()
     return await sources.pods.pods(namespace, selector)

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar, cast
 import structlog
 
 from hooks import reasons
-from hooks.metrics.failures import Failed
+from hooks.metrics.failures import Failed, Trouble
 from hooks.metrics.outages import Outage
 from hooks.readings import Unread
 from hooks.telemetry import Metrics
@@ -125,29 +125,23 @@ class Cache:
         await asyncio.gather(*flights, return_exceptions=True)
 
     async def _fly(self, query: Query, load: Callable[[], Awaitable[T]], seconds: float) -> T | Unread:
-        outage = self._outage(query)
         answer: T | Unread
+        trouble = Trouble.NONE
         try:
             async with asyncio.timeout(self._flight_seconds):
                 answer = await load()
         except TimeoutError:
             words = f"{query.api.words} did not answer in time: see that it is up and not overloaded."
-            answer = Unread(reasons.TIMED_OUT, words)
-            outage.again(answer, self._clock(), at_once=False)
+            answer, trouble = Unread(reasons.TIMED_OUT, words), Trouble.SILENT
         except Failed as exc:
-            answer = exc.unread
-            if exc.dead:
-                outage.again(answer, self._clock(), at_once=True)
-            else:
-                outage.over()
+            answer, trouble = exc.unread, exc.trouble
         except Exception:
             log.exception("metric_source_failed", api=query.api.name, namespace=query.namespace)
             words = f"{query.api.words} gave an answer that hooks failed at: their log says why."
             answer = Unread(reasons.UNREACHABLE, words)
-        else:
-            outage.over()
         finally:
             del self._flights[query]
+        self._outage(query).learn(trouble, answer if isinstance(answer, Unread) else None, self._clock())
         self._keep(query, answer, self._failure_seconds if isinstance(answer, Unread) else seconds)
         return answer
 

@@ -36,19 +36,34 @@ FUNCTIONS: Final = frozenset(_COMPUTED.split())
 """Functions that see what their arguments are and nothing else. `info` is not among them: it looks up other series."""
 
 
+_SIDES: Final = (
+    (parser.VectorMatchCardinality.ManyToOne, "group_left"),
+    (parser.VectorMatchCardinality.OneToMany, "group_right"),
+)
+_MATCHES: Final = (
+    (parser.MatchOp.Equal, "="),
+    (parser.MatchOp.NotEqual, "!="),
+    (parser.MatchOp.Re, "=~"),
+    (parser.MatchOp.NotRe, "!~"),
+)
+_ENDS: Final = ((parser.AtModifierType.Start, " @ start()"), (parser.AtModifierType.End, " @ end()"))
+
+
 @lru_cache(maxsize=4096)
 def confined(expression: str, label: str, namespace: str) -> str | Unusable:
     """The same expression, reading only series whose `label` is `namespace`; or why there is none."""
     if len(expression) > LENGTH:
         return Unusable(f"is longer than the {LENGTH} characters that can be confined to a namespace")
     try:
-        parsed = parser.parse(expression)
-    except ValueError as exc:
-        return Unusable(f"cannot be confined to a namespace, because it cannot be read: {_line(str(exc))}")
-    try:
-        return _Writer(f"{label}={quoted(namespace)}").write(parsed, 0)
+        return _Writer(f"{label}={quoted(namespace)}").write(parser.parse(expression), 0)
     except Unusable as exc:
         return exc
+    except (ValueError, OverflowError) as exc:
+        return Unusable(f"cannot be confined to a namespace, because it cannot be read: {_line(str(exc))}")
+    except BaseException as exc:
+        if type(exc).__name__ != "PanicException":  # of the parser; it derives from nothing better
+            raise
+        return _unknown("something in it")
 
 
 class _Writer:
@@ -121,7 +136,10 @@ class _Writer:
         for one in node.matchers.matchers:
             if not LABEL.fullmatch(one.name):
                 raise _unknown(f"the label {one.name!r}")
-            matchers.append(f"{one.name}{_match_operator(one.op)}{quoted(one.value)}")
+            operator = _chosen(one.op, _MATCHES)
+            if operator is None:
+                raise _unknown("an operator of its matchers")
+            matchers.append(f"{one.name}{operator}{quoted(one.value)}")
         return f"{{{','.join([*matchers, self._matcher])}}}"
 
 
@@ -148,32 +166,22 @@ def _matching(modifier: Any) -> list[str]:
     if modifier.matching is not None:
         word = "on" if modifier.matching.type == parser.LabelModifierType.Include else "ignoring"
         words += [word, _labels(modifier.matching.labels)]
-    side = {
-        parser.VectorMatchCardinality.ManyToOne: "group_left",
-        parser.VectorMatchCardinality.OneToMany: "group_right",
-    }.get(modifier.card)
+    side = _chosen(modifier.card, _SIDES)
     if side is not None:
         words += [side, _labels(modifier.group_labels or [])]
     return words
 
 
-def _match_operator(operation: Any) -> str:
-    return {
-        parser.MatchOp.Equal: "=",
-        parser.MatchOp.NotEqual: "!=",
-        parser.MatchOp.Re: "=~",
-        parser.MatchOp.NotRe: "!~",
-    }[operation]
+def _chosen(value: object, table: tuple[tuple[object, str], ...]) -> str | None:
+    """The word for a value of the parser's, which can be compared and nothing else."""
+    return next((word for known, word in table if value == known), None)
 
 
 def _moved(node: Any) -> str:
     """The modifiers `@` and `offset`."""
     words = ""
     if node.at is not None:
-        words = {
-            parser.AtModifierType.Start: " @ start()",
-            parser.AtModifierType.End: " @ end()",
-        }.get(node.at.type) or f" @ {node.at.at.timestamp():.3f}"
+        words = _chosen(node.at.type, _ENDS) or f" @ {node.at.at.timestamp():.3f}"
     return words if node.offset is None else f"{words} offset {_duration(node.offset)}"
 
 

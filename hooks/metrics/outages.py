@@ -6,10 +6,11 @@ An outage is that of one api in one namespace: one namespace's slow queries do n
 from dataclasses import dataclass
 from typing import Final
 
+from hooks.metrics.failures import Trouble
 from hooks.readings import Unread
 
-TIMEOUTS: Final = 3
-"""In a row, by which a source counts as gone. A single one may be the fault of its query."""
+IN_A_ROW: Final = 3
+"""Silences by which a source counts as gone. A single one may be the fault of its question."""
 
 
 @dataclass(slots=True)
@@ -31,12 +32,11 @@ class Outage:
         self._until = now + self.pause
         return None
 
-    def over(self) -> None:
-        """The source has answered."""
-        self._failures, self._unread = 0, None
-
-    def again(self, unread: Unread, now: float, *, at_once: bool) -> None:
-        """The source did not answer; `at_once` when it cannot even be reached."""
+    def learn(self, trouble: Trouble, unread: Unread | None, now: float) -> None:
+        """An attempt has ended, with this trouble and what is to be said of it."""
+        if trouble is Trouble.NONE:
+            self._failures, self._unread = 0, None
+            return
         self._failures += 1
-        if at_once or self._failures >= TIMEOUTS or self._unread is not None:
+        if trouble is Trouble.GONE or self._failures >= IN_A_ROW or self._unread is not None:
             self._unread, self._until = unread, now + self.pause

@@ -14,7 +14,7 @@ import httpx
 
 from hooks import reasons
 from hooks.metrics.cache import Api
-from hooks.metrics.failures import Failed
+from hooks.metrics.failures import Failed, Trouble
 from hooks.telemetry import Metrics
 
 CONNECTIONS: Final = 16
@@ -110,7 +110,8 @@ class Upstream:
                 return Answer(response.status_code, body)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:
             code = "error"
-            raise Failed(reasons.UNREACHABLE, f"{api.words} cannot be asked: {_words(exc)}.", dead=True) from None
+            trouble = Trouble.GONE if isinstance(exc, httpx.ConnectError | httpx.ProxyError) else Trouble.SILENT
+            raise Failed(reasons.UNREACHABLE, f"{api.words} cannot be asked: {_words(exc)}.", trouble) from None
         except Failed:
             code = "error"
             raise
