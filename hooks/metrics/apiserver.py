@@ -60,8 +60,8 @@ class ApiServer:
         self._without = without
 
     @classmethod
-    def connect(cls, metrics: Metrics) -> Self:
-        """That of the cluster which hooks run in or `KUBECONFIG` names."""
+    def connect(cls, metrics: Metrics, seconds: float) -> Self:
+        """That of the cluster which hooks run in or `KUBECONFIG` names; `seconds` for one call."""
         try:
             settings = configuration(None)
             if settings is None:
@@ -72,6 +72,7 @@ class ApiServer:
                 metrics,
                 headers=_Credentials(settings).headers,
                 context=_context(settings),
+                seconds=seconds,
                 proxy=proxy,
                 server_name=settings.tls_server_name or None,
             )

@@ -31,7 +31,7 @@ async def open_sources(informer: MetricInformer, metrics: Metrics) -> AsyncItera
         program.settings.SettingsError: a file that is named in `informer` cannot be used.
     """
     async with AsyncExitStack() as stack:
-        api = ApiServer.connect(metrics)
+        api = ApiServer.connect(metrics, CLUSTER_SECONDS)
         stack.push_async_callback(api.close)
         cluster = Cache(metrics, seconds=informer.resolution_seconds, flight_seconds=CLUSTER_SECONDS)
         stack.push_async_callback(cluster.close)

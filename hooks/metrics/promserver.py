@@ -33,7 +33,7 @@ PATH: Final = "/api/v1/query"
 LONG: Final = 2000
 """Characters of an expression above which it is sent in a body: proxies bound URLs."""
 ANSWER_BYTES: Final = 8 << 20
-_WARNED: Final = 1000
+WARNED: Final = 1000
 """Expressions of which it is remembered that their warnings were logged."""
 _SECTION: Final = "metricInformer.prometheus"
 _VISIBLE: Final = re.compile(rb"[\x20-\x7e]+")
@@ -84,7 +84,7 @@ class PrometheusServer:
             if expression not in self._warned:
                 self._warned[expression] = None
                 log.warning("prometheus_warning", query=expression, said=_said(content))
-                if len(self._warned) > _WARNED:
+                if len(self._warned) > WARNED:
                     self._warned.popitem(last=False)
         try:
             return vectors.points(content)
@@ -105,7 +105,13 @@ class PrometheusServer:
         if self._settings.insecure_skip_verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        return Upstream(addresses.url(self._settings.address), self._metrics, headers=self._headers, context=context)
+        return Upstream(
+            addresses.url(self._settings.address),
+            self._metrics,
+            headers=self._headers,
+            context=context,
+            seconds=self._settings.timeout_seconds,
+        )
 
     async def _renew(self) -> None:
         """Use other certificate authorities when the file has others. Connections that are in use then break off."""

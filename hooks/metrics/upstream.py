@@ -1,7 +1,8 @@
 """A server that is asked for metrics over HTTP.
 
 Answers are read up to a limit, uncompressed; no redirect is followed, no environment names a proxy, nothing is sent to
-another host. Deadlines are those of the caller: whoever is cancelled gives the connection up.
+another host. Deadlines are those of callers: who is cancelled gives the
+connection up.
 """
 
 import ssl
@@ -22,6 +23,8 @@ CONNECTIONS: Final = 16
 IDLE_SECONDS: Final = 30.0
 """For which a connection is kept, so that one serves several intervals."""
 ANSWER_BYTES: Final = 16 << 20
+_CONNECT_SHARE: Final = 0.8
+"""Of a caller's time, for TCP and TLS."""
 
 Parameters = Sequence[tuple[str, str]]
 Headers = Callable[[], Awaitable[Mapping[str, str]]]
@@ -46,6 +49,7 @@ class Upstream:
         *,
         headers: Headers,
         context: ssl.SSLContext,
+        seconds: float,
         proxy: httpx.Proxy | None = None,
         server_name: str | None = None,
     ) -> None:
@@ -55,6 +59,7 @@ class Upstream:
             metrics: where requests are counted.
             headers: credentials.
             context: for https.
+            seconds: after which callers give up.
             proxy: to ask through.
             server_name: that its certificate has to be for, where that is not the host of `url`.
         """
@@ -67,7 +72,8 @@ class Upstream:
             proxy=proxy,
             trust_env=False,
             follow_redirects=False,
-            timeout=None,  # noqa: S113 - the caller's deadline counts
+            # The caller's deadline counts, but a handshake that it cuts short would leave its socket to the collector.
+            timeout=httpx.Timeout(None, connect=seconds * _CONNECT_SHARE),
             limits=httpx.Limits(max_connections=CONNECTIONS, keepalive_expiry=IDLE_SECONDS),
         )
 
@@ -110,6 +116,9 @@ class Upstream:
                 return Answer(response.status_code, body)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:
             code = "error"
+            if isinstance(exc, httpx.ConnectTimeout):
+                words = f"{api.words} cannot be connected to in time: see that it is up and that no policy is between."
+                raise Failed(reasons.TIMED_OUT, words, Trouble.GONE) from None
             trouble = Trouble.GONE if isinstance(exc, httpx.ConnectError | httpx.ProxyError) else Trouble.SILENT
             raise Failed(reasons.UNREACHABLE, f"{api.words} cannot be asked: {_words(exc)}.", trouble) from None
         except Failed:

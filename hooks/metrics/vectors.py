@@ -14,6 +14,9 @@ from hooks.protocol import Object
 from hooks.quantities import InvalidQuantity, Quantity, decimal
 from hooks.readings import Reading, Sample, Unread
 
+_LATEST: Final = 250_000_000_000
+"""Seconds since 1970, of a time within the years that there are dates for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -59,7 +62,7 @@ def _point(labels: Mapping[str, str], value: Any, owner: Mapping[str, Any]) -> P
     if value is None and "histogram" in owner:
         raise Unreadable("The expression is a histogram: make it a number, with histogram_quantile() for instance.")
     match value:
-        case [int() | float() as seconds, str() as written]:
+        case [int() | float() as seconds, str() as written] if 0 <= seconds <= _LATEST:
             return Point(labels, _amount(written), datetime.fromtimestamp(seconds, UTC))
     raise Unreadable("The answer to the expression has a value that hooks cannot read.")
 
