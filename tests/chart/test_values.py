@@ -9,8 +9,12 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from gateway.settings import Settings as GatewaySettings
+from hooks.settings import Settings as HooksSettings
 from tests.chart.helm import HelmFailed, kind, template
 from tests.chart.reference import Setting, allowed, settings
+from tests.contract.test_configuration_docs import leaves
+from tests.contract.test_settings import NOT_OBEYED
 
 SETTINGS: Final = {one.path: one for one in settings()}
 STEADY: Final = ("--set=hooks.tls.existingSecret=mine", "--set=hooks.tls.caBundle=PEM")
@@ -63,6 +67,7 @@ SAMPLES: Final[Mapping[str, Any]] = {
     "beamlitApiToken": "x",
     "beamlitBaseUrl": "https://other.example",
     "config.defaultRemoteBackend.flavors": [{"type": "gpu", "name": "t4"}],
+    "config.defaultRemoteBackend.location.continent": "EU",
     "config.defaultRemoteBackend.location.country": "fr",
     "config.gateway": {"clusterRanges": ["10.0.0.0/8"]},
     "config.hooks": {"inFlight": 9},
@@ -94,13 +99,18 @@ SAMPLES: Final[Mapping[str, Any]] = {
 WITHOUT_EFFECT: Final[Mapping[str, str]] = {
     "config.defaultRemoteBackend.authConfig.type": "there is one so far",
     "beamlitBaseUrl": "accepted for the time when models are registered on the platform",
-    "installMetricServer": "the condition of a dependency, which has no manifests in its stand-in",
-    "metacontroller.podSecurityContext": "the dependency's",
-    "metacontroller.rbac.create": "the dependency's",
-    "metacontroller.resources": "the dependency's",
-    "metacontroller.securityContext": "the dependency's",
 }
-"""Values that change no manifest of this chart, each with the reason."""
+"""Values that change no manifest, each with the reason."""
+
+OF_THE_DEPENDENCY: Final = frozenset(
+    {
+        "metacontroller.podSecurityContext",
+        "metacontroller.rbac.create",
+        "metacontroller.resources",
+        "metacontroller.securityContext",
+    }
+)
+"""Values that only Metacontroller's own chart obeys."""
 
 
 def another(one: Setting) -> Any:
@@ -126,26 +136,87 @@ def steady(chart: Path, words: tuple[str, ...]) -> str:
     return yaml.safe_dump_all(template(chart, *STEADY, *words))
 
 
-@pytest.mark.parametrize("path", [path for path in SETTINGS if path not in WITHOUT_EFFECT])
-def test_every_value_does_something(noted: Path, path: str, tmp_path: Path) -> None:
-    """Another value changes a manifest or the notes: a value that nobody obeys is one that somebody believes in."""
+def does_something(chart: Path, path: str, folder: Path) -> bool:
+    """Whether another value changes a manifest or the notes."""
     nested: Any = another(SETTINGS[path])
     for key in reversed(path.split(".")):
         nested = {key: nested}
-    file = tmp_path / "values.yaml"
+    file = folder / "values.yaml"
     file.write_text(yaml.safe_dump(nested))
     context = CONTEXTS.get(path, ())
-    before = steady(noted, context)
+    before = steady(chart, context)
     # A file comes before --set, so what the context sets to the same path is left to the file.
     words = [word for word in (*STEADY, *context) if not word.startswith(f"--set={path}=")]
-    after = yaml.safe_dump_all(template(noted, *words, "--values", str(file)))
-    assert after != before, f"{path} has no effect"
+    return yaml.safe_dump_all(template(chart, *words, "--values", str(file))) != before
 
 
-def test_what_has_no_effect_is_listed_with_a_reason() -> None:
-    """The list of exceptions names values that there are."""
-    assert WITHOUT_EFFECT.keys() <= SETTINGS.keys()
+@pytest.mark.parametrize("path", sorted(SETTINGS.keys() - WITHOUT_EFFECT.keys() - OF_THE_DEPENDENCY))
+def test_every_value_does_something(noted: Path, path: str, tmp_path: Path) -> None:
+    """Another value changes a manifest or the notes: a value that nobody obeys is one that somebody believes in."""
+    assert does_something(noted, path, tmp_path), f"{path} has no effect"
+
+
+@pytest.mark.parametrize("path", sorted(OF_THE_DEPENDENCY))
+def test_the_dependency_obeys_its_values(real: Path, path: str, tmp_path: Path) -> None:
+    """Another value changes a manifest of Metacontroller's own chart."""
+    assert does_something(real, path, tmp_path), f"{path} has no effect"
+
+
+@pytest.mark.parametrize("path", WITHOUT_EFFECT)
+def test_what_has_no_effect_has_none(noted: Path, path: str, tmp_path: Path) -> None:
+    """The list of exceptions is as short as it can be: there is no other value, or it changes nothing."""
+    schema = allowed(SETTINGS[path])
+    assert len(schema.get("enum", ())) == 1 or not does_something(noted, path, tmp_path)
+
+
+def test_contexts_are_of_values_that_there_are() -> None:
+    """What is set beside a value belongs to a value of the chart."""
     assert CONTEXTS.keys() <= SETTINGS.keys()
+
+
+CONFIGURATION: Final = sorted(
+    (SETTINGS.keys() - WITHOUT_EFFECT.keys())
+    & {"kubernetesClusterDomain", *(path for path in SETTINGS if path.startswith("config."))}
+)
+ACCEPTED: Final = frozenset(f"config.{key}" for key in NOT_OBEYED)
+"""Values of the original that reach settings which nobody obeys."""
+
+
+@pytest.mark.parametrize("path", CONFIGURATION)
+def test_a_value_of_the_configuration_reaches_a_setting_that_counts(noted: Path, path: str, tmp_path: Path) -> None:
+    """Another value is another setting of a program that obeys it (tests/contract/test_settings.py)."""
+    context = CONTEXTS.get(path, ())
+    nested: Any = another(SETTINGS[path])
+    for key in reversed(path.split(".")):
+        nested = {key: nested}
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(nested))
+    words = [word for word in context if not word.startswith(f"--set={path}=")]
+    before = told(noted, tmp_path, *context)
+    after = told(noted, tmp_path, *words, "--values", str(tmp_path / "values.yaml"))
+    changed = {setting for setting in before if before[setting] != after[setting]}
+    assert changed, f"{path} reaches no setting"
+    assert (path in ACCEPTED) is (changed <= NOT_OBEYED.keys()), changed
+
+
+def told(chart: Path, folder: Path, *words: str) -> dict[str, Any]:
+    """Every setting of both programs under the configuration that the chart writes; what is mounted as a file counts
+    with the Secret it comes from.
+    """
+    objects = template(chart, *STEADY, *words)
+    (folder / "config.yaml").write_text(kind(objects, "ConfigMap", "-config")["data"]["config.yaml"])
+    result: dict[str, Any] = {}
+    for program in (HooksSettings, GatewaySettings):
+        read = program.load(folder / "config.yaml", environment={})
+        for path, key, _ in leaves(program):
+            value: Any = read
+            for name in path:
+                value = getattr(value, name, None)
+            result.setdefault(key, []).append(value)
+    files = yaml.safe_dump_all(one for one in objects if one["kind"] in ("Secret", "Deployment"))
+    for key, value in result.items():
+        if key.endswith("File") and any(value):
+            value.append(files)
+    return result
 
 
 def test_the_dependencys_values_are_its_own(real: Path) -> None:
@@ -163,19 +234,13 @@ def test_the_dependencys_values_are_its_own(real: Path) -> None:
 
 
 @pytest.mark.parametrize("given", ["true", "false"])
-def test_c33_metrics_server_is_installed_on_request(chart: Path, given: str, tmp_path: Path) -> None:
+def test_c33_metrics_server_is_installed_on_request(chart: Path, given: str) -> None:
     """installMetricServer decides, and nothing else does: the original's chart asked for another spelling than its
     values had, and installed it always.
     """
-    marker = chart / "charts/metrics-server/templates/marker.yaml"
-    marker.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: metrics-server-is-here}\n")
-    try:
-        # A word of its own, so that nothing rendered before is taken.
-        names = [one["metadata"]["name"] for one in template(chart, f"--set=installMetricServer={given}",
-                                                             "--set=commonLabels.marked=yes")]  # fmt: skip
-        assert ("metrics-server-is-here" in names) is (given == "true")
-    finally:
-        marker.unlink()
+    names = [one["metadata"]["name"] for one in template(chart, f"--set=installMetricServer={given}")]
+    assert ("metrics-server-is-here" in names) is (given == "true")
+    assert "metrics-server-is-here" not in [one["metadata"]["name"] for one in template(chart)]
 
 
 ORIGINAL: Final = """
