@@ -241,6 +241,54 @@ def test_the_authority_of_prometheus(chart: Path, key: str, source: str) -> None
     assert mount in container(objects, "-hooks")["volumeMounts"]
 
 
+AUTHENTICATION: dict[str, tuple[tuple[str, ...], set[str]]] = {
+    "nothing": ((), set()),
+    "name and password": (("basicAuth.username=a", "basicAuth.password=b"), {"username", "password"}),
+    "a Secret of both": (("basicAuth.existingSecret=theirs",), {"username", "password"}),
+    "token": (("bearer.token=a",), {"token"}),
+    "a Secret of a token": (("bearer.existingSecret=theirs",), {"token"}),
+}
+AUTHORITY: dict[str, tuple[tuple[str, ...], set[str]]] = {
+    "system": ((), set()),
+    "ConfigMap": (("caConfigMap=ca",), {"ca.crt"}),
+    "Secret": (("caSecret=ca",), {"ca.crt"}),
+    "any": (("insecureSkipVerify=true",), set()),
+}
+
+
+@pytest.mark.parametrize("authority", AUTHORITY)
+@pytest.mark.parametrize("authentication", AUTHENTICATION)
+def test_every_source_of_metrics(chart: Path, authentication: str, authority: str, tmp_path: Path) -> None:
+    """In every combination hooks take the configuration, and the files that it names are mounted."""
+    (words, files), (more, further) = AUTHENTICATION[authentication], AUTHORITY[authority]
+    objects = template(chart, *SERVER, *(f"--set={PROMETHEUS}.{word}" for word in (*words, *more)))
+    path = tmp_path / "config.yaml"
+    path.write_text(kind(objects, "ConfigMap", "-config")["data"]["config.yaml"])
+    server = HooksSettings.load(path, environment={}).metric_informer.prometheus
+    named = {file for file in (server.username_file, server.password_file, server.bearer_file, server.ca_file) if file}
+    assert {file.name for file in named} == files | further
+    assert server.insecure_skip_verify is (authority == "any")
+    spec = kind(objects, "Deployment", "-hooks")["spec"]["template"]["spec"]
+    folders = {one["name"]: Path(one["mountPath"]) for one in container(objects, "-hooks")["volumeMounts"]}
+    assert {one["name"] for one in spec["volumes"]} == folders.keys()
+    mounted = {
+        folders[volume["name"]] / item["path"]
+        for volume in spec["volumes"]
+        for item in (volume.get("secret") or volume.get("configMap") or {}).get("items", ())
+    }
+    assert mounted == named
+
+
+def test_a_rotated_password_starts_no_pod(chart: Path) -> None:
+    """hooks read the files again, so that a new password changes the Secret and no Deployment."""
+    before, after = (
+        template(chart, *OWN_TLS, *SERVER, f"--set={PROMETHEUS}.bearer.token={token}") for token in ("one", "two")
+    )
+    assert [one["metadata"]["name"] for one, other in zip(before, after, strict=True) if one != other] == [
+        "beamlit-beamlit-controller-prometheus"
+    ]
+
+
 def test_a_prometheus_that_is_not_asked(chart: Path) -> None:
     """With type kubernetes nothing of it is rendered; hooks outside the cluster have files of their own."""
     words = (f"--set={PROMETHEUS}.bearer.token=canary", f"--set={PROMETHEUS}.caSecret=authority")
