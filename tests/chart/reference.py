@@ -4,6 +4,7 @@ A line `# -- …` above a key describes it. A described key is a setting, whatev
 description is a section, and closed: a misspelled key in it is refused.
 """
 
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -218,6 +219,21 @@ def schema() -> str:
     # Helm passes these on to every chart.
     root["properties"] |= {"global": {"type": "object"}, "metrics-server": {"type": "object"}}
     return json.dumps(root, indent=2) + "\n"
+
+
+def is_value(path: str) -> bool:
+    """Whether the schema knows it by name."""
+    places = [_schema()]
+    for key in path.split("."):
+        alternatives = [*places, *(other for place in places for other in place.get("anyOf", ()))]
+        places = [place["properties"][key] for place in alternatives if key in place.get("properties", ())]
+    return bool(places)
+
+
+@functools.cache
+def _schema() -> dict[str, Any]:
+    whole: dict[str, Any] = json.loads(schema())
+    return whole
 
 
 def allowed(one: Setting) -> dict[str, Any]:

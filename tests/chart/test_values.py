@@ -9,12 +9,8 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from gateway.settings import Settings as GatewaySettings
-from hooks.settings import Settings as HooksSettings
 from tests.chart.helm import HelmFailed, kind, template
 from tests.chart.reference import Setting, allowed, settings
-from tests.contract.test_configuration_docs import leaves
-from tests.contract.test_settings import NOT_OBEYED
 
 SETTINGS: Final = {one.path: one for one in settings()}
 STEADY: Final = ("--set=hooks.tls.existingSecret=mine", "--set=hooks.tls.caBundle=PEM")
@@ -138,16 +134,19 @@ def steady(chart: Path, words: tuple[str, ...]) -> str:
 
 def does_something(chart: Path, path: str, folder: Path) -> bool:
     """Whether another value changes a manifest or the notes."""
+    return yaml.safe_dump_all(template(chart, *changed(path, folder))) != steady(chart, CONTEXTS.get(path, ()))
+
+
+def changed(path: str, folder: Path) -> tuple[str, ...]:
+    """The words that give a value another one, by a file in the folder, in what it takes for that to matter."""
     nested: Any = another(SETTINGS[path])
     for key in reversed(path.split(".")):
         nested = {key: nested}
     file = folder / "values.yaml"
     file.write_text(yaml.safe_dump(nested))
-    context = CONTEXTS.get(path, ())
-    before = steady(chart, context)
     # A file comes before --set, so what the context sets to the same path is left to the file.
-    words = [word for word in (*STEADY, *context) if not word.startswith(f"--set={path}=")]
-    return yaml.safe_dump_all(template(chart, *words, "--values", str(file))) != before
+    context = (*STEADY, *CONTEXTS.get(path, ()))
+    return (*(word for word in context if not word.startswith(f"--set={path}=")), "--values", str(file))
 
 
 @pytest.mark.parametrize("path", sorted(SETTINGS.keys() - WITHOUT_EFFECT.keys() - OF_THE_DEPENDENCY))
@@ -172,51 +171,6 @@ def test_what_has_no_effect_has_none(noted: Path, path: str, tmp_path: Path) -> 
 def test_contexts_are_of_values_that_there_are() -> None:
     """What is set beside a value belongs to a value of the chart."""
     assert CONTEXTS.keys() <= SETTINGS.keys()
-
-
-CONFIGURATION: Final = sorted(
-    (SETTINGS.keys() - WITHOUT_EFFECT.keys())
-    & {"kubernetesClusterDomain", *(path for path in SETTINGS if path.startswith("config."))}
-)
-ACCEPTED: Final = frozenset(f"config.{key}" for key in NOT_OBEYED)
-"""Values of the original that reach settings which nobody obeys."""
-
-
-@pytest.mark.parametrize("path", CONFIGURATION)
-def test_a_value_of_the_configuration_reaches_a_setting_that_counts(noted: Path, path: str, tmp_path: Path) -> None:
-    """Another value is another setting of a program that obeys it (tests/contract/test_settings.py)."""
-    context = CONTEXTS.get(path, ())
-    nested: Any = another(SETTINGS[path])
-    for key in reversed(path.split(".")):
-        nested = {key: nested}
-    (tmp_path / "values.yaml").write_text(yaml.safe_dump(nested))
-    words = [word for word in context if not word.startswith(f"--set={path}=")]
-    before = told(noted, tmp_path, *context)
-    after = told(noted, tmp_path, *words, "--values", str(tmp_path / "values.yaml"))
-    changed = {setting for setting in before if before[setting] != after[setting]}
-    assert changed, f"{path} reaches no setting"
-    assert (path in ACCEPTED) is (changed <= NOT_OBEYED.keys()), changed
-
-
-def told(chart: Path, folder: Path, *words: str) -> dict[str, Any]:
-    """Every setting of both programs under the configuration that the chart writes; what is mounted as a file counts
-    with the Secret it comes from.
-    """
-    objects = template(chart, *STEADY, *words)
-    (folder / "config.yaml").write_text(kind(objects, "ConfigMap", "-config")["data"]["config.yaml"])
-    result: dict[str, Any] = {}
-    for program in (HooksSettings, GatewaySettings):
-        read = program.load(folder / "config.yaml", environment={})
-        for path, key, _ in leaves(program):
-            value: Any = read
-            for name in path:
-                value = getattr(value, name, None)
-            result.setdefault(key, []).append(value)
-    files = yaml.safe_dump_all(one for one in objects if one["kind"] in ("Secret", "Deployment"))
-    for key, value in result.items():
-        if key.endswith("File") and any(value):
-            value.append(files)
-    return result
 
 
 def test_the_dependencys_values_are_its_own(real: Path) -> None:
