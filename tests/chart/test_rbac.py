@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from tests.chart.helm import kind, rules, template
+from tests.contract.questions import Questions
 
 ROOT = Path(__file__).resolve().parents[2]
 ALLOWED = ("--set=allowedNamespaces={a,b}", "--set=config.namespaces=a\\,b")
@@ -205,6 +206,52 @@ def test_c34_hooks_may_read_what_it_reads_and_nothing_else(chart: Path) -> None:
     watched = roles(template(chart), "-metacontroller")[None]
     for kind_ in ("deployments", "statefulsets", "daemonsets", "replicasets"):
         assert {("apps", kind_, "list"), ("apps", kind_, "watch")} <= watched
+
+
+def question(path: str) -> tuple[str, str, str] | None:
+    """What the API server takes a GET for: group, resource with its subresource, verb. None for discovery.
+
+    As apiserver's RequestInfoFactory: what follows the namespace is resource, name, subresource.
+    """
+    where, _, query = path.partition("?")
+    _, prefix, *parts = where.split("/")
+    group = "" if prefix == "api" else parts.pop(0)
+    parts = parts[1:]  # the version
+    if parts[:1] == ["namespaces"] and len(parts) > 2:
+        parts = parts[2:]
+    if not parts:
+        return None
+    verb = "get" if len(parts) > 1 else "watch" if "watch=" in query else "list"
+    return group, "/".join((parts[0], *parts[2:3])), verb
+
+
+def allows(rule: tuple[str, str, str], call: tuple[str, str, str]) -> bool:
+    """Whether RBAC does: a resource does not stand for its subresources, and `*` stands for both."""
+    return (rule[0], rule[2]) == (call[0], call[2]) and rule[1] in ("*", call[1])
+
+
+def test_c34_the_rights_of_hooks_are_those_of_its_calls(chart: Path, tmp_path: Path) -> None:
+    """Every call that the sources make for any kind of metric is allowed, and every rule is needed for one."""
+    named = {"name": "requests"}
+    described = {"describedObject": {"kind": "Service", "name": "demo"}, "metric": named}
+    itself = {"describedObject": {"kind": "Namespace", "name": "team-a"}, "metric": named}
+    average, value = {"type": "AverageValue", "averageValue": 1}, {"type": "Value", "value": 1}
+    metrics: list[dict[str, Any]] = [
+        {"type": "Resource", "resource": {"name": "cpu", "target": average}},
+        {"type": "ContainerResource", "containerResource": {"name": "cpu", "container": "a", "target": average}},
+        {"type": "Pods", "pods": {"metric": named, "target": average}},
+        {"type": "Object", "object": described | {"target": value}},
+        {"type": "Object", "object": itself | {"target": value}},
+        {"type": "External", "external": {"metric": named, "target": value}},
+    ]
+    with Questions.running(tmp_path) as questions:
+        for type_, words in (("kubernetes", ()), ("prometheus", PROMETHEUS)):
+            granted = roles(template(chart, *words), "-hooks")["default"]
+            asked = [path for path in questions.of(type_, metrics) if not path.startswith("/api/v1/query")]
+            calls = {call for call in map(question, asked) if call is not None}
+            pairs = {(call, rule) for call in calls for rule in granted if allows(rule, call)}
+            assert ({call for call, _ in pairs}, {rule for _, rule in pairs}) == (calls, granted)
+            assert len(calls) == (6 if type_ == "kubernetes" else 1), calls
 
 
 def test_hooks_outside_the_cluster_have_no_account(chart: Path) -> None:

@@ -52,7 +52,7 @@ class Questions:
     def __init__(self, asked: list[str], address: str) -> None:
         self._asked = asked
         self._address = address
-        self._known: dict[str, tuple[str, ...]] = {}
+        self._known: dict[tuple[str, str], tuple[str, ...]] = {}
 
     @classmethod
     @contextmanager
@@ -85,19 +85,21 @@ class Questions:
                 thread.join()
 
     def about(self, metrics: list[Json]) -> tuple[str, ...]:
-        """What is asked for metrics, with each source, in the order of the alphabet."""
-        key = json.dumps(metrics, sort_keys=True)
+        """What is asked for metrics, with each source."""
+        return (*self.of("kubernetes", metrics), *self.of("prometheus", metrics))
+
+    def of(self, type_: str, metrics: list[Json]) -> tuple[str, ...]:
+        """What is asked for metrics with a source, in the order of the alphabet: paths with their queries."""
+        key = type_, json.dumps(metrics, sort_keys=True)
         if key not in self._known:
-            server = {"type": "prometheus", "prometheus": {"address": self._address}}
-            found = [
-                asyncio.run(self._ask(metrics, MetricInformer.model_validate(informer))) for informer in ({}, server)
-            ]
-            self._known[key] = tuple(question for questions in found for question in sorted(questions))
+            informer = {"type": type_, "prometheus": {"address": self._address}}
+            self._asked.clear()
+            asyncio.run(_ask(metrics, MetricInformer.model_validate(informer)))
+            self._known[key] = tuple(sorted(self._asked))
         return self._known[key]
 
-    async def _ask(self, metrics: list[Json], informer: MetricInformer) -> list[str]:
-        self._asked.clear()
-        parent = model_deployment(offloadingConfig={"metrics": metrics})
-        async with open_sources(informer, Metrics()) as sources:
-            await gather(sync_request(parent, related=[workload()]), DEFAULTS, sources)
-        return list(self._asked)
+
+async def _ask(metrics: list[Json], informer: MetricInformer) -> None:
+    parent = model_deployment(offloadingConfig={"metrics": metrics})
+    async with open_sources(informer, Metrics()) as sources:
+        await gather(sync_request(parent, related=[workload()]), DEFAULTS, sources)
