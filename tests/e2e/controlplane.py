@@ -57,12 +57,12 @@ def existing() -> Path | None:
     return Path(named) if named else None
 
 
-def require(names: Sequence[str]) -> None:
+def require(names: Sequence[str], remedy: str = "`make e2e` builds what is not on PATH") -> None:
     """Skip by name where a program is missing; in CI that is a failure."""
     gone = [name for name in names if find(name) is None]
     if not gone:
         return
-    reason = f"{', '.join(gone)}: missing, `make e2e` builds what is not on PATH"
+    reason = f"{', '.join(gone)}: missing, {remedy}"
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)

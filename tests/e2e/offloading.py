@@ -185,7 +185,10 @@ class Cycles:
         if cycle.done or weight != (cycle.percentage if cycle.high else 0):
             return
         if cycle.high:
-            cycle.status = self._installed.parent(cycle.name)["status"]
+            status = self._installed.parent(cycle.name)["status"]
+            if status["offloading"]["percentage"] != weight:  # it is written after the route
+                return
+            cycle.status = status
         cycle.answers.append(shares(self._installed, cycle.name))
         if not cycle.done:
             cycle.change(cycle.high)

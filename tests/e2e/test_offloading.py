@@ -4,6 +4,7 @@ hooks run from the pods that helm rendered, two of them, under the chart's RBAC.
 real, and so are metrics-server, the test-adapter and Prometheus.
 """
 
+import json
 import time
 import urllib.request
 from collections import Counter
@@ -46,6 +47,9 @@ FAULTY: Final = ("held", "calm", "released", "spilled")
 MODELS: Final = (*CYCLES, *FAULTY, "external", "whole", "gauge")
 QUICK: Final = 20.0
 """Seconds for what takes two or three syncs."""
+RESYNC_SECONDS: Final = 2
+AGAIN: Final = 20.0
+"""Seconds within which hooks ask to be asked again while a metric is near its target or may release."""
 SCRAPES: Final = 90.0
 """Seconds for a way out and back by metrics-server, which measures every ten."""
 ADAPTED: Final = 240.0
@@ -89,6 +93,20 @@ def serve(installed: Installation, *models: dict[str, Any], replicas: int = 1) -
         installed.until(name, LocalReady="True", Synced="True")
 
 
+def hasten(installed: Installation) -> None:
+    """Have Metacontroller sync every model every two seconds, so that tests need not wait until hooks ask again."""
+    (controller,) = installed.plane.get("compositecontrollers")["items"]
+    patch = json.dumps({"spec": {"resyncPeriodSeconds": RESYNC_SECONDS}})
+    installed.plane.kubectl("patch", "compositecontroller", controller["metadata"]["name"], "--type=merge", "-p", patch)
+
+
+@pytest.fixture(scope="module")
+def hastened(installed: Installation) -> Installation:
+    """The same, with frequent syncs."""
+    hasten(installed)
+    return installed
+
+
 def weights(installed: Installation, *names: str) -> tuple[int | None, ...]:
     """The share in force of each."""
     found = in_force(installed)
@@ -98,9 +116,6 @@ def weights(installed: Installation, *names: str) -> tuple[int | None, ...]:
 def metrics_available(installed: Installation, name: str) -> tuple[str, str]:
     """Status and reason of the condition."""
     return installed.conditions(name).get("MetricsAvailable", ("", ""))
-
-
-# Kubernetes metrics APIs
 
 
 @pytest.fixture(scope="module")
@@ -140,31 +155,6 @@ def cycles(installed: Installation) -> Iterator[Cycles]:
         yield cycles
 
 
-def goes_out_and_back(cycles: Cycles, name: str, seconds: float) -> None:
-    """None of 200 requests are remote before, as many as the percentage says at the height, none after."""
-    cycle = cycles.finished(name, seconds)
-    before, height, after = cycle.answers
-    assert (before, after) == (Counter(local=REQUESTS), Counter(local=REQUESTS))
-    assert abs(height["remote"] - REQUESTS * cycle.percentage / 100) <= 1, height
-    assert height.total() == REQUESTS
-    offloading = cycle.status["offloading"]
-    assert (offloading["percentage"], offloading["reason"]) == (cycle.percentage, "MetricReached")
-    assert [metric["state"] for metric in offloading["metrics"]] == ["Reached"]
-    told = {one["type"]: (one["status"], one["reason"]) for one in cycle.status["conditions"]}
-    assert told["Offloading"] == ("True", "MetricReached")
-    assert told["MetricsAvailable"] == ("True", "MetricsRead")
-    assert cycle.seen == [0, cycle.percentage, 0]
-
-
-@pytest.mark.parametrize("name", ["cpu", "container", "memory"])
-def test_usage_of_the_pods(cycles: Cycles, name: str) -> None:
-    """What the pods use, by metrics-server: as much is offloaded as asked for, while it is at its target."""
-    goes_out_and_back(cycles, name, SCRAPES)
-
-
-# A metrics API that fails
-
-
 @pytest.fixture(scope="module")
 def scripted(installed: Installation) -> Iterator[Scripted]:
     """external.metrics.k8s.io as told, and four models by it: two at their target, two below, for every answer to
@@ -182,6 +172,44 @@ def scripted(installed: Installation) -> Iterator[Scripted]:
     installed.plane.kubectl("delete", "modeldeployment", *FAULTY)
 
 
+# Kubernetes metrics APIs
+
+
+@pytest.mark.usefixtures("cycles")
+def test_hooks_ask_again_by_themselves(installed: Installation, scripted: Scripted) -> None:
+    """Nothing that Metacontroller watches changes when a metric does, and its own period is longer than this."""
+    poll(lambda: weights(installed, "held") == (50,), 2 * AGAIN, "it is offloaded")
+    scripted.values["busy"] = "1"
+    poll(lambda: weights(installed, "held") == (0,), 2 * AGAIN, "it is back")
+    scripted.values["busy"] = "100"
+
+
+def goes_out_and_back(cycles: Cycles, name: str, seconds: float) -> None:
+    """None of 200 requests are remote before, as many as the percentage says at the height, none after."""
+    cycle = cycles.finished(name, seconds)
+    before, height, after = cycle.answers
+    assert (before, after) == (Counter(local=REQUESTS), Counter(local=REQUESTS))
+    assert abs(height["remote"] - REQUESTS * cycle.percentage / 100) <= 1, height
+    assert height.total() == REQUESTS
+    offloading = cycle.status["offloading"]
+    assert (offloading["percentage"], offloading["reason"]) == (cycle.percentage, "MetricReached")
+    assert [metric["state"] for metric in offloading["metrics"]] == ["Reached"]
+    told = {one["type"]: (one["status"], one["reason"]) for one in cycle.status["conditions"]}
+    assert told["Offloading"] == ("True", "MetricReached")
+    assert told["MetricsAvailable"] == ("True", "MetricsRead")
+    assert cycle.seen == [0, cycle.percentage, 0]
+
+
+@pytest.mark.parametrize("name", ["cpu", "container", "memory"])
+@pytest.mark.usefixtures("hastened")
+def test_usage_of_the_pods(cycles: Cycles, name: str) -> None:
+    """What the pods use, by metrics-server: as much is offloaded as asked for, while it is at its target."""
+    goes_out_and_back(cycles, name, SCRAPES)
+
+
+# A metrics API that fails
+
+
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
@@ -194,25 +222,25 @@ def scripted(installed: Installation) -> Iterator[Scripted]:
     ],
     ids=["gone", "down", "failing", "slow", "forbidden", "stale"],
 )
-def test_metrics_that_cannot_be_read(installed: Installation, scripted: Scripted, fault: Fault, reason: str) -> None:
+def test_metrics_that_cannot_be_read(hastened: Installation, scripted: Scripted, fault: Fault, reason: str) -> None:
     """Each model does as it is configured and says why; readiness is followed all the same; no sync takes longer than
     its deadline. Afterwards all goes on by itself."""
-    plane = installed.plane
+    plane = hastened.plane
 
     def said(status: str, reason: str) -> bool:
-        return all(metrics_available(installed, name) == (status, reason) for name in FAULTY)
+        return all(metrics_available(hastened, name) == (status, reason) for name in FAULTY)
 
-    poll(lambda: weights(installed, *FAULTY) == (50, 0, 50, 0) and said("True", "MetricsRead"), QUICK, "all is well")
-    before = len(sync_seconds(installed))
+    poll(lambda: weights(hastened, *FAULTY) == (50, 0, 50, 0) and said("True", "MetricsRead"), QUICK, "all is well")
+    before = len(sync_seconds(hastened))
     with fault(plane, scripted):
         poll(lambda: said("False", reason), QUICK, f"they say {reason}")
-        poll(lambda: weights(installed, *FAULTY) == (50, 0, 0, 50), QUICK, "hold, hold, release, offload")
-        assert shares(installed, "held") == Counter(local=REQUESTS // 2, remote=REQUESTS // 2)
+        poll(lambda: weights(hastened, *FAULTY) == (50, 0, 0, 50), QUICK, "hold, hold, release, offload")
+        assert shares(hastened, "held") == Counter(local=REQUESTS // 2, remote=REQUESTS // 2)
         for ready, expected in ((False, (100, 100)), (True, (50, 0))):
             for name in ("held", "calm"):
                 set_pods_ready(plane, f"app={name}", ready)
-            poll(lambda expected=expected: weights(installed, "held", "calm") == expected, QUICK, f"{expected}")  # type: ignore[misc]
-    took = sync_seconds(installed)[before:]
+            poll(lambda expected=expected: weights(hastened, "held", "calm") == expected, QUICK, f"{expected}")  # type: ignore[misc]
+    took = sync_seconds(hastened)[before:]
     assert took
     assert max(took) < DEADLINE, sorted(took)[-5:]
 
@@ -224,27 +252,27 @@ DEADLINE: Final = 3.5
 # Nothing but metrics changes the split
 
 
-def test_hooks_restarted_while_they_offload(installed: Installation, scripted: Scripted) -> None:
+def test_hooks_restarted_while_they_offload(hastened: Installation, scripted: Scripted) -> None:
     """Both replicas one after the other: nothing is written and the split stays, as all memory is in the status."""
     assert scripted.values["busy"] == "100"
-    poll(lambda: weights(installed, "held", "released") == (50, 50), QUICK, "they are offloaded")
-    installed.until("held", Offloading="True", Synced="True")
-    versions = [installed.versions(name) for name in FAULTY]
-    for pod in installed.pods("-hooks"):
+    poll(lambda: weights(hastened, "held", "released") == (50, 50), QUICK, "they are offloaded")
+    hastened.until("held", Offloading="True", Synced="True")
+    versions = [hastened.versions(name) for name in FAULTY]
+    for pod in hastened.pods("-hooks"):
         pod.process.stop()
         pod.process.start()
         pod.until_ready()
         poll(lambda pod=pod: syncs_answered(pod.port("operations")) > len(FAULTY), 60, "it has answered")  # type: ignore[misc]
-    assert [installed.versions(name) for name in FAULTY] == versions
-    assert weights(installed, *FAULTY) == (50, 0, 50, 0)
+    assert [hastened.versions(name) for name in FAULTY] == versions
+    assert weights(hastened, *FAULTY) == (50, 0, 50, 0)
 
 
-def test_both_replicas_of_hooks_answer(installed: Installation, scripted: Scripted) -> None:
+def test_both_replicas_of_hooks_answer(hastened: Installation, scripted: Scripted) -> None:
     """Each with what it has read itself, and the split stays for many syncs."""
     assert scripted.asked
-    hooks = installed.pods("-hooks")
+    hooks = hastened.pods("-hooks")
     assert len(hooks) == 2
-    versions = [installed.versions(name) for name in FAULTY]
+    versions = [hastened.versions(name) for name in FAULTY]
     before = [syncs_answered(pod.port("operations")) for pod in hooks]
     poll(
         lambda: all(
@@ -253,33 +281,33 @@ def test_both_replicas_of_hooks_answer(installed: Installation, scripted: Script
         60,
         "both have answered",
     )
-    assert [installed.versions(name) for name in FAULTY] == versions
+    assert [hastened.versions(name) for name in FAULTY] == versions
 
 
-def test_an_outage_ends_at_percentage_100(installed: Installation, scripted: Scripted) -> None:
+def test_an_outage_ends_at_percentage_100(hastened: Installation, scripted: Scripted) -> None:
     """With the default percentage the model comes back from an outage, is offloaded by its metric, released, and
     offloaded again."""
     scripted.values["tide"] = "1"
-    serve(installed, offloaded("whole", external("tide", value="10"), percentage=100, stepPercentage=50))
+    serve(hastened, offloaded("whole", external("tide", value="10"), percentage=100, stepPercentage=50))
 
     def is_at(percentage: int, reason: str, seconds: float = QUICK) -> None:
-        poll(lambda: weights(installed, "whole") == (percentage,), seconds, f"{percentage} %")
-        poll(lambda: installed.conditions("whole")["Offloading"][1] == reason, QUICK, reason)
+        poll(lambda: weights(hastened, "whole") == (percentage,), seconds, f"{percentage} %")
+        poll(lambda: hastened.conditions("whole")["Offloading"][1] == reason, QUICK, reason)
 
     is_at(0, "Local")
-    set_pods_ready(installed.plane, "app=whole", False)
+    set_pods_ready(hastened.plane, "app=whole", False)
     is_at(100, "NoReadyReplica")
-    set_pods_ready(installed.plane, "app=whole", True)
+    set_pods_ready(hastened.plane, "app=whole", True)
     is_at(0, "Local")
     for _ in range(2):
         scripted.values["tide"] = "11"
         is_at(100, "MetricReached")
-        assert shares(installed, "whole", 50) == Counter(remote=50)
+        assert shares(hastened, "whole", 50) == Counter(remote=50)
         scripted.values["tide"] = "1"
         is_at(50, "Releasing")
         is_at(0, "Local")
-        assert shares(installed, "whole", 50) == Counter(local=50)
-    installed.plane.kubectl("delete", "modeldeployment", "whole")
+        assert shares(hastened, "whole", 50) == Counter(local=50)
+    hastened.plane.kubectl("delete", "modeldeployment", "whole")
 
 
 # Metrics of the test-adapter
@@ -291,35 +319,35 @@ def test_custom_metrics(cycles: Cycles, name: str) -> None:
     goes_out_and_back(cycles, name, ADAPTED)
 
 
-def test_an_external_metric(installed: Installation) -> None:
+def test_an_external_metric(hastened: Installation) -> None:
     """The test-adapter has one series of 42 and one of 43: selected by a label, and held against a target that falls
     and rises."""
-    plane = installed.plane
+    plane = hastened.plane
     plane.start_test_adapter()
 
     def target(value: str) -> dict[str, Any]:
         return offloaded("external", external("my-external-metric", {"foo": "bar"}, value=value))
 
-    serve(installed, target("42500m"))
-    poll(lambda: metrics_available(installed, "external") == ("True", "MetricsRead"), ADAPTED, "it is read")
+    serve(hastened, target("42500m"))
+    poll(lambda: metrics_available(hastened, "external") == ("True", "MetricsRead"), ADAPTED, "it is read")
     for value, percentage in (("42", 50), ("420", 0)):
         plane.apply(target(value))
-        poll(lambda percentage=percentage: weights(installed, "external") == (percentage,), ADAPTED, f"{percentage} %")  # type: ignore[misc]
+        poll(lambda percentage=percentage: weights(hastened, "external") == (percentage,), ADAPTED, f"{percentage} %")  # type: ignore[misc]
         expected = Counter(local=REQUESTS // 2, remote=REQUESTS // 2) if percentage else Counter(local=REQUESTS)
-        assert shares(installed, "external") == expected
+        assert shares(hastened, "external") == expected
     plane.kubectl("delete", "modeldeployment", "external")
 
 
-def test_without_metrics_server(installed: Installation, cycles: Cycles) -> None:
+def test_without_metrics_server(hastened: Installation, cycles: Cycles) -> None:
     """A cluster that serves no metrics.k8s.io: the model says so and stays as it is; with it, all is well again."""
     assert cycles.finished("cpu", SCRAPES).done
-    with faults.not_served(installed.plane, "v1beta1.metrics.k8s.io"):
-        poll(lambda: metrics_available(installed, "cpu") == ("False", "NotServed"), QUICK, "it says so")
-        assert weights(installed, "cpu") == (0,)
+    with faults.not_served(hastened.plane, "v1beta1.metrics.k8s.io"):
+        poll(lambda: metrics_available(hastened, "cpu") == ("False", "NotServed"), QUICK, "it says so")
+        assert weights(hastened, "cpu") == (0,)
         for ready, percentage in ((False, 100), (True, 0)):
-            set_pods_ready(installed.plane, "app=cpu", ready)
-            poll(lambda percentage=percentage: weights(installed, "cpu") == (percentage,), QUICK, f"{percentage} %")  # type: ignore[misc]
-    poll(lambda: metrics_available(installed, "cpu") == ("True", "MetricsRead"), SCRAPES, "it is read again")
+            set_pods_ready(hastened.plane, "app=cpu", ready)
+            poll(lambda percentage=percentage: weights(hastened, "cpu") == (percentage,), QUICK, f"{percentage} %")  # type: ignore[misc]
+    poll(lambda: metrics_available(hastened, "cpu") == ("True", "MetricsRead"), SCRAPES, "it is read again")
 
 
 # Prometheus
@@ -328,13 +356,14 @@ def test_without_metrics_server(installed: Installation, cycles: Cycles) -> None
 def test_load_itself_drives_the_gauge(installed: Installation) -> None:
     """Prometheus scrapes the model server, four clients ask without a pause: half of it is remote as long as that
     lasts, without turning back, and then all is local again by itself."""
-    controlplane.require((PROMETHEUS,))
+    controlplane.require((PROMETHEUS,), "Debian has a package of that name")
     prometheus = Prometheus(installed.plane, f"127.0.0.1:{installed.local.port}")
     source = "config.metricInformer"
     installed.upgrade(
         *(f"--set={source}.type=prometheus", f"--set={source}.prometheus.address={prometheus.address}"),
         f"--set={source}.prometheus.scrapeIntervalSeconds={SCRAPE_SECONDS}",
     )
+    hasten(installed)
     query = "sum(vllm:num_requests_running)"
     serve(installed, offloaded("gauge", external(query, value="2"), tolerance=0.2))
     poll(lambda: metrics_available(installed, "gauge") == ("True", "MetricsRead"), QUICK, "it is read")
