@@ -33,7 +33,7 @@ from tests.e2e.offloading import (
     sync_seconds,
     use,
 )
-from tests.e2e.pods import Image
+from tests.e2e.pods import Image, Pod
 from tests.e2e.product import missing, set_pods_ready, syncs_answered
 from tests.e2e.scraping import PROMETHEUS, SCRAPE_SECONDS, Prometheus
 from tests.e2e.scripted import Scripted
@@ -44,6 +44,8 @@ pytestmark = pytest.mark.own_plane
 
 CYCLES: Final = ("cpu", "container", "memory", "pods", "object")
 FAULTY: Final = ("held", "calm", "released", "spilled")
+MANY: Final = 12
+"""Syncs of all models, so that each is among them."""
 MODELS: Final = (*CYCLES, *FAULTY, "external", "whole", "gauge")
 QUICK: Final = 20.0
 """Seconds for what takes two or three syncs."""
@@ -73,9 +75,16 @@ def installed(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterato
                     *("--set=config.defaultRemoteBackend.workspace=demo", "--set=config.hooks.logLevel=debug"),
                     "--set=config.metricInformer.resolutionSeconds=1",
                 )
+                # Its metric is taken to be about the minute before it, which shall begin now.
+                serve(installed, external_model("42"))
                 yield installed
             finally:
                 installed.stop()
+
+
+def external_model(target: str) -> dict[str, Any]:
+    """Of the two series of the test-adapter the one of 42 is selected by its label."""
+    return offloaded("external", external("my-external-metric", {"foo": "bar"}, value=target))
 
 
 def pace(installed: Installation, seconds: float) -> None:
@@ -249,41 +258,6 @@ DEADLINE: Final = 3.5
 """Seconds: hooks ask for three at most, on a machine that is busy."""
 
 
-# Nothing but metrics changes the split
-
-
-def test_hooks_restarted_while_they_offload(hastened: Installation, scripted: Scripted) -> None:
-    """Both replicas one after the other: nothing is written and the split stays, as all memory is in the status."""
-    assert scripted.values["busy"] == "100"
-    poll(lambda: weights(hastened, "held", "released") == (50, 50), QUICK, "they are offloaded")
-    hastened.until("held", Offloading="True", Synced="True")
-    versions = [hastened.versions(name) for name in FAULTY]
-    for pod in hastened.pods("-hooks"):
-        pod.process.stop()
-        pod.process.start()
-        pod.until_ready()
-        poll(lambda pod=pod: syncs_answered(pod.port("operations")) > len(FAULTY), 60, "it has answered")  # type: ignore[misc]
-    assert [hastened.versions(name) for name in FAULTY] == versions
-    assert weights(hastened, *FAULTY) == (50, 0, 50, 0)
-
-
-def test_both_replicas_of_hooks_answer(hastened: Installation, scripted: Scripted) -> None:
-    """Each with what it has read itself, and the split stays for many syncs."""
-    assert scripted.asked
-    hooks = hastened.pods("-hooks")
-    assert len(hooks) == 2
-    versions = [hastened.versions(name) for name in FAULTY]
-    before = [syncs_answered(pod.port("operations")) for pod in hooks]
-    poll(
-        lambda: all(
-            syncs_answered(pod.port("operations")) > count + 5 for pod, count in zip(hooks, before, strict=True)
-        ),
-        60,
-        "both have answered",
-    )
-    assert [hastened.versions(name) for name in FAULTY] == versions
-
-
 def test_an_outage_ends_at_percentage_100(hastened: Installation, scripted: Scripted) -> None:
     """With the default percentage the model comes back from an outage, is offloaded by its metric, released, and
     offloaded again."""
@@ -319,23 +293,38 @@ def test_custom_metrics(cycles: Cycles, name: str) -> None:
     goes_out_and_back(cycles, name, ADAPTED)
 
 
-def test_an_external_metric(hastened: Installation) -> None:
-    """The test-adapter has one series of 42 and one of 43: selected by a label, and held against a target that falls
-    and rises."""
-    plane = hastened.plane
-    plane.start_test_adapter()
+@pytest.fixture(scope="module")
+def spilling(hastened: Installation) -> Installation:
+    """The same, with a model that is offloaded by an external metric of the test-adapter."""
+    hastened.plane.start_test_adapter()
+    poll(lambda: weights(hastened, "external") == (50,), ADAPTED, "it is offloaded")
+    hastened.until("external", Offloading="True", MetricsAvailable="True", Synced="True")
+    return hastened
 
-    def target(value: str) -> dict[str, Any]:
-        return offloaded("external", external("my-external-metric", {"foo": "bar"}, value=value))
 
-    serve(hastened, target("42500m"))
-    poll(lambda: metrics_available(hastened, "external") == ("True", "MetricsRead"), ADAPTED, "it is read")
-    for value, percentage in (("42", 50), ("420", 0)):
-        plane.apply(target(value))
-        poll(lambda percentage=percentage: weights(hastened, "external") == (percentage,), ADAPTED, f"{percentage} %")  # type: ignore[misc]
-        expected = Counter(local=REQUESTS // 2, remote=REQUESTS // 2) if percentage else Counter(local=REQUESTS)
-        assert shares(hastened, "external") == expected
-    plane.kubectl("delete", "modeldeployment", "external")
+def test_hooks_restarted_while_they_offload(spilling: Installation) -> None:
+    """Both replicas one after the other: nothing is written and the split stays, as all memory is in the status."""
+    versions = spilling.versions("external")
+    for pod in spilling.pods("-hooks"):
+        pod.process.stop()
+        pod.process.start()
+        pod.until_ready()
+        poll(lambda pod=pod: _answered(pod) > MANY, 60, "it has answered")  # type: ignore[misc]
+    assert spilling.versions("external") == versions
+    assert weights(spilling, "external") == (50,)
+
+
+def test_both_replicas_of_hooks_answer(spilling: Installation) -> None:
+    """Each with what it has read itself, and the split stays for many syncs."""
+    hooks, versions = spilling.pods("-hooks"), spilling.versions("external")
+    assert len(hooks) == 2
+    before = [_answered(pod) for pod in hooks]
+    poll(lambda: all(_answered(pod) > count + MANY for pod, count in zip(hooks, before, strict=True)), 60, "both have")
+    assert spilling.versions("external") == versions
+
+
+def _answered(pod: Pod) -> float:
+    return syncs_answered(pod.port("operations"))
 
 
 def test_without_metrics_server(hastened: Installation, cycles: Cycles) -> None:
@@ -348,6 +337,14 @@ def test_without_metrics_server(hastened: Installation, cycles: Cycles) -> None:
             set_pods_ready(hastened.plane, "app=cpu", ready)
             poll(lambda percentage=percentage: weights(hastened, "cpu") == (percentage,), QUICK, f"{percentage} %")  # type: ignore[misc]
     poll(lambda: metrics_available(hastened, "cpu") == ("True", "MetricsRead"), SCRAPES, "it is read again")
+
+
+def test_an_external_metric(spilling: Installation) -> None:
+    """42 held against a target of 42, and of ten times as much."""
+    assert shares(spilling, "external") == Counter(local=REQUESTS // 2, remote=REQUESTS // 2)
+    spilling.plane.apply(external_model("420"))
+    poll(lambda: weights(spilling, "external") == (0,), ADAPTED, "it is back")
+    assert shares(spilling, "external") == Counter(local=REQUESTS)
 
 
 # Prometheus
