@@ -82,6 +82,10 @@ class Course:
     """Whether a metric that can be read is at its target."""
     next_instant: datetime | None = None
     """When a window ends, if the metrics stay as they are."""
+    estimates: tuple[Fraction | None, ...] = ()
+    """Of each metric, the ratio after the share has gone down; None where none goes by it."""
+    falls_below: Fraction | None = None
+    """The ratio under which a metric lets the share go down; None while there is no share, or where nothing does."""
 
 
 def advance(
@@ -110,7 +114,8 @@ def advance(
         return Course(_remember(NOTHING, path.share, behavior), path.share, standings, reached)
     windows, share = _follow(memory, path, standings, measures, now)
     memory = _remember(windows, share, behavior)
-    return Course(memory, share, standings, reached, _next_instant(memory, behavior))
+    estimates = tuple(path.estimate(one.ratio) if isinstance(one, Measured) else None for one in measures)
+    return Course(memory, share, standings, reached, _next_instant(memory, behavior), estimates, path.falls_below)
 
 
 def _follow(
@@ -209,8 +214,16 @@ class _Path:
         estimate = self.estimate(measure.ratio)
         return Standing.BELOW if estimate is not None and estimate < self.limit else Standing.BETWEEN
 
+    @property
+    def falls_below(self) -> Fraction | None:
+        """The ratio under which a metric is Below while there is a share; estimates are in proportion to the ratio."""
+        unit = self.estimate(Fraction(1))
+        return None if unit is None else self.limit / unit
+
     def estimate(self, ratio: Fraction) -> Fraction | None:
-        """The ratio after the share has gone down; None when it cannot be told."""
+        """The ratio after the share has gone down; None when there is none, or it cannot be told."""
+        if self.share is None:
+            return None
         share = self.in_force.percentage
         if not self.follows_load:
             return ratio
