@@ -84,6 +84,8 @@ class Course:
     """When a window ends, if the metrics stay as they are."""
     estimates: tuple[Fraction | None, ...] = ()
     """Of each metric, the ratio after the share has gone down; None where none goes by it."""
+    estimated_share: int | None = None
+    """The share that estimates are about; None where they are the ratios as they are."""
     falls_below: Fraction | None = None
     """The ratio under which a metric lets the share go down; None while there is no share, or where nothing does."""
 
@@ -115,7 +117,16 @@ def advance(
     windows, share = _follow(memory, path, standings, measures, now)
     memory = _remember(windows, share, behavior)
     estimates = tuple(path.estimate(one.ratio) if isinstance(one, Measured) else None for one in measures)
-    return Course(memory, share, standings, reached, _next_instant(memory, behavior), estimates, path.falls_below)
+    return Course(
+        memory,
+        share,
+        standings,
+        reached,
+        _next_instant(memory, behavior),
+        estimates,
+        path.estimated_share,
+        path.falls_below,
+    )
 
 
 def _follow(
@@ -213,6 +224,12 @@ class _Path:
             return Standing.BELOW
         estimate = self.estimate(measure.ratio)
         return Standing.BELOW if estimate is not None and estimate < self.limit else Standing.BETWEEN
+
+    @property
+    def estimated_share(self) -> int | None:
+        """The share that estimates are about; None where nothing is estimated."""
+        estimates = self.share is not None and self.follows_load and self.in_force.percentage < ALL
+        return self._goal if estimates else None
 
     @property
     def falls_below(self) -> Fraction | None:
