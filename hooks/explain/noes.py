@@ -86,6 +86,12 @@ def _no_override(case: Case) -> str:
     return "there is no override" if override is None else f"the override ended at {format_time(override.until)}"
 
 
+def _not_returning(case: Case) -> str:
+    if case.behavior.return_seconds == 0:
+        return "requests come back at once"
+    return "no replica has become ready lately"
+
+
 def _not_reached(case: Case) -> str:
     measures, course = case.facts.measures, case.course
     if not measures:
@@ -117,6 +123,7 @@ _NOES: Final[Mapping[str, Callable[[Case], str]]] = {
     offloading.forced_override.__name__: _no_force,
     offloading.no_ready_replica.__name__: _ready,
     offloading.override.__name__: _no_override,
+    offloading.returning.__name__: _not_returning,
     offloading.metric_reached.__name__: _not_reached,
     offloading.metric_missing.__name__: _not_missing,
     offloading.release.__name__: _not_offloaded,
