@@ -24,7 +24,7 @@ FAILURE_SECONDS: Final = 5.0
 ENTRIES: Final = 20_000
 WEIGHT: Final = 500_000
 """Samples, pods and the like that are kept in all; each takes some hundred bytes."""
-_OUTAGES: Final = 10_000
+OUTAGES: Final = 10_000
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -159,7 +159,7 @@ class Cache:
         outage = self._outages.get(key)
         if outage is None:
             outage = self._outages[key] = Outage(self._failure_seconds)
-            if len(self._outages) > _OUTAGES:
+            if len(self._outages) > OUTAGES:
                 self._outages.popitem(last=False)
         return outage
 

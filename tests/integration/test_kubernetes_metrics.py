@@ -1,6 +1,8 @@
 """Metrics from the API server: what is asked, what is made of the answers, and what is said where there is none."""
 
 import asyncio
+import shutil
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes.config import incluster_config
 
 from hooks import gatherer, reasons
 from hooks.gatherer import gather
@@ -40,6 +43,7 @@ from tests.metric_answers import (
     usage,
     usage_list,
 )
+from tests.processes import self_signed
 
 TOKEN = "canary-of-the-token"
 TIME = datetime(2026, 3, 1, 11, 59, 50, tzinfo=UTC)
@@ -553,3 +557,87 @@ async def test_nothing_is_left_when_hooks_end(api: ApiServer) -> None:
         waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     assert asyncio.all_tasks() == before
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+async def test_the_identity_of_a_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In a cluster: the mounted authority and token, which is read again when the kubelet has replaced it. A token that
+    cannot be sent is a reason, and nothing of it is told. No proxy of the environment comes between."""
+    certificate, key = self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = ApiServer(context)
+    for name in "abcdef":
+        server.scripted[f"{EXTERNAL}/{name}"] = Scripted({"items": []})
+    server.start()
+    token = tmp_path / "token"
+    token.write_text("one\n")
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "localhost")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(token))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(certificate))
+    start: Any = incluster_config.InClusterConfigLoader.__init__
+
+    def impatient(self: Any, *words: Any, **rest: Any) -> None:
+        start(self, *words, **rest)
+        self._token_refresh_period = timedelta(0)
+
+    monkeypatch.setattr(incluster_config.InClusterConfigLoader, "__init__", impatient)
+    try:
+        async with opened() as (sources, _):
+            assert await only(sources, external_metric("a")) == Reading()
+            token.write_text("two")
+            assert await only(sources, external_metric("b")) == Reading()
+            token.write_text(f"{TOKEN}\nx: y")
+            assert said(await only(sources, external_metric("c")))[1].endswith("cannot be sent in a header field.")
+            token.write_text("")
+            assert said(await only(sources, external_metric("d"))) == (
+                reasons.FORBIDDEN,
+                "The credentials of hooks for the API server cannot be read.",
+            )
+    finally:
+        server.stop()
+    assert server.tokens == ["Bearer one", "Bearer two"]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+@pytest.mark.parametrize(
+    ("cluster", "words"),
+    [
+        ({}, "its certificate is not accepted"),
+        ({"insecure-skip-tls-verify": True}, ""),
+        ({"certificate-authority": "ca.pem"}, "its certificate is not accepted"),
+        ({"certificate-authority": "ca.pem", "tls-server-name": "localhost"}, ""),
+        ({"insecure-skip-tls-verify": True, "proxy-url": "http://127.0.0.1:1"}, "cannot be connected to"),
+    ],
+)
+async def test_the_cluster_of_a_kubeconfig(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cluster: Json, words: str
+) -> None:
+    """Its authority, the name that its certificate is for, its proxy; a client certificate instead of a token."""
+    certificate, key = self_signed(tmp_path)
+    (tmp_path / "ca.pem").write_bytes(certificate.read_bytes())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = ApiServer(context)
+    server.scripted[f"{EXTERNAL}/queue"] = Scripted({"items": []})
+    server.start()
+    if "certificate-authority" in cluster:
+        cluster = cluster | {"certificate-authority": str(tmp_path / "ca.pem")}
+    content = {
+        "current-context": "x",
+        "clusters": [{"name": "x", "cluster": {"server": f"https://127.0.0.1:{server.port}", **cluster}}],
+        "users": [{"name": "x", "user": {"client-certificate": str(certificate), "client-key": str(key)}}],
+        "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+    }
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(content))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    try:
+        async with opened() as (sources, _):
+            reading = await only(sources, external_metric())
+        assert words in said(reading)[1] if words else reading == Reading()
+    finally:
+        server.stop()
+    assert set(server.tokens) <= {""}
