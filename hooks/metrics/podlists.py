@@ -20,7 +20,25 @@ PAGE_BYTES: Final = 128 << 20
 
 PODS: Final = Group(Api("pods", "The API server's list of pods"), "pods", "", "the API server")
 
-_Labelled = tuple[Mapping[str, str], Pod]
+
+class Listed:
+    """The pods of a namespace at one time. What a selector selects is found once."""
+
+    def __init__(self, pods: tuple[tuple[Mapping[str, str], Pod], ...]) -> None:
+        """`pods` with their labels."""
+        self._pods = pods
+        self._selected: dict[Selector, tuple[Pod, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._pods)
+
+    def selected(self, selector: Selector) -> tuple[Pod, ...]:
+        """Those with labels that it selects."""
+        found = self._selected.get(selector)
+        if found is None:
+            found = tuple(pod for labels, pod in self._pods if selector.matches(labels))
+            self._selected[selector] = found
+        return found
 
 
 class PodLists:
@@ -36,22 +54,22 @@ class PodLists:
         found = await self._cache.get(Query(PODS.api, namespace, namespace), lambda: self._list(namespace))
         if isinstance(found, Unread):
             return found
-        return tuple(pod for labels, pod in found if selector.matches(labels))
+        return found.selected(selector)
 
-    async def _list(self, namespace: str) -> tuple[_Labelled, ...]:
+    async def _list(self, namespace: str) -> Listed:
         where = path("api", "v1", "namespaces", namespace, "pods")
         query = [("limit", str(PAGE)), ("resourceVersion", "0")]
-        found: list[_Labelled] = []
+        found: list[tuple[Mapping[str, str], Pod]] = []
         for _ in range(PAGES):
             page = await self._api.get(PODS, where, query, PAGE_BYTES) or {}
             items = objects(page, "items")
             found += _read(items) if len(items) <= PAGE // 10 else await asyncio.to_thread(_read, items)
             token = text(mapping(page, "metadata"), "continue")
             if not token:
-                return tuple(found)
+                return Listed(tuple(found))
             query = [("limit", str(PAGE)), ("continue", token)]
         raise Failed(reasons.REFUSED, "The namespace has more pods than hooks list.")
 
 
-def _read(items: Iterable[Mapping[str, Any]]) -> list[_Labelled]:
+def _read(items: Iterable[Mapping[str, Any]]) -> list[tuple[Mapping[str, str], Pod]]:
     return [(texts(mapping(item, "metadata"), "labels"), Pod.of(dict(item))) for item in items]

@@ -5,6 +5,7 @@ another host. Deadlines are those of callers: who is cancelled gives the
 connection up.
 """
 
+import asyncio
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -67,6 +68,7 @@ class Upstream:
         self._metrics = metrics
         self._headers = headers
         self._extensions = {} if server_name is None else {"sni_hostname": server_name}
+        self._slots = asyncio.Semaphore(CONNECTIONS)
         self._client = httpx.AsyncClient(
             verify=context,
             proxy=proxy,
@@ -100,6 +102,10 @@ class Upstream:
         await self._client.aclose()
 
     async def _call(self, api: Api, method: str, path: str, query: Parameters, form: Parameters, limit: int) -> Answer:
+        async with self._slots:  # the client's own queue takes a time that rises with the square of its length
+            return await self._sent(api, method, path, query, form, limit)
+
+    async def _sent(self, api: Api, method: str, path: str, query: Parameters, form: Parameters, limit: int) -> Answer:
         headers = {"accept": "application/json", "accept-encoding": "identity", **await self._headers()}
         started, code = time.perf_counter(), "cancelled"
         try:

@@ -16,7 +16,7 @@ from kubernetes.config import incluster_config
 
 from hooks import gatherer, reasons
 from hooks.gatherer import gather
-from hooks.metrics import Sources, installed, podlists
+from hooks.metrics import Sources, apiserver, installed, podlists
 from hooks.metrics.installed import open_sources
 from hooks.observation import InstallDefaults
 from hooks.protocol import SyncRequest
@@ -486,8 +486,10 @@ def requests(metrics: Metrics, api: str, code: str = "200") -> float:
     return metrics.registry.get_sample_value("beamlit_hooks_source_requests_total", {"api": api, "code": code}) or 0
 
 
-async def test_a_thousand_syncs_ask_once(api: ApiServer) -> None:
+async def test_a_thousand_syncs_ask_once(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """All at once, cold: one list of pods and one of usage for the namespace, one question for each distinct query."""
+    monkeypatch.setattr(gatherer, "DEADLINE_SECONDS", 30)  # how long it takes is another question
+    monkeypatch.setattr(installed, "CLUSTER_SECONDS", 20)
     api.scripted[USAGE_PATH] = Scripted(usage_list([usage("demo-0")]), delay=0.2)
     for number in range(10):
         api.scripted[f"{EXTERNAL}/queue{number}"] = Scripted({"items": []}, delay=0.1)
@@ -585,6 +587,7 @@ async def test_the_identity_of_a_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         self._token_refresh_period = timedelta(0)
 
     monkeypatch.setattr(incluster_config.InClusterConfigLoader, "__init__", impatient)
+    monkeypatch.setattr(apiserver, "TOKEN_SECONDS", 0.0)
     try:
         async with opened() as (sources, _):
             assert await only(sources, external_metric("a")) == Reading()
@@ -599,7 +602,7 @@ async def test_the_identity_of_a_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: 
             )
     finally:
         server.stop()
-    assert server.tokens == ["Bearer one", "Bearer two"]
+    assert [value.split()[1] for value in server.tokens] == ["one", "two"]
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")

@@ -103,7 +103,7 @@ async def test_the_number_of_entries_is_bounded() -> None:
 async def test_what_entries_hold_is_bounded() -> None:
     """Nested answers count with what is in them; one that is too large by itself is not kept."""
     source = Source()
-    cache = Cache(Metrics(), seconds=15, flight_seconds=1, weight=10)
+    cache = Cache(Metrics(), seconds=15, flight_seconds=1, weight=12)
     answers = {"four": ((1, 2), (3, 4)), "three": ("a", "b", "c"), "huge": tuple(range(100))}
     for key in ("four", "three", "four", "three", "huge", "huge", "four"):
         assert await cache.get(query(key), source.load(key, answers[key])) == answers[key]
