@@ -10,6 +10,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Self
 from urllib.parse import quote
 
@@ -142,6 +143,7 @@ class _Credentials:
         return {"authorization": token}
 
 
+@lru_cache(maxsize=8192)
 def path(*segments: str) -> str:
     """A path of these segments.
 
