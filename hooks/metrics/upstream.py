@@ -16,7 +16,7 @@ import httpx
 
 from hooks import reasons
 from hooks.metrics.cache import Api
-from hooks.metrics.failures import Failed, Trouble
+from hooks.metrics.failures import Failed, TooLarge, Trouble
 from hooks.telemetry import Metrics
 
 CONNECTIONS: Final = 16
@@ -142,7 +142,7 @@ async def _read(api: Api, response: httpx.Response, limit: int) -> bytes:
     async for piece in response.aiter_raw():
         size += len(piece)
         if size > limit:
-            raise Failed(reasons.REFUSED, f"{api.words} answers with more than {limit >> 20} MiB: ask for less.")
+            raise TooLarge(reasons.REFUSED, f"{api.words} answers with more than {limit >> 20} MiB: ask for less.")
         pieces.append(piece)
     return b"".join(pieces)
 

@@ -114,7 +114,7 @@ async def test_cpu_and_memory_are_one_question_for_a_namespace(api: ApiServer) -
     ]
     assert [one.name for one in found.pods] == ["demo-0"]
     assert found.pods_unread is None
-    assert sorted(api.asked) == [f"{PODS_PATH}?limit=1000&resourceVersion=0", USAGE_PATH]
+    assert sorted(api.asked) == [f"{PODS_PATH}?limit=500&resourceVersion=0", USAGE_PATH]
     assert set(api.tokens) == {f"Bearer {TOKEN}"}
 
 
@@ -153,8 +153,8 @@ async def test_pages_of_pods_are_read_to_the_end(api: ApiServer) -> None:
         found = await readings(sources, CPU)
     assert len(found.pods) == 3
     first, *rest = [path for path in api.asked if path.startswith(PODS_PATH)]
-    assert first.endswith("?limit=1000&resourceVersion=0")
-    assert rest == [f"{PODS_PATH}?limit=1000&continue=next+page"] * 2
+    assert first.endswith("?limit=500&resourceVersion=0")
+    assert rest == [f"{PODS_PATH}?limit=500&continue=next+page"] * 2
 
 
 async def test_a_list_without_an_end_is_given_up(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,10 +407,28 @@ async def test_without_an_adapter(api: ApiServer, served: Scripted) -> None:
         assert (reason, "prometheus-adapter" in message) == (reasons.NOT_SERVED, True)
 
 
-async def test_an_answer_that_is_too_large(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not read to its end."""
+async def test_a_list_that_is_too_large_is_read_in_pages(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its cache the API server gives all at once; it is not read to its end, and asked for again without."""
     monkeypatch.setattr(podlists, "PAGE_BYTES", 1000)
-    api.scripted[PODS_PATH] = Scripted(pod_list(pod(f"demo-{number}") for number in range(10)))
+    pods = [pod(f"demo-{number}") for number in range(10)]
+
+    class FromCache(Scripted):
+        @property
+        def encoded(self) -> bytes:
+            self.body = pod_list(pods if "resourceVersion" in api.asked[-1] else pods[:1])
+            return super().encoded
+
+    api.scripted[PODS_PATH] = FromCache()
+    api.scripted.pop(USAGE_PATH)
+    async with opened() as (sources, _):
+        found = await readings(sources, CPU)
+    assert [one.name for one in found.pods] == ["demo-0"]
+    assert api.asked == [f"{PODS_PATH}?limit=500&resourceVersion=0", f"{PODS_PATH}?limit=500"]
+
+
+async def test_an_answer_that_is_too_large(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused."""
+    monkeypatch.setattr(podlists, "PAGE_BYTES", 100)
     async with opened() as (sources, _):
         found = await readings(sources, CPU)
     assert found.pods_unread is not None
