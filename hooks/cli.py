@@ -134,8 +134,8 @@ def explain_files(
     explanations: list[Explanation] = []
     accepted = True
     for parent in parents:
-        request = _request(*_completed(parent, others, recorded.objects))
         try:
+            request = _request(*_completed(parent, others, recorded.objects))
             observation = asyncio.run(gather(request, settings.install_defaults, sources))
             explanations.append(explain(observation, now=now))
         except HookError as exc:

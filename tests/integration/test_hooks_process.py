@@ -441,3 +441,32 @@ def test_a_source_that_hangs_neither_delays_an_answer_for_long_nor_the_end(tmp_p
         server.stop()
     assert "canary" not in said
     assert all(json.loads(line)["event"] for line in said.splitlines())
+
+
+def test_explain_says_why(tmp_path: Path) -> None:
+    """Offline, for people: the answer first, the rule that gave it, and what would change it."""
+    (tmp_path / "demo.yaml").write_text(MANIFEST % "default")
+    answer = hooks("explain", "--now", "2090-01-01T00:00:00Z", tmp_path / "demo.yaml")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout.startswith("default/demo: 20 % of the requests go to the remote backend (Override)\n")
+    assert " >>>  6 override               20 %, Override\n" in answer.stdout
+    assert "if nothing else happens, at 2099-01-01T00:00:00Z" in answer.stdout
+    (document,) = json.loads(hooks("explain", "-o", "json", tmp_path / "demo.yaml").stdout)
+    assert document["answer"]["reason"] == "Override"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["--now", "2090-01-01T00:00:00"], 2, "is not a time with its offset, as 2030-01-31T18:00:00Z"),
+        (["--now", "noon"], 2, "'noon' is not a time with its offset"),
+        (["--observed", "/none"], 2, "hooks: /none cannot be read: No such file or directory.\n"),
+    ],
+)
+def test_explain_of_what_cannot_be_used(tmp_path: Path, words: list[str], code: int, sentence: str) -> None:
+    """One sentence that names it."""
+    (tmp_path / "demo.yaml").write_text(MANIFEST % "default")
+    answer = hooks("explain", tmp_path / "demo.yaml", *words)
+    assert answer.returncode == code
+    assert sentence in answer.stderr
+    assert "Traceback" not in answer.stderr
