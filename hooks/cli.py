@@ -175,7 +175,7 @@ def _objects(path: Path) -> Iterator[Object]:
 
 def _recorded(files: Sequence[Path]) -> Recorded:
     found: list[Any] = []
-    for path in files:
+    for path in [one for file in files for one in (sorted(file.rglob("*.yaml")) if file.is_dir() else (file,))]:
         kept = documents.read(path)
         try:
             Recorded.of(kept)
