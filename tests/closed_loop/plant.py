@@ -1,9 +1,9 @@
 """A model under load on a virtual clock, with everything that closes the loop around a decision.
 
-Requests arrive, the gateway splits them, replicas use as much as what arrives here costs, a pipeline of metrics tells of
-it late and inexactly, an autoscaler may add replicas, Metacontroller asks for the next sync and keeps the status. The
-decision itself is `hooks.reconcile.sync`, given JSON as Metacontroller sends it. Nothing here waits, and the only chance
-is a seeded one, so a run is the same every time.
+Requests arrive, the gateway splits them, replicas use as much as what arrives here costs, a pipeline of metrics tells
+of it late and inexactly, an autoscaler may add replicas, Metacontroller asks for the next sync and keeps the status.
+The decision itself is `hooks.reconcile.sync`, given JSON as Metacontroller sends it. Nothing here waits, and the only
+chance is a seeded one, so a run is the same every time.
 
 All usage is in parts of the target: a replica that is sent `1` uses what its metric's target allows.
 """
@@ -114,11 +114,12 @@ class Plant:
         replicas: int = 1,
         idle: float = 0.0,
         limit: float = 1.25,
+        follows_split: bool = True,
         pipeline: Pipeline | None = None,
         autoscaler: Autoscaler | None = None,
         gateway_lag: float = 1.0,
         silences: Sequence[tuple[float, float]] = (),
-        hooks: Sequence[HookReplica] | None = None,
+        skews: Sequence[float] = (0.0,),
         repeats: float = 0.0,
         stale: float = 0.0,
         restarts: Sequence[float] = (),
@@ -132,11 +133,12 @@ class Plant:
             replicas: at first.
             idle: what a replica uses without any request, in parts of the target.
             limit: most that a replica can use, in parts of the target.
+            follows_split: whether usage is that of the requests that arrive here; else of all, wherever they go.
             pipeline: of the metric.
             autoscaler: beside the decision.
             gateway_lag: seconds until the gateway obeys a route.
             silences: times from and to which the source of the metric does not answer.
-            hooks: replicas, of which each sync reaches any.
+            skews: of each replica of hooks, the seconds by which its clock is wrong; a sync reaches any of them.
             repeats: probability that a sync comes again at once.
             stale: probability that a sync is sent with the status before the last one.
             restarts: times at which all replicas of hooks begin anew.
@@ -152,10 +154,10 @@ class Plant:
         """Obeyed by the gateway, in percent."""
         self.load = 0.0
         self._random = random.Random(seed)
-        self._idle, self._limit, self._lag = idle, limit, gateway_lag
+        self._idle, self._limit, self._lag, self._follows_split = idle, limit, gateway_lag, follows_split
         self._silences, self._repeats, self._stale = silences, repeats, stale
         self._autoscaler = autoscaler
-        self._hooks = list(hooks) if hooks is not None else [HookReplica()]
+        self._hooks = [HookReplica(skew) for skew in skews]
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
         self._due: float | None = None
@@ -199,7 +201,8 @@ class Plant:
         """What each replica uses now, in parts of the target."""
         if not self.replicas:
             return 0.0
-        return min(self._limit, self._idle + self.load * (100 - self.share) / 100 / len(self.replicas))
+        here = self.load * (100 - self.share) / 100 if self._follows_split else self.load
+        return min(self._limit, self._idle + here / len(self.replicas))
 
     # What happens.
 
