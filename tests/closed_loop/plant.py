@@ -165,7 +165,8 @@ class Plant:
         self.replicas: list[Replica] = [self._replica(-3600.0) for _ in range(replicas)]
         self._wanted = replicas
         self._recommended: deque[tuple[float, int]] = deque()
-        self._published: tuple[Sample, ...] = ()
+        self.published: tuple[Sample, ...] = ()
+        """What the source of the metric tells now."""
         config = {"remoteBackend": builders.REMOTE, "metrics": list(metrics), "behavior": behavior or {}}
         self.parent = builders.model_deployment(offloadingConfig=config)
         self._before = self.parent
@@ -206,20 +207,20 @@ class Plant:
 
     # What happens.
 
-    def set_spec(self, moment: float, **behavior: Any) -> None:
-        """Plan an edit of the behavior."""
+    def edit(self, moment: float, **behavior: Any) -> None:
+        """Plan an edit of the behavior at a time."""
 
-        def edit() -> None:
+        def apply() -> None:
             spec = json.loads(json.dumps(self.parent["spec"]))
             spec["offloadingConfig"]["behavior"] |= behavior
             metadata = self.parent["metadata"] | {"generation": self.parent["metadata"]["generation"] + 1}
             self.parent = self._before = self.parent | {"spec": spec, "metadata": metadata}
             self._ask(0.0)
 
-        self._at(moment, edit)
+        self._at(moment, apply)
 
     def fail(self, moment: float, *, seconds: float) -> None:
-        """Plan a time without any ready replica."""
+        """Plan so many seconds without a ready replica from a time on."""
 
         def down() -> None:
             count, self.replicas = len(self.replicas), []
@@ -277,14 +278,14 @@ class Plant:
         self._at(self.now + pipeline.period, self._scrape)
 
     def _publish(self, samples: tuple[Sample, ...]) -> None:
-        self._published = samples
+        self.published = samples
 
     def _autoscale(self) -> None:
         autoscaler = self._autoscaler
         assert autoscaler is not None
         self._at(self.now + autoscaler.period, self._autoscale)
         names = {replica.name for replica in self.replicas}
-        values = [sample.value.nanos / NANO * 100 / TARGET for sample in self._published if sample.of in names]
+        values = [sample.value.nanos / NANO * 100 / TARGET for sample in self.published if sample.of in names]
         if not values:
             return
         ratio = sum(values) / len(values) / autoscaler.target
@@ -371,7 +372,7 @@ class Plant:
         if any(start <= self.now < end for start, end in self._silences):
             return Readings((Reading(unread=SILENT),), self._pods())
         if replica.read_at is None or self.now - replica.read_at >= self.pipeline.kept:
-            replica.read_at, replica.samples = self.now, self._published
+            replica.read_at, replica.samples = self.now, self.published
         return Readings((Reading(replica.samples),), self._pods())
 
     def _pods(self) -> tuple[Pod, ...]:
