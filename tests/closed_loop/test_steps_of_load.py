@@ -142,7 +142,7 @@ def test_an_outage_leaves_nothing_behind() -> None:
     plant.run(1800)
     assert [(change.share, change.reason) for change in plant.changes] == [
         (100, reasons.NO_READY_REPLICA),
-        (0, reasons.METRICS_MISSING),
+        (0, reasons.LOCAL),
     ]
     assert plant.parent["status"]["offloading"]["reason"] == reasons.LOCAL
     assert plant.changes[1].time < 600 + 120 + 5
