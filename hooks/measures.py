@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from fractions import Fraction
+from functools import cached_property
 from typing import Final
 
 from hooks import reasons
@@ -22,6 +23,9 @@ from hooks.targets import Declared, Misdeclared, Scale, declared, per_replica, u
 
 MAX_AGE: Final = timedelta(minutes=5)
 """How far from now a sample may be, unless told otherwise. External metrics of clouds are minutes late."""
+YOUNG: Final = timedelta(minutes=2)
+"""For how long after a pod became ready its first sample is only late. metrics-server has to look at it twice, and
+Prometheus to find it."""
 
 _AT_ONCE: Final = timedelta(0)
 _NOTHING: Final = Quantity(0)
@@ -37,6 +41,7 @@ class Exclusion(StrEnum):
     NO_CONTAINER = "it has no such container"
     NO_SAMPLE = "there is no sample of it"
     INCOMPLETE = "there is no sample of one of its containers"
+    YOUNG = "it became ready lately, and there is no sample of it yet"
     SETTLING = "its sample began before the split last changed or before it became ready"
     STALE = "its sample is too far from now"
 
@@ -61,7 +66,7 @@ class Counted:
     """What the value is held against; for Utilization only."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Measured:
     """The ratio of a metric to its target, with how it came about."""
 
@@ -74,20 +79,32 @@ class Measured:
     times: Fraction
     """What the target is multiplied by; positive."""
 
+    @cached_property
+    def nanos(self) -> int:
+        """What was measured, added up, in billionths."""
+        return sum([item.value.nanos for item in self.counted])
+
     @property
     def numerator(self) -> Fraction:
         """What was measured, added up."""
-        return Fraction(sum(item.value.nanos for item in self.counted), NANO)
+        return Fraction(self.nanos, NANO)
 
     @property
     def denominator(self) -> Fraction:
         """The amount at which the target is reached."""
         return self.target * self.times
 
-    @property
+    @cached_property
     def ratio(self) -> Fraction:
         """1 when the target is reached."""
-        return Fraction(self.numerator, self.denominator)
+        target, times = self.target, self.times
+        # In whole numbers, for a fraction of fractions is reduced four times over.
+        return Fraction(self.nanos * target.denominator * times.denominator, NANO * target.numerator * times.numerator)
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether the target is reached."""
+        return self.ratio.numerator >= self.ratio.denominator
 
     @property
     def oldest(self) -> datetime:
@@ -208,14 +225,19 @@ class _Clock:
             return Exclusion.STALE
         window = max(sample.window, _AT_ONCE)
         # Times have whole seconds: what began within the second of a transition may have begun before it.
-        if any(sample.time - moment <= window for moment in (self.since, ready_since) if moment is not None):
-            return Exclusion.SETTLING
+        for moment in (self.since, ready_since):
+            if moment is not None and sample.time - moment <= window:
+                return Exclusion.SETTLING
         return None
+
+    def lacks(self, ready_since: datetime | None) -> bool:
+        """Whether a sample of a pod should be there by now."""
+        return ready_since is None or self.now - ready_since > YOUNG
 
 
 _MESSAGES: Final = {
     reasons.NO_SAMPLE: "There is no sample of the metric.",
-    reasons.SETTLING: "The samples of the metric are from before the split last changed or a pod became ready.",
+    reasons.SETTLING: "No sample of the metric is from after the split last changed and a pod became ready.",
     reasons.STALE: "The samples of the metric are too old.",
     reasons.NO_READY_PODS: "No pod is ready, so there is nothing to measure.",
     reasons.AMBIGUOUS: "Several series of the metric belong to one object: narrow its selector until one is left.",
@@ -318,8 +340,8 @@ def _of_pods(wanted: Declared, samples: Iterable[Sample], pods: Sequence[Pod], c
             return Missing(reasons.NO_REQUESTS, unbounded, _left_out(excluded))
     of_pod: dict[str, list[Sample]] = {pod.name: [] for pod in serving}
     for sample in samples:
-        if sample.of in of_pod:
-            of_pod[sample.of].append(sample)
+        if (own := of_pod.get(sample.of)) is not None:
+            own.append(sample)
     counted = []
     for pod in serving:
         answer = _of_pod(wanted, pod, of_pod[pod.name], clock)
@@ -332,9 +354,15 @@ def _of_pods(wanted: Declared, samples: Iterable[Sample], pods: Sequence[Pod], c
     left_out = _left_out(excluded)
     if not counted:
         # Waiting helps a sample that is too early, so that is said first.
-        order = {Exclusion.SETTLING: reasons.SETTLING, Exclusion.STALE: reasons.STALE}
+        order = {
+            Exclusion.SETTLING: reasons.SETTLING,
+            Exclusion.STALE: reasons.STALE,
+            Exclusion.NO_SAMPLE: reasons.NO_SAMPLE,
+            Exclusion.INCOMPLETE: reasons.NO_SAMPLE,
+            Exclusion.YOUNG: reasons.SETTLING,
+        }
         whys = set(excluded.values())
-        return _missing(next((order[why] for why in order if why in whys), reasons.NO_SAMPLE), left_out)
+        return _missing(next(order[why] for why in order if why in whys), left_out)
     requested = Fraction(sum(item.requested.nanos for item in counted), NANO)
     times = wanted.formula(Scale(requested, len(counted), 0))
     if times <= 0:
@@ -370,10 +398,9 @@ def _of_pod(wanted: Declared, pod: Pod, samples: Sequence[Sample], clock: _Clock
     taken = [sample for sample in samples if sample.container in containers]
     if len({sample.container for sample in taken}) < len(taken):
         return _missing(reasons.AMBIGUOUS)
-    if not taken:
-        return Exclusion.NO_SAMPLE
     if len(taken) < len(containers):
-        return Exclusion.INCOMPLETE
+        lacking = Exclusion.INCOMPLETE if taken else Exclusion.NO_SAMPLE
+        return lacking if clock.lacks(pod.ready_since) else Exclusion.YOUNG
     refused = {clock.refuses(sample, pod.ready_since) for sample in taken} - {None}
     if refused:
         return Exclusion.STALE if Exclusion.STALE in refused else Exclusion.SETTLING
