@@ -133,6 +133,7 @@ async def run(
         bare_hostnames=mine.bare_hostnames,
         metrics=metrics,
         clock=time.time,
+        retry=mine.retry,
     )
     resolver = Resolver(
         AddressRules.parse(cluster=mine.cluster_ranges, allowed=mine.allowed_addresses),

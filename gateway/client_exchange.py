@@ -75,9 +75,9 @@ class ClientExchange:
     """One request on a connection (`exchange.Exchange`)."""
 
     __slots__ = (
-        "_chunked", "_connection", "_continue", "_discard", "_failure", "_left", "_limit", "_pieces", "_sink",
-        "_waiter", "bodiless", "complete", "finished", "head", "held", "keep_alive", "paused", "peer", "responded",
-        "size", "source", "task", "tls",
+        "_chunked", "_connection", "_continue", "_discard", "_failure", "_keep", "_left", "_limit", "_pieces", "_sink",
+        "_waiter", "bodiless", "complete", "finished", "head", "held", "intact", "keep_alive", "paused", "peer",
+        "responded", "size", "source", "task", "tls",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, head: RequestHead, *, keep_alive: bool, expects: bool) -> None:
@@ -91,6 +91,8 @@ class ClientExchange:
         """Whether the whole request is here."""
         self.size = 0
         """Bytes of the body so far."""
+        self.intact = True
+        """Whether all of them can still be had."""
         self.keep_alive = keep_alive
         self.paused = False
         """Whether the body's taker holds it back."""
@@ -106,6 +108,8 @@ class ClientExchange:
         self._sink: BodySink | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._limit = 0
+        self._keep = 0
+        """Bytes of the body that are kept while it goes by."""
         self._discard = False
         self._failure: Exception | None = None
         self._chunked = False
@@ -138,8 +142,8 @@ class ClientExchange:
             self._pieces = [b"".join(self._pieces)]
         return self._pieces[0] if self._pieces else b""
 
-    def pump_body(self, sink: BodySink, limit: int) -> None:
-        """Deliver the request body into `sink`: first what is here, then what arrives."""
+    def pump_body(self, sink: BodySink, limit: int, keep: int = 0) -> None:
+        """Deliver the request body into `sink`: first what is here, then what arrives. Keep it, up to `keep` bytes."""
         if self._failure is None and ((self.head.content_length or 0) > limit or self.size > limit):
             self._failure = errors.BodyTooLarge()
         if self._failure is not None:
@@ -151,17 +155,25 @@ class ClientExchange:
             sink.end()
             return
         self._limit = limit
+        self._keep = keep
         self._sink = sink
-        pieces, self._pieces = self._pieces, []
+        pieces = self._pieces
+        if (self.head.content_length or self.size) > keep:
+            self._let_go()
         for piece in pieces:
             sink.write(piece)  # which may pause us
         self._wanted()
 
     def stop_body(self) -> None:
-        """Forget the sink; what still arrives is dropped."""
+        """Forget the sink. What still arrives is held where all of it was kept, else dropped."""
         if self._sink is not None:
             self._sink = None
-            self._discard = True
+            self._discard = not self.intact
+
+    def _let_go(self) -> None:
+        """Keep no more of the body."""
+        self.intact = False
+        self._pieces = []
 
     def pause(self) -> None:
         """Hold the request's body back."""
@@ -194,8 +206,12 @@ class ClientExchange:
         if self._sink is not None:
             if self.size > self._limit:
                 self.break_body(errors.BodyTooLarge())
-            else:
-                self._sink.write(data)
+                return
+            if self.intact:
+                self._pieces.append(data)
+                if self.size > self._keep:
+                    self._let_go()
+            self._sink.write(data)
             return
         self._pieces.append(data)
         if self._waiter is not None:
@@ -213,7 +229,7 @@ class ClientExchange:
             self._connection.go_on_reading()
         sink, self._sink = self._sink, None
         if sink is not None:
-            self._discard = True  # it went by, and cannot be had again
+            self._discard = not self.intact  # it went by, and cannot be had again
             sink.end()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -240,6 +256,7 @@ class ClientExchange:
             errors.BadResponse: a part would break the head apart; nothing has been sent.
         """
         self._connection.send(self._wire(head, close))
+        self._let_go()  # nobody asks for it any more, and the answer may take long
 
     def reply(self, head: ResponseHead, body: bytes, *, close: bool = False) -> None:
         """Send a whole answer: one write instead of three.

@@ -50,6 +50,10 @@ class Exchange(BodySource, Protocol):
     peer: str
     """The client's address, without port."""
     tls: bool
+    size: int
+    """Bytes of the request body so far."""
+    intact: bool
+    """Whether all of the request body so far can still be had: it was not pumped, or kept meanwhile."""
 
     @property
     def responded(self) -> bool:
@@ -65,15 +69,16 @@ class Exchange(BodySource, Protocol):
         """
         ...
 
-    def pump_body(self, sink: BodySink, limit: int) -> None:
-        """Deliver the request body into `sink`: first what was read or buffered, then what arrives.
+    def pump_body(self, sink: BodySink, limit: int, keep: int = 0) -> None:
+        """Deliver the request body into `sink`: first what was read, kept or buffered, then what arrives.
 
-        A body that grows above `limit` ends with `sink.fail(errors.BodyTooLarge())`.
+        A body that grows above `limit` ends with `sink.fail(errors.BodyTooLarge())`. What goes by is kept, to be pumped
+        or read again, while it is no longer than `keep` bytes and the answer's head has not been sent.
         """
         ...
 
     def stop_body(self) -> None:
-        """Forget the sink given to `pump_body`; what still arrives is dropped, within bounds."""
+        """Forget the sink given to `pump_body`. What still arrives is held where all of it was kept, else dropped."""
         ...
 
     def respond(self, head: ResponseHead, *, close: bool = False) -> None:

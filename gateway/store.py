@@ -13,7 +13,9 @@ import structlog
 
 from gateway import sources
 from gateway.api import v1alpha1
+from gateway.failover import Budget
 from gateway.routing import BareHostnames, Entry, RoutingTable
+from gateway.settings import Retry
 from gateway.telemetry import Metrics
 
 COALESCE_SECONDS: Final = 0.05
@@ -38,13 +40,14 @@ class Document:
 
 
 class Runtime:
-    """State per route that outlives its documents: whose turn it is, and how many requests are in flight."""
+    """State per route that outlives its documents: whose turn it is, what is in flight, and what may be retried."""
 
-    __slots__ = ("in_flight", "turn")
+    __slots__ = ("budget", "in_flight", "turn")
 
-    def __init__(self) -> None:
+    def __init__(self, retry: Retry) -> None:
         self.turn = 0
         self.in_flight = 0
+        self.budget = Budget(retry.budget_percentage, retry.budget_per_second)
 
 
 class Store:
@@ -58,6 +61,7 @@ class Store:
         bare_hostnames: BareHostnames,
         metrics: Metrics,
         clock: Callable[[], float],
+        retry: Retry | None = None,
     ) -> None:
         self.table = RoutingTable()
         self.loaded = asyncio.Event()
@@ -73,6 +77,7 @@ class Store:
         self._bare_hostnames = bare_hostnames
         self._metrics = metrics
         self._clock = clock
+        self._retry = retry or Retry()
         self._runtime: dict[str, Runtime] = {}
         self._pending: sources.Snapshot | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -81,7 +86,7 @@ class Store:
         """The state of the route `namespace/name`."""
         state = self._runtime.get(key)
         if state is None:
-            state = self._runtime[key] = Runtime()
+            state = self._runtime[key] = Runtime(self._retry)
         return state
 
     def apply(self, snapshot: sources.Snapshot) -> None:

@@ -22,6 +22,7 @@ import httptools
 from gateway import errors
 from gateway.exchange import Exchange, RequestHead, ResponseHead
 from gateway.http1 import Framing, check_response
+from gateway.waits import Patience
 from gateway.writes import Gathered, Writes
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"})
@@ -132,21 +133,23 @@ class Upstream:
         timeouts: Timeouts,
         *,
         body_limit: int = 33554432,
+        keep: int = 0,
         resend: bool = False,
     ) -> "ServerAnswer":
         """Send one request and return its answer when the answer's head has arrived.
 
         Target and fields of `head` go out as they are, framing is added from it. The body is pumped from the
-        exchange (where `head` has one) or is `body` itself. When a reused connection dies before a byte of the
-        answer, the request is sent once more on a fresh one, if it is whole in memory and its method is idempotent, it
-        has an Idempotency-Key, or `resend` says that the route allows it.
+        exchange (where `head` has one), which keeps up to `keep` bytes of it, or is `body` itself. When a reused
+        connection dies before a byte of the answer, the request is sent once more on a fresh one, if all of its body
+        can be had again and its method is idempotent, it has an Idempotency-Key, or `resend` says that the route allows
+        it.
 
         Raises:
             errors.UpstreamError: no answer's head could be had.
             errors.RequestError: the client's body failed while it was being sent.
             errors.Overloaded: this process has no file descriptor or port left.
         """
-        request = _Request(head, body, body_limit)
+        request = _Request(head, body, body_limit, keep)
         connection = self._take(origin)
         if connection is not None:
             self.stats.reused += 1
@@ -154,11 +157,13 @@ class Upstream:
             try:
                 return await connection.ask(answer, request, timeouts)
             except errors.UpstreamReset:
-                if connection.received or not request.whole:
+                if connection.received or not request.repeatable:
                     raise
                 if not (resend or head.method in IDEMPOTENT or request.has_idempotency_key):
                     raise
             self.stats.reconnects += 1
+            if request.whole is None:
+                request = _Request(head, body, body_limit, keep)
         connection = await self._connect(origin, timeouts.connect)
         answer = ServerAnswer(connection, head.method == b"HEAD", timeouts.idle)
         return await connection.ask(answer, request, timeouts)
@@ -316,6 +321,7 @@ class _Request:
         "_connection",
         "_exchange",
         "_head",
+        "_keep",
         "_limit",
         "_paused",
         "_pieces",
@@ -323,11 +329,12 @@ class _Request:
         "whole",
     )
 
-    def __init__(self, head: RequestHead, body: Exchange | bytes, limit: int) -> None:
+    def __init__(self, head: RequestHead, body: Exchange | bytes, limit: int, keep: int) -> None:
         self._chunked = False
         self._connection: _Connection | None = None
         self._exchange: Exchange | None = None
         self._limit = limit
+        self._keep = keep
         self._paused = False
         self._head = head
         self.ended = True
@@ -341,6 +348,11 @@ class _Request:
                 self._chunked = head.chunked
                 self.ended = False
         self._pieces: list[bytes] | None = None
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it can be sent once more: all of it is in memory, or what is here of its body is still to be had."""
+        return self.whole is not None or (self._exchange is not None and self._exchange.intact)
 
     @property
     def has_idempotency_key(self) -> bool:
@@ -357,7 +369,7 @@ class _Request:
             return
         self._pieces = [whole]
         self.whole = None
-        exchange.pump_body(self, self._limit)
+        exchange.pump_body(self, self._limit, self._keep)
         if self._connection is None:
             return  # the body failed at once
         first = b"".join(self._pieces)
@@ -435,8 +447,8 @@ def serialize(head: RequestHead, content_length: int | None, *, chunked: bool) -
 class ServerAnswer:
     """A server's answer, from its head on (`exchange.Answer`)."""
 
-    __slots__ = ("_bytes", "_complete", "_connection", "_done", "_error", "_exchange", "_held", "_pieces", "_room",
-                 "bodiless", "head", "idle")  # fmt: skip
+    __slots__ = ("_bytes", "_complete", "_connection", "_done", "_enough", "_error", "_exchange", "_held", "_pieces",
+                 "_room", "bodiless", "head", "idle")  # fmt: skip
 
     def __init__(self, connection: "_Connection", bodiless: bool, idle: float) -> None:
         self.bodiless = bodiless
@@ -453,6 +465,26 @@ class ServerAnswer:
         self._complete = False
         self._error: Exception | None = None
         self._done: asyncio.Future[None] | None = None
+        self._enough: Callable[[bytes], bool] | None = None
+
+    async def beginning(self, enough: Callable[[bytes], bool], patience: Patience) -> bytes:
+        """The beginning of the body, which stays to be relayed: as soon as it is `enough`, complete, or time is up.
+
+        Raises:
+            errors.UpstreamError: the body broke off.
+        """
+        if self._error is None and not self._complete and not enough(b"".join(self._pieces)):
+            connection = cast("_Connection", self._connection)
+            self._enough = enough
+            self._done = connection.loop.create_future()
+            patience.limit(self._done)
+            try:
+                await self._done
+            finally:
+                self._enough = self._done = None
+        if self._error is not None:
+            raise self._error
+        return b"".join(self._pieces)
 
     async def relay(self, exchange: Exchange) -> None:
         """Send the body on to `exchange` as it arrives, end it, and return.
@@ -532,10 +564,12 @@ class ServerAnswer:
             return
         self._pieces.append(data)
         self._bytes += len(data)
-        if self._bytes >= self._room:
+        if self._enough is not None:
+            if self._enough(b"".join(self._pieces)):
+                self._settle()
+        elif self._bytes >= self._room:
             if self._done is not None:
-                if not self._done.done():
-                    self._done.set_result(None)  # `read` has what it may have
+                self._settle()  # `read` has what it may have
             elif not self._held:
                 self._held = True
                 # Not the client's doing: an answer that nobody ever takes ends by its idle timeout.
@@ -547,8 +581,7 @@ class ServerAnswer:
         self._connection = None
         if self._exchange is not None:
             self._exchange.end()
-        if self._done is not None and not self._done.done():
-            self._done.set_result(None)
+        self._settle()
 
     def break_off(self, cause: Exception) -> None:
         """The body will never be complete."""
@@ -556,6 +589,10 @@ class ServerAnswer:
         self._error = cause
         if self._done is not None and not self._done.done():
             self._done.set_exception(cause)
+
+    def _settle(self) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_result(None)
 
     def _taken(self) -> bytes:
         pieces, self._pieces = self._pieces, []

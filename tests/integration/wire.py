@@ -254,7 +254,12 @@ async def gateway(
     log = io.StringIO()
     access_log = AccessLog(log, metrics.access_log_dropped)
     store = Store(
-        namespaces=None, cluster_domain="cluster.local", bare_hostnames="namespace", metrics=metrics, clock=time.time
+        namespaces=None,
+        cluster_domain="cluster.local",
+        bare_hostnames="namespace",
+        metrics=metrics,
+        clock=time.time,
+        retry=loaded.gateway.retry,
     )
     overrides = {
         ("demo-local.default.svc.cluster.local", 80): ("127.0.0.1", local_port),
