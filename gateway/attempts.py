@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from gateway import credentials, errors, failover, forwarding, upstream
 from gateway.addresses import AddressRules
 from gateway.api.v1alpha1 import Backend, Cause
-from gateway.exchange import Exchange, RequestHead, field
+from gateway.exchange import Exchange, RequestHead, ResponseHead, field
 from gateway.plans import BackendPlan, Plan
 from gateway.settings import Settings
 from gateway.store import Store
@@ -42,8 +42,8 @@ class Story:
     """What is known about one request by now, for its metrics and its line in the access log."""
 
     __slots__ = (
-        "at", "backend", "broken", "code", "failures", "first_byte", "not_retried", "plan", "request_id", "started",
-        "status", "why",
+        "at", "backend", "broken", "code", "events", "failures", "first_byte", "not_retried", "plan", "request_id",
+        "started", "status", "why",
     )  # fmt: skip
 
     def __init__(self, request_id: bytes) -> None:
@@ -65,6 +65,8 @@ class Story:
         """Code of the gateway's own error answer."""
         self.broken: str | None = None
         """Why an answer broke off."""
+        self.events = False
+        """Whether the answer is an event stream, into which an error can be written."""
 
     @property
     def reason(self) -> str | None:
@@ -116,7 +118,7 @@ class Attempts:
                 outcome = await self._attempt(exchange, plan, chosen, rest, story)
                 cause = plan.statuses.get(outcome.head.status)
                 if cause is None:
-                    if not (plan.holds_streams and _is_stream(outcome)):
+                    if not (plan.holds_streams and is_stream(outcome.head)):
                         return outcome, chosen
                     if not await self._begins_with_error(outcome, exchange, plan, tried | {chosen.index}):
                         return outcome, chosen
@@ -303,9 +305,8 @@ def _is_enough(data: bytes) -> bool:
     return failover.first_event(data) is not None
 
 
-def _is_stream(answer: upstream.ServerAnswer) -> bool:
+def is_stream(head: ResponseHead) -> bool:
     """Whether an answer is an event stream that can be read here."""
-    head = answer.head
     if head.status != 200 or head.content_length is not None:
         return False
     kind = field(head.fields, b"content-type")

@@ -10,6 +10,7 @@ it is paused the end of a connection goes unnoticed, so the sweep asks the kerne
 
 import asyncio
 import socket
+import struct
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -260,6 +261,23 @@ class ClientConnection(asyncio.Protocol):
         self._closed = True
         if not self._gone:
             self.transport.abort()
+
+    def reset(self) -> None:
+        """Drop the connection with RST: FIN is what ends an answer without framing (RFC 9112 8)."""
+        raw = self.transport.get_extra_info("socket")
+        if raw is not None and not self._gone:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abort()
+
+    def cut(self) -> None:
+        """Close behind what was written, without an end of the answer."""
+        self._exchange = None
+        if self._gone or self.transport.is_closing():
+            return
+        if self.transport.can_write_eof():
+            self._linger()
+        else:
+            self._close()
 
     def drain(self) -> None:
         """Close the connection when nothing is under way on it."""

@@ -343,3 +343,15 @@ def body(error: GatewayError, request_id: str) -> bytes:
             }
         }
     )
+
+
+def last_event(tail: bytes, body: bytes) -> bytes:
+    """What ends an event stream that broke off (HTML Living Standard 9.2): an event whose data is `body`, one line.
+
+    `tail` is the last four bytes of the stream. An event that was cut in the middle becomes part of this one and so an
+    error: as one of its own it would be a message that nobody sent.
+    """
+    if not tail or tail.endswith((b"\n\n", b"\r\r", b"\r\n\r\n")):
+        return b"data: %b\n\n" % body
+    line_end = b"" if tail.endswith((b"\n", b"\r")) else b"\n"
+    return b"%bevent: error\ndata: %b\n\n" % (line_end, body)

@@ -131,6 +131,10 @@ class Exchange(BodySource, Protocol):
         """Break the answer off so that no client takes it for complete: abort the connection."""
         ...
 
+    def cut(self, body: bytes) -> None:
+        """Break an event stream off so that no client takes it for complete, with a last event that holds `body`."""
+        ...
+
     def attach(self, source: BodySource | None) -> None:
         """The source of the answer's body, to be paused while the client does not read."""
         ...

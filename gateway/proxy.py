@@ -14,7 +14,7 @@ import orjson
 import structlog
 
 from gateway import credentials, errors, forwarding, http1, routing, upstream
-from gateway.attempts import Attempts, Story
+from gateway.attempts import Attempts, Story, is_stream
 from gateway.exchange import Exchange, Fields, RequestHead, ResponseHead, field
 from gateway.plans import Plan
 from gateway.routing import Route, RoutingTable
@@ -61,7 +61,7 @@ class Proxy:
         except errors.GatewayError as exc:
             if exchange.responded:
                 story.broken = exc.code
-                exchange.fail(exc)
+                self._break_off(exchange, exc, story)
             else:
                 self._refuse(exchange, exc, story)
         except BaseException as exc:
@@ -70,7 +70,7 @@ class Proxy:
                 raise
             log.exception("request_failed", request_id=story.request_id.decode())
             if exchange.responded:
-                exchange.fail(exc)
+                self._break_off(exchange, errors.GatewayError(), story)
             else:
                 self._refuse(exchange, errors.GatewayError(), story)
         finally:
@@ -107,6 +107,7 @@ class Proxy:
             if body is not None:
                 exchange.reply(outgoing, body)
             else:
+                story.events = is_stream(answer.head)
                 exchange.respond(outgoing)
                 await answer.relay(exchange)
         finally:
@@ -220,6 +221,13 @@ class Proxy:
         body = errors.body(error, story.request_id.decode())
         phrase = HTTPStatus(error.status).phrase.encode("ascii")
         self._answer(exchange, story, error.status, phrase, tuple(fields), body, close=error.close)
+
+    def _break_off(self, exchange: Exchange, error: errors.GatewayError, story: Story) -> None:
+        """End an answer that has begun so that nobody takes it for complete; in an event stream, say why."""
+        if story.events:
+            exchange.cut(errors.body(error, story.request_id.decode()))
+        else:
+            exchange.fail(error)
 
     def _finish(self, exchange: Exchange, story: Story) -> None:
         """Count the request and log it."""

@@ -204,6 +204,9 @@ class RecordingExchange:
         """Record the failure."""
         self.failed = cause
 
+    def cut(self, body: bytes) -> None:
+        """Not used here."""
+
     def attach(self, source: BodySource | None) -> None:
         """Remember who produces."""
         self.source = source
