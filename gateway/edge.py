@@ -63,6 +63,11 @@ class EdgeLimits:
     """Without a byte in either direction of a WebSocket."""
 
 
+def _plain(address: str) -> str:
+    """An IPv4 address as such, which a socket of both families shows in an IPv6 one (RFC 4291 2.5.5.2)."""
+    return address[7:] if address.startswith("::ffff:") and "." in address else address
+
+
 class Edge:
     """All client connections of this process."""
 
@@ -226,7 +231,7 @@ class ClientConnection(asyncio.Protocol):
         """Connected, and with TLS the handshake is done."""
         self.transport = cast("asyncio.Transport", transport)
         address = transport.get_extra_info("peername")
-        self.peer = address[0] if address else ""
+        self.peer = _plain(address[0]) if address else ""
         self.tls = transport.get_extra_info("ssl_object") is not None
         self.transport.set_write_buffer_limits(high=BUFFER_BYTES)
         self._output = Gathered(self.edge.writes, self.transport)
