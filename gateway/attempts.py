@@ -225,8 +225,11 @@ class Attempts:
                 token = await self._credentials.authorization(plan.route, chosen.backend, refresh=refused or False)
                 if token is not None:
                     extra[b"authorization"] = token
+            origin = chosen.origin
+            if chosen.certified:
+                origin = origin._replace(certificate=await self._credentials.certificate(plan.route, chosen.backend))
             answer = await self._upstream.send(
-                chosen.origin,
+                origin,
                 self._outgoing(exchange, chosen, rest, body, extra),
                 exchange if body is None else body,
                 chosen.timeouts,

@@ -23,6 +23,8 @@ class BackendPlan:
     answers: tuple[tuple[bytes, bytes], ...]
     """Fields of ours on every answer from here."""
     authenticated: bool
+    certified: bool
+    """Whether the server is shown a certificate."""
     resend: bool
     """Whether a request may be sent a second time on another connection, whatever its method."""
     alternatives: bool
@@ -129,6 +131,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: Plan) -> B
             (b"x-beamlit-reason", document.split.reason.encode()),
         ),
         authenticated=authenticated,
+        certified=scheme == "https" and tls.client_certificate is not None,
         resend=resend,
         alternatives=alternatives,
         keep=plan.replay if alternatives or authenticated or resend else 0,
