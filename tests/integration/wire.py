@@ -293,6 +293,7 @@ async def gateway(
         edge.abort()
         async with asyncio.timeout(SECONDS):
             await edge.drained(SECONDS)
+        proxy.close()
         await credentials.close()
         upstream.close()
         resolver.close()
