@@ -204,6 +204,7 @@ def edge_limits(mine: Gateway) -> EdgeLimits:
         body_seconds=mine.timeouts.body_seconds,
         keep_alive_seconds=mine.timeouts.keep_alive_seconds,
         write_stall_seconds=mine.timeouts.write_stall_seconds,
+        tunnel_idle_seconds=mine.timeouts.tunnel_idle_seconds,
     )
 
 

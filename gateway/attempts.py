@@ -314,6 +314,7 @@ class Attempts:
             http_minor=1,
             content_length=len(body) if body is not None and in_memory else head.content_length,
             chunked=head.chunked and not in_memory,
+            websocket=head.websocket,
         )
 
     def _is_trusted(self, peer: str) -> bool:

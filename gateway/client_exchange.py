@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from gateway import errors, http1
-from gateway.exchange import BodySink, BodySource
-from gateway.http1 import RequestHead, ResponseHead
+from gateway.exchange import BodySink, BodySource, Switched
+from gateway.http1 import Fields, RequestHead, ResponseHead
 
 if TYPE_CHECKING:
     import asyncio
@@ -64,6 +64,10 @@ class Connection(Protocol):
 
     def answered(self, exchange: "ClientExchange") -> None:
         """The answer is complete."""
+        ...
+
+    async def join(self, server: Switched) -> str | None:
+        """Pass bytes both ways until both sides have ended; return why the tunnel was cut or broke."""
         ...
 
     def abort(self) -> None:
@@ -318,6 +322,20 @@ class ClientExchange:
             self._connection.send(b"0\r\n\r\n")
         self.finished = True
         self._connection.answered(self)
+
+    async def tunnel(self, fields: Fields, server: Switched) -> str | None:
+        """Answer with 101 and pass bytes both ways until both sides have ended; return why the tunnel broke.
+
+        Raises:
+            errors.BadResponse: a part would break the head apart; nothing has been sent.
+        """
+        wire = http1.switch_head(fields, self._connection.date())
+        self.responded = True
+        self._connection.send(wire)
+        try:
+            return await self._connection.join(server)
+        finally:
+            self.finished = True
 
     def fail(self, cause: Exception) -> None:
         """Break the answer off: abort the connection."""

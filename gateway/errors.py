@@ -142,11 +142,13 @@ class NotImplementedMethod(RequestError):
 
 
 class UpgradeRefused(RequestError):
-    """An upgrade this gateway does not make (RFC 9110 7.8)."""
+    """An upgrade other than the opening handshake of a WebSocket (RFC 9110 7.8, RFC 6455 4.2.1)."""
 
     code = "upgrade_refused"
     close = True
-    sentence = "The gateway does not upgrade connections."
+    sentence = (
+        "The gateway upgrades connections to version 13 of WebSocket, from a GET without a body, and to nothing else."
+    )
 
 
 class VersionNotSupported(RequestError):

@@ -103,6 +103,9 @@ class Proxy:
             )
             story.status = answer.head.status
             story.first_byte = time.perf_counter()
+            if answer.head.status == 101:
+                story.broken = await exchange.tunnel(fields, answer.switched())
+                return
             outgoing = ResponseHead(answer.head.status, answer.head.reason, fields, answer.head.content_length)
             body = answer.whole()
             if body is not None:

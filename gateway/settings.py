@@ -57,6 +57,8 @@ class Timeouts(Section):
     """An unused client connection; longer than the load balancer's in front."""
     write_stall_seconds: Seconds = 30.0
     """A client that does not read."""
+    tunnel_idle_seconds: Seconds = 3600.0
+    """A WebSocket on which neither side sends anything."""
 
 
 class Limits(Section):

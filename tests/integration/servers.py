@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from gateway import errors
-from gateway.exchange import BodySink, BodySource, Fields, RequestHead, ResponseHead
+from gateway.exchange import BodySink, BodySource, Fields, RequestHead, ResponseHead, Switched
 from gateway.upstream import Origin
 
 Script = Callable[["ServerSide"], Awaitable[None]]
@@ -196,6 +196,9 @@ class RecordingExchange:
         """Record the end."""
         assert not self.ended
         self.ended = True
+
+    async def tunnel(self, fields: Fields, server: Switched) -> str | None:
+        """Not used here."""
 
     def fail(self, cause: Exception) -> None:
         """Record the failure."""
