@@ -184,6 +184,7 @@ async def run(
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        proxy.close()
         await credentials.close()
         upstream.close()
         resolver.close()

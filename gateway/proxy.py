@@ -16,6 +16,7 @@ import structlog
 from gateway import credentials, errors, forwarding, http1, routing, upstream
 from gateway.attempts import Attempts, Story, is_stream
 from gateway.exchange import Exchange, Fields, RequestHead, ResponseHead, field
+from gateway.health import HealthChecks
 from gateway.plans import Plan
 from gateway.routing import Route, RoutingTable
 from gateway.settings import Settings
@@ -44,13 +45,15 @@ class Proxy:
     ) -> None:
         self._settings = settings
         self._store = store
+        self._upstream = upstream
+        self._health = HealthChecks(upstream)
         self._metrics = metrics
         self._access_log = access_log
         self._attempts = Attempts(
             settings=settings, store=store, upstream=upstream, credentials=credentials, metrics=metrics
         )
         self._plans: dict[str, Plan] = {}
-        self._plans_of = -1
+        store.swapped = self._refresh
         self._new_id = RequestIds()
 
     async def handle(self, exchange: Exchange) -> None:
@@ -88,7 +91,8 @@ class Proxy:
         story.plan = plan
         plan.runtime.in_flight += 1
         plan.runtime.budget.count(story.started)
-        chosen = story.backend = plan.choose()
+        chosen, story.why = plan.choose(story.started)
+        story.backend = chosen
         if head.content_length is not None and head.content_length > plan.body_limit:
             raise errors.BodyTooLarge
         answer, chosen = await self._attempts.answer(exchange, plan, chosen, rest, story)
@@ -142,15 +146,32 @@ class Proxy:
                 return table.match_model(forwarding.model_of(content)), target
         raise ambiguous or errors.RouteNotFound()
 
+    def _refresh(self) -> None:
+        """Bring plans up to date with a table that has come into force, and let go of places that nobody leads to."""
+        current = self._store.table.routes
+        gone: set[upstream.Origin] = set()
+        for key, plan in tuple(self._plans.items()):
+            route = current.get(key)
+            if plan.route == route:
+                continue
+            del self._plans[key]
+            gone.update(one.origin for one in plan.backends)
+            if route is None:
+                self._metrics.forget(plan.route.namespace, plan.route.name)
+            else:
+                self._plan(route)
+        if gone:
+            for origin in gone.difference(one.origin for plan in self._plans.values() for one in plan.backends):
+                self._upstream.forget(origin)
+        checked = [one for one in current.values() if any(backend.health for backend in one.document.backends)]
+        self._health.apply((route.key, one) for route in checked for one in self._plan(route).backends)
+
+    def close(self) -> None:
+        """Stop what runs by itself."""
+        self._health.close()
+        self._attempts.close()
+
     def _plan(self, route: Route) -> Plan:
-        if self._plans_of != self._store.generation:
-            current = self._store.table.routes
-            for key, plan in tuple(self._plans.items()):
-                if plan.route != current.get(key):
-                    del self._plans[key]
-                if key not in current:
-                    self._metrics.forget(plan.route.namespace, plan.route.name)
-            self._plans_of = self._store.generation
         found = self._plans.get(route.key)
         if found is None:
             found = Plan(route, self._settings, self._metrics, self._store.runtime(route.key))
@@ -224,6 +245,8 @@ class Proxy:
 
     def _break_off(self, exchange: Exchange, error: errors.GatewayError, story: Story) -> None:
         """End an answer that has begun so that nobody takes it for complete; in an event stream, say why."""
+        if story.backend is not None and isinstance(error, errors.UpstreamError):
+            story.backend.breaker.failed(time.perf_counter())
         if story.events:
             exchange.cut(errors.body(error, story.request_id.decode()))
         else:

@@ -305,6 +305,7 @@ async def gateway(
         edge.abort()
         async with asyncio.timeout(SECONDS):
             await edge.drained(SECONDS)
+        proxy.close()
         await credentials.close()
         upstream.close()
         resolver.close()
