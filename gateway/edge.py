@@ -9,8 +9,10 @@ it is paused the end of a connection goes unnoticed, so the sweep asks the kerne
 """
 
 import asyncio
+import fcntl
 import socket
 import struct
+import termios
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -119,6 +121,11 @@ class Edge:
         except TimeoutError:
             return False
         return True
+
+    def interrupt(self) -> None:
+        """End what runs, and tell every client that can be told: the drain time is over."""
+        for connection in tuple(self._connections):
+            connection.interrupt()
 
     def abort(self) -> None:
         """Drop every connection."""
@@ -284,10 +291,29 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._close()
 
+    def interrupt(self) -> None:
+        """End what runs here, and tell the client why where there is a way to."""
+        if self._tunnel is not None:
+            self._tunnel.leave()
+        elif self._exchange is not None:
+            self._exchange.interrupt(errors.Stopping())
+        elif not self._closed:
+            self._close()
+
     def drain(self) -> None:
         """Close the connection when nothing is under way on it."""
-        if self._exchange is None and not self._closed and not self._head_bytes:
+        if self._exchange is None and not self._closed and not self._head_bytes and not self._has_unread():
             self._close()
+
+    def _has_unread(self) -> bool:
+        """Whether the kernel holds bytes that have not been read: a request that must not be answered by a reset."""
+        raw = self.transport.get_extra_info("socket")
+        if raw is None:
+            return False
+        try:
+            return fcntl.ioctl(raw.fileno(), termios.FIONREAD, bytes(4)) != bytes(4)
+        except OSError:
+            return False
 
     @property
     def leaving(self) -> bool:

@@ -23,6 +23,7 @@
     |   +-- ModelMissing         400
     |   +-- NoBackend            503
     |   +-- Overloaded           503
+    |   +-- Stopping             503: the drain time is over
     +-- UpstreamError            a backend's fault, or on the way to it
         +-- ConnectFailed        502: nothing was sent
         +-- AddressRefused       502: it resolves to an address that is not allowed
@@ -248,6 +249,16 @@ class Overloaded(RoutingError):
     kind = "server_error"
     close = True
     sentence = "The gateway has no room for another request now."
+
+
+class Stopping(RoutingError):
+    """The gateway ends before the answer did."""
+
+    status = 503
+    code = "gateway_stopping"
+    kind = "server_error"
+    close = True
+    sentence = "The gateway is stopping and could not wait for the end of this answer. Send the request again."
 
 
 class UpstreamError(GatewayError):
