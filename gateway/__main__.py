@@ -133,6 +133,7 @@ async def run(
         bare_hostnames=mine.bare_hostnames,
         metrics=metrics,
         clock=time.time,
+        retry=mine.retry,
     )
     resolver = Resolver(
         AddressRules.parse(cluster=mine.cluster_ranges, allowed=mine.allowed_addresses),
@@ -183,6 +184,7 @@ async def run(
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        proxy.close()
         await credentials.close()
         upstream.close()
         resolver.close()
@@ -202,6 +204,7 @@ def edge_limits(mine: Gateway) -> EdgeLimits:
         body_seconds=mine.timeouts.body_seconds,
         keep_alive_seconds=mine.timeouts.keep_alive_seconds,
         write_stall_seconds=mine.timeouts.write_stall_seconds,
+        tunnel_idle_seconds=mine.timeouts.tunnel_idle_seconds,
     )
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from gateway import errors, http1
-from gateway.exchange import BodySink, BodySource
-from gateway.http1 import RequestHead, ResponseHead
+from gateway.exchange import BodySink, BodySource, Switched
+from gateway.http1 import Fields, RequestHead, ResponseHead
 
 if TYPE_CHECKING:
     import asyncio
@@ -66,8 +66,20 @@ class Connection(Protocol):
         """The answer is complete."""
         ...
 
+    async def join(self, server: Switched) -> str | None:
+        """Pass bytes both ways until both sides have ended; return why the tunnel was cut or broke."""
+        ...
+
     def abort(self) -> None:
         """Drop the connection."""
+        ...
+
+    def reset(self) -> None:
+        """Drop the connection so that the client cannot take it for an end."""
+        ...
+
+    def cut(self) -> None:
+        """Close the connection behind what was written: there will be no end of the answer."""
         ...
 
 
@@ -75,9 +87,9 @@ class ClientExchange:
     """One request on a connection (`exchange.Exchange`)."""
 
     __slots__ = (
-        "_chunked", "_connection", "_continue", "_discard", "_failure", "_left", "_limit", "_pieces", "_sink",
-        "_waiter", "bodiless", "complete", "finished", "head", "held", "keep_alive", "paused", "peer", "responded",
-        "size", "source", "task", "tls",
+        "_chunked", "_connection", "_continue", "_discard", "_failure", "_keep", "_left", "_limit", "_pieces", "_sink",
+        "_tail", "_waiter", "bodiless", "complete", "finished", "head", "held", "intact", "interrupted", "keep_alive",
+        "paused", "peer", "responded", "size", "source", "task", "tls",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, head: RequestHead, *, keep_alive: bool, expects: bool) -> None:
@@ -91,6 +103,10 @@ class ClientExchange:
         """Whether the whole request is here."""
         self.size = 0
         """Bytes of the body so far."""
+        self.interrupted: errors.GatewayError | None = None
+        """Why the story was told to come to its end."""
+        self.intact = True
+        """Whether all of them can still be had."""
         self.keep_alive = keep_alive
         self.paused = False
         """Whether the body's taker holds it back."""
@@ -106,11 +122,15 @@ class ClientExchange:
         self._sink: BodySink | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._limit = 0
+        self._keep = 0
+        """Bytes of the body that are kept while it goes by."""
         self._discard = False
         self._failure: Exception | None = None
         self._chunked = False
         self._left: int | None = None
         """Bytes of the answer's body that are still to come; None where that is not known."""
+        self._tail = b""
+        """The last four bytes of an answer in chunks: where an event stream stands."""
 
     # The request's body
 
@@ -138,8 +158,8 @@ class ClientExchange:
             self._pieces = [b"".join(self._pieces)]
         return self._pieces[0] if self._pieces else b""
 
-    def pump_body(self, sink: BodySink, limit: int) -> None:
-        """Deliver the request body into `sink`: first what is here, then what arrives."""
+    def pump_body(self, sink: BodySink, limit: int, keep: int = 0) -> None:
+        """Deliver the request body into `sink`: first what is here, then what arrives. Keep it, up to `keep` bytes."""
         if self._failure is None and ((self.head.content_length or 0) > limit or self.size > limit):
             self._failure = errors.BodyTooLarge()
         if self._failure is not None:
@@ -151,17 +171,25 @@ class ClientExchange:
             sink.end()
             return
         self._limit = limit
+        self._keep = keep
         self._sink = sink
-        pieces, self._pieces = self._pieces, []
+        pieces = self._pieces
+        if (self.head.content_length or self.size) > keep:
+            self._let_go()
         for piece in pieces:
             sink.write(piece)  # which may pause us
         self._wanted()
 
     def stop_body(self) -> None:
-        """Forget the sink; what still arrives is dropped."""
+        """Forget the sink. What still arrives is held where all of it was kept, else dropped."""
         if self._sink is not None:
             self._sink = None
-            self._discard = True
+            self._discard = not self.intact
+
+    def _let_go(self) -> None:
+        """Keep no more of the body."""
+        self.intact = False
+        self._pieces = []
 
     def pause(self) -> None:
         """Hold the request's body back."""
@@ -194,8 +222,12 @@ class ClientExchange:
         if self._sink is not None:
             if self.size > self._limit:
                 self.break_body(errors.BodyTooLarge())
-            else:
-                self._sink.write(data)
+                return
+            if self.intact:
+                self._pieces.append(data)
+                if self.size > self._keep:
+                    self._let_go()
+            self._sink.write(data)
             return
         self._pieces.append(data)
         if self._waiter is not None:
@@ -213,7 +245,7 @@ class ClientExchange:
             self._connection.go_on_reading()
         sink, self._sink = self._sink, None
         if sink is not None:
-            self._discard = True  # it went by, and cannot be had again
+            self._discard = not self.intact  # it went by, and cannot be had again
             sink.end()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -240,6 +272,7 @@ class ClientExchange:
             errors.BadResponse: a part would break the head apart; nothing has been sent.
         """
         self._connection.send(self._wire(head, close))
+        self._let_go()  # nobody asks for it any more, and the answer may take long
 
     def reply(self, head: ResponseHead, body: bytes, *, close: bool = False) -> None:
         """Send a whole answer: one write instead of three.
@@ -276,6 +309,7 @@ class ClientExchange:
         if self._left is not None:
             self._left -= len(data)
         elif self._chunked:
+            self._tail = data[-4:] if len(data) > 3 else (self._tail + data)[-4:]
             data = b"%x\r\n%b\r\n" % (len(data), data)
         self._connection.send(data)
 
@@ -291,17 +325,51 @@ class ClientExchange:
         self.finished = True
         self._connection.answered(self)
 
+    async def tunnel(self, fields: Fields, server: Switched) -> str | None:
+        """Answer with 101 and pass bytes both ways until both sides have ended; return why the tunnel broke.
+
+        Raises:
+            errors.BadResponse: a part would break the head apart; nothing has been sent.
+        """
+        wire = http1.switch_head(fields, self._connection.date())
+        self.responded = True
+        self._connection.send(wire)
+        try:
+            return await self._connection.join(server)
+        finally:
+            self.finished = True
+
     def fail(self, cause: Exception) -> None:
         """Break the answer off: abort the connection."""
         del cause  # the client is told nothing that could pass for an end
         self.finished = True
-        self._connection.abort()
+        if self.responded and not self._chunked and self._left is None and not self.bodiless:
+            self._connection.reset()  # the end of the connection is that of the answer
+        else:
+            self._connection.abort()
+
+    def cut(self, body: bytes) -> None:
+        """Break an event stream off with a last event; without chunks its end would pass for a good one."""
+        if self.finished:
+            return
+        if not self._chunked:
+            self.fail(errors.UpstreamReset())
+            return
+        self.write(errors.last_event(self._tail, body))
+        self.finished = True
+        self._connection.cut()
 
     def attach(self, source: BodySource | None) -> None:
         """The source of the answer's body, to be paused while the client does not read."""
         self.source = source
         if source is not None and self._connection.full:
             source.pause()
+
+    def interrupt(self, cause: errors.GatewayError) -> None:
+        """Have the story come to its end now, and tell the client why."""
+        if self.task is not None and self.interrupted is None:
+            self.interrupted = cause
+            self.task.cancel()
 
     async def drained(self) -> None:
         """Return when the client has taken enough of what was written."""

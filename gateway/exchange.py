@@ -5,8 +5,9 @@ go from one to the other by callbacks (`BodySink`), so that the coroutine in `pr
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
+from gateway.errors import GatewayError
 from gateway.http1 import Fields as Fields
 from gateway.http1 import RequestHead as RequestHead
 from gateway.http1 import ResponseHead as ResponseHead
@@ -40,6 +41,29 @@ class BodySource(Protocol):
         ...
 
 
+class Side(Protocol):
+    """A connection as its protocol leaves it to a tunnel. It learns when it is lost."""
+
+    transport: Any
+    """An `asyncio.Transport`."""
+    full: bool
+    """Whether more waits to be written than should be waiting."""
+
+    def connection_lost(self, exc: Exception | None, /) -> None:
+        """The transport is gone."""
+        ...
+
+
+class Switched(NamedTuple):
+    """A server's connection after its 101. It is not being read."""
+
+    side: Side
+    early: bytes
+    """What came with the 101."""
+    over: bool
+    """Whether nothing more will come."""
+
+
 class Exchange(BodySource, Protocol):
     """One request of one client, and the one answer to it.
 
@@ -50,6 +74,12 @@ class Exchange(BodySource, Protocol):
     peer: str
     """The client's address, without port."""
     tls: bool
+    size: int
+    """Bytes of the request body so far."""
+    interrupted: GatewayError | None
+    """Why the story's task was cancelled, where it was not the client that went: the client is still to be told."""
+    intact: bool
+    """Whether all of the request body so far can still be had: it was not pumped, or kept meanwhile."""
 
     @property
     def responded(self) -> bool:
@@ -65,15 +95,16 @@ class Exchange(BodySource, Protocol):
         """
         ...
 
-    def pump_body(self, sink: BodySink, limit: int) -> None:
-        """Deliver the request body into `sink`: first what was read or buffered, then what arrives.
+    def pump_body(self, sink: BodySink, limit: int, keep: int = 0) -> None:
+        """Deliver the request body into `sink`: first what was read, kept or buffered, then what arrives.
 
-        A body that grows above `limit` ends with `sink.fail(errors.BodyTooLarge())`.
+        A body that grows above `limit` ends with `sink.fail(errors.BodyTooLarge())`. What goes by is kept, to be pumped
+        or read again, while it is no longer than `keep` bytes and the answer's head has not been sent.
         """
         ...
 
     def stop_body(self) -> None:
-        """Forget the sink given to `pump_body`; what still arrives is dropped, within bounds."""
+        """Forget the sink given to `pump_body`. What still arrives is held where all of it was kept, else dropped."""
         ...
 
     def respond(self, head: ResponseHead, *, close: bool = False) -> None:
@@ -92,8 +123,19 @@ class Exchange(BodySource, Protocol):
         """The answer is complete."""
         ...
 
+    async def tunnel(self, fields: Fields, server: Switched) -> str | None:
+        """Answer an opening handshake with 101 and `fields`; pass bytes both ways until both sides have ended.
+
+        Returns why the tunnel was cut or broke; None for an orderly end.
+        """
+        ...
+
     def fail(self, cause: Exception) -> None:
         """Break the answer off so that no client takes it for complete: abort the connection."""
+        ...
+
+    def cut(self, body: bytes) -> None:
+        """Break an event stream off so that no client takes it for complete, with a last event that holds `body`."""
         ...
 
     def attach(self, source: BodySource | None) -> None:
@@ -122,6 +164,10 @@ class Answer(BodySource, Protocol):
         Raises:
             errors.UpstreamError: the body broke off; the exchange has not been ended.
         """
+        ...
+
+    def switched(self) -> Switched:
+        """The connection after a 101, to be had once: it is the caller's from now on."""
         ...
 
     async def read(self, limit: int) -> bytes:

@@ -57,6 +57,8 @@ class Timeouts(Section):
     """An unused client connection; longer than the load balancer's in front."""
     write_stall_seconds: Seconds = 30.0
     """A client that does not read."""
+    tunnel_idle_seconds: Seconds = 3600.0
+    """A WebSocket on which neither side sends anything."""
 
 
 class Limits(Section):
@@ -68,14 +70,25 @@ class Limits(Section):
     body_bytes: Annotated[int, Field(ge=0)] = 33554432
     """Where the route says nothing else."""
     replay_bytes: Annotated[int, Field(ge=0, le=1 << 26)] = 1048576
-    """A body up to this size is held so that it can be sent a second time with a fresh token."""
+    """A body up to this size is held so that it can be sent a second time: elsewhere, or with a fresh token."""
     connections: Annotated[int, Field(ge=1, le=1000000)] = 8000
+
+
+class Retry(Section):
+    """How much may be tried again, per route and gateway. When and where is the route's business."""
+
+    budget_percentage: Annotated[int, Field(ge=0, le=100)] = 20
+    """Retries in ten seconds, as a share of the requests in them. Those by which nothing was sent do not count."""
+    budget_per_second: Annotated[int, Field(ge=0, le=100000)] = 10
+    """Retries per second, on average over ten, that there may be in any case."""
+    cool_down_seconds: Annotated[float, Field(ge=0, le=3600)] = 60.0
+    """The longest pause that a backend gets which asks for one (Retry-After)."""
 
 
 class Gateway(Section):
     """The section `gateway`."""
 
-    listen: Listen = "0.0.0.0:8080"
+    listen: Listen = "[::]:8080"
     admin: Listen = "127.0.0.1:8081"
     routes: Path | None = None
     """Directory of ConfigMaps, Secrets and ModelDeployments."""
@@ -87,6 +100,7 @@ class Gateway(Section):
     """How long running requests may take after that."""
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
+    retry: Retry = Retry()
     resolve: tuple[str, ...] = ()
     """`host:port=address:port`: where a name leads, instead of asking the name server."""
     allowed_addresses: tuple[str, ...] = ()

@@ -20,9 +20,11 @@ from typing import Final, NamedTuple, Protocol, cast
 import httptools
 
 from gateway import errors
-from gateway.exchange import Exchange, RequestHead, ResponseHead
-from gateway.http1 import Framing, check_response
+from gateway.exchange import Exchange, RequestHead, ResponseHead, Switched, field
+from gateway.http1 import Framing, check_response, check_switch
+from gateway.waits import Patience
 from gateway.writes import Gathered, Writes
+from program.certificates import ClientCertificate
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"})
 """Methods that may be sent twice (RFC 9110 9.2.2). TRACE never passes the gateway."""
@@ -42,6 +44,8 @@ class Origin(NamedTuple):
     """Name for SNI and for the certificate; the host when None."""
     ca_bundle: str | None = None
     """PEM certificates that replace the system's roots."""
+    certificate: ClientCertificate | None = None
+    """What is shown to a server that asks for one."""
     trusted: bool = False
     """Whether every address is allowed: true for Services of the cluster, false for what a tenant may name."""
 
@@ -120,7 +124,7 @@ class Upstream:
         self._sweep_seconds = sweep_seconds
         self._connections: set[_Connection] = set()
         self._pool: dict[Origin, list[_Connection]] = {}
-        self._contexts: dict[str | None, ssl.SSLContext] = {}
+        self._contexts: dict[tuple[str | None, ClientCertificate | None], ssl.SSLContext] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -132,21 +136,23 @@ class Upstream:
         timeouts: Timeouts,
         *,
         body_limit: int = 33554432,
+        keep: int = 0,
         resend: bool = False,
     ) -> "ServerAnswer":
         """Send one request and return its answer when the answer's head has arrived.
 
         Target and fields of `head` go out as they are, framing is added from it. The body is pumped from the
-        exchange (where `head` has one) or is `body` itself. When a reused connection dies before a byte of the
-        answer, the request is sent once more on a fresh one, if it is whole in memory and its method is idempotent, it
-        has an Idempotency-Key, or `resend` says that the route allows it.
+        exchange (where `head` has one), which keeps up to `keep` bytes of it, or is `body` itself. When a reused
+        connection dies before a byte of the answer, the request is sent once more on a fresh one, if all of its body
+        can be had again and its method is idempotent, it has an Idempotency-Key, or `resend` says that the route allows
+        it.
 
         Raises:
             errors.UpstreamError: no answer's head could be had.
             errors.RequestError: the client's body failed while it was being sent.
             errors.Overloaded: this process has no file descriptor or port left.
         """
-        request = _Request(head, body, body_limit)
+        request = _Request(head, body, body_limit, keep)
         connection = self._take(origin)
         if connection is not None:
             self.stats.reused += 1
@@ -154,11 +160,13 @@ class Upstream:
             try:
                 return await connection.ask(answer, request, timeouts)
             except errors.UpstreamReset:
-                if connection.received or not request.whole:
+                if connection.received or not request.repeatable:
                     raise
                 if not (resend or head.method in IDEMPOTENT or request.has_idempotency_key):
                     raise
             self.stats.reconnects += 1
+            if request.whole is None:
+                request = _Request(head, body, body_limit, keep)
         connection = await self._connect(origin, timeouts.connect)
         answer = ServerAnswer(connection, head.method == b"HEAD", timeouts.idle)
         return await connection.ask(answer, request, timeouts)
@@ -272,28 +280,42 @@ class Upstream:
             ssl=context,
             server_hostname=(origin.server_name or origin.host) if context is not None else None,
         )
+        if context is not None:
+            session = connection.transport.get_extra_info("ssl_object")
+            if session.selected_alpn_protocol() not in (None, "http/1.1"):
+                connection.abort()
+                raise errors.TlsFailed  # it speaks something that we did not offer
         return connection
 
     def _context(self, origin: Origin) -> ssl.SSLContext:
-        context = self._contexts.get(origin.ca_bundle)
+        key = (origin.ca_bundle, origin.certificate)
+        context = self._contexts.get(key)
         if context is None:
             if len(self._contexts) >= 256:
                 self._contexts.clear()
-            context = self._contexts[origin.ca_bundle] = client_context(origin.ca_bundle)
+            context = self._contexts[key] = client_context(*key)
         return context
 
 
-def client_context(ca_bundle: str | None) -> ssl.SSLContext:
+def client_context(ca_bundle: str | None, certificate: ClientCertificate | None = None) -> ssl.SSLContext:
     """A TLS context that verifies chain and name, with the given PEM certificates or the system's roots.
+
+    It shows `certificate` to a server that asks for one.
 
     Environment variables (SSL_CERT_FILE, SSL_CERT_DIR) do not count.
 
     Raises:
         errors.TlsFailed: `ca_bundle` holds no usable certificate.
+        errors.CredentialsFailed: `certificate` is none, or not with this key.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
+    if certificate is not None:
+        try:
+            certificate.load(context)
+        except ValueError as exc:
+            raise errors.CredentialsFailed from exc
     if ca_bundle is not None:
         try:
             context.load_verify_locations(cadata=ca_bundle)
@@ -315,21 +337,23 @@ class _Request:
         "_chunked",
         "_connection",
         "_exchange",
-        "_head",
+        "_keep",
         "_limit",
         "_paused",
         "_pieces",
         "ended",
+        "head",
         "whole",
     )
 
-    def __init__(self, head: RequestHead, body: Exchange | bytes, limit: int) -> None:
+    def __init__(self, head: RequestHead, body: Exchange | bytes, limit: int, keep: int) -> None:
         self._chunked = False
         self._connection: _Connection | None = None
         self._exchange: Exchange | None = None
         self._limit = limit
+        self._keep = keep
         self._paused = False
-        self._head = head
+        self.head = head
         self.ended = True
         if isinstance(body, bytes):
             length = len(body) if body or head.has_body else None
@@ -343,9 +367,14 @@ class _Request:
         self._pieces: list[bytes] | None = None
 
     @property
+    def repeatable(self) -> bool:
+        """Whether it can be sent once more: all of it is in memory, or what is here of its body is still to be had."""
+        return self.whole is not None or (self._exchange is not None and self._exchange.intact)
+
+    @property
     def has_idempotency_key(self) -> bool:
         """Whether the client says that the server notices a repetition."""
-        return any(name == b"idempotency-key" for name, _ in self._head.fields)
+        return any(name == b"idempotency-key" for name, _ in self.head.fields)
 
     def start(self, connection: "_Connection") -> None:
         """Write the request, or its head and what is here of the body, in one piece; the rest follows."""
@@ -357,7 +386,7 @@ class _Request:
             return
         self._pieces = [whole]
         self.whole = None
-        exchange.pump_body(self, self._limit)
+        exchange.pump_body(self, self._limit, self._keep)
         if self._connection is None:
             return  # the body failed at once
         first = b"".join(self._pieces)
@@ -424,6 +453,8 @@ def serialize(head: RequestHead, content_length: int | None, *, chunked: bool) -
         lines.append(b"transfer-encoding: chunked")
     elif content_length is not None:
         lines.append(b"content-length: %d" % content_length)
+    elif head.websocket:
+        lines += (b"connection: Upgrade", b"upgrade: websocket")
     lines += (b"", b"")
     wire = b"\r\n".join(lines)
     # One pass of memchr: the last line of defense against a value that became two fields.
@@ -435,8 +466,8 @@ def serialize(head: RequestHead, content_length: int | None, *, chunked: bool) -
 class ServerAnswer:
     """A server's answer, from its head on (`exchange.Answer`)."""
 
-    __slots__ = ("_bytes", "_complete", "_connection", "_done", "_error", "_exchange", "_held", "_pieces", "_room",
-                 "bodiless", "head", "idle")  # fmt: skip
+    __slots__ = ("_bytes", "_complete", "_connection", "_done", "_enough", "_error", "_exchange", "_held", "_pieces",
+                 "_room", "bodiless", "head", "idle")  # fmt: skip
 
     def __init__(self, connection: "_Connection", bodiless: bool, idle: float) -> None:
         self.bodiless = bodiless
@@ -453,6 +484,26 @@ class ServerAnswer:
         self._complete = False
         self._error: Exception | None = None
         self._done: asyncio.Future[None] | None = None
+        self._enough: Callable[[bytes], bool] | None = None
+
+    async def beginning(self, enough: Callable[[bytes], bool], patience: Patience) -> bytes:
+        """The beginning of the body, which stays to be relayed: as soon as it is `enough`, complete, or time is up.
+
+        Raises:
+            errors.UpstreamError: the body broke off.
+        """
+        if self._error is None and not self._complete and not enough(b"".join(self._pieces)):
+            connection = cast("_Connection", self._connection)
+            self._enough = enough
+            self._done = connection.loop.create_future()
+            patience.limit(self._done)
+            try:
+                await self._done
+            finally:
+                self._enough = self._done = None
+        if self._error is not None:
+            raise self._error
+        return b"".join(self._pieces)
 
     async def relay(self, exchange: Exchange) -> None:
         """Send the body on to `exchange` as it arrives, end it, and return.
@@ -482,6 +533,17 @@ class ServerAnswer:
             exchange.attach(None)
             self._exchange = None
             self.abort()
+
+    def switched(self) -> Switched:
+        """The connection after a 101, to be had once: it is the caller's from now on.
+
+        Raises:
+            errors.UpstreamError: it broke meanwhile.
+        """
+        if self._connection is None:
+            raise self._error or errors.UpstreamReset()
+        connection, self._connection = self._connection, None
+        return Switched(connection, self._taken(), connection.leave())
 
     def whole(self) -> bytes | None:
         """The body if all of it is here; else None. It can be had once."""
@@ -532,10 +594,12 @@ class ServerAnswer:
             return
         self._pieces.append(data)
         self._bytes += len(data)
-        if self._bytes >= self._room:
+        if self._enough is not None:
+            if self._enough(b"".join(self._pieces)):
+                self._settle()
+        elif self._bytes >= self._room:
             if self._done is not None:
-                if not self._done.done():
-                    self._done.set_result(None)  # `read` has what it may have
+                self._settle()  # `read` has what it may have
             elif not self._held:
                 self._held = True
                 # Not the client's doing: an answer that nobody ever takes ends by its idle timeout.
@@ -547,8 +611,7 @@ class ServerAnswer:
         self._connection = None
         if self._exchange is not None:
             self._exchange.end()
-        if self._done is not None and not self._done.done():
-            self._done.set_result(None)
+        self._settle()
 
     def break_off(self, cause: Exception) -> None:
         """The body will never be complete."""
@@ -556,6 +619,10 @@ class ServerAnswer:
         self._error = cause
         if self._done is not None and not self._done.done():
             self._done.set_exception(cause)
+
+    def _settle(self) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_result(None)
 
     def _taken(self) -> bytes:
         pieces, self._pieces = self._pieces, []
@@ -565,6 +632,9 @@ class ServerAnswer:
 
 class _Connection(asyncio.Protocol):
     """One connection to a server. It has an answer while a request is on it, else it is in the pool or gone."""
+
+    full = False
+    """Nothing waits on a connection that is left to a tunnel."""
 
     def __init__(self, upstream: Upstream, origin: Origin, loop: asyncio.AbstractEventLoop) -> None:
         self.origin = origin
@@ -599,6 +669,10 @@ class _Connection(asyncio.Protocol):
         self._until_eof = False
         self._paused = False
         self._gone = False
+        self._switched = False
+        """Whether a 101 has come: no HTTP is spoken any more."""
+        self._over = False
+        """Whether the server has ended after its 101."""
 
     # The life of the connection
 
@@ -713,11 +787,17 @@ class _Connection(asyncio.Protocol):
             self.abort()  # nothing was asked: what comes now could be taken for the next answer
             return
         self.received = True
+        if self._switched:
+            answer.deliver(data)
+            return
         try:
             if self._final:
                 self._feed_body(data)
             else:
                 self._feed_head(data)
+        except httptools.HttpParserUpgrade as exc:
+            self._switch(answer, data[exc.args[0] :])
+            return
         except httptools.HttpParserError:
             if not self._ended:
                 self._hand_on(answer)
@@ -737,8 +817,25 @@ class _Connection(asyncio.Protocol):
         """The server sends no more. Only an answer that has no other end is complete by it (RFC 9112 8)."""
         if self._answer is not None and self._until_eof:
             self._finish()
+        elif self._switched:
+            self._over = True
         else:
             self.abort()
+
+    def leave(self) -> bool:
+        """Leave the connection to a tunnel; return whether the server has already ended."""
+        self._answer = self._request = None
+        self.deadline = inf
+        return self._over
+
+    def _switch(self, answer: ServerAnswer, early: bytes) -> None:
+        """A 101 has come. Nothing more is read until somebody takes the connection over."""
+        self._switched = True
+        self._parser = None
+        self.hold()
+        if early:
+            answer.deliver(early)
+        self._wake()
 
     def _feed_head(self, data: bytes) -> None:
         parser = cast("httptools.HttpResponseParser", self._parser)
@@ -817,9 +914,14 @@ class _Connection(asyncio.Protocol):
         answer = cast("ServerAnswer", self._answer)
         status = parser.get_status_code()
         if 100 <= status < 200:
+            if status == 101:
+                head = cast("_Request", self._request).head
+                key = field(head.fields, b"sec-websocket-key") if head.websocket else None
+                answer.head = check_switch(self._reason, parser.get_http_version(), self._fields, key)
+                return
             self._interim += 1
-            if status == 101 or self._interim > self._limits.interim:
-                raise httptools.HttpParserError("unasked interim answer")
+            if self._interim > self._limits.interim:
+                raise httptools.HttpParserError("too many interim answers")
             return
         answer.head, framing = check_response(
             status, self._reason, parser.get_http_version(), self._fields, b"HEAD" if answer.bodiless else b"GET"
@@ -833,6 +935,9 @@ class _Connection(asyncio.Protocol):
         self._idle_seconds = min(self._idle_seconds, self._hint())
         if answer.bodiless:
             self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)

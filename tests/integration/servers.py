@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from gateway import errors
-from gateway.exchange import BodySink, BodySource, Fields, RequestHead, ResponseHead
+from gateway.exchange import BodySink, BodySource, Fields, RequestHead, ResponseHead, Switched
 from gateway.upstream import Origin
 
 Script = Callable[["ServerSide"], Awaitable[None]]
@@ -32,7 +32,9 @@ class ServerSide:
             if line.startswith(b"content-length: "):
                 body = await self.reader.readexactly(int(line[16:]))
             elif line == b"transfer-encoding: chunked":
-                body = await self.reader.readuntil(b"0\r\n\r\n")
+                while not body.endswith(b"0\r\n\r\n"):
+                    size = await self.reader.readuntil(b"\r\n")
+                    body += size + await self.reader.readexactly(int(size, 16) + 2)
         self.received += head + body
         return head + body
 
@@ -137,6 +139,9 @@ class RecordingExchange:
         self._ends = ends
         self.sink: BodySink | None = None
         self.stopped = False
+        self.interrupted: errors.GatewayError | None = None
+        self.intact = True
+        self.size = 0
         self.held = 0
         """How often the body was paused."""
         self.paused = False
@@ -156,13 +161,14 @@ class RecordingExchange:
         """The whole body."""
         return b"".join(self._pieces)[:limit]
 
-    def pump_body(self, sink: BodySink, limit: int) -> None:
+    def pump_body(self, sink: BodySink, limit: int, keep: int = 0) -> None:
         """Deliver the pieces at once; leave the end out when `ends` is false."""
         self.sink = sink
-        total = 0
+        self.size = 0
         for piece in self._pieces:
-            total += len(piece)
-            if total > limit:
+            self.size += len(piece)
+            self.intact = self.size <= keep
+            if self.size > limit:
                 sink.fail(errors.BodyTooLarge())
                 return
             sink.write(piece)
@@ -192,9 +198,15 @@ class RecordingExchange:
         assert not self.ended
         self.ended = True
 
+    async def tunnel(self, fields: Fields, server: Switched) -> str | None:
+        """Not used here."""
+
     def fail(self, cause: Exception) -> None:
         """Record the failure."""
         self.failed = cause
+
+    def cut(self, body: bytes) -> None:
+        """Not used here."""
 
     def attach(self, source: BodySource | None) -> None:
         """Remember who produces."""

@@ -116,6 +116,18 @@ class Client:
                 else:
                     return answer
 
+    async def switched(self) -> Answer:
+        """Read the answer to an opening handshake; what comes behind a 101 is left to `raw`."""
+        connection = h11.Connection(h11.CLIENT)
+        connection.send(h11.Request(method="GET", target="/", headers=[("host", "x"), ("upgrade", "websocket")]))
+        connection.send(h11.EndOfMessage())
+        async with asyncio.timeout(SECONDS):
+            connection.receive_data(await self.reader.readuntil(b"\r\n\r\n"))
+        event = connection.next_event()
+        assert isinstance(event, h11.InformationalResponse), event
+        assert event.status_code == 101
+        return Answer(101, [(bytes(name), bytes(value)) for name, value in event.headers])
+
     async def ended(self) -> bytes:
         """Everything that still comes until the gateway closes. A reset is an end as well."""
         rest, self._rest = self._rest, b""
@@ -254,7 +266,12 @@ async def gateway(
     log = io.StringIO()
     access_log = AccessLog(log, metrics.access_log_dropped)
     store = Store(
-        namespaces=None, cluster_domain="cluster.local", bare_hostnames="namespace", metrics=metrics, clock=time.time
+        namespaces=None,
+        cluster_domain="cluster.local",
+        bare_hostnames="namespace",
+        metrics=metrics,
+        clock=time.time,
+        retry=loaded.gateway.retry,
     )
     overrides = {
         ("demo-local.default.svc.cluster.local", 80): ("127.0.0.1", local_port),
@@ -288,6 +305,7 @@ async def gateway(
         edge.abort()
         async with asyncio.timeout(SECONDS):
             await edge.drained(SECONDS)
+        proxy.close()
         await credentials.close()
         upstream.close()
         resolver.close()

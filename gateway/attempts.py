@@ -1,0 +1,373 @@
+"""From a request to an answer: attempts at backends, one after the other, until one has an answer for the client.
+
+Every attempt begins with the request as it came: target, fields, model name and credentials are made for its backend,
+and nothing of an earlier attempt is in them. A backend is asked once; a connection that had died while it was idle and
+a token that is renewed after a 401 belong to the same attempt. Once a byte of an answer may go to the client there is
+no other attempt, and none begins after the client has gone: its task is cancelled, and nothing here catches that.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import Final, NamedTuple
+
+from gateway import credentials, errors, failover, forwarding, upstream
+from gateway.addresses import AddressRules
+from gateway.api.v1alpha1 import Backend, Cause
+from gateway.breaker import Breaker
+from gateway.exchange import Exchange, RequestHead, ResponseHead, field
+from gateway.plans import BackendPlan, Plan
+from gateway.settings import Settings
+from gateway.store import Store
+from gateway.telemetry import Metrics
+from gateway.waits import Patience
+
+VIA: Final = b"beamlit-gateway"
+"""This gateway's name in Via."""
+HOLD_SECONDS: Final = 1.0
+"""How long the beginning of a stream is held back to see whether it is an error."""
+
+
+class Failure(NamedTuple):
+    """An attempt that failed."""
+
+    backend: str
+    cause: str
+    """The code of an error, a status, or `stream_error`."""
+    seconds: float
+    """How long it took."""
+
+
+class Story:
+    """What is known about one request by now, for its metrics and its line in the access log."""
+
+    __slots__ = (
+        "at", "backend", "broken", "code", "events", "failures", "first_byte", "not_retried", "plan", "request_id",
+        "started", "status", "why",
+    )  # fmt: skip
+
+    def __init__(self, request_id: bytes) -> None:
+        self.at = time.time()
+        self.started = time.perf_counter()
+        self.first_byte = 0.0
+        self.request_id = request_id
+        self.plan: Plan | None = None
+        self.backend: BackendPlan | None = None
+        self.why: str | None = None
+        """Why it went elsewhere than the split says."""
+        self.failures: list[Failure] | None = None
+        """Attempts that failed, in their order."""
+        self.not_retried: str | None = None
+        """Why a failed attempt was the last one although there was another backend."""
+        self.status = 499
+        """Until there is an answer: the client was gone before (as nginx counts it)."""
+        self.code: str | None = None
+        """Code of the gateway's own error answer."""
+        self.broken: str | None = None
+        """Why an answer broke off."""
+        self.events = False
+        """Whether the answer is an event stream, into which an error can be written."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why the request went where it did, in a word; None before it had a route."""
+        return self.why or (self.plan.reason if self.plan is not None else None)
+
+
+class Attempts:
+    """Sends requests to backends."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        store: Store,
+        upstream: upstream.Upstream,
+        credentials: credentials.Credentials,
+        metrics: Metrics,
+    ) -> None:
+        self._store = store
+        self._upstream = upstream
+        self._credentials = credentials
+        self._metrics = metrics
+        self._longest_pause = settings.gateway.retry.cool_down_seconds
+        self._trusted = AddressRules.parse(allowed=settings.gateway.trusted_proxies)
+        self._trusts_somebody = bool(settings.gateway.trusted_proxies)
+        self._patience = Patience(asyncio.get_running_loop(), HOLD_SECONDS)
+
+    def close(self) -> None:
+        """Stop what runs by itself."""
+        self._patience.close()
+
+    async def answer(
+        self, exchange: Exchange, plan: Plan, chosen: BackendPlan, rest: bytes, story: Story
+    ) -> tuple[upstream.ServerAnswer, BackendPlan]:
+        """An answer for the client, and whose it is: the first that is fit for it, or the last one.
+
+        Args:
+            exchange: the client's request.
+            plan: of its route.
+            chosen: who is asked first.
+            rest: the target, without what selected the route.
+            story: gets the attempts that failed, and the backend that is being asked.
+
+        Raises:
+            errors.GatewayError: the last attempt had no answer.
+        """
+        began = story.started
+        tried: frozenset[int] = frozenset()
+        while True:
+            story.backend = chosen
+            probe = not chosen.breaker.usable and chosen.breaker.begin(began)
+            outcome: upstream.ServerAnswer | errors.UpstreamError
+            try:
+                outcome = await self._attempt(exchange, plan, chosen, rest, story)
+                cause = plan.statuses.get(outcome.head.status)
+                if cause is None and plan.holds_streams and is_stream(outcome.head):
+                    cause = await self._beginning(outcome, exchange, plan, tried | {chosen.index})
+            except errors.UpstreamError as exc:
+                outcome, cause = exc, failover.cause_of(exc)
+            except BaseException:
+                if probe:
+                    chosen.breaker.abandoned()
+                raise
+            now = time.perf_counter()
+            self._judge(chosen.breaker, outcome, cause, began, now, probe=probe)
+            if cause is None and not isinstance(outcome, errors.UpstreamError):
+                return outcome, chosen
+            tried |= {chosen.index}
+            failed = outcome if isinstance(outcome, errors.UpstreamError) else None
+            self._note(story, plan, chosen, failed.code if failed is not None else str(cause), now - began)
+            free = failed is not None and not failed.sent
+            following = self._following(exchange, plan, cause, tried, now, story, free=free)
+            if not isinstance(outcome, errors.UpstreamError):
+                if following is None:
+                    return outcome, chosen
+                outcome.abort()
+            elif following is None:
+                raise outcome
+            chosen = following
+            story.why = failover.FAILOVER
+            began = now
+
+    def _following(
+        self,
+        exchange: Exchange,
+        plan: Plan,
+        cause: Cause | None,
+        tried: frozenset[int],
+        now: float,
+        story: Story,
+        *,
+        free: bool,
+    ) -> BackendPlan | None:
+        """The backend for the next attempt; None when the last one's outcome is the client's.
+
+        An attempt by which nothing was sent (`free`) has cost no backend anything: it needs neither budget nor a body
+        that was kept.
+        """
+        if cause not in plan.causes:
+            return None
+        following = self._other(plan, tried, now)
+        if following is None:
+            return None
+        if not _repeatable(exchange, plan, free=free):
+            self._refuse(story, plan, "body")
+        elif not free and not plan.runtime.budget.take(now):
+            self._refuse(story, plan, "budget")
+        else:
+            return following
+        return None
+
+    def _refuse(self, story: Story, plan: Plan, why: str) -> None:
+        story.not_retried = why
+        self._metrics.retries_refused.labels(plan.route.namespace, plan.route.name, why).inc()
+
+    def _other(self, plan: Plan, tried: frozenset[int], now: float) -> BackendPlan | None:
+        """The backend for failover that was not tried and is still in force.
+
+        A request ends on the table it began with, but is not sent to a place that was taken out meanwhile.
+        """
+        route = self._store.table.routes.get(plan.route.key)
+        if route is None:
+            return None
+        if route.document is not plan.route.document:
+            tried |= {
+                one.index
+                for one in plan.backends
+                if not any(_same_place(one.backend, other) for other in route.document.backends)
+            }
+        return plan.other(tried, now)
+
+    def _judge(
+        self,
+        breaker: Breaker,
+        outcome: upstream.ServerAnswer | errors.UpstreamError,
+        cause: Cause | None,
+        began: float,
+        now: float,
+        *,
+        probe: bool,
+    ) -> None:
+        """Tell the breaker how an attempt went.
+
+        A backend that asks for a pause gets it, and that is no failure. Without a pause 429 is one: whoever answers
+        nothing else for long is left alone too.
+        """
+        if isinstance(outcome, errors.UpstreamError) or cause is Cause.STREAM_ERROR:
+            breaker.failed(now, probe=probe)
+        elif outcome.head.status not in failover.FAILED:
+            breaker.succeeded(began, now)
+        elif not self._cools_down(breaker, outcome.head, now):
+            breaker.failed(now, probe=probe)
+        elif probe:
+            breaker.abandoned()
+
+    def _cools_down(self, breaker: Breaker, head: ResponseHead, now: float) -> bool:
+        """Whether the answer asks for a pause (Retry-After on 429 or 503); the backend gets it."""
+        if head.status not in (429, 503) or (value := field(head.fields, b"retry-after")) is None:
+            return False
+        seconds = min(failover.retry_after(value, time.time()) or 0.0, self._longest_pause)
+        if seconds:
+            breaker.cool_down(now + seconds)
+        return bool(seconds)
+
+    def _note(self, story: Story, plan: Plan, chosen: BackendPlan, cause: str, seconds: float) -> None:
+        """Remember and count an attempt that failed."""
+        if story.failures is None:
+            story.failures = []
+        story.failures.append(Failure(chosen.backend.id, cause, seconds))
+        route = plan.route
+        self._metrics.upstream_errors.labels(route.namespace, route.name, chosen.backend.id, cause).inc()
+
+    async def _beginning(
+        self, answer: upstream.ServerAnswer, exchange: Exchange, plan: Plan, tried: frozenset[int]
+    ) -> Cause | None:
+        """The cause, if the first event of a stream is an error. Not asked where there is nobody else to ask.
+
+        Raises:
+            errors.UpstreamError: the stream broke off before it.
+        """
+        if not _repeatable(exchange, plan, free=False) or self._other(plan, tried, time.perf_counter()) is None:
+            return None
+        try:
+            data = await answer.beginning(_is_enough, self._patience)
+        except BaseException:
+            answer.abort()
+            raise
+        return Cause.STREAM_ERROR if failover.is_error(failover.first_event(data) or b"") else None
+
+    async def _attempt(
+        self, exchange: Exchange, plan: Plan, chosen: BackendPlan, rest: bytes, story: Story
+    ) -> upstream.ServerAnswer:
+        """One attempt at a backend, with a second go when its token was refused (401).
+
+        Raises:
+            errors.GatewayError: there is no answer.
+        """
+        extra = {b"x-request-id": story.request_id}
+        body = await _body(exchange, plan, chosen)
+        refused: bytes | None = None
+        while True:
+            if chosen.authenticated:
+                extra |= await self._credentials.headers(plan.route, chosen.backend, refresh=refused is not None)
+                token = await self._credentials.authorization(plan.route, chosen.backend, refresh=refused or False)
+                if token is not None:
+                    extra[b"authorization"] = token
+            origin = chosen.origin
+            if chosen.certified:
+                origin = origin._replace(certificate=await self._credentials.certificate(plan.route, chosen.backend))
+            answer = await self._upstream.send(
+                origin,
+                self._outgoing(exchange, chosen, rest, body, extra),
+                exchange if body is None else body,
+                chosen.timeouts,
+                body_limit=plan.body_limit,
+                keep=chosen.keep,
+                resend=chosen.resend,
+            )
+            if answer.head.status != 401 or not chosen.authenticated or refused is not None:
+                return answer
+            if not _repeatable(exchange, plan, free=False):
+                return answer
+            answer.abort()
+            refused = extra.get(b"authorization", b"")
+
+    def _outgoing(
+        self, exchange: Exchange, chosen: BackendPlan, rest: bytes, body: bytes | None, extra: Mapping[bytes, bytes]
+    ) -> RequestHead:
+        head = exchange.head
+        fields = forwarding.request_fields(
+            head,
+            chosen.target,
+            peer=exchange.peer,
+            tls=exchange.tls,
+            via=VIA,
+            trusted_peer=self._trusts_somebody and self._is_trusted(exchange.peer),
+            extra=extra,
+        )
+        in_memory = body is not None and head.has_body
+        return RequestHead(
+            method=head.method,
+            target=forwarding.request_target(rest, chosen.target.prefix),
+            host=head.host,
+            authority=head.authority,
+            fields=fields,
+            http_minor=1,
+            content_length=len(body) if body is not None and in_memory else head.content_length,
+            chunked=head.chunked and not in_memory,
+            websocket=head.websocket,
+        )
+
+    def _is_trusted(self, peer: str) -> bool:
+        return any(ip_address(peer) in network for network in self._trusted.allowed)
+
+
+async def _body(exchange: Exchange, plan: Plan, chosen: BackendPlan) -> bytes | None:
+    """The body where it has to be in memory, to change its model name. None: it streams."""
+    head = exchange.head
+    if not head.has_body:
+        return b""
+    name = chosen.backend.model
+    if name is None or not _is_json(head):
+        return None
+    content = await exchange.read_body(plan.body_limit)
+    try:
+        return forwarding.replace_model(content, name)
+    except errors.ModelMissing:
+        return content
+
+
+def _repeatable(exchange: Exchange, plan: Plan, *, free: bool) -> bool:
+    """Whether the request can be sent once more: its body is here, and no larger than what is sent twice.
+
+    Where nothing was sent (`free`) its size does not matter.
+    """
+    return exchange.intact and (free or exchange.size <= plan.replay)
+
+
+def _same_place(one: Backend, other: Backend) -> bool:
+    """Whether requests for either go to the same server."""
+    return (one.id, one.service, one.host, one.default, one.port, one.scheme) == (
+        other.id, other.service, other.host, other.default, other.port, other.scheme,
+    )  # fmt: skip
+
+
+def _is_enough(data: bytes) -> bool:
+    return failover.first_event(data) is not None
+
+
+def is_stream(head: ResponseHead) -> bool:
+    """Whether an answer is an event stream that can be read here."""
+    if head.status != 200 or head.content_length is not None:
+        return False
+    kind = field(head.fields, b"content-type")
+    return (
+        kind is not None and kind[:17].lower() == b"text/event-stream" and not field(head.fields, b"content-encoding")
+    )
+
+
+def _is_json(head: RequestHead) -> bool:
+    kind = field(head.fields, b"content-type")
+    return kind is None or b"json" in kind.lower() or kind.lower().startswith(b"application/x-www-form-urlencoded")

@@ -1,0 +1,195 @@
+"""What can be known about a route before a request comes, worked out once per document."""
+
+import time
+from dataclasses import dataclass
+from math import ceil
+
+from gateway import balancing, errors, failover, forwarding, upstream
+from gateway.api.v1alpha1 import Backend, Cause, Headers, Use
+from gateway.breaker import Breaker, Objection
+from gateway.routing import Route
+from gateway.settings import Settings
+from gateway.store import Runtime
+from gateway.telemetry import Metrics, Series
+
+
+@dataclass(frozen=True, slots=True)
+class BackendPlan:
+    """One backend of a route, ready to be sent to."""
+
+    backend: Backend
+    index: int
+    """In the document."""
+    origin: upstream.Origin
+    target: forwarding.Target
+    timeouts: upstream.Timeouts
+    answers: tuple[tuple[bytes, bytes], ...]
+    """Fields of ours on every answer from here."""
+    breaker: Breaker
+    authenticated: bool
+    certified: bool
+    """Whether the server is shown a certificate."""
+    resend: bool
+    """Whether a request may be sent a second time on another connection, whatever its method."""
+    alternatives: bool
+    """Whether a request may go elsewhere when it has failed here."""
+    keep: int
+    """Bytes of a request's body that are kept while it is sent here, to be sent again."""
+
+
+class Plan:
+    """Everything about a route that does not depend on the request."""
+
+    def __init__(self, route: Route, settings: Settings, metrics: Metrics, runtime: Runtime) -> None:
+        document = route.document
+        limits = settings.gateway.limits
+        self.route = route
+        self.runtime = runtime
+        self.reason = document.split.reason
+        body = document.limits.body_bytes
+        self.body_limit = limits.body_bytes if body is None else body
+        replay = document.retry.body_bytes
+        self.replay = limits.replay_bytes if replay is None else replay
+        """Bytes of the largest body that is sent a second time."""
+        ids = {backend.id for backend in document.backends}
+        for identity in [one for one in runtime.backends if one not in ids]:
+            del runtime.backends[identity]
+            metrics.forget_backend(route.namespace, route.name, identity)
+        self.order = tuple(index for index, backend in enumerate(document.backends) if Use.FAILOVER in backend.use)
+        """Those that a request goes to when another has failed."""
+        self.backends = tuple(_backend_plan(route, index, settings, self) for index in range(len(document.backends)))
+        self.causes = frozenset(document.retry.on)
+        self.statuses = failover.statuses(document.retry.on)
+        """The statuses that count as failures."""
+        self.holds_streams = Cause.STREAM_ERROR in self.causes
+        """Whether the first event of a stream is looked at."""
+        self.turns = balancing.pattern([backend.weight for backend in document.backends])
+        self._metrics = metrics
+        self._series: dict[str, Series] = {}
+        for one in self.backends:
+            self._expose(one)
+        metrics.in_flight.labels(route.namespace, route.name).set_function(lambda: runtime.in_flight)
+
+    def _expose(self, one: BackendPlan) -> None:
+        """Show the state of a backend in the metrics."""
+        labels = (self.route.namespace, self.route.name, one.backend.id)
+        breaker, metrics = one.breaker, self._metrics
+        metrics.breaker_state.labels(*labels).set_function(lambda: breaker.state(time.perf_counter()))
+        metrics.cool_down.labels(*labels).set_function(lambda: max(0.0, breaker.cool_until - time.perf_counter()))
+        metrics.healthy.labels(*labels).set_function(lambda: breaker.healthy)
+
+    def choose(self, now: float) -> tuple[BackendPlan, str | None]:
+        """The backend whose turn it is, or another one and what speaks against the first.
+
+        Raises:
+            errors.NoBackend: no backend may be chosen by weight, or all of them have asked for a pause.
+        """
+        turn = self.runtime.turn
+        self.runtime.turn = (turn + 1) % balancing.CYCLE
+        index = balancing.choose(self.turns, turn)
+        if index is None:
+            raise errors.NoBackend
+        chosen = self.backends[index]
+        if chosen.breaker.usable or (objection := chosen.breaker.objection(now)) is None:
+            return chosen, None
+        other = self.other(frozenset((index,)), now)
+        if other is not None and (other.breaker.objection(now) is None or objection is Objection.COOL_DOWN):
+            return other, objection.value
+        if objection is not Objection.COOL_DOWN:
+            return chosen, None  # nobody else is better off
+        end = min(self.backends[one].breaker.cool_until for one in {index, *self.order})
+        raise errors.NoBackend(retry_after=max(1, ceil(end - now)))
+
+    def other(self, tried: frozenset[int], now: float) -> BackendPlan | None:
+        """The first backend for failover, in the document's order, that is not in `tried` and may be asked.
+
+        One that has failed too often is better than none; one that has asked for a pause gets it.
+        """
+        doubtful: BackendPlan | None = None
+        for index in self.order:
+            if index not in tried:
+                other = self.backends[index]
+                objection = other.breaker.objection(now)
+                if objection is None:
+                    return other
+                if doubtful is None and objection is not Objection.COOL_DOWN:
+                    doubtful = other
+        return doubtful
+
+    def series(self, backend: str) -> Series:
+        """Where answers of `backend` are counted."""
+        found = self._series.get(backend)
+        if found is None:
+            found = self._series[backend] = self._metrics.series(self.route.namespace, self.route.name, backend)
+        return found
+
+    def said(self, chosen: BackendPlan, why: str | None) -> tuple[tuple[bytes, bytes], ...]:
+        """Fields of ours on an answer of `chosen`: whose it is, and why it was asked."""
+        if why is None:
+            return chosen.answers
+        return (chosen.answers[0], (b"x-beamlit-reason", why.encode()))
+
+
+def _backend_plan(route: Route, index: int, settings: Settings, plan: Plan) -> BackendPlan:
+    """Where a backend is, by the one of its three forms it has."""
+    document = route.document
+    backend = document.backends[index]
+    tls = backend.tls
+    timeouts = settings.gateway.timeouts
+    local = backend.service is not None
+    connect = timeouts.local_connect_seconds if local else timeouts.connect_seconds
+    headers = backend.headers
+    scheme = backend.scheme
+    port = backend.port
+    authenticated = backend.credentials is not None or bool(headers.set_from)
+    resend = index in plan.order
+    alternatives = any(other != index for other in plan.order)
+    if backend.service is not None:
+        host = f"{backend.service}.{route.namespace}.svc.{settings.cluster_domain}"
+    elif backend.host is not None:
+        host = backend.host
+    else:
+        default = settings.default_remote_backend
+        host, port = split_authority(default.host)
+        scheme = default.scheme
+        headers = Headers(set=default.headers_to_add)
+        authenticated = default.auth_config is not None
+    standard = 443 if scheme == "https" else 80
+    port = port or standard
+    name = f"[{host}]" if ":" in host else host
+    origin = upstream.Origin(host, port, scheme, tls.server_name, tls.ca_bundle, trusted=local or backend.default)
+    return BackendPlan(
+        backend=backend,
+        index=index,
+        origin=origin,
+        target=forwarding.Target.of(
+            name if port == standard else f"{name}:{port}", local=local, prefix=backend.path_prefix, headers=headers
+        ),
+        timeouts=upstream.Timeouts(
+            connect=document.timeouts.connect or connect,
+            first_byte=document.timeouts.first_byte or timeouts.first_byte_seconds,
+            idle=document.timeouts.idle or timeouts.idle_seconds,
+        ),
+        answers=(
+            (b"x-beamlit-backend", backend.id.encode()),
+            (b"x-beamlit-reason", document.split.reason.encode()),
+        ),
+        breaker=plan.runtime.backend(backend.id, origin, document.breaker).breaker,
+        authenticated=authenticated,
+        certified=scheme == "https" and tls.client_certificate is not None,
+        resend=resend,
+        alternatives=alternatives,
+        keep=plan.replay if alternatives or authenticated or resend else 0,
+    )
+
+
+def split_authority(authority: str) -> tuple[str, int | None]:
+    """Host and port of `host`, `host:port` or `[address]:port`; None where no port is given."""
+    if authority.startswith("["):
+        host, _, port = authority[1:].partition("]")
+        port = port.removeprefix(":")
+    elif authority.count(":") == 1:
+        host, _, port = authority.partition(":")
+    else:
+        host, port = authority, ""
+    return host, int(port) if port.isascii() and port.isdigit() else None

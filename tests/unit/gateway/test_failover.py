@@ -1,0 +1,176 @@
+"""When a request may be tried again: causes, the budget, the beginning of a stream, Retry-After."""
+
+from collections import deque
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import errors, failover
+from gateway.api.v1alpha1 import Cause, Retry
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (errors.ConnectFailed(), Cause.CONNECT_FAILURE),
+        (errors.ConnectTimeout(), Cause.CONNECT_FAILURE),
+        (errors.TlsFailed(), Cause.CONNECT_FAILURE),
+        (errors.AddressRefused(), Cause.CONNECT_FAILURE),
+        (errors.CredentialsFailed(), Cause.CONNECT_FAILURE),
+        (errors.FirstByteTimeout(), Cause.FIRST_BYTE_TIMEOUT),
+        (errors.UpstreamReset(), Cause.RESET),
+        (errors.IdleTimeout(), Cause.RESET),
+        (errors.BadResponse(), None),
+    ],
+)
+def test_rt_01_rt_05_every_error_has_its_cause(error: errors.UpstreamError, cause: Cause | None) -> None:
+    """Where nothing was sent it is a connect failure; an answer that is no HTTP is no reason to try elsewhere."""
+    assert failover.cause_of(error) is cause
+
+
+def test_rt_06_statuses_of_the_default_causes() -> None:
+    """Five statuses count as failures unless the route says otherwise."""
+    assert sorted(failover.statuses(Retry().on)) == [408, 429, 502, 503, 504]
+    assert failover.statuses([Cause.RESET]) == {}
+
+
+# The budget
+
+
+class _Model:
+    """The budget with a list instead of buckets."""
+
+    def __init__(self, percentage: int, per_second: int) -> None:
+        self.percentage, self.per_second = percentage, per_second
+        self.requests: deque[int] = deque()
+        self.retries: deque[int] = deque()
+
+    def count(self, now: float) -> None:
+        self.requests.append(int(now))
+
+    def take(self, now: float) -> bool:
+        oldest = int(now) - failover.BUDGET_SECONDS
+        requests = sum(one > oldest for one in self.requests)
+        retries = sum(one > oldest for one in self.retries)
+        if retries >= max(requests * self.percentage / 100, self.per_second * failover.BUDGET_SECONDS):
+            return False
+        self.retries.append(int(now))
+        return True
+
+
+@given(
+    st.integers(0, 100),
+    st.integers(0, 2),
+    st.lists(st.tuples(st.floats(0, 4) | st.floats(0, 25), st.integers(0, 30), st.integers(0, 12)), max_size=30),
+    st.floats(0, 1e6),
+)
+def test_rt_10_the_budget_is_its_share_of_the_window_or_its_floor(
+    percentage: int, per_second: int, steps: list[tuple[float, int, int]], start: float
+) -> None:
+    """However requests and retries come, the buckets decide as a list of all of them would."""
+    budget, model, now = failover.Budget(percentage, per_second), _Model(percentage, per_second), start
+    for pause, requests, retries in steps:
+        now += pause
+        for _ in range(requests):
+            budget.count(now)
+            model.count(now)
+        for _ in range(retries):
+            assert budget.take(now) == model.take(now)
+
+
+def test_rt_10_a_budget_without_floor_and_share_allows_nothing() -> None:
+    """0 and 0 turn retries off."""
+    budget = failover.Budget(0, 0)
+    for _ in range(1000):
+        budget.count(5.0)
+    assert not budget.take(5.0)
+
+
+# The beginning of a stream
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    ("lines", "error"),
+    [
+        (['data: {"error": {"message": "no"}}', ""], True),
+        (['data:{"error":"no"}', ""], True),
+        (["event: error", "data: what went wrong", ""], True),
+        (["", "", "event: error", ""], True),
+        (["id: 1", 'data: {"error":', 'data: {"code": 1}}', ""], True),
+        (['data: {"choices": [{"error": 1}]}', ""], False),
+        (['data: {"error": null, "choices": []}', ""], False),
+        (["data: [DONE]", ""], False),
+        (['data: "error"', ""], False),
+        (['data: ["error"]', ""], False),
+        (['data: {"error": no}', ""], False),
+        (["event: message", "data: x", ""], False),
+        (["event:  error", "data: x", ""], False),
+        ([": keep-alive", "event: error", ""], False),
+        (["data: x", ": comment", ""], False),
+        (["nonsense", ""], False),
+    ],
+)
+def test_the_first_event_of_a_stream(lines: list[str], error: bool, end: str) -> None:
+    """An error is what OpenAI and the standard call one; what stands beside or behind it does not matter."""
+    stream = (end.join(lines) + end).encode()
+    event = failover.first_event(stream + b"event: error" + end.encode() * 2)
+    assert event is not None
+    assert failover.is_error(event) is error
+    assert failover.first_event(b"\xef\xbb\xbf" + stream) == event
+
+
+@given(
+    st.lists(st.sampled_from([b"data: x", b"event: error", b":", b"", b"\r", b"\n", b"\r\n", b"d", b"\xef\xbb\xbf"]))
+)
+def test_a_stream_is_decided_once(pieces: list[bytes]) -> None:
+    """However a stream is cut into reads: once there is a verdict it stays, and it does not depend on the cuts."""
+    verdict, data = None, b""
+    for piece in pieces:
+        for byte in piece:
+            data += bytes([byte])
+            now = failover.first_event(data)
+            if verdict is not None:
+                assert now is not None
+                assert failover.is_error(now) is failover.is_error(verdict)
+            verdict = now
+
+
+def test_nothing_is_waited_for_without_end() -> None:
+    """A first event above 16 KiB is not looked at."""
+    assert failover.first_event(b"data: " + b"x" * (failover.STREAM_BYTES - 7)) is None
+    assert failover.first_event(b"data: " + b"x" * (failover.STREAM_BYTES - 6)) == b""
+
+
+# Retry-After
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (b"0", 0.0),
+        (b"120", 120.0),
+        (b"9" * 400, 9999999999.0),
+        (b"Sun, 06 Nov 1994 08:49:37 GMT", 37.0),
+        (b"Sunday, 06-Nov-94 08:49:37 GMT", 37.0),
+        (b"Sun Nov  6 08:49:37 1994", 37.0),
+        (b"Sun, 06 Nov 1994 08:48:37 GMT", 0.0),
+        (b"", None),
+        (b"-1", None),
+        (b"1.5", None),
+        (b"soon", None),
+        (b"Sun, 99 Nov 1994 08:49:37 GMT", None),
+        (b"\xff", None),
+    ],
+)
+def test_retry_after(value: bytes, seconds: float | None) -> None:
+    """Seconds, or a date in one of the three forms that RFC 9110 5.6.7 knows; anything else is not there."""
+    assert failover.retry_after(value, 784111740.0) == seconds
+
+
+@given(st.binary(max_size=40) | st.text(max_size=40).map(str.encode))
+def test_retry_after_takes_anything(value: bytes) -> None:
+    """No value raises, and no time is negative."""
+    seconds = failover.retry_after(value, 0.0)
+    assert seconds is None or seconds >= 0
