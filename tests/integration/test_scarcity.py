@@ -31,7 +31,7 @@ async def test_rd_10_without_file_descriptors(tmp_path: Path) -> None:
         assert len(lines) < 100
         for client in clients:
             client.reset()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while True:
                 try:
                     if (await running.ask()).status == 200:
