@@ -4,14 +4,15 @@
 
 It answers to one model name, under `/v1` and, as the remote platform does, under `/<workspace>/<model>/v1`. With a
 client id and secret it wants a bearer token from its own endpoint, `POST /v0/oauth/token`. How fast it is, whether it
-is ready and which requests fail is said by flags, and at runtime under `/_demo`, which needs no token.
+is ready and which requests fail is said by flags, and at runtime under `/_demo`, which needs no token. `/metrics` is
+for Prometheus, with the names that vLLM gives its own.
 """
 
 import argparse
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
@@ -22,6 +23,7 @@ import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from starlette.exceptions import HTTPException
 
 from examples import pretend_model
@@ -119,6 +121,7 @@ class ApiError(Exception):
 def create_app(state: State, issuer: TokenIssuer | None = None) -> FastAPI:
     """The server; with `issuer` models can be asked with its tokens only."""
     app = FastAPI(title=f"Demo model server: {state.model}", docs_url=None, redoc_url=None, openapi_url=None)
+    registry = _gauges(state)
 
     async def authorize(request: Request) -> None:
         body = await request.body()
@@ -148,6 +151,11 @@ def create_app(state: State, issuer: TokenIssuer | None = None) -> FastAPI:
         """Whether requests are welcome, as a readiness probe asks."""
         words = ("ok\n", 200) if state.ready else ("not ready\n", 503)
         return Response(*words, media_type="text/plain")
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """Requests that are being answered, and those that wait for their turn."""
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.post("/v0/oauth/token")
     @app.post("/oauth/token")
@@ -179,6 +187,18 @@ def create_app(state: State, issuer: TokenIssuer | None = None) -> FastAPI:
         return ApiError(400, f"{where}: {problem['msg']}.", param=where).response()
 
     return app
+
+
+def _gauges(state: State) -> CollectorRegistry:
+    registry = CollectorRegistry()
+
+    def gauge(name: str, help_text: str, value: Callable[[], float]) -> None:
+        shown = Gauge(f"vllm:num_requests_{name}", help_text, ["model_name"], registry=registry)
+        shown.labels(state.model).set_function(value)
+
+    gauge("running", "Requests that are being answered.", lambda: state.running)
+    gauge("waiting", "Requests that wait for their turn.", lambda: state.waiting)
+    return registry
 
 
 def _model_routes(state: State) -> APIRouter:

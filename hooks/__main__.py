@@ -1,4 +1,5 @@
-"""`python -m hooks`: answer Metacontroller (`serve`, the default), or print what a manifest becomes (`render`).
+"""`python -m hooks`: answer Metacontroller (`serve`, the default), print what a manifest becomes (`render`), or why a
+model is offloaded as it is (`explain`).
 
 Exit codes: 0 after a signal, 1 when an address cannot be listened on, 2 when the configuration cannot be used.
 """
@@ -18,7 +19,8 @@ import uvloop
 
 from hooks.app import create_app, create_operations_app
 from hooks.bearer import Bearer
-from hooks.cli import render
+from hooks.cli import explain_files, render
+from hooks.metrics.installed import open_sources
 from hooks.settings import Hooks, Settings
 from hooks.telemetry import Metrics
 from program import certificates, logs, memory, web
@@ -60,13 +62,45 @@ def parser() -> argparse.ArgumentParser:
         "Policies in the files count as observed. Exit status 1: one is not accepted, and standard error says why.",
     )
     offline.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    why = commands.add_parser(
+        "explain",
+        parents=[shared],
+        help="print why models are offloaded as they are, and what would change it, offline",
+        description="Print for every ModelDeployment in the files how much is offloaded, which rule says so, the"
+        " arithmetic of its metrics, and what would change the answer. Exit status 1: one is not accepted.",
+        epilog="See docs/offloading.md, Why is it so?",
+    )
+    why.add_argument("files", nargs="+", type=Path, metavar="FILE", help="manifests, as for render")
+    why.add_argument(
+        "--observed",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="what was observed, as kubectl get -o yaml and kubectl get --raw print it; may be given several times",
+    )
+    why.add_argument(
+        "--now", type=_time, metavar="TIME", help="instead of the present, for instance when it was observed"
+    )
+    why.add_argument("-o", "--output", choices=("text", "json"), default="text", help="(default text)")
     return result
+
+
+def _time(written: str) -> datetime:
+    """A time with its offset (RFC 3339)."""
+    try:
+        moment = datetime.fromisoformat(written)
+    except ValueError:
+        moment = datetime.min  # noqa: DTZ901 - refused below
+    if moment.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{written!r} is not a time with its offset, as 2030-01-31T18:00:00Z")
+    return moment
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] not in ("serve", "render", "-h", "--help"):
+    if not words or words[0] not in ("serve", "render", "explain", "-h", "--help"):
         words.insert(0, "serve")
     given = parser().parse_args(words)
     flags = {"namespaces": given.namespaces}
@@ -83,6 +117,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = Settings.load(given.config, flags=flags)
         if given.command == "render":
             return render(given.files, settings.install_defaults, now=datetime.now(UTC))
+        if given.command == "explain":
+            now = given.now or datetime.now(UTC)
+            return explain_files(given.files, given.observed, settings, now=now, form=given.output)
         logs.configure(settings.hooks.log_level)
         bearer = _bearer(settings.hooks.bearer_file)
         sockets += (bind(settings.hooks.listen, "--listen"), bind(settings.hooks.operations, "--operations"))
@@ -115,24 +152,26 @@ async def run(settings: Settings, bearer: Bearer | None, hooks_socket: socket, o
 
     Raises:
         ListenError: the certificate cannot be used.
+        SettingsError: a file for the source of metrics cannot be used.
     """
     tls = settings.hooks.tls
     context = certificates.server_context(tls, "hooks.tls") if tls is not None else None
     signals = Signals(asyncio.get_running_loop())
     metrics = Metrics()
-    app = create_app(settings, metrics, bearer=bearer)
-    operations = create_operations_app(app, metrics, draining=signals.stop.is_set)
-    stopped = asyncio.Event()
-    beside = asyncio.create_task(web.serve(operations, operations_socket, stopped))
-    memory.settle()
-    log.info("listening", hooks=settings.hooks.listen, operations=settings.hooks.operations)
-    try:
-        serving = web.serve(app, hooks_socket, signals.stop, grace_seconds=GRACE_SECONDS, context=context)
-        await signals.unless_now(serving)
-    finally:
-        stopped.set()
-        await beside
-        log.info("stopped")
+    async with open_sources(settings.metric_informer, metrics) as sources:
+        app = create_app(settings, metrics, sources=sources, bearer=bearer)
+        operations = create_operations_app(app, metrics, draining=signals.stop.is_set)
+        stopped = asyncio.Event()
+        beside = asyncio.create_task(web.serve(operations, operations_socket, stopped))
+        memory.settle()
+        log.info("listening", hooks=settings.hooks.listen, operations=settings.hooks.operations)
+        try:
+            serving = web.serve(app, hooks_socket, signals.stop, grace_seconds=GRACE_SECONDS, context=context)
+            await signals.unless_now(serving)
+        finally:
+            stopped.set()
+            await beside
+            log.info("stopped")
 
 
 if __name__ == "__main__":

@@ -1,30 +1,34 @@
-"""The same answers on files, without a cluster: what would a manifest become?"""
+"""The same answers on files, without a cluster: what would a manifest become, and why is a model offloaded as it is?"""
 
+import asyncio
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, Literal, TextIO
 
+import orjson
 import yaml
 
-from hooks import reconcile
+from hooks import documents, reconcile
+from hooks.api.v1alpha1 import MetricSpec, MetricType
+from hooks.documents import UnreadableFile
 from hooks.errors import HookError
+from hooks.explain import Explanation, explain
+from hooks.explain.document import as_document
+from hooks.explain.text import as_text
+from hooks.fields import mapping, objects, text
+from hooks.gatherer import gather
+from hooks.metrics import Sources
+from hooks.metrics.recorded import DEFAULT_NAMESPACE, Recorded, Unrecognized
+from hooks.metrics.recordings import Recordings
 from hooks.observation import InstallDefaults, Observation
-from hooks.protocol import Object, SyncRequest
-from program.files import Unreadable, problem
+from hooks.protocol import PARENT_KIND, Object, SyncRequest
+from hooks.settings import MetricInformer, Settings
+from hooks.targets import metric_name
 
-DEFAULT_NAMESPACE = "default"
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads YAML as Kubernetes does: what looks like a time stays text."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, form) for tag, form in forms if not tag.endswith(":timestamp")]
-    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+Format = Literal["text", "json"]
 
 
 class _Printer(yaml.SafeDumper):
@@ -35,8 +39,16 @@ class _Printer(yaml.SafeDumper):
         return True
 
 
-class UnreadableManifest(Exception):
-    """A file holds no manifests. The message says which and why."""
+@dataclass(frozen=True, slots=True)
+class _Streams:
+    """Where answers and complaints go."""
+
+    output: TextIO
+    problems: TextIO
+
+    def complain(self, sentence: str) -> None:
+        """Say what is wrong."""
+        print(sentence, file=self.problems)
 
 
 def render(
@@ -50,58 +62,214 @@ def render(
     """Print the children of every ModelDeployment in `files` as YAML.
 
     Other objects in the files are taken for observed: workloads, Services and Policies that a ModelDeployment refers
-    to. Conditions that are False are told on `problems`.
+    to. No metric is read. Conditions that are False are told on `problems`.
 
     Returns:
         0 when all are accepted, 1 when one is not or there is none, 2 when a file cannot be read.
     """
+    streams = _Streams(output, problems)
     try:
-        objects = [item for path in files for item in _objects(path)]
-    except UnreadableManifest as exc:
-        print(f"hooks: {exc}", file=problems)
+        parents, others = _manifests(files)
+    except UnreadableFile as exc:
+        streams.complain(f"hooks: {exc}")
         return 2
-    parents = [item for item in objects if item.get("kind") == "ModelDeployment"]
     if not parents:
-        print(f"hooks: there is no ModelDeployment in {', '.join(map(str, files))}.", file=problems)
+        streams.complain(_no_parent(files))
         return 1
-    related = {"observed": {str(number): item for number, item in enumerate(objects) if item not in parents}}
     accepted = True
     for parent in parents:
-        name = f"{parent['metadata']['namespace']}/{parent['metadata']['name']}"
+        name = _name(parent)
         try:
-            request = SyncRequest.from_json({"parent": parent, "children": {}, "related": related})
-            answer = reconcile.sync(Observation.of(request, defaults), now=now)
+            answer = reconcile.sync(Observation.of(_request(parent, others), defaults), now=now)
         except HookError as exc:
-            print(f"{name}: {exc}", file=problems)
+            streams.complain(f"{name}: {exc}")
             accepted = False
             continue
         for child in answer.children:
-            text = yaml.dump(child, Dumper=_Printer, sort_keys=False, allow_unicode=True, width=120)
-            output.write(f"---\n{text}")
+            written = yaml.dump(child, Dumper=_Printer, sort_keys=False, allow_unicode=True, width=120)
+            output.write(f"---\n{written}")
         for condition in answer.status.get("conditions", ()):
             if condition["status"] == "False":
-                print(f"{name}: {condition['type']}=False/{condition['reason']}: {condition['message']}", file=problems)
+                streams.complain(f"{name}: {condition['type']}=False/{condition['reason']}: {condition['message']}")
                 accepted = accepted and condition["type"] != "Accepted"
     return 0 if accepted else 1
 
 
-def _objects(path: Path) -> Iterator[Object]:
+def explain_files(
+    files: Sequence[Path],
+    observed: Sequence[Path],
+    settings: Settings,
+    *,
+    now: datetime,
+    form: Format = "text",
+    output: TextIO = sys.stdout,
+    problems: TextIO = sys.stderr,
+) -> int:
+    """Print why every ModelDeployment in `files` is offloaded as it is, and what would change that.
+
+    Args:
+        files: manifests, as for `render`.
+        observed: what was observed: objects with their status, pods, and answers of metrics APIs. Of a
+            ModelDeployment or another object that is in `files` too, the status is taken.
+        settings: of the installation.
+        now: the present, also of values without a time.
+        form: for people or for programs.
+        output: where to.
+        problems: where complaints go.
+
+    Returns:
+        as `render`.
+    """
+    streams = _Streams(output, problems)
     try:
-        documents = list(yaml.load_all(path.read_text(encoding="utf-8"), Loader=_Loader))
-    except Unreadable as exc:
-        raise UnreadableManifest(f"{path} {problem(exc)}.") from exc
-    for item in _items(documents):
+        parents, others = _manifests(files)
+        recorded = _recorded(observed)
+    except UnreadableFile as exc:
+        streams.complain(f"hooks: {exc}")
+        return 2
+    if not parents:
+        streams.complain(_no_parent(files))
+        return 1
+    sources = _sources(recorded, settings.metric_informer, now) if observed else None
+    explanations: list[Explanation] = []
+    accepted = True
+    for parent in parents:
+        request = _request(*_completed(parent, others, recorded.objects))
+        try:
+            observation = asyncio.run(gather(request, settings.install_defaults, sources))
+            explanations.append(explain(observation, now=now))
+        except HookError as exc:
+            streams.complain(f"{_name(parent)}: {exc}")
+            accepted = False
+            continue
+        accepted = accepted and explanations[-1].accepted
+    if form == "json":
+        written = orjson.dumps([as_document(one) for one in explanations], option=orjson.OPT_INDENT_2)
+        output.write(f"{written.decode()}\n")
+    else:
+        output.write("\n".join(as_text(one) for one in explanations))
+    return 0 if accepted else 1
+
+
+def _manifests(files: Sequence[Path]) -> tuple[list[Object], list[Object]]:
+    """The ModelDeployments in files, and what else is in them.
+
+    Raises:
+        UnreadableFile: one cannot be used.
+    """
+    found = [item for path in files for item in _objects(path)]
+    return (
+        [item for item in found if item.get("kind") == PARENT_KIND],
+        [item for item in found if item.get("kind") != PARENT_KIND],
+    )
+
+
+def _objects(path: Path) -> Iterator[Object]:
+    for item in documents.read(path):
         metadata = item.get("metadata") if isinstance(item, dict) else None
         if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
-            raise UnreadableManifest(f"{path} holds something that is not a Kubernetes object with a name.")
+            raise UnreadableFile(f"{path} holds something that is not a Kubernetes object with a name.")
         metadata.setdefault("namespace", DEFAULT_NAMESPACE)
         yield item
 
 
-def _items(documents: Iterable[Any]) -> Iterator[Any]:
-    """The objects, Lists opened."""
-    for document in documents:
-        if isinstance(document, dict) and str(document.get("kind", "")).endswith("List"):
-            yield from document.get("items") or ()
-        elif document is not None:
-            yield document
+def _recorded(files: Sequence[Path]) -> Recorded:
+    found: list[Any] = []
+    for path in files:
+        kept = documents.read(path)
+        try:
+            Recorded.of(kept)
+        except Unrecognized as exc:
+            raise UnreadableFile(f"{path} holds {exc}.") from exc
+        found += kept
+    return Recorded.of(found)
+
+
+def _no_parent(files: Sequence[Path]) -> str:
+    return f"hooks: there is no ModelDeployment in {', '.join(map(str, files))}."
+
+
+def _name(parent: Object) -> str:
+    return f"{parent['metadata']['namespace']}/{parent['metadata']['name']}"
+
+
+def _request(parent: Object, related: Iterable[Object], children: Iterable[Object] = ()) -> SyncRequest:
+    """What Metacontroller would ask."""
+    groups = {
+        part: {"observed": {str(number): item for number, item in enumerate(items)}}
+        for part, items in (("related", related), ("children", children))
+    }
+    return SyncRequest.from_json({"parent": parent, **groups})
+
+
+def _completed(
+    parent: Object, others: Iterable[Object], observed: Iterable[Object]
+) -> tuple[Object, list[Object], list[Object]]:
+    """The parent, what is related to it, and its children: manifests with what was observed of them."""
+    seen = {_identity(item): item for item in observed}
+    objects_ = {_identity(item): item for item in others}
+    merged = {key: _with_status(item, seen.get(key)) for key, item in (seen | objects_).items()}
+    parent = _with_status(parent, seen.get(_identity(parent)))
+    children = [item for item in merged.values() if _belongs_to(item, parent)]
+    return parent, [item for item in merged.values() if item not in children], children
+
+
+def _identity(item: Object) -> tuple[str, str, str]:
+    return text(item, "kind"), item["metadata"]["namespace"], item["metadata"]["name"]
+
+
+def _with_status(item: Object, seen: Object | None) -> Object:
+    """A manifest with the status, and with the metadata it does not give, of the same object as it was observed."""
+    if seen is None or seen is item:
+        return item
+    status = {"status": seen["status"]} if "status" in seen else {}
+    return {**item, **status, "metadata": {**seen["metadata"], **item["metadata"]}}
+
+
+def _belongs_to(item: Object, parent: Object) -> bool:
+    same = item["metadata"]["namespace"] == parent["metadata"]["namespace"]
+    owners = objects(mapping(item, "metadata"), "ownerReferences")
+    name = parent["metadata"]["name"]
+    return same and any(text(one, "kind") == PARENT_KIND and text(one, "name") == name for one in owners)
+
+
+def _sources(recorded: Recorded, informer: MetricInformer, now: datetime) -> Sources:
+    prometheus = informer.prometheus
+    of_prometheus = informer.type == "prometheus"
+
+    def missing(metric: MetricSpec | None, namespace: str) -> str:
+        if metric is None:
+            what = f"the pods: add what `kubectl get pods -n {namespace} -o yaml` prints"
+        elif of_prometheus:
+            what = f"{metric_name(metric)}: add a PrometheusAnswer"
+        else:
+            what = f"{metric_name(metric)}: add what `{_command(metric, namespace)}` prints"
+        return f"No observed file has {what}."
+
+    recordings = Recordings(
+        lambda: recorded,
+        missing,
+        clock=lambda: now,
+        scrape_interval=timedelta(seconds=prometheus.scrape_interval_seconds),
+        **({"namespace_label": prometheus.namespace_label} if prometheus.namespace_label else {}),
+    )
+    return Sources(recordings, recordings)
+
+
+_CUSTOM: Final = "/apis/custom.metrics.k8s.io/v1beta2/namespaces"
+
+
+def _command(metric: MetricSpec, namespace: str) -> str:
+    """What prints the answer of the metrics API that serves a metric."""
+    name = metric_name(metric)
+    match metric.type:
+        case MetricType.PODS:
+            path = f"{_CUSTOM}/{namespace}/pods/*/{name}"
+        case MetricType.OBJECT if metric.object is not None:
+            described = metric.object.described_object
+            path = f"{_CUSTOM}/{namespace}/{described.kind.lower()}s/{described.name}/{name}"
+        case MetricType.EXTERNAL:
+            path = f"/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/{name}"
+        case _:
+            path = f"/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods"
+    return f"kubectl get --raw '{path}'"

@@ -6,10 +6,11 @@ asked for here, under one deadline. Nothing here fails: what could not be read i
 
 import asyncio
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from hooks import reasons, targets
 from hooks.api.v1alpha1 import InvalidObject, MetricSpec, MetricType, ModelDeploymentSpec
+from hooks.eager import begun
 from hooks.local import find_workload
 from hooks.metrics import Sources
 from hooks.observation import InstallDefaults, Observation
@@ -17,6 +18,8 @@ from hooks.pods import Pod
 from hooks.protocol import SyncRequest
 from hooks.readings import Reading, Readings, Unread
 from hooks.selectors import Selector
+
+T = TypeVar("T")
 
 DEADLINE_SECONDS: Final = 3.0
 """For everything that one answer asks for. Metacontroller waits 10 s for the answer."""
@@ -55,32 +58,50 @@ async def _read(
 ) -> Readings:
     namespace, workload = observation.parent.namespace, find_workload(spec, observation)
     selector = None if workload is None else workload.selector
-    pods_task = asyncio.create_task(_pods(sources, metrics, namespace, selector))
-    tasks = [asyncio.create_task(_metric(sources, metric, namespace, selector)) for metric in metrics]
+    worth = [metric if _can_be_measured(metric) else None for metric in metrics]
+    late: tuple[Pod, ...] | Unread = _PODS_TIMED_OUT
+    asked: list[Reading | asyncio.Task[Reading]] = []
+    listed = begun(_pods(sources, worth, namespace, selector))
     try:
-        await asyncio.wait([pods_task, *tasks], timeout=DEADLINE_SECONDS)
-        pods = pods_task.result() if pods_task.done() else _PODS_TIMED_OUT
+        asked += [begun(_metric(sources, metric, namespace, selector)) for metric in worth]
+        waited_for = [one for one in (listed, *asked) if isinstance(one, asyncio.Task)]
+        if waited_for:
+            await asyncio.wait(waited_for, timeout=DEADLINE_SECONDS)
+        pods = _told(listed, late)
         return Readings(
-            tuple(task.result() if task.done() else _TIMED_OUT for task in tasks),
+            tuple(_told(one, _TIMED_OUT) for one in asked),
             () if isinstance(pods, Unread) else pods,
             pods if isinstance(pods, Unread) else None,
         )
     finally:
-        for task in (pods_task, *tasks):
-            task.cancel()
+        for one in (listed, *asked):
+            if isinstance(one, asyncio.Task):
+                one.cancel()
 
 
-async def _metric(sources: Sources, metric: MetricSpec, namespace: str, selector: Selector | None) -> Reading:
+def _told(asked: T | asyncio.Task[T], late: T) -> T:
+    """What came of it by now."""
+    if not isinstance(asked, asyncio.Task):
+        return asked
+    return asked.result() if asked.done() else late
+
+
+def _can_be_measured(metric: MetricSpec) -> bool:
+    """Whether it is worth asking for; what is wrong with it is told where it is measured."""
     try:
         targets.declared(metric)
     except targets.Misdeclared:
-        return Reading()  # what is wrong with it is found out where it is measured
-    return await sources.metrics.read(metric, namespace, selector)
+        return False
+    return True
+
+
+async def _metric(sources: Sources, metric: MetricSpec | None, namespace: str, selector: Selector | None) -> Reading:
+    return Reading() if metric is None else await sources.metrics.read(metric, namespace, selector)
 
 
 async def _pods(
-    sources: Sources, metrics: tuple[MetricSpec, ...], namespace: str, selector: Selector | None
+    sources: Sources, metrics: list[MetricSpec | None], namespace: str, selector: Selector | None
 ) -> tuple[Pod, ...] | Unread:
-    if selector is None or _OF_PODS.isdisjoint(metric.type for metric in metrics):
+    if selector is None or not any(metric is not None and metric.type in _OF_PODS for metric in metrics):
         return ()
     return await sources.pods.pods(namespace, selector)

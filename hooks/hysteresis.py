@@ -82,6 +82,12 @@ class Course:
     """Whether a metric that can be read is at its target."""
     next_instant: datetime | None = None
     """When a window ends, if the metrics stay as they are."""
+    estimates: tuple[Fraction | None, ...] = ()
+    """Of each metric, the ratio after the share has gone down; None where none goes by it."""
+    estimated_share: int | None = None
+    """The share that estimates are about; None where they are the ratios as they are."""
+    falls_below: Fraction | None = None
+    """The ratio under which a metric lets the share go down; None while there is no share, or where nothing does."""
 
 
 def advance(
@@ -105,12 +111,22 @@ def advance(
         return Course(NOTHING, None)
     path = _Path(behavior, in_force, _share(memory, behavior, in_force))
     standings = tuple(path.standing(measure) for measure in measures)
-    reached = any(isinstance(one, Measured) and one.ratio >= 1 for one in measures)
+    reached = any(isinstance(one, Measured) and one.is_reached for one in measures)
     if not in_force.ready:
         return Course(_remember(NOTHING, path.share, behavior), path.share, standings, reached)
     windows, share = _follow(memory, path, standings, measures, now)
     memory = _remember(windows, share, behavior)
-    return Course(memory, share, standings, reached, _next_instant(memory, behavior))
+    estimates = tuple(path.estimate(one.ratio) if isinstance(one, Measured) else None for one in measures)
+    return Course(
+        memory,
+        share,
+        standings,
+        reached,
+        _next_instant(memory, behavior),
+        estimates,
+        path.estimated_share,
+        path.falls_below,
+    )
 
 
 def _follow(
@@ -202,15 +218,29 @@ class _Path:
         """How a metric stands to its target, or counts while it cannot be read."""
         if isinstance(measure, Missing):
             return _MISSING[self.behavior.on_missing_metrics] if measure.is_failure else Standing.UNKNOWN
-        if measure.ratio >= 1:
+        if measure.is_reached:
             return Standing.REACHED
         if self.share is None:
             return Standing.BELOW
         estimate = self.estimate(measure.ratio)
         return Standing.BELOW if estimate is not None and estimate < self.limit else Standing.BETWEEN
 
+    @property
+    def estimated_share(self) -> int | None:
+        """The share that estimates are about; None where nothing is estimated."""
+        estimates = self.share is not None and self.follows_load and self.in_force.percentage < ALL
+        return self._goal if estimates else None
+
+    @property
+    def falls_below(self) -> Fraction | None:
+        """The ratio under which a metric is Below while there is a share; estimates are in proportion to the ratio."""
+        unit = self.estimate(Fraction(1))
+        return None if unit is None else self.limit / unit
+
     def estimate(self, ratio: Fraction) -> Fraction | None:
-        """The ratio after the share has gone down; None when it cannot be told."""
+        """The ratio after the share has gone down; None when there is none, or it cannot be told."""
+        if self.share is None:
+            return None
         share = self.in_force.percentage
         if not self.follows_load:
             return ratio
@@ -233,7 +263,7 @@ class _Path:
         largest, step, share = self.behavior.percentage, self.behavior.step_percentage, self.share
         if self.behavior.mode is OffloadingMode.FIXED:
             return largest
-        ratios = [one.ratio for one in measures if isinstance(one, Measured) and one.ratio >= 1]
+        ratios = [one.ratio for one in measures if isinstance(one, Measured) and one.is_reached]
         if share is None:
             share = 0
         elif self.in_force.overridden or (not ratios and not self._is_due(now)):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from fractions import Fraction
+from functools import cached_property
 from typing import Final
 
 from hooks import reasons
@@ -61,7 +62,7 @@ class Counted:
     """What the value is held against; for Utilization only."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Measured:
     """The ratio of a metric to its target, with how it came about."""
 
@@ -74,20 +75,32 @@ class Measured:
     times: Fraction
     """What the target is multiplied by; positive."""
 
+    @cached_property
+    def nanos(self) -> int:
+        """What was measured, added up, in billionths."""
+        return sum([item.value.nanos for item in self.counted])
+
     @property
     def numerator(self) -> Fraction:
         """What was measured, added up."""
-        return Fraction(sum(item.value.nanos for item in self.counted), NANO)
+        return Fraction(self.nanos, NANO)
 
     @property
     def denominator(self) -> Fraction:
         """The amount at which the target is reached."""
         return self.target * self.times
 
-    @property
+    @cached_property
     def ratio(self) -> Fraction:
         """1 when the target is reached."""
-        return Fraction(self.numerator, self.denominator)
+        target, times = self.target, self.times
+        # In whole numbers, for a fraction of fractions is reduced four times over.
+        return Fraction(self.nanos * target.denominator * times.denominator, NANO * target.numerator * times.numerator)
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether the target is reached."""
+        return self.ratio.numerator >= self.ratio.denominator
 
     @property
     def oldest(self) -> datetime:
@@ -208,8 +221,9 @@ class _Clock:
             return Exclusion.STALE
         window = max(sample.window, _AT_ONCE)
         # Times have whole seconds: what began within the second of a transition may have begun before it.
-        if any(sample.time - moment <= window for moment in (self.since, ready_since) if moment is not None):
-            return Exclusion.SETTLING
+        for moment in (self.since, ready_since):
+            if moment is not None and sample.time - moment <= window:
+                return Exclusion.SETTLING
         return None
 
 
@@ -318,8 +332,8 @@ def _of_pods(wanted: Declared, samples: Iterable[Sample], pods: Sequence[Pod], c
             return Missing(reasons.NO_REQUESTS, unbounded, _left_out(excluded))
     of_pod: dict[str, list[Sample]] = {pod.name: [] for pod in serving}
     for sample in samples:
-        if sample.of in of_pod:
-            of_pod[sample.of].append(sample)
+        if (own := of_pod.get(sample.of)) is not None:
+            own.append(sample)
     counted = []
     for pod in serving:
         answer = _of_pod(wanted, pod, of_pod[pod.name], clock)

@@ -7,6 +7,7 @@ https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
 import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 NANO: Final = 10**9
@@ -18,6 +19,9 @@ _MAX_EXPONENT: Final = 30
 _MAX_LENGTH: Final = 64
 
 _SYNTAX: Final = re.compile(r"([+-]?)([0-9]*)(?:\.([0-9]*))?([a-zA-Z]*)([+-]?[0-9]+)?")
+_NUMBER: Final = re.compile(r"([+-]?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]{1,3}))?")
+_MAX_NUMBER: Final = 400
+"""Digits of the longest number that a double can be, and some more."""
 _DECIMAL: Final = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY: Final = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 _DECIMAL_SUFFIX: Final = {power: suffix for suffix, power in _DECIMAL.items()}
@@ -102,7 +106,29 @@ def parse(value: str | float) -> Quantity:
     Raises:
         InvalidQuantity: it is none.
     """
+    if not isinstance(value, str | int | float):
+        raise InvalidQuantity(f"a {type(value).__name__} is not a quantity")
+    return _parse(value)
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _parse(value: str | float) -> Quantity:
+    """Specifications say the same few amounts again and again."""
     return _written(value).quantity
+
+
+def decimal(written: str) -> Quantity:
+    """Read a number as programs print floating point: `0.25`, `1e+06`, `-3`. Infinities and NaN are none.
+
+    Raises:
+        InvalidQuantity: it is none.
+    """
+    match = _NUMBER.fullmatch(written) if len(written) <= _MAX_NUMBER else None
+    if match is None:
+        raise InvalidQuantity(f"{written[:_MAX_LENGTH]!r} is not a number")
+    sign, whole, fraction, exponent = match.groups(default="")
+    nanos = _scaled(int(whole + fraction), int(exponent or 0) + 9 - len(fraction))
+    return Quantity(-nanos if sign == "-" else nanos)
 
 
 def canonical(value: str | float) -> str:

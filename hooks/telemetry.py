@@ -36,3 +36,25 @@ class Metrics:
         self.in_flight = Gauge(
             "beamlit_hooks_in_flight_requests", "Requests being answered now", registry=self.registry
         )
+        self.metric_reads = Counter(
+            "beamlit_hooks_metric_reads",
+            "What syncs asked for beside their request, by api and what answered: cache, flight, outage, source",
+            ("api", "by"),
+            registry=self.registry,
+        )
+        self.source_requests = Counter(
+            "beamlit_hooks_source_requests",
+            "HTTP requests to sources of metrics, by api and status; without an answer: error or cancelled",
+            ("api", "code"),
+            registry=self.registry,
+        )
+        self.source_seconds = Histogram(
+            "beamlit_hooks_source_seconds",
+            "Time from a request to a source of metrics to the end of its answer",
+            ("api",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.source_warnings = Counter(
+            "beamlit_hooks_source_warnings", "Answers of a Prometheus server with a warning", registry=self.registry
+        )

@@ -53,7 +53,7 @@ class InvalidObject(ValueError):
 
 def format_time(time: datetime) -> str:
     """The time in UTC and whole seconds, RFC 3339, as Kubernetes writes metav1.Time."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{time.astimezone(UTC).isoformat(timespec='seconds')[:19]}Z"
 
 
 def _rule(rule: str, message: str) -> dict[str, str]:

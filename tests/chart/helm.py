@@ -71,6 +71,13 @@ spec:
 """
 
 
+_METRICS_SERVER: Final = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: metrics-server-is-here, namespace: {{ .Release.Namespace }}}
+"""
+
+
 class HelmFailed(Exception):
     """helm refused; the message is what it said."""
 
@@ -88,7 +95,7 @@ def with_dependencies(folder: Path) -> Path:
         (copy / "charts/metacontroller-helm/crds").mkdir()
         text = Path(crds).read_text() if crds else yaml.safe_dump(_COMPOSITE_CONTROLLER)
         (copy / "charts/metacontroller-helm/crds/all.yaml").write_text(text)
-    _stand_in(copy / "charts/metrics-server", "3.13.0", "")
+    _stand_in(copy / "charts/metrics-server", "3.13.0", _METRICS_SERVER)
     return copy
 
 

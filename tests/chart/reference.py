@@ -4,6 +4,7 @@ A line `# -- …` above a key describes it. A described key is a setting, whatev
 description is a section, and closed: a misspelled key in it is refused.
 """
 
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ import yaml
 from pydantic import BaseModel
 
 from gateway.settings import Gateway
-from hooks.settings import Hooks
+from hooks.settings import Hooks, MetricInformer, Prometheus
 
 CHART: Final = Path(__file__).resolve().parents[2] / "charts/beamlit-controller"
 _KEY: Final = re.compile(r"( *)([A-Za-z][\w-]*):")
@@ -77,6 +78,7 @@ _BY_NAME: Final[Mapping[str, Mapping[str, Any]]] = {
     "existingSecret": _pattern(_NAME),
     "beamlitApiTokenExistingSecret": _pattern(_NAME),
     "caConfigMap": _pattern(_NAME),
+    "caSecret": _pattern(_NAME),
     "externalTrafficPolicy": {"enum": ["", "Cluster", "Local"]},
     "extraVolumeMounts": _every(
         _closed(
@@ -135,7 +137,9 @@ _BY_PATH: Final[Mapping[str, Mapping[str, Any]]] = {
     ),
     "config.defaultRemoteBackend.location.country": _pattern("[A-Za-z]{2,3}"),
     "config.defaultRemoteBackend.scheme": {"enum": ["http", "https"]},
-    "config.metricInformer.type": {"enum": ["kubernetes", "prometheus"]},
+    "config.metricInformer.prometheus.address": _pattern(
+        r"(https?://)?(\[[0-9A-Fa-f:.]+\]|[^][/@?#:\s]+)(:[0-9]+)?(/[^@?#\s]*)?"
+    ),
     "config.namespaces": {"anyOf": [_STRING, _NAMES]},
     "gateway.autoscaling.maxReplicas": {"type": "integer", "minimum": 1},
     "gateway.autoscaling.minReplicas": {"type": "integer", "minimum": 1},
@@ -152,6 +156,12 @@ _BY_PATH: Final[Mapping[str, Mapping[str, Any]]] = {
     "monitoring.podMonitor.interval": _pattern("([0-9]+(ms|s|m|h))+"),
 }
 _SECTIONS: Final[Mapping[str, type[BaseModel]]] = {"config.gateway": Gateway, "config.hooks": Hooks}
+"""Values that are a section of the configuration."""
+_KEYS_OF: Final[Mapping[str, type[BaseModel]]] = {
+    "config.metricInformer": MetricInformer,
+    "config.metricInformer.prometheus": Prometheus,
+}
+"""Sections of values with keys of the configuration beside their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +221,33 @@ def schema() -> str:
     return json.dumps(root, indent=2) + "\n"
 
 
+def is_value(path: str) -> bool:
+    """Whether the schema knows it by name."""
+    places = [_schema()]
+    for key in path.split("."):
+        alternatives = [*places, *(other for place in places for other in place.get("anyOf", ()))]
+        places = [place["properties"][key] for place in alternatives if key in place.get("properties", ())]
+    return bool(places)
+
+
+@functools.cache
+def _schema() -> dict[str, Any]:
+    whole: dict[str, Any] = json.loads(schema())
+    return whole
+
+
 def allowed(one: Setting) -> dict[str, Any]:
     """What a value may be, as a JSON Schema."""
     if one.path in _SECTIONS:
         return _of_the_configuration(_SECTIONS[one.path])
-    known = _BY_PATH.get(one.path) or _BY_NAME.get(one.path.rpartition(".")[2])
+    section, _, name = one.path.rpartition(".")
+    known = _BY_PATH.get(one.path) or _BY_NAME.get(name)
     if known is not None:
         return dict(known)
+    if section in _KEYS_OF:
+        keys = _of_the_configuration(_KEYS_OF[section])["properties"]
+        if name in keys:
+            return dict(keys[name])
     kinds = {bool: "boolean", int: "integer", str: "string", list: "array", dict: "object"}
     return {"type": kinds[type(one.default)]}
 
@@ -244,6 +274,6 @@ def _of_the_configuration(section: type[BaseModel]) -> dict[str, Any]:
         return kept
 
     result: dict[str, Any] = plain(whole)
-    for key in _ELSEWHERE[section]:
+    for key in _ELSEWHERE.get(section, ()):
         del result["properties"][key]
     return result

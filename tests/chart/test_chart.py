@@ -44,6 +44,14 @@ PRESETS: dict[str, tuple[str, ...]] = {
         "--set=hooks.auth.bearer.enabled=true",
         "--set=hooks.auth.bearer.existingSecret=token",
     ),
+    "prometheus": (
+        "--set=config.metricInformer.type=prometheus",
+        "--set=config.metricInformer.prometheus.address=https://metrics.example:9090",
+        "--set=config.metricInformer.prometheus.basicAuth.username=canary-reader",
+        "--set=config.metricInformer.prometheus.basicAuth.password=canary-password",
+        "--set=config.metricInformer.prometheus.caConfigMap=authority",
+        "--set=config.metricInformer.prometheus.namespaceLabel=namespace",
+    ),
     "no remote": ("--set=config.defaultRemoteBackend=null", "--set=config.namespaces={a,b}"),
     "no authentication": ("--set=config.defaultRemoteBackend.authConfig=null",),
     "scaled": ("--set=gateway.autoscaling.enabled=true", f"--set=image.digest=sha256:{'ab' * 32}"),
@@ -90,12 +98,12 @@ def test_lint(chart: Path) -> None:
 
 @preset
 def test_pods(chart: Path, words: tuple[str, ...]) -> None:
-    """Our pods have a read-only root, no service links, bounded memory, probes; the gateway alone has a token."""
+    """Our pods have a read-only root, no service links, bounded memory, probes; that of `helm test` has no token."""
     for place, spec in pods(template(chart, *words)):
         if place.startswith("StatefulSet/"):
             continue  # Metacontroller's own
         assert spec["enableServiceLinks"] is False
-        assert spec["automountServiceAccountToken"] is place.endswith("-gateway")
+        assert spec["automountServiceAccountToken"] is place.startswith("Deployment/")
         for one in spec["containers"]:
             assert one["securityContext"]["readOnlyRootFilesystem"] is True
             assert "memory" in one["resources"]["limits"]
@@ -198,6 +206,11 @@ def test_the_configuration_is_one_that_both_programs_take(chart: Path, words: tu
     expected = ("edge", "door", 80) if outside else ("sys", "beamlit-beamlit-controller-gateway", 80)
     assert (service.namespace, service.name, service.port) == expected
     assert gateway.gateway.lame_duck_seconds == 5
+    informer = hooks.metric_informer
+    assert (informer.type, informer.resolution_seconds) == (
+        "prometheus" if words == PRESETS["prometheus"] else "kubernetes",
+        15,
+    )
     assert gateway.cluster_domain == hooks.cluster_domain == "cluster.local"
     remote = gateway.default_remote_backend
     assert bool(remote.host) is (words != PRESETS["no remote"])
@@ -306,6 +319,15 @@ def test_who_may_ask_hooks(chart: Path) -> None:
     assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "elsewhere"}
     assert peer["podSelector"]["matchLabels"]["role"] == "controller"
     assert "app.kubernetes.io/instance" not in peer["podSelector"]["matchLabels"]
+
+
+@preset
+def test_no_network_policy_holds_back_what_is_asked_for(chart: Path, words: tuple[str, ...]) -> None:
+    """Policies are about who may ask. hooks and the gateway reach the API server, Prometheus and remote backends."""
+    for one in template(chart, *words):
+        if one["kind"] == "NetworkPolicy":
+            assert one["spec"]["policyTypes"] == ["Ingress"]
+            assert "egress" not in one["spec"]
 
 
 def test_the_policy_names_the_pods_of_metacontroller(real: Path) -> None:

@@ -13,7 +13,7 @@ from hooks.cli import render
 from hooks.settings import Settings
 from tests.builders import NOW
 from tests.chart.helm import kind, template
-from tests.chart.reference import schema
+from tests.chart.reference import is_value, schema
 from tests.chart.test_values import ORIGINAL
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -88,16 +88,6 @@ def test_values_that_are_named_exist(page: str) -> None:
     for word in re.findall(r"`([a-zA-Z]+(?:\.[a-zA-Z]+)+)(?:=[^`]*)?`", text):
         if word.partition(".")[0] in VALUES["properties"] and not word.startswith(FOREIGN):
             assert is_value(word), f"{page}: {word}"
-
-
-def is_value(path: str) -> bool:
-    """Whether the schema knows it by name."""
-    place = VALUES
-    for key in path.split("."):
-        if key not in place.get("properties", ()):
-            return False
-        place = place["properties"][key]
-    return True
 
 
 def test_a_value_that_is_none_is_found_out() -> None:

@@ -53,6 +53,7 @@ def test_where_clients_ask(noted: Path) -> None:
 
 
 WORKSPACE = "--set=config.defaultRemoteBackend.workspace=w"
+PROMETHEUS = ("--set=config.metricInformer.type=prometheus", "--set=config.metricInformer.prometheus.address=p:9090")
 OAUTH = "--set=config.defaultRemoteBackend.authConfig.oauthConfig.existingSecret=s"
 
 
@@ -63,6 +64,17 @@ OAUTH = "--set=config.defaultRemoteBackend.authConfig.oauthConfig.existingSecret
         ((), ("--set=config.defaultRemoteBackend.host=",), "config.defaultRemoteBackend.workspace"),
         ((), (OAUTH,), "no credentials"),
         ((), ("--set=config.gateway.clusterRanges={10.0.0.0/8}",), "clusterRanges is empty"),
+        ((), ("--set=installMetricServer=true",), "serves no metrics.k8s.io"),
+        ((), ("--api-versions=metrics.k8s.io/v1beta1",), "serves no metrics.k8s.io"),
+        ((), PROMETHEUS, "serves no metrics.k8s.io"),
+        ((), ("--set=hooks.url=http://x",), "serves no metrics.k8s.io"),
+        ((*PROMETHEUS, "--set=config.namespaces="), PROMETHEUS, "namespaceLabel is empty"),
+        ((*PROMETHEUS, "--set=config.namespaces="), (), "namespaceLabel is empty"),
+        (
+            (*PROMETHEUS, "--set=config.namespaces={a,b}"),
+            (*PROMETHEUS, "--set=config.namespaces={a,b}", "--set=config.metricInformer.prometheus.namespaceLabel=ns"),
+            "namespaceLabel is empty",
+        ),
         (("--set=hooks.auth.bearer.enabled=true",), (), "lists and watches all Secrets"),
         (("--set=allowedNamespaces={default}",), (), "may write in default only"),
         (("--set=hooks.url=http://x",), (), "Nothing of hooks was deployed"),

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from tests.chart.helm import kind, rules, template
+from tests.contract.questions import Questions
 
 ROOT = Path(__file__).resolve().parents[2]
 ALLOWED = ("--set=allowedNamespaces={a,b}", "--set=config.namespaces=a\\,b")
@@ -39,6 +40,7 @@ READS = {
     )
     for verb in verbs.split()
 }
+PROMETHEUS = ("--set=config.metricInformer.type=prometheus", "--set=config.metricInformer.prometheus.address=p:9090")
 EVENTS = {("", "events", "create"), ("", "events", "patch")}
 
 
@@ -78,10 +80,13 @@ def test_what_it_watches_is_what_the_composite_controller_names(chart: Path) -> 
 
 
 def test_nobody_may_do_everything(chart: Path) -> None:
-    """No wildcard, no Secret listed; the gateway reads single ones where it serves, and hooks have no rights at all."""
+    """No wildcard but for the names of metrics, no Secret listed; the gateway reads single ones where it serves."""
     objects = template(chart)
     every = set().union(*(rules(one) for one in objects if one["kind"] in ("Role", "ClusterRole")))
-    assert not any("*" in part for rule in every for part in rule)
+    assert {rule for rule in every if any("*" in part for part in rule)} == {
+        ("custom.metrics.k8s.io", "*", "get"),
+        ("external.metrics.k8s.io", "*", "list"),
+    }
     assert {rule for rule in every if rule[1] == "secrets"} == {("", "secrets", "get")}
     bound = {
         (one["roleRef"]["kind"], one["metadata"].get("namespace"), subject["namespace"], subject["name"])
@@ -92,6 +97,7 @@ def test_nobody_may_do_everything(chart: Path) -> None:
     assert bound == {
         ("ClusterRole", None, "sys", "beamlit-metacontroller"),
         ("Role", "default", "sys", "beamlit-beamlit-controller-gateway"),
+        ("Role", "default", "sys", "beamlit-beamlit-controller-hooks"),
     }
 
 
@@ -101,6 +107,7 @@ def test_every_binding_is_of_a_role_that_is_there(chart: Path) -> None:
         (),
         ALLOWED,
         ("--set=config.namespaces=",),
+        PROMETHEUS,
         ("--set=metacontroller.commandArgs={--leader-election}",),
     ):
         objects = template(chart, *words)
@@ -166,25 +173,113 @@ GATEWAY = {
 }
 
 
+PODS = {("", "pods", "list")}
+HOOKS = PODS | {
+    ("metrics.k8s.io", "pods", "list"),
+    ("custom.metrics.k8s.io", "*", "get"),
+    ("external.metrics.k8s.io", "*", "list"),
+}
+"""What hooks reads where metrics come from Kubernetes. The aggregated APIs see a metric of an object as a subresource
+(`pods/requests`), which is got, and an external one as a resource, which is listed.
+https://github.com/kubernetes/metrics/blob/master/IMPLEMENTATIONS.md
+"""
+
+
 @pytest.mark.parametrize(
     ("namespaces", "places"), [("default", {"default"}), ("a\\,b", {"a", "b"}), ("{c}", {"c"}), ("", {None})]
 )
-def test_the_gateway_reads_where_it_serves(chart: Path, namespaces: str, places: set[str | None]) -> None:
-    """Its rights are in the namespaces it serves, or everywhere when it serves all."""
+def test_hooks_and_the_gateway_read_where_they_serve(chart: Path, namespaces: str, places: set[str | None]) -> None:
+    """Their rights are in the namespaces they serve, or everywhere when they serve all, and none of them writes."""
     objects = template(chart, f"--set=config.namespaces={namespaces}")
     assert roles(objects, "-gateway") == dict.fromkeys(places, GATEWAY)
+    assert roles(objects, "-hooks") == dict.fromkeys(places, HOOKS)
+
+
+def test_c34_hooks_may_read_what_it_reads_and_nothing_else(chart: Path) -> None:
+    """The original could read neither workloads but Deployments nor metrics. Here hooks reads pods, and metrics of
+    every type from the API server unless Prometheus has them; workloads of every kind come from Metacontroller.
+    """
+    for words in ((), ("--set=config.metricInformer=null",)):
+        assert roles(template(chart, *words), "-hooks") == {"default": HOOKS}
+    assert roles(template(chart, *PROMETHEUS), "-hooks") == {"default": PODS}
+    assert {verb for _, _, verb in HOOKS} == {"get", "list"}
+    watched = roles(template(chart), "-metacontroller")[None]
+    for kind_ in ("deployments", "statefulsets", "daemonsets", "replicasets"):
+        assert {("apps", kind_, "list"), ("apps", kind_, "watch")} <= watched
+
+
+def question(path: str) -> tuple[str, str, str] | None:
+    """What the API server takes a GET for: group, resource with its subresource, verb. None for discovery.
+
+    As apiserver's RequestInfoFactory: what follows the namespace is resource, name, subresource.
+    """
+    where, _, query = path.partition("?")
+    _, prefix, *parts = where.split("/")
+    group = "" if prefix == "api" else parts.pop(0)
+    parts = parts[1:]  # the version
+    if parts[:1] == ["namespaces"] and len(parts) > 2:
+        parts = parts[2:]
+    if not parts:
+        return None
+    verb = "get" if len(parts) > 1 else "watch" if "watch=" in query else "list"
+    return group, "/".join((parts[0], *parts[2:3])), verb
+
+
+def allows(rule: tuple[str, str, str], call: tuple[str, str, str]) -> bool:
+    """Whether RBAC does: a resource does not stand for its subresources, and `*` stands for both."""
+    return (rule[0], rule[2]) == (call[0], call[2]) and rule[1] in ("*", call[1])
+
+
+def test_c34_the_rights_of_hooks_are_those_of_its_calls(chart: Path, tmp_path: Path) -> None:
+    """Every call that the sources make for any kind of metric is allowed, and every rule is needed for one."""
+    named = {"name": "requests"}
+    described = {"describedObject": {"kind": "Service", "name": "demo"}, "metric": named}
+    itself = {"describedObject": {"kind": "Namespace", "name": "team-a"}, "metric": named}
+    average, value = {"type": "AverageValue", "averageValue": 1}, {"type": "Value", "value": 1}
+    metrics: list[dict[str, Any]] = [
+        {"type": "Resource", "resource": {"name": "cpu", "target": average}},
+        {"type": "ContainerResource", "containerResource": {"name": "cpu", "container": "a", "target": average}},
+        {"type": "Pods", "pods": {"metric": named, "target": average}},
+        {"type": "Object", "object": described | {"target": value}},
+        {"type": "Object", "object": itself | {"target": value}},
+        {"type": "External", "external": {"metric": named, "target": value}},
+    ]
+    with Questions.running(tmp_path) as questions:
+        for type_, words in (("kubernetes", ()), ("prometheus", PROMETHEUS)):
+            granted = roles(template(chart, *words), "-hooks")["default"]
+            asked = [path for path in questions.of(type_, metrics) if not path.startswith("/api/v1/query")]
+            calls = {call for call in map(question, asked) if call is not None}
+            pairs = {(call, rule) for call in calls for rule in granted if allows(rule, call)}
+            assert ({call for call, _ in pairs}, {rule for _, rule in pairs}) == (calls, granted)
+            assert len(calls) == (6 if type_ == "kubernetes" else 1), calls
+
+
+def test_hooks_outside_the_cluster_have_no_account(chart: Path) -> None:
+    """There is no ServiceAccount to bind rights to; the gateway keeps its own."""
+    objects = template(chart, "--set=hooks.url=http://192.0.2.1:8082")
+    assert not roles(objects, "-hooks")
+    assert roles(objects, "-gateway") == {"default": GATEWAY}
+
+
+def test_without_the_gateway_hooks_still_read(chart: Path) -> None:
+    """Which gateway there is does not matter to hooks."""
+    objects = template(chart, "--set=installBeamlitGateway=false")
+    assert roles(objects, "-hooks") == {"default": HOOKS}
+    assert not roles(objects, "-gateway")
 
 
 def test_accounts_by_other_names(chart: Path) -> None:
     """A ServiceAccount of one's own gets the rights, and the chart makes none."""
-    words = ("--set=gateway.serviceAccount.create=false", "--set=gateway.serviceAccount.name=mine",
-             "--set=hooks.serviceAccount.annotations.role=cloud")  # fmt: skip
-    objects = template(chart, *words)
-    (subject,) = kind(objects, "RoleBinding", "-gateway")["subjects"]
-    assert subject["name"] == "mine"
-    assert kind(objects, "Deployment", "-gateway")["spec"]["template"]["spec"]["serviceAccountName"] == "mine"
-    assert not [one for one in objects if one["kind"] == "ServiceAccount" and one["metadata"]["name"] == "mine"]
-    assert kind(objects, "ServiceAccount", "-hooks")["metadata"]["annotations"] == {"role": "cloud"}
+    for component, other in (("hooks", "gateway"), ("gateway", "hooks")):
+        words = (f"--set={component}.serviceAccount.create=false", f"--set={component}.serviceAccount.name=mine",
+                 f"--set={other}.serviceAccount.annotations.role=cloud")  # fmt: skip
+        objects = template(chart, *words)
+        (subject,) = kind(objects, "RoleBinding", f"-{component}")["subjects"]
+        assert subject == {"kind": "ServiceAccount", "name": "mine", "namespace": "sys"}
+        pod = kind(objects, "Deployment", f"-{component}")["spec"]["template"]["spec"]
+        assert pod["serviceAccountName"] == "mine"
+        assert not [one for one in objects if one["kind"] == "ServiceAccount" and one["metadata"]["name"] == "mine"]
+        assert kind(objects, "ServiceAccount", f"-{other}")["metadata"]["annotations"] == {"role": "cloud"}
 
 
 def test_users(chart: Path) -> None:

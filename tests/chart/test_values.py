@@ -21,11 +21,19 @@ OUTSIDE: Final = ("--set=gateway.service.type=LoadBalancer",)
 THEIRS: Final = ("--set=metacontroller.enabled=false",)
 BEARER: Final = ("--set=hooks.auth.bearer.enabled=true", "--set=hooks.auth.bearer.existingSecret=token")
 
+PROMETHEUS: Final = "config.metricInformer.prometheus"
+SERVER: Final = ("--set=config.metricInformer.type=prometheus", f"--set={PROMETHEUS}.address=https://metrics.example")
+BASIC: Final = (*SERVER, f"--set={PROMETHEUS}.basicAuth.username=a", f"--set={PROMETHEUS}.basicAuth.password=b")
+
 CONTEXTS: Final[Mapping[str, tuple[str, ...]]] = {
+    **dict.fromkeys((path for path in SETTINGS if path.startswith(PROMETHEUS)), SERVER),
+    f"{PROMETHEUS}.basicAuth.username": BASIC,
+    f"{PROMETHEUS}.basicAuth.password": BASIC,
     f"{CREDENTIALS}.clientId": GIVEN,
     f"{CREDENTIALS}.clientSecret": GIVEN,
     f"{CREDENTIALS}.scope": GIVEN,
     f"{CREDENTIALS}.tokenUrl": GIVEN,
+    "config.metricInformer.type": (f"--set={PROMETHEUS}.address=p:9090",),
     "beamlitApiTokenExistingSecret": ("--set=beamlitApiToken=x",),
     "config.proxyService.adminPort": ("--set=installBeamlitGateway=false",),
     "config.proxyService.name": ("--set=installBeamlitGateway=false",),
@@ -50,10 +58,12 @@ CONTEXTS: Final[Mapping[str, tuple[str, ...]]] = {
 
 SAMPLES: Final[Mapping[str, Any]] = {
     "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}},
+    "address": "http://other.example:9090",
     "allowedNamespaces": ["default"],
     "beamlitApiToken": "x",
     "beamlitBaseUrl": "https://other.example",
     "config.defaultRemoteBackend.flavors": [{"type": "gpu", "name": "t4"}],
+    "config.defaultRemoteBackend.location.continent": "EU",
     "config.defaultRemoteBackend.location.country": "fr",
     "config.gateway": {"clusterRanges": ["10.0.0.0/8"]},
     "config.hooks": {"inFlight": 9},
@@ -75,6 +85,7 @@ SAMPLES: Final[Mapping[str, Any]] = {
     "minAvailable": "50%",
     "podSecurityContext": {"fsGroup": 7},
     "resources": {"limits": {"memory": "7Gi"}},
+    "timeoutSeconds": 1.5,
     "tokenUrl": "https://other.example/token",
     "tolerations": [{"operator": "Exists"}],
     "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}],
@@ -84,13 +95,18 @@ SAMPLES: Final[Mapping[str, Any]] = {
 WITHOUT_EFFECT: Final[Mapping[str, str]] = {
     "config.defaultRemoteBackend.authConfig.type": "there is one so far",
     "beamlitBaseUrl": "accepted for the time when models are registered on the platform",
-    "installMetricServer": "the condition of a dependency, which has no manifests in its stand-in",
-    "metacontroller.podSecurityContext": "the dependency's",
-    "metacontroller.rbac.create": "the dependency's",
-    "metacontroller.resources": "the dependency's",
-    "metacontroller.securityContext": "the dependency's",
 }
-"""Values that change no manifest of this chart, each with the reason."""
+"""Values that change no manifest, each with the reason."""
+
+OF_THE_DEPENDENCY: Final = frozenset(
+    {
+        "metacontroller.podSecurityContext",
+        "metacontroller.rbac.create",
+        "metacontroller.resources",
+        "metacontroller.securityContext",
+    }
+)
+"""Values that only Metacontroller's own chart obeys."""
 
 
 def another(one: Setting) -> Any:
@@ -103,7 +119,7 @@ def another(one: Setting) -> Any:
         return next(value for value in schema["enum"] if value not in (one.default, ""))
     if isinstance(one.default, bool):
         return not one.default
-    if isinstance(one.default, int):
+    if isinstance(one.default, int | float):
         return one.default + 1
     if isinstance(one.default, dict):
         return {**one.default, "added": "word"}
@@ -116,25 +132,44 @@ def steady(chart: Path, words: tuple[str, ...]) -> str:
     return yaml.safe_dump_all(template(chart, *STEADY, *words))
 
 
-@pytest.mark.parametrize("path", [path for path in SETTINGS if path not in WITHOUT_EFFECT])
-def test_every_value_does_something(noted: Path, path: str, tmp_path: Path) -> None:
-    """Another value changes a manifest or the notes: a value that nobody obeys is one that somebody believes in."""
+def does_something(chart: Path, path: str, folder: Path) -> bool:
+    """Whether another value changes a manifest or the notes."""
+    return yaml.safe_dump_all(template(chart, *changed(path, folder))) != steady(chart, CONTEXTS.get(path, ()))
+
+
+def changed(path: str, folder: Path) -> tuple[str, ...]:
+    """The words that give a value another one, by a file in the folder, in what it takes for that to matter."""
     nested: Any = another(SETTINGS[path])
     for key in reversed(path.split(".")):
         nested = {key: nested}
-    file = tmp_path / "values.yaml"
+    file = folder / "values.yaml"
     file.write_text(yaml.safe_dump(nested))
-    context = CONTEXTS.get(path, ())
-    before = steady(noted, context)
     # A file comes before --set, so what the context sets to the same path is left to the file.
-    words = [word for word in (*STEADY, *context) if not word.startswith(f"--set={path}=")]
-    after = yaml.safe_dump_all(template(noted, *words, "--values", str(file)))
-    assert after != before, f"{path} has no effect"
+    context = (*STEADY, *CONTEXTS.get(path, ()))
+    return (*(word for word in context if not word.startswith(f"--set={path}=")), "--values", str(file))
 
 
-def test_what_has_no_effect_is_listed_with_a_reason() -> None:
-    """The list of exceptions names values that there are."""
-    assert WITHOUT_EFFECT.keys() <= SETTINGS.keys()
+@pytest.mark.parametrize("path", sorted(SETTINGS.keys() - WITHOUT_EFFECT.keys() - OF_THE_DEPENDENCY))
+def test_every_value_does_something(noted: Path, path: str, tmp_path: Path) -> None:
+    """Another value changes a manifest or the notes: a value that nobody obeys is one that somebody believes in."""
+    assert does_something(noted, path, tmp_path), f"{path} has no effect"
+
+
+@pytest.mark.parametrize("path", sorted(OF_THE_DEPENDENCY))
+def test_the_dependency_obeys_its_values(real: Path, path: str, tmp_path: Path) -> None:
+    """Another value changes a manifest of Metacontroller's own chart."""
+    assert does_something(real, path, tmp_path), f"{path} has no effect"
+
+
+@pytest.mark.parametrize("path", WITHOUT_EFFECT)
+def test_what_has_no_effect_has_none(noted: Path, path: str, tmp_path: Path) -> None:
+    """The list of exceptions is as short as it can be: there is no other value, or it changes nothing."""
+    schema = allowed(SETTINGS[path])
+    assert len(schema.get("enum", ())) == 1 or not does_something(noted, path, tmp_path)
+
+
+def test_contexts_are_of_values_that_there_are() -> None:
+    """What is set beside a value belongs to a value of the chart."""
     assert CONTEXTS.keys() <= SETTINGS.keys()
 
 
@@ -153,17 +188,13 @@ def test_the_dependencys_values_are_its_own(real: Path) -> None:
 
 
 @pytest.mark.parametrize("given", ["true", "false"])
-def test_metrics_server_is_installed_on_request(chart: Path, given: str, tmp_path: Path) -> None:
-    """installMetricServer, as the original spells it, decides, and nothing else does."""
-    marker = chart / "charts/metrics-server/templates/marker.yaml"
-    marker.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: metrics-server-is-here}\n")
-    try:
-        # A word of its own, so that nothing rendered before is taken.
-        names = [one["metadata"]["name"] for one in template(chart, f"--set=installMetricServer={given}",
-                                                             "--set=commonLabels.marked=yes")]  # fmt: skip
-        assert ("metrics-server-is-here" in names) is (given == "true")
-    finally:
-        marker.unlink()
+def test_c33_metrics_server_is_installed_on_request(chart: Path, given: str) -> None:
+    """installMetricServer decides, and nothing else does: the original's chart asked for another spelling than its
+    values had, and installed it always.
+    """
+    names = [one["metadata"]["name"] for one in template(chart, f"--set=installMetricServer={given}")]
+    assert ("metrics-server-is-here" in names) is (given == "true")
+    assert "metrics-server-is-here" not in [one["metadata"]["name"] for one in template(chart)]
 
 
 ORIGINAL: Final = """
@@ -227,6 +258,13 @@ def test_a_values_file_of_the_original(noted: Path, tmp_path: Path) -> None:
         ("config: {namespaces: [a, B]}", "namespaces"),
         ("config: {namespaces: 5}", "namespaces"),
         ("config: {metricInformer: {type: graphite}}", "type"),
+        ("config: {metricInformer: {resolutionSeconds: 0}}", "resolutionSeconds"),
+        ("config: {metricInformer: {prometheus: {address: 'ftp://p'}}}", "address"),
+        ("config: {metricInformer: {prometheus: {address: 'http://a:b@p'}}}", "address"),
+        ("config: {metricInformer: {prometheus: {timeoutSeconds: 60}}}", "timeoutSeconds"),
+        ("config: {metricInformer: {prometheus: {namespaceLabel: kubernetes-namespace}}}", "namespaceLabel"),
+        ("config: {metricInformer: {prometheus: {bearerFile: /token}}}", "bearerFile"),
+        ("config: {metricInformer: {prometheus: {basicAuth: {user: a}}}}", "user"),
         ("allowedNamespaces: [a, a]", "allowedNamespaces"),
         ("allowedNamespaces: a", "allowedNamespaces"),
         ("gateway: {replicas: many}", "replicas"),
@@ -269,6 +307,15 @@ def test_the_schema_refuses(chart: Path, values: str, sentence: str, tmp_path: P
     [
         ((f"--set={CREDENTIALS}.clientId=x",), "belong together"),
         ((f"--set={CREDENTIALS}.clientSecret=x",), "belong together"),
+        (("--set=config.metricInformer.type=prometheus",), "address is empty"),
+        ((*SERVER, f"--set={PROMETHEUS}.basicAuth.username=x"), "belong together"),
+        ((*SERVER, f"--set={PROMETHEUS}.basicAuth.password=x"), "belong together"),
+        ((*BASIC, f"--set={PROMETHEUS}.bearer.token=x"), "basicAuth and bearer exclude each other"),
+        ((*BASIC, f"--set={PROMETHEUS}.bearer.existingSecret=x"), "basicAuth and bearer exclude each other"),
+        ((*SERVER, f"--set={PROMETHEUS}.caSecret=x,{PROMETHEUS}.caConfigMap=x"), "caSecret exclude each other"),
+        ((*SERVER, f"--set={PROMETHEUS}.caSecret=x,{PROMETHEUS}.insecureSkipVerify=true"), "would have no effect"),
+        ((*SERVER, f"--set={PROMETHEUS}.caSecret=x,{PROMETHEUS}.address=p:9090"), "begin with https://"),
+        ((*SERVER, f"--set={PROMETHEUS}.insecureSkipVerify=true,{PROMETHEUS}.address=http://p"), "begin with https://"),
         (("--set=hooks.tls.existingSecret=x",), "needs hooks.tls.caBundle or hooks.tls.caConfigMap"),
         (("--set=hooks.tls.caBundle=x",), "belong to hooks.tls.existingSecret"),
         (("--set=hooks.tls.caConfigMap=x",), "belong to hooks.tls.existingSecret"),

@@ -1,6 +1,6 @@
 """Programs of a real control plane, built from the Go module proxy into a cache and found again.
 
-`python -m tests.e2e.binaries` builds what is missing (some 15 minutes the first time, nothing after that). A program on
+`python -m tests.e2e.binaries` builds what is missing (some 17 minutes the first time, nothing after that). A program on
 PATH or named by an environment variable of its name (KUBE_APISERVER, HELM, …) is taken instead.
 """
 
@@ -17,6 +17,8 @@ from typing import Final
 TOOLS: Final = Path(__file__).with_name("tools")
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "beamlit-e2e"
 GO: Final = "1.26"
+_SOURCE: Final = "source"
+"""Below a folder in which a tool is made: what it is made from, where that is not the module as it is."""
 
 _KUBERNETES = "1.36.3"
 _VERSION = "k8s.io/component-base/version"
@@ -39,6 +41,17 @@ class BuildError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Edit:
+    """A change of a tool's source, for what no flag changes."""
+
+    module: str
+    path: str
+    """Of the file, below the module."""
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tool:
     """One Go module below `tools/` and the programs built from it."""
 
@@ -46,6 +59,7 @@ class Tool:
     version: str
     packages: tuple[str, ...]
     flags: str = ""
+    edit: Edit | None = None
 
     @property
     def folder(self) -> Path:
@@ -63,6 +77,9 @@ def _program(package: str) -> str:
 
 
 KWOK: Final = Tool("kwok", "0.8.0", ("sigs.k8s.io/kwok/cmd/kwok",))
+TEST_ADAPTER_LISTEN: Final = "TEST_ADAPTER_LISTEN"
+"""Environment variable: host:port where the test-adapter takes values."""
+_ADAPTER: Final = "sigs.k8s.io/custom-metrics-apiserver"
 ALL: Final = (
     Tool("etcd", "3.7.3", ("go.etcd.io/etcd/server/v3",)),
     Tool("helm", "3.22.0", ("helm.sh/helm/v3/cmd/helm",)),
@@ -77,6 +94,13 @@ ALL: Final = (
     ),
     KWOK,
     Tool("metrics-server", "0.9.0", ("sigs.k8s.io/metrics-server/cmd/metrics-server",)),
+    Tool(
+        "test-adapter",
+        "1.37.0",
+        (f"{_ADAPTER}/test-adapter",),
+        # It would take values from everybody, at a port that is often taken.
+        edit=Edit(_ADAPTER, "test-adapter/main.go", '":8080"', f'os.Getenv("{TEST_ADAPTER_LISTEN}")'),
+    ),
 )
 
 
@@ -108,11 +132,14 @@ def build(tool: Tool) -> None:
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir(parents=True)
     environment = os.environ | {"GOFLAGS": "-mod=readonly -buildvcs=false", "CGO_ENABLED": "0"}
+    edited = () if tool.edit is None else _edited(tool, tool.edit, making)
     for package, program in zip(tool.packages, tool.programs, strict=True):
-        command = [go, "build", "-trimpath", "-ldflags", f"-s -w {tool.flags}", "-o", str(making / program), package]
+        flags = ("-trimpath", "-ldflags", f"-s -w {tool.flags}", *edited)
+        command = [go, "build", *flags, "-o", str(making / program), package]
         result = subprocess.run(command, cwd=TOOLS / tool.name, env=environment, capture_output=True, text=True)
         if result.returncode:
             raise BuildError(f"{program} {tool.version} cannot be built:\n{result.stderr[-2000:]}")
+    shutil.rmtree(making / _SOURCE, ignore_errors=True)
     shutil.rmtree(tool.folder, ignore_errors=True)
     making.rename(tool.folder)
 
@@ -126,22 +153,50 @@ def kwok_files() -> Path:
     kept = KWOK.folder / "kustomize"
     if kept.is_dir():
         return kept
-    command = [_go(KWOK), "mod", "download", "-json", "sigs.k8s.io/kwok"]
-    result = subprocess.run(command, cwd=TOOLS / KWOK.name, capture_output=True, text=True)
-    if result.returncode:
-        raise BuildError(f"the module of kwok cannot be had:\n{(result.stderr or result.stdout)[-2000:]}")
-    source = Path(json.loads(result.stdout)["Dir"]) / "kustomize"
+    source = _module(KWOK, "sigs.k8s.io/kwok") / "kustomize"
     KWOK.folder.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(dir=KWOK.folder))
-    for path in source.rglob("*.yaml"):  # one by one: folders of the module cache are read-only, and copies would be
-        copy = making / path.relative_to(source)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(path.read_bytes())
+    _copy(source, making, "*.yaml")
     try:
         making.rename(kept)
     except OSError:  # somebody else was faster
         shutil.rmtree(making)
     return kept
+
+
+def _edited(tool: Tool, edit: Edit, making: Path) -> tuple[str, ...]:
+    """Flags with which go builds a tool from a copy of its module, below `making`, that has the edit."""
+    source = making / _SOURCE
+    copy = source / "module"
+    _copy(_module(tool, edit.module), copy, "*")
+    path = copy / edit.path
+    text = path.read_text()
+    if edit.old not in text:
+        raise BuildError(f"{tool.name} {tool.version}: {edit.path} has no {edit.old}")
+    path.write_text(text.replace(edit.old, edit.new))
+    for name in ("go.mod", "go.sum"):
+        shutil.copy(TOOLS / tool.name / name, source)
+    command = [_go(tool), "mod", "edit", f"-replace={edit.module}={copy}", str(source / "go.mod")]
+    subprocess.run(command, check=True, capture_output=True)
+    return ("-modfile", str(source / "go.mod"))
+
+
+def _module(tool: Tool, module: str) -> Path:
+    """Where the source of a module is, downloaded if need be."""
+    command = [_go(tool), "mod", "download", "-json", module]
+    result = subprocess.run(command, cwd=TOOLS / tool.name, capture_output=True, text=True)
+    if result.returncode:
+        raise BuildError(f"the module {module} cannot be had:\n{(result.stderr or result.stdout)[-2000:]}")
+    return Path(json.loads(result.stdout)["Dir"])
+
+
+def _copy(source: Path, target: Path, pattern: str) -> None:
+    """Copy files one by one: folders of the module cache are read-only, and copies of them would be."""
+    for path in source.rglob(pattern):
+        if path.is_file():
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
 
 
 def _go(tool: Tool) -> str:

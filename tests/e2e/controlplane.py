@@ -18,9 +18,10 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from tests.e2e import audit, credentials
+from tests.e2e import aggregation, audit, credentials
+from tests.e2e.aggregation import ADAPTER, Adapter
 from tests.e2e.audit import WRITES
-from tests.e2e.binaries import BuildError, find, kwok_files
+from tests.e2e.binaries import TEST_ADAPTER_LISTEN, BuildError, find, kwok_files
 from tests.e2e.process import CommandFailed, MissingProgram, Process, program
 from tests.e2e.reader import Reader
 from tests.processes import free_port, poll
@@ -56,12 +57,12 @@ def existing() -> Path | None:
     return Path(named) if named else None
 
 
-def require(names: Sequence[str]) -> None:
+def require(names: Sequence[str], remedy: str = "`make e2e` builds what is not on PATH") -> None:
     """Skip by name where a program is missing; in CI that is a failure."""
     gone = [name for name in names if find(name) is None]
     if not gone:
         return
-    reason = f"{', '.join(gone)}: missing, `make e2e` builds what is not on PATH"
+    reason = f"{', '.join(gone)}: missing, {remedy}"
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
@@ -78,6 +79,8 @@ class ControlPlane:
         self.audit_log = folder / "audit.log"
         self.certificate = folder / "apiserver.crt"
         self.processes: dict[str, Process] = {}
+        self.adapter: Adapter | None = None
+        """What the test-adapter answers, where it runs."""
         self._kubelet_port = free_port()
         self._reader = Reader(self.url, self.certificate, credentials.ADMIN)
 
@@ -166,8 +169,42 @@ class ControlPlane:
             *("--kubelet-port", str(self._kubelet_port), "--metric-resolution", "10s"),
             *("--kubelet-request-timeout", "3s"),
         )
-        self.apply(*_aggregated("metrics.k8s.io", "v1beta1", "metrics-server", port))
-        poll(lambda: self._is_ready("apiservice", "v1beta1.metrics.k8s.io", "Available"), 60, "metrics.k8s.io answers")
+        self.serve("metrics.k8s.io", ("v1beta1",), "metrics-server", port)
+
+    def start_test_adapter(self) -> Adapter:
+        """What answers custom.metrics.k8s.io and external.metrics.k8s.io, under RBAC: with what it is told to.
+
+        Returns when the API server passes requests on to it, again where somebody else has answered meanwhile.
+        """
+        if self.adapter is None:
+            require((ADAPTER,))
+            self.apply(*aggregation.adapter_rules())
+            kubeconfig = str(self.service_account(aggregation.NAMESPACE, ADAPTER))
+            self.adapter = Adapter(free_port(), f"127.0.0.1:{free_port()}")
+            self.run(
+                ADAPTER,
+                *(program(ADAPTER), "--lister-kubeconfig", kubeconfig, "--authentication-kubeconfig", kubeconfig),
+                *("--authorization-kubeconfig", kubeconfig, "--bind-address", "127.0.0.1"),
+                *("--secure-port", str(self.adapter.port), *self._serving(), "--cert-dir", f"{self.folder}/certs"),
+                environment=os.environ | {TEST_ADAPTER_LISTEN: self.adapter.address},
+            )
+        self.serve("custom.metrics.k8s.io", aggregation.CUSTOM, ADAPTER, self.adapter.port)
+        self.serve("external.metrics.k8s.io", aggregation.EXTERNAL, ADAPTER, self.adapter.port)
+        return self.adapter
+
+    def serve(self, group: str, versions: Sequence[str], name: str, port: int) -> None:
+        """Have an API server at a port of this machine answer an API group, by a Service of that name.
+
+        Returns when the API server passes requests on to it.
+        """
+        for version in versions:
+            self.apply(*aggregation.registration(group, version, name, port))
+        for version in versions:
+            self.until_served(f"{version}.{group}")
+
+    def until_served(self, name: str) -> None:
+        """Wait until the API server passes on requests for an APIService, `version.group`."""
+        poll(lambda: self._is_ready("apiservice", name, "Available"), 60, f"{name} is answered for")
 
     def stop(self) -> None:
         """End every process, the last one started first. What belongs to the control plane has nothing to tidy up."""
@@ -282,7 +319,7 @@ class ControlPlane:
         self.write_kubeconfig("admin", credentials.ADMIN)
 
 
-_DISPOSABLE: Final = frozenset((*PROGRAMS, "metrics-server"))
+_DISPOSABLE: Final = frozenset((*PROGRAMS, "metrics-server", ADAPTER))
 
 
 def _node(name: str, taints: Sequence[Mapping[str, str]]) -> dict[str, Any]:
@@ -301,30 +338,6 @@ def _node(name: str, taints: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         "spec": {"taints": list(taints)},
         "status": {"allocatable": capacity, "capacity": capacity},
     }
-
-
-def _aggregated(group: str, version: str, name: str, port: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """An API that a process of this machine serves. A Service that is a host name, as nothing routes cluster IPs."""
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name, "namespace": "kube-system"},
-        "spec": {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": port}]},
-    }
-    registration = {
-        "apiVersion": "apiregistration.k8s.io/v1",
-        "kind": "APIService",
-        "metadata": {"name": f"{version}.{group}"},
-        "spec": {
-            "group": group,
-            "version": version,
-            "groupPriorityMinimum": 100,
-            "versionPriority": 100,
-            "insecureSkipTLSVerify": True,
-            "service": {"name": name, "namespace": "kube-system", "port": port},
-        },
-    }
-    return service, registration
 
 
 @contextlib.contextmanager

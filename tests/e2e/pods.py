@@ -167,10 +167,12 @@ class Pod:
             folder = self._volume(volume["name"])
             if "configMap" in volume:
                 found = self._plane.get("configmap", volume["configMap"]["name"], self.namespace)
-                _write_all(folder, {key: value.encode() for key, value in found["data"].items()})
+                data = {key: value.encode() for key, value in found["data"].items()}
+                _write_all(folder, _items(data, volume["configMap"]))
             elif "secret" in volume:
                 found = self._plane.get("secret", volume["secret"]["secretName"], self.namespace)
-                _write_all(folder, {key: base64.b64decode(value) for key, value in found["data"].items()})
+                data = {key: base64.b64decode(value) for key, value in found["data"].items()}
+                _write_all(folder, _items(data, volume["secret"]))
             else:
                 assert volume.get("emptyDir") is not None, f"a volume of a kind that is not known here: {volume}"
                 folder.chmod(0o2777)
@@ -234,6 +236,13 @@ class Pod:
 def _program(command: str) -> str:
     """Where a file that stands for a command is: `/usr` itself is this machine's and takes nothing new."""
     return f"/programs/{Path(command).name}"
+
+
+def _items(data: Mapping[str, bytes], source: Mapping[str, Any]) -> dict[str, bytes]:
+    """The files of a volume: all keys of its object, or those that it names. A kubelet insists on each of them."""
+    if "items" not in source:
+        return dict(data)
+    return {item["path"]: data[item["key"]] for item in source["items"]}
 
 
 def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:

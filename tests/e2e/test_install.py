@@ -20,6 +20,7 @@ import yaml
 from tests.chart.helm import with_dependencies
 from tests.e2e import controlplane
 from tests.e2e.controlplane import ControlPlane
+from tests.e2e.guarded import GuardedPrometheus
 from tests.e2e.installation import CLIENT, GATEWAY, NAMESPACE, PLATFORM_TOKEN, RELEASE, Installation
 from tests.e2e.pods import Image
 from tests.e2e.process import CommandFailed
@@ -110,6 +111,42 @@ def test_containers_are_as_confined_as_rendered(installed: Installation, name: s
             place for place, words in options.items() if "rw" in words and not place.startswith(("/proc", "/dev"))
         }
         assert writable == ({"/tmp"} if name != "-metacontroller" else set())
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/api/v1/namespaces/default/pods?limit=1", 200),
+        ("/api/v1/namespaces/kube-system/pods?limit=1", 403),
+        ("/api/v1/pods?limit=1", 403),
+        ("/api/v1/namespaces/default/pods?limit=1&watch=true", 403),
+        ("/api/v1/namespaces/default/secrets?limit=1", 403),
+        # Past authorization: nobody serves it here.
+        ("/apis/metrics.k8s.io/v1beta1/namespaces/default/pods", 404),
+        ("/apis/metrics.k8s.io/v1beta1/namespaces/kube-system/pods", 403),
+        ("/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/%2A/requests", 404),
+        ("/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/services/demo/requests", 404),
+        ("/apis/custom.metrics.k8s.io/v1beta2/namespaces/kube-system/pods/%2A/requests", 403),
+        ("/apis/external.metrics.k8s.io/v1beta1/namespaces/default/queue_depth", 404),
+        ("/apis/external.metrics.k8s.io/v1beta1/namespaces/kube-system/queue_depth", 403),
+        # Discovery is everybody's: which versions there are, and what the resource of a kind is called.
+        ("/apis", 200),
+        ("/api/v1", 200),
+        ("/apis/apps/v1", 200),
+        ("/apis/custom.metrics.k8s.io", 404),
+    ],
+)
+def test_what_hooks_read_with_what_their_pods_have(installed: Installation, path: str, code: int) -> None:
+    """Address, token and authority are in the container; the API server lets pods and metrics of the namespace pass."""
+    for pod in installed.pods("-hooks"):
+        process = Path(f"/proc/{pod.process.pid}")
+        said = dict(pair.split("=", 1) for pair in (process / "environ").read_text().split("\0") if pair)
+        account = process / "root/var/run/secrets/kubernetes.io/serviceaccount"
+        url = f"https://{said['KUBERNETES_SERVICE_HOST']}:{said['KUBERNETES_SERVICE_PORT']}{path}"
+        authorization = f"Authorization: Bearer {(account / 'token').read_text()}"
+        flags = ("--silent", "--noproxy", "*", "--cacert", str(account / "ca.crt"), "--output", "/dev/null")
+        command = ["curl", *flags, "--write-out", "%{http_code}", "--header", authorization, url]
+        assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout == str(code)
 
 
 def test_every_way_to_name_a_model(carried: Installation) -> None:
@@ -234,6 +271,60 @@ def test_the_bearer_token(carried: Installation) -> None:
     assert carried.plane.get("secret", f"{RELEASE}-hooks-bearer", NAMESPACE)["data"] == token
     assert len(carried.pods("-gateway")) == 1
     carried.upgrade("--set=hooks.auth.bearer.enabled=false", "--set=gateway.replicas=2")
+
+
+def test_a_rotated_password_of_prometheus(carried: Installation) -> None:
+    """hooks ask Prometheus with what is in a Secret, and with what is in it later: no pod starts anew for it."""
+    plane, source = carried.plane, "config.metricInformer"
+    with GuardedPrometheus(PASSWORDS[0]).running() as prometheus:
+        _apply_password(plane, prometheus.username, PASSWORDS[0])
+        carried.upgrade(
+            *(f"--set={source}.type=prometheus", f"--set={source}.resolutionSeconds=1"),
+            f"--set={source}.prometheus.address=127.0.0.1:{prometheus.port}",
+            f"--set={source}.prometheus.basicAuth.existingSecret=prometheus-reader",
+        )
+        metric = {"metric": {"name": "vector(7)"}, "target": {"type": "Value", "value": 10}}
+        edit = {"spec": {"offloadingConfig": {"metrics": [{"type": "External", "external": metric}]}}}
+        plane.kubectl("patch", "modeldeployment", "demo", "--type=merge", "-p", json.dumps(edit))
+        carried.until("demo", MetricsAvailable="True", Ready="True")
+        assert (prometheus.admitted > 0, prometheus.turned_away) == (True, 0)
+        known = carried.conditions("demo")["MetricsAvailable"]
+        processes = [pod.process.pid for pod in carried.pods("-hooks")]
+        prometheus.password = PASSWORDS[1]
+        _until_metrics_are(carried, ("False", "Forbidden"))
+        _apply_password(plane, prometheus.username, PASSWORDS[1])
+        for pod in carried.pods("-hooks"):
+            pod.refresh()
+        _until_metrics_are(carried, known)
+        assert [pod.process.pid for pod in carried.pods("-hooks")] == processes
+    for place, text in carried.told().items():
+        assert not [password for password in PASSWORDS if password in text], place
+    plane.kubectl(
+        "patch", "modeldeployment", "demo", "--type=json", "-p",
+        '[{"op": "replace", "path": "/spec/offloadingConfig/metrics", "value": []}]',
+    )  # fmt: skip
+    carried.upgrade(f"--set={source}.type=kubernetes", f"--set={source}.prometheus=null")
+    _answers_to_edits(carried)
+
+
+PASSWORDS = ("prometheus-canary-1", "prometheus-canary-2")
+
+
+def _apply_password(plane: ControlPlane, username: str, password: str) -> None:
+    metadata = {"name": "prometheus-reader", "namespace": NAMESPACE}
+    data = {"username": username, "password": password}
+    plane.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data})
+
+
+def _until_metrics_are(installed: Installation, state: tuple[str, str]) -> None:
+    """Have hooks look, again and again, until what they know of metrics is this."""
+
+    def holds() -> bool:
+        looked = f"looked={time.monotonic()}"
+        installed.plane.kubectl("annotate", "modeldeployment", "demo", looked, "--overwrite")
+        return installed.conditions("demo")["MetricsAvailable"] == state
+
+    poll(holds, 30, f"metrics are {state}")
 
 
 def test_hooks_outside_of_the_cluster(carried: Installation) -> None:

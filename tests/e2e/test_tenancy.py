@@ -394,7 +394,12 @@ YES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("list", "configmaps"), ("watch", "configmaps"), ("get", "secrets"),
         ("get", "modeldeployments.deployment.beamlit.com"),
     ),
-    HOOKS: (),
+    HOOKS: (
+        ("list", "pods"), ("list", "pods.metrics.k8s.io"), ("list", "queue_depth.external.metrics.k8s.io"),
+        *(("get", f"{kind}.custom.metrics.k8s.io", "--subresource=requests") for kind in ("pods", "services")),
+        # A metric of the namespace itself: …/namespaces/team-b/metrics/requests.
+        ("get", "metrics.custom.metrics.k8s.io"),
+    ),
 }  # fmt: skip
 """What each ServiceAccount may do in a namespace that is served."""
 ASKED = tuple(
@@ -409,6 +414,9 @@ ASKED = tuple(
         ("modeldeployments.deployment.beamlit.com",),
         ("modeldeployments.deployment.beamlit.com", "--subresource=status"),
         ("policies.authorization.beamlit.com",), ("compositecontrollers.metacontroller.k8s.io",),
+        ("pods.metrics.k8s.io",), ("nodes.metrics.k8s.io",), ("queue_depth.external.metrics.k8s.io",),
+        ("pods.custom.metrics.k8s.io", "--subresource=requests"), ("pods", "--subresource=log"),
+        ("nodes", "--subresource=proxy"),
     )
     for verb in ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "impersonate",
                  "escalate", "bind")
@@ -476,6 +484,8 @@ def _review(account: str, namespace: str, question: tuple[str, ...]) -> dict[str
         (GATEWAY, ("list", "secrets"), "no"),
         (METACONTROLLER, ("get", "secrets"), "no"),
         (HOOKS, ("get", "configmaps"), "no"),
+        (HOOKS, ("list", "pods"), "yes"),
+        (HOOKS, ("watch", "pods"), "no"),
     ],
 )
 def test_kubectl_says_the_same(namespaces: Installation, account: str, question: tuple[str, ...], answer: str) -> None:
@@ -492,7 +502,9 @@ def test_writes_stay_in_the_allowed_namespaces(tenants: Installation) -> None:
     written = [question for question in YES[METACONTROLLER] if question[0] in ("create", "update", "delete")]
     assert set(written) <= _allowed(tenants, METACONTROLLER, OURS)
     assert not set(written) & _allowed(tenants, METACONTROLLER, THEIRS)
-    assert not _allowed(tenants, GATEWAY, THEIRS)
+    for account in (GATEWAY, HOOKS):
+        assert set(YES[account]) <= _allowed(tenants, account, OURS)
+        assert not _allowed(tenants, account, THEIRS)
     (pod,) = tenants.pods("-metacontroller")
     said = len(pod.process.log.read_text())
     tenants.plane.apply(adopted("allowed", OURS))

@@ -13,6 +13,23 @@ CLIENTS: Final = 4
 _BODY: Final = json.dumps({"model": "demo", "messages": [{"role": "user", "content": "hello"}]})
 
 
+def ask(host: str, port: int, path: str) -> tuple[int, str]:
+    """Status and backend of the whole answer to a chat request below `path`, on a connection of its own.
+
+    Raises:
+        OSError: there is none, or
+        http.client.HTTPException: it is not whole.
+    """
+    connection = http.client.HTTPConnection(host, port, timeout=30)
+    try:
+        connection.request("POST", f"{path}/v1/chat/completions", _BODY, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status, answer.headers.get("x-beamlit-backend", "")
+    finally:
+        connection.close()
+
+
 class Traffic:
     """Clients that ask one after the other for as long as the context lasts, each time on a connection of its own."""
 
@@ -44,15 +61,8 @@ class Traffic:
     def _run(self) -> None:
         while not self._stop.wait(0.02):
             try:
-                connection = http.client.HTTPConnection(*self._where(), timeout=30)
-                try:
-                    headers = {"Content-Type": "application/json"}
-                    connection.request("POST", f"{self._path}/v1/chat/completions", _BODY, headers)
-                    answer = connection.getresponse()
-                    answer.read()
-                finally:
-                    connection.close()
+                answer = ask(*self._where(), self._path)
             except (OSError, http.client.HTTPException, NoEndpoint) as exc:
                 self.failures.append(repr(exc))
             else:
-                self.answers[answer.status, answer.headers.get("x-beamlit-backend", "")] += 1
+                self.answers[answer] += 1

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 BREAK: Final = "break"
 """In a watch: cut the stream in the middle of an event."""
@@ -52,6 +52,26 @@ class Collection:
         self.events.put({"type": kind, "object": item})
 
 
+@dataclass
+class Scripted:
+    """What is said at a path, whatever the query."""
+
+    body: bytes | dict[str, Any] = field(default_factory=dict)
+    status: int = 200
+    delay: float = 0.0
+    """Seconds before the answer."""
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def encoded(self) -> bytes:
+        """The body on the wire."""
+        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+
+
+NOBODY: Final = Scripted(b"404 page not found\n", 404)
+"""What an API server says of a group that nobody serves."""
+
+
 class ApiServer:
     """Serves collections and objects by their paths; may go away and come back."""
 
@@ -60,6 +80,10 @@ class ApiServer:
         self.objects: dict[str, dict[str, Any]] = {}
         self.refused: dict[str, int] = {}
         """Status by path of objects that are not given out."""
+        self.scripted: dict[str, Scripted] = {}
+        """Answers by path; they come before everything else."""
+        self.asked: list[str] = []
+        """Paths with their queries, of requests that were answered from `scripted`."""
         self.statuses: list[int] = []
         """Of the next answers about objects, before `refused` counts."""
         self.delay = 0.0
@@ -107,6 +131,11 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
         self.api.tokens.append(self.headers.get("authorization", ""))
+        if (scripted := self.api.scripted.get(parts.path)) is not None:
+            self.api.asked.append(unquote(self.path))
+            self.down.wait(scripted.delay)
+            self._say(scripted)
+            return
         collection = self.api.collections.get(parts.path)
         if collection is None:
             self.down.wait(self.api.delay)
@@ -134,6 +163,14 @@ class _Handler(BaseHTTPRequestHandler):
         metadata = {"resourceVersion": str(collection.version), "continue": more}
         body = json.dumps({"metadata": metadata, "items": collection.items[start:end]}).encode()
         self._answer(status, body if collection.body is None else collection.body)
+
+    def _say(self, scripted: Scripted) -> None:
+        body = scripted.encoded
+        self.send_response(scripted.status)
+        for name, value in {"content-length": str(len(body)), **scripted.headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
 
     def _answer(self, status: int, body: bytes = b"") -> None:
         if status != 200:

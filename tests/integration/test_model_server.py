@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.processes import free_port, running
 from examples import pretend_model
@@ -227,6 +228,24 @@ class TestSettings:
             eventually(lambda: server.http.get("/_demo/state").json()["waiting"] == 1)
             assert [answer.result().status_code for answer in answers] == [200, 200]
         assert time.monotonic() - started >= 0.6
+
+    def test_gauges(self, server: Server) -> None:
+        """Prometheus is told how many requests are being answered, and how many wait."""
+        server.demo("speed?time_to_first_token=1&concurrency=1")
+
+        def gauges() -> list[float]:
+            content = server.http.get("/metrics").text
+            families = {family.name: family.samples for family in text_string_to_metric_families(content)}
+            samples = [sample for name in ("running", "waiting") for sample in families[f"vllm:num_requests_{name}"]]
+            assert [sample.labels for sample in samples] == [{"model_name": "tiny"}] * 2
+            return [sample.value for sample in samples]
+
+        assert gauges() == [0, 0]
+        with ThreadPoolExecutor(2) as pool:
+            answers = [pool.submit(server.chat) for _ in range(2)]
+            eventually(lambda: gauges() == [1, 1])
+            assert [answer.result().status_code for answer in answers] == [200, 200]
+        assert gauges() == [0, 0]
 
     def test_client_that_goes(self, server: Server) -> None:
         """A stream whose client goes is not generated to its end."""

@@ -62,7 +62,7 @@ metadata:
     {{- merge (dict) $checksums $values.podAnnotations | toYaml | nindent 4 }}
 spec:
   serviceAccountName: {{ include "beamlit.serviceAccount" . }}
-  automountServiceAccountToken: {{ eq .component "gateway" }}
+  automountServiceAccountToken: true
   enableServiceLinks: false
   {{- with .root.Values.imagePullSecrets }}
   imagePullSecrets:
@@ -160,6 +160,48 @@ spec:
 {{- if kindIs "slice" $given -}}{{ $given | toJson }}{{- else -}}{{ $given | default "" | nospace | splitList "," | compact | toJson }}{{- end -}}
 {{- end -}}
 
+{{- /* The values of the Prometheus server as JSON, with the Secret of its credentials, the keys in it and the values that
+     it gets here; empty where it is not asked. */ -}}
+{{- define "beamlit.prometheus" -}}
+{{- $given := .Values.config.metricInformer | default dict -}}
+{{- $server := dict -}}
+{{- if eq ($given.type | default "") "prometheus" -}}
+{{- $server = deepCopy ($given.prometheus | default dict) -}}
+{{- $basic := $server.basicAuth | default dict -}}
+{{- $bearer := $server.bearer | default dict -}}
+{{- $own := printf "%s-prometheus" (include "beamlit.fullname" .) -}}
+{{- if $basic.existingSecret -}}
+{{- $_ := set $server "secret" (dict "name" $basic.existingSecret "keys" (list "username" "password")) -}}
+{{- else if $basic.username -}}
+{{- $_ := set $server "secret" (dict "name" $own "keys" (list "username" "password") "data" (pick $basic "username" "password")) -}}
+{{- else if $bearer.existingSecret -}}
+{{- $_ := set $server "secret" (dict "name" $bearer.existingSecret "keys" (list "token")) -}}
+{{- else if $bearer.token -}}
+{{- $_ := set $server "secret" (dict "name" $own "keys" (list "token") "data" (pick $bearer "token")) -}}
+{{- end -}}
+{{- end -}}
+{{- $server | toJson -}}
+{{- end -}}
+
+{{- /* The section metricInformer of config.yaml, as JSON. Credentials and authority are files there. */ -}}
+{{- define "beamlit.metricInformer" -}}
+{{- $given := .Values.config.metricInformer | default dict -}}
+{{- $section := merge (dict "type" ($given.type | default "kubernetes")) (omit $given "prometheus") -}}
+{{- $server := include "beamlit.prometheus" . | fromJson -}}
+{{- if $server -}}
+{{- $files := dict -}}
+{{- range $key := ($server.secret | default dict).keys -}}
+{{- $_ := set $files (eq $key "token" | ternary "bearerFile" (printf "%sFile" $key)) (printf "/etc/beamlit/prometheus/%s" $key) -}}
+{{- end -}}
+{{- if or $server.caConfigMap $server.caSecret -}}
+{{- $_ := set $files "caFile" "/etc/beamlit/prometheus-ca/ca.crt" -}}
+{{- end -}}
+{{- $known := omit $server "basicAuth" "bearer" "caConfigMap" "caSecret" "secret" -}}
+{{- $_ := set $section "prometheus" (merge $files $known) -}}
+{{- end -}}
+{{- $section | toJson -}}
+{{- end -}}
+
 {{- /* config.yaml. */ -}}
 {{- define "beamlit.config" -}}
 {{- $given := .Values.config -}}
@@ -178,8 +220,8 @@ spec:
 {{- $service = dict "namespace" .Release.Namespace "name" (printf "%s-gateway" (include "beamlit.fullname" .)) "port" .Values.gateway.service.port "adminPort" 8081 -}}
 {{- end -}}
 {{- $gateway := merge (dict "lameDuckSeconds" .Values.gateway.lameDuckSeconds "drainSeconds" .Values.gateway.drainSeconds) $given.gateway -}}
-{{- $own := dict "namespaces" ($given.namespaces | default "") "clusterDomain" (include "beamlit.clusterDomain" .) "defaultRemoteBackend" $remote "proxyService" $service "gateway" $gateway -}}
-{{- $rest := omit $given "namespaces" "clusterDomain" "defaultRemoteBackend" "proxyService" "gateway" -}}
+{{- $own := dict "namespaces" ($given.namespaces | default "") "clusterDomain" (include "beamlit.clusterDomain" .) "defaultRemoteBackend" $remote "proxyService" $service "gateway" $gateway "metricInformer" (include "beamlit.metricInformer" . | fromJson) -}}
+{{- $rest := omit $given "namespaces" "clusterDomain" "defaultRemoteBackend" "proxyService" "gateway" "metricInformer" -}}
 {{- range $key, $value := $rest -}}
 {{- if or (kindIs "string" $value | not) $value -}}{{- $_ := set $own $key $value -}}{{- end -}}
 {{- end -}}

@@ -34,6 +34,19 @@ There are no credentials for the default remote backend, so requests go to {{ $r
 config.gateway.clusterRanges is empty: who may write a ModelDeployment may name any address of this cluster as its
 remote backend.
 {{- end }}
+{{- $server := include "beamlit.prometheus" . | fromJson -}}
+{{- if .Values.hooks.url }}{{/* What hooks outside the cluster read is up to them. */ -}}
+{{- else if $server }}
+{{- if and (not $server.namespaceLabel) (ne (len $served) 1) }}
+
+config.metricInformer.prometheus.namespaceLabel is empty: who may write a ModelDeployment may have it go by the series of
+any namespace.
+{{- end }}
+{{- else if not (or .Values.installMetricServer (.Capabilities.APIVersions.Has "metrics.k8s.io/v1beta1")) }}
+
+This cluster serves no metrics.k8s.io: a ModelDeployment whose metrics are of type Resource or ContainerResource finds none.
+installMetricServer=true installs metrics-server.
+{{- end }}
 {{- if .Values.allowedNamespaces }}
 
 Metacontroller may write in {{ join ", " .Values.allowedNamespaces }} only. A ModelDeployment elsewhere gets neither

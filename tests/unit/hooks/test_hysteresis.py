@@ -506,3 +506,32 @@ def test_more_load_never_offloads_less(
     assert all(-1 <= share <= percentage for share in shares)
     order = [Standing.BELOW, Standing.BETWEEN, Standing.REACHED]
     assert order.index(less.standings[0]) <= order.index(greater.standings[0])
+
+
+@given(
+    st.integers(0, 100),
+    st.integers(0, 100),
+    st.integers(0, 100),
+    st.sampled_from(["fixed", "proportional"]),
+    st.sampled_from(["load", "gauge"]),
+    st.fractions(0, 2, max_denominator=1000),
+    st.booleans(),
+)
+def test_where_a_metric_falls_below(
+    percentage: int, step: int, in_force: int, mode: str, signal: str, ratio: Fraction, overridden: bool
+) -> None:
+    """The ratio that is told is exactly the one under which a metric below its target lets the share go down."""
+    behavior: Json = {"percentage": percentage, "mode": mode, "signal": signal}
+    course = ahead(Memory(step=step), measured(ratio), in_force=in_force, overridden=overridden, **behavior)
+    bound = course.falls_below
+    for tried in {ratio} if bound is None else {ratio, bound, bound - Fraction(1, NANO)}:
+        standing = ahead(
+            Memory(step=step), exactly(tried), in_force=in_force, overridden=overridden, **behavior
+        ).standings[0]
+        if tried < 1 and (bound is not None or standing is Standing.BETWEEN):
+            assert (standing is Standing.BELOW) == (bound is not None and tried < bound)
+
+
+def exactly(ratio: Fraction) -> Measured:
+    """A metric with that very ratio, though no amount has it."""
+    return Measured((Counted("series", Quantity(NANO), NOW),), (), Fraction(1), 1 / ratio) if ratio > 0 else measured(0)

@@ -1,0 +1,61 @@
+"""Files of Kubernetes objects, as people write them and as kubectl prints them: YAML, JSON, and Lists."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+
+from program.files import Unreadable, problem
+
+
+class UnreadableFile(Exception):
+    """A file cannot be used. The message is a sentence that says which, and why."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads YAML as Kubernetes does: what looks like a time stays text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in forms if not tag.endswith(":timestamp")]
+    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def read(path: Path) -> list[Any]:
+    """The documents in a file, Lists opened.
+
+    Raises:
+        UnreadableFile: it is none of the kind.
+    """
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except Unreadable as exc:
+        raise UnreadableFile(f"{path} {problem(exc)}.") from exc
+
+
+def parse(text: str) -> list[Any]:
+    """The documents in a text, Lists opened.
+
+    Raises:
+        yaml.YAMLError: it is not YAML.
+    """
+    try:
+        documents = [orjson.loads(text)]  # what kubectl get --raw prints is large, and JSON is read much sooner as such
+    except orjson.JSONDecodeError:
+        documents = list(yaml.load_all(text, Loader=_Loader))
+    return list(_opened(documents))
+
+
+def _opened(documents: Iterable[Any]) -> Iterator[Any]:
+    """The objects. Those of a typed list do not say what they are, the list does."""
+    for document in documents:
+        kind = document.get("kind") if isinstance(document, dict) else None
+        if isinstance(kind, str) and kind.endswith("List"):
+            says = {"apiVersion": document.get("apiVersion"), "kind": kind.removesuffix("List")}
+            for item in document.get("items") or ():
+                yield says | item if kind != "List" and isinstance(item, dict) else item
+        elif document is not None:
+            yield document

@@ -1,0 +1,112 @@
+"""Every metric with its arithmetic, or why there is none and what to change."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from fractions import Fraction
+from math import ceil
+
+from hooks import reasons
+from hooks.api.v1alpha1 import MetricSpec, MetricType, format_time
+from hooks.conditions import standings
+from hooks.measures import Measured, Missing
+from hooks.quantities import NANO, Format, Quantity
+from hooks.readings import Readings
+from hooks.reconcile import Assessment
+from hooks.targets import Misdeclared, declared, metric_name, per_pod, per_replica, utilization
+
+
+@dataclass(frozen=True, slots=True)
+class MetricAccount:
+    """One metric."""
+
+    name: str
+    type: MetricType
+    target: str
+    """In words; empty when it cannot be understood."""
+    state: str
+    """How it stands to its target, or why it cannot be read."""
+    measure: Measured | Missing
+    estimate: Fraction | None = None
+    """The ratio after the share has gone down, where that is estimated."""
+    estimated_share: int | None = None
+    """The share that the estimate is about."""
+    age: timedelta | None = None
+    """Of the oldest sample that counts."""
+    advice: str = ""
+    """What to change, where it cannot be read and the reason does not say it."""
+
+
+def accounts(found: Assessment, readings: Readings | None, now: datetime) -> tuple[MetricAccount, ...]:
+    """Every metric of the specification."""
+    course, measures = found.decision.course, found.facts.measures
+    told = standings(found.metrics, measures, course)
+    estimates = course.estimates or (None,) * len(measures)
+    result = []
+    for place, (metric, one) in enumerate(zip(found.metrics, measures, strict=True)):
+        estimated = course.estimated_share is not None and estimates[place] is not None
+        result.append(
+            MetricAccount(
+                metric_name(metric),
+                metric.type,
+                target(metric),
+                told[place].state,
+                one,
+                estimates[place] if estimated else None,
+                course.estimated_share if estimated else None,
+                now - one.oldest if isinstance(one, Measured) else None,
+                _advice(one, place, found, readings, now) if isinstance(one, Missing) else "",
+            )
+        )
+    return tuple(result)
+
+
+def target(metric: MetricSpec) -> str:
+    """A target in words; empty when it cannot be understood."""
+    try:
+        wanted = declared(metric)
+    except Misdeclared:
+        return ""
+    if wanted.formula is utilization:
+        return f"{float(wanted.target * 100):g} % of what is requested"
+    amount = str(Quantity(ceil(wanted.target * NANO)))
+    for formula, words in ((per_pod, " for each pod"), (per_replica, " for each ready replica")):
+        if wanted.formula is formula:
+            return amount + words
+    return amount
+
+
+def amount(measured: Measured, exact: Fraction) -> Quantity:
+    """The least amount that is no less, written as what was measured."""
+    form = next((one.value.format for one in measured.counted if one.value.nanos), Format.DECIMAL)
+    return Quantity(ceil(exact * NANO), form)
+
+
+def _advice(missing: Missing, place: int, found: Assessment, readings: Readings | None, now: datetime) -> str:
+    """What to change, where the message does not say it."""
+    reading = readings.metrics[place] if readings is not None and place < len(readings.metrics) else None
+    newest = max((sample.time for sample in reading.samples), default=None) if reading is not None else None
+    match missing.reason:
+        case reasons.NOT_EVALUATED if found.facts.spec.enabled:
+            return "Give what was observed as --observed."
+        case reasons.STALE if newest is not None:
+            apart = span(abs(now - newest))
+            return (
+                f"The newest is of {format_time(newest)}, {apart} from now: read it again, or give that time as --now."
+            )
+        case reasons.SETTLING if found.previous.since is not None:
+            return f"The split is what it is since {format_time(found.previous.since)}; the next samples count."
+        case reasons.NO_SAMPLE if reading is not None and reading.unread is None:
+            return "Its source answered without one: see that the name and the selector are right."
+        case reasons.NO_READY_PODS:
+            return "It can be read when a pod is ready."
+    return ""
+
+
+def span(length: timedelta) -> str:
+    """A length of time for people: `45 s`, `3 min`, `2 h 5 min`, `3 d 4 h`."""
+    seconds = length // timedelta(seconds=1)
+    for unit, larger, name, smaller in ((86400, 3600, "d", "h"), (3600, 60, "h", "min"), (60, 1, "min", "s")):
+        if seconds >= unit:
+            rest = seconds % unit // larger
+            return f"{seconds // unit} {name}" + (f" {rest} {smaller}" if rest else "")
+    return f"{seconds} s"

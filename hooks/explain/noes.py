@@ -1,0 +1,131 @@
+"""Why the rules before the one that answered did not: one phrase for each."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from hooks import offloading
+from hooks.api.v1alpha1 import OnMissingMetrics, OverrideMode, format_time
+from hooks.measures import Missing
+from hooks.offloading import RULES, Case, not_ready_deadline
+from hooks.reconcile import Assessment
+from hooks.remote import Remote
+
+
+class Verdict(StrEnum):
+    """What a rule said."""
+
+    NO = "no"
+    ANSWERED = "answered"
+    NOT_ASKED = "not asked"
+
+
+@dataclass(frozen=True, slots=True)
+class RuleAnswer:
+    """A rule, and what it said."""
+
+    name: str
+    """As in the documentation: `no ready replica`."""
+    sentence: str
+    """What the rule says, whatever the case."""
+    verdict: Verdict
+    why: str = ""
+    """Why it did not answer, as one phrase."""
+
+
+def rule_answers(found: Assessment, now: datetime) -> tuple[RuleAnswer, ...]:
+    """All rules, in order."""
+    case = Case(found.facts, found.previous, found.decision.course, now)
+    answers, verdict = [], Verdict.NO
+    for rule in RULES:
+        answered = rule.__name__ == found.decision.rule
+        this = Verdict.ANSWERED if answered else verdict
+        why = _NOES[rule.__name__](case) if this is Verdict.NO else ""
+        sentence = " ".join((inspect.getdoc(rule) or "").split())
+        answers.append(RuleAnswer(rule.__name__.replace("_", " "), sentence, this, why))
+        verdict = Verdict.NOT_ASKED if answered else verdict
+    return tuple(answers)
+
+
+def _enabled(_case: Case) -> str:
+    return "spec.enabled is true"
+
+
+def _has_remote(case: Case) -> str:
+    remote = case.facts.remote
+    host = remote.host if isinstance(remote, Remote) else ""
+    return f"requests can go to {host}" if host else "requests can go to the default remote backend"
+
+
+def _allowed(case: Case) -> str:
+    count = len(case.facts.spec.policies)
+    return f"{'the policy allows' if count == 1 else f'all {count} policies allow'} it" if count else "no policies"
+
+
+def _no_force(case: Case) -> str:
+    override = case.override
+    if override is not None and override.mode is OverrideMode.NORMAL:
+        return "the override is of mode Normal"
+    return _no_override(case)
+
+
+def _ready(case: Case) -> str:
+    ready = case.facts.readiness.ready
+    if ready > 0:
+        return f"{ready} {'replica is' if ready == 1 else 'replicas are'} ready"
+    seconds = case.behavior.not_ready_for_seconds
+    deadline = not_ready_deadline(case.previous, seconds, case.now)
+    return f"none is ready, but not for {seconds} s before {format_time(deadline)}"
+
+
+def _no_override(case: Case) -> str:
+    override = case.behavior.override
+    return "there is no override" if override is None else f"the override ended at {format_time(override.until)}"
+
+
+def _not_returning(case: Case) -> str:
+    if case.behavior.return_seconds == 0:
+        return "requests come back at once"
+    return "no replica has become ready lately"
+
+
+def _not_reached(case: Case) -> str:
+    measures, course = case.facts.measures, case.course
+    if not measures:
+        return "there are no metrics"
+    if all(isinstance(one, Missing) for one in measures):
+        return "no metric can be read now"
+    if not course.reached:
+        return "no metric is at its target"
+    return "a metric is at its target, but not for triggerWindowSeconds yet"
+
+
+def _not_missing(case: Case) -> str:
+    if not case.facts.measures:
+        return "there are no metrics"
+    if not case.is_missing:
+        settling = any(isinstance(one, Missing) for one in case.facts.measures)
+        return "nothing is wrong with a metric, newer samples are awaited" if settling else "every metric can be read"
+    return f"it counts as below its target: onMissingMetrics is {OnMissingMetrics.RELEASE}"
+
+
+def _not_offloaded(_case: Case) -> str:
+    return "metrics ask for no share"
+
+
+_NOES: Final[Mapping[str, Callable[[Case], str]]] = {
+    offloading.disabled.__name__: _enabled,
+    offloading.nothing_to_offload_to.__name__: _has_remote,
+    offloading.policy_forbids.__name__: _allowed,
+    offloading.forced_override.__name__: _no_force,
+    offloading.no_ready_replica.__name__: _ready,
+    offloading.override.__name__: _no_override,
+    offloading.returning.__name__: _not_returning,
+    offloading.metric_reached.__name__: _not_reached,
+    offloading.metric_missing.__name__: _not_missing,
+    offloading.release.__name__: _not_offloaded,
+}
+"""For every rule but the last, which always answers."""

@@ -1,0 +1,134 @@
+"""An explanation as plain text, about a screen of it."""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from fractions import Fraction
+from typing import Final
+
+from hooks.api.v1alpha1 import format_time
+from hooks.explain import Explanation
+from hooks.explain.metrics import MetricAccount, span
+from hooks.explain.noes import RuleAnswer, Verdict
+from hooks.explain.outlook import Threshold, Turn
+from hooks.measures import Measured, Missing
+from hooks.offloading import Split
+
+WIDTH: Final = 110
+_MARKS: Final = {Verdict.NO: "no", Verdict.ANSWERED: ">>>", Verdict.NOT_ASKED: ""}
+_NAME: Final = 22
+_TOLD: Final = 8
+"""Pods that are listed in full."""
+
+
+def as_text(told: Explanation) -> str:
+    """The explanation as lines, the answer first."""
+    return "\n".join(line.rstrip() for line in _lines(told)) + "\n"
+
+
+def _lines(told: Explanation) -> Iterator[str]:
+    since = f", and so since {format_time(told.since)}" if told.since is not None else ""
+    yield f"{told.namespace}/{told.name}: {_share(told.split.percentage)} ({told.split.reason})"
+    yield from _wrapped(told.split.message, "  ")
+    yield f"  As of {format_time(told.now)}{since}."
+    for problem in told.problems:
+        yield from _wrapped(f"{problem.type}={problem.status}/{problem.reason}: {problem.message}", "  ! ")
+    if told.rules:
+        yield from ("", "Rules, in order; the first that answers decides:")
+        for number, rule in enumerate(told.rules, start=1):
+            yield from _rule(number, rule, told.split)
+    if told.metrics:
+        yield from ("", "Metrics:")
+        for metric in told.metrics:
+            yield from _metric(metric)
+    windows = list(_windows(told))
+    if windows:
+        yield from ("", "Windows:", *windows)
+    if told.turns:
+        yield from ("", "What would change it:")
+        for turn in told.turns:
+            yield from _wrapped(_turn(turn, told.now), "  ")
+
+
+def _share(percentage: int) -> str:
+    return {0: "every request stays here", 100: "every request goes to the remote backend"}.get(
+        percentage, f"{percentage} % of the requests go to the remote backend"
+    )
+
+
+def _rule(number: int, rule: RuleAnswer, split: Split) -> Iterator[str]:
+    why = f"{split.percentage} %, {split.reason}" if rule.verdict is Verdict.ANSWERED else rule.why
+    yield f"{_MARKS[rule.verdict]:>4} {number:2} {rule.name:{_NAME}} {why}"
+    yield from _wrapped(rule.sentence, " " * 8)
+
+
+def _metric(metric: MetricAccount) -> Iterator[str]:
+    target = f", target {metric.target}" if metric.target else ""
+    yield from _wrapped(f"{_cut(metric.name)} ({metric.type}{target}): {metric.state}", "  ")
+    one = metric.measure
+    if isinstance(one, Missing):
+        yield from _wrapped(f"{one.message} {metric.advice}".strip(), "      ")
+    else:
+        age = f", {span(metric.age)} old" if metric.age is not None and metric.age >= timedelta(0) else ""
+        yield from _wrapped(f"{_arithmetic(one)} = {percent(one.ratio)} of the target{age}", "      ")
+    if metric.estimate is not None and metric.estimated_share is not None:
+        where = f"with {metric.estimated_share} % offloaded" if metric.estimated_share else "with all requests here"
+        yield f"      {where}: {percent(metric.estimate)} of the target, estimated"
+    if one.left_out:
+        names = [f"{pod.name} ({pod.why})" for pod in one.left_out[:_TOLD]]
+        more = len(one.left_out) - _TOLD
+        yield from _wrapped(f"left out: {', '.join(names)}{f' and {more} more' if more > 0 else ''}", "      ")
+
+
+def _arithmetic(one: Measured) -> str:
+    """The calculation, shortened where many values are added up."""
+    if len(one.counted) <= _TOLD:
+        return one.arithmetic
+    values = " + ".join(str(item.value) for item in one.counted[:_TOLD])
+    return one.arithmetic.replace(
+        " + ".join(str(item.value) for item in one.counted), f"{values} + … {len(one.counted) - _TOLD} more", 1
+    )
+
+
+def percent(ratio: Fraction) -> str:
+    """A ratio in percent, cut after two decimals: what is below the target never looks as if it had reached it."""
+    whole, rest = divmod(int(ratio * 10000), 100)
+    decimals = f"{rest:02}".rstrip("0")
+    return f"{whole}{f'.{decimals}' if decimals else ''} %"
+
+
+def _windows(told: Explanation) -> Iterator[str]:
+    memory, ends = told.memory, told.window_ends
+    end = f"; the window ends at {format_time(ends)}" if ends is not None and ends > told.now else ""
+    for words, moment in (("at a target", memory.reached_since), ("far enough below", memory.below_since)):
+        if moment is not None:
+            yield f"  {words} since {format_time(moment)} ({span(told.now - moment)}){end}"
+    if memory.step is not None:
+        lower = f", {memory.step} points below it" if memory.step else ""
+        yield f"  the metrics ask for {told.ceiling - memory.step} % of behavior.percentage {told.ceiling} %{lower}"
+
+
+def _turn(turn: Turn, now: datetime) -> str:
+    then = f"{_share(turn.then.percentage)} ({turn.then.reason})"
+    if not turn.when and not turn.thresholds:
+        return f"if nothing else happens, at {format_time(turn.at)}, in {span(turn.at - now)}: {then}"
+    hold = f" for {span(turn.after)}" if turn.after else ""
+    return f"{turn.when or _values(turn.thresholds)}{hold}: {then}"
+
+
+def _values(thresholds: Sequence[Threshold]) -> str:
+    return " and ".join(
+        f"{_cut(one.name)} {'below' if one.below else 'at'} {one.value}{' in all' if one.summed else ''}"
+        f" instead of {one.present}"
+        for one in thresholds
+    )
+
+
+def _cut(name: str) -> str:
+    """The beginning of a name that is a whole query."""
+    return name if len(name) <= WIDTH // 2 else f"{name[: WIDTH // 2 - 1]}…"
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    later = " " * (len(indent) if indent.strip() or len(indent) > 2 else len(indent) + 2)
+    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=later, break_on_hyphens=False)

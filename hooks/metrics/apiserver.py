@@ -1,0 +1,195 @@
+"""The API server, asked for JSON under the identity that hooks were given.
+
+Configuration and authentication are the official client's; the calls are not, for those block a thread for as long as
+a server likes.
+"""
+
+import asyncio
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Self
+from urllib.parse import quote
+
+import httpx
+import orjson
+import structlog
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config.config_exception import ConfigException
+
+from hooks import reasons
+from hooks.metrics.cache import Api
+from hooks.metrics.failures import Failed
+from hooks.metrics.upstream import ANSWER_BYTES, Answer, Parameters, Upstream
+from hooks.protocol import Object
+from hooks.telemetry import Metrics
+from program.cluster import ClusterError, configuration, cut
+
+_LARGE: Final = 1 << 18
+"""Bytes above which a thread parses, so that others do not wait."""
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+( [\x21-\x7e]+)?")
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A group of the API that is asked, and what has to be said of it."""
+
+    api: Api
+    resource: str
+    """What a role has to allow."""
+    name: str
+    """Of the group; empty for the core."""
+    provider: str
+    """What to install where nothing serves it."""
+
+
+class ApiServer:
+    """An API server, or none."""
+
+    def __init__(self, upstream: Upstream | None, without: str = "") -> None:
+        """
+        Args:
+            upstream: the server; None outside of a cluster.
+            without: a sentence that says what to set, where there is none.
+        """
+        self._upstream = upstream
+        self._without = without
+
+    @classmethod
+    def connect(cls, metrics: Metrics, seconds: float) -> Self:
+        """That of the cluster which hooks run in or `KUBECONFIG` names; `seconds` for one call."""
+        try:
+            settings = configuration(None)
+            if settings is None:
+                return cls(None, "Hooks know no API server: run them in a cluster, or set KUBECONFIG.")
+            proxy = httpx.Proxy(settings.proxy, headers=settings.proxy_headers) if settings.proxy else None
+            upstream = Upstream(
+                str(settings.host).rstrip("/"),
+                metrics,
+                headers=_Credentials(settings).headers,
+                context=_context(settings),
+                seconds=seconds,
+                proxy=proxy,
+                server_name=settings.tls_server_name or None,
+            )
+        except (ClusterError, OSError, ValueError, httpx.InvalidURL) as exc:
+            log.warning("api_server_unusable", error=str(exc) if isinstance(exc, ClusterError) else type(exc).__name__)
+            return cls(None, "Hooks cannot use the API server that they were told of: their log says why.")
+        return cls(upstream)
+
+    async def get(self, group: Group, path: str, query: Parameters, limit: int = ANSWER_BYTES) -> Object | None:
+        """The object at a path; None when the group is served and has no such thing.
+
+        Raises:
+            Failed: it cannot be had.
+        """
+        if self._upstream is None:
+            raise Failed(reasons.UNREACHABLE, self._without)
+        answer = await self._upstream.get(group.api, path, query, limit)
+        if answer.status == 404 and _is_status(answer):
+            return None
+        if answer.status != 200:
+            raise _refusal(group, answer.status)
+        found = await _parsed(answer.body)
+        if found is None:
+            raise Failed(reasons.UNREACHABLE, f"{group.api.words} answers with something that is no JSON object.")
+        return found
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._upstream is not None:
+            await self._upstream.close()
+
+
+class _Credentials:
+    """The token of a configuration, which is read again when it is time."""
+
+    def __init__(self, settings: client.Configuration) -> None:
+        self._settings = settings
+
+    async def headers(self) -> Mapping[str, str]:
+        """A kubeconfig may run a program for the token, so a thread asks for it."""
+        try:
+            found = await asyncio.to_thread(self._settings.get_api_key_with_prefix, "BearerToken", "authorization")
+        except (ApiException, ConfigException, OSError, ValueError) as exc:
+            log.warning("api_server_credentials_unusable", error=type(exc).__name__)
+            raise Failed(reasons.FORBIDDEN, "The credentials of hooks for the API server cannot be read.") from None
+        token = (found or "").strip()  # the file may end with a line feed
+        if not token:
+            return {}
+        if not _TOKEN.fullmatch(token):
+            raise Failed(reasons.FORBIDDEN, "The token of hooks for the API server cannot be sent in a header field.")
+        return {"authorization": token}
+
+
+def path(*segments: str) -> str:
+    """A path of these segments.
+
+    Raises:
+        Failed: one of them cannot be a segment: the API server would read another path.
+    """
+    for segment in segments:
+        if segment in ("", ".", "..") or "/" in segment or "%" in segment:
+            raise Failed(reasons.REFUSED, f"{cut(segment)!r} cannot be asked for: it must be a name without / and %.")
+    return "".join(f"/{quote(segment, safe='*')}" for segment in segments)
+
+
+def _context(settings: client.Configuration) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=settings.ssl_ca_cert, cadata=settings.ca_cert_data)
+    if settings.cert_file:
+        context.load_cert_chain(settings.cert_file, settings.key_file)
+    if settings.assert_hostname is False or not settings.verify_ssl:
+        context.check_hostname = False
+    if not settings.verify_ssl:
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def _parsed(body: bytes) -> Object | None:
+    """A JSON object; None when it is something else."""
+    try:
+        found = orjson.loads(body) if len(body) < _LARGE else await asyncio.to_thread(orjson.loads, body)
+    except orjson.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _is_status(answer: Answer) -> bool:
+    """Whether the group is served: for paths that nobody serves there is a line of text."""
+    try:
+        found = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(found, dict) and found.get("kind") == "Status"
+
+
+def _refusal(group: Group, status: int) -> Failed:
+    words = group.api.words
+    match status:
+        case 401:
+            return Failed(reasons.FORBIDDEN, "The API server does not accept the credentials of hooks.")
+        case 403:
+            where = f"in the API group {group.name}" if group.name else "of the core API"
+            return Failed(
+                reasons.FORBIDDEN,
+                f"Hooks may not read {group.resource} {where} in this namespace: allow their service account to get"
+                " and list them.",
+            )
+        case 404:
+            return Failed(reasons.NOT_SERVED, f"Nothing in the cluster serves {group.name}: install {group.provider}.")
+        case 503 if group.name:
+            return Failed(
+                reasons.UNREACHABLE,
+                f"What serves {group.name} is not available: see that {group.provider} runs, and what"
+                " `kubectl get apiservices` says of it.",
+            )
+        case 504:
+            return Failed(reasons.TIMED_OUT, f"{words} did not answer the API server in time.")
+        case 400 | 422:
+            return Failed(reasons.REFUSED, f"{words} refuses the question with status {status}.")
+        case _:
+            return Failed(reasons.UNREACHABLE, f"{words} answers with status {status}.")

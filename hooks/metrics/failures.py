@@ -1,0 +1,22 @@
+"""Why a source gave no answer, on its way from where it happened to the reading that tells it."""
+
+from enum import Enum
+
+from hooks.readings import Unread
+
+
+class Trouble(Enum):
+    """What a failure says of the source as a whole."""
+
+    NONE = "it has answered"
+    SILENT = "it gave no whole answer, which may be the fault of the question"
+    GONE = "it cannot be reached"
+
+
+class Failed(Exception):
+    """A source gave no answer that could be used."""
+
+    def __init__(self, reason: str, message: str, trouble: Trouble = Trouble.NONE) -> None:
+        super().__init__(message)
+        self.unread = Unread(reason, message)
+        self.trouble = trouble

@@ -1,0 +1,51 @@
+"""The sources that an installation has, opened and closed together."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from typing import Final
+
+from hooks.metrics import MetricSource, Sources
+from hooks.metrics.apiserver import ApiServer
+from hooks.metrics.cache import Cache
+from hooks.metrics.kubernetes import KubernetesMetrics
+from hooks.metrics.podlists import PodLists
+from hooks.metrics.prometheus import PrometheusMetrics
+from hooks.metrics.promserver import PrometheusServer
+from hooks.settings import MetricInformer
+from hooks.telemetry import Metrics
+
+CLUSTER_SECONDS: Final = 2.5
+"""For one call to the API server; shorter than the deadline of all that a sync asks for."""
+
+
+@asynccontextmanager
+async def open_sources(informer: MetricInformer, metrics: Metrics) -> AsyncIterator[Sources]:
+    """What syncs ask beside their request, until the end of the block; nothing is asked before a sync does.
+
+    Args:
+        informer: where metrics come from. Pods always come from the API server.
+        metrics: where reads and requests are counted.
+
+    Raises:
+        program.settings.SettingsError: a file that is named in `informer` cannot be used.
+    """
+    async with AsyncExitStack() as stack:
+        api = ApiServer.connect(metrics, CLUSTER_SECONDS)
+        stack.push_async_callback(api.close)
+        cluster = Cache(metrics, seconds=informer.resolution_seconds, flight_seconds=CLUSTER_SECONDS)
+        stack.push_async_callback(cluster.close)
+        source: MetricSource = KubernetesMetrics(api, cluster)
+        if informer.type == "prometheus":
+            settings = informer.prometheus
+            server = PrometheusServer(settings, metrics)
+            stack.push_async_callback(server.close)
+            cache = Cache(metrics, seconds=informer.resolution_seconds, flight_seconds=settings.timeout_seconds)
+            stack.push_async_callback(cache.close)
+            source = PrometheusMetrics(
+                server,
+                cache,
+                namespace_label=settings.namespace_label,
+                scrape_interval=timedelta(seconds=settings.scrape_interval_seconds),
+            )
+        yield Sources(source, PodLists(api, cluster))

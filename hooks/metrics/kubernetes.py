@@ -1,0 +1,178 @@
+"""The metrics APIs of Kubernetes, asked as the HorizontalPodAutoscaler of Kubernetes 1.36 asks them."""
+
+from typing import Final
+
+from hooks import reasons
+from hooks.api.v1alpha1 import (
+    ContainerResourceMetric,
+    CrossVersionObjectReference,
+    ExternalMetric,
+    LabelSelector,
+    MetricIdentifier,
+    MetricSpec,
+    ObjectMetric,
+    PodsMetric,
+    ResourceMetric,
+)
+from hooks.fields import objects
+from hooks.metrics import kinds, values
+from hooks.metrics.apiserver import ApiServer, Group, path
+from hooks.metrics.cache import Api, Cache, Query
+from hooks.metrics.failures import Failed
+from hooks.readings import Reading, Sample, Unread
+from hooks.selectors import InvalidSelector, Selector
+from hooks.targets import RESOURCES
+
+USAGE: Final = Group(Api("metrics.k8s.io", "metrics.k8s.io"), "pods", "metrics.k8s.io", "metrics-server")
+_ADAPTER: Final = "an adapter such as prometheus-adapter or KEDA"
+CUSTOM: Final = Group(Api("custom.metrics.k8s.io", "custom.metrics.k8s.io"), "*", "custom.metrics.k8s.io", _ADAPTER)
+EXTERNAL: Final = Group(
+    Api("external.metrics.k8s.io", "external.metrics.k8s.io"), "*", "external.metrics.k8s.io", _ADAPTER
+)
+DISCOVERY: Final = Group(Api("discovery", "The API server"), "*", "", "the API server")
+
+DISCOVERY_SECONDS: Final = 300.0
+"""For which it is remembered what is served."""
+_CUSTOM_VERSIONS: Final = ("v1beta2", "v1beta1")
+
+
+class KubernetesMetrics:
+    """Reads metrics.k8s.io, custom.metrics.k8s.io and external.metrics.k8s.io."""
+
+    def __init__(self, api: ApiServer, cache: Cache) -> None:
+        """`api` is asked, `cache` keeps."""
+        self._api = api
+        self._cache = cache
+
+    async def read(self, metric: MetricSpec, namespace: str, selector: Selector | None) -> Reading:
+        """What is known of a metric now."""
+        try:
+            answer = await self._read(metric, namespace, selector)
+        except Failed as exc:
+            answer = exc.unread
+        except InvalidSelector as exc:
+            answer = Unread(reasons.REFUSED, f"The selector of the metric cannot be used: {exc}.")
+        return Reading(unread=answer) if isinstance(answer, Unread) else Reading(answer)
+
+    async def _read(self, metric: MetricSpec, namespace: str, selector: Selector | None) -> tuple[Sample, ...] | Unread:
+        match metric.resource or metric.container_resource or metric.pods or metric.object or metric.external:
+            case ResourceMetric(name=name) | ContainerResourceMetric(name=name):
+                usage = await self._cache.get(Query(USAGE.api, namespace, namespace), lambda: self._usage(namespace))
+                return usage if isinstance(usage, Unread) else usage[RESOURCES.index(name)]
+            case PodsMetric(metric=named) if selector is not None:
+                return await self._of_pods(named, namespace, selector)
+            case ObjectMetric(metric=named, described_object=described):
+                return await self._of_object(named, described, namespace)
+            case ExternalMetric(metric=named):
+                return await self._of_series(named, namespace)
+        return ()
+
+    async def _usage(self, namespace: str) -> tuple[tuple[Sample, ...], ...]:
+        where = path("apis", "metrics.k8s.io", "v1beta1", "namespaces", namespace, "pods")
+        answer = await self._api.get(USAGE, where, ()) or {}
+        return values.pod_usage(objects(answer, "items"))
+
+    async def _of_pods(
+        self, metric: MetricIdentifier, namespace: str, selector: Selector
+    ) -> tuple[Sample, ...] | Unread:
+        version = await self._version()
+        if isinstance(version, Unread):
+            return version
+        where = path("apis", CUSTOM.name, version, "namespaces", namespace, "pods", "*", metric.name)
+        query = [("labelSelector", str(selector)), *_narrowed("metricLabelSelector", metric.selector)]
+        return await self._custom(namespace, where, query, f"knows no metric {metric.name!r} of pods")
+
+    async def _of_object(
+        self, metric: MetricIdentifier, described: CrossVersionObjectReference, namespace: str
+    ) -> tuple[Sample, ...] | Unread:
+        version = await self._version()
+        if isinstance(version, Unread):
+            return version
+        start = ("apis", CUSTOM.name, version, "namespaces", namespace)
+        if described.kind == "Namespace" and "/" not in (described.api_version or ""):
+            where = path(*start, "metrics", metric.name)
+        else:
+            resource = await self._resource(described)
+            if isinstance(resource, Unread):
+                return resource
+            where = path(*start, resource, described.name, metric.name)
+        query = _narrowed("metricLabelSelector", metric.selector)
+        nothing = f"knows no metric {metric.name!r} of {described.kind} {described.name}"
+        found = await self._custom(namespace, where, query, nothing)
+        # It was asked for this one object, however the answer spells it.
+        return found if isinstance(found, Unread) else tuple(_named(described.name, sample) for sample in found)
+
+    async def _of_series(self, metric: MetricIdentifier, namespace: str) -> tuple[Sample, ...] | Unread:
+        where = path("apis", EXTERNAL.name, "v1beta1", "namespaces", namespace, metric.name)
+        query = _narrowed("labelSelector", metric.selector)
+
+        async def load() -> tuple[Sample, ...]:
+            answer = await self._api.get(EXTERNAL, where, query)
+            if answer is None:
+                raise Failed(reasons.NO_SAMPLE, f"{EXTERNAL.api.words} knows no metric {metric.name!r}.")
+            return values.of_series(answer)
+
+        return await self._cache.get(Query(EXTERNAL.api, (where, *query), namespace), load)
+
+    async def _custom(
+        self, namespace: str, where: str, query: list[tuple[str, str]], nothing: str
+    ) -> tuple[Sample, ...] | Unread:
+        async def load() -> tuple[Sample, ...]:
+            answer = await self._api.get(CUSTOM, where, query)
+            if answer is None:
+                raise Failed(reasons.NO_SAMPLE, f"{CUSTOM.api.words} {nothing} in this namespace.")
+            return values.of_objects(answer)
+
+        return await self._cache.get(Query(CUSTOM.api, (where, *query), namespace), load)
+
+    async def _version(self) -> str | Unread:
+        """Of custom.metrics.k8s.io, as it is served."""
+
+        async def load() -> str:
+            group = await self._api.get(CUSTOM, path("apis", CUSTOM.name), ()) or {}
+            version = kinds.served_version(group, _CUSTOM_VERSIONS)
+            if version is None:
+                words = f"The cluster serves no version of {CUSTOM.name} that hooks know: {_ADAPTER} gives one."
+                raise Failed(reasons.NOT_SERVED, words)
+            return version
+
+        return await self._cache.get(Query(CUSTOM.api, "versions"), load, seconds=DISCOVERY_SECONDS)
+
+    async def _resource(self, described: CrossVersionObjectReference) -> str | Unread:
+        """What the kind of an object is called in paths."""
+        api_version = described.api_version or "v1"
+        if not kinds.is_api_version(api_version):
+            return Unread(reasons.REFUSED, f"describedObject.apiVersion {api_version!r} is none.")
+
+        async def load() -> dict[str, kinds.Kind]:
+            answer = await self._api.get(DISCOVERY, kinds.discovery_path(api_version), ())
+            return kinds.kinds(api_version, answer or {})
+
+        found = await self._cache.get(Query(DISCOVERY.api, api_version), load, seconds=DISCOVERY_SECONDS)
+        if isinstance(found, Unread):
+            if found.reason != reasons.NOT_SERVED:
+                return found
+            return Unread(reasons.REFUSED, f"Nothing serves describedObject.apiVersion {api_version}.")
+        kind = found.get(described.kind)
+        if kind is None:
+            return Unread(
+                reasons.REFUSED, f"There is no kind {described.kind} in describedObject.apiVersion {api_version}."
+            )
+        if not kind.namespaced:
+            return Unread(
+                reasons.REFUSED, f"{described.kind} is not in a namespace: describedObject must be in this one."
+            )
+        return kind.resource
+
+
+def _narrowed(parameter: str, selector: LabelSelector | None) -> list[tuple[str, str]]:
+    """The query parameter for a metric's selector, where there is one."""
+    if selector is None:
+        return []
+    expressions = tuple((one.key, one.operator, one.values) for one in selector.match_expressions)
+    text = str(Selector.of(selector.match_labels, expressions))
+    return [(parameter, text)] if text else []
+
+
+def _named(name: str, sample: Sample) -> Sample:
+    return Sample(name, sample.value, sample.time, sample.window)

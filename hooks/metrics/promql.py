@@ -1,0 +1,101 @@
+"""Expressions of PromQL: a selector put into one, and how far back one reads."""
+
+import re
+from datetime import timedelta
+from typing import Final
+
+from hooks.api.v1alpha1 import LabelSelector
+
+NAME: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_SPECIAL: Final = re.compile(r"([\\.+*?()|\[\]{}^$])")
+
+
+class Unusable(ValueError):
+    """An expression that is not sent; the message says why, to follow the name of the field."""
+
+
+def selected(name: str, selector: LabelSelector | None) -> str:
+    """The expression for a metric: its name as it stands, with the selector as matchers where there is one.
+
+    Raises:
+        Unusable: the name is an expression of its own, or the selector cannot be written as matchers.
+    """
+    if selector is None or not (selector.match_labels or selector.match_expressions):
+        return name
+    if not NAME.fullmatch(name):
+        raise Unusable("is an expression, so its selector must be left out and written into the expression")
+    matchers = [_matcher(key, "In", (value,)) for key, value in sorted(selector.match_labels.items())]
+    matchers += [_matcher(one.key, one.operator, one.values) for one in selector.match_expressions]
+    return f"{name}{{{','.join(matchers)}}}"
+
+
+def _matcher(label: str, operator: str, values: tuple[str, ...]) -> str:
+    if not LABEL.fullmatch(label):
+        raise Unusable(f"has a selector with {label!r}, which is no label of Prometheus")
+    if operator in ("In", "NotIn") and not values:
+        raise Unusable(f"has a selector that gives no values for {label!r}")
+    match operator, values:
+        case "In", (value,):
+            return f"{label}={quoted(value)}"
+        case "In", _:
+            return f"{label}=~{quoted(_any_of(values))}"
+        case "NotIn", (value,):
+            return f"{label}!={quoted(value)}"
+        case "NotIn", _:
+            return f"{label}!~{quoted(_any_of(values))}"
+        case "Exists", ():
+            return f'{label}!=""'
+        case "DoesNotExist", ():
+            return f'{label}=""'
+    raise Unusable(f"has a selector with the operator {operator!r} that cannot be used so")
+
+
+def _any_of(values: tuple[str, ...]) -> str:
+    """A regular expression (RE2, anchored by Prometheus) for exactly these."""
+    return "|".join(_SPECIAL.sub(r"\\\1", value) for value in values)
+
+
+def quoted(text: str) -> str:
+    """A string literal, escaped as in Go: https://prometheus.io/docs/prometheus/latest/querying/basics/."""
+    escaped = "".join(
+        f"\\{one}" if one in '\\"' else one if one.isprintable() else "".join(f"\\x{byte:02x}" for byte in one.encode())
+        for one in text
+    )
+    return f'"{escaped}"'
+
+
+_TEXT: Final = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|`[^`]*`|#[^\n]*', re.DOTALL)
+_DURATION: Final = r"(?:\d+(?:ms|[smhdwy]))+|\d+(?:\.\d+)?"
+_RANGE: Final = re.compile(rf"\[\s*({_DURATION})\s*([:\]])")
+_OFFSET: Final = re.compile(rf"\boffset\s+({_DURATION})", re.IGNORECASE)
+_UNITS: Final = {
+    "ms": 1,
+    "s": 1000,
+    "m": 60_000,
+    "h": 3_600_000,
+    "d": 86_400_000,
+    "w": 604_800_000,
+    "y": 31_536_000_000,
+}
+_MOST: Final = 10 * _UNITS["y"]
+
+
+def reach(expression: str) -> timedelta:
+    """How far back an expression reads at most: its longest range, its subqueries and its longest offset added up.
+
+    It is read from the text, so that dialects of PromQL that only their server understands have one too.
+    """
+    plain = _TEXT.sub('""', expression)
+    ranges = [(_milliseconds(written), end) for written, end in _RANGE.findall(plain)]
+    longest = max((length for length, end in ranges if end == "]"), default=0)
+    subqueries = sum(length for length, end in ranges if end == ":")
+    offset = max(map(_milliseconds, _OFFSET.findall(plain)), default=0)
+    return timedelta(milliseconds=min(longest + subqueries + offset, _MOST))
+
+
+def _milliseconds(written: str) -> int:
+    parts = re.findall(r"(\d+)(ms|[smhdwy])", written)
+    if parts:
+        return min(sum(int(number) * _UNITS[unit] for number, unit in parts), _MOST)
+    return min(int(written.partition(".")[0]) * 1000, _MOST)

@@ -1,0 +1,190 @@
+"""A Prometheus-compatible server over HTTP: instant queries, authentication, certificate authorities, errors.
+
+https://prometheus.io/docs/prometheus/latest/querying/api/
+"""
+
+import base64
+import re
+import ssl
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import orjson
+import structlog
+
+from hooks import addresses, reasons
+from hooks.fields import text
+from hooks.metrics import vectors
+from hooks.metrics.cache import Api
+from hooks.metrics.failures import Failed
+from hooks.metrics.files import WatchedFile
+from hooks.metrics.upstream import Upstream
+from hooks.metrics.vectors import Point
+from hooks.protocol import Object
+from hooks.settings import Prometheus
+from hooks.telemetry import Metrics
+from program.cluster import cut
+from program.settings import SettingsError
+
+API: Final = Api("prometheus", "The Prometheus server")
+PATH: Final = "/api/v1/query"
+LONG: Final = 2000
+"""Characters of an expression above which it is sent in a body: proxies bound URLs."""
+ANSWER_BYTES: Final = 8 << 20
+WARNED: Final = 1000
+"""Expressions of which it is remembered that their warnings were logged."""
+_SECTION: Final = "metricInformer.prometheus"
+_VISIBLE: Final = re.compile(rb"[\x20-\x7e]+")
+
+log = structlog.get_logger(__name__)
+
+
+class PrometheusServer:
+    """One server and the credentials for it."""
+
+    def __init__(self, settings: Prometheus, metrics: Metrics) -> None:
+        """
+        Args:
+            settings: of the server.
+            metrics: where requests and warnings are counted.
+
+        Raises:
+            SettingsError: a file that is named in them cannot be used.
+        """
+        self._settings = settings
+        self._metrics = metrics
+        self._username = _file(settings.username_file, "usernameFile")
+        self._password = _file(settings.password_file, "passwordFile")
+        self._bearer = _file(settings.bearer_file, "bearerFile")
+        self._authorities = _file(settings.ca_file, "caFile")
+        self._stamp = self._authorities.changed(None) if self._authorities is not None else None
+        try:
+            self._upstream = self._connect()
+        except OSError as exc:
+            raise SettingsError(f"{_SECTION}.caFile {settings.ca_file} holds no certificates in PEM.") from exc
+        self._warned: OrderedDict[str, None] = OrderedDict()
+
+    async def query(self, expression: str) -> tuple[Point, ...]:
+        """The values of an expression now.
+
+        Raises:
+            Failed: there are none.
+        """
+        await self._renew()
+        parameters = [("query", expression), ("timeout", f"{self._settings.timeout_seconds:g}s")]
+        ask = self._upstream.post if len(expression) > LONG else self._upstream.get
+        answer = await ask(API, PATH, parameters, ANSWER_BYTES)
+        content = _content(answer.body)
+        if answer.status != 200 or content is None or text(content, "status") != "success":
+            raise _refusal(answer.status, content)
+        if content.get("warnings") or content.get("infos"):
+            self._metrics.source_warnings.inc()
+            if expression not in self._warned:
+                self._warned[expression] = None
+                log.warning("prometheus_warning", query=expression, said=_said(content))
+                if len(self._warned) > WARNED:
+                    self._warned.popitem(last=False)
+        try:
+            return vectors.points(content)
+        except vectors.Unreadable as exc:
+            raise Failed(reasons.REFUSED, str(exc)) from None
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._upstream.close()
+
+    def _connect(self) -> Upstream:
+        """
+        Raises:
+            OSError: the certificate authorities cannot be read.
+        """
+        path = self._settings.ca_file
+        context = ssl.create_default_context(cafile=None if path is None else str(path))
+        if self._settings.insecure_skip_verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return Upstream(
+            addresses.url(self._settings.address),
+            self._metrics,
+            headers=self._headers,
+            context=context,
+            seconds=self._settings.timeout_seconds,
+        )
+
+    async def _renew(self) -> None:
+        """Use other certificate authorities when the file has others. Connections that are in use then break off."""
+        stamp = self._authorities.changed(self._stamp) if self._authorities is not None else None
+        if stamp is None:
+            return
+        self._stamp = stamp
+        try:
+            old, self._upstream = self._upstream, self._connect()
+        except OSError:
+            log.warning("prometheus_authorities_unusable", file=str(self._settings.ca_file))
+            return
+        log.info("prometheus_authorities_replaced", file=str(self._settings.ca_file))
+        await old.close()
+
+    async def _headers(self) -> Mapping[str, str]:
+        if self._bearer is not None:
+            return {"authorization": _field("bearerFile", b"Bearer " + self._bearer.content())}
+        if self._username is not None and self._password is not None:
+            pair = self._username.content() + b":" + self._password.content()
+            return {"authorization": f"Basic {base64.b64encode(pair).decode()}"}
+        return {}
+
+
+def _file(path: Path | None, name: str) -> WatchedFile | None:
+    return None if path is None else WatchedFile(path, f"{_SECTION}.{name}")
+
+
+def _field(name: str, value: bytes) -> str:
+    """The value of a header field.
+
+    Raises:
+        Failed: it cannot be one.
+    """
+    if not _VISIBLE.fullmatch(value):
+        raise Failed(reasons.FORBIDDEN, f"{_SECTION}.{name} holds something that cannot be sent in a header field.")
+    return value.decode()
+
+
+def _content(body: bytes) -> Object | None:
+    """The JSON object that it is; None when it is something else."""
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _said(content: Object) -> list[str]:
+    """The first warnings, cut."""
+    warnings = [*(content.get("warnings") or ()), *(content.get("infos") or ())]
+    return [cut(str(one)) for one in warnings[:3]]
+
+
+def _refusal(status: int, content: Object | None) -> Failed:
+    """What an answer without a result says."""
+    words = API.words
+    kind = text(content or {}, "errorType")
+    if status in (401, 403):
+        message = f"{words} refuses hooks: check {_SECTION}.usernameFile and passwordFile, or bearerFile."
+        return Failed(reasons.FORBIDDEN, message)
+    if kind == "bad_data":
+        return Failed(reasons.REFUSED, f"{words} refuses the expression: {cut(text(content or {}, 'error'))}.")
+    if kind == "execution":
+        return Failed(reasons.REFUSED, f"{words} cannot work the expression out: try it there.")
+    if kind in ("timeout", "canceled") or status == 504:
+        return Failed(reasons.TIMED_OUT, f"{words} did not work the expression out in time: make it cheaper.")
+    if 300 <= status < 400:
+        return Failed(reasons.UNREACHABLE, f"{words} sends hooks elsewhere: set {_SECTION}.address to where it leads.")
+    if status == 404:
+        return Failed(reasons.NOT_SERVED, f"{_SECTION}.address leads to no Prometheus API: check its path.")
+    if status in (400, 422) or kind:
+        return Failed(reasons.REFUSED, f"{words} refuses the question with status {status}.")
+    if status == 200:
+        return Failed(reasons.UNREACHABLE, f"{_SECTION}.address leads to something that is no Prometheus API.")
+    return Failed(reasons.UNREACHABLE, f"{words} answers with status {status}.")

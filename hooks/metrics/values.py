@@ -1,0 +1,95 @@
+"""What the metrics APIs of Kubernetes answer, as samples.
+
+metrics.k8s.io/v1beta1 PodMetrics, custom.metrics.k8s.io v1beta1 and v1beta2 MetricValue,
+external.metrics.k8s.io/v1beta1 ExternalMetricValue: https://github.com/kubernetes/metrics. What cannot be read counts
+as not there.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from hooks.fields import mapping, objects, text, time
+from hooks.protocol import Object
+from hooks.quantities import InvalidQuantity, Quantity, parse
+from hooks.readings import Sample
+from hooks.targets import RESOURCES
+
+DEFAULT_WINDOW: Final = timedelta(seconds=60)
+"""Of custom metrics that do not say theirs, as the autoscaler assumes."""
+
+_DURATION: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|m|s|us|µs|μs|ns)")
+_MICROSECONDS: Final[Mapping[str, Decimal]] = {
+    "h": Decimal(3_600_000_000),
+    "m": Decimal(60_000_000),
+    "s": Decimal(1_000_000),
+    "ms": Decimal(1000),
+    "ns": Decimal("0.001"),
+}
+
+
+def pod_usage(items: Iterable[Mapping[str, Any]]) -> tuple[tuple[Sample, ...], ...]:
+    """The samples of all containers in the items of a PodMetricsList, for each of `RESOURCES`."""
+    found: dict[str, list[Sample]] = {resource: [] for resource in RESOURCES}
+    for item in items:
+        pod, moment = text(mapping(item, "metadata"), "name"), time(item, "timestamp")
+        if moment is None:
+            continue
+        window = duration(text(item, "window"))
+        for container in objects(item, "containers"):
+            usage = mapping(container, "usage")
+            for resource, samples in found.items():
+                value = _quantity(usage, resource)
+                if value is not None:
+                    samples.append(Sample(pod, value, moment, window, text(container, "name")))
+    return tuple(tuple(samples) for samples in found.values())
+
+
+def of_objects(answer: Object) -> tuple[Sample, ...]:
+    """The samples in a MetricValueList, of whatever objects it describes."""
+    return tuple(
+        Sample(text(mapping(item, "describedObject"), "name"), *facts)
+        for item in objects(answer, "items")
+        if (facts := _facts(item, DEFAULT_WINDOW)) is not None
+    )
+
+
+def of_series(answer: Object) -> tuple[Sample, ...]:
+    """The samples in an ExternalMetricValueList, named by the labels of their series."""
+    return tuple(
+        Sample(_series(item), *facts)
+        for item in objects(answer, "items")
+        if (facts := _facts(item, DEFAULT_WINDOW)) is not None
+    )
+
+
+def duration(written: str) -> timedelta:
+    """A Go duration, `1m30.5s`; zero when it is none."""
+    if "".join(match.group() for match in _DURATION.finditer(written)) != written:
+        return timedelta(0)
+    amounts = [Decimal(number) * _MICROSECONDS.get(unit, Decimal(1)) for number, unit in _DURATION.findall(written)]
+    return timedelta(microseconds=int(sum(amounts)))
+
+
+def _facts(item: Mapping[str, Any], default: timedelta) -> tuple[Quantity, Any, timedelta] | None:
+    moment, value = time(item, "timestamp"), _quantity(item, "value")
+    if moment is None or value is None:
+        return None
+    seconds = item.get("windowSeconds", item.get("window"))
+    known = isinstance(seconds, int) and not isinstance(seconds, bool)
+    return value, moment, timedelta(seconds=seconds) if known else default
+
+
+def _series(item: Mapping[str, Any]) -> str:
+    labels = mapping(item, "metricLabels")
+    return ",".join(f"{name}={labels[name]}" for name in sorted(labels)) or text(item, "metricName")
+
+
+def _quantity(item: Mapping[str, Any], key: str) -> Quantity | None:
+    value = item.get(key)
+    try:
+        return parse(value) if isinstance(value, str | int | float) else None
+    except InvalidQuantity:
+        return None

@@ -1,0 +1,81 @@
+"""Values and settings: what the chart is told reaches the programs, and what the programs can be told the chart can."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from gateway.settings import Settings as GatewaySettings
+from hooks.settings import Settings as HooksSettings
+from tests.chart.helm import kind, template
+from tests.chart.reference import is_value
+from tests.chart.test_values import CONTEXTS, SETTINGS, STEADY, WITHOUT_EFFECT, changed
+from tests.contract.test_configuration_docs import leaves
+from tests.contract.test_settings import NOT_OBEYED
+
+CONFIGURATION: Final = sorted(
+    (SETTINGS.keys() - WITHOUT_EFFECT.keys())
+    & {"kubernetesClusterDomain", *(path for path in SETTINGS if path.startswith("config."))}
+)
+ACCEPTED: Final = frozenset(f"config.{key}" for key in NOT_OBEYED)
+"""Values of the original that reach settings which nobody obeys."""
+
+
+@pytest.mark.parametrize("path", CONFIGURATION)
+def test_a_value_of_the_configuration_reaches_a_setting_that_counts(chart: Path, path: str, tmp_path: Path) -> None:
+    """Another value is another setting of a program that obeys it (tests/contract/test_settings.py)."""
+    before = told(chart, tmp_path, *STEADY, *CONTEXTS.get(path, ()))
+    after = told(chart, tmp_path, *changed(path, tmp_path))
+    reached = {setting for setting in before if before[setting] != after[setting]}
+    assert reached, f"{path} reaches no setting"
+    assert (path in ACCEPTED) is (reached <= NOT_OBEYED.keys()), reached
+
+
+BY_THE_CHART: Final[Mapping[str, str]] = {
+    **dict.fromkeys(
+        ("hooks.listen", "hooks.operations", "hooks.tls.certFile", "hooks.tls.keyFile", "hooks.bearerFile"),
+        "a flag that the chart gives",
+    ),
+    **dict.fromkeys(("gateway.listen", "gateway.admin"), "a flag that the chart gives"),
+    **dict.fromkeys(("gateway.lameDuckSeconds", "gateway.drainSeconds"), "a value of the section gateway"),
+    **dict.fromkeys(("gateway.routes", "gateway.kubeconfig"), "in a cluster there is one source of routes"),
+    **{
+        f"defaultRemoteBackend.authConfig.oauthConfig.{key}File": "mounted from the Secret of the value without File"
+        for key in ("clientId", "clientSecret")
+    },
+    **{
+        f"metricInformer.prometheus.{key}": "mounted from the Secret or ConfigMap that values name"
+        for key in ("usernameFile", "passwordFile", "bearerFile", "caFile")
+    },
+}
+"""Settings that no value of the same name sets, each with what does."""
+
+
+def test_every_setting_has_a_value() -> None:
+    """What can be configured on one machine can be in a cluster: a value, or something that the chart says itself."""
+    for program in (HooksSettings, GatewaySettings):
+        for _, key, _ in leaves(program):
+            assert is_value(f"config.{key}") is (key not in BY_THE_CHART), key
+
+
+def told(chart: Path, folder: Path, *words: str) -> dict[str, Any]:
+    """Every setting of both programs under the configuration that the chart writes; what is mounted as a file counts
+    with the Secret it comes from.
+    """
+    objects = template(chart, *words)
+    (folder / "config.yaml").write_text(kind(objects, "ConfigMap", "-config")["data"]["config.yaml"])
+    result: dict[str, Any] = {}
+    for program in (HooksSettings, GatewaySettings):
+        read = program.load(folder / "config.yaml", environment={})
+        for path, key, _ in leaves(program):
+            value: Any = read
+            for name in path:
+                value = getattr(value, name, None)
+            result.setdefault(key, []).append(value)
+    files = yaml.safe_dump_all(one for one in objects if one["kind"] in ("Secret", "Deployment"))
+    for key, value in result.items():
+        if key.endswith("File") and any(value):
+            value.append(files)
+    return result

@@ -1,0 +1,105 @@
+"""What hooks ask the API server and Prometheus for a specification's metrics, over real connections."""
+
+import asyncio
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote_plus
+
+import yaml
+
+from hooks.gatherer import gather
+from hooks.metrics.installed import open_sources
+from hooks.settings import MetricInformer
+from hooks.telemetry import Metrics
+from tests.builders import DEFAULTS, Json, model_deployment, sync_request, workload
+
+_SERVED: Final[dict[str, Json]] = {
+    "/apis/custom.metrics.k8s.io": {"versions": [{"version": "v1beta2"}]},
+    **{
+        path: {"resources": [{"name": f"{kind.lower()}s", "kind": kind, "namespaced": True} for kind in kinds]}
+        for path, kinds in (("/api/v1", ("Pod", "Service")), ("/apis/apps/v1", ("Deployment", "StatefulSet")))
+    },
+}
+"""Answers of discovery, without which nothing further is asked. What else is asked is not there."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        """Write down the question."""
+        self.asked.append(unquote_plus(self.path))
+        found = _SERVED.get(self.path)
+        body = json.dumps(found or {"kind": "Status", "status": "error"}).encode()
+        self.send_response(200 if found else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Keep quiet."""
+
+
+class Questions:
+    """A server that is API server and Prometheus at once, and the questions of hooks to it."""
+
+    def __init__(self, asked: list[str], address: str) -> None:
+        self._asked = asked
+        self._address = address
+        self._known: dict[tuple[str, str], tuple[str, ...]] = {}
+
+    @classmethod
+    @contextmanager
+    def running(cls, folder: Path) -> Iterator["Questions"]:
+        """Serve on loopback, and let this process know it as its cluster."""
+        asked: list[str] = []
+        handler = type("Handler", (_Handler,), {"asked": asked})
+        before = os.environ.get("KUBECONFIG")
+        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            address = f"http://127.0.0.1:{server.server_address[1]}"
+            config = {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "c", "cluster": {"server": address}}],
+                "users": [{"name": "u", "user": {"token": "word"}}],
+                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+                "current-context": "c",
+            }
+            (folder / "kubeconfig").write_text(yaml.safe_dump(config))
+            os.environ["KUBECONFIG"] = str(folder / "kubeconfig")
+            try:
+                yield cls(asked, address)
+            finally:
+                del os.environ["KUBECONFIG"]
+                if before is not None:
+                    os.environ["KUBECONFIG"] = before
+                server.shutdown()
+                thread.join()
+
+    def about(self, metrics: list[Json]) -> tuple[str, ...]:
+        """What is asked for metrics, with each source."""
+        return (*self.of("kubernetes", metrics), *self.of("prometheus", metrics))
+
+    def of(self, type_: str, metrics: list[Json]) -> tuple[str, ...]:
+        """What is asked for metrics with a source, in the order of the alphabet: paths with their queries."""
+        key = type_, json.dumps(metrics, sort_keys=True)
+        if key not in self._known:
+            informer = {"type": type_, "prometheus": {"address": self._address}}
+            self._asked.clear()
+            asyncio.run(_ask(metrics, MetricInformer.model_validate(informer)))
+            self._known[key] = tuple(sorted(self._asked))
+        return self._known[key]
+
+
+async def _ask(metrics: list[Json], informer: MetricInformer) -> None:
+    parent = model_deployment(offloadingConfig={"metrics": metrics})
+    async with open_sources(informer, Metrics()) as sources:
+        await gather(sync_request(parent, related=[workload()]), DEFAULTS, sources)

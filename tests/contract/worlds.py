@@ -1,0 +1,318 @@
+"""ModelDeployments in their surroundings, with all that hooks answer about them over a few minutes.
+
+Between them they have every field of the specification in a place where it could matter.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from gateway.sources.secrets import Secrets
+from hooks import reconcile
+from hooks.api.v1alpha1 import InvalidObject, MetricSpec, MetricType
+from hooks.pods import Container, Pod
+from hooks.protocol import key_of
+from hooks.quantities import parse
+from hooks.readings import Reading, Readings, Sample, Unread
+from hooks.reasons import UNREACHABLE
+from tests.builders import (
+    DEFAULTS,
+    NAMESPACE,
+    NOW,
+    REMOTE,
+    TEMPLATE,
+    Json,
+    body_of,
+    customize,
+    model_deployment,
+    obeys,
+    observation,
+    observed,
+    policy,
+    service,
+    workload,
+)
+
+STEP: Final = timedelta(seconds=10)
+LEVELS: Final[tuple[float | None, ...]] = (
+    *(0.1, 1.2, 1.2, 1.2, 1.2, 1.2),
+    *(0.475,) * 7,
+    *(None,) * 7,
+    *(0.1,) * 14,
+    *(None,) * 4,
+)
+"""What metrics are over time, in shares of AMOUNT: high, then such that all traffic here would bring them just below
+their targets, then unread, then low.
+"""
+AMOUNT: Final = 100
+PODS: Final = tuple(
+    Pod(
+        name,
+        phase="Running",
+        ready=True,
+        ready_since=NOW - timedelta(hours=1),
+        terminating=False,
+        containers=(
+            Container("server", {"cpu": parse("150"), "memory": parse("300")}),
+            Container("sidecar", {"cpu": parse("50"), "memory": parse("700")}),
+        ),
+        requests={},
+    )
+    for name in ("demo-0", "demo-1")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A specification, and what is around it."""
+
+    spec: Json
+    ready: tuple[int, ...] = (1,)
+    """Ready replicas at each look, STEP apart."""
+    levels: tuple[float | None, ...] = ()
+    """What the metrics say at each look; it is looked as often as the longer of the two says."""
+
+    def answers(self, spec: Json) -> Iterator[bytes]:
+        """Everything that hooks say about a specification in this world, in the order of time."""
+        parent = model_deployment()
+        parent["spec"] = spec
+        yield repr(customize(parent)).encode()
+        yield repr(asyncio.run(_credentials(parent))).encode()
+        children: list[Json] = []
+        related = [*_related(self.ready[0])]
+        for look in range(max(len(self.ready), len(self.levels), 2)):
+            now = NOW + look * STEP
+            ready = self.ready[min(look, len(self.ready) - 1)]
+            related = [*_related(ready)]
+            seen = observation(parent, children=children, related=related, defaults=DEFAULTS)
+            if self.levels and not isinstance(seen.spec, InvalidObject) and seen.spec.offloading_config is not None:
+                level = self.levels[min(look, len(self.levels) - 1)]
+                metrics = tuple(_reading(metric, level, now) for metric in seen.spec.offloading_config.metrics)
+                seen = dataclasses.replace(seen, readings=Readings(metrics, PODS))
+            answer = reconcile.sync(seen, now=now)
+            yield body_of(answer)
+            before = {key_of(child): child for child in children}
+            children = [observed(child, before.get(key_of(child))) for child in answer.children]
+            parent = parent | {"status": answer.status}
+
+
+class _Stored:
+    """One ModelDeployment, as the gateway finds it in a cluster."""
+
+    def __init__(self, parent: Json) -> None:
+        self._parent = parent
+
+    async def run(self, apply: object, confirm: object) -> None:
+        """There are no routes."""
+
+    async def model_deployment(self, _namespace: str, _name: str) -> Json:
+        """It."""
+        return self._parent
+
+    async def secret(self, _namespace: str, _name: str) -> None:
+        """There is none."""
+
+
+async def _credentials(parent: Json) -> Mapping[str, str]:
+    """What the gateway reads of a ModelDeployment itself: credentials that are written into it."""
+    try:
+        return await Secrets(_Stored(parent)).inline(NAMESPACE, "demo")
+    except LookupError:
+        return {}
+
+
+def _related(ready: int) -> Iterator[Json]:
+    """All that a specification may refer to."""
+    ports = [{"name": "http", "port": 80, "targetPort": 8000}, {"name": "more", "port": 81, "targetPort": 8001}]
+    for name in ("demo", "other"):
+        for kind in ("Deployment", "StatefulSet"):
+            yield workload(kind, name, ready=ready)
+        yield service(name, ports=ports, cluster_ip=f"10.96.0.{len(name)}", selector={"app": name})
+    yield policy("eu")
+    yield policy("other", locations=[{"type": "country", "name": "us"}])
+    yield policy("named", locations=[{"type": "location", "name": "eu-west-3"}])
+    yield policy("hardware", flavors=[{"type": "gpu", "name": "t4"}])
+
+
+def _reading(metric: MetricSpec, level: float | None, now: datetime) -> Reading:
+    """What a source answers for a metric of that type."""
+    if level is None:
+        return Reading(unread=Unread(UNREACHABLE, "Nobody answers."))
+    value = parse(str(level * AMOUNT))
+    match metric.type:
+        case MetricType.RESOURCE | MetricType.CONTAINER_RESOURCE:
+            samples = [Sample(pod.name, value, now, container=one.name) for pod in PODS for one in pod.containers]
+        case MetricType.PODS:
+            samples = [Sample(pod.name, value, now) for pod in PODS]
+        case _:
+            samples = [Sample("demo", value, now)]
+    return Reading(tuple(samples))
+
+
+def _reference(kind: str, api_version: str, name: str = "demo", **fields: Any) -> Json:
+    """A reference that says all it can."""
+    place = {"apiVersion": api_version, "kind": kind, "namespace": NAMESPACE, "name": name}
+    return place | {"uid": "1", "resourceVersion": "2", "fieldPath": "spec"} | fields
+
+
+SOURCE: Final = _reference("Deployment", "apps/v1")
+GATEWAY: Final[Json] = {
+    "serviceName": "ask-demo",
+    "localModel": "tiny",
+    "timeouts": {"connectSeconds": 1, "firstByteSeconds": 2, "idleSeconds": 3},
+    "retry": {"failover": True},
+    "bodyLimitBytes": 1000,
+}
+SERVERLESS: Final[Json] = {
+    "minNumReplicas": 1,
+    "maxNumReplicas": 2,
+    "metric": "cpu",
+    "target": "3",
+    "scaleUpMinimum": 2,
+    "scaleDownDelay": "1m",
+    "stableWindow": "2m",
+    "lastPodRetentionPeriod": "3m",
+}
+INLINE: Final = {"clientId": "id", "clientSecret": "word", "tokenUrl": "https://models.example.com/token"}
+HEADERS: Final[list[Json]] = [
+    {"name": "x-plain", "value": "1"},
+    {"name": "x-key", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "one"}}},
+]
+
+
+def _model(*, offloading: Mapping[str, Any] | None = None, **fields: Any) -> Json:
+    """A specification with a workload that is there, its defaults set as the API server does."""
+    spec: Json = {"model": "llama", "enabled": True, "modelSourceRef": SOURCE, "environment": "production"}
+    return spec | fields | ({} if offloading is None else {"offloadingConfig": dict(offloading)})
+
+
+def _remote(**fields: Any) -> Json:
+    return {"remoteBackend": REMOTE | fields, "metrics": []}
+
+
+def _oauth(config: Json) -> Json:
+    return {"type": "oauth", "oauthConfig": config}
+
+
+def _measured(metrics: list[Json], **behavior: Any) -> World:
+    """A specification that goes by metrics, and metrics that go up, become unreadable and go down."""
+    fields = {"percentage": 50, "triggerWindowSeconds": 15, "releaseWindowSeconds": 40, "tolerance": 0.1} | behavior
+    return World(_model(offloading={"remoteBackend": REMOTE, "metrics": metrics, "behavior": fields}), levels=LEVELS)
+
+
+SELECTOR: Final[Json] = {
+    "matchLabels": {"queue": "a"},
+    "matchExpressions": [{"key": "tier", "operator": "In", "values": ["gold"]}],
+}
+METRIC: Final[Json] = {"name": "requests", "selector": SELECTOR}
+EXTERNAL: Final[Json] = {
+    "type": "External",
+    "external": {"metric": METRIC, "target": {"type": "Value", "value": AMOUNT}},
+}
+_DESCRIBED: Final = {"apiVersion": "v1", "kind": "Service", "name": "demo"}
+
+
+def _resource(target: Json, **fields: Any) -> Json:
+    field = "containerResource" if "container" in fields else "resource"
+    return {"type": f"{field[0].upper()}{field[1:]}", field: {"name": "cpu", "target": target} | fields}
+
+
+WORLDS: Final[Mapping[str, World]] = {
+    "everything": World(
+        _model(
+            serviceRef=_reference("Service", "v1", targetPort=80),
+            metricServiceRef=_reference("Service", "v1", targetPort=80),
+            policies=[],
+            serverlessConfig=SERVERLESS,
+            gateway=GATEWAY,
+            offloading=_remote(
+                pathPrefix="/$workspace/$model",
+                workspace="acme",
+                headersToAdd={"x-added": "1"},
+                headers=HEADERS,
+                authConfig=_oauth(INLINE),
+            ),
+        )
+    ),
+    "a secret and policies": World(
+        _model(
+            policies=[_reference("Policy", "authorization.beamlit.com/v1alpha1", "eu", refType="localPolicy")],
+            offloading=_remote(
+                authConfig=_oauth({"clientSecretRef": {"name": "credentials"}}), location={"country": "fr"}
+            ),
+        ),
+    ),
+    "a continent": World(_model(policies=obeys("eu"), offloading=_remote(location={"continent": "EU"}))),
+    "a name": World(_model(policies=obeys("named"), offloading=_remote(location={"name": "eu-west-3"}))),
+    "hardware": World(
+        _model(policies=obeys("hardware"), offloading=_remote(flavors=[{"type": "gpu", "name": "t4"}])),
+    ),
+    "a policy of the platform": World(
+        _model(policies=[{"name": "eu", "refType": "remotePolicy"}], offloading=_remote(location={"country": "fr"})),
+    ),
+    "a server": World(
+        {"model": "llama", "server": {"replicas": 1, "port": 8000, "template": TEMPLATE}},
+    ),
+    "no replica": World(
+        _model(offloading={**_remote(), "behavior": {"percentage": 50, "notReadyForSeconds": 20}}),
+        ready=(1, 0, 0, 0, 1, 1),
+    ),
+    "an override": World(
+        _model(
+            offloading={
+                **_remote(),
+                "behavior": {"override": {"percentage": 40, "mode": "Normal", "until": "2026-03-01T12:00:40Z"}},
+            }
+        ),
+        ready=(1, 1, 0, 1, 1, 1),
+    ),
+    "cpu": _measured([_resource({"type": "Utilization", "averageUtilization": 100})]),
+    "cpu of a container": _measured(
+        [_resource({"type": "AverageValue", "averageValue": AMOUNT}, container="server")], mode="proportional"
+    ),
+    "cpu on average": _measured(
+        [_resource({"type": "AverageValue", "averageValue": 2 * AMOUNT})], signal="gauge", onMissingMetrics="offload"
+    ),
+    "cpu of a container in percent": _measured(
+        [_resource({"type": "Utilization", "averageUtilization": 66}, container="server")],
+        percentage=100,
+        stepPercentage=25,
+    ),
+    "pods": _measured(
+        [{"type": "Pods", "pods": {"metric": METRIC, "target": {"type": "AverageValue", "averageValue": AMOUNT}}}],
+        onMissingMetrics="release",
+    ),
+    "an object": _measured(
+        [
+            {
+                "type": "Object",
+                "object": {
+                    "describedObject": _DESCRIBED,
+                    "metric": METRIC,
+                    "target": {"type": "Value", "value": AMOUNT},
+                },
+            }
+        ],
+        onMissingMetrics="hold",
+    ),
+    "an object on average": _measured(
+        [
+            {
+                "type": "Object",
+                "object": {
+                    "describedObject": _DESCRIBED,
+                    "metric": METRIC,
+                    "target": {"type": "AverageValue", "averageValue": AMOUNT},
+                },
+            }
+        ],
+    ),
+    "external": _measured([EXTERNAL, _resource({"type": "Utilization", "averageUtilization": 1000})]),
+    "a metric described twice": _measured([{**EXTERNAL, **_resource({"type": "Utilization"})}]),
+    "external on average": _measured(
+        [{"type": "External", "external": {"metric": METRIC, "target": {"type": "AverageValue", "averageValue": 100}}}]
+    ),
+}

@@ -1,0 +1,43 @@
+"""Prometheus itself, scraping a server of this machine every second."""
+
+import json
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from tests.e2e.controlplane import ControlPlane
+from tests.e2e.process import program
+from tests.processes import free_port, poll, status
+
+PROMETHEUS: Final = "prometheus"
+SCRAPE_SECONDS: Final = 1
+
+
+class Prometheus:
+    """A server that scrapes `/metrics` at one address."""
+
+    def __init__(self, plane: ControlPlane, target: str) -> None:
+        """Start it; `target` is the host:port to scrape. It answers queries when this returns."""
+        self.address = f"127.0.0.1:{free_port()}"
+        folder = plane.folder / PROMETHEUS
+        folder.mkdir()
+        jobs = [{"job_name": "models", "static_configs": [{"targets": [target]}]}]
+        settings = {"global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "scrape_timeout": f"{SCRAPE_SECONDS}s"}}
+        path = Path(folder, "prometheus.yaml")
+        path.write_text(yaml.safe_dump(settings | {"scrape_configs": jobs}))
+        self.process = plane.run(
+            PROMETHEUS,
+            *(program(PROMETHEUS), f"--config.file={path}", f"--storage.tsdb.path={folder}/data"),
+            *(f"--web.listen-address={self.address}", "--storage.tsdb.retention.time=1h"),
+        )
+        poll(lambda: status(f"http://{self.address}/-/ready") == 200, 30, "Prometheus is ready")
+
+    def value(self, query: str) -> float | None:
+        """The value of a query that has one series; None while it has none."""
+        url = f"http://{self.address}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            found = json.load(answer)["data"]["result"]
+        return float(found[0]["value"][1]) if found else None

@@ -1,0 +1,353 @@
+"""Prometheus servers that refuse, lie, hang or change their certificate, scripted; and what is said of them."""
+
+import asyncio
+import base64
+import contextlib
+import shutil
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import structlog
+
+from hooks import reasons
+from hooks.api.v1alpha1 import MetricSpec
+from hooks.metrics import MetricSource, promserver
+from hooks.metrics.installed import open_sources
+from hooks.readings import Reading
+from hooks.settings import MetricInformer
+from hooks.telemetry import Metrics
+from program.settings import SettingsError
+from tests.builders import Json
+from tests.hook_server import Answer, HookServer, Request
+from tests.metric_answers import external_metric, object_metric
+from tests.processes import self_signed
+
+NEEDS_OPENSSL = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+
+
+def vector(*samples: tuple[Json, Any]) -> Json:
+    """An answer with these series."""
+    result = [{"metric": labels, "value": value} for labels, value in samples]
+    return {"status": "success", "data": {"resultType": "vector", "result": result}}
+
+
+def problem(kind: str, error: str = "canary of the server") -> Json:
+    """An error of Prometheus."""
+    return {"status": "error", "errorType": kind, "error": error}
+
+
+ONE = vector(({}, [1772366390.5, "1"]))
+
+
+@asynccontextmanager
+async def opened(address: str, metrics: Metrics | None = None, **prometheus: Any) -> AsyncIterator[MetricSource]:
+    """The source that asks this server."""
+    informer = MetricInformer.model_validate({"type": "prometheus", "prometheus": {"address": address} | prometheus})
+    async with open_sources(informer, metrics or Metrics()) as sources:
+        yield sources.metrics
+
+
+async def read(source: MetricSource, expression: str = "x", namespace: str = "team-a") -> Reading:
+    """What is read of an expression."""
+    return await source.read(MetricSpec.model_validate(external_metric(expression)), namespace, None)
+
+
+def said(reading: Reading) -> tuple[str, str]:
+    """Why there is no sample."""
+    assert reading.unread is not None
+    assert "secret" not in reading.unread.message
+    return reading.unread.reason, reading.unread.message
+
+
+TROUBLE = [
+    (
+        Answer(problem("bad_data", "1:1: parse error"), 400),
+        reasons.REFUSED,
+        "refuses the expression: 1:1: parse error.",
+    ),
+    (Answer(problem("execution"), 422), reasons.REFUSED, "cannot work the expression out"),
+    (Answer(problem("timeout"), 503), reasons.TIMED_OUT, "make it cheaper"),
+    (Answer(problem("canceled"), 503), reasons.TIMED_OUT, "make it cheaper"),
+    (Answer(problem("internal"), 500), reasons.REFUSED, "status 500"),
+    (Answer(problem("not_found"), 404), reasons.NOT_SERVED, "check its path"),
+    (Answer(b"nginx", 404), reasons.NOT_SERVED, "leads to no Prometheus API: check its path."),
+    (Answer(b"", 401), reasons.FORBIDDEN, "usernameFile and passwordFile, or bearerFile"),
+    (Answer(b"", 403), reasons.FORBIDDEN, "usernameFile and passwordFile, or bearerFile"),
+    (Answer(b"", 400), reasons.REFUSED, "status 400"),
+    (Answer(b"", 503), reasons.UNREACHABLE, "answers with status 503"),
+    (Answer(b"", 504), reasons.TIMED_OUT, "make it cheaper"),
+    (Answer(b"", 429), reasons.UNREACHABLE, "answers with status 429"),
+    (Answer(b"", 302, {"Location": "http://127.0.0.1:1/"}), reasons.UNREACHABLE, "address to where it leads"),
+    (Answer(b"<html>"), reasons.UNREACHABLE, "leads to something that is no Prometheus API"),
+    (Answer(b"[1]"), reasons.UNREACHABLE, "leads to something that is no Prometheus API"),
+    (Answer({"status": "success"}), reasons.REFUSED, "of a kind that hooks do not know"),
+    (Answer(problem("")), reasons.UNREACHABLE, "leads to something that is no Prometheus API"),
+    (Answer(vector(({}, ["now", "1"]))), reasons.REFUSED, "a value that hooks cannot read"),
+    (Answer(vector(({}, [1, 2]))), reasons.REFUSED, "a value that hooks cannot read"),
+    (Answer(vector(({}, None))), reasons.REFUSED, "a value that hooks cannot read"),
+    (Answer(vector(({}, [1e30, "1"]))), reasons.REFUSED, "a value that hooks cannot read"),
+    (Answer(vector(({}, [1, "many"]))), reasons.NOT_A_NUMBER, "NaN or an infinity"),
+    (Answer(b"x" * (9 << 20)), reasons.REFUSED, "more than 8 MiB"),
+    (Answer(delay=10), reasons.TIMED_OUT, "did not answer in time"),
+]
+
+
+@pytest.mark.parametrize(("answer", "reason", "words"), TROUBLE)
+async def test_trouble_has_a_reason_and_a_sentence(answer: Answer, reason: str, words: str) -> None:
+    """It says what to change, and does not repeat what the server says of its own troubles."""
+    async with HookServer(lambda _: answer) as server, opened(server.url, timeoutSeconds=0.5) as source:
+        started = time.monotonic()
+        told, message = said(await read(source))
+        assert time.monotonic() - started < 2
+    assert (told, words in message) == (reason, True), message
+    assert "canary" not in message
+
+
+async def test_nobody_listens() -> None:
+    """Said at once."""
+    async with opened("127.0.0.1:1") as source:
+        assert said(await read(source)) == (
+            reasons.UNREACHABLE,
+            "The Prometheus server cannot be asked: it cannot be connected to.",
+        )
+
+
+async def test_a_histogram_is_no_number() -> None:
+    """Native histograms come in a field of their own."""
+    answer = vector()
+    answer["data"]["result"] = [{"metric": {}, "histogram": [1, {"count": "1"}]}]
+    async with HookServer(lambda _: Answer(answer)) as server, opened(server.url) as source:
+        reason, message = said(await read(source))
+    assert (reason, "histogram_quantile" in message) == (reasons.REFUSED, True)
+
+
+async def test_warnings_are_counted_and_logged_once() -> None:
+    """The value is used all the same."""
+    answer = Answer(ONE | {"warnings": ["w1"], "infos": ["i1"]})
+    metrics = Metrics()
+    with structlog.testing.capture_logs() as logs:
+        async with HookServer(lambda _: answer) as server, opened(server.url, metrics) as source:
+            informed = MetricSpec.model_validate(object_metric("Service", "v1", "it", "x"))
+            assert len((await read(source)).samples) == 1
+            assert len((await source.read(informed, "team-a", None)).samples) == 1
+            assert len((await read(source, "y")).samples) == 1
+            assert len(server.requests) == 2  # x was asked once for both types
+    assert [(entry["query"], entry["said"]) for entry in logs if entry["event"] == "prometheus_warning"] == [
+        ("x", ["w1", "i1"]),
+        ("y", ["w1", "i1"]),
+    ]
+    assert metrics.registry.get_sample_value("beamlit_hooks_source_warnings_total") == 2
+
+
+async def test_memory_of_warnings_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest are forgotten."""
+    monkeypatch.setattr(promserver, "WARNED", 1)
+    with structlog.testing.capture_logs() as logs:
+        async with HookServer(lambda _: Answer(ONE | {"warnings": ["w"]})) as server:
+            prometheus = MetricInformer.model_validate({"prometheus": {"address": server.url}}).prometheus
+            asked = promserver.PrometheusServer(prometheus, Metrics())
+            for expression in ("x", "x", "y", "x"):
+                await asked.query(expression)
+            await asked.close()
+    assert [entry["query"] for entry in logs] == ["x", "y", "x"]
+
+
+async def test_short_expressions_are_in_the_url_and_long_ones_in_the_body() -> None:
+    """Proxies bound the one and not the other; the server is told how long it has."""
+    long = "+".join(["x"] * 1500)
+    async with HookServer(lambda _: Answer(ONE)) as server, opened(f"{server.url}/pre/", timeoutSeconds=1.5) as source:
+        await read(source, "sum(x) # ?&+")
+        await read(source, long)
+    first, second = server.requests
+    assert (first.method, second.method) == ("GET", "POST")
+    assert urlsplit(first.target).path == second.target == "/pre/api/v1/query"
+    assert parse_qs(urlsplit(first.target).query) == {"query": ["sum(x) # ?&+"], "timeout": ["1.5s"]}
+    assert parse_qs(second.body.decode()) == {"query": [long], "timeout": ["1.5s"]}
+
+
+async def test_a_name_with_a_newline_or_worse_is_only_a_value() -> None:
+    """It does not become a header or another parameter."""
+    async with HookServer(lambda _: Answer(ONE)) as server, opened(server.url) as source:
+        await read(source, "x\r\nInjected: 1&query=y\x00é")
+    (request,) = server.requests
+    assert "injected" not in request.headers
+    assert parse_qs(urlsplit(request.target).query)["query"] == ["x\r\nInjected: 1&query=y\x00é"]
+
+
+async def test_a_bearer_token_is_read_again(tmp_path: Path) -> None:
+    """While its file cannot be used the reading says so; nothing of it is in a message."""
+    token = tmp_path / "token"
+    token.write_text("first\n")
+    async with HookServer(lambda _: Answer(ONE)) as server, opened(server.url, bearerFile=str(token)) as source:
+        await read(source, "a")
+        token.write_text("second and longer")
+        await read(source, "b")
+        token.write_text("")
+        assert said(await read(source, "c")) == (reasons.FORBIDDEN, "metricInformer.prometheus.bearerFile is empty.")
+        token.write_text("secret\nInjected: 1")
+        reason, message = said(await read(source, "d"))
+        assert (reason, "cannot be sent in a header field" in message) == (reasons.FORBIDDEN, True)
+        token.unlink()
+        token.mkdir()
+        reason, message = said(await read(source, "e"))
+        assert (reason, message.startswith("metricInformer.prometheus.bearerFile cannot be read")) == (
+            reasons.FORBIDDEN,
+            True,
+        )
+    assert [request.headers["authorization"] for request in server.requests] == [
+        "Bearer first",
+        "Bearer second and longer",
+    ]
+
+
+async def test_basic_authentication(tmp_path: Path) -> None:
+    """Name and password from their files, whatever is in them."""
+    (tmp_path / "name").write_text("ünï")
+    (tmp_path / "password").write_text("a:b\n")
+    files: Json = {"usernameFile": str(tmp_path / "name"), "passwordFile": str(tmp_path / "password")}
+    async with HookServer(lambda _: Answer(ONE)) as server, opened(server.url, **files) as source:
+        await read(source)
+    (request,) = server.requests
+    scheme, _, pair = request.headers["authorization"].partition(" ")
+    assert (scheme, base64.b64decode(pair).decode()) == ("Basic", "ünï:a:b")
+
+
+@pytest.mark.parametrize("setting", ["usernameFile", "passwordFile", "bearerFile", "caFile"])
+async def test_a_file_that_is_not_there_is_said_at_the_start(setting: str, tmp_path: Path) -> None:
+    """It names the setting."""
+    (tmp_path / "other").write_text("x")
+    other = {"usernameFile": "passwordFile", "passwordFile": "usernameFile"}.get(setting)
+    files: Json = {setting: str(tmp_path / "none")} | ({other: str(tmp_path / "other")} if other else {})
+    with pytest.raises(SettingsError, match=rf"^metricInformer\.prometheus\.{setting} cannot be read: No such file"):
+        async with opened("127.0.0.1:1", **files):
+            pass
+
+
+async def test_authorities_that_are_none_are_said_at_the_start(tmp_path: Path) -> None:
+    """A file with something else."""
+    (tmp_path / "ca").write_text("no certificate")
+    with pytest.raises(SettingsError, match=r"^metricInformer\.prometheus\.caFile .* holds no certificates in PEM\.$"):
+        async with opened("127.0.0.1:1", caFile=str(tmp_path / "ca")):
+            pass
+
+
+@asynccontextmanager
+async def over_tls(certificate: Path, key: Path) -> AsyncIterator[int]:
+    """A server with this certificate that answers one question on each connection; its port."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(Answer(ONE, headers={"Connection": "close"}).encoded())
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+@NEEDS_OPENSSL
+async def test_certificates(tmp_path: Path) -> None:
+    """Checked against the system's authorities, against caFile, which may change, or not at all."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    first, second = (self_signed(tmp_path / name) for name in ("one", "two"))
+    authorities = tmp_path / "ca.pem"
+    authorities.write_bytes(first[0].read_bytes())
+    async with over_tls(*second) as port:
+        url = f"https://localhost:{port}"
+        async with opened(url) as source:
+            reason, message = said(await read(source))
+            assert (reason, "its certificate is not accepted, self-signed certificate" in message) == (
+                reasons.UNREACHABLE,
+                True,
+            )
+        async with opened(url, insecureSkipVerify=True) as source:
+            assert len((await read(source)).samples) == 1
+        async with opened(url, caFile=str(authorities)) as source:
+            assert said(await read(source, "a"))[0] == reasons.UNREACHABLE
+        async with opened(url, caFile=str(authorities)) as source:
+            authorities.write_bytes(second[0].read_bytes())
+            assert len((await read(source, "b")).samples) == 1
+            authorities.write_text("broken")
+            assert len((await read(source, "c")).samples) == 1
+            authorities.unlink()
+            assert len((await read(source, "d")).samples) == 1
+        async with opened(f"https://127.0.0.1:{port}", caFile=str(second[0])) as source:
+            assert "IP address mismatch" in said(await read(source))[1]
+
+
+@pytest.mark.parametrize(
+    ("greeting", "reason", "words"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", reasons.UNREACHABLE, "it does not speak TLS as expected"),
+        (b"", reasons.TIMED_OUT, "cannot be connected to in time"),
+    ],
+)
+async def test_a_server_that_speaks_no_tls(greeting: bytes, reason: str, words: str) -> None:
+    """Said as such, and no connection is left behind."""
+    open_ones: set[asyncio.StreamWriter] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_ones.add(writer)
+        writer.write(greeting)
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(1000):
+                pass
+        writer.close()
+        open_ones.discard(writer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with opened(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeoutSeconds=0.5) as source:
+        told, message = said(await read(source))
+        assert (told, words in message) == (reason, True), message
+        deadline = time.monotonic() + 5
+        while open_ones:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+    server.close()
+
+
+async def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would see the credentials."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    async with HookServer(lambda _: Answer(ONE)) as server, opened(server.url) as source:
+        assert len((await read(source)).samples) == 1
+
+
+async def test_the_same_question_of_several_namespaces_is_asked_once() -> None:
+    """Without a namespace label the expression is the whole question; with one each namespace has its own."""
+    async with HookServer(lambda _: Answer(ONE, delay=0.1)) as server:
+        async with opened(server.url) as source:
+            await asyncio.gather(*(read(source, "x", f"n{number % 20}") for number in range(1000)))
+        assert len(server.requests) == 1
+        async with opened(server.url, namespaceLabel="ns") as source:
+            await asyncio.gather(*(read(source, "x", f"n{number % 20}") for number in range(1000)))
+        asked = [parse_qs(urlsplit(request.target).query)["query"][0] for request in server.requests[1:]]
+    assert sorted(asked) == sorted(f'{{__name__="x",ns="n{number}"}}' for number in range(20))
+
+
+async def test_one_namespace_does_not_take_the_metrics_of_another_away() -> None:
+    """Expressions that time out put a namespace on hold; the same server answers the others."""
+
+    def script(request: Request) -> Answer:
+        return Answer(ONE, delay=5 if "slow" in request.target else 0)
+
+    async with HookServer(script) as server, opened(server.url, timeoutSeconds=0.3) as source:
+        for number in range(3):
+            assert said(await read(source, f"slow{number}", "a"))[0] == reasons.TIMED_OUT
+        started = time.monotonic()
+        assert said(await read(source, "quick", "a"))[0] == reasons.TIMED_OUT
+        assert time.monotonic() - started < 0.2
+        assert len((await read(source, "quicker", "b")).samples) == 1

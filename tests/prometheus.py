@@ -1,0 +1,131 @@
+"""A real Prometheus server (Debian's) that scrapes what tests say."""
+
+import os
+import shutil
+import subprocess
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+
+from tests.processes import free_port, poll, status
+
+PROGRAM = shutil.which("prometheus")
+
+
+def needed() -> str:
+    """The program; without it the test is skipped by name, and fails under CI."""
+    if PROGRAM is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("prometheus is not installed")
+        pytest.skip("prometheus is not installed")
+    return PROGRAM
+
+
+class Exporter:
+    """Serves `text` to be scraped."""
+
+    def __init__(self, text: str) -> None:
+        """`text` is in Prometheus's format and may change."""
+        self.text = text
+        exporter = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = exporter.text.encode()
+                self.send_response(200)
+                self.send_header("content-type", "text/plain; version=0.0.4")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close the port."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class Prometheus:
+    """A running server; what it scrapes keeps its own labels."""
+
+    def __init__(
+        self, folder: Path, exporter: Exporter, *, web: dict[str, Any] | None = None, prefix: str = ""
+    ) -> None:
+        """
+        Args:
+            folder: for its files.
+            exporter: is scraped every 200 ms.
+            web: its web configuration, with users for instance.
+            prefix: path before its API.
+        """
+        program = needed()
+        job = {
+            "job_name": "tests",
+            "honor_labels": True,
+            "static_configs": [{"targets": [f"127.0.0.1:{exporter.port}"], "labels": {"instance": "exporter"}}],
+        }
+        config = {"global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"}, "scrape_configs": [job]}
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        (folder / "web.yml").write_text(yaml.safe_dump(web or {}))
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}{prefix}"
+        self._log = (folder / "prometheus.log").open("wb")
+        self._process = subprocess.Popen(
+            [program, f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}",
+             f"--web.listen-address=127.0.0.1:{self.port}", f"--web.config.file={folder / 'web.yml'}",
+             f"--web.route-prefix={prefix or '/'}", f"--web.external-url=http://127.0.0.1:{self.port}{prefix}"],
+            stdout=self._log, stderr=self._log,
+        )  # fmt: skip
+
+    def ask(self, expression: str) -> dict[str, Any]:
+        """Its own answer to an instant query, whatever the status."""
+        query = urllib.parse.urlencode({"query": expression})
+        try:
+            with urllib.request.urlopen(f"http://{self.address}/api/v1/query?{query}", timeout=5) as answer:
+                found: dict[str, Any] = orjson.loads(answer.read())
+        except urllib.error.HTTPError as exc:
+            found = orjson.loads(exc.read())
+        return found
+
+    def wait_for(self, expression: str) -> None:
+        """Until an expression has a result."""
+
+        def there() -> bool:
+            assert self._process.poll() is None, "prometheus has ended"
+            try:
+                return bool(self.ask(expression)["data"]["result"])
+            except (OSError, ValueError, LookupError):  # it starts
+                return False
+
+        poll(there, 20, f"{expression} has a result")
+
+    def wait_until_it_listens(self) -> None:
+        """Until its port is open."""
+
+        def listens() -> bool:
+            assert self._process.poll() is None, "prometheus has ended"
+            return status(f"http://{self.address}/-/ready") in (200, 401)
+
+        poll(listens, 20, "prometheus listens")
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait(10)
+        self._log.close()
