@@ -330,7 +330,13 @@ ACCEPTED: Final = {
         offloadingConfig=remote(
             scheme="https",
             tls={"serverName": "s.example.com", "caBundle": "PEM", "clientCertificateRef": {"name": "s"}},
-            healthCheck={"path": "/"},
+            healthCheck={
+                "path": "/",
+                "intervalSeconds": 3600,
+                "timeoutSeconds": 0.01,
+                "unhealthyThreshold": 100,
+                "healthyThreshold": 1,
+            },
         )
     ),
     "override": model_deployment(offloadingConfig=override(percentage=0, until=TIME, mode="Force")),
