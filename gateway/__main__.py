@@ -184,6 +184,7 @@ async def run(
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        proxy.close()
         await credentials.close()
         upstream.close()
         resolver.close()
@@ -203,6 +204,7 @@ def edge_limits(mine: Gateway) -> EdgeLimits:
         body_seconds=mine.timeouts.body_seconds,
         keep_alive_seconds=mine.timeouts.keep_alive_seconds,
         write_stall_seconds=mine.timeouts.write_stall_seconds,
+        tunnel_idle_seconds=mine.timeouts.tunnel_idle_seconds,
     )
 
 

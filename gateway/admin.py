@@ -7,14 +7,17 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from html import escape
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 
+from gateway.breaker import State
 from gateway.store import Document, Store
 from gateway.telemetry import Metrics
 from program import web
+
+_BREAKER: Final = {State.CLOSED: "closed", State.HALF_OPEN: "halfOpen", State.OPEN: "open"}
 
 
 def create_app(store: Store, metrics: Metrics, *, draining: Callable[[], bool]) -> FastAPI:
@@ -61,6 +64,7 @@ def describe(store: Store) -> dict[str, Any]:
 
 def _route(store: Store, known: Document) -> dict[str, Any]:
     good = known.good
+    key = f"{known.config_map.namespace}/{good.name}" if good is not None else ""
     return {
         "namespace": known.config_map.namespace,
         "configMap": known.config_map.name,
@@ -68,7 +72,7 @@ def _route(store: Store, known: Document) -> dict[str, Any]:
         "error": known.error,
         "unknownFields": known.unknown_fields,
         "since": _timestamp(known.applied_at),
-        "inForce": good is not None and f"{known.config_map.namespace}/{good.name}" in store.table.routes,
+        "inForce": good is not None and key in store.table.routes,
         "name": good.name if good else None,
         "hash": good.hash if good else None,
         "reason": good.split.reason if good else None,
@@ -78,9 +82,24 @@ def _route(store: Store, known: Document) -> dict[str, Any]:
                 "weight": backend.weight,
                 "use": [use.value for use in backend.use],
                 "place": backend.service or backend.host or "default remote backend",
+                **_condition(store, key, backend.id),
             }
             for backend in (good.backends if good else ())
         ],
+    }
+
+
+def _condition(store: Store, key: str, backend: str) -> dict[str, Any]:
+    """What speaks for and against a backend now, in this gateway."""
+    runtime = store.known(key)
+    known = runtime.backends.get(backend) if runtime is not None else None
+    if known is None:
+        return {"breaker": "closed", "coolDownSeconds": 0.0, "healthy": True}
+    now = time.perf_counter()
+    return {
+        "breaker": _BREAKER[known.breaker.state(now)],
+        "coolDownSeconds": round(max(0.0, known.breaker.cool_until - now), 1),
+        "healthy": known.breaker.healthy,
     }
 
 

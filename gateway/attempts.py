@@ -15,7 +15,8 @@ from typing import Final, NamedTuple
 from gateway import credentials, errors, failover, forwarding, upstream
 from gateway.addresses import AddressRules
 from gateway.api.v1alpha1 import Backend, Cause
-from gateway.exchange import Exchange, RequestHead, field
+from gateway.breaker import Breaker
+from gateway.exchange import Exchange, RequestHead, ResponseHead, field
 from gateway.plans import BackendPlan, Plan
 from gateway.settings import Settings
 from gateway.store import Store
@@ -42,8 +43,8 @@ class Story:
     """What is known about one request by now, for its metrics and its line in the access log."""
 
     __slots__ = (
-        "at", "backend", "broken", "code", "failures", "first_byte", "not_retried", "plan", "request_id", "started",
-        "status", "why",
+        "at", "backend", "broken", "code", "events", "failures", "first_byte", "not_retried", "plan", "request_id",
+        "started", "status", "why",
     )  # fmt: skip
 
     def __init__(self, request_id: bytes) -> None:
@@ -53,7 +54,7 @@ class Story:
         self.request_id = request_id
         self.plan: Plan | None = None
         self.backend: BackendPlan | None = None
-        self.why: failover.Why | None = None
+        self.why: str | None = None
         """Why it went elsewhere than the split says."""
         self.failures: list[Failure] | None = None
         """Attempts that failed, in their order."""
@@ -65,6 +66,8 @@ class Story:
         """Code of the gateway's own error answer."""
         self.broken: str | None = None
         """Why an answer broke off."""
+        self.events = False
+        """Whether the answer is an event stream, into which an error can be written."""
 
     @property
     def reason(self) -> str | None:
@@ -88,9 +91,14 @@ class Attempts:
         self._upstream = upstream
         self._credentials = credentials
         self._metrics = metrics
+        self._longest_pause = settings.gateway.retry.cool_down_seconds
         self._trusted = AddressRules.parse(allowed=settings.gateway.trusted_proxies)
         self._trusts_somebody = bool(settings.gateway.trusted_proxies)
         self._patience = Patience(asyncio.get_running_loop(), HOLD_SECONDS)
+
+    def close(self) -> None:
+        """Stop what runs by itself."""
+        self._patience.close()
 
     async def answer(
         self, exchange: Exchange, plan: Plan, chosen: BackendPlan, rest: bytes, story: Story
@@ -111,19 +119,23 @@ class Attempts:
         tried: frozenset[int] = frozenset()
         while True:
             story.backend = chosen
+            probe = not chosen.breaker.usable and chosen.breaker.begin(began)
             outcome: upstream.ServerAnswer | errors.UpstreamError
             try:
                 outcome = await self._attempt(exchange, plan, chosen, rest, story)
                 cause = plan.statuses.get(outcome.head.status)
-                if cause is None:
-                    if not (plan.holds_streams and _is_stream(outcome)):
-                        return outcome, chosen
-                    if not await self._begins_with_error(outcome, exchange, plan, tried | {chosen.index}):
-                        return outcome, chosen
-                    cause = Cause.STREAM_ERROR
+                if cause is None and plan.holds_streams and is_stream(outcome.head):
+                    cause = await self._beginning(outcome, exchange, plan, tried | {chosen.index})
             except errors.UpstreamError as exc:
                 outcome, cause = exc, failover.cause_of(exc)
+            except BaseException:
+                if probe:
+                    chosen.breaker.abandoned()
+                raise
             now = time.perf_counter()
+            self._judge(chosen.breaker, outcome, cause, began, now, probe=probe)
+            if cause is None and not isinstance(outcome, errors.UpstreamError):
+                return outcome, chosen
             tried |= {chosen.index}
             failed = outcome if isinstance(outcome, errors.UpstreamError) else None
             self._note(story, plan, chosen, failed.code if failed is not None else str(cause), now - began)
@@ -136,7 +148,7 @@ class Attempts:
             elif following is None:
                 raise outcome
             chosen = following
-            story.why = failover.Why.FAILOVER
+            story.why = failover.FAILOVER
             began = now
 
     def _following(
@@ -157,29 +169,69 @@ class Attempts:
         """
         if cause not in plan.causes:
             return None
-        following = self._other(plan, tried)
+        following = self._other(plan, tried, now)
         if following is None:
             return None
         if not _repeatable(exchange, plan, free=free):
-            story.not_retried = "body"
+            self._refuse(story, plan, "body")
         elif not free and not plan.runtime.budget.take(now):
-            story.not_retried = "budget"
+            self._refuse(story, plan, "budget")
         else:
             return following
         return None
 
-    def _other(self, plan: Plan, tried: frozenset[int]) -> BackendPlan | None:
-        """The first backend for failover, in the document's order, that was not tried and is still in force.
+    def _refuse(self, story: Story, plan: Plan, why: str) -> None:
+        story.not_retried = why
+        self._metrics.retries_refused.labels(plan.route.namespace, plan.route.name, why).inc()
+
+    def _other(self, plan: Plan, tried: frozenset[int], now: float) -> BackendPlan | None:
+        """The backend for failover that was not tried and is still in force.
 
         A request ends on the table it began with, but is not sent to a place that was taken out meanwhile.
         """
         route = self._store.table.routes.get(plan.route.key)
-        for index in plan.order:
-            if index not in tried:
-                backend = plan.backends[index].backend
-                if route is not None and any(_same_place(backend, one) for one in route.document.backends):
-                    return plan.backends[index]
-        return None
+        if route is None:
+            return None
+        if route.document is not plan.route.document:
+            tried |= {
+                one.index
+                for one in plan.backends
+                if not any(_same_place(one.backend, other) for other in route.document.backends)
+            }
+        return plan.other(tried, now)
+
+    def _judge(
+        self,
+        breaker: Breaker,
+        outcome: upstream.ServerAnswer | errors.UpstreamError,
+        cause: Cause | None,
+        began: float,
+        now: float,
+        *,
+        probe: bool,
+    ) -> None:
+        """Tell the breaker how an attempt went.
+
+        A backend that asks for a pause gets it, and that is no failure. Without a pause 429 is one: whoever answers
+        nothing else for long is left alone too.
+        """
+        if isinstance(outcome, errors.UpstreamError) or cause is Cause.STREAM_ERROR:
+            breaker.failed(now, probe=probe)
+        elif outcome.head.status not in failover.FAILED:
+            breaker.succeeded(began, now)
+        elif not self._cools_down(breaker, outcome.head, now):
+            breaker.failed(now, probe=probe)
+        elif probe:
+            breaker.abandoned()
+
+    def _cools_down(self, breaker: Breaker, head: ResponseHead, now: float) -> bool:
+        """Whether the answer asks for a pause (Retry-After on 429 or 503); the backend gets it."""
+        if head.status not in (429, 503) or (value := field(head.fields, b"retry-after")) is None:
+            return False
+        seconds = min(failover.retry_after(value, time.time()) or 0.0, self._longest_pause)
+        if seconds:
+            breaker.cool_down(now + seconds)
+        return bool(seconds)
 
     def _note(self, story: Story, plan: Plan, chosen: BackendPlan, cause: str, seconds: float) -> None:
         """Remember and count an attempt that failed."""
@@ -189,22 +241,22 @@ class Attempts:
         route = plan.route
         self._metrics.upstream_errors.labels(route.namespace, route.name, chosen.backend.id, cause).inc()
 
-    async def _begins_with_error(
+    async def _beginning(
         self, answer: upstream.ServerAnswer, exchange: Exchange, plan: Plan, tried: frozenset[int]
-    ) -> bool:
-        """Whether the first event of a stream is an error. Not asked where there is nobody else to ask.
+    ) -> Cause | None:
+        """The cause, if the first event of a stream is an error. Not asked where there is nobody else to ask.
 
         Raises:
             errors.UpstreamError: the stream broke off before it.
         """
-        if not _repeatable(exchange, plan, free=False) or self._other(plan, tried) is None:
-            return False
+        if not _repeatable(exchange, plan, free=False) or self._other(plan, tried, time.perf_counter()) is None:
+            return None
         try:
             data = await answer.beginning(_is_enough, self._patience)
         except BaseException:
             answer.abort()
             raise
-        return failover.is_error(failover.first_event(data) or b"")
+        return Cause.STREAM_ERROR if failover.is_error(failover.first_event(data) or b"") else None
 
     async def _attempt(
         self, exchange: Exchange, plan: Plan, chosen: BackendPlan, rest: bytes, story: Story
@@ -262,6 +314,7 @@ class Attempts:
             http_minor=1,
             content_length=len(body) if body is not None and in_memory else head.content_length,
             chunked=head.chunked and not in_memory,
+            websocket=head.websocket,
         )
 
     def _is_trusted(self, peer: str) -> bool:
@@ -302,9 +355,8 @@ def _is_enough(data: bytes) -> bool:
     return failover.first_event(data) is not None
 
 
-def _is_stream(answer: upstream.ServerAnswer) -> bool:
+def is_stream(head: ResponseHead) -> bool:
     """Whether an answer is an event stream that can be read here."""
-    head = answer.head
     if head.status != 200 or head.content_length is not None:
         return False
     kind = field(head.fields, b"content-type")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from gateway import errors, http1
-from gateway.exchange import BodySink, BodySource
-from gateway.http1 import RequestHead, ResponseHead
+from gateway.exchange import BodySink, BodySource, Switched
+from gateway.http1 import Fields, RequestHead, ResponseHead
 
 if TYPE_CHECKING:
     import asyncio
@@ -66,8 +66,20 @@ class Connection(Protocol):
         """The answer is complete."""
         ...
 
+    async def join(self, server: Switched) -> str | None:
+        """Pass bytes both ways until both sides have ended; return why the tunnel was cut or broke."""
+        ...
+
     def abort(self) -> None:
         """Drop the connection."""
+        ...
+
+    def reset(self) -> None:
+        """Drop the connection so that the client cannot take it for an end."""
+        ...
+
+    def cut(self) -> None:
+        """Close the connection behind what was written: there will be no end of the answer."""
         ...
 
 
@@ -76,8 +88,8 @@ class ClientExchange:
 
     __slots__ = (
         "_chunked", "_connection", "_continue", "_discard", "_failure", "_keep", "_left", "_limit", "_pieces", "_sink",
-        "_waiter", "bodiless", "complete", "finished", "head", "held", "intact", "keep_alive", "paused", "peer",
-        "responded", "size", "source", "task", "tls",
+        "_tail", "_waiter", "bodiless", "complete", "finished", "head", "held", "intact", "keep_alive", "paused",
+        "peer", "responded", "size", "source", "task", "tls",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, head: RequestHead, *, keep_alive: bool, expects: bool) -> None:
@@ -115,6 +127,8 @@ class ClientExchange:
         self._chunked = False
         self._left: int | None = None
         """Bytes of the answer's body that are still to come; None where that is not known."""
+        self._tail = b""
+        """The last four bytes of an answer in chunks: where an event stream stands."""
 
     # The request's body
 
@@ -293,6 +307,7 @@ class ClientExchange:
         if self._left is not None:
             self._left -= len(data)
         elif self._chunked:
+            self._tail = data[-4:] if len(data) > 3 else (self._tail + data)[-4:]
             data = b"%x\r\n%b\r\n" % (len(data), data)
         self._connection.send(data)
 
@@ -308,11 +323,39 @@ class ClientExchange:
         self.finished = True
         self._connection.answered(self)
 
+    async def tunnel(self, fields: Fields, server: Switched) -> str | None:
+        """Answer with 101 and pass bytes both ways until both sides have ended; return why the tunnel broke.
+
+        Raises:
+            errors.BadResponse: a part would break the head apart; nothing has been sent.
+        """
+        wire = http1.switch_head(fields, self._connection.date())
+        self.responded = True
+        self._connection.send(wire)
+        try:
+            return await self._connection.join(server)
+        finally:
+            self.finished = True
+
     def fail(self, cause: Exception) -> None:
         """Break the answer off: abort the connection."""
         del cause  # the client is told nothing that could pass for an end
         self.finished = True
-        self._connection.abort()
+        if self.responded and not self._chunked and self._left is None and not self.bodiless:
+            self._connection.reset()  # the end of the connection is that of the answer
+        else:
+            self._connection.abort()
+
+    def cut(self, body: bytes) -> None:
+        """Break an event stream off with a last event; without chunks its end would pass for a good one."""
+        if self.finished:
+            return
+        if not self._chunked:
+            self.fail(errors.UpstreamReset())
+            return
+        self.write(errors.last_event(self._tail, body))
+        self.finished = True
+        self._connection.cut()
 
     def attach(self, source: BodySource | None) -> None:
         """The source of the answer's body, to be paused while the client does not read."""

@@ -10,6 +10,7 @@ it is paused the end of a connection goes unnoticed, so the sweep asks the kerne
 
 import asyncio
 import socket
+import struct
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -23,9 +24,10 @@ import structlog
 
 from gateway import errors, http1
 from gateway.client_exchange import ClientExchange
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, Switched
 from gateway.http1 import ResponseHead
 from gateway.telemetry import AccessLog, Metrics, RequestIds
+from gateway.tunnel import Tunnel
 from gateway.writes import Gathered, Writes
 
 BUFFER_BYTES: Final = 65536
@@ -57,6 +59,8 @@ class EdgeLimits:
     """Between an answer and the next head."""
     write_stall_seconds: float = 30.0
     """Without the client taking a byte of what waits for it."""
+    tunnel_idle_seconds: float = 3600.0
+    """Without a byte in either direction of a WebSocket."""
 
 
 class Edge:
@@ -198,6 +202,7 @@ class ClientConnection(asyncio.Protocol):
         self._unwritten = 0
         self._reading = True
         self._exchange: ClientExchange | None = None
+        self._tunnel: Tunnel | None = None
         self._closed = False
         """Whether no further request is taken: what arrives is dropped."""
         self._gone = False
@@ -239,8 +244,8 @@ class ClientConnection(asyncio.Protocol):
         self._behind = []
         self.edge.lost(self)
         exchange, self._exchange = self._exchange, None
-        if exchange is not None and exchange.task is not None:
-            exchange.task.cancel()
+        if exchange is not None and exchange.task is not None and self._tunnel is None:
+            exchange.task.cancel()  # that of a tunnel ends by itself
         if self._room is not None and not self._room.done():
             self._room.cancel()
 
@@ -256,6 +261,23 @@ class ClientConnection(asyncio.Protocol):
         self._closed = True
         if not self._gone:
             self.transport.abort()
+
+    def reset(self) -> None:
+        """Drop the connection with RST: FIN is what ends an answer without framing (RFC 9112 8)."""
+        raw = self.transport.get_extra_info("socket")
+        if raw is not None and not self._gone:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abort()
+
+    def cut(self) -> None:
+        """Close behind what was written, without an end of the answer."""
+        self._exchange = None
+        if self._gone or self.transport.is_closing():
+            return
+        if self.transport.can_write_eof():
+            self._linger()
+        else:
+            self._close()
 
     def drain(self) -> None:
         """Close the connection when nothing is under way on it."""
@@ -283,6 +305,9 @@ class ClientConnection(asyncio.Protocol):
 
     def look(self, now: float) -> None:
         """See which deadline has passed, and whether the client is still there."""
+        if self._tunnel is not None:
+            self._tunnel.look(now)
+            return
         if self._write_deadline <= now:
             waiting = self.transport.get_write_buffer_size()
             if waiting and waiting >= self._unwritten:
@@ -383,7 +408,10 @@ class ClientConnection(asyncio.Protocol):
             if exchange is None:
                 data = self._take_head(parser, data)
             elif exchange.complete:
-                self._keep(data)
+                if exchange.head.websocket:
+                    self._keep_early(data)
+                else:
+                    self._keep(data)
                 return
             elif exchange.head.chunked:
                 self._take_chunks(parser, exchange, data)
@@ -411,7 +439,11 @@ class ClientConnection(asyncio.Protocol):
             parser.feed_data(data[:room])
             raise errors.HeadTooLarge
         self._head_bytes += end
-        parser.feed_data(data if end == len(data) else data[:end])
+        try:
+            parser.feed_data(data if end == len(data) else data[:end])
+        except httptools.HttpParserUpgrade:
+            if self._exchange is None or not self._exchange.head.websocket:
+                raise
         if self._exchange is None:
             self._tail = window[-3:] if found < 0 else b""
         else:
@@ -442,6 +474,34 @@ class ClientConnection(asyncio.Protocol):
             self._behind = []
         else:
             self._behind.append(data)
+
+    def _keep_early(self, data: bytes) -> None:
+        """Hold what a client sends before its WebSocket is open; a backend sees it after a 101, or never."""
+        self._behind_bytes += len(data)
+        self._behind.append(data)
+        if self._behind_bytes > BUFFER_BYTES:
+            self.hold_reading()
+
+    async def join(self, server: Switched) -> str | None:
+        """Pass bytes both ways until both sides have ended; return why the tunnel was cut or broke."""
+        self._output.flush()
+        self._deadline = 0.0  # each sweep looks
+        self._write_deadline = inf
+        behind, self._behind = b"".join(self._behind), []
+        tunnel = self._tunnel = Tunnel(
+            self.edge.loop,
+            self,
+            server,
+            idle_seconds=self.edge.limits.tunnel_idle_seconds,
+            stall_seconds=self.edge.limits.write_stall_seconds,
+        )
+        tunnel.start(behind)
+        try:
+            await tunnel.ended
+        except BaseException:
+            tunnel.cut("stopped")
+            raise
+        return tunnel.cause
 
     def _break(self, error: errors.GatewayError) -> None:
         """The framing is lost. What is under way gets its answer; nothing more is read."""
@@ -487,7 +547,7 @@ class ClientConnection(asyncio.Protocol):
         exchange = ClientExchange(
             self,
             head,
-            keep_alive=bool(head.http_minor) and parser.should_keep_alive(),
+            keep_alive=bool(head.http_minor) and not head.websocket and parser.should_keep_alive(),
             expects=bool(head.http_minor) and any(name == b"expect" for name, _ in head.fields),
         )
         self._exchange = exchange

@@ -142,11 +142,13 @@ class NotImplementedMethod(RequestError):
 
 
 class UpgradeRefused(RequestError):
-    """An upgrade this gateway does not make (RFC 9110 7.8)."""
+    """An upgrade other than the opening handshake of a WebSocket (RFC 9110 7.8, RFC 6455 4.2.1)."""
 
     code = "upgrade_refused"
     close = True
-    sentence = "The gateway does not upgrade connections."
+    sentence = (
+        "The gateway upgrades connections to version 13 of WebSocket, from a GET without a body, and to nothing else."
+    )
 
 
 class VersionNotSupported(RequestError):
@@ -341,3 +343,15 @@ def body(error: GatewayError, request_id: str) -> bytes:
             }
         }
     )
+
+
+def last_event(tail: bytes, body: bytes) -> bytes:
+    """What ends an event stream that broke off (HTML Living Standard 9.2): an event whose data is `body`, one line.
+
+    `tail` is the last four bytes of the stream. An event that was cut in the middle becomes part of this one and so an
+    error: as one of its own it would be a message that nobody sent.
+    """
+    if not tail or tail.endswith((b"\n\n", b"\r\r", b"\r\n\r\n")):
+        return b"data: %b\n\n" % body
+    line_end = b"" if tail.endswith((b"\n", b"\r")) else b"\n"
+    return b"%bevent: error\ndata: %b\n\n" % (line_end, body)

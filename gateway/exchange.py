@@ -5,7 +5,7 @@ go from one to the other by callbacks (`BodySink`), so that the coroutine in `pr
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gateway.http1 import Fields as Fields
 from gateway.http1 import RequestHead as RequestHead
@@ -38,6 +38,29 @@ class BodySource(Protocol):
     def resume(self) -> None:
         """Go on producing."""
         ...
+
+
+class Side(Protocol):
+    """A connection as its protocol leaves it to a tunnel. It learns when it is lost."""
+
+    transport: Any
+    """An `asyncio.Transport`."""
+    full: bool
+    """Whether more waits to be written than should be waiting."""
+
+    def connection_lost(self, exc: Exception | None, /) -> None:
+        """The transport is gone."""
+        ...
+
+
+class Switched(NamedTuple):
+    """A server's connection after its 101. It is not being read."""
+
+    side: Side
+    early: bytes
+    """What came with the 101."""
+    over: bool
+    """Whether nothing more will come."""
 
 
 class Exchange(BodySource, Protocol):
@@ -97,8 +120,19 @@ class Exchange(BodySource, Protocol):
         """The answer is complete."""
         ...
 
+    async def tunnel(self, fields: Fields, server: Switched) -> str | None:
+        """Answer an opening handshake with 101 and `fields`; pass bytes both ways until both sides have ended.
+
+        Returns why the tunnel was cut or broke; None for an orderly end.
+        """
+        ...
+
     def fail(self, cause: Exception) -> None:
         """Break the answer off so that no client takes it for complete: abort the connection."""
+        ...
+
+    def cut(self, body: bytes) -> None:
+        """Break an event stream off so that no client takes it for complete, with a last event that holds `body`."""
         ...
 
     def attach(self, source: BodySource | None) -> None:
@@ -127,6 +161,10 @@ class Answer(BodySource, Protocol):
         Raises:
             errors.UpstreamError: the body broke off; the exchange has not been ended.
         """
+        ...
+
+    def switched(self) -> Switched:
+        """The connection after a 101, to be had once: it is the caller's from now on."""
         ...
 
     async def read(self, limit: int) -> bytes:

@@ -7,7 +7,6 @@ about values that the story of the request has at hand; when to wait, and for wh
 from collections.abc import Iterable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from enum import StrEnum
 from typing import Final
 
 import orjson
@@ -22,11 +21,11 @@ BUDGET_SECONDS: Final = 10
 """Length of the window that the budget is about."""
 
 
-class Why(StrEnum):
-    """Why a request went elsewhere than the split says; clients see it in x-beamlit-reason."""
+FAILOVER: Final = "Failover"
+"""Why a request is elsewhere than the split says: an attempt at another backend failed before its first byte."""
 
-    FAILOVER = "Failover"
-    """An attempt at another backend failed before its first byte."""
+FAILED: Final = frozenset({429, 502, 503, 504})
+"""The statuses that speak against a backend. 408 is about the client, 500 about this one request."""
 
 
 def cause_of(error: errors.UpstreamError) -> Cause | None:

@@ -3,6 +3,8 @@
 Pure: `edge.py` and `upstream.py` hand in what was parsed, and get a checked head or an error of `errors`.
 """
 
+import base64
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -33,6 +35,8 @@ class RequestHead(NamedTuple):
     content_length: int | None
     """None when there is no body or it is chunked."""
     chunked: bool
+    websocket: bool = False
+    """Whether it asks for a WebSocket (RFC 6455 4.2.1): the only upgrade there is."""
 
     @property
     def has_body(self) -> bool:
@@ -84,6 +88,8 @@ _TARGET: Final = re.compile(rb"/[!-\"$-~]*")
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*)([!-\"$-~]*)")
 _HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(?::([0-9]{0,5}))?")
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
+_WEBSOCKET_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
+_WEBSOCKET_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -158,7 +164,7 @@ def check_request(method: bytes, target: bytes, version: str, fields: Iterable[t
     if method not in METHODS:
         raise errors.NotImplementedMethod
     if upgrade:
-        raise errors.UpgradeRefused
+        _check_websocket(method, version, kept, has_body=chunked or length is not None)
     if host is None:
         raise errors.MalformedRequest
     name_of_host = parse_host(host)
@@ -166,7 +172,81 @@ def check_request(method: bytes, target: bytes, version: str, fields: Iterable[t
         target = _other_target(method, target, host)
     if underscore:
         kept = tuple(line for line in kept if b"_" not in line[0])
-    return RequestHead(method, target, name_of_host, host, kept, int(version[2]), length, chunked)
+    return RequestHead(method, target, name_of_host, host, kept, int(version[2]), length, chunked, upgrade)
+
+
+def _check_websocket(method: bytes, version: str, fields: Fields, *, has_body: bool) -> None:
+    """Let only the opening handshake of RFC 6455 4.2.1 pass, without a body: of any other upgrade it is not known where
+    the message ends.
+
+    Raises:
+        errors.UpgradeRefused: it is something else.
+    """
+    if method != b"GET" or version != "1.1" or has_body:
+        raise errors.UpgradeRefused
+    found: dict[bytes, bytes] = {}
+    connection: list[bytes] = []
+    for name, value in fields:
+        if name in _HANDSHAKE:
+            if name in found:
+                raise errors.UpgradeRefused
+            found[name] = value
+        elif name == b"connection":
+            connection += tokens(value)
+        elif name in (b"expect", b"http2-settings"):
+            raise errors.UpgradeRefused
+    if (
+        b"upgrade" not in connection
+        or found.get(b"upgrade", b"").lower() != b"websocket"
+        or found.get(b"sec-websocket-version") != b"13"
+        or not _WEBSOCKET_KEY.fullmatch(found.get(b"sec-websocket-key", b""))
+    ):
+        raise errors.UpgradeRefused
+
+
+_HANDSHAKE: Final = frozenset({b"upgrade", b"sec-websocket-version", b"sec-websocket-key"})
+
+
+def websocket_accept(key: bytes) -> bytes:
+    """The Sec-WebSocket-Accept that answers a Sec-WebSocket-Key (RFC 6455 4.2.2)."""
+    digest = hashlib.sha1(key + _WEBSOCKET_GUID, usedforsecurity=False).digest()
+    return base64.b64encode(digest)
+
+
+def check_switch(reason: bytes, version: str, fields: Iterable[tuple[bytes, bytes]], key: bytes | None) -> ResponseHead:
+    """Check the head of a 101 to an opening handshake with `key` (RFC 6455 4.1); None: none was asked for.
+
+    Raises:
+        errors.BadResponse: it is no WebSocket that was agreed on.
+    """
+    kept = tuple(fields)
+    upgrade = [value.lower() for name, value in kept if name == b"upgrade"]
+    connection = [one for name, value in kept if name == b"connection" for one in tokens(value)]
+    accept = [value for name, value in kept if name == b"sec-websocket-accept"]
+    if (
+        key is None
+        or version != "1.1"
+        or _CONTROL.search(reason)
+        or upgrade != [b"websocket"]
+        or b"upgrade" not in connection
+        or accept != [websocket_accept(key)]
+        or any(name in (b"content-length", b"transfer-encoding") for name, _ in kept)
+    ):
+        raise errors.BadResponse
+    return ResponseHead(101, reason, kept, None)
+
+
+def switch_head(fields: Fields, date: bytes) -> bytes:
+    """The bytes of a 101 that opens a WebSocket; `fields` hold no hop-by-hop fields.
+
+    Raises:
+        errors.BadResponse: a part would break the head apart.
+    """
+    lines = [b"HTTP/1.1 101 Switching Protocols", *map(b": ".join, fields)]
+    if b"date" not in map(itemgetter(0), fields):
+        lines.append(b"date: " + date)
+    lines += (b"connection: Upgrade", b"upgrade: websocket", b"", b"")
+    return _joined(lines)
 
 
 def _other_target(method: bytes, target: bytes, host: bytes) -> bytes:
@@ -240,6 +320,10 @@ def response_head(head: ResponseHead, method: bytes, http_minor: int, *, close: 
     if close:
         lines.append(b"connection: close")
     lines += (b"", b"")
+    return _joined(lines)
+
+
+def _joined(lines: list[bytes]) -> bytes:
     text = b"\r\n".join(lines)
     breaks = len(lines) - 1
     if text.count(b"\n") != breaks or text.count(b"\r") != breaks or b"\0" in text:

@@ -1,9 +1,12 @@
 """What can be known about a route before a request comes, worked out once per document."""
 
+import time
 from dataclasses import dataclass
+from math import ceil
 
 from gateway import balancing, errors, failover, forwarding, upstream
 from gateway.api.v1alpha1 import Backend, Cause, Headers, Use
+from gateway.breaker import Breaker, Objection
 from gateway.routing import Route
 from gateway.settings import Settings
 from gateway.store import Runtime
@@ -22,6 +25,7 @@ class BackendPlan:
     timeouts: upstream.Timeouts
     answers: tuple[tuple[bytes, bytes], ...]
     """Fields of ours on every answer from here."""
+    breaker: Breaker
     authenticated: bool
     resend: bool
     """Whether a request may be sent a second time on another connection, whatever its method."""
@@ -45,6 +49,10 @@ class Plan:
         replay = document.retry.body_bytes
         self.replay = limits.replay_bytes if replay is None else replay
         """Bytes of the largest body that is sent a second time."""
+        ids = {backend.id for backend in document.backends}
+        for identity in [one for one in runtime.backends if one not in ids]:
+            del runtime.backends[identity]
+            metrics.forget_backend(route.namespace, route.name, identity)
         self.order = tuple(index for index, backend in enumerate(document.backends) if Use.FAILOVER in backend.use)
         """Those that a request goes to when another has failed."""
         self.backends = tuple(_backend_plan(route, index, settings, self) for index in range(len(document.backends)))
@@ -56,20 +64,55 @@ class Plan:
         self.turns = balancing.pattern([backend.weight for backend in document.backends])
         self._metrics = metrics
         self._series: dict[str, Series] = {}
+        for one in self.backends:
+            self._expose(one)
         metrics.in_flight.labels(route.namespace, route.name).set_function(lambda: runtime.in_flight)
 
-    def choose(self) -> BackendPlan:
-        """The backend whose turn it is.
+    def _expose(self, one: BackendPlan) -> None:
+        """Show the state of a backend in the metrics."""
+        labels = (self.route.namespace, self.route.name, one.backend.id)
+        breaker, metrics = one.breaker, self._metrics
+        metrics.breaker_state.labels(*labels).set_function(lambda: breaker.state(time.perf_counter()))
+        metrics.cool_down.labels(*labels).set_function(lambda: max(0.0, breaker.cool_until - time.perf_counter()))
+        metrics.healthy.labels(*labels).set_function(lambda: breaker.healthy)
+
+    def choose(self, now: float) -> tuple[BackendPlan, str | None]:
+        """The backend whose turn it is, or another one and what speaks against the first.
 
         Raises:
-            errors.NoBackend: no backend may be chosen by weight.
+            errors.NoBackend: no backend may be chosen by weight, or all of them have asked for a pause.
         """
         turn = self.runtime.turn
         self.runtime.turn = (turn + 1) % balancing.CYCLE
         index = balancing.choose(self.turns, turn)
         if index is None:
             raise errors.NoBackend
-        return self.backends[index]
+        chosen = self.backends[index]
+        if chosen.breaker.usable or (objection := chosen.breaker.objection(now)) is None:
+            return chosen, None
+        other = self.other(frozenset((index,)), now)
+        if other is not None and (other.breaker.objection(now) is None or objection is Objection.COOL_DOWN):
+            return other, objection.value
+        if objection is not Objection.COOL_DOWN:
+            return chosen, None  # nobody else is better off
+        end = min(self.backends[one].breaker.cool_until for one in {index, *self.order})
+        raise errors.NoBackend(retry_after=max(1, ceil(end - now)))
+
+    def other(self, tried: frozenset[int], now: float) -> BackendPlan | None:
+        """The first backend for failover, in the document's order, that is not in `tried` and may be asked.
+
+        One that has failed too often is better than none; one that has asked for a pause gets it.
+        """
+        doubtful: BackendPlan | None = None
+        for index in self.order:
+            if index not in tried:
+                other = self.backends[index]
+                objection = other.breaker.objection(now)
+                if objection is None:
+                    return other
+                if doubtful is None and objection is not Objection.COOL_DOWN:
+                    doubtful = other
+        return doubtful
 
     def series(self, backend: str) -> Series:
         """Where answers of `backend` are counted."""
@@ -78,7 +121,7 @@ class Plan:
             found = self._series[backend] = self._metrics.series(self.route.namespace, self.route.name, backend)
         return found
 
-    def said(self, chosen: BackendPlan, why: failover.Why | None) -> tuple[tuple[bytes, bytes], ...]:
+    def said(self, chosen: BackendPlan, why: str | None) -> tuple[tuple[bytes, bytes], ...]:
         """Fields of ours on an answer of `chosen`: whose it is, and why it was asked."""
         if why is None:
             return chosen.answers
@@ -112,10 +155,11 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: Plan) -> B
     standard = 443 if scheme == "https" else 80
     port = port or standard
     name = f"[{host}]" if ":" in host else host
+    origin = upstream.Origin(host, port, scheme, tls.server_name, tls.ca_bundle, trusted=local or backend.default)
     return BackendPlan(
         backend=backend,
         index=index,
-        origin=upstream.Origin(host, port, scheme, tls.server_name, tls.ca_bundle, trusted=local or backend.default),
+        origin=origin,
         target=forwarding.Target.of(
             name if port == standard else f"{name}:{port}", local=local, prefix=backend.path_prefix, headers=headers
         ),
@@ -128,6 +172,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: Plan) -> B
             (b"x-beamlit-backend", backend.id.encode()),
             (b"x-beamlit-reason", document.split.reason.encode()),
         ),
+        breaker=plan.runtime.backend(backend.id, origin, document.breaker).breaker,
         authenticated=authenticated,
         resend=resend,
         alternatives=alternatives,

@@ -14,8 +14,9 @@ import orjson
 import structlog
 
 from gateway import credentials, errors, forwarding, http1, routing, upstream
-from gateway.attempts import Attempts, Story
+from gateway.attempts import Attempts, Story, is_stream
 from gateway.exchange import Exchange, Fields, RequestHead, ResponseHead, field
+from gateway.health import HealthChecks
 from gateway.plans import Plan
 from gateway.routing import Route, RoutingTable
 from gateway.settings import Settings
@@ -44,13 +45,15 @@ class Proxy:
     ) -> None:
         self._settings = settings
         self._store = store
+        self._upstream = upstream
+        self._health = HealthChecks(upstream)
         self._metrics = metrics
         self._access_log = access_log
         self._attempts = Attempts(
             settings=settings, store=store, upstream=upstream, credentials=credentials, metrics=metrics
         )
         self._plans: dict[str, Plan] = {}
-        self._plans_of = -1
+        store.swapped = self._refresh
         self._new_id = RequestIds()
 
     async def handle(self, exchange: Exchange) -> None:
@@ -61,7 +64,7 @@ class Proxy:
         except errors.GatewayError as exc:
             if exchange.responded:
                 story.broken = exc.code
-                exchange.fail(exc)
+                self._break_off(exchange, exc, story)
             else:
                 self._refuse(exchange, exc, story)
         except BaseException as exc:
@@ -70,7 +73,7 @@ class Proxy:
                 raise
             log.exception("request_failed", request_id=story.request_id.decode())
             if exchange.responded:
-                exchange.fail(exc)
+                self._break_off(exchange, errors.GatewayError(), story)
             else:
                 self._refuse(exchange, errors.GatewayError(), story)
         finally:
@@ -88,7 +91,8 @@ class Proxy:
         story.plan = plan
         plan.runtime.in_flight += 1
         plan.runtime.budget.count(story.started)
-        chosen = story.backend = plan.choose()
+        chosen, story.why = plan.choose(story.started)
+        story.backend = chosen
         if head.content_length is not None and head.content_length > plan.body_limit:
             raise errors.BodyTooLarge
         answer, chosen = await self._attempts.answer(exchange, plan, chosen, rest, story)
@@ -99,11 +103,15 @@ class Proxy:
             )
             story.status = answer.head.status
             story.first_byte = time.perf_counter()
+            if answer.head.status == 101:
+                story.broken = await exchange.tunnel(fields, answer.switched())
+                return
             outgoing = ResponseHead(answer.head.status, answer.head.reason, fields, answer.head.content_length)
             body = answer.whole()
             if body is not None:
                 exchange.reply(outgoing, body)
             else:
+                story.events = is_stream(answer.head)
                 exchange.respond(outgoing)
                 await answer.relay(exchange)
         finally:
@@ -138,15 +146,32 @@ class Proxy:
                 return table.match_model(forwarding.model_of(content)), target
         raise ambiguous or errors.RouteNotFound()
 
+    def _refresh(self) -> None:
+        """Bring plans up to date with a table that has come into force, and let go of places that nobody leads to."""
+        current = self._store.table.routes
+        gone: set[upstream.Origin] = set()
+        for key, plan in tuple(self._plans.items()):
+            route = current.get(key)
+            if plan.route == route:
+                continue
+            del self._plans[key]
+            gone.update(one.origin for one in plan.backends)
+            if route is None:
+                self._metrics.forget(plan.route.namespace, plan.route.name)
+            else:
+                self._plan(route)
+        if gone:
+            for origin in gone.difference(one.origin for plan in self._plans.values() for one in plan.backends):
+                self._upstream.forget(origin)
+        checked = [one for one in current.values() if any(backend.health for backend in one.document.backends)]
+        self._health.apply((route.key, one) for route in checked for one in self._plan(route).backends)
+
+    def close(self) -> None:
+        """Stop what runs by itself."""
+        self._health.close()
+        self._attempts.close()
+
     def _plan(self, route: Route) -> Plan:
-        if self._plans_of != self._store.generation:
-            current = self._store.table.routes
-            for key, plan in tuple(self._plans.items()):
-                if plan.route != current.get(key):
-                    del self._plans[key]
-                if key not in current:
-                    self._metrics.forget(plan.route.namespace, plan.route.name)
-            self._plans_of = self._store.generation
         found = self._plans.get(route.key)
         if found is None:
             found = Plan(route, self._settings, self._metrics, self._store.runtime(route.key))
@@ -217,6 +242,15 @@ class Proxy:
         body = errors.body(error, story.request_id.decode())
         phrase = HTTPStatus(error.status).phrase.encode("ascii")
         self._answer(exchange, story, error.status, phrase, tuple(fields), body, close=error.close)
+
+    def _break_off(self, exchange: Exchange, error: errors.GatewayError, story: Story) -> None:
+        """End an answer that has begun so that nobody takes it for complete; in an event stream, say why."""
+        if story.backend is not None and isinstance(error, errors.UpstreamError):
+            story.backend.breaker.failed(time.perf_counter())
+        if story.events:
+            exchange.cut(errors.body(error, story.request_id.decode()))
+        else:
+            exchange.fail(error)
 
     def _finish(self, exchange: Exchange, story: Story) -> None:
         """Count the request and log it."""

@@ -57,6 +57,8 @@ class Timeouts(Section):
     """An unused client connection; longer than the load balancer's in front."""
     write_stall_seconds: Seconds = 30.0
     """A client that does not read."""
+    tunnel_idle_seconds: Seconds = 3600.0
+    """A WebSocket on which neither side sends anything."""
 
 
 class Limits(Section):
@@ -79,6 +81,8 @@ class Retry(Section):
     """Retries in ten seconds, as a share of the requests in them. Those by which nothing was sent do not count."""
     budget_per_second: Annotated[int, Field(ge=0, le=100000)] = 10
     """Retries per second, on average over ten, that there may be in any case."""
+    cool_down_seconds: Annotated[float, Field(ge=0, le=3600)] = 60.0
+    """The longest pause that a backend gets which asks for one (Retry-After)."""
 
 
 class Gateway(Section):

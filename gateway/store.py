@@ -5,7 +5,7 @@ stays. Changes that come close together make one new table, swapped in whole.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,6 +13,7 @@ import structlog
 
 from gateway import sources
 from gateway.api import v1alpha1
+from gateway.breaker import Breaker
 from gateway.failover import Budget
 from gateway.routing import BareHostnames, Entry, RoutingTable
 from gateway.settings import Retry
@@ -39,15 +40,40 @@ class Document:
     """Wall-clock seconds at which `good` came into force."""
 
 
+class BackendRuntime:
+    """State of one backend of a route that outlives documents, as long as it is the same place.
+
+    Two routes that lead to one server have one each: what a route's requests meet there (its path, its token, its
+    model) is no verdict on another's.
+    """
+
+    __slots__ = ("breaker", "place")
+
+    def __init__(self, place: Hashable, rules: v1alpha1.Breaker) -> None:
+        self.place = place
+        self.breaker = Breaker(rules)
+
+
 class Runtime:
     """State per route that outlives its documents: whose turn it is, what is in flight, and what may be retried."""
 
-    __slots__ = ("budget", "in_flight", "turn")
+    __slots__ = ("backends", "budget", "in_flight", "turn")
 
     def __init__(self, retry: Retry) -> None:
         self.turn = 0
         self.in_flight = 0
         self.budget = Budget(retry.budget_percentage, retry.budget_per_second)
+        self.backends: dict[str, BackendRuntime] = {}
+        """By the backend's id."""
+
+    def backend(self, identity: str, place: Hashable, rules: v1alpha1.Breaker) -> BackendRuntime:
+        """The state of a backend: what there is where its place is the same as before, else new."""
+        found = self.backends.get(identity)
+        if found is None or found.place != place:
+            found = self.backends[identity] = BackendRuntime(place, rules)
+        else:
+            found.breaker.apply(rules)
+        return found
 
 
 class Store:
@@ -72,6 +98,8 @@ class Store:
         """Wall-clock seconds at which the source was last known to be up to date."""
         self.generation = 0
         """Counts swaps."""
+        self.swapped: Callable[[], None] = lambda: None
+        """Called after each swap, with the new table in force."""
         self._namespaces = namespaces
         self._cluster_domain = cluster_domain
         self._bare_hostnames = bare_hostnames
@@ -81,6 +109,10 @@ class Store:
         self._runtime: dict[str, Runtime] = {}
         self._pending: sources.Snapshot | None = None
         self._timer: asyncio.TimerHandle | None = None
+
+    def known(self, key: str) -> Runtime | None:
+        """The state of the route `namespace/name`, if it has any yet."""
+        return self._runtime.get(key)
 
     def runtime(self, key: str) -> Runtime:
         """The state of the route `namespace/name`."""
@@ -143,6 +175,7 @@ class Store:
         ]:
             del self._runtime[key]
         self.generation += 1
+        self.swapped()
         if snapshot.fresh:
             self.refreshed_at = self._clock()
         self._metrics.routes.set(len(self.table.routes))

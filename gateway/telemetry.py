@@ -111,6 +111,30 @@ class Metrics:
             (*route, "cause"),
             registry=self.registry,
         )
+        self.breaker_state = Gauge(
+            "beamlit_gateway_breaker_state",
+            "Breaker of a backend: 0 closed, 1 half-open, 2 open",
+            route,
+            registry=self.registry,
+        )
+        self.cool_down = Gauge(
+            "beamlit_gateway_cool_down_seconds",
+            "What is left of the pause that a backend has asked for",
+            route,
+            registry=self.registry,
+        )
+        self.healthy = Gauge(
+            "beamlit_gateway_backend_healthy",
+            "Whether a backend passes its health checks; 1 without any",
+            route,
+            registry=self.registry,
+        )
+        self.retries_refused = Counter(
+            "beamlit_gateway_retries_refused",
+            "Attempts that failed and were not repeated elsewhere although they might have been, by why",
+            ("namespace", "model", "why"),
+            registry=self.registry,
+        )
         self.refused = Counter(
             "beamlit_gateway_refused_requests",
             "Requests refused before a route was chosen, by code",
@@ -165,6 +189,18 @@ class Metrics:
             del known[key]
         with contextlib.suppress(KeyError):
             self.in_flight.remove(namespace, model)
+        labels = {"namespace": namespace, "model": model}
+        for family in (self.upstream_errors, self.retries_refused, *self._of_backends):
+            family.remove_by_labels(labels)
+
+    def forget_backend(self, namespace: str, model: str, backend: str) -> None:
+        """Remove the state of a backend that a route no longer has; what it did stays counted."""
+        for family in self._of_backends:
+            family.remove_by_labels({"namespace": namespace, "model": model, "backend": backend})
+
+    @property
+    def _of_backends(self) -> tuple[Gauge, ...]:
+        return self.breaker_state, self.cool_down, self.healthy
 
 
 class RequestIds:

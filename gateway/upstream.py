@@ -20,8 +20,8 @@ from typing import Final, NamedTuple, Protocol, cast
 import httptools
 
 from gateway import errors
-from gateway.exchange import Exchange, RequestHead, ResponseHead
-from gateway.http1 import Framing, check_response
+from gateway.exchange import Exchange, RequestHead, ResponseHead, Switched, field
+from gateway.http1 import Framing, check_response, check_switch
 from gateway.waits import Patience
 from gateway.writes import Gathered, Writes
 
@@ -320,12 +320,12 @@ class _Request:
         "_chunked",
         "_connection",
         "_exchange",
-        "_head",
         "_keep",
         "_limit",
         "_paused",
         "_pieces",
         "ended",
+        "head",
         "whole",
     )
 
@@ -336,7 +336,7 @@ class _Request:
         self._limit = limit
         self._keep = keep
         self._paused = False
-        self._head = head
+        self.head = head
         self.ended = True
         if isinstance(body, bytes):
             length = len(body) if body or head.has_body else None
@@ -357,7 +357,7 @@ class _Request:
     @property
     def has_idempotency_key(self) -> bool:
         """Whether the client says that the server notices a repetition."""
-        return any(name == b"idempotency-key" for name, _ in self._head.fields)
+        return any(name == b"idempotency-key" for name, _ in self.head.fields)
 
     def start(self, connection: "_Connection") -> None:
         """Write the request, or its head and what is here of the body, in one piece; the rest follows."""
@@ -436,6 +436,8 @@ def serialize(head: RequestHead, content_length: int | None, *, chunked: bool) -
         lines.append(b"transfer-encoding: chunked")
     elif content_length is not None:
         lines.append(b"content-length: %d" % content_length)
+    elif head.websocket:
+        lines += (b"connection: Upgrade", b"upgrade: websocket")
     lines += (b"", b"")
     wire = b"\r\n".join(lines)
     # One pass of memchr: the last line of defense against a value that became two fields.
@@ -514,6 +516,17 @@ class ServerAnswer:
             exchange.attach(None)
             self._exchange = None
             self.abort()
+
+    def switched(self) -> Switched:
+        """The connection after a 101, to be had once: it is the caller's from now on.
+
+        Raises:
+            errors.UpstreamError: it broke meanwhile.
+        """
+        if self._connection is None:
+            raise self._error or errors.UpstreamReset()
+        connection, self._connection = self._connection, None
+        return Switched(connection, self._taken(), connection.leave())
 
     def whole(self) -> bytes | None:
         """The body if all of it is here; else None. It can be had once."""
@@ -603,6 +616,9 @@ class ServerAnswer:
 class _Connection(asyncio.Protocol):
     """One connection to a server. It has an answer while a request is on it, else it is in the pool or gone."""
 
+    full = False
+    """Nothing waits on a connection that is left to a tunnel."""
+
     def __init__(self, upstream: Upstream, origin: Origin, loop: asyncio.AbstractEventLoop) -> None:
         self.origin = origin
         self.loop = loop
@@ -636,6 +652,10 @@ class _Connection(asyncio.Protocol):
         self._until_eof = False
         self._paused = False
         self._gone = False
+        self._switched = False
+        """Whether a 101 has come: no HTTP is spoken any more."""
+        self._over = False
+        """Whether the server has ended after its 101."""
 
     # The life of the connection
 
@@ -750,11 +770,17 @@ class _Connection(asyncio.Protocol):
             self.abort()  # nothing was asked: what comes now could be taken for the next answer
             return
         self.received = True
+        if self._switched:
+            answer.deliver(data)
+            return
         try:
             if self._final:
                 self._feed_body(data)
             else:
                 self._feed_head(data)
+        except httptools.HttpParserUpgrade as exc:
+            self._switch(answer, data[exc.args[0] :])
+            return
         except httptools.HttpParserError:
             if not self._ended:
                 self._hand_on(answer)
@@ -774,8 +800,25 @@ class _Connection(asyncio.Protocol):
         """The server sends no more. Only an answer that has no other end is complete by it (RFC 9112 8)."""
         if self._answer is not None and self._until_eof:
             self._finish()
+        elif self._switched:
+            self._over = True
         else:
             self.abort()
+
+    def leave(self) -> bool:
+        """Leave the connection to a tunnel; return whether the server has already ended."""
+        self._answer = self._request = None
+        self.deadline = inf
+        return self._over
+
+    def _switch(self, answer: ServerAnswer, early: bytes) -> None:
+        """A 101 has come. Nothing more is read until somebody takes the connection over."""
+        self._switched = True
+        self._parser = None
+        self.hold()
+        if early:
+            answer.deliver(early)
+        self._wake()
 
     def _feed_head(self, data: bytes) -> None:
         parser = cast("httptools.HttpResponseParser", self._parser)
@@ -854,9 +897,14 @@ class _Connection(asyncio.Protocol):
         answer = cast("ServerAnswer", self._answer)
         status = parser.get_status_code()
         if 100 <= status < 200:
+            if status == 101:
+                head = cast("_Request", self._request).head
+                key = field(head.fields, b"sec-websocket-key") if head.websocket else None
+                answer.head = check_switch(self._reason, parser.get_http_version(), self._fields, key)
+                return
             self._interim += 1
-            if status == 101 or self._interim > self._limits.interim:
-                raise httptools.HttpParserError("unasked interim answer")
+            if self._interim > self._limits.interim:
+                raise httptools.HttpParserError("too many interim answers")
             return
         answer.head, framing = check_response(
             status, self._reason, parser.get_http_version(), self._fields, b"HEAD" if answer.bodiless else b"GET"
@@ -870,6 +918,9 @@ class _Connection(asyncio.Protocol):
         self._idle_seconds = min(self._idle_seconds, self._hint())
         if answer.bodiless:
             self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)

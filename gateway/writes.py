@@ -6,7 +6,11 @@ and the peers are woken once for all that is ready for them.
 """
 
 import asyncio
-from typing import Protocol
+from typing import Final, Protocol
+
+GATHERED_BYTES: Final = 65536
+"""What a connection gathers at most: within one turn a fast peer may be read from dozens of times, and only a write
+that has been made can say that the other side does not take it."""
 
 
 class Writer(Protocol):
@@ -41,18 +45,22 @@ class Writes:
 class Gathered:
     """What one connection writes in a turn."""
 
-    __slots__ = ("_pieces", "_transport", "_writes")
+    __slots__ = ("_bytes", "_pieces", "_transport", "_writes")
 
     def __init__(self, writes: Writes, transport: asyncio.WriteTransport) -> None:
         self._writes = writes
         self._transport = transport
         self._pieces: list[bytes] = []
+        self._bytes = 0
 
     def write(self, data: bytes) -> None:
-        """Write at the end of this turn, in order, in one piece with what else comes."""
+        """Write at the end of this turn, in order, in one piece with what else comes; much of it at once."""
         if not self._pieces:
             self._writes.add(self)
         self._pieces.append(data)
+        self._bytes += len(data)
+        if self._bytes >= GATHERED_BYTES:
+            self.flush()
 
     def flush(self) -> None:
         """Write now: before the transport is asked to close, and at the turn's end."""
@@ -61,5 +69,6 @@ class Gathered:
             return
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
+        self._bytes = 0
         if not self._transport.is_closing():
             self._transport.write(data)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from gateway import errors
-from gateway.exchange import BodySink, BodySource, Fields, RequestHead, ResponseHead
+from gateway.exchange import BodySink, BodySource, Fields, RequestHead, ResponseHead, Switched
 from gateway.upstream import Origin
 
 Script = Callable[["ServerSide"], Awaitable[None]]
@@ -197,9 +197,15 @@ class RecordingExchange:
         assert not self.ended
         self.ended = True
 
+    async def tunnel(self, fields: Fields, server: Switched) -> str | None:
+        """Not used here."""
+
     def fail(self, cause: Exception) -> None:
         """Record the failure."""
         self.failed = cause
+
+    def cut(self, body: bytes) -> None:
+        """Not used here."""
 
     def attach(self, source: BodySource | None) -> None:
         """Remember who produces."""

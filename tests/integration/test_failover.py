@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.api.v1alpha1 import Cause, Headers, Limits, Retry, SecretKey, Timeouts, Use
+from gateway.api.v1alpha1 import Breaker, Cause, Headers, Limits, Retry, SecretKey, Timeouts, Use
 from tests.integration.servers import ScriptedServer, ServerSide, serving, until
 from tests.integration.wire import Answer, NoSecrets, Running, document, echo, gateway, local, remote, reply
 
@@ -221,10 +221,11 @@ async def test_rt_09_a_renewed_token_belongs_to_the_attempt() -> None:
 async def test_rt_10_the_budget_ends_and_the_answers_pass() -> None:
     """RT-10: without budget the failed attempt's answer is the client's; connect failures are free all the same."""
     settings = {"gateway": {**LOOPBACK["gateway"], "retry": {"budgetPercentage": 0, "budgetPerSecond": 1}}}
+    route = document(local(), remote(), breaker=Breaker(consecutive_failures=1000, minimum=1000))
     async with (
         serving(answering(reply(b"full", b"503 No"))) as near,
         serving(echo) as far,
-        gateway(document(local(), remote()), local_port=near.port, remote_port=far.port, settings=settings) as running,
+        gateway(route, local_port=near.port, remote_port=far.port, settings=settings) as running,
     ):
         statuses = [(await asked(running)).status for _ in range(15)]
         assert statuses == [200] * 10 + [503] * 5
@@ -235,7 +236,7 @@ async def test_rt_10_the_budget_ends_and_the_answers_pass() -> None:
         assert last["attempts"][0]["cause"] == "503"
     async with (
         serving(echo) as far,
-        gateway(document(local(), remote()), local_port=1, remote_port=far.port, settings=settings) as running,
+        gateway(route, local_port=1, remote_port=far.port, settings=settings) as running,
     ):
         assert [(await asked(running)).status for _ in range(15)] == [200] * 15
 

@@ -116,6 +116,18 @@ class Client:
                 else:
                     return answer
 
+    async def switched(self) -> Answer:
+        """Read the answer to an opening handshake; what comes behind a 101 is left to `raw`."""
+        connection = h11.Connection(h11.CLIENT)
+        connection.send(h11.Request(method="GET", target="/", headers=[("host", "x"), ("upgrade", "websocket")]))
+        connection.send(h11.EndOfMessage())
+        async with asyncio.timeout(SECONDS):
+            connection.receive_data(await self.reader.readuntil(b"\r\n\r\n"))
+        event = connection.next_event()
+        assert isinstance(event, h11.InformationalResponse), event
+        assert event.status_code == 101
+        return Answer(101, [(bytes(name), bytes(value)) for name, value in event.headers])
+
     async def ended(self) -> bytes:
         """Everything that still comes until the gateway closes. A reset is an end as well."""
         rest, self._rest = self._rest, b""
@@ -293,6 +305,7 @@ async def gateway(
         edge.abort()
         async with asyncio.timeout(SECONDS):
             await edge.drained(SECONDS)
+        proxy.close()
         await credentials.close()
         upstream.close()
         resolver.close()

@@ -40,6 +40,71 @@ def test_a_checked_request_has_one_meaning(
     assert head.chunked == (b"transfer-encoding" in names)
 
 
+WEBSOCKET = (
+    (b"host", b"gateway"),
+    (b"connection", b"keep-alive, Upgrade"),
+    (b"upgrade", b"WebSocket"),
+    (b"sec-websocket-version", b"13"),
+    (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="),
+)
+HANDSHAKES = st.lists(
+    st.sampled_from(
+        [*WEBSOCKET, (b"upgrade", b"h2c"), (b"connection", b"upgrade"), (b"connection", b"close"), (b"x-a", b"1"),
+         (b"content-length", b"0"), (b"transfer-encoding", b"chunked"), (b"expect", b"100-continue"),
+         (b"http2-settings", b"A"), (b"sec-websocket-version", b"8"), (b"sec-websocket-key", b"short")]
+    ),
+    max_size=3,
+)  # fmt: skip
+
+
+@given(st.sampled_from([b"GET", b"POST", b"HEAD", b"CONNECT"]), st.sampled_from(["1.1", "1.0"]), HANDSHAKES,
+       st.sets(st.sampled_from(WEBSOCKET), max_size=1))  # fmt: skip
+def test_fr_19_an_upgrade_is_one_handshake_or_refused(
+    method: bytes, version: str, added: list[tuple[bytes, bytes]], left_out: set[tuple[bytes, bytes]]
+) -> None:
+    """FR-19: what passes as an upgrade is RFC 6455 4.2.1 to the letter, without a body; nothing else passes as one."""
+    fields = (*(line for line in WEBSOCKET if line not in left_out), *added)
+    try:
+        head = http1.check_request(method, b"/", version, fields)
+    except errors.RequestError:
+        good = method == b"GET" and version == "1.1" and not left_out
+        assert not (good and {name for name, _ in added} <= {b"connection", b"x-a"})
+        return
+    said = [value for name, value in fields if name == b"upgrade"]
+    if not head.websocket:
+        assert not said
+        return
+    assert (method, version, head.has_body) == (b"GET", "1.1", False)
+    assert [value.lower() for value in said] == [b"websocket"]
+    for name in (b"host", b"sec-websocket-version", b"sec-websocket-key"):
+        assert [line for line in fields if line[0] == name] == [line for line in WEBSOCKET if line[0] == name]
+    assert not {b"content-length", b"transfer-encoding", b"expect", b"http2-settings"} & {name for name, _ in fields}
+
+
+@given(st.binary(max_size=30))
+def test_a_switch_is_checked_against_its_key(reason: bytes) -> None:
+    """RFC 6455 1.3 and 4.1: the accept value of the RFC's own example and no other; no control byte."""
+    key, accept = b"dGhlIHNhbXBsZSBub25jZQ==", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+    fields = ((b"upgrade", b"websocket"), (b"connection", b"upgrade"), (b"sec-websocket-accept", accept))
+    for asked in (key, b"AAAAAAAAAAAAAAAAAAAAAA==", None):
+        try:
+            head = http1.check_switch(reason, "1.1", fields, asked)
+        except errors.BadResponse:
+            assert asked != key or any((byte < 32 and byte != 9) or byte == 127 for byte in reason)
+        else:
+            assert asked == key
+            assert head == ResponseHead(101, reason, fields, None)
+
+
+def test_a_switch_cannot_be_broken_apart() -> None:
+    """A value with a line break in it is never written, in a 101 neither."""
+    wire = http1.switch_head(((b"sec-websocket-accept", b"x"),), b"now")
+    assert wire.endswith(b"\r\ndate: now\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n")
+    assert b"date: now" not in http1.switch_head(((b"date", b"then"),), b"now")
+    with pytest.raises(errors.BadResponse):
+        http1.switch_head(((b"x-a", b"b\r\nc: d"),), b"now")
+
+
 @given(
     st.integers(0, 700),
     st.sampled_from([b"OK", b"", b"a\r\nx: y", b"\0"]),

@@ -1,0 +1,102 @@
+"""Asks backends whether they are well, where a route wants that: one task per backend of a route, through the same
+connections, address checks and TLS as its requests.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Iterable
+from typing import Final
+
+import structlog
+
+from gateway import errors
+from gateway.api.v1alpha1 import HealthCheck
+from gateway.exchange import RequestHead
+from gateway.plans import BackendPlan
+from gateway.upstream import Timeouts, Upstream
+
+AT_ONCE: Final = 32
+"""Checks that are under way at the same time."""
+_BODY_BYTES: Final = 65536
+"""Of an answer to a check that are read so that its connection can be used again."""
+
+log = structlog.get_logger(__name__)
+
+_Key = tuple[str, str, object, HealthCheck]
+
+
+class HealthChecks:
+    """All of them."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._tasks: dict[_Key, tuple[BackendPlan, asyncio.Task[None]]] = {}
+
+    def apply(self, wanted: Iterable[tuple[str, BackendPlan]]) -> None:
+        """Check these backends (with the keys of their routes) from now on, and no others.
+
+        A check that was under way goes on where place and rules are the same. A backend that is no longer checked
+        counts as healthy.
+        """
+        keys: dict[_Key, BackendPlan] = {}
+        for route, one in wanted:
+            if one.backend.health is not None:
+                keys[route, one.backend.id, one.origin, one.backend.health] = one
+        for key in [key for key in self._tasks if key not in keys]:
+            plan, task = self._tasks.pop(key)
+            task.cancel()
+            plan.breaker.report(healthy=True, now=time.perf_counter())
+        for key, one in keys.items():
+            if key not in self._tasks:
+                self._tasks[key] = one, asyncio.get_running_loop().create_task(self._run(key[0], one, key[3]))
+
+    def close(self) -> None:
+        """Stop all checks."""
+        for _, task in self._tasks.values():
+            task.cancel()
+        self._tasks.clear()
+
+    async def _run(self, route: str, one: BackendPlan, rules: HealthCheck) -> None:
+        passed = failed = 0
+        await asyncio.sleep(random.random() * rules.interval)  # noqa: S311 - spreads checks, keeps no secret
+        while True:
+            async with self._slots:
+                why = await self._check(one, rules)
+            passed, failed = (passed + 1, 0) if why is None else (0, failed + 1)
+            healthy = one.breaker.healthy
+            if healthy and failed >= rules.unhealthy:
+                log.warning("backend_unhealthy", route=route, backend=one.backend.id, why=why)
+                one.breaker.report(healthy=False, now=time.perf_counter())
+            elif not healthy and passed >= rules.healthy:
+                log.info("backend_healthy", route=route, backend=one.backend.id)
+                one.breaker.report(healthy=True, now=time.perf_counter())
+            await asyncio.sleep(rules.interval * (0.9 + 0.2 * random.random()))  # noqa: S311
+
+    async def _check(self, one: BackendPlan, rules: HealthCheck) -> str | None:
+        """Why a backend is not well; None when it is."""
+        authority = one.target.authority
+        head = RequestHead(
+            method=b"GET",
+            target=rules.path.encode("ascii"),
+            host=authority.decode(),
+            authority=authority,
+            fields=((b"host", authority), (b"user-agent", b"beamlit-gateway"), (b"accept", b"*/*")),
+            http_minor=1,
+            content_length=None,
+            chunked=False,
+        )
+        times = Timeouts(connect=min(one.timeouts.connect, rules.timeout), first_byte=rules.timeout, idle=rules.timeout)
+        try:
+            async with asyncio.timeout(rules.timeout):
+                answer = await self._upstream.send(one.origin, head, b"", times)
+                await answer.read(_BODY_BYTES)
+        except TimeoutError:
+            return "timeout"
+        except errors.UpstreamError as exc:
+            return exc.code
+        except errors.GatewayError:
+            return None  # this gateway's own trouble
+        status = answer.head.status
+        return None if 200 <= status < 300 else str(status)

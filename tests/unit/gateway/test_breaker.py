@@ -1,0 +1,250 @@
+"""What speaks against a backend: its breaker, a pause it has asked for, its health."""
+
+from collections import deque
+from math import inf
+
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+
+from gateway.api.v1alpha1 import Breaker as Rules
+from gateway.breaker import Breaker, Objection, State
+
+RULES = Rules(consecutive_failures=3, error_percentage=50, minimum=10, window=10, open=5)
+
+
+def opened(now: float = 100.0) -> Breaker:
+    """A breaker that has just opened."""
+    breaker = Breaker(RULES)
+    for _ in range(3):
+        breaker.failed(now)
+    return breaker
+
+
+def test_failures_in_a_row_open_it() -> None:
+    """Three in a row do; a success between them does not let it come to that."""
+    breaker = Breaker(RULES)
+    for _ in range(20):
+        breaker.failed(0.0)
+        breaker.failed(0.0)
+        breaker.succeeded(0.0, 0.0)
+        breaker.succeeded(0.0, 0.0)
+        breaker.succeeded(0.0, 0.0)
+    assert breaker.usable
+    assert breaker.objection(0.0) is None
+    for left in (2, 1, 0):
+        breaker.failed(0.0)
+        assert breaker.usable == bool(left)
+    assert breaker.objection(4.9) is Objection.BREAKER_OPEN
+    assert breaker.state(4.9) is State.OPEN
+
+
+def test_a_share_of_failures_opens_it() -> None:
+    """Half of ten do, of nine they do not; what has left the window does not count."""
+    breaker = Breaker(RULES)
+    for _ in range(4):
+        breaker.failed(0.0)
+        breaker.succeeded(0.0, 0.0)
+    breaker.failed(0.0)
+    assert breaker.usable
+    breaker.succeeded(0.0, 10.0)  # the others have left
+    breaker.failed(10.0)
+    assert breaker.usable
+    for _ in range(4):
+        breaker.succeeded(0.0, 11.0)
+        breaker.failed(11.0)
+    assert not breaker.usable
+
+
+def test_one_request_decides() -> None:
+    """After the time one request gets through; all others meet the objection until its outcome is known."""
+    breaker = opened(100.0)
+    assert not breaker.begin(104.9)
+    assert breaker.objection(105.0) is None
+    assert breaker.state(105.0) is State.HALF_OPEN
+    assert breaker.begin(105.0)
+    assert breaker.state(105.1) is State.HALF_OPEN
+    assert breaker.objection(105.1) is Objection.BREAKER_OPEN
+    assert not breaker.begin(105.1)
+    breaker.succeeded(105.0, 106.0)
+    assert breaker.usable
+    assert breaker.state(106.0) is State.CLOSED
+
+
+def test_the_deciding_request_may_open_it_again() -> None:
+    """Its failure costs the whole time once more; failures of others that ran meanwhile cost nothing."""
+    breaker = opened(100.0)
+    assert breaker.begin(105.0)
+    breaker.failed(105.5)
+    assert breaker.state(105.5) is State.HALF_OPEN
+    breaker.failed(106.0, probe=True)
+    assert breaker.objection(110.9) is Objection.BREAKER_OPEN
+    assert breaker.objection(111.0) is None
+
+
+def test_a_deciding_request_without_a_verdict_is_replaced() -> None:
+    """One whose client has gone at once, one that takes too long after the time that it was open."""
+    breaker = opened(100.0)
+    assert breaker.begin(105.0)
+    breaker.abandoned()
+    assert breaker.begin(105.1)
+    assert not breaker.begin(110.0)
+    assert breaker.begin(110.2)
+
+
+def test_an_old_success_is_no_verdict() -> None:
+    """A request that began before it opened says nothing of now; one that was sent all the same does."""
+    breaker = opened(100.0)
+    breaker.succeeded(99.0, 101.0)
+    assert breaker.state(101.0) is State.OPEN
+    breaker.succeeded(100.5, 101.0)
+    assert breaker.state(101.0) is State.CLOSED
+    breaker.failed(101.0)
+    breaker.failed(101.0)
+    assert breaker.usable  # nothing of before is counted
+
+
+def test_a_pause_ends_by_itself() -> None:
+    """The longer of two counts; a shorter one does not shorten it."""
+    breaker = Breaker(RULES)
+    breaker.cool_down(10.0)
+    breaker.cool_down(5.0)
+    assert breaker.objection(9.9) is Objection.COOL_DOWN
+    assert not breaker.usable
+    assert breaker.objection(10.0) is None
+    assert breaker.usable
+
+
+def test_health_objects_until_it_is_good_again() -> None:
+    """With all else well, it is the only objection; after the time of an open breaker it still is one."""
+    breaker = Breaker(RULES)
+    breaker.report(healthy=False, now=0.0)
+    assert (breaker.usable, breaker.healthy) == (False, False)
+    assert breaker.objection(0.0) is Objection.UNHEALTHY
+    breaker.report(healthy=True, now=1.0)
+    assert breaker.usable
+    breaker = opened(100.0)
+    breaker.report(healthy=False, now=101.0)
+    assert breaker.objection(101.0) is Objection.BREAKER_OPEN
+    assert breaker.objection(106.0) is Objection.UNHEALTHY
+    breaker.report(healthy=True, now=107.0)
+    assert not breaker.usable
+    assert breaker.objection(107.0) is None
+
+
+def test_other_rules_count_from_then_on() -> None:
+    """What was counted stays, unless the window is another one."""
+    breaker = Breaker(RULES)
+    breaker.failed(0.0)
+    breaker.apply(RULES.model_copy(update={"consecutive_failures": 2}))
+    breaker.failed(0.0)
+    assert not breaker.usable
+    breaker = Breaker(RULES)
+    breaker.failed(0.0)
+    breaker.apply(RULES.model_copy(update={"consecutive_failures": 2, "window": 20.0}))
+    breaker.failed(0.0)
+    assert breaker.usable
+
+
+@given(
+    st.integers(1, 100),
+    st.integers(1, 30),
+    st.floats(0.1, 100),
+    st.lists(st.tuples(st.floats(0, 3), st.booleans()), max_size=200),
+    st.floats(0, 1e6),
+)
+def test_the_share_is_that_of_a_list(
+    percentage: int, minimum: int, window: float, steps: list[tuple[float, bool]], start: float
+) -> None:
+    """Parts of the window decide as a list of all outcomes would, at the same moment."""
+    breaker = Breaker(
+        Rules(consecutive_failures=1000, error_percentage=percentage, minimum=minimum, window=window, open=1)
+    )
+    outcomes: deque[tuple[int, bool]] = deque()
+    now = start
+    for pause, good in steps:
+        now += pause * window / 10
+        part = int(now * 10 / window)
+        outcomes.append((part, good))
+        recent = [one for when, one in outcomes if when > part - 10]
+        if good:
+            breaker.succeeded(now, now)
+        else:
+            breaker.failed(now)
+        failures = recent.count(False)
+        if not good and len(recent) >= minimum and failures * 100 >= percentage * len(recent):
+            assert not breaker.usable
+            return
+        assert breaker.usable
+
+
+class Life(RuleBasedStateMachine):
+    """Requests that begin and end in any order, with all else that may happen to a breaker."""
+
+    running = Bundle("running")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.breaker = Breaker(RULES)
+        self.now = 0.0
+        self.deciding = -inf
+        """When the last deciding request began; -inf when it has ended."""
+
+    @rule(seconds=st.floats(0, 12))
+    def wait(self, seconds: float) -> None:
+        """Time passes."""
+        self.now += seconds
+
+    @rule(target=running, anyway=st.booleans())
+    def begin(self, anyway: bool) -> tuple[float, bool] | None:
+        """A request asks; where there is an objection it is sent only if there is nobody else."""
+        if self.breaker.objection(self.now) is not None and not anyway:
+            return None
+        probe = not self.breaker.usable and self.breaker.begin(self.now)
+        if probe:
+            assert self.now >= self.deciding + RULES.open
+            self.deciding = self.now
+        return self.now, probe
+
+    @rule(one=consumes(running), outcome=st.sampled_from(["good", "bad", "gone"]))
+    def end(self, one: tuple[float, bool] | None, outcome: str) -> None:
+        """A request ends."""
+        if one is None:
+            return
+        began, probe = one
+        if probe and began == self.deciding:
+            self.deciding = -inf
+        if outcome == "good":
+            self.breaker.succeeded(began, self.now)
+        elif outcome == "bad":
+            self.breaker.failed(self.now, probe=probe)
+        elif probe:
+            self.deciding = -inf
+            self.breaker.abandoned()
+
+    @rule(seconds=st.floats(0.1, 20))
+    def pause(self, seconds: float) -> None:
+        """The backend asks for a pause."""
+        self.breaker.cool_down(self.now + seconds)
+
+    @rule(healthy=st.booleans())
+    def check(self, healthy: bool) -> None:
+        """A health check has an outcome."""
+        self.breaker.report(healthy=healthy, now=self.now)
+
+    @precondition(lambda self: self.breaker.state(self.now) is State.OPEN)
+    @rule()
+    def outlast(self) -> None:
+        """However it came to be open, it is not for ever."""
+        self.now += RULES.open
+        assert self.breaker.state(self.now) is State.HALF_OPEN
+
+    @invariant()
+    def usable_means_no_objection(self) -> None:
+        """The short way to ask never lets through what the long one objects to."""
+        if self.breaker.usable:
+            assert self.breaker.objection(self.now) is None
+            assert self.breaker.state(self.now) is State.CLOSED
+
+
+TestLife = Life.TestCase
