@@ -11,7 +11,8 @@ _SIGNS = b'\r\n \t:;,0123456789aAfF-+_\0\x0b\x7f\x80\xff/?#%"*'
 _FIELDS = (
     b"Content-Length: 3", b"Content-Length: 0", b"Content-Length: 70", b"Transfer-Encoding: chunked",
     b"Transfer-Encoding: identity", b"Connection: close", b"Connection: keep-alive, X-A", b"Connection: Upgrade",
-    b"Upgrade: h2c", b"Expect: 100-continue", b"Host: other", b"X-A: 1", b"Trailer: X-T", b"TE: trailers",
+    b"Upgrade: h2c", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13", b"Expect: 100-continue", b"Host: other",
+    b"X-A: 1", b"Trailer: X-T", b"TE: trailers",
     b"Keep-Alive: timeout=1", b"Content-Type: text/event-stream", b"X_A: 1", b"X-Request-Id: a",
 )  # fmt: skip
 
@@ -169,6 +170,8 @@ def by_httptools(data: bytes, *, answers: bool = False) -> list[Parsed]:
     messages.parser = parser(messages)
     try:
         messages.parser.feed_data(data)
+    except httptools.HttpParserUpgrade:
+        pass  # what follows is no HTTP
     except httptools.HttpParserError as exc:
         raise Unreadable(str(exc)) from exc
     return [one for one in messages.found if one.line and not (answers and one.line[0].startswith(b"1"))]

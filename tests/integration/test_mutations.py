@@ -46,6 +46,13 @@ REQUESTS = [
         b"Content-Type: application/json", b"Content-Length: 16", body=b'{"model":"demo"}', line=b"POST /v1/x HTTP/1.1"
     ),
     b"GET http://gateway/default/demo/x HTTP/1.1\r\nHost: gateway\r\nX-Mark: " + MARKER + b"\r\n\r\n",
+    post(
+        b"Connection: Upgrade",
+        b"Upgrade: websocket",
+        b"Sec-WebSocket-Version: 13",
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        line=b"GET /default/demo/x HTTP/1.1",
+    ),
 ] * 8 + [sent for _, sent, _ in cases() if len(sent) < 1000]
 ANSWERS = [
     reply(b"hello " + MARKER, b"200 OK", b"x-mark: 1"),
@@ -56,6 +63,7 @@ ANSWERS = [
     b"HTTP/1.1 304 Not Modified\r\netag: \"1\"\r\ncontent-length: 5\r\n\r\n",
     b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\nok",
     b"HTTP/1.0 200 OK\r\n\r\nold",
+    b"HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nraw",
     *(data for data in BAD_HEADS.values() if len(data) < 1000),
     *(data for data, _ in CUT_BODIES.values()),
 ]  # fmt: skip
