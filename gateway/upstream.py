@@ -319,7 +319,7 @@ def client_context(ca_bundle: str | None, certificate: ClientCertificate | None 
     if ca_bundle is not None:
         try:
             context.load_verify_locations(cadata=ca_bundle)
-        except (ssl.SSLError, ValueError) as exc:
+        except (ssl.SSLError, ValueError, TypeError) as exc:  # TypeError: not ASCII
             raise errors.TlsFailed from exc
         return context
     paths = ssl.get_default_verify_paths()

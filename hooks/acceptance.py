@@ -28,6 +28,7 @@ def check(spec: ModelDeploymentSpec, observation: Observation) -> None:
     _check_namespaces(spec, observation.parent.namespace)
     _check_workload(spec)
     _check_service_names(spec, observation.parent.name)
+    _check_gateway(spec)
     if spec.server is not None:
         _check_template(spec.server)
     remote = None if spec.offloading_config is None else spec.offloading_config.remote_backend
@@ -112,6 +113,25 @@ def _check_service_names(spec: ModelDeploymentSpec, parent: str) -> None:
         raise NotAccepted(
             reasons.INVALID_NAME,
             f"spec.gateway.serviceName must not be {wanted}, the Service of serviceRef: choose another name.",
+        )
+
+
+def _check_gateway(spec: ModelDeploymentSpec) -> None:
+    gateway = spec.gateway
+    if gateway is None:
+        return
+    offloading = spec.offloading_config
+    if gateway.queue is not None and (offloading is None or offloading.behavior.overflow is None):
+        raise NotAccepted(
+            reasons.INVALID_SPEC,
+            "spec.gateway.queue is for requests beyond a limit: set"
+            " spec.offloadingConfig.behavior.overflow.inFlight, or leave the queue out.",
+        )
+    if gateway.retry.causes is not None and not gateway.retry.failover:
+        raise NotAccepted(
+            reasons.INVALID_SPEC,
+            "spec.gateway.retry.causes say when there is failover: set spec.gateway.retry.failover to true, or leave"
+            " causes out.",
         )
 
 

@@ -11,7 +11,15 @@ from pydantic import ValidationError
 
 from gateway.api import v1alpha1 as routes
 from hooks import names, reasons
-from hooks.api.v1alpha1 import ModelDeploymentSpec, Server
+from hooks.api.v1alpha1 import (
+    Gateway,
+    GatewayBreaker,
+    GatewayQueue,
+    GatewayRetry,
+    HealthCheck,
+    ModelDeploymentSpec,
+    Server,
+)
 from hooks.canonical import canonical
 from hooks.errors import NotAccepted
 from hooks.fields import text
@@ -20,7 +28,7 @@ from hooks.observation import APPS, CORE, Observation
 from hooks.offloading import Split
 from hooks.protocol import Object
 from hooks.readiness import MESSAGES, Readiness
-from hooks.remote import Remote
+from hooks.remote import Remote, Tls
 
 KINDS: Final = frozenset({(APPS, "Deployment"), (CORE, "Service"), (CORE, "ConfigMap")})
 """What may be a child at all, by API version and kind."""
@@ -174,9 +182,9 @@ def with_readiness(config_map: Object, readiness: Readiness | None, *, overdue: 
 
 
 def _document(parts: Parts, observation: Observation) -> routes.RouteDocument:
-    spec, gateway = parts.spec, parts.spec.gateway
-    wanted = [spec.service_ref and spec.service_ref.name, gateway and gateway.service_name]
-    timeouts = None if gateway is None else gateway.timeouts
+    spec, gateway = parts.spec, parts.spec.gateway or Gateway()
+    wanted = [spec.service_ref and spec.service_ref.name, gateway.service_name]
+    timeouts = gateway.timeouts
     return routes.RouteDocument(
         name=observation.parent.name,
         service_names=tuple(name for name in wanted if name),
@@ -189,7 +197,10 @@ def _document(parts: Parts, observation: Observation) -> routes.RouteDocument:
             first_byte=timeouts.first_byte_seconds,
             idle=timeouts.idle_seconds,
         ),
-        limits=routes.Limits(body_bytes=None if gateway is None else gateway.body_limit_bytes),
+        limits=routes.Limits(body_bytes=gateway.body_limit_bytes),
+        retry=_retry(gateway.retry),
+        breaker=routes.Breaker() if gateway.breaker is None else _breaker(gateway.breaker),
+        queue=routes.Queue() if gateway.queue is None else _queue(gateway.queue),
         split=routes.Split(percentage=parts.split.percentage, reason=parts.split.reason),
     )
 
@@ -206,9 +217,10 @@ def _cluster_ips(parts: Parts, observation: Observation) -> tuple[str, ...]:
 
 def _backends(parts: Parts, observation: Observation) -> tuple[routes.Backend, ...]:
     """Those that some request may ever reach, in the order in which failover tries them."""
-    gateway, remote, percentage = parts.spec.gateway, parts.remote, parts.split.percentage
-    failover = gateway is None or gateway.retry.failover
-    use = (routes.Use.WEIGHTED, routes.Use.FAILOVER) if failover else (routes.Use.WEIGHTED,)
+    gateway, remote, percentage = parts.spec.gateway or Gateway(), parts.remote, parts.split.percentage
+    offloading = parts.spec.offloading_config
+    overflow = None if offloading is None else offloading.behavior.overflow
+    use = (routes.Use.WEIGHTED, routes.Use.FAILOVER) if gateway.retry.failover else (routes.Use.WEIGHTED,)
     backends = []
     if parts.has_local:
         backends.append(
@@ -218,7 +230,9 @@ def _backends(parts: Parts, observation: Observation) -> tuple[routes.Backend, .
                 use=use,
                 service=names.local_service(observation.parent.name),
                 port=LOCAL_PORT,
-                model=(gateway.local_model or None) if gateway is not None else None,
+                model=gateway.local_model or None,
+                in_flight=None if overflow is None else overflow.in_flight,
+                health=_health(gateway.health_check),
             )
         )
     if remote is not None and parts.has_remote:
@@ -226,7 +240,8 @@ def _backends(parts: Parts, observation: Observation) -> tuple[routes.Backend, .
             routes.Backend(
                 id="remote",
                 weight=percentage,
-                use=use,
+                # Without a local backend nothing flows over.
+                use=use if overflow is None or not parts.has_local else (*use, routes.Use.OVERFLOW),
                 host=remote.host or None,
                 default=not remote.host,
                 port=remote.port,
@@ -239,9 +254,48 @@ def _backends(parts: Parts, observation: Observation) -> tuple[routes.Backend, .
                     oauth2=routes.OAuth2(kind=remote.credentials.kind, name=remote.credentials.name)
                 ),
                 model=remote.model,
+                tls=_tls(remote.tls),
+                health=_health(remote.health_check),
             )
         )
     return tuple(backends)
+
+
+def _retry(retry: GatewayRetry) -> routes.Retry:
+    given = {} if retry.causes is None else {"on": tuple(routes.Cause(cause) for cause in retry.causes)}
+    return routes.Retry(**given, body_bytes=retry.body_bytes)
+
+
+def _breaker(breaker: GatewayBreaker) -> routes.Breaker:
+    return routes.Breaker(
+        consecutive_failures=breaker.consecutive_failures,
+        error_percentage=breaker.error_percentage,
+        minimum=breaker.minimum_requests,
+        window=breaker.window_seconds,
+        open=breaker.open_seconds,
+    )
+
+
+def _queue(queue: GatewayQueue) -> routes.Queue:
+    return routes.Queue(size=queue.size, wait=queue.wait_seconds)
+
+
+def _health(check: HealthCheck | None) -> routes.HealthCheck | None:
+    if check is None:
+        return None
+    return routes.HealthCheck(
+        path=check.path,
+        interval=check.interval_seconds,
+        timeout=check.timeout_seconds,
+        unhealthy=check.unhealthy_threshold,
+        healthy=check.healthy_threshold,
+    )
+
+
+def _tls(tls: Tls | None) -> routes.Tls:
+    if tls is None:
+        return routes.Tls()
+    return routes.Tls(server_name=tls.server_name, ca_bundle=tls.ca_bundle, client_certificate=tls.client_certificate)
 
 
 def _headers(remote: Remote) -> routes.Headers:

@@ -2,13 +2,15 @@
 
 import ipaddress
 import re
+import ssl
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Literal, TypeVar
 from urllib.parse import quote, unquote
 
 from hooks import names, reasons
-from hooks.api.v1alpha1 import AuthConfig, ModelDeploymentSpec, RemoteBackend
+from hooks.api.v1alpha1 import AuthConfig, HealthCheck, ModelDeploymentSpec, RemoteBackend, RemoteTls, Scheme
 from hooks.errors import NotAccepted
 from hooks.fields import text
 from hooks.observation import Observation, Unresolved
@@ -86,6 +88,18 @@ class Credentials:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """How the server is verified, and what is shown to it."""
+
+    server_name: str | None
+    """None: the host."""
+    ca_bundle: str | None
+    """PEM; None: the roots of the gateway's system."""
+    client_certificate: str | None
+    """Name of a Secret."""
+
+
+@dataclass(frozen=True, slots=True)
 class Remote:
     """Where offloaded requests go."""
 
@@ -103,6 +117,8 @@ class Remote:
     secret_headers: Mapping[str, SecretKey] = field(default_factory=dict)
     """Header fields to set from Secrets, names in lower case."""
     credentials: Credentials | None = None
+    tls: Tls | None = None
+    health_check: HealthCheck | None = None
 
 
 def find_remote(spec: ModelDeploymentSpec, observation: Observation) -> Remote | Unresolved:
@@ -151,7 +167,52 @@ def _own_remote(spec: ModelDeploymentSpec, backend: RemoteBackend, observation: 
         headers=headers,
         secret_headers=secret_headers,
         credentials=credentials,
+        tls=None if backend.tls is None else _tls(backend.tls, backend.scheme),
+        health_check=backend.health_check,
     )
+
+
+def _tls(tls: RemoteTls, scheme: Scheme) -> Tls:
+    if scheme is not Scheme.HTTPS:
+        raise NotAccepted(
+            reasons.INVALID_TLS, f"{_FIELD}.tls is for scheme https: set {_FIELD}.scheme to https, or leave tls out."
+        )
+    name = tls.server_name
+    if name is not None and not _HOST_NAME.fullmatch(name) and not _is_address(name):
+        raise NotAccepted(
+            reasons.INVALID_TLS, f"{_FIELD}.tls.serverName must be a host name or address without port, not {name!r}."
+        )
+    if tls.ca_bundle is not None:
+        _check_bundle(tls.ca_bundle)
+    certificate = tls.client_certificate_ref
+    if certificate is not None:
+        _check_secret_name(certificate.name, "tls.clientCertificateRef.name")
+    return Tls(name, tls.ca_bundle, None if certificate is None else certificate.name)
+
+
+def _check_bundle(pem: str) -> None:
+    """What the gateway could not load, and what must not get into a ConfigMap."""
+    field_name = f"{_FIELD}.tls.caBundle"
+    if "PRIVATE KEY" in pem:
+        raise NotAccepted(
+            reasons.INVALID_TLS, f"{field_name} holds a private key: leave it out, certificates alone belong there."
+        )
+    if not _is_bundle(pem):
+        raise NotAccepted(
+            reasons.INVALID_TLS,
+            f"{field_name} must be certificates in PEM, each between -----BEGIN CERTIFICATE----- and"
+            " -----END CERTIFICATE-----.",
+        )
+
+
+@lru_cache(maxsize=64)
+def _is_bundle(pem: str) -> bool:
+    """Whether it is what the gateway's own library takes for certificates."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
+    except (ssl.SSLError, TypeError):  # TypeError: not ASCII
+        return False
+    return True
 
 
 def _authority(value: str) -> tuple[str, int | None]:

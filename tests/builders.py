@@ -31,6 +31,20 @@ DEFAULTS = InstallDefaults(
     gateway_service=GATEWAY,
 )
 REMOTE: Json = {"host": "models.example.com", "scheme": "https"}
+AUTHORITY = """\
+-----BEGIN CERTIFICATE-----
+MIIBiDCCAS+gAwIBAgIUZdDJfmrPboLJdacZqjLmcHLZFbMwCgYIKoZIzj0EAwIw
+GTEXMBUGA1UEAwwOdGVzdCBhdXRob3JpdHkwIBcNMjYxMTI1MDUwODAxWhgPMjEy
+NjExMDEwNTA4MDFaMBkxFzAVBgNVBAMMDnRlc3QgYXV0aG9yaXR5MFkwEwYHKoZI
+zj0CAQYIKoZIzj0DAQcDQgAEFeArUKXEOnXuyykmXpWSHovIEqD4VT3+3I8+eP81
+Tu0QZ2jmkSM5kFLoWFfatMjjTt15xlOAKD8OoDMb3j984qNTMFEwHQYDVR0OBBYE
+FIxOr/B/+pcl9ZfN/vYN7gLUbG4fMB8GA1UdIwQYMBaAFIxOr/B/+pcl9ZfN/vYN
+7gLUbG4fMA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDRwAwRAIgC18yuqaF
+/+9BwqLW6kfW+kOUmEGZYAGEikQQ0fF3+CoCIBZz+tKoYNgEnRLcGJTzkf9Yeu3/
+nfhKevI6xgTWExvi
+-----END CERTIFICATE-----
+"""
+"""A certificate, for bundles of them."""
 TEMPLATE: Json = {"spec": {"containers": [{"name": "server", "image": "server:1"}]}}
 
 

@@ -12,6 +12,7 @@ import yaml
 
 from gateway.api.v1alpha1 import RouteDocument
 from hooks.api.schema import crds
+from tests.case_table import page as case_table
 from tests.chart import reference as chart
 from tests.reference import crd_reference, offloading_reference, route_document_reference
 
@@ -40,6 +41,7 @@ def generated() -> dict[Path, str]:
         Path("charts/beamlit-controller/values.schema.json"): chart.schema(),
         Path("docs/reference/crds.md"): crd_reference(list(definitions.values())),
         Path("docs/reference/offloading.md"): offloading_reference(),
+        Path("docs/reference/proxy-cases.md"): case_table(),
         Path("docs/reference/route-document.md"): route_document_reference(schema),
     }
 

@@ -307,8 +307,43 @@ class Flavor(_Part):
     """Name of the hardware, for instance t4."""
 
 
+class HealthCheck(_Part):
+    """Requests of the gateway's own by which it learns whether a backend answers. Every gateway makes its own."""
+
+    path: Annotated[str, StringConstraints(pattern=r'^/[!-"$-~]*$', min_length=1, max_length=1024)]
+    """Target of a GET to the backend itself, without its path prefix; a status from 200 to 299 is healthy."""
+    interval_seconds: Annotated[float, Field(ge=1, le=3600)] = 10
+    """Between two checks."""
+    timeout_seconds: Annotated[float, Field(ge=0.01, le=3600)] = 5
+    """For one check."""
+    unhealthy_threshold: Annotated[int, Field(ge=1, le=100)] = 3
+    """Failed checks in a row after which the backend gets no requests, as long as another one can take them."""
+    healthy_threshold: Annotated[int, Field(ge=1, le=100)] = 1
+    """Passed checks in a row after which it gets them again."""
+
+
+class RemoteTls(_Part):
+    """How the certificate of the remote backend is verified, and what is shown to it. It is verified always."""
+
+    server_name: (
+        Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]+$", min_length=1, max_length=253)] | None
+    ) = None
+    """Name that is asked for (SNI) and that the certificate must have; that of host when left out."""
+    ca_bundle: Annotated[str, StringConstraints(min_length=1, max_length=65536)] | None = None
+    """Certificates in PEM that may have issued it, instead of those of the gateway's system."""
+    client_certificate_ref: SecretReference | None = None
+    """Secret with the keys tls.crt and tls.key, which the gateway shows to the backend."""
+
+
 class RemoteBackend(_Part):
     """Where offloaded requests go."""
+
+    model_config = _object(
+        _rule(
+            "!has(self.tls) || self.scheme == 'https'",
+            "tls is for scheme https: set scheme to https, or leave tls out",
+        ),
+    )
 
     host: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:\[\]-]+$", min_length=1, max_length=260)]
     """Host name or address, with a port where it is not the scheme's own: models.example.com:8443."""
@@ -324,6 +359,10 @@ class RemoteBackend(_Part):
     """As headersToAdd, with values that may come from a Secret."""
     auth_config: AuthConfig | None = None
     """How the gateway authenticates; no authentication when left out."""
+    tls: RemoteTls | None = None
+    """How it is verified, for scheme https."""
+    health_check: HealthCheck | None = None
+    """How its health is checked; not at all when left out."""
     location: Location | None = None
     """Where the backend runs, for policies. It is believed."""
     flavors: Annotated[tuple[Flavor, ...], Field(max_length=64, json_schema_extra=_ATOMIC)] = ()
@@ -522,6 +561,14 @@ class OnMissingMetrics(StrEnum):
     OFFLOAD = "offload"
 
 
+class Overflow(_Part):
+    """When a single request goes to the remote backend because there is no room for it here."""
+
+    in_flight: Annotated[int, Field(ge=1, le=1000000)]
+    """Requests that the local replicas may have at the same time, counted by each gateway for itself, with streams
+    until their end. One more goes to the remote backend at once."""
+
+
 class OffloadingBehavior(_Part):
     """How much is offloaded, and how soon."""
 
@@ -550,6 +597,9 @@ class OffloadingBehavior(_Part):
     return_seconds: Annotated[int, Field(ge=0, le=3600)] = 0
     """Over how long requests come back once a replica is ready again, in seconds, in steps of stepPercentage; 0: at
     once."""
+    overflow: Overflow | None = None
+    """A limit on the local replicas beyond which single requests go to the remote, whatever the percentage; no limit
+    when left out."""
     override: Override | None = None
     """A percentage set by hand, for a time; it takes the place of the metrics."""
 
@@ -599,11 +649,69 @@ class GatewayTimeouts(_Part):
     """Between two parts of an answer's body. There is no limit on the whole answer."""
 
 
+class RetryCause(StrEnum):
+    """Why an attempt at a backend failed, before the first byte of an answer went to the client."""
+
+    CONNECT_FAILURE = "connectFailure"
+    RESET = "reset"
+    FIRST_BYTE_TIMEOUT = "firstByteTimeout"
+    STREAM_ERROR = "streamError"
+    REQUEST_TIMEOUT = "408"
+    TOO_MANY_REQUESTS = "429"
+    BAD_GATEWAY = "502"
+    SERVICE_UNAVAILABLE = "503"
+    GATEWAY_TIMEOUT = "504"
+
+
 class GatewayRetry(_Part):
     """When the gateway tries another backend."""
 
+    model_config = _object(
+        _rule(
+            "self.failover || !has(self.causes)",
+            "causes say when there is failover: set failover to true, or leave causes out",
+        ),
+    )
+
     failover: bool = True
     """Whether a request whose backend failed before the first byte of the answer may go to the other one."""
+    causes: (
+        Annotated[
+            tuple[RetryCause, ...],
+            Field(min_length=1, max_length=9, json_schema_extra=_ATOMIC),
+        ]
+        | None
+    ) = None
+    """Which failures count. connectFailure: nothing was sent. reset: the connection broke before the answer's head.
+    firstByteTimeout: no head in time; the backend may still be working. streamError: the first event of a stream is an
+    error. A status, in quotes, is what the backend answered. All but firstByteTimeout when left out."""
+    body_bytes: Annotated[int, Field(ge=0, le=67108864)] | None = None
+    """Largest body that is held to be sent again, in bytes; the gateway's own setting when left out."""
+
+
+class GatewayBreaker(_Part):
+    """When a backend that fails gets no requests for a while, as long as another one can take them. Every gateway
+    counts for itself."""
+
+    consecutive_failures: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Failures in a row."""
+    error_percentage: Annotated[int, Field(ge=1, le=100)] = 50
+    """Share of failures within windowSeconds, once there were minimumRequests in it."""
+    minimum_requests: Annotated[int, Field(ge=1, le=1000000)] = 20
+    """Requests from which on the share counts."""
+    window_seconds: Seconds = 10
+    """The time that the share is about."""
+    open_seconds: Seconds = 10
+    """How long, until a single request tries the backend again."""
+
+
+class GatewayQueue(_Part):
+    """Where requests wait for room at the local replicas while nothing takes what overflows."""
+
+    size: Annotated[int, Field(ge=1, le=100000)]
+    """Requests that may wait, in each gateway; beyond them the answer is 503 at once."""
+    wait_seconds: Seconds = 5
+    """How long one may wait, until the answer is 503."""
 
 
 class Gateway(_Part):
@@ -620,6 +728,13 @@ class Gateway(_Part):
     """How long the gateway waits for backends."""
     retry: GatewayRetry = Field(default=GatewayRetry(), json_schema_extra={"default": {}, "x-default": True})
     """When the gateway tries another backend."""
+    breaker: GatewayBreaker | None = None
+    """When a backend that fails gets no requests; the gateway's own defaults, which are the same, when left out."""
+    queue: GatewayQueue | None = None
+    """Where requests wait beyond behavior.overflow.inFlight while nothing takes them; nowhere when left out."""
+    health_check: HealthCheck | None = None
+    """How the health of the local replicas is checked through their Service, besides their own probes; not at all when
+    left out."""
     body_limit_bytes: Annotated[int, Field(ge=0, le=1099511627776)] | None = None
     """Largest body of a request, in bytes; the gateway's own setting when left out."""
 
@@ -636,6 +751,12 @@ class ModelDeploymentSpec(_Part):
             "!has(self.gateway) || !has(self.gateway.serviceName) || !has(self.serviceRef)"
             " || !has(self.serviceRef.name) || self.gateway.serviceName != self.serviceRef.name",
             "gateway.serviceName must not be the Service of serviceRef: choose a new name, which leads to the gateway",
+        ),
+        _rule(
+            "!has(self.gateway) || !has(self.gateway.queue)"
+            " || (has(self.offloadingConfig) && has(self.offloadingConfig.behavior)"
+            " && has(self.offloadingConfig.behavior.overflow))",
+            "gateway.queue is for requests beyond a limit: set offloadingConfig.behavior.overflow.inFlight",
         ),
     )
 

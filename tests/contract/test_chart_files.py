@@ -28,3 +28,10 @@ def test_every_value_is_described_once() -> None:
     assert len(set(paths)) == len(paths)
     assert len(paths) > 60
     assert all(one.meaning.endswith(".") for one in settings())
+
+
+def test_rd_06_nothing_is_mounted_by_sub_path() -> None:
+    """A file mounted by subPath is never updated: a renewed certificate or Secret would go unnoticed."""
+    templates = sorted((CHART / "templates").rglob("*.yaml"))
+    assert templates
+    assert [path.name for path in templates if "subPath" in path.read_text()] == []

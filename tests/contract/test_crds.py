@@ -305,6 +305,40 @@ ACCEPTED: Final = {
         },
         serviceRef={"name": "other"},
     ),
+    "attempts": model_deployment(
+        gateway={
+            "retry": {"failover": True, "causes": ["connectFailure", "firstByteTimeout", "503"], "bodyBytes": 0},
+            "breaker": {
+                "consecutiveFailures": 1,
+                "errorPercentage": 100,
+                "minimumRequests": 1,
+                "windowSeconds": 0.5,
+                "openSeconds": 60,
+            },
+            "queue": {"size": 1, "waitSeconds": 0.5},
+            "healthCheck": {
+                "path": "/health?deep=1",
+                "intervalSeconds": 1,
+                "timeoutSeconds": 0.5,
+                "unhealthyThreshold": 1,
+                "healthyThreshold": 100,
+            },
+        },
+        offloadingConfig={"behavior": {"overflow": {"inFlight": 1}}},
+    ),
+    "TLS": model_deployment(
+        offloadingConfig=remote(
+            scheme="https",
+            tls={"serverName": "s.example.com", "caBundle": "PEM", "clientCertificateRef": {"name": "s"}},
+            healthCheck={
+                "path": "/",
+                "intervalSeconds": 3600,
+                "timeoutSeconds": 0.01,
+                "unhealthyThreshold": 100,
+                "healthyThreshold": 1,
+            },
+        )
+    ),
     "override": model_deployment(offloadingConfig=override(percentage=0, until=TIME, mode="Force")),
     "override with an offset": model_deployment(
         offloadingConfig=override(percentage=1, until="2030-01-31T18:00:00.5+02:00")
@@ -370,6 +404,27 @@ REFUSED: Final = {
         model_deployment(offloadingConfig=oauth(clientSecretRef={"name": "s"}, clientSecret="s")),
         "leave out clientId",
     ),
+    "a queue without a limit": (
+        model_deployment(gateway={"queue": {"size": 1}}, offloadingConfig=remote()),
+        "set offloadingConfig.behavior.overflow.inFlight",
+    ),
+    "a queue for nobody": (model_deployment(gateway={"queue": {"size": 1}}), "behavior.overflow.inFlight"),
+    "a queue without places": (
+        model_deployment(gateway={"queue": {"size": 0}}, offloadingConfig={"behavior": {"overflow": {"inFlight": 1}}}),
+        "gateway.queue.size",
+    ),
+    "causes without failover": (
+        model_deployment(gateway={"retry": {"failover": False, "causes": ["503"]}}),
+        "set failover to true",
+    ),
+    "a cause that is none": (model_deployment(gateway={"retry": {"causes": ["500"]}}), "retry.causes[0]"),
+    "no cause": (model_deployment(gateway={"retry": {"causes": []}}), "retry.causes"),
+    "TLS without TLS": (model_deployment(offloadingConfig=remote(tls={"serverName": "s"})), "tls is for scheme https"),
+    "a health check of nothing": (
+        model_deployment(gateway={"healthCheck": {"path": "health"}}),
+        "healthCheck.path",
+    ),
+    "no room at all": (model_deployment(offloadingConfig={"behavior": {"overflow": {"inFlight": 0}}}), "inFlight"),
     "no secret": (
         model_deployment(offloadingConfig=oauth(clientId="i", tokenUrl="https://t")),
         "set clientSecretRef, or all of",

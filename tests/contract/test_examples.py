@@ -58,6 +58,21 @@ def test_the_policies_of_the_documentation() -> None:
     assert conditions["PolicySatisfied"] == "PoliciesSatisfied"
 
 
+def test_the_model_of_the_page_about_the_gateway() -> None:
+    """The CRD takes it and hooks accept it, and the defaults that it spells out are the defaults."""
+    page = (EXAMPLES.parent / "docs/gateway.md").read_text()
+    (text,) = [block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "kind: ModelDeployment" in block]
+    parent = yaml.safe_load(text)
+    assert refusals(parent) == []
+    answer = reconcile.sync(Observation.of(SyncRequest.from_json({"parent": parent}), DEFAULTS), now=NOW)
+    assert {one["type"]: one["status"] for one in answer.status["conditions"]}["Accepted"] == "True"
+    (route,) = [one["data"]["route.json"] for one in answer.children if one["kind"] == "ConfigMap"]
+    document = orjson.loads(route)
+    assert "breaker" not in document
+    assert document["queue"] == {"size": 50}
+    assert document["backends"][-1]["health"] == {"path": "/health"}
+
+
 def test_until_of_the_manifest() -> None:
     """The override that the manifest suggests is one that the API takes, just by removing the comment sign."""
     text = (EXAMPLES / "manifests/demo.yaml").read_text().replace("# override:", "override:")

@@ -200,7 +200,7 @@ def test_zero_and_false_are_written_where_they_are_not_the_default() -> None:
 
 
 @given(bodies(), st.data())
-def test_unknown_fields_are_ignored_and_counted(body: dict[str, Any], data: st.DataObject) -> None:
+def test_k_13_unknown_fields_are_ignored_and_counted(body: dict[str, Any], data: st.DataObject) -> None:
     """Whatever a newer writer adds, at any depth, an older gateway serves what it knows and counts the rest."""
     plain = RouteDocument.model_validate(body).canonical_json()
     newer = json.loads(plain)
@@ -214,7 +214,7 @@ def test_unknown_fields_are_ignored_and_counted(body: dict[str, Any], data: st.D
 
 
 @pytest.mark.parametrize("rest", [{}, {"name": 5}, {"backends": "of another shape"}, {"apiVersion": "x/v2"}])
-def test_a_required_feature_that_is_unknown_rejects_the_document(rest: dict[str, Any]) -> None:
+def test_k_13_k_34_a_required_feature_that_is_unknown_rejects_the_document(rest: dict[str, Any]) -> None:
     """The message is about the feature, even if the rest would not be understood either."""
     with pytest.raises(
         DocumentError, match=r"^requires mirroring, shadowing, which this gateway does not have; upgrade"
@@ -288,6 +288,51 @@ def test_what_cannot_be_served_is_refused_with_its_field(text: str | bytes, mess
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize(
+    "prefix",
+    ["/", "x", "/a//b", "/a/", "//", "/a?b", "/a#b", "/a b", "/a\\b", "/ä", "/a\n", "/a\r\nX: 1", "/" + "a" * 1024],
+)
+def test_k_07_a_prefix_that_is_no_path(prefix: str) -> None:
+    """K-07: whatever could end a request line, begin a query or be read in two ways rejects the document."""
+    text = json.dumps({"name": "a", "backends": [{"id": "b", "default": True, "pathPrefix": prefix}]})
+    with pytest.raises(DocumentError, match=r"backends\.0\.pathPrefix"):
+        read(text)
+
+
+@pytest.mark.parametrize("byte", range(256))
+def test_k_08_every_byte_in_a_field(byte: int) -> None:
+    """K-08: names are tokens (RFC 9110 5.6.2), values visible ASCII and space; everything else rejects the document."""
+    token = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    sign = chr(byte)
+    for changes, good in (({f"a{sign}": "v"}, byte in token), ({"a": f"v{sign}"}, 0x20 <= byte <= 0x7E)):
+        text = json.dumps({"name": "a", "backends": [{"id": "b", "default": True, "headers": {"set": changes}}]})
+        if good:
+            read(text)
+        else:
+            with pytest.raises(DocumentError):
+                read(text)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        {"timeouts": {"firstByte": 864001}},
+        {"timeouts": {"connect": 0}},
+        {"timeouts": {"idle": 1e400}},
+        {"limits": {"bodyBytes": -1}},
+        {"queue": {"size": 10**9}},
+        {"queue": {"wait": -1}},
+        {"breaker": {"open": 1e9}},
+        {"breaker": {"consecutiveFailures": 0}},
+        {"retry": {"bodyBytes": -1}},
+    ],
+)
+def test_k_28_values_without_measure(rest: dict[str, Any]) -> None:
+    """K-28: no document makes the gateway wait for days or hold what it cannot."""
+    with pytest.raises(DocumentError):
+        read(json.dumps({"name": "a"} | rest))
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=9), children, max_size=3),
@@ -296,7 +341,7 @@ json_values = st.recursive(
 
 
 @given(bodies(), st.data())
-def test_damage_never_raises_anything_else(body: dict[str, Any], data: st.DataObject) -> None:
+def test_k_12_damage_never_raises_anything_else(body: dict[str, Any], data: st.DataObject) -> None:
     """One wrong value anywhere: the document is read or refused as a DocumentError, nothing else happens."""
     damaged = json.loads(RouteDocument.model_validate(body).canonical_json())
     target = data.draw(st.sampled_from(objects_of(damaged)))
@@ -310,7 +355,7 @@ def test_damage_never_raises_anything_else(body: dict[str, Any], data: st.DataOb
 
 
 @given(st.binary(max_size=64) | json_values.map(lambda value: json.dumps(value).encode()))
-def test_any_bytes_are_read_or_refused(text: bytes) -> None:
+def test_k_12_any_bytes_are_read_or_refused(text: bytes) -> None:
     """Nothing in a ConfigMap can make the reader fail in another way."""
     try:
         document, _ = read(text)

@@ -19,6 +19,7 @@ from hooks.quantities import parse
 from hooks.readings import Reading, Readings, Sample, Unread
 from hooks.reasons import UNREACHABLE
 from tests.builders import (
+    AUTHORITY,
     DEFAULTS,
     NAMESPACE,
     NOW,
@@ -166,6 +167,13 @@ GATEWAY: Final[Json] = {
     "retry": {"failover": True},
     "bodyLimitBytes": 1000,
 }
+HEALTH: Final[Json] = {
+    "path": "/health",
+    "intervalSeconds": 4,
+    "timeoutSeconds": 5,
+    "unhealthyThreshold": 4,
+    "healthyThreshold": 2,
+}
 SERVERLESS: Final[Json] = {
     "minNumReplicas": 1,
     "maxNumReplicas": 2,
@@ -235,6 +243,33 @@ WORLDS: Final[Mapping[str, World]] = {
                 headers=HEADERS,
                 authConfig=_oauth(INLINE),
             ),
+        )
+    ),
+    "attempts": World(
+        _model(
+            gateway={
+                "retry": {"failover": True, "causes": ["reset", "503"], "bodyBytes": 5000},
+                "breaker": {
+                    "consecutiveFailures": 4,
+                    "errorPercentage": 40,
+                    "minimumRequests": 30,
+                    "windowSeconds": 20,
+                    "openSeconds": 5,
+                },
+                "queue": {"size": 9, "waitSeconds": 4},
+                "healthCheck": HEALTH,
+            },
+            offloading={
+                **_remote(
+                    healthCheck=HEALTH,
+                    tls={
+                        "serverName": "inner.example.com",
+                        "caBundle": AUTHORITY,
+                        "clientCertificateRef": {"name": "certificate"},
+                    },
+                ),
+                "behavior": {"overflow": {"inFlight": 8}},
+            },
         )
     ),
     "a secret and policies": World(

@@ -100,7 +100,15 @@ FULL: Final = {
             ],
             "behavior": {
                 "percentage": 0,
+                "mode": "proportional",
+                "signal": "gauge",
+                "triggerWindowSeconds": 0,
+                "releaseWindowSeconds": 3600,
+                "tolerance": 0,
+                "stepPercentage": 1,
+                "onMissingMetrics": "release",
                 "notReadyForSeconds": 0,
+                "returnSeconds": 1,
                 "override": {"percentage": 0, "until": TIME, "mode": "Force"},
             },
         },
@@ -110,6 +118,13 @@ FULL: Final = {
             "timeouts": {"connectSeconds": 0.01, "firstByteSeconds": 86400, "idleSeconds": 1},
             "retry": {"failover": False},
             "bodyLimitBytes": 0,
+        },
+    ),
+    "full attempts": model_deployment(
+        **ACCEPTED["attempts"]["spec"]
+        | {
+            "offloadingConfig": ACCEPTED["attempts"]["spec"]["offloadingConfig"]
+            | ACCEPTED["TLS"]["spec"]["offloadingConfig"]
         },
     ),
     "full server": model_deployment(
@@ -355,6 +370,7 @@ CONSTRAINTS: Final[Mapping[str, tuple[Bad, str]]] = {
     "maxLength": (lambda limit, value: "a" * (limit + 1), "Too long"),
     "minimum": (lambda limit, value: limit - 1, "should be greater than or equal to"),
     "maximum": (lambda limit, value: limit + 1, "should be less than or equal to"),
+    "minItems": (lambda limit, value: value[: limit - 1], "should have at least"),
     "maxItems": (lambda limit, value: [_renamed(value[0], number) for number in range(limit + 1)], "Too many"),
     "maxProperties": (lambda limit, value: {f"x{number}": "" for number in range(limit + 1)}, "Too many"),
     # No list: the API server takes one for a string that has a format.

@@ -119,7 +119,7 @@ async def test_c10_a_token_is_bought_once_and_kept() -> None:
         assert len(server.sides) == 1
 
 
-async def test_se_12_many_requests_make_one_exchange() -> None:
+async def test_se_12_to_11_many_requests_make_one_exchange() -> None:
     """SE-12, TO-11: 500 requests wait for one token; those that are cancelled take it from nobody."""
     secrets = Secrets()
     gate = asyncio.Event()
@@ -151,7 +151,7 @@ async def test_se_12_a_token_is_renewed_before_its_end_and_used_meanwhile() -> N
         assert seen[-1] == f"Bearer {CANARY_TOKEN}1".encode()
 
 
-async def test_se_13_a_401_makes_one_new_token_from_the_secret_as_it_is_now() -> None:
+async def test_se_13_rt_09_a_401_makes_one_new_token_from_the_secret_as_it_is_now() -> None:
     """SE-13, RT-09: a refused token is replaced once for all that got the refusal, with the rotated secret."""
     secrets = Secrets()
     async with serving(answering(GOOD)) as server, made(secrets) as credentials:
@@ -201,7 +201,7 @@ async def test_se_11_bad_answers_are_refused(body: object) -> None:
 
 
 @pytest.mark.parametrize("status", [b"500 Oops", b"401 No", b"201 Odd", b"302 Found", b"307 Temporary", b"204 Nothing"])
-async def test_se_10_only_200_is_an_answer(status: bytes) -> None:
+async def test_se_10_se_11_only_200_is_an_answer(status: bytes) -> None:
     """SE-10, SE-11: other statuses are failures even with a token in them, and redirects are not followed."""
     secrets = Secrets()
     async with serving(answering(GOOD)) as other:
@@ -272,7 +272,9 @@ async def test_se_16_proxy_variables_do_not_count(monkeypatch: pytest.MonkeyPatc
         ("", None, False),
     ],
 )
-async def test_se_09_a_token_goes_only_to_the_hosts_its_secret_names(hosts: str, port: int | None, works: bool) -> None:
+async def test_se_09_k_26_a_token_goes_only_to_the_hosts_its_secret_names(
+    hosts: str, port: int | None, works: bool
+) -> None:
     """SE-09: the Secret decides, not the document that refers to it."""
     secrets = Secrets()
     backend = REMOTE.model_copy(update={"port": port})
@@ -285,7 +287,7 @@ async def test_se_09_a_token_goes_only_to_the_hosts_its_secret_names(hosts: str,
                 await credentials.authorization(Route(), backend)
 
 
-async def test_a_cached_token_is_checked_for_each_host() -> None:
+async def test_k_03_a_cached_token_is_checked_for_each_host() -> None:
     """A second document that refers to the same Secret gains nothing for another host or another namespace."""
     secrets = Secrets()
     async with serving(answering(GOOD)) as server, made(secrets) as credentials:
@@ -296,7 +298,7 @@ async def test_a_cached_token_is_checked_for_each_host() -> None:
                 await credentials.authorization(route, REMOTE.model_copy(update={"host": host}))
 
 
-async def test_inline_credentials_are_for_their_own_host() -> None:
+async def test_k_26_inline_credentials_are_for_their_own_host() -> None:
     """What stands in a ModelDeployment works for its own remoteBackend and for no other."""
     secrets = Secrets()
     async with serving(answering(GOOD)) as server, made(secrets) as credentials:
@@ -491,7 +493,7 @@ async def test_the_log_says_why() -> None:
     ]
 
 
-async def test_p18_secrets_appear_in_no_log_and_no_error() -> None:
+async def test_k_19_p18_secrets_appear_in_no_log_and_no_error() -> None:
     """P18: neither secret nor token is in what is logged, raised or printed, whatever goes wrong."""
     secrets = Secrets()
     seen: list[str] = []

@@ -292,6 +292,34 @@ async def test_ur_15_early_answer_while_the_body_comes() -> None:
         await until(lambda: running.upstream.stats.open == 0)
 
 
+async def test_bs_12_ten_thousand_small_events() -> None:
+    """BS-12: events that come faster than anybody reads them pass whole and in order, joined into few chunks."""
+    events = b"".join(b"data: %05d%b\n\n" % (number, b"." * 37) for number in range(10000))
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(CHUNKED)
+        side.writer.writelines(b"32\r\n%b\r\n" % events[at : at + 50] for at in range(0, len(events), 50))
+        await side.send(b"0\r\n\r\n")
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        client = await running.client()
+        await client.send(GET)
+        raw = b""
+        async with asyncio.timeout(10):
+            while not raw.endswith(b"0\r\n\r\n"):
+                raw += await client.some()
+        body = b""
+        chunks = 0
+        rest = raw.partition(b"\r\n\r\n")[2]
+        while rest != b"0\r\n\r\n":
+            size, _, rest = rest.partition(b"\r\n")
+            body, rest = body + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
+            chunks += 1
+        assert body == events
+        assert chunks < 1000
+
+
 # Expect: 100-continue (RFC 9110 10.1.1)
 
 
@@ -474,7 +502,7 @@ async def _leave(client: Client, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["close", "reset", "half"])
 @pytest.mark.parametrize("point", ["upload", "before first byte", "mid stream", "pipelined"])
-async def test_to_06_to_08_p4_the_server_is_told_within_a_second(point: str, how: str) -> None:
+async def test_to_06_to_08_bs_13_p4_the_server_is_told_within_a_second(point: str, how: str) -> None:
     """TO-06: wherever a request stands when its client goes, the server's connection ends within a second."""
     reached = asyncio.Event()
     gone = asyncio.Event()

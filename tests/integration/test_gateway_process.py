@@ -235,7 +235,7 @@ async def test_se_16_variables_of_other_programs_do_not_count(tmp_path: Path) ->
         assert (await running.ask()).status == 200
 
 
-async def test_rd_08_sigterm_is_one_orderly_path(tmp_path: Path) -> None:
+async def test_rd_07_rd_08_rd_09_sigterm_is_one_orderly_path(tmp_path: Path) -> None:
     """RD-07, RD-09: not ready at once, still serving and asking to close, then a stream may finish; exit status 0."""
     go = asyncio.Event()
 

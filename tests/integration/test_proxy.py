@@ -28,7 +28,7 @@ def get(target: bytes = b"/v1/x", host: bytes = b"gateway", *fields: bytes) -> b
     "host",
     ["demo.default", "demo.default.svc", "demo.default.svc.cluster.local", "DEMO.Default.SVC", "demo.default.svc.:80"],
 )
-async def test_by_host(host: str) -> None:
+async def test_se_04_se_05_by_host(host: str) -> None:
     """Every spelling of a Service's name leads to its model, with the path as it is (SE-04)."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
         answer = await running.ask(get(b"/v1/x?a=1;b=%zz", host.encode()))
@@ -36,7 +36,7 @@ async def test_by_host(host: str) -> None:
         assert answer.body.startswith(b"GET /v1/x?a=1;b=%zz HTTP/1.1\r\n")  # SE-05: the query passes as it is
 
 
-async def test_by_path() -> None:
+async def test_se_04_by_path() -> None:
     """`/namespace/name/…` leads to the model; the prefix is removed, the backend's is added."""
     async with (
         serving(echo) as server,
@@ -195,7 +195,7 @@ async def test_the_table_may_change_between_two_requests() -> None:
 # What it looks like there
 
 
-async def test_hh_01_fields_of_one_connection_stay_there() -> None:
+async def test_hh_01_hh_04_hh_10_fields_of_one_connection_stay_there() -> None:
     """HH-01: hop-by-hop fields, and those that Connection names, pass in neither direction; others keep their order."""
 
     async def script(side: ServerSide) -> None:
@@ -273,13 +273,28 @@ async def test_hh_16_hh_17_names_that_only_we_may_use() -> None:
 
     async def script(side: ServerSide) -> None:
         request = await side.request()
-        assert b"x_real_ip" not in request.lower()
+        for name in (b"x_real_ip", b"x-tenant", b"x-user", b"kubeflow-userid"):
+            assert name not in request.lower()
         await side.send(reply(b"", b"200 OK", b"X-Beamlit-Backend: me", b"X-Request-Id: mine"))
 
     async with serving(script) as server, gateway(local_port=server.port) as running:
-        answer = await running.ask(get(b"/default/demo/x", b"gateway", b"X_Real_IP: 1"))
+        fields = (b"X_Real_IP: 1", b"X-Tenant: 1", b"X-User: 1", b"Kubeflow-UserId: 1")
+        answer = await running.ask(get(b"/default/demo/x", b"gateway", *fields))
         assert answer.value(b"x-beamlit-backend") == b"local"
         assert answer.value(b"x-request-id") != b"mine"
+
+
+async def test_se_07_a_line_of_the_log_is_one_line() -> None:
+    """SE-07: escapes, text that is written from right to left and endless values stay within one line of JSON."""
+    long = "\u202e".encode() + b"\xff" * 5000
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        for target in (b"/default/demo/%1b%0a%e2%80%ae", b"/default/demo/x"):
+            await running.ask(get(target, b"gateway", b"User-Agent: " + long, b"X-Request-Id: " + long))
+        await until(lambda: len(running.lines()) == 2)
+        text = running.log.getvalue()
+        assert text.isascii()
+        assert text.isprintable() or set(text) - {"\n"} == {one for one in text if one.isprintable()}
+        assert all(len(line) < 2000 for line in text.splitlines())
 
 
 async def test_request_id_passes_when_it_is_one() -> None:
@@ -451,7 +466,7 @@ async def test_default_remote_backend() -> None:
             assert request.endswith(b'{"model":"tiny"}')
 
 
-async def test_se_15_a_remote_address_is_checked_at_connect() -> None:
+async def test_se_15_k_02_a_remote_address_is_checked_at_connect() -> None:
     """SE-15: a tenant's remote host may not lead into the machine or the cluster."""
     async with serving(echo) as server:
         route = document(Backend(id="remote", host="127.0.0.1", port=server.port, weight=100))
@@ -464,7 +479,7 @@ async def test_se_15_a_remote_address_is_checked_at_connect() -> None:
 # What goes wrong
 
 
-async def test_a_backend_that_is_not_there() -> None:
+async def test_se_17_a_backend_that_is_not_there() -> None:
     """A refused connection is 502 with a stable code, and says nothing of addresses (SE-17)."""
     async with gateway(local_port=1) as running:
         answer = await running.ask(get(b"/default/demo/x"))

@@ -85,7 +85,9 @@ async def test_changes_that_come_together_make_one_table(store: Store) -> None:
 
 
 @pytest.mark.parametrize("broken", [None, "{", '{"apiVersion": "gateway.beamlit.com/v1alpha1"}', '{"name": 1}'])
-async def test_the_last_good_document_stays(store: Store, clock: Clock, metrics: Metrics, broken: str | None) -> None:
+async def test_k_34_the_last_good_document_stays(
+    store: Store, clock: Clock, metrics: Metrics, broken: str | None
+) -> None:
     """A document that cannot be read is reported; the route goes on as before, since when it did."""
     store.apply(snapshot(("default", "a", text(limits={"bodyBytes": 7}))))
     clock.now = 2000
@@ -109,7 +111,7 @@ async def test_a_document_that_was_never_good_is_no_route(store: Store) -> None:
     assert set(store.table.routes) == {"default/demo"}
 
 
-async def test_two_documents_for_one_model(store: Store) -> None:
+async def test_k_05_two_documents_for_one_model(store: Store) -> None:
     """The claim is decided, and the loser reported."""
     store.apply(snapshot(("default", "a", text()), ("default", "b", text(limits={"bodyBytes": 1}))))
     assert len(store.table.routes) == 1

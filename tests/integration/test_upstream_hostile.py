@@ -388,10 +388,11 @@ async def test_p17_a_server_that_cannot_be_verified_gets_no_byte(
         assert all(side.received == b"" for side in server.sides)
 
 
-async def test_a_ca_bundle_that_is_none_is_refused(upstream: Upstream) -> None:
+@pytest.mark.parametrize("bundle", ["", "not a certificate", "kein Schlüssel"])
+async def test_a_ca_bundle_that_is_none_is_refused(bundle: str) -> None:
     """A bundle without a certificate verifies nothing, so nothing is connected to."""
     with pytest.raises(errors.TlsFailed):
-        client_context("not a certificate")
+        client_context(bundle)
 
 
 async def test_se_16_the_environment_names_no_certificates(certificates: Path, monkeypatch: pytest.MonkeyPatch) -> None:

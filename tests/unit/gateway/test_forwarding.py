@@ -238,7 +238,7 @@ def test_fields_of_a_document_are_applied() -> None:
     assert sent(request, target) == ((b"x-add", b"3"), (b"x-set", b"s"), (b"x-add", b"a"))
 
 
-def test_a_document_cannot_touch_framing_and_forwarding() -> None:
+def test_k_08_a_document_cannot_touch_framing_and_forwarding() -> None:
     """Framing, Host, hop-by-hop and forwarding fields are the gateway's; what is refused can be reported."""
     names = ("Content-Length", "transfer-encoding", "Host", "Connection", "TE", "Upgrade", "X-Forwarded-For", "Via")
     changes = Headers(set=dict.fromkeys(names, "x"), add=dict.fromkeys(names, "x"), remove=names)

@@ -69,7 +69,7 @@ def test_a_bare_model_of_two_namespaces_is_a_conflict() -> None:
 
 
 @given(st.permutations([0, 1, 2]))
-def test_the_older_document_keeps_a_name_in_any_order(order: list[int]) -> None:
+def test_k_05_the_older_document_keeps_a_name_in_any_order(order: list[int]) -> None:
     """The order in which documents arrive decides nothing."""
     entries = [
         entry("a", "young", created="2026-03-01T00:00:00Z", services=("web",)),

@@ -53,6 +53,26 @@ def template(**fields: Any) -> builders.Json:
             reasons.INVALID_LOCATION,
             "remoteBackend.location.continent is 'eu', and must be left out where there is a country",
         ),
+        (
+            model_deployment(gateway={"queue": {"size": 1}}),
+            reasons.INVALID_SPEC,
+            "set spec.offloadingConfig.behavior.overflow.inFlight",
+        ),
+        (
+            model_deployment(gateway={"queue": {"size": 1}}, offloadingConfig=None),
+            reasons.INVALID_SPEC,
+            "spec.gateway.queue is for requests beyond a limit",
+        ),
+        (
+            model_deployment(gateway={"retry": {"failover": False, "causes": ["503"]}}),
+            reasons.INVALID_SPEC,
+            "set spec.gateway.retry.failover to true",
+        ),
+        (
+            model_deployment(offloadingConfig=builders.backend(tls={"caBundle": "none"})),
+            reasons.INVALID_TLS,
+            "tls.caBundle must be certificates in PEM",
+        ),
         (model_deployment(modelSourceRef={"kind": "Deployment"}), reasons.INVALID_SPEC, "spec.modelSourceRef.name"),
         (model_deployment(serviceRef={}), reasons.INVALID_SPEC, "spec.serviceRef.name is missing"),
         (model_deployment(serviceRef={"name": "Demo"}), reasons.INVALID_NAME, "spec.serviceRef.name"),

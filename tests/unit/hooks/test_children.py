@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from gateway.api import v1alpha1 as routes
 from hooks import reasons
+from hooks.api.v1alpha1 import RetryCause
 from hooks.observation import InstallDefaults
 from tests import builders
 from tests.builders import (
+    AUTHORITY,
     TEMPLATE,
     Cluster,
     backend,
@@ -64,6 +66,27 @@ def use(answer: Any) -> dict[str, list[str]]:
             {"local": 70, "remote": 30},
             {"local": ["weighted"], "remote": ["weighted"]},
         ),
+        (
+            {"offloadingConfig": behavior(overflow={"inFlight": 8})},
+            1,
+            {"local": 100, "remote": 0},
+            {"local": BOTH, "remote": [*BOTH, "overflow"]},
+        ),
+        (
+            {
+                "gateway": {"retry": {"failover": False}},
+                "offloadingConfig": behavior(overflow={"inFlight": 8}, percentage=0),
+            },
+            1,
+            {"local": 100, "remote": 0},
+            {"local": ["weighted"], "remote": ["weighted", "overflow"]},
+        ),
+        (
+            {"policies": [{"name": "eu"}], "offloadingConfig": behavior(overflow={"inFlight": 8})},
+            1,
+            {"local": 100},
+            {"local": BOTH},
+        ),
         ({"gateway": {"serviceName": "gw"}}, 1, {"local": 100, "remote": 0}, {"local": BOTH, "remote": BOTH}),
     ],
 )
@@ -81,8 +104,12 @@ specs = st.fixed_dictionaries(
         "policies": st.sampled_from([[], [{"name": "eu"}]]),
         "gateway": st.sampled_from([None, {"retry": {"failover": False}}, {"retry": {"failover": True}}]),
         "offloadingConfig": st.none()
-        | st.builds(override, st.sampled_from([0, 1, 50, 100]), st.sampled_from(["Normal", "Force"]))
-        | st.builds(lambda seconds: behavior(notReadyForSeconds=seconds), st.sampled_from([0, 60])),
+        | st.builds(
+            lambda config, more: config | {"behavior": config["behavior"] | more},
+            st.builds(override, st.sampled_from([0, 1, 50, 100]), st.sampled_from(["Normal", "Force"]))
+            | st.builds(lambda seconds: behavior(notReadyForSeconds=seconds), st.sampled_from([0, 60])),
+            st.sampled_from([{}, {"percentage": 0}, {"overflow": {"inFlight": 8}}]),
+        ),
     }
 )
 
@@ -109,6 +136,10 @@ def test_a_backend_is_in_the_document_iff_some_request_may_reach_it(
     assert answer.status["offloadingStatus"] == (weights(answer).get("remote", 0) > 0)
     failover = (spec["gateway"] or {}).get("retry", {}).get("failover", True)
     assert all(("failover" in entry) == failover for entry in use(answer).values())
+    limited = "overflow" in ((config or {}).get("behavior") or {})
+    overflows = {id_ for id_, entry in use(answer).items() if "overflow" in entry}
+    assert overflows == ({"remote"} if limited and expected == {"local", "remote"} else set())
+    assert backends(answer).get("local", {}).get("inFlight") == (8 if limited and "local" in expected else None)
 
 
 def test_a_whole_document() -> None:
@@ -121,12 +152,23 @@ def test_a_whole_document() -> None:
             headersToAdd={"X-Team": "search"},
             headers=[{"name": "X-Key", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
             authConfig={"type": "oauth", "oauthConfig": {"clientSecretRef": {"name": "s"}}},
-        ),
+            tls={
+                "serverName": "inner.example.com",
+                "caBundle": AUTHORITY,
+                "clientCertificateRef": {"name": "certificate"},
+            },
+            healthCheck={"path": "/up", "healthyThreshold": 2},
+        )
+        | {"behavior": {"overflow": {"inFlight": 8}}},
         gateway={
             "serviceName": "demo-gw",
             "localModel": "llama-local",
             "timeouts": {"connectSeconds": 1, "firstByteSeconds": 2, "idleSeconds": 3.5},
             "bodyLimitBytes": 0,
+            "retry": {"causes": ["503", "firstByteTimeout", "503"], "bodyBytes": 0},
+            "breaker": {"consecutiveFailures": 1, "errorPercentage": 50, "minimumRequests": 9, "openSeconds": 3},
+            "queue": {"size": 7, "waitSeconds": 2},
+            "healthCheck": {"path": "/health", "intervalSeconds": 2, "timeoutSeconds": 1, "unhealthyThreshold": 4},
         },
     )
     document = route(sync(parent, related=[workload(), service()]))
@@ -137,7 +179,15 @@ def test_a_whole_document() -> None:
         "serviceNames": ["demo-gw", "demo-svc"],
         "clusterIps": ["10.96.0.7"],
         "backends": [
-            {"id": "local", "service": "demo-local", "port": 80, "weight": 100, "model": "llama-local"},
+            {
+                "id": "local",
+                "service": "demo-local",
+                "port": 80,
+                "weight": 100,
+                "model": "llama-local",
+                "inFlight": 8,
+                "health": {"path": "/health", "interval": 2.0, "timeout": 1.0, "unhealthy": 4},
+            },
             {
                 "id": "remote",
                 "host": "models.example.com",
@@ -147,11 +197,38 @@ def test_a_whole_document() -> None:
                 "model": "llama",
                 "headers": {"set": {"x-team": "search"}, "setFrom": {"x-key": {"name": "s", "key": "k"}}},
                 "credentials": {"oauth2": {"name": "s"}},
+                "use": ["weighted", "failover", "overflow"],
+                "tls": {
+                    "serverName": "inner.example.com",
+                    "caBundle": AUTHORITY,
+                    "clientCertificate": "certificate",
+                },
+                "health": {"path": "/up", "healthy": 2},
             },
         ],
+        "retry": {"on": ["firstByteTimeout", "503"], "bodyBytes": 0},
+        "breaker": {"consecutiveFailures": 1, "minimum": 9, "open": 3.0},
+        "queue": {"size": 7, "wait": 2.0},
         "timeouts": {"connect": 1.0, "firstByte": 2.0, "idle": 3.5},
         "limits": {"bodyBytes": 0},
     }
+
+
+def test_what_says_nothing_new_is_left_out() -> None:
+    """Defaults of the API are those of the document: an object without fields changes no byte."""
+    plain = sync(model_deployment(), related=[workload()])
+    gateway = {"retry": {"failover": True}, "breaker": {}}
+    said = sync(model_deployment(gateway=gateway, offloadingConfig=backend(tls={})), related=[workload()])
+    assert child(said, "ConfigMap") == child(plain, "ConfigMap")
+    checked = model_deployment(gateway={"healthCheck": {"path": "/"}})
+    assert backends(sync(checked, related=[workload()]))["local"]["health"] == {"path": "/"}
+    waiting = model_deployment(gateway={"queue": {"size": 1}}, offloadingConfig=behavior(overflow={"inFlight": 1}))
+    assert route(sync(waiting, related=[workload()]))["queue"] == {"size": 1}
+
+
+def test_causes_are_those_of_the_document() -> None:
+    """Whatever can be written in a specification is known to the gateway, and all that it knows can be written."""
+    assert [cause.value for cause in RetryCause] == [cause.value for cause in routes.Cause]
 
 
 def test_the_default_backend_is_a_marker() -> None:

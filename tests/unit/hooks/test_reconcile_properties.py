@@ -31,12 +31,16 @@ behaviors = st.fixed_dictionaries(
         "percentage": st.integers(0, 100),
         "notReadyForSeconds": st.integers(0, 3600),
         "override": overrides,
+        "overflow": st.builds(lambda number: {"inFlight": number}, st.integers(1, 9)),
     },
 )
 remotes = st.fixed_dictionaries(
     {"host": st.sampled_from(["m.example.com", "m.example.com:8443", "m:0"])},
     optional={
         "pathPrefix": st.sampled_from(["", "/$workspace/$model", "/../x"]),
+        "scheme": st.sampled_from(["http", "https"]),
+        "tls": st.sampled_from([{}, {"caBundle": builders.AUTHORITY}, {"caBundle": "none"}]),
+        "healthCheck": st.just({"path": "/"}),
         "location": st.sampled_from([{}, {"country": "fr"}, {"country": "us"}, {"country": "xx"}]),
         "headersToAdd": st.dictionaries(
             st.sampled_from(["X-A", "x-b", "Host"]), st.sampled_from(["", "v"]), max_size=2
@@ -60,7 +64,15 @@ specs = st.fixed_dictionaries(
         "serviceRef": references,
         "metricServiceRef": references,
         "policies": st.lists(st.sampled_from([{"name": "eu"}, *builders.obeys("eu", "gone")]), max_size=2),
-        "gateway": st.fixed_dictionaries({}, optional={"serviceName": st.sampled_from(["gw", "demo-local"])}),
+        "gateway": st.fixed_dictionaries(
+            {},
+            optional={
+                "serviceName": st.sampled_from(["gw", "demo-local"]),
+                "retry": st.sampled_from([{"failover": False}, {"causes": ["503"]}]),
+                "queue": st.just({"size": 1}),
+                "breaker": st.just({"openSeconds": 1}),
+            },
+        ),
         "server": servers,
     },
 )

@@ -1,6 +1,7 @@
 """Which remote backend a specification means."""
 
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -8,9 +9,9 @@ from gateway import forwarding
 from hooks import reasons
 from hooks.errors import NotAccepted
 from hooks.observation import DefaultRemote, InstallDefaults, Unresolved
-from hooks.remote import NOT_SETTABLE, Credentials, Remote, SecretKey, find_remote
+from hooks.remote import NOT_SETTABLE, Credentials, Remote, SecretKey, Tls, find_remote
 from tests import builders
-from tests.builders import DEFAULTS, model_deployment
+from tests.builders import AUTHORITY, DEFAULTS, model_deployment
 
 OAUTH = {"clientId": "i", "clientSecret": "s", "tokenUrl": "https://t.example.com"}
 
@@ -244,3 +245,39 @@ def test_credentials_by_reference(oauth: builders.Json, credentials: Credentials
     remote = find(authConfig={"type": "oauth", "oauthConfig": oauth})
     assert isinstance(remote, Remote)
     assert remote.credentials == credentials
+
+
+def test_tls() -> None:
+    """Name, authorities and the certificate's Secret arrive as they were written."""
+    remote = find(
+        scheme="https", tls={"serverName": "fd00::1", "caBundle": AUTHORITY * 2, "clientCertificateRef": {"name": "s"}}
+    )
+    assert isinstance(remote, Remote)
+    assert remote.tls == Tls("fd00::1", AUTHORITY * 2, "s")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "tls", "reason", "part"),
+    [
+        ("http", {}, reasons.INVALID_TLS, "set spec.offloadingConfig.remoteBackend.scheme to https"),
+        ("https", {"serverName": "a:1"}, reasons.INVALID_TLS, "tls.serverName must be a host name or address"),
+        ("https", {"serverName": "-"}, reasons.INVALID_TLS, "not '-'"),
+        ("https", {"caBundle": "text"}, reasons.INVALID_TLS, "tls.caBundle must be certificates in PEM"),
+        ("https", {"caBundle": "é"}, reasons.INVALID_TLS, "tls.caBundle must be certificates in PEM"),
+        ("https", {"caBundle": AUTHORITY.replace("M", "N")}, reasons.INVALID_TLS, "tls.caBundle must be"),
+        ("https", {"caBundle": AUTHORITY[:200]}, reasons.INVALID_TLS, "tls.caBundle must be"),
+        ("https", {"clientCertificateRef": {"name": "S_"}}, reasons.INVALID_NAME, "clientCertificateRef.name"),
+    ],
+)
+def test_tls_that_cannot_work(scheme: str, tls: builders.Json, reason: str, part: str) -> None:
+    """What the gateway could not load is refused before it gets there."""
+    assert refused(scheme=scheme, tls=tls) == (reason, ANY)
+    assert part in refused(scheme=scheme, tls=tls)[1]
+
+
+def test_a_private_key_gets_into_no_config_map() -> None:
+    """A key beside a certificate, as some tools write them, is refused, and the sentence does not repeat it."""
+    pem = AUTHORITY + "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n"
+    reason, sentence = refused(scheme="https", tls={"caBundle": pem})
+    assert (reason, "c2VjcmV0" in sentence) == (reasons.INVALID_TLS, False)
+    assert "holds a private key" in sentence
