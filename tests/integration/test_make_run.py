@@ -298,19 +298,21 @@ class TestMetrics:
     def test_away_and_back(self, demo: Running) -> None:
         """At its target for the trigger window half of the requests go. They stay while all of them here would be too
         many, which explain says with the value that would bring them back; at that, they come back."""
-        demo.queue(12)
-        eventually(lambda: demo.who()[1] == "MetricReached", 30.0, "offloading")
-        counted = Counter(demo.who()[0] for _ in range(20))
-        assert counted == {"local": 10, "remote": 10}
-        demo.queue(8)
-        eventually(lambda: demo.standing() == "Between", 30.0, "a look at the lower value")
-        text = demo.explained()
-        assert "default/demo: 50 % of the requests go to the remote backend (MetricReached)" in text
-        assert "(8) / (10 × 1) = 4/5 = 80 % of the target" in text
-        assert "with all requests here: 160 % of the target, estimated" in text
-        assert "queue-depth below 4500m instead of 8 for 10 s: every request stays here (Local)" in text
-        demo.queue(4)
-        eventually(lambda: demo.who() == ("local", "Local"), 45.0, "the return")
+        try:
+            demo.queue(12)
+            eventually(lambda: demo.who()[1] == "MetricReached", 30.0, "offloading")
+            counted = Counter(demo.who()[0] for _ in range(20))
+            assert counted == {"local": 10, "remote": 10}
+            demo.queue(8)
+            eventually(lambda: demo.standing() == "Between", 30.0, "a look at the lower value")
+            text = demo.explained()
+            assert "default/demo: 50 % of the requests go to the remote backend (MetricReached)" in text
+            assert "(8) / (10 × 1) = 4/5 = 80 % of the target" in text
+            assert "with all requests here: 160 % of the target, estimated" in text
+            assert "queue-depth below 4500m instead of 8 for 10 s: every request stays here (Local)" in text
+        finally:
+            demo.queue(4)
+            eventually(lambda: demo.who() == ("local", "Local"), 45.0, "the return")
         assert {demo.who() for _ in range(20)} == {("local", "Local")}
 
     def test_a_broken_file(self, demo: Running) -> None:

@@ -122,7 +122,7 @@ def test_a_flag_wins_over_the_environment_over_the_file(tmp_path: Path) -> None:
         ("proxyService: {port: 0}", ["proxyService.port", "0", "greater than or equal to 1"]),
         ("enableHTTP2: maybe", ["enableHTTP2", "'maybe'", "boolean"]),
         ("hooks: {listen: nowhere}", ["hooks.listen", "'nowhere'", "must be host:port"]),
-        ("metricInformer: {type: graphite}", ["metricInformer.type", "'graphite'", "'kubernetes' or 'prometheus'"]),
+        ("metricInformer: {type: graphite}", ["metricInformer.type", "'graphite'", "'prometheus' or 'file'"]),
         ("defaultRemoteBackend: {authConfig: {oauthConfig: {clientSecret: [s3cr3t-canary]}}}", ["clientSecret"]),
         ("a: [", ["is not YAML in line"]),
         ("just text", ["must be a mapping"]),
