@@ -17,6 +17,7 @@ from gateway.addresses import AddressRules
 from gateway.api.v1alpha1 import Backend, Cause
 from gateway.breaker import Breaker
 from gateway.exchange import Exchange, RequestHead, ResponseHead, field
+from gateway.permits import Permits
 from gateway.plans import BackendPlan, Plan
 from gateway.settings import Settings
 from gateway.store import Store
@@ -43,8 +44,8 @@ class Story:
     """What is known about one request by now, for its metrics and its line in the access log."""
 
     __slots__ = (
-        "at", "backend", "broken", "code", "events", "failures", "first_byte", "not_retried", "plan", "request_id",
-        "started", "status", "why",
+        "at", "backend", "broken", "code", "events", "failures", "first_byte", "not_retried", "permits", "plan",
+        "queued", "request_id", "started", "status", "why",
     )  # fmt: skip
 
     def __init__(self, request_id: bytes) -> None:
@@ -54,6 +55,10 @@ class Story:
         self.request_id = request_id
         self.plan: Plan | None = None
         self.backend: BackendPlan | None = None
+        self.permits: Permits | None = None
+        """Of these it holds one."""
+        self.queued = 0.0
+        """Seconds that it waited for it."""
         self.why: str | None = None
         """Why it went elsewhere than the split says."""
         self.failures: list[Failure] | None = None
@@ -68,6 +73,13 @@ class Story:
         """Why an answer broke off."""
         self.events = False
         """Whether the answer is an event stream, into which an error can be written."""
+
+    def hold(self, permits: Permits) -> None:
+        """Take one of `permits` and give back what was held before."""
+        if self.permits is not None:
+            self.permits.give_back()
+        permits.taken += 1
+        self.permits = permits
 
     @property
     def reason(self) -> str | None:
@@ -115,10 +127,12 @@ class Attempts:
         Raises:
             errors.GatewayError: the last attempt had no answer.
         """
-        began = story.started
+        began = story.started + story.queued
         tried: frozenset[int] = frozenset()
         while True:
             story.backend = chosen
+            if story.permits is not chosen.permits:
+                story.hold(chosen.permits)
             probe = not chosen.breaker.usable and chosen.breaker.begin(began)
             outcome: upstream.ServerAnswer | errors.UpstreamError
             try:

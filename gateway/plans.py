@@ -7,6 +7,7 @@ from math import ceil
 from gateway import balancing, errors, failover, forwarding, upstream
 from gateway.api.v1alpha1 import Backend, Cause, Headers, Use
 from gateway.breaker import Breaker, Objection
+from gateway.permits import Permits
 from gateway.routing import Route
 from gateway.settings import Settings
 from gateway.store import Runtime
@@ -26,6 +27,7 @@ class BackendPlan:
     answers: tuple[tuple[bytes, bytes], ...]
     """Fields of ours on every answer from here."""
     breaker: Breaker
+    permits: Permits
     authenticated: bool
     certified: bool
     """Whether the server is shown a certificate."""
@@ -57,6 +59,9 @@ class Plan:
             metrics.forget_backend(route.namespace, route.name, identity)
         self.order = tuple(index for index, backend in enumerate(document.backends) if Use.FAILOVER in backend.use)
         """Those that a request goes to when another has failed."""
+        self.overflow = tuple(index for index, one in enumerate(document.backends) if Use.OVERFLOW in one.use)
+        """Those that a request goes to when another is at its limit."""
+        self.queue = document.queue
         self.backends = tuple(_backend_plan(route, index, settings, self) for index in range(len(document.backends)))
         self.causes = frozenset(document.retry.on)
         self.statuses = failover.statuses(document.retry.on)
@@ -73,10 +78,12 @@ class Plan:
     def _expose(self, one: BackendPlan) -> None:
         """Show the state of a backend in the metrics."""
         labels = (self.route.namespace, self.route.name, one.backend.id)
-        breaker, metrics = one.breaker, self._metrics
+        breaker, permits, metrics = one.breaker, one.permits, self._metrics
         metrics.breaker_state.labels(*labels).set_function(lambda: breaker.state(time.perf_counter()))
         metrics.cool_down.labels(*labels).set_function(lambda: max(0.0, breaker.cool_until - time.perf_counter()))
         metrics.healthy.labels(*labels).set_function(lambda: breaker.healthy)
+        metrics.backend_in_flight.labels(*labels).set_function(lambda: permits.taken)
+        metrics.queued.labels(*labels).set_function(lambda: permits.waiting)
 
     def choose(self, now: float) -> tuple[BackendPlan, str | None]:
         """The backend whose turn it is, or another one and what speaks against the first.
@@ -92,7 +99,7 @@ class Plan:
         chosen = self.backends[index]
         if chosen.breaker.usable or (objection := chosen.breaker.objection(now)) is None:
             return chosen, None
-        other = self.other(frozenset((index,)), now)
+        other = self.other(frozenset((index,)), now, full=True)
         if other is not None and (other.breaker.objection(now) is None or objection is Objection.COOL_DOWN):
             return other, objection.value
         if objection is not Objection.COOL_DOWN:
@@ -100,21 +107,32 @@ class Plan:
         end = min(self.backends[one].breaker.cool_until for one in {index, *self.order})
         raise errors.NoBackend(retry_after=max(1, ceil(end - now)))
 
-    def other(self, tried: frozenset[int], now: float) -> BackendPlan | None:
+    def other(self, tried: frozenset[int], now: float, *, full: bool = False) -> BackendPlan | None:
         """The first backend for failover, in the document's order, that is not in `tried` and may be asked.
 
-        One that has failed too often is better than none; one that has asked for a pause gets it.
+        One that has failed too often is better than none; one that has asked for a pause gets it. One that is at its
+        limit counts only with `full`.
         """
         doubtful: BackendPlan | None = None
         for index in self.order:
             if index not in tried:
                 other = self.backends[index]
+                if other.permits.taken >= other.permits.limit and not full:
+                    continue
                 objection = other.breaker.objection(now)
                 if objection is None:
                     return other
                 if doubtful is None and objection is not Objection.COOL_DOWN:
                     doubtful = other
         return doubtful
+
+    def spill(self, now: float) -> BackendPlan | None:
+        """Who takes a request at once whose backend is at its limit: the first for overflow that may be asked."""
+        for index in self.overflow:
+            other = self.backends[index]
+            if other.permits.taken < other.permits.limit and other.breaker.objection(now) is None:
+                return other
+        return None
 
     def series(self, backend: str) -> Series:
         """Where answers of `backend` are counted."""
@@ -158,6 +176,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: Plan) -> B
     port = port or standard
     name = f"[{host}]" if ":" in host else host
     origin = upstream.Origin(host, port, scheme, tls.server_name, tls.ca_bundle, trusted=local or backend.default)
+    state = plan.runtime.backend(backend, origin, document.breaker)
     return BackendPlan(
         backend=backend,
         index=index,
@@ -174,7 +193,8 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: Plan) -> B
             (b"x-beamlit-backend", backend.id.encode()),
             (b"x-beamlit-reason", document.split.reason.encode()),
         ),
-        breaker=plan.runtime.backend(backend.id, origin, document.breaker).breaker,
+        breaker=state.breaker,
+        permits=state.permits,
         authenticated=authenticated,
         certified=scheme == "https" and tls.client_certificate is not None,
         resend=resend,
