@@ -79,8 +79,16 @@ def _errors(kind: type[errors.GatewayError]) -> Iterator[bytes]:
 
 KNOWN = {
     *_errors(errors.GatewayError),
-    errors.body(errors.ModelMissing('The body has more than one value for "model".'), _ID),
+    *(
+        errors.body(error, _ID)
+        for error in (
+            errors.ModelMissing('The body has more than one value for "model".'),
+            errors.MalformedRequest("The request's path has characters that must not be encoded, or must be."),
+            errors.MalformedRequest("The request's path has dot segments."),
+        )
+    ),
 }
+"""Every body of an error that a client can bring about here, but for the request's id."""
 
 
 def check_error(answer: Parsed) -> bool:
@@ -144,6 +152,14 @@ class Recorder:
         raw += await side.reader.read(1)  # a second message would be one too many
 
 
+async def sent_to(client: Client, *parts: bytes) -> None:
+    """Send what the gateway still takes: it may have refused the beginning, and closed."""
+    for part in parts:
+        if client.writer.transport.is_closing():
+            return
+        await client.send(part)
+
+
 async def received(client: Client, until: bytes) -> bytes:
     """Everything up to `until`, or to the end of the connection."""
     data = b""
@@ -165,8 +181,7 @@ async def one_request(running: Running, recorder: Recorder, dice: random.Random,
     sent = mutated(dice, REQUESTS)
     canary = b"/canary-%d" % number
     client = await running.client()
-    await client.send(*pieces(dice, sent))
-    await client.send(b"GET /default/demo%b HTTP/1.1\r\nHost: gateway\r\n\r\n" % canary)
+    await sent_to(client, *pieces(dice, sent), b"GET /default/demo%b HTTP/1.1\r\nHost: gateway\r\n\r\n" % canary)
     answered = b"GET %b " % canary
     data = await received(client, answered)
     closed = answered not in data
@@ -205,8 +220,8 @@ async def one_answer(running: Running, recorder: Recorder, dice: random.Random, 
     method = dice.choice((b"GET", b"GET", b"HEAD"))
     canary = b"/canary-%d" % number
     client = await running.client()
-    await client.send(b"%b /default/demo/x HTTP/1.1\r\nHost: gateway\r\n\r\n" % method)
-    await client.send(b"GET /default/demo%b HTTP/1.1\r\nHost: gateway\r\n\r\n" % canary)
+    await sent_to(client, b"%b /default/demo/x HTTP/1.1\r\nHost: gateway\r\n\r\n" % method)
+    await sent_to(client, b"GET /default/demo%b HTTP/1.1\r\nHost: gateway\r\n\r\n" % canary)
     answered = b"GET %b " % canary
     data = await received(client, answered)
     closed = answered not in data
