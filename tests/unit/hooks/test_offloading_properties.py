@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hooks import reasons
 from hooks.api.v1alpha1 import format_time
 from hooks.protocol import SyncResponse
+from hooks.quantities import parse
 from hooks.readings import Reading, Readings, Sample, Unread
 from tests import builders
 from tests.builders import NOW, Cluster, Json, body_of, external, model_deployment, workload
@@ -75,12 +76,12 @@ def remembered(answer: SyncResponse) -> Json:
 
 
 @given(behaviors, states, values, values, st.lists(values | st.just(GONE), max_size=2))
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_a_higher_value_never_offloads_less(
     behavior: Json, state: Json, one: str, other: str, rest: list[str | Unread]
 ) -> None:
-    """With the same memory and the same other metrics, missing ones included; except that in mode proportional a missing
-    one that counts as at its target asks for a whole step, and a measured one for what it needs."""
+    """With the same memory and the same other metrics, missing ones included; except that in mode proportional a
+    missing one that counts as at its target asks for a whole step, and a measured one for what it needs."""
     if behavior.get("mode") == "proportional" and behavior.get("onMissingMetrics") == "offload":
         rest = [value for value in rest if value is not GONE]
     low, high = sorted((one, other), key=float)
@@ -101,10 +102,13 @@ def test_the_same_facts_give_the_same_answer(behavior: Json, state: Json, read: 
 
 
 @given(behaviors, states, st.lists(values | st.just(GONE), min_size=1, max_size=3), st.integers(0, 999_999))
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_a_repeated_sync_decides_nothing_anew(behavior: Json, state: Json, read: list[str | Unread], late: int) -> None:
     """At the same instant, with its own answer in the status: share and windows stay. The second tells that metrics
-    settle, the third that the route was written, and from then on no byte changes."""
+    settle, the third that the route was written, and from then on no byte changes. Without a release window nothing
+    but new measurements marks steps down off, which what is missing has not."""
+    if behavior.get("onMissingMetrics") == "release":
+        behavior = behavior | {"releaseWindowSeconds": behavior.get("releaseWindowSeconds", 300) or 1}
     cluster = remembering(behavior, state, *read, now=NOW + timedelta(microseconds=late))
     first, second, third = cluster.sync(), cluster.sync(), cluster.sync()
     assert remembered(first) == remembered(second) == remembered(third)
@@ -113,7 +117,7 @@ def test_a_repeated_sync_decides_nothing_anew(behavior: Json, state: Json, read:
 
 
 @given(behaviors, states, values, st.lists(values, min_size=1, max_size=4), st.integers(0, 15), st.integers(-2, 15))
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_what_was_read_before_a_change_never_undoes_it(
     behavior: Json, state: Json, value: str, older: list[str], age: int, later: int
 ) -> None:
@@ -128,7 +132,7 @@ def test_what_was_read_before_a_change_never_undoes_it(
         answer = builders.sync(
             cluster.parent,
             now=NOW + timedelta(seconds=later),
-            readings=Readings((Reading((Sample("series", builders.parse(old), NOW - timedelta(seconds=age)),)),)),
+            readings=Readings((Reading((Sample("series", parse(old), NOW - timedelta(seconds=age)),)),)),
             children=cluster.children,
             related=cluster.related,
         )
@@ -152,7 +156,7 @@ garbled = st.recursive(
     percents,
     values,
 )
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_a_damaged_memory_is_survived(state: Any, percentage: int, value: str) -> None:
     """Whatever somebody wrote into it: the share stays within the percentage, and the next cycle is as ever."""
     cluster = remembering({"percentage": percentage, "releaseWindowSeconds": 60}, state, value)
@@ -166,7 +170,7 @@ def test_a_damaged_memory_is_survived(state: Any, percentage: int, value: str) -
 
 
 @given(behaviors, states, values)
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_status_holds_no_measured_values(behavior: Json, state: Json, value: str) -> None:
     """It has the known fields, times of whole seconds up to now, whole percents, and no number in a sentence."""
     cluster = remembering(behavior, state, value)
