@@ -149,7 +149,7 @@ def _follow(
             since = min(memory.below_since or present, present)
             if now < since + timedelta(seconds=behavior.release_window_seconds):
                 return Memory(below_since=since), share
-            lower = path.lower(measures)
+            lower = path.lower(measures, now)
             # Each step has a window of its own.
             return (Memory(below_since=present), lower) if lower is not None else (NOTHING, None)
         case Standing.UNKNOWN:
@@ -272,22 +272,24 @@ class _Path:
         elif self.in_force.overridden or (not ratios and not self._is_due(now)):
             return min(share, largest)
         wanted = share + step
-        if ratios and self.follows_load and self.in_force.percentage < ALL:
+        # What cannot be read and counts as at its target asks for as much as there may be at once.
+        all_told = all(isinstance(one, Measured) or self.standing(one) is not Standing.REACHED for one in measures)
+        if ratios and all_told and self.follows_load and self.in_force.percentage < ALL:
             wanted = self._share_for(max(ratios), Fraction(1))
         return min(largest, share + step, max(share + 1, wanted))
 
-    def lower(self, measures: Sequence[Measured | Missing]) -> int | None:
+    def lower(self, measures: Sequence[Measured | Missing], now: datetime) -> int | None:
         """The share when all metrics have allowed less for long enough; None when that is none."""
         if self.in_force.overridden:
             return None
         ratios = [one.ratio for one in measures if isinstance(one, Measured)]
-        if self.behavior.mode is OffloadingMode.PROPORTIONAL:
-            share = self.step
-            if ratios and self.follows_load and self.in_force.percentage < ALL:
-                share = max(share, min((self.share or 0) - 1, self._share_for(max(ratios), self.limit)))
-        else:
-            in_steps = not self.follows_load or self.behavior.percentage > FAITHFUL
-            share = self.step if in_steps or self.share != self.behavior.percentage else 0
+        proportional = self.behavior.mode is OffloadingMode.PROPORTIONAL
+        whole = self.follows_load and self.share == self.behavior.percentage <= FAITHFUL
+        if (proportional or not whole) and not ratios and not self._is_due(now):
+            return self.share
+        share = self.step if proportional or not whole else 0
+        if proportional and ratios and self.follows_load and self.in_force.percentage < ALL:
+            share = max(share, min((self.share or 0) - 1, self._share_for(max(ratios), self.limit)))
         return share if share > 0 else None
 
     def _share_for(self, ratio: Fraction, goal: Fraction) -> int:

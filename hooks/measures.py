@@ -28,6 +28,7 @@ YOUNG: Final = timedelta(minutes=2)
 Prometheus to find it."""
 
 _AT_ONCE: Final = timedelta(0)
+_SECOND: Final = timedelta(seconds=1)
 _NOTHING: Final = Quantity(0)
 _ZERO: Final = Fraction(0)
 
@@ -226,7 +227,7 @@ class _Clock:
         window = max(sample.window, _AT_ONCE)
         # Times have whole seconds: what began within the second of a transition may have begun before it.
         for moment in (self.since, ready_since):
-            if moment is not None and sample.time - moment <= window:
+            if moment is not None and sample.time - moment - _SECOND < window:
                 return Exclusion.SETTLING
         return None
 

@@ -63,8 +63,9 @@ def test_repeated_and_late_syncs(percentage: int, mode: str) -> None:
 def test_an_hour_of_noise_writes_nothing(load: float, percentage: int) -> None:
     """Far from its target a metric that never stands still changes neither status nor route, offloaded or not."""
     behavior = {"percentage": percentage, "releaseWindowSeconds": WINDOW}
-    plant = Plant(load=[(0, load)], behavior=behavior, pipeline=Pipeline(noise=0.1), replicas=3, limit=9, idle=0.02)
-    plant = plant.run(600)
+    noisy = Pipeline(noise=0.1)
+    plant = Plant(load=[(0, 3 * load)], behavior=behavior, pipeline=noisy, replicas=3, limit=9, idle=0.02).run(600)
+    assert plant.decided_at(600) == (percentage if load > 1 else 0)
     before = len(plant.status_writes), len(plant.child_writes)
     assert before[0] > 0
     assert len({sample.value.nanos for sample in plant.published}) == 3, "it does not stand still"

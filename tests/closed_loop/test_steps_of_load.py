@@ -168,7 +168,7 @@ pipelines = st.builds(
     st.floats(0.0, 0.7),
     st.integers(0, 1000),
 )
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_any_world(
     pipeline: Pipeline,
     percentage: int,

@@ -449,6 +449,24 @@ def test_missing_metrics_go_up_one_step_an_interval() -> None:
     assert ahead(Memory(step=75), missing, in_force=25, since=None, **offload).share == 50
 
 
+def test_missing_metrics_go_down_one_step_an_interval() -> None:
+    """With onMissingMetrics release and no window either, a sync that comes twice is one step, not two."""
+    missing = Missing(reasons.UNREACHABLE, "gone")
+    recently = NOW - timedelta(seconds=15)
+    for behavior in ({"mode": "fixed"}, {}):
+        release: Json = behavior | {"on_missing_metrics": "release"}
+        assert ahead(Memory(step=25), missing, in_force=75, **release).share == 50
+        assert ahead(Memory(step=25), missing, in_force=75, since=recently, **release).share == 75
+        assert ahead(Memory(step=75), missing, in_force=25, since=recently, **release).share == 25
+
+
+def test_a_missing_metric_that_counts_as_reached_asks_for_a_whole_step() -> None:
+    """Another one that comes to its target does not make it ask for less."""
+    missing = Missing(reasons.UNREACHABLE, "gone")
+    course = ahead(Memory(step=50), missing, measured("1.01"), in_force=50, on_missing_metrics="offload")
+    assert course.share == 75
+
+
 def test_under_an_override_the_proportional_share_waits() -> None:
     """Only whether anything is asked for is followed, not how much."""
     assert ahead(Memory(step=60), measured(2), in_force=10, by_metrics=False, overridden=True).share == 40

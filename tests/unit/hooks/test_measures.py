@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from itertools import permutations
+from math import ceil
 from typing import Any
 
 import pytest
@@ -159,6 +160,12 @@ def test_values_of_the_autoscalers_tests(
     names = MANY if type_ == "Pods" else ("demo",)
     samples = [sample(name, level) for name, level in zip(names, levels, strict=False)]
     assert ratio(metric(type_, target, amount), samples, [pod(name) for name in MANY[:ready]], ready) == expected
+
+
+def test_the_walkthrough_of_the_autoscaler() -> None:
+    """A pod that requests 200m and uses 610m is at 305 percent: against 50 percent, seven pods are needed for one."""
+    found = ratio(metric("Resource", "Utilization", 50), usage("demo", "610m"), [pod("demo", "200m")])
+    assert (found, ceil(1 * found)) == (Fraction(61, 10), 7)
 
 
 def test_failed_and_deleted_pods_of_the_autoscalers_tests() -> None:
