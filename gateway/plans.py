@@ -29,6 +29,8 @@ class BackendPlan:
     breaker: Breaker
     permits: Permits
     authenticated: bool
+    plain: bool
+    """Whether a request is sent as it comes: it needs neither credentials nor another model name."""
     resend: bool
     """Whether a request may be sent a second time on another connection, whatever its method."""
     alternatives: bool
@@ -139,10 +141,8 @@ class Plan:
             found = self._series[backend] = self._metrics.series(self.route.namespace, self.route.name, backend)
         return found
 
-    def said(self, chosen: BackendPlan, why: str | None) -> tuple[tuple[bytes, bytes], ...]:
-        """Fields of ours on an answer of `chosen`: whose it is, and why it was asked."""
-        if why is None:
-            return chosen.answers
+    def said(self, chosen: BackendPlan, why: str) -> tuple[tuple[bytes, bytes], ...]:
+        """Fields of ours on an answer of `chosen` where it is not the split that led to it: whose it is, and why."""
         return (chosen.answers[0], (b"x-beamlit-reason", why.encode()))
 
 
@@ -194,6 +194,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: Plan) -> B
         breaker=state.breaker,
         permits=state.permits,
         authenticated=authenticated,
+        plain=not authenticated and backend.model is None,
         resend=resend,
         alternatives=alternatives,
         keep=plan.replay if alternatives or authenticated or resend else 0,

@@ -24,6 +24,8 @@ from gateway.settings import Settings
 from gateway.store import Store
 from gateway.telemetry import AccessLog, Metrics, RequestIds
 
+_FOR_HOPS: Final = frozenset({b"OPTIONS", b"TRACE"})
+"""Methods that may be addressed to the gateway itself."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 log = structlog.get_logger(__name__)
@@ -82,9 +84,10 @@ class Proxy:
 
     async def _tell(self, exchange: Exchange, story: Story) -> None:
         head = exchange.head
-        if self._answered_here(exchange, story):
+        if head.method in _FOR_HOPS and self._answered_here(exchange, story):
             return
-        matched = await self._match(exchange, self._store.table, story)
+        table = self._store.table
+        matched = self._find(head, table) or await self._find_by_model(exchange, table, story)
         if matched is None:
             return
         route, rest = matched
@@ -102,10 +105,12 @@ class Proxy:
         try:
             fields = forwarding.response_fields(
                 answer.head.fields,
-                extra=(*plan.said(chosen, story.why), (b"x-request-id", story.request_id)),
+                extra=(
+                    *(chosen.answers if story.why is None else plan.said(chosen, story.why)),
+                    (b"x-request-id", story.request_id),
+                ),
             )
             story.status = answer.head.status
-            story.first_byte = time.perf_counter()
             if answer.head.status == 101:
                 story.broken = await exchange.tunnel(fields, answer.switched())
                 return
@@ -139,34 +144,40 @@ class Proxy:
         story.permits = chosen.permits
         return chosen
 
-    async def _match(self, exchange: Exchange, table: RoutingTable, story: Story) -> tuple[Route, bytes] | None:
-        """By host, by path, by model: the route and the target without what selected it. None: answered here.
+    def _find(self, head: RequestHead, table: RoutingTable) -> tuple[Route, bytes] | None:
+        """By host, then by path: the route, and the target without what selected it.
+
+        Raises:
+            errors.MalformedRequest: the path has two readings.
+        """
+        target = head.target
+        routing.check_path(target)
+        try:
+            route = table.match_host(head.host)
+        except errors.AmbiguousHost:
+            route = None  # a path or a model name may still say what is meant
+        if route is not None:
+            return route, target
+        return table.match_path(target)
+
+    async def _find_by_model(self, exchange: Exchange, table: RoutingTable, story: Story) -> tuple[Route, bytes] | None:
+        """By the model in the body; None: the list of models was asked for, and answered here.
 
         Raises:
             errors.RoutingError: it leads nowhere.
         """
         head = exchange.head
         target = head.target
-        routing.check_path(target)
-        ambiguous: errors.AmbiguousHost | None = None
-        try:
-            route = table.match_host(head.host)
-        except errors.AmbiguousHost as exc:
-            # A path or a model name may still say what is meant.
-            route, ambiguous = None, exc
-        if route is not None:
-            return route, target
-        if (matched := table.match_path(target)) is not None:
-            return matched
         path = target.partition(b"?")[0]
         if path.startswith(b"/v1/"):
             if path == b"/v1/models" or path.startswith(b"/v1/models/"):
                 self._list_models(exchange, table, path, story)
                 return None
-            if ambiguous is None or head.has_body:
+            if head.has_body or head.host not in table.ambiguous:
                 content = await exchange.read_body(self._settings.gateway.limits.body_bytes)
                 return table.match_model(forwarding.model_of(content)), target
-        raise ambiguous or errors.RouteNotFound()
+        table.match_host(head.host)  # which says why it is ambiguous
+        raise errors.RouteNotFound
 
     def _refresh(self) -> None:
         """Bring plans up to date with a table that has come into force, and let go of places that nobody leads to."""
@@ -292,7 +303,7 @@ class Proxy:
         head = exchange.head
         target = head.target
         not_retryable = story.not_retried
-        if not_retryable is None and plan and backend and backend.alternatives and exchange.size > plan.replay:
+        if not_retryable is None and plan and exchange.size > plan.replay and backend and backend.alternatives:
             not_retryable = "body"
         record: journal.Record = (
             story.at,
