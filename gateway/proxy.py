@@ -4,6 +4,7 @@ What can be known before a request comes is worked out once per route and kept i
 routing table once and ends on it, whatever changes meanwhile.
 """
 
+import asyncio
 import re
 import time
 from datetime import datetime
@@ -70,6 +71,15 @@ class Proxy:
                 self._break_off(exchange, exc, story)
             else:
                 self._refuse(exchange, exc, story)
+        except asyncio.CancelledError:
+            if exchange.interrupted is None:
+                story.broken = "client_gone"
+                raise
+            if exchange.responded:
+                story.broken = exchange.interrupted.code
+                self._break_off(exchange, exchange.interrupted, story)
+            else:
+                self._refuse(exchange, exchange.interrupted, story)
         except BaseException as exc:
             story.broken = "client_gone" if not isinstance(exc, Exception) else "internal_error"
             if not isinstance(exc, Exception):
