@@ -59,7 +59,8 @@ class Permits:
         try:
             await future
         except asyncio.CancelledError:
-            if self._line.pop(future, None) is None and not future.cancelled():
+            self._line.pop(future, None)
+            if future.done() and not future.cancelled() and future.exception() is None:
                 self.give_back()  # it came at the same moment
             raise
 

@@ -29,6 +29,8 @@ class BackendPlan:
     breaker: Breaker
     permits: Permits
     authenticated: bool
+    plain: bool
+    """Whether a request is sent as it comes: it needs neither credentials, a certificate nor another model name."""
     certified: bool
     """Whether the server is shown a certificate."""
     resend: bool
@@ -141,10 +143,8 @@ class Plan:
             found = self._series[backend] = self._metrics.series(self.route.namespace, self.route.name, backend)
         return found
 
-    def said(self, chosen: BackendPlan, why: str | None) -> tuple[tuple[bytes, bytes], ...]:
-        """Fields of ours on an answer of `chosen`: whose it is, and why it was asked."""
-        if why is None:
-            return chosen.answers
+    def said(self, chosen: BackendPlan, why: str) -> tuple[tuple[bytes, bytes], ...]:
+        """Fields of ours on an answer of `chosen` where it is not the split that led to it: whose it is, and why."""
         return (chosen.answers[0], (b"x-beamlit-reason", why.encode()))
 
 
@@ -176,6 +176,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: Plan) -> B
     port = port or standard
     name = f"[{host}]" if ":" in host else host
     origin = upstream.Origin(host, port, scheme, tls.server_name, tls.ca_bundle, trusted=local or backend.default)
+    certified = scheme == "https" and tls.client_certificate is not None
     state = plan.runtime.backend(backend, origin, document.breaker)
     return BackendPlan(
         backend=backend,
@@ -196,7 +197,8 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: Plan) -> B
         breaker=state.breaker,
         permits=state.permits,
         authenticated=authenticated,
-        certified=scheme == "https" and tls.client_certificate is not None,
+        plain=not authenticated and not certified and backend.model is None,
+        certified=certified,
         resend=resend,
         alternatives=alternatives,
         keep=plan.replay if alternatives or authenticated or resend else 0,

@@ -25,6 +25,8 @@ from gateway.settings import Settings
 from gateway.store import Store
 from gateway.telemetry import AccessLog, Metrics, RequestIds
 
+_FOR_HOPS: Final = frozenset({b"OPTIONS", b"TRACE"})
+"""Methods that may be addressed to the gateway itself."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 log = structlog.get_logger(__name__)
@@ -47,7 +49,7 @@ class Proxy:
         self._settings = settings
         self._store = store
         self._upstream = upstream
-        self._health = HealthChecks(upstream)
+        self._health = HealthChecks(upstream, credentials)
         self._metrics = metrics
         self._access_log = access_log
         self._journal = Journal(0) if journal is None else journal
@@ -64,37 +66,24 @@ class Proxy:
         try:
             await self._tell(exchange, story)
         except errors.GatewayError as exc:
-            if exchange.responded:
-                story.broken = exc.code
-                self._break_off(exchange, exc, story)
-            else:
-                self._refuse(exchange, exc, story)
+            self._fail(exchange, exc, story)
         except asyncio.CancelledError:
             if exchange.interrupted is None:
                 story.broken = "client_gone"
                 raise
-            if exchange.responded:
-                story.broken = exchange.interrupted.code
-                self._break_off(exchange, exchange.interrupted, story)
-            else:
-                self._refuse(exchange, exchange.interrupted, story)
-        except BaseException as exc:
-            story.broken = "client_gone" if not isinstance(exc, Exception) else "internal_error"
-            if not isinstance(exc, Exception):
-                raise
+            self._fail(exchange, exchange.interrupted, story)
+        except Exception:
             log.exception("request_failed", request_id=story.request_id.decode())
-            if exchange.responded:
-                self._break_off(exchange, errors.GatewayError(), story)
-            else:
-                self._refuse(exchange, errors.GatewayError(), story)
+            self._fail(exchange, errors.GatewayError(), story)
         finally:
             self._finish(exchange, story)
 
     async def _tell(self, exchange: Exchange, story: Story) -> None:
         head = exchange.head
-        if self._answered_here(exchange, story):
+        if head.method in _FOR_HOPS and self._answered_here(exchange, story):
             return
-        matched = await self._match(exchange, self._store.table, story)
+        table = self._store.table
+        matched = self._find(head, table) or await self._find_by_model(exchange, table, story)
         if matched is None:
             return
         route, rest = matched
@@ -112,10 +101,12 @@ class Proxy:
         try:
             fields = forwarding.response_fields(
                 answer.head.fields,
-                extra=(*plan.said(chosen, story.why), (b"x-request-id", story.request_id)),
+                extra=(
+                    *(chosen.answers if story.why is None else plan.said(chosen, story.why)),
+                    (b"x-request-id", story.request_id),
+                ),
             )
             story.status = answer.head.status
-            story.first_byte = time.perf_counter()
             if answer.head.status == 101:
                 story.broken = await exchange.tunnel(fields, answer.switched())
                 return
@@ -149,34 +140,40 @@ class Proxy:
         story.permits = chosen.permits
         return chosen
 
-    async def _match(self, exchange: Exchange, table: RoutingTable, story: Story) -> tuple[Route, bytes] | None:
-        """By host, by path, by model: the route and the target without what selected it. None: answered here.
+    def _find(self, head: RequestHead, table: RoutingTable) -> tuple[Route, bytes] | None:
+        """By host, then by path: the route, and the target without what selected it.
+
+        Raises:
+            errors.MalformedRequest: the path has two readings.
+        """
+        target = head.target
+        routing.check_path(target)
+        try:
+            route = table.match_host(head.host)
+        except errors.AmbiguousHost:
+            route = None  # a path or a model name may still say what is meant
+        if route is not None:
+            return route, target
+        return table.match_path(target)
+
+    async def _find_by_model(self, exchange: Exchange, table: RoutingTable, story: Story) -> tuple[Route, bytes] | None:
+        """By the model in the body; None: the list of models was asked for, and answered here.
 
         Raises:
             errors.RoutingError: it leads nowhere.
         """
         head = exchange.head
         target = head.target
-        routing.check_path(target)
-        ambiguous: errors.AmbiguousHost | None = None
-        try:
-            route = table.match_host(head.host)
-        except errors.AmbiguousHost as exc:
-            # A path or a model name may still say what is meant.
-            route, ambiguous = None, exc
-        if route is not None:
-            return route, target
-        if (matched := table.match_path(target)) is not None:
-            return matched
         path = target.partition(b"?")[0]
         if path.startswith(b"/v1/"):
             if path == b"/v1/models" or path.startswith(b"/v1/models/"):
                 self._list_models(exchange, table, path, story)
                 return None
-            if ambiguous is None or head.has_body:
+            if head.has_body or head.host not in table.ambiguous:
                 content = await exchange.read_body(self._settings.gateway.limits.body_bytes)
                 return table.match_model(forwarding.model_of(content)), target
-        raise ambiguous or errors.RouteNotFound()
+        table.match_host(head.host)  # which says why it is ambiguous
+        raise errors.RouteNotFound
 
     def _refresh(self) -> None:
         """Bring plans up to date with a table that has come into force, and let go of places that nobody leads to."""
@@ -193,10 +190,9 @@ class Proxy:
             else:
                 self._plan(route)
         if gone:
-            for origin in gone.difference(one.origin for plan in self._plans.values() for one in plan.backends):
-                self._upstream.forget(origin)
+            self._upstream.forget(gone.difference(one.origin for plan in self._plans.values() for one in plan.backends))
         checked = [one for one in current.values() if any(backend.health for backend in one.document.backends)]
-        self._health.apply((route.key, one) for route in checked for one in self._plan(route).backends)
+        self._health.apply((route, one) for route in checked for one in self._plan(route).backends)
 
     def close(self) -> None:
         """Stop what runs by itself."""
@@ -275,8 +271,15 @@ class Proxy:
         phrase = HTTPStatus(error.status).phrase.encode("ascii")
         self._answer(exchange, story, error.status, phrase, tuple(fields), body, close=error.close)
 
-    def _break_off(self, exchange: Exchange, error: errors.GatewayError, story: Story) -> None:
-        """End an answer that has begun so that nobody takes it for complete; in an event stream, say why."""
+    def _fail(self, exchange: Exchange, error: errors.GatewayError, story: Story) -> None:
+        """Answer with an error, or end an answer that has begun so that nobody takes it for complete.
+
+        An event stream says why.
+        """
+        if not exchange.responded:
+            self._refuse(exchange, error, story)
+            return
+        story.broken = error.code
         if story.backend is not None and isinstance(error, errors.UpstreamError):
             story.backend.breaker.failed(time.perf_counter())
         if story.events:
@@ -302,7 +305,7 @@ class Proxy:
         head = exchange.head
         target = head.target
         not_retryable = story.not_retried
-        if not_retryable is None and plan and backend and backend.alternatives and exchange.size > plan.replay:
+        if not_retryable is None and plan and exchange.size > plan.replay and backend and backend.alternatives:
             not_retryable = "body"
         record: journal.Record = (
             story.at,

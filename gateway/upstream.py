@@ -11,7 +11,7 @@ import asyncio
 import errno
 import random
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -180,9 +180,12 @@ class Upstream:
         for connection in tuple(self._connections):
             connection.fail(errors.UpstreamReset())
 
-    def forget(self, origin: Origin) -> None:
-        """Drop the idle connections of `origin`: nothing will be sent there again."""
-        for connection in tuple(self._pool.get(origin, ())):
+    def forget(self, origins: Set[Origin]) -> None:
+        """Drop the idle connections of these, with whatever certificate: nothing will be sent there again."""
+        idle = [
+            one for origin, known in self._pool.items() if origin._replace(certificate=None) in origins for one in known
+        ]
+        for connection in idle:
             connection.abort()
 
     def _take(self, origin: Origin) -> "_Connection | None":

@@ -35,6 +35,18 @@ async def test_a_wait_has_an_end() -> None:
     assert permits.taken == 0
 
 
+async def test_whoever_goes_as_the_time_is_up_takes_nothing_along() -> None:
+    """A wait that ends and is given up at the same moment had no permit to give back."""
+    permits = taken_all(1)
+    wait = asyncio.ensure_future(permits.wait(10))
+    await asyncio.sleep(0)
+    permits.expire(asyncio.get_running_loop().time() + 20)
+    wait.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await wait
+    assert (permits.taken, permits.waiting) == (1, 0)
+
+
 async def test_a_lifted_limit_lets_everybody_in() -> None:
     """Without a limit nobody waits; a lower one than is taken is reached by and by."""
     permits = taken_all(2)
@@ -98,14 +110,19 @@ class Line(RuleBasedStateMachine):
         self.settle()
 
     @precondition(lambda self: self.line)
-    @rule(which=st.integers(0, 100), granted=st.booleans())
-    def give_up(self, which: int, granted: bool) -> None:
-        """The client of one that waits goes, perhaps just as a permit comes."""
+    @rule(which=st.integers(0, 100), also=st.sampled_from(["nothing", "given before", "given after", "expired"]))
+    def give_up(self, which: int, also: str) -> None:
+        """The client of one that waits goes, perhaps just as a permit comes, or as its time is up."""
         task = self.line[which % len(self.line)]
-        if granted and self.holders:
+        if also == "given before" and self.holders:
             self.holders -= 1
             self.permits.give_back()
         task.cancel()
+        if also == "given after" and self.holders:
+            self.holders -= 1
+            self.permits.give_back()
+        if also == "expired":
+            self.permits.expire(0.0)  # of nobody but those that are gone
         self.settle()
 
     @precondition(lambda self: self.line)
