@@ -20,6 +20,7 @@ from gateway.addresses import AddressRules
 from gateway.cluster import Cluster
 from gateway.credentials import Credentials, from_settings
 from gateway.edge import Edge, EdgeLimits
+from gateway.journal import Journal
 from gateway.proxy import Proxy
 from gateway.resolver import Endpoint, Resolver, parse_overrides
 from gateway.settings import Gateway, Settings
@@ -144,6 +145,7 @@ async def run(
     credentials = Credentials(
         Secrets(source), resolver, default=None if default is None else lambda: from_settings(default.oauth_config)
     )
+    journal = Journal(mine.limits.decisions)
     proxy = Proxy(
         settings=settings,
         store=store,
@@ -151,6 +153,7 @@ async def run(
         credentials=credentials,
         metrics=metrics,
         access_log=access_log,
+        journal=journal,
     )
     edge = Edge(proxy.handle, edge_limits(mine), metrics, access_log)
 
@@ -162,7 +165,7 @@ async def run(
     metrics.table_age.set_function(lambda: max(0.0, time.time() - store.refreshed_at) if store.refreshed_at else 0.0)
 
     stopped = asyncio.Event()
-    app = admin.create_app(store, metrics, draining=signals.stop.is_set)
+    app = admin.create_app(store, metrics, journal, draining=signals.stop.is_set)
     tasks = [
         loop.create_task(source.run(store.apply, store.confirm)),
         loop.create_task(web.serve(app, admin_socket, stopped)),

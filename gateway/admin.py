@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from html import escape
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Query
 from fastapi.responses import HTMLResponse
 
 from gateway.breaker import State
+from gateway.journal import Journal
 from gateway.store import Document, Store
 from gateway.telemetry import Metrics
 from program import web
@@ -20,12 +21,13 @@ from program import web
 _BREAKER: Final = {State.CLOSED: "closed", State.HALF_OPEN: "halfOpen", State.OPEN: "open"}
 
 
-def create_app(store: Store, metrics: Metrics, *, draining: Callable[[], bool]) -> FastAPI:
+def create_app(store: Store, metrics: Metrics, journal: Journal, *, draining: Callable[[], bool]) -> FastAPI:
     """The admin app.
 
     Args:
         store: what is in force.
         metrics: what to expose.
+        journal: what happened to the last requests.
         draining: whether the process has been told to stop.
     """
 
@@ -40,6 +42,14 @@ def create_app(store: Store, metrics: Metrics, *, draining: Callable[[], bool]) 
     async def routes() -> dict[str, Any]:
         """What is in force, where it is from, since when, and what is wrong with what is not."""
         return describe(store)
+
+    @app.get("/decisions")
+    async def decisions(
+        route: Annotated[str | None, Query(max_length=512)] = None,
+        limit: Annotated[int, Query(ge=1, le=100000)] = 100,
+    ) -> dict[str, Any]:
+        """What happened to the last requests, the newest first, as the access log says it; of one `namespace/name`."""
+        return {"decisions": journal.decisions(route=route, limit=limit)}
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> str:
@@ -94,12 +104,14 @@ def _condition(store: Store, key: str, backend: str) -> dict[str, Any]:
     runtime = store.known(key)
     known = runtime.backends.get(backend) if runtime is not None else None
     if known is None:
-        return {"breaker": "closed", "coolDownSeconds": 0.0, "healthy": True}
+        return {"breaker": "closed", "coolDownSeconds": 0.0, "healthy": True, "inFlight": 0, "queued": 0}
     now = time.perf_counter()
     return {
         "breaker": _BREAKER[known.breaker.state(now)],
         "coolDownSeconds": round(max(0.0, known.breaker.cool_until - now), 1),
         "healthy": known.breaker.healthy,
+        "inFlight": known.permits.taken,
+        "queued": known.permits.waiting,
     }
 
 
@@ -137,5 +149,6 @@ def _page(state: dict[str, Any]) -> str:
         "<table><tr><th>Namespace<th>Model<th>Split<th>Reason<th>Since<th>Hash<th>Error</tr>"
         f"{''.join(rows)}</table><ul>{listed}</ul>"
         f"<p>Last known to be up to date: {_age(state)}.</p>"
-        "<p><a href=/routes>routes</a> · <a href=/metrics>metrics</a> · <a href=/readyz>ready</a></p></html>"
+        "<p><a href=/routes>routes</a> · <a href=/decisions>decisions</a>"
+        " · <a href=/metrics>metrics</a> · <a href=/readyz>ready</a></p></html>"
     )

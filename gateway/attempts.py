@@ -8,15 +8,16 @@ no other attempt, and none begins after the client has gone: its task is cancell
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from ipaddress import ip_address
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from gateway import credentials, errors, failover, forwarding, upstream
 from gateway.addresses import AddressRules
 from gateway.api.v1alpha1 import Backend, Cause
 from gateway.breaker import Breaker
 from gateway.exchange import Exchange, RequestHead, ResponseHead, field
+from gateway.permits import Permits
 from gateway.plans import BackendPlan, Plan
 from gateway.settings import Settings
 from gateway.store import Store
@@ -34,7 +35,7 @@ class Failure(NamedTuple):
 
     backend: str
     cause: str
-    """The code of an error, a status, or `stream_error`."""
+    """The code of an error, a status, or `streamError`."""
     seconds: float
     """How long it took."""
 
@@ -43,8 +44,8 @@ class Story:
     """What is known about one request by now, for its metrics and its line in the access log."""
 
     __slots__ = (
-        "at", "backend", "broken", "code", "events", "failures", "first_byte", "not_retried", "plan", "request_id",
-        "started", "status", "why",
+        "at", "backend", "broken", "code", "events", "failures", "first_byte", "not_retried", "permits", "plan",
+        "queued", "request_id", "started", "status", "why",
     )  # fmt: skip
 
     def __init__(self, request_id: bytes) -> None:
@@ -54,6 +55,10 @@ class Story:
         self.request_id = request_id
         self.plan: Plan | None = None
         self.backend: BackendPlan | None = None
+        self.permits: Permits | None = None
+        """Of these it holds one."""
+        self.queued = 0.0
+        """Seconds that it waited for it."""
         self.why: str | None = None
         """Why it went elsewhere than the split says."""
         self.failures: list[Failure] | None = None
@@ -68,6 +73,13 @@ class Story:
         """Why an answer broke off."""
         self.events = False
         """Whether the answer is an event stream, into which an error can be written."""
+
+    def hold(self, permits: Permits) -> None:
+        """Take one of `permits` and give back what was held before."""
+        if self.permits is not None:
+            self.permits.give_back()
+        permits.taken += 1
+        self.permits = permits
 
     @property
     def reason(self) -> str | None:
@@ -115,34 +127,40 @@ class Attempts:
         Raises:
             errors.GatewayError: the last attempt had no answer.
         """
-        began = story.started
+        began = story.started + story.queued
         tried: frozenset[int] = frozenset()
         while True:
             story.backend = chosen
+            if story.permits is not chosen.permits:
+                story.hold(chosen.permits)
             probe = not chosen.breaker.usable and chosen.breaker.begin(began)
             outcome: upstream.ServerAnswer | errors.UpstreamError
             try:
                 outcome = await self._attempt(exchange, plan, chosen, rest, story)
-                cause = plan.statuses.get(outcome.head.status)
+                status = outcome.head.status
+                cause = plan.statuses.get(status)
                 if cause is None and plan.holds_streams and is_stream(outcome.head):
                     cause = await self._beginning(outcome, exchange, plan, tried | {chosen.index})
+                now = time.perf_counter()
+                if cause is None and status not in failover.FAILED:
+                    chosen.breaker.succeeded(began, now)
+                    story.first_byte = now
+                    return outcome, chosen
             except errors.UpstreamError as exc:
                 outcome, cause = exc, failover.cause_of(exc)
+                now = time.perf_counter()
             except BaseException:
                 if probe:
                     chosen.breaker.abandoned()
                 raise
-            now = time.perf_counter()
             self._judge(chosen.breaker, outcome, cause, began, now, probe=probe)
-            if cause is None and not isinstance(outcome, errors.UpstreamError):
-                return outcome, chosen
             tried |= {chosen.index}
-            failed = outcome if isinstance(outcome, errors.UpstreamError) else None
-            self._note(story, plan, chosen, failed.code if failed is not None else str(cause), now - began)
-            free = failed is not None and not failed.sent
+            self._note(story, plan, chosen, _word(outcome, cause), now - began)
+            free = isinstance(outcome, errors.UpstreamError) and not outcome.sent
             following = self._following(exchange, plan, cause, tried, now, story, free=free)
             if not isinstance(outcome, errors.UpstreamError):
                 if following is None:
+                    story.first_byte = now
                     return outcome, chosen
                 outcome.abort()
             elif following is None:
@@ -258,15 +276,23 @@ class Attempts:
             raise
         return Cause.STREAM_ERROR if failover.is_error(failover.first_event(data) or b"") else None
 
-    async def _attempt(
+    def _attempt(
         self, exchange: Exchange, plan: Plan, chosen: BackendPlan, rest: bytes, story: Story
-    ) -> upstream.ServerAnswer:
-        """One attempt at a backend, with a second go when its token was refused (401).
+    ) -> Coroutine[Any, Any, upstream.ServerAnswer]:
+        """One attempt at a backend.
 
-        Raises:
+        Raises (when awaited):
             errors.GatewayError: there is no answer.
         """
         extra = {b"x-request-id": story.request_id}
+        if chosen.plain:
+            return self._send(exchange, plan, chosen, rest, None if exchange.head.has_body else b"", extra)
+        return self._prepared(exchange, plan, chosen, rest, extra)
+
+    async def _prepared(
+        self, exchange: Exchange, plan: Plan, chosen: BackendPlan, rest: bytes, extra: dict[bytes, bytes]
+    ) -> upstream.ServerAnswer:
+        """An attempt with the backend's model name and credentials; it has a second go when they were refused (401)."""
         body = await _body(exchange, plan, chosen)
         refused: bytes | None = None
         while True:
@@ -275,21 +301,33 @@ class Attempts:
                 token = await self._credentials.authorization(plan.route, chosen.backend, refresh=refused or False)
                 if token is not None:
                     extra[b"authorization"] = token
-            answer = await self._upstream.send(
-                chosen.origin,
-                self._outgoing(exchange, chosen, rest, body, extra),
-                exchange if body is None else body,
-                chosen.timeouts,
-                body_limit=plan.body_limit,
-                keep=chosen.keep,
-                resend=chosen.resend,
-            )
+            answer = await self._send(exchange, plan, chosen, rest, body, extra)
             if answer.head.status != 401 or not chosen.authenticated or refused is not None:
                 return answer
             if not _repeatable(exchange, plan, free=False):
                 return answer
             answer.abort()
             refused = extra.get(b"authorization", b"")
+
+    def _send(
+        self,
+        exchange: Exchange,
+        plan: Plan,
+        chosen: BackendPlan,
+        rest: bytes,
+        body: bytes | None,
+        extra: Mapping[bytes, bytes],
+    ) -> Coroutine[Any, Any, upstream.ServerAnswer]:
+        """Send a request; `body` is None where it comes from the exchange."""
+        return self._upstream.send(
+            chosen.origin,
+            self._outgoing(exchange, chosen, rest, body, extra),
+            exchange if body is None else body,
+            chosen.timeouts,
+            body_limit=plan.body_limit,
+            keep=chosen.keep,
+            resend=chosen.resend,
+        )
 
     def _outgoing(
         self, exchange: Exchange, chosen: BackendPlan, rest: bytes, body: bytes | None, extra: Mapping[bytes, bytes]
@@ -306,19 +344,26 @@ class Attempts:
         )
         in_memory = body is not None and head.has_body
         return RequestHead(
-            method=head.method,
-            target=forwarding.request_target(rest, chosen.target.prefix),
-            host=head.host,
-            authority=head.authority,
-            fields=fields,
-            http_minor=1,
-            content_length=len(body) if body is not None and in_memory else head.content_length,
-            chunked=head.chunked and not in_memory,
-            websocket=head.websocket,
+            head.method,
+            forwarding.request_target(rest, chosen.target.prefix),
+            head.host,
+            head.authority,
+            fields,
+            1,
+            len(body) if body is not None and in_memory else head.content_length,
+            head.chunked and not in_memory,
+            head.websocket,
         )
 
     def _is_trusted(self, peer: str) -> bool:
         return any(ip_address(peer) in network for network in self._trusted.allowed)
+
+
+def _word(outcome: upstream.ServerAnswer | errors.UpstreamError, cause: Cause | None) -> str:
+    """How an attempt failed, in a word: the code of an error, `streamError`, or the status."""
+    if isinstance(outcome, errors.UpstreamError):
+        return outcome.code
+    return cause.value if cause is not None else str(outcome.head.status)
 
 
 async def _body(exchange: Exchange, plan: Plan, chosen: BackendPlan) -> bytes | None:

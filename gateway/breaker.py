@@ -45,18 +45,18 @@ class Breaker:
     __slots__ = (
         "_consecutive",
         "_failures",
+        "_next",
         "_opened",
-        "_part",
         "_probing",
         "_requests",
         "_rules",
+        "_scale",
+        "_successes",
         "_unhealthy",
         "_until",
-        "_window_failures",
-        "_window_requests",
         "cool_until",
         "usable",
-    )  # fmt: skip
+    )
 
     def __init__(self, rules: Rules) -> None:
         self.usable = True
@@ -74,17 +74,21 @@ class Breaker:
 
     def _reset(self) -> None:
         self._consecutive = 0
-        self._part = -1
-        """Number of the present part of the window, counted from the clock's zero."""
+        self._scale = _BUCKETS / self._rules.window
+        """Parts of the window per second."""
+        self._next = 0
+        """Number of the part after the present one, counted from the clock's zero."""
+        self._successes = 0
+        """In the present part; they are not among its requests yet."""
         self._requests = [0] * _BUCKETS
         self._failures = [0] * _BUCKETS
-        self._window_requests = self._window_failures = 0
 
     def apply(self, rules: Rules) -> None:
         """Go by other rules from now on. What was counted stays, unless the window is another one."""
-        if rules.window != self._rules.window:
-            self._reset()
+        other = rules.window != self._rules.window
         self._rules = rules
+        if other:
+            self._reset()
 
     def state(self, now: float) -> State:
         """Of the breaker."""
@@ -127,11 +131,9 @@ class Breaker:
     def succeeded(self, began: float, now: float) -> None:
         """A request that began at `began` was answered."""
         self._consecutive = 0
-        part = int(now * _BUCKETS / self._rules.window)
-        if part != self._part:
-            self._move(part)
-        self._requests[part % _BUCKETS] += 1
-        self._window_requests += 1
+        if now * self._scale >= self._next:
+            self._move(now)
+        self._successes += 1
         if began >= self._opened:
             # The deciding one, or one that was sent because there was nobody else.
             self._opened, self._until = inf, -inf
@@ -143,23 +145,15 @@ class Breaker:
         """A request failed; `probe`: the deciding one."""
         rules = self._rules
         self._consecutive += 1
-        part = int(now * _BUCKETS / rules.window)
-        if part != self._part:
-            self._move(part)
-        self._requests[part % _BUCKETS] += 1
-        self._failures[part % _BUCKETS] += 1
-        self._window_requests += 1
-        self._window_failures += 1
+        if now * self._scale >= self._next:
+            self._move(now)
+        place = (self._next - 1) % _BUCKETS
+        self._requests[place] += 1
+        self._failures[place] += 1
         if probe:
             self._probing = False
             self._open(now)
-        elif self._opened == inf and (
-            self._consecutive >= rules.consecutive_failures
-            or (
-                self._window_requests >= rules.minimum
-                and self._window_failures * 100 >= rules.error_percentage * self._window_requests
-            )
-        ):
+        elif self._opened == inf and (self._consecutive >= rules.consecutive_failures or self._fails_too_often(rules)):
             self._open(now)
 
     def cool_down(self, until: float) -> None:
@@ -180,10 +174,15 @@ class Breaker:
     def _look(self, now: float) -> None:
         self.usable = self._opened == inf and now >= self.cool_until and not self._unhealthy
 
-    def _move(self, part: int) -> None:
+    def _fails_too_often(self, rules: Rules) -> bool:
+        requests = sum(self._requests) + self._successes
+        return requests >= rules.minimum and sum(self._failures) * 100 >= rules.error_percentage * requests
+
+    def _move(self, now: float) -> None:
         """Begin a part of the window: what is as old as the window leaves it."""
-        for one in range(max(self._part, part - _BUCKETS) + 1, part + 1):
+        part = int(now * self._scale)
+        self._requests[(self._next - 1) % _BUCKETS] += self._successes
+        self._successes = 0
+        for one in range(max(self._next, part - _BUCKETS + 1), part + 1):
             self._requests[one % _BUCKETS] = self._failures[one % _BUCKETS] = 0
-        self._part = part
-        self._window_requests = sum(self._requests)
-        self._window_failures = sum(self._failures)
+        self._next = part + 1

@@ -22,6 +22,8 @@
     |   +-- AmbiguousModel       409, names both
     |   +-- ModelMissing         400
     |   +-- NoBackend            503
+    |   +-- AtCapacity           503: the backend is at its limit, and so is the queue
+    |   |   +-- QueueTimeout     503: waited for it in vain
     |   +-- Overloaded           503
     +-- UpstreamError            a backend's fault, or on the way to it
         +-- ConnectFailed        502: nothing was sent
@@ -238,6 +240,22 @@ class NoBackend(RoutingError):
     code = "no_backend"
     kind = "server_error"
     sentence = "The model has no backend that can take requests now."
+
+
+class AtCapacity(RoutingError):
+    """The backend has as many requests as it may have, and nobody else takes this one."""
+
+    status = 503
+    code = "at_capacity"
+    kind = "server_error"
+    sentence = "The model has as many requests as it can take now."
+
+
+class QueueTimeout(AtCapacity):
+    """The request waited for its turn for as long as it may."""
+
+    code = "queue_timeout"
+    sentence = "The model could not take the request in time."
 
 
 class Overloaded(RoutingError):

@@ -24,6 +24,9 @@ BUDGET_SECONDS: Final = 10
 FAILOVER: Final = "Failover"
 """Why a request is elsewhere than the split says: an attempt at another backend failed before its first byte."""
 
+OVERFLOW: Final = "Overflow"
+"""The same: the backend whose turn it was is at its limit."""
+
 FAILED: Final = frozenset({429, 502, 503, 504})
 """The statuses that speak against a backend. 408 is about the client, 500 about this one request."""
 

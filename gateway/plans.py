@@ -7,6 +7,7 @@ from math import ceil
 from gateway import balancing, errors, failover, forwarding, upstream
 from gateway.api.v1alpha1 import Backend, Cause, Headers, Use
 from gateway.breaker import Breaker, Objection
+from gateway.permits import Permits
 from gateway.routing import Route
 from gateway.settings import Settings
 from gateway.store import Runtime
@@ -26,7 +27,10 @@ class BackendPlan:
     answers: tuple[tuple[bytes, bytes], ...]
     """Fields of ours on every answer from here."""
     breaker: Breaker
+    permits: Permits
     authenticated: bool
+    plain: bool
+    """Whether a request is sent as it comes: it needs neither credentials nor another model name."""
     resend: bool
     """Whether a request may be sent a second time on another connection, whatever its method."""
     alternatives: bool
@@ -55,6 +59,9 @@ class Plan:
             metrics.forget_backend(route.namespace, route.name, identity)
         self.order = tuple(index for index, backend in enumerate(document.backends) if Use.FAILOVER in backend.use)
         """Those that a request goes to when another has failed."""
+        self.overflow = tuple(index for index, one in enumerate(document.backends) if Use.OVERFLOW in one.use)
+        """Those that a request goes to when another is at its limit."""
+        self.queue = document.queue
         self.backends = tuple(_backend_plan(route, index, settings, self) for index in range(len(document.backends)))
         self.causes = frozenset(document.retry.on)
         self.statuses = failover.statuses(document.retry.on)
@@ -71,10 +78,12 @@ class Plan:
     def _expose(self, one: BackendPlan) -> None:
         """Show the state of a backend in the metrics."""
         labels = (self.route.namespace, self.route.name, one.backend.id)
-        breaker, metrics = one.breaker, self._metrics
+        breaker, permits, metrics = one.breaker, one.permits, self._metrics
         metrics.breaker_state.labels(*labels).set_function(lambda: breaker.state(time.perf_counter()))
         metrics.cool_down.labels(*labels).set_function(lambda: max(0.0, breaker.cool_until - time.perf_counter()))
         metrics.healthy.labels(*labels).set_function(lambda: breaker.healthy)
+        metrics.backend_in_flight.labels(*labels).set_function(lambda: permits.taken)
+        metrics.queued.labels(*labels).set_function(lambda: permits.waiting)
 
     def choose(self, now: float) -> tuple[BackendPlan, str | None]:
         """The backend whose turn it is, or another one and what speaks against the first.
@@ -90,7 +99,7 @@ class Plan:
         chosen = self.backends[index]
         if chosen.breaker.usable or (objection := chosen.breaker.objection(now)) is None:
             return chosen, None
-        other = self.other(frozenset((index,)), now)
+        other = self.other(frozenset((index,)), now, full=True)
         if other is not None and (other.breaker.objection(now) is None or objection is Objection.COOL_DOWN):
             return other, objection.value
         if objection is not Objection.COOL_DOWN:
@@ -98,21 +107,32 @@ class Plan:
         end = min(self.backends[one].breaker.cool_until for one in {index, *self.order})
         raise errors.NoBackend(retry_after=max(1, ceil(end - now)))
 
-    def other(self, tried: frozenset[int], now: float) -> BackendPlan | None:
+    def other(self, tried: frozenset[int], now: float, *, full: bool = False) -> BackendPlan | None:
         """The first backend for failover, in the document's order, that is not in `tried` and may be asked.
 
-        One that has failed too often is better than none; one that has asked for a pause gets it.
+        One that has failed too often is better than none; one that has asked for a pause gets it. One that is at its
+        limit counts only with `full`.
         """
         doubtful: BackendPlan | None = None
         for index in self.order:
             if index not in tried:
                 other = self.backends[index]
+                if other.permits.taken >= other.permits.limit and not full:
+                    continue
                 objection = other.breaker.objection(now)
                 if objection is None:
                     return other
                 if doubtful is None and objection is not Objection.COOL_DOWN:
                     doubtful = other
         return doubtful
+
+    def spill(self, now: float) -> BackendPlan | None:
+        """Who takes a request at once whose backend is at its limit: the first for overflow that may be asked."""
+        for index in self.overflow:
+            other = self.backends[index]
+            if other.permits.taken < other.permits.limit and other.breaker.objection(now) is None:
+                return other
+        return None
 
     def series(self, backend: str) -> Series:
         """Where answers of `backend` are counted."""
@@ -121,10 +141,8 @@ class Plan:
             found = self._series[backend] = self._metrics.series(self.route.namespace, self.route.name, backend)
         return found
 
-    def said(self, chosen: BackendPlan, why: str | None) -> tuple[tuple[bytes, bytes], ...]:
-        """Fields of ours on an answer of `chosen`: whose it is, and why it was asked."""
-        if why is None:
-            return chosen.answers
+    def said(self, chosen: BackendPlan, why: str) -> tuple[tuple[bytes, bytes], ...]:
+        """Fields of ours on an answer of `chosen` where it is not the split that led to it: whose it is, and why."""
         return (chosen.answers[0], (b"x-beamlit-reason", why.encode()))
 
 
@@ -156,6 +174,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: Plan) -> B
     port = port or standard
     name = f"[{host}]" if ":" in host else host
     origin = upstream.Origin(host, port, scheme, tls.server_name, tls.ca_bundle, trusted=local or backend.default)
+    state = plan.runtime.backend(backend, origin, document.breaker)
     return BackendPlan(
         backend=backend,
         index=index,
@@ -172,8 +191,10 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: Plan) -> B
             (b"x-beamlit-backend", backend.id.encode()),
             (b"x-beamlit-reason", document.split.reason.encode()),
         ),
-        breaker=plan.runtime.backend(backend.id, origin, document.breaker).breaker,
+        breaker=state.breaker,
+        permits=state.permits,
         authenticated=authenticated,
+        plain=not authenticated and backend.model is None,
         resend=resend,
         alternatives=alternatives,
         keep=plan.replay if alternatives or authenticated or resend else 0,

@@ -13,19 +13,20 @@ from typing import Final
 import orjson
 import structlog
 
-from gateway import credentials, errors, forwarding, http1, routing, upstream
+from gateway import credentials, errors, failover, forwarding, http1, journal, routing, upstream
 from gateway.attempts import Attempts, Story, is_stream
 from gateway.exchange import Exchange, Fields, RequestHead, ResponseHead, field
 from gateway.health import HealthChecks
-from gateway.plans import Plan
+from gateway.journal import Journal
+from gateway.plans import BackendPlan, Plan
 from gateway.routing import Route, RoutingTable
 from gateway.settings import Settings
 from gateway.store import Store
 from gateway.telemetry import AccessLog, Metrics, RequestIds
 
+_FOR_HOPS: Final = frozenset({b"OPTIONS", b"TRACE"})
+"""Methods that may be addressed to the gateway itself."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
-_LOGGED: Final = 256
-"""Characters of a client's value that get into a log line."""
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +43,7 @@ class Proxy:
         credentials: credentials.Credentials,
         metrics: Metrics,
         access_log: AccessLog,
+        journal: Journal | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -49,6 +51,7 @@ class Proxy:
         self._health = HealthChecks(upstream)
         self._metrics = metrics
         self._access_log = access_log
+        self._journal = Journal(0) if journal is None else journal
         self._attempts = Attempts(
             settings=settings, store=store, upstream=upstream, credentials=credentials, metrics=metrics
         )
@@ -81,9 +84,10 @@ class Proxy:
 
     async def _tell(self, exchange: Exchange, story: Story) -> None:
         head = exchange.head
-        if self._answered_here(exchange, story):
+        if head.method in _FOR_HOPS and self._answered_here(exchange, story):
             return
-        matched = await self._match(exchange, self._store.table, story)
+        table = self._store.table
+        matched = self._find(head, table) or await self._find_by_model(exchange, table, story)
         if matched is None:
             return
         route, rest = matched
@@ -95,14 +99,18 @@ class Proxy:
         story.backend = chosen
         if head.content_length is not None and head.content_length > plan.body_limit:
             raise errors.BodyTooLarge
+        if chosen.permits.taken >= chosen.permits.limit:
+            chosen = await self._admit(plan, chosen, story)
         answer, chosen = await self._attempts.answer(exchange, plan, chosen, rest, story)
         try:
             fields = forwarding.response_fields(
                 answer.head.fields,
-                extra=(*plan.said(chosen, story.why), (b"x-request-id", story.request_id)),
+                extra=(
+                    *(chosen.answers if story.why is None else plan.said(chosen, story.why)),
+                    (b"x-request-id", story.request_id),
+                ),
             )
             story.status = answer.head.status
-            story.first_byte = time.perf_counter()
             if answer.head.status == 101:
                 story.broken = await exchange.tunnel(fields, answer.switched())
                 return
@@ -117,34 +125,59 @@ class Proxy:
         finally:
             answer.abort()
 
-    async def _match(self, exchange: Exchange, table: RoutingTable, story: Story) -> tuple[Route, bytes] | None:
-        """By host, by path, by model: the route and the target without what selected it. None: answered here.
+    async def _admit(self, plan: Plan, chosen: BackendPlan, story: Story) -> BackendPlan:
+        """Who takes a request while the chosen backend is at its limit.
+
+        Raises:
+            errors.AtCapacity: nobody does.
+        """
+        other = plan.spill(story.started)
+        if other is not None:
+            story.why = failover.OVERFLOW
+            return other
+        if chosen.permits.waiting >= plan.queue.size:
+            raise errors.AtCapacity(retry_after=1)
+        try:
+            await chosen.permits.wait(plan.queue.wait)
+        finally:
+            story.queued = time.perf_counter() - story.started
+        story.permits = chosen.permits
+        return chosen
+
+    def _find(self, head: RequestHead, table: RoutingTable) -> tuple[Route, bytes] | None:
+        """By host, then by path: the route, and the target without what selected it.
+
+        Raises:
+            errors.MalformedRequest: the path has two readings.
+        """
+        target = head.target
+        routing.check_path(target)
+        try:
+            route = table.match_host(head.host)
+        except errors.AmbiguousHost:
+            route = None  # a path or a model name may still say what is meant
+        if route is not None:
+            return route, target
+        return table.match_path(target)
+
+    async def _find_by_model(self, exchange: Exchange, table: RoutingTable, story: Story) -> tuple[Route, bytes] | None:
+        """By the model in the body; None: the list of models was asked for, and answered here.
 
         Raises:
             errors.RoutingError: it leads nowhere.
         """
         head = exchange.head
         target = head.target
-        routing.check_path(target)
-        ambiguous: errors.AmbiguousHost | None = None
-        try:
-            route = table.match_host(head.host)
-        except errors.AmbiguousHost as exc:
-            # A path or a model name may still say what is meant.
-            route, ambiguous = None, exc
-        if route is not None:
-            return route, target
-        if (matched := table.match_path(target)) is not None:
-            return matched
         path = target.partition(b"?")[0]
         if path.startswith(b"/v1/"):
             if path == b"/v1/models" or path.startswith(b"/v1/models/"):
                 self._list_models(exchange, table, path, story)
                 return None
-            if ambiguous is None or head.has_body:
+            if head.has_body or head.host not in table.ambiguous:
                 content = await exchange.read_body(self._settings.gateway.limits.body_bytes)
                 return table.match_model(forwarding.model_of(content)), target
-        raise ambiguous or errors.RouteNotFound()
+        table.match_host(head.host)  # which says why it is ambiguous
+        raise errors.RouteNotFound
 
     def _refresh(self) -> None:
         """Bring plans up to date with a table that has come into force, and let go of places that nobody leads to."""
@@ -260,38 +293,40 @@ class Proxy:
             self._metrics.refused.labels(story.code or "none").inc()
         else:
             plan.runtime.in_flight -= 1
+            if story.permits is not None:
+                story.permits.give_back()
+            if story.why is not None:
+                self._metrics.diverted.labels(plan.route.namespace, plan.route.name, story.why).inc()
             plan.series(backend.backend.id if backend and not story.code else "none").observe(
                 story.status, now - story.started, story.first_byte - story.started if story.first_byte else None
             )
+        head = exchange.head
+        target = head.target
+        not_retryable = story.not_retried
+        if not_retryable is None and plan and exchange.size > plan.replay and backend and backend.alternatives:
+            not_retryable = "body"
+        record: journal.Record = (
+            story.at,
+            story.request_id,
+            exchange.peer,
+            head.method,
+            target if len(target) <= journal.PATH_CHARACTERS else target[: journal.PATH_CHARACTERS],
+            head.host,
+            plan.route.key if plan else None,
+            backend.backend.id if backend else None,
+            backend.backend.weight if backend else None,
+            story.reason,
+            story.status,
+            story.code,
+            story.broken,
+            now - story.started,
+            story.first_byte - story.started if story.first_byte else None,
+            story.failures,
+            not_retryable,
+            story.queued,
+        )
+        self._journal.append(record)
         if self._access_log.enabled:
-            head = exchange.head
-            record: dict[str, object] = {
-                "event": "request",
-                "time": story.at,
-                "request_id": story.request_id.decode(),
-                "peer": exchange.peer,
-                "method": head.method[:32].decode("latin-1"),
-                "path": head.target.partition(b"?")[0][:_LOGGED].decode("latin-1"),
-                "host": head.host[:_LOGGED],
-                "route": plan.route.key if plan else None,
-                "backend": backend.backend.id if backend else None,
-                "reason": story.reason,
-                "status": story.status,
-                "code": story.code,
-                "broken": story.broken,
-                "seconds": round(now - story.started, 6),
-                "first_byte_seconds": round(story.first_byte - story.started, 6) if story.first_byte else None,
-            }
-            if story.failures is not None:
-                record["attempts"] = [
-                    {"backend": one.backend, "cause": one.cause, "seconds": round(one.seconds, 6)}
-                    for one in story.failures
-                ]
-            if story.not_retried is not None or (
-                plan and backend and backend.alternatives and exchange.size > plan.replay
-            ):
-                record["retryable"] = False
-                record["not_retryable"] = story.not_retried or "body"
             self._access_log.write(record)
 
     def _request_id(self, head: RequestHead) -> bytes:

@@ -72,6 +72,8 @@ class Limits(Section):
     replay_bytes: Annotated[int, Field(ge=0, le=1 << 26)] = 1048576
     """A body up to this size is held so that it can be sent a second time: elsewhere, or with a fresh token."""
     connections: Annotated[int, Field(ge=1, le=1000000)] = 8000
+    decisions: Annotated[int, Field(ge=0, le=100000)] = 1000
+    """Requests that `/decisions` on the admin port knows of."""
 
 
 class Retry(Section):

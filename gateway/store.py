@@ -15,6 +15,7 @@ from gateway import sources
 from gateway.api import v1alpha1
 from gateway.breaker import Breaker
 from gateway.failover import Budget
+from gateway.permits import Permits
 from gateway.routing import BareHostnames, Entry, RoutingTable
 from gateway.settings import Retry
 from gateway.telemetry import Metrics
@@ -47,11 +48,12 @@ class BackendRuntime:
     model) is no verdict on another's.
     """
 
-    __slots__ = ("breaker", "place")
+    __slots__ = ("breaker", "permits", "place")
 
     def __init__(self, place: Hashable, rules: v1alpha1.Breaker) -> None:
         self.place = place
         self.breaker = Breaker(rules)
+        self.permits = Permits()
 
 
 class Runtime:
@@ -66,13 +68,14 @@ class Runtime:
         self.backends: dict[str, BackendRuntime] = {}
         """By the backend's id."""
 
-    def backend(self, identity: str, place: Hashable, rules: v1alpha1.Breaker) -> BackendRuntime:
+    def backend(self, backend: v1alpha1.Backend, place: Hashable, rules: v1alpha1.Breaker) -> BackendRuntime:
         """The state of a backend: what there is where its place is the same as before, else new."""
-        found = self.backends.get(identity)
+        found = self.backends.get(backend.id)
         if found is None or found.place != place:
-            found = self.backends[identity] = BackendRuntime(place, rules)
+            found = self.backends[backend.id] = BackendRuntime(place, rules)
         else:
             found.breaker.apply(rules)
+        found.permits.apply(backend.in_flight)
         return found
 
 

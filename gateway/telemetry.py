@@ -19,6 +19,8 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from gateway.journal import Record, line
+
 ACCESS_LOG_LINES: Final = 8192
 """Records that may wait for standard output."""
 ACCESS_LOG_SECONDS: Final = 0.05
@@ -129,6 +131,24 @@ class Metrics:
             route,
             registry=self.registry,
         )
+        self.backend_in_flight = Gauge(
+            "beamlit_gateway_backend_in_flight_requests",
+            "Requests that a backend has now, until the end of their answers",
+            route,
+            registry=self.registry,
+        )
+        self.queued = Gauge(
+            "beamlit_gateway_queued_requests",
+            "Requests that wait for their turn at a backend",
+            route,
+            registry=self.registry,
+        )
+        self.diverted = Counter(
+            "beamlit_gateway_diverted_requests",
+            "Requests that went elsewhere than the split says, by why",
+            ("namespace", "model", "reason"),
+            registry=self.registry,
+        )
         self.retries_refused = Counter(
             "beamlit_gateway_retries_refused",
             "Attempts that failed and were not repeated elsewhere although they might have been, by why",
@@ -190,7 +210,7 @@ class Metrics:
         with contextlib.suppress(KeyError):
             self.in_flight.remove(namespace, model)
         labels = {"namespace": namespace, "model": model}
-        for family in (self.upstream_errors, self.retries_refused, *self._of_backends):
+        for family in (self.upstream_errors, self.retries_refused, self.diverted, *self._of_backends):
             family.remove_by_labels(labels)
 
     def forget_backend(self, namespace: str, model: str, backend: str) -> None:
@@ -200,7 +220,7 @@ class Metrics:
 
     @property
     def _of_backends(self) -> tuple[Gauge, ...]:
-        return self.breaker_state, self.cool_down, self.healthy
+        return self.breaker_state, self.cool_down, self.healthy, self.backend_in_flight, self.queued
 
 
 class RequestIds:
@@ -225,7 +245,7 @@ class AccessLog:
     def __init__(self, stream: TextIO | None, dropped: Counter) -> None:
         """Write to `stream`, or nowhere when it is None."""
         self._dropped = dropped
-        self._records: deque[Mapping[str, object]] = deque()
+        self._records: deque[Mapping[str, object] | Record] = deque()
         self._stream = stream
         self._something = threading.Event()
         self._closed = threading.Event()
@@ -241,7 +261,7 @@ class AccessLog:
         """Whether lines go anywhere."""
         return self._stream is not None
 
-    def write(self, record: Mapping[str, object]) -> None:
+    def write(self, record: Mapping[str, object] | Record) -> None:
         """Take one record; drop it when too many wait."""
         if len(self._records) >= ACCESS_LOG_LINES:
             self._dropped.inc()
@@ -269,7 +289,8 @@ class AccessLog:
         self._write_all(stream)
 
     def _write_all(self, stream: TextIO) -> None:
-        records = [self._records.popleft() for _ in range(len(self._records))]
+        taken = [self._records.popleft() for _ in range(len(self._records))]
+        records = [line(one) if isinstance(one, tuple) else one for one in taken]
         if not records:
             return
         lines = b"".join([orjson.dumps(one, default=repr, option=orjson.OPT_APPEND_NEWLINE) for one in records])

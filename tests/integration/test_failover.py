@@ -78,7 +78,10 @@ async def test_rt_01_nothing_was_sent() -> None:
         assert answer.value(b"x-beamlit-reason") == b"Failover"
         logged = await line(running)
         assert (logged["backend"], logged["reason"]) == ("remote", "Failover")
-        assert [(one["backend"], one["cause"]) for one in logged["attempts"]] == [("local", "connect_failed")]
+        assert [(one["backend"], one["cause"]) for one in logged["attempts"]] == [
+            ("local", "connect_failed"),
+            ("remote", None),
+        ]
         labels = {"namespace": "default", "model": "demo"}
         assert (
             running.count("beamlit_gateway_upstream_errors_total", **labels, backend="local", cause="connect_failed")
@@ -93,7 +96,7 @@ async def test_rt_01_no_connection_in_time() -> None:
         route = document(local(scheme="https"), remote(), timeouts=Timeouts(connect=0.2))
         async with gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running:
             assert (await asked(running)).status == 200
-            assert [one["cause"] for one in (await line(running))["attempts"]] == ["connect_timeout"]
+            assert [one["cause"] for one in (await line(running))["attempts"]] == ["connect_timeout", None]
 
 
 async def test_rt_01_no_token_no_request_but_an_answer() -> None:
@@ -105,7 +108,7 @@ async def test_rt_01_no_token_no_request_but_an_answer() -> None:
     ):
         answer = await asked(running)
         assert (answer.status, answer.value(b"x-beamlit-backend")) == (200, b"local")
-        assert [one["cause"] for one in (await line(running))["attempts"]] == ["credentials_failed"]
+        assert [one["cause"] for one in (await line(running))["attempts"]] == ["credentials_failed", None]
 
 
 @pytest.mark.parametrize("script", [reset, half_a_head])

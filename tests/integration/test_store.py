@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from gateway import admin, sources
+from gateway.journal import Journal
 from gateway.store import COALESCE_SECONDS, Store
 from gateway.telemetry import Metrics
 from tests.integration.servers import until
@@ -180,7 +181,7 @@ async def test_half_a_source_is_not_in_force(store: Store, metrics: Metrics) -> 
 
 async def test_the_page_tells_the_age(store: Store, metrics: Metrics) -> None:
     """How old the table is can be read without arithmetic; before the first load it says never."""
-    app = admin.create_app(store, metrics, draining=lambda: False)
+    app = admin.create_app(store, metrics, Journal(10), draining=lambda: False)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://admin") as client:
         assert "up to date: never." in (await client.get("/")).text
         store.apply(snapshot())

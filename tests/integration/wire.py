@@ -21,6 +21,7 @@ from gateway.addresses import AddressRules
 from gateway.api.v1alpha1 import Backend, RouteDocument
 from gateway.credentials import ClientCredentials, Credentials, SecretReader
 from gateway.edge import Edge
+from gateway.journal import Journal
 from gateway.proxy import Proxy
 from gateway.resolver import Resolver
 from gateway.settings import Settings
@@ -166,6 +167,7 @@ class Running:
     upstream: Upstream
     metrics: Metrics
     log: io.StringIO
+    journal: Journal
     _clients: list[Client]
 
     async def client(self, context: ssl.SSLContext | None = None) -> Client:
@@ -283,6 +285,7 @@ async def gateway(
     credentials = Credentials(
         secrets or NoSecrets(), resolver, default=(lambda: default) if default is not None else None
     )
+    journal = Journal(loaded.gateway.limits.decisions)
     proxy = Proxy(
         settings=loaded,
         store=store,
@@ -290,11 +293,12 @@ async def gateway(
         credentials=credentials,
         metrics=metrics,
         access_log=access_log,
+        journal=journal,
     )
     edge = Edge(proxy.handle, edge_limits(loaded.gateway), metrics, access_log, sweep_seconds=0.1)
     server = await asyncio.get_running_loop().create_server(edge, "127.0.0.1", 0, ssl=context)
     clients: list[Client] = []
-    running = Running(server.sockets[0].getsockname()[1], edge, store, upstream, metrics, log, clients)
+    running = Running(server.sockets[0].getsockname()[1], edge, store, upstream, metrics, log, journal, clients)
     running.load(*(documents or (document(),)))
     try:
         yield running

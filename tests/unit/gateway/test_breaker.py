@@ -164,7 +164,7 @@ def test_the_share_is_that_of_a_list(
     now = start
     for pause, good in steps:
         now += pause * window / 10
-        part = int(now * 10 / window)
+        part = int(now * (10 / window))
         outcomes.append((part, good))
         recent = [one for when, one in outcomes if when > part - 10]
         if good:

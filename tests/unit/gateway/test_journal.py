@@ -1,0 +1,86 @@
+"""Records of requests: the same story for the log and for /decisions."""
+
+from typing import Any
+
+from gateway import journal
+from gateway.journal import Journal, Record
+
+
+def record(**values: Any) -> Record:
+    """A record that shows only what matters."""
+    fields: dict[str, Any] = {
+        "at": 1.5,
+        "request_id": b"id",
+        "peer": "192.0.2.1",
+        "method": b"POST",
+        "target": b"/a/b?key=canary",
+        "host": "gateway",
+        "route": "default/demo",
+        "backend": "local",
+        "weight": 70,
+        "reason": "Local",
+        "status": 200,
+        "code": None,
+        "broken": None,
+        "seconds": 2.0,
+        "first_byte": 0.5,
+        "failures": None,
+        "not_retryable": None,
+        "queued": 0.0,
+    }
+    assert set(values) <= set(fields)
+    result: Any = tuple((fields | values).values())
+    return result  # type: ignore[no-any-return]
+
+
+def test_a_request_that_went_well() -> None:
+    """One attempt, which the log need not list; no query; who asked is in the log alone."""
+    line, decision = journal.line(record()), journal.decision(record())
+    assert "attempts" not in line
+    assert decision["attempts"] == [{"backend": "local", "cause": None, "seconds": 0.5}]
+    assert {key: value for key, value in line.items() if key in decision} == {
+        key: value for key, value in decision.items() if key != "attempts"
+    }
+    assert set(line) - set(decision) == {"event", "peer", "host"}
+    assert (line["path"], line["weight"]) == ("/a/b", 70)
+    assert "canary" not in str(line) + str(decision)
+
+
+def test_attempts_in_their_order() -> None:
+    """Those that failed, then the one that answered, with what each took; the queue counts for none of them."""
+    one = record(failures=[("local", "503", 0.1)], backend="remote", queued=0.2, reason="Failover")
+    assert journal.line(one)["attempts"] == [
+        {"backend": "local", "cause": "503", "seconds": 0.1},
+        {"backend": "remote", "cause": None, "seconds": 0.2},
+    ]
+    assert journal.line(one)["queued_seconds"] == 0.2
+
+
+def test_the_last_attempt_may_have_failed() -> None:
+    """Its answer or error is the client's, and it is listed once; one that the gateway refused had no attempt."""
+    passed_on = record(failures=[("local", "503", 0.1)], not_retryable="budget")
+    assert journal.line(passed_on)["attempts"] == [{"backend": "local", "cause": "503", "seconds": 0.1}]
+    assert (journal.line(passed_on)["retryable"], journal.line(passed_on)["not_retryable"]) == (False, "budget")
+    refused = record(code="at_capacity", first_byte=0.1)
+    assert journal.decision(refused)["attempts"] == []
+    nowhere = record(route=None, backend=None, weight=None, first_byte=None)
+    assert journal.decision(nowhere)["attempts"] == []
+    gone = record(status=499, first_byte=None, seconds=0.3)
+    assert journal.decision(gone)["attempts"] == [{"backend": "local", "cause": None, "seconds": 0.3}]
+
+
+def test_the_newest_first_and_no_more_than_there_is_room_for() -> None:
+    """The oldest go; those of one route can be asked for."""
+    kept = Journal(3)
+    for number, route in enumerate(["a/x", "a/y", "a/x", "a/y", None]):
+        kept.append(record(status=number, route=route))
+    assert [one["status"] for one in kept.decisions()] == [4, 3, 2]
+    assert [one["status"] for one in kept.decisions(route="a/x")] == [2]
+    assert [one["status"] for one in kept.decisions(limit=2)] == [4, 3]
+    assert Journal(0).decisions() == []
+
+
+def test_what_a_client_sends_is_cut() -> None:
+    """Long methods, paths and hosts cost no more than their beginning."""
+    line = journal.line(record(method=b"M" * 100, target=b"/" + b"p" * 1000, host="h" * 1000))
+    assert [len(line[key]) for key in ("method", "path", "host")] == [32, 256, 256]

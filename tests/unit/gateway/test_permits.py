@@ -1,0 +1,164 @@
+"""Permits: never more than there are, none lost, in the order of asking."""
+
+import asyncio
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from gateway import errors
+from gateway.permits import Permits
+
+
+def taken_all(limit: int) -> Permits:
+    """Permits of which all are taken."""
+    permits = Permits()
+    permits.apply(limit)
+    permits.taken = limit
+    return permits
+
+
+async def test_a_wait_has_an_end() -> None:
+    """Whoever waits in vain learns it in time, with one timer for all; a later one waits for its own time."""
+    permits = taken_all(1)
+    started = asyncio.get_running_loop().time()
+    waits = [asyncio.ensure_future(permits.wait(0.1)) for _ in range(50)]
+    await asyncio.sleep(0.05)
+    waits.append(asyncio.ensure_future(permits.wait(0.1)))
+    for wait in waits:
+        with pytest.raises(errors.QueueTimeout) as refused:
+            await wait
+        assert refused.value.retry_after == 1
+    assert 0.14 < asyncio.get_running_loop().time() - started < 2
+    assert (permits.taken, permits.waiting) == (1, 0)
+    permits.give_back()
+    assert permits.taken == 0
+
+
+async def test_whoever_goes_as_the_time_is_up_takes_nothing_along() -> None:
+    """A wait that ends and is given up at the same moment had no permit to give back."""
+    permits = taken_all(1)
+    wait = asyncio.ensure_future(permits.wait(10))
+    await asyncio.sleep(0)
+    permits.expire(asyncio.get_running_loop().time() + 20)
+    wait.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await wait
+    assert (permits.taken, permits.waiting) == (1, 0)
+
+
+async def test_a_lifted_limit_lets_everybody_in() -> None:
+    """Without a limit nobody waits; a lower one than is taken is reached by and by."""
+    permits = taken_all(2)
+    waits = [asyncio.ensure_future(permits.wait(10)) for _ in range(3)]
+    await asyncio.sleep(0)
+    permits.apply(None)
+    await asyncio.gather(*waits)
+    assert (permits.taken, permits.waiting) == (5, 0)
+    permits.apply(1)
+    waiting = asyncio.ensure_future(permits.wait(10))
+    await asyncio.sleep(0)
+    for left in (4, 3, 2, 1):
+        permits.give_back()
+        await asyncio.sleep(0)
+        assert (permits.taken, waiting.done()) == (left, False)
+    permits.give_back()
+    await waiting
+    assert permits.taken == 1
+
+
+class Line(RuleBasedStateMachine):
+    """Requests that take, wait, give up and give back in any order, while the limit and the time move."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.permits = Permits()
+        self.holders = 0
+        self.line: list[asyncio.Task[None]] = []
+        """Those that wait, in their order."""
+        self.limit: float = 0
+
+    @initialize(limit=st.integers(1, 4))
+    def begin(self, limit: int) -> None:
+        """There is a limit."""
+        self.change(limit)
+
+    @rule(limit=st.integers(1, 4) | st.none())
+    def change(self, limit: int | None) -> None:
+        """Another document comes."""
+        self.limit = float("inf") if limit is None else limit
+        self.permits.apply(limit)
+        self.settle()
+
+    @rule()
+    def ask(self) -> None:
+        """A request takes a permit where there is one, else it waits."""
+        if self.permits.taken < self.permits.limit:
+            self.permits.taken += 1
+            self.holders += 1
+        else:
+            self.line.append(self.loop.create_task(self.permits.wait(1000)))
+            self.settle()
+
+    @precondition(lambda self: self.holders)
+    @rule()
+    def give_back(self) -> None:
+        """A request ends."""
+        self.holders -= 1
+        self.permits.give_back()
+        self.settle()
+
+    @precondition(lambda self: self.line)
+    @rule(which=st.integers(0, 100), also=st.sampled_from(["nothing", "given before", "given after", "expired"]))
+    def give_up(self, which: int, also: str) -> None:
+        """The client of one that waits goes, perhaps just as a permit comes, or as its time is up."""
+        task = self.line[which % len(self.line)]
+        if also == "given before" and self.holders:
+            self.holders -= 1
+            self.permits.give_back()
+        task.cancel()
+        if also == "given after" and self.holders:
+            self.holders -= 1
+            self.permits.give_back()
+        if also == "expired":
+            self.permits.expire(0.0)  # of nobody but those that are gone
+        self.settle()
+
+    @precondition(lambda self: self.line)
+    @rule()
+    def expire(self) -> None:
+        """The time of all that wait is up."""
+        self.permits.expire(self.loop.time() + 2000)
+        for task in self.line:
+            with pytest.raises(errors.QueueTimeout):
+                self.loop.run_until_complete(task)
+        self.line = []
+
+    def settle(self) -> None:
+        """Let everybody notice; nobody has overtaken anybody."""
+        for _ in range(3):
+            self.loop.run_until_complete(asyncio.sleep(0))
+        done = [task for task in self.line if task.done() and not task.cancelled()]
+        waiting = [task for task in self.line if not task.done()]
+        served = [task for task in self.line if not task.cancelled()]
+        assert served == done + waiting
+        self.holders += len(done)
+        self.line = waiting
+
+    @invariant()
+    def none_is_lost(self) -> None:
+        """What is taken is held by somebody, and nobody waits while there is one."""
+        assert self.permits.taken == self.holders
+        assert self.permits.waiting == len(self.line)
+        assert not self.line or self.permits.taken >= self.limit
+
+    def teardown(self) -> None:
+        """End all."""
+        for task in self.line:
+            task.cancel()
+        self.settle()
+        self.loop.close()
+
+
+TestLine = Line.TestCase
