@@ -137,7 +137,7 @@ class Demo:
         waits = {
             self._children.start("local model", server, *local): f"http://{HOST}:{ports.local}/health",
             self._children.start("remote model", server, *remote): f"http://{HOST}:{ports.remote}/health",
-            self._children.start("hooks", "hooks", "--config", config, *hooks): (
+            self._children.start("hooks", "hooks", "--config", config, "--metrics-file", str(folder.metrics), *hooks): (
                 f"http://{HOST}:{ports.operations}/readyz"
             ),
             self._children.start(
@@ -275,6 +275,9 @@ Try in another terminal; x-beamlit-backend and x-beamlit-reason say who answered
   curl -X POST {local}/_demo/unready     # every answer comes from the remote now
   curl -X POST {local}/_demo/ready       # and here again
   edit {folder}/manifests/demo.yaml     # an override, enabled: false, other headersToAdd
+  edit {folder}/metrics.yaml     # value: 12, and within half a minute half of the answers come from the remote; 4: back
+  python -m hooks explain --config {folder}/config.yaml {folder}/manifests/demo.yaml \\
+    --observed {folder}/metrics.yaml --observed {folder}/objects     # why is it so, and what would change it
 """
 
 

@@ -16,7 +16,7 @@ HERE: Final = Path(__file__).resolve().parent
 _MARK: Final = ".make-run.json"
 """Says that the folder is ours, and which ports its files speak of."""
 _LOCK: Final = ".make-run.lock"
-_OWN: Final = ("manifests", "objects", "logs", ".local", "config.yaml", "workloads.yaml", _MARK)
+_OWN: Final = ("manifests", "objects", "logs", ".local", "config.yaml", "workloads.yaml", "metrics.yaml", _MARK)
 """What `--reset` removes."""
 _WRITTEN_PORTS: Final = {"local": 9101, "remote": 9102}
 """Ports of the model servers as the examples name them."""
@@ -42,6 +42,11 @@ class StateFolder:
     def workloads(self) -> Path:
         """Which process is behind which workload."""
         return self.path / "workloads.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """What a metrics API would answer."""
+        return self.path / "metrics.yaml"
 
     @property
     def manifests(self) -> Path:
@@ -126,7 +131,8 @@ def _empty(path: Path) -> None:
 
 
 def _copy_examples(path: Path) -> None:
-    sources = [HERE / "config.yaml", HERE / "workloads.yaml", *sorted((HERE / "manifests").glob("*.yaml"))]
+    files = [HERE / name for name in ("config.yaml", "workloads.yaml", "metrics.yaml")]
+    sources = [*files, *sorted((HERE / "manifests").glob("*.yaml"))]
     for source in sources:
         target = path / source.relative_to(HERE)
         if not target.exists():

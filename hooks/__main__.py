@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--tls-cert-file", metavar="FILE", help="certificate of the port for Metacontroller")
     serve.add_argument("--tls-key-file", metavar="FILE", help="its key")
+    serve.add_argument("--metrics-file", metavar="FILE", help="for metricInformer.type file, on one machine")
     serve.add_argument("--bearer-file", metavar="FILE", help="token that Metacontroller has to show")
     offline = commands.add_parser(
         "render",
@@ -77,7 +78,8 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         type=Path,
         metavar="FILE",
-        help="what was observed, as kubectl get -o yaml and kubectl get --raw print it; may be given several times",
+        help="what was observed, as kubectl get -o yaml and kubectl get --raw print it, or a folder of it; may be given"
+        " several times",
     )
     why.add_argument(
         "--now", type=_time, metavar="TIME", help="instead of the present, for instance when it was observed"
@@ -111,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "hooks.tls.certFile": given.tls_cert_file,
             "hooks.tls.keyFile": given.tls_key_file,
             "hooks.bearerFile": given.bearer_file,
+            "metricInformer.file.path": given.metrics_file,
         }
     sockets: list[socket] = []
     try:

@@ -134,8 +134,8 @@ def explain_files(
     explanations: list[Explanation] = []
     accepted = True
     for parent in parents:
-        request = _request(*_completed(parent, others, recorded.objects))
         try:
+            request = _request(*_completed(parent, others, recorded.objects))
             observation = asyncio.run(gather(request, settings.install_defaults, sources))
             explanations.append(explain(observation, now=now))
         except HookError as exc:
@@ -175,7 +175,7 @@ def _objects(path: Path) -> Iterator[Object]:
 
 def _recorded(files: Sequence[Path]) -> Recorded:
     found: list[Any] = []
-    for path in files:
+    for path in [one for file in files for one in (sorted(file.rglob("*.yaml")) if file.is_dir() else (file,))]:
         kept = documents.read(path)
         try:
             Recorded.of(kept)

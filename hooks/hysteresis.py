@@ -19,8 +19,8 @@ from hooks.measures import Measured, Missing
 ALL: Final = 100
 """Percent."""
 FAITHFUL: Final = 75
-"""The largest share from which all traffic is estimated. Above it so little stays here that what an idle model uses
-would count for load, so only the next step is estimated."""
+"""The largest share from which all traffic is estimated, which is four times what stays here. Above it so little stays
+that what an idle model uses would count for load, so no more than four times is estimated, and a step at most."""
 INTERVAL: Final = timedelta(seconds=15)
 """Shortest time between two steps where no new measurement marks them off."""
 
@@ -256,7 +256,10 @@ class _Path:
             return 0
         if self.behavior.mode is OffloadingMode.PROPORTIONAL:
             return max(0, (self.share or 0) - 1)
-        return self.step if self.in_force.percentage > FAITHFUL else 0
+        share = self.in_force.percentage
+        if share <= FAITHFUL:
+            return 0
+        return max(self.step, ALL - (ALL - share) * ALL // (ALL - FAITHFUL))
 
     def higher(self, measures: Sequence[Measured | Missing], now: datetime) -> int:
         """The share when a metric is at its target."""

@@ -23,8 +23,12 @@ from hooks.targets import Declared, Misdeclared, Scale, declared, per_replica, u
 
 MAX_AGE: Final = timedelta(minutes=5)
 """How far from now a sample may be, unless told otherwise. External metrics of clouds are minutes late."""
+YOUNG: Final = timedelta(minutes=2)
+"""For how long after a pod became ready its first sample is only late. metrics-server has to look at it twice, and
+Prometheus to find it."""
 
 _AT_ONCE: Final = timedelta(0)
+_SECOND: Final = timedelta(seconds=1)
 _NOTHING: Final = Quantity(0)
 _ZERO: Final = Fraction(0)
 
@@ -38,6 +42,7 @@ class Exclusion(StrEnum):
     NO_CONTAINER = "it has no such container"
     NO_SAMPLE = "there is no sample of it"
     INCOMPLETE = "there is no sample of one of its containers"
+    YOUNG = "it became ready lately, and there is no sample of it yet"
     SETTLING = "its sample began before the split last changed or before it became ready"
     STALE = "its sample is too far from now"
 
@@ -222,14 +227,18 @@ class _Clock:
         window = max(sample.window, _AT_ONCE)
         # Times have whole seconds: what began within the second of a transition may have begun before it.
         for moment in (self.since, ready_since):
-            if moment is not None and sample.time - moment <= window:
+            if moment is not None and sample.time - moment - _SECOND < window:
                 return Exclusion.SETTLING
         return None
+
+    def lacks(self, ready_since: datetime | None) -> bool:
+        """Whether a sample of a pod should be there by now."""
+        return ready_since is None or self.now - ready_since > YOUNG
 
 
 _MESSAGES: Final = {
     reasons.NO_SAMPLE: "There is no sample of the metric.",
-    reasons.SETTLING: "The samples of the metric are from before the split last changed or a pod became ready.",
+    reasons.SETTLING: "No sample of the metric is from after the split last changed and a pod became ready.",
     reasons.STALE: "The samples of the metric are too old.",
     reasons.NO_READY_PODS: "No pod is ready, so there is nothing to measure.",
     reasons.AMBIGUOUS: "Several series of the metric belong to one object: narrow its selector until one is left.",
@@ -346,9 +355,15 @@ def _of_pods(wanted: Declared, samples: Iterable[Sample], pods: Sequence[Pod], c
     left_out = _left_out(excluded)
     if not counted:
         # Waiting helps a sample that is too early, so that is said first.
-        order = {Exclusion.SETTLING: reasons.SETTLING, Exclusion.STALE: reasons.STALE}
+        order = {
+            Exclusion.SETTLING: reasons.SETTLING,
+            Exclusion.STALE: reasons.STALE,
+            Exclusion.NO_SAMPLE: reasons.NO_SAMPLE,
+            Exclusion.INCOMPLETE: reasons.NO_SAMPLE,
+            Exclusion.YOUNG: reasons.SETTLING,
+        }
         whys = set(excluded.values())
-        return _missing(next((order[why] for why in order if why in whys), reasons.NO_SAMPLE), left_out)
+        return _missing(next(order[why] for why in order if why in whys), left_out)
     requested = Fraction(sum(item.requested.nanos for item in counted), NANO)
     times = wanted.formula(Scale(requested, len(counted), 0))
     if times <= 0:
@@ -384,10 +399,9 @@ def _of_pod(wanted: Declared, pod: Pod, samples: Sequence[Sample], clock: _Clock
     taken = [sample for sample in samples if sample.container in containers]
     if len({sample.container for sample in taken}) < len(taken):
         return _missing(reasons.AMBIGUOUS)
-    if not taken:
-        return Exclusion.NO_SAMPLE
     if len(taken) < len(containers):
-        return Exclusion.INCOMPLETE
+        lacking = Exclusion.INCOMPLETE if taken else Exclusion.NO_SAMPLE
+        return lacking if clock.lacks(pod.ready_since) else Exclusion.YOUNG
     refused = {clock.refuses(sample, pod.ready_since) for sample in taken} - {None}
     if refused:
         return Exclusion.STALE if Exclusion.STALE in refused else Exclusion.SETTLING

@@ -55,28 +55,22 @@ class Requirement:
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether an object with these labels satisfies it."""
-        match self.operator:
-            case Operator.IN:
-                return labels.get(self.key) in self.values
-            case Operator.NOT_IN:
-                return labels.get(self.key) not in self.values
-            case Operator.EXISTS:
-                return self.key in labels
-            case Operator.DOES_NOT_EXIST:
-                return self.key not in labels
+        if self.operator is Operator.EXISTS:
+            return self.key in labels
+        if self.operator is Operator.DOES_NOT_EXIST:
+            return self.key not in labels
+        return (labels.get(self.key) in self.values) is (self.operator is Operator.IN)
 
     def __str__(self) -> str:
         """As in a query: `app in (a,b)`, `app=a`, `app`, `!app`."""
-        match self.operator, self.values:
-            case Operator.EXISTS, _:
-                return self.key
-            case Operator.DOES_NOT_EXIST, _:
-                return f"!{self.key}"
-            case Operator.IN, (value,):
-                return f"{self.key}={value}"
-            case operator, values:
-                word = "in" if operator is Operator.IN else "notin"
-                return f"{self.key} {word} ({','.join(sorted(values))})"
+        if self.operator is Operator.EXISTS:
+            return self.key
+        if self.operator is Operator.DOES_NOT_EXIST:
+            return f"!{self.key}"
+        if self.operator is Operator.IN and len(self.values) == 1:
+            return f"{self.key}={self.values[0]}"
+        word = "in" if self.operator is Operator.IN else "notin"
+        return f"{self.key} {word} ({','.join(sorted(self.values))})"
 
 
 @dataclass(frozen=True, slots=True)

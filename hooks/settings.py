@@ -60,18 +60,29 @@ class Prometheus(Section):
         return self
 
 
+class MetricsFile(Section):
+    """A file with what metrics APIs would answer."""
+
+    path: Path | None = None
+    """Of the file, which is read again when it changes."""
+
+
 class MetricInformer(Section):
     """Where metrics come from."""
 
-    type: Literal["kubernetes", "prometheus"] = "kubernetes"
+    type: Literal["kubernetes", "prometheus", "file"] = "kubernetes"
+    """file: for one machine, where no metrics API is."""
     resolution_seconds: Annotated[int, Field(ge=1, le=300)] = 15
     """For how long an answer is used before the same is asked again."""
     prometheus: Prometheus = Prometheus()
+    file: MetricsFile = MetricsFile()
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.type == "prometheus" and not self.prometheus.address:
             raise ValueError("type prometheus needs prometheus.address")
+        if self.type == "file" and self.file.path is None:
+            raise ValueError("type file needs file.path")
         return self
 
 

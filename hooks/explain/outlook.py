@@ -61,10 +61,17 @@ class Turn:
 
 
 def turns(found: Assessment, now: datetime) -> tuple[Turn, ...]:
-    """What would change the answer, the likeliest first."""
+    """What comes by itself, then all else that would change the answer sooner."""
     here = _Here(found, now)
-    possible = (here.alone(), *here.rises(), here.falls(), *here.readable(), *here.readiness(), *here.specified())
-    return tuple(turn for turn in possible if turn is not None)
+    again = here.again()
+    alone = here.alone() if again is None else again
+    # What moves with every measurement moves whether or not another metric rises.
+    rises = here.rises() if again is None else ()
+    others = (*rises, here.falls(), *here.readable(), *here.readiness(), *here.specified())
+    sooner = tuple(
+        turn for turn in others if turn is not None and (alone is None or alone is again or turn.at < alone.at)
+    )
+    return sooner if alone is None else (alone, *sooner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,12 @@ class _Here:
     def next(self) -> Decision:
         """The answer to the same measures under the split that is in force from now on."""
         return decide(self.facts, Previous.of(self.parent), now=self.now)
+
+    def again(self) -> Turn | None:
+        """The same values, measured again under the split that is in force from now on."""
+        if self.next.split.percentage == self.found.decision.split.percentage:
+            return None
+        return self._turn("when the metrics are measured again and are the same", (), self.facts)
 
     def alone(self) -> Turn | None:
         """What comes by itself."""

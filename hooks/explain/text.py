@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from fractions import Fraction
+from math import ceil
 from typing import Final
 
 from hooks.api.v1alpha1 import format_time
@@ -112,7 +113,8 @@ def _turn(turn: Turn, now: datetime) -> str:
     then = f"{_share(turn.then.percentage)} ({turn.then.reason})"
     if not turn.when and not turn.thresholds:
         return f"if nothing else happens, at {format_time(turn.at)}, in {span(turn.at - now)}: {then}"
-    hold = f" for {span(turn.after)}" if turn.after else ""
+    # Windows end on whole seconds, and a shorter time would not be enough.
+    hold = f" for {span(timedelta(seconds=ceil(turn.after / timedelta(seconds=1))))}" if turn.after else ""
     return f"{turn.when or _values(turn.thresholds)}{hold}: {then}"
 
 

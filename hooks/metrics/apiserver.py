@@ -7,8 +7,10 @@ a server likes.
 import asyncio
 import re
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Self
 from urllib.parse import quote
 
@@ -27,6 +29,8 @@ from hooks.protocol import Object
 from hooks.telemetry import Metrics
 from program.cluster import ClusterError, configuration, cut
 
+TOKEN_SECONDS: Final = 5.0
+"""For which a token is used before it is looked at again."""
 _LARGE: Final = 1 << 18
 """Bytes above which a thread parses, so that others do not wait."""
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+( [\x21-\x7e]+)?")
@@ -110,8 +114,21 @@ class _Credentials:
 
     def __init__(self, settings: client.Configuration) -> None:
         self._settings = settings
+        self._known: Mapping[str, str] = {}
+        self._until = 0.0
 
     async def headers(self) -> Mapping[str, str]:
+        """The header field with it.
+
+        Raises:
+            Failed: there is none that can be sent.
+        """
+        now = time.monotonic()
+        if now >= self._until:
+            self._known, self._until = await self._read(), now + TOKEN_SECONDS
+        return self._known
+
+    async def _read(self) -> Mapping[str, str]:
         """A kubeconfig may run a program for the token, so a thread asks for it."""
         try:
             found = await asyncio.to_thread(self._settings.get_api_key_with_prefix, "BearerToken", "authorization")
@@ -126,6 +143,7 @@ class _Credentials:
         return {"authorization": token}
 
 
+@lru_cache(maxsize=8192)
 def path(*segments: str) -> str:
     """A path of these segments.
 

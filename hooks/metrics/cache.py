@@ -7,7 +7,7 @@ failed is kept as well, for a shorter time. Everything is bounded: entries, what
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sized
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
@@ -24,7 +24,7 @@ FAILURE_SECONDS: Final = 5.0
 ENTRIES: Final = 20_000
 WEIGHT: Final = 500_000
 """Samples, pods and the like that are kept in all; each takes some hundred bytes."""
-_OUTAGES: Final = 10_000
+OUTAGES: Final = 10_000
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -126,7 +126,7 @@ class Cache:
 
     async def _fly(self, query: Query, load: Callable[[], Awaitable[T]], seconds: float) -> T | Unread:
         answer: T | Unread
-        trouble = Trouble.NONE
+        trouble, started = Trouble.NONE, self._clock()
         try:
             async with asyncio.timeout(self._flight_seconds):
                 answer = await load()
@@ -141,7 +141,8 @@ class Cache:
             answer = Unread(reasons.UNREACHABLE, words)
         finally:
             del self._flights[query]
-        self._outage(query).learn(trouble, answer if isinstance(answer, Unread) else None, self._clock())
+        unread = answer if isinstance(answer, Unread) else None
+        self._outage(query).learn(trouble, unread, started, self._clock())
         self._keep(query, answer, self._failure_seconds if isinstance(answer, Unread) else seconds)
         return answer
 
@@ -159,11 +160,14 @@ class Cache:
         outage = self._outages.get(key)
         if outage is None:
             outage = self._outages[key] = Outage(self._failure_seconds)
-            if len(self._outages) > _OUTAGES:
+            if len(self._outages) > OUTAGES:
                 self._outages.popitem(last=False)
         return outage
 
 
 def _weight(answer: object) -> int:
-    """One for each thing in it, and in the things in it."""
-    return 1 + sum(len(item) if isinstance(item, tuple) else 1 for item in answer) if isinstance(answer, tuple) else 1
+    """One, and one for each thing in it and in the tuples in it."""
+    if not isinstance(answer, Sized) or isinstance(answer, str):
+        return 1
+    nested = sum(len(item) for item in answer if isinstance(item, tuple)) if isinstance(answer, tuple) else 0
+    return 1 + len(answer) + nested

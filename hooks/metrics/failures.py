@@ -20,3 +20,7 @@ class Failed(Exception):
         super().__init__(message)
         self.unread = Unread(reason, message)
         self.trouble = trouble
+
+
+class TooLarge(Failed):
+    """An answer is larger than what is held in memory at once."""

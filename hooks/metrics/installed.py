@@ -12,6 +12,7 @@ from hooks.metrics.kubernetes import KubernetesMetrics
 from hooks.metrics.podlists import PodLists
 from hooks.metrics.prometheus import PrometheusMetrics
 from hooks.metrics.promserver import PrometheusServer
+from hooks.metrics.recordings import MetricsFile, Recordings
 from hooks.settings import MetricInformer
 from hooks.telemetry import Metrics
 
@@ -24,12 +25,17 @@ async def open_sources(informer: MetricInformer, metrics: Metrics) -> AsyncItera
     """What syncs ask beside their request, until the end of the block; nothing is asked before a sync does.
 
     Args:
-        informer: where metrics come from. Pods always come from the API server.
+        informer: where metrics come from. Pods come from the API server, unless all of it comes from a file.
         metrics: where reads and requests are counted.
 
     Raises:
         program.settings.SettingsError: a file that is named in `informer` cannot be used.
     """
+    if informer.type == "file" and informer.file.path is not None:
+        file = MetricsFile(informer.file.path)
+        recordings = Recordings(file.load, file.missing)
+        yield Sources(recordings, recordings)
+        return
     async with AsyncExitStack() as stack:
         api = ApiServer.connect(metrics, CLUSTER_SECONDS)
         stack.push_async_callback(api.close)

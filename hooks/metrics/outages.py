@@ -20,6 +20,7 @@ class Outage:
     pause: float
     """Seconds between two attempts."""
     _failures: int = 0
+    _answered: float = float("-inf")
     _until: float = 0.0
     _unread: Unread | None = None
 
@@ -32,11 +33,13 @@ class Outage:
         self._until = now + self.pause
         return None
 
-    def learn(self, trouble: Trouble, unread: Unread | None, now: float) -> None:
+    def learn(self, trouble: Trouble, unread: Unread | None, started: float, now: float) -> None:
         """An attempt has ended, with this trouble and what is to be said of it."""
         if trouble is Trouble.NONE:
-            self._failures, self._unread = 0, None
+            self._failures, self._unread, self._answered = 0, None, now
             return
+        if trouble is Trouble.SILENT and started <= self._answered:
+            return  # it answers others meanwhile: there were too many questions, or this one was too much
         self._failures += 1
         if trouble is Trouble.GONE or self._failures >= IN_A_ROW or self._unread is not None:
             self._unread, self._until = unread, now + self.pause

@@ -8,19 +8,39 @@ from hooks import reasons
 from hooks.fields import mapping, objects, text, texts
 from hooks.metrics.apiserver import ApiServer, Group, path
 from hooks.metrics.cache import Api, Cache, Query
-from hooks.metrics.failures import Failed
+from hooks.metrics.failures import Failed, TooLarge
 from hooks.pods import Pod
+from hooks.protocol import Object
 from hooks.readings import Unread
 from hooks.selectors import Selector
 
-PAGE: Final = 1000
-"""Pods in one answer, where the API server obeys it; from its cache it may give all of them."""
-PAGES: Final = 20
-PAGE_BYTES: Final = 128 << 20
+PAGE: Final = 500
+"""Pods in one answer, where the API server obeys it; from its cache it gives all of them at once."""
+PAGES: Final = 40
+PAGE_BYTES: Final = 32 << 20
+"""Above it, some thousand pods, the list is read from behind the cache, in pages."""
 
 PODS: Final = Group(Api("pods", "The API server's list of pods"), "pods", "", "the API server")
 
-_Labelled = tuple[Mapping[str, str], Pod]
+
+class Listed:
+    """The pods of a namespace at one time. What a selector selects is found once."""
+
+    def __init__(self, pods: tuple[tuple[Mapping[str, str], Pod], ...]) -> None:
+        """`pods` with their labels."""
+        self._pods = pods
+        self._selected: dict[Selector, tuple[Pod, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._pods)
+
+    def selected(self, selector: Selector) -> tuple[Pod, ...]:
+        """Those with labels that it selects."""
+        found = self._selected.get(selector)
+        if found is None:
+            found = tuple(pod for labels, pod in self._pods if selector.matches(labels))
+            self._selected[selector] = found
+        return found
 
 
 class PodLists:
@@ -36,22 +56,30 @@ class PodLists:
         found = await self._cache.get(Query(PODS.api, namespace, namespace), lambda: self._list(namespace))
         if isinstance(found, Unread):
             return found
-        return tuple(pod for labels, pod in found if selector.matches(labels))
+        return found.selected(selector)
 
-    async def _list(self, namespace: str) -> tuple[_Labelled, ...]:
+    async def _list(self, namespace: str) -> Listed:
         where = path("api", "v1", "namespaces", namespace, "pods")
-        query = [("limit", str(PAGE)), ("resourceVersion", "0")]
-        found: list[_Labelled] = []
+        found: list[tuple[Mapping[str, str], Pod]] = []
+        token = ""
         for _ in range(PAGES):
-            page = await self._api.get(PODS, where, query, PAGE_BYTES) or {}
+            page = await self._page(where, token)
             items = objects(page, "items")
             found += _read(items) if len(items) <= PAGE // 10 else await asyncio.to_thread(_read, items)
             token = text(mapping(page, "metadata"), "continue")
             if not token:
-                return tuple(found)
-            query = [("limit", str(PAGE)), ("continue", token)]
+                return Listed(tuple(found))
         raise Failed(reasons.REFUSED, "The namespace has more pods than hooks list.")
 
+    async def _page(self, where: str, token: str) -> Object:
+        limit = ("limit", str(PAGE))
+        if token:
+            return await self._api.get(PODS, where, [limit, ("continue", token)], PAGE_BYTES) or {}
+        try:
+            return await self._api.get(PODS, where, [limit, ("resourceVersion", "0")], PAGE_BYTES) or {}
+        except TooLarge:
+            return await self._api.get(PODS, where, [limit], PAGE_BYTES) or {}
 
-def _read(items: Iterable[Mapping[str, Any]]) -> list[_Labelled]:
+
+def _read(items: Iterable[Mapping[str, Any]]) -> list[tuple[Mapping[str, str], Pod]]:
     return [(texts(mapping(item, "metadata"), "labels"), Pod.of(dict(item))) for item in items]

@@ -74,13 +74,11 @@ class PrometheusMetrics:
         if isinstance(found, Unread):
             return Reading(unread=found)
         window = promql.reach(expression) + self._scrape_interval
-        match source:
-            case PodsMetric():
-                return vectors.of_pods(found, window, namespace_label=self._label, namespace=namespace)
-            case ObjectMetric():
-                return vectors.of_one(found, window, source.described_object.name)
-            case ExternalMetric():
-                return vectors.of_series(found, window)
+        if isinstance(source, PodsMetric):
+            return vectors.of_pods(found, window, namespace_label=self._label, namespace=namespace)
+        if isinstance(source, ObjectMetric):
+            return vectors.of_one(found, window, source.described_object.name)
+        return vectors.of_series(found, window)
 
     async def _points(self, expression: str, namespace: str) -> tuple[Point, ...] | Unread:
         return await self._cache.get(Query(API, expression, namespace), lambda: self._server.query(expression))

@@ -5,6 +5,7 @@ another host. Deadlines are those of callers: who is cancelled gives the
 connection up.
 """
 
+import asyncio
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ import httpx
 
 from hooks import reasons
 from hooks.metrics.cache import Api
-from hooks.metrics.failures import Failed, Trouble
+from hooks.metrics.failures import Failed, TooLarge, Trouble
 from hooks.telemetry import Metrics
 
 CONNECTIONS: Final = 16
@@ -67,6 +68,7 @@ class Upstream:
         self._metrics = metrics
         self._headers = headers
         self._extensions = {} if server_name is None else {"sni_hostname": server_name}
+        self._slots = asyncio.Semaphore(CONNECTIONS)
         self._client = httpx.AsyncClient(
             verify=context,
             proxy=proxy,
@@ -100,6 +102,10 @@ class Upstream:
         await self._client.aclose()
 
     async def _call(self, api: Api, method: str, path: str, query: Parameters, form: Parameters, limit: int) -> Answer:
+        async with self._slots:  # the client's own queue takes a time that rises with the square of its length
+            return await self._sent(api, method, path, query, form, limit)
+
+    async def _sent(self, api: Api, method: str, path: str, query: Parameters, form: Parameters, limit: int) -> Answer:
         headers = {"accept": "application/json", "accept-encoding": "identity", **await self._headers()}
         started, code = time.perf_counter(), "cancelled"
         try:
@@ -136,7 +142,7 @@ async def _read(api: Api, response: httpx.Response, limit: int) -> bytes:
     async for piece in response.aiter_raw():
         size += len(piece)
         if size > limit:
-            raise Failed(reasons.REFUSED, f"{api.words} answers with more than {limit >> 20} MiB: ask for less.")
+            raise TooLarge(reasons.REFUSED, f"{api.words} answers with more than {limit >> 20} MiB: ask for less.")
         pieces.append(piece)
     return b"".join(pieces)
 

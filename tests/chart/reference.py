@@ -140,6 +140,8 @@ _BY_PATH: Final[Mapping[str, Mapping[str, Any]]] = {
     "config.metricInformer.prometheus.address": _pattern(
         r"(https?://)?(\[[0-9A-Fa-f:.]+\]|[^][/@?#:\s]+)(:[0-9]+)?(/[^@?#\s]*)?"
     ),
+    # A file is for one machine.
+    "config.metricInformer.type": {"enum": ["kubernetes", "prometheus"], "type": "string"},
     "config.namespaces": {"anyOf": [_STRING, _NAMES]},
     "gateway.autoscaling.maxReplicas": {"type": "integer", "minimum": 1},
     "gateway.autoscaling.minReplicas": {"type": "integer", "minimum": 1},

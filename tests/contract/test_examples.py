@@ -1,6 +1,8 @@
 """The examples are what they claim to be: a request of Metacontroller about demo, and manifests that apply."""
 
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -75,3 +77,22 @@ def test_until_of_the_manifest() -> None:
     """The override that the manifest suggests is one that the API takes, just by removing the comment sign."""
     text = (EXAMPLES / "manifests/demo.yaml").read_text().replace("# override:", "override:")
     assert "override" in yaml.safe_load(text)["spec"]["offloadingConfig"]["behavior"]
+
+
+def test_why_is_it_so() -> None:
+    """The output of explain on the page about offloading is what the command in front of it prints."""
+    page = (EXAMPLES.parent / "docs/offloading.md").read_text()
+    (block,) = re.findall(r"```console\n\$ python -m hooks explain (.*?)```", page, re.DOTALL)
+    words, _, expected = block.replace("\\\n", " ").partition("\n")
+    command = [sys.executable, "-m", "hooks", "explain", *words.split()]
+    ended = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, timeout=60)
+    assert (ended.stdout, ended.stderr, ended.returncode) == (expected, "", 0)
+
+
+def test_how_one_gets_it() -> None:
+    """Troubleshooting names the same commands as the page about offloading."""
+    docs = EXAMPLES.parent / "docs"
+    (commands,) = re.findall(
+        r"```sh\n(kubectl get modeldeployments,.*?)```", (docs / "offloading.md").read_text(), re.DOTALL
+    )
+    assert commands in (docs / "troubleshooting.md").read_text()

@@ -18,6 +18,7 @@ from tests.structural import crd_schema, defaulted, problems
 
 SCHEMA: Final = crd_schema("modeldeployments")["properties"]["spec"]
 FEW: Final = 3
+"""Values to try, where all that there are would take long and say the same."""
 LEAVES: Final = {str(leaf): leaf for leaf in leaves(SCHEMA)}
 
 _PLATFORM: Final = "for the platform, with which no model is registered yet"
@@ -53,7 +54,7 @@ def changed(leaf: Leaf) -> Iterator[tuple[str, Json]]:
     for name, world in WORLDS.items():
         base = defaulted(SCHEMA, world.spec)
         # Minutes of metrics are many answers, and most fields are not about them.
-        few = FEW if world.levels and leaf.path[0] != "offloadingConfig" else None
+        few = 1 if world.levels and leaf.path[0] != "offloadingConfig" else None
         for place in places(base, leaf.path):
             for value in itertools.islice(others(leaf, at(base, place)), few):
                 spec = defaulted(SCHEMA, replaced(base, place, value))
@@ -97,6 +98,26 @@ def test_every_field_does_something(path: str, questions: Questions) -> None:
     themselves, or what the gateway reads.
     """
     assert effect(LEAVES[path], questions), f"spec.{path} has no effect"
+
+
+IDENTITIES: Final = [path for path in LEAVES if ".metric." in path or ".describedObject." in path]
+"""Fields that say which metric is meant."""
+NOT_ASKED_FOR: Final[Mapping[tuple[str, str], str]] = {
+    ("prometheus", f"offloadingConfig.metrics[].object.describedObject.{field}"): "PromQL says what it is about"
+    for field in ("apiVersion", "kind", "name")
+}
+"""Those of them that a source does not ask for, each with the reason."""
+
+
+@pytest.mark.parametrize("path", IDENTITIES)
+@pytest.mark.parametrize("source", ["kubernetes", "prometheus"])
+def test_a_source_asks_for_the_metric_that_is_meant(source: str, path: str, questions: Questions) -> None:
+    """Another name, selector or object is another question, and is none for what is listed."""
+    asked = any(
+        questions.of(source, _metrics(spec)) != questions.of(source, _metrics(WORLDS[name].spec))
+        for name, spec in itertools.islice(changed(LEAVES[path]), FEW)
+    )
+    assert asked is ((source, path) not in NOT_ASKED_FOR)
 
 
 @pytest.mark.parametrize("path", WITHOUT_EFFECT)

@@ -135,7 +135,10 @@ def cycles(installed: Installation) -> Iterator[Cycles]:
     serve(
         installed,
         offloaded("cpu", resource("cpu", averageUtilization=50), percentage=30),
-        offloaded("container", container_resource("cpu", averageValue="500m"), percentage=65),
+        # New pods have no samples for a while, which is not a metric that is missing.
+        offloaded(
+            "container", container_resource("cpu", averageValue="500m"), percentage=65, onMissingMetrics="offload"
+        ),
         offloaded("memory", resource("memory", averageValue="512Mi"), percentage=50, signal="gauge", stepPercentage=50),
         offloaded("object", of_deployment("queue", "object", value="100"), percentage=40),
     )

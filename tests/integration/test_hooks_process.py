@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import re
 import shutil
 import signal
@@ -9,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,8 @@ import pytest
 import yaml
 
 from tests.builders import REMOTE, grouped, model_deployment, request_body, served, service, workload
+from tests.integration.apiserver import ApiServer, Scripted
+from tests.metric_answers import CPU, PODS_PATH, USAGE_PATH
 from tests.processes import free_port, poll, self_signed, status
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,12 +62,18 @@ def hooks(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def serving(*words: str) -> Iterator[tuple["subprocess.Popen[str]", int, int]]:
+def serving(
+    *words: str, environment: dict[str, str] | None = None
+) -> Iterator[tuple["subprocess.Popen[str]", int, int]]:
     """The process, its port and its operations port, once it is ready."""
     port, operations = free_port(), free_port()
     command = [sys.executable, "-m", "hooks", *words, "--listen", f"127.0.0.1:{port}"]
     process = subprocess.Popen(
-        [*command, "--operations", f"127.0.0.1:{operations}"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [*command, "--operations", f"127.0.0.1:{operations}"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | (environment or {}),
     )
     try:
         poll(lambda: status(f"http://127.0.0.1:{operations}/readyz") == 200)
@@ -393,3 +403,70 @@ def test_render_of_the_examples() -> None:
     assert answer.returncode == 0, answer.stderr
     kinds = [item["kind"] for item in yaml.safe_load_all(answer.stdout)]
     assert kinds.count("ConfigMap") == 2
+
+
+def test_a_source_that_hangs_neither_delays_an_answer_for_long_nor_the_end(tmp_path: Path) -> None:
+    """A sync asks the API server that `KUBECONFIG` names, answers within its deadline, and hooks end in order while the
+    question is still open; what they print is their log, without the token."""
+    server = ApiServer()
+    for path in (USAGE_PATH, PODS_PATH):
+        server.scripted[path] = Scripted(delay=30)
+    server.start()
+    content = {
+        "current-context": "x",
+        "clusters": [{"name": "x", "cluster": {"server": f"http://127.0.0.1:{server.port}"}}],
+        "users": [{"name": "x", "user": {"token": "canary"}}],
+        "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+    }
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(content))
+    parent = model_deployment(offloadingConfig={"remoteBackend": REMOTE, "metrics": [CPU]})
+    body = json.dumps(request_body(parent, related=[workload()])).encode()
+    try:
+        with serving("serve", "--namespaces", "", environment={"KUBECONFIG": str(tmp_path / "kubeconfig")}) as (
+            process,
+            port,
+            operations,
+        ):
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/modeldeployments/sync", body)
+            started = time.monotonic()
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                assert json.loads(answer.read())["children"]
+            assert 1 < time.monotonic() - started < 3.5
+            with urllib.request.urlopen(f"http://127.0.0.1:{operations}/metrics", timeout=5) as answer:
+                assert 'beamlit_hooks_source_requests_total{api="pods",code="cancelled"} 1.0' in answer.read().decode()
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=10)
+            assert process.returncode == 0
+    finally:
+        server.stop()
+    assert "canary" not in said
+    assert all(json.loads(line)["event"] for line in said.splitlines())
+
+
+def test_explain_says_why(tmp_path: Path) -> None:
+    """Offline, for people: the answer first, the rule that gave it, and what would change it."""
+    (tmp_path / "demo.yaml").write_text(MANIFEST % "default")
+    answer = hooks("explain", "--now", "2090-01-01T00:00:00Z", tmp_path / "demo.yaml")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout.startswith("default/demo: 20 % of the requests go to the remote backend (Override)\n")
+    assert " >>>  6 override               20 %, Override\n" in answer.stdout
+    assert "if nothing else happens, at 2099-01-01T00:00:00Z" in answer.stdout
+    (document,) = json.loads(hooks("explain", "-o", "json", tmp_path / "demo.yaml").stdout)
+    assert document["answer"]["reason"] == "Override"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["--now", "2090-01-01T00:00:00"], 2, "is not a time with its offset, as 2030-01-31T18:00:00Z"),
+        (["--now", "noon"], 2, "'noon' is not a time with its offset"),
+        (["--observed", "/none"], 2, "hooks: /none cannot be read: No such file or directory.\n"),
+    ],
+)
+def test_explain_of_what_cannot_be_used(tmp_path: Path, words: list[str], code: int, sentence: str) -> None:
+    """One sentence that names it."""
+    (tmp_path / "demo.yaml").write_text(MANIFEST % "default")
+    answer = hooks("explain", tmp_path / "demo.yaml", *words)
+    assert answer.returncode == code
+    assert sentence in answer.stderr
+    assert "Traceback" not in answer.stderr

@@ -1,6 +1,8 @@
 """Metrics from the API server: what is asked, what is made of the answers, and what is said where there is none."""
 
 import asyncio
+import shutil
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -10,10 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes.config import incluster_config
 
 from hooks import gatherer, reasons
 from hooks.gatherer import gather
-from hooks.metrics import Sources, installed, podlists
+from hooks.metrics import Sources, apiserver, installed, podlists
 from hooks.metrics.installed import open_sources
 from hooks.observation import InstallDefaults
 from hooks.protocol import SyncRequest
@@ -40,6 +43,7 @@ from tests.metric_answers import (
     usage,
     usage_list,
 )
+from tests.processes import self_signed
 
 TOKEN = "canary-of-the-token"
 TIME = datetime(2026, 3, 1, 11, 59, 50, tzinfo=UTC)
@@ -110,7 +114,7 @@ async def test_cpu_and_memory_are_one_question_for_a_namespace(api: ApiServer) -
     ]
     assert [one.name for one in found.pods] == ["demo-0"]
     assert found.pods_unread is None
-    assert sorted(api.asked) == [f"{PODS_PATH}?limit=1000&resourceVersion=0", USAGE_PATH]
+    assert sorted(api.asked) == [f"{PODS_PATH}?limit=500&resourceVersion=0", USAGE_PATH]
     assert set(api.tokens) == {f"Bearer {TOKEN}"}
 
 
@@ -149,8 +153,8 @@ async def test_pages_of_pods_are_read_to_the_end(api: ApiServer) -> None:
         found = await readings(sources, CPU)
     assert len(found.pods) == 3
     first, *rest = [path for path in api.asked if path.startswith(PODS_PATH)]
-    assert first.endswith("?limit=1000&resourceVersion=0")
-    assert rest == [f"{PODS_PATH}?limit=1000&continue=next+page"] * 2
+    assert first.endswith("?limit=500&resourceVersion=0")
+    assert rest == [f"{PODS_PATH}?limit=500&continue=next+page"] * 2
 
 
 async def test_a_list_without_an_end_is_given_up(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,10 +407,28 @@ async def test_without_an_adapter(api: ApiServer, served: Scripted) -> None:
         assert (reason, "prometheus-adapter" in message) == (reasons.NOT_SERVED, True)
 
 
-async def test_an_answer_that_is_too_large(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not read to its end."""
+async def test_a_list_that_is_too_large_is_read_in_pages(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its cache the API server gives all at once; it is not read to its end, and asked for again without."""
     monkeypatch.setattr(podlists, "PAGE_BYTES", 1000)
-    api.scripted[PODS_PATH] = Scripted(pod_list(pod(f"demo-{number}") for number in range(10)))
+    pods = [pod(f"demo-{number}") for number in range(10)]
+
+    class FromCache(Scripted):
+        @property
+        def encoded(self) -> bytes:
+            self.body = pod_list(pods if "resourceVersion" in api.asked[-1] else pods[:1])
+            return super().encoded
+
+    api.scripted[PODS_PATH] = FromCache()
+    api.scripted.pop(USAGE_PATH)
+    async with opened() as (sources, _):
+        found = await readings(sources, CPU)
+    assert [one.name for one in found.pods] == ["demo-0"]
+    assert api.asked == [f"{PODS_PATH}?limit=500&resourceVersion=0", f"{PODS_PATH}?limit=500"]
+
+
+async def test_an_answer_that_is_too_large(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused."""
+    monkeypatch.setattr(podlists, "PAGE_BYTES", 100)
     async with opened() as (sources, _):
         found = await readings(sources, CPU)
     assert found.pods_unread is not None
@@ -482,8 +504,10 @@ def requests(metrics: Metrics, api: str, code: str = "200") -> float:
     return metrics.registry.get_sample_value("beamlit_hooks_source_requests_total", {"api": api, "code": code}) or 0
 
 
-async def test_a_thousand_syncs_ask_once(api: ApiServer) -> None:
+async def test_a_thousand_syncs_ask_once(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """All at once, cold: one list of pods and one of usage for the namespace, one question for each distinct query."""
+    monkeypatch.setattr(gatherer, "DEADLINE_SECONDS", 30)  # how long it takes is another question
+    monkeypatch.setattr(installed, "CLUSTER_SECONDS", 20)
     api.scripted[USAGE_PATH] = Scripted(usage_list([usage("demo-0")]), delay=0.2)
     for number in range(10):
         api.scripted[f"{EXTERNAL}/queue{number}"] = Scripted({"items": []}, delay=0.1)
@@ -553,3 +577,88 @@ async def test_nothing_is_left_when_hooks_end(api: ApiServer) -> None:
         waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     assert asyncio.all_tasks() == before
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+async def test_the_identity_of_a_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In a cluster: the mounted authority and token, which is read again when the kubelet has replaced it. A token that
+    cannot be sent is a reason, and nothing of it is told. No proxy of the environment comes between."""
+    certificate, key = self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = ApiServer(context)
+    for name in "abcdef":
+        server.scripted[f"{EXTERNAL}/{name}"] = Scripted({"items": []})
+    server.start()
+    token = tmp_path / "token"
+    token.write_text("one\n")
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "localhost")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(token))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(certificate))
+    start: Any = incluster_config.InClusterConfigLoader.__init__
+
+    def impatient(self: Any, *words: Any, **rest: Any) -> None:
+        start(self, *words, **rest)
+        self._token_refresh_period = timedelta(0)
+
+    monkeypatch.setattr(incluster_config.InClusterConfigLoader, "__init__", impatient)
+    monkeypatch.setattr(apiserver, "TOKEN_SECONDS", 0.0)
+    try:
+        async with opened() as (sources, _):
+            assert await only(sources, external_metric("a")) == Reading()
+            token.write_text("two")
+            assert await only(sources, external_metric("b")) == Reading()
+            token.write_text(f"{TOKEN}\nx: y")
+            assert said(await only(sources, external_metric("c")))[1].endswith("cannot be sent in a header field.")
+            token.write_text("")
+            assert said(await only(sources, external_metric("d"))) == (
+                reasons.FORBIDDEN,
+                "The credentials of hooks for the API server cannot be read.",
+            )
+    finally:
+        server.stop()
+    assert [value.split()[1] for value in server.tokens] == ["one", "two"]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+@pytest.mark.parametrize(
+    ("cluster", "words"),
+    [
+        ({}, "its certificate is not accepted"),
+        ({"insecure-skip-tls-verify": True}, ""),
+        ({"certificate-authority": "ca.pem"}, "its certificate is not accepted"),
+        ({"certificate-authority": "ca.pem", "tls-server-name": "localhost"}, ""),
+        ({"insecure-skip-tls-verify": True, "proxy-url": "http://127.0.0.1:1"}, "cannot be connected to"),
+    ],
+)
+async def test_the_cluster_of_a_kubeconfig(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cluster: Json, words: str
+) -> None:
+    """Its authority, the name that its certificate is for, its proxy; a client certificate instead of a token."""
+    certificate, key = self_signed(tmp_path)
+    (tmp_path / "ca.pem").write_bytes(certificate.read_bytes())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = ApiServer(context)
+    server.scripted[f"{EXTERNAL}/queue"] = Scripted({"items": []})
+    server.start()
+    if "certificate-authority" in cluster:
+        cluster = cluster | {"certificate-authority": str(tmp_path / "ca.pem")}
+    content = {
+        "current-context": "x",
+        "clusters": [{"name": "x", "cluster": {"server": f"https://127.0.0.1:{server.port}", **cluster}}],
+        "users": [{"name": "x", "user": {"client-certificate": str(certificate), "client-key": str(key)}}],
+        "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+    }
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(content))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    try:
+        async with opened() as (sources, _):
+            reading = await only(sources, external_metric())
+        assert words in said(reading)[1] if words else reading == Reading()
+    finally:
+        server.stop()
+    assert set(server.tokens) <= {""}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -92,6 +93,11 @@ class Running:
         assert before in text
         path.write_text(text.replace(before, after))
 
+    def queue(self, value: int) -> None:
+        """Let the demo's metric be that, as an editor does."""
+        path = self.state / "metrics.yaml"
+        path.write_text(re.sub(r"(?m)^value: .*", f"value: {value}", path.read_text()))
+
     def override(self, percentage: int, until: str) -> None:
         """Add an override."""
         self.edit(PERCENTAGE, f"{PERCENTAGE}      override: {{percentage: {percentage}, until: {until}}}\n")
@@ -106,6 +112,20 @@ class Running:
         observed = self.stored().get("status", {}).get("observedGeneration")
         settled = observed == self.stored()["metadata"]["generation"]
         return settled and all(self.condition(kind).get("status") == "True" for kind in ("Synced", "Ready"))
+
+    def standing(self) -> str:
+        """What demo's status says of its metric."""
+        state: str = self.stored()["status"]["offloading"]["metrics"][0]["state"]
+        return state
+
+    def explained(self) -> str:
+        """What the command on the screen prints that says why it is so."""
+        (command,) = re.findall(r"  python (-m hooks explain .*?)  +#", self.said(), re.DOTALL)
+        ended = subprocess.run(
+            [sys.executable, *command.replace("\\\n", "").split()], cwd=ROOT, capture_output=True, text=True, timeout=30
+        )
+        assert (ended.returncode, ended.stderr) == (0, "")
+        return ended.stdout
 
     def condition(self, kind: str) -> dict[str, Any]:
         """A condition of demo."""
@@ -158,14 +178,14 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture
 def demo(shared: Running) -> Iterator[Running]:
     """The shared start, with everything as the examples have it."""
-    path = shared.state / "manifests/demo.yaml"
-    text = path.read_text()
+    texts = {path: path.read_text() for path in (shared.state / "manifests/demo.yaml", shared.state / "metrics.yaml")}
     shared.demo("local", "ready")
     for name in ("demo", "demo-server"):
         eventually(lambda name=name: shared.who(name) == ("local", "Local"), what=f"{name} at rest")  # type: ignore[misc]
     eventually(shared.at_rest, what="demo in sync")
     yield shared
-    path.write_text(text)
+    for path, text in texts.items():
+        path.write_text(text)
     shared.demo("local", "ready")
 
 
@@ -270,6 +290,40 @@ class TestOffloading:
         eventually(lambda: demo.who()[0] == "remote", 5.0, "offloading")
         demo.demo("remote", "revoke")
         assert demo.chat().status_code == 200
+
+
+class TestMetrics:
+    """A number in metrics.yaml is changed, and requests go and come."""
+
+    def test_away_and_back(self, demo: Running) -> None:
+        """At its target for the trigger window half of the requests go. They stay while all of them here would be too
+        many, which explain says with the value that would bring them back; at that, they come back."""
+        try:
+            demo.queue(12)
+            eventually(lambda: demo.who()[1] == "MetricReached", 30.0, "offloading")
+            counted = Counter(demo.who()[0] for _ in range(20))
+            assert counted == {"local": 10, "remote": 10}
+            demo.queue(8)
+            eventually(lambda: demo.standing() == "Between", 30.0, "a look at the lower value")
+            text = demo.explained()
+            assert "default/demo: 50 % of the requests go to the remote backend (MetricReached)" in text
+            assert "(8) / (10 × 1) = 4/5 = 80 % of the target" in text
+            assert "with all requests here: 160 % of the target, estimated" in text
+            assert "queue-depth below 4500m instead of 8 for 10 s: every request stays here (Local)" in text
+        finally:
+            demo.queue(4)
+            eventually(lambda: demo.who() == ("local", "Local"), 45.0, "the return")
+        assert {demo.who() for _ in range(20)} == {("local", "Local")}
+
+    def test_a_broken_file(self, demo: Running) -> None:
+        """A file that is no YAML is said in the condition, with its line; nothing moves, and a mended one counts."""
+        text = (demo.state / "metrics.yaml").read_text()
+        (demo.state / "metrics.yaml").write_text("value: [")
+        eventually(lambda: demo.condition("MetricsAvailable")["status"] == "False", 30.0, "a condition")
+        assert f"{demo.state}/metrics.yaml is not YAML in line" in demo.condition("MetricsAvailable")["message"]
+        assert demo.who() == ("local", "MetricsMissing")
+        (demo.state / "metrics.yaml").write_text(text)
+        eventually(lambda: demo.condition("MetricsAvailable")["status"] == "True", 30.0, "the end of it")
 
 
 class TestEdits:

@@ -194,6 +194,14 @@ async def test_what_gives_no_sample(server: Prometheus, metric: Json, expected: 
     assert reading == Reading() if expected is None else reason(reading) == expected
 
 
+async def test_what_cannot_be_confined_is_not_sent(server: Prometheus) -> None:
+    """With a namespace label; without one the server decides."""
+    async with opened(server.address, namespaceLabel="namespace") as source:
+        reading = await read(source, external_metric('queue{"namespace"="team-b" or pod="p0"}'))
+        assert reason(reading) == reasons.REFUSED
+        assert await read(source, {"type": "External"}) == Reading()
+
+
 async def test_the_window_reaches_as_far_back_as_the_expression(server: Prometheus) -> None:
     """Ranges, subqueries and offsets, and the interval at which the server scrapes."""
     async with opened(server.address) as source:

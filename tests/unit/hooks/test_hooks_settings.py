@@ -122,7 +122,7 @@ def test_a_flag_wins_over_the_environment_over_the_file(tmp_path: Path) -> None:
         ("proxyService: {port: 0}", ["proxyService.port", "0", "greater than or equal to 1"]),
         ("enableHTTP2: maybe", ["enableHTTP2", "'maybe'", "boolean"]),
         ("hooks: {listen: nowhere}", ["hooks.listen", "'nowhere'", "must be host:port"]),
-        ("metricInformer: {type: graphite}", ["metricInformer.type", "'graphite'", "'kubernetes' or 'prometheus'"]),
+        ("metricInformer: {type: graphite}", ["metricInformer.type", "'graphite'", "'prometheus' or 'file'"]),
         ("defaultRemoteBackend: {authConfig: {oauthConfig: {clientSecret: [s3cr3t-canary]}}}", ["clientSecret"]),
         ("a: [", ["is not YAML in line"]),
         ("just text", ["must be a mapping"]),
@@ -148,3 +148,42 @@ def test_a_list_in_the_environment_that_is_none(tmp_path: Path) -> None:
     """The variable is named."""
     message = refused("", tmp_path, environment={"BEAMLIT_NAMESPACES": "[a"})
     assert message == "BEAMLIT_NAMESPACES is not JSON."
+
+
+def prometheus(text: str) -> str:
+    """A configuration with this section for the Prometheus server."""
+    return f"metricInformer:\n  type: prometheus\n  prometheus: {{{text}}}\n"
+
+
+def test_the_originals_prometheus_server(tmp_path: Path) -> None:
+    """The original's two keys are enough; what else there is has its default."""
+    informer = load(prometheus('address: "my-local-prom:9090"'), tmp_path).metric_informer
+    assert (informer.type, informer.prometheus.address) == ("prometheus", "my-local-prom:9090")
+    assert (informer.resolution_seconds, informer.prometheus.timeout_seconds) == (15, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "metricInformer: type prometheus needs prometheus.address."),
+        ("address: 'ftp://x'", "metricInformer.prometheus.address is 'ftp://x', and must be host:port or an http"),
+        (
+            "address: 'https://ada:canary@x:9090'",
+            "metricInformer.prometheus.address is '***@x:9090', and must not",
+        ),
+        ("address: 'ada:canary/canary@x'", "metricInformer.prometheus.address is '***@x', and must"),
+        ("address: x, usernameFile: /u", "metricInformer.prometheus: usernameFile and passwordFile belong together."),
+        ("address: x, passwordFile: /p", "metricInformer.prometheus: usernameFile and passwordFile belong together."),
+        (
+            "address: x, usernameFile: /u, passwordFile: /p, bearerFile: /b",
+            "metricInformer.prometheus: bearerFile and usernameFile exclude each other.",
+        ),
+        ("address: x, timeoutSeconds: 3", "metricInformer.prometheus.timeoutSeconds is 3, and input should be less"),
+        ("address: x, namespaceLabel: 'a b'", "metricInformer.prometheus.namespaceLabel is 'a b', and"),
+        ("address: x, scrapeIntervalSeconds: 0", "metricInformer.prometheus.scrapeIntervalSeconds is 0, and"),
+    ],
+)
+def test_a_prometheus_server_that_cannot_be_asked(text: str, words: str, tmp_path: Path) -> None:
+    """One sentence that names the setting; credentials in an address are not repeated."""
+    message = refused(prometheus(text), tmp_path)
+    assert message.startswith(words), message

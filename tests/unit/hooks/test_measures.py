@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from itertools import permutations
+from math import ceil
 from typing import Any
 
 import pytest
@@ -159,6 +160,12 @@ def test_values_of_the_autoscalers_tests(
     names = MANY if type_ == "Pods" else ("demo",)
     samples = [sample(name, level) for name, level in zip(names, levels, strict=False)]
     assert ratio(metric(type_, target, amount), samples, [pod(name) for name in MANY[:ready]], ready) == expected
+
+
+def test_the_walkthrough_of_the_autoscaler() -> None:
+    """A pod that requests 200m and uses 610m is at 305 percent: against 50 percent, seven pods are needed for one."""
+    found = ratio(metric("Resource", "Utilization", 50), usage("demo", "610m"), [pod("demo", "200m")])
+    assert (found, ceil(1 * found)) == (Fraction(61, 10), 7)
 
 
 def test_failed_and_deleted_pods_of_the_autoscalers_tests() -> None:
@@ -422,6 +429,23 @@ def test_a_sample_is_not_from_before_its_pod_was_ready() -> None:
     assert ratio(CPU, usage("demo", "8"), [pod("demo", ready_since=None)]) == 10
 
 
+@pytest.mark.parametrize(
+    ("spec", "containers", "samples"),
+    [(CPU, ("1",), []), (CPU, ("1", "1"), usage("demo", "8")), (QUEUE, ("1",), [])],
+    ids=["no sample", "one of two containers", "Pods"],
+)
+def test_the_first_sample_of_a_pod_is_awaited(
+    spec: MetricSpec, containers: tuple[str, ...], samples: list[Sample]
+) -> None:
+    """Nothing is missing while a pod is ready for less than two minutes, so that a rollout is no failure of metrics."""
+    young, old = (pod("demo", *containers, ready_since=NOW - timedelta(seconds=seconds)) for seconds in (120, 121))
+    found = missing(spec, samples, [young])
+    assert (found.reason, found.is_failure) == (reasons.SETTLING, False)
+    assert found.left_out == (LeftOut("demo", Exclusion.YOUNG),)
+    assert missing(spec, samples, [old]).reason == reasons.NO_SAMPLE
+    assert missing(spec, samples, [young, pod("older", *containers)]).reason == reasons.NO_SAMPLE
+
+
 def test_the_freshness_of_each_pod_is_its_own() -> None:
     """A pod with an old sample of one container is left out, the others count."""
     old = NOW - timedelta(hours=1)
@@ -501,7 +525,7 @@ def test_messages_are_sentences_that_stay_the_same() -> None:
     young = pod("demo-7f9c", ready_since=NOW)
     found = [
         missing(CPU, usage("demo-7f9c", "1"), [young]),
-        missing(CPU, [], [young]),
+        missing(CPU, [], [pod("demo-7f9c")]),
         missing(CPU, [], [pod("demo-7f9c", None)]),
         missing(CPU),
         missing(QUEUE, [sample("demo-7f9c", 1)] * 2, [young]),

@@ -1,10 +1,13 @@
 """Quantities: exact amounts, and the text that the API server stores."""
 
+from decimal import Decimal
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hooks.quantities import NANO, Format, InvalidQuantity, Quantity, canonical, parse
+from hooks.quantities import NANO, Format, InvalidQuantity, Quantity, canonical, decimal, parse
 
 
 @pytest.mark.parametrize(
@@ -87,3 +90,43 @@ def test_the_stored_text_is_the_same_amount_and_stays(text: str) -> None:
 def test_printing_and_parsing_keep_the_amount(whole: int, form: Format) -> None:
     """A printed quantity is read back as the same exact amount."""
     assert parse(str(Quantity(whole * NANO, form))).nanos == whole * NANO
+
+
+@pytest.mark.parametrize(
+    ("written", "nanos"),
+    [
+        ("0", 0),
+        ("-0", 0),
+        ("1", 10**9),
+        ("+1.5", 15 * 10**8),
+        ("1e+06", 10**15),
+        ("1E6", 10**15),
+        ("2.5e-07", 250),
+        ("0.0000000001", 1),
+        ("-1e-10", -1),
+        ("1e-999", 1),
+        ("1234567890.000001", 1234567890000001000),
+        ("1.7976931348623157e+308", 17976931348623157 * 10**301),
+        ("9" * 309, int("9" * 309) * 10**9),
+    ],
+)
+def test_a_number_as_programs_print_it(written: str, nanos: int) -> None:
+    """Exact to the billionth, of any size; what is finer is rounded away from zero, as in a quantity."""
+    assert decimal(written).nanos == nanos
+
+
+@pytest.mark.parametrize(
+    "written", ["", "NaN", "+Inf", "-Inf", "1k", "1e", "1.", ".5", " 1", "0x1", "1_0", "1" * 401, "١"]
+)
+def test_what_is_no_such_number(written: str) -> None:
+    """Neither is a quantity with a suffix."""
+    with pytest.raises(InvalidQuantity):
+        decimal(written)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_float_is_read_exactly(value: float) -> None:
+    """Its shortest text, which is what is printed, rounded up to a billionth."""
+    exact = Fraction(repr(value)) if "e" not in repr(value) else Fraction(Decimal(repr(value)))
+    read = Fraction(decimal(repr(value)).nanos, 10**9)
+    assert 0 <= abs(read) - abs(exact) < Fraction(1, 10**9)

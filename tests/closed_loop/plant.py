@@ -1,0 +1,394 @@
+"""A model under load on a virtual clock, with everything that closes the loop around a decision.
+
+Requests arrive, the gateway splits them, replicas use as much as what arrives here costs, a pipeline of metrics tells
+of it late and inexactly, an autoscaler may add replicas, Metacontroller asks for the next sync and keeps the status.
+The decision itself is `hooks.reconcile.sync`, given JSON as Metacontroller sends it. Nothing here waits, and the only
+chance is a seeded one, so a run is the same every time.
+
+All usage is in parts of the target: a replica that is sent `1` uses what its metric's target allows.
+"""
+
+import heapq
+import itertools
+import json
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from math import ceil
+from typing import Any, Final
+
+from hooks import reasons
+from hooks.pods import RUNNING, Container, Pod
+from hooks.protocol import Object, SyncResponse, key_of
+from hooks.quantities import NANO, Quantity, parse
+from hooks.readings import Reading, Readings, Sample, Unread
+from tests import builders
+from tests.builders import Json
+
+START: Final = builders.NOW
+TARGET: Final = 80
+"""averageUtilization of the metric, in percent of one cpu for each replica."""
+CPU: Final[Json] = {
+    "type": "Resource",
+    "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": TARGET}},
+}
+SILENT: Final = Unread(reasons.UNREACHABLE, "The source of the metric does not answer: see that it is up.")
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """How usage becomes a sample: seconds, unless said otherwise."""
+
+    period: float = 15.0
+    """From one scrape to the next."""
+    scrapes: int = 1
+    """Periods that a sample is an average over."""
+    delay: float = 2.0
+    """From a scrape to when it can be read."""
+    noise: float = 0.0
+    """Largest error of a sample, as a part of it."""
+    kept: float = 15.0
+    """For how long hooks keep what they read."""
+
+    @property
+    def slowest(self) -> float:
+        """The longest that hooks know nothing of what has happened."""
+        return self.period * (self.scrapes + 1) + self.delay + self.kept
+
+
+@dataclass(frozen=True, slots=True)
+class Autoscaler:
+    """A HorizontalPodAutoscaler on the same usage."""
+
+    target: float
+    """In parts of the target of the decision."""
+    most: int = 10
+    period: float = 15.0
+    startup: float = 40.0
+    """Seconds until a new replica is ready."""
+    stabilization: float = 300.0
+    """Seconds over which the highest recommendation counts on the way down."""
+    tolerance: float = 0.1
+
+
+@dataclass(slots=True)
+class Replica:
+    """A pod: how much it has used in all, and at its last scrapes."""
+
+    name: str
+    ready_since: float
+    used: float = 0.0
+    scrapes: deque[tuple[float, float]] = field(default_factory=deque)
+
+
+@dataclass(slots=True)
+class HookReplica:
+    """A replica of hooks: all it has is what it read last, and a clock."""
+
+    skew: float = 0.0
+    """Seconds by which its clock is wrong."""
+    read_at: float | None = None
+    samples: tuple[Sample, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Another share is in force."""
+
+    time: float
+    share: int
+    reason: str
+
+
+class Plant:
+    """One model and everything around it, from time zero on."""
+
+    def __init__(
+        self,
+        *,
+        load: Sequence[tuple[float, float]],
+        behavior: Json | None = None,
+        metrics: Sequence[Json] = (CPU,),
+        replicas: int = 1,
+        idle: float = 0.0,
+        limit: float = 1.25,
+        follows_split: bool = True,
+        pipeline: Pipeline | None = None,
+        autoscaler: Autoscaler | None = None,
+        gateway_lag: float = 1.0,
+        silences: Sequence[tuple[float, float]] = (),
+        skews: Sequence[float] = (0.0,),
+        repeats: float = 0.0,
+        stale: float = 0.0,
+        restarts: Sequence[float] = (),
+        seed: int = 0,
+    ) -> None:
+        """
+        Args:
+            load: pairs of a time and the load from then on, in parts of what one replica is meant to carry.
+            behavior: spec.offloadingConfig.behavior.
+            metrics: of the specification; the first is fed from here.
+            replicas: at first.
+            idle: what a replica uses without any request, in parts of the target.
+            limit: most that a replica can use, in parts of the target.
+            follows_split: whether usage is that of the requests that arrive here; else of all, wherever they go.
+            pipeline: of the metric.
+            autoscaler: beside the decision.
+            gateway_lag: seconds until the gateway obeys a route.
+            silences: times from and to which the source of the metric does not answer.
+            skews: of each replica of hooks, the seconds by which its clock is wrong; a sync reaches any of them.
+            repeats: probability that a sync comes again at once.
+            stale: probability that a sync is sent with the status before the last one.
+            restarts: times at which all replicas of hooks begin anew.
+            seed: of noise and chance.
+        """
+        self.pipeline = pipeline or Pipeline()
+        self.changes: list[Change] = []
+        self.status_writes: list[float] = []
+        self.child_writes: list[float] = []
+        self.syncs: list[tuple[float, SyncResponse]] = []
+        self.now = 0.0
+        self.share = 0
+        """Obeyed by the gateway, in percent."""
+        self.load = 0.0
+        self._random = random.Random(seed)
+        self._idle, self._limit, self._lag, self._follows_split = idle, limit, gateway_lag, follows_split
+        self._silences, self._repeats, self._stale = silences, repeats, stale
+        self._autoscaler = autoscaler
+        self._hooks = [HookReplica(skew) for skew in skews]
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = itertools.count()
+        self._due: float | None = None
+        self._names = itertools.count()
+        self.replicas: list[Replica] = [self._replica(-3600.0) for _ in range(replicas)]
+        self._wanted = replicas
+        self._recommended: deque[tuple[float, int]] = deque()
+        self.published: tuple[Sample, ...] = ()
+        """What the source of the metric tells now."""
+        config = {"remoteBackend": builders.REMOTE, "metrics": list(metrics), "behavior": behavior or {}}
+        self.parent = builders.model_deployment(offloadingConfig=config)
+        self._before = self.parent
+        self._children: dict[Any, tuple[Object, Json]] = {}
+        for moment, amount in load:
+            self._at(moment, lambda amount=amount: self._set_load(amount))  # type: ignore[misc]
+        for moment in restarts:
+            self._at(moment, self._restart)
+        self._at(self._random.uniform(0, self.pipeline.period), self._scrape)
+        if autoscaler is not None:
+            self._at(self._random.uniform(0, autoscaler.period), self._autoscale)
+        self._ask(0.0)
+
+    def run(self, until: float) -> "Plant":
+        """Let everything happen that happens before this time."""
+        while self._queue and self._queue[0][0] < until:
+            moment, _, event = heapq.heappop(self._queue)
+            self._advance(moment)
+            event()
+        self._advance(until)
+        return self
+
+    def shares(self) -> list[int]:
+        """All shares that were decided on, in order."""
+        return [change.share for change in self.changes]
+
+    def decided_at(self, moment: float) -> int:
+        """The share decided on at a time."""
+        return next((change.share for change in reversed(self.changes) if change.time <= moment), 0)
+
+    @property
+    def usage(self) -> float:
+        """What each replica uses now, in parts of the target."""
+        if not self.replicas:
+            return 0.0
+        here = self.load * (100 - self.share) / 100 if self._follows_split else self.load
+        return min(self._limit, self._idle + here / len(self.replicas))
+
+    # What happens.
+
+    def edit(self, moment: float, **behavior: Any) -> None:
+        """Plan an edit of the behavior at a time."""
+
+        def apply() -> None:
+            spec = json.loads(json.dumps(self.parent["spec"]))
+            spec["offloadingConfig"]["behavior"] |= behavior
+            metadata = self.parent["metadata"] | {"generation": self.parent["metadata"]["generation"] + 1}
+            self.parent = self._before = self.parent | {"spec": spec, "metadata": metadata}
+            self._ask(0.0)
+
+        self._at(moment, apply)
+
+    def fail(self, moment: float, *, seconds: float) -> None:
+        """Plan so many seconds without a ready replica from a time on."""
+
+        def down() -> None:
+            count, self.replicas = len(self.replicas), []
+            self._ask(0.5)
+            self._at(self.now + seconds, lambda: up(count))
+
+        def up(count: int) -> None:
+            self.replicas = [self._replica(self.now) for _ in range(count)]
+            self._ask(0.5)
+
+        self._at(moment, down)
+
+    def _set_load(self, amount: float) -> None:
+        self.load = amount
+
+    def _restart(self) -> None:
+        self._hooks = [HookReplica(one.skew) for one in self._hooks]
+
+    def _replica(self, ready_since: float) -> Replica:
+        return Replica(f"demo-{next(self._names)}", ready_since)
+
+    def _at(self, moment: float, event: Callable[[], None]) -> None:
+        heapq.heappush(self._queue, (moment, next(self._count), event))
+
+    def _advance(self, moment: float) -> None:
+        seconds = moment - self.now
+        if seconds > 0:
+            usage = self.usage
+            for replica in self.replicas:
+                replica.used += usage * seconds
+        self.now = max(self.now, moment)
+
+    def _scrape(self) -> None:
+        pipeline, samples = self.pipeline, []
+        for replica in self.replicas:
+            replica.scrapes.append((self.now, replica.used))
+            if len(replica.scrapes) <= pipeline.scrapes:
+                continue
+            if len(replica.scrapes) > pipeline.scrapes + 1:
+                replica.scrapes.popleft()
+            then, used = replica.scrapes[0]
+            window = self.now - then
+            error = 1 + pipeline.noise * self._random.uniform(-1, 1)
+            cores = max(0.0, (replica.used - used) / window * error) * TARGET / 100
+            samples.append(
+                Sample(
+                    replica.name,
+                    Quantity(round(cores * NANO)),
+                    START + timedelta(seconds=self.now),
+                    timedelta(seconds=window),
+                    container="server",
+                )
+            )
+        self._at(self.now + pipeline.delay, lambda: self._publish(tuple(samples)))
+        self._at(self.now + pipeline.period, self._scrape)
+
+    def _publish(self, samples: tuple[Sample, ...]) -> None:
+        self.published = samples
+
+    def _autoscale(self) -> None:
+        autoscaler = self._autoscaler
+        assert autoscaler is not None
+        self._at(self.now + autoscaler.period, self._autoscale)
+        names = {replica.name for replica in self.replicas}
+        values = [sample.value.nanos / NANO * 100 / TARGET for sample in self.published if sample.of in names]
+        if not values:
+            return
+        ratio = sum(values) / len(values) / autoscaler.target
+        wanted = self._wanted if abs(ratio - 1) <= autoscaler.tolerance else ceil(len(self.replicas) * ratio)
+        wanted = min(max(wanted, 1), autoscaler.most)
+        self._recommended.append((self.now, wanted))
+        while self._recommended[0][0] < self.now - autoscaler.stabilization:
+            self._recommended.popleft()
+        wanted = max(wanted, min(self._wanted, max(count for _, count in self._recommended)))
+        if wanted > self._wanted:
+            for _ in range(wanted - self._wanted):
+                self._at(self.now + autoscaler.startup, self._start_replica)
+        self._wanted = wanted
+        if wanted < len(self.replicas):
+            del self.replicas[wanted:]
+            self._ask(0.5)
+
+    def _start_replica(self) -> None:
+        if len(self.replicas) < self._wanted:
+            self.replicas.append(self._replica(self.now))
+            self._ask(0.5)
+
+    # What Metacontroller and hooks do.
+
+    def _ask(self, seconds: float) -> None:
+        """Sync after some seconds, unless one is due before."""
+        moment = self.now + seconds
+        if self._due is None or moment < self._due:
+            self._due = moment
+            self._at(moment, lambda: self._sync_if_due(moment))
+
+    def _sync_if_due(self, moment: float) -> None:
+        if self._due == moment:
+            self._due = None
+            self.sync()
+            if self._random.random() < self._repeats:
+                self.sync()
+
+    def sync(self) -> SyncResponse:
+        """One turn of Metacontroller over the model, by any replica of hooks."""
+        replica = self._random.choice(self._hooks)
+        sent = self._before if self._random.random() < self._stale else self.parent
+        answer = builders.sync(
+            sent,
+            now=START + timedelta(seconds=self.now + replica.skew),
+            readings=self._read(replica),
+            children=[observed for _, observed in self._children.values()],
+            related=[builders.workload(ready=len(self.replicas), replicas=max(1, self._wanted))],
+        )
+        self.syncs.append((self.now, answer))
+        self._apply(answer)
+        if answer.resync_after_seconds is not None:
+            self._ask(answer.resync_after_seconds)
+        return answer
+
+    def _apply(self, answer: SyncResponse) -> None:
+        status = json.loads(json.dumps(answer.status))
+        if status != self.parent.get("status"):
+            self.status_writes.append(self.now)
+            self._before, self.parent = self.parent, self.parent | {"status": status}
+            self._ask(0.3)
+        else:
+            self._before = self.parent
+        for child in answer.children:
+            key = key_of(child)
+            desired, _ = self._children.get(key, (None, {}))
+            if desired != child:
+                self.child_writes.append(self.now)
+                self._children[key] = (child, builders.observed(child))
+                self._ask(0.3)
+                if child["kind"] == "ConfigMap":
+                    self._route(answer)
+
+    def _route(self, answer: SyncResponse) -> None:
+        share = builders.weights(answer).get("remote", 0)
+        if share != (self.changes[-1].share if self.changes else 0):
+            self.changes.append(Change(self.now, share, answer.status["offloading"]["reason"]))
+            self._at(self.now + self._lag, lambda: self._obey(share))
+
+    def _obey(self, share: int) -> None:
+        self.share = share
+
+    def _read(self, replica: HookReplica) -> Readings:
+        if any(start <= self.now < end for start, end in self._silences):
+            return Readings((Reading(unread=SILENT),), self._pods())
+        if replica.read_at is None or self.now - replica.read_at >= self.pipeline.kept:
+            replica.read_at, replica.samples = self.now, self.published
+        return Readings((Reading(replica.samples),), self._pods())
+
+    def _pods(self) -> tuple[Pod, ...]:
+        return tuple(
+            Pod(
+                replica.name,
+                RUNNING,
+                ready=True,
+                ready_since=_whole(replica.ready_since),
+                terminating=False,
+                containers=(Container("server", {"cpu": parse("1")}),),
+                requests={},
+            )
+            for replica in self.replicas
+        )
+
+
+def _whole(seconds: float) -> datetime:
+    return (START + timedelta(seconds=seconds)).replace(microsecond=0)

@@ -1,0 +1,129 @@
+"""Restarts, replicas of hooks that know less, repeated syncs, silent sources: the course of shares stays the same."""
+
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from hooks import reasons
+from tests.closed_loop.laws import changes_during, check_bounds, check_pace
+from tests.closed_loop.plant import Pipeline, Plant
+
+WINDOW = 60
+STEPS = [(0.0, 0.3), (300.0, 1.5), (900.0, 0.3)]
+END = 1500.0
+
+
+def run(percentage: int = 50, mode: str = "fixed", **world: Any) -> Plant:
+    """A step of load up and one down."""
+    behavior = {"percentage": percentage, "releaseWindowSeconds": WINDOW, "mode": mode}
+    return Plant(load=STEPS, behavior=behavior, **world).run(END)
+
+
+KINDS = pytest.mark.parametrize(
+    ("percentage", "mode"), [(1, "fixed"), (50, "fixed"), (90, "fixed"), (100, "fixed"), (80, "proportional")]
+)
+FRESH = Pipeline(kept=0)
+
+
+@KINDS
+def test_a_restart_changes_nothing(percentage: int, mode: str) -> None:
+    """A start of hooks every seven seconds costs what they had read, and nothing else."""
+    restarts = [7.0 * number for number in range(int(END // 7))]
+    plant, fresh = run(percentage, mode, restarts=restarts), run(percentage, mode, restarts=restarts, pipeline=FRESH)
+    assert fresh.changes == run(percentage, mode, pipeline=FRESH).changes
+    # The proportional share follows the last digit, and so when it was read.
+    assert mode == "proportional" or plant.shares() == run(percentage, mode).shares()
+
+
+@KINDS
+@pytest.mark.parametrize("seed", range(4))
+def test_replicas_with_caches_of_different_age(percentage: int, mode: str, seed: int) -> None:
+    """Whichever replica a sync reaches, and however old what it read: no transition is undone."""
+    plant = run(percentage, mode, skews=(0, 0, 0), seed=seed, pipeline=Pipeline(period=5))
+    alone = run(percentage, mode, seed=seed, pipeline=Pipeline(period=5))
+    check_bounds(plant, percentage)
+    check_pace(plant, WINDOW)
+    # The proportional share follows the last digit of what was read.
+    assert mode == "proportional" or plant.shares() == alone.shares()
+    assert changes_during(plant, 300, 900) == sorted(changes_during(plant, 300, 900), reverse=mode == "fixed")
+    assert changes_during(plant, 900, END)[-1] == 0
+
+
+@KINDS
+def test_repeated_and_late_syncs(percentage: int, mode: str) -> None:
+    """Half of the syncs come twice, and half with the status from before the last write: the same course."""
+    repeated = run(percentage, mode, repeats=0.5, stale=0.5, seed=3, pipeline=FRESH)
+    check_pace(repeated, WINDOW)
+    assert repeated.shares() == run(percentage, mode, pipeline=FRESH, seed=3).shares()
+
+
+@pytest.mark.parametrize("load", [0.3, 1.5])
+@pytest.mark.parametrize("percentage", [0, 1, 50, 75])
+def test_an_hour_of_noise_writes_nothing(load: float, percentage: int) -> None:
+    """Far from its target a metric that never stands still changes neither status nor route, offloaded or not."""
+    behavior = {"percentage": percentage, "releaseWindowSeconds": WINDOW}
+    noisy = Pipeline(noise=0.1)
+    plant = Plant(load=[(0, 3 * load)], behavior=behavior, pipeline=noisy, replicas=3, limit=9, idle=0.02).run(600)
+    assert plant.decided_at(600) == (percentage if load > 1 else 0)
+    before = len(plant.status_writes), len(plant.child_writes)
+    assert before[0] > 0
+    assert len({sample.value.nanos for sample in plant.published}) == 3, "it does not stand still"
+    plant.run(600 + 3600)
+    assert (len(plant.status_writes), len(plant.child_writes)) == before
+
+
+def test_status_is_written_at_transitions_only() -> None:
+    """A step of load up and one down cost a handful of writes: for each window, each switch and its settling. The route
+    is written for a switch, and once more because it says why: the way back has begun."""
+    plant = run(pipeline=Pipeline(noise=0.03))
+    assert len([moment for moment in plant.status_writes if moment > 200]) <= 10
+    assert len([moment for moment in plant.child_writes if moment > 200]) == 3
+
+
+def during(answer: str, start: float, end: float, **world: Any) -> list[int]:
+    """The shares after a silence of the source from `start` to `end`, and the one at its end."""
+    behavior = {"percentage": 50, "releaseWindowSeconds": WINDOW, "onMissingMetrics": answer}
+    plant = Plant(load=world.pop("load", STEPS), behavior=behavior, silences=[(start, end)], **world).run(END)
+    check_bounds(plant, 50)
+    return [plant.decided_at(end - 1), *changes_during(plant, end - 1, END)]
+
+
+@pytest.mark.parametrize(("answer", "expected"), [("hold", [50, 0]), ("release", [0, 50, 0]), ("offload", [50, 0])])
+def test_a_silence_under_load(answer: str, expected: list[int]) -> None:
+    """hold and offload keep the share while the source is silent, release gives it back and takes it again."""
+    assert during(answer, 450, 700) == expected
+
+
+@pytest.mark.parametrize(("answer", "expected"), [("hold", [0]), ("release", [0]), ("offload", [50, 0])])
+def test_a_silence_at_rest(answer: str, expected: list[int]) -> None:
+    """Only with offload a silent source offloads; with the first measurements the way back begins."""
+    assert during(answer, 450, 700, load=[(0, 0.3)]) == expected
+
+
+def test_a_silence_that_outlasts_the_load() -> None:
+    """The load goes while nothing can be read: hold keeps the share until there are metrics again, not longer."""
+    assert during("hold", 600, 1200) == [50, 0]
+
+
+@pytest.mark.parametrize("edit", [0, 20, 80])
+def test_the_percentage_is_edited_under_load(edit: int) -> None:
+    """Another percentage is in force with the next sync, and the way back is the same."""
+    behavior = {"percentage": 50, "releaseWindowSeconds": WINDOW}
+    plant = Plant(load=STEPS, behavior=behavior)
+    plant.edit(600, percentage=edit)
+    plant.run(END)
+    assert plant.decided_at(602) == edit
+    assert plant.changes[-1].share == 0
+    assert plant.parent["status"]["offloading"]["reason"] == reasons.LOCAL
+
+
+def test_the_plant_shows_what_oscillates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decision that releases as soon as the metric is below its target flaps here, so a course that does not is one
+    of the decision."""
+
+    def as_it_is(path: object, ratio: Fraction) -> Fraction:
+        return ratio
+
+    monkeypatch.setattr("hooks.hysteresis._Path.estimate", as_it_is)
+    assert len(run(75).shares()) > 4

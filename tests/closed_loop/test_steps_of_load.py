@@ -1,0 +1,201 @@
+"""Load goes up and comes back: the share follows once for each step of load, and never oscillates."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hooks import reasons
+from tests.closed_loop.laws import SLACK, changes_during, check_bounds, check_pace, check_steps
+from tests.closed_loop.plant import Autoscaler, Pipeline, Plant
+
+WINDOW = 60
+HIGH = 1.5
+LOW = 0.3
+STEPS = [(0.0, LOW), (300.0, HIGH), (900.0, LOW), (1500.0, HIGH), (2100.0, LOW)]
+END = 2700.0
+
+
+def behavior(percentage: int, **more: Any) -> dict[str, Any]:
+    """One with a short way back."""
+    return {"percentage": percentage, "releaseWindowSeconds": WINDOW, **more}
+
+
+@pytest.mark.parametrize("percentage", range(1, 101))
+def test_every_percentage(percentage: int) -> None:
+    """Up with the load and back with it, twice alike, though an idle replica uses a twentieth of the target: one switch
+    for each step of load up to 75 percent, above it a way back in steps that stops where the load is."""
+    plant = Plant(load=STEPS, behavior=behavior(percentage), idle=0.05).run(END)
+    check_bounds(plant, percentage)
+    check_pace(plant, WINDOW)
+    for start, end in ((300, 900), (1500, 2100)):
+        up = changes_during(plant, start, end)
+        assert up[0] == percentage
+        assert up == sorted(up, reverse=True)
+        within = plant.pipeline.slowest + 15 + SLACK
+        assert plant.decided_at(start + within) == percentage, "it offloads within its window and the delays"
+        assert plant.decided_at(end - 1) > 0
+        back = changes_during(plant, end, end + 600)
+        assert back[-1] == 0
+        assert back == sorted(back, reverse=True)
+        if percentage <= 75:
+            assert (up, back) == ([percentage], [0])
+            assert plant.decided_at(end + plant.pipeline.slowest + WINDOW + SLACK) == 0
+    if percentage > 75:
+        assert changes_during(plant, 300, 1500) == changes_during(plant, 1500, 2700), "every cycle is like the first"
+        assert all(before - after <= 25 for before, after in zip(plant.shares(), plant.shares()[1:], strict=False))
+
+
+@pytest.mark.parametrize("percentage", [76, 88, 99, 100])
+@pytest.mark.parametrize("step", [10, 50, 100])
+def test_steps_of_any_size_lead_back(percentage: int, step: int) -> None:
+    """However large a step is, what an idle replica uses never keeps its requests away."""
+    plant = Plant(
+        load=[(0, LOW), (300, HIGH), (900, LOW)], behavior=behavior(percentage, stepPercentage=step), idle=0.05
+    ).run(900 + (100 / step + 1) * (WINDOW + 40) + 100)
+    check_steps(plant, step)
+    check_pace(plant, WINDOW)
+    assert plant.decided_at(END) == 0
+
+
+def test_overload_that_lasts_is_probed_once_in_a_window() -> None:
+    """At six times the target nothing fits here: one step down in a release window, and at once up again."""
+    plant = Plant(load=[(0, LOW), (300, 6.0)], behavior=behavior(100)).run(1500)
+    check_pace(plant, WINDOW)
+    shares = plant.shares()
+    assert set(shares[::2]) == {100}
+    assert set(shares[1::2]) == {75}
+    assert 8 <= len(shares) <= 2 + 2 * 1200 / WINDOW
+
+
+@pytest.mark.parametrize("load", [0.91, 0.95, 0.99])
+@pytest.mark.parametrize("percentage", [30, 75])
+def test_a_load_between_tolerance_and_target_moves_nothing(load: float, percentage: int) -> None:
+    """Below the target and within the tolerance the split stays what it is, offloaded or not."""
+    plant = Plant(load=[(0, load), (600, HIGH), (1200, load)], behavior=behavior(percentage)).run(2400)
+    assert plant.shares() == [percentage]
+
+
+def test_a_gauge_is_left_in_steps() -> None:
+    """A measure that the split does not move: full until it falls, then a step in each release window."""
+    plant = Plant(
+        load=[(0, LOW), (300, HIGH), (900, LOW)],
+        behavior=behavior(60, signal="gauge", stepPercentage=20),
+        follows_split=False,
+    ).run(1500)
+    check_pace(plant, WINDOW)
+    assert plant.shares() == [60, 40, 20, 0]
+    assert plant.decided_at(899) == 60
+
+
+@pytest.mark.parametrize("load", [1.2, 1.5, 2.0, 3.0, 5.0])
+@pytest.mark.parametrize("ceiling", [40, 100])
+def test_proportional_brings_the_metric_to_its_target(load: float, ceiling: int) -> None:
+    """From both sides the metric comes to rest below its target and not by more than the tolerance and one percent of
+    the load, as far as the ceiling allows; a change is a step at most."""
+    steps = [(0.0, LOW), (300.0, load), (1200.0, 2 * load), (2400.0, load), (3600.0, LOW)]
+    plant = Plant(load=steps, behavior=behavior(ceiling, mode="proportional"), limit=20)
+    for start, end in ((300, 1200), (1200, 2400), (2400, 3600)):
+        plant.run(end)
+        share = plant.decided_at(end)
+        if share < ceiling:
+            assert 0.9 - plant.load / 100 <= plant.usage < 1, (share, plant.changes)
+        else:
+            assert plant.usage >= 0.9 - plant.load / 100
+        late = [change for change in plant.changes if start + 600 <= change.time < end and change.share > ceiling]
+        assert not late
+    plant.run(4800)
+    assert plant.decided_at(4800) == 0
+    check_bounds(plant, ceiling)
+    check_pace(plant, WINDOW)
+    check_steps(plant, 25, both_ways=True)
+
+
+@pytest.mark.parametrize(
+    ("autoscaler", "mode", "percentage"),
+    [
+        (Autoscaler(0.7), "fixed", 50),
+        (Autoscaler(0.5, startup=180), "fixed", 75),
+        (Autoscaler(0.5, startup=180), "fixed", 100),
+        (Autoscaler(0.7, startup=180), "proportional", 100),
+        (Autoscaler(0.8, startup=180), "proportional", 60),
+    ],
+)
+def test_an_autoscaler_beside_it_brings_the_requests_back(autoscaler: Autoscaler, mode: str, percentage: int) -> None:
+    """With its target below ours it adds replicas while requests are elsewhere, and then they come back for good."""
+    plant = Plant(
+        load=[(0, 0.3), (300, 3.0)], behavior=behavior(percentage, mode=mode), autoscaler=autoscaler, limit=5
+    ).run(3600)
+    assert max(plant.shares()) <= percentage
+    assert plant.decided_at(3600) == 0
+    assert len(plant.replicas) * 0.9 > 3.0
+    check_pace(plant, WINDOW)
+    peak = plant.shares().index(max(plant.shares()))
+    assert plant.shares()[peak:] == sorted(plant.shares()[peak:], reverse=True), "nothing goes up again"
+
+
+def test_an_outage_leaves_nothing_behind() -> None:
+    """Without a ready replica all goes elsewhere, at any percentage; afterwards counts what the metrics ask for."""
+    plant = Plant(load=[(0, LOW)], behavior=behavior(100), replicas=2)
+    plant.fail(600, seconds=120)
+    plant.run(1800)
+    assert [(change.share, change.reason) for change in plant.changes] == [
+        (100, reasons.NO_READY_REPLICA),
+        (0, reasons.LOCAL),
+    ]
+    assert plant.parent["status"]["offloading"]["reason"] == reasons.LOCAL
+    assert plant.changes[1].time < 600 + 120 + 5
+
+
+pipelines = st.builds(
+    Pipeline,
+    period=st.sampled_from([5.0, 15.0, 30.0, 60.0]),
+    scrapes=st.sampled_from([1, 2, 4]),
+    delay=st.sampled_from([0.5, 5.0, 20.0]),
+    noise=st.sampled_from([0.0, 0.01, 0.03]),
+)
+
+
+@given(
+    pipelines,
+    st.integers(1, 100),
+    st.sampled_from([1, 2, 5]),
+    st.floats(0, 0.05),
+    st.sampled_from([1.1, 1.25, 2.0, 10.0]),
+    st.sampled_from([(0.0,), (0.0, 0.0), (0.0, -2.0, 1.0)]),
+    st.floats(1.1, 6.0),
+    st.floats(0.0, 0.7),
+    st.integers(0, 1000),
+)
+@settings(max_examples=25)
+def test_any_world(
+    pipeline: Pipeline,
+    percentage: int,
+    replicas: int,
+    idle: float,
+    limit: float,
+    skews: tuple[float, ...],
+    high: float,
+    low: float,
+    seed: int,
+) -> None:
+    """Metrics slow, averaged and noisy; replicas of hooks whose clocks differ; syncs that come twice: the same laws."""
+    back = 900 + 5 * pipeline.slowest
+    plant = Plant(
+        load=[(0, 0.2 * replicas), (300, high * replicas), (back, low * replicas)],
+        behavior=behavior(percentage),
+        idle=idle,
+        limit=limit,
+        pipeline=pipeline,
+        replicas=replicas,
+        skews=skews,
+        repeats=0.2,
+        seed=seed,
+    ).run(back + 6 * (WINDOW + pipeline.slowest + SLACK))
+    check_bounds(plant, percentage)
+    check_pace(plant, WINDOW, skew=max(map(abs, skews)))
+    assert plant.decided_at(plant.now) == 0
+    assert percentage in plant.shares()
+    if percentage <= 75:
+        assert plant.shares() == [percentage, 0]

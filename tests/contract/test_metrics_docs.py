@@ -1,0 +1,66 @@
+"""docs/metrics.md says what is so: its examples are valid, and its reasons are those of sources."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from hooks import reasons
+from hooks.api.v1alpha1 import MetricSpec
+from hooks.gatherer import DEADLINE_SECONDS
+from hooks.metrics import cache, confinement, promql
+from hooks.settings import Settings
+from hooks.targets import declared
+from hooks.telemetry import Metrics
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
+BLOCKS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
+
+
+def test_the_configuration(tmp_path: Path) -> None:
+    """It is one that hooks take."""
+    (block,) = [block for block in BLOCKS if "metricInformer" in block]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(block))
+    informer = Settings.load(tmp_path / "config.yaml", environment={}).metric_informer
+    assert (informer.type, informer.prometheus.namespace_label) == ("prometheus", "namespace")
+
+
+def test_the_metrics() -> None:
+    """They can be measured, and confined to a namespace."""
+    (block,) = [block for block in BLOCKS if "metrics" in block]
+    metrics = [MetricSpec.model_validate(metric) for metric in block["metrics"]]
+    assert len(metrics) == 3
+    for metric in metrics:
+        declared(metric)
+        source = metric.external or metric.pods
+        assert source is not None
+        expression = promql.selected(source.metric.name, source.metric.selector)
+        assert isinstance(confinement.confined(expression, "namespace", "default"), str)
+
+
+def test_the_reasons() -> None:
+    """The last table has those that a source gives, and no others."""
+    section = PAGE.split("## When a metric cannot be read")[1]
+    assert set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE)) == {
+        reasons.NOT_SERVED,
+        reasons.FORBIDDEN,
+        reasons.UNREACHABLE,
+        reasons.TIMED_OUT,
+        reasons.REFUSED,
+        reasons.NOT_A_NUMBER,
+        reasons.NO_SAMPLE,
+    }
+
+
+def test_the_figures() -> None:
+    """Deadline, pause, and length of an expression are those of the code."""
+    assert f"has {DEADLINE_SECONDS:g} s together" in PAGE
+    assert f"alone for {cache.FAILURE_SECONDS:g} s" in PAGE
+    assert f"more\nthan {confinement.LENGTH} characters" in PAGE
+
+
+def test_the_telemetry() -> None:
+    """Every metric that is named is there."""
+    known = {family.name for family in Metrics().registry.collect()}
+    for name in re.findall(r"`(beamlit_hooks_\w+)`", PAGE):
+        assert name.removesuffix("_total") in known, name

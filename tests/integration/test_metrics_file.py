@@ -1,0 +1,116 @@
+"""Metrics from a file: read again when it changes, missing with a sentence while it cannot be used."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hooks import reasons
+from hooks.api.v1alpha1 import MetricSpec
+from hooks.metrics import Sources
+from hooks.metrics.installed import open_sources
+from hooks.metrics.recordings import FILE_BYTES
+from hooks.readings import Unread
+from hooks.selectors import Selector
+from hooks.settings import MetricInformer
+from hooks.telemetry import Metrics
+from tests.builders import external
+
+QUEUE = MetricSpec.model_validate(external("queue"))
+POD = "kind: Pod\napiVersion: v1\nmetadata: {name: a, labels: {app: a}}\n"
+
+
+def value(number: int, name: str = "queue") -> str:
+    """A file with one value."""
+    return f"kind: ExternalMetricValue\nmetricName: {name}\nvalue: {number}\n"
+
+
+class Watched:
+    """A file, and what is read of it through the sources that hooks would have."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._turn = 0
+
+    def write(self, text: str) -> None:
+        """Replace its content, at another time than before."""
+        self.path.write_text(text)
+        self._turn += 1
+        os.utime(self.path, ns=(self._turn, self._turn))
+
+    async def reads(self, sources: Sources) -> str | Unread:
+        """The only value of the metric, or why there is none."""
+        reading = await sources.metrics.read(QUEUE, "default", None)
+        return reading.unread or str(reading.samples[0].value)
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    """A file that does not exist yet."""
+    return Watched(tmp_path / "metrics.yaml")
+
+
+def informer(watched: Watched) -> MetricInformer:
+    """The settings that name it."""
+    return MetricInformer.model_validate({"type": "file", "file": {"path": watched.path}})
+
+
+async def test_it_is_read_again(watched: Watched) -> None:
+    """Whatever it held before, the present value counts, and the time is now."""
+    async with open_sources(informer(watched), Metrics()) as sources:
+        for number in (8, 12, 4):
+            watched.write(value(number))
+            assert await watched.reads(sources) == str(number)
+        first, second = [(await sources.metrics.read(QUEUE, "default", None)).samples[0] for _ in range(2)]
+        assert first.time <= second.time
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "words"),
+    [
+        (None, reasons.REFUSED, "metrics.yaml cannot be read: No such file or directory."),
+        ("value: [", reasons.REFUSED, "metrics.yaml is not YAML in line 1: "),
+        ("value: 1", reasons.REFUSED, "metrics.yaml holds something that is not a Kubernetes object with a kind."),
+        ("#" * (FILE_BYTES + 1), reasons.REFUSED, "metrics.yaml is larger than 256 KiB."),
+        (value(1, "other"), reasons.NO_SAMPLE, "metrics.yaml says nothing of External queue in default: add it."),
+    ],
+)
+async def test_what_cannot_be_used(
+    watched: Watched, content: str | None, reason: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sentence says which file and what is wrong, the log says it once, and a mended file counts."""
+    async with open_sources(informer(watched), Metrics()) as sources:
+        watched.write(value(1))
+        assert await watched.reads(sources) == "1"
+        if content is None:
+            watched.path.unlink()
+        else:
+            watched.write(content)
+        for _ in range(3):
+            answer = await watched.reads(sources)
+            assert isinstance(answer, Unread)
+            assert answer.reason == reason
+            assert words in answer.message
+        assert capsys.readouterr().out.count("metrics_file_unusable") == (reason == reasons.REFUSED)
+        watched.write(value(2))
+        assert await watched.reads(sources) == "2"
+
+
+async def test_pods(watched: Watched) -> None:
+    """Pods stand in the same file; that there are none, and that it cannot be used, is told apart."""
+    selector = Selector.of({"app": "a"})
+    async with open_sources(informer(watched), Metrics()) as sources:
+        watched.write(POD)
+        pods = await sources.pods.pods("default", selector)
+        assert isinstance(pods, tuple)
+        assert [pod.name for pod in pods] == ["a"]
+        answers = [await sources.pods.pods("other", selector)]
+        watched.path.unlink()
+        answers.append(await sources.pods.pods("default", selector))
+    assert [answer.reason for answer in answers if isinstance(answer, Unread)] == [reasons.NO_SAMPLE, reasons.REFUSED]
+
+
+def test_the_type_needs_a_path() -> None:
+    """Type file without one is refused by the settings."""
+    with pytest.raises(ValueError, match=r"type file needs file\.path"):
+        MetricInformer.model_validate({"type": "file"})

@@ -1,0 +1,46 @@
+"""Addresses of servers as administrators write them."""
+
+import pytest
+
+from hooks import addresses
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("my-local-prom:9090", "http://my-local-prom:9090"),
+        ("prometheus", "http://prometheus"),
+        ("http://prometheus.monitoring:9090/", "http://prometheus.monitoring:9090"),
+        ("https://metrics.example.com/a/b/", "https://metrics.example.com/a/b"),
+        ("10.0.0.7:9090/prometheus", "http://10.0.0.7:9090/prometheus"),
+        ("[::1]:9090", "http://[::1]:9090"),
+    ],
+)
+def test_an_address(address: str, url: str) -> None:
+    """With and without a scheme, with a path, with an address of either family."""
+    assert addresses.problem(address) is None
+    assert addresses.url(address) == url
+
+
+def test_no_address() -> None:
+    """Is none that is wrong: whether one is needed is another question."""
+    assert addresses.problem("") is None
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("ftp://prometheus", "must be host:port or an http or https URL"),
+        ("http://", "must be host:port or an http or https URL"),
+        ("prometheus:port", "must be host:port or an http or https URL"),
+        ("prometheus:99999", "must be host:port or an http or https URL"),
+        ("http://[::1", "must be host:port or an http or https URL"),
+        ("https://ada:canary@prometheus", "must not hold credentials: use usernameFile and passwordFile"),
+        ("ada@prometheus:9090", "must not hold credentials: use usernameFile and passwordFile"),
+        ("prometheus:9090?x=y", "must end with its path"),
+        ("prometheus:9090/#x", "must end with its path"),
+    ],
+)
+def test_what_is_wrong(address: str, problem: str) -> None:
+    """Said to follow the name of the setting, without the address."""
+    assert addresses.problem(address) == problem

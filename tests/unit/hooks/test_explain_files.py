@@ -1,0 +1,242 @@
+"""explain on files: manifests, what was observed of them, and what is said when something of it is not there."""
+
+import io
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hooks import reasons
+from hooks.cli import explain_files
+from hooks.settings import Settings
+from tests.builders import NOW, REMOTE, Json
+
+SETTINGS = Settings.load(None, environment={})
+DEPLOYMENT = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "demo", "generation": 2},
+    "spec": {
+        "replicas": 1,
+        "selector": {"matchLabels": {"app": "demo"}},
+        "template": {"spec": {"containers": [{"name": "server", "ports": [{"containerPort": 8000}]}]}},
+    },
+}
+POD = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "demo-1", "labels": {"app": "demo"}},
+    "spec": {"containers": [{"name": "server", "resources": {"requests": {"cpu": "1"}}}]},
+    "status": {
+        "phase": "Running",
+        "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-03-01T10:00:00Z"}],
+    },
+}
+USAGE = {
+    "kind": "PodMetricsList",
+    "apiVersion": "metrics.k8s.io/v1beta1",
+    "items": [
+        {
+            "metadata": {"name": "demo-1", "namespace": "default"},
+            "timestamp": "2026-03-01T11:59:50Z",
+            "window": "15s",
+            "containers": [{"name": "server", "usage": {"cpu": "700m"}}],
+        }
+    ],
+}
+CPU = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}
+
+
+def manifest(*metrics: Json, **behavior: Any) -> Json:
+    """A ModelDeployment as people write it."""
+    return {
+        "apiVersion": "deployment.beamlit.com/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {"name": "demo"},
+        "spec": {
+            "model": "llama",
+            "modelSourceRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "demo"},
+            "offloadingConfig": {
+                "remoteBackend": REMOTE,
+                "metrics": list(metrics),
+                "behavior": {"percentage": 50, **behavior},
+            },
+        },
+    }
+
+
+def ready(replicas: int = 1, **metadata: Any) -> Json:
+    """The Deployment as it is observed."""
+    status = {"observedGeneration": 2, "readyReplicas": replicas}
+    return DEPLOYMENT | {"metadata": {"name": "demo", "generation": 2, **metadata}, "status": status}
+
+
+class Told:
+    """What was printed for manifests and what was observed."""
+
+    def __init__(
+        self, tmp_path: Path, manifests: list[Json], observed: list[Json] | None, now: datetime = NOW, **settings: Any
+    ) -> None:
+        (tmp_path / "manifests.yaml").write_text(yaml.safe_dump_all(manifests))
+        files = []
+        for number, item in enumerate(observed or ()):
+            files.append(tmp_path / f"observed-{number}")
+            files[-1].write_text(json.dumps(item))
+        output, problems = io.StringIO(), io.StringIO()
+        self.code = explain_files(
+            [tmp_path / "manifests.yaml"],
+            files,
+            SETTINGS if not settings else Settings.model_validate(settings),
+            now=now,
+            form="json",
+            output=output,
+            problems=problems,
+        )
+        self.problems = problems.getvalue()
+        self.documents = json.loads(output.getvalue()) if output.getvalue() else []
+
+    @property
+    def answer(self) -> tuple[int, str]:
+        """Percentage and reason of the only ModelDeployment."""
+        (document,) = self.documents
+        return document["answer"]["percentage"], document["answer"]["reason"]
+
+    @property
+    def metric(self) -> Json:
+        """Its only metric."""
+        (document,) = self.documents
+        found: Json
+        (found,) = document["metrics"]
+        return found
+
+
+def test_everything_that_kubectl_gives(tmp_path: Path) -> None:
+    """The workload, its pods and what they use, as they are printed: the arithmetic is whole."""
+    told = Told(tmp_path, [manifest(CPU)], [ready(), POD, USAGE])
+    assert (told.code, told.answer) == (0, (0, reasons.LOCAL))
+    assert told.metric["arithmetic"] == "(700m) / (4/5 × 1) = 7/8"
+    assert told.metric["ageSeconds"] == 10
+    (change,) = [one for one in told.documents[0]["changes"] if one["metrics"]]
+    assert change["metrics"] == [{"metric": 0, "name": "cpu", "atLeast": "800m", "present": "700m"}]
+    assert (change["afterSeconds"], change["then"]["percentage"]) == (15, 50)
+
+
+def test_the_value_that_is_named(tmp_path: Path) -> None:
+    """Fed as what the pods use, it is the target; with a hair less it is not."""
+    for used, state in (("800m", "Reached"), ("799999999n", "Below")):
+        usage = json.loads(json.dumps(USAGE).replace("700m", used))
+        assert Told(tmp_path, [manifest(CPU)], [ready(), POD, usage]).metric["state"] == state
+
+
+def test_status_comes_from_what_was_observed(tmp_path: Path) -> None:
+    """The manifest has the specification, what was observed the memory: what would an edit do now?"""
+    state = {"percentage": 50, "reason": "MetricReached", "since": "2026-03-01T11:50:00Z", "step": 0}
+    seen = manifest(CPU, percentage=50) | {"status": {"offloading": state}}
+    told = Told(tmp_path, [manifest(CPU, percentage=30)], [seen, ready(), POD, USAGE])
+    assert told.answer == (30, reasons.METRIC_REACHED)
+    told = Told(tmp_path, [DEPLOYMENT, manifest(CPU, percentage=30)], [ready(), POD, USAGE])
+    assert told.answer == (0, reasons.LOCAL)
+
+
+def test_a_workload_of_our_own(tmp_path: Path) -> None:
+    """What belongs to the ModelDeployment is its child, as Metacontroller would send it."""
+    parent = manifest(CPU)
+    del parent["spec"]["modelSourceRef"]
+    parent["spec"]["server"] = {"port": 8000, "template": {"spec": {"containers": [{"name": "a", "image": "a"}]}}}
+    owner = {"apiVersion": "deployment.beamlit.com/v1alpha1", "kind": "ModelDeployment", "name": "demo", "uid": "1"}
+    told = Told(tmp_path, [parent], [ready(ownerReferences=[owner]), POD, USAGE])
+    assert told.metric["arithmetic"] == "(700m) / (4/5 × 1) = 7/8"
+    assert Told(tmp_path, [parent], [ready(), POD, USAGE]).answer == (100, reasons.NO_READY_REPLICA)
+
+
+@pytest.mark.parametrize(
+    ("metric", "command"),
+    [
+        (CPU, "kubectl get --raw '/apis/metrics.k8s.io/v1beta1/namespaces/default/pods'"),
+        (
+            {"type": "Pods", "pods": {"metric": {"name": "q"}, "target": {"type": "AverageValue", "averageValue": 1}}},
+            "kubectl get --raw '/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/q'",
+        ),
+        (
+            {
+                "type": "Object",
+                "object": {
+                    "metric": {"name": "q"},
+                    "describedObject": {"kind": "Service", "name": "front"},
+                    "target": {"type": "Value", "value": 1},
+                },
+            },
+            "kubectl get --raw '/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/services/front/q'",
+        ),
+        (
+            {"type": "External", "external": {"metric": {"name": "q"}, "target": {"type": "Value", "value": 1}}},
+            "kubectl get --raw '/apis/external.metrics.k8s.io/v1beta1/namespaces/default/q'",
+        ),
+    ],
+)
+def test_what_is_not_there(tmp_path: Path, metric: Json, command: str) -> None:
+    """A metric that no file has is missing, with the command that gives it."""
+    told = Told(tmp_path, [manifest(metric)], [ready(), POD])
+    assert told.answer == (0, reasons.METRICS_MISSING)
+    assert told.metric["state"] == reasons.NO_SAMPLE
+    assert command in told.metric["message"]
+    informer = {"type": "prometheus", "prometheus": {"address": "a:1", "namespaceLabel": "ns"}}
+    told = Told(tmp_path, [manifest(metric)], [ready(), POD], metricInformer=informer)
+    assert "add a PrometheusAnswer" in told.metric["message"]
+
+
+def test_pods_that_are_not_there(tmp_path: Path) -> None:
+    """So are the pods."""
+    told = Told(tmp_path, [manifest(CPU)], [ready(), USAGE])
+    assert "kubectl get pods -n default -o yaml" in told.metric["message"]
+
+
+def test_nothing_observed(tmp_path: Path) -> None:
+    """Without what was observed metrics are not looked at, and it says what to give."""
+    told = Told(tmp_path, [manifest(CPU)], None)
+    assert told.metric["state"] == reasons.NOT_EVALUATED
+    assert "--observed" in told.metric["advice"]
+
+
+def test_old_samples(tmp_path: Path) -> None:
+    """What was observed long before now does not count, and it says how to go back to that time."""
+    told = Told(tmp_path, [manifest(CPU)], [ready(), POD, USAGE], now=NOW.replace(hour=14, minute=10))
+    assert told.metric["state"] == reasons.STALE
+    assert told.metric["advice"].startswith("The newest is of 2026-03-01T11:59:50Z, 2 h 10 min from now")
+
+
+def test_several(tmp_path: Path) -> None:
+    """Each ModelDeployment has its answer; one that is not accepted makes the exit status 1."""
+    other = manifest() | {"metadata": {"name": "other", "namespace": "elsewhere"}}
+    told = Told(tmp_path, [manifest(), other], [ready()])
+    assert [one["accepted"] for one in told.documents] == [True, False]
+    assert told.code == 1
+
+
+def test_an_error_of_hooks(tmp_path: Path) -> None:
+    """What hooks would answer with an error is said, and the others are answered."""
+    other = manifest() | {"metadata": {"name": "other"}, "apiVersion": "deployment.beamlit.com/v1"}
+    told = Told(tmp_path, [other, manifest()], [ready()])
+    assert (told.code, len(told.documents)) == (1, 1)
+    assert told.problems.startswith("default/other: ")
+
+
+@pytest.mark.parametrize(
+    ("manifests", "observed", "code", "words"),
+    [
+        ([DEPLOYMENT], [], 1, "there is no ModelDeployment in"),
+        ([{"a": 1}], [], 2, "not a Kubernetes object with a name"),
+        ([manifest()], [{"kind": "Status"}], 2, "observed-0 holds a Status that is neither"),
+    ],
+)
+def test_files_that_cannot_be_used(
+    tmp_path: Path, manifests: list[Json], observed: list[Json], code: int, words: str
+) -> None:
+    """One line that names the file."""
+    told = Told(tmp_path, manifests, observed)
+    assert told.code == code
+    assert words in told.problems
+    assert told.problems.count("\n") == 1

@@ -1,0 +1,175 @@
+"""Expressions of PromQL: selectors in them, how far back they read, and the boundary around a namespace."""
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hooks.api.v1alpha1 import LabelSelector
+from hooks.metrics import confinement, promql
+from hooks.metrics.confinement import FUNCTIONS, confined
+from hooks.metrics.promql import Unusable, quoted, reach, selected
+from tests.builders import Json
+
+
+@pytest.mark.parametrize(
+    ("selector", "expected"),
+    [
+        ({}, "m"),
+        ({"matchLabels": {"b": "2", "a": "1"}}, 'm{a="1",b="2"}'),
+        ({"matchExpressions": [{"key": "a", "operator": "In", "values": ["x"]}]}, 'm{a="x"}'),
+        ({"matchExpressions": [{"key": "a", "operator": "In", "values": ["x.", "y"]}]}, 'm{a=~"x\\\\.|y"}'),
+        ({"matchExpressions": [{"key": "a", "operator": "NotIn", "values": ["x"]}]}, 'm{a!="x"}'),
+        ({"matchExpressions": [{"key": "a", "operator": "NotIn", "values": ["x", "y"]}]}, 'm{a!~"x|y"}'),
+        ({"matchExpressions": [{"key": "a", "operator": "Exists"}]}, 'm{a!=""}'),
+        ({"matchExpressions": [{"key": "a", "operator": "DoesNotExist"}]}, 'm{a=""}'),
+        ({"matchLabels": {"a": '1"}'}, "matchExpressions": [{"key": "a", "operator": "Exists"}]}, 'm{a="1\\"}",a!=""}'),
+    ],
+)
+def test_a_selector_is_one_set_of_matchers(selector: Json, expected: str) -> None:
+    """Merged behind the name, in one pair of braces."""
+    assert selected("m", LabelSelector.model_validate(selector)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "selector", "message"),
+    [
+        ("sum(m)", {"matchLabels": {"a": "1"}}, "is an expression"),
+        ('m{a="b"}', {"matchExpressions": [{"key": "a", "operator": "Exists"}]}, "is an expression"),
+        ("m", {"matchLabels": {"app.kubernetes.io/name": "1"}}, "'app.kubernetes.io/name', which is no label"),
+        ("m", {"matchExpressions": [{"key": "a", "operator": "In"}]}, "gives no values for 'a'"),
+        ("m", {"matchExpressions": [{"key": "a", "operator": "Like", "values": ["b"]}]}, "operator 'Like'"),
+        ("m", {"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]}, "operator 'Exists'"),
+    ],
+)
+def test_selectors_that_cannot_be_matchers(name: str, selector: Json, message: str) -> None:
+    """Refused rather than left out."""
+    with pytest.raises(Unusable, match=message.replace("(", r"\(")):
+        selected(name, LabelSelector.model_validate(selector))
+
+
+def test_an_expression_without_a_selector_is_sent_as_it_stands() -> None:
+    """Whatever it is."""
+    for expression in ("sum(rate(m[5m]))", "no { promql", ""):
+        assert selected(expression, None) == expression
+
+
+@pytest.mark.parametrize(
+    ("expression", "seconds"),
+    [
+        ("m", 0),
+        ("rate(m[5m])", 300),
+        ("rate(a[5m]) / rate(b[1m30s])", 300),
+        ("max_over_time(rate(m[5m])[30m:1m])", 2100),
+        ("max_over_time(m[1h:])", 3600),
+        ("m offset 1h", 3600),
+        ("rate(m[5m] OFFSET 1d)", 86700),
+        ("m offset -5m", 0),
+        ("rate(m[ 90 ])", 90),
+        ("rate(m[1.5])", 1),
+        ("rate(m[500ms])", 0.5),
+        ("m[1w] + m[1y]", 31536000),
+        ("m{a='[5m]'}", 0),
+        ('m{a="\\"[5m]"}', 0),
+        ("m{a=`\\`} # [5m]", 0),
+        ("m # [5m]\n[1m]", 60),
+        ("rate(m[99999999999y])", 315360000),
+        ("rate(m[99999999999999])", 315360000),
+        ("rollup_rate(m[5m], 'max') keep_metric_names", 300),
+    ],
+)
+def test_how_far_back_an_expression_reads(expression: str, seconds: float) -> None:
+    """From its text alone, so in any dialect; text in quotes and comments does not count."""
+    assert reach(expression) == timedelta(seconds=seconds)
+
+
+@given(st.text())
+def test_no_text_breaks_out_of_a_literal(text: str) -> None:
+    """A quoted text holds no quote, backslash or unprintable that is not escaped."""
+    inside = quoted(text)[1:-1]
+    assert quoted(text)[0] == quoted(text)[-1] == '"'
+    assert inside.isprintable()
+    assert '"' not in inside.replace("\\\\", "").replace('\\"', "")
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("m", '{__name__="m",ns="a"}'),
+        ('m{x="1",y!="2",z=~"3",w!~"4"}', '{__name__="m",x="1",y!="2",z=~"3",w!~"4",ns="a"}'),
+        ('{x="1"}', '{x="1",ns="a"}'),
+        ('m{ns="b"}', '{__name__="m",ns="b",ns="a"}'),
+        ("m offset 5m", '{__name__="m",ns="a"} offset 300000ms'),
+        ("m offset -5m", '{__name__="m",ns="a"} offset -300000ms'),
+        ("m @ 1.5", '{__name__="m",ns="a"} @ 1.500'),
+        ("m @ start()", '{__name__="m",ns="a"} @ start()'),
+        ("m @ end() offset 1s", '{__name__="m",ns="a"} @ end() offset 1000ms'),
+        ("rate(m[5m] offset 1s)", 'rate({__name__="m",ns="a"}[300000ms] offset 1000ms)'),
+        ("max_over_time(m[1h:1m])", 'max_over_time({__name__="m",ns="a"}[3600000ms:60000ms])'),
+        ("max_over_time(m[1h:])", 'max_over_time({__name__="m",ns="a"}[3600000ms:])'),
+        ("sum(m) by (x, y)", '(sum by (x, y) ({__name__="m",ns="a"}))'),
+        ("sum without () (m)", '(sum without () ({__name__="m",ns="a"}))'),
+        ("topk(3, m)", '(topk (3.0, {__name__="m",ns="a"}))'),
+        ("count_values('v', m)", '(count_values ("v", {__name__="m",ns="a"}))'),
+        ("-m", '(-{__name__="m",ns="a"})'),
+        ("(m)", '({__name__="m",ns="a"})'),
+        ("1 + -Inf", "(1.0 + -Inf)"),
+        ("NaN", "NaN"),
+        ('"text"', '"text"'),
+        ("m > bool 1", '({__name__="m",ns="a"} > bool 1.0)'),
+        (
+            "m * on(x) group_left(y) n",
+            '({__name__="m",ns="a"} * on (x) group_left (y) {__name__="n",ns="a"})',
+        ),
+        (
+            "m * ignoring(x) group_right n",
+            '({__name__="m",ns="a"} * ignoring (x) group_right () {__name__="n",ns="a"})',
+        ),
+        ("time() # {}", "time()"),
+    ],
+)
+def test_an_expression_in_a_namespace(expression: str, expected: str) -> None:
+    """Every selector has the matcher, and every part parentheses."""
+    assert confined(expression, "ns", "a") == expected
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("info(m)", "the function info is not known"),
+        ("start()", "the function start is not known"),
+        ('m{x="1" or y="2"}', "`or` between matchers is not known"),
+        ('m{"a.b"="c"}', "the label 'a.b' is not known"),
+        ('sum by ("a.b") (m)', "'a.b' is not known"),
+        ("sum(", "it cannot be read"),
+        ("m @ 99999999999999", "it cannot be read"),
+        ("m offset inf", "something in it is not known"),
+        ("(" * 150 + "m" + ")" * 150, "nested more than 100 deep"),
+        ("m" * 3000, "longer than the 2048 characters"),
+        ("m fill(0) + n", "it cannot be read"),
+    ],
+)
+def test_what_cannot_be_confined(expression: str, message: str) -> None:
+    """Refused, with why."""
+    answer = confined(expression, "ns", "a")
+    assert isinstance(answer, Unusable)
+    assert message in str(answer)
+
+
+def test_functions_are_those_that_were_looked_at() -> None:
+    """`info` reads other series than its arguments; none that does is known."""
+    assert not FUNCTIONS & {"info", "start", "end"}
+    assert {"rate", "sum_over_time", "vector", "time", "label_replace"} <= FUNCTIONS
+
+
+def test_what_the_parser_may_come_to_know_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts, operators and aggregations that are not listed here."""
+    monkeypatch.setattr(confinement, "_AGGREGATIONS", frozenset())
+    monkeypatch.setattr(confinement, "_OPERATIONS", frozenset())
+    monkeypatch.setattr(confinement, "_MATCHES", ())
+    for expression, message in (("sum(later)", "'sum'"), ("later + 1", "'+'"), ("later{a='b'}", "an operator of its")):
+        assert message in str(confined(expression, "ns", "a"))
+    monkeypatch.setattr(confinement, "_WRITERS", {})
+    assert "NumberLiteral is not known" in str(confined("2.5", "ns", "a"))
+    assert promql.NAME.fullmatch("a:b")

@@ -1,0 +1,74 @@
+"""Label selectors: what they select, how they are written, and what is none."""
+
+import pytest
+
+from hooks.observation import Workload
+from hooks.selectors import InvalidSelector, Requirement, Selector
+from tests.builders import Json, workload
+
+
+@pytest.mark.parametrize(
+    ("item", "written", "selected", "others"),
+    [
+        ({}, "", [{}, {"a": "b"}], []),
+        ({"matchLabels": {"b": "2", "a": "1"}}, "a=1,b=2", [{"a": "1", "b": "2", "c": ""}], [{"a": "1"}, {}]),
+        (
+            {"matchExpressions": [{"key": "a", "operator": "In", "values": ["y", "x"]}]},
+            "a in (x,y)",
+            [{"a": "x"}],
+            [{}],
+        ),
+        ({"matchExpressions": [{"key": "a", "operator": "NotIn", "values": ["x"]}]}, "a notin (x)", [{}], [{"a": "x"}]),
+        ({"matchExpressions": [{"key": "a", "operator": "Exists"}]}, "a", [{"a": ""}], [{"b": ""}]),
+        ({"matchExpressions": [{"key": "a", "operator": "DoesNotExist", "values": []}]}, "!a", [{}], [{"a": ""}]),
+        (
+            {"matchLabels": {"z/a": ""}, "matchExpressions": [{"key": "b", "operator": "In", "values": ["1"]}]},
+            "b=1,z/a=",
+            [{"b": "1", "z/a": ""}],
+            [{"b": "1"}],
+        ),
+    ],
+)
+def test_a_selector(item: Json, written: str, selected: list[Json], others: list[Json]) -> None:
+    """It selects what Kubernetes would, and is written as in a query."""
+    selector = Selector.read(item)
+    assert str(selector) == written
+    assert all(selector.matches(labels) for labels in selected)
+    assert not any(selector.matches(labels) for labels in others)
+
+
+def test_the_order_in_which_it_was_written_does_not_matter() -> None:
+    """Equal selectors are one question."""
+    one = Selector.of({"a": "1", "b": "2"}, (("c", "In", ("y", "x")), ("d", "Exists", ())))
+    other = Selector.of({"b": "2", "a": "1"}, (("d", "Exists", ()), ("c", "In", ("x", "y"))))
+    assert str(one) == str(other)
+
+
+@pytest.mark.parametrize(
+    ("key", "operator", "values", "message"),
+    [
+        ("a", "Like", ("x",), "the operator 'Like' must be one of In, NotIn, Exists, DoesNotExist"),
+        ("", "Exists", (), "'' is not a label"),
+        ("a b", "Exists", (), "'a b' is not a label"),
+        ("a", "In", (), "In of 'a' has no values"),
+        ("a", "DoesNotExist", ("x",), "DoesNotExist of 'a' has unexpected values"),
+        ("a", "NotIn", ("x", "y,z"), "'y,z' is not the value of a label"),
+    ],
+)
+def test_what_is_none(key: str, operator: str, values: tuple[str, ...], message: str) -> None:
+    """Refused, with what is wrong: written into a query it would mean something else."""
+    with pytest.raises(InvalidSelector) as caught:
+        Requirement.of(key, operator, values)
+    assert str(caught.value) == message
+
+
+def test_the_selector_of_a_workload() -> None:
+    """Whole; a workload without one, or with one that is none, has no pods of its own."""
+    item = workload()
+    assert str(Workload.of(item).selector) == "app=demo"
+    item["spec"]["selector"]["matchExpressions"] = [{"key": "b", "operator": "Exists"}]
+    assert str(Workload.of(item).selector) == "app=demo,b"
+    item["spec"]["selector"]["matchExpressions"] = [{"key": "b", "operator": "Similar"}]
+    assert Workload.of(item).selector is None
+    assert Workload.of(workload(match_labels={})).selector is None
+    assert Workload.of({}).selector is None

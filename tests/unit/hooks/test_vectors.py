@@ -1,0 +1,89 @@
+"""Answers of Prometheus to instant queries as samples."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from hooks import reasons
+from hooks.metrics import vectors
+from hooks.quantities import parse
+from hooks.readings import Reading, Sample
+from tests.builders import Json
+
+TIME = datetime(2026, 3, 1, 12, tzinfo=UTC)
+SECONDS = TIME.timestamp()
+WINDOW = timedelta(seconds=60)
+
+
+def answer(kind: str, result: Any) -> Json:
+    """An answer of that type."""
+    return {"status": "success", "data": {"resultType": kind, "result": result}}
+
+
+def vector(*series: tuple[str, Json]) -> tuple[vectors.Point, ...]:
+    """The points of these series: value and labels."""
+    return vectors.points(answer("vector", [{"metric": labels, "value": [SECONDS, value]} for value, labels in series]))
+
+
+def of_pods(*series: tuple[str, Json], **rest: Any) -> Reading:
+    """The reading of these series for the pods of team-a."""
+    return vectors.of_pods(vector(*series), WINDOW, namespace_label="namespace", namespace="team-a", **rest)
+
+
+def test_scalars_and_vectors() -> None:
+    """A scalar is one value without labels."""
+    assert vectors.points(answer("scalar", [SECONDS, "1.5"])) == (vectors.Point({}, parse("1500m"), TIME),)
+    assert vector() == ()
+    assert vector(("NaN", {"a": "b"})) == (vectors.Point({"a": "b"}, None, TIME),)
+
+
+@pytest.mark.parametrize("kind", ["matrix", "string", "streams", ""])
+def test_what_is_neither(kind: str) -> None:
+    """Refused."""
+    with pytest.raises(vectors.Unreadable):
+        vectors.points(answer(kind, []))
+
+
+def test_pods_are_those_of_the_namespace() -> None:
+    """A series without a namespace counts: the expression may have added up over it."""
+    reading = of_pods(
+        ("1", {"pod": "a", "namespace": "team-a", "container": "c"}),
+        ("2", {"pod": "b"}),
+        ("3", {"pod": "a", "namespace": "x"}),
+    )
+    assert reading == Reading((Sample("a", parse("1"), TIME, WINDOW), Sample("b", parse("2"), TIME, WINDOW)))
+    assert of_pods(("1", {"pod": "a", "container": "c"}), containers=True).samples[0].container == "c"
+
+
+def test_a_pod_without_a_number_is_left_out() -> None:
+    """An idle one among others is no reason to know nothing."""
+    assert [sample.of for sample in of_pods(("NaN", {"pod": "a"}), ("1", {"pod": "b"}), ("2", {})).samples] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("series", "reason"),
+    [
+        ((("NaN", {"pod": "a"}), ("1", {})), reasons.NOT_A_NUMBER),
+        ((("1", {}), ("-Inf", {"pod": "a"})), reasons.NOT_A_NUMBER),
+        ((("1", {}), ("1", {"pod": ""})), reasons.REFUSED),
+        ((("1", {"pod": "a", "namespace": "x"}),), None),
+    ],
+)
+def test_no_pod_at_all(series: tuple[tuple[str, Json], ...], reason: str | None) -> None:
+    """Why, unless there is just nothing."""
+    reading = of_pods(*series)
+    assert reading.samples == ()
+    assert (None if reading.unread is None else reading.unread.reason) == reason
+
+
+def test_objects_and_series_are_whole_or_not_known() -> None:
+    """One that is no number takes all with it."""
+    assert [one.of for one in vectors.of_one(vector(("1", {"a": "b"}), ("2", {})), WINDOW, "it").samples] == [
+        "it",
+        "it",
+    ]
+    assert [one.of for one in vectors.of_series(vector(("1", {"b": "2", "a": "1"})), WINDOW).samples] == ["a=1,b=2"]
+    for reading in (vectors.of_one(vector(("NaN", {})), WINDOW, "it"), vectors.of_series(vector(("+Inf", {})), WINDOW)):
+        assert reading.unread is not None
+        assert reading.unread.reason == reasons.NOT_A_NUMBER
