@@ -286,7 +286,8 @@ class Attempts:
         """
         extra = {b"x-request-id": story.request_id}
         if chosen.plain:
-            return self._send(exchange, plan, chosen, rest, None if exchange.head.has_body else b"", extra)
+            body = None if exchange.head.has_body else b""
+            return self._send(exchange, plan, chosen, chosen.origin, rest, body, extra)
         return self._prepared(exchange, plan, chosen, rest, extra)
 
     async def _prepared(
@@ -301,7 +302,10 @@ class Attempts:
                 token = await self._credentials.authorization(plan.route, chosen.backend, refresh=refused or False)
                 if token is not None:
                     extra[b"authorization"] = token
-            answer = await self._send(exchange, plan, chosen, rest, body, extra)
+            origin = chosen.origin
+            if chosen.certified:
+                origin = origin._replace(certificate=await self._credentials.certificate(plan.route, chosen.backend))
+            answer = await self._send(exchange, plan, chosen, origin, rest, body, extra)
             if answer.head.status != 401 or not chosen.authenticated or refused is not None:
                 return answer
             if not _repeatable(exchange, plan, free=False):
@@ -314,13 +318,14 @@ class Attempts:
         exchange: Exchange,
         plan: Plan,
         chosen: BackendPlan,
+        origin: upstream.Origin,
         rest: bytes,
         body: bytes | None,
         extra: Mapping[bytes, bytes],
     ) -> Coroutine[Any, Any, upstream.ServerAnswer]:
         """Send a request; `body` is None where it comes from the exchange."""
         return self._upstream.send(
-            chosen.origin,
+            origin,
             self._outgoing(exchange, chosen, rest, body, extra),
             exchange if body is None else body,
             chosen.timeouts,

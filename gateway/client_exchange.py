@@ -88,8 +88,8 @@ class ClientExchange:
 
     __slots__ = (
         "_chunked", "_connection", "_continue", "_discard", "_failure", "_keep", "_left", "_limit", "_pieces", "_sink",
-        "_tail", "_waiter", "bodiless", "complete", "finished", "head", "held", "intact", "keep_alive", "paused",
-        "peer", "responded", "size", "source", "task", "tls",
+        "_tail", "_waiter", "bodiless", "complete", "finished", "head", "held", "intact", "interrupted", "keep_alive",
+        "paused", "peer", "responded", "size", "source", "task", "tls",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, head: RequestHead, *, keep_alive: bool, expects: bool) -> None:
@@ -103,6 +103,8 @@ class ClientExchange:
         """Whether the whole request is here."""
         self.size = 0
         """Bytes of the body so far."""
+        self.interrupted: errors.GatewayError | None = None
+        """Why the story was told to come to its end."""
         self.intact = True
         """Whether all of them can still be had."""
         self.keep_alive = keep_alive
@@ -362,6 +364,12 @@ class ClientExchange:
         self.source = source
         if source is not None and self._connection.full:
             source.pause()
+
+    def interrupt(self, cause: errors.GatewayError) -> None:
+        """Have the story come to its end now, and tell the client why."""
+        if self.task is not None and self.interrupted is None:
+            self.interrupted = cause
+            self.task.cancel()
 
     async def drained(self) -> None:
         """Return when the client has taken enough of what was written."""

@@ -1,4 +1,5 @@
-"""How the gateway authenticates to backends: OAuth2 client credentials (RFC 6749 4.4), and field values from Secrets.
+"""How the gateway authenticates to backends: OAuth2 client credentials (RFC 6749 4.4), field values and client
+certificates from Secrets.
 
 A Secret says itself what it may be used for: it names the hosts it is for and the token endpoint, so a route document
 that refers to it can send neither the secret nor the token anywhere else. Tokens are cached by the identity of the
@@ -23,6 +24,7 @@ from authlib.oauth2.auth import ClientAuth
 from gateway import errors
 from gateway.api.v1alpha1 import Backend
 from gateway.forwarding import NOT_SETTABLE
+from program.certificates import ClientCertificate
 from program.settings import OAuth
 
 log = structlog.get_logger(__name__)
@@ -137,6 +139,8 @@ class _Values:
     tried_at: float = float("-inf")
     forced_at: float = float("-inf")
     reading: "asyncio.Task[None] | None" = None
+    certificate: tuple[str, str, ClientCertificate | None] = field(default=("", "", None), repr=False)
+    """Of tls.crt and tls.key, what they make; None when they make none."""
 
 
 class TokenUnusable(Exception):
@@ -238,7 +242,7 @@ class Credentials:
                 continue
             if backend.default:
                 raise errors.CredentialsFailed  # its fields come from the gateway's settings alone
-            data = await self._secret(route.namespace, source.name, refresh=refresh)
+            data = (await self._secret_values(route.namespace, source.name, refresh=refresh)).data or {}
             # A Service is in the Secret's own namespace; whatever is outside must be named by the Secret.
             if backend.service is None and not _is_for(_hosts(data), backend):
                 self._complain("Secret", route.namespace, source.name, f"it is not for the host {backend.host}")
@@ -249,6 +253,38 @@ class Credentials:
                 raise errors.CredentialsFailed
             values[key] = value.encode("ascii")
         return values
+
+    async def certificate(self, route: InNamespace, backend: Backend) -> ClientCertificate | None:
+        """The certificate that `backend.tls.clientCertificate` names; None when it names none.
+
+        It is the same object until the Secret changes.
+
+        Raises:
+            errors.CredentialsFailed: the Secret is not there, is not for this host, or has no certificate with its key.
+        """
+        name = backend.tls.client_certificate
+        if name is None:
+            return None
+        if backend.default:
+            raise errors.CredentialsFailed  # what it is shown comes from the gateway's settings alone
+        values = await self._secret_values(route.namespace, name, refresh=False)
+        data = values.data or {}
+        if backend.service is None and not _is_for(_hosts(data), backend):
+            self._complain("Secret", route.namespace, name, f"it is not for the host {backend.host}")
+            raise errors.CredentialsFailed
+        pair = data.get("tls.crt", ""), data.get("tls.key", "")
+        if values.certificate[:2] != pair:
+            certificate = ClientCertificate(*pair)
+            try:
+                certificate.load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+            except ValueError:
+                values.certificate = (*pair, None)
+            else:
+                values.certificate = (*pair, certificate)
+        if values.certificate[2] is None:
+            self._complain("Secret", route.namespace, name, "tls.crt and tls.key are no certificate with its key")
+            raise errors.CredentialsFailed
+        return values.certificate[2]
 
     async def close(self) -> None:
         """Cancel what is under way."""
@@ -267,8 +303,8 @@ class Credentials:
         oauth2 = backend.credentials.oauth2
         return oauth2.kind, route.namespace, oauth2.name
 
-    async def _secret(self, namespace: str, name: str, *, refresh: bool) -> Mapping[str, str]:
-        """The data of a Secret, read once however many requests wait for it.
+    async def _secret_values(self, namespace: str, name: str, *, refresh: bool) -> _Values:
+        """A Secret whose data is there, read once however many requests wait for it.
 
         Raises:
             errors.CredentialsFailed: there is none that may be used.
@@ -291,7 +327,7 @@ class Credentials:
             await self._read_values(namespace, name, values)
         if values.data is None:
             raise errors.CredentialsFailed
-        return values.data
+        return values
 
     def _start_reading(self, namespace: str, name: str, values: _Values) -> "asyncio.Task[None]":
         task = values.reading = self._loop.create_task(self._read_secret(namespace, name, values))

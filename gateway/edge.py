@@ -9,8 +9,10 @@ it is paused the end of a connection goes unnoticed, so the sweep asks the kerne
 """
 
 import asyncio
+import fcntl
 import socket
 import struct
+import termios
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -61,6 +63,11 @@ class EdgeLimits:
     """Without the client taking a byte of what waits for it."""
     tunnel_idle_seconds: float = 3600.0
     """Without a byte in either direction of a WebSocket."""
+
+
+def _plain(address: str) -> str:
+    """An IPv4 address as such, which a socket of both families shows in an IPv6 one (RFC 4291 2.5.5.2)."""
+    return address[7:] if address.startswith("::ffff:") and "." in address else address
 
 
 class Edge:
@@ -114,6 +121,11 @@ class Edge:
         except TimeoutError:
             return False
         return True
+
+    def interrupt(self) -> None:
+        """End what runs, and tell every client that can be told: the drain time is over."""
+        for connection in tuple(self._connections):
+            connection.interrupt()
 
     def abort(self) -> None:
         """Drop every connection."""
@@ -226,7 +238,7 @@ class ClientConnection(asyncio.Protocol):
         """Connected, and with TLS the handshake is done."""
         self.transport = cast("asyncio.Transport", transport)
         address = transport.get_extra_info("peername")
-        self.peer = address[0] if address else ""
+        self.peer = _plain(address[0]) if address else ""
         self.tls = transport.get_extra_info("ssl_object") is not None
         self.transport.set_write_buffer_limits(high=BUFFER_BYTES)
         self._output = Gathered(self.edge.writes, self.transport)
@@ -279,10 +291,29 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._close()
 
+    def interrupt(self) -> None:
+        """End what runs here, and tell the client why where there is a way to."""
+        if self._tunnel is not None:
+            self._tunnel.leave()
+        elif self._exchange is not None:
+            self._exchange.interrupt(errors.Stopping())
+        elif not self._closed:
+            self._close()
+
     def drain(self) -> None:
         """Close the connection when nothing is under way on it."""
-        if self._exchange is None and not self._closed and not self._head_bytes:
+        if self._exchange is None and not self._closed and not self._head_bytes and not self._has_unread():
             self._close()
+
+    def _has_unread(self) -> bool:
+        """Whether the kernel holds bytes that have not been read: a request that must not be answered by a reset."""
+        raw = self.transport.get_extra_info("socket")
+        if raw is None:
+            return False
+        try:
+            return fcntl.ioctl(raw.fileno(), termios.FIONREAD, bytes(4)) != bytes(4)
+        except OSError:
+            return False
 
     @property
     def leaving(self) -> bool:

@@ -25,6 +25,7 @@
     |   +-- AtCapacity           503: the backend is at its limit, and so is the queue
     |   |   +-- QueueTimeout     503: waited for it in vain
     |   +-- Overloaded           503
+    |   +-- Stopping             503: the drain time is over
     +-- UpstreamError            a backend's fault, or on the way to it
         +-- ConnectFailed        502: nothing was sent
         +-- AddressRefused       502: it resolves to an address that is not allowed
@@ -266,6 +267,16 @@ class Overloaded(RoutingError):
     kind = "server_error"
     close = True
     sentence = "The gateway has no room for another request now."
+
+
+class Stopping(RoutingError):
+    """The gateway ends before the answer did."""
+
+    status = 503
+    code = "gateway_stopping"
+    kind = "server_error"
+    close = True
+    sentence = "The gateway is stopping and could not wait for the end of this answer. Send the request again."
 
 
 class UpstreamError(GatewayError):

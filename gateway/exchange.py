@@ -7,6 +7,7 @@ go from one to the other by callbacks (`BodySink`), so that the coroutine in `pr
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from gateway.errors import GatewayError
 from gateway.http1 import Fields as Fields
 from gateway.http1 import RequestHead as RequestHead
 from gateway.http1 import ResponseHead as ResponseHead
@@ -75,6 +76,8 @@ class Exchange(BodySource, Protocol):
     tls: bool
     size: int
     """Bytes of the request body so far."""
+    interrupted: GatewayError | None
+    """Why the story's task was cancelled, where it was not the client that went: the client is still to be told."""
     intact: bool
     """Whether all of the request body so far can still be had: it was not pumped, or kept meanwhile."""
 

@@ -11,9 +11,11 @@ from typing import Final
 import structlog
 
 from gateway import errors
-from gateway.api.v1alpha1 import HealthCheck
+from gateway.api.v1alpha1 import HealthCheck, Tls
+from gateway.credentials import Credentials
 from gateway.exchange import RequestHead
 from gateway.plans import BackendPlan
+from gateway.routing import Route
 from gateway.upstream import Timeouts, Upstream
 
 AT_ONCE: Final = 32
@@ -23,34 +25,35 @@ _BODY_BYTES: Final = 65536
 
 log = structlog.get_logger(__name__)
 
-_Key = tuple[str, str, object, HealthCheck]
+_Key = tuple[str, str, object, Tls, HealthCheck]
 
 
 class HealthChecks:
     """All of them."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, credentials: Credentials) -> None:
         self._upstream = upstream
+        self._credentials = credentials
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._tasks: dict[_Key, tuple[BackendPlan, asyncio.Task[None]]] = {}
 
-    def apply(self, wanted: Iterable[tuple[str, BackendPlan]]) -> None:
-        """Check these backends (with the keys of their routes) from now on, and no others.
+    def apply(self, wanted: Iterable[tuple[Route, BackendPlan]]) -> None:
+        """Check these backends of routes from now on, and no others.
 
         A check that was under way goes on where place and rules are the same. A backend that is no longer checked
         counts as healthy.
         """
-        keys: dict[_Key, BackendPlan] = {}
+        keys: dict[_Key, tuple[Route, BackendPlan]] = {}
         for route, one in wanted:
             if one.backend.health is not None:
-                keys[route, one.backend.id, one.origin, one.backend.health] = one
+                keys[route.key, one.backend.id, one.origin, one.backend.tls, one.backend.health] = route, one
         for key in [key for key in self._tasks if key not in keys]:
             plan, task = self._tasks.pop(key)
             task.cancel()
             plan.breaker.report(healthy=True, now=time.perf_counter())
-        for key, one in keys.items():
+        for key, (route, one) in keys.items():
             if key not in self._tasks:
-                self._tasks[key] = one, asyncio.get_running_loop().create_task(self._run(key[0], one, key[3]))
+                self._tasks[key] = one, asyncio.get_running_loop().create_task(self._run(route, one, key[4]))
 
     def close(self) -> None:
         """Stop all checks."""
@@ -58,23 +61,23 @@ class HealthChecks:
             task.cancel()
         self._tasks.clear()
 
-    async def _run(self, route: str, one: BackendPlan, rules: HealthCheck) -> None:
+    async def _run(self, route: Route, one: BackendPlan, rules: HealthCheck) -> None:
         passed = failed = 0
         await asyncio.sleep(random.random() * rules.interval)  # noqa: S311 - spreads checks, keeps no secret
         while True:
             async with self._slots:
-                why = await self._check(one, rules)
+                why = await self._check(route, one, rules)
             passed, failed = (passed + 1, 0) if why is None else (0, failed + 1)
             healthy = one.breaker.healthy
             if healthy and failed >= rules.unhealthy:
-                log.warning("backend_unhealthy", route=route, backend=one.backend.id, why=why)
+                log.warning("backend_unhealthy", route=route.key, backend=one.backend.id, why=why)
                 one.breaker.report(healthy=False, now=time.perf_counter())
             elif not healthy and passed >= rules.healthy:
-                log.info("backend_healthy", route=route, backend=one.backend.id)
+                log.info("backend_healthy", route=route.key, backend=one.backend.id)
                 one.breaker.report(healthy=True, now=time.perf_counter())
             await asyncio.sleep(rules.interval * (0.9 + 0.2 * random.random()))  # noqa: S311
 
-    async def _check(self, one: BackendPlan, rules: HealthCheck) -> str | None:
+    async def _check(self, route: Route, one: BackendPlan, rules: HealthCheck) -> str | None:
         """Why a backend is not well; None when it is."""
         authority = one.target.authority
         head = RequestHead(
@@ -90,7 +93,10 @@ class HealthChecks:
         times = Timeouts(connect=min(one.timeouts.connect, rules.timeout), first_byte=rules.timeout, idle=rules.timeout)
         try:
             async with asyncio.timeout(rules.timeout):
-                answer = await self._upstream.send(one.origin, head, b"", times)
+                origin = one.origin
+                if one.certified:
+                    origin = origin._replace(certificate=await self._credentials.certificate(route, one.backend))
+                answer = await self._upstream.send(origin, head, b"", times)
                 await answer.read(_BODY_BYTES)
         except TimeoutError:
             return "timeout"

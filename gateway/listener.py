@@ -1,8 +1,9 @@
 """The traffic socket and the process's signals: serve, then leave without dropping anyone.
 
 At the first SIGTERM `/readyz` says no while requests are served as before, each answer asking its client to close: load
-balancers need this time (the lame duck) to notice. Then the socket closes and what runs may finish, up to a limit. A
-second signal ends at once. SIGINT, a person at a terminal, skips the lame duck.
+balancers need this time (the lame duck) to notice. Then the socket closes and what runs may finish, up to a limit.
+Behind it event streams end with an error event, WebSockets with a close frame, and the rest breaks off. A second signal
+ends at once. SIGINT, a person at a terminal, skips the lame duck.
 """
 
 import asyncio
@@ -19,6 +20,8 @@ from program.sockets import BACKLOG
 
 SEND_BUFFER_BYTES: Final = 65536
 """Of the kernel, per connection: a reader that stalls must not cost megabytes."""
+INTERRUPT_SECONDS: Final = 0.9
+"""For what is said to clients whose answers are interrupted to reach them."""
 TLS_HANDSHAKE_SECONDS: Final = 5.0
 FILES_PER_CONNECTION: Final = 3
 """A client, a backend, and room for the rest."""
@@ -63,8 +66,10 @@ async def serve(
         server.close()
         edge.begin_drain()
         await signals.unless_now(edge.drained(drain_seconds))
-    finally:
-        server.close()
         if edge.connections:
             log.warning("connections_cut", connections=edge.connections)
+            edge.interrupt()
+            await signals.unless_now(edge.drained(INTERRUPT_SECONDS))
+    finally:
+        server.close()
         edge.abort()

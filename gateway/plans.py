@@ -30,7 +30,9 @@ class BackendPlan:
     permits: Permits
     authenticated: bool
     plain: bool
-    """Whether a request is sent as it comes: it needs neither credentials nor another model name."""
+    """Whether a request is sent as it comes: it needs neither credentials, a certificate nor another model name."""
+    certified: bool
+    """Whether the server is shown a certificate."""
     resend: bool
     """Whether a request may be sent a second time on another connection, whatever its method."""
     alternatives: bool
@@ -174,6 +176,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: Plan) -> B
     port = port or standard
     name = f"[{host}]" if ":" in host else host
     origin = upstream.Origin(host, port, scheme, tls.server_name, tls.ca_bundle, trusted=local or backend.default)
+    certified = scheme == "https" and tls.client_certificate is not None
     state = plan.runtime.backend(backend, origin, document.breaker)
     return BackendPlan(
         backend=backend,
@@ -194,7 +197,8 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: Plan) -> B
         breaker=state.breaker,
         permits=state.permits,
         authenticated=authenticated,
-        plain=not authenticated and backend.model is None,
+        plain=not authenticated and not certified and backend.model is None,
+        certified=certified,
         resend=resend,
         alternatives=alternatives,
         keep=plan.replay if alternatives or authenticated or resend else 0,

@@ -4,6 +4,7 @@ What can be known before a request comes is worked out once per route and kept i
 routing table once and ends on it, whatever changes meanwhile.
 """
 
+import asyncio
 import re
 import time
 from datetime import datetime
@@ -48,7 +49,7 @@ class Proxy:
         self._settings = settings
         self._store = store
         self._upstream = upstream
-        self._health = HealthChecks(upstream)
+        self._health = HealthChecks(upstream, credentials)
         self._metrics = metrics
         self._access_log = access_log
         self._journal = Journal(0) if journal is None else journal
@@ -65,20 +66,15 @@ class Proxy:
         try:
             await self._tell(exchange, story)
         except errors.GatewayError as exc:
-            if exchange.responded:
-                story.broken = exc.code
-                self._break_off(exchange, exc, story)
-            else:
-                self._refuse(exchange, exc, story)
-        except BaseException as exc:
-            story.broken = "client_gone" if not isinstance(exc, Exception) else "internal_error"
-            if not isinstance(exc, Exception):
+            self._fail(exchange, exc, story)
+        except asyncio.CancelledError:
+            if exchange.interrupted is None:
+                story.broken = "client_gone"
                 raise
+            self._fail(exchange, exchange.interrupted, story)
+        except Exception:
             log.exception("request_failed", request_id=story.request_id.decode())
-            if exchange.responded:
-                self._break_off(exchange, errors.GatewayError(), story)
-            else:
-                self._refuse(exchange, errors.GatewayError(), story)
+            self._fail(exchange, errors.GatewayError(), story)
         finally:
             self._finish(exchange, story)
 
@@ -194,10 +190,9 @@ class Proxy:
             else:
                 self._plan(route)
         if gone:
-            for origin in gone.difference(one.origin for plan in self._plans.values() for one in plan.backends):
-                self._upstream.forget(origin)
+            self._upstream.forget(gone.difference(one.origin for plan in self._plans.values() for one in plan.backends))
         checked = [one for one in current.values() if any(backend.health for backend in one.document.backends)]
-        self._health.apply((route.key, one) for route in checked for one in self._plan(route).backends)
+        self._health.apply((route, one) for route in checked for one in self._plan(route).backends)
 
     def close(self) -> None:
         """Stop what runs by itself."""
@@ -276,8 +271,15 @@ class Proxy:
         phrase = HTTPStatus(error.status).phrase.encode("ascii")
         self._answer(exchange, story, error.status, phrase, tuple(fields), body, close=error.close)
 
-    def _break_off(self, exchange: Exchange, error: errors.GatewayError, story: Story) -> None:
-        """End an answer that has begun so that nobody takes it for complete; in an event stream, say why."""
+    def _fail(self, exchange: Exchange, error: errors.GatewayError, story: Story) -> None:
+        """Answer with an error, or end an answer that has begun so that nobody takes it for complete.
+
+        An event stream says why.
+        """
+        if not exchange.responded:
+            self._refuse(exchange, error, story)
+            return
+        story.broken = error.code
         if story.backend is not None and isinstance(error, errors.UpstreamError):
             story.backend.breaker.failed(time.perf_counter())
         if story.events:

@@ -90,7 +90,7 @@ class Retry(Section):
 class Gateway(Section):
     """The section `gateway`."""
 
-    listen: Listen = "0.0.0.0:8080"
+    listen: Listen = "[::]:8080"
     admin: Listen = "127.0.0.1:8081"
     routes: Path | None = None
     """Directory of ConfigMaps, Secrets and ModelDeployments."""

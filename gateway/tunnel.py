@@ -6,11 +6,13 @@ end of one direction is passed on, and a connection that breaks breaks the other
 """
 
 import asyncio
+import os
 import socket
 import struct
 from typing import Final
 
 from gateway.exchange import Side, Switched
+from gateway.frames import Frames, close_frame
 
 HALF_OPEN_SECONDS: Final = 30.0
 """How long a tunnel with an end in one direction may be silent in the other."""
@@ -30,6 +32,7 @@ class Tunnel:
         "_switched",
         "cause",
         "ended",
+        "leaving",
         "loop",
         "moved",
     )
@@ -56,6 +59,8 @@ class Tunnel:
         """Done when both connections are gone or going."""
         self.cause: str | None = None
         """Why it was cut or broke; None for an orderly end."""
+        self.leaving = False
+        """Whether both sides have been told to go."""
         self.moved = False
         """Whether a byte came since the last look."""
         self.loop = loop
@@ -88,6 +93,19 @@ class Tunnel:
         self._client.drop()
         self._server.drop()
 
+    def leave(self) -> None:
+        """Tell both sides that we leave, where the last frame has ended; what they still send is not passed on.
+
+        Whoever calls this drops what is left soon.
+        """
+        if self.ended.done():
+            return
+        self.cause = "stopping"
+        self.leaving = True
+        self._client.say(close_frame(), self._server.frames)
+        self._server.say(close_frame(os.urandom(4)), self._client.frames)
+        self.settle()
+
     def look(self, now: float) -> None:
         """See which deadline has passed, and whether a client that is not read is still there."""
         client, server = self._client, self._server
@@ -119,6 +137,7 @@ class _End(asyncio.Protocol):
         "_tunnel",
         "_unwritten",
         "_watched_since",
+        "frames",
         "full",
         "other",
         "over",
@@ -133,6 +152,8 @@ class _End(asyncio.Protocol):
         self.other: _End
         self.over = False
         """Whether the peer sends no more."""
+        self.frames = Frames()
+        """What the peer has sent."""
         self.full = side.full
         """Whether more waits to be written than should be waiting."""
         self._tunnel = tunnel
@@ -143,7 +164,13 @@ class _End(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass on what came."""
-        self._tunnel.moved = True
+        self.frames.feed(data)
+        tunnel = self._tunnel
+        if tunnel.leaving:
+            if self.frames.closed:
+                self._close()  # it has answered
+            return
+        tunnel.moved = True
         transport = self.other.transport
         if not transport.is_closing():
             transport.write(data)
@@ -152,6 +179,9 @@ class _End(asyncio.Protocol):
         """The peer sends no more: pass that on, and let the other direction go on."""
         self.over = True
         other = self.other
+        if self._tunnel.leaving:
+            self._close()
+            return False
         if other.over:
             self._close()
             other._close()
@@ -169,11 +199,23 @@ class _End(asyncio.Protocol):
         if not (self.over or other.over) and tunnel.cause is None and not tunnel.ended.done():
             tunnel.cause = self.why
         tunnel.settle()
-        if exc is not None:
+        if tunnel.leaving:
+            pass
+        elif exc is not None:
             other.reset()
         else:
             other._close()
         self._side.connection_lost(exc)
+
+    def say(self, frame: bytes, before: Frames) -> None:
+        """Write a frame of our own behind what came from the other, or drop the connection where that is no place."""
+        if before.closed or self.over:
+            self._close()
+        elif before.between and not self.transport.is_closing():
+            self.transport.write(frame)
+            self.transport.resume_reading()
+        else:
+            self.drop()
 
     def pause_writing(self) -> None:
         """The peer reads more slowly than the other sends: the other is not read."""

@@ -11,7 +11,7 @@ import asyncio
 import errno
 import random
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -24,6 +24,7 @@ from gateway.exchange import Exchange, RequestHead, ResponseHead, Switched, fiel
 from gateway.http1 import Framing, check_response, check_switch
 from gateway.waits import Patience
 from gateway.writes import Gathered, Writes
+from program.certificates import ClientCertificate
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"})
 """Methods that may be sent twice (RFC 9110 9.2.2). TRACE never passes the gateway."""
@@ -43,6 +44,8 @@ class Origin(NamedTuple):
     """Name for SNI and for the certificate; the host when None."""
     ca_bundle: str | None = None
     """PEM certificates that replace the system's roots."""
+    certificate: ClientCertificate | None = None
+    """What is shown to a server that asks for one."""
     trusted: bool = False
     """Whether every address is allowed: true for Services of the cluster, false for what a tenant may name."""
 
@@ -121,7 +124,7 @@ class Upstream:
         self._sweep_seconds = sweep_seconds
         self._connections: set[_Connection] = set()
         self._pool: dict[Origin, list[_Connection]] = {}
-        self._contexts: dict[str | None, ssl.SSLContext] = {}
+        self._contexts: dict[tuple[str | None, ClientCertificate | None], ssl.SSLContext] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -177,9 +180,12 @@ class Upstream:
         for connection in tuple(self._connections):
             connection.fail(errors.UpstreamReset())
 
-    def forget(self, origin: Origin) -> None:
-        """Drop the idle connections of `origin`: nothing will be sent there again."""
-        for connection in tuple(self._pool.get(origin, ())):
+    def forget(self, origins: Set[Origin]) -> None:
+        """Drop the idle connections of these, with whatever certificate: nothing will be sent there again."""
+        idle = [
+            one for origin, known in self._pool.items() if origin._replace(certificate=None) in origins for one in known
+        ]
+        for connection in idle:
             connection.abort()
 
     def _take(self, origin: Origin) -> "_Connection | None":
@@ -277,28 +283,42 @@ class Upstream:
             ssl=context,
             server_hostname=(origin.server_name or origin.host) if context is not None else None,
         )
+        if context is not None:
+            session = connection.transport.get_extra_info("ssl_object")
+            if session.selected_alpn_protocol() not in (None, "http/1.1"):
+                connection.abort()
+                raise errors.TlsFailed  # it speaks something that we did not offer
         return connection
 
     def _context(self, origin: Origin) -> ssl.SSLContext:
-        context = self._contexts.get(origin.ca_bundle)
+        key = (origin.ca_bundle, origin.certificate)
+        context = self._contexts.get(key)
         if context is None:
             if len(self._contexts) >= 256:
                 self._contexts.clear()
-            context = self._contexts[origin.ca_bundle] = client_context(origin.ca_bundle)
+            context = self._contexts[key] = client_context(*key)
         return context
 
 
-def client_context(ca_bundle: str | None) -> ssl.SSLContext:
+def client_context(ca_bundle: str | None, certificate: ClientCertificate | None = None) -> ssl.SSLContext:
     """A TLS context that verifies chain and name, with the given PEM certificates or the system's roots.
+
+    It shows `certificate` to a server that asks for one.
 
     Environment variables (SSL_CERT_FILE, SSL_CERT_DIR) do not count.
 
     Raises:
         errors.TlsFailed: `ca_bundle` holds no usable certificate.
+        errors.CredentialsFailed: `certificate` is none, or not with this key.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
+    if certificate is not None:
+        try:
+            certificate.load(context)
+        except ValueError as exc:
+            raise errors.CredentialsFailed from exc
     if ca_bundle is not None:
         try:
             context.load_verify_locations(cadata=ca_bundle)

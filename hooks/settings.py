@@ -122,7 +122,7 @@ class ProxyService(Section):
 class Hooks(Section):
     """The section `hooks`."""
 
-    listen: Listen = "0.0.0.0:8082"
+    listen: Listen = "[::]:8082"
     """For Metacontroller."""
     operations: Listen = "127.0.0.1:8083"
     """For administrators: health, metrics, docs."""

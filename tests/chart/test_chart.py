@@ -228,6 +228,9 @@ def test_the_flags_are_those_of_the_programs(chart: Path) -> None:
         args = container(objects, suffix)["args"]
         assert args[:3] == ["python", "-m", suffix[1:]]
         parser.parse_args(args[3:])
+        listening = [arg for arg in args if arg.startswith(("--listen=", "--admin=", "--operations="))]
+        assert len(listening) == 2
+        assert all("=[::]:" in arg for arg in listening)  # pods of either family, or both, can be reached
 
 
 def test_a_pod_outlives_its_requests(chart: Path) -> None:

@@ -25,7 +25,7 @@ from tests.processes import free_port, poll, status
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
-_LISTEN: Final = re.compile(r"(?P<flag>--[a-z-]+=)(?:0\.0\.0\.0)?:(?P<port>\d+)")
+_LISTEN: Final = re.compile(r"(?P<flag>--[a-z-]+=)(?:0\.0\.0\.0|\[::\])?:(?P<port>\d+)")
 _SYSTEM_FILES: Final = ("/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf", "/etc/ssl")
 _DEVICES: Final = ("null", "zero", "random", "urandom")
 

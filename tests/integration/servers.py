@@ -139,6 +139,7 @@ class RecordingExchange:
         self._ends = ends
         self.sink: BodySink | None = None
         self.stopped = False
+        self.interrupted: errors.GatewayError | None = None
         self.intact = True
         self.size = 0
         self.held = 0

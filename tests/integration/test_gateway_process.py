@@ -18,7 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.servers import ServerSide, serving
+from tests.authorities import Authority
+from tests.integration.servers import ServerSide, serving, until
 from tests.integration.test_directory_source import config_map, write
 from tests.integration.wire import Client, echo
 from tests.processes import free_port, self_signed
@@ -66,7 +67,13 @@ class Process:
 
 @asynccontextmanager
 async def started(
-    folder: Path, backend: int = 1, config: str = "", environment: dict[str, str] | None = None, *, ready: bool = True
+    folder: Path,
+    backend: int = 1,
+    config: str = "",
+    environment: dict[str, str] | None = None,
+    *,
+    ready: bool = True,
+    host: str = "127.0.0.1",
 ) -> AsyncIterator[Process]:
     """A gateway with the route `default/demo` to `backend`; waits until it is ready."""
     port, admin = free_port(), free_port()
@@ -77,7 +84,7 @@ async def started(
     with output.open("wb") as out, errors.open("wb") as err:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "gateway", "--config", str(folder / "config.yaml"), "--routes", str(routes)),
-            *("--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}"),
+            *("--listen", f"{host}:{port}", "--admin", f"127.0.0.1:{admin}"),
             *("--resolve", f"demo-local.default.svc.cluster.local:80=127.0.0.1:{backend}"),
             cwd=ROOT,
             env=os.environ | (environment or {}),
@@ -366,3 +373,82 @@ async def test_tls_at_the_edge(tmp_path: Path) -> None:
         client = await running.client(ssl.create_default_context(cafile=str(certificate)))
         await client.send(GET)
         assert (await client.answer()).status == 200
+
+
+async def test_tls_is_renewed_under_load(tmp_path: Path) -> None:
+    """C6: six renewals, one of them with a key that does not match at first, fail no request of thirty clients.
+
+    As a kubelet does it, by a link that is swapped; half of the clients keep their connection, half open one each time.
+    """
+    authority = Authority("root")
+    context = ssl.create_default_context(cadata=authority.pem)
+    numbers: set[str] = set()
+    served = 0
+    failures: list[BaseException | int] = []
+    over = asyncio.Event()
+
+    def swap(number: int, key: str | None = None) -> None:
+        version = tmp_path / f"version-{number}-{key is None}"
+        version.mkdir()
+        pair = authority.issue("localhost", common_name=f"number {number}")
+        (version / "tls.crt").write_text(pair.chain)
+        (version / "tls.key").write_text(key or pair.key)
+        link = tmp_path / "next"
+        link.symlink_to(version)
+        link.rename(tmp_path / "data")
+
+    async def ask(keeps: bool) -> None:
+        nonlocal served
+        client: Client | None = None
+        try:
+            while not over.is_set():
+                if client is None:
+                    client = Client(
+                        *await asyncio.open_connection(
+                            "127.0.0.1", running.port, ssl=context, server_hostname="localhost"
+                        )
+                    )
+                    numbers.add(client.writer.get_extra_info("ssl_object").getpeercert()["subject"][0][0][1])
+                await client.send(GET)
+                answer = await client.answer()
+                served += 1
+                if answer.status != 200 or not answer.complete:
+                    failures.append(answer.status)
+                if not keeps:
+                    client.close()
+                    client = None
+        except (OSError, TimeoutError, ssl.SSLError) as exc:
+            failures.append(exc)
+        finally:
+            if client is not None:
+                client.reset()
+
+    swap(0)
+    config = f"gateway: {{tls: {{certFile: {tmp_path}/data/tls.crt, keyFile: {tmp_path}/data/tls.key}}}}"
+    async with serving(echo) as server, started(tmp_path, server.port, config) as running:
+        tasks = [asyncio.create_task(ask(number % 2 == 0)) for number in range(30)]
+        await until(lambda: bool(numbers))
+        for number in range(1, 7):
+            if number == 3:
+                swap(number, authority.issue("localhost").key)  # which is outlived
+                await asyncio.sleep(0.1)
+            swap(number)
+            await until(lambda: len(numbers) > number or bool(failures), 10)  # noqa: B023 - called at once
+        over.set()
+        await asyncio.wait_for(asyncio.gather(*tasks), 10)
+        assert failures == []
+        assert numbers == {f"number {number}" for number in range(7)}
+        assert served > 100
+
+
+async def test_both_families_reach_one_port(tmp_path: Path) -> None:
+    """On `[::]` clients of either family are served, and told to the backend by their own address."""
+    async with serving(echo) as server, started(tmp_path, server.port, host="[::]") as running:
+        assert b"x-forwarded-for: 127.0.0.1\r\n" in (await running.ask()).body
+        try:
+            client = Client(*await asyncio.open_connection("::1", running.port))
+        except OSError:
+            pytest.skip("there is no IPv6")
+        running.clients.append(client)
+        await client.send(GET)
+        assert b"x-forwarded-for: ::1\r\n" in (await client.answer()).body

@@ -21,7 +21,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
     """Without a file there are sensible limits, and only the admin port is on loopback."""
     settings = Settings.load(None, environment={})
     assert settings.served_namespaces == frozenset({"default"})
-    assert (settings.gateway.listen, settings.gateway.admin) == ("0.0.0.0:8080", "127.0.0.1:8081")
+    assert (settings.gateway.listen, settings.gateway.admin) == ("[::]:8080", "127.0.0.1:8081")
     assert settings.gateway.limits.head_bytes == 32768
     assert settings.gateway.timeouts.first_byte_seconds == 600
 

@@ -1,0 +1,120 @@
+"""Certificate authorities for tests, and certificates that are good or bad in one way each."""
+
+import ipaddress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A certificate chain and its key, PEM."""
+
+    chain: str
+    key: str
+
+    def write(self, folder: Path, name: str) -> tuple[Path, Path]:
+        """As files."""
+        certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
+        certificate.write_text(self.chain)
+        key.write_text(self.key)
+        return certificate, key
+
+
+class Authority:
+    """A root, or what one has issued to issue further."""
+
+    def __init__(self, name: str, parent: "Authority | None" = None) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = _name(name)
+        issuer = parent or self
+        self._certificate = (
+            _builder(self._name, issuer._name, self._key)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()),
+                critical=False,
+            )
+            .sign(issuer._key, hashes.SHA256())
+        )
+
+    @property
+    def pem(self) -> str:
+        """Its certificate."""
+        return _pem(self._certificate)
+
+    def issue(
+        self,
+        *names: str,
+        common_name: str = "server",
+        days: tuple[int, int] = (-1, 2),
+        chain: tuple["Authority", ...] = (),
+    ) -> Pair:
+        """A certificate for names or addresses.
+
+        Args:
+            names: DNS names and IP addresses.
+            common_name: of its subject.
+            days: from when to when it is valid, from now.
+            chain: the authorities whose certificates follow it.
+        """
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = (
+            _builder(_name(common_name), self._name, key, days)
+            .add_extension(x509.SubjectAlternativeName([_alternative(name) for name in names]), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return Pair(_pem(certificate) + "".join(one.pem for one in chain), private.decode())
+
+
+def self_signed(*names: str) -> Pair:
+    """A certificate that vouches for itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _name("self-signed")
+    certificate = (
+        _builder(name, name, key)
+        .add_extension(x509.SubjectAlternativeName([_alternative(one) for one in names]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return Pair(_pem(certificate), private.decode())
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: tuple[int, int] = (-1, 2)
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now + timedelta(days=days[0]))
+        .not_valid_after(now + timedelta(days=days[1]))
+    )
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _alternative(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
