@@ -566,7 +566,8 @@ class Overflow(_Part):
 
     in_flight: Annotated[int, Field(ge=1, le=1000000)]
     """Requests that the local replicas may have at the same time, counted by each gateway for itself, with streams
-    until their end. One more goes to the remote backend at once."""
+    until their end. One more goes to the remote backend at once; while there is none it waits in gateway.queue, and
+    without a queue or with a full one the answer is 503."""
 
 
 class OffloadingBehavior(_Part):
