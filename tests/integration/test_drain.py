@@ -175,7 +175,7 @@ class Load:
     failures: list[str] = field(default_factory=list)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def run(self, over: asyncio.Event, every: float = 0.01) -> None:
+    async def run(self, over: asyncio.Event, every: float = 0.02) -> None:
         """Start a request each `every` seconds until `over`, one in ten a stream of a second; then let all finish."""
         limits = httpx.Limits(max_connections=500, max_keepalive_connections=30)
         async with httpx.AsyncClient(
