@@ -414,6 +414,7 @@ async def test_to_10_a_cancelled_tls_flood_stops(upstream: Upstream, certificate
         while True:
             await side.send(bytes(65536))
             sent += 65536
+            await asyncio.sleep(0)  # writing to a connection that is gone never waits
 
     async with serving(script, server_context(certificates, "good")) as server:
         exchange = RecordingExchange()
