@@ -45,6 +45,7 @@ BY_THE_CHART: Final[Mapping[str, str]] = {
         f"defaultRemoteBackend.authConfig.oauthConfig.{key}File": "mounted from the Secret of the value without File"
         for key in ("clientId", "clientSecret")
     },
+    "metricInformer.file.path": "a source for one machine",
     **{
         f"metricInformer.prometheus.{key}": "mounted from the Secret or ConfigMap that values name"
         for key in ("usernameFile", "passwordFile", "bearerFile", "caFile")
