@@ -43,6 +43,8 @@ class Manifests:
         self._api, self._folder, self._report = api, folder, report
         self._files: dict[str, _File] | None = None
         self._told: dict[str, str] = {}
+        self._leaving: set[Key] = set()
+        """Objects of manifests that are still being deleted: they are created again once they are gone."""
         folder.mkdir(parents=True, exist_ok=True)
 
     def look(self) -> bool:
@@ -53,8 +55,10 @@ class Manifests:
             if path.suffix in _SUFFIXES and not path.name.startswith(".") and path.is_file()
         )
         files = {name: file for name in names if (file := self._read(name)) is not None}
-        if files == self._files:
+        gone = {key for key in self._leaving if self._api.find(key) is None}
+        if files == self._files and not gone:
             return False
+        self._leaving -= gone
         changed = {name for name, file in files.items() if file != (self._files or {}).get(name)}
         self._files = files
         self._apply(files, changed)
@@ -73,6 +77,10 @@ class Manifests:
             if not isinstance(error, FileNotFoundError):
                 self._report(f"manifests/{name}: not read, what it gave before stays: {error}")
             return None if isinstance(error, FileNotFoundError) else before
+        if not text.strip() and before is not None and before.items:
+            # An editor that is about to write, more often than somebody who wants all of it deleted.
+            self._report(f"manifests/{name}: it is empty, what it gave before stays: remove the file to delete that")
+            return _File(stamp, before.items)
         try:
             return _File(stamp, tuple(documents.read(text)))
         except documents.DocumentError as error:
@@ -135,6 +143,9 @@ class Manifests:
         if before is None:
             self._api.create(item, origin=name)
             self._report(f"{label} created")
+            return
+        if "deletionTimestamp" in before["metadata"]:
+            self._leaving.add(key)
             return
         if self._api.origin(key) is None and controller_of(before) is not None:
             raise errors.Invalid("a controller made the object of this name: choose another name")

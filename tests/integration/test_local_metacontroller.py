@@ -528,14 +528,39 @@ async def test_refused_edit_is_one_sentence_and_changes_nothing(tmp_path: Path) 
 
 
 async def test_unreadable_manifest_deletes_nothing(tmp_path: Path) -> None:
-    """A typing error in YAML, or in the kind, keeps what the file gave before."""
+    """A typing error in YAML, or in the kind, keeps what the file gave before, and so does an editor about to write."""
     async with bench(tmp_path, constant()) as (made, _), made.running() as stand_in:
         await stand_in.quiesce()
-        for text, complaint in (("a: [", "not read"), ("apiVersion: example.com/v1\nkind: Wodget\n", "no kind Wodget")):
+        for text, complaint in (
+            ("a: [", "not read"),
+            ("apiVersion: example.com/v1\nkind: Wodget\n", "no kind Wodget"),
+            ("", "it is empty"),
+        ):
             (made.state / "manifests" / "one.yaml").write_text(text)
             await stand_in.quiesce()
             assert any(complaint in line for line in made.lines)
             assert stand_in.api.find(WIDGETS) is not None
+
+
+async def test_a_manifest_that_comes_back_while_its_object_leaves(tmp_path: Path) -> None:
+    """What a finalizer still holds is created again once it is gone: another object, as the manifest says."""
+    async with bench(tmp_path, constant()) as (made, _), made.running() as stand_in:
+        await stand_in.quiesce()
+        item = stand_in.api.find(WIDGETS)
+        assert item is not None
+        item["metadata"]["finalizers"] = ["example.com/slow"]
+        stand_in.api.update(item)
+        path = made.state / "manifests" / "one.yaml"
+        text = path.read_text()
+        path.unlink()
+        await until(lambda: "deletionTimestamp" in (stand_in.api.find(WIDGETS) or {"metadata": {}})["metadata"])
+        path.write_text(text)
+        await stand_in.quiesce()
+        leaving = stand_in.api.find(WIDGETS)
+        assert leaving is not None
+        leaving["metadata"]["finalizers"] = []
+        stand_in.api.update(leaving)
+        await until(lambda: (stand_in.api.find(WIDGETS) or leaving)["metadata"]["uid"] != leaving["metadata"]["uid"])
 
 
 async def test_foreign_files_are_reported_and_left_alone(tmp_path: Path) -> None:

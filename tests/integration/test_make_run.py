@@ -321,7 +321,7 @@ class TestMetrics:
         (demo.state / "metrics.yaml").write_text("value: [")
         eventually(lambda: demo.condition("MetricsAvailable")["status"] == "False", 30.0, "a condition")
         assert f"{demo.state}/metrics.yaml is not YAML in line" in demo.condition("MetricsAvailable")["message"]
-        assert demo.who() == ("local", "MetricsMissing")
+        eventually(lambda: demo.who() == ("local", "MetricsMissing"), what="the reason in answers")
         (demo.state / "metrics.yaml").write_text(text)
         eventually(lambda: demo.condition("MetricsAvailable")["status"] == "True", 30.0, "the end of it")
 
