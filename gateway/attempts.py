@@ -10,19 +10,21 @@ import asyncio
 import time
 from collections.abc import Coroutine, Mapping
 from ipaddress import ip_address
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway import credentials, errors, failover, forwarding, upstream
 from gateway.addresses import AddressRules
 from gateway.api.v1alpha1 import Backend, Cause
 from gateway.breaker import Breaker
 from gateway.exchange import Exchange, RequestHead, ResponseHead, field
-from gateway.permits import Permits
 from gateway.plans import BackendPlan, Plan
 from gateway.settings import Settings
 from gateway.store import Store
 from gateway.telemetry import Metrics
 from gateway.waits import Patience
+
+if TYPE_CHECKING:
+    from gateway.permits import Permits
 
 VIA: Final = b"beamlit-gateway"
 """This gateway's name in Via."""
@@ -74,18 +76,6 @@ class Story:
         self.events = False
         """Whether the answer is an event stream, into which an error can be written."""
 
-    def hold(self, permits: Permits) -> None:
-        """Take one of `permits` and give back what was held before."""
-        if self.permits is not None:
-            self.permits.give_back()
-        permits.taken += 1
-        self.permits = permits
-
-    @property
-    def reason(self) -> str | None:
-        """Why the request went where it did, in a word; None before it had a route."""
-        return self.why or (self.plan.reason if self.plan is not None else None)
-
 
 class Attempts:
     """Sends requests to backends."""
@@ -132,14 +122,17 @@ class Attempts:
         while True:
             story.backend = chosen
             if story.permits is not chosen.permits:
-                story.hold(chosen.permits)
+                if story.permits is not None:
+                    story.permits.give_back()
+                chosen.permits.taken += 1
+                story.permits = chosen.permits
             probe = not chosen.breaker.usable and chosen.breaker.begin(began)
             outcome: upstream.ServerAnswer | errors.UpstreamError
             try:
                 outcome = await self._attempt(exchange, plan, chosen, rest, story)
                 status = outcome.head.status
                 cause = plan.statuses.get(status)
-                if cause is None and plan.holds_streams and is_stream(outcome.head):
+                if cause is None and plan.holds_streams and outcome.head.content_length is None:
                     cause = await self._beginning(outcome, exchange, plan, tried | {chosen.index})
                 now = time.perf_counter()
                 if cause is None and status not in failover.FAILED:
@@ -267,7 +260,9 @@ class Attempts:
         Raises:
             errors.UpstreamError: the stream broke off before it.
         """
-        if not _repeatable(exchange, plan, free=False) or self._other(plan, tried, time.perf_counter()) is None:
+        if not is_stream(answer.head) or not _repeatable(exchange, plan, free=False):
+            return None
+        if self._other(plan, tried, time.perf_counter()) is None:
             return None
         try:
             data = await answer.beginning(_is_enough, self._patience)

@@ -317,7 +317,7 @@ class Proxy:
             plan.route.key if plan else None,
             backend.backend.id if backend else None,
             backend.backend.weight if backend else None,
-            story.reason,
+            story.why or (plan.reason if plan else None),
             story.status,
             story.code,
             story.broken,

@@ -614,7 +614,8 @@ class ServerAnswer:
         self._connection = None
         if self._exchange is not None:
             self._exchange.end()
-        self._settle()
+        if self._done is not None:
+            self._settle()
 
     def break_off(self, cause: Exception) -> None:
         """The body will never be complete."""

@@ -9,8 +9,8 @@ import asyncio
 from typing import Final, Protocol
 
 GATHERED_BYTES: Final = 65536
-"""What a connection gathers at most: within one turn a fast peer may be read from dozens of times, and only a write
-that has been made can say that the other side does not take it."""
+"""What a connection gathers behind its first piece: within one turn a fast peer may be read from dozens of times, and
+only a write that has been made can say that the other side does not take it."""
 
 
 class Writer(Protocol):
@@ -45,21 +45,25 @@ class Writes:
 class Gathered:
     """What one connection writes in a turn."""
 
-    __slots__ = ("_bytes", "_pieces", "_transport", "_writes")
+    __slots__ = ("_more", "_pieces", "_transport", "_writes")
 
     def __init__(self, writes: Writes, transport: asyncio.WriteTransport) -> None:
         self._writes = writes
         self._transport = transport
         self._pieces: list[bytes] = []
-        self._bytes = 0
+        self._more = 0
+        """Bytes that wait behind the first piece."""
 
     def write(self, data: bytes) -> None:
         """Write at the end of this turn, in order, in one piece with what else comes; much of it at once."""
         if not self._pieces:
             self._writes.add(self)
+            self._pieces.append(data)
+            self._more = 0
+            return
         self._pieces.append(data)
-        self._bytes += len(data)
-        if self._bytes >= GATHERED_BYTES:
+        self._more += len(data)
+        if self._more >= GATHERED_BYTES:
             self.flush()
 
     def flush(self) -> None:
@@ -69,6 +73,5 @@ class Gathered:
             return
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
-        self._bytes = 0
         if not self._transport.is_closing():
             self._transport.write(data)

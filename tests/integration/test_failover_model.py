@@ -218,7 +218,7 @@ async def _run(case: Case) -> None:
                         assert received.count(b"b" * 5) >= heads * (case.size // 5 - 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(cases())
 def test_rt_08_rt_10_any_request_ends_as_the_model_says(case: Case) -> None:
     """Never twice at one backend, never after a byte, never above the budget, and always an end."""
