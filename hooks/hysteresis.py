@@ -152,8 +152,8 @@ def _follow(
             lower = path.lower(measures, now)
             # Each step has a window of its own.
             return (Memory(below_since=present), lower) if lower is not None else (NOTHING, None)
-        case Standing.UNKNOWN:
-            # Neither for nor against: windows go on, and end with the next metric that says something.
+        case Standing.UNKNOWN if any(isinstance(one, Missing) and not one.is_failure for one in measures):
+            # Neither for nor against, and not for long: windows go on. After a failure they begin anew.
             return memory, share
         case _:
             return NOTHING, share

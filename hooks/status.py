@@ -6,7 +6,7 @@ seconds and only those of transitions. https://github.com/kubernetes/community (
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from hooks import reasons
@@ -19,6 +19,10 @@ from hooks.protocol import Object
 
 CARRIED: Final = ("workspace", "createdAtOnBeamlit", "updatedAtOnBeamlit")
 """What the platform says. Status is replaced whole, so it must be said again."""
+
+
+SKEW: Final = timedelta(minutes=1)
+"""How far ahead of ours the clock of another replica may be. What it wrote stays, for samples are held against it."""
 
 
 class Condition(NamedTuple):
@@ -133,11 +137,13 @@ def _offloading(report: Report, parent: Parent, now: datetime) -> dict[str, Any]
     previous, split, memory = Previous.of(parent), report.split, report.memory
     same = previous.percentage == split.percentage
     since = previous.since if same and previous.since is not None else now
+    if since > now + SKEW:
+        since = now
     written: dict[str, Any] = {
         "percentage": split.percentage,
         "reason": split.reason,
         "message": split.message,
-        "since": format_time(whole_seconds(min(since, now))),
+        "since": format_time(whole_seconds(since)),
     }
     for field_, moment in (("reachedSince", memory.reached_since), ("belowSince", memory.below_since)):
         if moment is not None:

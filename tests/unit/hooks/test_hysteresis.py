@@ -244,6 +244,19 @@ def test_a_readable_metric_wins_over_a_missing_one() -> None:
     assert split(cluster.measure("0", "0", after=1)) == (0, reasons.LOCAL)
 
 
+def test_windows_begin_anew_after_a_failure() -> None:
+    """What was before a metric could not be read proves nothing of now: neither window counts on over it."""
+    cluster = watched(percentage=50)
+    cluster.measure("100")
+    assert "reachedSince" not in cluster.measure(GONE, after=10).status["offloading"]
+    assert split(cluster.measure("100", after=300)) == (0, reasons.LOCAL)
+    assert split(cluster.measure("100", after=30)) == (50, reasons.METRIC_REACHED)
+    cluster.measure("0", after=1)
+    assert "belowSince" not in cluster.measure(GONE, after=10).status["offloading"]
+    assert split(cluster.measure("0", after=300)) == (50, reasons.RELEASING)
+    assert split(cluster.measure("0", after=60)) == (0, reasons.LOCAL)
+
+
 def test_readiness_wins_over_metrics_and_metrics_go_on_after_it() -> None:
     """Without a ready replica all goes remote; afterwards what the metrics asked for before is in force again."""
     cluster = offloaded(percentage=50)
