@@ -3,6 +3,11 @@
 Exit codes: 0 after a signal, 1 when an address cannot be listened on, 2 when the configuration cannot be used.
 """
 
+from program import early
+
+if __name__ == "__main__":
+    early.remember()  # before the imports, which take most of the start
+
 import argparse
 import asyncio
 import contextlib
@@ -67,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the gateway until it is told to stop; return the exit code."""
+    early.remember()
     given = parser().parse_args(arguments)
     flags = {name: getattr(given, name) for name in ("routes", "kubeconfig", "listen", "admin", "resolve")}
     sockets: list[socket] = []
@@ -194,6 +200,7 @@ async def run(
         store.close()
         access_log.close()
         log.info("stopped")
+        signals.close()
 
 
 def edge_limits(mine: Gateway) -> EdgeLimits:

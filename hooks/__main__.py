@@ -4,10 +4,16 @@ model is offloaded as it is (`explain`).
 Exit codes: 0 after a signal, 1 when an address cannot be listened on, 2 when the configuration cannot be used.
 """
 
+import sys
+
+from program import early
+
+if __name__ == "__main__" and sys.argv[1:2] not in (["render"], ["explain"]):
+    early.remember()  # before the imports, which take most of the start
+
 import argparse
 import asyncio
 import os
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(words)
     flags = {"namespaces": given.namespaces}
     if given.command == "serve":
+        early.remember()
         flags |= {
             "hooks.listen": given.listen,
             "hooks.operations": given.operations,
@@ -175,6 +182,7 @@ async def run(settings: Settings, bearer: Bearer | None, hooks_socket: socket, o
             stopped.set()
             await beside
             log.info("stopped")
+            signals.close()
 
 
 if __name__ == "__main__":
