@@ -8,6 +8,7 @@ import asyncio
 import re
 import time
 from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -134,11 +135,21 @@ class Proxy:
         if chosen.permits.waiting >= plan.queue.size:
             raise errors.AtCapacity(retry_after=1)
         try:
-            await chosen.permits.wait(plan.queue.wait)
+            other = await chosen.permits.wait(plan.queue.wait, partial(self._spill, plan) if plan.overflow else None)
         finally:
             story.queued = time.perf_counter() - story.started
+        if other is not None:
+            story.why = failover.OVERFLOW
+            return other
         story.permits = chosen.permits
         return chosen
+
+    def _spill(self, plan: Plan) -> BackendPlan | None:
+        """Who takes a request by now that waits; nobody, where another document is in force than when it came."""
+        route = self._store.table.routes.get(plan.route.key)
+        if route is None or route.document is not plan.route.document:
+            return None
+        return plan.spill(time.perf_counter())
 
     def _find(self, head: RequestHead, table: RoutingTable) -> tuple[Route, bytes] | None:
         """By host, then by path: the route, and the target without what selected it.

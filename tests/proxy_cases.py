@@ -121,12 +121,7 @@ GROUPS: Final[dict[str, tuple[Case, ...]]] = {
         Case("CP-03", "A keep-alive hint shortens the life in the pool."),
         Case("CP-04", "The connection of a cancelled request is aborted."),
         Case("CP-05", "A connection with anything left over is never used again."),
-        Case(
-            "CP-07",
-            "Waiting for a connection loses no place and ends in order.",
-            "Nobody waits for a connection: one is idle, or a new one is opened. What waits is a request, before a "
-            "backend is chosen.",
-        ),
+        Case("CP-07", "Whoever goes while it waits gives its place on; none is lost, and nobody is overtaken."),
         Case(
             "CP-08",
             "The connection used last is used first.",

@@ -181,6 +181,64 @@ async def test_a_queue_has_a_deadline() -> None:
         assert near.total == 1
 
 
+async def test_whoever_waits_goes_elsewhere_once_that_is_possible() -> None:
+    """A pause of the backend for overflow that ends lets those go there that wait."""
+    near, ask = Slow(), asyncio.Event()
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            await side.request()
+            busy = b"retry-after: 1\r\n" if not ask.is_set() else b""
+            ask.set()
+            await side.send(b"HTTP/1.1 %b\r\n%bcontent-length: 0\r\n\r\n" % (b"429 No" if busy else b"200 OK", busy))
+
+    route = document(local(in_flight=1), remote(use=SPILL), queue=Queue(size=9, wait=20))
+    async with (
+        serving(near) as a,
+        serving(script) as b,
+        gateway(route, local_port=a.port, remote_port=b.port, settings=LOOPBACK) as running,
+        asking(running, 1),
+    ):
+        await until(lambda: near.now == 1)
+        assert (await running.ask(get(2))).status == 429
+        async with asking(running, 3) as third, asking(running, 4) as fourth:
+            await until(partial(_has_queued, running, 2))
+            for answer in await asyncio.gather(third, fourth):
+                assert (answer.status, answer.value(b"x-beamlit-reason")) == (200, b"Overflow")
+        assert near.total == 1
+        await until(lambda: len(running.lines()) == 3)
+        waited = [line["queued_seconds"] for line in running.lines() if "queued_seconds" in line]
+        assert len(waited) == 2
+        assert all(0.5 < seconds < 5 for seconds in waited)
+
+
+async def test_whoever_waits_stays_where_another_document_is_in_force() -> None:
+    """A backend for overflow of a document that was replaced meanwhile takes nobody any more."""
+    near, asked = Slow(), 0
+
+    async def script(side: ServerSide) -> None:
+        nonlocal asked
+        while True:
+            await side.request()
+            asked += 1
+            await side.send(b"HTTP/1.1 429 No\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n")
+
+    route = document(local(in_flight=1), remote(use=SPILL), queue=Queue(size=9, wait=1.5))
+    async with (
+        serving(near) as a,
+        serving(script) as b,
+        gateway(route, local_port=a.port, remote_port=b.port, settings=LOOPBACK) as running,
+        asking(running, 1),
+    ):
+        await until(lambda: near.now == 1)
+        assert (await running.ask(get(2))).status == 429
+        async with asking(running, 3) as third:
+            await until(partial(_has_queued, running, 1))
+            running.load(document(local(in_flight=1), queue=Queue(size=9, wait=1.5)))
+            assert (await third).code == "queue_timeout"
+        assert asked == 1
+
+
 async def test_a_permit_is_held_to_the_end_of_the_stream_and_no_longer() -> None:
     """Whatever ends a request gives its permit back: client, server, timeout, table."""
     near = Slow()
@@ -203,8 +261,8 @@ async def test_a_permit_is_held_to_the_end_of_the_stream_and_no_longer() -> None
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_no_permit_is_ever_lost(seed: int) -> None:
-    """Clients that come and go at random, servers that break: never above the limit, and in the end none is taken."""
+async def test_cp_07_no_permit_is_ever_lost(seed: int) -> None:
+    """CP-07: clients that come and go at random, servers that break: never above the limit, none taken in the end."""
     dice = random.Random(seed)
     most = 0
 

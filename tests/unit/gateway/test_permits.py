@@ -3,11 +3,19 @@
 import asyncio
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from gateway import errors
-from gateway.permits import Permits
+from gateway.permits import LOOK_SECONDS, Permits
 
 
 def taken_all(limit: int) -> Permits:
@@ -35,8 +43,8 @@ async def test_a_wait_has_an_end() -> None:
     assert permits.taken == 0
 
 
-async def test_whoever_goes_as_the_time_is_up_takes_nothing_along() -> None:
-    """A wait that ends and is given up at the same moment had no permit to give back."""
+async def test_cp_07_whoever_goes_as_the_time_is_up_takes_nothing_along() -> None:
+    """CP-07: a wait that ends and is given up at the same moment had no permit to give back."""
     permits = taken_all(1)
     wait = asyncio.ensure_future(permits.wait(10))
     await asyncio.sleep(0)
@@ -67,16 +75,66 @@ async def test_a_lifted_limit_lets_everybody_in() -> None:
     assert permits.taken == 1
 
 
+async def test_cp_07_whoever_goes_gives_its_place_on() -> None:
+    """CP-07: a permit that comes to one whose client goes in the same moment is the next one's."""
+    permits = taken_all(1)
+    first, second = [asyncio.ensure_future(permits.wait(10)) for _ in range(2)]
+    await asyncio.sleep(0)
+    permits.give_back()
+    first.cancel()
+    await second
+    assert first.cancelled()
+    assert (permits.taken, permits.waiting) == (1, 0)
+
+
+async def test_somebody_else_takes_the_first_in_line() -> None:
+    """Those that wait are asked one after the other whether there is somebody else, each after the one before went."""
+    permits, room = taken_all(1), 0
+    gone: list[int] = []
+
+    def elsewhere() -> str | None:
+        return "there" if len(gone) < room else None
+
+    async def one(number: int) -> None:
+        assert await permits.wait(10, elsewhere) == "there"
+        gone.append(number)
+
+    waits = [asyncio.ensure_future(one(number)) for number in range(5)]
+    await asyncio.sleep(2 * LOOK_SECONDS)
+    assert (gone, permits.waiting) == ([], 5)
+    room = 3
+    async with asyncio.timeout(5):
+        await asyncio.gather(*waits[:3])
+    assert (gone, permits.waiting, permits.taken) == ([0, 1, 2], 2, 1)
+    room = 5
+    async with asyncio.timeout(5):
+        await asyncio.gather(*waits)
+    assert gone == [0, 1, 2, 3, 4]
+
+
+async def test_a_wait_that_may_go_elsewhere_has_the_same_end() -> None:
+    """Whoever nobody takes learns it in time."""
+    permits = taken_all(1)
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(errors.QueueTimeout):
+        await permits.wait(2.5 * LOOK_SECONDS, lambda: None)
+    assert 2.4 * LOOK_SECONDS < asyncio.get_running_loop().time() - started < 2
+
+
 class Line(RuleBasedStateMachine):
-    """Requests that take, wait, give up and give back in any order, while the limit and the time move."""
+    """Requests that take, wait, give up and give back in any order, while the limit and the time move, and another
+    backend has room for some now and then.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.permits = Permits()
         self.holders = 0
-        self.line: list[asyncio.Task[None]] = []
+        self.line: list[asyncio.Task[str | None]] = []
         """Those that wait, in their order."""
+        self.room = 0
+        """Of the other backend."""
         self.limit: float = 0
 
     @initialize(limit=st.integers(1, 4))
@@ -98,8 +156,24 @@ class Line(RuleBasedStateMachine):
             self.permits.taken += 1
             self.holders += 1
         else:
-            self.line.append(self.loop.create_task(self.permits.wait(1000)))
+            self.line.append(self.loop.create_task(self.wait()))
             self.settle()
+
+    async def wait(self) -> str | None:
+        """Wait; the request counts where it goes."""
+        other = await self.permits.wait(1000, lambda: "there" if self.room else None)
+        if other is not None:
+            self.room -= 1
+        return other
+
+    @rule(room=st.integers(0, 3))
+    def look(self, room: int) -> None:
+        """The other backend has room for some of those that wait."""
+        self.room = room
+        self.permits.look(self.loop)
+        self.settle()
+        assert not self.line or not self.room
+        self.room = 0
 
     @precondition(lambda self: self.holders)
     @rule()
@@ -110,13 +184,19 @@ class Line(RuleBasedStateMachine):
         self.settle()
 
     @precondition(lambda self: self.line)
-    @rule(which=st.integers(0, 100), also=st.sampled_from(["nothing", "given before", "given after", "expired"]))
+    @rule(
+        which=st.integers(0, 100),
+        also=st.sampled_from(["nothing", "given before", "given after", "expired", "elsewhere"]),
+    )
     def give_up(self, which: int, also: str) -> None:
         """The client of one that waits goes, perhaps just as a permit comes, or as its time is up."""
         task = self.line[which % len(self.line)]
         if also == "given before" and self.holders:
             self.holders -= 1
             self.permits.give_back()
+        if also == "elsewhere":
+            self.room = 1
+            self.permits.look(self.loop)
         task.cancel()
         if also == "given after" and self.holders:
             self.holders -= 1
@@ -124,6 +204,7 @@ class Line(RuleBasedStateMachine):
         if also == "expired":
             self.permits.expire(0.0)  # of nobody but those that are gone
         self.settle()
+        self.room = 0
 
     @precondition(lambda self: self.line)
     @rule()
@@ -137,13 +218,13 @@ class Line(RuleBasedStateMachine):
 
     def settle(self) -> None:
         """Let everybody notice; nobody has overtaken anybody."""
-        for _ in range(3):
+        for _ in range(10):
             self.loop.run_until_complete(asyncio.sleep(0))
         done = [task for task in self.line if task.done() and not task.cancelled()]
         waiting = [task for task in self.line if not task.done()]
         served = [task for task in self.line if not task.cancelled()]
         assert served == done + waiting
-        self.holders += len(done)
+        self.holders += sum(task.result() is None for task in done)
         self.line = waiting
 
     @invariant()
@@ -161,4 +242,6 @@ class Line(RuleBasedStateMachine):
         self.loop.close()
 
 
-TestLine = Line.TestCase
+def test_cp_07_no_place_is_lost_in_any_order() -> None:
+    """CP-07: permits are neither lost nor doubled, and nobody is overtaken, whatever comes after what."""
+    run_state_machine_as_test(Line, settings=settings(stateful_step_count=60))
