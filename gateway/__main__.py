@@ -177,6 +177,7 @@ async def run(
         loop.create_task(web.serve(app, admin_socket, stopped)),
     ]
     memory.settle()
+    settling = loop.create_task(_settle(store))
     log.info("listening", traffic=mine.listen, admin=mine.admin)
     try:
         await listener.serve(
@@ -189,6 +190,7 @@ async def run(
         )
     finally:
         stopped.set()
+        settling.cancel()
         tasks[0].cancel()
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
@@ -201,6 +203,12 @@ async def run(
         access_log.close()
         log.info("stopped")
         signals.close()
+
+
+async def _settle(store: Store) -> None:
+    """Thousands of documents are no garbage, and it takes long to find that out."""
+    await store.loaded.wait()
+    memory.keep()
 
 
 def edge_limits(mine: Gateway) -> EdgeLimits:

@@ -202,7 +202,7 @@ class Proxy:
                 self._plan(route)
         if gone:
             self._upstream.forget(gone.difference(one.origin for plan in self._plans.values() for one in plan.backends))
-        checked = [one for one in current.values() if any(backend.health for backend in one.document.backends)]
+        checked = self._store.table.checked
         self._health.apply((route, one) for route in checked for one in self._plan(route).backends)
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ resolves conflicts); what the other lost is told in `RoutingTable.conflicts`.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final, Literal, TypeVar
@@ -78,6 +78,8 @@ class RoutingTable:
     """By bare model name."""
     qualified: Mapping[str, Route] = field(default_factory=dict)
     """By `namespace/model`."""
+    checked: tuple[Route, ...] = ()
+    """Those with a backend whose health is to be checked."""
     conflicts: tuple[Conflict, ...] = ()
 
     @classmethod
@@ -89,7 +91,27 @@ class RoutingTable:
         cluster_domain: str,
         bare_hostnames: BareHostnames = "namespace",
     ) -> "RoutingTable":
-        """Index `entries`, in whatever order they come.
+        """What `building` returns, at once."""
+        steps = cls.building(
+            entries, namespaces=namespaces, cluster_domain=cluster_domain, bare_hostnames=bare_hostnames
+        )
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                table: RoutingTable = end.value
+                return table
+
+    @classmethod
+    def building(
+        cls,
+        entries: Iterable[Entry],
+        *,
+        namespaces: frozenset[str] | None,
+        cluster_domain: str,
+        bare_hostnames: BareHostnames = "namespace",
+    ) -> Generator[None, None, "RoutingTable"]:
+        """Index `entries`, in whatever order they come, in small steps: thousands take longer than others can wait.
 
         Args:
             entries: the documents in force.
@@ -102,6 +124,7 @@ class RoutingTable:
         single = namespaces is not None and len(namespaces) == 1
         index = _Index()
         for entry in served:
+            yield
             route = Route(entry.namespace, entry.document, entry.created)
             if not index.claim(index.routes, route.key, f"name {route.key}", route):
                 continue
@@ -118,21 +141,29 @@ class RoutingTable:
             index.claim(index.qualified, f"{route.namespace}/{entry.document.client_model}", "model", route)
             if index.qualified[f"{route.namespace}/{entry.document.client_model}"] is route:
                 index.names.setdefault(entry.document.client_model, []).append(route)
+            if any(backend.health for backend in entry.document.backends):
+                index.checked.append(route)
         ambiguous: dict[str, tuple[str, ...]] = {}
         for short, claims in index.bare.items():
+            yield
             owners = {route.key for route, _ in claims}
             if single or (bare_hostnames == "unique" and len(owners) == 1):
                 for route, _ in claims:
                     index.claim(index.hosts, short, f"host {short}", route)
             elif short not in index.hosts:
                 ambiguous[short] = tuple(sorted({full for _, full in claims}))
+        names: dict[str, tuple[Route, ...]] = {}
+        for name, routes in index.names.items():
+            yield
+            names[name] = tuple(routes)
         return cls(
             routes=index.routes,
             hosts=index.hosts,
             ambiguous=ambiguous,
             paths=index.paths,
-            names={name: tuple(routes) for name, routes in index.names.items()},
+            names=names,
             qualified=index.qualified,
+            checked=tuple(index.checked),
             conflicts=tuple(index.conflicts),
         )
 
@@ -202,6 +233,7 @@ class _Index:
         self.qualified: dict[str, Route] = {}
         self.names: dict[str, list[Route]] = {}
         self.bare: dict[str, list[tuple[Route, str]]] = {}
+        self.checked: list[Route] = []
         self.conflicts: list[Conflict] = []
 
     def claim(self, index: dict[_Name, Route], name: _Name, claim: str, route: Route) -> bool:

@@ -1,11 +1,13 @@
 """Holds the routing table in force, and what has to outlive it.
 
 A change of the source is judged document by document: one that does not parse is reported and its last good version
-stays. Changes that come close together make one new table, swapped in whole.
+stays. Changes that come close together make one new table, swapped in whole. It is built between turns of the event
+loop, some milliseconds at a time, while requests are served from the one before.
 """
 
 import asyncio
-from collections.abc import Callable, Hashable, Mapping
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -22,6 +24,8 @@ from gateway.telemetry import Metrics
 
 COALESCE_SECONDS: Final = 0.05
 """How long a change waits for others that come with it."""
+SLICE_SECONDS: Final = 0.005
+"""How long a table is built until the loop gets a turn."""
 
 log = structlog.get_logger(__name__)
 
@@ -112,6 +116,9 @@ class Store:
         self._runtime: dict[str, Runtime] = {}
         self._pending: sources.Snapshot | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._work: Iterator[None] | None = None
+        """The rest of a swap that is under way."""
+        self._turn: asyncio.Handle | None = None
 
     def known(self, key: str) -> Runtime | None:
         """The state of the route `namespace/name`, if it has any yet."""
@@ -125,68 +132,103 @@ class Store:
         return state
 
     def apply(self, snapshot: sources.Snapshot) -> None:
-        """Bring `snapshot` into force: the first complete one at once, later ones within `COALESCE_SECONDS`."""
-        if not self.loaded.is_set():
+        """Bring `snapshot` into force: the first complete one at once, later ones wait for `COALESCE_SECONDS`, and both
+        for as many turns of the loop as their number asks for."""
+        if not self.loaded.is_set() and self._work is None:
             if not snapshot.complete:
                 self.source_errors = dict(snapshot.errors)
                 self._metrics.document_errors.set(len(snapshot.errors))
                 return
-            self._swap(snapshot)
-            self.loaded.set()
+            self._begin(snapshot)
             return
         # What is fresh stays so when a mere error comes with it.
         fresh = snapshot.fresh or (self._pending is not None and self._pending.fresh)
         self._pending = replace(snapshot, fresh=fresh)
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(COALESCE_SECONDS, self._apply_pending)
+        self._wait_for_more()
 
     def confirm(self) -> None:
         """The source is up to date and nothing has changed."""
         self.refreshed_at = self._clock()
 
     def close(self) -> None:
-        """Drop a change that still waits."""
-        if self._timer is not None:
-            self._timer.cancel()
+        """Drop a change that still waits or is under way."""
+        for handle in (self._timer, self._turn):
+            if handle is not None:
+                handle.cancel()
+
+    def _wait_for_more(self) -> None:
+        if self._timer is None and self._work is None:
+            self._timer = asyncio.get_running_loop().call_later(COALESCE_SECONDS, self._apply_pending)
 
     def _apply_pending(self) -> None:
         self._timer = None
         snapshot, self._pending = self._pending, None
         if snapshot is not None:
-            self._swap(snapshot)
+            self._begin(snapshot)
 
-    def _swap(self, snapshot: sources.Snapshot) -> None:
-        before = self.documents
-        documents = {one.key: self._judge(before.get(one.key), one) for one in snapshot.config_maps}
+    def _begin(self, snapshot: sources.Snapshot) -> None:
+        self._work = self._swap(snapshot)
+        self._go_on(self._work)
+
+    def _go_on(self, work: Iterator[None]) -> None:
+        end = time.perf_counter() + SLICE_SECONDS
+        try:
+            for _ in work:
+                if time.perf_counter() >= end:
+                    self._turn = asyncio.get_running_loop().call_soon(self._go_on, work)
+                    return
+        except BaseException:
+            self._work = None
+            raise
+        self._work = None
+        if self._pending is not None:
+            self._wait_for_more()
+
+    def _swap(self, snapshot: sources.Snapshot) -> Iterator[None]:
+        """Build a table and bring it into force, in small steps; the swap itself is one of them."""
+        before = dict(self.documents)
+        documents: dict[str, Document] = {}
+        entries: list[Entry] = []
+        refused = unknown_fields = 0
+        for seen in snapshot.config_maps:
+            yield
+            documents[seen.key] = one = self._judge(before.get(seen.key), seen)
+            refused += one.error is not None
+            unknown_fields += one.unknown_fields
+            if one.good is not None:
+                entries.append(Entry(seen.namespace, seen.name, seen.created, one.good))
         for place, error in snapshot.errors.items():
             if self.source_errors.get(place) != error:
                 log.error("route_source_unreadable", place=place, error=error)
-        self.documents, self.source_errors = documents, dict(snapshot.errors)
-        self.table = RoutingTable.build(
-            [
-                Entry(one.config_map.namespace, one.config_map.name, one.config_map.created, one.good)
-                for one in documents.values()
-                if one.good is not None
-            ],
+        table = yield from RoutingTable.building(
+            entries,
             namespaces=self._namespaces,
             cluster_domain=self._cluster_domain,
             bare_hostnames=self._bare_hostnames,
         )
+        yield
+        old = list(self.table.routes.values())
+        self.documents, self.source_errors, self.table = documents, dict(snapshot.errors), table
         # Runtime state of a route that is gone goes once nothing runs on it any more.
-        for key in [
-            key for key, state in self._runtime.items() if key not in self.table.routes and not state.in_flight
-        ]:
+        for key in [key for key, state in self._runtime.items() if key not in table.routes and not state.in_flight]:
             del self._runtime[key]
         self.generation += 1
         self.swapped()
         if snapshot.fresh:
             self.refreshed_at = self._clock()
-        self._metrics.routes.set(len(self.table.routes))
-        self._metrics.document_errors.set(
-            sum(one.error is not None for one in documents.values()) + len(snapshot.errors)
-        )
-        self._metrics.unknown_fields.set(sum(one.unknown_fields for one in documents.values()))
-        log.info("routing_table_replaced", routes=len(self.table.routes), conflicts=len(self.table.conflicts))
+        self._metrics.routes.set(len(table.routes))
+        self._metrics.document_errors.set(refused + len(snapshot.errors))
+        self._metrics.unknown_fields.set(unknown_fields)
+        log.info("routing_table_replaced", routes=len(table.routes), conflicts=len(table.conflicts))
+        self.loaded.set()
+        del entries, table, documents
+        yield
+        while before:  # what nobody needs any more is let go by and by, too
+            before.popitem()
+            yield
+        while old:
+            old.pop()
+            yield
 
     def _judge(self, before: Document | None, seen: sources.ConfigMap) -> Document:
         """Parse what changed, and only that."""

@@ -30,6 +30,8 @@ STEADY_SECONDS: Final = 5.0
 """A watch that lasted so long was a good one: after it the waiting starts from the shortest again."""
 LOG_SECONDS: Final = 60.0
 """Between two log lines about the same trouble."""
+GATHER_SECONDS: Final = 0.01
+"""How long what was learned waits for more of it: a snapshot is of everything there is."""
 READERS: Final = 4
 """Threads that read single Secrets and ModelDeployments."""
 
@@ -59,15 +61,26 @@ class ConfigMapSource:
         loop = asyncio.get_running_loop()
         stop = threading.Event()
 
+        gathered: list[bool] = []
+        """Whether each change was news of the API server."""
+
         def learned(change: Change, fresh: bool) -> None:
             if stop.is_set():
                 return
             changed = change()
             fresh = fresh and self._followed
             if changed:
-                apply(self._snapshot(fresh))
+                if not gathered:
+                    loop.call_later(GATHER_SECONDS, say)
+                gathered.append(fresh)
             elif fresh and self._complete:
                 confirm()
+
+        def say() -> None:
+            fresh = any(gathered)
+            gathered.clear()
+            if not stop.is_set():
+                apply(self._snapshot(fresh))
 
         def tell(change: Change, fresh: bool) -> None:
             # A loop that has ended needs no news.

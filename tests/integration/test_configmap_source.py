@@ -491,10 +491,20 @@ async def test_an_event_without_end(api: ApiServer, script: Collection, monkeypa
         await until(lambda: any("larger than" in one.errors.get(PLACE, "") for one in told.snapshots))
 
 
+async def test_many_events_are_few_snapshots(api: ApiServer, script: Collection) -> None:
+    """A snapshot is of all there is: events that come together make one."""
+    async with followed(api) as told:
+        await until(lambda: script.watched == ["1"] and set(told.texts) == {"a"})
+        for number in range(200):
+            script.push("ADDED", config_map(f"b{number}", number + 2))
+        await until(lambda: len(told.texts) == 201)
+        assert len(told.snapshots) < 100
+
+
 async def test_nothing_is_told_after_the_end(api: ApiServer, script: Collection) -> None:
     """A source that was cancelled applies no change that arrives later."""
     async with followed(api) as told:
-        await until(lambda: script.watched == ["1"])
+        await until(lambda: script.watched == ["1"] and set(told.texts) == {"a"})
     script.push("ADDED", config_map("b", 2))
     await until(script.events.empty)
     await passes(0.2)

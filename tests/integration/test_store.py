@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from gateway import admin, sources
+from gateway import store as stores
 from gateway.journal import Journal
 from gateway.store import COALESCE_SECONDS, Store
 from gateway.telemetry import Metrics
@@ -71,6 +72,35 @@ async def test_the_first_load_counts_at_once(store: Store, metrics: Metrics) -> 
     assert store.loaded.is_set()
     assert set(store.table.routes) == {"default/demo"}
     assert metrics.registry.get_sample_value("beamlit_gateway_routes") == 1
+
+
+async def test_a_large_table_is_built_between_turns(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests find the one before until the new one is whole; a change that comes meanwhile is the next one."""
+    monkeypatch.setattr(stores, "SLICE_SECONDS", 0.0)
+    store.apply(snapshot(*(("default", f"a{number}", text(f"a{number}")) for number in range(50))))
+    assert (store.loaded.is_set(), store.generation) == (False, 0)
+    store.apply(snapshot(("default", "b", text("b"))))
+    turns = 0
+    while not store.loaded.is_set():
+        assert not store.table.routes
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 100
+    assert (len(store.table.routes), store.generation) == (50, 1)
+    first = store.table
+    await until(lambda: store.generation == 2)
+    assert (set(store.table.routes), len(first.routes)) == ({"default/b"}, 50)
+
+
+async def test_a_swap_that_is_under_way_ends_with_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever closes the store gets no other table afterwards."""
+    monkeypatch.setattr(stores, "SLICE_SECONDS", 0.0)
+    store.apply(snapshot(*(("default", f"a{number}", text(f"a{number}")) for number in range(50))))
+    await asyncio.sleep(0)
+    store.close()
+    for _ in range(500):
+        await asyncio.sleep(0)
+    assert store.generation == 0
 
 
 async def test_changes_that_come_together_make_one_table(store: Store) -> None:

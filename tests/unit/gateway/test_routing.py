@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import errors
-from gateway.api.v1alpha1 import RouteDocument
+from gateway.api.v1alpha1 import Backend, HealthCheck, RouteDocument
 from gateway.routing import Entry, RoutingTable, check_path
 
 
@@ -26,6 +26,13 @@ def test_full_spellings_of_a_service_lead_to_its_model(host: str) -> None:
 
     assert route is not None
     assert route.key == "a/demo"
+
+
+def test_routes_with_health_checks_are_known() -> None:
+    """Whoever runs the checks need not look at every route."""
+    checked = Backend(id="local", service="x", health=HealthCheck(path="/"))
+    entries = (entry("a", "demo"), Entry("a", "r", "", RouteDocument(name="checked", backends=(checked,))))
+    assert [route.key for route in table(*entries).checked] == ["a/checked"]
 
 
 def test_a_bare_host_counts_where_one_namespace_is_served() -> None:
