@@ -220,6 +220,8 @@ class Credentials:
             if now - entry.failed_at < _PAUSE_SECONDS:
                 raise errors.CredentialsFailed
             await self._fetched(identity, entry)
+            if self._loop.time() >= entry.ends_at:
+                raise errors.CredentialsFailed  # what is left is a token that has ended
         elif now >= entry.renew_at and entry.fetching is None and now - entry.failed_at >= _PAUSE_SECONDS:
             self._start(identity, entry)
         if not entry.value:

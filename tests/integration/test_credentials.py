@@ -151,6 +151,32 @@ async def test_se_12_a_token_is_renewed_before_its_end_and_used_meanwhile() -> N
         assert seen[-1] == f"Bearer {CANARY_TOKEN}1".encode()
 
 
+async def test_c8_a_token_that_has_ended_is_not_sent() -> None:
+    """C8: where a token has ended and there is no new one, there is none; it comes back with its endpoint."""
+    secrets = Secrets()
+
+    async def script(side: ServerSide) -> None:
+        good = side.number != 1
+        await answering({**GOOD, "expires_in": 0.2} if good else b"", status=b"200 OK" if good else b"503 No")(side)
+
+    async with serving(script) as server, made(secrets) as credentials:
+        secrets.objects["default", "oauth"] = secret_for(server)
+        assert await credentials.authorization(Route(), REMOTE) == f"Bearer {CANARY_TOKEN}0".encode()
+        await asyncio.sleep(0.25)
+        for _ in range(2):  # the one that asks, and one that finds that it is too soon to ask again
+            with pytest.raises(errors.CredentialsFailed):
+                await credentials.authorization(Route(), REMOTE)
+        assert len(server.sides) == 2
+        async with asyncio.timeout(3):
+            while True:
+                try:
+                    token = await credentials.authorization(Route(), REMOTE)
+                    break
+                except errors.CredentialsFailed:
+                    await asyncio.sleep(0.05)
+        assert token == f"Bearer {CANARY_TOKEN}2".encode()
+
+
 async def test_se_13_rt_09_a_401_makes_one_new_token_from_the_secret_as_it_is_now() -> None:
     """SE-13, RT-09: a refused token is replaced once for all that got the refusal, with the rotated secret."""
     secrets = Secrets()
