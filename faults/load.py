@@ -28,6 +28,8 @@ KINDS: Final = {"chat": 0.62, "stream": 0.2, "embeddings": 0.08, "large": 0.06, 
 """Shares of the requests. An upload is larger than what is kept to be sent again, so it is not retryable."""
 SIZES: Final = {"chat": 200, "large": 150_000, "upload": 2 << 20}
 """Characters of a message."""
+IDLE_SECONDS: Final = 2.0
+"""After it an unused connection is closed: a burst must not leave all of its connections open."""
 EVENTS, EVERY = 20, 0.05
 """Of a stream: its events, and the seconds between two."""
 
@@ -47,6 +49,8 @@ class Connection:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
+        self.used = 0.0
+        """When it was used last."""
         self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=65536)
 
     @property
@@ -119,12 +123,19 @@ class Load:
             self.latest = max(self.latest, -pause)
             await asyncio.sleep(max(0.0, pause))
             self._records.flush()
+            self._close_unused()
             if self._port:
                 kind, model = _pick(self._chance, KINDS), _pick(self._chance, self._models)
                 self._begin(kind, model, EVENTS, EVERY)
         loop.remove_reader(0)
         await asyncio.gather(*self._tasks)
         self._records.close()
+
+    def _close_unused(self) -> None:
+        """Of each port at most one: the one that has not been used for longest."""
+        for idle in self._idle.values():
+            if idle and idle[0].used < time.monotonic() - IDLE_SECONDS:
+                idle.pop(0).close()
 
     def _obey(self, order: dict[str, Any]) -> None:
         if order.get("stop"):
@@ -161,6 +172,7 @@ class Load:
         record.ended = time.monotonic()
         if connection is not None:
             if answer.complete and connection.usable:
+                connection.used = record.ended
                 self._idle.setdefault(port, []).append(connection)
             else:
                 connection.close()
