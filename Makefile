@@ -46,6 +46,10 @@ generate: .venv/.synced ## Write crds/ and the JSON schemas from the Python type
 bench: .venv/.synced ## Measure against nginx in the same run; writes build/bench.json
 	@$(RUN)python -m benchmarks $(ARGS)
 
+.PHONY: faults
+faults: .venv/.synced ## Everything around the gateway fails under load, for some minutes; writes build/faults.json
+	@$(RUN)python -m faults $(ARGS)
+
 .PHONY: clean
 clean: ## Remove what the other targets made
 	@rm -rf .venv .uv build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -38,6 +38,9 @@ _DEFAULT_LIFE: Final = 60.0
 _LONGEST_LIFE: Final = 86400.0
 _RENEW_AT: Final = 0.8
 """Part of a token's life after which it is renewed; requests go on with the old one meanwhile."""
+_WAIT_SECONDS: Final = 5.0
+"""How long requests wait for a token that is being fetched, as long as for a connection to a remote backend. Whoever
+comes later than that does not wait: the fetch goes on without them, and they have other backends."""
 _PAUSE_SECONDS: Final = 1.0
 """Between two requests to one token endpoint: after a failure, and after a renewal that a 401 asked for."""
 _SECRET_SECONDS: Final = 30.0
@@ -128,6 +131,7 @@ class _Entry:
     forced_at: float = float("-inf")
     failed_at: float = float("-inf")
     fetching: "asyncio.Task[None] | None" = None
+    fetching_since: float = 0.0
 
 
 @dataclass(slots=True)
@@ -169,6 +173,7 @@ class Credentials:
         default: Callable[[], ClientCredentials] | None = None,
         context: ssl.SSLContext | None = None,
         timeout_seconds: float = 10.0,
+        wait_seconds: float = _WAIT_SECONDS,
     ) -> None:
         """Read secrets with `reader`, find token endpoints with `resolver`.
 
@@ -179,12 +184,14 @@ class Credentials:
                 rotated file counts; raises OSError or ValueError when they cannot be had.
             context: verifies the token endpoints' certificates; the roots that httpx brings when None.
             timeout_seconds: for a whole token request.
+            wait_seconds: after the start of one, in which requests wait for it.
         """
         self._reader = reader
         self._resolver = resolver
         self._default = default
         self._context = context or httpx.create_ssl_context(trust_env=False)
         self._timeout = timeout_seconds
+        self._wait = wait_seconds
         self._entries: dict[Identity, _Entry] = {}
         self._values: dict[tuple[str, str], _Values] = {}
         self._complaints: dict[tuple[str, ...], float] = {}
@@ -220,6 +227,8 @@ class Credentials:
             if now - entry.failed_at < _PAUSE_SECONDS:
                 raise errors.CredentialsFailed
             await self._fetched(identity, entry)
+            if self._loop.time() >= entry.ends_at:
+                raise errors.CredentialsFailed  # what is left is a token that has ended
         elif now >= entry.renew_at and entry.fetching is None and now - entry.failed_at >= _PAUSE_SECONDS:
             self._start(identity, entry)
         if not entry.value:
@@ -369,12 +378,22 @@ class Credentials:
                 return
 
     def _start(self, identity: Identity, entry: _Entry) -> "asyncio.Task[None]":
+        entry.fetching_since = self._loop.time()
         task = entry.fetching = self._loop.create_task(self._fetch(identity, entry))
         return task
 
     async def _fetched(self, identity: Identity, entry: _Entry) -> None:
-        # Shielded: a request that goes away must not take the token from those that wait with it.
-        await asyncio.shield(entry.fetching or self._start(identity, entry))
+        """Wait for a token to be fetched.
+
+        Raises:
+            errors.CredentialsFailed: it takes too long.
+        """
+        task = entry.fetching or self._start(identity, entry)
+        # Not awaited itself: a request that goes away must not take the token from those that wait with it.
+        await asyncio.wait((task,), timeout=max(0.0, entry.fetching_since + self._wait - self._loop.time()))
+        if not task.done():
+            raise errors.CredentialsFailed
+        task.result()
 
     async def _fetch(self, identity: Identity, entry: _Entry) -> None:
         """Fetch a token into `entry`. A failure leaves a token in place until its own end."""

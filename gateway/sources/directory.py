@@ -1,10 +1,12 @@
 """Routes from a directory of YAML files: ConfigMaps, Secrets and ModelDeployments as `kubectl get -o yaml` prints them.
 
-A file that cannot be read or parsed is reported, and the objects it held last stay. Changes are noticed by the kernel's
-notifications; a poll repairs one that was missed.
+A file that cannot be read or parsed, or that is empty, is reported, and the objects it held last stay. One that is
+written in place counts once nobody writes to it any longer: its first part may well be YAML, of other objects. Changes
+are noticed by the kernel's notifications; a poll repairs one that was missed.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,8 @@ from program.files import Unreadable, problem
 
 POLL_SECONDS: Final = 5.0
 """How often everything is looked at again in case a notification was missed."""
+SETTLE_SECONDS: Final = 0.3
+"""How long a file that is written in place has to stay as it is before it counts."""
 SUFFIXES: Final = (".yaml", ".yml", ".json")
 MAX_FILE_BYTES: Final = 4 << 20
 
@@ -44,6 +48,8 @@ class DirectorySource:
         self._directory = directory
         self._poll_seconds = poll_seconds
         self._files: dict[Path, _File] = {}
+        self._unsettled: dict[Path, tuple[tuple[int, int, int], float]] = {}
+        """Files that are being written: the version last seen, and since when."""
 
     def read(self) -> tuple[sources.Snapshot, bool]:
         """Look at every file whose version is new; return everything, and whether anything is new."""
@@ -52,6 +58,7 @@ class DirectorySource:
             return self._snapshot({str(self._directory): "is not a directory"}), True
         changed = False
         found: dict[Path, _File] = {}
+        unsettled, self._unsettled = self._unsettled, {}
         for path in self._paths():
             before = self._files.get(path)
             try:
@@ -62,9 +69,20 @@ class DirectorySource:
             if before is not None and before.signature == signature:
                 found[path] = before
                 continue
+            if before is not None and before.signature[2] == signature[2]:
+                now = time.monotonic()
+                version, since = unsettled.get(path, (signature, now))
+                if version != signature or now < since + SETTLE_SECONDS:
+                    self._unsettled[path] = (signature, since if version == signature else now)
+                    found[path] = before
+                    continue
             changed = True
             try:
-                found[path] = _File(signature, tuple(_objects(path)), None)
+                text = _text(path)
+                if not text.strip() and before is not None and before.objects:
+                    # Somebody who is about to write, more often than somebody who wants all of it gone.
+                    raise ValueError("is empty, and what it held stays: remove the file to remove that")
+                found[path] = _File(signature, tuple(_objects(text)), None)
             except Unreadable as exc:
                 found[path] = _File(signature, before.objects if before else (), problem(exc))
             except ValueError as exc:
@@ -89,13 +107,19 @@ class DirectorySource:
                 stop_event=stop,
                 recursive=True,
             ):
-                snapshot, changed = self.read()
-                if changed:
-                    apply(snapshot)
-                else:
-                    confirm()
+                self._look(apply, confirm)
+                while self._unsettled:  # whose last change has been told already
+                    await asyncio.sleep(SETTLE_SECONDS)
+                    self._look(apply, confirm)
         finally:
             stop.set()
+
+    def _look(self, apply: Callable[[sources.Snapshot], None], confirm: Callable[[], None]) -> None:
+        snapshot, changed = self.read()
+        if changed:
+            apply(snapshot)
+        else:
+            confirm()
 
     async def secret(self, namespace: str, name: str) -> Mapping[str, str] | None:
         """The labels (as `label:<name>`) and decoded data of a Secret; None when there is none."""
@@ -135,11 +159,20 @@ class DirectorySource:
         return sources.Snapshot(tuple(config_maps.values()), errors | dict(problems or {}))
 
 
-def _objects(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The Kubernetes objects in a file, Lists opened."""
+def _text(path: Path) -> str:
+    """What a file says.
+
+    Raises:
+        ValueError: it is too large.
+    """
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError(f"larger than {MAX_FILE_BYTES} bytes")
-    for document in yaml.load_all(path.read_text(encoding="utf-8"), Loader=_Loader):
+    return path.read_text(encoding="utf-8")
+
+
+def _objects(text: str) -> Iterator[Mapping[str, Any]]:
+    """The Kubernetes objects in a text, Lists opened."""
+    for document in yaml.load_all(text, Loader=_Loader):
         if document is None:
             continue
         if not isinstance(document, dict) or not isinstance(document.get("kind"), str):

@@ -64,12 +64,21 @@ DEFAULT = Backend(id="remote", default=True)
 
 @asynccontextmanager
 async def made(
-    secrets: Secrets, *, default: ClientCredentials | None = None, allowed: str = "127.0.0.0/8", timeout: float = 2.0
+    secrets: Secrets,
+    *,
+    default: ClientCredentials | None = None,
+    allowed: str = "127.0.0.0/8",
+    timeout: float = 2.0,
+    wait: float = 2.0,
 ) -> AsyncIterator[Credentials]:
     """Credentials that may reach loopback."""
     resolver = Resolver(AddressRules.parse(allowed=[allowed]))
     credentials = Credentials(
-        secrets, resolver, default=(lambda: default) if default is not None else None, timeout_seconds=timeout
+        secrets,
+        resolver,
+        default=(lambda: default) if default is not None else None,
+        timeout_seconds=timeout,
+        wait_seconds=wait,
     )
     try:
         yield credentials
@@ -149,6 +158,32 @@ async def test_se_12_a_token_is_renewed_before_its_end_and_used_meanwhile() -> N
                 seen.append(await credentials.authorization(Route(), REMOTE))
                 await asyncio.sleep(0.01)
         assert seen[-1] == f"Bearer {CANARY_TOKEN}1".encode()
+
+
+async def test_c8_a_token_that_has_ended_is_not_sent() -> None:
+    """C8: where a token has ended and there is no new one, there is none; it comes back with its endpoint."""
+    secrets = Secrets()
+
+    async def script(side: ServerSide) -> None:
+        good = side.number != 1
+        await answering({**GOOD, "expires_in": 0.2} if good else b"", status=b"200 OK" if good else b"503 No")(side)
+
+    async with serving(script) as server, made(secrets) as credentials:
+        secrets.objects["default", "oauth"] = secret_for(server)
+        assert await credentials.authorization(Route(), REMOTE) == f"Bearer {CANARY_TOKEN}0".encode()
+        await asyncio.sleep(0.25)
+        for _ in range(2):  # the one that asks, and one that finds that it is too soon to ask again
+            with pytest.raises(errors.CredentialsFailed):
+                await credentials.authorization(Route(), REMOTE)
+        assert len(server.sides) == 2
+        token: bytes | None = None
+        async with asyncio.timeout(3):
+            while token is None:
+                try:
+                    token = await credentials.authorization(Route(), REMOTE)
+                except errors.CredentialsFailed:
+                    await asyncio.sleep(0.05)
+        assert token == f"Bearer {CANARY_TOKEN}2".encode()
 
 
 async def test_se_13_rt_09_a_401_makes_one_new_token_from_the_secret_as_it_is_now() -> None:
@@ -231,6 +266,29 @@ async def test_se_11_a_slow_endpoint_is_given_up() -> None:
         secrets.objects["default", "oauth"] = secret_for(server)
         with pytest.raises(errors.CredentialsFailed):
             await credentials.authorization(Route(), REMOTE)
+
+
+async def test_c8_requests_do_not_wait_for_a_token_as_long_as_its_endpoint_may_take() -> None:
+    """C8: whoever waits is let go after a while, whoever comes later at once; the token is used when it is there."""
+    secrets, gate = Secrets(), asyncio.Event()
+    async with serving(answering(GOOD, gate=gate)) as server, made(secrets, wait=0.3) as credentials:
+        secrets.objects["default", "oauth"] = secret_for(server)
+        began = asyncio.get_running_loop().time()
+        for longest in (0.6, 0.1):
+            with pytest.raises(errors.CredentialsFailed):
+                await credentials.authorization(Route(), REMOTE)
+            took, began = asyncio.get_running_loop().time() - began, asyncio.get_running_loop().time()
+            assert took < longest
+        gate.set()
+        token: bytes | None = None
+        async with asyncio.timeout(1):
+            while token is None:
+                try:
+                    token = await credentials.authorization(Route(), REMOTE)
+                except errors.CredentialsFailed:
+                    await asyncio.sleep(0.01)
+        assert token == f"Bearer {CANARY_TOKEN}0".encode()
+        assert len(server.sides) == 1
 
 
 async def test_se_15_a_token_endpoint_is_not_looked_for_inside() -> None:

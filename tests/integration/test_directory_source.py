@@ -113,6 +113,45 @@ async def test_a_broken_file_is_reported_and_what_it_held_stays(tmp_path: Path) 
         assert percentage(store, "default/other") == 0
 
 
+async def test_an_empty_file_removes_nothing(tmp_path: Path) -> None:
+    """A file that was emptied is reported and what it held stays; removing the file removes it."""
+    path = tmp_path / "demo.yaml"
+    write(path, config_map(percentage=1))
+    async with followed(tmp_path) as store:
+        for empty in ("", "\n"):
+            path.write_text(empty)
+            await until(lambda: "is empty" in store.source_errors.get(str(path), ""))
+            assert percentage(store) == 1
+            path.write_text(yaml.safe_dump(config_map(percentage=2)))
+            await until(lambda: str(path) not in store.source_errors)
+            assert percentage(store) == 2
+            path.write_text(yaml.safe_dump(config_map(percentage=1)))
+            await until(lambda: percentage(store) == 1)
+        path.unlink()
+        await until(lambda: percentage(store) is None)
+
+
+async def test_a_file_that_is_being_written_counts_when_it_is_whole(tmp_path: Path) -> None:
+    """The first part of a file may be YAML of other objects: nothing of it counts until writing has paused."""
+    path = tmp_path / "demo.yaml"
+    write(path, config_map(percentage=1))
+    text = yaml.safe_dump(config_map(percentage=2))
+    cut = text.index("  labels:")
+    assert yaml.safe_load(text[:cut])["metadata"]  # an object, and no route
+    keys: set[tuple[str, ...]] = set()
+    async with followed(tmp_path) as store:
+        with path.open("w") as file:
+            for piece in (text[:cut], *text[cut:].splitlines(keepends=True)):
+                file.write(piece)
+                file.flush()
+                for _ in range(3):
+                    await asyncio.sleep(0.05)
+                    keys.add(tuple(store.table.routes))
+                assert percentage(store) == 1
+        await until(lambda: percentage(store) == 2)
+    assert keys == {("default/demo",)}
+
+
 async def test_the_directory_goes_and_comes_back(tmp_path: Path) -> None:
     """Whoever takes the directory away does not mean to end all routes; what is in it afterwards counts."""
     directory = tmp_path / "routes"

@@ -1,0 +1,311 @@
+"""An open-loop client: requests at a constant rate, however the answers come, and a record of what became of each.
+
+    python -m faults.load --records records-load --rate 100 --seed 1
+
+Orders come by standard input: `{"port": …, "phase": …, "models": {"demo": 1.0}}` says where requests go from now on,
+`{"hold": {"kind": …, "count": …, "seconds": …}}` opens streams beside them, `{"stop": true}` ends the load once what
+runs has ended. Answers are parsed with h11, a parser the gateway does not use.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import h11
+import uvloop
+
+from faults.origin import digest
+from faults.records import Orders, Outcome, Record
+
+SECONDS: Final = 25.0
+"""What a request may take, but for streams that take longer by themselves."""
+KINDS: Final = {"chat": 0.62, "stream": 0.2, "embeddings": 0.08, "large": 0.06, "models": 0.02, "upload": 0.02}
+"""Shares of the requests. An upload is larger than what is kept to be sent again, so it is not retryable."""
+SIZES: Final = {"chat": 200, "large": 150_000, "upload": 2 << 20}
+"""Characters of a message."""
+IDLE_SECONDS: Final = 2.0
+"""After it an unused connection is closed: a burst must not leave all of its connections open."""
+EVENTS, EVERY = 20, 0.05
+"""Of a stream: its events, and the seconds between two."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """An answer, as far as it came."""
+
+    status: int = 0
+    fields: dict[bytes, bytes] | None = None
+    body: bytes = b""
+    complete: bool = False
+
+
+class Connection:
+    """A connection to a gateway or a load balancer."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self.used = 0.0
+        """When it was used last."""
+        self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=65536)
+
+    @property
+    def usable(self) -> bool:
+        """For one more request."""
+        return not self._reader.at_eof() and not self._writer.is_closing() and self._parser.our_state is h11.IDLE
+
+    async def ask(self, method: str, target: str, fields: list[tuple[str, str]], body: bytes, answer: Answer) -> None:
+        """Send a request and read into `answer` until it is complete or the connection ends.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        request = h11.Request(method=method, target=target, headers=[("host", "gateway"), *fields])
+        data = self._parser.send(request) or b""
+        if body:
+            data += self._parser.send(h11.Data(data=body)) or b""
+        self._writer.write(data + (self._parser.send(h11.EndOfMessage()) or b""))
+        while True:
+            try:
+                event = self._parser.next_event()
+            except h11.RemoteProtocolError:
+                return  # it ended within the message
+            if event is h11.NEED_DATA:
+                self._parser.receive_data(await self._reader.read(1 << 18))
+            elif isinstance(event, h11.Response):
+                answer.status = event.status_code
+                answer.fields = dict(event.headers)
+            elif isinstance(event, h11.Data):
+                answer.body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                answer.complete = True
+                if self._parser.their_state is h11.DONE:
+                    self._parser.start_next_cycle()
+                return
+            elif isinstance(event, h11.ConnectionClosed):
+                return
+
+    def close(self) -> None:
+        """At once."""
+        self._writer.transport.abort()
+
+
+class Load:
+    """The client."""
+
+    def __init__(self, records: Path, rate: float, seed: int) -> None:
+        self._records = records.open("a", buffering=1 << 16)
+        self._every = 1 / rate
+        self._chance = random.Random(seed)
+        self._port = 0
+        self._phase = ""
+        self._models: dict[str, float] = {}
+        self._idle: dict[int, list[Connection]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._number = 0
+        self._stop = asyncio.Event()
+        self.latest = 0.0
+        """By how many seconds a request began later than it should have."""
+
+    async def run(self) -> None:
+        """Until told to stop; then until all have ended."""
+        loop = asyncio.get_running_loop()
+        orders = Orders(self._obey)
+        loop.add_reader(0, orders.readable)
+        at = loop.time()
+        while not self._stop.is_set():
+            at += self._every
+            pause = at - loop.time()
+            self.latest = max(self.latest, -pause)
+            await asyncio.sleep(max(0.0, pause))
+            self._records.flush()
+            self._close_unused()
+            if self._port:
+                kind, model = _pick(self._chance, KINDS), _pick(self._chance, self._models)
+                self._begin(kind, model, EVENTS, EVERY)
+        loop.remove_reader(0)
+        await asyncio.gather(*self._tasks)
+        self._records.close()
+
+    def _close_unused(self) -> None:
+        """Of each port at most one: the one that has not been used for longest."""
+        for idle in self._idle.values():
+            if idle and idle[0].used < time.monotonic() - IDLE_SECONDS:
+                idle.pop(0).close()
+
+    def _obey(self, order: dict[str, Any]) -> None:
+        if order.get("stop"):
+            self._stop.set()
+        elif hold := order.get("hold"):
+            for _ in range(hold["count"]):
+                self._begin(hold["kind"], "demo", max(1, round(hold["seconds"] / hold["every"])), hold["every"])
+        else:
+            self._port, self._phase, self._models = order["port"], order["phase"], order["models"]
+
+    def _begin(self, kind: str, model: str, events: int, every: float) -> None:
+        self._number += 1
+        record = Record(f"load-{self._number}", kind, self._phase, time.monotonic())
+        task = asyncio.create_task(self._one(record, self._port, model, events, every))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _one(self, record: Record, port: int, model: str, events: int, every: float) -> None:
+        """One request from its begin to its line."""
+        answer = Answer()
+        method, target, kind, content, text = self._request(record, model, events, every)
+        fields = [("content-type", kind), ("content-length", str(len(content)))] if content else []
+        connection: Connection | None = None
+        try:
+            async with asyncio.timeout(SECONDS + (events * every if "stream" in record.kind else 0)):
+                connection = await self._connection(port)
+                await connection.ask(method, target, fields, content, answer)
+        except ConnectionRefusedError:
+            record.outcome = Outcome.REFUSED
+        except TimeoutError:
+            record.outcome = Outcome.TIMEOUT
+        except OSError as exc:
+            record.outcome, record.detail = Outcome.RESET, repr(exc)
+        record.ended = time.monotonic()
+        if connection is not None:
+            if answer.complete and connection.usable:
+                connection.used = record.ended
+                self._idle.setdefault(port, []).append(connection)
+            else:
+                connection.close()
+        found = answer.fields or {}
+        record.status = answer.status
+        record.backend = found.get(b"x-beamlit-backend", b"").decode()
+        record.via = found.get(b"x-gateway", b"").decode()
+        if answer.status:
+            judge(record, answer, text, events)
+        elif record.outcome is Outcome.OK:
+            record.outcome = Outcome.RESET
+        self._records.write(record.line() + "\n")
+
+    def _request(self, record: Record, model: str, events: int, every: float) -> tuple[str, str, str, bytes, str]:
+        """Method, target, content type, body, and the text in the body."""
+        if record.kind == "models":
+            return "GET", "/v1/models", "", b"", ""
+        text = f"{record.user} " * (SIZES.get(record.kind, 100) // (len(record.user) + 1))
+        asked: dict[str, Any] = {"model": model, "user": record.user}
+        if record.kind == "embeddings":
+            asked |= {"input": text}
+        else:
+            asked |= {"messages": [{"role": "user", "content": text}]}
+        if "stream" in record.kind:
+            asked |= {"stream": True, "max_tokens": events, "every": every}
+        elif record.kind == "large":
+            asked |= {"max_tokens": SIZES["large"]}
+        prefix = f"/default/{model}" if record.kind == "upload" or self._chance.random() < 0.5 else ""
+        target = f"{prefix}/v1/{'embeddings' if record.kind == 'embeddings' else 'chat/completions'}"
+        kind = "application/octet-stream" if record.kind == "upload" else "application/json"
+        return "POST", target, kind, json.dumps(asked).encode(), text
+
+    async def _connection(self, port: int) -> Connection:
+        idle = self._idle.get(port, [])
+        while idle:
+            connection = idle.pop()
+            if connection.usable:
+                return connection
+            connection.close()
+        return Connection(*await asyncio.open_connection("127.0.0.1", port, limit=1 << 18))
+
+
+def judge(record: Record, answer: Answer, text: str, events: int) -> None:
+    """Say of an answer whether it is the right one, whole."""
+    if answer.status != 200:
+        record.outcome, record.code = Outcome.STATUS, _code(answer.body)
+        record.detail = answer.body[:200].decode("latin-1")
+    elif "stream" in record.kind:
+        _judge_stream(record, answer, events)
+    elif not answer.complete:
+        record.outcome = Outcome.TRUNCATED
+    else:
+        _judge_whole(record, answer.body, text)
+
+
+def _judge_whole(record: Record, body: bytes, text: str) -> None:
+    try:
+        given = json.loads(body)
+        if record.kind == "models":
+            right = "demo" in [one["id"] for one in given["data"]]
+            user = record.user
+        elif record.kind == "embeddings":
+            user, right = given["user"], len(given["data"]) == 1
+        else:
+            said = json.loads(given["choices"][0]["message"]["content"])
+            user, right = said["user"], said["sha256"] == digest(text)
+            right = right and len(said["pad"]) == (SIZES["large"] if record.kind == "large" else 0)
+    except (ValueError, LookupError, TypeError):
+        user, right = record.user, False
+    if user != record.user:
+        record.outcome, record.detail = Outcome.CROSSED, user
+    elif not right:
+        record.outcome, record.detail = Outcome.WRONG_BODY, body[:200].decode("latin-1")
+
+
+def _judge_stream(record: Record, answer: Answer, events: int) -> None:
+    """Every event once, in order, then [DONE] and the end; or as far as it came, then an error event and no end."""
+    expected, done = 0, False
+    whole, _, rest = answer.body.rpartition(b"\n\n")
+    for event in whole.split(b"\n\n") if whole else []:
+        data = event.removeprefix(b"data: ")
+        if data == b"[DONE]":
+            done = True
+            continue
+        try:
+            given = json.loads(data)
+            if "error" in given:
+                record.outcome, record.code = Outcome.TOLD, str(given["error"]["code"])
+                continue
+            user, _, number = given["choices"][0]["delta"]["content"].strip().partition(":")
+        except (ValueError, LookupError, TypeError):
+            record.outcome, record.detail = Outcome.WRONG_BODY, event[:200].decode("latin-1")
+            return
+        if user != record.user:
+            record.outcome, record.detail = Outcome.CROSSED, user
+            return
+        if int(number) == expected:
+            expected += 1
+        elif int(number) < expected:
+            record.repeated += 1
+        else:
+            record.missing += int(number) - expected
+            expected = int(number) + 1
+    record.missing += events - expected
+    broken = record.outcome is not Outcome.OK
+    if answer.complete and (broken or record.missing or not done or rest):
+        record.outcome = Outcome.FALSE_END
+    elif not answer.complete and record.outcome is Outcome.OK:
+        record.outcome = Outcome.TRUNCATED
+
+
+def _code(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["error"]["code"])
+    except (ValueError, LookupError, TypeError):
+        return ""
+
+
+def _pick(chance: random.Random, shares: dict[str, float]) -> str:
+    return chance.choices(list(shares), list(shares.values()))[0]
+
+
+async def main() -> None:
+    """Run until told to stop; the last line of output says how late a request began at most, in seconds."""
+    parser = argparse.ArgumentParser(prog="python -m faults.load", description=__doc__)
+    parser.add_argument("--records", type=Path, required=True)
+    parser.add_argument("--rate", type=float, required=True, help="requests per second")
+    parser.add_argument("--seed", type=int, required=True)
+    options = parser.parse_args()
+    load = Load(options.records, options.rate, options.seed)
+    await load.run()
+    print(f"latest {load.latest:.3f}")
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

@@ -1,0 +1,166 @@
+"""A model server that can be killed: it writes down what it executes, and can be told to misbehave.
+
+    python -m faults.origin --port 20001 --name local --ledger ledger-local [--key KEY]
+
+It answers OpenAI's chat (whole and as a stream) and embeddings for the model of its name. A request is known by its
+`user`; the ledger has a line `E <user> <time>` once a request is to be executed and `A <user> <time>` once a byte of
+its answer is with the kernel, so that both survive SIGKILL. Times are of the machine's monotonic clock, in seconds.
+`POST /_fault {"mode": …}` changes the mode: `ok`, `throttle` (429 with Retry-After) or `silent` (never answers).
+With a key it wants a bearer token of `faults.tokens`.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import select
+import time
+from typing import Any, Final
+
+from faults import tokens
+from faults.wire import chunk, read_request
+
+BACKLOG: Final = 128
+WORK_SECONDS: Final = 0.02
+"""What a whole answer takes, so that some are always under way."""
+RETRY_AFTER: Final = b"retry-after: 1\r\n"
+REASONS: Final = {200: b"OK", 400: b"Bad Request", 401: b"Unauthorized", 429: b"Too Many Requests"}
+
+
+class Origin:
+    """One model."""
+
+    def __init__(self, name: str, ledger: str, key: str | None) -> None:
+        self.name = name
+        self.key = key
+        self.mode = "ok"
+        self.throttled = 0
+        self._ledger = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def note(self, what: str, user: str) -> None:
+        """Write a line of the ledger."""
+        os.write(self._ledger, f"{what} {user} {time.monotonic():.6f}\n".encode())
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                target, fields, body = await read_request(reader)
+                if target == b"/_fault":
+                    self.mode = json.loads(body)["mode"]
+                    await self.send(writer, 200, {"mode": self.mode})
+                    continue
+                if self.mode == "silent":
+                    await reader.read()  # until the other side has had enough
+                    break
+                if self.mode == "throttle":
+                    self.throttled += 1
+                    await self.send(writer, 429, error("slow down", "throttled"), RETRY_AFTER)
+                    continue
+                if self.key is not None and not tokens.valid(fields.get(b"authorization", b""), self.key):
+                    await self.send(writer, 401, error("no valid token", "token"))
+                    continue
+                if _gone(writer):
+                    break  # as a model server does: nobody waits for it
+                await self.answer(writer, target, fields, body)
+        writer.close()
+
+    async def answer(
+        self, writer: asyncio.StreamWriter, target: bytes, fields: dict[bytes, bytes], body: bytes
+    ) -> None:
+        """Execute a request and answer it."""
+        asked = json.loads(body)
+        streamed_up = fields.get(b"content-type") == b"application/octet-stream"  # its model name is not replaced
+        if asked["model"] != self.name and not streamed_up:
+            await self.send(writer, 404, error(f"this is {self.name}", "wrong_model"))
+            return
+        user = str(asked["user"])
+        if status := int((asked.get("metadata") or {}).get("status", 0)):
+            await self.send(writer, status, error("as it was asked for", "asked_for"))
+            return
+        self.note("E", user)
+        if asked.get("stream"):
+            await self.stream(writer, user, int(asked["max_tokens"]), float(asked.get("every", 0.05)))
+            return
+        await asyncio.sleep(WORK_SECONDS)
+        if target.endswith(b"/embeddings"):
+            row = {"object": "embedding", "index": 0, "embedding": [0.25, 0.5]}
+            given = {"object": "list", "model": self.name, "data": [row], "user": user}
+            await self.send(writer, 200, given | {"usage": {"prompt_tokens": 1, "total_tokens": 1}}, user=user)
+            return
+        text = asked["messages"][-1]["content"]
+        said = {"user": user, "sha256": digest(text), "pad": "x" * int(asked.get("max_tokens") or 0)}
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": json.dumps(said)}}
+        head = {"id": user, "object": "chat.completion", "created": 1, "model": self.name}
+        await self.send(writer, 200, head | {"choices": [choice]}, user=user)
+
+    async def stream(self, writer: asyncio.StreamWriter, user: str, events: int, every: float) -> None:
+        """Numbered events, one each `every` seconds, and [DONE]."""
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        for number in range(events):
+            choice = {"index": 0, "delta": {"content": f"{user}:{number} "}, "finish_reason": None}
+            data = {
+                "id": user,
+                "object": "chat.completion.chunk",
+                "created": 1,
+                "model": self.name,
+                "choices": [choice],
+            }
+            writer.write(head + chunk(b"data: %b\n\n" % json.dumps(data).encode()))
+            await writer.drain()
+            if head:
+                self.note("A", user)
+            head = b""
+            await asyncio.sleep(every)
+        writer.write(chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+        await writer.drain()
+
+    async def send(
+        self, writer: asyncio.StreamWriter, status: int, content: Any, fields: bytes = b"", *, user: str | None = None
+    ) -> None:
+        """A whole answer."""
+        body = json.dumps(content).encode()
+        lines = (b"HTTP/1.1 %d %b" % (status, REASONS.get(status, b"No")), b"content-type: application/json")
+        head = b"\r\n".join((*lines, b"content-length: %d" % len(body)))
+        writer.write(head + b"\r\n" + fields + b"\r\n" + body)
+        if user is not None:
+            self.note("A", user)
+        await writer.drain()
+
+
+def _gone(writer: asyncio.StreamWriter) -> bool:
+    """Whether the other side has closed or dropped the connection by now."""
+    poll = select.poll()
+    poll.register(writer.get_extra_info("socket").fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
+def digest(text: str) -> str:
+    """By which an answer shows that it is about the text that was sent."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def error(message: str, code: str) -> dict[str, Any]:
+    """An error as OpenAI's API has it."""
+    return {"error": {"message": message, "type": "invalid_request_error", "code": code, "param": None}}
+
+
+async def main() -> None:
+    """Serve until killed."""
+    parser = argparse.ArgumentParser(prog="python -m faults.origin", description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--ledger", required=True)
+    parser.add_argument("--key")
+    parser.add_argument("--backlog", type=int, default=BACKLOG)
+    options = parser.parse_args()
+    origin = Origin(options.name, options.ledger, options.key)
+    # asyncio's own loop: what it writes is with the kernel when `write` returns, so the ledger tells the truth.
+    server = await asyncio.start_server(origin.serve, "127.0.0.1", options.port, backlog=options.backlog, limit=1 << 20)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,139 @@
+"""Programs that live no longer than the campaign: started with a log each, killed, restarted, and ended together."""
+
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+READY_SECONDS: Final = 20.0
+"""How long a program may take to listen: long, because the machine may be busy with other things."""
+STOP_SECONDS: Final = 3.0
+LOWEST, HIGHEST = 10240, 32767
+"""Ports below those that the kernel gives to connections on its own: none may take that of a server that is down."""
+
+
+class CampaignError(RuntimeError):
+    """The campaign cannot go on. The message says what to install or to look at."""
+
+
+class Ports:
+    """Free ports on loopback, each given out once."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+        self._given: set[int] = set()
+
+    def free(self) -> int:
+        """One more."""
+        while True:
+            port = self._chance.randint(LOWEST, HIGHEST)
+            with socket.socket() as probe:
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+            if port not in self._given:
+                self._given.add(port)
+                return port
+
+
+class Processes:
+    """The programs, by name."""
+
+    def __init__(self, folder: Path) -> None:
+        """Output goes to `<name>.log` in `folder`, appended."""
+        self._folder = folder
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        setpriv = shutil.which("setpriv")
+        # The kernel kills them even if we are killed. Where there is no setpriv, only an orderly end does.
+        self._prefix = (setpriv, "--pdeathsig", "KILL") if setpriv else ()
+
+    def start(self, name: str, command: Sequence[str], port: int | None = None, *, pipe: bool = False) -> None:
+        """Run a program, and return when it listens on `port`; with a pipe to its standard input where asked for."""
+        with (self._folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [*self._prefix, *command],
+                stdin=subprocess.PIPE if pipe else subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C reaches the campaign alone, which ends the others
+            )
+        self._running[name] = process
+        if port is not None:
+            self.wait(name, lambda: _accepts(port), f"does not listen on {port}")
+
+    def wait(self, name: str, condition: Callable[[], bool], problem: str) -> None:
+        """Until it holds of a program that runs.
+
+        Raises:
+            CampaignError: it ended, or it took too long; the message ends with its log.
+        """
+        deadline = time.monotonic() + READY_SECONDS
+        while not condition():
+            if self._running[name].poll() is not None or time.monotonic() > deadline:
+                raise CampaignError(f"{name} {problem}:\n{self.log(name)[-2000:]}")
+            time.sleep(0.01)
+
+    def log(self, name: str) -> str:
+        """All it has said."""
+        return (self._folder / f"{name}.log").read_text("utf-8", "replace")
+
+    def pid(self, name: str) -> int:
+        """Of a program."""
+        return self._running[name].pid
+
+    def say(self, name: str, line: str) -> None:
+        """Write a line to its standard input."""
+        pipe = self._running[name].stdin
+        assert pipe is not None
+        pipe.write(line.encode() + b"\n")
+        pipe.flush()
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._running[name].send_signal(number)
+
+    def kill(self, name: str) -> None:
+        """End it at once, whatever it is doing."""
+        self._running[name].kill()
+        self._running[name].wait()
+
+    def ended(self, name: str, seconds: float) -> int | None:
+        """Its exit code; None if it has not ended within `seconds`."""
+        try:
+            return self._running[name].wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def dead(self) -> list[str]:
+        """Those that have ended by themselves."""
+        return [name for name, process in self._running.items() if process.poll() is not None]
+
+    def stop(self) -> None:
+        """End all."""
+        for process in self._running.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        for process in self._running.values():
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 0.2).close()
+    except OSError:
+        return False
+    return True

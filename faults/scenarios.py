@@ -1,0 +1,263 @@
+"""The faults: each makes something fail under load, mends it, and waits until it is noticed."""
+
+import contextlib
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from faults.processes import CampaignError
+from faults.site import Site
+
+RECOVERY_SECONDS: Final = 10.0
+EXIT_SECONDS: Final = 1.0
+"""A gateway that was sent SIGTERM has ended so long after its lame duck and drain."""
+APPLIED_SECONDS: Final = 1.0
+"""A valid change of a route is in force within it."""
+
+
+@dataclass
+class Fault:
+    """What was done, and what was seen of it beside the clients' records."""
+
+    name: str
+    seconds: float = 0.0
+    evidence: dict[str, int] = field(default_factory=dict)
+    """What shows that the fault was one, counted."""
+    wanted: tuple[str, ...] = ()
+    """Of the evidence, what there has to be some of."""
+    recoveries: list[float] = field(default_factory=list)
+    """Seconds from the mending to the first sign of it."""
+    problems: list[str] = field(default_factory=list)
+    resident_mib: float = 0.0
+    """Memory of the gateway after it."""
+
+
+@dataclass
+class Stop:
+    """A gateway that was sent SIGTERM."""
+
+    name: str
+    at: float
+    limit: float
+    """Seconds that it may take for what runs: lame duck and drain."""
+    seconds: float
+    """Until it had ended."""
+    code: int | None
+
+
+class Campaign:
+    """The faults in their order, on one site."""
+
+    def __init__(self, site: Site, *, streams: int, chance: random.Random) -> None:
+        self.site = site
+        self.streams = streams
+        self.chance = chance
+        self.faults: dict[str, Fault] = {}
+        self.kills: list[float] = []
+        """When the local backend was killed."""
+        self.stops: list[Stop] = []
+
+    @contextlib.contextmanager
+    def fault(self, name: str, *wanted: str, models: dict[str, float] | None = None) -> Iterator[Fault]:
+        """Requests of this time belong to the fault; failed attempts of the gateway are counted for it."""
+        found = self.faults.setdefault(name, Fault(name, wanted=wanted))
+        self.turn_to(name, "main", models)
+        began, before = time.monotonic(), self.site.failed_attempts()
+        yield found
+        for cause, number in self.site.failed_attempts().items():
+            if number > before.get(cause, 0):
+                found.evidence[cause] = found.evidence.get(cause, 0) + number - before.get(cause, 0)
+        found.seconds += time.monotonic() - began
+        found.resident_mib = self.site.resident_mib()
+
+    def turn_to(self, name: str, port: str, models: dict[str, float] | None = None) -> None:
+        """Have the clients go there from now on."""
+        self.site.order(port=self.site.port[port], phase=name, models=models or {"demo": 1.0})
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass.
+
+        Raises:
+            CampaignError: a program has ended by itself meanwhile.
+        """
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, 0.2))
+            if dead := [name for name in self.site.processes.dead() if name in ("main", "load", "openai", "haproxy")]:
+                raise CampaignError(f"{dead[0]} has ended:\n{self.site.processes.log(dead[0])[-2000:]}")
+
+    def recovered(self, fault: Fault, model: str, backend: str) -> None:
+        """Wait until a backend answers requests again."""
+        began = time.monotonic()
+        while self.site.served_by(model) != backend:
+            if time.monotonic() > began + RECOVERY_SECONDS:
+                fault.problems.append(
+                    f"{backend} of {model} has no requests {RECOVERY_SECONDS:g} s after it was mended"
+                )
+                return
+            time.sleep(0.02)
+        fault.recoveries.append(time.monotonic() - began)
+
+    # The faults
+
+    def kill(self, count: int, seconds: float) -> None:
+        """The local backend is killed and started again, `count` times, each within about `seconds`."""
+        with self.fault("kill", "connect_failed") as fault:
+            for _ in range(count):
+                self.pause(seconds * self.chance.uniform(0.3, 0.5))
+                self.kills.append(time.monotonic())
+                self.site.processes.kill("local")
+                self.pause(seconds * 0.2)
+                self.site.start_origin("local")
+                self.recovered(fault, "demo", "local")
+            self.pause(0.3)
+            fault.evidence["kills"] = len(self.kills)
+
+    def tokens(self, how: str, seconds: float) -> None:
+        """The token endpoint is down, never answers, refuses, or answers what is no token."""
+        with self.fault(f"tokens {how}", "credentials_failed") as fault:
+            if how == "down":
+                self.site.processes.kill("tokens")
+            else:
+                self.site.fault("tokens", how)
+            self.pause(seconds)
+            if how == "down":
+                self.site.start_tokens()
+            else:
+                self.site.fault("tokens", "ok")
+            self.recovered(fault, "demo", "remote")
+
+    def throttle(self, seconds: float) -> None:
+        """The local backend answers 429 with Retry-After."""
+        with self.fault("throttle", "429") as fault:
+            self.site.fault("local", "throttle")
+            self.pause(seconds)
+            self.site.fault("local", "ok")
+            self.recovered(fault, "demo", "local")
+
+    def hole(self, seconds: float) -> None:
+        """A backend whose host takes no connections any longer, and says so to nobody: its backlog is full."""
+        with self.fault("black hole", "connect_timeout", models={"demo": 0.7, "hole": 0.3}) as fault:
+            self.site.processes.signal("hole", signal.SIGSTOP)
+            fillers = _fill(self.site.port["hole"])
+            self.pause(seconds)
+            for one in fillers:
+                one.close()
+            self.site.processes.signal("hole", signal.SIGCONT)
+            self.recovered(fault, "hole", "local")
+
+    def silent(self, seconds: float) -> None:
+        """A backend that takes requests and never answers; the route asks for the first-byte timeout."""
+        with self.fault("silent", "first_byte_timeout", models={"demo": 0.7, "hole": 0.3}) as fault:
+            self.site.fault("hole", "silent")
+            self.pause(seconds)
+            self.site.fault("hole", "ok")
+            self.recovered(fault, "hole", "local")
+
+    def routes(self, seconds: float) -> None:
+        """The file of a route is broken, half-written and emptied, and mended each time with another split."""
+        file = self.site.routes / "demo.yaml"
+        with self.fault("routes", "broken", "halfWritten", "emptied") as fault:
+            deadline, turn = time.monotonic() + seconds, 0
+            slowest = 0.0
+            while time.monotonic() < deadline or turn < 3:
+                turn += 1
+                weight = 40 + turn % 20
+                after = self.site.manifest("demo", weight)
+                kind = ("broken", "halfWritten", "emptied")[turn % 3]
+                fault.evidence[kind] = fault.evidence.get(kind, 0) + 1
+                if kind == "halfWritten":
+                    # In place, as by an editor or `cp`: whoever looks in between sees the first part.
+                    data = after.encode()
+                    cut = self.chance.randrange(1, len(data))
+                    with file.open("wb") as writing:
+                        for piece in (data[:cut], data[cut:]):
+                            writing.write(piece)
+                            writing.flush()
+                            self.pause(0.2)
+                else:
+                    file.write_bytes(b"" if kind == "emptied" else self.chance.choice(BROKEN)(after))
+                    self.pause(0.4)
+                    _replace(file, after)
+                wanted = self.site.document("demo", weight).canonical_json().rpartition('"hash":"')[2][:16]
+                slowest = max(slowest, self._applied(fault, wanted))
+            _replace(file, self.site.manifest("demo"))
+            fault.evidence["slowestChangeMs"] = round(slowest * 1000)
+            fault.recoveries.append(slowest)
+
+    def _applied(self, fault: Fault, wanted: str) -> float:
+        """Seconds until a document is in force."""
+        began = time.monotonic()
+        while wanted not in self.site.admin("/routes"):
+            if time.monotonic() > began + APPLIED_SECONDS:
+                fault.problems.append(f"a valid route is not in force {APPLIED_SECONDS:g} s after it was written")
+                break
+            time.sleep(0.01)
+        return time.monotonic() - began
+
+    def restart(self, rounds: int) -> None:
+        """The gateways behind HAProxy are restarted in turn with streams open, of which half outlast the drain time."""
+        fault = self.faults.setdefault("restart", Fault("restart", wanted=("restarts",)))
+        began = time.monotonic()
+        self.turn_to("restart", "balancer")
+        self.pause(0.5)
+        limit = self.site.lame_duck + self.site.drain
+        for turn in range(rounds):
+            name = ("one", "two")[turn % 2]
+            for kind, length in (("short stream", 0.6 * limit), ("long stream", limit + 2)):
+                hold = {"kind": kind, "count": self.streams // 2, "seconds": length, "every": 0.4}
+                self.site.order(hold=hold)
+            self.pause(0.5 + self.streams / 500)
+            at = time.monotonic()
+            self.site.processes.signal(name, signal.SIGTERM)
+            code = self.site.processes.ended(name, limit + EXIT_SECONDS + 5)
+            stop = Stop(name, at, limit, time.monotonic() - at, code)
+            self.stops.append(stop)
+            if code != 0 or stop.seconds > limit + EXIT_SECONDS:
+                fault.problems.append(f"{name} ended with {code} after {stop.seconds:.1f} s")
+            fault.evidence["restarts"] = len(self.stops)
+            self.site.start_gateway(name)
+            self.pause(0.5)
+        self.pause(1)
+        self.turn_to("restart", "main")
+        fault.seconds = time.monotonic() - began
+        fault.evidence["slowestExitMs"] = round(1000 * max(stop.seconds for stop in self.stops))
+
+
+BROKEN: Final[tuple[Callable[[str], bytes], ...]] = (
+    lambda text: b"a: [1,\n" + text.encode(),
+    lambda text: text.encode() + b"\xff\xfe",
+    lambda text: text.encode().replace(b'"weight":', b'"weight":1'),
+    lambda text: text.encode().replace(b'{"apiVersion"', b'["apiVersion"'),
+    lambda text: b"- " + text.encode(),
+    lambda _: b"kind: ConfigMap\nmetadata: nothing\n",
+    lambda text: text.encode().replace(b"'", b"", 1),
+    lambda text: b"\x00" * 100 + text.encode(),
+)
+"""What makes a file, or the document in it, one that cannot be served."""
+
+
+def _replace(file: Path, text: str) -> None:
+    """As a careful writer does: a new file, renamed over the old one."""
+    beside = file.with_name(f".{file.name}.new")
+    beside.write_text(text)
+    beside.rename(file)
+
+
+def _fill(port: int) -> list[socket.socket]:
+    """Connections by which the backlog of a server that accepts none is full: the last one is still waiting."""
+    fillers: list[socket.socket] = []
+    for _ in range(64):
+        one = socket.socket()
+        fillers.append(one)
+        one.settimeout(0.2)
+        try:
+            one.connect(("127.0.0.1", port))
+        except TimeoutError:
+            return fillers
+    raise CampaignError("the backlog of a stopped server does not fill up")

@@ -1,0 +1,273 @@
+"""What the campaign runs on: model servers, a token endpoint, gateways, a load balancer and the clients, as processes.
+
+`main` is the gateway under every fault but one; it is never restarted, so its memory can be compared. `one` and `two`
+stand behind HAProxy and are restarted. The route `demo` has two backends with half of the requests each: `local`, and
+`remote`, which wants a token. The route `hole` has the one that goes silent, and a spare one.
+"""
+
+import http.client
+import json
+import os
+import random
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from faults.processes import CampaignError, Ports, Processes
+from gateway.api.v1alpha1 import (
+    CREDENTIAL_LABEL,
+    KEY,
+    LABEL,
+    LABEL_VALUE,
+    Backend,
+    Breaker,
+    Cause,
+    Credentials,
+    OAuth2,
+    Retry,
+    RouteDocument,
+    Split,
+    Timeouts,
+    Use,
+)
+
+TOKEN_SECONDS: Final = 1.0
+BREAKER: Final = Breaker(open=1)
+"""A backend that is back is tried within a second: otherwise most kills would find a backend without requests."""
+SECRET: Final = "canary-of-a-client-secret"
+"""Looked for in everything that the gateways write."""
+KEY_OF_TOKENS: Final = "signs-tokens"
+_SAMPLE: Final = re.compile(
+    r'^beamlit_gateway_upstream_errors_total\{backend="(\w+)",cause="(\w+)".* (\S+)$', re.MULTILINE
+)
+
+_HAPROXY: Final = """\
+global
+  maxconn 4000
+defaults
+  mode http
+  timeout connect 1s
+  timeout client 60s
+  timeout server 60s
+  timeout check 500ms
+  option redispatch
+  retries 2
+frontend clients
+  bind 127.0.0.1:{balancer}
+  default_backend gateways
+backend gateways
+  http-response set-header x-gateway %s
+  option httpchk GET /readyz
+  http-check expect status 200
+  default-server check inter 200ms fall 1 rise 1
+  server one 127.0.0.1:{one} port {one_admin}
+  server two 127.0.0.1:{two} port {two_admin}
+"""
+
+
+class Site:
+    """All of it."""
+
+    def __init__(self, folder: Path, *, seed: int, failover: bool, lame_duck: float, drain: float) -> None:
+        """Gateways leave within `lame_duck` and `drain` seconds.
+
+        With `failover` off, backends are for weighted use only and nothing is tried again.
+        """
+        self.folder = folder
+        self.lame_duck, self.drain = lame_duck, drain
+        self.failover = failover
+        self.processes = Processes(folder)
+        ports = Ports(random.Random())
+        names = ("local", "remote", "hole", "spare", "tokens", "balancer")
+        gateways = ("main", "main_admin", "one", "one_admin", "two", "two_admin")
+        self.port = {name: ports.free() for name in (*names, *gateways)}
+        self.routes = folder / "routes"
+        self.seed = seed
+
+    def start(self, rate: float, *, pair: bool) -> None:
+        """Start everything, with HAProxy and its two gateways where asked for, and return when it is ready.
+
+        Raises:
+            CampaignError: a program is missing, or does not start.
+        """
+        for name in ("local", "remote", "hole", "spare"):
+            self.start_origin(name)
+        self.start_tokens()
+        self.routes.mkdir()
+        for name in ("demo", "hole"):
+            (self.routes / f"{name}.yaml").write_text(self.manifest(name))
+        (self.routes / "credential.yaml").write_text(self._credential())
+        (self.folder / "config.yaml").write_text(json.dumps(self._config()))
+        gateways = ("main", "one", "two") if pair else ("main",)
+        for name in gateways:
+            self._begin_gateway(name)
+        for name in gateways:
+            self._await_gateway(name)
+        if pair:
+            self._start_balancer()
+        module = [sys.executable, "-m"]
+        records = ("--records", str(self.folder / "records-load"))
+        words = [*module, "faults.load", *records, "--rate", str(rate), "--seed", str(self.seed)]
+        self.processes.start("load", words, pipe=True)
+        records = ("--records", str(self.folder / "records-openai"))
+        self.processes.start("openai", [*module, "faults.openai_client", *records], pipe=True)
+
+    def _start_balancer(self) -> None:
+        program = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+        if program is None:
+            raise CampaignError("haproxy is missing; on Debian: apt-get install haproxy")
+        config = self.folder / "haproxy.conf"
+        config.write_text(_HAPROXY.format(**self.port))
+        self.processes.start("haproxy", [program, "-db", "-f", str(config)], self.port["balancer"])
+
+    def start_origin(self, name: str) -> None:
+        """Start a model server."""
+        port = self.port[name]
+        words = ["--port", str(port), "--name", name, "--ledger", str(self.folder / f"ledger-{name}")]
+        if name == "remote":
+            words += ["--key", KEY_OF_TOKENS]
+        if name == "hole":
+            words += ["--backlog", "1"]
+        self.processes.start(name, [sys.executable, "-m", "faults.origin", *words], port)
+
+    def start_tokens(self) -> None:
+        """Start the token endpoint."""
+        port = self.port["tokens"]
+        words = ["--port", str(port), "--key", KEY_OF_TOKENS, "--seconds", str(TOKEN_SECONDS)]
+        self.processes.start("tokens", [sys.executable, "-m", "faults.tokens", *words], port)
+
+    def start_gateway(self, name: str) -> None:
+        """Start a gateway, and return when it is ready."""
+        self._begin_gateway(name)
+        self._await_gateway(name)
+
+    def _begin_gateway(self, name: str) -> None:
+        admin = self.port[f"{name}_admin"]
+        command = [
+            *(sys.executable, "-m", "gateway", "--config", str(self.folder / "config.yaml")),
+            *("--routes", str(self.routes)),
+            *("--listen", f"127.0.0.1:{self.port[name]}", "--admin", f"127.0.0.1:{admin}"),
+        ]
+        self.processes.start(name, command)
+
+    def _await_gateway(self, name: str) -> None:
+        admin = self.port[f"{name}_admin"]
+        self.processes.wait(name, lambda: self._ready(admin), "is not ready")
+
+    def document(self, name: str, weight: int = 50) -> RouteDocument:
+        """A route; the local backend has `weight`."""
+        use = (Use.WEIGHTED, Use.FAILOVER) if self.failover else (Use.WEIGHTED,)
+        causes = tuple(Cause) if name == "hole" else Retry().on  # the first-byte timeout is asked for
+        near, far = ("local", "remote") if name == "demo" else ("hole", "spare")
+        oauth = Credentials(oauth2=OAuth2(name="campaign")) if name == "demo" else None
+        return RouteDocument(
+            name=name,
+            backends=(
+                Backend(id="local", service=f"{near}-local", port=80, weight=weight, use=use, model=near),
+                Backend(
+                    id="remote", host=f"{far}.test", port=80, weight=100 - weight, use=use, model=far, credentials=oauth
+                ),
+            ),
+            timeouts=Timeouts(connect=0.5, first_byte=1) if name == "hole" else Timeouts(),
+            retry=Retry(on=causes if self.failover else ()),
+            breaker=BREAKER,
+            split=Split(percentage=100 - weight, reason="Metric"),
+        )
+
+    def manifest(self, name: str, weight: int = 50) -> str:
+        """The ConfigMap of a route, as YAML whose document is one line."""
+        document = self.document(name, weight).canonical_json()
+        return (
+            f"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}-route\n  namespace: default\n"
+            f"  labels: {{{LABEL}: {LABEL_VALUE}}}\n  creationTimestamp: '2026-01-01T00:00:00Z'\n"
+            f"data:\n  {KEY}: '{document}'\n"
+        )
+
+    def _credential(self) -> str:
+        content = {
+            "clientId": "campaign",
+            "clientSecret": SECRET,
+            "tokenUrl": f"http://127.0.0.1:{self.port['tokens']}/token",
+            "hosts": "remote.test",
+        }
+        labels = {CREDENTIAL_LABEL: "true"}
+        metadata = {"name": "campaign", "namespace": "default", "labels": labels}
+        return json.dumps({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": content})
+
+    def _config(self) -> dict[str, Any]:
+        names = {
+            "local-local.default.svc.cluster.local": "local",
+            "hole-local.default.svc.cluster.local": "hole",
+            "remote.test": "remote",
+            "spare.test": "spare",
+        }
+        return {
+            "gateway": {
+                "lameDuckSeconds": self.lame_duck,
+                "drainSeconds": self.drain,
+                "allowedAddresses": ["127.0.0.0/8"],
+                "resolve": [f"{name}:80=127.0.0.1:{self.port[target]}" for name, target in names.items()],
+            }
+        }
+
+    # What can be seen and said from outside
+
+    def fault(self, name: str, mode: str) -> None:
+        """Tell a server to misbehave, or to stop doing so."""
+        status, _, _ = ask(self.port[name], "POST", "/_fault", json.dumps({"mode": mode}))
+        if status != 200:
+            raise CampaignError(f"{name} does not do as it is told: {status}")
+
+    def order(self, **what: Any) -> None:
+        """Tell the clients."""
+        for name in ("load", "openai"):
+            self.processes.say(name, json.dumps(what))
+
+    def served_by(self, model: str) -> str:
+        """Which backend of a model answers a request right now; empty when none does."""
+        body = json.dumps({"model": model, "user": "probe", "messages": [{"role": "user", "content": "probe"}]})
+        status, fields, _ = ask(self.port["main"], "POST", "/v1/chat/completions", body)
+        return fields.get("x-beamlit-backend", "") if status == 200 else ""
+
+    def failed_attempts(self) -> dict[str, int]:
+        """Attempts of `main` that have failed so far, by cause."""
+        _, _, body = ask(self.port["main_admin"], "GET", "/metrics")
+        found: dict[str, int] = {}
+        for _, cause, value in _SAMPLE.findall(body.decode()):
+            found[cause] = found.get(cause, 0) + int(float(value))
+        return found
+
+    def admin(self, path: str) -> str:
+        """What the admin port of `main` says."""
+        return ask(self.port["main_admin"], "GET", path)[2].decode()
+
+    def resident_mib(self) -> float:
+        """Memory of `main`."""
+        return float(psutil.Process(self.processes.pid("main")).memory_info().rss) / (1 << 20)
+
+    def _ready(self, admin: int) -> bool:
+        try:
+            return ask(admin, "GET", "/readyz")[0] == 200
+        except OSError:
+            return False
+
+
+def ask(port: int, method: str, target: str, body: str | None = None) -> tuple[int, dict[str, str], bytes]:
+    """One request on a connection of its own: status, fields by lower-case name, body.
+
+    Raises:
+        OSError: there is no answer.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=25)
+    try:
+        connection.request(method, target, body, {"Content-Type": "application/json"} if body else {})
+        answer = connection.getresponse()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+    except http.client.HTTPException as exc:
+        raise ConnectionError(repr(exc)) from exc
+    finally:
+        connection.close()

@@ -1,0 +1,82 @@
+"""A token endpoint (RFC 6749 4.4) whose tokens live briefly, and which can be told to misbehave.
+
+    python -m faults.tokens --port 20002 --key KEY --seconds 2
+
+A token carries its end on the machine's monotonic clock and a signature, so that a backend can check it alone.
+`POST /_fault {"mode": …}`: `ok`, `slow` (never answers), `refuse` (401) or `garbage`. It is killed to be down.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import json
+import time
+
+from faults.wire import read_request
+
+GARBAGE = (
+    b"<html>",
+    b"[1, 2",
+    b'{"access_token": "a\\nb", "expires_in": 60}',
+    b'{"access_token": "x", "expires_in": -1}',
+)
+
+
+def sign(ends: str, key: str) -> str:
+    """The signature of a token that ends then."""
+    return hmac.new(key.encode(), ends.encode(), hashlib.sha256).hexdigest()
+
+
+def issue(key: str, seconds: float) -> str:
+    """A token that is valid for so long."""
+    ends = f"{time.monotonic() + seconds:.3f}"
+    return f"{ends}.{sign(ends, key)}"
+
+
+def valid(authorization: bytes, key: str) -> bool:
+    """Whether this value of Authorization carries a token that is valid now."""
+    ends, _, signature = authorization.decode("latin-1").removeprefix("Bearer ").rpartition(".")
+    return hmac.compare_digest(signature, sign(ends, key)) and float(ends) > time.monotonic()
+
+
+async def main() -> None:
+    """Serve until killed."""
+    parser = argparse.ArgumentParser(prog="python -m faults.tokens", description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--key", required=True)
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long a token is valid")
+    options = parser.parse_args()
+    mode, asked = "ok", 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal mode, asked
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            target, _, body = await read_request(reader)
+            status, answer = b"200 OK", b"{}"
+            if target == b"/_fault":
+                mode = json.loads(body)["mode"]
+            elif mode == "slow":
+                await reader.read()
+            elif mode == "refuse":
+                status, answer = b"401 Unauthorized", b'{"error": "invalid_client"}'
+            elif mode == "garbage":
+                asked += 1
+                answer = GARBAGE[asked % len(GARBAGE)]
+            else:
+                # One second less than it lives is what the buyer is told: a token under way must not end there.
+                token = issue(options.key, options.seconds + 1)
+                given = {"access_token": token, "token_type": "Bearer", "expires_in": options.seconds}
+                answer = json.dumps(given).encode()
+            lines = (b"HTTP/1.1 " + status, b"content-type: application/json", b"content-length: %d" % len(answer))
+            writer.write(b"\r\n".join((*lines, b"connection: close")) + b"\r\n\r\n" + answer)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", options.port)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

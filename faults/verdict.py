@@ -1,0 +1,199 @@
+"""From records to a verdict: which errors clients saw, what a cut stream is excused by, and which goals were met."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from faults.records import Outcome, Record
+from faults.scenarios import Fault, Stop
+
+SLACK_SECONDS: Final = 0.3
+"""Between a fault and what a client on a busy machine notices of it."""
+RSS_GROWTH_MIB: Final = 8.0
+LATEST_SECONDS: Final = 2.0
+"""A request that the open loop begins this much late would hide a stall."""
+NOT_RETRYABLE: Final = "upload"
+"""The kind whose body is not kept to be sent again."""
+SPENT: Final = {
+    "throttle": "throttled",
+    "silent": "first_byte_timeout",
+    "black hole": "first_byte_timeout",
+}
+"""By fault, the error with which a request that is not retryable may end: it was sent to the backend that fails. (In a
+black hole: on a connection from before.)"""
+
+
+@dataclass
+class Tally:
+    """The requests of one phase, or of all."""
+
+    requests: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    """What clients saw that they must not see, by `kind outcome status code`."""
+    cut: int = 0
+    """Answers that had begun when their backend or gateway ended, and that say so."""
+    spent: int = 0
+    """Requests that are not retryable and failed with their backend."""
+    repeated: int = 0
+    missing: int = 0
+    crossed: int = 0
+    seconds: list[float] = field(default_factory=list)
+    """Of chats that were answered."""
+    examples: list[str] = field(default_factory=list)
+
+    def percentile(self, share: float) -> float:
+        """Of the chats' seconds; 0 without any."""
+        ordered = sorted(self.seconds)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+
+def is_stream(record: Record) -> bool:
+    """Whether its answer is an event stream."""
+    return "stream" in record.kind
+
+
+def excuse(record: Record, kills: Sequence[float], stops: Sequence[Stop]) -> str | None:
+    """Why an answer may be what it is: `cut`, visibly, or `spent`; None: it may not."""
+    killed = record.backend == "local" and any(
+        record.begun - SLACK_SECONDS <= at <= record.ended + SLACK_SECONDS for at in kills
+    )
+    if is_stream(record):
+        if record.outcome is not Outcome.TOLD:
+            return None
+        if record.code == "upstream_reset":
+            return "cut" if killed else None
+        stopped = any(
+            record.via == stop.name and record.begun <= stop.at + stop.limit <= record.ended + SLACK_SECONDS
+            for stop in stops
+        )
+        return "cut" if record.code == "gateway_stopping" and stopped else None
+    if record.outcome is Outcome.TRUNCATED and killed:
+        return "cut"
+    if record.kind == NOT_RETRYABLE and record.outcome is Outcome.STATUS:
+        with_it = killed and record.code == "upstream_reset"
+        return "spent" if with_it or record.code == SPENT.get(record.phase) else None
+    return None
+
+
+def tally(records: Iterable[Record], kills: Sequence[float], stops: Sequence[Stop]) -> dict[str, Tally]:
+    """By phase, and for all under the empty name."""
+    found: dict[str, Tally] = {"": Tally()}
+    for record in records:
+        why = None if record.outcome is Outcome.OK else excuse(record, kills, stops)
+        for one in (found[""], found.setdefault(record.phase, Tally())):
+            one.requests += 1
+            one.repeated += record.repeated
+            one.crossed += record.outcome in (Outcome.CROSSED, Outcome.WRONG_BODY)
+            if record.outcome is Outcome.OK:
+                if record.kind == "chat":
+                    one.seconds.append(record.ended - record.begun)
+            elif why is not None:
+                one.cut += why == "cut"
+                one.spent += why == "spent"
+            else:
+                one.errors[" ".join(filter(None, (record.kind, record.outcome, str(record.status), record.code)))] += 1
+                one.missing += record.missing
+                if len(one.examples) < 10:
+                    one.examples.append(record.line())
+    return found
+
+
+def executed_twice(ledgers: Iterable[str]) -> tuple[list[str], int]:
+    """Requests that were executed again after a byte of an answer to them had been sent, and all that were executed
+    more than once."""
+    lines: dict[str, list[tuple[float, str]]] = {}
+    for ledger in ledgers:
+        for line in ledger.splitlines():
+            what, user, at = line.split()
+            if user != "probe":
+                lines.setdefault(user, []).append((float(at), what))
+    duplicates, twice = [], 0
+    for user, events in lines.items():
+        if sum(what == "E" for _, what in events) < 2:
+            continue
+        twice += 1
+        order = "".join(what for _, what in sorted(events))
+        if "E" in order[order.index("A") :] if "A" in order else False:
+            duplicates.append(user)
+    return duplicates, twice
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One line of the verdict."""
+
+    name: str
+    measured: float
+    allowed: float
+    meaning: str
+
+    @property
+    def met(self) -> bool:
+        """Whether it was."""
+        return self.measured <= self.allowed
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What is known beside the records and the faults."""
+
+    duplicates: int
+    growth_mib: float
+    latest: float
+    tracebacks: int
+    leaks: int
+
+
+def goals(total: Tally, openai: Tally, faults: Mapping[str, Fault], stops: Sequence[Stop], rest: Rest) -> list[Goal]:
+    """All of them, in the order of the table."""
+    idle = [name for name, one in faults.items() if not all(one.evidence.get(want) for want in one.wanted)]
+    problems = sum(len(one.problems) for one in faults.values())
+    found = [
+        Goal("client_errors", total.errors.total(), 0, "errors that clients saw of retryable requests"),
+        Goal("duplicated", total.repeated + rest.duplicates, 0, "events sent twice; requests done again after a byte"),
+        Goal("lost", total.missing, 0, "events that are missing in streams nobody had to cut"),
+        Goal("crossed", total.crossed, 0, "wrong bodies, and bytes of the answer to somebody else"),
+        Goal("openai_errors", openai.errors.total(), 0, "of these, errors that the openai client saw"),
+        Goal("rss_growth_mib", round(rest.growth_mib, 1), RSS_GROWTH_MIB, "memory of the gateway since warm-up"),
+        Goal("not_recovered", problems, 0, "faults after which something did not come back in time"),
+        Goal("idle_faults", len(idle), 0, f"faults that no attempt noticed{': ' + ', '.join(idle) if idle else ''}"),
+        Goal("tracebacks", rest.tracebacks, 0, "lines of a gateway's log about an error of its own"),
+        Goal("leaks", rest.leaks, 0, "secrets in what the gateways write"),
+        Goal("latest_s", round(rest.latest, 2), LATEST_SECONDS, "delay of the request that began latest"),
+    ]
+    if stops:
+        bad = sum(stop.code != 0 for stop in stops)
+        found.insert(7, Goal("bad_exits", bad, 0, "gateways that did not leave with exit code 0"))
+    return found
+
+
+def as_json(tallies: Mapping[str, Tally], faults: Mapping[str, Fault]) -> dict[str, Any]:
+    """What is known of each phase."""
+    return {
+        name: {
+            "requests": one.requests,
+            "client_errors": dict(one.errors),
+            "cut": one.cut,
+            "spent": one.spent,
+            "p50_ms": round(one.percentile(0.5) * 1000),
+            "p99_ms": round(one.percentile(0.99) * 1000),
+            **_fault(faults.get(name)),
+            "examples": one.examples,
+        }
+        for name, one in tallies.items()
+        if name
+    }
+
+
+def _fault(fault: Fault | None) -> dict[str, Any]:
+    if fault is None:
+        return {}
+    recovery = round(max(fault.recoveries), 2) if fault.recoveries else None
+    return {
+        "seconds": round(fault.seconds, 1),
+        "rss_mib": round(fault.resident_mib, 1),
+        "evidence": fault.evidence,
+        "recovery_s": recovery,
+        "problems": fault.problems,
+    }
