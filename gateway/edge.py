@@ -99,9 +99,9 @@ class Edge:
         self._date = (0, b"")
         self._new_id = RequestIds()
 
-    def __call__(self) -> "ClientConnection":
+    def __call__(self) -> asyncio.Protocol:
         """A protocol for one new connection."""
-        return ClientConnection(self)
+        return cast("asyncio.Protocol", ClientConnection(self))
 
     @property
     def connections(self) -> int:
@@ -193,8 +193,8 @@ class Edge:
             self._sweeper = self.loop.call_later(self._sweep_seconds, self._sweep)
 
 
-class ClientConnection(asyncio.Protocol):
-    """One client connection."""
+class ClientConnection:
+    """One client connection (an `asyncio.Protocol` by its methods: compiled classes have no such base)."""
 
     def __init__(self, edge: Edge) -> None:
         self.edge = edge

@@ -109,7 +109,7 @@ def first_event(data: bytes) -> bytes | None:
     start = 3 if data.startswith(b"\xef\xbb\xbf") else 0
     lines: list[bytes] = []
     # Without a last line that has no end yet. A CR at the end may be half of CR LF, and ends its line all the same.
-    complete = data[start : max(data.rfind(b"\n"), data.rfind(b"\r")) + 1]
+    complete = data[start : max(start, data.rfind(b"\n") + 1, data.rfind(b"\r") + 1)]
     for line in complete.splitlines():
         if line.startswith(b":"):
             return b""

@@ -251,10 +251,10 @@ class AccessLog:
         self._closed = threading.Event()
         self._told = False
         """Whether the thread knows that there is something; saves a system call per record."""
-        self._thread: threading.Thread | None = None
+        self._writer: threading.Thread | None = None
         if stream is not None:
-            self._thread = threading.Thread(target=self._run, args=(stream,), name="access-log", daemon=True)
-            self._thread.start()
+            self._writer = threading.Thread(target=self._run, args=(stream,), name="access-log", daemon=True)
+            self._writer.start()
 
     @property
     def enabled(self) -> bool:
@@ -273,10 +273,10 @@ class AccessLog:
 
     def close(self) -> None:
         """Write what waits, for a second at most."""
-        if self._thread is not None:
+        if self._writer is not None:
             self._closed.set()
             self._something.set()
-            self._thread.join(1)
+            self._writer.join(1)
 
     def _run(self, stream: TextIO) -> None:
         while not self._closed.is_set():

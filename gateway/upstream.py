@@ -276,8 +276,9 @@ class Upstream:
 
     async def _open(self, origin: Origin, context: ssl.SSLContext | None, address: tuple[str, int]) -> "_Connection":
         # The address was checked by the resolver; it is a literal, so nothing is looked up a second time.
-        _, connection = await self._loop.create_connection(
-            lambda: _Connection(self, origin, self._loop),
+        connection = _Connection(self, origin, self._loop)
+        await self._loop.create_connection(
+            lambda: cast("asyncio.Protocol", connection),
             address[0],
             address[1],
             ssl=context,
@@ -390,13 +391,17 @@ class _Request:
         self._pieces = [whole]
         self.whole = None
         exchange.pump_body(self, self._limit, self._keep)
-        if self._connection is None:
+        if not self._under_way:
             return  # the body failed at once
         first = b"".join(self._pieces)
         self._pieces = None
         if self.ended:
             self.whole = first  # so that it can be sent again
         connection.send(first)
+
+    @property
+    def _under_way(self) -> bool:
+        return self._connection is not None
 
     def stop(self) -> None:
         """Let go of the exchange: nothing more is sent."""
@@ -634,8 +639,8 @@ class ServerAnswer:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-class _Connection(asyncio.Protocol):
-    """One connection to a server. It has an answer while a request is on it, else it is in the pool or gone."""
+class _Connection:
+    """One connection to a server (an `asyncio.Protocol`, as `edge.ClientConnection` is). It has an answer while a request is on it, else it is in the pool or gone."""
 
     full = False
     """Nothing waits on a connection that is left to a tunnel."""

@@ -54,11 +54,15 @@ def missing() -> str:
     return f"not here: {', '.join(absent)}" if absent else ""
 
 
+_COPIED = ("pyproject.toml", "uv.lock", "README.md", "LICENSE", "hooks", "gateway", "metacontroller", "program")
+"""What the Dockerfile copies from the project."""
+
+
 class Image:
     """What the Dockerfile installs: the project's wheel and its locked dependencies, in an environment of its own."""
 
     def __init__(self, folder: Path) -> None:
-        """Build it, by the Dockerfile's own command.
+        """Build it, by the Dockerfile's own command; its data path is compiled where there is a compiler.
 
         Raises:
             subprocess.CalledProcessError: it cannot be built.
@@ -69,9 +73,15 @@ class Image:
         fresh = ("--reinstall-package", "beamlit-controller")
         command = [uv, "sync", "--quiet", "--locked", "--no-dev", "--no-editable", "--python", sys.executable, *fresh]
         environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-        subprocess.run(
-            command, cwd=ROOT, check=True, env=environment | {"UV_PROJECT_ENVIRONMENT": str(self.app)}, timeout=300
-        )
+        environment["UV_PROJECT_ENVIRONMENT"] = str(self.app)
+        if shutil.which("gcc") is not None:
+            environment["HATCH_BUILD_HOOK_ENABLE_MYPYC"] = "1"
+        source = folder / "source"
+        source.mkdir()
+        for name in _COPIED:
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, source / name)
+        subprocess.run(command, cwd=source, check=True, env=environment, timeout=600)
         self.environment = {"PATH": "/app/bin:/usr/local/bin:/usr/bin:/bin"}
         for line in (ROOT / "Dockerfile").read_text().rpartition("\nFROM ")[2].splitlines():
             if line.startswith("ENV "):
