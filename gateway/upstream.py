@@ -383,9 +383,9 @@ class _Request:
     def start(self, connection: "_Connection") -> None:
         """Write the request, or its head and what is here of the body, in one piece; the rest follows."""
         self._connection = connection
-        exchange = self._exchange
+        exchange, ended = self._exchange, self.ended
         whole = cast("bytes", self.whole)
-        if exchange is None or self.ended:
+        if exchange is None or ended:
             connection.send(whole)
             return
         self._pieces = [whole]
@@ -640,7 +640,10 @@ class ServerAnswer:
 
 
 class _Connection:
-    """One connection to a server (an `asyncio.Protocol`, as `edge.ClientConnection` is). It has an answer while a request is on it, else it is in the pool or gone."""
+    """One connection to a server (an `asyncio.Protocol`, as `edge.ClientConnection` is).
+
+    It has an answer while a request is on it, else it is in the pool or gone.
+    """
 
     full = False
     """Nothing waits on a connection that is left to a tunnel."""
