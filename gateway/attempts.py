@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Coroutine, Mapping
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final
 
 from gateway import credentials, errors, failover, forwarding, upstream
 from gateway.addresses import AddressRules
@@ -20,61 +20,14 @@ from gateway.exchange import Exchange, RequestHead, ResponseHead, field
 from gateway.plans import BackendPlan, Plan
 from gateway.settings import Settings
 from gateway.store import Store
+from gateway.story import Failure, Story
 from gateway.telemetry import Metrics
 from gateway.waits import Patience
-
-if TYPE_CHECKING:
-    from gateway.permits import Permits
 
 VIA: Final = b"beamlit-gateway"
 """This gateway's name in Via."""
 HOLD_SECONDS: Final = 1.0
 """How long the beginning of a stream is held back to see whether it is an error."""
-
-
-class Failure(NamedTuple):
-    """An attempt that failed."""
-
-    backend: str
-    cause: str
-    """The code of an error, a status, or `streamError`."""
-    seconds: float
-    """How long it took."""
-
-
-class Story:
-    """What is known about one request by now, for its metrics and its line in the access log."""
-
-    __slots__ = (
-        "at", "backend", "broken", "code", "events", "failures", "first_byte", "not_retried", "permits", "plan",
-        "queued", "request_id", "started", "status", "why",
-    )  # fmt: skip
-
-    def __init__(self, request_id: bytes) -> None:
-        self.at = time.time()
-        self.started = time.perf_counter()
-        self.first_byte = 0.0
-        self.request_id = request_id
-        self.plan: Plan | None = None
-        self.backend: BackendPlan | None = None
-        self.permits: Permits | None = None
-        """Of these it holds one."""
-        self.queued = 0.0
-        """Seconds that it waited for it."""
-        self.why: str | None = None
-        """Why it went elsewhere than the split says."""
-        self.failures: list[Failure] | None = None
-        """Attempts that failed, in their order."""
-        self.not_retried: str | None = None
-        """Why a failed attempt was the last one although there was another backend."""
-        self.status = 499
-        """Until there is an answer: the client was gone before (as nginx counts it)."""
-        self.code: str | None = None
-        """Code of the gateway's own error answer."""
-        self.broken: str | None = None
-        """Why an answer broke off."""
-        self.events = False
-        """Whether the answer is an event stream, into which an error can be written."""
 
 
 class Attempts:

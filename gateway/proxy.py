@@ -16,7 +16,7 @@ import orjson
 import structlog
 
 from gateway import credentials, errors, failover, forwarding, http1, journal, routing, upstream
-from gateway.attempts import Attempts, Story, is_stream
+from gateway.attempts import Attempts, is_stream
 from gateway.exchange import Exchange, Fields, RequestHead, ResponseHead, field
 from gateway.health import HealthChecks
 from gateway.journal import Journal
@@ -24,6 +24,7 @@ from gateway.plans import BackendPlan, Plan
 from gateway.routing import Route, RoutingTable
 from gateway.settings import Settings
 from gateway.store import Store
+from gateway.story import Story
 from gateway.telemetry import AccessLog, Metrics, RequestIds
 
 _FOR_HOPS: Final = frozenset({b"OPTIONS", b"TRACE"})
