@@ -8,6 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -18,14 +19,24 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from starlette.requests import ClientDisconnect
 
-from hooks import reconcile
+from hooks import policy_reconcile, reconcile, registration
 from hooks.bearer import Bearer
 from hooks.decisions import Decisions
 from hooks.errors import HookError
 from hooks.gatherer import gather
 from hooks.metrics import Sources
 from hooks.observation import Observation
-from hooks.protocol import CustomizeRequest, Object, SyncRequest
+from hooks.protocol import (
+    PARENT_KIND,
+    POLICY_KIND,
+    CustomizeRequest,
+    FinalizeResponse,
+    Object,
+    SyncRequest,
+    SyncResponse,
+)
+from hooks.registrar import Registrar
+from hooks.registration import Registration, Task
 from hooks.settings import Settings
 from hooks.telemetry import Metrics
 from program import web
@@ -82,6 +93,7 @@ def create_app(
     *,
     sources: Sources | None = None,
     bearer: Bearer | None = None,
+    registrar: Registrar | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> FastAPI:
     """The hooks.
@@ -91,6 +103,7 @@ def create_app(
         metrics: where requests are counted.
         sources: of the metrics that models offload by, opened and closed by the caller; with None none is read.
         bearer: the token that a request has to carry, checked before its body is read; None when there is none.
+        registrar: what is done on the platform, opened and closed by the caller; with None nothing is.
         clock: gives the time, once per request; the only time a decision sees.
     """
     app = FastAPI(title="Beamlit hooks", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
@@ -104,10 +117,10 @@ def create_app(
         about |= _identity(request)
         observation = await gather(request, defaults, sources)
         now = clock()
-        response, assessment = reconcile.sync_assessed(observation, now=now)
-        if assessment is not None:
-            decisions.record(assessment, now=now)
-        return response.as_json()
+        synced = reconcile.sync_assessed(observation, now=now, account=account())
+        if synced.assessment is not None:
+            decisions.record(synced.assessment, now=now)
+        return (await registered(synced.response, synced.task, now)).as_json()
 
     async def customize(body: bytes, about: Object) -> Object:
         request = CustomizeRequest.from_body(body)
@@ -118,10 +131,49 @@ def create_app(
         request = await _parsed(body)
         about |= _identity(request)
         decisions.forget(request.parent["metadata"]["namespace"], request.parent["metadata"]["name"])
-        return reconcile.finalize(Observation.of(request, defaults), now=clock()).as_json()
+        now = clock()
+        response, task = reconcile.finalize(Observation.of(request, defaults), now=now, account=account())
+        return (await let_go(response, task, now)).as_json()
 
-    def hook(answer: Answer, request_schema: Object, answer_schema: Object, summary: str) -> None:
-        name = answer.__name__
+    async def sync_policy(body: bytes, about: Object) -> Object:
+        request = await _parsed(body, POLICY_KIND)
+        about |= _identity(request)
+        now = clock()
+        response, task = policy_reconcile.sync(request, defaults, account=account(), now=now)
+        return (await registered(response, task, now)).as_json()
+
+    async def finalize_policy(body: bytes, about: Object) -> Object:
+        request = await _parsed(body, POLICY_KIND)
+        about |= _identity(request)
+        now = clock()
+        response, task = policy_reconcile.finalize(request, account=account(), now=now)
+        return (await let_go(response, task, now)).as_json()
+
+    def account() -> str | None:
+        return None if registrar is None else registrar.account
+
+    async def tried(task: Task, status: Object, now: datetime) -> tuple[Registration, Object]:
+        """What came of a task, and the status that says so."""
+        assert registrar is not None  # noqa: S101 - without one the core has nothing to be done
+        found = registration.settle(task, await registrar.carry_out(task), now=now)
+        return found, registration.applied(status, found, task.parent, now=now)
+
+    async def registered(response: SyncResponse, task: Task | None, now: datetime) -> SyncResponse:
+        """The answer to a sync, after what was to be done on the platform."""
+        if task is None:
+            return response
+        found, status = await tried(task, response.status, now)
+        times = [one for one in (response.resync_after_seconds, found.resync) if one is not None]
+        return replace(response, status=status, resync_after_seconds=min(times, default=None))
+
+    async def let_go(response: FinalizeResponse, task: Task | None, now: datetime) -> FinalizeResponse:
+        """The answer to a finalize, after what was to be done on the platform."""
+        if task is None:
+            return response
+        found, status = await tried(task, response.status, now)
+        return replace(response, status=status, finalized=found.resync is None, resync_after_seconds=found.resync)
+
+    def hook(path: str, name: str, answer: Answer, request_schema: Object, answer_schema: Object, summary: str) -> None:
 
         async def endpoint(request: Request) -> Response:
             nonlocal in_flight
@@ -157,7 +209,7 @@ def create_app(
             return Response(content, status, headers, media_type=_JSON)
 
         app.add_api_route(
-            f"/modeldeployments/{name}",
+            path,
             endpoint,
             methods=["POST"],
             name=name,
@@ -167,9 +219,26 @@ def create_app(
             openapi_extra={"requestBody": {"required": True, "content": {_JSON: {"schema": request_schema}}}},
         )
 
-    hook(sync, _SYNC_REQUEST, _sync_answer(), "Desired children and status of a ModelDeployment")
-    hook(customize, _CUSTOMIZE_REQUEST, _CUSTOMIZE_ANSWER, "Which related objects a sync needs to see")
-    hook(finalize, _SYNC_REQUEST, _sync_answer(finalized={"type": "boolean"}), "What is left to do before it goes")
+    models, policies = "/modeldeployments", "/policies"
+    finalized = _sync_answer(finalized={"type": "boolean"})
+    hook(
+        f"{models}/sync",
+        "sync",
+        sync,
+        _SYNC_REQUEST,
+        _sync_answer(),
+        "Desired children and status of a ModelDeployment",
+    )
+    hook(
+        f"{models}/customize", "customize", customize, _CUSTOMIZE_REQUEST, _CUSTOMIZE_ANSWER,
+        "Which related objects a sync needs to see",
+    )  # fmt: skip
+    hook(f"{models}/finalize", "finalize", finalize, _SYNC_REQUEST, finalized, "What is left to do before it goes")
+    hook(f"{policies}/sync", "policy_sync", sync_policy, _POLICY_REQUEST, _sync_answer(), "Status of a Policy")
+    hook(
+        f"{policies}/finalize", "policy_finalize", finalize_policy, _POLICY_REQUEST, finalized,
+        "What is left to do before it goes",
+    )  # fmt: skip
     return app
 
 
@@ -233,8 +302,10 @@ def _identity(request: SyncRequest | CustomizeRequest) -> Object:
     return {key: metadata.get(key) for key in ("namespace", "name", "uid", "generation")}
 
 
-async def _parsed(body: bytes) -> SyncRequest:
-    return SyncRequest.from_body(body) if len(body) < _LARGE else await asyncio.to_thread(SyncRequest.from_body, body)
+async def _parsed(body: bytes, kind: str = PARENT_KIND) -> SyncRequest:
+    if len(body) < _LARGE:
+        return SyncRequest.from_body(body, kind)
+    return await asyncio.to_thread(SyncRequest.from_body, body, kind)
 
 
 def _error(message: str) -> bytes:
@@ -274,6 +345,10 @@ _SYNC_REQUEST: Final[Object] = {
         "related": _GROUPS,
         "finalizing": {"type": "boolean"},
     },
+}
+_POLICY_REQUEST: Final[Object] = {
+    **_SYNC_REQUEST,
+    "properties": {**_SYNC_REQUEST["properties"], "parent": {"type": "object", "description": "A Policy."}},
 }
 _CUSTOMIZE_ANSWER: Final[Object] = {
     "type": "object",

@@ -58,3 +58,23 @@ class Metrics:
         self.source_warnings = Counter(
             "beamlit_hooks_source_warnings", "Answers of a Prometheus server with a warning", registry=self.registry
         )
+        self.platform_requests = Counter(
+            "beamlit_hooks_platform_requests",
+            "Requests to the platform, by operation and result: ok, absent, unauthorized, conflict, rejected,"
+            " throttled, unreachable, cancelled, and unasked where none was made",
+            ("operation", "result"),
+            registry=self.registry,
+        )
+        self.platform_seconds = Histogram(
+            "beamlit_hooks_platform_seconds",
+            "Time from a request to the platform to the end of its answer",
+            ("operation",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.platform_circuit = Gauge(
+            "beamlit_hooks_platform_circuit",
+            "1 for what becomes of the next request to the platform: closed (it is made), open, half_open (one is)",
+            ("state",),
+            registry=self.registry,
+        )

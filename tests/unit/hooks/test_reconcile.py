@@ -39,7 +39,7 @@ ELSEWHERE = {"name": "x", "namespace": "team-b"}
 
 def finalize(parent: Json, **rest: Any) -> FinalizeResponse:
     """The answer to finalize."""
-    return reconcile.finalize(builders.observation(parent, finalizing=True, **rest), now=NOW)
+    return reconcile.finalize(builders.observation(parent, finalizing=True, **rest), now=NOW)[0]
 
 
 # The first sync, and requests that lack something.
@@ -301,17 +301,26 @@ def test_a_parent_that_goes_without_finalizer() -> None:
 
 @pytest.mark.parametrize("deleting", [False, True])
 def test_finalize(deleting: bool) -> None:
-    """Children are let go, and the parent when they are gone; asked again, the same is answered."""
+    """With an account children are let go, and the parent when they are gone; asked again, the same is answered."""
     cluster = Cluster(model_deployment(), related=[workload()])
     cluster.settle()
     if deleting:
         cluster.parent["metadata"]["deletionTimestamp"] = "2026-03-01T12:00:00Z"
-    waiting = finalize(cluster.parent, children=cluster.children)
-    assert (waiting.children, waiting.finalized, waiting.resync_after_seconds) == ((), False, 30)
+    observed = builders.observation(cluster.parent, finalizing=True, children=cluster.children)
+    waiting, task = reconcile.finalize(observed, now=NOW, account="us")
+    assert (waiting.children, waiting.finalized, waiting.resync_after_seconds, task) == ((), False, 30, None)
     assert {entry["type"]: entry["status"] for entry in waiting.status["conditions"]}["Ready"] == "False"
     done = finalize(cluster.parent)
     assert (done.children, done.finalized, done.resync_after_seconds) == ((), True, None)
     assert finalize(cluster.parent).as_json() == done.as_json()
+
+
+def test_finalize_without_account() -> None:
+    """Nothing is left to be done elsewhere, and Kubernetes collects the children: the parent goes at once."""
+    cluster = Cluster(model_deployment(), related=[workload()])
+    cluster.settle()
+    done = finalize(cluster.parent, children=cluster.children)
+    assert (done.children, done.finalized, done.resync_after_seconds) == ((), True, None)
 
 
 def test_finalize_without_status() -> None:
