@@ -32,6 +32,12 @@ class Account:
     client_id: str
     client_secret: str = field(repr=False)
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be repeated: the secret, and the token that holds it."""
+        whole = base64.b64encode(f"{self.client_id}:{self.client_secret}".encode()).decode()
+        return whole, self.client_secret
+
     @classmethod
     def read(cls, token: str) -> Self:
         """What a token means. Line breaks in it, as `base64` puts them in, do not count.

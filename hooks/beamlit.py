@@ -358,7 +358,7 @@ class Beamlit:
             said = next((text(found, key) for key in ("message", "error", "detail") if text(found, key)), "")
         said = "".join(one if one.isprintable() else " " for one in said)
         account = self._token.account
-        for secret in (self._token.value, account.client_secret if account is not None else ""):
+        for secret in (self._token.value, *(account.secrets if account is not None else ())):
             said = said.replace(secret, _HIDDEN) if secret else said
         return cut(said) or f"status {answer.status}"
 
@@ -382,7 +382,9 @@ class Beamlit:
             self._token = _Token(account)
         token = self._token
         if now >= token.ends_at:
-            if token.fetching is None and token.error is not None and now - token.failed_at < TOKEN_PAUSE:
+            # That nobody answers is the circuit's business.
+            refused = isinstance(token.error, Unauthorized) and now - token.failed_at < TOKEN_PAUSE
+            if token.fetching is None and token.error is not None and refused:
                 raise token.error
             await asyncio.shield(token.fetching or self._fetch())
             if token.error is not None:
