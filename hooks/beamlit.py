@@ -12,7 +12,8 @@ not answer, it is left alone for a while (`hooks.circuit`), by the whole process
 
     PlatformError               `reason` is one of `hooks.reasons`; the message is a sentence
     ├── Unreachable             no answer, or none that can be used
-    │   └── Unasked             not even asked: it is left alone until `retry_after`
+    │   ├── Unasked             not even asked: it is left alone until `retry_after`
+    │   └── Busy                not even asked: as many calls as there may be are under way
     ├── Unauthorized            401, 403, or no token for the account
     ├── Taken                   409: it is there already
     └── Rejected                any other 4xx; the message is the platform's
@@ -49,7 +50,9 @@ from hooks.upstream import in_words
 from program.cluster import cut
 
 CONNECTIONS: Final = 8
-"""Calls at the same time; others wait, as long as their caller has time."""
+"""Calls at the same time; others wait."""
+SLOT_SECONDS: Final = 0.4
+"""For which they do."""
 IDLE_SECONDS: Final = 60.0
 """For which a connection is kept."""
 ANSWER_BYTES: Final = 4 << 20
@@ -99,6 +102,10 @@ class Unreachable(PlatformError):
 
 class Unasked(Unreachable):
     """Nobody asks for now."""
+
+
+class Busy(Unreachable):
+    """As many calls as there may be are under way."""
 
 
 class Unauthorized(PlatformError):
@@ -239,22 +246,32 @@ class Beamlit:
         if wait > 0:
             self._metrics.platform_requests.labels(operation, "unasked").inc()
             raise Unasked(str(self._learned), retry_after=wait)
-        asked = False
+        await self._slot(operation)
         try:
-            async with self._slots:
-                asked = True
-                answer = await self._answered(operation, method, path, body, repeat=repeat)
+            answer = await self._answered(operation, method, path, body, repeat=repeat)
         except PlatformError as exc:
             self._learn(exc)
             raise
         except asyncio.CancelledError:
-            if asked:
-                self._learn(Unreachable(LATE))
-            else:
-                self._circuit.given_up(time.monotonic())
+            self._learn(Unreachable(LATE))
             raise
+        finally:
+            self._slots.release()
         self._circuit.answered()
         return answer
+
+    async def _slot(self, operation: str) -> None:
+        """Wait until another call may be made; whoever goes on releases it."""
+        try:
+            async with asyncio.timeout(SLOT_SECONDS):
+                await self._slots.acquire()
+        except TimeoutError:
+            self._circuit.given_up(time.monotonic())
+            self._metrics.platform_requests.labels(operation, "unasked").inc()
+            raise Busy("Hooks ask the platform for as much as they may at once.") from None
+        except asyncio.CancelledError:
+            self._circuit.given_up(time.monotonic())
+            raise
 
     def _learn(self, exc: PlatformError) -> None:
         """What a failure says of the platform as a whole."""

@@ -14,13 +14,13 @@ import structlog
 from hooks import reasons
 from hooks.api.v1alpha1 import AUTHORIZATION_GROUP, DEPLOYMENT_GROUP, VERSION
 from hooks.apiserver import ApiServer, Group, path
-from hooks.beamlit import LATE, Beamlit, PlatformError, Taken, Unasked
+from hooks.beamlit import LATE, Beamlit, Busy, PlatformError, Taken, Unasked
 from hooks.failures import Api
 from hooks.failures import Failed as NoAnswer
 from hooks.fields import mapping, text, texts
 from hooks.platform import Claim, Owner, claim, keeps
 from hooks.protocol import PARENT_KIND, POLICY_KIND, Object
-from hooks.registration import Done, Failed, Gone, Outcome, Removed, Stale, Task, Wanted
+from hooks.registration import Done, Failed, Gone, Outcome, Postponed, Removed, Task, Wanted
 
 CALL_SECONDS: Final = 0.8
 """For all that is done in one answer: with what comes before and after it, less than a second."""
@@ -62,6 +62,8 @@ class Registrar:
             outcome = Failed(reasons.UNREACHABLE, progress.late, sent=progress.writing)
         except NoAnswer as exc:
             outcome = Failed(reasons.UNREACHABLE, exc.unread.message)
+        except Busy:
+            outcome = Postponed()
         except PlatformError as exc:
             sent = exc.sent and progress.writing
             outcome = Failed(
@@ -77,7 +79,7 @@ class Registrar:
         if item is None or text(mapping(item, "metadata"), "uid") != parent.uid:
             return Gone()
         if not _is_as_requested(item, task):
-            return Stale()
+            return Postponed()
         progress.late = LATE
         if task.removal is None and task.wanted is not None:
             return await self._register(task, task.wanted, item, progress)

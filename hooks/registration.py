@@ -199,8 +199,8 @@ class Gone:
 
 
 @dataclass(frozen=True, slots=True)
-class Stale:
-    """The object is no longer as the request has it: nothing was done, and a newer request is on its way."""
+class Postponed:
+    """Nothing was done: the object is no longer as the request has it, or as much as may be is under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ class Failed:
     """Seconds that the platform asks to wait, or until it is asked again at all."""
 
 
-Outcome = Done | Removed | Gone | Stale | Failed
+Outcome = Done | Removed | Gone | Postponed | Failed
 
 NO_ACCOUNT: Final = Condition(
     "Registered", "False", reasons.DISABLED, "Hooks have no token of the platform: nothing is registered there."
@@ -312,7 +312,7 @@ def settle(task: Task, outcome: Outcome, *, now: datetime) -> Registration:
             return Registration(AWAITED, Memory(), {}, SOON)
         case Gone() if task.final:
             return Registration(NOT_WANTED, Memory(), {})
-        case Gone() | Stale():
+        case Gone() | Postponed():
             return Registration(_said_before(parent.held.get("Registered")), memory, carried_over(parent), SOON)
         case Failed(reason, message, tried, sent, retry_after):
             said = Condition("Registered", "False", reason, message)

@@ -93,7 +93,7 @@ class Platform:
         """Listen, on the port it had before."""
         self._down = threading.Event()
         handler = type("Scripted", (_Handler,), {"platform": self, "down": self._down})
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
+        self._server = _Server(("127.0.0.1", self.port), handler)
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -148,6 +148,12 @@ class Platform:
     def writes(self) -> list[tuple[str, str]]:
         """Method and path of every request that was to change something."""
         return [(call.method, urlsplit(call.target).path) for call in self.calls if call.method != "GET"]
+
+
+class _Server(ThreadingHTTPServer):
+    """One that lets many connections wait."""
+
+    request_queue_size = 128
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -388,8 +388,24 @@ async def test_few_calls_at_the_same_time(cluster: World) -> None:
     answers = await asyncio.gather(*(cluster.sync(item) for item in items))
     assert 1 < cluster.platform.most_at_once <= CONNECTIONS + 1
     assert len(cluster.platform.bought) == 1
-    done = [one for one in answers if registered(one)[0] == "True"]
-    assert len(done) > 10
+    assert {registered(one)[1] for one in answers} <= {reasons.UP_TO_DATE, reasons.NOT_EVALUATED}
+    for item in items:
+        assert registered(await cluster.settle(item)) == ("True", reasons.UP_TO_DATE)
+
+
+async def test_what_waits_for_others_is_no_failure(cluster: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes back soon, and nothing is said of the platform."""
+    monkeypatch.setattr(beamlit, "SLOT_SECONDS", 0.05)
+    for _ in range(CONNECTIONS):
+        await cluster._beamlit._slots.acquire()
+    answer = await failing(cluster)
+    assert registered(answer) == ("Unknown", reasons.NOT_EVALUATED)
+    assert answer["resyncAfterSeconds"] == 1
+    assert "platform" not in answer["status"]
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await cluster._beamlit.find(LLAMA)
+    assert cluster.sample("circuit", state="closed") == 1
 
 
 # Tokens.
