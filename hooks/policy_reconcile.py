@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
-from hooks import places, reasons, registration
+from hooks import policies, reasons, registration
 from hooks.api.v1alpha1 import (
     Flavor,
     InvalidObject,
@@ -108,19 +108,14 @@ def amounts_to(spec: PolicySpec) -> str:
 
 def _shown(place: PolicyLocation) -> str:
     """The place as it is compared, where that is another word."""
-    meaning = _meaning(place)
-    return place.name if meaning is None or meaning == place.name.casefold() else f"{place.name} ({meaning})"
-
-
-def _meaning(place: PolicyLocation) -> str | None:
-    if place.type is PolicyLocationType.LOCATION:
-        return place.name.casefold()
-    return places.country(place.name) if place.type is PolicyLocationType.COUNTRY else places.continent(place.name)
+    meaning = policies.meaning(place)
+    same = meaning is None or meaning.casefold() == place.name.casefold()
+    return place.name if same else f"{place.name} ({meaning})"
 
 
 def _mistakes(spec: PolicySpec) -> Iterator[tuple[int, str]]:
     for at, place in enumerate(spec.locations):
-        if _meaning(place) is None:
+        if policies.meaning(place) is None:
             country = place.type is PolicyLocationType.COUNTRY
             kind = "code of a country in ISO 3166-1, such as fr" if country else "continent, such as eu"
             yield at, f"{place.name} is no {kind}."

@@ -300,6 +300,8 @@ def leaving(kind: str, parent: Parent, *, now: datetime, expected: Wanted | None
 def settle(task: Task, outcome: Outcome, *, now: datetime) -> Registration:
     """How an object stands after an attempt."""
     parent, memory = task.parent, task.memory
+    if isinstance(outcome, Failed):
+        return _failed(task, outcome, now)
     match outcome:
         case Done(facts, owned) if task.wanted is not None:
             kept = Memory(task.wanted.thing, task.wanted.hash) if owned else Memory()
@@ -312,19 +314,22 @@ def settle(task: Task, outcome: Outcome, *, now: datetime) -> Registration:
             return Registration(AWAITED, Memory(), {}, SOON)
         case Gone() if task.final:
             return Registration(NOT_WANTED, Memory(), {})
-        case Gone() | Postponed():
+        case _:
             return Registration(_said_before(parent.held.get("Registered")), memory, carried_over(parent), SOON)
-        case Failed(reason, message, tried, sent, retry_after):
-            said = Condition("Registered", "False", reason, message)
-            if tried:
-                memory = memory.failed(task.tried, now)
-            if sent:
-                wanted = task.wanted if task.removal is None else None
-                memory = replace(memory, thing=memory.thing if wanted is None else wanted.thing, hash="")
-            if task.final and _lets_go(memory, parent, now):
-                return _let_go(replace(task, memory=memory), said)
-            wait = delay(memory.attempts, parent.uid) if tried else delay(1, parent.uid)
-            return Registration(said, memory, carried_over(parent), max(wait, retry_after or 0.0))
+
+
+def _failed(task: Task, failure: Failed, now: datetime) -> Registration:
+    parent, memory = task.parent, task.memory
+    said = Condition("Registered", "False", failure.reason, failure.message)
+    if failure.tried:
+        memory = memory.failed(task.tried, now)
+    if failure.sent:
+        wanted = task.wanted if task.removal is None else None
+        memory = replace(memory, thing=memory.thing if wanted is None else wanted.thing, hash="")
+    if task.final and _lets_go(memory, parent, now):
+        return _let_go(replace(task, memory=memory), said)
+    wait = delay(memory.attempts if failure.tried else 1, parent.uid)
+    return Registration(said, memory, carried_over(parent), max(wait, failure.retry_after or 0.0))
 
 
 def applied(status: Object, registration: Registration, parent: Parent, *, now: datetime) -> Object:
