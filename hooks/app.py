@@ -8,7 +8,6 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -19,24 +18,15 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from starlette.requests import ClientDisconnect
 
-from hooks import policy_reconcile, reconcile, registration
+from hooks import openapi, policy_reconcile, reconcile
 from hooks.bearer import Bearer
 from hooks.decisions import Decisions
 from hooks.errors import HookError
 from hooks.gatherer import gather
 from hooks.metrics import Sources
 from hooks.observation import Observation
-from hooks.protocol import (
-    PARENT_KIND,
-    POLICY_KIND,
-    CustomizeRequest,
-    FinalizeResponse,
-    Object,
-    SyncRequest,
-    SyncResponse,
-)
-from hooks.registrar import Registrar
-from hooks.registration import Registration, Task
+from hooks.protocol import PARENT_KIND, POLICY_KIND, CustomizeRequest, Object, SyncRequest
+from hooks.registrar import Registrar, let_go, registered
 from hooks.settings import Settings
 from hooks.telemetry import Metrics
 from program import web
@@ -120,7 +110,7 @@ def create_app(
         synced = reconcile.sync_assessed(observation, now=now, account=account())
         if synced.assessment is not None:
             decisions.record(synced.assessment, now=now)
-        return (await registered(synced.response, synced.task, now)).as_json()
+        return (await registered(registrar, synced.response, synced.task, now=now)).as_json()
 
     async def customize(body: bytes, about: Object) -> Object:
         request = CustomizeRequest.from_body(body)
@@ -132,48 +122,28 @@ def create_app(
         about |= _identity(request)
         decisions.forget(request.parent["metadata"]["namespace"], request.parent["metadata"]["name"])
         now = clock()
-        response, task = reconcile.finalize(Observation.of(request, defaults), now=now, account=account())
-        return (await let_go(response, task, now)).as_json()
+        response, found = reconcile.finalize(Observation.of(request, defaults), now=now, account=account())
+        return (await let_go(registrar, response, found, now=now)).as_json()
 
-    async def sync_policy(body: bytes, about: Object) -> Object:
+    async def policy_sync(body: bytes, about: Object) -> Object:
         request = await _parsed(body, POLICY_KIND)
         about |= _identity(request)
         now = clock()
         response, task = policy_reconcile.sync(request, defaults, account=account(), now=now)
-        return (await registered(response, task, now)).as_json()
+        return (await registered(registrar, response, task, now=now)).as_json()
 
-    async def finalize_policy(body: bytes, about: Object) -> Object:
+    async def policy_finalize(body: bytes, about: Object) -> Object:
         request = await _parsed(body, POLICY_KIND)
         about |= _identity(request)
         now = clock()
-        response, task = policy_reconcile.finalize(request, account=account(), now=now)
-        return (await let_go(response, task, now)).as_json()
+        response, found = policy_reconcile.finalize(request, account=account(), now=now)
+        return (await let_go(registrar, response, found, now=now)).as_json()
 
     def account() -> str | None:
         return None if registrar is None else registrar.account
 
-    async def tried(task: Task, status: Object, now: datetime) -> tuple[Registration, Object]:
-        """What came of a task, and the status that says so."""
-        assert registrar is not None  # noqa: S101 - without one the core has nothing to be done
-        found = registration.settle(task, await registrar.carry_out(task), now=now)
-        return found, registration.applied(status, found, task.parent, now=now)
-
-    async def registered(response: SyncResponse, task: Task | None, now: datetime) -> SyncResponse:
-        """The answer to a sync, after what was to be done on the platform."""
-        if task is None:
-            return response
-        found, status = await tried(task, response.status, now)
-        times = [one for one in (response.resync_after_seconds, found.resync) if one is not None]
-        return replace(response, status=status, resync_after_seconds=min(times, default=None))
-
-    async def let_go(response: FinalizeResponse, task: Task | None, now: datetime) -> FinalizeResponse:
-        """The answer to a finalize, after what was to be done on the platform."""
-        if task is None:
-            return response
-        found, status = await tried(task, response.status, now)
-        return replace(response, status=status, finalized=found.resync is None, resync_after_seconds=found.resync)
-
-    def hook(path: str, name: str, answer: Answer, request_schema: Object, answer_schema: Object, summary: str) -> None:
+    def hook(path: str, answer: Answer, request_schema: Object, answer_schema: Object, summary: str) -> None:
+        name = answer.__name__
 
         async def endpoint(request: Request) -> Response:
             nonlocal in_flight
@@ -219,26 +189,19 @@ def create_app(
             openapi_extra={"requestBody": {"required": True, "content": {_JSON: {"schema": request_schema}}}},
         )
 
-    models, policies = "/modeldeployments", "/policies"
-    finalized = _sync_answer(finalized={"type": "boolean"})
+    finalized = openapi.sync_answer(finalized={"type": "boolean"})
+    model, policy = openapi.SYNC_REQUEST, openapi.POLICY_REQUEST
+    hook("/modeldeployments/sync", sync, model, openapi.sync_answer(), "Desired children and status")
     hook(
-        f"{models}/sync",
-        "sync",
-        sync,
-        _SYNC_REQUEST,
-        _sync_answer(),
-        "Desired children and status of a ModelDeployment",
-    )
-    hook(
-        f"{models}/customize", "customize", customize, _CUSTOMIZE_REQUEST, _CUSTOMIZE_ANSWER,
+        "/modeldeployments/customize",
+        customize,
+        openapi.CUSTOMIZE_REQUEST,
+        openapi.CUSTOMIZE_ANSWER,
         "Which related objects a sync needs to see",
-    )  # fmt: skip
-    hook(f"{models}/finalize", "finalize", finalize, _SYNC_REQUEST, finalized, "What is left to do before it goes")
-    hook(f"{policies}/sync", "policy_sync", sync_policy, _POLICY_REQUEST, _sync_answer(), "Status of a Policy")
-    hook(
-        f"{policies}/finalize", "policy_finalize", finalize_policy, _POLICY_REQUEST, finalized,
-        "What is left to do before it goes",
-    )  # fmt: skip
+    )
+    hook("/modeldeployments/finalize", finalize, model, finalized, "What is left to do before it goes")
+    hook("/policies/sync", policy_sync, policy, openapi.sync_answer(), "Status of a Policy")
+    hook("/policies/finalize", policy_finalize, policy, finalized, "What is left to do before it goes")
     return app
 
 
@@ -257,7 +220,7 @@ def create_operations_app(hooks: FastAPI, metrics: Metrics, *, draining: Callabl
     )
 
     @app.get("/openapi.json")
-    async def openapi() -> dict[str, Any]:
+    async def document() -> dict[str, Any]:
         """The hooks as OpenAPI."""
         return hooks.openapi()
 
@@ -310,63 +273,3 @@ async def _parsed(body: bytes, kind: str = PARENT_KIND) -> SyncRequest:
 
 def _error(message: str) -> bytes:
     return orjson.dumps({"error": message})
-
-
-def _sync_answer(**more: Object) -> Object:
-    return {
-        "type": "object",
-        "required": ["status", "children", *more],
-        "properties": {
-            "status": _OBJECT,
-            "children": {"type": "array", "items": _OBJECT},
-            "resyncAfterSeconds": {"type": "number"},
-            **more,
-        },
-        "additionalProperties": False,
-    }
-
-
-_OBJECT: Final[Object] = {"type": "object"}
-_GROUPS: Final[Object] = {
-    "type": "object",
-    "description": "Kind.version to name, or namespace/name, to the object.",
-    "additionalProperties": {"type": "object", "additionalProperties": _OBJECT},
-}
-_CUSTOMIZE_REQUEST: Final[Object] = {
-    "type": "object",
-    "required": ["parent"],
-    "properties": {"controller": _OBJECT, "parent": {"type": "object", "description": "A ModelDeployment."}},
-}
-_SYNC_REQUEST: Final[Object] = {
-    **_CUSTOMIZE_REQUEST,
-    "properties": {
-        **_CUSTOMIZE_REQUEST["properties"],
-        "children": _GROUPS,
-        "related": _GROUPS,
-        "finalizing": {"type": "boolean"},
-    },
-}
-_POLICY_REQUEST: Final[Object] = {
-    **_SYNC_REQUEST,
-    "properties": {**_SYNC_REQUEST["properties"], "parent": {"type": "object", "description": "A Policy."}},
-}
-_CUSTOMIZE_ANSWER: Final[Object] = {
-    "type": "object",
-    "required": ["relatedResources"],
-    "properties": {
-        "relatedResources": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["apiVersion", "resource", "namespace", "names"],
-                "properties": {
-                    "apiVersion": {"type": "string"},
-                    "resource": {"type": "string"},
-                    "namespace": {"type": "string"},
-                    "names": {"type": "array", "items": {"type": "string"}},
-                },
-            },
-        }
-    },
-    "additionalProperties": False,
-}

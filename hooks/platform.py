@@ -33,9 +33,9 @@ from hooks import names
 from hooks.api.v1alpha1 import ModelDeploymentSpec
 from hooks.fields import mapping, text, time
 from hooks.local import workload_name
+from hooks.memory import Thing, Wanted
 from hooks.observation import APPS, Observation, Parent
 from hooks.protocol import Object
-from hooks.registration import Thing, Wanted
 
 MANAGED_BY: Final = ("managed-by", "beamlit-operator")
 """Label of every model that this controller, or the original one, registered."""

@@ -26,9 +26,13 @@ from hooks.api.v1alpha1 import (
     PolicySpec,
     PolicyType,
 )
+from hooks.memory import Thing, Wanted
 from hooks.observation import InstallDefaults, Parent
 from hooks.protocol import POLICY_KIND, FinalizeResponse, Object, SyncRequest, SyncResponse
-from hooks.registration import Registration, Task, Thing, Wanted
+from hooks.registration import (
+    Registration,
+    Task,
+)
 from hooks.status import Condition, condition_as_written
 
 _MAX_LISTED: Final = 8
@@ -53,7 +57,7 @@ def sync(
     return SyncResponse(status, (), found.resync), found.task
 
 
-def finalize(request: SyncRequest, *, account: str | None, now: datetime) -> tuple[FinalizeResponse, Task | None]:
+def finalize(request: SyncRequest, *, account: str | None, now: datetime) -> tuple[FinalizeResponse, Registration]:
     """Let it go: at once without an account or a registration, else when the platform has removed it."""
     parent = Parent.of(request.parent)
     found = registration.undecided(POLICY_KIND, parent, account=account)
@@ -64,7 +68,7 @@ def finalize(request: SyncRequest, *, account: str | None, now: datetime) -> tup
     ready = Condition("Ready", "False", reasons.TERMINATING, "The Policy is being deleted.")
     status = _status((accepted, found.condition, ready), found, parent, now)
     done = found.task is None and found.resync is None
-    return FinalizeResponse(status, (), finalized=done, resync_after_seconds=found.resync), found.task
+    return FinalizeResponse(status, (), finalized=done, resync_after_seconds=found.resync), found
 
 
 _UNKNOWN: Final = ("Unknown", reasons.NOT_EVALUATED, "The Policy is being deleted.")

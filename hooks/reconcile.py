@@ -169,7 +169,7 @@ def customize(request: CustomizeRequest, defaults: InstallDefaults) -> Customize
 
 def finalize(
     observation: Observation, *, now: datetime, account: str | None = None
-) -> tuple[FinalizeResponse, Task | None]:
+) -> tuple[FinalizeResponse, Registration]:
     """Let everything go: at once without an account on the platform, for then Kubernetes collects the children; else
     when no child is observed any more and then nothing is left on the platform. With what is to be done there first.
     """
@@ -193,7 +193,7 @@ def finalize(
     report = Report((*told, ready), split, platform=found.fields)
     return FinalizeResponse(
         status=build_status(report, parent, now=now), children=(), finalized=done, resync_after_seconds=resync
-    ), found.task
+    ), found
 
 
 def check_children(children: tuple[Object, ...], observation: Observation) -> None:

@@ -7,6 +7,8 @@ its deletion it must be on its way out. And what is there on the platform must b
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final
 
 import structlog
@@ -14,13 +16,15 @@ import structlog
 from hooks import reasons
 from hooks.api.v1alpha1 import AUTHORIZATION_GROUP, DEPLOYMENT_GROUP, VERSION
 from hooks.apiserver import ApiServer, Group, path
-from hooks.beamlit import LATE, Beamlit, Busy, PlatformError, Taken, Unasked
+from hooks.beamlit import LATE, Beamlit
+from hooks.beamlit.errors import Busy, PlatformError, Taken, Unasked
 from hooks.failures import Api
 from hooks.failures import Failed as NoAnswer
 from hooks.fields import mapping, text, texts
+from hooks.memory import Wanted
 from hooks.platform import Claim, Owner, claim, keeps
-from hooks.protocol import PARENT_KIND, POLICY_KIND, Object
-from hooks.registration import Done, Failed, Gone, Outcome, Postponed, Removed, Task, Wanted
+from hooks.protocol import PARENT_KIND, POLICY_KIND, FinalizeResponse, Object, SyncResponse
+from hooks.registration import Done, Failed, Gone, Outcome, Postponed, Registration, Removed, Task, applied, settle
 
 CALL_SECONDS: Final = 0.8
 """For all that is done in one answer: with what comes before and after it, less than a second."""
@@ -69,6 +73,9 @@ class Registrar:
             outcome = Failed(
                 exc.reason, str(exc), tried=not isinstance(exc, Unasked), sent=sent, retry_after=exc.retry_after
             )
+        except Exception:
+            log.exception("platform_failed", **_about(task))
+            outcome = Failed(reasons.UNREACHABLE, "Hooks failed at it: their log says why.", sent=progress.writing)
         self._tell(task, outcome)
         return outcome
 
@@ -144,6 +151,32 @@ class Registrar:
                 log.warning("platform_has_not", undone=done, reason=reason, message=message, **_about(task))
             case _:
                 log.debug("platform_not_asked", why=type(outcome).__name__, **_about(task))
+
+
+async def registered(
+    registrar: Registrar | None, response: SyncResponse, task: Task | None, *, now: datetime
+) -> SyncResponse:
+    """The answer to a sync, after what was to be done on the platform."""
+    if registrar is None or task is None:
+        return response
+    found = settle(task, await registrar.carry_out(task), now=now)
+    times = [one for one in (response.resync_after_seconds, found.resync) if one is not None]
+    status = applied(response.status, found, task.parent, now=now)
+    return replace(response, status=status, resync_after_seconds=min(times, default=None))
+
+
+async def let_go(
+    registrar: Registrar | None, response: FinalizeResponse, found: Registration, *, now: datetime
+) -> FinalizeResponse:
+    """The answer to a finalize, after what was to be done on the platform."""
+    task = found.task
+    if registrar is not None and task is not None:
+        found = settle(task, await registrar.carry_out(task), now=now)
+        status = applied(response.status, found, task.parent, now=now)
+        response = replace(response, status=status, finalized=found.resync is None, resync_after_seconds=found.resync)
+    if found.abandoned is not None:
+        log.warning("platform_let_go", left=str(found.abandoned), message=found.condition.message)
+    return response
 
 
 class _Progress:

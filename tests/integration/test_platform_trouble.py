@@ -18,8 +18,10 @@ from prometheus_client import generate_latest
 from hooks import beamlit, reasons
 from hooks.account import Account, Fixed, TokenFile
 from hooks.app import create_app
-from hooks.beamlit import CONNECTIONS, Beamlit, PlatformError, Rejected, Unasked, Unauthorized, Unreachable
-from hooks.registration import Thing
+from hooks.beamlit import Beamlit, exchange, tokens
+from hooks.beamlit.errors import PlatformError, Rejected, Unasked, Unauthorized, Unreachable
+from hooks.beamlit.exchange import CONNECTIONS
+from hooks.memory import Thing
 from hooks.settings import Settings
 from hooks.telemetry import Metrics
 from tests.builders import NOW, Json, model_deployment, request_body, workload
@@ -70,7 +72,7 @@ JUNK = [
     b"null",
     b'{"metadata": 1}',
     b'{"a": ' + b"[" * 500,
-    b'"' + b"x" * (beamlit.ANSWER_BYTES + 1) + b'"',
+    b'"' + b"x" * (exchange.ANSWER_BYTES + 1) + b'"',
 ]
 
 
@@ -363,8 +365,12 @@ async def test_retry_after_in_all_its_forms(
 ) -> None:
     """Seconds or a date, within bounds; what cannot be read is a few seconds."""
     servers[0].always(Trouble(429, headers={"retry-after": written}))
-    client._token.account, client._token.value, client._token.ends_at = Account(CLIENT_ID, SECRET), "t", 1e18
-    client._token.renew_at = 1e18
+    client._tokens._token.account, client._tokens._token.value, client._tokens._token.ends_at = (
+        Account(CLIENT_ID, SECRET),
+        "t",
+        1e18,
+    )
+    client._tokens._token.renew_at = 1e18
     with pytest.raises(Unreachable) as caught:
         await client.find(LLAMA)
     assert least <= (caught.value.retry_after or 0) <= most
@@ -416,12 +422,12 @@ async def test_a_token_is_bought_once_and_renewed_early(client: Beamlit, servers
     platform = servers[0]
     await asyncio.gather(*(client.find(LLAMA) for _ in range(8)))
     assert len(platform.bought) == 1
-    client._token.renew_at = 0.0
+    client._tokens._token.renew_at = 0.0
     await client.find(LLAMA)
     await client.find(LLAMA)
-    await asyncio.gather(*client._buying)
+    await asyncio.gather(*client._tokens._buying)
     assert len(platform.bought) == 2
-    client._token.ends_at = 0.0
+    client._tokens._token.ends_at = 0.0
     await client.find(LLAMA)
     assert len(platform.bought) == 3
 
@@ -431,12 +437,12 @@ async def test_a_renewal_that_fails_changes_nothing(client: Beamlit, servers: An
     platform = servers[0]
     await client.find(LLAMA)
     platform.secret = "changed"
-    client._token.renew_at = 0.0
+    client._tokens._token.renew_at = 0.0
     for _ in range(3):
         await client.find(LLAMA)
-        await asyncio.gather(*client._buying)
+        await asyncio.gather(*client._tokens._buying)
     assert len(platform.bought) == 1
-    client._token.ends_at = 0.0
+    client._tokens._token.ends_at = 0.0
     with pytest.raises(Unauthorized):
         await client.find(LLAMA)
 
@@ -510,7 +516,7 @@ async def test_a_token_endpoint_that_is_down(client: Beamlit, servers: Any) -> N
 
 async def test_a_token_that_does_not_come(client: Beamlit, servers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits has a deadline, and so has the purchase."""
-    monkeypatch.setattr(beamlit, "TOKEN_SECONDS", 0.1)
+    monkeypatch.setattr(tokens, "TOKEN_SECONDS", 0.1)
     servers[0].always(Trouble(delay=30))
     with pytest.raises(Unreachable) as caught:
         await client.find(LLAMA)
@@ -615,7 +621,11 @@ async def test_c23_the_secret_is_nowhere(cluster: World, status: int) -> None:
             await cluster.sync(item)
             cluster.pass_time(100)
     said = "".join(answer.text for answer in cluster.answers) + repr(lines) + repr(cluster.metrics)
-    said += generate_latest(cluster.metrics.registry).decode() + repr(vars(cluster._beamlit))
+    said += (
+        generate_latest(cluster.metrics.registry).decode()
+        + repr(vars(cluster._beamlit))
+        + repr(vars(cluster._beamlit._tokens))
+    )
     assert lines
     for canary in (SECRET, TOKEN, *cluster.platform.bought):
         assert canary not in said

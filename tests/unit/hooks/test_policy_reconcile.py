@@ -7,10 +7,10 @@ import pytest
 
 from hooks import reasons
 from hooks.api.v1alpha1 import Policy
+from hooks.memory import Thing
 from hooks.observation import InstallDefaults
 from hooks.policy_reconcile import amounts_to, finalize, sync
 from hooks.protocol import POLICY_KIND, FinalizeResponse, SyncRequest, SyncResponse
-from hooks.registration import Thing
 from tests.builders import NOW, Json, policy, request_body
 from tests.structural import crd_schema, problems, pruned
 
@@ -109,16 +109,16 @@ def test_finalize_without_account() -> None:
     """At once, whatever is remembered."""
     item = policy() | {"status": {"platform": {"name": "eu", "hash": "0"}, "conditions": [
         {"type": "Accepted", "status": "True", "reason": "Accepted", "message": "It is."}]}}  # fmt: skip
-    response, task = finalize(request(item, finalizing=True), account=None, now=NOW)
-    assert (response.finalized, response.children, task) == (True, (), None)
+    response, found = finalize(request(item, finalizing=True), account=None, now=NOW)
+    assert (response.finalized, response.children, found.task) == (True, (), None)
     assert said(response, "Accepted") == ("True", "Accepted", "It is.")
     assert said(response, "Ready")[:2] == ("False", reasons.TERMINATING)
 
 
 def test_finalize_of_one_that_was_never_seen() -> None:
     """There is nothing to wait for."""
-    response, task = finalize(request(policy(deleting=True)), account="us", now=NOW)
-    assert (response.finalized, task) == (True, None)
+    response, found = finalize(request(policy(deleting=True)), account="us", now=NOW)
+    assert (response.finalized, found.task) == (True, None)
     assert said(response, "Accepted")[0] == "Unknown"
 
 
@@ -126,8 +126,9 @@ def test_finalize_of_one_that_was_never_seen() -> None:
 def test_finalize_of_one_that_is_registered(spec: Json) -> None:
     """It is to be removed, whatever its specification is by now."""
     item = policy(deleting=True) | {"spec": spec, "status": {"platform": {"name": "eu", "hash": "0"}}}
-    response, task = finalize(request(item), account="us", now=NOW)
+    response, found = finalize(request(item), account="us", now=NOW)
     assert not response.finalized
+    task = found.task
     assert task is not None
     assert (task.removal, task.final) == (Thing("policies", "eu"), True)
     assert (task.expected is None) is (spec["type"] == 1)

@@ -307,8 +307,8 @@ def test_finalize(deleting: bool) -> None:
     if deleting:
         cluster.parent["metadata"]["deletionTimestamp"] = "2026-03-01T12:00:00Z"
     observed = builders.observation(cluster.parent, finalizing=True, children=cluster.children)
-    waiting, task = reconcile.finalize(observed, now=NOW, account="us")
-    assert (waiting.children, waiting.finalized, waiting.resync_after_seconds, task) == ((), False, 30, None)
+    waiting, found = reconcile.finalize(observed, now=NOW, account="us")
+    assert (waiting.children, waiting.finalized, waiting.resync_after_seconds, found.task) == ((), False, 30, None)
     assert {entry["type"]: entry["status"] for entry in waiting.status["conditions"]}["Ready"] == "False"
     done = finalize(cluster.parent)
     assert (done.children, done.finalized, done.resync_after_seconds) == ((), True, None)
