@@ -340,6 +340,62 @@ async def test_what_is_not_accepted_from_the_start(cluster: World) -> None:
     assert cluster.platform.calls == []
 
 
+# What is there according to the memory.
+
+
+async def test_what_somebody_removed_is_there_again(cluster: World) -> None:
+    """Within ten minutes or so; until then nobody looks."""
+    item = cluster.apply(model_deployment())
+    await cluster.settle(item)
+    created = item["status"]["createdAtOnBeamlit"]
+    cluster.platform.store.clear()
+    calls = len(cluster.platform.calls)
+    for _ in range(2):
+        await cluster.sync(item)
+        cluster.pass_time(100)
+    assert len(cluster.platform.calls) == calls
+    cluster.pass_time(600)
+    assert registered(await cluster.sync(item)) == ("True", reasons.UP_TO_DATE)
+    assert cluster.platform.model() is not None
+    assert item["status"]["createdAtOnBeamlit"] > created
+
+
+async def test_a_look_changes_nothing_that_is_right(cluster: World) -> None:
+    """Nor does one that fails."""
+    item = cluster.apply(model_deployment())
+    await cluster.settle(item)
+    before, writes = copy.deepcopy(item["status"]), cluster.platform.writes()
+    calls = len(cluster.platform.calls)
+    cluster.pass_time(1000)
+    await cluster.sync(item)
+    assert len(cluster.platform.calls) == calls + 1
+    cluster.platform.stop()
+    cluster.pass_time(1000)
+    answer = await cluster.sync(item)
+    assert item["status"] == before
+    assert "resyncAfterSeconds" not in answer
+    assert cluster.platform.writes() == writes
+    cluster.platform.start()
+
+
+async def test_c22_the_younger_learns_of_it(cluster: World) -> None:
+    """A model that the older one took is no longer said to be registered, and comes back when it is free."""
+    older, younger = cluster.apply(model_deployment(enabled=False)), cluster.apply(other())
+    cluster.related = [workload(), workload() | {"metadata": workload()["metadata"] | {"namespace": "team-b"}}]
+    await cluster.settle(younger)
+    cluster.edit(older, enabled=True)
+    await cluster.settle(older)
+    assert registered(await cluster.sync(younger)) == ("True", reasons.UP_TO_DATE)
+    cluster.pass_time(1000)
+    answer = await cluster.sync(younger)
+    assert registered(answer) == ("False", reasons.CONFLICT)
+    assert "name" not in younger["status"]["platform"]
+    cluster.edit(older, enabled=False)
+    await cluster.settle(older)
+    cluster.pass_time(answer["resyncAfterSeconds"])
+    assert registered(await cluster.sync(younger)) == ("True", reasons.UP_TO_DATE)
+
+
 # Requests that somebody made up.
 
 

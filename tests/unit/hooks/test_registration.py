@@ -267,6 +267,22 @@ def test_not_even_tried() -> None:
     assert (found.memory, found.resync) == (memory, delay(1, parent().uid))
 
 
+def test_a_look() -> None:
+    """It is taken when it is time, the cluster is settled and there is something to look after."""
+    assert standing(KIND, parent(), None, now=NOW, check=True).task is None
+    assert standing(KIND, parent(has()), WANTED, now=NOW, check=True, settled=False).task is None
+    task = task_of(standing(KIND, parent(has(), workspace="acme"), WANTED, now=NOW, check=True))
+    assert task.check
+    found = settle(task, Done(FACTS, changed=False), now=NOW)
+    assert (found.condition, found.memory, found.facts) == (registration.UP_TO_DATE, has(), FACTS)
+    found = settle(task, DOWN, now=NOW)
+    assert (found.condition, found.memory, found.resync) == (registration.UP_TO_DATE, has(), None)
+    assert found.facts == {"workspace": "acme"}
+    found = settle(task, Failed(reasons.CONFLICT, "Taken."), now=NOW)
+    assert (found.condition.reason, found.memory.thing, found.memory.attempts) == (reasons.CONFLICT, None, 1)
+    assert not task_of(standing(KIND, parent(Memory()), WANTED, now=NOW, check=True)).check
+
+
 def test_without_account() -> None:
     """It is said; what was remembered stays for when there is one again."""
     item = parent(has(), said=("True", reasons.UP_TO_DATE, "x"), workspace="acme")
