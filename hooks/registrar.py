@@ -26,6 +26,7 @@ from hooks.memory import Wanted
 from hooks.platform import Claim, Owner, claim, keeps
 from hooks.protocol import PARENT_KIND, POLICY_KIND, FinalizeResponse, Object, SyncResponse
 from hooks.registration import Done, Failed, Gone, Outcome, Postponed, Registration, Removed, Task, applied, settle
+from program.cluster import cut
 
 CALL_SECONDS: Final = 0.8
 """For all that is done in one answer: with what comes before and after it, less than a second."""
@@ -119,6 +120,7 @@ class Registrar:
                 reasons.CONFLICT,
                 f"The platform has a {wanted.thing} already, which was not made for this object: remove or rename it"
                 " there, or choose another name here.",
+                foreign=True,
             )
         if isinstance(whose, Owner):
             other = await self._owner(whose)
@@ -222,6 +224,7 @@ def _is_as_requested(item: Object, task: Task) -> bool:
 def _conflict(wanted: Wanted, owner: Owner) -> Failed:
     return Failed(
         reasons.CONFLICT,
-        f"The {wanted.thing} belongs to ModelDeployment {owner.name} in namespace {owner.namespace}, which is older:"
-        " choose another spec.model or spec.environment, or delete that one.",
+        f"The {wanted.thing} belongs to ModelDeployment {cut(owner.name)} in namespace {cut(owner.namespace)}, which is"
+        " older: choose another spec.model or spec.environment, or delete that one.",
+        foreign=True,
     )

@@ -123,6 +123,8 @@ class Failed:
     """Whether it counts as an attempt."""
     sent: bool = False
     """Whether it may have been done nevertheless."""
+    foreign: bool = False
+    """Whether what is there under the name is known to be somebody else's."""
     retry_after: float | None = None
     """Seconds that the platform asks to wait, or until it is asked again at all."""
 
@@ -241,11 +243,10 @@ def settle(task: Task, outcome: Outcome, *, now: datetime) -> Registration:
 def _failed(task: Task, failure: Failed, now: datetime) -> Registration:
     parent, memory = task.parent, task.memory
     said = Condition("Registered", "False", failure.reason, failure.message)
-    taken = failure.reason == reasons.CONFLICT
-    if task.check and not taken:
+    if task.check and not failure.foreign:
         return Registration(UP_TO_DATE, memory, carried_over(parent))
-    if taken:
-        memory = replace(memory, thing=None, hash="")  # whatever is there, it is not ours
+    if failure.foreign:
+        memory = replace(memory, thing=None, hash="")
     if failure.tried:
         memory = memory.failed(task.tried, now)
     if failure.sent:

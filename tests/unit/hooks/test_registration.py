@@ -259,6 +259,14 @@ def test_failed() -> None:
     assert settle(task, Failed("R", "m", sent=True), now=NOW).memory.hash == ""
 
 
+@pytest.mark.parametrize("foreign", [False, True])
+def test_what_is_somebody_elses(foreign: bool) -> None:
+    """It is not remembered as ours; a refusal of the platform alone is no reason to forget what is there."""
+    task = task_of(standing(KIND, parent(has(hash_="old")), WANTED, now=NOW))
+    found = settle(task, Failed(reasons.CONFLICT, "x", foreign=foreign), now=NOW)
+    assert found.memory.thing == (None if foreign else THING)
+
+
 def test_not_even_tried() -> None:
     """It is said, and not counted."""
     memory = Memory().failed(WANTED.hash, NOW - timedelta(seconds=60))
@@ -278,7 +286,8 @@ def test_a_look() -> None:
     found = settle(task, DOWN, now=NOW)
     assert (found.condition, found.memory, found.resync) == (registration.UP_TO_DATE, has(), None)
     assert found.facts == {"workspace": "acme"}
-    found = settle(task, Failed(reasons.CONFLICT, "Taken."), now=NOW)
+    assert settle(task, Failed(reasons.CONFLICT, "Taken."), now=NOW).condition == registration.UP_TO_DATE
+    found = settle(task, Failed(reasons.CONFLICT, "Taken.", foreign=True), now=NOW)
     assert (found.condition.reason, found.memory.thing, found.memory.attempts) == (reasons.CONFLICT, None, 1)
     assert not task_of(standing(KIND, parent(Memory()), WANTED, now=NOW, check=True)).check
 
