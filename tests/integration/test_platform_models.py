@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hooks import reasons
-from tests.builders import NAMESPACE, REMOTE, UID, Json, model_deployment, obeys, policy, served, workload
+from tests.builders import NAMESPACE, REMOTE, UID, Json, model_deployment, obeys, observed, policy, served, workload
 from tests.integration.apiserver import ApiServer
 from tests.platform import WORKSPACE, Call, Platform
 from tests.registered import World, message, registered, running, world
@@ -281,6 +281,24 @@ async def test_c22_the_older_one_gets_its_model_back(cluster: World) -> None:
     assert cluster.platform.model() == found
 
 
+async def test_c22_the_younger_that_goes_takes_nothing_along(cluster: World) -> None:
+    """Even when it has not learned yet that the model is the older one's by now; nor when its name changes."""
+    older, younger = cluster.apply(model_deployment(enabled=False)), cluster.apply(other())
+    cluster.related = [workload(), workload() | {"metadata": workload()["metadata"] | {"namespace": "team-b"}}]
+    await cluster.settle(younger)
+    cluster.edit(older, enabled=True)
+    await cluster.settle(older)
+    found = copy.deepcopy(cluster.platform.model())
+    renamed = copy.deepcopy(younger)
+    cluster.edit(cluster.apply(renamed), model="renamed")
+    assert registered(await cluster.settle(renamed)) == ("True", reasons.UP_TO_DATE)
+    assert cluster.platform.model() == found
+    cluster.children["uid-of-the-other"] = []
+    cluster.delete(cluster.apply(younger))
+    assert (await cluster.sync(younger))["finalized"]
+    assert cluster.platform.model() == found
+
+
 async def test_an_owner_that_is_no_more_keeps_nothing(cluster: World) -> None:
     """A model of a ModelDeployment that was removed, or made anew, is taken over."""
     older = cluster.apply(model_deployment())
@@ -408,15 +426,19 @@ class Forgery:
     status: Json = dataclasses.field(default_factory=dict)
 
 
+FRESH: Json = {"platform": {}}
+
+
 @pytest.mark.parametrize(
     "forgery",
     [
-        Forgery(metadata={"uid": "somebody-else"}),
-        Forgery(metadata={"name": "nobody"}),
-        Forgery(metadata={"namespace": "elsewhere"}),
+        Forgery(metadata={"uid": "somebody-else"}, status=FRESH),
+        Forgery(metadata={"name": "nobody"}, status=FRESH),
+        Forgery(metadata={"namespace": "elsewhere"}, status=FRESH),
         Forgery(metadata={"labels": {"team": "another"}}),
-        Forgery(spec={"model": "of-somebody-else"}),
-        Forgery(spec={"enabled": False}),
+        Forgery(spec={"serverlessConfig": {"maxNumReplicas": 1}}),
+        Forgery(spec={"environment": "of-somebody-else"}),
+        Forgery(status=FRESH),
         Forgery(status={"platform": {"name": "of-somebody-else", "environment": "production", "hash": "0"}}),
     ],
     ids=repr,
@@ -428,11 +450,14 @@ async def test_a_forged_sync_writes_nothing(cluster: World, forgery: Forgery) ->
     before, writes = copy.deepcopy(cluster.platform.store), cluster.platform.writes()
     forged = copy.deepcopy(item)
     forged["metadata"] |= forgery.metadata
-    forged["spec"] |= {"serverlessConfig": {"maxNumReplicas": 1}} | forgery.spec
+    forged["spec"] |= forgery.spec
     forged["status"] |= forgery.status
-    cluster.children[forged["metadata"]["uid"]] = cluster.children[UID]
+    answer = await cluster.ask(forged)
+    cluster.children[forged["metadata"]["uid"]] = [observed(child) for child in answer["children"]]
+    tokens = len(cluster.api.tokens)
     for _ in range(3):
         await cluster.ask(forged)
+    assert len(cluster.api.tokens) == tokens + 3
     assert cluster.platform.store == before
     assert cluster.platform.writes() == writes
 
