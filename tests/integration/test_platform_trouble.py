@@ -72,7 +72,7 @@ JUNK = [
     b"null",
     b'{"metadata": 1}',
     b'{"a": ' + b"[" * 500,
-    b'"' + b"x" * (exchange.ANSWER_BYTES + 1) + b'"',
+    b'{"metadata": {"name": "' + b"x" * exchange.ANSWER_BYTES + b'"}}',
 ]
 
 
