@@ -23,6 +23,7 @@ CONTROLLER_KEYS: Final = frozenset(
         "metricsAddr",
         "probeAddr",
         "metricInformer",
+        "platform",
         "proxyService",
         "hooks",
     }

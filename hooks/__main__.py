@@ -14,7 +14,8 @@ if __name__ == "__main__" and sys.argv[1:2] not in (["render"], ["explain"]):
 import argparse
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from socket import socket
@@ -23,10 +24,15 @@ from typing import Final
 import structlog
 import uvloop
 
+from hooks import account
+from hooks.account import Accounts
+from hooks.apiserver import ApiServer
 from hooks.app import create_app, create_operations_app
+from hooks.beamlit import Beamlit
 from hooks.bearer import Bearer
 from hooks.cli import explain_files, render
 from hooks.metrics.installed import open_sources
+from hooks.registrar import CALL_SECONDS, Registrar
 from hooks.settings import Hooks, Settings
 from hooks.telemetry import Metrics
 from program import certificates, logs, memory, web
@@ -132,8 +138,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return explain_files(given.files, given.observed, settings, now=now, form=given.output)
         logs.configure(settings.hooks.log_level)
         bearer = _bearer(settings.hooks.bearer_file)
+        accounts = account.configured(settings.platform, os.environ)
         sockets += (bind(settings.hooks.listen, "--listen"), bind(settings.hooks.operations, "--operations"))
-        uvloop.run(run(settings, bearer, *sockets))
+        uvloop.run(run(settings, bearer, accounts, *sockets))
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -157,7 +164,13 @@ def _bearer(path: Path | None) -> Bearer | None:
         raise SettingsError(f"hooks.bearerFile {path} cannot be used: {reason}.") from exc
 
 
-async def run(settings: Settings, bearer: Bearer | None, hooks_socket: socket, operations_socket: socket) -> None:
+async def run(
+    settings: Settings,
+    bearer: Bearer | None,
+    accounts: Accounts | None,
+    hooks_socket: socket,
+    operations_socket: socket,
+) -> None:
     """Serve on both sockets until a signal; a second one ends at once.
 
     Raises:
@@ -168,8 +181,11 @@ async def run(settings: Settings, bearer: Bearer | None, hooks_socket: socket, o
     context = certificates.server_context(tls, "hooks.tls") if tls is not None else None
     signals = Signals(asyncio.get_running_loop())
     metrics = Metrics()
-    async with open_sources(settings.metric_informer, metrics) as sources:
-        app = create_app(settings, metrics, sources=sources, bearer=bearer)
+    async with (
+        open_sources(settings.metric_informer, metrics) as sources,
+        _registrar(settings, accounts, metrics) as registrar,
+    ):
+        app = create_app(settings, metrics, sources=sources, bearer=bearer, registrar=registrar)
         operations = create_operations_app(app, metrics, draining=signals.stop.is_set)
         stopped = asyncio.Event()
         beside = asyncio.create_task(web.serve(operations, operations_socket, stopped))
@@ -183,6 +199,22 @@ async def run(settings: Settings, bearer: Bearer | None, hooks_socket: socket, o
             await beside
             log.info("stopped")
             signals.close()
+
+
+@asynccontextmanager
+async def _registrar(
+    settings: Settings, accounts: Accounts | None, metrics: Metrics
+) -> AsyncIterator[Registrar | None]:
+    """What is done on the platform, until the end of the block; nothing without an account."""
+    if accounts is None:
+        yield None
+        return
+    api, beamlit = ApiServer.connect(metrics, CALL_SECONDS), Beamlit(settings.platform.base_url, accounts, metrics)
+    try:
+        yield Registrar(beamlit, api)
+    finally:
+        await beamlit.close()
+        await api.close()
 
 
 if __name__ == "__main__":

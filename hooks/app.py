@@ -18,14 +18,15 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from starlette.requests import ClientDisconnect
 
-from hooks import reconcile
+from hooks import openapi, policy_reconcile, reconcile
 from hooks.bearer import Bearer
 from hooks.decisions import Decisions
 from hooks.errors import HookError
 from hooks.gatherer import gather
 from hooks.metrics import Sources
 from hooks.observation import Observation
-from hooks.protocol import CustomizeRequest, Object, SyncRequest
+from hooks.protocol import PARENT_KIND, POLICY_KIND, CustomizeRequest, Object, SyncRequest
+from hooks.registrar import Registrar, let_go, registered
 from hooks.settings import Settings
 from hooks.telemetry import Metrics
 from program import web
@@ -82,6 +83,7 @@ def create_app(
     *,
     sources: Sources | None = None,
     bearer: Bearer | None = None,
+    registrar: Registrar | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> FastAPI:
     """The hooks.
@@ -91,6 +93,7 @@ def create_app(
         metrics: where requests are counted.
         sources: of the metrics that models offload by, opened and closed by the caller; with None none is read.
         bearer: the token that a request has to carry, checked before its body is read; None when there is none.
+        registrar: what is done on the platform, opened and closed by the caller; with None nothing is.
         clock: gives the time, once per request; the only time a decision sees.
     """
     app = FastAPI(title="Beamlit hooks", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
@@ -104,10 +107,10 @@ def create_app(
         about |= _identity(request)
         observation = await gather(request, defaults, sources)
         now = clock()
-        response, assessment = reconcile.sync_assessed(observation, now=now)
-        if assessment is not None:
-            decisions.record(assessment, now=now)
-        return response.as_json()
+        synced = reconcile.sync_assessed(observation, now=now, account=account(), check=check(request, now))
+        if synced.assessment is not None:
+            decisions.record(synced.assessment, now=now)
+        return (await registered(registrar, synced.response, synced.task, now=now)).as_json()
 
     async def customize(body: bytes, about: Object) -> Object:
         request = CustomizeRequest.from_body(body)
@@ -118,9 +121,32 @@ def create_app(
         request = await _parsed(body)
         about |= _identity(request)
         decisions.forget(request.parent["metadata"]["namespace"], request.parent["metadata"]["name"])
-        return reconcile.finalize(Observation.of(request, defaults), now=clock()).as_json()
+        now = clock()
+        response, found = reconcile.finalize(Observation.of(request, defaults), now=now, account=account())
+        return (await let_go(registrar, response, found, now=now)).as_json()
 
-    def hook(answer: Answer, request_schema: Object, answer_schema: Object, summary: str) -> None:
+    async def policy_sync(body: bytes, about: Object) -> Object:
+        request = await _parsed(body, POLICY_KIND)
+        about |= _identity(request)
+        now = clock()
+        due = check(request, now)
+        response, task = policy_reconcile.sync(request, defaults, account=account(), now=now, check=due)
+        return (await registered(registrar, response, task, now=now)).as_json()
+
+    async def policy_finalize(body: bytes, about: Object) -> Object:
+        request = await _parsed(body, POLICY_KIND)
+        about |= _identity(request)
+        now = clock()
+        response, found = policy_reconcile.finalize(request, account=account(), now=now)
+        return (await let_go(registrar, response, found, now=now)).as_json()
+
+    def account() -> str | None:
+        return None if registrar is None else registrar.account
+
+    def check(request: SyncRequest, now: datetime) -> bool:
+        return registrar is not None and registrar.is_check_due(request.parent, now)
+
+    def hook(path: str, answer: Answer, request_schema: Object, answer_schema: Object, summary: str) -> None:
         name = answer.__name__
 
         async def endpoint(request: Request) -> Response:
@@ -157,7 +183,7 @@ def create_app(
             return Response(content, status, headers, media_type=_JSON)
 
         app.add_api_route(
-            f"/modeldeployments/{name}",
+            path,
             endpoint,
             methods=["POST"],
             name=name,
@@ -167,9 +193,19 @@ def create_app(
             openapi_extra={"requestBody": {"required": True, "content": {_JSON: {"schema": request_schema}}}},
         )
 
-    hook(sync, _SYNC_REQUEST, _sync_answer(), "Desired children and status of a ModelDeployment")
-    hook(customize, _CUSTOMIZE_REQUEST, _CUSTOMIZE_ANSWER, "Which related objects a sync needs to see")
-    hook(finalize, _SYNC_REQUEST, _sync_answer(finalized={"type": "boolean"}), "What is left to do before it goes")
+    finalized = openapi.sync_answer(finalized={"type": "boolean"})
+    model, policy = openapi.SYNC_REQUEST, openapi.POLICY_REQUEST
+    hook("/modeldeployments/sync", sync, model, openapi.sync_answer(), "Desired children and status")
+    hook(
+        "/modeldeployments/customize",
+        customize,
+        openapi.CUSTOMIZE_REQUEST,
+        openapi.CUSTOMIZE_ANSWER,
+        "Which related objects a sync needs to see",
+    )
+    hook("/modeldeployments/finalize", finalize, model, finalized, "What is left to do before it goes")
+    hook("/policies/sync", policy_sync, policy, openapi.sync_answer(), "Status of a Policy")
+    hook("/policies/finalize", policy_finalize, policy, finalized, "What is left to do before it goes")
     return app
 
 
@@ -188,7 +224,7 @@ def create_operations_app(hooks: FastAPI, metrics: Metrics, *, draining: Callabl
     )
 
     @app.get("/openapi.json")
-    async def openapi() -> dict[str, Any]:
+    async def document() -> dict[str, Any]:
         """The hooks as OpenAPI."""
         return hooks.openapi()
 
@@ -233,65 +269,11 @@ def _identity(request: SyncRequest | CustomizeRequest) -> Object:
     return {key: metadata.get(key) for key in ("namespace", "name", "uid", "generation")}
 
 
-async def _parsed(body: bytes) -> SyncRequest:
-    return SyncRequest.from_body(body) if len(body) < _LARGE else await asyncio.to_thread(SyncRequest.from_body, body)
+async def _parsed(body: bytes, kind: str = PARENT_KIND) -> SyncRequest:
+    if len(body) < _LARGE:
+        return SyncRequest.from_body(body, kind)
+    return await asyncio.to_thread(SyncRequest.from_body, body, kind)
 
 
 def _error(message: str) -> bytes:
     return orjson.dumps({"error": message})
-
-
-def _sync_answer(**more: Object) -> Object:
-    return {
-        "type": "object",
-        "required": ["status", "children", *more],
-        "properties": {
-            "status": _OBJECT,
-            "children": {"type": "array", "items": _OBJECT},
-            "resyncAfterSeconds": {"type": "number"},
-            **more,
-        },
-        "additionalProperties": False,
-    }
-
-
-_OBJECT: Final[Object] = {"type": "object"}
-_GROUPS: Final[Object] = {
-    "type": "object",
-    "description": "Kind.version to name, or namespace/name, to the object.",
-    "additionalProperties": {"type": "object", "additionalProperties": _OBJECT},
-}
-_CUSTOMIZE_REQUEST: Final[Object] = {
-    "type": "object",
-    "required": ["parent"],
-    "properties": {"controller": _OBJECT, "parent": {"type": "object", "description": "A ModelDeployment."}},
-}
-_SYNC_REQUEST: Final[Object] = {
-    **_CUSTOMIZE_REQUEST,
-    "properties": {
-        **_CUSTOMIZE_REQUEST["properties"],
-        "children": _GROUPS,
-        "related": _GROUPS,
-        "finalizing": {"type": "boolean"},
-    },
-}
-_CUSTOMIZE_ANSWER: Final[Object] = {
-    "type": "object",
-    "required": ["relatedResources"],
-    "properties": {
-        "relatedResources": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["apiVersion", "resource", "namespace", "names"],
-                "properties": {
-                    "apiVersion": {"type": "string"},
-                    "resource": {"type": "string"},
-                    "namespace": {"type": "string"},
-                    "names": {"type": "array", "items": {"type": "string"}},
-                },
-            },
-        }
-    },
-    "additionalProperties": False,
-}

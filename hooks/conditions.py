@@ -18,10 +18,6 @@ from hooks.targets import metric_name
 MAX_NAME: Final = 80
 """Characters of a metric's name that a message repeats."""
 
-REGISTERED: Final = Condition(
-    "Registered", "Unknown", reasons.NOT_EVALUATED, "This version does not register models with the platform."
-)
-
 
 def references_resolved(unresolved: tuple[Unresolved, ...]) -> Condition:
     """RefsResolved: whether everything was found that the specification refers to."""

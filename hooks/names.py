@@ -16,7 +16,10 @@ _SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0
 NAME_LABEL: Final = "deployment.beamlit.com/name"
 """Label on children and pods: name of the ModelDeployment, cut where it is too long."""
 UID_LABEL: Final = "deployment.beamlit.com/uid"
-"""Label on pods: uid of the ModelDeployment, so that two of the same name never share pods."""
+"""Label on pods: uid of the ModelDeployment, so that two of the same name never share pods. Also on the platform, to
+say whose a model is."""
+NAMESPACE_LABEL: Final = "deployment.beamlit.com/namespace"
+"""Label on the platform: namespace of the ModelDeployment that a model belongs to."""
 MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
 MANAGED_BY: Final = "beamlit-controller"
 WORKLOAD_ANNOTATION: Final = "deployment.beamlit.com/workload"

@@ -88,7 +88,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """The ModelDeployment's own facts."""
+    """The own facts of a ModelDeployment or a Policy."""
 
     namespace: str
     name: str
@@ -96,6 +96,9 @@ class Parent:
     generation: int
     """0 when unknown."""
     deleting: bool
+    deleting_since: datetime | None
+    """Its deletionTimestamp; None when that is not a time."""
+    labels: Mapping[str, str]
     spec: Mapping[str, Any]
     """As stored; see `Observation.read_spec`."""
     status: Mapping[str, Any]
@@ -105,7 +108,7 @@ class Parent:
 
     @classmethod
     def of(cls, item: Object) -> Self:
-        """Read a ModelDeployment with a namespace and a name."""
+        """Read an object with a namespace and a name."""
         metadata = item["metadata"]
         return cls(
             namespace=metadata["namespace"],
@@ -113,6 +116,8 @@ class Parent:
             uid=text(metadata, "uid"),
             generation=integer(metadata, "generation") or 0,
             deleting=bool(metadata.get("deletionTimestamp")),
+            deleting_since=time(metadata, "deletionTimestamp"),
+            labels=texts(metadata, "labels"),
             spec=mapping(item, "spec"),
             status=mapping(item, "status"),
             held={

@@ -159,11 +159,11 @@ def _comparable(location: Location) -> dict[PolicyLocationType, str]:
 
 
 def _is_at(place: PolicyLocation, value: str) -> bool:
-    return bool(value) and _meaning(place) == value
+    return bool(value) and meaning(place) == value
 
 
-def _meaning(place: PolicyLocation) -> str | None:
-    """What the place is compared by; None when there is no such place."""
+def meaning(place: PolicyLocation) -> str | None:
+    """What a place in a policy is compared by; None when there is no such place."""
     if place.type is PolicyLocationType.LOCATION:
         return place.name.casefold()
     return places.country(place.name) if place.type is PolicyLocationType.COUNTRY else places.continent(place.name)
@@ -171,7 +171,7 @@ def _meaning(place: PolicyLocation) -> str | None:
 
 def _mistake(place: PolicyLocation) -> str:
     """A sentence on a place that does not exist."""
-    if _meaning(place) is not None:
+    if meaning(place) is not None:
         return ""
     kind = "code of a country in ISO 3166-1" if place.type is PolicyLocationType.COUNTRY else "continent"
     return f" In the policy, {place.name} is no {kind}."

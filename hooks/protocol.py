@@ -13,12 +13,18 @@ from typing import Any, Final, NamedTuple, Self
 import orjson
 
 from hooks import errors
-from hooks.api.v1alpha1 import MODEL_DEPLOYMENT_API_VERSION
+from hooks.api.v1alpha1 import MODEL_DEPLOYMENT_API_VERSION, POLICY_API_VERSION
 
 Object = dict[str, Any]
 """A Kubernetes object as decoded from JSON. Never changed after it was read."""
 
 PARENT_KIND: Final = "ModelDeployment"
+POLICY_KIND: Final = "Policy"
+_API_VERSIONS: Final[Mapping[str, str]] = {
+    PARENT_KIND: MODEL_DEPLOYMENT_API_VERSION,
+    POLICY_KIND: POLICY_API_VERSION,
+}
+"""Of each kind that may be a parent."""
 
 
 class Key(NamedTuple):
@@ -56,27 +62,31 @@ class SyncRequest:
     controller: Object
     """The CompositeController; empty when absent."""
     parent: Object
-    """A ModelDeployment with a namespace and a name. The rest may be anything."""
+    """An object of the expected kind with a namespace and a name. The rest may be anything."""
     children: Objects
     related: Objects
     finalizing: bool
 
     @classmethod
-    def from_body(cls, body: bytes) -> Self:
+    def from_body(cls, body: bytes, kind: str = PARENT_KIND) -> Self:
         """Read a request body.
+
+        Args:
+            body: as received.
+            kind: of the parent.
 
         Raises:
             NotMetacontroller: it is not a hook request.
-            WrongParent: its parent is not a ModelDeployment of v1alpha1.
+            WrongParent: its parent is not of that kind, of v1alpha1.
         """
-        return cls.from_json(_decoded(body))
+        return cls.from_json(_decoded(body), kind)
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
+    def from_json(cls, content: Mapping[str, Any], kind: str = PARENT_KIND) -> Self:
         """Read a decoded request; raises as `from_body` does."""
         return cls(
             controller=_object_or_empty(content.get("controller")),
-            parent=_parent(content),
+            parent=_parent(content, kind),
             children=dict(_indexed(content.get("children"))),
             related=dict(_indexed(content.get("related"))),
             finalizing=content.get("finalizing") is True,
@@ -94,7 +104,7 @@ class CustomizeRequest:
     def from_body(cls, body: bytes) -> Self:
         """Read a request body; raises as `SyncRequest.from_body` does."""
         content = _decoded(body)
-        return cls(controller=_object_or_empty(content.get("controller")), parent=_parent(content))
+        return cls(controller=_object_or_empty(content.get("controller")), parent=_parent(content, PARENT_KIND))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +186,12 @@ def _decoded(body: bytes) -> Object:
     return content
 
 
-def _parent(content: Mapping[str, Any]) -> Object:
+def _parent(content: Mapping[str, Any], kind: str) -> Object:
     parent = content.get("parent")
     if not isinstance(parent, dict):
         raise errors.NotMetacontroller("the request has no parent")
-    if (parent.get("apiVersion"), parent.get("kind")) != (MODEL_DEPLOYMENT_API_VERSION, PARENT_KIND):
-        raise errors.WrongParent(f"the parent must be a {PARENT_KIND} of {MODEL_DEPLOYMENT_API_VERSION}")
+    if (parent.get("apiVersion"), parent.get("kind")) != (_API_VERSIONS[kind], kind):
+        raise errors.WrongParent(f"the parent must be a {kind} of {_API_VERSIONS[kind]}")
     key = key_of(parent)
     if key is None or not key.namespace:
         raise errors.NotMetacontroller("the parent has no name or no namespace")

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any, Final
 
-from hooks import acceptance, conditions, names, reasons
+from hooks import acceptance, conditions, names, platform, reasons, registration
 from hooks.api.v1alpha1 import (
     AUTHORIZATION_GROUP,
     VERSION,
@@ -21,7 +21,7 @@ from hooks.api.v1alpha1 import (
     MetricSpec,
     ModelDeploymentSpec,
 )
-from hooks.applied import compare
+from hooks.applied import PATIENCE, Applied, compare
 from hooks.children import KINDS, Parts, kept_split, make_children, with_readiness
 from hooks.errors import ForbiddenChild, NotAccepted
 from hooks.fields import integer, mapping, objects, text, time
@@ -33,6 +33,7 @@ from hooks.observation import APPS, CORE, InstallDefaults, Observation, Parent, 
 from hooks.offloading import Decision, Facts, Previous, Split, decide, not_ready_deadline
 from hooks.policies import missing_policies, refusals
 from hooks.protocol import (
+    PARENT_KIND,
     CustomizeRequest,
     CustomizeResponse,
     FinalizeResponse,
@@ -43,6 +44,7 @@ from hooks.protocol import (
     key_of,
 )
 from hooks.readiness import Readiness, before_creation, readiness
+from hooks.registration import Registration, Task
 from hooks.remote import Remote, find_remote
 from hooks.status import Condition, Report, build_status, overview
 
@@ -81,11 +83,24 @@ class _Outcome:
 
     children: tuple[Object, ...]
     report: Report
+    registration: Registration
+    """With the platform."""
     instants: tuple[datetime | None, ...]
     """Moments at which something may change by itself."""
     period: float | None = None
     """Seconds after which metrics are looked at again, in any case; None without metrics."""
     assessment: Assessment | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """The answer to a sync, and what goes with it."""
+
+    response: SyncResponse
+    assessment: Assessment | None
+    """How it came about; None when the specification is not in force."""
+    task: Task | None
+    """What is to be done on the platform before it is given."""
 
 
 def sync(observation: Observation, *, now: datetime) -> SyncResponse:
@@ -94,29 +109,37 @@ def sync(observation: Observation, *, now: datetime) -> SyncResponse:
     Raises:
         ForbiddenChild, DamagedAnnotation: as `sync_assessed`.
     """
-    return sync_assessed(observation, now=now)[0]
+    return sync_assessed(observation, now=now).response
 
 
-def sync_assessed(observation: Observation, *, now: datetime) -> tuple[SyncResponse, Assessment | None]:
-    """The same, with how it came about; None when the specification is not in force.
+def sync_assessed(
+    observation: Observation, *, now: datetime, account: str | None = None, check: bool = False
+) -> Synced:
+    """The same, with what goes with it.
+
+    Args:
+        observation: all facts.
+        now: the present.
+        account: on the platform; None without one: then there is nothing to be done there.
+        check: whether it is time to look whether what should be there is.
 
     Raises:
         ForbiddenChild: the answer would reach beyond the parent.
         DamagedAnnotation: nothing new can be decided, and what was decided last cannot be read.
     """
     try:
-        outcome = _accepted(observation, now)
+        outcome = _accepted(observation, now, account, check=check)
     except InvalidObject as exc:
-        outcome = _not_accepted(NotAccepted(reasons.INVALID_SPEC, f"{exc}."), observation, now)
+        outcome = _not_accepted(NotAccepted(reasons.INVALID_SPEC, f"{exc}."), observation, now, account)
     except NotAccepted as exc:
-        outcome = _not_accepted(exc, observation, now)
+        outcome = _not_accepted(exc, observation, now, account)
     check_children(outcome.children, observation)
     answer = SyncResponse(
         status=build_status(outcome.report, observation.parent, now=now),
         children=outcome.children,
         resync_after_seconds=_resync_after(outcome, observation.parent, now),
     )
-    return answer, outcome.assessment
+    return Synced(answer, outcome.assessment, outcome.registration.task)
 
 
 def customize(request: CustomizeRequest, defaults: InstallDefaults) -> CustomizeResponse:  # noqa: ARG001
@@ -147,26 +170,33 @@ def customize(request: CustomizeRequest, defaults: InstallDefaults) -> Customize
     )
 
 
-def finalize(observation: Observation, *, now: datetime) -> FinalizeResponse:
-    """Let everything go: done when no child is observed any more."""
-    done = not observation.children
+def finalize(
+    observation: Observation, *, now: datetime, account: str | None = None
+) -> tuple[FinalizeResponse, Registration]:
+    """Let everything go: at once without an account on the platform, for then Kubernetes collects the children; else
+    when no child is observed any more and then nothing is left on the platform. With what is to be done there first.
+    """
+    parent = observation.parent
     message = "The ModelDeployment is being deleted."
+    found = registration.undecided(PARENT_KIND, parent, account=account)
+    done, resync = account is None, None
+    if account is not None and observation.children:
+        resync = RESYNC_SECONDS
+    elif account is not None:
+        found = registration.leaving(PARENT_KIND, parent, now=now)
+        done, resync = found.task is None and found.resync is None, found.resync
     told = tuple(
-        Condition(type_, held.status, held.reason, held.message)
-        for type_, held in observation.parent.held.items()
+        found.condition if type_ == found.condition.type else Condition(type_, held.status, held.reason, held.message)
+        for type_, held in parent.held.items()
         if type_ and type_ != "Ready"
     )
-    previous = Previous.of(observation.parent)
-    split = Split(
-        previous.percentage or 0, previous.reason, text(mapping(observation.parent.status, "offloading"), "message")
-    )
-    report = Report((*told, Condition("Ready", "False", reasons.TERMINATING, message)), split)
+    previous = Previous.of(parent)
+    split = Split(previous.percentage or 0, previous.reason, text(mapping(parent.status, "offloading"), "message"))
+    ready = Condition("Ready", "False", reasons.TERMINATING, message)
+    report = Report((*told, ready), split, platform=found.fields)
     return FinalizeResponse(
-        status=build_status(report, observation.parent, now=now),
-        children=(),
-        finalized=done,
-        resync_after_seconds=None if done else RESYNC_SECONDS,
-    )
+        status=build_status(report, parent, now=now), children=(), finalized=done, resync_after_seconds=resync
+    ), found
 
 
 def check_children(children: tuple[Object, ...], observation: Observation) -> None:
@@ -229,7 +259,7 @@ def assess(observation: Observation, *, now: datetime) -> Assessment:
     return Assessment(facts, workload, local, backing, previous, metrics, decide(facts, previous, now=now))
 
 
-def _accepted(observation: Observation, now: datetime) -> _Outcome:
+def _accepted(observation: Observation, now: datetime, account: str | None, *, check: bool) -> _Outcome:
     """The story of a specification that is in force.
 
     Raises:
@@ -258,6 +288,12 @@ def _accepted(observation: Observation, now: datetime) -> _Outcome:
         *missing_policies(facts.refusals),
         _unknown_gateway(spec, observation),
     )
+    serving_port = pod_port(local.target_port, found.workload) if isinstance(local, Local) else None
+    ports = {
+        "servingPort": serving_port or integer(parent.status, "servingPort"),
+        "metricPort": metric_port(spec, found.workload, observation),
+    }
+    registered = _registered(found, ports, applied, account, now, check=check)
     told = overview(
         Condition("Accepted", "True", reasons.ACCEPTED, "The specification is in force."),
         (
@@ -266,7 +302,7 @@ def _accepted(observation: Observation, now: datetime) -> _Outcome:
             conditions.metrics_available(found.metrics, facts.measures),
             conditions.offloading(decision.split),
             conditions.policy_satisfied(spec, facts.refusals),
-            conditions.REGISTERED,
+            registered.condition,
             conditions.synced(applied),
         ),
         conditions.warnings(applied, observation),
@@ -274,19 +310,37 @@ def _accepted(observation: Observation, now: datetime) -> _Outcome:
         local_only=bool(unresolved) and all(one.reason in reasons.NOWHERE_TO_OFFLOAD for one in unresolved),
         deleting=parent.deleting,
     )
-    serving_port = pod_port(local.target_port, found.workload) if isinstance(local, Local) else None
-    ports = {
-        "servingPort": serving_port or integer(parent.status, "servingPort"),
-        "metricPort": metric_port(spec, found.workload, observation),
-    }
     standings = conditions.standings(found.metrics, facts.measures, decision.course)
-    report = Report(told, decision.split, ports, decision.course.memory, standings)
+    report = Report(told, decision.split, ports, decision.course.memory, standings, registered.fields)
     instants = (decision.next_instant, applied.next_instant)
-    return _Outcome(children, report, instants, _period(facts.measures, decision.course), found)
+    return _Outcome(children, report, registered, instants, _period(facts.measures, decision.course), found)
 
 
-def _not_accepted(problem: NotAccepted, observation: Observation, now: datetime) -> _Outcome:
-    """What was decided last, with the replicas still setting the weights.
+def _registered(
+    found: Assessment,
+    ports: Mapping[str, int | None],
+    applied: Applied,
+    account: str | None,
+    now: datetime,
+    *,
+    check: bool,
+) -> Registration:
+    """How the model stands to the platform. Nothing is done there before the children are as desired, unless they are
+    not for longer than it takes: then something else is wrong with them, which the condition Synced tells."""
+    observation, split = found.facts.observation, found.decision.split
+    parent = observation.parent
+    if account is None or parent.deleting:
+        return registration.undecided(PARENT_KIND, parent, account=account)
+    wanted = platform.model(
+        found.facts.spec, observation, offloading=split.percentage > 0, ports=ports, account=account
+    )
+    held = parent.held.get("Synced")
+    waited = held is not None and held.status == "False" and held.since is not None and now - held.since >= PATIENCE
+    return registration.standing(PARENT_KIND, parent, wanted, now=now, settled=applied.in_sync or waited, check=check)
+
+
+def _not_accepted(problem: NotAccepted, observation: Observation, now: datetime, account: str | None) -> _Outcome:
+    """What was decided last, with the replicas still setting the weights. The platform keeps what it has.
 
     Raises:
         DamagedAnnotation: it cannot be read.
@@ -313,6 +367,7 @@ def _not_accepted(problem: NotAccepted, observation: Observation, now: datetime)
     split = split or Split(0, reasons.NOT_ACCEPTED, "Nothing was decided yet.", remote=False)
     unknown = "Not evaluated before the specification is accepted."
     applied = compare(children, observation, now=now)
+    registered = registration.undecided(PARENT_KIND, parent, account=account)
     told = overview(
         Condition("Accepted", "False", problem.reason, str(problem)),
         (
@@ -323,7 +378,7 @@ def _not_accepted(problem: NotAccepted, observation: Observation, now: datetime)
             Condition("MetricsAvailable", "Unknown", reasons.NOT_EVALUATED, unknown),
             conditions.offloading(split),
             Condition("PolicySatisfied", "Unknown", reasons.NOT_EVALUATED, unknown),
-            conditions.REGISTERED,
+            registered.condition,
             Condition("Synced", "Unknown", reasons.NOT_EVALUATED, unknown)
             if route is None
             else conditions.synced(applied),
@@ -335,8 +390,8 @@ def _not_accepted(problem: NotAccepted, observation: Observation, now: datetime)
     ports = {name: integer(parent.status, name) for name in ("servingPort", "metricPort")}
     waiting = ready is not None and not ready.is_ready and deadline > now
     instants = (deadline if waiting else None, until if until is not None and until > now else None)
-    report = Report(told, split, ports, Previous.of(parent).memory)
-    return _Outcome(children, report, (*instants, applied.next_instant))
+    report = Report(told, split, ports, Previous.of(parent).memory, platform=registered.fields)
+    return _Outcome(children, report, registered, (*instants, applied.next_instant))
 
 
 def _kept(api_version: str, kind: str, name: str, observation: Observation) -> Object | None:
@@ -428,4 +483,6 @@ def _resync_after(outcome: _Outcome, parent: Parent, now: datetime) -> float | N
     if outcome.period is not None:
         share = zlib.crc32(parent.uid.encode()) / 0xFFFFFFFF
         seconds.append(round(outcome.period * (1 - JITTER + 2 * JITTER * share), 3))
+    if outcome.registration.resync is not None:
+        seconds.append(outcome.registration.resync)
     return min(*seconds, MAX_RESYNC_SECONDS) if seconds else None

@@ -1,9 +1,11 @@
 """What the administrator decides: `config.yaml`, environment and flags, read once into a frozen `Settings`.
 
 The file is the one the gateway reads too; its section `gateway` is left to it. Keys that only the original's manager
-needed are accepted and have no effect: Metacontroller does that part.
+needed are accepted and have no effect: Metacontroller does that part. The token of the platform is no setting: it is
+secret, so it stands in the environment or in a file of its own (`hooks.account`).
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -18,6 +20,9 @@ from program.settings import Listen, LogLevel, Section, Tls
 
 GATEWAY_KEYS: Final = frozenset({"gateway"})
 """Keys of the same file that concern the gateway only."""
+
+BASE_URL: Final = "BEAMLIT_BASE_URL"
+"""Environment variable of `platform.baseUrl`, as the original has it."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -86,6 +91,24 @@ class MetricInformer(Section):
         return self
 
 
+class Platform(Section):
+    """The Beamlit platform, where models and policies are registered when there is a token."""
+
+    base_url: str = "https://api.beamlit.dev/v0"
+    """Of its API."""
+    token_file: Path | None = None
+    """File with the token, read again when it changes; the variable BEAMLIT_TOKEN wins over it."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _base_url(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("must be an http or https URL")
+        if problem := addresses.problem(value):
+            raise ValueError(problem.replace("use usernameFile and passwordFile", "they are in the token"))
+        return addresses.url(value)
+
+
 class Location(settings.Location):
     """Where the default remote backend runs, checked: the gateway has no use for it."""
 
@@ -143,6 +166,7 @@ class Settings(settings.Shared):
     default_remote_backend: DefaultRemoteBackend = DefaultRemoteBackend()
     metric_informer: MetricInformer = MetricInformer()
     proxy_service: ProxyService = ProxyService()
+    platform: Platform = Platform()
     hooks: Hooks = Hooks()
     enable_http2: bool = Field(default=False, alias="enableHTTP2")
     """Without effect, as are the following."""
@@ -169,7 +193,9 @@ class Settings(settings.Shared):
         Raises:
             SettingsError: one sentence that names the key, the value and what is allowed.
         """
-        return settings.load(cls, config, environment=environment, flags=flags or {}, foreign=GATEWAY_KEYS)
+        variables = os.environ if environment is None else environment
+        given = {"platform.baseUrl": variables.get(BASE_URL) or None, **(flags or {})}
+        return settings.load(cls, config, environment=variables, flags=given, foreign=GATEWAY_KEYS)
 
     @property
     def install_defaults(self) -> InstallDefaults:

@@ -20,7 +20,6 @@ from hooks.protocol import Object
 CARRIED: Final = ("workspace", "createdAtOnBeamlit", "updatedAtOnBeamlit")
 """What the platform says. Status is replaced whole, so it must be said again."""
 
-
 SKEW: Final = timedelta(minutes=1)
 """How far ahead of ours the clock of another replica may be. What it wrote stays, for samples are held against it."""
 
@@ -57,12 +56,14 @@ class Report:
     """Of the metrics, for the next sync."""
     metrics: tuple[MetricStanding, ...] = ()
     """What is known of each metric."""
+    platform: Mapping[str, Any] = field(default_factory=dict)
+    """What is known of the platform, and the memory of it."""
 
 
 def build_status(report: Report, parent: Parent, *, now: datetime) -> Object:
     """The status to write. Whatever did not change keeps its time."""
     status: Object = {
-        "conditions": [_condition(condition, parent, now) for condition in report.conditions],
+        "conditions": [condition_as_written(condition, parent, now) for condition in report.conditions],
         "offloadingStatus": report.split.percentage > 0,
         "offloading": _offloading(report, parent, now),
     }
@@ -70,7 +71,7 @@ def build_status(report: Report, parent: Parent, *, now: datetime) -> Object:
         # Metacontroller writes it as well; said here so that the answer is the status that is stored.
         status["observedGeneration"] = parent.generation
     status |= {name: port for name, port in report.ports.items() if port is not None}
-    return status | carried_over(parent)
+    return {**status, **report.platform}
 
 
 def carried_over(parent: Parent) -> dict[str, str]:
@@ -120,7 +121,8 @@ _NEEDED: Final = (
 """Conditions without which the model is not Ready, with the reason each gives."""
 
 
-def _condition(condition: Condition, parent: Parent, now: datetime) -> dict[str, Any]:
+def condition_as_written(condition: Condition, parent: Parent, now: datetime) -> dict[str, Any]:
+    """A condition with its times: that of its last transition is kept while its status stays."""
     held = parent.held.get(condition.type)
     kept = held is not None and held.status == condition.status and held.since is not None
     since = held.since if held is not None and held.since is not None and kept else now

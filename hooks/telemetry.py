@@ -44,17 +44,38 @@ class Metrics:
         )
         self.source_requests = Counter(
             "beamlit_hooks_source_requests",
-            "HTTP requests to sources of metrics, by api and status; without an answer: error or cancelled",
+            "HTTP requests to sources of metrics and to the API server, by api and status; without an answer: error or"
+            " cancelled",
             ("api", "code"),
             registry=self.registry,
         )
         self.source_seconds = Histogram(
             "beamlit_hooks_source_seconds",
-            "Time from a request to a source of metrics to the end of its answer",
+            "Time from such a request to the end of its answer",
             ("api",),
             buckets=_SECONDS,
             registry=self.registry,
         )
         self.source_warnings = Counter(
             "beamlit_hooks_source_warnings", "Answers of a Prometheus server with a warning", registry=self.registry
+        )
+        self.platform_requests = Counter(
+            "beamlit_hooks_platform_requests",
+            "Requests to the platform, by operation and result: ok, absent, unauthorized, conflict, rejected,"
+            " throttled, unreachable, cancelled, and unasked where none was made",
+            ("operation", "result"),
+            registry=self.registry,
+        )
+        self.platform_seconds = Histogram(
+            "beamlit_hooks_platform_seconds",
+            "Time from a request to the platform to the end of its answer",
+            ("operation",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.platform_circuit = Gauge(
+            "beamlit_hooks_platform_circuit",
+            "1 for what becomes of the next request to the platform: closed (it is made), open, half_open (one is)",
+            ("state",),
+            registry=self.registry,
         )

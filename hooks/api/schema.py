@@ -71,6 +71,18 @@ _MODEL_DEPLOYMENT_COLUMNS: Final[Sequence[Mapping[str, str]]] = (
 )
 _POLICY_COLUMNS: Final[Sequence[Mapping[str, str]]] = (
     {"name": "Type", "type": "string", "jsonPath": ".spec.type", "description": "What the policy is about."},
+    {
+        "name": "Ready",
+        "type": "string",
+        "jsonPath": '.status.conditions[?(@.type=="Ready")].status',
+        "description": "Whether the policy is obeyed as it is written.",
+    },
+    {
+        "name": "Registered",
+        "type": "string",
+        "jsonPath": '.status.conditions[?(@.type=="Registered")].reason',
+        "description": "Whether the platform has the policy, or why not.",
+    },
     _AGE,
 )
 

@@ -853,6 +853,23 @@ class OffloadingState(_Part):
     """What is known of each metric."""
 
 
+class PlatformState(_Part):
+    """What is remembered of the platform between two syncs."""
+
+    name: Text | None = None
+    """Name under which the object is registered there, or may be where an answer was lost."""
+    environment: Annotated[str, StringConstraints(max_length=63)] | None = None
+    """Environment in which it is; none for a policy."""
+    hash: Annotated[str, StringConstraints(max_length=64)] | None = None
+    """Of what the platform took last."""
+    tried: Annotated[str, StringConstraints(max_length=64)] | None = None
+    """Of what was tried last and failed."""
+    attempts: Annotated[int, Field(ge=0, le=1000000)] | None = None
+    """How often in a row it failed."""
+    since: Time | None = None
+    """When it failed last."""
+
+
 class ModelDeploymentStatus(_Part):
     """What is observed."""
 
@@ -874,6 +891,8 @@ class ModelDeploymentStatus(_Part):
     """When the model was created on the platform."""
     updated_at_on_beamlit: Time | None = None
     """When the model was last changed on the platform."""
+    platform: PlatformState | None = None
+    """What is remembered of the platform."""
 
     def condition(self, type_: str) -> Condition | None:
         """The condition of that type, or None."""
@@ -995,6 +1014,8 @@ class PolicyStatus(_Part):
     """When the policy was created on the platform."""
     updated_at_on_beamlit: Time | None = None
     """When the policy was last changed on the platform."""
+    platform: PlatformState | None = None
+    """What is remembered of the platform."""
 
 
 class Policy(_Object):

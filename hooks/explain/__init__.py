@@ -54,7 +54,8 @@ def explain(observation: Observation, *, now: datetime) -> Explanation:
     Raises:
         hooks.errors.HookError: sync would answer with an error.
     """
-    answer, found = sync_assessed(observation, now=now)
+    synced = sync_assessed(observation, now=now)
+    answer, found = synced.response, synced.assessment
     conditions = tuple(
         Condition(one["type"], one["status"], one["reason"], one["message"]) for one in answer.status["conditions"]
     )

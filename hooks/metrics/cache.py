@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar, cast
 import structlog
 
 from hooks import reasons
-from hooks.metrics.failures import Failed, Trouble
+from hooks.failures import Api, Failed, Trouble
 from hooks.metrics.outages import Outage
 from hooks.readings import Unread
 from hooks.telemetry import Metrics
@@ -28,16 +28,6 @@ OUTAGES: Final = 10_000
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Api:
-    """Something that is asked."""
-
-    name: str
-    """For telemetry."""
-    words: str
-    """For sentences, which begin with it."""
 
 
 @dataclass(frozen=True, slots=True)

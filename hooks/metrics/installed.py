@@ -5,8 +5,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Final
 
+from hooks.apiserver import ApiServer
 from hooks.metrics import MetricSource, Sources
-from hooks.metrics.apiserver import ApiServer
 from hooks.metrics.cache import Cache
 from hooks.metrics.kubernetes import KubernetesMetrics
 from hooks.metrics.podlists import PodLists

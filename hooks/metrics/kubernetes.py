@@ -14,11 +14,11 @@ from hooks.api.v1alpha1 import (
     PodsMetric,
     ResourceMetric,
 )
+from hooks.apiserver import ApiServer, Group, path
+from hooks.failures import Api, Failed
 from hooks.fields import objects
 from hooks.metrics import kinds, values
-from hooks.metrics.apiserver import ApiServer, Group, path
-from hooks.metrics.cache import Api, Cache, Query
-from hooks.metrics.failures import Failed
+from hooks.metrics.cache import Cache, Query
 from hooks.readings import Reading, Sample, Unread
 from hooks.selectors import InvalidSelector, Selector
 from hooks.targets import RESOURCES

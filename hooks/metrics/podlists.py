@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from hooks import reasons
+from hooks.apiserver import ApiServer, Group, path
+from hooks.failures import Api, Failed, TooLarge
 from hooks.fields import mapping, objects, text, texts
-from hooks.metrics.apiserver import ApiServer, Group, path
-from hooks.metrics.cache import Api, Cache, Query
-from hooks.metrics.failures import Failed, TooLarge
+from hooks.metrics.cache import Cache, Query
 from hooks.pods import Pod
 from hooks.protocol import Object
 from hooks.readings import Unread

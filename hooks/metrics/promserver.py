@@ -15,16 +15,15 @@ import orjson
 import structlog
 
 from hooks import addresses, reasons
+from hooks.failures import Api, Failed
 from hooks.fields import text
 from hooks.metrics import vectors
-from hooks.metrics.cache import Api
-from hooks.metrics.failures import Failed
 from hooks.metrics.files import WatchedFile
-from hooks.metrics.upstream import Upstream
 from hooks.metrics.vectors import Point
 from hooks.protocol import Object
 from hooks.settings import Prometheus
 from hooks.telemetry import Metrics
+from hooks.upstream import Upstream
 from program.cluster import cut
 from program.settings import SettingsError
 

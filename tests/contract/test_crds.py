@@ -587,6 +587,14 @@ STATUS: Final = {
     "workspace": "w",
     "createdAtOnBeamlit": TIME,
     "updatedAtOnBeamlit": TIME,
+    "platform": {
+        "name": "m",
+        "environment": "production",
+        "hash": "0a",
+        "tried": "0b",
+        "attempts": 2,
+        "since": TIME,
+    },
 }
 
 

@@ -100,7 +100,7 @@ class ApiServer:
         """Listen, on the port it had before."""
         self._down = threading.Event()
         handler = type("Scripted", (_Handler,), {"api": self, "down": self._down})
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
+        self._server = _Server(("127.0.0.1", self.port), handler)
         if self._context is not None:
             self._server.socket = self._context.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
@@ -117,6 +117,12 @@ class ApiServer:
             self._thread.join()
             self._server.server_close()
             self._server = None
+
+
+class _Server(ThreadingHTTPServer):
+    """One that lets many connections wait."""
+
+    request_queue_size = 128
 
 
 class _Handler(BaseHTTPRequestHandler):

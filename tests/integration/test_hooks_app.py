@@ -296,7 +296,7 @@ async def test_operations(served: Served) -> None:
     assert "beamlit_hooks_in_flight_requests 0.0" in metrics
     assert "swagger" in (await served.operations.get("/docs")).text
     paths = (await served.operations.get("/openapi.json")).json()["paths"]
-    assert set(paths) == {f"/modeldeployments/{hook}" for hook in HOOKS}
+    assert set(paths) == {f"/modeldeployments/{hook}" for hook in HOOKS} | {"/policies/sync", "/policies/finalize"}
 
 
 async def raw(served: Served) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

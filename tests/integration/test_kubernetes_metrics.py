@@ -14,9 +14,9 @@ import pytest
 import yaml
 from kubernetes.config import incluster_config
 
-from hooks import gatherer, reasons
+from hooks import apiserver, gatherer, reasons
 from hooks.gatherer import gather
-from hooks.metrics import Sources, apiserver, installed, podlists
+from hooks.metrics import Sources, installed, podlists
 from hooks.metrics.installed import open_sources
 from hooks.observation import InstallDefaults
 from hooks.protocol import SyncRequest

@@ -7,9 +7,9 @@ import pytest
 import structlog
 
 from hooks import reasons
+from hooks.failures import Api, Failed, Trouble
 from hooks.metrics import cache as module
-from hooks.metrics.cache import Api, Cache, Query
-from hooks.metrics.failures import Failed, Trouble
+from hooks.metrics.cache import Cache, Query
 from hooks.readings import Unread
 from hooks.telemetry import Metrics
 

@@ -26,7 +26,7 @@ def decide(kept: Decisions, *values: str | Unread, now: datetime = NOW, name: st
         related=[workload()],
         readings=builders.readings(*values, now=now),
     )
-    _, assessment = reconcile.sync_assessed(observation, now=now)
+    assessment = reconcile.sync_assessed(observation, now=now).assessment
     assert assessment is not None
     kept.record(assessment, now=now)
 

@@ -53,7 +53,7 @@ def test_a_healthy_model() -> None:
         "MetricsAvailable": ("True", reasons.NO_METRICS),
         "Offloading": ("False", reasons.LOCAL),
         "PolicySatisfied": ("True", reasons.NO_POLICIES),
-        "Registered": ("Unknown", reasons.NOT_EVALUATED),
+        "Registered": ("False", reasons.DISABLED),
         "Synced": ("True", reasons.IN_SYNC),
         "Ready": ("True", reasons.SERVING),
     }

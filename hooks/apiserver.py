@@ -22,11 +22,10 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 
 from hooks import reasons
-from hooks.metrics.cache import Api
-from hooks.metrics.failures import Failed
-from hooks.metrics.upstream import ANSWER_BYTES, Answer, Parameters, Upstream
+from hooks.failures import Api, Failed
 from hooks.protocol import Object
 from hooks.telemetry import Metrics
+from hooks.upstream import ANSWER_BYTES, Answer, Parameters, Upstream
 from program.cluster import ClusterError, configuration, cut
 
 TOKEN_SECONDS: Final = 5.0

@@ -15,8 +15,7 @@ from typing import Final
 import httpx
 
 from hooks import reasons
-from hooks.metrics.cache import Api
-from hooks.metrics.failures import Failed, TooLarge, Trouble
+from hooks.failures import Api, Failed, TooLarge, Trouble
 from hooks.telemetry import Metrics
 
 CONNECTIONS: Final = 16
@@ -126,7 +125,7 @@ class Upstream:
                 words = f"{api.words} cannot be connected to in time: see that it is up and that no policy is between."
                 raise Failed(reasons.TIMED_OUT, words, Trouble.GONE) from None
             trouble = Trouble.GONE if isinstance(exc, httpx.ConnectError | httpx.ProxyError) else Trouble.SILENT
-            raise Failed(reasons.UNREACHABLE, f"{api.words} cannot be asked: {_words(exc)}.", trouble) from None
+            raise Failed(reasons.UNREACHABLE, f"{api.words} cannot be asked: {in_words(exc)}.", trouble) from None
         except Failed:
             code = "error"
             raise
@@ -147,7 +146,7 @@ async def _read(api: Api, response: httpx.Response, limit: int) -> bytes:
     return b"".join(pieces)
 
 
-def _words(exc: BaseException) -> str:
+def in_words(exc: BaseException) -> str:
     """What went wrong, without what differs from call to call and without what may repeat a credential."""
     cause: BaseException | None = exc
     while cause is not None:

@@ -1,8 +1,19 @@
-"""Why a source gave no answer, on its way from where it happened to the reading that tells it."""
+"""What is asked, and why it gave no answer, on the way from where that happened to whoever tells it."""
 
+from dataclasses import dataclass
 from enum import Enum
 
 from hooks.readings import Unread
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """Something that is asked."""
+
+    name: str
+    """For telemetry."""
+    words: str
+    """For sentences, which begin with it."""
 
 
 class Trouble(Enum):

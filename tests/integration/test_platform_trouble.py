@@ -1,0 +1,682 @@
+"""The platform, or what is needed to ask it, in trouble: what status says, what is tried again, and when."""
+
+import asyncio
+import base64
+import contextlib
+import copy
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+import structlog
+from prometheus_client import generate_latest
+
+from hooks import beamlit, reasons, registrar
+from hooks.account import Account, Fixed, TokenFile
+from hooks.app import create_app
+from hooks.beamlit import Beamlit, exchange, tokens
+from hooks.beamlit.errors import PlatformError, Rejected, Unasked, Unauthorized, Unreachable
+from hooks.beamlit.exchange import CONNECTIONS
+from hooks.memory import Thing
+from hooks.settings import Settings
+from hooks.telemetry import Metrics
+from tests.builders import NOW, Json, model_deployment, request_body, workload
+from tests.integration.apiserver import NOBODY, ApiServer, Scripted
+from tests.platform import CLIENT_ID, SECRET, TOKEN, Platform, Trouble
+from tests.registered import World, message, registered, running, world
+
+LLAMA = Thing("models", "llama", "production")
+BODY: Json = {"metadata": {"name": "llama", "environment": "production"}, "spec": {"enabled": True}}
+
+
+@pytest.fixture
+def servers() -> Iterator[tuple[Platform, ApiServer]]:
+    """A platform and an API server."""
+    with running() as both:
+        yield both
+
+
+@pytest.fixture
+async def cluster(servers: tuple[Platform, ApiServer], tmp_path: Path) -> AsyncIterator[World]:
+    """Hooks that know both, and a Deployment with a ready replica."""
+    async with world(*servers, tmp_path) as cluster:
+        cluster.related = [workload()]
+        yield cluster
+
+
+@pytest.fixture
+async def client(servers: tuple[Platform, ApiServer]) -> AsyncIterator[Beamlit]:
+    """A client of the platform."""
+    client = Beamlit(servers[0].url, Fixed(Account(CLIENT_ID, SECRET)), Metrics(), retry_seconds=(0.0, 0.01))
+    yield client
+    await client.close()
+
+
+async def failing(cluster: World, **spec: Any) -> Json:
+    """The answer to the sync at which a model is to be registered."""
+    item = cluster.apply(model_deployment(**spec))
+    await cluster.sync(item)
+    return await cluster.sync(item)
+
+
+# What the platform answers.
+
+JUNK = [
+    b"",
+    b"<html>",
+    b"[]",
+    b"null",
+    b'{"metadata": 1}',
+    b'{"a": ' + b"[" * 500,
+    b'{"metadata": {"name": "' + b"x" * exchange.ANSWER_BYTES + b'"}}',
+]
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=lambda junk: repr(junk[:12]))
+@pytest.mark.parametrize("on", ["GET", "POST"])
+async def test_garbage(cluster: World, junk: bytes, on: str) -> None:
+    """What is no object of the API is as good as no answer."""
+    cluster.platform.troubles(*[Trouble(200, junk)] * 9, on=on)
+    answer = await failing(cluster)
+    assert registered(answer) == ("False", reasons.UNREACHABLE)
+    assert answer["status"]["platform"]["attempts"] == 1
+    assert 4 <= answer["resyncAfterSeconds"] <= 6
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (300, reasons.UNREACHABLE),
+        (301, reasons.UNREACHABLE),
+        (304, reasons.UNREACHABLE),
+        (400, reasons.REJECTED),
+        (402, reasons.REJECTED),
+        (403, reasons.UNAUTHORIZED),
+        (405, reasons.REJECTED),
+        (409, reasons.CONFLICT),
+        (413, reasons.REJECTED),
+        (418, reasons.REJECTED),
+        (422, reasons.REJECTED),
+        (429, reasons.UNREACHABLE),
+        (500, reasons.UNREACHABLE),
+        (503, reasons.UNREACHABLE),
+        (504, reasons.UNREACHABLE),
+        (599, reasons.UNREACHABLE),
+    ],
+)
+@pytest.mark.parametrize("on", ["GET", "POST"])
+async def test_c20_no_status_is_unexpected(cluster: World, status: int, reason: str, on: str) -> None:
+    """The original dereferenced nothing on a status that it did not expect: here each becomes a condition."""
+    cluster.platform.troubles(*[Trouble(status, headers={"location": "/v0/models"})] * 2, on=on)
+    answer = await failing(cluster)
+    assert registered(answer) == ("False", reason)
+    assert message(answer).endswith(".")
+
+
+async def test_c20_no_labels_are_no_crash(cluster: World) -> None:
+    """The original wrote into a map that was not there: here a model without labels, ports and pods is registered."""
+    cluster.related = []
+    item = cluster.apply(model_deployment(offloadingConfig=None))
+    item["metadata"]["labels"] = None
+    await cluster.settle(item)
+    cluster.pass_time(15)
+    assert registered(await cluster.settle(item)) == ("True", reasons.UP_TO_DATE)
+    found = cluster.platform.model()
+    assert found is not None
+    assert "podTemplate" not in found["spec"]
+
+
+@pytest.mark.parametrize("trouble", [Trouble(500), Trouble(422), Trouble(cut=True), Trouble(200, b"{")])
+async def test_c21_a_failure_is_not_taken_for_done(cluster: World, trouble: Trouble) -> None:
+    """The original remembered a failure as done and a success not at all: here one is tried again, later and later, and
+    the other is remembered in status."""
+    cluster.platform.always(trouble)
+    item = cluster.apply(model_deployment())
+    await cluster.sync(item)
+    pauses = []
+    for attempt in range(1, 10):
+        cluster.patience()
+        answer = await cluster.sync(item)
+        assert item["status"]["platform"]["attempts"] == attempt
+        assert "hash" not in item["status"]["platform"]
+        pauses.append(answer["resyncAfterSeconds"])
+        cluster.pass_time(pauses[-1] / 2)
+        calls = len(cluster.platform.calls)
+        await cluster.sync(item)
+        assert len(cluster.platform.calls) == calls
+        cluster.pass_time(pauses[-1])
+    assert pauses == sorted(pauses)
+    assert pauses[0] < 7
+    assert 400 < pauses[-1] <= 720
+    cluster.platform.troubles()
+    cluster.patience()
+    assert registered(await cluster.settle(item)) == ("True", reasons.UP_TO_DATE)
+    assert item["status"]["platform"].keys() == {"name", "environment", "hash"}
+
+
+async def test_something_else_is_tried_at_once(cluster: World) -> None:
+    """Who corrects what was rejected need not wait for the delay."""
+    cluster.platform.troubles(Trouble(422, {"message": "no"}), on="POST")
+    item = cluster.apply(model_deployment())
+    await cluster.sync(item)
+    assert registered(await cluster.sync(item)) == ("False", reasons.REJECTED)
+    cluster.edit(item, serverlessConfig={"maxNumReplicas": 2})
+    assert registered(await cluster.sync(item)) == ("True", reasons.UP_TO_DATE)
+
+
+@pytest.mark.parametrize(
+    "body", [{"message": "the name\n is\x1b[31m\ttoo long"}, {"error": "the name is [31m too long"}]
+)
+async def test_the_words_of_the_platform(cluster: World, body: Json) -> None:
+    """What it has against a model is told, in one line."""
+    cluster.platform.troubles(Trouble(422, body), on="POST")
+    assert message(await failing(cluster)) == "The platform refuses: the name is [31m too long."
+
+
+@pytest.mark.parametrize("body", [b"", b"[1]", {"message": 1}, {"message": "x" * 10_000}])
+async def test_the_words_of_the_platform_are_bounded(cluster: World, body: bytes | Json) -> None:
+    """None, no words, or too many."""
+    cluster.platform.troubles(Trouble(422, body), on="POST")
+    assert len(message(await failing(cluster))) < 300
+
+
+async def test_a_status_at_rest(cluster: World) -> None:
+    """While the platform is away nothing in status moves but the memory of attempts, and what it said stays."""
+    item = cluster.apply(model_deployment())
+    await cluster.settle(item)
+    cluster.platform.stop()
+    cluster.edit(item, serverlessConfig={"maxNumReplicas": 2})
+    seen = []
+    for _ in range(3):
+        answer = await cluster.sync(item)
+        cluster.pass_time(answer["resyncAfterSeconds"])
+        status = copy.deepcopy(item["status"])
+        assert status.pop("platform")["hash"]
+        seen.append(status)
+        assert registered(answer) == ("False", reasons.UNREACHABLE)
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[0]["workspace"] == "acme"
+    assert seen[0]["createdAtOnBeamlit"]
+    cluster.platform.start()
+
+
+# Repetitions.
+
+
+@pytest.mark.parametrize("trouble", [Trouble(502), Trouble(503), Trouble(504), Trouble(cut=True)])
+async def test_what_can_be_repeated_is(client: Beamlit, servers: Any, trouble: Trouble) -> None:
+    """A GET, PUT or DELETE after a passing failure, once."""
+    platform = servers[0]
+    platform.troubles(trouble)
+    assert await client.find(LLAMA) is None
+    await client.create(LLAMA, BODY)
+    platform.troubles(trouble)
+    await client.replace(LLAMA, BODY)
+    platform.troubles(trouble)
+    await client.delete(LLAMA)
+    platform.troubles(trouble, trouble)
+    with pytest.raises(Unreachable):
+        await client.find(LLAMA)
+
+
+@pytest.mark.parametrize("trouble", [Trouble(502), Trouble(503), Trouble(500), Trouble(cut=True)])
+async def test_a_creation_is_not_repeated(client: Beamlit, servers: Any, trouble: Trouble) -> None:
+    """It may have been done."""
+    platform = servers[0]
+    platform.troubles(trouble)
+    with pytest.raises(Unreachable) as caught:
+        await client.create(LLAMA, BODY)
+    assert caught.value.sent
+    assert platform.store == {}
+
+
+async def test_nobody_there(client: Beamlit, servers: Any) -> None:
+    """What was never sent was not done."""
+    servers[0].stop()
+    with pytest.raises(Unreachable) as caught:
+        await client.create(LLAMA, BODY)
+    assert not caught.value.sent
+    servers[0].start()
+
+
+async def test_an_answer_that_was_lost(cluster: World) -> None:
+    """The model is there and ours by its label: it is updated, not created twice; deletion finds it too."""
+    cluster.platform.troubles(Trouble(lost=True), on="POST")
+    answer = await failing(cluster)
+    assert registered(answer) == ("False", reasons.UNREACHABLE)
+    item = cluster.api.objects[cluster.path(model_deployment())]
+    assert item["status"]["platform"]["name"] == "llama"
+    gone = copy.deepcopy(item)
+    cluster.pass_time(10)
+    assert registered(await cluster.sync(item)) == ("True", reasons.UP_TO_DATE)
+    assert cluster.platform.writes() == [("POST", "/v0/models"), ("PUT", "/v0/models/llama")]
+    cluster.apply(gone)
+    await cluster.sync(cluster.delete(gone))
+    assert (await cluster.sync(gone))["finalized"]
+    assert cluster.platform.store == {}
+
+
+async def test_a_removal_whose_answer_was_lost(cluster: World) -> None:
+    """Wanted again, the model is created again."""
+    item = cluster.apply(model_deployment())
+    await cluster.settle(item)
+    cluster.platform.troubles(Trouble(lost=True), Trouble(cut=True), on="DELETE")
+    cluster.edit(item, enabled=False)
+    assert registered(await cluster.settle(item)) == ("False", reasons.UNREACHABLE)
+    assert cluster.platform.store == {}
+    cluster.edit(item, enabled=True)
+    assert registered(await cluster.settle(item)) == ("True", reasons.UP_TO_DATE)
+    assert cluster.platform.model() is not None
+
+
+# Time.
+
+
+@pytest.mark.parametrize("on", ["", "POST"])
+async def test_a_hanging_platform_costs_less_than_a_second(cluster: World, on: str) -> None:
+    """And only three times: then it is left alone, until one call finds it well."""
+    platform = cluster.platform
+    await asyncio.sleep(0)
+    platform.troubles(*[Trouble(delay=30)] * 9, on=on)
+    item = cluster.apply(model_deployment())
+    await cluster.sync(item)
+    for _ in range(3):
+        begun = time.monotonic()
+        answer = await cluster.sync(item)
+        assert time.monotonic() - begun < 0.95
+        assert registered(answer) == ("False", reasons.UNREACHABLE)
+        assert message(answer) == "The platform does not answer in time."
+        if on:
+            cluster.patience()  # it answers in between
+        cluster.pass_time(answer["resyncAfterSeconds"])
+    if not on:
+        calls = len(platform.calls)
+        begun = time.monotonic()
+        answer = await cluster.sync(item)
+        assert time.monotonic() - begun < 0.3
+        assert message(answer) == "The platform does not answer in time."
+        assert len(platform.calls) == calls
+        assert item["status"]["platform"]["attempts"] == 3
+        assert cluster.sample("circuit", state="open") == 1
+        assert cluster.sample("requests_total", operation="get", result="unasked") == 1
+        cluster.pass_time(60)
+    platform.troubles()
+    cluster.patience()
+    assert registered(await cluster.sync(item)) == ("True", reasons.UP_TO_DATE)
+    assert cluster.sample("circuit", state="closed") == 1
+    assert cluster.sample("circuit", state="open") == 0
+
+
+async def test_one_probe(client: Beamlit, servers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the pause one call is made however many want to, and the others when that one was answered."""
+    platform = servers[0]
+    platform.stop()
+    for _ in range(3):
+        with pytest.raises(Unreachable):
+            await client.find(LLAMA)
+    with pytest.raises(Unasked) as caught:
+        await client.find(LLAMA)
+    assert 4 < (caught.value.retry_after or 0) <= 5
+    platform.start()
+    client._circuit._until = 0.0
+    platform.always(Trouble(delay=0.2))
+    results = await asyncio.gather(*(client.find(LLAMA) for _ in range(5)), return_exceptions=True)
+    assert sorted(type(one).__name__ for one in results) == ["NoneType"] + ["Unasked"] * 4
+    assert await asyncio.gather(*(client.find(LLAMA) for _ in range(5))) == [None] * 5
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_retry_after_is_obeyed(client: Beamlit, servers: Any, status: int) -> None:
+    """By everybody, for as long as the platform asks for."""
+    platform = servers[0]
+    await client.find(LLAMA)
+    platform.troubles(Trouble(status, headers={"retry-after": "1"}))
+    with pytest.raises(Unreachable) as caught:
+        await client.find(LLAMA)
+    assert caught.value.retry_after == 1
+    calls = len(platform.calls)
+    with pytest.raises(Unasked) as unasked:
+        await client.find(Thing("policies", "eu"))
+    assert 0.5 < (unasked.value.retry_after or 0) <= 1
+    assert len(platform.calls) == calls
+    client._circuit._asked_to_wait_until = time.monotonic()
+    assert await client.find(Thing("policies", "eu")) is None
+
+
+@pytest.mark.parametrize(
+    ("written", "least", "most"),
+    [
+        ("30", 30, 30),
+        ("0", 1, 1),
+        ("999999999999", 3600, 3600),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 1, 1),
+        ("Wed, 21 Oct 2099 07:28:00 GMT", 3600, 3600),
+        ("Wed, 21 Oct 2099 07:28:00 -0000", 3600, 3600),
+        ("soon", 5, 5),
+        ("", 5, 5),
+    ],
+)
+async def test_retry_after_in_all_its_forms(
+    client: Beamlit, servers: Any, written: str, least: float, most: float
+) -> None:
+    """Seconds or a date, within bounds; what cannot be read is a few seconds."""
+    servers[0].always(Trouble(429, headers={"retry-after": written}))
+    client._tokens._token.account, client._tokens._token.value, client._tokens._token.ends_at = (
+        Account(CLIENT_ID, SECRET),
+        "t",
+        1e18,
+    )
+    client._tokens._token.renew_at = 1e18
+    with pytest.raises(Unreachable) as caught:
+        await client.find(LLAMA)
+    assert least <= (caught.value.retry_after or 0) <= most
+
+
+async def test_retry_after_reaches_the_answer(cluster: World) -> None:
+    """Metacontroller is told to come back then."""
+    cluster.platform.troubles(Trouble(429, headers={"retry-after": "77"}))
+    assert (await failing(cluster))["resyncAfterSeconds"] == 77
+
+
+async def test_few_calls_at_the_same_time(cluster: World) -> None:
+    """However many objects are new."""
+    items = []
+    for number in range(30):
+        item = model_deployment(model=f"m-{number}")
+        item["metadata"] |= {"name": f"m-{number}", "uid": f"uid-{number}"}
+        items.append(cluster.apply(item))
+        await cluster.sync(item)
+    cluster.platform.script = lambda _method, path: None if path.endswith("token") else Trouble(delay=0.02)
+    answers = await asyncio.gather(*(cluster.sync(item) for item in items))
+    assert 1 < cluster.platform.most_at_once <= CONNECTIONS + 1
+    assert len(cluster.platform.bought) == 1
+    assert {registered(one)[1] for one in answers} <= {reasons.UP_TO_DATE, reasons.NOT_EVALUATED}
+    for item in items:
+        assert registered(await cluster.settle(item)) == ("True", reasons.UP_TO_DATE)
+
+
+async def test_what_waits_for_others_is_no_failure(cluster: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes back soon, and nothing is said of the platform."""
+    monkeypatch.setattr(beamlit, "SLOT_SECONDS", 0.05)
+    for _ in range(CONNECTIONS):
+        await cluster.beamlit._slots.acquire()
+    answer = await failing(cluster)
+    assert registered(answer) == ("Unknown", reasons.NOT_EVALUATED)
+    assert answer["resyncAfterSeconds"] == 1
+    assert "platform" not in answer["status"]
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await cluster.beamlit.find(LLAMA)
+    assert cluster.sample("circuit", state="closed") == 1
+
+
+# Tokens.
+
+
+async def test_a_token_is_bought_once_and_renewed_early(client: Beamlit, servers: Any) -> None:
+    """Once for all who wait; beside the calls when most of its life is over."""
+    platform = servers[0]
+    await asyncio.gather(*(client.find(LLAMA) for _ in range(8)))
+    assert len(platform.bought) == 1
+    client._tokens._token.renew_at = 0.0
+    await client.find(LLAMA)
+    await client.find(LLAMA)
+    await asyncio.gather(*client._tokens._buying)
+    assert len(platform.bought) == 2
+    client._tokens._token.ends_at = 0.0
+    await client.find(LLAMA)
+    assert len(platform.bought) == 3
+
+
+async def test_a_renewal_that_fails_changes_nothing(client: Beamlit, servers: Any) -> None:
+    """Calls go on with the token there is, and the next attempt waits."""
+    platform = servers[0]
+    await client.find(LLAMA)
+    platform.secret = "changed"
+    client._tokens._token.renew_at = 0.0
+    for _ in range(3):
+        await client.find(LLAMA)
+        await asyncio.gather(*client._tokens._buying)
+    assert len(platform.bought) == 1
+    client._tokens._token.ends_at = 0.0
+    with pytest.raises(Unauthorized):
+        await client.find(LLAMA)
+
+
+async def test_401_once(client: Beamlit, servers: Any) -> None:
+    """A token that was withdrawn is replaced at once."""
+    platform = servers[0]
+    await client.find(LLAMA)
+    platform.refused_tokens |= set(platform.bought)
+    assert await client.find(LLAMA) is None
+    assert len(platform.bought) == 2
+
+
+async def test_401_always(cluster: World) -> None:
+    """One new token for each attempt, and then it is said."""
+    cluster.platform.script = lambda _method, path: None if path.endswith("/oauth/token") else Trouble(401)
+    answer = await failing(cluster)
+    assert registered(answer) == ("False", reasons.UNAUTHORIZED)
+    assert len(cluster.platform.bought) == 2
+    assert cluster.sample("circuit", state="closed") == 1
+
+
+async def test_credentials_that_are_refused(cluster: World) -> None:
+    """Nothing but the token endpoint is asked, and that not for every object."""
+    cluster.platform.secret = "changed"
+    answer = await failing(cluster)
+    assert registered(answer) == ("False", reasons.UNAUTHORIZED)
+    assert message(answer) == "The platform gives no token for the credentials of hooks: see that they are valid."
+    assert cluster.platform.calls == []
+    asked = cluster.sample("requests_total", operation="token", result="unauthorized")
+    await cluster.sync(cluster.api.objects[cluster.path(model_deployment())])
+    assert cluster.sample("requests_total", operation="token", result="unauthorized") == asked == 1
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"",
+        b"[]",
+        b'{"access_token": 1}',
+        b'{"access_token": "a b"}',
+        b'{"access_token": "\\n"}',
+        b'{"access_token": ""}',
+    ],
+)
+async def test_a_token_that_is_none(client: Beamlit, servers: Any, junk: bytes) -> None:
+    """What cannot be sent in a header field is no token."""
+    servers[0].always(Trouble(200, junk))
+    with pytest.raises(Unreachable) as caught:
+        await client.find(LLAMA)
+    assert str(caught.value) == "The platform answers with something that is no token."
+
+
+@pytest.mark.parametrize("life", [None, "3600", "x", 0, -1, True, [], "1e400"])
+async def test_the_life_of_a_token(client: Beamlit, servers: Any, life: Any) -> None:
+    """What cannot be read is a short one."""
+    platform = servers[0]
+    platform.life = life
+    await client.find(LLAMA)
+    await client.find(LLAMA)
+    assert len(platform.bought) == 1
+
+
+async def test_a_token_endpoint_that_is_down(client: Beamlit, servers: Any) -> None:
+    """With a pause that it asks for, or without one."""
+    servers[0].always(Trouble(503, headers={"retry-after": "9"}))
+    with pytest.raises(Unreachable) as caught:
+        await client.find(LLAMA)
+    assert caught.value.retry_after == 9
+
+
+async def test_a_token_that_does_not_come(client: Beamlit, servers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits has a deadline, and so has the purchase."""
+    monkeypatch.setattr(tokens, "TOKEN_SECONDS", 0.1)
+    servers[0].always(Trouble(delay=30))
+    with pytest.raises(Unreachable) as caught:
+        await client.find(LLAMA)
+    assert str(caught.value) == "The platform gives no token in time."
+
+
+async def test_a_purchase_outlives_who_waits_for_it(client: Beamlit, servers: Any) -> None:
+    """The token is there for the next call."""
+    platform = servers[0]
+    platform.script = lambda _method, path: Trouble(delay=0.3) if path.endswith("/oauth/token") else None
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await client.find(LLAMA)
+    assert await client.find(LLAMA) is None
+    assert len(platform.bought) == 1
+
+
+async def test_a_secret_is_renewed_without_a_restart(servers: tuple[Platform, ApiServer], tmp_path: Path) -> None:
+    """The file is replaced as the kubelet does it; what is not a token leaves the last one in use."""
+
+    def write(secret: str) -> None:
+        (tmp_path / "new").write_text(base64.b64encode(f"{CLIENT_ID}:{secret}".encode()).decode() + "\n")
+        (tmp_path / "new").rename(tmp_path / "token")
+
+    write("before")
+    servers[0].secret = "before"
+    async with world(*servers, tmp_path, accounts=TokenFile(tmp_path / "token")) as cluster:
+        cluster.related = [workload()]
+        item = cluster.apply(model_deployment())
+        assert registered(await cluster.settle(item)) == ("True", reasons.UP_TO_DATE)
+        cluster.platform.secret = "after"
+        cluster.platform.refused_tokens |= set(cluster.platform.bought)
+        write("after")
+        cluster.edit(item, serverlessConfig={})
+        assert registered(await cluster.settle(item)) == ("True", reasons.UP_TO_DATE)
+        (tmp_path / "token").write_text("no token")
+        with structlog.testing.capture_logs() as lines:
+            cluster.edit(item, serverlessConfig={"maxNumReplicas": 5})
+            assert registered(await cluster.settle(item)) == ("True", reasons.UP_TO_DATE)
+        assert [one["event"] for one in lines if one["log_level"] == "warning"] == ["platform_token_unusable"]
+
+
+# The API server.
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (Scripted(b"{}", 403), "Hooks may not read modeldeployments"),
+        (Scripted(b"{", 200), "something that is no JSON object"),
+        (Scripted(b"{}", 500), "answers with status 500"),
+        (Scripted({}, delay=30), "The API server does not answer in time."),
+        (NOBODY, "install the CustomResourceDefinitions"),
+    ],
+)
+async def test_without_the_object_nothing_is_written(cluster: World, script: Scripted, words: str) -> None:
+    """What cannot be read from the API server is not believed."""
+    cluster.api.scripted[cluster.path(model_deployment())] = script
+    answer = await failing(cluster)
+    assert registered(answer) == ("False", reasons.UNREACHABLE)
+    assert words in message(answer)
+    assert cluster.platform.calls == []
+
+
+# Without the platform.
+
+
+async def test_c19_without_a_token_nobody_is_asked(servers: tuple[Platform, ApiServer], tmp_path: Path) -> None:
+    """The original called its platform for purely local use: here there is no call, and nothing is missing."""
+    app = create_app(Settings.model_validate({"namespaces": ""}), Metrics(), clock=lambda: NOW)
+    transport = httpx.ASGITransport(app)
+    status = {"workspace": "acme", "platform": {"name": "llama", "environment": "production", "hash": "0"}}
+    body = orjson.dumps(request_body(model_deployment(status=status), related=[workload()]))
+    async with httpx.AsyncClient(transport=transport, base_url="http://hooks") as hooks:
+        answer = (await hooks.post("/modeldeployments/sync", content=body)).json()
+        assert registered(answer) == ("False", reasons.DISABLED)
+        assert answer["children"]
+        assert answer["status"].items() >= status.items()
+        conditions = {one["type"]: one["status"] for one in answer["status"]["conditions"]}
+        assert conditions["Accepted"] == "True"
+        last = (await hooks.post("/modeldeployments/finalize", content=body)).json()
+        assert (last["finalized"], last["children"]) == (True, [])
+    assert servers[0].calls == []
+    assert servers[1].tokens == []
+
+
+async def test_a_bug_costs_no_local_decision(cluster: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody expected is logged and said, and the answer has its children."""
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("canary")
+
+    monkeypatch.setattr(registrar, "claim", broken)
+    cluster.platform.put("models", BODY)
+    with structlog.testing.capture_logs() as lines:
+        answer = await failing(cluster)
+    assert registered(answer) == ("False", reasons.UNREACHABLE)
+    assert message(answer) == "Hooks failed at it: their log says why."
+    assert answer["children"]
+    assert "platform_failed" in [one["event"] for one in lines]
+
+
+# Secrets.
+
+
+@pytest.mark.parametrize("status", [0, 401, 403, 409, 422, 429, 500])
+async def test_c23_the_secret_is_nowhere(cluster: World, status: int) -> None:
+    """Neither secret nor token is in an answer, a log line or a metric, even when the platform repeats them."""
+    with structlog.testing.capture_logs() as lines:
+        await failing(cluster, model="before")
+        tokens = list(cluster.platform.bought)
+        echo = {"message": f"{SECRET} {TOKEN} {tokens[-1]} are not allowed"}
+        if status:
+            cluster.platform.troubles(*[Trouble(status, echo)] * 9)
+        item = cluster.apply(model_deployment())
+        cluster.children.clear()
+        for _ in range(3):
+            await cluster.sync(item)
+            cluster.pass_time(100)
+    said = "".join(answer.text for answer in cluster.answers) + repr(lines) + repr(cluster.metrics)
+    said += (
+        generate_latest(cluster.metrics.registry).decode()
+        + repr(vars(cluster.beamlit))
+        + repr(vars(cluster.beamlit._tokens))
+    )
+    assert lines
+    for canary in (SECRET, TOKEN, *cluster.platform.bought):
+        assert canary not in said
+    if status == 422:
+        assert "*** *** *** are not allowed" in said
+
+
+async def test_c23_errors_do_not_repeat_what_they_are_about(client: Beamlit, servers: Any) -> None:
+    """The text of every error is free of them, and so is its chain."""
+    platform = servers[0]
+    await client.find(LLAMA)
+    for trouble in (Trouble(cut=True), Trouble(401), Trouble(422, {"error": platform.bought[0]}), Trouble(500)):
+        platform.always(trouble)
+        with pytest.raises(PlatformError) as caught:
+            await client.create(LLAMA, BODY)
+        chain: BaseException | None = caught.value
+        assert SECRET not in f"{chain!r}{chain}"
+        assert "canary" not in str(chain)
+        with contextlib.suppress(PlatformError):
+            client._circuit.answered()
+
+
+async def test_a_name_that_is_a_path(client: Beamlit, servers: Any) -> None:
+    """A name stays one segment, or is refused."""
+    for name in ("..", "."):
+        with pytest.raises(Rejected):
+            await client.find(Thing("models", name, "production"))
+    for name in ("a/b", "a?b", "a%2fb", "ü", "a#b"):
+        thing = Thing("models", name, "production")
+        await client.create(thing, {"metadata": {"name": name, "environment": "production"}, "spec": {}})
+        assert await client.find(thing) is not None
+    assert {key[1] for key in servers[0].store} == {"a/b", "a?b", "a%2fb", "ü", "a#b"}
+
+
+async def test_what_the_platform_lost(client: Beamlit, servers: Any) -> None:
+    """A PUT of what is not there any more is tried again as a creation, later."""
+    with pytest.raises(Unreachable):
+        await client.replace(LLAMA, BODY)

@@ -1,0 +1,273 @@
+"""A Beamlit platform: the documented API over HTTP with a store of its own, and trouble that tests script.
+
+It keeps what the documentation names and nothing else: of a policy no labels. Times of creation and change are its own.
+"""
+
+import base64
+import copy
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+Json = dict[str, Any]
+
+CLIENT_ID: Final = "client-of-the-test"
+SECRET: Final = "canary-of-the-secret"
+TOKEN: Final = base64.b64encode(f"{CLIENT_ID}:{SECRET}".encode()).decode()
+"""What BEAMLIT_TOKEN holds."""
+WORKSPACE: Final = "acme"
+_METADATA: Final = {"models": {"name", "environment", "labels"}, "policies": {"name", "displayName"}}
+_SPEC: Final = {
+    "models": {"enabled", "runtime", "policies", "serverlessConfig", "podTemplate"},
+    "policies": {"type", "locations", "flavors"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What goes wrong with a request."""
+
+    status: int = 0
+    """Instead of the answer; 0: the answer is as it would be."""
+    body: bytes | Json = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+    """Seconds before anything is done."""
+    late: float = 0.0
+    """Seconds between what is done and the answer."""
+    lost: bool = False
+    """It is done, and then the connection is cut."""
+    cut: bool = False
+    """The connection is cut before anything is done."""
+
+    @property
+    def encoded(self) -> bytes:
+        """The body on the wire."""
+        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+
+
+Script = Callable[[str, str], Trouble | None]
+"""From method and path to what goes wrong; None: nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request as it was received, the token's own left out of `calls`."""
+
+    method: str
+    target: str
+    content: Json | None = None
+
+
+class Platform:
+    """Serves its API; may go away and come back on the same port."""
+
+    def __init__(self) -> None:
+        self.store: dict[tuple[str, str, str], Json] = {}
+        """By models or policies, name, environment."""
+        self.calls: list[Call] = []
+        self.bought: list[str] = []
+        """Tokens that were given out."""
+        self.refused_tokens: set[str] = set()
+        self.life: int | str | None = 3600
+        """expires_in of a token."""
+        self.secret = SECRET
+        self.script: Script = lambda _method, _path: None
+        self.now = datetime(2026, 2, 1, tzinfo=UTC)
+        self.port = 0
+        self.lock = threading.Lock()
+        self.at_once = self.most_at_once = 0
+        self._down = threading.Event()
+        self._server: ThreadingHTTPServer | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """Base URL of the API."""
+        return f"http://127.0.0.1:{self.port}/v0"
+
+    def start(self) -> None:
+        """Listen, on the port it had before."""
+        self._down = threading.Event()
+        handler = type("Scripted", (_Handler,), {"platform": self, "down": self._down})
+        self._server = _Server(("127.0.0.1", self.port), handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Cut everything off."""
+        self._down.set()
+        if self._server is not None and self._thread is not None:
+            self._server.shutdown()
+            self._thread.join()
+            self._server.server_close()
+            self._server = None
+
+    def troubles(self, *troubles: Trouble, on: str = "") -> None:
+        """These befall the next requests, one each; `on` is a method, of which alone the requests count."""
+        left = list(troubles)
+
+        def script(method: str, path: str) -> Trouble | None:
+            fits = on in ("", method) and not path.endswith("/oauth/token")
+            return left.pop(0) if left and fits else None
+
+        self.script = script
+
+    def always(self, trouble: Trouble) -> None:
+        """It befalls every request from now on."""
+        self.script = lambda _method, _path: trouble
+
+    def model(self, name: str = "llama", environment: str = "production") -> Json | None:
+        """A model in the store."""
+        return self.store.get(("models", name, environment))
+
+    def policy(self, name: str = "eu") -> Json | None:
+        """A policy in the store."""
+        return self.store.get(("policies", name, ""))
+
+    def put(self, kind: str, body: Json) -> None:
+        """As if somebody had created it by hand."""
+        metadata = body["metadata"]
+        key = (kind, metadata["name"], metadata.get("environment", ""))
+        self.store[key] = self.stored(kind, body, None)
+
+    def stored(self, kind: str, body: Json, before: Json | None) -> Json:
+        """What is kept of a body."""
+        self.now += timedelta(seconds=1)
+        moment = self.now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        kept = {key: value for key, value in body["metadata"].items() if key in _METADATA[kind]}
+        created = moment if before is None else before["metadata"]["createdAt"]
+        metadata = {**kept, "workspace": WORKSPACE, "createdAt": created, "updatedAt": moment}
+        return {"metadata": metadata, "spec": {key: body["spec"][key] for key in _SPEC[kind] if key in body["spec"]}}
+
+    def writes(self) -> list[tuple[str, str]]:
+        """Method and path of every request that was to change something."""
+        return [(call.method, urlsplit(call.target).path) for call in self.calls if call.method != "GET"]
+
+
+class _Server(ThreadingHTTPServer):
+    """One that lets many connections wait."""
+
+    request_queue_size = 128
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    platform: Platform
+    down: threading.Event
+    timeout = 20
+
+    def do_GET(self) -> None:
+        """Answer a request, after the trouble that is scripted for it."""
+        platform = self.platform
+        parts = urlsplit(self.path)
+        length = int(self.headers.get("content-length", 0))
+        content = self.rfile.read(length)
+        with platform.lock:
+            platform.at_once += 1
+            platform.most_at_once = max(platform.most_at_once, platform.at_once)
+            trouble = platform.script(self.command, parts.path) or Trouble()
+        answer = None if self.down.wait(trouble.delay) or trouble.cut else self._answered(parts, content, trouble)
+        with platform.lock:
+            platform.at_once -= 1  # before the client can know, who goes on then
+        if answer is None:
+            self.close_connection = True
+        else:
+            self._say(*answer, trouble.headers)
+
+    do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 - the names that the library looks for
+
+    def _answered(self, parts: SplitResult, content: bytes, trouble: Trouble) -> tuple[int, bytes] | None:
+        """Status and body; None when there is no answer."""
+        if trouble.status:
+            return trouble.status, trouble.encoded
+        with self.platform.lock:
+            status, body = self._done(parts.path, parse_qs(parts.query), content)
+        if self.down.wait(trouble.late) or trouble.lost:
+            return None
+        return status, json.dumps(body).encode()
+
+    def _done(self, path: str, query: dict[str, list[str]], content: bytes) -> tuple[int, Json]:
+        platform = self.platform
+        if path == "/v0/oauth/token":
+            return self._token(content)
+        body = json.loads(content) if content else None
+        platform.calls.append(Call(self.command, self.path, copy.deepcopy(body)))
+        token = self.headers.get("authorization", "").removeprefix("Bearer ")
+        if token not in platform.bought or token in platform.refused_tokens:
+            return 401, {"error": "unauthorized"}
+        kind, *rest = path.removeprefix("/v0/").split("/")
+        if kind not in _METADATA or len(rest) > 1:
+            return 404, {"error": "no such path"}
+        if body is not None and (problem := _problem(kind, body)):
+            return 400, {"error": problem}
+        name = unquote(rest[0]) if rest else body["metadata"]["name"] if body else ""
+        environment = query.get("environment", [""])[0]
+        if body is not None:
+            environment = body["metadata"].get("environment", "")
+        key = (kind, name, environment if kind == "models" else "")
+        return self._stored(key, body)
+
+    def _stored(self, key: tuple[str, str, str], body: Json | None) -> tuple[int, Json]:
+        store, found = self.platform.store, self.platform.store.get(key)
+        match self.command:
+            case "POST" if found is not None:
+                return 409, {"error": "already exists"}
+            case "PUT" | "GET" | "DELETE" if found is None:
+                return 404, {"error": "not found"}
+            case "POST" | "PUT":
+                assert body is not None
+                store[key] = self.platform.stored(key[0], body, found)
+            case "DELETE":
+                return 200, store.pop(key)
+        return 200, store[key]
+
+    def _token(self, content: bytes) -> tuple[int, Json]:
+        platform = self.platform
+        wanted = base64.b64encode(f"{CLIENT_ID}:{platform.secret}".encode()).decode()
+        form = parse_qs(content.decode())
+        if self.headers.get("authorization") != f"Basic {wanted}":
+            return 401, {"error": "invalid_client"}
+        if form != {"grant_type": ["client_credentials"]}:
+            return 400, {"error": "unsupported_grant_type"}
+        token = f"canary-of-a-token-{len(platform.bought)}"
+        platform.bought.append(token)
+        life = {} if platform.life is None else {"expires_in": platform.life}
+        return 200, {"access_token": token, "token_type": "Bearer", **life}
+
+    def _say(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {"content-length": str(len(body)), "content-type": "application/json", **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def handle(self) -> None:
+        """A client that goes away in the middle is no error here."""
+        try:
+            super().handle()
+        except OSError:
+            self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def _problem(kind: str, body: Json) -> str:
+    """What the documentation does not allow."""
+    metadata, spec = body.get("metadata"), body.get("spec")
+    if not isinstance(metadata, dict) or not isinstance(spec, dict) or set(body) != {"metadata", "spec"}:
+        return "metadata and spec are required"
+    unknown = (set(metadata) - _METADATA[kind]) | (set(spec) - _SPEC[kind])
+    if unknown:
+        return f"unknown fields: {sorted(unknown)}"
+    if not metadata.get("name") or (kind == "models" and not metadata.get("environment")):
+        return "a name is required"
+    return ""

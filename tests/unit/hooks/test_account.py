@@ -1,0 +1,128 @@
+"""The token of the platform: what it may look like, where it stands, what is said of one that is none."""
+
+import base64
+import os
+from pathlib import Path
+
+import pytest
+
+from hooks.account import Account, Fixed, TokenFile, configured
+from hooks.settings import Platform, Settings
+from program.settings import SettingsError
+
+CANARY = "canary-of-the-secret"
+
+
+def token(text: str) -> str:
+    """A token of that."""
+    return base64.b64encode(text.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        token(f"id:{CANARY}"),
+        f" {token(f'id:{CANARY}')}\n",
+        "\n".join(token(f"id:{CANARY}")),
+        token(f"id:{CANARY}\n"),
+        token(f"id:{CANARY}\r\n"),
+    ],
+)
+def test_a_token(written: str) -> None:
+    """As `echo -n id:secret | base64` prints it, in one line or several, with -n or without."""
+    account = Account.read(written)
+    assert (account.client_id, account.client_secret) == ("id", CANARY)
+    assert CANARY not in repr(account)
+    assert account.secrets == (token(f"id:{CANARY}"), CANARY)
+
+
+def test_a_secret_with_colons() -> None:
+    """The first one counts."""
+    assert Account.read(token("id:a:b")).client_secret == "a:b"
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["", "id:secret", "****", "YQ", token(CANARY), token(":a"), token("a:"), token("a:ü"), token("a\n:b"), "/w=="],
+)
+def test_what_is_no_token(written: str) -> None:
+    """What it must be is said, and nothing of what it is."""
+    with pytest.raises(ValueError, match=r"^must be base64 of clientId:clientSecret$"):
+        Account.read(written)
+
+
+def test_without_one() -> None:
+    """Nothing is configured; an empty variable is none."""
+    assert configured(Platform(), {}) is None
+    assert configured(Platform(), {"BEAMLIT_TOKEN": " "}) is None
+
+
+def test_the_environment_wins(tmp_path: Path) -> None:
+    """Over the file."""
+    (tmp_path / "token").write_text(token("of-the-file:x"))
+    platform = Platform(token_file=tmp_path / "token")
+    for environment, expected in (
+        ({}, "of-the-file"),
+        ({"BEAMLIT_TOKEN": token("of-the-variable:x")}, "of-the-variable"),
+    ):
+        found = configured(platform, environment)
+        assert found is not None
+        assert found.current().client_id == expected
+
+
+def test_errors_name_the_place(tmp_path: Path) -> None:
+    """And repeat nothing of what stands there."""
+    with pytest.raises(SettingsError, match=r"^BEAMLIT_TOKEN must be base64 of clientId:clientSecret\.$"):
+        configured(Platform(), {"BEAMLIT_TOKEN": CANARY})
+    platform = Platform(token_file=tmp_path / "token")
+    with pytest.raises(SettingsError, match=r"token cannot be used: No such file or directory\.$"):
+        configured(platform, {})
+    (tmp_path / "token").write_bytes(b"\xff" + CANARY.encode())
+    with pytest.raises(SettingsError, match=r"token cannot be used: it must be base64 of clientId:clientSecret\.$"):
+        configured(platform, {})
+
+
+def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
+    """What is no token, and a file that is not there, leave the last one."""
+    path = tmp_path / "token"
+    path.write_text(token("one:x"))
+    file = TokenFile(path)
+    assert file.current() is file.current()
+    path.write_text(token("two:x"))
+    os.utime(path, ns=(1, 1))
+    assert file.current().client_id == "two"
+    path.write_text("none")
+    assert file.current().client_id == "two"
+    path.unlink()
+    assert file.current().client_id == "two"
+    path.write_text(token("three:x"))
+    assert file.current().client_id == "three"
+
+
+def test_a_fixed_one_stays() -> None:
+    """The variable is read once."""
+    account = Account("a", "b")
+    assert Fixed(account).current() is account
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "https://api.beamlit.dev/v0"),
+        ({"BEAMLIT_BASE_URL": ""}, "https://api.beamlit.dev/v0"),
+        ({"BEAMLIT_BASE_URL": "http://x:1/v1/"}, "http://x:1/v1"),
+        ({"BEAMLIT_PLATFORM__BASE_URL": "http://y"}, "http://y"),
+        ({"BEAMLIT_BASE_URL": "http://x", "BEAMLIT_PLATFORM__BASE_URL": "http://y"}, "http://x"),
+    ],
+)
+def test_the_base_url(environment: dict[str, str], expected: str) -> None:
+    """The original's variable and its default; a slash at the end does not count."""
+    assert Settings.load(None, environment=environment).platform.base_url == expected
+
+
+@pytest.mark.parametrize("url", ["api.beamlit.dev", "ftp://x", "https://", f"https://a:{CANARY}@x", "https://x/?a=b"])
+def test_what_is_no_base_url(url: str) -> None:
+    """One sentence; a password in it is not repeated."""
+    with pytest.raises(SettingsError, match=r"^platform\.baseUrl is ") as caught:
+        Settings.load(None, environment={"BEAMLIT_BASE_URL": url})
+    assert CANARY not in str(caught.value)

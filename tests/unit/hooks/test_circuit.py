@@ -1,0 +1,72 @@
+"""When something that does not answer is left alone."""
+
+import pytest
+
+from hooks.circuit import FIRST_PAUSE, IN_A_ROW, LONGEST_PAUSE, Circuit, State
+
+
+def opened(circuit: Circuit, now: float = 0.0) -> Circuit:
+    """After failures in a row."""
+    for _ in range(IN_A_ROW):
+        circuit.failed(now)
+    return circuit
+
+
+def test_failures_in_a_row_open_it() -> None:
+    """One that is answered in between begins the row anew."""
+    seen: list[State] = []
+    circuit = Circuit(seen.append)
+    for _ in range(IN_A_ROW - 1):
+        circuit.failed(0.0)
+    circuit.answered()
+    for _ in range(IN_A_ROW - 1):
+        circuit.failed(0.0)
+    assert circuit.wait(0.0) == 0
+    circuit.failed(0.0)
+    assert circuit.wait(1.0) == FIRST_PAUSE - 1
+    assert seen == [State.OPEN]
+
+
+def test_one_probe_decides() -> None:
+    """After the pause one may ask, the others wait; an answer closes it."""
+    seen: list[State] = []
+    circuit = opened(Circuit(seen.append))
+    assert [circuit.wait(FIRST_PAUSE), circuit.wait(FIRST_PAUSE)] == [0, FIRST_PAUSE]
+    circuit.answered()
+    assert circuit.wait(FIRST_PAUSE) == 0
+    assert seen == [State.OPEN, State.PROBING, State.CLOSED]
+
+
+def test_every_probe_that_fails_doubles_the_pause() -> None:
+    """Up to a longest one; an answer begins anew."""
+    circuit, now, pauses = opened(Circuit()), 0.0, []
+    for _ in range(6):
+        pauses.append(circuit.wait(now))
+        now += pauses[-1]
+        assert circuit.wait(now) == 0
+        circuit.failed(now)
+    assert pauses == [FIRST_PAUSE, 10, 20, 40, LONGEST_PAUSE, LONGEST_PAUSE]
+    circuit.answered()
+    assert opened(circuit, now).wait(now) == FIRST_PAUSE
+
+
+def test_a_probe_that_learns_nothing() -> None:
+    """The next one may ask at once; without a probe nothing changes."""
+    circuit = opened(Circuit())
+    assert circuit.wait(FIRST_PAUSE) == 0
+    circuit.given_up(FIRST_PAUSE)
+    assert circuit.wait(FIRST_PAUSE) == 0
+    circuit.answered()
+    circuit.given_up(FIRST_PAUSE)
+    assert circuit.wait(FIRST_PAUSE) == 0
+    assert circuit.state is State.CLOSED
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_who_is_asked_to_wait_waits(broken: bool) -> None:
+    """For the longest of what was asked for and what the circuit says, answered or not."""
+    circuit = opened(Circuit()) if broken else Circuit()
+    circuit.asked_to_wait(60, 0.0)
+    circuit.asked_to_wait(30, 0.0)
+    assert circuit.wait(10.0) == 50
+    assert circuit.wait(60.0) == 0

@@ -1,0 +1,205 @@
+"""What the platform shall have of a ModelDeployment, and whose it is what is there."""
+
+from typing import Any
+
+import pytest
+
+from hooks import names
+from hooks.memory import Thing, Wanted
+from hooks.observation import Parent
+from hooks.platform import MANAGED_BY, Claim, Owner, claim, keeps, model, policy_names
+from tests import builders
+from tests.builders import UID, Json, model_deployment, served, workload
+
+THING = Thing("models", "llama", "production")
+PORTS = {"servingPort": 8000, "metricPort": None}
+CREATED = "2026-02-01T00:00:01.123Z"
+
+
+def wanted(parent: Json, *, offloading: bool = False, **rest: Any) -> Wanted | None:
+    """What the platform shall have."""
+    observation = builders.observation(parent, **rest)
+    return model(observation.read_spec(), observation, offloading=offloading, ports=PORTS, account="us")
+
+
+def body(parent: Json, **rest: Any) -> Json:
+    """Its body."""
+    found = wanted(parent, **rest)
+    assert found is not None
+    return found.body
+
+
+def test_disabled() -> None:
+    """Nothing shall be there."""
+    assert wanted(model_deployment(enabled=False)) is None
+
+
+@pytest.mark.parametrize("config", [None, {}, {"remoteBackend": builders.REMOTE}])
+@pytest.mark.parametrize("offloading", [False, True])
+def test_labels_of_offloading(config: Json | None, offloading: bool) -> None:
+    """They are there where offloading is configured."""
+    labels = body(model_deployment(offloadingConfig=config), offloading=offloading)["metadata"]["labels"]
+    expected = {} if config is None else {"offloading-enabled": "true", "offloading": str(offloading).lower()}
+    assert {key: value for key, value in labels.items() if key.startswith("offloading")} == expected
+
+
+def test_nobody_takes_the_labels_that_say_whose_it_is() -> None:
+    """Labels of the object are sent, and do not win over ours."""
+    item = model_deployment()
+    forged = {names.UID_LABEL: "x", names.NAMESPACE_LABEL: "x", names.NAME_LABEL: "x", "managed-by": "x", "team": "x"}
+    item["metadata"]["labels"] = {**forged, "number": 1}
+    labels = body(item)["metadata"]["labels"]
+    assert [key for key, value in labels.items() if value == "x"] == ["team"]
+    assert "number" not in labels
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"])
+def test_the_pod_template_is_that_of_the_workload(kind: str) -> None:
+    """Of every kind; none while there is no workload."""
+    item = model_deployment(modelSourceRef={"kind": kind, "name": "demo"})
+    related = workload(kind)
+    assert body(item, related=[related])["spec"]["podTemplate"] == related["spec"]["template"]
+    assert "podTemplate" not in body(item)["spec"]
+    assert body(served())["spec"]["podTemplate"] == builders.TEMPLATE
+
+
+def test_ports_that_are_known() -> None:
+    """Those, and no empty object without any."""
+    observation = builders.observation(model_deployment())
+    spec = observation.read_spec()
+    assert body(model_deployment())["spec"]["runtime"] == {"servingPort": 8000}
+    found = model(spec, observation, offloading=False, ports={"servingPort": None}, account="us")
+    assert found is not None
+    assert "runtime" not in found.body["spec"]
+
+
+def test_the_hash_follows_what_is_sent() -> None:
+    """Equal bodies have equal hashes; a change of anything that is sent is another one, of anything else is not."""
+    item = model_deployment(policies=[{"name": "a"}])
+    hashes = {getattr(wanted(item), "hash", "")}
+    same = model_deployment(policies=[{"name": "a"}], offloadingConfig={"remoteBackend": {"host": "elsewhere"}})
+    assert getattr(wanted(same), "hash", "") in hashes
+    for other in (
+        model_deployment(model="other", policies=[{"name": "a"}]),
+        model_deployment(environment="development", policies=[{"name": "a"}]),
+        model_deployment(policies=[{"name": "b"}]),
+        model_deployment(policies=[{"name": "a"}], serverlessConfig={}),
+    ):
+        fresh = getattr(wanted(other), "hash", "")
+        assert fresh not in hashes
+        hashes.add(fresh)
+    assert getattr(wanted(item, offloading=True), "hash", "") not in hashes
+    assert getattr(wanted(item, related=[workload()]), "hash", "") not in hashes
+
+
+def test_c24_local_policies_have_their_names() -> None:
+    """The original sent empty names for local policies: here each has its own, once, in order."""
+    item = model_deployment(policies=[{"name": "theirs"}, *builders.obeys("eu", "gpu", "eu"), {"name": ""}])
+    assert policy_names(builders.observation(item).read_spec()) == ["theirs", "eu", "gpu"]
+
+
+def test_c23_no_secret_of_the_remote_backend_is_sent() -> None:
+    """Nothing of offloadingConfig is."""
+    oauth = {"clientId": "canary", "clientSecret": "canary", "tokenUrl": "https://canary"}
+    remote = builders.REMOTE | {
+        "authConfig": {"type": "oauth", "oauthConfig": oauth},
+        "headersToAdd": {"x-key": "canary"},
+        "headers": [{"name": "x-other", "value": "canary"}],
+    }
+    assert "canary" not in repr(body(model_deployment(offloadingConfig={"remoteBackend": remote})))
+
+
+# Whose it is.
+
+
+def found(uid: str = "", *, managed: bool = False, created: str = CREATED) -> Json:
+    """A model as the platform gives it."""
+    labels = {names.UID_LABEL: uid, names.NAMESPACE_LABEL: "n", names.NAME_LABEL: "m"} if uid else {}
+    labels |= {MANAGED_BY[0]: MANAGED_BY[1]} if managed or uid else {}
+    return {"metadata": {"name": "llama", "labels": labels, "createdAt": created}, "spec": {"enabled": True}}
+
+
+@pytest.mark.parametrize(
+    ("there", "known", "expected"),
+    [
+        (found(UID), "", Claim.OURS),
+        (found("another"), "", Owner("n", "m", "another")),
+        (found("another"), CREATED, Owner("n", "m", "another")),
+        (found(), "2026-02-01T00:00:01Z", Claim.OURS),
+        (found(), "2026-02-01T01:00:01+01:00", Claim.OURS),
+        (found(), "2026-02-01T00:00:02Z", Claim.FOREIGN),
+        (found(created=""), "", Claim.FOREIGN),
+        (found(managed=True), "", Claim.FREE),
+        (found(managed=True), "2026-02-01T00:00:02Z", Claim.FREE),
+        ({}, "", Claim.FOREIGN),
+        ({"metadata": {"labels": [], "createdAt": 1}}, "", Claim.FOREIGN),
+    ],
+)
+@pytest.mark.parametrize("lost", [False, True])
+def test_claims_of_a_model(there: Json, known: str, expected: Claim | Owner, lost: bool) -> None:
+    """The table of the module."""
+    parent = Parent.of(model_deployment(status={"createdAtOnBeamlit": known}))
+    assert claim(there, parent, lost=lost, wanted=wanted(model_deployment())) == expected
+
+
+T4 = [{"type": "gpu", "name": "t4"}]
+
+
+@pytest.mark.parametrize(
+    ("spec", "lost", "expected"),
+    [
+        ({"type": "flavor", "flavors": T4}, False, Claim.SAME),
+        ({"type": "flavor", "flavors": T4}, True, Claim.OURS),
+        ({"type": "flavor", "flavors": T4, "locations": None, "more": 1}, False, Claim.SAME),
+        ({"type": "flavor", "flavors": []}, True, Claim.FOREIGN),
+        ({"type": "location", "flavors": T4}, True, Claim.FOREIGN),
+        ({}, True, Claim.FOREIGN),
+    ],
+)
+def test_claims_of_a_policy(spec: Json, lost: bool, expected: Claim) -> None:
+    """What says the same is left alone, and is ours where an answer was lost."""
+    ours = {"metadata": {"name": "eu"}, "spec": {"type": "flavor", "locations": [], "flavors": T4}}
+    there = {"metadata": {"name": "eu", "createdAt": CREATED}, "spec": spec}
+    parent = Parent.of(builders.policy())
+    assert claim(there, parent, lost=lost, wanted=Wanted.of(Thing("policies", "eu"), ours, "us")) is expected
+    assert claim(there, parent, lost=lost, wanted=None) is Claim.FOREIGN
+
+
+OWNER = Owner("team-a", "demo", UID)
+
+
+def aged(created: str = "2026-03-01T10:00:00Z", **spec: Any) -> Json:
+    """The owner."""
+    item = model_deployment(**spec)
+    item["metadata"]["creationTimestamp"] = created
+    return item
+
+
+OURS = aged("2026-03-01T11:00:00Z")
+OURS["metadata"] |= {"namespace": "team-b", "uid": "another"}
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        (aged(), True),
+        (aged("2026-03-01T11:00:00Z"), True),
+        (aged("2026-03-01T11:00:01Z"), False),
+        (aged("no time"), False),
+        (aged(enabled=False), False),
+        (aged(enabled=True), True),
+        (aged(model="other"), False),
+        (aged(environment="development"), False),
+        (aged(environment="production"), True),
+        (None, False),
+        ({}, False),
+    ],
+)
+def test_an_owner_keeps_it(item: Json | None, expected: bool) -> None:
+    """While it is there, wants it and is older; of two of one age the one that comes first."""
+    assert keeps(OWNER, item, OURS, THING) is expected
+
+
+def test_an_owner_that_was_made_anew() -> None:
+    """Is another one."""
+    assert not keeps(Owner("team-a", "demo", "before"), aged(), OURS, THING)
