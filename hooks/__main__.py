@@ -1,5 +1,5 @@
 """`python -m hooks`: answer Metacontroller (`serve`, the default), print what a manifest becomes (`render`), or why a
-model is offloaded as it is (`explain`).
+model is offloaded as it is (`explain`), or get ready to be uninstalled (`release-finalizers`).
 
 Exit codes: 0 after a signal, 1 when an address cannot be listened on, 2 when the configuration cannot be used.
 """
@@ -24,7 +24,7 @@ from typing import Final
 import structlog
 import uvloop
 
-from hooks import account
+from hooks import account, finalizers
 from hooks.account import Accounts
 from hooks.apiserver import ApiServer
 from hooks.app import create_app, create_operations_app
@@ -97,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
         "--now", type=_time, metavar="TIME", help="instead of the present, for instance when it was observed"
     )
     why.add_argument("-o", "--output", choices=("text", "json"), default="text", help="(default text)")
+    finalizers.add_parser(commands)
     return result
 
 
@@ -114,9 +115,11 @@ def _time(written: str) -> datetime:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] not in ("serve", "render", "explain", "-h", "--help"):
+    if not words or words[0] not in ("serve", "render", "explain", finalizers.COMMAND, "-h", "--help"):
         words.insert(0, "serve")
     given = parser().parse_args(words)
+    if given.command == finalizers.COMMAND:
+        return finalizers.run(given.controllers, grace=given.grace, wait=given.wait)
     flags = {"namespaces": given.namespaces}
     if given.command == "serve":
         early.remember()

@@ -146,7 +146,7 @@ def pods(objects: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every pod specification, by kind and name of the object that has it."""
     for one in objects:
         place = f"{one['kind']}/{one['metadata']['name']}"
-        if one["kind"] in ("Deployment", "StatefulSet"):
+        if one["kind"] in ("Deployment", "StatefulSet", "Job"):
             yield place, one["spec"]["template"]["spec"]
         elif one["kind"] == "Pod":
             yield place, one["spec"]

@@ -64,6 +64,8 @@ def _between(least: int, most: int) -> dict[str, Any]:
 
 _STRING: Final = {"type": "string"}
 _STRINGS: Final = {"type": "object", "additionalProperties": _STRING}
+_SERVER: Final = r"(\[[0-9A-Fa-f:.]+\]|[^][/@?#:\s]+)(:[0-9]+)?(/[^@?#\s]*)?"
+"""Host, port and path of a URL."""
 _NAME: Final = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 _NAMES: Final = {"type": "array", "items": {"type": "string", "pattern": f"^{_NAME}$"}, "uniqueItems": True}
 _QUANTITIES: Final = {"type": "object", "additionalProperties": {"type": ["string", "number"]}}
@@ -129,7 +131,7 @@ _BY_NAME: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 """What a value may be, by the last part of its path; otherwise its default tells the type."""
 _BY_PATH: Final[Mapping[str, Mapping[str, Any]]] = {
-    "beamlitBaseUrl": _pattern(r"https?://\S+"),
+    "beamlitBaseUrl": _pattern(rf"https?://{_SERVER}"),
     "config.defaultRemoteBackend.authConfig.oauthConfig.tokenUrl": {"type": "string", "pattern": "^https?://"},
     "config.defaultRemoteBackend.authConfig.type": {"enum": ["oauth"]},
     "config.defaultRemoteBackend.flavors": _every(
@@ -137,9 +139,7 @@ _BY_PATH: Final[Mapping[str, Mapping[str, Any]]] = {
     ),
     "config.defaultRemoteBackend.location.country": _pattern("[A-Za-z]{2,3}"),
     "config.defaultRemoteBackend.scheme": {"enum": ["http", "https"]},
-    "config.metricInformer.prometheus.address": _pattern(
-        r"(https?://)?(\[[0-9A-Fa-f:.]+\]|[^][/@?#:\s]+)(:[0-9]+)?(/[^@?#\s]*)?"
-    ),
+    "config.metricInformer.prometheus.address": _pattern(rf"(https?://)?{_SERVER}"),
     # A file is for one machine.
     "config.metricInformer.type": {"enum": ["kubernetes", "prometheus"], "type": "string"},
     "config.namespaces": {"anyOf": [_STRING, _NAMES]},

@@ -22,9 +22,10 @@ from hooks.__main__ import parser as hooks_parser
 from hooks.settings import Settings as HooksSettings
 from tests.chart.helm import helm, kind, pods, template
 
+TOKEN = base64.b64encode(b"canary-account:canary-of-the-secret").decode()
 SEED = (
     "--set=installMetricServer=true",
-    "--set=beamlitApiToken=canary-token",
+    f"--set=beamlitApiToken={TOKEN}",
     "--set=config.defaultRemoteBackend.authConfig.oauthConfig.clientId=canary-id",
     "--set=config.defaultRemoteBackend.authConfig.oauthConfig.clientSecret=canary-secret",
 )
@@ -103,7 +104,7 @@ def test_pods(chart: Path, words: tuple[str, ...]) -> None:
         if place.startswith("StatefulSet/"):
             continue  # Metacontroller's own
         assert spec["enableServiceLinks"] is False
-        assert spec["automountServiceAccountToken"] is place.startswith("Deployment/")
+        assert spec["automountServiceAccountToken"] is place.startswith(("Deployment/", "Job/"))
         for one in spec["containers"]:
             assert one["securityContext"]["readOnlyRootFilesystem"] is True
             assert "memory" in one["resources"]["limits"]
@@ -168,11 +169,12 @@ def test_the_seeds_command_line(chart: Path) -> None:
     for one in objects:
         if one["kind"] != "Secret":
             assert "canary" not in yaml.safe_dump(one), one["metadata"]["name"]
+            assert TOKEN not in yaml.safe_dump(one), one["metadata"]["name"]
     assert kind(objects, "Secret", "-remote")["stringData"] == {
         "clientId": "canary-id",
         "clientSecret": "canary-secret",
     }
-    assert kind(objects, "Secret", "-platform")["stringData"] == {"token": "canary-token"}
+    assert kind(objects, "Secret", "-platform")["stringData"] == {"token": TOKEN}
     config = yaml.safe_load(kind(objects, "ConfigMap", "-config")["data"]["config.yaml"])
     oauth = config["defaultRemoteBackend"]["authConfig"]["oauthConfig"]
     assert oauth["clientSecretFile"] == "/etc/beamlit/credentials/clientSecret"
@@ -190,7 +192,7 @@ def test_secrets_of_ones_own(chart: Path) -> None:
         for volume in spec.get("volumes", ())
         if "secret" in volume
     }
-    assert mounted == {("tls", "mine"), ("bearer", "token"), ("credentials", "theirs")}
+    assert mounted == {("tls", "mine"), ("bearer", "token"), ("credentials", "theirs"), ("platform", "api")}
 
 
 @preset
@@ -369,7 +371,7 @@ def test_the_generated_certificate(chart: Path) -> None:
     host = "beamlit-beamlit-controller-hooks.sys.svc"
     assert {host, f"{host}.corp.example"} <= set(names.get_values_for_type(x509.DNSName))
     assert certificate.not_valid_after_utc - certificate.not_valid_before_utc >= timedelta(days=3650)
-    webhook = kind(objects, "CompositeController")["spec"]["hooks"]["sync"]["webhook"]
+    webhook = kind(objects, "CompositeController", "-controller")["spec"]["hooks"]["sync"]["webhook"]
     assert webhook["url"].startswith(f"https://{host}:8443/")
     assert x509.load_pem_x509_certificate(webhook["caBundle"]["inline"].encode()) == authority
 
@@ -398,13 +400,13 @@ def test_openssl_takes_the_generated_certificate(chart: Path, tmp_path: Path) ->
 
 def test_a_new_certificate_changes_the_url(chart: Path) -> None:
     """Metacontroller reads a CA only when its own object changes, so the query carries it; hooks restarts."""
-    first = kind(template(chart), "CompositeController")["spec"]["hooks"]
-    second = kind(template(chart, "--set=nameOverride="), "CompositeController")["spec"]["hooks"]
+    first = kind(template(chart), "CompositeController", "-controller")["spec"]["hooks"]
+    second = kind(template(chart, "--set=nameOverride="), "CompositeController", "-controller")["spec"]["hooks"]
     assert first["sync"]["webhook"]["url"] != second["sync"]["webhook"]["url"]  # generated anew without a cluster
 
     def shown(*words: str) -> tuple[Any, str, str]:
         objects = template(chart, *OWN_TLS, *words)
-        webhook = kind(objects, "CompositeController")["spec"]["hooks"]["sync"]["webhook"]
+        webhook = kind(objects, "CompositeController", "-controller")["spec"]["hooks"]["sync"]["webhook"]
         pod = kind(objects, "Deployment", "-hooks")["spec"]["template"]["metadata"]
         return webhook["caBundle"], webhook["url"], pod["annotations"]["checksum/tls"]
 
@@ -418,7 +420,7 @@ def test_hooks_outside_the_cluster(chart: Path) -> None:
     """With hooks.url nothing of hooks is deployed, and Metacontroller asks there."""
     objects = template(chart, *PRESETS["outside"])
     assert not [one for one in objects if one["metadata"]["name"].endswith("-hooks")]
-    webhook = kind(objects, "CompositeController")["spec"]["hooks"]["sync"]["webhook"]
+    webhook = kind(objects, "CompositeController", "-controller")["spec"]["hooks"]["sync"]["webhook"]
     assert webhook["url"].startswith("http://192.0.2.1:8082/modeldeployments/sync?v=")
     assert "caBundle" not in webhook
 
@@ -429,13 +431,14 @@ def test_a_gateway_of_ones_own(chart: Path) -> None:
     assert not [one for one in objects if one["metadata"]["name"].endswith("-gateway")]
 
 
-def test_the_composite_controller_is_the_one_of_the_repository(chart: Path) -> None:
-    """But for names, address and certificate it is metacontroller/compositecontroller.yaml."""
-    ours = yaml.safe_load((Path(__file__).parents[2] / "metacontroller/compositecontroller.yaml").read_text())["spec"]
-    theirs = kind(template(chart, *PRESETS["outside"]), "CompositeController")["spec"]
+@pytest.mark.parametrize(("file", "suffix"), [("compositecontroller", "-controller"), ("policies", "-policies")])
+def test_the_composite_controllers_are_those_of_the_repository(chart: Path, file: str, suffix: str) -> None:
+    """But for names, address and certificate they are those in metacontroller/."""
+    ours = yaml.safe_load((Path(__file__).parents[2] / f"metacontroller/{file}.yaml").read_text())["spec"]
+    theirs = kind(template(chart, *PRESETS["outside"]), "CompositeController", suffix)["spec"]
     for spec in (ours, theirs):
         for hook in spec["hooks"].values():
-            del hook["webhook"]["url"]
+            hook["webhook"]["url"] = re.sub(r"^http://[^/]+|\?.*", "", hook["webhook"]["url"])
     assert theirs == ours
 
 

@@ -46,6 +46,8 @@ BY_THE_CHART: Final[Mapping[str, str]] = {
         for key in ("clientId", "clientSecret")
     },
     "metricInformer.file.path": "a source for one machine",
+    "platform.baseUrl": "the value beamlitBaseUrl, with a token",
+    "platform.tokenFile": "mounted from the Secret of the token",
     **{
         f"metricInformer.prometheus.{key}": "mounted from the Secret or ConfigMap that values name"
         for key in ("usernameFile", "passwordFile", "bearerFile", "caFile")

@@ -54,6 +54,7 @@ def test_where_clients_ask(noted: Path) -> None:
 
 WORKSPACE = "--set=config.defaultRemoteBackend.workspace=w"
 PROMETHEUS = ("--set=config.metricInformer.type=prometheus", "--set=config.metricInformer.prometheus.address=p:9090")
+PLATFORM = ("--set=beamlitApiTokenExistingSecret=api",)
 OAUTH = "--set=config.defaultRemoteBackend.authConfig.oauthConfig.existingSecret=s"
 
 
@@ -78,6 +79,10 @@ OAUTH = "--set=config.defaultRemoteBackend.authConfig.oauthConfig.existingSecret
         (("--set=hooks.auth.bearer.enabled=true",), (), "lists and watches all Secrets"),
         (("--set=allowedNamespaces={default}",), (), "may write in default only"),
         (("--set=hooks.url=http://x",), (), "Nothing of hooks was deployed"),
+        ((), PLATFORM, "There is no token of the Beamlit platform"),
+        (PLATFORM, (), "registered with the platform at https://api.beamlit.dev/v0, and removed"),
+        (PLATFORM, (), "kubectl delete policies.authorization.beamlit.com -A --all"),
+        ((*PLATFORM, "--set=hooks.url=http://x"), PLATFORM, "need the token themselves, in BEAMLIT_TOKEN"),
         (("--set=metacontroller.enabled=false",), (), "ServiceAccount metacontroller got its rights"),
     ],
 )

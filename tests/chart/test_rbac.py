@@ -16,8 +16,11 @@ WRITES = {
     ("apps", "deployments", "update"),
     ("apps", "deployments", "delete"),
     *(("", resource, verb) for resource in ("services", "configmaps") for verb in ("create", "update", "delete")),
+    ("deployment.beamlit.com", "modeldeployments", "update"),
     ("deployment.beamlit.com", "modeldeployments/status", "update"),
     ("deployment.beamlit.com", "modeldeployments/finalizers", "update"),
+    ("authorization.beamlit.com", "policies", "update"),
+    ("authorization.beamlit.com", "policies/status", "update"),
     ("", "events", "create"),
     ("", "events", "patch"),
 }
@@ -36,7 +39,7 @@ READS = {
         ("apps", "statefulsets", "list watch"),
         ("apps", "daemonsets", "list watch"),
         ("apps", "replicasets", "list watch"),
-        ("authorization.beamlit.com", "policies", "list watch"),
+        ("authorization.beamlit.com", "policies", "get list watch"),
     )
     for verb in verbs.split()
 }
@@ -64,19 +67,25 @@ def test_the_manifest_of_the_repository_says_the_same(chart: Path) -> None:
     assert rules(kind(manifest, "ClusterRole")) == rules(kind(template(chart), "ClusterRole", "-metacontroller"))
 
 
-def test_what_it_watches_is_what_the_composite_controller_names(chart: Path) -> None:
+def test_what_it_watches_is_what_the_composite_controllers_name(chart: Path) -> None:
     """Parents and children may be listed and watched: without one of them nothing is ever synced, silently."""
     objects = template(chart)
-    spec = kind(objects, "CompositeController")["spec"]
     granted = rules(kind(objects, "ClusterRole", "-metacontroller"))
-    for resource in (spec["parentResource"], *spec["childResources"]):
-        group = resource["apiVersion"].rpartition("/")[0]
-        for verb in ("get", "list", "watch"):
-            assert (group, resource["resource"], verb) in granted
-    for child in spec["childResources"]:
-        group = child["apiVersion"].rpartition("/")[0]
-        for verb in ("create", "update", "delete"):
-            assert (group, child["resource"], verb) in granted
+    specs = [one["spec"] for one in objects if one["kind"] == "CompositeController"]
+    assert len(specs) == 2
+    for spec in specs:
+        parent, children = spec["parentResource"], spec.get("childResources", ())
+        group = parent["apiVersion"].rpartition("/")[0]
+        for subresource in ("", "/status"):
+            assert (group, f"{parent['resource']}{subresource}", "update") in granted
+        for resource in (parent, *children):
+            group = resource["apiVersion"].rpartition("/")[0]
+            for verb in ("get", "list", "watch"):
+                assert (group, resource["resource"], verb) in granted
+        for child in children:
+            group = child["apiVersion"].rpartition("/")[0]
+            for verb in ("create", "update", "delete"):
+                assert (group, child["resource"], verb) in granted
 
 
 def test_nobody_may_do_everything(chart: Path) -> None:

@@ -1,5 +1,6 @@
 """Every value does something, the schema is closed, and combinations that could not work are refused."""
 
+import base64
 import functools
 import json
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import yaml
 from tests.chart.helm import HelmFailed, kind, template
 from tests.chart.reference import Setting, allowed, settings
 
+TOKEN: Final = base64.b64encode(b"account:secret").decode()
 SETTINGS: Final = {one.path: one for one in settings()}
 STEADY: Final = ("--set=hooks.tls.existingSecret=mine", "--set=hooks.tls.caBundle=PEM")
 """Without a certificate that is generated anew each time."""
@@ -34,7 +36,8 @@ CONTEXTS: Final[Mapping[str, tuple[str, ...]]] = {
     f"{CREDENTIALS}.scope": GIVEN,
     f"{CREDENTIALS}.tokenUrl": GIVEN,
     "config.metricInformer.type": (f"--set={PROMETHEUS}.address=p:9090",),
-    "beamlitApiTokenExistingSecret": ("--set=beamlitApiToken=x",),
+    "beamlitApiTokenExistingSecret": (f"--set=beamlitApiToken={TOKEN}",),
+    "beamlitBaseUrl": (f"--set=beamlitApiToken={TOKEN}",),
     "config.proxyService.adminPort": ("--set=installBeamlitGateway=false",),
     "config.proxyService.name": ("--set=installBeamlitGateway=false",),
     "config.proxyService.namespace": ("--set=installBeamlitGateway=false",),
@@ -60,7 +63,7 @@ SAMPLES: Final[Mapping[str, Any]] = {
     "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}},
     "address": "http://other.example:9090",
     "allowedNamespaces": ["default"],
-    "beamlitApiToken": "x",
+    "beamlitApiToken": TOKEN,
     "beamlitBaseUrl": "https://other.example",
     "config.defaultRemoteBackend.flavors": [{"type": "gpu", "name": "t4"}],
     "config.defaultRemoteBackend.location.continent": "EU",
@@ -94,7 +97,6 @@ SAMPLES: Final[Mapping[str, Any]] = {
 
 WITHOUT_EFFECT: Final[Mapping[str, str]] = {
     "config.defaultRemoteBackend.authConfig.type": "there is one so far",
-    "beamlitBaseUrl": "accepted for the time when models are registered on the platform",
 }
 """Values that change no manifest, each with the reason."""
 
@@ -183,8 +185,8 @@ def test_the_dependencys_values_are_its_own(real: Path) -> None:
     flags = ("--workers=20", "--client-go-qps=100", "--client-go-burst=200")
     assert set(flags) <= set(container["args"])
     assert "--target-label-selector=app.kubernetes.io/part-of=beamlit-controller" in container["args"]
-    labels = kind(objects, "CompositeController")["metadata"]["labels"]
-    assert labels["app.kubernetes.io/part-of"] == "beamlit-controller"
+    labels = [one["metadata"]["labels"] for one in objects if one["kind"] == "CompositeController"]
+    assert [one["app.kubernetes.io/part-of"] for one in labels] == ["beamlit-controller"] * 2
 
 
 @pytest.mark.parametrize("given", ["true", "false"])
@@ -265,6 +267,10 @@ def test_a_values_file_of_the_original(noted: Path, tmp_path: Path) -> None:
         ("config: {metricInformer: {prometheus: {namespaceLabel: kubernetes-namespace}}}", "namespaceLabel"),
         ("config: {metricInformer: {prometheus: {bearerFile: /token}}}", "bearerFile"),
         ("config: {metricInformer: {prometheus: {basicAuth: {user: a}}}}", "user"),
+        ("beamlitBaseUrl: api.beamlit.dev/v0", "beamlitBaseUrl"),
+        ("beamlitBaseUrl: 'https://a:b@api.beamlit.dev/v0'", "beamlitBaseUrl"),
+        ("beamlitApiToken: 7", "beamlitApiToken"),
+        ("beamlitApiTokenExistingSecret: Upper_Case", "beamlitApiTokenExistingSecret"),
         ("allowedNamespaces: [a, a]", "allowedNamespaces"),
         ("allowedNamespaces: a", "allowedNamespaces"),
         ("gateway: {replicas: many}", "replicas"),
@@ -316,6 +322,14 @@ def test_the_schema_refuses(chart: Path, values: str, sentence: str, tmp_path: P
         ((*SERVER, f"--set={PROMETHEUS}.caSecret=x,{PROMETHEUS}.insecureSkipVerify=true"), "would have no effect"),
         ((*SERVER, f"--set={PROMETHEUS}.caSecret=x,{PROMETHEUS}.address=p:9090"), "begin with https://"),
         ((*SERVER, f"--set={PROMETHEUS}.insecureSkipVerify=true,{PROMETHEUS}.address=http://p"), "begin with https://"),
+        (("--set=beamlitApiToken=x",), "beamlitApiToken must be base64 of clientId:clientSecret"),
+        (("--set=beamlitApiToken=Y2FuYXJ5",), "beamlitApiToken must be base64 of clientId:clientSecret"),
+        (("--set=beamlitApiToken=OmNhbmFyeQ==",), "beamlitApiToken must be base64 of clientId:clientSecret"),
+        (("--set=beamlitApiToken=Y2FuYXJ5Og==",), "beamlitApiToken must be base64 of clientId:clientSecret"),
+        ((f"--set=beamlitApiToken={TOKEN}", "--set=beamlitBaseUrl="), "beamlitBaseUrl is empty"),
+        (("--set=beamlitApiTokenExistingSecret=x", "--set=beamlitBaseUrl="), "beamlitBaseUrl is empty"),
+        (("--set=hooks.env[0].name=BEAMLIT_TOKEN",), "a Secret that beamlitApiTokenExistingSecret names"),
+        (("--set=hooks.env[0].name=BEAMLIT_PLATFORM__TOKEN_FILE",), "beamlitApiTokenExistingSecret names"),
         (("--set=hooks.tls.existingSecret=x",), "needs hooks.tls.caBundle or hooks.tls.caConfigMap"),
         (("--set=hooks.tls.caBundle=x",), "belong to hooks.tls.existingSecret"),
         (("--set=hooks.tls.caConfigMap=x",), "belong to hooks.tls.existingSecret"),

@@ -6,15 +6,17 @@ import os
 import sys
 import threading
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from tests.e2e.binaries import find
-from tests.e2e.controlplane import SERVICES, ControlPlane
+from tests.e2e.controlplane import NODE, SERVICES, ControlPlane
 from tests.e2e.network import Answer, Network, Proxy
 from tests.e2e.pods import Image, Pod
+from tests.e2e.process import CommandFailed
 from tests.e2e.product import ROOT, Models, syncs_answered
+from tests.platform import TOKEN, Platform
 from tests.processes import free_port, poll, status
 
 RELEASE: Final = "beamlit-controller"
@@ -23,7 +25,6 @@ GATEWAY: Final = f"{RELEASE}-gateway"
 METACONTROLLER: Final = "beamlit-metacontroller"
 CLIENT: Final = ("demo", "demo-secret-canary")
 """OAuth 2.0 client of the default remote backend."""
-PLATFORM_TOKEN: Final = "platform-token-canary"
 _METACONTROLLER: Final = "metacontroller"
 """Its program. Where there is none, everything else is installed and runs."""
 
@@ -43,7 +44,9 @@ class ModelServer:
 class Installation(Models):
     """A release of the chart. Its pods are processes here; what else is of a cluster is real."""
 
-    def __init__(self, plane: ControlPlane, image: Image, chart: Path, *local_services: str) -> None:
+    def __init__(
+        self, plane: ControlPlane, image: Image, chart: Path, *local_services: str, platform: Platform | None = None
+    ) -> None:
         """Nothing is installed yet.
 
         Args:
@@ -51,6 +54,7 @@ class Installation(Models):
             image: what pods run.
             chart: the chart with its dependencies.
             local_services: `name.namespace` of Services behind which the local model server shall be.
+            platform: where models and policies are registered; None without a token.
         """
         super().__init__(plane)
         self._image, self.chart = image, chart
@@ -61,6 +65,7 @@ class Installation(Models):
             plane, "tiny-remote", "--oauth-client-id", CLIENT[0], "--oauth-client-secret", CLIENT[1]
         )
         self._services = local_services
+        self._platform = platform
         self._pods: dict[str, list[tuple[str, Pod]]] = {}
         """By kind and name of the workload, each with the hash of the template that it was started from."""
         self._count = 0
@@ -86,9 +91,11 @@ class Installation(Models):
         metadata = {"name": NAMESPACE, "labels": labels}
         self.plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
         oauth = "config.defaultRemoteBackend.authConfig.oauthConfig"
+        platform = self._platform
+        token = ("--set", f"beamlitApiToken={TOKEN}", "--set", f"beamlitBaseUrl={platform.url}") if platform else ()
         self.helm(
-            *("install", "--set", f"beamlitApiToken={PLATFORM_TOKEN}"),
-            *("--set", f"{oauth}.clientId={CLIENT[0]}", "--set", f"{oauth}.clientSecret={CLIENT[1]}", *words),
+            *("install", *token, "--set", f"{oauth}.clientId={CLIENT[0]}"),
+            *("--set", f"{oauth}.clientSecret={CLIENT[1]}", *words),
         )
 
     def upgrade(self, *words: str) -> None:
@@ -108,6 +115,58 @@ class Installation(Models):
         said = self.plane.helm("uninstall", RELEASE, "--namespace", NAMESPACE)
         self.roll()
         return said
+
+    def uninstall_by_job(self, *arguments: str) -> tuple[str, str]:
+        """The same with the Job before it, which runs here, with these further arguments.
+
+        Returns what helm prints, and what the Job does.
+        """
+        said: list[str] = []
+
+        def uninstall() -> None:
+            try:
+                said.append(self.plane.helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--timeout", "120s"))
+            except CommandFailed as exc:
+                said.append(str(exc))
+
+        # The node would say of the Job's pod that it is done, without running anything.
+        self.plane.kubectl("cordon", NODE)
+        helm = threading.Thread(target=uninstall)
+        helm.start()
+        try:
+            printed = self._run_job(f"{RELEASE}-uninstall", arguments)
+        finally:
+            helm.join()
+            self.plane.kubectl("uncordon", NODE)
+        self.roll()
+        return said[0], printed
+
+    def _run_job(self, name: str, arguments: Sequence[str]) -> str:
+        """Run what a Job's pod would, and tell the cluster how it ended, until no more pods are made for it."""
+        printed = ""
+        selector = f"batch.kubernetes.io/job-name={name}"
+        poll(lambda: self._waiting(selector), 30, f"there is a pod of the Job {name}")
+        while pods := self._waiting(selector):
+            job = self.plane.get("jobs.batch", name, NAMESPACE)
+            pod = Pod(self.plane, self._image, job, pods[0], arguments=tuple(arguments))
+            poll(lambda pod=pod: not pod.process.alive(), 120, f"{name} ends")  # type: ignore[misc]
+            code = pod.process.stop()
+            printed += pod.process.log.read_text()
+            phase = json.dumps({"status": {"phase": "Failed" if code else "Succeeded"}})
+            words = ("patch", "pod", pods[0], "-n", NAMESPACE, "--subresource=status", "--type=merge", "-p", phase)
+            self.plane.kubectl(*words, check=False)
+            if not code:
+                break
+            poll(lambda: not self._goes_on(name) or self._waiting(selector), 60, "the Job tries again, or has failed")
+        return printed
+
+    def _waiting(self, selector: str) -> list[str]:
+        found = json.loads(self.plane.kubectl("get", "pods", "-n", NAMESPACE, "-l", selector, "-o", "json"))
+        return [one["metadata"]["name"] for one in found["items"] if one["status"]["phase"] == "Pending"]
+
+    def _goes_on(self, job: str) -> bool:
+        conditions = self.plane.get("jobs.batch", job, NAMESPACE).get("status", {}).get("conditions", ())
+        return not any(one["type"] == "Failed" and one["status"] == "True" for one in conditions)
 
     def run_once(self, pod: Mapping[str, Any]) -> int:
         """Run a Pod that ends by itself, and return its exit code."""

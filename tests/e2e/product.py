@@ -124,7 +124,7 @@ class Product(Models):
             environment=os.environ | {"PYTHONPATH": str(ROOT)},
         )
         poll(lambda: status(f"http://127.0.0.1:{self.operations}/readyz") == 200, 20, "hooks are ready")
-        plane.apply(self.composite_controller())
+        plane.apply(self.composite_controller(), self.composite_controller("policies"))
         program = find("metacontroller")
         assert program is not None
         self.metacontroller = plane.run(
@@ -135,9 +135,9 @@ class Product(Models):
             *("--metrics-address=0", "--health-probe-bind-address=0"),
         )
 
-    def composite_controller(self) -> dict[str, Any]:
+    def composite_controller(self, file: str = "compositecontroller") -> dict[str, Any]:
         """Ours, with hooks on this machine and short resyncs."""
-        text = (ROOT / "metacontroller/compositecontroller.yaml").read_text()
+        text = (ROOT / f"metacontroller/{file}.yaml").read_text()
         text = re.sub(r"http://[^/]+/", f"http://127.0.0.1:{self.port}/", text)
         controller: dict[str, Any] = yaml.safe_load(text)
         controller["spec"]["resyncPeriodSeconds"] = self.resync_seconds

@@ -16,7 +16,7 @@ import pytest
 from tests.chart.helm import with_dependencies
 from tests.e2e import controlplane, faults
 from tests.e2e.faults import Fault
-from tests.e2e.installation import Installation
+from tests.e2e.installation import RELEASE, Installation
 from tests.e2e.offloading import (
     REQUESTS,
     Cycle,
@@ -104,9 +104,8 @@ def serve(installed: Installation, *models: dict[str, Any], replicas: int = 1) -
 
 def hasten(installed: Installation) -> None:
     """Have Metacontroller sync every model every two seconds, so that tests need not wait until hooks ask again."""
-    (controller,) = installed.plane.get("compositecontrollers")["items"]
     patch = json.dumps({"spec": {"resyncPeriodSeconds": RESYNC_SECONDS}})
-    installed.plane.kubectl("patch", "compositecontroller", controller["metadata"]["name"], "--type=merge", "-p", patch)
+    installed.plane.kubectl("patch", "compositecontroller", RELEASE, "--type=merge", "-p", patch)
 
 
 @pytest.fixture(scope="module")

@@ -433,7 +433,8 @@ TOLERATED: dict[str, frozenset[tuple[str, ...]]] = {
             "statefulsets.apps", "daemonsets.apps", "replicasets.apps",
         )
     ) | {("get", "modeldeployments.deployment.beamlit.com", "--subresource=status"),
-         ("update", "modeldeployments.deployment.beamlit.com"), ("patch", "events"), ("update", "events")},
+         ("update", "modeldeployments.deployment.beamlit.com"), ("update", "policies.authorization.beamlit.com"),
+         ("patch", "events"), ("update", "events")},
     GATEWAY: frozenset(),
     HOOKS: frozenset(),
 }  # fmt: skip

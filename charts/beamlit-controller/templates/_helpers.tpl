@@ -150,6 +150,21 @@ spec:
 {{- end -}}
 {{- end -}}
 
+{{- /* The Secret with the token of the platform; empty where there is none, and nothing is asked of the platform. */ -}}
+{{- define "beamlit.platformSecret" -}}
+{{- if .Values.beamlitApiTokenExistingSecret -}}
+{{ .Values.beamlitApiTokenExistingSecret }}
+{{- else if include "beamlit.given" .Values.beamlitApiToken -}}
+{{ include "beamlit.fullname" . }}-platform
+{{- end -}}
+{{- end -}}
+
+{{- /* The CompositeControllers, as JSON. Metacontroller's finalizer carries such a name, of 43 characters at most. */ -}}
+{{- define "beamlit.controllers" -}}
+{{- $fullname := include "beamlit.fullname" . -}}
+{{- dict "modeldeployments" $fullname "policies" (printf "%s-policies" ($fullname | trunc 34 | trimSuffix "-")) | toJson -}}
+{{- end -}}
+
 {{- define "beamlit.clusterDomain" -}}
 {{- .Values.config.clusterDomain | default .Values.kubernetesClusterDomain | default "cluster.local" -}}
 {{- end -}}
@@ -224,6 +239,9 @@ spec:
 {{- $rest := omit $given "namespaces" "clusterDomain" "defaultRemoteBackend" "proxyService" "gateway" "metricInformer" -}}
 {{- range $key, $value := $rest -}}
 {{- if or (kindIs "string" $value | not) $value -}}{{- $_ := set $own $key $value -}}{{- end -}}
+{{- end -}}
+{{- if include "beamlit.platformSecret" . -}}
+{{- $_ := set $own "platform" (dict "baseUrl" .Values.beamlitBaseUrl "tokenFile" "/etc/beamlit/platform/token") -}}
 {{- end -}}
 {{- toYaml $own -}}
 {{- end -}}

@@ -60,6 +60,15 @@ hooks asks for a token: for it Metacontroller lists and watches all Secrets of t
 
 Metacontroller asks hooks at {{ .Values.hooks.url }}, outside the cluster. Nothing of hooks was deployed.
 {{- end }}
+{{- if include "beamlit.platformSecret" . }}
+
+Models and policies are registered with the platform at {{ .Values.beamlitBaseUrl }}, and removed there when
+their objects are deleted here.
+{{- if .Values.hooks.url }} The hooks outside the cluster need the token themselves, in BEAMLIT_TOKEN.{{ end }}
+{{- else }}
+
+There is no token of the Beamlit platform: nothing is registered there, and it is never asked.
+{{- end }}
 {{- if not .Values.metacontroller.enabled }}
 
 Metacontroller is the one in namespace {{ .Values.existingMetacontroller.namespace }}{{ if .Values.existingMetacontroller.serviceAccount }}, whose ServiceAccount {{ .Values.existingMetacontroller.serviceAccount }} got its rights{{ else }}; it must have its rights already{{ end }}.
@@ -73,5 +82,9 @@ Metacontroller is the one in namespace {{ .Values.existingMetacontroller.namespa
 
 Before `helm uninstall {{ .Release.Name }} --namespace {{ .Release.Namespace }}`:
   kubectl delete modeldeployments.deployment.beamlit.com -A --all
-removes what was created for them. Without it they stay and keep serving, and a new installation takes them over.
+removes what was created for them{{ if include "beamlit.platformSecret" . }}, on the platform too{{ end }}. Without it they stay and keep serving, and a new installation takes them over.
+{{- if include "beamlit.platformSecret" . }}
+  kubectl delete policies.authorization.beamlit.com -A --all
+removes Policies here and on the platform.
+{{- end }}
 {{- end -}}
