@@ -107,7 +107,7 @@ def _steps(campaign: Campaign, options: Options, scale: float) -> list[tuple[str
         return least if short else max(least, seconds * scale)
 
     faults: list[tuple[str, Callable[[], None]]] = []
-    modes = ("down",) if short else ("down", "slow", "refuse", "garbage")
+    modes = ("revoked",) if short else ("down", "revoked", "slow", "refuse", "garbage")
     for mode in modes:  # a token has to end first, and a request for one takes ten seconds at most
         seconds = length(12, 13 if mode == "slow" else 2)
         faults.append((f"tokens {mode}", partial(campaign.tokens, mode, seconds)))
