@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -106,15 +107,17 @@ def _steps(campaign: Campaign, options: Options, scale: float) -> list[tuple[str
         return least if short else max(least, seconds * scale)
 
     faults: list[tuple[str, Callable[[], None]]] = []
-    modes = ("down",) if short else ("down", "slow", "refuse", "garbage")
+    modes = ("revoked",) if short else ("down", "revoked", "slow", "refuse", "garbage")
     for mode in modes:  # a token has to end first, and a request for one takes ten seconds at most
-        least = 13.0 if mode == "slow" else 2.0
-        faults.append((f"tokens {mode}", lambda mode=mode, least=least: campaign.tokens(mode, length(12, least))))  # type: ignore[misc]
-    faults.append(("routes", lambda: campaign.routes(length(20, 0.5))))
-    faults.append(("throttle", lambda: campaign.throttle(length(10, 1))))
-    faults.append(("hole", lambda: campaign.hole(length(12, 1.5))))
-    faults.append(("silent", lambda: campaign.silent(length(12, 2.5))))
-    faults.append(("restart", lambda: campaign.restart(options.rounds)))
+        seconds = length(12, 13 if mode == "slow" else 2)
+        faults.append((f"tokens {mode}", partial(campaign.tokens, mode, seconds)))
+    faults += [
+        ("routes", partial(campaign.routes, length(20, 0.5))),
+        ("throttle", partial(campaign.throttle, length(10, 1))),
+        ("hole", partial(campaign.hole, length(12, 1.5))),
+        ("silent", partial(campaign.silent, length(12, 2.5))),
+        ("restart", partial(campaign.restart, options.rounds)),
+    ]
     faults = [one for one in faults if not options.only or one[0].split()[0] in options.only]
     if options.only and "kill" not in options.only:
         return faults
@@ -124,8 +127,7 @@ def _steps(campaign: Campaign, options: Options, scale: float) -> list[tuple[str
     for place in range(places):
         count = kills * (place + 1) // places - kills * place // places
         if count:
-            every = length(1.2, 0.8)
-            steps.append((f"kill {count} times", lambda count=count, every=every: campaign.kill(count, every)))  # type: ignore[misc]
+            steps.append((f"kill {count} times", partial(campaign.kill, count, length(1.2, 0.8))))
         steps += faults[place : place + 1]
     return steps
 

@@ -5,8 +5,8 @@
 It answers OpenAI's chat (whole and as a stream) and embeddings for the model of its name. A request is known by its
 `user`; the ledger has a line `E <user> <time>` once a request is to be executed and `A <user> <time>` once a byte of
 its answer is with the kernel, so that both survive SIGKILL. Times are of the machine's monotonic clock, in seconds.
-`POST /_fault {"mode": …}` changes the mode: `ok`, `throttle` (429 with Retry-After) or `silent` (never answers).
-With a key it wants a bearer token of `faults.tokens`.
+`POST /_fault {"mode": …}` changes the mode: `ok`, `throttle` (429 with Retry-After), `silent` (never answers)
+or `revoke` (401, whatever the token). With a key it wants a bearer token of `faults.tokens`.
 """
 
 import argparse
@@ -59,7 +59,8 @@ class Origin:
                     self.throttled += 1
                     await self.send(writer, 429, error("slow down", "throttled"), RETRY_AFTER)
                     continue
-                if self.key is not None and not tokens.valid(fields.get(b"authorization", b""), self.key):
+                known = self.key is None or tokens.valid(fields.get(b"authorization", b""), self.key)
+                if self.mode == "revoke" or not known:
                     await self.send(writer, 401, error("no valid token", "token"))
                     continue
                 if _gone(writer):

@@ -13,7 +13,8 @@ from typing import Final
 from faults.processes import CampaignError
 from faults.site import Site
 
-RECOVERY_SECONDS: Final = 10.0
+RECOVERY_SECONDS: Final = 13.0
+"""A request for a token that hangs has ten, and then there is a pause."""
 EXIT_SECONDS: Final = 1.0
 """A gateway that was sent SIGTERM has ended so long after its lame duck and drain."""
 APPLIED_SECONDS: Final = 1.0
@@ -119,15 +120,18 @@ class Campaign:
             fault.evidence["kills"] = len(self.kills)
 
     def tokens(self, how: str, seconds: float) -> None:
-        """The token endpoint is down, never answers, refuses, or answers what is no token."""
+        """The token endpoint is down, never answers, refuses, or answers what is no token; or it is down and the tokens
+        that it gave out are not valid any longer (`revoked`)."""
         with self.fault(f"tokens {how}", "credentials_failed") as fault:
-            if how == "down":
+            if how in ("down", "revoked"):
                 self.site.processes.kill("tokens")
+                self.site.fault("remote", "revoke" if how == "revoked" else "ok")
             else:
                 self.site.fault("tokens", how)
             self.pause(seconds)
-            if how == "down":
+            if how in ("down", "revoked"):
                 self.site.start_tokens()
+                self.site.fault("remote", "ok")
             else:
                 self.site.fault("tokens", "ok")
             self.recovered(fault, "demo", "remote")

@@ -206,7 +206,8 @@ class Credentials:
         that got a 401 one renews the token and the others get the new one.
 
         Raises:
-            errors.CredentialsFailed: there are credentials, and they buy no token for this host.
+            errors.CredentialsFailed: there are credentials, and they buy no token for this host, or none but the
+                refused one.
         """
         identity = self._identity(route, backend)
         if identity is None:
@@ -231,8 +232,8 @@ class Credentials:
                 raise errors.CredentialsFailed  # what is left is a token that has ended
         elif now >= entry.renew_at and entry.fetching is None and now - entry.failed_at >= _PAUSE_SECONDS:
             self._start(identity, entry)
-        if not entry.value:
-            raise errors.CredentialsFailed
+        if not entry.value or (entry.value == refresh and entry.failed_at > float("-inf")):
+            raise errors.CredentialsFailed  # sending the refused one again would only be refused again
         if not _is_for(entry.hosts, backend):
             self._complain(*identity, f"it is not for the host {backend.host}")
             raise errors.CredentialsFailed

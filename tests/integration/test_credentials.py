@@ -186,6 +186,24 @@ async def test_c8_a_token_that_has_ended_is_not_sent() -> None:
         assert token == f"Bearer {CANARY_TOKEN}2".encode()
 
 
+async def test_c8_a_refused_token_that_cannot_be_renewed_is_none() -> None:
+    """C8: after a 401 and without its endpoint there is no token for that request; others may still try the old one."""
+    secrets = Secrets()
+
+    async def script(side: ServerSide) -> None:
+        await answering(GOOD, status=b"200 OK" if side.number != 1 else b"503 No")(side)
+
+    async with serving(script) as server, made(secrets) as credentials:
+        secrets.objects["default", "oauth"] = secret_for(server)
+        refused = await credentials.authorization(Route(), REMOTE)
+        assert refused is not None
+        for _ in range(2):  # the one that asks, and one that finds that it is too soon to ask again
+            with pytest.raises(errors.CredentialsFailed):
+                await credentials.authorization(Route(), REMOTE, refresh=refused)
+        assert await credentials.authorization(Route(), REMOTE) == refused
+        assert len(server.sides) == 2
+
+
 async def test_se_13_rt_09_a_401_makes_one_new_token_from_the_secret_as_it_is_now() -> None:
     """SE-13, RT-09: a refused token is replaced once for all that got the refusal, with the rotated secret."""
     secrets = Secrets()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from faults.load import Answer, judge
+from faults.judge import Answer, judge
 from faults.records import Outcome, Record
 from faults.scenarios import Stop
 from faults.verdict import excuse, executed_twice, tally
