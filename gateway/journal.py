@@ -72,11 +72,11 @@ def line(record: Record) -> dict[str, Any]:
         "status": status,
         "code": code,
         "broken": broken,
-        "seconds": round(seconds, 6),
-        "first_byte_seconds": round(first_byte, 6) if first_byte is not None else None,
+        "seconds": _micro(seconds),
+        "first_byte_seconds": _micro(first_byte) if first_byte is not None else None,
     }
     if queued:
-        told["queued_seconds"] = round(queued, 6)
+        told["queued_seconds"] = _micro(queued)
     if failures:
         told["attempts"] = _attempts(record)
     if not_retryable is not None:
@@ -99,10 +99,15 @@ def _attempts(record: Record) -> list[dict[str, Any]]:
         record[7], record[11], record[13], record[14], record[15] or [], record[17],
     )  # fmt: skip
     told: list[dict[str, Any]] = [
-        {"backend": name, "cause": cause, "seconds": round(took, 6)} for name, cause, took in failures
+        {"backend": name, "cause": cause, "seconds": _micro(took)} for name, cause, took in failures
     ]
     if backend is not None and code is None and (not failures or failures[-1][0] != backend):
         before = queued + sum(took for _, _, took in failures)
         took = (seconds if first_byte is None else first_byte) - before
-        told.append({"backend": backend, "cause": None, "seconds": round(max(0.0, took), 6)})
+        told.append({"backend": backend, "cause": None, "seconds": _micro(max(0.0, took))})
     return told
+
+
+def _micro(seconds: float) -> float:
+    """To the microsecond; `round` takes the long way, over decimal digits."""
+    return int(seconds * 1e6 + 0.5) / 1e6
