@@ -10,13 +10,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import metrics, processes, streams, sync, unary
+from benchmarks import metrics, processes, routes, streams, sync, unary
 
-BENCHMARKS = ["unary", "streams", "sync", "metrics"]
+BENCHMARKS = ["unary", "streams", "routes", "sync", "metrics"]
 GOALS = {
     "unary_vs_nginx": (2.5, "CPU of the gateway per small POST, nginx = 1"),
     "sse_chunk_vs_nginx": (1.5, "CPU of the gateway per SSE chunk, nginx = 1"),
-    "stream_rss_kib": (60.0, "memory of the gateway per open stream, KiB"),
+    "unary_everything": (1.1, "CPU per small POST with all that a route may ask for, without = 1"),
+    "sse_chunk_everything": (1.1, "CPU per SSE chunk with all that a route may ask for, without = 1"),
+    "stream_rss_kib": (60.0, "memory of the gateway per open stream, KiB, with all of that"),
+    "match_ratio": (1.3, "finding one of 10,000 routes, by the dearest way, one of 10 = 1"),
+    "routes_unary_ratio": (1.1, "CPU per small POST with 10,000 routes, with 10 = 1"),
+    "swap_ms": (50.0, "longest time the loop stands still for a load or change of 10,000 routes, ms"),
     "sync_vs_json_parse": (4.0, "CPU of a hooks sync over HTTP, orjson.loads of its body = 1"),
     "sync_metric_ratio": (0.7, "syncs with a metric from the warm cache, syncs without = 1"),
     "calls_vs_least": (1.0, "calls to the metrics APIs in an interval, distinct questions = 1"),
@@ -28,9 +33,10 @@ AT_LEAST = {"sync_metric_ratio"}
 def main() -> int:
     """Run the chosen benchmarks; 0 when they ran, 2 when something is missing. Missed goals are shown, not failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("only", nargs="*", metavar="unary|streams|sync|metrics", help="default: all")
+    parser.add_argument("only", nargs="*", metavar="|".join(BENCHMARKS), help="default: all")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds, of which the median counts")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement")
+    parser.add_argument("--routes", type=int, default=10_000, help="routes for the figures about many")
     parser.add_argument("--streams", type=int, default=2000, help="open streams for the memory figure")
     options = parser.parse_args()
     chosen = options.only or BENCHMARKS
@@ -46,6 +52,10 @@ def main() -> int:
         if "streams" in chosen:
             figures |= streams.measure(
                 folder / "streams", rounds=options.rounds, seconds=options.seconds, memory_streams=options.streams
+            )
+        if "routes" in chosen:
+            figures |= routes.measure(
+                folder / "routes", rounds=options.rounds, seconds=options.seconds, count=options.routes
             )
         if "sync" in chosen:
             figures |= sync.measure(folder / "sync", rounds=options.rounds, seconds=options.seconds)

@@ -21,9 +21,12 @@ class Streams:
         self.open: set[asyncio.StreamWriter] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer every request of a connection with a stream that lasts until the client goes."""
+        """Answer the request of a connection with a stream that lasts until the client goes; a health check is well."""
         try:
-            await reader.readuntil(b"\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            if head.startswith(b"GET /health "):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                return
             writer.write(HEAD)
             self.open.add(writer)
             while await reader.read(65536):

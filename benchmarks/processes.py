@@ -106,26 +106,50 @@ def program(name: str, package: str) -> str:
     raise BenchmarkError(f"{name} is missing; on Debian: apt-get install {package}")
 
 
-def gateway(folder: Path, upstream: int) -> tuple[contextlib.AbstractContextManager[psutil.Process], int]:
+def gateway(
+    folder: Path, upstream: int, *, everything: bool = False
+) -> tuple[contextlib.AbstractContextManager[psutil.Process], int]:
     """The gateway with one route that leads to the local port `upstream`; returns it and its port.
 
-    Matching, header rules, metrics and the access log are on: this is what users run.
+    Matching, header rules, failover with bodies that are held for it, the breaker, metrics and the access log are on:
+    this is what users run. `everything` is what they may ask for besides: health checks, a limit of requests at a time
+    with a queue, overflow, first-byte timeouts as a cause, and times and limits of the route's own.
     """
-    from gateway.api.v1alpha1 import KEY, LABEL, LABEL_VALUE, Backend, Headers, RouteDocument
+    from gateway.api import v1alpha1 as api
 
-    document = RouteDocument(
-        name="demo",
-        backends=(
-            Backend(id="local", weight=100, service="demo-local", port=80, headers=Headers(set={"x-tier": "local"})),
-            Backend(id="remote", host="remote.example", port=80, headers=Headers(set={"x-tier": "remote"})),
-        ),
+    use: tuple[api.Use, ...] = (api.Use.WEIGHTED, api.Use.FAILOVER)
+    asked: dict[str, object] = {}
+    health = None
+    if everything:
+        use = (*use, api.Use.OVERFLOW)
+        health = api.HealthCheck(path="/health", interval=1, timeout=1)
+        asked = {
+            "queue": api.Queue(size=100, wait=5),
+            "retry": api.Retry(on=tuple(api.Cause), body_bytes=1 << 20),
+            "breaker": api.Breaker(consecutive_failures=3, window=5),
+            "timeouts": api.Timeouts(connect=2, first_byte=60, idle=60),
+            "limits": api.Limits(body_bytes=1 << 20),
+        }
+    local = api.Backend(
+        id="local",
+        weight=100,
+        service="demo-local",
+        port=80,
+        headers=api.Headers(set={"x-tier": "local"}),
+        health=health,
+        in_flight=10_000 if everything else None,
     )
+    remote = api.Backend(
+        id="remote", host="remote.example", port=80, headers=api.Headers(set={"x-tier": "remote"}), use=use
+    )
+    document = api.RouteDocument.model_validate({"name": "demo", "backends": (local, remote), **asked})
+    folder.mkdir(exist_ok=True)
     routes = folder / "routes"
     routes.mkdir()
-    indented = document.canonical_json()
+    text = document.canonical_json()
     (routes / "demo.yaml").write_text(
         f"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: demo-route\n  namespace: default\n"
-        f"  labels: {{{LABEL}: {LABEL_VALUE}}}\ndata:\n  {KEY}: '{indented}'\n"
+        f"  labels: {{{api.LABEL}: {api.LABEL_VALUE}}}\ndata:\n  {api.KEY}: '{text}'\n"
     )
     port, admin = free_port(), free_port()
     config = folder / "config.yaml"

@@ -97,30 +97,34 @@ def _chunks(folder: Path, rounds: int, seconds: float) -> dict[str, float]:
         " proxy_http_version 1.1; proxy_set_header Connection ''; } }"
     )
     gateway, gateway_port = processes.gateway(folder, origin_port)
+    full, full_port = processes.gateway(folder / "full", origin_port, everything=True)
     with (
         processes.running("origin", _origin(origin_port, 0.02), origin_port, folder),
         processes.nginx("proxy", proxy, nginx_port, folder) as reference,
         gateway as subject,
+        full as with_everything,
     ):
 
-        async def interleaved() -> tuple[list[float], list[float]]:
-            ours, theirs = [], []
+        async def interleaved() -> tuple[list[float], list[float], list[float]]:
+            ours, theirs, most = [], [], []
             for _ in range(rounds):
                 theirs.append(await microseconds_per_chunk(reference, nginx_port, 100, seconds))
                 ours.append(await microseconds_per_chunk(subject, gateway_port, 100, seconds))
-            return ours, theirs
+                most.append(await microseconds_per_chunk(with_everything, full_port, 100, seconds))
+            return ours, theirs, most
 
-        ours, theirs = asyncio.run(interleaved())
+        ours, theirs, most = asyncio.run(interleaved())
     return {
         "sse_chunk_vs_nginx": statistics.median(a / b for a, b in zip(ours, theirs, strict=True)),
         "sse_chunk_us": statistics.median(ours),
         "sse_chunk_nginx_us": statistics.median(theirs),
+        "sse_chunk_everything": statistics.median(a / b for a, b in zip(most, ours, strict=True)),
     }
 
 
 def _memory(folder: Path, streams: int) -> float:
     folder.mkdir()
     origin_port = processes.free_port()
-    gateway, gateway_port = processes.gateway(folder, origin_port)
+    gateway, gateway_port = processes.gateway(folder, origin_port, everything=True)
     with processes.running("origin", _origin(origin_port, 1), origin_port, folder), gateway as subject:
         return asyncio.run(kib_per_stream(subject, gateway_port, streams))

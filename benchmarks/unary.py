@@ -51,6 +51,13 @@ def wrk(port: int, seconds: float, folder: Path, path: str = PATH, body: str = B
     return int(match[1])
 
 
+def origin(port: int) -> str:
+    """A server for nginx that answers every request alike."""
+    return (
+        f"server {{ listen 127.0.0.1:{port}; default_type application/json; location / {{ return 200 '{ANSWER}'; }} }}"
+    )
+
+
 def microseconds_per_request(process: psutil.Process, port: int, seconds: float, folder: Path) -> float:
     """CPU microseconds that `process` spends on one request."""
     before = processes.cpu_seconds(process)
@@ -59,32 +66,32 @@ def microseconds_per_request(process: psutil.Process, port: int, seconds: float,
 
 
 def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, float]:
-    """Interleaved rounds of nginx and gateway in front of the same server; medians of `rounds`."""
+    """Interleaved rounds of nginx, gateway and gateway with everything on, before one server; medians of `rounds`."""
     folder.mkdir(parents=True)
     origin_port, nginx_port = processes.free_port(), processes.free_port()
-    origin = (
-        f"server {{ listen 127.0.0.1:{origin_port}; default_type application/json;"
-        f" location / {{ return 200 '{ANSWER}'; }} }}"
-    )
     proxy = (
         f"upstream origin {{ server 127.0.0.1:{origin_port}; keepalive 64; keepalive_requests 1000000; }}"
         f"server {{ listen 127.0.0.1:{nginx_port}; location / {{ proxy_pass http://origin/;"
         " proxy_http_version 1.1; proxy_set_header Connection ''; } }"
     )
     gateway, gateway_port = processes.gateway(folder, origin_port)
+    full, full_port = processes.gateway(folder / "full", origin_port, everything=True)
     with (
-        processes.nginx("origin", origin, origin_port, folder),
+        processes.nginx("origin", origin(origin_port), origin_port, folder),
         processes.nginx("proxy", proxy, nginx_port, folder) as reference,
         gateway as subject,
+        full as with_everything,
     ):
-        wrk(nginx_port, 1, folder)
-        wrk(gateway_port, 1, folder)
-        ours, theirs = [], []
+        for port in (nginx_port, gateway_port, full_port):
+            wrk(port, 1, folder)
+        ours, theirs, most = [], [], []
         for _ in range(rounds):
             theirs.append(microseconds_per_request(reference, nginx_port, seconds, folder))
             ours.append(microseconds_per_request(subject, gateway_port, seconds, folder))
+            most.append(microseconds_per_request(with_everything, full_port, seconds, folder))
     return {
         "unary_vs_nginx": statistics.median(a / b for a, b in zip(ours, theirs, strict=True)),
         "unary_us": statistics.median(ours),
         "unary_nginx_us": statistics.median(theirs),
+        "unary_everything": statistics.median(a / b for a, b in zip(most, ours, strict=True)),
     }

@@ -24,7 +24,7 @@ from gateway.telemetry import Metrics
 
 COALESCE_SECONDS: Final = 0.05
 """How long a change waits for others that come with it."""
-SLICE_SECONDS: Final = 0.005
+SLICE_SECONDS: Final = 0.002
 """How long a table is built until the loop gets a turn."""
 
 log = structlog.get_logger(__name__)
