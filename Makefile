@@ -60,8 +60,9 @@ generate: .venv/.synced ## Write crds/ and the JSON schemas from the Python type
 	@$(RUN)python -m tests.generate
 
 .PHONY: bench
-bench: .venv/.synced ## Measure against nginx in the same run; writes build/bench.json
-	@$(RUN)python -m benchmarks $(ARGS)
+bench: $(COMPILED)/.built ## Measure what the image has against nginx in the same run; writes build/bench.json
+	@cp -r benchmarks $(COMPILED)/ && cd $(COMPILED) && \
+	  $(abspath $(RUN))/python -m benchmarks --output $(abspath build)/bench.json $(ARGS)
 
 .PHONY: faults
 faults: .venv/.synced ## Everything around the gateway fails under load, for some minutes; writes build/faults.json

@@ -38,6 +38,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement")
     parser.add_argument("--routes", type=int, default=10_000, help="routes for the figures about many")
     parser.add_argument("--streams", type=int, default=2000, help="open streams for the memory figure")
+    parser.add_argument("--output", type=Path, default=Path("build/bench.json"), help="file for all figures")
     options = parser.parse_args()
     chosen = options.only or BENCHMARKS
     if unknown := set(chosen) - set(BENCHMARKS):
@@ -66,12 +67,12 @@ def main() -> int:
         return 2
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    report(figures)
+    report(figures, options.output)
     return 0
 
 
-def report(figures: dict[str, float]) -> None:
-    """Print the goals beside the figures, the figures behind them, and write all to `build/bench.json`."""
+def report(figures: dict[str, float], target: Path) -> None:
+    """Print the goals beside the figures, the figures behind them, and write all to `target`."""
     print(f"{'figure':<22}{'measured':>10}{'goal':>8}   meaning")
     for name, (goal, meaning) in GOALS.items():
         if name in figures:
@@ -81,7 +82,6 @@ def report(figures: dict[str, float]) -> None:
     for name, value in figures.items():
         if name not in GOALS:
             print(f"{name:<22}{value:>10.1f}")
-    target = Path("build/bench.json")
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps({name: round(value, 3) for name, value in figures.items()}, indent=2) + "\n")
 
