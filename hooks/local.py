@@ -7,6 +7,7 @@ from typing import Final
 from hooks import names, reasons
 from hooks.api.v1alpha1 import ModelDeploymentSpec, ServiceReference
 from hooks.observation import ContainerPort, Observation, Service, ServicePort, Unresolved, Workload
+from hooks.selectors import Operator, Selector
 
 _PREFERRED_PORT_NAME: Final = "http"
 
@@ -126,11 +127,12 @@ def _behind_workload(
 ) -> Local | Unresolved:
     if workload is None:
         return _no_workload(spec, observation)
-    if not workload.match_labels:
+    labels = _as_labels(workload.selector)
+    if labels is None:
         return Unresolved(
             reasons.WORKLOAD_SELECTOR_UNSUPPORTED,
-            f"{workload.kind} {workload.name} does not select its pods by matchLabels: put a Service in front of it"
-            " and name it in spec.serviceRef.",
+            f"{workload.kind} {workload.name} does not select its pods by the values of labels alone, as a Service has"
+            " to: put a Service that selects its pods and no others in front of it, and name it in spec.serviceRef.",
         )
     port = _serving_port(workload.ports)
     if port is None:
@@ -139,7 +141,21 @@ def _behind_workload(
             f"{workload.kind} {workload.name} declares no single container port, nor one named"
             f" {_PREFERRED_PORT_NAME}: name a Service and its port in spec.serviceRef.",
         )
-    return Local(workload.match_labels, port.number)
+    return Local(labels, port.number)
+
+
+def _as_labels(selector: Selector | None) -> dict[str, str] | None:
+    """What a Service selects the same pods by: it knows equality alone. None where that cannot be said.
+
+    A part that is left out would send requests to pods that are not the workload's.
+    """
+    labels: dict[str, str] = {}
+    for one in () if selector is None else selector.requirements:
+        if one.operator is not Operator.IN or len(set(one.values)) != 1:
+            return None
+        if labels.setdefault(one.key, one.values[0]) != one.values[0]:
+            return None
+    return labels or None
 
 
 def _serving_port(ports: tuple[ContainerPort, ...]) -> ContainerPort | None:

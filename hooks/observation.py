@@ -154,7 +154,6 @@ class Workload:
     """Wanted replicas; None for a DaemonSet, or when left to the default."""
     counts: Mapping[str, Any]
     """Its status."""
-    match_labels: Mapping[str, str]
     selector: Selector | None
     """Which pods are its own, matchLabels and matchExpressions together; None when it does not say."""
     ports: tuple[ContainerPort, ...]
@@ -172,7 +171,6 @@ class Workload:
             observed_generation=integer(status, "observedGeneration"),
             replicas=integer(spec, "replicas"),
             counts=status,
-            match_labels=texts(mapping(spec, "selector"), "matchLabels"),
             selector=_selector(mapping(spec, "selector")),
             ports=_ports(mapping(mapping(spec, "template"), "spec")),
         )

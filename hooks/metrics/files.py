@@ -30,11 +30,6 @@ class WatchedFile:
         except Failed as exc:
             raise SettingsError(str(exc)) from exc
 
-    @property
-    def path(self) -> Path:
-        """Where it is."""
-        return self._path
-
     def changed(self, known: Stamp | None) -> Stamp | None:
         """What tells its present version from others; None while it is the one with that stamp, or cannot be seen."""
         try:

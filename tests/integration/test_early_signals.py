@@ -148,15 +148,17 @@ def test_rd_08_signals_without_end(tmp_path: Path, name: str, moment: Callable[[
         ended(process)
 
 
-def test_ctrl_c_ends_a_command_that_serves_nobody(tmp_path: Path) -> None:
+def test_a_signal_ends_a_command_that_serves_nobody(tmp_path: Path) -> None:
     """`render` ends by the signal, as any command does that a person waits for."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     process = subprocess.Popen([sys.executable, "-m", "hooks", "render", pipe], cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
         poll(lambda: "/_pydantic_core" in Path(f"/proc/{process.pid}/maps").read_text())
-        process.send_signal(signal.SIGINT)
-        assert process.wait(10) == -signal.SIGINT
+        process.send_signal(
+            signal.SIGTERM
+        )  # SIGINT may be ignored by whoever runs the tests, and so by what they start
+        assert process.wait(10) == -signal.SIGTERM
     finally:
         if process.poll() is None:
             process.kill()

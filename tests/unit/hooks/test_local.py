@@ -30,6 +30,44 @@ def test_without_a_service_the_workloads_labels_and_port() -> None:
     assert local(workload()) == ({"app": "demo"}, [{"name": "http", "port": 80, "targetPort": 8000}])
 
 
+def selecting(labels: Json, *expressions: tuple[str, str, list[str]]) -> Json:
+    """A workload with matchLabels and matchExpressions."""
+    item = workload(match_labels=labels)
+    item["spec"]["selector"]["matchExpressions"] = [
+        {"key": key, "operator": operator, "values": values} for key, operator, values in expressions
+    ]
+    return item
+
+
+def test_an_expression_with_one_value_is_a_label() -> None:
+    """A Service selects by equal values, however the workload writes them."""
+    item = selecting({"app": "demo"}, ("tier", "In", ["web", "web"]), ("app", "In", ["demo"]))
+    assert local(item)[0] == {"app": "demo", "tier": "web"}
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        ("tier", "In", ["web", "api"]),
+        ("tier", "NotIn", ["canary"]),
+        ("tier", "Exists", []),
+        ("tier", "DoesNotExist", []),
+        ("app", "In", ["other"]),
+    ],
+)
+def test_what_a_service_cannot_say_is_not_left_out(expression: tuple[str, str, list[str]]) -> None:
+    """Labels alone would select pods that are not the workload's; a Service that is named counts instead."""
+    item = selecting({"app": "demo"}, expression)
+    assert unresolved(item) == reasons.WORKLOAD_SELECTOR_UNSUPPORTED
+    message = next(
+        one["message"]
+        for one in sync(model_deployment(), related=[item]).status["conditions"]
+        if one["type"] == "RefsResolved"
+    )
+    assert "name it in spec.serviceRef" in message
+    assert local(item, service(selector={"app": "demo"}), serviceRef={"name": "demo-svc"})[0] == {"app": "demo"}
+
+
 def test_several_container_ports() -> None:
     """Of several ports the one named http serves."""
     ports = [{"containerPort": 9090, "name": "metrics"}, {"containerPort": 8000, "name": "http"}]

@@ -52,7 +52,7 @@ def test_workload_reads_what_is_needed() -> None:
     )
     assert (found.kind, found.name, found.deleting, found.replicas) == ("StatefulSet", "demo", True, 0)
     assert (found.generation, found.observed_generation) == (3, 2)
-    assert (found.match_labels, found.ports) == ({"app": "demo"}, (ContainerPort(8000, "http"),))
+    assert (str(found.selector), found.ports) == ("app=demo", (ContainerPort(8000, "http"),))
 
 
 def test_an_empty_workload_is_read_too() -> None:
