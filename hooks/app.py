@@ -107,7 +107,7 @@ def create_app(
         about |= _identity(request)
         observation = await gather(request, defaults, sources)
         now = clock()
-        synced = reconcile.sync_assessed(observation, now=now, account=account())
+        synced = reconcile.sync_assessed(observation, now=now, account=account(), check=check(request, now))
         if synced.assessment is not None:
             decisions.record(synced.assessment, now=now)
         return (await registered(registrar, synced.response, synced.task, now=now)).as_json()
@@ -129,7 +129,8 @@ def create_app(
         request = await _parsed(body, POLICY_KIND)
         about |= _identity(request)
         now = clock()
-        response, task = policy_reconcile.sync(request, defaults, account=account(), now=now)
+        due = check(request, now)
+        response, task = policy_reconcile.sync(request, defaults, account=account(), now=now, check=due)
         return (await registered(registrar, response, task, now=now)).as_json()
 
     async def policy_finalize(body: bytes, about: Object) -> Object:
@@ -141,6 +142,9 @@ def create_app(
 
     def account() -> str | None:
         return None if registrar is None else registrar.account
+
+    def check(request: SyncRequest, now: datetime) -> bool:
+        return registrar is not None and registrar.is_check_due(request.parent, now)
 
     def hook(path: str, answer: Answer, request_schema: Object, answer_schema: Object, summary: str) -> None:
         name = answer.__name__

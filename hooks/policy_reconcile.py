@@ -40,7 +40,7 @@ _MAX_LISTED: Final = 8
 
 
 def sync(
-    request: SyncRequest, defaults: InstallDefaults, *, account: str | None, now: datetime
+    request: SyncRequest, defaults: InstallDefaults, *, account: str | None, now: datetime, check: bool = False
 ) -> tuple[SyncResponse, Task | None]:
     """What is true of a Policy, and what is to be done on the platform.
 
@@ -49,10 +49,14 @@ def sync(
         defaults: what the administrator configured.
         account: on the platform; None without one.
         now: the present.
+        check: whether it is time to look whether the policy is there still.
     """
     parent = Parent.of(request.parent)
     accepted, ready, spec = _judged(parent, defaults)
-    found = _registration(parent, spec, account, now)
+    found = registration.undecided(POLICY_KIND, parent, account=account)
+    if account is not None and spec is not None and not parent.deleting:
+        there = wanted(parent.name, spec, account)
+        found = registration.standing(POLICY_KIND, parent, there, now=now, check=check)
     status = _status((accepted, found.condition, ready), found, parent, now)
     return SyncResponse(status, (), found.resync), found.task
 
@@ -142,12 +146,6 @@ def _expected(parent: Parent, account: str) -> Wanted | None:
 
 def _read(parent: Parent) -> PolicySpec:
     return Policy.read({"metadata": {"name": parent.name}, "spec": parent.spec}).spec
-
-
-def _registration(parent: Parent, spec: PolicySpec | None, account: str | None, now: datetime) -> Registration:
-    if account is None or spec is None or parent.deleting:
-        return registration.undecided(POLICY_KIND, parent, account=account)
-    return registration.standing(POLICY_KIND, parent, wanted(parent.name, spec, account), now=now)
 
 
 def wanted(name: str, spec: PolicySpec, account: str) -> Wanted:

@@ -112,20 +112,23 @@ def sync(observation: Observation, *, now: datetime) -> SyncResponse:
     return sync_assessed(observation, now=now).response
 
 
-def sync_assessed(observation: Observation, *, now: datetime, account: str | None = None) -> Synced:
+def sync_assessed(
+    observation: Observation, *, now: datetime, account: str | None = None, check: bool = False
+) -> Synced:
     """The same, with what goes with it.
 
     Args:
         observation: all facts.
         now: the present.
         account: on the platform; None without one: then there is nothing to be done there.
+        check: whether it is time to look whether what should be there is.
 
     Raises:
         ForbiddenChild: the answer would reach beyond the parent.
         DamagedAnnotation: nothing new can be decided, and what was decided last cannot be read.
     """
     try:
-        outcome = _accepted(observation, now, account)
+        outcome = _accepted(observation, now, account, check=check)
     except InvalidObject as exc:
         outcome = _not_accepted(NotAccepted(reasons.INVALID_SPEC, f"{exc}."), observation, now, account)
     except NotAccepted as exc:
@@ -256,7 +259,7 @@ def assess(observation: Observation, *, now: datetime) -> Assessment:
     return Assessment(facts, workload, local, backing, previous, metrics, decide(facts, previous, now=now))
 
 
-def _accepted(observation: Observation, now: datetime, account: str | None) -> _Outcome:
+def _accepted(observation: Observation, now: datetime, account: str | None, *, check: bool) -> _Outcome:
     """The story of a specification that is in force.
 
     Raises:
@@ -290,7 +293,7 @@ def _accepted(observation: Observation, now: datetime, account: str | None) -> _
         "servingPort": serving_port or integer(parent.status, "servingPort"),
         "metricPort": metric_port(spec, found.workload, observation),
     }
-    registered = _registered(found, ports, applied, observation, account, now)
+    registered = _registered(found, ports, applied, account, now, check=check)
     told = overview(
         Condition("Accepted", "True", reasons.ACCEPTED, "The specification is in force."),
         (
@@ -317,13 +320,15 @@ def _registered(
     found: Assessment,
     ports: Mapping[str, int | None],
     applied: Applied,
-    observation: Observation,
     account: str | None,
     now: datetime,
+    *,
+    check: bool,
 ) -> Registration:
     """How the model stands to the platform. Nothing is done there before the children are as desired, unless they are
     not for longer than it takes: then something else is wrong with them, which the condition Synced tells."""
-    parent, split = observation.parent, found.decision.split
+    observation, split = found.facts.observation, found.decision.split
+    parent = observation.parent
     if account is None or parent.deleting:
         return registration.undecided(PARENT_KIND, parent, account=account)
     wanted = platform.model(
@@ -331,7 +336,7 @@ def _registered(
     )
     held = parent.held.get("Synced")
     waited = held is not None and held.status == "False" and held.since is not None and now - held.since >= PATIENCE
-    return registration.standing(PARENT_KIND, parent, wanted, now=now, settled=applied.in_sync or waited)
+    return registration.standing(PARENT_KIND, parent, wanted, now=now, settled=applied.in_sync or waited, check=check)
 
 
 def _not_accepted(problem: NotAccepted, observation: Observation, now: datetime, account: str | None) -> _Outcome:

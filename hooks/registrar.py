@@ -16,8 +16,9 @@ import structlog
 from hooks import reasons
 from hooks.api.v1alpha1 import AUTHORIZATION_GROUP, DEPLOYMENT_GROUP, VERSION
 from hooks.apiserver import ApiServer, Group, path
-from hooks.beamlit import LATE, Beamlit
+from hooks.beamlit import LATE, Beamlit, facts
 from hooks.beamlit.errors import Busy, PlatformError, Taken, Unasked
+from hooks.checks import Checks
 from hooks.failures import Api
 from hooks.failures import Failed as NoAnswer
 from hooks.fields import mapping, text, texts
@@ -25,6 +26,7 @@ from hooks.memory import Wanted
 from hooks.platform import Claim, Owner, claim, keeps
 from hooks.protocol import PARENT_KIND, POLICY_KIND, FinalizeResponse, Object, SyncResponse
 from hooks.registration import Done, Failed, Gone, Outcome, Postponed, Registration, Removed, Task, applied, settle
+from program.cluster import cut
 
 CALL_SECONDS: Final = 0.8
 """For all that is done in one answer: with what comes before and after it, less than a second."""
@@ -50,11 +52,20 @@ class Registrar:
         """Whoever opened the two closes them."""
         self._beamlit = beamlit
         self._api = api
+        self._checks = Checks()
 
     @property
     def account(self) -> str:
         """Who we are on the platform."""
         return self._beamlit.account
+
+    def is_check_due(self, item: Object, now: datetime) -> bool:
+        """Whether it is time to look whether an object is still registered that was."""
+        return self._checks.is_due(text(mapping(item, "metadata"), "uid"), now)
+
+    def forget(self, task: Task) -> None:
+        """The object goes."""
+        self._checks.forget(task.parent.uid)
 
     async def carry_out(self, task: Task) -> Outcome:
         """Do it, and say what came of it."""
@@ -103,17 +114,20 @@ class Registrar:
         lost = task.memory.thing == wanted.thing and not task.memory.hash
         whose = claim(found, task.parent, lost=lost, wanted=wanted)
         if whose is Claim.SAME:
-            return Done({}, owned=False)
+            return Done({}, owned=False, changed=False)
         if whose is Claim.FOREIGN:
             return Failed(
                 reasons.CONFLICT,
                 f"The platform has a {wanted.thing} already, which was not made for this object: remove or rename it"
                 " there, or choose another name here.",
+                foreign=True,
             )
         if isinstance(whose, Owner):
             other = await self._owner(whose)
             if other is None or keeps(whose, other, item, wanted.thing):
                 return _conflict(wanted, whose)
+        if task.check and whose is Claim.OURS:
+            return Done(facts(found), changed=False)
         progress.writing = True
         return Done(await self._beamlit.replace(wanted.thing, wanted.body))
 
@@ -145,6 +159,8 @@ class Registrar:
     def _tell(self, task: Task, outcome: Outcome) -> None:
         done = "removed" if task.removal is not None else "registered"
         match outcome:
+            case Done(changed=False):
+                log.debug("platform_has_still", **_about(task))
             case Done() | Removed():
                 log.info("platform_has", done=done, **_about(task))
             case Failed(reason, message):
@@ -172,6 +188,7 @@ async def let_go(
     task = found.task
     if registrar is not None and task is not None:
         found = settle(task, await registrar.carry_out(task), now=now)
+        registrar.forget(task)
         status = applied(response.status, found, task.parent, now=now)
         response = replace(response, status=status, finalized=found.resync is None, resync_after_seconds=found.resync)
     if found.abandoned is not None:
@@ -207,6 +224,7 @@ def _is_as_requested(item: Object, task: Task) -> bool:
 def _conflict(wanted: Wanted, owner: Owner) -> Failed:
     return Failed(
         reasons.CONFLICT,
-        f"The {wanted.thing} belongs to ModelDeployment {owner.name} in namespace {owner.namespace}, which is older:"
-        " choose another spec.model or spec.environment, or delete that one.",
+        f"The {wanted.thing} belongs to ModelDeployment {cut(owner.name)} in namespace {cut(owner.namespace)}, which is"
+        " older: choose another spec.model or spec.environment, or delete that one.",
+        foreign=True,
     )

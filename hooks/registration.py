@@ -13,7 +13,7 @@ One thing is done in one sync. What is registered under a name that is no longer
 | nothing | a name | the name is removed |
 | a name | another name | that one is removed, then this one registered |
 | a name | nothing, or another hash | it is registered |
-| a name | that name and hash | nothing |
+| a name | that name and hash | nothing; now and then it is looked whether it is there still, and ours |
 """
 
 from collections.abc import Mapping
@@ -54,6 +54,8 @@ class Task:
     """What is to be removed; None: what is wanted is registered."""
     final: bool = False
     """Whether the object is being deleted, which it must be for a removal then."""
+    check: bool = False
+    """Whether it is there according to the memory: it is changed only where that is wrong."""
     expected: Wanted | None = None
     """What is there, as far as the object says, of what is to be removed."""
 
@@ -92,6 +94,8 @@ class Done:
     facts: Mapping[str, str] = field(default_factory=dict)
     owned: bool = True
     """False: it was there before, the same, and is left alone."""
+    changed: bool = True
+    """Whether anything was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,8 @@ class Failed:
     """Whether it counts as an attempt."""
     sent: bool = False
     """Whether it may have been done nevertheless."""
+    foreign: bool = False
+    """Whether what is there under the name is known to be somebody else's."""
     retry_after: float | None = None
     """Seconds that the platform asks to wait, or until it is asked again at all."""
 
@@ -146,7 +152,15 @@ NOT_ACCEPTED: Final = Condition(
 )
 
 
-def standing(kind: str, parent: Parent, wanted: Wanted | None, *, now: datetime, settled: bool = True) -> Registration:
+def standing(
+    kind: str,
+    parent: Parent,
+    wanted: Wanted | None,
+    *,
+    now: datetime,
+    settled: bool = True,
+    check: bool = False,
+) -> Registration:
     """How an object stands that is in force, with what is to be done.
 
     Args:
@@ -155,13 +169,15 @@ def standing(kind: str, parent: Parent, wanted: Wanted | None, *, now: datetime,
         wanted: what the platform shall have.
         now: the present.
         settled: whether everything in the cluster is as desired. Before it is, nothing is done elsewhere.
+        check: whether it is time to look whether the memory is right.
     """
     memory = Memory.of(_KINDS[kind], parent)
     facts = carried_over(parent)
     removal = memory.thing if memory.thing is not None and (wanted is None or memory.thing != wanted.thing) else None
     if removal is None and (wanted is None or memory.hash == wanted.hash):
         rest = replace(memory, tried="", attempts=0, since=None)
-        return Registration(NOT_WANTED if wanted is None else UP_TO_DATE, rest, facts)
+        look = Task(kind, parent, memory, wanted, check=True) if wanted is not None and check and settled else None
+        return Registration(NOT_WANTED if wanted is None else UP_TO_DATE, rest, facts, task=look)
     task = Task(kind, parent, memory, wanted, removal)
     said = _said_before(parent.held.get("Registered"))
     if not settled:
@@ -209,7 +225,7 @@ def settle(task: Task, outcome: Outcome, *, now: datetime) -> Registration:
     if isinstance(outcome, Failed):
         return _failed(task, outcome, now)
     match outcome:
-        case Done(facts, owned) if task.wanted is not None:
+        case Done(facts, owned, _) if task.wanted is not None:
             kept = Memory(task.wanted.thing, task.wanted.hash) if owned else Memory()
             # Where requests go may depend on the workspace.
             news = text(parent.status, "workspace") != facts.get("workspace", "")
@@ -227,6 +243,10 @@ def settle(task: Task, outcome: Outcome, *, now: datetime) -> Registration:
 def _failed(task: Task, failure: Failed, now: datetime) -> Registration:
     parent, memory = task.parent, task.memory
     said = Condition("Registered", "False", failure.reason, failure.message)
+    if task.check and not failure.foreign:
+        return Registration(UP_TO_DATE, memory, carried_over(parent))
+    if failure.foreign:
+        memory = replace(memory, thing=None, hash="")
     if failure.tried:
         memory = memory.failed(task.tried, now)
     if failure.sent:

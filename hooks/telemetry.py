@@ -44,13 +44,14 @@ class Metrics:
         )
         self.source_requests = Counter(
             "beamlit_hooks_source_requests",
-            "HTTP requests to sources of metrics, by api and status; without an answer: error or cancelled",
+            "HTTP requests to sources of metrics and to the API server, by api and status; without an answer: error or"
+            " cancelled",
             ("api", "code"),
             registry=self.registry,
         )
         self.source_seconds = Histogram(
             "beamlit_hooks_source_seconds",
-            "Time from a request to a source of metrics to the end of its answer",
+            "Time from such a request to the end of its answer",
             ("api",),
             buckets=_SECONDS,
             registry=self.registry,

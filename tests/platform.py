@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 Json = dict[str, Any]
 
@@ -38,6 +38,8 @@ class Trouble:
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
     """Seconds before anything is done."""
+    late: float = 0.0
+    """Seconds between what is done and the answer."""
     lost: bool = False
     """It is done, and then the connection is cut."""
     cut: bool = False
@@ -172,24 +174,25 @@ class _Handler(BaseHTTPRequestHandler):
             platform.at_once += 1
             platform.most_at_once = max(platform.most_at_once, platform.at_once)
             trouble = platform.script(self.command, parts.path) or Trouble()
-        try:
-            if self.down.wait(trouble.delay) or trouble.cut:
-                self.close_connection = True
-                return
-            if trouble.status:
-                self._say(trouble.status, trouble.encoded, trouble.headers)
-                return
-            with platform.lock:
-                status, body = self._done(parts.path, parse_qs(parts.query), content)
-            if trouble.lost:
-                self.close_connection = True
-                return
-            self._say(status, json.dumps(body).encode(), trouble.headers)
-        finally:
-            with platform.lock:
-                platform.at_once -= 1
+        answer = None if self.down.wait(trouble.delay) or trouble.cut else self._answered(parts, content, trouble)
+        with platform.lock:
+            platform.at_once -= 1  # before the client can know, who goes on then
+        if answer is None:
+            self.close_connection = True
+        else:
+            self._say(*answer, trouble.headers)
 
     do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 - the names that the library looks for
+
+    def _answered(self, parts: SplitResult, content: bytes, trouble: Trouble) -> tuple[int, bytes] | None:
+        """Status and body; None when there is no answer."""
+        if trouble.status:
+            return trouble.status, trouble.encoded
+        with self.platform.lock:
+            status, body = self._done(parts.path, parse_qs(parts.query), content)
+        if self.down.wait(trouble.late) or trouble.lost:
+            return None
+        return status, json.dumps(body).encode()
 
     def _done(self, path: str, query: dict[str, list[str]], content: bytes) -> tuple[int, Json]:
         platform = self.platform

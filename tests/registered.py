@@ -65,7 +65,7 @@ class World:
         self, platform: Platform, api: ApiServer, hooks: httpx.AsyncClient, beamlit: Beamlit, metrics: Metrics
     ) -> None:
         self.platform, self.api, self.metrics = platform, api, metrics
-        self._beamlit = beamlit
+        self.beamlit = beamlit
         self.now = NOW
         self.related: list[Json] = []
         self.children: dict[str, list[Json]] = {}
@@ -150,7 +150,7 @@ class World:
 
     def patience(self) -> None:
         """Forget that the platform is left alone for a while, as time would have it."""
-        circuit = self._beamlit._circuit
+        circuit = self.beamlit._circuit
         circuit._until = circuit._asked_to_wait_until = 0.0
 
     def sample(self, name: str, **labels: str) -> float:

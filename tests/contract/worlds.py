@@ -84,7 +84,8 @@ class World:
         yield repr(asyncio.run(_credentials(parent))).encode()
         children: list[Json] = []
         related = [*_related(self.ready[0])]
-        for look in range(max(len(self.ready), len(self.levels), 2)):
+        looks = max(len(self.ready), len(self.levels), 2)
+        for look in range(looks):
             now = NOW + look * STEP
             ready = self.ready[min(look, len(self.ready) - 1)]
             related = [*_related(ready)]
@@ -98,6 +99,9 @@ class World:
             before = {key_of(child): child for child in children}
             children = [observed(child, before.get(key_of(child))) for child in answer.children]
             parent = parent | {"status": answer.status}
+            if look == looks - 1:
+                task = reconcile.sync_assessed(seen, now=now, account="an account").task
+                yield repr(task and task.wanted and task.wanted.body).encode()
 
 
 class _Stored:

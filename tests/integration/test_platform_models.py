@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hooks import reasons
-from tests.builders import NAMESPACE, REMOTE, UID, Json, model_deployment, obeys, policy, served, workload
+from tests.builders import NAMESPACE, REMOTE, UID, Json, model_deployment, obeys, observed, policy, served, workload
 from tests.integration.apiserver import ApiServer
 from tests.platform import WORKSPACE, Call, Platform
 from tests.registered import World, message, registered, running, world
@@ -281,6 +281,24 @@ async def test_c22_the_older_one_gets_its_model_back(cluster: World) -> None:
     assert cluster.platform.model() == found
 
 
+async def test_c22_the_younger_that_goes_takes_nothing_along(cluster: World) -> None:
+    """Even when it has not learned yet that the model is the older one's by now; nor when its name changes."""
+    older, younger = cluster.apply(model_deployment(enabled=False)), cluster.apply(other())
+    cluster.related = [workload(), workload() | {"metadata": workload()["metadata"] | {"namespace": "team-b"}}]
+    await cluster.settle(younger)
+    cluster.edit(older, enabled=True)
+    await cluster.settle(older)
+    found = copy.deepcopy(cluster.platform.model())
+    renamed = copy.deepcopy(younger)
+    cluster.edit(cluster.apply(renamed), model="renamed")
+    assert registered(await cluster.settle(renamed)) == ("True", reasons.UP_TO_DATE)
+    assert cluster.platform.model() == found
+    cluster.children["uid-of-the-other"] = []
+    cluster.delete(cluster.apply(younger))
+    assert (await cluster.sync(younger))["finalized"]
+    assert cluster.platform.model() == found
+
+
 async def test_an_owner_that_is_no_more_keeps_nothing(cluster: World) -> None:
     """A model of a ModelDeployment that was removed, or made anew, is taken over."""
     older = cluster.apply(model_deployment())
@@ -340,6 +358,62 @@ async def test_what_is_not_accepted_from_the_start(cluster: World) -> None:
     assert cluster.platform.calls == []
 
 
+# What is there according to the memory.
+
+
+async def test_what_somebody_removed_is_there_again(cluster: World) -> None:
+    """Within ten minutes or so; until then nobody looks."""
+    item = cluster.apply(model_deployment())
+    await cluster.settle(item)
+    created = item["status"]["createdAtOnBeamlit"]
+    cluster.platform.store.clear()
+    calls = len(cluster.platform.calls)
+    for _ in range(2):
+        await cluster.sync(item)
+        cluster.pass_time(100)
+    assert len(cluster.platform.calls) == calls
+    cluster.pass_time(600)
+    assert registered(await cluster.sync(item)) == ("True", reasons.UP_TO_DATE)
+    assert cluster.platform.model() is not None
+    assert item["status"]["createdAtOnBeamlit"] > created
+
+
+async def test_a_look_changes_nothing_that_is_right(cluster: World) -> None:
+    """Nor does one that fails."""
+    item = cluster.apply(model_deployment())
+    await cluster.settle(item)
+    before, writes = copy.deepcopy(item["status"]), cluster.platform.writes()
+    calls = len(cluster.platform.calls)
+    cluster.pass_time(1000)
+    await cluster.sync(item)
+    assert len(cluster.platform.calls) == calls + 1
+    cluster.platform.stop()
+    cluster.pass_time(1000)
+    answer = await cluster.sync(item)
+    assert item["status"] == before
+    assert "resyncAfterSeconds" not in answer
+    assert cluster.platform.writes() == writes
+    cluster.platform.start()
+
+
+async def test_c22_the_younger_learns_of_it(cluster: World) -> None:
+    """A model that the older one took is no longer said to be registered, and comes back when it is free."""
+    older, younger = cluster.apply(model_deployment(enabled=False)), cluster.apply(other())
+    cluster.related = [workload(), workload() | {"metadata": workload()["metadata"] | {"namespace": "team-b"}}]
+    await cluster.settle(younger)
+    cluster.edit(older, enabled=True)
+    await cluster.settle(older)
+    assert registered(await cluster.sync(younger)) == ("True", reasons.UP_TO_DATE)
+    cluster.pass_time(1000)
+    answer = await cluster.sync(younger)
+    assert registered(answer) == ("False", reasons.CONFLICT)
+    assert "name" not in younger["status"]["platform"]
+    cluster.edit(older, enabled=False)
+    await cluster.settle(older)
+    cluster.pass_time(answer["resyncAfterSeconds"])
+    assert registered(await cluster.sync(younger)) == ("True", reasons.UP_TO_DATE)
+
+
 # Requests that somebody made up.
 
 
@@ -352,15 +426,19 @@ class Forgery:
     status: Json = dataclasses.field(default_factory=dict)
 
 
+FRESH: Json = {"platform": {}}
+
+
 @pytest.mark.parametrize(
     "forgery",
     [
-        Forgery(metadata={"uid": "somebody-else"}),
-        Forgery(metadata={"name": "nobody"}),
-        Forgery(metadata={"namespace": "elsewhere"}),
+        Forgery(metadata={"uid": "somebody-else"}, status=FRESH),
+        Forgery(metadata={"name": "nobody"}, status=FRESH),
+        Forgery(metadata={"namespace": "elsewhere"}, status=FRESH),
         Forgery(metadata={"labels": {"team": "another"}}),
-        Forgery(spec={"model": "of-somebody-else"}),
-        Forgery(spec={"enabled": False}),
+        Forgery(spec={"serverlessConfig": {"maxNumReplicas": 1}}),
+        Forgery(spec={"environment": "of-somebody-else"}),
+        Forgery(status=FRESH),
         Forgery(status={"platform": {"name": "of-somebody-else", "environment": "production", "hash": "0"}}),
     ],
     ids=repr,
@@ -372,11 +450,14 @@ async def test_a_forged_sync_writes_nothing(cluster: World, forgery: Forgery) ->
     before, writes = copy.deepcopy(cluster.platform.store), cluster.platform.writes()
     forged = copy.deepcopy(item)
     forged["metadata"] |= forgery.metadata
-    forged["spec"] |= {"serverlessConfig": {"maxNumReplicas": 1}} | forgery.spec
+    forged["spec"] |= forgery.spec
     forged["status"] |= forgery.status
-    cluster.children[forged["metadata"]["uid"]] = cluster.children[UID]
+    answer = await cluster.ask(forged)
+    cluster.children[forged["metadata"]["uid"]] = [observed(child) for child in answer["children"]]
+    tokens = len(cluster.api.tokens)
     for _ in range(3):
         await cluster.ask(forged)
+    assert len(cluster.api.tokens) == tokens + 3
     assert cluster.platform.store == before
     assert cluster.platform.writes() == writes
 

@@ -110,9 +110,10 @@ async def test_c22_of_two_of_one_name_the_first_keeps_it(cluster: World) -> None
 
 
 @pytest.mark.parametrize("end", ["sync", "finalize"])
-async def test_a_creation_whose_answer_was_lost(cluster: World, end: str) -> None:
+@pytest.mark.parametrize("trouble", [Trouble(lost=True), Trouble(late=30)])
+async def test_a_creation_whose_answer_was_lost(cluster: World, end: str, trouble: Trouble) -> None:
     """What says just what was sent then is ours, to write and to delete."""
-    cluster.platform.troubles(Trouble(lost=True), on="POST")
+    cluster.platform.troubles(trouble, on="POST")
     item = cluster.apply(policy(**SPEC))
     assert registered(await cluster.sync(item)) == ("False", reasons.UNREACHABLE)
     cluster.pass_time(10)

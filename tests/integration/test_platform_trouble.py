@@ -15,7 +15,7 @@ import pytest
 import structlog
 from prometheus_client import generate_latest
 
-from hooks import beamlit, reasons
+from hooks import beamlit, reasons, registrar
 from hooks.account import Account, Fixed, TokenFile
 from hooks.app import create_app
 from hooks.beamlit import Beamlit, exchange, tokens
@@ -72,7 +72,7 @@ JUNK = [
     b"null",
     b'{"metadata": 1}',
     b'{"a": ' + b"[" * 500,
-    b'"' + b"x" * (exchange.ANSWER_BYTES + 1) + b'"',
+    b'{"metadata": {"name": "' + b"x" * exchange.ANSWER_BYTES + b'"}}',
 ]
 
 
@@ -403,14 +403,14 @@ async def test_what_waits_for_others_is_no_failure(cluster: World, monkeypatch: 
     """It comes back soon, and nothing is said of the platform."""
     monkeypatch.setattr(beamlit, "SLOT_SECONDS", 0.05)
     for _ in range(CONNECTIONS):
-        await cluster._beamlit._slots.acquire()
+        await cluster.beamlit._slots.acquire()
     answer = await failing(cluster)
     assert registered(answer) == ("Unknown", reasons.NOT_EVALUATED)
     assert answer["resyncAfterSeconds"] == 1
     assert "platform" not in answer["status"]
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await cluster._beamlit.find(LLAMA)
+            await cluster.beamlit.find(LLAMA)
     assert cluster.sample("circuit", state="closed") == 1
 
 
@@ -603,6 +603,22 @@ async def test_c19_without_a_token_nobody_is_asked(servers: tuple[Platform, ApiS
     assert servers[1].tokens == []
 
 
+async def test_a_bug_costs_no_local_decision(cluster: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody expected is logged and said, and the answer has its children."""
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("canary")
+
+    monkeypatch.setattr(registrar, "claim", broken)
+    cluster.platform.put("models", BODY)
+    with structlog.testing.capture_logs() as lines:
+        answer = await failing(cluster)
+    assert registered(answer) == ("False", reasons.UNREACHABLE)
+    assert message(answer) == "Hooks failed at it: their log says why."
+    assert answer["children"]
+    assert "platform_failed" in [one["event"] for one in lines]
+
+
 # Secrets.
 
 
@@ -623,8 +639,8 @@ async def test_c23_the_secret_is_nowhere(cluster: World, status: int) -> None:
     said = "".join(answer.text for answer in cluster.answers) + repr(lines) + repr(cluster.metrics)
     said += (
         generate_latest(cluster.metrics.registry).decode()
-        + repr(vars(cluster._beamlit))
-        + repr(vars(cluster._beamlit._tokens))
+        + repr(vars(cluster.beamlit))
+        + repr(vars(cluster.beamlit._tokens))
     )
     assert lines
     for canary in (SECRET, TOKEN, *cluster.platform.bought):

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from datetime import timedelta
 from typing import Any
 
 import orjson
@@ -9,8 +10,10 @@ import pytest
 
 from hooks import reasons, reconcile
 from hooks.errors import DamagedAnnotation, ForbiddenChild
+from hooks.memory import Thing
 from hooks.observation import InstallDefaults, Observation
 from hooks.protocol import FinalizeResponse, SyncRequest, SyncResponse
+from hooks.registration import Task
 from tests import builders
 from tests.builders import (
     DEFAULTS,
@@ -323,10 +326,63 @@ def test_finalize_without_account() -> None:
     assert (done.children, done.finalized, done.resync_after_seconds) == ((), True, None)
 
 
+def test_finalize_when_registered() -> None:
+    """Once the children are gone, what is on the platform is to be removed."""
+    state = {"name": "llama", "environment": "production", "hash": "0"}
+    parent = model_deployment(status={"platform": state})
+    answer, found = reconcile.finalize(builders.observation(parent, finalizing=True), now=NOW, account="us")
+    assert not answer.finalized
+    assert found.task is not None
+    assert found.task.removal == Thing("models", "llama", "production")
+    assert answer.status["platform"] == state
+
+
 def test_finalize_without_status() -> None:
     """A parent that was never synced may go as well."""
     done = finalize(model_deployment())
     assert (done.finalized, [entry["type"] for entry in done.status["conditions"]]) == (True, ["Ready"])
+
+
+# The platform.
+
+
+def tasks(cluster: Cluster) -> tuple[float | None, Task | None]:
+    """When hooks want to be asked again, and what is to be done on the platform, by the present sync."""
+    seen = builders.observation(cluster.parent, children=cluster.children, related=cluster.related)
+    synced = reconcile.sync_assessed(seen, now=cluster.now, account="us")
+    return synced.response.resync_after_seconds, synced.task
+
+
+def test_a_model_is_registered_once_its_children_are_there() -> None:
+    """Before that it is looked again within a second, and without an account never."""
+    cluster = Cluster(model_deployment(), related=[workload()])
+    assert tasks(cluster) == (1, None)
+    cluster.settle()
+    _, task = tasks(cluster)
+    assert task is not None
+    assert task.wanted is not None
+    assert task.wanted.thing == Thing("models", "llama", "production")
+    cluster.set_ready(0)
+    cluster.sync()
+    seen = builders.observation(cluster.parent, children=cluster.children, related=cluster.related)
+    assert reconcile.sync_assessed(seen, now=NOW).task is None
+
+
+def test_a_child_that_stays_away_holds_nothing_up() -> None:
+    """After as long as a child may take, the model is registered without it."""
+    cluster = Cluster(model_deployment(), related=[workload()], taken=[("Service", "demo-local")])
+    cluster.settle()
+    for seconds, registers in ((9, False), (1, True)):
+        cluster.now += timedelta(seconds=seconds)
+        assert (tasks(cluster)[1] is not None) is registers
+
+
+def test_what_goes_without_finalizer_is_not_registered() -> None:
+    """Nor is anything removed: nobody would wait for it."""
+    cluster = Cluster(model_deployment(), related=[workload()])
+    cluster.settle()
+    cluster.parent["metadata"]["deletionTimestamp"] = "2026-03-01T12:00:00Z"
+    assert tasks(cluster)[1] is None
 
 
 # Children that are not as asked for.

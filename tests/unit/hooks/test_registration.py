@@ -259,12 +259,37 @@ def test_failed() -> None:
     assert settle(task, Failed("R", "m", sent=True), now=NOW).memory.hash == ""
 
 
+@pytest.mark.parametrize("foreign", [False, True])
+def test_what_is_somebody_elses(foreign: bool) -> None:
+    """It is not remembered as ours; a refusal of the platform alone is no reason to forget what is there."""
+    task = task_of(standing(KIND, parent(has(hash_="old")), WANTED, now=NOW))
+    found = settle(task, Failed(reasons.CONFLICT, "x", foreign=foreign), now=NOW)
+    assert found.memory.thing == (None if foreign else THING)
+
+
 def test_not_even_tried() -> None:
     """It is said, and not counted."""
     memory = Memory().failed(WANTED.hash, NOW - timedelta(seconds=60))
     task = task_of(standing(KIND, parent(memory), WANTED, now=NOW))
     found = settle(task, Failed(reasons.UNREACHABLE, "x", tried=False, retry_after=3.0), now=NOW)
     assert (found.memory, found.resync) == (memory, delay(1, parent().uid))
+
+
+def test_a_look() -> None:
+    """It is taken when it is time, the cluster is settled and there is something to look after."""
+    assert standing(KIND, parent(), None, now=NOW, check=True).task is None
+    assert standing(KIND, parent(has()), WANTED, now=NOW, check=True, settled=False).task is None
+    task = task_of(standing(KIND, parent(has(), workspace="acme"), WANTED, now=NOW, check=True))
+    assert task.check
+    found = settle(task, Done(FACTS, changed=False), now=NOW)
+    assert (found.condition, found.memory, found.facts) == (registration.UP_TO_DATE, has(), FACTS)
+    found = settle(task, DOWN, now=NOW)
+    assert (found.condition, found.memory, found.resync) == (registration.UP_TO_DATE, has(), None)
+    assert found.facts == {"workspace": "acme"}
+    assert settle(task, Failed(reasons.CONFLICT, "Taken."), now=NOW).condition == registration.UP_TO_DATE
+    found = settle(task, Failed(reasons.CONFLICT, "Taken.", foreign=True), now=NOW)
+    assert (found.condition.reason, found.memory.thing, found.memory.attempts) == (reasons.CONFLICT, None, 1)
+    assert not task_of(standing(KIND, parent(Memory()), WANTED, now=NOW, check=True)).check
 
 
 def test_without_account() -> None:
