@@ -44,6 +44,7 @@ _LOOK_SECONDS: Final = 0.5
 _CALL_SECONDS: Final = (3.0, 10.0)
 """To connect, and for the answer."""
 _PAGE: Final = 100
+_PATCH: Final = "application/json-patch+json"
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
@@ -163,7 +164,7 @@ class Releasing:
         else:
             patch = [{"op": "remove", "path": "/spec/hooks/finalize"}]
             try:
-                _called(f"patch {what}", self._api.patch_cluster_custom_object, *where, patch)
+                _called(f"patch {what}", self._api.patch_cluster_custom_object, *where, patch, _content_type=_PATCH)
             except _Outdated:
                 _say(f"{what}: its finalize hook was taken off by somebody else.")
             else:
@@ -194,7 +195,8 @@ class Releasing:
         ]
         where = (group, VERSION, one.namespace, plural, one.name)
         try:
-            return _called(f"patch {one}", self._api.patch_namespaced_custom_object, *where, patch) is not None
+            call = self._api.patch_namespaced_custom_object
+            return _called(f"patch {one}", call, *where, patch, _content_type=_PATCH) is not None
         except _Outdated:
             return False
 
