@@ -12,6 +12,7 @@ fails says by which commands it is done by hand.
 """
 
 import argparse
+import json
 import re
 import sys
 import time
@@ -25,7 +26,7 @@ from urllib3.exceptions import HTTPError
 
 from hooks.api.v1alpha1 import AUTHORIZATION_GROUP, DEPLOYMENT_GROUP, VERSION
 from hooks.protocol import Object
-from program.cluster import ClusterError, configuration, line
+from program.cluster import ClusterError, configuration, cut, line
 
 COMMAND: Final = "release-finalizers"
 PREFIX: Final = "metacontroller.io/compositecontroller-"
@@ -44,6 +45,7 @@ _LOOK_SECONDS: Final = 0.5
 _CALL_SECONDS: Final = (3.0, 10.0)
 """To connect, and for the answer."""
 _PAGE: Final = 100
+_PATCH: Final = "application/json-patch+json"
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
@@ -117,6 +119,7 @@ class Releasing:
         self._api = api
         self._controllers = controllers
         self._finalizers = frozenset(f"{PREFIX}{name}" for name in controllers)
+        self._problem = ""
 
     def run(self, grace: float, wait: float) -> int:
         """All steps; returns the exit status."""
@@ -134,7 +137,8 @@ class Releasing:
         except _Failed as exc:
             return self._by_hand(left, str(exc))
         if left:
-            return self._by_hand(left, "The finalizer comes back, or cannot be taken off.")
+            why = f" The API server says: {self._problem}." if self._problem else ""
+            return self._by_hand(left, f"The finalizer comes back, or cannot be taken off.{why}")
         _say("No ModelDeployment and no Policy has a finalizer of Metacontroller: it may go.")
         return 0
 
@@ -163,7 +167,7 @@ class Releasing:
         else:
             patch = [{"op": "remove", "path": "/spec/hooks/finalize"}]
             try:
-                _called(f"patch {what}", self._api.patch_cluster_custom_object, *where, patch)
+                _called(f"patch {what}", self._api.patch_cluster_custom_object, *where, patch, _content_type=_PATCH)
             except _Outdated:
                 _say(f"{what}: its finalize hook was taken off by somebody else.")
             else:
@@ -194,8 +198,10 @@ class Releasing:
         ]
         where = (group, VERSION, one.namespace, plural, one.name)
         try:
-            return _called(f"patch {one}", self._api.patch_namespaced_custom_object, *where, patch) is not None
-        except _Outdated:
+            call = self._api.patch_namespaced_custom_object
+            return _called(f"patch {one}", call, *where, patch, _content_type=_PATCH) is not None
+        except _Outdated as exc:
+            self._problem = str(exc)
             return False
 
     def _held(self) -> list[Held]:
@@ -259,16 +265,24 @@ def _called(what: str, call: Callable[..., Any], *arguments: Any, **more: Any) -
             if exc.status == 404:
                 return None
             if exc.status in (409, 422):
-                raise _Outdated from None
+                raise _Outdated(_said(exc)) from None
             if not last and (exc.status == 429 or exc.status >= 500):
                 continue
-            raise _Failed(f"The API server refuses to {what}: {exc.status} {line(exc)}.") from None
+            raise _Failed(f"The API server refuses to {what}: {_said(exc)}.") from None
         except (HTTPError, OSError) as exc:
             if last:
                 raise _Failed(f"The API server does not answer: {line(exc)}.") from None
         else:
             return found
     raise AssertionError("the last try has its end")
+
+
+def _said(exc: ApiException) -> str:
+    """What the API server says in a refusal, in one line."""
+    try:
+        return cut(str(json.loads(exc.body or "")["message"]))
+    except (KeyError, TypeError, ValueError):
+        return line(exc)
 
 
 def _count(held: Sequence[Held]) -> str:

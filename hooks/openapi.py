@@ -1,7 +1,11 @@
 """The requests and answers of the hooks as JSON Schema, for their OpenAPI document."""
 
-from typing import Final
+from typing import Any, Final
 
+from pydantic import BaseModel
+
+from hooks.api.schema import structural_schema
+from hooks.api.v1alpha1 import MODEL_DEPLOYMENT_API_VERSION, POLICY_API_VERSION, ModelDeployment, Policy
 from hooks.protocol import Object
 
 
@@ -20,29 +24,93 @@ def sync_answer(**more: Object) -> Object:
     }
 
 
+def _parent(model: type[BaseModel], api_version: str) -> Object:
+    """A parent as the API server has it: the schema of its CustomResourceDefinition."""
+    whole = _plain(structural_schema(model))
+    named = {
+        "apiVersion": {"type": "string", "enum": [api_version]},
+        "kind": {"type": "string", "enum": [model.__name__]},
+        "metadata": {**_METADATA, "required": ["name", "namespace"]},
+    }
+    return {**whole, "required": [*named, "spec"], "properties": {**whole["properties"], **named}}
+
+
+def _plain(schema: Any) -> Any:
+    """Without what only Kubernetes knows."""
+    if isinstance(schema, list):
+        return [_plain(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {key: _plain(value) for key, value in schema.items() if not key.startswith("x-kubernetes-")}
+
+
+def _groups(*kinds: str) -> Object:
+    """Observed objects of these kinds, each `Kind.group/version` as Metacontroller writes it."""
+    known = {}
+    for kind in kinds:
+        name, _, api_version = kind.partition(".")
+        named = {
+            "apiVersion": {"type": "string", "enum": [api_version]},
+            "kind": {"type": "string", "enum": [name]},
+            "metadata": _METADATA,
+            "spec": _OBJECT,
+            "status": _OBJECT,
+        }
+        item = {"type": "object", "required": ["apiVersion", "kind", "metadata"], "properties": named}
+        known[kind] = {"type": "object", "additionalProperties": item}
+    return {
+        "type": "object",
+        "description": "Kind.version to name, or namespace/name, to the object.",
+        "properties": known,
+        "additionalProperties": {"type": "object", "additionalProperties": _OBJECT},
+    }
+
+
 _OBJECT: Final[Object] = {"type": "object"}
-_GROUPS: Final[Object] = {
+_TEXTS: Final[Object] = {"type": "object", "additionalProperties": {"type": "string"}}
+_METADATA: Final[Object] = {
     "type": "object",
-    "description": "Kind.version to name, or namespace/name, to the object.",
-    "additionalProperties": {"type": "object", "additionalProperties": _OBJECT},
+    "required": ["name"],
+    "properties": {
+        "name": {"type": "string", "minLength": 1, "maxLength": 253},
+        "namespace": {"type": "string", "minLength": 1, "maxLength": 63},
+        "uid": {"type": "string"},
+        "generation": {"type": "integer"},
+        "labels": _TEXTS,
+        "annotations": _TEXTS,
+        "creationTimestamp": {"type": "string", "format": "date-time"},
+        "deletionTimestamp": {"type": "string", "format": "date-time"},
+    },
 }
+_CHILDREN: Final = ("Deployment.apps/v1", "Service.v1", "ConfigMap.v1")
+_RELATED: Final = (
+    "Deployment.apps/v1", "StatefulSet.apps/v1", "DaemonSet.apps/v1", "ReplicaSet.apps/v1", "Service.v1",
+    f"Policy.{POLICY_API_VERSION}",
+)  # fmt: skip
 CUSTOMIZE_REQUEST: Final[Object] = {
     "type": "object",
     "required": ["parent"],
-    "properties": {"controller": _OBJECT, "parent": {"type": "object", "description": "A ModelDeployment."}},
+    "properties": {"controller": _OBJECT, "parent": _parent(ModelDeployment, MODEL_DEPLOYMENT_API_VERSION)},
 }
 SYNC_REQUEST: Final[Object] = {
     **CUSTOMIZE_REQUEST,
     "properties": {
         **CUSTOMIZE_REQUEST["properties"],
-        "children": _GROUPS,
-        "related": _GROUPS,
+        "children": _groups(*_CHILDREN),
+        "related": _groups(*_RELATED),
         "finalizing": {"type": "boolean"},
     },
 }
 POLICY_REQUEST: Final[Object] = {
-    **SYNC_REQUEST,
-    "properties": {**SYNC_REQUEST["properties"], "parent": {"type": "object", "description": "A Policy."}},
+    "type": "object",
+    "required": ["parent"],
+    "properties": {
+        "controller": _OBJECT,
+        "parent": _parent(Policy, POLICY_API_VERSION),
+        "children": _groups(),
+        "related": _groups(),
+        "finalizing": {"type": "boolean"},
+    },
 }
 CUSTOMIZE_ANSWER: Final[Object] = {
     "type": "object",

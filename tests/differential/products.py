@@ -15,6 +15,7 @@ from hooks.app import create_app
 from hooks.settings import Settings
 from hooks.telemetry import Metrics
 from metacontroller import definitions
+from metacontroller.objects import Kind
 from tests.differential.scenarios.registry import Scenario
 from tests.differential.snapshots import Exchange, Json
 from tests.differential.widgets import pods
@@ -35,6 +36,9 @@ SETTINGS: Final[Json] = {
 
 _CRD: Final[Json] = yaml.safe_load((ROOT / "crds/deployment.beamlit.com_modeldeployments.yaml").read_text())
 _KIND: Final = next(kind for kind in definitions.read_kinds(ROOT / "crds") if kind.name == "ModelDeployment")
+
+_POLICY_CRD: Final[Json] = yaml.safe_load((ROOT / "crds/authorization.beamlit.com_policies.yaml").read_text())
+_POLICY: Final = next(kind for kind in definitions.read_kinds(ROOT / "crds") if kind.name == "Policy")
 
 PRODUCTS: Final[dict[str, Scenario]] = {}
 """Scenarios with the product's hooks."""
@@ -101,25 +105,37 @@ def _without_bulk(request: Json) -> Json:
     return {**request, **groups, "controller": controller, "parent": plain(request["parent"])}
 
 
-def product(run: Callable[[World, Hooks], Awaitable[None]]) -> Callable[[World, Hooks], Awaitable[None]]:
-    """Register a scenario under its function's name."""
+Run = Callable[[World, Hooks], Awaitable[None]]
+
+
+def product(run: Run) -> Run:
+    """Register a scenario of a ModelDeployment under its function's name."""
+    return _registered(run, _KIND, _CRD, "compositecontroller")
+
+
+def product_of_policies(run: Run) -> Run:
+    """The same of a Policy."""
+    return _registered(run, _POLICY, _POLICY_CRD, "policies")
+
+
+def _registered(run: Run, kind: Kind, crd: Json, file: str) -> Run:
     name = run.__name__.replace("_", "-")
 
     async def whole(world: World) -> None:
         hooks = Hooks(world)
-        await world.install(_composite_controller(world.hook.url))
+        await world.install(_composite_controller(file, world.hook.url))
         await run(world, hooks)
         # The next scenario has the same kind of parent.
-        for parent in [item for item in (await world.objects()).values() if item["kind"] == _KIND.name]:
-            await world.delete(_KIND.name, parent["metadata"]["name"])
-            await world.gone(_KIND.name, parent["metadata"]["name"])
+        for parent in [item for item in (await world.objects()).values() if item["kind"] == kind.name]:
+            await world.delete(kind.name, parent["metadata"]["name"])
+            await world.gone(kind.name, parent["metadata"]["name"])
 
-    PRODUCTS[name] = Scenario(name, whole, _KIND, _CRD)
+    PRODUCTS[name] = Scenario(name, whole, kind, crd)
     return run
 
 
-def _composite_controller(url: str) -> Json:
-    text = (ROOT / "metacontroller/compositecontroller.yaml").read_text()
+def _composite_controller(file: str, url: str) -> Json:
+    text = (ROOT / f"metacontroller/{file}.yaml").read_text()
     controller: Json = yaml.safe_load(text)
     for hook in controller["spec"]["hooks"].values():
         hook["webhook"]["url"] = url + httpx.URL(hook["webhook"]["url"]).raw_path.decode()
@@ -248,4 +264,19 @@ async def model_that_is_deleted(world: World, hooks: Hooks) -> None:
     await world.delete(_KIND.name, "one")
     for kind, name in (("ConfigMap", "one-route"), ("Service", "one-local"), ("Service", "ask-one")):
         await world.gone(kind, name)
+    await world.rest("gone", requests=0)
+
+
+@product_of_policies
+async def policy_without_children(world: World, hooks: Hooks) -> None:
+    """A Policy gets its status and nothing else; another place is another sentence, and a mistake is named."""
+    places = [{"type": "country", "name": "fr"}]
+    await world.create(world.parent_object(spec={"type": "location", "locations": places}))
+    await world.rest("made")
+    await world.nudge()
+    await world.rest("synced again")
+    await world.patch(_POLICY.name, "one", {"spec": {"locations": [{"type": "country", "name": "nowhere"}]}})
+    await world.rest("no such country")
+    await world.delete(_POLICY.name, "one")
+    await world.gone(_POLICY.name, "one")
     await world.rest("gone", requests=0)

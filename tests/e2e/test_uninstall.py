@@ -263,7 +263,8 @@ def test_a_job_that_fails_says_what_to_do(installed: Installation) -> None:
             installed.plane.kubectl("delete", one["kind"], one["metadata"]["name"])
     assert "uninstalled" not in helm
     assert installed.plane.get("compositecontrollers", RELEASE)
-    assert "refuses to patch" in job
+    assert "cannot be taken off. The API server says: " in job
+    assert "no-patches-by-the-job" in job
     commands = [line.strip() for line in job.splitlines() if line.startswith("  kubectl ")]
     assert len(set(commands)) == 4, job
     for command in dict.fromkeys(commands):

@@ -1,0 +1,214 @@
+"""`python -m hooks release-finalizers` against an API server that tests script."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from hooks import finalizers
+from hooks.__main__ import main
+from tests.registered import kubeconfig
+
+OURS: Final = f"{finalizers.PREFIX}model"
+CONTROLLER: Final = "/apis/metacontroller.k8s.io/v1alpha1/compositecontrollers/model"
+MODELS: Final = "/apis/deployment.beamlit.com/v1alpha1/modeldeployments"
+POLICIES: Final = "/apis/authorization.beamlit.com/v1alpha1/policies"
+
+
+class Cluster:
+    """Objects by path, JSON patches, and what goes wrong."""
+
+    def __init__(self) -> None:
+        self.controller: dict[str, Any] | None = {"spec": {"hooks": {"sync": {}, "finalize": {}}}}
+        self.held: dict[str, list[str]] = {}
+        """Finalizers by name of the ModelDeployment."""
+        self.deleting: set[str] = set()
+        self.works = True
+        """Metacontroller takes its finalizer off as soon as the hook is gone."""
+        self.refuses: dict[str, int] = {}
+        """Status by method and path."""
+        self.patches: list[tuple[str, Any]] = []
+        self.pages = 0
+
+    def answer(self, method: str, target: str, content: Any) -> tuple[int, Any]:
+        """Status and answer."""
+        where = urlsplit(target)
+        refused = self.refuses.get(f"{method} {where.path}")
+        if refused:
+            return refused, {"kind": "Status", "message": "that is forbidden"}
+        if method == "PATCH":
+            self.patches.append((where.path, content))
+        if where.path == CONTROLLER:
+            if self.controller is None:
+                return 404, {}
+            if method == "PATCH":
+                del self.controller["spec"]["hooks"]["finalize"]
+                if self.works:
+                    self._let_go(self.held)
+            return 200, self.controller
+        if where.path == POLICIES:
+            return 404, {}
+        if where.path == MODELS:
+            return 200, self._page(int(parse_qs(where.query).get("continue", ["0"])[0]))
+        name = where.path.rpartition("/")[2]
+        if self.held.get(name) != content[0]["value"]:
+            return 422, {"kind": "Status", "message": "the test failed"}
+        self.held[name] = content[1]["value"]
+        return 200, {}
+
+    def _let_go(self, names: Any) -> None:
+        for name in names:
+            self.held[name] = [one for one in self.held[name] if one != OURS]
+
+    def _page(self, start: int) -> Any:
+        self.pages += 1
+        names = sorted(self.held)[start : start + 2]
+        more = {"continue": str(start + 2)} if start + 2 < len(self.held) else {}
+        items = [
+            {"metadata": {"name": name, "namespace": "team-a", "finalizers": self.held[name]}
+             | ({"deletionTimestamp": "2026-01-01T00:00:00Z"} if name in self.deleting else {})}
+            for name in names
+        ]  # fmt: skip
+        return {"metadata": more, "items": items}
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """The API server that KUBECONFIG names."""
+    cluster = Cluster()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            """Answer."""
+            content = self.rfile.read(int(self.headers.get("content-length", 0)))
+            status, answer = cluster.answer(self.command, self.path, json.loads(content) if content else None)
+            if content:
+                assert self.headers["content-type"] == "application/json-patch+json"
+            body = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_PATCH = do_GET  # noqa: N815 - the name that the library looks for
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, server.server_port)))
+        monkeypatch.setattr(finalizers, "OWN_SECONDS", 2.0)
+        yield cluster
+        server.shutdown()
+        thread.join()
+
+
+def release(*words: str) -> int:
+    """Run the command."""
+    return main(["release-finalizers", "model", "--grace=0", "--wait=1", *words])
+
+
+def test_metacontroller_takes_them_off(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """The hook goes, and nothing else is written; all pages are looked at; CRDs that are not there hold nothing."""
+    cluster.held = {name: [OURS] for name in "abcde"}
+    assert release() == 0
+    assert cluster.patches == [(CONTROLLER, [{"op": "remove", "path": "/spec/hooks/finalize"}])]
+    assert cluster.pages >= 6
+    assert capsys.readouterr().out.splitlines() == [
+        "CompositeController model: its finalize hook is taken off.",
+        "No ModelDeployment and no Policy has a finalizer of Metacontroller: it may go.",
+    ]
+    assert release() == 0
+    assert "CompositeController model has no finalize hook." in capsys.readouterr().out
+
+
+def test_they_are_taken_off_where_nobody_else_does(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ours alone, whatever else is there; who was being deleted is named."""
+    cluster.works = False
+    cluster.held = {"a": ["other", OURS], "b": [OURS], "c": ["other"]}
+    cluster.deleting = {"b"}
+    assert release() == 0
+    assert cluster.held == {"a": ["other"], "b": [], "c": ["other"]}
+    said = capsys.readouterr().out
+    assert "Metacontroller leaves its finalizer on 2 objects" in said
+    assert f"{_resource()}/b in namespace team-a was being deleted" in said
+    assert f"{_resource()}/a in namespace team-a was" not in said
+
+
+def _resource() -> str:
+    return "modeldeployments.deployment.beamlit.com"
+
+
+def test_a_controller_that_is_not_there(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its finalizers are taken off all the same."""
+    cluster.controller, cluster.held = None, {"a": [OURS]}
+    assert release() == 0
+    assert cluster.held == {"a": []}
+    assert "CompositeController model is not there." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"GET {CONTROLLER}",
+        f"PATCH {CONTROLLER}",
+        f"GET {MODELS}",
+        f"PATCH {MODELS.replace('/modeldeployments', '/namespaces/team-a/modeldeployments')}/a",
+    ],
+)
+@pytest.mark.parametrize("status", [403, 500])
+def test_what_is_refused(cluster: Cluster, capsys: pytest.CaptureFixture[str], path: str, status: int) -> None:
+    """Exit status 1, what the API server says, and the commands that do it."""
+    cluster.works, cluster.held = False, {"a": ["other", OURS]}
+    cluster.refuses = {path: status}
+    assert release() == 1
+    said = capsys.readouterr().err
+    assert "that is forbidden" in said
+    assert "kubectl patch compositecontroller model --type=json" in said
+    assert "helm uninstall --no-hooks" in said
+    if path.endswith("/a"):
+        patch = """--type=merge -p '{"metadata": {"finalizers": ["other"]}}'"""
+        assert f"kubectl patch {_resource()} a -n team-a {patch}" in said
+
+
+def test_a_finalizer_that_comes_back(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who puts it on again is not fought for ever."""
+    cluster.works, cluster.held = False, {"a": [OURS]}
+    before = cluster.answer
+
+    def answer(method: str, target: str, content: Any) -> tuple[int, Any]:
+        result = before(method, target, content)
+        cluster.held["a"] = [OURS]
+        return result
+
+    cluster.answer = answer  # type: ignore[method-assign]
+    assert release() == 1
+    assert "The finalizer comes back" in capsys.readouterr().err
+
+
+def test_no_cluster(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit status 2."""
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    assert release() == 2
+    assert capsys.readouterr().err == "hooks: There is no cluster to ask: run this in a pod, or set KUBECONFIG.\n"
+
+
+@pytest.mark.parametrize("word", ["--wait=-1", "--grace=nan", "--wait=many", "Upper", "a/b"])
+def test_words_that_are_none(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are refused by name."""
+    with pytest.raises(SystemExit) as refused:
+        main(["release-finalizers", word, "model"])
+    assert refused.value.code == 2
+    assert "is not" in capsys.readouterr().err
