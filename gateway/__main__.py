@@ -84,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ValueError as exc:
             raise SettingsError(f"gateway.resolve: {exc}.") from None
         logs.configure(settings.gateway.log_level)
+        memory.hold()
         sockets.append(bind(settings.gateway.listen, "--listen", send_buffer_bytes=listener.SEND_BUFFER_BYTES))
         sockets.append(bind(settings.gateway.admin, "--admin"))
         uvloop.run(run(settings, source, overrides, *sockets))

@@ -187,7 +187,7 @@ def request_fields(
                 fields.append((name, _one_less(value)))
             elif trusted_peer and name in FORWARDED:
                 received[name] = received[name] + b", " + value if name in received else value
-        elif b"_" not in name and name not in own:
+        elif name.find(b"_") < 0 and name not in own:
             fields.append(field)
     if nominated:
         fields = [field for field in fields if field[0] not in nominated or field[0] in _KEPT]

@@ -87,7 +87,7 @@ _CHECKED: Final = frozenset(
 _TARGET: Final = re.compile(rb"/[!-\"$-~]*")
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*)([!-\"$-~]*)")
 _HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(?::([0-9]{0,5}))?")
-_DIGITS: Final = re.compile(rb"[0-9]{1,18}")
+_MAX_DIGITS: Final = 18
 _WEBSOCKET_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
 _WEBSOCKET_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -111,7 +111,7 @@ def parse_host(value: bytes) -> str:
 
 def content_length(value: bytes) -> int | None:
     """A Content-Length value as a number, or None when it is not one (RFC 9110 8.6)."""
-    return int(value) if _DIGITS.fullmatch(value) else None
+    return int(value) if value.isdigit() and len(value) <= _MAX_DIGITS else None
 
 
 def tokens(value: bytes) -> list[bytes]:
@@ -153,7 +153,7 @@ def check_request(method: bytes, target: bytes, version: str, fields: Iterable[t
                     raise errors.ExpectationFailed
             else:
                 upgrade = True
-        elif b"_" in name:
+        elif name.find(b"_") >= 0:  # `in` looks for a number first, and makes an error of it
             underscore = True
     if chunked and length is not None:
         raise errors.MalformedRequest
@@ -326,6 +326,6 @@ def response_head(head: ResponseHead, method: bytes, http_minor: int, *, close: 
 def _joined(lines: list[bytes]) -> bytes:
     text = b"\r\n".join(lines)
     breaks = len(lines) - 1
-    if text.count(b"\n") != breaks or text.count(b"\r") != breaks or b"\0" in text:
+    if text.count(b"\n") != breaks or text.count(b"\r") != breaks or text.find(b"\0") >= 0:
         raise errors.BadResponse
     return text

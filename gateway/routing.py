@@ -8,6 +8,7 @@ resolves conflicts); what the other lost is told in `RoutingTable.conflicts`.
 import re
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final, Literal, TypeVar
 
@@ -252,7 +253,12 @@ def check_path(target: bytes) -> None:
     Raises:
         errors.MalformedRequest: dot segments, plain or encoded; encoded slashes or controls; raw controls.
     """
-    path = target.partition(b"?")[0]
+    _check(target.partition(b"?")[0])
+
+
+@lru_cache(maxsize=512)
+def _check(path: bytes) -> None:
+    """The same for a path: most of them come again and again."""
     if _ENCODED.search(path):
         raise errors.MalformedRequest("The request's path has characters that must not be encoded, or must be.")
     if b"/." in path or b"%2" in path:

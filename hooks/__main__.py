@@ -123,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = {"namespaces": given.namespaces}
     if given.command == "serve":
         early.remember()
+        memory.hold()
         flags |= {
             "hooks.listen": given.listen,
             "hooks.operations": given.operations,

@@ -14,13 +14,25 @@ _MIDDLE: Final = 2
 _OLD: Final = 100
 """Of those again, before all is looked at."""
 
-
 _KEPT_BYTES: Final = 8 << 20
 """Free memory that is kept, not given back to the kernel, which has to clear it before it comes again: under load
 that happens many times a second, and a request pays for it with a tenth of its CPU."""
 _MAPPED_BYTES: Final = 4 << 20
 """What is as large as this, a model's input for instance, is always given back."""
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h of glibc; see mallopt(3)
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8  # malloc.h of glibc; see mallopt(3)
+
+
+def hold() -> None:
+    """To be called before the first thread begins: free memory is kept for what comes next, in one place.
+
+    The interpreter runs one thread at a time, so they do not wait for each other there.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library manages without
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_TOP_PAD, _KEPT_BYTES // 8)
 
 
 def settle() -> None:
@@ -28,11 +40,6 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, _MIDDLE, _OLD)
-    with contextlib.suppress(OSError, AttributeError):  # another C library manages without
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_TOP_PAD, _KEPT_BYTES // 8)
 
 
 def keep() -> None:
