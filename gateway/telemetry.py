@@ -290,12 +290,14 @@ class AccessLog:
 
     def _write_all(self, stream: TextIO) -> None:
         taken = [self._records.popleft() for _ in range(len(self._records))]
-        records = [line(one) if isinstance(one, tuple) else one for one in taken]
-        if not records:
+        if not taken:
             return
-        lines = b"".join([orjson.dumps(one, default=repr, option=orjson.OPT_APPEND_NEWLINE) for one in records])
+        lines = bytearray()  # lines in a list would have megabytes of memory each time, and new ones
+        for one in taken:
+            told = line(one) if isinstance(one, tuple) else one
+            lines += orjson.dumps(told, default=repr, option=orjson.OPT_APPEND_NEWLINE)
         try:
             stream.write(lines.decode())
             stream.flush()
         except (OSError, ValueError):
-            self._dropped.inc(len(records))
+            self._dropped.inc(len(taken))
