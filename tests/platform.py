@@ -10,11 +10,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final
+from http.server import BaseHTTPRequestHandler
+from typing import Final
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
-Json = dict[str, Any]
+from tests.builders import Json
+from tests.restartable import Restartable
 
 CLIENT_ID: Final = "client-of-the-test"
 SECRET: Final = "canary-of-the-secret"
@@ -64,10 +65,11 @@ class Call:
     content: Json | None = None
 
 
-class Platform:
+class Platform(Restartable):
     """Serves its API; may go away and come back on the same port."""
 
     def __init__(self) -> None:
+        super().__init__(_Handler, platform=self)
         self.store: dict[tuple[str, str, str], Json] = {}
         """By models or policies, name, environment."""
         self.calls: list[Call] = []
@@ -79,36 +81,13 @@ class Platform:
         self.secret = SECRET
         self.script: Script = lambda _method, _path: None
         self.now = datetime(2026, 2, 1, tzinfo=UTC)
-        self.port = 0
         self.lock = threading.Lock()
         self.at_once = self.most_at_once = 0
-        self._down = threading.Event()
-        self._server: ThreadingHTTPServer | None = None
-        self._thread: threading.Thread | None = None
 
     @property
     def url(self) -> str:
         """Base URL of the API."""
         return f"http://127.0.0.1:{self.port}/v0"
-
-    def start(self) -> None:
-        """Listen, on the port it had before."""
-        self._down = threading.Event()
-        handler = type("Scripted", (_Handler,), {"platform": self, "down": self._down})
-        self._server = _Server(("127.0.0.1", self.port), handler)
-        self._server.daemon_threads = True
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Cut everything off."""
-        self._down.set()
-        if self._server is not None and self._thread is not None:
-            self._server.shutdown()
-            self._thread.join()
-            self._server.server_close()
-            self._server = None
 
     def troubles(self, *troubles: Trouble, on: str = "") -> None:
         """These befall the next requests, one each; `on` is a method, of which alone the requests count."""
@@ -150,12 +129,6 @@ class Platform:
     def writes(self) -> list[tuple[str, str]]:
         """Method and path of every request that was to change something."""
         return [(call.method, urlsplit(call.target).path) for call in self.calls if call.method != "GET"]
-
-
-class _Server(ThreadingHTTPServer):
-    """One that lets many connections wait."""
-
-    request_queue_size = 128
 
 
 class _Handler(BaseHTTPRequestHandler):

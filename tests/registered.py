@@ -20,11 +20,9 @@ from hooks.protocol import key_of
 from hooks.registrar import CALL_SECONDS, Registrar
 from hooks.settings import Settings
 from hooks.telemetry import Metrics
-from tests.builders import NOW, observed, request_body
+from tests.builders import NOW, Json, observed, request_body
 from tests.integration.apiserver import ApiServer
 from tests.platform import CLIENT_ID, SECRET, Platform
-
-Json = dict[str, Any]
 
 PLURALS: Final = {"ModelDeployment": "modeldeployments", "Policy": "policies"}
 SETTINGS: Final = {

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from tests import dockerfile
 from tests.e2e.controlplane import ControlPlane
 from tests.processes import free_port, poll, status
 
@@ -54,10 +55,6 @@ def missing() -> str:
     return f"not here: {', '.join(absent)}" if absent else ""
 
 
-_COPIED = ("pyproject.toml", "uv.lock", "README.md", "LICENSE", "hooks", "gateway", "metacontroller", "program")
-"""What the Dockerfile copies from the project."""
-
-
 class Image:
     """What the Dockerfile installs: the project's wheel and its locked dependencies, in an environment of its own."""
 
@@ -78,7 +75,7 @@ class Image:
             environment["HATCH_BUILD_HOOK_ENABLE_MYPYC"] = "1"
         source = folder / "source"
         source.mkdir()
-        for name in _COPIED:
+        for name in dockerfile.copied():
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             copy(ROOT / name, source / name)
         subprocess.run(command, cwd=source, check=True, env=environment, timeout=600)

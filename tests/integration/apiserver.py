@@ -6,9 +6,11 @@ import ssl
 import threading
 import time
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.restartable import Restartable
 
 BREAK: Final = "break"
 """In a watch: cut the stream in the middle of an event."""
@@ -72,10 +74,11 @@ NOBODY: Final = Scripted(b"404 page not found\n", 404)
 """What an API server says of a group that nobody serves."""
 
 
-class ApiServer:
+class ApiServer(Restartable):
     """Serves collections and objects by their paths; may go away and come back."""
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        super().__init__(_Handler, context, api=self)
         self.collections: dict[str, Collection] = {}
         self.objects: dict[str, dict[str, Any]] = {}
         self.refused: dict[str, int] = {}
@@ -90,39 +93,6 @@ class ApiServer:
         """Seconds before an object is answered."""
         self.tokens: list[str] = []
         """What the requests were authorized with."""
-        self.port = 0
-        self._context = context
-        self._down = threading.Event()
-        self._server: ThreadingHTTPServer | None = None
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Listen, on the port it had before."""
-        self._down = threading.Event()
-        handler = type("Scripted", (_Handler,), {"api": self, "down": self._down})
-        self._server = _Server(("127.0.0.1", self.port), handler)
-        if self._context is not None:
-            self._server.socket = self._context.wrap_socket(
-                self._server.socket, server_side=True, do_handshake_on_connect=False
-            )
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Cut everything off."""
-        self._down.set()
-        if self._server is not None and self._thread is not None:
-            self._server.shutdown()
-            self._thread.join()
-            self._server.server_close()
-            self._server = None
-
-
-class _Server(ThreadingHTTPServer):
-    """One that lets many connections wait."""
-
-    request_queue_size = 128
 
 
 class _Handler(BaseHTTPRequestHandler):

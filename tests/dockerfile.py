@@ -1,0 +1,15 @@
+"""What the Dockerfile says, as far as tests go by it."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def copied() -> set[str]:
+    """Files and folders of the project that it copies."""
+    names: set[str] = set()
+    for line in (ROOT / "Dockerfile").read_text().splitlines():
+        words = line.split()
+        if words[:1] == ["COPY"] and not words[1].startswith("--from"):
+            names.update(words[1:-1])
+    return names

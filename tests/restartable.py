@@ -1,0 +1,50 @@
+"""An HTTP server in a thread that may go away, with whatever it was answering, and come back on the same port."""
+
+import ssl
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Restartable:
+    """Serves by a handler class that finds in `down` whether it is to stop."""
+
+    def __init__(
+        self, handler: type[BaseHTTPRequestHandler], context: ssl.SSLContext | None = None, **attributes: Any
+    ) -> None:
+        """A server that does not listen yet; `attributes` are those of the handler class."""
+        self.port = 0
+        self._handler, self._attributes = handler, attributes
+        self._context = context
+        self._down = threading.Event()
+        self._server: ThreadingHTTPServer | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Listen, on the port it had before."""
+        self._down = threading.Event()
+        handler = type("Scripted", (self._handler,), {**self._attributes, "down": self._down})
+        self._server = _Server(("127.0.0.1", self.port), handler)
+        if self._context is not None:
+            self._server.socket = self._context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Cut everything off."""
+        self._down.set()
+        if self._server is not None and self._thread is not None:
+            self._server.shutdown()
+            self._thread.join()
+            self._server.server_close()
+            self._server = None
+
+
+class _Server(ThreadingHTTPServer):
+    """One that lets many connections wait."""
+
+    daemon_threads = True
+    request_queue_size = 128
