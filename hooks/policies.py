@@ -151,10 +151,11 @@ def _by_location(name: str, policy: PolicySpec, backend: Backend) -> Iterator[Re
 def _comparable(location: Location) -> dict[PolicyLocationType, str]:
     """What each type of place is compared with; empty where it is not known."""
     country = places.country(location.country or "") or ""
+    continent = places.continent_of(country) or places.continent(location.continent or "") or ""
     return {
         PolicyLocationType.LOCATION: (location.name or "").casefold(),
         PolicyLocationType.COUNTRY: country,
-        PolicyLocationType.CONTINENT: places.continent_of(country) or places.continent(location.continent or "") or "",
+        PolicyLocationType.CONTINENT: continent,
     }
 
 
@@ -166,7 +167,9 @@ def meaning(place: PolicyLocation) -> str | None:
     """What a place in a policy is compared by; None when there is no such place."""
     if place.type is PolicyLocationType.LOCATION:
         return place.name.casefold()
-    return places.country(place.name) if place.type is PolicyLocationType.COUNTRY else places.continent(place.name)
+    if place.type is PolicyLocationType.COUNTRY:
+        return places.country(place.name)
+    return places.continent(place.name)
 
 
 def _mistake(place: PolicyLocation) -> str:
