@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from hooks import names, places, reasons
 from hooks.api.v1alpha1 import Location, ModelDeploymentSpec, ObjectReference, Server
-from hooks.canonical import canonical_json
 from hooks.errors import NotAccepted
-from hooks.fields import mapping, objects, text
+from hooks.kube.stored import canonical_json
+from hooks.kube.unstructured import mapping, objects, text
 from hooks.observation import APPS, Observation
 from hooks.protocol import Object
 

@@ -20,9 +20,9 @@ from hooks.api.v1alpha1 import (
     ModelDeploymentSpec,
     Server,
 )
-from hooks.canonical import canonical
 from hooks.errors import NotAccepted
-from hooks.fields import text
+from hooks.kube.stored import canonical
+from hooks.kube.unstructured import text
 from hooks.local import Local, cluster_ips, pod_labels, workload_name
 from hooks.observation import APPS, CORE, Observation
 from hooks.offloading import Split

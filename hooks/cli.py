@@ -11,15 +11,16 @@ from typing import Any, Final, Literal, TextIO
 import orjson
 import yaml
 
-from hooks import documents, reconcile
+from hooks import reconcile
 from hooks.api.v1alpha1 import MetricSpec, MetricType
-from hooks.documents import UnreadableFile
 from hooks.errors import HookError
 from hooks.explain import Explanation, explain
 from hooks.explain.document import as_document
 from hooks.explain.text import as_text
-from hooks.fields import mapping, objects, text
 from hooks.gatherer import gather
+from hooks.kube import files as documents
+from hooks.kube.files import UnreadableFile
+from hooks.kube.unstructured import mapping, objects, text
 from hooks.metrics import Sources
 from hooks.metrics.recorded import DEFAULT_NAMESPACE, Recorded, Unrecognized
 from hooks.metrics.recordings import Recordings

@@ -5,8 +5,8 @@ from typing import Final
 from hooks import reasons
 from hooks.api.v1alpha1 import MetricSpec, ModelDeploymentSpec
 from hooks.applied import Applied
-from hooks.fields import mapping, text
 from hooks.hysteresis import Course, Standing
+from hooks.kube.unstructured import mapping, text
 from hooks.measures import Measured, Missing
 from hooks.observation import Observation, Unresolved
 from hooks.offloading import Split

@@ -11,13 +11,13 @@ from typing import Final, TypeVar
 from hooks import reasons, targets
 from hooks.api.v1alpha1 import InvalidObject, MetricSpec, MetricType, ModelDeploymentSpec
 from hooks.eager import begun
+from hooks.kube.pods import Pod
+from hooks.kube.selectors import Selector
 from hooks.local import find_workload
 from hooks.metrics import Sources
 from hooks.observation import InstallDefaults, Observation
-from hooks.pods import Pod
 from hooks.protocol import SyncRequest
 from hooks.readings import Reading, Readings, Unread
-from hooks.selectors import Selector
 
 T = TypeVar("T")
 

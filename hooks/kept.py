@@ -12,7 +12,7 @@ import orjson
 
 from hooks import names
 from hooks.errors import DamagedAnnotation
-from hooks.fields import mapping, objects, text
+from hooks.kube.unstructured import mapping, objects, text
 from hooks.protocol import Key, Object, key_of
 
 

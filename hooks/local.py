@@ -6,8 +6,8 @@ from typing import Final
 
 from hooks import names, reasons
 from hooks.api.v1alpha1 import ModelDeploymentSpec, ServiceReference
+from hooks.kube.selectors import Operator, Selector
 from hooks.observation import ContainerPort, Observation, Service, ServicePort, Unresolved, Workload
-from hooks.selectors import Operator, Selector
 
 _PREFERRED_PORT_NAME: Final = "http"
 

@@ -16,8 +16,8 @@ from typing import Final
 
 from hooks import reasons
 from hooks.api.v1alpha1 import MetricSpec, MetricType
-from hooks.pods import RUNNING, Pod, total
-from hooks.quantities import NANO, Quantity
+from hooks.kube.pods import RUNNING, Pod, total
+from hooks.kube.quantities import NANO, Quantity
 from hooks.readings import Reading, Readings, Sample
 from hooks.targets import Declared, Misdeclared, Scale, declared, per_replica, utilization
 

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal, Self
 
 from hooks.api.v1alpha1 import format_time
-from hooks.canonical import canonical_json
-from hooks.fields import integer, mapping, text, time
+from hooks.kube.stored import canonical_json
+from hooks.kube.unstructured import integer, mapping, text, time
 from hooks.observation import Parent
 from hooks.protocol import Object
 

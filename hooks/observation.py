@@ -20,10 +20,10 @@ from hooks.api.v1alpha1 import (
     Policy,
     PolicySpec,
 )
-from hooks.fields import integer, mapping, objects, text, texts, time
+from hooks.kube.selectors import InvalidSelector, Selector
+from hooks.kube.unstructured import integer, mapping, objects, text, texts, time
 from hooks.protocol import Key, Object, Objects, SyncRequest
 from hooks.readings import Readings
-from hooks.selectors import InvalidSelector, Selector
 
 APPS: Final = "apps/v1"
 CORE: Final = "v1"

@@ -14,8 +14,8 @@ from hooks.api.v1alpha1 import (
     Override,
     OverrideMode,
 )
-from hooks.fields import integer, mapping, text, time
 from hooks.hysteresis import NOTHING, Course, InForce, Memory, advance
+from hooks.kube.unstructured import integer, mapping, text, time
 from hooks.measures import Measured, Missing
 from hooks.observation import Observation, Parent, Unresolved
 from hooks.policies import Refusal

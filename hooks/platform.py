@@ -31,7 +31,7 @@ from typing import Any, Final
 
 from hooks import names
 from hooks.api.v1alpha1 import ModelDeploymentSpec
-from hooks.fields import mapping, text, time
+from hooks.kube.unstructured import mapping, text, time
 from hooks.local import workload_name
 from hooks.memory import Thing, Wanted
 from hooks.observation import APPS, Observation, Parent

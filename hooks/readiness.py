@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hooks import reasons
-from hooks.fields import integer
+from hooks.kube.unstructured import integer
 from hooks.observation import Workload
 
 READY_COUNT: Final[Mapping[str, str]] = {

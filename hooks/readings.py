@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from hooks.pods import Pod
-from hooks.quantities import Quantity
+from hooks.kube.pods import Pod
+from hooks.kube.quantities import Quantity
 
 
 @dataclass(frozen=True, slots=True)

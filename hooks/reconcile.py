@@ -24,9 +24,9 @@ from hooks.api.v1alpha1 import (
 from hooks.applied import PATIENCE, Applied, compare
 from hooks.children import KINDS, Parts, kept_split, make_children, with_readiness
 from hooks.errors import ForbiddenChild, NotAccepted
-from hooks.fields import integer, mapping, objects, text, time
 from hooks.hysteresis import NOTHING, Course
 from hooks.kept import as_decided_last
+from hooks.kube.unstructured import integer, mapping, objects, text, time
 from hooks.local import Local, find_local, find_workload, metric_port, missing_references, pod_port
 from hooks.measures import Measured, Missing, measure_all
 from hooks.observation import APPS, CORE, InstallDefaults, Observation, Parent, Unresolved, Workload

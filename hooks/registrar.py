@@ -21,7 +21,7 @@ from hooks.beamlit.errors import Busy, PlatformError, Taken, Unasked
 from hooks.checks import Checks
 from hooks.failures import Api
 from hooks.failures import Failed as NoAnswer
-from hooks.fields import mapping, text, texts
+from hooks.kube.unstructured import mapping, text, texts
 from hooks.memory import Wanted
 from hooks.platform import Claim, Owner, claim, keeps
 from hooks.protocol import PARENT_KIND, POLICY_KIND, FinalizeResponse, Object, SyncResponse

@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from hooks import reasons
-from hooks.fields import text
+from hooks.kube.unstructured import text
 from hooks.memory import Kind, Memory, Thing, Wanted, delay
 from hooks.observation import Held, Parent
 from hooks.protocol import Object

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 from hooks import names, reasons
 from hooks.api.v1alpha1 import AuthConfig, HealthCheck, ModelDeploymentSpec, RemoteBackend, RemoteTls, Scheme
 from hooks.errors import NotAccepted
-from hooks.fields import text
+from hooks.kube.unstructured import text
 from hooks.observation import Observation, Unresolved
 
 _FIELD: Final = "spec.offloadingConfig.remoteBackend"

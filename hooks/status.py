@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple
 
 from hooks import reasons
 from hooks.api.v1alpha1 import format_time
-from hooks.fields import text
 from hooks.hysteresis import NOTHING, Memory
+from hooks.kube.unstructured import text
 from hooks.observation import Parent
 from hooks.offloading import Previous, Split, whole_seconds
 from hooks.protocol import Object

@@ -19,7 +19,7 @@ from hooks.api.v1alpha1 import (
     PodsMetric,
     ResourceMetric,
 )
-from hooks.quantities import NANO, InvalidQuantity, parse
+from hooks.kube.quantities import NANO, InvalidQuantity, parse
 
 RESOURCES: Final = ("cpu", "memory")
 """What Kubernetes measures of every container."""

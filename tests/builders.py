@@ -14,9 +14,9 @@ from typing import Any
 import orjson
 
 from hooks import names, reconcile
+from hooks.kube.quantities import parse
 from hooks.observation import DefaultRemote, GatewayService, InstallDefaults, Observation
 from hooks.protocol import CustomizeRequest, CustomizeResponse, SyncRequest, SyncResponse, key_of
-from hooks.quantities import parse
 from hooks.readings import Reading, Readings, Sample, Unread
 
 Json = dict[str, Any]

@@ -29,8 +29,8 @@ from hooks.beamlit.errors import Busy, PlatformError, Rejected, Taken, Unasked, 
 from hooks.beamlit.exchange import CONNECTIONS, SOME_RETRY_AFTER, Answer, Exchange
 from hooks.beamlit.tokens import Tokens
 from hooks.circuit import Circuit, State
-from hooks.fields import mapping, text
-from hooks.fields import time as time_of
+from hooks.kube.unstructured import mapping, text
+from hooks.kube.unstructured import time as time_of
 from hooks.memory import Thing
 from hooks.protocol import Object
 from hooks.telemetry import Metrics

@@ -14,10 +14,10 @@ from typing import Any, Final
 from hooks import conditions, reasons
 from hooks.explain.metrics import amount
 from hooks.hysteresis import Standing
+from hooks.kube.quantities import NANO, Quantity
 from hooks.measures import Counted, Measured, Missing
 from hooks.observation import Parent
 from hooks.offloading import Decision, Facts, Previous, Split, behavior, decide
-from hooks.quantities import NANO, Quantity
 from hooks.readiness import MESSAGES, Readiness
 from hooks.reconcile import Assessment
 from hooks.remote import Remote

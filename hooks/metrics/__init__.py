@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hooks.api.v1alpha1 import MetricSpec
-from hooks.pods import Pod
+from hooks.kube.pods import Pod
+from hooks.kube.selectors import Selector
 from hooks.readings import Reading, Unread
-from hooks.selectors import Selector
 
 
 class MetricSource(Protocol):

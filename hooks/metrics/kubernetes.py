@@ -16,11 +16,11 @@ from hooks.api.v1alpha1 import (
 )
 from hooks.apiserver import ApiServer, Group, path
 from hooks.failures import Api, Failed
-from hooks.fields import objects
+from hooks.kube.selectors import InvalidSelector, Selector
+from hooks.kube.unstructured import objects
 from hooks.metrics import kinds, values
 from hooks.metrics.cache import Cache, Query
 from hooks.readings import Reading, Sample, Unread
-from hooks.selectors import InvalidSelector, Selector
 from hooks.targets import RESOURCES
 
 USAGE: Final = Group(Api("metrics.k8s.io", "metrics.k8s.io"), "pods", "metrics.k8s.io", "metrics-server")

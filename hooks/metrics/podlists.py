@@ -7,12 +7,12 @@ from typing import Any, Final
 from hooks import reasons
 from hooks.apiserver import ApiServer, Group, path
 from hooks.failures import Api, Failed, TooLarge
-from hooks.fields import mapping, objects, text, texts
+from hooks.kube.pods import Pod
+from hooks.kube.selectors import Selector
+from hooks.kube.unstructured import mapping, objects, text, texts
 from hooks.metrics.cache import Cache, Query
-from hooks.pods import Pod
 from hooks.protocol import Object
 from hooks.readings import Unread
-from hooks.selectors import Selector
 
 PAGE: Final = 500
 """Pods in one answer, where the API server obeys it; from its cache it gives all of them at once."""

@@ -17,12 +17,12 @@ from hooks.api.v1alpha1 import (
     PodsMetric,
     ResourceMetric,
 )
+from hooks.kube.selectors import Selector
 from hooks.metrics import confinement, promql, vectors
 from hooks.metrics.cache import Cache, Query
 from hooks.metrics.promserver import API, PrometheusServer
 from hooks.metrics.vectors import Point
 from hooks.readings import Reading, Unread
-from hooks.selectors import Selector
 
 RATE_INTERVALS: Final = 3
 """Scrape intervals over which the use of cpu is a rate; two are the least that make one."""

@@ -16,7 +16,7 @@ import structlog
 
 from hooks import addresses, reasons
 from hooks.failures import Api, Failed
-from hooks.fields import text
+from hooks.kube.unstructured import text
 from hooks.metrics import vectors
 from hooks.metrics.files import WatchedFile
 from hooks.metrics.vectors import Point

@@ -24,12 +24,12 @@ from hooks.api.v1alpha1 import (
     PodsMetric,
     ResourceMetric,
 )
-from hooks.fields import mapping, text, texts
+from hooks.kube.pods import Pod
+from hooks.kube.selectors import InvalidSelector, Selector
+from hooks.kube.unstructured import mapping, text, texts
 from hooks.metrics import prometheus, promql, values, vectors
-from hooks.pods import Pod
 from hooks.protocol import Object
 from hooks.readings import Reading, Unread
-from hooks.selectors import InvalidSelector, Selector
 from hooks.targets import RESOURCES
 
 DEFAULT_NAMESPACE: Final = "default"

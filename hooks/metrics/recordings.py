@@ -7,12 +7,13 @@ from typing import Final
 
 import structlog
 
-from hooks import documents, reasons
+from hooks import reasons
 from hooks.api.v1alpha1 import MetricSpec
+from hooks.kube import files
+from hooks.kube.pods import Pod
+from hooks.kube.selectors import Selector
 from hooks.metrics.recorded import NAMESPACE_LABEL, SCRAPE_INTERVAL, Recorded, Unrecognized
-from hooks.pods import Pod
 from hooks.readings import Reading, Unread
-from hooks.selectors import Selector
 from hooks.targets import metric_name
 from program.files import Unreadable, problem
 
@@ -101,7 +102,7 @@ class MetricsFile:
         if size > FILE_BYTES:
             return _unread(f"{self._path} is larger than {FILE_BYTES >> 10} KiB")
         try:
-            return Recorded.of(documents.parse(self._path.read_text(encoding="utf-8")))
+            return Recorded.of(files.parse(self._path.read_text(encoding="utf-8")))
         except Unreadable as exc:
             return _unread(f"{self._path} {problem(exc)}")
         except Unrecognized as exc:

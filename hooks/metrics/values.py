@@ -11,9 +11,9 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from hooks.fields import mapping, objects, text, time
+from hooks.kube.quantities import InvalidQuantity, Quantity, parse
+from hooks.kube.unstructured import mapping, objects, text, time
 from hooks.protocol import Object
-from hooks.quantities import InvalidQuantity, Quantity, parse
 from hooks.readings import Sample
 from hooks.targets import RESOURCES
 

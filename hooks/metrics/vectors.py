@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from hooks import reasons
-from hooks.fields import mapping, objects, text, texts
+from hooks.kube.quantities import InvalidQuantity, Quantity, decimal
+from hooks.kube.unstructured import mapping, objects, text, texts
 from hooks.protocol import Object
-from hooks.quantities import InvalidQuantity, Quantity, decimal
 from hooks.readings import Reading, Sample, Unread
 
 _LATEST: Final = 250_000_000_000

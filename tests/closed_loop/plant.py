@@ -20,9 +20,9 @@ from math import ceil
 from typing import Any, Final
 
 from hooks import reasons
-from hooks.pods import RUNNING, Container, Pod
+from hooks.kube.pods import RUNNING, Container, Pod
+from hooks.kube.quantities import NANO, Quantity, parse
 from hooks.protocol import Object, SyncResponse, key_of
-from hooks.quantities import NANO, Quantity, parse
 from hooks.readings import Reading, Readings, Sample, Unread
 from tests import builders
 from tests.builders import Json

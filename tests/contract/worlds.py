@@ -13,9 +13,9 @@ from typing import Any, Final
 from gateway.sources.secrets import Secrets
 from hooks import reconcile
 from hooks.api.v1alpha1 import InvalidObject, MetricSpec, MetricType
-from hooks.pods import Container, Pod
+from hooks.kube.pods import Container, Pod
+from hooks.kube.quantities import parse
 from hooks.protocol import key_of
-from hooks.quantities import parse
 from hooks.readings import Reading, Readings, Sample, Unread
 from hooks.reasons import UNREACHABLE
 from tests.builders import (

@@ -16,11 +16,11 @@ from kubernetes.config import incluster_config
 
 from hooks import apiserver, gatherer, reasons
 from hooks.gatherer import gather
+from hooks.kube.quantities import parse
 from hooks.metrics import Sources, installed, podlists
 from hooks.metrics.installed import open_sources
 from hooks.observation import InstallDefaults
 from hooks.protocol import SyncRequest
-from hooks.quantities import parse
 from hooks.readings import Reading, Readings, Sample
 from hooks.settings import MetricInformer
 from hooks.telemetry import Metrics

@@ -17,10 +17,10 @@ from hooks.explain.metrics import span
 from hooks.explain.noes import _NOES, Verdict
 from hooks.explain.outlook import Turn
 from hooks.explain.text import as_text, percent
+from hooks.kube.pods import Pod
+from hooks.kube.quantities import Quantity, parse
 from hooks.offloading import RULES
-from hooks.pods import Pod
 from hooks.protocol import SyncResponse
-from hooks.quantities import Quantity, parse
 from hooks.readings import Reading, Readings, Unread
 from tests import builders
 from tests.builders import DEFAULTS, NOW, Cluster, Json, external, model_deployment, obeys, readings, workload

@@ -13,10 +13,10 @@ from hooks import reasons
 from hooks.api.v1alpha1 import OffloadingBehavior
 from hooks.conditions import MAX_NAME
 from hooks.hysteresis import NOTHING, Course, InForce, Memory, Standing, advance
+from hooks.kube.quantities import NANO, Quantity
 from hooks.measures import Counted, Measured, Missing
 from hooks.policies import MAX_TOLD
 from hooks.protocol import SyncResponse
-from hooks.quantities import NANO, Quantity
 from hooks.readings import Unread
 from tests import builders
 from tests.builders import NOW, Cluster, Json, external, model_deployment, workload

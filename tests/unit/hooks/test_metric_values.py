@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from hooks.kube.quantities import parse
 from hooks.metrics import kinds, values
-from hooks.quantities import parse
 from hooks.readings import Sample
 from tests.builders import Json
 from tests.metric_answers import custom_value, group, usage

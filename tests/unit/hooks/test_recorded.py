@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 import yaml
 
-from hooks import documents, reasons
+from hooks import reasons
 from hooks.api.v1alpha1 import MetricSpec
+from hooks.kube import files
+from hooks.kube.selectors import Selector
 from hooks.metrics.recorded import Recorded, Unrecognized
 from hooks.readings import Reading
-from hooks.selectors import Selector
 from tests.builders import NOW, Json
 
 LATER = "2026-03-01T11:59:30Z"
@@ -19,7 +20,7 @@ TARGET = {"type": "Value", "value": 10}
 
 def recorded(text: str) -> Recorded:
     """What a file holds."""
-    return Recorded.of(documents.parse(text))
+    return Recorded.of(files.parse(text))
 
 
 def metric(type_: str, **fields: Any) -> MetricSpec:

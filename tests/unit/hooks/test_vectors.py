@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from hooks import reasons
+from hooks.kube.quantities import parse
 from hooks.metrics import vectors
-from hooks.quantities import parse
 from hooks.readings import Reading, Sample
 from tests.builders import Json
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from hooks import quantities
+from hooks.kube import quantities
 
 _PLAIN_MAPS: Final = frozenset(
     {

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from hooks.pods import Pod, total
-from hooks.quantities import Quantity, parse
+from hooks.kube.pods import Pod, total
+from hooks.kube.quantities import Quantity, parse
 from tests.builders import Json
 
 

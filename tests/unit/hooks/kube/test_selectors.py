@@ -2,8 +2,8 @@
 
 import pytest
 
+from hooks.kube.selectors import InvalidSelector, Requirement, Selector
 from hooks.observation import Workload
-from hooks.selectors import InvalidSelector, Requirement, Selector
 from tests.builders import Json, workload
 
 

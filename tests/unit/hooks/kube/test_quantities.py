@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hooks.quantities import NANO, Format, InvalidQuantity, Quantity, canonical, decimal, parse
+from hooks.kube.quantities import NANO, Format, InvalidQuantity, Quantity, canonical, decimal, parse
 
 
 @pytest.mark.parametrize(

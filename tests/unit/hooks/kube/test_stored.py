@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hooks.canonical import canonical, canonical_json
+from hooks.kube.stored import canonical, canonical_json
 
 
 @pytest.mark.parametrize(
