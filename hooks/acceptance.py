@@ -8,7 +8,7 @@ from hooks.api.v1alpha1 import Location, ModelDeploymentSpec, ObjectReference, S
 from hooks.errors import NotAccepted
 from hooks.kube.stored import canonical_json
 from hooks.kube.unstructured import mapping, objects, text
-from hooks.observation import APPS, Observation
+from hooks.observation.observation import APPS, Observation
 from hooks.protocol import Object
 
 MAX_CHILD_BYTES: Final = 200 * 1024

@@ -24,7 +24,7 @@ from hooks.decisions import Decisions
 from hooks.errors import HookError
 from hooks.gatherer import gather
 from hooks.metrics import Sources
-from hooks.observation import Observation
+from hooks.observation.observation import Observation
 from hooks.protocol import PARENT_KIND, POLICY_KIND, CustomizeRequest, Object, SyncRequest
 from hooks.registrar import Registrar, let_go, registered
 from hooks.settings import Settings

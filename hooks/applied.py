@@ -12,7 +12,7 @@ from typing import Final
 from hooks import reasons
 from hooks.children import route_of
 from hooks.kube.unstructured import mapping
-from hooks.observation import Observation
+from hooks.observation.observation import Observation
 from hooks.protocol import Key, Object, key_of
 
 PATIENCE: Final = timedelta(seconds=10)

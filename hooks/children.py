@@ -24,7 +24,7 @@ from hooks.errors import NotAccepted
 from hooks.kube.stored import canonical
 from hooks.kube.unstructured import text
 from hooks.local import Local, cluster_ips, pod_labels, workload_name
-from hooks.observation import APPS, CORE, Observation
+from hooks.observation.observation import APPS, CORE, Observation
 from hooks.offloading import Split
 from hooks.protocol import Object
 from hooks.readiness import MESSAGES, Readiness

@@ -24,7 +24,7 @@ from hooks.kube.unstructured import mapping, objects, text
 from hooks.metrics import Sources
 from hooks.metrics.recorded import DEFAULT_NAMESPACE, Recorded, Unrecognized
 from hooks.metrics.recordings import Recordings
-from hooks.observation import InstallDefaults, Observation
+from hooks.observation.observation import InstallDefaults, Observation
 from hooks.protocol import PARENT_KIND, Object, SyncRequest
 from hooks.settings import MetricInformer, Settings
 from hooks.targets import metric_name

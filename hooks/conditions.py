@@ -8,7 +8,7 @@ from hooks.applied import Applied
 from hooks.hysteresis import Course, Standing
 from hooks.kube.unstructured import mapping, text
 from hooks.measures import Measured, Missing
-from hooks.observation import Observation, Unresolved
+from hooks.observation.observation import Observation, Unresolved
 from hooks.offloading import Split
 from hooks.policies import MAX_TOLD, Refusal
 from hooks.readiness import Readiness

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from hooks.readings import Unread
+from hooks.observation.readings import Unread
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from hooks.kube.pods import Pod
 from hooks.kube.selectors import Selector
 from hooks.local import find_workload
 from hooks.metrics import Sources
-from hooks.observation import InstallDefaults, Observation
+from hooks.observation.observation import InstallDefaults, Observation
+from hooks.observation.readings import Reading, Readings, Unread
 from hooks.protocol import SyncRequest
-from hooks.readings import Reading, Readings, Unread
 
 T = TypeVar("T")
 

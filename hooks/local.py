@@ -7,7 +7,7 @@ from typing import Final
 from hooks import names, reasons
 from hooks.api.v1alpha1 import ModelDeploymentSpec, ServiceReference
 from hooks.kube.selectors import Operator, Selector
-from hooks.observation import ContainerPort, Observation, Service, ServicePort, Unresolved, Workload
+from hooks.observation.observation import ContainerPort, Observation, Service, ServicePort, Unresolved, Workload
 
 _PREFERRED_PORT_NAME: Final = "http"
 

@@ -18,7 +18,7 @@ from hooks import reasons
 from hooks.api.v1alpha1 import MetricSpec, MetricType
 from hooks.kube.pods import RUNNING, Pod, total
 from hooks.kube.quantities import NANO, Quantity
-from hooks.readings import Reading, Readings, Sample
+from hooks.observation.readings import Reading, Readings, Sample
 from hooks.targets import Declared, Misdeclared, Scale, declared, per_replica, utilization
 
 MAX_AGE: Final = timedelta(minutes=5)

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, Self
 from hooks.api.v1alpha1 import format_time
 from hooks.kube.stored import canonical_json
 from hooks.kube.unstructured import integer, mapping, text, time
-from hooks.observation import Parent
+from hooks.observation.observation import Parent
 from hooks.protocol import Object
 
 Kind = Literal["models", "policies"]

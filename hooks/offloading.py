@@ -17,7 +17,7 @@ from hooks.api.v1alpha1 import (
 from hooks.hysteresis import NOTHING, Course, InForce, Memory, advance
 from hooks.kube.unstructured import integer, mapping, text, time
 from hooks.measures import Measured, Missing
-from hooks.observation import Observation, Parent, Unresolved
+from hooks.observation.observation import Observation, Parent, Unresolved
 from hooks.policies import Refusal
 from hooks.readiness import Readiness
 from hooks.remote import Remote

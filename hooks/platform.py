@@ -34,7 +34,7 @@ from hooks.api.v1alpha1 import ModelDeploymentSpec
 from hooks.kube.unstructured import mapping, text, time
 from hooks.local import workload_name
 from hooks.memory import Thing, Wanted
-from hooks.observation import APPS, Observation, Parent
+from hooks.observation.observation import APPS, Observation, Parent
 from hooks.protocol import Object
 
 MANAGED_BY: Final = ("managed-by", "beamlit-operator")

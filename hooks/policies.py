@@ -37,7 +37,7 @@ from hooks.api.v1alpha1 import (
     PolicySpec,
     PolicyType,
 )
-from hooks.observation import Observation, Unresolved
+from hooks.observation.observation import Observation, Unresolved
 
 MAX_TOLD: Final = 8
 """Refusals that are told in full. Kubernetes keeps so much of a condition and no more."""

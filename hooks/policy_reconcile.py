@@ -27,7 +27,7 @@ from hooks.api.v1alpha1 import (
     PolicyType,
 )
 from hooks.memory import Thing, Wanted
-from hooks.observation import InstallDefaults, Parent
+from hooks.observation.observation import InstallDefaults, Parent
 from hooks.protocol import POLICY_KIND, FinalizeResponse, Object, SyncRequest, SyncResponse
 from hooks.registration import (
     Registration,

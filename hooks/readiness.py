@@ -6,7 +6,7 @@ from typing import Final
 
 from hooks import reasons
 from hooks.kube.unstructured import integer
-from hooks.observation import Workload
+from hooks.observation.observation import Workload
 
 READY_COUNT: Final[Mapping[str, str]] = {
     "Deployment": "readyReplicas",

@@ -29,7 +29,7 @@ from hooks.kept import as_decided_last
 from hooks.kube.unstructured import integer, mapping, objects, text, time
 from hooks.local import Local, find_local, find_workload, metric_port, missing_references, pod_port
 from hooks.measures import Measured, Missing, measure_all
-from hooks.observation import APPS, CORE, InstallDefaults, Observation, Parent, Unresolved, Workload
+from hooks.observation.observation import APPS, CORE, InstallDefaults, Observation, Parent, Unresolved, Workload
 from hooks.offloading import Decision, Facts, Previous, Split, decide, not_ready_deadline
 from hooks.policies import missing_policies, refusals
 from hooks.protocol import (

@@ -24,7 +24,7 @@ from typing import Final
 from hooks import reasons
 from hooks.kube.unstructured import text
 from hooks.memory import Kind, Memory, Thing, Wanted, delay
-from hooks.observation import Held, Parent
+from hooks.observation.observation import Held, Parent
 from hooks.protocol import Object
 from hooks.status import CARRIED, Condition, carried_over, condition_as_written
 

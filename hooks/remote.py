@@ -13,7 +13,7 @@ from hooks import names, reasons
 from hooks.api.v1alpha1 import AuthConfig, HealthCheck, ModelDeploymentSpec, RemoteBackend, RemoteTls, Scheme
 from hooks.errors import NotAccepted
 from hooks.kube.unstructured import text
-from hooks.observation import Observation, Unresolved
+from hooks.observation.observation import Observation, Unresolved
 
 _FIELD: Final = "spec.offloadingConfig.remoteBackend"
 _VARIABLE: Final = re.compile(r"\$(workspace|model)")

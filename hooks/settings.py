@@ -14,7 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from hooks import addresses, places
 from hooks.api import v1alpha1
-from hooks.observation import DefaultRemote, GatewayService, InstallDefaults
+from hooks.observation.observation import DefaultRemote, GatewayService, InstallDefaults
 from program import settings
 from program.settings import Listen, LogLevel, Section, Tls
 

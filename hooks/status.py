@@ -13,7 +13,7 @@ from hooks import reasons
 from hooks.api.v1alpha1 import format_time
 from hooks.hysteresis import NOTHING, Memory
 from hooks.kube.unstructured import text
-from hooks.observation import Parent
+from hooks.observation.observation import Parent
 from hooks.offloading import Previous, Split, whole_seconds
 from hooks.protocol import Object
 

@@ -15,9 +15,9 @@ import orjson
 
 from hooks import names, reconcile
 from hooks.kube.quantities import parse
-from hooks.observation import DefaultRemote, GatewayService, InstallDefaults, Observation
+from hooks.observation.observation import DefaultRemote, GatewayService, InstallDefaults, Observation
+from hooks.observation.readings import Reading, Readings, Sample, Unread
 from hooks.protocol import CustomizeRequest, CustomizeResponse, SyncRequest, SyncResponse, key_of
-from hooks.readings import Reading, Readings, Sample, Unread
 
 Json = dict[str, Any]
 

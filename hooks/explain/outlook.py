@@ -16,7 +16,7 @@ from hooks.explain.metrics import amount
 from hooks.hysteresis import Standing
 from hooks.kube.quantities import NANO, Quantity
 from hooks.measures import Counted, Measured, Missing
-from hooks.observation import Parent
+from hooks.observation.observation import Parent
 from hooks.offloading import Decision, Facts, Previous, Split, behavior, decide
 from hooks.readiness import MESSAGES, Readiness
 from hooks.reconcile import Assessment

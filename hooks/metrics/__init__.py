@@ -6,7 +6,7 @@ from typing import Protocol
 from hooks.api.v1alpha1 import MetricSpec
 from hooks.kube.pods import Pod
 from hooks.kube.selectors import Selector
-from hooks.readings import Reading, Unread
+from hooks.observation.readings import Reading, Unread
 
 
 class MetricSource(Protocol):

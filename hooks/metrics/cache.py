@@ -16,7 +16,7 @@ import structlog
 from hooks import reasons
 from hooks.failures import Api, Failed, Trouble
 from hooks.metrics.outages import Outage
-from hooks.readings import Unread
+from hooks.observation.readings import Unread
 from hooks.telemetry import Metrics
 
 FAILURE_SECONDS: Final = 5.0

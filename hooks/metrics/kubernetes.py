@@ -20,7 +20,7 @@ from hooks.kube.selectors import InvalidSelector, Selector
 from hooks.kube.unstructured import objects
 from hooks.metrics import kinds, values
 from hooks.metrics.cache import Cache, Query
-from hooks.readings import Reading, Sample, Unread
+from hooks.observation.readings import Reading, Sample, Unread
 from hooks.targets import RESOURCES
 
 USAGE: Final = Group(Api("metrics.k8s.io", "metrics.k8s.io"), "pods", "metrics.k8s.io", "metrics-server")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hooks.failures import Trouble
-from hooks.readings import Unread
+from hooks.observation.readings import Unread
 
 IN_A_ROW: Final = 3
 """Silences by which a source counts as gone. A single one may be the fault of its question."""

@@ -11,8 +11,8 @@ from hooks.kube.pods import Pod
 from hooks.kube.selectors import Selector
 from hooks.kube.unstructured import mapping, objects, text, texts
 from hooks.metrics.cache import Cache, Query
+from hooks.observation.readings import Unread
 from hooks.protocol import Object
-from hooks.readings import Unread
 
 PAGE: Final = 500
 """Pods in one answer, where the API server obeys it; from its cache it gives all of them at once."""

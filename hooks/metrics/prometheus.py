@@ -22,7 +22,7 @@ from hooks.metrics import confinement, promql, vectors
 from hooks.metrics.cache import Cache, Query
 from hooks.metrics.promserver import API, PrometheusServer
 from hooks.metrics.vectors import Point
-from hooks.readings import Reading, Unread
+from hooks.observation.readings import Reading, Unread
 
 RATE_INTERVALS: Final = 3
 """Scrape intervals over which the use of cpu is a rate; two are the least that make one."""

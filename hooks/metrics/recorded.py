@@ -28,8 +28,8 @@ from hooks.kube.pods import Pod
 from hooks.kube.selectors import InvalidSelector, Selector
 from hooks.kube.unstructured import mapping, text, texts
 from hooks.metrics import prometheus, promql, values, vectors
+from hooks.observation.readings import Reading, Unread
 from hooks.protocol import Object
-from hooks.readings import Reading, Unread
 from hooks.targets import RESOURCES
 
 DEFAULT_NAMESPACE: Final = "default"

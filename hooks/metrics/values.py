@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from hooks.kube.quantities import InvalidQuantity, Quantity, parse
 from hooks.kube.unstructured import mapping, objects, text, time
+from hooks.observation.readings import Sample
 from hooks.protocol import Object
-from hooks.readings import Sample
 from hooks.targets import RESOURCES
 
 DEFAULT_WINDOW: Final = timedelta(seconds=60)

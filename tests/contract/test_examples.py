@@ -11,7 +11,7 @@ import orjson
 import yaml
 
 from hooks import reconcile
-from hooks.observation import DefaultRemote, InstallDefaults, Observation
+from hooks.observation.observation import DefaultRemote, InstallDefaults, Observation
 from hooks.protocol import SyncRequest
 from tests.contract.test_crds import refusals
 

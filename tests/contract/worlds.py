@@ -15,8 +15,8 @@ from hooks import reconcile
 from hooks.api.v1alpha1 import InvalidObject, MetricSpec, MetricType
 from hooks.kube.pods import Container, Pod
 from hooks.kube.quantities import parse
+from hooks.observation.readings import Reading, Readings, Sample, Unread
 from hooks.protocol import key_of
-from hooks.readings import Reading, Readings, Sample, Unread
 from hooks.reasons import UNREACHABLE
 from tests.builders import (
     AUTHORITY,

@@ -95,7 +95,7 @@ async def test_1_7_answers_pass_a_strict_decoder(served: Served) -> None:
 
 async def test_the_answer_is_the_cores(served: Served) -> None:
     """The shell adds nothing to what the core says, and asks with one time."""
-    from hooks.observation import Observation
+    from hooks.observation.observation import Observation
     from hooks.protocol import SyncRequest
 
     request = orjson.dumps(body())

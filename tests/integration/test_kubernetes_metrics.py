@@ -19,9 +19,9 @@ from hooks.gatherer import gather
 from hooks.kube.quantities import parse
 from hooks.metrics import Sources, installed, podlists
 from hooks.metrics.installed import open_sources
-from hooks.observation import InstallDefaults
+from hooks.observation.observation import InstallDefaults
+from hooks.observation.readings import Reading, Readings, Sample
 from hooks.protocol import SyncRequest
-from hooks.readings import Reading, Readings, Sample
 from hooks.settings import MetricInformer
 from hooks.telemetry import Metrics
 from tests.builders import DEFAULTS, NAMESPACE, REMOTE, Json, model_deployment, request_body, workload

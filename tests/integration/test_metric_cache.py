@@ -10,7 +10,7 @@ from hooks import reasons
 from hooks.failures import Api, Failed, Trouble
 from hooks.metrics import cache as module
 from hooks.metrics.cache import Cache, Query
-from hooks.readings import Unread
+from hooks.observation.readings import Unread
 from hooks.telemetry import Metrics
 
 API = Api("api", "The api")

@@ -11,7 +11,7 @@ from hooks.kube.selectors import Selector
 from hooks.metrics import Sources
 from hooks.metrics.installed import open_sources
 from hooks.metrics.recordings import FILE_BYTES
-from hooks.readings import Unread
+from hooks.observation.readings import Unread
 from hooks.settings import MetricInformer
 from hooks.telemetry import Metrics
 from tests.builders import external

@@ -16,7 +16,7 @@ from hooks.metrics import MetricSource
 from hooks.metrics.confinement import confined
 from hooks.metrics.installed import open_sources
 from hooks.metrics.promql import Unusable, quoted, selected
-from hooks.readings import Reading
+from hooks.observation.readings import Reading
 from hooks.settings import MetricInformer
 from hooks.telemetry import Metrics
 from tests.builders import Json

@@ -19,7 +19,7 @@ from hooks import reasons
 from hooks.api.v1alpha1 import MetricSpec
 from hooks.metrics import MetricSource, promserver
 from hooks.metrics.installed import open_sources
-from hooks.readings import Reading
+from hooks.observation.readings import Reading
 from hooks.settings import MetricInformer
 from hooks.telemetry import Metrics
 from program.settings import SettingsError

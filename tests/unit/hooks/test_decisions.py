@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hooks import decisions, reasons, reconcile
 from hooks.decisions import LIFETIME, Decisions
-from hooks.readings import Unread
+from hooks.observation.readings import Unread
 from tests import builders
 from tests.builders import NOW, Json, external, model_deployment, workload
 

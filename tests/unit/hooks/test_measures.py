@@ -21,7 +21,7 @@ from hooks.kube import pods
 from hooks.kube.pods import Container, Pod
 from hooks.kube.quantities import NANO, Format, Quantity, parse
 from hooks.measures import MAX_AGE, Counted, Exclusion, LeftOut, Measured, Missing, measure
-from hooks.readings import Sample
+from hooks.observation.readings import Sample
 from hooks.targets import TABLE, TargetType
 from tests.builders import NOW, Json
 from tests.generate import ROOT

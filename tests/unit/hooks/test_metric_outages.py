@@ -3,7 +3,7 @@
 from hooks import reasons
 from hooks.failures import Trouble
 from hooks.metrics.outages import Outage
-from hooks.readings import Unread
+from hooks.observation.readings import Unread
 
 FIRST, SECOND = Unread(reasons.TIMED_OUT, "first"), Unread(reasons.UNREACHABLE, "second")
 

@@ -7,7 +7,7 @@ import pytest
 
 from hooks.kube.quantities import parse
 from hooks.metrics import kinds, values
-from hooks.readings import Sample
+from hooks.observation.readings import Sample
 from tests.builders import Json
 from tests.metric_answers import custom_value, group, usage
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hooks import reasons
 from hooks.api.v1alpha1 import format_time
 from hooks.kube.quantities import parse
+from hooks.observation.readings import Reading, Readings, Sample, Unread
 from hooks.protocol import SyncResponse
-from hooks.readings import Reading, Readings, Sample, Unread
 from tests import builders
 from tests.builders import NOW, Cluster, Json, body_of, external, model_deployment, workload
 

@@ -6,7 +6,7 @@ import pytest
 
 from hooks import names
 from hooks.memory import Thing, Wanted
-from hooks.observation import Parent
+from hooks.observation.observation import Parent
 from hooks.platform import MANAGED_BY, Claim, Owner, claim, keeps, model, policy_names
 from tests import builders
 from tests.builders import UID, Json, model_deployment, served, workload

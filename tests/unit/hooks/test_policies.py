@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hooks import policies, reasons
 from hooks.api.v1alpha1 import Flavor, Location
-from hooks.observation import DefaultRemote, InstallDefaults
+from hooks.observation.observation import DefaultRemote, InstallDefaults
 from tests import builders
 from tests.builders import (
     NAMESPACE,

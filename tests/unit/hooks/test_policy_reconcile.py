@@ -8,7 +8,7 @@ import pytest
 from hooks import reasons
 from hooks.api.v1alpha1 import Policy
 from hooks.memory import Thing
-from hooks.observation import InstallDefaults
+from hooks.observation.observation import InstallDefaults
 from hooks.policy_reconcile import amounts_to, finalize, sync
 from hooks.protocol import POLICY_KIND, FinalizeResponse, SyncRequest, SyncResponse
 from tests.builders import NOW, Json, policy, request_body

@@ -6,7 +6,7 @@ import pytest
 
 from hooks import reasons
 from hooks.api.v1alpha1 import WORKLOAD_KINDS
-from hooks.observation import Workload
+from hooks.observation.observation import Workload
 from hooks.readiness import READY_COUNT, Readiness, readiness
 from tests import builders
 

@@ -11,7 +11,7 @@ import pytest
 from hooks import reasons, reconcile
 from hooks.errors import DamagedAnnotation, ForbiddenChild
 from hooks.memory import Thing
-from hooks.observation import InstallDefaults, Observation
+from hooks.observation.observation import InstallDefaults, Observation
 from hooks.protocol import FinalizeResponse, SyncRequest, SyncResponse
 from hooks.registration import Task
 from tests import builders

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hooks import reconcile
 from hooks.api.v1alpha1 import format_time
-from hooks.observation import DefaultRemote, InstallDefaults, Observation
+from hooks.observation.observation import DefaultRemote, InstallDefaults, Observation
 from hooks.protocol import SyncRequest, SyncResponse
 from metacontroller import answers
 from tests import builders

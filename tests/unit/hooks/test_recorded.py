@@ -11,7 +11,7 @@ from hooks.api.v1alpha1 import MetricSpec
 from hooks.kube import files
 from hooks.kube.selectors import Selector
 from hooks.metrics.recorded import Recorded, Unrecognized
-from hooks.readings import Reading
+from hooks.observation.readings import Reading
 from tests.builders import NOW, Json
 
 LATER = "2026-03-01T11:59:30Z"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hooks import reasons, registration
 from hooks.api.v1alpha1 import PlatformState
 from hooks.memory import FIRST_DELAY, JITTER, LONGEST_DELAY, Memory, Thing, Wanted, delay
-from hooks.observation import Parent
+from hooks.observation.observation import Parent
 from hooks.registration import (
     SOON,
     Done,

@@ -7,7 +7,7 @@ import pytest
 
 from hooks import reasons
 from hooks.api.v1alpha1 import ModelDeploymentStatus
-from hooks.observation import DefaultRemote, InstallDefaults
+from hooks.observation.observation import DefaultRemote, InstallDefaults
 from tests import builders
 from tests.builders import (
     NOW,

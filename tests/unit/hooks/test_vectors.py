@@ -8,7 +8,7 @@ import pytest
 from hooks import reasons
 from hooks.kube.quantities import parse
 from hooks.metrics import vectors
-from hooks.readings import Reading, Sample
+from hooks.observation.readings import Reading, Sample
 from tests.builders import Json
 
 TIME = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -3,7 +3,7 @@
 import pytest
 
 from hooks.kube.selectors import InvalidSelector, Requirement, Selector
-from hooks.observation import Workload
+from hooks.observation.observation import Workload
 from tests.builders import Json, workload
 
 

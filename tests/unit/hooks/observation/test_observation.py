@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from hooks import observation
 from hooks.api.v1alpha1 import InvalidObject
-from hooks.observation import ContainerPort, InstallDefaults, Parent, Service, ServicePort, Workload
+from hooks.observation import observation
+from hooks.observation.observation import ContainerPort, InstallDefaults, Parent, Service, ServicePort, Workload
 from tests import builders
 
 

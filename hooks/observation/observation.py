@@ -22,8 +22,8 @@ from hooks.api.v1alpha1 import (
 )
 from hooks.kube.selectors import InvalidSelector, Selector
 from hooks.kube.unstructured import integer, mapping, objects, text, texts, time
+from hooks.observation.readings import Readings
 from hooks.protocol import Key, Object, Objects, SyncRequest
-from hooks.readings import Readings
 
 APPS: Final = "apps/v1"
 CORE: Final = "v1"
