@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from hooks import names, places, reasons
+from hooks import names, reasons
 from hooks.api.v1alpha1 import Location, ModelDeploymentSpec, ObjectReference, Server
+from hooks.backends import geography
 from hooks.errors import NotAccepted
 from hooks.kube.stored import canonical_json
 from hooks.kube.unstructured import mapping, objects, text
@@ -174,8 +175,8 @@ def _check_location(location: Location) -> None:
     """A place that does not exist would be taken for one that is not declared."""
     country, continent = location.country or "", location.continent or ""
     problems = (
-        ("country", country, places.country_problem(country)),
-        ("continent", continent, places.continent_problem(continent, country)),
+        ("country", country, geography.country_problem(country)),
+        ("continent", continent, geography.continent_problem(continent, country)),
     )
     for field, value, problem in problems:
         if problem:

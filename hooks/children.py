@@ -20,15 +20,15 @@ from hooks.api.v1alpha1 import (
     ModelDeploymentSpec,
     Server,
 )
+from hooks.backends.local import Local, cluster_ips, pod_labels, workload_name
+from hooks.backends.readiness import MESSAGES, Readiness
+from hooks.backends.remote import Remote, Tls
 from hooks.errors import NotAccepted
 from hooks.kube.stored import canonical
 from hooks.kube.unstructured import text
-from hooks.local import Local, cluster_ips, pod_labels, workload_name
 from hooks.observation.observation import APPS, CORE, Observation
 from hooks.offloading import Split
 from hooks.protocol import Object
-from hooks.readiness import MESSAGES, Readiness
-from hooks.remote import Remote, Tls
 
 KINDS: Final = frozenset({(APPS, "Deployment"), (CORE, "Service"), (CORE, "ConfigMap")})
 """What may be a child at all, by API version and kind."""

@@ -5,13 +5,13 @@ from typing import Final
 from hooks import reasons
 from hooks.api.v1alpha1 import MetricSpec, ModelDeploymentSpec
 from hooks.applied import Applied
+from hooks.backends.policies import MAX_TOLD, Refusal
+from hooks.backends.readiness import Readiness
 from hooks.hysteresis import Course, Standing
 from hooks.kube.unstructured import mapping, text
 from hooks.measures import Measured, Missing
 from hooks.observation.observation import Observation, Unresolved
 from hooks.offloading import Split
-from hooks.policies import MAX_TOLD, Refusal
-from hooks.readiness import Readiness
 from hooks.status import Condition, MetricStanding
 from hooks.targets import metric_name
 

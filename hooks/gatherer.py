@@ -10,10 +10,10 @@ from typing import Final, TypeVar
 
 from hooks import reasons, targets
 from hooks.api.v1alpha1 import InvalidObject, MetricSpec, MetricType, ModelDeploymentSpec
+from hooks.backends.local import find_workload
 from hooks.eager import begun
 from hooks.kube.pods import Pod
 from hooks.kube.selectors import Selector
-from hooks.local import find_workload
 from hooks.metrics import Sources
 from hooks.observation.observation import InstallDefaults, Observation
 from hooks.observation.readings import Reading, Readings, Unread

@@ -14,13 +14,13 @@ from hooks.api.v1alpha1 import (
     Override,
     OverrideMode,
 )
+from hooks.backends.policies import Refusal
+from hooks.backends.readiness import Readiness
+from hooks.backends.remote import Remote
 from hooks.hysteresis import NOTHING, Course, InForce, Memory, advance
 from hooks.kube.unstructured import integer, mapping, text, time
 from hooks.measures import Measured, Missing
 from hooks.observation.observation import Observation, Parent, Unresolved
-from hooks.policies import Refusal
-from hooks.readiness import Readiness
-from hooks.remote import Remote
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,8 +31,8 @@ from typing import Any, Final
 
 from hooks import names
 from hooks.api.v1alpha1 import ModelDeploymentSpec
+from hooks.backends.local import workload_name
 from hooks.kube.unstructured import mapping, text, time
-from hooks.local import workload_name
 from hooks.memory import Thing, Wanted
 from hooks.observation.observation import APPS, Observation, Parent
 from hooks.protocol import Object

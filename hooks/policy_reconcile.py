@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
-from hooks import policies, reasons, registration
+from hooks import reasons, registration
 from hooks.api.v1alpha1 import (
     Flavor,
     InvalidObject,
@@ -26,6 +26,7 @@ from hooks.api.v1alpha1 import (
     PolicySpec,
     PolicyType,
 )
+from hooks.backends import policies
 from hooks.memory import Thing, Wanted
 from hooks.observation.observation import InstallDefaults, Parent
 from hooks.protocol import POLICY_KIND, FinalizeResponse, Object, SyncRequest, SyncResponse

@@ -22,16 +22,18 @@ from hooks.api.v1alpha1 import (
     ModelDeploymentSpec,
 )
 from hooks.applied import PATIENCE, Applied, compare
+from hooks.backends.local import Local, find_local, find_workload, metric_port, missing_references, pod_port
+from hooks.backends.policies import missing_policies, refusals
+from hooks.backends.readiness import Readiness, before_creation, readiness
+from hooks.backends.remote import Remote, find_remote
 from hooks.children import KINDS, Parts, kept_split, make_children, with_readiness
 from hooks.errors import ForbiddenChild, NotAccepted
 from hooks.hysteresis import NOTHING, Course
 from hooks.kept import as_decided_last
 from hooks.kube.unstructured import integer, mapping, objects, text, time
-from hooks.local import Local, find_local, find_workload, metric_port, missing_references, pod_port
 from hooks.measures import Measured, Missing, measure_all
 from hooks.observation.observation import APPS, CORE, InstallDefaults, Observation, Parent, Unresolved, Workload
 from hooks.offloading import Decision, Facts, Previous, Split, decide, not_ready_deadline
-from hooks.policies import missing_policies, refusals
 from hooks.protocol import (
     PARENT_KIND,
     CustomizeRequest,
@@ -43,9 +45,7 @@ from hooks.protocol import (
     SyncResponse,
     key_of,
 )
-from hooks.readiness import Readiness, before_creation, readiness
 from hooks.registration import Registration, Task
-from hooks.remote import Remote, find_remote
 from hooks.status import Condition, Report, build_status, overview
 
 RESYNC_SECONDS: Final = 30.0

@@ -12,8 +12,9 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from hooks import addresses, places
+from hooks import addresses
 from hooks.api import v1alpha1
+from hooks.backends import geography
 from hooks.observation.observation import DefaultRemote, GatewayService, InstallDefaults
 from program import settings
 from program.settings import Listen, LogLevel, Section, Tls
@@ -115,14 +116,14 @@ class Location(settings.Location):
     @field_validator("country")
     @classmethod
     def _country(cls, value: str) -> str:
-        if problem := places.country_problem(value):
+        if problem := geography.country_problem(value):
             raise ValueError(problem)
         return value
 
     @field_validator("continent")
     @classmethod
     def _continent(cls, value: str, info: ValidationInfo) -> str:
-        if problem := places.continent_problem(value, info.data.get("country", "")):
+        if problem := geography.continent_problem(value, info.data.get("country", "")):
             raise ValueError(problem)
         return value
 

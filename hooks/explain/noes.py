@@ -9,10 +9,10 @@ from typing import Final
 
 from hooks import offloading
 from hooks.api.v1alpha1 import OnMissingMetrics, OverrideMode, format_time
+from hooks.backends.remote import Remote
 from hooks.measures import Missing
 from hooks.offloading import RULES, Case, not_ready_deadline
 from hooks.reconcile import Assessment
-from hooks.remote import Remote
 
 
 class Verdict(StrEnum):

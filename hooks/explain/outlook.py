@@ -12,15 +12,15 @@ from fractions import Fraction
 from typing import Any, Final
 
 from hooks import conditions, reasons
+from hooks.backends.readiness import MESSAGES, Readiness
+from hooks.backends.remote import Remote
 from hooks.explain.metrics import amount
 from hooks.hysteresis import Standing
 from hooks.kube.quantities import NANO, Quantity
 from hooks.measures import Counted, Measured, Missing
 from hooks.observation.observation import Parent
 from hooks.offloading import Decision, Facts, Previous, Split, behavior, decide
-from hooks.readiness import MESSAGES, Readiness
 from hooks.reconcile import Assessment
-from hooks.remote import Remote
 from hooks.status import Report, build_status
 from hooks.targets import metric_name
 

@@ -4,7 +4,8 @@ import ast
 import re
 from pathlib import Path
 
-from hooks import readiness, reasons
+from hooks import reasons
+from hooks.backends import readiness
 
 SOURCE = ast.parse(Path(reasons.__file__).read_text(encoding="utf-8")).body
 WORDS = {name: value for name, value in vars(reasons).items() if name.isupper() and isinstance(value, str)}

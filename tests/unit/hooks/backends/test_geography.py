@@ -3,20 +3,20 @@
 import pytest
 from iso3166 import countries
 
-from hooks import places
+from hooks.backends import geography
 
 
 def test_every_country_is_on_a_continent() -> None:
     """The table has each country that the library knows, and a library that knows one more is noticed."""
-    assert [one.alpha2 for one in countries if places.continent_of(one.alpha2) is None] == []
+    assert [one.alpha2 for one in countries if geography.continent_of(one.alpha2) is None] == []
 
 
 def test_no_country_is_made_up_or_on_two_continents() -> None:
     """Every code of the table is a country, and is there once."""
-    codes = [code for line in places._COUNTRIES.values() for code in line.split()]
+    codes = [code for line in geography._COUNTRIES.values() for code in line.split()]
     assert sorted(codes) == sorted(set(codes))
-    assert [code for code in codes if places.country(code) != code] == []
-    assert places._COUNTRIES.keys() == places.CONTINENTS.keys()
+    assert [code for code in codes if geography.country(code) != code] == []
+    assert geography._COUNTRIES.keys() == geography.CONTINENTS.keys()
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_no_country_is_made_up_or_on_two_continents() -> None:
 )
 def test_countries(code: str, expected: str | None) -> None:
     """Two letters or three, in either case; no names, no numbers, nothing that looks alike."""
-    assert places.country(code) == expected
+    assert geography.country(code) == expected
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_countries(code: str, expected: str | None) -> None:
 )
 def test_continents(name: str, expected: str | None) -> None:
     """Code or English name, in either case."""
-    assert places.continent(name) == expected
+    assert geography.continent(name) == expected
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_continents(name: str, expected: str | None) -> None:
 )
 def test_what_is_wrong_with_a_declared_place(country: str, continent: str, words: tuple[str, str]) -> None:
     """A place that does not exist, or one that is said twice; nothing is wrong with one that is not declared."""
-    said = places.country_problem(country), places.continent_problem(continent, country)
+    said = geography.country_problem(country), geography.continent_problem(continent, country)
     assert [bool(one) for one in said] == [bool(word) for word in words]
     assert all(word in one for word, one in zip(words, said, strict=True))
 
@@ -100,4 +100,4 @@ def test_what_is_wrong_with_a_declared_place(country: str, continent: str, words
 )
 def test_a_country_is_on_the_continent_that_the_documentation_says(country: str, continent: str | None) -> None:
     """Also where one could differ about it."""
-    assert places.continent_of(country) == continent
+    assert geography.continent_of(country) == continent

@@ -6,8 +6,8 @@ import pytest
 
 from hooks import reasons
 from hooks.api.v1alpha1 import WORKLOAD_KINDS
+from hooks.backends.readiness import READY_COUNT, Readiness, readiness
 from hooks.observation.observation import Workload
-from hooks.readiness import READY_COUNT, Readiness, readiness
 from tests import builders
 
 

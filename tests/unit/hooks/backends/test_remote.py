@@ -7,9 +7,9 @@ import pytest
 
 from gateway import forwarding
 from hooks import reasons
+from hooks.backends.remote import NOT_SETTABLE, Credentials, Remote, SecretKey, Tls, find_remote
 from hooks.errors import NotAccepted
 from hooks.observation.observation import DefaultRemote, InstallDefaults, Unresolved
-from hooks.remote import NOT_SETTABLE, Credentials, Remote, SecretKey, Tls, find_remote
 from tests import builders
 from tests.builders import AUTHORITY, DEFAULTS, model_deployment
 

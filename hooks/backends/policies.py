@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from hooks import places, reasons
+from hooks import reasons
 from hooks.api.v1alpha1 import (
     Flavor,
     InvalidObject,
@@ -37,6 +37,7 @@ from hooks.api.v1alpha1 import (
     PolicySpec,
     PolicyType,
 )
+from hooks.backends import geography
 from hooks.observation.observation import Observation, Unresolved
 
 MAX_TOLD: Final = 8
@@ -150,8 +151,8 @@ def _by_location(name: str, policy: PolicySpec, backend: Backend) -> Iterator[Re
 
 def _comparable(location: Location) -> dict[PolicyLocationType, str]:
     """What each type of place is compared with; empty where it is not known."""
-    country = places.country(location.country or "") or ""
-    continent = places.continent_of(country) or places.continent(location.continent or "") or ""
+    country = geography.country(location.country or "") or ""
+    continent = geography.continent_of(country) or geography.continent(location.continent or "") or ""
     return {
         PolicyLocationType.LOCATION: (location.name or "").casefold(),
         PolicyLocationType.COUNTRY: country,
@@ -168,8 +169,8 @@ def meaning(place: PolicyLocation) -> str | None:
     if place.type is PolicyLocationType.LOCATION:
         return place.name.casefold()
     if place.type is PolicyLocationType.COUNTRY:
-        return places.country(place.name)
-    return places.continent(place.name)
+        return geography.country(place.name)
+    return geography.continent(place.name)
 
 
 def _mistake(place: PolicyLocation) -> str:
