@@ -27,7 +27,7 @@ from hooks.errors import NotAccepted
 from hooks.kube.stored import canonical
 from hooks.kube.unstructured import text
 from hooks.observation.observation import APPS, CORE, Observation
-from hooks.offloading import Split
+from hooks.offloading.rules import Split
 from hooks.protocol import Object
 
 KINDS: Final = frozenset({(APPS, "Deployment"), (CORE, "Service"), (CORE, "ConfigMap")})

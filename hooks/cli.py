@@ -25,9 +25,9 @@ from hooks.metrics import Sources
 from hooks.metrics.recorded import DEFAULT_NAMESPACE, Recorded, Unrecognized
 from hooks.metrics.recordings import Recordings
 from hooks.observation.observation import InstallDefaults, Observation
+from hooks.offloading.targets import metric_name
 from hooks.protocol import PARENT_KIND, Object, SyncRequest
 from hooks.settings import MetricInformer, Settings
-from hooks.targets import metric_name
 
 Format = Literal["text", "json"]
 

@@ -7,13 +7,13 @@ from hooks.api.v1alpha1 import MetricSpec, ModelDeploymentSpec
 from hooks.applied import Applied
 from hooks.backends.policies import MAX_TOLD, Refusal
 from hooks.backends.readiness import Readiness
-from hooks.hysteresis import Course, Standing
 from hooks.kube.unstructured import mapping, text
-from hooks.measures import Measured, Missing
 from hooks.observation.observation import Observation, Unresolved
-from hooks.offloading import Split
+from hooks.offloading.hysteresis import Course, Standing
+from hooks.offloading.measures import Measured, Missing
+from hooks.offloading.rules import Split
+from hooks.offloading.targets import metric_name
 from hooks.status import Condition, MetricStanding
-from hooks.targets import metric_name
 
 MAX_NAME: Final = 80
 """Characters of a metric's name that a message repeats."""

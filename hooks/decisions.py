@@ -14,11 +14,11 @@ from prometheus_client.registry import Collector
 
 from hooks.api.v1alpha1 import OffloadingBehavior
 from hooks.conditions import shown, standings
-from hooks.hysteresis import Course, InForce, advance
-from hooks.measures import Measured, Missing
-from hooks.offloading import behavior
+from hooks.offloading.hysteresis import Course, InForce, advance
+from hooks.offloading.measures import Measured, Missing
+from hooks.offloading.rules import behavior
+from hooks.offloading.targets import metric_name
 from hooks.reconcile import Assessment
-from hooks.targets import metric_name
 
 KEPT: Final = 10_000
 """ModelDeployments of which the last decision is kept."""

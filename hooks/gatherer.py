@@ -8,7 +8,7 @@ import asyncio
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from hooks import reasons, targets
+from hooks import reasons
 from hooks.api.v1alpha1 import InvalidObject, MetricSpec, MetricType, ModelDeploymentSpec
 from hooks.backends.local import find_workload
 from hooks.eager import begun
@@ -17,6 +17,7 @@ from hooks.kube.selectors import Selector
 from hooks.metrics import Sources
 from hooks.observation.observation import InstallDefaults, Observation
 from hooks.observation.readings import Reading, Readings, Unread
+from hooks.offloading import targets
 from hooks.protocol import SyncRequest
 
 T = TypeVar("T")

@@ -28,12 +28,12 @@ from hooks.backends.readiness import Readiness, before_creation, readiness
 from hooks.backends.remote import Remote, find_remote
 from hooks.children import KINDS, Parts, kept_split, make_children, with_readiness
 from hooks.errors import ForbiddenChild, NotAccepted
-from hooks.hysteresis import NOTHING, Course
 from hooks.kept import as_decided_last
 from hooks.kube.unstructured import integer, mapping, objects, text, time
-from hooks.measures import Measured, Missing, measure_all
 from hooks.observation.observation import APPS, CORE, InstallDefaults, Observation, Parent, Unresolved, Workload
-from hooks.offloading import Decision, Facts, Previous, Split, decide, not_ready_deadline
+from hooks.offloading.hysteresis import NOTHING, Course
+from hooks.offloading.measures import Measured, Missing, measure_all
+from hooks.offloading.rules import Decision, Facts, Previous, Split, decide, not_ready_deadline
 from hooks.protocol import (
     PARENT_KIND,
     CustomizeRequest,

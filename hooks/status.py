@@ -11,10 +11,10 @@ from typing import Any, Final, NamedTuple
 
 from hooks import reasons
 from hooks.api.v1alpha1 import format_time
-from hooks.hysteresis import NOTHING, Memory
 from hooks.kube.unstructured import text
 from hooks.observation.observation import Parent
-from hooks.offloading import Previous, Split, whole_seconds
+from hooks.offloading.hysteresis import NOTHING, Memory
+from hooks.offloading.rules import Previous, Split, whole_seconds
 from hooks.protocol import Object
 
 CARRIED: Final = ("workspace", "createdAtOnBeamlit", "updatedAtOnBeamlit")

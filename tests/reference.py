@@ -8,7 +8,9 @@ from itertools import pairwise
 from typing import Any, Final
 
 from gateway.api.v1alpha1 import RouteDocument
-from hooks import measures, offloading, reasons, targets
+from hooks import reasons
+from hooks.offloading import measures, targets
+from hooks.offloading import rules as offloading
 
 Schema = Mapping[str, Any]
 
@@ -168,7 +170,7 @@ def offloading_reference() -> str:
     """The page of the rules that decide about offloading, of the measures that they rest on, and of every reason that
     they and the conditions give."""
     lines = [
-        _GENERATED.format(source="hooks/offloading.py, measures.py, targets.py and reasons.py"),
+        _GENERATED.format(source="hooks/offloading/rules.py, measures.py, targets.py and reasons.py"),
         "# Rules, measures and reasons",
         "",
         "## Rules",

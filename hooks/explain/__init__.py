@@ -11,9 +11,9 @@ from typing import Final
 from hooks.explain.metrics import MetricAccount, accounts
 from hooks.explain.noes import RuleAnswer, rule_answers
 from hooks.explain.outlook import Turn, turns
-from hooks.hysteresis import NOTHING, Memory
 from hooks.observation.observation import Observation
-from hooks.offloading import BY_METRICS, Split, behavior
+from hooks.offloading.hysteresis import NOTHING, Memory
+from hooks.offloading.rules import BY_METRICS, Split, behavior
 from hooks.reconcile import sync_assessed
 from hooks.status import Condition
 

@@ -8,8 +8,8 @@ from hooks.api.v1alpha1 import format_time
 from hooks.explain import Explanation
 from hooks.explain.metrics import MetricAccount
 from hooks.explain.outlook import Turn
-from hooks.measures import Measured
-from hooks.offloading import Split
+from hooks.offloading.measures import Measured
+from hooks.offloading.rules import Split
 
 
 def as_document(told: Explanation) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from hooks import reasons
 from hooks.api.v1alpha1 import MetricSpec, MetricType, format_time
 from hooks.conditions import standings
 from hooks.kube.quantities import NANO, Format, Quantity
-from hooks.measures import Measured, Missing
 from hooks.observation.readings import Readings
+from hooks.offloading.measures import Measured, Missing
+from hooks.offloading.targets import Misdeclared, declared, metric_name, per_pod, per_replica, utilization
 from hooks.reconcile import Assessment
-from hooks.targets import Misdeclared, declared, metric_name, per_pod, per_replica, utilization
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from hooks import offloading
 from hooks.api.v1alpha1 import OnMissingMetrics, OverrideMode, format_time
 from hooks.backends.remote import Remote
-from hooks.measures import Missing
-from hooks.offloading import RULES, Case, not_ready_deadline
+from hooks.offloading import rules
+from hooks.offloading.measures import Missing
+from hooks.offloading.rules import RULES, Case, not_ready_deadline
 from hooks.reconcile import Assessment
 
 
@@ -117,15 +117,15 @@ def _not_offloaded(_case: Case) -> str:
 
 
 _NOES: Final[Mapping[str, Callable[[Case], str]]] = {
-    offloading.disabled.__name__: _enabled,
-    offloading.nothing_to_offload_to.__name__: _has_remote,
-    offloading.policy_forbids.__name__: _allowed,
-    offloading.forced_override.__name__: _no_force,
-    offloading.no_ready_replica.__name__: _ready,
-    offloading.override.__name__: _no_override,
-    offloading.returning.__name__: _not_returning,
-    offloading.metric_reached.__name__: _not_reached,
-    offloading.metric_missing.__name__: _not_missing,
-    offloading.release.__name__: _not_offloaded,
+    rules.disabled.__name__: _enabled,
+    rules.nothing_to_offload_to.__name__: _has_remote,
+    rules.policy_forbids.__name__: _allowed,
+    rules.forced_override.__name__: _no_force,
+    rules.no_ready_replica.__name__: _ready,
+    rules.override.__name__: _no_override,
+    rules.returning.__name__: _not_returning,
+    rules.metric_reached.__name__: _not_reached,
+    rules.metric_missing.__name__: _not_missing,
+    rules.release.__name__: _not_offloaded,
 }
 """For every rule but the last, which always answers."""

@@ -15,14 +15,14 @@ from hooks import conditions, reasons
 from hooks.backends.readiness import MESSAGES, Readiness
 from hooks.backends.remote import Remote
 from hooks.explain.metrics import amount
-from hooks.hysteresis import Standing
 from hooks.kube.quantities import NANO, Quantity
-from hooks.measures import Counted, Measured, Missing
 from hooks.observation.observation import Parent
-from hooks.offloading import Decision, Facts, Previous, Split, behavior, decide
+from hooks.offloading.hysteresis import Standing
+from hooks.offloading.measures import Counted, Measured, Missing
+from hooks.offloading.rules import Decision, Facts, Previous, Split, behavior, decide
+from hooks.offloading.targets import metric_name
 from hooks.reconcile import Assessment
 from hooks.status import Report, build_status
-from hooks.targets import metric_name
 
 _STEPS: Final = 100
 """Moments that are looked at. Each window has one, so that two or three are enough."""

@@ -12,8 +12,8 @@ from hooks.explain import Explanation
 from hooks.explain.metrics import MetricAccount, span
 from hooks.explain.noes import RuleAnswer, Verdict
 from hooks.explain.outlook import Threshold, Turn
-from hooks.measures import Measured, Missing
-from hooks.offloading import Split
+from hooks.offloading.measures import Measured, Missing
+from hooks.offloading.rules import Split
 
 WIDTH: Final = 110
 _MARKS: Final = {Verdict.NO: "no", Verdict.ANSWERED: ">>>", Verdict.NOT_ASKED: ""}

@@ -21,7 +21,7 @@ from hooks.kube.unstructured import objects
 from hooks.metrics import kinds, values
 from hooks.metrics.cache import Cache, Query
 from hooks.observation.readings import Reading, Sample, Unread
-from hooks.targets import RESOURCES
+from hooks.offloading.targets import RESOURCES
 
 USAGE: Final = Group(Api("metrics.k8s.io", "metrics.k8s.io"), "pods", "metrics.k8s.io", "metrics-server")
 _ADAPTER: Final = "an adapter such as prometheus-adapter or KEDA"

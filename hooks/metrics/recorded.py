@@ -29,8 +29,8 @@ from hooks.kube.selectors import InvalidSelector, Selector
 from hooks.kube.unstructured import mapping, text, texts
 from hooks.metrics import prometheus, promql, values, vectors
 from hooks.observation.readings import Reading, Unread
+from hooks.offloading.targets import RESOURCES
 from hooks.protocol import Object
-from hooks.targets import RESOURCES
 
 DEFAULT_NAMESPACE: Final = "default"
 SCRAPE_INTERVAL: Final = timedelta(seconds=60)

@@ -14,7 +14,7 @@ from hooks.kube.pods import Pod
 from hooks.kube.selectors import Selector
 from hooks.metrics.recorded import NAMESPACE_LABEL, SCRAPE_INTERVAL, Recorded, Unrecognized
 from hooks.observation.readings import Reading, Unread
-from hooks.targets import metric_name
+from hooks.offloading.targets import metric_name
 from program.files import Unreadable, problem
 
 FILE_BYTES: Final = 256 << 10

@@ -9,8 +9,8 @@ from hooks import reasons
 from hooks.api.v1alpha1 import MetricSpec
 from hooks.gatherer import DEADLINE_SECONDS
 from hooks.metrics import cache, confinement, promql
+from hooks.offloading.targets import declared
 from hooks.settings import Settings
-from hooks.targets import declared
 from hooks.telemetry import Metrics
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/metrics.md").read_text(encoding="utf-8")

@@ -20,7 +20,7 @@ from hooks.explain.text import as_text, percent
 from hooks.kube.pods import Pod
 from hooks.kube.quantities import Quantity, parse
 from hooks.observation.readings import Reading, Readings, Unread
-from hooks.offloading import RULES
+from hooks.offloading.rules import RULES
 from hooks.protocol import SyncResponse
 from tests import builders
 from tests.builders import DEFAULTS, NOW, Cluster, Json, external, model_deployment, obeys, readings, workload

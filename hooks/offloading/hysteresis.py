@@ -14,7 +14,7 @@ from math import floor
 from typing import Final
 
 from hooks.api.v1alpha1 import OffloadingBehavior, OffloadingMode, OnMissingMetrics, Signal
-from hooks.measures import Measured, Missing
+from hooks.offloading.measures import Measured, Missing
 
 ALL: Final = 100
 """Percent."""

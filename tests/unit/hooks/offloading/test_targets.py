@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from hooks.api.v1alpha1 import MetricSpec, MetricType
-from hooks.targets import MEASURED, TABLE, Declared, Misdeclared, TargetType, declared, metric_name, utilization
+from hooks.offloading.targets import (
+    MEASURED,
+    TABLE,
+    Declared,
+    Misdeclared,
+    TargetType,
+    declared,
+    metric_name,
+    utilization,
+)
 from tests.builders import Json
 
 FIELDS: dict[MetricType, tuple[str, Json]] = {

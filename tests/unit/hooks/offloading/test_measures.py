@@ -15,14 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hooks import measures, reasons, targets
+from hooks import reasons
 from hooks.api.v1alpha1 import MetricSpec, MetricType
 from hooks.kube import pods
 from hooks.kube.pods import Container, Pod
 from hooks.kube.quantities import NANO, Format, Quantity, parse
-from hooks.measures import MAX_AGE, Counted, Exclusion, LeftOut, Measured, Missing, measure
 from hooks.observation.readings import Sample
-from hooks.targets import TABLE, TargetType
+from hooks.offloading import measures, targets
+from hooks.offloading.measures import MAX_AGE, Counted, Exclusion, LeftOut, Measured, Missing, measure
+from hooks.offloading.targets import TABLE, TargetType
 from tests.builders import NOW, Json
 from tests.generate import ROOT
 

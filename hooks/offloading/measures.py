@@ -19,7 +19,7 @@ from hooks.api.v1alpha1 import MetricSpec, MetricType
 from hooks.kube.pods import RUNNING, Pod, total
 from hooks.kube.quantities import NANO, Quantity
 from hooks.observation.readings import Reading, Readings, Sample
-from hooks.targets import Declared, Misdeclared, Scale, declared, per_replica, utilization
+from hooks.offloading.targets import Declared, Misdeclared, Scale, declared, per_replica, utilization
 
 MAX_AGE: Final = timedelta(minutes=5)
 """How far from now a sample may be, unless told otherwise. External metrics of clouds are minutes late."""

@@ -17,10 +17,10 @@ from hooks.api.v1alpha1 import (
 from hooks.backends.policies import Refusal
 from hooks.backends.readiness import Readiness
 from hooks.backends.remote import Remote
-from hooks.hysteresis import NOTHING, Course, InForce, Memory, advance
 from hooks.kube.unstructured import integer, mapping, text, time
-from hooks.measures import Measured, Missing
 from hooks.observation.observation import Observation, Parent, Unresolved
+from hooks.offloading.hysteresis import NOTHING, Course, InForce, Memory, advance
+from hooks.offloading.measures import Measured, Missing
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from hooks import offloading, reasons
+from hooks import reasons
+from hooks.offloading import rules
 from tests import builders
 from tests.builders import NOW, Cluster, behavior, model_deployment, override, weights, workload
 
@@ -21,7 +22,7 @@ def split(*, ready: int = 1, now: Any = NOW, **spec: Any) -> tuple[int, str]:
 
 def test_each_rule_is_one_sentence() -> None:
     """A rule's docstring is the sentence that the documentation repeats."""
-    for rule in offloading.RULES:
+    for rule in rules.RULES:
         sentence = " ".join((inspect.getdoc(rule) or "").split())
         assert sentence.endswith(".")
         assert ". " not in sentence, rule.__name__
@@ -29,7 +30,7 @@ def test_each_rule_is_one_sentence() -> None:
 
 def test_rules_are_in_order() -> None:
     """The order of the rules is the order of precedence."""
-    assert [rule.__name__ for rule in offloading.RULES] == [
+    assert [rule.__name__ for rule in rules.RULES] == [
         "disabled",
         "nothing_to_offload_to",
         "policy_forbids",

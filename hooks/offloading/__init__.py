@@ -1,0 +1,1 @@
+"""The decision to offload: rules in order, hysteresis, and the measures of metrics."""
