@@ -18,7 +18,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from starlette.requests import ClientDisconnect
 
-from hooks import openapi, policy_reconcile, reconcile
+from hooks import openapi
 from hooks.bearer import Bearer
 from hooks.decisions import Decisions
 from hooks.errors import HookError
@@ -26,6 +26,8 @@ from hooks.gatherer import gather
 from hooks.metrics import Sources
 from hooks.observation.observation import Observation
 from hooks.protocol import PARENT_KIND, POLICY_KIND, CustomizeRequest, Object, SyncRequest
+from hooks.reconcile import model_deployment
+from hooks.reconcile import policy as policy_reconcile
 from hooks.registrar import Registrar, let_go, registered
 from hooks.settings import Settings
 from hooks.telemetry import Metrics
@@ -107,7 +109,7 @@ def create_app(
         about |= _identity(request)
         observation = await gather(request, defaults, sources)
         now = clock()
-        synced = reconcile.sync_assessed(observation, now=now, account=account(), check=check(request, now))
+        synced = model_deployment.sync_assessed(observation, now=now, account=account(), check=check(request, now))
         if synced.assessment is not None:
             decisions.record(synced.assessment, now=now)
         return (await registered(registrar, synced.response, synced.task, now=now)).as_json()
@@ -115,14 +117,14 @@ def create_app(
     async def customize(body: bytes, about: Object) -> Object:
         request = CustomizeRequest.from_body(body)
         about |= _identity(request)
-        return reconcile.customize(request, defaults).as_json()
+        return model_deployment.customize(request, defaults).as_json()
 
     async def finalize(body: bytes, about: Object) -> Object:
         request = await _parsed(body)
         about |= _identity(request)
         decisions.forget(request.parent["metadata"]["namespace"], request.parent["metadata"]["name"])
         now = clock()
-        response, found = reconcile.finalize(Observation.of(request, defaults), now=now, account=account())
+        response, found = model_deployment.finalize(Observation.of(request, defaults), now=now, account=account())
         return (await let_go(registrar, response, found, now=now)).as_json()
 
     async def policy_sync(body: bytes, about: Object) -> Object:

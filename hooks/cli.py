@@ -11,7 +11,6 @@ from typing import Any, Final, Literal, TextIO
 import orjson
 import yaml
 
-from hooks import reconcile
 from hooks.api.v1alpha1 import MetricSpec, MetricType
 from hooks.errors import HookError
 from hooks.explain import Explanation, explain
@@ -27,6 +26,7 @@ from hooks.metrics.recordings import Recordings
 from hooks.observation.observation import InstallDefaults, Observation
 from hooks.offloading.targets import metric_name
 from hooks.protocol import PARENT_KIND, Object, SyncRequest
+from hooks.reconcile import model_deployment
 from hooks.settings import MetricInformer, Settings
 
 Format = Literal["text", "json"]
@@ -81,7 +81,7 @@ def render(
     for parent in parents:
         name = _name(parent)
         try:
-            answer = reconcile.sync(Observation.of(_request(parent, others), defaults), now=now)
+            answer = model_deployment.sync(Observation.of(_request(parent, others), defaults), now=now)
         except HookError as exc:
             streams.complain(f"{name}: {exc}")
             accepted = False

@@ -13,12 +13,12 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from hooks.api.v1alpha1 import OffloadingBehavior
-from hooks.conditions import shown, standings
 from hooks.offloading.hysteresis import Course, InForce, advance
 from hooks.offloading.measures import Measured, Missing
 from hooks.offloading.rules import behavior
 from hooks.offloading.targets import metric_name
-from hooks.reconcile import Assessment
+from hooks.reconcile.conditions import shown, standings
+from hooks.reconcile.model_deployment import Assessment
 
 KEPT: Final = 10_000
 """ModelDeployments of which the last decision is kept."""

@@ -26,7 +26,7 @@ from hooks.kube.unstructured import text
 from hooks.memory import Kind, Memory, Thing, Wanted, delay
 from hooks.observation.observation import Held, Parent
 from hooks.protocol import Object
-from hooks.status import CARRIED, Condition, carried_over, condition_as_written
+from hooks.reconcile.status import CARRIED, Condition, carried_over, condition_as_written
 
 SOON: Final = 1.0
 """Seconds until something that need not wait for anything but this answer."""

@@ -14,8 +14,8 @@ from hooks.explain.outlook import Turn, turns
 from hooks.observation.observation import Observation
 from hooks.offloading.hysteresis import NOTHING, Memory
 from hooks.offloading.rules import BY_METRICS, Split, behavior
-from hooks.reconcile import sync_assessed
-from hooks.status import Condition
+from hooks.reconcile.model_deployment import sync_assessed
+from hooks.reconcile.status import Condition
 
 _TOLD: Final = frozenset({"Accepted", "RefsResolved", "PolicySatisfied", "InlineSecret"})
 """Conditions that say of the specification what is to be changed; of metrics more is said elsewhere."""

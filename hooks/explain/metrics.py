@@ -7,12 +7,12 @@ from math import ceil
 
 from hooks import reasons
 from hooks.api.v1alpha1 import MetricSpec, MetricType, format_time
-from hooks.conditions import standings
 from hooks.kube.quantities import NANO, Format, Quantity
 from hooks.observation.readings import Readings
 from hooks.offloading.measures import Measured, Missing
 from hooks.offloading.targets import Misdeclared, declared, metric_name, per_pod, per_replica, utilization
-from hooks.reconcile import Assessment
+from hooks.reconcile.conditions import standings
+from hooks.reconcile.model_deployment import Assessment
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any, Final
 
-from hooks import conditions, reasons
+from hooks import reasons
 from hooks.backends.readiness import MESSAGES, Readiness
 from hooks.backends.remote import Remote
 from hooks.explain.metrics import amount
@@ -21,8 +21,9 @@ from hooks.offloading.hysteresis import Standing
 from hooks.offloading.measures import Counted, Measured, Missing
 from hooks.offloading.rules import Decision, Facts, Previous, Split, behavior, decide
 from hooks.offloading.targets import metric_name
-from hooks.reconcile import Assessment
-from hooks.status import Report, build_status
+from hooks.reconcile import conditions
+from hooks.reconcile.model_deployment import Assessment
+from hooks.reconcile.status import Report, build_status
 
 _STEPS: Final = 100
 """Moments that are looked at. Each window has one, so that two or three are enough."""

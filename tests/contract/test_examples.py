@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 import yaml
 
-from hooks import reconcile
 from hooks.observation.observation import DefaultRemote, InstallDefaults, Observation
 from hooks.protocol import SyncRequest
+from hooks.reconcile import model_deployment
 from tests.contract.test_crds import refusals
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -37,7 +37,7 @@ def test_the_request_is_about_demo() -> None:
 def test_the_answer() -> None:
     """The answer has the route and the local Service, and accepts the specification."""
     request = SyncRequest.from_body((EXAMPLES / "requests/sync.json").read_bytes())
-    answer = reconcile.sync(Observation.of(request, DEFAULTS), now=NOW).as_json()
+    answer = model_deployment.sync(Observation.of(request, DEFAULTS), now=NOW).as_json()
     children = {(child["kind"], child["metadata"]["name"]) for child in answer["children"]}
     assert children == {("ConfigMap", "demo-route"), ("Service", "demo-local")}
     conditions = {one["type"]: one["status"] for one in answer["status"]["conditions"]}
@@ -53,7 +53,7 @@ def test_the_policies_of_the_documentation() -> None:
     (parent,) = [item for item in items if item["kind"] == "ModelDeployment"]
     related = {"observed": {str(number): item for number, item in enumerate(items) if item is not parent}}
     request = SyncRequest.from_json({"parent": parent, "related": related})
-    status = reconcile.sync(Observation.of(request, DEFAULTS), now=NOW).status
+    status = model_deployment.sync(Observation.of(request, DEFAULTS), now=NOW).status
     conditions = {one["type"]: one["reason"] for one in status["conditions"]}
     assert conditions["PolicySatisfied"] == "PoliciesSatisfied"
 
@@ -64,7 +64,7 @@ def test_the_model_of_the_page_about_the_gateway() -> None:
     (text,) = [block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "kind: ModelDeployment" in block]
     parent = yaml.safe_load(text)
     assert refusals(parent) == []
-    answer = reconcile.sync(Observation.of(SyncRequest.from_json({"parent": parent}), DEFAULTS), now=NOW)
+    answer = model_deployment.sync(Observation.of(SyncRequest.from_json({"parent": parent}), DEFAULTS), now=NOW)
     assert {one["type"]: one["status"] for one in answer.status["conditions"]}["Accepted"] == "True"
     (route,) = [one["data"]["route.json"] for one in answer.children if one["kind"] == "ConfigMap"]
     document = orjson.loads(route)

@@ -11,13 +11,13 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from gateway.sources.secrets import Secrets
-from hooks import reconcile
 from hooks.api.v1alpha1 import InvalidObject, MetricSpec, MetricType
 from hooks.kube.pods import Container, Pod
 from hooks.kube.quantities import parse
 from hooks.observation.readings import Reading, Readings, Sample, Unread
 from hooks.protocol import key_of
 from hooks.reasons import UNREACHABLE
+from hooks.reconcile import model_deployment as reconcile
 from tests.builders import (
     AUTHORITY,
     DEFAULTS,

@@ -6,9 +6,10 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from hooks import decisions, reasons, reconcile
+from hooks import decisions, reasons
 from hooks.decisions import LIFETIME, Decisions
 from hooks.observation.readings import Unread
+from hooks.reconcile import model_deployment as reconcile
 from tests import builders
 from tests.builders import NOW, Json, external, model_deployment, workload
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from hooks import reasons
 from hooks.api.v1alpha1 import OffloadingBehavior
 from hooks.backends.policies import MAX_TOLD
-from hooks.conditions import MAX_NAME
 from hooks.kube.quantities import NANO, Quantity
 from hooks.observation.readings import Unread
 from hooks.offloading.hysteresis import NOTHING, Course, InForce, Memory, Standing, advance
 from hooks.offloading.measures import Counted, Measured, Missing
 from hooks.protocol import SyncResponse
+from hooks.reconcile.conditions import MAX_NAME
 from tests import builders
 from tests.builders import NOW, Cluster, Json, external, model_deployment, workload
 

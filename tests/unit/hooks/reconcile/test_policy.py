@@ -9,8 +9,8 @@ from hooks import reasons
 from hooks.api.v1alpha1 import Policy
 from hooks.memory import Thing
 from hooks.observation.observation import InstallDefaults
-from hooks.policy_reconcile import amounts_to, finalize, sync
 from hooks.protocol import POLICY_KIND, FinalizeResponse, SyncRequest, SyncResponse
+from hooks.reconcile.policy import amounts_to, finalize, sync
 from tests.builders import NOW, Json, policy, request_body
 from tests.structural import crd_schema, problems, pruned
 

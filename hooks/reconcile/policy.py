@@ -30,11 +30,11 @@ from hooks.backends import policies
 from hooks.memory import Thing, Wanted
 from hooks.observation.observation import InstallDefaults, Parent
 from hooks.protocol import POLICY_KIND, FinalizeResponse, Object, SyncRequest, SyncResponse
+from hooks.reconcile.status import Condition, condition_as_written
 from hooks.registration import (
     Registration,
     Task,
 )
-from hooks.status import Condition, condition_as_written
 
 _MAX_LISTED: Final = 8
 """Entries of a list that a sentence repeats."""

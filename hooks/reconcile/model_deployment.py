@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any, Final
 
-from hooks import acceptance, conditions, names, platform, reasons, registration
+from hooks import names, platform, reasons, registration
 from hooks.api.v1alpha1 import (
     AUTHORIZATION_GROUP,
     VERSION,
@@ -21,14 +21,11 @@ from hooks.api.v1alpha1 import (
     MetricSpec,
     ModelDeploymentSpec,
 )
-from hooks.applied import PATIENCE, Applied, compare
 from hooks.backends.local import Local, find_local, find_workload, metric_port, missing_references, pod_port
 from hooks.backends.policies import missing_policies, refusals
 from hooks.backends.readiness import Readiness, before_creation, readiness
 from hooks.backends.remote import Remote, find_remote
-from hooks.children import KINDS, Parts, kept_split, make_children, with_readiness
 from hooks.errors import ForbiddenChild, NotAccepted
-from hooks.kept import as_decided_last
 from hooks.kube.unstructured import integer, mapping, objects, text, time
 from hooks.observation.observation import APPS, CORE, InstallDefaults, Observation, Parent, Unresolved, Workload
 from hooks.offloading.hysteresis import NOTHING, Course
@@ -45,8 +42,12 @@ from hooks.protocol import (
     SyncResponse,
     key_of,
 )
+from hooks.reconcile import conditions, validation
+from hooks.reconcile.children import KINDS, Parts, kept_split, make_children, with_readiness
+from hooks.reconcile.last_applied import as_decided_last
+from hooks.reconcile.status import Condition, Report, build_status, overview
+from hooks.reconcile.synced import PATIENCE, Applied, compare
 from hooks.registration import Registration, Task
-from hooks.status import Condition, Report, build_status, overview
 
 RESYNC_SECONDS: Final = 30.0
 """How often a parent with metrics is looked at while all of them are far below their targets."""
@@ -239,7 +240,7 @@ def assess(observation: Observation, *, now: datetime) -> Assessment:
             f"Namespace {parent.namespace} is not managed: add it to `namespaces` in the controller's configuration.",
         )
     spec = observation.read_spec()
-    acceptance.check(spec, observation)
+    validation.check(spec, observation)
     workload = find_workload(spec, observation)
     local = find_local(spec, workload, observation)
     local_service = names.local_service(parent.name)
@@ -278,7 +279,7 @@ def _accepted(observation: Observation, now: datetime, account: str | None, *, c
         else _kept(CORE, "Service", _gateway_service_name(spec), observation),
     )
     children = make_children(parts, observation)
-    acceptance.check_size(children)
+    validation.check_size(children)
     applied = compare(children, observation, now=now)
     unresolved = _unresolved(
         spec,

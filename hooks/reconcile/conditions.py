@@ -4,7 +4,6 @@ from typing import Final
 
 from hooks import reasons
 from hooks.api.v1alpha1 import MetricSpec, ModelDeploymentSpec
-from hooks.applied import Applied
 from hooks.backends.policies import MAX_TOLD, Refusal
 from hooks.backends.readiness import Readiness
 from hooks.kube.unstructured import mapping, text
@@ -13,7 +12,8 @@ from hooks.offloading.hysteresis import Course, Standing
 from hooks.offloading.measures import Measured, Missing
 from hooks.offloading.rules import Split
 from hooks.offloading.targets import metric_name
-from hooks.status import Condition, MetricStanding
+from hooks.reconcile.status import Condition, MetricStanding
+from hooks.reconcile.synced import Applied
 
 MAX_NAME: Final = 80
 """Characters of a metric's name that a message repeats."""

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from hooks import reasons, reconcile
+from hooks import reasons
 from hooks.api.v1alpha1 import LabelSelector, MetricType
 from hooks.kube.pods import RUNNING, Container, Pod
 from hooks.kube.quantities import parse
 from hooks.metrics import promql, vectors
 from hooks.observation.readings import Reading, Readings, Sample, Unread
 from hooks.protocol import SyncResponse
+from hooks.reconcile import model_deployment as reconcile
 from tests import builders
 from tests.builders import NOW, Cluster, Json, external, model_deployment, workload
 

@@ -8,11 +8,12 @@ from typing import Any
 import orjson
 import pytest
 
-from hooks import reasons, reconcile
+from hooks import reasons
 from hooks.errors import DamagedAnnotation, ForbiddenChild
 from hooks.memory import Thing
 from hooks.observation.observation import InstallDefaults, Observation
 from hooks.protocol import FinalizeResponse, SyncRequest, SyncResponse
+from hooks.reconcile import model_deployment as reconcile
 from hooks.registration import Task
 from tests import builders
 from tests.builders import (

@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from hooks import reasons
-from hooks.children import route_of
 from hooks.kube.unstructured import mapping
 from hooks.observation.observation import Observation
 from hooks.protocol import Key, Object, key_of
+from hooks.reconcile.children import route_of
 
 PATIENCE: Final = timedelta(seconds=10)
 """How long a child may take to appear. Metacontroller sees its own writes after a fraction of a second; more than this

@@ -10,10 +10,10 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hooks import reconcile
 from hooks.api.v1alpha1 import format_time
 from hooks.observation.observation import DefaultRemote, InstallDefaults, Observation
 from hooks.protocol import SyncRequest, SyncResponse
+from hooks.reconcile import model_deployment as reconcile
 from metacontroller import answers
 from tests import builders
 from tests.builders import DEFAULTS, NOW, TEMPLATE, Cluster, body_of, model_deployment, policy, service, workload
