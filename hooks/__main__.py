@@ -24,15 +24,16 @@ from typing import Final
 import structlog
 import uvloop
 
-from hooks import account, finalizers
-from hooks.account import Accounts
+from hooks import finalizers
 from hooks.apiserver import ApiServer
 from hooks.app import create_app, create_operations_app
-from hooks.beamlit import Beamlit
 from hooks.bearer import Bearer
 from hooks.cli import explain_files, render
 from hooks.metrics.installed import open_sources
-from hooks.registrar import CALL_SECONDS, Registrar
+from hooks.platform import credentials
+from hooks.platform.beamlit.client import Beamlit
+from hooks.platform.credentials import Accounts
+from hooks.platform.registrar import CALL_SECONDS, Registrar
 from hooks.settings import Hooks, Settings
 from hooks.telemetry import Metrics
 from program import certificates, logs, memory, web
@@ -142,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return explain_files(given.files, given.observed, settings, now=now, form=given.output)
         logs.configure(settings.hooks.log_level)
         bearer = _bearer(settings.hooks.bearer_file)
-        accounts = account.configured(settings.platform, os.environ)
+        accounts = credentials.configured(settings.platform, os.environ)
         sockets += (bind(settings.hooks.listen, "--listen"), bind(settings.hooks.operations, "--operations"))
         uvloop.run(run(settings, bearer, accounts, *sockets))
     except BrokenPipeError:  # whoever read the output has seen enough

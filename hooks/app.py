@@ -25,10 +25,10 @@ from hooks.errors import HookError
 from hooks.gatherer import gather
 from hooks.metrics import Sources
 from hooks.observation.observation import Observation
+from hooks.platform.registrar import Registrar, let_go, registered
 from hooks.protocol import PARENT_KIND, POLICY_KIND, CustomizeRequest, Object, SyncRequest
 from hooks.reconcile import model_deployment
 from hooks.reconcile import policy as policy_reconcile
-from hooks.registrar import Registrar, let_go, registered
 from hooks.settings import Settings
 from hooks.telemetry import Metrics
 from program import web

@@ -12,12 +12,12 @@ import httpx
 import pytest
 import yaml
 
-from hooks.account import Account, Accounts, Fixed
 from hooks.apiserver import ApiServer as Cluster
 from hooks.app import create_app
-from hooks.beamlit import Beamlit
+from hooks.platform.beamlit.client import Beamlit
+from hooks.platform.credentials import Account, Accounts, Fixed
+from hooks.platform.registrar import CALL_SECONDS, Registrar
 from hooks.protocol import key_of
-from hooks.registrar import CALL_SECONDS, Registrar
 from hooks.settings import Settings
 from hooks.telemetry import Metrics
 from tests.builders import NOW, Json, observed, request_body

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any, Final
 
-from hooks import names, platform, reasons, registration
+from hooks import names, reasons
 from hooks.api.v1alpha1 import (
     AUTHORIZATION_GROUP,
     VERSION,
@@ -31,6 +31,8 @@ from hooks.observation.observation import APPS, CORE, InstallDefaults, Observati
 from hooks.offloading.hysteresis import NOTHING, Course
 from hooks.offloading.measures import Measured, Missing, measure_all
 from hooks.offloading.rules import Decision, Facts, Previous, Split, decide, not_ready_deadline
+from hooks.platform import ownership, registration
+from hooks.platform.registration import Registration, Task
 from hooks.protocol import (
     PARENT_KIND,
     CustomizeRequest,
@@ -47,7 +49,6 @@ from hooks.reconcile.children import KINDS, Parts, kept_split, make_children, wi
 from hooks.reconcile.last_applied import as_decided_last
 from hooks.reconcile.status import Condition, Report, build_status, overview
 from hooks.reconcile.synced import PATIENCE, Applied, compare
-from hooks.registration import Registration, Task
 
 RESYNC_SECONDS: Final = 30.0
 """How often a parent with metrics is looked at while all of them are far below their targets."""
@@ -332,7 +333,7 @@ def _registered(
     parent = observation.parent
     if account is None or parent.deleting:
         return registration.undecided(PARENT_KIND, parent, account=account)
-    wanted = platform.model(
+    wanted = ownership.model(
         found.facts.spec, observation, offloading=split.percentage > 0, ports=ports, account=account
     )
     held = parent.held.get("Synced")

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
-from hooks import reasons, registration
+from hooks import reasons
 from hooks.api.v1alpha1 import (
     Flavor,
     InvalidObject,
@@ -27,14 +27,12 @@ from hooks.api.v1alpha1 import (
     PolicyType,
 )
 from hooks.backends import policies
-from hooks.memory import Thing, Wanted
 from hooks.observation.observation import InstallDefaults, Parent
+from hooks.platform import registration
+from hooks.platform.registration import Registration, Task
+from hooks.platform.state import Thing, Wanted
 from hooks.protocol import POLICY_KIND, FinalizeResponse, Object, SyncRequest, SyncResponse
 from hooks.reconcile.status import Condition, condition_as_written
-from hooks.registration import (
-    Registration,
-    Task,
-)
 
 _MAX_LISTED: Final = 8
 """Entries of a list that a sentence repeats."""

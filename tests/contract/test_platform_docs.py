@@ -3,11 +3,12 @@
 import re
 from pathlib import Path
 
-from hooks import circuit, names, reasons, registration
-from hooks.beamlit import exchange
-from hooks.checks import INTERVAL
-from hooks.memory import FIRST_DELAY, LONGEST_DELAY
-from hooks.registrar import CALL_SECONDS
+from hooks import names, reasons
+from hooks.platform import circuit, registration
+from hooks.platform.beamlit import http
+from hooks.platform.rechecks import INTERVAL
+from hooks.platform.registrar import CALL_SECONDS
+from hooks.platform.state import FIRST_DELAY, LONGEST_DELAY
 from hooks.telemetry import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +34,7 @@ def test_the_figures() -> None:
     assert PAGE.count(f"{CALL_SECONDS:g} s") == 2
     assert (INTERVAL.total_seconds(), LONGEST_DELAY, FIRST_DELAY) == (600, 600, 5)
     assert (circuit.IN_A_ROW, circuit.FIRST_PAUSE, circuit.LONGEST_PAUSE) == (3, 5, 60)
-    assert exchange.CONNECTIONS == 8
+    assert http.CONNECTIONS == 8
     assert registration.FINAL_TRIES == 5
     assert (registration.FINAL_TIME.total_seconds(), registration.LONGEST_FINAL.total_seconds()) == (300, 600)
 

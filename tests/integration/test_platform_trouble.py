@@ -15,13 +15,16 @@ import pytest
 import structlog
 from prometheus_client import generate_latest
 
-from hooks import beamlit, reasons, registrar
-from hooks.account import Account, Fixed, TokenFile
+from hooks import reasons
 from hooks.app import create_app
-from hooks.beamlit import Beamlit, exchange, tokens
-from hooks.beamlit.errors import PlatformError, Rejected, Unasked, Unauthorized, Unreachable
-from hooks.beamlit.exchange import CONNECTIONS
-from hooks.memory import Thing
+from hooks.platform import registrar
+from hooks.platform.beamlit import client as beamlit
+from hooks.platform.beamlit import http, tokens
+from hooks.platform.beamlit.client import Beamlit
+from hooks.platform.beamlit.errors import PlatformError, Rejected, Unasked, Unauthorized, Unreachable
+from hooks.platform.beamlit.http import CONNECTIONS
+from hooks.platform.credentials import Account, Fixed, TokenFile
+from hooks.platform.state import Thing
 from hooks.settings import Settings
 from hooks.telemetry import Metrics
 from tests.builders import NOW, Json, model_deployment, request_body, workload
@@ -72,7 +75,7 @@ JUNK = [
     b"null",
     b'{"metadata": 1}',
     b'{"a": ' + b"[" * 500,
-    b'{"metadata": {"name": "' + b"x" * exchange.ANSWER_BYTES + b'"}}',
+    b'{"metadata": {"name": "' + b"x" * http.ANSWER_BYTES + b'"}}',
 ]
 
 

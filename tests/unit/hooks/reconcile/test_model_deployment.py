@@ -10,11 +10,11 @@ import pytest
 
 from hooks import reasons
 from hooks.errors import DamagedAnnotation, ForbiddenChild
-from hooks.memory import Thing
 from hooks.observation.observation import InstallDefaults, Observation
+from hooks.platform.registration import Task
+from hooks.platform.state import Thing
 from hooks.protocol import FinalizeResponse, SyncRequest, SyncResponse
 from hooks.reconcile import model_deployment as reconcile
-from hooks.registration import Task
 from tests import builders
 from tests.builders import (
     DEFAULTS,

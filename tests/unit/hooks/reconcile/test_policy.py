@@ -7,8 +7,8 @@ import pytest
 
 from hooks import reasons
 from hooks.api.v1alpha1 import Policy
-from hooks.memory import Thing
 from hooks.observation.observation import InstallDefaults
+from hooks.platform.state import Thing
 from hooks.protocol import POLICY_KIND, FinalizeResponse, SyncRequest, SyncResponse
 from hooks.reconcile.policy import amounts_to, finalize, sync
 from tests.builders import NOW, Json, policy, request_body

@@ -33,8 +33,8 @@ from hooks import names
 from hooks.api.v1alpha1 import ModelDeploymentSpec
 from hooks.backends.local import workload_name
 from hooks.kube.unstructured import mapping, text, time
-from hooks.memory import Thing, Wanted
 from hooks.observation.observation import APPS, Observation, Parent
+from hooks.platform.state import Thing, Wanted
 from hooks.protocol import Object
 
 MANAGED_BY: Final = ("managed-by", "beamlit-operator")

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hooks import reasons, registration
+from hooks import reasons
 from hooks.api.v1alpha1 import PlatformState
-from hooks.memory import FIRST_DELAY, JITTER, LONGEST_DELAY, Memory, Thing, Wanted, delay
 from hooks.observation.observation import Parent
-from hooks.registration import (
+from hooks.platform import registration
+from hooks.platform.registration import (
     SOON,
     Done,
     Failed,
@@ -27,6 +27,7 @@ from hooks.registration import (
     standing,
     undecided,
 )
+from hooks.platform.state import FIRST_DELAY, JITTER, LONGEST_DELAY, Memory, Thing, Wanted, delay
 from tests.builders import NOW, Json, model_deployment
 from tests.structural import crd_schema, problems, pruned
 

@@ -16,16 +16,27 @@ import structlog
 from hooks import reasons
 from hooks.api.v1alpha1 import AUTHORIZATION_GROUP, DEPLOYMENT_GROUP, VERSION
 from hooks.apiserver import ApiServer, Group, path
-from hooks.beamlit import LATE, Beamlit, facts
-from hooks.beamlit.errors import Busy, PlatformError, Taken, Unasked
-from hooks.checks import Checks
 from hooks.failures import Api
 from hooks.failures import Failed as NoAnswer
 from hooks.kube.unstructured import mapping, text, texts
-from hooks.memory import Wanted
-from hooks.platform import Claim, Owner, claim, keeps
+from hooks.platform.beamlit.client import LATE, Beamlit, facts
+from hooks.platform.beamlit.errors import Busy, PlatformError, Taken, Unasked
+from hooks.platform.ownership import Claim, Owner, claim, keeps
+from hooks.platform.rechecks import Checks
+from hooks.platform.registration import (
+    Done,
+    Failed,
+    Gone,
+    Outcome,
+    Postponed,
+    Registration,
+    Removed,
+    Task,
+    applied,
+    settle,
+)
+from hooks.platform.state import Wanted
 from hooks.protocol import PARENT_KIND, POLICY_KIND, FinalizeResponse, Object, SyncResponse
-from hooks.registration import Done, Failed, Gone, Outcome, Postponed, Registration, Removed, Task, applied, settle
 from program.cluster import cut
 
 CALL_SECONDS: Final = 0.8

@@ -10,7 +10,7 @@ from typing import Final
 import httpx
 import orjson
 
-from hooks.beamlit.errors import Unreachable
+from hooks.platform.beamlit.errors import Unreachable
 from hooks.telemetry import Metrics
 from hooks.upstream import in_words
 

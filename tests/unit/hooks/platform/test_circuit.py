@@ -2,7 +2,7 @@
 
 import pytest
 
-from hooks.circuit import FIRST_PAUSE, IN_A_ROW, LONGEST_PAUSE, Circuit, State
+from hooks.platform.circuit import FIRST_PAUSE, IN_A_ROW, LONGEST_PAUSE, Circuit, State
 
 
 def opened(circuit: Circuit, now: float = 0.0) -> Circuit:

@@ -23,8 +23,8 @@ from typing import Final
 
 from hooks import reasons
 from hooks.kube.unstructured import text
-from hooks.memory import Kind, Memory, Thing, Wanted, delay
 from hooks.observation.observation import Held, Parent
+from hooks.platform.state import Kind, Memory, Thing, Wanted, delay
 from hooks.protocol import Object
 from hooks.reconcile.status import CARRIED, Condition, carried_over, condition_as_written
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hooks.checks import INTERVAL, KEPT, Checks
+from hooks.platform.rechecks import INTERVAL, KEPT, Checks
 from tests.builders import NOW
 
 

@@ -23,15 +23,15 @@ from urllib.parse import quote, urlencode
 import orjson
 import structlog
 
-from hooks.account import Accounts
 from hooks.api.v1alpha1 import format_time
-from hooks.beamlit.errors import Busy, PlatformError, Rejected, Taken, Unasked, Unauthorized, Unreachable
-from hooks.beamlit.exchange import CONNECTIONS, SOME_RETRY_AFTER, Answer, Exchange
-from hooks.beamlit.tokens import Tokens
-from hooks.circuit import Circuit, State
 from hooks.kube.unstructured import mapping, text
 from hooks.kube.unstructured import time as time_of
-from hooks.memory import Thing
+from hooks.platform.beamlit.errors import Busy, PlatformError, Rejected, Taken, Unasked, Unauthorized, Unreachable
+from hooks.platform.beamlit.http import CONNECTIONS, SOME_RETRY_AFTER, Answer, Exchange
+from hooks.platform.beamlit.tokens import Tokens
+from hooks.platform.circuit import Circuit, State
+from hooks.platform.credentials import Accounts
+from hooks.platform.state import Thing
 from hooks.protocol import Object
 from hooks.telemetry import Metrics
 from program.cluster import cut

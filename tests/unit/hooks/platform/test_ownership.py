@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from hooks import names
-from hooks.memory import Thing, Wanted
 from hooks.observation.observation import Parent
-from hooks.platform import MANAGED_BY, Claim, Owner, claim, keeps, model, policy_names
+from hooks.platform.ownership import MANAGED_BY, Claim, Owner, claim, keeps, model, policy_names
+from hooks.platform.state import Thing, Wanted
 from tests import builders
 from tests.builders import UID, Json, model_deployment, served, workload
 

@@ -1,0 +1,1 @@
+"""What the Beamlit platform should have, who owns it there, and the registration that makes it so."""

@@ -1,0 +1,1 @@
+"""The client of the Beamlit platform's HTTP API."""
