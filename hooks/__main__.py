@@ -25,10 +25,10 @@ import structlog
 import uvloop
 
 from hooks import finalizers
-from hooks.apiserver import ApiServer
 from hooks.app import create_app, create_operations_app
 from hooks.bearer import Bearer
 from hooks.cli import explain_files, render
+from hooks.clients.apiserver import ApiServer
 from hooks.metrics.installed import open_sources
 from hooks.platform import credentials
 from hooks.platform.beamlit.client import Beamlit

@@ -12,9 +12,9 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from hooks import addresses
 from hooks.api import v1alpha1
 from hooks.backends import geography
+from hooks.clients import urls
 from hooks.observation.observation import DefaultRemote, GatewayService, InstallDefaults
 from program import settings
 from program.settings import Listen, LogLevel, Section, Tls
@@ -53,7 +53,7 @@ class Prometheus(Section):
     @field_validator("address")
     @classmethod
     def _address(cls, value: str) -> str:
-        if problem := addresses.problem(value):
+        if problem := urls.problem(value):
             raise ValueError(problem)
         return value
 
@@ -105,9 +105,9 @@ class Platform(Section):
     def _base_url(cls, value: str) -> str:
         if not value.startswith(("http://", "https://")):
             raise ValueError("must be an http or https URL")
-        if problem := addresses.problem(value):
+        if problem := urls.problem(value):
             raise ValueError(problem.replace("use usernameFile and passwordFile", "they are in the token"))
-        return addresses.url(value)
+        return urls.url(value)
 
 
 class Location(settings.Location):

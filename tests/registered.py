@@ -12,8 +12,8 @@ import httpx
 import pytest
 import yaml
 
-from hooks.apiserver import ApiServer as Cluster
 from hooks.app import create_app
+from hooks.clients.apiserver import ApiServer as Cluster
 from hooks.platform.beamlit.client import Beamlit
 from hooks.platform.credentials import Account, Accounts, Fixed
 from hooks.platform.registrar import CALL_SECONDS, Registrar

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar, cast
 import structlog
 
 from hooks import reasons
-from hooks.failures import Api, Failed, Trouble
+from hooks.clients.errors import Api, Failed, Trouble
 from hooks.metrics.outages import Outage
 from hooks.observation.readings import Unread
 from hooks.telemetry import Metrics

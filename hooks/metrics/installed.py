@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Final
 
-from hooks.apiserver import ApiServer
+from hooks.clients.apiserver import ApiServer
 from hooks.metrics import MetricSource, Sources
 from hooks.metrics.cache import Cache
 from hooks.metrics.kubernetes import KubernetesMetrics

@@ -14,8 +14,8 @@ from hooks.api.v1alpha1 import (
     PodsMetric,
     ResourceMetric,
 )
-from hooks.apiserver import ApiServer, Group, path
-from hooks.failures import Api, Failed
+from hooks.clients.apiserver import ApiServer, Group, path
+from hooks.clients.errors import Api, Failed
 from hooks.kube.selectors import InvalidSelector, Selector
 from hooks.kube.unstructured import objects
 from hooks.metrics import kinds, values

@@ -6,7 +6,7 @@ An outage is that of one api in one namespace: one namespace's slow queries do n
 from dataclasses import dataclass
 from typing import Final
 
-from hooks.failures import Trouble
+from hooks.clients.errors import Trouble
 from hooks.observation.readings import Unread
 
 IN_A_ROW: Final = 3

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from hooks import reasons
-from hooks.apiserver import ApiServer, Group, path
-from hooks.failures import Api, Failed, TooLarge
+from hooks.clients.apiserver import ApiServer, Group, path
+from hooks.clients.errors import Api, Failed, TooLarge
 from hooks.kube.pods import Pod
 from hooks.kube.selectors import Selector
 from hooks.kube.unstructured import mapping, objects, text, texts

@@ -14,16 +14,17 @@ from typing import Final
 import orjson
 import structlog
 
-from hooks import addresses, reasons
-from hooks.failures import Api, Failed
+from hooks import reasons
+from hooks.clients import urls
+from hooks.clients.errors import Api, Failed
+from hooks.clients.files import WatchedFile
+from hooks.clients.http import Upstream
 from hooks.kube.unstructured import text
 from hooks.metrics import vectors
-from hooks.metrics.files import WatchedFile
 from hooks.metrics.vectors import Point
 from hooks.protocol import Object
 from hooks.settings import Prometheus
 from hooks.telemetry import Metrics
-from hooks.upstream import Upstream
 from program.cluster import cut
 from program.settings import SettingsError
 
@@ -105,7 +106,7 @@ class PrometheusServer:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return Upstream(
-            addresses.url(self._settings.address),
+            urls.url(self._settings.address),
             self._metrics,
             headers=self._headers,
             context=context,

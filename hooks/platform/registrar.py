@@ -15,9 +15,9 @@ import structlog
 
 from hooks import reasons
 from hooks.api.v1alpha1 import AUTHORIZATION_GROUP, DEPLOYMENT_GROUP, VERSION
-from hooks.apiserver import ApiServer, Group, path
-from hooks.failures import Api
-from hooks.failures import Failed as NoAnswer
+from hooks.clients.apiserver import ApiServer, Group, path
+from hooks.clients.errors import Api
+from hooks.clients.errors import Failed as NoAnswer
 from hooks.kube.unstructured import mapping, text, texts
 from hooks.platform.beamlit.client import LATE, Beamlit, facts
 from hooks.platform.beamlit.errors import Busy, PlatformError, Taken, Unasked

@@ -14,7 +14,8 @@ import pytest
 import yaml
 from kubernetes.config import incluster_config
 
-from hooks import apiserver, gatherer, reasons
+from hooks import gatherer, reasons
+from hooks.clients import apiserver
 from hooks.gatherer import gather
 from hooks.kube.quantities import parse
 from hooks.metrics import Sources, installed, podlists

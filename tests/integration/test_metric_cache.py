@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from hooks import reasons
-from hooks.failures import Api, Failed, Trouble
+from hooks.clients.errors import Api, Failed, Trouble
 from hooks.metrics import cache as module
 from hooks.metrics.cache import Cache, Query
 from hooks.observation.readings import Unread

@@ -10,9 +10,9 @@ from typing import Final
 import httpx
 import orjson
 
+from hooks.clients.http import in_words
 from hooks.platform.beamlit.errors import Unreachable
 from hooks.telemetry import Metrics
-from hooks.upstream import in_words
 
 CONNECTIONS: Final = 8
 """At the same time, besides one for a token."""

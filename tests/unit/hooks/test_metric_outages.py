@@ -1,7 +1,7 @@
 """When a source is left alone."""
 
 from hooks import reasons
-from hooks.failures import Trouble
+from hooks.clients.errors import Trouble
 from hooks.metrics.outages import Outage
 from hooks.observation.readings import Unread
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hooks import reasons
-from hooks.failures import Failed
+from hooks.clients.errors import Failed
 from program.settings import SettingsError
 
 Stamp = tuple[int, int, int]

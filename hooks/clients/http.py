@@ -15,7 +15,7 @@ from typing import Final
 import httpx
 
 from hooks import reasons
-from hooks.failures import Api, Failed, TooLarge, Trouble
+from hooks.clients.errors import Api, Failed, TooLarge, Trouble
 from hooks.telemetry import Metrics
 
 CONNECTIONS: Final = 16

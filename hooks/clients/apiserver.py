@@ -22,10 +22,10 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 
 from hooks import reasons
-from hooks.failures import Api, Failed
+from hooks.clients.errors import Api, Failed
+from hooks.clients.http import ANSWER_BYTES, Answer, Parameters, Upstream
 from hooks.protocol import Object
 from hooks.telemetry import Metrics
-from hooks.upstream import ANSWER_BYTES, Answer, Parameters, Upstream
 from program.cluster import ClusterError, configuration, cut
 
 TOKEN_SECONDS: Final = 5.0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hooks import addresses
+from hooks.clients import urls
 
 
 @pytest.mark.parametrize(
@@ -18,13 +18,13 @@ from hooks import addresses
 )
 def test_an_address(address: str, url: str) -> None:
     """With and without a scheme, with a path, with an address of either family."""
-    assert addresses.problem(address) is None
-    assert addresses.url(address) == url
+    assert urls.problem(address) is None
+    assert urls.url(address) == url
 
 
 def test_no_address() -> None:
     """Is none that is wrong: whether one is needed is another question."""
-    assert addresses.problem("") is None
+    assert urls.problem("") is None
 
 
 @pytest.mark.parametrize(
@@ -43,4 +43,4 @@ def test_no_address() -> None:
 )
 def test_what_is_wrong(address: str, problem: str) -> None:
     """Said to follow the name of the setting, without the address."""
-    assert addresses.problem(address) == problem
+    assert urls.problem(address) == problem

@@ -1,0 +1,1 @@
+"""HTTP clients and files by which hooks read from the world outside."""
