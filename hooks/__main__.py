@@ -24,9 +24,9 @@ from typing import Final
 import structlog
 import uvloop
 
-from hooks import finalizers
+from hooks import uninstall
 from hooks.app import create_app, create_operations_app
-from hooks.bearer import Bearer
+from hooks.authentication import Bearer
 from hooks.cli import explain_files, render
 from hooks.clients.apiserver import ApiServer
 from hooks.metrics.installed import open_sources
@@ -98,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
         "--now", type=_time, metavar="TIME", help="instead of the present, for instance when it was observed"
     )
     why.add_argument("-o", "--output", choices=("text", "json"), default="text", help="(default text)")
-    finalizers.add_parser(commands)
+    uninstall.add_parser(commands)
     return result
 
 
@@ -116,11 +116,11 @@ def _time(written: str) -> datetime:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] not in ("serve", "render", "explain", finalizers.COMMAND, "-h", "--help"):
+    if not words or words[0] not in ("serve", "render", "explain", uninstall.COMMAND, "-h", "--help"):
         words.insert(0, "serve")
     given = parser().parse_args(words)
-    if given.command == finalizers.COMMAND:
-        return finalizers.run(given.controllers, grace=given.grace, wait=given.wait)
+    if given.command == uninstall.COMMAND:
+        return uninstall.run(given.controllers, grace=given.grace, wait=given.wait)
     flags = {"namespaces": given.namespaces}
     if given.command == "serve":
         early.remember()

@@ -19,8 +19,8 @@ from fastapi.responses import HTMLResponse
 from starlette.requests import ClientDisconnect
 
 from hooks import openapi
-from hooks.bearer import Bearer
-from hooks.decisions import Decisions
+from hooks.authentication import Bearer
+from hooks.decision_metrics import Decisions
 from hooks.errors import HookError
 from hooks.gatherer import gather
 from hooks.metrics import Sources

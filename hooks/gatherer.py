@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from hooks import reasons
-from hooks.api.v1alpha1 import InvalidObject, MetricSpec, MetricType, ModelDeploymentSpec
+from hooks.api.model_deployment import InvalidObject, MetricSpec, MetricType, ModelDeploymentSpec
 from hooks.backends.local import find_workload
-from hooks.eager import begun
+from hooks.eager_tasks import begun
 from hooks.kube.pods import Pod
 from hooks.kube.selectors import Selector
 from hooks.metrics import Sources

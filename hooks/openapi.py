@@ -4,8 +4,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from hooks.api.schema import structural_schema
-from hooks.api.v1alpha1 import MODEL_DEPLOYMENT_API_VERSION, POLICY_API_VERSION, ModelDeployment, Policy
+from hooks.api.crds import structural_schema
+from hooks.api.model_deployment import MODEL_DEPLOYMENT_API_VERSION, POLICY_API_VERSION, ModelDeployment, Policy
 from hooks.protocol import Object
 
 

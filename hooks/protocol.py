@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Self
 import orjson
 
 from hooks import errors
-from hooks.api.v1alpha1 import MODEL_DEPLOYMENT_API_VERSION, POLICY_API_VERSION
+from hooks.api.model_deployment import MODEL_DEPLOYMENT_API_VERSION, POLICY_API_VERSION
 
 Object = dict[str, Any]
 """A Kubernetes object as decoded from JSON. Never changed after it was read."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 import yaml
 
 from gateway.api.v1alpha1 import RouteDocument
-from hooks.api.schema import crds
+from hooks.api.crds import crds
 from tests.case_table import page as case_table
 from tests.chart import reference as chart
 from tests.reference import crd_reference, offloading_reference, route_document_reference
@@ -19,7 +19,7 @@ from tests.reference import crd_reference, offloading_reference, route_document_
 ROOT: Final = Path(__file__).resolve().parent.parent
 
 # `helm show crds` puts no separator between files.
-_HEADER: Final = "---\n# Generated from hooks/api/v1alpha1.py by `make generate`.\n"
+_HEADER: Final = "---\n# Generated from hooks/api/model_deployment.py by `make generate`.\n"
 
 
 class _Dumper(yaml.SafeDumper):

@@ -55,7 +55,7 @@ _BOUNDS: Final = (("minimum", "≥ {}"), ("maximum", "≤ {}"), ("maxLength", "a
 def crd_reference(definitions: Sequence[Schema]) -> str:
     """The page of the custom resources."""
     lines = [
-        _GENERATED.format(source="hooks/api/v1alpha1.py"),
+        _GENERATED.format(source="hooks/api/model_deployment.py"),
         "# Custom resources",
         "",
         "A field that is required where its object is given is marked with `*`.",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hooks import names, reasons
-from hooks.api.v1alpha1 import ModelDeploymentSpec, ServiceReference
+from hooks.api.model_deployment import ModelDeploymentSpec, ServiceReference
 from hooks.kube.selectors import Operator, Selector
 from hooks.observation.observation import ContainerPort, Observation, Service, ServicePort, Unresolved, Workload
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hooks import reasons
-from hooks.api.v1alpha1 import (
+from hooks.api.model_deployment import (
     Flavor,
     InvalidObject,
     Location,

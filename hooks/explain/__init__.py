@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Final
 
 from hooks.explain.metrics import MetricAccount, accounts
-from hooks.explain.noes import RuleAnswer, rule_answers
 from hooks.explain.outlook import Turn, turns
+from hooks.explain.rule_verdicts import RuleAnswer, rule_answers
 from hooks.observation.observation import Observation
 from hooks.offloading.hysteresis import NOTHING, Memory
 from hooks.offloading.rules import BY_METRICS, Split, behavior

@@ -6,7 +6,7 @@ from fractions import Fraction
 from math import ceil
 
 from hooks import reasons
-from hooks.api.v1alpha1 import MetricSpec, MetricType, format_time
+from hooks.api.model_deployment import MetricSpec, MetricType, format_time
 from hooks.kube.quantities import NANO, Format, Quantity
 from hooks.observation.readings import Readings
 from hooks.offloading.measures import Measured, Missing

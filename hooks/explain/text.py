@@ -7,11 +7,11 @@ from fractions import Fraction
 from math import ceil
 from typing import Final
 
-from hooks.api.v1alpha1 import format_time
+from hooks.api.model_deployment import format_time
 from hooks.explain import Explanation
 from hooks.explain.metrics import MetricAccount, span
-from hooks.explain.noes import RuleAnswer, Verdict
 from hooks.explain.outlook import Threshold, Turn
+from hooks.explain.rule_verdicts import RuleAnswer, Verdict
 from hooks.offloading.measures import Measured, Missing
 from hooks.offloading.rules import Split
 

@@ -11,7 +11,7 @@ from hooks.metrics.cache import Cache
 from hooks.metrics.kubernetes import KubernetesMetrics
 from hooks.metrics.podlists import PodLists
 from hooks.metrics.prometheus import PrometheusMetrics
-from hooks.metrics.promserver import PrometheusServer
+from hooks.metrics.prometheus_api import PrometheusServer
 from hooks.metrics.recordings import MetricsFile, Recordings
 from hooks.settings import MetricInformer
 from hooks.telemetry import Metrics

@@ -3,7 +3,7 @@
 from typing import Final
 
 from hooks import reasons
-from hooks.api.v1alpha1 import (
+from hooks.api.model_deployment import (
     ContainerResourceMetric,
     CrossVersionObjectReference,
     ExternalMetric,

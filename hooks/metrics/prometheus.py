@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from hooks import reasons
-from hooks.api.v1alpha1 import (
+from hooks.api.model_deployment import (
     ContainerResourceMetric,
     ExternalMetric,
     MetricIdentifier,
@@ -20,7 +20,7 @@ from hooks.api.v1alpha1 import (
 from hooks.kube.selectors import Selector
 from hooks.metrics import confinement, promql, vectors
 from hooks.metrics.cache import Cache, Query
-from hooks.metrics.promserver import API, PrometheusServer
+from hooks.metrics.prometheus_api import API, PrometheusServer
 from hooks.metrics.vectors import Point
 from hooks.observation.readings import Reading, Unread
 

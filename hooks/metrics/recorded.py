@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
 from hooks import reasons
-from hooks.api.v1alpha1 import (
+from hooks.api.model_deployment import (
     ContainerResourceMetric,
     ExternalMetric,
     LabelSelector,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self
 
-from hooks.api.v1alpha1 import (
+from hooks.api.model_deployment import (
     POLICY_API_VERSION,
     WORKLOAD_KINDS,
     Flavor,

@@ -9,7 +9,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Final
 
-from hooks.api.v1alpha1 import (
+from hooks.api.model_deployment import (
     ContainerResourceMetric,
     ExternalMetric,
     MetricSpec,

@@ -30,7 +30,7 @@ from enum import Enum
 from typing import Any, Final
 
 from hooks import names
-from hooks.api.v1alpha1 import ModelDeploymentSpec
+from hooks.api.model_deployment import ModelDeploymentSpec
 from hooks.backends.local import workload_name
 from hooks.kube.unstructured import mapping, text, time
 from hooks.observation.observation import APPS, Observation, Parent

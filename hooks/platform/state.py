@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, Self
 
-from hooks.api.v1alpha1 import format_time
+from hooks.api.model_deployment import format_time
 from hooks.kube.stored import canonical_json
 from hooks.kube.unstructured import integer, mapping, text, time
 from hooks.observation.observation import Parent

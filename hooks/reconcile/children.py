@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from gateway.api import v1alpha1 as routes
 from hooks import names, reasons
-from hooks.api.v1alpha1 import (
+from hooks.api.model_deployment import (
     Gateway,
     GatewayBreaker,
     GatewayQueue,

@@ -3,7 +3,7 @@
 from typing import Final
 
 from hooks import reasons
-from hooks.api.v1alpha1 import MetricSpec, ModelDeploymentSpec
+from hooks.api.model_deployment import MetricSpec, ModelDeploymentSpec
 from hooks.backends.policies import MAX_TOLD, Refusal
 from hooks.backends.readiness import Readiness
 from hooks.kube.unstructured import mapping, text

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Any, Final
 
 from hooks import names, reasons
-from hooks.api.v1alpha1 import (
+from hooks.api.model_deployment import (
     AUTHORIZATION_GROUP,
     VERSION,
     WORKLOAD_KINDS,

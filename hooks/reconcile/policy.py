@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Final
 
 from hooks import reasons
-from hooks.api.v1alpha1 import (
+from hooks.api.model_deployment import (
     Flavor,
     InvalidObject,
     Policy,

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from hooks import reasons
-from hooks.api.v1alpha1 import format_time
+from hooks.api.model_deployment import format_time
 from hooks.kube.unstructured import text
 from hooks.observation.observation import Parent
 from hooks.offloading.hysteresis import NOTHING, Memory

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from hooks import names, reasons
-from hooks.api.v1alpha1 import Location, ModelDeploymentSpec, ObjectReference, Server
+from hooks.api.model_deployment import Location, ModelDeploymentSpec, ObjectReference, Server
 from hooks.backends import geography
 from hooks.errors import NotAccepted
 from hooks.kube.stored import canonical_json

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from hooks.__main__ import parser
-from hooks.finalizers import GRACE_SECONDS, OWN_SECONDS, PREFIX, WAIT_SECONDS
 from hooks.settings import Settings
+from hooks.uninstall import GRACE_SECONDS, OWN_SECONDS, PREFIX, WAIT_SECONDS
 from tests.chart.helm import kind, pods, rules, template
 from tests.chart.test_chart import TOKEN, container
 from tests.chart.test_rbac import HOOKS, roles

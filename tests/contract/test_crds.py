@@ -13,7 +13,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from hooks.api import v1alpha1
+from hooks.api import model_deployment as v1alpha1
 from tests.structural import ROOT, crd_schema, defaulted, nodes, problems, pruned
 
 HERE: Final = ROOT / "tests" / "contract"

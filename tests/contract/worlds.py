@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from gateway.sources.secrets import Secrets
-from hooks.api.v1alpha1 import InvalidObject, MetricSpec, MetricType
+from hooks.api.model_deployment import InvalidObject, MetricSpec, MetricType
 from hooks.kube.pods import Container, Pod
 from hooks.kube.quantities import parse
 from hooks.observation.readings import Reading, Readings, Sample, Unread

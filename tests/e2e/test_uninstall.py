@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-from hooks.finalizers import PREFIX
+from hooks.uninstall import PREFIX
 from tests.chart.helm import with_dependencies
 from tests.e2e import controlplane
 from tests.e2e.controlplane import ControlPlane

@@ -10,11 +10,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from hooks import finalizers
+from hooks import uninstall
 from hooks.__main__ import main
 from tests.registered import kubeconfig
 
-OURS: Final = f"{finalizers.PREFIX}model"
+OURS: Final = f"{uninstall.PREFIX}model"
 CONTROLLER: Final = "/apis/metacontroller.k8s.io/v1alpha1/compositecontrollers/model"
 MODELS: Final = "/apis/deployment.beamlit.com/v1alpha1/modeldeployments"
 POLICIES: Final = "/apis/authorization.beamlit.com/v1alpha1/policies"
@@ -108,7 +108,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, server.server_port)))
-        monkeypatch.setattr(finalizers, "OWN_SECONDS", 2.0)
+        monkeypatch.setattr(uninstall, "OWN_SECONDS", 2.0)
         yield cluster
         server.shutdown()
         thread.join()

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from hooks import app as hooks_app
 from hooks.app import create_app, create_operations_app
-from hooks.bearer import Bearer
+from hooks.authentication import Bearer
 from hooks.reconcile import model_deployment as reconcile
 from hooks.settings import Settings
 from hooks.telemetry import Metrics

@@ -16,8 +16,8 @@ import pytest
 import structlog
 
 from hooks import reasons
-from hooks.api.v1alpha1 import MetricSpec
-from hooks.metrics import MetricSource, promserver
+from hooks.api.model_deployment import MetricSpec
+from hooks.metrics import MetricSource, prometheus_api
 from hooks.metrics.installed import open_sources
 from hooks.observation.readings import Reading
 from hooks.settings import MetricInformer
@@ -147,11 +147,11 @@ async def test_warnings_are_counted_and_logged_once() -> None:
 
 async def test_memory_of_warnings_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest are forgotten."""
-    monkeypatch.setattr(promserver, "WARNED", 1)
+    monkeypatch.setattr(prometheus_api, "WARNED", 1)
     with structlog.testing.capture_logs() as logs:
         async with HookServer(lambda _: Answer(ONE | {"warnings": ["w"]})) as server:
             prometheus = MetricInformer.model_validate({"prometheus": {"address": server.url}}).prometheus
-            asked = promserver.PrometheusServer(prometheus, Metrics())
+            asked = prometheus_api.PrometheusServer(prometheus, Metrics())
             for expression in ("x", "x", "y", "x"):
                 await asked.query(expression)
             await asked.close()

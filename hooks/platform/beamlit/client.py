@@ -23,7 +23,7 @@ from urllib.parse import quote, urlencode
 import orjson
 import structlog
 
-from hooks.api.v1alpha1 import format_time
+from hooks.api.model_deployment import format_time
 from hooks.kube.unstructured import mapping, text
 from hooks.kube.unstructured import time as time_of
 from hooks.platform.beamlit.errors import Busy, PlatformError, Rejected, Taken, Unasked, Unauthorized, Unreachable

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from hooks import reasons
-from hooks.api.v1alpha1 import WORKLOAD_KINDS
+from hooks.api.model_deployment import WORKLOAD_KINDS
 from hooks.backends.readiness import READY_COUNT, Readiness, readiness
 from hooks.observation.observation import Workload
 from tests import builders

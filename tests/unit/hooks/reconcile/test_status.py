@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from hooks import reasons
-from hooks.api.v1alpha1 import ModelDeploymentStatus
+from hooks.api.model_deployment import ModelDeploymentStatus
 from hooks.observation.observation import DefaultRemote, InstallDefaults
 from tests import builders
 from tests.builders import (

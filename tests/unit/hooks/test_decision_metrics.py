@@ -6,8 +6,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from hooks import decisions, reasons
-from hooks.decisions import LIFETIME, Decisions
+from hooks import decision_metrics, reasons
+from hooks.decision_metrics import LIFETIME, Decisions
 from hooks.observation.readings import Unread
 from hooks.reconcile import model_deployment as reconcile
 from tests import builders
@@ -93,7 +93,7 @@ def test_only_models_with_metrics_are_told_of() -> None:
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest goes when there are too many, and each one after five minutes."""
-    monkeypatch.setattr(decisions, "KEPT", 2)
+    monkeypatch.setattr(decision_metrics, "KEPT", 2)
     kept = Decisions()
     for number in range(4):
         decide(kept, "1", name=f"m{number}")

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from hooks.eager import begun
+from hooks.eager_tasks import begun
 
 
 async def test_what_need_not_wait_is_there_at_once() -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from hooks.api.v1alpha1 import OnMissingMetrics, OverrideMode, format_time
+from hooks.api.model_deployment import OnMissingMetrics, OverrideMode, format_time
 from hooks.backends.remote import Remote
 from hooks.offloading import rules
 from hooks.offloading.measures import Missing

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from hooks.api import v1alpha1
+from hooks.api import model_deployment
 
 Schema = dict[str, Any]
 
@@ -91,15 +91,15 @@ def crds() -> dict[str, Schema]:
     """Every CustomResourceDefinition, by its file name under crds/."""
     definitions = (
         _crd(
-            v1alpha1.ModelDeployment,
-            group=v1alpha1.DEPLOYMENT_GROUP,
+            model_deployment.ModelDeployment,
+            group=model_deployment.DEPLOYMENT_GROUP,
             plural="modeldeployments",
             short_name="md",
             columns=_MODEL_DEPLOYMENT_COLUMNS,
         ),
         _crd(
-            v1alpha1.Policy,
-            group=v1alpha1.AUTHORIZATION_GROUP,
+            model_deployment.Policy,
+            group=model_deployment.AUTHORIZATION_GROUP,
             plural="policies",
             short_name="pol",
             columns=_POLICY_COLUMNS,
@@ -129,7 +129,7 @@ def _crd(
             },
             "versions": [
                 {
-                    "name": v1alpha1.VERSION,
+                    "name": model_deployment.VERSION,
                     "served": True,
                     "storage": True,
                     "subresources": {"status": {}},

@@ -14,8 +14,8 @@ from hooks import reasons
 from hooks.explain import Explanation, explain
 from hooks.explain.document import as_document
 from hooks.explain.metrics import span
-from hooks.explain.noes import _NOES, Verdict
 from hooks.explain.outlook import Turn
+from hooks.explain.rule_verdicts import _NOES, Verdict
 from hooks.explain.text import as_text, percent
 from hooks.kube.pods import Pod
 from hooks.kube.quantities import Quantity, parse

@@ -6,7 +6,7 @@ from typing import Any
 import pydantic
 import pytest
 
-from hooks.api.v1alpha1 import (
+from hooks.api.model_deployment import (
     ConditionStatus,
     InvalidObject,
     ModelDeployment,
