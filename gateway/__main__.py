@@ -20,11 +20,12 @@ from socket import socket
 import structlog
 import uvloop
 
-from gateway import admin, http1, listener
+from gateway import admin, listener
 from gateway.addresses import AddressRules
 from gateway.cluster import Cluster
 from gateway.credentials import Credentials, from_settings
 from gateway.edge import Edge, EdgeLimits
+from gateway.http import messages
 from gateway.journal import Journal
 from gateway.proxy import Proxy
 from gateway.resolver import Endpoint, Resolver, parse_overrides
@@ -215,7 +216,7 @@ async def _settle(store: Store) -> None:
 def edge_limits(mine: Gateway) -> EdgeLimits:
     """What clients may do, from the settings."""
     return EdgeLimits(
-        message=http1.Limits(
+        message=messages.Limits(
             head_bytes=mine.limits.head_bytes, fields=mine.limits.fields, url_bytes=mine.limits.url_bytes
         ),
         connections=listener.connections_allowed(mine.limits.connections),

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from gateway import errors, http1
-from gateway.exchange import BodySink, BodySource, Switched
-from gateway.http1 import Fields, RequestHead, ResponseHead
+from gateway import errors
+from gateway.http import messages
+from gateway.http.exchange import BodySink, BodySource, Switched
+from gateway.http.messages import Fields, RequestHead, ResponseHead
 
 if TYPE_CHECKING:
     import asyncio
@@ -296,7 +297,7 @@ class ClientExchange:
         if not self.bodiless:
             self._left = head.content_length
             self._chunked = head.content_length is None and request.http_minor == 1
-        wire = http1.response_head(
+        wire = messages.response_head(
             head, request.method, request.http_minor, close=not self.keep_alive, date=connection.date()
         )
         self.responded = True
@@ -331,7 +332,7 @@ class ClientExchange:
         Raises:
             errors.BadResponse: a part would break the head apart; nothing has been sent.
         """
-        wire = http1.switch_head(fields, self._connection.date())
+        wire = messages.switch_head(fields, self._connection.date())
         self.responded = True
         self._connection.send(wire)
         try:

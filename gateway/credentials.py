@@ -23,7 +23,7 @@ from authlib.oauth2.auth import ClientAuth
 
 from gateway import errors
 from gateway.api.v1alpha1 import Backend
-from gateway.forwarding import NOT_SETTABLE
+from gateway.http.forwarding import NOT_SETTABLE
 from program.certificates import ClientCertificate
 from program.settings import OAuth
 

@@ -24,10 +24,11 @@ from typing import Any, Final, cast
 import httptools
 import structlog
 
-from gateway import errors, http1
+from gateway import errors
 from gateway.client_exchange import ClientExchange
-from gateway.exchange import Exchange, Switched
-from gateway.http1 import ResponseHead
+from gateway.http import messages
+from gateway.http.exchange import Exchange, Switched
+from gateway.http.messages import ResponseHead
 from gateway.telemetry import AccessLog, Metrics, RequestIds
 from gateway.tunnel import Tunnel
 from gateway.writes import Gathered, Writes
@@ -51,7 +52,7 @@ Handle = Callable[[Exchange], Coroutine[Any, Any, None]]
 class EdgeLimits:
     """What a client may do, in seconds unless named otherwise."""
 
-    message: http1.Limits = field(default_factory=http1.Limits)
+    message: messages.Limits = field(default_factory=messages.Limits)
     connections: int = 8000
     head_seconds: float = 10.0
     """For a whole head, from the connection's start or the head's first byte."""
@@ -180,9 +181,9 @@ class Edge:
         body = errors.body(error, request_id)
         fields = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
         if error.status == 405:
-            fields.append((b"allow", http1.ALLOW))
+            fields.append((b"allow", messages.ALLOW))
         head = ResponseHead(error.status, HTTPStatus(error.status).phrase.encode(), tuple(fields), len(body))
-        return http1.response_head(head, b"GET", 1, close=True, date=self.date()) + body
+        return messages.response_head(head, b"GET", 1, close=True, date=self.date()) + body
 
     def _sweep(self) -> None:
         self._sweeper = None
@@ -574,7 +575,7 @@ class ClientConnection:
     def on_headers_complete(self) -> None:
         """A head is complete: check it, and begin its story."""
         parser = cast("httptools.HttpRequestParser", self._parser)
-        head = http1.check_request(parser.get_method(), self._url, parser.get_http_version(), self._fields)
+        head = messages.check_request(parser.get_method(), self._url, parser.get_http_version(), self._fields)
         exchange = ClientExchange(
             self,
             head,

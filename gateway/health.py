@@ -13,7 +13,7 @@ import structlog
 from gateway import errors
 from gateway.api.v1alpha1 import HealthCheck, Tls
 from gateway.credentials import Credentials
-from gateway.exchange import RequestHead
+from gateway.http.exchange import RequestHead
 from gateway.plans import BackendPlan
 from gateway.routing import Route
 from gateway.upstream import Timeouts, Upstream

@@ -4,9 +4,10 @@ import time
 from dataclasses import dataclass
 from math import ceil
 
-from gateway import balancing, errors, failover, forwarding, upstream
+from gateway import balancing, errors, failover, upstream
 from gateway.api.v1alpha1 import Backend, Cause, Headers, Use
 from gateway.breaker import Breaker, Objection
+from gateway.http import forwarding
 from gateway.permits import Permits
 from gateway.routing import Route
 from gateway.settings import Settings

@@ -15,10 +15,11 @@ from typing import Final
 import orjson
 import structlog
 
-from gateway import credentials, errors, failover, forwarding, http1, journal, routing, upstream
+from gateway import credentials, errors, failover, journal, routing, upstream
 from gateway.attempts import Attempts, is_stream
-from gateway.exchange import Exchange, Fields, RequestHead, ResponseHead, field
 from gateway.health import HealthChecks
+from gateway.http import forwarding, messages
+from gateway.http.exchange import Exchange, Fields, RequestHead, ResponseHead, field
 from gateway.journal import Journal
 from gateway.plans import BackendPlan, Plan
 from gateway.routing import Route, RoutingTable
@@ -231,7 +232,7 @@ class Proxy:
             return False
         if head.target != b"*" and field(head.fields, b"max-forwards") != b"0":
             return False
-        allowed = (b"allow", http1.ALLOW)
+        allowed = (b"allow", messages.ALLOW)
         self._answer(exchange, story, 204, b"No Content", (allowed,), b"")
         return True
 
@@ -276,7 +277,7 @@ class Proxy:
         if story.backend is not None:
             fields.append((b"x-beamlit-backend", story.backend.backend.id.encode()))
         if error.status == 405:
-            fields.append((b"allow", http1.ALLOW))
+            fields.append((b"allow", messages.ALLOW))
         if error.retry_after is not None:
             fields.append((b"retry-after", str(error.retry_after).encode()))
         body = errors.body(error, story.request_id.decode())

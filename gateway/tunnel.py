@@ -11,8 +11,8 @@ import socket
 import struct
 from typing import Final
 
-from gateway.exchange import Side, Switched
 from gateway.frames import Frames, close_frame
+from gateway.http.exchange import Side, Switched
 
 HALF_OPEN_SECONDS: Final = 30.0
 """How long a tunnel with an end in one direction may be silent in the other."""

@@ -20,8 +20,8 @@ from typing import Final, NamedTuple, Protocol, cast
 import httptools
 
 from gateway import errors
-from gateway.exchange import Exchange, RequestHead, ResponseHead, Switched, field
-from gateway.http1 import Framing, check_response, check_switch
+from gateway.http.exchange import Exchange, RequestHead, ResponseHead, Switched, field
+from gateway.http.messages import Framing, check_response, check_switch
 from gateway.waits import Patience
 from gateway.writes import Gathered, Writes
 from program.certificates import ClientCertificate

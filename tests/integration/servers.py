@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from gateway import errors
-from gateway.exchange import BodySink, BodySource, Fields, RequestHead, ResponseHead, Switched
+from gateway.http.exchange import BodySink, BodySource, Fields, RequestHead, ResponseHead, Switched
 from gateway.upstream import Origin
 
 Script = Callable[["ServerSide"], Awaitable[None]]

@@ -18,7 +18,7 @@ from websockets.frames import CloseCode
 from websockets.typing import Subprotocol
 
 from gateway.api.v1alpha1 import Use
-from gateway.http1 import websocket_accept
+from gateway.http.messages import websocket_accept
 from tests.integration.servers import ServerSide, serving, until
 from tests.integration.wire import Running, document, gateway, local, remote, reply
 from tests.processes import self_signed

@@ -5,7 +5,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from gateway import forwarding
+from gateway.http import forwarding
 from hooks import reasons
 from hooks.backends.remote import NOT_SETTABLE, Credentials, Remote, SecretKey, Tls, find_remote
 from hooks.errors import NotAccepted

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import errors, http1
-from gateway.http1 import Framing, ResponseHead
+from gateway import errors
+from gateway.http import messages
+from gateway.http.messages import Framing, ResponseHead
 
 NAMES = st.sampled_from([b"x-a", b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"x_b"])
 VALUES = st.sampled_from(
@@ -18,21 +19,21 @@ TARGETS = st.sampled_from(
 ) | st.binary(max_size=6)
 
 
-@given(st.sampled_from([*sorted(http1.METHODS), b"TRACE", b"CONNECT", b"BREW"]), TARGETS,
+@given(st.sampled_from([*sorted(messages.METHODS), b"TRACE", b"CONNECT", b"BREW"]), TARGETS,
        st.sampled_from(["1.1", "1.0", "0.9", "2.0"]), FIELDS)  # fmt: skip
 def test_a_checked_request_has_one_meaning(
     method: bytes, target: bytes, version: str, fields: tuple[tuple[bytes, bytes], ...]
 ) -> None:
     """What passes has one host, one framing, an origin-form target and no doubtful name; all else is our own error."""
     try:
-        head = http1.check_request(method, target, version, fields)
+        head = messages.check_request(method, target, version, fields)
     except errors.RequestError:
         return
     names = [name for name, _ in head.fields]
-    assert method in http1.METHODS
+    assert method in messages.METHODS
     assert version in ("1.1", "1.0")
     assert names.count(b"host") == 1
-    assert head.host == http1.parse_host(head.authority)
+    assert head.host == messages.parse_host(head.authority)
     assert head.target == b"*" or head.target.startswith(b"/")
     assert b" " not in head.target
     assert not any(b"_" in name for name in names)
@@ -65,7 +66,7 @@ def test_fr_19_an_upgrade_is_one_handshake_or_refused(
     """FR-19: what passes as an upgrade is RFC 6455 4.2.1 to the letter, without a body; nothing else passes as one."""
     fields = (*(line for line in WEBSOCKET if line not in left_out), *added)
     try:
-        head = http1.check_request(method, b"/", version, fields)
+        head = messages.check_request(method, b"/", version, fields)
     except errors.RequestError:
         good = method == b"GET" and version == "1.1" and not left_out
         assert not (good and {name for name, _ in added} <= {b"connection", b"x-a"})
@@ -88,7 +89,7 @@ def test_a_switch_is_checked_against_its_key(reason: bytes) -> None:
     fields = ((b"upgrade", b"websocket"), (b"connection", b"upgrade"), (b"sec-websocket-accept", accept))
     for asked in (key, b"AAAAAAAAAAAAAAAAAAAAAA==", None):
         try:
-            head = http1.check_switch(reason, "1.1", fields, asked)
+            head = messages.check_switch(reason, "1.1", fields, asked)
         except errors.BadResponse:
             assert asked != key or any((byte < 32 and byte != 9) or byte == 127 for byte in reason)
         else:
@@ -98,11 +99,11 @@ def test_a_switch_is_checked_against_its_key(reason: bytes) -> None:
 
 def test_a_switch_cannot_be_broken_apart() -> None:
     """A value with a line break in it is never written, in a 101 neither."""
-    wire = http1.switch_head(((b"sec-websocket-accept", b"x"),), b"now")
+    wire = messages.switch_head(((b"sec-websocket-accept", b"x"),), b"now")
     assert wire.endswith(b"\r\ndate: now\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n")
-    assert b"date: now" not in http1.switch_head(((b"date", b"then"),), b"now")
+    assert b"date: now" not in messages.switch_head(((b"date", b"then"),), b"now")
     with pytest.raises(errors.BadResponse):
-        http1.switch_head(((b"x-a", b"b\r\nc: d"),), b"now")
+        messages.switch_head(((b"x-a", b"b\r\nc: d"),), b"now")
 
 
 @given(
@@ -117,7 +118,7 @@ def test_a_checked_answer_ends_in_one_way(
 ) -> None:
     """RFC 9112 6.3, in its order; framing fields are not among the fields that are passed on."""
     try:
-        head, framing = http1.check_response(status, reason, version, fields, method)
+        head, framing = messages.check_response(status, reason, version, fields, method)
     except errors.BadResponse:
         return
     assert 200 <= status <= 599
@@ -154,7 +155,7 @@ def test_what_is_written_is_what_was_meant(
     head = ResponseHead(status, b"Fine", fields, length)
     hidden = any(byte in value for _, value in fields for byte in b"\r\n\0")
     try:
-        wire = http1.response_head(head, method, minor, close=close, date=b"now")
+        wire = messages.response_head(head, method, minor, close=close, date=b"now")
     except errors.BadResponse:
         assert hidden or status in (199, 600)
         return
@@ -181,4 +182,4 @@ def test_what_is_written_is_what_was_meant(
 )
 def test_hosts(value: bytes, host: str) -> None:
     """RFC 9110 7.2: in lower case, without port and trailing dot."""
-    assert http1.parse_host(value) == host
+    assert messages.parse_host(value) == host

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from gateway.errors import GatewayError
-from gateway.http1 import Fields as Fields
-from gateway.http1 import RequestHead as RequestHead
-from gateway.http1 import ResponseHead as ResponseHead
+from gateway.http.messages import Fields as Fields
+from gateway.http.messages import RequestHead as RequestHead
+from gateway.http.messages import ResponseHead as ResponseHead
 
 
 class BodySink(Protocol):

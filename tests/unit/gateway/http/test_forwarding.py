@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from gateway import errors
 from gateway.api.v1alpha1 import Headers
-from gateway.exchange import Fields, RequestHead
-from gateway.forwarding import (
+from gateway.http.exchange import Fields, RequestHead
+from gateway.http.forwarding import (
     Target,
     model_of,
     refused_headers,

@@ -13,7 +13,7 @@ import orjson
 
 from gateway import errors
 from gateway.api.v1alpha1 import Headers
-from gateway.exchange import Fields, RequestHead
+from gateway.http.exchange import Fields, RequestHead
 
 HOP_BY_HOP: Final = frozenset(
     {
