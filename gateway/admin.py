@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 from fastapi import FastAPI, Query
 from fastapi.responses import HTMLResponse
 
-from gateway.breaker import State
+from gateway.backends.breaker import State
 from gateway.journal import Journal
 from gateway.store import Document, Store
 from gateway.telemetry import Metrics

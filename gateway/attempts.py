@@ -12,10 +12,11 @@ from collections.abc import Coroutine, Mapping
 from ipaddress import ip_address
 from typing import Any, Final
 
-from gateway import credentials, errors, failover, upstream
+from gateway import credentials, errors, upstream
 from gateway.addresses import AddressRules
 from gateway.api.v1alpha1 import Backend, Cause
-from gateway.breaker import Breaker
+from gateway.backends import failover
+from gateway.backends.breaker import Breaker
 from gateway.http import forwarding
 from gateway.http.exchange import Exchange, RequestHead, ResponseHead, field
 from gateway.plans import BackendPlan, Plan

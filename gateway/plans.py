@@ -4,11 +4,12 @@ import time
 from dataclasses import dataclass
 from math import ceil
 
-from gateway import balancing, errors, failover, upstream
+from gateway import errors, upstream
 from gateway.api.v1alpha1 import Backend, Cause, Headers, Use
-from gateway.breaker import Breaker, Objection
+from gateway.backends import balancing, failover
+from gateway.backends.breaker import Breaker, Objection
+from gateway.backends.concurrency import Permits
 from gateway.http import forwarding
-from gateway.permits import Permits
 from gateway.routing import Route
 from gateway.settings import Settings
 from gateway.store import Runtime

@@ -15,8 +15,9 @@ from typing import Final
 import orjson
 import structlog
 
-from gateway import credentials, errors, failover, journal, routing, upstream
+from gateway import credentials, errors, journal, routing, upstream
 from gateway.attempts import Attempts, is_stream
+from gateway.backends import failover
 from gateway.health import HealthChecks
 from gateway.http import forwarding, messages
 from gateway.http.exchange import Exchange, Fields, RequestHead, ResponseHead, field

@@ -15,9 +15,9 @@ import structlog
 
 from gateway import sources
 from gateway.api import v1alpha1
-from gateway.breaker import Breaker
-from gateway.failover import Budget
-from gateway.permits import Permits
+from gateway.backends.breaker import Breaker
+from gateway.backends.concurrency import Permits
+from gateway.backends.failover import Budget
 from gateway.routing import BareHostnames, Entry, RoutingTable
 from gateway.settings import Retry
 from gateway.telemetry import Metrics

@@ -4,7 +4,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from gateway.permits import Permits
+    from gateway.backends.concurrency import Permits
     from gateway.plans import BackendPlan, Plan
 
 

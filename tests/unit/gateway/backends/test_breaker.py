@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
 from gateway.api.v1alpha1 import Breaker as Rules
-from gateway.breaker import Breaker, Objection, State
+from gateway.backends.breaker import Breaker, Objection, State
 
 RULES = Rules(consecutive_failures=3, error_percentage=50, minimum=10, window=10, open=5)
 

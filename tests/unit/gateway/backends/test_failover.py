@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import errors, failover
+from gateway import errors
 from gateway.api.v1alpha1 import Cause, Retry
+from gateway.backends import failover
 
 
 @pytest.mark.parametrize(

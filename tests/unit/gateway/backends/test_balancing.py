@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import balancing
+from gateway.backends import balancing
 
 
 @given(st.integers(0, 100), st.integers(0, 1000))

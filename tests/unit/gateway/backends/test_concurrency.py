@@ -15,7 +15,7 @@ from hypothesis.stateful import (
 )
 
 from gateway import errors
-from gateway.permits import LOOK_SECONDS, Permits
+from gateway.backends.concurrency import LOOK_SECONDS, Permits
 
 
 def taken_all(limit: int) -> Permits:

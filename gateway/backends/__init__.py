@@ -1,0 +1,1 @@
+"""The choice of a backend: weights, circuit breaker, failover, limits of concurrency."""
