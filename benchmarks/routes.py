@@ -15,7 +15,7 @@ import psutil
 from benchmarks import processes, unary
 from benchmarks.routes_api import RoutesApi
 from gateway.api.v1alpha1 import Backend, RouteDocument, Split, Use
-from gateway.routing import Entry, RoutingTable
+from gateway.routes.table import Entry, RoutingTable
 
 FEW: Final = 10
 NAMESPACES: Final = 100

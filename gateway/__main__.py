@@ -29,12 +29,12 @@ from gateway.http import messages
 from gateway.journal import Journal
 from gateway.proxy import Proxy
 from gateway.resolver import Endpoint, Resolver, parse_overrides
+from gateway.routes.sources import RouteSource
+from gateway.routes.sources.configmaps import ConfigMapSource
+from gateway.routes.sources.directory import DirectorySource
+from gateway.routes.sources.secrets import Secrets
+from gateway.routes.store import Store
 from gateway.settings import Gateway, Settings
-from gateway.sources import RouteSource
-from gateway.sources.configmaps import ConfigMapSource
-from gateway.sources.directory import DirectorySource
-from gateway.sources.secrets import Secrets
-from gateway.store import Store
 from gateway.telemetry import AccessLog, Metrics
 from gateway.upstream import Upstream
 from program import certificates, logs, memory, web

@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse
 
 from gateway.backends.breaker import State
 from gateway.journal import Journal
-from gateway.store import Document, Store
+from gateway.routes.store import Document, Store
 from gateway.telemetry import Metrics
 from program import web
 

@@ -20,8 +20,8 @@ from gateway.backends.breaker import Breaker
 from gateway.http import forwarding
 from gateway.http.exchange import Exchange, RequestHead, ResponseHead, field
 from gateway.plans import BackendPlan, Plan
+from gateway.routes.store import Store
 from gateway.settings import Settings
-from gateway.store import Store
 from gateway.story import Failure, Story
 from gateway.telemetry import Metrics
 from gateway.waits import Patience

@@ -15,7 +15,7 @@ from gateway.api.v1alpha1 import HealthCheck, Tls
 from gateway.credentials import Credentials
 from gateway.http.exchange import RequestHead
 from gateway.plans import BackendPlan
-from gateway.routing import Route
+from gateway.routes.table import Route
 from gateway.upstream import Timeouts, Upstream
 
 AT_ONCE: Final = 32

@@ -10,9 +10,9 @@ from gateway.backends import balancing, failover
 from gateway.backends.breaker import Breaker, Objection
 from gateway.backends.concurrency import Permits
 from gateway.http import forwarding
-from gateway.routing import Route
+from gateway.routes.store import Runtime
+from gateway.routes.table import Route
 from gateway.settings import Settings
-from gateway.store import Runtime
 from gateway.telemetry import Metrics, Series
 
 

@@ -15,7 +15,7 @@ from typing import Final
 import orjson
 import structlog
 
-from gateway import credentials, errors, journal, routing, upstream
+from gateway import credentials, errors, journal, upstream
 from gateway.attempts import Attempts, is_stream
 from gateway.backends import failover
 from gateway.health import HealthChecks
@@ -23,9 +23,10 @@ from gateway.http import forwarding, messages
 from gateway.http.exchange import Exchange, Fields, RequestHead, ResponseHead, field
 from gateway.journal import Journal
 from gateway.plans import BackendPlan, Plan
-from gateway.routing import Route, RoutingTable
+from gateway.routes import table as routing
+from gateway.routes.store import Store
+from gateway.routes.table import Route, RoutingTable
 from gateway.settings import Settings
-from gateway.store import Store
 from gateway.story import Story
 from gateway.telemetry import AccessLog, Metrics, RequestIds
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from gateway.sources.secrets import Secrets
+from gateway.routes.sources.secrets import Secrets
 from hooks.api.model_deployment import InvalidObject, MetricSpec, MetricType
 from hooks.kube.pods import Container, Pod
 from hooks.kube.quantities import parse

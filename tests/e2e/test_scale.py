@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from gateway.cluster import PAGE
-from gateway.sources.configmaps import RELIST_SECONDS
+from gateway.routes.sources.configmaps import RELIST_SECONDS
 from tests.chart.helm import template, with_dependencies
 from tests.e2e import controlplane
 from tests.e2e.controlplane import WRITES, ControlPlane, Process

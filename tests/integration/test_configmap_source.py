@@ -12,11 +12,12 @@ import pytest
 import structlog
 from kubernetes import client
 
-from gateway import cluster, sources
+from gateway import cluster
 from gateway.cluster import Cluster
-from gateway.sources import configmaps
-from gateway.sources.configmaps import ConfigMapSource
-from gateway.store import Store
+from gateway.routes import sources
+from gateway.routes.sources import configmaps
+from gateway.routes.sources.configmaps import ConfigMapSource
+from gateway.routes.store import Store
 from gateway.telemetry import Metrics
 from tests.integration.apiserver import BREAK, END, ApiServer, Collection, config_map
 from tests.integration.servers import until

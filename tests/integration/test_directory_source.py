@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from gateway.api.v1alpha1 import KEY, LABEL, LABEL_VALUE, Backend, RouteDocument, Split
-from gateway.sources.directory import DirectorySource
-from gateway.sources.secrets import Secrets
-from gateway.store import Store
+from gateway.routes.sources.directory import DirectorySource
+from gateway.routes.sources.secrets import Secrets
+from gateway.routes.store import Store
 from gateway.telemetry import Metrics
 from tests.integration.servers import until
 

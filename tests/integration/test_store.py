@@ -9,10 +9,11 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from gateway import admin, sources
-from gateway import store as stores
+from gateway import admin
 from gateway.journal import Journal
-from gateway.store import COALESCE_SECONDS, Store
+from gateway.routes import sources
+from gateway.routes import store as stores
+from gateway.routes.store import COALESCE_SECONDS, Store
 from gateway.telemetry import Metrics
 from tests.integration.servers import until
 from tests.integration.wire import document

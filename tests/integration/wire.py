@@ -15,7 +15,6 @@ from typing import Any
 import h11
 import orjson
 
-from gateway import sources
 from gateway.__main__ import edge_limits
 from gateway.addresses import AddressRules
 from gateway.api.v1alpha1 import Backend, RouteDocument
@@ -24,8 +23,9 @@ from gateway.edge import Edge
 from gateway.journal import Journal
 from gateway.proxy import Proxy
 from gateway.resolver import Resolver
+from gateway.routes import sources
+from gateway.routes.store import Store
 from gateway.settings import Settings
-from gateway.store import Store
 from gateway.telemetry import AccessLog, Metrics
 from gateway.upstream import Upstream
 from tests.integration.servers import ServerSide

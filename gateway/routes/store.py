@@ -13,12 +13,12 @@ from typing import Final
 
 import structlog
 
-from gateway import sources
 from gateway.api import v1alpha1
 from gateway.backends.breaker import Breaker
 from gateway.backends.concurrency import Permits
 from gateway.backends.failover import Budget
-from gateway.routing import BareHostnames, Entry, RoutingTable
+from gateway.routes import sources
+from gateway.routes.table import BareHostnames, Entry, RoutingTable
 from gateway.settings import Retry
 from gateway.telemetry import Metrics
 

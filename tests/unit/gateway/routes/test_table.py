@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gateway import errors
 from gateway.api.v1alpha1 import Backend, HealthCheck, RouteDocument
-from gateway.routing import Entry, RoutingTable, check_path
+from gateway.routes.table import Entry, RoutingTable, check_path
 
 
 def entry(namespace: str, name: str, *, created: str = "2026-01-01T00:00:00Z", services: tuple[str, ...] = ()) -> Entry:

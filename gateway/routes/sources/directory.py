@@ -16,8 +16,8 @@ import structlog
 import watchfiles
 import yaml
 
-from gateway import sources
 from gateway.api import v1alpha1
+from gateway.routes import sources
 from program.files import Unreadable, problem
 
 POLL_SECONDS: Final = 5.0

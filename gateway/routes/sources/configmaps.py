@@ -18,9 +18,9 @@ from urllib.parse import quote
 
 import structlog
 
-from gateway import sources
 from gateway.api import v1alpha1
 from gateway.cluster import ApiError, Cluster
+from gateway.routes import sources
 
 SELECTOR: Final = f"{v1alpha1.LABEL}={v1alpha1.LABEL_VALUE}"
 RELIST_SECONDS: Final = 300.0

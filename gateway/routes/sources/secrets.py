@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.api.v1alpha1 import CREDENTIAL_LABEL
-from gateway.sources import RouteSource
+from gateway.routes.sources import RouteSource
 
 _LABEL: Final = f"label:{CREDENTIAL_LABEL}"
 
