@@ -24,7 +24,7 @@ from gateway import admin, listener
 from gateway.addresses import AddressRules
 from gateway.cluster import Cluster
 from gateway.credentials import Credentials, from_settings
-from gateway.edge import Edge, EdgeLimits
+from gateway.downstream.server import Edge, EdgeLimits
 from gateway.http import messages
 from gateway.journal import Journal
 from gateway.proxy import Proxy

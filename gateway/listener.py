@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from gateway.edge import Edge
+from gateway.downstream.server import Edge
 from program.signals import Signals
 from program.sockets import BACKLOG
 

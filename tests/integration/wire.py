@@ -19,7 +19,7 @@ from gateway.__main__ import edge_limits
 from gateway.addresses import AddressRules
 from gateway.api.v1alpha1 import Backend, RouteDocument
 from gateway.credentials import ClientCredentials, Credentials, SecretReader
-from gateway.edge import Edge
+from gateway.downstream.server import Edge
 from gateway.journal import Journal
 from gateway.proxy import Proxy
 from gateway.resolver import Resolver

@@ -11,7 +11,7 @@ import socket
 import struct
 from typing import Final
 
-from gateway.frames import Frames, close_frame
+from gateway.downstream.websocket_frames import Frames, close_frame
 from gateway.http.exchange import Side, Switched
 
 HALF_OPEN_SECONDS: Final = 30.0

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 from websockets.streams import StreamReader
 
-from gateway.frames import Frames, close_frame
+from gateway.downstream.websocket_frames import Frames, close_frame
 
 LENGTHS = st.sampled_from([0, 1, 125, 126, 127, 65535, 65536, 70000]) | st.integers(0, 300)
 FRAMES = st.lists(

@@ -25,12 +25,12 @@ import httptools
 import structlog
 
 from gateway import errors
-from gateway.client_exchange import ClientExchange
+from gateway.downstream.exchange import ClientExchange
+from gateway.downstream.tunnel import Tunnel
 from gateway.http import messages
 from gateway.http.exchange import Exchange, Switched
 from gateway.http.messages import ResponseHead
 from gateway.telemetry import AccessLog, Metrics, RequestIds
-from gateway.tunnel import Tunnel
 from gateway.writes import Gathered, Writes
 
 BUFFER_BYTES: Final = 65536
