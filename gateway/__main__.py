@@ -21,14 +21,12 @@ import structlog
 import uvloop
 
 from gateway import admin, listener
-from gateway.addresses import AddressRules
 from gateway.cluster import Cluster
 from gateway.credentials import Credentials, from_settings
 from gateway.downstream.server import Edge, EdgeLimits
 from gateway.http import messages
 from gateway.journal import Journal
 from gateway.proxy import Proxy
-from gateway.resolver import Endpoint, Resolver, parse_overrides
 from gateway.routes.sources import RouteSource
 from gateway.routes.sources.configmaps import ConfigMapSource
 from gateway.routes.sources.directory import DirectorySource
@@ -36,7 +34,9 @@ from gateway.routes.sources.secrets import Secrets
 from gateway.routes.store import Store
 from gateway.settings import Gateway, Settings
 from gateway.telemetry import AccessLog, Metrics
-from gateway.upstream import Upstream
+from gateway.upstream.addresses import AddressRules
+from gateway.upstream.connection import Upstream
+from gateway.upstream.resolver import Endpoint, Resolver, parse_overrides
 from program import certificates, logs, memory, web
 from program.cluster import ClusterError
 from program.settings import SettingsError

@@ -12,8 +12,7 @@ from collections.abc import Coroutine, Mapping
 from ipaddress import ip_address
 from typing import Any, Final
 
-from gateway import credentials, errors, upstream
-from gateway.addresses import AddressRules
+from gateway import credentials, errors
 from gateway.api.v1alpha1 import Backend, Cause
 from gateway.backends import failover
 from gateway.backends.breaker import Breaker
@@ -24,6 +23,8 @@ from gateway.routes.store import Store
 from gateway.settings import Settings
 from gateway.story import Failure, Story
 from gateway.telemetry import Metrics
+from gateway.upstream import connection as upstream
+from gateway.upstream.addresses import AddressRules
 from gateway.waits import Patience
 
 VIA: Final = b"beamlit-gateway"

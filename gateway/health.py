@@ -16,7 +16,7 @@ from gateway.credentials import Credentials
 from gateway.http.exchange import RequestHead
 from gateway.plans import BackendPlan
 from gateway.routes.table import Route
-from gateway.upstream import Timeouts, Upstream
+from gateway.upstream.connection import Timeouts, Upstream
 
 AT_ONCE: Final = 32
 """Checks that are under way at the same time."""

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from math import ceil
 
-from gateway import errors, upstream
+from gateway import errors
 from gateway.api.v1alpha1 import Backend, Cause, Headers, Use
 from gateway.backends import balancing, failover
 from gateway.backends.breaker import Breaker, Objection
@@ -14,6 +14,7 @@ from gateway.routes.store import Runtime
 from gateway.routes.table import Route
 from gateway.settings import Settings
 from gateway.telemetry import Metrics, Series
+from gateway.upstream import connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +24,9 @@ class BackendPlan:
     backend: Backend
     index: int
     """In the document."""
-    origin: upstream.Origin
+    origin: connection.Origin
     target: forwarding.Target
-    timeouts: upstream.Timeouts
+    timeouts: connection.Timeouts
     answers: tuple[tuple[bytes, bytes], ...]
     """Fields of ours on every answer from here."""
     breaker: Breaker
@@ -177,7 +178,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: Plan) -> B
     standard = 443 if scheme == "https" else 80
     port = port or standard
     name = f"[{host}]" if ":" in host else host
-    origin = upstream.Origin(host, port, scheme, tls.server_name, tls.ca_bundle, trusted=local or backend.default)
+    origin = connection.Origin(host, port, scheme, tls.server_name, tls.ca_bundle, trusted=local or backend.default)
     certified = scheme == "https" and tls.client_certificate is not None
     state = plan.runtime.backend(backend, origin, document.breaker)
     return BackendPlan(
@@ -187,7 +188,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: Plan) -> B
         target=forwarding.Target.of(
             name if port == standard else f"{name}:{port}", local=local, prefix=backend.path_prefix, headers=headers
         ),
-        timeouts=upstream.Timeouts(
+        timeouts=connection.Timeouts(
             connect=document.timeouts.connect or connect,
             first_byte=document.timeouts.first_byte or timeouts.first_byte_seconds,
             idle=document.timeouts.idle or timeouts.idle_seconds,

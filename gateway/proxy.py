@@ -15,7 +15,7 @@ from typing import Final
 import orjson
 import structlog
 
-from gateway import credentials, errors, journal, upstream
+from gateway import credentials, errors, journal
 from gateway.attempts import Attempts, is_stream
 from gateway.backends import failover
 from gateway.health import HealthChecks
@@ -29,6 +29,7 @@ from gateway.routes.table import Route, RoutingTable
 from gateway.settings import Settings
 from gateway.story import Story
 from gateway.telemetry import AccessLog, Metrics, RequestIds
+from gateway.upstream import connection as upstream
 
 _FOR_HOPS: Final = frozenset({b"OPTIONS", b"TRACE"})
 """Methods that may be addressed to the gateway itself."""

@@ -10,8 +10,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, field_validator
 
-from gateway import addresses
 from gateway.api.v1alpha1 import HeaderName, HeaderValue
+from gateway.upstream import addresses
 from program import settings
 from program.settings import Listen, LogLevel, Section, Tls
 

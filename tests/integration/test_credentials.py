@@ -12,11 +12,11 @@ import structlog
 
 from gateway import credentials as module
 from gateway import errors
-from gateway.addresses import AddressRules
 from gateway.api.v1alpha1 import Backend, Headers, OAuth2, SecretKey
 from gateway.api.v1alpha1 import Credentials as DocumentCredentials
 from gateway.credentials import ClientCredentials, Credentials
-from gateway.resolver import Resolver
+from gateway.upstream.addresses import AddressRules
+from gateway.upstream.resolver import Resolver
 from tests.integration.servers import ScriptedServer, ServerSide, serving, until
 
 CANARY_SECRET = "canary-client-secret"

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import pytest
 
 from gateway import errors
-from gateway.addresses import AddressRules
-from gateway.resolver import Resolver, parse_overrides
+from gateway.upstream.addresses import AddressRules
+from gateway.upstream.resolver import Resolver, parse_overrides
 
 
 @contextmanager

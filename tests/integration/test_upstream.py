@@ -7,9 +7,9 @@ import pytest
 import uvloop
 
 from gateway import errors
-from gateway.addresses import AddressRules
-from gateway.resolver import Resolver
-from gateway.upstream import Origin, ServerAnswer, Timeouts, Upstream, UpstreamLimits
+from gateway.upstream.addresses import AddressRules
+from gateway.upstream.connection import Origin, ServerAnswer, Timeouts, Upstream, UpstreamLimits
+from gateway.upstream.resolver import Resolver
 from tests.integration.servers import (
     RecordingExchange,
     ScriptedServer,

@@ -12,9 +12,9 @@ import pytest
 import uvloop
 
 from gateway import errors
-from gateway.addresses import AddressRules
-from gateway.resolver import Resolver
-from gateway.upstream import ServerAnswer, Timeouts, Upstream, client_context
+from gateway.upstream.addresses import AddressRules
+from gateway.upstream.connection import ServerAnswer, Timeouts, Upstream, client_context
+from gateway.upstream.resolver import Resolver
 from tests.integration.servers import RecordingExchange, ServerSide, request_head, serving, until
 
 # The hook that replaces this fixture works for whole folders only.

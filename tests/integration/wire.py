@@ -16,18 +16,18 @@ import h11
 import orjson
 
 from gateway.__main__ import edge_limits
-from gateway.addresses import AddressRules
 from gateway.api.v1alpha1 import Backend, RouteDocument
 from gateway.credentials import ClientCredentials, Credentials, SecretReader
 from gateway.downstream.server import Edge
 from gateway.journal import Journal
 from gateway.proxy import Proxy
-from gateway.resolver import Resolver
 from gateway.routes import sources
 from gateway.routes.store import Store
 from gateway.settings import Settings
 from gateway.telemetry import AccessLog, Metrics
-from gateway.upstream import Upstream
+from gateway.upstream.addresses import AddressRules
+from gateway.upstream.connection import Upstream
+from gateway.upstream.resolver import Resolver
 from tests.integration.servers import ServerSide
 
 SECONDS = 5.0

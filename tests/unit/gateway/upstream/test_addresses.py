@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.addresses import AddressRules, embedded
+from gateway.upstream.addresses import AddressRules, embedded
 
 REFUSED = [
     "127.0.0.1",

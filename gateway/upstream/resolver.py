@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from gateway import errors
-from gateway.addresses import AddressRules
+from gateway.upstream.addresses import AddressRules
 
 Endpoint = tuple[str, int]
 """An IP address and a port."""
