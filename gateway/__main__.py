@@ -22,7 +22,7 @@ import uvloop
 
 from gateway import admin, listener
 from gateway.cluster import Cluster
-from gateway.credentials import Credentials, from_settings
+from gateway.credentials.cache import Credentials, from_settings
 from gateway.downstream.server import Edge, EdgeLimits
 from gateway.http import messages
 from gateway.journal import Journal

@@ -12,20 +12,21 @@ from collections.abc import Coroutine, Mapping
 from ipaddress import ip_address
 from typing import Any, Final
 
-from gateway import credentials, errors
+from gateway import errors
 from gateway.api.v1alpha1 import Backend, Cause
 from gateway.backends import failover
 from gateway.backends.breaker import Breaker
+from gateway.credentials import cache as credentials
 from gateway.http import forwarding
 from gateway.http.exchange import Exchange, RequestHead, ResponseHead, field
-from gateway.plans import BackendPlan, Plan
+from gateway.net.deadlines import Patience
+from gateway.plan import BackendPlan, Plan
+from gateway.request_context import Failure, Story
 from gateway.routes.store import Store
 from gateway.settings import Settings
-from gateway.story import Failure, Story
 from gateway.telemetry import Metrics
 from gateway.upstream import connection as upstream
 from gateway.upstream.addresses import AddressRules
-from gateway.waits import Patience
 
 VIA: Final = b"beamlit-gateway"
 """This gateway's name in Via."""

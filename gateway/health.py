@@ -12,9 +12,9 @@ import structlog
 
 from gateway import errors
 from gateway.api.v1alpha1 import HealthCheck, Tls
-from gateway.credentials import Credentials
+from gateway.credentials.cache import Credentials
 from gateway.http.exchange import RequestHead
-from gateway.plans import BackendPlan
+from gateway.plan import BackendPlan
 from gateway.routes.table import Route
 from gateway.upstream.connection import Timeouts, Upstream
 

@@ -15,19 +15,20 @@ from typing import Final
 import orjson
 import structlog
 
-from gateway import credentials, errors, journal
+from gateway import errors, journal
 from gateway.attempts import Attempts, is_stream
 from gateway.backends import failover
+from gateway.credentials import cache as credentials
 from gateway.health import HealthChecks
 from gateway.http import forwarding, messages
 from gateway.http.exchange import Exchange, Fields, RequestHead, ResponseHead, field
 from gateway.journal import Journal
-from gateway.plans import BackendPlan, Plan
+from gateway.plan import BackendPlan, Plan
+from gateway.request_context import Story
 from gateway.routes import table as routing
 from gateway.routes.store import Store
 from gateway.routes.table import Route, RoutingTable
 from gateway.settings import Settings
-from gateway.story import Story
 from gateway.telemetry import AccessLog, Metrics, RequestIds
 from gateway.upstream import connection as upstream
 

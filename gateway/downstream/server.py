@@ -30,8 +30,8 @@ from gateway.downstream.tunnel import Tunnel
 from gateway.http import messages
 from gateway.http.exchange import Exchange, Switched
 from gateway.http.messages import ResponseHead
+from gateway.net.writes import Gathered, Writes
 from gateway.telemetry import AccessLog, Metrics, RequestIds
-from gateway.writes import Gathered, Writes
 
 BUFFER_BYTES: Final = 65536
 """Of pipelined bytes, and the high-water mark of an answer."""

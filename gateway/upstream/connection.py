@@ -22,8 +22,8 @@ import httptools
 from gateway import errors
 from gateway.http.exchange import Exchange, RequestHead, ResponseHead, Switched, field
 from gateway.http.messages import Framing, check_response, check_switch
-from gateway.waits import Patience
-from gateway.writes import Gathered, Writes
+from gateway.net.deadlines import Patience
+from gateway.net.writes import Gathered, Writes
 from program.certificates import ClientCertificate
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"})

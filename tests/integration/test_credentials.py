@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import pytest
 import structlog
 
-from gateway import credentials as module
 from gateway import errors
 from gateway.api.v1alpha1 import Backend, Headers, OAuth2, SecretKey
 from gateway.api.v1alpha1 import Credentials as DocumentCredentials
-from gateway.credentials import ClientCredentials, Credentials
+from gateway.credentials import cache as module
+from gateway.credentials.cache import ClientCredentials, Credentials
 from gateway.upstream.addresses import AddressRules
 from gateway.upstream.resolver import Resolver
 from tests.integration.servers import ScriptedServer, ServerSide, serving, until

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from gateway.api.v1alpha1 import Backend, Credentials, Headers, OAuth2, SecretKey, Split
-from gateway.credentials import ClientCredentials
+from gateway.credentials.cache import ClientCredentials
 from gateway.routes.sources import Snapshot
 from tests.integration.servers import ServerSide, serving, until
 from tests.integration.wire import NoSecrets, document, echo, gateway, local, remote, reply, snapshot

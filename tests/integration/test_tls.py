@@ -13,8 +13,8 @@ from typing import Any, Final
 import pytest
 from structlog.testing import capture_logs
 
-from gateway import credentials
 from gateway.api.v1alpha1 import Backend, Tls
+from gateway.credentials import cache
 from tests.authorities import Authority, Pair, self_signed
 from tests.integration.servers import ServerSide, serving, until
 from tests.integration.wire import Running, document, gateway, reply
@@ -251,7 +251,7 @@ async def test_a_client_certificate_is_shown(tmp_path: Path) -> None:
 
 async def test_a_renewed_client_certificate_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Secret that changes is shown as it is now, on new connections; none of the old ones is used any more."""
-    monkeypatch.setattr(credentials, "_SECRET_SECONDS", 0.05)
+    monkeypatch.setattr(cache, "_SECRET_SECONDS", 0.05)
     vault = Vault(mine=shown(ROOT.issue("x", common_name="old")))
     async with asking(tmp_path, vault) as (running, _):
         assert (await running.ask(GET)).body == b"old"

@@ -17,7 +17,7 @@ import orjson
 
 from gateway.__main__ import edge_limits
 from gateway.api.v1alpha1 import Backend, RouteDocument
-from gateway.credentials import ClientCredentials, Credentials, SecretReader
+from gateway.credentials.cache import ClientCredentials, Credentials, SecretReader
 from gateway.downstream.server import Edge
 from gateway.journal import Journal
 from gateway.proxy import Proxy

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.credentials import from_settings
+from gateway.credentials.cache import from_settings
 from gateway.settings import CONTROLLER_KEYS, Settings
 from program.settings import OAuth, SettingsError
 

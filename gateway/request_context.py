@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from gateway.backends.concurrency import Permits
-    from gateway.plans import BackendPlan, Plan
+    from gateway.plan import BackendPlan, Plan
 
 
 class Failure(NamedTuple):

@@ -1,0 +1,1 @@
+"""Secrets and OAuth2 tokens that the gateway sends to remote backends."""
