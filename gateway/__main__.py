@@ -3,10 +3,10 @@
 Exit codes: 0 after a signal, 1 when an address cannot be listened on, 2 when the configuration cannot be used.
 """
 
-from program import early
+from program import early_signals
 
 if __name__ == "__main__":
-    early.remember()  # before the imports, which take most of the start
+    early_signals.remember()  # before the imports, which take most of the start
 
 import argparse
 import asyncio
@@ -37,7 +37,7 @@ from gateway.telemetry import AccessLog, Metrics
 from gateway.upstream.addresses import AddressRules
 from gateway.upstream.connection import Upstream
 from gateway.upstream.resolver import Endpoint, Resolver, parse_overrides
-from program import certificates, logs, memory, web
+from program import allocator, certificates, logs, web
 from program.cluster import ClusterError
 from program.settings import SettingsError
 from program.signals import Signals
@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the gateway until it is told to stop; return the exit code."""
-    early.remember()
+    early_signals.remember()
     given = parser().parse_args(arguments)
     flags = {name: getattr(given, name) for name in ("routes", "kubeconfig", "listen", "admin", "resolve")}
     sockets: list[socket] = []
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ValueError as exc:
             raise SettingsError(f"gateway.resolve: {exc}.") from None
         logs.configure(settings.gateway.log_level)
-        memory.hold()
+        allocator.hold()
         sockets.append(bind(settings.gateway.listen, "--listen", send_buffer_bytes=listener.SEND_BUFFER_BYTES))
         sockets.append(bind(settings.gateway.admin, "--admin"))
         uvloop.run(run(settings, source, overrides, *sockets))
@@ -178,7 +178,7 @@ async def run(
         loop.create_task(source.run(store.apply, store.confirm)),
         loop.create_task(web.serve(app, admin_socket, stopped)),
     ]
-    memory.settle()
+    allocator.settle()
     settling = loop.create_task(_settle(store))
     log.info("listening", traffic=mine.listen, admin=mine.admin)
     try:
@@ -210,7 +210,7 @@ async def run(
 async def _settle(store: Store) -> None:
     """Thousands of documents are no garbage, and it takes long to find that out."""
     await store.loaded.wait()
-    memory.keep()
+    allocator.keep()
 
 
 def edge_limits(mine: Gateway) -> EdgeLimits:

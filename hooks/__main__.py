@@ -6,10 +6,10 @@ Exit codes: 0 after a signal, 1 when an address cannot be listened on, 2 when th
 
 import sys
 
-from program import early
+from program import early_signals
 
 if __name__ == "__main__" and sys.argv[1:2] not in (["render"], ["explain"]):
-    early.remember()  # before the imports, which take most of the start
+    early_signals.remember()  # before the imports, which take most of the start
 
 import argparse
 import asyncio
@@ -36,7 +36,7 @@ from hooks.platform.credentials import Accounts
 from hooks.platform.registrar import CALL_SECONDS, Registrar
 from hooks.settings import Hooks, Settings
 from hooks.telemetry import Metrics
-from program import certificates, logs, memory, web
+from program import allocator, certificates, logs, web
 from program.settings import SettingsError
 from program.signals import Signals
 from program.sockets import ListenError, bind
@@ -123,8 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return uninstall.run(given.controllers, grace=given.grace, wait=given.wait)
     flags = {"namespaces": given.namespaces}
     if given.command == "serve":
-        early.remember()
-        memory.hold()
+        early_signals.remember()
+        allocator.hold()
         flags |= {
             "hooks.listen": given.listen,
             "hooks.operations": given.operations,
@@ -194,7 +194,7 @@ async def run(
         operations = create_operations_app(app, metrics, draining=signals.stop.is_set)
         stopped = asyncio.Event()
         beside = asyncio.create_task(web.serve(operations, operations_socket, stopped))
-        memory.settle()
+        allocator.settle()
         log.info("listening", hooks=settings.hooks.listen, operations=settings.hooks.operations)
         try:
             serving = web.serve(app, hooks_socket, signals.stop, grace_seconds=GRACE_SECONDS, context=context)

@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from program import early
+from program import early_signals
 
 log = structlog.get_logger(__name__)
 
@@ -23,9 +23,9 @@ class Signals:
         """Leave at once."""
         self.at_terminal = False
         """Whether it was a person (SIGINT)."""
-        for number in early.NUMBERS:
+        for number in early_signals.NUMBERS:
             loop.add_signal_handler(number, self._received, number)
-        for number in early.received:
+        for number in early_signals.received:
             self._received(number)
 
     def _received(self, number: signal.Signals) -> None:
@@ -37,9 +37,9 @@ class Signals:
 
     def close(self) -> None:
         """All is done: what comes between here and the end of the process changes nothing."""
-        for number in early.NUMBERS:
+        for number in early_signals.NUMBERS:
             self._loop.remove_signal_handler(number)
-        early.ignore()
+        early_signals.ignore()
 
     async def unless_now(self, waiting: Coroutine[Any, Any, object]) -> None:
         """Wait for `waiting`, or for the second signal, which cancels it."""
