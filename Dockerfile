@@ -8,7 +8,6 @@ RUN uv sync --locked --no-dev --no-install-project
 COPY README.md LICENSE ./
 COPY hooks hooks
 COPY gateway gateway
-COPY metacontroller metacontroller
 COPY program program
 # The gateway's data path is compiled: pyproject.toml says which modules.
 RUN HATCH_BUILD_HOOK_ENABLE_MYPYC=1 uv sync --locked --no-dev --no-editable

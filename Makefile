@@ -30,7 +30,7 @@ test: .venv/.synced lint ## Lint, then all tests that need no control plane; ARG
 # A copy of the project with its data path compiled as in the image. hatch-mypyc moves pyproject.toml while it builds,
 # so it gets one of its own.
 COMPILED := build/compiled
-$(COMPILED)/.built: .venv/.synced pyproject.toml $(shell find gateway hooks metacontroller program -name '*.py')
+$(COMPILED)/.built: .venv/.synced pyproject.toml $(shell find gateway hooks program -name '*.py')
 	@rm -rf $(COMPILED) && mkdir -p $(COMPILED)
 	@tar -c --exclude=./.git --exclude=./.venv --exclude=./.uv --exclude=./build . | tar -x -C $(COMPILED)
 	@cd $(COMPILED) && HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(if $(findstring .uv/,$(UV)),$(abspath $(UV)),$(UV)) \

@@ -1,1 +1,1 @@
-"""How hooks is registered with Metacontroller, and a stand-in for Metacontroller on one machine."""
+"""The manifests that register hooks with Metacontroller, and a stand-in for it on one machine."""

@@ -14,8 +14,8 @@ import yaml
 from hooks.app import create_app
 from hooks.settings import Settings
 from hooks.telemetry import Metrics
-from metacontroller import definitions
-from metacontroller.objects import Kind
+from metacontroller.local.apiserver import kinds
+from metacontroller.local.apiserver.objects import Kind
 from tests.differential.scenarios.registry import Scenario
 from tests.differential.snapshots import Exchange, Json
 from tests.differential.widgets import pods
@@ -35,10 +35,10 @@ SETTINGS: Final[Json] = {
 """`config.yaml` of the product under test."""
 
 _CRD: Final[Json] = yaml.safe_load((ROOT / "crds/deployment.beamlit.com_modeldeployments.yaml").read_text())
-_KIND: Final = next(kind for kind in definitions.read_kinds(ROOT / "crds") if kind.name == "ModelDeployment")
+_KIND: Final = next(kind for kind in kinds.read_kinds(ROOT / "crds") if kind.name == "ModelDeployment")
 
 _POLICY_CRD: Final[Json] = yaml.safe_load((ROOT / "crds/authorization.beamlit.com_policies.yaml").read_text())
-_POLICY: Final = next(kind for kind in definitions.read_kinds(ROOT / "crds") if kind.name == "Policy")
+_POLICY: Final = next(kind for kind in kinds.read_kinds(ROOT / "crds") if kind.name == "Policy")
 
 PRODUCTS: Final[dict[str, Scenario]] = {}
 """Scenarios with the product's hooks."""

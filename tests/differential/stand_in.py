@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from metacontroller import errors, workloads
-from metacontroller.apiserver import ApiServer, Change
-from metacontroller.builtin import WORKLOADS
-from metacontroller.local import Options, StandIn
-from metacontroller.objects import Key, Kind, controller_of, equal
+from metacontroller.local import errors, kubelet
+from metacontroller.local.__main__ import Options, StandIn
+from metacontroller.local.apiserver.builtin import WORKLOADS
+from metacontroller.local.apiserver.objects import Key, Kind, controller_of, equal
+from metacontroller.local.apiserver.server import ApiServer, Change
 from tests.differential.snapshots import Json
 from tests.differential.world import ELSEWHERE, SEEN, Refused, World
 from tests.hook_server import Answer, HookServer
@@ -83,7 +83,7 @@ class StandInWorld(World):
         kind = self.kinds["Deployment"]
         item = self._api.find(self._place(kind, name))
         assert item is not None
-        item["status"] = workloads.make_status(kind, item, ready=True, now=self._now())
+        item["status"] = kubelet.make_status(kind, item, ready=True, now=self._now())
         with self._own():
             self._api.update_status(item)
 

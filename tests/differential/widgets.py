@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from metacontroller.objects import Kind
+from metacontroller.local.apiserver.objects import Kind
 from tests.differential.snapshots import Json
 
 GROUP: Final = "example.com"

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from metacontroller.objects import BUILT_IN, Kind
+from metacontroller.local.apiserver.objects import BUILT_IN, Kind
 from tests.differential import snapshots
 from tests.differential.snapshots import NUDGE, Json, Names, Point, Record
 from tests.hook_server import Answer, HookServer

@@ -11,7 +11,7 @@ from typing import Any, Final
 import httpx
 import yaml
 
-from metacontroller.objects import BUILT_IN, Kind
+from metacontroller.local.apiserver.objects import BUILT_IN, Kind
 from tests.chart.helm import METACONTROLLER_CRDS
 from tests.differential.catalog import ALL
 from tests.differential.running import Opening

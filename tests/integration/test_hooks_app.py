@@ -22,7 +22,7 @@ from hooks.authentication import Bearer
 from hooks.reconcile import model_deployment as reconcile
 from hooks.settings import Settings
 from hooks.telemetry import Metrics
-from metacontroller import answers
+from metacontroller.local.controller import responses
 from program import web
 from program.sockets import bind
 from tests.builders import NAMESPACE, NOW, UID, model_deployment, request_body, workload
@@ -82,13 +82,13 @@ async def test_1_7_answers_pass_a_strict_decoder(served: Served) -> None:
     """1.7: of sync, finalize and customize; nothing but the legal keys, each of its type."""
     answer = await served.post("sync", body())
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
-    decoded = answers.decode_sync(answer.content, strict=True)
+    decoded = responses.decode_sync(answer.content, strict=True)
     assert {child["kind"] for child in decoded.children} == {"Service", "ConfigMap"}
     assert decoded.status["conditions"]
     assert not decoded.finalized
-    finalized = answers.decode_sync((await served.post("finalize", body(finalizing=True))).content, strict=True)
+    finalized = responses.decode_sync((await served.post("finalize", body(finalizing=True))).content, strict=True)
     assert finalized.finalized
-    rules = answers.decode_customize((await served.post("customize", body())).content, strict=True)
+    rules = responses.decode_customize((await served.post("customize", body())).content, strict=True)
     assert {rule.resource for rule in rules} >= {"deployments"}
     assert all(rule.names for rule in rules)
 
@@ -156,7 +156,7 @@ async def test_a_body_that_grows_too_large(served: Served) -> None:
 
 async def test_a_damaged_annotation_is_a_500(served: Served) -> None:
     """What was decided last cannot be read, so nothing may be decided: the cluster stays as it is."""
-    first = answers.decode_sync((await served.post("sync", body())).content, strict=True)
+    first = responses.decode_sync((await served.post("sync", body())).content, strict=True)
     children = [
         child
         | {"metadata": child["metadata"] | {"annotations": {"metacontroller.k8s.io/last-applied-configuration": "{"}}}
@@ -222,7 +222,7 @@ async def test_garbage_never_deletes_a_child(content: dict[str, Any], hook: str)
         assert answer.status_code in (400, 422)
         assert "parent" in content
     elif hook == "sync":
-        kinds = {child["kind"] for child in answers.decode_sync(answer.content, strict=True).children}
+        kinds = {child["kind"] for child in responses.decode_sync(answer.content, strict=True).children}
         assert "ConfigMap" in kinds
 
 

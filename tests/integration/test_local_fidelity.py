@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from metacontroller import answers, apply, children, errors, gojson, selectors, webhook
-from metacontroller.apiserver import ApiServer
-from metacontroller.objects import BUILT_IN, Key, Kind
-from metacontroller.registration import Registration
-from metacontroller.store import Store
+from metacontroller.local import errors
+from metacontroller.local.apiserver import selectors
+from metacontroller.local.apiserver.objects import BUILT_IN, Key, Kind
+from metacontroller.local.apiserver.server import ApiServer
+from metacontroller.local.apiserver.store import Store
+from metacontroller.local.controller import children, dynamic_apply, gojson, responses, webhook
+from metacontroller.local.controller.composite_controller import Registration
 
 Json = dict[str, Any]
 
@@ -104,28 +106,28 @@ def test_a_date_in_retry_after_is_rounded_up() -> None:
 )
 def test_a_value_of_another_type_counts_as_none(observed: Any, applied: Any, desired: Any, merged: Any) -> None:
     """Where a map or list is observed and something else is wanted, what was applied goes and no error says so."""
-    assert apply.merge(observed, applied, desired) == merged
+    assert dynamic_apply.merge(observed, applied, desired) == merged
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '"x"', "1"])
 def test_a_damaged_annotation_ends_all_updates(text: str) -> None:
     """Metacontroller does not get over it; a person has to remove the annotation."""
-    observed = config_map(annotations={apply.LAST_APPLIED: text})
+    observed = config_map(annotations={dynamic_apply.LAST_APPLIED: text})
     with pytest.raises(errors.Invalid, match="remove it"):
-        apply.updated(observed, config_map())
+        dynamic_apply.updated(observed, config_map())
 
 
 @pytest.mark.parametrize("text", ["", "null"])
 def test_an_empty_annotation_is_none(text: str) -> None:
     """Nothing was applied before."""
-    assert apply.last_applied(config_map(annotations={apply.LAST_APPLIED: text})) == {}
+    assert dynamic_apply.last_applied(config_map(annotations={dynamic_apply.LAST_APPLIED: text})) == {}
 
 
 def test_an_echoed_annotation_is_not_applied() -> None:
     """A hook that sends back what it is shown has not applied the annotation itself."""
-    observed = apply.remembering(config_map())
-    applied = apply.last_applied(apply.updated(observed, observed))
-    assert apply.LAST_APPLIED not in applied["metadata"].get("annotations", {})
+    observed = dynamic_apply.remembering(config_map())
+    applied = dynamic_apply.last_applied(dynamic_apply.updated(observed, observed))
+    assert dynamic_apply.LAST_APPLIED not in applied["metadata"].get("annotations", {})
 
 
 @pytest.mark.parametrize(
@@ -139,13 +141,13 @@ def test_an_echoed_annotation_is_not_applied() -> None:
 def test_what_go_cannot_decode_is_refused(body: bytes) -> None:
     """Numbers out of range, and a byte order mark."""
     with pytest.raises(errors.HookError, match="no valid JSON"):
-        answers.decode_sync(body, strict=True)
+        responses.decode_sync(body, strict=True)
 
 
 def test_text_that_is_no_unicode_is_replaced() -> None:
     """Bytes that are no UTF-8 and half a surrogate pair become U+FFFD."""
     body = b'{"status": {"bytes": "\xff", "half": "\\ud800", "whole": "\\ud83d\\ude00", "large": 9223372036854775808}}'
-    status = answers.decode_sync(body, strict=True).status
+    status = responses.decode_sync(body, strict=True).status
     assert status == {"bytes": "\ufffd", "half": "\ufffd", "whole": "😀", "large": 9223372036854775808.0}
     assert isinstance(status["large"], float)
 
@@ -182,7 +184,7 @@ def test_a_selector_of_wrong_types_is_refused(selector: Json) -> None:
     """As everything else that does not decode."""
     rule = {"apiVersion": "v1", "resource": "secrets", "namespaceSelector": selector}
     with pytest.raises(errors.HookError):
-        answers.decode_customize(json.dumps({"relatedResources": [rule]}).encode(), strict=True)
+        responses.decode_customize(json.dumps({"relatedResources": [rule]}).encode(), strict=True)
 
 
 def test_nulls_are_absent_and_whole_numbers_whole(api: ApiServer) -> None:

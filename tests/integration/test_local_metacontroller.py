@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from metacontroller import errors
-from metacontroller.local import Options, StandIn
-from metacontroller.objects import Key
+from metacontroller.local import errors
+from metacontroller.local.__main__ import Options, StandIn
+from metacontroller.local.apiserver.objects import Key
 from tests.hook_server import Answer, HookServer, Request, Script
 
 WIDGETS = Key("widgets.example.com", "default", "one")

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from metacontroller.objects import Kind
+from metacontroller.local.apiserver.objects import Kind
 from tests.differential import widgets
 from tests.differential.snapshots import Json
 from tests.differential.world import World

@@ -15,7 +15,7 @@ from hooks.protocol import (
     SyncRequest,
     SyncResponse,
 )
-from metacontroller import answers
+from metacontroller.local.controller import responses
 from tests import builders
 
 DEMO = Key("apps/v1", "Deployment", "team-a", "demo")
@@ -115,13 +115,13 @@ def test_a_finalize_answer_always_does() -> None:
 def test_answers_pass_the_strict_decoder() -> None:
     """Metacontroller decodes every answer in strict mode to what was meant."""
     sync = builders.sync(builders.served(gateway={"serviceName": "demo-gw"}))
-    decoded = answers.decode_sync(orjson.dumps(sync.as_json()), strict=True)
+    decoded = responses.decode_sync(orjson.dumps(sync.as_json()), strict=True)
     assert (decoded.children, decoded.finalized) == (sync.children, False)
     assert decoded.resync_after_seconds == sync.resync_after_seconds
 
     finalize = FinalizeResponse({"a": 1}, (), finalized=True, resync_after_seconds=None)
-    assert answers.decode_sync(orjson.dumps(finalize.as_json()), strict=True).finalized is True
+    assert responses.decode_sync(orjson.dumps(finalize.as_json()), strict=True).finalized is True
 
     customize = CustomizeResponse((RelatedRule("v1", "services", "team-a", ("demo",)),))
-    (rule,) = answers.decode_customize(orjson.dumps(customize.as_json()), strict=True)
+    (rule,) = responses.decode_customize(orjson.dumps(customize.as_json()), strict=True)
     assert (rule.api_version, rule.resource, rule.namespace, rule.names) == ("v1", "services", "team-a", ("demo",))

@@ -14,7 +14,7 @@ from hooks.api.model_deployment import format_time
 from hooks.observation.observation import DefaultRemote, InstallDefaults, Observation
 from hooks.protocol import SyncRequest, SyncResponse
 from hooks.reconcile import model_deployment as reconcile
-from metacontroller import answers
+from metacontroller.local.controller import responses
 from tests import builders
 from tests.builders import DEFAULTS, NOW, TEMPLATE, Cluster, body_of, model_deployment, policy, service, workload
 
@@ -170,7 +170,7 @@ def _route_text(answer: SyncResponse) -> str:
 def test_every_answer_passes_the_strict_decoder(cluster: Cluster) -> None:
     """Metacontroller reads what was meant, and no answer is one that deletes everything by accident."""
     for answer in (cluster.sync(), cluster.sync()):
-        decoded = answers.decode_sync(orjson.dumps(answer.as_json()), strict=True)
+        decoded = responses.decode_sync(orjson.dumps(answer.as_json()), strict=True)
         assert decoded.children == answer.children
         assert decoded.status == answer.status
         assert answer.status["conditions"]

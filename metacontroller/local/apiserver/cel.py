@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from metacontroller import schema as schemas
-from metacontroller.objects import Object, equal
+from metacontroller.local.apiserver import schema as schemas
+from metacontroller.local.apiserver.objects import Object, equal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

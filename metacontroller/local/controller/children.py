@@ -6,14 +6,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from metacontroller import apply, errors, selectors
-from metacontroller.objects import Kind, Object, controller_of, copy, equal, key_of
+from metacontroller.local import errors
+from metacontroller.local.apiserver import selectors
+from metacontroller.local.apiserver.objects import Kind, Object, controller_of, copy, equal, key_of
+from metacontroller.local.controller import dynamic_apply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from metacontroller.apiserver import ApiServer
-    from metacontroller.registration import Method, Registration
+    from metacontroller.local.apiserver.server import ApiServer
+    from metacontroller.local.controller.composite_controller import Method, Registration
 
 ChildId = tuple[str, str, str, str]
 """(apiVersion, kind, namespace, name): children are told apart by their full kind."""
@@ -85,7 +87,7 @@ class Children:
         return failures
 
     def _create(self, parent: Object, wanted: Object) -> None:
-        item = apply.remembering(wanted)
+        item = dynamic_apply.remembering(wanted)
         owners = item["metadata"].setdefault("ownerReferences", [])
         if not any(owner.get("uid") == parent["metadata"]["uid"] for owner in owners):
             owners.append(_reference(parent))
@@ -98,7 +100,7 @@ class Children:
     def _update(self, before: Object, wanted: Object, method: Method) -> None:
         if "deletionTimestamp" in before["metadata"]:
             return
-        after = apply.updated(before, wanted)
+        after = dynamic_apply.updated(before, wanted)
         if method == "OnDelete" or equal(after, before):
             return
         if method == "Recreate":

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
-from metacontroller import documents, errors
-from metacontroller.builtin import WORKLOADS
-from metacontroller.objects import Key, Kind, Object, copy, equal
+from metacontroller.local import errors
+from metacontroller.local.apiserver import yaml
+from metacontroller.local.apiserver.builtin import WORKLOADS
+from metacontroller.local.apiserver.objects import Key, Kind, Object, copy, equal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from metacontroller.apiserver import ApiServer, Change
+    from metacontroller.local.apiserver.server import ApiServer, Change
 
 INTERVAL: Final = 0.25
 """Seconds between two probes of a workload."""
@@ -49,8 +50,8 @@ def read_workloads(path: Path) -> tuple[Workload, ...]:
     except OSError as error:
         raise errors.SetupError(f"{path}: {error.strerror or error}") from error
     try:
-        content = documents.read_plain(text)
-    except documents.DocumentError as error:
+        content = yaml.read_plain(text)
+    except yaml.DocumentError as error:
         raise errors.SetupError(f"{path}: {error}") from error
     entries = content.get("workloads") if isinstance(content, dict) else None
     if entries is None:

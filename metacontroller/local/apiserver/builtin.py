@@ -13,8 +13,8 @@ import re
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from metacontroller import quantity
-from metacontroller.objects import Kind, Object, copy, equal
+from metacontroller.local.apiserver import quantity
+from metacontroller.local.apiserver.objects import Kind, Object, copy, equal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from metacontroller import documents, errors
-from metacontroller.objects import BUILT_IN, Kind, Object
+from metacontroller.local import errors
+from metacontroller.local.apiserver import yaml
+from metacontroller.local.apiserver.objects import BUILT_IN, Kind, Object
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,8 +33,8 @@ def _read(folder: Path, kind: str) -> list[Object]:
     found = []
     for path in paths:
         try:
-            found += [item for item in documents.read(path.read_text(encoding="utf-8")) if item.get("kind") == kind]
-        except (documents.DocumentError, OSError) as error:
+            found += [item for item in yaml.read(path.read_text(encoding="utf-8")) if item.get("kind") == kind]
+        except (yaml.DocumentError, OSError) as error:
             raise errors.SetupError(f"{path}: {error}") from error
     return found
 

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Final
 
 import httpx
 
-from metacontroller import errors, gojson
+from metacontroller.local import errors
+from metacontroller.local.controller import gojson
 
 if TYPE_CHECKING:
-    from metacontroller.objects import Object
+    from metacontroller.local.apiserver.objects import Object
 
 DEFAULT_TIMEOUT: Final = 10.0
 """Seconds; also for a missing, zero or negative timeout."""

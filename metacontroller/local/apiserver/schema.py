@@ -11,7 +11,7 @@ import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from metacontroller.objects import Object, copy, equal
+from metacontroller.local.apiserver.objects import Object, copy, equal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from metacontroller import errors, gojson
-from metacontroller.objects import Object, copy
+from metacontroller.local import errors
+from metacontroller.local.apiserver.objects import Object, copy
+from metacontroller.local.controller import gojson
 
 LAST_APPLIED = "metacontroller.k8s.io/last-applied-configuration"
 """The annotation in which Metacontroller remembers what it applied."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 if TYPE_CHECKING:
-    from metacontroller.objects import Object
+    from metacontroller.local.apiserver.objects import Object
 
 
 class DocumentError(ValueError):

@@ -18,23 +18,28 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import httpx
 
-from metacontroller import definitions, errors, manifests, rules, workloads
-from metacontroller.apiserver import ApiServer
-from metacontroller.controller import Controller
-from metacontroller.registration import Registration
-from metacontroller.store import Store
+from metacontroller.local import errors, manifests
+from metacontroller.local import kubelet as workloads
+from metacontroller.local.apiserver import cel
+from metacontroller.local.apiserver import kinds as definitions
+from metacontroller.local.apiserver.server import ApiServer
+from metacontroller.local.apiserver.store import Store
+from metacontroller.local.controller.composite_controller import Registration
+from metacontroller.local.controller.controller import Controller
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from metacontroller.objects import Key, Object
+    from metacontroller.local.apiserver.objects import Key, Object
 
-HERE = Path(__file__).resolve().parent
+_MANIFESTS: Final = Path(__file__).resolve().parents[1]
+"""Where the manifests lie that register hooks."""
+_CRDS: Final = _MANIFESTS.parent / "crds"
 
 
 def _print(line: str) -> None:
@@ -51,8 +56,8 @@ class Options:
     """scheme://host:port that replaces the one of the hooks' URLs; None = the URLs as they are."""
     workloads: Path | None = None
     """Which process is behind which workload; None = `workloads.yaml` in the state directory."""
-    crds: Path = field(default=HERE.parent / "crds")
-    controllers: Path = field(default=HERE)
+    crds: Path = field(default=_CRDS)
+    controllers: Path = field(default=_MANIFESTS)
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     make_uid: Callable[[], str] = lambda: str(uuid.uuid4())
     report: Callable[[str], None] = _print
@@ -99,7 +104,7 @@ class StandIn:
 
     def start(self) -> None:
         """Begin to work; needs a running event loop."""
-        if (missing := rules.missing_engine()) is not None:
+        if (missing := cel.missing_engine()) is not None:
             self._options.report(missing)
         self.api.collect_garbage()
         self._manifests.look()
@@ -207,7 +212,7 @@ def _options(arguments: list[str] | None) -> Options:
     parser.add_argument(
         "--workloads", type=Path, metavar="FILE", help="which process is behind which workload (DIR/workloads.yaml)"
     )
-    defaults = {"crds": HERE.parent / "crds", "controllers": HERE}
+    defaults = {"crds": _CRDS, "controllers": _MANIFESTS}
     parser.add_argument("--crds", type=Path, metavar="DIR", default=defaults["crds"], help="CRDs (%(default)s)")
     parser.add_argument(
         "--controllers",

@@ -6,10 +6,12 @@ import asyncio
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
-from metacontroller import customize, errors, selectors
-from metacontroller.objects import Key, Object, controller_of, equal
-from metacontroller.syncing import StatusWatcher, Syncer
-from metacontroller.workqueue import WorkQueue
+from metacontroller.local import errors
+from metacontroller.local.apiserver import selectors
+from metacontroller.local.apiserver.objects import Key, Object, controller_of, equal
+from metacontroller.local.controller import customize
+from metacontroller.local.controller.sync import StatusWatcher, Syncer
+from metacontroller.local.controller.workqueue import WorkQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from metacontroller.apiserver import ApiServer, Change
-    from metacontroller.registration import Registration
+    from metacontroller.local.apiserver.server import ApiServer, Change
+    from metacontroller.local.controller.composite_controller import Registration
 
 WORKERS: Final = 5
 """Parents synced at the same time (--workers)."""

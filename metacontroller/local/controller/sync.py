@@ -9,18 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from metacontroller import answers, customize, errors, selectors, webhook
-from metacontroller.children import Children
-from metacontroller.objects import Key, Kind, Object, copy, equal, key_of
+from metacontroller.local import errors
+from metacontroller.local.apiserver import selectors
+from metacontroller.local.apiserver.objects import Key, Kind, Object, copy, equal, key_of
+from metacontroller.local.controller import customize, responses, webhook
+from metacontroller.local.controller.children import Children
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     import httpx
 
-    from metacontroller.apiserver import ApiServer
-    from metacontroller.registration import Registration
-    from metacontroller.webhook import Webhook
+    from metacontroller.local.apiserver.server import ApiServer
+    from metacontroller.local.controller.composite_controller import Registration
+    from metacontroller.local.controller.webhook import Webhook
 
 StatusWatcher = Callable[[Object, Object], None]
 """Called with the parent before and after an effective write of its status."""
@@ -115,13 +117,13 @@ class Syncer:
         selectors.check(selector)
         return selector
 
-    async def _ask_for_rules(self, parent: Object) -> tuple[answers.Rule, ...]:
+    async def _ask_for_rules(self, parent: Object) -> tuple[responses.Rule, ...]:
         hook = self._registration.customize
         if hook is None:
             return ()
         request = {"controller": self._registration.manifest, "parent": parent}
         body = await webhook.call(self._client, hook, request, self._now())
-        return answers.decode_customize(body, strict=hook.strict)
+        return responses.decode_customize(body, strict=hook.strict)
 
     async def _related(self, parent: Object) -> list[tuple[Kind, Object]]:
         hook = self._registration.customize
@@ -137,7 +139,7 @@ class Syncer:
         related: list[tuple[Kind, Object]],
         *,
         finalizing: bool,
-    ) -> answers.SyncAnswer:
+    ) -> responses.SyncAnswer:
         hook = self._registration.finalize if finalizing else self._registration.sync
         if hook is None:
             raise AssertionError("finalizing without a finalize hook")
@@ -150,7 +152,7 @@ class Syncer:
             "finalizing": finalizing,
         }
         body = await webhook.call(self._client, hook, request, self._now())
-        return answers.decode_sync(body, strict=hook.strict)
+        return responses.decode_sync(body, strict=hook.strict)
 
     # The status
 

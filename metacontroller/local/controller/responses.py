@@ -12,10 +12,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from metacontroller import errors
+from metacontroller.local import errors
 
 if TYPE_CHECKING:
-    from metacontroller.objects import Object
+    from metacontroller.local.apiserver.objects import Object
 
 _ANSWER = {"status", "children", "resyncAfterSeconds", "finalized"}
 _RULE = {"apiVersion", "resource", "labelSelector", "namespaceSelector", "namespace", "names"}

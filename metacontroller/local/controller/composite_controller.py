@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
-from metacontroller import errors
-from metacontroller.objects import Kind, Object, copy
-from metacontroller.webhook import Webhook
+from metacontroller.local import errors
+from metacontroller.local.apiserver.objects import Kind, Object, copy
+from metacontroller.local.controller.webhook import Webhook
 
 if TYPE_CHECKING:
-    from metacontroller.apiserver import ApiServer
+    from metacontroller.local.apiserver.server import ApiServer
 
 Method = Literal["OnDelete", "Recreate", "InPlace"]
 _METHODS = ("OnDelete", "Recreate", "InPlace")

@@ -9,14 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from metacontroller import documents, errors
-from metacontroller.objects import Key, Object, controller_of, copy, equal, key_of
+from metacontroller.local import errors
+from metacontroller.local.apiserver import yaml
+from metacontroller.local.apiserver.objects import Key, Object, controller_of, copy, equal, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from metacontroller.apiserver import ApiServer
+    from metacontroller.local.apiserver.server import ApiServer
 
 INTERVAL: Final = 0.2
 """Seconds between two looks at the folder."""
@@ -82,8 +83,8 @@ class Manifests:
             self._report(f"manifests/{name}: it is empty, what it gave before stays: remove the file to delete that")
             return _File(stamp, before.items)
         try:
-            return _File(stamp, tuple(documents.read(text)))
-        except documents.DocumentError as error:
+            return _File(stamp, tuple(yaml.read(text)))
+        except yaml.DocumentError as error:
             self._report(f"manifests/{name}: not read, what it gave before stays: {error}")
             return _File(stamp, before.items if before is not None else None)
 

@@ -13,8 +13,9 @@ import re
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from metacontroller import documents, errors
-from metacontroller.objects import Key, Object
+from metacontroller.local import errors
+from metacontroller.local.apiserver import yaml
+from metacontroller.local.apiserver.objects import Key, Object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -91,7 +92,7 @@ class Store:
         header = MARK if record.origin is None else f"{MARK}\n# From manifests/{record.origin}."
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_whole(path, f"{header}\n{documents.render(record.item)}")
+            _write_whole(path, f"{header}\n{yaml.render(record.item)}")
         except OSError as error:
             raise errors.Refused(f"cannot write {path}: {error.strerror or error}") from error
         self.writes += 1
@@ -121,7 +122,7 @@ class Store:
         key = Key(resource, "" if namespace == _CLUSTER else namespace, path.stem)
         text = path.read_text(encoding="utf-8")
         try:
-            (item,) = documents.read(text)
+            (item,) = yaml.read(text)
             metadata = item["metadata"]
             if (metadata["name"], metadata.get("namespace", "")) != (key.name, key.namespace):
                 raise ValueError("it holds another object than its name says")

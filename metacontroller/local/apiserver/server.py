@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from metacontroller import builtin, errors, rules, schema, selectors
-from metacontroller.objects import Key, Kind, Object, controller_of, copy, equal, key_of
-from metacontroller.store import Record, Store
+from metacontroller.local import errors
+from metacontroller.local.apiserver import builtin, cel, schema, selectors
+from metacontroller.local.apiserver.objects import Key, Kind, Object, controller_of, copy, equal, key_of
+from metacontroller.local.apiserver.store import Record, Store
 
 MAX_ANNOTATIONS = 256 * 1024
 """Bytes of all annotation names and values of one object (apimachinery TotalAnnotationSizeLimitB)."""
@@ -290,7 +291,7 @@ def _custom(declared: Object, item: Object, old: Object | None) -> Object:
     pruned, _ = schema.prune(whole, item)
     admitted: Object = _stored(schema.default(whole, pruned))
     _refuse(schema.problems(whole, admitted))
-    _refuse(rules.problems(whole, admitted, old))
+    _refuse(cel.problems(whole, admitted, old))
     return admitted
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from metacontroller import errors
+from metacontroller.local import errors
 
 if TYPE_CHECKING:
-    from metacontroller.objects import Object
+    from metacontroller.local.apiserver.objects import Object
 
 KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 """The name of a label, with or without a DNS prefix."""

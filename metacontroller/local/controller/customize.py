@@ -6,14 +6,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from metacontroller import errors, selectors
+from metacontroller.local import errors
+from metacontroller.local.apiserver import selectors
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from metacontroller.answers import Rule
-    from metacontroller.apiserver import ApiServer
-    from metacontroller.objects import Key, Kind, Object
+    from metacontroller.local.apiserver.objects import Key, Kind, Object
+    from metacontroller.local.apiserver.server import ApiServer
+    from metacontroller.local.controller.responses import Rule
 
 CACHE_SECONDS = 20 * 60
 """How long Metacontroller keeps the rules of one generation of a parent."""
