@@ -39,10 +39,9 @@ $(COMPILED)/.built: .venv/.synced pyproject.toml $(shell find gateway hooks prog
 
 .PHONY: compiled
 compiled: $(COMPILED)/.built ## Compile the gateway's data path as the image does, and run its tests on that
-	@rm -rf $(COMPILED)/tests && cp -r tests $(COMPILED)/
+	@rm -rf $(COMPILED)/tests $(COMPILED)/tools && cp -r tests tools $(COMPILED)/
 	@cd $(COMPILED) && $(abspath $(RUN))/python -c "import gateway.proxy as it; assert it.__file__.endswith('.so'), it"
-	@cd $(COMPILED) && $(abspath $(RUN))/pytest tests/unit/gateway tests/integration \
-	  $(foreach other,hooks kubernetes local make metric model platform prometheus run,--ignore-glob='*/test_$(other)*') $(ARGS)
+	@cd $(COMPILED) && $(abspath $(RUN))/pytest tests/unit/gateway tests/integration/gateway tests/integration/program $(ARGS)
 
 .PHONY: e2e
 e2e: .venv/.synced ## Tests on a real control plane, built once from the Go module proxy; ARGS goes to pytest
@@ -57,7 +56,7 @@ lint: .venv/.synced ## ruff, mypy and the import contracts
 
 .PHONY: generate
 generate: .venv/.synced ## Write crds/ and the JSON schemas from the Python types
-	@$(RUN)python -m tests.generate
+	@$(RUN)python -m tools.generate
 
 .PHONY: bench
 bench: $(COMPILED)/.built ## Measure what the image has against nginx in the same run; writes build/bench.json

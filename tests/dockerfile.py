@@ -1,8 +1,6 @@
 """What the Dockerfile says, as far as tests go by it."""
 
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[1]
+from tools.repository import ROOT
 
 
 def copied() -> set[str]:

@@ -6,14 +6,14 @@ https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resou
 import copy
 import functools
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import cel
 import jsonschema
 import yaml
 
-ROOT: Final = Path(__file__).resolve().parent.parent
+from tools.repository import ROOT
+
 Schema = Mapping[str, Any]
 
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import yaml
 
-from tests.chart.reference import CHART
 from tests.e2e.binaries import find
+from tools.chart_reference import CHART
 
 METACONTROLLER_CHART: Final = "METACONTROLLER_CHART"
 METACONTROLLER_CRDS: Final = "METACONTROLLER_CRDS"

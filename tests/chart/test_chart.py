@@ -21,6 +21,7 @@ from gateway.settings import Settings as GatewaySettings
 from hooks.__main__ import parser as hooks_parser
 from hooks.settings import Settings as HooksSettings
 from tests.chart.helm import helm, kind, pods, template
+from tools.repository import ROOT
 
 TOKEN = base64.b64encode(b"canary-account:canary-of-the-secret").decode()
 SEED = (
@@ -434,7 +435,7 @@ def test_a_gateway_of_ones_own(chart: Path) -> None:
 @pytest.mark.parametrize(("file", "suffix"), [("compositecontroller", "-controller"), ("policies", "-policies")])
 def test_the_composite_controllers_are_those_of_the_repository(chart: Path, file: str, suffix: str) -> None:
     """But for names, address and certificate they are those in metacontroller/."""
-    ours = yaml.safe_load((Path(__file__).parents[2] / f"metacontroller/{file}.yaml").read_text())["spec"]
+    ours = yaml.safe_load((ROOT / f"metacontroller/{file}.yaml").read_text())["spec"]
     theirs = kind(template(chart, *PRESETS["outside"]), "CompositeController", suffix)["spec"]
     for spec in (ours, theirs):
         for hook in spec["hooks"].values():

@@ -10,10 +10,10 @@ import yaml
 from gateway.settings import Settings as GatewaySettings
 from hooks.settings import Settings as HooksSettings
 from tests.chart.helm import kind, template
-from tests.chart.reference import is_value
 from tests.chart.test_values import CONTEXTS, SETTINGS, STEADY, WITHOUT_EFFECT, changed
 from tests.contract.test_configuration_docs import leaves
 from tests.contract.test_settings import NOT_OBEYED
+from tools.chart_reference import is_value
 
 CONFIGURATION: Final = sorted(
     (SETTINGS.keys() - WITHOUT_EFFECT.keys())

@@ -13,10 +13,10 @@ from hooks.cli import render
 from hooks.settings import Settings
 from tests.builders import NOW
 from tests.chart.helm import kind, template
-from tests.chart.reference import is_value, schema
 from tests.chart.test_values import ORIGINAL
+from tools.chart_reference import is_value, schema
+from tools.repository import ROOT
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 PAGES: Final = ("README.md", "docs/install.md", "docs/migrating.md", "docs/troubleshooting.md", "SECURITY.md")
 INSTALL: Final = (ROOT / "docs/install.md").read_text(encoding="utf-8")
 VALUES: Final = json.loads(schema())

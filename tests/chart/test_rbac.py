@@ -8,8 +8,8 @@ import yaml
 
 from tests.chart.helm import kind, rules, template
 from tests.contract.questions import Questions
+from tools.repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 ALLOWED = ("--set=allowedNamespaces={a,b}", "--set=config.namespaces=a\\,b")
 WRITES = {
     ("apps", "deployments", "create"),

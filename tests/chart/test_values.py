@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from tests.chart.helm import HelmFailed, kind, template
-from tests.chart.reference import Setting, allowed, settings
+from tools.chart_reference import Setting, allowed, settings
+from tools.repository import ROOT
 
 TOKEN: Final = base64.b64encode(b"account:secret").decode()
 SETTINGS: Final = {one.path: one for one in settings()}
@@ -350,7 +351,7 @@ def test_what_cannot_work_is_refused(chart: Path, words: tuple[str, ...], senten
 
 def test_the_schema_has_every_default() -> None:
     """values.yaml passes, key by key, and each described value has a type of its own in the schema."""
-    schema = json.loads((Path(__file__).parents[2] / "charts/beamlit-controller/values.schema.json").read_text())
+    schema = json.loads((ROOT / "charts/beamlit-controller/values.schema.json").read_text())
     for path in SETTINGS:
         place = schema
         for key in path.split("."):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.case_table import ids, shown_by
-from tests.proxy_cases import GROUPS, Case
+from tools.case_table import ids, shown_by
+from tools.proxy_cases import GROUPS, Case
 
 CASES = [case for group in GROUPS.values() for case in group]
 

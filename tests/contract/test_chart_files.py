@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.reference import CHART, settings
-
-ROOT = Path(__file__).resolve().parents[2]
+from tools.chart_reference import CHART, settings
+from tools.repository import ROOT
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "crds").iterdir()), ids=lambda path: path.name)

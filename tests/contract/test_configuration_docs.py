@@ -11,8 +11,9 @@ from pydantic import BaseModel, SecretStr
 import gateway.settings
 import hooks.settings
 from program.settings import Shared
+from tools.repository import ROOT
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs/configuration.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
 
 
 def table(title: str) -> dict[str, tuple[str, str]]:

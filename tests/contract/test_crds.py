@@ -14,7 +14,8 @@ import yaml
 from pydantic import BaseModel
 
 from hooks.api import model_deployment as v1alpha1
-from tests.structural import ROOT, crd_schema, defaulted, nodes, problems, pruned
+from tests.structural import crd_schema, defaulted, nodes, problems, pruned
+from tools.repository import ROOT
 
 HERE: Final = ROOT / "tests" / "contract"
 CRDS: Final = {path.name: yaml.safe_load(path.read_text(encoding="utf-8")) for path in (ROOT / "crds").glob("*.yaml")}

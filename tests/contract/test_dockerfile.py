@@ -1,7 +1,7 @@
 """The Dockerfile and what its build may see. No image is built here: that needs an engine."""
 
 from tests import dockerfile
-from tests.dockerfile import ROOT
+from tools.repository import ROOT
 
 
 def test_what_is_copied_is_not_ignored() -> None:

@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -14,8 +13,9 @@ from hooks.observation.observation import DefaultRemote, InstallDefaults, Observ
 from hooks.protocol import SyncRequest
 from hooks.reconcile import model_deployment
 from tests.contract.test_crds import refusals
+from tools.repository import ROOT
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = ROOT / "examples"
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 DEFAULTS = InstallDefaults(default_remote=DefaultRemote("127.0.0.1:9102", "http", "/$workspace/$model", "demo"))
 

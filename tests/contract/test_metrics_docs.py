@@ -12,8 +12,9 @@ from hooks.metrics import cache, confinement, promql
 from hooks.offloading.targets import declared
 from hooks.settings import Settings
 from hooks.telemetry import Metrics
+from tools.repository import ROOT
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
 BLOCKS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
 
 

@@ -1,7 +1,6 @@
 """docs/platform.md says what is so: reasons, figures, metrics, events, and what is sent."""
 
 import re
-from pathlib import Path
 
 from hooks import names, reasons
 from hooks.platform import circuit, registration
@@ -10,8 +9,8 @@ from hooks.platform.rechecks import INTERVAL
 from hooks.platform.registrar import CALL_SECONDS
 from hooks.platform.state import FIRST_DELAY, LONGEST_DELAY
 from hooks.telemetry import Metrics
+from tools.repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/platform.md").read_text(encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.api.v1alpha1 import API_VERSION, Backend, DocumentError, Headers, RouteDocument, SecretKey, Use, read
-from tests.structural import ROOT
+from tools.repository import ROOT
 
 SCHEMA: Final = json.loads((ROOT / "gateway/api/v1alpha1.schema.json").read_text(encoding="utf-8"))
 FIRST: Final = (ROOT / "tests/contract/route_document_first.json").read_text(encoding="utf-8").strip()

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.generate import ROOT, generated
+from tools.generate import generated
+from tools.repository import ROOT
 
 GENERATED = generated()
 

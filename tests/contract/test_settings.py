@@ -2,7 +2,6 @@
 
 import ast
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -10,8 +9,8 @@ import pytest
 import gateway.settings
 import hooks.settings
 from tests.contract.test_configuration_docs import leaves
+from tools.repository import ROOT
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 MANAGER: Final = "a switch of the original's manager, whose part Metacontroller has"
 NOT_OBEYED: Final[Mapping[str, str]] = {
     "enableHTTP2": MANAGER,

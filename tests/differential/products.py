@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -21,8 +20,8 @@ from tests.differential.snapshots import Exchange, Json
 from tests.differential.widgets import pods
 from tests.differential.world import World
 from tests.hook_server import Answer, Request
+from tools.repository import ROOT
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 START: Final = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 """When a scenario begins, for hooks."""
 SETTINGS: Final[Json] = {

@@ -15,9 +15,10 @@ from tests.e2e.controlplane import NODE, SERVICES, ControlPlane
 from tests.e2e.network import Answer, Network, Proxy
 from tests.e2e.pods import Image, Pod
 from tests.e2e.process import CommandFailed
-from tests.e2e.product import ROOT, Models, syncs_answered
+from tests.e2e.product import Models, syncs_answered
 from tests.platform import TOKEN, Platform
 from tests.processes import free_port, poll, status
+from tools.repository import ROOT
 
 RELEASE: Final = "beamlit-controller"
 NAMESPACE: Final = "beamlit-system"

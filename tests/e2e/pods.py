@@ -23,8 +23,8 @@ from typing import Any, Final
 from tests import dockerfile
 from tests.e2e.controlplane import ControlPlane
 from tests.processes import free_port, poll, status
+from tools.repository import ROOT
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 _ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 _LISTEN: Final = re.compile(r"(?P<flag>--[a-z-]+=)(?:0\.0\.0\.0|\[::\])?:(?P<port>\d+)")
 _SYSTEM_FILES: Final = ("/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf", "/etc/ssl")

@@ -5,7 +5,6 @@ import os
 import re
 import sys
 import urllib.request
-from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -14,8 +13,8 @@ from tests.chart.helm import METACONTROLLER_CRDS
 from tests.e2e.binaries import find
 from tests.e2e.controlplane import NODE_LABEL, ControlPlane, Process
 from tests.processes import free_port, poll, status
+from tools.repository import ROOT
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 RESYNC_SECONDS: Final = 2
 """Of the CompositeController under test, so that rest can be watched without waiting for minutes."""
 SYSTEM: Final = "metacontroller"

@@ -11,8 +11,9 @@ import psutil
 import pytest
 
 from tests.e2e.controlplane import PROGRAMS, ControlPlane, require
-from tests.e2e.product import ROOT, install_crds, workload
+from tests.e2e.product import install_crds, workload
 from tests.processes import poll
+from tools.repository import ROOT
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,10 @@ from tests.e2e.guarded import GuardedPrometheus
 from tests.e2e.installation import CLIENT, GATEWAY, NAMESPACE, RELEASE, Installation
 from tests.e2e.pods import Image
 from tests.e2e.process import CommandFailed
-from tests.e2e.product import ROOT, missing, set_pods_ready
+from tests.e2e.product import missing, set_pods_ready
 from tests.e2e.traffic import Traffic
 from tests.processes import free_port, poll, status
+from tools.repository import ROOT
 
 pytestmark = pytest.mark.own_plane
 

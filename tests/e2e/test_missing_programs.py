@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.controlplane import require
-from tests.e2e.product import ROOT
+from tools.repository import ROOT
 
 
 def test_skipped_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,9 @@ from gateway.routes.sources.configmaps import RELIST_SECONDS
 from tests.chart.helm import template, with_dependencies
 from tests.e2e import controlplane
 from tests.e2e.controlplane import WRITES, ControlPlane, Process
-from tests.e2e.product import ROOT, SYSTEM, Product, missing, model_deployment, workload
+from tests.e2e.product import SYSTEM, Product, missing, model_deployment, workload
 from tests.processes import free_port, poll, status
+from tools.repository import ROOT
 
 COUNT = 1000
 RESYNC_SECONDS = 120

@@ -20,9 +20,10 @@ from tests.e2e import controlplane
 from tests.e2e.controlplane import ControlPlane
 from tests.e2e.installation import NAMESPACE, RELEASE, Installation
 from tests.e2e.pods import Image
-from tests.e2e.product import ROOT, missing, model_deployment, workload
+from tests.e2e.product import missing, model_deployment, workload
 from tests.platform import SECRET, TOKEN, Platform
 from tests.processes import free_port, poll, status
+from tools.repository import ROOT
 
 pytestmark = pytest.mark.own_plane
 

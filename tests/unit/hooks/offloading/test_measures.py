@@ -25,7 +25,7 @@ from hooks.offloading import measures, targets
 from hooks.offloading.measures import MAX_AGE, Counted, Exclusion, LeftOut, Measured, Missing, measure
 from hooks.offloading.targets import TABLE, TargetType
 from tests.builders import NOW, Json
-from tests.generate import ROOT
+from tools.repository import ROOT
 
 READY_SINCE = NOW - timedelta(hours=1)
 ONE = Fraction(1)

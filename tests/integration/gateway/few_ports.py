@@ -1,0 +1,61 @@
+"""A gateway in a network namespace that has eight local ports, to be run as root of that namespace."""
+
+import asyncio
+import fcntl
+import socket
+import struct
+from pathlib import Path
+
+import uvloop
+
+from tests.integration.gateway.wire import Client, Running, gateway, reply
+from tests.integration.servers import ServerSide, serving, until
+
+PORTS = 8
+GET = b"GET /default/demo/x HTTP/1.1\r\nHost: gateway\r\n\r\n"
+
+
+def bring_up_loopback() -> None:
+    """What `ip link set lo up` does (netdevice(7))."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        flags = struct.unpack("16sh", fcntl.ioctl(sock, 0x8913, struct.pack("16sh", b"lo", 0)))[1]
+        fcntl.ioctl(sock, 0x8914, struct.pack("16sh", b"lo", flags | 1))
+
+
+async def connected(running: Running, number: int) -> Client:
+    """A client from a port outside of the range, whose ports are for the gateway."""
+    return Client(*await asyncio.open_connection("127.0.0.1", running.port, local_addr=("127.0.0.1", 50000 + number)))
+
+
+async def main() -> None:
+    """Ask until the ports are used up, and again when they are free."""
+    go = asyncio.Event()
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            await side.request()
+            await go.wait()
+            await side.send(reply())
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        Path("/proc/sys/net/ipv4/ip_local_port_range").write_text(f"40000 {40000 + PORTS - 1}")
+        clients = [await connected(running, number) for number in range(PORTS + 3)]
+        for client in clients:
+            await client.send(GET)
+        answers = [asyncio.ensure_future(client.answer()) for client in clients]
+        await until(lambda: sum(one.done() for one in answers) == 3)
+        codes = [one.result().code for one in answers if one.done()]
+        assert codes == ["overloaded"] * 3, codes
+        go.set()
+        answered = [client for client, one in zip(clients, answers, strict=True) if (await one).status == 200]
+        assert len(answered) == PORTS
+        for client in answered:
+            await client.send(GET)
+            assert (await client.answer()).status == 200  # on a connection that was kept
+        for client in clients:
+            client.reset()
+
+
+if __name__ == "__main__":
+    bring_up_loopback()
+    uvloop.run(main())

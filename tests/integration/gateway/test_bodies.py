@@ -1,0 +1,627 @@
+"""Bodies, deadlines and clients that go away, over real sockets on both sides of the gateway."""
+
+import asyncio
+import socket
+import struct
+
+import pytest
+
+from gateway.api.v1alpha1 import Timeouts
+from tests.integration.gateway.wire import Client, Running, document, echo, gateway, local, reply
+from tests.integration.servers import ServerSide, serving, until
+
+GET = b"GET /default/demo/x HTTP/1.1\r\nHost: gateway\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-type: text/event-stream\r\n\r\n"
+
+
+def post(*fields: bytes, body: bytes = b"") -> bytes:
+    """A POST as written."""
+    return b"\r\n".join((b"POST /default/demo/x HTTP/1.1", b"Host: gateway", *fields)) + b"\r\n\r\n" + body
+
+
+def timeouts(**seconds: float) -> dict[str, object]:
+    """Settings with these timeouts."""
+    return {"gateway": {"timeouts": seconds}}
+
+
+async def idle(running: Running) -> None:
+    """Until nothing is in flight, towards clients' stories and towards servers."""
+    await until(lambda: running.count("beamlit_gateway_in_flight_requests", namespace="default", model="demo") == 0)
+    await until(lambda: running.upstream.stats.open == running.upstream.stats.idle)
+
+
+# Bodies
+
+
+async def test_bs_01_p5_each_event_passes_as_it_comes() -> None:
+    """BS-01: the client has an event before the server goes on to the next one."""
+    go = asyncio.Semaphore(0)
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(CHUNKED)
+        for number in range(50):
+            await go.acquire()
+            event = b"data: %d\n\n" % number
+            await side.send(b"%x\r\n%b\r\n" % (len(event), event))
+        await side.send(b"0\r\n\r\n")
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        client = await running.client()
+        await client.send(GET)
+        head = await client.answer(head_only=True)
+        assert head.value(b"content-type") == b"text/event-stream"
+        rest = b""
+        for number in range(50):
+            go.release()
+            rest = await client.some()
+            assert b"data: %d\n\n" % number in rest
+        while not rest.endswith(b"0\r\n\r\n"):
+            rest += await client.some()
+
+
+async def test_bs_02_a_slow_reader_holds_the_server_back() -> None:
+    """BS-02: what the client does not read, the server cannot send, beyond bounded buffers."""
+    sent = 0
+
+    async def script(side: ServerSide) -> None:
+        nonlocal sent
+        await side.request()
+        await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (64 << 20))
+        for _ in range(64 << 4):
+            await side.send(b"a" * 65536)
+            sent += 65536
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        raw = socket.socket()
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        raw.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", running.port))
+        await asyncio.get_running_loop().sock_sendall(raw, GET)
+        last = -1
+        async with asyncio.timeout(5):
+            while sent != last or not sent:  # until the server stands still
+                last = sent
+                await asyncio.sleep(0.2)
+        # In kernels on the way, whose buffers this machine sizes; 64 MB were offered.
+        assert sent < 24 << 20
+        raw.close()
+        await idle(running)
+
+
+async def test_bs_03_a_slow_server_holds_the_client_back() -> None:
+    """BS-03: an upload that the server does not read is not gathered in the gateway."""
+    release = asyncio.Event()
+    total = 0
+
+    async def script(side: ServerSide) -> None:
+        nonlocal total
+        head = await side.reader.readuntil(b"\r\n\r\n")
+        assert b"content-length: 33554432\r\n" in head
+        await release.wait()
+        while total < 33554432:
+            total += len(await side.reader.read(1 << 20))
+        await side.send(reply())
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        client = await running.client()
+        client.writer.write(post(b"Content-Length: 33554432"))
+        written = 0
+        stalled = False
+        while written < 33554432 and not stalled:
+            client.writer.write(b"a" * 65536)
+            written += 65536
+            try:
+                await asyncio.wait_for(client.writer.drain(), 0.5)
+            except TimeoutError:
+                stalled = True
+        assert stalled
+        release.set()
+        client.writer.write(b"a" * (33554432 - written))
+        answer = await client.answer(b"POST")
+        assert (answer.status, total) == (200, 33554432)
+
+
+async def test_bs_06_upload_of_unknown_length() -> None:
+    """BS-06: chunks arrive as a chunked body, while the client is still sending."""
+    seen = asyncio.Event()
+
+    async def script(side: ServerSide) -> None:
+        head = await side.reader.readuntil(b"\r\n\r\n")
+        assert b"transfer-encoding: chunked\r\n" in head
+        assert await side.reader.readuntil(b"abc\r\n") == b"3\r\nabc\r\n"
+        seen.set()
+        assert await side.reader.readuntil(b"0\r\n\r\n") == b"2\r\nde\r\n0\r\n\r\n"
+        await side.send(reply())
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        client = await running.client()
+        await client.send(post(b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n"))
+        await asyncio.wait_for(seen.wait(), 5)
+        await client.send(b"2\r\nde\r\n0\r\n\r\n")
+        assert (await client.answer(b"POST")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("field", "body", "framing"),
+    [
+        (b"Content-Length: 0", b"", b"content-length: 0\r\n"),
+        (b"X: none", b"", b""),
+        (b"Transfer-Encoding: chunked", b"0\r\n\r\n", b"transfer-encoding: chunked\r\n"),
+    ],
+)
+async def test_bs_07_an_empty_body_keeps_its_meaning(field: bytes, body: bytes, framing: bytes) -> None:
+    """BS-07: no body, a body of no bytes, and a chunked one of no bytes stay what they are."""
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        answer = await running.ask(post(field, body=body), method=b"POST")
+        assert answer.status == 200
+        received = server.sides[0].received
+        assert framing in received
+        assert (b"content-length" in received) is (b"content-length" in framing)
+        assert (b"transfer-encoding" in received) is (b"transfer-encoding" in framing)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_bs_08_too_large_a_body(chunked: bool) -> None:
+    """BS-08: 413 reaches the client while it is still sending, 30 times of 30, and the server sees no end."""
+
+    async def script(side: ServerSide) -> None:
+        await side.gone()
+        assert not side.received.endswith(b"0\r\n\r\n")
+
+    route = document(local(), limits={"bodyBytes": 100000})
+    async with serving(script) as server, gateway(route, local_port=server.port) as running:
+        for _ in range(30):
+            client = await running.client()
+            field = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 20000000"
+            client.writer.write(post(field))
+            for _ in range(20):
+                piece = b"a" * 65536
+                client.writer.write(b"10000\r\n%b\r\n" % piece if chunked else piece)
+            answer = await client.answer(b"POST")
+            assert (answer.status, answer.code) == (413, "body_too_large")
+            assert answer.value(b"connection") == b"close"
+            client.reset()
+        await idle(running)
+
+
+async def test_bs_09_coded_content_is_not_touched() -> None:
+    """BS-09: a compressed answer passes byte by byte."""
+    body = bytes(range(256)) * 8
+
+    async def script(side: ServerSide) -> None:
+        request = await side.request()
+        assert b"accept-encoding: gzip\r\n" in request
+        await side.send(reply(body, b"200 OK", b"content-encoding: gzip"))
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        answer = await running.ask(b"GET /default/demo/x HTTP/1.1\r\nHost: g\r\nAccept-Encoding: gzip\r\n\r\n")
+        assert answer.value(b"content-encoding") == b"gzip"
+        assert answer.body == body
+
+
+@pytest.mark.parametrize("framing", ["chunked", "length"])
+@pytest.mark.parametrize("reset", [False, True])
+async def test_bs_11_p6_a_broken_answer_is_not_a_complete_one(framing: str, reset: bool) -> None:
+    """BS-11: when the server breaks off, the client sees no end of the body."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        if framing == "chunked":
+            await side.send(CHUNKED + b"5\r\nhello\r\n")
+        else:
+            await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello")
+        if reset:
+            side.reset()
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        answer = await running.ask(GET)
+        assert answer.status in (200, 0)
+        assert not answer.complete
+        await idle(running)
+
+
+async def test_ur_08_close_delimited_answer_is_chunked_anew() -> None:
+    """UR-08: an answer that ends with the server's connection has an end the client can trust."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(b"HTTP/1.1 200 OK\r\n\r\nhello")
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        client = await running.client()
+        await client.send(GET)
+        answer = await client.answer()
+        assert (answer.body, answer.complete) == (b"hello", True)
+        assert answer.value(b"transfer-encoding") == b"chunked"
+        await client.send(b"GET /v1/models HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        assert (await client.answer()).status == 200  # the client's connection goes on
+
+
+@pytest.mark.parametrize(("status", "length"), [(b"204 No Content", False), (b"304 Not Modified", False)])
+async def test_ur_05_answers_without_a_body(status: bytes, length: bool) -> None:
+    """UR-05: 204 and 304 have no body and no length, whatever the server says."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(b"HTTP/1.1 " + status + b"\r\ncontent-length: 5\r\netag: x\r\n\r\n")
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        client = await running.client()
+        await client.send(GET)
+        answer = await client.answer()
+        assert answer.complete
+        assert answer.value(b"content-length") is None
+        assert answer.value(b"transfer-encoding") is None
+        await client.send(b"GET /v1/models HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        assert (await client.answer()).status == 200
+
+
+async def test_ur_04_head() -> None:
+    """UR-04: an answer to HEAD has the length of the answer to GET, and no body."""
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            request = await side.request()
+            body = b"" if request.startswith(b"HEAD") else b"a" * 100
+            await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n" + body)
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        client = await running.client()
+        for method, size in ((b"HEAD", 0), (b"GET", 100)) * 2:
+            await client.send(GET.replace(b"GET", method))
+            answer = await client.answer(method)
+            assert (answer.value(b"content-length"), len(answer.body)) == (b"100", size)
+
+
+async def test_ur_15_early_answer_while_the_body_comes() -> None:
+    """UR-15: an answer that does not wait for the body is passed on at once; both connections end with it."""
+
+    async def script(side: ServerSide) -> None:
+        await side.reader.readuntil(b"\r\n\r\n")
+        await side.send(reply(b"no", b"403 Forbidden"))
+        await side.gone()
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        client = await running.client()
+        await client.send(post(b"Content-Length: 1000000", body=b"a" * 1000))
+        answer = await client.answer(b"POST")
+        assert (answer.status, answer.body) == (403, b"no")
+        assert answer.value(b"connection") == b"close"
+        assert await client.ended() == b""
+        await until(lambda: running.upstream.stats.open == 0)
+
+
+async def test_bs_12_ten_thousand_small_events() -> None:
+    """BS-12: events that come faster than anybody reads them pass whole and in order, joined into few chunks."""
+    events = b"".join(b"data: %05d%b\n\n" % (number, b"." * 37) for number in range(10000))
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(CHUNKED)
+        side.writer.writelines(b"32\r\n%b\r\n" % events[at : at + 50] for at in range(0, len(events), 50))
+        await side.send(b"0\r\n\r\n")
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        client = await running.client()
+        await client.send(GET)
+        raw = b""
+        async with asyncio.timeout(10):
+            while not raw.endswith(b"0\r\n\r\n"):
+                raw += await client.some()
+        body = b""
+        chunks = 0
+        rest = raw.partition(b"\r\n\r\n")[2]
+        while rest != b"0\r\n\r\n":
+            size, _, rest = rest.partition(b"\r\n")
+            body, rest = body + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
+            chunks += 1
+        assert body == events
+        assert chunks < 1000
+
+
+# Expect: 100-continue (RFC 9110 10.1.1)
+
+
+async def test_hh_13_continue_is_sent_once() -> None:
+    """HH-13: 100 once when the body is wanted; Expect does not pass."""
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        client = await running.client()
+        await client.send(post(b"Content-Length: 3", b"Expect: 100-continue"))
+        assert await client.some() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await client.send(b"abc")
+        answer = await client.answer(b"POST")
+        assert (answer.status, answer.interim) == (200, [])
+        assert b"expect" not in server.sides[0].received.lower()
+
+
+@pytest.mark.parametrize(
+    ("target", "length", "status"),
+    [(b"/nowhere/x", b"3", 404), (b"/default/demo/x", b"99999999", 413)],
+)
+async def test_hh_12_no_continue_before_a_refusal(target: bytes, length: bytes, status: int) -> None:
+    """HH-12: what is refused by its head is refused without 100, and no server hears of it."""
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        head = b"POST %b HTTP/1.1\r\nHost: g\r\nContent-Length: %b\r\nExpect: 100-continue\r\n\r\n" % (target, length)
+        client = await running.client()
+        await client.send(head)
+        answer = await client.answer(b"POST")
+        assert (answer.status, answer.interim) == (status, [])
+        assert answer.value(b"connection") == b"close"
+        assert server.sides == []
+
+
+async def test_hh_14_another_expectation() -> None:
+    """HH-14: an expectation that nobody knows is 417."""
+    async with gateway() as running:
+        assert (await running.ask(post(b"Expect: miracles"))).status == 417
+
+
+# Deadlines
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /x HTTP/1.1\r\nHost:"])
+async def test_p11_a_head_has_a_deadline(sent: bytes) -> None:
+    """P11: a connection without a whole head ends: silently when it said nothing, else with 408."""
+    async with gateway(settings=timeouts(headSeconds=0.3)) as running:
+        client = await running.client()
+        await client.send(sent)
+        if sent:
+            answer = await client.answer()
+            assert (answer.status, answer.code) == (408, "request_timeout")
+        assert await client.ended() == b""
+
+
+async def test_p11_the_head_deadline_is_absolute() -> None:
+    """P11: a byte now and then does not extend the head's deadline, not on a second request either."""
+    async with serving(echo) as server, gateway(local_port=server.port, settings=timeouts(headSeconds=0.4)) as running:
+        client = await running.client()
+        await client.send(GET)
+        assert (await client.answer()).status == 200
+        began = asyncio.get_running_loop().time()
+        answering = asyncio.create_task(client.answer())
+        for byte in b"GET /default/demo/x HTTP/1.1\r\nX: " + b"a" * 1000:
+            await client.send(bytes((byte,)))
+            if (await asyncio.wait({answering}, timeout=0.05))[0]:
+                break
+        assert (await answering).status == 408
+        assert asyncio.get_running_loop().time() - began < 2
+
+
+async def test_p11_a_body_has_a_deadline() -> None:
+    """P11: a body that stalls is 408, and the server's connection is dropped."""
+
+    async def script(side: ServerSide) -> None:
+        await side.gone()
+
+    async with (
+        serving(script) as server,
+        gateway(local_port=server.port, settings=timeouts(bodySeconds=0.3)) as running,
+    ):
+        client = await running.client()
+        await client.send(post(b"Content-Length: 10", body=b"abc"))
+        answer = await client.answer(b"POST")
+        assert (answer.status, answer.code) == (408, "body_timeout")
+        await idle(running)
+
+
+async def test_keep_alive_ends_quietly() -> None:
+    """An unused connection is closed without a word after its time."""
+    async with (
+        serving(echo) as server,
+        gateway(local_port=server.port, settings=timeouts(keepAliveSeconds=0.3)) as running,
+    ):
+        client = await running.client()
+        await client.send(GET)
+        assert (await client.answer()).status == 200
+        assert await client.ended() == b""
+
+
+async def test_u10_a_client_that_reads_nothing_is_cut() -> None:
+    """A client that takes no byte for the stall time is dropped, and the server with it."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (64 << 20))
+        for _ in range(64 << 4):
+            await side.send(b"a" * 65536)
+
+    async with (
+        serving(script) as server,
+        gateway(local_port=server.port, settings=timeouts(writeStallSeconds=0.4)) as running,
+    ):
+        raw = socket.socket()
+        raw.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", running.port))
+        await asyncio.get_running_loop().sock_sendall(raw, GET)
+        await until(lambda: running.edge.connections == 1)
+        await until(lambda: running.edge.connections == 0, 8)
+        await idle(running)
+        raw.close()
+
+
+async def test_to_02_no_first_byte() -> None:
+    """TO-02: a server that takes the request and says nothing is 504, and its connection is dropped."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.gone()
+
+    route = document(local(), timeouts=Timeouts(first_byte=0.3))
+    async with serving(script) as server, gateway(route, local_port=server.port) as running:
+        answer = await running.ask(GET)
+        assert (answer.status, answer.code) == (504, "first_byte_timeout")
+        await until(lambda: running.upstream.stats.open == 0)
+        labels = {"namespace": "default", "model": "demo", "backend": "local", "cause": "first_byte_timeout"}
+        assert running.count("beamlit_gateway_upstream_errors_total", **labels) == 1
+
+
+async def test_to_03_a_dripping_head() -> None:
+    """TO-03: a byte of the head now and then does not extend the deadline for the first byte."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        for byte in b"HTTP/1.1 200 OK\r\nx: " + b"a" * 100:
+            await side.send(bytes((byte,)))
+            await asyncio.sleep(0.05)
+
+    route = document(local(), timeouts=Timeouts(first_byte=0.4))
+    async with serving(script) as server, gateway(route, local_port=server.port) as running:
+        assert (await running.ask(GET)).status == 504
+
+
+async def test_to_04_idle_in_the_middle_of_a_stream() -> None:
+    """TO-04: a stream that falls silent is broken off; no second status line is written into it."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(CHUNKED + b"5\r\nhello\r\n")
+        await side.gone()
+
+    route = document(local(), timeouts=Timeouts(idle=0.3))
+    async with serving(script) as server, gateway(route, local_port=server.port) as running:
+        answer = await running.ask(GET)
+        assert (answer.status, answer.complete) == (200, False)
+        assert answer.body.startswith(b"hello\nevent: error\n")
+        assert b"HTTP/1.1" not in answer.body
+        await until(lambda: bool(running.lines()))
+        assert running.lines()[0]["broken"] == "idle_timeout"
+
+
+# Clients that go
+
+
+async def _leave(client: Client, how: str) -> None:
+    if how == "reset":
+        client.reset()
+    elif how == "half":
+        client.writer.write_eof()
+    else:
+        client.close()
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "half"])
+@pytest.mark.parametrize("point", ["upload", "before first byte", "mid stream", "pipelined"])
+async def test_to_06_to_08_bs_13_p4_the_server_is_told_within_a_second(point: str, how: str) -> None:
+    """TO-06: wherever a request stands when its client goes, the server's connection ends within a second."""
+    reached = asyncio.Event()
+    gone = asyncio.Event()
+
+    async def script(side: ServerSide) -> None:
+        await side.reader.readuntil(b"\r\n\r\n")
+        if point in ("mid stream", "pipelined"):
+            await side.send(CHUNKED + b"5\r\nhello\r\n")
+        reached.set()
+        await side.gone()
+        gone.set()
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        client = await running.client()
+        if point == "upload":
+            await client.send(post(b"Content-Length: 1000", body=b"abc"))
+        else:
+            await client.send(GET)
+        await asyncio.wait_for(reached.wait(), 5)
+        if point in ("mid stream", "pipelined"):
+            assert (await client.answer(head_only=True)).status == 200
+        if point == "pipelined":
+            await client.send(GET)
+        began = asyncio.get_running_loop().time()
+        await _leave(client, how)
+        await asyncio.wait_for(gone.wait(), 5)
+        assert asyncio.get_running_loop().time() - began < 1.5
+        await idle(running)
+        assert len(server.sides) == 1
+
+
+async def test_u9_to_06_a_reset_is_noticed_while_nothing_is_read() -> None:
+    """While the server holds an upload back the gateway reads nothing, and still notices that the client is gone."""
+    done = asyncio.Event()
+
+    async def script(side: ServerSide) -> None:
+        await side.reader.readuntil(b"\r\n\r\n")
+        side.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await done.wait()
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        client = await running.client()
+        client.writer.write(post(b"Content-Length: 30000000", body=b"a" * 30000000))
+        before = -1
+        async with asyncio.timeout(5):
+            while (size := client.writer.transport.get_write_buffer_size()) != before or not server.sides:
+                before = size
+                await asyncio.sleep(0.1)
+        raw = client.writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.reset()
+        await until(lambda: running.edge.connections == 0, 2)
+        await idle(running)
+        done.set()
+
+
+async def test_a_client_that_goes_is_no_error_of_the_backend() -> None:
+    """A client that leaves is logged as 499, and no upstream error is counted."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.gone()
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        client = await running.client()
+        await client.send(GET)
+        await until(lambda: bool(server.sides and server.sides[0].received))
+        client.close()
+        await until(lambda: bool(running.lines()))
+        line = running.lines()[0]
+        assert (line["status"], line["broken"]) == (499, "client_gone")
+        text = running.metrics.registry.collect()
+        errors = [one for metric in text if metric.name == "beamlit_gateway_upstream_errors" for one in metric.samples]
+        assert errors == []
+
+
+async def test_connections_are_bounded() -> None:
+    """One connection too many gets 503 and the end; those that are there go on."""
+    settings = {"gateway": {"limits": {"connections": 2}}}
+    async with serving(echo) as server, gateway(local_port=server.port, settings=settings) as running:
+        first = await running.client()
+        await first.send(GET)
+        assert (await first.answer()).status == 200
+        await running.client()
+        await until(lambda: running.edge.connections == 2)
+        third = await running.client()
+        answer = await third.answer()
+        assert (answer.status, answer.code) == (503, "overloaded")
+        assert await third.ended() == b""
+        await first.send(GET)
+        assert (await first.answer()).status == 200
+
+
+async def test_drain_closes_what_is_idle_and_lets_the_rest_finish() -> None:
+    """Draining: an idle connection closes at once, a running stream ends in its own time and then closes."""
+    go = asyncio.Event()
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            request = await side.request()
+            if b"/stream" in request:
+                await side.send(CHUNKED + b"5\r\nhello\r\n")
+                await go.wait()
+                await side.send(b"0\r\n\r\n")
+            else:
+                await side.send(reply())
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        quiet, busy = await running.client(), await running.client()
+        await quiet.send(GET)
+        assert (await quiet.answer()).status == 200
+        await busy.send(GET.replace(b"/x", b"/stream"))
+        streaming = asyncio.create_task(busy.answer())
+        await until(lambda: len(server.sides) == 2 or b"/stream" in server.sides[0].received)
+        running.edge.begin_drain()
+        assert await quiet.ended() == b""
+        assert not await running.edge.drained(0.05)
+        go.set()
+        assert (await streaming).complete
+        assert await busy.ended() == b""
+        busy.close()
+        assert await running.edge.drained(2)

@@ -1,0 +1,731 @@
+"""Attempts at backends over real sockets: what goes elsewhere, what does not, and what the client gets."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
+
+import orjson
+import pytest
+
+from gateway.api.v1alpha1 import Breaker, Cause, Headers, Limits, Retry, SecretKey, Timeouts, Use
+from tests.integration.gateway.wire import Answer, NoSecrets, Running, document, echo, gateway, local, remote, reply
+from tests.integration.servers import ScriptedServer, ServerSide, serving, until
+
+LOOPBACK: dict[str, Any] = {"gateway": {"allowedAddresses": ["127.0.0.0/8"]}}
+TARGET = b"/default/demo/v1/chat/completions"
+BODY = b'{"model":"demo","n":1}'
+
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of a body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def answering(data: bytes) -> Callable[[ServerSide], Awaitable[None]]:
+    """A server that answers every request with `data`."""
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            await side.request()
+            await side.send(data)
+
+    return script
+
+
+async def reset(side: ServerSide) -> None:
+    """A server that takes the request and drops the connection."""
+    await side.request()
+    side.reset()
+
+
+async def half_a_head(side: ServerSide) -> None:
+    """A server that dies within the head of its answer."""
+    await side.request()
+    await side.send(b"HTTP/1.1 200 OK\r\ncontent-le")
+
+
+async def silent(side: ServerSide) -> None:
+    """A server that never answers."""
+    await side.request()
+    await side.gone()
+
+
+async def asked(running: Running, body: bytes = BODY) -> Answer:
+    """The answer to one POST."""
+    return await running.post(TARGET, body)
+
+
+async def line(running: Running) -> Mapping[str, Any]:
+    """The access log's only line."""
+    await until(lambda: len(running.lines()) == 1)
+    return running.lines()[0]
+
+
+# What goes elsewhere
+
+
+async def test_rt_01_nothing_was_sent() -> None:
+    """RT-01: a backend that refuses connections costs the client nothing; the answer and the log say who stepped in."""
+    async with (
+        serving(echo) as far,
+        gateway(document(local(), remote()), local_port=1, remote_port=far.port, settings=LOOPBACK) as running,
+    ):
+        answer = await asked(running)
+        assert (answer.status, answer.value(b"x-beamlit-backend")) == (200, b"remote")
+        assert answer.value(b"x-beamlit-reason") == b"Failover"
+        logged = await line(running)
+        assert (logged["backend"], logged["reason"]) == ("remote", "Failover")
+        assert [(one["backend"], one["cause"]) for one in logged["attempts"]] == [
+            ("local", "connect_failed"),
+            ("remote", None),
+        ]
+        labels = {"namespace": "default", "model": "demo"}
+        assert (
+            running.count("beamlit_gateway_upstream_errors_total", **labels, backend="local", cause="connect_failed")
+            == 1
+        )
+        assert running.count("beamlit_gateway_requests_total", **labels, backend="remote", code="200") == 1
+
+
+async def test_rt_01_no_connection_in_time() -> None:
+    """RT-01: a handshake that is never answered ends at its deadline, and the request goes elsewhere."""
+    async with serving(silent) as near, serving(echo) as far:
+        route = document(local(scheme="https"), remote(), timeouts=Timeouts(connect=0.2))
+        async with gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running:
+            assert (await asked(running)).status == 200
+            assert [one["cause"] for one in (await line(running))["attempts"]] == ["connect_timeout", None]
+
+
+async def test_rt_01_no_token_no_request_but_an_answer() -> None:
+    """RT-01: a backend whose credentials cannot be had was sent nothing either."""
+    backend = remote(100, headers=Headers(set_from={"x-api-key": SecretKey(name="none", key="k")}))
+    async with (
+        serving(echo) as near,
+        gateway(document(local(0), backend), local_port=near.port, remote_port=1, settings=LOOPBACK) as running,
+    ):
+        answer = await asked(running)
+        assert (answer.status, answer.value(b"x-beamlit-backend")) == (200, b"local")
+        assert [one["cause"] for one in (await line(running))["attempts"]] == ["credentials_failed", None]
+
+
+@pytest.mark.parametrize("script", [reset, half_a_head])
+async def test_rt_03_rt_05_a_connection_that_breaks_before_the_answers_head(
+    script: Callable[[ServerSide], Awaitable[None]],
+) -> None:
+    """RT-05: before the answer's head is complete the client has seen nothing, and another backend answers."""
+    async with (
+        serving(script) as near,
+        serving(echo) as far,
+        gateway(document(local(), remote()), local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
+    ):
+        answer = await asked(running)
+        assert (answer.status, answer.value(b"x-beamlit-backend")) == (200, b"remote")
+        assert answer.body.endswith(BODY)
+        assert len(near.sides) == 1
+
+
+@pytest.mark.parametrize("status", [408, 429, 502, 503, 504])
+async def test_rt_06_statuses_of_a_backend_that_cannot(status: int) -> None:
+    """RT-06: an answer that says "not now" is dropped, however large, and another backend answers."""
+    for size in (0, 10, 500000):
+        async with (
+            serving(answering(reply(b"n" * size, b"%d No" % status))) as near,
+            serving(echo) as far,
+            gateway(
+                document(local(), remote()), local_port=near.port, remote_port=far.port, settings=LOOPBACK
+            ) as running,
+        ):
+            answer = await asked(running)
+            assert (answer.status, answer.value(b"x-beamlit-backend")) == (200, b"remote")
+            assert (await line(running))["attempts"][0]["cause"] == str(status)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 500, 501])
+async def test_rt_06_other_statuses_are_answers(status: int) -> None:
+    """RT-06: what another backend would not do better is passed on."""
+    async with (
+        serving(answering(reply(b"as it is", b"%d No" % status))) as near,
+        serving(echo) as far,
+        gateway(document(local(), remote()), local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
+    ):
+        answer = await asked(running)
+        assert (answer.status, answer.body) == (status, b"as it is")
+        assert far.sides == []
+
+
+async def test_rt_06_causes_are_the_routes() -> None:
+    """RT-06: a cause that the route does not name is the client's answer, with its Retry-After."""
+    refusal = reply(b"later", b"503 No", b"retry-after: 7")
+    async with serving(answering(refusal)) as near, serving(echo) as far:
+        route = document(local(), remote(), retry=Retry(on=(Cause.RESET,)))
+        async with gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running:
+            answer = await asked(running)
+            assert (answer.status, answer.body, answer.value(b"retry-after")) == (503, b"later", b"7")
+            assert far.sides == []
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+async def test_rt_07_no_answer_in_time_is_tried_elsewhere_only_where_asked_for(wanted: bool) -> None:
+    """RT-07: the first backend may still be at work, so that the route has to want it."""
+    on = (Cause.FIRST_BYTE_TIMEOUT,) if wanted else Retry().on
+    async with serving(silent) as near, serving(echo) as far:
+        route = document(local(), remote(), timeouts=Timeouts(first_byte=0.2), retry=Retry(on=on))
+        async with gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running:
+            answer = await asked(running)
+            assert (answer.status, len(far.sides)) == ((200, 1) if wanted else (504, 0))
+            await until(lambda: running.upstream.stats.open - running.upstream.stats.idle == 0)
+
+
+@pytest.mark.parametrize("framed", [True, False])
+async def test_rt_08_never_after_the_first_byte(framed: bool) -> None:
+    """RT-08: an answer that breaks off is broken off for the client too, and nobody else is asked."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(
+            b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf" if framed else STREAM_HEAD + chunk(b"data: 1\n\n")
+        )
+        side.writer.close()
+
+    async with (
+        serving(script) as near,
+        serving(echo) as far,
+        gateway(document(local(), remote()), local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
+    ):
+        answer = await asked(running)
+        assert not answer.complete
+        assert far.sides == []
+        assert (await line(running))["broken"] == "upstream_reset"
+
+
+async def test_rt_09_a_renewed_token_belongs_to_the_attempt() -> None:
+    """RT-09: a 401 costs one renewal at the same backend; refused again, it is the answer and nobody else is asked."""
+
+    class Keys(NoSecrets):
+        async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
+            """The key, for `remote.test`."""
+            return {"k": "key", "hosts": "remote.test"}
+
+    backend = remote(100, headers=Headers(set_from={"x-api-key": SecretKey(name="key", key="k")}))
+    async with (
+        serving(echo) as near,
+        serving(answering(reply(b"no", b"401 Unauthorized"))) as far,
+        gateway(
+            document(local(0), backend), local_port=near.port, remote_port=far.port, settings=LOOPBACK, secrets=Keys()
+        ) as running,
+    ):
+        assert (await asked(running)).status == 401
+        assert (len(near.sides), b"".join(side.received for side in far.sides).count(BODY)) == (0, 2)
+
+
+async def test_rt_10_the_budget_ends_and_the_answers_pass() -> None:
+    """RT-10: without budget the failed attempt's answer is the client's; connect failures are free all the same."""
+    settings = {"gateway": {**LOOPBACK["gateway"], "retry": {"budgetPercentage": 0, "budgetPerSecond": 1}}}
+    route = document(local(), remote(), breaker=Breaker(consecutive_failures=1000, minimum=1000))
+    async with (
+        serving(answering(reply(b"full", b"503 No"))) as near,
+        serving(echo) as far,
+        gateway(route, local_port=near.port, remote_port=far.port, settings=settings) as running,
+    ):
+        statuses = [(await asked(running)).status for _ in range(15)]
+        assert statuses == [200] * 10 + [503] * 5
+        await until(lambda: len(running.lines()) == 15)
+        last = running.lines()[-1]
+        assert (last["retryable"], last["not_retryable"]) == (False, "budget")
+        assert "retryable" not in running.lines()[0]
+        assert last["attempts"][0]["cause"] == "503"
+    async with (
+        serving(echo) as far,
+        gateway(route, local_port=1, remote_port=far.port, settings=settings) as running,
+    ):
+        assert [(await asked(running)).status for _ in range(15)] == [200] * 15
+
+
+async def test_a_backend_is_asked_once_in_the_documents_order() -> None:
+    """The chosen backend, then those for failover in the document's order, each once; the last one's answer counts."""
+
+    def refusing(name: bytes) -> Callable[[ServerSide], Awaitable[None]]:
+        return answering(reply(name, b"503 No"))
+
+    async with (
+        serving(refusing(b"a")) as a,
+        serving(refusing(b"b")) as b,
+        serving(refusing(b"c")) as c,
+        serving(refusing(b"d")) as d,
+    ):
+        servers = {"a": a, "b": b, "c": c, "d": d}
+        route = document(
+            *(
+                remote().model_copy(
+                    update={"id": name, "host": "127.0.0.1", "port": server.port, "weight": 100 if name == "c" else 0}
+                    | ({"use": (Use.WEIGHTED,)} if name == "b" else {})
+                )
+                for name, server in servers.items()
+            )
+        )
+        async with gateway(route, settings=LOOPBACK) as running:
+            answer = await asked(running)
+            assert (answer.status, answer.body, answer.value(b"x-beamlit-backend")) == (503, b"d", b"d")
+            assert [len(server.sides) for server in servers.values()] == [1, 0, 1, 1]
+            logged = await line(running)
+            assert [one["backend"] for one in logged["attempts"]] == ["c", "a", "d"]
+
+
+async def test_every_attempt_begins_with_the_request_as_it_came() -> None:
+    """URL, fields, model name and credentials are those of the backend alone; of another one's there is no trace."""
+
+    class Keys(NoSecrets):
+        async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
+            """The key, for `remote.test`."""
+            return {"k": "key-canary", "hosts": "remote.test"}
+
+    far_backend = remote(
+        100,
+        path_prefix="/far",
+        model="far-model",
+        headers=Headers(
+            set={"x-set": "far"},
+            add={"x-add": "far"},
+            remove=("x-plain",),
+            set_from={"x-api-key": SecretKey(name="key", key="k")},
+        ),
+    )
+    async with (
+        serving(echo) as near,
+        serving(answering(reply(b"", b"503 No"))) as far,
+        gateway(
+            document(local(0, path_prefix="/near"), far_backend),
+            local_port=near.port,
+            remote_port=far.port,
+            settings=LOOPBACK,
+            secrets=Keys(),
+        ) as running,
+    ):
+        fields = (b"Authorization: Bearer caller", b"X-Plain: 1", b"X-Set: mine")
+        answer = await running.post(TARGET, BODY, *fields)
+        assert answer.value(b"x-beamlit-backend") == b"local"
+        first = far.sides[0].received
+        assert first.startswith(b"POST /far/v1/chat/completions HTTP/1.1\r\nhost: remote.test\r\n")
+        assert b"x-api-key: key-canary\r\n" in first
+        assert b"caller" not in first
+        assert first.endswith(b'{"model":"far-model","n":1}')
+        second = answer.body
+        assert second.startswith(
+            b"POST /near/v1/chat/completions HTTP/1.1\r\nhost: demo-local.default.svc.cluster.local\r\n"
+        )
+        assert second.endswith(BODY)
+        for line in (b"authorization: Bearer caller", b"x-plain: 1", b"x-set: mine", b"content-length: %d" % len(BODY)):
+            assert second.count(b"\r\n" + line + b"\r\n") == 1
+        for trace in (b"canary", b"x-add", b"far"):
+            assert trace not in second.replace(b"x-forwarded-for", b"")
+        assert second.count(b"via: ") == 1
+
+
+# The body
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("size", [1, 70000, 1 << 20])
+async def test_rt_12_a_replayed_body_is_the_same(size: int, chunked: bool) -> None:
+    """RT-12: byte by byte, with the same framing, up to the limit."""
+    body = bytes(range(1, 10)) * (size // 9 + 1)
+    async with (
+        serving(reset) as near,
+        serving(echo) as far,
+        gateway(document(local(), remote()), local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
+    ):
+        client = await running.client()
+        framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % size
+        await client.send(b"POST %b HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n" % (TARGET, framing))
+        for start in range(0, size, 60000):
+            piece = body[start : min(start + 60000, size)]
+            await client.send(chunk(piece) if chunked else piece)
+        if chunked:
+            await client.send(b"0\r\n\r\n")
+        answer = await client.answer(b"POST")
+        assert (answer.status, answer.value(b"x-beamlit-backend")) == (200, b"remote")
+        head, _, received = answer.body.partition(b"\r\n\r\n")
+        if chunked:
+            assert b"transfer-encoding: chunked" in head
+            received = _unchunked(received)
+        else:
+            assert b"content-length: %d" % size in head
+        assert received == body[:size]
+
+
+def _unchunked(data: bytes) -> bytes:
+    result = b""
+    while data:
+        size, _, data = data.partition(b"\r\n")
+        result += data[: int(size, 16)]
+        data = data[int(size, 16) + 2 :]
+    return result
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_rt_12_a_body_above_the_limit_is_sent_once(chunked: bool) -> None:
+    """RT-12: it streams, is not retryable, and the log says so whether an attempt failed or not."""
+    size = 200000
+    for script, status in ((answering(reply(b"no", b"503 No")), 503), (echo, 200)):
+        async with serving(script) as near, serving(echo) as far:
+            route = document(local(), remote(), retry=Retry(body_bytes=size - 1))
+            async with gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running:
+                client = await running.client()
+                framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % size
+                await client.send(b"POST %b HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n" % (TARGET, framing))
+                await client.send(chunk(b"b" * size) + b"0\r\n\r\n" if chunked else b"b" * size)
+                answer = await client.answer(b"POST")
+                assert (answer.status, answer.value(b"x-beamlit-backend")) == (status, b"local")
+                assert far.sides == []
+                logged = await line(running)
+                assert (logged["retryable"], logged["not_retryable"]) == (False, "body")
+
+
+async def test_rt_12_a_body_at_the_limit_is_sent_again() -> None:
+    """RT-12: the limit itself is within it; 0 means that only requests without a body are."""
+    async with serving(reset) as near, serving(echo) as far:
+        for limit, body, status in ((22, BODY, 200), (21, BODY, 502), (0, BODY, 502), (0, b"", 200)):
+            route = document(local(), remote(), retry=Retry(body_bytes=limit))
+            async with gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running:
+                assert (await asked(running, body)).status == status
+
+
+async def test_rt_12_a_large_body_goes_elsewhere_where_nothing_was_sent() -> None:
+    """RT-12: a body of any size waits while there is no connection, so that a connect failure costs nothing."""
+    body = b"b" * 300000
+    async with serving(echo) as far:
+        route = document(local(), remote(), retry=Retry(body_bytes=10))
+        async with gateway(route, local_port=1, remote_port=far.port, settings=LOOPBACK) as running:
+            answer = await asked(running, body)
+            assert (answer.status, len(answer.body) > len(body)) == (200, True)
+
+
+async def test_a_slow_body_does_not_hold_the_first_attempt_up() -> None:
+    """The first backend gets head and pieces as they come; when it refuses early, the next one gets all of them."""
+    seen = asyncio.Event()
+
+    async def script(side: ServerSide) -> None:
+        head = await side.reader.readuntil(b"\r\n\r\n")
+        assert b"content-length: 6" in head
+        assert await side.reader.readexactly(3) == b"abc"
+        seen.set()
+        await side.send(reply(b"early", b"503 No"))
+        await side.gone()
+
+    async with (
+        serving(script) as near,
+        serving(echo) as far,
+        gateway(document(local(), remote()), local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
+    ):
+        client = await running.client()
+        await client.send(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\n" % TARGET, b"ab", b"c")
+        async with asyncio.timeout(3):
+            await seen.wait()
+        await until(lambda: len(far.sides) == 1)
+        await client.send(b"d", b"ef")
+        answer = await client.answer(b"POST")
+        assert (answer.status, answer.value(b"x-beamlit-backend")) == (200, b"remote")
+        assert answer.body.endswith(b"\r\n\r\nabcdef")
+
+
+async def test_a_body_that_grows_above_the_limit_is_sent_to_the_second_backend_once() -> None:
+    """A chunked body of which little was here when the first attempt failed goes on to the second, of any size."""
+
+    async def script(side: ServerSide) -> None:
+        await side.reader.readuntil(b"a\r\n")
+        side.reset()
+
+    async with serving(script) as near, serving(echo) as far:
+        route = document(local(), remote(), retry=Retry(body_bytes=1000))
+        async with gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running:
+            client = await running.client()
+            await client.send(
+                b"POST %b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" % TARGET, chunk(b"a")
+            )
+            await until(lambda: len(far.sides) == 1)
+            await client.send(*(chunk(b"b" * 50000) for _ in range(4)), b"0\r\n\r\n")
+            answer = await client.answer(b"POST")
+            assert answer.status == 200
+            assert _unchunked(answer.body.partition(b"\r\n\r\n")[2]) == b"a" + b"b" * 200000
+
+
+async def test_a_body_that_is_too_large_is_nobodys_failure() -> None:
+    """413 and 408 are the client's, at whatever attempt they come; no other backend is asked."""
+
+    async def script(side: ServerSide) -> None:
+        await side.gone()
+
+    async with serving(script) as near, serving(echo) as far:
+        route = document(local(), remote(), limits=Limits(body_bytes=1000))
+        async with gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running:
+            client = await running.client()
+            await client.send(
+                b"POST %b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" % TARGET, chunk(b"a")
+            )
+            await until(lambda: len(near.sides) == 1)
+            await client.send(chunk(b"b" * 1000))
+            assert (await client.answer(b"POST")).code == "body_too_large"
+            assert far.sides == []
+            assert "attempts" not in await line(running)
+
+
+async def test_a_kept_body_is_let_go_once_the_answer_streams() -> None:
+    """While an answer streams nothing is kept of the request: open streams are cheap."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(STREAM_HEAD + chunk(b"data: 1\n\n"))
+        await side.gone()
+
+    async with (
+        serving(script) as near,
+        gateway(document(local(), remote()), local_port=near.port, settings=LOOPBACK) as running,
+    ):
+        client = await running.client()
+        body = b"b" * 200000
+        await client.send(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (TARGET, len(body)), body)
+        assert (await client.answer(head_only=True)).status == 200
+        (connection,) = running.edge._connections
+        assert connection._exchange is not None
+        assert connection._exchange.size == len(body)
+        assert connection._exchange._pieces == []
+
+
+async def test_rt_03_a_dead_connection_and_a_body_in_pieces() -> None:
+    """RT-03: clients that send head and body apart do not notice a kept connection that had died either."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(reply(b"%d" % side.number))
+        if side.number == 0:
+            await side.reader.readuntil(b"\r\n\r\n")  # and dies on the second one
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        client = await running.client()
+        for number in (b"0", b"1"):
+            await client.send(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n" % TARGET)
+            await until(lambda: running.upstream.stats.open - running.upstream.stats.idle > 0)
+            if number == b"1":
+                await until(lambda: len(server.sides) == 2)
+            await client.send(b"body")
+            assert (await client.answer(b"POST")).body == number
+        assert server.sides[1].received.endswith(b"\r\n\r\nbody")
+
+
+# Streams
+
+
+@pytest.mark.parametrize(
+    "event",
+    [b'data: {"error": {"message": "no room"}}\n\n', b"event: error\r\ndata: x\r\n\r\n"],
+)
+@pytest.mark.parametrize("pieces", [1, 4])
+async def test_a_stream_that_begins_with_an_error_is_a_failure(event: bytes, pieces: int) -> None:
+    """Nothing of it reaches the client; another backend answers."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(STREAM_HEAD)
+        step = len(event) // pieces + 1
+        for start in range(0, len(event), step):
+            await side.send(chunk(event[start : start + step]))
+            await asyncio.sleep(0.005)
+        await side.gone()
+
+    async with (
+        serving(script) as near,
+        serving(echo) as far,
+        gateway(document(local(), remote()), local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
+    ):
+        answer = await asked(running)
+        assert (answer.status, answer.value(b"x-beamlit-backend")) == (200, b"remote")
+        assert (await line(running))["attempts"][0]["cause"] == "streamError"
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [b"data: 1\n\n", b": wait\n", b":", b"x" * 17000, b"data: 1\r\rdata: 2\r\r"],
+)
+async def test_a_stream_that_begins_well_passes_as_it_is(beginning: bytes) -> None:
+    """Once the first event, a comment or 16 KiB is here the stream flows, and none of it is lost."""
+    more = asyncio.Event()
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(STREAM_HEAD + chunk(beginning))
+        await more.wait()
+        await side.send(chunk(b"rest") + b"0\r\n\r\n")
+
+    async with (
+        serving(script) as near,
+        gateway(document(local(), remote()), local_port=near.port, settings=LOOPBACK) as running,
+    ):
+        client = await running.client()
+        await client.send(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}" % TARGET)
+        started = asyncio.get_running_loop().time()
+        head = await client.answer(head_only=True)
+        assert asyncio.get_running_loop().time() - started < 0.9
+        assert head.value(b"x-beamlit-backend") == b"local"
+        more.set()
+        assert _unchunked(await _until_last_chunk(client)) == beginning + b"rest"
+
+
+async def _until_last_chunk(client: Any) -> bytes:
+    data = b""
+    while not data.endswith(b"0\r\n\r\n"):
+        data += await client.some()
+    return data
+
+
+async def test_a_stream_that_says_nothing_is_held_for_a_second() -> None:
+    """After that its head goes to the client; what comes then is the client's, errors too."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(STREAM_HEAD)
+        await side.reader.read(1)
+
+    async with (
+        serving(script) as near,
+        serving(echo) as far,
+        gateway(document(local(), remote()), local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
+    ):
+        client = await running.client()
+        await client.send(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}" % TARGET)
+        started = asyncio.get_running_loop().time()
+        head = await client.answer(head_only=True)
+        assert 0.95 < asyncio.get_running_loop().time() - started < 3
+        assert head.value(b"x-beamlit-backend") == b"local"
+        near.sides[0].writer.write(chunk(b'data: {"error":1}\n\n'))
+        assert b'"error":1' in await client.some()
+        assert far.sides == []
+
+
+@pytest.mark.parametrize(
+    ("backends", "retry"),
+    [
+        ((local(),), Retry()),
+        ((local(), remote(use=(Use.WEIGHTED,))), Retry()),
+        ((local(), remote()), Retry(on=(Cause.SERVICE_UNAVAILABLE,))),
+        ((local(), remote()), Retry(body_bytes=1)),
+    ],
+)
+async def test_a_stream_is_not_held_where_nobody_else_would_be_asked(backends: tuple[Any, ...], retry: Retry) -> None:
+    """Without another backend, the cause or a body to send again, the head passes at once and the error with it."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(STREAM_HEAD)
+        await side.reader.read(1)
+
+    async with (
+        serving(script) as near,
+        serving(echo) as far,
+        gateway(
+            document(*backends, retry=retry), local_port=near.port, remote_port=far.port, settings=LOOPBACK
+        ) as running,
+    ):
+        client = await running.client()
+        await client.send(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}" % TARGET)
+        started = asyncio.get_running_loop().time()
+        assert (await client.answer(head_only=True)).status == 200
+        assert asyncio.get_running_loop().time() - started < 0.9
+        assert far.sides == []
+
+
+async def test_a_stream_that_breaks_off_while_it_is_held() -> None:
+    """The client has seen nothing of it, so that another backend answers."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(STREAM_HEAD + chunk(b"data: "))
+        side.writer.close()
+
+    async with (
+        serving(script) as near,
+        serving(echo) as far,
+        gateway(document(local(), remote()), local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
+    ):
+        assert (await asked(running)).status == 200
+        assert (await line(running))["attempts"][0]["cause"] == "upstream_reset"
+
+
+# When the client goes, and when the table changes
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_to_06_to_07_no_attempt_for_a_client_that_has_gone(held: bool) -> None:
+    """TO-07: whatever the backend does then, nobody else is asked; its connection is dropped."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        if held:
+            await side.send(STREAM_HEAD)
+        await side.gone()
+
+    async with (
+        serving(script) as near,
+        serving(echo) as far,
+        gateway(document(local(), remote()), local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
+    ):
+        client = await running.client()
+        await client.send(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}" % TARGET)
+        await until(lambda: bool(near.sides and near.sides[0].received))
+        if held:
+            await asyncio.sleep(0.05)  # the head is on its way; there is nothing to poll
+        client.reset()
+        logged = await line(running)
+        assert (logged["status"], logged["broken"]) == (499, "client_gone")
+        assert "attempts" not in logged
+        await until(lambda: running.upstream.stats.open == 0)
+        assert far.sides == []
+
+
+async def test_rt_13_a_retry_stays_on_its_table_but_avoids_what_was_taken_out() -> None:
+    """RT-13: weights and rules are those the request began with; a backend that is gone meanwhile is not asked."""
+    for kept in (True, False):
+        go = asyncio.Event()
+
+        async def script(side: ServerSide, go: asyncio.Event = go) -> None:
+            await side.request()
+            await go.wait()
+            await side.send(reply(b"no", b"503 No"))
+
+        async with (
+            serving(script) as near,
+            serving(echo) as far,
+            gateway(
+                document(local(), remote()), local_port=near.port, remote_port=far.port, settings=LOOPBACK
+            ) as running,
+        ):
+            asking = asyncio.create_task(asked(running))
+            await until(partial(_has_request, near))
+            after = (local(), remote(path_prefix="/new")) if kept else (local(),)
+            running.load(document(*after, retry=Retry(on=())))
+            go.set()
+            answer = await asking
+            if kept:
+                assert answer.body.startswith(b"POST /v1/chat/completions ")
+            else:
+                assert (answer.status, answer.body) == (503, b"no")
+                assert far.sides == []
+
+
+def _has_request(server: ScriptedServer) -> bool:
+    return any(side.received for side in server.sides)
+
+
+async def test_models_that_cannot_be_renamed_pass_as_they_are() -> None:
+    """A body without a model value goes to the second backend as it came, although that one has another name."""
+    async with (
+        serving(reset) as near,
+        serving(echo) as far,
+        gateway(
+            document(local(), remote(model="far")), local_port=near.port, remote_port=far.port, settings=LOOPBACK
+        ) as running,
+    ):
+        assert orjson.loads((await asked(running)).body.partition(b"\r\n\r\n")[2]) == {"model": "far", "n": 1}
+        assert (await asked(running, b"[1]")).body.endswith(b"\r\n\r\n[1]")

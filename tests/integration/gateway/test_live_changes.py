@@ -1,0 +1,166 @@
+"""What runs while the routing table, the clock or the loop does not stay as it was."""
+
+import asyncio
+import time
+
+import pytest
+
+from gateway.api.v1alpha1 import Backend, Split, Timeouts
+from tests.integration.gateway.wire import Client, Running, document, gateway, local, remote, reply
+from tests.integration.servers import ServerSide, serving, until
+
+LOOPBACK = {"gateway": {"allowedAddresses": ["127.0.0.0/8"]}}
+GET = b"GET /default/demo/x HTTP/1.1\r\nHost: gateway\r\n\r\n"
+STREAMS = 200
+
+
+class Streams:
+    """A server whose answers go on until told to end."""
+
+    def __init__(self) -> None:
+        self.end = asyncio.Event()
+        self.running = 0
+
+    async def script(self, side: ServerSide) -> None:
+        """Serve one connection."""
+        while True:
+            request = await side.request()
+            if b"/stream" not in request:
+                await side.send(reply(b"short"))
+                continue
+            self.running += 1
+            await side.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+            number = 0
+            while not self.end.is_set():
+                event = b"data: %d\n\n" % number
+                await side.send(b"%x\r\n%b\r\n" % (len(event), event))
+                number += 1
+                await asyncio.sleep(0.02)
+            await side.send(b"0\r\n\r\n")
+
+
+async def opened(running: Running, streams: Streams, count: int) -> list[tuple[Client, bytes]]:
+    """Clients whose streams have begun."""
+    clients = [await running.client() for _ in range(count)]
+    for client in clients:
+        await client.send(GET.replace(b"/x", b"/stream"))
+    heads = [await client.answer(head_only=True) for client in clients]
+    await until(lambda: streams.running == count)
+    return [(client, head.value(b"x-beamlit-backend") or b"") for client, head in zip(clients, heads, strict=True)]
+
+
+async def whole(client: Client) -> None:
+    """The rest of a stream: every event, in order, and the end."""
+    rest = b""
+    async with asyncio.timeout(10):
+        while not rest.endswith(b"0\r\n\r\n"):
+            rest += await client.some()
+    events = [line[6:] for line in rest.split(b"\n") if line.startswith(b"data: ")]
+    assert events == [b"%d" % number for number in range(len(events))]
+
+
+async def test_rd_01_a_route_that_goes_lets_its_streams_finish() -> None:
+    """RD-01: 200 streams end in their own time after their route has gone; the next request is 404."""
+    streams = Streams()
+    async with serving(streams.script) as server, gateway(local_port=server.port) as running:
+        clients = await opened(running, streams, STREAMS)
+        running.load()
+        answer = await running.ask(GET)
+        assert (answer.status, answer.code) == (404, "route_not_found")
+        await asyncio.sleep(0.1)
+        streams.end.set()
+        await asyncio.gather(*(whole(client) for client, _ in clients))
+
+
+async def test_rd_02_a_backend_that_goes_lets_its_streams_finish() -> None:
+    """RD-02: streams of a backend that was taken out end in their own time; the next requests go to the other."""
+    streams = Streams()
+    both = document(local(50), remote(50), split=Split(percentage=50, reason="Override"))
+    async with (
+        serving(streams.script) as near,
+        serving(streams.script) as far,
+        gateway(both, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
+    ):
+        clients = await opened(running, streams, 40)
+        assert {backend for _, backend in clients} == {b"local", b"remote"}
+        running.load(document(local()))
+        for _ in range(10):
+            assert (await running.ask(GET)).value(b"x-beamlit-backend") == b"local"
+        streams.end.set()
+        await asyncio.gather(*(whole(client) for client, _ in clients))
+
+
+async def test_rd_03_weights_that_change_under_load() -> None:
+    """RD-03: 300 changes of the split under load cost no request; at rest the split is exact."""
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            await side.request()
+            await side.send(reply())
+
+    def split(percentage: int) -> tuple[Backend, Backend]:
+        return local(100 - percentage), remote(percentage)
+
+    async with (
+        serving(script) as near,
+        serving(script) as far,
+        gateway(local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
+    ):
+        done = asyncio.Event()
+        went: list[bytes | None] = []
+
+        async def asking() -> None:
+            client = await running.client()
+            while not done.is_set():
+                await client.send(GET)
+                answer = await client.answer()
+                assert (answer.status, answer.complete) == (200, True)
+                went.append(answer.value(b"x-beamlit-backend"))
+
+        tasks = [asyncio.ensure_future(asking()) for _ in range(4)]
+        for number in range(300):
+            running.load(document(*split(100 if number % 2 else 0)))
+            await asyncio.sleep(0.002)
+        running.load(document(*split(30)))
+        done.set()
+        await asyncio.gather(*tasks)
+        assert {b"local", b"remote"} == set(went)
+        client = await running.client()
+        rest = []
+        for _ in range(100):
+            await client.send(GET)
+            rest.append((await client.answer()).value(b"x-beamlit-backend"))
+        assert rest.count(b"remote") == 30
+
+
+async def test_rd_13_a_loop_that_stands_still_cuts_no_healthy_stream() -> None:
+    """RD-13: pauses of the loop that are shorter than the idle timeout end no stream, however many there are."""
+    streams = Streams()
+    route = document(local(), timeouts=Timeouts(idle=0.9))
+    async with serving(streams.script) as server, gateway(route, local_port=server.port) as running:
+        clients = await opened(running, streams, 20)
+        for _ in range(3):
+            time.sleep(0.5)
+            await asyncio.sleep(0.1)
+        streams.end.set()
+        await asyncio.gather(*(whole(client) for client, _ in clients))
+        assert running.count("beamlit_gateway_in_flight_requests", namespace="default", model="demo") == 0
+
+
+@pytest.mark.parametrize("jump", [-86400.0, -3600.0, 3600.0, 86400.0])
+async def test_to_12_a_wall_clock_that_jumps(jump: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TO-12: deadlines are on the loop's clock: a jump of the wall clock ends neither streams nor connections."""
+    streams = Streams()
+    async with serving(streams.script) as server, gateway(local_port=server.port) as running:
+        clients = await opened(running, streams, 3)
+        quiet = await running.client()
+        await quiet.send(GET)
+        assert (await quiet.answer()).status == 200
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: real() + jump)
+        await asyncio.sleep(0.3)  # three sweeps
+        await quiet.send(GET)
+        assert (await quiet.answer()).status == 200
+        streams.end.set()
+        await asyncio.gather(*(whole(client) for client, _ in clients))
+        assert all(line["seconds"] >= 0 for line in running.lines())

@@ -1,0 +1,296 @@
+"""Mutated requests and answers: what passes the gateway is read the same way by everybody, the rest stops there.
+
+`FUZZ_SECONDS` says how long each of the two tests goes on (5), `FUZZ_SEED` where it begins. Every input follows from
+the seed and its number, which a failure prints; `FUZZ_ONLY` runs one number alone.
+"""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import h11
+import orjson
+import pytest
+import structlog
+
+from gateway import errors
+from tests.integration.gateway.mutations import Parsed, Unreadable, by_h11, by_httptools, mutated, pieces
+from tests.integration.gateway.test_framing import cases, post
+from tests.integration.gateway.test_upstream_hostile import BAD_HEADS, CUT_BODIES
+from tests.integration.gateway.wire import Client, Running, gateway, reply
+from tests.integration.servers import ServerSide, serving
+
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))
+SEED = os.environ.get("FUZZ_SEED", "1")
+ONLY = os.environ.get("FUZZ_ONLY")
+WORKERS = 8
+MARKER = b"q7z9marker"
+"""In every seed: no error repeats it."""
+SETTINGS = {
+    "gateway": {
+        "timeouts": {"headSeconds": 0.4, "bodySeconds": 0.4, "keepAliveSeconds": 0.4, "idleSeconds": 0.4,
+                     "firstByteSeconds": 0.4, "writeStallSeconds": 5},
+    }
+}  # fmt: skip
+
+REQUESTS = [
+    post(b"X-Mark: " + MARKER, b"Content-Length: 5", body=b"hello"),
+    post(b"X-Mark: " + MARKER, b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\nX-T: 1\r\n\r\n"),
+    post(b"X-Mark: " + MARKER, line=b"GET /default/demo/x?q=" + MARKER + b" HTTP/1.1"),
+    post(b"Connection: close, X-Mark", b"X-Mark: " + MARKER, line=b"DELETE /default/demo/x HTTP/1.1"),
+    post(
+        b"Content-Type: application/json", b"Content-Length: 16", body=b'{"model":"demo"}', line=b"POST /v1/x HTTP/1.1"
+    ),
+    b"GET http://gateway/default/demo/x HTTP/1.1\r\nHost: gateway\r\nX-Mark: " + MARKER + b"\r\n\r\n",
+    post(
+        b"Connection: Upgrade",
+        b"Upgrade: websocket",
+        b"Sec-WebSocket-Version: 13",
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        line=b"GET /default/demo/x HTTP/1.1",
+    ),
+] * 8 + [sent for _, sent, _ in cases() if len(sent) < 1000]
+ANSWERS = [
+    reply(b"hello " + MARKER, b"200 OK", b"x-mark: 1"),
+    reply(b"data: 1\n\ndata: [DONE]\n\n", b"200 OK", b"content-type: text/event-stream"),
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\nx-t: 1\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nuntil the end",
+    b"HTTP/1.1 204 No Content\r\nx-mark: 1\r\n\r\n",
+    b"HTTP/1.1 304 Not Modified\r\netag: \"1\"\r\ncontent-length: 5\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\nok",
+    b"HTTP/1.0 200 OK\r\n\r\nold",
+    b"HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nraw",
+    *(data for data in BAD_HEADS.values() if len(data) < 1000),
+    *(data for data, _ in CUT_BODIES.values()),
+]  # fmt: skip
+
+_ID = "0" * 8
+
+
+def _errors(kind: type[errors.GatewayError]) -> Iterator[bytes]:
+    yield errors.body(kind(), _ID)
+    for below in kind.__subclasses__():
+        yield from _errors(below)
+
+
+KNOWN = {
+    *_errors(errors.GatewayError),
+    *(
+        errors.body(error, _ID)
+        for error in (
+            errors.ModelMissing('The body has more than one value for "model".'),
+            errors.MalformedRequest("The request's path has characters that must not be encoded, or must be."),
+            errors.MalformedRequest("The request's path has dot segments."),
+        )
+    ),
+}
+"""Every body of an error that a client can bring about here, but for the request's id."""
+
+
+def check_error(answer: Parsed) -> bool:
+    """Whether it is an error of the gateway's own; such a one is a fixed text."""
+    if (b"content-type", b"application/json") not in answer.fields or not answer.body.startswith(b'{"error":'):
+        return False
+    content = orjson.loads(answer.body)
+    assert content["error"]["code"] != "internal_error", "a fault of the gateway"
+    content["error"]["request_id"] = _ID
+    assert orjson.dumps(content) in KNOWN, answer.body
+    assert len(answer.body) <= 400
+    assert MARKER not in answer.body
+    return True
+
+
+def read_alike(data: bytes, **how: Any) -> list[Parsed]:
+    """The messages in what the gateway wrote, which two parsers must read in the same way."""
+    one = by_h11(data, **how)
+    other = by_httptools(data, answers="answers_to" in how)
+    # What is complete only by the end of the connection is complete for one of them.
+    assert [(m.line, m.fields, m.body) for m in one] == [(m.line, m.fields, m.body) for m in other]
+    assert all(m.complete or not theirs.complete for m, theirs in zip(one, other, strict=True))
+    return one
+
+
+class Recorder:
+    """A backend that keeps the bytes of each connection, and answers what h11 takes for a request."""
+
+    def __init__(self) -> None:
+        self.connections: list[bytearray] = []
+        self.answer = b""
+        """What is said to a request that is no canary; empty: a good answer."""
+
+    async def script(self, side: ServerSide) -> None:
+        """Serve one connection, one request."""
+        raw = bytearray()
+        self.connections.append(raw)
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+        body = b""
+        request: h11.Request | None = None
+        while True:
+            event = connection.next_event()
+            if event is h11.NEED_DATA:
+                data = await side.reader.read(65536)
+                raw += data
+                connection.receive_data(data)
+                if not data:
+                    return
+            elif isinstance(event, h11.Request):
+                request = event
+            elif isinstance(event, h11.Data):
+                body += bytes(event.data)
+            else:
+                break
+        assert isinstance(event, h11.EndOfMessage)
+        assert request is not None
+        if self.answer and not request.target.startswith(b"/canary"):
+            await side.send(self.answer)
+            return
+        await side.send(reply(b"%b %b " % (request.method, request.target) + body, b"200 OK", b"connection: close"))
+        raw += await side.reader.read(1)  # a second message would be one too many
+
+
+async def sent_to(client: Client, *parts: bytes) -> None:
+    """Send what the gateway still takes: it may have refused the beginning, and closed."""
+    for part in parts:
+        if client.writer.transport.is_closing():
+            return
+        await client.send(part)
+
+
+async def received(client: Client, until: bytes) -> bytes:
+    """Everything up to `until`, or to the end of the connection."""
+    data = b""
+    async with asyncio.timeout(20):
+        try:
+            while until not in data:
+                more = await client.reader.read(65536)
+                if not more:
+                    break
+                data += more
+        except ConnectionError:
+            pass
+    return data
+
+
+async def one_request(running: Running, recorder: Recorder, dice: random.Random, number: int) -> None:
+    """Send one mutated request and a canary behind it; see what arrived where."""
+    recorder.connections.clear()
+    sent = mutated(dice, REQUESTS)
+    canary = b"/canary-%d" % number
+    client = await running.client()
+    await sent_to(client, *pieces(dice, sent), b"GET /default/demo%b HTTP/1.1\r\nHost: gateway\r\n\r\n" % canary)
+    answered = b"GET %b " % canary
+    data = await received(client, answered)
+    closed = answered not in data
+    client.reset()
+    answers = read_alike(data, answers_to=[b"GET"] * 20, ended=closed) if data else []
+    good = [answer for answer in answers if answer.complete and not check_error(answer) and answer.line == (b"200",)]
+    forwarded = []
+    for raw in recorder.connections:
+        messages = read_alike(bytes(raw))
+        assert len(messages) <= 1, "two requests on a connection that takes one"
+        forwarded += [one for one in messages if one.complete]
+    # Every answer is that to its own request; nothing was executed beside them.
+    listed = [answer for answer in good if answer.body.startswith(b'{"object":')]
+    echoed = [answer.body for answer in good if answer not in listed]
+    executed = [b"%b %b %b" % (*one.line, one.body) for one in forwarded]
+    assert echoed == executed[: len(echoed)], (echoed, executed)
+    assert len(executed) - len(echoed) <= closed, "executed without an answer"
+    if not closed:
+        assert echoed[-1] == answered
+    # Where a lenient reader takes the same bytes for requests too, it sees the same ones.
+    try:
+        meant = by_h11(sent + b"GET /default/demo%b HTTP/1.1\r\nHost: gateway\r\n\r\n" % canary)
+    except Unreadable:
+        return
+    bodies = [one.body for one in meant if one.complete]
+    ours = [one.body for one in forwarded]
+    at = 0
+    for body in ours:  # those answered here, as errors are, were not forwarded
+        assert body in bodies[at:], (ours, bodies)
+        at += bodies[at:].index(body) + 1
+
+
+async def one_answer(running: Running, recorder: Recorder, dice: random.Random, number: int) -> None:
+    """Let the backend send one mutated answer; a canary follows on the same client connection."""
+    recorder.answer = mutated(dice, ANSWERS)
+    method = dice.choice((b"GET", b"GET", b"HEAD"))
+    canary = b"/canary-%d" % number
+    client = await running.client()
+    await sent_to(client, b"%b /default/demo/x HTTP/1.1\r\nHost: gateway\r\n\r\n" % method)
+    await sent_to(client, b"GET /default/demo%b HTTP/1.1\r\nHost: gateway\r\n\r\n" % canary)
+    answered = b"GET %b " % canary
+    data = await received(client, answered)
+    closed = answered not in data
+    client.reset()
+    try:
+        answers = by_h11(data, answers_to=[method, b"GET"], ended=closed) if data else []
+    except Unreadable as exc:
+        raise AssertionError(data) from exc
+    if method == b"GET":
+        read_alike(data, answers_to=[method, b"GET"], ended=closed)
+    for answer in answers:
+        if method == b"GET" or answer is not answers[0]:
+            check_error(answer)
+    if not closed:
+        assert len(answers) == 2, data
+        assert answers[1].body == answered
+        assert answers[0].complete
+    if not answers or not answers[0].complete or int(answers[0].line[0]) >= 502:
+        return
+    # A complete answer is one that a reader without the gateway would have got as well.
+    try:
+        meant = by_h11(recorder.answer, answers_to=[method, b"GET", b"GET"])
+    except Unreadable:
+        return
+    if meant and meant[0].complete:
+        assert (answers[0].line, answers[0].body) == (meant[0].line, meant[0].body)
+
+
+@contextmanager
+def faults() -> Iterator[list[Any]]:
+    """What the loop, and the log of the program, complain of meanwhile."""
+    found: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: found.append(context))
+    with structlog.testing.capture_logs() as lines:
+        yield found
+    found += [line for line in lines if line["log_level"] in ("error", "critical") or "exc_info" in line]
+
+
+async def fuzz(one: Callable[[Running, Recorder, random.Random, int], Awaitable[None]]) -> int:
+    """Run inputs for the time given, and return how many there were."""
+    numbers = iter([int(ONLY)] if ONLY else range(1 << 40))
+    end = time.monotonic() + SECONDS
+    done = 0
+
+    async def work() -> None:
+        nonlocal done
+        recorder = Recorder()
+        async with serving(recorder.script) as server, gateway(local_port=server.port, settings=SETTINGS) as running:
+            while (number := next(numbers, None)) is not None and (ONLY or time.monotonic() < end):
+                try:
+                    await one(running, recorder, random.Random(f"{SEED}-{number}"), number)
+                except Exception as exc:
+                    exc.add_note(f"FUZZ_SEED={SEED} FUZZ_ONLY={number}")
+                    raise
+                done += 1
+
+    with faults() as found:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(WORKERS):
+                group.create_task(work())
+    assert found == []
+    return done
+
+
+@pytest.mark.parametrize("one", [one_request, one_answer], ids=["requests", "answers"])
+async def test_p1_p19_mutations(one: Callable[[Running, Recorder, random.Random, int], Awaitable[None]]) -> None:
+    """P1, P19: one message in is one message out for every parser, or an error that is a fixed text, or the end of the
+    connection; nothing is executed that was refused, and no input disturbs the next request."""
+    done = await fuzz(one)
+    print(f"{done} inputs, FUZZ_SEED={SEED}")
+    assert ONLY or done > 20

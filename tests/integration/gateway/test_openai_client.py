@@ -1,0 +1,231 @@
+"""The `openai` client against the gateway, while the local backend fails, dies and comes back."""
+
+import asyncio
+import itertools
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import orjson
+import pytest
+
+from benchmarks.processes import running
+from gateway.api.v1alpha1 import Breaker, RouteDocument
+from tests.integration.gateway.wire import Running, document, gateway, local, remote, reply
+from tests.integration.servers import ServerSide, serving
+from tests.processes import free_port
+
+SETTINGS: dict[str, Any] = {"gateway": {"allowedAddresses": ["127.0.0.0/8"], "retry": {"budgetPerSecond": 1000}}}
+MESSAGES: Any = [{"role": "user", "content": "hello"}]
+
+
+class ModelServer:
+    """The demo's model server, which can be killed and started again on its port."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.port = free_port()
+        self._folder = folder
+        self._stack = ExitStack()
+
+    def start(self) -> None:
+        """Run it, and return when it listens."""
+        command = [sys.executable, "-m", "examples.model_server", "--listen", f"127.0.0.1:{self.port}"]
+        flags = ["--model", self.name, "--time-to-first-token", "0.01", "--tokens-per-second", "2000"]
+        self._process = self._stack.enter_context(running(self.name, [*command, *flags], self.port, self._folder))
+
+    def kill(self) -> None:
+        """End it at once, whatever it is doing."""
+        self._process.kill()
+        self.stop()
+
+    def stop(self) -> None:
+        """End it, if it runs."""
+        self._stack.close()
+
+    def demo(self, what: str) -> None:
+        """POST something under /_demo."""
+        httpx.post(f"http://127.0.0.1:{self.port}/_demo/{what}", trust_env=False).raise_for_status()
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[tuple[ModelServer, ModelServer]]:
+    """A local and a remote model server."""
+    near, far = ModelServer("tiny-local", tmp_path), ModelServer("tiny-remote", tmp_path)
+    try:
+        near.start()
+        far.start()
+        yield near, far
+    finally:
+        near.stop()
+        far.stop()
+
+
+def client(gateway: Running) -> openai.AsyncOpenAI:
+    """A client that never tries again by itself."""
+    return openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{gateway.port}/v1", api_key="none", max_retries=0)
+
+
+async def chat(ask: openai.AsyncOpenAI) -> None:
+    """A chat completion."""
+    answer = await ask.chat.completions.create(model="demo", messages=MESSAGES)
+    assert (answer.choices[0].message.content or "").endswith("You said: hello")
+
+
+async def stream(ask: openai.AsyncOpenAI) -> None:
+    """A chat completion as a stream: every piece, and the end."""
+    pieces = await ask.chat.completions.create(model="demo", messages=MESSAGES, stream=True)
+    text, reasons = "", set()
+    async for piece in pieces:
+        text += piece.choices[0].delta.content or ""
+        reasons.add(piece.choices[0].finish_reason)
+    assert text.endswith("You said: hello")
+    assert "stop" in reasons
+
+
+async def embeddings(ask: openai.AsyncOpenAI) -> None:
+    """Embeddings of two texts."""
+    assert len((await ask.embeddings.create(model="demo", input=["a", "b"])).data) == 2
+
+
+async def models(ask: openai.AsyncOpenAI) -> None:
+    """The list of models, and one of them."""
+    assert [model.id async for model in ask.models.list()] == ["demo"]
+    assert (await ask.models.retrieve("demo")).id == "demo"
+
+
+KINDS: tuple[Callable[[openai.AsyncOpenAI], Awaitable[None]], ...] = (chat, stream, embeddings, models)
+
+
+def route() -> RouteDocument:
+    """Both servers, the remote one for failover only; the breaker leaves the local one to fail."""
+    breaker = Breaker(consecutive_failures=1000, minimum=1000000)
+    return document(local(model="tiny-local"), remote(model="tiny-remote"), breaker=breaker)
+
+
+async def test_nobody_notices_that_the_local_server_fails(servers: tuple[ModelServer, ModelServer]) -> None:
+    """Chats, streams, embeddings and lists go on without an error while the local server answers 503, asks for a pause
+    with 429, is killed and comes back."""
+    near, far = servers
+    async with gateway(route(), local_port=near.port, remote_port=far.port, settings=SETTINGS) as running:
+        over = asyncio.Event()
+        done = 0
+
+        async def asking(number: int) -> None:
+            nonlocal done
+            async with client(running) as ask:
+                for kind in itertools.islice(itertools.cycle(KINDS), number, None):
+                    if over.is_set():
+                        return
+                    # A stream that has begun cannot go elsewhere: while the server is killed nobody reads one.
+                    if kind is not stream or may_stream.is_set():
+                        await kind(ask)
+                        done += 1
+
+        may_stream = asyncio.Event()
+        may_stream.set()
+
+        async def until_seen(*causes: str) -> None:
+            """Until attempts have failed by one of the causes, and 40 more requests were answered."""
+            async with asyncio.timeout(20):
+                while not any(f'"cause":"{cause}"' in running.log.getvalue() for cause in causes):
+                    await asyncio.sleep(0.02)
+                before = done
+                while done < before + 40:
+                    await asyncio.sleep(0.02)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(4):
+                group.create_task(asking(number))
+            for status in ("503", "502", "429"):
+                await asyncio.to_thread(near.demo, f"failures?every=2&status={status}")
+                await until_seen(status)
+            await asyncio.to_thread(near.demo, "failures?every=0")
+            may_stream.clear()
+            await asyncio.sleep(0.3)
+            await asyncio.to_thread(near.kill)
+            may_stream.set()
+            await until_seen("connect_failed", "upstream_reset")
+            await asyncio.to_thread(near.start)
+            while running.lines()[-1]["backend"] != "local":
+                await asyncio.sleep(0.1)
+            over.set()
+        backends = {line["backend"] for line in running.lines()}
+        assert {"local", "remote"} <= backends
+        assert running.count("beamlit_gateway_refused_requests_total", code="internal_error") == 0
+        assert all(line["status"] == 200 for line in running.lines())
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, openai.BadRequestError),
+        (401, openai.AuthenticationError),
+        (403, openai.PermissionDeniedError),
+        (404, openai.NotFoundError),
+        (409, openai.ConflictError),
+        (422, openai.UnprocessableEntityError),
+        (429, openai.RateLimitError),
+        (500, openai.InternalServerError),
+        (503, openai.InternalServerError),
+    ],
+)
+async def test_errors_of_a_backend_pass_as_they_are(status: int, kind: type[openai.APIStatusError]) -> None:
+    """What a backend says of a request arrives as the client's own class of error, with code and message."""
+    body = b'{"error":{"message":"so it is","type":"t","code":"c","param":null}}'
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            await side.request()
+            await side.send(reply(body, b"%d No" % status, b"content-type: application/json"))
+
+    async with serving(script) as server, gateway(document(local()), local_port=server.port) as running:
+        async with client(running) as ask:
+            with pytest.raises(kind) as caught:
+                await chat(ask)
+        assert (caught.value.status_code, caught.value.code) == (status, "c")
+        assert "so it is" in caught.value.message
+        assert caught.value.request_id
+
+
+async def test_errors_of_the_gateway_are_the_clients_own() -> None:
+    """An unknown model, an ambiguous one, a body above the limit and a backend that is not there."""
+    async with gateway(document(local(), limits={"bodyBytes": 1000})) as running, client(running) as ask:
+        with pytest.raises(openai.NotFoundError) as unknown:
+            await ask.chat.completions.create(model="other", messages=MESSAGES)
+        assert unknown.value.code == "model_not_found"
+        with pytest.raises(openai.NotFoundError):
+            await ask.models.retrieve("other")
+        with pytest.raises(openai.APIStatusError) as large:
+            await ask.embeddings.create(model="demo", input="a" * 2000)
+        assert (large.value.status_code, large.value.code) == (413, "body_too_large")
+        with pytest.raises(openai.InternalServerError) as gone:
+            await chat(ask)
+        assert (gone.value.status_code, gone.value.code) == (502, "connect_failed")
+
+
+async def test_a_stream_that_dies_is_an_error_of_the_client() -> None:
+    """A stream whose backend dies after the first piece raises; it never looks like a short answer."""
+    choice = {"index": 0, "delta": {"content": "a"}}
+    whole = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+    piece = b"data: %b\n\n" % orjson.dumps(whole)
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        await side.send(head + b"%x\r\n%b\r\n" % (len(piece), piece))
+        await asyncio.sleep(0.05)
+        side.reset()
+
+    async with serving(script) as server, gateway(document(local()), local_port=server.port) as running:
+        async with client(running) as ask:
+            pieces = await ask.chat.completions.create(model="demo", messages=MESSAGES, stream=True)
+            seen = [(await anext(pieces.__aiter__())).choices[0].delta.content]
+            with pytest.raises(openai.APIError) as caught:
+                seen += [one.choices[0].delta.content async for one in pieces]
+        assert seen == ["a"]
+        assert caught.value.code == "upstream_reset"

@@ -1,0 +1,350 @@
+"""A backend at its limit: who takes the next request, who waits, and that no permit is ever lost."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway import admin
+from gateway.api.v1alpha1 import Queue, Timeouts, Use
+from tests.integration.gateway.wire import Answer, Client, Running, document, echo, gateway, local, remote, reply
+from tests.integration.servers import ServerSide, serving, until
+
+LOOPBACK: dict[str, Any] = {"gateway": {"allowedAddresses": ["127.0.0.0/8"]}}
+LABELS = {"namespace": "default", "model": "demo", "backend": "local"}
+SPILL = (Use.OVERFLOW,)
+
+
+class Slow:
+    """A server that answers when it is told to, and knows how many it has at a time."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Semaphore(0)
+        self.now = self.most = self.total = 0
+        self.order: list[bytes] = []
+
+    async def __call__(self, side: ServerSide) -> None:
+        """Stream the first half at once, the second when told to."""
+        while True:
+            request = await side.request()
+            self.now += 1
+            self.total += 1
+            self.most = max(self.most, self.now)
+            self.order.append(request.split(b" ")[1])
+            try:
+                await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf")
+                await self._told(side)
+            finally:
+                self.now -= 1
+            await side.send(b"rest")
+
+    async def _told(self, side: ServerSide) -> None:
+        go = asyncio.ensure_future(self.go.acquire())
+        gone = asyncio.ensure_future(side.reader.read(1))
+        try:
+            await asyncio.wait((go, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not go.done():
+                raise ConnectionResetError
+        finally:
+            go.cancel()
+            gone.cancel()
+
+
+def get(number: int) -> bytes:
+    """A request with a number."""
+    return b"GET /default/demo/%d HTTP/1.1\r\nHost: x\r\n\r\n" % number
+
+
+@asynccontextmanager
+async def asking(running: Running, number: int) -> AsyncIterator[asyncio.Task[Answer]]:
+    """A request under way; its client is dropped at the end."""
+    client: Client = await running.client()
+    await client.send(get(number))
+    task = asyncio.create_task(client.answer())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        client.reset()
+
+
+async def test_above_the_limit_a_request_goes_elsewhere_at_once() -> None:
+    """The second request goes to the backend for overflow with that reason; after the first has ended, none does."""
+    near = Slow()
+    async with (
+        serving(near) as a,
+        serving(echo) as b,
+        gateway(
+            document(local(in_flight=1), remote(use=SPILL)), local_port=a.port, remote_port=b.port, settings=LOOPBACK
+        ) as running,
+        asking(running, 1) as first,
+    ):
+        await until(lambda: near.now == 1)
+        assert running.count("beamlit_gateway_backend_in_flight_requests", **LABELS) == 1
+        answer = await running.ask(get(2))
+        assert (answer.value(b"x-beamlit-backend"), answer.value(b"x-beamlit-reason")) == (b"remote", b"Overflow")
+        near.go.release()
+        assert (await first).complete
+        near.go.release()
+        answer = await running.ask(get(3))
+        assert (answer.value(b"x-beamlit-backend"), answer.value(b"x-beamlit-reason")) == (b"local", b"Local")
+        labels = {"namespace": "default", "model": "demo", "reason": "Overflow"}
+        assert running.count("beamlit_gateway_diverted_requests_total", **labels) == 1
+
+
+async def test_overflow_is_not_failover() -> None:
+    """A backend for overflow alone does not step in for one that fails; one for failover takes no overflow."""
+    async with serving(echo) as b:
+        route = document(local(in_flight=1), remote(use=SPILL))
+        async with gateway(route, local_port=1, remote_port=b.port, settings=LOOPBACK) as running:
+            assert (await running.ask(get(1))).code == "connect_failed"
+    near = Slow()
+    async with serving(near) as a, serving(echo) as b:
+        route = document(local(in_flight=1), remote(use=(Use.FAILOVER,)))
+        async with (
+            gateway(route, local_port=a.port, remote_port=b.port, settings=LOOPBACK) as running,
+            asking(running, 1),
+        ):
+            await until(lambda: near.now == 1)
+            answer = await running.ask(get(2))
+            assert (answer.status, answer.code, answer.value(b"retry-after")) == (503, "at_capacity", b"1")
+            assert answer.value(b"connection") is None
+
+
+async def test_failover_respects_the_limit() -> None:
+    """A backend that is at its limit does not step in for another one; the failure is the client's."""
+    near = Slow()
+    failing = reply(b"no", b"503 No")
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(failing)
+
+    async with serving(near) as a, serving(script) as b:
+        route = document(local(50, in_flight=1), remote(50))
+        async with (
+            gateway(route, local_port=a.port, remote_port=b.port, settings=LOOPBACK) as running,
+            asking(running, 1),
+        ):
+            await until(lambda: near.now == 1)
+            assert (await running.ask(get(2))).body == b"no"
+            assert near.total == 1
+
+
+async def test_a_queue_is_first_come_first_served() -> None:
+    """Without a backend for overflow requests wait in their order; above the queue's size the answer is 503 at once."""
+    near = Slow()
+    route = document(local(in_flight=1), queue=Queue(size=3, wait=5))
+    async with serving(near) as a, gateway(route, local_port=a.port) as running:
+        clients = []
+        for number in range(4):
+            client = await running.client()
+            await client.send(get(number))
+            clients.append(client)
+            await until(partial(_has_queued, running, number))
+            await until(lambda: near.now == 1)
+        answer = await running.ask(get(9))
+        assert (answer.status, answer.code, answer.value(b"retry-after")) == (503, "at_capacity", b"1")
+        clients[2].reset()  # whoever goes makes room, and is never sent (TO-07)
+        await until(lambda: running.count("beamlit_gateway_queued_requests", **LABELS) == 2)
+        for client in (clients[0], clients[1], clients[3]):
+            near.go.release()
+            assert (await client.answer()).complete
+        assert near.order == [b"/0", b"/1", b"/3"]
+        assert near.most == 1
+        await until(lambda: len(running.lines()) == 5)
+        logged = {line["path"]: line for line in running.lines()}
+        assert logged["/default/demo/2"]["status"] == 499
+        assert "attempts" not in logged["/default/demo/2"]
+        assert logged["/default/demo/3"]["queued_seconds"] > 0
+        assert "queued_seconds" not in logged["/default/demo/0"]
+        await until(lambda: running.count("beamlit_gateway_backend_in_flight_requests", **LABELS) == 0)
+
+
+def _has_queued(running: Running, number: int) -> bool:
+    return running.count("beamlit_gateway_queued_requests", **LABELS) == number
+
+
+async def test_a_queue_has_a_deadline() -> None:
+    """Whoever waits for too long gets 503 with Retry-After, and the backend never sees the request."""
+    near = Slow()
+    route = document(local(in_flight=1), queue=Queue(size=3, wait=0.2))
+    async with serving(near) as a, gateway(route, local_port=a.port) as running, asking(running, 1):
+        await until(lambda: near.now == 1)
+        answer = await running.ask(get(2))
+        assert (answer.status, answer.code, answer.value(b"retry-after")) == (503, "queue_timeout", b"1")
+        assert near.total == 1
+
+
+async def test_whoever_waits_goes_elsewhere_once_that_is_possible() -> None:
+    """A pause of the backend for overflow that ends lets those go there that wait."""
+    near, ask = Slow(), asyncio.Event()
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            await side.request()
+            busy = b"retry-after: 1\r\n" if not ask.is_set() else b""
+            ask.set()
+            await side.send(b"HTTP/1.1 %b\r\n%bcontent-length: 0\r\n\r\n" % (b"429 No" if busy else b"200 OK", busy))
+
+    route = document(local(in_flight=1), remote(use=SPILL), queue=Queue(size=9, wait=20))
+    async with (
+        serving(near) as a,
+        serving(script) as b,
+        gateway(route, local_port=a.port, remote_port=b.port, settings=LOOPBACK) as running,
+        asking(running, 1),
+    ):
+        await until(lambda: near.now == 1)
+        assert (await running.ask(get(2))).status == 429
+        async with asking(running, 3) as third, asking(running, 4) as fourth:
+            await until(partial(_has_queued, running, 2))
+            for answer in await asyncio.gather(third, fourth):
+                assert (answer.status, answer.value(b"x-beamlit-reason")) == (200, b"Overflow")
+        assert near.total == 1
+        await until(lambda: len(running.lines()) == 3)
+        waited = [line["queued_seconds"] for line in running.lines() if "queued_seconds" in line]
+        assert len(waited) == 2
+        assert all(0.5 < seconds < 5 for seconds in waited)
+
+
+async def test_whoever_waits_stays_where_another_document_is_in_force() -> None:
+    """A backend for overflow of a document that was replaced meanwhile takes nobody any more."""
+    near, asked = Slow(), 0
+
+    async def script(side: ServerSide) -> None:
+        nonlocal asked
+        while True:
+            await side.request()
+            asked += 1
+            await side.send(b"HTTP/1.1 429 No\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n")
+
+    route = document(local(in_flight=1), remote(use=SPILL), queue=Queue(size=9, wait=1.5))
+    async with (
+        serving(near) as a,
+        serving(script) as b,
+        gateway(route, local_port=a.port, remote_port=b.port, settings=LOOPBACK) as running,
+        asking(running, 1),
+    ):
+        await until(lambda: near.now == 1)
+        assert (await running.ask(get(2))).status == 429
+        async with asking(running, 3) as third:
+            await until(partial(_has_queued, running, 1))
+            running.load(document(local(in_flight=1), queue=Queue(size=9, wait=1.5)))
+            assert (await third).code == "queue_timeout"
+        assert asked == 1
+
+
+async def test_a_permit_is_held_to_the_end_of_the_stream_and_no_longer() -> None:
+    """Whatever ends a request gives its permit back: client, server, timeout, table."""
+    near = Slow()
+    route = document(local(in_flight=1), timeouts=Timeouts(idle=0.3))
+    async with serving(near) as a, gateway(route, local_port=a.port) as running:
+        async with asking(running, 1):
+            await until(lambda: near.now == 1)
+            assert (await running.ask(get(2))).code == "at_capacity"
+        await until(lambda: running.count("beamlit_gateway_backend_in_flight_requests", **LABELS) == 0)
+        assert not (await running.ask(get(3))).complete  # idle for too long
+        assert running.count("beamlit_gateway_backend_in_flight_requests", **LABELS) == 0
+        async with asking(running, 4) as fourth:
+            await until(lambda: near.now == 1)
+            running.load(document(local(in_flight=1, path_prefix="/new"), timeouts=Timeouts(idle=9)))
+            assert (await running.ask(get(5))).code == "at_capacity"  # counted across documents
+            near.go.release()
+            assert (await fourth).complete
+        near.go.release()
+        assert (await running.ask(get(6))).complete
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_cp_07_no_permit_is_ever_lost(seed: int) -> None:
+    """CP-07: clients that come and go at random, servers that break: never above the limit, none taken in the end."""
+    dice = random.Random(seed)
+    most = 0
+
+    async def script(side: ServerSide) -> None:
+        nonlocal most
+        while True:
+            await side.request()
+            most = max(most, int(running.count("beamlit_gateway_backend_in_flight_requests", **LABELS)))
+            await asyncio.sleep(dice.random() * 0.01)
+            kind = dice.randrange(5)
+            if kind == 0:
+                return
+            if kind == 1:
+                await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
+                return
+            await side.send(reply(b"no", b"503 No") if kind == 2 else reply(b"ok"))
+
+    route = document(local(in_flight=3), queue=Queue(size=10, wait=0.05))
+    async with serving(script) as a, gateway(route, local_port=a.port) as running:
+
+        async def one(number: int) -> None:
+            client = await running.client()
+            await client.send(get(number))
+            try:
+                async with asyncio.timeout(dice.choice((0.001, 0.01, 0.05, 3))):
+                    await client.answer()
+            except TimeoutError:
+                pass
+            finally:
+                client.reset()
+
+        waiting: set[asyncio.Task[None]] = set()
+        for number in range(200):
+            waiting.add(asyncio.create_task(one(number)))
+            if len(waiting) == 25:
+                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.gather(*waiting)
+        await until(lambda: len(running.lines()) == 200)
+        assert running.count("beamlit_gateway_backend_in_flight_requests", **LABELS) == 0
+        assert running.count("beamlit_gateway_queued_requests", **LABELS) == 0
+        assert 1 < most <= 3
+
+
+async def test_the_answer_the_log_and_decisions_tell_the_same() -> None:
+    """Reason, weight and attempts of the last requests, the newest first, of all routes or of one; nothing secret."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(reply(b"no", b"503 No"))
+
+    async with (
+        serving(script) as a,
+        serving(echo) as b,
+        gateway(
+            document(local(70), remote(30)),
+            document(local(), name="other"),
+            local_port=a.port,
+            remote_port=b.port,
+            settings=LOOPBACK,
+        ) as running,
+    ):
+        field = b"Authorization: Bearer canary"
+        first = await running.post(b"/default/demo/v1/x?key=canary", b'{"p":"canary"}', field)
+        second = await running.post(b"/default/other/v1/x", b"{}", field)
+        app = admin.create_app(running.store, running.metrics, running.journal, draining=lambda: False)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://admin") as client:
+            everything = (await client.get("/decisions")).json()["decisions"]
+            one = (await client.get("/decisions", params={"route": "default/demo", "limit": 1})).json()["decisions"]
+            assert (await client.get("/decisions", params={"limit": 0})).status_code == 422
+            assert "canary" not in (await client.get("/decisions")).text
+        assert [told["route"] for told in everything] == ["default/other", "default/demo"]
+        assert one == everything[1:]
+        told = one[0]
+        assert (told["reason"], told["backend"], told["weight"], told["status"]) == ("Failover", "remote", 30, 200)
+        assert [(attempt["backend"], attempt["cause"]) for attempt in told["attempts"]] == [
+            ("local", "503"),
+            ("remote", None),
+        ]
+        assert first.value(b"x-beamlit-reason") == told["reason"].encode()
+        assert first.value(b"x-request-id") == told["request_id"].encode()
+        assert second.status == everything[0]["status"] == 503
+        await until(lambda: len(running.lines()) == 2)
+        logged = running.lines()[0]
+        assert {key: logged[key] for key in told} == told
+        assert "canary" not in running.log.getvalue()

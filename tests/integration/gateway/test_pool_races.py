@@ -1,0 +1,56 @@
+"""Kept connections that end in the moment in which they are used again."""
+
+import asyncio
+import random
+
+from tests.integration.gateway.wire import gateway, reply
+from tests.integration.servers import ServerSide, serving
+
+
+async def test_rt_02_cp_09_a_connection_that_closed_as_it_was_handed_out() -> None:
+    """CP-09: a server that ends every connection with its answer, without saying so, costs no POST an error, and
+    none arrives twice."""
+    arrived: list[bytes] = []
+
+    async def script(side: ServerSide) -> None:
+        arrived.append((await side.request()).rpartition(b"\r\n")[2])
+        await side.send(reply())
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        client = await running.client()
+        for number in range(300):
+            body = b"%06d" % number
+            await client.send(b"POST /default/demo/x HTTP/1.1\r\nHost: gateway\r\nContent-Length: 6\r\n\r\n" + body)
+            assert (await client.answer(b"POST")).status == 200
+        assert arrived == [b"%06d" % number for number in range(300)]
+
+
+async def test_cp_02_a_server_that_closes_just_as_its_connection_is_used_again() -> None:
+    """CP-02: idle connections that the server closes at any moment around the next request cost nobody an error."""
+    dice = random.Random(2)
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(dice.uniform(0.001, 0.004)):
+                    request = await side.request()
+            except TimeoutError:
+                if side.received:
+                    return
+                request = await side.request()
+            await side.send(reply(request.split(b" ", 2)[1]))
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+
+        async def one(name: int) -> None:
+            client = await running.client()
+            for number in range(150):
+                path = b"/%d-%d" % (name, number)
+                await client.send(b"GET /default/demo%b HTTP/1.1\r\nHost: gateway\r\n\r\n" % path)
+                answer = await client.answer()
+                assert (answer.status, answer.body) == (200, path)
+                await asyncio.sleep(dice.uniform(0.001, 0.004))
+
+        await asyncio.gather(*(one(name) for name in range(4)))
+        assert len(server.sides) > 20  # it did close, many times
+        assert running.upstream.stats.reused > 20  # and not always

@@ -1,0 +1,565 @@
+"""The story of a request, end to end: where it goes, what it looks like there, and what the client gets."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+import pytest
+
+from gateway.api.v1alpha1 import Backend, Credentials, Headers, OAuth2, SecretKey, Split
+from gateway.credentials.cache import ClientCredentials
+from gateway.routes.sources import Snapshot
+from tests.integration.gateway.wire import NoSecrets, document, echo, gateway, local, remote, reply, snapshot
+from tests.integration.servers import ServerSide, serving, until
+
+LOOPBACK = {"gateway": {"allowedAddresses": ["127.0.0.0/8"]}}
+
+
+def get(target: bytes = b"/v1/x", host: bytes = b"gateway", *fields: bytes) -> bytes:
+    """A GET as written."""
+    return b"\r\n".join((b"GET " + target + b" HTTP/1.1", b"Host: " + host, *fields)) + b"\r\n\r\n"
+
+
+# Where it goes
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["demo.default", "demo.default.svc", "demo.default.svc.cluster.local", "DEMO.Default.SVC", "demo.default.svc.:80"],
+)
+async def test_se_04_se_05_by_host(host: str) -> None:
+    """Every spelling of a Service's name leads to its model, with the path as it is (SE-04)."""
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        answer = await running.ask(get(b"/v1/x?a=1;b=%zz", host.encode()))
+        assert answer.status == 200
+        assert answer.body.startswith(b"GET /v1/x?a=1;b=%zz HTTP/1.1\r\n")  # SE-05: the query passes as it is
+
+
+async def test_se_04_by_path() -> None:
+    """`/namespace/name/…` leads to the model; the prefix is removed, the backend's is added."""
+    async with (
+        serving(echo) as server,
+        gateway(document(local(path_prefix="/base")), local_port=server.port) as running,
+    ):
+        answer = await running.ask(get(b"/default/demo/v1/x?q"))
+        assert answer.body.startswith(b"GET /base/v1/x?q HTTP/1.1\r\n")
+        for target in (b"/default/demo", b"/default/demo/"):
+            assert (await running.ask(get(target))).body.startswith(b"GET /base")
+        for target in (b"/default/demos/v1/x", b"/other/demo/v1/x", b"/default/DEMO/x"):
+            answer = await running.ask(get(target))
+            assert (answer.status, answer.code) == (404, "route_not_found")
+
+
+@pytest.mark.parametrize("name", ["demo", "default/demo"])
+async def test_by_model(name: str) -> None:
+    """The `model` of a JSON body leads to the model; the body is not changed where nothing asks for it."""
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        body = b'{ "messages":[], "model" : "%b" }' % name.encode()
+        answer = await running.post(b"/v1/chat/completions", body)
+        assert answer.status == 200
+        assert answer.body.startswith(b"POST /v1/chat/completions HTTP/1.1\r\n")
+        assert answer.body.endswith(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b'{"model":"other"}', 404, "model_not_found"),
+        (b"{}", 400, "model_missing"),
+        (b'{"model":1}', 400, "model_missing"),
+        (b"not json", 400, "model_missing"),
+        (b"", 400, "model_missing"),
+    ],
+)
+async def test_by_model_in_vain(body: bytes, status: int, code: str) -> None:
+    """A body that names no model says what is missing, in the form that OpenAI clients read."""
+    async with gateway() as running:
+        answer = await running.post(b"/v1/chat/completions", body)
+        assert answer.status == status
+        error = orjson.loads(answer.body)["error"]
+        assert error["code"] == code
+        assert error["type"] == "invalid_request_error"
+        assert error["request_id"].encode() == answer.value(b"x-request-id")
+
+
+async def test_two_namespaces_one_model() -> None:
+    """A bare model name that two namespaces claim is 409 and names both; the full one works."""
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        both = [one for namespace in ("default", "team-b") for one in snapshot([document()], namespace).config_maps]
+        running.store.loaded.clear()  # so that it is done at once
+        running.store.apply(Snapshot(both))
+        answer = await running.post(b"/v1/completions", b'{"model":"demo"}')
+        assert (answer.status, answer.code) == (409, "ambiguous_model")
+        assert b"default/demo" in answer.body
+        assert b"team-b/demo" in answer.body
+        answer = await running.post(b"/v1/completions", b'{"model":"default/demo"}')
+        assert answer.status == 200
+
+
+async def test_models_are_listed() -> None:
+    """`/v1/models` lists the ModelDeployments by name, as OpenAI does; one can be asked for."""
+    async with gateway(document(), document(local(), name="other")) as running:
+        answer = await running.ask(get(b"/v1/models"))
+        content = orjson.loads(answer.body)
+        assert content["object"] == "list"
+        assert [one["id"] for one in content["data"]] == ["demo", "other"]
+        assert content["data"][0] == {"id": "demo", "object": "model", "created": 1767225600, "owned_by": "default"}
+        assert orjson.loads((await running.ask(get(b"/v1/models/demo"))).body)["id"] == "demo"
+        assert (await running.ask(get(b"/v1/models/none"))).code == "model_not_found"
+        assert (await running.post(b"/v1/models", b"{}")).status == 405
+
+
+@pytest.mark.parametrize(
+    "target",
+    [b"/default/demo/../x", b"/default/demo/%2e%2e/x", b"/default%2fdemo/x", b"//default/demo/x", b"/default/demo/%00",
+     b"/default/demo/%0d%0aX:1", b"/default/demo/\\x", b"/default/demo/%5c", b"/default/demo/%c0%ae"],
+)  # fmt: skip
+async def test_se_03_a_path_with_two_readings(target: bytes) -> None:
+    """SE-03: a path that somebody else might read otherwise is refused, or passes byte by byte."""
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        answer = await running.ask(get(target))
+        if answer.status == 200:
+            assert answer.body.split(b" ")[1] == target.removeprefix(b"/default/demo")
+        else:
+            assert answer.status in (400, 404)
+            assert server.sides == []
+
+
+@pytest.mark.parametrize(
+    "target",
+    [b"http://evil/default/demo/x", b"http://user@gateway/default/demo/x", b"http://gateway:81/default/demo/x"],
+)
+async def test_se_01_an_authority_in_the_target(target: bytes) -> None:
+    """SE-01: a URL whose authority is not the Host field's is refused; an equal one is the same request."""
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        assert (await running.ask(get(target))).status in (400, 421)
+        assert server.sides == []
+        answer = await running.ask(get(b"http://gateway/default/demo/x"))
+        assert answer.body.startswith(b"GET /x HTTP/1.1\r\n")
+
+
+async def test_se_06_a_fragment_is_refused() -> None:
+    """SE-06: a target has no fragment."""
+    async with gateway() as running:
+        assert (await running.ask(get(b"/default/demo/x#y"))).status == 400
+
+
+# Whose turn it is
+
+
+@pytest.mark.parametrize("weight", [0, 1, 7, 33, 50, 99, 100])
+async def test_the_split_is_exact(weight: int) -> None:
+    """Of any 100 consecutive requests w go remote, give or take one."""
+    route = document(local(100 - weight), remote(weight), split=Split(percentage=weight, reason="Override"))
+    async with (
+        serving(echo) as near,
+        serving(echo) as far,
+        gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
+    ):
+        client = await running.client()
+        went = []
+        for _ in range(130):
+            await client.send(get(b"/default/demo/x"))
+            answer = await client.answer()
+            assert answer.value(b"x-beamlit-reason") == b"Override"
+            went.append(answer.value(b"x-beamlit-backend"))
+        for start in range(30):
+            assert abs(went[start : start + 100].count(b"remote") - weight) <= 1
+
+
+async def test_the_table_may_change_between_two_requests() -> None:
+    """A new document counts from the next request on; the turn goes on where it was."""
+    async with (
+        serving(echo) as near,
+        serving(echo) as far,
+        gateway(local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
+    ):
+        client = await running.client()
+        await client.send(get(b"/default/demo/x"))
+        assert (await client.answer()).value(b"x-beamlit-backend") == b"local"
+        running.load(document(local(0), remote(100), split=Split(percentage=100, reason="NoReadyReplicas")))
+        await client.send(get(b"/default/demo/x"))
+        answer = await client.answer()
+        assert answer.value(b"x-beamlit-backend") == b"remote"
+        assert answer.value(b"x-beamlit-reason") == b"NoReadyReplicas"
+        running.load(document(local(0), remote(0)))
+        await client.send(get(b"/default/demo/x"))
+        answer = await client.answer()
+        assert (answer.status, answer.code) == (503, "no_backend")
+        running.load()
+        await client.send(get(b"/default/demo/x"))
+        assert (await client.answer()).status == 404
+
+
+# What it looks like there
+
+
+async def test_hh_01_hh_04_hh_10_fields_of_one_connection_stay_there() -> None:
+    """HH-01: hop-by-hop fields, and those that Connection names, pass in neither direction; others keep their order."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        fields = (b"X-One: 1", b"Connection: X-Hop, keep-alive", b"X-Hop: h", b"Keep-Alive: timeout=9", b"X-Two: 2",
+                  b"Proxy-Authenticate: x", b"Trailer: X", b"Set-Cookie: a=1", b"Set-Cookie: b=2")  # fmt: skip
+        await side.send(reply(b"", b"200 OK", *fields))
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        hop = (b"X-A: 1", b"Connection: X-B, keep-alive", b"X-B: no", b"Keep-Alive: 5", b"TE: trailers, gzip",
+               b"Trailer: X-T", b"Proxy-Authorization: no", b"Proxy-Connection: no", b"X-C: 2", b"X-A: 3")  # fmt: skip
+        answer = await running.ask(get(b"/default/demo/x", b"gateway", *hop))
+        received = server.sides[0].received
+        assert received.index(b"x-a: 1") < received.index(b"x-c: 2") < received.index(b"x-a: 3")
+        for name in (b"x-b:", b"keep-alive", b"te:", b"trailer", b"proxy-"):
+            assert name not in received.lower().replace(b"gateway", b"")
+        names = [name for name, _ in answer.fields]
+        assert not {b"x-hop", b"keep-alive", b"proxy-authenticate", b"trailer"} & set(names)
+        assert answer.values(b"set-cookie") == [b"a=1", b"b=2"]  # HH-10
+        assert names.index(b"x-one") < names.index(b"x-two")
+
+
+async def test_hh_05_via_and_loops() -> None:
+    """HH-05: Via says that we were here; a request that comes back is 508."""
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        answer = await running.ask(get(b"/default/demo/x", b"gateway", b"Via: 1.0 before"))
+        assert b"via: 1.0 before, 1.1 beamlit-gateway\r\n" in answer.body
+        answer = await running.ask(get(b"/default/demo/x", b"gateway", b"Via: 1.1 beamlit-gateway"))
+        assert (answer.status, answer.code) == (508, "loop_detected")
+
+
+async def test_hh_06_hh_07_options_and_trace() -> None:
+    """HH-06, HH-07: TRACE is refused, OPTIONS for the gateway itself answered here, others passed with one hop less."""
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        assert (await running.ask(get(b"/default/demo/x").replace(b"GET", b"TRACE"))).status == 405
+        options = b"OPTIONS * HTTP/1.1\r\nHost: gateway\r\n\r\n"
+        answer = await running.ask(options, method=b"OPTIONS")
+        assert (answer.status, b"POST" in (answer.value(b"allow") or b"")) == (204, True)
+        assert (await running.ask(options.replace(b"OPTIONS", b"GET"))).status == 400
+        target = b"OPTIONS /default/demo/x HTTP/1.1\r\nHost: gateway\r\nMax-Forwards: %d\r\n\r\n"
+        assert (await running.ask(target % 0, method=b"OPTIONS")).status == 204
+        assert server.sides == []
+        assert b"max-forwards: 4\r\n" in (await running.ask(target % 5, method=b"OPTIONS")).body
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+async def test_hh_08_who_is_calling(trusted: bool) -> None:
+    """HH-08: forwarding fields of a stranger are replaced, those of a proxy in front are added to."""
+    settings = {"gateway": {"trustedProxies": ["127.0.0.0/8"]}} if trusted else {}
+    async with serving(echo) as server, gateway(local_port=server.port, settings=settings) as running:
+        fields = (b"X-Forwarded-For: 9.9.9.9", b"X-Forwarded-Proto: https", b"X-Real-IP: 9.9.9.9", b"Forwarded: for=1")
+        body = (await running.ask(get(b"/default/demo/x", b"gateway", *fields))).body
+        assert (b"9.9.9.9" in body) is trusted
+        assert b"x-forwarded-for: %b127.0.0.1\r\n" % (b"9.9.9.9, " if trusted else b"") in body
+        assert b"x-forwarded-host: gateway\r\n" in body
+
+
+async def test_hh_09_hh_11_hh_15_nothing_is_invented() -> None:
+    """One Date, the server's Server field, no User-Agent of ours, and Host is the backend's name."""
+
+    async def script(side: ServerSide) -> None:
+        request = await side.request()
+        assert b"user-agent" not in request.lower()
+        assert b"\r\nhost: demo-local.default.svc.cluster.local\r\n" in request
+        await side.send(reply(b"", b"200 OK", b"Date: then", b"Server: model"))
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        answer = await running.ask(get(b"/default/demo/x"))
+        assert answer.value(b"date") == b"then"
+        assert answer.value(b"server") == b"model"
+
+
+async def test_hh_16_hh_17_names_that_only_we_may_use() -> None:
+    """Names with an underscore do not pass, nor do answers of ours that a server makes up."""
+
+    async def script(side: ServerSide) -> None:
+        request = await side.request()
+        for name in (b"x_real_ip", b"x-tenant", b"x-user", b"kubeflow-userid"):
+            assert name not in request.lower()
+        await side.send(reply(b"", b"200 OK", b"X-Beamlit-Backend: me", b"X-Request-Id: mine"))
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        fields = (b"X_Real_IP: 1", b"X-Tenant: 1", b"X-User: 1", b"Kubeflow-UserId: 1")
+        answer = await running.ask(get(b"/default/demo/x", b"gateway", *fields))
+        assert answer.value(b"x-beamlit-backend") == b"local"
+        assert answer.value(b"x-request-id") != b"mine"
+
+
+async def test_se_07_a_line_of_the_log_is_one_line() -> None:
+    """SE-07: escapes, text that is written from right to left and endless values stay within one line of JSON."""
+    long = "\u202e".encode() + b"\xff" * 5000
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        for target in (b"/default/demo/%1b%0a%e2%80%ae", b"/default/demo/x"):
+            await running.ask(get(target, b"gateway", b"User-Agent: " + long, b"X-Request-Id: " + long))
+        await until(lambda: len(running.lines()) == 2)
+        text = running.log.getvalue()
+        assert text.isascii()
+        assert text.isprintable() or set(text) - {"\n"} == {one for one in text if one.isprintable()}
+        assert all(len(line) < 2000 for line in text.splitlines())
+
+
+async def test_request_id_passes_when_it_is_one() -> None:
+    """A caller's request id is kept through and through; what is none is replaced."""
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        answer = await running.ask(get(b"/default/demo/x", b"gateway", b"X-Request-Id: abc-1"))
+        assert answer.value(b"x-request-id") == b"abc-1"
+        assert b"x-request-id: abc-1\r\n" in answer.body
+        answer = await running.ask(get(b"/default/demo/x", b"gateway", b"X-Request-Id: a b\x1b"))
+        assert answer.status in (200, 400)
+        assert b"\x1b" not in answer.body
+
+
+async def test_model_name_and_headers_of_a_backend() -> None:
+    """A backend gets its own model name, in a body that is otherwise the same, and its header rules."""
+    headers = Headers(set={"X-Team": "a"}, add={"X-Extra": "b"}, remove=("X-Secret",))
+    route = document(local(model="tiny", headers=headers))
+    async with serving(echo) as server, gateway(route, local_port=server.port) as running:
+        answer = await running.post(
+            b"/v1/chat/completions", b'{"stream": false, "model" : "demo"}', b"X-Team: client", b"X-Secret: s"
+        )
+        assert answer.body.endswith(b'\r\n\r\n{"stream": false, "model" : "tiny"}')
+        assert b"x-team: a\r\n" in answer.body
+        assert b"x-extra: b\r\n" in answer.body
+        assert b"x-secret" not in answer.body
+        assert b"content-length: 35\r\n" in answer.body
+
+
+# Credentials
+
+
+class _Platform:
+    """A remote backend and its token endpoint on one port; refuses every token but the last one it sold."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.requests: list[bytes] = []
+
+    async def script(self, side: ServerSide) -> None:
+        """Serve one connection."""
+        while True:
+            request = await side.request()
+            if request.startswith(b"POST /token"):
+                self.tokens += 1
+                body = orjson.dumps({"access_token": f"t{self.tokens}", "token_type": "Bearer", "expires_in": 3600})
+                await side.send(reply(body, b"200 OK", b"content-type: application/json"))
+                continue
+            self.requests.append(request)
+            good = b"authorization: Bearer t%d\r\n" % self.tokens in request
+            await side.send(reply(b"ok" if good else b"no", b"200 OK" if good else b"401 Unauthorized"))
+
+
+class _Secret(NoSecrets):
+    """A reader with one Secret."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
+        """The credentials of `remote.test`."""
+        assert (namespace, name) == ("default", "remote-credentials")
+        url = f"http://127.0.0.1:{self.port}/token"
+        return {"clientId": "id", "clientSecret": "s3cr3t-canary", "tokenUrl": url, "hosts": "remote.test"}
+
+
+def _authenticated() -> Backend:
+    return remote(100, credentials=Credentials(oauth2=OAuth2(name="remote-credentials")))
+
+
+async def test_rt_09_se_08_p18_a_token_for_the_remote_and_no_other() -> None:
+    """The remote gets our token and never the caller's; a refused one is renewed once; nothing of it is logged."""
+    platform = _Platform()
+    async with (
+        serving(platform.script) as far,
+        gateway(
+            document(_authenticated()), remote_port=far.port, settings=LOOPBACK, secrets=_Secret(far.port)
+        ) as running,
+    ):
+        fields = (b"Authorization: Bearer caller-canary", b"Cookie: c=1")
+        assert (await running.ask(get(b"/default/demo/x", b"gateway", *fields))).body == b"ok"
+        platform.tokens += 1  # the platform forgets what it sold
+        answer = await running.post(b"/default/demo/v1/x", b'{"model":"demo"}')
+        assert answer.status == 200
+        assert platform.tokens == 3
+        received = b"".join(platform.requests)
+        assert b"caller-canary" not in received
+        assert received.count(b'{"model":"demo"}') == 2  # the same body again, with a fresh token
+        await until(lambda: len(running.lines()) == 2)
+        log = running.log.getvalue()
+        for canary in ("s3cr3t-canary", "caller-canary", "Bearer", "t3"):
+            assert canary not in log
+
+
+async def test_rt_09_a_key_from_a_secret_is_read_again_after_a_401() -> None:
+    """A header value that was rotated counts at the next refusal, within the same request; twice refused is a 401."""
+    keys = {"present": "one", "good": "one"}
+
+    class Keys(NoSecrets):
+        async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
+            """The key, for `remote.test`."""
+            assert (namespace, name) == ("default", "key")
+            return {"k": keys["present"], "hosts": "remote.test"}
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            good = f"x-api-key: {keys['good']}\r\n".encode() in await side.request()
+            await side.send(reply(b"ok" if good else b"no", b"200 OK" if good else b"401 Unauthorized"))
+
+    backend = remote(100, headers=Headers(set_from={"x-api-key": SecretKey(name="key", key="k")}))
+    async with (
+        serving(script) as far,
+        gateway(document(backend), remote_port=far.port, settings=LOOPBACK, secrets=Keys()) as running,
+    ):
+        assert (await running.post(b"/default/demo/x", b"{}")).status == 200
+        keys |= {"present": "two", "good": "two"}
+        assert (await running.post(b"/default/demo/x", b"{}")).status == 200
+        keys["good"] = "three"
+        assert (await running.post(b"/default/demo/x", b"{}")).status == 401
+
+
+async def test_rt_09_a_body_too_large_to_keep_is_sent_once() -> None:
+    """A body above the replay limit is streamed, and a 401 is the answer."""
+    platform = _Platform()
+    settings: dict[str, Any] = {"gateway": {**LOOPBACK["gateway"], "limits": {"replayBytes": 10}}}
+    async with (
+        serving(platform.script) as far,
+        gateway(
+            document(_authenticated()), remote_port=far.port, settings=settings, secrets=_Secret(far.port)
+        ) as running,
+    ):
+        assert (await running.ask(get(b"/default/demo/x"))).status == 200
+        platform.tokens += 1
+        assert (await running.post(b"/default/demo/x", b"a" * 11)).status == 401
+
+
+async def test_no_token_no_request() -> None:
+    """Without a token nothing is sent, and the error names no secret and no address."""
+    async with (
+        serving(echo) as far,
+        gateway(document(_authenticated()), remote_port=far.port, settings=LOOPBACK) as running,
+    ):
+        answer = await running.ask(get(b"/default/demo/x"))
+        assert (answer.status, answer.code) == (502, "credentials_failed")
+        assert b"remote" not in answer.body
+        assert far.sides == []
+
+
+async def test_default_remote_backend() -> None:
+    """The install-wide remote: host, fields and credentials from the settings, the path prefix from the document."""
+    platform = _Platform()
+    async with serving(platform.script) as far:
+        settings = {
+            "defaultRemoteBackend": {
+                "host": f"127.0.0.1:{far.port}",
+                "scheme": "http",
+                "headersToAdd": {"X-Install": "1"},
+                "authConfig": {"type": "oauth", "oauthConfig": {"tokenUrl": f"http://127.0.0.1:{far.port}/token"}},
+            }
+        }
+        route = document(Backend(id="remote", default=True, weight=100, path_prefix="/acme/tiny", model="tiny"))
+        default = ClientCredentials("id", "secret", f"http://127.0.0.1:{far.port}/token")
+        async with gateway(route, settings=settings, default=default) as running:
+            answer = await running.post(b"/v1/chat/completions", b'{"model":"demo"}')
+            assert (answer.status, answer.value(b"x-beamlit-backend")) == (200, b"remote")
+            request = platform.requests[0]
+            assert request.startswith(b"POST /acme/tiny/v1/chat/completions HTTP/1.1\r\n")
+            assert b"x-install: 1\r\n" in request
+            assert b"host: 127.0.0.1:%d\r\n" % far.port in request
+            assert request.endswith(b'{"model":"tiny"}')
+
+
+async def test_se_15_k_02_a_remote_address_is_checked_at_connect() -> None:
+    """SE-15: a tenant's remote host may not lead into the machine or the cluster."""
+    async with serving(echo) as server:
+        route = document(Backend(id="remote", host="127.0.0.1", port=server.port, weight=100))
+        async with gateway(route) as running:
+            answer = await running.ask(get(b"/default/demo/x"))
+            assert (answer.status, answer.code) == (502, "address_refused")
+            assert server.sides == []
+
+
+# What goes wrong
+
+
+async def test_se_17_a_backend_that_is_not_there() -> None:
+    """A refused connection is 502 with a stable code, and says nothing of addresses (SE-17)."""
+    async with gateway(local_port=1) as running:
+        answer = await running.ask(get(b"/default/demo/x"))
+        assert (answer.status, answer.code) == (502, "connect_failed")
+        assert answer.value(b"x-beamlit-backend") == b"local"
+        assert answer.value(b"connection") is None
+        assert b"127.0.0.1" not in answer.body
+        assert b"demo-local" not in answer.body
+
+
+async def test_se_10_redirects_pass_through() -> None:
+    """SE-10: a redirect is the client's to follow."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(reply(b"", b"302 Found", b"Location: http://evil/"))
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        answer = await running.ask(get(b"/default/demo/x"))
+        assert (answer.status, answer.value(b"location")) == (302, b"http://evil/")
+
+
+async def test_rt_03_a_dead_connection_is_not_the_callers_problem() -> None:
+    """RT-03: a kept connection that dies before a byte of the answer costs the caller nothing, POST or not."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(reply(b"%d" % side.number))
+        if side.number == 0:
+            await side.request()  # and dies on the second one
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        client = await running.client()
+        await client.send(get(b"/default/demo/x"))
+        assert (await client.answer()).body == b"0"
+        answer = await running.post(b"/default/demo/x", b"{}")
+        assert (answer.status, answer.body) == (200, b"1")
+        assert running.upstream.stats.reconnects == 1
+
+
+async def test_what_is_counted_and_logged() -> None:
+    """Metrics by route, backend and status; one log line with the decision; no label from what a client sent."""
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        assert (await running.ask(get(b"/default/demo/x?q=secret"))).status == 200
+        assert (await running.ask(get(b"/no/route"))).status == 404
+        labels = {"namespace": "default", "model": "demo", "backend": "local"}
+        assert running.count("beamlit_gateway_requests_total", **labels, code="200") == 1
+        assert running.count("beamlit_gateway_request_seconds_count", **labels) == 1
+        assert running.count("beamlit_gateway_first_byte_seconds_count", **labels) == 1
+        assert running.count("beamlit_gateway_refused_requests_total", code="route_not_found") == 1
+        await until(lambda: len(running.lines()) == 2)
+        first, second = running.lines()
+        assert (first["route"], first["backend"], first["reason"]) == ("default/demo", "local", "Local")
+        assert (first["status"], first["path"], first["host"]) == (200, "/default/demo/x", "gateway")
+        assert first["seconds"] >= first["first_byte_seconds"] >= 0
+        assert (second["status"], second["code"], second["route"]) == (404, "route_not_found", None)
+
+
+async def test_metrics_of_a_route_end_with_it() -> None:
+    """A route that is gone leaves no series behind."""
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        assert (await running.ask(get(b"/default/demo/x"))).status == 200
+        running.load(document(name="other"))
+        assert (await running.ask(get(b"/default/other/x"))).status == 200
+        names = {
+            sample.labels.get("model") for metric in running.metrics.registry.collect() for sample in metric.samples
+        }
+        assert "demo" not in names
+        assert "other" in names
+
+
+async def test_many_at_once() -> None:
+    """200 requests over 20 connections at the same time: each gets its own answer."""
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+
+        async def one(number: int) -> None:
+            client = await running.client()
+            for again in range(10):
+                await client.send(get(b"/default/demo/%d-%d" % (number, again)))
+                assert (await client.answer()).body.startswith(b"GET /%d-%d " % (number, again))
+
+        await asyncio.gather(*(one(number) for number in range(20)))
+        assert running.upstream.stats.open <= 20

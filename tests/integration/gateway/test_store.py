@@ -1,0 +1,230 @@
+"""The routing table in force: swapped whole, judged document by document."""
+
+import asyncio
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from gateway import admin
+from gateway.journal import Journal
+from gateway.routes import sources
+from gateway.routes import store as stores
+from gateway.routes.store import COALESCE_SECONDS, Store
+from gateway.telemetry import Metrics
+from tests.integration.gateway.wire import document
+from tests.integration.servers import until
+
+
+class Clock:
+    """A clock that tests move."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """It stands at 1000."""
+    return Clock()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """Of this test."""
+    return Metrics()
+
+
+@pytest.fixture
+def store(clock: Clock, metrics: Metrics) -> Iterator[Store]:
+    """A store without routes."""
+    store = Store(
+        namespaces=frozenset({"default"}),
+        cluster_domain="cluster.local",
+        bare_hostnames="namespace",
+        metrics=metrics,
+        clock=clock,
+    )
+    yield store
+    store.close()
+
+
+def snapshot(*entries: tuple[str, str, str | None], created: str = "2026-01-01T00:00:00Z") -> sources.Snapshot:
+    """ConfigMaps by namespace, name and text."""
+    return sources.Snapshot([sources.ConfigMap(*entry[:2], created, entry[2], "test") for entry in entries])
+
+
+def text(name: str = "demo", **values: object) -> str:
+    """A route document."""
+    return document(name=name, **values).canonical_json()
+
+
+async def test_the_first_load_counts_at_once(store: Store, metrics: Metrics) -> None:
+    """Ready means that every route there is can be asked for."""
+    assert not store.loaded.is_set()
+    store.apply(snapshot(("default", "a", text())))
+    assert store.loaded.is_set()
+    assert set(store.table.routes) == {"default/demo"}
+    assert metrics.registry.get_sample_value("beamlit_gateway_routes") == 1
+
+
+async def test_a_large_table_is_built_between_turns(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests find the one before until the new one is whole; a change that comes meanwhile is the next one."""
+    monkeypatch.setattr(stores, "SLICE_SECONDS", 0.0)
+    store.apply(snapshot(*(("default", f"a{number}", text(f"a{number}")) for number in range(50))))
+    assert (store.loaded.is_set(), store.generation) == (False, 0)
+    store.apply(snapshot(("default", "b", text("b"))))
+    turns = 0
+    while not store.loaded.is_set():
+        assert not store.table.routes
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 100
+    assert (len(store.table.routes), store.generation) == (50, 1)
+    first = store.table
+    await until(lambda: store.generation == 2)
+    assert (set(store.table.routes), len(first.routes)) == ({"default/b"}, 50)
+
+
+async def test_a_swap_that_is_under_way_ends_with_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever closes the store gets no other table afterwards."""
+    monkeypatch.setattr(stores, "SLICE_SECONDS", 0.0)
+    store.apply(snapshot(*(("default", f"a{number}", text(f"a{number}")) for number in range(50))))
+    await asyncio.sleep(0)
+    store.close()
+    for _ in range(500):
+        await asyncio.sleep(0)
+    assert store.generation == 0
+
+
+async def test_changes_that_come_together_make_one_table(store: Store) -> None:
+    """Fifty changes in a moment are one swap, and the last one counts."""
+    store.apply(snapshot())
+    for number in range(50):
+        store.apply(snapshot(("default", "a", text(limits={"bodyBytes": number}))))
+    assert store.generation == 1
+    await until(lambda: store.generation == 2)
+    assert store.table.routes["default/demo"].document.limits.body_bytes == 49
+    await asyncio.sleep(2 * COALESCE_SECONDS)  # nothing more comes of it
+    assert store.generation == 2
+
+
+@pytest.mark.parametrize("broken", [None, "{", '{"apiVersion": "gateway.beamlit.com/v1alpha1"}', '{"name": 1}'])
+async def test_k_34_the_last_good_document_stays(
+    store: Store, clock: Clock, metrics: Metrics, broken: str | None
+) -> None:
+    """A document that cannot be read is reported; the route goes on as before, since when it did."""
+    store.apply(snapshot(("default", "a", text(limits={"bodyBytes": 7}))))
+    clock.now = 2000
+    store.apply(snapshot(("default", "a", broken)))
+    await until(lambda: store.generation == 2)
+    known = store.documents["default/a"]
+    assert known.error
+    assert known.applied_at == 1000
+    assert store.table.routes["default/demo"].document.limits.body_bytes == 7
+    assert metrics.registry.get_sample_value("beamlit_gateway_document_errors") == 1
+    store.apply(snapshot(("default", "a", text())))
+    await until(lambda: store.generation == 3)
+    assert store.documents["default/a"].error is None
+    assert metrics.registry.get_sample_value("beamlit_gateway_document_errors") == 0
+
+
+async def test_a_document_that_was_never_good_is_no_route(store: Store) -> None:
+    """It is reported, and nothing else suffers."""
+    store.apply(snapshot(("default", "bad", "{"), ("default", "good", text())))
+    assert store.documents["default/bad"].good is None
+    assert set(store.table.routes) == {"default/demo"}
+
+
+async def test_k_05_two_documents_for_one_model(store: Store) -> None:
+    """The claim is decided, and the loser reported."""
+    store.apply(snapshot(("default", "a", text()), ("default", "b", text(limits={"bodyBytes": 1}))))
+    assert len(store.table.routes) == 1
+    assert store.table.conflicts
+
+
+async def test_another_namespace_is_not_served(store: Store) -> None:
+    """Only the namespaces of the settings have routes."""
+    store.apply(snapshot(("team-b", "a", text())))
+    assert store.table.routes == {}
+
+
+async def test_state_of_a_route_outlives_its_documents(store: Store) -> None:
+    """Turn and requests in flight stay over swaps, and go with the route once nothing runs on it."""
+    store.apply(snapshot(("default", "a", text())))
+    state = store.runtime("default/demo")
+    state.turn, state.in_flight = 42, 1
+    store.apply(snapshot(("default", "a", text(limits={"bodyBytes": 1}))))
+    await until(lambda: store.generation == 2)
+    assert store.runtime("default/demo") is state
+    store.apply(snapshot())
+    await until(lambda: store.generation == 3)
+    assert store.runtime("default/demo") is state  # a request still runs
+    state.in_flight = 0
+    store.apply(snapshot(("default", "other", text("other"))))
+    await until(lambda: store.generation == 4)
+    assert store.runtime("default/demo") is not state
+
+
+async def test_confirming_is_being_up_to_date(store: Store, clock: Clock) -> None:
+    """A source that says that nothing has changed counts as much as one that brings something."""
+    store.apply(snapshot())
+    clock.now = 1500
+    store.confirm()
+    assert store.refreshed_at == 1500
+
+
+async def test_trouble_that_comes_with_news_does_not_hide_it(store: Store, clock: Clock) -> None:
+    """A change and a mere error within the same moment: the table is as young as the change."""
+    store.apply(snapshot())
+    clock.now = 1500
+    news = snapshot(("default", "a", text()))
+    store.apply(news)
+    store.apply(replace(news, errors={"namespace other": "forbidden"}, fresh=False))
+    await until(lambda: store.generation == 2)
+    assert store.refreshed_at == 1500
+    assert store.source_errors == {"namespace other": "forbidden"}
+    clock.now = 2000
+    store.apply(replace(news, fresh=False))
+    await until(lambda: store.generation == 3)
+    assert store.refreshed_at == 1500
+
+
+async def test_half_a_source_is_not_in_force(store: Store, metrics: Metrics) -> None:
+    """Before the source has everything only its errors can be seen, by people and in a metric."""
+    half = replace(snapshot(("default", "a", text())), errors={"namespace b": "away"}, fresh=False, complete=False)
+    store.apply(half)
+    assert not store.loaded.is_set()
+    assert (len(store.table.routes), store.refreshed_at) == (0, 0)
+    assert admin.describe(store)["sourceErrors"] == {"namespace b": "away"}
+    assert metrics.registry.get_sample_value("beamlit_gateway_document_errors") == 1
+    store.apply(snapshot(("default", "a", text())))
+    assert store.loaded.is_set()
+    assert admin.describe(store)["sourceErrors"] == {}
+
+
+async def test_the_page_tells_the_age(store: Store, metrics: Metrics) -> None:
+    """How old the table is can be read without arithmetic; before the first load it says never."""
+    app = admin.create_app(store, metrics, Journal(10), draining=lambda: False)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://admin") as client:
+        assert "up to date: never." in (await client.get("/")).text
+        store.apply(snapshot())
+        store.refreshed_at = time.time() - 42
+        page = (await client.get("/")).text
+        assert re.search(r"up to date: \d{4}-\d\d-\d\dT[\d:]+Z, 4[23] s ago\.", page)
+        assert 42 <= (await client.get("/routes")).json()["ageSeconds"] < 44
+
+
+async def test_unknown_fields_are_counted(store: Store, metrics: Metrics) -> None:
+    """A field of a newer controller is ignored, and shows in a metric."""
+    newer = text()[:-1] + ',"fancy":1}'
+    store.apply(snapshot(("default", "a", newer)))
+    assert set(store.table.routes) == {"default/demo"}
+    assert metrics.registry.get_sample_value("beamlit_gateway_document_unknown_fields") == 1

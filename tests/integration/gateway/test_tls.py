@@ -1,0 +1,325 @@
+"""TLS towards backends: who is believed, what is shown, and what is renewed (P17, SE-14)."""
+
+import asyncio
+import json
+import shutil
+import socket
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from structlog.testing import capture_logs
+
+from gateway.api.v1alpha1 import Backend, Tls
+from gateway.credentials import cache
+from tests.authorities import Authority, Pair, self_signed
+from tests.integration.gateway.wire import Running, document, gateway, reply
+from tests.integration.servers import ServerSide, serving, until
+
+GET: Final = b"GET /default/demo/x HTTP/1.1\r\nHost: gateway\r\n\r\n"
+ROOT: Final = Authority("root")
+OTHER: Final = Authority("other root")
+INTERMEDIATE: Final = Authority("intermediate", ROOT)
+
+
+def context(folder: Path, pair: Pair, *, clients: Authority | None = None) -> ssl.SSLContext:
+    """TLS for a server; with `clients` it asks for a certificate of theirs."""
+    result = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    result.load_cert_chain(*pair.write(folder, "server"))
+    if clients is not None:
+        result.load_verify_locations(cadata=clients.pem)
+        result.verify_mode = ssl.CERT_REQUIRED
+    return result
+
+
+def backend(**tls: Any) -> Backend:
+    """The remote backend over TLS."""
+    return Backend(id="remote", host="remote.test", weight=100, port=443, scheme="https", tls=Tls(**tls))
+
+
+async def answer_all(side: ServerSide) -> None:
+    """Answer with the name in the client's certificate."""
+    peer = side.writer.get_extra_info("peercert") or {}
+    subject = dict(part[0] for part in peer.get("subject", ()))
+    while await side.request():
+        await side.send(reply(subject.get("commonName", "nobody").encode()))
+
+
+BAD: Final[dict[str, tuple[Pair, str]]] = {
+    "self-signed": (self_signed("remote.test"), ROOT.pem),
+    "wrong-name": (ROOT.issue("other.test"), ROOT.pem),
+    "name-in-subject-only": (ROOT.issue("other.test", common_name="remote.test"), ROOT.pem),
+    "address-instead-of-name": (ROOT.issue("127.0.0.1"), ROOT.pem),
+    "wildcard-too-high": (ROOT.issue("*.test.example"), ROOT.pem),
+    "expired": (ROOT.issue("remote.test", days=(-3, -1)), ROOT.pem),
+    "not-yet-valid": (ROOT.issue("remote.test", days=(1, 3)), ROOT.pem),
+    "wrong-authority": (OTHER.issue("remote.test"), ROOT.pem),
+    "missing-intermediate": (INTERMEDIATE.issue("remote.test"), ROOT.pem),
+    "broken-bundle": (ROOT.issue("remote.test"), "no certificate"),
+}
+
+
+@pytest.mark.parametrize(("pair", "bundle"), BAD.values(), ids=BAD)
+async def test_p17_a_bad_certificate_gets_no_byte(tmp_path: Path, pair: Pair, bundle: str) -> None:
+    """P17, SE-14: a server that cannot be verified is a 502, and sees no byte of the request."""
+    async with (
+        serving(answer_all, context(tmp_path, pair)) as server,
+        gateway(document(backend(ca_bundle=bundle)), remote_port=server.port) as running,
+    ):
+        answer = await running.ask(GET)
+        assert (answer.status, answer.code) == (502, "tls_failed")
+        assert all(side.received == b"" for side in server.sides)
+
+
+async def test_p17_the_systems_authorities_know_no_test_server(tmp_path: Path) -> None:
+    """P17: without a bundle the system's authorities count: an unknown one is refused."""
+    async with (
+        serving(answer_all, context(tmp_path, ROOT.issue("remote.test"))) as server,
+        gateway(document(backend()), remote_port=server.port) as running,
+    ):
+        assert (await running.ask(GET)).code == "tls_failed"
+        assert all(side.received == b"" for side in server.sides)
+
+
+GOOD: Final[dict[str, tuple[Pair, dict[str, str]]]] = {
+    "root": (ROOT.issue("remote.test"), {"ca_bundle": ROOT.pem}),
+    "intermediate": (INTERMEDIATE.issue("remote.test", chain=(INTERMEDIATE,)), {"ca_bundle": ROOT.pem}),
+    "two-in-the-bundle": (OTHER.issue("remote.test"), {"ca_bundle": ROOT.pem + OTHER.pem}),
+    "server-name": (ROOT.issue("inner.example"), {"ca_bundle": ROOT.pem, "server_name": "inner.example"}),
+    "wildcard": (ROOT.issue("*.inner.example"), {"ca_bundle": ROOT.pem, "server_name": "a.inner.example"}),
+}
+
+
+@pytest.mark.parametrize(("pair", "tls"), GOOD.values(), ids=GOOD)
+async def test_p17_a_good_certificate_is_believed(tmp_path: Path, pair: Pair, tls: dict[str, str]) -> None:
+    """P17: the route's authorities and the backend's name, or the one the route gives, are what counts; SNI says it."""
+    names: list[str] = []
+    served = context(tmp_path, pair)
+    served.sni_callback = lambda _socket, name, _context: names.append(name)
+    async with (
+        serving(answer_all, served) as server,
+        gateway(document(backend(**tls)), remote_port=server.port) as running,
+    ):
+        answer = await running.ask(GET)
+        assert (answer.status, answer.body) == (200, b"nobody")
+        assert names == [tls.get("server_name", "remote.test")]
+
+
+OLD: Final = {
+    "tls-1.0": ["-tls1", "-cipher", "DEFAULT@SECLEVEL=0"],
+    "tls-1.1": ["-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"],
+    "h2-only": ["-alpn", "h2"],
+}
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+@pytest.mark.parametrize("words", OLD.values(), ids=OLD)
+async def test_p17_old_tls_and_other_protocols(tmp_path: Path, words: list[str]) -> None:
+    """P17: TLS before 1.2, and a server that speaks h2 alone, are a 502 without a byte of the request."""
+    certificate, key = ROOT.issue("remote.test").write(tmp_path, "server")
+    async with s_server(certificate, key, *words) as (port, output):
+        async with gateway(document(backend(ca_bundle=ROOT.pem)), remote_port=port) as running:
+            answer = await running.ask(GET)
+            assert answer.status == 502
+            assert answer.code in ("tls_failed", "connect_failed")
+        assert b"default/demo" not in await output()
+
+
+async def test_p17_the_old_server_works_for_who_speaks_it(tmp_path: Path) -> None:
+    """The server of the test above does serve what it should: a current TLS with HTTP/1.1."""
+    certificate, key = ROOT.issue("remote.test").write(tmp_path, "server")
+    async with (
+        s_server(certificate, key, "-alpn", "http/1.1", "-www") as (port, _),
+        gateway(document(backend(ca_bundle=ROOT.pem)), remote_port=port) as running,
+    ):
+        assert (await running.ask(b"GET /default/demo/ HTTP/1.1\r\nHost: gateway\r\n\r\n")).status == 200
+
+
+@asynccontextmanager
+async def s_server(certificate: Path, key: Path, *words: str) -> AsyncIterator[tuple[int, Any]]:
+    """OpenSSL's own server, and what it has written by its end."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        *("openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", str(certificate), "-key", str(key), *words),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+
+    async def output() -> bytes:
+        process.kill()
+        return (await process.communicate())[0]
+
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(10):
+            while b"ACCEPT" not in await process.stdout.readline():
+                pass
+        yield port, output
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def test_se_14_an_authority_that_is_replaced_counts_for_new_connections(tmp_path: Path) -> None:
+    """SE-14: another `caBundle` in the document counts from then on; what runs goes on as it is."""
+    go = asyncio.Event()
+
+    async def script(side: ServerSide) -> None:
+        request = await side.request()
+        if b"/slow" in request:
+            await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nbe")
+            await go.wait()
+            await side.send(b"gun")
+        else:
+            await side.send(reply())
+        await answer_all(side)
+
+    async with (
+        serving(script, context(tmp_path, ROOT.issue("remote.test"))) as server,
+        gateway(document(backend(ca_bundle=ROOT.pem)), remote_port=server.port) as running,
+    ):
+        slow = await running.client()
+        await slow.send(GET.replace(b"/x", b"/slow"))
+        assert (await slow.answer(head_only=True)).status == 200
+        assert (await running.ask(GET)).status == 200
+        before = len(server.sides)
+        running.load(document(backend(ca_bundle=OTHER.pem)))
+        assert (await running.ask(GET)).code == "tls_failed"
+        running.load(document(backend(ca_bundle=OTHER.pem + ROOT.pem)))
+        assert (await running.ask(GET)).status == 200
+        assert len(server.sides) > before
+        go.set()
+        body = b""
+        while len(body) < 5:
+            body += await slow.some()
+        assert body == b"begun"
+
+
+# What is shown to a server
+
+
+class Vault:
+    """Labelled Secrets in memory."""
+
+    def __init__(self, **secrets: Mapping[str, str]) -> None:
+        self.secrets: dict[str, Mapping[str, str]] = dict(secrets)
+
+    async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
+        """Read one of the namespace `default`."""
+        if namespace != "default":
+            raise LookupError(name)
+        return self.secrets[name]
+
+    async def inline(self, namespace: str, model_deployment: str) -> Mapping[str, str]:
+        """There are none."""
+        raise LookupError(model_deployment)
+
+
+def shown(pair: Pair, hosts: str = "remote.test") -> dict[str, str]:
+    """A Secret of the type kubernetes.io/tls that names where it may be shown."""
+    return {"tls.crt": pair.chain, "tls.key": pair.key, "hosts": hosts}
+
+
+@asynccontextmanager
+async def asking(tmp_path: Path, vault: Vault, **values: Any) -> AsyncIterator[tuple[Running, Any]]:
+    """A server that asks for a certificate of ROOT, and a gateway that shows the Secret `mine`."""
+    served = context(tmp_path, ROOT.issue("remote.test", "demo-local.default.svc.cluster.local"), clients=ROOT)
+    place = backend(ca_bundle=ROOT.pem, client_certificate="mine").model_copy(update=values)
+    async with (
+        serving(answer_all, served) as server,
+        gateway(document(place), remote_port=server.port, local_port=server.port, secrets=vault) as running,
+    ):
+        yield running, server
+
+
+async def test_a_client_certificate_is_shown(tmp_path: Path) -> None:
+    """The server sees the certificate of the Secret, intermediates included, and connections are reused."""
+    pair = INTERMEDIATE.issue("x", common_name="the gateway", chain=(INTERMEDIATE,))
+    async with asking(tmp_path, Vault(mine=shown(pair))) as (running, server):
+        for _ in range(3):
+            answer = await running.ask(GET)
+            assert (answer.status, answer.body) == (200, b"the gateway")
+        assert len(server.sides) == 1
+
+
+async def test_a_renewed_client_certificate_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Secret that changes is shown as it is now, on new connections; none of the old ones is used any more."""
+    monkeypatch.setattr(cache, "_SECRET_SECONDS", 0.05)
+    vault = Vault(mine=shown(ROOT.issue("x", common_name="old")))
+    async with asking(tmp_path, vault) as (running, _):
+        assert (await running.ask(GET)).body == b"old"
+        vault.secrets["mine"] = shown(ROOT.issue("x", common_name="new"))
+        seen = []
+        async with asyncio.timeout(5):
+            while b"new" not in seen:
+                seen.append((await running.ask(GET)).body)
+                await asyncio.sleep(0.01)
+        assert set(seen) <= {b"old", b"new"}
+        assert (await running.ask(GET)).body == b"new"
+
+
+UNUSABLE: Final[dict[str, Mapping[str, str] | None]] = {
+    "missing": None,
+    "other-host": shown(ROOT.issue("x"), hosts="other.test"),
+    "other-port": shown(ROOT.issue("x"), hosts="remote.test:8443"),
+    "no-hosts": {key: value for key, value in shown(ROOT.issue("x")).items() if key != "hosts"},
+    "no-key": {key: value for key, value in shown(ROOT.issue("x")).items() if key != "tls.key"},
+    "key-of-another": shown(Pair(ROOT.issue("x").chain, ROOT.issue("x").key)),
+    "garbage": shown(Pair("canary-certificate", "canary-key")),
+}
+
+
+@pytest.mark.parametrize("secret", UNUSABLE.values(), ids=UNUSABLE)
+async def test_a_client_certificate_that_is_of_no_use(tmp_path: Path, secret: Mapping[str, str] | None) -> None:
+    """A Secret that is gone, for another host or broken: 502, nothing is connected to, and no log has its content."""
+    vault = Vault() if secret is None else Vault(mine=secret)
+    with capture_logs() as logs:
+        async with asking(tmp_path, vault) as (running, server):
+            answer = await running.ask(GET)
+            assert (answer.status, answer.code) == (502, "credentials_failed")
+            assert server.sides == []
+            written = json.dumps(logs, default=repr) + running.log.getvalue()
+    [line] = [one for one in logs if one["event"] == "credential_unusable"]
+    assert (line["namespace"], line["name"]) == ("default", "mine")
+    assert "PRIVATE" not in written
+    assert "canary" not in written
+    for value in (secret or {}).values():
+        assert value not in written or value in ("other.test", "remote.test:8443", "remote.test")
+
+
+async def test_a_client_certificate_that_the_server_does_not_know(tmp_path: Path) -> None:
+    """A server that refuses what it is shown is a 502, never a hang."""
+    async with asking(tmp_path, Vault(mine=shown(OTHER.issue("x")))) as (running, server):
+        answer = await running.ask(GET)
+        assert answer.status == 502
+        assert all(side.received == b"" for side in server.sides)
+
+
+async def test_a_service_of_the_namespace_needs_no_hosts(tmp_path: Path) -> None:
+    """A Service is in the Secret's own namespace: as for header values, it needs no `hosts`."""
+    secret = {key: value for key, value in shown(ROOT.issue("x", common_name="inside")).items() if key != "hosts"}
+    place = {"id": "local", "service": "demo-local", "host": None, "port": 80}
+    async with asking(tmp_path, Vault(mine=secret), **place) as (running, _):
+        assert (await running.ask(GET)).body == b"inside"
+
+
+async def test_connections_of_one_certificate_are_not_used_for_another(tmp_path: Path) -> None:
+    """Two routes to one server with different certificates share no connection."""
+    vault = Vault(mine=shown(ROOT.issue("x", common_name="one")), other=shown(ROOT.issue("x", common_name="two")))
+    async with asking(tmp_path, vault) as (running, server):
+        running.load(
+            document(backend(ca_bundle=ROOT.pem, client_certificate="mine")),
+            document(backend(ca_bundle=ROOT.pem, client_certificate="other"), name="second"),
+        )
+        for _ in range(3):
+            assert (await running.ask(GET)).body == b"one"
+            assert (await running.ask(GET.replace(b"/demo/", b"/second/"))).body == b"two"
+        assert len(server.sides) == 2
+        await until(lambda: running.upstream.stats.open == 2)

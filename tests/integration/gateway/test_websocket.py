@@ -1,0 +1,678 @@
+"""WebSockets through the gateway: a real library on both ends, and bytes as they should not be (RFC 6455)."""
+
+import asyncio
+import os
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
+from websockets.frames import CloseCode
+from websockets.typing import Subprotocol
+
+from gateway.api.v1alpha1 import Use
+from gateway.http.messages import websocket_accept
+from tests.integration.gateway.wire import Running, document, gateway, local, remote, reply
+from tests.integration.servers import ServerSide, serving, until
+from tests.processes import self_signed
+
+KEY: Final = b"dGhlIHNhbXBsZSBub25jZQ=="
+ACCEPT: Final = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+"""What RFC 6455 1.3 gives for that key."""
+CANARY: Final = b"GET /default/demo/canary HTTP/1.1\r\nHost: gateway\r\n\r\n"
+
+
+def handshake(*fields: bytes, line: bytes = b"GET /default/demo/live HTTP/1.1", key: bytes = KEY) -> bytes:
+    """An opening handshake; `fields` are added to it."""
+    lines = (
+        line, b"Host: gateway", b"Connection: keep-alive, Upgrade", b"Upgrade: WebSocket", b"Sec-WebSocket-Version: 13",
+        b"Sec-WebSocket-Key: " + key, *fields,
+    )  # fmt: skip
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+SWITCH: Final = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+    + ACCEPT
+    + b"\r\n\r\n"
+)
+
+
+async def echo(connection: ServerConnection) -> None:
+    """Send every message back as it came."""
+    async for message in connection:
+        await connection.send(message)
+
+
+@asynccontextmanager
+async def through(
+    handler: Callable[[ServerConnection], Awaitable[None]] = echo,
+    *,
+    settings: dict[str, Any] | None = None,
+    **values: Any,
+) -> AsyncIterator[tuple[Running, str]]:
+    """A gateway in front of a WebSocket server, and the URL through it."""
+    async with serve(handler, "127.0.0.1", 0, max_size=None, **values) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        async with gateway(local_port=port, settings=settings) as running:
+            yield running, f"ws://127.0.0.1:{running.port}/default/demo/live"
+
+
+def opened(url: str, **values: Any) -> connect:
+    """A client's connection, through no proxy of the environment."""
+    return connect(url, proxy=None, max_size=None, **values)
+
+
+def contexts(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """TLS for a server with a certificate for localhost, and for a client that trusts it."""
+    certificate, key = self_signed(folder)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context, ssl.create_default_context(cafile=str(certificate))
+
+
+def reset(transport: asyncio.WriteTransport) -> None:
+    """Close so that the peer sees RST."""
+    raw = transport.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+async def logged(running: Running) -> dict[str, Any]:
+    """The access log's line of the only request."""
+    await until(lambda: bool(running.lines()))
+    [line] = running.lines()
+    return line
+
+
+# With a library on both ends
+
+
+async def test_text_binary_fragments_and_pings() -> None:
+    """Text, bytes, fragmented messages and pings pass unchanged, compressed or not."""
+    for compression in ("deflate", None):
+        async with through(compression=compression) as (running, url):
+            async with opened(url, compression=compression) as client:
+                for message in ("grüße", b"\x00\xff" * 500, "", b""):
+                    await client.send(message)
+                    assert await client.recv() == message
+                await client.send(["one, ", "two, ", "three"])
+                assert await client.recv() == "one, two, three"
+                latency = await client.ping()
+                assert await asyncio.wait_for(latency, 3) >= 0
+            await until(lambda: running.edge.connections == 0)
+            await until(lambda: running.upstream.stats.open == 0)
+            line = await logged(running)
+            assert (line["status"], line["backend"], line["broken"]) == (101, "local", None)
+
+
+async def test_subprotocols_and_origin_pass() -> None:
+    """The server chooses the subprotocol, and sees the Origin."""
+    seen: list[str | None] = []
+
+    async def look(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        seen.append(connection.request.headers.get("Origin"))
+        seen.append(connection.request.path)
+        await connection.send(connection.subprotocol or "")
+
+    async with (
+        through(look, subprotocols=[Subprotocol("realtime")]) as (_, url),
+        opened(
+            f"{url}?model=x", origin="https://app.example", subprotocols=[Subprotocol("a"), Subprotocol("realtime")]
+        ) as client,
+    ):
+        assert client.subprotocol == "realtime"
+        assert await client.recv() == "realtime"
+        assert client.response is not None
+        assert client.response.headers["x-beamlit-backend"] == "local"
+    assert seen == ["https://app.example", "/live?model=x"]
+
+
+@pytest.mark.parametrize("closes", ["client", "server"])
+@pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1011, "broken"), (4123, "own")])
+async def test_close_codes_pass(closes: str, code: int, reason: str) -> None:
+    """The code and reason of a close reach the other side, whoever closes."""
+    seen: list[tuple[int | None, str | None]] = []
+    done = asyncio.Event()
+
+    async def handler(connection: ServerConnection) -> None:
+        if closes == "server":
+            await connection.close(code, reason)
+        else:
+            await connection.wait_closed()
+        seen.append((connection.close_code, connection.close_reason))
+        done.set()
+
+    async with through(handler) as (running, url), opened(url) as client:
+        if closes == "client":
+            await client.close(code, reason)
+        else:
+            await client.wait_closed()
+        await asyncio.wait_for(done.wait(), 3)
+        assert seen == [(code, reason)]
+        assert (client.close_code, client.close_reason) == (code, reason)
+        await until(lambda: running.edge.connections == 0)
+        await until(lambda: running.upstream.stats.open == 0)
+
+
+async def test_large_frames_both_ways() -> None:
+    """Frames of 1 MB arrive whole, in order, while others go the other way."""
+    async with through(compression=None) as (_, url), opened(url, compression=None) as client:
+        messages = [os.urandom(1 << 20) for _ in range(8)]
+
+        async def send() -> None:
+            for message in messages:
+                await client.send(message)
+
+        sending = asyncio.create_task(send())
+        for message in messages:
+            assert await client.recv(decode=False) == message
+        await sending
+
+
+async def test_a_hundred_at_once() -> None:
+    """A hundred WebSockets at once get their own messages and no others; each counts as a request in flight."""
+    async with through() as (running, url):
+
+        async def talk(number: int) -> None:
+            async with opened(url) as client:
+                for turn in range(20):
+                    await client.send(f"{number}-{turn}")
+                    assert await client.recv() == f"{number}-{turn}"
+                ready.append(number)
+                await go.wait()
+
+        ready: list[int] = []
+        go = asyncio.Event()
+        tasks = [asyncio.create_task(talk(number)) for number in range(100)]
+        await until(lambda: len(ready) == 100 or any(task.done() for task in tasks), 20)
+        assert running.count("beamlit_gateway_in_flight_requests", namespace="default", model="demo") == 100
+        go.set()
+        await asyncio.gather(*tasks)
+        await until(lambda: running.upstream.stats.open == 0)
+        assert running.count("beamlit_gateway_in_flight_requests", namespace="default", model="demo") == 0
+
+
+async def test_p4_a_client_that_is_gone_takes_the_server_with_it() -> None:
+    """P4: a client's connection that breaks is broken towards the server within a second, in the middle of a stream."""
+    over = asyncio.Event()
+
+    async def flood(connection: ServerConnection) -> None:
+        try:
+            while True:
+                await connection.send(b"x" * 1000)
+                await asyncio.sleep(0)  # which sending alone would not do
+        except ConnectionClosed:
+            over.set()
+
+    async with through(flood) as (running, url):
+        client = await opened(url)
+        await client.recv()
+        client.transport.abort()
+        await asyncio.wait_for(over.wait(), 1)
+        await until(lambda: running.upstream.stats.open == 0)
+        line = await logged(running)
+        assert line["status"] == 101
+
+
+async def test_a_server_that_is_gone_takes_the_client_with_it() -> None:
+    """A server that breaks its connection: the client sees an abnormal end, and nothing is tried again."""
+    calls: list[ServerConnection] = []
+
+    async def die(connection: ServerConnection) -> None:
+        calls.append(connection)
+        await connection.recv()
+        reset(connection.transport)
+
+    async with through(die) as (running, url):
+        async with opened(url) as client:
+            await client.send("die")
+            with pytest.raises(ConnectionClosedError):
+                await asyncio.wait_for(client.recv(), 3)
+            assert client.close_code == CloseCode.ABNORMAL_CLOSURE
+        line = await logged(running)
+        assert line["broken"] == "upstream_reset"
+        assert len(calls) == 1
+
+
+async def test_over_tls(tmp_path: Path) -> None:
+    """A wss client is served, and its close reaches the server and comes back."""
+    server_context, client_context = contexts(tmp_path)
+    async with serve(echo, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        async with gateway(local_port=port, context=server_context) as running:
+            url = f"wss://localhost:{running.port}/default/demo/live"
+            async with opened(url, ssl=client_context, host="127.0.0.1") as client:
+                await client.send(b"x" * 300_000)
+                assert await client.recv() == b"x" * 300_000
+            assert client.close_code == 1000
+            await until(lambda: running.edge.connections == 0)
+            await until(lambda: running.upstream.stats.open == 0)
+
+
+# Backpressure and deadlines
+
+
+@pytest.mark.parametrize("slow", ["client", "server"])
+async def test_a_slow_reader_holds_the_sender_back(slow: str) -> None:
+    """What waits in the gateway is bounded in either direction, and goes on where it stopped."""
+    total = 32 << 20
+    sent = 0
+    payload = os.urandom(1 << 16)
+
+    async def flood(send: Callable[[bytes], Awaitable[None]]) -> None:
+        nonlocal sent
+        while sent < total:
+            await send(payload)
+            sent += len(payload)
+
+    async def server(side: ServerSide) -> None:
+        await side.request()
+        await side.send(SWITCH)
+        if slow == "client":
+            await flood(side.send)
+            await side.gone()
+        else:
+            await go.wait()
+            read.append(len(await side.reader.readexactly(total)))
+
+    go, read = asyncio.Event(), list[int]()
+    async with serving(server) as scripted, gateway(local_port=scripted.port) as running:
+        client = await running.client()
+        await client.send(handshake())
+        await client.switched()
+
+        async def up(data: bytes) -> None:
+            client.writer.write(data)
+            await client.writer.drain()
+
+        flooding = asyncio.create_task(flood(up)) if slow == "server" else None
+        before = -1
+        while before != sent:  # until nothing moves any more
+            before = sent
+            await asyncio.sleep(0.3)
+        assert 0 < sent < total
+        [connection] = running.edge._connections
+        [to_server] = running.upstream._connections
+        waiting = max(connection.transport.get_write_buffer_size(), to_server.transport.get_write_buffer_size())
+        assert waiting <= 65536 + 262144  # the mark, and one read
+        go.set()
+        if slow == "client":
+            async with asyncio.timeout(20):
+                await client.reader.readexactly(total)
+        else:
+            assert flooding is not None
+            await asyncio.wait_for(flooding, 20)
+            await until(lambda: read == [total], 20)
+
+
+async def test_a_client_that_takes_nothing_is_cut() -> None:
+    """A client that does not read is cut after the write stall, and its server with it."""
+
+    async def server(side: ServerSide) -> None:
+        await side.request()
+        await side.send(SWITCH)
+        for _ in range(1000):
+            await side.send(b"x" * 65536)
+
+    settings = {"gateway": {"timeouts": {"writeStallSeconds": 0.3}}}
+    async with serving(server) as scripted, gateway(local_port=scripted.port, settings=settings) as running:
+        client = await running.client()
+        await client.send(handshake())
+        await client.switched()
+        await until(lambda: running.edge.connections == 0, 5)
+        line = await logged(running)
+        assert line["broken"] == "client_stalled"
+        await until(lambda: running.upstream.stats.open == 0)
+
+
+async def test_a_silent_tunnel_is_cut_at_its_idle_timeout() -> None:
+    """The idle time counts in both directions together: pings keep a tunnel open, silence ends it."""
+    settings = {"gateway": {"timeouts": {"tunnelIdleSeconds": 0.6}}}
+    async with through(settings=settings) as (running, url):
+        async with opened(url, ping_interval=0.2) as client:
+            await asyncio.sleep(1.2)
+            await client.send("still here")
+            assert await client.recv() == "still here"
+        async with opened(url, ping_interval=None) as client:
+            with pytest.raises(ConnectionClosedError):
+                await asyncio.wait_for(client.recv(), 3)
+        await until(lambda: len(running.lines()) == 2)
+        assert [line["broken"] for line in running.lines()] == [None, "idle_timeout"]
+
+
+# What passes, byte for byte
+
+
+async def test_the_handshake_is_forwarded_with_fields_of_our_own() -> None:
+    """Hop-by-hop fields are made anew, others go by the rules, and bytes behind either head are the tunnel's."""
+
+    async def server(side: ServerSide) -> None:
+        head = await side.request()
+        lines = head.lower().split(b"\r\n")
+        assert lines[0] == b"get /live http/1.1"
+        assert lines.count(b"connection: upgrade") == 1
+        assert lines.count(b"upgrade: websocket") == 1
+        assert b"sec-websocket-key: " + KEY.lower() in lines
+        assert b"origin: https://app.example" in lines
+        assert b"authorization: bearer mine" in lines
+        assert not any(line.startswith((b"x-hop:", b"content-length:", b"transfer-encoding:")) for line in lines)
+        await side.send(SWITCH + b"early")
+        assert await side.reader.readexactly(10) == b"impatientX"
+        await side.send(b"late")
+
+    async with serving(server) as scripted, gateway(local_port=scripted.port) as running:
+        client = await running.client()
+        sent = handshake(
+            b"Connection: x-hop", b"X-Hop: 1", b"Origin: https://app.example", b"Authorization: Bearer mine"
+        )
+        await client.send(sent + b"impatient", b"X")
+        answer = await client.switched()
+        assert answer.status == 101
+        assert answer.values(b"connection") == [b"Upgrade"]
+        assert answer.values(b"upgrade") == [b"websocket"]
+        assert answer.value(b"sec-websocket-accept") == ACCEPT
+        assert answer.value(b"x-beamlit-reason") is not None
+        assert answer.values(b"content-length") == answer.values(b"transfer-encoding") == []
+        assert await client.ended() == b"earlylate"
+
+
+async def test_a_remote_gets_no_credentials_of_the_caller() -> None:
+    """The rules for remote backends hold for a handshake as for any request."""
+
+    async def server(side: ServerSide) -> None:
+        head = (await side.request()).lower()
+        assert b"mine" not in head
+        assert b"host: remote.test\r\n" in head
+        await side.send(SWITCH)
+
+    documents = document(local(0), remote(100))
+    async with serving(server) as scripted, gateway(documents, remote_port=scripted.port) as running:
+        client = await running.client()
+        await client.send(handshake(b"Authorization: Bearer mine", b"Cookie: mine=1"))
+        await client.switched()
+        assert await client.ended() == b""
+
+
+async def test_another_answer_is_an_ordinary_one() -> None:
+    """An answer other than 101 is relayed with its body; then the connection closes and nothing more is read."""
+
+    async def server(side: ServerSide) -> None:
+        await side.request()
+        await side.send(reply(b"no", b"403 Forbidden", b"x-why: policy"))
+        await side.gone()
+
+    async with serving(server) as scripted, gateway(local_port=scripted.port) as running:
+        client = await running.client()
+        await client.send(handshake(), CANARY)
+        answer = await client.answer()
+        assert (answer.status, answer.body, answer.value(b"x-why")) == (403, b"no", b"policy")
+        assert answer.value(b"connection") == b"close"
+        assert await client.ended() == b""
+        assert len(scripted.sides) == 1
+        assert b"canary" not in scripted.sides[0].received
+
+
+async def test_a_library_sees_the_refusal() -> None:
+    """A client library learns the status of a server that does not want it."""
+
+    async def server(side: ServerSide) -> None:
+        await side.request()
+        await side.send(reply(b"", b"401 Unauthorized"))
+
+    async with serving(server) as scripted, gateway(local_port=scripted.port) as running:
+        with pytest.raises(InvalidStatus) as caught:
+            await opened(f"ws://127.0.0.1:{running.port}/default/demo/live")
+        assert caught.value.response.status_code == 401
+
+
+async def test_before_101_a_handshake_goes_elsewhere_and_after_it_never() -> None:
+    """A handshake that failed at one backend is tried at another; a tunnel that breaks is not."""
+
+    async def full(side: ServerSide) -> None:
+        await side.request()
+        await side.send(reply(b"", b"503 Service Unavailable"))
+
+    async def dies(side: ServerSide) -> None:
+        await side.request()
+        await side.send(SWITCH)
+        await side.reader.readexactly(1)
+        side.reset()
+
+    documents = document(local(100), remote(0, use=(Use.FAILOVER,)))
+    async with (
+        serving(full) as first,
+        serving(dies) as second,
+        gateway(documents, local_port=first.port, remote_port=second.port) as running,
+    ):
+        client = await running.client()
+        await client.send(handshake())
+        answer = await client.switched()
+        assert answer.value(b"x-beamlit-backend") == b"remote"
+        await client.send(b"x")
+        assert await client.ended() == b""
+        line = await logged(running)
+        assert (line["status"], line["broken"]) == (101, "upstream_reset")
+        assert (len(first.sides), len(second.sides)) == (1, 1)
+
+
+# The ends
+
+
+async def test_half_closes_pass_in_both_directions() -> None:
+    """A side that has said all gets what the other still sends."""
+
+    async def server(side: ServerSide) -> None:
+        await side.request()
+        await side.send(SWITCH)
+        assert await side.reader.read(-1) == b"last words"  # to the client's end
+        await side.send(b"x" * 300_000)
+
+    async with serving(server) as scripted, gateway(local_port=scripted.port) as running:
+        client = await running.client()
+        await client.send(handshake())
+        await client.switched()
+        await client.send(b"last words")
+        client.writer.write_eof()
+        assert await client.ended() == b"x" * 300_000
+        await until(lambda: running.edge.connections == 0 and running.upstream.stats.open == 0)
+        assert (await logged(running))["broken"] is None
+
+
+async def test_a_servers_half_close_leaves_the_other_direction() -> None:
+    """A server that has ended its side still gets what the client sends."""
+
+    async def server(side: ServerSide) -> None:
+        await side.request()
+        await side.send(SWITCH + b"bye")
+        side.writer.write_eof()
+        assert await side.reader.read(-1) == b"answer to bye"
+
+    async with serving(server) as scripted, gateway(local_port=scripted.port) as running:
+        client = await running.client()
+        await client.send(handshake())
+        await client.switched()
+        assert await client.ended() == b"bye"
+        await client.send(b"answer to bye")
+        client.writer.write_eof()
+        await until(lambda: running.edge.connections == 0 and running.upstream.stats.open == 0)
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+async def test_a_reset_passes(who: str) -> None:
+    """A reset of one side is a reset of the other."""
+    seen: list[type[BaseException] | None] = []
+    go = asyncio.Event()
+
+    async def server(side: ServerSide) -> None:
+        await side.request()
+        await side.send(SWITCH)
+        await go.wait()
+        if who == "server":
+            side.reset()
+            return
+        try:
+            await side.reader.read(1)
+            seen.append(None)
+        except ConnectionError as exc:
+            seen.append(type(exc))
+
+    async with serving(server) as scripted, gateway(local_port=scripted.port) as running:
+        client = await running.client()
+        await client.send(handshake())
+        await client.switched()
+        go.set()
+        if who == "server":
+            with pytest.raises(ConnectionResetError):
+                await client.reader.read(1)
+        else:
+            reset(client.writer.transport)
+            await until(lambda: bool(seen))
+            assert seen == [ConnectionResetError]
+        await until(lambda: running.upstream.stats.open == 0)
+        line = await logged(running)
+        assert line["broken"] == ("client_gone" if who == "client" else "upstream_reset")
+
+
+# What is refused
+
+
+REFUSED: Final = {
+    "h2c": [handshake().replace(b"WebSocket\r\n", b"h2c\r\n")],
+    "h2c-and-websocket": [handshake().replace(b"WebSocket\r\n", b"h2c, websocket\r\n")],
+    "two-upgrades": [handshake(b"Upgrade: websocket")],
+    "websocket-with-version": [handshake().replace(b"WebSocket\r\n", b"websocket/13\r\n")],
+    "tls": [handshake().replace(b"WebSocket\r\n", b"TLS/1.0\r\n")],
+    "no-connection": [handshake().replace(b"keep-alive, Upgrade", b"keep-alive")],
+    "no-upgrade": [handshake().replace(b"Upgrade: WebSocket\r\n", b"")],
+    "http-1.0": [handshake(line=b"GET /default/demo/live HTTP/1.0")],
+    "post": [handshake(line=b"POST /default/demo/live HTTP/1.1")],
+    "head": [handshake(line=b"HEAD /default/demo/live HTTP/1.1")],
+    "options": [handshake(line=b"OPTIONS /default/demo/live HTTP/1.1")],
+    "length-same-segment": [handshake(b"Content-Length: %d" % len(CANARY)) + CANARY],
+    "length-next-segment": [handshake(b"Content-Length: %d" % len(CANARY)), CANARY],
+    "length-0": [handshake(b"Content-Length: 0"), CANARY],
+    "chunked": [handshake(b"Transfer-Encoding: chunked"), b"%x\r\n%b\r\n0\r\n\r\n" % (len(CANARY), CANARY)],
+    "expect": [handshake(b"Expect: 100-continue"), CANARY],
+    "http2-settings": [handshake(b"HTTP2-Settings: AAMAAABk"), CANARY],
+    "version-8": [handshake().replace(b"Version: 13", b"Version: 8")],
+    "two-versions": [handshake(b"Sec-WebSocket-Version: 13")],
+    "no-version": [handshake().replace(b"Sec-WebSocket-Version: 13\r\n", b"")],
+    "no-key": [handshake().replace(b"Sec-WebSocket-Key: " + KEY + b"\r\n", b"")],
+    "two-keys": [handshake(b"Sec-WebSocket-Key: " + KEY)],
+    "short-key": [handshake(key=b"c2hvcnQ=")],
+    "key-that-is-none": [handshake(key=b"dGhlIHNhbXBsZSBub25jZR==")],
+}
+
+
+@pytest.mark.parametrize("sent", REFUSED.values(), ids=REFUSED)
+async def test_fr_19_p20_other_upgrades_are_refused(sent: list[bytes]) -> None:
+    """FR-19, P20: every other form is refused and the connection closed; no byte of it reaches a backend."""
+    async with serving(accept_all) as scripted, gateway(local_port=scripted.port) as running:
+        client = await running.client()
+        await client.send(*sent, CANARY)
+        answer = await client.answer()
+        assert (answer.status, answer.code) in ((400, "upgrade_refused"), (417, "expectation_failed")), answer
+        assert answer.value(b"connection") == b"close"
+        assert await client.ended() == b""
+        assert scripted.sides == []
+        assert running.count("beamlit_gateway_refused_requests_total", code=answer.code) == 1
+
+
+@pytest.mark.parametrize(
+    "line", [b"CONNECT example.com:443 HTTP/1.1", b"CONNECT /default/demo/x HTTP/1.1"], ids=["authority", "path"]
+)
+@pytest.mark.parametrize("body", [b"", b"Content-Length: %d" % len(CANARY)], ids=["bare", "body"])
+async def test_fr_20_connect_is_refused(line: bytes, body: bytes) -> None:
+    """FR-20: CONNECT is refused in any form, with or without the fields of a WebSocket, and closed."""
+    for sent in (handshake(*filter(None, [body]), line=line), line + b"\r\nHost: gateway\r\n" + body + b"\r\n\r\n"):
+        async with serving(accept_all) as scripted, gateway(local_port=scripted.port) as running:
+            client = await running.client()
+            await client.send(sent.replace(b"\r\n\r\n\r\n", b"\r\n\r\n"), CANARY)
+            answer = await client.answer(b"POST")
+            assert answer.status in (400, 405)
+            assert answer.value(b"connection") == b"close"
+            assert await client.ended() == b""
+            assert scripted.sides == []
+
+
+async def accept_all(side: ServerSide) -> None:
+    """Switch whatever asks."""
+    await side.request()
+    await side.send(SWITCH)
+    await side.gone()
+
+
+BAD_SWITCHES: Final = {
+    "no-accept": SWITCH.replace(b"Sec-WebSocket-Accept: " + ACCEPT + b"\r\n", b""),
+    "wrong-accept": SWITCH.replace(ACCEPT, websocket_accept(b"another key")),
+    "two-accepts": SWITCH.replace(b"\r\n\r\n", b"\r\nSec-WebSocket-Accept: " + ACCEPT + b"\r\n\r\n"),
+    "other-protocol": SWITCH.replace(b"websocket", b"h2c"),
+    "two-protocols": SWITCH.replace(b"websocket", b"websocket, h2c"),
+    "no-upgrade": SWITCH.replace(b"Upgrade: websocket\r\n", b""),
+    "no-connection": SWITCH.replace(b"Connection: Upgrade\r\n", b""),
+    "http-1.0": SWITCH.replace(b"HTTP/1.1", b"HTTP/1.0"),
+    "length": SWITCH.replace(b"\r\n\r\n", b"\r\nContent-Length: 3\r\n\r\nabc"),
+    "chunked": SWITCH.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("switch", BAD_SWITCHES.values(), ids=BAD_SWITCHES)
+async def test_ur_07_a_101_that_was_not_agreed_on(switch: bytes) -> None:
+    """UR-07, P20: a 101 that is no answer to this handshake is a 502, and the backend's connection is dropped."""
+
+    async def server(side: ServerSide) -> None:
+        await side.request()
+        await side.send(switch + b"smuggled")
+        await side.gone()
+
+    async with serving(server) as scripted, gateway(local_port=scripted.port) as running:
+        client = await running.client()
+        await client.send(handshake())
+        answer = await client.answer()
+        assert (answer.status, answer.code) == (502, "bad_response")
+        assert await client.ended() == b""
+        await until(lambda: running.upstream.stats.open == 0)
+
+
+async def test_ur_07_an_unasked_101() -> None:
+    """UR-07: a 101 to an ordinary request is a 502."""
+    async with serving(accept_all) as scripted, gateway(local_port=scripted.port) as running:
+        answer = await running.ask(
+            b"GET /default/demo/x HTTP/1.1\r\nHost: gateway\r\nSec-WebSocket-Key: %b\r\n\r\n" % KEY
+        )
+        assert (answer.status, answer.code) == (502, "bad_response")
+        await until(lambda: running.upstream.stats.open == 0)
+
+
+async def test_too_much_before_the_101_is_not_read() -> None:
+    """A client that sends megabytes before its WebSocket is open is not read; it all arrives once it is."""
+    go = asyncio.Event()
+    total = 8 << 20
+
+    async def server(side: ServerSide) -> None:
+        await side.request()
+        await go.wait()
+        await side.send(SWITCH)
+        assert await side.reader.readexactly(total) == b"x" * total
+        await side.send(b"all")
+
+    async with serving(server) as scripted, gateway(local_port=scripted.port) as running:
+        client = await running.client()
+        await client.send(handshake())
+        client.writer.write(b"x" * total)
+        [connection] = running.edge._connections
+        await until(lambda: connection._behind_bytes > 65536)
+        await asyncio.sleep(0.2)
+        assert connection._behind_bytes <= 65536 + 262144
+        go.set()
+        await client.switched()
+        assert await client.some() == b"all"

@@ -1,0 +1,206 @@
+"""`python -m hooks` with a platform, as a process: the token, and time."""
+
+import base64
+import json
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.builders import Json, model_deployment, observed, request_body, workload
+from tests.integration.apiserver import ApiServer
+from tests.integration.hooks.test_process import ask, hooks, serving, text_of
+from tests.platform import CLIENT_ID, SECRET, TOKEN, Platform, Trouble
+from tests.processes import poll
+from tests.registered import kubeconfig, message, registered, running
+
+PATH = "/apis/deployment.beamlit.com/v1alpha1/namespaces/team-a/modeldeployments/demo"
+
+
+@pytest.fixture
+def servers() -> Iterator[tuple[Platform, ApiServer]]:
+    """A platform and an API server."""
+    with running() as both:
+        yield both
+
+
+class Turns:
+    """Metacontroller's turns over one ModelDeployment, one after another, with the API server following."""
+
+    def __init__(self, port: int, api: ApiServer) -> None:
+        self.item = model_deployment()
+        self.ready = 1
+        self._children: list[Json] = []
+        self._port, self._api = port, api
+        api.objects[PATH] = self.item
+
+    def sync(self) -> Json:
+        """One of them."""
+        body = request_body(self.item, children=self._children, related=[workload(ready=self.ready)])
+        answer = ask(self._port, "sync", body)
+        self._children = [observed(child) for child in answer["children"]]
+        self.item["status"] = answer["status"]
+        return answer
+
+
+def share(answer: Json) -> int:
+    """What the route sends to the remote backend, in percent."""
+    (route,) = [child for child in answer["children"] if child["kind"] == "ConfigMap"]
+    backends = json.loads(route["data"]["route.json"])["backends"]
+    return int(next(one.get("weight", 0) for one in backends if one["id"] == "remote"))
+
+
+def variables(platform: Platform, api: ApiServer, folder: Path) -> dict[str, str]:
+    """The environment of hooks."""
+    return {
+        "BEAMLIT_TOKEN": TOKEN,
+        "BEAMLIT_BASE_URL": platform.url,
+        "KUBECONFIG": str(kubeconfig(folder, api.port)),
+    }
+
+
+def test_a_token_turns_it_on(servers: tuple[Platform, ApiServer], tmp_path: Path) -> None:
+    """With the original's two variables a model is registered, what is counted can be read, no secret is printed."""
+    platform, api = servers
+    with serving("--namespaces", "", environment=variables(*servers, tmp_path)) as (process, port, operations):
+        turns = Turns(port, api)
+        assert turns.sync()["resyncAfterSeconds"] == 1
+        answer = turns.sync()
+        assert registered(answer) == ("True", "UpToDate")
+        assert platform.model() is not None
+        metrics = text_of(f"http://127.0.0.1:{operations}/metrics")
+        assert 'beamlit_hooks_platform_requests_total{operation="create",result="ok"} 1.0' in metrics
+        assert 'beamlit_hooks_platform_circuit{state="closed"} 1.0' in metrics
+        process.terminate()
+        _, errors = process.communicate(timeout=10)
+    assert process.returncode == 0
+    events = [json.loads(line)["event"] for line in errors.splitlines()]
+    assert events == ["listening", "platform_has", "signal", "stopped"]
+    for canary in (TOKEN, SECRET, *platform.bought):
+        assert canary not in errors + metrics + json.dumps(answer)
+
+
+def test_a_token_in_a_file(servers: tuple[Platform, ApiServer], tmp_path: Path) -> None:
+    """The file of `platform.tokenFile` does as well, and the variable wins over it."""
+    platform, api = servers
+    (tmp_path / "token").write_text(TOKEN)
+    (tmp_path / "config.yaml").write_text(
+        json.dumps({"namespaces": "", "platform": {"tokenFile": str(tmp_path / "token"), "baseUrl": platform.url}})
+    )
+    environment = {"KUBECONFIG": str(kubeconfig(tmp_path, api.port))}
+    words = ("--config", str(tmp_path / "config.yaml"))
+    with serving(*words, environment=environment) as (_, port, _):
+        turns = Turns(port, api)
+        turns.sync()
+        assert registered(turns.sync()) == ("True", "UpToDate")
+    wrong = base64.b64encode(f"{CLIENT_ID}:wrong".encode()).decode()
+    with serving(*words, environment=environment | {"BEAMLIT_TOKEN": wrong}) as (_, port, _):
+        turns = Turns(port, api)
+        turns.sync()
+        assert registered(turns.sync()) == ("False", "Unauthorized")
+
+
+@pytest.mark.parametrize(
+    ("token", "written"),
+    [
+        ("canary", None),
+        (base64.b64encode(b"canary-without-a-colon").decode(), None),
+        (base64.b64encode(b":canary").decode(), None),
+        (base64.b64encode(b"canary:").decode(), None),
+        ("", "canary"),
+        ("", ""),
+    ],
+)
+def test_a_token_that_is_none(token: str, written: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit status 2, and one sentence that says where it stands and not what it is."""
+    monkeypatch.setenv("BEAMLIT_TOKEN", token)
+    where = "BEAMLIT_TOKEN"
+    if written is not None:
+        (tmp_path / "token").write_text(written)
+        monkeypatch.setenv("BEAMLIT_PLATFORM__TOKEN_FILE", str(tmp_path / "token"))
+        where = f"platform.tokenFile {tmp_path}/token cannot be used: it"
+    answer = hooks("--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0")
+    assert answer.returncode == 2
+    assert answer.stderr == f"hooks: {where} must be base64 of clientId:clientSecret.\n"
+
+
+def test_a_token_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same."""
+    monkeypatch.setenv("BEAMLIT_PLATFORM__TOKEN_FILE", str(tmp_path / "none"))
+    answer = hooks("--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0")
+    said = f"hooks: platform.tokenFile {tmp_path}/none cannot be used: No such file or directory.\n"
+    assert (answer.returncode, answer.stderr) == (2, said)
+
+
+@pytest.mark.parametrize("hanging", ["token", "platform", "api server"])
+def test_the_route_changes_within_a_second_while_the_platform_hangs(
+    servers: tuple[Platform, ApiServer], tmp_path: Path, hanging: str
+) -> None:
+    """Readiness is lost just when a sync waits for the platform: the one after it has the new route."""
+    platform, api = servers
+    with serving("--namespaces", "", environment=variables(*servers, tmp_path)) as (_, port, _):
+        turns = Turns(port, api)
+        turns.sync()
+        asked = threading.Event()
+
+        def hangs(_method: str, path: str) -> Trouble | None:
+            asked.set()
+            token = path.endswith("/oauth/token")
+            return Trouble(delay=60) if token is (hanging == "token") else None
+
+        if hanging == "api server":
+            api.delay = 60
+            asked.set()
+        else:
+            platform.script = hangs
+        answers: list[Json] = []
+        waiting = threading.Thread(target=lambda: answers.append(turns.sync()))
+        waiting.start()
+        poll(asked.is_set, what="the platform is asked")
+        lost = time.monotonic()
+        turns.ready = 0
+        waiting.join()
+        answer = turns.sync()
+        seconds = time.monotonic() - lost
+        assert registered(answers[0]) == ("False", "Unreachable")
+        assert "does not answer in time" in message(answers[0])
+        assert (share(answers[0]), share(answer)) == (0, 100)
+        assert seconds < 1
+
+
+def test_a_platform_that_hangs_delays_nobody_for_long(servers: tuple[Platform, ApiServer], tmp_path: Path) -> None:
+    """Twenty models that come at once are answered within the second, each of them, and then at once."""
+    platform, api = servers
+    platform.always(Trouble(delay=60))
+    with serving("--namespaces", "", environment=variables(*servers, tmp_path)) as (_, port, _):
+        bodies = []
+        for number in range(20):
+            item: Json = model_deployment(model=f"m-{number}")
+            item["metadata"] |= {"name": f"m-{number}", "uid": f"uid-{number}"}
+            api.objects[PATH.replace("demo", f"m-{number}")] = item
+            first = ask(port, "sync", request_body(item, related=[workload()]))
+            item["status"] = first["status"]
+            children = [observed(child) for child in first["children"]]
+            bodies.append(request_body(item, children=children, related=[workload()]))
+        taken: list[float] = []
+
+        def one(body: Any) -> None:
+            begun = time.monotonic()
+            url = f"http://127.0.0.1:{port}/modeldeployments/sync"
+            with urllib.request.urlopen(url, json.dumps(body).encode(), timeout=9) as answer:
+                assert json.load(answer)["children"]
+            taken.append(time.monotonic() - begun)
+
+        for most in (1.5, 0.7):
+            threads = [threading.Thread(target=one, args=(body,)) for body in bodies]
+            taken.clear()
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(taken) == len(bodies)
+            assert max(taken) < most

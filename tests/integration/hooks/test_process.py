@@ -1,0 +1,472 @@
+"""`python -m hooks` as a user runs it."""
+
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.builders import REMOTE, grouped, model_deployment, request_body, served, service, workload
+from tests.integration.apiserver import ApiServer, Scripted
+from tests.metric_answers import CPU, PODS_PATH, USAGE_PATH
+from tests.processes import free_port, poll, self_signed, status
+from tools.repository import ROOT
+
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+
+MANIFEST = """
+apiVersion: deployment.beamlit.com/v1alpha1
+kind: ModelDeployment
+metadata: {name: demo, namespace: default}
+spec:
+  model: tiny
+  modelSourceRef: {apiVersion: apps/v1, kind: Deployment, name: demo, namespace: %s}
+  offloadingConfig:
+    remoteBackend: {host: models.example.com, pathPrefix: /x}
+    behavior: {override: {percentage: 20, until: 2099-01-01T00:00:00Z}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: demo, namespace: default}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: demo}}
+  template:
+    metadata: {labels: {app: demo}}
+    spec: {containers: [{name: model, image: model:1, ports: [{containerPort: 8000}]}]}
+status: {readyReplicas: 1}
+"""
+
+
+def hooks(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "hooks", *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+
+
+@contextmanager
+def serving(
+    *words: str, environment: dict[str, str] | None = None
+) -> Iterator[tuple["subprocess.Popen[str]", int, int]]:
+    """The process, its port and its operations port, once it is ready."""
+    port, operations = free_port(), free_port()
+    command = [sys.executable, "-m", "hooks", *words, "--listen", f"127.0.0.1:{port}"]
+    process = subprocess.Popen(
+        [*command, "--operations", f"127.0.0.1:{operations}"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | (environment or {}),
+    )
+    try:
+        poll(lambda: status(f"http://127.0.0.1:{operations}/readyz") == 200)
+        yield process, port, operations
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_readmes_command() -> None:
+    """`curl … -d @examples/requests/sync.json` as the README shows it, but for the port."""
+    line = re.search(r"^curl -s (localhost:8082\S+ -d @\S+)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert line is not None
+    with serving("--config", "examples/config.yaml") as (_, port, _):
+        words = line[1].replace("localhost:8082", f"127.0.0.1:{port}").split()
+        output = subprocess.run(["curl", "-s", *words], cwd=ROOT, capture_output=True, check=True, timeout=20).stdout
+    answer = json.loads(output)
+    assert {child["kind"] for child in answer["children"]} == {"ConfigMap", "Service"}
+    conditions = {one["type"]: one["status"] for one in answer["status"]["conditions"]}
+    assert (conditions["Accepted"], conditions["LocalReady"]) == ("True", "True")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_order(number: signal.Signals) -> None:
+    """Exit status 0, nothing printed but its log, and the ports free again."""
+    with serving("serve", "--namespaces", "a,b") as (process, port, _):
+        process.send_signal(number)
+        assert process.wait(10) == 0
+        _, errors = process.communicate()
+        assert "Traceback" not in errors
+        assert [json.loads(line)["event"] for line in errors.splitlines()] == ["listening", "signal", "stopped"]
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("127.0.0.1", port))
+
+
+def test_every_line_of_the_log_is_json() -> None:
+    """What libraries say of bytes that are no HTTP is an event like any other."""
+    with serving() as (process, port, _):
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+            sock.sendall(b"\x16\x03\x01 this is not HTTP\r\n\r\n")
+            assert sock.recv(65536).startswith(b"HTTP/1.1 400")
+        process.terminate()
+        _, errors = process.communicate(timeout=10)
+    lines = [json.loads(line) for line in errors.splitlines()]
+    (line,) = (one for one in lines if one["event"] == "library")
+    assert (line["logger"], line["level"]) == ("uvicorn.error", "warning")
+    assert "HTTP" in line["message"]
+
+
+def test_help_says_what_there_is() -> None:
+    """The commands with their sentences, and each command's flags."""
+    answer = hooks("--help")
+    assert answer.returncode == 0
+    assert "serve" in answer.stdout
+    assert "render" in answer.stdout
+    for flag in ("--config", "--listen", "--operations", "--namespaces"):
+        assert flag in hooks("serve", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--config", "/none.yaml"], "hooks: --config /none.yaml cannot be read: No such file or directory.\n"),
+        (["--listen", "nowhere"], "hooks: hooks.listen is 'nowhere', and must be host:port.\n"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used(words: list[str], sentence: str) -> None:
+    """One sentence and exit status 2."""
+    answer = hooks(*words)
+    assert (answer.returncode, answer.stderr) == (2, sentence)
+
+
+def test_an_occupied_port_is_one_clear_line() -> None:
+    """The flag, the address and why; exit status 1."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        address = f"127.0.0.1:{sock.getsockname()[1]}"
+        answer = hooks("--listen", address, "--operations", "127.0.0.1:0")
+    assert answer.returncode == 1
+    assert (
+        answer.stderr
+        == f"hooks: --listen {address} cannot be used: address already in use; free it or choose another.\n"
+    )
+
+
+def curl(port: int, authority: Path | str, *words: str) -> tuple[int, str]:
+    """Status and body of the README's command, over TLS."""
+    answer = subprocess.run(
+        ["curl", "-sS", "--cacert", str(authority), "-w", "\\n%{http_code}", "-H", "Content-Type: application/json",
+         *words, f"https://localhost:{port}/modeldeployments/sync", "-d", "@examples/requests/sync.json"],
+        cwd=ROOT, capture_output=True, text=True, check=True, timeout=20,
+    ).stdout  # fmt: skip
+    content, _, code = answer.rpartition("\n")
+    return int(code), content
+
+
+@needs_openssl
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_tls_and_token(tmp_path: Path) -> None:
+    """As in a cluster, by curl: TLS with a certificate of one's own, with a token and without one."""
+    certificate, key = self_signed(tmp_path)
+    (tmp_path / "token").write_text("canary")
+    files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key))
+    with serving("serve", *files) as (_, port, _):
+        assert json.loads(curl(port, certificate)[1])["children"]
+    with serving("serve", *files, "--bearer-file", f"{tmp_path}/token") as (_, port, _):
+        code, content = curl(port, certificate, "-H", "Authorization: Bearer canary")
+        assert (code, len(json.loads(content)["children"])) == (200, 2)
+        for wrong in ("Authorization: Bearer wrong", "Authorization:"):
+            assert curl(port, certificate, "-H", wrong) == (
+                401,
+                '{"error":"the request does not carry the token of hooks"}',
+            )
+
+
+@needs_openssl
+def test_the_token_is_checked_before_the_body_is_read(tmp_path: Path) -> None:
+    """Over a real socket: the refusal comes although the body never does."""
+    certificate, key = self_signed(tmp_path)
+    (tmp_path / "token").write_text("canary")
+    files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--bearer-file", f"{tmp_path}/token")
+    context = ssl.create_default_context(cafile=str(certificate))
+    with serving("serve", *files) as (_, port, _):
+        for authorization, status_line in ((b"Bearer wrong", b"HTTP/1.1 401"), (b"Bearer canary", b"")):
+            with (
+                socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+                context.wrap_socket(plain, server_hostname="localhost") as sock,
+            ):
+                sock.sendall(
+                    b"POST /modeldeployments/sync HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
+                    b"Authorization: " + authorization + b"\r\n\r\n"
+                )
+                if status_line:
+                    assert sock.recv(65536).startswith(status_line)
+                else:
+                    sock.settimeout(0.3)
+                    with pytest.raises(TimeoutError):  # this one is waited for
+                        sock.recv(65536)
+
+
+@needs_openssl
+def test_a_renewed_certificate_needs_no_restart(tmp_path: Path) -> None:
+    """The kubelet swaps a symlink: new connections get the new certificate, open ones go on, a bad pair is outlived."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        self_signed(tmp_path / name)
+    mounted, data = tmp_path / "mounted", tmp_path / "..data"
+    mounted.mkdir()
+    for name in ("cert.pem", "key.pem"):
+        (mounted / name).symlink_to(data / name)
+
+    def swap(folder: str) -> None:
+        link = tmp_path / "..data_tmp"
+        link.symlink_to(tmp_path / folder)
+        link.rename(data)
+
+    def shown(port: int) -> str:
+        return ssl.get_server_certificate(("127.0.0.1", port), timeout=5).strip()
+
+    one, two = ((tmp_path / name / "cert.pem").read_text().strip() for name in ("one", "two"))
+    swap("one")
+    request = (ROOT / "examples/requests/sync.json").read_bytes()
+    files = ("--tls-cert-file", f"{mounted}/cert.pem", "--tls-key-file", f"{mounted}/key.pem")
+    with serving("serve", *files) as (process, port, _):
+        context = ssl.create_default_context(cadata=one)
+        open_one = http.client.HTTPSConnection("localhost", port, timeout=5, context=context)
+        for _ in range(2):
+            open_one.request("POST", "/modeldeployments/sync", request)
+            assert open_one.getresponse().read()
+            assert shown(port) == one
+        swap("two")
+        assert shown(port) == two
+        open_one.request("POST", "/modeldeployments/sync", request)
+        assert open_one.getresponse().read()
+        (tmp_path / "broken").mkdir()
+        (tmp_path / "broken/cert.pem").write_text(one)
+        (tmp_path / "broken/key.pem").write_text((tmp_path / "two/key.pem").read_text())
+        swap("broken")
+        assert [shown(port), shown(port)] == [two, two]
+        swap("one")
+        assert shown(port) == one
+        open_one.close()
+        process.terminate()
+        _, errors = process.communicate(timeout=10)
+    events = [json.loads(line)["event"] for line in errors.splitlines()]
+    assert events == [
+        *("listening", "certificate_replaced", "certificate_unusable", "certificate_replaced"),
+        *("signal", "stopped"),
+    ]
+
+
+def test_what_runs_at_the_signal_is_answered() -> None:
+    """A request that has begun gets its answer, readiness says no meanwhile, and then the process ends."""
+    request = (ROOT / "examples/requests/sync.json").read_bytes()
+    with serving() as (process, port, operations):
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+            head = f"POST /modeldeployments/sync HTTP/1.1\r\nHost: x\r\nContent-Length: {len(request)}\r\n\r\n"
+            sock.sendall(head.encode() + request[:100])
+            in_flight = "beamlit_hooks_in_flight_requests 1.0"
+            poll(lambda: in_flight in text_of(f"http://127.0.0.1:{operations}/metrics"), 5, "it has begun")
+            process.terminate()
+            poll(lambda: status(f"http://127.0.0.1:{operations}/readyz") == 503, 5, "it says that it leaves")
+            assert process.poll() is None
+            sock.sendall(request[100:])
+            assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+        process.communicate(timeout=5)
+        assert process.returncode == 0
+
+
+def text_of(url: str) -> str:
+    """The body of an answer."""
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+def ask(port: int, hook: str, request: dict[str, Any]) -> dict[str, Any]:
+    """The decoded answer of a hook; the order of its keys is that of its bytes."""
+    url = f"http://127.0.0.1:{port}/modeldeployments/{hook}"
+    with urllib.request.urlopen(url, json.dumps(request).encode(), timeout=5) as answer:
+        content: dict[str, Any] = json.load(answer)
+        return content
+
+
+def test_two_replicas_answer_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that hash differently give the same bytes: children always, and all of it once nothing is new.
+
+    Only the times of what has just changed, and the time left to what is next, depend on the clock.
+    """
+    labels = {f"label-{number}": str(number) for number in range(20)}
+    template = {"metadata": {"labels": labels, "annotations": labels}, "spec": {"containers": [{"name": "a"}]}}
+    remote = {"remoteBackend": REMOTE | {"headersToAdd": {f"x-{number}": "v" for number in range(20)}}}
+    requests = [
+        json.loads((ROOT / "examples/requests/sync.json").read_bytes()),
+        request_body(model_deployment(offloadingConfig=remote), related=[workload(), service()]),
+        request_body(served(server={"port": 8000, "replicas": 2, "template": template})),
+        request_body(model_deployment(modelSourceRef={"apiVersion": "apps/v1", "kind": "Deployment", "name": "none"})),
+        request_body(model_deployment(serviceRef={"name": "front", "namespace": "elsewhere"}), related=[workload()]),
+    ]
+    monkeypatch.setenv("PYTHONHASHSEED", "1")
+    with serving("--namespaces", "") as (_, one, _):
+        monkeypatch.setenv("PYTHONHASHSEED", "2")
+        with serving("--namespaces", "") as (_, two, _):
+            for request in requests:
+                for hook in ("sync", "customize", "finalize"):
+                    first, second = (ask(port, hook, request) for port in (one, two))
+                    assert json.dumps(first.get("children")) == json.dumps(second.get("children"))
+                    pauses = [answer.pop("resyncAfterSeconds", 0) for answer in (first, second)]
+                    assert abs(pauses[0] - pauses[1]) < 5
+                    assert TIME.sub("now", json.dumps(first)) == TIME.sub("now", json.dumps(second))
+                known = ask(one, "sync", request)
+                again = request | {"parent": request["parent"] | {"status": known["status"]}}
+                again["children"] = grouped(known["children"])
+                first, second = (ask(port, "sync", again) for port in (one, two))
+                for answer in (first, second):
+                    answer.pop("resyncAfterSeconds", None)
+                assert json.dumps(first) == json.dumps(second)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["--bearer-file", "/none"], 2, "hooks: hooks.bearerFile /none cannot be used: No such file or directory.\n"),
+        (
+            ["--tls-cert-file", "/none", "--tls-key-file", "/none"],
+            1,
+            "hooks.tls /none and /none cannot be used: no such",
+        ),
+        (["--tls-cert-file", "/none"], 2, "hooks.tls.keyFile"),
+    ],
+)
+def test_files_that_are_not_there(words: list[str], code: int, sentence: str) -> None:
+    """One sentence that names the file."""
+    answer = hooks(*words, "--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0")
+    assert answer.returncode == code
+    assert sentence in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_render_prints_the_children(tmp_path: Path) -> None:
+    """Offline: the children as YAML, with what stands beside the ModelDeployment taken for observed."""
+    (tmp_path / "demo.yaml").write_text(MANIFEST % "default")
+    answer = hooks("render", tmp_path / "demo.yaml")
+    assert (answer.returncode, answer.stderr.count("Accepted")) == (0, 0), answer.stderr
+    children = {item["kind"]: item for item in yaml.safe_load_all(answer.stdout)}
+    assert set(children) == {"ConfigMap", "Service"}
+    route = json.loads(children["ConfigMap"]["data"]["route.json"])
+    assert route["split"] == {"percentage": 20, "reason": "Override"}  # an unquoted time is read as Kubernetes does
+
+
+def test_render_says_what_is_not_accepted(tmp_path: Path) -> None:
+    """Exit status 1 and the condition as a sentence, where a test of manifests can see it."""
+    (tmp_path / "demo.yaml").write_text(MANIFEST % "elsewhere")
+    answer = hooks("render", tmp_path / "demo.yaml")
+    assert answer.returncode == 1
+    assert "default/demo: Accepted=False/CrossNamespaceReference: " in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "sentence"),
+    [
+        ("a: [", 2, "is not YAML in line"),
+        ("just text", 2, "not a Kubernetes object"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n", 1, "there is no ModelDeployment in"),
+        (None, 2, "cannot be read: No such file or directory"),
+    ],
+)
+def test_render_of_what_is_no_manifest(tmp_path: Path, content: str | None, code: int, sentence: str) -> None:
+    """One line that names the file and what is wrong with it."""
+    path = tmp_path / "file.yaml"
+    if content is not None:
+        path.write_text(content)
+    answer = hooks("render", path)
+    assert answer.returncode == code
+    assert sentence in answer.stderr
+    assert str(path) in answer.stderr
+    assert answer.stderr.count("\n") == 1
+
+
+def test_render_of_the_examples() -> None:
+    """The examples are accepted as they stand."""
+    manifests = sorted((ROOT / "examples/manifests").glob("*.yaml"))
+    answer = hooks("render", "--config", ROOT / "examples/config.yaml", *manifests)
+    assert answer.returncode == 0, answer.stderr
+    kinds = [item["kind"] for item in yaml.safe_load_all(answer.stdout)]
+    assert kinds.count("ConfigMap") == 2
+
+
+def test_a_source_that_hangs_neither_delays_an_answer_for_long_nor_the_end(tmp_path: Path) -> None:
+    """A sync asks the API server that `KUBECONFIG` names, answers within its deadline, and hooks end in order while the
+    question is still open; what they print is their log, without the token."""
+    server = ApiServer()
+    for path in (USAGE_PATH, PODS_PATH):
+        server.scripted[path] = Scripted(delay=30)
+    server.start()
+    content = {
+        "current-context": "x",
+        "clusters": [{"name": "x", "cluster": {"server": f"http://127.0.0.1:{server.port}"}}],
+        "users": [{"name": "x", "user": {"token": "canary"}}],
+        "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+    }
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(content))
+    parent = model_deployment(offloadingConfig={"remoteBackend": REMOTE, "metrics": [CPU]})
+    body = json.dumps(request_body(parent, related=[workload()])).encode()
+    try:
+        with serving("serve", "--namespaces", "", environment={"KUBECONFIG": str(tmp_path / "kubeconfig")}) as (
+            process,
+            port,
+            operations,
+        ):
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/modeldeployments/sync", body)
+            started = time.monotonic()
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                assert json.loads(answer.read())["children"]
+            assert 1 < time.monotonic() - started < 3.5
+            with urllib.request.urlopen(f"http://127.0.0.1:{operations}/metrics", timeout=5) as answer:
+                assert 'beamlit_hooks_source_requests_total{api="pods",code="cancelled"} 1.0' in answer.read().decode()
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=10)
+            assert process.returncode == 0
+    finally:
+        server.stop()
+    assert "canary" not in said
+    assert all(json.loads(line)["event"] for line in said.splitlines())
+
+
+def test_explain_says_why(tmp_path: Path) -> None:
+    """Offline, for people: the answer first, the rule that gave it, and what would change it."""
+    (tmp_path / "demo.yaml").write_text(MANIFEST % "default")
+    answer = hooks("explain", "--now", "2090-01-01T00:00:00Z", tmp_path / "demo.yaml")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout.startswith("default/demo: 20 % of the requests go to the remote backend (Override)\n")
+    assert " >>>  6 override               20 %, Override\n" in answer.stdout
+    assert "if nothing else happens, at 2099-01-01T00:00:00Z" in answer.stdout
+    (document,) = json.loads(hooks("explain", "-o", "json", tmp_path / "demo.yaml").stdout)
+    assert document["answer"]["reason"] == "Override"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["--now", "2090-01-01T00:00:00"], 2, "is not a time with its offset, as 2030-01-31T18:00:00Z"),
+        (["--now", "noon"], 2, "'noon' is not a time with its offset"),
+        (["--observed", "/none"], 2, "hooks: /none cannot be read: No such file or directory.\n"),
+    ],
+)
+def test_explain_of_what_cannot_be_used(tmp_path: Path, words: list[str], code: int, sentence: str) -> None:
+    """One sentence that names it."""
+    (tmp_path / "demo.yaml").write_text(MANIFEST % "default")
+    answer = hooks("explain", tmp_path / "demo.yaml", *words)
+    assert answer.returncode == code
+    assert sentence in answer.stderr
+    assert "Traceback" not in answer.stderr

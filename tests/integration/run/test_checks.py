@@ -1,0 +1,186 @@
+"""What `make run` does before it starts anything, and how it ends what it started."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks.processes import free_port
+from examples.processes import Children
+from examples.run import Ports, RunError, check_ports
+from examples.state import StateError, prepare
+from tools.repository import ROOT
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Poll until `condition` holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never held"
+        time.sleep(0.02)
+
+
+class TestPorts:
+    """Ports are looked at before anything starts."""
+
+    def test_taken(self, tmp_path: Path) -> None:
+        """A port in use is one line that names it, who wants it and the flag; nothing was started or written."""
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            port = other.getsockname()[1]
+            command = [sys.executable, "-m", "examples.run", "--state", str(tmp_path / "state")]
+            numbers = {name: free_port() for name in ("gateway", "admin", "hooks", "operations", "local", "remote")}
+            numbers["admin"] = port
+            flags = [word for name, number in numbers.items() for word in (f"--{name}-port", str(number))]
+            ended = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=30, cwd=ROOT)
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert ended.stderr.count("\n") == 1
+        assert f"Port {port}" in ended.stderr
+        assert "the gateway's admin page" in ended.stderr
+        assert "--admin-port" in ended.stderr
+        assert not (tmp_path / "state").exists()
+
+    def test_wanted_twice(self) -> None:
+        """Two programs cannot have the same port."""
+        port = free_port()
+        with pytest.raises(RunError, match=r"wanted by the gateway and by hooks.*--hooks-port"):
+            check_ports(Ports(gateway=port, hooks=port, admin=free_port()))
+
+
+class TestStateFolder:
+    """The examples are copied once; the copy is the user's."""
+
+    def test_copied_once(self, tmp_path: Path) -> None:
+        """A second start keeps what the user edited and does not bring back what the user removed."""
+        folder = prepare(tmp_path, local=9101, remote=9102, reset=False)
+        original = (ROOT / "examples/manifests/demo.yaml").read_text()
+        assert (folder.manifests / "demo.yaml").read_text() == original
+        (folder.manifests / "demo.yaml").write_text("# mine\n")
+        (folder.manifests / "demo-server.yaml").unlink()
+        folder.lock.close()
+        again = prepare(tmp_path, local=9101, remote=9102, reset=False)
+        again.lock.close()
+        assert (folder.manifests / "demo.yaml").read_text() == "# mine\n"
+        assert not (folder.manifests / "demo-server.yaml").exists()
+
+    def test_reset(self, tmp_path: Path) -> None:
+        """A reset brings the examples back and removes nothing that is not the folder's own."""
+        folder = prepare(tmp_path, local=9101, remote=9102, reset=False)
+        (folder.manifests / "mine.yaml").write_text("# mine\n")
+        (tmp_path / "notes.txt").write_text("mine")
+        folder.lock.close()
+        prepare(tmp_path, local=9101, remote=9102, reset=True).lock.close()
+        assert not (folder.manifests / "mine.yaml").exists()
+        assert (folder.manifests / "demo.yaml").exists()
+        assert (tmp_path / "notes.txt").read_text() == "mine"
+
+    def test_reset_of_something_else(self, tmp_path: Path) -> None:
+        """A folder that is not of `make run` is not emptied."""
+        (tmp_path / "objects").mkdir()
+        with pytest.raises(StateError, match="--reset empties state folders"):
+            prepare(tmp_path, local=9101, remote=9102, reset=True)
+        assert (tmp_path / "objects").exists()
+
+    def test_ports_move(self, tmp_path: Path) -> None:
+        """The addresses of the model servers follow their ports, even when they change places."""
+        folder = prepare(tmp_path, local=9102, remote=9101, reset=False)
+        assert "host: 127.0.0.1:9101" in (folder.manifests / "demo.yaml").read_text()
+        assert 'host: "127.0.0.1:9101"' in folder.config.read_text()
+        assert folder.resolve()[0] == "demo-local.default.svc.cluster.local:80=127.0.0.1:9102"
+        folder.lock.close()
+        prepare(tmp_path, local=5001, remote=5002, reset=False).lock.close()
+        assert "host: 127.0.0.1:5002" in (folder.manifests / "demo.yaml").read_text()
+
+    def test_one_at_a_time(self, tmp_path: Path) -> None:
+        """A second start on the same folder is refused."""
+        folder = prepare(tmp_path, local=9101, remote=9102, reset=False)
+        with pytest.raises(StateError, match="Another `make run` uses"):
+            prepare(tmp_path, local=9101, remote=9102, reset=True)
+        assert folder.config.exists()
+        folder.lock.close()
+
+    def test_broken_workloads(self, tmp_path: Path) -> None:
+        """A workloads.yaml that cannot be read is one line; a missing one says nothing."""
+        folder = prepare(tmp_path, local=9101, remote=9102, reset=False)
+        folder.workloads.write_text("resolve: [1]\n")
+        with pytest.raises(StateError, match="resolve must be a list"):
+            folder.resolve()
+        folder.workloads.write_text("a: [")
+        with pytest.raises(StateError) as caught:
+            folder.resolve()
+        assert "\n" not in str(caught.value)
+        folder.workloads.unlink()
+        assert folder.resolve() == ()
+        folder.lock.close()
+
+    def test_not_a_folder(self, tmp_path: Path) -> None:
+        """A state folder that is a file is one line."""
+        (tmp_path / "file").write_text("")
+        with pytest.raises(StateError, match="cannot be used"):
+            prepare(tmp_path / "file", local=9101, remote=9102, reset=False)
+
+
+STUBBORN = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("here", flush=True)
+while True:
+    time.sleep(1)
+"""
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Path]:
+    """A folder with modules that children can run."""
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    (tmp_path / "dies.py").write_text("raise SystemExit('no more')")
+    link = tmp_path / "examples"
+    link.symlink_to(ROOT / "examples")
+    yield tmp_path
+    link.unlink()
+
+
+class TestChildren:
+    """Child processes end with their parent."""
+
+    def test_stubborn(self, programs: Path) -> None:
+        """A child that ignores SIGTERM is killed, at once when that is asked for."""
+        children = Children(programs, programs)
+        child = children.start("a child", "stubborn")
+        eventually(lambda: "here" in child.tail())
+        assert children.dead() is None
+        children.stop(lambda: True)
+        assert child.how_it_ended() == "was ended by SIGKILL"
+
+    def test_death(self, programs: Path) -> None:
+        """A child that ends by itself is noticed, with its exit status and its last words."""
+        children = Children(programs, programs)
+        child = children.start("a child", "dies")
+        eventually(lambda: children.dead() is child)
+        assert child.how_it_ended() == "ended with exit status 1"
+        assert child.tail() == "    no more"
+        children.stop(lambda: False)
+
+    def test_parent_killed(self, programs: Path) -> None:
+        """After `kill -9` of the parent even a child that ignores SIGTERM is gone within seconds."""
+        parent = (
+            "import sys, time; from pathlib import Path; from examples.processes import Children\n"
+            "children = Children(Path('.'), Path('.'))\n"
+            "print(children.start('a child', 'stubborn').process.pid, flush=True)\n"
+            "time.sleep(60)\n"
+        )
+        process = subprocess.Popen([sys.executable, "-c", parent], cwd=programs, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        orphan = psutil.Process(int(process.stdout.readline()))
+        eventually(lambda: "here" in (programs / "a-child.log").read_text())
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        psutil.wait_procs([orphan], timeout=10)
+        assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE

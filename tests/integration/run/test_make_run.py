@@ -1,0 +1,481 @@
+"""`make run` as a newcomer uses it: everything it says works, from another process, over HTTP and files."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import psutil
+import pytest
+import yaml
+
+from benchmarks.processes import free_port
+from tools.repository import ROOT
+
+START_SECONDS = 90.0
+CHAT = {"model": "demo", "messages": [{"role": "user", "content": "hello"}]}
+PERCENTAGE = "      percentage: 50\n"
+"""A line of demo.yaml, below which a behavior is added."""
+
+
+POLICY = """\
+apiVersion: authorization.beamlit.com/v1alpha1
+kind: Policy
+metadata: {{name: where, namespace: default}}
+spec:
+  type: location
+  locations: [{{type: continent, name: {continent}}}]
+"""
+
+
+def eventually(condition: Callable[[], object], seconds: float = 10.0, what: str = "it") -> None:
+    """Poll until `condition` holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
+        time.sleep(0.02)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A running `make run`."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+    state: Path
+    ports: dict[str, int]
+    http: httpx.Client
+
+    def said(self) -> str:
+        """Everything on its terminal so far."""
+        return self.output.read_text()
+
+    def url(self, name: str) -> str:
+        """Where one of the programs is."""
+        return f"http://127.0.0.1:{self.ports[name]}"
+
+    def chat(self, path: str = "/default/demo/v1/chat/completions", **headers: str) -> httpx.Response:
+        """Ask demo through the gateway."""
+        return self.http.post(self.url("gateway") + path, json=CHAT, headers=headers)
+
+    def who(self, name: str = "demo") -> tuple[str, str]:
+        """Which backend answers, and why."""
+        answer = self.chat(f"/default/{name}/v1/chat/completions")
+        assert answer.status_code == 200, answer.text
+        return answer.headers["x-beamlit-backend"], answer.headers["x-beamlit-reason"]
+
+    def demo(self, server: str, what: str) -> None:
+        """POST something under /_demo of a model server."""
+        self.http.post(f"{self.url(server)}/_demo/{what}").raise_for_status()
+
+    def arrived(self, server: str) -> dict[str, str]:
+        """The header fields of the last request to a model server."""
+        headers = self.http.get(f"{self.url(server)}/_demo/last-request").json()["headers"]
+        return {name.lower(): value for name, value in headers}
+
+    def edit(self, before: str, after: str) -> None:
+        """Change demo.yaml as an editor does."""
+        path = self.state / "manifests/demo.yaml"
+        text = path.read_text()
+        assert before in text
+        path.write_text(text.replace(before, after))
+
+    def queue(self, value: int) -> None:
+        """Let the demo's metric be that, as an editor does."""
+        path = self.state / "metrics.yaml"
+        path.write_text(re.sub(r"(?m)^value: .*", f"value: {value}", path.read_text()))
+
+    def override(self, percentage: int, until: str) -> None:
+        """Add an override."""
+        self.edit(PERCENTAGE, f"{PERCENTAGE}      override: {{percentage: {percentage}, until: {until}}}\n")
+
+    def stored(self, name: str = "demo", resource: str = "modeldeployments.deployment.beamlit.com") -> dict[str, Any]:
+        """An object as the cluster would have it."""
+        content: dict[str, Any] = yaml.safe_load((self.state / f"objects/default/{resource}/{name}.yaml").read_text())
+        return content
+
+    def at_rest(self) -> bool:
+        """Whether what is in force is what demo's present manifest asks for."""
+        observed = self.stored().get("status", {}).get("observedGeneration")
+        settled = observed == self.stored()["metadata"]["generation"]
+        return settled and all(self.condition(kind).get("status") == "True" for kind in ("Synced", "Ready"))
+
+    def standing(self) -> str:
+        """What demo's status says of its metric."""
+        state: str = self.stored()["status"]["offloading"]["metrics"][0]["state"]
+        return state
+
+    def explained(self) -> str:
+        """What the command on the screen prints that says why it is so."""
+        (command,) = re.findall(r"  python (-m hooks explain .*?)  +#", self.said(), re.DOTALL)
+        ended = subprocess.run(
+            [sys.executable, *command.replace("\\\n", "").split()], cwd=ROOT, capture_output=True, text=True, timeout=30
+        )
+        assert (ended.returncode, ended.stderr) == (0, "")
+        return ended.stdout
+
+    def condition(self, kind: str) -> dict[str, Any]:
+        """A condition of demo."""
+        conditions = self.stored().get("status", {}).get("conditions", [])
+        return next((one for one in conditions if one["type"] == kind), {})
+
+    def route_backends(self) -> list[str]:
+        """The backends in demo's route document as the gateway reads it."""
+        document = json.loads(self.stored("demo-route", "configmaps")["data"]["route.json"])
+        return [backend["id"] for backend in document["backends"]]
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Running]:
+    """`make run` on free ports and a state folder of its own."""
+    ports = {name: free_port() for name in ("gateway", "admin", "hooks", "operations", "local", "remote")}
+    command = [sys.executable, "-m", "examples.run", "--state", str(folder / "state")]
+    flags = [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
+    output = folder / "terminal"
+    with output.open("wb") as terminal:
+        process = subprocess.Popen(
+            [*command, *flags], cwd=ROOT, stdout=terminal, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        with httpx.Client(trust_env=False, timeout=10) as client:
+            demo = Running(process, output, folder / "state", ports, client)
+            eventually(
+                lambda: "Try in another terminal" in demo.said() or process.poll() is not None, START_SECONDS, "a start"
+            )
+            assert process.poll() is None, demo.said()
+            for server in ("local", "remote"):
+                demo.demo(server, "speed?time_to_first_token=0&tokens_per_second=0")
+            yield demo
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One start for the tests that change nothing for good."""
+    with running(tmp_path_factory.mktemp("run")) as demo:
+        yield demo
+
+
+@pytest.fixture
+def demo(shared: Running) -> Iterator[Running]:
+    """The shared start, with everything as the examples have it."""
+    texts = {path: path.read_text() for path in (shared.state / "manifests/demo.yaml", shared.state / "metrics.yaml")}
+    shared.demo("local", "ready")
+    for name in ("demo", "demo-server"):
+        eventually(lambda name=name: shared.who(name) == ("local", "Local"), what=f"{name} at rest")  # type: ignore[misc]
+    eventually(shared.at_rest, what="demo in sync")
+    yield shared
+    for path, text in texts.items():
+        path.write_text(text)
+    shared.demo("local", "ready")
+
+
+class TestRequests:
+    """Ways to ask a model."""
+
+    @pytest.mark.parametrize(
+        ("path", "headers"),
+        [
+            ("/default/demo/v1/chat/completions", {}),
+            ("/v1/chat/completions", {}),
+            ("/v1/chat/completions", {"Host": "demo.default.svc.cluster.local"}),
+            ("/v1/chat/completions", {"Host": "demo.default.svc"}),
+            ("/v1/chat/completions", {"Host": "demo.default"}),
+            ("/v1/chat/completions", {"Host": "demo"}),
+        ],
+    )
+    def test_ways(self, demo: Running, path: str, headers: dict[str, str]) -> None:
+        """By path, by model name and by every spelling of the Service's name, the local model answers."""
+        answer = demo.chat(path, **headers)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["choices"][0]["message"]["content"] == "This is tiny-local. You said: hello"
+        assert (answer.headers["x-beamlit-backend"], answer.headers["x-beamlit-reason"]) == ("local", "Local")
+
+    def test_models(self, demo: Running) -> None:
+        """The gateway lists the ModelDeployments."""
+        listed = demo.http.get(f"{demo.url('gateway')}/v1/models").json()["data"]
+        assert [model["id"] for model in listed] == ["demo", "demo-server"]
+
+    def test_stream(self, demo: Running) -> None:
+        """A stream arrives event by event, while the model is still speaking."""
+        demo.demo("local", "speed?tokens_per_second=20")
+        try:
+            url = f"{demo.url('gateway')}/v1/chat/completions"
+            with demo.http.stream("POST", url, json=CHAT | {"stream": True}) as response:
+                assert response.headers["content-type"].startswith("text/event-stream")
+                lines = [(time.monotonic(), line) for line in response.iter_lines()]
+            assert [line for _, line in lines if line][-1] == "data: [DONE]"
+            assert lines[-1][0] - lines[0][0] > 0.2, "everything came at once"
+        finally:
+            demo.demo("local", "speed?tokens_per_second=0")
+
+    def test_openai_client(self, demo: Running) -> None:
+        """The openai client lists, chats, streams, completes and embeds."""
+        with openai.OpenAI(base_url=f"{demo.url('gateway')}/v1", api_key="none", max_retries=0) as client:
+            assert [model.id for model in client.models.list()] == ["demo", "demo-server"]
+            messages: Any = CHAT["messages"]
+            answer = client.chat.completions.create(model="demo-server", messages=messages)
+            assert answer.choices[0].message.content == "This is tiny-local. You said: hello"
+            stream = client.chat.completions.create(model="demo", messages=messages, stream=True)
+            text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+            assert text == "This is tiny-local. You said: hello"
+            assert client.completions.create(model="demo", prompt="a").choices[0].text.endswith("You said: a")
+            assert len(client.embeddings.create(model="demo", input="a").data[0].embedding) == 8
+            with pytest.raises(openai.NotFoundError) as caught:
+                client.completions.create(model="other", prompt="a")
+            assert caught.value.code == "model_not_found"
+
+    @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+    def test_the_screen(self, demo: Running) -> None:
+        """Each command on the screen works as it is printed, in order."""
+        text = demo.said()
+        commands = [line.strip() for line in text.splitlines() if line.startswith("  curl ")]
+        expected = ["tiny-local", "tiny-local", "[DONE]", "demo-server", '"ready":false', '"ready":true']
+        assert len(commands) == len(expected)
+        for command, words in zip(commands, expected, strict=True):
+            ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30)
+            assert (ended.returncode, words in ended.stdout) == (0, True), (command, ended.stdout, ended.stderr)
+        assert str(demo.state / "manifests/demo.yaml") in text
+
+
+class TestOffloading:
+    """Away, and back."""
+
+    @pytest.mark.parametrize("name", ["demo", "demo-server"])
+    def test_unready_and_back(self, demo: Running, name: str) -> None:
+        """Within 2 s of the local model's unreadiness every answer comes from the remote and says why; then back."""
+        demo.demo("local", "unready")
+        eventually(lambda: demo.who(name)[0] == "remote", 2.0, "offloading")
+        answers = [demo.chat(f"/default/{name}/v1/chat/completions") for _ in range(20)]
+        assert {answer.headers["x-beamlit-backend"] for answer in answers} == {"remote"}
+        assert {answer.headers["x-beamlit-reason"] for answer in answers} == {"NoReadyReplica"}
+        assert "This is tiny-remote." in answers[0].text
+        path = demo.http.get(f"{demo.url('remote')}/_demo/last-request").json()["path"]
+        assert path == "/demo/tiny-remote/v1/chat/completions"
+        demo.demo("local", "ready")
+        eventually(lambda: demo.who(name) == ("local", "Local"), 5.0, "the return")
+        assert {demo.who(name) for _ in range(20)} == {("local", "Local")}
+
+    def test_the_callers_key(self, demo: Running) -> None:
+        """The caller's Authorization goes to the local model and never to the remote one."""
+        demo.chat(Authorization="Bearer of-the-caller")
+        assert demo.arrived("local")["authorization"] == "Bearer of-the-caller"
+        demo.demo("local", "unready")
+        eventually(lambda: demo.who()[0] == "remote", 5.0, "offloading")
+        assert demo.chat(Authorization="Bearer of-the-caller").status_code == 200
+        assert "of-the-caller" not in str(demo.arrived("remote"))
+
+    def test_revoked_token(self, demo: Running) -> None:
+        """A token that the remote no longer accepts is replaced within the request."""
+        demo.demo("local", "unready")
+        eventually(lambda: demo.who()[0] == "remote", 5.0, "offloading")
+        demo.demo("remote", "revoke")
+        assert demo.chat().status_code == 200
+
+
+class TestMetrics:
+    """A number in metrics.yaml is changed, and requests go and come."""
+
+    def test_away_and_back(self, demo: Running) -> None:
+        """At its target for the trigger window half of the requests go. They stay while all of them here would be too
+        many, which explain says with the value that would bring them back; at that, they come back."""
+        try:
+            demo.queue(12)
+            eventually(lambda: demo.who()[1] == "MetricReached", 30.0, "offloading")
+            counted = Counter(demo.who()[0] for _ in range(20))
+            assert counted == {"local": 10, "remote": 10}
+            demo.queue(8)
+            eventually(lambda: demo.standing() == "Between", 30.0, "a look at the lower value")
+            text = demo.explained()
+            assert "default/demo: 50 % of the requests go to the remote backend (MetricReached)" in text
+            assert "(8) / (10 × 1) = 4/5 = 80 % of the target" in text
+            assert "with all requests here: 160 % of the target, estimated" in text
+            assert "queue-depth below 4500m instead of 8 for 10 s: every request stays here (Local)" in text
+        finally:
+            demo.queue(4)
+            eventually(lambda: demo.who() == ("local", "Local"), 45.0, "the return")
+        assert {demo.who() for _ in range(20)} == {("local", "Local")}
+
+    def test_a_broken_file(self, demo: Running) -> None:
+        """A file that is no YAML is said in the condition, with its line; nothing moves, and a mended one counts."""
+        text = (demo.state / "metrics.yaml").read_text()
+        (demo.state / "metrics.yaml").write_text("value: [")
+        eventually(lambda: demo.condition("MetricsAvailable")["status"] == "False", 30.0, "a condition")
+        assert f"{demo.state}/metrics.yaml is not YAML in line" in demo.condition("MetricsAvailable")["message"]
+        eventually(lambda: demo.who() == ("local", "MetricsMissing"), what="the reason in answers")
+        (demo.state / "metrics.yaml").write_text(text)
+        eventually(lambda: demo.condition("MetricsAvailable")["status"] == "True", 30.0, "the end of it")
+
+
+class TestEdits:
+    """The manifest is edited and the split follows."""
+
+    @pytest.mark.parametrize("until", ["2030-12-31T23:59:59Z", "'2030-12-31T23:59:59Z'", "2030-12-31T23:59:59+02:00"])
+    def test_override(self, demo: Running, until: str) -> None:
+        """An override splits exactly, its end written with or without quotes."""
+        demo.override(20, until)
+        eventually(lambda: demo.who()[1] == "Override", what="the override")
+        counted = Counter(demo.who()[0] for _ in range(100))
+        assert 19 <= counted["remote"] <= 21
+
+    def test_override_ends(self, demo: Running) -> None:
+        """An override ends by itself at its time."""
+        until = datetime.now(UTC) + timedelta(seconds=6)
+        demo.override(100, f"{until:%Y-%m-%dT%H:%M:%SZ}")
+        eventually(lambda: demo.who() == ("remote", "Override"), 4.0, "the override")
+        eventually(lambda: demo.who() == ("local", "Local"), 9.0, "its end")
+        assert datetime.now(UTC) >= until.replace(microsecond=0)
+
+    def test_disabled(self, demo: Running) -> None:
+        """A disabled model is not offloaded, whatever else its manifest says."""
+        demo.override(100, "2030-12-31T23:59:59Z")
+        eventually(lambda: demo.who() == ("remote", "Override"), what="the override")
+        demo.edit("enabled: true", "enabled: false")
+        eventually(lambda: demo.who() == ("local", "Disabled"), what="the end of offloading")
+
+    def test_headers(self, demo: Running) -> None:
+        """Other headersToAdd arrive at the remote."""
+        demo.override(100, "2030-12-31T23:59:59Z")
+        eventually(lambda: demo.who() == ("remote", "Override"), what="the override")
+        assert demo.arrived("remote")["x-team"] == "search"
+        demo.edit("X-Team: search", "X-Team: ranking\n        X-More: 'yes'")
+
+        def arrives() -> bool:
+            demo.chat()
+            return demo.arrived("remote")["x-team"] == "ranking"
+
+        eventually(arrives, what="the other header")
+        assert demo.arrived("remote")["x-more"] == "yes"
+
+    def test_policy(self, demo: Running) -> None:
+        """A Policy that is edited takes the remote out of the route, with a sentence that says why, and brings it back.
+        While it is out, also a model without a ready replica sends nothing there."""
+        assert demo.route_backends() == ["local", "remote"]
+        demo.edit("  enabled: true\n", "  enabled: true\n  policies: [{refType: localPolicy, name: where}]\n")
+        demo.edit("      scheme: http\n", "      scheme: http\n      location: {country: fr}\n")
+        eventually(lambda: demo.condition("PolicySatisfied").get("reason") == "PolicyMissing", what="a missing policy")
+        eventually(lambda: demo.route_backends() == ["local"], what="a route without the remote")
+        file = demo.state / "manifests/policy.yaml"
+        try:
+            file.write_text(POLICY.format(continent="EU"))
+            eventually(lambda: demo.route_backends() == ["local", "remote"], what="the remote's coming")
+            eventually(lambda: demo.condition("PolicySatisfied")["reason"] == "PoliciesSatisfied", what="a verdict")
+            file.write_text(POLICY.format(continent="AS"))
+            eventually(lambda: demo.route_backends() == ["local"], what="the remote's going")
+            eventually(lambda: demo.condition("PolicySatisfied")["reason"] == "LocationNotAllowed", what="a refusal")
+            assert demo.condition("PolicySatisfied")["status"] == "False"
+            assert "Policy where allows only continent AS" in demo.condition("PolicySatisfied")["message"]
+            eventually(lambda: demo.who() == ("local", "LocationNotAllowed"), what="the reason at the gateway")
+            arrived = demo.arrived("remote")
+            demo.demo("local", "unready")
+            eventually(lambda: demo.condition("LocalReady")["status"] == "False", what="unreadiness")
+            assert {demo.who() for _ in range(20)} == {("local", "LocationNotAllowed")}
+            assert demo.arrived("remote") == arrived
+            file.write_text(POLICY.format(continent="Europe"))
+            eventually(lambda: demo.who() == ("remote", "NoReadyReplica"), what="the remote's return")
+        finally:
+            demo.demo("local", "ready")
+            file.unlink()
+
+    def test_refused_by_the_schema(self, demo: Running) -> None:
+        """A value the schema refuses is one sentence on the terminal, and nothing changes."""
+        before, said = demo.stored(), len(demo.said())
+        demo.edit(PERCENTAGE, "      percentage: 500\n")
+        eventually(lambda: "refused" in demo.said()[said:], what="a sentence")
+        lines = [line for line in demo.said()[said:].splitlines() if line.startswith("manifests/")]
+        assert len(lines) == 1
+        assert "manifests/demo.yaml" in lines[0]
+        assert "refused, nothing changed" in lines[0]
+        assert "percentage" in lines[0]
+        assert demo.stored() == before
+        assert demo.who() == ("local", "Local")
+
+    def test_not_accepted(self, demo: Running) -> None:
+        """A mistake the schema lets pass turns Accepted to False with what to change; traffic goes on."""
+        said = len(demo.said())
+        demo.edit(
+            "    name: demo\n    namespace: default\n    targetPort",
+            "    name: demo\n    namespace: other\n    targetPort",
+        )
+        eventually(lambda: demo.condition("Accepted").get("status") == "False", what="a condition")
+        accepted = demo.condition("Accepted")
+        assert accepted["reason"] == "CrossNamespaceReference"
+        assert "spec.serviceRef refers to namespace other" in accepted["message"]
+        eventually(lambda: accepted["message"] in demo.said()[said:], what="the sentence on the terminal")
+        assert demo.who() == ("local", "Local")
+        demo.demo("local", "unready")
+        eventually(lambda: demo.who() == ("remote", "NoReadyReplica"), 5.0, "offloading")
+
+    def test_children(self, demo: Running) -> None:
+        """The workload of spec.server and the Services are there, as a cluster would hold them."""
+        assert demo.stored("demo-server", "deployments.apps")["status"]["readyReplicas"] == 1
+        service = demo.stored("ask-demo-server", "services")
+        assert service["spec"]["externalName"] == "beamlit-gateway.beamlit-system.svc.cluster.local"
+        answer = demo.chat("/v1/chat/completions", Host="ask-demo-server.default.svc.cluster.local")
+        assert "tiny-local" in answer.text
+
+
+class TestEnd:
+    """How it ends."""
+
+    def test_ctrl_c(self, tmp_path: Path) -> None:
+        """Ctrl-C ends everything within seconds and leaves no process; a second start keeps the edits."""
+        with running(tmp_path) as demo:
+            children = psutil.Process(demo.process.pid).children(recursive=True)
+            assert len(children) >= 5
+            demo.edit("X-Team: search", "X-Team: mine")
+            os.killpg(demo.process.pid, signal.SIGINT)
+            assert demo.process.wait(10) == 0, demo.said()
+            assert [child for child in children if child.is_running()] == []
+            assert demo.said().endswith("Ended.\n")
+        with running(tmp_path) as again:
+            assert "X-Team: mine" in (again.state / "manifests/demo.yaml").read_text()
+            assert again.who() == ("local", "Local")
+            children = psutil.Process(again.process.pid).children(recursive=True)
+            again.process.kill()
+            again.process.wait()
+            _, alive = psutil.wait_procs(children, timeout=10)
+            assert alive == []
+
+    def test_a_child_dies(self, tmp_path: Path) -> None:
+        """When a program ends by itself, its name and last lines are said and everything ends."""
+        with running(tmp_path) as demo:
+            processes = psutil.Process(demo.process.pid).children(recursive=True)
+            gateway = next(one for one in processes if "gateway" in one.cmdline())
+            gateway.kill()
+            assert demo.process.wait(15) == 1
+            assert "gateway was ended by SIGKILL. The end of " in demo.said()
+            assert [child for child in processes if child.is_running()] == []
+
+    def test_broken_configuration(self, tmp_path: Path) -> None:
+        """A configuration that cannot be used is said in the words of the program that refuses it."""
+        (tmp_path / "state").mkdir()
+        (tmp_path / "state/config.yaml").write_text("gatway: {}\n")
+        with pytest.raises(AssertionError, match="gatway"), running(tmp_path):
+            pass
+
+
+def test_json_of_the_chat() -> None:
+    """The body that the screen shows is what these tests send."""
+    from examples.run import Ports, screen
+
+    assert json.dumps(CHAT) in screen(Path("/state"), Ports())

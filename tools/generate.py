@@ -1,0 +1,71 @@
+"""Writes what is generated from the Python types: `make generate`, or `python -m tools.generate`.
+
+`generated()` is also what the freshness test compares the checked-in files with.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from gateway.api.v1alpha1 import RouteDocument
+from hooks.api.crds import crds
+from tools import chart_reference as chart
+from tools.case_table import page as case_table
+from tools.reference import crd_reference, offloading_reference, route_document_reference
+from tools.repository import ROOT
+
+# `helm show crds` puts no separator between files.
+_HEADER: Final = "---\n# Generated from hooks/api/model_deployment.py by `make generate`.\n"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes every value in full: kubectl reads anchors, people do not."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Never an alias."""
+        return True
+
+
+def generated() -> dict[Path, str]:
+    """Every generated file with its content, by its path below the repository."""
+    definitions = crds()
+    schema = route_schema()
+    return {
+        **{Path("crds", name): _HEADER + _yaml(crd) for name, crd in definitions.items()},
+        Path("gateway/api/v1alpha1.schema.json"): json.dumps(schema, indent=2, ensure_ascii=False) + "\n",
+        Path("charts/beamlit-controller/README.md"): chart.readme(),
+        Path("charts/beamlit-controller/values.schema.json"): chart.schema(),
+        Path("docs/reference/crds.md"): crd_reference(list(definitions.values())),
+        Path("docs/reference/offloading.md"): offloading_reference(),
+        Path("docs/reference/proxy-cases.md"): case_table(),
+        Path("docs/reference/route-document.md"): route_document_reference(schema),
+    }
+
+
+def route_schema() -> dict[str, Any]:
+    """The JSON Schema of a route document, as a reader accepts it."""
+    schema = RouteDocument.model_json_schema(by_alias=True, mode="validation")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _yaml(value: Mapping[str, Any]) -> str:
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
+    return text
+
+
+def main() -> None:
+    """Write the files that differ and say which."""
+    for path, content in generated().items():
+        file = ROOT / path
+        if file.is_file() and file.read_text(encoding="utf-8") == content:
+            continue
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content, encoding="utf-8")
+        print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()
