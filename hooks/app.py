@@ -23,10 +23,11 @@ from hooks.authentication import Bearer
 from hooks.decision_metrics import Decisions
 from hooks.errors import HookError
 from hooks.gatherer import gather
+from hooks.kube.objects import Object
 from hooks.metrics import Sources
 from hooks.observation.observation import Observation
 from hooks.platform.registrar import Registrar, let_go, registered
-from hooks.protocol import PARENT_KIND, POLICY_KIND, CustomizeRequest, Object, SyncRequest
+from hooks.protocol import PARENT_KIND, POLICY_KIND, CustomizeRequest, SyncRequest
 from hooks.reconcile import model_deployment
 from hooks.reconcile import policy as policy_reconcile
 from hooks.settings import Settings

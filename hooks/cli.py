@@ -19,13 +19,14 @@ from hooks.explain.text import as_text
 from hooks.gatherer import gather
 from hooks.kube import files as documents
 from hooks.kube.files import UnreadableFile
+from hooks.kube.objects import Object
 from hooks.kube.unstructured import mapping, objects, text
 from hooks.metrics import Sources
 from hooks.metrics.recorded import DEFAULT_NAMESPACE, Recorded, Unrecognized
 from hooks.metrics.recordings import Recordings
 from hooks.observation.observation import InstallDefaults, Observation
 from hooks.offloading.targets import metric_name
-from hooks.protocol import PARENT_KIND, Object, SyncRequest
+from hooks.protocol import PARENT_KIND, SyncRequest
 from hooks.reconcile import model_deployment
 from hooks.settings import MetricInformer, Settings
 

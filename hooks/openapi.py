@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from hooks.api.crds import structural_schema
 from hooks.api.model_deployment import MODEL_DEPLOYMENT_API_VERSION, POLICY_API_VERSION, ModelDeployment, Policy
-from hooks.protocol import Object
+from hooks.kube.objects import Object
 
 
 def sync_answer(**more: Object) -> Object:

@@ -8,15 +8,13 @@ https://metacontroller.github.io/metacontroller/api/compositecontroller.html
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
 import orjson
 
 from hooks import errors
 from hooks.api.model_deployment import MODEL_DEPLOYMENT_API_VERSION, POLICY_API_VERSION
-
-Object = dict[str, Any]
-"""A Kubernetes object as decoded from JSON. Never changed after it was read."""
+from hooks.kube.objects import Key, Object, Objects, key_of
 
 PARENT_KIND: Final = "ModelDeployment"
 POLICY_KIND: Final = "Policy"
@@ -25,34 +23,6 @@ _API_VERSIONS: Final[Mapping[str, str]] = {
     POLICY_KIND: POLICY_API_VERSION,
 }
 """Of each kind that may be a parent."""
-
-
-class Key(NamedTuple):
-    """What an object is called."""
-
-    api_version: str
-    kind: str
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.name}"
-
-
-Objects = Mapping[Key, Object]
-"""Objects by what they are called."""
-
-
-def key_of(item: Object) -> Key | None:
-    """What the object says it is; None when it does not say enough."""
-    metadata = item.get("metadata")
-    if not isinstance(metadata, dict):
-        return None
-    parts = (item.get("apiVersion"), item.get("kind"), metadata.get("namespace", ""), metadata.get("name"))
-    api_version, kind, namespace, name = (part if isinstance(part, str) else None for part in parts)
-    if api_version is None or kind is None or namespace is None or not name:
-        return None
-    return Key(api_version, kind, namespace, name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from hooks.api.model_deployment import AUTHORIZATION_GROUP, DEPLOYMENT_GROUP, VERSION
-from hooks.protocol import Object
+from hooks.kube.objects import Object
 from program.cluster import ClusterError, configuration, cut, line
 
 COMMAND: Final = "release-finalizers"

@@ -14,10 +14,11 @@ from typing import Any
 import orjson
 
 from hooks import names
+from hooks.kube.objects import key_of
 from hooks.kube.quantities import parse
 from hooks.observation.observation import DefaultRemote, GatewayService, InstallDefaults, Observation
 from hooks.observation.readings import Reading, Readings, Sample, Unread
-from hooks.protocol import CustomizeRequest, CustomizeResponse, SyncRequest, SyncResponse, key_of
+from hooks.protocol import CustomizeRequest, CustomizeResponse, SyncRequest, SyncResponse
 from hooks.reconcile import model_deployment as reconcile
 
 Json = dict[str, Any]

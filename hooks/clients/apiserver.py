@@ -24,7 +24,7 @@ from kubernetes.config.config_exception import ConfigException
 from hooks import reasons
 from hooks.clients.errors import Api, Failed
 from hooks.clients.http import ANSWER_BYTES, Answer, Parameters, Upstream
-from hooks.protocol import Object
+from hooks.kube.objects import Object
 from hooks.telemetry import Metrics
 from program.cluster import ClusterError, configuration, cut
 

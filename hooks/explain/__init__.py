@@ -11,11 +11,11 @@ from typing import Final
 from hooks.explain.metrics import MetricAccount, accounts
 from hooks.explain.outlook import Turn, turns
 from hooks.explain.rule_verdicts import RuleAnswer, rule_answers
+from hooks.observation.conditions import Condition
 from hooks.observation.observation import Observation
 from hooks.offloading.hysteresis import NOTHING, Memory
 from hooks.offloading.rules import BY_METRICS, Split, behavior
 from hooks.reconcile.model_deployment import sync_assessed
-from hooks.reconcile.status import Condition
 
 _TOLD: Final = frozenset({"Accepted", "RefsResolved", "PolicySatisfied", "InlineSecret"})
 """Conditions that say of the specification what is to be changed; of metrics more is said elsewhere."""

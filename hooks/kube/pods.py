@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self
 
+from hooks.kube.objects import Object
 from hooks.kube.quantities import InvalidQuantity, Quantity, parse
 from hooks.kube.unstructured import mapping, objects, text, time
-from hooks.protocol import Object
 
 RUNNING: Final = "Running"
 """The only phase in which a pod serves; the others are Pending, Succeeded, Failed and Unknown."""

@@ -7,12 +7,12 @@ from typing import Any, Final
 from hooks import reasons
 from hooks.clients.apiserver import ApiServer, Group, path
 from hooks.clients.errors import Api, Failed, TooLarge
+from hooks.kube.objects import Object
 from hooks.kube.pods import Pod
 from hooks.kube.selectors import Selector
 from hooks.kube.unstructured import mapping, objects, text, texts
 from hooks.metrics.cache import Cache, Query
 from hooks.observation.readings import Unread
-from hooks.protocol import Object
 
 PAGE: Final = 500
 """Pods in one answer, where the API server obeys it; from its cache it gives all of them at once."""

@@ -19,10 +19,10 @@ from hooks.clients import urls
 from hooks.clients.errors import Api, Failed
 from hooks.clients.files import WatchedFile
 from hooks.clients.http import Upstream
+from hooks.kube.objects import Object
 from hooks.kube.unstructured import text
 from hooks.metrics import vectors
 from hooks.metrics.vectors import Point
-from hooks.protocol import Object
 from hooks.settings import Prometheus
 from hooks.telemetry import Metrics
 from program.cluster import cut

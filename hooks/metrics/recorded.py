@@ -24,13 +24,13 @@ from hooks.api.model_deployment import (
     PodsMetric,
     ResourceMetric,
 )
+from hooks.kube.objects import Object
 from hooks.kube.pods import Pod
 from hooks.kube.selectors import InvalidSelector, Selector
 from hooks.kube.unstructured import mapping, text, texts
 from hooks.metrics import prometheus, promql, values, vectors
 from hooks.observation.readings import Reading, Unread
 from hooks.offloading.targets import RESOURCES
-from hooks.protocol import Object
 
 DEFAULT_NAMESPACE: Final = "default"
 SCRAPE_INTERVAL: Final = timedelta(seconds=60)

@@ -11,11 +11,11 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+from hooks.kube.objects import Object
 from hooks.kube.quantities import InvalidQuantity, Quantity, parse
 from hooks.kube.unstructured import mapping, objects, text, time
 from hooks.observation.readings import Sample
 from hooks.offloading.targets import RESOURCES
-from hooks.protocol import Object
 
 DEFAULT_WINDOW: Final = timedelta(seconds=60)
 """Of custom metrics that do not say theirs, as the autoscaler assumes."""

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from hooks import reasons
+from hooks.kube.objects import Object
 from hooks.kube.quantities import InvalidQuantity, Quantity, decimal
 from hooks.kube.unstructured import mapping, objects, text, texts
 from hooks.observation.readings import Reading, Sample, Unread
-from hooks.protocol import Object
 
 _LATEST: Final = 250_000_000_000
 """Seconds since 1970, of a time within the years that there are dates for."""

@@ -20,10 +20,11 @@ from hooks.api.model_deployment import (
     Policy,
     PolicySpec,
 )
+from hooks.kube.objects import Key, Object, Objects
 from hooks.kube.selectors import InvalidSelector, Selector
 from hooks.kube.unstructured import integer, mapping, objects, text, texts, time
 from hooks.observation.readings import Readings
-from hooks.protocol import Key, Object, Objects, SyncRequest
+from hooks.protocol import SyncRequest
 
 APPS: Final = "apps/v1"
 CORE: Final = "v1"

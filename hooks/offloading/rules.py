@@ -17,6 +17,7 @@ from hooks.api.model_deployment import (
 from hooks.backends.policies import Refusal
 from hooks.backends.readiness import Readiness
 from hooks.backends.remote import Remote
+from hooks.kube.times import whole_seconds
 from hooks.kube.unstructured import integer, mapping, text, time
 from hooks.observation.observation import Observation, Parent, Unresolved
 from hooks.offloading.hysteresis import NOTHING, Course, InForce, Memory, advance
@@ -283,11 +284,6 @@ def _share(state: Mapping[str, Any], key: str) -> int | None:
     """A share in percent; None when it is none."""
     value = integer(state, key)
     return value if value is not None and 0 <= value <= 100 else None
-
-
-def whole_seconds(moment: datetime) -> datetime:
-    """The moment as it is stored: Kubernetes keeps no fractions."""
-    return moment.replace(microsecond=0)
 
 
 def behavior(spec: ModelDeploymentSpec) -> OffloadingBehavior:

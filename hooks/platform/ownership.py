@@ -32,10 +32,10 @@ from typing import Any, Final
 from hooks import names
 from hooks.api.model_deployment import ModelDeploymentSpec
 from hooks.backends.local import workload_name
+from hooks.kube.objects import Object
 from hooks.kube.unstructured import mapping, text, time
 from hooks.observation.observation import APPS, Observation, Parent
 from hooks.platform.state import Thing, Wanted
-from hooks.protocol import Object
 
 MANAGED_BY: Final = ("managed-by", "beamlit-operator")
 """Label of every model that this controller, or the original one, registered."""

@@ -18,6 +18,7 @@ from hooks.api.model_deployment import AUTHORIZATION_GROUP, DEPLOYMENT_GROUP, VE
 from hooks.clients.apiserver import ApiServer, Group, path
 from hooks.clients.errors import Api
 from hooks.clients.errors import Failed as NoAnswer
+from hooks.kube.objects import Object
 from hooks.kube.unstructured import mapping, text, texts
 from hooks.platform.beamlit.client import LATE, Beamlit, facts
 from hooks.platform.beamlit.errors import Busy, PlatformError, Taken, Unasked
@@ -36,7 +37,7 @@ from hooks.platform.registration import (
     settle,
 )
 from hooks.platform.state import Wanted
-from hooks.protocol import PARENT_KIND, POLICY_KIND, FinalizeResponse, Object, SyncResponse
+from hooks.protocol import PARENT_KIND, POLICY_KIND, FinalizeResponse, SyncResponse
 from program.cluster import cut
 
 CALL_SECONDS: Final = 0.8

@@ -22,11 +22,12 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from hooks import reasons
+from hooks.kube.objects import Object
 from hooks.kube.unstructured import text
+from hooks.observation.conditions import Condition, condition_as_written
 from hooks.observation.observation import Held, Parent
 from hooks.platform.state import Kind, Memory, Thing, Wanted, delay
-from hooks.protocol import Object
-from hooks.reconcile.status import CARRIED, Condition, carried_over, condition_as_written
+from hooks.reconcile.status import CARRIED, carried_over
 
 SOON: Final = 1.0
 """Seconds until something that need not wait for anything but this answer."""

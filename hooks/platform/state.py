@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal, Self
 
 from hooks.api.model_deployment import format_time
+from hooks.kube.objects import Object
 from hooks.kube.stored import canonical_json
 from hooks.kube.unstructured import integer, mapping, text, time
 from hooks.observation.observation import Parent
-from hooks.protocol import Object
 
 Kind = Literal["models", "policies"]
 

@@ -24,11 +24,11 @@ from hooks.backends.local import Local, cluster_ips, pod_labels, workload_name
 from hooks.backends.readiness import MESSAGES, Readiness
 from hooks.backends.remote import Remote, Tls
 from hooks.errors import NotAccepted
+from hooks.kube.objects import Object
 from hooks.kube.stored import canonical
 from hooks.kube.unstructured import text
 from hooks.observation.observation import APPS, CORE, Observation
 from hooks.offloading.rules import Split
-from hooks.protocol import Object
 
 KINDS: Final = frozenset({(APPS, "Deployment"), (CORE, "Service"), (CORE, "ConfigMap")})
 """What may be a child at all, by API version and kind."""

@@ -7,12 +7,13 @@ from hooks.api.model_deployment import MetricSpec, ModelDeploymentSpec
 from hooks.backends.policies import MAX_TOLD, Refusal
 from hooks.backends.readiness import Readiness
 from hooks.kube.unstructured import mapping, text
+from hooks.observation.conditions import Condition
 from hooks.observation.observation import Observation, Unresolved
 from hooks.offloading.hysteresis import Course, Standing
 from hooks.offloading.measures import Measured, Missing
 from hooks.offloading.rules import Split
 from hooks.offloading.targets import metric_name
-from hooks.reconcile.status import Condition, MetricStanding
+from hooks.reconcile.status import MetricStanding
 from hooks.reconcile.synced import Applied
 
 MAX_NAME: Final = 80

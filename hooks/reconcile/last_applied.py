@@ -12,8 +12,8 @@ import orjson
 
 from hooks import names
 from hooks.errors import DamagedAnnotation
+from hooks.kube.objects import Key, Object, key_of
 from hooks.kube.unstructured import mapping, objects, text
-from hooks.protocol import Key, Object, key_of
 
 
 def as_decided_last(key: Key, child: Object) -> Object:

@@ -26,28 +26,20 @@ from hooks.backends.policies import missing_policies, refusals
 from hooks.backends.readiness import Readiness, before_creation, readiness
 from hooks.backends.remote import Remote, find_remote
 from hooks.errors import ForbiddenChild, NotAccepted
+from hooks.kube.objects import Key, Object, key_of
 from hooks.kube.unstructured import integer, mapping, objects, text, time
+from hooks.observation.conditions import Condition
 from hooks.observation.observation import APPS, CORE, InstallDefaults, Observation, Parent, Unresolved, Workload
 from hooks.offloading.hysteresis import NOTHING, Course
 from hooks.offloading.measures import Measured, Missing, measure_all
 from hooks.offloading.rules import Decision, Facts, Previous, Split, decide, not_ready_deadline
 from hooks.platform import ownership, registration
 from hooks.platform.registration import Registration, Task
-from hooks.protocol import (
-    PARENT_KIND,
-    CustomizeRequest,
-    CustomizeResponse,
-    FinalizeResponse,
-    Key,
-    Object,
-    RelatedRule,
-    SyncResponse,
-    key_of,
-)
+from hooks.protocol import PARENT_KIND, CustomizeRequest, CustomizeResponse, FinalizeResponse, RelatedRule, SyncResponse
 from hooks.reconcile import conditions, validation
 from hooks.reconcile.children import KINDS, Parts, kept_split, make_children, with_readiness
 from hooks.reconcile.last_applied import as_decided_last
-from hooks.reconcile.status import Condition, Report, build_status, overview
+from hooks.reconcile.status import Report, build_status, overview
 from hooks.reconcile.synced import PATIENCE, Applied, compare
 
 RESYNC_SECONDS: Final = 30.0

@@ -27,12 +27,13 @@ from hooks.api.model_deployment import (
     PolicyType,
 )
 from hooks.backends import policies
+from hooks.kube.objects import Object
+from hooks.observation.conditions import Condition, condition_as_written
 from hooks.observation.observation import InstallDefaults, Parent
 from hooks.platform import registration
 from hooks.platform.registration import Registration, Task
 from hooks.platform.state import Thing, Wanted
-from hooks.protocol import POLICY_KIND, FinalizeResponse, Object, SyncRequest, SyncResponse
-from hooks.reconcile.status import Condition, condition_as_written
+from hooks.protocol import POLICY_KIND, FinalizeResponse, SyncRequest, SyncResponse
 
 _MAX_LISTED: Final = 8
 """Entries of a list that a sentence repeats."""

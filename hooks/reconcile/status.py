@@ -11,27 +11,19 @@ from typing import Any, Final, NamedTuple
 
 from hooks import reasons
 from hooks.api.model_deployment import format_time
+from hooks.kube.objects import Object
+from hooks.kube.times import whole_seconds
 from hooks.kube.unstructured import text
+from hooks.observation.conditions import Condition, condition_as_written
 from hooks.observation.observation import Parent
 from hooks.offloading.hysteresis import NOTHING, Memory
-from hooks.offloading.rules import Previous, Split, whole_seconds
-from hooks.protocol import Object
+from hooks.offloading.rules import Previous, Split
 
 CARRIED: Final = ("workspace", "createdAtOnBeamlit", "updatedAtOnBeamlit")
 """What the platform says. Status is replaced whole, so it must be said again."""
 
 SKEW: Final = timedelta(minutes=1)
 """How far ahead of ours the clock of another replica may be. What it wrote stays, for samples are held against it."""
-
-
-class Condition(NamedTuple):
-    """One aspect of the state, without its times."""
-
-    type: str
-    status: str
-    """True, False or Unknown."""
-    reason: str
-    message: str
 
 
 class MetricStanding(NamedTuple):
@@ -119,20 +111,6 @@ _NEEDED: Final = (
     ("Synced", reasons.NOT_SYNCED),
 )
 """Conditions without which the model is not Ready, with the reason each gives."""
-
-
-def condition_as_written(condition: Condition, parent: Parent, now: datetime) -> dict[str, Any]:
-    """A condition with its times: that of its last transition is kept while its status stays."""
-    held = parent.held.get(condition.type)
-    kept = held is not None and held.status == condition.status and held.since is not None
-    since = held.since if held is not None and held.since is not None and kept else now
-    written: dict[str, Any] = {
-        **condition._asdict(),
-        "lastTransitionTime": format_time(whole_seconds(min(since, now))),
-    }
-    if parent.generation:
-        written["observedGeneration"] = parent.generation
-    return written
 
 
 def _offloading(report: Report, parent: Parent, now: datetime) -> dict[str, Any]:

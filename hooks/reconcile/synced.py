@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from hooks import reasons
+from hooks.kube.objects import Key, Object, key_of
 from hooks.kube.unstructured import mapping
 from hooks.observation.observation import Observation
-from hooks.protocol import Key, Object, key_of
 from hooks.reconcile.children import route_of
 
 PATIENCE: Final = timedelta(seconds=10)

@@ -7,10 +7,10 @@ from hooks import names, reasons
 from hooks.api.model_deployment import Location, ModelDeploymentSpec, ObjectReference, Server
 from hooks.backends import geography
 from hooks.errors import NotAccepted
+from hooks.kube.objects import Object
 from hooks.kube.stored import canonical_json
 from hooks.kube.unstructured import mapping, objects, text
 from hooks.observation.observation import APPS, Observation
-from hooks.protocol import Object
 
 MAX_CHILD_BYTES: Final = 200 * 1024
 """Largest child, as JSON. Metacontroller keeps a copy in an annotation, and all annotations of an object may have

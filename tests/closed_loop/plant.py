@@ -20,10 +20,11 @@ from math import ceil
 from typing import Any, Final
 
 from hooks import reasons
+from hooks.kube.objects import Object, key_of
 from hooks.kube.pods import RUNNING, Container, Pod
 from hooks.kube.quantities import NANO, Quantity, parse
 from hooks.observation.readings import Reading, Readings, Sample, Unread
-from hooks.protocol import Object, SyncResponse, key_of
+from hooks.protocol import SyncResponse
 from tests import builders
 from tests.builders import Json
 

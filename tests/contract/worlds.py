@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from gateway.routes.sources.secrets import Secrets
 from hooks.api.model_deployment import InvalidObject, MetricSpec, MetricType
+from hooks.kube.objects import key_of
 from hooks.kube.pods import Container, Pod
 from hooks.kube.quantities import parse
 from hooks.observation.readings import Reading, Readings, Sample, Unread
-from hooks.protocol import key_of
 from hooks.reasons import UNREACHABLE
 from hooks.reconcile import model_deployment as reconcile
 from tests.builders import (

@@ -24,6 +24,7 @@ import orjson
 import structlog
 
 from hooks.api.model_deployment import format_time
+from hooks.kube.objects import Object
 from hooks.kube.unstructured import mapping, text
 from hooks.kube.unstructured import time as time_of
 from hooks.platform.beamlit.errors import Busy, PlatformError, Rejected, Taken, Unasked, Unauthorized, Unreachable
@@ -32,7 +33,6 @@ from hooks.platform.beamlit.tokens import Tokens
 from hooks.platform.circuit import Circuit, State
 from hooks.platform.credentials import Accounts
 from hooks.platform.state import Thing
-from hooks.protocol import Object
 from hooks.telemetry import Metrics
 from program.cluster import cut
 

@@ -6,15 +6,8 @@ import orjson
 import pytest
 
 from hooks import errors
-from hooks.protocol import (
-    CustomizeRequest,
-    CustomizeResponse,
-    FinalizeResponse,
-    Key,
-    RelatedRule,
-    SyncRequest,
-    SyncResponse,
-)
+from hooks.kube.objects import Key
+from hooks.protocol import CustomizeRequest, CustomizeResponse, FinalizeResponse, RelatedRule, SyncRequest, SyncResponse
 from metacontroller.local.controller import responses
 from tests import builders
 

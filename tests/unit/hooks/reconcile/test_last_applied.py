@@ -8,7 +8,7 @@ import pytest
 
 from hooks import names
 from hooks.errors import DamagedAnnotation
-from hooks.protocol import key_of
+from hooks.kube.objects import key_of
 from hooks.reconcile.last_applied import as_decided_last
 from tests import builders
 from tests.builders import Cluster, model_deployment, observed, served, service, sync, workload
