@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TextIO
 import orjson
 import yaml
 
-from hooks.api.model_deployment import MetricSpec, MetricType
+from hooks.api.metrics import MetricSpec, MetricType
 from hooks.errors import HookError
 from hooks.explain import Explanation, explain
 from hooks.explain.document import as_document

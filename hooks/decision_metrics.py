@@ -12,7 +12,7 @@ from typing import Final
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from hooks.api.model_deployment import OffloadingBehavior
+from hooks.api.offloading import OffloadingBehavior
 from hooks.offloading.hysteresis import Course, InForce, advance
 from hooks.offloading.measures import Measured, Missing
 from hooks.offloading.rules import behavior

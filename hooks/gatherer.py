@@ -9,7 +9,9 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from hooks import reasons
-from hooks.api.model_deployment import InvalidObject, MetricSpec, MetricType, ModelDeploymentSpec
+from hooks.api.common import InvalidObject
+from hooks.api.metrics import MetricSpec, MetricType
+from hooks.api.model_deployment import ModelDeploymentSpec
 from hooks.backends.local import find_workload
 from hooks.eager_tasks import begun
 from hooks.kube.pods import Pod

@@ -4,8 +4,10 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from hooks.api.common import MODEL_DEPLOYMENT_API_VERSION, POLICY_API_VERSION
 from hooks.api.crds import structural_schema
-from hooks.api.model_deployment import MODEL_DEPLOYMENT_API_VERSION, POLICY_API_VERSION, ModelDeployment, Policy
+from hooks.api.model_deployment import ModelDeployment
+from hooks.api.policy import Policy
 from hooks.kube.objects import Object
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 import orjson
 
 from hooks import errors
-from hooks.api.model_deployment import MODEL_DEPLOYMENT_API_VERSION, POLICY_API_VERSION
+from hooks.api.common import MODEL_DEPLOYMENT_API_VERSION, POLICY_API_VERSION
 from hooks.kube.objects import Key, Object, Objects, key_of
 
 PARENT_KIND: Final = "ModelDeployment"

@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from hooks.api import model_deployment
+from hooks.api import remote_backend
 from hooks.backends import geography
 from hooks.clients import urls
 from hooks.observation.observation import DefaultRemote, GatewayService, InstallDefaults
@@ -210,7 +210,7 @@ class Settings(settings.Shared):
                 remote.path_prefix,
                 remote.workspace,
                 _location(remote.location),
-                tuple(model_deployment.Flavor(type=flavor.type, name=flavor.name) for flavor in remote.flavors),
+                tuple(remote_backend.Flavor(type=flavor.type, name=flavor.name) for flavor in remote.flavors),
             )
             if remote.host
             else None,
@@ -221,7 +221,7 @@ class Settings(settings.Shared):
         )
 
 
-def _location(location: Location) -> model_deployment.Location | None:
+def _location(location: Location) -> remote_backend.Location | None:
     """As in a ModelDeployment; None when nothing of it is known."""
     known = {field: value for field, value in location.model_dump().items() if value}
-    return model_deployment.Location(**known) if known else None
+    return remote_backend.Location(**known) if known else None

@@ -24,7 +24,7 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-from hooks.api.model_deployment import AUTHORIZATION_GROUP, DEPLOYMENT_GROUP, VERSION
+from hooks.api.common import AUTHORIZATION_GROUP, DEPLOYMENT_GROUP, VERSION
 from hooks.kube.objects import Object
 from program.cluster import ClusterError, configuration, cut, line
 

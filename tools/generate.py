@@ -18,7 +18,7 @@ from tools.reference import crd_reference, offloading_reference, route_document_
 from tools.repository import ROOT
 
 # `helm show crds` puts no separator between files.
-_HEADER: Final = "---\n# Generated from hooks/api/model_deployment.py by `make generate`.\n"
+_HEADER: Final = "---\n# Generated from hooks/api/ by `make generate`.\n"
 
 
 class _Dumper(yaml.SafeDumper):
@@ -34,7 +34,11 @@ def generated() -> dict[Path, str]:
     definitions = crds()
     schema = route_schema()
     return {
-        **{Path("crds", name): _HEADER + _yaml(crd) for name, crd in definitions.items()},
+        **{
+            Path(folder, name): _HEADER + _yaml(crd)
+            for name, crd in definitions.items()
+            for folder in ("crds", "charts/beamlit-controller/crds")
+        },
         Path("gateway/api/v1alpha1.schema.json"): json.dumps(schema, indent=2, ensure_ascii=False) + "\n",
         Path("charts/beamlit-controller/README.md"): chart.readme(),
         Path("charts/beamlit-controller/values.schema.json"): chart.schema(),

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from hooks.api import model_deployment
+from hooks.api import common, model_deployment, policy
 
 Schema = dict[str, Any]
 
@@ -92,14 +92,14 @@ def crds() -> dict[str, Schema]:
     definitions = (
         _crd(
             model_deployment.ModelDeployment,
-            group=model_deployment.DEPLOYMENT_GROUP,
+            group=common.DEPLOYMENT_GROUP,
             plural="modeldeployments",
             short_name="md",
             columns=_MODEL_DEPLOYMENT_COLUMNS,
         ),
         _crd(
-            model_deployment.Policy,
-            group=model_deployment.AUTHORIZATION_GROUP,
+            policy.Policy,
+            group=common.AUTHORIZATION_GROUP,
             plural="policies",
             short_name="pol",
             columns=_POLICY_COLUMNS,
@@ -129,7 +129,7 @@ def _crd(
             },
             "versions": [
                 {
-                    "name": model_deployment.VERSION,
+                    "name": common.VERSION,
                     "served": True,
                     "storage": True,
                     "subresources": {"status": {}},

@@ -26,17 +26,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from hooks import reasons
-from hooks.api.model_deployment import (
-    Flavor,
-    InvalidObject,
-    Location,
-    ModelDeploymentSpec,
-    PolicyLocation,
-    PolicyLocationType,
-    PolicyRefType,
-    PolicySpec,
-    PolicyType,
-)
+from hooks.api.common import InvalidObject
+from hooks.api.model_deployment import ModelDeploymentSpec, PolicyRefType
+from hooks.api.policy import PolicyLocation, PolicyLocationType, PolicySpec, PolicyType
+from hooks.api.remote_backend import Flavor, Location
 from hooks.backends import geography
 from hooks.observation.observation import Observation, Unresolved
 

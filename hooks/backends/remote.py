@@ -10,7 +10,8 @@ from typing import Final, Literal, TypeVar
 from urllib.parse import quote, unquote
 
 from hooks import names, reasons
-from hooks.api.model_deployment import AuthConfig, HealthCheck, ModelDeploymentSpec, RemoteBackend, RemoteTls, Scheme
+from hooks.api.model_deployment import ModelDeploymentSpec
+from hooks.api.remote_backend import AuthConfig, HealthCheck, RemoteBackend, RemoteTls, Scheme
 from hooks.errors import NotAccepted
 from hooks.kube.unstructured import text
 from hooks.observation.observation import Observation, Unresolved

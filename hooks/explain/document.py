@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
-from hooks.api.model_deployment import format_time
+from hooks.api.common import format_time
 from hooks.explain import Explanation
 from hooks.explain.metrics import MetricAccount
 from hooks.explain.outlook import Turn

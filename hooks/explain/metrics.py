@@ -6,7 +6,8 @@ from fractions import Fraction
 from math import ceil
 
 from hooks import reasons
-from hooks.api.model_deployment import MetricSpec, MetricType, format_time
+from hooks.api.common import format_time
+from hooks.api.metrics import MetricSpec, MetricType
 from hooks.kube.quantities import NANO, Format, Quantity
 from hooks.observation.readings import Readings
 from hooks.offloading.measures import Measured, Missing

@@ -7,7 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from hooks.api.model_deployment import OnMissingMetrics, OverrideMode, format_time
+from hooks.api.common import format_time
+from hooks.api.offloading import OnMissingMetrics, OverrideMode
 from hooks.backends.remote import Remote
 from hooks.offloading import rules
 from hooks.offloading.measures import Missing

@@ -7,7 +7,7 @@ from fractions import Fraction
 from math import ceil
 from typing import Final
 
-from hooks.api.model_deployment import format_time
+from hooks.api.common import format_time
 from hooks.explain import Explanation
 from hooks.explain.metrics import MetricAccount, span
 from hooks.explain.outlook import Threshold, Turn

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from hooks.api.model_deployment import MetricSpec
+from hooks.api.metrics import MetricSpec
 from hooks.kube.pods import Pod
 from hooks.kube.selectors import Selector
 from hooks.observation.readings import Reading, Unread

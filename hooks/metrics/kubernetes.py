@@ -3,7 +3,7 @@
 from typing import Final
 
 from hooks import reasons
-from hooks.api.model_deployment import (
+from hooks.api.metrics import (
     ContainerResourceMetric,
     CrossVersionObjectReference,
     ExternalMetric,

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from hooks import reasons
-from hooks.api.model_deployment import (
+from hooks.api.metrics import (
     ContainerResourceMetric,
     ExternalMetric,
     MetricIdentifier,

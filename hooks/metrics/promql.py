@@ -4,7 +4,7 @@ import re
 from datetime import timedelta
 from typing import Final
 
-from hooks.api.model_deployment import LabelSelector
+from hooks.api.metrics import LabelSelector
 
 NAME: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")

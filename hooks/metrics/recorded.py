@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
 from hooks import reasons
-from hooks.api.model_deployment import (
+from hooks.api.metrics import (
     ContainerResourceMetric,
     ExternalMetric,
     LabelSelector,

@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from hooks import reasons
-from hooks.api.model_deployment import MetricSpec
+from hooks.api.metrics import MetricSpec
 from hooks.kube import files
 from hooks.kube.pods import Pod
 from hooks.kube.selectors import Selector

@@ -6,7 +6,7 @@ https://github.com/kubernetes/community/blob/main/contributors/devel/sig-archite
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from hooks.api.model_deployment import format_time
+from hooks.api.common import format_time
 from hooks.kube.times import whole_seconds
 from hooks.observation.observation import Parent
 

@@ -9,17 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self
 
-from hooks.api.model_deployment import (
-    POLICY_API_VERSION,
-    WORKLOAD_KINDS,
-    Flavor,
-    InvalidObject,
-    Location,
-    ModelDeployment,
-    ModelDeploymentSpec,
-    Policy,
-    PolicySpec,
-)
+from hooks.api.common import POLICY_API_VERSION, InvalidObject
+from hooks.api.model_deployment import WORKLOAD_KINDS, ModelDeployment, ModelDeploymentSpec
+from hooks.api.policy import Policy, PolicySpec
+from hooks.api.remote_backend import Flavor, Location
 from hooks.kube.objects import Key, Object, Objects
 from hooks.kube.selectors import InvalidSelector, Selector
 from hooks.kube.unstructured import integer, mapping, objects, text, texts, time

@@ -13,7 +13,7 @@ from fractions import Fraction
 from math import floor
 from typing import Final
 
-from hooks.api.model_deployment import OffloadingBehavior, OffloadingMode, OnMissingMetrics, Signal
+from hooks.api.offloading import OffloadingBehavior, OffloadingMode, OnMissingMetrics, Signal
 from hooks.offloading.measures import Measured, Missing
 
 ALL: Final = 100

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Final
 
 from hooks import reasons
-from hooks.api.model_deployment import MetricSpec, MetricType
+from hooks.api.metrics import MetricSpec, MetricType
 from hooks.kube.pods import RUNNING, Pod, total
 from hooks.kube.quantities import NANO, Quantity
 from hooks.observation.readings import Reading, Readings, Sample

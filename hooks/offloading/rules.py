@@ -6,14 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
 from hooks import reasons
-from hooks.api.model_deployment import (
-    ModelDeploymentSpec,
-    OffloadingBehavior,
-    OffloadingMode,
-    OnMissingMetrics,
-    Override,
-    OverrideMode,
-)
+from hooks.api.model_deployment import ModelDeploymentSpec
+from hooks.api.offloading import OffloadingBehavior, OffloadingMode, OnMissingMetrics, Override, OverrideMode
 from hooks.backends.policies import Refusal
 from hooks.backends.readiness import Readiness
 from hooks.backends.remote import Remote

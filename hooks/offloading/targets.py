@@ -9,7 +9,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Final
 
-from hooks.api.model_deployment import (
+from hooks.api.metrics import (
     ContainerResourceMetric,
     ExternalMetric,
     MetricSpec,

@@ -14,7 +14,7 @@ from typing import Any, Final
 import structlog
 
 from hooks import reasons
-from hooks.api.model_deployment import AUTHORIZATION_GROUP, DEPLOYMENT_GROUP, VERSION
+from hooks.api.common import AUTHORIZATION_GROUP, DEPLOYMENT_GROUP, VERSION
 from hooks.clients.apiserver import ApiServer, Group, path
 from hooks.clients.errors import Api
 from hooks.clients.errors import Failed as NoAnswer

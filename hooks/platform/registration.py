@@ -26,8 +26,7 @@ from hooks.kube.objects import Object
 from hooks.kube.unstructured import text
 from hooks.observation.conditions import Condition, condition_as_written
 from hooks.observation.observation import Held, Parent
-from hooks.platform.state import Kind, Memory, Thing, Wanted, delay
-from hooks.reconcile.status import CARRIED, carried_over
+from hooks.platform.state import CARRIED, Kind, Memory, Thing, Wanted, carried_over, delay
 
 SOON: Final = 1.0
 """Seconds until something that need not wait for anything but this answer."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, Self
 
-from hooks.api.model_deployment import format_time
+from hooks.api.common import format_time
 from hooks.kube.objects import Object
 from hooks.kube.stored import canonical_json
 from hooks.kube.unstructured import integer, mapping, text, time
@@ -105,3 +105,12 @@ def delay(attempts: int, uid: str) -> float:
     share = zlib.crc32(uid.encode()) / 0xFFFFFFFF
     grown: float = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempts - 1, 20))
     return round(grown * (1 - JITTER + 2 * JITTER * share), 3)
+
+
+CARRIED: Final = ("workspace", "createdAtOnBeamlit", "updatedAtOnBeamlit")
+"""What the platform says. Status is replaced whole, so it must be said again."""
+
+
+def carried_over(parent: Parent) -> dict[str, str]:
+    """What an earlier status holds and is not ours to decide."""
+    return {name: value for name in CARRIED if (value := text(parent.status, name))}

@@ -11,15 +11,9 @@ from pydantic import ValidationError
 
 from gateway.api import v1alpha1 as routes
 from hooks import names, reasons
-from hooks.api.model_deployment import (
-    Gateway,
-    GatewayBreaker,
-    GatewayQueue,
-    GatewayRetry,
-    HealthCheck,
-    ModelDeploymentSpec,
-    Server,
-)
+from hooks.api.gateway import Gateway, GatewayBreaker, GatewayQueue, GatewayRetry
+from hooks.api.model_deployment import ModelDeploymentSpec, Server
+from hooks.api.remote_backend import HealthCheck
 from hooks.backends.local import Local, cluster_ips, pod_labels, workload_name
 from hooks.backends.readiness import MESSAGES, Readiness
 from hooks.backends.remote import Remote, Tls

@@ -3,7 +3,8 @@
 from typing import Final
 
 from hooks import reasons
-from hooks.api.model_deployment import MetricSpec, ModelDeploymentSpec
+from hooks.api.metrics import MetricSpec
+from hooks.api.model_deployment import ModelDeploymentSpec
 from hooks.backends.policies import MAX_TOLD, Refusal
 from hooks.backends.readiness import Readiness
 from hooks.kube.unstructured import mapping, text

@@ -13,14 +13,9 @@ from fractions import Fraction
 from typing import Any, Final
 
 from hooks import names, reasons
-from hooks.api.model_deployment import (
-    AUTHORIZATION_GROUP,
-    VERSION,
-    WORKLOAD_KINDS,
-    InvalidObject,
-    MetricSpec,
-    ModelDeploymentSpec,
-)
+from hooks.api.common import AUTHORIZATION_GROUP, VERSION, InvalidObject
+from hooks.api.metrics import MetricSpec
+from hooks.api.model_deployment import WORKLOAD_KINDS, ModelDeploymentSpec
 from hooks.backends.local import Local, find_local, find_workload, metric_port, missing_references, pod_port
 from hooks.backends.policies import missing_policies, refusals
 from hooks.backends.readiness import Readiness, before_creation, readiness

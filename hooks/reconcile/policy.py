@@ -17,15 +17,9 @@ from datetime import datetime
 from typing import Final
 
 from hooks import reasons
-from hooks.api.model_deployment import (
-    Flavor,
-    InvalidObject,
-    Policy,
-    PolicyLocation,
-    PolicyLocationType,
-    PolicySpec,
-    PolicyType,
-)
+from hooks.api.common import InvalidObject
+from hooks.api.policy import Policy, PolicyLocation, PolicyLocationType, PolicySpec, PolicyType
+from hooks.api.remote_backend import Flavor
 from hooks.backends import policies
 from hooks.kube.objects import Object
 from hooks.observation.conditions import Condition, condition_as_written

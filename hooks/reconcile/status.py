@@ -10,17 +10,13 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from hooks import reasons
-from hooks.api.model_deployment import format_time
+from hooks.api.common import format_time
 from hooks.kube.objects import Object
 from hooks.kube.times import whole_seconds
-from hooks.kube.unstructured import text
 from hooks.observation.conditions import Condition, condition_as_written
 from hooks.observation.observation import Parent
 from hooks.offloading.hysteresis import NOTHING, Memory
 from hooks.offloading.rules import Previous, Split
-
-CARRIED: Final = ("workspace", "createdAtOnBeamlit", "updatedAtOnBeamlit")
-"""What the platform says. Status is replaced whole, so it must be said again."""
 
 SKEW: Final = timedelta(minutes=1)
 """How far ahead of ours the clock of another replica may be. What it wrote stays, for samples are held against it."""
@@ -64,11 +60,6 @@ def build_status(report: Report, parent: Parent, *, now: datetime) -> Object:
         status["observedGeneration"] = parent.generation
     status |= {name: port for name, port in report.ports.items() if port is not None}
     return {**status, **report.platform}
-
-
-def carried_over(parent: Parent) -> dict[str, str]:
-    """What an earlier status holds and is not ours to decide."""
-    return {name: value for name in CARRIED if (value := text(parent.status, name))}
 
 
 def overview(

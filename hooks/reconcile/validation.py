@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from hooks import names, reasons
-from hooks.api.model_deployment import Location, ModelDeploymentSpec, ObjectReference, Server
+from hooks.api.common import ObjectReference
+from hooks.api.model_deployment import ModelDeploymentSpec, Server
+from hooks.api.remote_backend import Location
 from hooks.backends import geography
 from hooks.errors import NotAccepted
 from hooks.kube.objects import Object

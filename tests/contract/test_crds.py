@@ -13,7 +13,10 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from hooks.api import model_deployment as v1alpha1
+from hooks.api.common import MODEL_DEPLOYMENT_API_VERSION, POLICY_API_VERSION
+from hooks.api.metrics import MetricType
+from hooks.api.model_deployment import ModelDeployment, ModelDeploymentSpec, ModelDeploymentStatus
+from hooks.api.policy import Policy, PolicySpec, PolicyStatus
 from tests.structural import crd_schema, defaulted, nodes, problems, pruned
 from tools.repository import ROOT
 
@@ -22,9 +25,9 @@ CRDS: Final = {path.name: yaml.safe_load(path.read_text(encoding="utf-8")) for p
 META_SCHEMA: Final = json.loads((HERE / "apiextensions_v1.schema.json").read_text(encoding="utf-8"))
 ORIGINAL: Final = list(yaml.safe_load_all((HERE / "original.yaml").read_text(encoding="utf-8")))
 PLURALS: Final = {"ModelDeployment": "modeldeployments", "Policy": "policies"}
-TYPES: Final[Mapping[str, type[v1alpha1.ModelDeployment | v1alpha1.Policy]]] = {
-    "ModelDeployment": v1alpha1.ModelDeployment,
-    "Policy": v1alpha1.Policy,
+TYPES: Final[Mapping[str, type[ModelDeployment | Policy]]] = {
+    "ModelDeployment": ModelDeployment,
+    "Policy": Policy,
 }
 TIME: Final = "2030-01-31T18:00:00Z"
 
@@ -37,7 +40,7 @@ def model_deployment(**spec: Any) -> dict[str, Any]:
     """The least ModelDeployment, with these fields of spec in place of its own; None removes one."""
     base = {"model": "m", "modelSourceRef": {"kind": "Deployment", "name": "m"}} | spec
     return {
-        "apiVersion": v1alpha1.MODEL_DEPLOYMENT_API_VERSION,
+        "apiVersion": MODEL_DEPLOYMENT_API_VERSION,
         "kind": "ModelDeployment",
         "metadata": {"name": "m", "namespace": "default"},
         "spec": {name: value for name, value in base.items() if value is not None},
@@ -47,7 +50,7 @@ def model_deployment(**spec: Any) -> dict[str, Any]:
 def policy(**spec: Any) -> dict[str, Any]:
     """A Policy with that spec."""
     return {
-        "apiVersion": v1alpha1.POLICY_API_VERSION,
+        "apiVersion": POLICY_API_VERSION,
         "kind": "Policy",
         "metadata": {"name": "p", "namespace": "default"},
         "spec": spec,
@@ -280,14 +283,14 @@ def test_defaults_of_the_types_are_those_of_the_schema() -> None:
     obj = model_deployment(
         offloadingConfig=remote() | override(percentage=1, until=TIME), serverlessConfig={}, policies=[{}], gateway={}
     )
-    assert v1alpha1.ModelDeployment.read(obj) == v1alpha1.ModelDeployment.read(defaulted(schema, obj))
+    assert ModelDeployment.read(obj) == ModelDeployment.read(defaulted(schema, obj))
 
 
 def test_zero_and_false_survive() -> None:
     """percentage 0 and enabled false are values: neither schema nor types turn them into the default."""
     obj = model_deployment(enabled=False, offloadingConfig={"behavior": {"percentage": 0}})
     stored = defaulted(crd_schema("modeldeployments"), obj)
-    spec = v1alpha1.ModelDeployment.read(stored).spec
+    spec = ModelDeployment.read(stored).spec
     assert (stored["spec"]["enabled"], stored["spec"]["offloadingConfig"]["behavior"]["percentage"]) == (False, 0)
     assert spec.offloading_config is not None
     assert (spec.enabled, spec.offloading_config.behavior.percentage) == (False, 0)
@@ -479,7 +482,7 @@ REFUSED: Final = {
             model_deployment(offloadingConfig=metric(type=kind)),
             "describe the metric in the field named by type",
         )
-        for kind in v1alpha1.MetricType
+        for kind in MetricType
     },
 }
 
@@ -547,10 +550,10 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 @pytest.mark.parametrize(
     ("model", "plural", "part"),
     [
-        (v1alpha1.ModelDeploymentSpec, "modeldeployments", "spec"),
-        (v1alpha1.ModelDeploymentStatus, "modeldeployments", "status"),
-        (v1alpha1.PolicySpec, "policies", "spec"),
-        (v1alpha1.PolicyStatus, "policies", "status"),
+        (ModelDeploymentSpec, "modeldeployments", "spec"),
+        (ModelDeploymentStatus, "modeldeployments", "status"),
+        (PolicySpec, "policies", "spec"),
+        (PolicyStatus, "policies", "status"),
     ],
 )
 def test_the_schema_has_the_fields_of_the_types_and_no_others(model: type[BaseModel], plural: str, part: str) -> None:
@@ -602,9 +605,7 @@ STATUS: Final = {
 def test_a_full_status_is_stored_as_it_is() -> None:
     """Every field of status goes through schema and types and comes out the same."""
     schema = crd_schema("modeldeployments")["properties"]["status"]
-    written = v1alpha1.ModelDeploymentStatus.model_validate(STATUS).model_dump(
-        mode="json", by_alias=True, exclude_none=True
-    )
+    written = ModelDeploymentStatus.model_validate(STATUS).model_dump(mode="json", by_alias=True, exclude_none=True)
     assert written == STATUS
     assert pruned(schema, STATUS) == STATUS
     assert problems(schema, STATUS) == []
@@ -618,7 +619,7 @@ def test_the_full_status_has_every_field() -> None:
             yield f"{path}.{name}"
             yield from paths(member[0] if isinstance(member, list) else member, f"{path}.{name}")
 
-    assert set(paths(STATUS)) == set(field_paths(v1alpha1.ModelDeploymentStatus))
+    assert set(paths(STATUS)) == set(field_paths(ModelDeploymentStatus))
 
 
 def test_checked_in_files_are_the_definitions_alone() -> None:

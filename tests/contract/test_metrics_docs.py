@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from hooks import reasons
-from hooks.api.model_deployment import MetricSpec
+from hooks.api.metrics import MetricSpec
 from hooks.gatherer import DEADLINE_SECONDS
 from hooks.metrics import cache, confinement, promql
 from hooks.offloading.targets import declared

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from gateway.routes.sources.secrets import Secrets
-from hooks.api.model_deployment import InvalidObject, MetricSpec, MetricType
+from hooks.api.common import InvalidObject
+from hooks.api.metrics import MetricSpec, MetricType
 from hooks.kube.objects import key_of
 from hooks.kube.pods import Container, Pod
 from hooks.kube.quantities import parse

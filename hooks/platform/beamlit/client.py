@@ -23,7 +23,7 @@ from urllib.parse import quote, urlencode
 import orjson
 import structlog
 
-from hooks.api.model_deployment import format_time
+from hooks.api.common import format_time
 from hooks.kube.objects import Object
 from hooks.kube.unstructured import mapping, text
 from hooks.kube.unstructured import time as time_of

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hooks import reasons
-from hooks.api.model_deployment import MetricSpec
+from hooks.api.metrics import MetricSpec
 from hooks.kube.selectors import Selector
 from hooks.metrics import Sources
 from hooks.metrics.installed import open_sources

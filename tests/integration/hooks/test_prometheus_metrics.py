@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from hooks import reasons
-from hooks.api.model_deployment import LabelSelector, MetricSpec
+from hooks.api.metrics import LabelSelector, MetricSpec
 from hooks.metrics import MetricSource
 from hooks.metrics.confinement import confined
 from hooks.metrics.installed import open_sources

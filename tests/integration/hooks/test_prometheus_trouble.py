@@ -16,7 +16,7 @@ import pytest
 import structlog
 
 from hooks import reasons
-from hooks.api.model_deployment import MetricSpec
+from hooks.api.metrics import MetricSpec
 from hooks.metrics import MetricSource, prometheus_api
 from hooks.metrics.installed import open_sources
 from hooks.observation.readings import Reading

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hooks.api.model_deployment import Flavor, Location
+from hooks.api.remote_backend import Flavor, Location
 from hooks.observation.observation import DefaultRemote, GatewayService, InstallDefaults
 from hooks.settings import Settings
 from program.settings import SettingsError

@@ -6,17 +6,10 @@ from typing import Any
 import pydantic
 import pytest
 
-from hooks.api.model_deployment import (
-    ConditionStatus,
-    InvalidObject,
-    ModelDeployment,
-    ModelDeploymentStatus,
-    Override,
-    OverrideMode,
-    Policy,
-    PolicyRefType,
-    format_time,
-)
+from hooks.api.common import ConditionStatus, InvalidObject, format_time
+from hooks.api.model_deployment import ModelDeployment, ModelDeploymentStatus, PolicyRefType
+from hooks.api.offloading import Override, OverrideMode
+from hooks.api.policy import Policy
 from tests.structural import crd_schema, nodes
 
 SOURCE = {"kind": "Deployment", "name": "m"}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hooks import reasons
-from hooks.api.model_deployment import Flavor, Location
+from hooks.api.remote_backend import Flavor, Location
 from hooks.backends import policies
 from hooks.observation.observation import DefaultRemote, InstallDefaults
 from tests import builders

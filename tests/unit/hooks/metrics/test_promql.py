@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hooks.api.model_deployment import LabelSelector
+from hooks.api.metrics import LabelSelector
 from hooks.metrics import confinement, promql
 from hooks.metrics.confinement import FUNCTIONS, confined
 from hooks.metrics.promql import Unusable, quoted, reach, selected

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from hooks import reasons
-from hooks.api.model_deployment import MetricSpec
+from hooks.api.metrics import MetricSpec
 from hooks.kube import files
 from hooks.kube.selectors import Selector
 from hooks.metrics.recorded import Recorded, Unrecognized

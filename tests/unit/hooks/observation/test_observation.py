@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hooks.api.model_deployment import InvalidObject
+from hooks.api.common import InvalidObject
 from hooks.observation import observation
 from hooks.observation.observation import ContainerPort, InstallDefaults, Parent, Service, ServicePort, Workload
 from tests import builders

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hooks import reasons
-from hooks.api.model_deployment import OffloadingBehavior
+from hooks.api.offloading import OffloadingBehavior
 from hooks.backends.policies import MAX_TOLD
 from hooks.kube.quantities import NANO, Quantity
 from hooks.observation.readings import Unread

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hooks import reasons
-from hooks.api.model_deployment import MetricSpec, MetricType
+from hooks.api.metrics import MetricSpec, MetricType
 from hooks.kube import pods
 from hooks.kube.pods import Container, Pod
 from hooks.kube.quantities import NANO, Format, Quantity, parse

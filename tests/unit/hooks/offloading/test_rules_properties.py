@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hooks import reasons
-from hooks.api.model_deployment import format_time
+from hooks.api.common import format_time
 from hooks.kube.quantities import parse
 from hooks.observation.readings import Reading, Readings, Sample, Unread
 from hooks.protocol import SyncResponse

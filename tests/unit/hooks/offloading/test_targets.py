@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hooks.api.model_deployment import MetricSpec, MetricType
+from hooks.api.metrics import MetricSpec, MetricType
 from hooks.offloading.targets import (
     MEASURED,
     TABLE,

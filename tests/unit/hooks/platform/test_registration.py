@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hooks import reasons
-from hooks.api.model_deployment import PlatformState
+from hooks.api.common import PlatformState
 from hooks.observation.observation import Parent
 from hooks.platform import registration
 from hooks.platform.registration import (

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.api import v1alpha1 as routes
 from hooks import reasons
-from hooks.api.model_deployment import RetryCause
+from hooks.api.gateway import RetryCause
 from hooks.observation.observation import InstallDefaults
 from tests import builders
 from tests.builders import (

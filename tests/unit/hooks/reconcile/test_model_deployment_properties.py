@@ -10,7 +10,7 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hooks.api.model_deployment import format_time
+from hooks.api.common import format_time
 from hooks.observation.observation import DefaultRemote, InstallDefaults, Observation
 from hooks.protocol import SyncRequest, SyncResponse
 from hooks.reconcile import model_deployment as reconcile

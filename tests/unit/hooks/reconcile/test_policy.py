@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from hooks import reasons
-from hooks.api.model_deployment import Policy
+from hooks.api.policy import Policy
 from hooks.observation.observation import InstallDefaults
 from hooks.platform.state import Thing
 from hooks.protocol import POLICY_KIND, FinalizeResponse, SyncRequest, SyncResponse

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hooks import reasons
-from hooks.api.model_deployment import LabelSelector, MetricType
+from hooks.api.metrics import LabelSelector, MetricType
 from hooks.kube.pods import RUNNING, Container, Pod
 from hooks.kube.quantities import parse
 from hooks.metrics import promql, vectors
