@@ -27,6 +27,7 @@ from gateway.settings import Settings
 from gateway.telemetry import Metrics
 from gateway.upstream import connection as upstream
 from gateway.upstream.addresses import AddressRules
+from gateway.upstream.origin import Origin
 
 VIA: Final = b"beamlit-gateway"
 """This gateway's name in Via."""
@@ -270,7 +271,7 @@ class Attempts:
         exchange: Exchange,
         plan: Plan,
         chosen: BackendPlan,
-        origin: upstream.Origin,
+        origin: Origin,
         rest: bytes,
         body: bytes | None,
         extra: Mapping[bytes, bytes],

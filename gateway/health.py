@@ -16,7 +16,8 @@ from gateway.credentials.cache import Credentials
 from gateway.http.exchange import RequestHead
 from gateway.plan import BackendPlan
 from gateway.routes.table import Route
-from gateway.upstream.connection import Timeouts, Upstream
+from gateway.upstream.connection import Upstream
+from gateway.upstream.origin import Timeouts
 
 AT_ONCE: Final = 32
 """Checks that are under way at the same time."""

@@ -9,12 +9,12 @@ from gateway.api.v1alpha1 import Backend, Cause, Headers, Use
 from gateway.backends import balancing, failover
 from gateway.backends.breaker import Breaker, Objection
 from gateway.backends.concurrency import Permits
+from gateway.backends.runtime import Runtime
 from gateway.http import forwarding
-from gateway.routes.store import Runtime
 from gateway.routes.table import Route
 from gateway.settings import Settings
 from gateway.telemetry import Metrics, Series
-from gateway.upstream import connection
+from gateway.upstream.origin import Origin, Timeouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,9 @@ class BackendPlan:
     backend: Backend
     index: int
     """In the document."""
-    origin: connection.Origin
+    origin: Origin
     target: forwarding.Target
-    timeouts: connection.Timeouts
+    timeouts: Timeouts
     answers: tuple[tuple[bytes, bytes], ...]
     """Fields of ours on every answer from here."""
     breaker: Breaker
@@ -178,7 +178,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: Plan) -> B
     standard = 443 if scheme == "https" else 80
     port = port or standard
     name = f"[{host}]" if ":" in host else host
-    origin = connection.Origin(host, port, scheme, tls.server_name, tls.ca_bundle, trusted=local or backend.default)
+    origin = Origin(host, port, scheme, tls.server_name, tls.ca_bundle, trusted=local or backend.default)
     certified = scheme == "https" and tls.client_certificate is not None
     state = plan.runtime.backend(backend, origin, document.breaker)
     return BackendPlan(
@@ -188,7 +188,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: Plan) -> B
         target=forwarding.Target.of(
             name if port == standard else f"{name}:{port}", local=local, prefix=backend.path_prefix, headers=headers
         ),
-        timeouts=connection.Timeouts(
+        timeouts=Timeouts(
             connect=document.timeouts.connect or connect,
             first_byte=document.timeouts.first_byte or timeouts.first_byte_seconds,
             idle=document.timeouts.idle or timeouts.idle_seconds,

@@ -10,7 +10,7 @@ import time
 from datetime import datetime
 from functools import partial
 from http import HTTPStatus
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 import structlog
@@ -31,6 +31,9 @@ from gateway.routes.table import Route, RoutingTable
 from gateway.settings import Settings
 from gateway.telemetry import AccessLog, Metrics, RequestIds
 from gateway.upstream import connection as upstream
+
+if TYPE_CHECKING:
+    from gateway.upstream.origin import Origin
 
 _FOR_HOPS: Final = frozenset({b"OPTIONS", b"TRACE"})
 """Methods that may be addressed to the gateway itself."""
@@ -195,7 +198,7 @@ class Proxy:
     def _refresh(self) -> None:
         """Bring plans up to date with a table that has come into force, and let go of places that nobody leads to."""
         current = self._store.table.routes
-        gone: set[upstream.Origin] = set()
+        gone: set[Origin] = set()
         for key, plan in tuple(self._plans.items()):
             route = current.get(key)
             if plan.route == route:

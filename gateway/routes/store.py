@@ -7,16 +7,15 @@ loop, some milliseconds at a time, while requests are served from the one before
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
 
 from gateway.api import v1alpha1
-from gateway.backends.breaker import Breaker
-from gateway.backends.concurrency import Permits
 from gateway.backends.failover import Budget
+from gateway.backends.runtime import Runtime
 from gateway.routes import sources
 from gateway.routes.table import BareHostnames, Entry, RoutingTable
 from gateway.settings import Retry
@@ -43,44 +42,6 @@ class Document:
     """Why the version last seen is not in force."""
     applied_at: float
     """Wall-clock seconds at which `good` came into force."""
-
-
-class BackendRuntime:
-    """State of one backend of a route that outlives documents, as long as it is the same place.
-
-    Two routes that lead to one server have one each: what a route's requests meet there (its path, its token, its
-    model) is no verdict on another's.
-    """
-
-    __slots__ = ("breaker", "permits", "place")
-
-    def __init__(self, place: Hashable, rules: v1alpha1.Breaker) -> None:
-        self.place = place
-        self.breaker = Breaker(rules)
-        self.permits = Permits()
-
-
-class Runtime:
-    """State per route that outlives its documents: whose turn it is, what is in flight, and what may be retried."""
-
-    __slots__ = ("backends", "budget", "in_flight", "turn")
-
-    def __init__(self, retry: Retry) -> None:
-        self.turn = 0
-        self.in_flight = 0
-        self.budget = Budget(retry.budget_percentage, retry.budget_per_second)
-        self.backends: dict[str, BackendRuntime] = {}
-        """By the backend's id."""
-
-    def backend(self, backend: v1alpha1.Backend, place: Hashable, rules: v1alpha1.Breaker) -> BackendRuntime:
-        """The state of a backend: what there is where its place is the same as before, else new."""
-        found = self.backends.get(backend.id)
-        if found is None or found.place != place:
-            found = self.backends[backend.id] = BackendRuntime(place, rules)
-        else:
-            found.breaker.apply(rules)
-        found.permits.apply(backend.in_flight)
-        return found
 
 
 class Store:
@@ -128,7 +89,8 @@ class Store:
         """The state of the route `namespace/name`."""
         state = self._runtime.get(key)
         if state is None:
-            state = self._runtime[key] = Runtime(self._retry)
+            budget = Budget(self._retry.budget_percentage, self._retry.budget_per_second)
+            state = self._runtime[key] = Runtime(budget)
         return state
 
     def apply(self, snapshot: sources.Snapshot) -> None:

@@ -12,10 +12,8 @@ import errno
 import random
 import ssl
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
 from math import inf
-from pathlib import Path
-from typing import Final, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import httptools
 
@@ -24,79 +22,13 @@ from gateway.http.exchange import Exchange, RequestHead, ResponseHead, Switched,
 from gateway.http.messages import Framing, check_response, check_switch
 from gateway.net.deadlines import Patience
 from gateway.net.writes import Gathered, Writes
-from program.certificates import ClientCertificate
+from gateway.upstream.origin import IDEMPOTENT, Origin, Stats, Timeouts, UpstreamLimits
+from gateway.upstream.tls import client_context
 
-IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"})
-"""Methods that may be sent twice (RFC 9110 9.2.2). TRACE never passes the gateway."""
+if TYPE_CHECKING:
+    from program.certificates import ClientCertificate
 
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
-
-
-class Origin(NamedTuple):
-    """One server as the pool knows it. Connections are shared by requests with an equal origin and by no others."""
-
-    host: str
-    """Name or address to connect to."""
-    port: int
-    scheme: str = "http"
-    """`http` or `https`."""
-    server_name: str | None = None
-    """Name for SNI and for the certificate; the host when None."""
-    ca_bundle: str | None = None
-    """PEM certificates that replace the system's roots."""
-    certificate: ClientCertificate | None = None
-    """What is shown to a server that asks for one."""
-    trusted: bool = False
-    """Whether every address is allowed: true for Services of the cluster, false for what a tenant may name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds."""
-
-    connect: float = 5.0
-    """Resolving, TCP and TLS handshake."""
-    first_byte: float = 600.0
-    """From the end of connecting to the end of the answer's head."""
-    idle: float = 120.0
-    """Between two reads of the answer's body; time in which the client holds us back does not count."""
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamLimits:
-    """What a server may do to us, and how connections are kept."""
-
-    head_bytes: int = 65536
-    """All heads of one answer, interim ones included."""
-    fields: int = 200
-    interim: int = 8
-    """1xx answers before the final one."""
-    overhead_bytes: int = 16384
-    """Chunk extensions and trailers in a row, without a byte of the body."""
-    buffer_bytes: int = 65536
-    """Of an answer's body while nobody takes it; also the high-water mark of the request's body."""
-    idle_seconds: float = 4.0
-    """A connection is reused only while it has been idle for less: many model servers close at 5 s."""
-    life_seconds: float = 60.0
-    """A connection is retired after this, so that new replicas get their share."""
-    idle_per_origin: int = 256
-    idle_total: int = 2048
-
-
-@dataclass(slots=True)
-class Stats:
-    """Counters since the start."""
-
-    connects: int = 0
-    """Connections opened."""
-    reused: int = 0
-    """Requests sent on a connection that had served another."""
-    reconnects: int = 0
-    """Requests sent again because a reused connection had died."""
-    open: int = 0
-    """Connections that exist now."""
-    idle: int = 0
-    """Those of them that wait in the pool."""
 
 
 class Resolver(Protocol):
@@ -299,39 +231,6 @@ class Upstream:
                 self._contexts.clear()
             context = self._contexts[key] = client_context(*key)
         return context
-
-
-def client_context(ca_bundle: str | None, certificate: ClientCertificate | None = None) -> ssl.SSLContext:
-    """A TLS context that verifies chain and name, with the given PEM certificates or the system's roots.
-
-    It shows `certificate` to a server that asks for one.
-
-    Environment variables (SSL_CERT_FILE, SSL_CERT_DIR) do not count.
-
-    Raises:
-        errors.TlsFailed: `ca_bundle` holds no usable certificate.
-        errors.CredentialsFailed: `certificate` is none, or not with this key.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    if certificate is not None:
-        try:
-            certificate.load(context)
-        except ValueError as exc:
-            raise errors.CredentialsFailed from exc
-    if ca_bundle is not None:
-        try:
-            context.load_verify_locations(cadata=ca_bundle)
-        except (ssl.SSLError, ValueError, TypeError) as exc:  # TypeError: not ASCII
-            raise errors.TlsFailed from exc
-        return context
-    paths = ssl.get_default_verify_paths()
-    if Path(paths.openssl_cafile).is_file():
-        context.load_verify_locations(cafile=paths.openssl_cafile)
-    if Path(paths.openssl_capath).is_dir():
-        context.load_verify_locations(capath=paths.openssl_capath)
-    return context
 
 
 class _Request:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from gateway import errors
 from gateway.http.exchange import BodySink, BodySource, Fields, RequestHead, ResponseHead, Switched
-from gateway.upstream.connection import Origin
+from gateway.upstream.origin import Origin
 
 Script = Callable[["ServerSide"], Awaitable[None]]
 

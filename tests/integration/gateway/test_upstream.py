@@ -8,7 +8,8 @@ import uvloop
 
 from gateway import errors
 from gateway.upstream.addresses import AddressRules
-from gateway.upstream.connection import Origin, ServerAnswer, Timeouts, Upstream, UpstreamLimits
+from gateway.upstream.connection import ServerAnswer, Upstream
+from gateway.upstream.origin import Origin, Timeouts, UpstreamLimits
 from gateway.upstream.resolver import Resolver
 from tests.integration.servers import (
     RecordingExchange,

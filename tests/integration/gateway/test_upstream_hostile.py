@@ -13,8 +13,10 @@ import uvloop
 
 from gateway import errors
 from gateway.upstream.addresses import AddressRules
-from gateway.upstream.connection import ServerAnswer, Timeouts, Upstream, client_context
+from gateway.upstream.connection import ServerAnswer, Upstream
+from gateway.upstream.origin import Timeouts
 from gateway.upstream.resolver import Resolver
+from gateway.upstream.tls import client_context
 from tests.integration.servers import RecordingExchange, ServerSide, request_head, serving, until
 
 # The hook that replaces this fixture works for whole folders only.
