@@ -30,10 +30,10 @@ from hooks.authentication import Bearer
 from hooks.cli import explain_files, render
 from hooks.clients.apiserver import ApiServer
 from hooks.metrics.installed import open_sources
-from hooks.platform import credentials
+from hooks.platform.beamlit import credentials
 from hooks.platform.beamlit.client import Beamlit
-from hooks.platform.credentials import Accounts
-from hooks.platform.registrar import CALL_SECONDS, Registrar
+from hooks.platform.beamlit.credentials import Accounts
+from hooks.platform.beamlit.registrar import CALL_SECONDS, Registrar
 from hooks.settings import Hooks, Settings
 from hooks.telemetry import Metrics
 from program import allocator, certificates, logs, web

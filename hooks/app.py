@@ -26,7 +26,7 @@ from hooks.gatherer import gather
 from hooks.kube.objects import Object
 from hooks.metrics import Sources
 from hooks.observation.observation import Observation
-from hooks.platform.registrar import Registrar, let_go, registered
+from hooks.platform.beamlit.registrar import Registrar, let_go, registered
 from hooks.protocol import PARENT_KIND, POLICY_KIND, CustomizeRequest, SyncRequest
 from hooks.reconcile import model_deployment
 from hooks.reconcile import policy as policy_reconcile

@@ -16,8 +16,8 @@ from hooks.app import create_app
 from hooks.clients.apiserver import ApiServer as Cluster
 from hooks.kube.objects import key_of
 from hooks.platform.beamlit.client import Beamlit
-from hooks.platform.credentials import Account, Accounts, Fixed
-from hooks.platform.registrar import CALL_SECONDS, Registrar
+from hooks.platform.beamlit.credentials import Account, Accounts, Fixed
+from hooks.platform.beamlit.registrar import CALL_SECONDS, Registrar
 from hooks.settings import Settings
 from hooks.telemetry import Metrics
 from tests.builders import NOW, Json, observed, request_body

@@ -5,8 +5,8 @@ import re
 from hooks import names, reasons
 from hooks.platform import circuit, registration
 from hooks.platform.beamlit import http
+from hooks.platform.beamlit.registrar import CALL_SECONDS
 from hooks.platform.rechecks import INTERVAL
-from hooks.platform.registrar import CALL_SECONDS
 from hooks.platform.state import FIRST_DELAY, LONGEST_DELAY
 from hooks.telemetry import Metrics
 from tools.repository import ROOT

@@ -1,1 +1,1 @@
-"""The client of the Beamlit platform's HTTP API."""
+"""The shell of the platform: the client of its HTTP API, its credentials, and the tasks that register objects there."""

@@ -27,11 +27,11 @@ from hooks.api.common import format_time
 from hooks.kube.objects import Object
 from hooks.kube.unstructured import mapping, text
 from hooks.kube.unstructured import time as time_of
+from hooks.platform.beamlit.credentials import Accounts
 from hooks.platform.beamlit.errors import Busy, PlatformError, Rejected, Taken, Unasked, Unauthorized, Unreachable
 from hooks.platform.beamlit.http import CONNECTIONS, SOME_RETRY_AFTER, Answer, Exchange
 from hooks.platform.beamlit.tokens import Tokens
 from hooks.platform.circuit import Circuit, State
-from hooks.platform.credentials import Accounts
 from hooks.platform.state import Thing
 from hooks.telemetry import Metrics
 from program.cluster import cut

@@ -11,9 +11,9 @@ from urllib.parse import urlencode
 
 from authlib.oauth2.auth import ClientAuth
 
+from hooks.platform.beamlit.credentials import Account, Accounts
 from hooks.platform.beamlit.errors import PlatformError, Unauthorized, Unreachable
 from hooks.platform.beamlit.http import Exchange
-from hooks.platform.credentials import Account, Accounts
 
 TOKEN_SECONDS: Final = 5.0
 """For a token, which goes on to be bought when those who wait for it give up."""

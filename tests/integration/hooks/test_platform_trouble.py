@@ -17,13 +17,12 @@ from prometheus_client import generate_latest
 
 from hooks import reasons
 from hooks.app import create_app
-from hooks.platform import registrar
 from hooks.platform.beamlit import client as beamlit
-from hooks.platform.beamlit import http, tokens
+from hooks.platform.beamlit import http, registrar, tokens
 from hooks.platform.beamlit.client import Beamlit
+from hooks.platform.beamlit.credentials import Account, Fixed, TokenFile
 from hooks.platform.beamlit.errors import PlatformError, Rejected, Unasked, Unauthorized, Unreachable
 from hooks.platform.beamlit.http import CONNECTIONS
-from hooks.platform.credentials import Account, Fixed, TokenFile
 from hooks.platform.state import Thing
 from hooks.settings import Settings
 from hooks.telemetry import Metrics

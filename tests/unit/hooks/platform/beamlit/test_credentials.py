@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hooks.platform.credentials import Account, Fixed, TokenFile, configured
+from hooks.platform.beamlit.credentials import Account, Fixed, TokenFile, configured
 from hooks.settings import Platform, Settings
 from program.settings import SettingsError
 
