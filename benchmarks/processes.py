@@ -125,7 +125,7 @@ def gateway(
         health = api.HealthCheck(path="/health", interval=1, timeout=1)
         asked = {
             "queue": api.Queue(size=100, wait=5),
-            "retry": api.Retry(on=tuple(api.Cause), body_bytes=1 << 20),
+            "retry": api.Retry(on=tuple(api.FailureCause), body_bytes=1 << 20),
             "breaker": api.Breaker(consecutive_failures=3, window=5),
             "timeouts": api.Timeouts(connect=2, first_byte=60, idle=60),
             "limits": api.Limits(body_bytes=1 << 20),

@@ -25,8 +25,8 @@ from gateway.api.v1alpha1 import (
     LABEL_VALUE,
     Backend,
     Breaker,
-    Cause,
     Credentials,
+    FailureCause,
     OAuth2,
     Retry,
     RouteDocument,
@@ -161,7 +161,7 @@ class Site:
     def document(self, name: str, weight: int = 50) -> RouteDocument:
         """A route; the local backend has `weight`."""
         use = (Use.WEIGHTED, Use.FAILOVER) if self.failover else (Use.WEIGHTED,)
-        causes = tuple(Cause) if name == "hole" else Retry().on  # the first-byte timeout is asked for
+        causes = tuple(FailureCause) if name == "hole" else Retry().on  # the first-byte timeout is asked for
         near, far = ("local", "remote") if name == "demo" else ("hole", "spare")
         oauth = Credentials(oauth2=OAuth2(name="campaign")) if name == "demo" else None
         return RouteDocument(

@@ -31,8 +31,8 @@ from gateway.routes.sources import RouteSource
 from gateway.routes.sources.configmaps import ConfigMapSource
 from gateway.routes.sources.directory import DirectorySource
 from gateway.routes.sources.secrets import Secrets
-from gateway.routes.store import Store
-from gateway.settings import Gateway, Settings
+from gateway.routes.store import RouteStore
+from gateway.settings import GatewaySettings, Settings
 from gateway.telemetry import AccessLog, Metrics
 from gateway.upstream.addresses import AddressRules
 from gateway.upstream.connection import Upstream
@@ -60,8 +60,10 @@ def parser() -> argparse.ArgumentParser:
         help="read routes, Secrets and ModelDeployments from the YAML files of this directory",
     )
     result.add_argument("--kubeconfig", metavar="FILE", help="read them from this cluster; from its own when in one")
-    result.add_argument("--listen", metavar="HOST:PORT", help=f"for clients (default {Gateway().listen})")
-    result.add_argument("--admin", metavar="HOST:PORT", help=f"health, metrics, routes (default {Gateway().admin})")
+    result.add_argument("--listen", metavar="HOST:PORT", help=f"for clients (default {GatewaySettings().listen})")
+    result.add_argument(
+        "--admin", metavar="HOST:PORT", help=f"health, metrics, routes (default {GatewaySettings().admin})"
+    )
     result.add_argument(
         "--resolve",
         action="append",
@@ -136,7 +138,7 @@ async def run(
     context = certificates.server_context(mine.tls, "gateway.tls") if mine.tls is not None else None
     metrics = Metrics()
     access_log = AccessLog(sys.stdout if mine.access_log else None, metrics.access_log_dropped)
-    store = Store(
+    store = RouteStore(
         namespaces=settings.served_namespaces,
         cluster_domain=settings.cluster_domain,
         bare_hostnames=mine.bare_hostnames,
@@ -207,13 +209,13 @@ async def run(
         signals.close()
 
 
-async def _settle(store: Store) -> None:
+async def _settle(store: RouteStore) -> None:
     """Thousands of documents are no garbage, and it takes long to find that out."""
     await store.loaded.wait()
     allocator.keep()
 
 
-def edge_limits(mine: Gateway) -> EdgeLimits:
+def edge_limits(mine: GatewaySettings) -> EdgeLimits:
     """What clients may do, from the settings."""
     return EdgeLimits(
         message=messages.Limits(

@@ -12,16 +12,16 @@ from typing import Annotated, Any, Final
 from fastapi import FastAPI, Query
 from fastapi.responses import HTMLResponse
 
-from gateway.backends.breaker import State
+from gateway.backends.breaker import BreakerState
 from gateway.journal import Journal
-from gateway.routes.store import Document, Store
+from gateway.routes.store import DocumentState, RouteStore
 from gateway.telemetry import Metrics
 from program import web
 
-_BREAKER: Final = {State.CLOSED: "closed", State.HALF_OPEN: "halfOpen", State.OPEN: "open"}
+_BREAKER: Final = {BreakerState.CLOSED: "closed", BreakerState.HALF_OPEN: "halfOpen", BreakerState.OPEN: "open"}
 
 
-def create_app(store: Store, metrics: Metrics, journal: Journal, *, draining: Callable[[], bool]) -> FastAPI:
+def create_app(store: RouteStore, metrics: Metrics, journal: Journal, *, draining: Callable[[], bool]) -> FastAPI:
     """The admin app.
 
     Args:
@@ -59,7 +59,7 @@ def create_app(store: Store, metrics: Metrics, journal: Journal, *, draining: Ca
     return app
 
 
-def describe(store: Store) -> dict[str, Any]:
+def describe(store: RouteStore) -> dict[str, Any]:
     """The state of the routing table, as JSON."""
     return {
         "loaded": store.loaded.is_set(),
@@ -72,7 +72,7 @@ def describe(store: Store) -> dict[str, Any]:
     }
 
 
-def _route(store: Store, known: Document) -> dict[str, Any]:
+def _route(store: RouteStore, known: DocumentState) -> dict[str, Any]:
     good = known.good
     key = f"{known.config_map.namespace}/{good.name}" if good is not None else ""
     return {
@@ -99,7 +99,7 @@ def _route(store: Store, known: Document) -> dict[str, Any]:
     }
 
 
-def _condition(store: Store, key: str, backend: str) -> dict[str, Any]:
+def _condition(store: RouteStore, key: str, backend: str) -> dict[str, Any]:
     """What speaks for and against a backend now, in this gateway."""
     runtime = store.known(key)
     known = runtime.backends.get(backend) if runtime is not None else None
@@ -110,8 +110,8 @@ def _condition(store: Store, key: str, backend: str) -> dict[str, Any]:
         "breaker": _BREAKER[known.breaker.state(now)],
         "coolDownSeconds": round(max(0.0, known.breaker.cool_until - now), 1),
         "healthy": known.breaker.healthy,
-        "inFlight": known.permits.taken,
-        "queued": known.permits.waiting,
+        "inFlight": known.concurrency.taken,
+        "queued": known.concurrency.waiting,
     }
 
 

@@ -13,16 +13,16 @@ from ipaddress import ip_address
 from typing import Any, Final
 
 from gateway import errors
-from gateway.api.v1alpha1 import Backend, Cause
+from gateway.api.v1alpha1 import Backend, FailureCause
 from gateway.backends import failover
-from gateway.backends.breaker import Breaker
+from gateway.backends.breaker import CircuitBreaker
 from gateway.credentials import cache as credentials
 from gateway.http import forwarding
 from gateway.http.exchange import Exchange, RequestHead, ResponseHead, field
 from gateway.net.deadlines import Patience
-from gateway.plan import BackendPlan, Plan
-from gateway.request_context import Failure, Story
-from gateway.routes.store import Store
+from gateway.plan import BackendPlan, RoutePlan
+from gateway.request_context import FailedAttempt, RequestContext
+from gateway.routes.store import RouteStore
 from gateway.settings import Settings
 from gateway.telemetry import Metrics
 from gateway.upstream import connection as upstream
@@ -42,7 +42,7 @@ class Attempts:
         self,
         *,
         settings: Settings,
-        store: Store,
+        store: RouteStore,
         upstream: upstream.Upstream,
         credentials: credentials.Credentials,
         metrics: Metrics,
@@ -61,7 +61,7 @@ class Attempts:
         self._patience.close()
 
     async def answer(
-        self, exchange: Exchange, plan: Plan, chosen: BackendPlan, rest: bytes, story: Story
+        self, exchange: Exchange, plan: RoutePlan, chosen: BackendPlan, rest: bytes, context: RequestContext
     ) -> tuple[upstream.ServerAnswer, BackendPlan]:
         """An answer for the client, and whose it is: the first that is fit for it, or the last one.
 
@@ -75,19 +75,19 @@ class Attempts:
         Raises:
             errors.GatewayError: the last attempt had no answer.
         """
-        began = story.started + story.queued
+        began = context.started + context.queued
         tried: frozenset[int] = frozenset()
         while True:
-            story.backend = chosen
-            if story.permits is not chosen.permits:
-                if story.permits is not None:
-                    story.permits.give_back()
-                chosen.permits.taken += 1
-                story.permits = chosen.permits
+            context.backend = chosen
+            if context.concurrency is not chosen.concurrency:
+                if context.concurrency is not None:
+                    context.concurrency.release()
+                chosen.concurrency.taken += 1
+                context.concurrency = chosen.concurrency
             probe = not chosen.breaker.usable and chosen.breaker.begin(began)
             outcome: upstream.ServerAnswer | errors.UpstreamError
             try:
-                outcome = await self._attempt(exchange, plan, chosen, rest, story)
+                outcome = await self._attempt(exchange, plan, chosen, rest, context)
                 status = outcome.head.status
                 cause = plan.statuses.get(status)
                 if cause is None and plan.holds_streams and outcome.head.content_length is None:
@@ -95,7 +95,7 @@ class Attempts:
                 now = time.perf_counter()
                 if cause is None and status not in failover.FAILED:
                     chosen.breaker.succeeded(began, now)
-                    story.first_byte = now
+                    context.first_byte = now
                     return outcome, chosen
             except errors.UpstreamError as exc:
                 outcome, cause = exc, failover.cause_of(exc)
@@ -106,28 +106,28 @@ class Attempts:
                 raise
             self._judge(chosen.breaker, outcome, cause, began, now, probe=probe)
             tried |= {chosen.index}
-            self._note(story, plan, chosen, _word(outcome, cause), now - began)
+            self._note(context, plan, chosen, _word(outcome, cause), now - began)
             free = isinstance(outcome, errors.UpstreamError) and not outcome.sent
-            following = self._following(exchange, plan, cause, tried, now, story, free=free)
+            following = self._following(exchange, plan, cause, tried, now, context, free=free)
             if not isinstance(outcome, errors.UpstreamError):
                 if following is None:
-                    story.first_byte = now
+                    context.first_byte = now
                     return outcome, chosen
                 outcome.abort()
             elif following is None:
                 raise outcome
             chosen = following
-            story.why = failover.FAILOVER
+            context.why = failover.FAILOVER
             began = now
 
     def _following(
         self,
         exchange: Exchange,
-        plan: Plan,
-        cause: Cause | None,
+        plan: RoutePlan,
+        cause: FailureCause | None,
         tried: frozenset[int],
         now: float,
-        story: Story,
+        context: RequestContext,
         *,
         free: bool,
     ) -> BackendPlan | None:
@@ -142,18 +142,18 @@ class Attempts:
         if following is None:
             return None
         if not _repeatable(exchange, plan, free=free):
-            self._refuse(story, plan, "body")
+            self._refuse(context, plan, "body")
         elif not free and not plan.runtime.budget.take(now):
-            self._refuse(story, plan, "budget")
+            self._refuse(context, plan, "budget")
         else:
             return following
         return None
 
-    def _refuse(self, story: Story, plan: Plan, why: str) -> None:
-        story.not_retried = why
+    def _refuse(self, context: RequestContext, plan: RoutePlan, why: str) -> None:
+        context.not_retried = why
         self._metrics.retries_refused.labels(plan.route.namespace, plan.route.name, why).inc()
 
-    def _other(self, plan: Plan, tried: frozenset[int], now: float) -> BackendPlan | None:
+    def _other(self, plan: RoutePlan, tried: frozenset[int], now: float) -> BackendPlan | None:
         """The backend for failover that was not tried and is still in force.
 
         A request ends on the table it began with, but is not sent to a place that was taken out meanwhile.
@@ -171,9 +171,9 @@ class Attempts:
 
     def _judge(
         self,
-        breaker: Breaker,
+        breaker: CircuitBreaker,
         outcome: upstream.ServerAnswer | errors.UpstreamError,
-        cause: Cause | None,
+        cause: FailureCause | None,
         began: float,
         now: float,
         *,
@@ -184,7 +184,7 @@ class Attempts:
         A backend that asks for a pause gets it, and that is no failure. Without a pause 429 is one: whoever answers
         nothing else for long is left alone too.
         """
-        if isinstance(outcome, errors.UpstreamError) or cause is Cause.STREAM_ERROR:
+        if isinstance(outcome, errors.UpstreamError) or cause is FailureCause.STREAM_ERROR:
             breaker.failed(now, probe=probe)
         elif outcome.head.status not in failover.FAILED:
             breaker.succeeded(began, now)
@@ -193,7 +193,7 @@ class Attempts:
         elif probe:
             breaker.abandoned()
 
-    def _cools_down(self, breaker: Breaker, head: ResponseHead, now: float) -> bool:
+    def _cools_down(self, breaker: CircuitBreaker, head: ResponseHead, now: float) -> bool:
         """Whether the answer asks for a pause (Retry-After on 429 or 503); the backend gets it."""
         if head.status not in (429, 503) or (value := field(head.fields, b"retry-after")) is None:
             return False
@@ -202,17 +202,17 @@ class Attempts:
             breaker.cool_down(now + seconds)
         return bool(seconds)
 
-    def _note(self, story: Story, plan: Plan, chosen: BackendPlan, cause: str, seconds: float) -> None:
+    def _note(self, context: RequestContext, plan: RoutePlan, chosen: BackendPlan, cause: str, seconds: float) -> None:
         """Remember and count an attempt that failed."""
-        if story.failures is None:
-            story.failures = []
-        story.failures.append(Failure(chosen.backend.id, cause, seconds))
+        if context.failures is None:
+            context.failures = []
+        context.failures.append(FailedAttempt(chosen.backend.id, cause, seconds))
         route = plan.route
         self._metrics.upstream_errors.labels(route.namespace, route.name, chosen.backend.id, cause).inc()
 
     async def _beginning(
-        self, answer: upstream.ServerAnswer, exchange: Exchange, plan: Plan, tried: frozenset[int]
-    ) -> Cause | None:
+        self, answer: upstream.ServerAnswer, exchange: Exchange, plan: RoutePlan, tried: frozenset[int]
+    ) -> FailureCause | None:
         """The cause, if the first event of a stream is an error. Not asked where there is nobody else to ask.
 
         Raises:
@@ -227,24 +227,24 @@ class Attempts:
         except BaseException:
             answer.abort()
             raise
-        return Cause.STREAM_ERROR if failover.is_error(failover.first_event(data) or b"") else None
+        return FailureCause.STREAM_ERROR if failover.is_error(failover.first_event(data) or b"") else None
 
     def _attempt(
-        self, exchange: Exchange, plan: Plan, chosen: BackendPlan, rest: bytes, story: Story
+        self, exchange: Exchange, plan: RoutePlan, chosen: BackendPlan, rest: bytes, context: RequestContext
     ) -> Coroutine[Any, Any, upstream.ServerAnswer]:
         """One attempt at a backend.
 
         Raises (when awaited):
             errors.GatewayError: there is no answer.
         """
-        extra = {b"x-request-id": story.request_id}
+        extra = {b"x-request-id": context.request_id}
         if chosen.plain:
             body = None if exchange.head.has_body else b""
             return self._send(exchange, plan, chosen, chosen.origin, rest, body, extra)
         return self._prepared(exchange, plan, chosen, rest, extra)
 
     async def _prepared(
-        self, exchange: Exchange, plan: Plan, chosen: BackendPlan, rest: bytes, extra: dict[bytes, bytes]
+        self, exchange: Exchange, plan: RoutePlan, chosen: BackendPlan, rest: bytes, extra: dict[bytes, bytes]
     ) -> upstream.ServerAnswer:
         """An attempt with the backend's model name and credentials; it has a second go when they were refused (401)."""
         body = await _body(exchange, plan, chosen)
@@ -269,7 +269,7 @@ class Attempts:
     def _send(
         self,
         exchange: Exchange,
-        plan: Plan,
+        plan: RoutePlan,
         chosen: BackendPlan,
         origin: Origin,
         rest: bytes,
@@ -317,14 +317,14 @@ class Attempts:
         return any(ip_address(peer) in network for network in self._trusted.allowed)
 
 
-def _word(outcome: upstream.ServerAnswer | errors.UpstreamError, cause: Cause | None) -> str:
+def _word(outcome: upstream.ServerAnswer | errors.UpstreamError, cause: FailureCause | None) -> str:
     """How an attempt failed, in a word: the code of an error, `streamError`, or the status."""
     if isinstance(outcome, errors.UpstreamError):
         return outcome.code
     return cause.value if cause is not None else str(outcome.head.status)
 
 
-async def _body(exchange: Exchange, plan: Plan, chosen: BackendPlan) -> bytes | None:
+async def _body(exchange: Exchange, plan: RoutePlan, chosen: BackendPlan) -> bytes | None:
     """The body where it has to be in memory, to change its model name. None: it streams."""
     head = exchange.head
     if not head.has_body:
@@ -339,7 +339,7 @@ async def _body(exchange: Exchange, plan: Plan, chosen: BackendPlan) -> bytes | 
         return content
 
 
-def _repeatable(exchange: Exchange, plan: Plan, *, free: bool) -> bool:
+def _repeatable(exchange: Exchange, plan: RoutePlan, *, free: bool) -> bool:
     """Whether the request can be sent once more: its body is here, and no larger than what is sent twice.
 
     Where nothing was sent (`free`) its size does not matter.

@@ -12,7 +12,7 @@ from typing import Any, Final
 PATH_CHARACTERS: Final = 256
 """Of a client's path and host."""
 
-Record = tuple[
+RequestRecord = tuple[
     float,  # when it began, in seconds since 1970
     bytes,  # its id
     str,  # the client's address
@@ -40,7 +40,7 @@ class Journal:
     __slots__ = ("_records", "append")
 
     def __init__(self, size: int) -> None:
-        self._records: deque[Record] = deque(maxlen=size)
+        self._records: deque[RequestRecord] = deque(maxlen=size)
         self.append = self._records.append
         """Take one record; the oldest goes."""
 
@@ -48,12 +48,12 @@ class Journal:
         """The last records, the newest first, of all routes or one."""
         return [decision(one) for one in islice(self._of(route), limit)]
 
-    def _of(self, route: str | None) -> Iterator[Record]:
+    def _of(self, route: str | None) -> Iterator[RequestRecord]:
         # A copy: a record may come while one is read.
         return (one for one in reversed(tuple(self._records)) if route is None or one[6] == route)
 
 
-def line(record: Record) -> dict[str, Any]:
+def line(record: RequestRecord) -> dict[str, Any]:
     """The record as the access log has it."""
     at, request_id, peer, method, target, host, route, backend, weight, reason, status, code, broken = record[:13]
     seconds, first_byte, failures, not_retryable, queued = record[13:]
@@ -85,7 +85,7 @@ def line(record: Record) -> dict[str, Any]:
     return told
 
 
-def decision(record: Record) -> dict[str, Any]:
+def decision(record: RequestRecord) -> dict[str, Any]:
     """The record as `/decisions` has it: all attempts, and nothing of who asked."""
     told = line(record)
     del told["event"], told["peer"], told["host"]
@@ -93,7 +93,7 @@ def decision(record: Record) -> dict[str, Any]:
     return told
 
 
-def _attempts(record: Record) -> list[dict[str, Any]]:
+def _attempts(record: RequestRecord) -> list[dict[str, Any]]:
     """All attempts in their order; the one that gave the client its answer has no cause."""
     backend, code, seconds, first_byte, failures, queued = (
         record[7], record[11], record[13], record[14], record[15] or [], record[17],

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from math import ceil
 
 from gateway import errors
-from gateway.api.v1alpha1 import Backend, Cause, Headers, Use
+from gateway.api.v1alpha1 import Backend, FailureCause, Headers, Use
 from gateway.backends import balancing, failover
-from gateway.backends.breaker import Breaker, Objection
-from gateway.backends.concurrency import Permits
-from gateway.backends.runtime import Runtime
+from gateway.backends.breaker import CircuitBreaker, Objection
+from gateway.backends.concurrency import ConcurrencyLimit
+from gateway.backends.runtime import RouteRuntime
 from gateway.http import forwarding
 from gateway.routes.table import Route
 from gateway.settings import Settings
@@ -29,8 +29,8 @@ class BackendPlan:
     timeouts: Timeouts
     answers: tuple[tuple[bytes, bytes], ...]
     """Fields of ours on every answer from here."""
-    breaker: Breaker
-    permits: Permits
+    breaker: CircuitBreaker
+    concurrency: ConcurrencyLimit
     authenticated: bool
     plain: bool
     """Whether a request is sent as it comes: it needs neither credentials, a certificate nor another model name."""
@@ -44,10 +44,10 @@ class BackendPlan:
     """Bytes of a request's body that are kept while it is sent here, to be sent again."""
 
 
-class Plan:
+class RoutePlan:
     """Everything about a route that does not depend on the request."""
 
-    def __init__(self, route: Route, settings: Settings, metrics: Metrics, runtime: Runtime) -> None:
+    def __init__(self, route: Route, settings: Settings, metrics: Metrics, runtime: RouteRuntime) -> None:
         document = route.document
         limits = settings.gateway.limits
         self.route = route
@@ -71,7 +71,7 @@ class Plan:
         self.causes = frozenset(document.retry.on)
         self.statuses = failover.statuses(document.retry.on)
         """The statuses that count as failures."""
-        self.holds_streams = Cause.STREAM_ERROR in self.causes
+        self.holds_streams = FailureCause.STREAM_ERROR in self.causes
         """Whether the first event of a stream is looked at."""
         self.turns = balancing.pattern([backend.weight for backend in document.backends])
         self._metrics = metrics
@@ -83,12 +83,12 @@ class Plan:
     def _expose(self, one: BackendPlan) -> None:
         """Show the state of a backend in the metrics."""
         labels = (self.route.namespace, self.route.name, one.backend.id)
-        breaker, permits, metrics = one.breaker, one.permits, self._metrics
+        breaker, concurrency, metrics = one.breaker, one.concurrency, self._metrics
         metrics.breaker_state.labels(*labels).set_function(lambda: breaker.state(time.perf_counter()))
         metrics.cool_down.labels(*labels).set_function(lambda: max(0.0, breaker.cool_until - time.perf_counter()))
         metrics.healthy.labels(*labels).set_function(lambda: breaker.healthy)
-        metrics.backend_in_flight.labels(*labels).set_function(lambda: permits.taken)
-        metrics.queued.labels(*labels).set_function(lambda: permits.waiting)
+        metrics.backend_in_flight.labels(*labels).set_function(lambda: concurrency.taken)
+        metrics.queued.labels(*labels).set_function(lambda: concurrency.waiting)
 
     def choose(self, now: float) -> tuple[BackendPlan, str | None]:
         """The backend whose turn it is, or another one and what speaks against the first.
@@ -122,7 +122,7 @@ class Plan:
         for index in self.order:
             if index not in tried:
                 other = self.backends[index]
-                if other.permits.taken >= other.permits.limit and not full:
+                if other.concurrency.taken >= other.concurrency.limit and not full:
                     continue
                 objection = other.breaker.objection(now)
                 if objection is None:
@@ -135,7 +135,7 @@ class Plan:
         """Who takes a request at once whose backend is at its limit: the first for overflow that may be asked."""
         for index in self.overflow:
             other = self.backends[index]
-            if other.permits.taken < other.permits.limit and other.breaker.objection(now) is None:
+            if other.concurrency.taken < other.concurrency.limit and other.breaker.objection(now) is None:
                 return other
         return None
 
@@ -151,7 +151,7 @@ class Plan:
         return (chosen.answers[0], (b"x-beamlit-reason", why.encode()))
 
 
-def _backend_plan(route: Route, index: int, settings: Settings, plan: Plan) -> BackendPlan:
+def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan) -> BackendPlan:
     """Where a backend is, by the one of its three forms it has."""
     document = route.document
     backend = document.backends[index]
@@ -198,7 +198,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: Plan) -> B
             (b"x-beamlit-reason", document.split.reason.encode()),
         ),
         breaker=state.breaker,
-        permits=state.permits,
+        concurrency=state.concurrency,
         authenticated=authenticated,
         plain=not authenticated and not certified and backend.model is None,
         certified=certified,

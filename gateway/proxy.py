@@ -1,6 +1,6 @@
 """The story of one request: match, choose, forward, relay.
 
-What can be known before a request comes is worked out once per route and kept in a `Plan`; a request takes the
+What can be known before a request comes is worked out once per route and kept in a `RoutePlan`; a request takes the
 routing table once and ends on it, whatever changes meanwhile.
 """
 
@@ -23,10 +23,10 @@ from gateway.health import HealthChecks
 from gateway.http import forwarding, messages
 from gateway.http.exchange import Exchange, Fields, RequestHead, ResponseHead, field
 from gateway.journal import Journal
-from gateway.plan import BackendPlan, Plan
-from gateway.request_context import Story
+from gateway.plan import BackendPlan, RoutePlan
+from gateway.request_context import RequestContext
 from gateway.routes import table as routing
-from gateway.routes.store import Store
+from gateway.routes.store import RouteStore
 from gateway.routes.table import Route, RoutingTable
 from gateway.settings import Settings
 from gateway.telemetry import AccessLog, Metrics, RequestIds
@@ -49,7 +49,7 @@ class Proxy:
         self,
         *,
         settings: Settings,
-        store: Store,
+        store: RouteStore,
         upstream: upstream.Upstream,
         credentials: credentials.Credentials,
         metrics: Metrics,
@@ -66,94 +66,96 @@ class Proxy:
         self._attempts = Attempts(
             settings=settings, store=store, upstream=upstream, credentials=credentials, metrics=metrics
         )
-        self._plans: dict[str, Plan] = {}
+        self._plans: dict[str, RoutePlan] = {}
         store.swapped = self._refresh
         self._new_id = RequestIds()
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request. Whatever fails before the answer's head becomes an error answer."""
-        story = Story(self._request_id(exchange.head))
+        context = RequestContext(self._request_id(exchange.head))
         try:
-            await self._tell(exchange, story)
+            await self._tell(exchange, context)
         except errors.GatewayError as exc:
-            self._fail(exchange, exc, story)
+            self._fail(exchange, exc, context)
         except asyncio.CancelledError:
             if exchange.interrupted is None:
-                story.broken = "client_gone"
+                context.broken = "client_gone"
                 raise
-            self._fail(exchange, exchange.interrupted, story)
+            self._fail(exchange, exchange.interrupted, context)
         except Exception:
-            log.exception("request_failed", request_id=story.request_id.decode())
-            self._fail(exchange, errors.GatewayError(), story)
+            log.exception("request_failed", request_id=context.request_id.decode())
+            self._fail(exchange, errors.GatewayError(), context)
         finally:
-            self._finish(exchange, story)
+            self._finish(exchange, context)
 
-    async def _tell(self, exchange: Exchange, story: Story) -> None:
+    async def _tell(self, exchange: Exchange, context: RequestContext) -> None:
         head = exchange.head
-        if head.method in _FOR_HOPS and self._answered_here(exchange, story):
+        if head.method in _FOR_HOPS and self._answered_here(exchange, context):
             return
         table = self._store.table
-        matched = self._find(head, table) or await self._find_by_model(exchange, table, story)
+        matched = self._find(head, table) or await self._find_by_model(exchange, table, context)
         if matched is None:
             return
         route, rest = matched
         plan = self._plan(route)
-        story.plan = plan
+        context.plan = plan
         plan.runtime.in_flight += 1
-        plan.runtime.budget.count(story.started)
-        chosen, story.why = plan.choose(story.started)
-        story.backend = chosen
+        plan.runtime.budget.count(context.started)
+        chosen, context.why = plan.choose(context.started)
+        context.backend = chosen
         if head.content_length is not None and head.content_length > plan.body_limit:
             raise errors.BodyTooLarge
-        if chosen.permits.taken >= chosen.permits.limit:
-            chosen = await self._admit(plan, chosen, story)
-        answer, chosen = await self._attempts.answer(exchange, plan, chosen, rest, story)
+        if chosen.concurrency.taken >= chosen.concurrency.limit:
+            chosen = await self._admit(plan, chosen, context)
+        answer, chosen = await self._attempts.answer(exchange, plan, chosen, rest, context)
         try:
             fields = forwarding.response_fields(
                 answer.head.fields,
                 extra=(
-                    *(chosen.answers if story.why is None else plan.said(chosen, story.why)),
-                    (b"x-request-id", story.request_id),
+                    *(chosen.answers if context.why is None else plan.said(chosen, context.why)),
+                    (b"x-request-id", context.request_id),
                 ),
             )
-            story.status = answer.head.status
+            context.status = answer.head.status
             if answer.head.status == 101:
-                story.broken = await exchange.tunnel(fields, answer.switched())
+                context.broken = await exchange.tunnel(fields, answer.switched())
                 return
             outgoing = ResponseHead(answer.head.status, answer.head.reason, fields, answer.head.content_length)
             body = answer.whole()
             if body is not None:
                 exchange.reply(outgoing, body)
             else:
-                story.events = is_stream(answer.head)
+                context.events = is_stream(answer.head)
                 exchange.respond(outgoing)
                 await answer.relay(exchange)
         finally:
             answer.abort()
 
-    async def _admit(self, plan: Plan, chosen: BackendPlan, story: Story) -> BackendPlan:
+    async def _admit(self, plan: RoutePlan, chosen: BackendPlan, context: RequestContext) -> BackendPlan:
         """Who takes a request while the chosen backend is at its limit.
 
         Raises:
             errors.AtCapacity: nobody does.
         """
-        other = plan.spill(story.started)
+        other = plan.spill(context.started)
         if other is not None:
-            story.why = failover.OVERFLOW
+            context.why = failover.OVERFLOW
             return other
-        if chosen.permits.waiting >= plan.queue.size:
+        if chosen.concurrency.waiting >= plan.queue.size:
             raise errors.AtCapacity(retry_after=1)
         try:
-            other = await chosen.permits.wait(plan.queue.wait, partial(self._spill, plan) if plan.overflow else None)
+            other = await chosen.concurrency.wait(
+                plan.queue.wait, partial(self._spill, plan) if plan.overflow else None
+            )
         finally:
-            story.queued = time.perf_counter() - story.started
+            context.queued = time.perf_counter() - context.started
         if other is not None:
-            story.why = failover.OVERFLOW
+            context.why = failover.OVERFLOW
             return other
-        story.permits = chosen.permits
+        context.concurrency = chosen.concurrency
         return chosen
 
-    def _spill(self, plan: Plan) -> BackendPlan | None:
+    def _spill(self, plan: RoutePlan) -> BackendPlan | None:
         """Who takes a request by now that waits; nobody, where another document is in force than when it came."""
         route = self._store.table.routes.get(plan.route.key)
         if route is None or route.document is not plan.route.document:
@@ -176,7 +178,9 @@ class Proxy:
             return route, target
         return table.match_path(target)
 
-    async def _find_by_model(self, exchange: Exchange, table: RoutingTable, story: Story) -> tuple[Route, bytes] | None:
+    async def _find_by_model(
+        self, exchange: Exchange, table: RoutingTable, context: RequestContext
+    ) -> tuple[Route, bytes] | None:
         """By the model in the body; None: the list of models was asked for, and answered here.
 
         Raises:
@@ -187,7 +191,7 @@ class Proxy:
         path = target.partition(b"?")[0]
         if path.startswith(b"/v1/"):
             if path == b"/v1/models" or path.startswith(b"/v1/models/"):
-                self._list_models(exchange, table, path, story)
+                self._list_models(exchange, table, path, context)
                 return None
             if head.has_body or head.host not in table.ambiguous:
                 content = await exchange.read_body(self._settings.gateway.limits.body_bytes)
@@ -219,14 +223,14 @@ class Proxy:
         self._health.close()
         self._attempts.close()
 
-    def _plan(self, route: Route) -> Plan:
+    def _plan(self, route: Route) -> RoutePlan:
         found = self._plans.get(route.key)
         if found is None:
-            found = Plan(route, self._settings, self._metrics, self._store.runtime(route.key))
+            found = RoutePlan(route, self._settings, self._metrics, self._store.runtime(route.key))
             self._plans[route.key] = found
         return found
 
-    def _answered_here(self, exchange: Exchange, story: Story) -> bool:
+    def _answered_here(self, exchange: Exchange, context: RequestContext) -> bool:
         """Answer what is addressed to the gateway itself (RFC 9110 7.6.2, 9.3.7, 9.3.8).
 
         Raises:
@@ -240,10 +244,10 @@ class Proxy:
         if head.target != b"*" and field(head.fields, b"max-forwards") != b"0":
             return False
         allowed = (b"allow", messages.ALLOW)
-        self._answer(exchange, story, 204, b"No Content", (allowed,), b"")
+        self._answer(exchange, context, 204, b"No Content", (allowed,), b"")
         return True
 
-    def _list_models(self, exchange: Exchange, table: RoutingTable, path: bytes, story: Story) -> None:
+    def _list_models(self, exchange: Exchange, table: RoutingTable, path: bytes, context: RequestContext) -> None:
         """The models as OpenAI's list, or one of them.
 
         Raises:
@@ -257,12 +261,12 @@ class Proxy:
             content: object = _model(name, table.match_model(name))
         else:
             content = {"object": "list", "data": [_model(name, route) for name, route in table.models()]}
-        self._answer(exchange, story, 200, b"OK", ((b"content-type", b"application/json"),), orjson.dumps(content))
+        self._answer(exchange, context, 200, b"OK", ((b"content-type", b"application/json"),), orjson.dumps(content))
 
     def _answer(
         self,
         exchange: Exchange,
-        story: Story,
+        context: RequestContext,
         status: int,
         reason: bytes,
         fields: Fields,
@@ -270,66 +274,68 @@ class Proxy:
         *,
         close: bool = False,
     ) -> None:
-        story.status = status
-        story.first_byte = time.perf_counter()
-        own = (b"x-request-id", story.request_id)
+        context.status = status
+        context.first_byte = time.perf_counter()
+        own = (b"x-request-id", context.request_id)
         exchange.reply(ResponseHead(status, reason, (*fields, own), len(body)), body, close=close)
 
-    def _refuse(self, exchange: Exchange, error: errors.GatewayError, story: Story) -> None:
+    def _refuse(self, exchange: Exchange, error: errors.GatewayError, context: RequestContext) -> None:
         """Answer with an error as OpenAI clients know it."""
-        story.code = error.code
+        context.code = error.code
         fields: list[tuple[bytes, bytes]] = [(b"content-type", b"application/json")]
-        if story.plan is not None:
-            fields.append((b"x-beamlit-reason", (story.why or story.plan.reason).encode()))
-        if story.backend is not None:
-            fields.append((b"x-beamlit-backend", story.backend.backend.id.encode()))
+        if context.plan is not None:
+            fields.append((b"x-beamlit-reason", (context.why or context.plan.reason).encode()))
+        if context.backend is not None:
+            fields.append((b"x-beamlit-backend", context.backend.backend.id.encode()))
         if error.status == 405:
             fields.append((b"allow", messages.ALLOW))
         if error.retry_after is not None:
             fields.append((b"retry-after", str(error.retry_after).encode()))
-        body = errors.body(error, story.request_id.decode())
+        body = errors.body(error, context.request_id.decode())
         phrase = HTTPStatus(error.status).phrase.encode("ascii")
-        self._answer(exchange, story, error.status, phrase, tuple(fields), body, close=error.close)
+        self._answer(exchange, context, error.status, phrase, tuple(fields), body, close=error.close)
 
-    def _fail(self, exchange: Exchange, error: errors.GatewayError, story: Story) -> None:
+    def _fail(self, exchange: Exchange, error: errors.GatewayError, context: RequestContext) -> None:
         """Answer with an error, or end an answer that has begun so that nobody takes it for complete.
 
         An event stream says why.
         """
         if not exchange.responded:
-            self._refuse(exchange, error, story)
+            self._refuse(exchange, error, context)
             return
-        story.broken = error.code
-        if story.backend is not None and isinstance(error, errors.UpstreamError):
-            story.backend.breaker.failed(time.perf_counter())
-        if story.events:
-            exchange.cut(errors.body(error, story.request_id.decode()))
+        context.broken = error.code
+        if context.backend is not None and isinstance(error, errors.UpstreamError):
+            context.backend.breaker.failed(time.perf_counter())
+        if context.events:
+            exchange.cut(errors.body(error, context.request_id.decode()))
         else:
             exchange.fail(error)
 
-    def _finish(self, exchange: Exchange, story: Story) -> None:
+    def _finish(self, exchange: Exchange, context: RequestContext) -> None:
         """Count the request and log it."""
         now = time.perf_counter()
-        plan, backend = story.plan, story.backend
+        plan, backend = context.plan, context.backend
         if plan is None:
-            self._metrics.refused.labels(story.code or "none").inc()
+            self._metrics.refused.labels(context.code or "none").inc()
         else:
             plan.runtime.in_flight -= 1
-            if story.permits is not None:
-                story.permits.give_back()
-            if story.why is not None:
-                self._metrics.diverted.labels(plan.route.namespace, plan.route.name, story.why).inc()
-            plan.series(backend.backend.id if backend and not story.code else "none").observe(
-                story.status, now - story.started, story.first_byte - story.started if story.first_byte else None
+            if context.concurrency is not None:
+                context.concurrency.release()
+            if context.why is not None:
+                self._metrics.diverted.labels(plan.route.namespace, plan.route.name, context.why).inc()
+            plan.series(backend.backend.id if backend and not context.code else "none").observe(
+                context.status,
+                now - context.started,
+                context.first_byte - context.started if context.first_byte else None,
             )
         head = exchange.head
         target = head.target
-        not_retryable = story.not_retried
+        not_retryable = context.not_retried
         if not_retryable is None and plan and exchange.size > plan.replay and backend and backend.alternatives:
             not_retryable = "body"
-        record: journal.Record = (
-            story.at,
-            story.request_id,
+        record: journal.RequestRecord = (
+            context.at,
+            context.request_id,
             exchange.peer,
             head.method,
             target if len(target) <= journal.PATH_CHARACTERS else target[: journal.PATH_CHARACTERS],
@@ -337,15 +343,15 @@ class Proxy:
             plan.route.key if plan else None,
             backend.backend.id if backend else None,
             backend.backend.weight if backend else None,
-            story.why or (plan.reason if plan else None),
-            story.status,
-            story.code,
-            story.broken,
-            now - story.started,
-            story.first_byte - story.started if story.first_byte else None,
-            story.failures,
+            context.why or (plan.reason if plan else None),
+            context.status,
+            context.code,
+            context.broken,
+            now - context.started,
+            context.first_byte - context.started if context.first_byte else None,
+            context.failures,
             not_retryable,
-            story.queued,
+            context.queued,
         )
         self._journal.append(record)
         if self._access_log.enabled:

@@ -4,11 +4,11 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from gateway.backends.concurrency import Permits
-    from gateway.plan import BackendPlan, Plan
+    from gateway.backends.concurrency import ConcurrencyLimit
+    from gateway.plan import BackendPlan, RoutePlan
 
 
-class Failure(NamedTuple):
+class FailedAttempt(NamedTuple):
     """An attempt that failed."""
 
     backend: str
@@ -18,11 +18,11 @@ class Failure(NamedTuple):
     """How long it took."""
 
 
-class Story:
+class RequestContext:
     """Of one request, from its head to its end."""
 
     __slots__ = (
-        "at", "backend", "broken", "code", "events", "failures", "first_byte", "not_retried", "permits", "plan",
+        "at", "backend", "broken", "code", "concurrency", "events", "failures", "first_byte", "not_retried", "plan",
         "queued", "request_id", "started", "status", "why",
     )  # fmt: skip
 
@@ -31,15 +31,15 @@ class Story:
         self.started = time.perf_counter()
         self.first_byte = 0.0
         self.request_id = request_id
-        self.plan: Plan | None = None
+        self.plan: RoutePlan | None = None
         self.backend: BackendPlan | None = None
-        self.permits: Permits | None = None
+        self.concurrency: ConcurrencyLimit | None = None
         """Of these it holds one."""
         self.queued = 0.0
         """Seconds that it waited for it."""
         self.why: str | None = None
         """Why it went elsewhere than the split says."""
-        self.failures: list[Failure] | None = None
+        self.failures: list[FailedAttempt] | None = None
         """Attempts that failed, in their order."""
         self.not_retried: str | None = None
         """Why a failed attempt was the last one although there was another backend."""

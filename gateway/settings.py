@@ -33,13 +33,13 @@ CONTROLLER_KEYS: Final = frozenset(
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 
 
-class DefaultRemote(settings.DefaultRemote):
+class DefaultRemoteBackend(settings.DefaultRemote):
     """The remote backend of every ModelDeployment that names none."""
 
     headers_to_add: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict)
 
 
-class Timeouts(Section):
+class TimeoutSettings(Section):
     """Seconds."""
 
     connect_seconds: Seconds = 5.0
@@ -62,7 +62,7 @@ class Timeouts(Section):
     """A WebSocket on which neither side sends anything."""
 
 
-class Limits(Section):
+class LimitSettings(Section):
     """Sizes and counts."""
 
     head_bytes: Annotated[int, Field(ge=1024, le=1 << 20)] = 32768
@@ -77,7 +77,7 @@ class Limits(Section):
     """Requests that `/decisions` on the admin port knows of."""
 
 
-class Retry(Section):
+class RetrySettings(Section):
     """How much may be tried again, per route and gateway. When and where is the route's business."""
 
     budget_percentage: Annotated[int, Field(ge=0, le=100)] = 20
@@ -88,7 +88,7 @@ class Retry(Section):
     """The longest pause that a backend gets which asks for one (Retry-After)."""
 
 
-class Gateway(Section):
+class GatewaySettings(Section):
     """The section `gateway`."""
 
     listen: Listen = "[::]:8080"
@@ -101,9 +101,9 @@ class Gateway(Section):
     """How long requests are still served after SIGTERM while `/readyz` says no."""
     drain_seconds: Annotated[float, Field(ge=0, le=86400)] = 25.0
     """How long running requests may take after that."""
-    timeouts: Timeouts = Timeouts()
-    limits: Limits = Limits()
-    retry: Retry = Retry()
+    timeouts: TimeoutSettings = TimeoutSettings()
+    limits: LimitSettings = LimitSettings()
+    retry: RetrySettings = RetrySettings()
     resolve: tuple[str, ...] = ()
     """`host:port=address:port`: where a name leads, instead of asking the name server."""
     allowed_addresses: tuple[str, ...] = ()
@@ -127,8 +127,8 @@ class Gateway(Section):
 class Settings(settings.Shared):
     """Everything the gateway is told at its start."""
 
-    default_remote_backend: DefaultRemote = DefaultRemote()
-    gateway: Gateway = Gateway()
+    default_remote_backend: DefaultRemoteBackend = DefaultRemoteBackend()
+    gateway: GatewaySettings = GatewaySettings()
 
     @classmethod
     def load(

@@ -19,7 +19,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from gateway.journal import Record, line
+from gateway.journal import RequestRecord, line
 
 ACCESS_LOG_LINES: Final = 8192
 """Records that may wait for standard output."""
@@ -245,7 +245,7 @@ class AccessLog:
     def __init__(self, stream: TextIO | None, dropped: Counter) -> None:
         """Write to `stream`, or nowhere when it is None."""
         self._dropped = dropped
-        self._records: deque[Mapping[str, object] | Record] = deque()
+        self._records: deque[Mapping[str, object] | RequestRecord] = deque()
         self._stream = stream
         self._something = threading.Event()
         self._closed = threading.Event()
@@ -261,7 +261,7 @@ class AccessLog:
         """Whether lines go anywhere."""
         return self._stream is not None
 
-    def write(self, record: Mapping[str, object] | Record) -> None:
+    def write(self, record: Mapping[str, object] | RequestRecord) -> None:
         """Take one record; drop it when too many wait."""
         if len(self._records) >= ACCESS_LOG_LINES:
             self._dropped.inc()

@@ -14,7 +14,7 @@ from typing import Any, Final
 import yaml
 from pydantic import BaseModel
 
-from gateway.settings import Gateway
+from gateway.settings import GatewaySettings
 from hooks.settings import Hooks, MetricInformer, Prometheus
 from tools.repository import ROOT
 
@@ -37,7 +37,7 @@ _TABLE: Final = """
 """
 _NOISE: Final = frozenset({"title", "description", "default", "format", "properties"})
 _ELSEWHERE: Final[Mapping[type[BaseModel], frozenset[str]]] = {
-    Gateway: frozenset({"listen", "admin", "routes", "kubeconfig", "lameDuckSeconds", "drainSeconds"}),
+    GatewaySettings: frozenset({"listen", "admin", "routes", "kubeconfig", "lameDuckSeconds", "drainSeconds"}),
     Hooks: frozenset({"listen", "operations", "tls", "bearerFile"}),
 }
 """Keys of the configuration's sections that the chart sets by flags or values of its own."""
@@ -157,7 +157,7 @@ _BY_PATH: Final[Mapping[str, Mapping[str, Any]]] = {
     "metacontroller.podSecurityContext": {"type": "object"},
     "monitoring.podMonitor.interval": _pattern("([0-9]+(ms|s|m|h))+"),
 }
-_SECTIONS: Final[Mapping[str, type[BaseModel]]] = {"config.gateway": Gateway, "config.hooks": Hooks}
+_SECTIONS: Final[Mapping[str, type[BaseModel]]] = {"config.gateway": GatewaySettings, "config.hooks": Hooks}
 """Values that are a section of the configuration."""
 _KEYS_OF: Final[Mapping[str, type[BaseModel]]] = {
     "config.metricInformer": MetricInformer,

@@ -63,7 +63,7 @@ class Use(StrEnum):
     """When the local backend has reached its in-flight limit."""
 
 
-class Cause(StrEnum):
+class FailureCause(StrEnum):
     """Why an attempt at a backend failed, before the first byte of an answer went to the client."""
 
     CONNECT_FAILURE = "connectFailure"
@@ -81,8 +81,8 @@ class Cause(StrEnum):
     GATEWAY_TIMEOUT = "504"
 
 
-def _in_order_of_cause(values: tuple[Cause, ...]) -> tuple[Cause, ...]:
-    return tuple(cause for cause in Cause if cause in values)
+def _in_order_of_cause(values: tuple[FailureCause, ...]) -> tuple[FailureCause, ...]:
+    return tuple(cause for cause in FailureCause if cause in values)
 
 
 def _sorted_unique(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -236,8 +236,8 @@ class Timeouts(_Part):
 class Retry(_Part):
     """When a request is tried again, at another backend that is for failover."""
 
-    on: Annotated[tuple[Cause, ...], AfterValidator(_in_order_of_cause)] = tuple(
-        cause for cause in Cause if cause is not Cause.FIRST_BYTE_TIMEOUT
+    on: Annotated[tuple[FailureCause, ...], AfterValidator(_in_order_of_cause)] = tuple(
+        cause for cause in FailureCause if cause is not FailureCause.FIRST_BYTE_TIMEOUT
     )
     """Causes that count as the backend's failure. A value that a reader does not know rejects the document."""
     body_bytes: Annotated[int, Field(ge=0)] | None = None

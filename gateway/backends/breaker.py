@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 from math import inf
 from typing import Final
 
-from gateway.api.v1alpha1 import Breaker as Rules
+from gateway.api.v1alpha1 import Breaker
 
 _BUCKETS: Final = 10
 """Parts of the window: what leaves it, leaves it by parts."""
@@ -25,7 +25,7 @@ class Objection(StrEnum):
     """It failed its health checks."""
 
 
-class State(IntEnum):
+class BreakerState(IntEnum):
     """Of a breaker."""
 
     CLOSED = 0
@@ -34,7 +34,7 @@ class State(IntEnum):
     OPEN = 2
 
 
-class Breaker:
+class CircuitBreaker:
     """What is known of one backend.
 
     Closed, it counts failures: in a row, and as a share of the requests in a window. Open, it objects to every request
@@ -58,7 +58,7 @@ class Breaker:
         "usable",
     )
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Breaker) -> None:
         self.usable = True
         """Whether nothing speaks against it: there is no need to ask."""
         self.cool_until = -inf
@@ -83,18 +83,18 @@ class Breaker:
         self._requests = [0] * _BUCKETS
         self._failures = [0] * _BUCKETS
 
-    def apply(self, rules: Rules) -> None:
+    def apply(self, rules: Breaker) -> None:
         """Go by other rules from now on. What was counted stays, unless the window is another one."""
         other = rules.window != self._rules.window
         self._rules = rules
         if other:
             self._reset()
 
-    def state(self, now: float) -> State:
+    def state(self, now: float) -> BreakerState:
         """Of the breaker."""
         if self._opened == inf:
-            return State.CLOSED
-        return State.HALF_OPEN if self._probing or now >= self._until else State.OPEN
+            return BreakerState.CLOSED
+        return BreakerState.HALF_OPEN if self._probing or now >= self._until else BreakerState.OPEN
 
     @property
     def healthy(self) -> bool:
@@ -174,7 +174,7 @@ class Breaker:
     def _look(self, now: float) -> None:
         self.usable = self._opened == inf and now >= self.cool_until and not self._unhealthy
 
-    def _fails_too_often(self, rules: Rules) -> bool:
+    def _fails_too_often(self, rules: Breaker) -> bool:
         requests = sum(self._requests) + self._successes
         return requests >= rules.minimum and sum(self._failures) * 100 >= rules.error_percentage * requests
 

@@ -25,7 +25,7 @@ class _Wait(NamedTuple):
     elsewhere: Callable[[], object] | None
 
 
-class Permits:
+class ConcurrencyLimit:
     """Of one backend."""
 
     __slots__ = ("_line", "_timer", "limit", "taken")
@@ -34,7 +34,7 @@ class Permits:
         self.limit: float = inf
         """How many there are. Nobody waits while there are more than are taken."""
         self.taken = 0
-        """Permits in use; above the limit for a while when that was lowered."""
+        """Slots in use; above the limit for a while when that was lowered."""
         self._line: OrderedDict[asyncio.Future[Any], _Wait] = OrderedDict()
         """Those that wait."""
         self._timer: asyncio.Handle | None = None
@@ -45,13 +45,13 @@ class Permits:
         return len(self._line)
 
     def apply(self, limit: int | None) -> None:
-        """There are `limit` permits from now on; None: as many as anybody wants."""
+        """Allow `limit` requests at a time from now on; None allows any number."""
         self.limit = inf if limit is None else limit
         while self._line and self.taken < self.limit:
             self.taken += 1
             self._hand_on()
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """One that was taken is no longer needed."""
         if not self._line or self.taken > self.limit:
             self.taken -= 1
@@ -80,7 +80,7 @@ class Permits:
         except asyncio.CancelledError:
             self._line.pop(future, None)
             if future.done() and not future.cancelled() and future.exception() is None and future.result() is None:
-                self.give_back()  # it came at the same moment
+                self.release()  # it came at the same moment
             raise
 
     def expire(self, now: float) -> None:

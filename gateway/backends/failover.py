@@ -12,7 +12,7 @@ from typing import Final
 import orjson
 
 from gateway import errors
-from gateway.api.v1alpha1 import Cause
+from gateway.api.v1alpha1 import FailureCause
 
 STREAM_BYTES: Final = 16384
 """Of a stream, in which its first event has to be complete to be looked at."""
@@ -31,26 +31,26 @@ FAILED: Final = frozenset({429, 502, 503, 504})
 """The statuses that speak against a backend. 408 is about the client, 500 about this one request."""
 
 
-def cause_of(error: errors.UpstreamError) -> Cause | None:
+def cause_of(error: errors.UpstreamError) -> FailureCause | None:
     """The cause that `error` is an instance of; None where trying elsewhere would not be right.
 
     An answer that is no HTTP is not a reason: the backend has worked on the request.
     """
     if not error.sent:
-        return Cause.CONNECT_FAILURE
+        return FailureCause.CONNECT_FAILURE
     if isinstance(error, errors.FirstByteTimeout):
-        return Cause.FIRST_BYTE_TIMEOUT
+        return FailureCause.FIRST_BYTE_TIMEOUT
     if isinstance(error, errors.UpstreamReset | errors.IdleTimeout):
-        return Cause.RESET
+        return FailureCause.RESET
     return None
 
 
-def statuses(causes: Iterable[Cause]) -> Mapping[int, Cause]:
+def statuses(causes: Iterable[FailureCause]) -> Mapping[int, FailureCause]:
     """Those of `causes` that are statuses, by status."""
     return {int(cause): cause for cause in causes if cause.value.isdigit()}
 
 
-class Budget:
+class RetryBudget:
     """How many retries a route may make: a share of its requests, and a few in any case (sliding window).
 
     Without it a backend that fails would double the load of the others at the worst moment. The window moves by

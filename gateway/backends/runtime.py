@@ -3,9 +3,9 @@
 from collections.abc import Hashable
 
 from gateway.api import v1alpha1
-from gateway.backends.breaker import Breaker
-from gateway.backends.concurrency import Permits
-from gateway.backends.failover import Budget
+from gateway.backends.breaker import CircuitBreaker
+from gateway.backends.concurrency import ConcurrencyLimit
+from gateway.backends.failover import RetryBudget
 
 
 class BackendRuntime:
@@ -15,20 +15,20 @@ class BackendRuntime:
     model) is no verdict on another's.
     """
 
-    __slots__ = ("breaker", "permits", "place")
+    __slots__ = ("breaker", "concurrency", "place")
 
     def __init__(self, place: Hashable, rules: v1alpha1.Breaker) -> None:
         self.place = place
-        self.breaker = Breaker(rules)
-        self.permits = Permits()
+        self.breaker = CircuitBreaker(rules)
+        self.concurrency = ConcurrencyLimit()
 
 
-class Runtime:
+class RouteRuntime:
     """State per route that outlives its documents: whose turn it is, what is in flight, and what may be retried."""
 
     __slots__ = ("backends", "budget", "in_flight", "turn")
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: RetryBudget) -> None:
         self.turn = 0
         self.in_flight = 0
         self.budget = budget
@@ -42,5 +42,5 @@ class Runtime:
             found = self.backends[backend.id] = BackendRuntime(place, rules)
         else:
             found.breaker.apply(rules)
-        found.permits.apply(backend.in_flight)
+        found.concurrency.apply(backend.in_flight)
         return found

@@ -14,11 +14,11 @@ from typing import Final
 import structlog
 
 from gateway.api import v1alpha1
-from gateway.backends.failover import Budget
-from gateway.backends.runtime import Runtime
+from gateway.backends.failover import RetryBudget
+from gateway.backends.runtime import RouteRuntime
 from gateway.routes import sources
 from gateway.routes.table import BareHostnames, Entry, RoutingTable
-from gateway.settings import Retry
+from gateway.settings import RetrySettings
 from gateway.telemetry import Metrics
 
 COALESCE_SECONDS: Final = 0.05
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class DocumentState:
     """What is known of one ConfigMap."""
 
     config_map: sources.ConfigMap
@@ -44,7 +44,7 @@ class Document:
     """Wall-clock seconds at which `good` came into force."""
 
 
-class Store:
+class RouteStore:
     """The current table and how it came about."""
 
     def __init__(
@@ -55,12 +55,12 @@ class Store:
         bare_hostnames: BareHostnames,
         metrics: Metrics,
         clock: Callable[[], float],
-        retry: Retry | None = None,
+        retry: RetrySettings | None = None,
     ) -> None:
         self.table = RoutingTable()
         self.loaded = asyncio.Event()
         """Set by the first complete load, and never cleared."""
-        self.documents: Mapping[str, Document] = {}
+        self.documents: Mapping[str, DocumentState] = {}
         self.source_errors: Mapping[str, str] = {}
         self.refreshed_at = 0.0
         """Wall-clock seconds at which the source was last known to be up to date."""
@@ -73,24 +73,24 @@ class Store:
         self._bare_hostnames = bare_hostnames
         self._metrics = metrics
         self._clock = clock
-        self._retry = retry or Retry()
-        self._runtime: dict[str, Runtime] = {}
+        self._retry = retry or RetrySettings()
+        self._runtime: dict[str, RouteRuntime] = {}
         self._pending: sources.Snapshot | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._work: Iterator[None] | None = None
         """The rest of a swap that is under way."""
         self._turn: asyncio.Handle | None = None
 
-    def known(self, key: str) -> Runtime | None:
+    def known(self, key: str) -> RouteRuntime | None:
         """The state of the route `namespace/name`, if it has any yet."""
         return self._runtime.get(key)
 
-    def runtime(self, key: str) -> Runtime:
+    def runtime(self, key: str) -> RouteRuntime:
         """The state of the route `namespace/name`."""
         state = self._runtime.get(key)
         if state is None:
-            budget = Budget(self._retry.budget_percentage, self._retry.budget_per_second)
-            state = self._runtime[key] = Runtime(budget)
+            budget = RetryBudget(self._retry.budget_percentage, self._retry.budget_per_second)
+            state = self._runtime[key] = RouteRuntime(budget)
         return state
 
     def apply(self, snapshot: sources.Snapshot) -> None:
@@ -149,7 +149,7 @@ class Store:
     def _swap(self, snapshot: sources.Snapshot) -> Iterator[None]:
         """Build a table and bring it into force, in small steps; the swap itself is one of them."""
         before = dict(self.documents)
-        documents: dict[str, Document] = {}
+        documents: dict[str, DocumentState] = {}
         entries: list[Entry] = []
         refused = unknown_fields = 0
         for seen in snapshot.config_maps:
@@ -192,7 +192,7 @@ class Store:
             old.pop()
             yield
 
-    def _judge(self, before: Document | None, seen: sources.ConfigMap) -> Document:
+    def _judge(self, before: DocumentState | None, seen: sources.ConfigMap) -> DocumentState:
         """Parse what changed, and only that."""
         if before is not None and before.config_map.text == seen.text:
             return before if before.config_map == seen else replace(before, config_map=seen)
@@ -203,6 +203,6 @@ class Store:
         except v1alpha1.DocumentError as exc:
             log.error("route_document_refused", config_map=seen.key, origin=seen.origin, error=str(exc))
             if before is None:
-                return Document(seen, None, 0, str(exc), 0.0)
+                return DocumentState(seen, None, 0, str(exc), 0.0)
             return replace(before, config_map=seen, error=str(exc))
-        return Document(seen, document, unknown, None, self._clock())
+        return DocumentState(seen, document, unknown, None, self._clock())

@@ -56,7 +56,7 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Conflict:
+class NameConflict:
     """A name that two documents claim."""
 
     claim: str
@@ -81,7 +81,7 @@ class RoutingTable:
     """By `namespace/model`."""
     checked: tuple[Route, ...] = ()
     """Those with a backend whose health is to be checked."""
-    conflicts: tuple[Conflict, ...] = ()
+    conflicts: tuple[NameConflict, ...] = ()
 
     @classmethod
     def build(
@@ -235,7 +235,7 @@ class _Index:
         self.names: dict[str, list[Route]] = {}
         self.bare: dict[str, list[tuple[Route, str]]] = {}
         self.checked: list[Route] = []
-        self.conflicts: list[Conflict] = []
+        self.conflicts: list[NameConflict] = []
 
     def claim(self, index: dict[_Name, Route], name: _Name, claim: str, route: Route) -> bool:
         """Give `name` to `route` unless another has it; a conflict is remembered."""
@@ -243,7 +243,7 @@ class _Index:
         if owner is route:
             return True
         if owner.key != route.key or index is self.routes:
-            self.conflicts.append(Conflict(claim, owner.key, route.key))
+            self.conflicts.append(NameConflict(claim, owner.key, route.key))
         return False
 
 

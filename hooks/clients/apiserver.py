@@ -22,7 +22,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 
 from hooks import reasons
-from hooks.clients.errors import Api, Failed
+from hooks.clients.errors import Api, CallFailed
 from hooks.clients.http import ANSWER_BYTES, Answer, Parameters, Upstream
 from hooks.kube.objects import Object
 from hooks.telemetry import Metrics
@@ -88,10 +88,10 @@ class ApiServer:
         """The object at a path; None when the group is served and has no such thing.
 
         Raises:
-            Failed: it cannot be had.
+            CallFailed: it cannot be had.
         """
         if self._upstream is None:
-            raise Failed(reasons.UNREACHABLE, self._without)
+            raise CallFailed(reasons.UNREACHABLE, self._without)
         answer = await self._upstream.get(group.api, path, query, limit)
         if answer.status == 404 and _is_status(answer):
             return None
@@ -99,7 +99,7 @@ class ApiServer:
             raise _refusal(group, answer.status)
         found = await _parsed(answer.body)
         if found is None:
-            raise Failed(reasons.UNREACHABLE, f"{group.api.words} answers with something that is no JSON object.")
+            raise CallFailed(reasons.UNREACHABLE, f"{group.api.words} answers with something that is no JSON object.")
         return found
 
     async def close(self) -> None:
@@ -120,7 +120,7 @@ class _Credentials:
         """The header field with it.
 
         Raises:
-            Failed: there is none that can be sent.
+            CallFailed: there is none that can be sent.
         """
         now = time.monotonic()
         if now >= self._until:
@@ -133,12 +133,14 @@ class _Credentials:
             found = await asyncio.to_thread(self._settings.get_api_key_with_prefix, "BearerToken", "authorization")
         except (ApiException, ConfigException, OSError, ValueError) as exc:
             log.warning("api_server_credentials_unusable", error=type(exc).__name__)
-            raise Failed(reasons.FORBIDDEN, "The credentials of hooks for the API server cannot be read.") from None
+            raise CallFailed(reasons.FORBIDDEN, "The credentials of hooks for the API server cannot be read.") from None
         token = (found or "").strip()  # the file may end with a line feed
         if not token:
             return {}
         if not _TOKEN.fullmatch(token):
-            raise Failed(reasons.FORBIDDEN, "The token of hooks for the API server cannot be sent in a header field.")
+            raise CallFailed(
+                reasons.FORBIDDEN, "The token of hooks for the API server cannot be sent in a header field."
+            )
         return {"authorization": token}
 
 
@@ -147,11 +149,13 @@ def path(*segments: str) -> str:
     """A path of these segments.
 
     Raises:
-        Failed: one of them cannot be a segment: the API server would read another path.
+        CallFailed: one of them cannot be a segment: the API server would read another path.
     """
     for segment in segments:
         if segment in ("", ".", "..") or "/" in segment or "%" in segment:
-            raise Failed(reasons.REFUSED, f"{cut(segment)!r} cannot be asked for: it must be a name without / and %.")
+            raise CallFailed(
+                reasons.REFUSED, f"{cut(segment)!r} cannot be asked for: it must be a name without / and %."
+            )
     return "".join(f"/{quote(segment, safe='*')}" for segment in segments)
 
 
@@ -184,29 +188,31 @@ def _is_status(answer: Answer) -> bool:
     return isinstance(found, dict) and found.get("kind") == "Status"
 
 
-def _refusal(group: Group, status: int) -> Failed:
+def _refusal(group: Group, status: int) -> CallFailed:
     words = group.api.words
     match status:
         case 401:
-            return Failed(reasons.FORBIDDEN, "The API server does not accept the credentials of hooks.")
+            return CallFailed(reasons.FORBIDDEN, "The API server does not accept the credentials of hooks.")
         case 403:
             where = f"in the API group {group.name}" if group.name else "of the core API"
-            return Failed(
+            return CallFailed(
                 reasons.FORBIDDEN,
                 f"Hooks may not read {group.resource} {where} in this namespace: allow their service account to get"
                 " and list them.",
             )
         case 404:
-            return Failed(reasons.NOT_SERVED, f"Nothing in the cluster serves {group.name}: install {group.provider}.")
+            return CallFailed(
+                reasons.NOT_SERVED, f"Nothing in the cluster serves {group.name}: install {group.provider}."
+            )
         case 503 if group.name:
-            return Failed(
+            return CallFailed(
                 reasons.UNREACHABLE,
                 f"What serves {group.name} is not available: see that {group.provider} runs, and what"
                 " `kubectl get apiservices` says of it.",
             )
         case 504:
-            return Failed(reasons.TIMED_OUT, f"{words} did not answer the API server in time.")
+            return CallFailed(reasons.TIMED_OUT, f"{words} did not answer the API server in time.")
         case 400 | 422:
-            return Failed(reasons.REFUSED, f"{words} refuses the question with status {status}.")
+            return CallFailed(reasons.REFUSED, f"{words} refuses the question with status {status}.")
         case _:
-            return Failed(reasons.UNREACHABLE, f"{words} answers with status {status}.")
+            return CallFailed(reasons.UNREACHABLE, f"{words} answers with status {status}.")

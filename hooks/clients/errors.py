@@ -24,7 +24,7 @@ class Trouble(Enum):
     GONE = "it cannot be reached"
 
 
-class Failed(Exception):
+class CallFailed(Exception):
     """A source gave no answer that could be used."""
 
     def __init__(self, reason: str, message: str, trouble: Trouble = Trouble.NONE) -> None:
@@ -33,5 +33,5 @@ class Failed(Exception):
         self.trouble = trouble
 
 
-class TooLarge(Failed):
+class TooLarge(CallFailed):
     """An answer is larger than what is held in memory at once."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hooks import reasons
-from hooks.clients.errors import Failed
+from hooks.clients.errors import CallFailed
 from program.settings import SettingsError
 
 Stamp = tuple[int, int, int]
@@ -27,7 +27,7 @@ class WatchedFile:
         self._content = b""
         try:
             self.content()
-        except Failed as exc:
+        except CallFailed as exc:
             raise SettingsError(str(exc)) from exc
 
     def changed(self, known: Stamp | None) -> Stamp | None:
@@ -43,7 +43,7 @@ class WatchedFile:
         """What it holds, without white space around.
 
         Raises:
-            Failed: it cannot be read, or is empty.
+            CallFailed: it cannot be read, or is empty.
         """
         stamp = self.changed(self._stamp)
         if stamp is None and self._stamp is not None:
@@ -51,8 +51,8 @@ class WatchedFile:
         try:
             content = self._path.read_bytes().strip()
         except OSError as exc:
-            raise Failed(reasons.FORBIDDEN, f"{self._setting} cannot be read: {exc.strerror}.") from exc
+            raise CallFailed(reasons.FORBIDDEN, f"{self._setting} cannot be read: {exc.strerror}.") from exc
         if not content:
-            raise Failed(reasons.FORBIDDEN, f"{self._setting} is empty.")
+            raise CallFailed(reasons.FORBIDDEN, f"{self._setting} is empty.")
         self._stamp, self._content = stamp, content
         return content

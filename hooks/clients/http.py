@@ -15,7 +15,7 @@ from typing import Final
 import httpx
 
 from hooks import reasons
-from hooks.clients.errors import Api, Failed, TooLarge, Trouble
+from hooks.clients.errors import Api, CallFailed, TooLarge, Trouble
 from hooks.telemetry import Metrics
 
 CONNECTIONS: Final = 16
@@ -28,7 +28,7 @@ _CONNECT_SHARE: Final = 0.8
 
 Parameters = Sequence[tuple[str, str]]
 Headers = Callable[[], Awaitable[Mapping[str, str]]]
-"""Gives the credentials at the time of a call; raises `Failed`."""
+"""Gives the credentials at the time of a call; raises `CallFailed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Upstream:
             limit: bytes of the body at most.
 
         Raises:
-            Failed: there is no answer, or it is larger.
+            CallFailed: there is no answer, or it is larger.
         """
         return await self._call(api, "GET", path, query, (), limit)
 
@@ -123,10 +123,10 @@ class Upstream:
             code = "error"
             if isinstance(exc, httpx.ConnectTimeout):
                 words = f"{api.words} cannot be connected to in time: see that it is up and that no policy is between."
-                raise Failed(reasons.TIMED_OUT, words, Trouble.GONE) from None
+                raise CallFailed(reasons.TIMED_OUT, words, Trouble.GONE) from None
             trouble = Trouble.GONE if isinstance(exc, httpx.ConnectError | httpx.ProxyError) else Trouble.SILENT
-            raise Failed(reasons.UNREACHABLE, f"{api.words} cannot be asked: {in_words(exc)}.", trouble) from None
-        except Failed:
+            raise CallFailed(reasons.UNREACHABLE, f"{api.words} cannot be asked: {in_words(exc)}.", trouble) from None
+        except CallFailed:
             code = "error"
             raise
         finally:
@@ -136,7 +136,7 @@ class Upstream:
 
 async def _read(api: Api, response: httpx.Response, limit: int) -> bytes:
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise Failed(reasons.UNREACHABLE, f"{api.words} answers in an encoding that was not asked for.")
+        raise CallFailed(reasons.UNREACHABLE, f"{api.words} answers in an encoding that was not asked for.")
     pieces, size = [], 0
     async for piece in response.aiter_raw():
         size += len(piece)

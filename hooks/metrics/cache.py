@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar, cast
 import structlog
 
 from hooks import reasons
-from hooks.clients.errors import Api, Failed, Trouble
+from hooks.clients.errors import Api, CallFailed, Trouble
 from hooks.metrics.outages import Outage
 from hooks.observation.readings import Unread
 from hooks.telemetry import Metrics
@@ -86,7 +86,7 @@ class Cache:
 
         Args:
             query: what is asked.
-            load: asks the source; raises `Failed`.
+            load: asks the source; raises `CallFailed`.
             seconds: for how long the answer is kept, where that is another time than usual.
         """
         entry = self._entries.get(query)
@@ -123,7 +123,7 @@ class Cache:
         except TimeoutError:
             words = f"{query.api.words} did not answer in time: see that it is up and not overloaded."
             answer, trouble = Unread(reasons.TIMED_OUT, words), Trouble.SILENT
-        except Failed as exc:
+        except CallFailed as exc:
             answer, trouble = exc.unread, exc.trouble
         except Exception:
             log.exception("metric_source_failed", api=query.api.name, namespace=query.namespace)

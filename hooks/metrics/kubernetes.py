@@ -15,7 +15,7 @@ from hooks.api.metrics import (
     ResourceMetric,
 )
 from hooks.clients.apiserver import ApiServer, Group, path
-from hooks.clients.errors import Api, Failed
+from hooks.clients.errors import Api, CallFailed
 from hooks.kube.selectors import InvalidSelector, Selector
 from hooks.kube.unstructured import objects
 from hooks.metrics import kinds, values
@@ -48,7 +48,7 @@ class KubernetesMetrics:
         """What is known of a metric now."""
         try:
             answer = await self._read(metric, namespace, selector)
-        except Failed as exc:
+        except CallFailed as exc:
             answer = exc.unread
         except InvalidSelector as exc:
             answer = Unread(reasons.REFUSED, f"The selector of the metric cannot be used: {exc}.")
@@ -109,7 +109,7 @@ class KubernetesMetrics:
         async def load() -> tuple[Sample, ...]:
             answer = await self._api.get(EXTERNAL, where, query)
             if answer is None:
-                raise Failed(reasons.NO_SAMPLE, f"{EXTERNAL.api.words} knows no metric {metric.name!r}.")
+                raise CallFailed(reasons.NO_SAMPLE, f"{EXTERNAL.api.words} knows no metric {metric.name!r}.")
             return values.of_series(answer)
 
         return await self._cache.get(Query(EXTERNAL.api, (where, *query), namespace), load)
@@ -120,7 +120,7 @@ class KubernetesMetrics:
         async def load() -> tuple[Sample, ...]:
             answer = await self._api.get(CUSTOM, where, query)
             if answer is None:
-                raise Failed(reasons.NO_SAMPLE, f"{CUSTOM.api.words} {nothing} in this namespace.")
+                raise CallFailed(reasons.NO_SAMPLE, f"{CUSTOM.api.words} {nothing} in this namespace.")
             return values.of_objects(answer)
 
         return await self._cache.get(Query(CUSTOM.api, (where, *query), namespace), load)
@@ -133,7 +133,7 @@ class KubernetesMetrics:
             version = kinds.served_version(group, _CUSTOM_VERSIONS)
             if version is None:
                 words = f"The cluster serves no version of {CUSTOM.name} that hooks know: {_ADAPTER} gives one."
-                raise Failed(reasons.NOT_SERVED, words)
+                raise CallFailed(reasons.NOT_SERVED, words)
             return version
 
         return await self._cache.get(Query(CUSTOM.api, "versions"), load, seconds=DISCOVERY_SECONDS)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from hooks import reasons
 from hooks.clients.apiserver import ApiServer, Group, path
-from hooks.clients.errors import Api, Failed, TooLarge
+from hooks.clients.errors import Api, CallFailed, TooLarge
 from hooks.kube.objects import Object
 from hooks.kube.pods import Pod
 from hooks.kube.selectors import Selector
@@ -69,7 +69,7 @@ class PodLists:
             token = text(mapping(page, "metadata"), "continue")
             if not token:
                 return Listed(tuple(found))
-        raise Failed(reasons.REFUSED, "The namespace has more pods than hooks list.")
+        raise CallFailed(reasons.REFUSED, "The namespace has more pods than hooks list.")
 
     async def _page(self, where: str, token: str) -> Object:
         limit = ("limit", str(PAGE))

@@ -16,7 +16,7 @@ import structlog
 
 from hooks import reasons
 from hooks.clients import urls
-from hooks.clients.errors import Api, Failed
+from hooks.clients.errors import Api, CallFailed
 from hooks.clients.files import WatchedFile
 from hooks.clients.http import Upstream
 from hooks.kube.objects import Object
@@ -70,7 +70,7 @@ class PrometheusServer:
         """The values of an expression now.
 
         Raises:
-            Failed: there are none.
+            CallFailed: there are none.
         """
         await self._renew()
         parameters = [("query", expression), ("timeout", f"{self._settings.timeout_seconds:g}s")]
@@ -89,7 +89,7 @@ class PrometheusServer:
         try:
             return vectors.points(content)
         except vectors.Unreadable as exc:
-            raise Failed(reasons.REFUSED, str(exc)) from None
+            raise CallFailed(reasons.REFUSED, str(exc)) from None
 
     async def close(self) -> None:
         """Close all connections."""
@@ -144,10 +144,10 @@ def _field(name: str, value: bytes) -> str:
     """The value of a header field.
 
     Raises:
-        Failed: it cannot be one.
+        CallFailed: it cannot be one.
     """
     if not _VISIBLE.fullmatch(value):
-        raise Failed(reasons.FORBIDDEN, f"{_SECTION}.{name} holds something that cannot be sent in a header field.")
+        raise CallFailed(reasons.FORBIDDEN, f"{_SECTION}.{name} holds something that cannot be sent in a header field.")
     return value.decode()
 
 
@@ -166,25 +166,27 @@ def _said(content: Object) -> list[str]:
     return [cut(str(one)) for one in warnings[:3]]
 
 
-def _refusal(status: int, content: Object | None) -> Failed:
+def _refusal(status: int, content: Object | None) -> CallFailed:
     """What an answer without a result says."""
     words = API.words
     kind = text(content or {}, "errorType")
     if status in (401, 403):
         message = f"{words} refuses hooks: check {_SECTION}.usernameFile and passwordFile, or bearerFile."
-        return Failed(reasons.FORBIDDEN, message)
+        return CallFailed(reasons.FORBIDDEN, message)
     if kind == "bad_data":
-        return Failed(reasons.REFUSED, f"{words} refuses the expression: {cut(text(content or {}, 'error'))}.")
+        return CallFailed(reasons.REFUSED, f"{words} refuses the expression: {cut(text(content or {}, 'error'))}.")
     if kind == "execution":
-        return Failed(reasons.REFUSED, f"{words} cannot work the expression out: try it there.")
+        return CallFailed(reasons.REFUSED, f"{words} cannot work the expression out: try it there.")
     if kind in ("timeout", "canceled") or status == 504:
-        return Failed(reasons.TIMED_OUT, f"{words} did not work the expression out in time: make it cheaper.")
+        return CallFailed(reasons.TIMED_OUT, f"{words} did not work the expression out in time: make it cheaper.")
     if 300 <= status < 400:
-        return Failed(reasons.UNREACHABLE, f"{words} sends hooks elsewhere: set {_SECTION}.address to where it leads.")
+        return CallFailed(
+            reasons.UNREACHABLE, f"{words} sends hooks elsewhere: set {_SECTION}.address to where it leads."
+        )
     if status == 404:
-        return Failed(reasons.NOT_SERVED, f"{_SECTION}.address leads to no Prometheus API: check its path.")
+        return CallFailed(reasons.NOT_SERVED, f"{_SECTION}.address leads to no Prometheus API: check its path.")
     if status in (400, 422) or kind:
-        return Failed(reasons.REFUSED, f"{words} refuses the question with status {status}.")
+        return CallFailed(reasons.REFUSED, f"{words} refuses the question with status {status}.")
     if status == 200:
-        return Failed(reasons.UNREACHABLE, f"{_SECTION}.address leads to something that is no Prometheus API.")
-    return Failed(reasons.UNREACHABLE, f"{words} answers with status {status}.")
+        return CallFailed(reasons.UNREACHABLE, f"{_SECTION}.address leads to something that is no Prometheus API.")
+    return CallFailed(reasons.UNREACHABLE, f"{words} answers with status {status}.")

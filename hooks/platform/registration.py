@@ -114,7 +114,7 @@ class Postponed:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class RegistrationFailed:
     """It could not be done."""
 
     reason: str
@@ -129,7 +129,7 @@ class Failed:
     """Seconds that the platform asks to wait, or until it is asked again at all."""
 
 
-Outcome = Done | Removed | Gone | Postponed | Failed
+Outcome = Done | Removed | Gone | Postponed | RegistrationFailed
 
 NO_ACCOUNT: Final = Condition(
     "Registered", "False", reasons.DISABLED, "Hooks have no token of the platform: nothing is registered there."
@@ -222,7 +222,7 @@ def leaving(kind: str, parent: Parent, *, now: datetime, expected: Wanted | None
 def settle(task: Task, outcome: Outcome, *, now: datetime) -> Registration:
     """How an object stands after an attempt."""
     parent, memory = task.parent, task.memory
-    if isinstance(outcome, Failed):
+    if isinstance(outcome, RegistrationFailed):
         return _failed(task, outcome, now)
     match outcome:
         case Done(facts, owned, _) if task.wanted is not None:
@@ -240,7 +240,7 @@ def settle(task: Task, outcome: Outcome, *, now: datetime) -> Registration:
             return Registration(_said_before(parent.held.get("Registered")), memory, carried_over(parent), SOON)
 
 
-def _failed(task: Task, failure: Failed, now: datetime) -> Registration:
+def _failed(task: Task, failure: RegistrationFailed, now: datetime) -> Registration:
     parent, memory = task.parent, task.memory
     said = Condition("Registered", "False", failure.reason, failure.message)
     if task.check and not failure.foreign:

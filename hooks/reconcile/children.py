@@ -256,7 +256,7 @@ def _backends(parts: Parts, observation: Observation) -> tuple[routes.Backend, .
 
 
 def _retry(retry: GatewayRetry) -> routes.Retry:
-    given = {} if retry.causes is None else {"on": tuple(routes.Cause(cause) for cause in retry.causes)}
+    given = {} if retry.causes is None else {"on": tuple(routes.FailureCause(cause) for cause in retry.causes)}
     return routes.Retry(**given, body_bytes=retry.body_bytes)
 
 

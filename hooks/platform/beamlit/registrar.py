@@ -16,8 +16,7 @@ import structlog
 from hooks import reasons
 from hooks.api.common import AUTHORIZATION_GROUP, DEPLOYMENT_GROUP, VERSION
 from hooks.clients.apiserver import ApiServer, Group, path
-from hooks.clients.errors import Api
-from hooks.clients.errors import Failed as NoAnswer
+from hooks.clients.errors import Api, CallFailed
 from hooks.kube.objects import Object
 from hooks.kube.unstructured import mapping, text, texts
 from hooks.platform.beamlit.client import LATE, Beamlit, facts
@@ -26,11 +25,11 @@ from hooks.platform.ownership import Claim, Owner, claim, keeps
 from hooks.platform.rechecks import Checks
 from hooks.platform.registration import (
     Done,
-    Failed,
     Gone,
     Outcome,
     Postponed,
     Registration,
+    RegistrationFailed,
     Removed,
     Task,
     applied,
@@ -86,19 +85,21 @@ class Registrar:
             async with asyncio.timeout(CALL_SECONDS):
                 outcome = await self._carried_out(task, progress)
         except TimeoutError:
-            outcome = Failed(reasons.UNREACHABLE, progress.late, sent=progress.writing)
-        except NoAnswer as exc:
-            outcome = Failed(reasons.UNREACHABLE, exc.unread.message)
+            outcome = RegistrationFailed(reasons.UNREACHABLE, progress.late, sent=progress.writing)
+        except CallFailed as exc:
+            outcome = RegistrationFailed(reasons.UNREACHABLE, exc.unread.message)
         except Busy:
             outcome = Postponed()
         except PlatformError as exc:
             sent = exc.sent and progress.writing
-            outcome = Failed(
+            outcome = RegistrationFailed(
                 exc.reason, str(exc), tried=not isinstance(exc, Unasked), sent=sent, retry_after=exc.retry_after
             )
         except Exception:
             log.exception("platform_failed", **_about(task))
-            outcome = Failed(reasons.UNREACHABLE, "Hooks failed at it: their log says why.", sent=progress.writing)
+            outcome = RegistrationFailed(
+                reasons.UNREACHABLE, "Hooks failed at it: their log says why.", sent=progress.writing
+            )
         self._tell(task, outcome)
         return outcome
 
@@ -122,13 +123,15 @@ class Registrar:
             try:
                 return Done(await self._beamlit.create(wanted.thing, wanted.body))
             except Taken as exc:
-                return Failed(exc.reason, f"The platform got a {wanted.thing} from elsewhere at the same time.")
+                return RegistrationFailed(
+                    exc.reason, f"The platform got a {wanted.thing} from elsewhere at the same time."
+                )
         lost = task.memory.thing == wanted.thing and not task.memory.hash
         whose = claim(found, task.parent, lost=lost, wanted=wanted)
         if whose is Claim.SAME:
             return Done({}, owned=False, changed=False)
         if whose is Claim.FOREIGN:
-            return Failed(
+            return RegistrationFailed(
                 reasons.CONFLICT,
                 f"The platform has a {wanted.thing} already, which was not made for this object: remove or rename it"
                 " there, or choose another name here.",
@@ -147,7 +150,7 @@ class Registrar:
         """The owner of a model, empty when it is no more; None when that is not known."""
         try:
             return await self._read(PARENT_KIND, owner.namespace, owner.name) or {}
-        except NoAnswer:  # its namespace is not managed by us, perhaps by another installation
+        except CallFailed:  # its namespace is not managed by us, perhaps by another installation
             return None
 
     async def _remove(self, task: Task, progress: "_Progress") -> Outcome:
@@ -175,7 +178,7 @@ class Registrar:
                 log.debug("platform_has_still", **_about(task))
             case Done() | Removed():
                 log.info("platform_has", done=done, **_about(task))
-            case Failed(reason, message):
+            case RegistrationFailed(reason, message):
                 log.warning("platform_has_not", undone=done, reason=reason, message=message, **_about(task))
             case _:
                 log.debug("platform_not_asked", why=type(outcome).__name__, **_about(task))
@@ -233,8 +236,8 @@ def _is_as_requested(item: Object, task: Task) -> bool:
     )
 
 
-def _conflict(wanted: Wanted, owner: Owner) -> Failed:
-    return Failed(
+def _conflict(wanted: Wanted, owner: Owner) -> RegistrationFailed:
+    return RegistrationFailed(
         reasons.CONFLICT,
         f"The {wanted.thing} belongs to ModelDeployment {cut(owner.name)} in namespace {cut(owner.namespace)}, which is"
         " older: choose another spec.model or spec.environment, or delete that one.",

@@ -17,7 +17,7 @@ from gateway.cluster import Cluster
 from gateway.routes import sources
 from gateway.routes.sources import configmaps
 from gateway.routes.sources.configmaps import ConfigMapSource
-from gateway.routes.store import Store
+from gateway.routes.store import RouteStore
 from gateway.telemetry import Metrics
 from tests.integration.apiserver import BREAK, END, ApiServer, Collection, config_map
 from tests.integration.gateway.wire import document
@@ -60,7 +60,7 @@ def source_of(api: ApiServer, namespaces: frozenset[str] | None, relist_seconds:
 class Followed:
     """What the source told."""
 
-    store: Store
+    store: RouteStore
     """Fed by the source as in the gateway."""
     snapshots: list[sources.Snapshot] = field(default_factory=list)
     confirmed: int = 0
@@ -83,7 +83,7 @@ async def followed(
     """A source that follows the scripted server, in the namespace `default` unless told otherwise."""
     served = None if everywhere else frozenset(namespaces or {"default"})
     told = Followed(
-        Store(
+        RouteStore(
             namespaces=served,
             cluster_domain="cluster.local",
             bare_hostnames="namespace",

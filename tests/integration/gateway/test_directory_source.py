@@ -15,7 +15,7 @@ import yaml
 from gateway.api.v1alpha1 import KEY, LABEL, LABEL_VALUE, Backend, RouteDocument, Split
 from gateway.routes.sources.directory import DirectorySource
 from gateway.routes.sources.secrets import Secrets
-from gateway.routes.store import Store
+from gateway.routes.store import RouteStore
 from gateway.telemetry import Metrics
 from tests.integration.servers import until
 
@@ -49,9 +49,9 @@ def write(path: Path, *objects: dict[str, Any]) -> None:
 
 
 @asynccontextmanager
-async def followed(directory: Path, **rest: Any) -> AsyncIterator[Store]:
+async def followed(directory: Path, **rest: Any) -> AsyncIterator[RouteStore]:
     """A store that follows `directory`."""
-    store = Store(
+    store = RouteStore(
         namespaces=None, cluster_domain="cluster.local", bare_hostnames="namespace", metrics=Metrics(), clock=time.time
     )
     task = asyncio.create_task(DirectorySource(directory, **rest).run(store.apply, store.confirm))
@@ -65,7 +65,7 @@ async def followed(directory: Path, **rest: Any) -> AsyncIterator[Store]:
         store.close()
 
 
-def percentage(store: Store, key: str = "default/demo") -> int | None:
+def percentage(store: RouteStore, key: str = "default/demo") -> int | None:
     """What is in force."""
     route = store.table.routes.get(key)
     return route.document.split.percentage if route else None

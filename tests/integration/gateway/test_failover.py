@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.api.v1alpha1 import Breaker, Cause, Headers, Limits, Retry, SecretKey, Timeouts, Use
+from gateway.api.v1alpha1 import Breaker, FailureCause, Headers, Limits, Retry, SecretKey, Timeouts, Use
 from tests.integration.gateway.wire import Answer, NoSecrets, Running, document, echo, gateway, local, remote, reply
 from tests.integration.servers import ScriptedServer, ServerSide, serving, until
 
@@ -160,7 +160,7 @@ async def test_rt_06_causes_are_the_routes() -> None:
     """RT-06: a cause that the route does not name is the client's answer, with its Retry-After."""
     refusal = reply(b"later", b"503 No", b"retry-after: 7")
     async with serving(answering(refusal)) as near, serving(echo) as far:
-        route = document(local(), remote(), retry=Retry(on=(Cause.RESET,)))
+        route = document(local(), remote(), retry=Retry(on=(FailureCause.RESET,)))
         async with gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running:
             answer = await asked(running)
             assert (answer.status, answer.body, answer.value(b"retry-after")) == (503, b"later", b"7")
@@ -170,7 +170,7 @@ async def test_rt_06_causes_are_the_routes() -> None:
 @pytest.mark.parametrize("wanted", [False, True])
 async def test_rt_07_no_answer_in_time_is_tried_elsewhere_only_where_asked_for(wanted: bool) -> None:
     """RT-07: the first backend may still be at work, so that the route has to want it."""
-    on = (Cause.FIRST_BYTE_TIMEOUT,) if wanted else Retry().on
+    on = (FailureCause.FIRST_BYTE_TIMEOUT,) if wanted else Retry().on
     async with serving(silent) as near, serving(echo) as far:
         route = document(local(), remote(), timeouts=Timeouts(first_byte=0.2), retry=Retry(on=on))
         async with gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running:
@@ -609,7 +609,7 @@ async def test_a_stream_that_says_nothing_is_held_for_a_second() -> None:
     [
         ((local(),), Retry()),
         ((local(), remote(use=(Use.WEIGHTED,))), Retry()),
-        ((local(), remote()), Retry(on=(Cause.SERVICE_UNAVAILABLE,))),
+        ((local(), remote()), Retry(on=(FailureCause.SERVICE_UNAVAILABLE,))),
         ((local(), remote()), Retry(body_bytes=1)),
     ],
 )

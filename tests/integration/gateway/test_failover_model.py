@@ -14,7 +14,7 @@ import uvloop
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from gateway.api.v1alpha1 import Backend, Cause, Retry, RouteDocument, Timeouts, Use
+from gateway.api.v1alpha1 import Backend, FailureCause, Retry, RouteDocument, Timeouts, Use
 from tests.integration.gateway.wire import Answer, Client, Running, gateway, reply
 from tests.integration.servers import ScriptedServer, ServerSide, serving
 
@@ -51,7 +51,7 @@ class Case:
     behaviors: tuple[str, ...]
     failover: tuple[bool, ...]
     chosen: int
-    causes: tuple[Cause, ...]
+    causes: tuple[FailureCause, ...]
     budget: int
     """Retries that are paid for."""
     replay: int
@@ -86,7 +86,7 @@ def cases(draw: st.DrawFn) -> Case:
         behaviors=tuple(draw(st.sampled_from(sorted(BEHAVIORS))) for _ in range(count)),
         failover=tuple(draw(st.booleans() | st.just(True)) for _ in range(count)),
         chosen=draw(st.integers(0, count - 1)),
-        causes=tuple(draw(st.sets(st.sampled_from(Cause)) | st.just(set(Cause)))),
+        causes=tuple(draw(st.sets(st.sampled_from(FailureCause)) | st.just(set(FailureCause)))),
         budget=draw(st.sampled_from([0, 10])),
         replay=draw(st.sampled_from([0, 10, 100000])),
         size=draw(st.sampled_from([0, 5, 10, 11, 70000])),
@@ -115,26 +115,26 @@ class Model:
             number = order.pop(0)
             self.asked.append(number)
             cause, status, complete = self.outcome(case.behaviors[number], others=bool(order))
-            free = cause is Cause.CONNECT_FAILURE
+            free = cause is FailureCause.CONNECT_FAILURE
             if cause not in case.causes or not order or not (free or self.pays()):
                 return number, status, complete
 
-    def outcome(self, behavior: str, *, others: bool) -> tuple[Cause | None, int, bool]:
+    def outcome(self, behavior: str, *, others: bool) -> tuple[FailureCause | None, int, bool]:
         """Cause of the failure if it is one, and what the client gets if it is the last."""
-        held = others and Cause.STREAM_ERROR in self.case.causes and self.repeatable
-        simple: dict[str, tuple[Cause | None, int, bool]] = {
-            "refuses": (Cause.CONNECT_FAILURE, 502, True),
-            "resets": (Cause.RESET, 502, True),
-            "half a head": (Cause.RESET, 502, True),
-            "503": (Cause.SERVICE_UNAVAILABLE, 503, True),
-            "early 503": (Cause.SERVICE_UNAVAILABLE, 503, True),
-            "429": (Cause.TOO_MANY_REQUESTS, 429, True),
-            "silent": (Cause.FIRST_BYTE_TIMEOUT, 504, True),
+        held = others and FailureCause.STREAM_ERROR in self.case.causes and self.repeatable
+        simple: dict[str, tuple[FailureCause | None, int, bool]] = {
+            "refuses": (FailureCause.CONNECT_FAILURE, 502, True),
+            "resets": (FailureCause.RESET, 502, True),
+            "half a head": (FailureCause.RESET, 502, True),
+            "503": (FailureCause.SERVICE_UNAVAILABLE, 503, True),
+            "early 503": (FailureCause.SERVICE_UNAVAILABLE, 503, True),
+            "429": (FailureCause.TOO_MANY_REQUESTS, 429, True),
+            "silent": (FailureCause.FIRST_BYTE_TIMEOUT, 504, True),
             "garbage": (None, 502, True),
             "breaks off": (None, 200, False),
             "stream breaks off": (None, 200, False),
-            "stream with error": (Cause.STREAM_ERROR if held else None, 200, True),
-            "stream breaks off at once": (Cause.RESET, 502, True) if held else (None, 200, False),
+            "stream with error": (FailureCause.STREAM_ERROR if held else None, 200, True),
+            "stream breaks off at once": (FailureCause.RESET, 502, True) if held else (None, 200, False),
         }
         return simple.get(behavior, (None, 200, True))
 

@@ -13,7 +13,7 @@ from gateway import admin
 from gateway.journal import Journal
 from gateway.routes import sources
 from gateway.routes import store as stores
-from gateway.routes.store import COALESCE_SECONDS, Store
+from gateway.routes.store import COALESCE_SECONDS, RouteStore
 from gateway.telemetry import Metrics
 from tests.integration.gateway.wire import document
 from tests.integration.servers import until
@@ -43,9 +43,9 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-def store(clock: Clock, metrics: Metrics) -> Iterator[Store]:
+def store(clock: Clock, metrics: Metrics) -> Iterator[RouteStore]:
     """A store without routes."""
-    store = Store(
+    store = RouteStore(
         namespaces=frozenset({"default"}),
         cluster_domain="cluster.local",
         bare_hostnames="namespace",
@@ -66,7 +66,7 @@ def text(name: str = "demo", **values: object) -> str:
     return document(name=name, **values).canonical_json()
 
 
-async def test_the_first_load_counts_at_once(store: Store, metrics: Metrics) -> None:
+async def test_the_first_load_counts_at_once(store: RouteStore, metrics: Metrics) -> None:
     """Ready means that every route there is can be asked for."""
     assert not store.loaded.is_set()
     store.apply(snapshot(("default", "a", text())))
@@ -75,7 +75,7 @@ async def test_the_first_load_counts_at_once(store: Store, metrics: Metrics) -> 
     assert metrics.registry.get_sample_value("beamlit_gateway_routes") == 1
 
 
-async def test_a_large_table_is_built_between_turns(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_large_table_is_built_between_turns(store: RouteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests find the one before until the new one is whole; a change that comes meanwhile is the next one."""
     monkeypatch.setattr(stores, "SLICE_SECONDS", 0.0)
     store.apply(snapshot(*(("default", f"a{number}", text(f"a{number}")) for number in range(50))))
@@ -93,7 +93,7 @@ async def test_a_large_table_is_built_between_turns(store: Store, monkeypatch: p
     assert (set(store.table.routes), len(first.routes)) == ({"default/b"}, 50)
 
 
-async def test_a_swap_that_is_under_way_ends_with_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_swap_that_is_under_way_ends_with_the_store(store: RouteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever closes the store gets no other table afterwards."""
     monkeypatch.setattr(stores, "SLICE_SECONDS", 0.0)
     store.apply(snapshot(*(("default", f"a{number}", text(f"a{number}")) for number in range(50))))
@@ -104,7 +104,7 @@ async def test_a_swap_that_is_under_way_ends_with_the_store(store: Store, monkey
     assert store.generation == 0
 
 
-async def test_changes_that_come_together_make_one_table(store: Store) -> None:
+async def test_changes_that_come_together_make_one_table(store: RouteStore) -> None:
     """Fifty changes in a moment are one swap, and the last one counts."""
     store.apply(snapshot())
     for number in range(50):
@@ -118,7 +118,7 @@ async def test_changes_that_come_together_make_one_table(store: Store) -> None:
 
 @pytest.mark.parametrize("broken", [None, "{", '{"apiVersion": "gateway.beamlit.com/v1alpha1"}', '{"name": 1}'])
 async def test_k_34_the_last_good_document_stays(
-    store: Store, clock: Clock, metrics: Metrics, broken: str | None
+    store: RouteStore, clock: Clock, metrics: Metrics, broken: str | None
 ) -> None:
     """A document that cannot be read is reported; the route goes on as before, since when it did."""
     store.apply(snapshot(("default", "a", text(limits={"bodyBytes": 7}))))
@@ -136,27 +136,27 @@ async def test_k_34_the_last_good_document_stays(
     assert metrics.registry.get_sample_value("beamlit_gateway_document_errors") == 0
 
 
-async def test_a_document_that_was_never_good_is_no_route(store: Store) -> None:
+async def test_a_document_that_was_never_good_is_no_route(store: RouteStore) -> None:
     """It is reported, and nothing else suffers."""
     store.apply(snapshot(("default", "bad", "{"), ("default", "good", text())))
     assert store.documents["default/bad"].good is None
     assert set(store.table.routes) == {"default/demo"}
 
 
-async def test_k_05_two_documents_for_one_model(store: Store) -> None:
+async def test_k_05_two_documents_for_one_model(store: RouteStore) -> None:
     """The claim is decided, and the loser reported."""
     store.apply(snapshot(("default", "a", text()), ("default", "b", text(limits={"bodyBytes": 1}))))
     assert len(store.table.routes) == 1
     assert store.table.conflicts
 
 
-async def test_another_namespace_is_not_served(store: Store) -> None:
+async def test_another_namespace_is_not_served(store: RouteStore) -> None:
     """Only the namespaces of the settings have routes."""
     store.apply(snapshot(("team-b", "a", text())))
     assert store.table.routes == {}
 
 
-async def test_state_of_a_route_outlives_its_documents(store: Store) -> None:
+async def test_state_of_a_route_outlives_its_documents(store: RouteStore) -> None:
     """Turn and requests in flight stay over swaps, and go with the route once nothing runs on it."""
     store.apply(snapshot(("default", "a", text())))
     state = store.runtime("default/demo")
@@ -173,7 +173,7 @@ async def test_state_of_a_route_outlives_its_documents(store: Store) -> None:
     assert store.runtime("default/demo") is not state
 
 
-async def test_confirming_is_being_up_to_date(store: Store, clock: Clock) -> None:
+async def test_confirming_is_being_up_to_date(store: RouteStore, clock: Clock) -> None:
     """A source that says that nothing has changed counts as much as one that brings something."""
     store.apply(snapshot())
     clock.now = 1500
@@ -181,7 +181,7 @@ async def test_confirming_is_being_up_to_date(store: Store, clock: Clock) -> Non
     assert store.refreshed_at == 1500
 
 
-async def test_trouble_that_comes_with_news_does_not_hide_it(store: Store, clock: Clock) -> None:
+async def test_trouble_that_comes_with_news_does_not_hide_it(store: RouteStore, clock: Clock) -> None:
     """A change and a mere error within the same moment: the table is as young as the change."""
     store.apply(snapshot())
     clock.now = 1500
@@ -197,7 +197,7 @@ async def test_trouble_that_comes_with_news_does_not_hide_it(store: Store, clock
     assert store.refreshed_at == 1500
 
 
-async def test_half_a_source_is_not_in_force(store: Store, metrics: Metrics) -> None:
+async def test_half_a_source_is_not_in_force(store: RouteStore, metrics: Metrics) -> None:
     """Before the source has everything only its errors can be seen, by people and in a metric."""
     half = replace(snapshot(("default", "a", text())), errors={"namespace b": "away"}, fresh=False, complete=False)
     store.apply(half)
@@ -210,7 +210,7 @@ async def test_half_a_source_is_not_in_force(store: Store, metrics: Metrics) -> 
     assert admin.describe(store)["sourceErrors"] == {}
 
 
-async def test_the_page_tells_the_age(store: Store, metrics: Metrics) -> None:
+async def test_the_page_tells_the_age(store: RouteStore, metrics: Metrics) -> None:
     """How old the table is can be read without arithmetic; before the first load it says never."""
     app = admin.create_app(store, metrics, Journal(10), draining=lambda: False)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://admin") as client:
@@ -222,7 +222,7 @@ async def test_the_page_tells_the_age(store: Store, metrics: Metrics) -> None:
         assert 42 <= (await client.get("/routes")).json()["ageSeconds"] < 44
 
 
-async def test_unknown_fields_are_counted(store: Store, metrics: Metrics) -> None:
+async def test_unknown_fields_are_counted(store: RouteStore, metrics: Metrics) -> None:
     """A field of a newer controller is ignored, and shows in a metric."""
     newer = text()[:-1] + ',"fancy":1}'
     store.apply(snapshot(("default", "a", newer)))

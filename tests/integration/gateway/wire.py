@@ -22,7 +22,7 @@ from gateway.downstream.server import Edge
 from gateway.journal import Journal
 from gateway.proxy import Proxy
 from gateway.routes import sources
-from gateway.routes.store import Store
+from gateway.routes.store import RouteStore
 from gateway.settings import Settings
 from gateway.telemetry import AccessLog, Metrics
 from gateway.upstream.addresses import AddressRules
@@ -163,7 +163,7 @@ class Running:
 
     port: int
     edge: Edge
-    store: Store
+    store: RouteStore
     upstream: Upstream
     metrics: Metrics
     log: io.StringIO
@@ -267,7 +267,7 @@ async def gateway(
     metrics = Metrics()
     log = io.StringIO()
     access_log = AccessLog(log, metrics.access_log_dropped)
-    store = Store(
+    store = RouteStore(
         namespaces=None,
         cluster_domain="cluster.local",
         bare_hostnames="namespace",

@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from hooks import reasons
-from hooks.clients.errors import Api, Failed, Trouble
+from hooks.clients.errors import Api, CallFailed, Trouble
 from hooks.metrics import cache as module
 from hooks.metrics.cache import Cache, Query
 from hooks.observation.readings import Unread
@@ -56,7 +56,7 @@ async def test_an_answer_lives_for_its_time() -> None:
     """And a failure for a shorter one."""
     source, clock = Source(), Clock()
     cache = Cache(Metrics(), seconds=15, flight_seconds=1, clock=clock)
-    failure = Failed(reasons.FORBIDDEN, "no")
+    failure = CallFailed(reasons.FORBIDDEN, "no")
     for now in (0, 4.9, 5, 14.9, 15):
         clock.now = now
         assert await cache.get(query("good"), source.load("good")) == ("value",)
@@ -116,7 +116,7 @@ async def test_an_outage_is_that_of_a_namespace(monkeypatch: pytest.MonkeyPatch)
     source, clock = Source(), Clock()
     metrics = Metrics()
     cache = Cache(metrics, seconds=15, flight_seconds=1, clock=clock)
-    gone = Failed(reasons.UNREACHABLE, "gone", Trouble.GONE)
+    gone = CallFailed(reasons.UNREACHABLE, "gone", Trouble.GONE)
     assert isinstance(await cache.get(query("x"), source.load("x", gone)), Unread)
     assert await cache.get(query("y"), source.load("y")) == gone.unread
     clock.now = 5

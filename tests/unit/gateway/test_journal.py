@@ -3,10 +3,10 @@
 from typing import Any
 
 from gateway import journal
-from gateway.journal import Journal, Record
+from gateway.journal import Journal, RequestRecord
 
 
-def record(**values: Any) -> Record:
+def record(**values: Any) -> RequestRecord:
     """A record that shows only what matters."""
     fields: dict[str, Any] = {
         "at": 1.5,

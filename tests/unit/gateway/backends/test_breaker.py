@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
-from gateway.api.v1alpha1 import Breaker as Rules
-from gateway.backends.breaker import Breaker, Objection, State
+from gateway.api.v1alpha1 import Breaker
+from gateway.backends.breaker import BreakerState, CircuitBreaker, Objection
 
-RULES = Rules(consecutive_failures=3, error_percentage=50, minimum=10, window=10, open=5)
+RULES = Breaker(consecutive_failures=3, error_percentage=50, minimum=10, window=10, open=5)
 
 
-def opened(now: float = 100.0) -> Breaker:
+def opened(now: float = 100.0) -> CircuitBreaker:
     """A breaker that has just opened."""
-    breaker = Breaker(RULES)
+    breaker = CircuitBreaker(RULES)
     for _ in range(3):
         breaker.failed(now)
     return breaker
@@ -23,7 +23,7 @@ def opened(now: float = 100.0) -> Breaker:
 
 def test_failures_in_a_row_open_it() -> None:
     """Three in a row do; a success between them does not let it come to that."""
-    breaker = Breaker(RULES)
+    breaker = CircuitBreaker(RULES)
     for _ in range(20):
         breaker.failed(0.0)
         breaker.failed(0.0)
@@ -36,12 +36,12 @@ def test_failures_in_a_row_open_it() -> None:
         breaker.failed(0.0)
         assert breaker.usable == bool(left)
     assert breaker.objection(4.9) is Objection.BREAKER_OPEN
-    assert breaker.state(4.9) is State.OPEN
+    assert breaker.state(4.9) is BreakerState.OPEN
 
 
 def test_a_share_of_failures_opens_it() -> None:
     """Half of ten do, of nine they do not; what has left the window does not count."""
-    breaker = Breaker(RULES)
+    breaker = CircuitBreaker(RULES)
     for _ in range(4):
         breaker.failed(0.0)
         breaker.succeeded(0.0, 0.0)
@@ -61,14 +61,14 @@ def test_one_request_decides() -> None:
     breaker = opened(100.0)
     assert not breaker.begin(104.9)
     assert breaker.objection(105.0) is None
-    assert breaker.state(105.0) is State.HALF_OPEN
+    assert breaker.state(105.0) is BreakerState.HALF_OPEN
     assert breaker.begin(105.0)
-    assert breaker.state(105.1) is State.HALF_OPEN
+    assert breaker.state(105.1) is BreakerState.HALF_OPEN
     assert breaker.objection(105.1) is Objection.BREAKER_OPEN
     assert not breaker.begin(105.1)
     breaker.succeeded(105.0, 106.0)
     assert breaker.usable
-    assert breaker.state(106.0) is State.CLOSED
+    assert breaker.state(106.0) is BreakerState.CLOSED
 
 
 def test_the_deciding_request_may_open_it_again() -> None:
@@ -76,7 +76,7 @@ def test_the_deciding_request_may_open_it_again() -> None:
     breaker = opened(100.0)
     assert breaker.begin(105.0)
     breaker.failed(105.5)
-    assert breaker.state(105.5) is State.HALF_OPEN
+    assert breaker.state(105.5) is BreakerState.HALF_OPEN
     breaker.failed(106.0, probe=True)
     assert breaker.objection(110.9) is Objection.BREAKER_OPEN
     assert breaker.objection(111.0) is None
@@ -96,9 +96,9 @@ def test_an_old_success_is_no_verdict() -> None:
     """A request that began before it opened says nothing of now; one that was sent all the same does."""
     breaker = opened(100.0)
     breaker.succeeded(99.0, 101.0)
-    assert breaker.state(101.0) is State.OPEN
+    assert breaker.state(101.0) is BreakerState.OPEN
     breaker.succeeded(100.5, 101.0)
-    assert breaker.state(101.0) is State.CLOSED
+    assert breaker.state(101.0) is BreakerState.CLOSED
     breaker.failed(101.0)
     breaker.failed(101.0)
     assert breaker.usable  # nothing of before is counted
@@ -106,7 +106,7 @@ def test_an_old_success_is_no_verdict() -> None:
 
 def test_a_pause_ends_by_itself() -> None:
     """The longer of two counts; a shorter one does not shorten it."""
-    breaker = Breaker(RULES)
+    breaker = CircuitBreaker(RULES)
     breaker.cool_down(10.0)
     breaker.cool_down(5.0)
     assert breaker.objection(9.9) is Objection.COOL_DOWN
@@ -117,7 +117,7 @@ def test_a_pause_ends_by_itself() -> None:
 
 def test_health_objects_until_it_is_good_again() -> None:
     """With all else well, it is the only objection; after the time of an open breaker it still is one."""
-    breaker = Breaker(RULES)
+    breaker = CircuitBreaker(RULES)
     breaker.report(healthy=False, now=0.0)
     assert (breaker.usable, breaker.healthy) == (False, False)
     assert breaker.objection(0.0) is Objection.UNHEALTHY
@@ -134,12 +134,12 @@ def test_health_objects_until_it_is_good_again() -> None:
 
 def test_other_rules_count_from_then_on() -> None:
     """What was counted stays, unless the window is another one."""
-    breaker = Breaker(RULES)
+    breaker = CircuitBreaker(RULES)
     breaker.failed(0.0)
     breaker.apply(RULES.model_copy(update={"consecutive_failures": 2}))
     breaker.failed(0.0)
     assert not breaker.usable
-    breaker = Breaker(RULES)
+    breaker = CircuitBreaker(RULES)
     breaker.failed(0.0)
     breaker.apply(RULES.model_copy(update={"consecutive_failures": 2, "window": 20.0}))
     breaker.failed(0.0)
@@ -157,8 +157,8 @@ def test_the_share_is_that_of_a_list(
     percentage: int, minimum: int, window: float, steps: list[tuple[float, bool]], start: float
 ) -> None:
     """Parts of the window decide as a list of all outcomes would, at the same moment."""
-    breaker = Breaker(
-        Rules(consecutive_failures=1000, error_percentage=percentage, minimum=minimum, window=window, open=1)
+    breaker = CircuitBreaker(
+        Breaker(consecutive_failures=1000, error_percentage=percentage, minimum=minimum, window=window, open=1)
     )
     outcomes: deque[tuple[int, bool]] = deque()
     now = start
@@ -185,7 +185,7 @@ class Life(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.breaker = Breaker(RULES)
+        self.breaker = CircuitBreaker(RULES)
         self.now = 0.0
         self.deciding = -inf
         """When the last deciding request began; -inf when it has ended."""
@@ -232,19 +232,19 @@ class Life(RuleBasedStateMachine):
         """A health check has an outcome."""
         self.breaker.report(healthy=healthy, now=self.now)
 
-    @precondition(lambda self: self.breaker.state(self.now) is State.OPEN)
+    @precondition(lambda self: self.breaker.state(self.now) is BreakerState.OPEN)
     @rule()
     def outlast(self) -> None:
         """However it came to be open, it is not for ever."""
         self.now += RULES.open
-        assert self.breaker.state(self.now) is State.HALF_OPEN
+        assert self.breaker.state(self.now) is BreakerState.HALF_OPEN
 
     @invariant()
     def usable_means_no_objection(self) -> None:
         """The short way to ask never lets through what the long one objects to."""
         if self.breaker.usable:
             assert self.breaker.objection(self.now) is None
-            assert self.breaker.state(self.now) is State.CLOSED
+            assert self.breaker.state(self.now) is BreakerState.CLOSED
 
 
 TestLife = Life.TestCase

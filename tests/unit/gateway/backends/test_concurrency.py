@@ -1,4 +1,4 @@
-"""Permits: never more than there are, none lost, in the order of asking."""
+"""Slots: never more than there are, none lost, in the order of asking."""
 
 import asyncio
 
@@ -15,97 +15,97 @@ from hypothesis.stateful import (
 )
 
 from gateway import errors
-from gateway.backends.concurrency import LOOK_SECONDS, Permits
+from gateway.backends.concurrency import LOOK_SECONDS, ConcurrencyLimit
 
 
-def taken_all(limit: int) -> Permits:
-    """Permits of which all are taken."""
-    permits = Permits()
-    permits.apply(limit)
-    permits.taken = limit
-    return permits
+def taken_all(limit: int) -> ConcurrencyLimit:
+    """Return a limit whose slots are all taken."""
+    concurrency = ConcurrencyLimit()
+    concurrency.apply(limit)
+    concurrency.taken = limit
+    return concurrency
 
 
 async def test_a_wait_has_an_end() -> None:
     """Whoever waits in vain learns it in time, with one timer for all; a later one waits for its own time."""
-    permits = taken_all(1)
+    concurrency = taken_all(1)
     started = asyncio.get_running_loop().time()
-    waits = [asyncio.ensure_future(permits.wait(0.1)) for _ in range(50)]
+    waits = [asyncio.ensure_future(concurrency.wait(0.1)) for _ in range(50)]
     await asyncio.sleep(0.05)
-    waits.append(asyncio.ensure_future(permits.wait(0.1)))
+    waits.append(asyncio.ensure_future(concurrency.wait(0.1)))
     for wait in waits:
         with pytest.raises(errors.QueueTimeout) as refused:
             await wait
         assert refused.value.retry_after == 1
     assert 0.14 < asyncio.get_running_loop().time() - started < 2
-    assert (permits.taken, permits.waiting) == (1, 0)
-    permits.give_back()
-    assert permits.taken == 0
+    assert (concurrency.taken, concurrency.waiting) == (1, 0)
+    concurrency.release()
+    assert concurrency.taken == 0
 
 
 async def test_cp_07_whoever_goes_as_the_time_is_up_takes_nothing_along() -> None:
     """CP-07: a wait that ends and is given up at the same moment had no permit to give back."""
-    permits = taken_all(1)
-    wait = asyncio.ensure_future(permits.wait(10))
+    concurrency = taken_all(1)
+    wait = asyncio.ensure_future(concurrency.wait(10))
     await asyncio.sleep(0)
-    permits.expire(asyncio.get_running_loop().time() + 20)
+    concurrency.expire(asyncio.get_running_loop().time() + 20)
     wait.cancel()
     with pytest.raises(asyncio.CancelledError):
         await wait
-    assert (permits.taken, permits.waiting) == (1, 0)
+    assert (concurrency.taken, concurrency.waiting) == (1, 0)
 
 
 async def test_a_lifted_limit_lets_everybody_in() -> None:
     """Without a limit nobody waits; a lower one than is taken is reached by and by."""
-    permits = taken_all(2)
-    waits = [asyncio.ensure_future(permits.wait(10)) for _ in range(3)]
+    concurrency = taken_all(2)
+    waits = [asyncio.ensure_future(concurrency.wait(10)) for _ in range(3)]
     await asyncio.sleep(0)
-    permits.apply(None)
+    concurrency.apply(None)
     await asyncio.gather(*waits)
-    assert (permits.taken, permits.waiting) == (5, 0)
-    permits.apply(1)
-    waiting = asyncio.ensure_future(permits.wait(10))
+    assert (concurrency.taken, concurrency.waiting) == (5, 0)
+    concurrency.apply(1)
+    waiting = asyncio.ensure_future(concurrency.wait(10))
     await asyncio.sleep(0)
     for left in (4, 3, 2, 1):
-        permits.give_back()
+        concurrency.release()
         await asyncio.sleep(0)
-        assert (permits.taken, waiting.done()) == (left, False)
-    permits.give_back()
+        assert (concurrency.taken, waiting.done()) == (left, False)
+    concurrency.release()
     await waiting
-    assert permits.taken == 1
+    assert concurrency.taken == 1
 
 
 async def test_cp_07_whoever_goes_gives_its_place_on() -> None:
     """CP-07: a permit that comes to one whose client goes in the same moment is the next one's."""
-    permits = taken_all(1)
-    first, second = [asyncio.ensure_future(permits.wait(10)) for _ in range(2)]
+    concurrency = taken_all(1)
+    first, second = [asyncio.ensure_future(concurrency.wait(10)) for _ in range(2)]
     await asyncio.sleep(0)
-    permits.give_back()
+    concurrency.release()
     first.cancel()
     await second
     assert first.cancelled()
-    assert (permits.taken, permits.waiting) == (1, 0)
+    assert (concurrency.taken, concurrency.waiting) == (1, 0)
 
 
 async def test_somebody_else_takes_the_first_in_line() -> None:
     """Those that wait are asked one after the other whether there is somebody else, each after the one before went."""
-    permits, room = taken_all(1), 0
+    concurrency, room = taken_all(1), 0
     gone: list[int] = []
 
     def elsewhere() -> str | None:
         return "there" if len(gone) < room else None
 
     async def one(number: int) -> None:
-        assert await permits.wait(10, elsewhere) == "there"
+        assert await concurrency.wait(10, elsewhere) == "there"
         gone.append(number)
 
     waits = [asyncio.ensure_future(one(number)) for number in range(5)]
     await asyncio.sleep(2 * LOOK_SECONDS)
-    assert (gone, permits.waiting) == ([], 5)
+    assert (gone, concurrency.waiting) == ([], 5)
     room = 3
     async with asyncio.timeout(5):
         await asyncio.gather(*waits[:3])
-    assert (gone, permits.waiting, permits.taken) == ([0, 1, 2], 2, 1)
+    assert (gone, concurrency.waiting, concurrency.taken) == ([0, 1, 2], 2, 1)
     room = 5
     async with asyncio.timeout(5):
         await asyncio.gather(*waits)
@@ -114,10 +114,10 @@ async def test_somebody_else_takes_the_first_in_line() -> None:
 
 async def test_a_wait_that_may_go_elsewhere_has_the_same_end() -> None:
     """Whoever nobody takes learns it in time."""
-    permits = taken_all(1)
+    concurrency = taken_all(1)
     started = asyncio.get_running_loop().time()
     with pytest.raises(errors.QueueTimeout):
-        await permits.wait(2.5 * LOOK_SECONDS, lambda: None)
+        await concurrency.wait(2.5 * LOOK_SECONDS, lambda: None)
     assert 2.4 * LOOK_SECONDS < asyncio.get_running_loop().time() - started < 2
 
 
@@ -129,7 +129,7 @@ class Line(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.permits = Permits()
+        self.concurrency = ConcurrencyLimit()
         self.holders = 0
         self.line: list[asyncio.Task[str | None]] = []
         """Those that wait, in their order."""
@@ -146,14 +146,14 @@ class Line(RuleBasedStateMachine):
     def change(self, limit: int | None) -> None:
         """Another document comes."""
         self.limit = float("inf") if limit is None else limit
-        self.permits.apply(limit)
+        self.concurrency.apply(limit)
         self.settle()
 
     @rule()
     def ask(self) -> None:
         """A request takes a permit where there is one, else it waits."""
-        if self.permits.taken < self.permits.limit:
-            self.permits.taken += 1
+        if self.concurrency.taken < self.concurrency.limit:
+            self.concurrency.taken += 1
             self.holders += 1
         else:
             self.line.append(self.loop.create_task(self.wait()))
@@ -161,7 +161,7 @@ class Line(RuleBasedStateMachine):
 
     async def wait(self) -> str | None:
         """Wait; the request counts where it goes."""
-        other = await self.permits.wait(1000, lambda: "there" if self.room else None)
+        other = await self.concurrency.wait(1000, lambda: "there" if self.room else None)
         if other is not None:
             self.room -= 1
         return other
@@ -170,17 +170,17 @@ class Line(RuleBasedStateMachine):
     def look(self, room: int) -> None:
         """The other backend has room for some of those that wait."""
         self.room = room
-        self.permits.look(self.loop)
+        self.concurrency.look(self.loop)
         self.settle()
         assert not self.line or not self.room
         self.room = 0
 
     @precondition(lambda self: self.holders)
     @rule()
-    def give_back(self) -> None:
+    def release(self) -> None:
         """A request ends."""
         self.holders -= 1
-        self.permits.give_back()
+        self.concurrency.release()
         self.settle()
 
     @precondition(lambda self: self.line)
@@ -193,16 +193,16 @@ class Line(RuleBasedStateMachine):
         task = self.line[which % len(self.line)]
         if also == "given before" and self.holders:
             self.holders -= 1
-            self.permits.give_back()
+            self.concurrency.release()
         if also == "elsewhere":
             self.room = 1
-            self.permits.look(self.loop)
+            self.concurrency.look(self.loop)
         task.cancel()
         if also == "given after" and self.holders:
             self.holders -= 1
-            self.permits.give_back()
+            self.concurrency.release()
         if also == "expired":
-            self.permits.expire(0.0)  # of nobody but those that are gone
+            self.concurrency.expire(0.0)  # of nobody but those that are gone
         self.settle()
         self.room = 0
 
@@ -210,7 +210,7 @@ class Line(RuleBasedStateMachine):
     @rule()
     def expire(self) -> None:
         """The time of all that wait is up."""
-        self.permits.expire(self.loop.time() + 2000)
+        self.concurrency.expire(self.loop.time() + 2000)
         for task in self.line:
             with pytest.raises(errors.QueueTimeout):
                 self.loop.run_until_complete(task)
@@ -230,9 +230,9 @@ class Line(RuleBasedStateMachine):
     @invariant()
     def none_is_lost(self) -> None:
         """What is taken is held by somebody, and nobody waits while there is one."""
-        assert self.permits.taken == self.holders
-        assert self.permits.waiting == len(self.line)
-        assert not self.line or self.permits.taken >= self.limit
+        assert self.concurrency.taken == self.holders
+        assert self.concurrency.waiting == len(self.line)
+        assert not self.line or self.concurrency.taken >= self.limit
 
     def teardown(self) -> None:
         """End all."""

@@ -7,25 +7,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import errors
-from gateway.api.v1alpha1 import Cause, Retry
+from gateway.api.v1alpha1 import FailureCause, Retry
 from gateway.backends import failover
 
 
 @pytest.mark.parametrize(
     ("error", "cause"),
     [
-        (errors.ConnectFailed(), Cause.CONNECT_FAILURE),
-        (errors.ConnectTimeout(), Cause.CONNECT_FAILURE),
-        (errors.TlsFailed(), Cause.CONNECT_FAILURE),
-        (errors.AddressRefused(), Cause.CONNECT_FAILURE),
-        (errors.CredentialsFailed(), Cause.CONNECT_FAILURE),
-        (errors.FirstByteTimeout(), Cause.FIRST_BYTE_TIMEOUT),
-        (errors.UpstreamReset(), Cause.RESET),
-        (errors.IdleTimeout(), Cause.RESET),
+        (errors.ConnectFailed(), FailureCause.CONNECT_FAILURE),
+        (errors.ConnectTimeout(), FailureCause.CONNECT_FAILURE),
+        (errors.TlsFailed(), FailureCause.CONNECT_FAILURE),
+        (errors.AddressRefused(), FailureCause.CONNECT_FAILURE),
+        (errors.CredentialsFailed(), FailureCause.CONNECT_FAILURE),
+        (errors.FirstByteTimeout(), FailureCause.FIRST_BYTE_TIMEOUT),
+        (errors.UpstreamReset(), FailureCause.RESET),
+        (errors.IdleTimeout(), FailureCause.RESET),
         (errors.BadResponse(), None),
     ],
 )
-def test_rt_01_rt_05_every_error_has_its_cause(error: errors.UpstreamError, cause: Cause | None) -> None:
+def test_rt_01_rt_05_every_error_has_its_cause(error: errors.UpstreamError, cause: FailureCause | None) -> None:
     """Where nothing was sent it is a connect failure; an answer that is no HTTP is no reason to try elsewhere."""
     assert failover.cause_of(error) is cause
 
@@ -33,7 +33,7 @@ def test_rt_01_rt_05_every_error_has_its_cause(error: errors.UpstreamError, caus
 def test_rt_06_statuses_of_the_default_causes() -> None:
     """Five statuses count as failures unless the route says otherwise."""
     assert sorted(failover.statuses(Retry().on)) == [408, 429, 502, 503, 504]
-    assert failover.statuses([Cause.RESET]) == {}
+    assert failover.statuses([FailureCause.RESET]) == {}
 
 
 # The budget
@@ -70,7 +70,7 @@ def test_rt_10_the_budget_is_its_share_of_the_window_or_its_floor(
     percentage: int, per_second: int, steps: list[tuple[float, int, int]], start: float
 ) -> None:
     """However requests and retries come, the buckets decide as a list of all of them would."""
-    budget, model, now = failover.Budget(percentage, per_second), _Model(percentage, per_second), start
+    budget, model, now = failover.RetryBudget(percentage, per_second), _Model(percentage, per_second), start
     for pause, requests, retries in steps:
         now += pause
         for _ in range(requests):
@@ -82,7 +82,7 @@ def test_rt_10_the_budget_is_its_share_of_the_window_or_its_floor(
 
 def test_rt_10_a_budget_without_floor_and_share_allows_nothing() -> None:
     """0 and 0 turn retries off."""
-    budget = failover.Budget(0, 0)
+    budget = failover.RetryBudget(0, 0)
     for _ in range(1000):
         budget.count(5.0)
     assert not budget.take(5.0)

@@ -15,11 +15,11 @@ from hooks.platform import registration
 from hooks.platform.registration import (
     SOON,
     Done,
-    Failed,
     Gone,
     Outcome,
     Postponed,
     Registration,
+    RegistrationFailed,
     Removed,
     Task,
     leaving,
@@ -36,7 +36,7 @@ THING = Thing("models", "llama", "production")
 OTHER = Thing("models", "other", "production")
 WANTED = Wanted.of(THING, {"metadata": {"name": "llama"}, "spec": {}}, "us")
 FACTS = {"workspace": "acme", "createdAtOnBeamlit": "2026-02-01T00:00:00Z"}
-DOWN = Failed(reasons.UNREACHABLE, "It does not answer.")
+DOWN = RegistrationFailed(reasons.UNREACHABLE, "It does not answer.")
 
 
 def parent(memory: Memory = Memory(), *, said: tuple[str, str, str] | None = None, **status: Any) -> Parent:  # noqa: B008
@@ -136,9 +136,9 @@ OUTCOMES = st.sampled_from(
         Gone(),
         Postponed(),
         DOWN,
-        Failed(reasons.UNREACHABLE, "x", sent=True),
-        Failed(reasons.REJECTED, "y"),
-        Failed(reasons.UNREACHABLE, "x", tried=False, retry_after=20.0),
+        RegistrationFailed(reasons.UNREACHABLE, "x", sent=True),
+        RegistrationFailed(reasons.REJECTED, "y"),
+        RegistrationFailed(reasons.UNREACHABLE, "x", tried=False, retry_after=20.0),
     ]
 )
 STEPS = st.lists(st.tuples(OUTCOMES, st.sampled_from([None, "a", "b", "c"]), st.integers(0, 700)), max_size=30)
@@ -166,7 +166,7 @@ def test_whatever_happens_it_comes_to_rest(steps: list[tuple[Outcome, str | None
         came = outcome or success
         if isinstance(came, Done | Removed):
             came = success
-        is_done = came is success or (isinstance(came, Failed) and came.sent)
+        is_done = came is success or (isinstance(came, RegistrationFailed) and came.sent)
         if is_done and task.removal is not None:
             there.discard(task.removal)
         elif is_done and task.wanted is not None:
@@ -256,15 +256,15 @@ def test_failed() -> None:
     assert found.condition == ("Registered", "False", reasons.UNREACHABLE, "It does not answer.")
     assert found.memory == Memory(THING, "old", WANTED.hash, 1, NOW)
     assert (found.facts, found.resync) == ({"workspace": "acme"}, delay(1, parent().uid))
-    assert settle(task, Failed("R", "m", retry_after=99.0), now=NOW).resync == 99
-    assert settle(task, Failed("R", "m", sent=True), now=NOW).memory.hash == ""
+    assert settle(task, RegistrationFailed("R", "m", retry_after=99.0), now=NOW).resync == 99
+    assert settle(task, RegistrationFailed("R", "m", sent=True), now=NOW).memory.hash == ""
 
 
 @pytest.mark.parametrize("foreign", [False, True])
 def test_what_is_somebody_elses(foreign: bool) -> None:
     """It is not remembered as ours; a refusal of the platform alone is no reason to forget what is there."""
     task = task_of(standing(KIND, parent(has(hash_="old")), WANTED, now=NOW))
-    found = settle(task, Failed(reasons.CONFLICT, "x", foreign=foreign), now=NOW)
+    found = settle(task, RegistrationFailed(reasons.CONFLICT, "x", foreign=foreign), now=NOW)
     assert found.memory.thing == (None if foreign else THING)
 
 
@@ -272,7 +272,7 @@ def test_not_even_tried() -> None:
     """It is said, and not counted."""
     memory = Memory().failed(WANTED.hash, NOW - timedelta(seconds=60))
     task = task_of(standing(KIND, parent(memory), WANTED, now=NOW))
-    found = settle(task, Failed(reasons.UNREACHABLE, "x", tried=False, retry_after=3.0), now=NOW)
+    found = settle(task, RegistrationFailed(reasons.UNREACHABLE, "x", tried=False, retry_after=3.0), now=NOW)
     assert (found.memory, found.resync) == (memory, delay(1, parent().uid))
 
 
@@ -287,8 +287,8 @@ def test_a_look() -> None:
     found = settle(task, DOWN, now=NOW)
     assert (found.condition, found.memory, found.resync) == (registration.UP_TO_DATE, has(), None)
     assert found.facts == {"workspace": "acme"}
-    assert settle(task, Failed(reasons.CONFLICT, "Taken."), now=NOW).condition == registration.UP_TO_DATE
-    found = settle(task, Failed(reasons.CONFLICT, "Taken.", foreign=True), now=NOW)
+    assert settle(task, RegistrationFailed(reasons.CONFLICT, "Taken."), now=NOW).condition == registration.UP_TO_DATE
+    found = settle(task, RegistrationFailed(reasons.CONFLICT, "Taken.", foreign=True), now=NOW)
     assert (found.condition.reason, found.memory.thing, found.memory.attempts) == (reasons.CONFLICT, None, 1)
     assert not task_of(standing(KIND, parent(Memory()), WANTED, now=NOW, check=True)).check
 
@@ -347,7 +347,7 @@ def test_leaving_is_bounded(attempts: int, minutes: float, goes: bool) -> None:
     item = going(memory, minutes, said=("False", reasons.UNREACHABLE, "Down."))
     found = leaving(KIND, item, now=NOW)
     if found.task is not None:
-        found = settle(found.task, Failed(reasons.UNREACHABLE, "Down."), now=NOW)
+        found = settle(found.task, RegistrationFailed(reasons.UNREACHABLE, "Down."), now=NOW)
     assert (found.resync is None) is goes
     assert (found.condition.message == f"Down.{registration._LEFT}") is goes
     assert found.condition.reason == reasons.UNREACHABLE

@@ -228,7 +228,7 @@ def test_what_says_nothing_new_is_left_out() -> None:
 
 def test_causes_are_those_of_the_document() -> None:
     """Whatever can be written in a specification is known to the gateway, and all that it knows can be written."""
-    assert [cause.value for cause in RetryCause] == [cause.value for cause in routes.Cause]
+    assert [cause.value for cause in RetryCause] == [cause.value for cause in routes.FailureCause]
 
 
 def test_the_default_backend_is_a_marker() -> None:
