@@ -504,3 +504,17 @@ def test_helm_test_asks_what_is_there(chart: Path) -> None:
         compile(script, "script", "exec")
         assert ("-hooks" in script) is (words != PRESETS["outside"])
         assert ("-gateway" in script) is (words != PRESETS["no gateway"])
+
+
+@pytest.mark.parametrize("words", PRESETS.values(), ids=PRESETS)
+def test_a_template_has_objects_of_one_kind(chart: Path, words: tuple[str, ...]) -> None:
+    """A template of the chart renders objects of one kind only, so the file of an object is found by its kind."""
+    output = helm("template", "beamlit", str(chart), "--kube-version", "1.36.0", "--namespace", "sys", *words)
+    kinds: dict[str, set[str]] = {}
+    for text in output.split("\n---\n"):
+        item, source = yaml.safe_load(text), re.search(r"# Source: beamlit-controller/templates/(\S+)", text)
+        if item and source:
+            kinds.setdefault(source[1], set()).add(item["kind"])
+    # A Role becomes a ClusterRole where no namespace is named.
+    assert {file: found for file, found in kinds.items() if len(found) > 1} == {}
+    assert len(kinds) > 5

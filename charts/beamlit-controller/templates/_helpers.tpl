@@ -246,10 +246,6 @@ spec:
 {{- toYaml $own -}}
 {{- end -}}
 
-{{- define "beamlit.hooksHost" -}}
-{{ include "beamlit.fullname" . }}-hooks.{{ .Release.Namespace }}.svc
-{{- end -}}
-
 {{- /* Where Metacontroller runs and under which ServiceAccount, as JSON. */ -}}
 {{- define "beamlit.metacontroller" -}}
 {{- $ours := .Values.metacontroller -}}
