@@ -1,4 +1,4 @@
-"""Countries and continents: what a code stands for, and which continent a country is on.
+"""Countries and continents: the meaning of their codes, and the continent of a country.
 
 Codes of countries are those of ISO 3166-1. No standard says which continent a country is on: the table below has one
 for each, the one GeoNames gives. Cyprus and Russia are in Europe; Turkey, the Caucasus and Kazakhstan in Asia; Egypt in
@@ -19,7 +19,7 @@ CONTINENTS: Final[Mapping[str, str]] = {
     "OC": "Oceania",
     "SA": "South America",
 }
-"""English names by code."""
+"""English name of each continent, by code."""
 
 _COUNTRIES: Final[Mapping[str, str]] = {
     "AF": "AO BF BI BJ BW CD CF CG CI CM CV DJ DZ EG EH ER ET GA GH GM GN GQ GW KE KM LR LS LY MA MG ML MR MU MW MZ NA"
@@ -39,7 +39,8 @@ _BY_NAME: Final = {name.casefold(): code for code, name in CONTINENTS.items()}
 
 
 def country(code: str) -> str | None:
-    """The code of two letters, in upper case, of a country given by one of two or three; None when there is none."""
+    """Return the two-letter code, in upper case, of a country given by a code of two or three letters; None if no
+    country has it."""
     if len(code) not in (2, 3) or not (code.isascii() and code.isalpha()):
         return None
     found = countries.get(code, None)
@@ -47,25 +48,26 @@ def country(code: str) -> str | None:
 
 
 def continent(name: str) -> str | None:
-    """The code of a continent given by code or English name, words divided by spaces, dashes or underscores; None when
-    there is none."""
+    """Return the code of a continent given by code or English name, its words separated by spaces, dashes or
+    underscores; None if there is no such continent."""
     code = name.upper()
     return code if code in CONTINENTS else _BY_NAME.get(name.casefold().replace("-", " ").replace("_", " "))
 
 
 def continent_of(code: str) -> str | None:
-    """The continent of a country given by its code of two letters in upper case; None when it is not known."""
+    """Return the continent of a country given by its two-letter code in upper case, or None where it is not known."""
     return _CONTINENT_OF.get(code)
 
 
 def country_problem(code: str) -> str:
-    """What is wrong with a country that is declared, as the end of a sentence; empty when nothing is or none is."""
+    """Return the end of a sentence that says what is wrong with a declared country; empty where nothing is wrong or no
+    country is declared."""
     return "" if not code or country(code) else "must be a code of ISO 3166-1, such as fr or FRA"
 
 
 def continent_problem(name: str, code: str) -> str:
-    """What is wrong with a continent declared beside that country, as the end of a sentence; empty when nothing is or
-    none is."""
+    """Return the end of a sentence that says what is wrong with a continent declared beside that country; empty where
+    nothing is wrong or no continent is declared."""
     if not name:
         return ""
     if code:

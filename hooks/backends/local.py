@@ -1,4 +1,4 @@
-"""The local backend that a specification means: which pods serve the model, and on which port."""
+"""The local backend of a specification: which pods serve the model, and on which port."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,15 +14,16 @@ _PREFERRED_PORT_NAME: Final = "http"
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """What the Service in front of the local replicas selects."""
+    """The pods behind the Service `<name>-local`: their labels and their port."""
 
     selector: Mapping[str, str]
     target_port: int | str
-    """Port of the pods: its number, or the name their containers give it."""
+    """Port of the pods: its number, or the name that their containers give it."""
 
 
 def pod_labels(observation: Observation) -> dict[str, str]:
-    """Labels of the pods that we create, and the selector for them. Immutable in a Deployment: name and uid only."""
+    """Return the labels of the pods of a Deployment that hooks create, and its selector. A selector is immutable, so it
+    is made of name and uid only."""
     return {
         names.NAME_LABEL: names.label_value(observation.parent.name),
         names.UID_LABEL: observation.parent.uid,
@@ -30,7 +31,7 @@ def pod_labels(observation: Observation) -> dict[str, str]:
 
 
 def workload_name(spec: ModelDeploymentSpec, observation: Observation) -> tuple[str, str]:
-    """Kind and name of the workload that serves the model."""
+    """Return kind and name of the workload that serves the model."""
     source = spec.model_source_ref
     if source is None:
         return "Deployment", names.deployment(observation.parent.name)
@@ -38,13 +39,13 @@ def workload_name(spec: ModelDeploymentSpec, observation: Observation) -> tuple[
 
 
 def find_workload(spec: ModelDeploymentSpec, observation: Observation) -> Workload | None:
-    """The workload that serves the model; None when it does not exist."""
+    """Return the workload that serves the model, or None where it does not exist."""
     kind, name = workload_name(spec, observation)
     return observation.own_deployment(name) if spec.server is not None else observation.workload(kind, name)
 
 
 def find_local(spec: ModelDeploymentSpec, workload: Workload | None, observation: Observation) -> Local | Unresolved:
-    """The pods behind the model. For a workload of our own they are known before it exists."""
+    """Return the pods that serve the model. For a Deployment that hooks create they are known before it exists."""
     if spec.server is not None:
         return Local(pod_labels(observation), spec.server.port)
     if spec.service_ref is not None:
@@ -55,7 +56,7 @@ def find_local(spec: ModelDeploymentSpec, workload: Workload | None, observation
 def missing_references(
     spec: ModelDeploymentSpec, workload: Workload | None, observation: Observation
 ) -> Unresolved | None:
-    """The first thing referred to that does not exist, whether or not the local backend depends on it."""
+    """Return the first reference that leads nowhere, whether or not the local backend depends on it."""
     if spec.server is None and workload is None:
         return _no_workload(spec, observation)
     for field, reference in (("serviceRef", spec.service_ref), ("metricServiceRef", spec.metric_service_ref)):
@@ -65,7 +66,7 @@ def missing_references(
 
 
 def cluster_ips(spec: ModelDeploymentSpec, observation: Observation) -> tuple[str, ...] | None:
-    """Addresses of the Service of serviceRef; None when it is not known."""
+    """Return the cluster IPs of the Service of serviceRef, or None where the Service is not known."""
     if spec.service_ref is None:
         return ()
     service = observation.service(spec.service_ref.name or "")
@@ -73,7 +74,7 @@ def cluster_ips(spec: ModelDeploymentSpec, observation: Observation) -> tuple[st
 
 
 def pod_port(target: int | str, workload: Workload | None) -> int | None:
-    """The number of a pod's port; None when its name is not declared."""
+    """Return the number of a pod's port, or None where no container declares its name."""
     if isinstance(target, int):
         return target
     ports = () if workload is None else workload.ports
@@ -81,7 +82,7 @@ def pod_port(target: int | str, workload: Workload | None) -> int | None:
 
 
 def metric_port(spec: ModelDeploymentSpec, workload: Workload | None, observation: Observation) -> int | None:
-    """The pod port behind metricServiceRef; None when it is not known."""
+    """Return the pod port behind metricServiceRef, or None where it is not known."""
     reference = spec.metric_service_ref
     service = None if reference is None else observation.service(reference.name or "")
     port = None if reference is None or service is None else _service_port(service, reference)
@@ -145,7 +146,8 @@ def _behind_workload(
 
 
 def _as_labels(selector: Selector | None) -> dict[str, str] | None:
-    """What a Service selects the same pods by: it knows equality alone. None where that cannot be said.
+    """Return the labels by which a Service selects the same pods, or None where there are none: a Service knows
+    equality only.
 
     A part that is left out would send requests to pods that are not the workload's.
     """
@@ -159,7 +161,7 @@ def _as_labels(selector: Selector | None) -> dict[str, str] | None:
 
 
 def _serving_port(ports: tuple[ContainerPort, ...]) -> ContainerPort | None:
-    """The only port, or the one that says it speaks HTTP."""
+    """Return the only port, or the one whose name says that it speaks HTTP."""
     if len(ports) == 1:
         return ports[0]
     return next((port for port in ports if port.name == _PREFERRED_PORT_NAME), None)

@@ -1,4 +1,5 @@
-"""May this model's requests go to that backend? Everything that is not known counts against it.
+"""Policies: whether the requests of a model may go to its remote backend. Everything that is not known counts against
+it.
 
 Each policy that `spec.policies` names must allow what the remote backend declares of itself:
 
@@ -18,7 +19,7 @@ Each policy that `spec.policies` names must allow what the remote backend declar
 Upper and lower case are the same. A list that is there counts, whatever the policy's type. A policy that is being
 deleted counts until it is gone, and then it is one that does not exist. Without a remote backend there is nothing to
 allow, but the policies must be there all the same. One that is named twice counts once. A reference to another
-namespace is not accepted in the first place (`hooks.acceptance`).
+namespace is not accepted in the first place (`hooks.reconcile.validation`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -34,35 +35,36 @@ from hooks.backends import geography
 from hooks.observation.observation import Observation, Unresolved
 
 MAX_TOLD: Final = 8
-"""Refusals that are told in full. Kubernetes keeps so much of a condition and no more."""
+"""Number of refusals that a condition repeats in full: Kubernetes limits the length of a condition."""
 _MAX_LISTED: Final = 3
-"""Entries of a list that a sentence repeats."""
+"""Number of entries of a list that a sentence repeats."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What one policy has against the remote backend."""
+    """The reason why one policy does not allow the remote backend."""
 
     reason: str
     """One of `hooks.reasons`."""
     message: str
-    """A sentence that names the policy and says what to change; at most some 2,500 characters."""
+    """Sentence that names the policy and says what to change; at most some 2,500 characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """What a remote backend declares of itself."""
+    """The location and the flavors that a remote backend declares."""
 
     field: str
-    """Where it is declared."""
+    """Path of the field that declares them."""
     holder: str
-    """Where that is found, as the end of a sentence; empty for the ModelDeployment itself."""
+    """End of a sentence that names the object or file with that field; empty for the ModelDeployment itself."""
     location: Location
     flavors: tuple[Flavor, ...]
 
 
 def refusals(spec: ModelDeploymentSpec, observation: Observation) -> tuple[Refusal, ...]:
-    """What the model's policies have against its remote backend, in their order; empty when all are satisfied."""
+    """Return the refusals of the model's policies, in their order; empty where all policies allow its remote
+    backend."""
     backend = declared(spec, observation)
     references = dict.fromkeys((policy.ref_type, policy.name or "") for policy in spec.policies)
     found = []
@@ -75,12 +77,12 @@ def refusals(spec: ModelDeploymentSpec, observation: Observation) -> tuple[Refus
 
 
 def missing_policies(refused: Iterable[Refusal]) -> tuple[Unresolved, ...]:
-    """The refusals of policies that do not exist, as references that lead nowhere."""
+    """Return the refusals of policies that do not exist, as unresolved references."""
     return tuple(Unresolved(one.reason, one.message) for one in refused if one.reason == reasons.POLICY_MISSING)
 
 
 def declared(spec: ModelDeploymentSpec, observation: Observation) -> Backend | None:
-    """What the model's remote backend declares of itself; None when it has none."""
+    """Return what the model's remote backend declares, or None where it has no remote backend."""
     if spec.offloading_config is None:
         return None
     own, default = spec.offloading_config.remote_backend, observation.defaults.default_remote
@@ -143,7 +145,7 @@ def _by_location(name: str, policy: PolicySpec, backend: Backend) -> Iterator[Re
 
 
 def _comparable(location: Location) -> dict[PolicyLocationType, str]:
-    """What each type of place is compared with; empty where it is not known."""
+    """Return what each type of place is compared with; empty where it is not known."""
     country = geography.country(location.country or "") or ""
     continent = geography.continent_of(country) or geography.continent(location.continent or "") or ""
     return {
@@ -158,7 +160,7 @@ def _is_at(place: PolicyLocation, value: str) -> bool:
 
 
 def meaning(place: PolicyLocation) -> str | None:
-    """What a place in a policy is compared by; None when there is no such place."""
+    """Return the value that a place in a policy is compared by, or None where there is no such place."""
     if place.type is PolicyLocationType.LOCATION:
         return place.name.casefold()
     if place.type is PolicyLocationType.COUNTRY:
@@ -167,7 +169,7 @@ def meaning(place: PolicyLocation) -> str | None:
 
 
 def _mistake(place: PolicyLocation) -> str:
-    """A sentence on a place that does not exist."""
+    """Return a sentence on a place that does not exist."""
     if meaning(place) is not None:
         return ""
     kind = "code of a country in ISO 3166-1" if place.type is PolicyLocationType.COUNTRY else "continent"
@@ -199,7 +201,7 @@ def _flavor(flavor: Flavor) -> tuple[str, str]:
 
 
 def _listed(entries: list[str]) -> str:
-    """The first few, and how many more."""
+    """Return the first few entries, and how many more there are."""
     shown = entries[:_MAX_LISTED]
     if len(entries) > _MAX_LISTED:
         shown.append(f"{len(entries) - _MAX_LISTED} more")

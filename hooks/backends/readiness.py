@@ -1,4 +1,4 @@
-"""Ready replicas: one table for every kind of workload, read from the workload's own status."""
+"""Readiness of the local replicas: one table for every kind of workload, read from the workload's own status."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ READY_COUNT: Final[Mapping[str, str]] = {
     "DaemonSet": "numberReady",
     "ReplicaSet": "readyReplicas",
 }
-"""The field of each kind's status that counts ready pods. Absent means none."""
+"""Status field that counts ready pods, by kind. An absent field means none."""
 
 MESSAGES: Final[Mapping[str, str]] = {
     reasons.REPLICAS_READY: "At least one local replica is ready.",
@@ -28,7 +28,7 @@ MESSAGES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether the local replicas can serve, and why not."""
+    """Whether the local replicas can serve, and the reason."""
 
     ready: int
     """Number of ready replicas."""
@@ -42,7 +42,7 @@ class Readiness:
 
 
 def readiness(workload: Workload | None) -> Readiness:
-    """What the workload's status says about its replicas. What is not known for certain is not ready."""
+    """Return the readiness that the workload's status tells. What is not known for certain is not ready."""
     if workload is None:
         return _none(reasons.WORKLOAD_MISSING)
     if workload.deleting:
@@ -58,7 +58,8 @@ def readiness(workload: Workload | None) -> Readiness:
 
 
 def before_creation(replicas: int | None) -> Readiness:
-    """Of a workload that this answer asks for: as it will be once created, so that its mere appearance changes nothing.
+    """Return the readiness of a workload that this response asks for, as it will be once created, so that its mere
+    appearance changes nothing.
 
     Args:
         replicas: as wanted; None when left to the default, which is one.

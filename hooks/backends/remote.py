@@ -1,4 +1,4 @@
-"""The remote backend that a specification means, with all variables put in, or why there is none."""
+"""The remote backend of a specification, with all variables replaced, or the reason why there is none."""
 
 import ipaddress
 import re
@@ -19,7 +19,8 @@ from hooks.observation.observation import Observation, Unresolved
 _FIELD: Final = "spec.offloadingConfig.remoteBackend"
 _VARIABLE: Final = re.compile(r"\$(workspace|model)")
 _SEGMENT_CHARACTERS: Final = "!$&'()*+,;=:@"
-"""Besides letters, digits and `-._~`, what a path segment may hold as it is (RFC 3986 section 3.3, pchar)."""
+"""Characters besides letters, digits and `-._~` that a path segment holds without encoding (RFC 3986 section 3.3,
+pchar)."""
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]*")
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_-]+)*\.?")
@@ -81,37 +82,39 @@ class SecretKey:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Where the OAuth 2.0 client credentials are."""
+    """A reference to the object that holds the OAuth 2.0 client credentials."""
 
     kind: Literal["Secret", "ModelDeployment"]
-    """ModelDeployment: inline in the specification."""
+    """Kind of the object; ModelDeployment for credentials that stand in the specification itself."""
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How the server is verified, and what is shown to it."""
+    """The TLS parameters of the remote backend: how its certificate is verified, and which certificate the gateway
+    presents."""
 
     server_name: str | None
-    """None: the host."""
+    """Name in the server's certificate and in SNI; None for the host."""
     ca_bundle: str | None
-    """PEM; None: the roots of the gateway's system."""
+    """Authorities in PEM; None for those of the gateway's system."""
     client_certificate: str | None
-    """Name of a Secret."""
+    """Name of the Secret with the client certificate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """Where offloaded requests go."""
+    """The backend that offloaded requests go to."""
 
     model: str
     """Name by which the remote knows the model."""
     path_prefix: str = ""
-    """Percent-encoded, without a slash at its end."""
+    """Percent-encoded path prefix, without a slash at its end."""
     host: str = ""
-    """Without brackets. Empty: the install-wide default backend, of which the gateway knows the rest."""
+    """Host, an IPv6 address without brackets; empty for the default remote backend, of which the gateway knows the
+    rest."""
     port: int | None = None
-    """None: the scheme's own."""
+    """Port; None for the default of the scheme."""
     scheme: Literal["http", "https"] = "http"
     headers: Mapping[str, str] = field(default_factory=dict)
     """Header fields to set, names in lower case."""
@@ -123,10 +126,10 @@ class Remote:
 
 
 def find_remote(spec: ModelDeploymentSpec, observation: Observation) -> Remote | Unresolved:
-    """The remote backend, or why there is nothing to offload to.
+    """Return the remote backend, or the reason why there is none.
 
     Raises:
-        NotAccepted: a value of the specification cannot be used.
+        NotAccepted: A value of the specification cannot be used.
     """
     offloading = spec.offloading_config
     if offloading is None:
@@ -192,7 +195,8 @@ def _tls(tls: RemoteTls, scheme: Scheme) -> Tls:
 
 
 def _check_bundle(pem: str) -> None:
-    """What the gateway could not load, and what must not get into a ConfigMap."""
+    """Refuse a bundle that the gateway could not load, and one with a private key, which must not get into a
+    ConfigMap."""
     field_name = f"{_FIELD}.tls.caBundle"
     if "PRIVATE KEY" in pem:
         raise NotAccepted(
@@ -208,7 +212,7 @@ def _check_bundle(pem: str) -> None:
 
 @lru_cache(maxsize=64)
 def _is_bundle(pem: str) -> bool:
-    """Whether it is what the gateway's own library takes for certificates."""
+    """Return whether the TLS library of the gateway reads the text as certificates."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
     except (ssl.SSLError, TypeError):  # TypeError: not ASCII
@@ -217,7 +221,7 @@ def _is_bundle(pem: str) -> bool:
 
 
 def _authority(value: str) -> tuple[str, int | None]:
-    """Host and port of `name`, `name:port`, `[v6]`, `[v6]:port` or a bare IPv6 address."""
+    """Return host and port of `name`, `name:port`, `[v6]`, `[v6]:port` or a bare IPv6 address."""
     match = re.fullmatch(r"\[(?P<v6>[^\[\]]*)\](?::(?P<v6port>.*))?|(?P<host>[^:\[\]]+)(?::(?P<port>[^:]*))?", value)
     host = value if match is None else match["v6"] or match["host"] or ""
     digits = None if match is None else match["v6port"] if match["v6"] is not None else match["port"]
@@ -244,7 +248,8 @@ def _is_address(value: str) -> bool:
 
 
 def _path_prefix(template: str, model: str, workspace: str, owner: str) -> str | Unresolved:
-    """The template with its variables put in, each encoded as one segment (RFC 3986 section 2.1)."""
+    """Return the path prefix: the template with its variables replaced, each encoded as one segment (RFC 3986 section
+    2.1)."""
     field_name = f"{owner}.pathPrefix"
     if "$workspace" in template and not workspace:
         return Unresolved(
@@ -278,7 +283,7 @@ def _path_prefix(template: str, model: str, workspace: str, owner: str) -> str |
 
 
 def _headers(backend: RemoteBackend) -> tuple[dict[str, str], dict[str, SecretKey]]:
-    """Header fields with fixed values and with values from Secrets."""
+    """Return the header fields with fixed values, and those with values from Secrets."""
     fixed: dict[str, str] = {}
     secret: dict[str, SecretKey] = {}
     for name, value in backend.headers_to_add.items():

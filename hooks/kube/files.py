@@ -11,11 +11,11 @@ from program.files import Unreadable, problem
 
 
 class UnreadableFile(Exception):
-    """A file cannot be used. The message is a sentence that says which, and why."""
+    """The file cannot be used. The message is a sentence that names the file and says why."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads YAML as Kubernetes does: what looks like a time stays text."""
+    """A YAML loader that leaves what looks like a time as text, as Kubernetes does."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -25,10 +25,10 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def read(path: Path) -> list[Any]:
-    """The documents in a file, Lists opened.
+    """Return the objects in a file. A List counts as the objects in it.
 
     Raises:
-        UnreadableFile: it is none of the kind.
+        UnreadableFile: The file cannot be read, or is neither YAML nor JSON.
     """
     try:
         return parse(path.read_text(encoding="utf-8"))
@@ -37,10 +37,10 @@ def read(path: Path) -> list[Any]:
 
 
 def parse(text: str) -> list[Any]:
-    """The documents in a text, Lists opened.
+    """Return the objects in a text of YAML or JSON. A List counts as the objects in it.
 
     Raises:
-        yaml.YAMLError: it is not YAML.
+        yaml.YAMLError: The text is neither YAML nor JSON.
     """
     try:
         documents = [orjson.loads(text)]  # what kubectl get --raw prints is large, and JSON is read much sooner as such
@@ -50,7 +50,7 @@ def parse(text: str) -> list[Any]:
 
 
 def _opened(documents: Iterable[Any]) -> Iterator[Any]:
-    """The objects. Those of a typed list do not say what they are, the list does."""
+    """Yield the objects, those of Lists too. In a typed list only the list says what kind its items are."""
     for document in documents:
         kind = document.get("kind") if isinstance(document, dict) else None
         if isinstance(kind, str) and kind.endswith("List"):

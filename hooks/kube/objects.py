@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 Object = dict[str, Any]
-"""A Kubernetes object as decoded from JSON. Never changed after it was read."""
+"""A Kubernetes object as decoded from JSON. It is never changed after it was read."""
 
 
 class Key(NamedTuple):
-    """What an object is called."""
+    """The identity of an object: API version, kind, namespace and name."""
 
     api_version: str
     kind: str
@@ -20,11 +20,11 @@ class Key(NamedTuple):
 
 
 Objects = Mapping[Key, Object]
-"""Objects by what they are called."""
+"""Objects by their keys."""
 
 
 def key_of(item: Object) -> Key | None:
-    """What the object says it is; None when it does not say enough."""
+    """Return the key of an object, or None where its own fields do not give one."""
     metadata = item.get("metadata")
     if not isinstance(metadata, dict):
         return None

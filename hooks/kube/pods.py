@@ -1,4 +1,4 @@
-"""Pods, as far as what they use is measured: which of them serve, and what they request."""
+"""Pods as metrics need them: which of them serve, and which resources they request."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from hooks.kube.quantities import InvalidQuantity, Quantity, parse
 from hooks.kube.unstructured import mapping, objects, text, time
 
 RUNNING: Final = "Running"
-"""The only phase in which a pod serves; the others are Pending, Succeeded, Failed and Unknown."""
+"""Phase of a pod that serves. In the others (Pending, Succeeded, Failed, Unknown) it does not."""
 
 Requests = Mapping[str, Quantity]
-"""Amounts by resource. A resource that is not there is not requested, which is not the same as zero."""
+"""Requested amounts by resource. A resource that is absent is not requested, which is not the same as zero."""
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A container that runs as long as its pod does."""
+    """A container that runs as long as its pod."""
 
     name: str
     requests: Requests
@@ -26,23 +26,23 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod of the workload."""
+    """A pod of the workload that serves the model."""
 
     name: str
     phase: str
     ready: bool
     ready_since: datetime | None
-    """When `ready` last changed; None when the status does not say."""
+    """Time at which `ready` last changed; None where the status does not tell."""
     terminating: bool
     containers: tuple[Container, ...]
-    """Its containers and its sidecars, which are the init containers that are always restarted. The other init
-    containers have ended before a pod is ready: they use nothing, and what they request is not held against usage."""
+    """Containers of the pod and its sidecars, which are the init containers that are always restarted. The other init
+    containers have ended before a pod is ready: they use nothing, so their requests do not count."""
     requests: Requests
-    """Of the pod as a whole. Where it names a resource, it takes the place of the containers' requests for it."""
+    """Requests of the pod as a whole. A resource named here replaces the requests of the containers for it."""
 
     @classmethod
     def of(cls, item: Object) -> Self:
-        """Read a Pod of v1. What is no quantity counts as not requested."""
+        """Read a Pod of v1. An invalid quantity counts as not requested."""
         metadata, spec, status = mapping(item, "metadata"), mapping(item, "spec"), mapping(item, "status")
         conditions = [item for item in objects(status, "conditions") if text(item, "type") == "Ready"]
         ready = conditions[0] if conditions else {}
@@ -60,7 +60,7 @@ class Pod:
         )
 
     def without_request(self, resource: str, container: str | None) -> str | None:
-        """The first container whose request is needed and not there; None when none is.
+        """Return the name of the first container that lacks a needed request, or None where none does.
 
         Args:
             resource: cpu or memory.
@@ -71,7 +71,7 @@ class Pod:
         return next((item.name for item in self._chosen(container) if resource not in item.requests), None)
 
     def requested(self, resource: str, container: str | None) -> Quantity:
-        """What is requested in all; nothing from a container that requests nothing."""
+        """Return the sum of the requests. A container without a request adds nothing."""
         if container is None and resource in self.requests:
             return self.requests[resource]
         amounts = [item.requests[resource] for item in self._chosen(container) if resource in item.requests]
@@ -82,13 +82,13 @@ class Pod:
 
 
 def total(amounts: list[Quantity]) -> Quantity:
-    """The sum, written as the first of them is."""
+    """Return the sum, in the format of the first amount."""
     nanos = sum(amount.nanos for amount in amounts)
     return Quantity(nanos, amounts[0].format) if amounts else Quantity(nanos)
 
 
 def _requests(owner: Mapping[str, Any]) -> Requests:
-    """`resources.requests` of a container or of a pod's specification."""
+    """Return `resources.requests` of a container or of a pod's specification."""
     found = {}
     for resource, amount in mapping(mapping(owner, "resources"), "requests").items():
         try:

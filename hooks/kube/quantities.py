@@ -11,17 +11,17 @@ from functools import lru_cache
 from typing import Final
 
 NANO: Final = 10**9
-"""Nanos in one. Kubernetes rounds what is finer away from zero."""
+"""Nanos in one unit. Kubernetes rounds what is finer away from zero."""
 _MAX_BINARY: Final = (2**63 - 1) * NANO
-"""Binary amounts are capped at the largest int64."""
+"""Largest binary amount, in nanos: the largest int64."""
 _MAX_EXPONENT: Final = 30
-"""Powers of ten beyond it are refused: no resource is that large, and the digits would only cost time."""
+"""Largest power of ten that is accepted. No resource is larger, and more digits would only cost time."""
 _MAX_LENGTH: Final = 64
 
 _SYNTAX: Final = re.compile(r"([+-]?)([0-9]*)(?:\.([0-9]*))?([a-zA-Z]*)([+-]?[0-9]+)?")
 _NUMBER: Final = re.compile(r"([+-]?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]{1,3}))?")
 _MAX_NUMBER: Final = 400
-"""Digits of the longest number that a double can be, and some more."""
+"""Characters of the longest number that is read: some more than the longest double has."""
 _DECIMAL: Final = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY: Final = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 _DECIMAL_SUFFIX: Final = {power: suffix for suffix, power in _DECIMAL.items()}
@@ -29,11 +29,11 @@ _BINARY_SUFFIX: Final = ("", *_BINARY)
 
 
 class InvalidQuantity(ValueError):
-    """Not a quantity."""
+    """The value is not a quantity. The message says why."""
 
 
 class Format(Enum):
-    """How a quantity is written. It is that of the text it was read from."""
+    """The notation of a quantity, taken from the text it was read from."""
 
     DECIMAL = "DecimalSI"
     BINARY = "BinarySI"
@@ -42,14 +42,14 @@ class Format(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """An exact amount with the form it is written in."""
+    """An exact amount and its notation."""
 
     nanos: int
-    """The amount, in billionths."""
+    """Amount in billionths of a unit."""
     format: Format = Format.DECIMAL
 
     def __str__(self) -> str:
-        """The canonical form, as the API server prints it."""
+        """Return the canonical form, as the API server prints it."""
         if self.nanos == 0:
             return "0"
         # Small and fractional binary amounts are written as decimals, for they would have to be rounded.
@@ -68,7 +68,7 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """A quantity taken apart as it is written."""
+    """The parts of a quantity as it is written."""
 
     text: str
     negative: bool
@@ -76,7 +76,7 @@ class _Written:
     fraction: str
     format: Format
     power: int
-    """Of ten, or of two for the binary format."""
+    """Exponent of ten, or of two in the binary format."""
 
     @property
     def quantity(self) -> Quantity:
@@ -89,8 +89,8 @@ class _Written:
 
     @property
     def is_kept(self) -> bool:
-        """Whether ParseQuantity takes the text for canonical already and keeps it as it is, which it does a little too
-        often: `+5` and `2.820E3` are stored unchanged."""
+        """Whether ParseQuantity takes the text for canonical and stores it unchanged. It does so a little too often:
+        `+5` and `2.820E3` are stored as they are."""
         digits = self.whole.lstrip("0") or "0"
         if self.format is Format.BINARY:
             short = 14 - len(digits) - self.power * 3 // 10 >= 0
@@ -101,10 +101,10 @@ class _Written:
 
 
 def parse(value: str | float) -> Quantity:
-    """Read a quantity as YAML may hold it: a text, a whole number or a decimal.
+    """Parse a quantity as YAML may hold it: a text, a whole number or a decimal.
 
     Raises:
-        InvalidQuantity: it is none.
+        InvalidQuantity: The value is not a quantity.
     """
     if not isinstance(value, str | int | float):
         raise InvalidQuantity(f"a {type(value).__name__} is not a quantity")
@@ -113,15 +113,15 @@ def parse(value: str | float) -> Quantity:
 
 @lru_cache(maxsize=4096, typed=True)
 def _parse(value: str | float) -> Quantity:
-    """Specifications say the same few amounts again and again."""
+    """Parse a quantity, from a cache: specifications repeat the same few amounts."""
     return _written(value).quantity
 
 
 def decimal(written: str) -> Quantity:
-    """Read a number as programs print floating point: `0.25`, `1e+06`, `-3`. Infinities and NaN are none.
+    """Parse a floating-point number as programs print it: `0.25`, `1e+06`, `-3`. Infinities and NaN are refused.
 
     Raises:
-        InvalidQuantity: it is none.
+        InvalidQuantity: The value is not a quantity.
     """
     match = _NUMBER.fullmatch(written) if len(written) <= _MAX_NUMBER else None
     if match is None:
@@ -132,10 +132,10 @@ def decimal(written: str) -> Quantity:
 
 
 def canonical(value: str | float) -> str:
-    """The text in which the API server stores a quantity.
+    """Return the text in which the API server stores a quantity.
 
     Raises:
-        InvalidQuantity: it is none.
+        InvalidQuantity: The value is not a quantity.
     """
     written = _written(value)
     if written.is_kept:
@@ -168,6 +168,6 @@ def _written(value: str | float) -> _Written:
 
 
 def _scaled(amount: int, power: int) -> int:
-    """`amount` times ten to the `power`, rounded up."""
+    """Return `amount` times ten to the power of `power`, rounded up."""
     factor: int = 10 ** abs(power)
     return amount * factor if power >= 0 else -(-amount // factor)

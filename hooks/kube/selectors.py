@@ -1,4 +1,4 @@
-"""Label selectors, as apimachinery's labels.Selector: what they select, and how they are written in a query."""
+"""Label selectors, as labels.Selector of apimachinery: which objects they select, and how a query spells them."""
 
 import re
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ _KEY: Final = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-
 
 
 class InvalidSelector(ValueError):
-    """A selector that the API server would refuse; the message says what is wrong with it."""
+    """The API server would refuse the selector. The message says what is wrong with it."""
 
 
 class Operator(StrEnum):
-    """How a requirement looks at a label."""
+    """The relation between a label and the values of a requirement."""
 
     IN = "In"
     NOT_IN = "NotIn"
@@ -27,7 +27,7 @@ class Operator(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One requirement. A label that is not there satisfies NotIn and DoesNotExist."""
+    """A requirement on one label. An absent label satisfies NotIn and DoesNotExist."""
 
     key: str
     operator: Operator
@@ -35,10 +35,10 @@ class Requirement:
 
     @classmethod
     def of(cls, key: str, operator: str, values: tuple[str, ...]) -> Self:
-        """Check one.
+        """Validate and return a requirement.
 
         Raises:
-            InvalidSelector: it cannot be one.
+            InvalidSelector: The operator, the key or a value is invalid.
         """
         try:
             known = Operator(operator)
@@ -54,7 +54,7 @@ class Requirement:
         return cls(key, known, values)
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether an object with these labels satisfies it."""
+        """Return whether an object with these labels satisfies the requirement."""
         if self.operator is Operator.EXISTS:
             return self.key in labels
         if self.operator is Operator.DOES_NOT_EXIST:
@@ -62,7 +62,7 @@ class Requirement:
         return (labels.get(self.key) in self.values) is (self.operator is Operator.IN)
 
     def __str__(self) -> str:
-        """As in a query: `app in (a,b)`, `app=a`, `app`, `!app`."""
+        """Return the requirement as a query spells it: `app in (a,b)`, `app=a`, `app`, `!app`."""
         if self.operator is Operator.EXISTS:
             return self.key
         if self.operator is Operator.DOES_NOT_EXIST:
@@ -75,16 +75,16 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Requirements, all of which must hold; without any, everything is selected. Equal ones are written equally."""
+    """Requirements that must all hold; without any, every object is selected. Equal selectors have equal spellings."""
 
     requirements: tuple[Requirement, ...] = ()
 
     @classmethod
     def of(cls, labels: Mapping[str, str], expressions: tuple[tuple[str, str, tuple[str, ...]], ...] = ()) -> Self:
-        """From matchLabels, and matchExpressions as (key, operator, values).
+        """Return the selector of matchLabels, and of matchExpressions as (key, operator, values).
 
         Raises:
-            InvalidSelector: one cannot be a requirement.
+            InvalidSelector: A requirement is invalid.
         """
         found = [Requirement.of(key, Operator.IN, (value,)) for key, value in labels.items()]
         found += [Requirement.of(*expression) for expression in expressions]
@@ -92,10 +92,10 @@ class Selector:
 
     @classmethod
     def read(cls, item: Mapping[str, Any]) -> Self:
-        """From a LabelSelector of meta/v1 as the API server stored it.
+        """Read a LabelSelector of meta/v1 as the API server stored it.
 
         Raises:
-            InvalidSelector: one cannot be a requirement.
+            InvalidSelector: A requirement is invalid.
         """
         expressions = tuple(
             (text(one, "key"), text(one, "operator"), tuple(str(value) for value in one.get("values") or ()))
@@ -104,9 +104,9 @@ class Selector:
         return cls.of(texts(item, "matchLabels"), expressions)
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether an object with these labels is selected."""
+        """Return whether an object with these labels is selected."""
         return all(one.matches(labels) for one in self.requirements)
 
     def __str__(self) -> str:
-        """As in a query, `app=a,tier in (b,c)`."""
+        """Return the selector as a query spells it: `app=a,tier in (b,c)`."""
         return ",".join(map(str, self.requirements))

@@ -1,4 +1,4 @@
-"""Objects in the form in which the API server stores them, and JSON of which equal meaning has equal bytes.
+"""The stored form of objects, and JSON in which equal meaning has equal bytes.
 
 Metacontroller compares what we want with what is stored. Whatever the API server would drop or rewrite makes it write
 on every sync, for ever: a null, an empty list, an empty map of labels, `cpu: 1`, `1024Mi`. Values that mean something
@@ -27,8 +27,8 @@ _PLAIN_MAPS: Final = frozenset(
         "options",
     }
 )
-"""Fields whose value is a map of strings or quantities: the API server drops them when empty (`omitempty`). Any other
-empty object is a value of its own."""
+"""Fields whose value is a map of strings or quantities. The API server drops them when they are empty (`omitempty`);
+any other empty object is a value of its own."""
 
 _QUANTITY_MAPS: Final = frozenset({"limits", "requests", "overhead", "capacity"})
 """Fields whose value is a map of quantities (core/v1 ResourceList)."""
@@ -37,7 +37,7 @@ _QUANTITIES: Final = frozenset({"sizeLimit", "divisor"})
 """Fields whose value is a quantity."""
 
 _TEXT_MAPS: Final = frozenset({"labels", "annotations", "nodeSelector", "matchLabels", "data", "binaryData"})
-"""Maps whose keys are the user's own, so that no key in them has a meaning here."""
+"""Fields whose value is a map with keys of the user, so that no key in it has a meaning here."""
 
 _OMITTED_ZEROS: Final = frozenset(
     {
@@ -60,19 +60,19 @@ _OMITTED_ZEROS: Final = frozenset(
         ("readOnly", False),
     }
 )
-"""Fields of a pod that the API server drops when they have this value, which is what their absence means."""
+"""Fields of a pod with the value that the API server drops, because absence means the same."""
 
 _WITH_OWN_ZEROS: Final = frozenset({"httpHeaders", "csi"})
-"""Fields below which the same keys are written even when empty or false."""
+"""Fields below which the same keys are stored even when they are empty or false."""
 
 
 def canonical(value: dict[str, Any]) -> dict[str, Any]:
-    """The object as it would be stored. The argument is not changed."""
+    """Return the object in stored form. The argument is not changed."""
     return _object(value, "", keep_zeros=False)
 
 
 def canonical_json(value: object) -> bytes:
-    """JSON with sorted keys and no white space."""
+    """Return JSON with sorted keys and without white space."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
@@ -101,7 +101,8 @@ def _value(value: Any, field: str, *, keep_zeros: bool) -> Any:
 
 
 def _quantity(value: Any) -> Any:
-    """The canonical quantity; what is none is left to the API server, which says so to the user."""
+    """Return the quantity in canonical form. An invalid one is returned unchanged: the API server refuses it and tells
+    the user."""
     try:
         return quantities.canonical(value)
     except quantities.InvalidQuantity:

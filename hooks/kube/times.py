@@ -4,5 +4,5 @@ from datetime import datetime
 
 
 def whole_seconds(moment: datetime) -> datetime:
-    """The moment as it is stored: Kubernetes keeps no fractions."""
+    """Return the time as it is stored: Kubernetes keeps no fractions of a second."""
     return moment.replace(microsecond=0)

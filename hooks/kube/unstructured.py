@@ -1,4 +1,4 @@
-"""Fields of objects that nobody validated: a value of the wrong type counts as absent."""
+"""Access to fields of objects that were not validated: a value of the wrong type counts as absent."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -6,36 +6,36 @@ from typing import Any
 
 
 def mapping(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """The object under a key; empty when there is none."""
+    """Return the object under a key, or an empty one where there is none."""
     value = parent.get(key)
     return value if isinstance(value, dict) else {}
 
 
 def text(parent: Mapping[str, Any], key: str) -> str:
-    """The text under a key; empty when there is none."""
+    """Return the text under a key, or an empty one where there is none."""
     value = parent.get(key)
     return value if isinstance(value, str) else ""
 
 
 def integer(parent: Mapping[str, Any], key: str) -> int | None:
-    """The whole number under a key; None when there is none."""
+    """Return the whole number under a key, or None where there is none."""
     value = parent.get(key)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def texts(parent: Mapping[str, Any], key: str) -> Mapping[str, str]:
-    """The map of texts under a key."""
+    """Return the map of texts under a key, without the values that are no texts."""
     return {name: value for name, value in mapping(parent, key).items() if isinstance(value, str)}
 
 
 def objects(parent: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    """The objects in the list under a key."""
+    """Return the objects in the list under a key, without the items that are no objects."""
     value = parent.get(key)
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def time(parent: Mapping[str, Any], key: str) -> datetime | None:
-    """The RFC 3339 time under a key; None when there is none."""
+    """Return the time (RFC 3339) under a key, or None where there is none."""
     try:
         value = datetime.fromisoformat(text(parent, key))
     except ValueError:

@@ -12,17 +12,17 @@ from hooks.observation.observation import Parent
 
 
 class Condition(NamedTuple):
-    """One aspect of the state, without its times."""
+    """A condition of an object's status, without its times."""
 
     type: str
     status: str
-    """True, False or Unknown."""
+    """Status of the condition: True, False or Unknown."""
     reason: str
     message: str
 
 
 def condition_as_written(condition: Condition, parent: Parent, now: datetime) -> dict[str, Any]:
-    """A condition with its times: that of its last transition is kept while its status stays."""
+    """Return the condition as status holds it. Its lastTransitionTime stays the same as long as its status does."""
     held = parent.held.get(condition.type)
     kept = held is not None and held.status == condition.status and held.since is not None
     since = held.since if held is not None and held.since is not None and kept else now

@@ -1,4 +1,4 @@
-"""All facts a decision may rest on, frozen: one Observation per request, gathered before anything is decided.
+"""All facts that a decision may rest on, frozen: one Observation per request, gathered before anything is decided.
 
 What users may write freely was validated by nobody, so reading is lenient here: a value of the wrong type counts as
 absent. The specification itself is read by `Observation.spec`, which says what is wrong with it.
@@ -25,7 +25,7 @@ CORE: Final = "v1"
 
 @dataclass(frozen=True, slots=True)
 class DefaultRemote:
-    """The install-wide default remote backend, as far as a decision needs it. Its credentials are the gateway's."""
+    """The default remote backend of the installation, as a decision needs it. Its credentials belong to the gateway."""
 
     host: str
     scheme: str = "https"
@@ -37,7 +37,7 @@ class DefaultRemote:
 
 @dataclass(frozen=True, slots=True)
 class GatewayService:
-    """Where the gateway's Service is."""
+    """The Service of the gateway."""
 
     namespace: str
     name: str
@@ -46,59 +46,60 @@ class GatewayService:
 
 @dataclass(frozen=True, slots=True)
 class InstallDefaults:
-    """What the administrator configured."""
+    """The configuration that the administrator gave for all models."""
 
     namespaces: frozenset[str] | None = None
-    """Namespaces to manage; None = all."""
+    """Namespaces whose ModelDeployments are managed; None for all."""
     default_remote: DefaultRemote | None = None
     gateway_service: GatewayService | None = None
     cluster_domain: str = "cluster.local"
 
     def manages(self, namespace: str) -> bool:
-        """Whether ModelDeployments in that namespace are ours."""
+        """Return whether ModelDeployments in that namespace are managed."""
         return self.namespaces is None or namespace in self.namespaces
 
 
 @dataclass(frozen=True, slots=True)
 class Unresolved:
-    """Something that the specification needs and that is not there. A fact, not an error: it may appear."""
+    """An object or a value that the specification refers to and that does not exist. This is a fact, not an error: it
+    may appear later."""
 
     reason: str
     """One of `hooks.reasons`."""
     message: str
-    """A sentence that names what is missing."""
+    """Sentence that names what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A condition as the previous status has it."""
+    """A condition as the previous status holds it."""
 
     status: str
     reason: str
     message: str
     since: datetime | None
-    """Its lastTransitionTime; None when that is not a time."""
+    """lastTransitionTime of the condition; None where that is not a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """The own facts of a ModelDeployment or a Policy."""
+    """The parent of a request, a ModelDeployment or a Policy: its metadata, specification and previous status."""
 
     namespace: str
     name: str
     uid: str
     generation: int
-    """0 when unknown."""
+    """metadata.generation; 0 where it is unknown."""
     deleting: bool
     deleting_since: datetime | None
-    """Its deletionTimestamp; None when that is not a time."""
+    """metadata.deletionTimestamp; None where that is not a time."""
     labels: Mapping[str, str]
     spec: Mapping[str, Any]
-    """As stored; see `Observation.read_spec`."""
+    """Specification as stored, not validated; see `Observation.read_spec`."""
     status: Mapping[str, Any]
-    """As we wrote it last, or as somebody changed it since."""
+    """Status as hooks wrote it last, or as another client changed it since."""
     held: Mapping[str, Held]
-    """The conditions in that status, by type."""
+    """Conditions of that status, by type."""
 
     @classmethod
     def of(cls, item: Object) -> Self:
@@ -128,7 +129,7 @@ class Parent:
 
 @dataclass(frozen=True, slots=True)
 class ContainerPort:
-    """A TCP port of a container."""
+    """A TCP port that a container declares."""
 
     number: int
     name: str
@@ -143,15 +144,15 @@ class Workload:
     deleting: bool
     generation: int
     observed_generation: int | None
-    """The generation its status is about; None when the status does not say."""
+    """status.observedGeneration; None where it is absent."""
     replicas: int | None
-    """Wanted replicas; None for a DaemonSet, or when left to the default."""
+    """Desired replicas; None for a DaemonSet, and where the specification leaves them to the default."""
     counts: Mapping[str, Any]
-    """Its status."""
+    """Status of the workload."""
     selector: Selector | None
-    """Which pods are its own, matchLabels and matchExpressions together; None when it does not say."""
+    """Selector of the workload's pods, matchLabels and matchExpressions together; None where it has none."""
     ports: tuple[ContainerPort, ...]
-    """Declared by its containers, in order."""
+    """Ports that its containers declare, in their order."""
 
     @classmethod
     def of(cls, item: Object) -> Self:
@@ -180,13 +181,13 @@ class ServicePort:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A Service that a specification refers to."""
+    """A Service that the specification refers to."""
 
     name: str
     selector: Mapping[str, str]
     ports: tuple[ServicePort, ...]
     cluster_ips: tuple[str, ...]
-    """Its addresses in the cluster; none for a headless one."""
+    """Cluster IPs of the Service; empty for a headless one."""
 
     @classmethod
     def of(cls, item: Object) -> Self:
@@ -205,58 +206,58 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """Everything that is known when a decision is made."""
+    """All facts of one request."""
 
     parent: Parent
     children: Objects
     related: Objects
     defaults: InstallDefaults
     spec: ModelDeploymentSpec | InvalidObject
-    """The specification, validated, or what is wrong with it."""
+    """Specification, validated, or the error that says what is wrong with it."""
     readings: Readings | None = None
-    """What was asked for beside the request; None where nothing was."""
+    """Metrics and pods that were read for this request; None where nothing was read."""
 
     @classmethod
     def of(cls, request: SyncRequest, defaults: InstallDefaults) -> Self:
-        """The facts in a request."""
+        """Return the facts of a request."""
         parent = Parent.of(request.parent)
         return cls(parent, request.children, request.related, defaults, _read_spec(parent))
 
     def read_spec(self) -> ModelDeploymentSpec:
-        """The specification, validated.
+        """Return the validated specification.
 
         Raises:
-            hooks.api.v1alpha1.InvalidObject: a value in it cannot be used.
+            hooks.api.common.InvalidObject: A value in it cannot be used.
         """
         if isinstance(self.spec, InvalidObject):
             raise self.spec
         return self.spec
 
     def key(self, api_version: str, kind: str, name: str) -> Key:
-        """What an object of that name in the parent's namespace is called."""
+        """Return the key of an object with that name in the parent's namespace."""
         return Key(api_version, kind, self.parent.namespace, name)
 
     def workload(self, kind: str, name: str) -> Workload | None:
-        """The related workload; None when there is none."""
+        """Return the related workload, or None where there is none."""
         item = self.related.get(self.key(APPS, kind, name)) if kind in WORKLOAD_KINDS else None
         return None if item is None else Workload.of(item)
 
     def own_deployment(self, name: str) -> Workload | None:
-        """Our child Deployment; None when there is none."""
+        """Return the child Deployment, or None where there is none."""
         item = self.children.get(self.key(APPS, "Deployment", name))
         return None if item is None else Workload.of(item)
 
     def policy(self, name: str) -> PolicySpec | None:
-        """What the related Policy allows; None when there is none.
+        """Return the specification of the related Policy, or None where there is none.
 
         Raises:
-            hooks.api.v1alpha1.InvalidObject: a value in it cannot be used.
+            hooks.api.common.InvalidObject: A value in it cannot be used.
         """
         item = self.related.get(self.key(POLICY_API_VERSION, "Policy", name))
         return None if item is None else Policy.read({"metadata": {"name": name}, "spec": item.get("spec")}).spec
 
     def service(self, name: str) -> Service | None:
-        """The related Service; None when there is none."""
+        """Return the related Service, or None where there is none."""
         item = self.related.get(self.key(CORE, "Service", name))
         return None if item is None else Service.of(item)
 

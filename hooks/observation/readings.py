@@ -1,4 +1,4 @@
-"""What the sources of metrics answered for one specification, before anything is made of it."""
+"""Responses of the sources of metrics for one specification, as they were read."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,32 +9,32 @@ from hooks.kube.quantities import Quantity
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a source says about one thing at one time."""
+    """One value of a metric, for one pod, object or series at one time."""
 
     of: str
-    """Name of the pod or of the described object; for External any name of the series."""
+    """Name of the pod or of the described object; for External some name of the series."""
     value: Quantity
     time: datetime
-    """End of the time that it is about, with its offset."""
+    """End of the time span that the value is about, with its offset."""
     window: timedelta = timedelta(0)
-    """Length of that time; zero for a momentary value."""
+    """Length of that time span; zero for a momentary value."""
     container: str = ""
-    """For cpu and memory: there is one sample for each container of a pod."""
+    """Name of the container, for cpu and memory: each container of a pod has a sample of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """Why a source gave no answer. A fact with a reason, never an exception."""
+    """The reason why a source could not be read. It is a fact, never an exception."""
 
     reason: str
     """One of `hooks.reasons`."""
     message: str
-    """The reason as a sentence that says what to change, without anything that changes by itself, without a secret."""
+    """Sentence that says what to change. It has nothing in it that changes by itself, and no secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the source of one metric answered: samples, possibly none, or why it gave no answer."""
+    """The result of reading one metric: samples, possibly none, or the reason why it could not be read."""
 
     samples: tuple[Sample, ...] = ()
     unread: Unread | None = None
@@ -42,11 +42,11 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """Everything that was gathered for the metrics of a specification."""
+    """Everything that was read for the metrics of a specification."""
 
     metrics: tuple[Reading, ...] = ()
-    """One for each entry of spec.offloadingConfig.metrics, in that order."""
+    """Readings, one for each entry of spec.offloadingConfig.metrics, in that order."""
     pods: tuple[Pod, ...] = ()
-    """Those that the selector of the workload selects; none are needed for Object and External."""
+    """Pods that the selector of the workload selects. Object and External need none."""
     pods_unread: Unread | None = None
-    """Why the pods are not known."""
+    """Reason why the pods are not known; None where they are."""
