@@ -1,4 +1,4 @@
-"""An explanation for programs. Exact numbers are text: fractions as `19/16`, amounts as quantities of Kubernetes."""
+"""Explanations as JSON. Exact numbers are text: fractions as `19/16`, amounts as quantities of Kubernetes."""
 
 from datetime import datetime, timedelta
 from fractions import Fraction
@@ -12,27 +12,27 @@ from hooks.offloading.measures import Measured
 from hooks.offloading.rules import Split
 
 
-def as_document(told: Explanation) -> dict[str, Any]:
-    """The explanation as JSON. What is not known is null."""
+def as_document(explanation: Explanation) -> dict[str, Any]:
+    """Return the explanation as a JSON object. What is not known is null."""
     return {
-        "namespace": told.namespace,
-        "name": told.name,
-        "now": format_time(told.now),
-        "answer": _split(told.split) | {"since": _time(told.since)},
-        "accepted": told.accepted,
-        "problems": [problem._asdict() for problem in told.problems],
+        "namespace": explanation.namespace,
+        "name": explanation.name,
+        "now": format_time(explanation.now),
+        "answer": _split(explanation.split) | {"since": _time(explanation.since)},
+        "accepted": explanation.accepted,
+        "problems": [problem._asdict() for problem in explanation.problems],
         "rules": [
             {"name": rule.name, "sentence": rule.sentence, "verdict": rule.verdict.value, "why": rule.why}
-            for rule in told.rules
+            for rule in explanation.rules
         ],
-        "metrics": [_metric(metric) for metric in told.metrics],
+        "metrics": [_metric(metric) for metric in explanation.metrics],
         "windows": {
-            "reachedSince": _time(told.memory.reached_since),
-            "belowSince": _time(told.memory.below_since),
-            "step": told.memory.step,
-            "ends": _time(told.window_ends),
+            "reachedSince": _time(explanation.memory.reached_since),
+            "belowSince": _time(explanation.memory.below_since),
+            "step": explanation.memory.step,
+            "ends": _time(explanation.window_ends),
         },
-        "changes": [_turn(turn) for turn in told.turns],
+        "changes": [_turn(turn) for turn in explanation.turns],
     }
 
 
@@ -41,7 +41,7 @@ def _split(split: Split) -> dict[str, Any]:
 
 
 def _metric(metric: MetricAccount) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "name": metric.name,
         "type": metric.type.value,
         "target": metric.target,
@@ -49,8 +49,8 @@ def _metric(metric: MetricAccount) -> dict[str, Any]:
         "leftOut": [{"name": pod.name, "why": pod.why.value} for pod in metric.measure.left_out],
     }
     if not isinstance(metric.measure, Measured):
-        return told | {"reason": metric.measure.reason, "message": metric.measure.message, "advice": metric.advice}
-    return told | {
+        return fields | {"reason": metric.measure.reason, "message": metric.measure.message, "advice": metric.advice}
+    return fields | {
         "arithmetic": metric.measure.arithmetic,
         "ratio": str(metric.measure.ratio),
         "percent": float(metric.measure.ratio * 100),

@@ -1,4 +1,4 @@
-"""Every metric with its arithmetic, or why there is none and what to change."""
+"""Explanations of metrics: the arithmetic of each, or why there is none and what to change."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,51 +18,51 @@ from hooks.reconcile.model_deployment import Assessment
 
 @dataclass(frozen=True, slots=True)
 class MetricAccount:
-    """One metric."""
+    """The explanation of one metric."""
 
     name: str
     type: MetricType
     target: str
-    """In words; empty when it cannot be understood."""
+    """Target in words; empty where it is invalid."""
     state: str
-    """How it stands to its target, or why it cannot be read."""
+    """Standing of the metric, or the reason why it cannot be read."""
     measure: Measured | Missing
     estimate: Fraction | None = None
-    """The ratio after the share has gone down, where that is estimated."""
+    """Ratio after the share has gone down, where it is estimated."""
     estimated_share: int | None = None
-    """The share that the estimate is about."""
+    """Share that the estimate assumes, in percent."""
     age: timedelta | None = None
-    """Of the oldest sample that counts."""
+    """Age of the oldest sample that counts."""
     advice: str = ""
-    """What to change, where it cannot be read and the reason does not say it."""
+    """Sentence that says what to change, where the metric cannot be read and its reason does not say it."""
 
 
-def accounts(found: Assessment, readings: Readings | None, now: datetime) -> tuple[MetricAccount, ...]:
-    """Every metric of the specification."""
-    course, measures = found.decision.course, found.facts.measures
-    told = standings(found.metrics, measures, course)
+def accounts(assessment: Assessment, readings: Readings | None, now: datetime) -> tuple[MetricAccount, ...]:
+    """Return the explanation of every metric of the specification."""
+    course, measures = assessment.decision.course, assessment.facts.measures
+    states = standings(assessment.metrics, measures, course)
     estimates = course.estimates or (None,) * len(measures)
     result = []
-    for place, (metric, one) in enumerate(zip(found.metrics, measures, strict=True)):
+    for place, (metric, one) in enumerate(zip(assessment.metrics, measures, strict=True)):
         estimated = course.estimated_share is not None and estimates[place] is not None
         result.append(
             MetricAccount(
                 metric_name(metric),
                 metric.type,
                 target(metric),
-                told[place].state,
+                states[place].state,
                 one,
                 estimates[place] if estimated else None,
                 course.estimated_share if estimated else None,
                 now - one.oldest if isinstance(one, Measured) else None,
-                _advice(one, place, found, readings, now) if isinstance(one, Missing) else "",
+                _advice(one, place, assessment, readings, now) if isinstance(one, Missing) else "",
             )
         )
     return tuple(result)
 
 
 def target(metric: MetricSpec) -> str:
-    """A target in words; empty when it cannot be understood."""
+    """Return a target in words; empty where it is invalid."""
     try:
         wanted = declared(metric)
     except Misdeclared:
@@ -77,25 +77,25 @@ def target(metric: MetricSpec) -> str:
 
 
 def amount(measured: Measured, exact: Fraction) -> Quantity:
-    """The least amount that is no less, written as what was measured."""
+    """Return the smallest quantity that is not less, in the notation of what was measured."""
     form = next((one.value.format for one in measured.counted if one.value.nanos), Format.DECIMAL)
     return Quantity(ceil(exact * NANO), form)
 
 
-def _advice(missing: Missing, place: int, found: Assessment, readings: Readings | None, now: datetime) -> str:
-    """What to change, where the message does not say it."""
+def _advice(missing: Missing, place: int, assessment: Assessment, readings: Readings | None, now: datetime) -> str:
+    """Return what to change, where the message does not say it."""
     reading = readings.metrics[place] if readings is not None and place < len(readings.metrics) else None
     newest = max((sample.time for sample in reading.samples), default=None) if reading is not None else None
     match missing.reason:
-        case reasons.NOT_EVALUATED if found.facts.spec.enabled:
+        case reasons.NOT_EVALUATED if assessment.facts.spec.enabled:
             return "Give what was observed as --observed."
         case reasons.STALE if newest is not None:
             apart = span(abs(now - newest))
             return (
                 f"The newest is of {format_time(newest)}, {apart} from now: read it again, or give that time as --now."
             )
-        case reasons.SETTLING if found.previous.since is not None:
-            return f"The split is what it is since {format_time(found.previous.since)}; the next samples count."
+        case reasons.SETTLING if assessment.previous.since is not None:
+            return f"The split is what it is since {format_time(assessment.previous.since)}; the next samples count."
         case reasons.NO_SAMPLE if reading is not None and reading.unread is None:
             return "Its source answered without one: see that the name and the selector are right."
         case reasons.NO_READY_PODS:
@@ -104,7 +104,7 @@ def _advice(missing: Missing, place: int, found: Assessment, readings: Readings 
 
 
 def span(length: timedelta) -> str:
-    """A length of time for people: `45 s`, `3 min`, `2 h 5 min`, `3 d 4 h`."""
+    """Return a duration in words: `45 s`, `3 min`, `2 h 5 min`, `3 d 4 h`."""
     seconds = length // timedelta(seconds=1)
     for unit, larger, name, smaller in ((86400, 3600, "d", "h"), (3600, 60, "h", "min"), (60, 1, "min", "s")):
         if seconds >= unit:

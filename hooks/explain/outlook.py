@@ -1,8 +1,8 @@
-"""What would change the answer, found by asking the same rules again with other facts.
+"""The outlook: what would change the split, found by applying the same rules to other facts.
 
-Everything begins where this answer leaves off: what it remembers, and the split that it puts in force. Metrics that are
-not spoken of stay as they are. The first other answer ends the look ahead, for the samples that follow a change say
-something new.
+The look ahead begins with the state after this response: what it remembers, and the split that it puts in force.
+Metrics that are not mentioned stay as they are. The first other split ends the look ahead, for the samples that follow
+a change tell something new.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,44 +26,44 @@ from hooks.reconcile.model_deployment import Assessment
 from hooks.reconcile.status import Report, build_status
 
 _STEPS: Final = 100
-"""Moments that are looked at. Each window has one, so that two or three are enough."""
+"""Number of times that are looked at. Each window ends once, so two or three are enough."""
 _ONE: Final = Fraction(1)
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """A value of a metric, added up over all that counts, at which it is on the other side."""
+    """A value of a metric, summed over all that counts, at which the metric would cross a limit."""
 
     metric: int
-    """Its place in the specification."""
+    """Index of the metric in the specification."""
     name: str
     value: Quantity
     below: bool
-    """Whether it has to be less than the value, rather than at least that."""
+    """Whether the metric has to be below the value, rather than at it or above."""
     present: Quantity
-    """What it is now."""
+    """Present value of the metric."""
     summed: bool
-    """Whether several values are added up."""
+    """Whether the value is a sum of several."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Something that would change the answer."""
+    """An event that would change the split."""
 
     when: str
-    """What would have to be, as a clause; empty where nothing has to happen."""
+    """Condition of the event, as a clause; empty where nothing has to happen."""
     thresholds: tuple[Threshold, ...]
-    """Values of metrics that belong to it."""
+    """Values of metrics that the event needs."""
     after: timedelta
-    """For how long it would have to be so; zero: it counts at once."""
+    """Time for which the condition would have to hold; zero where it counts at once."""
     at: datetime
-    """When the answer would change, if it were so from now on."""
+    """Time at which the split would change if the condition held from now on."""
     then: Split
 
 
-def turns(found: Assessment, now: datetime) -> tuple[Turn, ...]:
-    """What comes by itself, then all else that would change the answer sooner."""
-    here = _Here(found, now)
+def turns(assessment: Assessment, now: datetime) -> tuple[Turn, ...]:
+    """Return what will change by itself, then everything that would change the split sooner."""
+    here = _Here(assessment, now)
     again = here.again()
     alone = here.alone() if again is None else again
     # What moves with every measurement moves whether or not another metric rises.
@@ -77,45 +77,45 @@ def turns(found: Assessment, now: datetime) -> tuple[Turn, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Here:
-    """Where the answer leaves off."""
+    """The state after the response: what it remembers, and the split that it puts in force."""
 
-    found: Assessment
+    assessment: Assessment
     now: datetime
 
     @property
     def facts(self) -> Facts:
-        return self.found.facts
+        return self.assessment.facts
 
     @property
     def parent(self) -> Parent:
-        """With the status that this answer writes."""
-        return _remembered(self.facts, self.found.decision, self.now)
+        """Return the parent with the status that this response writes."""
+        return _remembered(self.facts, self.assessment.decision, self.now)
 
     @property
     def next(self) -> Decision:
-        """The answer to the same measures under the split that is in force from now on."""
+        """Return the decision on the same measures under the split that is in force from now on."""
         return decide(self.facts, Previous.of(self.parent), now=self.now)
 
     def again(self) -> Turn | None:
-        """The same values, measured again under the split that is in force from now on."""
-        if self.next.split.percentage == self.found.decision.split.percentage:
+        """Return facts with the same values, measured again under the split that is in force from now on."""
+        if self.next.split.percentage == self.assessment.decision.split.percentage:
             return None
         return self._turn("when the metrics are measured again and are the same", (), self.facts)
 
     def alone(self) -> Turn | None:
-        """What comes by itself."""
-        instant = self.found.decision.next_instant
+        """Return the change that comes by itself, if there is one."""
+        instant = self.assessment.decision.next_instant
         return None if instant is None else self._turn("", (), self.facts, start=instant)
 
     def rises(self) -> Iterator[Turn | None]:
-        """Every metric that is below its target, at it."""
+        """Return the changes if a metric that is below its target reached it."""
         for place, one in enumerate(self.facts.measures):
             if isinstance(one, Measured) and one.ratio < 1:
                 bound = self._threshold(place, one, _ONE, below=False)
                 yield self._turn("", (bound,), self._with({place: _at(one, bound.value)}))
 
     def falls(self) -> Turn | None:
-        """The metrics that keep the share up, so far below that it goes down."""
+        """Return the change if the metrics that keep the share up fell so far that it went down."""
         course = self.next.course
         if course.falls_below is None:
             return None
@@ -131,16 +131,16 @@ class _Here:
         return self._turn("", tuple(bounds), self._with(others)) if bounds else None
 
     def readable(self) -> Iterator[Turn | None]:
-        """Every metric that cannot be read, at its target."""
+        """Return the changes if a metric that cannot be read were at its target."""
         # No more is known of it than that.
         reached = Measured((Counted("", Quantity(NANO), self.now),), (), _ONE, _ONE)
         for place, one in enumerate(self.facts.measures):
             if isinstance(one, Missing) and one.reason != reasons.NOT_EVALUATED:
-                name = metric_name(self.found.metrics[place])
+                name = metric_name(self.assessment.metrics[place])
                 yield self._turn(f"when {name} can be read and is at its target", (), self._with({place: reached}))
 
     def readiness(self) -> Iterator[Turn | None]:
-        """The replicas, the other way round."""
+        """Return the change if ready replicas were lost, or if one became ready."""
         if not self.facts.has_local:
             return
         if self.facts.readiness.is_ready:
@@ -152,7 +152,7 @@ class _Here:
             yield self._turn("when a replica is ready", (), replace(self.facts, readiness=one, measures=measures))
 
     def specified(self) -> Iterator[Turn | None]:
-        """What people set, set otherwise."""
+        """Return the changes if users set a field of the specification otherwise."""
         spec = self.facts.spec
         if not spec.enabled:
             yield self._turn("with spec.enabled: true", (), replace(self.facts, spec=_updated(spec, enabled=True)))
@@ -165,13 +165,13 @@ class _Here:
             yield self._turn("when the policies allow it", (), replace(self.facts, refusals=()))
 
     def _with(self, measures: dict[int, Measured]) -> Facts:
-        found = tuple(measures.get(place, one) for place, one in enumerate(self.facts.measures))
-        return replace(self.facts, measures=found)
+        replaced = tuple(measures.get(place, one) for place, one in enumerate(self.facts.measures))
+        return replace(self.facts, measures=replaced)
 
     def _threshold(self, place: int, one: Measured, ratio: Fraction, *, below: bool) -> Threshold:
         return Threshold(
             place,
-            metric_name(self.found.metrics[place]),
+            metric_name(self.assessment.metrics[place]),
             amount(one, one.denominator * ratio),
             below,
             amount(one, one.numerator),
@@ -181,8 +181,8 @@ class _Here:
     def _turn(
         self, when: str, thresholds: Sequence[Threshold], facts: Facts, *, start: datetime | None = None
     ) -> Turn | None:
-        """The first other percentage, if the facts were these from now on; else, where no value of a metric is spoken
-        of, the first other reason; None when there is neither.
+        """Return the first other percentage, if the facts were these from now on; else, where no value of a metric is
+        involved, the first other reason; None where there is neither.
 
         Args:
             when: as in `Turn`.
@@ -190,7 +190,7 @@ class _Here:
             facts: that would be.
             start: when they are looked at first, where that is not now.
         """
-        present, parent, moment = self.found.decision.split, self.parent, start or self.now
+        present, parent, moment = self.assessment.decision.split, self.parent, start or self.now
         other: Turn | None = None
         for _ in range(_STEPS):
             decision = decide(facts, Previous.of(parent), now=moment)
@@ -206,30 +206,30 @@ class _Here:
 
 
 def _with_parent(facts: Facts, parent: Parent) -> Facts:
-    """The same facts about the parent as it is later."""
+    """Return the same facts with a later state of the parent."""
     return replace(facts, observation=replace(facts.observation, parent=parent))
 
 
 def _remembered(facts: Facts, decision: Decision, now: datetime) -> Parent:
-    """The parent with the status that follows from the decision."""
+    """Return the parent with the status that follows from the decision."""
     parent = facts.observation.parent
-    told = (conditions.local_ready(facts.readiness),)
-    status = build_status(Report(told, decision.split, memory=decision.course.memory), parent, now=now)
+    known = (conditions.local_ready(facts.readiness),)
+    status = build_status(Report(known, decision.split, memory=decision.course.memory), parent, now=now)
     metadata = {"namespace": parent.namespace, "name": parent.name, "uid": parent.uid, "generation": parent.generation}
     return Parent.of({"metadata": metadata, "spec": dict(parent.spec), "status": status})
 
 
 def _at(one: Measured, value: Quantity) -> Measured:
-    """The same metric with another value."""
+    """Return the same metric with another value."""
     return Measured((Counted("", value, one.oldest),), (), one.target, one.times)
 
 
 def _first_seen(measure: Measured | Missing) -> Measured | Missing:
-    """What could not be measured without a pod takes its time then."""
+    """Return measures that are only late: without a pod nothing could be measured."""
     early = isinstance(measure, Missing) and measure.reason == reasons.NO_READY_PODS
     return Missing(reasons.SETTLING, "") if early else measure
 
 
 def _updated(part: Any, **fields: Any) -> Any:
-    """A part of the specification with other values."""
+    """Return a part of the specification with other values."""
     return part.model_copy(update=fields)

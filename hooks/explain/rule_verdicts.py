@@ -1,4 +1,4 @@
-"""Why the rules before the one that answered did not: one phrase for each."""
+"""Verdicts of the rules: why those before the one that decided did not decide, one phrase for each."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from hooks.reconcile.model_deployment import Assessment
 
 
 class Verdict(StrEnum):
-    """What a rule said."""
+    """The verdict of a rule."""
 
     NO = "no"
     ANSWERED = "answered"
@@ -25,30 +25,30 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class RuleAnswer:
-    """A rule, and what it said."""
+class RuleVerdict:
+    """A rule with its verdict."""
 
     name: str
-    """As in the documentation: `no ready replica`."""
+    """Name of the rule as documentation spells it: `no ready replica`."""
     sentence: str
-    """What the rule says, whatever the case."""
+    """Sentence that documents the rule."""
     verdict: Verdict
     why: str = ""
-    """Why it did not answer, as one phrase."""
+    """Phrase that says why the rule did not decide."""
 
 
-def rule_answers(found: Assessment, now: datetime) -> tuple[RuleAnswer, ...]:
-    """All rules, in order."""
-    case = Case(found.facts, found.previous, found.decision.course, now)
-    answers, verdict = [], Verdict.NO
+def rule_verdicts(assessment: Assessment, now: datetime) -> tuple[RuleVerdict, ...]:
+    """Return the verdicts of all rules, in order."""
+    case = Case(assessment.facts, assessment.previous, assessment.decision.course, now)
+    verdicts, verdict = [], Verdict.NO
     for rule in RULES:
-        answered = rule.__name__ == found.decision.rule
-        this = Verdict.ANSWERED if answered else verdict
-        why = _NOES[rule.__name__](case) if this is Verdict.NO else ""
+        decided = rule.__name__ == assessment.decision.rule
+        this = Verdict.ANSWERED if decided else verdict
+        why = _WHY_NOT[rule.__name__](case) if this is Verdict.NO else ""
         sentence = " ".join((inspect.getdoc(rule) or "").split())
-        answers.append(RuleAnswer(rule.__name__.replace("_", " "), sentence, this, why))
-        verdict = Verdict.NOT_ASKED if answered else verdict
-    return tuple(answers)
+        verdicts.append(RuleVerdict(rule.__name__.replace("_", " "), sentence, this, why))
+        verdict = Verdict.NOT_ASKED if decided else verdict
+    return tuple(verdicts)
 
 
 def _enabled(_case: Case) -> str:
@@ -117,7 +117,7 @@ def _not_offloaded(_case: Case) -> str:
     return "metrics ask for no share"
 
 
-_NOES: Final[Mapping[str, Callable[[Case], str]]] = {
+_WHY_NOT: Final[Mapping[str, Callable[[Case], str]]] = {
     rules.disabled.__name__: _enabled,
     rules.nothing_to_offload_to.__name__: _has_remote,
     rules.policy_forbids.__name__: _allowed,
@@ -129,4 +129,4 @@ _NOES: Final[Mapping[str, Callable[[Case], str]]] = {
     rules.metric_missing.__name__: _not_missing,
     rules.release.__name__: _not_offloaded,
 }
-"""For every rule but the last, which always answers."""
+"""Functions that say why a rule did not decide, by its name; the last rule always decides."""

@@ -1,4 +1,4 @@
-"""An explanation as plain text, about a screen of it."""
+"""Explanations as plain text, about a screen long."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from hooks.api.common import format_time
 from hooks.explain import Explanation
 from hooks.explain.metrics import MetricAccount, span
 from hooks.explain.outlook import Threshold, Turn
-from hooks.explain.rule_verdicts import RuleAnswer, Verdict
+from hooks.explain.rule_verdicts import RuleVerdict, Verdict
 from hooks.offloading.measures import Measured, Missing
 from hooks.offloading.rules import Split
 
@@ -19,36 +19,37 @@ WIDTH: Final = 110
 _MARKS: Final = {Verdict.NO: "no", Verdict.ANSWERED: ">>>", Verdict.NOT_ASKED: ""}
 _NAME: Final = 22
 _TOLD: Final = 8
-"""Pods that are listed in full."""
+"""Number of pods that are listed in full."""
 
 
-def as_text(told: Explanation) -> str:
-    """The explanation as lines, the answer first."""
-    return "\n".join(line.rstrip() for line in _lines(told)) + "\n"
+def as_text(explanation: Explanation) -> str:
+    """Return the explanation as lines, the split first."""
+    return "\n".join(line.rstrip() for line in _lines(explanation)) + "\n"
 
 
-def _lines(told: Explanation) -> Iterator[str]:
-    since = f", and so since {format_time(told.since)}" if told.since is not None else ""
-    yield f"{told.namespace}/{told.name}: {_share(told.split.percentage)} ({told.split.reason})"
-    yield from _wrapped(told.split.message, "  ")
-    yield f"  As of {format_time(told.now)}{since}."
-    for problem in told.problems:
+def _lines(explanation: Explanation) -> Iterator[str]:
+    since = f", and so since {format_time(explanation.since)}" if explanation.since is not None else ""
+    split = explanation.split
+    yield f"{explanation.namespace}/{explanation.name}: {_share(split.percentage)} ({split.reason})"
+    yield from _wrapped(explanation.split.message, "  ")
+    yield f"  As of {format_time(explanation.now)}{since}."
+    for problem in explanation.problems:
         yield from _wrapped(f"{problem.type}={problem.status}/{problem.reason}: {problem.message}", "  ! ")
-    if told.rules:
+    if explanation.rules:
         yield from ("", "Rules, in order; the first that answers decides:")
-        for number, rule in enumerate(told.rules, start=1):
-            yield from _rule(number, rule, told.split)
-    if told.metrics:
+        for number, rule in enumerate(explanation.rules, start=1):
+            yield from _rule(number, rule, explanation.split)
+    if explanation.metrics:
         yield from ("", "Metrics:")
-        for metric in told.metrics:
+        for metric in explanation.metrics:
             yield from _metric(metric)
-    windows = list(_windows(told))
+    windows = list(_windows(explanation))
     if windows:
         yield from ("", "Windows:", *windows)
-    if told.turns:
+    if explanation.turns:
         yield from ("", "What would change it:")
-        for turn in told.turns:
-            yield from _wrapped(_turn(turn, told.now), "  ")
+        for turn in explanation.turns:
+            yield from _wrapped(_turn(turn, explanation.now), "  ")
 
 
 def _share(percentage: int) -> str:
@@ -57,7 +58,7 @@ def _share(percentage: int) -> str:
     )
 
 
-def _rule(number: int, rule: RuleAnswer, split: Split) -> Iterator[str]:
+def _rule(number: int, rule: RuleVerdict, split: Split) -> Iterator[str]:
     why = f"{split.percentage} %, {split.reason}" if rule.verdict is Verdict.ANSWERED else rule.why
     yield f"{_MARKS[rule.verdict]:>4} {number:2} {rule.name:{_NAME}} {why}"
     yield from _wrapped(rule.sentence, " " * 8)
@@ -82,7 +83,7 @@ def _metric(metric: MetricAccount) -> Iterator[str]:
 
 
 def _arithmetic(one: Measured) -> str:
-    """The calculation, shortened where many values are added up."""
+    """Return the calculation, shortened where many values are added up."""
     if len(one.counted) <= _TOLD:
         return one.arithmetic
     values = " + ".join(str(item.value) for item in one.counted[:_TOLD])
@@ -92,21 +93,23 @@ def _arithmetic(one: Measured) -> str:
 
 
 def percent(ratio: Fraction) -> str:
-    """A ratio in percent, cut after two decimals: what is below the target never looks as if it had reached it."""
+    """Return a ratio in percent, truncated after two decimals: what is below the target never looks as if it had
+    reached it."""
     whole, rest = divmod(int(ratio * 10000), 100)
     decimals = f"{rest:02}".rstrip("0")
     return f"{whole}{f'.{decimals}' if decimals else ''} %"
 
 
-def _windows(told: Explanation) -> Iterator[str]:
-    memory, ends = told.memory, told.window_ends
-    end = f"; the window ends at {format_time(ends)}" if ends is not None and ends > told.now else ""
+def _windows(explanation: Explanation) -> Iterator[str]:
+    memory, ends = explanation.memory, explanation.window_ends
+    end = f"; the window ends at {format_time(ends)}" if ends is not None and ends > explanation.now else ""
     for words, moment in (("at a target", memory.reached_since), ("far enough below", memory.below_since)):
         if moment is not None:
-            yield f"  {words} since {format_time(moment)} ({span(told.now - moment)}){end}"
+            yield f"  {words} since {format_time(moment)} ({span(explanation.now - moment)}){end}"
     if memory.step is not None:
         lower = f", {memory.step} points below it" if memory.step else ""
-        yield f"  the metrics ask for {told.ceiling - memory.step} % of behavior.percentage {told.ceiling} %{lower}"
+        ceiling = explanation.ceiling
+        yield f"  the metrics ask for {ceiling - memory.step} % of behavior.percentage {ceiling} %{lower}"
 
 
 def _turn(turn: Turn, now: datetime) -> str:
@@ -127,7 +130,7 @@ def _values(thresholds: Sequence[Threshold]) -> str:
 
 
 def _cut(name: str) -> str:
-    """The beginning of a name that is a whole query."""
+    """Return the beginning of a name that is a whole query."""
     return name if len(name) <= WIDTH // 2 else f"{name[: WIDTH // 2 - 1]}…"
 
 

@@ -1,4 +1,4 @@
-"""When metrics begin, change and end offloading: windows, estimates, steps.
+"""Hysteresis: when metrics begin, change and end offloading, by windows, estimates and steps.
 
 Offloading takes away the load that it is decided on, so the way back is never decided by the metric as it is, but by
 what it would be with more of the requests here. Everything that is remembered is `Memory`, which status holds and which
@@ -17,77 +17,79 @@ from hooks.api.offloading import OffloadingBehavior, OffloadingMode, OnMissingMe
 from hooks.offloading.measures import Measured, Missing
 
 ALL: Final = 100
-"""Percent."""
+"""The whole of the requests, in percent."""
 FAITHFUL: Final = 75
-"""The largest share from which all traffic is estimated, which is four times what stays here. Above it so little stays
-that what an idle model uses would count for load, so no more than four times is estimated, and a step at most."""
+"""Largest share, in percent, at which the load of all requests is estimated from the quarter that stays local. Above it
+so little stays that the use of an idle model would count as load, so at most four times of it is estimated, and at most
+a step."""
 INTERVAL: Final = timedelta(seconds=15)
-"""Shortest time between two steps where no new measurement marks them off."""
+"""Shortest time between two steps without a new measurement between them."""
 
 
 class Standing(StrEnum):
-    """How a metric stands to its target."""
+    """The relation of a metric to its target."""
 
     REACHED = "Reached"
-    """At its target, or above."""
+    """The metric is at its target or above."""
     BELOW = "Below"
-    """Below its target; while requests are offloaded, by so much that the share may go down."""
+    """The metric is below its target; while requests are offloaded, so far below that the share may go down."""
     BETWEEN = "Between"
-    """Below its target, and not by so much."""
+    """The metric is below its target, but not so far that the share may go down."""
     UNKNOWN = "Unknown"
-    """It says nothing now."""
+    """The metric tells nothing now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What is remembered from one sync to the next."""
+    """The state of the windows that status carries from one sync to the next."""
 
     reached_since: datetime | None = None
-    """Since when a metric has been at its target, in whole seconds."""
+    """Time since which a metric has been at its target, in whole seconds."""
     below_since: datetime | None = None
-    """Since when all metrics have allowed the share to go down, in whole seconds."""
+    """Time since which all metrics have allowed the share to go down, in whole seconds."""
     step: int | None = None
-    """How far the share is below behavior.percentage; None while the metrics ask for no share at all."""
+    """Percent by which the share is below behavior.percentage; None while the metrics ask for no share at all."""
 
 
 NOTHING: Final = Memory()
-"""The metrics ask for nothing, and no window runs."""
+"""The state in which the metrics ask for no share and no window runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """The split that the samples were taken under."""
+    """The split that was in force when the samples were taken."""
 
     percentage: int
     since: datetime | None
-    """Since when it has been in force."""
+    """Time since which it has been in force; None where it is not known."""
     by_metrics: bool
-    """Whether it is the share that the metrics asked for."""
+    """Whether the metrics asked for this share."""
     overridden: bool = False
-    """Whether an override sets it now. Metrics are followed meanwhile, but not step by step."""
+    """Whether an override sets the split now. The metrics are followed meanwhile, but not step by step."""
     ready: bool = True
-    """Whether a local replica is ready. Without one metrics say nothing."""
+    """Whether a local replica is ready. Without one the metrics tell nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What follows from the metrics."""
+    """The share that follows from the metrics, and how they stand."""
 
     memory: Memory
     share: int | None
-    """Share of the requests that they ask to offload, in percent; None while they ask for none."""
+    """Share that the metrics ask for, in percent; None while they ask for none."""
     standings: tuple[Standing, ...] = ()
-    """Of each metric."""
+    """Standings, one for each metric."""
     reached: bool = False
-    """Whether a metric that can be read is at its target."""
+    """Whether a metric that can be read is at its target or above."""
     next_instant: datetime | None = None
-    """When a window ends, if the metrics stay as they are."""
+    """Time at which a window ends, if the metrics stay as they are."""
     estimates: tuple[Fraction | None, ...] = ()
-    """Of each metric, the ratio after the share has gone down; None where none goes by it."""
+    """Estimated ratios after the share has gone down, one for each metric; None where nothing depends on it."""
     estimated_share: int | None = None
-    """The share that estimates are about; None where they are the ratios as they are."""
+    """Share that the estimates assume, in percent; None where they are the present ratios."""
     falls_below: Fraction | None = None
-    """The ratio under which a metric lets the share go down; None while there is no share, or where nothing does."""
+    """Ratio below which a metric allows the share to go down; None while there is no share, or where no ratio allows
+    it."""
 
 
 def advance(
@@ -98,7 +100,7 @@ def advance(
     *,
     now: datetime,
 ) -> Course:
-    """Follow the metrics one sync further.
+    """Return the course that follows from the measures of this sync.
 
     Args:
         memory: of the sync before.
@@ -136,7 +138,7 @@ def _follow(
     measures: Sequence[Measured | Missing],
     now: datetime,
 ) -> tuple[Memory, int | None]:
-    """The windows, and the share that they lead to."""
+    """Return the windows, and the share that they lead to."""
     share, present = path.share, now.replace(microsecond=0)
     behavior = path.behavior
     match _together(standings):
@@ -160,7 +162,7 @@ def _follow(
 
 
 def _share(memory: Memory, behavior: OffloadingBehavior, in_force: InForce) -> int | None:
-    """The share that the metrics have asked for until now; None when they asked for none."""
+    """Return the share that the metrics have asked for until now, or None where they asked for none."""
     if memory.step is None:
         return None
     share = max(0, behavior.percentage - memory.step)
@@ -176,7 +178,7 @@ def _remember(windows: Memory, share: int | None, behavior: OffloadingBehavior) 
 
 
 def _together(standings: Sequence[Standing]) -> Standing:
-    """All metrics as one: any is enough to offload, all are needed to release."""
+    """Return the standing of all metrics together: one is enough to offload, all are needed to release."""
     if Standing.REACHED in standings:
         return Standing.REACHED
     if Standing.BETWEEN in standings:
@@ -194,7 +196,7 @@ def _next_instant(memory: Memory, behavior: OffloadingBehavior) -> datetime | No
 
 @dataclass(frozen=True, slots=True)
 class _Path:
-    """Up and down from where the share is."""
+    """The steps up and down from the present share."""
 
     behavior: OffloadingBehavior
     in_force: InForce
@@ -202,12 +204,12 @@ class _Path:
 
     @property
     def limit(self) -> Fraction:
-        """The ratio that must not be reached for the share to go down."""
+        """Return the ratio that must not be reached if the share shall go down."""
         return 1 - Fraction(repr(self.behavior.tolerance))
 
     @property
     def step(self) -> int:
-        """Where a step down would lead."""
+        """Return the share after a step down."""
         return max(0, (self.share or 0) - self.behavior.step_percentage)
 
     @property
@@ -215,7 +217,7 @@ class _Path:
         return self.behavior.signal is Signal.LOAD
 
     def standing(self, measure: Measured | Missing) -> Standing:
-        """How a metric stands to its target, or counts while it cannot be read."""
+        """Return how a metric stands to its target, or what it counts as while it cannot be read."""
         if isinstance(measure, Missing):
             return _MISSING[self.behavior.on_missing_metrics] if measure.is_failure else Standing.UNKNOWN
         if measure.is_reached:
@@ -227,18 +229,19 @@ class _Path:
 
     @property
     def estimated_share(self) -> int | None:
-        """The share that estimates are about; None where nothing is estimated."""
+        """Share that the estimates assume, in percent; None where nothing is estimated."""
         estimates = self.share is not None and self.follows_load and self.in_force.percentage < ALL
         return self._goal if estimates else None
 
     @property
     def falls_below(self) -> Fraction | None:
-        """The ratio under which a metric is Below while there is a share; estimates are in proportion to the ratio."""
+        """Return the ratio below which a metric is Below while there is a share. Estimates are proportional to the
+        ratio."""
         unit = self.estimate(Fraction(1))
         return None if unit is None else self.limit / unit
 
     def estimate(self, ratio: Fraction) -> Fraction | None:
-        """The ratio after the share has gone down; None when there is none, or it cannot be told."""
+        """Return the estimated ratio after the share has gone down, or None where there is no share or no estimate."""
         if self.share is None:
             return None
         share = self.in_force.percentage
@@ -251,7 +254,7 @@ class _Path:
 
     @property
     def _goal(self) -> int:
-        """The share whose load is estimated before the share goes down."""
+        """Return the share whose load is estimated before the share goes down."""
         if self.in_force.overridden:
             return 0
         if self.behavior.mode is OffloadingMode.PROPORTIONAL:
@@ -262,7 +265,7 @@ class _Path:
         return max(self.step, ALL - (ALL - share) * ALL // (ALL - FAITHFUL))
 
     def higher(self, measures: Sequence[Measured | Missing], now: datetime) -> int:
-        """The share when a metric is at its target."""
+        """Return the share when a metric is at its target."""
         largest, step, share = self.behavior.percentage, self.behavior.step_percentage, self.share
         if self.behavior.mode is OffloadingMode.FIXED:
             return largest
@@ -271,15 +274,15 @@ class _Path:
             share = 0
         elif self.in_force.overridden or (not ratios and not self._is_due(now)):
             return min(share, largest)
-        wanted = share + step
+        desired = share + step
         # What cannot be read and counts as at its target asks for as much as there may be at once.
         all_told = all(isinstance(one, Measured) or self.standing(one) is not Standing.REACHED for one in measures)
         if ratios and all_told and self.follows_load and self.in_force.percentage < ALL:
-            wanted = self._share_for(max(ratios), Fraction(1))
-        return min(largest, share + step, max(share + 1, wanted))
+            desired = self._share_for(max(ratios), Fraction(1))
+        return min(largest, share + step, max(share + 1, desired))
 
     def lower(self, measures: Sequence[Measured | Missing], now: datetime) -> int | None:
-        """The share when all metrics have allowed less for long enough; None when that is none."""
+        """Return the share when all metrics have allowed less for long enough, or None where no share is left."""
         if self.in_force.overridden:
             return None
         ratios = [one.ratio for one in measures if isinstance(one, Measured)]
@@ -293,13 +296,13 @@ class _Path:
         return share if share > 0 else None
 
     def _share_for(self, ratio: Fraction, goal: Fraction) -> int:
-        """The smallest share at which a metric that follows load would be under `goal`."""
+        """Return the smallest share at which a metric that follows the load would be below `goal`."""
         if ratio <= 0:
             return 0
         return max(0, floor(ALL - goal * (ALL - self.in_force.percentage) / ratio) + 1)
 
     def _is_due(self, now: datetime) -> bool:
-        """Whether a step may follow the one before, although nothing was measured in between."""
+        """Return whether a step may follow the one before although nothing was measured in between."""
         since = self.in_force.since
         pause = max(INTERVAL, timedelta(seconds=self.behavior.trigger_window_seconds))
         return since is None or now - since > pause

@@ -1,4 +1,4 @@
-"""Metrics held against their targets: metric × samples × pods → the exact ratio, or why there is none.
+"""Measures: the exact ratio of a metric to its target, from its samples and the pods, or the reason why there is none.
 
 At a ratio of 1 the metric has reached its target. The formulas are those of the HorizontalPodAutoscaler of
 Kubernetes 1.36 (https://kubernetes.io/docs/concepts/workloads/autoscaling/horizontal-pod-autoscale/), which this module
@@ -22,10 +22,10 @@ from hooks.observation.readings import Reading, Readings, Sample
 from hooks.offloading.targets import Declared, Misdeclared, Scale, declared, per_replica, utilization
 
 MAX_AGE: Final = timedelta(minutes=5)
-"""How far from now a sample may be, unless told otherwise. External metrics of clouds are minutes late."""
+"""Default for how far from now a sample may be. External metrics of clouds are minutes late."""
 YOUNG: Final = timedelta(minutes=2)
-"""For how long after a pod became ready its first sample is only late. metrics-server has to look at it twice, and
-Prometheus to find it."""
+"""Time after a pod became ready in which its first sample is late and not missing. metrics-server has to look at the
+pod twice, and Prometheus to discover it."""
 
 _AT_ONCE: Final = timedelta(0)
 _SECOND: Final = timedelta(seconds=1)
@@ -34,7 +34,7 @@ _ZERO: Final = Fraction(0)
 
 
 class Exclusion(StrEnum):
-    """Why a pod does not count."""
+    """The reason why a pod does not count."""
 
     TERMINATING = "it is being deleted"
     NOT_RUNNING = "it is not running"
@@ -57,88 +57,88 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A pod, object or series that counts."""
+    """A pod, an object or a series that counts."""
 
     name: str
     value: Quantity
     time: datetime
-    """Of its oldest sample."""
+    """Time of its oldest sample."""
     requested: Quantity = _NOTHING
-    """What the value is held against; for Utilization only."""
+    """Requests that the value is compared with; for Utilization only."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The ratio of a metric to its target, with how it came about."""
+    """The ratio of a metric to its target, and the values it was computed from."""
 
     counted: tuple[Counted, ...]
-    """At least one, by name."""
+    """What counts, at least one, sorted by name."""
     left_out: tuple[LeftOut, ...]
     """By name."""
     target: Fraction
-    """A share for Utilization (80 % is 4/5), else an amount."""
+    """Target: a fraction of the requests for Utilization (80 % is 4/5), else an amount."""
     times: Fraction
-    """What the target is multiplied by; positive."""
+    """Positive factor that the target is multiplied by."""
 
     @cached_property
     def nanos(self) -> int:
-        """What was measured, added up, in billionths."""
+        """Return the sum of what was measured, in billionths."""
         return sum([item.value.nanos for item in self.counted])
 
     @property
     def numerator(self) -> Fraction:
-        """What was measured, added up."""
+        """Return the sum of what was measured."""
         return Fraction(self.nanos, NANO)
 
     @property
     def denominator(self) -> Fraction:
-        """The amount at which the target is reached."""
+        """Return the amount at which the target is reached."""
         return self.target * self.times
 
     @cached_property
     def ratio(self) -> Fraction:
-        """1 when the target is reached."""
+        """Return the ratio; at 1 the target is reached."""
         target, times = self.target, self.times
         # In whole numbers, for a fraction of fractions is reduced four times over.
         return Fraction(self.nanos * target.denominator * times.denominator, NANO * target.numerator * times.numerator)
 
     @property
     def is_reached(self) -> bool:
-        """Whether the target is reached."""
+        """Return whether the target is reached."""
         return self.ratio.numerator >= self.ratio.denominator
 
     @property
     def oldest(self) -> datetime:
-        """Time of the oldest sample that counts."""
+        """Return the time of the oldest sample that counts."""
         return min(item.time for item in self.counted)
 
     @property
     def arithmetic(self) -> str:
-        """The whole calculation as one line, for instance `(350m + 600m) / (4/5 × 1) = 19/16`."""
+        """Return the whole calculation as one line, for instance `(350m + 600m) / (4/5 × 1) = 19/16`."""
         values = " + ".join(str(item.value) for item in self.counted)
         return f"({values}) / ({self.target} × {self.times}) = {self.ratio}"
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Why there is no ratio."""
+    """The reason why a metric has no ratio."""
 
     reason: str
     """One of `hooks.reasons`."""
     message: str
-    """The reason as a sentence, without anything that changes by itself."""
+    """Reason as a sentence, with nothing in it that changes by itself."""
     left_out: tuple[LeftOut, ...] = ()
     """By name."""
 
     @property
     def is_failure(self) -> bool:
-        """Whether something is wrong: not while it only takes time, or nobody asked."""
+        """Return whether something is wrong. Nothing is while it only takes time, or where the metric was not read."""
         return self.reason not in (reasons.SETTLING, reasons.NOT_EVALUATED)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where measures leave the HorizontalPodAutoscaler."""
+    """A difference between the measures and the HorizontalPodAutoscaler."""
 
     autoscaler: str
     here: str
@@ -209,19 +209,19 @@ DIFFERENCES: Final = (
         "Which one is last is chance.",
     ),
 )
-"""Everything in which measures differ from the HorizontalPodAutoscaler."""
+"""All differences between the measures and the HorizontalPodAutoscaler."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Clock:
-    """When a sample counts."""
+    """The times that decide whether a sample counts."""
 
     now: datetime
     since: datetime | None
     max_age: timedelta
 
     def refuses(self, sample: Sample, ready_since: datetime | None = None) -> Exclusion | None:
-        """Why the sample does not count; None when it does."""
+        """Return the reason why the sample does not count, or None where it does."""
         if abs(self.now - sample.time) > self.max_age:
             return Exclusion.STALE
         window = max(sample.window, _AT_ONCE)
@@ -232,7 +232,7 @@ class _Clock:
         return None
 
     def lacks(self, ready_since: datetime | None) -> bool:
-        """Whether a sample of a pod should be there by now."""
+        """Return whether a sample of a pod should be there by now."""
         return ready_since is None or self.now - ready_since > YOUNG
 
 
@@ -255,7 +255,7 @@ def measure(
     since: datetime | None = None,
     max_age: timedelta = MAX_AGE,
 ) -> Measured | Missing:
-    """The metric's ratio to its target.
+    """Return the ratio of the metric to its target, or the reason why there is none.
 
     Args:
         metric: as specified.
@@ -267,13 +267,13 @@ def measure(
         max_age: how far from now, in either direction, a sample may be.
     """
     try:
-        wanted = declared(metric)
+        declared_metric = declared(metric)
     except Misdeclared as exc:
         return Missing(reasons.MISDECLARED, str(exc))
     clock = _Clock(now, since, max_age)
-    if wanted.type in (MetricType.OBJECT, MetricType.EXTERNAL):
-        return _of_series(wanted, samples, ready_replicas, clock)
-    return _of_pods(wanted, samples, sorted(pods, key=lambda pod: pod.name), clock)
+    if declared_metric.type in (MetricType.OBJECT, MetricType.EXTERNAL):
+        return _of_series(declared_metric, samples, ready_replicas, clock)
+    return _of_pods(declared_metric, samples, sorted(pods, key=lambda pod: pod.name), clock)
 
 
 def measure_all(
@@ -284,59 +284,59 @@ def measure_all(
     now: datetime,
     since: datetime | None = None,
 ) -> tuple[Measured | Missing, ...]:
-    """The ratio of every metric to its target. A source that gave no answer is the reason why there is none.
+    """Return the ratio of every metric to its target. A source that could not be read is a reason why there is none.
 
     Args:
         metrics: as specified.
-        readings: what was gathered for them, in the same order; None when nobody asked.
+        readings: what was gathered for them, in the same order; None when they were not read.
         ready_replicas: of the workload, as its status says.
         now: the present.
         since: when the split last changed; None when it never did.
     """
     if readings is None:
         return tuple(Missing(reasons.NOT_EVALUATED, "Metrics are not read here.") for _ in metrics)
-    answers = []
+    results = []
     for place, metric in enumerate(metrics):
         reading = readings.metrics[place] if place < len(readings.metrics) else Reading()
         unread = reading.unread
         if unread is None and metric.type not in (MetricType.OBJECT, MetricType.EXTERNAL):
             unread = readings.pods_unread
-        # What is wrong with the specification is said first: no source can mend it.
+        # What is wrong with the specification is reported first: no source can mend it.
         samples = () if unread is not None else reading.samples
-        answer = measure(metric, samples, readings.pods, ready_replicas=ready_replicas, now=now, since=since)
-        if unread is not None and not (isinstance(answer, Missing) and answer.reason == reasons.MISDECLARED):
-            answer = Missing(unread.reason, unread.message)
-        answers.append(answer)
-    return tuple(answers)
+        result = measure(metric, samples, readings.pods, ready_replicas=ready_replicas, now=now, since=since)
+        if unread is not None and not (isinstance(result, Missing) and result.reason == reasons.MISDECLARED):
+            result = Missing(unread.reason, unread.message)
+        results.append(result)
+    return tuple(results)
 
 
-def _of_series(wanted: Declared, samples: Iterable[Sample], ready: int, clock: _Clock) -> Measured | Missing:
-    if wanted.formula is per_replica and ready <= 0:
+def _of_series(metric: Declared, samples: Iterable[Sample], ready: int, clock: _Clock) -> Measured | Missing:
+    if metric.formula is per_replica and ready <= 0:
         return _missing(reasons.NO_READY_PODS)
-    found = [item for item in samples if wanted.type is MetricType.EXTERNAL or item.of == wanted.described]
-    if not found:
+    matching = [item for item in samples if metric.type is MetricType.EXTERNAL or item.of == metric.described]
+    if not matching:
         return _missing(reasons.NO_SAMPLE)
-    if wanted.type is MetricType.OBJECT and len(found) > 1:
+    if metric.type is MetricType.OBJECT and len(matching) > 1:
         return _missing(reasons.AMBIGUOUS)
     # A part of the series is not the whole: one that does not count takes all with it.
-    refused = {clock.refuses(item) for item in found} - {None}
+    refused = {clock.refuses(item) for item in matching} - {None}
     if refused:
         return _missing(reasons.STALE if Exclusion.STALE in refused else reasons.SETTLING)
-    counted = [Counted(item.of, item.value, item.time) for item in found]
+    counted = [Counted(item.of, item.value, item.time) for item in matching]
     counted.sort(key=lambda item: (item.name, item.time, str(item.value)))
-    return Measured(tuple(counted), (), wanted.target, wanted.formula(Scale(_ZERO, 0, ready)))
+    return Measured(tuple(counted), (), metric.target, metric.formula(Scale(_ZERO, 0, ready)))
 
 
-def _of_pods(wanted: Declared, samples: Iterable[Sample], pods: Sequence[Pod], clock: _Clock) -> Measured | Missing:
-    excluded = {pod.name: why for pod in pods if (why := _excluded(pod, wanted.container)) is not None}
+def _of_pods(metric: Declared, samples: Iterable[Sample], pods: Sequence[Pod], clock: _Clock) -> Measured | Missing:
+    excluded = {pod.name: why for pod in pods if (why := _excluded(pod, metric.container)) is not None}
     serving = [pod for pod in pods if pod.name not in excluded]
     if not serving:
         left_out = _left_out(excluded)
         lacking = Exclusion.NO_CONTAINER in excluded.values()
-        message = f"No ready pod has a container {wanted.container!r}: containerResource.container must name one."
+        message = f"No ready pod has a container {metric.container!r}: containerResource.container must name one."
         return Missing(reasons.MISDECLARED, message, left_out) if lacking else _missing(reasons.NO_READY_PODS, left_out)
-    if wanted.formula is utilization:
-        unbounded = _without_request(wanted, serving)
+    if metric.formula is utilization:
+        unbounded = _without_request(metric, serving)
         if unbounded is not None:
             return Missing(reasons.NO_REQUESTS, unbounded, _left_out(excluded))
     of_pod: dict[str, list[Sample]] = {pod.name: [] for pod in serving}
@@ -345,16 +345,16 @@ def _of_pods(wanted: Declared, samples: Iterable[Sample], pods: Sequence[Pod], c
             own.append(sample)
     counted = []
     for pod in serving:
-        answer = _of_pod(wanted, pod, of_pod[pod.name], clock)
-        if isinstance(answer, Missing):
-            return answer
-        if isinstance(answer, Exclusion):
-            excluded[pod.name] = answer
+        result = _of_pod(metric, pod, of_pod[pod.name], clock)
+        if isinstance(result, Missing):
+            return result
+        if isinstance(result, Exclusion):
+            excluded[pod.name] = result
         else:
-            counted.append(answer)
+            counted.append(result)
     left_out = _left_out(excluded)
     if not counted:
-        # Waiting helps a sample that is too early, so that is said first.
+        # Waiting helps a sample that is too early, so that is reported first.
         order = {
             Exclusion.SETTLING: reasons.SETTLING,
             Exclusion.STALE: reasons.STALE,
@@ -365,14 +365,14 @@ def _of_pods(wanted: Declared, samples: Iterable[Sample], pods: Sequence[Pod], c
         whys = set(excluded.values())
         return _missing(next(order[why] for why in order if why in whys), left_out)
     requested = Fraction(sum(item.requested.nanos for item in counted), NANO)
-    times = wanted.formula(Scale(requested, len(counted), 0))
+    times = metric.formula(Scale(requested, len(counted), 0))
     if times <= 0:
-        return Missing(reasons.NO_REQUESTS, f"The requests for {wanted.resource} are zero.", left_out)
-    return Measured(tuple(counted), left_out, wanted.target, times)
+        return Missing(reasons.NO_REQUESTS, f"The requests for {metric.resource} are zero.", left_out)
+    return Measured(tuple(counted), left_out, metric.target, times)
 
 
 def _excluded(pod: Pod, container: str | None) -> Exclusion | None:
-    """Why a pod does not count, whatever its samples are."""
+    """Return why a pod does not count whatever its samples are, or None where it may count."""
     if pod.terminating:
         return Exclusion.TERMINATING
     if pod.phase != RUNNING:
@@ -384,18 +384,18 @@ def _excluded(pod: Pod, container: str | None) -> Exclusion | None:
     return None
 
 
-def _without_request(wanted: Declared, pods: Sequence[Pod]) -> str | None:
-    """What to change where a request is needed and not there."""
+def _without_request(metric: Declared, pods: Sequence[Pod]) -> str | None:
+    """Return a sentence that says what to change where a needed request is absent."""
     for pod in pods:
-        container = pod.without_request(wanted.resource, wanted.container)
+        container = pod.without_request(metric.resource, metric.container)
         if container is not None:
-            return f"The container {container!r} has no request for {wanted.resource}: set one, or use AverageValue."
+            return f"The container {container!r} has no request for {metric.resource}: set one, or use AverageValue."
     return None
 
 
-def _of_pod(wanted: Declared, pod: Pod, samples: Sequence[Sample], clock: _Clock) -> Counted | Exclusion | Missing:
-    """What a pod that serves adds to the measure."""
-    containers = _containers(wanted, pod)
+def _of_pod(metric: Declared, pod: Pod, samples: Sequence[Sample], clock: _Clock) -> Counted | Exclusion | Missing:
+    """Return what a pod that serves adds to the measure."""
+    containers = _containers(metric, pod)
     taken = [sample for sample in samples if sample.container in containers]
     if len({sample.container for sample in taken}) < len(taken):
         return _missing(reasons.AMBIGUOUS)
@@ -406,16 +406,16 @@ def _of_pod(wanted: Declared, pod: Pod, samples: Sequence[Sample], clock: _Clock
     if refused:
         return Exclusion.STALE if Exclusion.STALE in refused else Exclusion.SETTLING
     taken.sort(key=lambda sample: sample.container)
-    requested = pod.requested(wanted.resource, wanted.container) if wanted.formula is utilization else _NOTHING
+    requested = pod.requested(metric.resource, metric.container) if metric.formula is utilization else _NOTHING
     value, oldest = total([sample.value for sample in taken]), min(sample.time for sample in taken)
     return Counted(pod.name, value, oldest, requested)
 
 
-def _containers(wanted: Declared, pod: Pod) -> frozenset[str]:
-    """Whose samples make up the pod's value."""
-    if wanted.container is not None:
-        return frozenset({wanted.container})
-    if wanted.type is MetricType.RESOURCE:
+def _containers(metric: Declared, pod: Pod) -> frozenset[str]:
+    """Return the containers whose samples make up the pod's value."""
+    if metric.container is not None:
+        return frozenset({metric.container})
+    if metric.type is MetricType.RESOURCE:
         return frozenset(container.name for container in pod.containers)
     return frozenset({""})
 

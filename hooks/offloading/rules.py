@@ -1,4 +1,4 @@
-"""How much is offloaded, and why: rules in order, of which the first that answers wins."""
+"""The rules that decide how much is offloaded and why. They are in order; the first that decides wins."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -20,38 +20,38 @@ from hooks.offloading.measures import Measured, Missing
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything a rule may look at, besides what was before and what time it is."""
+    """The facts of a decision, but for the previous status and the time."""
 
     spec: ModelDeploymentSpec
     observation: Observation
     readiness: Readiness
-    """Of the local replicas."""
+    """Readiness of the local replicas."""
     has_local: bool
     """Whether there is a local backend at all, ready or not."""
     remote: Remote | Unresolved
-    """The remote backend, or why there is none."""
+    """Remote backend, or the reason why there is none."""
     refusals: tuple[Refusal, ...]
-    """What policies have against it."""
+    """Refusals of policies that do not allow the remote backend."""
     measures: tuple[Measured | Missing, ...] = ()
-    """Of each metric of the specification."""
+    """Measures, one for each metric of the specification."""
 
 
 @dataclass(frozen=True, slots=True)
 class Previous:
-    """The memory: what the previous status says. Without one, nothing was before."""
+    """What the previous status remembers of the decision; empty without a previous status."""
 
     percentage: int | None = None
     reason: str = ""
     since: datetime | None = None
-    """Since when the percentage has been what it is."""
+    """Time since which the percentage has been the same."""
     unready_since: datetime | None = None
-    """Since when no local replica has been ready; None when one was, or when it is not known."""
+    """Time since which no local replica has been ready; None where one was, or where it is not known."""
     memory: Memory = NOTHING
-    """Of the metrics."""
+    """State of the windows of the metrics."""
 
     @classmethod
     def of(cls, parent: Parent) -> Self:
-        """What the parent's status remembers. What cannot be read is forgotten."""
+        """Read the parent's status. What cannot be read is forgotten."""
         state = mapping(parent.status, "offloading")
         local_ready = parent.held.get("LocalReady")
         return cls(
@@ -65,14 +65,14 @@ class Previous:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """What a rule answers."""
+    """The result of a rule: which backends get requests, and why."""
 
     percentage: int
     """Share of the requests that go to the remote backend."""
     reason: str
     """One of `hooks.reasons`."""
     message: str
-    """The reason as a sentence, without anything that changes by itself."""
+    """Reason as a sentence, with nothing in it that changes by itself."""
     local: bool = True
     """Whether some request may ever reach the local backend."""
     remote: bool = True
@@ -81,20 +81,20 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The split, and when it may change without anything happening."""
+    """The split, and the time at which it may change by itself."""
 
     split: Split
     rule: str
-    """Name of the rule that answered."""
+    """Name of the rule that decided."""
     course: Course
-    """What follows from the metrics, whether or not another rule answered."""
+    """Course of the metrics, whether or not another rule decided."""
     next_instant: datetime | None
-    """The next moment at which the answer may be another although nothing was observed to change."""
+    """Next time at which the decision may differ although no observed fact changes; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """All that a rule goes by."""
+    """Everything that a rule may use."""
 
     facts: Facts
     previous: Previous
@@ -103,22 +103,22 @@ class Case:
 
     @property
     def behavior(self) -> OffloadingBehavior:
-        """As specified, or the default."""
+        """Return spec.offloadingConfig.behavior, or its default."""
         return behavior(self.facts.spec)
 
     @property
     def override(self) -> Override | None:
-        """The override, while it lasts."""
+        """Return the override while it lasts, or None."""
         return _override(self.facts, self.now)
 
     @property
     def is_missing(self) -> bool:
-        """Whether a metric cannot be read. That it is too early to read it does not count."""
+        """Return whether a metric cannot be read. One that is only too early to read does not count."""
         return any(isinstance(one, Missing) and one.is_failure for one in self.facts.measures)
 
     @property
     def goes_down(self) -> bool:
-        """Whether the way back to local has begun."""
+        """Return whether the way back to local has begun."""
         memory, mode = self.course.memory, self.behavior.mode
         return memory.below_since is not None or (mode is OffloadingMode.FIXED and bool(memory.step))
 
@@ -203,13 +203,13 @@ def metric_missing(case: Case) -> Split | None:
     below its target, offload as at its target."""
     if not case.is_missing:
         return None
-    share, answer = case.course.share, case.behavior.on_missing_metrics
-    if answer is OnMissingMetrics.RELEASE:
+    share, on_missing = case.course.share, case.behavior.on_missing_metrics
+    if on_missing is OnMissingMetrics.RELEASE:
         return None
     if share is None:
         return Split(0, reasons.METRICS_MISSING, "A metric cannot be read, so nothing is offloaded.")
-    kept = "it counts as at its target" if answer is OnMissingMetrics.OFFLOAD else "the share stays"
-    return Split(share, reasons.METRICS_MISSING, f"A metric cannot be read, so {kept}: behavior.onMissingMetrics.")
+    effect = "it counts as at its target" if on_missing is OnMissingMetrics.OFFLOAD else "the share stays"
+    return Split(share, reasons.METRICS_MISSING, f"A metric cannot be read, so {effect}: behavior.onMissingMetrics.")
 
 
 def release(case: Case) -> Split | None:
@@ -243,21 +243,21 @@ RULES: Final[tuple[Rule, ...]] = (
     release,
     local,
 )
-"""In order; the first that answers wins, and the last always does."""
+"""Rules in order. The first that decides wins, and the last always decides."""
 
 BY_METRICS: Final = frozenset({reasons.METRIC_REACHED, reasons.METRICS_MISSING, reasons.RELEASING})
-"""Reasons of a share that metrics asked for."""
+"""Reasons of a share that the metrics asked for."""
 
 
 def decide(facts: Facts, previous: Previous, *, now: datetime) -> Decision:
-    """Apply the rules."""
+    """Return the decision of the first rule that decides."""
     case = Case(facts, previous, _course(facts, previous, now), now)
     rule, split = next((rule, split) for rule in RULES if (split := rule(case)) is not None)
     return Decision(split, rule.__name__, case.course, _next_instant(case, split))
 
 
 def _course(facts: Facts, previous: Previous, now: datetime) -> Course:
-    """What follows from the metrics. Where nothing may be offloaded they are not followed."""
+    """Return the course of the metrics. They are not followed where nothing may be offloaded."""
     if not facts.spec.enabled or not isinstance(facts.remote, Remote) or facts.refusals:
         return Course(NOTHING, None)
     in_force = InForce(
@@ -275,37 +275,38 @@ def _reached(share: int) -> Split:
 
 
 def _share(state: Mapping[str, Any], key: str) -> int | None:
-    """A share in percent; None when it is none."""
+    """Return the share in percent under a key, or None where there is none."""
     value = integer(state, key)
     return value if value is not None and 0 <= value <= 100 else None
 
 
 def behavior(spec: ModelDeploymentSpec) -> OffloadingBehavior:
-    """How offloading is to be done, or the default."""
+    """Return spec.offloadingConfig.behavior, or its default."""
     configuration = spec.offloading_config
     return OffloadingBehavior() if configuration is None else configuration.behavior
 
 
 def _override(facts: Facts, now: datetime) -> Override | None:
-    """The override, while it lasts."""
+    """Return the override while it lasts, or None."""
     override = behavior(facts.spec).override
     return override if override is not None and now < override.until else None
 
 
 def _not_ready_deadline(facts: Facts, previous: Previous, now: datetime) -> datetime:
-    """When a model without a ready replica is offloaded."""
+    """Return the time at which a model without a ready replica is offloaded."""
     return not_ready_deadline(previous, behavior(facts.spec).not_ready_for_seconds, now)
 
 
 def not_ready_deadline(previous: Previous, seconds: int, now: datetime) -> datetime:
-    """When `seconds` will have passed since the last replica was ready, given that none is now."""
+    """Return the time at which `seconds` will have passed since the last replica was ready, given that none is ready
+    now."""
     # Never later than from now on: somebody may have written a time to come into status.
     since = min(previous.unready_since or now, now)
     return whole_seconds(since) + timedelta(seconds=seconds)
 
 
 def _returning_share(case: Case) -> int:
-    """What is still offloaded on the way back from no ready replica; 0 when there is no such way."""
+    """Return the share that is still offloaded on the way back from no ready replica; 0 where there is no such way."""
     before, reason = case.previous.percentage or 0, case.previous.reason
     if not case.facts.readiness.is_ready or case.behavior.return_seconds == 0:
         return 0
@@ -315,7 +316,7 @@ def _returning_share(case: Case) -> int:
 
 
 def _next_step(case: Case) -> datetime:
-    """When the next step of the way back is due, after one in the previous sync or in this."""
+    """Return the time of the next step of the way back, after a step in the previous sync or in this one."""
     behavior, since = case.behavior, case.previous.since
     pause = timedelta(seconds=behavior.return_seconds) * behavior.step_percentage / 100
     return pause + (since if since is not None else whole_seconds(case.now))

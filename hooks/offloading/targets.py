@@ -1,4 +1,4 @@
-"""Targets of metrics: which may be set for which type of metric, and how much each comes to.
+"""Targets of metrics: which target each type of metric may have, and the amount at which it is reached.
 
 The formulas are those of the HorizontalPodAutoscaler. A ratio of 1 means that the target is reached.
 """
@@ -22,11 +22,11 @@ from hooks.api.metrics import (
 from hooks.kube.quantities import NANO, InvalidQuantity, parse
 
 RESOURCES: Final = ("cpu", "memory")
-"""What Kubernetes measures of every container."""
+"""Resources that Kubernetes measures for every container."""
 
 
 class TargetType(StrEnum):
-    """What a target is about, as in autoscaling/v2."""
+    """The type of a target, as in autoscaling/v2."""
 
     UTILIZATION = "Utilization"
     VALUE = "Value"
@@ -35,10 +35,10 @@ class TargetType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What a target may be multiplied by."""
+    """The factors that a target may be multiplied by."""
 
     requested: Fraction
-    """What the counted pods request of the resource, in its unit."""
+    """Requests of the counted pods for the resource, in its unit."""
     pods: int
     """Number of counted pods."""
     replicas: int
@@ -46,7 +46,7 @@ class Scale:
 
 
 Formula = Callable[[Scale], Fraction]
-"""Picks what the target is multiplied by."""
+"""A function that selects the factor of a target."""
 
 
 def utilization(scale: Scale) -> Fraction:
@@ -76,7 +76,7 @@ MEASURED: Final[Mapping[MetricType, str]] = {
     MetricType.OBJECT: "The metric of the described object.",
     MetricType.EXTERNAL: "The metric, added up over all its series.",
 }
-"""What is measured for each type of metric."""
+"""Description of what is measured, for each type of metric."""
 
 TABLE: Final[Mapping[tuple[MetricType, TargetType], Formula]] = {
     (MetricType.RESOURCE, TargetType.UTILIZATION): utilization,
@@ -89,27 +89,27 @@ TABLE: Final[Mapping[tuple[MetricType, TargetType], Formula]] = {
     (MetricType.EXTERNAL, TargetType.VALUE): whole,
     (MetricType.EXTERNAL, TargetType.AVERAGE_VALUE): per_replica,
 }
-"""The formula of each type of metric with each type of target. What is not in it is Misdeclared."""
+"""Formula for each type of metric with each type of target. A combination that is absent is Misdeclared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A metric that can be measured."""
+    """A metric with a valid declaration."""
 
     type: MetricType
     formula: Formula
     target: Fraction
-    """A share for Utilization (80 % is 4/5), else an amount; positive."""
+    """Positive target: a fraction of the requests for Utilization (80 % is 4/5), else an amount."""
     resource: str = ""
-    """For Resource and ContainerResource."""
+    """Name of the resource, for Resource and ContainerResource."""
     container: str | None = None
-    """For ContainerResource."""
+    """Name of the container, for ContainerResource."""
     described: str = ""
-    """Name of the object, for Object."""
+    """Name of the described object, for Object."""
 
 
 class Misdeclared(ValueError):
-    """A metric that cannot be measured as it is specified; the message is a sentence that says what to change."""
+    """The metric cannot be measured as it is specified. The message is a sentence that says what to change."""
 
 
 _Source = ResourceMetric | ContainerResourceMetric | PodsMetric | ObjectMetric | ExternalMetric
@@ -129,7 +129,7 @@ _AMOUNTS: Final[Mapping[Formula, str]] = {
 
 
 def declared(metric: MetricSpec) -> Declared:
-    """What the specification asks for.
+    """Return the declaration of a metric.
 
     Raises:
         Misdeclared: it asks for nothing that can be measured.
@@ -151,7 +151,7 @@ def declared(metric: MetricSpec) -> Declared:
 
 
 def metric_name(metric: MetricSpec) -> str:
-    """What the metric is called in status and messages; its type when the specification does not name it."""
+    """Return the name of the metric in status and messages: its type where the specification does not name it."""
     match metric.type:
         case MetricType.RESOURCE if metric.resource is not None:
             name = metric.resource.name
@@ -169,7 +169,7 @@ def metric_name(metric: MetricSpec) -> str:
 
 
 def _source(metric: MetricSpec, field: str) -> _Source:
-    """The one field that describes the metric."""
+    """Return the one field that describes the metric."""
     fields: dict[str, _Source | None] = {
         "resource": metric.resource,
         "containerResource": metric.container_resource,
@@ -187,7 +187,7 @@ def _source(metric: MetricSpec, field: str) -> _Source:
 
 
 def _target(type_: MetricType, target: MetricTarget, path: str) -> tuple[Formula, Fraction]:
-    """The formula that target.type selects, and the amount in the field of that type."""
+    """Return the formula that target.type selects, and the amount in the field of that type."""
     formulas = {known: formula for (of, known), formula in TABLE.items() if of is type_}
     formula = next((formula for known, formula in formulas.items() if known == target.type), None)
     if formula is None:

@@ -15,7 +15,7 @@ from hooks.explain import Explanation, explain
 from hooks.explain.document import as_document
 from hooks.explain.metrics import span
 from hooks.explain.outlook import Turn
-from hooks.explain.rule_verdicts import _NOES, Verdict
+from hooks.explain.rule_verdicts import _WHY_NOT, Verdict
 from hooks.explain.text import as_text, percent
 from hooks.kube.pods import Pod
 from hooks.kube.quantities import Quantity, parse
@@ -85,7 +85,7 @@ def turn(told: Explanation, when: str) -> Turn:
 
 def test_every_rule_has_a_no() -> None:
     """Every rule but the last can say why it did not answer."""
-    assert list(_NOES) == [rule.__name__ for rule in RULES[:-1]]
+    assert list(_WHY_NOT) == [rule.__name__ for rule in RULES[:-1]]
 
 
 def test_the_rules_in_order() -> None:
