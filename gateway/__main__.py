@@ -165,6 +165,7 @@ async def run(
         access_log=access_log,
         journal=journal,
     )
+    store.subscribe(proxy.refresh)
     edge = Edge(proxy.handle, edge_limits(mine), metrics, access_log)
 
     stats = upstream.stats

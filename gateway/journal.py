@@ -1,7 +1,7 @@
-"""What happened to requests: one record per request, told alike by the access log and by `/decisions`.
+"""Records of requests: one per request, shown alike by the access log and by `/decisions`.
 
-A record is a plain tuple, made on every request; it becomes words only when somebody reads it. There is nothing secret
-in it: no field of the request but its method, no query, and of its path only the beginning.
+A record is made on every request and holds the values as they are; it becomes JSON only when it is read. It contains
+nothing secret: no header fields but Host and x-request-id, no query, and only the beginning of the path.
 """
 
 from collections import deque
@@ -10,104 +10,144 @@ from itertools import islice
 from typing import Any, Final
 
 PATH_CHARACTERS: Final = 256
-"""Of a client's path and host."""
+"""Characters of a client's path and host that a record shows."""
 
-RequestRecord = tuple[
-    float,  # when it began, in seconds since 1970
-    bytes,  # its id
-    str,  # the client's address
-    bytes,  # method
-    bytes,  # target
-    str,  # host
-    str | None,  # key of the route; None before it had one
-    str | None,  # id of the backend that answered or was asked last
-    int | None,  # that backend's weight
-    str | None,  # reason: why there
-    int,  # status of the answer
-    str | None,  # code of the gateway's own error
-    str | None,  # why the answer broke off
-    float,  # seconds it took
-    float | None,  # seconds to the head of the answer
-    Sequence[tuple[str, str, float]] | None,  # attempts that failed: backend, cause, seconds
-    str | None,  # why it could not be tried elsewhere
-    float,  # seconds in a queue
-]
+
+class RequestRecord:
+    """What happened to one request."""
+
+    __slots__ = (
+        "at", "backend", "broken", "code", "failures", "first_byte", "host", "method", "not_retryable", "peer",
+        "queued", "reason", "request_id", "route", "seconds", "status", "target", "weight",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        at: float,
+        request_id: bytes,
+        peer: str,
+        method: bytes,
+        target: bytes,
+        host: str,
+        route: str | None,
+        backend: str | None,
+        weight: int | None,
+        reason: str | None,
+        status: int,
+        code: str | None,
+        broken: str | None,
+        seconds: float,
+        first_byte: float | None,
+        failures: Sequence[tuple[str, str, float]] | None,
+        not_retryable: str | None,
+        queued: float,
+    ) -> None:
+        self.at = at
+        """Time at which the request began, in seconds since 1970."""
+        self.request_id = request_id
+        self.peer = peer
+        """Address of the client."""
+        self.method = method
+        self.target = target
+        self.host = host
+        self.route = route
+        """Key of the route, `namespace/name`; None when no route matched."""
+        self.backend = backend
+        """Id of the backend that responded or was tried last; None when none was tried."""
+        self.weight = weight
+        """Weight of that backend in percent."""
+        self.reason = reason
+        """Why the request went to that backend, as x-beamlit-reason says it."""
+        self.status = status
+        """Status of the response."""
+        self.code = code
+        """Code of the gateway's own error response."""
+        self.broken = broken
+        """Why the response ended before it was complete; None when it is complete."""
+        self.seconds = seconds
+        """Seconds from the request's head to the end of the response."""
+        self.first_byte = first_byte
+        """Seconds from the request's head to the head of the response; None when there was no response."""
+        self.failures = failures
+        """Attempts that failed, in their order, each as backend, cause and seconds."""
+        self.not_retryable = not_retryable
+        """Why the request could not be tried at another backend."""
+        self.queued = queued
+        """Seconds that the request waited in the queue of a backend."""
 
 
 class Journal:
-    """The last records."""
+    """The last records, in memory; the oldest is dropped when a new one comes."""
 
     __slots__ = ("_records", "append")
 
     def __init__(self, size: int) -> None:
         self._records: deque[RequestRecord] = deque(maxlen=size)
         self.append = self._records.append
-        """Take one record; the oldest goes."""
+        """Add one record."""
 
     def decisions(self, *, route: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
-        """The last records, the newest first, of all routes or one."""
-        return [decision(one) for one in islice(self._of(route), limit)]
+        """Return the last records as JSON, the newest first: of all routes, or of the route `namespace/name`."""
+        return [decision(record) for record in islice(self._newest_first(route), limit)]
 
-    def _of(self, route: str | None) -> Iterator[RequestRecord]:
-        # A copy: a record may come while one is read.
-        return (one for one in reversed(tuple(self._records)) if route is None or one[6] == route)
+    def _newest_first(self, route: str | None) -> Iterator[RequestRecord]:
+        # Iterate over a copy: requests add records while one is read.
+        return (one for one in reversed(tuple(self._records)) if route is None or one.route == route)
 
 
 def line(record: RequestRecord) -> dict[str, Any]:
-    """The record as the access log has it."""
-    at, request_id, peer, method, target, host, route, backend, weight, reason, status, code, broken = record[:13]
-    seconds, first_byte, failures, not_retryable, queued = record[13:]
-    told: dict[str, Any] = {
+    """Return the record as a line of the access log."""
+    fields: dict[str, Any] = {
         "event": "request",
-        "time": at,
-        "request_id": request_id.decode(),
-        "peer": peer,
-        "method": method[:32].decode("latin-1"),
-        "path": target.partition(b"?")[0][:PATH_CHARACTERS].decode("latin-1"),
-        "host": host[:PATH_CHARACTERS],
-        "route": route,
-        "backend": backend,
-        "weight": weight,
-        "reason": reason,
-        "status": status,
-        "code": code,
-        "broken": broken,
-        "seconds": _micro(seconds),
-        "first_byte_seconds": _micro(first_byte) if first_byte is not None else None,
+        "time": record.at,
+        "request_id": record.request_id.decode(),
+        "peer": record.peer,
+        "method": record.method[:32].decode("latin-1"),
+        "path": record.target.partition(b"?")[0][:PATH_CHARACTERS].decode("latin-1"),
+        "host": record.host[:PATH_CHARACTERS],
+        "route": record.route,
+        "backend": record.backend,
+        "weight": record.weight,
+        "reason": record.reason,
+        "status": record.status,
+        "code": record.code,
+        "broken": record.broken,
+        "seconds": _whole_microseconds(record.seconds),
+        "first_byte_seconds": _whole_microseconds(record.first_byte) if record.first_byte is not None else None,
     }
-    if queued:
-        told["queued_seconds"] = _micro(queued)
-    if failures:
-        told["attempts"] = _attempts(record)
-    if not_retryable is not None:
-        told["retryable"] = False
-        told["not_retryable"] = not_retryable
-    return told
+    if record.queued:
+        fields["queued_seconds"] = _whole_microseconds(record.queued)
+    if record.failures:
+        fields["attempts"] = _attempts(record)
+    if record.not_retryable is not None:
+        fields["retryable"] = False
+        fields["not_retryable"] = record.not_retryable
+    return fields
 
 
 def decision(record: RequestRecord) -> dict[str, Any]:
-    """The record as `/decisions` has it: all attempts, and nothing of who asked."""
-    told = line(record)
-    del told["event"], told["peer"], told["host"]
-    told["attempts"] = _attempts(record)
-    return told
+    """Return the record as an entry of `/decisions`: with all attempts, and without what identifies the client."""
+    fields = line(record)
+    del fields["event"], fields["peer"], fields["host"]
+    fields["attempts"] = _attempts(record)
+    return fields
 
 
 def _attempts(record: RequestRecord) -> list[dict[str, Any]]:
-    """All attempts in their order; the one that gave the client its answer has no cause."""
-    backend, code, seconds, first_byte, failures, queued = (
-        record[7], record[11], record[13], record[14], record[15] or [], record[17],
-    )  # fmt: skip
-    told: list[dict[str, Any]] = [
-        {"backend": name, "cause": cause, "seconds": _micro(took)} for name, cause, took in failures
+    """Return all attempts in their order; the attempt whose response the client got has no cause."""
+    failures = record.failures or ()
+    attempts: list[dict[str, Any]] = [
+        {"backend": name, "cause": cause, "seconds": _whole_microseconds(seconds)} for name, cause, seconds in failures
     ]
-    if backend is not None and code is None and (not failures or failures[-1][0] != backend):
-        before = queued + sum(took for _, _, took in failures)
-        took = (seconds if first_byte is None else first_byte) - before
-        told.append({"backend": backend, "cause": None, "seconds": _micro(max(0.0, took))})
-    return told
+    backend = record.backend
+    if backend is not None and record.code is None and (not failures or failures[-1][0] != backend):
+        until = record.seconds if record.first_byte is None else record.first_byte
+        seconds = until - record.queued - sum(seconds for _, _, seconds in failures)
+        attempts.append({"backend": backend, "cause": None, "seconds": _whole_microseconds(max(0.0, seconds))})
+    return attempts
 
 
-def _micro(seconds: float) -> float:
-    """To the microsecond; `round` takes the long way, over decimal digits."""
+def _whole_microseconds(seconds: float) -> float:
+    """Return seconds rounded to the microsecond; `round` takes the long way, over decimal digits."""
     return int(seconds * 1e6 + 0.5) / 1e6

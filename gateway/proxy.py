@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Final
 import orjson
 import structlog
 
-from gateway import errors, journal
+from gateway import errors
 from gateway.attempts import Attempts, is_stream
 from gateway.backends import failover
 from gateway.credentials import cache as credentials
 from gateway.health import HealthChecks
 from gateway.http import forwarding, messages
 from gateway.http.exchange import Exchange, Fields, RequestHead, ResponseHead, field
-from gateway.journal import Journal
+from gateway.journal import PATH_CHARACTERS, Journal, RequestRecord
 from gateway.plan import BackendPlan, RoutePlan
 from gateway.request_context import RequestContext
 from gateway.routes import table as routing
@@ -67,7 +67,6 @@ class Proxy:
             settings=settings, store=store, upstream=upstream, credentials=credentials, metrics=metrics
         )
         self._plans: dict[str, RoutePlan] = {}
-        store.swapped = self._refresh
         self._new_id = RequestIds()
 
     async def handle(self, exchange: Exchange) -> None:
@@ -199,8 +198,11 @@ class Proxy:
         table.match_host(head.host)  # which says why it is ambiguous
         raise errors.RouteNotFound
 
-    def _refresh(self) -> None:
-        """Bring plans up to date with a table that has come into force, and let go of places that nobody leads to."""
+    def refresh(self) -> None:
+        """Bring plans and health checks in line with the table in force.
+
+        Connections to backends that no route leads to any more are closed. `RouteStore` calls it after each swap.
+        """
         current = self._store.table.routes
         gone: set[Origin] = set()
         for key, plan in tuple(self._plans.items()):
@@ -333,25 +335,25 @@ class Proxy:
         not_retryable = context.not_retried
         if not_retryable is None and plan and exchange.size > plan.replay and backend and backend.alternatives:
             not_retryable = "body"
-        record: journal.RequestRecord = (
-            context.at,
-            context.request_id,
-            exchange.peer,
-            head.method,
-            target if len(target) <= journal.PATH_CHARACTERS else target[: journal.PATH_CHARACTERS],
-            head.host,
-            plan.route.key if plan else None,
-            backend.backend.id if backend else None,
-            backend.backend.weight if backend else None,
-            context.why or (plan.reason if plan else None),
-            context.status,
-            context.code,
-            context.broken,
-            now - context.started,
-            context.first_byte - context.started if context.first_byte else None,
-            context.failures,
-            not_retryable,
-            context.queued,
+        record = RequestRecord(
+            at=context.at,
+            request_id=context.request_id,
+            peer=exchange.peer,
+            method=head.method,
+            target=target if len(target) <= PATH_CHARACTERS else target[:PATH_CHARACTERS],
+            host=head.host,
+            route=plan.route.key if plan else None,
+            backend=backend.backend.id if backend else None,
+            weight=backend.backend.weight if backend else None,
+            reason=context.why or (plan.reason if plan else None),
+            status=context.status,
+            code=context.code,
+            broken=context.broken,
+            seconds=now - context.started,
+            first_byte=context.first_byte - context.started if context.first_byte else None,
+            failures=context.failures,
+            not_retryable=not_retryable,
+            queued=context.queued,
         )
         self._journal.append(record)
         if self._access_log.enabled:

@@ -198,6 +198,10 @@ class Metrics:
             registry=self.registry,
         )
 
+    def token_request(self, result: str) -> None:
+        """Count one request for an OAuth2 token: `ok`, or in a word why there is no token."""
+        self.token_requests.labels(result).inc()
+
     def series(self, namespace: str, model: str, backend: str) -> "Series":
         """Where the answers of one backend of a route are counted ('none': the gateway itself)."""
         return self._routes.known.setdefault((namespace, model, backend), Series())
@@ -294,7 +298,7 @@ class AccessLog:
             return
         lines = bytearray()  # lines in a list would have megabytes of memory each time, and new ones
         for one in taken:
-            told = line(one) if isinstance(one, tuple) else one
+            told = line(one) if isinstance(one, RequestRecord) else one
             lines += orjson.dumps(told, default=repr, option=orjson.OPT_APPEND_NEWLINE)
         try:
             stream.write(lines.decode())

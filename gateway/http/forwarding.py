@@ -138,12 +138,6 @@ class Target:
         )
 
 
-def refused_headers(headers: Headers) -> tuple[str, ...]:
-    """The names in `headers` that a document may not change, sorted: they are left out, and reported."""
-    names = {*headers.set, *headers.set_from, *headers.add, *headers.remove}
-    return tuple(sorted(name for name in names if _name(name) in NOT_SETTABLE))
-
-
 def request_fields(
     head: RequestHead,
     target: Target,

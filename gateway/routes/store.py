@@ -66,8 +66,6 @@ class RouteStore:
         """Wall-clock seconds at which the source was last known to be up to date."""
         self.generation = 0
         """Counts swaps."""
-        self.swapped: Callable[[], None] = lambda: None
-        """Called after each swap, with the new table in force."""
         self._namespaces = namespaces
         self._cluster_domain = cluster_domain
         self._bare_hostnames = bare_hostnames
@@ -75,11 +73,16 @@ class RouteStore:
         self._clock = clock
         self._retry = retry or RetrySettings()
         self._runtime: dict[str, RouteRuntime] = {}
+        self._subscribers: list[Callable[[], None]] = []
         self._pending: sources.Snapshot | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._work: Iterator[None] | None = None
         """The rest of a swap that is under way."""
         self._turn: asyncio.Handle | None = None
+
+    def subscribe(self, subscriber: Callable[[], None]) -> None:
+        """Call `subscriber` after each swap, when the new table is in force."""
+        self._subscribers.append(subscriber)
 
     def known(self, key: str) -> RouteRuntime | None:
         """The state of the route `namespace/name`, if it has any yet."""
@@ -175,7 +178,8 @@ class RouteStore:
         for key in [key for key, state in self._runtime.items() if key not in table.routes and not state.in_flight]:
             del self._runtime[key]
         self.generation += 1
-        self.swapped()
+        for subscriber in self._subscribers:
+            subscriber()
         if snapshot.fresh:
             self.refreshed_at = self._clock()
         self._metrics.routes.set(len(table.routes))

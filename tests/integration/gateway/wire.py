@@ -295,6 +295,7 @@ async def gateway(
         access_log=access_log,
         journal=journal,
     )
+    store.subscribe(proxy.refresh)
     edge = Edge(proxy.handle, edge_limits(loaded.gateway), metrics, access_log, sweep_seconds=0.1)
     server = await asyncio.get_running_loop().create_server(edge, "127.0.0.1", 0, ssl=context)
     clients: list[Client] = []
