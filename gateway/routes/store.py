@@ -56,6 +56,7 @@ class RouteStore:
         metrics: Metrics,
         clock: Callable[[], float],
         retry: RetrySettings | None = None,
+        slice_seconds: float = SLICE_SECONDS,
     ) -> None:
         self.table = RoutingTable()
         self.loaded = asyncio.Event()
@@ -72,6 +73,7 @@ class RouteStore:
         self._metrics = metrics
         self._clock = clock
         self._retry = retry or RetrySettings()
+        self._slice_seconds = slice_seconds
         self._runtime: dict[str, RouteRuntime] = {}
         self._subscribers: list[Callable[[], None]] = []
         self._pending: sources.Snapshot | None = None
@@ -136,7 +138,7 @@ class RouteStore:
         self._go_on(self._work)
 
     def _go_on(self, work: Iterator[None]) -> None:
-        end = time.perf_counter() + SLICE_SECONDS
+        end = time.perf_counter() + self._slice_seconds
         try:
             for _ in work:
                 if time.perf_counter() >= end:

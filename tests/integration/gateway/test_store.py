@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from math import inf
 
 import httpx
 import pytest
@@ -12,7 +13,6 @@ import pytest
 from gateway import admin
 from gateway.journal import Journal
 from gateway.routes import sources
-from gateway.routes import store as stores
 from gateway.routes.store import COALESCE_SECONDS, RouteStore
 from gateway.telemetry import Metrics
 from tests.integration.gateway.wire import document
@@ -43,14 +43,21 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-def store(clock: Clock, metrics: Metrics) -> Iterator[RouteStore]:
-    """A store without routes."""
+def slice_seconds() -> float:
+    """Return the time a table is built without a pause: as long as it takes, on a busy machine too."""
+    return inf
+
+
+@pytest.fixture
+def store(clock: Clock, metrics: Metrics, slice_seconds: float) -> Iterator[RouteStore]:
+    """Yield a store without routes."""
     store = RouteStore(
         namespaces=frozenset({"default"}),
         cluster_domain="cluster.local",
         bare_hostnames="namespace",
         metrics=metrics,
         clock=clock,
+        slice_seconds=slice_seconds,
     )
     yield store
     store.close()
@@ -75,9 +82,9 @@ async def test_the_first_load_counts_at_once(store: RouteStore, metrics: Metrics
     assert metrics.registry.get_sample_value("beamlit_gateway_routes") == 1
 
 
-async def test_a_large_table_is_built_between_turns(store: RouteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("slice_seconds", [0.0])
+async def test_a_large_table_is_built_between_turns(store: RouteStore) -> None:
     """Requests find the one before until the new one is whole; a change that comes meanwhile is the next one."""
-    monkeypatch.setattr(stores, "SLICE_SECONDS", 0.0)
     store.apply(snapshot(*(("default", f"a{number}", text(f"a{number}")) for number in range(50))))
     assert (store.loaded.is_set(), store.generation) == (False, 0)
     store.apply(snapshot(("default", "b", text("b"))))
@@ -93,9 +100,9 @@ async def test_a_large_table_is_built_between_turns(store: RouteStore, monkeypat
     assert (set(store.table.routes), len(first.routes)) == ({"default/b"}, 50)
 
 
-async def test_a_swap_that_is_under_way_ends_with_the_store(store: RouteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("slice_seconds", [0.0])
+async def test_a_swap_that_is_under_way_ends_with_the_store(store: RouteStore) -> None:
     """Whoever closes the store gets no other table afterwards."""
-    monkeypatch.setattr(stores, "SLICE_SECONDS", 0.0)
     store.apply(snapshot(*(("default", f"a{number}", text(f"a{number}")) for number in range(50))))
     await asyncio.sleep(0)
     store.close()

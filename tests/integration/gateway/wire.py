@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import h11
@@ -274,6 +275,7 @@ async def gateway(
         metrics=metrics,
         clock=time.time,
         retry=loaded.gateway.retry,
+        slice_seconds=inf,  # a table is in force when `load` returns, however busy the machine is
     )
     overrides = {
         ("demo-local.default.svc.cluster.local", 80): ("127.0.0.1", local_port),
