@@ -37,7 +37,7 @@ from gateway.telemetry import AccessLog, Metrics
 from gateway.upstream.addresses import AddressRules
 from gateway.upstream.connection import Upstream
 from gateway.upstream.resolver import Endpoint, Resolver, parse_overrides
-from program import allocator, certificates, logs, web
+from program import allocator, certificates, logs, tls, web
 from program.cluster import ClusterError
 from program.settings import SettingsError
 from program.signals import Signals
@@ -150,10 +150,13 @@ async def run(
         AddressRules.parse(cluster=mine.cluster_ranges, allowed=mine.allowed_addresses),
         overrides=overrides,
     )
-    upstream = Upstream(resolver)
+    upstream = Upstream(resolver, strict_tls=settings.tls.strict)
     default = settings.default_remote_backend.auth_config
     credentials = Credentials(
-        Secrets(source), resolver, default=None if default is None else lambda: from_settings(default.oauth_config)
+        Secrets(source),
+        resolver,
+        default=None if default is None else lambda: from_settings(default.oauth_config),
+        context=tls.client_context(strict=settings.tls.strict),
     )
     journal = Journal(mine.limits.decisions)
     proxy = Proxy(

@@ -187,7 +187,7 @@ async def run(
     signals = Signals(asyncio.get_running_loop())
     metrics = Metrics()
     async with (
-        open_sources(settings.metric_informer, metrics) as sources,
+        open_sources(settings.metric_informer, metrics, strict_tls=settings.tls.strict) as sources,
         _registrar(settings, accounts, metrics) as registrar,
     ):
         app = create_app(settings, metrics, sources=sources, bearer=bearer, registrar=registrar)
@@ -214,7 +214,8 @@ async def _registrar(
     if accounts is None:
         yield None
         return
-    api, beamlit = ApiServer.connect(metrics, CALL_SECONDS), Beamlit(settings.platform.base_url, accounts, metrics)
+    api = ApiServer.connect(metrics, CALL_SECONDS, strict_tls=settings.tls.strict)
+    beamlit = Beamlit(settings.platform.base_url, accounts, metrics)
     try:
         yield Registrar(beamlit, api)
     finally:

@@ -1,11 +1,9 @@
-"""Certificates of our own: of our ports, and those that we show to servers.
+"""Certificates of the ports on which the programs listen.
 
-The files of a port may change at any time: a kubelet replaces those of a mounted Secret.
+Their files may change at any time: a kubelet replaces those of a mounted Secret.
 """
 
-import os
 import ssl
-from dataclasses import dataclass, field
 
 import structlog
 
@@ -32,33 +30,6 @@ def server_context(tls: Tls, setting: str) -> ssl.SSLContext:
         raise ListenError(f"{setting} {tls.cert_file} and {tls.key_file} cannot be used: {_problem(exc)}.") from exc
     context.sni_callback = files.choose  # called whether or not the client names a host
     return context
-
-
-@dataclass(frozen=True, slots=True)
-class ClientCertificate:
-    """What is shown to a server that asks who we are (RFC 8446 4.4.2), PEM."""
-
-    chain: str = field(repr=False)
-    """The certificate, then those that lead to an authority which the server knows."""
-    key: str = field(repr=False)
-    """Its private key, not encrypted."""
-
-    def load(self, context: ssl.SSLContext) -> None:
-        """Have connections of `context` show it.
-
-        Raises:
-            ValueError: they are no certificate and its key.
-        """
-        # OpenSSL's Python module reads files only. This one is nowhere but in memory.
-        descriptor = os.memfd_create("client-certificate", os.MFD_CLOEXEC)
-        try:
-            with os.fdopen(descriptor, "wb", closefd=False) as file:
-                file.write(f"{self.chain.strip()}\n{self.key.strip()}\n".encode())
-            context.load_cert_chain(f"/proc/self/fd/{descriptor}", password="")
-        except OSError as exc:
-            raise ValueError(_problem(exc)) from None
-        finally:
-            os.close(descriptor)
 
 
 class _Files:

@@ -60,6 +60,13 @@ class Tls(Section):
     key_file: Path
 
 
+class Verification(Section):
+    """How certificates of servers are verified, wherever the programs connect to over TLS."""
+
+    strict: bool = False
+    """Whether certificates must follow RFC 5280 to the letter: authorities need key usage and key identifiers."""
+
+
 class OAuth(Section):
     """Client credentials of the default remote backend."""
 
@@ -118,6 +125,7 @@ class Shared(Section):
     """Namespaces whose ModelDeployments are managed and served; none means all."""
     cluster_domain: str = "cluster.local"
     default_remote_backend: DefaultRemote = DefaultRemote()
+    tls: Verification = Verification()
 
     @property
     def served_namespaces(self) -> frozenset[str] | None:

@@ -24,8 +24,8 @@ from authlib.oauth2.auth import ClientAuth
 from gateway import errors
 from gateway.api.v1alpha1 import Backend
 from gateway.http.forwarding import NOT_SETTABLE
-from program.certificates import ClientCertificate
 from program.settings import OAuth
+from program.tls import CertificateUnusable, ClientCertificate, client_context
 
 log = structlog.get_logger(__name__)
 
@@ -182,14 +182,14 @@ class Credentials:
             resolver: checks the addresses of token endpoints that a Secret names.
             default: reads the credentials of the install-wide default backend, anew for each token request, so that a
                 rotated file counts; raises OSError or ValueError when they cannot be had.
-            context: verifies the token endpoints' certificates; the roots that httpx brings when None.
+            context: verifies the token endpoints' certificates; the authorities of the system when None.
             timeout_seconds: for a whole token request.
             wait_seconds: after the start of one, in which requests wait for it.
         """
         self._reader = reader
         self._resolver = resolver
         self._default = default
-        self._context = context or httpx.create_ssl_context(trust_env=False)
+        self._context = context or client_context(strict=False)
         self._timeout = timeout_seconds
         self._wait = wait_seconds
         self._entries: dict[Identity, _Entry] = {}
@@ -286,8 +286,8 @@ class Credentials:
         if values.certificate[:2] != pair:
             certificate = ClientCertificate(*pair)
             try:
-                certificate.load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
-            except ValueError:
+                certificate.check()
+            except CertificateUnusable:
                 values.certificate = (*pair, None)
             else:
                 values.certificate = (*pair, certificate)

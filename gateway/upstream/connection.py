@@ -23,10 +23,10 @@ from gateway.http.messages import Framing, check_response, check_switch
 from gateway.net.deadlines import Patience
 from gateway.net.writes import Gathered, Writes
 from gateway.upstream.origin import IDEMPOTENT, Origin, Stats, Timeouts, UpstreamLimits
-from gateway.upstream.tls import client_context
+from program import tls
 
 if TYPE_CHECKING:
-    from program.certificates import ClientCertificate
+    from program.tls import ClientCertificate
 
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
 
@@ -47,12 +47,20 @@ class Resolver(Protocol):
 class Upstream:
     """Sends requests to servers, over connections that it keeps."""
 
-    def __init__(self, resolver: Resolver, *, limits: UpstreamLimits | None = None, sweep_seconds: float = 1.0) -> None:
+    def __init__(
+        self,
+        resolver: Resolver,
+        *,
+        limits: UpstreamLimits | None = None,
+        strict_tls: bool = False,
+        sweep_seconds: float = 1.0,
+    ) -> None:
         self.limits = limits or UpstreamLimits()
         self.stats = Stats()
         self._resolver = resolver
         self._loop = asyncio.get_running_loop()
         self.writes = Writes(self._loop)
+        self._strict_tls = strict_tls
         self._sweep_seconds = sweep_seconds
         self._connections: set[_Connection] = set()
         self._pool: dict[Origin, list[_Connection]] = {}
@@ -229,7 +237,13 @@ class Upstream:
         if context is None:
             if len(self._contexts) >= 256:
                 self._contexts.clear()
-            context = self._contexts[key] = client_context(*key)
+            try:
+                context = tls.client_context(strict=self._strict_tls, authorities=key[0], certificate=key[1])
+            except tls.AuthoritiesUnusable as exc:
+                raise errors.TlsFailed from exc
+            except tls.CertificateUnusable as exc:
+                raise errors.CredentialsFailed from exc
+            self._contexts[key] = context
         return context
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from program.certificates import ClientCertificate
+from program.tls import ClientCertificate
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"})
 """Methods that may be sent twice (RFC 9110 9.2.2). TRACE never passes the gateway."""

@@ -2,7 +2,6 @@
 
 import ipaddress
 import re
-import ssl
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,6 +14,7 @@ from hooks.api.remote_backend import AuthConfig, HealthCheck, RemoteBackend, Rem
 from hooks.errors import NotAccepted
 from hooks.kube.unstructured import text
 from hooks.observation.observation import Observation, Unresolved
+from program.tls import holds_certificates
 
 _FIELD: Final = "spec.offloadingConfig.remoteBackend"
 _VARIABLE: Final = re.compile(r"\$(workspace|model)")
@@ -202,7 +202,7 @@ def _check_bundle(pem: str) -> None:
         raise NotAccepted(
             reasons.INVALID_TLS, f"{field_name} holds a private key: leave it out, certificates alone belong there."
         )
-    if not _is_bundle(pem):
+    if not _holds_certificates(pem):
         raise NotAccepted(
             reasons.INVALID_TLS,
             f"{field_name} must be certificates in PEM, each between -----BEGIN CERTIFICATE----- and"
@@ -210,14 +210,7 @@ def _check_bundle(pem: str) -> None:
         )
 
 
-@lru_cache(maxsize=64)
-def _is_bundle(pem: str) -> bool:
-    """Return whether the TLS library of the gateway reads the text as certificates."""
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
-    except (ssl.SSLError, TypeError):  # TypeError: not ASCII
-        return False
-    return True
+_holds_certificates = lru_cache(maxsize=64)(holds_certificates)
 
 
 def _authority(value: str) -> tuple[str, int | None]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Final, Self
 from urllib.parse import quote
 
@@ -27,6 +28,7 @@ from hooks.clients.http import ANSWER_BYTES, Answer, Parameters, Upstream
 from hooks.kube.objects import Object
 from hooks.telemetry import Metrics
 from program.cluster import ClusterError, configuration, cut
+from program.tls import client_context
 
 TOKEN_SECONDS: Final = 5.0
 """For which a token is used before it is looked at again."""
@@ -63,8 +65,14 @@ class ApiServer:
         self._without = without
 
     @classmethod
-    def connect(cls, metrics: Metrics, seconds: float) -> Self:
-        """That of the cluster which hooks run in or `KUBECONFIG` names; `seconds` for one call."""
+    def connect(cls, metrics: Metrics, seconds: float, *, strict_tls: bool = False) -> Self:
+        """Return the API server of the cluster which hooks run in, or which `KUBECONFIG` names.
+
+        Args:
+            metrics: where calls are counted.
+            seconds: for one call.
+            strict_tls: whether certificates are verified as `tls.strict` asks.
+        """
         try:
             settings = configuration(None)
             if settings is None:
@@ -74,7 +82,7 @@ class ApiServer:
                 str(settings.host).rstrip("/"),
                 metrics,
                 headers=_Credentials(settings).headers,
-                context=_context(settings),
+                context=_context(settings, strict=strict_tls),
                 seconds=seconds,
                 proxy=proxy,
                 server_name=settings.tls_server_name or None,
@@ -159,14 +167,15 @@ def path(*segments: str) -> str:
     return "".join(f"/{quote(segment, safe='*')}" for segment in segments)
 
 
-def _context(settings: client.Configuration) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=settings.ssl_ca_cert, cadata=settings.ca_cert_data)
+def _context(settings: client.Configuration, *, strict: bool) -> ssl.SSLContext:
+    context = client_context(
+        strict=strict,
+        authorities=Path(settings.ssl_ca_cert) if settings.ssl_ca_cert else settings.ca_cert_data,
+        verify=settings.verify_ssl,
+        verify_name=settings.assert_hostname is not False,
+    )
     if settings.cert_file:
         context.load_cert_chain(settings.cert_file, settings.key_file)
-    if settings.assert_hostname is False or not settings.verify_ssl:
-        context.check_hostname = False
-    if not settings.verify_ssl:
-        context.verify_mode = ssl.CERT_NONE
     return context
 
 

@@ -21,12 +21,15 @@ CLUSTER_SECONDS: Final = 2.5
 
 
 @asynccontextmanager
-async def open_sources(informer: MetricInformer, metrics: Metrics) -> AsyncIterator[Sources]:
-    """What syncs ask beside their request, until the end of the block; nothing is asked before a sync does.
+async def open_sources(
+    informer: MetricInformer, metrics: Metrics, *, strict_tls: bool = False
+) -> AsyncIterator[Sources]:
+    """Open the sources of pods and metrics for the block; none of them is asked before a sync needs it.
 
     Args:
         informer: where metrics come from. Pods come from the API server, unless all of it comes from a file.
         metrics: where reads and requests are counted.
+        strict_tls: whether certificates are verified as `tls.strict` asks.
 
     Raises:
         program.settings.SettingsError: a file that is named in `informer` cannot be used.
@@ -37,14 +40,14 @@ async def open_sources(informer: MetricInformer, metrics: Metrics) -> AsyncItera
         yield Sources(recordings, recordings)
         return
     async with AsyncExitStack() as stack:
-        api = ApiServer.connect(metrics, CLUSTER_SECONDS)
+        api = ApiServer.connect(metrics, CLUSTER_SECONDS, strict_tls=strict_tls)
         stack.push_async_callback(api.close)
         cluster = Cache(metrics, seconds=informer.resolution_seconds, flight_seconds=CLUSTER_SECONDS)
         stack.push_async_callback(cluster.close)
         source: MetricSource = KubernetesMetrics(api, cluster)
         if informer.type == "prometheus":
             settings = informer.prometheus
-            server = PrometheusServer(settings, metrics)
+            server = PrometheusServer(settings, metrics, strict_tls=strict_tls)
             stack.push_async_callback(server.close)
             cache = Cache(metrics, seconds=informer.resolution_seconds, flight_seconds=settings.timeout_seconds)
             stack.push_async_callback(cache.close)

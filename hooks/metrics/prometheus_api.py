@@ -5,7 +5,6 @@ https://prometheus.io/docs/prometheus/latest/querying/api/
 
 import base64
 import re
-import ssl
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +26,7 @@ from hooks.settings import Prometheus
 from hooks.telemetry import Metrics
 from program.cluster import cut
 from program.settings import SettingsError
+from program.tls import AuthoritiesUnusable, client_context
 
 API: Final = Api("prometheus", "The Prometheus server")
 PATH: Final = "/api/v1/query"
@@ -44,17 +44,19 @@ log = structlog.get_logger(__name__)
 class PrometheusServer:
     """One server and the credentials for it."""
 
-    def __init__(self, settings: Prometheus, metrics: Metrics) -> None:
+    def __init__(self, settings: Prometheus, metrics: Metrics, *, strict_tls: bool = False) -> None:
         """
         Args:
             settings: of the server.
             metrics: where requests and warnings are counted.
+            strict_tls: whether its certificate is verified as `tls.strict` asks.
 
         Raises:
             SettingsError: a file that is named in them cannot be used.
         """
         self._settings = settings
         self._metrics = metrics
+        self._strict_tls = strict_tls
         self._username = _file(settings.username_file, "usernameFile")
         self._password = _file(settings.password_file, "passwordFile")
         self._bearer = _file(settings.bearer_file, "bearerFile")
@@ -62,8 +64,8 @@ class PrometheusServer:
         self._stamp = self._authorities.changed(None) if self._authorities is not None else None
         try:
             self._upstream = self._connect()
-        except OSError as exc:
-            raise SettingsError(f"{_SECTION}.caFile {settings.ca_file} holds no certificates in PEM.") from exc
+        except AuthoritiesUnusable as exc:
+            raise SettingsError(f"{_SECTION}.caFile {settings.ca_file} {exc}.") from exc
         self._warned: OrderedDict[str, None] = OrderedDict()
 
     async def query(self, expression: str) -> tuple[Point, ...]:
@@ -98,13 +100,13 @@ class PrometheusServer:
     def _connect(self) -> Upstream:
         """
         Raises:
-            OSError: the certificate authorities cannot be read.
+            AuthoritiesUnusable: the certificate authorities cannot be read.
         """
-        path = self._settings.ca_file
-        context = ssl.create_default_context(cafile=None if path is None else str(path))
-        if self._settings.insecure_skip_verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
+        context = client_context(
+            strict=self._strict_tls,
+            authorities=self._settings.ca_file,
+            verify=not self._settings.insecure_skip_verify,
+        )
         return Upstream(
             urls.url(self._settings.address),
             self._metrics,
@@ -121,7 +123,7 @@ class PrometheusServer:
         self._stamp = stamp
         try:
             old, self._upstream = self._upstream, self._connect()
-        except OSError:
+        except AuthoritiesUnusable:
             log.warning("prometheus_authorities_unusable", file=str(self._settings.ca_file))
             return
         log.info("prometheus_authorities_replaced", file=str(self._settings.ca_file))

@@ -3,9 +3,11 @@
 import asyncio
 import base64
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import structlog
@@ -17,6 +19,7 @@ from gateway.credentials import cache as module
 from gateway.credentials.cache import ClientCredentials, Credentials
 from gateway.upstream.addresses import AddressRules
 from gateway.upstream.resolver import Resolver
+from tests.authorities import Authority, strict_by_default, trusted_by_system
 from tests.integration.servers import ScriptedServer, ServerSide, serving, until
 
 CANARY_SECRET = "canary-client-secret"
@@ -320,6 +323,20 @@ async def test_se_15_a_token_endpoint_is_not_looked_for_inside() -> None:
                 await credentials.authorization(Route(), REMOTE)
             assert server.sides == []
             assert await credentials.authorization(Route(), DEFAULT) == f"Bearer {CANARY_TOKEN}0".encode()
+
+
+async def test_an_authority_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token endpoint is verified by the authorities of the system, which need neither key usage nor identifiers."""
+    strict_by_default(monkeypatch)
+    bare = Authority("bare", bare=True)
+    (tmp_path / "system.pem").write_text(bare.pem)
+    trusted_by_system(monkeypatch, tmp_path / "system.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*bare.issue("127.0.0.1").write(tmp_path, "server"))
+    secrets = Secrets()
+    async with serving(answering(GOOD), context) as server, made(secrets) as credentials:
+        secrets.objects["default", "oauth"] = secret_for(server, tokenUrl=f"https://127.0.0.1:{server.port}/token")
+        assert await credentials.authorization(Route(), REMOTE) == f"Bearer {CANARY_TOKEN}0".encode()
 
 
 async def test_se_16_proxy_variables_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

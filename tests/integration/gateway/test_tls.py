@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from gateway.api.v1alpha1 import Backend, Tls
 from gateway.credentials import cache
-from tests.authorities import Authority, Pair, self_signed
+from tests.authorities import Authority, Pair, self_signed, strict_by_default
 from tests.integration.gateway.wire import Running, document, gateway, reply
 from tests.integration.servers import ServerSide, serving, until
 
@@ -106,6 +106,18 @@ async def test_p17_a_good_certificate_is_believed(tmp_path: Path, pair: Pair, tl
         answer = await running.ask(GET)
         assert (answer.status, answer.body) == (200, b"nobody")
         assert names == [tls.get("server_name", "remote.test")]
+
+
+async def test_an_authority_without_key_usage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A private authority without key usage and key identifiers is accepted, unless `tls.strict` is set."""
+    strict_by_default(monkeypatch)
+    bare = Authority("bare", bare=True)
+    route = document(backend(ca_bundle=bare.pem))
+    async with serving(answer_all, context(tmp_path, bare.issue("remote.test"))) as server:
+        async with gateway(route, remote_port=server.port) as running:
+            assert (await running.ask(GET)).status == 200
+        async with gateway(route, remote_port=server.port, settings={"tls": {"strict": True}}) as running:
+            assert (await running.ask(GET)).code == "tls_failed"
 
 
 OLD: Final = {

@@ -16,7 +16,6 @@ from gateway.upstream.addresses import AddressRules
 from gateway.upstream.connection import ServerAnswer, Upstream
 from gateway.upstream.origin import Timeouts
 from gateway.upstream.resolver import Resolver
-from gateway.upstream.tls import client_context
 from tests.integration.servers import RecordingExchange, ServerSide, request_head, serving, until
 
 # The hook that replaces this fixture works for whole folders only.
@@ -391,18 +390,31 @@ async def test_p17_a_server_that_cannot_be_verified_gets_no_byte(
 
 
 @pytest.mark.parametrize("bundle", ["", "not a certificate", "kein Schlüssel"])
-async def test_a_ca_bundle_that_is_none_is_refused(bundle: str) -> None:
-    """A bundle without a certificate verifies nothing, so nothing is connected to."""
-    with pytest.raises(errors.TlsFailed):
-        client_context(bundle)
+async def test_a_ca_bundle_without_a_certificate_is_refused(upstream: Upstream, bundle: str) -> None:
+    """A bundle without a certificate verifies no server, so none is connected to."""
+
+    async def script(side: ServerSide) -> None:
+        await side.gone()
+
+    async with serving(script) as server:
+        with pytest.raises(errors.TlsFailed):
+            await upstream.send(server.origin("https", bundle), request_head(), b"", SHORT)
+        assert server.sides == []
 
 
-async def test_se_16_the_environment_names_no_certificates(certificates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SE-16: SSL_CERT_FILE does not add a root."""
+async def test_se_16_the_environment_names_no_certificates(
+    upstream: Upstream, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SE-16: SSL_CERT_FILE and SSL_CERT_DIR do not make the gateway trust an authority."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates / "good.pem"))
     monkeypatch.setenv("SSL_CERT_DIR", str(certificates))
-    subjects = [entry["subject"] for entry in client_context(None).get_ca_certs()]
-    assert ((("commonName", "good"),),) not in subjects
+
+    async def script(side: ServerSide) -> None:
+        await side.gone()
+
+    async with serving(script, server_context(certificates, "good")) as server:
+        with pytest.raises(errors.TlsFailed):
+            await upstream.send(server.origin("https"), request_head(), b"", SHORT)
 
 
 async def test_to_10_a_cancelled_tls_flood_stops(upstream: Upstream, certificates: Path) -> None:

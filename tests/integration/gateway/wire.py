@@ -283,7 +283,7 @@ async def gateway(
         ("remote.test", 443): ("127.0.0.1", remote_port),
     }
     resolver = Resolver(AddressRules.parse(allowed=loaded.gateway.allowed_addresses), overrides=overrides)
-    upstream = Upstream(resolver, sweep_seconds=0.1)
+    upstream = Upstream(resolver, strict_tls=loaded.tls.strict, sweep_seconds=0.1)
     credentials = Credentials(
         secrets or NoSecrets(), resolver, default=(lambda: default) if default is not None else None
     )

@@ -23,6 +23,7 @@ from hooks.observation.readings import Reading
 from hooks.settings import MetricInformer
 from hooks.telemetry import Metrics
 from program.settings import SettingsError
+from tests.authorities import Authority, strict_by_default
 from tests.builders import Json
 from tests.hook_server import Answer, HookServer, Request
 from tests.metric_answers import external_metric, object_metric
@@ -46,10 +47,12 @@ ONE = vector(({}, [1772366390.5, "1"]))
 
 
 @asynccontextmanager
-async def opened(address: str, metrics: Metrics | None = None, **prometheus: Any) -> AsyncIterator[MetricSource]:
-    """The source that asks this server."""
+async def opened(
+    address: str, metrics: Metrics | None = None, *, strict_tls: bool = False, **prometheus: Any
+) -> AsyncIterator[MetricSource]:
+    """Open a source that reads metrics from this server."""
     informer = MetricInformer.model_validate({"type": "prometheus", "prometheus": {"address": address} | prometheus})
-    async with open_sources(informer, metrics or Metrics()) as sources:
+    async with open_sources(informer, metrics or Metrics(), strict_tls=strict_tls) as sources:
         yield sources.metrics
 
 
@@ -285,6 +288,21 @@ async def test_certificates(tmp_path: Path) -> None:
             assert len((await read(source, "d")).samples) == 1
         async with opened(f"https://127.0.0.1:{port}", caFile=str(second[0])) as source:
             assert "IP address mismatch" in said(await read(source))[1]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+async def test_an_authority_without_key_usage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, strict: bool) -> None:
+    """A private authority without key usage and key identifiers is accepted, unless `tls.strict` is set."""
+    strict_by_default(monkeypatch)
+    bare = Authority("bare", bare=True)
+    authorities = tmp_path / "ca.pem"
+    authorities.write_text(bare.pem)
+    async with over_tls(*bare.issue("localhost").write(tmp_path, "server")) as port:
+        url = f"https://localhost:{port}"
+        async with opened(url, strict_tls=strict, caFile=str(authorities)) as source:
+            reading = await read(source)
+            assert (reading.unread is not None) is strict
+            assert not strict or "its certificate is not accepted" in said(reading)[1]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,209 @@
+"""Contexts for connections to servers: which certificates they accept, on whatever Python the tests run."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from program.tls import AuthoritiesUnusable, CertificateUnusable, ClientCertificate, client_context
+from tests.authorities import Authority, Pair, self_signed, strict_by_default, trusted_by_system
+
+ROOT: Final = Authority("root")
+INTERMEDIATE: Final = Authority("intermediate", ROOT)
+BARE: Final = Authority("bare", bare=True)
+BARE_INTERMEDIATE: Final = Authority("bare intermediate", BARE, bare=True)
+OTHER: Final = Authority("other")
+NAME: Final = "server.test"
+
+
+@asynccontextmanager
+async def server(
+    folder: Path, pair: Pair, *, clients: Authority | None = None, version: ssl.TLSVersion | None = None
+) -> AsyncIterator[int]:
+    """Serve TLS with a certificate, and send the common name of the client's certificate; yield the port."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*pair.write(folder, "server"))
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    if version is not None:
+        context.set_ciphers("DEFAULT@SECLEVEL=0")
+        context.minimum_version = context.maximum_version = version
+    if clients is not None:
+        context.load_verify_locations(cadata=clients.pem)
+        context.verify_mode = ssl.CERT_REQUIRED
+
+    async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = writer.get_extra_info("peercert") or {}
+        subject = dict(part[0] for part in peer.get("subject", ()))
+        writer.write(subject.get("commonName", "nobody").encode() + b"\n")
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    async with listening:
+        yield listening.sockets[0].getsockname()[1]
+
+
+async def greeting(port: int, context: ssl.SSLContext, name: str = NAME) -> str:
+    """Connect and return the line that the server sends.
+
+    Raises:
+        ssl.SSLError: the handshake failed.
+    """
+    async with asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
+        try:
+            return (await reader.readline()).decode().strip()
+        finally:
+            writer.transport.abort()
+
+
+ACCEPTED: Final[dict[str, tuple[Pair, str]]] = {
+    "root": (ROOT.issue(NAME), ROOT.pem),
+    "intermediate": (INTERMEDIATE.issue(NAME, chain=(INTERMEDIATE,)), ROOT.pem),
+    "one-of-two": (OTHER.issue(NAME), ROOT.pem + OTHER.pem),
+    "intermediate-alone-is-trusted": (INTERMEDIATE.issue(NAME), INTERMEDIATE.pem),
+    "intermediate-is-trusted-and-sent": (INTERMEDIATE.issue(NAME, chain=(INTERMEDIATE,)), INTERMEDIATE.pem),
+}
+LAX: Final[dict[str, tuple[Pair, str]]] = {
+    "bare-root": (BARE.issue(NAME), BARE.pem),
+    "bare-intermediate": (BARE_INTERMEDIATE.issue(NAME, chain=(BARE_INTERMEDIATE,)), BARE.pem),
+    "bare-intermediate-alone-is-trusted": (BARE_INTERMEDIATE.issue(NAME), BARE_INTERMEDIATE.pem),
+}
+REFUSED: Final[dict[str, tuple[Pair, str]]] = {
+    "self-signed": (self_signed(NAME), ROOT.pem),
+    "another-name": (ROOT.issue("other.test"), ROOT.pem),
+    "name-in-the-subject-alone": (ROOT.issue("other.test", common_name=NAME), ROOT.pem),
+    "another-authority": (OTHER.issue(NAME), ROOT.pem),
+    "expired": (ROOT.issue(NAME, days=(-3, -1)), ROOT.pem),
+    "without-its-intermediate": (INTERMEDIATE.issue(NAME), ROOT.pem),
+}
+
+
+@pytest.mark.parametrize("strict", [False, True], ids=["lax", "strict"])
+@pytest.mark.parametrize(("pair", "authorities"), ACCEPTED.values(), ids=ACCEPTED)
+async def test_a_server_that_a_trusted_authority_knows(
+    tmp_path: Path, pair: Pair, authorities: str, *, strict: bool
+) -> None:
+    """A certificate is accepted when its chain ends at a trusted certificate, which may be an intermediate."""
+    async with server(tmp_path, pair) as port:
+        assert await greeting(port, client_context(strict=strict, authorities=authorities)) == "nobody"
+
+
+@pytest.mark.parametrize("strict", [False, True], ids=["lax", "strict"])
+@pytest.mark.parametrize(("pair", "authorities"), REFUSED.values(), ids=REFUSED)
+async def test_a_server_that_no_trusted_authority_knows(
+    tmp_path: Path, pair: Pair, authorities: str, *, strict: bool
+) -> None:
+    """A certificate that is self-signed, expired, of another name or of another authority is refused."""
+    async with server(tmp_path, pair) as port:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await greeting(port, client_context(strict=strict, authorities=authorities))
+
+
+@pytest.mark.parametrize(("pair", "authorities"), LAX.values(), ids=LAX)
+async def test_an_authority_without_key_usage_and_key_identifiers(
+    tmp_path: Path, pair: Pair, authorities: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is accepted on every Python, and refused where certificates must follow RFC 5280 to the letter."""
+    strict_by_default(monkeypatch)
+    async with server(tmp_path, pair) as port:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await greeting(port, ssl.create_default_context(cadata=authorities))
+        assert await greeting(port, client_context(strict=False, authorities=authorities)) == "nobody"
+        with pytest.raises(ssl.SSLCertVerificationError, match=r"[Kk]ey"):
+            await greeting(port, client_context(strict=True, authorities=authorities))
+
+
+@pytest.mark.parametrize("strict", [False, True], ids=["lax", "strict"])
+def test_flags_do_not_depend_on_python(*, strict: bool) -> None:
+    """Every flag of the verification is set by the module, none by the Python that runs it."""
+    expected = ssl.VERIFY_X509_TRUSTED_FIRST | ssl.VERIFY_X509_PARTIAL_CHAIN
+    context = client_context(strict=strict)
+    assert context.verify_flags == (expected | ssl.VERIFY_X509_STRICT if strict else expected)
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+async def test_authorities_in_a_file(tmp_path: Path) -> None:
+    """Authorities may be a file, which may hold remarks that are not ASCII."""
+    authorities = tmp_path / "ca.pem"
+    authorities.write_text(f"# Autorité\n{ROOT.pem}", encoding="utf-8")
+    async with server(tmp_path, ROOT.issue(NAME)) as port:
+        assert await greeting(port, client_context(strict=False, authorities=authorities)) == "nobody"
+
+
+async def test_authorities_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without authorities the system's count, and neither SSL_CERT_FILE nor SSL_CERT_DIR adds one."""
+    system = tmp_path / "system.pem"
+    system.write_text(ROOT.pem)
+    trusted_by_system(monkeypatch, system)
+    (tmp_path / "other.pem").write_text(OTHER.pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "other.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    async with server(tmp_path, ROOT.issue(NAME)) as port:
+        assert await greeting(port, client_context(strict=False)) == "nobody"
+    async with server(tmp_path, OTHER.issue(NAME)) as port:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await greeting(port, client_context(strict=False))
+
+
+BROKEN: Final[dict[str, tuple[Any, str]]] = {
+    "empty": ("", "holds no certificates in PEM"),
+    "text": ("no certificate", "holds no certificates in PEM"),
+    "not-ascii": ("kein Schlüssel", "holds no certificates in PEM"),
+    "absent": (Path("/none/ca.pem"), "cannot be read: No such file or directory"),
+    "another-file": (Path(__file__), "holds no certificates in PEM"),
+}
+
+
+@pytest.mark.parametrize(("authorities", "phrase"), BROKEN.values(), ids=BROKEN)
+def test_authorities_without_a_certificate(authorities: str | Path, phrase: str) -> None:
+    """Authorities that hold no certificate are an error, for they would verify nothing."""
+    with pytest.raises(AuthoritiesUnusable, match=f"^{phrase}$"):
+        client_context(strict=False, authorities=authorities)
+
+
+async def test_verification_that_is_switched_off(tmp_path: Path) -> None:
+    """Without verification every certificate is accepted; without that of the name, one of another name."""
+    async with server(tmp_path, OTHER.issue("other.test")) as port:
+        assert await greeting(port, client_context(strict=True, authorities=ROOT.pem, verify=False)) == "nobody"
+        nameless = client_context(strict=True, authorities=OTHER.pem, verify_name=False)
+        assert await greeting(port, nameless) == "nobody"
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await greeting(port, client_context(strict=True, authorities=ROOT.pem, verify_name=False))
+
+
+async def test_a_client_certificate(tmp_path: Path) -> None:
+    """A server that asks for a certificate is shown the one that was given, with its intermediates."""
+    pair = INTERMEDIATE.issue("x", common_name="the program", chain=(INTERMEDIATE,))
+    certificate = ClientCertificate(pair.chain, pair.key)
+    certificate.check()
+    async with server(tmp_path, ROOT.issue(NAME), clients=ROOT) as port:
+        context = client_context(strict=False, authorities=ROOT.pem, certificate=certificate)
+        assert await greeting(port, context) == "the program"
+
+
+def test_a_client_certificate_with_the_key_of_another() -> None:
+    """A certificate that does not match its key is an error, whose text shows neither."""
+    certificate = ClientCertificate(ROOT.issue("x").chain, ROOT.issue("x").key)
+    with pytest.raises(CertificateUnusable, match=r"^are no certificate with its key in PEM$"):
+        certificate.check()
+    with pytest.raises(CertificateUnusable):
+        client_context(strict=False, certificate=certificate)
+    assert "BEGIN" not in repr(certificate)
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+async def test_versions_and_protocols(tmp_path: Path) -> None:
+    """TLS before 1.2 is refused, and HTTP/1.1 is the one protocol that is offered."""
+    context = client_context(strict=False, authorities=ROOT.pem)
+    async with server(tmp_path, ROOT.issue(NAME), version=ssl.TLSVersion.TLSv1_1) as port:
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await greeting(port, context)
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+    async with server(tmp_path, ROOT.issue(NAME)) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=NAME)
+        assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
+        writer.transport.abort()
