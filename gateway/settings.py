@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 from gateway.api.v1alpha1 import HeaderName, HeaderValue
 from gateway.upstream import addresses
 from program import settings
+from program.problems import Mistake, shown
 from program.settings import Listen, LogLevel, Section, Tls
 
 CONTROLLER_KEYS: Final = frozenset(
@@ -120,7 +121,11 @@ class GatewaySettings(Section):
     @field_validator("allowed_addresses", "cluster_ranges", "trusted_proxies")
     @classmethod
     def _ranges(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        addresses.AddressRules.parse(allowed=value)
+        for one in value:
+            try:
+                addresses.AddressRules.parse(allowed=(one,))
+            except ValueError:
+                raise Mistake(f"must be ranges of addresses such as 10.0.0.0/8, not {shown(one)}") from None
         return value
 
 

@@ -17,6 +17,7 @@ from hooks.backends import geography
 from hooks.clients import urls
 from hooks.observation.observation import DefaultRemote, GatewayService, InstallDefaults
 from program import settings
+from program.problems import Mistake, must_be
 from program.settings import Listen, LogLevel, Section, Tls
 
 GATEWAY_KEYS: Final = frozenset({"gateway"})
@@ -47,22 +48,24 @@ class Prometheus(Section):
     """Its password."""
     bearer_file: Path | None = None
     """Token to show instead."""
-    namespace_label: Annotated[str, Field(pattern=r"^([a-zA-Z_][a-zA-Z0-9_]*)?$")] = ""
+    namespace_label: Annotated[
+        str, Field(pattern=r"^([a-zA-Z_][a-zA-Z0-9_]*)?$"), must_be("the name of a label, such as namespace")
+    ] = ""
     """Label that holds the namespace of a series. With it, no ModelDeployment reads a series of another namespace."""
 
     @field_validator("address")
     @classmethod
     def _address(cls, value: str) -> str:
         if problem := urls.problem(value):
-            raise ValueError(problem)
+            raise Mistake(problem)
         return value
 
     @model_validator(mode="after")
     def _credentials(self) -> Self:
         if (self.username_file is None) != (self.password_file is None):
-            raise ValueError("usernameFile and passwordFile belong together")
+            raise Mistake("usernameFile and passwordFile belong together")
         if self.bearer_file is not None and self.username_file is not None:
-            raise ValueError("bearerFile and usernameFile exclude each other")
+            raise Mistake("bearerFile and usernameFile exclude each other")
         return self
 
 
@@ -86,9 +89,9 @@ class MetricInformer(Section):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.type == "prometheus" and not self.prometheus.address:
-            raise ValueError("type prometheus needs prometheus.address")
+            raise Mistake("type prometheus needs prometheus.address")
         if self.type == "file" and self.file.path is None:
-            raise ValueError("type file needs file.path")
+            raise Mistake("type file needs file.path")
         return self
 
 
@@ -104,9 +107,9 @@ class Platform(Section):
     @classmethod
     def _base_url(cls, value: str) -> str:
         if not value.startswith(("http://", "https://")):
-            raise ValueError("must be an http or https URL")
+            raise Mistake("must be an http or https URL")
         if problem := urls.problem(value):
-            raise ValueError(problem.replace("use usernameFile and passwordFile", "they are in the token"))
+            raise Mistake(problem.replace("use usernameFile and passwordFile", "they are in the token"))
         return urls.url(value)
 
 
@@ -117,14 +120,14 @@ class Location(settings.Location):
     @classmethod
     def _country(cls, value: str) -> str:
         if problem := geography.country_problem(value):
-            raise ValueError(problem)
+            raise Mistake(problem)
         return value
 
     @field_validator("continent")
     @classmethod
     def _continent(cls, value: str, info: ValidationInfo) -> str:
         if problem := geography.continent_problem(value, info.data.get("country", "")):
-            raise ValueError(problem)
+            raise Mistake(problem)
         return value
 
 

@@ -1,17 +1,84 @@
-"""What is wrong with a file, in words for the person who wrote it."""
+"""Files that people write, and what is wrong with one in words for the person who wrote it."""
+
+from collections.abc import Iterator
+from typing import Any, Final
 
 import yaml
 
 Unreadable = (OSError, UnicodeDecodeError, yaml.YAMLError)
 """What reading a file of YAML may raise."""
 
+_ADVICE: Final = (
+    ("mapping values are not allowed", "put a value that has a colon in it in quotes, or mend the indentation"),
+    ("could not find expected ':'", "put a colon and a space behind the key"),
+    (
+        "that cannot start any token",
+        "indent with spaces, not tabs, and put a value that begins with @, ` or % in quotes",
+    ),
+    ("<block end>", "indent the line as the lines that it belongs to"),
+    ("did not find expected key", "indent the line as the lines that it belongs to"),
+    ("did not find expected '-'", "indent the line as the lines that it belongs to"),
+    ("sequence entries are not allowed", "begin the list on a line of its own"),
+    ("',' or", "close the list with ] or the map with }, and put commas between its entries"),
+    ("unexpected end of stream", "close the quote"),
+    ("unexpected document separator", "close the quote"),
+    ("unknown escape", "write a backslash twice, or use single quotes"),
+    ("expected alphabetic or numeric", "put a value that begins with * or & in quotes"),
+    ("undefined alias", "put a value that begins with * in quotes"),
+    ("duplicate anchor", "name each anchor (&) differently"),
+    ("a constructor for the tag", "put a value that begins with ! in quotes"),
+    ("undefined tag handle", "put a value that begins with ! in quotes"),
+    ("another document", "leave one document, without a line of three dashes between two"),
+    ("unhashable key", "put a value that begins with { in quotes"),
+)
+"""What to do about a complaint of the library, by words that it has in it."""
+_OTHER_ADVICE: Final = "mend quotes, colons or indentation there"
+
+
+class _Impossible(yaml.YAMLError):
+    """A value that looks like a date or a number and is none, or one inside of too many others."""
+
+
+def load(text: str) -> Any:
+    """Return the one document in a text of YAML, or None where it is empty.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, or a value in it cannot be had.
+    """
+    try:
+        return yaml.safe_load(text)
+    except (ValueError, RecursionError) as exc:
+        raise _Impossible from exc
+
+
+def load_all(text: str, loader: Any = yaml.SafeLoader) -> Iterator[Any]:
+    """Yield the documents in a text of YAML.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, or a value in it cannot be had.
+    """
+    try:
+        yield from yaml.load_all(text, Loader=loader)
+    except (ValueError, RecursionError) as exc:
+        raise _Impossible from exc
+
 
 def problem(exc: Exception) -> str:
-    """Why a file could not be read, to follow its name: `cannot be read: …` or `is not YAML in line 3: …`."""
+    """Return why a file could not be read, to follow its name: `cannot be read: …` or `is not YAML in line 3: …`."""
     if isinstance(exc, yaml.YAMLError):
-        mark = getattr(exc, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark is not None else ""
-        return f"is not YAML{where}: {getattr(exc, 'problem', None) or 'syntax'}"
+        return f"is not YAML{in_yaml(exc)}"
     if isinstance(exc, UnicodeDecodeError):
         return "cannot be read: it is not UTF-8"
     return f"cannot be read: {getattr(exc, 'strerror', None) or exc}"
+
+
+def in_yaml(exc: yaml.YAMLError) -> str:
+    """Return where a text is not YAML and what to do about it: ` in line 3: close the quote`."""
+    if isinstance(exc, _Impossible):
+        return ": a date or a number in it does not exist, or it is nested too deep; put values in quotes"
+    if isinstance(exc, yaml.reader.ReaderError):
+        return ": take out the control characters"
+    mark = getattr(exc, "problem_mark", None)
+    complaint = str(getattr(exc, "problem", None))
+    advice = next((advice for words, advice in _ADVICE if words in complaint), _OTHER_ADVICE)
+    return f"{'' if mark is None else f' in line {mark.line + 1}'}: {advice}"

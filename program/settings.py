@@ -13,7 +13,9 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
-from program.files import Unreadable, problem
+from program.files import Unreadable, in_yaml, problem
+from program.files import load as load_yaml
+from program.problems import field_path, first_problem, joined, must_be
 
 ENVIRONMENT: Final = "BEAMLIT_"
 """Prefix of environment variables: BEAMLIT_GATEWAY__LAME_DUCK_SECONDS is gateway.lameDuckSeconds."""
@@ -36,7 +38,7 @@ def _listen(value: object) -> object:
         return value
     _host, colon, port = value.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError("must be host:port")
+        raise ValueError(value)
     return value
 
 
@@ -46,10 +48,10 @@ def _names(value: object) -> object:
     return [] if value is None else value
 
 
-Listen = Annotated[str, BeforeValidator(_listen)]
-"""`host:port` or `[address]:port`; port 0 lets the kernel choose."""
-Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
-"""A list, or `a,b` in one string."""
+Listen = Annotated[str, BeforeValidator(_listen), must_be("host:port, such as 127.0.0.1:8080 or [::]:8080")]
+"""Address to listen on, `host:port` or `[address]:port`; port 0 lets the kernel choose."""
+Names = Annotated[tuple[str, ...], BeforeValidator(_names), must_be("names, as [a, b] or as a,b in one string")]
+"""Names as a list, or as `a,b` in one string."""
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -75,7 +77,11 @@ class OAuth(Section):
     client_secret: SecretStr = SecretStr("")
     client_secret_file: Path | None = None
     """Read at each token request, so that a rotated Secret counts at once."""
-    token_url: Annotated[str, StringConstraints(pattern=r"^https?://")] = "https://api.beamlit.dev/v0/oauth/token"  # noqa: S105 - an address
+    token_url: Annotated[
+        str,
+        StringConstraints(pattern=r"^https?://"),
+        must_be("an http or https URL, such as https://auth.example.com/oauth/token"),
+    ] = "https://api.beamlit.dev/v0/oauth/token"  # noqa: S105 - an address
     scope: str | None = None
 
 
@@ -170,18 +176,18 @@ def load(
     try:
         return model.model_validate(values)
     except ValidationError as exc:
-        raise SettingsError(_sentence(model, exc, values, foreign)) from None
+        raise SettingsError(_sentence(model, exc, foreign)) from None
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except Unreadable as exc:
         raise SettingsError(f"--config {path} {problem(exc)}.") from exc
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise SettingsError(f"--config {path} must be a mapping of settings, got {type(content).__name__}.")
+        raise SettingsError(f"--config {path} must be a mapping of settings, such as `namespaces: team-a`.")
     return {str(key): value for key, value in content.items()}
 
 
@@ -223,9 +229,9 @@ def _path(settings: type[BaseModel], names: Sequence[str]) -> list[str] | None:
 
 def _parsed(variable: str, value: str) -> object:
     try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise SettingsError(f"{variable} is not JSON.") from None
+        return load_yaml(value)
+    except yaml.YAMLError as exc:
+        raise SettingsError(f"{variable} is not JSON{in_yaml(exc)}.") from None
 
 
 def _section(model: type[BaseModel], name: str) -> type[BaseModel] | None:
@@ -236,37 +242,27 @@ def _section(model: type[BaseModel], name: str) -> type[BaseModel] | None:
     return None
 
 
-def _sentence(
-    settings: type[BaseModel], exc: ValidationError, values: Mapping[str, Any], foreign: frozenset[str]
-) -> str:
-    """The first problem as one sentence: key, value unless it is secret, what is allowed."""
+def _sentence(settings: type[BaseModel], exc: ValidationError, foreign: frozenset[str]) -> str:
+    """Return the first problem as one sentence: key, value unless it may be secret, what is allowed."""
     first = exc.errors(include_url=False, include_input=False)[0]
-    location = [str(part) for part in first["loc"]]
-    key = ".".join(location)
     if first["type"] == "extra_forbidden":
-        known = _known(settings, location[:-1])
-        if len(location) == 1:
+        *section, name = first["loc"]
+        known = _known(settings, [part for part in section if isinstance(part, str)])
+        if not section:
             known |= foreign
-        close = difflib.get_close_matches(location[-1], known, n=1)
+        close = difflib.get_close_matches(str(name), known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"allowed are {', '.join(sorted(known))}."
-        return f"{key} is not a setting; {hint}"
-    value: Any = values
-    for part in location:
-        value = value.get(part) if isinstance(value, Mapping) else None
-    if isinstance(value, str) and "@" in value:
-        value = f"***{value[value.rindex('@') :]}"  # an address with a password in it
-    shown = "" if value is None or isinstance(value, Mapping) or "secret" in key.lower() else f" is {value!r}, and"
-    allowed = first["msg"][:1].lower() + first["msg"][1:]
-    allowed = allowed.removeprefix("value error, ")
-    return f"{key}{shown or ':'} {allowed}."
+        return f"{field_path(first['loc'])} is not a setting; {hint}"
+    problem = first_problem(exc, settings, strings=True)
+    if problem.value and problem.text.startswith("must "):
+        return f"{problem.path} is {problem.value}, and {problem.text}."
+    return f"{joined(problem.path or 'the configuration', problem.text)}."
 
 
 def _known(settings: type[BaseModel], keys: Sequence[str]) -> set[str]:
-    """The keys of the section at `keys`."""
+    """Return the keys of the section at `keys`, which have no index of a list among them."""
     model: type[BaseModel] | None = settings
     for key in keys:
-        if key.isdigit():
-            continue  # a place in a list
         name = next((one for one, info in model.model_fields.items() if info.alias == key), None) if model else None
         model = _section(model, name) if model is not None and name is not None else None
     return {info.alias or name for name, info in model.model_fields.items()} if model else set()

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from gateway.settings import GatewaySettings
 from hooks.settings import Hooks, MetricInformer, Prometheus
+from program.problems import MUST_BE
 from tools.repository import ROOT
 
 CHART: Final = ROOT / "charts/beamlit-controller"
@@ -35,7 +36,7 @@ _TABLE: Final = """
 | value | default | meaning |
 | --- | --- | --- |
 """
-_NOISE: Final = frozenset({"title", "description", "default", "format", "properties"})
+_NOISE: Final = frozenset({"title", "description", "default", "format", "properties", MUST_BE})
 _ELSEWHERE: Final[Mapping[type[BaseModel], frozenset[str]]] = {
     GatewaySettings: frozenset({"listen", "admin", "routes", "kubeconfig", "lameDuckSeconds", "drainSeconds"}),
     Hooks: frozenset({"listen", "operations", "tls", "bearerFile"}),

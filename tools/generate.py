@@ -12,6 +12,7 @@ import yaml
 
 from gateway.api.v1alpha1 import RouteDocument
 from hooks.api.crds import crds
+from program.problems import MUST_BE
 from tools import chart_reference as chart
 from tools.case_table import page as case_table
 from tools.reference import crd_reference, offloading_reference, route_document_reference
@@ -52,7 +53,16 @@ def generated() -> dict[Path, str]:
 def route_schema() -> dict[str, Any]:
     """The JSON Schema of a route document, as a reader accepts it."""
     schema = RouteDocument.model_json_schema(by_alias=True, mode="validation")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_without_words(schema)}
+
+
+def _without_words(node: Any) -> Any:
+    """Return a schema without the words that error messages are made of."""
+    if isinstance(node, list):
+        return [_without_words(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    return {key: _without_words(value) for key, value in node.items() if key != MUST_BE}
 
 
 def _yaml(value: Mapping[str, Any]) -> str:

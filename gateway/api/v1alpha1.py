@@ -25,6 +25,8 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from program.problems import Mistake, first_problem, joined, must_be
+
 LABEL: Final = "gateway.beamlit.com/route"
 LABEL_VALUE: Final = "v1alpha1"
 KEY: Final = "route.json"
@@ -34,15 +36,34 @@ CREDENTIAL_LABEL: Final = "gateway.beamlit.com/credential"
 FEATURES: Final[frozenset[str]] = frozenset()
 """The features this reader understands when a document names them under `requires`."""
 
-DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+DnsLabel = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63),
+    must_be("a name of lower-case letters, digits and dashes, such as demo-local"),
+]
 ObjectName = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$", max_length=253),
+    must_be("the name of an object: lower-case letters, digits, dashes and dots, such as demo"),
 ]
-HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:\[\]-]+$", max_length=253)]
-HeaderName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=128)]
-HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]*$", max_length=4096)]
-PathPrefix = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*$", max_length=1024)]
+HostName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9._:\[\]-]+$", max_length=253),
+    must_be("a host name or address, such as models.example.com"),
+]
+HeaderName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=128),
+    must_be("the name of a header field, such as x-team"),
+]
+HeaderValue = Annotated[
+    str, StringConstraints(pattern=r"^[\x20-\x7e]*$", max_length=4096), must_be("printable ASCII characters")
+]
+PathPrefix = Annotated[
+    str,
+    StringConstraints(pattern=r"^(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*$", max_length=1024),
+    must_be("a path whose segments begin with / and are percent-encoded where needed, such as /v1/my%20model"),
+]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Percent = Annotated[int, Field(ge=0, le=100)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
@@ -129,7 +150,7 @@ class Headers(_Part):
     @classmethod
     def _distinct(cls, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         if len({name.lower() for name in fields}) != len(fields):
-            raise ValueError(f"names must differ by more than case, got {', '.join(sorted(fields))}")
+            raise Mistake(f"names must differ by more than case, got {', '.join(sorted(fields))}")
         return fields
 
 
@@ -164,7 +185,11 @@ class Credentials(_Part):
 class HealthCheck(_Part):
     """Requests of the gateway's own by which it learns whether a backend answers."""
 
-    path: Annotated[str, StringConstraints(pattern=r"^/[\x21-\x22\x24-\x7e]*$", max_length=1024)]
+    path: Annotated[
+        str,
+        StringConstraints(pattern=r"^/[\x21-\x22\x24-\x7e]*$", max_length=1024),
+        must_be("a path of ASCII characters that begins with / and has neither spaces nor #, such as /health"),
+    ]
     """Target of a GET; a status from 200 to 299 is healthy."""
     interval: Seconds = 10
     """Between two checks, in seconds."""
@@ -179,7 +204,11 @@ class HealthCheck(_Part):
 class Backend(_Part):
     """One place a request can be sent to. Exactly one of `service`, `host` and `default` says where."""
 
-    id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$", max_length=63)]
+    id: Annotated[
+        str,
+        StringConstraints(pattern=r"^[a-z0-9-]+$", max_length=63),
+        must_be("lower-case letters, digits and dashes, such as remote"),
+    ]
     """Unlike any other in the document: `local` or `remote`. Clients see it in x-beamlit-backend."""
     weight: Percent = 0
     """Share of the requests, in percent; the weights of a document sum up to 100, or to 0 when no backend may be
@@ -218,7 +247,7 @@ class Backend(_Part):
     def _one_place(self) -> Self:
         places = [self.service is not None, self.host is not None, self.default]
         if sum(places) != 1:
-            raise ValueError(f"backend {self.id!r} needs exactly one of service, host and default")
+            raise Mistake(f"backend {self.id!r} needs exactly one of service, host and default")
         return self
 
 
@@ -280,7 +309,9 @@ class Split(_Part):
 
     percentage: Percent = 0
     """Share of the requests that go remote."""
-    reason: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]*$", max_length=64)] = "Local"
+    reason: Annotated[
+        str, StringConstraints(pattern=r"^[A-Za-z]*$", max_length=64), must_be("one word of letters, such as Override")
+    ] = "Local"
     """Why, as one word; clients see it in x-beamlit-reason."""
 
 
@@ -322,13 +353,13 @@ class RouteDocument(_Part):
     def _weights(self) -> Self:
         ids = [backend.id for backend in self.backends]
         if len(set(ids)) != len(ids):
-            raise ValueError(f"backend ids must differ, got {', '.join(ids)}")
+            raise Mistake(f"backend ids must differ, got {', '.join(ids)}")
         total = sum(backend.weight for backend in self.backends)
         if total not in (0, 100):
-            raise ValueError(f"the weights of the backends must sum up to 100 or 0, got {total}")
+            raise Mistake(f"the weights of the backends must sum up to 100 or 0, got {total}")
         for backend in self.backends:
             if backend.weight and Use.WEIGHTED not in backend.use:
-                raise ValueError(f"backend {backend.id!r} has a weight but is not for weighted use")
+                raise Mistake(f"backend {backend.id!r} has a weight but is not for weighted use")
         return self
 
     @property
@@ -383,13 +414,14 @@ def read(text: str | bytes) -> tuple[RouteDocument, int]:
     try:
         raw = orjson.loads(text)  # refuses NaN and lone surrogates, which json.loads lets through
     except orjson.JSONDecodeError as exc:
-        raise DocumentError(f"{KEY} is not JSON: {exc}") from exc
+        where = f"see line {exc.lineno}, column {exc.colno}" if exc.doc else "it must be text in UTF-8"
+        raise DocumentError(f"{KEY} is not JSON: {where if text else 'it is empty'}") from exc
     if not isinstance(raw, dict):
-        raise DocumentError(f"{KEY} must be a JSON object, got {type(raw).__name__}")
+        raise DocumentError(f'{KEY} must be a JSON object, such as {{"name": "demo"}}')
     # Before all else: a document that requires more than this reader has may well look wrong to it.
     required = raw.get("requires", [])
     if not isinstance(required, list):
-        raise DocumentError(f"requires must be a list of names, got {type(required).__name__}")
+        raise DocumentError("requires must be a list of names")
     unknown_features = sorted(set(map(str, required)) - FEATURES)
     if unknown_features:
         raise DocumentError(
@@ -398,10 +430,14 @@ def read(text: str | bytes) -> tuple[RouteDocument, int]:
     try:
         document = RouteDocument.model_validate(raw)
     except ValidationError as exc:
-        first = exc.errors(include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or KEY
-        raise DocumentError(f"{where}: {first['msg']}") from exc
+        raise DocumentError(problem_in(exc)) from None
     return document, _unknown_fields(raw, RouteDocument)
+
+
+def problem_in(exc: ValidationError) -> str:
+    """Return what is wrong with a document, or with a part of one, as a sentence without its full stop."""
+    problem = first_problem(exc, _MODELS.get(exc.title, RouteDocument), strings=True)
+    return joined(problem.path or KEY, problem.instead)
 
 
 def _unknown_fields(raw: Mapping[str, Any], model: type[BaseModel]) -> int:
@@ -442,4 +478,8 @@ _NESTED: Final[Mapping[tuple[type[BaseModel], str], type[BaseModel]]] = {
     (Backend, "credentials"): Credentials,
     (Headers, "set_from"): SecretKey,
     (Credentials, "oauth2"): OAuth2,
+}
+_MODELS: Final[Mapping[str, type[BaseModel]]] = {
+    RouteDocument.__name__: RouteDocument,
+    **{model.__name__: model for model in _NESTED.values()},
 }

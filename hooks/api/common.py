@@ -1,6 +1,6 @@
 """Types that several kinds share, and how an object of ours is read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, Self
@@ -16,7 +16,8 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
-from pydantic_core import ErrorDetails
+
+from program.problems import MUST_BE, first_problem, joined
 
 DEPLOYMENT_GROUP: Final = "deployment.beamlit.com"
 
@@ -32,12 +33,12 @@ POLICY_API_VERSION: Final = f"{AUTHORIZATION_GROUP}/{VERSION}"
 class InvalidObject(ValueError):
     """A value that cannot be used.
 
-    `field` is its path ("spec.offloadingConfig.behavior.percentage"), `problem` says what is wrong with it; the
-    message is both, as one sentence. Secret values are never repeated.
+    `field` is its path ("spec.offloadingConfig.behavior.percentage"), `problem` says what to write instead; the message
+    is both, as one sentence without its full stop. Secret values are never repeated.
     """
 
     def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field}: {problem}")
+        super().__init__(joined(field, problem))
         self.field = field
         self.problem = problem
 
@@ -96,7 +97,13 @@ Time = Annotated[AwareDatetime, PlainSerializer(format_time, return_type=str, wh
 
 Quantity = Annotated[
     int | Annotated[str, StringConstraints(max_length=64)],
-    Field(json_schema_extra={"x-kubernetes-int-or-string": True, "pattern": QUANTITY_PATTERN}),
+    Field(
+        json_schema_extra={
+            "x-kubernetes-int-or-string": True,
+            "pattern": QUANTITY_PATTERN,
+            MUST_BE: "a quantity, such as 10, 500m or 1Gi",
+        }
+    ),
 ]
 """A Kubernetes quantity such as 10, 500m or 1Gi, as it is written."""
 
@@ -211,20 +218,5 @@ class ApiObject(ApiModel):
             return cls.model_validate(raw)
         except ValidationError as exc:
             # Not chained: the original would repeat the input, which may hold a secret.
-            raise _invalid(exc.errors(include_url=False, include_input=False)[0]) from None
-
-
-def _invalid(error: ErrorDetails) -> InvalidObject:
-    """What pydantic found, in the words of someone who writes YAML."""
-    *parents, last = error["loc"] or ("object",)
-    if last == "[key]":  # pydantic's way to say that it is the key of a mapping which is wrong
-        *parents, key = parents
-        return InvalidObject(_path(parents), f"{key!r} is not a name that can be used here")
-    problem = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    if error["type"] == "missing":
-        problem = "is required"
-    return InvalidObject(_path([*parents, last]), problem[:1].lower() + problem[1:])
-
-
-def _path(location: Sequence[int | str]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+            problem = first_problem(exc, cls)
+            raise InvalidObject(problem.path or "the manifest", problem.instead) from None

@@ -10,6 +10,7 @@ from pydantic import (
 
 from hooks.api.common import LIST_ATOMIC, ApiModel, Seconds, Text, cel_rule, schema_config
 from hooks.api.remote_backend import HealthCheck
+from program.problems import must_be
 
 
 class GatewayTimeouts(ApiModel):
@@ -92,7 +93,15 @@ class Gateway(ApiModel):
     """How the gateway serves this model."""
 
     service_name: (
-        Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63)] | None
+        Annotated[
+            str,
+            StringConstraints(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63),
+            must_be(
+                "the name of a Service: lower-case letters, digits and dashes, beginning with a letter, such as"
+                " demo-gateway"
+            ),
+        ]
+        | None
     ) = None
     """Name of a Service to create in this namespace that leads to the gateway, for clients to use."""
     local_model: Text | None = None

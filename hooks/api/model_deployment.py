@@ -35,6 +35,7 @@ from hooks.api.common import (
 from hooks.api.gateway import Gateway
 from hooks.api.metrics import MetricName
 from hooks.api.offloading import OffloadingConfig
+from program.problems import Mistake
 
 WORKLOAD_KINDS: Final = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet")
 """What `spec.modelSourceRef` may point to, all of them in apps/v1."""
@@ -180,7 +181,7 @@ class ModelDeploymentSpec(ApiModel):
     @model_validator(mode="after")
     def _one_workload(self) -> Self:
         if (self.model_source_ref is None) == (self.server is None):
-            raise ValueError("set exactly one of modelSourceRef and server")
+            raise Mistake("set exactly one of modelSourceRef and server")
         return self
 
 

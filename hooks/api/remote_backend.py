@@ -20,6 +20,7 @@ from hooks.api.common import (
     cel_rule,
     schema_config,
 )
+from program.problems import must_be
 
 
 class HeaderSource(ApiModel):
@@ -29,7 +30,11 @@ class HeaderSource(ApiModel):
     """A key of a Secret."""
 
 
-HeaderName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", min_length=1, max_length=128)]
+HeaderName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", min_length=1, max_length=128),
+    must_be("the name of a header field, such as x-team"),
+]
 
 HeaderValue = Annotated[str, StringConstraints(max_length=4096)]
 
@@ -67,7 +72,14 @@ class OAuthConfig(ApiModel):
     """Client id."""
     client_secret: Annotated[SecretStr, Field(max_length=4096)] | None = None
     """Client secret, in the open; whoever can read this object can read it. Prefer clientSecretRef."""
-    token_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=2048)] | None = None
+    token_url: (
+        Annotated[
+            str,
+            StringConstraints(pattern=r"^https?://[^\s]+$", max_length=2048),
+            must_be("an http or https URL, such as https://auth.example.com/oauth/token"),
+        ]
+        | None
+    ) = None
     """URL of the token endpoint."""
     client_secret_ref: SecretReference | None = None
     """Secret with the keys clientId, clientSecret, tokenUrl, hosts (where the token may be sent, separated by commas)
@@ -103,7 +115,14 @@ class Location(ApiModel):
     name: Annotated[str, StringConstraints(max_length=253)] | None = None
     """Its name, such as that of a region of a cloud: eu-west-3. Compared whole, upper and lower case are the same; no
     country is read out of it."""
-    country: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}$", max_length=3)] | None = None
+    country: (
+        Annotated[
+            str,
+            StringConstraints(pattern=r"^[A-Za-z]{2,3}$", max_length=3),
+            must_be("a country code of ISO 3166-1 with two or three letters, such as fr or FRA"),
+        ]
+        | None
+    ) = None
     """ISO 3166-1 code of the country, of two or three letters: fr or FRA. It tells the continent too."""
     continent: Annotated[str, StringConstraints(max_length=63)] | None = None
     """Code or English name of the continent where the country is not known: AF (Africa), AN (Antarctica), AS (Asia), EU
@@ -122,7 +141,11 @@ class Flavor(ApiModel):
 class HealthCheck(ApiModel):
     """Requests of the gateway's own by which it learns whether a backend answers. Every gateway makes its own."""
 
-    path: Annotated[str, StringConstraints(pattern=r'^/[!-"$-~]*$', min_length=1, max_length=1024)]
+    path: Annotated[
+        str,
+        StringConstraints(pattern=r'^/[!-"$-~]*$', min_length=1, max_length=1024),
+        must_be("a path of ASCII characters that begins with / and has neither spaces nor #, such as /health"),
+    ]
     """Target of a GET to the backend itself, without its path prefix; a status from 200 to 299 is healthy."""
     interval_seconds: Annotated[float, Field(ge=1, le=3600)] = 10
     """Between two checks."""
@@ -138,7 +161,12 @@ class RemoteTls(ApiModel):
     """How the certificate of the remote backend is verified, and what is shown to it. It is verified always."""
 
     server_name: (
-        Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]+$", min_length=1, max_length=253)] | None
+        Annotated[
+            str,
+            StringConstraints(pattern=r"^[A-Za-z0-9._:-]+$", min_length=1, max_length=253),
+            must_be("a host name, such as models.example.com"),
+        ]
+        | None
     ) = None
     """Name that is asked for (SNI) and that the certificate must have; that of host when left out."""
     ca_bundle: Annotated[str, StringConstraints(min_length=1, max_length=65536)] | None = None
@@ -157,7 +185,11 @@ class RemoteBackend(ApiModel):
         ),
     )
 
-    host: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:\[\]-]+$", min_length=1, max_length=260)]
+    host: Annotated[
+        str,
+        StringConstraints(pattern=r"^[A-Za-z0-9._:\[\]-]+$", min_length=1, max_length=260),
+        must_be("a host name or address without scheme and path, such as models.example.com or 192.0.2.1:8443"),
+    ]
     """Host name or address, with a port where it is not the scheme's own: models.example.com:8443."""
     scheme: Scheme = Scheme.HTTP
     """http or https."""

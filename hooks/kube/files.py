@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import yaml
 
-from program.files import Unreadable, problem
+from program.files import Unreadable, load_all, problem
 
 
 class UnreadableFile(Exception):
@@ -45,7 +45,7 @@ def parse(text: str) -> list[Any]:
     try:
         documents = [orjson.loads(text)]  # what kubectl get --raw prints is large, and JSON is read much sooner as such
     except orjson.JSONDecodeError:
-        documents = list(yaml.load_all(text, Loader=_Loader))
+        documents = list(load_all(text, _Loader))
     return list(_opened(documents))
 
 

@@ -120,10 +120,9 @@ def make_route_config_map(parts: Parts, observation: Observation) -> Object:
     try:
         document = _document(parts, observation)
     except ValidationError as exc:
-        error = exc.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in error["loc"] if part != "backends") or "document"
         raise NotAccepted(
-            reasons.INVALID_SPEC, f"The specification gives a route that cannot be served: {where}: {error['msg']}."
+            reasons.INVALID_SPEC,
+            f"The specification gives a route that cannot be served: in its document {routes.problem_in(exc)}.",
         ) from None
     return _config_map(document.canonical_json(), observation)
 

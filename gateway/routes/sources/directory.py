@@ -18,7 +18,7 @@ import yaml
 
 from gateway.api import v1alpha1
 from gateway.routes import sources
-from program.files import Unreadable, problem
+from program.files import Unreadable, load_all, problem
 
 POLL_SECONDS: Final = 5.0
 """How often everything is looked at again in case a notification was missed."""
@@ -172,7 +172,7 @@ def _text(path: Path) -> str:
 
 def _objects(text: str) -> Iterator[Mapping[str, Any]]:
     """The Kubernetes objects in a text, Lists opened."""
-    for document in yaml.load_all(text, Loader=_Loader):
+    for document in load_all(text, _Loader):
         if document is None:
             continue
         if not isinstance(document, dict) or not isinstance(document.get("kind"), str):

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from program.files import in_yaml
+
 if TYPE_CHECKING:
     from metacontroller.local.apiserver.objects import Object
 
@@ -91,11 +93,9 @@ def _documents(text: str) -> list[Any]:
     except DocumentError:
         raise
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark else ""
-        raise DocumentError(f"{where}{getattr(error, 'problem', None) or error}") from error
+        raise DocumentError(f"not YAML{in_yaml(error)}") from error
     except (ValueError, RecursionError) as error:
-        raise DocumentError(str(error)) from error
+        raise DocumentError("a number in it is too long, or it is nested too deep") from error
 
 
 def _items(document: Any) -> list[Object]:

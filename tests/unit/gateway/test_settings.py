@@ -53,14 +53,23 @@ def test_flags_and_variables(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("gateway: 1", ["gateway is 1", "valid dictionary"]),
-        ("gateway: {listen: 8080}", ["gateway.listen is 8080", "valid string"]),
+        ("gateway: 1", ["gateway is 1, and must be an object with fields such as listen and admin."]),
+        ("gateway: {listen: 8080}", ["gateway.listen is 8080, and must be a string: put it in quotes."]),
         ("gateway: {listen: 'a:99999'}", ["gateway.listen is 'a:99999'", "must be host:port"]),
-        ("gateway: {timeouts: {idleSeconds: 0}}", ["gateway.timeouts.idleSeconds is 0", "greater than 0"]),
-        ("gateway: {clusterRanges: [10.0.0.1/8]}", ["gateway.clusterRanges", "10.0.0.1/8"]),
-        ("gateway: {bareHostnames: all}", ["gateway.bareHostnames is 'all'", "'namespace' or 'unique'"]),
-        ("gateway: {tls: {certFile: a}}", ["gateway.tls.keyFile", "required"]),
-        ("defaultRemoteBackend: {headersToAdd: {'a b': c}}", ["defaultRemoteBackend.headersToAdd"]),
+        (
+            "gateway: {timeouts: {idleSeconds: 0}}",
+            ["gateway.timeouts.idleSeconds is 0, and must be a number above 0, at most 86400."],
+        ),
+        (
+            "gateway: {clusterRanges: [10.0.0.1/8]}",
+            ["gateway.clusterRanges must be ranges of addresses such as 10.0.0.0/8, not '10.0.0.1/8'."],
+        ),
+        ("gateway: {bareHostnames: all}", ["gateway.bareHostnames is 'all', and must be namespace or unique."]),
+        ("gateway: {tls: {certFile: a}}", ["gateway.tls.keyFile is required: the path of a file."]),
+        (
+            "defaultRemoteBackend: {headersToAdd: {'a b': c}}",
+            ["defaultRemoteBackend.headersToAdd has the key 'a b', which must be the name of a header field"],
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path: Path, text: str, words: list[str]) -> None:

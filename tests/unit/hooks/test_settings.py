@@ -108,7 +108,7 @@ def test_a_flag_wins_over_the_environment_over_the_file(tmp_path: Path) -> None:
         ("namespace: x", ["namespace is not a setting", "did you mean namespaces?"]),
         ("zzz: 1", ["zzz is not a setting", "allowed are", "gateway"]),
         ("defaultRemoteBackend: {hots: x}", ["defaultRemoteBackend.hots is not a setting", "did you mean host?"]),
-        ("defaultRemoteBackend: {scheme: ftp}", ["defaultRemoteBackend.scheme", "'ftp'", "'http' or 'https'"]),
+        ("defaultRemoteBackend: {scheme: ftp}", ["defaultRemoteBackend.scheme", "'ftp'", "must be http or https"]),
         (
             "defaultRemoteBackend: {location: {country: uk}}",
             ["defaultRemoteBackend.location.country is 'uk', and must be a code of ISO 3166-1, such as fr or FRA."],
@@ -117,15 +117,19 @@ def test_a_flag_wins_over_the_environment_over_the_file(tmp_path: Path) -> None:
         ("defaultRemoteBackend: {location: {country: fr, continent: eu}}", ["continent", "must be left out"]),
         (
             "defaultRemoteBackend: {flavors: [{type: gpu, name: t4, nam: t4}]}",
-            ["defaultRemoteBackend.flavors.0.nam is not a setting", "did you mean name?"],
+            ["defaultRemoteBackend.flavors[0].nam is not a setting", "did you mean name?"],
         ),
-        ("proxyService: {port: 0}", ["proxyService.port", "0", "greater than or equal to 1"]),
-        ("enableHTTP2: maybe", ["enableHTTP2", "'maybe'", "boolean"]),
+        ("proxyService: {port: 0}", ["proxyService.port is 0, and must be a whole number from 1 to 65535."]),
+        ("enableHTTP2: maybe", ["enableHTTP2 is 'maybe', and must be true or false."]),
         ("hooks: {listen: nowhere}", ["hooks.listen", "'nowhere'", "must be host:port"]),
-        ("metricInformer: {type: graphite}", ["metricInformer.type", "'graphite'", "'prometheus' or 'file'"]),
+        (
+            "metricInformer: {type: graphite}",
+            ["metricInformer.type", "'graphite'", "must be kubernetes, prometheus or file"],
+        ),
         ("defaultRemoteBackend: {authConfig: {oauthConfig: {clientSecret: [s3cr3t-canary]}}}", ["clientSecret"]),
         ("a: [", ["is not YAML in line"]),
         ("just text", ["must be a mapping"]),
+        ("a: 2030-13-45", ["is not YAML: a date or a number in it does not exist"]),
     ],
 )
 def test_what_is_wrong_is_one_sentence(tmp_path: Path, text: str, words: list[str]) -> None:
@@ -147,7 +151,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 def test_a_list_in_the_environment_that_is_none(tmp_path: Path) -> None:
     """The variable is named."""
     message = refused("", tmp_path, environment={"BEAMLIT_NAMESPACES": "[a"})
-    assert message == "BEAMLIT_NAMESPACES is not JSON."
+    assert message.startswith("BEAMLIT_NAMESPACES is not JSON in line 1: close the list with ]")
 
 
 def prometheus(text: str) -> str:
@@ -178,9 +182,18 @@ def test_the_originals_prometheus_server(tmp_path: Path) -> None:
             "address: x, usernameFile: /u, passwordFile: /p, bearerFile: /b",
             "metricInformer.prometheus: bearerFile and usernameFile exclude each other.",
         ),
-        ("address: x, timeoutSeconds: 3", "metricInformer.prometheus.timeoutSeconds is 3, and input should be less"),
-        ("address: x, namespaceLabel: 'a b'", "metricInformer.prometheus.namespaceLabel is 'a b', and"),
-        ("address: x, scrapeIntervalSeconds: 0", "metricInformer.prometheus.scrapeIntervalSeconds is 0, and"),
+        (
+            "address: x, timeoutSeconds: 3",
+            "metricInformer.prometheus.timeoutSeconds is 3, and must be a number from 0.1 to 2.5.",
+        ),
+        (
+            "address: x, namespaceLabel: 'a b'",
+            "metricInformer.prometheus.namespaceLabel is 'a b', and must be the name of a label, such as",
+        ),
+        (
+            "address: x, scrapeIntervalSeconds: 0",
+            "metricInformer.prometheus.scrapeIntervalSeconds is 0, and must be a whole number from 1 to 300.",
+        ),
     ],
 )
 def test_a_prometheus_server_that_cannot_be_asked(text: str, words: str, tmp_path: Path) -> None:

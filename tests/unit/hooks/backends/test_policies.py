@@ -243,7 +243,7 @@ def test_without_a_remote_backend_policies_must_be_there_all_the_same() -> None:
         (
             model("eu"),
             [policy(type="mood")],
-            "Policy eu cannot be used: spec.type: should be 'location' or 'flavor'.",
+            "Policy eu cannot be used: spec.type must be location or flavor, not 'mood'.",
         ),
         (
             model("eu"),

@@ -85,7 +85,11 @@ def template(**fields: Any) -> builders.Json:
             "the Service of serviceRef",
         ),
         (model_deployment(gateway={"serviceName": "a" * 64}), reasons.INVALID_SPEC, "spec.gateway.serviceName"),
-        (model_deployment(model=None), reasons.INVALID_SPEC, "spec.model: is required."),
+        (
+            model_deployment(model=None),
+            reasons.INVALID_SPEC,
+            "spec.model is required: a string of 1 to 1024 characters.",
+        ),
         (model_deployment(modelSourceRef=None), reasons.INVALID_SPEC, "exactly one of modelSourceRef and server"),
         (template(metadata="x"), reasons.INVALID_TEMPLATE, "metadata must be an object"),
         (template(metadata={"labels": []}), reasons.INVALID_TEMPLATE, "labels must be an object"),
@@ -116,7 +120,7 @@ def template(**fields: Any) -> builders.Json:
         (
             model_deployment(offloadingConfig=builders.backend(pathPrefix="/$model"), model="ü" * 200),
             reasons.INVALID_SPEC,
-            "a route that cannot be served",
+            "a route that cannot be served: in its document pathPrefix must be a path whose segments begin with /",
         ),
     ],
 )

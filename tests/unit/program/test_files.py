@@ -1,0 +1,96 @@
+"""What is wrong with a file of YAML, in words for the person who wrote it."""
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from program import files
+
+CLOSE: Final = "close the list with ] or the map with }, and put commas between its entries"
+INDENT: Final = "indent the line as the lines that it belongs to"
+LIBRARY: Final = re.compile(r"expected|found|token|scanning|parsing|mapping|sequence|stream|alias|constructor|scalar")
+LOADERS: Final = (yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def refused(text: str, loader: Any) -> str:
+    """Return what is said of a text that is not YAML."""
+    with pytest.raises(yaml.YAMLError) as caught:
+        list(files.load_all(text, loader))
+    return files.problem(caught.value)
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("a: b: c", " in line 1: put a value that has a colon in it in quotes, or mend the indentation"),
+        ("a: 1\nb\nc: 1", " in line 3: put a colon and a space behind the key"),
+        (
+            "a:\n\tb: 1",
+            " in line 2: indent with spaces, not tabs, and put a value that begins with @, ` or % in quotes",
+        ),
+        ("a: @b", " in line 1: indent with spaces, not tabs, and put a value that begins with @, ` or % in quotes"),
+        ("a:\n  b: 1\n c: 1", f" in line 3: {INDENT}"),
+        ("a:\n  - 1\n  b: 1", f" in line 3: {INDENT}"),
+        ("a: - b", " in line 1: begin the list on a line of its own"),
+        ("a: [1, 2", f" in line 1: {CLOSE}"),
+        ("a: {b: 1", f" in line 1: {CLOSE}"),
+        ("a: 'b", " in line 1: close the quote"),
+        ('a: "\\q"', " in line 1: write a backslash twice, or use single quotes"),
+        ("a: *b", " in line 1: put a value that begins with * in quotes"),
+        ("a: *", " in line 1: put a value that begins with * or & in quotes"),
+        ("a: !b c", " in line 1: put a value that begins with ! in quotes"),
+        ("a: !b!c d", " in line 1: put a value that begins with ! in quotes"),
+        ("a: {{ b }}", " in line 1: put a value that begins with { in quotes"),
+        ("a: \x01", ": take out the control characters"),
+        ("a: |x\n  b", " in line 1: mend quotes, colons or indentation there"),
+        (
+            "a: 2030-13-45",
+            ": a date or a number in it does not exist, or it is nested too deep; put values in quotes",
+        ),
+    ],
+)
+def test_advice(text: str, advice: str, loader: Any) -> None:
+    """A text that is not YAML is told with its line and with what to do, by both parsers of the library."""
+    said = refused(text, loader)
+    assert re.sub(r"line \d+", "line N", said) == re.sub(r"line \d+", "line N", f"is not YAML{advice}")
+    assert not LIBRARY.search(said)
+
+
+def test_what_is_nested_too_deep() -> None:
+    """A text that is nested deeper than Python can follow is not YAML, instead of an error of ours."""
+    assert "nested too deep" in refused("[" * 5000, yaml.SafeLoader)
+
+
+def test_a_file_of_one_document() -> None:
+    """A second document is refused where there must be one, and an empty text is none."""
+    assert files.load("a: 1") == {"a": 1}
+    assert files.load("") is None
+    with pytest.raises(yaml.YAMLError) as caught:
+        files.load("a: 1\n---\nb: 1")
+    assert files.in_yaml(caught.value).endswith(": leave one document, without a line of three dashes between two")
+    with pytest.raises(yaml.YAMLError) as caught:
+        files.load("a: 2030-13-45")
+    assert "does not exist" in files.in_yaml(caught.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    """A file that is not there, and one in another encoding, are told with the cause."""
+    with pytest.raises(FileNotFoundError) as missing:
+        (tmp_path / "none").read_text(encoding="utf-8")
+    assert files.problem(missing.value) == "cannot be read: No such file or directory"
+    (tmp_path / "latin").write_bytes(b"\xe9")
+    with pytest.raises(UnicodeDecodeError) as encoded:
+        (tmp_path / "latin").read_text(encoding="utf-8")
+    assert files.problem(encoded.value) == "cannot be read: it is not UTF-8"
+
+
+def test_no_complaint_of_the_library_is_repeated() -> None:
+    """A complaint that no advice is for gives general advice."""
+    mark = yaml.error.Mark("", 0, 4, 0, None, 0)
+    error = yaml.error.MarkedYAMLError("while doing something", mark, "found something", mark)
+    assert files.problem(error) == "is not YAML in line 5: mend quotes, colons or indentation there"
+    assert files.problem(yaml.YAMLError("found something")) == "is not YAML: mend quotes, colons or indentation there"
