@@ -31,6 +31,12 @@ _FORMATS: Final[Mapping[str, str]] = {
     "directory-path": "the path of a directory",
 }
 
+_UNITS: Final[Mapping[str, tuple[str, str, str]]] = {
+    "string": ("Length", "character", "characters"),
+    "array": ("Items", "item", "items"),
+    "object": ("Properties", "entry", "entries"),
+}
+
 
 class Mistake(ValueError):
     """A value that a check of our own refuses.
@@ -188,8 +194,10 @@ def _text(error: ErrorDetails, place: _Place) -> str:
         return "must be a string: put it in quotes"
     if kind == "array" and MUST_BE not in node and not isinstance(value, list | tuple):
         return f"must be {allowed(node)}: begin each item with a dash"
-    size = _size(node, "Length", "character") if error["type"] in ("string_too_short", "string_too_long") else ""
-    return f"must be {allowed(node)}" if MUST_BE not in node or not size else f"must be {allowed(node)}, and have{size}"
+    size = _size(node) if kind in _UNITS and error["type"].endswith(("too_short", "too_long")) else ""
+    if not size:
+        return f"must be {allowed(node)}"
+    return f"must be {allowed(node)}, and have {size}" if MUST_BE in node else f"must be {allowed(node)} of {size}"
 
 
 def _lacks_quotes(node: Schema, value: object) -> bool:
@@ -232,15 +240,15 @@ def allowed(node: Schema) -> str:
         case "number":
             return f"a number{_range(node)}"
         case "array":
-            return f"a list{_of(node, 'Items', 'item')}"
+            return "a list"
         case "object" if node.get("properties"):
             required = node.get("required", ())
             names = [*required, *(name for name in node["properties"] if name not in required)][:2]
             return f"an object with fields such as {listed(names, 'and')}"
         case "object":
-            return f"a map of names to values{_of(node, 'Properties', 'entry')}"
+            return "a map of names to values"
         case _:
-            return _FORMATS.get(node.get("format", "")) or f"a string{_of(node, 'Length', 'character')}"
+            return _FORMATS.get(node.get("format", ""), "a string")
 
 
 def listed(words: Sequence[str], conjunction: str = "or") -> str:
@@ -264,14 +272,9 @@ def _number(value: float) -> str:
     return str(int(value)) if value == int(value) else str(value)
 
 
-def _of(node: Schema, suffix: str, unit: str) -> str:
-    size = _size(node, suffix, unit)
-    return f" of{size}" if size else ""
-
-
-def _size(node: Schema, suffix: str, unit: str) -> str:
+def _size(node: Schema) -> str:
+    suffix, one, many = _UNITS[node["type"]]
     least, most = node.get(f"min{suffix}", 0), node.get(f"max{suffix}")
-    units = f"{unit[:-1]}ies" if unit.endswith("y") else f"{unit}s"
     if most is None:
-        return f" at least {least} {units if least > 1 else unit}" if least else ""
-    return f" {least} to {most} {units}" if least else f" at most {most} {units}"
+        return f"at least {least} {many if least > 1 else one}"
+    return f"{least} to {most} {many}" if least else f"at most {most} {many}"

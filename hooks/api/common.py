@@ -138,12 +138,16 @@ class ObjectReference(ApiModel):
 class SecretReference(ApiModel):
     """A Secret in the namespace of this object, with the label gateway.beamlit.com/credential."""
 
+    model_config = schema_config(x_must_be="a reference, such as {name: demo-credentials}")
+
     name: Annotated[str, StringConstraints(min_length=1, max_length=253)]
     """Name of the Secret."""
 
 
 class SecretKeyReference(ApiModel):
     """One key of a Secret in the namespace of this object, with the label gateway.beamlit.com/credential."""
+
+    model_config = schema_config(x_must_be="a reference, such as {name: demo-keys, key: apiKey}")
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=253)]
     """Name of the Secret."""

@@ -55,6 +55,8 @@ class MetricIdentifier(ApiModel):
 class MetricTarget(ApiModel):
     """The value at which the metric triggers, as autoscaling/v2 MetricTarget."""
 
+    model_config = schema_config(x_must_be="a target, such as {type: AverageValue, averageValue: 10}")
+
     type: Annotated[str, StringConstraints(max_length=32)]
     """Utilization, Value or AverageValue."""
     value: Quantity | None = None

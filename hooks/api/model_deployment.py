@@ -35,7 +35,7 @@ from hooks.api.common import (
 from hooks.api.gateway import Gateway
 from hooks.api.metrics import MetricName
 from hooks.api.offloading import OffloadingConfig
-from program.problems import Mistake
+from program.problems import Mistake, must_be
 
 WORKLOAD_KINDS: Final = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet")
 """What `spec.modelSourceRef` may point to, all of them in apps/v1."""
@@ -54,6 +54,7 @@ class ModelSourceReference(ObjectReference):
             "modelSourceRef.kind must be Deployment, StatefulSet, DaemonSet or ReplicaSet",
         ),
         x_kubernetes_map_type="atomic",
+        x_must_be="a reference, such as {kind: Deployment, name: demo}",
     )
 
 
@@ -63,6 +64,7 @@ class ServiceReference(ObjectReference):
     model_config = schema_config(
         cel_rule("has(self.name) && self.name != ''", "name is missing: name the Service"),
         x_kubernetes_map_type="atomic",
+        x_must_be="a reference, such as {name: demo, targetPort: 8000}",
     )
 
     target_port: Port | None = None
@@ -82,6 +84,7 @@ class PolicyReference(ObjectReference):
     model_config = schema_config(
         cel_rule("has(self.name) && self.name != ''", "name is missing: name the policy"),
         x_kubernetes_map_type="atomic",
+        x_must_be="a reference, such as {name: eu, refType: localPolicy}",
     )
 
     ref_type: PolicyRefType = PolicyRefType.REMOTE
@@ -127,7 +130,11 @@ class Server(ApiModel):
     """Number of pods. Leave it out where a HorizontalPodAutoscaler sets it. May be changed, not added or removed."""
     port: Port
     """Port of the container that serves the model."""
-    template: Annotated[Mapping[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
+    template: Annotated[
+        Mapping[str, Any],
+        Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}),
+        must_be("a pod template, as in a Deployment: {metadata: …, spec: …}"),
+    ]
     """Pod template, as in a Deployment: metadata and spec."""
 
 
@@ -152,7 +159,11 @@ class ModelDeploymentSpec(ApiModel):
         ),
     )
 
-    model: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+    model: Annotated[
+        str,
+        StringConstraints(min_length=1, max_length=1024),
+        must_be("the name of the model on the remote platform, such as llama-3-8b"),
+    ]
     """Name of the model on the remote platform; $model in path prefixes."""
     enabled: bool = True
     """Whether the model may be offloaded and is registered with the platform. When false, every request stays here."""

@@ -7,7 +7,7 @@ from pydantic import (
     Field,
 )
 
-from hooks.api.common import LIST_ATOMIC, TIME_PATTERN, ApiModel, Percentage, Time
+from hooks.api.common import LIST_ATOMIC, TIME_PATTERN, ApiModel, Percentage, Time, schema_config
 from hooks.api.metrics import MetricSpec
 from hooks.api.remote_backend import RemoteBackend
 
@@ -23,6 +23,8 @@ class OverrideMode(StrEnum):
 
 class Override(ApiModel):
     """A percentage set by hand, for a time."""
+
+    model_config = schema_config(x_must_be="an override, such as {percentage: 20, until: 2030-01-31T18:00:00Z}")
 
     percentage: Percentage
     """Share of the requests that go to the remote backend."""

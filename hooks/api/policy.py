@@ -43,6 +43,8 @@ class PolicyLocationType(StrEnum):
 class PolicyLocation(ApiModel):
     """A place where models may run."""
 
+    model_config = schema_config(x_must_be="a place, such as {type: country, name: fr}")
+
     type: PolicyLocationType
     """Whether name is that of a location, a country or a continent."""
     name: Annotated[str, StringConstraints(min_length=1, max_length=253)]

@@ -132,6 +132,8 @@ class Location(ApiModel):
 class Flavor(ApiModel):
     """A kind of hardware."""
 
+    model_config = schema_config(x_must_be="a flavor, such as {type: gpu, name: t4}")
+
     type: Annotated[str, StringConstraints(min_length=1, max_length=253)]
     """Type of the hardware, for instance cpu or gpu."""
     name: Annotated[str, StringConstraints(min_length=1, max_length=253)]

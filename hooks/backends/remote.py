@@ -333,5 +333,7 @@ def _credentials(auth: AuthConfig | None, parent: str) -> Credentials | None:
 def _check_secret_name(name: str, field_name: str) -> None:
     if not names.is_object_name(name):
         raise NotAccepted(
-            reasons.INVALID_NAME, f"{_FIELD}.{field_name} must be the name of a Secret, which {name!r} cannot be."
+            reasons.INVALID_NAME,
+            f"{_FIELD}.{field_name} must be the name of a Secret, of lower-case letters, digits, dashes and dots, not"
+            f" {name!r}.",
         )

@@ -96,7 +96,8 @@ def _check_service_names(spec: ModelDeploymentSpec, parent: str) -> None:
         if reference is not None and not names.is_service_name(reference.name or ""):
             raise NotAccepted(
                 reasons.INVALID_NAME,
-                f"spec.{field}.name must be the name of a Service, which {reference.name!r} is not.",
+                f"spec.{field}.name must be the name of a Service, of lower-case letters, digits and dashes, not"
+                f" {reference.name!r}.",
             )
     wanted = None if spec.gateway is None else spec.gateway.service_name
     if wanted is None:
@@ -144,7 +145,7 @@ def _check_template(server: Server) -> None:
     for field in ("labels", "annotations"):
         for key, value in _object_at(metadata, field, f"{_TEMPLATE}.metadata").items():
             if not isinstance(value, str | None):
-                raise _invalid(f"{_TEMPLATE}.metadata.{field}: the value of {key} must be a text; put it in quotes.")
+                raise _invalid(f"{_TEMPLATE}.metadata.{field}: the value of {key} must be a string: put it in quotes.")
     pod = _object_at(template, "spec", _TEMPLATE)
     if not objects(pod, "containers"):
         raise _invalid(f"{_TEMPLATE}.spec.containers must be a list with at least one container.")

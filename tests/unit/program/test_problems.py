@@ -96,12 +96,14 @@ class Example(BaseModel):
     """One field of each kind."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z]+$", max_length=5), must_be("a word, such as demo")] = "x"
-    text: str = ""
+    text: Annotated[str, Field(min_length=1)] = "x"
     key: SecretStr = SecretStr("")
     share: Annotated[float, Field(gt=0, le=1.5)] = 1
     count: Annotated[int, Field(le=3)] = 1
     items: tuple[Inner, ...] = ()
-    values: Mapping[str, str] = {}
+    values: Annotated[Mapping[str, str], Field(max_length=2)] = {}
+    few: Annotated[tuple[int, ...], Field(min_length=2, max_length=3)] = (1, 2)
+    some: Annotated[tuple[int, ...], Field(min_length=2)] = (1, 2)
     either: Annotated[int | str, Field(json_schema_extra={problems.MUST_BE: "a quantity, such as 1Gi"})] = 1
     own: str = ""
     other: str = ""
@@ -133,6 +135,10 @@ def found(strings: bool = True, **fields: Any) -> Problem:
         ({"name": "toolong"}, "name", "must be a word, such as demo, and have at most 5 characters, not 'toolong'"),
         ({"name": 7}, "name", "must be a string: put it in quotes, not 7"),
         ({"name": None}, "name", "is required: a word, such as demo"),
+        ({"text": ""}, "text", "must be a string of at least 1 character, not ''"),
+        ({"few": [1]}, "few", "must be a list of 2 to 3 items"),
+        ({"some": [1]}, "some", "must be a list of at least 2 items"),
+        ({"values": {"a": "b", "c": "d", "e": "f"}}, "values", "must be a map of names to values of at most 2 entries"),
         ({"key": ["s3cret"]}, "key", "must be a string"),
         ({"share": 0}, "share", "must be a number above 0, at most 1.5, not 0"),
         ({"share": "half"}, "share", "must be a number above 0, at most 1.5, not 'half'"),
@@ -190,10 +196,9 @@ def test_a_pattern_without_words_is_a_mistake_of_ours() -> None:
         ({"enum": ["a", "b", "c"]}, "a, b or c"),
         ({"type": "integer"}, "a whole number"),
         ({"type": "number", "exclusiveMinimum": 0}, "a number above 0"),
-        ({"type": "string", "minLength": 1}, "a string of at least 1 character"),
-        ({"type": "string", "minLength": 1, "maxLength": 2}, "a string of 1 to 2 characters"),
-        ({"type": "array", "minItems": 2}, "a list of at least 2 items"),
-        ({"type": "object", "maxProperties": 4}, "a map of names to values of at most 4 entries"),
+        ({"type": "string", "minLength": 1}, "a string"),
+        ({"type": "array", "minItems": 2}, "a list"),
+        ({"type": "object", "maxProperties": 4}, "a map of names to values"),
         ({"type": "string", "format": "path"}, "the path of a file"),
     ],
 )

@@ -110,7 +110,7 @@ def test_objects_are_found_by_namespace_and_name_exactly() -> None:
 
 def test_a_specification_that_cannot_be_read_says_which_field() -> None:
     """The sentence names the path of the field."""
-    with pytest.raises(InvalidObject, match=r"^spec\.model is required: a string of 1 to 1024"):
+    with pytest.raises(InvalidObject, match=r"^spec\.model is required: the name of the model"):
         builders.observation(builders.model_deployment(model=None)).read_spec()
 
 
