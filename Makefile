@@ -37,9 +37,12 @@ $(COMPILED)/.built: .venv/.synced pyproject.toml $(shell find gateway hooks prog
 	  build --quiet --wheel --python $(abspath $(RUN))/python --out-dir wheel
 	@$(RUN)python -m zipfile -e $(COMPILED)/wheel/*.whl $(COMPILED) && touch $@
 
+# What the tests need beside the compiled packages, as it is now.
+BESIDE := benchmarks examples faults tests tools
+
 .PHONY: compiled
 compiled: $(COMPILED)/.built ## Compile the gateway's data path as the image does, and run its tests on that
-	@rm -rf $(COMPILED)/tests $(COMPILED)/tools && cp -r tests tools $(COMPILED)/
+	@cd $(COMPILED) && rm -rf $(BESIDE) && cp -r $(addprefix $(CURDIR)/,$(BESIDE)) .
 	@cd $(COMPILED) && $(abspath $(RUN))/python -c "import gateway.proxy as it; assert it.__file__.endswith('.so'), it"
 	@cd $(COMPILED) && $(abspath $(RUN))/pytest tests/unit/gateway tests/integration/gateway tests/integration/program $(ARGS)
 
@@ -60,7 +63,7 @@ generate: .venv/.synced ## Write crds/ and the JSON schemas from the Python type
 
 .PHONY: bench
 bench: $(COMPILED)/.built ## Measure what the image has against nginx in the same run; writes build/bench.json
-	@cp -r benchmarks $(COMPILED)/ && cd $(COMPILED) && \
+	@cp -r benchmarks tools $(COMPILED)/ && cd $(COMPILED) && \
 	  $(abspath $(RUN))/python -m benchmarks --output $(abspath build)/bench.json $(ARGS)
 
 .PHONY: faults

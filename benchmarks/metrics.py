@@ -15,6 +15,7 @@ import psutil
 
 from benchmarks import processes, sync, unary
 from benchmarks.metrics_api import Json, MetricsApi
+from tools.ports import free_port
 
 MODELS: Final = 1000
 NAMESPACES: Final = 20
@@ -95,7 +96,7 @@ def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, float]:
 def _hooks(folder: Path, resolution: int) -> Iterator[tuple[psutil.Process, int]]:
     """Running hooks, with their port."""
     folder.mkdir()
-    port, operations = processes.free_port(), processes.free_port()
+    port, operations = free_port(), free_port()
     config = folder / "config.yaml"
     config.write_text(f"namespaces: ''\nmetricInformer: {{resolutionSeconds: {resolution}}}\n")
     command = [

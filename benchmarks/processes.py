@@ -11,19 +11,14 @@ from pathlib import Path
 
 import psutil
 
+from tools.ports import free_port
+
 READY_SECONDS = 20.0
 """How long a server may take to listen: long, because the machine is also building things."""
 
 
 class BenchmarkError(RuntimeError):
     """A benchmark cannot run here. The message says what to install or to look at."""
-
-
-def free_port() -> int:
-    """A TCP port on loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -16,6 +16,7 @@ from benchmarks import processes, unary
 from benchmarks.routes_api import RoutesApi
 from gateway.api.v1alpha1 import Backend, RouteDocument, Split, Use
 from gateway.routes.table import Entry, RoutingTable
+from tools.ports import free_port
 
 FEW: Final = 10
 NAMESPACES: Final = 100
@@ -96,7 +97,7 @@ def _gateway(
 ) -> Iterator[tuple[psutil.Process, int, int]]:
     """A gateway that follows `api`, once it has all routes; its port and its admin port."""
     folder.mkdir()
-    port, admin = processes.free_port(), processes.free_port()
+    port, admin = free_port(), free_port()
     with ExitStack() as stack:
         (folder / "kubeconfig").write_text(stack.enter_context(api.serving()))
         (folder / "config.yaml").write_text("namespaces: ''\n")
@@ -124,7 +125,7 @@ def _wait_until_ready(admin: int) -> None:
 
 def _requests(folder: Path, rounds: int, seconds: float, count: int) -> dict[str, float]:
     """CPU of a request with many routes over that with few."""
-    upstream = processes.free_port()
+    upstream = free_port()
     path = "/team-0/model-0/v1/chat/completions"
     with ExitStack() as stack:
         (folder / "origin").mkdir()
@@ -196,7 +197,7 @@ def _swaps(folder: Path, count: int) -> dict[str, float]:
     folder = folder / "swaps"
     folder.mkdir()
     (folder / "origin").mkdir()
-    upstream = processes.free_port()
+    upstream = free_port()
     api = RoutesApi(_texts(range(count)))
     changes = {
         "swap_one_ms": (b"One", _texts(range(1), "One")),

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks import processes
+from tools.ports import free_port
 
 REQUEST = (
     b"POST /default/demo/v1/chat/completions HTTP/1.1\r\nHost: demo\r\n"
@@ -90,7 +91,7 @@ def _origin(port: int, interval: float) -> list[str]:
 
 def _chunks(folder: Path, rounds: int, seconds: float) -> dict[str, float]:
     folder.mkdir()
-    origin_port, nginx_port = processes.free_port(), processes.free_port()
+    origin_port, nginx_port = free_port(), free_port()
     proxy = (
         f"upstream origin {{ server 127.0.0.1:{origin_port}; keepalive 64; }}"
         f"server {{ listen 127.0.0.1:{nginx_port}; location / {{ proxy_pass http://origin/; proxy_buffering off;"
@@ -124,7 +125,7 @@ def _chunks(folder: Path, rounds: int, seconds: float) -> dict[str, float]:
 
 def _memory(folder: Path, streams: int) -> float:
     folder.mkdir()
-    origin_port = processes.free_port()
+    origin_port = free_port()
     gateway, gateway_port = processes.gateway(folder, origin_port, everything=True)
     with processes.running("origin", _origin(origin_port, 1), origin_port, folder), gateway as subject:
         return asyncio.run(kib_per_stream(subject, gateway_port, streams))

@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 
 from benchmarks import processes, unary
+from tools.ports import free_port
 
 REQUEST = Path("examples/requests/sync.json")
 BODY_BYTES = 30_000
@@ -44,7 +45,7 @@ def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, float]:
     """Interleaved rounds of parsing here and syncing there; medians of `rounds`."""
     folder.mkdir(parents=True)
     body = realistic_body()
-    port, operations = processes.free_port(), processes.free_port()
+    port, operations = free_port(), free_port()
     config = folder / "config.yaml"
     config.write_text("namespaces: ''\n")
     command = [

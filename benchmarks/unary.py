@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks import processes
+from tools.ports import free_port
 
 PATH = "/default/demo/v1/chat/completions"
 BODY = '{"model":"demo","messages":[{"role":"user","content":"' + "x" * 140 + '"}]}'
@@ -68,7 +69,7 @@ def microseconds_per_request(process: psutil.Process, port: int, seconds: float,
 def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, float]:
     """Interleaved rounds of nginx, gateway and gateway with everything on, before one server; medians of `rounds`."""
     folder.mkdir(parents=True)
-    origin_port, nginx_port = processes.free_port(), processes.free_port()
+    origin_port, nginx_port = free_port(), free_port()
     proxy = (
         f"upstream origin {{ server 127.0.0.1:{origin_port}; keepalive 64; keepalive_requests 1000000; }}"
         f"server {{ listen 127.0.0.1:{nginx_port}; location / {{ proxy_pass http://origin/;"

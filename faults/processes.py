@@ -1,6 +1,5 @@
 """Programs that live no longer than the campaign: started with a log each, killed, restarted, and ended together."""
 
-import random
 import shutil
 import signal
 import socket
@@ -13,33 +12,10 @@ from typing import Final
 READY_SECONDS: Final = 20.0
 """How long a program may take to listen: long, because the machine may be busy with other things."""
 STOP_SECONDS: Final = 3.0
-LOWEST, HIGHEST = 10240, 32767
-"""Ports below those that the kernel gives to connections on its own: none may take that of a server that is down."""
 
 
 class CampaignError(RuntimeError):
     """The campaign cannot go on. The message says what to install or to look at."""
-
-
-class Ports:
-    """Free ports on loopback, each given out once."""
-
-    def __init__(self, chance: random.Random) -> None:
-        self._chance = chance
-        self._given: set[int] = set()
-
-    def free(self) -> int:
-        """One more."""
-        while True:
-            port = self._chance.randint(LOWEST, HIGHEST)
-            with socket.socket() as probe:
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError:
-                    continue
-            if port not in self._given:
-                self._given.add(port)
-                return port
 
 
 class Processes:

@@ -8,7 +8,6 @@ stand behind HAProxy and are restarted. The route `demo` has two backends with h
 import http.client
 import json
 import os
-import random
 import re
 import shutil
 import sys
@@ -17,7 +16,7 @@ from typing import Any, Final
 
 import psutil
 
-from faults.processes import CampaignError, Ports, Processes
+from faults.processes import CampaignError, Processes
 from gateway.api.v1alpha1 import (
     CREDENTIAL_LABEL,
     KEY,
@@ -34,6 +33,7 @@ from gateway.api.v1alpha1 import (
     Timeouts,
     Use,
 )
+from tools.ports import free_port
 
 TOKEN_SECONDS: Final = 1.0
 BREAKER: Final = Breaker(open=1)
@@ -81,10 +81,9 @@ class Site:
         self.lame_duck, self.drain = lame_duck, drain
         self.failover = failover
         self.processes = Processes(folder)
-        ports = Ports(random.Random())
         names = ("local", "remote", "hole", "spare", "tokens", "balancer")
         gateways = ("main", "main_admin", "one", "one_admin", "two", "two_admin")
-        self.port = {name: ports.free() for name in (*names, *gateways)}
+        self.port = {name: free_port() for name in (*names, *gateways)}
         self.routes = folder / "routes"
         self.seed = seed
 

@@ -1,19 +1,11 @@
 """What tests of running programs share."""
 
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def poll(condition: Callable[[], object], seconds: float = 10, what: str = "it comes about") -> None:

@@ -15,7 +15,8 @@ import orjson
 import pytest
 import yaml
 
-from tests.processes import free_port, poll, status
+from tests.processes import poll, status
+from tools.ports import free_port
 
 PROGRAM = shutil.which("prometheus")
 

@@ -5,6 +5,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tools.ports import free_port
+
 
 class Restartable:
     """Serves by a handler class that finds in `down` whether it is to stop."""
@@ -13,7 +15,7 @@ class Restartable:
         self, handler: type[BaseHTTPRequestHandler], context: ssl.SSLContext | None = None, **attributes: Any
     ) -> None:
         """A server that does not listen yet; `attributes` are those of the handler class."""
-        self.port = 0
+        self.port = free_port()
         self._handler, self._attributes = handler, attributes
         self._context = context
         self._down = threading.Event()
@@ -29,7 +31,6 @@ class Restartable:
             self._server.socket = self._context.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )
-        self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
 

@@ -24,7 +24,8 @@ from tests.e2e.audit import WRITES
 from tests.e2e.binaries import TEST_ADAPTER_LISTEN, BuildError, find, kwok_files
 from tests.e2e.process import CommandFailed, MissingProgram, Process, program
 from tests.e2e.reader import Reader
-from tests.processes import free_port, poll
+from tests.processes import poll
+from tools.ports import free_port
 
 __all__ = [
     "EXISTING", "NEEDS_ITS_OWN", "NODE", "NODE_LABEL", "PROGRAMS", "SERVICES", "WRITES", "CommandFailed",

@@ -11,7 +11,7 @@ from tests.e2e import aggregation
 from tests.e2e.controlplane import ControlPlane
 from tests.e2e.installation import NAMESPACE, RELEASE
 from tests.e2e.scripted import GROUP, Scripted
-from tests.processes import free_port
+from tools.ports import free_port
 
 HOOKS: Final = f"{RELEASE}-hooks"
 """ServiceAccount of hooks."""

@@ -17,7 +17,8 @@ from tests.e2e.pods import Image, Pod
 from tests.e2e.process import CommandFailed
 from tests.e2e.product import Models, syncs_answered
 from tests.platform import TOKEN, Platform
-from tests.processes import free_port, poll, status
+from tests.processes import poll, status
+from tools.ports import free_port
 from tools.repository import ROOT
 
 RELEASE: Final = "beamlit-controller"

@@ -22,7 +22,8 @@ from typing import Any, Final
 
 from tests import dockerfile
 from tests.e2e.controlplane import ControlPlane
-from tests.processes import free_port, poll, status
+from tests.processes import poll, status
+from tools.ports import free_port
 from tools.repository import ROOT
 
 _ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"

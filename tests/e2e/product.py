@@ -12,7 +12,8 @@ import yaml
 from tests.chart.helm import METACONTROLLER_CRDS
 from tests.e2e.binaries import find
 from tests.e2e.controlplane import NODE_LABEL, ControlPlane, Process
-from tests.processes import free_port, poll, status
+from tests.processes import poll, status
+from tools.ports import free_port
 from tools.repository import ROOT
 
 RESYNC_SECONDS: Final = 2

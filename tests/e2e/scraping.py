@@ -10,7 +10,8 @@ import yaml
 
 from tests.e2e.controlplane import ControlPlane
 from tests.e2e.process import program
-from tests.processes import free_port, poll, status
+from tests.processes import poll, status
+from tools.ports import free_port
 
 PROMETHEUS: Final = "prometheus"
 SCRAPE_SECONDS: Final = 1

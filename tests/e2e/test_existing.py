@@ -10,7 +10,7 @@ from tests.e2e import controlplane
 from tests.e2e.controlplane import ControlPlane
 from tests.e2e.existing import NODE, ExistingCluster, UnsuitableCluster
 from tests.e2e.product import install_crds, model_deployment, workload
-from tests.processes import free_port
+from tools.ports import free_port
 
 pytestmark = pytest.mark.own_plane
 

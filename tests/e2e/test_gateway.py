@@ -19,7 +19,8 @@ from gateway.api.v1alpha1 import Backend, RouteDocument, Split
 from gateway.cluster import ApiError, Cluster
 from tests.e2e.controlplane import ControlPlane, Process
 from tests.e2e.product import Product, install_crds, model_deployment, set_pods_ready, workload
-from tests.processes import free_port, poll, status
+from tests.processes import poll, status
+from tools.ports import free_port
 from tools.repository import ROOT
 
 NAMESPACE = "routes"

@@ -26,7 +26,8 @@ from tests.e2e.pods import Image
 from tests.e2e.process import CommandFailed
 from tests.e2e.product import missing, set_pods_ready
 from tests.e2e.traffic import Traffic
-from tests.processes import free_port, poll, status
+from tests.processes import poll, status
+from tools.ports import free_port
 from tools.repository import ROOT
 
 pytestmark = pytest.mark.own_plane

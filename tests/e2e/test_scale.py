@@ -21,7 +21,8 @@ from tests.chart.helm import template, with_dependencies
 from tests.e2e import controlplane
 from tests.e2e.controlplane import WRITES, ControlPlane, Process
 from tests.e2e.product import SYSTEM, Product, missing, model_deployment, workload
-from tests.processes import free_port, poll, status
+from tests.processes import poll, status
+from tools.ports import free_port
 from tools.repository import ROOT
 
 COUNT = 1000

@@ -22,7 +22,8 @@ from tests.e2e.installation import NAMESPACE, RELEASE, Installation
 from tests.e2e.pods import Image
 from tests.e2e.product import missing, model_deployment, workload
 from tests.platform import SECRET, TOKEN, Platform
-from tests.processes import free_port, poll, status
+from tests.processes import poll, status
+from tools.ports import free_port
 from tools.repository import ROOT
 
 pytestmark = pytest.mark.own_plane

@@ -24,7 +24,7 @@ from tests.integration.gateway.test_directory_source import config_map, write
 from tests.integration.gateway.test_process import GET, started
 from tests.integration.gateway.test_websocket import KEY, SWITCH, handshake
 from tests.integration.servers import ServerSide, serving, until
-from tests.processes import free_port
+from tools.ports import free_port
 from tools.repository import ROOT
 
 STREAM: Final = GET.replace(b"/x", b"/stream")

@@ -21,7 +21,8 @@ from gateway.api.v1alpha1 import Credentials, Headers, OAuth2, SecretKey
 from tests.integration.apiserver import ApiServer, Collection, config_map
 from tests.integration.gateway.test_cluster import kubeconfig
 from tests.integration.gateway.wire import document, remote
-from tests.processes import free_port, poll, status
+from tests.processes import poll, status
+from tools.ports import free_port
 from tools.repository import ROOT
 
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"

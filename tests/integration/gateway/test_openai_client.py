@@ -17,7 +17,7 @@ from benchmarks.processes import running
 from gateway.api.v1alpha1 import Breaker, RouteDocument
 from tests.integration.gateway.wire import Running, document, gateway, local, remote, reply
 from tests.integration.servers import ServerSide, serving
-from tests.processes import free_port
+from tools.ports import free_port
 
 SETTINGS: dict[str, Any] = {"gateway": {"allowedAddresses": ["127.0.0.0/8"], "retry": {"budgetPerSecond": 1000}}}
 MESSAGES: Any = [{"role": "user", "content": "hello"}]

@@ -22,7 +22,8 @@ from tests.authorities import Authority
 from tests.integration.gateway.test_directory_source import config_map, write
 from tests.integration.gateway.wire import Client, echo
 from tests.integration.servers import ServerSide, serving, until
-from tests.processes import free_port, self_signed
+from tests.processes import self_signed
+from tools.ports import free_port
 from tools.repository import ROOT
 
 GET = b"GET /default/demo/x HTTP/1.1\r\nHost: gateway\r\n\r\n"

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shutil
-import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from gateway.credentials import cache
 from tests.authorities import Authority, Pair, self_signed, strict_by_default
 from tests.integration.gateway.wire import Running, document, gateway, reply
 from tests.integration.servers import ServerSide, serving, until
+from tools.ports import free_port
 
 GET: Final = b"GET /default/demo/x HTTP/1.1\r\nHost: gateway\r\n\r\n"
 ROOT: Final = Authority("root")
@@ -153,9 +153,7 @@ async def test_p17_the_old_server_works_for_who_speaks_it(tmp_path: Path) -> Non
 @asynccontextmanager
 async def s_server(certificate: Path, key: Path, *words: str) -> AsyncIterator[tuple[int, Any]]:
     """OpenSSL's own server, and what it has written by its end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = await asyncio.create_subprocess_exec(
         *("openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", str(certificate), "-key", str(key), *words),
         stdin=asyncio.subprocess.PIPE,

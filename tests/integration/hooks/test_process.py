@@ -23,7 +23,8 @@ import yaml
 from tests.builders import REMOTE, grouped, model_deployment, request_body, served, service, workload
 from tests.integration.apiserver import ApiServer, Scripted
 from tests.metric_answers import CPU, PODS_PATH, USAGE_PATH
-from tests.processes import free_port, poll, self_signed, status
+from tests.processes import poll, self_signed, status
+from tools.ports import free_port
 from tools.repository import ROOT
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")

@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.processes import free_port
 from examples.processes import Children
 from examples.run import Ports, RunError, check_ports
 from examples.state import StateError, prepare
+from tools.ports import free_port
 from tools.repository import ROOT
 
 

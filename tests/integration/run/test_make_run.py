@@ -22,7 +22,7 @@ import psutil
 import pytest
 import yaml
 
-from benchmarks.processes import free_port
+from tools.ports import free_port
 from tools.repository import ROOT
 
 START_SECONDS = 90.0

@@ -15,9 +15,10 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.processes import free_port, running
+from benchmarks.processes import running
 from examples import pretend_model
 from examples.tokens import TokenIssuer
+from tools.ports import free_port
 
 
 @dataclass(frozen=True, slots=True)
