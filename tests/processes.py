@@ -1,4 +1,4 @@
-"""What tests of running programs share."""
+"""Running programs under test: their answers, and what they need."""
 
 import subprocess
 import time
@@ -7,9 +7,15 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.deadlines import SECONDS
 
-def poll(condition: Callable[[], object], seconds: float = 10, what: str = "it comes about") -> None:
-    """Until it holds; an assertion says what did not come about."""
+
+def poll(condition: Callable[[], object], what: str = "it comes about", *, seconds: float = SECONDS) -> None:
+    """Wait until `condition` holds.
+
+    Raises:
+        AssertionError: it does not within `seconds`; the message says that `what` did not come about.
+    """
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
@@ -17,10 +23,10 @@ def poll(condition: Callable[[], object], seconds: float = 10, what: str = "it c
 
 
 def status(url: str) -> int:
-    """The status of an answer; 0 when there is none."""
+    """Return the status of the response to a GET of `url`, or 0 where there is no response."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return int(answer.status)
+        with urllib.request.urlopen(url, timeout=SECONDS) as response:
+            return int(response.status)
     except urllib.error.HTTPError as exc:
         return exc.code
     except OSError:
@@ -28,7 +34,7 @@ def status(url: str) -> int:
 
 
 def self_signed(folder: Path) -> tuple[Path, Path]:
-    """A certificate for localhost and its key, as PEM files in `folder`."""
+    """Make a certificate for localhost in `folder`, and return the PEM files of the certificate and its key."""
     certificate, key = folder / "cert.pem", folder / "key.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",

@@ -15,6 +15,7 @@ import orjson
 import pytest
 import yaml
 
+from tests.deadlines import SECONDS
 from tests.processes import poll, status
 from tools.ports import free_port
 
@@ -98,7 +99,7 @@ class Prometheus:
         """Its own answer to an instant query, whatever the status."""
         query = urllib.parse.urlencode({"query": expression})
         try:
-            with urllib.request.urlopen(f"http://{self.address}/api/v1/query?{query}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://{self.address}/api/v1/query?{query}", timeout=SECONDS) as answer:
                 found: dict[str, Any] = orjson.loads(answer.read())
         except urllib.error.HTTPError as exc:
             found = orjson.loads(exc.read())
@@ -114,7 +115,7 @@ class Prometheus:
             except (OSError, ValueError, LookupError):  # it starts
                 return False
 
-        poll(there, 20, f"{expression} has a result")
+        poll(there, f"{expression} has a result")
 
     def wait_until_it_listens(self) -> None:
         """Until its port is open."""
@@ -123,10 +124,10 @@ class Prometheus:
             assert self._process.poll() is None, "prometheus has ended"
             return status(f"http://{self.address}/-/ready") in (200, 401)
 
-        poll(listens, 20, "prometheus listens")
+        poll(listens, "prometheus listens")
 
     def stop(self) -> None:
         """End it."""
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(SECONDS)
         self._log.close()

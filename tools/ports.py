@@ -6,6 +6,7 @@ turn, and the blocks lie outside the range from which the kernel chooses ports f
 `ip_local_port_range`). Programs that run at the same time, for instance the workers of a test run, have other blocks.
 """
 
+import atexit
 import functools
 import itertools
 import socket
@@ -74,5 +75,6 @@ def _claimed() -> tuple[socket.socket, int]:
         except OSError:
             claim.close()
             continue
+        atexit.register(claim.close)
         return claim, start
     raise OSError(f"every block of ports from {ports.start} to {ports.stop - 1} is taken")

@@ -21,6 +21,7 @@ from gateway.settings import Settings as GatewaySettings
 from hooks.__main__ import parser as hooks_parser
 from hooks.settings import Settings as HooksSettings
 from tests.chart.helm import helm, kind, pods, template
+from tests.deadlines import SECONDS
 from tools.repository import ROOT
 
 TOKEN = base64.b64encode(b"canary-account:canary-of-the-secret").decode()
@@ -487,7 +488,7 @@ def test_helm_test(chart: Path, server: str) -> None:
 
     def run(*urls: str) -> subprocess.CompletedProcess[str]:
         here = script.replace(hooks, urls[0]).replace(gateway, urls[1])
-        return subprocess.run([sys.executable, flag, here], capture_output=True, text=True, timeout=30)
+        return subprocess.run([sys.executable, flag, here], capture_output=True, text=True, timeout=SECONDS)
 
     good = run(f"{server}/a", f"{server}/b")
     assert (good.returncode, good.stdout.count("yes")) == (0, 2), good.stderr

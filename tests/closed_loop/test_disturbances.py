@@ -125,5 +125,5 @@ def test_the_plant_shows_what_oscillates(monkeypatch: pytest.MonkeyPatch) -> Non
     def as_it_is(path: object, ratio: Fraction) -> Fraction:
         return ratio
 
-    monkeypatch.setattr("hooks.hysteresis._Path.estimate", as_it_is)
+    monkeypatch.setattr("hooks.offloading.hysteresis._Path.estimate", as_it_is)
     assert len(run(75).shares()) > 4

@@ -13,6 +13,7 @@ from hooks.observation.observation import DefaultRemote, InstallDefaults, Observ
 from hooks.protocol import SyncRequest
 from hooks.reconcile import model_deployment
 from tests.contract.test_crds import refusals
+from tests.deadlines import SECONDS
 from tools.repository import ROOT
 
 EXAMPLES = ROOT / "examples"
@@ -85,7 +86,7 @@ def test_why_is_it_so() -> None:
     (block,) = re.findall(r"```console\n\$ python -m hooks explain (.*?)```", page, re.DOTALL)
     words, _, expected = block.replace("\\\n", " ").partition("\n")
     command = [sys.executable, "-m", "hooks", "explain", *words.split()]
-    ended = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, timeout=SECONDS)
     assert (ended.stdout, ended.stderr, ended.returncode) == (expected, "", 0)
 
 

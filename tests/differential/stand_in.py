@@ -13,6 +13,7 @@ from metacontroller.local.__main__ import Options, StandIn
 from metacontroller.local.apiserver.builtin import WORKLOADS
 from metacontroller.local.apiserver.objects import Key, Kind, controller_of, equal
 from metacontroller.local.apiserver.server import ApiServer, Change
+from tests.deadlines import SECONDS
 from tests.differential.snapshots import Json
 from tests.differential.world import ELSEWHERE, SEEN, Refused, World
 from tests.hook_server import Answer, HookServer
@@ -22,7 +23,7 @@ class StandInWorld(World):
     """A stand-in on a folder of its own."""
 
     quiet = 0.15
-    patience = 15.0
+    patience = SECONDS
 
     def __init__(self, namespace: str, parent: Kind, hook: HookServer, folder: Path, crds: Path) -> None:
         super().__init__(namespace, parent, hook)

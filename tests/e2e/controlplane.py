@@ -118,7 +118,7 @@ class ControlPlane:
             *("--proxy-client-cert-file", f"{self.folder}/front-proxy.crt"),
             *("--proxy-client-key-file", f"{self.folder}/front-proxy.key"),
         )
-        poll(self.ready, 60, "the API server is ready")
+        poll(self.ready, "the API server is ready")
         manager = self.write_kubeconfig("controller-manager", credentials.CONTROLLER_MANAGER)
         self._run(
             "kube-controller-manager",
@@ -137,7 +137,7 @@ class ControlPlane:
             *("--kube-api-qps", "200", "--kube-api-burst", "400"),
         )
         self.start_node(self.write_kubeconfig("kwok", credentials.KWOK), NODE)
-        poll(lambda: self.get("serviceaccount", "default"), 30, "service accounts are made")
+        poll(lambda: self.get("serviceaccount", "default"), "service accounts are made")
 
     def start_node(self, kubeconfig: Path, name: str, taints: Sequence[Mapping[str, str]] = ()) -> None:
         """A node of that name whose pods are Running and Ready as soon as they are there, and kwok to play it."""
@@ -150,7 +150,7 @@ class ControlPlane:
             *self._serving(),
         )
         self.apply(_node(name, taints))
-        poll(lambda: self._is_ready("nodes", name, "Ready"), 30, f"{name} is ready")
+        poll(lambda: self._is_ready("nodes", name, "Ready"), f"{name} is ready")
 
     def start_metrics_server(self) -> None:
         """What answers metrics.k8s.io, and so `kubectl top`: with what the pods' annotations said 10 to 20 seconds ago.
@@ -205,7 +205,7 @@ class ControlPlane:
 
     def until_served(self, name: str) -> None:
         """Wait until the API server passes on requests for an APIService, `version.group`."""
-        poll(lambda: self._is_ready("apiservice", name, "Available"), 60, f"{name} is answered for")
+        poll(lambda: self._is_ready("apiservice", name, "Available"), f"{name} is answered for")
 
     def stop(self) -> None:
         """End every process, the last one started first. What belongs to the control plane has nothing to tidy up."""

@@ -150,12 +150,16 @@ class ExistingCluster(ControlPlane):
         models = [one for one in made if one[1].startswith("modeldeployment.")]
         self._delete(models)
         # Before their kind goes: without it the garbage collector cannot tell that owners are gone.
-        poll(lambda: not self._left(_CHILDREN, "ModelDeployment"), 120, "children of ModelDeployments are collected")
+        poll(
+            lambda: not self._left(_CHILDREN, "ModelDeployment"),
+            "children of models are collected",
+            seconds=120,
+        )
         namespaces = [one for one in made if one[1].startswith("namespace/")]
         self._delete(namespaces)  # with all that is in them
         self._delete([one for one in made if one not in models and one not in namespaces])
         on_node = f"--field-selector=spec.nodeName={NODE}"
-        poll(lambda: not self._left("pods", "ReplicaSet", on_node), 120, f"the pods of {NODE} are gone")
+        poll(lambda: not self._left("pods", "ReplicaSet", on_node), f"the pods of {NODE} are gone", seconds=120)
 
     def _delete(self, places: Sequence[tuple[str, str]]) -> None:
         """Delete what is there and younger than our node, namespace by namespace, and wait until it is gone."""

@@ -40,7 +40,7 @@ class ModelServer:
         command = [sys.executable, "-m", "examples.model_server", "--listen", f"127.0.0.1:{self.port}"]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         self.process = plane.run(name, *command, "--model", name, *flags, environment=environment)
-        poll(lambda: status(f"{self.url}/health") == 200, 20, f"{name} answers")
+        poll(lambda: status(f"{self.url}/health") == 200, f"{name} answers")
 
 
 class Installation(Models):
@@ -147,11 +147,11 @@ class Installation(Models):
         """Run what a Job's pod would, and tell the cluster how it ended, until no more pods are made for it."""
         printed = ""
         selector = f"batch.kubernetes.io/job-name={name}"
-        poll(lambda: self._waiting(selector), 30, f"there is a pod of the Job {name}")
+        poll(lambda: self._waiting(selector), f"there is a pod of the Job {name}")
         while pods := self._waiting(selector):
             job = self.plane.get("jobs.batch", name, NAMESPACE)
             pod = Pod(self.plane, self._image, job, pods[0], arguments=tuple(arguments))
-            poll(lambda pod=pod: not pod.process.alive(), 120, f"{name} ends")  # type: ignore[misc]
+            poll(lambda pod=pod: not pod.process.alive(), f"{name} ends", seconds=120)  # type: ignore[misc]
             code = pod.process.stop()
             printed += pod.process.log.read_text()
             phase = json.dumps({"status": {"phase": "Failed" if code else "Succeeded"}})
@@ -159,7 +159,7 @@ class Installation(Models):
             self.plane.kubectl(*words, check=False)
             if not code:
                 break
-            poll(lambda: not self._goes_on(name) or self._waiting(selector), 60, "the Job tries again, or has failed")
+            poll(lambda: not self._goes_on(name) or self._waiting(selector), "the Job tries again, or has failed")
         return printed
 
     def _waiting(self, selector: str) -> list[str]:
@@ -175,7 +175,7 @@ class Installation(Models):
         name = pod["metadata"]["name"]
         environment = {"http_proxy": self.proxy.url, "https_proxy": self.proxy.url}
         process = Pod(self.plane, self._image, pod, name, environment=environment).process
-        poll(lambda: not process.alive(), 30, f"{name} ends")
+        poll(lambda: not process.alive(), f"{name} ends")
         return process.stop()
 
     def roll(self) -> None:

@@ -162,7 +162,7 @@ class Cycles:
         """One of them, when it is through."""
         cycle = self._cycles[name]
         try:
-            poll(lambda: cycle.done or self._error, seconds, f"{name} goes out and back")
+            poll(lambda: cycle.done or self._error, f"{name} goes out and back", seconds=seconds)
         except AssertionError as exc:
             raise AssertionError(f"{exc}; so far {cycle.answers}, {self._installed.parent(name)['status']}") from None
         if self._error:

@@ -166,7 +166,11 @@ class Pod:
 
     def until_ready(self, seconds: float = 30) -> None:
         """Wait for it; where it does not come about, the end of the log says why."""
-        poll(lambda: self.ready or not self.process.alive(), seconds, f"{self.process.name}: {self.process.tail()}")
+        poll(
+            lambda: self.ready or not self.process.alive(),
+            f"{self.process.name}: {self.process.tail()}",
+            seconds=seconds,
+        )
         assert self.ready, self.process.tail()
 
     def refresh(self) -> None:

@@ -80,7 +80,7 @@ class Models:
             return current and expected.items() <= now.items()
 
         try:
-            poll(holds, seconds, f"{namespace}/{name} is {expected}")
+            poll(holds, f"{namespace}/{name} is {expected}", seconds=seconds)
         except AssertionError as exc:
             raise AssertionError(f"{exc}; it is {self.conditions(name, namespace)}") from None
 
@@ -123,7 +123,7 @@ class Product(Models):
             *("--operations", f"127.0.0.1:{self.operations}"),
             environment=os.environ | {"PYTHONPATH": str(ROOT)},
         )
-        poll(lambda: status(f"http://127.0.0.1:{self.operations}/readyz") == 200, 20, "hooks are ready")
+        poll(lambda: status(f"http://127.0.0.1:{self.operations}/readyz") == 200, "hooks are ready")
         plane.apply(self.composite_controller(), self.composite_controller("policies"))
         program = find("metacontroller")
         assert program is not None

@@ -34,7 +34,7 @@ class Prometheus:
             *(program(PROMETHEUS), f"--config.file={path}", f"--storage.tsdb.path={folder}/data"),
             *(f"--web.listen-address={self.address}", "--storage.tsdb.retention.time=1h"),
         )
-        poll(lambda: status(f"http://{self.address}/-/ready") == 200, 30, "Prometheus is ready")
+        poll(lambda: status(f"http://{self.address}/-/ready") == 200, "Prometheus is ready")
 
     def value(self, query: str) -> float | None:
         """The value of a query that has one series; None while it has none."""

@@ -102,7 +102,7 @@ def test_rbac_holds(plane: ControlPlane, adapter: Adapter) -> None:
     reader = plane.service_account("default", name)
     assert plane.kubectl("get", "--raw", path, kubeconfig=reader, check=False) == ""
     plane.apply({"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": {"name": name}, "rules": rules}, binding)
-    poll(lambda: "44" in plane.kubectl("get", "--raw", path, kubeconfig=reader, check=False), 30, "it may read")
+    poll(lambda: "44" in plane.kubectl("get", "--raw", path, kubeconfig=reader, check=False), "it may read")
     plane.kubectl("delete", f"rolebinding/{name}", f"role/{name}", f"serviceaccount/{name}")
 
 
@@ -125,4 +125,4 @@ def test_a_script_takes_its_place(plane: ControlPlane, adapter: Adapter) -> None
             asked(plane, path)
         assert scripted.asked == 3
     assert plane.start_test_adapter() is adapter
-    poll(lambda: asked(plane, path.replace("load", "other-external-metric")), 10, "the test-adapter answers again")
+    poll(lambda: asked(plane, path.replace("load", "other-external-metric")), "the test-adapter answers again")

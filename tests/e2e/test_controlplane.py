@@ -40,7 +40,7 @@ def test_reading_is_what_kubectl_reads(plane: ControlPlane, resource: str, name:
         return bool(found == said if name else found["items"] == said["items"])
 
     words = (resource, name) if name else (resource,)
-    poll(same, 10, "both are the same, where nothing changes in between")
+    poll(same, "both are the same, where nothing changes in between")
 
 
 def test_what_is_not_there_is_empty(plane: ControlPlane) -> None:
@@ -66,4 +66,4 @@ def test_by_itself(tmp_path: Path) -> None:
         finally:
             process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
-    poll(lambda: not any(child.is_running() for child in children), 5, "all processes are gone")
+    poll(lambda: not any(child.is_running() for child in children), "all processes are gone")

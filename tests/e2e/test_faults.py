@@ -44,7 +44,7 @@ def served(installation: Installation) -> Installation:
     }
     installation.plane.apply(workload(MODEL), model)
     installation.until(MODEL, Ready="True", LocalReady="True", Synced="True")
-    poll(lambda: installation.ask(installation.gateway(PATH)).backend == "local", 10, "it is served")
+    poll(lambda: installation.ask(installation.gateway(PATH)).backend == "local", "it is served")
     return installation
 
 
@@ -78,14 +78,14 @@ def test_hooks_fail(served: Installation, fault: Fault, seconds: float) -> None:
         with load(served) as traffic:
             began = time.monotonic()
             set_pods_ready(served.plane, f"app={MODEL}", False)
-            poll(lambda: _errors(served) > errors, 60, "Metacontroller has noticed")
-            poll(lambda: time.monotonic() - began >= seconds, seconds + 1, "the fault has lasted")
+            poll(lambda: _errors(served) > errors, "Metacontroller has noticed")
+            poll(lambda: time.monotonic() - began >= seconds, "the fault has lasted", seconds=seconds + 1)
             assert written(served)[before:] == []
             assert served.versions(MODEL) == versions
     finally:
         served.proxy.fault = Fault.NONE
     assert (traffic.failures, set(traffic.answers)) == ([], {(200, "local")})
-    poll(lambda: served.remote_weight(MODEL) == 100, RECOVERY, "it goes on by itself")
+    poll(lambda: served.remote_weight(MODEL) == 100, "it goes on by itself", seconds=RECOVERY)
     set_pods_ready(served.plane, f"app={MODEL}", True)
     served.until(MODEL, Ready="True", LocalReady="True", Synced="True")
 
@@ -105,7 +105,7 @@ def test_one_of_two_hooks_dies(served: Installation) -> None:
     try:
         for ready, percentage in ((False, 100), (True, 0)):
             set_pods_ready(served.plane, f"app={MODEL}", ready)
-            poll(lambda percentage=percentage: served.remote_weight(MODEL) == percentage, 30, f"{percentage} %")  # type: ignore[misc]
+            poll(lambda percentage=percentage: served.remote_weight(MODEL) == percentage, f"{percentage} %")  # type: ignore[misc]
     finally:
         hooks[0].process.start()
         hooks[0].until_ready()
@@ -120,7 +120,7 @@ def test_metacontroller_restarted_writes_nothing(served: Installation) -> None:
     pod.process.stop()
     before, syncs = len(written(served)), served.syncs()
     pod.process.start()
-    poll(lambda: served.syncs() >= syncs + 1, 60, "it syncs again")
+    poll(lambda: served.syncs() >= syncs + 1, "it syncs again")
     served.until(MODEL, Ready="True", Synced="True")
     assert served.versions(MODEL) == versions
     assert written(served)[before:] == []
@@ -131,19 +131,17 @@ def test_the_api_server_restarted_under_load(served: Installation) -> None:
     gateways, server = served.pods("-gateway"), served.plane.processes["kube-apiserver"]
     with load(served) as traffic:
         server.stop(signal.SIGKILL)
-        poll(lambda: all(served.routes(pod)["sourceErrors"] for pod in gateways), 30, "the gateways say so")
-        poll(lambda: all(served.routes(pod)["ageSeconds"] > 2 for pod in gateways), 20, "the age of the table grows")
+        poll(lambda: all(served.routes(pod)["sourceErrors"] for pod in gateways), "the gateways say so")
+        poll(lambda: all(served.routes(pod)["ageSeconds"] > 2 for pod in gateways), "the age of the table grows")
         assert all(pod.ready for pod in gateways)
         server.start()
-        poll(served.plane.ready, 60, "the API server is back")
-        poll(
-            lambda: not any(served.routes(pod)["sourceErrors"] for pod in gateways), 60, "the gateways follow it again"
-        )
+        poll(served.plane.ready, "the API server is back")
+        poll(lambda: not any(served.routes(pod)["sourceErrors"] for pod in gateways), "the gateways follow it again")
     assert (traffic.failures, set(traffic.answers)) == ([], {(200, "local")})
     assert traffic.count > 40
     for ready, backend in ((False, "remote"), (True, "local")):
         set_pods_ready(served.plane, f"app={MODEL}", ready)
-        poll(lambda backend=backend: served.ask(served.gateway(PATH)).backend == backend, 60, f"it is {backend}")  # type: ignore[misc]
+        poll(lambda backend=backend: served.ask(served.gateway(PATH)).backend == backend, f"it is {backend}")  # type: ignore[misc]
     served.until(MODEL, Ready="True", LocalReady="True", Synced="True")
 
 
@@ -155,12 +153,12 @@ def test_a_gateway_starts_while_the_api_server_is_away(served: Installation) -> 
     server.stop(signal.SIGKILL)
     try:
         pod.process.start()
-        poll(lambda: pod.probe("readiness") == 503, 20, "it is not ready")
-        poll(lambda: "routes_cannot_be_read" in pod.process.log.read_text()[said:], 20, "it says why")
+        poll(lambda: pod.probe("readiness") == 503, "it is not ready")
+        poll(lambda: "routes_cannot_be_read" in pod.process.log.read_text()[said:], "it says why")
         assert pod.probe("liveness") == 200
     finally:
         server.start()
-    poll(served.plane.ready, 60, "the API server is back")
+    poll(served.plane.ready, "the API server is back")
     pod.until_ready(60)
     assert pod.process.log.read_text()[said:].count("routes_cannot_be_read") == 1
-    poll(lambda: served.routes(pod)["routes"], 10, "it has the routes")
+    poll(lambda: served.routes(pod)["routes"], "it has the routes")

@@ -89,7 +89,7 @@ class Gateway:
             *("--listen", f"127.0.0.1:{self.port}", "--admin", f"127.0.0.1:{self.admin}", *resolve),
             environment=os.environ | {"PYTHONPATH": str(ROOT)},
         )
-        poll(lambda: self.ready() == 200, 20, f"{name} is ready")
+        poll(lambda: self.ready() == 200, f"{name} is ready")
 
     def ask(self, path: str) -> tuple[int, str, str]:
         """Status, backend and reason of an answer."""
@@ -141,7 +141,7 @@ def test_every_change_counts_within_a_second(plane: ControlPlane, gateway: Gatew
 
     def takes(code: int, reason: str) -> float:
         began = time.monotonic()
-        poll(lambda: gateway.ask(f"/{NAMESPACE}/second/x")[::2] == (code, reason), 5, f"{code} {reason}")
+        poll(lambda: gateway.ask(f"/{NAMESPACE}/second/x")[::2] == (code, reason), f"{code} {reason}")
         return time.monotonic() - began
 
     plane.apply(config_map("second"))
@@ -158,9 +158,9 @@ def test_every_change_counts_within_a_second(plane: ControlPlane, gateway: Gatew
 def test_an_unlabeled_config_map_is_none_of_its_business(plane: ControlPlane, gateway: Gateway) -> None:
     """Taking the label away takes the route away, and nothing else is read."""
     plane.apply(config_map("second"))
-    poll(lambda: gateway.ask(f"/{NAMESPACE}/second/x")[0] == 200, 5, "it is there")
+    poll(lambda: gateway.ask(f"/{NAMESPACE}/second/x")[0] == 200, "it is there")
     plane.kubectl("label", "configmap", "second-route", "-n", NAMESPACE, "gateway.beamlit.com/route-")
-    poll(lambda: gateway.ask(f"/{NAMESPACE}/second/x")[0] == 404, 5, "it is gone")
+    poll(lambda: gateway.ask(f"/{NAMESPACE}/second/x")[0] == 404, "it is gone")
     plane.kubectl("delete", "configmap", "second-route", "-n", NAMESPACE)
 
 
@@ -173,7 +173,7 @@ def test_what_it_may_not_read_is_named(plane: ControlPlane, gateway: Gateway, ba
         assert both.ask(f"/{NAMESPACE}/first/x")[0] == 200
         assert "403" in both.state()["sourceErrors"]["namespace closed"]
         plane.apply(*rbac("closed"), config_map("late", namespace="closed"))
-        poll(lambda: not both.state()["sourceErrors"], 60, "it may read now")
+        poll(lambda: not both.state()["sourceErrors"], "it may read now")
     finally:
         both.process.stop()
 
@@ -208,18 +208,18 @@ def test_apply_and_curl(product: Product, backend: int, gateway: Gateway) -> Non
         remote = {"host": "203.0.113.1", "pathPrefix": "/x"}
         plane.apply(workload("whole"), model_deployment("whole", offloadingConfig={"remoteBackend": remote}))
         product.until("whole", Ready="True", LocalReady="True", Synced="True")
-        poll(lambda: whole.ask("/default/whole/x") == (200, "local", "Local"), 10, "it answers")
+        poll(lambda: whole.ask("/default/whole/x") == (200, "local", "Local"), "it answers")
         set_pods_ready(plane, "app=whole", False)
-        poll(lambda: product.remote_weight("whole") == 100, 20, "the route has moved")
+        poll(lambda: product.remote_weight("whole") == 100, "the route has moved")
         began = time.monotonic()
-        poll(lambda: reason() == "NoReadyReplica", 5, "the gateway has it")
+        poll(lambda: reason() == "NoReadyReplica", "the gateway has it")
         assert time.monotonic() - began < 1
         set_pods_ready(plane, "app=whole", True)
-        poll(lambda: whole.ask("/default/whole/x") == (200, "local", "Local"), 20, "it is back")
+        poll(lambda: whole.ask("/default/whole/x") == (200, "local", "Local"), "it is back")
         plane.kubectl("delete", "md", "whole")
         # The garbage collector looks for new kinds every half minute.
-        poll(lambda: not plane.get("configmaps", "whole-route"), 90, "the route is gone")
-        poll(lambda: whole.ask("/default/whole/x")[0] == 404, 1, "the gateway knows")
+        poll(lambda: not plane.get("configmaps", "whole-route"), "the route is gone", seconds=90)
+        poll(lambda: whole.ask("/default/whole/x")[0] == 404, "the gateway knows")
     finally:
         whole.process.stop()
 
@@ -240,7 +240,7 @@ def test_two_thousand_routes(plane: ControlPlane, gateway: Gateway, backend: int
         assert (len(state["routes"]), state["sourceErrors"]) == (2000, {})
         plane.apply(config_map("route-7", "Override", namespace))
         began = time.monotonic()
-        poll(lambda: many.ask(f"/{namespace}/route-7/x") == (200, "local", "Override"), 5, "the change is in force")
+        poll(lambda: many.ask(f"/{namespace}/route-7/x") == (200, "local", "Override"), "the change is in force")
         assert time.monotonic() - began < 1
         asked = [one["verb"] for one in plane.audit() if one["namespace"] == namespace and ACCOUNT in one["user"]]
         assert asked[:4] == ["list"] * 4
@@ -259,8 +259,8 @@ def test_a_first_start_without_an_api_server(plane: ControlPlane, tmp_path: Path
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = Process("lonely", tmp_path, [*command, "--admin", f"127.0.0.1:{admin}"], environment)
     try:
-        poll(lambda: status(f"http://127.0.0.1:{admin}/readyz") == 503, 20, "it says that it is not ready")
-        poll(lambda: "routes_cannot_be_read" in process.log.read_text(), 10, "it says why")
+        poll(lambda: status(f"http://127.0.0.1:{admin}/readyz") == 503, "it says that it is not ready")
+        poll(lambda: "routes_cannot_be_read" in process.log.read_text(), "it says why")
         time.sleep(1.5)  # several tries
         assert process.log.read_text().count("routes_cannot_be_read") == 1
     finally:
@@ -285,14 +285,14 @@ def test_the_api_server_may_go_away(plane: ControlPlane, gateway: Gateway) -> No
     try:
         server = plane.processes["kube-apiserver"]
         server.stop(signal.SIGKILL)
-        poll(lambda: gateway.state()["sourceErrors"], 20, "the gateway says so")
+        poll(lambda: gateway.state()["sourceErrors"], "the gateway says so")
         assert gateway.ready() == 200
-        poll(lambda: gateway.state()["ageSeconds"] > 1, 10, "the age grows")
+        poll(lambda: gateway.state()["ageSeconds"] > 1, "the age grows")
         server.start()
-        poll(plane.ready, 60, "the API server is back")
+        poll(plane.ready, "the API server is back")
         plane.apply(config_map("first", "Override"))
-        poll(lambda: gateway.ask(f"/{NAMESPACE}/first/x")[2] == "Override", 40, "it has caught up")
-        poll(lambda: not gateway.state()["sourceErrors"], 10, "all is well")
+        poll(lambda: gateway.ask(f"/{NAMESPACE}/first/x")[2] == "Override", "it has caught up")
+        poll(lambda: not gateway.state()["sourceErrors"], "all is well")
     finally:
         stop.set()
         for client in clients:

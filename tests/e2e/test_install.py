@@ -176,9 +176,9 @@ def test_traffic_follows_readiness_within_a_second(carried: Installation) -> Non
     for _ in range(3):
         for backend, ready in (("remote", False), ("local", True)):
             set_pods_ready(carried.plane, "app=demo", ready)
-            poll(lambda ready=ready: _ready_replicas(carried, "demo") == int(ready), 20, "the API server knows")  # type: ignore[misc]
+            poll(lambda ready=ready: _ready_replicas(carried, "demo") == int(ready), "the API server knows")  # type: ignore[misc]
             began = time.monotonic()
-            poll(lambda backend=backend: carried.ask(carried.gateway("/default/demo")).backend == backend, 10)  # type: ignore[misc]
+            poll(lambda backend=backend: carried.ask(carried.gateway("/default/demo")).backend == backend)  # type: ignore[misc]
             took[backend].append(time.monotonic() - began)
             answer = carried.ask(carried.gateway("/default/demo"))
             assert (answer.status, f"tiny-{backend}" in answer.body) == (200, True), answer
@@ -214,7 +214,7 @@ def test_helm_test(installed: Installation) -> None:
     helm = threading.Thread(target=helm_test)
     helm.start()
     try:
-        poll(lambda: plane.get("pod", name, NAMESPACE), 30, "helm has made the pod")
+        poll(lambda: plane.get("pod", name, NAMESPACE), "helm has made the pod")
         code = installed.run_once(plane.get("pod", name, NAMESPACE))
         phase = json.dumps({"status": {"phase": "Failed" if code else "Succeeded"}})
         plane.kubectl("patch", "pod", name, "-n", NAMESPACE, "--subresource=status", "--type=merge", "-p", phase)
@@ -229,7 +229,7 @@ def test_two_namespaces_and_traffic_over_an_upgrade(carried: Installation) -> No
     plane.kubectl("create", "namespace", "team-a")
     with Traffic(lambda: carried.network.endpoint(f"{GATEWAY}.{NAMESPACE}", 80), "/default/demo") as traffic:
         carried.upgrade("--set=config.namespaces=default\\,team-a")
-        poll(lambda: traffic.count > 50, 20, "requests go on")
+        poll(lambda: traffic.count > 50, "requests go on")
     assert traffic.failures == []
     assert set(traffic.answers) == {(200, "local")}
     assert _generated(carried) == before
@@ -330,7 +330,7 @@ def _until_metrics_are(installed: Installation, state: tuple[str, str]) -> None:
         installed.plane.kubectl("annotate", "modeldeployment", "demo", looked, "--overwrite")
         return installed.conditions("demo")["MetricsAvailable"] == state
 
-    poll(holds, 30, f"metrics are {state}")
+    poll(holds, f"metrics are {state}")
 
 
 def test_hooks_outside_of_the_cluster(carried: Installation) -> None:
@@ -341,7 +341,7 @@ def test_hooks_outside_of_the_cluster(carried: Installation) -> None:
     settings = {"PYTHONPATH": str(ROOT), "BEAMLIT_DEFAULT_REMOTE_BACKEND__WORKSPACE": "demo"}
     laptop = carried.plane.run("laptop", *command, environment=os.environ | settings)
     try:
-        poll(lambda: status(f"http://127.0.0.1:{operations}/readyz") == 200, 20, "hooks are ready")
+        poll(lambda: status(f"http://127.0.0.1:{operations}/readyz") == 200, "hooks are ready")
         carried.upgrade(f"--set=hooks.url=http://127.0.0.1:{port}")
         assert carried.pods("-hooks") == []
         _answers_to_edits(carried)
@@ -370,7 +370,7 @@ def _answers_to_edits(installed: Installation) -> None:
     for edit, percentage in ((behavior, 40), ({"override": None}, 0)):
         patch = json.dumps({"spec": {"offloadingConfig": {"behavior": edit}}})
         installed.plane.kubectl("patch", "modeldeployment", "demo", "--type=merge", "-p", patch)
-        poll(lambda percentage=percentage: installed.remote_weight("demo") == percentage, 30, f"{percentage} %")  # type: ignore[misc]
+        poll(lambda percentage=percentage: installed.remote_weight("demo") == percentage, f"{percentage} %")  # type: ignore[misc]
     installed.until("demo", Ready="True", Synced="True")
 
 
@@ -410,7 +410,7 @@ def test_uninstalling_leaves_what_serves(carried: Installation) -> None:
     carried.install(
         *("--set", "config.defaultRemoteBackend.workspace=demo", "--set=config.namespaces=default\\,team-a"),
     )
-    poll(lambda: carried.syncs() >= 4, 60, "all are synced again")
+    poll(lambda: carried.syncs() >= 4, "all are synced again")
     for name in NAMES:
         carried.until(name, Ready="True", Synced="True")
         answer = carried.ask(carried.gateway(f"/default/{name}"), model=name)
@@ -425,9 +425,9 @@ def test_deleting_first_removes_the_children_too(carried: Installation) -> None:
     # The garbage collector looks for new kinds every half minute.
     for namespace in ("default", "team-a"):
         for resource, name in (("deployment", "demo-server"), ("configmap", "demo-route"), ("service", "demo-local")):
-            poll(lambda: not plane.get(resource, name, namespace), 90, f"{resource} {name} goes")  # noqa: B023
+            poll(lambda: not plane.get(resource, name, namespace), f"{resource} {name} goes", seconds=90)  # noqa: B023
         assert plane.get("deployment", "demo", namespace), "what was adopted is the user's"
-    poll(lambda: carried.ask(carried.gateway("/default/demo")).status == 404, 10, "the gateway knows")
+    poll(lambda: carried.ask(carried.gateway("/default/demo")).status == 404, "the gateway knows")
     carried.uninstall()
     assert GATEWAY not in plane.kubectl("get", "deployments,services", "-A")
     assert "modeldeployments.deployment.beamlit.com" in plane.kubectl("get", "crds")

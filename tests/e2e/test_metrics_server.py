@@ -46,10 +46,10 @@ def test_usage_is_what_the_annotations_say(measured: ControlPlane) -> None:
             about(cpu, expected) and memory == 512 for (cpu, memory), expected in zip(found, cpus, strict=True)
         )
 
-    poll(lambda: shown(250, 250), SECONDS, "kubectl top shows 250m and 512Mi twice")
+    poll(lambda: shown(250, 250), "kubectl top shows 250m and 512Mi twice", seconds=SECONDS)
     name = next(iter(top(measured)))
     measured.kubectl("annotate", "pod", name, "--overwrite", "kwok.x-k8s.io/usage-cpu=1500m")
-    poll(lambda: shown(250, 1500), SECONDS, "kubectl top shows 1500m for one of them")
+    poll(lambda: shown(250, 1500), "kubectl top shows 1500m for one of them", seconds=SECONDS)
     assert about(top(measured)[name][0], 1500)
 
 
@@ -71,5 +71,5 @@ def test_the_api_can_be_read_by_hooks_rules(measured: ControlPlane) -> None:
     reader = measured.service_account("default", "metrics-reader")
     assert measured.kubectl("get", "--raw", path, kubeconfig=reader, check=False) == ""
     measured.apply(role, binding)
-    poll(lambda: "usage" in measured.kubectl("get", "--raw", path, kubeconfig=reader, check=False), 30, "it may read")
+    poll(lambda: "usage" in measured.kubectl("get", "--raw", path, kubeconfig=reader, check=False), "it may read")
     measured.kubectl("delete", "rolebinding/metrics-reader", "role/metrics-reader", "serviceaccount/metrics-reader")

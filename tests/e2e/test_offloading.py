@@ -47,11 +47,7 @@ FAULTY: Final = ("held", "calm", "released", "spilled")
 MANY: Final = 12
 """Syncs of all models, so that each is among them."""
 MODELS: Final = (*CYCLES, *FAULTY, "external", "whole", "gauge")
-QUICK: Final = 20.0
-"""Seconds for what takes two or three syncs."""
 RESYNC_SECONDS: Final = 2
-AGAIN: Final = 20.0
-"""Seconds within which hooks ask to be asked again while a metric is near its target or may release."""
 SCRAPES: Final = 90.0
 """Seconds for a way out and back by metrics-server, which measures every ten."""
 ADAPTED: Final = 240.0
@@ -189,9 +185,9 @@ def scripted(installed: Installation) -> Iterator[Scripted]:
 @pytest.mark.usefixtures("cycles")
 def test_hooks_ask_again_by_themselves(installed: Installation, scripted: Scripted) -> None:
     """Nothing that Metacontroller watches changes when a metric does, and its own period is longer than this."""
-    poll(lambda: weights(installed, "held") == (50,), 2 * AGAIN, "it is offloaded")
+    poll(lambda: weights(installed, "held") == (50,), "it is offloaded")
     scripted.values["busy"] = "1"
-    poll(lambda: weights(installed, "held") == (0,), 2 * AGAIN, "it is back")
+    poll(lambda: weights(installed, "held") == (0,), "it is back")
     scripted.values["busy"] = "100"
 
 
@@ -242,16 +238,16 @@ def test_metrics_that_cannot_be_read(hastened: Installation, scripted: Scripted,
     def said(status: str, reason: str) -> bool:
         return all(metrics_available(hastened, name) == (status, reason) for name in FAULTY)
 
-    poll(lambda: weights(hastened, *FAULTY) == (50, 0, 50, 0) and said("True", "MetricsRead"), QUICK, "all is well")
+    poll(lambda: weights(hastened, *FAULTY) == (50, 0, 50, 0) and said("True", "MetricsRead"), "all is well")
     before = len(sync_seconds(hastened))
     with fault(plane, scripted):
-        poll(lambda: said("False", reason), QUICK, f"they say {reason}")
-        poll(lambda: weights(hastened, *FAULTY) == (50, 0, 0, 50), QUICK, "hold, hold, release, offload")
+        poll(lambda: said("False", reason), f"they say {reason}")
+        poll(lambda: weights(hastened, *FAULTY) == (50, 0, 0, 50), "hold, hold, release, offload")
         assert shares(hastened, "held") == Counter(local=REQUESTS // 2, remote=REQUESTS // 2)
         for ready, expected in ((False, (100, 100)), (True, (50, 0))):
             for name in ("held", "calm"):
                 set_pods_ready(plane, f"app={name}", ready)
-            poll(lambda expected=expected: weights(hastened, "held", "calm") == expected, QUICK, f"{expected}")  # type: ignore[misc]
+            poll(lambda expected=expected: weights(hastened, "held", "calm") == expected, f"{expected}")  # type: ignore[misc]
     took = sync_seconds(hastened)[before:]
     assert took
     assert max(took) < DEADLINE, sorted(took)[-5:]
@@ -267,9 +263,9 @@ def test_an_outage_ends_at_percentage_100(hastened: Installation, scripted: Scri
     scripted.values["tide"] = "1"
     serve(hastened, offloaded("whole", external("tide", value="10"), percentage=100, stepPercentage=50))
 
-    def is_at(percentage: int, reason: str, seconds: float = QUICK) -> None:
-        poll(lambda: weights(hastened, "whole") == (percentage,), seconds, f"{percentage} %")
-        poll(lambda: hastened.conditions("whole")["Offloading"][1] == reason, QUICK, reason)
+    def is_at(percentage: int, reason: str) -> None:
+        poll(lambda: weights(hastened, "whole") == (percentage,), f"{percentage} %")
+        poll(lambda: hastened.conditions("whole")["Offloading"][1] == reason, reason)
 
     is_at(0, "Local")
     set_pods_ready(hastened.plane, "app=whole", False)
@@ -300,9 +296,9 @@ def test_custom_metrics(cycles: Cycles, name: str) -> None:
 def spilling(hastened: Installation) -> Installation:
     """The same, with a model that is offloaded by an external metric of the test-adapter."""
     hastened.plane.start_test_adapter()
-    poll(lambda: weights(hastened, "external") == (50,), ADAPTED, "it is offloaded")
+    poll(lambda: weights(hastened, "external") == (50,), "it is offloaded", seconds=ADAPTED)
     hastened.until("external", Offloading="True", MetricsAvailable="True", Synced="True")
-    poll(lambda: _state(hastened) == "Settling", QUICK, "for a minute nothing will change")
+    poll(lambda: _state(hastened) == "Settling", "for a minute nothing will change")
     return hastened
 
 
@@ -318,7 +314,7 @@ def test_hooks_restarted_while_they_offload(spilling: Installation) -> None:
         pod.process.stop()
         pod.process.start()
         pod.until_ready()
-        poll(lambda pod=pod: _answered(pod) > MANY, 60, "it has answered")  # type: ignore[misc]
+        poll(lambda pod=pod: _answered(pod) > MANY, "it has answered")  # type: ignore[misc]
     assert spilling.versions("external") == versions
     assert weights(spilling, "external") == (50,)
 
@@ -328,7 +324,7 @@ def test_both_replicas_of_hooks_answer(spilling: Installation) -> None:
     hooks, versions = spilling.pods("-hooks"), spilling.versions("external")
     assert len(hooks) == 2
     before = [_answered(pod) for pod in hooks]
-    poll(lambda: all(_answered(pod) > count + MANY for pod, count in zip(hooks, before, strict=True)), 60, "both have")
+    poll(lambda: all(_answered(pod) > count + MANY for pod, count in zip(hooks, before, strict=True)), "both have")
     assert spilling.versions("external") == versions
 
 
@@ -340,19 +336,19 @@ def test_without_metrics_server(hastened: Installation, cycles: Cycles) -> None:
     """A cluster that serves no metrics.k8s.io: the model says so and stays as it is; with it, all is well again."""
     assert cycles.finished("cpu", SCRAPES).done
     with faults.not_served(hastened.plane, "v1beta1.metrics.k8s.io"):
-        poll(lambda: metrics_available(hastened, "cpu") == ("False", "NotServed"), QUICK, "it says so")
+        poll(lambda: metrics_available(hastened, "cpu") == ("False", "NotServed"), "it says so")
         assert weights(hastened, "cpu") == (0,)
         for ready, percentage in ((False, 100), (True, 0)):
             set_pods_ready(hastened.plane, "app=cpu", ready)
-            poll(lambda percentage=percentage: weights(hastened, "cpu") == (percentage,), QUICK, f"{percentage} %")  # type: ignore[misc]
-    poll(lambda: metrics_available(hastened, "cpu") == ("True", "MetricsRead"), SCRAPES, "it is read again")
+            poll(lambda percentage=percentage: weights(hastened, "cpu") == (percentage,), f"{percentage} %")  # type: ignore[misc]
+    poll(lambda: metrics_available(hastened, "cpu") == ("True", "MetricsRead"), "it is read again", seconds=SCRAPES)
 
 
 def test_an_external_metric(spilling: Installation) -> None:
     """42 held against a target of 42, and of ten times as much."""
     assert shares(spilling, "external") == Counter(local=REQUESTS // 2, remote=REQUESTS // 2)
     spilling.plane.apply(external_model("420"))
-    poll(lambda: weights(spilling, "external") == (0,), ADAPTED, "it is back")
+    poll(lambda: weights(spilling, "external") == (0,), "it is back", seconds=ADAPTED)
     assert shares(spilling, "external") == Counter(local=REQUESTS)
 
 
@@ -372,12 +368,12 @@ def test_load_itself_drives_the_gauge(installed: Installation) -> None:
     hasten(installed)
     query = "sum(vllm:num_requests_running)"
     serve(installed, offloaded("gauge", external(query, value="2"), tolerance=0.2))
-    poll(lambda: metrics_available(installed, "gauge") == ("True", "MetricsRead"), QUICK, "it is read")
+    poll(lambda: metrics_available(installed, "gauge") == ("True", "MetricsRead"), "it is read")
     assert prometheus.value(query) == 0
     pace(installed, 0.5)
     port = installed.pods("-gateway")[0].port("http")
     with Traffic(lambda: ("127.0.0.1", port), "/default/gauge") as traffic:
-        poll(lambda: weights(installed, "gauge") == (50,), 2 * QUICK, "it is offloaded")
+        poll(lambda: weights(installed, "gauge") == (50,), "it is offloaded")
         before, began = traffic.answers.copy(), time.monotonic()
         seen = set()
 
@@ -385,14 +381,14 @@ def test_load_itself_drives_the_gauge(installed: Installation) -> None:
             seen.add(weights(installed, "gauge"))
             return time.monotonic() - began > LASTING
 
-        poll(lasts, 2 * LASTING, "the load has lasted")
+        poll(lasts, "the load has lasted", seconds=2 * LASTING)
         assert seen == {(50,)}
         during = traffic.answers - before
     assert traffic.failures == []
     assert set(during) == {(200, "local"), (200, "remote")}
     # Answers are counted, and choices are even: each client may have one on its way at both ends.
     assert abs(during[200, "local"] - during[200, "remote"]) <= 2 * CLIENTS
-    poll(lambda: weights(installed, "gauge") == (0,), QUICK, "it is back")
+    poll(lambda: weights(installed, "gauge") == (0,), "it is back")
     assert prometheus.value(query) == 0
 
 

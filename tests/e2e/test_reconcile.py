@@ -57,7 +57,7 @@ def test_rest_writes_nothing(product: Product, adopted: str, served: str) -> Non
         "ConfigMap/served-route",
     }  # fmt: skip
     syncs, writes = product.syncs(), len(_writes(product))
-    poll(lambda: product.syncs() >= syncs + 10, 60, "five more syncs of two parents")
+    poll(lambda: product.syncs() >= syncs + 10, "five more syncs of two parents")
     assert {name: product.versions(name) for name in (adopted, served)} == before
     assert _writes(product)[writes:] == []
 
@@ -72,7 +72,7 @@ def test_rbac_suffices(product: Product, adopted: str, served: str) -> None:
     """Metacontroller is refused nothing under the rules that we give it."""
     said = len(product.metacontroller.log.read_text())
     syncs = product.syncs()
-    poll(lambda: product.syncs() >= syncs + 4, 30, "more syncs")
+    poll(lambda: product.syncs() >= syncs + 4, "more syncs")
     assert [entry for entry in _writes(product) if entry["code"] == 403] == []
     assert "forbidden" not in product.metacontroller.log.read_text()[said:].lower()
 
@@ -82,9 +82,9 @@ def test_traffic_follows_readiness(product: Product, adopted: str) -> None:
     plane = product.plane
     for ready, expected in ((False, 100), (True, 0)):
         set_pods_ready(plane, f"app={adopted}", ready)
-        poll(lambda ready=ready: bool(_ready_replicas(product, adopted)) is ready, 20, "the Deployment knows")  # type: ignore[misc]
+        poll(lambda ready=ready: bool(_ready_replicas(product, adopted)) is ready, "the Deployment knows")  # type: ignore[misc]
         began = time.monotonic()
-        poll(lambda expected=expected: product.remote_weight(adopted) == expected, 10, f"{expected} % remote")  # type: ignore[misc]
+        poll(lambda expected=expected: product.remote_weight(adopted) == expected, f"{expected} % remote")  # type: ignore[misc]
         took = time.monotonic() - began
         assert took < 2, took  # kubectl's own start takes most of it
         product.until(adopted, Synced="True")
@@ -101,7 +101,7 @@ def test_a_deleted_child_comes_back(product: Product, served: str, kind: str) ->
     resource, name = kind.split("/")
     uid = plane.get(resource, name)["metadata"]["uid"]
     plane.kubectl("delete", resource, name)
-    poll(lambda: plane.get(resource, name).get("metadata", {}).get("uid", uid) != uid, 20, f"{kind} is back")
+    poll(lambda: plane.get(resource, name).get("metadata", {}).get("uid", uid) != uid, f"{kind} is back")
     product.until(served, Ready="True", Synced="True")
 
 
@@ -113,10 +113,10 @@ def test_an_edited_child_is_repaired(product: Product, served: str) -> None:
         "spec": {"ports": [{"name": "http", "port": 80, "targetPort": 1}]},
     }
     plane.kubectl("patch", "service", "served-local", "--type=merge", "-p", json.dumps(patch))
-    poll(lambda: plane.get("service", "served-local")["spec"]["ports"][0]["targetPort"] == 8000, 20, "it is repaired")
+    poll(lambda: plane.get("service", "served-local")["spec"]["ports"][0]["targetPort"] == 8000, "it is repaired")
     assert plane.get("service", "served-local")["metadata"]["annotations"]["team"] == "x"
     plane.kubectl("scale", "deployment", "served", "--replicas=5")
-    poll(lambda: plane.get("deployment", "served")["spec"]["replicas"] == 2, 20, "replicas are ours where they are set")
+    poll(lambda: plane.get("deployment", "served")["spec"]["replicas"] == 2, "replicas are ours where they are set")
     product.until(served, Ready="True", Synced="True")
 
 
@@ -124,7 +124,7 @@ def test_a_stripped_label_is_put_back(product: Product, served: str) -> None:
     """Without its label a route would be no route any more; hooks say it again."""
     plane, label = product.plane, "gateway.beamlit.com/route"
     plane.kubectl("label", "configmap", "served-route", f"{label}-")
-    poll(lambda: label in plane.get("configmap", "served-route")["metadata"]["labels"], 20, "it is back")
+    poll(lambda: label in plane.get("configmap", "served-route")["metadata"]["labels"], "it is back")
     product.until(served, Ready="True", Synced="True")
 
 
@@ -166,7 +166,7 @@ def test_a_template_that_the_api_server_refuses(product: Product) -> None:
     plane.apply(model_deployment("bad", server={"replicas": 1, "port": 8000, "template": bad}))
     product.until("bad", seconds=40, Ready="False", Synced="False")
     poll(lambda: product.conditions("bad").get("ChildConflict") or
-         product.conditions("bad").get("Accepted", ("", ""))[0] == "False", 40, "it is named")  # fmt: skip
+         product.conditions("bad").get("Accepted", ("", ""))[0] == "False", "it is named")  # fmt: skip
     good = workload("x")["spec"]["template"]["spec"]
     plane.apply(model_deployment("bad", server={"replicas": 1, "port": 8000, "template": {"spec": good}}))
     product.until("bad", seconds=40, Ready="True")
@@ -182,7 +182,7 @@ def test_a_mistake_keeps_what_serves(product: Product, adopted: str) -> None:
     product.until(adopted, Accepted="False")
     assert product.conditions(adopted)["Accepted"][1] == "CrossNamespaceReference"
     syncs = product.syncs()
-    poll(lambda: product.syncs() > syncs + 4, 30, "more syncs")
+    poll(lambda: product.syncs() > syncs + 4, "more syncs")
     after = product.versions(adopted)
     assert {kind: after[kind] for kind in before} == before
     plane.apply(model_deployment(adopted))
@@ -200,7 +200,7 @@ def test_a_policy_is_obeyed_when_it_comes_changes_and_goes(product: Product) -> 
     product.until("placed", Ready="True", LocalReady="True", PolicySatisfied="False")
 
     def settles(reason: str, *backends: str) -> None:
-        poll(lambda: product.conditions("placed")["PolicySatisfied"][1] == reason, 10, reason)
+        poll(lambda: product.conditions("placed")["PolicySatisfied"][1] == reason, reason)
         assert [one["id"] for one in product.route("placed")["backends"]] == ["local", *backends]
 
     settles("PolicyMissing")
@@ -238,7 +238,7 @@ def test_hooks_down_changes_nothing(product: Product, adopted: str) -> None:
     assert _writes(product)[writes:] == []
     assert product.remote_weight(adopted) == 0
     product.hooks.start()
-    poll(lambda: product.remote_weight(adopted) == 100, 60, "it goes on")
+    poll(lambda: product.remote_weight(adopted) == 100, "it goes on")
     set_pods_ready(product.plane, f"app={adopted}", True)
     product.until(adopted, seconds=60, LocalReady="True", Synced="True")
 
@@ -251,7 +251,7 @@ def test_metacontroller_restarted_writes_nothing(product: Product, adopted: str,
     product.metacontroller.stop()
     writes, syncs = len(_writes(product)), product.syncs()
     product.metacontroller.start()
-    poll(lambda: product.syncs() >= syncs + 6, 60, "it syncs again")
+    poll(lambda: product.syncs() >= syncs + 6, "it syncs again")
     assert _writes(product)[writes:] == []
 
 
@@ -261,4 +261,4 @@ def test_children_go_with_their_parent(product: Product, served: str) -> None:
     assert not product.parent(served)["metadata"].get("finalizers")
     plane.kubectl("delete", "md", served)
     for resource, name in (("deployment", served), ("service", "served-local"), ("configmap", "served-route")):
-        poll(lambda resource=resource, name=name: not plane.get(resource, name), 30, f"{resource} {name} is gone")  # type: ignore[misc]
+        poll(lambda resource=resource, name=name: not plane.get(resource, name), f"{resource} {name} is gone")  # type: ignore[misc]

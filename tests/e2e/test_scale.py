@@ -65,7 +65,7 @@ class Gateway:
             *("--listen", f"127.0.0.1:{free_port()}", "--admin", f"127.0.0.1:{self.admin}"),
             environment=os.environ | {"PYTHONPATH": str(ROOT)},
         )
-        poll(lambda: status(f"http://127.0.0.1:{self.admin}/readyz") == 200, 20, "the gateway is ready")
+        poll(lambda: status(f"http://127.0.0.1:{self.admin}/readyz") == 200, "the gateway is ready")
 
     def routes(self) -> int:
         """How many routes are in force."""
@@ -160,9 +160,9 @@ def test_a_thousand_at_once(crowd: Product, gateway: Gateway) -> None:
     began = time.monotonic()
     plane.kubectl("create", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
     created = time.monotonic() - began
-    poll(lambda: ready(plane) == COUNT, SECONDS, f"{COUNT} are ready")
+    poll(lambda: ready(plane) == COUNT, f"{COUNT} are ready", seconds=SECONDS)
     took = time.monotonic() - began
-    poll(lambda: gateway.routes() == COUNT, 10, f"the gateway has {COUNT} routes")
+    poll(lambda: gateway.routes() == COUNT, f"the gateway has {COUNT} routes")
     syncs, seconds = latency(crowd)
     hooks_share, mean = hooks.cpu_seconds() / took, seconds / syncs
     budget = took * WORKERS / syncs
@@ -210,7 +210,7 @@ def resting(product: Product, gateway: Gateway) -> dict[str, Any]:
         time.sleep(2)
         return before == last[0]
 
-    poll(quiet, 120, "writes come to rest")
+    poll(quiet, "writes come to rest", seconds=120)
     seen, syncs = len(list(product.plane.audit())), product.syncs()
     hooks, metacontroller, routing = Usage(product.hooks), Usage(product.metacontroller), Usage(gateway.process)
     began = time.monotonic()

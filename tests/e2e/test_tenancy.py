@@ -141,7 +141,7 @@ def test_a_host_name_belongs_to_its_namespace(tenants: Installation) -> None:
             tenants.plane.apply(adopted("claiming", OURS, gateway={"serviceName": claim}))
         backend = {"id": "local", "service": "demo-local", "port": 80, "weight": 100}
         tenants.plane.apply(document("claiming", backend, serviceNames=[claim], namespace=THEIRS))
-        poll(lambda: "claiming" in _errors(tenants), 10, "the document is refused, and reported")
+        poll(lambda: "claiming" in _errors(tenants), "the document is refused, and reported")
         host = tenants.ask(tenants.gateway(), "-H", f"Host: demo.{THEIRS}.svc.cluster.local", model="demo")
         assert (host.status, host.backend) == (200, "local"), host
     tenants.plane.kubectl("delete", "configmap", "claiming-route", "-n", OURS)
@@ -156,14 +156,14 @@ def test_a_local_backend_is_of_its_namespace(tenants: Installation) -> None:
     """A document cannot name a Service of another namespace, nor an address of the cluster or of the node."""
     for service in (f"demo-local.{THEIRS}", f"demo-local.{THEIRS}.svc"):
         tenants.plane.apply(document("crossing", {"id": "local", "service": service, "port": 80, "weight": 100}))
-        poll(lambda: "crossing" in _errors(tenants), 10, "it is refused, and reported")
+        poll(lambda: "crossing" in _errors(tenants), "it is refused, and reported")
         assert tenants.ask(tenants.gateway(f"/{OURS}/crossing")).status == 404
     refused = ("169.254.169.254", "0.0.0.0", "224.0.0.1", "10.0.0.1", "[::1]")
     for number, host in enumerate(refused):
         remote = {"id": "remote", "host": host, "port": 80, "scheme": "http", "weight": 100}
         tenants.plane.apply(document(f"crossing-{number}", remote))
         url = tenants.gateway(f"/{OURS}/crossing-{number}")
-        poll(lambda url=url: tenants.ask(url).status != 404, 10, "it is known")  # type: ignore[misc]
+        poll(lambda url=url: tenants.ask(url).status != 404, "it is known")  # type: ignore[misc]
         answer = tenants.ask(url)
         assert (answer.status, answer.json["error"]["code"]) == (502, "address_refused"), host
         tenants.plane.kubectl("delete", "configmap", f"crossing-{number}-route", "-n", OURS)
@@ -210,7 +210,7 @@ def credentials(tenants: Installation, owner: Witness, thief: Witness) -> Instal
 def test_a_credential_is_used_where_it_may_be(credentials: Installation, owner: Witness, name: str) -> None:
     """A labeled Secret, or an inline one, at the host that it is for: the owner hears it."""
     url = credentials.gateway(f"/{OURS}/{name}")
-    poll(lambda: credentials.ask(url, namespace=OURS).status == 200, 20, "it is served")
+    poll(lambda: credentials.ask(url, namespace=OURS).status == 200, "it is served")
     answer = credentials.ask(url, namespace=OURS)
     assert (answer.status, answer.json) == (200, {"answer": "owner"})
     said = [text for text in owner.heard if not text.startswith("/token")][-1].lower()
@@ -229,7 +229,7 @@ def test_a_credential_is_used_nowhere_else(
 ) -> None:
     """No label, another host, another token URL, another namespace, a document by hand: nobody hears anything."""
     url = credentials.gateway(f"/{OURS}/{name}")
-    poll(lambda: credentials.ask(url, namespace=OURS).status == 502, 20, "it is known, and refused")
+    poll(lambda: credentials.ask(url, namespace=OURS).status == 502, "it is known, and refused")
     answer = credentials.ask(url, namespace=OURS)
     assert (answer.status, answer.json["error"]["code"]) == (502, "credentials_failed")
     assert CANARY not in answer.body
@@ -337,8 +337,8 @@ def test_the_last_gate(rogue: Installation, wish: str, sentence: str) -> None:
     refused, said = rogue.syncs(500), len(_said(rogue))
     _wish(rogue, wish)
     try:
-        poll(lambda: rogue.syncs(500) > refused, 30, "hooks refuse their own answer")
-        poll(lambda: sentence in _said(rogue)[said:], 10, "Metacontroller says why")
+        poll(lambda: rogue.syncs(500) > refused, "hooks refuse their own answer")
+        poll(lambda: sentence in _said(rogue)[said:], "Metacontroller says why")
         after = {kind: version for kind, version in rogue.versions("demo", OURS).items() if "Model" not in kind}
         assert after == before
         assert not plane.get("secret", "demo-route", OURS)
@@ -368,7 +368,7 @@ def test_past_the_gate_the_api_server_refuses(rogue: Installation, wish: str, ki
     plane, said = rogue.plane, len(_said(rogue))
     _wish(rogue, f"ungated-{wish}")
     try:
-        poll(lambda: "forbidden" in _said(rogue)[said:], 30, "it is forbidden")
+        poll(lambda: "forbidden" in _said(rogue)[said:], "it is forbidden")
         assert not plane.get(kind, "demo-route", OURS)
     finally:
         _wish(rogue, None)
@@ -511,7 +511,7 @@ def test_writes_stay_in_the_allowed_namespaces(tenants: Installation) -> None:
     tenants.plane.apply(adopted("allowed", OURS))
     tenants.until("allowed", OURS, LocalReady="True", Synced="True")
     tenants.plane.kubectl("delete", "configmap", "allowed-route", "-n", OURS)
-    poll(lambda: tenants.route("allowed", OURS), 30, "it is created again")
+    poll(lambda: tenants.route("allowed", OURS), "it is created again")
     complaints = [line for line in pod.process.log.read_text()[said:].splitlines() if "forbidden" in line.lower()]
     assert [line for line in complaints if OURS in line] == []
     tenants.upgrade("--set=allowedNamespaces=null", "--set=config.namespaces=")

@@ -110,7 +110,6 @@ def register(installed: Installation, *names: str) -> None:
         for resource, finalizer in FINALIZERS.items():
             poll(
                 lambda resource=resource, name=name: said(installed, resource, name) == ("True", "UpToDate"),  # type: ignore[misc]
-                60,
                 f"{resource} {name} is registered",
             )
             assert finalizers(installed, resource, name) == [finalizer]
@@ -134,7 +133,7 @@ def is_leaving(installed: Installation, resource: str, name: str) -> bool:
 
 def until_gone(installed: Installation, resource: str, name: str, seconds: float = 30) -> None:
     """Wait until an object is not there."""
-    poll(lambda: not installed.plane.get(resource, name), seconds, f"{resource} {name} is gone")
+    poll(lambda: not installed.plane.get(resource, name), f"{resource} {name} is gone", seconds=seconds)
 
 
 def test_what_is_deleted_is_removed_from_the_platform(installed: Installation, platform: Platform) -> None:
@@ -172,12 +171,12 @@ def test_a_platform_that_is_away_holds_an_object_for_minutes_only(
     command = (sys.executable, "-m", "tests.e2e.hooks_ahead", str(ahead), *listen)
     hooks = installed.plane.run("hooks-ahead", *command, environment=os.environ | settings)
     try:
-        poll(lambda: status(f"http://127.0.0.1:{operations}/readyz") == 200, 20, "hooks are ready")
+        poll(lambda: status(f"http://127.0.0.1:{operations}/readyz") == 200, "hooks are ready")
         installed.upgrade(f"--set=hooks.url=http://127.0.0.1:{port}")
         platform.stop()
         for resource in FINALIZERS:
             remove(installed, resource, "held")
-            poll(lambda r=resource: said(installed, r, "held") == ("False", "Unreachable"), 30, "it says why")  # type: ignore[misc]
+            poll(lambda r=resource: said(installed, r, "held") == ("False", "Unreachable"), "it says why")  # type: ignore[misc]
             assert is_leaving(installed, resource, "held")
         ahead.write_text("660")
         for resource in FINALIZERS:
@@ -195,13 +194,13 @@ def test_turning_the_token_off_lets_everything_go(installed: Installation, platf
     platform.stop()
     for resource in FINALIZERS:
         remove(installed, resource, "leaving")
-        poll(lambda r=resource: said(installed, r, "leaving") == ("False", "Unreachable"), 30, "it was tried")  # type: ignore[misc]
+        poll(lambda r=resource: said(installed, r, "leaving") == ("False", "Unreachable"), "it was tried")  # type: ignore[misc]
     installed.upgrade("--set=beamlitApiToken=")
     for resource in FINALIZERS:
         until_gone(installed, resource, "leaving")
-        poll(lambda r=resource: finalizers(installed, r, "kept") == [], 30, f"{resource} is free")  # type: ignore[misc]
+        poll(lambda r=resource: finalizers(installed, r, "kept") == [], f"{resource} is free")  # type: ignore[misc]
         installed.plane.kubectl("annotate", resource, "kept", "look=again")
-        poll(lambda r=resource: said(installed, r, "kept")[1] == "Disabled", 30, "it says that nothing is registered")  # type: ignore[misc]
+        poll(lambda r=resource: said(installed, r, "kept")[1] == "Disabled", "it says that nothing is registered")  # type: ignore[misc]
         installed.plane.kubectl("delete", resource, "kept", "--timeout=20s")
     assert platform.model("kept") is not None, "what is there stays there"
     platform.start()

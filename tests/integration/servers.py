@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from gateway import errors
 from gateway.http.exchange import BodySink, BodySource, Fields, RequestHead, ResponseHead, Switched
 from gateway.upstream.origin import Origin
+from tests.deadlines import SECONDS
 
 Script = Callable[["ServerSide"], Awaitable[None]]
 
@@ -225,8 +226,12 @@ class RecordingExchange:
         self.paused = False
 
 
-async def until(condition: Callable[[], bool], seconds: float = 3.0) -> None:
-    """Poll until `condition` holds."""
+async def until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
+    """Poll until `condition` holds.
+
+    Raises:
+        TimeoutError: it does not within `seconds`.
+    """
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)

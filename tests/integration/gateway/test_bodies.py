@@ -7,6 +7,7 @@ import struct
 import pytest
 
 from gateway.api.v1alpha1 import Timeouts
+from tests.deadlines import SECONDS
 from tests.integration.gateway.wire import Client, Running, document, echo, gateway, local, reply
 from tests.integration.servers import ServerSide, serving, until
 
@@ -79,7 +80,7 @@ async def test_bs_02_a_slow_reader_holds_the_server_back() -> None:
         await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", running.port))
         await asyncio.get_running_loop().sock_sendall(raw, GET)
         last = -1
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SECONDS):
             while sent != last or not sent:  # until the server stands still
                 last = sent
                 await asyncio.sleep(0.2)
@@ -137,7 +138,7 @@ async def test_bs_06_upload_of_unknown_length() -> None:
     async with serving(script) as server, gateway(local_port=server.port) as running:
         client = await running.client()
         await client.send(post(b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n"))
-        await asyncio.wait_for(seen.wait(), 5)
+        await asyncio.wait_for(seen.wait(), SECONDS)
         await client.send(b"2\r\nde\r\n0\r\n\r\n")
         assert (await client.answer(b"POST")).status == 200
 
@@ -306,7 +307,7 @@ async def test_bs_12_ten_thousand_small_events() -> None:
         client = await running.client()
         await client.send(GET)
         raw = b""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(SECONDS):
             while not raw.endswith(b"0\r\n\r\n"):
                 raw += await client.some()
         body = b""
@@ -435,7 +436,7 @@ async def test_u10_a_client_that_reads_nothing_is_cut() -> None:
         await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", running.port))
         await asyncio.get_running_loop().sock_sendall(raw, GET)
         await until(lambda: running.edge.connections == 1)
-        await until(lambda: running.edge.connections == 0, 8)
+        await until(lambda: running.edge.connections == 0)
         await idle(running)
         raw.close()
 
@@ -521,14 +522,14 @@ async def test_to_06_to_08_bs_13_p4_the_server_is_told_within_a_second(point: st
             await client.send(post(b"Content-Length: 1000", body=b"abc"))
         else:
             await client.send(GET)
-        await asyncio.wait_for(reached.wait(), 5)
+        await asyncio.wait_for(reached.wait(), SECONDS)
         if point in ("mid stream", "pipelined"):
             assert (await client.answer(head_only=True)).status == 200
         if point == "pipelined":
             await client.send(GET)
         began = asyncio.get_running_loop().time()
         await _leave(client, how)
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(gone.wait(), SECONDS)
         assert asyncio.get_running_loop().time() - began < 1.5
         await idle(running)
         assert len(server.sides) == 1
@@ -547,14 +548,14 @@ async def test_u9_to_06_a_reset_is_noticed_while_nothing_is_read() -> None:
         client = await running.client()
         client.writer.write(post(b"Content-Length: 30000000", body=b"a" * 30000000))
         before = -1
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SECONDS):
             while (size := client.writer.transport.get_write_buffer_size()) != before or not server.sides:
                 before = size
                 await asyncio.sleep(0.1)
         raw = client.writer.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.reset()
-        await until(lambda: running.edge.connections == 0, 2)
+        await until(lambda: running.edge.connections == 0)
         await idle(running)
         done.set()
 

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from gateway.api.v1alpha1 import Timeouts
+from tests.deadlines import SECONDS
 from tests.integration.gateway.wire import Client, document, gateway, local
 from tests.integration.servers import ServerSide, serving, until
 
@@ -157,7 +158,7 @@ async def test_bs_11_nothing_is_written_where_it_could_not_be_told_apart(request
 async def _to_the_end(client: Client) -> tuple[bytes, bool]:
     """What still comes, and whether the connection ends with RST."""
     rest = b""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(SECONDS):
         try:
             while data := await client.reader.read(65536):
                 rest += data
@@ -185,7 +186,7 @@ async def test_a_reader_that_stalls_costs_little_and_is_cut() -> None:
                 await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", running.port))
                 await asyncio.get_running_loop().sock_sendall(raw, GET)
             most = 0
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(SECONDS):
                 while len(running.lines()) < 20:
                     for connection in running.edge._connections:
                         most = max(most, connection.transport.get_write_buffer_size())

@@ -19,6 +19,7 @@ from gateway.routes.sources import configmaps
 from gateway.routes.sources.configmaps import ConfigMapSource
 from gateway.routes.store import RouteStore
 from gateway.telemetry import Metrics
+from tests.deadlines import SECONDS
 from tests.integration.apiserver import BREAK, END, ApiServer, Collection, config_map
 from tests.integration.gateway.wire import document
 from tests.integration.servers import until
@@ -150,10 +151,10 @@ async def test_events_and_bookmarks(api: ApiServer, script: Collection) -> None:
         ]
         for kind, item, expected in steps:
             script.push(kind, item)
-            await until(lambda expected=expected: told.texts == expected, 1)  # type: ignore[misc]
+            await until(lambda expected=expected: told.texts == expected)  # type: ignore[misc]
         before = told.confirmed
         script.push("BOOKMARK", {"metadata": {"resourceVersion": "9"}})
-        await until(lambda: told.confirmed == before + 1, 1)
+        await until(lambda: told.confirmed == before + 1)
         script.events.put(END)
         await until(lambda: script.watched == ["1", "9"])
         assert script.lists == 1
@@ -234,7 +235,7 @@ async def test_a_watch_that_is_refused_leaves_lists(api: ApiServer, script: Coll
         await passes(1.0)
         assert script.lists <= 8
         script.watch_status = 200
-        await until(lambda: not told.errors, 5)
+        await until(lambda: not told.errors)
 
 
 async def test_a_missed_event_is_repaired(api: ApiServer, script: Collection) -> None:
@@ -242,7 +243,7 @@ async def test_a_missed_event_is_repaired(api: ApiServer, script: Collection) ->
     async with followed(api, relist_seconds=1.0) as told:
         await until(lambda: set(told.texts) == {"a"})
         script.items = [config_map("b", 2)]
-        await until(lambda: set(told.texts) == {"b"}, 5)
+        await until(lambda: set(told.texts) == {"b"})
         assert not any(one.errors for one in told.snapshots)
 
 
@@ -252,7 +253,7 @@ async def test_a_watch_without_end_is_ended(api: ApiServer, script: Collection) 
     async with followed(api, relist_seconds=1.0) as told:
         await until(lambda: script.watched == ["1"])
         script.items = [config_map("b", 2)]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SECONDS):
             while set(told.texts) != {"b"}:
                 script.push("BOOKMARK", {"metadata": {"resourceVersion": "1"}})
                 await asyncio.sleep(0.05)
@@ -272,7 +273,7 @@ async def test_a_bug_does_not_end_it(api: ApiServer, script: Collection, monkeyp
         async with followed(api) as told:
             await until(lambda: "RuntimeError" in told.errors.get(PLACE, ""))
             broken.clear()
-            await until(lambda: set(told.texts) == {"a"} and not told.errors, 5)
+            await until(lambda: set(told.texts) == {"a"} and not told.errors)
     assert "routes_following_failed" in [one["event"] for one in lines]
 
 
@@ -294,13 +295,13 @@ async def test_errors_keep_what_is_known(api: ApiServer, script: Collection, sta
         await until(lambda: script.watched == ["1"])
         script.list_status = status
         script.push("ERROR", {"code": 500, "reason": "InternalError"})
-        await until(lambda: told.errors.get(PLACE, "").endswith(f": scripted {status}"), 5)
+        await until(lambda: told.errors.get(PLACE, "").endswith(f": scripted {status}"))
         assert str(status) in told.errors[PLACE]
         assert set(told.texts) == {"a"}
         assert told.store.loaded.is_set()
         await until(lambda: PLACE in told.store.source_errors)
         script.list_status = 200
-        await until(lambda: not told.errors, 5)
+        await until(lambda: not told.errors)
 
 
 @pytest.mark.parametrize(
@@ -354,7 +355,7 @@ async def test_not_ready_before_the_first_list(api: ApiServer, script: Collectio
             assert told.confirmed == 0
             assert [one["event"] for one in lines] == ["routes_cannot_be_read"]
             script.list_status = 200
-            await until(told.store.loaded.is_set, 5)
+            await until(told.store.loaded.is_set)
             await until(lambda: not told.store.source_errors)
     assert "routes_are_followed_again" in [one["event"] for one in lines]
 
@@ -365,7 +366,7 @@ async def test_the_log_says_it_again(api: ApiServer, script: Collection, monkeyp
     script.list_status = 500
     with structlog.testing.capture_logs() as lines:
         async with followed(api):
-            await until(lambda: len(lines) == 2, 5)
+            await until(lambda: len(lines) == 2)
             assert script.lists > 2
 
 
@@ -377,10 +378,10 @@ async def test_a_closed_namespace_does_not_stop_the_others(api: ApiServer, scrip
         await until(lambda: list(told.errors) == ["namespace closed"])
         assert set(told.texts) == {"a"}
         script.push("ADDED", config_map("b", 2))
-        await until(lambda: set(told.texts) == {"a", "b"}, 1)
+        await until(lambda: set(told.texts) == {"a", "b"})
         assert "namespace closed" in told.errors
         closed.list_status = 200
-        await until(lambda: set(told.texts) == {"a", "b", "late"} and not told.errors, 5)
+        await until(lambda: set(told.texts) == {"a", "b", "late"} and not told.errors)
 
 
 async def test_a_namespace_that_does_not_answer_yet_is_waited_for(api: ApiServer, script: Collection) -> None:
@@ -390,7 +391,7 @@ async def test_a_namespace_that_does_not_answer_yet_is_waited_for(api: ApiServer
         await until(lambda: set(told.texts) == {"a"} and slow.lists > 1)
         assert not told.store.loaded.is_set()
         slow.list_status = 200
-        await until(told.store.loaded.is_set, 5)
+        await until(told.store.loaded.is_set)
         assert len(told.store.documents) == 2
 
 
@@ -413,7 +414,7 @@ async def test_the_table_is_as_old_as_its_oldest_part(api: ApiServer, script: Co
         await until(lambda: len(told.store.documents) == 3)
         assert (told.store.refreshed_at, told.confirmed) == (stands, before)
         other.list_status = 200
-        await until(lambda: told.store.refreshed_at > stands, 5)
+        await until(lambda: told.store.refreshed_at > stands)
 
 
 async def test_nothing_that_may_be_read_is_not_ready(api: ApiServer, script: Collection) -> None:
@@ -439,7 +440,7 @@ async def test_the_api_server_goes_away_and_comes_back(api: ApiServer, script: C
         assert len(told.store.table.routes) == 1
         script.items.append(config_map("b", 2))
         api.start()
-        await until(lambda: set(told.texts) == {"demo", "b"} and not told.errors, 5)
+        await until(lambda: set(told.texts) == {"demo", "b"} and not told.errors)
         await until(lambda: told.store.refreshed_at > stands and not told.store.source_errors)
 
 
@@ -453,7 +454,7 @@ async def test_a_slow_list_is_given_up(api: ApiServer, script: Collection, monke
         assert await source_of(api, None).secret("default", "s") == {}
         await until(lambda: "timed out" in told.errors.get(PLACE, ""))
         script.delay = 0
-        await until(told.store.loaded.is_set, 5)
+        await until(told.store.loaded.is_set)
 
 
 async def test_a_silent_watch_is_given_up(api: ApiServer, script: Collection, monkeypatch: pytest.MonkeyPatch) -> None:

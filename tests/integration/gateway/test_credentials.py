@@ -20,6 +20,7 @@ from gateway.credentials.cache import ClientCredentials, Credentials
 from gateway.upstream.addresses import AddressRules
 from gateway.upstream.resolver import Resolver
 from tests.authorities import Authority, strict_by_default, trusted_by_system
+from tests.deadlines import SECONDS
 from tests.integration.servers import ScriptedServer, ServerSide, serving, until
 
 CANARY_SECRET = "canary-client-secret"
@@ -156,7 +157,7 @@ async def test_se_12_a_token_is_renewed_before_its_end_and_used_meanwhile() -> N
         assert await credentials.authorization(Route(), REMOTE) == first
         await until(lambda: len(server.sides) == 2)
         seen: list[bytes | None] = []
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(SECONDS):
             while not seen or seen[-1] == first:
                 seen.append(await credentials.authorization(Route(), REMOTE))
                 await asyncio.sleep(0.01)
@@ -180,7 +181,7 @@ async def test_c8_a_token_that_has_ended_is_not_sent() -> None:
                 await credentials.authorization(Route(), REMOTE)
         assert len(server.sides) == 2
         token: bytes | None = None
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(SECONDS):
             while token is None:
                 try:
                     token = await credentials.authorization(Route(), REMOTE)
@@ -302,7 +303,7 @@ async def test_c8_requests_do_not_wait_for_a_token_as_long_as_its_endpoint_may_t
             assert took < longest
         gate.set()
         token: bytes | None = None
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(SECONDS):
             while token is None:
                 try:
                     token = await credentials.authorization(Route(), REMOTE)
@@ -468,7 +469,7 @@ AWAY = OSError("the API server answers 503 Service Unavailable")
 
 async def until_refused(ask: Callable[[], Awaitable[object]]) -> None:
     """Ask until there is nothing to be had any more."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(SECONDS):
         while True:
             try:
                 await ask()
@@ -505,7 +506,7 @@ async def test_a_secret_that_cannot_be_had_is_not_asked_for_again_at_once(failur
             assert secrets.reads == 1
             secrets.failure = None
             secrets.objects["default", "key"] = {"k": "v", "hosts": "run.example"}
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(SECONDS):
                 while True:
                     try:
                         assert await credentials.headers(Route(), KEYED) == {b"x-api-key": b"v"}
@@ -528,7 +529,7 @@ async def test_field_values_outlive_the_api_server(monkeypatch: pytest.MonkeyPat
         secrets.failure = AWAY
 
         async def reads(number: int) -> None:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(SECONDS):
                 while secrets.reads < number:
                     assert await credentials.headers(Route(), KEYED) == {b"x-api-key": b"v"}
                     await asyncio.sleep(0.01)
@@ -536,7 +537,7 @@ async def test_field_values_outlive_the_api_server(monkeypatch: pytest.MonkeyPat
         await reads(4)
         secrets.failure = None
         secrets.objects["default", "key"]["k"] = "v2"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SECONDS):
             while await credentials.headers(Route(), KEYED) != {b"x-api-key": b"v2"}:
                 await asyncio.sleep(0.01)
         del secrets.objects["default", "key"]
@@ -550,7 +551,7 @@ async def test_tokens_outlive_the_api_server() -> None:
         secrets.objects["default", "oauth"] = secret_for(server)
         assert await credentials.authorization(Route(), REMOTE)
         secrets.failure = AWAY
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SECONDS):
             while len(server.sides) < 3:
                 assert await credentials.authorization(Route(), REMOTE)
                 await asyncio.sleep(0.01)

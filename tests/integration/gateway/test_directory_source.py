@@ -17,6 +17,7 @@ from gateway.routes.sources.directory import DirectorySource
 from gateway.routes.sources.secrets import Secrets
 from gateway.routes.store import RouteStore
 from gateway.telemetry import Metrics
+from tests.deadlines import SECONDS
 from tests.integration.servers import until
 
 
@@ -56,7 +57,7 @@ async def followed(directory: Path, **rest: Any) -> AsyncIterator[RouteStore]:
     )
     task = asyncio.create_task(DirectorySource(directory, **rest).run(store.apply, store.confirm))
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SECONDS):
             await store.loaded.wait()
         yield store
     finally:
@@ -161,7 +162,7 @@ async def test_the_directory_goes_and_comes_back(tmp_path: Path) -> None:
         await until(lambda: store.source_errors.get(str(directory)) == "is not a directory")
         assert percentage(store) == 1
         write(directory / "demo.yaml", config_map(percentage=2))
-        await until(lambda: percentage(store) == 2, 6)
+        await until(lambda: percentage(store) == 2)
         assert store.source_errors == {}
 
 
@@ -194,7 +195,7 @@ async def test_rd_04_a_volume_of_a_config_map(tmp_path: Path) -> None:
     async with followed(tmp_path) as store:
         assert percentage(store) == 1
         publish(2)
-        await until(lambda: percentage(store) == 2, 1)
+        await until(lambda: percentage(store) == 2)
         assert set(store.documents) == {"default/demo-route"}
 
 

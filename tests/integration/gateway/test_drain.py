@@ -20,6 +20,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
 
+from tests.deadlines import SECONDS
 from tests.integration.gateway.test_directory_source import config_map, write
 from tests.integration.gateway.test_process import GET, started
 from tests.integration.gateway.test_websocket import KEY, SWITCH, handshake
@@ -97,7 +98,7 @@ async def test_rd_07_websockets_are_told_at_the_limit(tmp_path: Path) -> None:
                 await client.recv()
                 running.process.send_signal(signal.SIGTERM)
                 with pytest.raises(ConnectionClosedOK):  # noqa: PT012 - which 1001 is
-                    async with asyncio.timeout(5):
+                    async with asyncio.timeout(SECONDS):
                         while True:
                             assert await client.recv() == b"x" * 5000
                 assert client.close_code == 1001
@@ -148,7 +149,7 @@ async def test_rd_07_a_websocket_that_ends_in_time_is_let_end(tmp_path: Path) ->
                 assert await client.recv() == "late"
                 assert running.process.returncode is None
             assert client.close_code == 1000
-            assert await running.ended(3) == 0
+            assert await running.ended() == 0
             assert "connections_cut" not in running.errors.read_text()
 
 
@@ -317,7 +318,7 @@ async def member(
                 *("--resolve", f"demo-local.default.svc.cluster.local:80=127.0.0.1:{backend}"),
                 cwd=ROOT, stdout=out, stderr=err,
             )  # fmt: skip
-        async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(10):
+        async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(SECONDS):
             while True:
                 try:
                     if (await client.get(f"http://127.0.0.1:{admin}/readyz")).status_code == 200:
@@ -329,7 +330,7 @@ async def member(
     async def restart() -> int:
         assert process is not None
         process.send_signal(signal.SIGTERM)
-        code = await asyncio.wait_for(process.wait(), 15)
+        code = await asyncio.wait_for(process.wait(), SECONDS)
         await start()
         return code
 
@@ -352,7 +353,7 @@ async def test_c7_a_rolling_restart_fails_no_request(tmp_path: Path, kind: str) 
         member(tmp_path / "two", backend.port, ports["two"], ports["two_admin"]) as restart_two,
         balancer(kind, tmp_path, ports) as port,
     ):
-        async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(10):
+        async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(SECONDS):
             while True:
                 try:
                     if (await client.get(f"http://127.0.0.1:{port}/default/demo/get?number=0")).status_code == 200:
@@ -405,7 +406,7 @@ async def test_c7_long_streams_are_cut_visibly(tmp_path: Path) -> None:
         for _, client in clients:
             assert (await client.answer(head_only=True)).status == 200
         running.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(SECONDS):
             while await running.ready() == 200:
                 await asyncio.sleep(0.02)
         go.set()
@@ -414,4 +415,4 @@ async def test_c7_long_streams_are_cut_visibly(tmp_path: Path) -> None:
             assert end.endswith(b"0\r\n\r\n") is not is_long
             assert (b"gateway_stopping" in end) is is_long
             client.close()
-        assert await running.ended(5) == 0
+        assert await running.ended() == 0

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from gateway.api.v1alpha1 import Breaker, FailureCause, Headers, Limits, Retry, SecretKey, Timeouts, Use
+from tests.deadlines import SECONDS
 from tests.integration.gateway.wire import Answer, NoSecrets, Running, document, echo, gateway, local, remote, reply
 from tests.integration.servers import ScriptedServer, ServerSide, serving, until
 
@@ -422,7 +423,7 @@ async def test_a_slow_body_does_not_hold_the_first_attempt_up() -> None:
     ):
         client = await running.client()
         await client.send(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\n" % TARGET, b"ab", b"c")
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(SECONDS):
             await seen.wait()
         await until(lambda: len(far.sides) == 1)
         await client.send(b"d", b"ef")

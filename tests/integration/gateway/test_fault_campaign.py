@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.deadlines import SECONDS
 from tests.processes import poll
 from tools.repository import ROOT
 
@@ -67,12 +68,12 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path: Path) -> None:
             cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     try:
-        poll(lambda: "kill" in (tmp_path / "log").read_text(), 40, "the first fault begins")
+        poll(lambda: "kill" in (tmp_path / "log").read_text(), "the first fault begins")
         started = psutil.Process(process.pid).children(recursive=True)
         assert len(started) >= 7
         process.send_signal(signal.SIGINT)
-        assert process.wait(15) == 130
-        gone, left = psutil.wait_procs(started, timeout=5)
+        assert process.wait(SECONDS) == 130
+        gone, left = psutil.wait_procs(started, timeout=SECONDS)
         assert (len(gone), left) == (len(started), [])
     finally:
         process.kill()

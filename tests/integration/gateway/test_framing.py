@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from tests.deadlines import SECONDS
 from tests.integration.gateway.wire import Running, echo, gateway
 from tests.integration.servers import ScriptedServer, serving
 
@@ -308,7 +309,7 @@ async def test_refusals_are_counted_and_logged(running: Running) -> None:
     answer = await running.ask(post(b"Content-Length: x"))
     assert answer.status == 400
     assert running.count("beamlit_gateway_refused_requests_total", code="malformed_request") == 1
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(SECONDS):
         while not running.lines():
             await asyncio.sleep(0.01)
     line = running.lines()[0]

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from gateway.api.v1alpha1 import Backend, Split, Timeouts
+from tests.deadlines import SECONDS
 from tests.integration.gateway.wire import Client, Running, document, gateway, local, remote, reply
 from tests.integration.servers import ServerSide, serving, until
 
@@ -52,7 +53,7 @@ async def opened(running: Running, streams: Streams, count: int) -> list[tuple[C
 async def whole(client: Client) -> None:
     """The rest of a stream: every event, in order, and the end."""
     rest = b""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(SECONDS):
         while not rest.endswith(b"0\r\n\r\n"):
             rest += await client.some()
     events = [line[6:] for line in rest.split(b"\n") if line.startswith(b"data: ")]

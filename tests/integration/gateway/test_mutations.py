@@ -163,7 +163,7 @@ async def sent_to(client: Client, *parts: bytes) -> None:
 async def received(client: Client, until: bytes) -> bytes:
     """Everything up to `until`, or to the end of the connection."""
     data = b""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(SECONDS):
         try:
             while until not in data:
                 more = await client.reader.read(65536)

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from gateway.api.v1alpha1 import Credentials, Headers, OAuth2, SecretKey
+from tests.deadlines import SECONDS
 from tests.integration.apiserver import ApiServer, Collection, config_map
 from tests.integration.gateway.test_cluster import kubeconfig
 from tests.integration.gateway.wire import document, remote
@@ -92,7 +93,7 @@ class Gateway:
         """Status and body of the answer that a model gives."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/default/{name}/x", b"{}")
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=SECONDS) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as exc:
             return exc.code, exc.read().decode()
@@ -103,7 +104,7 @@ class Gateway:
 
     def page(self, path: str) -> str:
         """A page of the admin port."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", timeout=SECONDS) as answer:
             return str(answer.read().decode())
 
     def state(self) -> dict[str, Any]:
@@ -125,7 +126,7 @@ class Gateway:
         """Send SIGTERM; the seconds until it has ended."""
         began = time.monotonic()
         self.process.terminate()
-        assert self.process.wait(30) == 0
+        assert self.process.wait(SECONDS) == 0
         return time.monotonic() - began
 
 
@@ -147,7 +148,7 @@ def started(folder: Path, api: ApiServer, remote_port: int = 1) -> Iterator[Gate
             cwd=ROOT, env=os.environ | {"PYTHONUNBUFFERED": "1"}, stdout=out, stderr=err, text=True,
         )  # fmt: skip
     try:
-        poll(lambda: status(f"http://127.0.0.1:{admin}/healthz") == 200, 20, "it runs")
+        poll(lambda: status(f"http://127.0.0.1:{admin}/healthz") == 200, "it runs")
         yield Gateway(process, folder, port, admin)
     finally:
         if process.poll() is None:
@@ -203,7 +204,7 @@ def test_secrets_go_where_they_say_and_are_seen_nowhere(
     ]
     api.start()
     with started(tmp_path, api, port) as gateway:
-        poll(lambda: gateway.ready() == 200, 10, "it is ready")
+        poll(lambda: gateway.ready() == 200, "it is ready")
         answers = {name: gateway.post(name) for name in stored}
         assert answers.pop("good") == answers.pop("key") == (200, "ok")
         assert {code for code, _ in answers.values()} == {502}
@@ -237,9 +238,9 @@ def test_a_first_start_without_an_api_server(tmp_path: Path, api: ApiServer) -> 
     """Not ready, one clear log line however many tries, the reason on the admin port; then it comes by itself."""
     api.collections[CONFIG_MAPS].items = [route("demo")]
     with started(tmp_path, api) as gateway:
-        poll(lambda: gateway.state()["sourceErrors"], 5, "the admin port says why")
+        poll(lambda: gateway.state()["sourceErrors"], "the admin port says why")
         began = time.monotonic()
-        poll(lambda: time.monotonic() - began > 1.5, 5, "several tries are over")
+        poll(lambda: time.monotonic() - began > 1.5, "several tries are over")
         assert gateway.ready() == 503
         (line,) = gateway.events("routes_cannot_be_read")
         assert line["place"] == "namespace default"
@@ -248,7 +249,7 @@ def test_a_first_start_without_an_api_server(tmp_path: Path, api: ApiServer) -> 
         assert (state["loaded"], state["ageSeconds"], state["routes"]) == (False, None, [])
         assert gateway.post("demo")[0] == 404
         api.start()
-        poll(lambda: gateway.ready() == 200, 10, "it is ready")
+        poll(lambda: gateway.ready() == 200, "it is ready")
         assert gateway.state()["routes"][0]["name"] == "demo"
         assert len(gateway.events("routes_are_followed_again")) == 1
 
@@ -259,22 +260,22 @@ def test_the_api_server_is_away(tmp_path: Path, api: ApiServer, platform: http.s
     script.items = [route("demo")]
     api.start()
     with started(tmp_path, api, platform.server_address[1]) as gateway:
-        poll(lambda: gateway.ready() == 200, 10, "it is ready")
+        poll(lambda: gateway.ready() == 200, "it is ready")
         script.push("ADDED", route("second"))
-        poll(lambda: gateway.post("second")[0] == 200, 1, "an event counts within a second")
+        poll(lambda: gateway.post("second")[0] == 200, "an event counts within a second")
         api.stop()
-        poll(lambda: gateway.state()["sourceErrors"], 5, "it says so")
+        poll(lambda: gateway.state()["sourceErrors"], "it says so")
         first = gateway.age()
-        poll(lambda: gateway.age() > first + 1, 5, "the age grows")
+        poll(lambda: gateway.age() > first + 1, "the age grows")
         assert gateway.ready() == 200
         assert gateway.post("demo") == gateway.post("second") == (200, "ok")
         assert gateway.state()["ageSeconds"] > first
         assert "Connection refused" in gateway.page("/")
         script.items = [route("third")]
         api.start()
-        poll(lambda: gateway.post("third")[0] == 200, 12, "it has caught up")
+        poll(lambda: gateway.post("third")[0] == 200, "it has caught up")
         assert gateway.post("demo")[0] == 404
-        poll(lambda: not gateway.state()["sourceErrors"] and gateway.age() < 1, 5, "all is well")
+        poll(lambda: not gateway.state()["sourceErrors"] and gateway.age() < 1, "all is well")
 
 
 @pytest.mark.parametrize("trouble", ["none", "away", "silent"])
@@ -286,9 +287,9 @@ def test_it_stops_whatever_the_api_server_does(tmp_path: Path, api: ApiServer, t
         api.start()
     with started(tmp_path, api) as gateway:
         if trouble == "away":
-            poll(lambda: gateway.state()["sourceErrors"], 5, "it has tried")
+            poll(lambda: gateway.state()["sourceErrors"], "it has tried")
         else:
-            poll(lambda: gateway.ready() == 200, 10, "it is ready")
+            poll(lambda: gateway.ready() == 200, "it is ready")
         client = None
         if trouble == "silent":
             api.delay = 30
@@ -299,7 +300,7 @@ def test_it_stops_whatever_the_api_server_does(tmp_path: Path, api: ApiServer, t
 
             client = threading.Thread(target=ask)
             client.start()
-            poll(lambda: 'in_flight_requests{model="demo",namespace="default"} 1.0' in gateway.page("/metrics"), 5)
+            poll(lambda: 'in_flight_requests{model="demo",namespace="default"} 1.0' in gateway.page("/metrics"))
         assert gateway.stopped() < 1.5
         if client is not None:
             client.join()

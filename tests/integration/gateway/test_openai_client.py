@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks.processes import running
 from gateway.api.v1alpha1 import Breaker, RouteDocument
+from tests.deadlines import SECONDS
 from tests.integration.gateway.wire import Running, document, gateway, local, remote, reply
 from tests.integration.servers import ServerSide, serving
 from tools.ports import free_port
@@ -131,7 +132,7 @@ async def test_nobody_notices_that_the_local_server_fails(servers: tuple[ModelSe
 
         async def until_seen(*causes: str) -> None:
             """Until attempts have failed by one of the causes, and 40 more requests were answered."""
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(SECONDS):
                 while not any(f'"cause":"{cause}"' in running.log.getvalue() for cause in causes):
                     await asyncio.sleep(0.02)
                 before = done

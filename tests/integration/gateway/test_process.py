@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from tests.authorities import Authority
+from tests.deadlines import SECONDS
 from tests.integration.gateway.test_directory_source import config_map, write
 from tests.integration.gateway.wire import Client, echo
 from tests.integration.servers import ServerSide, serving, until
@@ -95,7 +96,7 @@ async def started(
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{admin}", trust_env=False) as client:
         running = Process(process, port, client, routes, output, errors)
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(SECONDS):
                 while ready:
                     try:
                         if await running.ready() == 200:
@@ -114,13 +115,13 @@ async def started(
 def gateway(*words: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "gateway", *words], cwd=ROOT, capture_output=True, text=True, timeout=30
+        [sys.executable, "-m", "gateway", *words], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS
     )
 
 
 async def until_ready_is(running: Process, status: int) -> None:
     """Poll /readyz."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(SECONDS):
         while await running.ready() != status:
             await asyncio.sleep(0.02)
 
@@ -179,7 +180,7 @@ async def test_it_serves_what_stands_in_the_directory(tmp_path: Path) -> None:
     async with serving(echo) as server, started(tmp_path, server.port) as running:
         assert (await running.ask()).status == 200
         write(running.routes / "demo.yaml", config_map("renamed"))
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(SECONDS):
             while (await running.ask()).status != 404:
                 await asyncio.sleep(0.02)
         state = (await running.admin.get("/routes")).json()
@@ -189,7 +190,7 @@ async def test_it_serves_what_stands_in_the_directory(tmp_path: Path) -> None:
         assert route["hash"]
         assert route["since"].endswith("Z")
         (running.routes / "demo.yaml").write_text("a: [")
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(SECONDS):
             while not (state := (await running.admin.get("/routes")).json())["sourceErrors"]:
                 await asyncio.sleep(0.02)
         assert state["routes"][0]["inForce"] is True
@@ -289,7 +290,7 @@ async def test_rd_08_a_second_signal_ends_at_once(tmp_path: Path, second: signal
         running.process.send_signal(signal.SIGTERM)
         await until_ready_is(running, 503)
         running.process.send_signal(second)
-        assert await running.ended(5) == 0
+        assert await running.ended() == 0
         assert not (await client.ended()).endswith(b"0\r\n\r\n")
 
 
@@ -297,7 +298,7 @@ async def test_rd_08_sigint_skips_the_lame_duck(tmp_path: Path) -> None:
     """Ctrl-C at a terminal ends an idle gateway at once."""
     async with started(tmp_path, config="gateway: {lameDuckSeconds: 60}") as running:
         running.process.send_signal(signal.SIGINT)
-        assert await running.ended(5) == 0
+        assert await running.ended() == 0
 
 
 async def test_the_drain_has_a_limit(tmp_path: Path) -> None:
@@ -314,7 +315,7 @@ async def test_the_drain_has_a_limit(tmp_path: Path) -> None:
         await client.send(GET)
         assert (await client.answer(head_only=True)).status == 200
         running.process.send_signal(signal.SIGTERM)
-        assert await running.ended(5) == 0
+        assert await running.ended() == 0
         assert "connections_cut" in running.errors.read_text()
 
 
@@ -329,7 +330,7 @@ async def test_rd_15_output_that_nobody_reads(tmp_path: Path) -> None:
     )
     client: Client | None = None
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(SECONDS):
             while client is None:
                 try:
                     client = Client(*await asyncio.open_connection("127.0.0.1", port))
@@ -434,9 +435,9 @@ async def test_tls_is_renewed_under_load(tmp_path: Path) -> None:
                 swap(number, authority.issue("localhost").key)  # which is outlived
                 await asyncio.sleep(0.1)
             swap(number)
-            await until(lambda: len(numbers) > number or bool(failures), 10)  # noqa: B023 - called at once
+            await until(lambda: len(numbers) > number or bool(failures))  # noqa: B023 - called at once
         over.set()
-        await asyncio.wait_for(asyncio.gather(*tasks), 10)
+        await asyncio.wait_for(asyncio.gather(*tasks), SECONDS)
         assert failures == []
         assert numbers == {f"number {number}" for number in range(7)}
         assert served > 100

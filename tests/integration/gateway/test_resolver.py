@@ -11,6 +11,7 @@ import pytest
 from gateway import errors
 from gateway.upstream.addresses import AddressRules
 from gateway.upstream.resolver import Resolver, parse_overrides
+from tests.deadlines import SECONDS
 
 
 @contextmanager
@@ -133,7 +134,7 @@ async def test_slow_look_ups_are_shared_bounded_and_survive_a_cancel(monkeypatch
         with pytest.raises(errors.Overloaded):
             await resolver.resolve("other.example", 80, trusted=False)
         go.set()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(SECONDS):
             assert await asyncio.gather(*waiting[1:]) == [(("192.0.2.1", 80),)] * 2
         assert calls == 1
 

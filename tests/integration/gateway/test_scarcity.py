@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.deadlines import SECONDS
 from tests.integration.gateway.test_process import started
 from tests.integration.gateway.wire import echo
 from tests.integration.servers import serving
@@ -32,7 +33,7 @@ async def test_rd_10_without_file_descriptors(tmp_path: Path) -> None:
         assert len(lines) < 100
         for client in clients:
             client.reset()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(SECONDS):
             while True:
                 try:
                     if (await running.ask()).status == 200:
@@ -46,5 +47,5 @@ async def test_rd_10_without_file_descriptors(tmp_path: Path) -> None:
 def test_rd_11_without_local_ports() -> None:
     """RD-11: with eight local ports, a ninth connection to a backend is an error; kept ones go on."""
     command = [*_NAMESPACE, sys.executable, "-m", "tests.integration.few_ports"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr

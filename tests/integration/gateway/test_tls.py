@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from gateway.api.v1alpha1 import Backend, Tls
 from gateway.credentials import cache
 from tests.authorities import Authority, Pair, self_signed, strict_by_default
+from tests.deadlines import SECONDS
 from tests.integration.gateway.wire import Running, document, gateway, reply
 from tests.integration.servers import ServerSide, serving, until
 from tools.ports import free_port
@@ -167,7 +168,7 @@ async def s_server(certificate: Path, key: Path, *words: str) -> AsyncIterator[t
 
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(SECONDS):
             while b"ACCEPT" not in await process.stdout.readline():
                 pass
         yield port, output
@@ -267,7 +268,7 @@ async def test_a_renewed_client_certificate_counts(tmp_path: Path, monkeypatch: 
         assert (await running.ask(GET)).body == b"old"
         vault.secrets["mine"] = shown(ROOT.issue("x", common_name="new"))
         seen = []
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SECONDS):
             while b"new" not in seen:
                 seen.append((await running.ask(GET)).body)
                 await asyncio.sleep(0.01)

@@ -11,6 +11,7 @@ from gateway.upstream.addresses import AddressRules
 from gateway.upstream.connection import ServerAnswer, Upstream
 from gateway.upstream.origin import Origin, Timeouts, UpstreamLimits
 from gateway.upstream.resolver import Resolver
+from tests.deadlines import SECONDS
 from tests.integration.servers import (
     RecordingExchange,
     ScriptedServer,
@@ -133,7 +134,7 @@ async def test_p5_a_stream_is_passed_on_as_it_arrives(upstream: Upstream) -> Non
         await side.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
         for _ in range(20):
             await side.send(b"7\r\ndata: x\r\n")
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(SECONDS):
                 await seen.wait()
             seen.clear()
         await side.send(b"0\r\n\r\n")
@@ -240,7 +241,7 @@ async def test_bs_03_the_client_is_held_back_while_the_server_does_not_read(upst
         while written < 64 * 1024 * 1024:
             if exchange.paused:
                 go.set()
-                await until(lambda: not exchange.paused, 10)
+                await until(lambda: not exchange.paused)
             sink.write(bytes(1024 * 1024))
             written += 1024 * 1024
             await asyncio.sleep(0)  # a client's bytes come turn by turn
@@ -407,7 +408,7 @@ async def test_cp_04_to_06_a_cancelled_request_aborts_its_connection(upstream: U
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            await until(lambda: gone == number + 1, 1.0)  # noqa: B023
+            await until(lambda: gone == number + 1)  # noqa: B023
         assert upstream.stats.open == 0
 
 

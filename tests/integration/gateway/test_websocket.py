@@ -19,6 +19,7 @@ from websockets.typing import Subprotocol
 
 from gateway.api.v1alpha1 import Use
 from gateway.http.messages import websocket_accept
+from tests.deadlines import SECONDS
 from tests.integration.gateway.wire import Running, document, gateway, local, remote, reply
 from tests.integration.servers import ServerSide, serving, until
 from tests.processes import self_signed
@@ -106,7 +107,7 @@ async def test_text_binary_fragments_and_pings() -> None:
                 await client.send(["one, ", "two, ", "three"])
                 assert await client.recv() == "one, two, three"
                 latency = await client.ping()
-                assert await asyncio.wait_for(latency, 3) >= 0
+                assert await asyncio.wait_for(latency, SECONDS) >= 0
             await until(lambda: running.edge.connections == 0)
             await until(lambda: running.upstream.stats.open == 0)
             line = await logged(running)
@@ -156,7 +157,7 @@ async def test_close_codes_pass(closes: str, code: int, reason: str) -> None:
             await client.close(code, reason)
         else:
             await client.wait_closed()
-        await asyncio.wait_for(done.wait(), 3)
+        await asyncio.wait_for(done.wait(), SECONDS)
         assert seen == [(code, reason)]
         assert (client.close_code, client.close_reason) == (code, reason)
         await until(lambda: running.edge.connections == 0)
@@ -193,7 +194,7 @@ async def test_a_hundred_at_once() -> None:
         ready: list[int] = []
         go = asyncio.Event()
         tasks = [asyncio.create_task(talk(number)) for number in range(100)]
-        await until(lambda: len(ready) == 100 or any(task.done() for task in tasks), 20)
+        await until(lambda: len(ready) == 100 or any(task.done() for task in tasks))
         assert running.count("beamlit_gateway_in_flight_requests", namespace="default", model="demo") == 100
         go.set()
         await asyncio.gather(*tasks)
@@ -217,7 +218,7 @@ async def test_p4_a_client_that_is_gone_takes_the_server_with_it() -> None:
         client = await opened(url)
         await client.recv()
         client.transport.abort()
-        await asyncio.wait_for(over.wait(), 1)
+        await asyncio.wait_for(over.wait(), SECONDS)
         await until(lambda: running.upstream.stats.open == 0)
         line = await logged(running)
         assert line["status"] == 101
@@ -236,7 +237,7 @@ async def test_a_server_that_is_gone_takes_the_client_with_it() -> None:
         async with opened(url) as client:
             await client.send("die")
             with pytest.raises(ConnectionClosedError):
-                await asyncio.wait_for(client.recv(), 3)
+                await asyncio.wait_for(client.recv(), SECONDS)
             assert client.close_code == CloseCode.ABNORMAL_CLOSURE
         line = await logged(running)
         assert line["broken"] == "upstream_reset"
@@ -306,12 +307,12 @@ async def test_a_slow_reader_holds_the_sender_back(slow: str) -> None:
         assert waiting <= 65536 + 262144  # the mark, and one read
         go.set()
         if slow == "client":
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(SECONDS):
                 await client.reader.readexactly(total)
         else:
             assert flooding is not None
-            await asyncio.wait_for(flooding, 20)
-            await until(lambda: read == [total], 20)
+            await asyncio.wait_for(flooding, SECONDS)
+            await until(lambda: read == [total])
 
 
 async def test_a_client_that_takes_nothing_is_cut() -> None:
@@ -328,7 +329,7 @@ async def test_a_client_that_takes_nothing_is_cut() -> None:
         client = await running.client()
         await client.send(handshake())
         await client.switched()
-        await until(lambda: running.edge.connections == 0, 5)
+        await until(lambda: running.edge.connections == 0)
         line = await logged(running)
         assert line["broken"] == "client_stalled"
         await until(lambda: running.upstream.stats.open == 0)
@@ -344,7 +345,7 @@ async def test_a_silent_tunnel_is_cut_at_its_idle_timeout() -> None:
             assert await client.recv() == "still here"
         async with opened(url, ping_interval=None) as client:
             with pytest.raises(ConnectionClosedError):
-                await asyncio.wait_for(client.recv(), 3)
+                await asyncio.wait_for(client.recv(), SECONDS)
         await until(lambda: len(running.lines()) == 2)
         assert [line["broken"] for line in running.lines()] == [None, "idle_timeout"]
 

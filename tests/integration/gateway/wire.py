@@ -29,10 +29,8 @@ from gateway.telemetry import AccessLog, Metrics
 from gateway.upstream.addresses import AddressRules
 from gateway.upstream.connection import Upstream
 from gateway.upstream.resolver import Resolver
+from tests.deadlines import SECONDS
 from tests.integration.servers import ServerSide
-
-SECONDS = 5.0
-"""What any step of a test may take."""
 
 
 @dataclass

@@ -26,6 +26,7 @@ from metacontroller.local.controller import responses
 from program import web
 from program.sockets import bind
 from tests.builders import NAMESPACE, NOW, UID, model_deployment, request_body, workload
+from tests.deadlines import SECONDS
 
 HOOKS = ("sync", "customize", "finalize")
 IDENTITY = {"namespace": NAMESPACE, "name": "demo", "uid": UID, "generation": 1}
@@ -52,7 +53,7 @@ async def on_a_port(app: FastAPI, stop: asyncio.Event) -> AsyncIterator[httpx.As
     sock = bind("127.0.0.1:0", "--listen")
     port = sock.getsockname()[1]
     task = asyncio.create_task(web.serve(app, sock, stop))
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10) as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=SECONDS) as client:
         yield client
     stop.set()
     await task
@@ -267,7 +268,7 @@ async def test_row_31_too_many_at_once() -> None:
 
         first = asyncio.create_task(client.post("/modeldeployments/sync", content=slow()))
         await asyncio.sleep(0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SECONDS):
             while (
                 answer := await client.post("/modeldeployments/sync", content=orjson.dumps(body()))
             ).status_code == 200:
@@ -306,7 +307,7 @@ async def raw(served: Served) -> tuple[asyncio.StreamReader, asyncio.StreamWrite
 
 async def answered(reader: asyncio.StreamReader) -> int:
     """The status of the next answer, read whole."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(SECONDS):
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         await reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
     return int(head.split()[1])
@@ -327,7 +328,7 @@ async def test_a_body_that_does_not_come(served: Served, monkeypatch: pytest.Mon
         _, writer = await raw(served)
         writer.write(HEAD % 100 + b"{")
         await writer.drain()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SECONDS):
             while "in_flight_requests 1.0" not in (await served.operations.get("/metrics")).text:
                 await asyncio.sleep(0.01)
             writer.transport.abort()
@@ -351,7 +352,7 @@ async def test_a_connection_outlives_gos_idle_time(monkeypatch: pytest.MonkeyPat
             writer.write(HEAD % len(request) + request)
             assert await answered(reader) == 200
         began = loop.time()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SECONDS):
             assert await reader.read() == b""
         assert 0.8 < loop.time() - began < 3
         writer.close()

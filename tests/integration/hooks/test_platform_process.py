@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.builders import Json, model_deployment, observed, request_body, workload
+from tests.deadlines import SECONDS
 from tests.integration.apiserver import ApiServer
 from tests.integration.hooks.test_process import ask, hooks, serving, text_of
 from tests.platform import CLIENT_ID, SECRET, TOKEN, Platform, Trouble
@@ -76,7 +77,7 @@ def test_a_token_turns_it_on(servers: tuple[Platform, ApiServer], tmp_path: Path
         assert 'beamlit_hooks_platform_requests_total{operation="create",result="ok"} 1.0' in metrics
         assert 'beamlit_hooks_platform_circuit{state="closed"} 1.0' in metrics
         process.terminate()
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0
     events = [json.loads(line)["event"] for line in errors.splitlines()]
     assert events == ["listening", "platform_has", "signal", "stopped"]
@@ -191,7 +192,7 @@ def test_a_platform_that_hangs_delays_nobody_for_long(servers: tuple[Platform, A
         def one(body: Any) -> None:
             begun = time.monotonic()
             url = f"http://127.0.0.1:{port}/modeldeployments/sync"
-            with urllib.request.urlopen(url, json.dumps(body).encode(), timeout=9) as answer:
+            with urllib.request.urlopen(url, json.dumps(body).encode(), timeout=SECONDS) as answer:
                 assert json.load(answer)["children"]
             taken.append(time.monotonic() - begun)
 

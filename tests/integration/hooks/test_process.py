@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from tests.builders import REMOTE, grouped, model_deployment, request_body, served, service, workload
+from tests.deadlines import SECONDS
 from tests.integration.apiserver import ApiServer, Scripted
 from tests.metric_answers import CPU, PODS_PATH, USAGE_PATH
 from tests.processes import poll, self_signed, status
@@ -58,7 +59,7 @@ status: {readyReplicas: 1}
 def hooks(*words: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "hooks", *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=30
+        [sys.executable, "-m", "hooks", *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS
     )
 
 
@@ -92,7 +93,9 @@ def test_the_readmes_command() -> None:
     assert line is not None
     with serving("--config", "examples/config.yaml") as (_, port, _):
         words = line[1].replace("localhost:8082", f"127.0.0.1:{port}").split()
-        output = subprocess.run(["curl", "-s", *words], cwd=ROOT, capture_output=True, check=True, timeout=20).stdout
+        output = subprocess.run(
+            ["curl", "-s", *words], cwd=ROOT, capture_output=True, check=True, timeout=SECONDS
+        ).stdout
     answer = json.loads(output)
     assert {child["kind"] for child in answer["children"]} == {"ConfigMap", "Service"}
     conditions = {one["type"]: one["status"] for one in answer["status"]["conditions"]}
@@ -104,7 +107,7 @@ def test_a_signal_ends_it_in_order(number: signal.Signals) -> None:
     """Exit status 0, nothing printed but its log, and the ports free again."""
     with serving("serve", "--namespaces", "a,b") as (process, port, _):
         process.send_signal(number)
-        assert process.wait(10) == 0
+        assert process.wait(SECONDS) == 0
         _, errors = process.communicate()
         assert "Traceback" not in errors
         assert [json.loads(line)["event"] for line in errors.splitlines()] == ["listening", "signal", "stopped"]
@@ -116,11 +119,11 @@ def test_a_signal_ends_it_in_order(number: signal.Signals) -> None:
 def test_every_line_of_the_log_is_json() -> None:
     """What libraries say of bytes that are no HTTP is an event like any other."""
     with serving() as (process, port, _):
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+        with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as sock:
             sock.sendall(b"\x16\x03\x01 this is not HTTP\r\n\r\n")
             assert sock.recv(65536).startswith(b"HTTP/1.1 400")
         process.terminate()
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=SECONDS)
     lines = [json.loads(line) for line in errors.splitlines()]
     (line,) = (one for one in lines if one["event"] == "library")
     assert (line["logger"], line["level"]) == ("uvicorn.error", "warning")
@@ -169,7 +172,7 @@ def curl(port: int, authority: Path | str, *words: str) -> tuple[int, str]:
     answer = subprocess.run(
         ["curl", "-sS", "--cacert", str(authority), "-w", "\\n%{http_code}", "-H", "Content-Type: application/json",
          *words, f"https://localhost:{port}/modeldeployments/sync", "-d", "@examples/requests/sync.json"],
-        cwd=ROOT, capture_output=True, text=True, check=True, timeout=20,
+        cwd=ROOT, capture_output=True, text=True, check=True, timeout=SECONDS,
     ).stdout  # fmt: skip
     content, _, code = answer.rpartition("\n")
     return int(code), content
@@ -204,7 +207,7 @@ def test_the_token_is_checked_before_the_body_is_read(tmp_path: Path) -> None:
     with serving("serve", *files) as (_, port, _):
         for authorization, status_line in ((b"Bearer wrong", b"HTTP/1.1 401"), (b"Bearer canary", b"")):
             with (
-                socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+                socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as plain,
                 context.wrap_socket(plain, server_hostname="localhost") as sock,
             ):
                 sock.sendall(
@@ -236,7 +239,7 @@ def test_a_renewed_certificate_needs_no_restart(tmp_path: Path) -> None:
         link.rename(data)
 
     def shown(port: int) -> str:
-        return ssl.get_server_certificate(("127.0.0.1", port), timeout=5).strip()
+        return ssl.get_server_certificate(("127.0.0.1", port), timeout=SECONDS).strip()
 
     one, two = ((tmp_path / name / "cert.pem").read_text().strip() for name in ("one", "two"))
     swap("one")
@@ -244,7 +247,7 @@ def test_a_renewed_certificate_needs_no_restart(tmp_path: Path) -> None:
     files = ("--tls-cert-file", f"{mounted}/cert.pem", "--tls-key-file", f"{mounted}/key.pem")
     with serving("serve", *files) as (process, port, _):
         context = ssl.create_default_context(cadata=one)
-        open_one = http.client.HTTPSConnection("localhost", port, timeout=5, context=context)
+        open_one = http.client.HTTPSConnection("localhost", port, timeout=SECONDS, context=context)
         for _ in range(2):
             open_one.request("POST", "/modeldeployments/sync", request)
             assert open_one.getresponse().read()
@@ -262,7 +265,7 @@ def test_a_renewed_certificate_needs_no_restart(tmp_path: Path) -> None:
         assert shown(port) == one
         open_one.close()
         process.terminate()
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=SECONDS)
     events = [json.loads(line)["event"] for line in errors.splitlines()]
     assert events == [
         *("listening", "certificate_replaced", "certificate_unusable", "certificate_replaced"),
@@ -274,30 +277,30 @@ def test_what_runs_at_the_signal_is_answered() -> None:
     """A request that has begun gets its answer, readiness says no meanwhile, and then the process ends."""
     request = (ROOT / "examples/requests/sync.json").read_bytes()
     with serving() as (process, port, operations):
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+        with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as sock:
             head = f"POST /modeldeployments/sync HTTP/1.1\r\nHost: x\r\nContent-Length: {len(request)}\r\n\r\n"
             sock.sendall(head.encode() + request[:100])
             in_flight = "beamlit_hooks_in_flight_requests 1.0"
-            poll(lambda: in_flight in text_of(f"http://127.0.0.1:{operations}/metrics"), 5, "it has begun")
+            poll(lambda: in_flight in text_of(f"http://127.0.0.1:{operations}/metrics"), "it has begun")
             process.terminate()
-            poll(lambda: status(f"http://127.0.0.1:{operations}/readyz") == 503, 5, "it says that it leaves")
+            poll(lambda: status(f"http://127.0.0.1:{operations}/readyz") == 503, "it says that it leaves")
             assert process.poll() is None
             sock.sendall(request[100:])
             assert sock.recv(65536).startswith(b"HTTP/1.1 200")
-        process.communicate(timeout=5)
+        process.communicate(timeout=SECONDS)
         assert process.returncode == 0
 
 
 def text_of(url: str) -> str:
     """The body of an answer."""
-    with urllib.request.urlopen(url, timeout=5) as answer:
+    with urllib.request.urlopen(url, timeout=SECONDS) as answer:
         return str(answer.read().decode())
 
 
 def ask(port: int, hook: str, request: dict[str, Any]) -> dict[str, Any]:
     """The decoded answer of a hook; the order of its keys is that of its bytes."""
     url = f"http://127.0.0.1:{port}/modeldeployments/{hook}"
-    with urllib.request.urlopen(url, json.dumps(request).encode(), timeout=5) as answer:
+    with urllib.request.urlopen(url, json.dumps(request).encode(), timeout=SECONDS) as answer:
         content: dict[str, Any] = json.load(answer)
         return content
 
@@ -430,13 +433,13 @@ def test_a_source_that_hangs_neither_delays_an_answer_for_long_nor_the_end(tmp_p
         ):
             request = urllib.request.Request(f"http://127.0.0.1:{port}/modeldeployments/sync", body)
             started = time.monotonic()
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=SECONDS) as answer:
                 assert json.loads(answer.read())["children"]
             assert 1 < time.monotonic() - started < 3.5
-            with urllib.request.urlopen(f"http://127.0.0.1:{operations}/metrics", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{operations}/metrics", timeout=SECONDS) as answer:
                 assert 'beamlit_hooks_source_requests_total{api="pods",code="cancelled"} 1.0' in answer.read().decode()
             process.send_signal(signal.SIGTERM)
-            _, said = process.communicate(timeout=10)
+            _, said = process.communicate(timeout=SECONDS)
             assert process.returncode == 0
     finally:
         server.stop()

@@ -342,7 +342,7 @@ async def test_changing_answers_are_a_loop(tmp_path: Path) -> None:
     count = iter(range(10**6))
     changing = lambda _: answer(config_map(n=str(next(count))))  # noqa: E731
     async with bench(tmp_path, changing) as (made, _), made.running() as stand_in:
-        await until(lambda: stand_in.loops == {WIDGETS}, 15)
+        await until(lambda: stand_in.loops == {WIDGETS})
         assert sum("without coming to rest" in line for line in made.lines) == 1
 
 
@@ -613,7 +613,7 @@ async def test_readiness_reaches_status_and_sync_quickly(tmp_path: Path) -> None
             assert ready(server) == 0
             for state, count in ((True, 2), (False, 0)):
                 healthy = state
-                await until(lambda count=count: ready(server) == count, 0.8)  # type: ignore[misc]
+                await until(lambda count=count: ready(server) == count)  # type: ignore[misc]
             writes = stand_in.writes.total()
             probes = len([request for request in server.requests if request.target == "/health"])
             await until(lambda: len([r for r in server.requests if r.target == "/health"]) > probes + 2)
@@ -653,7 +653,7 @@ async def test_kill_at_any_moment_loses_nothing(tmp_path: Path) -> None:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "metacontroller.local", *made.arguments, stdout=asyncio.subprocess.DEVNULL
             )
-            await until(lambda asked=asked: len(server.requests) > asked + 2, 20)  # type: ignore[misc]
+            await until(lambda asked=asked: len(server.requests) > asked + 2)  # type: ignore[misc]
             await asyncio.sleep(dice.uniform(0, 0.1))
             process.send_signal(signal.SIGKILL)
             await process.wait()
@@ -679,7 +679,7 @@ async def test_command_line_ends_cleanly_at_sigterm(tmp_path: Path) -> None:
             sys.executable, "-m", "metacontroller.local", *made.arguments,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        await until(lambda: bool(server.requests), 20)
+        await until(lambda: bool(server.requests))
         process.terminate()
         output, complaints = await process.communicate()
         assert (process.returncode, complaints) == (0, b"")

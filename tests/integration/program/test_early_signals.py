@@ -15,6 +15,7 @@ from typing import Final
 
 import pytest
 
+from tests.deadlines import SECONDS
 from tests.processes import poll
 from tools.repository import ROOT
 
@@ -76,7 +77,7 @@ def starting(name: str, folder: Path, config: Path | None = None) -> Iterator[Ru
 
 def ended(process: Running) -> list[str]:
     """The events of a program that has ended in order."""
-    code = process.wait(10)
+    code = process.wait(SECONDS)
     said = errors(process)
     assert (code, "Traceback" in said) == (0, False), said
     return [json.loads(line)["event"] for line in said.splitlines()]
@@ -158,7 +159,7 @@ def test_a_signal_ends_a_command_that_serves_nobody(tmp_path: Path) -> None:
         process.send_signal(
             signal.SIGTERM
         )  # SIGINT may be ignored by whoever runs the tests, and so by what they start
-        assert process.wait(10) == -signal.SIGTERM
+        assert process.wait(SECONDS) == -signal.SIGTERM
     finally:
         if process.poll() is None:
             process.kill()

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from program.sockets import ListenError, bind
+from tests.deadlines import SECONDS
 from tools.repository import ROOT
 
 
@@ -27,7 +28,7 @@ def test_every_address_of_both_families() -> None:
     with bind("[::]:0", "--listen") as sock:
         port = sock.getsockname()[1]
         for host in ("127.0.0.1", "::1"):
-            socket.create_connection((host, port), timeout=3).close()
+            socket.create_connection((host, port), timeout=SECONDS).close()
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6")
@@ -87,7 +88,7 @@ def test_a_network_namespace_with_ipv6_switched_off() -> None:
     inner = ["sh", "-c", 'ip link set lo up && exec "$0" -c "$1"', sys.executable, IPV6_OFF]
     made = subprocess.run(
         ["unshare", "--user", "--map-root-user", "--net", "--mount", *inner],
-        cwd=ROOT, capture_output=True, text=True, timeout=30, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False,
     )  # fmt: skip
     if made.returncode and "Traceback" not in made.stderr:
         pytest.skip(f"no network namespace here: {made.stderr.strip()}")

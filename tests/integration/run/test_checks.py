@@ -3,8 +3,7 @@
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -13,16 +12,10 @@ import pytest
 from examples.processes import Children
 from examples.run import Ports, RunError, check_ports
 from examples.state import StateError, prepare
+from tests.deadlines import SECONDS
+from tests.processes import poll
 from tools.ports import free_port
 from tools.repository import ROOT
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Poll until `condition` holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never held"
-        time.sleep(0.02)
 
 
 class TestPorts:
@@ -38,7 +31,7 @@ class TestPorts:
             numbers = {name: free_port() for name in ("gateway", "admin", "hooks", "operations", "local", "remote")}
             numbers["admin"] = port
             flags = [word for name, number in numbers.items() for word in (f"--{name}-port", str(number))]
-            ended = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=30, cwd=ROOT)
+            ended = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=SECONDS, cwd=ROOT)
         assert (ended.returncode, ended.stdout) == (1, "")
         assert ended.stderr.count("\n") == 1
         assert f"Port {port}" in ended.stderr
@@ -153,7 +146,7 @@ class TestChildren:
         """A child that ignores SIGTERM is killed, at once when that is asked for."""
         children = Children(programs, programs)
         child = children.start("a child", "stubborn")
-        eventually(lambda: "here" in child.tail())
+        poll(lambda: "here" in child.tail())
         assert children.dead() is None
         children.stop(lambda: True)
         assert child.how_it_ended() == "was ended by SIGKILL"
@@ -162,7 +155,7 @@ class TestChildren:
         """A child that ends by itself is noticed, with its exit status and its last words."""
         children = Children(programs, programs)
         child = children.start("a child", "dies")
-        eventually(lambda: children.dead() is child)
+        poll(lambda: children.dead() is child)
         assert child.how_it_ended() == "ended with exit status 1"
         assert child.tail() == "    no more"
         children.stop(lambda: False)
@@ -178,9 +171,9 @@ class TestChildren:
         process = subprocess.Popen([sys.executable, "-c", parent], cwd=programs, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         orphan = psutil.Process(int(process.stdout.readline()))
-        eventually(lambda: "here" in (programs / "a-child.log").read_text())
+        poll(lambda: "here" in (programs / "a-child.log").read_text())
         process.kill()
         process.wait()
         process.stdout.close()
-        psutil.wait_procs([orphan], timeout=10)
+        psutil.wait_procs([orphan], timeout=SECONDS)
         assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,10 +22,11 @@ import psutil
 import pytest
 import yaml
 
+from tests.deadlines import SECONDS
+from tests.processes import poll
 from tools.ports import free_port
 from tools.repository import ROOT
 
-START_SECONDS = 90.0
 CHAT = {"model": "demo", "messages": [{"role": "user", "content": "hello"}]}
 PERCENTAGE = "      percentage: 50\n"
 """A line of demo.yaml, below which a behavior is added."""
@@ -39,14 +40,6 @@ spec:
   type: location
   locations: [{{type: continent, name: {continent}}}]
 """
-
-
-def eventually(condition: Callable[[], object], seconds: float = 10.0, what: str = "it") -> None:
-    """Poll until `condition` holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
-        time.sleep(0.02)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +115,11 @@ class Running:
         """What the command on the screen prints that says why it is so."""
         (command,) = re.findall(r"  python (-m hooks explain .*?)  +#", self.said(), re.DOTALL)
         ended = subprocess.run(
-            [sys.executable, *command.replace("\\\n", "").split()], cwd=ROOT, capture_output=True, text=True, timeout=30
+            [sys.executable, *command.replace("\\\n", "").split()],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
         )
         assert (ended.returncode, ended.stderr) == (0, "")
         return ended.stdout
@@ -150,10 +147,12 @@ def running(folder: Path) -> Iterator[Running]:
             [*command, *flags], cwd=ROOT, stdout=terminal, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
-        with httpx.Client(trust_env=False, timeout=10) as client:
+        with httpx.Client(trust_env=False, timeout=SECONDS) as client:
             demo = Running(process, output, folder / "state", ports, client)
-            eventually(
-                lambda: "Try in another terminal" in demo.said() or process.poll() is not None, START_SECONDS, "a start"
+            poll(
+                lambda: "Try in another terminal" in demo.said() or process.poll() is not None,
+                "a start",
+                seconds=2 * SECONDS,
             )
             assert process.poll() is None, demo.said()
             for server in ("local", "remote"):
@@ -162,7 +161,7 @@ def running(folder: Path) -> Iterator[Running]:
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(15)
+            process.wait(SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -181,8 +180,8 @@ def demo(shared: Running) -> Iterator[Running]:
     texts = {path: path.read_text() for path in (shared.state / "manifests/demo.yaml", shared.state / "metrics.yaml")}
     shared.demo("local", "ready")
     for name in ("demo", "demo-server"):
-        eventually(lambda name=name: shared.who(name) == ("local", "Local"), what=f"{name} at rest")  # type: ignore[misc]
-    eventually(shared.at_rest, what="demo in sync")
+        poll(lambda name=name: shared.who(name) == ("local", "Local"), f"{name} at rest")  # type: ignore[misc]
+    poll(shared.at_rest, "demo in sync")
     yield shared
     for path, text in texts.items():
         path.write_text(text)
@@ -252,7 +251,7 @@ class TestRequests:
         expected = ["tiny-local", "tiny-local", "[DONE]", "demo-server", '"ready":false', '"ready":true']
         assert len(commands) == len(expected)
         for command, words in zip(commands, expected, strict=True):
-            ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30)
+            ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=SECONDS)
             assert (ended.returncode, words in ended.stdout) == (0, True), (command, ended.stdout, ended.stderr)
         assert str(demo.state / "manifests/demo.yaml") in text
 
@@ -264,7 +263,7 @@ class TestOffloading:
     def test_unready_and_back(self, demo: Running, name: str) -> None:
         """Within 2 s of the local model's unreadiness every answer comes from the remote and says why; then back."""
         demo.demo("local", "unready")
-        eventually(lambda: demo.who(name)[0] == "remote", 2.0, "offloading")
+        poll(lambda: demo.who(name)[0] == "remote", "offloading")
         answers = [demo.chat(f"/default/{name}/v1/chat/completions") for _ in range(20)]
         assert {answer.headers["x-beamlit-backend"] for answer in answers} == {"remote"}
         assert {answer.headers["x-beamlit-reason"] for answer in answers} == {"NoReadyReplica"}
@@ -272,7 +271,7 @@ class TestOffloading:
         path = demo.http.get(f"{demo.url('remote')}/_demo/last-request").json()["path"]
         assert path == "/demo/tiny-remote/v1/chat/completions"
         demo.demo("local", "ready")
-        eventually(lambda: demo.who(name) == ("local", "Local"), 5.0, "the return")
+        poll(lambda: demo.who(name) == ("local", "Local"), "the return")
         assert {demo.who(name) for _ in range(20)} == {("local", "Local")}
 
     def test_the_callers_key(self, demo: Running) -> None:
@@ -280,14 +279,14 @@ class TestOffloading:
         demo.chat(Authorization="Bearer of-the-caller")
         assert demo.arrived("local")["authorization"] == "Bearer of-the-caller"
         demo.demo("local", "unready")
-        eventually(lambda: demo.who()[0] == "remote", 5.0, "offloading")
+        poll(lambda: demo.who()[0] == "remote", "offloading")
         assert demo.chat(Authorization="Bearer of-the-caller").status_code == 200
         assert "of-the-caller" not in str(demo.arrived("remote"))
 
     def test_revoked_token(self, demo: Running) -> None:
         """A token that the remote no longer accepts is replaced within the request."""
         demo.demo("local", "unready")
-        eventually(lambda: demo.who()[0] == "remote", 5.0, "offloading")
+        poll(lambda: demo.who()[0] == "remote", "offloading")
         demo.demo("remote", "revoke")
         assert demo.chat().status_code == 200
 
@@ -300,11 +299,11 @@ class TestMetrics:
         many, which explain says with the value that would bring them back; at that, they come back."""
         try:
             demo.queue(12)
-            eventually(lambda: demo.who()[1] == "MetricReached", 30.0, "offloading")
+            poll(lambda: demo.who()[1] == "MetricReached", "offloading")
             counted = Counter(demo.who()[0] for _ in range(20))
             assert counted == {"local": 10, "remote": 10}
             demo.queue(8)
-            eventually(lambda: demo.standing() == "Between", 30.0, "a look at the lower value")
+            poll(lambda: demo.standing() == "Between", "a look at the lower value")
             text = demo.explained()
             assert "default/demo: 50 % of the requests go to the remote backend (MetricReached)" in text
             assert "(8) / (10 × 1) = 4/5 = 80 % of the target" in text
@@ -312,18 +311,18 @@ class TestMetrics:
             assert "queue-depth below 4500m instead of 8 for 10 s: every request stays here (Local)" in text
         finally:
             demo.queue(4)
-            eventually(lambda: demo.who() == ("local", "Local"), 45.0, "the return")
+            poll(lambda: demo.who() == ("local", "Local"), "the return")
         assert {demo.who() for _ in range(20)} == {("local", "Local")}
 
     def test_a_broken_file(self, demo: Running) -> None:
         """A file that is no YAML is said in the condition, with its line; nothing moves, and a mended one counts."""
         text = (demo.state / "metrics.yaml").read_text()
         (demo.state / "metrics.yaml").write_text("value: [")
-        eventually(lambda: demo.condition("MetricsAvailable")["status"] == "False", 30.0, "a condition")
+        poll(lambda: demo.condition("MetricsAvailable")["status"] == "False", "a condition")
         assert f"{demo.state}/metrics.yaml is not YAML in line" in demo.condition("MetricsAvailable")["message"]
-        eventually(lambda: demo.who() == ("local", "MetricsMissing"), what="the reason in answers")
+        poll(lambda: demo.who() == ("local", "MetricsMissing"), "the reason in answers")
         (demo.state / "metrics.yaml").write_text(text)
-        eventually(lambda: demo.condition("MetricsAvailable")["status"] == "True", 30.0, "the end of it")
+        poll(lambda: demo.condition("MetricsAvailable")["status"] == "True", "the end of it")
 
 
 class TestEdits:
@@ -333,7 +332,7 @@ class TestEdits:
     def test_override(self, demo: Running, until: str) -> None:
         """An override splits exactly, its end written with or without quotes."""
         demo.override(20, until)
-        eventually(lambda: demo.who()[1] == "Override", what="the override")
+        poll(lambda: demo.who()[1] == "Override", "the override")
         counted = Counter(demo.who()[0] for _ in range(100))
         assert 19 <= counted["remote"] <= 21
 
@@ -341,21 +340,21 @@ class TestEdits:
         """An override ends by itself at its time."""
         until = datetime.now(UTC) + timedelta(seconds=6)
         demo.override(100, f"{until:%Y-%m-%dT%H:%M:%SZ}")
-        eventually(lambda: demo.who() == ("remote", "Override"), 4.0, "the override")
-        eventually(lambda: demo.who() == ("local", "Local"), 9.0, "its end")
+        poll(lambda: demo.who() == ("remote", "Override"), "the override")
+        poll(lambda: demo.who() == ("local", "Local"), "its end")
         assert datetime.now(UTC) >= until.replace(microsecond=0)
 
     def test_disabled(self, demo: Running) -> None:
         """A disabled model is not offloaded, whatever else its manifest says."""
         demo.override(100, "2030-12-31T23:59:59Z")
-        eventually(lambda: demo.who() == ("remote", "Override"), what="the override")
+        poll(lambda: demo.who() == ("remote", "Override"), "the override")
         demo.edit("enabled: true", "enabled: false")
-        eventually(lambda: demo.who() == ("local", "Disabled"), what="the end of offloading")
+        poll(lambda: demo.who() == ("local", "Disabled"), "the end of offloading")
 
     def test_headers(self, demo: Running) -> None:
         """Other headersToAdd arrive at the remote."""
         demo.override(100, "2030-12-31T23:59:59Z")
-        eventually(lambda: demo.who() == ("remote", "Override"), what="the override")
+        poll(lambda: demo.who() == ("remote", "Override"), "the override")
         assert demo.arrived("remote")["x-team"] == "search"
         demo.edit("X-Team: search", "X-Team: ranking\n        X-More: 'yes'")
 
@@ -363,7 +362,7 @@ class TestEdits:
             demo.chat()
             return demo.arrived("remote")["x-team"] == "ranking"
 
-        eventually(arrives, what="the other header")
+        poll(arrives, "the other header")
         assert demo.arrived("remote")["x-more"] == "yes"
 
     def test_policy(self, demo: Running) -> None:
@@ -372,26 +371,26 @@ class TestEdits:
         assert demo.route_backends() == ["local", "remote"]
         demo.edit("  enabled: true\n", "  enabled: true\n  policies: [{refType: localPolicy, name: where}]\n")
         demo.edit("      scheme: http\n", "      scheme: http\n      location: {country: fr}\n")
-        eventually(lambda: demo.condition("PolicySatisfied").get("reason") == "PolicyMissing", what="a missing policy")
-        eventually(lambda: demo.route_backends() == ["local"], what="a route without the remote")
+        poll(lambda: demo.condition("PolicySatisfied").get("reason") == "PolicyMissing", "a missing policy")
+        poll(lambda: demo.route_backends() == ["local"], "a route without the remote")
         file = demo.state / "manifests/policy.yaml"
         try:
             file.write_text(POLICY.format(continent="EU"))
-            eventually(lambda: demo.route_backends() == ["local", "remote"], what="the remote's coming")
-            eventually(lambda: demo.condition("PolicySatisfied")["reason"] == "PoliciesSatisfied", what="a verdict")
+            poll(lambda: demo.route_backends() == ["local", "remote"], "the remote's coming")
+            poll(lambda: demo.condition("PolicySatisfied")["reason"] == "PoliciesSatisfied", "a verdict")
             file.write_text(POLICY.format(continent="AS"))
-            eventually(lambda: demo.route_backends() == ["local"], what="the remote's going")
-            eventually(lambda: demo.condition("PolicySatisfied")["reason"] == "LocationNotAllowed", what="a refusal")
+            poll(lambda: demo.route_backends() == ["local"], "the remote's going")
+            poll(lambda: demo.condition("PolicySatisfied")["reason"] == "LocationNotAllowed", "a refusal")
             assert demo.condition("PolicySatisfied")["status"] == "False"
             assert "Policy where allows only continent AS" in demo.condition("PolicySatisfied")["message"]
-            eventually(lambda: demo.who() == ("local", "LocationNotAllowed"), what="the reason at the gateway")
+            poll(lambda: demo.who() == ("local", "LocationNotAllowed"), "the reason at the gateway")
             arrived = demo.arrived("remote")
             demo.demo("local", "unready")
-            eventually(lambda: demo.condition("LocalReady")["status"] == "False", what="unreadiness")
+            poll(lambda: demo.condition("LocalReady")["status"] == "False", "unreadiness")
             assert {demo.who() for _ in range(20)} == {("local", "LocationNotAllowed")}
             assert demo.arrived("remote") == arrived
             file.write_text(POLICY.format(continent="Europe"))
-            eventually(lambda: demo.who() == ("remote", "NoReadyReplica"), what="the remote's return")
+            poll(lambda: demo.who() == ("remote", "NoReadyReplica"), "the remote's return")
         finally:
             demo.demo("local", "ready")
             file.unlink()
@@ -400,7 +399,7 @@ class TestEdits:
         """A value the schema refuses is one sentence on the terminal, and nothing changes."""
         before, said = demo.stored(), len(demo.said())
         demo.edit(PERCENTAGE, "      percentage: 500\n")
-        eventually(lambda: "refused" in demo.said()[said:], what="a sentence")
+        poll(lambda: "refused" in demo.said()[said:], "a sentence")
         lines = [line for line in demo.said()[said:].splitlines() if line.startswith("manifests/")]
         assert len(lines) == 1
         assert "manifests/demo.yaml" in lines[0]
@@ -416,14 +415,14 @@ class TestEdits:
             "    name: demo\n    namespace: default\n    targetPort",
             "    name: demo\n    namespace: other\n    targetPort",
         )
-        eventually(lambda: demo.condition("Accepted").get("status") == "False", what="a condition")
+        poll(lambda: demo.condition("Accepted").get("status") == "False", "a condition")
         accepted = demo.condition("Accepted")
         assert accepted["reason"] == "CrossNamespaceReference"
         assert "spec.serviceRef refers to namespace other" in accepted["message"]
-        eventually(lambda: accepted["message"] in demo.said()[said:], what="the sentence on the terminal")
+        poll(lambda: accepted["message"] in demo.said()[said:], "the sentence on the terminal")
         assert demo.who() == ("local", "Local")
         demo.demo("local", "unready")
-        eventually(lambda: demo.who() == ("remote", "NoReadyReplica"), 5.0, "offloading")
+        poll(lambda: demo.who() == ("remote", "NoReadyReplica"), "offloading")
 
     def test_children(self, demo: Running) -> None:
         """The workload of spec.server and the Services are there, as a cluster would hold them."""
@@ -444,7 +443,7 @@ class TestEnd:
             assert len(children) >= 5
             demo.edit("X-Team: search", "X-Team: mine")
             os.killpg(demo.process.pid, signal.SIGINT)
-            assert demo.process.wait(10) == 0, demo.said()
+            assert demo.process.wait(SECONDS) == 0, demo.said()
             assert [child for child in children if child.is_running()] == []
             assert demo.said().endswith("Ended.\n")
         with running(tmp_path) as again:
@@ -453,7 +452,7 @@ class TestEnd:
             children = psutil.Process(again.process.pid).children(recursive=True)
             again.process.kill()
             again.process.wait()
-            _, alive = psutil.wait_procs(children, timeout=10)
+            _, alive = psutil.wait_procs(children, timeout=SECONDS)
             assert alive == []
 
     def test_a_child_dies(self, tmp_path: Path) -> None:
@@ -462,7 +461,7 @@ class TestEnd:
             processes = psutil.Process(demo.process.pid).children(recursive=True)
             gateway = next(one for one in processes if "gateway" in one.cmdline())
             gateway.kill()
-            assert demo.process.wait(15) == 1
+            assert demo.process.wait(SECONDS) == 1
             assert "gateway was ended by SIGKILL. The end of " in demo.said()
             assert [child for child in processes if child.is_running()] == []
 

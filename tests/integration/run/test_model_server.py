@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from benchmarks.processes import running
 from examples import pretend_model
 from examples.tokens import TokenIssuer
+from tests.deadlines import SECONDS
+from tests.processes import poll
 from tools.ports import free_port
 
 
@@ -46,7 +48,7 @@ def serving(folder: Path, *flags: str) -> Iterator[Server]:
     url = f"http://127.0.0.1:{port}"
     with (
         running("model-server", [*command, *flags], port, folder),
-        httpx.Client(base_url=url, trust_env=False, timeout=10) as client,
+        httpx.Client(base_url=url, trust_env=False, timeout=SECONDS) as client,
     ):
         yield Server(url, client)
 
@@ -73,14 +75,6 @@ def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     flags = ("--oauth-client-id", "a client", "--oauth-client-secret", "s%cret", "--time-to-first-token", "0")
     with serving(tmp_path_factory.mktemp("remote"), *flags) as server:
         yield server
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    """Poll until `condition` holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never held"
-        time.sleep(0.02)
 
 
 def events(response: httpx.Response) -> list[str]:
@@ -226,7 +220,7 @@ class TestSettings:
         started = time.monotonic()
         with ThreadPoolExecutor(2) as pool:
             answers = [pool.submit(server.chat) for _ in range(2)]
-            eventually(lambda: server.http.get("/_demo/state").json()["waiting"] == 1)
+            poll(lambda: server.http.get("/_demo/state").json()["waiting"] == 1)
             assert [answer.result().status_code for answer in answers] == [200, 200]
         assert time.monotonic() - started >= 0.6
 
@@ -244,7 +238,7 @@ class TestSettings:
         assert gauges() == [0, 0]
         with ThreadPoolExecutor(2) as pool:
             answers = [pool.submit(server.chat) for _ in range(2)]
-            eventually(lambda: gauges() == [1, 1])
+            poll(lambda: gauges() == [1, 1])
             assert [answer.result().status_code for answer in answers] == [200, 200]
         assert gauges() == [0, 0]
 
@@ -259,7 +253,7 @@ class TestSettings:
             lines = response.iter_lines()
             next(lines)
             assert server.http.get("/_demo/state").json()["running"] == 1
-        eventually(lambda: server.http.get("/_demo/state").json()["running"] == 0)
+        poll(lambda: server.http.get("/_demo/state").json()["running"] == 0)
 
     def test_last_request(self, server: Server) -> None:
         """The last request can be looked at as it arrived."""
@@ -342,6 +336,6 @@ class TestTokens:
 def test_wrong_flags(flags: list[str], problem: str) -> None:
     """A flag that makes no sense is named, with exit status 2."""
     command = [sys.executable, "-m", "examples.model_server", "--model", "tiny", *flags]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
     assert ended.returncode == 2
     assert problem in ended.stderr

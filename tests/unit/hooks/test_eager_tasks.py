@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from hooks.eager_tasks import begun
+from tests.deadlines import SECONDS
 
 
 async def test_what_need_not_wait_is_there_at_once() -> None:
@@ -31,7 +32,7 @@ async def test_what_waits_goes_on_as_a_task() -> None:
         steps.append("begun")
         steps.append(await first)
         await asyncio.sleep(0)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(SECONDS):
             await asyncio.sleep(0)
         return "done"
 

@@ -16,6 +16,7 @@ from hypothesis.stateful import (
 
 from gateway import errors
 from gateway.backends.concurrency import LOOK_SECONDS, ConcurrencyLimit
+from tests.deadlines import SECONDS
 
 
 def taken_all(limit: int) -> ConcurrencyLimit:
@@ -103,11 +104,11 @@ async def test_somebody_else_takes_the_first_in_line() -> None:
     await asyncio.sleep(2 * LOOK_SECONDS)
     assert (gone, concurrency.waiting) == ([], 5)
     room = 3
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(SECONDS):
         await asyncio.gather(*waits[:3])
     assert (gone, concurrency.waiting, concurrency.taken) == ([0, 1, 2], 2, 1)
     room = 5
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(SECONDS):
         await asyncio.gather(*waits)
     assert gone == [0, 1, 2, 3, 4]
 

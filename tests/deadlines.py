@@ -1,0 +1,10 @@
+"""When a test gives up.
+
+A test waits for what has to come about, not for a time, so its deadline only says how long a failure takes to show. It
+is far longer than anything takes on a busy machine.
+"""
+
+from typing import Final
+
+SECONDS: Final = 60.0
+"""Seconds that any one step of a test may take."""
