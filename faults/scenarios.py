@@ -17,6 +17,12 @@ RECOVERY_SECONDS: Final = 13.0
 """A request for a token that hangs has ten, and then there is a pause."""
 EXIT_SECONDS: Final = 1.0
 """A gateway that was sent SIGTERM has ended so long after its lame duck and drain."""
+NOTICED_SECONDS: Final = 5.0
+"""Seconds for which a fault is kept up beyond its time, where no attempt has noticed it yet."""
+CALLS_SECONDS: Final = 30.0
+"""Seconds that the openai client may take for the calls of the control."""
+CONTROL_CALLS: Final = 20
+"""Calls of the openai client while the backend is down, in the control: half of them go there, and fail."""
 APPLIED_SECONDS: Final = 1.0
 """A valid change of a route is in force within it."""
 
@@ -62,13 +68,16 @@ class Campaign:
         self.kills: list[float] = []
         """When the local backend was killed."""
         self.stops: list[Stop] = []
+        self._failed_before: dict[str, int] = {}
+        """Attempts of the gateway that had failed when the present fault began, by cause."""
 
     @contextlib.contextmanager
     def fault(self, name: str, *wanted: str, models: dict[str, float] | None = None) -> Iterator[Fault]:
         """Requests of this time belong to the fault; failed attempts of the gateway are counted for it."""
         found = self.faults.setdefault(name, Fault(name, wanted=wanted))
         self.turn_to(name, "main", models)
-        began, before = time.monotonic(), self.site.failed_attempts()
+        began = time.monotonic()
+        before = self._failed_before = self.site.failed_attempts()
         yield found
         for cause, number in self.site.failed_attempts().items():
             if number > before.get(cause, 0):
@@ -92,11 +101,39 @@ class Campaign:
             if dead := [name for name in self.site.processes.dead() if name in ("main", "load", "openai", "haproxy")]:
                 raise CampaignError(f"{dead[0]} has ended:\n{self.site.processes.log(dead[0])[-2000:]}")
 
+    def last(self, fault: Fault, seconds: float) -> None:
+        """Let a fault go on for `seconds`, and on until an attempt of the gateway has failed by what it wants.
+
+        Raises:
+            CampaignError: a program has ended by itself meanwhile.
+        """
+        self.pause(seconds)
+        deadline = time.monotonic() + NOTICED_SECONDS + self.site.slack
+        while time.monotonic() < deadline:
+            failed = self.site.failed_attempts()
+            if any(failed.get(cause, 0) > self._failed_before.get(cause, 0) for cause in fault.wanted):
+                return
+            self.pause(0.05)
+
+    def until_asked(self, calls: int) -> None:
+        """Wait until the openai client has ended that many more calls.
+
+        Raises:
+            CampaignError: it does not, or a program has ended by itself meanwhile.
+        """
+        file = self.site.folder / "records-openai"
+        enough = len(file.read_bytes().splitlines()) + calls
+        deadline = time.monotonic() + CALLS_SECONDS + self.site.slack
+        while len(file.read_bytes().splitlines()) < enough:
+            if time.monotonic() > deadline:
+                raise CampaignError(f"the openai client does not end {calls} calls within {CALLS_SECONDS:g} s")
+            self.pause(0.05)
+
     def recovered(self, fault: Fault, model: str, backend: str) -> None:
         """Wait until a backend answers requests again."""
         began = time.monotonic()
         while self.site.served_by(model) != backend:
-            if time.monotonic() > began + RECOVERY_SECONDS:
+            if time.monotonic() > began + RECOVERY_SECONDS + self.site.slack:
                 fault.problems.append(
                     f"{backend} of {model} has no requests {RECOVERY_SECONDS:g} s after it was mended"
                 )
@@ -113,7 +150,9 @@ class Campaign:
                 self.pause(seconds * self.chance.uniform(0.3, 0.5))
                 self.kills.append(time.monotonic())
                 self.site.processes.kill("local")
-                self.pause(seconds * 0.2)
+                self.last(fault, seconds * 0.2)
+                if not self.site.failover:
+                    self.until_asked(CONTROL_CALLS)
                 self.site.start_origin("local")
                 self.recovered(fault, "demo", "local")
             self.pause(0.3)
@@ -128,7 +167,7 @@ class Campaign:
                 self.site.fault("remote", "revoke" if how == "revoked" else "ok")
             else:
                 self.site.fault("tokens", how)
-            self.pause(seconds)
+            self.last(fault, seconds)
             if how in ("down", "revoked"):
                 self.site.start_tokens()
                 self.site.fault("remote", "ok")
@@ -140,7 +179,7 @@ class Campaign:
         """The local backend answers 429 with Retry-After."""
         with self.fault("throttle", "429") as fault:
             self.site.fault("local", "throttle")
-            self.pause(seconds)
+            self.last(fault, seconds)
             self.site.fault("local", "ok")
             self.recovered(fault, "demo", "local")
 
@@ -149,7 +188,7 @@ class Campaign:
         with self.fault("black hole", "connect_timeout", models={"demo": 0.7, "hole": 0.3}) as fault:
             self.site.processes.signal("hole", signal.SIGSTOP)
             fillers = _fill(self.site.port["hole"])
-            self.pause(seconds)
+            self.last(fault, seconds)
             for one in fillers:
                 one.close()
             self.site.processes.signal("hole", signal.SIGCONT)
@@ -159,7 +198,7 @@ class Campaign:
         """A backend that takes requests and never answers; the route asks for the first-byte timeout."""
         with self.fault("silent", "first_byte_timeout", models={"demo": 0.7, "hole": 0.3}) as fault:
             self.site.fault("hole", "silent")
-            self.pause(seconds)
+            self.last(fault, seconds)
             self.site.fault("hole", "ok")
             self.recovered(fault, "hole", "local")
 
@@ -198,7 +237,7 @@ class Campaign:
         """Seconds until a document is in force."""
         began = time.monotonic()
         while wanted not in self.site.admin("/routes"):
-            if time.monotonic() > began + APPLIED_SECONDS:
+            if time.monotonic() > began + APPLIED_SECONDS + self.site.slack:
                 fault.problems.append(f"a valid route is not in force {APPLIED_SECONDS:g} s after it was written")
                 break
             time.sleep(0.01)
@@ -210,7 +249,7 @@ class Campaign:
         began = time.monotonic()
         self.turn_to("restart", "balancer")
         self.pause(0.5)
-        limit = self.site.lame_duck + self.site.drain
+        limit, exit_seconds = self.site.lame_duck + self.site.drain, EXIT_SECONDS + self.site.slack
         for turn in range(rounds):
             name = ("one", "two")[turn % 2]
             for kind, length in (("short stream", 0.6 * limit), ("long stream", limit + 2)):
@@ -219,10 +258,10 @@ class Campaign:
             self.pause(0.5 + self.streams / 500)
             at = time.monotonic()
             self.site.processes.signal(name, signal.SIGTERM)
-            code = self.site.processes.ended(name, limit + EXIT_SECONDS + 5)
+            code = self.site.processes.ended(name, limit + exit_seconds + 5)
             stop = Stop(name, at, limit, time.monotonic() - at, code)
             self.stops.append(stop)
-            if code != 0 or stop.seconds > limit + EXIT_SECONDS:
+            if code != 0 or stop.seconds > limit + exit_seconds:
                 fault.problems.append(f"{name} ended with {code} after {stop.seconds:.1f} s")
             fault.evidence["restarts"] = len(self.stops)
             self.site.start_gateway(name)

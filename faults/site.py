@@ -38,6 +38,8 @@ from tools.ports import free_port
 TOKEN_SECONDS: Final = 1.0
 BREAKER: Final = Breaker(open=1)
 """A backend that is back is tried within a second: otherwise most kills would find a backend without requests."""
+NO_BREAKER: Final = Breaker(consecutive_failures=1000, minimum=1000000)
+"""With it no number of failures in a campaign takes a backend out."""
 SECRET: Final = "canary-of-a-client-secret"
 """Looked for in everything that the gateways write."""
 KEY_OF_TOKENS: Final = "signs-tokens"
@@ -72,12 +74,21 @@ backend gateways
 class Site:
     """All of it."""
 
-    def __init__(self, folder: Path, *, seed: int, failover: bool, lame_duck: float, drain: float) -> None:
-        """Gateways leave within `lame_duck` and `drain` seconds.
-
-        With `failover` off, backends are for weighted use only and nothing is tried again.
+    def __init__(
+        self, folder: Path, *, seed: int, failover: bool, lame_duck: float, drain: float, slack: float = 0.0
+    ) -> None:
+        """
+        Args:
+            folder: for state, logs and records.
+            seed: of what the load client leaves to chance.
+            failover: False makes every failed attempt the last one: backends are for weighted use only, nothing is
+                tried again, and no failure takes a backend out.
+            lame_duck: seconds for which a gateway that leaves says so before it closes its port.
+            drain: seconds for which it then lets finish what it has begun.
+            slack: seconds that a busy machine may add to each time that is held.
         """
         self.folder = folder
+        self.slack = slack
         self.lame_duck, self.drain = lame_duck, drain
         self.failover = failover
         self.processes = Processes(folder)
@@ -171,11 +182,16 @@ class Site:
                     id="remote", host=f"{far}.test", port=80, weight=100 - weight, use=use, model=far, credentials=oauth
                 ),
             ),
-            timeouts=Timeouts(connect=0.5, first_byte=1) if name == "hole" else Timeouts(),
+            timeouts=self.timeouts if name == "hole" else Timeouts(),
             retry=Retry(on=causes if self.failover else ()),
-            breaker=BREAKER,
+            breaker=BREAKER if self.failover else NO_BREAKER,
             split=Split(percentage=100 - weight, reason="Metric"),
         )
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """Times of the route `hole`: short, for they are waited for."""
+        return Timeouts(connect=0.5 + self.slack, first_byte=1 + self.slack)
 
     def manifest(self, name: str, weight: int = 50) -> str:
         """The ConfigMap of a route, as YAML whose document is one line."""

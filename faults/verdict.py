@@ -145,8 +145,10 @@ class Rest:
     leaks: int
 
 
-def goals(total: Tally, openai: Tally, faults: Mapping[str, Fault], stops: Sequence[Stop], rest: Rest) -> list[Goal]:
-    """All of them, in the order of the table."""
+def goals(
+    total: Tally, openai: Tally, faults: Mapping[str, Fault], stops: Sequence[Stop], rest: Rest, *, slack: float = 0.0
+) -> list[Goal]:
+    """Return all goals, in the order of the table; `slack` is what a busy machine may add to a time, in seconds."""
     idle = [name for name, one in faults.items() if not all(one.evidence.get(want) for want in one.wanted)]
     problems = sum(len(one.problems) for one in faults.values())
     found = [
@@ -160,7 +162,7 @@ def goals(total: Tally, openai: Tally, faults: Mapping[str, Fault], stops: Seque
         Goal("idle_faults", len(idle), 0, f"faults that no attempt noticed{': ' + ', '.join(idle) if idle else ''}"),
         Goal("tracebacks", rest.tracebacks, 0, "lines of a gateway's log about an error of its own"),
         Goal("leaks", rest.leaks, 0, "secrets in what the gateways write"),
-        Goal("latest_s", round(rest.latest, 2), LATEST_SECONDS, "delay of the request that began latest"),
+        Goal("latest_s", round(rest.latest, 2), LATEST_SECONDS + slack, "delay of the request that began latest"),
     ]
     if stops:
         bad = sum(stop.code != 0 for stop in stops)
