@@ -23,9 +23,12 @@ setup: .venv/.synced ## Install everything into .venv
 run: .venv/.synced ## Run the whole product on this machine, without a cluster
 	@$(RUN)python -m examples.run $(ARGS)
 
+# Tests run in as many processes as there are cores; those that share a costly fixture stay together (xdist_group).
+PARALLEL := -n logical --dist loadgroup
+
 .PHONY: test
 test: .venv/.synced lint ## Lint, then all tests that need no control plane; ARGS="-k word" goes to pytest
-	@$(RUN)pytest --ignore=tests/e2e --ignore=tests/chart $(ARGS)
+	@$(RUN)pytest $(PARALLEL) --ignore=tests/e2e --ignore=tests/chart $(ARGS)
 
 # A copy of the project with its data path compiled as in the image. hatch-mypyc moves pyproject.toml while it builds,
 # so it gets one of its own.
@@ -44,7 +47,8 @@ BESIDE := benchmarks examples faults tests tools
 compiled: $(COMPILED)/.built ## Compile the gateway's data path as the image does, and run its tests on that
 	@cd $(COMPILED) && rm -rf $(BESIDE) && cp -r $(addprefix $(CURDIR)/,$(BESIDE)) .
 	@cd $(COMPILED) && $(abspath $(RUN))/python -c "import gateway.proxy as it; assert it.__file__.endswith('.so'), it"
-	@cd $(COMPILED) && $(abspath $(RUN))/pytest tests/unit/gateway tests/integration/gateway tests/integration/program $(ARGS)
+	@cd $(COMPILED) && $(abspath $(RUN))/pytest $(PARALLEL) tests/unit/gateway tests/integration/gateway \
+	  tests/integration/program $(ARGS)
 
 .PHONY: e2e
 e2e: .venv/.synced ## Tests on a real control plane, built once from the Go module proxy; ARGS goes to pytest

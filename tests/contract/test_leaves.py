@@ -39,6 +39,9 @@ WITHOUT_EFFECT: Final[Mapping[str, str]] = {
 """Fields that change nothing, each with the reason."""
 
 
+pytestmark = pytest.mark.xdist_group("questions")
+
+
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Questions]:
     """What hooks ask for metrics."""

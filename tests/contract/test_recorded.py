@@ -23,6 +23,7 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return asyncio.run(running.run(chosen, running.in_stand_ins(tmp_path_factory.mktemp("stand-ins")), at_once=8))
 
 
+@pytest.mark.xdist_group("outcomes")
 @pytest.mark.parametrize("name", ALL)
 def test_the_stand_in_does_what_metacontroller_did(name: str, outcomes: dict[str, Outcome]) -> None:
     """Objects at rest, effective writes and what the hook is shown are as recorded."""

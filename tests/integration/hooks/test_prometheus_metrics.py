@@ -81,6 +81,9 @@ def running(folder: Path, text: str) -> Iterator[Prometheus]:
         exporter.stop()
 
 
+pytestmark = pytest.mark.xdist_group("prometheus")
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """A server with the series of two namespaces and of nobody."""

@@ -188,6 +188,7 @@ def demo(shared: Running) -> Iterator[Running]:
     shared.demo("local", "ready")
 
 
+@pytest.mark.xdist_group("make run")
 class TestRequests:
     """Ways to ask a model."""
 
@@ -256,6 +257,7 @@ class TestRequests:
         assert str(demo.state / "manifests/demo.yaml") in text
 
 
+@pytest.mark.xdist_group("make run")
 class TestOffloading:
     """Away, and back."""
 
@@ -291,6 +293,7 @@ class TestOffloading:
         assert demo.chat().status_code == 200
 
 
+@pytest.mark.xdist_group("make run, metrics")
 class TestMetrics:
     """A number in metrics.yaml is changed, and requests go and come."""
 
@@ -325,6 +328,7 @@ class TestMetrics:
         poll(lambda: demo.condition("MetricsAvailable")["status"] == "True", "the end of it")
 
 
+@pytest.mark.xdist_group("make run")
 class TestEdits:
     """The manifest is edited and the split follows."""
 

@@ -53,6 +53,9 @@ def serving(folder: Path, *flags: str) -> Iterator[Server]:
         yield Server(url, client)
 
 
+pytestmark = pytest.mark.xdist_group("model server")
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server without authentication."""
