@@ -23,7 +23,7 @@ import uvloop
 from gateway import admin, listener
 from gateway.cluster import Cluster
 from gateway.credentials.cache import Credentials, from_settings
-from gateway.downstream.server import Edge, EdgeLimits
+from gateway.downstream.server import HttpServer, ServerLimits
 from gateway.http import messages
 from gateway.journal import Journal
 from gateway.proxy import Proxy
@@ -169,10 +169,10 @@ async def run(
         journal=journal,
     )
     store.subscribe(proxy.refresh)
-    edge = Edge(proxy.handle, edge_limits(mine), metrics, access_log)
+    server = HttpServer(proxy.handle, server_limits(mine), metrics, access_log)
 
     stats = upstream.stats
-    metrics.client_connections.set_function(lambda: edge.connections)
+    metrics.client_connections.set_function(lambda: server.connections)
     metrics.upstream_connections.labels("idle").set_function(lambda: stats.idle)
     metrics.upstream_connections.labels("open").set_function(lambda: stats.open)
     metrics.upstream_connects.set_function(lambda: stats.connects)
@@ -189,7 +189,7 @@ async def run(
     log.info("listening", traffic=mine.listen, admin=mine.admin)
     try:
         await listener.serve(
-            edge,
+            server,
             traffic,
             signals,
             context=context,
@@ -219,9 +219,9 @@ async def _settle(store: RouteStore) -> None:
     allocator.keep()
 
 
-def edge_limits(mine: GatewaySettings) -> EdgeLimits:
+def server_limits(mine: GatewaySettings) -> ServerLimits:
     """What clients may do, from the settings."""
-    return EdgeLimits(
+    return ServerLimits(
         message=messages.Limits(
             head_bytes=mine.limits.head_bytes, fields=mine.limits.fields, url_bytes=mine.limits.url_bytes
         ),

@@ -19,7 +19,7 @@ from gateway.backends.breaker import CircuitBreaker
 from gateway.credentials import cache as credentials
 from gateway.http import forwarding
 from gateway.http.exchange import Exchange, RequestHead, ResponseHead, field
-from gateway.net.deadlines import Patience
+from gateway.net.deadlines import Deadlines
 from gateway.plan import BackendPlan, RoutePlan
 from gateway.request_context import FailedAttempt, RequestContext
 from gateway.routes.store import RouteStore
@@ -54,15 +54,15 @@ class Attempts:
         self._longest_pause = settings.gateway.retry.cool_down_seconds
         self._trusted = AddressRules.parse(allowed=settings.gateway.trusted_proxies)
         self._trusts_somebody = bool(settings.gateway.trusted_proxies)
-        self._patience = Patience(asyncio.get_running_loop(), HOLD_SECONDS)
+        self._deadlines = Deadlines(asyncio.get_running_loop(), HOLD_SECONDS)
 
     def close(self) -> None:
         """Stop what runs by itself."""
-        self._patience.close()
+        self._deadlines.close()
 
-    async def answer(
+    async def response(
         self, exchange: Exchange, plan: RoutePlan, chosen: BackendPlan, rest: bytes, context: RequestContext
-    ) -> tuple[upstream.ServerAnswer, BackendPlan]:
+    ) -> tuple[upstream.ServerResponse, BackendPlan]:
         """An answer for the client, and whose it is: the first that is fit for it, or the last one.
 
         Args:
@@ -85,7 +85,7 @@ class Attempts:
                 chosen.concurrency.taken += 1
                 context.concurrency = chosen.concurrency
             probe = not chosen.breaker.usable and chosen.breaker.begin(began)
-            outcome: upstream.ServerAnswer | errors.UpstreamError
+            outcome: upstream.ServerResponse | errors.UpstreamError
             try:
                 outcome = await self._attempt(exchange, plan, chosen, rest, context)
                 status = outcome.head.status
@@ -172,7 +172,7 @@ class Attempts:
     def _judge(
         self,
         breaker: CircuitBreaker,
-        outcome: upstream.ServerAnswer | errors.UpstreamError,
+        outcome: upstream.ServerResponse | errors.UpstreamError,
         cause: FailureCause | None,
         began: float,
         now: float,
@@ -211,27 +211,27 @@ class Attempts:
         self._metrics.upstream_errors.labels(route.namespace, route.name, chosen.backend.id, cause).inc()
 
     async def _beginning(
-        self, answer: upstream.ServerAnswer, exchange: Exchange, plan: RoutePlan, tried: frozenset[int]
+        self, response: upstream.ServerResponse, exchange: Exchange, plan: RoutePlan, tried: frozenset[int]
     ) -> FailureCause | None:
         """The cause, if the first event of a stream is an error. Not asked where there is nobody else to ask.
 
         Raises:
             errors.UpstreamError: the stream broke off before it.
         """
-        if not is_stream(answer.head) or not _repeatable(exchange, plan, free=False):
+        if not is_stream(response.head) or not _repeatable(exchange, plan, free=False):
             return None
         if self._other(plan, tried, time.perf_counter()) is None:
             return None
         try:
-            data = await answer.beginning(_is_enough, self._patience)
+            data = await response.beginning(_is_enough, self._deadlines)
         except BaseException:
-            answer.abort()
+            response.abort()
             raise
         return FailureCause.STREAM_ERROR if failover.is_error(failover.first_event(data) or b"") else None
 
     def _attempt(
         self, exchange: Exchange, plan: RoutePlan, chosen: BackendPlan, rest: bytes, context: RequestContext
-    ) -> Coroutine[Any, Any, upstream.ServerAnswer]:
+    ) -> Coroutine[Any, Any, upstream.ServerResponse]:
         """One attempt at a backend.
 
         Raises (when awaited):
@@ -245,7 +245,7 @@ class Attempts:
 
     async def _prepared(
         self, exchange: Exchange, plan: RoutePlan, chosen: BackendPlan, rest: bytes, extra: dict[bytes, bytes]
-    ) -> upstream.ServerAnswer:
+    ) -> upstream.ServerResponse:
         """An attempt with the backend's model name and credentials; it has a second go when they were refused (401)."""
         body = await _body(exchange, plan, chosen)
         refused: bytes | None = None
@@ -258,12 +258,12 @@ class Attempts:
             origin = chosen.origin
             if chosen.certified:
                 origin = origin._replace(certificate=await self._credentials.certificate(plan.route, chosen.backend))
-            answer = await self._send(exchange, plan, chosen, origin, rest, body, extra)
-            if answer.head.status != 401 or not chosen.authenticated or refused is not None:
-                return answer
+            response = await self._send(exchange, plan, chosen, origin, rest, body, extra)
+            if response.head.status != 401 or not chosen.authenticated or refused is not None:
+                return response
             if not _repeatable(exchange, plan, free=False):
-                return answer
-            answer.abort()
+                return response
+            response.abort()
             refused = extra.get(b"authorization", b"")
 
     def _send(
@@ -275,7 +275,7 @@ class Attempts:
         rest: bytes,
         body: bytes | None,
         extra: Mapping[bytes, bytes],
-    ) -> Coroutine[Any, Any, upstream.ServerAnswer]:
+    ) -> Coroutine[Any, Any, upstream.ServerResponse]:
         """Send a request; `body` is None where it comes from the exchange."""
         return self._upstream.send(
             origin,
@@ -317,7 +317,7 @@ class Attempts:
         return any(ip_address(peer) in network for network in self._trusted.allowed)
 
 
-def _word(outcome: upstream.ServerAnswer | errors.UpstreamError, cause: FailureCause | None) -> str:
+def _word(outcome: upstream.ServerResponse | errors.UpstreamError, cause: FailureCause | None) -> str:
     """How an attempt failed, in a word: the code of an error, `streamError`, or the status."""
     if isinstance(outcome, errors.UpstreamError):
         return outcome.code

@@ -97,13 +97,13 @@ class HealthChecks:
                 origin = one.origin
                 if one.certified:
                     origin = origin._replace(certificate=await self._credentials.certificate(route, one.backend))
-                answer = await self._upstream.send(origin, head, b"", times)
-                await answer.read(_BODY_BYTES)
+                response = await self._upstream.send(origin, head, b"", times)
+                await response.read(_BODY_BYTES)
         except TimeoutError:
             return "timeout"
         except errors.UpstreamError as exc:
             return exc.code
         except errors.GatewayError:
             return None  # this gateway's own trouble
-        status = answer.head.status
+        status = response.head.status
         return None if 200 <= status < 300 else str(status)

@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from gateway.downstream.server import Edge
+from gateway.downstream.server import HttpServer
 from program.signals import Signals
 from program.sockets import BACKLOG
 
@@ -41,7 +41,7 @@ def connections_allowed(wanted: int) -> int:
 
 
 async def serve(
-    edge: Edge,
+    server: HttpServer,
     sock: socket.socket,
     signals: Signals,
     *,
@@ -50,8 +50,8 @@ async def serve(
     drain_seconds: float,
 ) -> None:
     """Serve clients on `sock` until told to stop, then let what runs finish."""
-    server = await asyncio.get_running_loop().create_server(
-        edge,
+    listening = await asyncio.get_running_loop().create_server(
+        server,
         sock=sock,
         ssl=context,
         ssl_handshake_timeout=TLS_HANDSHAKE_SECONDS if context is not None else None,
@@ -60,16 +60,16 @@ async def serve(
     )
     try:
         await signals.stop.wait()
-        edge.leaving = True
+        server.leaving = True
         if not signals.at_terminal:
             await signals.unless_now(asyncio.sleep(lame_duck_seconds))
-        server.close()
-        edge.begin_drain()
-        await signals.unless_now(edge.drained(drain_seconds))
-        if edge.connections:
-            log.warning("connections_cut", connections=edge.connections)
-            edge.interrupt()
-            await signals.unless_now(edge.drained(INTERRUPT_SECONDS))
+        listening.close()
+        server.begin_drain()
+        await signals.unless_now(server.drained(drain_seconds))
+        if server.connections:
+            log.warning("connections_cut", connections=server.connections)
+            server.interrupt()
+            await signals.unless_now(server.drained(INTERRUPT_SECONDS))
     finally:
-        server.close()
-        edge.abort()
+        listening.close()
+        server.abort()

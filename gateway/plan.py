@@ -27,7 +27,7 @@ class BackendPlan:
     origin: Origin
     target: forwarding.Target
     timeouts: Timeouts
-    answers: tuple[tuple[bytes, bytes], ...]
+    response_fields: tuple[tuple[bytes, bytes], ...]
     """Fields of ours on every answer from here."""
     breaker: CircuitBreaker
     concurrency: ConcurrencyLimit
@@ -148,7 +148,7 @@ class RoutePlan:
 
     def said(self, chosen: BackendPlan, why: str) -> tuple[tuple[bytes, bytes], ...]:
         """Fields of ours on an answer of `chosen` where it is not the split that led to it: whose it is, and why."""
-        return (chosen.answers[0], (b"x-beamlit-reason", why.encode()))
+        return (chosen.response_fields[0], (b"x-beamlit-reason", why.encode()))
 
 
 def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan) -> BackendPlan:
@@ -193,7 +193,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
             first_byte=document.timeouts.first_byte or timeouts.first_byte_seconds,
             idle=document.timeouts.idle or timeouts.idle_seconds,
         ),
-        answers=(
+        response_fields=(
             (b"x-beamlit-backend", backend.id.encode()),
             (b"x-beamlit-reason", document.split.reason.encode()),
         ),

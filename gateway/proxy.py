@@ -89,7 +89,7 @@ class Proxy:
 
     async def _tell(self, exchange: Exchange, context: RequestContext) -> None:
         head = exchange.head
-        if head.method in _FOR_HOPS and self._answered_here(exchange, context):
+        if head.method in _FOR_HOPS and self._responded_here(exchange, context):
             return
         table = self._store.table
         matched = self._find(head, table) or await self._find_by_model(exchange, table, context)
@@ -106,29 +106,29 @@ class Proxy:
             raise errors.BodyTooLarge
         if chosen.concurrency.taken >= chosen.concurrency.limit:
             chosen = await self._admit(plan, chosen, context)
-        answer, chosen = await self._attempts.answer(exchange, plan, chosen, rest, context)
+        response, chosen = await self._attempts.response(exchange, plan, chosen, rest, context)
         try:
             fields = forwarding.response_fields(
-                answer.head.fields,
+                response.head.fields,
                 extra=(
-                    *(chosen.answers if context.why is None else plan.said(chosen, context.why)),
+                    *(chosen.response_fields if context.why is None else plan.said(chosen, context.why)),
                     (b"x-request-id", context.request_id),
                 ),
             )
-            context.status = answer.head.status
-            if answer.head.status == 101:
-                context.broken = await exchange.tunnel(fields, answer.switched())
+            context.status = response.head.status
+            if response.head.status == 101:
+                context.broken = await exchange.tunnel(fields, response.switched())
                 return
-            outgoing = ResponseHead(answer.head.status, answer.head.reason, fields, answer.head.content_length)
-            body = answer.whole()
+            outgoing = ResponseHead(response.head.status, response.head.reason, fields, response.head.content_length)
+            body = response.whole()
             if body is not None:
                 exchange.reply(outgoing, body)
             else:
-                context.events = is_stream(answer.head)
+                context.events = is_stream(response.head)
                 exchange.respond(outgoing)
-                await answer.relay(exchange)
+                await response.relay(exchange)
         finally:
-            answer.abort()
+            response.abort()
 
     async def _admit(self, plan: RoutePlan, chosen: BackendPlan, context: RequestContext) -> BackendPlan:
         """Who takes a request while the chosen backend is at its limit.
@@ -232,7 +232,7 @@ class Proxy:
             self._plans[route.key] = found
         return found
 
-    def _answered_here(self, exchange: Exchange, context: RequestContext) -> bool:
+    def _responded_here(self, exchange: Exchange, context: RequestContext) -> bool:
         """Answer what is addressed to the gateway itself (RFC 9110 7.6.2, 9.3.7, 9.3.8).
 
         Raises:
@@ -246,7 +246,7 @@ class Proxy:
         if head.target != b"*" and field(head.fields, b"max-forwards") != b"0":
             return False
         allowed = (b"allow", messages.ALLOW)
-        self._answer(exchange, context, 204, b"No Content", (allowed,), b"")
+        self._respond(exchange, context, 204, b"No Content", (allowed,), b"")
         return True
 
     def _list_models(self, exchange: Exchange, table: RoutingTable, path: bytes, context: RequestContext) -> None:
@@ -263,9 +263,9 @@ class Proxy:
             content: object = _model(name, table.match_model(name))
         else:
             content = {"object": "list", "data": [_model(name, route) for name, route in table.models()]}
-        self._answer(exchange, context, 200, b"OK", ((b"content-type", b"application/json"),), orjson.dumps(content))
+        self._respond(exchange, context, 200, b"OK", ((b"content-type", b"application/json"),), orjson.dumps(content))
 
-    def _answer(
+    def _respond(
         self,
         exchange: Exchange,
         context: RequestContext,
@@ -295,7 +295,7 @@ class Proxy:
             fields.append((b"retry-after", str(error.retry_after).encode()))
         body = errors.body(error, context.request_id.decode())
         phrase = HTTPStatus(error.status).phrase.encode("ascii")
-        self._answer(exchange, context, error.status, phrase, tuple(fields), body, close=error.close)
+        self._respond(exchange, context, error.status, phrase, tuple(fields), body, close=error.close)
 
     def _fail(self, exchange: Exchange, error: errors.GatewayError, context: RequestContext) -> None:
         """Answer with an error, or end an answer that has begun so that nobody takes it for complete.

@@ -11,7 +11,7 @@ import asyncio
 import random
 import re
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 from urllib.parse import urlencode, urlsplit
@@ -24,6 +24,7 @@ from authlib.oauth2.auth import ClientAuth
 from gateway import errors
 from gateway.api.v1alpha1 import Backend
 from gateway.http.forwarding import NOT_SETTABLE
+from gateway.upstream.resolver import AddressResolver
 from program.settings import OAuth
 from program.tls import CertificateUnusable, ClientCertificate, client_context
 
@@ -70,14 +71,6 @@ class SecretReader(Protocol):
             LookupError: there are none.
             OSError: they cannot be read now.
         """
-        ...
-
-
-class AddressResolver(Protocol):
-    """Names to addresses that may be connected to."""
-
-    async def resolve(self, host: str, port: int, *, trusted: bool) -> Sequence[tuple[str, int]]:
-        """Addresses and ports for `host`, in order of preference, never none."""
         ...
 
 

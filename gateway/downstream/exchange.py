@@ -59,11 +59,7 @@ class Connection(Protocol):
         """Read again."""
         ...
 
-    async def has_room(self) -> None:
-        """Return when not too much waits to be written."""
-        ...
-
-    def answered(self, exchange: "ClientExchange") -> None:
+    def response_ended(self, exchange: "ClientExchange") -> None:
         """The answer is complete."""
         ...
 
@@ -286,7 +282,7 @@ class ClientExchange:
         wire = self._wire(head, close)
         self.finished = True
         self._connection.send(wire if self.bodiless else wire + body)
-        self._connection.answered(self)
+        self._connection.response_ended(self)
 
     def _wire(self, head: ResponseHead, close: bool) -> bytes:
         request = self.head
@@ -324,7 +320,7 @@ class ClientExchange:
         if self._chunked:
             self._connection.send(b"0\r\n\r\n")
         self.finished = True
-        self._connection.answered(self)
+        self._connection.response_ended(self)
 
     async def tunnel(self, fields: Fields, server: Switched) -> str | None:
         """Answer with 101 and pass bytes both ways until both sides have ended; return why the tunnel broke.
@@ -371,10 +367,6 @@ class ClientExchange:
         if self.task is not None and self.interrupted is None:
             self.interrupted = cause
             self.task.cancel()
-
-    async def drained(self) -> None:
-        """Return when the client has taken enough of what was written."""
-        await self._connection.has_room()
 
     def told(self, task: "asyncio.Task[None]") -> None:
         """The story has ended. One that left its client without an answer breaks the connection."""

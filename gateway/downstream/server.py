@@ -49,7 +49,7 @@ Handle = Callable[[Exchange], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
-class EdgeLimits:
+class ServerLimits:
     """What a client may do, in seconds unless named otherwise."""
 
     message: messages.Limits = field(default_factory=messages.Limits)
@@ -71,13 +71,13 @@ def _plain(address: str) -> str:
     return address[7:] if address.startswith("::ffff:") and "." in address else address
 
 
-class Edge:
+class HttpServer:
     """All client connections of this process."""
 
     def __init__(
         self,
         handle: Handle,
-        limits: EdgeLimits,
+        limits: ServerLimits,
         metrics: Metrics,
         access_log: AccessLog,
         *,
@@ -197,8 +197,8 @@ class Edge:
 class ClientConnection:
     """One client connection (an `asyncio.Protocol` by its methods: compiled classes have no such base)."""
 
-    def __init__(self, edge: Edge) -> None:
-        self.edge = edge
+    def __init__(self, server: HttpServer) -> None:
+        self.server = server
         self.peer = ""
         self.tls = False
         self.transport: asyncio.Transport
@@ -207,7 +207,7 @@ class ClientConnection:
         self._output: Gathered
         self.full = False
         """Whether more waits to be written than the client should have waiting."""
-        self._limits = edge.limits.message
+        self._limits = server.limits.message
         self._parser: httptools.HttpRequestParser | None = None
         self._deadline = inf
         """On the loop's clock: for the head, the body, the next request, or the end of lingering."""
@@ -219,7 +219,6 @@ class ClientConnection:
         self._closed = False
         """Whether no further request is taken: what arrives is dropped."""
         self._gone = False
-        self._room: asyncio.Future[None] | None = None
         self._behind: list[bytes] = []
         """What came after the present request, unparsed."""
         self._behind_bytes = 0
@@ -242,10 +241,10 @@ class ClientConnection:
         self.peer = _plain(address[0]) if address else ""
         self.tls = transport.get_extra_info("ssl_object") is not None
         self.transport.set_write_buffer_limits(high=BUFFER_BYTES)
-        self._output = Gathered(self.edge.writes, self.transport)
+        self._output = Gathered(self.server.writes, self.transport)
         self.send = self._output.write
-        self._deadline = self.edge.loop.time() + self.edge.limits.head_seconds
-        if not self.edge.opened(self):
+        self._deadline = self.server.loop.time() + self.server.limits.head_seconds
+        if not self.server.opened(self):
             self._refuse(errors.Overloaded())
             return
         self._parser = httptools.HttpRequestParser(self)
@@ -255,12 +254,10 @@ class ClientConnection:
         self._gone = self._closed = True
         self._parser = None  # breaks the reference cycle
         self._behind = []
-        self.edge.lost(self)
+        self.server.lost(self)
         exchange, self._exchange = self._exchange, None
         if exchange is not None and exchange.task is not None and self._tunnel is None:
             exchange.task.cancel()  # that of a tunnel ends by itself
-        if self._room is not None and not self._room.done():
-            self._room.cancel()
 
     def eof_received(self) -> None:
         """The client sends no more. A client that still waits for an answer is taken for gone as well."""
@@ -319,15 +316,15 @@ class ClientConnection:
     @property
     def leaving(self) -> bool:
         """Whether answers ask the client to close."""
-        return self.edge.leaving
+        return self.server.leaving
 
     def date(self) -> bytes:
         """The time for a Date field."""
-        return self.edge.date()
+        return self.server.date()
 
     def future(self) -> "asyncio.Future[None]":
         """A future of the loop that the connection is on."""
-        return self.edge.loop.create_future()
+        return self.server.loop.create_future()
 
     # Deadlines
 
@@ -377,7 +374,7 @@ class ClientConnection:
     def pause_writing(self) -> None:
         """The client reads more slowly than the answer comes."""
         self.full = True
-        self._watch_writing(self.edge.loop.time())
+        self._watch_writing(self.server.loop.time())
         if self._exchange is not None and self._exchange.source is not None:
             self._exchange.source.pause()
 
@@ -386,23 +383,13 @@ class ClientConnection:
         self.full = False
         self._write_deadline = inf
         if self._closed and self._exchange is None:
-            self._watch_writing(self.edge.loop.time())
+            self._watch_writing(self.server.loop.time())
         if self._exchange is not None and self._exchange.source is not None:
             self._exchange.source.resume()
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
-
-    async def has_room(self) -> None:
-        """Return when not too much waits to be written."""
-        if not self.full:
-            return
-        if self._room is None or self._room.done():
-            self._room = self.edge.loop.create_future()
-        await asyncio.shield(self._room)
 
     def _watch_writing(self, now: float) -> None:
         self._unwritten = self.transport.get_write_buffer_size()
-        self._write_deadline = now + self.edge.limits.write_stall_seconds if self._unwritten else inf
+        self._write_deadline = now + self.server.limits.write_stall_seconds if self._unwritten else inf
 
     def hold_reading(self) -> None:
         """Read no more of the body for now; its deadline does not run meanwhile."""
@@ -416,7 +403,7 @@ class ClientConnection:
         if not self._reading and not self._gone and not self.transport.is_closing():
             self._reading = True
             if self._exchange is not None and not self._exchange.complete:
-                self._deadline = self.edge.loop.time() + self.edge.limits.body_seconds
+                self._deadline = self.server.loop.time() + self.server.limits.body_seconds
             self.transport.resume_reading()
 
     # Parsing
@@ -449,7 +436,7 @@ class ClientConnection:
                 self._take_chunks(parser, exchange, data)
                 return
             else:
-                self._deadline = self.edge.loop.time() + self.edge.limits.body_seconds
+                self._deadline = self.server.loop.time() + self.server.limits.body_seconds
                 left = cast("int", exchange.head.content_length) - exchange.size
                 if len(data) <= left:
                     parser.feed_data(data)
@@ -460,7 +447,7 @@ class ClientConnection:
     def _take_head(self, parser: httptools.HttpRequestParser, data: bytes) -> bytes:
         """Parse up to the head's end, and return what is behind it."""
         if not self._head_bytes:
-            self._deadline = self.edge.loop.time() + self.edge.limits.head_seconds
+            self._deadline = self.server.loop.time() + self.server.limits.head_seconds
         # Where the head ends is found before it is parsed: what follows may not be the parser's business yet.
         tail = self._tail
         window = tail + data if tail else data
@@ -484,7 +471,7 @@ class ClientConnection:
         return data[end:]
 
     def _take_chunks(self, parser: httptools.HttpRequestParser, exchange: ClientExchange, data: bytes) -> None:
-        self._deadline = self.edge.loop.time() + self.edge.limits.body_seconds
+        self._deadline = self.server.loop.time() + self.server.limits.body_seconds
         self._fed += len(data)
         parser.feed_data(data)
         if not exchange.complete:
@@ -521,11 +508,11 @@ class ClientConnection:
         self._write_deadline = inf
         behind, self._behind = b"".join(self._behind), []
         tunnel = self._tunnel = Tunnel(
-            self.edge.loop,
+            self.server.loop,
             self,
             server,
-            idle_seconds=self.edge.limits.tunnel_idle_seconds,
-            stall_seconds=self.edge.limits.write_stall_seconds,
+            idle_seconds=self.server.limits.tunnel_idle_seconds,
+            stall_seconds=self.server.limits.write_stall_seconds,
         )
         tunnel.start(behind)
         try:
@@ -584,8 +571,8 @@ class ClientConnection:
         )
         self._exchange = exchange
         self._fed = self._chunks = 0
-        self._deadline = self.edge.loop.time() + self.edge.limits.body_seconds if head.has_body else inf
-        exchange.task = self.edge.loop.create_task(self.edge.handle(exchange))
+        self._deadline = self.server.loop.time() + self.server.limits.body_seconds if head.has_body else inf
+        exchange.task = self.server.loop.create_task(self.server.handle(exchange))
         exchange.task.add_done_callback(exchange.told)
 
     def on_body(self, data: bytes) -> None:
@@ -614,7 +601,7 @@ class ClientConnection:
 
     # Answers
 
-    def answered(self, exchange: ClientExchange) -> None:
+    def response_ended(self, exchange: ClientExchange) -> None:
         """The answer of `exchange` is complete: on to the next request, or to the end."""
         if self._exchange is not exchange:
             return
@@ -629,16 +616,16 @@ class ClientConnection:
                 self._linger()
             return
         self.go_on_reading()
-        self._deadline = self.edge.loop.time() + self.edge.limits.keep_alive_seconds
+        self._deadline = self.server.loop.time() + self.server.limits.keep_alive_seconds
         if self._behind:
             behind, self._behind, self._behind_bytes = b"".join(self._behind), [], 0
             self.data_received(behind)
-        elif self.edge.draining:
+        elif self.server.draining:
             self._close()
 
     def _refuse(self, error: errors.GatewayError) -> None:
         """Answer what never became an exchange, and take nothing more."""
-        self.send(self.edge.refusal(error, self.peer))
+        self.send(self.server.refusal(error, self.peer))
         self._linger()
 
     def _linger(self) -> None:
@@ -652,7 +639,7 @@ class ClientConnection:
         self._output.flush()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        now = self.edge.loop.time()
+        now = self.server.loop.time()
         self._deadline = now + LINGER_SECONDS
         self._watch_writing(now)
 
@@ -660,5 +647,5 @@ class ClientConnection:
         """Close once everything is written."""
         self._closed = True
         self._output.flush()
-        self._watch_writing(self.edge.loop.time())
+        self._watch_writing(self.server.loop.time())
         self.transport.close()

@@ -142,42 +142,6 @@ class Exchange(BodySource, Protocol):
         """The source of the answer's body, to be paused while the client does not read."""
         ...
 
-    async def drained(self) -> None:
-        """Return when the client has taken enough of what was written."""
-        ...
-
-
-class Answer(BodySource, Protocol):
-    """A server's answer, from its head on. `pause` and `resume` act on the answer's body."""
-
-    head: ResponseHead
-
-    def whole(self) -> bytes | None:
-        """The body if all of it is here, to be sent in one piece with the head; else None. It can be had once."""
-        ...
-
-    async def relay(self, exchange: Exchange) -> None:
-        """Send the body on to `exchange` as it arrives; end the exchange and return when it is complete.
-
-        The head must have been sent before.
-
-        Raises:
-            errors.UpstreamError: the body broke off; the exchange has not been ended.
-        """
-        ...
-
-    def switched(self) -> Switched:
-        """The connection after a 101, to be had once: it is the caller's from now on."""
-        ...
-
-    async def read(self, limit: int) -> bytes:
-        """The whole body; at most `limit` bytes of it, then the connection is dropped."""
-        ...
-
-    def abort(self) -> None:
-        """Drop the answer and its connection. Harmless when the answer is complete."""
-        ...
-
 
 def field(fields: Sequence[tuple[bytes, bytes]], name: bytes) -> bytes | None:
     """The first value of the field `name` (lower case), or None."""

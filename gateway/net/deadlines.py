@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 
 
-class Patience:
+class Deadlines:
     """Ends futures that wait for longer than `seconds`, with the result None."""
 
     __slots__ = ("_loop", "_timer", "_waits", "seconds")

@@ -13,16 +13,17 @@ import random
 import ssl
 from collections.abc import Callable, Sequence, Set
 from math import inf
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
 from gateway import errors
 from gateway.http.exchange import Exchange, RequestHead, ResponseHead, Switched, field
 from gateway.http.messages import Framing, check_response, check_switch
-from gateway.net.deadlines import Patience
+from gateway.net.deadlines import Deadlines
 from gateway.net.writes import Gathered, Writes
 from gateway.upstream.origin import IDEMPOTENT, Origin, Stats, Timeouts, UpstreamLimits
+from gateway.upstream.resolver import AddressResolver
 from program import tls
 
 if TYPE_CHECKING:
@@ -31,25 +32,12 @@ if TYPE_CHECKING:
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
 
 
-class Resolver(Protocol):
-    """Names to addresses that may be connected to."""
-
-    async def resolve(self, host: str, port: int, *, trusted: bool) -> Sequence[tuple[str, int]]:
-        """Addresses and ports for `host`, in order of preference, never none.
-
-        Raises:
-            errors.AddressRefused: none of them is allowed.
-            errors.ConnectFailed: the name does not resolve.
-        """
-        ...
-
-
 class Upstream:
     """Sends requests to servers, over connections that it keeps."""
 
     def __init__(
         self,
-        resolver: Resolver,
+        resolver: AddressResolver,
         *,
         limits: UpstreamLimits | None = None,
         strict_tls: bool = False,
@@ -78,7 +66,7 @@ class Upstream:
         body_limit: int = 33554432,
         keep: int = 0,
         resend: bool = False,
-    ) -> "ServerAnswer":
+    ) -> "ServerResponse":
         """Send one request and return its answer when the answer's head has arrived.
 
         Target and fields of `head` go out as they are, framing is added from it. The body is pumped from the
@@ -95,21 +83,19 @@ class Upstream:
         request = _Request(head, body, body_limit, keep)
         connection = self._take(origin)
         if connection is not None:
-            self.stats.reused += 1
-            answer = ServerAnswer(connection, head.method == b"HEAD", timeouts.idle)
+            response = ServerResponse(connection, head.method == b"HEAD", timeouts.idle)
             try:
-                return await connection.ask(answer, request, timeouts)
+                return await connection.ask(response, request, timeouts)
             except errors.UpstreamReset:
                 if connection.received or not request.repeatable:
                     raise
                 if not (resend or head.method in IDEMPOTENT or request.has_idempotency_key):
                     raise
-            self.stats.reconnects += 1
             if request.whole is None:
                 request = _Request(head, body, body_limit, keep)
         connection = await self._connect(origin, timeouts.connect)
-        answer = ServerAnswer(connection, head.method == b"HEAD", timeouts.idle)
-        return await connection.ask(answer, request, timeouts)
+        response = ServerResponse(connection, head.method == b"HEAD", timeouts.idle)
+        return await connection.ask(response, request, timeouts)
 
     def close(self) -> None:
         """Abort every connection and stop the sweep."""
@@ -384,7 +370,7 @@ def serialize(head: RequestHead, content_length: int | None, *, chunked: bool) -
     return wire
 
 
-class ServerAnswer:
+class ServerResponse:
     """A server's answer, from its head on (`exchange.Answer`)."""
 
     __slots__ = ("_bytes", "_complete", "_connection", "_done", "_enough", "_error", "_exchange", "_held", "_pieces",
@@ -407,7 +393,7 @@ class ServerAnswer:
         self._done: asyncio.Future[None] | None = None
         self._enough: Callable[[bytes], bool] | None = None
 
-    async def beginning(self, enough: Callable[[bytes], bool], patience: Patience) -> bytes:
+    async def beginning(self, enough: Callable[[bytes], bool], deadlines: Deadlines) -> bytes:
         """The beginning of the body, which stays to be relayed: as soon as it is `enough`, complete, or time is up.
 
         Raises:
@@ -417,7 +403,7 @@ class ServerAnswer:
             connection = cast("_Connection", self._connection)
             self._enough = enough
             self._done = connection.loop.create_future()
-            patience.limit(self._done)
+            deadlines.limit(self._done)
             try:
                 await self._done
             finally:
@@ -578,7 +564,7 @@ class _Connection:
         self._limits = upstream.limits
         self._idle_seconds = upstream.limits.idle_seconds
         self._retire_at = inf
-        self._answer: ServerAnswer | None = None
+        self._response: ServerResponse | None = None
         self._request: _Request | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._parser: httptools.HttpResponseParser | None = None
@@ -634,7 +620,7 @@ class _Connection:
 
     def expire(self) -> None:
         """The deadline has passed."""
-        if self._answer is None:
+        if self._response is None:
             self.abort()
         elif self._final:
             self.fail(errors.IdleTimeout())
@@ -642,23 +628,23 @@ class _Connection:
             self.fail(errors.FirstByteTimeout())
 
     def _fail(self, cause: Exception) -> None:
-        answer, self._answer = self._answer, None
+        response, self._response = self._response, None
         request, self._request = self._request, None
         if request is not None:
             request.stop()
-        if answer is None:
+        if response is None:
             return
-        answer.break_off(cause)
+        response.break_off(cause)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(cause)
 
     # One request
 
-    async def ask(self, answer: ServerAnswer, request: _Request, timeouts: Timeouts) -> ServerAnswer:
+    async def ask(self, response: ServerResponse, request: _Request, timeouts: Timeouts) -> ServerResponse:
         """Send the request and return the answer when its head is here."""
         if self._parser is None:
             self._parser = httptools.HttpResponseParser(self)
-        self._answer = answer
+        self._response = response
         self._request = request
         self._waiter = self.loop.create_future()
         self.received = self._final = self._ended = self._reusable = self._until_eof = False
@@ -671,7 +657,7 @@ class _Connection:
         except BaseException:
             self.abort()
             raise
-        return answer
+        return response
 
     def pause_writing(self) -> None:
         """The server reads more slowly than the client sends."""
@@ -687,7 +673,7 @@ class _Connection:
 
     def pause_reading(self) -> None:
         """Hold the server back while the client is slow; its idle timeout does not run meanwhile."""
-        if self._answer is not None:
+        if self._response is not None:
             self.deadline = inf
             self.hold()
 
@@ -701,19 +687,19 @@ class _Connection:
         """Let the server go on."""
         if self._paused and self.usable():
             self._paused = False
-            if self._answer is not None:
-                self.deadline = self.loop.time() + self._answer.idle
+            if self._response is not None:
+                self.deadline = self.loop.time() + self._response.idle
             self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the server."""
-        answer = self._answer
-        if answer is None or self._parser is None:
+        response = self._response
+        if response is None or self._parser is None:
             self.abort()  # nothing was asked: what comes now could be taken for the next answer
             return
         self.received = True
         if self._switched:
-            answer.deliver(data)
+            response.deliver(data)
             return
         try:
             if self._final:
@@ -721,26 +707,26 @@ class _Connection:
             else:
                 self._feed_head(data)
         except httptools.HttpParserUpgrade as exc:
-            self._switch(answer, data[exc.args[0] :])
+            self._switch(response, data[exc.args[0] :])
             return
         except httptools.HttpParserError:
             if not self._ended:
-                self._hand_on(answer)
+                self._hand_on(response)
                 self.fail(errors.BadResponse())
                 return
             self._reusable = False  # the answer is complete, what follows it is not one
-        if self._ended and answer.bodiless and not data.endswith(b"\r\n\r\n"):
+        if self._ended and response.bodiless and not data.endswith(b"\r\n\r\n"):
             self._reusable = False
         if self._body:
-            self._hand_on(answer)
+            self._hand_on(response)
         if self._ended:
             self._finish()
-        elif self._final and not self._paused and self._answer is not None:
-            self.deadline = self.loop.time() + answer.idle
+        elif self._final and not self._paused and self._response is not None:
+            self.deadline = self.loop.time() + response.idle
 
     def eof_received(self) -> None:
         """The server sends no more. Only an answer that has no other end is complete by it (RFC 9112 8)."""
-        if self._answer is not None and self._until_eof:
+        if self._response is not None and self._until_eof:
             self._finish()
         elif self._switched:
             self._over = True
@@ -749,17 +735,17 @@ class _Connection:
 
     def leave(self) -> bool:
         """Leave the connection to a tunnel; return whether the server has already ended."""
-        self._answer = self._request = None
+        self._response = self._request = None
         self.deadline = inf
         return self._over
 
-    def _switch(self, answer: ServerAnswer, early: bytes) -> None:
+    def _switch(self, response: ServerResponse, early: bytes) -> None:
         """A 101 has come. Nothing more is read until somebody takes the connection over."""
         self._switched = True
         self._parser = None
         self.hold()
         if early:
-            answer.deliver(early)
+            response.deliver(early)
         self._wake()
 
     def _feed_head(self, data: bytes) -> None:
@@ -783,21 +769,21 @@ class _Connection:
         if self._overhead > self._limits.overhead_bytes:
             raise httptools.HttpParserError("too much that is not body")
 
-    def _hand_on(self, answer: ServerAnswer) -> None:
+    def _hand_on(self, response: ServerResponse) -> None:
         body, self._body = self._body, []
         if body:
             # One write for what came in one read: a flood of tiny chunks costs the client's side nothing.
-            answer.deliver(body[0] if len(body) == 1 else b"".join(body))
+            response.deliver(body[0] if len(body) == 1 else b"".join(body))
 
     def _finish(self) -> None:
-        answer, self._answer = self._answer, None
+        response, self._response = self._response, None
         request, self._request = self._request, None
-        if answer is None or request is None:
+        if response is None or request is None:
             return  # delivering the last bytes ended in an abort
         sent = request.ended
         request.stop()
         self.deadline = inf
-        if answer.bodiless:
+        if response.bodiless:
             self._parser = None  # it still waits for a body
         keep = self._reusable and sent and not self._until_eof and self.usable()
         if keep and self._paused:
@@ -809,7 +795,7 @@ class _Connection:
             keep = now < self.deadline and self._upstream.keep(self)
         if not keep:
             self.abort()
-        answer.complete()
+        response.complete()
 
     # Callbacks of the parser
 
@@ -836,29 +822,29 @@ class _Connection:
     def on_headers_complete(self) -> None:
         """A head is complete."""
         parser = cast("httptools.HttpResponseParser", self._parser)
-        answer = cast("ServerAnswer", self._answer)
+        response = cast("ServerResponse", self._response)
         status = parser.get_status_code()
         if 100 <= status < 200:
             if status == 101:
                 head = cast("_Request", self._request).head
                 key = field(head.fields, b"sec-websocket-key") if head.websocket else None
-                answer.head = check_switch(self._reason, parser.get_http_version(), self._fields, key)
+                response.head = check_switch(self._reason, parser.get_http_version(), self._fields, key)
                 return
             self._interim += 1
             if self._interim > self._limits.interim:
                 raise httptools.HttpParserError("too many interim answers")
             return
-        answer.head, framing = check_response(
-            status, self._reason, parser.get_http_version(), self._fields, b"HEAD" if answer.bodiless else b"GET"
+        response.head, framing = check_response(
+            status, self._reason, parser.get_http_version(), self._fields, b"HEAD" if response.bodiless else b"GET"
         )
         self._until_eof = framing is Framing.CLOSE
         self._final = True
         self._head_bytes = 0
         # The parser forgets this after the callback. Of an answer to HEAD without framing fields it would say no.
         version = parser.get_http_version()
-        self._reusable = _persists(version, self._fields) if answer.bodiless else parser.should_keep_alive()
+        self._reusable = _persists(version, self._fields) if response.bodiless else parser.should_keep_alive()
         self._idle_seconds = min(self._idle_seconds, self._hint())
-        if answer.bodiless:
+        if response.bodiless:
             self._ended = True
         self._wake()
 

@@ -66,10 +66,6 @@ class Stats:
 
     connects: int = 0
     """Connections opened."""
-    reused: int = 0
-    """Requests sent on a connection that had served another."""
-    reconnects: int = 0
-    """Requests sent again because a reused connection had died."""
     open: int = 0
     """Connections that exist now."""
     idle: int = 0

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, Protocol
 
 from gateway import errors
 from gateway.upstream.addresses import AddressRules
@@ -21,6 +21,22 @@ Endpoint = tuple[str, int]
 
 _CACHED_NAMES: Final = 4096
 _STALE_SECONDS: Final = 600.0
+
+
+class AddressResolver(Protocol):
+    """Resolver of host names to addresses that may be connected to."""
+
+    async def resolve(self, host: str, port: int, *, trusted: bool) -> Sequence[Endpoint]:
+        """Return the addresses to connect to for `host` and `port`, in order of preference, at least one.
+
+        `trusted` allows every address: the name is a Service of the cluster or comes from the administrator.
+
+        Raises:
+            errors.AddressRefused: All addresses of the name are ones that may not be connected to.
+            errors.ConnectFailed: The name does not resolve.
+            errors.Overloaded: Too many look-ups are waiting.
+        """
+        ...
 
 
 class Resolver:

@@ -213,9 +213,6 @@ class RecordingExchange:
         """Remember who produces."""
         self.source = source
 
-    async def drained(self) -> None:
-        """There is always room."""
-
     def pause(self) -> None:
         """Hold the body back."""
         self.paused = True

@@ -42,16 +42,16 @@ async def main() -> None:
         clients = [await connected(running, number) for number in range(PORTS + 3)]
         for client in clients:
             await client.send(GET)
-        answers = [asyncio.ensure_future(client.answer()) for client in clients]
-        await until(lambda: sum(one.done() for one in answers) == 3)
-        codes = [one.result().code for one in answers if one.done()]
+        responses = [asyncio.ensure_future(client.response()) for client in clients]
+        await until(lambda: sum(one.done() for one in responses) == 3)
+        codes = [one.result().code for one in responses if one.done()]
         assert codes == ["overloaded"] * 3, codes
         go.set()
-        answered = [client for client, one in zip(clients, answers, strict=True) if (await one).status == 200]
+        answered = [client for client, one in zip(clients, responses, strict=True) if (await one).status == 200]
         assert len(answered) == PORTS
         for client in answered:
             await client.send(GET)
-            assert (await client.answer()).status == 200  # on a connection that was kept
+            assert (await client.response()).status == 200  # on a connection that was kept
         for client in clients:
             client.reset()
 

@@ -71,16 +71,16 @@ class Unreadable(Exception):
     """A parser refuses the bytes."""
 
 
-def by_h11(data: bytes, *, answers_to: Sequence[bytes] | None = None, ended: bool = True) -> list[Parsed]:
+def by_h11(data: bytes, *, responses_to: Sequence[bytes] | None = None, ended: bool = True) -> list[Parsed]:
     """Requests in `data`, or answers to requests of the methods `answers_to`; a last one may be incomplete.
 
     Raises:
         Unreadable: they are no messages.
     """
     found: list[Parsed] = []
-    methods = list(answers_to or ())
-    connection = h11.Connection(h11.SERVER if answers_to is None else h11.CLIENT, max_incomplete_event_size=1 << 20)
-    if answers_to is not None:
+    methods = list(responses_to or ())
+    connection = h11.Connection(h11.SERVER if responses_to is None else h11.CLIENT, max_incomplete_event_size=1 << 20)
+    if responses_to is not None:
         _ask(connection, methods.pop(0))
     if data:
         connection.receive_data(data)
@@ -97,7 +97,7 @@ def by_h11(data: bytes, *, answers_to: Sequence[bytes] | None = None, ended: boo
             return found
         if event is h11.PAUSED:
             rest = connection.trailing_data[0]
-            if answers_to is None:
+            if responses_to is None:
                 connection.send(h11.Response(status_code=400, headers=[("content-length", "0")]))
                 connection.send(h11.EndOfMessage())
                 if connection.our_state is not h11.DONE:
@@ -107,7 +107,7 @@ def by_h11(data: bytes, *, answers_to: Sequence[bytes] | None = None, ended: boo
             elif not methods or connection.our_state is not h11.DONE:
                 raise Unreadable("more than was asked for")
             connection.start_next_cycle()
-            if answers_to is not None:
+            if responses_to is not None:
                 _ask(connection, methods.pop(0))
         elif isinstance(event, h11.Request):
             found.append(Parsed((event.method, event.target), list(event.headers)))
@@ -117,7 +117,7 @@ def by_h11(data: bytes, *, answers_to: Sequence[bytes] | None = None, ended: boo
             found[-1].body += bytes(event.data)
         elif isinstance(event, h11.EndOfMessage):
             found[-1].complete = True
-            if answers_to is not None and not connection.trailing_data[0]:
+            if responses_to is not None and not connection.trailing_data[0]:
                 return found
 
 
@@ -158,7 +158,7 @@ class _Messages:
         self.found[-1].complete = True
 
 
-def by_httptools(data: bytes, *, answers: bool = False) -> list[Parsed]:
+def by_httptools(data: bytes, *, responses: bool = False) -> list[Parsed]:
     """The same by the parser that the gateway uses, without any of the gateway's own rules. Interim answers are left
     out, as in `by_h11`, and so is a message whose head is incomplete.
 
@@ -166,7 +166,7 @@ def by_httptools(data: bytes, *, answers: bool = False) -> list[Parsed]:
         Unreadable: they are no messages.
     """
     messages = _Messages()
-    parser = httptools.HttpResponseParser if answers else httptools.HttpRequestParser
+    parser = httptools.HttpResponseParser if responses else httptools.HttpRequestParser
     messages.parser = parser(messages)
     try:
         messages.parser.feed_data(data)
@@ -174,4 +174,4 @@ def by_httptools(data: bytes, *, answers: bool = False) -> list[Parsed]:
         pass  # what follows is no HTTP
     except httptools.HttpParserError as exc:
         raise Unreadable(str(exc)) from exc
-    return [one for one in messages.found if one.line and not (answers and one.line[0].startswith(b"1"))]
+    return [one for one in messages.found if one.line and not (responses and one.line[0].startswith(b"1"))]

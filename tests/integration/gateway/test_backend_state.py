@@ -11,7 +11,7 @@ import pytest
 
 from gateway import admin
 from gateway.api.v1alpha1 import Breaker, HealthCheck, Retry, Use
-from tests.integration.gateway.wire import Answer, Running, document, echo, gateway, local, remote, reply
+from tests.integration.gateway.wire import Response, Running, document, echo, gateway, local, remote, reply
 from tests.integration.servers import ServerSide, serving, until
 
 LOOPBACK: dict[str, Any] = {"gateway": {"allowedAddresses": ["127.0.0.0/8"]}}
@@ -21,8 +21,8 @@ LABELS = {"namespace": "default", "model": "demo", "backend": "local"}
 class Switch:
     """A server whose answers a test changes while it runs."""
 
-    def __init__(self, answer: bytes) -> None:
-        self.answer = answer
+    def __init__(self, response: bytes) -> None:
+        self.response = response
         self.asked = 0
         self.checked = 0
         self.go = asyncio.Event()
@@ -37,16 +37,16 @@ class Switch:
             else:
                 self.asked += 1
             await self.go.wait()
-            if not self.answer:
+            if not self.response:
                 side.reset()
                 return
-            await side.send(self.answer)
+            await side.send(self.response)
 
 
 OK = reply(b"ok")
 
 
-async def asked(running: Running) -> Answer:
+async def asked(running: Running) -> Response:
     """The answer to one POST."""
     return await running.post(b"/default/demo/x", b"{}")
 
@@ -79,15 +79,15 @@ async def test_rt_06_a_backend_that_asks_for_a_pause_gets_it(status: bytes, date
         ) as running,
     ):
         assert (await asked(running)).value(b"x-beamlit-reason") == b"Failover"
-        near.answer = OK
-        answer = await asked(running)
-        assert (answer.value(b"x-beamlit-backend"), answer.value(b"x-beamlit-reason")) == (b"remote", b"CoolDown")
+        near.response = OK
+        response = await asked(running)
+        assert (response.value(b"x-beamlit-backend"), response.value(b"x-beamlit-reason")) == (b"remote", b"CoolDown")
         assert near.asked == 1
         assert 0 < running.count("beamlit_gateway_cool_down_seconds", **LABELS) <= 2
         assert 0 < state(running)["coolDownSeconds"] <= 2
         await until(lambda: running.count("beamlit_gateway_cool_down_seconds", **LABELS) == 0)
-        answer = await asked(running)
-        assert (answer.value(b"x-beamlit-backend"), answer.value(b"x-beamlit-reason")) == (b"local", b"Local")
+        response = await asked(running)
+        assert (response.value(b"x-beamlit-backend"), response.value(b"x-beamlit-reason")) == (b"local", b"Local")
         await until(lambda: len(running.lines()) == 3)
         assert [line["reason"] for line in running.lines()] == ["Failover", "CoolDown", "Local"]
 
@@ -101,11 +101,11 @@ async def test_nobody_left_is_503_with_the_earliest_end() -> None:
         serving(far) as b,
         gateway(document(local(), remote()), local_port=a.port, remote_port=b.port, settings=LOOPBACK) as running,
     ):
-        answer = await asked(running)
-        assert (answer.status, answer.body, answer.value(b"retry-after")) == (503, b"no", b"20")
-        answer = await asked(running)
-        assert (answer.status, answer.code) == (503, "no_backend")
-        assert answer.value(b"retry-after") in (b"19", b"20")
+        response = await asked(running)
+        assert (response.status, response.body, response.value(b"retry-after")) == (503, b"no", b"20")
+        response = await asked(running)
+        assert (response.status, response.code) == (503, "no_backend")
+        assert response.value(b"retry-after") in (b"19", b"20")
         assert (near.asked, far.asked) == (1, 1)
 
 
@@ -114,14 +114,14 @@ async def test_a_single_backend_at_pause_is_503_too() -> None:
     near = Switch(reply(b"no", b"429 No", b"retry-after: 1"))
     async with serving(near) as a, serving(echo) as b:
         for others in ((), (remote(use=(Use.WEIGHTED,)),)):
-            near.answer, near.asked = reply(b"no", b"429 No", b"retry-after: 1"), 0
+            near.response, near.asked = reply(b"no", b"429 No", b"retry-after: 1"), 0
             async with gateway(
                 document(local(), *others), local_port=a.port, remote_port=b.port, settings=LOOPBACK
             ) as running:
                 assert (await asked(running)).status == 429
-                near.answer = OK
-                answer = await asked(running)
-                assert (answer.status, answer.value(b"retry-after"), near.asked) == (503, b"1", 1)
+                near.response = OK
+                response = await asked(running)
+                assert (response.status, response.value(b"retry-after"), near.asked) == (503, b"1", 1)
                 await until(partial(_has_cooled_down, running))
                 assert (await asked(running)).status == 200
 
@@ -163,11 +163,14 @@ async def test_failures_open_the_breaker_and_a_probe_closes_it(failure: bytes) -
         assert near.asked == 3
         assert running.count("beamlit_gateway_breaker_state", **LABELS) == 2
         assert state(running)["breaker"] == "open"
-        answer = await asked(running)
-        assert (answer.value(b"x-beamlit-backend"), answer.value(b"x-beamlit-reason")) == (b"remote", b"BreakerOpen")
+        response = await asked(running)
+        assert (response.value(b"x-beamlit-backend"), response.value(b"x-beamlit-reason")) == (
+            b"remote",
+            b"BreakerOpen",
+        )
         assert near.asked == 3
         await until(lambda: state(running)["breaker"] == "halfOpen")
-        near.answer = OK
+        near.response = OK
         near.go.clear()
         probing = asyncio.create_task(asked(running))
         await until(lambda: near.asked == 4)
@@ -202,12 +205,12 @@ async def test_to_06_a_client_that_goes_is_nobodys_failure() -> None:
         for _ in range(4):
             await give_up()
         assert state(running)["breaker"] == "closed"
-        near.answer = b""
+        near.response = b""
         near.go.set()
         await backends(running, 2)
         assert state(running)["breaker"] == "open"
         await until(lambda: state(running)["breaker"] == "halfOpen")
-        near.answer = OK
+        near.response = OK
         near.go.clear()
         await give_up()  # the deciding request
         near.go.set()
@@ -220,7 +223,7 @@ async def test_a_breaker_never_excludes_the_last_backend() -> None:
     rules = Breaker(consecutive_failures=1, open=100)
     async with serving(near) as a:
         for others in ((), (remote(),)):
-            near.answer, near.asked = b"", 0
+            near.response, near.asked = b"", 0
             route = document(local(), *others, breaker=rules, retry=Retry(on=()))
             async with gateway(route, local_port=a.port, remote_port=1, settings=LOOPBACK) as running:
                 for _ in range(3):
@@ -228,9 +231,9 @@ async def test_a_breaker_never_excludes_the_last_backend() -> None:
                 assert near.asked >= (1 if others else 3)
                 if others:
                     assert state(running, 1)["breaker"] == "open"  # asked once, instead
-                near.answer = OK
-                answer = await asked(running)
-                assert (answer.status, answer.value(b"x-beamlit-backend")) == (200, b"local")
+                near.response = OK
+                response = await asked(running)
+                assert (response.status, response.value(b"x-beamlit-backend")) == (200, b"local")
                 assert state(running)["breaker"] == "closed"
 
 
@@ -297,14 +300,14 @@ async def test_health_checks_take_a_backend_out_and_back(bad: bytes | None) -> N
         if bad is None:
             near.go.clear()  # does not answer
         else:
-            near.answer = bad
+            near.response = bad
         await until(lambda: not state(running)["healthy"])
         assert running.count("beamlit_gateway_backend_healthy", **LABELS) == 0
         asked_before = near.asked
-        answer = await asked(running)
-        assert (answer.value(b"x-beamlit-backend"), answer.value(b"x-beamlit-reason")) == (b"remote", b"Unhealthy")
+        response = await asked(running)
+        assert (response.value(b"x-beamlit-backend"), response.value(b"x-beamlit-reason")) == (b"remote", b"Unhealthy")
         assert near.asked == asked_before
-        near.answer = OK
+        near.response = OK
         near.go.set()
         await until(lambda: bool(state(running)["healthy"]))
         assert await backends(running, 1) == [b"local"]
@@ -377,7 +380,7 @@ async def test_a_backend_that_is_taken_out_finishes_its_streams() -> None:
         for _ in range(200):
             client = await running.client()
             await client.send(b"GET /default/demo/x HTTP/1.1\r\nHost: x\r\n\r\n")
-            tasks.append(asyncio.create_task(client.answer()))
+            tasks.append(asyncio.create_task(client.response()))
         await until(lambda: sum(bool(side.received) for side in near.sides) == 200)
         assert (await running.ask(b"GET /default/demo/idle HTTP/1.1\r\nHost: x\r\n\r\n")).status == 200
         assert running.upstream.stats.idle == 1
@@ -385,8 +388,8 @@ async def test_a_backend_that_is_taken_out_finishes_its_streams() -> None:
         assert running.upstream.stats.idle == 0
         assert await backends(running, 1) == [b"remote"]
         go.set()
-        answers = await asyncio.gather(*tasks)
-        assert all(answer.complete and answer.body == b"data: 1\n\ndata: 2\n\n" for answer in answers)
+        responses = await asyncio.gather(*tasks)
+        assert all(response.complete and response.body == b"data: 1\n\ndata: 2\n\n" for response in responses)
         labels = {"namespace": "default", "model": "demo"}
         await until(lambda: running.count("beamlit_gateway_in_flight_requests", **labels) == 0)
         assert running.count("beamlit_gateway_requests_total", **labels, backend="local", code="200") == 201

@@ -50,7 +50,7 @@ async def test_bs_01_p5_each_event_passes_as_it_comes() -> None:
     async with serving(script) as server, gateway(local_port=server.port) as running:
         client = await running.client()
         await client.send(GET)
-        head = await client.answer(head_only=True)
+        head = await client.response(head_only=True)
         assert head.value(b"content-type") == b"text/event-stream"
         rest = b""
         for number in range(50):
@@ -119,8 +119,8 @@ async def test_bs_03_a_slow_server_holds_the_client_back() -> None:
         assert stalled
         release.set()
         client.writer.write(b"a" * (33554432 - written))
-        answer = await client.answer(b"POST")
-        assert (answer.status, total) == (200, 33554432)
+        response = await client.response(b"POST")
+        assert (response.status, total) == (200, 33554432)
 
 
 async def test_bs_06_upload_of_unknown_length() -> None:
@@ -140,7 +140,7 @@ async def test_bs_06_upload_of_unknown_length() -> None:
         await client.send(post(b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n"))
         await asyncio.wait_for(seen.wait(), SECONDS)
         await client.send(b"2\r\nde\r\n0\r\n\r\n")
-        assert (await client.answer(b"POST")).status == 200
+        assert (await client.response(b"POST")).status == 200
 
 
 @pytest.mark.parametrize(
@@ -154,8 +154,8 @@ async def test_bs_06_upload_of_unknown_length() -> None:
 async def test_bs_07_an_empty_body_keeps_its_meaning(field: bytes, body: bytes, framing: bytes) -> None:
     """BS-07: no body, a body of no bytes, and a chunked one of no bytes stay what they are."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
-        answer = await running.ask(post(field, body=body), method=b"POST")
-        assert answer.status == 200
+        response = await running.ask(post(field, body=body), method=b"POST")
+        assert response.status == 200
         received = server.sides[0].received
         assert framing in received
         assert (b"content-length" in received) is (b"content-length" in framing)
@@ -179,9 +179,9 @@ async def test_bs_08_too_large_a_body(chunked: bool) -> None:
             for _ in range(20):
                 piece = b"a" * 65536
                 client.writer.write(b"10000\r\n%b\r\n" % piece if chunked else piece)
-            answer = await client.answer(b"POST")
-            assert (answer.status, answer.code) == (413, "body_too_large")
-            assert answer.value(b"connection") == b"close"
+            response = await client.response(b"POST")
+            assert (response.status, response.code) == (413, "body_too_large")
+            assert response.value(b"connection") == b"close"
             client.reset()
         await idle(running)
 
@@ -196,14 +196,14 @@ async def test_bs_09_coded_content_is_not_touched() -> None:
         await side.send(reply(body, b"200 OK", b"content-encoding: gzip"))
 
     async with serving(script) as server, gateway(local_port=server.port) as running:
-        answer = await running.ask(b"GET /default/demo/x HTTP/1.1\r\nHost: g\r\nAccept-Encoding: gzip\r\n\r\n")
-        assert answer.value(b"content-encoding") == b"gzip"
-        assert answer.body == body
+        response = await running.ask(b"GET /default/demo/x HTTP/1.1\r\nHost: g\r\nAccept-Encoding: gzip\r\n\r\n")
+        assert response.value(b"content-encoding") == b"gzip"
+        assert response.body == body
 
 
 @pytest.mark.parametrize("framing", ["chunked", "length"])
 @pytest.mark.parametrize("reset", [False, True])
-async def test_bs_11_p6_a_broken_answer_is_not_a_complete_one(framing: str, reset: bool) -> None:
+async def test_bs_11_p6_a_broken_response_is_not_a_complete_one(framing: str, reset: bool) -> None:
     """BS-11: when the server breaks off, the client sees no end of the body."""
 
     async def script(side: ServerSide) -> None:
@@ -216,13 +216,13 @@ async def test_bs_11_p6_a_broken_answer_is_not_a_complete_one(framing: str, rese
             side.reset()
 
     async with serving(script) as server, gateway(local_port=server.port) as running:
-        answer = await running.ask(GET)
-        assert answer.status in (200, 0)
-        assert not answer.complete
+        response = await running.ask(GET)
+        assert response.status in (200, 0)
+        assert not response.complete
         await idle(running)
 
 
-async def test_ur_08_close_delimited_answer_is_chunked_anew() -> None:
+async def test_ur_08_close_delimited_response_is_chunked_anew() -> None:
     """UR-08: an answer that ends with the server's connection has an end the client can trust."""
 
     async def script(side: ServerSide) -> None:
@@ -232,15 +232,15 @@ async def test_ur_08_close_delimited_answer_is_chunked_anew() -> None:
     async with serving(script) as server, gateway(local_port=server.port) as running:
         client = await running.client()
         await client.send(GET)
-        answer = await client.answer()
-        assert (answer.body, answer.complete) == (b"hello", True)
-        assert answer.value(b"transfer-encoding") == b"chunked"
+        response = await client.response()
+        assert (response.body, response.complete) == (b"hello", True)
+        assert response.value(b"transfer-encoding") == b"chunked"
         await client.send(b"GET /v1/models HTTP/1.1\r\nHost: gateway\r\n\r\n")
-        assert (await client.answer()).status == 200  # the client's connection goes on
+        assert (await client.response()).status == 200  # the client's connection goes on
 
 
 @pytest.mark.parametrize(("status", "length"), [(b"204 No Content", False), (b"304 Not Modified", False)])
-async def test_ur_05_answers_without_a_body(status: bytes, length: bool) -> None:
+async def test_ur_05_responses_without_a_body(status: bytes, length: bool) -> None:
     """UR-05: 204 and 304 have no body and no length, whatever the server says."""
 
     async def script(side: ServerSide) -> None:
@@ -250,12 +250,12 @@ async def test_ur_05_answers_without_a_body(status: bytes, length: bool) -> None
     async with serving(script) as server, gateway(local_port=server.port) as running:
         client = await running.client()
         await client.send(GET)
-        answer = await client.answer()
-        assert answer.complete
-        assert answer.value(b"content-length") is None
-        assert answer.value(b"transfer-encoding") is None
+        response = await client.response()
+        assert response.complete
+        assert response.value(b"content-length") is None
+        assert response.value(b"transfer-encoding") is None
         await client.send(b"GET /v1/models HTTP/1.1\r\nHost: gateway\r\n\r\n")
-        assert (await client.answer()).status == 200
+        assert (await client.response()).status == 200
 
 
 async def test_ur_04_head() -> None:
@@ -271,11 +271,11 @@ async def test_ur_04_head() -> None:
         client = await running.client()
         for method, size in ((b"HEAD", 0), (b"GET", 100)) * 2:
             await client.send(GET.replace(b"GET", method))
-            answer = await client.answer(method)
-            assert (answer.value(b"content-length"), len(answer.body)) == (b"100", size)
+            response = await client.response(method)
+            assert (response.value(b"content-length"), len(response.body)) == (b"100", size)
 
 
-async def test_ur_15_early_answer_while_the_body_comes() -> None:
+async def test_ur_15_early_response_while_the_body_comes() -> None:
     """UR-15: an answer that does not wait for the body is passed on at once; both connections end with it."""
 
     async def script(side: ServerSide) -> None:
@@ -286,9 +286,9 @@ async def test_ur_15_early_answer_while_the_body_comes() -> None:
     async with serving(script) as server, gateway(local_port=server.port) as running:
         client = await running.client()
         await client.send(post(b"Content-Length: 1000000", body=b"a" * 1000))
-        answer = await client.answer(b"POST")
-        assert (answer.status, answer.body) == (403, b"no")
-        assert answer.value(b"connection") == b"close"
+        response = await client.response(b"POST")
+        assert (response.status, response.body) == (403, b"no")
+        assert response.value(b"connection") == b"close"
         assert await client.ended() == b""
         await until(lambda: running.upstream.stats.open == 0)
 
@@ -331,8 +331,8 @@ async def test_hh_13_continue_is_sent_once() -> None:
         await client.send(post(b"Content-Length: 3", b"Expect: 100-continue"))
         assert await client.some() == b"HTTP/1.1 100 Continue\r\n\r\n"
         await client.send(b"abc")
-        answer = await client.answer(b"POST")
-        assert (answer.status, answer.interim) == (200, [])
+        response = await client.response(b"POST")
+        assert (response.status, response.interim) == (200, [])
         assert b"expect" not in server.sides[0].received.lower()
 
 
@@ -346,9 +346,9 @@ async def test_hh_12_no_continue_before_a_refusal(target: bytes, length: bytes, 
         head = b"POST %b HTTP/1.1\r\nHost: g\r\nContent-Length: %b\r\nExpect: 100-continue\r\n\r\n" % (target, length)
         client = await running.client()
         await client.send(head)
-        answer = await client.answer(b"POST")
-        assert (answer.status, answer.interim) == (status, [])
-        assert answer.value(b"connection") == b"close"
+        response = await client.response(b"POST")
+        assert (response.status, response.interim) == (status, [])
+        assert response.value(b"connection") == b"close"
         assert server.sides == []
 
 
@@ -368,8 +368,8 @@ async def test_p11_a_head_has_a_deadline(sent: bytes) -> None:
         client = await running.client()
         await client.send(sent)
         if sent:
-            answer = await client.answer()
-            assert (answer.status, answer.code) == (408, "request_timeout")
+            response = await client.response()
+            assert (response.status, response.code) == (408, "request_timeout")
         assert await client.ended() == b""
 
 
@@ -378,14 +378,14 @@ async def test_p11_the_head_deadline_is_absolute() -> None:
     async with serving(echo) as server, gateway(local_port=server.port, settings=timeouts(headSeconds=0.4)) as running:
         client = await running.client()
         await client.send(GET)
-        assert (await client.answer()).status == 200
+        assert (await client.response()).status == 200
         began = asyncio.get_running_loop().time()
-        answering = asyncio.create_task(client.answer())
+        responding = asyncio.create_task(client.response())
         for byte in b"GET /default/demo/x HTTP/1.1\r\nX: " + b"a" * 1000:
             await client.send(bytes((byte,)))
-            if (await asyncio.wait({answering}, timeout=0.05))[0]:
+            if (await asyncio.wait({responding}, timeout=0.05))[0]:
                 break
-        assert (await answering).status == 408
+        assert (await responding).status == 408
         assert asyncio.get_running_loop().time() - began < 2
 
 
@@ -401,8 +401,8 @@ async def test_p11_a_body_has_a_deadline() -> None:
     ):
         client = await running.client()
         await client.send(post(b"Content-Length: 10", body=b"abc"))
-        answer = await client.answer(b"POST")
-        assert (answer.status, answer.code) == (408, "body_timeout")
+        response = await client.response(b"POST")
+        assert (response.status, response.code) == (408, "body_timeout")
         await idle(running)
 
 
@@ -414,7 +414,7 @@ async def test_keep_alive_ends_quietly() -> None:
     ):
         client = await running.client()
         await client.send(GET)
-        assert (await client.answer()).status == 200
+        assert (await client.response()).status == 200
         assert await client.ended() == b""
 
 
@@ -435,8 +435,8 @@ async def test_u10_a_client_that_reads_nothing_is_cut() -> None:
         raw.setblocking(False)
         await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", running.port))
         await asyncio.get_running_loop().sock_sendall(raw, GET)
-        await until(lambda: running.edge.connections == 1)
-        await until(lambda: running.edge.connections == 0)
+        await until(lambda: running.server.connections == 1)
+        await until(lambda: running.server.connections == 0)
         await idle(running)
         raw.close()
 
@@ -450,8 +450,8 @@ async def test_to_02_no_first_byte() -> None:
 
     route = document(local(), timeouts=Timeouts(first_byte=0.3))
     async with serving(script) as server, gateway(route, local_port=server.port) as running:
-        answer = await running.ask(GET)
-        assert (answer.status, answer.code) == (504, "first_byte_timeout")
+        response = await running.ask(GET)
+        assert (response.status, response.code) == (504, "first_byte_timeout")
         await until(lambda: running.upstream.stats.open == 0)
         labels = {"namespace": "default", "model": "demo", "backend": "local", "cause": "first_byte_timeout"}
         assert running.count("beamlit_gateway_upstream_errors_total", **labels) == 1
@@ -481,10 +481,10 @@ async def test_to_04_idle_in_the_middle_of_a_stream() -> None:
 
     route = document(local(), timeouts=Timeouts(idle=0.3))
     async with serving(script) as server, gateway(route, local_port=server.port) as running:
-        answer = await running.ask(GET)
-        assert (answer.status, answer.complete) == (200, False)
-        assert answer.body.startswith(b"hello\nevent: error\n")
-        assert b"HTTP/1.1" not in answer.body
+        response = await running.ask(GET)
+        assert (response.status, response.complete) == (200, False)
+        assert response.body.startswith(b"hello\nevent: error\n")
+        assert b"HTTP/1.1" not in response.body
         await until(lambda: bool(running.lines()))
         assert running.lines()[0]["broken"] == "idle_timeout"
 
@@ -524,7 +524,7 @@ async def test_to_06_to_08_bs_13_p4_the_server_is_told_within_a_second(point: st
             await client.send(GET)
         await asyncio.wait_for(reached.wait(), SECONDS)
         if point in ("mid stream", "pipelined"):
-            assert (await client.answer(head_only=True)).status == 200
+            assert (await client.response(head_only=True)).status == 200
         if point == "pipelined":
             await client.send(GET)
         began = asyncio.get_running_loop().time()
@@ -555,7 +555,7 @@ async def test_u9_to_06_a_reset_is_noticed_while_nothing_is_read() -> None:
         raw = client.writer.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.reset()
-        await until(lambda: running.edge.connections == 0)
+        await until(lambda: running.server.connections == 0)
         await idle(running)
         done.set()
 
@@ -586,15 +586,15 @@ async def test_connections_are_bounded() -> None:
     async with serving(echo) as server, gateway(local_port=server.port, settings=settings) as running:
         first = await running.client()
         await first.send(GET)
-        assert (await first.answer()).status == 200
+        assert (await first.response()).status == 200
         await running.client()
-        await until(lambda: running.edge.connections == 2)
+        await until(lambda: running.server.connections == 2)
         third = await running.client()
-        answer = await third.answer()
-        assert (answer.status, answer.code) == (503, "overloaded")
+        response = await third.response()
+        assert (response.status, response.code) == (503, "overloaded")
         assert await third.ended() == b""
         await first.send(GET)
-        assert (await first.answer()).status == 200
+        assert (await first.response()).status == 200
 
 
 async def test_drain_closes_what_is_idle_and_lets_the_rest_finish() -> None:
@@ -614,15 +614,15 @@ async def test_drain_closes_what_is_idle_and_lets_the_rest_finish() -> None:
     async with serving(script) as server, gateway(local_port=server.port) as running:
         quiet, busy = await running.client(), await running.client()
         await quiet.send(GET)
-        assert (await quiet.answer()).status == 200
+        assert (await quiet.response()).status == 200
         await busy.send(GET.replace(b"/x", b"/stream"))
-        streaming = asyncio.create_task(busy.answer())
+        streaming = asyncio.create_task(busy.response())
         await until(lambda: len(server.sides) == 2 or b"/stream" in server.sides[0].received)
-        running.edge.begin_drain()
+        running.server.begin_drain()
         assert await quiet.ended() == b""
-        assert not await running.edge.drained(0.05)
+        assert not await running.server.drained(0.05)
         go.set()
         assert (await streaming).complete
         assert await busy.ended() == b""
         busy.close()
-        assert await running.edge.drained(2)
+        assert await running.server.drained(2)

@@ -54,7 +54,7 @@ async def test_bs_11_a_stream_of_events_ends_with_an_error_event(end: bytes, res
     async with serving(script) as server, gateway(local_port=server.port) as running:
         client = await running.client()
         await client.send(GET)
-        head = await client.answer(head_only=True)
+        head = await client.response(head_only=True)
         server.sides[0].reader.feed_data(b"x")
         body, complete = _unchunked(await client.ended())
         assert not complete
@@ -106,9 +106,9 @@ async def test_bs_11_an_event_that_was_cut_is_none(cut: bytes, pieces: bool) -> 
         side.writer.close()
 
     async with serving(script) as server, gateway(local_port=server.port) as running:
-        answer = await running.ask(GET)
-        assert not answer.complete
-        first, (kind, data) = events(answer.body)
+        response = await running.ask(GET)
+        assert not response.complete
+        first, (kind, data) = events(response.body)
         assert first == ("message", "1")
         assert kind == "error"
         assert data.splitlines()[-1].startswith('{"error":')
@@ -124,9 +124,9 @@ async def test_to_04_a_stream_that_falls_silent_says_so() -> None:
 
     route = document(local(), timeouts=Timeouts(idle=0.3))
     async with serving(script) as server, gateway(route, local_port=server.port) as running:
-        answer = await running.ask(GET)
-        assert not answer.complete
-        assert orjson.loads(events(answer.body)[-1][1])["error"]["code"] == "idle_timeout"
+        response = await running.ask(GET)
+        assert not response.complete
+        assert orjson.loads(events(response.body)[-1][1])["error"]["code"] == "idle_timeout"
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ async def test_bs_11_nothing_is_written_where_it_could_not_be_told_apart(request
         server.sides[0].reader.feed_data(b"x")
         rest, was_reset = await _to_the_end(client)
         assert (rest, was_reset) == (b"", not fields)
-        await until(lambda: running.edge.connections == 0)
+        await until(lambda: running.server.connections == 0)
 
 
 async def _to_the_end(client: Client) -> tuple[bytes, bool]:
@@ -188,7 +188,7 @@ async def test_a_reader_that_stalls_costs_little_and_is_cut() -> None:
             most = 0
             async with asyncio.timeout(SECONDS):
                 while len(running.lines()) < 20:
-                    for connection in running.edge._connections:
+                    for connection in running.server._connections:
                         most = max(most, connection.transport.get_write_buffer_size())
                     await asyncio.sleep(0.01)
             # The high-water mark, and what two reads from the server may add to it.

@@ -97,7 +97,7 @@ def secret_for(server: ScriptedServer, **more: str) -> dict[str, str]:
     return {"clientId": "id", "clientSecret": CANARY_SECRET, "tokenUrl": url, "hosts": "run.example", **more}
 
 
-def answering(
+def responding(
     body: object, *, status: bytes = b"200 OK", fields: bytes = b"", gate: asyncio.Event | None = None
 ) -> Callable[[ServerSide], Awaitable[None]]:
     """A token endpoint that always says the same; `{n}` in a token is the number of the request."""
@@ -119,7 +119,7 @@ GOOD = {"access_token": CANARY_TOKEN + "{n}", "token_type": "Bearer", "expires_i
 async def test_c10_a_token_is_bought_once_and_kept() -> None:
     """C10: many requests, one exchange by HTTP basic; the scope is sent when there is one."""
     secrets = Secrets()
-    async with serving(answering(GOOD)) as server, made(secrets) as credentials:
+    async with serving(responding(GOOD)) as server, made(secrets) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server, scope="a b")
         for _ in range(3):
             assert await credentials.authorization(Route(), REMOTE) == f"Bearer {CANARY_TOKEN}0".encode()
@@ -136,7 +136,7 @@ async def test_se_12_to_11_many_requests_make_one_exchange() -> None:
     """SE-12, TO-11: 500 requests wait for one token; those that are cancelled take it from nobody."""
     secrets = Secrets()
     gate = asyncio.Event()
-    async with serving(answering(GOOD, gate=gate)) as server, made(secrets) as credentials:
+    async with serving(responding(GOOD, gate=gate)) as server, made(secrets) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server)
         waiting = [asyncio.ensure_future(credentials.authorization(Route(), REMOTE)) for _ in range(500)]
         await until(lambda: len(server.sides) == 1)
@@ -150,7 +150,7 @@ async def test_se_12_to_11_many_requests_make_one_exchange() -> None:
 async def test_se_12_a_token_is_renewed_before_its_end_and_used_meanwhile() -> None:
     """SE-12: at 80 % of its life a new one is fetched in the background; the old one serves until it is there."""
     secrets = Secrets()
-    async with serving(answering({**GOOD, "expires_in": 1})) as server, made(secrets) as credentials:
+    async with serving(responding({**GOOD, "expires_in": 1})) as server, made(secrets) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server)
         first = await credentials.authorization(Route(), REMOTE)
         await asyncio.sleep(0.85)
@@ -170,7 +170,7 @@ async def test_c8_a_token_that_has_ended_is_not_sent() -> None:
 
     async def script(side: ServerSide) -> None:
         good = side.number != 1
-        await answering({**GOOD, "expires_in": 0.2} if good else b"", status=b"200 OK" if good else b"503 No")(side)
+        await responding({**GOOD, "expires_in": 0.2} if good else b"", status=b"200 OK" if good else b"503 No")(side)
 
     async with serving(script) as server, made(secrets) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server)
@@ -195,7 +195,7 @@ async def test_c8_a_refused_token_that_cannot_be_renewed_is_none() -> None:
     secrets = Secrets()
 
     async def script(side: ServerSide) -> None:
-        await answering(GOOD, status=b"200 OK" if side.number != 1 else b"503 No")(side)
+        await responding(GOOD, status=b"200 OK" if side.number != 1 else b"503 No")(side)
 
     async with serving(script) as server, made(secrets) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server)
@@ -211,7 +211,7 @@ async def test_c8_a_refused_token_that_cannot_be_renewed_is_none() -> None:
 async def test_se_13_rt_09_a_401_makes_one_new_token_from_the_secret_as_it_is_now() -> None:
     """SE-13, RT-09: a refused token is replaced once for all that got the refusal, with the rotated secret."""
     secrets = Secrets()
-    async with serving(answering(GOOD)) as server, made(secrets) as credentials:
+    async with serving(responding(GOOD)) as server, made(secrets) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server)
         refused = await credentials.authorization(Route(), REMOTE)
         assert refused is not None
@@ -223,7 +223,7 @@ async def test_se_13_rt_09_a_401_makes_one_new_token_from_the_secret_as_it_is_no
         assert len(server.sides) == 2
 
 
-BAD_ANSWERS = {
+BAD_RESPONSES = {
     "not_json": b"<html>",
     "not_an_object": b"[]",
     "no_token": {"token_type": "bearer"},
@@ -245,11 +245,11 @@ BAD_ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("body", BAD_ANSWERS.values(), ids=BAD_ANSWERS)
-async def test_se_11_bad_answers_are_refused(body: object) -> None:
+@pytest.mark.parametrize("body", BAD_RESPONSES.values(), ids=BAD_RESPONSES)
+async def test_se_11_bad_responses_are_refused(body: object) -> None:
     """SE-11: what is no usable bearer token is none, and the endpoint is not asked again at once."""
     secrets = Secrets()
-    async with serving(answering(body)) as server, made(secrets) as credentials:
+    async with serving(responding(body)) as server, made(secrets) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server)
         for _ in range(3):
             with pytest.raises(errors.CredentialsFailed):
@@ -258,13 +258,13 @@ async def test_se_11_bad_answers_are_refused(body: object) -> None:
 
 
 @pytest.mark.parametrize("status", [b"500 Oops", b"401 No", b"201 Odd", b"302 Found", b"307 Temporary", b"204 Nothing"])
-async def test_se_10_se_11_only_200_is_an_answer(status: bytes) -> None:
+async def test_se_10_se_11_only_200_is_a_response(status: bytes) -> None:
     """SE-10, SE-11: other statuses are failures even with a token in them, and redirects are not followed."""
     secrets = Secrets()
-    async with serving(answering(GOOD)) as other:
+    async with serving(responding(GOOD)) as other:
         location = b"location: http://127.0.0.1:%d/\r\n" % other.port
         body: object = b"" if status.startswith(b"204") else GOOD
-        async with serving(answering(body, status=status, fields=location)) as server, made(secrets) as credentials:
+        async with serving(responding(body, status=status, fields=location)) as server, made(secrets) as credentials:
             secrets.objects["default", "oauth"] = secret_for(server)
             with pytest.raises(errors.CredentialsFailed):
                 await credentials.authorization(Route(), REMOTE)
@@ -275,8 +275,8 @@ async def test_se_10_se_11_only_200_is_an_answer(status: bytes) -> None:
 async def test_se_11_odd_lives_are_bounded(life: object) -> None:
     """SE-11: no life, a number in a string and an absurd one still make a token."""
     secrets = Secrets()
-    answer = {"access_token": "a"} if life is None else {"access_token": "a", "expires_in": life}
-    async with serving(answering(answer)) as server, made(secrets) as credentials:
+    response = {"access_token": "a"} if life is None else {"access_token": "a", "expires_in": life}
+    async with serving(responding(response)) as server, made(secrets) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server)
         assert await credentials.authorization(Route(), REMOTE) == b"Bearer a"
 
@@ -284,7 +284,7 @@ async def test_se_11_odd_lives_are_bounded(life: object) -> None:
 async def test_se_11_a_slow_endpoint_is_given_up() -> None:
     """SE-11: the whole request has a deadline."""
     secrets = Secrets()
-    async with serving(answering(GOOD, gate=asyncio.Event())) as server, made(secrets, timeout=0.2) as credentials:
+    async with serving(responding(GOOD, gate=asyncio.Event())) as server, made(secrets, timeout=0.2) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server)
         with pytest.raises(errors.CredentialsFailed):
             await credentials.authorization(Route(), REMOTE)
@@ -293,7 +293,7 @@ async def test_se_11_a_slow_endpoint_is_given_up() -> None:
 async def test_c8_requests_do_not_wait_for_a_token_as_long_as_its_endpoint_may_take() -> None:
     """C8: whoever waits is let go after a while, whoever comes later at once; the token is used when it is there."""
     secrets, gate = Secrets(), asyncio.Event()
-    async with serving(answering(GOOD, gate=gate)) as server, made(secrets, wait=0.3) as credentials:
+    async with serving(responding(GOOD, gate=gate)) as server, made(secrets, wait=0.3) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server)
         began = asyncio.get_running_loop().time()
         for longest in (0.6, 0.1):
@@ -316,7 +316,7 @@ async def test_c8_requests_do_not_wait_for_a_token_as_long_as_its_endpoint_may_t
 async def test_se_15_a_token_endpoint_is_not_looked_for_inside() -> None:
     """SE-15: the address check holds for what a Secret names, and not for the administrator's own settings."""
     secrets = Secrets()
-    async with serving(answering(GOOD)) as server:
+    async with serving(responding(GOOD)) as server:
         own = ClientCredentials("id", CANARY_SECRET, secret_for(server)["tokenUrl"])
         async with made(secrets, allowed="192.0.2.0/24", default=own) as credentials:
             secrets.objects["default", "oauth"] = secret_for(server)
@@ -335,7 +335,7 @@ async def test_an_authority_of_the_system(tmp_path: Path, monkeypatch: pytest.Mo
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*bare.issue("127.0.0.1").write(tmp_path, "server"))
     secrets = Secrets()
-    async with serving(answering(GOOD), context) as server, made(secrets) as credentials:
+    async with serving(responding(GOOD), context) as server, made(secrets) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server, tokenUrl=f"https://127.0.0.1:{server.port}/token")
         assert await credentials.authorization(Route(), REMOTE) == f"Bearer {CANARY_TOKEN}0".encode()
 
@@ -343,7 +343,7 @@ async def test_an_authority_of_the_system(tmp_path: Path, monkeypatch: pytest.Mo
 async def test_se_16_proxy_variables_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """SE-16: a token request goes where the Secret says, whatever the environment says."""
     secrets = Secrets()
-    async with serving(answering(GOOD)) as proxy, serving(answering(GOOD)) as server:
+    async with serving(responding(GOOD)) as proxy, serving(responding(GOOD)) as server:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
         async with made(secrets) as credentials:
@@ -372,7 +372,7 @@ async def test_se_09_k_26_a_token_goes_only_to_the_hosts_its_secret_names(
     """SE-09: the Secret decides, not the document that refers to it."""
     secrets = Secrets()
     backend = REMOTE.model_copy(update={"port": port})
-    async with serving(answering(GOOD)) as server, made(secrets) as credentials:
+    async with serving(responding(GOOD)) as server, made(secrets) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server, hosts=hosts)
         if works:
             assert await credentials.authorization(Route(), backend)
@@ -384,7 +384,7 @@ async def test_se_09_k_26_a_token_goes_only_to_the_hosts_its_secret_names(
 async def test_k_03_a_cached_token_is_checked_for_each_host() -> None:
     """A second document that refers to the same Secret gains nothing for another host or another namespace."""
     secrets = Secrets()
-    async with serving(answering(GOOD)) as server, made(secrets) as credentials:
+    async with serving(responding(GOOD)) as server, made(secrets) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server)
         assert await credentials.authorization(Route(), REMOTE)
         for route, host in ((Route(), "evil.example"), (Route("other"), "run.example")):
@@ -395,7 +395,7 @@ async def test_k_03_a_cached_token_is_checked_for_each_host() -> None:
 async def test_k_26_inline_credentials_are_for_their_own_host() -> None:
     """What stands in a ModelDeployment works for its own remoteBackend and for no other."""
     secrets = Secrets()
-    async with serving(answering(GOOD)) as server, made(secrets) as credentials:
+    async with serving(responding(GOOD)) as server, made(secrets) as credentials:
         secrets.objects["default", "inline/demo"] = secret_for(server)
         assert await credentials.authorization(Route(), INLINE)
         with pytest.raises(errors.CredentialsFailed):
@@ -418,7 +418,7 @@ async def test_no_credentials_are_no_failure() -> None:
 async def test_a_wrong_token_url_is_refused(url: str) -> None:
     """Only an absolute http or https URL without user is asked."""
     secrets = Secrets()
-    async with serving(answering(GOOD)) as server, made(secrets) as credentials:
+    async with serving(responding(GOOD)) as server, made(secrets) as credentials:
         secrets.objects["default", "oauth"] = {**secret_for(server), "tokenUrl": url.replace("\n", "\nx")}
         with pytest.raises(errors.CredentialsFailed):
             await credentials.authorization(Route(), REMOTE)
@@ -547,7 +547,7 @@ async def test_field_values_outlive_the_api_server(monkeypatch: pytest.MonkeyPat
 async def test_tokens_outlive_the_api_server() -> None:
     """A token that ends while the Secret cannot be read is bought with what was read last; a withdrawn one is not."""
     secrets = Secrets()
-    async with serving(answering({**GOOD, "expires_in": 0.2})) as server, made(secrets) as credentials:
+    async with serving(responding({**GOOD, "expires_in": 0.2})) as server, made(secrets) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server)
         assert await credentials.authorization(Route(), REMOTE)
         secrets.failure = AWAY
@@ -565,7 +565,7 @@ async def test_tokens_outlive_the_api_server() -> None:
 async def test_the_log_says_why() -> None:
     """Which credential is of no use and why: another host, no such key, no label, what is missing in it."""
     secrets = Secrets()
-    async with serving(answering(GOOD)) as server:
+    async with serving(responding(GOOD)) as server:
         with structlog.testing.capture_logs() as lines:
             async with made(secrets) as credentials:
                 secrets.objects["default", "oauth"] = secret_for(server, hosts="other.example")
@@ -594,7 +594,7 @@ async def test_k_19_p18_secrets_appear_in_no_log_and_no_error() -> None:
     bodies: list[object] = [GOOD, {"error": CANARY_SECRET + CANARY_TOKEN}, {"access_token": CANARY_TOKEN + "\n"}, b"!"]
     with structlog.testing.capture_logs() as logs:
         for body in bodies:
-            async with serving(answering(body)) as server:
+            async with serving(responding(body)) as server:
                 own = ClientCredentials("id", CANARY_SECRET, secret_for(server)["tokenUrl"])
                 async with made(secrets, default=own) as credentials:
                     secrets.objects["default", "oauth"] = secret_for(server)

@@ -54,9 +54,9 @@ async def test_rd_07_streams_are_told_at_the_limit(tmp_path: Path) -> None:
     async with serving(script) as server, started(tmp_path, server.port, config) as running:
         stream, raw, silent = [await running.client() for _ in range(3)]
         await stream.send(STREAM)
-        assert (await stream.answer(head_only=True)).status == 200
+        assert (await stream.response(head_only=True)).status == 200
         await raw.send(GET)
-        assert (await raw.answer(head_only=True)).status == 200
+        assert (await raw.response(head_only=True)).status == 200
         await silent.send(GET.replace(b"/x", b"/silent"))
         await until(lambda: len(server.sides) == 3 and bool(server.sides[2].received))
         began = time.monotonic()
@@ -65,8 +65,8 @@ async def test_rd_07_streams_are_told_at_the_limit(tmp_path: Path) -> None:
         assert b'"code":"gateway_stopping"' in told
         assert not told.endswith(b"0\r\n\r\n")
         assert not (await raw.ended()).endswith(b"0\r\n\r\n")
-        answer = await silent.answer()
-        assert (answer.status, answer.code, answer.complete) == (503, "gateway_stopping", True)
+        response = await silent.response()
+        assert (response.status, response.code, response.complete) == (503, "gateway_stopping", True)
         for client in (stream, raw, silent):
             client.close()
         assert await running.ended() == 0
@@ -200,15 +200,15 @@ class Load:
         target = f"/default/demo/{kind}?number={number}"
         try:
             if kind == "post":
-                answer = await client.post(target, content=f"body {number}" * 100)
+                response = await client.post(target, content=f"body {number}" * 100)
             else:
-                answer = await client.get(target)
+                response = await client.get(target)
         except httpx.HTTPError as exc:
             self.failures.append(f"{kind} {number}: {exc!r}")
             return
         expected = f"{number}:0 {number}:1 {number}:2 {number}:3 {number}:4 " if kind == "stream" else f"{number}"
-        if answer.status_code != 200 or answer.text != expected:
-            self.failures.append(f"{kind} {number}: {answer.status_code} {answer.text[:80]!r}")
+        if response.status_code != 200 or response.text != expected:
+            self.failures.append(f"{kind} {number}: {response.status_code} {response.text[:80]!r}")
 
 
 async def model(side: ServerSide) -> None:
@@ -404,7 +404,7 @@ async def test_c7_long_streams_are_cut_visibly(tmp_path: Path) -> None:
             clients.append((number % 4 == 0, client))
             await client.send(GET.replace(b"/x", b"/long" if number % 4 == 0 else b"/short"))
         for _, client in clients:
-            assert (await client.answer(head_only=True)).status == 200
+            assert (await client.response(head_only=True)).status == 200
         running.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(SECONDS):
             while await running.ready() == 200:

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.api.v1alpha1 import Breaker, FailureCause, Headers, Limits, Retry, SecretKey, Timeouts, Use
 from tests.deadlines import SECONDS
-from tests.integration.gateway.wire import Answer, NoSecrets, Running, document, echo, gateway, local, remote, reply
+from tests.integration.gateway.wire import NoSecrets, Response, Running, document, echo, gateway, local, remote, reply
 from tests.integration.servers import ScriptedServer, ServerSide, serving, until
 
 LOOPBACK: dict[str, Any] = {"gateway": {"allowedAddresses": ["127.0.0.0/8"]}}
@@ -25,7 +25,7 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def answering(data: bytes) -> Callable[[ServerSide], Awaitable[None]]:
+def responding(data: bytes) -> Callable[[ServerSide], Awaitable[None]]:
     """A server that answers every request with `data`."""
 
     async def script(side: ServerSide) -> None:
@@ -54,7 +54,7 @@ async def silent(side: ServerSide) -> None:
     await side.gone()
 
 
-async def asked(running: Running, body: bytes = BODY) -> Answer:
+async def asked(running: Running, body: bytes = BODY) -> Response:
     """The answer to one POST."""
     return await running.post(TARGET, body)
 
@@ -74,9 +74,9 @@ async def test_rt_01_nothing_was_sent() -> None:
         serving(echo) as far,
         gateway(document(local(), remote()), local_port=1, remote_port=far.port, settings=LOOPBACK) as running,
     ):
-        answer = await asked(running)
-        assert (answer.status, answer.value(b"x-beamlit-backend")) == (200, b"remote")
-        assert answer.value(b"x-beamlit-reason") == b"Failover"
+        response = await asked(running)
+        assert (response.status, response.value(b"x-beamlit-backend")) == (200, b"remote")
+        assert response.value(b"x-beamlit-reason") == b"Failover"
         logged = await line(running)
         assert (logged["backend"], logged["reason"]) == ("remote", "Failover")
         assert [(one["backend"], one["cause"]) for one in logged["attempts"]] == [
@@ -100,20 +100,20 @@ async def test_rt_01_no_connection_in_time() -> None:
             assert [one["cause"] for one in (await line(running))["attempts"]] == ["connect_timeout", None]
 
 
-async def test_rt_01_no_token_no_request_but_an_answer() -> None:
+async def test_rt_01_no_token_no_request_but_a_response() -> None:
     """RT-01: a backend whose credentials cannot be had was sent nothing either."""
     backend = remote(100, headers=Headers(set_from={"x-api-key": SecretKey(name="none", key="k")}))
     async with (
         serving(echo) as near,
         gateway(document(local(0), backend), local_port=near.port, remote_port=1, settings=LOOPBACK) as running,
     ):
-        answer = await asked(running)
-        assert (answer.status, answer.value(b"x-beamlit-backend")) == (200, b"local")
+        response = await asked(running)
+        assert (response.status, response.value(b"x-beamlit-backend")) == (200, b"local")
         assert [one["cause"] for one in (await line(running))["attempts"]] == ["credentials_failed", None]
 
 
 @pytest.mark.parametrize("script", [reset, half_a_head])
-async def test_rt_03_rt_05_a_connection_that_breaks_before_the_answers_head(
+async def test_rt_03_rt_05_a_connection_that_breaks_before_the_responses_head(
     script: Callable[[ServerSide], Awaitable[None]],
 ) -> None:
     """RT-05: before the answer's head is complete the client has seen nothing, and another backend answers."""
@@ -122,9 +122,9 @@ async def test_rt_03_rt_05_a_connection_that_breaks_before_the_answers_head(
         serving(echo) as far,
         gateway(document(local(), remote()), local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
     ):
-        answer = await asked(running)
-        assert (answer.status, answer.value(b"x-beamlit-backend")) == (200, b"remote")
-        assert answer.body.endswith(BODY)
+        response = await asked(running)
+        assert (response.status, response.value(b"x-beamlit-backend")) == (200, b"remote")
+        assert response.body.endswith(BODY)
         assert len(near.sides) == 1
 
 
@@ -133,50 +133,50 @@ async def test_rt_06_statuses_of_a_backend_that_cannot(status: int) -> None:
     """RT-06: an answer that says "not now" is dropped, however large, and another backend answers."""
     for size in (0, 10, 500000):
         async with (
-            serving(answering(reply(b"n" * size, b"%d No" % status))) as near,
+            serving(responding(reply(b"n" * size, b"%d No" % status))) as near,
             serving(echo) as far,
             gateway(
                 document(local(), remote()), local_port=near.port, remote_port=far.port, settings=LOOPBACK
             ) as running,
         ):
-            answer = await asked(running)
-            assert (answer.status, answer.value(b"x-beamlit-backend")) == (200, b"remote")
+            response = await asked(running)
+            assert (response.status, response.value(b"x-beamlit-backend")) == (200, b"remote")
             assert (await line(running))["attempts"][0]["cause"] == str(status)
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 500, 501])
-async def test_rt_06_other_statuses_are_answers(status: int) -> None:
+async def test_rt_06_other_statuses_are_responses(status: int) -> None:
     """RT-06: what another backend would not do better is passed on."""
     async with (
-        serving(answering(reply(b"as it is", b"%d No" % status))) as near,
+        serving(responding(reply(b"as it is", b"%d No" % status))) as near,
         serving(echo) as far,
         gateway(document(local(), remote()), local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
     ):
-        answer = await asked(running)
-        assert (answer.status, answer.body) == (status, b"as it is")
+        response = await asked(running)
+        assert (response.status, response.body) == (status, b"as it is")
         assert far.sides == []
 
 
 async def test_rt_06_causes_are_the_routes() -> None:
     """RT-06: a cause that the route does not name is the client's answer, with its Retry-After."""
     refusal = reply(b"later", b"503 No", b"retry-after: 7")
-    async with serving(answering(refusal)) as near, serving(echo) as far:
+    async with serving(responding(refusal)) as near, serving(echo) as far:
         route = document(local(), remote(), retry=Retry(on=(FailureCause.RESET,)))
         async with gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running:
-            answer = await asked(running)
-            assert (answer.status, answer.body, answer.value(b"retry-after")) == (503, b"later", b"7")
+            response = await asked(running)
+            assert (response.status, response.body, response.value(b"retry-after")) == (503, b"later", b"7")
             assert far.sides == []
 
 
 @pytest.mark.parametrize("wanted", [False, True])
-async def test_rt_07_no_answer_in_time_is_tried_elsewhere_only_where_asked_for(wanted: bool) -> None:
+async def test_rt_07_no_response_in_time_is_tried_elsewhere_only_where_asked_for(wanted: bool) -> None:
     """RT-07: the first backend may still be at work, so that the route has to want it."""
     on = (FailureCause.FIRST_BYTE_TIMEOUT,) if wanted else Retry().on
     async with serving(silent) as near, serving(echo) as far:
         route = document(local(), remote(), timeouts=Timeouts(first_byte=0.2), retry=Retry(on=on))
         async with gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running:
-            answer = await asked(running)
-            assert (answer.status, len(far.sides)) == ((200, 1) if wanted else (504, 0))
+            response = await asked(running)
+            assert (response.status, len(far.sides)) == ((200, 1) if wanted else (504, 0))
             await until(lambda: running.upstream.stats.open - running.upstream.stats.idle == 0)
 
 
@@ -196,8 +196,8 @@ async def test_rt_08_never_after_the_first_byte(framed: bool) -> None:
         serving(echo) as far,
         gateway(document(local(), remote()), local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
     ):
-        answer = await asked(running)
-        assert not answer.complete
+        response = await asked(running)
+        assert not response.complete
         assert far.sides == []
         assert (await line(running))["broken"] == "upstream_reset"
 
@@ -213,7 +213,7 @@ async def test_rt_09_a_renewed_token_belongs_to_the_attempt() -> None:
     backend = remote(100, headers=Headers(set_from={"x-api-key": SecretKey(name="key", key="k")}))
     async with (
         serving(echo) as near,
-        serving(answering(reply(b"no", b"401 Unauthorized"))) as far,
+        serving(responding(reply(b"no", b"401 Unauthorized"))) as far,
         gateway(
             document(local(0), backend), local_port=near.port, remote_port=far.port, settings=LOOPBACK, secrets=Keys()
         ) as running,
@@ -222,12 +222,12 @@ async def test_rt_09_a_renewed_token_belongs_to_the_attempt() -> None:
         assert (len(near.sides), b"".join(side.received for side in far.sides).count(BODY)) == (0, 2)
 
 
-async def test_rt_10_the_budget_ends_and_the_answers_pass() -> None:
+async def test_rt_10_the_budget_ends_and_the_responses_pass() -> None:
     """RT-10: without budget the failed attempt's answer is the client's; connect failures are free all the same."""
     settings = {"gateway": {**LOOPBACK["gateway"], "retry": {"budgetPercentage": 0, "budgetPerSecond": 1}}}
     route = document(local(), remote(), breaker=Breaker(consecutive_failures=1000, minimum=1000))
     async with (
-        serving(answering(reply(b"full", b"503 No"))) as near,
+        serving(responding(reply(b"full", b"503 No"))) as near,
         serving(echo) as far,
         gateway(route, local_port=near.port, remote_port=far.port, settings=settings) as running,
     ):
@@ -249,7 +249,7 @@ async def test_a_backend_is_asked_once_in_the_documents_order() -> None:
     """The chosen backend, then those for failover in the document's order, each once; the last one's answer counts."""
 
     def refusing(name: bytes) -> Callable[[ServerSide], Awaitable[None]]:
-        return answering(reply(name, b"503 No"))
+        return responding(reply(name, b"503 No"))
 
     async with (
         serving(refusing(b"a")) as a,
@@ -268,8 +268,8 @@ async def test_a_backend_is_asked_once_in_the_documents_order() -> None:
             )
         )
         async with gateway(route, settings=LOOPBACK) as running:
-            answer = await asked(running)
-            assert (answer.status, answer.body, answer.value(b"x-beamlit-backend")) == (503, b"d", b"d")
+            response = await asked(running)
+            assert (response.status, response.body, response.value(b"x-beamlit-backend")) == (503, b"d", b"d")
             assert [len(server.sides) for server in servers.values()] == [1, 0, 1, 1]
             logged = await line(running)
             assert [one["backend"] for one in logged["attempts"]] == ["c", "a", "d"]
@@ -296,7 +296,7 @@ async def test_every_attempt_begins_with_the_request_as_it_came() -> None:
     )
     async with (
         serving(echo) as near,
-        serving(answering(reply(b"", b"503 No"))) as far,
+        serving(responding(reply(b"", b"503 No"))) as far,
         gateway(
             document(local(0, path_prefix="/near"), far_backend),
             local_port=near.port,
@@ -306,14 +306,14 @@ async def test_every_attempt_begins_with_the_request_as_it_came() -> None:
         ) as running,
     ):
         fields = (b"Authorization: Bearer caller", b"X-Plain: 1", b"X-Set: mine")
-        answer = await running.post(TARGET, BODY, *fields)
-        assert answer.value(b"x-beamlit-backend") == b"local"
+        response = await running.post(TARGET, BODY, *fields)
+        assert response.value(b"x-beamlit-backend") == b"local"
         first = far.sides[0].received
         assert first.startswith(b"POST /far/v1/chat/completions HTTP/1.1\r\nhost: remote.test\r\n")
         assert b"x-api-key: key-canary\r\n" in first
         assert b"caller" not in first
         assert first.endswith(b'{"model":"far-model","n":1}')
-        second = answer.body
+        second = response.body
         assert second.startswith(
             b"POST /near/v1/chat/completions HTTP/1.1\r\nhost: demo-local.default.svc.cluster.local\r\n"
         )
@@ -346,9 +346,9 @@ async def test_rt_12_a_replayed_body_is_the_same(size: int, chunked: bool) -> No
             await client.send(chunk(piece) if chunked else piece)
         if chunked:
             await client.send(b"0\r\n\r\n")
-        answer = await client.answer(b"POST")
-        assert (answer.status, answer.value(b"x-beamlit-backend")) == (200, b"remote")
-        head, _, received = answer.body.partition(b"\r\n\r\n")
+        response = await client.response(b"POST")
+        assert (response.status, response.value(b"x-beamlit-backend")) == (200, b"remote")
+        head, _, received = response.body.partition(b"\r\n\r\n")
         if chunked:
             assert b"transfer-encoding: chunked" in head
             received = _unchunked(received)
@@ -370,7 +370,7 @@ def _unchunked(data: bytes) -> bytes:
 async def test_rt_12_a_body_above_the_limit_is_sent_once(chunked: bool) -> None:
     """RT-12: it streams, is not retryable, and the log says so whether an attempt failed or not."""
     size = 200000
-    for script, status in ((answering(reply(b"no", b"503 No")), 503), (echo, 200)):
+    for script, status in ((responding(reply(b"no", b"503 No")), 503), (echo, 200)):
         async with serving(script) as near, serving(echo) as far:
             route = document(local(), remote(), retry=Retry(body_bytes=size - 1))
             async with gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running:
@@ -378,8 +378,8 @@ async def test_rt_12_a_body_above_the_limit_is_sent_once(chunked: bool) -> None:
                 framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % size
                 await client.send(b"POST %b HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n" % (TARGET, framing))
                 await client.send(chunk(b"b" * size) + b"0\r\n\r\n" if chunked else b"b" * size)
-                answer = await client.answer(b"POST")
-                assert (answer.status, answer.value(b"x-beamlit-backend")) == (status, b"local")
+                response = await client.response(b"POST")
+                assert (response.status, response.value(b"x-beamlit-backend")) == (status, b"local")
                 assert far.sides == []
                 logged = await line(running)
                 assert (logged["retryable"], logged["not_retryable"]) == (False, "body")
@@ -400,8 +400,8 @@ async def test_rt_12_a_large_body_goes_elsewhere_where_nothing_was_sent() -> Non
     async with serving(echo) as far:
         route = document(local(), remote(), retry=Retry(body_bytes=10))
         async with gateway(route, local_port=1, remote_port=far.port, settings=LOOPBACK) as running:
-            answer = await asked(running, body)
-            assert (answer.status, len(answer.body) > len(body)) == (200, True)
+            response = await asked(running, body)
+            assert (response.status, len(response.body) > len(body)) == (200, True)
 
 
 async def test_a_slow_body_does_not_hold_the_first_attempt_up() -> None:
@@ -427,9 +427,9 @@ async def test_a_slow_body_does_not_hold_the_first_attempt_up() -> None:
             await seen.wait()
         await until(lambda: len(far.sides) == 1)
         await client.send(b"d", b"ef")
-        answer = await client.answer(b"POST")
-        assert (answer.status, answer.value(b"x-beamlit-backend")) == (200, b"remote")
-        assert answer.body.endswith(b"\r\n\r\nabcdef")
+        response = await client.response(b"POST")
+        assert (response.status, response.value(b"x-beamlit-backend")) == (200, b"remote")
+        assert response.body.endswith(b"\r\n\r\nabcdef")
 
 
 async def test_a_body_that_grows_above_the_limit_is_sent_to_the_second_backend_once() -> None:
@@ -448,9 +448,9 @@ async def test_a_body_that_grows_above_the_limit_is_sent_to_the_second_backend_o
             )
             await until(lambda: len(far.sides) == 1)
             await client.send(*(chunk(b"b" * 50000) for _ in range(4)), b"0\r\n\r\n")
-            answer = await client.answer(b"POST")
-            assert answer.status == 200
-            assert _unchunked(answer.body.partition(b"\r\n\r\n")[2]) == b"a" + b"b" * 200000
+            response = await client.response(b"POST")
+            assert response.status == 200
+            assert _unchunked(response.body.partition(b"\r\n\r\n")[2]) == b"a" + b"b" * 200000
 
 
 async def test_a_body_that_is_too_large_is_nobodys_failure() -> None:
@@ -468,12 +468,12 @@ async def test_a_body_that_is_too_large_is_nobodys_failure() -> None:
             )
             await until(lambda: len(near.sides) == 1)
             await client.send(chunk(b"b" * 1000))
-            assert (await client.answer(b"POST")).code == "body_too_large"
+            assert (await client.response(b"POST")).code == "body_too_large"
             assert far.sides == []
             assert "attempts" not in await line(running)
 
 
-async def test_a_kept_body_is_let_go_once_the_answer_streams() -> None:
+async def test_a_kept_body_is_let_go_once_the_response_streams() -> None:
     """While an answer streams nothing is kept of the request: open streams are cheap."""
 
     async def script(side: ServerSide) -> None:
@@ -488,8 +488,8 @@ async def test_a_kept_body_is_let_go_once_the_answer_streams() -> None:
         client = await running.client()
         body = b"b" * 200000
         await client.send(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (TARGET, len(body)), body)
-        assert (await client.answer(head_only=True)).status == 200
-        (connection,) = running.edge._connections
+        assert (await client.response(head_only=True)).status == 200
+        (connection,) = running.server._connections
         assert connection._exchange is not None
         assert connection._exchange.size == len(body)
         assert connection._exchange._pieces == []
@@ -512,7 +512,7 @@ async def test_rt_03_a_dead_connection_and_a_body_in_pieces() -> None:
             if number == b"1":
                 await until(lambda: len(server.sides) == 2)
             await client.send(b"body")
-            assert (await client.answer(b"POST")).body == number
+            assert (await client.response(b"POST")).body == number
         assert server.sides[1].received.endswith(b"\r\n\r\nbody")
 
 
@@ -541,8 +541,8 @@ async def test_a_stream_that_begins_with_an_error_is_a_failure(event: bytes, pie
         serving(echo) as far,
         gateway(document(local(), remote()), local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
     ):
-        answer = await asked(running)
-        assert (answer.status, answer.value(b"x-beamlit-backend")) == (200, b"remote")
+        response = await asked(running)
+        assert (response.status, response.value(b"x-beamlit-backend")) == (200, b"remote")
         assert (await line(running))["attempts"][0]["cause"] == "streamError"
 
 
@@ -567,7 +567,7 @@ async def test_a_stream_that_begins_well_passes_as_it_is(beginning: bytes) -> No
         client = await running.client()
         await client.send(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}" % TARGET)
         started = asyncio.get_running_loop().time()
-        head = await client.answer(head_only=True)
+        head = await client.response(head_only=True)
         assert asyncio.get_running_loop().time() - started < 0.9
         assert head.value(b"x-beamlit-backend") == b"local"
         more.set()
@@ -597,7 +597,7 @@ async def test_a_stream_that_says_nothing_is_held_for_a_second() -> None:
         client = await running.client()
         await client.send(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}" % TARGET)
         started = asyncio.get_running_loop().time()
-        head = await client.answer(head_only=True)
+        head = await client.response(head_only=True)
         assert 0.95 < asyncio.get_running_loop().time() - started < 3
         assert head.value(b"x-beamlit-backend") == b"local"
         near.sides[0].writer.write(chunk(b'data: {"error":1}\n\n'))
@@ -632,7 +632,7 @@ async def test_a_stream_is_not_held_where_nobody_else_would_be_asked(backends: t
         client = await running.client()
         await client.send(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}" % TARGET)
         started = asyncio.get_running_loop().time()
-        assert (await client.answer(head_only=True)).status == 200
+        assert (await client.response(head_only=True)).status == 200
         assert asyncio.get_running_loop().time() - started < 0.9
         assert far.sides == []
 
@@ -707,11 +707,11 @@ async def test_rt_13_a_retry_stays_on_its_table_but_avoids_what_was_taken_out() 
             after = (local(), remote(path_prefix="/new")) if kept else (local(),)
             running.load(document(*after, retry=Retry(on=())))
             go.set()
-            answer = await asking
+            response = await asking
             if kept:
-                assert answer.body.startswith(b"POST /v1/chat/completions ")
+                assert response.body.startswith(b"POST /v1/chat/completions ")
             else:
-                assert (answer.status, answer.body) == (503, b"no")
+                assert (response.status, response.body) == (503, b"no")
                 assert far.sides == []
 
 

@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gateway.api.v1alpha1 import Backend, FailureCause, Retry, RouteDocument, Timeouts, Use
-from tests.integration.gateway.wire import Answer, Client, Running, gateway, reply
+from tests.integration.gateway.wire import Client, Response, Running, gateway, reply
 from tests.integration.servers import ScriptedServer, ServerSide, serving
 
 _STREAM: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -171,7 +171,7 @@ async def _serve(behavior: str, side: ServerSide) -> None:
             return
 
 
-async def _ask(running: Running, case: Case) -> Answer:
+async def _ask(running: Running, case: Case) -> Response:
     client: Client = await running.client()
     body = b"b" * case.size
     framing = b"Transfer-Encoding: chunked" if case.chunked else b"Content-Length: %d" % case.size
@@ -181,7 +181,7 @@ async def _ask(running: Running, case: Case) -> Answer:
             await client.send(b"%x\r\n%b\r\n" % (len(piece), piece) if case.chunked else piece)
     if case.chunked:
         await client.send(_END)
-    return await client.answer(b"POST")
+    return await client.response(b"POST")
 
 
 async def _run(case: Case) -> None:
@@ -204,9 +204,9 @@ async def _run(case: Case) -> None:
         wanted = [0] * len(servers)
         for _ in range(case.requests):
             number, status, complete = model.request()
-            answer = await _ask(running, case)
-            assert (answer.status, answer.complete) == (status, complete)
-            assert answer.value(b"x-beamlit-backend") == b"b%d" % number
+            response = await _ask(running, case)
+            assert (response.status, response.complete) == (status, complete)
+            assert response.value(b"x-beamlit-backend") == b"b%d" % number
             for one in model.asked:
                 wanted[one] += 1
             for index, server in enumerate(servers):

@@ -105,10 +105,10 @@ async def test_refused(
     client = await running.client()
     step = len(sent) if pieces == "whole" else max(64, len(sent) // 40)
     await client.send(*(sent[at : at + step] for at in range(0, len(sent), step)), CANARY)
-    answer = await client.answer()
-    assert answer.status in statuses, name
-    assert answer.complete
-    assert answer.value(b"connection") == b"close"
+    response = await client.response()
+    assert response.status in statuses, name
+    assert response.complete
+    assert response.value(b"connection") == b"close"
     assert await client.ended() == b""
     for side in server.sides:  # a body that breaks off may have begun to flow
         assert b"canary" not in side.received
@@ -131,8 +131,8 @@ async def test_fr_19_p20_upgrade_executes_nothing(
         sent = [head + CANARY] if where == "same segment" else [head, CANARY]
     client = await running.client()
     await client.send(*sent)
-    answer = await client.answer()
-    assert (answer.status, answer.code) == (400, "upgrade_refused")
+    response = await client.response()
+    assert (response.status, response.code) == (400, "upgrade_refused")
     assert await client.ended() == b""
     assert server.sides == []
 
@@ -140,15 +140,15 @@ async def test_fr_19_p20_upgrade_executes_nothing(
 @pytest.mark.parametrize("value", [b"0003", b"3 ", b"3\t"])
 async def test_fr_04_length_is_written_anew(running: Running, server: ScriptedServer, value: bytes) -> None:
     """FR-04: leading zeros and trailing space are read, and never passed on."""
-    answer = await running.ask(post(b"Content-Length: " + value, body=b"abc"))
-    assert answer.status == 200
+    response = await running.ask(post(b"Content-Length: " + value, body=b"abc"))
+    assert response.status == 200
     assert b"content-length: 3\r\n" in server.sides[0].received
 
 
 async def test_fr_09_underscore_is_dropped(running: Running, server: ScriptedServer) -> None:
     """FR-09: a field name with an underscore does not pass: some servers read it as a hyphen."""
-    answer = await running.ask(post(b"Transfer_Encoding: chunked", b"Content-Length: 3", body=b"abc"))
-    assert answer.status == 200
+    response = await running.ask(post(b"Transfer_Encoding: chunked", b"Content-Length: 3", body=b"abc"))
+    assert response.status == 200
     assert b"transfer_encoding" not in server.sides[0].received.lower()
 
 
@@ -156,18 +156,18 @@ async def test_fr_15_a_megabyte_of_extensions(running: Running, server: Scripted
     """FR-15: extensions are bounded however they are sent."""
     client = await running.client()
     await client.send(post(b"Transfer-Encoding: chunked", body=b"3;"), *[b"a" * 4096] * 8)
-    answer = await client.answer()
-    assert (answer.status, answer.code) == (400, "malformed_request")
+    response = await client.response()
+    assert (response.status, response.code) == (400, "malformed_request")
     assert await client.ended() == b""
 
 
 async def test_fr_17_trailers_are_not_fields(running: Running, server: ScriptedServer) -> None:
     """FR-17: trailers are read, never merged into the head and never passed on."""
     trailers = b"Authorization: Bearer canary\r\nX-Forwarded-For: 1.2.3.4\r\nHost: canary\r\n"
-    answer = await running.ask(
+    response = await running.ask(
         post(b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\n"), trailers[:20], trailers[20:] + b"\r\n"
     )
-    assert answer.status == 200
+    assert response.status == 200
     assert b"canary" not in server.sides[0].received
     assert b"1.2.3.4" not in server.sides[0].received
 
@@ -177,9 +177,9 @@ async def test_fr_17_framing_in_trailers(running: Running, server: ScriptedServe
     """FR-17: a trailer that speaks of framing is refused, or dropped like any other."""
     client = await running.client()
     await client.send(post(b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\n" + name + b": 3\r\n\r\n"), CANARY)
-    answer = await client.answer()
-    assert answer.status in (200, 400)
-    if answer.status == 400:
+    response = await client.response()
+    assert response.status in (200, 400)
+    if response.status == 400:
         assert await client.ended() == b""
 
 
@@ -192,8 +192,8 @@ async def test_fr_21_body_of_any_method(running: Running, server: ScriptedServer
         post(b"Content-Length: %d" % len(body), body=body, line=method + b" /default/demo/x HTTP/1.1"),
         b"GET /default/demo/next HTTP/1.1\r\nHost: gateway\r\n\r\n",
     )
-    first = await client.answer(method)
-    second = await client.answer()
+    first = await client.response(method)
+    second = await client.response()
     assert (first.status, second.status) == (200, 200)
     assert second.body.startswith(b"GET /next ")
     received = b"".join(side.received for side in server.sides)
@@ -204,7 +204,7 @@ async def test_fr_22_nothing_after_close(running: Running, server: ScriptedServe
     """FR-22: a request behind `Connection: close` is not executed."""
     client = await running.client()
     await client.send(post(b"Connection: close", line=b"GET /default/demo/x HTTP/1.1") + CANARY, CANARY)
-    assert (await client.answer()).status == 200
+    assert (await client.response()).status == 200
     assert await client.ended() == b""
     assert len(server.sides) == 1
     assert b"canary" not in server.sides[0].received
@@ -221,27 +221,27 @@ async def test_fr_23_pipelined_requests_keep_their_order(running: Running, bodie
         sent += post(b"Content-Length: 3", body=b"abc", line=line) if bodies else post(line=line)
     await client.send(sent)
     for path in paths:
-        answer = await client.answer()
-        assert answer.body.startswith(b"POST " + path + b" ")
-        assert answer.body.endswith(b"abc") is bodies
+        response = await client.response()
+        assert response.body.startswith(b"POST " + path + b" ")
+        assert response.body.endswith(b"abc") is bodies
 
 
 async def test_fr_23_pipelined_behind_chunks(running: Running, server: ScriptedServer) -> None:
     """FR-23: a request right behind a chunked body in the same segment: the first is answered, then the end."""
     client = await running.client()
     await client.send(post(b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\n\r\n") + CANARY)
-    assert (await client.answer()).status == 200
+    assert (await client.response()).status == 200
     assert await client.ended() == b""
     assert b"canary" not in server.sides[0].received
 
 
-async def test_u8_garbage_behind_a_request_does_not_touch_its_answer(running: Running) -> None:
+async def test_u8_garbage_behind_a_request_does_not_touch_its_response(running: Running) -> None:
     """What is malformed is refused in its turn, never into a running answer."""
     client = await running.client()
     await client.send(post(line=b"GET /default/demo/x HTTP/1.1") + b"\0\0garbage\r\n\r\n")
-    first = await client.answer()
+    first = await client.response()
     assert (first.status, first.complete) == (200, True)
-    second = await client.answer()
+    second = await client.response()
     assert (second.status, second.code) == (400, "malformed_request")
     assert await client.ended() == b""
 
@@ -251,14 +251,14 @@ async def test_fr_23_too_much_behind_a_request(running: Running) -> None:
     client = await running.client()
     big = post(b"Content-Length: 1000000", body=b"a" * 200000)
     await client.send(post(line=b"GET /default/demo/x HTTP/1.1") + big)
-    assert (await client.answer()).status == 200
-    assert (await client.answer()).status == 0
+    assert (await client.response()).status == 200
+    assert (await client.response()).status == 0
 
 
 async def test_fr_29_one_empty_line_is_ignored(running: Running) -> None:
     """FR-29: an empty line before a request is ignored (RFC 9112 2.2)."""
-    answer = await running.ask(b"\r\n" + CANARY)
-    assert answer.status == 200
+    response = await running.ask(b"\r\n" + CANARY)
+    assert response.status == 200
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -269,7 +269,7 @@ async def test_any_segmentation_is_the_same_request(running: Running, size: int)
     )
     client = await running.client()
     await client.send(*(sent[at : at + size] for at in range(0, len(sent), size)))
-    first, second = await client.answer(), await client.answer()
+    first, second = await client.response(), await client.response()
     assert first.body.endswith(b"\r\n\r\n\r\n\r\nx")
     body = second.body.partition(b"\r\n\r\n")[2].split(b"\r\n")
     assert b"".join(body[1::2]) == b"abc"  # chunks may be cut anew
@@ -290,28 +290,28 @@ async def test_p13_head_at_its_edge(running: Running) -> None:
             head = post(b"X: a")
             sent = post(b"X: a" + b"a" * (32768 - len(head) + extra))
             assert len(sent) == 32768 + extra
-            answer = await running.ask(*(sent[at : at + step] for at in range(0, len(sent), step)))
-            assert answer.status == status
+            response = await running.ask(*(sent[at : at + step] for at in range(0, len(sent), step)))
+            assert response.status == status
 
 
 async def test_bs_10_http_1_0(running: Running) -> None:
     """BS-10: HTTP/1.0 is answered without chunks, and its connection ends."""
     client = await running.client()
     await client.send(b"GET /default/demo/x HTTP/1.0\r\nHost: gateway\r\nConnection: keep-alive\r\n\r\n")
-    answer = await client.answer()
-    assert answer.status == 200
-    assert answer.value(b"transfer-encoding") is None
+    response = await client.response()
+    assert response.status == 200
+    assert response.value(b"transfer-encoding") is None
     assert await client.ended() == b""
 
 
 async def test_refusals_are_counted_and_logged(running: Running) -> None:
     """An administrator sees what was refused and why, by its code and the client's address."""
-    answer = await running.ask(post(b"Content-Length: x"))
-    assert answer.status == 400
+    response = await running.ask(post(b"Content-Length: x"))
+    assert response.status == 400
     assert running.count("beamlit_gateway_refused_requests_total", code="malformed_request") == 1
     async with asyncio.timeout(SECONDS):
         while not running.lines():
             await asyncio.sleep(0.01)
     line = running.lines()[0]
     assert (line["event"], line["code"], line["peer"]) == ("refused", "malformed_request", "127.0.0.1")
-    assert answer.value(b"x-request-id") == line["request_id"].encode()
+    assert response.value(b"x-request-id") == line["request_id"].encode()

@@ -45,7 +45,7 @@ async def opened(running: Running, streams: Streams, count: int) -> list[tuple[C
     clients = [await running.client() for _ in range(count)]
     for client in clients:
         await client.send(GET.replace(b"/x", b"/stream"))
-    heads = [await client.answer(head_only=True) for client in clients]
+    heads = [await client.response(head_only=True) for client in clients]
     await until(lambda: streams.running == count)
     return [(client, head.value(b"x-beamlit-backend") or b"") for client, head in zip(clients, heads, strict=True)]
 
@@ -66,8 +66,8 @@ async def test_rd_01_a_route_that_goes_lets_its_streams_finish() -> None:
     async with serving(streams.script) as server, gateway(local_port=server.port) as running:
         clients = await opened(running, streams, STREAMS)
         running.load()
-        answer = await running.ask(GET)
-        assert (answer.status, answer.code) == (404, "route_not_found")
+        response = await running.ask(GET)
+        assert (response.status, response.code) == (404, "route_not_found")
         await asyncio.sleep(0.1)
         streams.end.set()
         await asyncio.gather(*(whole(client) for client, _ in clients))
@@ -114,9 +114,9 @@ async def test_rd_03_weights_that_change_under_load() -> None:
             client = await running.client()
             while not done.is_set():
                 await client.send(GET)
-                answer = await client.answer()
-                assert (answer.status, answer.complete) == (200, True)
-                went.append(answer.value(b"x-beamlit-backend"))
+                response = await client.response()
+                assert (response.status, response.complete) == (200, True)
+                went.append(response.value(b"x-beamlit-backend"))
 
         tasks = [asyncio.ensure_future(asking()) for _ in range(4)]
         for number in range(300):
@@ -130,7 +130,7 @@ async def test_rd_03_weights_that_change_under_load() -> None:
         rest = []
         for _ in range(100):
             await client.send(GET)
-            rest.append((await client.answer()).value(b"x-beamlit-backend"))
+            rest.append((await client.response()).value(b"x-beamlit-backend"))
         assert rest.count(b"remote") == 30
 
 
@@ -156,12 +156,12 @@ async def test_to_12_a_wall_clock_that_jumps(jump: float, monkeypatch: pytest.Mo
         clients = await opened(running, streams, 3)
         quiet = await running.client()
         await quiet.send(GET)
-        assert (await quiet.answer()).status == 200
+        assert (await quiet.response()).status == 200
         real = time.time
         monkeypatch.setattr(time, "time", lambda: real() + jump)
         await asyncio.sleep(0.3)  # three sweeps
         await quiet.send(GET)
-        assert (await quiet.answer()).status == 200
+        assert (await quiet.response()).status == 200
         streams.end.set()
         await asyncio.gather(*(whole(client) for client, _ in clients))
         assert all(line["seconds"] >= 0 for line in running.lines())

@@ -54,7 +54,7 @@ REQUESTS = [
         line=b"GET /default/demo/x HTTP/1.1",
     ),
 ] * 8 + [sent for _, sent, _ in cases() if len(sent) < 1000]
-ANSWERS = [
+RESPONSES = [
     reply(b"hello " + MARKER, b"200 OK", b"x-mark: 1"),
     reply(b"data: 1\n\ndata: [DONE]\n\n", b"200 OK", b"content-type: text/event-stream"),
     b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\nx-t: 1\r\n\r\n",
@@ -91,23 +91,23 @@ KNOWN = {
 """Every body of an error that a client can bring about here, but for the request's id."""
 
 
-def check_error(answer: Parsed) -> bool:
+def check_error(response: Parsed) -> bool:
     """Whether it is an error of the gateway's own; such a one is a fixed text."""
-    if (b"content-type", b"application/json") not in answer.fields or not answer.body.startswith(b'{"error":'):
+    if (b"content-type", b"application/json") not in response.fields or not response.body.startswith(b'{"error":'):
         return False
-    content = orjson.loads(answer.body)
+    content = orjson.loads(response.body)
     assert content["error"]["code"] != "internal_error", "a fault of the gateway"
     content["error"]["request_id"] = _ID
-    assert orjson.dumps(content) in KNOWN, answer.body
-    assert len(answer.body) <= 400
-    assert MARKER not in answer.body
+    assert orjson.dumps(content) in KNOWN, response.body
+    assert len(response.body) <= 400
+    assert MARKER not in response.body
     return True
 
 
 def read_alike(data: bytes, **how: Any) -> list[Parsed]:
     """The messages in what the gateway wrote, which two parsers must read in the same way."""
     one = by_h11(data, **how)
-    other = by_httptools(data, answers="answers_to" in how)
+    other = by_httptools(data, responses="responses_to" in how)
     # What is complete only by the end of the connection is complete for one of them.
     assert [(m.line, m.fields, m.body) for m in one] == [(m.line, m.fields, m.body) for m in other]
     assert all(m.complete or not theirs.complete for m, theirs in zip(one, other, strict=True))
@@ -119,7 +119,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.connections: list[bytearray] = []
-        self.answer = b""
+        self.response = b""
         """What is said to a request that is no canary; empty: a good answer."""
 
     async def script(self, side: ServerSide) -> None:
@@ -145,8 +145,8 @@ class Recorder:
                 break
         assert isinstance(event, h11.EndOfMessage)
         assert request is not None
-        if self.answer and not request.target.startswith(b"/canary"):
-            await side.send(self.answer)
+        if self.response and not request.target.startswith(b"/canary"):
+            await side.send(self.response)
             return
         await side.send(reply(b"%b %b " % (request.method, request.target) + body, b"200 OK", b"connection: close"))
         raw += await side.reader.read(1)  # a second message would be one too many
@@ -186,16 +186,20 @@ async def one_request(running: Running, recorder: Recorder, dice: random.Random,
     data = await received(client, answered)
     closed = answered not in data
     client.reset()
-    answers = read_alike(data, answers_to=[b"GET"] * 20, ended=closed) if data else []
-    good = [answer for answer in answers if answer.complete and not check_error(answer) and answer.line == (b"200",)]
+    responses = read_alike(data, responses_to=[b"GET"] * 20, ended=closed) if data else []
+    good = [
+        response
+        for response in responses
+        if response.complete and not check_error(response) and response.line == (b"200",)
+    ]
     forwarded = []
     for raw in recorder.connections:
         messages = read_alike(bytes(raw))
         assert len(messages) <= 1, "two requests on a connection that takes one"
         forwarded += [one for one in messages if one.complete]
     # Every answer is that to its own request; nothing was executed beside them.
-    listed = [answer for answer in good if answer.body.startswith(b'{"object":')]
-    echoed = [answer.body for answer in good if answer not in listed]
+    listed = [response for response in good if response.body.startswith(b'{"object":')]
+    echoed = [response.body for response in good if response not in listed]
     executed = [b"%b %b %b" % (*one.line, one.body) for one in forwarded]
     assert echoed == executed[: len(echoed)], (echoed, executed)
     assert len(executed) - len(echoed) <= closed, "executed without an answer"
@@ -214,9 +218,9 @@ async def one_request(running: Running, recorder: Recorder, dice: random.Random,
         at += bodies[at:].index(body) + 1
 
 
-async def one_answer(running: Running, recorder: Recorder, dice: random.Random, number: int) -> None:
+async def one_response(running: Running, recorder: Recorder, dice: random.Random, number: int) -> None:
     """Let the backend send one mutated answer; a canary follows on the same client connection."""
-    recorder.answer = mutated(dice, ANSWERS)
+    recorder.response = mutated(dice, RESPONSES)
     method = dice.choice((b"GET", b"GET", b"HEAD"))
     canary = b"/canary-%d" % number
     client = await running.client()
@@ -227,27 +231,27 @@ async def one_answer(running: Running, recorder: Recorder, dice: random.Random, 
     closed = answered not in data
     client.reset()
     try:
-        answers = by_h11(data, answers_to=[method, b"GET"], ended=closed) if data else []
+        responses = by_h11(data, responses_to=[method, b"GET"], ended=closed) if data else []
     except Unreadable as exc:
         raise AssertionError(data) from exc
     if method == b"GET":
-        read_alike(data, answers_to=[method, b"GET"], ended=closed)
-    for answer in answers:
-        if method == b"GET" or answer is not answers[0]:
-            check_error(answer)
+        read_alike(data, responses_to=[method, b"GET"], ended=closed)
+    for response in responses:
+        if method == b"GET" or response is not responses[0]:
+            check_error(response)
     if not closed:
-        assert len(answers) == 2, data
-        assert answers[1].body == answered
-        assert answers[0].complete
-    if not answers or not answers[0].complete or int(answers[0].line[0]) >= 502:
+        assert len(responses) == 2, data
+        assert responses[1].body == answered
+        assert responses[0].complete
+    if not responses or not responses[0].complete or int(responses[0].line[0]) >= 502:
         return
     # A complete answer is one that a reader without the gateway would have got as well.
     try:
-        meant = by_h11(recorder.answer, answers_to=[method, b"GET", b"GET"])
+        meant = by_h11(recorder.response, responses_to=[method, b"GET", b"GET"])
     except Unreadable:
         return
     if meant and meant[0].complete:
-        assert (answers[0].line, answers[0].body) == (meant[0].line, meant[0].body)
+        assert (responses[0].line, responses[0].body) == (meant[0].line, meant[0].body)
 
 
 @contextmanager
@@ -287,7 +291,7 @@ async def fuzz(one: Callable[[Running, Recorder, random.Random, int], Awaitable[
     return done
 
 
-@pytest.mark.parametrize("one", [one_request, one_answer], ids=["requests", "answers"])
+@pytest.mark.parametrize("one", [one_request, one_response], ids=["requests", "responses"])
 async def test_p1_p19_mutations(one: Callable[[Running, Recorder, random.Random, int], Awaitable[None]]) -> None:
     """P1, P19: one message in is one message out for every parser, or an error that is a fixed text, or the end of the
     connection; nothing is executed that was refused, and no input disturbs the next request."""

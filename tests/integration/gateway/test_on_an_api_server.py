@@ -93,8 +93,8 @@ class Gateway:
         """Status and body of the answer that a model gives."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/default/{name}/x", b"{}")
         try:
-            with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-                return answer.status, answer.read().decode()
+            with urllib.request.urlopen(request, timeout=SECONDS) as response:
+                return response.status, response.read().decode()
         except urllib.error.HTTPError as exc:
             return exc.code, exc.read().decode()
 
@@ -104,8 +104,8 @@ class Gateway:
 
     def page(self, path: str) -> str:
         """A page of the admin port."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", timeout=SECONDS) as answer:
-            return str(answer.read().decode())
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", timeout=SECONDS) as response:
+            return str(response.read().decode())
 
     def state(self) -> dict[str, Any]:
         """What /routes says."""
@@ -205,16 +205,16 @@ def test_secrets_go_where_they_say_and_are_seen_nowhere(
     api.start()
     with started(tmp_path, api, port) as gateway:
         poll(lambda: gateway.ready() == 200, "it is ready")
-        answers = {name: gateway.post(name) for name in stored}
-        assert answers.pop("good") == answers.pop("key") == (200, "ok")
-        assert {code for code, _ in answers.values()} == {502}
+        responses = {name: gateway.post(name) for name in stored}
+        assert responses.pop("good") == responses.pop("key") == (200, "ok")
+        assert {code for code, _ in responses.values()} == {502}
         assert platform.RequestHandlerClass.seen == [  # type: ignore[attr-defined]
             ("/x", f"Bearer {CANARY}token None"),
             ("/x", f"None {CANARY}key"),
         ]
         told = {one["name"]: str(one) for name in ("token_unavailable", "credential_unusable")
                 for one in gateway.events(name)}  # fmt: skip
-        assert told.keys() == answers.keys()
+        assert told.keys() == responses.keys()
         for name, words in {
             "unlabeled": f"does not carry the label {LABEL}",
             "key-unlabeled": f"does not carry the label {LABEL}",
@@ -229,7 +229,7 @@ def test_secrets_go_where_they_say_and_are_seen_nowhere(
             assert words in told[name], name
         pages = [gateway.page(path) for path in ("/routes", "/", "/metrics", "/readyz", "/healthz")]
         gateway.stopped()
-        seen = "".join([str(answers), *pages, gateway.output.read_text(), gateway.errors.read_text()])
+        seen = "".join([str(responses), *pages, gateway.output.read_text(), gateway.errors.read_text()])
     assert len(seen) > 5000
     assert CANARY not in seen
 

@@ -73,8 +73,8 @@ def client(gateway: Running) -> openai.AsyncOpenAI:
 
 async def chat(ask: openai.AsyncOpenAI) -> None:
     """A chat completion."""
-    answer = await ask.chat.completions.create(model="demo", messages=MESSAGES)
-    assert (answer.choices[0].message.content or "").endswith("You said: hello")
+    response = await ask.chat.completions.create(model="demo", messages=MESSAGES)
+    assert (response.choices[0].message.content or "").endswith("You said: hello")
 
 
 async def stream(ask: openai.AsyncOpenAI) -> None:

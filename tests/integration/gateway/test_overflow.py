@@ -12,7 +12,7 @@ import pytest
 
 from gateway import admin
 from gateway.api.v1alpha1 import Queue, Timeouts, Use
-from tests.integration.gateway.wire import Answer, Client, Running, document, echo, gateway, local, remote, reply
+from tests.integration.gateway.wire import Client, Response, Running, document, echo, gateway, local, remote, reply
 from tests.integration.servers import ServerSide, serving, until
 
 LOOPBACK: dict[str, Any] = {"gateway": {"allowedAddresses": ["127.0.0.0/8"]}}
@@ -61,11 +61,11 @@ def get(number: int) -> bytes:
 
 
 @asynccontextmanager
-async def asking(running: Running, number: int) -> AsyncIterator[asyncio.Task[Answer]]:
+async def asking(running: Running, number: int) -> AsyncIterator[asyncio.Task[Response]]:
     """A request under way; its client is dropped at the end."""
     client: Client = await running.client()
     await client.send(get(number))
-    task = asyncio.create_task(client.answer())
+    task = asyncio.create_task(client.response())
     try:
         yield task
     finally:
@@ -86,13 +86,13 @@ async def test_above_the_limit_a_request_goes_elsewhere_at_once() -> None:
     ):
         await until(lambda: near.now == 1)
         assert running.count("beamlit_gateway_backend_in_flight_requests", **LABELS) == 1
-        answer = await running.ask(get(2))
-        assert (answer.value(b"x-beamlit-backend"), answer.value(b"x-beamlit-reason")) == (b"remote", b"Overflow")
+        response = await running.ask(get(2))
+        assert (response.value(b"x-beamlit-backend"), response.value(b"x-beamlit-reason")) == (b"remote", b"Overflow")
         near.go.release()
         assert (await first).complete
         near.go.release()
-        answer = await running.ask(get(3))
-        assert (answer.value(b"x-beamlit-backend"), answer.value(b"x-beamlit-reason")) == (b"local", b"Local")
+        response = await running.ask(get(3))
+        assert (response.value(b"x-beamlit-backend"), response.value(b"x-beamlit-reason")) == (b"local", b"Local")
         labels = {"namespace": "default", "model": "demo", "reason": "Overflow"}
         assert running.count("beamlit_gateway_diverted_requests_total", **labels) == 1
 
@@ -111,9 +111,9 @@ async def test_overflow_is_not_failover() -> None:
             asking(running, 1),
         ):
             await until(lambda: near.now == 1)
-            answer = await running.ask(get(2))
-            assert (answer.status, answer.code, answer.value(b"retry-after")) == (503, "at_capacity", b"1")
-            assert answer.value(b"connection") is None
+            response = await running.ask(get(2))
+            assert (response.status, response.code, response.value(b"retry-after")) == (503, "at_capacity", b"1")
+            assert response.value(b"connection") is None
 
 
 async def test_failover_respects_the_limit() -> None:
@@ -148,13 +148,13 @@ async def test_a_queue_is_first_come_first_served() -> None:
             clients.append(client)
             await until(partial(_has_queued, running, number))
             await until(lambda: near.now == 1)
-        answer = await running.ask(get(9))
-        assert (answer.status, answer.code, answer.value(b"retry-after")) == (503, "at_capacity", b"1")
+        response = await running.ask(get(9))
+        assert (response.status, response.code, response.value(b"retry-after")) == (503, "at_capacity", b"1")
         clients[2].reset()  # whoever goes makes room, and is never sent (TO-07)
         await until(lambda: running.count("beamlit_gateway_queued_requests", **LABELS) == 2)
         for client in (clients[0], clients[1], clients[3]):
             near.go.release()
-            assert (await client.answer()).complete
+            assert (await client.response()).complete
         assert near.order == [b"/0", b"/1", b"/3"]
         assert near.most == 1
         await until(lambda: len(running.lines()) == 5)
@@ -176,8 +176,8 @@ async def test_a_queue_has_a_deadline() -> None:
     route = document(local(in_flight=1), queue=Queue(size=3, wait=0.2))
     async with serving(near) as a, gateway(route, local_port=a.port) as running, asking(running, 1):
         await until(lambda: near.now == 1)
-        answer = await running.ask(get(2))
-        assert (answer.status, answer.code, answer.value(b"retry-after")) == (503, "queue_timeout", b"1")
+        response = await running.ask(get(2))
+        assert (response.status, response.code, response.value(b"retry-after")) == (503, "queue_timeout", b"1")
         assert near.total == 1
 
 
@@ -203,8 +203,8 @@ async def test_whoever_waits_goes_elsewhere_once_that_is_possible() -> None:
         assert (await running.ask(get(2))).status == 429
         async with asking(running, 3) as third, asking(running, 4) as fourth:
             await until(partial(_has_queued, running, 2))
-            for answer in await asyncio.gather(third, fourth):
-                assert (answer.status, answer.value(b"x-beamlit-reason")) == (200, b"Overflow")
+            for response in await asyncio.gather(third, fourth):
+                assert (response.status, response.value(b"x-beamlit-reason")) == (200, b"Overflow")
         assert near.total == 1
         await until(lambda: len(running.lines()) == 3)
         waited = [line["queued_seconds"] for line in running.lines() if "queued_seconds" in line]
@@ -288,7 +288,7 @@ async def test_cp_07_no_permit_is_ever_lost(seed: int) -> None:
             await client.send(get(number))
             try:
                 async with asyncio.timeout(dice.choice((0.001, 0.01, 0.05, 3))):
-                    await client.answer()
+                    await client.response()
             except TimeoutError:
                 pass
             finally:
@@ -306,7 +306,7 @@ async def test_cp_07_no_permit_is_ever_lost(seed: int) -> None:
         assert 1 < most <= 3
 
 
-async def test_the_answer_the_log_and_decisions_tell_the_same() -> None:
+async def test_the_response_the_log_and_decisions_tell_the_same() -> None:
     """Reason, weight and attempts of the last requests, the newest first, of all routes or of one; nothing secret."""
 
     async def script(side: ServerSide) -> None:

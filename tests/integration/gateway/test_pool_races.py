@@ -21,15 +21,17 @@ async def test_rt_02_cp_09_a_connection_that_closed_as_it_was_handed_out() -> No
         for number in range(300):
             body = b"%06d" % number
             await client.send(b"POST /default/demo/x HTTP/1.1\r\nHost: gateway\r\nContent-Length: 6\r\n\r\n" + body)
-            assert (await client.answer(b"POST")).status == 200
+            assert (await client.response(b"POST")).status == 200
         assert arrived == [b"%06d" % number for number in range(300)]
 
 
 async def test_cp_02_a_server_that_closes_just_as_its_connection_is_used_again() -> None:
     """CP-02: idle connections that the server closes at any moment around the next request cost nobody an error."""
     dice = random.Random(2)
+    reused = 0
 
     async def script(side: ServerSide) -> None:
+        nonlocal reused
         while True:
             try:
                 async with asyncio.timeout(dice.uniform(0.001, 0.004)):
@@ -38,6 +40,7 @@ async def test_cp_02_a_server_that_closes_just_as_its_connection_is_used_again()
                 if side.received:
                     return
                 request = await side.request()
+            reused += side.received.count(b"HTTP/1.1") > 1
             await side.send(reply(request.split(b" ", 2)[1]))
 
     async with serving(script) as server, gateway(local_port=server.port) as running:
@@ -47,10 +50,10 @@ async def test_cp_02_a_server_that_closes_just_as_its_connection_is_used_again()
             for number in range(150):
                 path = b"/%d-%d" % (name, number)
                 await client.send(b"GET /default/demo%b HTTP/1.1\r\nHost: gateway\r\n\r\n" % path)
-                answer = await client.answer()
-                assert (answer.status, answer.body) == (200, path)
+                response = await client.response()
+                assert (response.status, response.body) == (200, path)
                 await asyncio.sleep(dice.uniform(0.001, 0.004))
 
         await asyncio.gather(*(one(name) for name in range(4)))
         assert len(server.sides) > 20  # it did close, many times
-        assert running.upstream.stats.reused > 20  # and not always
+        assert reused > 20  # and not always

@@ -53,9 +53,9 @@ class Process:
         """One request on a new connection."""
         client = await self.client()
         await client.send(request)
-        answer = await client.answer()
+        response = await client.response()
         client.close()
-        return answer
+        return response
 
     async def ready(self) -> int:
         """What /readyz says."""
@@ -128,10 +128,10 @@ async def until_ready_is(running: Process, status: int) -> None:
 
 def test_help_names_every_flag() -> None:
     """What each flag means, and where the rest is written."""
-    answer = gateway("--help")
-    assert answer.returncode == 0
+    response = gateway("--help")
+    assert response.returncode == 0
     for word in ("--config", "--routes", "--listen", "--admin", "--resolve", "docs/configuration.md"):
-        assert word in answer.stdout
+        assert word in response.stdout
 
 
 @pytest.mark.parametrize(
@@ -147,10 +147,10 @@ def test_help_names_every_flag() -> None:
 )
 def test_a_configuration_that_cannot_be_used(words: list[str], sentence: str) -> None:
     """One sentence and exit status 2."""
-    answer = gateway(*words)
-    assert answer.returncode == 2
-    assert answer.stderr.startswith(f"gateway: {sentence}")
-    assert answer.stderr.count("\n") == 1
+    response = gateway(*words)
+    assert response.returncode == 2
+    assert response.stderr.startswith(f"gateway: {sentence}")
+    assert response.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("flag", ["--listen", "--admin"])
@@ -161,18 +161,18 @@ def test_an_occupied_port_is_one_clear_line(flag: str, tmp_path: Path) -> None:
         sock.listen()
         taken = f"127.0.0.1:{sock.getsockname()[1]}"
         other = {"--listen": "--admin", "--admin": "--listen"}[flag]
-        answer = gateway("--routes", str(tmp_path), flag, taken, other, "127.0.0.1:0")
+        response = gateway("--routes", str(tmp_path), flag, taken, other, "127.0.0.1:0")
     line = f"gateway: {flag} {taken} cannot be used: address already in use; free it or choose another.\n"
-    assert (answer.returncode, answer.stderr) == (1, line)
+    assert (response.returncode, response.stderr) == (1, line)
 
 
 def test_a_certificate_that_is_none(tmp_path: Path) -> None:
     """One line that names the files."""
     (tmp_path / "c.yaml").write_text(f"gateway: {{tls: {{certFile: {tmp_path}/no, keyFile: {tmp_path}/no}}}}")
     words = ("--config", str(tmp_path / "c.yaml"), "--routes", str(tmp_path))
-    answer = gateway(*words, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
-    assert answer.returncode == 1
-    assert "gateway.tls" in answer.stderr.splitlines()[-1]
+    response = gateway(*words, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+    assert response.returncode == 1
+    assert "gateway.tls" in response.stderr.splitlines()[-1]
 
 
 async def test_it_serves_what_stands_in_the_directory(tmp_path: Path) -> None:
@@ -205,8 +205,8 @@ async def test_se_19_the_two_ports_have_nothing_in_common(tmp_path: Path) -> Non
     async with started(tmp_path) as running:
         assert (await running.admin.get("/healthz")).status_code == 200
         for target in (b"/healthz", b"/readyz", b"/metrics", b"/routes", b"//metrics", b"/default/demo/../metrics"):
-            answer = await running.ask(b"GET " + target + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-            assert answer.status in (400, 404)
+            response = await running.ask(b"GET " + target + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert response.status in (400, 404)
         assert (await running.admin.get("/default/demo/x")).status_code == 404
 
 
@@ -254,13 +254,13 @@ async def test_rd_07_rd_08_rd_09_sigterm_is_one_orderly_path(tmp_path: Path) -> 
     async with serving(script) as server, started(tmp_path, server.port, config) as running:
         idle, busy = await running.client(), await running.client()
         await idle.send(GET)
-        assert (await idle.answer()).value(b"connection") is None
+        assert (await idle.response()).value(b"connection") is None
         await busy.send(GET.replace(b"/x", b"/stream"))
-        assert (await busy.answer(head_only=True)).status == 200
+        assert (await busy.response(head_only=True)).status == 200
         running.process.send_signal(signal.SIGTERM)
         await until_ready_is(running, 503)
-        answer = await running.ask()  # a new connection in the lame-duck time
-        assert (answer.status, answer.value(b"connection")) == (200, b"close")
+        response = await running.ask()  # a new connection in the lame-duck time
+        assert (response.status, response.value(b"connection")) == (200, b"close")
         assert await idle.ended() == b""  # closed when draining begins
         with pytest.raises(ConnectionRefusedError):
             await running.client()
@@ -286,7 +286,7 @@ async def test_rd_08_a_second_signal_ends_at_once(tmp_path: Path, second: signal
     async with serving(script) as server, started(tmp_path, server.port, config) as running:
         client = await running.client()
         await client.send(GET)
-        assert (await client.answer(head_only=True)).status == 200
+        assert (await client.response(head_only=True)).status == 200
         running.process.send_signal(signal.SIGTERM)
         await until_ready_is(running, 503)
         running.process.send_signal(second)
@@ -313,7 +313,7 @@ async def test_the_drain_has_a_limit(tmp_path: Path) -> None:
     async with serving(script) as server, started(tmp_path, server.port, config) as running:
         client = await running.client()
         await client.send(GET)
-        assert (await client.answer(head_only=True)).status == 200
+        assert (await client.response(head_only=True)).status == 200
         running.process.send_signal(signal.SIGTERM)
         assert await running.ended() == 0
         assert "connections_cut" in running.errors.read_text()
@@ -338,7 +338,7 @@ async def test_rd_15_output_that_nobody_reads(tmp_path: Path) -> None:
                     await asyncio.sleep(0.02)
             for _ in range(3000):  # far more than a pipe takes
                 await client.send(b"GET /v1/models HTTP/1.1\r\nHost: gateway\r\n\r\n")
-                assert (await client.answer()).status == 200
+                assert (await client.response()).status == 200
     finally:
         if client is not None:
             client.reset()
@@ -356,15 +356,15 @@ async def test_tls_at_the_edge(tmp_path: Path) -> None:
         client = await running.client(context)
         for _ in range(3):
             await client.send(GET)
-            answer = await client.answer()
-            assert answer.status == 200
-            assert b"x-forwarded-proto: https\r\n" in answer.body
+            response = await client.response()
+            assert response.status == 200
+            assert b"x-forwarded-proto: https\r\n" in response.body
         await client.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-        assert (await client.answer()).complete
+        assert (await client.response()).complete
         client.close()
         old = await running.client(context)
         await old.send(b"GET /default/demo/x HTTP/1.0\r\nHost: gateway\r\n\r\n")
-        assert (await old.answer()).complete
+        assert (await old.response()).complete
         assert await old.ended() == b""
         plain = await running.client()
         await plain.send(GET)
@@ -374,7 +374,7 @@ async def test_tls_at_the_edge(tmp_path: Path) -> None:
             path.rename(tmp_path / path.name)
         client = await running.client(ssl.create_default_context(cafile=str(certificate)))
         await client.send(GET)
-        assert (await client.answer()).status == 200
+        assert (await client.response()).status == 200
 
 
 async def test_tls_is_renewed_under_load(tmp_path: Path) -> None:
@@ -412,10 +412,10 @@ async def test_tls_is_renewed_under_load(tmp_path: Path) -> None:
                     )
                     numbers.add(client.writer.get_extra_info("ssl_object").getpeercert()["subject"][0][0][1])
                 await client.send(GET)
-                answer = await client.answer()
+                response = await client.response()
                 served += 1
-                if answer.status != 200 or not answer.complete:
-                    failures.append(answer.status)
+                if response.status != 200 or not response.complete:
+                    failures.append(response.status)
                 if not keeps:
                     client.close()
                     client = None
@@ -453,4 +453,4 @@ async def test_both_families_reach_one_port(tmp_path: Path) -> None:
             pytest.skip("there is no IPv6")
         running.clients.append(client)
         await client.send(GET)
-        assert b"x-forwarded-for: ::1\r\n" in (await client.answer()).body
+        assert b"x-forwarded-for: ::1\r\n" in (await client.response()).body

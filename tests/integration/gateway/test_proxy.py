@@ -31,9 +31,9 @@ def get(target: bytes = b"/v1/x", host: bytes = b"gateway", *fields: bytes) -> b
 async def test_se_04_se_05_by_host(host: str) -> None:
     """Every spelling of a Service's name leads to its model, with the path as it is (SE-04)."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
-        answer = await running.ask(get(b"/v1/x?a=1;b=%zz", host.encode()))
-        assert answer.status == 200
-        assert answer.body.startswith(b"GET /v1/x?a=1;b=%zz HTTP/1.1\r\n")  # SE-05: the query passes as it is
+        response = await running.ask(get(b"/v1/x?a=1;b=%zz", host.encode()))
+        assert response.status == 200
+        assert response.body.startswith(b"GET /v1/x?a=1;b=%zz HTTP/1.1\r\n")  # SE-05: the query passes as it is
 
 
 async def test_se_04_by_path() -> None:
@@ -42,13 +42,13 @@ async def test_se_04_by_path() -> None:
         serving(echo) as server,
         gateway(document(local(path_prefix="/base")), local_port=server.port) as running,
     ):
-        answer = await running.ask(get(b"/default/demo/v1/x?q"))
-        assert answer.body.startswith(b"GET /base/v1/x?q HTTP/1.1\r\n")
+        response = await running.ask(get(b"/default/demo/v1/x?q"))
+        assert response.body.startswith(b"GET /base/v1/x?q HTTP/1.1\r\n")
         for target in (b"/default/demo", b"/default/demo/"):
             assert (await running.ask(get(target))).body.startswith(b"GET /base")
         for target in (b"/default/demos/v1/x", b"/other/demo/v1/x", b"/default/DEMO/x"):
-            answer = await running.ask(get(target))
-            assert (answer.status, answer.code) == (404, "route_not_found")
+            response = await running.ask(get(target))
+            assert (response.status, response.code) == (404, "route_not_found")
 
 
 @pytest.mark.parametrize("name", ["demo", "default/demo"])
@@ -56,10 +56,10 @@ async def test_by_model(name: str) -> None:
     """The `model` of a JSON body leads to the model; the body is not changed where nothing asks for it."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
         body = b'{ "messages":[], "model" : "%b" }' % name.encode()
-        answer = await running.post(b"/v1/chat/completions", body)
-        assert answer.status == 200
-        assert answer.body.startswith(b"POST /v1/chat/completions HTTP/1.1\r\n")
-        assert answer.body.endswith(body)
+        response = await running.post(b"/v1/chat/completions", body)
+        assert response.status == 200
+        assert response.body.startswith(b"POST /v1/chat/completions HTTP/1.1\r\n")
+        assert response.body.endswith(body)
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,12 @@ async def test_by_model(name: str) -> None:
 async def test_by_model_in_vain(body: bytes, status: int, code: str) -> None:
     """A body that names no model says what is missing, in the form that OpenAI clients read."""
     async with gateway() as running:
-        answer = await running.post(b"/v1/chat/completions", body)
-        assert answer.status == status
-        error = orjson.loads(answer.body)["error"]
+        response = await running.post(b"/v1/chat/completions", body)
+        assert response.status == status
+        error = orjson.loads(response.body)["error"]
         assert error["code"] == code
         assert error["type"] == "invalid_request_error"
-        assert error["request_id"].encode() == answer.value(b"x-request-id")
+        assert error["request_id"].encode() == response.value(b"x-request-id")
 
 
 async def test_two_namespaces_one_model() -> None:
@@ -89,19 +89,19 @@ async def test_two_namespaces_one_model() -> None:
         both = [one for namespace in ("default", "team-b") for one in snapshot([document()], namespace).config_maps]
         running.store.loaded.clear()  # so that it is done at once
         running.store.apply(Snapshot(both))
-        answer = await running.post(b"/v1/completions", b'{"model":"demo"}')
-        assert (answer.status, answer.code) == (409, "ambiguous_model")
-        assert b"default/demo" in answer.body
-        assert b"team-b/demo" in answer.body
-        answer = await running.post(b"/v1/completions", b'{"model":"default/demo"}')
-        assert answer.status == 200
+        response = await running.post(b"/v1/completions", b'{"model":"demo"}')
+        assert (response.status, response.code) == (409, "ambiguous_model")
+        assert b"default/demo" in response.body
+        assert b"team-b/demo" in response.body
+        response = await running.post(b"/v1/completions", b'{"model":"default/demo"}')
+        assert response.status == 200
 
 
 async def test_models_are_listed() -> None:
     """`/v1/models` lists the ModelDeployments by name, as OpenAI does; one can be asked for."""
     async with gateway(document(), document(local(), name="other")) as running:
-        answer = await running.ask(get(b"/v1/models"))
-        content = orjson.loads(answer.body)
+        response = await running.ask(get(b"/v1/models"))
+        content = orjson.loads(response.body)
         assert content["object"] == "list"
         assert [one["id"] for one in content["data"]] == ["demo", "other"]
         assert content["data"][0] == {"id": "demo", "object": "model", "created": 1767225600, "owned_by": "default"}
@@ -118,11 +118,11 @@ async def test_models_are_listed() -> None:
 async def test_se_03_a_path_with_two_readings(target: bytes) -> None:
     """SE-03: a path that somebody else might read otherwise is refused, or passes byte by byte."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
-        answer = await running.ask(get(target))
-        if answer.status == 200:
-            assert answer.body.split(b" ")[1] == target.removeprefix(b"/default/demo")
+        response = await running.ask(get(target))
+        if response.status == 200:
+            assert response.body.split(b" ")[1] == target.removeprefix(b"/default/demo")
         else:
-            assert answer.status in (400, 404)
+            assert response.status in (400, 404)
             assert server.sides == []
 
 
@@ -135,8 +135,8 @@ async def test_se_01_an_authority_in_the_target(target: bytes) -> None:
     async with serving(echo) as server, gateway(local_port=server.port) as running:
         assert (await running.ask(get(target))).status in (400, 421)
         assert server.sides == []
-        answer = await running.ask(get(b"http://gateway/default/demo/x"))
-        assert answer.body.startswith(b"GET /x HTTP/1.1\r\n")
+        response = await running.ask(get(b"http://gateway/default/demo/x"))
+        assert response.body.startswith(b"GET /x HTTP/1.1\r\n")
 
 
 async def test_se_06_a_fragment_is_refused() -> None:
@@ -161,9 +161,9 @@ async def test_the_split_is_exact(weight: int) -> None:
         went = []
         for _ in range(130):
             await client.send(get(b"/default/demo/x"))
-            answer = await client.answer()
-            assert answer.value(b"x-beamlit-reason") == b"Override"
-            went.append(answer.value(b"x-beamlit-backend"))
+            response = await client.response()
+            assert response.value(b"x-beamlit-reason") == b"Override"
+            went.append(response.value(b"x-beamlit-backend"))
         for start in range(30):
             assert abs(went[start : start + 100].count(b"remote") - weight) <= 1
 
@@ -177,19 +177,19 @@ async def test_the_table_may_change_between_two_requests() -> None:
     ):
         client = await running.client()
         await client.send(get(b"/default/demo/x"))
-        assert (await client.answer()).value(b"x-beamlit-backend") == b"local"
+        assert (await client.response()).value(b"x-beamlit-backend") == b"local"
         running.load(document(local(0), remote(100), split=Split(percentage=100, reason="NoReadyReplicas")))
         await client.send(get(b"/default/demo/x"))
-        answer = await client.answer()
-        assert answer.value(b"x-beamlit-backend") == b"remote"
-        assert answer.value(b"x-beamlit-reason") == b"NoReadyReplicas"
+        response = await client.response()
+        assert response.value(b"x-beamlit-backend") == b"remote"
+        assert response.value(b"x-beamlit-reason") == b"NoReadyReplicas"
         running.load(document(local(0), remote(0)))
         await client.send(get(b"/default/demo/x"))
-        answer = await client.answer()
-        assert (answer.status, answer.code) == (503, "no_backend")
+        response = await client.response()
+        assert (response.status, response.code) == (503, "no_backend")
         running.load()
         await client.send(get(b"/default/demo/x"))
-        assert (await client.answer()).status == 404
+        assert (await client.response()).status == 404
 
 
 # What it looks like there
@@ -207,24 +207,24 @@ async def test_hh_01_hh_04_hh_10_fields_of_one_connection_stay_there() -> None:
     async with serving(script) as server, gateway(local_port=server.port) as running:
         hop = (b"X-A: 1", b"Connection: X-B, keep-alive", b"X-B: no", b"Keep-Alive: 5", b"TE: trailers, gzip",
                b"Trailer: X-T", b"Proxy-Authorization: no", b"Proxy-Connection: no", b"X-C: 2", b"X-A: 3")  # fmt: skip
-        answer = await running.ask(get(b"/default/demo/x", b"gateway", *hop))
+        response = await running.ask(get(b"/default/demo/x", b"gateway", *hop))
         received = server.sides[0].received
         assert received.index(b"x-a: 1") < received.index(b"x-c: 2") < received.index(b"x-a: 3")
         for name in (b"x-b:", b"keep-alive", b"te:", b"trailer", b"proxy-"):
             assert name not in received.lower().replace(b"gateway", b"")
-        names = [name for name, _ in answer.fields]
+        names = [name for name, _ in response.fields]
         assert not {b"x-hop", b"keep-alive", b"proxy-authenticate", b"trailer"} & set(names)
-        assert answer.values(b"set-cookie") == [b"a=1", b"b=2"]  # HH-10
+        assert response.values(b"set-cookie") == [b"a=1", b"b=2"]  # HH-10
         assert names.index(b"x-one") < names.index(b"x-two")
 
 
 async def test_hh_05_via_and_loops() -> None:
     """HH-05: Via says that we were here; a request that comes back is 508."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
-        answer = await running.ask(get(b"/default/demo/x", b"gateway", b"Via: 1.0 before"))
-        assert b"via: 1.0 before, 1.1 beamlit-gateway\r\n" in answer.body
-        answer = await running.ask(get(b"/default/demo/x", b"gateway", b"Via: 1.1 beamlit-gateway"))
-        assert (answer.status, answer.code) == (508, "loop_detected")
+        response = await running.ask(get(b"/default/demo/x", b"gateway", b"Via: 1.0 before"))
+        assert b"via: 1.0 before, 1.1 beamlit-gateway\r\n" in response.body
+        response = await running.ask(get(b"/default/demo/x", b"gateway", b"Via: 1.1 beamlit-gateway"))
+        assert (response.status, response.code) == (508, "loop_detected")
 
 
 async def test_hh_06_hh_07_options_and_trace() -> None:
@@ -232,8 +232,8 @@ async def test_hh_06_hh_07_options_and_trace() -> None:
     async with serving(echo) as server, gateway(local_port=server.port) as running:
         assert (await running.ask(get(b"/default/demo/x").replace(b"GET", b"TRACE"))).status == 405
         options = b"OPTIONS * HTTP/1.1\r\nHost: gateway\r\n\r\n"
-        answer = await running.ask(options, method=b"OPTIONS")
-        assert (answer.status, b"POST" in (answer.value(b"allow") or b"")) == (204, True)
+        response = await running.ask(options, method=b"OPTIONS")
+        assert (response.status, b"POST" in (response.value(b"allow") or b"")) == (204, True)
         assert (await running.ask(options.replace(b"OPTIONS", b"GET"))).status == 400
         target = b"OPTIONS /default/demo/x HTTP/1.1\r\nHost: gateway\r\nMax-Forwards: %d\r\n\r\n"
         assert (await running.ask(target % 0, method=b"OPTIONS")).status == 204
@@ -263,9 +263,9 @@ async def test_hh_09_hh_11_hh_15_nothing_is_invented() -> None:
         await side.send(reply(b"", b"200 OK", b"Date: then", b"Server: model"))
 
     async with serving(script) as server, gateway(local_port=server.port) as running:
-        answer = await running.ask(get(b"/default/demo/x"))
-        assert answer.value(b"date") == b"then"
-        assert answer.value(b"server") == b"model"
+        response = await running.ask(get(b"/default/demo/x"))
+        assert response.value(b"date") == b"then"
+        assert response.value(b"server") == b"model"
 
 
 async def test_hh_16_hh_17_names_that_only_we_may_use() -> None:
@@ -279,9 +279,9 @@ async def test_hh_16_hh_17_names_that_only_we_may_use() -> None:
 
     async with serving(script) as server, gateway(local_port=server.port) as running:
         fields = (b"X_Real_IP: 1", b"X-Tenant: 1", b"X-User: 1", b"Kubeflow-UserId: 1")
-        answer = await running.ask(get(b"/default/demo/x", b"gateway", *fields))
-        assert answer.value(b"x-beamlit-backend") == b"local"
-        assert answer.value(b"x-request-id") != b"mine"
+        response = await running.ask(get(b"/default/demo/x", b"gateway", *fields))
+        assert response.value(b"x-beamlit-backend") == b"local"
+        assert response.value(b"x-request-id") != b"mine"
 
 
 async def test_se_07_a_line_of_the_log_is_one_line() -> None:
@@ -300,12 +300,12 @@ async def test_se_07_a_line_of_the_log_is_one_line() -> None:
 async def test_request_id_passes_when_it_is_one() -> None:
     """A caller's request id is kept through and through; what is none is replaced."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
-        answer = await running.ask(get(b"/default/demo/x", b"gateway", b"X-Request-Id: abc-1"))
-        assert answer.value(b"x-request-id") == b"abc-1"
-        assert b"x-request-id: abc-1\r\n" in answer.body
-        answer = await running.ask(get(b"/default/demo/x", b"gateway", b"X-Request-Id: a b\x1b"))
-        assert answer.status in (200, 400)
-        assert b"\x1b" not in answer.body
+        response = await running.ask(get(b"/default/demo/x", b"gateway", b"X-Request-Id: abc-1"))
+        assert response.value(b"x-request-id") == b"abc-1"
+        assert b"x-request-id: abc-1\r\n" in response.body
+        response = await running.ask(get(b"/default/demo/x", b"gateway", b"X-Request-Id: a b\x1b"))
+        assert response.status in (200, 400)
+        assert b"\x1b" not in response.body
 
 
 async def test_model_name_and_headers_of_a_backend() -> None:
@@ -313,14 +313,14 @@ async def test_model_name_and_headers_of_a_backend() -> None:
     headers = Headers(set={"X-Team": "a"}, add={"X-Extra": "b"}, remove=("X-Secret",))
     route = document(local(model="tiny", headers=headers))
     async with serving(echo) as server, gateway(route, local_port=server.port) as running:
-        answer = await running.post(
+        response = await running.post(
             b"/v1/chat/completions", b'{"stream": false, "model" : "demo"}', b"X-Team: client", b"X-Secret: s"
         )
-        assert answer.body.endswith(b'\r\n\r\n{"stream": false, "model" : "tiny"}')
-        assert b"x-team: a\r\n" in answer.body
-        assert b"x-extra: b\r\n" in answer.body
-        assert b"x-secret" not in answer.body
-        assert b"content-length: 35\r\n" in answer.body
+        assert response.body.endswith(b'\r\n\r\n{"stream": false, "model" : "tiny"}')
+        assert b"x-team: a\r\n" in response.body
+        assert b"x-extra: b\r\n" in response.body
+        assert b"x-secret" not in response.body
+        assert b"content-length: 35\r\n" in response.body
 
 
 # Credentials
@@ -376,8 +376,8 @@ async def test_rt_09_se_08_p18_a_token_for_the_remote_and_no_other() -> None:
         fields = (b"Authorization: Bearer caller-canary", b"Cookie: c=1")
         assert (await running.ask(get(b"/default/demo/x", b"gateway", *fields))).body == b"ok"
         platform.tokens += 1  # the platform forgets what it sold
-        answer = await running.post(b"/default/demo/v1/x", b'{"model":"demo"}')
-        assert answer.status == 200
+        response = await running.post(b"/default/demo/v1/x", b'{"model":"demo"}')
+        assert response.status == 200
         assert platform.tokens == 3
         received = b"".join(platform.requests)
         assert b"caller-canary" not in received
@@ -436,9 +436,9 @@ async def test_no_token_no_request() -> None:
         serving(echo) as far,
         gateway(document(_authenticated()), remote_port=far.port, settings=LOOPBACK) as running,
     ):
-        answer = await running.ask(get(b"/default/demo/x"))
-        assert (answer.status, answer.code) == (502, "credentials_failed")
-        assert b"remote" not in answer.body
+        response = await running.ask(get(b"/default/demo/x"))
+        assert (response.status, response.code) == (502, "credentials_failed")
+        assert b"remote" not in response.body
         assert far.sides == []
 
 
@@ -457,8 +457,8 @@ async def test_default_remote_backend() -> None:
         route = document(Backend(id="remote", default=True, weight=100, path_prefix="/acme/tiny", model="tiny"))
         default = ClientCredentials("id", "secret", f"http://127.0.0.1:{far.port}/token")
         async with gateway(route, settings=settings, default=default) as running:
-            answer = await running.post(b"/v1/chat/completions", b'{"model":"demo"}')
-            assert (answer.status, answer.value(b"x-beamlit-backend")) == (200, b"remote")
+            response = await running.post(b"/v1/chat/completions", b'{"model":"demo"}')
+            assert (response.status, response.value(b"x-beamlit-backend")) == (200, b"remote")
             request = platform.requests[0]
             assert request.startswith(b"POST /acme/tiny/v1/chat/completions HTTP/1.1\r\n")
             assert b"x-install: 1\r\n" in request
@@ -471,8 +471,8 @@ async def test_se_15_k_02_a_remote_address_is_checked_at_connect() -> None:
     async with serving(echo) as server:
         route = document(Backend(id="remote", host="127.0.0.1", port=server.port, weight=100))
         async with gateway(route) as running:
-            answer = await running.ask(get(b"/default/demo/x"))
-            assert (answer.status, answer.code) == (502, "address_refused")
+            response = await running.ask(get(b"/default/demo/x"))
+            assert (response.status, response.code) == (502, "address_refused")
             assert server.sides == []
 
 
@@ -482,12 +482,12 @@ async def test_se_15_k_02_a_remote_address_is_checked_at_connect() -> None:
 async def test_se_17_a_backend_that_is_not_there() -> None:
     """A refused connection is 502 with a stable code, and says nothing of addresses (SE-17)."""
     async with gateway(local_port=1) as running:
-        answer = await running.ask(get(b"/default/demo/x"))
-        assert (answer.status, answer.code) == (502, "connect_failed")
-        assert answer.value(b"x-beamlit-backend") == b"local"
-        assert answer.value(b"connection") is None
-        assert b"127.0.0.1" not in answer.body
-        assert b"demo-local" not in answer.body
+        response = await running.ask(get(b"/default/demo/x"))
+        assert (response.status, response.code) == (502, "connect_failed")
+        assert response.value(b"x-beamlit-backend") == b"local"
+        assert response.value(b"connection") is None
+        assert b"127.0.0.1" not in response.body
+        assert b"demo-local" not in response.body
 
 
 async def test_se_10_redirects_pass_through() -> None:
@@ -498,8 +498,8 @@ async def test_se_10_redirects_pass_through() -> None:
         await side.send(reply(b"", b"302 Found", b"Location: http://evil/"))
 
     async with serving(script) as server, gateway(local_port=server.port) as running:
-        answer = await running.ask(get(b"/default/demo/x"))
-        assert (answer.status, answer.value(b"location")) == (302, b"http://evil/")
+        response = await running.ask(get(b"/default/demo/x"))
+        assert (response.status, response.value(b"location")) == (302, b"http://evil/")
 
 
 async def test_rt_03_a_dead_connection_is_not_the_callers_problem() -> None:
@@ -514,10 +514,10 @@ async def test_rt_03_a_dead_connection_is_not_the_callers_problem() -> None:
     async with serving(script) as server, gateway(local_port=server.port) as running:
         client = await running.client()
         await client.send(get(b"/default/demo/x"))
-        assert (await client.answer()).body == b"0"
-        answer = await running.post(b"/default/demo/x", b"{}")
-        assert (answer.status, answer.body) == (200, b"1")
-        assert running.upstream.stats.reconnects == 1
+        assert (await client.response()).body == b"0"
+        response = await running.post(b"/default/demo/x", b"{}")
+        assert (response.status, response.body) == (200, b"1")
+        assert [side.received.count(b"HTTP/1.1") for side in server.sides] == [2, 1]
 
 
 async def test_what_is_counted_and_logged() -> None:
@@ -559,7 +559,7 @@ async def test_many_at_once() -> None:
             client = await running.client()
             for again in range(10):
                 await client.send(get(b"/default/demo/%d-%d" % (number, again)))
-                assert (await client.answer()).body.startswith(b"GET /%d-%d " % (number, again))
+                assert (await client.response()).body.startswith(b"GET /%d-%d " % (number, again))
 
         await asyncio.gather(*(one(number) for number in range(20)))
         assert running.upstream.stats.open <= 20

@@ -69,18 +69,18 @@ async def test_rd_12_a_name_that_does_not_resolve(host: str, monkeypatch: pytest
         await resolver.resolve(host, 80, trusted=True)
 
 
-async def test_rd_12_answers_are_kept_and_stale_ones_used_on_error(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_rd_12_addresses_are_cached_and_stale_ones_used_on_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """RD-12: within its time an answer is not asked for again; after it, an old answer beats an error."""
     calls = 0
 
-    def answer(*args: object, **named: object) -> list[object]:
+    def response(*args: object, **named: object) -> list[object]:
         nonlocal calls
         calls += 1
         if calls > 1:
             raise socket.gaierror(socket.EAI_AGAIN, "try again")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0))] * 2
 
-    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    monkeypatch.setattr(socket, "getaddrinfo", response)
     with resolving(cache_seconds=0.1) as resolver:
         for _ in range(3):
             assert await resolver.resolve("model.example", 81, trusted=False) == (("192.0.2.1", 81),)
@@ -94,10 +94,10 @@ async def test_se_15_a_name_that_changes_is_checked_each_time(monkeypatch: pytes
     """SE-15: rebinding: the answer that is returned is the one that was checked."""
     addresses = iter(["192.0.2.1", "169.254.169.254"])
 
-    def answer(*args: object, **named: object) -> list[object]:
+    def response(*args: object, **named: object) -> list[object]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(addresses), 0))]
 
-    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    monkeypatch.setattr(socket, "getaddrinfo", response)
     with resolving(cache_seconds=0.0) as resolver:
         assert await resolver.resolve("rebind.example", 80, trusted=False) == (("192.0.2.1", 80),)
         with pytest.raises(errors.AddressRefused):
@@ -107,10 +107,10 @@ async def test_se_15_a_name_that_changes_is_checked_each_time(monkeypatch: pytes
 async def test_addresses_that_are_refused_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of several addresses only the allowed ones are connected to."""
 
-    def answer(*args: object, **named: object) -> list[object]:
+    def response(*args: object, **named: object) -> list[object]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, 0)) for one in ("127.0.0.1", "192.0.2.1")]
 
-    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    monkeypatch.setattr(socket, "getaddrinfo", response)
     with resolving() as resolver:
         assert await resolver.resolve("both.example", 80, trusted=False) == (("192.0.2.1", 80),)
 
@@ -120,13 +120,13 @@ async def test_slow_look_ups_are_shared_bounded_and_survive_a_cancel(monkeypatch
     go = threading.Event()
     calls = 0
 
-    def answer(*args: object, **named: object) -> list[object]:
+    def response(*args: object, **named: object) -> list[object]:
         nonlocal calls
         calls += 1
         go.wait(5)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0))]
 
-    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    monkeypatch.setattr(socket, "getaddrinfo", response)
     with resolving(threads=1, pending=1) as resolver:
         waiting = [asyncio.ensure_future(resolver.resolve("slow.example", 80, trusted=False)) for _ in range(3)]
         await asyncio.sleep(0)

@@ -41,7 +41,7 @@ def backend(**tls: Any) -> Backend:
     return Backend(id="remote", host="remote.test", weight=100, port=443, scheme="https", tls=Tls(**tls))
 
 
-async def answer_all(side: ServerSide) -> None:
+async def respond_to_all(side: ServerSide) -> None:
     """Answer with the name in the client's certificate."""
     peer = side.writer.get_extra_info("peercert") or {}
     subject = dict(part[0] for part in peer.get("subject", ()))
@@ -67,18 +67,18 @@ BAD: Final[dict[str, tuple[Pair, str]]] = {
 async def test_p17_a_bad_certificate_gets_no_byte(tmp_path: Path, pair: Pair, bundle: str) -> None:
     """P17, SE-14: a server that cannot be verified is a 502, and sees no byte of the request."""
     async with (
-        serving(answer_all, context(tmp_path, pair)) as server,
+        serving(respond_to_all, context(tmp_path, pair)) as server,
         gateway(document(backend(ca_bundle=bundle)), remote_port=server.port) as running,
     ):
-        answer = await running.ask(GET)
-        assert (answer.status, answer.code) == (502, "tls_failed")
+        response = await running.ask(GET)
+        assert (response.status, response.code) == (502, "tls_failed")
         assert all(side.received == b"" for side in server.sides)
 
 
 async def test_p17_the_systems_authorities_know_no_test_server(tmp_path: Path) -> None:
     """P17: without a bundle the system's authorities count: an unknown one is refused."""
     async with (
-        serving(answer_all, context(tmp_path, ROOT.issue("remote.test"))) as server,
+        serving(respond_to_all, context(tmp_path, ROOT.issue("remote.test"))) as server,
         gateway(document(backend()), remote_port=server.port) as running,
     ):
         assert (await running.ask(GET)).code == "tls_failed"
@@ -101,11 +101,11 @@ async def test_p17_a_good_certificate_is_believed(tmp_path: Path, pair: Pair, tl
     served = context(tmp_path, pair)
     served.sni_callback = lambda _socket, name, _context: names.append(name)
     async with (
-        serving(answer_all, served) as server,
+        serving(respond_to_all, served) as server,
         gateway(document(backend(**tls)), remote_port=server.port) as running,
     ):
-        answer = await running.ask(GET)
-        assert (answer.status, answer.body) == (200, b"nobody")
+        response = await running.ask(GET)
+        assert (response.status, response.body) == (200, b"nobody")
         assert names == [tls.get("server_name", "remote.test")]
 
 
@@ -114,7 +114,7 @@ async def test_an_authority_without_key_usage(tmp_path: Path, monkeypatch: pytes
     strict_by_default(monkeypatch)
     bare = Authority("bare", bare=True)
     route = document(backend(ca_bundle=bare.pem))
-    async with serving(answer_all, context(tmp_path, bare.issue("remote.test"))) as server:
+    async with serving(respond_to_all, context(tmp_path, bare.issue("remote.test"))) as server:
         async with gateway(route, remote_port=server.port) as running:
             assert (await running.ask(GET)).status == 200
         async with gateway(route, remote_port=server.port, settings={"tls": {"strict": True}}) as running:
@@ -135,9 +135,9 @@ async def test_p17_old_tls_and_other_protocols(tmp_path: Path, words: list[str])
     certificate, key = ROOT.issue("remote.test").write(tmp_path, "server")
     async with s_server(certificate, key, *words) as (port, output):
         async with gateway(document(backend(ca_bundle=ROOT.pem)), remote_port=port) as running:
-            answer = await running.ask(GET)
-            assert answer.status == 502
-            assert answer.code in ("tls_failed", "connect_failed")
+            response = await running.ask(GET)
+            assert response.status == 502
+            assert response.code in ("tls_failed", "connect_failed")
         assert b"default/demo" not in await output()
 
 
@@ -190,7 +190,7 @@ async def test_se_14_an_authority_that_is_replaced_counts_for_new_connections(tm
             await side.send(b"gun")
         else:
             await side.send(reply())
-        await answer_all(side)
+        await respond_to_all(side)
 
     async with (
         serving(script, context(tmp_path, ROOT.issue("remote.test"))) as server,
@@ -198,7 +198,7 @@ async def test_se_14_an_authority_that_is_replaced_counts_for_new_connections(tm
     ):
         slow = await running.client()
         await slow.send(GET.replace(b"/x", b"/slow"))
-        assert (await slow.answer(head_only=True)).status == 200
+        assert (await slow.response(head_only=True)).status == 200
         assert (await running.ask(GET)).status == 200
         before = len(server.sides)
         running.load(document(backend(ca_bundle=OTHER.pem)))
@@ -244,7 +244,7 @@ async def asking(tmp_path: Path, vault: Vault, **values: Any) -> AsyncIterator[t
     served = context(tmp_path, ROOT.issue("remote.test", "demo-local.default.svc.cluster.local"), clients=ROOT)
     place = backend(ca_bundle=ROOT.pem, client_certificate="mine").model_copy(update=values)
     async with (
-        serving(answer_all, served) as server,
+        serving(respond_to_all, served) as server,
         gateway(document(place), remote_port=server.port, local_port=server.port, secrets=vault) as running,
     ):
         yield running, server
@@ -255,8 +255,8 @@ async def test_a_client_certificate_is_shown(tmp_path: Path) -> None:
     pair = INTERMEDIATE.issue("x", common_name="the gateway", chain=(INTERMEDIATE,))
     async with asking(tmp_path, Vault(mine=shown(pair))) as (running, server):
         for _ in range(3):
-            answer = await running.ask(GET)
-            assert (answer.status, answer.body) == (200, b"the gateway")
+            response = await running.ask(GET)
+            assert (response.status, response.body) == (200, b"the gateway")
         assert len(server.sides) == 1
 
 
@@ -293,8 +293,8 @@ async def test_a_client_certificate_that_is_of_no_use(tmp_path: Path, secret: Ma
     vault = Vault() if secret is None else Vault(mine=secret)
     with capture_logs() as logs:
         async with asking(tmp_path, vault) as (running, server):
-            answer = await running.ask(GET)
-            assert (answer.status, answer.code) == (502, "credentials_failed")
+            response = await running.ask(GET)
+            assert (response.status, response.code) == (502, "credentials_failed")
             assert server.sides == []
             written = json.dumps(logs, default=repr) + running.log.getvalue()
     [line] = [one for one in logs if one["event"] == "credential_unusable"]
@@ -308,8 +308,8 @@ async def test_a_client_certificate_that_is_of_no_use(tmp_path: Path, secret: Ma
 async def test_a_client_certificate_that_the_server_does_not_know(tmp_path: Path) -> None:
     """A server that refuses what it is shown is a 502, never a hang."""
     async with asking(tmp_path, Vault(mine=shown(OTHER.issue("x")))) as (running, server):
-        answer = await running.ask(GET)
-        assert answer.status == 502
+        response = await running.ask(GET)
+        assert response.status == 502
         assert all(side.received == b"" for side in server.sides)
 
 

@@ -108,7 +108,7 @@ async def test_text_binary_fragments_and_pings() -> None:
                 assert await client.recv() == "one, two, three"
                 latency = await client.ping()
                 assert await asyncio.wait_for(latency, SECONDS) >= 0
-            await until(lambda: running.edge.connections == 0)
+            await until(lambda: running.server.connections == 0)
             await until(lambda: running.upstream.stats.open == 0)
             line = await logged(running)
             assert (line["status"], line["backend"], line["broken"]) == (101, "local", None)
@@ -160,7 +160,7 @@ async def test_close_codes_pass(closes: str, code: int, reason: str) -> None:
         await asyncio.wait_for(done.wait(), SECONDS)
         assert seen == [(code, reason)]
         assert (client.close_code, client.close_reason) == (code, reason)
-        await until(lambda: running.edge.connections == 0)
+        await until(lambda: running.server.connections == 0)
         await until(lambda: running.upstream.stats.open == 0)
 
 
@@ -255,7 +255,7 @@ async def test_over_tls(tmp_path: Path) -> None:
                 await client.send(b"x" * 300_000)
                 assert await client.recv() == b"x" * 300_000
             assert client.close_code == 1000
-            await until(lambda: running.edge.connections == 0)
+            await until(lambda: running.server.connections == 0)
             await until(lambda: running.upstream.stats.open == 0)
 
 
@@ -301,7 +301,7 @@ async def test_a_slow_reader_holds_the_sender_back(slow: str) -> None:
             before = sent
             await asyncio.sleep(0.3)
         assert 0 < sent < total
-        [connection] = running.edge._connections
+        [connection] = running.server._connections
         [to_server] = running.upstream._connections
         waiting = max(connection.transport.get_write_buffer_size(), to_server.transport.get_write_buffer_size())
         assert waiting <= 65536 + 262144  # the mark, and one read
@@ -329,7 +329,7 @@ async def test_a_client_that_takes_nothing_is_cut() -> None:
         client = await running.client()
         await client.send(handshake())
         await client.switched()
-        await until(lambda: running.edge.connections == 0)
+        await until(lambda: running.server.connections == 0)
         line = await logged(running)
         assert line["broken"] == "client_stalled"
         await until(lambda: running.upstream.stats.open == 0)
@@ -376,13 +376,13 @@ async def test_the_handshake_is_forwarded_with_fields_of_our_own() -> None:
             b"Connection: x-hop", b"X-Hop: 1", b"Origin: https://app.example", b"Authorization: Bearer mine"
         )
         await client.send(sent + b"impatient", b"X")
-        answer = await client.switched()
-        assert answer.status == 101
-        assert answer.values(b"connection") == [b"Upgrade"]
-        assert answer.values(b"upgrade") == [b"websocket"]
-        assert answer.value(b"sec-websocket-accept") == ACCEPT
-        assert answer.value(b"x-beamlit-reason") is not None
-        assert answer.values(b"content-length") == answer.values(b"transfer-encoding") == []
+        response = await client.switched()
+        assert response.status == 101
+        assert response.values(b"connection") == [b"Upgrade"]
+        assert response.values(b"upgrade") == [b"websocket"]
+        assert response.value(b"sec-websocket-accept") == ACCEPT
+        assert response.value(b"x-beamlit-reason") is not None
+        assert response.values(b"content-length") == response.values(b"transfer-encoding") == []
         assert await client.ended() == b"earlylate"
 
 
@@ -403,7 +403,7 @@ async def test_a_remote_gets_no_credentials_of_the_caller() -> None:
         assert await client.ended() == b""
 
 
-async def test_another_answer_is_an_ordinary_one() -> None:
+async def test_another_response_is_an_ordinary_one() -> None:
     """An answer other than 101 is relayed with its body; then the connection closes and nothing more is read."""
 
     async def server(side: ServerSide) -> None:
@@ -414,9 +414,9 @@ async def test_another_answer_is_an_ordinary_one() -> None:
     async with serving(server) as scripted, gateway(local_port=scripted.port) as running:
         client = await running.client()
         await client.send(handshake(), CANARY)
-        answer = await client.answer()
-        assert (answer.status, answer.body, answer.value(b"x-why")) == (403, b"no", b"policy")
-        assert answer.value(b"connection") == b"close"
+        response = await client.response()
+        assert (response.status, response.body, response.value(b"x-why")) == (403, b"no", b"policy")
+        assert response.value(b"connection") == b"close"
         assert await client.ended() == b""
         assert len(scripted.sides) == 1
         assert b"canary" not in scripted.sides[0].received
@@ -456,8 +456,8 @@ async def test_before_101_a_handshake_goes_elsewhere_and_after_it_never() -> Non
     ):
         client = await running.client()
         await client.send(handshake())
-        answer = await client.switched()
-        assert answer.value(b"x-beamlit-backend") == b"remote"
+        response = await client.switched()
+        assert response.value(b"x-beamlit-backend") == b"remote"
         await client.send(b"x")
         assert await client.ended() == b""
         line = await logged(running)
@@ -484,7 +484,7 @@ async def test_half_closes_pass_in_both_directions() -> None:
         await client.send(b"last words")
         client.writer.write_eof()
         assert await client.ended() == b"x" * 300_000
-        await until(lambda: running.edge.connections == 0 and running.upstream.stats.open == 0)
+        await until(lambda: running.server.connections == 0 and running.upstream.stats.open == 0)
         assert (await logged(running))["broken"] is None
 
 
@@ -504,7 +504,7 @@ async def test_a_servers_half_close_leaves_the_other_direction() -> None:
         assert await client.ended() == b"bye"
         await client.send(b"answer to bye")
         client.writer.write_eof()
-        await until(lambda: running.edge.connections == 0 and running.upstream.stats.open == 0)
+        await until(lambda: running.server.connections == 0 and running.upstream.stats.open == 0)
 
 
 @pytest.mark.parametrize("who", ["client", "server"])
@@ -580,12 +580,12 @@ async def test_fr_19_p20_other_upgrades_are_refused(sent: list[bytes]) -> None:
     async with serving(accept_all) as scripted, gateway(local_port=scripted.port) as running:
         client = await running.client()
         await client.send(*sent, CANARY)
-        answer = await client.answer()
-        assert (answer.status, answer.code) in ((400, "upgrade_refused"), (417, "expectation_failed")), answer
-        assert answer.value(b"connection") == b"close"
+        response = await client.response()
+        assert (response.status, response.code) in ((400, "upgrade_refused"), (417, "expectation_failed")), response
+        assert response.value(b"connection") == b"close"
         assert await client.ended() == b""
         assert scripted.sides == []
-        assert running.count("beamlit_gateway_refused_requests_total", code=answer.code) == 1
+        assert running.count("beamlit_gateway_refused_requests_total", code=response.code) == 1
 
 
 @pytest.mark.parametrize(
@@ -598,9 +598,9 @@ async def test_fr_20_connect_is_refused(line: bytes, body: bytes) -> None:
         async with serving(accept_all) as scripted, gateway(local_port=scripted.port) as running:
             client = await running.client()
             await client.send(sent.replace(b"\r\n\r\n\r\n", b"\r\n\r\n"), CANARY)
-            answer = await client.answer(b"POST")
-            assert answer.status in (400, 405)
-            assert answer.value(b"connection") == b"close"
+            response = await client.response(b"POST")
+            assert response.status in (400, 405)
+            assert response.value(b"connection") == b"close"
             assert await client.ended() == b""
             assert scripted.sides == []
 
@@ -638,8 +638,8 @@ async def test_ur_07_a_101_that_was_not_agreed_on(switch: bytes) -> None:
     async with serving(server) as scripted, gateway(local_port=scripted.port) as running:
         client = await running.client()
         await client.send(handshake())
-        answer = await client.answer()
-        assert (answer.status, answer.code) == (502, "bad_response")
+        response = await client.response()
+        assert (response.status, response.code) == (502, "bad_response")
         assert await client.ended() == b""
         await until(lambda: running.upstream.stats.open == 0)
 
@@ -647,10 +647,10 @@ async def test_ur_07_a_101_that_was_not_agreed_on(switch: bytes) -> None:
 async def test_ur_07_an_unasked_101() -> None:
     """UR-07: a 101 to an ordinary request is a 502."""
     async with serving(accept_all) as scripted, gateway(local_port=scripted.port) as running:
-        answer = await running.ask(
+        response = await running.ask(
             b"GET /default/demo/x HTTP/1.1\r\nHost: gateway\r\nSec-WebSocket-Key: %b\r\n\r\n" % KEY
         )
-        assert (answer.status, answer.code) == (502, "bad_response")
+        assert (response.status, response.code) == (502, "bad_response")
         await until(lambda: running.upstream.stats.open == 0)
 
 
@@ -670,7 +670,7 @@ async def test_too_much_before_the_101_is_not_read() -> None:
         client = await running.client()
         await client.send(handshake())
         client.writer.write(b"x" * total)
-        [connection] = running.edge._connections
+        [connection] = running.server._connections
         await until(lambda: connection._behind_bytes > 65536)
         await asyncio.sleep(0.2)
         assert connection._behind_bytes <= 65536 + 262144

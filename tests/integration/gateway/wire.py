@@ -16,10 +16,10 @@ from typing import Any
 import h11
 import orjson
 
-from gateway.__main__ import edge_limits
+from gateway.__main__ import server_limits
 from gateway.api.v1alpha1 import Backend, RouteDocument
 from gateway.credentials.cache import ClientCredentials, Credentials, SecretReader
-from gateway.downstream.server import Edge
+from gateway.downstream.server import HttpServer
 from gateway.journal import Journal
 from gateway.proxy import Proxy
 from gateway.routes import sources
@@ -34,7 +34,7 @@ from tests.integration.servers import ServerSide
 
 
 @dataclass
-class Answer:
+class Response:
     """One answer as h11 understood it."""
 
     status: int
@@ -74,7 +74,7 @@ class Client:
             for _ in range(6):  # turns of the loop that the gateway is on as well
                 await asyncio.sleep(0)
 
-    async def answer(self, method: bytes = b"GET", *, head_only: bool = False) -> Answer:
+    async def response(self, method: bytes = b"GET", *, head_only: bool = False) -> Response:
         """Read one answer; a broken one comes back with `complete` false.
 
         Args:
@@ -87,36 +87,36 @@ class Client:
         if self._rest:  # nothing would mean the end
             connection.receive_data(self._rest)
         self._rest = b""
-        answer = Answer(0, [])
+        response = Response(0, [])
         async with asyncio.timeout(SECONDS):
             while True:
                 try:
                     event = connection.next_event()
                 except h11.RemoteProtocolError:
-                    return answer  # it ended within the message
+                    return response  # it ended within the message
                 if event is h11.NEED_DATA:
                     try:
                         connection.receive_data(await self.reader.read(65536))
                     except ConnectionError:
-                        return answer
+                        return response
                 elif isinstance(event, h11.InformationalResponse):
-                    answer.interim.append(event.status_code)
+                    response.interim.append(event.status_code)
                 elif isinstance(event, h11.Response):
-                    answer.status = event.status_code
-                    answer.fields = [(bytes(name), bytes(value)) for name, value in event.headers]
+                    response.status = event.status_code
+                    response.fields = [(bytes(name), bytes(value)) for name, value in event.headers]
                     if head_only:
                         self._rest = connection.trailing_data[0]
-                        return answer
+                        return response
                 elif isinstance(event, h11.Data):
-                    answer.body += event.data
+                    response.body += event.data
                 elif isinstance(event, h11.EndOfMessage):
-                    answer.complete = True
+                    response.complete = True
                     self._rest = connection.trailing_data[0]
-                    return answer
+                    return response
                 else:
-                    return answer
+                    return response
 
-    async def switched(self) -> Answer:
+    async def switched(self) -> Response:
         """Read the answer to an opening handshake; what comes behind a 101 is left to `raw`."""
         connection = h11.Connection(h11.CLIENT)
         connection.send(h11.Request(method="GET", target="/", headers=[("host", "x"), ("upgrade", "websocket")]))
@@ -126,7 +126,7 @@ class Client:
         event = connection.next_event()
         assert isinstance(event, h11.InformationalResponse), event
         assert event.status_code == 101
-        return Answer(101, [(bytes(name), bytes(value)) for name, value in event.headers])
+        return Response(101, [(bytes(name), bytes(value)) for name, value in event.headers])
 
     async def ended(self) -> bytes:
         """Everything that still comes until the gateway closes. A reset is an end as well."""
@@ -161,7 +161,7 @@ class Running:
     """A gateway in this process, on a real socket."""
 
     port: int
-    edge: Edge
+    server: HttpServer
     store: RouteStore
     upstream: Upstream
     metrics: Metrics
@@ -177,13 +177,13 @@ class Running:
         self._clients.append(client)
         return client
 
-    async def ask(self, *pieces: bytes, method: bytes = b"GET") -> Answer:
+    async def ask(self, *pieces: bytes, method: bytes = b"GET") -> Response:
         """One request on a new connection."""
         client = await self.client()
         await client.send(*pieces)
-        return await client.answer(method)
+        return await client.response(method)
 
-    async def post(self, target: bytes, body: bytes, *fields: bytes) -> Answer:
+    async def post(self, target: bytes, body: bytes, *fields: bytes) -> Response:
         """POST a JSON body to `target` of host `gateway`."""
         lines = (b"Host: gateway", b"Content-Type: application/json", b"Content-Length: %d" % len(body), *fields)
         return await self.ask(b"POST %b HTTP/1.1\r\n%b\r\n\r\n%b" % (target, b"\r\n".join(lines), body), method=b"POST")
@@ -296,20 +296,20 @@ async def gateway(
         journal=journal,
     )
     store.subscribe(proxy.refresh)
-    edge = Edge(proxy.handle, edge_limits(loaded.gateway), metrics, access_log, sweep_seconds=0.1)
-    server = await asyncio.get_running_loop().create_server(edge, "127.0.0.1", 0, ssl=context)
+    server = HttpServer(proxy.handle, server_limits(loaded.gateway), metrics, access_log, sweep_seconds=0.1)
+    listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0, ssl=context)
     clients: list[Client] = []
-    running = Running(server.sockets[0].getsockname()[1], edge, store, upstream, metrics, log, journal, clients)
+    running = Running(listening.sockets[0].getsockname()[1], server, store, upstream, metrics, log, journal, clients)
     running.load(*(documents or (document(),)))
     try:
         yield running
     finally:
         for client in clients:
             client.reset()
-        server.close()
-        edge.abort()
+        listening.close()
+        server.abort()
         async with asyncio.timeout(SECONDS):
-            await edge.drained(SECONDS)
+            await server.drained(SECONDS)
         proxy.close()
         await credentials.close()
         upstream.close()

@@ -73,7 +73,7 @@ def test_hh_01_hop_by_hop_request_fields_are_removed(connection: bytes) -> None:
 @pytest.mark.parametrize("connection", CONNECTIONS)
 def test_hh_01_hop_by_hop_response_fields_are_removed(connection: bytes) -> None:
     """HH-01: the same towards the client."""
-    answer = (
+    response = (
         (b"x-a", b"1"),
         (b"connection", connection),
         (b"x-hop", b"h"),
@@ -85,7 +85,7 @@ def test_hh_01_hop_by_hop_response_fields_are_removed(connection: bytes) -> None
         (b"date", b"then"),
         (b"x-a", b"2"),
     )
-    assert response_fields(answer) == ((b"x-a", b"1"), (b"date", b"then"), (b"x-a", b"2"))
+    assert response_fields(response) == ((b"x-a", b"1"), (b"date", b"then"), (b"x-a", b"2"))
 
 
 def test_hh_01_connection_cannot_remove_what_the_gateway_says() -> None:
@@ -265,9 +265,9 @@ def test_c9_nothing_of_one_attempt_reaches_the_next() -> None:
 
 def test_a_server_cannot_speak_for_the_gateway() -> None:
     """`x-beamlit-…` and x-request-id in an answer are the gateway's own."""
-    answer = ((b"x-beamlit-backend", b"fake"), (b"x-request-id", b"fake"), (b"date", b"d"))
+    response = ((b"x-beamlit-backend", b"fake"), (b"x-request-id", b"fake"), (b"date", b"d"))
     own = ((b"x-beamlit-backend", b"local"),)
-    assert response_fields(answer, extra=own) == ((b"date", b"d"), *own)
+    assert response_fields(response, extra=own) == ((b"date", b"d"), *own)
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_a_switch_cannot_be_broken_apart() -> None:
     FIELDS,
     st.sampled_from([b"GET", b"HEAD", b"POST"]),
 )
-def test_a_checked_answer_ends_in_one_way(
+def test_a_checked_response_ends_in_one_way(
     status: int, reason: bytes, version: str, fields: tuple[tuple[bytes, bytes], ...], method: bytes
 ) -> None:
     """RFC 9112 6.3, in its order; framing fields are not among the fields that are passed on."""

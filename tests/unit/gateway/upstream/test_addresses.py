@@ -61,8 +61,8 @@ def test_addresses_outside_are_allowed(address: str) -> None:
 def test_an_allowed_range_wins() -> None:
     """What the administrator allows is allowed, in its mapped form only if that is allowed too."""
     rules = AddressRules.parse(cluster=["10.0.0.0/8"], allowed=["127.0.0.1/32", "10.1.0.0/16"])
-    answers = {one: rules.permit(one) for one in ("127.0.0.1", "127.0.0.2", "10.1.2.3", "10.2.0.1")}
-    assert answers == {"127.0.0.1": True, "127.0.0.2": False, "10.1.2.3": True, "10.2.0.1": False}
+    permitted = {one: rules.permit(one) for one in ("127.0.0.1", "127.0.0.2", "10.1.2.3", "10.2.0.1")}
+    assert permitted == {"127.0.0.1": True, "127.0.0.2": False, "10.1.2.3": True, "10.2.0.1": False}
 
 
 @pytest.mark.parametrize("text", ["10.0.0.1/8", "x", "10.0.0.0/33"])
