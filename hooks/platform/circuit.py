@@ -13,7 +13,7 @@ LONGEST_PAUSE: Final = 60.0
 """Seconds at most; every probe that fails doubles them."""
 
 
-class State(Enum):
+class CircuitState(Enum):
     """What becomes of the next call."""
 
     CLOSED = "closed"
@@ -26,9 +26,9 @@ class State(Enum):
 class Circuit:
     """The state, by a clock of seconds that only rise."""
 
-    changed: Callable[[State], None] = lambda _: None
+    changed: Callable[[CircuitState], None] = lambda _: None
     """Told of every new state."""
-    state: State = field(default=State.CLOSED, init=False)
+    state: CircuitState = field(default=CircuitState.CLOSED, init=False)
     _failures: int = field(default=0, init=False)
     _pause: float = field(default=FIRST_PAUSE, init=False)
     _until: float = field(default=0.0, init=False)
@@ -37,42 +37,42 @@ class Circuit:
     def wait(self, now: float) -> float:
         """Seconds until a call may be made; 0 when one may be made now, and then it must be, and be told of."""
         asked = self._asked_to_wait_until - now
-        if self.state is State.CLOSED:
+        if self.state is CircuitState.CLOSED:
             return max(0.0, asked)
-        if self.state is State.PROBING:
+        if self.state is CircuitState.PROBING:
             return FIRST_PAUSE
         wait = max(self._until - now, asked)
         if wait > 0:
             return wait
-        self._change(State.PROBING)
+        self._change(CircuitState.PROBING)
         return 0.0
 
     def answered(self) -> None:
         """A call had an answer."""
         self._failures, self._pause = 0, FIRST_PAUSE
-        self._change(State.CLOSED)
+        self._change(CircuitState.CLOSED)
 
     def failed(self, now: float) -> None:
         """A call had none."""
         self._failures += 1
-        if self.state is State.PROBING:
+        if self.state is CircuitState.PROBING:
             self._pause = min(LONGEST_PAUSE, 2 * self._pause)
         elif self._failures < IN_A_ROW:
             return
         self._until = now + self._pause
-        self._change(State.OPEN)
+        self._change(CircuitState.OPEN)
 
     def given_up(self, now: float) -> None:
         """A call ended without anything to be learned of it."""
-        if self.state is State.PROBING:
+        if self.state is CircuitState.PROBING:
             self._until = now
-            self._change(State.OPEN)
+            self._change(CircuitState.OPEN)
 
     def asked_to_wait(self, seconds: float, now: float) -> None:
         """The other side said so."""
         self._asked_to_wait_until = max(self._asked_to_wait_until, now + seconds)
 
-    def _change(self, state: State) -> None:
+    def _change(self, state: CircuitState) -> None:
         if state is not self.state:
             self.state = state
             self.changed(state)

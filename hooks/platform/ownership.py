@@ -35,7 +35,7 @@ from hooks.backends.local import workload_name
 from hooks.kube.objects import Object
 from hooks.kube.unstructured import mapping, text, time
 from hooks.observation.observation import APPS, Observation, Parent
-from hooks.platform.state import Thing, Wanted
+from hooks.platform.state import DesiredObject, PlatformKey
 
 MANAGED_BY: Final = ("managed-by", "beamlit-operator")
 """Label of every model that this controller, or the original one, registered."""
@@ -48,7 +48,7 @@ def model(
     offloading: bool,
     ports: Mapping[str, int | None],
     account: str,
-) -> Wanted | None:
+) -> DesiredObject | None:
     """The model that the platform shall have; None when it shall have none.
 
     Args:
@@ -71,8 +71,8 @@ def model(
         parts["podTemplate"] = template
     labels = _labels(spec, observation.parent, offloading=offloading)
     metadata = {"name": spec.model, "environment": spec.environment, "labels": labels}
-    thing = Thing("models", spec.model, spec.environment)
-    return Wanted.of(thing, {"metadata": metadata, "spec": parts}, account)
+    thing = PlatformKey("models", spec.model, spec.environment)
+    return DesiredObject.of(thing, {"metadata": metadata, "spec": parts}, account)
 
 
 def policy_names(spec: ModelDeploymentSpec) -> list[str]:
@@ -120,7 +120,7 @@ class Owner:
     uid: str
 
 
-def claim(found: Object, parent: Parent, *, lost: bool, wanted: Wanted | None) -> Claim | Owner:
+def claim(found: Object, parent: Parent, *, lost: bool, wanted: DesiredObject | None) -> Claim | Owner:
     """Whose it is what was found on the platform.
 
     Args:
@@ -153,7 +153,7 @@ def _is_same(found: Object, body: Object) -> bool:
     return all((there.get(key) or []) == value for key, value in wanted.items())
 
 
-def keeps(owner: Owner, item: Object | None, ours: Object, thing: Thing) -> bool:
+def keeps(owner: Owner, item: Object | None, ours: Object, thing: PlatformKey) -> bool:
     """Whether the owner keeps what it has although ours wants it too.
 
     Args:
@@ -165,7 +165,7 @@ def keeps(owner: Owner, item: Object | None, ours: Object, thing: Thing) -> bool
     if item is None or text(mapping(item, "metadata"), "uid") != owner.uid:
         return False
     spec = mapping(item, "spec")
-    wants = Thing("models", text(spec, "model"), text(spec, "environment") or "production")
+    wants = PlatformKey("models", text(spec, "model"), text(spec, "environment") or "production")
     return wants == thing and spec.get("enabled") is not False and _age(item) < _age(ours)
 
 

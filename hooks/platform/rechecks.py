@@ -15,7 +15,7 @@ KEPT: Final = 10_000
 """Objects that are known at the same time. Of more, some are looked after later."""
 
 
-class Checks:
+class Rechecks:
     """Which objects are due."""
 
     def __init__(self) -> None:

@@ -26,7 +26,15 @@ from hooks.kube.objects import Object
 from hooks.kube.unstructured import text
 from hooks.observation.conditions import Condition, condition_as_written
 from hooks.observation.observation import Held, Parent
-from hooks.platform.state import CARRIED, Kind, Memory, Thing, Wanted, carried_over, delay
+from hooks.platform.state import (
+    CARRIED,
+    DesiredObject,
+    PlatformKey,
+    PlatformKind,
+    RegistrationState,
+    carried_over,
+    delay,
+)
 
 SOON: Final = 1.0
 """Seconds until something that need not wait for anything but this answer."""
@@ -41,22 +49,22 @@ REMOVAL: Final = "removal"
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class PlatformTask:
     """What is to be done on the platform now, on behalf of an object."""
 
     kind: str
     """Of the object."""
     parent: Parent
-    memory: Memory
-    wanted: Wanted | None
+    memory: RegistrationState
+    wanted: DesiredObject | None
     """What shall be there in the end; None: nothing."""
-    removal: Thing | None = None
+    removal: PlatformKey | None = None
     """What is to be removed; None: what is wanted is registered."""
     final: bool = False
     """Whether the object is being deleted, which it must be for a removal then."""
     check: bool = False
     """Whether it is there according to the memory: it is changed only where that is wrong."""
-    expected: Wanted | None = None
+    expected: DesiredObject | None = None
     """What is there, as far as the object says, of what is to be removed."""
 
     @property
@@ -70,14 +78,14 @@ class Registration:
     """How an object stands to the platform, and what is next."""
 
     condition: Condition
-    memory: Memory
+    memory: RegistrationState
     facts: Mapping[str, str]
     """What the platform says, under the names of status."""
     resync: float | None = None
     """Seconds until there may be something to do; None with a task, of which more is known when it has been tried."""
-    task: Task | None = None
+    task: PlatformTask | None = None
     """What there is to do now."""
-    abandoned: Thing | None = None
+    abandoned: PlatformKey | None = None
     """What stays on the platform although the object goes."""
 
     @property
@@ -155,7 +163,7 @@ NOT_ACCEPTED: Final = Condition(
 def standing(
     kind: str,
     parent: Parent,
-    wanted: Wanted | None,
+    wanted: DesiredObject | None,
     *,
     now: datetime,
     settled: bool = True,
@@ -171,14 +179,16 @@ def standing(
         settled: whether everything in the cluster is as desired. Before it is, nothing is done elsewhere.
         check: whether it is time to look whether the memory is right.
     """
-    memory = Memory.of(_KINDS[kind], parent)
+    memory = RegistrationState.of(_KINDS[kind], parent)
     facts = carried_over(parent)
     removal = memory.thing if memory.thing is not None and (wanted is None or memory.thing != wanted.thing) else None
     if removal is None and (wanted is None or memory.hash == wanted.hash):
         rest = replace(memory, tried="", attempts=0, since=None)
-        look = Task(kind, parent, memory, wanted, check=True) if wanted is not None and check and settled else None
+        look = (
+            PlatformTask(kind, parent, memory, wanted, check=True) if wanted is not None and check and settled else None
+        )
         return Registration(NOT_WANTED if wanted is None else UP_TO_DATE, rest, facts, task=look)
-    task = Task(kind, parent, memory, wanted, removal)
+    task = PlatformTask(kind, parent, memory, wanted, removal)
     said = _said_before(parent.held.get("Registered"))
     if not settled:
         return Registration(said, memory, facts, SOON)
@@ -194,10 +204,10 @@ def undecided(kind: str, parent: Parent, *, account: str | None) -> Registration
     said = NO_ACCOUNT
     if account is not None:
         said = _said(held) if held is not None and held.reason != reasons.DISABLED else NOT_ACCEPTED
-    return Registration(said, Memory.of(_KINDS[kind], parent), carried_over(parent))
+    return Registration(said, RegistrationState.of(_KINDS[kind], parent), carried_over(parent))
 
 
-def leaving(kind: str, parent: Parent, *, now: datetime, expected: Wanted | None = None) -> Registration:
+def leaving(kind: str, parent: Parent, *, now: datetime, expected: DesiredObject | None = None) -> Registration:
     """How an object stands that is being deleted, with what is to be done; without a task and a resync it may go.
 
     Args:
@@ -206,11 +216,11 @@ def leaving(kind: str, parent: Parent, *, now: datetime, expected: Wanted | None
         now: the present.
         expected: what it wanted until now, for what cannot be recognized otherwise.
     """
-    memory, held = Memory.of(_KINDS[kind], parent), parent.held.get("Registered")
+    memory, held = RegistrationState.of(_KINDS[kind], parent), parent.held.get("Registered")
     said = AWAITED if held is None else _said(held)
     if memory.thing is None:
         return Registration(said, memory, carried_over(parent))
-    task = Task(kind, parent, memory, None, memory.thing, final=True, expected=expected)
+    task = PlatformTask(kind, parent, memory, None, memory.thing, final=True, expected=expected)
     if _lets_go(memory, parent, now):
         return _let_go(task, said)
     wait = memory.wait(task.tried, parent.uid, now)
@@ -219,28 +229,28 @@ def leaving(kind: str, parent: Parent, *, now: datetime, expected: Wanted | None
     return Registration(said, memory, carried_over(parent), task=task)
 
 
-def settle(task: Task, outcome: Outcome, *, now: datetime) -> Registration:
+def settle(task: PlatformTask, outcome: Outcome, *, now: datetime) -> Registration:
     """How an object stands after an attempt."""
     parent, memory = task.parent, task.memory
     if isinstance(outcome, RegistrationFailed):
         return _failed(task, outcome, now)
     match outcome:
         case Done(facts, owned, _) if task.wanted is not None:
-            kept = Memory(task.wanted.thing, task.wanted.hash) if owned else Memory()
+            kept = RegistrationState(task.wanted.thing, task.wanted.hash) if owned else RegistrationState()
             # Where requests go may depend on the workspace.
             news = text(parent.status, "workspace") != facts.get("workspace", "")
             return Registration(UP_TO_DATE if owned else SHARED, kept, facts, SOON if news else None)
         case Done() | Removed():
             if task.wanted is None:
-                return Registration(NOT_WANTED, Memory(), {})
-            return Registration(AWAITED, Memory(), {}, SOON)
+                return Registration(NOT_WANTED, RegistrationState(), {})
+            return Registration(AWAITED, RegistrationState(), {}, SOON)
         case Gone() if task.final:
-            return Registration(NOT_WANTED, Memory(), {})
+            return Registration(NOT_WANTED, RegistrationState(), {})
         case _:
             return Registration(_said_before(parent.held.get("Registered")), memory, carried_over(parent), SOON)
 
 
-def _failed(task: Task, failure: RegistrationFailed, now: datetime) -> Registration:
+def _failed(task: PlatformTask, failure: RegistrationFailed, now: datetime) -> Registration:
     parent, memory = task.parent, task.memory
     said = Condition("Registered", "False", failure.reason, failure.message)
     if task.check and not failure.foreign:
@@ -266,7 +276,7 @@ def applied(status: Object, registration: Registration, parent: Parent, *, now: 
     return {**rest, "conditions": conditions, **registration.fields}
 
 
-def _lets_go(memory: Memory, parent: Parent, now: datetime) -> bool:
+def _lets_go(memory: RegistrationState, parent: Parent, now: datetime) -> bool:
     """Whether an object that is being deleted has waited for long enough."""
     if parent.deleting_since is None:
         return False
@@ -275,7 +285,7 @@ def _lets_go(memory: Memory, parent: Parent, now: datetime) -> bool:
     return waited >= LONGEST_FINAL or (tries >= FINAL_TRIES and waited >= FINAL_TIME)
 
 
-def _let_go(task: Task, said: Condition) -> Registration:
+def _let_go(task: PlatformTask, said: Condition) -> Registration:
     begun = said.message.removesuffix(_LEFT)
     said = said._replace(message=f"{begun}{_LEFT}")
     return Registration(said, task.memory, carried_over(task.parent), abandoned=task.removal)
@@ -293,5 +303,5 @@ def _said_before(held: Held | None) -> Condition:
     return AWAITED if held is None or held.reason in (reasons.DISABLED, reasons.NOT_EVALUATED) else _said(held)
 
 
-_KINDS: Final[Mapping[str, Kind]] = {"ModelDeployment": "models", "Policy": "policies"}
+_KINDS: Final[Mapping[str, PlatformKind]] = {"ModelDeployment": "models", "Policy": "policies"}
 """What an object of each kind is on the platform."""

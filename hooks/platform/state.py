@@ -12,7 +12,7 @@ from hooks.kube.stored import canonical_json
 from hooks.kube.unstructured import integer, mapping, text, time
 from hooks.observation.observation import Parent
 
-Kind = Literal["models", "policies"]
+PlatformKind = Literal["models", "policies"]
 
 FIRST_DELAY: Final = 5.0
 """Seconds after the first failure."""
@@ -24,10 +24,10 @@ _MOST_ATTEMPTS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Thing:
+class PlatformKey:
     """What something is called on the platform."""
 
-    kind: Kind
+    kind: PlatformKind
     name: str
     environment: str = ""
     """Of a model."""
@@ -38,24 +38,24 @@ class Thing:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DesiredObject:
     """What the platform shall have."""
 
-    thing: Thing
+    thing: PlatformKey
     body: Object
     hash: str
 
     @classmethod
-    def of(cls, thing: Thing, body: Object, account: str) -> Self:
+    def of(cls, thing: PlatformKey, body: Object, account: str) -> Self:
         """With its hash, which is another one for another account."""
         return cls(thing, body, hashlib.sha256(canonical_json({"account": account, "body": body})).hexdigest()[:32])
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class RegistrationState:
     """What status.platform holds. What cannot be read in it is forgotten."""
 
-    thing: Thing | None = None
+    thing: PlatformKey | None = None
     """What is there, or may be: with an empty hash it is not known."""
     hash: str = ""
     tried: str = ""
@@ -63,12 +63,12 @@ class Memory:
     since: datetime | None = None
 
     @classmethod
-    def of(cls, kind: Kind, parent: Parent) -> Self:
+    def of(cls, kind: PlatformKind, parent: Parent) -> Self:
         """Of an object."""
         state = mapping(parent.status, "platform")
         name = text(state, "name")
         return cls(
-            Thing(kind, name, text(state, "environment")) if name else None,
+            PlatformKey(kind, name, text(state, "environment")) if name else None,
             text(state, "hash"),
             text(state, "tried"),
             max(0, min(integer(state, "attempts") or 0, _MOST_ATTEMPTS)),

@@ -29,7 +29,7 @@ from hooks.offloading.hysteresis import NOTHING, Course
 from hooks.offloading.measures import Measured, Missing, measure_all
 from hooks.offloading.rules import Decision, Facts, Previous, Split, decide, not_ready_deadline
 from hooks.platform import ownership, registration
-from hooks.platform.registration import Registration, Task
+from hooks.platform.registration import PlatformTask, Registration
 from hooks.protocol import PARENT_KIND, CustomizeRequest, CustomizeResponse, FinalizeResponse, RelatedRule, SyncResponse
 from hooks.reconcile import conditions, validation
 from hooks.reconcile.children import KINDS, Parts, kept_split, make_children, with_readiness
@@ -88,7 +88,7 @@ class Synced:
     response: SyncResponse
     assessment: Assessment | None
     """How it came about; None when the specification is not in force."""
-    task: Task | None
+    task: PlatformTask | None
     """What is to be done on the platform before it is given."""
 
 

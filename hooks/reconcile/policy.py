@@ -25,8 +25,8 @@ from hooks.kube.objects import Object
 from hooks.observation.conditions import Condition, condition_as_written
 from hooks.observation.observation import InstallDefaults, Parent
 from hooks.platform import registration
-from hooks.platform.registration import Registration, Task
-from hooks.platform.state import Thing, Wanted
+from hooks.platform.registration import PlatformTask, Registration
+from hooks.platform.state import DesiredObject, PlatformKey
 from hooks.protocol import POLICY_KIND, FinalizeResponse, SyncRequest, SyncResponse
 
 _MAX_LISTED: Final = 8
@@ -35,7 +35,7 @@ _MAX_LISTED: Final = 8
 
 def sync(
     request: SyncRequest, defaults: InstallDefaults, *, account: str | None, now: datetime, check: bool = False
-) -> tuple[SyncResponse, Task | None]:
+) -> tuple[SyncResponse, PlatformTask | None]:
     """What is true of a Policy, and what is to be done on the platform.
 
     Args:
@@ -130,7 +130,7 @@ def _listed(entries: list[str]) -> str:
     return " or ".join(filter(None, [", ".join(shown[:-1]), shown[-1]])) if shown else ""
 
 
-def _expected(parent: Parent, account: str) -> Wanted | None:
+def _expected(parent: Parent, account: str) -> DesiredObject | None:
     """What the platform has of it, if it has it as it is specified; None when that cannot be read."""
     try:
         return wanted(parent.name, _read(parent), account)
@@ -142,7 +142,7 @@ def _read(parent: Parent) -> PolicySpec:
     return Policy.read({"metadata": {"name": parent.name}, "spec": parent.spec}).spec
 
 
-def wanted(name: str, spec: PolicySpec, account: str) -> Wanted:
+def wanted(name: str, spec: PolicySpec, account: str) -> DesiredObject:
     """What the platform shall have of it."""
     metadata = {"name": name}
     if spec.display_name:
@@ -155,7 +155,7 @@ def wanted(name: str, spec: PolicySpec, account: str) -> Wanted:
             "flavors": [_flavor(flavor) for flavor in spec.flavors],
         },
     }
-    return Wanted.of(Thing("policies", name), body, account)
+    return DesiredObject.of(PlatformKey("policies", name), body, account)
 
 
 def _flavor(flavor: Flavor) -> Object:

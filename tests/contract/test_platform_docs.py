@@ -47,7 +47,7 @@ def test_the_metrics() -> None:
     for metric in (metrics.platform_requests, metrics.platform_seconds, metrics.platform_circuit):
         (labels,) = [labels for name, labels in rows if name.removesuffix("_total") == metric._name]
         assert re.findall(r"`(\w+)`", labels) == list(metric._labelnames)
-    assert {state.value for state in circuit.State} == set(
+    assert {state.value for state in circuit.CircuitState} == set(
         dict(rows)["beamlit_hooks_platform_circuit"].split(": ")[1].split(", ")
     )
 

@@ -31,8 +31,8 @@ from hooks.platform.beamlit.credentials import Accounts
 from hooks.platform.beamlit.errors import Busy, PlatformError, Rejected, Taken, Unasked, Unauthorized, Unreachable
 from hooks.platform.beamlit.http import CONNECTIONS, SOME_RETRY_AFTER, Answer, Exchange
 from hooks.platform.beamlit.tokens import Tokens
-from hooks.platform.circuit import Circuit, State
-from hooks.platform.state import Thing
+from hooks.platform.circuit import Circuit, CircuitState
+from hooks.platform.state import PlatformKey
 from hooks.telemetry import Metrics
 from program.cluster import cut
 
@@ -74,7 +74,7 @@ class Beamlit:
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._circuit = Circuit(self._noticed)
         self._learned: PlatformError = Unreachable(LATE)
-        self._noticed(State.CLOSED)
+        self._noticed(CircuitState.CLOSED)
         self._exchange = Exchange(base_url, metrics)
         self._tokens = Tokens(base_url, accounts, self._exchange)
 
@@ -83,7 +83,7 @@ class Beamlit:
         """Who asks whom, for the hash of what was sent. Nothing in it is secret."""
         return f"{self._accounts.current().client_id} at {self._url}"
 
-    async def find(self, thing: Thing) -> Object | None:
+    async def find(self, thing: PlatformKey) -> Object | None:
         """What is there under a name; None when there is nothing.
 
         Raises:
@@ -92,7 +92,7 @@ class Beamlit:
         answer = await self._call("get", "GET", _path(thing), repeat=True)
         return None if answer.status == 404 else self._object(answer)
 
-    async def create(self, thing: Thing, body: Object) -> Mapping[str, str]:
+    async def create(self, thing: PlatformKey, body: Object) -> Mapping[str, str]:
         """Create it; the facts about it, under the names of status.
 
         Raises:
@@ -100,7 +100,7 @@ class Beamlit:
         """
         return facts(self._object(await self._call("create", "POST", f"/{thing.kind}", body)))
 
-    async def replace(self, thing: Thing, body: Object) -> Mapping[str, str]:
+    async def replace(self, thing: PlatformKey, body: Object) -> Mapping[str, str]:
         """Let it be as in `body`; the facts about it, under the names of status.
 
         Raises:
@@ -111,7 +111,7 @@ class Beamlit:
             raise Unreachable("The platform lost it between two calls.")
         return facts(self._object(answer))
 
-    async def delete(self, thing: Thing) -> None:
+    async def delete(self, thing: PlatformKey) -> None:
         """Let it be gone; it may be gone already.
 
         Raises:
@@ -246,10 +246,10 @@ class Beamlit:
             raise Unreachable("The platform answers with something that is no object of its API.", sent=True)
         return found
 
-    def _noticed(self, state: State) -> None:
-        for one in State:
+    def _noticed(self, state: CircuitState) -> None:
+        for one in CircuitState:
             self._metrics.platform_circuit.labels(one.value).set(1 if one is state else 0)
-        if state is State.OPEN:
+        if state is CircuitState.OPEN:
             log.warning("platform_left_alone", reason=str(self._learned))
 
 
@@ -267,7 +267,7 @@ def facts(found: Object) -> dict[str, str]:
     return said
 
 
-def _path(thing: Thing) -> str:
+def _path(thing: PlatformKey) -> str:
     query = f"?{urlencode({'environment': thing.environment})}" if thing.environment else ""
     return f"/{thing.kind}/{_segment(thing.name)}{query}"
 

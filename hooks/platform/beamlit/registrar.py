@@ -22,20 +22,20 @@ from hooks.kube.unstructured import mapping, text, texts
 from hooks.platform.beamlit.client import LATE, Beamlit, facts
 from hooks.platform.beamlit.errors import Busy, PlatformError, Taken, Unasked
 from hooks.platform.ownership import Claim, Owner, claim, keeps
-from hooks.platform.rechecks import Checks
+from hooks.platform.rechecks import Rechecks
 from hooks.platform.registration import (
     Done,
     Gone,
     Outcome,
+    PlatformTask,
     Postponed,
     Registration,
     RegistrationFailed,
     Removed,
-    Task,
     applied,
     settle,
 )
-from hooks.platform.state import Wanted
+from hooks.platform.state import DesiredObject
 from hooks.protocol import PARENT_KIND, POLICY_KIND, FinalizeResponse, SyncResponse
 from program.cluster import cut
 
@@ -63,7 +63,7 @@ class Registrar:
         """Whoever opened the two closes them."""
         self._beamlit = beamlit
         self._api = api
-        self._checks = Checks()
+        self._checks = Rechecks()
 
     @property
     def account(self) -> str:
@@ -74,11 +74,11 @@ class Registrar:
         """Whether it is time to look whether an object is still registered that was."""
         return self._checks.is_due(text(mapping(item, "metadata"), "uid"), now)
 
-    def forget(self, task: Task) -> None:
+    def forget(self, task: PlatformTask) -> None:
         """The object goes."""
         self._checks.forget(task.parent.uid)
 
-    async def carry_out(self, task: Task) -> Outcome:
+    async def carry_out(self, task: PlatformTask) -> Outcome:
         """Do it, and say what came of it."""
         progress = _Progress()
         try:
@@ -103,7 +103,7 @@ class Registrar:
         self._tell(task, outcome)
         return outcome
 
-    async def _carried_out(self, task: Task, progress: "_Progress") -> Outcome:
+    async def _carried_out(self, task: PlatformTask, progress: "_Progress") -> Outcome:
         parent = task.parent
         progress.late = "The API server does not answer in time."
         item = await self._read(task.kind, parent.namespace, parent.name)
@@ -116,7 +116,9 @@ class Registrar:
             return await self._register(task, task.wanted, item, progress)
         return await self._remove(task, progress)
 
-    async def _register(self, task: Task, wanted: Wanted, item: Object, progress: "_Progress") -> Outcome:
+    async def _register(
+        self, task: PlatformTask, wanted: DesiredObject, item: Object, progress: "_Progress"
+    ) -> Outcome:
         found = await self._beamlit.find(wanted.thing)
         if found is None:
             progress.writing = True
@@ -153,7 +155,7 @@ class Registrar:
         except CallFailed:  # its namespace is not managed by us, perhaps by another installation
             return None
 
-    async def _remove(self, task: Task, progress: "_Progress") -> Outcome:
+    async def _remove(self, task: PlatformTask, progress: "_Progress") -> Outcome:
         thing = task.removal
         found = None if thing is None else await self._beamlit.find(thing)
         if thing is None or found is None:
@@ -171,7 +173,7 @@ class Registrar:
         where = path("apis", group.name, VERSION, "namespaces", namespace, group.resource, name)
         return await self._api.get(group, where, (), _OBJECT_BYTES)
 
-    def _tell(self, task: Task, outcome: Outcome) -> None:
+    def _tell(self, task: PlatformTask, outcome: Outcome) -> None:
         done = "removed" if task.removal is not None else "registered"
         match outcome:
             case Done(changed=False):
@@ -185,7 +187,7 @@ class Registrar:
 
 
 async def registered(
-    registrar: Registrar | None, response: SyncResponse, task: Task | None, *, now: datetime
+    registrar: Registrar | None, response: SyncResponse, task: PlatformTask | None, *, now: datetime
 ) -> SyncResponse:
     """The answer to a sync, after what was to be done on the platform."""
     if registrar is None or task is None:
@@ -218,12 +220,12 @@ class _Progress:
     writing = False
 
 
-def _about(task: Task) -> Mapping[str, Any]:
+def _about(task: PlatformTask) -> Mapping[str, Any]:
     parent = task.parent
     return {"kind": task.kind, "namespace": parent.namespace, "name": parent.name, "uid": parent.uid}
 
 
-def _is_as_requested(item: Object, task: Task) -> bool:
+def _is_as_requested(item: Object, task: PlatformTask) -> bool:
     """Whether the object is what the request says it is, so that what follows from the request may be done."""
     parent, metadata = task.parent, mapping(item, "metadata")
     if task.final and not metadata.get("deletionTimestamp"):
@@ -236,7 +238,7 @@ def _is_as_requested(item: Object, task: Task) -> bool:
     )
 
 
-def _conflict(wanted: Wanted, owner: Owner) -> RegistrationFailed:
+def _conflict(wanted: DesiredObject, owner: Owner) -> RegistrationFailed:
     return RegistrationFailed(
         reasons.CONFLICT,
         f"The {wanted.thing} belongs to ModelDeployment {cut(owner.name)} in namespace {cut(owner.namespace)}, which is"

@@ -23,7 +23,7 @@ from hooks.platform.beamlit.client import Beamlit
 from hooks.platform.beamlit.credentials import Account, Fixed, TokenFile
 from hooks.platform.beamlit.errors import PlatformError, Rejected, Unasked, Unauthorized, Unreachable
 from hooks.platform.beamlit.http import CONNECTIONS
-from hooks.platform.state import Thing
+from hooks.platform.state import PlatformKey
 from hooks.settings import Settings
 from hooks.telemetry import Metrics
 from tests.builders import NOW, Json, model_deployment, request_body, workload
@@ -31,7 +31,7 @@ from tests.integration.apiserver import NOBODY, ApiServer, Scripted
 from tests.platform import CLIENT_ID, SECRET, TOKEN, Platform, Trouble
 from tests.registered import World, message, registered, running, world
 
-LLAMA = Thing("models", "llama", "production")
+LLAMA = PlatformKey("models", "llama", "production")
 BODY: Json = {"metadata": {"name": "llama", "environment": "production"}, "spec": {"enabled": True}}
 
 
@@ -342,11 +342,11 @@ async def test_retry_after_is_obeyed(client: Beamlit, servers: Any, status: int)
     assert caught.value.retry_after == 1
     calls = len(platform.calls)
     with pytest.raises(Unasked) as unasked:
-        await client.find(Thing("policies", "eu"))
+        await client.find(PlatformKey("policies", "eu"))
     assert 0.5 < (unasked.value.retry_after or 0) <= 1
     assert len(platform.calls) == calls
     client._circuit._asked_to_wait_until = time.monotonic()
-    assert await client.find(Thing("policies", "eu")) is None
+    assert await client.find(PlatformKey("policies", "eu")) is None
 
 
 @pytest.mark.parametrize(
@@ -670,9 +670,9 @@ async def test_a_name_that_is_a_path(client: Beamlit, servers: Any) -> None:
     """A name stays one segment, or is refused."""
     for name in ("..", "."):
         with pytest.raises(Rejected):
-            await client.find(Thing("models", name, "production"))
+            await client.find(PlatformKey("models", name, "production"))
     for name in ("a/b", "a?b", "a%2fb", "ü", "a#b"):
-        thing = Thing("models", name, "production")
+        thing = PlatformKey("models", name, "production")
         await client.create(thing, {"metadata": {"name": name, "environment": "production"}, "spec": {}})
         assert await client.find(thing) is not None
     assert {key[1] for key in servers[0].store} == {"a/b", "a?b", "a%2fb", "ü", "a#b"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hooks.platform.circuit import FIRST_PAUSE, IN_A_ROW, LONGEST_PAUSE, Circuit, State
+from hooks.platform.circuit import FIRST_PAUSE, IN_A_ROW, LONGEST_PAUSE, Circuit, CircuitState
 
 
 def opened(circuit: Circuit, now: float = 0.0) -> Circuit:
@@ -14,7 +14,7 @@ def opened(circuit: Circuit, now: float = 0.0) -> Circuit:
 
 def test_failures_in_a_row_open_it() -> None:
     """One that is answered in between begins the row anew."""
-    seen: list[State] = []
+    seen: list[CircuitState] = []
     circuit = Circuit(seen.append)
     for _ in range(IN_A_ROW - 1):
         circuit.failed(0.0)
@@ -24,17 +24,17 @@ def test_failures_in_a_row_open_it() -> None:
     assert circuit.wait(0.0) == 0
     circuit.failed(0.0)
     assert circuit.wait(1.0) == FIRST_PAUSE - 1
-    assert seen == [State.OPEN]
+    assert seen == [CircuitState.OPEN]
 
 
 def test_one_probe_decides() -> None:
     """After the pause one may ask, the others wait; an answer closes it."""
-    seen: list[State] = []
+    seen: list[CircuitState] = []
     circuit = opened(Circuit(seen.append))
     assert [circuit.wait(FIRST_PAUSE), circuit.wait(FIRST_PAUSE)] == [0, FIRST_PAUSE]
     circuit.answered()
     assert circuit.wait(FIRST_PAUSE) == 0
-    assert seen == [State.OPEN, State.PROBING, State.CLOSED]
+    assert seen == [CircuitState.OPEN, CircuitState.PROBING, CircuitState.CLOSED]
 
 
 def test_every_probe_that_fails_doubles_the_pause() -> None:
@@ -59,7 +59,7 @@ def test_a_probe_that_learns_nothing() -> None:
     circuit.answered()
     circuit.given_up(FIRST_PAUSE)
     assert circuit.wait(FIRST_PAUSE) == 0
-    assert circuit.state is State.CLOSED
+    assert circuit.state is CircuitState.CLOSED
 
 
 @pytest.mark.parametrize("broken", [False, True])

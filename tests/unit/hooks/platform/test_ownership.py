@@ -7,16 +7,16 @@ import pytest
 from hooks import names
 from hooks.observation.observation import Parent
 from hooks.platform.ownership import MANAGED_BY, Claim, Owner, claim, keeps, model, policy_names
-from hooks.platform.state import Thing, Wanted
+from hooks.platform.state import DesiredObject, PlatformKey
 from tests import builders
 from tests.builders import UID, Json, model_deployment, served, workload
 
-THING = Thing("models", "llama", "production")
+THING = PlatformKey("models", "llama", "production")
 PORTS = {"servingPort": 8000, "metricPort": None}
 CREATED = "2026-02-01T00:00:01.123Z"
 
 
-def wanted(parent: Json, *, offloading: bool = False, **rest: Any) -> Wanted | None:
+def wanted(parent: Json, *, offloading: bool = False, **rest: Any) -> DesiredObject | None:
     """What the platform shall have."""
     observation = builders.observation(parent, **rest)
     return model(observation.read_spec(), observation, offloading=offloading, ports=PORTS, account="us")
@@ -161,7 +161,9 @@ def test_claims_of_a_policy(spec: Json, lost: bool, expected: Claim) -> None:
     ours = {"metadata": {"name": "eu"}, "spec": {"type": "flavor", "locations": [], "flavors": T4}}
     there = {"metadata": {"name": "eu", "createdAt": CREATED}, "spec": spec}
     parent = Parent.of(builders.policy())
-    assert claim(there, parent, lost=lost, wanted=Wanted.of(Thing("policies", "eu"), ours, "us")) is expected
+    assert (
+        claim(there, parent, lost=lost, wanted=DesiredObject.of(PlatformKey("policies", "eu"), ours, "us")) is expected
+    )
     assert claim(there, parent, lost=lost, wanted=None) is Claim.FOREIGN
 
 

@@ -6,14 +6,14 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hooks.platform.rechecks import INTERVAL, KEPT, Checks
+from hooks.platform.rechecks import INTERVAL, KEPT, Rechecks
 from tests.builders import NOW
 
 
 @given(st.text(max_size=40))
 def test_once_in_each_interval(uid: str) -> None:
     """Not at first sight, and at the latest after an interval; of two in a row at least half of one is between."""
-    checks = Checks()
+    checks = Rechecks()
     moments = [timedelta(seconds=second) for second in range(0, 3600, 10)]
     times = [moment for moment in moments if checks.is_due(uid, NOW + moment)]
     assert INTERVAL / 2 <= times[0] <= INTERVAL + timedelta(seconds=10)
@@ -23,7 +23,7 @@ def test_once_in_each_interval(uid: str) -> None:
 
 def test_not_all_at_once() -> None:
     """Objects that came together are due at different times."""
-    checks = Checks()
+    checks = Rechecks()
     uids = [f"uid-{number}" for number in range(100)]
     for uid in uids:
         checks.is_due(uid, NOW)
@@ -33,7 +33,7 @@ def test_not_all_at_once() -> None:
 
 def test_bounded() -> None:
     """What was not seen for longest is forgotten first, and what is no more at once."""
-    checks = Checks()
+    checks = Rechecks()
     for number in range(KEPT):
         checks.is_due(str(number), NOW)
     checks.is_due("0", NOW)

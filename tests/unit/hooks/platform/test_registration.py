@@ -17,46 +17,55 @@ from hooks.platform.registration import (
     Done,
     Gone,
     Outcome,
+    PlatformTask,
     Postponed,
     Registration,
     RegistrationFailed,
     Removed,
-    Task,
     leaving,
     settle,
     standing,
     undecided,
 )
-from hooks.platform.state import FIRST_DELAY, JITTER, LONGEST_DELAY, Memory, Thing, Wanted, delay
+from hooks.platform.state import (
+    FIRST_DELAY,
+    JITTER,
+    LONGEST_DELAY,
+    DesiredObject,
+    PlatformKey,
+    RegistrationState,
+    delay,
+)
 from tests.builders import NOW, Json, model_deployment
 from tests.structural import crd_schema, problems, pruned
 
 KIND = "ModelDeployment"
-THING = Thing("models", "llama", "production")
-OTHER = Thing("models", "other", "production")
-WANTED = Wanted.of(THING, {"metadata": {"name": "llama"}, "spec": {}}, "us")
+EMPTY = RegistrationState()
+THING = PlatformKey("models", "llama", "production")
+OTHER = PlatformKey("models", "other", "production")
+WANTED = DesiredObject.of(THING, {"metadata": {"name": "llama"}, "spec": {}}, "us")
 FACTS = {"workspace": "acme", "createdAtOnBeamlit": "2026-02-01T00:00:00Z"}
 DOWN = RegistrationFailed(reasons.UNREACHABLE, "It does not answer.")
 
 
-def parent(memory: Memory = Memory(), *, said: tuple[str, str, str] | None = None, **status: Any) -> Parent:  # noqa: B008
+def parent(memory: RegistrationState = EMPTY, *, said: tuple[str, str, str] | None = None, **status: Any) -> Parent:
     """A ModelDeployment that remembers so."""
     conditions = [] if said is None else [dict(zip(("status", "reason", "message"), said, strict=True))]
     held = [one | {"type": "Registered", "lastTransitionTime": "2026-03-01T11:00:00Z"} for one in conditions]
     return Parent.of(model_deployment(status={"platform": memory.as_json(), "conditions": held, **status}))
 
 
-def going(memory: Memory, minutes: float, **rest: Any) -> Parent:
+def going(memory: RegistrationState, minutes: float, **rest: Any) -> Parent:
     """One that has been on its way out for so long."""
     return replace(parent(memory, **rest), deleting_since=NOW - timedelta(minutes=minutes))
 
 
-def has(thing: Thing = THING, hash_: str = WANTED.hash, **rest: Any) -> Memory:
+def has(thing: PlatformKey = THING, hash_: str = WANTED.hash, **rest: Any) -> RegistrationState:
     """A memory of what is there."""
-    return Memory(thing, hash_, **rest)
+    return RegistrationState(thing, hash_, **rest)
 
 
-def task_of(found: Registration) -> Task:
+def task_of(found: Registration) -> PlatformTask:
     """What there is to do."""
     assert found.task is not None
     assert found.resync is None
@@ -66,16 +75,18 @@ def task_of(found: Registration) -> Task:
 @pytest.mark.parametrize(
     ("memory", "wanted", "removal", "registers"),
     [
-        (Memory(), None, None, False),
+        (RegistrationState(), None, None, False),
         (has(), None, THING, False),
         (has(OTHER), WANTED, OTHER, False),
-        (Memory(), WANTED, None, True),
+        (RegistrationState(), WANTED, None, True),
         (has(hash_=""), WANTED, None, True),
         (has(hash_="another"), WANTED, None, True),
         (has(), WANTED, None, False),
     ],
 )
-def test_what_is_done(memory: Memory, wanted: Wanted | None, removal: Thing | None, registers: bool) -> None:
+def test_what_is_done(
+    memory: RegistrationState, wanted: DesiredObject | None, removal: PlatformKey | None, registers: bool
+) -> None:
     """The table of the module."""
     found = standing(KIND, parent(memory), wanted, now=NOW)
     if removal is None and not registers:
@@ -95,7 +106,7 @@ def test_not_before_the_cluster_is_settled() -> None:
 
 def test_a_failure_delays_the_next_attempt() -> None:
     """Until then what was said stays, and the rest of the delay is told."""
-    memory = Memory().failed(WANTED.hash, NOW)
+    memory = RegistrationState().failed(WANTED.hash, NOW)
     said = ("False", reasons.UNREACHABLE, "It does not answer.")
     found = standing(KIND, parent(memory, said=said), WANTED, now=NOW + timedelta(seconds=2))
     assert found.task is None
@@ -107,7 +118,7 @@ def test_a_failure_delays_the_next_attempt() -> None:
 
 def test_something_else_is_tried_at_once() -> None:
     """Another hash, or a removal."""
-    memory = Memory(THING, "", "another", 9, NOW)
+    memory = RegistrationState(THING, "", "another", 9, NOW)
     task_of(standing(KIND, parent(memory), WANTED, now=NOW))
     task_of(standing(KIND, parent(memory), None, now=NOW))
     assert settle(task_of(standing(KIND, parent(memory), None, now=NOW)), DOWN, now=NOW).memory.attempts == 1
@@ -115,7 +126,7 @@ def test_something_else_is_tried_at_once() -> None:
 
 def test_a_clock_that_was_ahead() -> None:
     """An attempt in the future was one of now."""
-    memory = Memory().failed(WANTED.hash, NOW + timedelta(hours=1))
+    memory = RegistrationState().failed(WANTED.hash, NOW + timedelta(hours=1))
     found = standing(KIND, parent(memory), WANTED, now=NOW)
     assert found.resync == delay(1, parent().uid)
 
@@ -148,14 +159,14 @@ STEPS = st.lists(st.tuples(OUTCOMES, st.sampled_from([None, "a", "b", "c"]), st.
 def test_whatever_happens_it_comes_to_rest(steps: list[tuple[Outcome, str | None, int]]) -> None:
     """After any history, a platform that answers has what is wanted within a few syncs, and nothing that is not; the
     memory is one that the schema takes, and never forgets what is there."""
-    there: set[Thing] = set()
+    there: set[PlatformKey] = set()
     state: Json = {}
     now = NOW
 
     def turn(outcome: Outcome | None, name: str | None) -> bool:
         nonlocal state
-        thing = None if name is None else Thing("models", name, "production")
-        wanted = None if thing is None else Wanted.of(thing, {"name": name}, "us")
+        thing = None if name is None else PlatformKey("models", name, "production")
+        wanted = None if thing is None else DesiredObject.of(thing, {"name": name}, "us")
         item = Parent.of(model_deployment(status=state))
         found = standing(KIND, item, wanted, now=now)
         if found.task is None:
@@ -176,7 +187,7 @@ def test_whatever_happens_it_comes_to_rest(steps: list[tuple[Outcome, str | None
 
     for outcome, name, seconds in steps:
         turn(outcome, name)
-        known = Memory.of("models", Parent.of(model_deployment(status=state))).thing
+        known = RegistrationState.of("models", Parent.of(model_deployment(status=state))).thing
         assert there <= {known}
         schema = crd_schema("modeldeployments")["properties"]["status"]
         assert problems(schema, state) == []
@@ -188,7 +199,7 @@ def test_whatever_happens_it_comes_to_rest(steps: list[tuple[Outcome, str | None
             now += timedelta(hours=1)
             if turn(None, wanted):
                 break
-        assert there == (set() if wanted is None else {Thing("models", wanted, "production")})
+        assert there == (set() if wanted is None else {PlatformKey("models", wanted, "production")})
 
 
 @given(st.dictionaries(st.sampled_from(["name", "environment", "hash", "tried", "attempts", "since"]),
@@ -198,7 +209,7 @@ def test_a_memory_that_somebody_wrote(state: Json) -> None:
     item = Parent.of(model_deployment(status={"platform": state}))
     standing(KIND, item, WANTED, now=NOW)
     leaving(KIND, item, now=NOW)
-    found = Memory.of("models", item)
+    found = RegistrationState.of("models", item)
     assert 0 <= found.attempts <= 10**6
 
 
@@ -217,7 +228,7 @@ def test_done_by_somebody_else() -> None:
     """It is not remembered as ours."""
     task = task_of(standing(KIND, parent(), WANTED, now=NOW))
     found = settle(task, Done({}, owned=False), now=NOW)
-    assert (found.condition, found.memory, found.fields) == (registration.SHARED, Memory(), {})
+    assert (found.condition, found.memory, found.fields) == (registration.SHARED, RegistrationState(), {})
 
 
 @pytest.mark.parametrize("said", [None, ("False", reasons.DISABLED, "x"), ("Unknown", reasons.NOT_EVALUATED, "x")])
@@ -254,7 +265,7 @@ def test_failed() -> None:
     task = task_of(standing(KIND, parent(has(hash_="old"), workspace="acme"), WANTED, now=NOW))
     found = settle(task, DOWN, now=NOW + timedelta(microseconds=9))
     assert found.condition == ("Registered", "False", reasons.UNREACHABLE, "It does not answer.")
-    assert found.memory == Memory(THING, "old", WANTED.hash, 1, NOW)
+    assert found.memory == RegistrationState(THING, "old", WANTED.hash, 1, NOW)
     assert (found.facts, found.resync) == ({"workspace": "acme"}, delay(1, parent().uid))
     assert settle(task, RegistrationFailed("R", "m", retry_after=99.0), now=NOW).resync == 99
     assert settle(task, RegistrationFailed("R", "m", sent=True), now=NOW).memory.hash == ""
@@ -270,7 +281,7 @@ def test_what_is_somebody_elses(foreign: bool) -> None:
 
 def test_not_even_tried() -> None:
     """It is said, and not counted."""
-    memory = Memory().failed(WANTED.hash, NOW - timedelta(seconds=60))
+    memory = RegistrationState().failed(WANTED.hash, NOW - timedelta(seconds=60))
     task = task_of(standing(KIND, parent(memory), WANTED, now=NOW))
     found = settle(task, RegistrationFailed(reasons.UNREACHABLE, "x", tried=False, retry_after=3.0), now=NOW)
     assert (found.memory, found.resync) == (memory, delay(1, parent().uid))
@@ -290,7 +301,7 @@ def test_a_look() -> None:
     assert settle(task, RegistrationFailed(reasons.CONFLICT, "Taken."), now=NOW).condition == registration.UP_TO_DATE
     found = settle(task, RegistrationFailed(reasons.CONFLICT, "Taken.", foreign=True), now=NOW)
     assert (found.condition.reason, found.memory.thing, found.memory.attempts) == (reasons.CONFLICT, None, 1)
-    assert not task_of(standing(KIND, parent(Memory()), WANTED, now=NOW, check=True)).check
+    assert not task_of(standing(KIND, parent(RegistrationState()), WANTED, now=NOW, check=True)).check
 
 
 def test_without_account() -> None:
@@ -316,7 +327,7 @@ def test_of_what_is_not_in_force(said: tuple[str, str, str] | None, expected: tu
 
 def test_leaving_without_a_registration() -> None:
     """There is nothing to wait for."""
-    found = leaving(KIND, going(Memory(), 0), now=NOW)
+    found = leaving(KIND, going(RegistrationState(), 0), now=NOW)
     assert (found.task, found.resync, found.condition) == (None, None, registration.AWAITED)
 
 
@@ -326,7 +337,7 @@ def test_leaving() -> None:
     assert (task.removal, task.final, task.tried) == (THING, True, registration.REMOVAL)
     for outcome in (Removed(), Gone()):
         found = settle(task, outcome, now=NOW)
-        assert (found.resync, found.task, found.memory) == (None, None, Memory())
+        assert (found.resync, found.task, found.memory) == (None, None, RegistrationState())
     assert settle(task, Postponed(), now=NOW).resync == SOON
 
 
@@ -371,13 +382,17 @@ def test_leaving_waits_between_two_attempts() -> None:
 
 def test_a_hash_is_that_of_the_account_too() -> None:
     """Another account has nothing of what was sent to this one."""
-    assert Wanted.of(THING, WANTED.body, "them").hash != WANTED.hash == Wanted.of(THING, dict(WANTED.body), "us").hash
+    assert (
+        DesiredObject.of(THING, WANTED.body, "them").hash
+        != WANTED.hash
+        == DesiredObject.of(THING, dict(WANTED.body), "us").hash
+    )
 
 
 def test_names_for_people() -> None:
     """As they stand in messages."""
     assert str(THING) == "model llama in environment production"
-    assert str(Thing("policies", "eu")) == "policy eu"
+    assert str(PlatformKey("policies", "eu")) == "policy eu"
 
 
 def test_applied() -> None:

@@ -11,8 +11,8 @@ import pytest
 from hooks import reasons
 from hooks.errors import DamagedAnnotation, ForbiddenChild
 from hooks.observation.observation import InstallDefaults, Observation
-from hooks.platform.registration import Task
-from hooks.platform.state import Thing
+from hooks.platform.registration import PlatformTask
+from hooks.platform.state import PlatformKey
 from hooks.protocol import FinalizeResponse, SyncRequest, SyncResponse
 from hooks.reconcile import model_deployment as reconcile
 from tests import builders
@@ -334,7 +334,7 @@ def test_finalize_when_registered() -> None:
     answer, found = reconcile.finalize(builders.observation(parent, finalizing=True), now=NOW, account="us")
     assert not answer.finalized
     assert found.task is not None
-    assert found.task.removal == Thing("models", "llama", "production")
+    assert found.task.removal == PlatformKey("models", "llama", "production")
     assert answer.status["platform"] == state
 
 
@@ -347,7 +347,7 @@ def test_finalize_without_status() -> None:
 # The platform.
 
 
-def tasks(cluster: Cluster) -> tuple[float | None, Task | None]:
+def tasks(cluster: Cluster) -> tuple[float | None, PlatformTask | None]:
     """When hooks want to be asked again, and what is to be done on the platform, by the present sync."""
     seen = builders.observation(cluster.parent, children=cluster.children, related=cluster.related)
     synced = reconcile.sync_assessed(seen, now=cluster.now, account="us")
@@ -362,7 +362,7 @@ def test_a_model_is_registered_once_its_children_are_there() -> None:
     _, task = tasks(cluster)
     assert task is not None
     assert task.wanted is not None
-    assert task.wanted.thing == Thing("models", "llama", "production")
+    assert task.wanted.thing == PlatformKey("models", "llama", "production")
     cluster.set_ready(0)
     cluster.sync()
     seen = builders.observation(cluster.parent, children=cluster.children, related=cluster.related)

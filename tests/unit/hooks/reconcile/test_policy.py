@@ -8,7 +8,7 @@ import pytest
 from hooks import reasons
 from hooks.api.policy import Policy
 from hooks.observation.observation import InstallDefaults
-from hooks.platform.state import Thing
+from hooks.platform.state import PlatformKey
 from hooks.protocol import POLICY_KIND, FinalizeResponse, SyncRequest, SyncResponse
 from hooks.reconcile.policy import amounts_to, finalize, sync
 from tests.builders import NOW, Json, policy, request_body
@@ -130,7 +130,7 @@ def test_finalize_of_one_that_is_registered(spec: Json) -> None:
     assert not response.finalized
     task = found.task
     assert task is not None
-    assert (task.removal, task.final) == (Thing("policies", "eu"), True)
+    assert (task.removal, task.final) == (PlatformKey("policies", "eu"), True)
     assert (task.expected is None) is (spec["type"] == 1)
 
 
