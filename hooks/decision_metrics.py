@@ -17,8 +17,8 @@ from hooks.offloading.hysteresis import Course, InForce, advance
 from hooks.offloading.measures import Measured, Missing
 from hooks.offloading.rules import behavior
 from hooks.offloading.targets import metric_name
-from hooks.reconcile.conditions import shown, standings
-from hooks.reconcile.model_deployment import Assessment
+from hooks.reconcile.assessment import Assessment
+from hooks.reconcile.conditions import shortened, standings
 
 KEPT: Final = 10_000
 """ModelDeployments of which the last decision is kept."""
@@ -75,7 +75,7 @@ class Decisions(Collector):
             decision.split.reason,
             decision.course,
             facts.measures,
-            tuple((str(at), shown(metric_name(one)), one.type) for at, one in enumerate(assessment.metrics)),
+            tuple((str(at), shortened(metric_name(one)), one.type) for at, one in enumerate(assessment.metrics)),
             tuple(one.state for one in standings(assessment.metrics, facts.measures, decision.course)),
             behavior(facts.spec),
             in_force,

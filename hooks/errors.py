@@ -1,51 +1,57 @@
-"""What can go wrong in a hook, grouped by what the other side can do about it.
+"""Errors of the webhooks, grouped by what the other side can do about them.
 
-    HookError                  an answer other than 200: Metacontroller changes nothing and tries again
-    ├── NotMetacontroller      400: the body is not a hook request
-    ├── WrongParent            422: the hook is registered for another kind
-    ├── ForbiddenChild         500: the last gate; an answer that would reach beyond the parent
-    └── DamagedAnnotation      500: what was decided last cannot be read
-    NotAccepted                never leaves the core: becomes the condition Accepted=False, with a 200
+    HookError                  a response other than 200: Metacontroller changes nothing and tries again
+    ├── NotMetacontroller      400: the body is not a webhook request
+    ├── WrongParent            422: the webhook is registered for another kind
+    ├── ForbiddenChild         500: the last gate refuses a response that would reach beyond the parent
+    └── DamagedAnnotation      500: what was applied last cannot be read
+    NotAccepted                never leaves the core: it becomes the condition Accepted=False, with a 200
 
-What is wrong with a user's object is a fact, not a failure: it is said in a condition and never answered with a 4xx.
-The text of a HookError reaches an Event on the parent, so it repeats no content of the request but names.
+What is wrong with an object of a user is a fact and not an error: a condition reports it, and no 4xx does. The text of
+a HookError reaches an Event on the parent, so it repeats nothing of the request but names.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 
 class HookError(Exception):
-    """The hook cannot answer. `status` is the HTTP status; the message is the body."""
+    """The webhook cannot give a whole response. The message becomes the body of an error response."""
 
     status: ClassVar[int] = 500
+    """HTTP status of the response."""
+    headers: Mapping[str, str] = MappingProxyType({})
+    """Further header fields of the response."""
 
 
 class NotMetacontroller(HookError):
-    """The body is not a request of Metacontroller."""
+    """The body is not a webhook request of Metacontroller."""
 
     status = 400
 
 
 class WrongParent(HookError):
-    """The parent is of a kind that this hook does not serve."""
+    """The parent is of a kind that the webhook does not serve."""
 
     status = 422
 
 
 class ForbiddenChild(HookError):
-    """The answer holds a child that this parent may not have. A bug here, or someone is trying something."""
+    """The response has a child that its parent may not have: a mistake in hooks, or an attack."""
 
 
 class DamagedAnnotation(HookError):
-    """The last-applied-configuration annotation of a child cannot be read, so what was decided last is unknown."""
+    """The last-applied-configuration annotation of a child cannot be read, so what was applied last is not known."""
 
 
 class NotAccepted(Exception):
-    """The specification passes the schema and is still wrong.
+    """The specification cannot be in force although it passes its schema.
 
-    `reason` is one of `hooks.reasons`; the message is a sentence that says what to change.
+    The message is a sentence that says what to change.
     """
 
     def __init__(self, reason: str, message: str) -> None:
+        """Give the reason of the condition Accepted, one of `hooks.reasons`, and its message."""
         super().__init__(message)
         self.reason = reason

@@ -11,7 +11,7 @@ from hooks.api.policy import Policy
 from hooks.kube.objects import Object
 
 
-def sync_answer(**more: Object) -> Object:
+def sync_response(**more: Object) -> Object:
     """Of sync, and with `more` properties of finalize."""
     return {
         "type": "object",
@@ -114,7 +114,7 @@ POLICY_REQUEST: Final[Object] = {
         "finalizing": {"type": "boolean"},
     },
 }
-CUSTOMIZE_ANSWER: Final[Object] = {
+CUSTOMIZE_RESPONSE: Final[Object] = {
     "type": "object",
     "required": ["relatedResources"],
     "properties": {

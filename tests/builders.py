@@ -20,6 +20,7 @@ from hooks.observation.observation import DefaultRemote, GatewayService, Install
 from hooks.observation.readings import Reading, Readings, Sample, Unread
 from hooks.protocol import CustomizeRequest, CustomizeResponse, SyncRequest, SyncResponse
 from hooks.reconcile import model_deployment as reconcile
+from hooks.reconcile.related import customize as customize_response
 
 Json = dict[str, Any]
 
@@ -235,9 +236,9 @@ def readings(*values: str | Unread, now: datetime = NOW) -> Readings:
     )
 
 
-def customize(parent: Json, defaults: InstallDefaults = DEFAULTS) -> CustomizeResponse:
+def customize(parent: Json) -> CustomizeResponse:
     """The answer to customize."""
-    return reconcile.customize(CustomizeRequest.from_body(orjson.dumps({"controller": {}, "parent": parent})), defaults)
+    return customize_response(CustomizeRequest.from_body(orjson.dumps({"controller": {}, "parent": parent})))
 
 
 def child(answer: SyncResponse, kind: str, name: str | None = None) -> Json:

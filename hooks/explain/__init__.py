@@ -15,7 +15,7 @@ from hooks.observation.conditions import Condition
 from hooks.observation.observation import Observation
 from hooks.offloading.hysteresis import NOTHING, Memory
 from hooks.offloading.rules import BY_METRICS, Split, behavior
-from hooks.reconcile.model_deployment import sync_assessed
+from hooks.reconcile.model_deployment import decide_sync
 
 _TOLD: Final = frozenset({"Accepted", "RefsResolved", "PolicySatisfied", "InlineSecret"})
 """Types of conditions that say what to change in the specification. Metrics have a section of their own."""
@@ -54,8 +54,8 @@ def explain(observation: Observation, *, now: datetime) -> Explanation:
     Raises:
         hooks.errors.HookError: A sync would respond with an error.
     """
-    synced = sync_assessed(observation, now=now)
-    response, assessment = synced.response, synced.assessment
+    synced = decide_sync(observation, now=now)
+    response, assessment = synced.response(synced.registration), synced.assessment
     conditions = tuple(
         Condition(one["type"], one["status"], one["reason"], one["message"]) for one in response.status["conditions"]
     )

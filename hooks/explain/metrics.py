@@ -12,8 +12,8 @@ from hooks.kube.quantities import NANO, Format, Quantity
 from hooks.observation.readings import Readings
 from hooks.offloading.measures import Measured, Missing
 from hooks.offloading.targets import Misdeclared, declared, metric_name, per_pod, per_replica, utilization
+from hooks.reconcile.assessment import Assessment
 from hooks.reconcile.conditions import standings
-from hooks.reconcile.model_deployment import Assessment
 
 
 @dataclass(frozen=True, slots=True)

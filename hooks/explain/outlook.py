@@ -22,8 +22,8 @@ from hooks.offloading.measures import Counted, Measured, Missing
 from hooks.offloading.rules import Decision, Facts, Previous, Split, behavior, decide
 from hooks.offloading.targets import metric_name
 from hooks.reconcile import conditions
-from hooks.reconcile.model_deployment import Assessment
-from hooks.reconcile.status import Report, build_status
+from hooks.reconcile.assessment import Assessment
+from hooks.reconcile.status import StatusContent, build_status
 
 _STEPS: Final = 100
 """Number of times that are looked at. Each window ends once, so two or three are enough."""
@@ -214,7 +214,7 @@ def _remembered(facts: Facts, decision: Decision, now: datetime) -> Parent:
     """Return the parent with the status that follows from the decision."""
     parent = facts.observation.parent
     known = (conditions.local_ready(facts.readiness),)
-    status = build_status(Report(known, decision.split, memory=decision.course.memory), parent, now=now)
+    status = build_status(StatusContent(known, decision.split, memory=decision.course.memory), parent, now=now)
     metadata = {"namespace": parent.namespace, "name": parent.name, "uid": parent.uid, "generation": parent.generation}
     return Parent.of({"metadata": metadata, "spec": dict(parent.spec), "status": status})
 

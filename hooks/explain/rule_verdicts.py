@@ -13,7 +13,7 @@ from hooks.backends.remote import Remote
 from hooks.offloading import rules
 from hooks.offloading.measures import Missing
 from hooks.offloading.rules import RULES, Case, not_ready_deadline
-from hooks.reconcile.model_deployment import Assessment
+from hooks.reconcile.assessment import Assessment
 
 
 class Verdict(StrEnum):

@@ -1,4 +1,4 @@
-"""When something that does not answer is left alone: after failures in a row nobody asks for a while, then one does."""
+"""Circuit breaker: after several failures in a row no call is made for a while, and then one call probes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,28 +6,30 @@ from enum import Enum
 from typing import Final
 
 IN_A_ROW: Final = 3
-"""Failures by which the circuit opens."""
+"""Failures in a row that open the circuit."""
 FIRST_PAUSE: Final = 5.0
-"""Seconds for which it is open at first."""
+"""Seconds for which the circuit stays open at first."""
 LONGEST_PAUSE: Final = 60.0
-"""Seconds at most; every probe that fails doubles them."""
+"""Most seconds for which the circuit stays open. Each failed probe doubles them until they are this many."""
 
 
 class CircuitState(Enum):
-    """What becomes of the next call."""
+    """State of the circuit, which decides whether the next call is made."""
 
     CLOSED = "closed"
+    """Calls are made."""
     OPEN = "open"
+    """No call is made until the pause is over."""
     PROBING = "half_open"
-    """One call is being made, and what comes of it decides."""
+    """One call is under way, and its outcome closes or opens the circuit. No other call is made."""
 
 
 @dataclass(slots=True)
 class Circuit:
-    """The state, by a clock of seconds that only rise."""
+    """The circuit of one server. Times are seconds of a monotonic clock."""
 
     changed: Callable[[CircuitState], None] = lambda _: None
-    """Told of every new state."""
+    """Function that is called with every new state."""
     state: CircuitState = field(default=CircuitState.CLOSED, init=False)
     _failures: int = field(default=0, init=False)
     _pause: float = field(default=FIRST_PAUSE, init=False)
@@ -35,7 +37,10 @@ class Circuit:
     _asked_to_wait_until: float = field(default=0.0, init=False)
 
     def wait(self, now: float) -> float:
-        """Seconds until a call may be made; 0 when one may be made now, and then it must be, and be told of."""
+        """Return the seconds until a call may be made.
+
+        After 0 the caller must make the call and report its outcome by `answered`, `failed` or `given_up`.
+        """
         asked = self._asked_to_wait_until - now
         if self.state is CircuitState.CLOSED:
             return max(0.0, asked)
@@ -48,12 +53,12 @@ class Circuit:
         return 0.0
 
     def answered(self) -> None:
-        """A call had an answer."""
+        """Close the circuit: a call got a response."""
         self._failures, self._pause = 0, FIRST_PAUSE
         self._change(CircuitState.CLOSED)
 
     def failed(self, now: float) -> None:
-        """A call had none."""
+        """Count a call that got no response, and open the circuit when it was a probe or one too many."""
         self._failures += 1
         if self.state is CircuitState.PROBING:
             self._pause = min(LONGEST_PAUSE, 2 * self._pause)
@@ -63,13 +68,13 @@ class Circuit:
         self._change(CircuitState.OPEN)
 
     def given_up(self, now: float) -> None:
-        """A call ended without anything to be learned of it."""
+        """End a call of which nothing was learned. After a probe the next call probes at once."""
         if self.state is CircuitState.PROBING:
             self._until = now
             self._change(CircuitState.OPEN)
 
     def asked_to_wait(self, seconds: float, now: float) -> None:
-        """The other side said so."""
+        """Make no call for this many seconds, because the server asked for it."""
         self._asked_to_wait_until = max(self._asked_to_wait_until, now + seconds)
 
     def _change(self, state: CircuitState) -> None:

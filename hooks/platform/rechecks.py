@@ -1,7 +1,7 @@
-"""When an object that is at rest is looked after again: every now and then, each at a time of its own.
+"""Rechecks of objects that are registered and at rest: from time to time, for each object at a time of its own.
 
-What is known here is lost with the process, and then it takes a while again; nothing rests on it but how soon it is
-noticed that somebody else changed something.
+The times are lost with the process, and a recheck then comes later than it would have. Nothing depends on them but how
+soon hooks notice that another client changed something on the platform.
 """
 
 import zlib
@@ -10,27 +10,27 @@ from datetime import datetime, timedelta
 from typing import Final
 
 INTERVAL: Final = timedelta(minutes=10)
-"""Between two looks, or less by up to a half, so that not all come at once."""
-KEPT: Final = 10_000
-"""Objects that are known at the same time. Of more, some are looked after later."""
+"""Longest time between two rechecks of an object. The shortest is half of it, so that not all come at the same time."""
+MAX_OBJECTS: Final = 10_000
+"""Objects whose times are known at once. The time of the object that was not asked about for longest is dropped."""
 
 
 class Rechecks:
-    """Which objects are due."""
+    """Times at which objects are due for a recheck, by uid."""
 
     def __init__(self) -> None:
         self._due: OrderedDict[str, datetime] = OrderedDict()
 
     def is_due(self, uid: str, now: datetime) -> bool:
-        """Whether the object is to be looked after now, which is said once in each interval; never at first sight."""
+        """Return whether the object is due. True is returned once in each interval, and never for a new object."""
         due = self._due.pop(uid, None)
         share = 0.5 + 0.5 * zlib.crc32(uid.encode()) / 0xFFFFFFFF
         is_due = due is not None and now >= due
         self._due[uid] = now + INTERVAL * share if due is None or is_due else due
-        if len(self._due) > KEPT:
+        if len(self._due) > MAX_OBJECTS:
             self._due.popitem(last=False)
         return is_due
 
     def forget(self, uid: str) -> None:
-        """The object is no more."""
+        """Drop the time of an object that is deleted."""
         self._due.pop(uid, None)

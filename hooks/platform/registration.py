@@ -1,148 +1,105 @@
-"""How an object is kept in step with the platform: what is to be done there, when, and what is said of it.
+"""Registration of an object with the platform: which task is due there, when, and what the condition Registered says.
 
-What the platform has must be known without asking it at every sync, and hooks remember nothing: the memory is
-`status.platform`. It holds the hash of what the platform took last, so nothing is sent while that is what is wanted;
-and how often in a row an attempt failed, and when, so the next one comes after a delay that grows. Something else to
-send is tried at once.
+What the platform has must be known without asking it at every sync, and hooks keep nothing in memory: the record is
+`status.platform`. It holds the hash of the body that the platform accepted last, so nothing is sent while that body is
+the desired one. It also holds how many attempts failed in a row and when, so that the next one waits for a delay that
+grows. An attempt with another body is made at once.
 
-One thing is done in one sync. What is registered under a name that is no longer wanted is removed first.
+A sync carries out one task at most. An object that is registered under a name that is no longer desired is removed
+first.
 
-| wanted | in memory | what is done |
+| desired | in status.platform | task |
 | --- | --- | --- |
-| nothing | nothing | nothing |
-| nothing | a name | the name is removed |
-| a name | another name | that one is removed, then this one registered |
-| a name | nothing, or another hash | it is registered |
-| a name | that name and hash | nothing; now and then it is looked whether it is there still, and ours |
+| nothing | nothing | none |
+| nothing | a name | remove that name |
+| a name | another name | remove the other name; register the desired one in the next sync |
+| a name | nothing, or another hash | register |
+| a name | that name and hash | none; from time to time, a recheck that it is still there and still ours |
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from hooks import reasons
 from hooks.kube.objects import Object
 from hooks.kube.unstructured import text
-from hooks.observation.conditions import Condition, condition_as_written
+from hooks.observation.conditions import Condition
 from hooks.observation.observation import Held, Parent
-from hooks.platform.state import (
-    CARRIED,
-    DesiredObject,
-    PlatformKey,
-    PlatformKind,
-    RegistrationState,
-    carried_over,
-    delay,
-)
+from hooks.platform.outcomes import Gone, Outcome, Registered, RegistrationFailed, Removed
+from hooks.platform.state import DesiredObject, PlatformKey, PlatformKind, RegistrationState, delay, platform_fields
 
 SOON: Final = 1.0
-"""Seconds until something that need not wait for anything but this answer."""
+"""Seconds until the next sync when its task only has to wait for the response to this one."""
 FINAL_TRIES: Final = 5
-"""Attempts to remove what belongs to an object that is being deleted."""
+"""Attempts to remove the registration of an object that is being deleted, before it may go without a removal."""
 FINAL_TIME: Final = timedelta(minutes=5)
-"""For which they are made at least. Then the object goes, and what it had stays on the platform."""
+"""Least time for which the removal is attempted. After it, what the object registered stays on the platform."""
 LONGEST_FINAL: Final = timedelta(minutes=10)
-"""After which it goes in any case, even where nothing could be tried."""
+"""Most time for which a deletion waits, even when the removal could not be attempted."""
 REMOVAL: Final = "removal"
-"""In the place of a hash: a removal was tried."""
+"""Value of `status.platform.tried` when the failed attempts were removals."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlatformTask:
-    """What is to be done on the platform now, on behalf of an object."""
+    """One change to make, or recheck, on the platform on behalf of a Kubernetes object."""
 
     kind: str
-    """Of the object."""
+    """Kind of the Kubernetes object."""
     parent: Parent
-    memory: RegistrationState
-    wanted: DesiredObject | None
-    """What shall be there in the end; None: nothing."""
+    state: RegistrationState
+    """State before the task is carried out."""
+    desired: DesiredObject | None
+    """Object that the platform should have in the end; None when it should have none."""
     removal: PlatformKey | None = None
-    """What is to be removed; None: what is wanted is registered."""
+    """Object to remove; None when the desired one is to be registered."""
     final: bool = False
-    """Whether the object is being deleted, which it must be for a removal then."""
-    check: bool = False
-    """Whether it is there according to the memory: it is changed only where that is wrong."""
+    """Whether the Kubernetes object is being deleted. The removal is refused when it is not."""
+    recheck: bool = False
+    """Whether the state says that the desired object is there, so that it is written only where the state is wrong."""
     expected: DesiredObject | None = None
-    """What is there, as far as the object says, of what is to be removed."""
+    """Object to remove as the Kubernetes object specifies it, for kinds that carry no label of their owner."""
 
     @property
     def tried(self) -> str:
-        """What an attempt is remembered by."""
-        return REMOVAL if self.removal is not None or self.wanted is None else self.wanted.hash
+        """Value of `status.platform.tried` by which an attempt at this task is recognized."""
+        return REMOVAL if self.removal is not None or self.desired is None else self.desired.hash
 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """How an object stands to the platform, and what is next."""
+    """Relation of a Kubernetes object to the platform, and the task that is due, if any."""
 
     condition: Condition
-    memory: RegistrationState
-    facts: Mapping[str, str]
-    """What the platform says, under the names of status."""
+    """Condition Registered."""
+    state: RegistrationState
+    platform_fields: Mapping[str, str]
+    """Values that the platform chose, by the field of status that shows them."""
     resync: float | None = None
-    """Seconds until there may be something to do; None with a task, of which more is known when it has been tried."""
+    """Seconds until there may be a task; None with a task, whose outcome decides about the next one."""
     task: PlatformTask | None = None
-    """What there is to do now."""
+    """Task to carry out before the response is given."""
     abandoned: PlatformKey | None = None
-    """What stays on the platform although the object goes."""
+    """Object that stays on the platform although its owner is deleted."""
 
     @property
-    def fields(self) -> Object:
-        """What status says of it besides the condition."""
-        state = self.memory.as_json()
-        return {**self.facts, **({"platform": state} if state else {})}
+    def is_at_rest(self) -> bool:
+        """Whether there is nothing to do on the platform, now or later."""
+        return self.task is None and self.resync is None
 
+    @property
+    def status_fields(self) -> Object:
+        """Fields of status about the platform, besides the condition."""
+        state = self.state.as_json()
+        return {**self.platform_fields, **({"platform": state} if state else {})}
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The platform has what is wanted."""
-
-    facts: Mapping[str, str] = field(default_factory=dict)
-    owned: bool = True
-    """False: it was there before, the same, and is left alone."""
-    changed: bool = True
-    """Whether anything was written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """It is not there, or belongs to another object by now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """The object itself is no more, or another has its name: nothing was done on its behalf."""
-
-
-@dataclass(frozen=True, slots=True)
-class Postponed:
-    """Nothing was done: the object is no longer as the request has it, or as much as may be is under way."""
-
-
-@dataclass(frozen=True, slots=True)
-class RegistrationFailed:
-    """It could not be done."""
-
-    reason: str
-    message: str
-    tried: bool = True
-    """Whether it counts as an attempt."""
-    sent: bool = False
-    """Whether it may have been done nevertheless."""
-    foreign: bool = False
-    """Whether what is there under the name is known to be somebody else's."""
-    retry_after: float | None = None
-    """Seconds that the platform asks to wait, or until it is asked again at all."""
-
-
-Outcome = Done | Removed | Gone | Postponed | RegistrationFailed
 
 NO_ACCOUNT: Final = Condition(
     "Registered", "False", reasons.DISABLED, "Hooks have no token of the platform: nothing is registered there."
 )
-NOT_WANTED: Final = Condition(
+NOT_DESIRED: Final = Condition(
     "Registered", "False", reasons.DISABLED, "spec.enabled is false: the model is not registered with the platform."
 )
 UP_TO_DATE: Final = Condition("Registered", "True", reasons.UP_TO_DATE, "The platform has it as it is specified.")
@@ -160,148 +117,142 @@ NOT_ACCEPTED: Final = Condition(
 )
 
 
-def standing(
+def plan(
     kind: str,
     parent: Parent,
-    wanted: DesiredObject | None,
+    desired: DesiredObject | None,
     *,
     now: datetime,
     settled: bool = True,
-    check: bool = False,
+    recheck: bool = False,
 ) -> Registration:
-    """How an object stands that is in force, with what is to be done.
+    """Return the registration of an object whose specification is in force, with the task that is due.
 
     Args:
-        kind: of the object.
-        parent: the object.
-        wanted: what the platform shall have.
+        kind: kind of the Kubernetes object.
+        parent: the Kubernetes object.
+        desired: the object that the platform should have; None when it should have none.
         now: the present.
-        settled: whether everything in the cluster is as desired. Before it is, nothing is done elsewhere.
-        check: whether it is time to look whether the memory is right.
+        settled: whether the children in the cluster are as desired. Until they are, no task is due.
+        recheck: whether a recheck of the platform is due.
     """
-    memory = RegistrationState.of(_KINDS[kind], parent)
-    facts = carried_over(parent)
-    removal = memory.thing if memory.thing is not None and (wanted is None or memory.thing != wanted.thing) else None
-    if removal is None and (wanted is None or memory.hash == wanted.hash):
-        rest = replace(memory, tried="", attempts=0, since=None)
-        look = (
-            PlatformTask(kind, parent, memory, wanted, check=True) if wanted is not None and check and settled else None
-        )
-        return Registration(NOT_WANTED if wanted is None else UP_TO_DATE, rest, facts, task=look)
-    task = PlatformTask(kind, parent, memory, wanted, removal)
-    said = _said_before(parent.held.get("Registered"))
+    state = RegistrationState.of(_PLATFORM_KINDS[kind], parent)
+    fields = platform_fields(parent)
+    removal = state.key if state.key is not None and (desired is None or state.key != desired.key) else None
+    if removal is None and (desired is None or state.hash == desired.hash):
+        rest = replace(state, tried="", attempts=0, since=None)
+        if desired is None:
+            return Registration(NOT_DESIRED, rest, fields)
+        task = PlatformTask(kind, parent, state, desired, recheck=True) if recheck and settled else None
+        return Registration(UP_TO_DATE, rest, fields, task=task)
+    task = PlatformTask(kind, parent, state, desired, removal)
+    condition = _condition_of_last_attempt(parent)
     if not settled:
-        return Registration(said, memory, facts, SOON)
-    wait = memory.wait(task.tried, parent.uid, now)
+        return Registration(condition, state, fields, SOON)
+    wait = state.seconds_until_retry(task.tried, parent.uid, now)
     if wait > 0:
-        return Registration(said, memory, facts, wait)
-    return Registration(said, memory, facts, task=task)
+        return Registration(condition, state, fields, wait)
+    return Registration(condition, state, fields, task=task)
 
 
-def undecided(kind: str, parent: Parent, *, account: str | None) -> Registration:
-    """How an object stands of which it is not known what is wanted, or for which there is no account."""
+def unchanged(kind: str, parent: Parent, *, account: str | None) -> Registration:
+    """Return the registration of an object whose desired state is not known, or for which there is no account."""
     held = parent.held.get("Registered")
-    said = NO_ACCOUNT
+    condition = NO_ACCOUNT
     if account is not None:
-        said = _said(held) if held is not None and held.reason != reasons.DISABLED else NOT_ACCEPTED
-    return Registration(said, RegistrationState.of(_KINDS[kind], parent), carried_over(parent))
+        condition = _condition(held) if held is not None and held.reason != reasons.DISABLED else NOT_ACCEPTED
+    return Registration(condition, RegistrationState.of(_PLATFORM_KINDS[kind], parent), platform_fields(parent))
 
 
-def leaving(kind: str, parent: Parent, *, now: datetime, expected: DesiredObject | None = None) -> Registration:
-    """How an object stands that is being deleted, with what is to be done; without a task and a resync it may go.
+def plan_removal(kind: str, parent: Parent, *, now: datetime, expected: DesiredObject | None = None) -> Registration:
+    """Return the registration of an object that is being deleted. Once it is at rest, the object may go.
 
     Args:
-        kind: of the object.
-        parent: the object.
+        kind: kind of the Kubernetes object.
+        parent: the Kubernetes object.
         now: the present.
-        expected: what it wanted until now, for what cannot be recognized otherwise.
+        expected: the object that the platform should have had until now, for kinds that carry no label of their owner.
     """
-    memory, held = RegistrationState.of(_KINDS[kind], parent), parent.held.get("Registered")
-    said = AWAITED if held is None else _said(held)
-    if memory.thing is None:
-        return Registration(said, memory, carried_over(parent))
-    task = PlatformTask(kind, parent, memory, None, memory.thing, final=True, expected=expected)
-    if _lets_go(memory, parent, now):
-        return _let_go(task, said)
-    wait = memory.wait(task.tried, parent.uid, now)
+    state, held = RegistrationState.of(_PLATFORM_KINDS[kind], parent), parent.held.get("Registered")
+    fields = platform_fields(parent)
+    condition = AWAITED if held is None else _condition(held)
+    if state.key is None:
+        return Registration(condition, state, fields)
+    task = PlatformTask(kind, parent, state, None, state.key, final=True, expected=expected)
+    if _may_abandon(state, parent, now):
+        return _abandoned(task, condition)
+    wait = state.seconds_until_retry(task.tried, parent.uid, now)
     if wait > 0:
-        return Registration(said, memory, carried_over(parent), wait)
-    return Registration(said, memory, carried_over(parent), task=task)
+        return Registration(condition, state, fields, wait)
+    return Registration(condition, state, fields, task=task)
 
 
-def settle(task: PlatformTask, outcome: Outcome, *, now: datetime) -> Registration:
-    """How an object stands after an attempt."""
-    parent, memory = task.parent, task.memory
+def after(task: PlatformTask, outcome: Outcome, *, now: datetime) -> Registration:
+    """Return the registration after an attempt at its task."""
+    parent = task.parent
     if isinstance(outcome, RegistrationFailed):
-        return _failed(task, outcome, now)
+        return _after_failure(task, outcome, now)
     match outcome:
-        case Done(facts, owned, _) if task.wanted is not None:
-            kept = RegistrationState(task.wanted.thing, task.wanted.hash) if owned else RegistrationState()
-            # Where requests go may depend on the workspace.
-            news = text(parent.status, "workspace") != facts.get("workspace", "")
-            return Registration(UP_TO_DATE if owned else SHARED, kept, facts, SOON if news else None)
-        case Done() | Removed():
-            if task.wanted is None:
-                return Registration(NOT_WANTED, RegistrationState(), {})
+        case Registered(fields, owned, _) if task.desired is not None:
+            state = RegistrationState(task.desired.key, task.desired.hash) if owned else RegistrationState()
+            # The path to the remote backend may depend on the workspace, so another one calls for another sync.
+            is_news = text(parent.status, "workspace") != fields.get("workspace", "")
+            return Registration(UP_TO_DATE if owned else SHARED, state, fields, SOON if is_news else None)
+        case Registered() | Removed():
+            if task.desired is None:
+                return Registration(NOT_DESIRED, RegistrationState(), {})
             return Registration(AWAITED, RegistrationState(), {}, SOON)
         case Gone() if task.final:
-            return Registration(NOT_WANTED, RegistrationState(), {})
+            return Registration(NOT_DESIRED, RegistrationState(), {})
         case _:
-            return Registration(_said_before(parent.held.get("Registered")), memory, carried_over(parent), SOON)
+            return Registration(_condition_of_last_attempt(parent), task.state, platform_fields(parent), SOON)
 
 
-def _failed(task: PlatformTask, failure: RegistrationFailed, now: datetime) -> Registration:
-    parent, memory = task.parent, task.memory
-    said = Condition("Registered", "False", failure.reason, failure.message)
-    if task.check and not failure.foreign:
-        return Registration(UP_TO_DATE, memory, carried_over(parent))
+def _after_failure(task: PlatformTask, failure: RegistrationFailed, now: datetime) -> Registration:
+    parent, state = task.parent, task.state
+    condition = Condition("Registered", "False", failure.reason, failure.message)
+    if task.recheck and not failure.foreign:
+        return Registration(UP_TO_DATE, state, platform_fields(parent))
     if failure.foreign:
-        memory = replace(memory, thing=None, hash="")
+        state = replace(state, key=None, hash="")
     if failure.tried:
-        memory = memory.failed(task.tried, now)
+        state = state.with_failure(task.tried, now)
     if failure.sent:
-        wanted = task.wanted if task.removal is None else None
-        memory = replace(memory, thing=memory.thing if wanted is None else wanted.thing, hash="")
-    if task.final and _lets_go(memory, parent, now):
-        return _let_go(replace(task, memory=memory), said)
-    wait = delay(memory.attempts if failure.tried else 1, parent.uid)
-    return Registration(said, memory, carried_over(parent), max(wait, failure.retry_after or 0.0))
+        desired = task.desired if task.removal is None else None
+        state = replace(state, key=state.key if desired is None else desired.key, hash="")
+    if task.final and _may_abandon(state, parent, now):
+        return _abandoned(replace(task, state=state), condition)
+    wait = delay(state.attempts if failure.tried else 1, parent.uid)
+    return Registration(condition, state, platform_fields(parent), max(wait, failure.retry_after or 0.0))
 
 
-def applied(status: Object, registration: Registration, parent: Parent, *, now: datetime) -> Object:
-    """A status with what it says of the platform replaced."""
-    said = condition_as_written(registration.condition, parent, now)
-    conditions = [said if one["type"] == said["type"] else one for one in status["conditions"]]
-    rest = {key: value for key, value in status.items() if key not in (*CARRIED, "platform")}
-    return {**rest, "conditions": conditions, **registration.fields}
-
-
-def _lets_go(memory: RegistrationState, parent: Parent, now: datetime) -> bool:
-    """Whether an object that is being deleted has waited for long enough."""
+def _may_abandon(state: RegistrationState, parent: Parent, now: datetime) -> bool:
+    """Return whether a deletion has waited for its removal for long enough."""
     if parent.deleting_since is None:
         return False
     waited = now - parent.deleting_since
-    tries = memory.attempts if memory.tried == REMOVAL else 0
+    tries = state.attempts if state.tried == REMOVAL else 0
     return waited >= LONGEST_FINAL or (tries >= FINAL_TRIES and waited >= FINAL_TIME)
 
 
-def _let_go(task: PlatformTask, said: Condition) -> Registration:
-    begun = said.message.removesuffix(_LEFT)
-    said = said._replace(message=f"{begun}{_LEFT}")
-    return Registration(said, task.memory, carried_over(task.parent), abandoned=task.removal)
+def _abandoned(task: PlatformTask, condition: Condition) -> Registration:
+    message = f"{condition.message.removesuffix(_ABANDONED)}{_ABANDONED}"
+    fields = platform_fields(task.parent)
+    return Registration(condition._replace(message=message), task.state, fields, abandoned=task.removal)
 
 
-_LEFT: Final = " It was tried for long enough: it stays there, remove it by hand."
+_ABANDONED: Final = " It was tried for long enough: it stays there, remove it by hand."
 
 
-def _said(held: Held) -> Condition:
+def _condition(held: Held) -> Condition:
     return Condition("Registered", held.status, held.reason, held.message)
 
 
-def _said_before(held: Held | None) -> Condition:
-    """What was said of the last attempt; what is true while there is none yet."""
-    return AWAITED if held is None or held.reason in (reasons.DISABLED, reasons.NOT_EVALUATED) else _said(held)
+def _condition_of_last_attempt(parent: Parent) -> Condition:
+    """Return the condition that the last attempt left in status, or AWAITED when there was none yet."""
+    held = parent.held.get("Registered")
+    return AWAITED if held is None or held.reason in (reasons.DISABLED, reasons.NOT_EVALUATED) else _condition(held)
 
 
-_KINDS: Final[Mapping[str, PlatformKind]] = {"ModelDeployment": "models", "Policy": "policies"}
-"""What an object of each kind is on the platform."""
+_PLATFORM_KINDS: Final[Mapping[str, PlatformKind]] = {"ModelDeployment": "models", "Policy": "policies"}
+"""Collection of the platform's API for each kind of Kubernetes object."""

@@ -1,6 +1,6 @@
-"""The children that shall exist, as full objects in stored form with only the fields we own.
+"""The children that should exist, as whole objects in stored form that have only the fields we own.
 
-Whatever of a child a user or Kubernetes adds besides stays theirs, for nothing here repeats what is observed.
+Fields that a user or Kubernetes adds to a child stay theirs, because nothing here repeats what is observed.
 """
 
 from collections.abc import Mapping
@@ -25,56 +25,56 @@ from hooks.observation.observation import APPS, CORE, Observation
 from hooks.offloading.rules import Split
 
 KINDS: Final = frozenset({(APPS, "Deployment"), (CORE, "Service"), (CORE, "ConfigMap")})
-"""What may be a child at all, by API version and kind."""
+"""API versions and kinds that a child may have."""
 LOCAL_PORT: Final = 80
-"""Port of the local Service. The pods' own port is behind it."""
+"""Port of the local Service, which leads to the port of the pods."""
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """What a specification came down to."""
+class ResolvedSpec:
+    """A specification in force with the backends that it refers to and the split between them."""
 
     spec: ModelDeploymentSpec
     local: Local | Object | None
-    """The pods behind the local backend; the local Service as it was decided last where they are not known now; None
-    when there is none."""
+    """The pods behind the local backend; the local Service as it was applied last while they are not known; None
+    without both."""
     remote: Remote | None
     split: Split
     gateway_service: Object | None
-    """The Service that leads to the gateway as it was decided last, for when it is not known where the gateway is."""
+    """The Service that leads to the gateway as it was applied last, for while it is not known where the gateway is."""
 
     @property
     def has_local(self) -> bool:
-        """Whether some request may ever reach the local backend."""
+        """Whether any request may ever reach the local backend."""
         return self.local is not None and self.split.local
 
     @property
     def has_remote(self) -> bool:
-        """Whether some request may ever reach the remote backend."""
+        """Whether any request may ever reach the remote backend."""
         return self.remote is not None and self.split.remote
 
 
-def make_children(parts: Parts, observation: Observation) -> tuple[Object, ...]:
-    """All children, in the order in which Metacontroller applies kinds.
+def make_children(resolved: ResolvedSpec, observation: Observation) -> tuple[Object, ...]:
+    """Return all children, in the order in which Metacontroller applies their kinds.
 
     Raises:
         NotAccepted: a value of the specification cannot be in a route document.
     """
-    children = [make_route_config_map(parts, observation)]
-    if isinstance(parts.local, Local):
-        children.append(make_local_service(parts.spec, parts.local, observation))
-    elif parts.local is not None:
-        children.append(parts.local)
-    gateway_service = make_gateway_service(parts, observation)
+    children = [make_route_config_map(resolved, observation)]
+    if isinstance(resolved.local, Local):
+        children.append(make_local_service(resolved.spec, resolved.local, observation))
+    elif resolved.local is not None:
+        children.append(resolved.local)
+    gateway_service = make_gateway_service(resolved, observation)
     if gateway_service is not None:
         children.append(gateway_service)
-    if parts.spec.server is not None:
-        children.append(make_deployment(parts.spec.server, observation))
+    if resolved.spec.server is not None:
+        children.append(make_deployment(resolved.spec.server, observation))
     return tuple(children)
 
 
 def make_deployment(server: Server, observation: Observation) -> Object:
-    """The Deployment of spec.server. Without replicas, whoever scales it keeps its number."""
+    """Return the Deployment of spec.server. Without `replicas` in it, an autoscaler owns the number of replicas."""
     labels = pod_labels(observation)
     template = dict(server.template)
     metadata = dict(template.get("metadata") or {})
@@ -86,8 +86,10 @@ def make_deployment(server: Server, observation: Observation) -> Object:
 
 
 def make_local_service(spec: ModelDeploymentSpec, local: Local, observation: Observation) -> Object:
-    """The Service in front of the local replicas. The gateway's only way to them: whatever a user does with a Service
-    of his own, the gateway is never sent to itself."""
+    """Return the Service in front of the local replicas.
+
+    The gateway reaches them in no other way: a Service of the user may lead back to the gateway.
+    """
     body = {
         "spec": {
             "selector": dict(local.selector),
@@ -99,26 +101,26 @@ def make_local_service(spec: ModelDeploymentSpec, local: Local, observation: Obs
     return child
 
 
-def make_gateway_service(parts: Parts, observation: Observation) -> Object | None:
-    """The Service through which clients in this namespace reach the gateway; None when none is wanted."""
-    name = None if parts.spec.gateway is None else parts.spec.gateway.service_name
+def make_gateway_service(resolved: ResolvedSpec, observation: Observation) -> Object | None:
+    """Return the Service by which clients in the namespace reach the gateway; None when none is specified."""
+    name = None if resolved.spec.gateway is None else resolved.spec.gateway.service_name
     gateway = observation.defaults.gateway_service
     if name is None:
         return None
     if gateway is None:
-        return parts.gateway_service
+        return resolved.gateway_service
     target = f"{gateway.name}.{gateway.namespace}.svc.{observation.defaults.cluster_domain}"
     return _child(CORE, "Service", name, observation, {"spec": {"type": "ExternalName", "externalName": target}})
 
 
-def make_route_config_map(parts: Parts, observation: Observation) -> Object:
-    """The ConfigMap with the route document.
+def make_route_config_map(resolved: ResolvedSpec, observation: Observation) -> Object:
+    """Return the ConfigMap with the route document.
 
     Raises:
         NotAccepted: a value of the specification cannot be in a route document.
     """
     try:
-        document = _document(parts, observation)
+        document = _document(resolved, observation)
     except ValidationError as exc:
         raise NotAccepted(
             reasons.INVALID_SPEC,
@@ -128,21 +130,21 @@ def make_route_config_map(parts: Parts, observation: Observation) -> Object:
 
 
 def route_of(config_map: Mapping[str, Any]) -> str:
-    """The text of the route document in a ConfigMap; empty when there is none."""
+    """Return the text of the route document in a ConfigMap; empty when it has none."""
     data = config_map.get("data")
     return text(data, routes.KEY) if isinstance(data, dict) else ""
 
 
 def read_route(config_map: Mapping[str, Any]) -> routes.RouteDocument | None:
-    """The route document in a ConfigMap; None when it cannot be read."""
+    """Return the route document in a ConfigMap; None when it cannot be read."""
     try:
         return routes.read(route_of(config_map))[0]
     except routes.DocumentError:
         return None
 
 
-def kept_split(config_map: Mapping[str, Any]) -> Split | None:
-    """The split that a route decided earlier holds; None when it cannot be read."""
+def last_applied_split(config_map: Mapping[str, Any]) -> Split | None:
+    """Return the split in a route document that was applied last; None when it cannot be read."""
     document = read_route(config_map)
     if document is None:
         return None
@@ -153,9 +155,16 @@ def kept_split(config_map: Mapping[str, Any]) -> Split | None:
 
 
 def with_readiness(config_map: Object, readiness: Readiness | None, *, overdue: bool, override_over: bool) -> Object:
-    """A route decided earlier, in which the replicas still set the weights: all to the remote while none is ready and
-    `overdue` says that it has been so for long enough, back when one is. An override in it ends when it must. Without
-    readiness nothing is known of the replicas, and they change nothing."""
+    """Return a ConfigMap that was applied last with the weights that the replicas ask for now.
+
+    All requests go to the remote backend while no replica is ready, and come back when one is.
+
+    Args:
+        config_map: the ConfigMap with the route document.
+        readiness: the readiness of the local replicas; None when it is not known, and then it changes nothing.
+        overdue: whether no replica has been ready for longer than notReadyForSeconds.
+        override_over: whether an override in the document has ended.
+    """
     document = read_route(config_map)
     if document is None or {backend.id for backend in document.backends} != {"local", "remote"}:
         return config_map
@@ -174,15 +183,15 @@ def with_readiness(config_map: Object, readiness: Readiness | None, *, overdue: 
     return {**config_map, "data": {**config_map["data"], routes.KEY: changed.canonical_json()}}
 
 
-def _document(parts: Parts, observation: Observation) -> routes.RouteDocument:
-    spec, gateway = parts.spec, parts.spec.gateway or Gateway()
-    wanted = [spec.service_ref and spec.service_ref.name, gateway.service_name]
+def _document(resolved: ResolvedSpec, observation: Observation) -> routes.RouteDocument:
+    spec, gateway = resolved.spec, resolved.spec.gateway or Gateway()
+    service_names = [spec.service_ref and spec.service_ref.name, gateway.service_name]
     timeouts = gateway.timeouts
     return routes.RouteDocument(
         name=observation.parent.name,
-        service_names=tuple(name for name in wanted if name),
-        cluster_ips=_cluster_ips(parts, observation),
-        backends=_backends(parts, observation),
+        service_names=tuple(name for name in service_names if name),
+        cluster_ips=_cluster_ips(resolved, observation),
+        backends=_backends(resolved, observation),
         timeouts=routes.Timeouts()
         if timeouts is None
         else routes.Timeouts(
@@ -194,28 +203,28 @@ def _document(parts: Parts, observation: Observation) -> routes.RouteDocument:
         retry=_retry(gateway.retry),
         breaker=routes.Breaker() if gateway.breaker is None else _breaker(gateway.breaker),
         queue=routes.Queue() if gateway.queue is None else _queue(gateway.queue),
-        split=routes.Split(percentage=parts.split.percentage, reason=parts.split.reason),
+        split=routes.Split(percentage=resolved.split.percentage, reason=resolved.split.reason),
     )
 
 
-def _cluster_ips(parts: Parts, observation: Observation) -> tuple[str, ...]:
-    """Addresses of the Service of serviceRef; those known last while it is not there."""
-    known = cluster_ips(parts.spec, observation)
-    if known is not None:
-        return known
+def _cluster_ips(resolved: ResolvedSpec, observation: Observation) -> tuple[str, ...]:
+    """Return the addresses of the Service of serviceRef; while it does not exist, those of the present document."""
+    addresses = cluster_ips(resolved.spec, observation)
+    if addresses is not None:
+        return addresses
     key = observation.key(CORE, "ConfigMap", names.route(observation.parent.name))
-    before = read_route(observation.children.get(key, {}))
-    return () if before is None else before.cluster_ips
+    present = read_route(observation.children.get(key, {}))
+    return () if present is None else present.cluster_ips
 
 
-def _backends(parts: Parts, observation: Observation) -> tuple[routes.Backend, ...]:
-    """Those that some request may ever reach, in the order in which failover tries them."""
-    gateway, remote, percentage = parts.spec.gateway or Gateway(), parts.remote, parts.split.percentage
-    offloading = parts.spec.offloading_config
+def _backends(resolved: ResolvedSpec, observation: Observation) -> tuple[routes.Backend, ...]:
+    """Return the backends that any request may ever reach, in the order in which failover tries them."""
+    gateway, remote, percentage = resolved.spec.gateway or Gateway(), resolved.remote, resolved.split.percentage
+    offloading = resolved.spec.offloading_config
     overflow = None if offloading is None else offloading.behavior.overflow
     use = (routes.Use.WEIGHTED, routes.Use.FAILOVER) if gateway.retry.failover else (routes.Use.WEIGHTED,)
     backends = []
-    if parts.has_local:
+    if resolved.has_local:
         backends.append(
             routes.Backend(
                 id="local",
@@ -228,13 +237,13 @@ def _backends(parts: Parts, observation: Observation) -> tuple[routes.Backend, .
                 health=_health(gateway.health_check),
             )
         )
-    if remote is not None and parts.has_remote:
+    if remote is not None and resolved.has_remote:
         backends.append(
             routes.Backend(
                 id="remote",
                 weight=percentage,
-                # Without a local backend nothing flows over.
-                use=use if overflow is None or not parts.has_local else (*use, routes.Use.OVERFLOW),
+                # Without a local backend no request can overflow to the remote one.
+                use=use if overflow is None or not resolved.has_local else (*use, routes.Use.OVERFLOW),
                 host=remote.host or None,
                 default=not remote.host,
                 port=remote.port,

@@ -1,5 +1,6 @@
-"""What is true of a ModelDeployment, condition by condition: a reason for programs, a sentence for people."""
+"""Conditions of a ModelDeployment: for each aspect of its state a reason for programs and a sentence for people."""
 
+from dataclasses import dataclass
 from typing import Final
 
 from hooks import reasons
@@ -15,27 +16,60 @@ from hooks.offloading.measures import Measured, Missing
 from hooks.offloading.rules import Split
 from hooks.offloading.targets import metric_name
 from hooks.reconcile.status import MetricStanding
-from hooks.reconcile.synced import Applied
+from hooks.reconcile.synced import Comparison
 
 MAX_NAME: Final = 80
-"""Characters of a metric's name that a message repeats."""
+"""Most characters of a metric's name that a message repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConditions:
+    """All conditions of a ModelDeployment but Registered, which is known only when the platform has responded."""
+
+    accepted: Condition
+    refs_resolved: Condition
+    local_ready: Condition
+    metrics_available: Condition
+    offloading: Condition
+    policy_satisfied: Condition
+    synced: Condition
+    ready: Condition
+    warnings: tuple[Condition, ...]
+
+    def in_order(self, registered: Condition) -> tuple[Condition, ...]:
+        """Return these conditions and the condition Registered, in the order in which status has them."""
+        return (
+            self.accepted,
+            self.refs_resolved,
+            self.local_ready,
+            self.metrics_available,
+            self.offloading,
+            self.policy_satisfied,
+            registered,
+            self.synced,
+            self.ready,
+            *self.warnings,
+        )
 
 
 def references_resolved(unresolved: tuple[Unresolved, ...]) -> Condition:
-    """RefsResolved: whether everything was found that the specification refers to."""
+    """Return the condition RefsResolved: whether everything that the specification refers to was found."""
     if not unresolved:
         return Condition("RefsResolved", "True", reasons.REFERENCES_RESOLVED, "Everything referred to was found.")
     messages = dict.fromkeys(result.message for result in unresolved)
     return Condition("RefsResolved", "False", unresolved[0].reason, " ".join(messages))
 
 
-def local_ready(ready: Readiness) -> Condition:
-    """LocalReady: whether a local replica is ready."""
-    return Condition("LocalReady", "True" if ready.is_ready else "False", ready.reason, ready.message)
+def local_ready(readiness: Readiness) -> Condition:
+    """Return the condition LocalReady: whether a local replica is ready."""
+    return Condition("LocalReady", "True" if readiness.is_ready else "False", readiness.reason, readiness.message)
 
 
 def metrics_available(metrics: tuple[MetricSpec, ...], measures: tuple[Measured | Missing, ...]) -> Condition:
-    """MetricsAvailable: whether every metric can be read. That it takes time after a change is no failure."""
+    """Return the condition MetricsAvailable: whether every metric can be read.
+
+    A metric that is awaited after a change counts as one that can be read.
+    """
     if not metrics:
         return Condition("MetricsAvailable", "True", reasons.NO_METRICS, "The specification has no metrics.")
     missing = [(metric, one) for metric, one in zip(metrics, measures, strict=True) if isinstance(one, Missing)]
@@ -44,21 +78,21 @@ def metrics_available(metrics: tuple[MetricSpec, ...], measures: tuple[Measured 
     failures = [(metric, one) for metric, one in missing if one.is_failure]
     if not failures:
         return Condition("MetricsAvailable", "True", reasons.METRICS_READ, "Every metric can be read.")
-    messages = [f"{shown(metric_name(metric))}: {one.message}" for metric, one in failures[:MAX_TOLD]]
+    messages = [f"{shortened(metric_name(metric))}: {one.message}" for metric, one in failures[:MAX_TOLD]]
     if len(failures) > MAX_TOLD:
         messages.append(f"{len(failures) - MAX_TOLD} more are like it.")
     return Condition("MetricsAvailable", "False", failures[0][1].reason, " ".join(messages))
 
 
-def shown(name: str) -> str:
-    """A name, or the beginning of one that is a whole query."""
+def shortened(name: str) -> str:
+    """Return a metric's name, cut to MAX_NAME characters: a name may be a whole query."""
     return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
 
 
 def standings(
     metrics: tuple[MetricSpec, ...], measures: tuple[Measured | Missing, ...], course: Course
 ) -> tuple[MetricStanding, ...]:
-    """What status says of each metric: how it stands, or why it cannot be read."""
+    """Return the entries of `status.offloading.metrics`, one for each metric."""
     states = course.standings or (Standing.UNKNOWN,) * len(metrics)
     return tuple(
         MetricStanding(metric_name(metric), metric.type, one.reason if isinstance(one, Missing) else state)
@@ -67,12 +101,12 @@ def standings(
 
 
 def offloading(split: Split) -> Condition:
-    """Offloading: whether requests go elsewhere, and why."""
+    """Return the condition Offloading: whether requests go to the remote backend."""
     return Condition("Offloading", "True" if split.percentage > 0 else "False", split.reason, split.message)
 
 
 def policy_satisfied(spec: ModelDeploymentSpec, refused: tuple[Refusal, ...]) -> Condition:
-    """PolicySatisfied: whether every policy allows the remote backend."""
+    """Return the condition PolicySatisfied: whether every policy allows the remote backend."""
     if not spec.policies:
         return Condition("PolicySatisfied", "True", reasons.NO_POLICIES, "The specification has no policies.")
     if not refused:
@@ -84,25 +118,63 @@ def policy_satisfied(spec: ModelDeploymentSpec, refused: tuple[Refusal, ...]) ->
     return Condition("PolicySatisfied", "False", refused[0].reason, " ".join(messages))
 
 
-def synced(applied: Applied) -> Condition:
-    """Synced: whether the children are as desired."""
-    return Condition("Synced", "True" if applied.in_sync else "False", applied.reason, applied.message)
+def synced(comparison: Comparison) -> Condition:
+    """Return the condition Synced: whether the observed children equal the desired ones."""
+    return Condition("Synced", "True" if comparison.in_sync else "False", comparison.reason, comparison.message)
 
 
-def warnings(applied: Applied, observation: Observation) -> list[Condition]:
-    """Conditions that are there only when something is wrong."""
-    found = []
+def ready(
+    accepted: Condition,
+    refs_resolved: Condition,
+    synced: Condition,
+    *,
+    serving: bool,
+    deleting: bool,
+    local_only: bool = False,
+) -> Condition:
+    """Return the condition Ready, which sums up the others.
+
+    Args:
+        accepted: the condition Accepted; False makes the model not ready.
+        refs_resolved: the condition RefsResolved; the same.
+        synced: the condition Synced; the same.
+        serving: whether requests are served, locally or remotely.
+        deleting: whether the ModelDeployment is being deleted.
+        local_only: whether nothing but the remote backend is unresolved. The model is then ready if it is served
+            locally.
+    """
+    if deleting:
+        return Condition("Ready", "False", reasons.TERMINATING, "The ModelDeployment is being deleted.")
+    for condition, reason in (
+        (accepted, reasons.NOT_ACCEPTED),
+        (refs_resolved, reasons.REFERENCES_UNRESOLVED),
+        (synced, reasons.NOT_SYNCED),
+    ):
+        if condition.status == "False" and not (local_only and condition is refs_resolved):
+            return Condition("Ready", "False", reason, condition.message)
+    if not serving:
+        message = "No local replica is ready and nothing is offloaded: requests fail."
+        return Condition("Ready", "False", reasons.NO_BACKEND, message)
+    if local_only:
+        message = f"Requests are served by the local replicas alone. {refs_resolved.message}"
+        return Condition("Ready", "True", reasons.SERVING, message)
+    return Condition("Ready", "True", reasons.SERVING, "Requests are served.")
+
+
+def warnings(comparison: Comparison, observation: Observation) -> tuple[Condition, ...]:
+    """Return the conditions that a status has only when something is wrong: InlineSecret and ChildConflict."""
+    conditions = []
     remote = mapping(mapping(observation.parent.spec, "offloadingConfig"), "remoteBackend")
     if text(mapping(mapping(remote, "authConfig"), "oauthConfig"), "clientSecret"):
         message = (
             "spec.offloadingConfig.remoteBackend.authConfig.oauthConfig.clientSecret is readable by whoever can read"
             " this object: move it to a Secret and name that in clientSecretRef."
         )
-        found.append(Condition("InlineSecret", "True", reasons.INLINE_SECRET, message))
-    if applied.conflicts:
+        conditions.append(Condition("InlineSecret", "True", reasons.INLINE_SECRET, message))
+    if comparison.conflicts:
         message = (
-            f"Asked for and never appeared: {', '.join(map(str, applied.conflicts))}. Another object has that name, or"
-            " the controller may not create it: rename or delete that object, or look at the controller's events."
+            f"Asked for and never appeared: {', '.join(map(str, comparison.conflicts))}. Another object has that name,"
+            " or the controller may not create it: rename or delete that object, or look at the controller's events."
         )
-        found.append(Condition("ChildConflict", "True", reasons.NAME_TAKEN, message))
-    return found
+        conditions.append(Condition("ChildConflict", "True", reasons.NAME_TAKEN, message))
+    return tuple(conditions)

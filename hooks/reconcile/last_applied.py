@@ -1,8 +1,8 @@
-"""Children as they were decided last, for when nothing new can be decided about them.
+"""Children as they were applied last, for when nothing new can be decided about them.
 
-Under dynamic apply Metacontroller keeps what it was told in an annotation. Under server-side apply the API server
-keeps which fields it was told (`managedFields`), and the observed child reduced to them is the same.
-https://kubernetes.io/docs/reference/using-api/server-side-apply/
+Under dynamic apply Metacontroller keeps the child of its last response in an annotation. Under server-side apply the
+API server keeps which fields were applied (`managedFields`), and the observed child reduced to those fields is the
+same. https://kubernetes.io/docs/reference/using-api/server-side-apply/
 """
 
 from collections.abc import Mapping
@@ -14,40 +14,52 @@ from hooks import names
 from hooks.errors import DamagedAnnotation
 from hooks.kube.objects import Key, Object, key_of
 from hooks.kube.unstructured import mapping, objects, text
+from hooks.observation.observation import Observation
 
 
-def as_decided_last(key: Key, child: Object) -> Object:
-    """The child as it was last answered.
+def find_last_applied(api_version: str, kind: str, name: str, observation: Observation) -> Object | None:
+    """Return an observed child as it was applied last; None when there is no such child.
+
+    Raises:
+        DamagedAnnotation: as `last_applied` does.
+    """
+    key = observation.key(api_version, kind, name)
+    child = observation.children.get(key)
+    return None if child is None else last_applied(key, child)
+
+
+def last_applied(key: Key, child: Object) -> Object:
+    """Return an observed child as the last response had it.
 
     Raises:
         DamagedAnnotation: its annotation cannot be read, or is about another object.
     """
     annotation = mapping(mapping(child, "metadata"), "annotations").get(names.LAST_APPLIED)
-    decided = _owned(child) if annotation is None else _decoded(key, annotation)
-    if key_of(decided) != key:
+    applied = _owned(child) if annotation is None else _decoded(key, annotation)
+    if key_of(applied) != key:
         raise DamagedAnnotation(f"{names.LAST_APPLIED} of {key} is about another object")
-    return _without_selector_label(decided)
+    return _without_selector_label(applied)
 
 
 def _decoded(key: Key, annotation: object) -> Object:
     try:
-        decided = orjson.loads(annotation if isinstance(annotation, str) else b"")
+        applied = orjson.loads(annotation if isinstance(annotation, str) else b"")
     except orjson.JSONDecodeError:
         raise DamagedAnnotation(f"{names.LAST_APPLIED} of {key} cannot be read") from None
-    if not isinstance(decided, dict):
+    if not isinstance(applied, dict):
         raise DamagedAnnotation(f"{names.LAST_APPLIED} of {key} is not an object")
-    return decided
+    return applied
 
 
 def _without_selector_label(child: Object) -> Object:
-    """Metacontroller puts its selector label in before it remembers; what we answered had none."""
+    """Return a child without the selector label that Metacontroller adds before it writes the annotation."""
     metadata = mapping(child, "metadata")
     labels = {name: value for name, value in mapping(metadata, "labels").items() if name != names.CONTROLLER_UID_LABEL}
     return {**child, "metadata": {**metadata, "labels": labels}}
 
 
 def _owned(child: Object) -> Object:
-    """The fields of an observed child that Metacontroller applied, with what says which object it is."""
+    """Return the fields of an observed child that Metacontroller applied, with those that identify it."""
     metadata = mapping(child, "metadata")
     owned = _reduced(child, _applied_fields(metadata))
     owned["apiVersion"], owned["kind"] = child["apiVersion"], child["kind"]
@@ -60,7 +72,7 @@ def _owned(child: Object) -> Object:
 
 
 def _applied_fields(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The field set of the manager that also applied Metacontroller's own label."""
+    """Return the field set (FieldsV1) of the field manager that applied Metacontroller's own label."""
     for entry in objects(metadata, "managedFields"):
         fields = mapping(entry, "fieldsV1")
         labels = mapping(mapping(fields, "f:metadata"), "f:labels")
@@ -72,7 +84,7 @@ def _applied_fields(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _reduced(value: Mapping[str, Any], fields: Mapping[str, Any]) -> Object:
-    """The fields of an object that are in a FieldsV1 set: `f:name` for a field, the empty set for all of its value."""
+    """Return the fields of an object that a FieldsV1 set has: `f:name` for a field, the empty set for all its value."""
     reduced: Object = {}
     for field, inner in fields.items():
         name = field.removeprefix("f:")
@@ -93,13 +105,13 @@ def _reduced_value(value: Any, fields: Mapping[str, Any]) -> Any:
 
 
 def _reduced_list(items: list[Any], members: Mapping[str, Any]) -> list[Any]:
-    """The owned items of a list: `k:{…}` names one by its keys, `v:…` by its value."""
+    """Return the items of a list that a FieldsV1 set has: `k:{…}` names an item by its keys, `v:…` by its value."""
     reduced = []
     for item in items:
         for member, inner in members.items():
-            wanted = orjson.loads(member[2:])
-            if member.startswith("v:") and item == wanted:
+            identity = orjson.loads(member[2:])
+            if member.startswith("v:") and item == identity:
                 reduced.append(item)
-            elif member.startswith("k:") and isinstance(item, dict) and wanted.items() <= item.items():
-                reduced.append(_reduced_value(item, inner) if inner.keys() - {"."} else {**wanted})
+            elif member.startswith("k:") and isinstance(item, dict) and identity.items() <= item.items():
+                reduced.append(_reduced_value(item, inner) if inner.keys() - {"."} else {**identity})
     return reduced

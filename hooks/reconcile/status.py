@@ -1,15 +1,15 @@
-"""The parent's status, whole: conditions, the state of offloading, and what is carried over.
+"""Status of a ModelDeployment, built whole and once: conditions, the state of offloading, and the platform's fields.
 
-It changes when something changes and at no other time: no measured values, no numbers that move, times in whole
-seconds and only those of transitions. https://github.com/kubernetes/community (API conventions, "conditions")
+Status changes when something changes and at no other time: it has no measured values, no numbers that move, and only
+times of transitions, in whole seconds. That is what Kubernetes' API conventions ask of conditions:
+https://github.com/kubernetes/community/blob/main/contributors/devel/sig-architecture/api-conventions.md
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from hooks import reasons
 from hooks.api.common import format_time
 from hooks.kube.objects import Object
 from hooks.kube.times import whole_seconds
@@ -19,108 +19,66 @@ from hooks.offloading.hysteresis import NOTHING, Memory
 from hooks.offloading.rules import Previous, Split
 
 SKEW: Final = timedelta(minutes=1)
-"""How far ahead of ours the clock of another replica may be. What it wrote stays, for samples are held against it."""
+"""How far the clock of another replica may be ahead of ours. A `since` within it is kept, because samples of metrics
+are compared with it."""
 
 
 class MetricStanding(NamedTuple):
-    """What is known of a metric."""
+    """Entry of `status.offloading.metrics`: one metric, and how it stands."""
 
     name: str
     type: str
     state: str
-    """How it stands to its target, or why it cannot be read."""
+    """Standing of the metric to its target, or the reason why it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What is true, before it is written down."""
+class StatusContent:
+    """Everything that a status is written from."""
 
     conditions: tuple[Condition, ...]
-    """In the order in which they are shown."""
+    """Conditions in the order in which they are written."""
     split: Split
     ports: Mapping[str, int | None] = field(default_factory=dict)
-    """servingPort and metricPort, as far as known."""
+    """Values of servingPort and metricPort; None, and left out, where one is not known."""
     memory: Memory = NOTHING
-    """Of the metrics, for the next sync."""
+    """Record of the metrics' windows and steps for the next sync."""
     metrics: tuple[MetricStanding, ...] = ()
-    """What is known of each metric."""
-    platform: Mapping[str, Any] = field(default_factory=dict)
-    """What is known of the platform, and the memory of it."""
+    platform_fields: Mapping[str, Any] = field(default_factory=dict)
+    """Fields about the platform, as `Registration.status_fields` has them."""
 
 
-def build_status(report: Report, parent: Parent, *, now: datetime) -> Object:
-    """The status to write. Whatever did not change keeps its time."""
+def build_status(content: StatusContent, parent: Parent, *, now: datetime) -> Object:
+    """Return the status to write. What did not change since the present status keeps its time."""
     status: Object = {
-        "conditions": [condition_as_written(condition, parent, now) for condition in report.conditions],
-        "offloadingStatus": report.split.percentage > 0,
-        "offloading": _offloading(report, parent, now),
+        "conditions": [condition_as_written(condition, parent, now) for condition in content.conditions],
+        "offloadingStatus": content.split.percentage > 0,
+        "offloading": _offloading(content, parent, now),
     }
     if parent.generation:
-        # Metacontroller writes it as well; said here so that the answer is the status that is stored.
+        # Metacontroller sets it as well; with it, the response is exactly the status that is stored.
         status["observedGeneration"] = parent.generation
-    status |= {name: port for name, port in report.ports.items() if port is not None}
-    return {**status, **report.platform}
+    status |= {name: port for name, port in content.ports.items() if port is not None}
+    return {**status, **content.platform_fields}
 
 
-def overview(
-    accepted: Condition,
-    others: Iterable[Condition],
-    warnings: Iterable[Condition],
-    *,
-    serving: bool,
-    deleting: bool,
-    local_only: bool = False,
-) -> tuple[Condition, ...]:
-    """All conditions: these, then Ready, which sums them up, then the warnings.
-
-    With `local_only` all that is not resolved is where to offload to: a model that is served here is Ready anyway.
-    """
-    conditions = (accepted, *others)
-    ready = _ready(conditions, serving=serving, deleting=deleting, local_only=local_only)
-    return (*conditions, ready, *warnings)
-
-
-def _ready(conditions: tuple[Condition, ...], *, serving: bool, deleting: bool, local_only: bool) -> Condition:
-    by_type = {condition.type: condition for condition in conditions}
-    if deleting:
-        return Condition("Ready", "False", reasons.TERMINATING, "The ModelDeployment is being deleted.")
-    for type_, reason in _NEEDED:
-        if by_type[type_].status == "False" and not (local_only and type_ == "RefsResolved"):
-            return Condition("Ready", "False", reason, by_type[type_].message)
-    if not serving:
-        message = "No local replica is ready and nothing is offloaded: requests fail."
-        return Condition("Ready", "False", reasons.NO_BACKEND, message)
-    if local_only:
-        message = f"Requests are served by the local replicas alone. {by_type['RefsResolved'].message}"
-        return Condition("Ready", "True", reasons.SERVING, message)
-    return Condition("Ready", "True", reasons.SERVING, "Requests are served.")
-
-
-_NEEDED: Final = (
-    ("Accepted", reasons.NOT_ACCEPTED),
-    ("RefsResolved", reasons.REFERENCES_UNRESOLVED),
-    ("Synced", reasons.NOT_SYNCED),
-)
-"""Conditions without which the model is not Ready, with the reason each gives."""
-
-
-def _offloading(report: Report, parent: Parent, now: datetime) -> dict[str, Any]:
-    previous, split, memory = Previous.of(parent), report.split, report.memory
-    same = previous.percentage == split.percentage
-    since = previous.since if same and previous.since is not None else now
+def _offloading(content: StatusContent, parent: Parent, now: datetime) -> Object:
+    previous, split, memory = Previous.of(parent), content.split, content.memory
+    is_same = previous.percentage == split.percentage
+    since = previous.since if is_same and previous.since is not None else now
     if since > now + SKEW:
         since = now
-    written: dict[str, Any] = {
+    offloading: Object = {
         "percentage": split.percentage,
         "reason": split.reason,
         "message": split.message,
         "since": format_time(whole_seconds(since)),
     }
-    for field_, moment in (("reachedSince", memory.reached_since), ("belowSince", memory.below_since)):
+    for name, moment in (("reachedSince", memory.reached_since), ("belowSince", memory.below_since)):
         if moment is not None:
-            written[field_] = format_time(moment)
+            offloading[name] = format_time(moment)
     if memory.step is not None:
-        written["step"] = memory.step
-    if report.metrics:
-        written["metrics"] = [standing._asdict() for standing in report.metrics]
-    return written
+        offloading["step"] = memory.step
+    if content.metrics:
+        offloading["metrics"] = [standing._asdict() for standing in content.metrics]
+    return offloading

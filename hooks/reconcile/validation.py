@@ -1,4 +1,4 @@
-"""What passes the schema and is still wrong: each is a sentence that says what to change."""
+"""Checks of a specification that its schema cannot express. Each raises with a sentence that says what to change."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -15,18 +15,18 @@ from hooks.kube.unstructured import mapping, objects, text
 from hooks.observation.observation import APPS, Observation
 
 MAX_CHILD_BYTES: Final = 200 * 1024
-"""Largest child, as JSON. Metacontroller keeps a copy in an annotation, and all annotations of an object may have
-256 KiB together."""
+"""Most bytes of a child, as JSON. Metacontroller keeps a copy of it in an annotation, and Kubernetes limits all
+annotations of an object to 256 KiB together."""
 
 _TEMPLATE: Final = "spec.server.template"
 _LOCATION: Final = "spec.offloadingConfig.remoteBackend.location"
 
 
 def check(spec: ModelDeploymentSpec, observation: Observation) -> None:
-    """Refuse what no schema can.
+    """Check a specification.
 
     Raises:
-        NotAccepted: naming the first thing found.
+        NotAccepted: for the first mistake that is found.
     """
     _check_namespaces(spec, observation.parent.namespace)
     _check_workload(spec)
@@ -40,10 +40,10 @@ def check(spec: ModelDeploymentSpec, observation: Observation) -> None:
 
 
 def check_size(children: tuple[Object, ...]) -> None:
-    """Refuse children that Kubernetes could not store together with the record of what was applied.
+    """Check that Kubernetes can store every child together with its last-applied annotation.
 
     Raises:
-        NotAccepted: naming the first such child.
+        NotAccepted: for the first child that is too large.
     """
     for child in children:
         if len(canonical_json(child)) > MAX_CHILD_BYTES:
@@ -99,24 +99,24 @@ def _check_service_names(spec: ModelDeploymentSpec, parent: str) -> None:
                 f"spec.{field}.name must be the name of a Service, of lower-case letters, digits and dashes, not"
                 f" {reference.name!r}.",
             )
-    wanted = None if spec.gateway is None else spec.gateway.service_name
-    if wanted is None:
+    gateway_service = None if spec.gateway is None else spec.gateway.service_name
+    if gateway_service is None:
         return
-    if not names.is_service_name(wanted):
+    if not names.is_service_name(gateway_service):
         raise NotAccepted(
             reasons.INVALID_NAME,
             f"spec.gateway.serviceName must be lower-case letters, digits and dashes, at most {names.MAX_LENGTH}, and"
-            f" begin with a letter, not {wanted!r}.",
+            f" begin with a letter, not {gateway_service!r}.",
         )
-    if wanted == own:
+    if gateway_service == own:
         raise NotAccepted(
             reasons.INVALID_NAME,
             f"spec.gateway.serviceName must not be {own}, which leads to the local replicas: choose another name.",
         )
-    if spec.service_ref is not None and spec.service_ref.name == wanted:
+    if spec.service_ref is not None and spec.service_ref.name == gateway_service:
         raise NotAccepted(
             reasons.INVALID_NAME,
-            f"spec.gateway.serviceName must not be {wanted}, the Service of serviceRef: choose another name.",
+            f"spec.gateway.serviceName must not be {gateway_service}, the Service of serviceRef: choose another name.",
         )
 
 
@@ -154,7 +154,7 @@ def _check_template(server: Server) -> None:
 
 
 def _check_containers(pod: Mapping[str, Any], field: str) -> None:
-    """Names that lists are merged by must differ, or Metacontroller mixes their items up."""
+    """Check that the names by which Metacontroller merges lists differ: it would mix items of one name up."""
     path = f"{_TEMPLATE}.spec.{field}"
     containers = objects(pod, field)
     if not all(text(container, "name") for container in containers):
@@ -175,7 +175,7 @@ def _check_distinct(values: list[Any], problem: str) -> None:
 
 
 def _check_location(location: Location) -> None:
-    """A place that does not exist would be taken for one that is not declared."""
+    """Check that country and continent exist. Policies would treat a location that does not exist as undeclared."""
     country, continent = location.country or "", location.continent or ""
     problems = (
         ("country", country, geography.country_problem(country)),

@@ -43,7 +43,8 @@ def test_a_bad_model_deployment(row: builders.Json) -> None:
 def test_a_bad_policy(row: builders.Json) -> None:
     """A Policy that cannot be used is not accepted, and the message says what to write instead."""
     request = SyncRequest.from_json({"parent": {**builders.policy(), "spec": row["spec"]}}, POLICY_KIND)
-    response, _ = policy.sync(request, builders.DEFAULTS, account=None, now=builders.NOW)
+    decision = policy.decide_sync(request, builders.DEFAULTS, account=None, now=builders.NOW)
+    response = decision.response(decision.registration)
     assert {"spec": row["spec"], **accepted(response.status)} == row
 
 

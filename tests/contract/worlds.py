@@ -101,8 +101,8 @@ class World:
             children = [observed(child, before.get(key_of(child))) for child in answer.children]
             parent = parent | {"status": answer.status}
             if look == looks - 1:
-                task = reconcile.sync_assessed(seen, now=now, account="an account").task
-                yield repr(task and task.wanted and task.wanted.body).encode()
+                task = reconcile.decide_sync(seen, now=now, account="an account").registration.task
+                yield repr(task and task.desired and task.desired.body).encode()
 
 
 class _Stored:

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hooks import app as hooks_app
+from hooks import middlewares, webhooks
 from hooks.app import create_app, create_operations_app
 from hooks.authentication import Bearer
 from hooks.reconcile import model_deployment as reconcile
@@ -179,8 +179,10 @@ async def test_a_bug_is_a_500_without_its_details(served: Served, monkeypatch: p
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("canary")
 
+    monkeypatch.setattr(reconcile, "decide_sync", broken)
+    monkeypatch.setattr(webhooks, "customize", broken)
+    monkeypatch.setattr(reconcile, "decide_finalize", broken)
     for hook in HOOKS:
-        monkeypatch.setattr(reconcile, "sync_assessed" if hook == "sync" else hook, broken)
         with structlog.testing.capture_logs() as lines:
             answer = await served.post(hook, body())
         assert answer.status_code == 500
@@ -318,12 +320,12 @@ HEAD = b"POST /modeldeployments/sync HTTP/1.1\r\nHost: hooks\r\nContent-Length: 
 
 async def test_a_body_that_does_not_come(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sender that goes silent is told so and holds no place; one that goes away is no failure of ours."""
-    monkeypatch.setattr(hooks_app, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(middlewares, "BODY_SECONDS", 0.2)
     reader, writer = await raw(served)
     writer.write(HEAD % 100 + b"{")
     assert await answered(reader) == 408
     writer.close()
-    monkeypatch.setattr(hooks_app, "BODY_SECONDS", 30.0)
+    monkeypatch.setattr(middlewares, "BODY_SECONDS", 30.0)
     with structlog.testing.capture_logs() as lines:
         _, writer = await raw(served)
         writer.write(HEAD % 100 + b"{")

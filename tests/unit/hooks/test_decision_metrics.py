@@ -27,7 +27,7 @@ def decide(kept: Decisions, *values: str | Unread, now: datetime = NOW, name: st
         related=[workload()],
         readings=builders.readings(*values, now=now),
     )
-    assessment = reconcile.sync_assessed(observation, now=now).assessment
+    assessment = reconcile.decide_sync(observation, now=now).assessment
     assert assessment is not None
     kept.record(assessment, now=now)
 

@@ -1,4 +1,4 @@
-"""When something that does not answer is left alone."""
+"""Circuit breaker: when a server that does not respond is called again."""
 
 import pytest
 
@@ -6,14 +6,14 @@ from hooks.platform.circuit import FIRST_PAUSE, IN_A_ROW, LONGEST_PAUSE, Circuit
 
 
 def opened(circuit: Circuit, now: float = 0.0) -> Circuit:
-    """After failures in a row."""
+    """Return the circuit after as many failures in a row as open it."""
     for _ in range(IN_A_ROW):
         circuit.failed(now)
     return circuit
 
 
 def test_failures_in_a_row_open_it() -> None:
-    """One that is answered in between begins the row anew."""
+    """Only failures in a row open the circuit: a response in between starts the count again."""
     seen: list[CircuitState] = []
     circuit = Circuit(seen.append)
     for _ in range(IN_A_ROW - 1):
@@ -28,7 +28,7 @@ def test_failures_in_a_row_open_it() -> None:
 
 
 def test_one_probe_decides() -> None:
-    """After the pause one may ask, the others wait; an answer closes it."""
+    """After the pause one call probes while the others wait, and its response closes the circuit."""
     seen: list[CircuitState] = []
     circuit = opened(Circuit(seen.append))
     assert [circuit.wait(FIRST_PAUSE), circuit.wait(FIRST_PAUSE)] == [0, FIRST_PAUSE]
@@ -38,7 +38,7 @@ def test_one_probe_decides() -> None:
 
 
 def test_every_probe_that_fails_doubles_the_pause() -> None:
-    """Up to a longest one; an answer begins anew."""
+    """Each failed probe doubles the pause up to the longest one; a response makes it short again."""
     circuit, now, pauses = opened(Circuit()), 0.0, []
     for _ in range(6):
         pauses.append(circuit.wait(now))
@@ -51,7 +51,7 @@ def test_every_probe_that_fails_doubles_the_pause() -> None:
 
 
 def test_a_probe_that_learns_nothing() -> None:
-    """The next one may ask at once; without a probe nothing changes."""
+    """After a probe of which nothing was learned the next call probes at once; other calls change nothing."""
     circuit = opened(Circuit())
     assert circuit.wait(FIRST_PAUSE) == 0
     circuit.given_up(FIRST_PAUSE)
@@ -63,8 +63,8 @@ def test_a_probe_that_learns_nothing() -> None:
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_who_is_asked_to_wait_waits(broken: bool) -> None:
-    """For the longest of what was asked for and what the circuit says, answered or not."""
+def test_a_pause_that_the_server_asks_for(broken: bool) -> None:
+    """A pause that the server asks for is kept in every state, and the longest of several counts."""
     circuit = opened(Circuit()) if broken else Circuit()
     circuit.asked_to_wait(60, 0.0)
     circuit.asked_to_wait(30, 0.0)

@@ -1,4 +1,4 @@
-"""What the platform shall have of a ModelDeployment, and whose it is what is there."""
+"""The model that the platform should have for a ModelDeployment, and the owner of the object that it has."""
 
 from typing import Any
 
@@ -6,45 +6,45 @@ import pytest
 
 from hooks import names
 from hooks.observation.observation import Parent
-from hooks.platform.ownership import MANAGED_BY, Claim, Owner, claim, keeps, model, policy_names
+from hooks.platform.ownership import MANAGED_BY, Claim, Owner, claim, desired_model, is_kept_by, policy_names
 from hooks.platform.state import DesiredObject, PlatformKey
 from tests import builders
 from tests.builders import UID, Json, model_deployment, served, workload
 
-THING = PlatformKey("models", "llama", "production")
+KEY = PlatformKey("models", "llama", "production")
 PORTS = {"servingPort": 8000, "metricPort": None}
 CREATED = "2026-02-01T00:00:01.123Z"
 
 
-def wanted(parent: Json, *, offloading: bool = False, **rest: Any) -> DesiredObject | None:
-    """What the platform shall have."""
+def desired(parent: Json, *, offloading: bool = False, **rest: Any) -> DesiredObject | None:
+    """Return the model that the platform should have."""
     observation = builders.observation(parent, **rest)
-    return model(observation.read_spec(), observation, offloading=offloading, ports=PORTS, account="us")
+    return desired_model(observation.read_spec(), observation, offloading=offloading, ports=PORTS, account="us")
 
 
 def body(parent: Json, **rest: Any) -> Json:
-    """Its body."""
-    found = wanted(parent, **rest)
+    """Return the body of that model."""
+    found = desired(parent, **rest)
     assert found is not None
     return found.body
 
 
 def test_disabled() -> None:
-    """Nothing shall be there."""
-    assert wanted(model_deployment(enabled=False)) is None
+    """The platform should have no model for a disabled ModelDeployment."""
+    assert desired(model_deployment(enabled=False)) is None
 
 
 @pytest.mark.parametrize("config", [None, {}, {"remoteBackend": builders.REMOTE}])
 @pytest.mark.parametrize("offloading", [False, True])
 def test_labels_of_offloading(config: Json | None, offloading: bool) -> None:
-    """They are there where offloading is configured."""
+    """The labels of offloading are sent where offloading is configured, and not elsewhere."""
     labels = body(model_deployment(offloadingConfig=config), offloading=offloading)["metadata"]["labels"]
     expected = {} if config is None else {"offloading-enabled": "true", "offloading": str(offloading).lower()}
     assert {key: value for key, value in labels.items() if key.startswith("offloading")} == expected
 
 
-def test_nobody_takes_the_labels_that_say_whose_it_is() -> None:
-    """Labels of the object are sent, and do not win over ours."""
+def test_labels_of_the_owner_cannot_be_replaced() -> None:
+    """Labels of the ModelDeployment are sent, and cannot replace those that name the owner."""
     item = model_deployment()
     forged = {names.UID_LABEL: "x", names.NAMESPACE_LABEL: "x", names.NAME_LABEL: "x", "managed-by": "x", "team": "x"}
     item["metadata"]["labels"] = {**forged, "number": 1}
@@ -55,7 +55,7 @@ def test_nobody_takes_the_labels_that_say_whose_it_is() -> None:
 
 @pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"])
 def test_the_pod_template_is_that_of_the_workload(kind: str) -> None:
-    """Of every kind; none while there is no workload."""
+    """The pod template is that of the workload, of whatever kind; without a workload none is sent."""
     item = model_deployment(modelSourceRef={"kind": kind, "name": "demo"})
     related = workload(kind)
     assert body(item, related=[related])["spec"]["podTemplate"] == related["spec"]["template"]
@@ -64,42 +64,42 @@ def test_the_pod_template_is_that_of_the_workload(kind: str) -> None:
 
 
 def test_ports_that_are_known() -> None:
-    """Those, and no empty object without any."""
+    """Only ports that are known are sent, and no empty object when none is."""
     observation = builders.observation(model_deployment())
     spec = observation.read_spec()
     assert body(model_deployment())["spec"]["runtime"] == {"servingPort": 8000}
-    found = model(spec, observation, offloading=False, ports={"servingPort": None}, account="us")
+    found = desired_model(spec, observation, offloading=False, ports={"servingPort": None}, account="us")
     assert found is not None
     assert "runtime" not in found.body["spec"]
 
 
 def test_the_hash_follows_what_is_sent() -> None:
-    """Equal bodies have equal hashes; a change of anything that is sent is another one, of anything else is not."""
+    """The hash changes with everything that is sent, and with nothing else."""
     item = model_deployment(policies=[{"name": "a"}])
-    hashes = {getattr(wanted(item), "hash", "")}
+    hashes = {getattr(desired(item), "hash", "")}
     same = model_deployment(policies=[{"name": "a"}], offloadingConfig={"remoteBackend": {"host": "elsewhere"}})
-    assert getattr(wanted(same), "hash", "") in hashes
+    assert getattr(desired(same), "hash", "") in hashes
     for other in (
         model_deployment(model="other", policies=[{"name": "a"}]),
         model_deployment(environment="development", policies=[{"name": "a"}]),
         model_deployment(policies=[{"name": "b"}]),
         model_deployment(policies=[{"name": "a"}], serverlessConfig={}),
     ):
-        fresh = getattr(wanted(other), "hash", "")
+        fresh = getattr(desired(other), "hash", "")
         assert fresh not in hashes
         hashes.add(fresh)
-    assert getattr(wanted(item, offloading=True), "hash", "") not in hashes
-    assert getattr(wanted(item, related=[workload()]), "hash", "") not in hashes
+    assert getattr(desired(item, offloading=True), "hash", "") not in hashes
+    assert getattr(desired(item, related=[workload()]), "hash", "") not in hashes
 
 
 def test_c24_local_policies_have_their_names() -> None:
-    """The original sent empty names for local policies: here each has its own, once, in order."""
+    """C24: the original sent empty names for local policies; here each has its own name, once, in order."""
     item = model_deployment(policies=[{"name": "theirs"}, *builders.obeys("eu", "gpu", "eu"), {"name": ""}])
     assert policy_names(builders.observation(item).read_spec()) == ["theirs", "eu", "gpu"]
 
 
 def test_c23_no_secret_of_the_remote_backend_is_sent() -> None:
-    """Nothing of offloadingConfig is."""
+    """C23: nothing of offloadingConfig is sent to the platform."""
     oauth = {"clientId": "canary", "clientSecret": "canary", "tokenUrl": "https://canary"}
     remote = builders.REMOTE | {
         "authConfig": {"type": "oauth", "oauthConfig": oauth},
@@ -109,11 +109,11 @@ def test_c23_no_secret_of_the_remote_backend_is_sent() -> None:
     assert "canary" not in repr(body(model_deployment(offloadingConfig={"remoteBackend": remote})))
 
 
-# Whose it is.
+# Claims and owners.
 
 
 def found(uid: str = "", *, managed: bool = False, created: str = CREATED) -> Json:
-    """A model as the platform gives it."""
+    """Return a model as the platform responds with it."""
     labels = {names.UID_LABEL: uid, names.NAMESPACE_LABEL: "n", names.NAME_LABEL: "m"} if uid else {}
     labels |= {MANAGED_BY[0]: MANAGED_BY[1]} if managed or uid else {}
     return {"metadata": {"name": "llama", "labels": labels, "createdAt": created}, "spec": {"enabled": True}}
@@ -137,9 +137,9 @@ def found(uid: str = "", *, managed: bool = False, created: str = CREATED) -> Js
 )
 @pytest.mark.parametrize("lost", [False, True])
 def test_claims_of_a_model(there: Json, known: str, expected: Claim | Owner, lost: bool) -> None:
-    """The table of the module."""
+    """The claim to a model is the one that the table of the module names."""
     parent = Parent.of(model_deployment(status={"createdAtOnBeamlit": known}))
-    assert claim(there, parent, lost=lost, wanted=wanted(model_deployment())) == expected
+    assert claim(there, parent, lost=lost, desired=desired(model_deployment())) == expected
 
 
 T4 = [{"type": "gpu", "name": "t4"}]
@@ -157,21 +157,21 @@ T4 = [{"type": "gpu", "name": "t4"}]
     ],
 )
 def test_claims_of_a_policy(spec: Json, lost: bool, expected: Claim) -> None:
-    """What says the same is left alone, and is ours where an answer was lost."""
+    """An equal policy is left alone, and is ours where the response to our request was lost."""
     ours = {"metadata": {"name": "eu"}, "spec": {"type": "flavor", "locations": [], "flavors": T4}}
     there = {"metadata": {"name": "eu", "createdAt": CREATED}, "spec": spec}
     parent = Parent.of(builders.policy())
     assert (
-        claim(there, parent, lost=lost, wanted=DesiredObject.of(PlatformKey("policies", "eu"), ours, "us")) is expected
+        claim(there, parent, lost=lost, desired=DesiredObject.of(PlatformKey("policies", "eu"), ours, "us")) is expected
     )
-    assert claim(there, parent, lost=lost, wanted=None) is Claim.FOREIGN
+    assert claim(there, parent, lost=lost, desired=None) is Claim.FOREIGN
 
 
 OWNER = Owner("team-a", "demo", UID)
 
 
 def aged(created: str = "2026-03-01T10:00:00Z", **spec: Any) -> Json:
-    """The owner."""
+    """Return the owner of KEY, created at this time and with this specification."""
     item = model_deployment(**spec)
     item["metadata"]["creationTimestamp"] = created
     return item
@@ -198,10 +198,10 @@ OURS["metadata"] |= {"namespace": "team-b", "uid": "another"}
     ],
 )
 def test_an_owner_keeps_it(item: Json | None, expected: bool) -> None:
-    """While it is there, wants it and is older; of two of one age the one that comes first."""
-    assert keeps(OWNER, item, OURS, THING) is expected
+    """An owner keeps an object while it exists, specifies it and is older, or as old and the first by name."""
+    assert is_kept_by(OWNER, item, OURS, KEY) is expected
 
 
-def test_an_owner_that_was_made_anew() -> None:
-    """Is another one."""
-    assert not keeps(Owner("team-a", "demo", "before"), aged(), OURS, THING)
+def test_an_owner_that_was_created_again() -> None:
+    """An owner that was deleted and created again is another owner."""
+    assert not is_kept_by(Owner("team-a", "demo", "before"), aged(), OURS, KEY)

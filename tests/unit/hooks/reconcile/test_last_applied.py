@@ -9,7 +9,7 @@ import pytest
 from hooks import names
 from hooks.errors import DamagedAnnotation
 from hooks.kube.objects import key_of
-from hooks.reconcile.last_applied import as_decided_last
+from hooks.reconcile.last_applied import last_applied
 from tests import builders
 from tests.builders import Cluster, model_deployment, observed, served, service, sync, workload
 
@@ -18,7 +18,7 @@ def last(child: builders.Json) -> builders.Json:
     """The child as it was decided last."""
     key = key_of(child)
     assert key is not None
-    return as_decided_last(key, child)
+    return last_applied(key, child)
 
 
 @pytest.mark.parametrize("server_side", [False, True])

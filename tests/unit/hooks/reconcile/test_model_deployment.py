@@ -11,10 +11,13 @@ import pytest
 from hooks import reasons
 from hooks.errors import DamagedAnnotation, ForbiddenChild
 from hooks.observation.observation import InstallDefaults, Observation
+from hooks.platform import registration
+from hooks.platform.outcomes import Registered, Removed
 from hooks.platform.registration import PlatformTask
 from hooks.platform.state import PlatformKey
 from hooks.protocol import FinalizeResponse, SyncRequest, SyncResponse
 from hooks.reconcile import model_deployment as reconcile
+from hooks.reconcile.last_gate import check_children
 from tests import builders
 from tests.builders import (
     DEFAULTS,
@@ -43,7 +46,8 @@ ELSEWHERE = {"name": "x", "namespace": "team-b"}
 
 def finalize(parent: Json, **rest: Any) -> FinalizeResponse:
     """The answer to finalize."""
-    return reconcile.finalize(builders.observation(parent, finalizing=True, **rest), now=NOW)[0]
+    decision = reconcile.decide_finalize(builders.observation(parent, finalizing=True, **rest), now=NOW)
+    return decision.response(decision.registration)
 
 
 # The first sync, and requests that lack something.
@@ -311,8 +315,10 @@ def test_finalize(deleting: bool) -> None:
     if deleting:
         cluster.parent["metadata"]["deletionTimestamp"] = "2026-03-01T12:00:00Z"
     observed = builders.observation(cluster.parent, finalizing=True, children=cluster.children)
-    waiting, found = reconcile.finalize(observed, now=NOW, account="us")
-    assert (waiting.children, waiting.finalized, waiting.resync_after_seconds, found.task) == ((), False, 30, None)
+    decision = reconcile.decide_finalize(observed, now=NOW, account="us")
+    waiting = decision.response(decision.registration)
+    assert (waiting.children, waiting.finalized, waiting.resync_after_seconds) == ((), False, 30)
+    assert decision.registration.task is None
     assert {entry["type"]: entry["status"] for entry in waiting.status["conditions"]}["Ready"] == "False"
     done = finalize(cluster.parent)
     assert (done.children, done.finalized, done.resync_after_seconds) == ((), True, None)
@@ -331,11 +337,16 @@ def test_finalize_when_registered() -> None:
     """Once the children are gone, what is on the platform is to be removed."""
     state = {"name": "llama", "environment": "production", "hash": "0"}
     parent = model_deployment(status={"platform": state})
-    answer, found = reconcile.finalize(builders.observation(parent, finalizing=True), now=NOW, account="us")
-    assert not answer.finalized
-    assert found.task is not None
-    assert found.task.removal == PlatformKey("models", "llama", "production")
-    assert answer.status["platform"] == state
+    decision = reconcile.decide_finalize(builders.observation(parent, finalizing=True), now=NOW, account="us")
+    task = decision.registration.task
+    assert task is not None
+    assert task.removal == PlatformKey("models", "llama", "production")
+    before, after = (
+        decision.response(decision.registration),
+        decision.response(registration.after(task, Removed(), now=NOW)),
+    )
+    assert (before.finalized, before.status["platform"]) == (False, state)
+    assert (after.finalized, "platform" in after.status) == (True, False)
 
 
 def test_finalize_without_status() -> None:
@@ -350,8 +361,8 @@ def test_finalize_without_status() -> None:
 def tasks(cluster: Cluster) -> tuple[float | None, PlatformTask | None]:
     """When hooks want to be asked again, and what is to be done on the platform, by the present sync."""
     seen = builders.observation(cluster.parent, children=cluster.children, related=cluster.related)
-    synced = reconcile.sync_assessed(seen, now=cluster.now, account="us")
-    return synced.response.resync_after_seconds, synced.task
+    decision = reconcile.decide_sync(seen, now=cluster.now, account="us")
+    return decision.response(decision.registration).resync_after_seconds, decision.registration.task
 
 
 def test_a_model_is_registered_once_its_children_are_there() -> None:
@@ -361,12 +372,31 @@ def test_a_model_is_registered_once_its_children_are_there() -> None:
     cluster.settle()
     _, task = tasks(cluster)
     assert task is not None
-    assert task.wanted is not None
-    assert task.wanted.thing == PlatformKey("models", "llama", "production")
+    assert task.desired is not None
+    assert task.desired.key == PlatformKey("models", "llama", "production")
     cluster.set_ready(0)
     cluster.sync()
     seen = builders.observation(cluster.parent, children=cluster.children, related=cluster.related)
-    assert reconcile.sync_assessed(seen, now=NOW).task is None
+    assert reconcile.decide_sync(seen, now=NOW).registration.task is None
+
+
+def test_status_has_the_registration_after_its_task() -> None:
+    """What the platform responded is in the only status that is built: condition, fields, state and resync."""
+    cluster = Cluster(model_deployment(), related=[workload()])
+    cluster.settle()
+    seen = builders.observation(cluster.parent, children=cluster.children, related=cluster.related)
+    decision = reconcile.decide_sync(seen, now=cluster.now, account="us")
+    task = decision.registration.task
+    assert task is not None
+    settled = registration.after(task, Registered({"workspace": "acme"}), now=cluster.now)
+    before, after = decision.response(decision.registration), decision.response(settled)
+    assert list(conditions(after)) == list(conditions(before))
+    assert conditions(after) | {"Registered": ("", "")} == conditions(before) | {"Registered": ("", "")}
+    assert conditions(after)["Registered"] == ("True", reasons.UP_TO_DATE)
+    assert (before.resync_after_seconds, after.resync_after_seconds) == (None, registration.SOON)
+    assert after.status["workspace"] == "acme"
+    assert after.status["platform"]["name"] == "llama"
+    assert (before.children, "platform" in before.status) == (after.children, False)
 
 
 def test_a_child_that_stays_away_holds_nothing_up() -> None:
@@ -486,7 +516,7 @@ def test_customize_rests_on_the_specification_only() -> None:
     plain = customize(parent)
     parent["status"] = {"workspace": "w"}
     parent["metadata"] |= {"labels": {"a": "b"}, "deletionTimestamp": "2026-03-01T12:00:00Z"}
-    assert customize(parent, InstallDefaults(namespaces=frozenset())) == plain
+    assert customize(parent) == plain
 
 
 def test_no_references_no_rules() -> None:
@@ -499,7 +529,7 @@ def test_no_references_no_rules() -> None:
 
 def gate(*children: Json, parent: Json | None = None) -> None:
     """Pass children through the last gate."""
-    reconcile.check_children(children, builders.observation(parent or model_deployment(gateway={"serviceName": "gw"})))
+    check_children(children, builders.observation(parent or model_deployment(gateway={"serviceName": "gw"})))
 
 
 def made(kind: str = "Service", name: str = "demo-local", **rest: Any) -> Json:

@@ -8,9 +8,10 @@ import pytest
 from hooks import reasons
 from hooks.api.policy import Policy
 from hooks.observation.observation import InstallDefaults
+from hooks.platform.registration import Registration
 from hooks.platform.state import PlatformKey
 from hooks.protocol import POLICY_KIND, FinalizeResponse, SyncRequest, SyncResponse
-from hooks.reconcile.policy import amounts_to, finalize, sync
+from hooks.reconcile.policy import decide_finalize, decide_sync, summary
 from tests.builders import NOW, Json, policy, request_body
 from tests.structural import crd_schema, problems, pruned
 
@@ -22,7 +23,14 @@ def request(item: Json, **rest: Any) -> SyncRequest:
 
 def answer(item: Json, *, account: str | None = None, namespaces: frozenset[str] | None = None) -> SyncResponse:
     """The answer to a sync."""
-    return sync(request(item), InstallDefaults(namespaces=namespaces), account=account, now=NOW)[0]
+    decision = decide_sync(request(item), InstallDefaults(namespaces=namespaces), account=account, now=NOW)
+    return decision.response(decision.registration)
+
+
+def finalized(item: Json, *, account: str | None = "us") -> tuple[FinalizeResponse, Registration]:
+    """Return the response to a finalize before its task is carried out, and the registration with the task."""
+    decision = decide_finalize(request(item, finalizing=True), account=account, now=NOW)
+    return decision.response(decision.registration), decision.registration
 
 
 def said(response: SyncResponse | FinalizeResponse, type_: str) -> tuple[str, str, str]:
@@ -87,11 +95,12 @@ def test_what_is_not_accepted(spec: Json) -> None:
     """It is said what to change; nothing is sent to the platform."""
     item = policy()
     item["spec"] = spec
-    response, task = sync(request(item), InstallDefaults(), account="us", now=NOW)
+    decision = decide_sync(request(item), InstallDefaults(), account="us", now=NOW)
+    response = decision.response(decision.registration)
     assert said(response, "Accepted")[:2] == ("False", reasons.INVALID_SPEC)
     assert said(response, "Ready")[:2] == ("False", reasons.NOT_ACCEPTED)
     assert said(response, "Registered")[:2] == ("Unknown", reasons.NOT_EVALUATED)
-    assert task is None
+    assert decision.registration.task is None
 
 
 def test_a_namespace_that_is_not_managed() -> None:
@@ -102,14 +111,15 @@ def test_a_namespace_that_is_not_managed() -> None:
 
 def test_one_that_goes_is_not_sent() -> None:
     """A sync of one that is being deleted, where there is no finalizer."""
-    assert sync(request(policy(deleting=True)), InstallDefaults(), account="us", now=NOW)[1] is None
+    decision = decide_sync(request(policy(deleting=True)), InstallDefaults(), account="us", now=NOW)
+    assert decision.registration.task is None
 
 
 def test_finalize_without_account() -> None:
     """At once, whatever is remembered."""
     item = policy() | {"status": {"platform": {"name": "eu", "hash": "0"}, "conditions": [
         {"type": "Accepted", "status": "True", "reason": "Accepted", "message": "It is."}]}}  # fmt: skip
-    response, found = finalize(request(item, finalizing=True), account=None, now=NOW)
+    response, found = finalized(item, account=None)
     assert (response.finalized, response.children, found.task) == (True, (), None)
     assert said(response, "Accepted") == ("True", "Accepted", "It is.")
     assert said(response, "Ready")[:2] == ("False", reasons.TERMINATING)
@@ -117,7 +127,7 @@ def test_finalize_without_account() -> None:
 
 def test_finalize_of_one_that_was_never_seen() -> None:
     """There is nothing to wait for."""
-    response, found = finalize(request(policy(deleting=True)), account="us", now=NOW)
+    response, found = finalized(policy(deleting=True))
     assert (response.finalized, found.task) == (True, None)
     assert said(response, "Accepted")[0] == "Unknown"
 
@@ -126,7 +136,7 @@ def test_finalize_of_one_that_was_never_seen() -> None:
 def test_finalize_of_one_that_is_registered(spec: Json) -> None:
     """It is to be removed, whatever its specification is by now."""
     item = policy(deleting=True) | {"spec": spec, "status": {"platform": {"name": "eu", "hash": "0"}}}
-    response, found = finalize(request(item), account="us", now=NOW)
+    response, found = finalized(item)
     assert not response.finalized
     task = found.task
     assert task is not None
@@ -140,10 +150,10 @@ def test_what_is_to_be_sent() -> None:
     item = policy(locations=places, flavors=[{"type": "gpu", "name": "t4"}])
     for name in (None, "Europe"):
         item["spec"]["displayName"] = name
-        _, task = sync(request(item), InstallDefaults(), account="us", now=NOW)
+        task = decide_sync(request(item), InstallDefaults(), account="us", now=NOW).registration.task
         assert task is not None
-        assert task.wanted is not None
-        assert task.wanted.body == {
+        assert task.desired is not None
+        assert task.desired.body == {
             "metadata": {"name": "eu"} | ({"displayName": name} if name else {}),
             "spec": {"type": "location", "locations": places, "flavors": [{"type": "gpu", "name": "t4"}]},
         }
@@ -170,4 +180,4 @@ def test_without_a_generation() -> None:
 def test_nothing_is_listed() -> None:
     """A policy of flavors without flavors allows everything."""
     spec = Policy.read({"metadata": {"name": "p"}, "spec": {"type": "flavor"}}).spec
-    assert "any backend" in amounts_to(spec)
+    assert "any backend" in summary(spec)
