@@ -111,6 +111,7 @@ def gateway(
     with a queue, overflow, first-byte timeouts as a cause, and times and limits of the route's own.
     """
     from gateway.api import v1alpha1 as api
+    from gateway.api import vocabulary
 
     use: tuple[api.Use, ...] = (api.Use.WEIGHTED, api.Use.FAILOVER)
     asked: dict[str, object] = {}
@@ -120,7 +121,7 @@ def gateway(
         health = api.HealthCheck(path="/health", interval=1, timeout=1)
         asked = {
             "queue": api.Queue(size=100, wait=5),
-            "retry": api.Retry(on=tuple(api.FailureCause), body_bytes=1 << 20),
+            "retry": api.Retry(on=tuple(vocabulary.FailureCause), body_bytes=1 << 20),
             "breaker": api.Breaker(consecutive_failures=3, window=5),
             "timeouts": api.Timeouts(connect=2, first_byte=60, idle=60),
             "limits": api.Limits(body_bytes=1 << 20),

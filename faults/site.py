@@ -25,7 +25,6 @@ from gateway.api.v1alpha1 import (
     Backend,
     Breaker,
     Credentials,
-    FailureCause,
     OAuth2,
     Retry,
     RouteDocument,
@@ -33,6 +32,7 @@ from gateway.api.v1alpha1 import (
     Timeouts,
     Use,
 )
+from gateway.api.vocabulary import FailureCause
 from tools.ports import free_port
 
 TOKEN_SECONDS: Final = 1.0

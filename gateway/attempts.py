@@ -13,7 +13,8 @@ from ipaddress import ip_address
 from typing import Any, Final
 
 from gateway import errors
-from gateway.api.v1alpha1 import Backend, FailureCause
+from gateway.api.v1alpha1 import Backend
+from gateway.api.vocabulary import FailureCause
 from gateway.backends import failover
 from gateway.backends.breaker import CircuitBreaker
 from gateway.credentials import cache as credentials

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from math import ceil
 
 from gateway import errors
-from gateway.api.v1alpha1 import Backend, FailureCause, Headers, Use
+from gateway.api.v1alpha1 import Backend, Headers, Use
+from gateway.api.vocabulary import FailureCause
 from gateway.backends import balancing, failover
 from gateway.backends.breaker import CircuitBreaker, Objection
 from gateway.backends.concurrency import ConcurrencyLimit

@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from gateway.api.vocabulary import FailureCause
 from program.problems import Mistake, first_problem, joined, must_be
 
 LABEL: Final = "gateway.beamlit.com/route"
@@ -82,24 +83,6 @@ class Use(StrEnum):
     """When an attempt at another backend failed before its first byte."""
     OVERFLOW = "overflow"
     """When the local backend has reached its in-flight limit."""
-
-
-class FailureCause(StrEnum):
-    """Why an attempt at a backend failed, before the first byte of an answer went to the client."""
-
-    CONNECT_FAILURE = "connectFailure"
-    """No connection: nothing was sent."""
-    RESET = "reset"
-    """The connection broke before an answer's head was complete."""
-    FIRST_BYTE_TIMEOUT = "firstByteTimeout"
-    """No head within `timeouts.firstByte`. The backend may still be working on it."""
-    STREAM_ERROR = "streamError"
-    """The first event of a stream is an error."""
-    REQUEST_TIMEOUT = "408"
-    TOO_MANY_REQUESTS = "429"
-    BAD_GATEWAY = "502"
-    SERVICE_UNAVAILABLE = "503"
-    GATEWAY_TIMEOUT = "504"
 
 
 def _in_order_of_cause(values: tuple[FailureCause, ...]) -> tuple[FailureCause, ...]:

@@ -12,7 +12,7 @@ from typing import Final
 import orjson
 
 from gateway import errors
-from gateway.api.v1alpha1 import FailureCause
+from gateway.api.vocabulary import FailureCause
 
 STREAM_BYTES: Final = 16384
 """Of a stream, in which its first event has to be complete to be looked at."""

@@ -4,7 +4,7 @@ Every function makes its result from the pristine request or answer, so that not
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -12,53 +12,19 @@ from typing import Final
 import orjson
 
 from gateway import errors
+from gateway.api import vocabulary
 from gateway.api.v1alpha1 import Headers
 from gateway.http.exchange import Fields, RequestHead
 
-HOP_BY_HOP: Final = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authentication-info",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-        b"http2-settings",
-    }
-)
-"""Fields that belong to one connection (RFC 9110 7.6.1), and the historic ones of the same kind."""
 
-FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
-"""Written by whoever serializes the message, from the parsed integer."""
+def _as_bytes(names: Collection[str]) -> frozenset[bytes]:
+    return frozenset(name.encode() for name in names)
 
-FORWARDED: Final = frozenset(
-    {
-        b"forwarded",
-        b"x-forwarded-for",
-        b"x-forwarded-host",
-        b"x-forwarded-proto",
-        b"x-forwarded-port",
-        b"x-forwarded-prefix",
-        b"x-forwarded-server",
-        b"x-forwarded-scheme",
-        b"x-forwarded-ssl",
-        b"x-original-forwarded-for",
-        b"x-original-host",
-        b"x-original-url",
-        b"x-rewrite-url",
-        b"x-real-ip",
-        b"true-client-ip",
-        b"x-client-ip",
-        b"x-cluster-client-ip",
-        b"client-ip",
-        b"x-envoy-external-address",
-    }
-)
-"""What only a proxy may say about the client. Believed from trusted peers, where it is one of the first three."""
+
+HOP_BY_HOP: Final = _as_bytes(vocabulary.HOP_BY_HOP)
+FRAMING: Final = _as_bytes(vocabulary.FRAMING)
+FORWARDED: Final = _as_bytes(vocabulary.FORWARDED)
+"""Header fields that only a proxy may write. From trusted peers the first three are believed."""
 
 IDENTITY: Final = frozenset(
     {
@@ -95,8 +61,8 @@ CALLER_SECRETS: Final = frozenset(
 _NEVER_FORWARDED: Final = HOP_BY_HOP | FRAMING | FORWARDED | IDENTITY | {b"host", b"expect", b"via", b"max-forwards"}
 _NEVER_TO_REMOTES: Final = _NEVER_FORWARDED | CALLER_SECRETS
 
-NOT_SETTABLE: Final = HOP_BY_HOP | FRAMING | FORWARDED | {b"host", b"expect", b"via", b"max-forwards", b"x-request-id"}
-"""Fields that a route document can neither set, add nor remove."""
+NOT_SETTABLE: Final = _as_bytes(vocabulary.NOT_SETTABLE)
+"""Header fields that a route document can neither set, add nor remove."""
 
 _NEVER_RETURNED: Final = HOP_BY_HOP | FRAMING | {b"x-request-id"}
 _OWN_PREFIX: Final = b"x-beamlit-"

@@ -1,6 +1,5 @@
 """`spec.gateway`: how the gateway treats the requests of one model."""
 
-from enum import StrEnum
 from typing import Annotated
 
 from pydantic import (
@@ -8,6 +7,7 @@ from pydantic import (
     StringConstraints,
 )
 
+from gateway.api.vocabulary import FailureCause
 from hooks.api.common import LIST_ATOMIC, ApiModel, Seconds, Text, cel_rule, schema_config
 from hooks.api.remote_backend import HealthCheck
 from program.problems import must_be
@@ -24,20 +24,6 @@ class GatewayTimeouts(ApiModel):
     """Between two parts of an answer's body. There is no limit on the whole answer."""
 
 
-class RetryCause(StrEnum):
-    """Why an attempt at a backend failed, before the first byte of an answer went to the client."""
-
-    CONNECT_FAILURE = "connectFailure"
-    RESET = "reset"
-    FIRST_BYTE_TIMEOUT = "firstByteTimeout"
-    STREAM_ERROR = "streamError"
-    REQUEST_TIMEOUT = "408"
-    TOO_MANY_REQUESTS = "429"
-    BAD_GATEWAY = "502"
-    SERVICE_UNAVAILABLE = "503"
-    GATEWAY_TIMEOUT = "504"
-
-
 class GatewayRetry(ApiModel):
     """When the gateway tries another backend."""
 
@@ -52,7 +38,7 @@ class GatewayRetry(ApiModel):
     """Whether a request whose backend failed before the first byte of the answer may go to the other one."""
     causes: (
         Annotated[
-            tuple[RetryCause, ...],
+            tuple[FailureCause, ...],
             Field(min_length=1, max_length=9, json_schema_extra=LIST_ATOMIC),
         ]
         | None

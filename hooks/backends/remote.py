@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Final, Literal, TypeVar
 from urllib.parse import quote, unquote
 
+from gateway.api.vocabulary import NOT_SETTABLE
 from hooks import names, reasons
 from hooks.api.model_deployment import ModelDeploymentSpec
 from hooks.api.remote_backend import AuthConfig, HealthCheck, RemoteBackend, RemoteTls, Scheme
@@ -25,49 +26,6 @@ _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]*")
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_-]+)*\.?")
 _STANDARD_PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
-
-NOT_SETTABLE: Final = frozenset(
-    {
-        "client-ip",
-        "connection",
-        "content-length",
-        "expect",
-        "forwarded",
-        "host",
-        "http2-settings",
-        "keep-alive",
-        "max-forwards",
-        "proxy-authenticate",
-        "proxy-authentication-info",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "true-client-ip",
-        "upgrade",
-        "via",
-        "x-client-ip",
-        "x-cluster-client-ip",
-        "x-envoy-external-address",
-        "x-forwarded-for",
-        "x-forwarded-host",
-        "x-forwarded-port",
-        "x-forwarded-prefix",
-        "x-forwarded-proto",
-        "x-forwarded-scheme",
-        "x-forwarded-server",
-        "x-forwarded-ssl",
-        "x-original-forwarded-for",
-        "x-original-host",
-        "x-original-url",
-        "x-real-ip",
-        "x-request-id",
-        "x-rewrite-url",
-    }
-)
-"""Headers that the gateway alone may write: framing, what belongs to one connection (RFC 9110 section 7.6.1), and what
-is known of the client."""
 
 _T = TypeVar("_T")
 

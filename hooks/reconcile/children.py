@@ -264,7 +264,7 @@ def _backends(resolved: ResolvedSpec, observation: Observation) -> tuple[routes.
 
 
 def _retry(retry: GatewayRetry) -> routes.Retry:
-    given = {} if retry.causes is None else {"on": tuple(routes.FailureCause(cause) for cause in retry.causes)}
+    given = {} if retry.causes is None else {"on": retry.causes}
     return routes.Retry(**given, body_bytes=retry.body_bytes)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.api.v1alpha1 import Breaker, FailureCause, Headers, Limits, Retry, SecretKey, Timeouts, Use
+from gateway.api.v1alpha1 import Breaker, Headers, Limits, Retry, SecretKey, Timeouts, Use
+from gateway.api.vocabulary import FailureCause
 from tests.deadlines import SECONDS
 from tests.integration.gateway.wire import NoSecrets, Response, Running, document, echo, gateway, local, remote, reply
 from tests.integration.servers import ScriptedServer, ServerSide, serving, until

@@ -14,7 +14,8 @@ import uvloop
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from gateway.api.v1alpha1 import Backend, FailureCause, Retry, RouteDocument, Timeouts, Use
+from gateway.api.v1alpha1 import Backend, Retry, RouteDocument, Timeouts, Use
+from gateway.api.vocabulary import FailureCause
 from tests.integration.gateway.wire import Client, Response, Running, gateway, reply
 from tests.integration.servers import ScriptedServer, ServerSide, serving
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import errors
-from gateway.api.v1alpha1 import FailureCause, Retry
+from gateway.api.v1alpha1 import Retry
+from gateway.api.vocabulary import FailureCause
 from gateway.backends import failover
 
 

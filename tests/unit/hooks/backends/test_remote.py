@@ -5,9 +5,9 @@ from unittest.mock import ANY
 
 import pytest
 
-from gateway.http import forwarding
+from gateway.api.vocabulary import NOT_SETTABLE
 from hooks import reasons
-from hooks.backends.remote import NOT_SETTABLE, Credentials, Remote, SecretKey, Tls, find_remote
+from hooks.backends.remote import Credentials, Remote, SecretKey, Tls, find_remote
 from hooks.errors import NotAccepted
 from hooks.observation.observation import DefaultRemote, InstallDefaults, Unresolved
 from tests import builders
@@ -228,9 +228,11 @@ def test_a_secret_is_never_in_a_sentence() -> None:
     assert "very-secret" not in refused(authConfig={"type": "oauth", "oauthConfig": oauth})[1]
 
 
-def test_the_gateway_sets_the_same_headers_itself() -> None:
-    """What is refused here is exactly what the gateway would ignore."""
-    assert {name.encode() for name in NOT_SETTABLE} == forwarding.NOT_SETTABLE
+@pytest.mark.parametrize("name", sorted(NOT_SETTABLE))
+def test_headers_of_the_gateway(name: str) -> None:
+    """A header field that the gateway writes itself is refused, in upper case too."""
+    reason, message = refused(headersToAdd={name.upper(): "x"})
+    assert (reason, f"the header {name}, which only the gateway may set" in message) == (reasons.INVALID_HEADER, True)
 
 
 @pytest.mark.parametrize(

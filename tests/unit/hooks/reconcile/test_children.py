@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.api import v1alpha1 as routes
+from gateway.api.vocabulary import FailureCause
 from hooks import reasons
-from hooks.api.gateway import RetryCause
 from hooks.observation.observation import InstallDefaults
 from tests import builders
 from tests.builders import (
@@ -226,9 +226,11 @@ def test_what_says_nothing_new_is_left_out() -> None:
     assert route(sync(waiting, related=[workload()]))["queue"] == {"size": 1}
 
 
-def test_causes_are_those_of_the_document() -> None:
-    """Whatever can be written in a specification is known to the gateway, and all that it knows can be written."""
-    assert [cause.value for cause in RetryCause] == [cause.value for cause in routes.FailureCause]
+def test_every_cause_reaches_the_document() -> None:
+    """Each cause of a retry that the gateway knows can be written in a specification, and stands in the document."""
+    causes = [cause.value for cause in FailureCause]
+    document = route(sync(model_deployment(gateway={"retry": {"causes": causes}}), related=[workload()]))
+    assert document["retry"]["on"] == causes
 
 
 def test_the_default_backend_is_a_marker() -> None:

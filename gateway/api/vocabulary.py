@@ -1,0 +1,71 @@
+"""Names that ModelDeployments, hooks and the gateway have in common; hooks may import this module."""
+
+from enum import StrEnum
+from typing import Final
+
+
+class FailureCause(StrEnum):
+    """Cause for which an attempt at a backend failed, before the client got the first byte of a response."""
+
+    CONNECT_FAILURE = "connectFailure"
+    """There was no connection, so nothing was sent."""
+    RESET = "reset"
+    """The connection broke before the head of a response was complete."""
+    FIRST_BYTE_TIMEOUT = "firstByteTimeout"
+    """The head did not come within `timeouts.firstByte`. The backend may still be working on it."""
+    STREAM_ERROR = "streamError"
+    """The first event of a stream is an error."""
+    REQUEST_TIMEOUT = "408"
+    TOO_MANY_REQUESTS = "429"
+    BAD_GATEWAY = "502"
+    SERVICE_UNAVAILABLE = "503"
+    GATEWAY_TIMEOUT = "504"
+
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "http2-settings",
+    }
+)
+"""Header fields that belong to one connection (RFC 9110 section 7.6.1), and historic ones of the same kind."""
+
+FRAMING: Final = frozenset({"content-length", "transfer-encoding"})
+"""Header fields that say where a body ends. The sender of a message writes them itself (RFC 9112 section 6)."""
+
+FORWARDED: Final = frozenset(
+    {
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-forwarded-port",
+        "x-forwarded-prefix",
+        "x-forwarded-server",
+        "x-forwarded-scheme",
+        "x-forwarded-ssl",
+        "x-original-forwarded-for",
+        "x-original-host",
+        "x-original-url",
+        "x-rewrite-url",
+        "x-real-ip",
+        "true-client-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "client-ip",
+        "x-envoy-external-address",
+    }
+)
+"""Header fields in which a proxy describes the client."""
+
+NOT_SETTABLE: Final = HOP_BY_HOP | FRAMING | FORWARDED | {"host", "expect", "via", "max-forwards", "x-request-id"}
+"""Header fields, in lower case, that the gateway writes itself: a route can neither set, add nor remove them."""
