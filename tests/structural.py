@@ -1,58 +1,33 @@
-"""What an API server does with a custom resource: default, prune, validate. For tests; each step is a pure function.
+"""What an API server does with a custom resource: prune, default (both as `render` does), validate. Pure functions.
 
 https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/
 """
 
-import copy
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import cel
 import jsonschema
 import yaml
 
+from hooks.kube.structural import Schema, defaulted, pruned
 from tools.repository import ROOT
 
-Schema = Mapping[str, Any]
+__all__ = ["Schema", "crd_schema", "defaulted", "nodes", "problems", "pruned"]
 
 
 @functools.cache
 def crd_schema(plural: str) -> Schema:
-    """The checked-in structural schema of a kind, by its plural."""
+    """Return the checked-in structural schema of a kind, by its plural."""
     (path,) = (ROOT / "crds").glob(f"*_{plural}.yaml")
     definition = yaml.safe_load(path.read_text(encoding="utf-8"))
     schema: Schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     return schema
 
 
-def defaulted(schema: Schema, value: Any) -> Any:
-    """A copy of the value with every default of the schema set."""
-    if isinstance(value, dict):
-        result = dict(value)
-        for name, child in schema.get("properties", {}).items():
-            if name not in result and "default" in child:
-                result[name] = copy.deepcopy(child["default"])
-        return {name: defaulted(_member(schema, name), member) for name, member in result.items()}
-    if isinstance(value, list):
-        return [defaulted(schema.get("items", {}), item) for item in value]
-    return value
-
-
-def pruned(schema: Schema, value: Any) -> Any:
-    """A copy of the value without the fields that the schema does not know."""
-    if schema.get("x-kubernetes-preserve-unknown-fields"):
-        return value
-    if isinstance(value, dict):
-        known = value if "additionalProperties" in schema else schema.get("properties", {})
-        return {name: pruned(_member(schema, name), member) for name, member in value.items() if name in known}
-    if isinstance(value, list):
-        return [pruned(schema.get("items", {}), item) for item in value]
-    return value
-
-
 def problems(schema: Schema, value: Any, old: Any = None) -> list[str]:
-    """Why an API server would refuse the value: what the schema says, and only when it is content, the CEL rules."""
+    """Return why an API server would refuse the value: by the schema, and where that accepts it, by the CEL rules."""
     errors = [
         f"{error.json_path}: {error.message}" for error in jsonschema.Draft4Validator(dict(schema)).iter_errors(value)
     ]
@@ -82,7 +57,7 @@ def _member(schema: Schema, name: str) -> Schema:
 
 
 def nodes(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
-    """Every node below the schema and itself, with its path."""
+    """Yield every node below the schema and itself, with its path."""
     yield path, schema
     for name, child in schema.get("properties", {}).items():
         yield from nodes(child, f"{path}.{name}")
