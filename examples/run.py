@@ -257,6 +257,7 @@ def screen(folder: Path, ports: Ports) -> str:
     body = """'{"model": "demo", "messages": [{"role": "user", "content": "hello"}]}'"""
     stream = body.replace('"messages"', '"stream": true, "messages"')
     gateway, local = f"localhost:{ports.gateway}", f"localhost:{ports.local}"
+    hooks = Path(sys.executable).with_name("beamlit-hooks")
     return f"""
 Beamlit runs on this machine. Ctrl-C ends it.
 
@@ -276,7 +277,7 @@ Try in another terminal; x-beamlit-backend and x-beamlit-reason say who answered
   curl -X POST {local}/_demo/ready       # and here again
   edit {folder}/manifests/demo.yaml     # an override, enabled: false, other headersToAdd
   edit {folder}/metrics.yaml     # value: 12, and within half a minute half of the answers come from the remote; 4: back
-  python -m hooks explain --config {folder}/config.yaml {folder}/manifests/demo.yaml \\
+  {hooks} explain --config {folder}/config.yaml {folder}/manifests/demo.yaml \\
     --observed {folder}/metrics.yaml --observed {folder}/objects     # why is it so, and what would change it
 """
 

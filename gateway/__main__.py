@@ -37,7 +37,7 @@ from gateway.telemetry import AccessLog, Metrics
 from gateway.upstream.addresses import AddressRules
 from gateway.upstream.connection import Upstream
 from gateway.upstream.resolver import Endpoint, Resolver, parse_overrides
-from program import allocator, certificates, logs, tls, web
+from program import allocator, certificates, invocation, logs, tls, web
 from program.cluster import ClusterError
 from program.settings import SettingsError
 from program.signals import Signals
@@ -47,28 +47,42 @@ log = structlog.get_logger(__name__)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     result = argparse.ArgumentParser(
-        prog="python -m gateway",
-        description="Proxy model requests to local and remote backends, as the route ConfigMaps say.",
-        epilog="Flags win over BEAMLIT_… environment variables, those over the file. See docs/configuration.md.",
+        prog=invocation.command("gateway"),
+        description="The proxy in front of models. It sends each request to the local replicas or to the remote"
+        " backend, as the routes say that the controller writes. Exit status 0: it was stopped by a signal. 1: an"
+        " address or a certificate cannot be used. 2: the configuration cannot be used.",
+        epilog="A flag wins over a BEAMLIT_… environment variable, the variable over the file. docs/configuration.md"
+        " lists every setting.",
     )
-    result.add_argument("--config", type=Path, metavar="FILE", help="config.yaml; all settings have defaults")
+    result.add_argument(
+        "--config", type=Path, metavar="FILE", help="config.yaml (default: none, and every setting has its default)"
+    )
     result.add_argument(
         "--routes",
         metavar="DIR",
-        help="read routes, Secrets and ModelDeployments from the YAML files of this directory",
+        help="directory of YAML files with route ConfigMaps, Secrets and ModelDeployments, instead of a cluster",
     )
-    result.add_argument("--kubeconfig", metavar="FILE", help="read them from this cluster; from its own when in one")
-    result.add_argument("--listen", metavar="HOST:PORT", help=f"for clients (default {GatewaySettings().listen})")
     result.add_argument(
-        "--admin", metavar="HOST:PORT", help=f"health, metrics, routes (default {GatewaySettings().admin})"
+        "--kubeconfig",
+        metavar="FILE",
+        help="kubeconfig of the cluster to read routes from (default: KUBECONFIG, or the cluster that this runs in)",
+    )
+    result.add_argument(
+        "--listen", metavar="HOST:PORT", help=f"address for clients (default: {GatewaySettings().listen})"
+    )
+    result.add_argument(
+        "--admin",
+        metavar="HOST:PORT",
+        help="address for administrators: /healthz, /readyz, /metrics, /routes and /decisions (default:"
+        f" {GatewaySettings().admin})",
     )
     result.add_argument(
         "--resolve",
         action="append",
         metavar="HOST:PORT=ADDRESS:PORT",
-        help="where a name leads, instead of asking the name server; may be repeated",
+        help="address that a host name and port lead to, instead of what the name server says; may be repeated",
     )
     return result
 

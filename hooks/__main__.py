@@ -1,7 +1,10 @@
-"""`python -m hooks`: answer Metacontroller (`serve`, the default), print what a manifest becomes (`render`), or why a
-model is offloaded as it is (`explain`), or get ready to be uninstalled (`release-finalizers`).
+"""The commands of `beamlit-hooks`, or `python -m hooks`.
 
-Exit codes: 0 after a signal, 1 when an address cannot be listened on, 2 when the configuration cannot be used.
+`serve` (the default) answers Metacontroller, `render` prints what a manifest becomes, `explain` prints why a model is
+offloaded as it is, and `release-finalizers` prepares an uninstallation.
+
+Exit status of `serve`: 0 after a signal, 1 when an address cannot be listened on, 2 when the configuration cannot be
+used.
 """
 
 import sys
@@ -36,85 +39,142 @@ from hooks.platform.beamlit.credentials import Accounts
 from hooks.platform.beamlit.registrar import CALL_SECONDS, Registrar
 from hooks.settings import Hooks, Settings
 from hooks.telemetry import Metrics
-from program import allocator, certificates, logs, web
+from program import allocator, certificates, invocation, logs, web
+from program.invocation import paragraphs
+from program.problems import TIME
 from program.settings import SettingsError
 from program.signals import Signals
 from program.sockets import ListenError, bind
 
 GRACE_SECONDS: Final = 10
-"""For requests that run when the process is told to stop."""
+"""Seconds that running requests get to end when the process is told to stop."""
 
 log = structlog.get_logger(__name__)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
+    name, typed = invocation.command("hooks"), invocation.typed("hooks")
     result = argparse.ArgumentParser(
-        prog="python -m hooks",
-        description="Answer Metacontroller's hooks: what should exist for a ModelDeployment, and what is its status?",
-        epilog="Without a command: serve. Flags win over BEAMLIT_… environment variables, those over the file. "
-        "See docs/configuration.md.",
+        prog=name,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=paragraphs(
+            "The controller of ModelDeployments. It decides what should exist for each of them and how many of its"
+            " requests go to the remote backend, and tells Metacontroller, which applies it."
+        ),
+        epilog=paragraphs(f"Without a command it serves. `{name} COMMAND --help` lists the flags of a command."),
     )
-    commands = result.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = result.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--config", type=Path, metavar="FILE", help="config.yaml; all settings have defaults")
-    shared.add_argument("--namespaces", metavar="A,B", help="namespaces to manage; empty: all (default: default)")
-    serve = commands.add_parser("serve", parents=[shared], help="answer Metacontroller over HTTP (the default)")
-    serve.add_argument("--listen", metavar="HOST:PORT", help=f"for Metacontroller (default {Hooks().listen})")
-    serve.add_argument(
-        "--operations", metavar="HOST:PORT", help=f"health, metrics, docs (default {Hooks().operations})"
+    shared.add_argument(
+        "--config", type=Path, metavar="FILE", help="config.yaml (default: none, and every setting has its default)"
     )
-    serve.add_argument("--tls-cert-file", metavar="FILE", help="certificate of the port for Metacontroller")
-    serve.add_argument("--tls-key-file", metavar="FILE", help="its key")
-    serve.add_argument("--metrics-file", metavar="FILE", help="for metricInformer.type file, on one machine")
-    serve.add_argument("--bearer-file", metavar="FILE", help="token that Metacontroller has to show")
+    shared.add_argument(
+        "--namespaces", metavar="A,B", help="namespaces to manage, '' for all of them (default: default)"
+    )
+    serve = commands.add_parser(
+        "serve",
+        parents=[shared],
+        help="answer Metacontroller over HTTP (the default)",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=paragraphs(
+            "Answer the requests of Metacontroller over HTTP until a signal. Exit status 0: it was stopped by a signal."
+            " 1: an address or a certificate cannot be used. 2: the configuration cannot be used."
+        ),
+        epilog=paragraphs(
+            "A flag wins over a BEAMLIT_… environment variable, the variable over the file. docs/configuration.md lists"
+            " every setting."
+        ),
+    )
+    serve.add_argument(
+        "--listen", metavar="HOST:PORT", help=f"address where Metacontroller asks (default: {Hooks().listen})"
+    )
+    serve.add_argument(
+        "--operations",
+        metavar="HOST:PORT",
+        help=f"address for administrators: /healthz, /readyz, /metrics and /docs (default: {Hooks().operations})",
+    )
+    serve.add_argument(
+        "--tls-cert-file", metavar="FILE", help="certificate for --listen, PEM (default: none, and no TLS)"
+    )
+    serve.add_argument("--tls-key-file", metavar="FILE", help="private key of the certificate, PEM")
+    serve.add_argument(
+        "--metrics-file",
+        metavar="FILE",
+        help="file that metrics are read from where the configuration says metricInformer.type: file",
+    )
+    serve.add_argument(
+        "--bearer-file",
+        metavar="FILE",
+        help="file with the token that Metacontroller must send (default: none, and every request is answered)",
+    )
     offline = commands.add_parser(
         "render",
         parents=[shared],
-        help="print the children of manifests as YAML, offline",
-        description="Print the children of every ModelDeployment in the files as YAML. Workloads, Services and "
-        "Policies in the files count as observed. Exit status 1: one is not accepted, and standard error says why.",
+        help="print what manifests become, without a cluster",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=paragraphs(
+            "Print the children of every ModelDeployment in the files as YAML: its route, Services and, with"
+            " spec.server, its Deployment. Workloads, Services and Policies in the files count as what is in the"
+            " cluster. Standard error names the fields that the API server would not know, and the conditions that are"
+            " False. Exit status 0: all are accepted. 1: one is not, or there is none. 2: a file cannot be read."
+        ),
+        epilog=paragraphs(
+            "For example, in a clone:", f"  {typed} render --config examples/config.yaml examples/manifests/*.yaml"
+        ),
     )
-    offline.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    offline.add_argument("files", nargs="+", type=Path, metavar="FILE", help="manifest, as for kubectl apply -f")
     why = commands.add_parser(
         "explain",
         parents=[shared],
-        help="print why models are offloaded as they are, and what would change it, offline",
-        description="Print for every ModelDeployment in the files how much is offloaded, which rule says so, the"
-        " arithmetic of its metrics, and what would change the answer. Exit status 1: one is not accepted.",
-        epilog="See docs/offloading.md, Why is it so?",
+        help="print why models are offloaded as they are, and what would change it, without a cluster",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=paragraphs(
+            "Print for every ModelDeployment in the files how much is offloaded, which rule decides it, the arithmetic"
+            " of its metrics, and what would change the decision. Exit status 0: all are accepted. 1: one is not, or"
+            " there is none. 2: a file cannot be read."
+        ),
+        epilog=paragraphs(
+            "For example, in a clone:",
+            f"  {typed} explain examples/explain/demo.yaml \\\n"
+            "    --observed examples/explain/observed.yaml --now 2026-03-01T12:00:00Z",
+            "docs/offloading.md, Why is it so?, explains the output.",
+        ),
     )
-    why.add_argument("files", nargs="+", type=Path, metavar="FILE", help="manifests, as for render")
+    why.add_argument("files", nargs="+", type=Path, metavar="FILE", help="manifest, as for kubectl apply -f")
     why.add_argument(
         "--observed",
         action="append",
         default=[],
         type=Path,
         metavar="FILE",
-        help="what was observed, as kubectl get -o yaml and kubectl get --raw print it, or a folder of it; may be given"
-        " several times",
+        help="file with what is in the cluster, as `kubectl get -o yaml` and `kubectl get --raw` print it, or a folder"
+        " of such files; may be repeated",
     )
     why.add_argument(
-        "--now", type=_time, metavar="TIME", help="instead of the present, for instance when it was observed"
+        "--now",
+        type=_time,
+        metavar="TIME",
+        help="time that the decision is for, such as 2026-03-01T12:00:00Z (default: the present)",
     )
-    why.add_argument("-o", "--output", choices=("text", "json"), default="text", help="(default text)")
+    why.add_argument("-o", "--output", choices=("text", "json"), default="text", help="form (default: text)")
     uninstall.add_parser(commands)
     return result
 
 
 def _time(written: str) -> datetime:
-    """A time with its offset (RFC 3339)."""
+    """Return a time that is written with its offset from UTC (RFC 3339)."""
     try:
         moment = datetime.fromisoformat(written)
     except ValueError:
         moment = datetime.min  # noqa: DTZ901 - refused below
     if moment.tzinfo is None:
-        raise argparse.ArgumentTypeError(f"{written!r} is not a time with its offset, as 2030-01-31T18:00:00Z")
+        raise argparse.ArgumentTypeError(f"must be {TIME}, not {written!r}")
     return moment
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return the exit code."""
+    """Run a command and return its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] not in ("serve", "render", "explain", uninstall.COMMAND, "-h", "--help"):
         words.insert(0, "serve")
@@ -146,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         accounts = credentials.configured(settings.platform, os.environ)
         sockets += (bind(settings.hooks.listen, "--listen"), bind(settings.hooks.operations, "--operations"))
         uvloop.run(run(settings, bearer, accounts, *sockets))
-    except BrokenPipeError:  # whoever read the output has seen enough
+    except BrokenPipeError:  # the reader of the output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except SettingsError as exc:
@@ -176,7 +236,7 @@ async def run(
     hooks_socket: socket,
     operations_socket: socket,
 ) -> None:
-    """Serve on both sockets until a signal; a second one ends at once.
+    """Serve on both sockets until a signal. A second signal ends the process at once.
 
     Raises:
         ListenError: the certificate cannot be used.
@@ -210,7 +270,7 @@ async def run(
 async def _registrar(
     settings: Settings, accounts: Accounts | None, metrics: Metrics
 ) -> AsyncIterator[Registrar | None]:
-    """What is done on the platform, until the end of the block; nothing without an account."""
+    """Give what registers objects on the platform, until the end of the block; None without an account."""
     if accounts is None:
         yield None
         return

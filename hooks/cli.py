@@ -1,4 +1,8 @@
-"""The same answers on files, without a cluster: what would a manifest become, and why is a model offloaded as it is?"""
+"""What hooks decide, shown for manifests in files and without a cluster.
+
+`render` prints what a manifest becomes, `explain` why a model is offloaded as it is. Both read a manifest as the API
+server does: a field that it does not know is named and left out, a null counts as absent, defaults are set.
+"""
 
 import asyncio
 import sys
@@ -11,13 +15,18 @@ from typing import Any, Final, Literal, TextIO
 import orjson
 import yaml
 
+from hooks.api.common import MODEL_DEPLOYMENT_API_VERSION, POLICY_API_VERSION
+from hooks.api.crds import structural_schema
 from hooks.api.metrics import MetricSpec, MetricType
+from hooks.api.model_deployment import ModelDeployment
+from hooks.api.policy import Policy
 from hooks.errors import HookError
 from hooks.explain import Explanation, explain
 from hooks.explain.document import as_document
 from hooks.explain.text import as_text
 from hooks.gatherer import gather
 from hooks.kube import files as documents
+from hooks.kube import structural
 from hooks.kube.files import UnreadableFile
 from hooks.kube.objects import Object
 from hooks.kube.unstructured import mapping, objects, text
@@ -26,7 +35,7 @@ from hooks.metrics.recorded import DEFAULT_NAMESPACE, Recorded, Unrecognized
 from hooks.metrics.recordings import Recordings
 from hooks.observation.observation import InstallDefaults, Observation
 from hooks.offloading.targets import metric_name
-from hooks.protocol import PARENT_KIND, SyncRequest
+from hooks.protocol import PARENT_KIND, POLICY_KIND, SyncRequest
 from hooks.reconcile import model_deployment
 from hooks.settings import MetricInformer, Settings
 
@@ -34,22 +43,24 @@ Format = Literal["text", "json"]
 
 
 class _Printer(yaml.SafeDumper):
-    """Prints every value in full, without anchors."""
+    """YAML printer that writes every value in full, without anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
-        """Never an alias."""
+        """Return that no value is written as an alias."""
         return True
 
 
 @dataclass(frozen=True, slots=True)
 class _Streams:
-    """Where answers and complaints go."""
+    """Streams of a command."""
 
     output: TextIO
+    """Stream for the result."""
     problems: TextIO
+    """Stream for what is wrong with the manifests."""
 
     def complain(self, sentence: str) -> None:
-        """Say what is wrong."""
+        """Print a line about what is wrong."""
         print(sentence, file=self.problems)
 
 
@@ -61,17 +72,25 @@ def render(
     output: TextIO = sys.stdout,
     problems: TextIO = sys.stderr,
 ) -> int:
-    """Print the children of every ModelDeployment in `files` as YAML.
+    """Print the children of every ModelDeployment in files as YAML.
 
     Other objects in the files are taken for observed: workloads, Services and Policies that a ModelDeployment refers
-    to. No metric is read. Conditions that are False are told on `problems`.
+    to. No metric is read. Fields that the API server would not know, and conditions that are False, are lines on
+    `problems`.
+
+    Args:
+        files: manifests.
+        defaults: what the configuration says.
+        now: present time.
+        output: stream for the children.
+        problems: stream for what is wrong.
 
     Returns:
         0 when all are accepted, 1 when one is not or there is none, 2 when a file cannot be read.
     """
     streams = _Streams(output, problems)
     try:
-        parents, others = _manifests(files)
+        parents, others = _manifests(files, streams)
     except UnreadableFile as exc:
         streams.complain(f"hooks: {exc}")
         return 2
@@ -82,16 +101,16 @@ def render(
     for parent in parents:
         name = _name(parent)
         try:
-            answer = model_deployment.sync(Observation.of(_request(parent, others), defaults), now=now)
+            response = model_deployment.sync(Observation.of(_request(parent, others), defaults), now=now)
         except HookError as exc:
             streams.complain(f"{name}: {exc}")
             accepted = False
             continue
-        for child in answer.children:
-            written = yaml.dump(child, Dumper=_Printer, sort_keys=False, allow_unicode=True, width=120)
-            output.write(f"---\n{written}")
-        for condition in answer.status.get("conditions", ()):
-            if condition["status"] == "False" and condition["type"] != "Registered":  # nobody registers from here
+        for child in response.children:
+            document = yaml.dump(child, Dumper=_Printer, sort_keys=False, allow_unicode=True, width=120)
+            output.write(f"---\n{document}")
+        for condition in response.status.get("conditions", ()):
+            if condition["status"] == "False" and condition["type"] != "Registered":  # not from here
                 streams.complain(f"{name}: {condition['type']}=False/{condition['reason']}: {condition['message']}")
                 accepted = accepted and condition["type"] != "Accepted"
     return 0 if accepted else 1
@@ -107,24 +126,24 @@ def explain_files(
     output: TextIO = sys.stdout,
     problems: TextIO = sys.stderr,
 ) -> int:
-    """Print why every ModelDeployment in `files` is offloaded as it is, and what would change that.
+    """Print why every ModelDeployment in files is offloaded as it is, and what would change that.
 
     Args:
         files: manifests, as for `render`.
-        observed: what was observed: objects with their status, pods, and answers of metrics APIs. Of a
-            ModelDeployment or another object that is in `files` too, the status is taken.
-        settings: of the installation.
-        now: the present, also of values without a time.
-        form: for people or for programs.
-        output: where to.
-        problems: where complaints go.
+        observed: files, or folders of them, with what was observed: objects with their status, pods, and responses of
+            metrics APIs. Of an object that is in `files` too, only the status is taken.
+        settings: configuration of the installation.
+        now: present time, also the time of values that have none.
+        form: text for people or JSON for programs.
+        output: stream for the explanation.
+        problems: stream for what is wrong.
 
     Returns:
-        as `render`.
+        The exit status, as `render` does.
     """
     streams = _Streams(output, problems)
     try:
-        parents, others = _manifests(files)
+        parents, others = _manifests(files, streams)
         recorded = _recorded(observed)
     except UnreadableFile as exc:
         streams.complain(f"hooks: {exc}")
@@ -146,57 +165,65 @@ def explain_files(
             continue
         accepted = accepted and explanations[-1].accepted
     if form == "json":
-        written = orjson.dumps([as_document(one) for one in explanations], option=orjson.OPT_INDENT_2)
-        output.write(f"{written.decode()}\n")
+        document = orjson.dumps([as_document(one) for one in explanations], option=orjson.OPT_INDENT_2)
+        output.write(f"{document.decode()}\n")
     else:
         output.write("\n".join(as_text(one) for one in explanations))
     return 0 if accepted else 1
 
 
-def _manifests(files: Sequence[Path]) -> tuple[list[Object], list[Object]]:
-    """The ModelDeployments in files, and what else is in them.
+def _manifests(files: Sequence[Path], streams: _Streams) -> tuple[list[Object], list[Object]]:
+    """Return the ModelDeployments in files as the API server would store them, and what else is in the files.
 
     Raises:
         UnreadableFile: one cannot be used.
     """
-    found = [item for path in files for item in _objects(path)]
-    return (
-        [item for item in found if item.get("kind") == PARENT_KIND],
-        [item for item in found if item.get("kind") != PARENT_KIND],
-    )
+    schemas = {
+        (MODEL_DEPLOYMENT_API_VERSION, PARENT_KIND): structural_schema(ModelDeployment),
+        (POLICY_API_VERSION, POLICY_KIND): structural_schema(Policy),
+    }
+    parents: list[Object] = []
+    others: list[Object] = []
+    for item in [item for path in files for item in _objects(path)]:
+        schema = schemas.get((text(item, "apiVersion"), text(item, "kind")))
+        for field in [] if schema is None else structural.unknown_fields(schema, item):
+            streams.complain(f'{_name(item)}: unknown field "{field}"')
+        stored = item if schema is None else structural.stored(schema, item)
+        (parents if item.get("kind") == PARENT_KIND else others).append(stored)
+    return parents, others
 
 
 def _objects(path: Path) -> Iterator[Object]:
     for item in documents.read(path):
         metadata = item.get("metadata") if isinstance(item, dict) else None
         if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
-            raise UnreadableFile(f"{path} holds something that is not a Kubernetes object with a name.")
+            raise UnreadableFile(f"{path} holds something that is not a Kubernetes object with kind and metadata.name.")
         metadata.setdefault("namespace", DEFAULT_NAMESPACE)
         yield item
 
 
 def _recorded(files: Sequence[Path]) -> Recorded:
-    found: list[Any] = []
+    items: list[Any] = []
     for path in [one for file in files for one in (sorted(file.rglob("*.yaml")) if file.is_dir() else (file,))]:
-        kept = documents.read(path)
+        content = documents.read(path)
         try:
-            Recorded.of(kept)
+            Recorded.of(content)
         except Unrecognized as exc:
             raise UnreadableFile(f"{path} holds {exc}.") from exc
-        found += kept
-    return Recorded.of(found)
+        items += content
+    return Recorded.of(items)
 
 
 def _no_parent(files: Sequence[Path]) -> str:
     return f"hooks: there is no ModelDeployment in {', '.join(map(str, files))}."
 
 
-def _name(parent: Object) -> str:
-    return f"{parent['metadata']['namespace']}/{parent['metadata']['name']}"
+def _name(item: Object) -> str:
+    return f"{item['metadata']['namespace']}/{item['metadata']['name']}"
 
 
 def _request(parent: Object, related: Iterable[Object], children: Iterable[Object] = ()) -> SyncRequest:
-    """What Metacontroller would ask."""
+    """Return the request that Metacontroller would send."""
     groups = {
         part: {"observed": {str(number): item for number, item in enumerate(items)}}
         for part, items in (("related", related), ("children", children))
@@ -207,11 +234,11 @@ def _request(parent: Object, related: Iterable[Object], children: Iterable[Objec
 def _completed(
     parent: Object, others: Iterable[Object], observed: Iterable[Object]
 ) -> tuple[Object, list[Object], list[Object]]:
-    """The parent, what is related to it, and its children: manifests with what was observed of them."""
-    seen = {_identity(item): item for item in observed}
-    objects_ = {_identity(item): item for item in others}
-    merged = {key: _with_status(item, seen.get(key)) for key, item in (seen | objects_).items()}
-    parent = _with_status(parent, seen.get(_identity(parent)))
+    """Return the parent, what is related to it, and its children: manifests with the status that was observed."""
+    live = {_identity(item): item for item in observed}
+    manifests = {_identity(item): item for item in others}
+    merged = {key: _with_status(item, live.get(key)) for key, item in (live | manifests).items()}
+    parent = _with_status(parent, live.get(_identity(parent)))
     children = [item for item in merged.values() if _belongs_to(item, parent)]
     return parent, [item for item in merged.values() if item not in children], children
 
@@ -220,12 +247,12 @@ def _identity(item: Object) -> tuple[str, str, str]:
     return text(item, "kind"), item["metadata"]["namespace"], item["metadata"]["name"]
 
 
-def _with_status(item: Object, seen: Object | None) -> Object:
-    """A manifest with the status, and with the metadata it does not give, of the same object as it was observed."""
-    if seen is None or seen is item:
+def _with_status(item: Object, live: Object | None) -> Object:
+    """Return a manifest with the status, and with the metadata it does not give, of the object that was observed."""
+    if live is None or live is item:
         return item
-    status = {"status": seen["status"]} if "status" in seen else {}
-    return {**item, **status, "metadata": {**seen["metadata"], **item["metadata"]}}
+    status = {"status": live["status"]} if "status" in live else {}
+    return {**item, **status, "metadata": {**live["metadata"], **item["metadata"]}}
 
 
 def _belongs_to(item: Object, parent: Object) -> bool:
@@ -241,12 +268,12 @@ def _sources(recorded: Recorded, informer: MetricInformer, now: datetime) -> Sou
 
     def missing(metric: MetricSpec | None, namespace: str) -> str:
         if metric is None:
-            what = f"the pods: add what `kubectl get pods -n {namespace} -o yaml` prints"
+            absent = f"the pods: add what `kubectl get pods -n {namespace} -o yaml` prints"
         elif of_prometheus:
-            what = f"{metric_name(metric)}: add a PrometheusAnswer"
+            absent = f"{metric_name(metric)}: add a PrometheusAnswer"
         else:
-            what = f"{metric_name(metric)}: add what `{_command(metric, namespace)}` prints"
-        return f"No observed file has {what}."
+            absent = f"{metric_name(metric)}: add what `{_command(metric, namespace)}` prints"
+        return f"No observed file has {absent}."
 
     recordings = Recordings(
         lambda: recorded,
@@ -262,7 +289,7 @@ _CUSTOM: Final = "/apis/custom.metrics.k8s.io/v1beta2/namespaces"
 
 
 def _command(metric: MetricSpec, namespace: str) -> str:
-    """What prints the answer of the metrics API that serves a metric."""
+    """Return the command that prints what the metrics API responds that serves a metric."""
     name = metric_name(metric)
     match metric.type:
         case MetricType.PODS:

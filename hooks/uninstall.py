@@ -73,7 +73,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """The command line."""
     parser = commands.add_parser(
         COMMAND,
-        help="before uninstalling: let no object keep Metacontroller's finalizer",
+        help="before an uninstallation, take Metacontroller's finalizers off",
         description="Take the finalize hook off CompositeControllers and wait until no ModelDeployment and no Policy"
         " has the finalizer metacontroller.io/compositecontroller-NAME. Metacontroller takes it off; where it does not,"
         " it is taken off here. Objects stay as they are otherwise, and what the platform has of them stays there.",
@@ -81,21 +81,22 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         " 2: there is no cluster to ask. `helm uninstall` runs this by itself where the platform is used. It acts on"
         " the cluster it runs in, or that KUBECONFIG names, and may be repeated.",
     )
-    parser.add_argument("controllers", nargs="+", type=_name, metavar="NAME", help="of a CompositeController")
+    parser.add_argument("controllers", nargs="+", type=_name, metavar="NAME", help="name of a CompositeController")
     parser.add_argument(
         "--grace",
         type=_seconds,
         default=GRACE_SECONDS,
         metavar="SECONDS",
-        help="for objects that are being deleted to be removed from the platform first (default %(default)g)",
+        help="seconds in which objects that are being deleted may be removed from the platform first (default:"
+        " %(default)g)",
     )
     parser.add_argument(
         "--wait",
         type=_seconds,
         default=WAIT_SECONDS,
         metavar="SECONDS",
-        help=f"for Metacontroller to take the finalizers off, {STALLED_SECONDS:g} of them without any progress (default"
-        " %(default)g)",
+        help=f"seconds in which Metacontroller may take the finalizers off, {STALLED_SECONDS:g} of them without any"
+        " progress (default: %(default)g)",
     )
 
 

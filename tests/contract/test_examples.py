@@ -2,11 +2,11 @@
 
 import re
 import subprocess
-import sys
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
+import pytest
 import yaml
 
 from hooks.observation.observation import DefaultRemote, InstallDefaults, Observation
@@ -19,6 +19,13 @@ from tools.repository import ROOT
 EXAMPLES = ROOT / "examples"
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 DEFAULTS = InstallDefaults(default_remote=DefaultRemote("127.0.0.1:9102", "http", "/$workspace/$model", "demo"))
+
+
+def run(command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a shell in the checkout does."""
+    return subprocess.run(
+        ["bash", "-c", command], cwd=EXAMPLES.parent, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
 
 
 def is_part_of(part: Any, whole: Any) -> bool:
@@ -83,11 +90,29 @@ def test_until_of_the_manifest() -> None:
 def test_why_is_it_so() -> None:
     """The output of explain on the page about offloading is what the command in front of it prints."""
     page = (EXAMPLES.parent / "docs/offloading.md").read_text()
-    (block,) = re.findall(r"```console\n\$ python -m hooks explain (.*?)```", page, re.DOTALL)
-    words, _, expected = block.replace("\\\n", " ").partition("\n")
-    command = [sys.executable, "-m", "hooks", "explain", *words.split()]
-    ended = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, timeout=SECONDS)
+    (block,) = re.findall(r"```console\n\$ (.venv/bin/beamlit-hooks explain .*?)```", page, re.DOTALL)
+    command, _, expected = block.replace("\\\n", " ").partition("\n")
+    ended = run(command)
     assert (ended.stdout, ended.stderr, ended.returncode) == (expected, "", 0)
+
+
+@pytest.mark.parametrize(
+    ("start", "command"), [(".venv/bin/beamlit-hooks", "render"), (".venv/bin/python -m hooks", "explain")]
+)
+def test_the_examples_of_the_help(start: str, command: str) -> None:
+    """The command that --help prints as an example works in the clone as it is printed, however help was asked for."""
+    page = run(f"{start} {command} --help").stdout
+    example = page.split("in a clone:\n\n")[1].partition("\n\n")[0].strip()
+    assert example.startswith(f"{start} {command} ")
+    ended = run(example)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout
+
+
+@pytest.mark.parametrize("script", ["beamlit-hooks", "beamlit-gateway"])
+def test_help_names_the_command(script: str) -> None:
+    """The help of a console script has the script's own name."""
+    assert run(f".venv/bin/{script} --help").stdout.startswith(f"usage: {script} [-h]")
 
 
 def test_how_one_gets_it() -> None:

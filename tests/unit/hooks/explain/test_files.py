@@ -228,7 +228,7 @@ def test_an_error_of_hooks(tmp_path: Path) -> None:
     ("manifests", "observed", "code", "words"),
     [
         ([DEPLOYMENT], [], 1, "there is no ModelDeployment in"),
-        ([{"a": 1}], [], 2, "not a Kubernetes object with a name"),
+        ([{"a": 1}], [], 2, "not a Kubernetes object with kind and metadata.name"),
         ([manifest()], [{"kind": "Status"}], 2, "observed-0 holds a Status that is neither"),
     ],
 )
