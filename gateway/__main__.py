@@ -37,7 +37,7 @@ from gateway.telemetry import AccessLog, Metrics
 from gateway.upstream.addresses import AddressRules
 from gateway.upstream.connection import Upstream
 from gateway.upstream.resolver import Endpoint, Resolver, parse_overrides
-from program import allocator, certificates, invocation, logs, tls, web
+from program import allocator, certificates, invocation, logs, web
 from program.cluster import ClusterError
 from program.settings import SettingsError
 from program.signals import Signals
@@ -170,7 +170,7 @@ async def run(
         Secrets(source),
         resolver,
         default=None if default is None else lambda: from_settings(default.oauth_config),
-        context=tls.client_context(strict=settings.tls.strict),
+        strict_tls=settings.tls.strict,
     )
     journal = Journal(mine.limits.decisions)
     proxy = Proxy(

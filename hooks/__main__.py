@@ -275,7 +275,7 @@ async def _registrar(
         yield None
         return
     api = ApiServer.connect(metrics, CALL_SECONDS, strict_tls=settings.tls.strict)
-    beamlit = Beamlit(settings.platform.base_url, accounts, metrics)
+    beamlit = Beamlit(settings.platform.base_url, accounts, metrics, strict_tls=settings.tls.strict)
     try:
         yield Registrar(beamlit, api)
     finally:

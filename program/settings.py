@@ -10,11 +10,22 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from program.files import Unreadable, in_yaml, problem
 from program.files import load as load_yaml
+from program.oauth import credentials
+from program.oauth.credentials import TokenAuth
 from program.problems import field_path, first_problem, joined, must_be
 
 ENVIRONMENT: Final = "BEAMLIT_"
@@ -83,6 +94,22 @@ class OAuth(Section):
         must_be("an http or https URL, such as https://auth.example.com/oauth/token"),
     ] = "https://api.beamlit.dev/v0/oauth/token"  # noqa: S105 - an address
     scope: str | None = None
+    audience: str | None = None
+    """Service that the token is for, as Auth0 and others ask for it."""
+    resource: str | None = None
+    """URI of the service that the token is for (RFC 8707); several are separated by spaces."""
+    parameters: Mapping[str, str] = Field(default_factory=dict)
+    """Further fields of the token request."""
+    token_auth: TokenAuth | None = None
+    """How id and secret are sent; None tries what token endpoints take."""
+    ca_file: Path | None = None
+    """Certificate authorities in PEM that the token endpoint's certificate is verified with, instead of the system's.
+    The file is read at each token request; while it is of no use, what it held last counts."""
+
+    @field_validator("parameters")
+    @classmethod
+    def _parameters(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        return dict(credentials.parameters(value))
 
 
 class Auth(Section):

@@ -6,13 +6,14 @@ It keeps what the documentation names and nothing else: of a policy no labels. T
 import base64
 import copy
 import json
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from typing import Final
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, unquote_plus, urlsplit
 
 from tests.builders import Json
 from tests.restartable import Restartable
@@ -68,8 +69,9 @@ class Call:
 class Platform(Restartable):
     """Serves its API; may go away and come back on the same port."""
 
-    def __init__(self) -> None:
-        super().__init__(_Handler, platform=self)
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        super().__init__(_Handler, context, platform=self)
+        self._scheme = "http" if context is None else "https"
         self.store: dict[tuple[str, str, str], Json] = {}
         """By models or policies, name, environment."""
         self.calls: list[Call] = []
@@ -79,6 +81,10 @@ class Platform(Restartable):
         self.life: int | str | None = 3600
         """expires_in of a token."""
         self.secret = SECRET
+        self.decodes = True
+        """Whether id and secret of a token request are form-decoded."""
+        self.clients: list[str] = []
+        """Credentials of the token requests, as they came in HTTP Basic."""
         self.script: Script = lambda _method, _path: None
         self.now = datetime(2026, 2, 1, tzinfo=UTC)
         self.lock = threading.Lock()
@@ -87,7 +93,7 @@ class Platform(Restartable):
     @property
     def url(self) -> str:
         """Base URL of the API."""
-        return f"http://127.0.0.1:{self.port}/v0"
+        return f"{self._scheme}://127.0.0.1:{self.port}/v0"
 
     def troubles(self, *troubles: Trouble, on: str = "") -> None:
         """These befall the next requests, one each; `on` is a method, of which alone the requests count."""
@@ -204,9 +210,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _token(self, content: bytes) -> tuple[int, Json]:
         platform = self.platform
-        wanted = base64.b64encode(f"{CLIENT_ID}:{platform.secret}".encode()).decode()
+        scheme, _, client = self.headers.get("authorization", "").partition(" ")
+        platform.clients.append(client)
         form = parse_qs(content.decode())
-        if self.headers.get("authorization") != f"Basic {wanted}":
+        client = base64.b64decode(client).decode()
+        if platform.decodes:
+            client = unquote_plus(client)
+        if (scheme, client) != ("Basic", f"{CLIENT_ID}:{platform.secret}"):
             return 401, {"error": "invalid_client"}
         if form != {"grant_type": ["client_credentials"]}:
             return 400, {"error": "unsupported_grant_type"}

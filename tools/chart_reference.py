@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from gateway.settings import GatewaySettings
 from hooks.settings import Hooks, MetricInformer, Prometheus
+from program.oauth.credentials import TokenAuth
 from program.problems import MUST_BE
 from tools.repository import ROOT
 
@@ -128,7 +129,8 @@ _BY_NAME: Final[Mapping[str, Mapping[str, Any]]] = {
         )
     ),
     **dict.fromkeys(("annotations", "commonAnnotations", "podAnnotations"), _STRINGS),
-    **dict.fromkeys(("labels", "commonLabels", "podLabels", "nodeSelector", "headersToAdd"), _STRINGS),
+    **dict.fromkeys(("labels", "commonLabels", "podLabels", "nodeSelector", "headersToAdd", "parameters"), _STRINGS),
+    "tokenAuth": {"enum": ["", *(one.value for one in TokenAuth)]},
 }
 """What a value may be, by the last part of its path; otherwise its default tells the type."""
 _BY_PATH: Final[Mapping[str, Mapping[str, Any]]] = {

@@ -20,6 +20,7 @@ from hooks.api.common import (
     cel_rule,
     schema_config,
 )
+from program.oauth.credentials import TokenAuth
 from program.problems import must_be
 
 
@@ -66,6 +67,10 @@ class OAuthConfig(ApiModel):
             "!has(self.clientSecretRef) || !(has(self.clientId) || has(self.clientSecret) || has(self.tokenUrl))",
             "with clientSecretRef leave out clientId, clientSecret and tokenUrl: the Secret holds them",
         ),
+        cel_rule(
+            "!has(self.clientSecretRef) || !(has(self.tokenAuth) || has(self.audience) || has(self.resource))",
+            "with clientSecretRef leave out tokenAuth, audience and resource: they are keys of the Secret",
+        ),
     )
 
     client_id: Text | None = None
@@ -81,9 +86,18 @@ class OAuthConfig(ApiModel):
         | None
     ) = None
     """URL of the token endpoint."""
+    token_auth: TokenAuth | None = None
+    """How the client id and secret are sent to the token endpoint: client_secret_basic (HTTP Basic, form-encoded first
+    as RFC 6749 says), client_secret_basic_raw (HTTP Basic as they are) or client_secret_post (in the body). When left
+    out, the gateway tries them in this order."""
+    audience: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = None
+    """Service that the token is for, where the token endpoint asks for an audience."""
+    resource: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = None
+    """URI of the service that the token is for (RFC 8707); several are separated by spaces."""
     client_secret_ref: SecretReference | None = None
-    """Secret with the keys clientId, clientSecret, tokenUrl, hosts (where the token may be sent, separated by commas)
-    and optionally scope. The gateway reads it when it needs a token; it never passes through the controller."""
+    """Secret with the keys clientId, clientSecret, tokenUrl and hosts (where the token may be sent, separated by
+    commas), and optionally scope, audience, resource, parameters, tokenAuth and ca.crt. The gateway reads it when it
+    needs a token; it never passes through the controller."""
 
 
 class AuthConfig(ApiModel):
@@ -172,7 +186,8 @@ class RemoteTls(ApiModel):
     ) = None
     """Name that is asked for (SNI) and that the certificate must have; that of host when left out."""
     ca_bundle: Annotated[str, StringConstraints(min_length=1, max_length=65536)] | None = None
-    """Certificates in PEM that may have issued it, instead of those of the gateway's system."""
+    """Certificates in PEM that may have issued it, instead of those of the gateway's system. With an inline
+    clientSecret they may have issued the certificate of the token endpoint too."""
     client_certificate_ref: SecretReference | None = None
     """Secret with the keys tls.crt and tls.key, which the gateway shows to the backend."""
 

@@ -277,6 +277,14 @@ def _credentials(auth: AuthConfig | None, parent: str) -> Credentials | None:
             reasons.INVALID_CREDENTIALS, f"{_FIELD}.authConfig needs oauthConfig, or leave authConfig out."
         )
     inline = (oauth.client_id, oauth.client_secret, oauth.token_url)
+    if oauth.client_secret_ref is not None and any(
+        value is not None for value in (oauth.token_auth, oauth.audience, oauth.resource)
+    ):
+        raise NotAccepted(
+            reasons.INVALID_CREDENTIALS,
+            f"{_FIELD}.authConfig.oauthConfig has clientSecretRef: leave tokenAuth, audience and resource out, they are"
+            " keys of the Secret.",
+        )
     if oauth.client_secret_ref is not None and not any(value is not None for value in inline):
         _check_secret_name(oauth.client_secret_ref.name, "authConfig.oauthConfig.clientSecretRef.name")
         return Credentials("Secret", oauth.client_secret_ref.name)

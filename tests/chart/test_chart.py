@@ -184,6 +184,22 @@ def test_the_seeds_command_line(chart: Path) -> None:
     assert {"name": "credentials", "mountPath": "/etc/beamlit/credentials", "readOnly": True} in mounts
 
 
+@pytest.mark.parametrize(("key", "source"), [("caConfigMap", "configMap"), ("caSecret", "secret")])
+def test_the_authority_of_the_token_endpoint(chart: Path, key: str, source: str) -> None:
+    """The gateway mounts ca.crt of the object that is named, and no other key of it."""
+    objects = template(chart, *SEED, f"--set=config.defaultRemoteBackend.authConfig.oauthConfig.{key}=authority")
+    config = yaml.safe_load(kind(objects, "ConfigMap", "-config")["data"]["config.yaml"])
+    oauth = config["defaultRemoteBackend"]["authConfig"]["oauthConfig"]
+    assert oauth["caFile"] == "/etc/beamlit/credentials-ca/ca.crt"
+    assert not oauth.keys() & {"caConfigMap", "caSecret", "audience", "resource", "parameters", "tokenAuth"}
+    spec = kind(objects, "Deployment", "-gateway")["spec"]["template"]["spec"]
+    (volume,) = [one for one in spec["volumes"] if one["name"] == "credentials-ca"]
+    name = {"configMap": "name", "secret": "secretName"}[source]
+    assert volume[source] == {name: "authority", "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+    mount = {"name": "credentials-ca", "mountPath": "/etc/beamlit/credentials-ca", "readOnly": True}
+    assert mount in container(objects, "-gateway")["volumeMounts"]
+
+
 def test_secrets_of_ones_own(chart: Path) -> None:
     """With existing Secrets the chart makes none, and mounts theirs in the same places."""
     objects = template(chart, *PRESETS["own secrets"])

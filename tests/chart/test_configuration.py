@@ -45,6 +45,7 @@ BY_THE_CHART: Final[Mapping[str, str]] = {
         f"defaultRemoteBackend.authConfig.oauthConfig.{key}File": "mounted from the Secret of the value without File"
         for key in ("clientId", "clientSecret")
     },
+    "defaultRemoteBackend.authConfig.oauthConfig.caFile": "mounted from the ConfigMap or Secret that values name",
     "metricInformer.file.path": "a source for one machine",
     "platform.baseUrl": "the value beamlitBaseUrl, with a token",
     "platform.tokenFile": "mounted from the Secret of the token",

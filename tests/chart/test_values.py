@@ -34,8 +34,13 @@ CONTEXTS: Final[Mapping[str, tuple[str, ...]]] = {
     f"{PROMETHEUS}.basicAuth.password": BASIC,
     f"{CREDENTIALS}.clientId": GIVEN,
     f"{CREDENTIALS}.clientSecret": GIVEN,
-    f"{CREDENTIALS}.scope": GIVEN,
-    f"{CREDENTIALS}.tokenUrl": GIVEN,
+    **{
+        f"{CREDENTIALS}.{key}": GIVEN
+        for key in (
+            *("scope", "audience", "resource", "parameters", "tokenAuth", "tokenUrl"),
+            *("caConfigMap", "caSecret"),
+        )
+    },
     "config.metricInformer.type": (f"--set={PROMETHEUS}.address=p:9090",),
     "beamlitApiTokenExistingSecret": (f"--set=beamlitApiToken={TOKEN}",),
     "beamlitBaseUrl": (f"--set=beamlitApiToken={TOKEN}",),
@@ -314,6 +319,7 @@ def test_the_schema_refuses(chart: Path, values: str, sentence: str, tmp_path: P
     [
         ((f"--set={CREDENTIALS}.clientId=x",), "belong together"),
         ((f"--set={CREDENTIALS}.clientSecret=x",), "belong together"),
+        ((f"--set={CREDENTIALS}.caSecret=x,{CREDENTIALS}.caConfigMap=x",), "caSecret exclude each other"),
         (("--set=config.metricInformer.type=prometheus",), "address is empty"),
         ((*SERVER, f"--set={PROMETHEUS}.basicAuth.username=x"), "belong together"),
         ((*SERVER, f"--set={PROMETHEUS}.basicAuth.password=x"), "belong together"),

@@ -349,6 +349,11 @@ ACCEPTED: Final = {
     ),
     "secret by reference": model_deployment(offloadingConfig=oauth(clientSecretRef={"name": "s"})),
     "secret inline": model_deployment(offloadingConfig=oauth(**INLINE)),
+    "secret inline, with all that goes with it": model_deployment(
+        offloadingConfig=oauth(
+            **INLINE, tokenAuth="client_secret_basic_raw", audience="https://a", resource="https://b urn:c"
+        )
+    ),
     "headers": model_deployment(
         offloadingConfig=remote(
             workspace="w",
@@ -407,6 +412,10 @@ REFUSED: Final = {
     "two secrets": (
         model_deployment(offloadingConfig=oauth(clientSecretRef={"name": "s"}, clientSecret="s")),
         "leave out clientId",
+    ),
+    "an audience beside a reference": (
+        model_deployment(offloadingConfig=oauth(clientSecretRef={"name": "s"}, audience="a")),
+        "leave out tokenAuth, audience and resource",
     ),
     "a queue without a limit": (
         model_deployment(gateway={"queue": {"size": 1}}, offloadingConfig=remote()),

@@ -224,9 +224,14 @@ spec:
 {{- $remote := deepCopy ($given.defaultRemoteBackend | default (dict "host" "")) -}}
 {{- $auth := dict -}}
 {{- if include "beamlit.credentialsSecret" . -}}
-{{- $known := omit $oauth "clientId" "clientSecret" "existingSecret" -}}
-{{- if not $known.scope -}}{{- $known = omit $known "scope" -}}{{- end -}}
+{{- $known := omit $oauth "clientId" "clientSecret" "existingSecret" "caConfigMap" "caSecret" -}}
+{{- range $key := list "scope" "audience" "resource" "parameters" "tokenAuth" -}}
+{{- if not (get $known $key) -}}{{- $known = omit $known $key -}}{{- end -}}
+{{- end -}}
 {{- $files := dict "clientIdFile" "/etc/beamlit/credentials/clientId" "clientSecretFile" "/etc/beamlit/credentials/clientSecret" -}}
+{{- if or $oauth.caConfigMap $oauth.caSecret -}}
+{{- $_ := set $files "caFile" "/etc/beamlit/credentials-ca/ca.crt" -}}
+{{- end -}}
 {{- $auth = dict "type" ($remote.authConfig.type | default "oauth") "oauthConfig" (merge $files $known) -}}
 {{- end -}}
 {{- $_ := set $remote "authConfig" ($auth | empty | ternary nil $auth) -}}

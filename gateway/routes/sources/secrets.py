@@ -7,6 +7,8 @@ from gateway.api.v1alpha1 import CREDENTIAL_LABEL
 from gateway.routes.sources import RouteSource
 
 _LABEL: Final = f"label:{CREDENTIAL_LABEL}"
+_INLINE: Final = ("clientId", "clientSecret", "tokenUrl", "scope", "tokenAuth", "audience", "resource")
+"""Keys of a Secret that a ModelDeployment may have in its oauthConfig."""
 
 
 class Secrets:
@@ -29,7 +31,9 @@ class Secrets:
         return {key: value for key, value in found.items() if not key.startswith("label:")}
 
     async def inline(self, namespace: str, model_deployment: str) -> Mapping[str, str]:
-        """The credentials written into a ModelDeployment, in the keys of a Secret; `hosts` is its own remote host.
+        """Return the credentials in a ModelDeployment, with the keys of a Secret; `hosts` is its own remote host.
+
+        `tls.caBundle` of the remote backend is trusted for the token endpoint too: one author wrote both.
 
         Raises:
             LookupError: there are none.
@@ -40,8 +44,9 @@ class Secrets:
         host = remote.get("host") if remote else None
         if not oauth or not isinstance(host, str):
             raise LookupError(f"ModelDeployment {namespace}/{model_deployment} has no credentials")
-        content = {key: str(oauth[key]) for key in ("clientId", "clientSecret", "tokenUrl", "scope") if oauth.get(key)}
-        return content | {"hosts": host}
+        content = {key: str(oauth[key]) for key in _INLINE if oauth.get(key)}
+        bundle = (_at(remote, "tls") or {}).get("caBundle")
+        return content | {"hosts": host} | ({"tls.caBundle": str(bundle)} if bundle else {})
 
 
 def _at(value: Mapping[str, Any] | None, *path: str) -> Mapping[str, Any] | None:

@@ -6,11 +6,11 @@
     DELETE /models/{name}?environment=E     404: it is gone already
 
 and the same for /policies without environment. Callers set the deadline; what is tried again is tried within it. A call
-that may be repeated without harm is: once, when the connection or a gateway in between failed. A token is bought once
-for all who wait for it, renewed before it ends, and bought anew when the platform refuses it. When the platform does
-not answer, it is left alone for a while (`hooks.circuit`), by the whole process.
+that may be repeated without harm is: once, when the connection or a gateway in between failed. A token is fetched once
+for all who wait for it, renewed before it ends, and fetched anew when the platform refuses it. When the platform does
+not respond, it is left alone for a while (`hooks.platform.circuit`), by the whole process.
 
-What may go wrong is in `hooks.beamlit.errors`.
+What may go wrong is in `hooks.platform.beamlit.errors`.
 """
 
 import asyncio
@@ -29,28 +29,30 @@ from hooks.kube.unstructured import mapping, text
 from hooks.kube.unstructured import time as time_of
 from hooks.platform.beamlit.credentials import Accounts
 from hooks.platform.beamlit.errors import Busy, PlatformError, Rejected, Taken, Unasked, Unauthorized, Unreachable
-from hooks.platform.beamlit.http import CONNECTIONS, SOME_RETRY_AFTER, Answer, Exchange
+from hooks.platform.beamlit.http import CONNECTIONS, SOME_RETRY_AFTER, Exchange, Response
 from hooks.platform.beamlit.tokens import Tokens
 from hooks.platform.circuit import Circuit, CircuitState
 from hooks.platform.state import PlatformKey
 from hooks.telemetry import Metrics
 from program.cluster import cut
+from program.tls import client_context
 
 SLOT_SECONDS: Final = 0.4
-"""For which a call waits while as many as there may be are under way."""
+"""Seconds that a call waits while as many calls as there may be are under way."""
 LATE: Final = "The platform does not answer in time."
 _PAUSE: Final = (0.05, 0.15)
-"""Seconds before a call is repeated, at random."""
+"""Shortest and longest pause before a call is repeated, in seconds; drawn at random between them."""
 _PASSING: Final = frozenset({502, 503, 504})
-"""Statuses of a gateway that may have found nobody behind it."""
+"""Statuses of a gateway that may have found no server behind it."""
 _WORKSPACE: Final = 253
+"""Longest name of a workspace that is believed, in characters."""
 _HIDDEN: Final = "***"
 
 log = structlog.get_logger(__name__)
 
 
 class Beamlit:
-    """The platform."""
+    """Client of the platform's API."""
 
     def __init__(
         self,
@@ -58,14 +60,17 @@ class Beamlit:
         accounts: Accounts,
         metrics: Metrics,
         *,
+        strict_tls: bool = False,
         retry_seconds: tuple[float, float] = _PAUSE,
     ) -> None:
-        """
+        """Connect to nothing yet.
+
         Args:
-            base_url: of the API, without a slash at its end.
-            accounts: who asks.
-            metrics: where calls are counted.
-            retry_seconds: the shortest and the longest pause before a call is repeated.
+            base_url: base URL of the API, without a slash at its end.
+            accounts: says whose token the calls carry.
+            metrics: counts the calls.
+            strict_tls: whether the platform's certificate must follow RFC 5280 to the letter.
+            retry_seconds: shortest and longest pause before a call is repeated.
         """
         self._url = base_url
         self._accounts = accounts
@@ -75,66 +80,66 @@ class Beamlit:
         self._circuit = Circuit(self._noticed)
         self._learned: PlatformError = Unreachable(LATE)
         self._noticed(CircuitState.CLOSED)
-        self._exchange = Exchange(base_url, metrics)
+        self._exchange = Exchange(base_url, metrics, client_context(strict=strict_tls))
         self._tokens = Tokens(base_url, accounts, self._exchange)
 
     @property
     def account(self) -> str:
-        """Who asks whom, for the hash of what was sent. Nothing in it is secret."""
+        """Client id and base URL, for the hash of what was sent. Nothing in it is secret."""
         return f"{self._accounts.current().client_id} at {self._url}"
 
-    async def find(self, thing: PlatformKey) -> Object | None:
-        """What is there under a name; None when there is nothing.
+    async def find(self, key: PlatformKey) -> Object | None:
+        """Return the object of a name; None when there is none.
 
         Raises:
-            PlatformError: it is not known.
+            PlatformError: it is not known whether there is one.
         """
-        answer = await self._call("get", "GET", _path(thing), repeat=True)
-        return None if answer.status == 404 else self._object(answer)
+        response = await self._call("get", "GET", _path(key), repeat=True)
+        return None if response.status == 404 else self._object(response)
 
-    async def create(self, thing: PlatformKey, body: Object) -> Mapping[str, str]:
-        """Create it; the facts about it, under the names of status.
+    async def create(self, key: PlatformKey, body: Object) -> Mapping[str, str]:
+        """Create an object, and return the facts about it under the names of status.
 
         Raises:
-            PlatformError: it was not created, or it is not known.
+            PlatformError: it was not created, or that is not known.
         """
-        return facts(self._object(await self._call("create", "POST", f"/{thing.kind}", body)))
+        return facts(self._object(await self._call("create", "POST", f"/{key.kind}", body)))
 
-    async def replace(self, thing: PlatformKey, body: Object) -> Mapping[str, str]:
-        """Let it be as in `body`; the facts about it, under the names of status.
+    async def replace(self, key: PlatformKey, body: Object) -> Mapping[str, str]:
+        """Replace an object, and return the facts about it under the names of status.
 
         Raises:
-            PlatformError: it was not done, or it is not known.
+            PlatformError: it was not replaced, or that is not known.
         """
-        answer = await self._call("replace", "PUT", f"/{thing.kind}/{_segment(thing.name)}", body, repeat=True)
-        if answer.status == 404:
+        response = await self._call("replace", "PUT", f"/{key.kind}/{_segment(key.name)}", body, repeat=True)
+        if response.status == 404:
             raise Unreachable("The platform lost it between two calls.")
-        return facts(self._object(answer))
+        return facts(self._object(response))
 
-    async def delete(self, thing: PlatformKey) -> None:
-        """Let it be gone; it may be gone already.
+    async def delete(self, key: PlatformKey) -> None:
+        """Delete an object, which may be gone already.
 
         Raises:
-            PlatformError: it was not done, or it is not known.
+            PlatformError: it was not deleted, or that is not known.
         """
-        await self._call("delete", "DELETE", _path(thing), repeat=True)
+        await self._call("delete", "DELETE", _path(key), repeat=True)
 
     async def close(self) -> None:
-        """End everything that is under way."""
+        """Cancel calls that are under way, and close all connections."""
         await self._tokens.close()
         await self._exchange.close()
 
     async def _call(
         self, operation: str, method: str, path: str, body: Object | None = None, *, repeat: bool = False
-    ) -> Answer:
-        """One call, of which 404 is an answer.
+    ) -> Response:
+        """Make one call, and return the response: a success, or 404.
 
         Args:
-            operation: for telemetry.
-            method: of HTTP.
-            path: with its query, below the base URL.
-            body: to send.
-            repeat: whether it may be repeated without harm.
+            operation: name of the call in metrics.
+            method: HTTP method.
+            path: path with its query, below the base URL.
+            body: object to send; None for none.
+            repeat: whether the call may be repeated without harm.
         """
         wait = self._circuit.wait(time.monotonic())
         if wait > 0:
@@ -142,7 +147,7 @@ class Beamlit:
             raise Unasked(str(self._learned), retry_after=wait)
         await self._slot(operation)
         try:
-            answer = await self._answered(operation, method, path, body, repeat=repeat)
+            response = await self._attempts(operation, method, path, body, repeat=repeat)
         except PlatformError as exc:
             self._learn(exc)
             raise
@@ -152,10 +157,10 @@ class Beamlit:
         finally:
             self._slots.release()
         self._circuit.answered()
-        return answer
+        return response
 
     async def _slot(self, operation: str) -> None:
-        """Wait until another call may be made; whoever goes on releases it."""
+        """Wait until another call may be made; the caller releases the slot."""
         try:
             async with asyncio.timeout(SLOT_SECONDS):
                 await self._slots.acquire()
@@ -168,7 +173,7 @@ class Beamlit:
             raise
 
     def _learn(self, exc: PlatformError) -> None:
-        """What a failure says of the platform as a whole."""
+        """Note what a failure says of the platform as a whole."""
         now = time.monotonic()
         if exc.retry_after is not None:
             self._circuit.asked_to_wait(exc.retry_after, now)
@@ -179,37 +184,36 @@ class Beamlit:
         else:
             self._circuit.answered()
 
-    async def _answered(self, operation: str, method: str, path: str, body: Object | None, *, repeat: bool) -> Answer:
+    async def _attempts(self, operation: str, method: str, path: str, body: Object | None, *, repeat: bool) -> Response:
         content = None if body is None else orjson.dumps(body)
-        refused = repeated = False
+        refused, repeated = b"", False
         while True:
-            token = await self._tokens.current()
-            headers = {"authorization": f"Bearer {token}", "accept": "application/json"}
+            authorization = await self._tokens.authorization(refused)
+            headers = {"authorization": authorization.decode("ascii"), "accept": "application/json"}
             if content is not None:
                 headers["content-type"] = "application/json"
             try:
-                answer = await self._exchange.ask(operation, method, path, headers, content)
+                response = await self._exchange.send(operation, method, path, headers, content)
             except Unreachable as exc:
                 if repeated or not (repeat or not exc.sent):
                     raise
                 repeated = True
                 await asyncio.sleep(random.uniform(*self._retry_seconds))  # noqa: S311 - spreads load
                 continue
-            if answer.status == 401 and not refused:
-                refused = True
-                self._tokens.refuse(token)
+            if response.status == 401 and not refused:
+                refused = authorization
                 continue
-            passing = answer.status in _PASSING and answer.retry_after is None
+            passing = response.status in _PASSING and response.retry_after is None
             if passing and repeat and not repeated:
                 repeated = True
                 await asyncio.sleep(random.uniform(*self._retry_seconds))  # noqa: S311
                 continue
-            if 200 <= answer.status < 300 or answer.status == 404:
-                return answer
-            raise self._refusal(answer)
+            if 200 <= response.status < 300 or response.status == 404:
+                return response
+            raise self._refusal(response)
 
-    def _refusal(self, answer: Answer) -> PlatformError:
-        match answer.status:
+    def _refusal(self, response: Response) -> PlatformError:
+        match response.status:
             case 401:
                 return Unauthorized("The platform does not accept the token of hooks: see that it is still valid.")
             case 403:
@@ -221,30 +225,33 @@ class Beamlit:
             case 429:
                 return Unreachable(
                     "The platform asks to be left alone for a while.",
-                    retry_after=answer.retry_after or SOME_RETRY_AFTER,
+                    retry_after=response.retry_after or SOME_RETRY_AFTER,
                 )
             case status if status < 400:
-                return Unreachable("The platform answers with a redirect, which is not followed.", sent=True)
+                return Unreachable("The platform responds with a redirect, which is not followed.", sent=True)
             case status if status < 500:
-                return Rejected(f"The platform refuses: {self._said(answer)}.")
-        return Unreachable("The platform answers with an error of its own.", sent=True, retry_after=answer.retry_after)
+                return Rejected(f"The platform refuses: {self._message(response)}.")
+        return Unreachable(
+            "The platform responds with an error of its own.", sent=True, retry_after=response.retry_after
+        )
 
-    def _said(self, answer: Answer) -> str:
-        """The platform's own words, in one short line without anything that is secret."""
-        found = answer.content
-        said = ""
-        if isinstance(found, dict):
-            said = next((text(found, key) for key in ("message", "error", "detail") if text(found, key)), "")
-        said = "".join(one if one.isprintable() else " " for one in said)
-        for secret in self._tokens.secrets:
-            said = said.replace(secret, _HIDDEN)
-        return cut(said) or f"status {answer.status}"
+    def _message(self, response: Response) -> str:
+        """Return the platform's own words, in one short line without anything that is secret."""
+        content = response.content
+        message = ""
+        if isinstance(content, dict):
+            keys = ("message", "error", "detail")
+            message = next((text(content, key) for key in keys if text(content, key)), "")
+        message = "".join(one if one.isprintable() else " " for one in message)
+        for secret in sorted(self._tokens.secrets, key=len, reverse=True):  # one may begin with another
+            message = message.replace(secret, _HIDDEN)
+        return cut(message) or f"status {response.status}"
 
-    def _object(self, answer: Answer) -> Object:
-        found = answer.content
-        if not isinstance(found, dict) or not isinstance(found.get("metadata"), dict):
-            raise Unreachable("The platform answers with something that is no object of its API.", sent=True)
-        return found
+    def _object(self, response: Response) -> Object:
+        content = response.content
+        if not isinstance(content, dict) or not isinstance(content.get("metadata"), dict):
+            raise Unreachable("The platform responds with something that is no object of its API.", sent=True)
+        return content
 
     def _noticed(self, state: CircuitState) -> None:
         for one in CircuitState:
@@ -253,30 +260,30 @@ class Beamlit:
             log.warning("platform_left_alone", reason=str(self._learned))
 
 
-def facts(found: Object) -> dict[str, str]:
-    """What the platform says of something, under the names of status. What cannot be read is not known."""
-    metadata = mapping(found, "metadata")
-    said: dict[str, str] = {}
+def facts(item: Object) -> dict[str, str]:
+    """Return what the platform says of an object, under the names of status. What cannot be read is left out."""
+    metadata = mapping(item, "metadata")
+    result: dict[str, str] = {}
     workspace = text(metadata, "workspace")
     if 0 < len(workspace) <= _WORKSPACE and workspace.isprintable():
-        said["workspace"] = workspace
+        result["workspace"] = workspace
     for key, name in (("createdAt", "createdAtOnBeamlit"), ("updatedAt", "updatedAtOnBeamlit")):
         moment = time_of(metadata, key)
         if moment is not None:
-            said[name] = format_time(moment)
-    return said
+            result[name] = format_time(moment)
+    return result
 
 
-def _path(thing: PlatformKey) -> str:
-    query = f"?{urlencode({'environment': thing.environment})}" if thing.environment else ""
-    return f"/{thing.kind}/{_segment(thing.name)}{query}"
+def _path(key: PlatformKey) -> str:
+    query = f"?{urlencode({'environment': key.environment})}" if key.environment else ""
+    return f"/{key.kind}/{_segment(key.name)}{query}"
 
 
 def _segment(name: str) -> str:
-    """A name as one segment of a path (RFC 3986 section 3.3).
+    """Return a name as one segment of a path (RFC 3986 section 3.3).
 
     Raises:
-        Rejected: it would be read as another path.
+        Rejected: the name would be read as another path.
     """
     if name in ("", ".", ".."):
         raise Rejected("The platform cannot be asked for such a name: choose another one.")

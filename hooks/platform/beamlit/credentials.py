@@ -1,6 +1,6 @@
-"""Who hooks are on the platform: the client credentials in `BEAMLIT_TOKEN`, or in the file of `platform.tokenFile`.
+"""The account of hooks on the platform: client credentials in `BEAMLIT_TOKEN`, or in the file of `platform.tokenFile`.
 
-The token is base64(clientId:clientSecret). It is never repeated, in no error and no line of the log.
+They are written as a token, base64(clientId:clientSecret). It is never repeated, in no error and no line of the log.
 """
 
 import base64
@@ -14,11 +14,13 @@ from typing import Final, Protocol, Self
 import structlog
 
 from hooks.settings import Platform
+from program.oauth.authentication import encoded
 from program.settings import SettingsError
 
 TOKEN: Final = "BEAMLIT_TOKEN"  # noqa: S105 - the name of a variable
-"""The environment variable. It wins over the file, as the environment does over every setting of the file."""
+"""Environment variable that holds the token. It wins over the file, as the environment does over every setting."""
 _FILE_BYTES: Final = 1 << 16
+"""Number of bytes of the file that are read."""
 _SPACE: Final = re.compile(r"\s+")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]+")
 
@@ -34,16 +36,17 @@ class Account:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must not be repeated: the secret, and the token that holds it."""
-        whole = base64.b64encode(f"{self.client_id}:{self.client_secret}".encode()).decode()
-        return whole, self.client_secret
+        """Texts that must not be repeated: the secret and the token that holds it, as they are and form-encoded."""
+        pairs = ((self.client_id, self.client_secret), (encoded(self.client_id), encoded(self.client_secret)))
+        texts = [text for pair in pairs for text in (base64.b64encode(":".join(pair).encode()).decode(), pair[1])]
+        return tuple(dict.fromkeys(texts))
 
     @classmethod
     def read(cls, token: str) -> Self:
-        """What a token means. Line breaks in it, as `base64` puts them in, do not count.
+        """Return the account in a token. Line breaks in it, as the command `base64` puts them in, do not count.
 
         Raises:
-            ValueError: it is none; the message repeats nothing of it.
+            ValueError: it is no token; the message repeats nothing of it.
         """
         try:
             decoded = base64.b64decode(_SPACE.sub("", token), validate=True).decode()
@@ -56,29 +59,29 @@ class Account:
 
 
 class Accounts(Protocol):
-    """Where the account is found at each call."""
+    """Source of the account, asked at each call."""
 
     def current(self) -> Account:
-        """The account as it is now."""
+        """Return the account as it is now."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """An account that stays the same."""
+    """Source of an account that stays the same."""
 
     account: Account
 
     def current(self) -> Account:
-        """The account."""
+        """Return the account."""
         return self.account
 
 
 class TokenFile:
-    """The account in a file, read again whenever the file changes."""
+    """Source of the account in a file, which is read again whenever it changes."""
 
     def __init__(self, path: Path) -> None:
-        """Read it once now.
+        """Read the file once now.
 
         Raises:
             OSError: it cannot be read.
@@ -89,7 +92,7 @@ class TokenFile:
         self._account = self._read()
 
     def current(self) -> Account:
-        """The account; the one read last while the file is of no use."""
+        """Return the account; the one that was read last while the file is of no use."""
         try:
             self._account = self._read()
         except OSError as exc:  # being replaced
@@ -104,16 +107,16 @@ class TokenFile:
         if stamp == self._stamp:
             return self._account
         with self._path.open("rb") as file:
-            written = file.read(_FILE_BYTES)
+            content = file.read(_FILE_BYTES)
         self._stamp = stamp
-        return Account.read(written.decode("ascii", "replace"))
+        return Account.read(content.decode("ascii", "replace"))
 
 
 def configured(platform: Platform, environment: Mapping[str, str]) -> Accounts | None:
-    """The account that the administrator gave; None without one: then the platform is never called.
+    """Return the source of the account; None when none is configured, and the platform is never called.
 
     Raises:
-        SettingsError: what was given is no token. The message names where, never what.
+        SettingsError: a token is configured and is none. The message names the place and nothing of the token.
     """
     token = environment.get(TOKEN, "").strip()
     if token:

@@ -1,11 +1,11 @@
-"""What the platform may answer instead of doing what it was asked.
+"""What may come of a call to the platform instead of what it was for.
 
     PlatformError               `reason` is one of `hooks.reasons`; the message is a sentence
-    ├── Unreachable             no answer, or none that can be used
-    │   ├── Unasked             not even asked: it is left alone until `retry_after`
-    │   └── Busy                not even asked: as many calls as there may be are under way
+    ├── Unreachable             there is no response, or none that can be used
+    │   ├── Unasked             no request was sent: the platform is left alone until `retry_after`
+    │   └── Busy                no request was sent: as many calls as there may be are under way
     ├── Unauthorized            401, 403, or no token for the account
-    ├── Taken                   409: it is there already
+    ├── Taken                   409: the object is there already
     └── Rejected                any other 4xx; the message is the platform's
 
 No message holds the secret, a token, or more than a line of what the platform says.
@@ -17,16 +17,17 @@ from hooks import reasons
 
 
 class PlatformError(Exception):
-    """The platform did not do what was asked."""
+    """A call to the platform did not do what it was for."""
 
     reason: ClassVar[str] = reasons.UNREACHABLE
 
     def __init__(self, message: str, *, sent: bool = False, retry_after: float | None = None) -> None:
-        """
+        """Say what happened.
+
         Args:
             message: a sentence.
-            sent: whether it may have been done nevertheless.
-            retry_after: seconds until it is worth asking again.
+            sent: whether the platform may have done it nevertheless.
+            retry_after: seconds until another call makes sense; None when they are not known.
         """
         super().__init__(message)
         self.sent = sent
@@ -34,30 +35,30 @@ class PlatformError(Exception):
 
 
 class Unreachable(PlatformError):
-    """There is no answer, or none that can be used."""
+    """The platform does not respond, or with nothing that can be used."""
 
 
 class Unasked(Unreachable):
-    """Nobody asks for now."""
+    """The platform is left alone for now, so no request was sent."""
 
 
 class Busy(Unreachable):
-    """As many calls as there may be are under way."""
+    """As many calls as there may be are under way, so no request was sent."""
 
 
 class Unauthorized(PlatformError):
-    """The account is refused."""
+    """The platform refuses the account."""
 
     reason = reasons.UNAUTHORIZED
 
 
 class Taken(PlatformError):
-    """What was to be created is there already."""
+    """The object that was to be created is there already."""
 
     reason = reasons.CONFLICT
 
 
 class Rejected(PlatformError):
-    """The platform refuses, for a reason that it gives."""
+    """The platform refuses the call, for a reason that it gives."""
 
     reason = reasons.REJECTED

@@ -1,5 +1,6 @@
-"""One request to the platform and its answer, whole, bounded, counted."""
+"""One request to the platform and its response: read whole, bounded, counted."""
 
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,21 +16,22 @@ from hooks.platform.beamlit.errors import Unreachable
 from hooks.telemetry import Metrics
 
 CONNECTIONS: Final = 8
-"""At the same time, besides one for a token."""
+"""Largest number of connections at the same time, besides one for a token."""
 IDLE_SECONDS: Final = 60.0
-"""For which a connection is kept."""
+"""Seconds for which an idle connection is kept."""
 SECONDS: Final = 5.0
-"""For each step of a request, whatever its caller's deadline."""
-ANSWER_BYTES: Final = 4 << 20
-"""Largest answer that is read: a model with its pod template."""
+"""Seconds for each step of a request, whatever the deadline of its caller."""
+RESPONSE_BYTES: Final = 4 << 20
+"""Largest response that is read: a model with its pod template."""
 LONGEST_RETRY_AFTER: Final = 3600.0
+"""Longest pause that the platform gets when it asks for one, in seconds."""
 SOME_RETRY_AFTER: Final = 5.0
-"""Where the platform asks to wait and cannot say for how long."""
+"""Pause in seconds when the platform asks for one and does not say how long."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Status, fields and whole body."""
+class Response:
+    """Status, header fields and whole body of a response."""
 
     status: int
     headers: httpx.Headers
@@ -37,7 +39,7 @@ class Answer:
 
     @property
     def content(self) -> object:
-        """The body as JSON; None when it is none."""
+        """Body as JSON; None when it is no JSON."""
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
@@ -45,19 +47,26 @@ class Answer:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds that it asks to wait (RFC 9110 section 10.2.3); None when it does not ask."""
-        written = self.headers.get("retry-after")
-        return None if written is None else _seconds(written.strip())
+        """Seconds that the platform asks to wait (RFC 9110 section 10.2.3); None when it does not ask."""
+        value = self.headers.get("retry-after")
+        return None if value is None else _seconds(value.strip())
 
 
 class Exchange:
-    """Connections to one server."""
+    """Connections to the platform."""
 
-    def __init__(self, url: str, metrics: Metrics) -> None:
-        """`url` is what paths are appended to."""
+    def __init__(self, url: str, metrics: Metrics, context: ssl.SSLContext) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            url: base URL that paths are appended to.
+            metrics: counts the requests.
+            context: verifies the platform's certificate.
+        """
         self._url = url
         self._metrics = metrics
         self._client = httpx.AsyncClient(
+            verify=context,
             trust_env=False,
             follow_redirects=False,
             timeout=httpx.Timeout(SECONDS),
@@ -68,13 +77,13 @@ class Exchange:
         """Close all connections."""
         await self._client.aclose()
 
-    async def ask(
+    async def send(
         self, operation: str, method: str, path: str, headers: Mapping[str, str], content: bytes | None
-    ) -> Answer:
-        """One request and its answer, whatever the status.
+    ) -> Response:
+        """Send one request and return the response, whatever its status.
 
         Raises:
-            Unreachable: there is none.
+            Unreachable: there is no response, or it is too large.
         """
         started, result = time.perf_counter(), "cancelled"
         try:
@@ -84,35 +93,35 @@ class Exchange:
                 pieces, size = [], 0
                 async for piece in response.aiter_raw():
                     size += len(piece)
-                    if size > ANSWER_BYTES:
+                    if size > RESPONSE_BYTES:
                         result = "unreachable"
-                        raise Unreachable("The platform answers with more than can be read.", sent=method != "GET")
+                        raise Unreachable("The platform responds with more than can be read.", sent=method != "GET")
                     pieces.append(piece)
                 result = result_of(response.status_code)
-                return Answer(response.status_code, response.headers, b"".join(pieces))
+                return Response(response.status_code, response.headers, b"".join(pieces))
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:
             result = "unreachable"
             unsent = isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.InvalidURL)
-            said = "it does not answer in time" if isinstance(exc, httpx.TimeoutException) else in_words(exc)
-            raise Unreachable(f"The platform cannot be asked: {said}.", sent=method != "GET" and not unsent) from None
+            words = "it does not answer in time" if isinstance(exc, httpx.TimeoutException) else in_words(exc)
+            raise Unreachable(f"The platform cannot be asked: {words}.", sent=method != "GET" and not unsent) from None
         finally:
             self._metrics.platform_requests.labels(operation, result).inc()
             self._metrics.platform_seconds.labels(operation).observe(time.perf_counter() - started)
 
 
 def result_of(status: int) -> str:
-    """What a status is counted as."""
+    """Return what a status is counted as in metrics."""
     if status < 300:
         return "ok"
     named = {401: "unauthorized", 403: "unauthorized", 404: "absent", 409: "conflict", 429: "throttled"}
     return named.get(status, "unreachable" if status < 400 or status >= 500 else "rejected")
 
 
-def _seconds(written: str) -> float:
-    if written.isascii() and written.isdigit():
-        return min(LONGEST_RETRY_AFTER, max(1.0, float(written[:9])))
+def _seconds(value: str) -> float:
+    if value.isascii() and value.isdigit():
+        return min(LONGEST_RETRY_AFTER, max(1.0, float(value[:9])))
     try:
-        moment = parsedate_to_datetime(written)
+        moment = parsedate_to_datetime(value)
     except ValueError:
         return SOME_RETRY_AFTER
     if moment.tzinfo is None:

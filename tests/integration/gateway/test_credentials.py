@@ -15,10 +15,11 @@ import structlog
 from gateway import errors
 from gateway.api.v1alpha1 import Backend, Headers, OAuth2, SecretKey
 from gateway.api.v1alpha1 import Credentials as DocumentCredentials
-from gateway.credentials import cache as module
-from gateway.credentials.cache import ClientCredentials, Credentials
+from gateway.credentials import secrets as module
+from gateway.credentials.cache import Credentials
 from gateway.upstream.addresses import AddressRules
 from gateway.upstream.resolver import Resolver
+from program.oauth.credentials import ClientCredentials
 from tests.authorities import Authority, strict_by_default, trusted_by_system
 from tests.deadlines import SECONDS
 from tests.integration.servers import ScriptedServer, ServerSide, serving, until
@@ -521,7 +522,7 @@ async def test_a_secret_that_cannot_be_had_is_not_asked_for_again_at_once(failur
 
 async def test_field_values_outlive_the_api_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """While the API server is away what was read last counts, and no request waits; a withdrawn Secret ends that."""
-    monkeypatch.setattr(module, "_SECRET_SECONDS", 0.1)
+    monkeypatch.setattr(module, "_FRESH_SECONDS", 0.1)
     secrets = Secrets()
     secrets.objects["default", "key"] = {"k": "v", "hosts": "run.example"}
     async with made(secrets) as credentials:

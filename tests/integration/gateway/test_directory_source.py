@@ -236,9 +236,10 @@ async def test_secrets_are_read_by_name_and_only_with_the_label(tmp_path: Path) 
 
 
 async def test_inline_credentials_of_a_model_deployment(tmp_path: Path) -> None:
-    """Credentials as the original allowed them go to that ModelDeployment's own remote host alone."""
+    """Inline credentials are for the ModelDeployment's own remote host alone, and its caBundle is trusted with them."""
     oauth = {"clientId": "id", "clientSecret": "s", "tokenUrl": "https://t/"}
-    remote = {"host": "m.example.com", "authConfig": {"oauthConfig": oauth}}
+    oauth |= {"tokenAuth": "client_secret_post", "audience": "a", "resource": "urn:r"}
+    remote = {"host": "m.example.com", "authConfig": {"oauthConfig": oauth}, "tls": {"caBundle": "PEM"}}
     parent = {
         "apiVersion": "deployment.beamlit.com/v1alpha1",
         "kind": "ModelDeployment",
@@ -248,4 +249,7 @@ async def test_inline_credentials_of_a_model_deployment(tmp_path: Path) -> None:
     write(tmp_path / "demo.yaml", parent)
     source = DirectorySource(tmp_path)
     source.read()
-    assert await Secrets(source).inline("default", "demo") == oauth | {"hosts": "m.example.com"}
+    assert await Secrets(source).inline("default", "demo") == oauth | {
+        "hosts": "m.example.com",
+        "tls.caBundle": "PEM",
+    }

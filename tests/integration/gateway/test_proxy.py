@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from gateway.api.v1alpha1 import Backend, Credentials, Headers, OAuth2, SecretKey, Split
-from gateway.credentials.cache import ClientCredentials
 from gateway.routes.sources import Snapshot
+from program.oauth.credentials import ClientCredentials
 from tests.integration.gateway.wire import NoSecrets, document, echo, gateway, local, remote, reply, snapshot
 from tests.integration.servers import ServerSide, serving, until
 

@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.api.v1alpha1 import Backend, Tls
-from gateway.credentials import cache
+from gateway.credentials import secrets
 from tests.authorities import Authority, Pair, self_signed, strict_by_default
 from tests.deadlines import SECONDS
 from tests.integration.gateway.wire import Running, document, gateway, reply
@@ -262,7 +262,7 @@ async def test_a_client_certificate_is_shown(tmp_path: Path) -> None:
 
 async def test_a_renewed_client_certificate_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Secret that changes is shown as it is now, on new connections; none of the old ones is used any more."""
-    monkeypatch.setattr(cache, "_SECRET_SECONDS", 0.05)
+    monkeypatch.setattr(secrets, "_FRESH_SECONDS", 0.05)
     vault = Vault(mine=shown(ROOT.issue("x", common_name="old")))
     async with asking(tmp_path, vault) as (running, _):
         assert (await running.ask(GET)).body == b"old"

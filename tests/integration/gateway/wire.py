@@ -18,7 +18,8 @@ import orjson
 
 from gateway.__main__ import server_limits
 from gateway.api.v1alpha1 import Backend, RouteDocument
-from gateway.credentials.cache import ClientCredentials, Credentials, SecretReader
+from gateway.credentials.cache import Credentials
+from gateway.credentials.secrets import SecretReader
 from gateway.downstream.server import HttpServer
 from gateway.journal import Journal
 from gateway.proxy import Proxy
@@ -29,6 +30,7 @@ from gateway.telemetry import AccessLog, Metrics
 from gateway.upstream.addresses import AddressRules
 from gateway.upstream.connection import Upstream
 from gateway.upstream.resolver import Resolver
+from program.oauth.credentials import ClientCredentials
 from tests.deadlines import SECONDS
 from tests.integration.servers import ServerSide
 

@@ -4,10 +4,12 @@ import asyncio
 import base64
 import contextlib
 import copy
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 import httpx
 import orjson
@@ -26,6 +28,7 @@ from hooks.platform.beamlit.http import CONNECTIONS
 from hooks.platform.state import PlatformKey
 from hooks.settings import Settings
 from hooks.telemetry import Metrics
+from tests.authorities import Authority, trusted_by_system
 from tests.builders import NOW, Json, model_deployment, request_body, workload
 from tests.integration.apiserver import NOBODY, ApiServer, Scripted
 from tests.platform import CLIENT_ID, SECRET, TOKEN, Platform, Trouble
@@ -74,7 +77,7 @@ JUNK = [
     b"null",
     b'{"metadata": 1}',
     b'{"a": ' + b"[" * 500,
-    b'{"metadata": {"name": "' + b"x" * http.ANSWER_BYTES + b'"}}',
+    b'{"metadata": {"name": "' + b"x" * http.RESPONSE_BYTES + b'"}}',
 ]
 
 
@@ -367,12 +370,8 @@ async def test_retry_after_in_all_its_forms(
 ) -> None:
     """Seconds or a date, within bounds; what cannot be read is a few seconds."""
     servers[0].always(Trouble(429, headers={"retry-after": written}))
-    client._tokens._token.account, client._tokens._token.value, client._tokens._token.ends_at = (
-        Account(CLIENT_ID, SECRET),
-        "t",
-        1e18,
-    )
-    client._tokens._token.renew_at = 1e18
+    client._tokens._account, client._tokens._cache.value = Account(CLIENT_ID, SECRET), b"Bearer t"
+    client._tokens._cache.renew_at = client._tokens._cache.ends_at = 1e18
     with pytest.raises(Unreachable) as caught:
         await client.find(LLAMA)
     assert least <= (caught.value.retry_after or 0) <= most
@@ -424,12 +423,12 @@ async def test_a_token_is_bought_once_and_renewed_early(client: Beamlit, servers
     platform = servers[0]
     await asyncio.gather(*(client.find(LLAMA) for _ in range(8)))
     assert len(platform.bought) == 1
-    client._tokens._token.renew_at = 0.0
+    client._tokens._cache.renew_at = 0.0
     await client.find(LLAMA)
     await client.find(LLAMA)
-    await asyncio.gather(*client._tokens._buying)
+    await asyncio.gather(*client._tokens._cache._tasks)
     assert len(platform.bought) == 2
-    client._tokens._token.ends_at = 0.0
+    client._tokens._cache.ends_at = 0.0
     await client.find(LLAMA)
     assert len(platform.bought) == 3
 
@@ -439,12 +438,12 @@ async def test_a_renewal_that_fails_changes_nothing(client: Beamlit, servers: An
     platform = servers[0]
     await client.find(LLAMA)
     platform.secret = "changed"
-    client._tokens._token.renew_at = 0.0
+    client._tokens._cache.renew_at = 0.0
     for _ in range(3):
         await client.find(LLAMA)
-        await asyncio.gather(*client._tokens._buying)
+        await asyncio.gather(*client._tokens._cache._tasks)
     assert len(platform.bought) == 1
-    client._tokens._token.ends_at = 0.0
+    client._tokens._cache.ends_at = 0.0
     with pytest.raises(Unauthorized):
         await client.find(LLAMA)
 
@@ -479,6 +478,73 @@ async def test_credentials_that_are_refused(cluster: World) -> None:
     assert cluster.sample("requests_total", operation="token", result="unauthorized") == asked == 1
 
 
+@pytest.mark.parametrize("decodes", [True, False])
+@pytest.mark.parametrize("secret", ["a+b", "100%", "a:b c", "%2B"])
+async def test_a_secret_of_any_characters(servers: tuple[Platform, ApiServer], secret: str, decodes: bool) -> None:
+    """A secret works whether or not the platform decodes it, and the form that worked is the first of the next request.
+
+    None of its forms is repeated from what the platform says.
+    """
+    platform = servers[0]
+    platform.secret, platform.decodes = secret, decodes
+    client = Beamlit(platform.url, Fixed(Account(CLIENT_ID, secret)), Metrics())
+    try:
+        await client.find(LLAMA)
+        assert len(platform.clients) == (1 if decodes else 2)
+        platform.refused_tokens |= set(platform.bought)
+        await client.find(LLAMA)
+        assert len(platform.clients) == (2 if decodes else 3)
+        words = " ".join((secret, quote_plus(secret), *platform.clients))
+        platform.troubles(Trouble(422, {"message": words}))
+        with pytest.raises(Rejected) as caught:
+            await client.find(LLAMA)
+        assert set(str(caught.value).removeprefix("The platform refuses: ").removesuffix(".").split()) == {"***"}
+    finally:
+        await client.close()
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_the_certificate_of_the_platform(trusted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is verified by the authorities of the system, and by no bundle that a library brings."""
+    authority = Authority("private", bare=True)
+    (tmp_path / "system.pem").write_text((authority if trusted else Authority("another")).pem)
+    trusted_by_system(monkeypatch, tmp_path / "system.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("127.0.0.1").write(tmp_path, "platform"))
+    platform = Platform(context)
+    platform.start()
+    client = Beamlit(platform.url, Fixed(Account(CLIENT_ID, SECRET)), Metrics(), retry_seconds=(0.0, 0.01))
+    try:
+        if trusted:
+            assert await client.find(LLAMA) is None
+        else:
+            with pytest.raises(Unreachable, match="its certificate is not accepted"):
+                await client.find(LLAMA)
+            assert platform.clients == []
+    finally:
+        await client.close()
+        platform.stop()
+
+
+async def test_the_log_says_why_there_is_no_token(client: Beamlit, servers: Any) -> None:
+    """The line has the endpoint, the status and the error code, and nothing of the account."""
+    servers[0].secret = "changed"
+    with structlog.testing.capture_logs() as lines, pytest.raises(Unauthorized):
+        await client.find(LLAMA)
+    assert lines == [
+        {
+            "event": "token_unavailable",
+            "log_level": "warning",
+            "kind": "platform",
+            "reason": "token_status_401",
+            "detail": "",
+            "endpoint": f"{servers[0].url}/oauth/token",
+            "status": 401,
+            "error": "invalid_client",
+        }
+    ]
+
+
 @pytest.mark.parametrize(
     "junk",
     [
@@ -495,7 +561,7 @@ async def test_a_token_that_is_none(client: Beamlit, servers: Any, junk: bytes) 
     servers[0].always(Trouble(200, junk))
     with pytest.raises(Unreachable) as caught:
         await client.find(LLAMA)
-    assert str(caught.value) == "The platform answers with something that is no token."
+    assert str(caught.value) == "The platform responds with something that is no token."
 
 
 @pytest.mark.parametrize("life", [None, "3600", "x", 0, -1, True, [], "1e400"])

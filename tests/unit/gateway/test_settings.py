@@ -70,6 +70,14 @@ def test_flags_and_variables(tmp_path: Path) -> None:
             "defaultRemoteBackend: {headersToAdd: {'a b': c}}",
             ["defaultRemoteBackend.headersToAdd has the key 'a b', which must be the name of a header field"],
         ),
+        (
+            "defaultRemoteBackend: {authConfig: {oauthConfig: {tokenAuth: basic}}}",
+            ["oauthConfig.tokenAuth is 'basic', and must be client_secret_basic, client_secret_basic_raw or"],
+        ),
+        (
+            "defaultRemoteBackend: {authConfig: {oauthConfig: {parameters: {scope: a}}}}",
+            ["oauthConfig.parameters must not have scope: it has a key of its own"],
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path: Path, text: str, words: list[str]) -> None:
@@ -92,6 +100,9 @@ def test_credentials_of_the_default_remote(tmp_path: Path) -> None:
     secret.write_text("canary-3")
     assert from_settings(oauth).client_secret == "canary-3"
     assert "canary" not in repr(oauth) + repr(from_settings(oauth))
+    secret.write_bytes(b"canary\xff")
+    with pytest.raises(ValueError, match=r"secret is not UTF-8$"):
+        from_settings(oauth)
     secret.unlink()
     with pytest.raises(OSError, match="No such file"):
         from_settings(oauth)

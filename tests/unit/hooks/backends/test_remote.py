@@ -215,6 +215,13 @@ def test_headers() -> None:
             {"authConfig": {"type": "oauth", "oauthConfig": OAUTH | {"clientSecretRef": {"name": "s"}}}},
             reasons.INVALID_CREDENTIALS,
         ),
+        *(
+            (
+                {"authConfig": {"type": "oauth", "oauthConfig": {"clientSecretRef": {"name": "s"}} | further}},
+                reasons.INVALID_CREDENTIALS,
+            )
+            for further in ({"audience": "a"}, {"resource": "urn:a"}, {"tokenAuth": "client_secret_post"})
+        ),
     ],
 )
 def test_what_is_not_accepted(backend: builders.Json, reason: str) -> None:

@@ -1,0 +1,248 @@
+"""Secrets of routes: header values and client certificates, and what every use of a Secret is checked for.
+
+A Secret says itself what it may be used for: it names the hosts it is for, so a route document that refers to it can
+send it nowhere else. Nothing here puts what is in a Secret into an error or a log line.
+"""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import structlog
+
+from gateway import errors
+from gateway.api.v1alpha1 import Backend
+from gateway.http.forwarding import NOT_SETTABLE
+from program.tls import CertificateUnusable, ClientCertificate
+
+log = structlog.get_logger(__name__)
+
+_VALUE: Final = re.compile(r"[\x20-\x7e]{1,8192}")
+_PAUSE_SECONDS: Final = 1.0
+"""Seconds between two reads of a Secret: after a failure, and after a read that a 401 asked for."""
+_FRESH_SECONDS: Final = 30.0
+"""Seconds after which values are read again, while requests go on with the old ones. After twice as long they wait."""
+_COMPLAINT_SECONDS: Final = 60.0
+"""Seconds between two log lines that say the same."""
+_ENTRIES: Final = 4096
+"""Largest number of Secrets whose values are remembered, and of log lines."""
+
+
+class SecretReader(Protocol):
+    """Reads credentials where they are stored."""
+
+    async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
+        """Return the decoded data of a Secret that carries the label `gateway.beamlit.com/credential`.
+
+        Raises:
+            LookupError: there is none of this name, or it does not carry the label.
+            OSError: it cannot be read now.
+        """
+        ...
+
+    async def inline(self, namespace: str, model_deployment: str) -> Mapping[str, str]:
+        """Return the credentials in a ModelDeployment's own remoteBackend, with the keys of a Secret.
+
+        `hosts` is that remoteBackend's host.
+
+        Raises:
+            LookupError: there are none.
+            OSError: they cannot be read now.
+        """
+        ...
+
+
+class InNamespace(Protocol):
+    """A route, as far as credentials are concerned."""
+
+    @property
+    def namespace(self) -> str:
+        """Namespace of the route's document, and of the Secrets it may refer to."""
+        ...
+
+
+class Complaints:
+    """Log lines about credentials that are of no use, each once a minute however many requests need them."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._written: dict[tuple[str, ...], float] = {}
+
+    def write(self, kind: str, namespace: str, name: str, reason: str) -> None:
+        """Log why a credential is of no use, unless it was logged a moment ago."""
+        key = (kind, namespace, name, reason)
+        now = self._loop.time()
+        if now - self._written.get(key, float("-inf")) < _COMPLAINT_SECONDS:
+            return
+        if len(self._written) >= _ENTRIES:
+            self._written.clear()
+        self._written[key] = now
+        log.warning("credential_unusable", kind=kind, namespace=namespace, name=name, reason=reason)
+
+
+@dataclass(slots=True)
+class _Values:
+    """Values of one Secret."""
+
+    data: Mapping[str, str] | None = field(default=None, repr=False)
+    """Data of the Secret as last read; None when there is none that may be used."""
+    tried_at: float = float("-inf")
+    forced_at: float = float("-inf")
+    reading: "asyncio.Task[None] | None" = None
+    certificate: tuple[str, str, ClientCertificate | None] = field(default=("", "", None), repr=False)
+    """Values of tls.crt and tls.key, and the certificate that they are; None when they are none."""
+
+
+class SecretValues:
+    """Header values and client certificates from Secrets, each Secret read once for all who wait for it."""
+
+    def __init__(self, reader: SecretReader, complaints: Complaints, *, timeout_seconds: float) -> None:
+        """Read Secrets with `reader`, each for `timeout_seconds` at most."""
+        self._reader = reader
+        self._complaints = complaints
+        self._timeout = timeout_seconds
+        self._values: dict[tuple[str, str], _Values] = {}
+        self._loop = asyncio.get_running_loop()
+
+    async def headers(self, route: InNamespace, backend: Backend, *, refresh: bool = False) -> dict[bytes, bytes]:
+        """Return the fields that `backend.headers.setFrom` names, with their values; names in lower case.
+
+        Raises:
+            errors.CredentialsFailed: a Secret is not there, is not for this host, or has no usable value.
+        """
+        values: dict[bytes, bytes] = {}
+        for name, source in backend.headers.set_from.items():
+            key = name.lower().encode("ascii")
+            if key in NOT_SETTABLE:
+                continue
+            if backend.default:
+                raise errors.CredentialsFailed  # its fields come from the gateway's settings alone
+            data = (await self._read(route.namespace, source.name, refresh=refresh)).data or {}
+            self._check_host(route.namespace, source.name, data, backend)
+            value = data.get(source.key, "").strip()
+            if not _VALUE.fullmatch(value):
+                reason = f"{source.key} is missing or no field value"
+                self._complaints.write("Secret", route.namespace, source.name, reason)
+                raise errors.CredentialsFailed
+            values[key] = value.encode("ascii")
+        return values
+
+    async def certificate(self, route: InNamespace, backend: Backend) -> ClientCertificate | None:
+        """Return the certificate that `backend.tls.clientCertificate` names; None when it names none.
+
+        It is the same object until the Secret changes.
+
+        Raises:
+            errors.CredentialsFailed: the Secret is not there, is not for this host, or has no certificate with its key.
+        """
+        name = backend.tls.client_certificate
+        if name is None:
+            return None
+        if backend.default:
+            raise errors.CredentialsFailed  # what it is shown comes from the gateway's settings alone
+        values = await self._read(route.namespace, name, refresh=False)
+        data = values.data or {}
+        self._check_host(route.namespace, name, data, backend)
+        pair = data.get("tls.crt", ""), data.get("tls.key", "")
+        if values.certificate[:2] != pair:
+            certificate = ClientCertificate(*pair)
+            try:
+                certificate.check()
+            except CertificateUnusable:
+                values.certificate = (*pair, None)
+            else:
+                values.certificate = (*pair, certificate)
+        if values.certificate[2] is None:
+            reason = "tls.crt and tls.key are no certificate with its key"
+            self._complaints.write("Secret", route.namespace, name, reason)
+            raise errors.CredentialsFailed
+        return values.certificate[2]
+
+    async def close(self) -> None:
+        """Cancel reads that are under way."""
+        tasks = [values.reading for values in self._values.values() if values.reading is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _check_host(self, namespace: str, name: str, data: Mapping[str, str], backend: Backend) -> None:
+        # A Service is in the Secret's own namespace. Whatever is outside must be named by the Secret.
+        if backend.service is None and not is_for(hosts_in(data), backend):
+            self._complaints.write("Secret", namespace, name, f"it is not for the host {backend.host}")
+            raise errors.CredentialsFailed
+
+    async def _read(self, namespace: str, name: str, *, refresh: bool) -> _Values:
+        """Return a Secret whose data is there.
+
+        Raises:
+            errors.CredentialsFailed: there is none that may be used.
+        """
+        values = self._values.get((namespace, name))
+        if values is None:
+            if len(self._values) >= _ENTRIES:
+                self._values = {key: one for key, one in self._values.items() if one.reading is not None}
+            values = self._values[namespace, name] = _Values()
+        now = self._loop.time()
+        age = now - values.tried_at
+        forced = refresh and now - values.forced_at >= _PAUSE_SECONDS
+        if forced:
+            values.forced_at = now
+        if forced or age >= (_PAUSE_SECONDS if values.data is None else 2 * _FRESH_SECONDS):
+            await self._wait(namespace, name, values)
+        elif values.reading is None and age >= _FRESH_SECONDS:
+            self._start(namespace, name, values)
+        elif values.reading is not None and (refresh or values.data is None):
+            await self._wait(namespace, name, values)
+        if values.data is None:
+            raise errors.CredentialsFailed
+        return values
+
+    def _start(self, namespace: str, name: str, values: _Values) -> "asyncio.Task[None]":
+        task = values.reading = self._loop.create_task(self._refresh(namespace, name, values))
+        return task
+
+    async def _wait(self, namespace: str, name: str, values: _Values) -> None:
+        # Shielded: a request that goes away must not take the Secret from those that wait with it.
+        await asyncio.shield(values.reading or self._start(namespace, name, values))
+
+    async def _refresh(self, namespace: str, name: str, values: _Values) -> None:
+        """Read a Secret into `values`. While it cannot be read, what was read before stays."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                values.data = await self._reader.secret(namespace, name)
+        except LookupError as exc:
+            values.data = None
+            self._complaints.write("Secret", namespace, name, str(exc))
+        except OSError as exc:
+            self._complaints.write("Secret", namespace, name, problem(exc))
+        finally:
+            values.tried_at = self._loop.time()
+            values.reading = None
+
+
+def problem(exc: OSError) -> str:
+    """Return why a credential cannot be read, in the words of the API server or the kernel, never its content."""
+    return exc.strerror or str(exc) or type(exc).__name__
+
+
+def hosts_in(data: Mapping[str, str]) -> frozenset[str]:
+    """Return the hosts that a Secret names, each as `host` or `host:port`."""
+    return frozenset(host.lower().removesuffix(".") for host in re.split(r"[\s,]+", data.get("hosts", "")) if host)
+
+
+def is_for(hosts: frozenset[str] | None, backend: Backend) -> bool:
+    """Return whether a credential for `hosts` may be used at a backend.
+
+    Args:
+        hosts: hosts that the Secret names; None for the credentials of the default remote backend.
+        backend: where the credential is to be sent.
+    """
+    if hosts is None:
+        return backend.default
+    if backend.host is None:
+        return False
+    host = backend.host.lower().removesuffix(".")
+    port = backend.port or (443 if backend.scheme == "https" else 80)
+    return host in hosts or f"{host}:{port}" in hosts
