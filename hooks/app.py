@@ -204,12 +204,12 @@ def create_operations_app(hooks: FastAPI, metrics: Metrics, *, draining: Callabl
 
     @app.get("/openapi.json")
     async def document() -> dict[str, Any]:
-        """The webhooks as an OpenAPI document."""
+        """Return the webhooks as an OpenAPI document."""
         return hooks.openapi()
 
     @app.get("/docs", response_class=HTMLResponse)
     async def docs() -> HTMLResponse:
-        """The same document for a browser."""
+        """Return the OpenAPI document as a page for a browser."""
         return get_swagger_ui_html(openapi_url="/openapi.json", title="Beamlit hooks")
 
     return app

@@ -1,6 +1,6 @@
-"""What was decided last of each ModelDeployment with metrics, as metrics of hooks: values, targets, what comes next.
+"""The last decision about each ModelDeployment with metrics, as metrics of hooks: values, targets, and what comes next.
 
-Amounts are exact where they are decided on; only here, to be looked at, they become floating point.
+A decision is made with exact amounts. Only here, for people to look at, they become floating point.
 """
 
 from collections import OrderedDict
@@ -20,33 +20,33 @@ from hooks.offloading.targets import metric_name
 from hooks.reconcile.assessment import Assessment
 from hooks.reconcile.conditions import shortened, standings
 
-KEPT: Final = 10_000
-"""ModelDeployments of which the last decision is kept."""
+MAX_MODELS: Final = 10_000
+"""ModelDeployments whose last decision is exposed. Above it, the oldest decision is dropped."""
 LIFETIME: Final = timedelta(minutes=5)
-"""After which a decision is forgotten: the ModelDeployment is gone, or another replica is asked."""
+"""Time after which a decision is dropped: the ModelDeployment is gone, or another replica of hooks decides about it."""
 
-_OF_MODEL: Final = ("namespace", "name")
-_OF_METRIC: Final = (*_OF_MODEL, "index", "metric", "type")
+_MODEL_LABELS: Final = ("namespace", "name")
+_METRIC_LABELS: Final = (*_MODEL_LABELS, "index", "metric", "type")
 
 
 @dataclass(frozen=True, slots=True)
-class _Decided:
-    """As little as is needed to tell of a decision, so that no request is kept."""
+class _LastDecision:
+    """The parts of a decision that are exposed. The request it was made for is not kept."""
 
-    at: datetime
+    time: datetime
     percentage: int
     reason: str
     course: Course
     measures: tuple[Measured | Missing, ...]
     labels: tuple[tuple[str, ...], ...]
-    """Of each metric: index, name, type."""
+    """Values of the labels index, metric and type, for each metric."""
     states: tuple[str, ...]
     behavior: OffloadingBehavior
     in_force: InForce
 
     @property
     def next_share(self) -> int:
-        """What the metrics ask for at the end of the window that runs, if they stay as they are."""
+        """Share that the metrics ask for at the end of the running window, if they stay as they are."""
         until = self.course.next_instant
         if until is None:
             return self.course.share or 0
@@ -54,60 +54,62 @@ class _Decided:
 
 
 class Decisions(Collector):
-    """The last decisions, for a registry. A number of them that is bounded, each for a time that is."""
+    """Collector of the last decisions: MAX_MODELS at most, each for LIFETIME at most."""
 
     def __init__(self) -> None:
-        self._decided: OrderedDict[tuple[str, str], _Decided] = OrderedDict()
+        self._last: OrderedDict[tuple[str, str], _LastDecision] = OrderedDict()
 
     def record(self, assessment: Assessment, *, now: datetime) -> None:
-        """Keep what came of a sync at that time."""
+        """Expose the decision of a sync; none when the model has no metrics."""
         facts, decision = assessment.facts, assessment.decision
         parent = facts.observation.parent
         key = (parent.namespace, parent.name)
-        self._decided.pop(key, None)
-        self._forget(now)
+        self._last.pop(key, None)
+        self._drop_old(now)
         if not assessment.metrics:
             return
         in_force = InForce(decision.split.percentage, now, by_metrics=True, ready=facts.readiness.is_ready)
-        self._decided[key] = _Decided(
+        self._last[key] = _LastDecision(
             now,
             decision.split.percentage,
             decision.split.reason,
             decision.course,
             facts.measures,
-            tuple((str(at), shortened(metric_name(one)), one.type) for at, one in enumerate(assessment.metrics)),
-            tuple(one.state for one in standings(assessment.metrics, facts.measures, decision.course)),
+            tuple(
+                (str(index), shortened(metric_name(metric)), metric.type)
+                for index, metric in enumerate(assessment.metrics)
+            ),
+            tuple(standing.state for standing in standings(assessment.metrics, facts.measures, decision.course)),
             behavior(facts.spec),
             in_force,
         )
-        if len(self._decided) > KEPT:
-            self._decided.popitem(last=False)
+        if len(self._last) > MAX_MODELS:
+            self._last.popitem(last=False)
 
     def forget(self, namespace: str, name: str) -> None:
-        """The ModelDeployment is being deleted."""
-        self._decided.pop((namespace, name), None)
+        """Drop the decision about a ModelDeployment that is being deleted."""
+        self._last.pop((namespace, name), None)
 
-    def _forget(self, now: datetime) -> None:
-        while self._decided:
-            oldest = next(iter(self._decided))
-            if now - self._decided[oldest].at <= LIFETIME:
+    def _drop_old(self, now: datetime) -> None:
+        while self._last:
+            oldest = next(iter(self._last))
+            if now - self._last[oldest].time <= LIFETIME:
                 return
-            del self._decided[oldest]
+            del self._last[oldest]
 
     def collect(self) -> Iterator[Metric]:
-        """All gauges, from one and the same state."""
+        """Yield all gauges, as they are at one moment."""
         gauges = {
-            name: GaugeMetricFamily(f"beamlit_hooks_{name}", meaning, labels=labels)
-            for name, (meaning, labels) in _GAUGES.items()
+            name: GaugeMetricFamily(f"beamlit_hooks_{name}", help_text, labels=labels)
+            for name, (help_text, labels) in _GAUGES.items()
         }
-        for (namespace, name), one in list(self._decided.items()):
-            model = (namespace, name)
-            gauges["decision_timestamp_seconds"].add_metric(model, one.at.timestamp())
-            gauges["offloading_percentage"].add_metric((*model, one.reason), one.percentage)
-            if one.course.next_instant is not None:
-                gauges["offloading_next_timestamp_seconds"].add_metric(model, one.course.next_instant.timestamp())
-                gauges["offloading_next_percentage"].add_metric(model, one.next_share)
-            for labels, measure, state in zip(one.labels, one.measures, one.states, strict=True):
+        for model, last in list(self._last.items()):
+            gauges["decision_timestamp_seconds"].add_metric(model, last.time.timestamp())
+            gauges["offloading_percentage"].add_metric((*model, last.reason), last.percentage)
+            if last.course.next_instant is not None:
+                gauges["offloading_next_timestamp_seconds"].add_metric(model, last.course.next_instant.timestamp())
+                gauges["offloading_next_percentage"].add_metric(model, last.next_share)
+            for labels, measure, state in zip(last.labels, last.measures, last.states, strict=True):
                 metric = (*model, *labels)
                 gauges["metric_state"].add_metric((*metric, state), 1)
                 if isinstance(measure, Measured):
@@ -118,12 +120,16 @@ class Decisions(Collector):
 
 
 _GAUGES: Final = {
-    "decision_timestamp_seconds": ("When the ModelDeployment was decided on last, by this replica", _OF_MODEL),
-    "offloading_percentage": ("Share of the requests that goes to the remote backend", (*_OF_MODEL, "reason")),
-    "offloading_next_timestamp_seconds": ("When a window ends, if the metrics stay as they are", _OF_MODEL),
-    "offloading_next_percentage": ("The share that the metrics ask for then", _OF_MODEL),
-    "metric_value": ("What was measured, added up over what counts", _OF_METRIC),
-    "metric_target": ("The amount of it at which the target is reached", _OF_METRIC),
-    "metric_ratio": ("The one over the other: 1 at the target", _OF_METRIC),
-    "metric_state": ("1 for how the metric stands, or why it cannot be read", (*_OF_METRIC, "state")),
+    "decision_timestamp_seconds": ("Time of this replica's last decision about the ModelDeployment", _MODEL_LABELS),
+    "offloading_percentage": ("Percentage of the requests that go to the remote backend", (*_MODEL_LABELS, "reason")),
+    "offloading_next_timestamp_seconds": ("Time when a window ends if the metrics stay as they are", _MODEL_LABELS),
+    "offloading_next_percentage": ("Percentage that the metrics ask for when the window ends", _MODEL_LABELS),
+    "metric_value": ("Measured value of the metric, the sum over all pods or series that count", _METRIC_LABELS),
+    "metric_target": ("Value at which the metric reaches its target", _METRIC_LABELS),
+    "metric_ratio": ("Value of the metric divided by its target; 1 at the target", _METRIC_LABELS),
+    "metric_state": (
+        "1 for the state of the metric: how it stands to its target, or why it cannot be read",
+        (*_METRIC_LABELS, "state"),
+    ),
 }
+"""Help text and labels of each gauge, by its name without the prefix."""

@@ -1,7 +1,8 @@
-"""Coroutines that mostly need not wait: those that do become tasks, the others cost no more than a call.
+"""Eager start of coroutines that mostly need not wait: only those that do become tasks.
 
-Tasks do that themselves from Python 3.12 on (`eager_start`): https://docs.python.org/3/library/asyncio-task.html. Until
-it waits for the first time, such a coroutine must not ask for its own task, and so not begin an `asyncio.timeout`.
+Tasks can start eagerly themselves from Python 3.12 on: https://docs.python.org/3/library/asyncio-task.html,
+`eager_start`. Before it waits for the first time, such a coroutine has no task of its own, so it must not enter an
+`asyncio.timeout`.
 """
 
 import asyncio
@@ -12,33 +13,33 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def begun(started: Coroutine[Any, Any, T]) -> T | asyncio.Task[T]:
-    """Run a coroutine as far as it goes without waiting: its result, or the task that goes on with it."""
+def start(coroutine_: Coroutine[Any, Any, T]) -> T | asyncio.Task[T]:
+    """Run a coroutine until it waits. Return its result when it never does, else the task that continues it."""
     try:
-        waited_for = started.send(None)
+        awaited = coroutine_.send(None)
     except StopIteration as done:
         result: T = done.value
         return result
-    task = asyncio.create_task(_rest(started, waited_for))
-    task.add_done_callback(lambda _: started.close())  # a task that is cancelled at once never runs
+    task = asyncio.create_task(_rest(coroutine_, awaited))
+    task.add_done_callback(lambda _: coroutine_.close())  # A task that is cancelled at once never runs.
     return task
 
 
-async def _rest(started: Coroutine[Any, Any, T], waited_for: Any) -> T:
-    return await _go_on(started, waited_for)
+async def _rest(coroutine_: Coroutine[Any, Any, T], awaited: Any) -> T:
+    return await _continue(coroutine_, awaited)
 
 
 @coroutine
-def _go_on(started: Coroutine[Any, Any, T], waited_for: Any) -> Generator[Any, Any, T]:
-    """Pass what it waits for on to the event loop, and back what comes of it (PEP 380)."""
+def _continue(coroutine_: Coroutine[Any, Any, T], awaited: Any) -> Generator[Any, Any, T]:
+    """Continue a coroutine as `yield from` does (PEP 380): yield what it awaits, send it what comes back."""
     while True:
         try:
             try:
-                came = yield waited_for
-            except BaseException as exc:  # noqa: BLE001 - it is for the coroutine to catch
-                waited_for = started.throw(exc)
+                value = yield awaited
+            except BaseException as exc:  # noqa: BLE001 - the coroutine may catch it
+                awaited = coroutine_.throw(exc)
             else:
-                waited_for = started.send(came)
+                awaited = coroutine_.send(value)
         except StopIteration as done:
             result: T = done.value
             return result

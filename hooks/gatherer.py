@@ -1,7 +1,7 @@
 """The one place that reads the world for a decision.
 
-Metacontroller sends most of what is decided on: the parent, its children and the related objects. Metrics and pods are
-asked for here, under one deadline. Nothing here fails: what could not be read is a fact with a reason.
+Metacontroller sends most of the facts: the parent, its children and the related objects. Metrics and pods are read
+here, under one deadline. Nothing here raises: what could not be read is a fact with a reason.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from hooks.api.common import InvalidObject
 from hooks.api.metrics import MetricSpec, MetricType
 from hooks.api.model_deployment import ModelDeploymentSpec
 from hooks.backends.local import find_workload
-from hooks.eager_tasks import begun
+from hooks.eager_tasks import start
 from hooks.kube.pods import Pod
 from hooks.kube.selectors import Selector
 from hooks.metrics import Sources
@@ -25,20 +25,21 @@ from hooks.protocol import SyncRequest
 T = TypeVar("T")
 
 DEADLINE_SECONDS: Final = 3.0
-"""For everything that one answer asks for. Metacontroller waits 10 s for the answer."""
+"""Seconds in which a sync reads metrics and pods. Metacontroller waits 10 s for the response."""
 
 _TIMED_OUT: Final = Reading(unread=Unread(reasons.TIMED_OUT, "The source of the metric did not answer in time."))
 _PODS_TIMED_OUT: Final = Unread(reasons.TIMED_OUT, "The API server did not list the pods in time.")
 _OF_PODS: Final = frozenset({MetricType.RESOURCE, MetricType.CONTAINER_RESOURCE, MetricType.PODS})
+"""Types of metrics that are measured of pods, so that the pods must be listed."""
 
 
 async def gather(request: SyncRequest, defaults: InstallDefaults, sources: Sources | None) -> Observation:
-    """All facts for one answer, frozen. Metrics are read where a specification in force names some.
+    """Return all facts for one sync. Metrics are read where the specification is valid, enabled and names some.
 
     Args:
-        request: of Metacontroller.
-        defaults: what the administrator configured.
-        sources: what to ask; None when nothing may be asked.
+        request: the request of Metacontroller.
+        defaults: the configuration of the installation.
+        sources: the sources of metrics and pods; None when none may be read.
     """
     observation = Observation.of(request, defaults)
     spec, parent = observation.spec, observation.parent
@@ -61,36 +62,36 @@ async def _read(
 ) -> Readings:
     namespace, workload = observation.parent.namespace, find_workload(spec, observation)
     selector = None if workload is None else workload.selector
-    worth = [metric if _can_be_measured(metric) else None for metric in metrics]
-    late: tuple[Pod, ...] | Unread = _PODS_TIMED_OUT
-    asked: list[Reading | asyncio.Task[Reading]] = []
-    listed = begun(_pods(sources, worth, namespace, selector))
+    measurable = [metric if _can_be_measured(metric) else None for metric in metrics]
+    pods_if_late: tuple[Pod, ...] | Unread = _PODS_TIMED_OUT
+    reads: list[Reading | asyncio.Task[Reading]] = []
+    pods_read = start(_pods(sources, measurable, namespace, selector))
     try:
-        asked += [begun(_metric(sources, metric, namespace, selector)) for metric in worth]
-        waited_for = [one for one in (listed, *asked) if isinstance(one, asyncio.Task)]
-        if waited_for:
-            await asyncio.wait(waited_for, timeout=DEADLINE_SECONDS)
-        pods = _told(listed, late)
+        reads += [start(_metric(sources, metric, namespace, selector)) for metric in measurable]
+        tasks = [read for read in (pods_read, *reads) if isinstance(read, asyncio.Task)]
+        if tasks:
+            await asyncio.wait(tasks, timeout=DEADLINE_SECONDS)
+        pods = _result(pods_read, pods_if_late)
         return Readings(
-            tuple(_told(one, _TIMED_OUT) for one in asked),
+            tuple(_result(read, _TIMED_OUT) for read in reads),
             () if isinstance(pods, Unread) else pods,
             pods if isinstance(pods, Unread) else None,
         )
     finally:
-        for one in (listed, *asked):
-            if isinstance(one, asyncio.Task):
-                one.cancel()
+        for read in (pods_read, *reads):
+            if isinstance(read, asyncio.Task):
+                read.cancel()
 
 
-def _told(asked: T | asyncio.Task[T], late: T) -> T:
-    """What came of it by now."""
-    if not isinstance(asked, asyncio.Task):
-        return asked
-    return asked.result() if asked.done() else late
+def _result(read: T | asyncio.Task[T], if_late: T) -> T:
+    """Return the result of a read, or `if_late` when its task is not done."""
+    if not isinstance(read, asyncio.Task):
+        return read
+    return read.result() if read.done() else if_late
 
 
 def _can_be_measured(metric: MetricSpec) -> bool:
-    """Whether it is worth asking for; what is wrong with it is told where it is measured."""
+    """Return whether a metric is declared so that it can be measured. Its measure has the reason when it is not."""
     try:
         targets.declared(metric)
     except targets.Misdeclared:

@@ -174,8 +174,7 @@ class JsonOnly:
 
 
 class BodyLimit:
-    """Refuses bodies that are larger than a number of bytes: those that declare it at once, others while they
-    arrive."""
+    """Refuses bodies of more than a number of bytes: at once when they declare it, else while they arrive."""
 
     def __init__(self, app: ASGIApp, *, limit: int) -> None:
         self._app, self._limit = app, limit

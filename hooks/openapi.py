@@ -1,4 +1,4 @@
-"""The requests and answers of the hooks as JSON Schema, for their OpenAPI document."""
+"""Requests and responses of the webhooks as JSON Schema, for their OpenAPI document."""
 
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from hooks.kube.objects import Object
 
 
 def sync_response(**more: Object) -> Object:
-    """Of sync, and with `more` properties of finalize."""
+    """Return the schema of the response to a sync; with further properties, which are required, that to a finalize."""
     return {
         "type": "object",
         "required": ["status", "children", *more],
@@ -27,7 +27,7 @@ def sync_response(**more: Object) -> Object:
 
 
 def _parent(model: type[BaseModel], api_version: str) -> Object:
-    """A parent as the API server has it: the schema of its CustomResourceDefinition."""
+    """Return the schema of a parent as the API server stores it: that of its CustomResourceDefinition."""
     whole = _plain(structural_schema(model))
     named = {
         "apiVersion": {"type": "string", "enum": [api_version]},
@@ -38,7 +38,7 @@ def _parent(model: type[BaseModel], api_version: str) -> Object:
 
 
 def _plain(schema: Any) -> Any:
-    """Without what only Kubernetes knows."""
+    """Return a schema without the extensions of Kubernetes."""
     if isinstance(schema, list):
         return [_plain(one) for one in schema]
     if not isinstance(schema, dict):
@@ -47,7 +47,7 @@ def _plain(schema: Any) -> Any:
 
 
 def _groups(*kinds: str) -> Object:
-    """Observed objects of these kinds, each `Kind.group/version` as Metacontroller writes it."""
+    """Return the schema of observed objects by kind, written as Metacontroller does: `Kind.group/version`."""
     known = {}
     for kind in kinds:
         name, _, api_version = kind.partition(".")

@@ -1,8 +1,8 @@
-"""Metacontroller's wire types (4.17, hook versions v1 and v2).
+"""Requests and responses of Metacontroller's webhooks (4.17, hook versions v1 and v2).
 
-Requests are read leniently: what is absent or null is empty, what is unknown is ignored. Objects are indexed by what
-they say of themselves, never by the keys they come under, so both hook versions mean the same. Answers are built whole
-from required fields, for a defaulted one (`{}`) would delete every child.
+Requests are read leniently: an absent or null value counts as empty, an unknown field is ignored. Objects are indexed
+by their own kind and name, never by the keys under which they arrive, so both hook versions mean the same. Responses
+are built whole from required fields, for an empty one (`{}`) would delete every child.
 https://metacontroller.github.io/metacontroller/api/compositecontroller.html
 """
 
@@ -22,17 +22,17 @@ _API_VERSIONS: Final[Mapping[str, str]] = {
     PARENT_KIND: MODEL_DEPLOYMENT_API_VERSION,
     POLICY_KIND: POLICY_API_VERSION,
 }
-"""Of each kind that may be a parent."""
+"""API version of each kind that may be a parent."""
 
 
 @dataclass(frozen=True, slots=True)
 class SyncRequest:
-    """What sync and finalize are asked: the parent, and what is observed of its children and related objects."""
+    """Request of sync and finalize: the parent, and its observed children and related objects."""
 
     controller: Object
-    """The CompositeController; empty when absent."""
+    """The CompositeController; empty when the request has none."""
     parent: Object
-    """An object of the expected kind with a namespace and a name. The rest may be anything."""
+    """The parent: an object of the expected kind with a namespace and a name. Nothing else in it was validated."""
     children: Objects
     related: Objects
     finalizing: bool
@@ -42,18 +42,18 @@ class SyncRequest:
         """Read a request body.
 
         Args:
-            body: as received.
-            kind: of the parent.
+            body: the body as it was received.
+            kind: the expected kind of the parent.
 
         Raises:
-            NotMetacontroller: it is not a hook request.
-            WrongParent: its parent is not of that kind, of v1alpha1.
+            NotMetacontroller: the body is not a webhook request.
+            WrongParent: the parent is not of that kind and its API version.
         """
         return cls.from_json(_decoded(body), kind)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], kind: str = PARENT_KIND) -> Self:
-        """Read a decoded request; raises as `from_body` does."""
+        """Read a decoded body. Raise as `from_body` does."""
         return cls(
             controller=_object_or_empty(content.get("controller")),
             parent=_parent(content, kind),
@@ -65,31 +65,34 @@ class SyncRequest:
 
 @dataclass(frozen=True, slots=True)
 class CustomizeRequest:
-    """What customize is asked: the parent alone."""
+    """Request of customize: the parent alone."""
 
     controller: Object
     parent: Object
 
     @classmethod
     def from_body(cls, body: bytes) -> Self:
-        """Read a request body; raises as `SyncRequest.from_body` does."""
+        """Read a request body. Raise as `SyncRequest.from_body` does."""
         content = _decoded(body)
         return cls(controller=_object_or_empty(content.get("controller")), parent=_parent(content, PARENT_KIND))
 
 
 @dataclass(frozen=True, slots=True)
 class SyncResponse:
-    """The answer to sync."""
+    """Response to sync."""
 
     status: Object
-    """The parent's whole status; it replaces the present one."""
+    """Whole status of the parent, which replaces the present one."""
     children: tuple[Object, ...]
-    """All children that shall exist, whole. What is not in it is deleted."""
+    """All children that should exist, whole. Metacontroller deletes any other child."""
     resync_after_seconds: float | None
-    """When to ask again; None leaves that to Metacontroller's own period."""
+    """Seconds until Metacontroller should ask again; None leaves that to its own period."""
 
     def as_json(self) -> Object:
-        """The body. `finalized` is never in it: on sync it would loop the finalizer."""
+        """Return the body.
+
+        It never has `finalized`: in a sync, Metacontroller would remove and add its finalizer for ever.
+        """
         body: Object = {"status": self.status, "children": list(self.children)}
         if self.resync_after_seconds is not None:
             body["resyncAfterSeconds"] = self.resync_after_seconds
@@ -98,16 +101,16 @@ class SyncResponse:
 
 @dataclass(frozen=True, slots=True)
 class FinalizeResponse:
-    """The answer to finalize."""
+    """Response to finalize."""
 
     status: Object
     children: tuple[Object, ...]
     finalized: bool
-    """Whether nothing is left to clean up, so the parent may go."""
+    """Whether nothing is left to clean up, so that the parent may be deleted."""
     resync_after_seconds: float | None
 
     def as_json(self) -> Object:
-        """The body."""
+        """Return the body."""
         body: Object = {"status": self.status, "children": list(self.children), "finalized": self.finalized}
         if self.resync_after_seconds is not None:
             body["resyncAfterSeconds"] = self.resync_after_seconds
@@ -116,16 +119,19 @@ class FinalizeResponse:
 
 @dataclass(frozen=True, slots=True)
 class RelatedRule:
-    """Objects of one kind, by name, in the parent's namespace. A rule without names would select everything."""
+    """Selection of related objects: one kind, by name, in the namespace of the parent.
+
+    A rule without names would select every object of the kind.
+    """
 
     api_version: str
     resource: str
-    """Lower-case plural."""
+    """Name of the kind in the API: plural and lower case."""
     namespace: str
     names: tuple[str, ...]
 
     def as_json(self) -> Object:
-        """The rule as Metacontroller reads it."""
+        """Return the rule as Metacontroller reads it."""
         return {
             "apiVersion": self.api_version,
             "resource": self.resource,
@@ -136,12 +142,12 @@ class RelatedRule:
 
 @dataclass(frozen=True, slots=True)
 class CustomizeResponse:
-    """The answer to customize."""
+    """Response to customize."""
 
     related_resources: tuple[RelatedRule, ...]
 
     def as_json(self) -> Object:
-        """The body."""
+        """Return the body."""
         return {"relatedResources": [rule.as_json() for rule in self.related_resources]}
 
 
@@ -149,7 +155,7 @@ def _decoded(body: bytes) -> Object:
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError:
-        # Not chained and not repeated: the text would end up in an Event.
+        # Neither chained nor repeated: the text of the body would end up in an Event.
         raise errors.NotMetacontroller("the body is not JSON") from None
     if not isinstance(content, dict):
         raise errors.NotMetacontroller("the body is not a JSON object")

@@ -1,4 +1,4 @@
-"""Metrics of hooks."""
+"""Metrics of hooks, for Prometheus."""
 
 from typing import Final
 
@@ -9,55 +9,53 @@ _BYTES: Final = (1e3, 1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7, 3e7)
 
 
 class Metrics:
-    """The metrics, in a registry of their own."""
+    """Metrics of one process, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "beamlit_hooks_requests",
-            "Requests of Metacontroller answered, by hook and status",
+            "Responses to Metacontroller, by hook and status",
             ("hook", "code"),
             registry=self.registry,
         )
         self.seconds = Histogram(
             "beamlit_hooks_request_seconds",
-            "Time from a whole request to its answer",
+            "Time from a whole request to its response",
             ("hook",),
             buckets=_SECONDS,
             registry=self.registry,
         )
         self.bytes = Histogram(
             "beamlit_hooks_request_bytes",
-            "Size of a whole request: the parent, its children and what it refers to",
+            "Size of a whole request: the parent, its children and its related objects",
             ("hook",),
             buckets=_BYTES,
             registry=self.registry,
         )
-        self.in_flight = Gauge(
-            "beamlit_hooks_in_flight_requests", "Requests being answered now", registry=self.registry
-        )
+        self.in_flight = Gauge("beamlit_hooks_in_flight_requests", "Requests in flight", registry=self.registry)
         self.metric_reads = Counter(
             "beamlit_hooks_metric_reads",
-            "What syncs asked for beside their request, by api and what answered: cache, flight, outage, source",
+            "Reads of metrics and pods by syncs, by api and where the result came from: cache, flight, outage, source",
             ("api", "by"),
             registry=self.registry,
         )
         self.source_requests = Counter(
             "beamlit_hooks_source_requests",
-            "HTTP requests to sources of metrics and to the API server, by api and status; without an answer: error or"
+            "HTTP requests to sources of metrics and to the API server, by api and status; without a response: error or"
             " cancelled",
             ("api", "code"),
             registry=self.registry,
         )
         self.source_seconds = Histogram(
             "beamlit_hooks_source_seconds",
-            "Time from such a request to the end of its answer",
+            "Time from a request to a source of metrics or to the API server to the end of its response",
             ("api",),
             buckets=_SECONDS,
             registry=self.registry,
         )
         self.source_warnings = Counter(
-            "beamlit_hooks_source_warnings", "Answers of a Prometheus server with a warning", registry=self.registry
+            "beamlit_hooks_source_warnings", "Responses of a Prometheus server with a warning", registry=self.registry
         )
         self.platform_requests = Counter(
             "beamlit_hooks_platform_requests",
@@ -68,14 +66,14 @@ class Metrics:
         )
         self.platform_seconds = Histogram(
             "beamlit_hooks_platform_seconds",
-            "Time from a request to the platform to the end of its answer",
+            "Time from a request to the platform to the end of its response",
             ("operation",),
             buckets=_SECONDS,
             registry=self.registry,
         )
         self.platform_circuit = Gauge(
             "beamlit_hooks_platform_circuit",
-            "1 for what becomes of the next request to the platform: closed (it is made), open, half_open (one is)",
+            "1 for the state of the circuit breaker: closed (requests are made), open (none is), half_open (one is)",
             ("state",),
             registry=self.registry,
         )

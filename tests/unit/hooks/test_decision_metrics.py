@@ -1,4 +1,4 @@
-"""The last decisions as metrics of hooks."""
+"""The last decisions, as metrics of hooks."""
 
 from datetime import datetime, timedelta
 
@@ -18,8 +18,10 @@ MODEL = "name=demo,namespace=team-a"
 QUEUE = "index=0,metric=queue,name=demo,namespace=team-a,type=External"
 
 
-def decide(kept: Decisions, *values: str | Unread, now: datetime = NOW, name: str = "demo", **behavior: object) -> None:
-    """Record what a sync comes to for a model with so many metrics."""
+def decide(
+    decisions: Decisions, *values: str | Unread, now: datetime = NOW, name: str = "demo", **behavior: object
+) -> None:
+    """Record the decision of a sync for a model with one metric for each value."""
     metrics = [external("queue" if place == 0 else f"queue-{place}") for place in range(len(values))]
     config: Json = {"remoteBackend": builders.REMOTE, "metrics": metrics, "behavior": behavior}
     observation = builders.observation(
@@ -29,13 +31,13 @@ def decide(kept: Decisions, *values: str | Unread, now: datetime = NOW, name: st
     )
     assessment = reconcile.decide_sync(observation, now=now).assessment
     assert assessment is not None
-    kept.record(assessment, now=now)
+    decisions.record(assessment, now=now)
 
 
-def exposed(kept: Decisions) -> Series:
-    """What a scrape sees, by name without prefix and labels."""
+def exposed(decisions: Decisions) -> Series:
+    """Return what a scrape sees: values by name without prefix, and labels."""
     registry = CollectorRegistry()
-    registry.register(kept)
+    registry.register(decisions)
     text = generate_latest(registry).decode()
     return {
         (
@@ -48,11 +50,11 @@ def exposed(kept: Decisions) -> Series:
 
 
 def test_values_targets_and_what_comes_next() -> None:
-    """A metric at its target, within the trigger window: what is measured, and what happens at the window's end."""
-    kept = Decisions()
-    decide(kept, "150", "10", percentage=40, triggerWindowSeconds=30)
+    """A metric at its target is exposed with its value and target, and with what follows at the end of its window."""
+    decisions = Decisions()
+    decide(decisions, "150", "10", percentage=40, triggerWindowSeconds=30)
     second = QUEUE.replace("index=0,metric=queue", "index=1,metric=queue-1")
-    assert exposed(kept) == {
+    assert exposed(decisions) == {
         ("decision_timestamp_seconds", MODEL): NOW.timestamp(),
         ("offloading_percentage", f"{MODEL},reason=Local"): 0,
         ("offloading_next_timestamp_seconds", MODEL): NOW.timestamp() + 30,
@@ -69,36 +71,36 @@ def test_values_targets_and_what_comes_next() -> None:
 
 
 def test_a_missing_metric_has_a_state_and_no_value() -> None:
-    """Why it cannot be read is a label; no number is made up."""
-    kept = Decisions()
-    decide(kept, Unread(reasons.FORBIDDEN, "Hooks may not: allow it."))
-    assert exposed(kept) == {
+    """A metric that cannot be read has its reason as a label, and no value."""
+    decisions = Decisions()
+    decide(decisions, Unread(reasons.FORBIDDEN, "Hooks may not: allow it."))
+    assert exposed(decisions) == {
         ("decision_timestamp_seconds", MODEL): NOW.timestamp(),
         ("offloading_percentage", f"{MODEL},reason=MetricsMissing"): 0,
         ("metric_state", QUEUE.replace(",type", ",state=Forbidden,type")): 1,
     }
 
 
-def test_only_models_with_metrics_are_told_of() -> None:
-    """A model whose metrics are removed, or which is being deleted, is forgotten at once."""
-    kept = Decisions()
-    decide(kept, "1")
-    decide(kept)
-    assert exposed(kept) == {}
-    decide(kept, "1")
-    kept.forget("team-a", "demo")
-    kept.forget("team-a", "demo")
-    assert exposed(kept) == {}
+def test_only_models_with_metrics_are_exposed() -> None:
+    """The decision about a model is dropped at once when it has no metrics any more, or is deleted."""
+    decisions = Decisions()
+    decide(decisions, "1")
+    decide(decisions)
+    assert exposed(decisions) == {}
+    decide(decisions, "1")
+    decisions.forget("team-a", "demo")
+    decisions.forget("team-a", "demo")
+    assert exposed(decisions) == {}
 
 
-def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest goes when there are too many, and each one after five minutes."""
-    monkeypatch.setattr(decision_metrics, "KEPT", 2)
-    kept = Decisions()
+def test_decisions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest decision is dropped above the bound, and each one after its lifetime."""
+    monkeypatch.setattr(decision_metrics, "MAX_MODELS", 2)
+    decisions = Decisions()
     for number in range(4):
-        decide(kept, "1", name=f"m{number}")
-    shown = {labels for name, labels in exposed(kept) if name == "decision_timestamp_seconds"}
+        decide(decisions, "1", name=f"m{number}")
+    shown = {labels for name, labels in exposed(decisions) if name == "decision_timestamp_seconds"}
     assert shown == {"name=m2,namespace=team-a", "name=m3,namespace=team-a"}
-    decide(kept, "1", name="late", now=NOW + LIFETIME + timedelta(seconds=1))
-    shown = {labels for name, labels in exposed(kept) if name == "decision_timestamp_seconds"}
+    decide(decisions, "1", name="late", now=NOW + LIFETIME + timedelta(seconds=1))
+    shown = {labels for name, labels in exposed(decisions) if name == "decision_timestamp_seconds"}
     assert shown == {"name=late,namespace=team-a"}

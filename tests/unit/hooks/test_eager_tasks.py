@@ -1,34 +1,34 @@
-"""Coroutines that need not wait cost no task; the others go on in one."""
+"""Eager start of coroutines: those that need not wait cost no task, the others continue in one."""
 
 import asyncio
 
 import pytest
 
-from hooks.eager_tasks import begun
+from hooks.eager_tasks import start
 from tests.deadlines import SECONDS
 
 
 async def test_what_need_not_wait_is_there_at_once() -> None:
-    """The result, without a task; what is raised is raised."""
+    """A coroutine that never waits gives its result, or raises its exception, without a task."""
 
-    async def answer(value: int) -> int:
+    async def work(value: int) -> int:
         if value < 0:
             raise ValueError("negative")
         return value
 
     before = asyncio.all_tasks()
-    assert begun(answer(3)) == 3
+    assert start(work(3)) == 3
     with pytest.raises(ValueError, match="negative"):
-        begun(answer(-1))
+        start(work(-1))
     assert asyncio.all_tasks() == before
 
 
 async def test_what_waits_goes_on_as_a_task() -> None:
-    """It has run up to where it waits, goes on when that comes, and waits as often as it likes."""
+    """A coroutine that waits runs up to there at once, and continues as a task that may wait again."""
     steps: list[str] = []
     first: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    async def answer() -> str:
+    async def work() -> str:
         steps.append("begun")
         steps.append(await first)
         await asyncio.sleep(0)
@@ -36,7 +36,7 @@ async def test_what_waits_goes_on_as_a_task() -> None:
             await asyncio.sleep(0)
         return "done"
 
-    task = begun(answer())
+    task = start(work())
     assert isinstance(task, asyncio.Task)
     assert steps == ["begun"]
     first.set_result("came")
@@ -45,7 +45,7 @@ async def test_what_waits_goes_on_as_a_task() -> None:
 
 
 async def test_failures_and_cancellation_reach_it() -> None:
-    """What it waits for may fail, and whoever has the task may cancel it: its own code sees both."""
+    """The coroutine sees the exception of what it awaits, and the cancellation of its task."""
     seen: list[str] = []
     failing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -60,7 +60,7 @@ async def test_failures_and_cancellation_reach_it() -> None:
             seen.append("left")
         return "fine"
 
-    mended, cancelled = begun(wait_for(failing)), begun(wait_for(never))
+    mended, cancelled = start(wait_for(failing)), start(wait_for(never))
     assert isinstance(mended, asyncio.Task)
     assert isinstance(cancelled, asyncio.Task)
     failing.set_exception(OSError())
@@ -73,7 +73,7 @@ async def test_failures_and_cancellation_reach_it() -> None:
 
 
 async def test_a_task_that_never_ran_leaves_nothing_open() -> None:
-    """Cancelled before it goes on for the first time, the coroutine is closed all the same."""
+    """A coroutine whose task is cancelled before it runs is closed nevertheless."""
     left: list[str] = []
     never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -83,7 +83,7 @@ async def test_a_task_that_never_ran_leaves_nothing_open() -> None:
         finally:
             left.append("left")
 
-    task = begun(wait())
+    task = start(wait())
     assert isinstance(task, asyncio.Task)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

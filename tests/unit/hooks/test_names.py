@@ -1,4 +1,4 @@
-"""Derived names: legal, stable, distinct."""
+"""Derived names are legal, stable and distinct."""
 
 import re
 
@@ -15,7 +15,7 @@ object_names = st.from_regex(
 
 
 def test_plain_names_are_the_parents_with_a_suffix() -> None:
-    """A name that fits is kept as it is."""
+    """A name that is legal with its suffix is used unchanged."""
     assert (names.deployment("demo"), names.local_service("demo"), names.route("demo"), names.label_value("demo")) == (
         "demo",
         "demo-local",
@@ -33,20 +33,20 @@ def test_plain_names_are_the_parents_with_a_suffix() -> None:
     ],
 )
 def test_other_names_get_a_hash_of_the_whole_name(parent: str, service: str) -> None:
-    """Dots, a digit in front and too much length are mended; the results never change."""
+    """A name with dots, a leading digit or too many characters is replaced by a legal one, which never changes."""
     assert names.local_service(parent) == service
 
 
 @given(object_names)
 def test_every_derived_name_is_a_dns_label(parent: str) -> None:
-    """Whatever a ModelDeployment is called, its children have legal names."""
+    """The children of a ModelDeployment have legal names, whatever its own name is."""
     derived = (names.deployment(parent), names.local_service(parent), names.route(parent), names.label_value(parent))
     assert all(LABEL.fullmatch(name) for name in derived)
 
 
 @given(object_names, object_names)
 def test_two_parents_never_share_a_name(one: str, other: str) -> None:
-    """Different parents have different children."""
+    """Two parents have the same name of a child only if they have the same name."""
     assert (one == other) == (names.local_service(one) == names.local_service(other))
 
 
@@ -66,5 +66,5 @@ def test_two_parents_never_share_a_name(one: str, other: str) -> None:
     ],
 )
 def test_syntax(name: str, is_service: bool, is_object: bool) -> None:
-    """Services need an RFC 1035 label, other objects an RFC 1123 subdomain."""
+    """The name of a Service is a DNS label (RFC 1035), that of other objects a DNS subdomain (RFC 1123)."""
     assert (names.is_service_name(name), names.is_object_name(name)) == (is_service, is_object)

@@ -1,4 +1,4 @@
-"""Metacontroller's wire types: lenient requests, whole answers."""
+"""Requests of Metacontroller are read leniently, and responses to it are whole."""
 
 from typing import Any
 
@@ -15,14 +15,14 @@ DEMO = Key("apps/v1", "Deployment", "team-a", "demo")
 
 
 def test_both_hook_versions_mean_the_same() -> None:
-    """Objects are found by what they say of themselves, whatever key they come under."""
+    """Objects are indexed by their own kind and name, whatever key they arrive under."""
     for version in ("v1", "v2"):
         body = builders.request_body(builders.model_deployment(), related=[builders.workload()], version=version)
         assert SyncRequest.from_body(orjson.dumps(body)).related == {DEMO: builders.workload()}
 
 
 def test_what_is_absent_or_null_is_empty() -> None:
-    """Groups that are missing, null or of another type count as empty; unknown keys are ignored."""
+    """Groups that are absent, null or of a wrong type count as empty, and unknown keys are ignored."""
     odd: list[Any] = [None, {}, [], {"Deployment.apps/v1": None}, {"Deployment.apps/v1": {"demo": None}}]
     for groups in odd:
         content = {"parent": builders.model_deployment(), "children": groups, "related": groups, "new": 1}
@@ -40,14 +40,14 @@ def test_what_is_absent_or_null_is_empty() -> None:
         {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "demo", "namespace": 1}},
     ],
 )
-def test_an_object_that_does_not_say_what_it_is_is_ignored(item: builders.Json) -> None:
-    """Without API version, kind or name an object cannot be anybody's."""
+def test_an_object_without_identity_is_ignored(item: builders.Json) -> None:
+    """An object without API version, kind or name is ignored."""
     content = {"parent": builders.model_deployment(), "related": {"Deployment.apps/v1": {"demo": item}}}
     assert SyncRequest.from_body(orjson.dumps(content)).related == {}
 
 
 def test_finalizing_and_controller_are_read() -> None:
-    """The flag and the CompositeController come through."""
+    """The flag `finalizing` and the CompositeController are read."""
     request = builders.sync_request(builders.model_deployment(), finalizing=True)
     assert (request.finalizing, request.controller["kind"]) == (True, "CompositeController")
 
@@ -72,8 +72,8 @@ def test_finalizing_and_controller_are_read() -> None:
         ),
     ],
 )
-def test_what_is_no_hook_request(body: bytes) -> None:
-    """A body that Metacontroller does not send is refused with a 400, in sync and in customize."""
+def test_a_body_that_is_no_webhook_request(body: bytes) -> None:
+    """A body that is not a webhook request is refused with a 400, in sync and in customize."""
     for parse in (SyncRequest.from_body, CustomizeRequest.from_body):
         with pytest.raises(errors.NotMetacontroller) as refused:
             parse(body)
@@ -88,14 +88,14 @@ def test_a_miswired_controller(parent: builders.Json) -> None:
     assert refused.value.status == 422
 
 
-def test_a_sync_answer_never_says_finalized() -> None:
-    """On sync the key would make Metacontroller remove and add its finalizer for ever."""
+def test_a_sync_response_never_has_finalized() -> None:
+    """The response to a sync never has the key `finalized`."""
     assert SyncResponse({"a": 1}, ({"kind": "X"},), None).as_json() == {"status": {"a": 1}, "children": [{"kind": "X"}]}
     assert SyncResponse({}, (), 30.0).as_json() == {"status": {}, "children": [], "resyncAfterSeconds": 30.0}
 
 
-def test_a_finalize_answer_always_does() -> None:
-    """Finalize says whether the parent may go."""
+def test_a_finalize_response_always_has_finalized() -> None:
+    """The response to a finalize always has the key `finalized`."""
     assert FinalizeResponse({}, (), finalized=True, resync_after_seconds=None).as_json() == {
         "status": {},
         "children": [],
@@ -105,8 +105,8 @@ def test_a_finalize_answer_always_does() -> None:
     assert waiting == {"status": {}, "children": [], "finalized": False, "resyncAfterSeconds": 5.0}
 
 
-def test_answers_pass_the_strict_decoder() -> None:
-    """Metacontroller decodes every answer in strict mode to what was meant."""
+def test_responses_pass_the_strict_decoder() -> None:
+    """Every response passes Metacontroller's strict decoder and keeps its meaning."""
     sync = builders.sync(builders.served(gateway={"serviceName": "demo-gw"}))
     decoded = responses.decode_sync(orjson.dumps(sync.as_json()), strict=True)
     assert (decoded.children, decoded.finalized) == (sync.children, False)

@@ -1,4 +1,4 @@
-"""Reasons are API: words for programs, each documented."""
+"""Reasons are API: each is one word and documented."""
 
 import ast
 import re
@@ -12,7 +12,7 @@ WORDS = {name: value for name, value in vars(reasons).items() if name.isupper() 
 
 
 def test_each_reason_is_documented() -> None:
-    """A sentence stands under every constant."""
+    """Every reason has a docstring."""
     for statement, below in zip(SOURCE, [*SOURCE[1:], None], strict=True):
         if isinstance(statement, ast.AnnAssign):
             assert isinstance(below, ast.Expr), ast.unparse(statement)
@@ -20,11 +20,12 @@ def test_each_reason_is_documented() -> None:
 
 
 def test_each_reason_is_one_word_that_a_route_document_may_hold() -> None:
-    """Reasons are letters only, at most 64, and no two are the same."""
+    """A reason has only letters, at most 64, and no two reasons are equal."""
     assert all(re.fullmatch(r"[A-Z][A-Za-z]{1,63}", word) for word in WORDS.values())
     assert len(set(WORDS.values())) == len(WORDS)
 
 
 def test_readiness_has_no_other_reasons() -> None:
-    """Every reason for which nothing is ready is known as such, so that a kept route can go back."""
+    """READINESS has every reason of readiness, so that a route that was applied last can return to the local
+    backend."""
     assert set(readiness.MESSAGES) - {reasons.REPLICAS_READY} <= reasons.READINESS
