@@ -45,6 +45,7 @@ from program.problems import TIME
 from program.settings import SettingsError
 from program.signals import Signals
 from program.sockets import ListenError, bind
+from program.watched_file import FileUnusable
 
 GRACE_SECONDS: Final = 10
 """Seconds that running requests get to end when the process is told to stop."""
@@ -224,9 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _bearer(path: Path | None) -> Bearer | None:
     try:
         return None if path is None else Bearer(path)
-    except (OSError, ValueError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "it is empty"
-        raise SettingsError(f"hooks.bearerFile {path} cannot be used: {reason}.") from exc
+    except FileUnusable as exc:
+        raise SettingsError(f"hooks.bearerFile {path} {exc}.") from exc
 
 
 async def run(

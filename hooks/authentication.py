@@ -1,47 +1,32 @@
-"""Who may ask: a shared token, when the administrator wants one.
+"""Authentication of callers by a shared token, where the administrator wants one.
 
-Off by default: its price is that Metacontroller, which has to read the token from a Secret, then lists all Secrets.
+It is off by default: Metacontroller has to read the token from a Secret, and for that lists all Secrets of the cluster.
 """
 
-import contextlib
 import hmac
 from pathlib import Path
 from typing import Final
+
+from program.watched_file import WatchedFile, stripped
 
 _SCHEME: Final = b"bearer "
 
 
 class Bearer:
-    """The token in a file, read again whenever the file changes."""
+    """The token in a file that callers have to show (RFC 6750); the last one counts while the file has none."""
 
     def __init__(self, path: Path) -> None:
-        """Read it once now.
+        """Read the token.
 
         Raises:
-            OSError: it cannot be read.
-            ValueError: it is empty.
+            program.watched_file.FileUnusable: the file cannot be read, or is empty.
         """
-        self._path = path
-        self._stamp: tuple[int, int] | None = None
-        self._token = b""
-        self._read()
-        if not self._token:
-            raise ValueError(f"{path} is empty")
+        self._token = WatchedFile(path, stripped)
+        self._token.current()
 
     def permits(self, authorization: str) -> bool:
-        """Whether an Authorization value carries the token; compared in constant time."""
-        with contextlib.suppress(OSError):  # being replaced: the token read last counts
-            self._read()
+        """Return whether the value of an Authorization header carries the token; it is compared in constant time."""
         given = authorization.encode("latin-1", "replace")
         if given[: len(_SCHEME)].lower() != _SCHEME:
             return False
-        return hmac.compare_digest(given[len(_SCHEME) :].strip(), self._token)
-
-    def _read(self) -> None:
-        status = self._path.stat()
-        stamp = (status.st_mtime_ns, status.st_ino)
-        if stamp != self._stamp:
-            token = self._path.read_bytes().strip()
-            if token:
-                self._token = token
-            self._stamp = stamp
+        return hmac.compare_digest(given[len(_SCHEME) :].strip(), self._token.latest())

@@ -5,6 +5,7 @@ https://prometheus.io/docs/prometheus/latest/querying/api/
 
 import base64
 import re
+import ssl
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,6 @@ import structlog
 from hooks import reasons
 from hooks.clients import urls
 from hooks.clients.errors import Api, CallFailed
-from hooks.clients.files import WatchedFile
 from hooks.clients.http import Upstream
 from hooks.kube.objects import Object
 from hooks.kube.unstructured import text
@@ -27,6 +27,7 @@ from hooks.telemetry import Metrics
 from program.cluster import cut
 from program.settings import SettingsError
 from program.tls import AuthoritiesUnusable, client_context
+from program.watched_file import FileMissing, FileUnusable, WatchedFile, stripped
 
 API: Final = Api("prometheus", "The Prometheus server")
 PATH: Final = "/api/v1/query"
@@ -57,15 +58,12 @@ class PrometheusServer:
         self._settings = settings
         self._metrics = metrics
         self._strict_tls = strict_tls
-        self._username = _file(settings.username_file, "usernameFile")
-        self._password = _file(settings.password_file, "passwordFile")
-        self._bearer = _file(settings.bearer_file, "bearerFile")
-        self._authorities = _file(settings.ca_file, "caFile")
-        self._stamp = self._authorities.changed(None) if self._authorities is not None else None
-        try:
-            self._upstream = self._connect()
-        except AuthoritiesUnusable as exc:
-            raise SettingsError(f"{_SECTION}.caFile {settings.ca_file} {exc}.") from exc
+        self._username = _credential(settings.username_file, "usernameFile")
+        self._password = _credential(settings.password_file, "passwordFile")
+        self._bearer = _credential(settings.bearer_file, "bearerFile")
+        self._contexts = self._watched_context()
+        self._context = self._context_of(None) if self._contexts is None else self._contexts.latest()
+        self._upstream = self._connect()
         self._warned: OrderedDict[str, None] = OrderedDict()
 
     async def query(self, expression: str) -> tuple[Point, ...]:
@@ -97,49 +95,96 @@ class PrometheusServer:
         """Close all connections."""
         await self._upstream.close()
 
-    def _connect(self) -> Upstream:
-        """
+    def _watched_context(self) -> WatchedFile[ssl.SSLContext] | None:
+        """Return the context for the authorities in `caFile`; None when those of the system count.
+
         Raises:
-            AuthoritiesUnusable: the certificate authorities cannot be read.
+            SettingsError: the file holds no authorities.
         """
-        context = client_context(
-            strict=self._strict_tls,
-            authorities=self._settings.ca_file,
-            verify=not self._settings.insecure_skip_verify,
-        )
+        path = self._settings.ca_file
+        if path is None:
+            return None
+
+        def report(problem: FileUnusable) -> None:
+            log.warning("prometheus_authorities_unusable", file=str(path), problem=str(problem))
+
+        contexts = WatchedFile(path, self._context_of, report=report)
+        try:
+            contexts.current()
+        except FileUnusable as exc:
+            raise SettingsError(f"{_SECTION}.caFile {path} {exc}.") from exc
+        return contexts
+
+    def _context_of(self, authorities: bytes | None) -> ssl.SSLContext:
+        """Return the context for authorities in PEM; for those of the system when None.
+
+        Raises:
+            FileUnusable: they hold no certificate.
+        """
+        pem = None if authorities is None else authorities.decode("ascii", "ignore")  # remarks may be in any language
+        try:
+            return client_context(
+                strict=self._strict_tls, authorities=pem, verify=not self._settings.insecure_skip_verify
+            )
+        except AuthoritiesUnusable as exc:
+            raise FileUnusable(str(exc)) from None
+
+    def _connect(self) -> Upstream:
         return Upstream(
             urls.url(self._settings.address),
             self._metrics,
             headers=self._headers,
-            context=context,
+            context=self._context,
             seconds=self._settings.timeout_seconds,
         )
 
     async def _renew(self) -> None:
         """Use other certificate authorities when the file has others. Connections that are in use then break off."""
-        stamp = self._authorities.changed(self._stamp) if self._authorities is not None else None
-        if stamp is None:
+        context = self._context if self._contexts is None else self._contexts.latest()
+        if context is self._context:
             return
-        self._stamp = stamp
-        try:
-            old, self._upstream = self._upstream, self._connect()
-        except AuthoritiesUnusable:
-            log.warning("prometheus_authorities_unusable", file=str(self._settings.ca_file))
-            return
+        self._context = context
+        old, self._upstream = self._upstream, self._connect()
         log.info("prometheus_authorities_replaced", file=str(self._settings.ca_file))
         await old.close()
 
     async def _headers(self) -> Mapping[str, str]:
         if self._bearer is not None:
-            return {"authorization": _field("bearerFile", b"Bearer " + self._bearer.content())}
+            return {"authorization": _field("bearerFile", b"Bearer " + _content_of(self._bearer, "bearerFile"))}
         if self._username is not None and self._password is not None:
-            pair = self._username.content() + b":" + self._password.content()
+            pair = _content_of(self._username, "usernameFile") + b":" + _content_of(self._password, "passwordFile")
             return {"authorization": f"Basic {base64.b64encode(pair).decode()}"}
         return {}
 
 
-def _file(path: Path | None, name: str) -> WatchedFile | None:
-    return None if path is None else WatchedFile(path, f"{_SECTION}.{name}")
+def _credential(path: Path | None, name: str) -> WatchedFile[bytes] | None:
+    """Return the file of a credential; None when there is none.
+
+    Raises:
+        SettingsError: it cannot be read, or is empty.
+    """
+    if path is None:
+        return None
+    file = WatchedFile(path, stripped)
+    try:
+        file.current()
+    except FileUnusable as exc:
+        raise SettingsError(f"{_SECTION}.{name} {path} {exc}.") from exc
+    return file
+
+
+def _content_of(file: WatchedFile[bytes], name: str) -> bytes:
+    """Return a credential; while its file is missing, for instance because it is being replaced, the one before.
+
+    Raises:
+        CallFailed: the file cannot be read, or is empty.
+    """
+    try:
+        return file.current()
+    except FileMissing:
+        return file.latest()
+    except FileUnusable as exc:
+        raise CallFailed(reasons.FORBIDDEN, f"{_SECTION}.{name} {exc}.") from exc
 
 
 def _field(name: str, value: bytes) -> str:

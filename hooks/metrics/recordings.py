@@ -16,9 +16,10 @@ from hooks.metrics.recorded import NAMESPACE_LABEL, SCRAPE_INTERVAL, Recorded, U
 from hooks.observation.readings import Reading, Unread
 from hooks.offloading.targets import metric_name
 from program.files import Unreadable, problem
+from program.watched_file import FileUnusable, WatchedFile
 
 FILE_BYTES: Final = 256 << 10
-"""Of a file that is read while others wait; it is for one machine."""
+"""Bytes that a file of metrics may have. It is for one machine, and parsed while other syncs wait."""
 
 log = structlog.get_logger(__name__)
 
@@ -76,45 +77,22 @@ class Recordings:
 
 
 class MetricsFile:
-    """A file with what metrics APIs would answer, read again when it changes."""
+    """A file that holds what metrics APIs would respond, and the pods; it is read again when it changes."""
 
     def __init__(self, path: Path) -> None:
-        """Nothing is read yet."""
+        """Read nothing yet."""
         self._path = path
-        self._stamp: tuple[int, int, int] | None = None
-        self._problem = ""
-        self._kept: Recorded | Unread = Unread(reasons.UNREACHABLE, "")
+        self._file = WatchedFile(path, _recorded, limit=FILE_BYTES, report=self._report)
 
     def load(self) -> Recorded | Unread:
-        """What it holds now, or why that cannot be used. Metrics are then missing until it is mended."""
+        """Return what the file holds now, or why that cannot be used. Metrics are missing until the file is mended."""
         try:
-            status = self._path.stat()
-        except OSError as exc:
-            self._stamp = None
-            return self._told(_unread(f"{self._path} {problem(exc)}"))
-        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
-        if stamp != self._stamp:
-            self._stamp = stamp
-            self._kept = self._told(self._read(status.st_size))
-        return self._kept
+            return self._file.current()
+        except FileUnusable as exc:
+            return Unread(reasons.REFUSED, f"{self._path} {exc}.")
 
-    def _read(self, size: int) -> Recorded | Unread:
-        if size > FILE_BYTES:
-            return _unread(f"{self._path} is larger than {FILE_BYTES >> 10} KiB")
-        try:
-            return Recorded.of(files.parse(self._path.read_text(encoding="utf-8")))
-        except Unreadable as exc:
-            return _unread(f"{self._path} {problem(exc)}")
-        except Unrecognized as exc:
-            return _unread(f"{self._path} holds {exc}")
-
-    def _told(self, found: Recorded | Unread) -> Recorded | Unread:
-        """The same; what is wrong is logged once."""
-        wrong = found.message if isinstance(found, Unread) else ""
-        if wrong and wrong != self._problem:
-            log.warning("metrics_file_unusable", problem=wrong)
-        self._problem = wrong
-        return found
+    def _report(self, problem: FileUnusable) -> None:
+        log.warning("metrics_file_unusable", problem=f"{self._path} {problem}.")
 
     def missing(self, metric: MetricSpec | None, namespace: str) -> str:
         """What to do about a metric, or pods, that it says nothing of."""
@@ -123,5 +101,15 @@ class MetricsFile:
         return f"{self._path} says nothing of {metric.type} {metric_name(metric)} in {namespace}: add it."
 
 
-def _unread(clause: str) -> Unread:
-    return Unread(reasons.REFUSED, f"{clause}.")
+def _recorded(content: bytes) -> Recorded:
+    """Return what a file holds.
+
+    Raises:
+        FileUnusable: it holds something else.
+    """
+    try:
+        return Recorded.of(files.parse(content.decode()))
+    except Unreadable as exc:
+        raise FileUnusable(problem(exc)) from exc
+    except Unrecognized as exc:
+        raise FileUnusable(f"holds {exc}") from exc

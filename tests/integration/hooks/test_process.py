@@ -343,7 +343,7 @@ def test_two_replicas_answer_alike(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (["--bearer-file", "/none"], 2, "hooks: hooks.bearerFile /none cannot be used: No such file or directory.\n"),
+        (["--bearer-file", "/none"], 2, "hooks: hooks.bearerFile /none cannot be read: No such file or directory.\n"),
         (
             ["--tls-cert-file", "/none", "--tls-key-file", "/none"],
             1,

@@ -227,7 +227,9 @@ async def test_a_file_that_is_not_there_is_said_at_the_start(setting: str, tmp_p
     (tmp_path / "other").write_text("x")
     other = {"usernameFile": "passwordFile", "passwordFile": "usernameFile"}.get(setting)
     files: Json = {setting: str(tmp_path / "none")} | ({other: str(tmp_path / "other")} if other else {})
-    with pytest.raises(SettingsError, match=rf"^metricInformer\.prometheus\.{setting} cannot be read: No such file"):
+    with pytest.raises(
+        SettingsError, match=rf"^metricInformer\.prometheus\.{setting} .*/none cannot be read: No such file"
+    ):
         async with opened("127.0.0.1:1", **files):
             pass
 

@@ -1,0 +1,105 @@
+"""A file that is read again when it changes, and what counts while it is of no use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from program.watched_file import FileMissing, FileUnusable, WatchedFile, stripped
+
+
+class Watched:
+    """A file with one word, how often it was parsed, and the problems that were reported."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.parsed = 0
+        self.problems: list[str] = []
+        self.file = WatchedFile(path, self._parse, limit=16, report=lambda problem: self.problems.append(str(problem)))
+        self._time = 0
+
+    def write(self, content: str) -> None:
+        """Write other content, at another time than before."""
+        self.path.write_text(content)
+        self._time += 1
+        os.utime(self.path, ns=(self._time, self._time))
+
+    def _parse(self, content: bytes) -> str:
+        self.parsed += 1
+        return stripped(content).decode()
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    """Return a file that holds `first`."""
+    watched = Watched(tmp_path / "file")
+    watched.write("first\n")
+    return watched
+
+
+def test_a_version_is_parsed_once(watched: Watched) -> None:
+    """The content is parsed at its first use, and again when it has changed."""
+    assert watched.parsed == 0
+    assert [watched.file.current(), watched.file.latest(), watched.file.current()] == ["first"] * 3
+    assert watched.parsed == 1
+    watched.write("other")
+    assert [watched.file.latest(), watched.file.current()] == ["other"] * 2
+    assert watched.parsed == 2
+
+
+def test_a_file_that_is_renamed_over_it(watched: Watched, tmp_path: Path) -> None:
+    """A file of the same time and size that takes its place is another version, as for a Secret that is mounted."""
+    assert watched.file.current() == "first"
+    (tmp_path / "new").write_text("third\n")
+    os.utime(tmp_path / "new", ns=(1, 1))
+    (tmp_path / "new").rename(watched.path)
+    assert watched.file.current() == "third"
+
+
+@pytest.mark.parametrize(("content", "problem"), [("", "is empty"), (" \n", "is empty"), ("x" * 17, "is larger than")])
+def test_content_that_makes_no_value(watched: Watched, content: str, problem: str) -> None:
+    """The problem is raised at each use and reported once, and the value before counts until the file is mended."""
+    assert watched.file.current() == "first"
+    watched.write(content)
+    for _ in range(3):
+        with pytest.raises(FileUnusable, match=f"^{problem}"):
+            watched.file.current()
+        assert watched.file.latest() == "first"
+    assert watched.parsed == (1 if len(content) > 16 else 2)
+    assert len(watched.problems) == 1
+    watched.write("mended")
+    assert watched.file.current() == "mended"
+    watched.write(content)
+    assert watched.file.latest() == "mended"
+    assert len(watched.problems) == 2
+
+
+def test_a_file_that_is_missing_for_a_moment(watched: Watched) -> None:
+    """Its value before counts, and the file that comes back is read although it looks the same."""
+    assert watched.file.current() == "first"
+    watched.path.unlink()
+    with pytest.raises(FileMissing, match=r"^cannot be read: No such file or directory$"):
+        watched.file.current()
+    assert watched.file.latest() == "first"
+    watched.path.write_text("again")
+    assert watched.file.latest() == "again"
+    assert watched.problems == ["cannot be read: No such file or directory"]
+
+
+def test_a_file_that_cannot_be_read(watched: Watched) -> None:
+    """It is tried at each use, for permissions change without the content: here a folder takes the file's place."""
+    assert watched.file.current() == "first"
+    watched.path.unlink()
+    watched.path.mkdir()
+    for _ in range(2):
+        with pytest.raises(FileUnusable, match=r"^cannot be read: Is a directory$"):
+            watched.file.current()
+    assert watched.file.latest() == "first"
+    assert len(watched.problems) == 1
+
+
+def test_a_file_that_was_never_of_use(tmp_path: Path) -> None:
+    """Without a value before there is none, and without a listener no report."""
+    file = WatchedFile(tmp_path / "none", stripped)
+    with pytest.raises(FileMissing):
+        file.latest()
