@@ -1,6 +1,6 @@
-"""What an administrator asks: is it well, what is in force, and where from?
+"""Admin port of the gateway: readiness, metrics, the routes in force and the last requests.
 
-Its own app on its own port, loopback unless told otherwise. Nothing here changes anything or is secret.
+It is an app of its own on a port of its own, on loopback by default. It changes nothing and shows no secret.
 """
 
 import time
@@ -22,13 +22,13 @@ _BREAKER: Final = {BreakerState.CLOSED: "closed", BreakerState.HALF_OPEN: "halfO
 
 
 def create_app(store: RouteStore, metrics: Metrics, journal: Journal, *, draining: Callable[[], bool]) -> FastAPI:
-    """The admin app.
+    """Create the admin app.
 
     Args:
-        store: what is in force.
-        metrics: what to expose.
-        journal: what happened to the last requests.
-        draining: whether the process has been told to stop.
+        store: Routes to show.
+        metrics: Metrics to expose.
+        journal: Records of the last requests.
+        draining: Returns whether the process has been asked to stop.
     """
 
     def not_ready() -> str | None:
@@ -40,7 +40,7 @@ def create_app(store: RouteStore, metrics: Metrics, journal: Journal, *, drainin
 
     @app.get("/routes")
     async def routes() -> dict[str, Any]:
-        """What is in force, where it is from, since when, and what is wrong with what is not."""
+        """Return the routes in force with their source and age, and the errors of documents that are not in force."""
         return describe(store)
 
     @app.get("/decisions")
@@ -48,19 +48,19 @@ def create_app(store: RouteStore, metrics: Metrics, journal: Journal, *, drainin
         route: Annotated[str | None, Query(max_length=512)] = None,
         limit: Annotated[int, Query(ge=1, le=100000)] = 100,
     ) -> dict[str, Any]:
-        """What happened to the last requests, the newest first, as the access log says it; of one `namespace/name`."""
+        """Return the last requests, the newest first: of all routes, or of the route `namespace/name`."""
         return {"decisions": journal.decisions(route=route, limit=limit)}
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> str:
-        """The same for a browser."""
+        """Return the routes as a page for browsers."""
         return _page(describe(store))
 
     return app
 
 
 def describe(store: RouteStore) -> dict[str, Any]:
-    """The state of the routing table, as JSON."""
+    """Return the state of the routing table as JSON."""
     return {
         "loaded": store.loaded.is_set(),
         "generation": store.generation,
@@ -72,16 +72,16 @@ def describe(store: RouteStore) -> dict[str, Any]:
     }
 
 
-def _route(store: RouteStore, known: DocumentState) -> dict[str, Any]:
-    good = known.good
-    key = f"{known.config_map.namespace}/{good.name}" if good is not None else ""
+def _route(store: RouteStore, document: DocumentState) -> dict[str, Any]:
+    good = document.good
+    key = f"{document.config_map.namespace}/{good.name}" if good is not None else ""
     return {
-        "namespace": known.config_map.namespace,
-        "configMap": known.config_map.name,
-        "origin": known.config_map.origin,
-        "error": known.error,
-        "unknownFields": known.unknown_fields,
-        "since": _timestamp(known.applied_at),
+        "namespace": document.config_map.namespace,
+        "configMap": document.config_map.name,
+        "origin": document.config_map.origin,
+        "error": document.error,
+        "unknownFields": document.unknown_fields,
+        "since": _timestamp(document.applied_at),
         "inForce": good is not None and key in store.table.routes,
         "name": good.name if good else None,
         "hash": good.hash if good else None,
@@ -92,26 +92,26 @@ def _route(store: RouteStore, known: DocumentState) -> dict[str, Any]:
                 "weight": backend.weight,
                 "use": [use.value for use in backend.use],
                 "place": backend.service or backend.host or "default remote backend",
-                **_condition(store, key, backend.id),
+                **_backend_state(store, key, backend.id),
             }
             for backend in (good.backends if good else ())
         ],
     }
 
 
-def _condition(store: RouteStore, key: str, backend: str) -> dict[str, Any]:
-    """What speaks for and against a backend now, in this gateway."""
-    runtime = store.known(key)
-    known = runtime.backends.get(backend) if runtime is not None else None
-    if known is None:
+def _backend_state(store: RouteStore, key: str, backend: str) -> dict[str, Any]:
+    """Return the runtime state of a backend in this gateway as JSON."""
+    runtime = store.find_runtime(key)
+    state = runtime.backends.get(backend) if runtime is not None else None
+    if state is None:
         return {"breaker": "closed", "coolDownSeconds": 0.0, "healthy": True, "inFlight": 0, "queued": 0}
     now = time.perf_counter()
     return {
-        "breaker": _BREAKER[known.breaker.state(now)],
-        "coolDownSeconds": round(max(0.0, known.breaker.cool_until - now), 1),
-        "healthy": known.breaker.healthy,
-        "inFlight": known.concurrency.taken,
-        "queued": known.concurrency.waiting,
+        "breaker": _BREAKER[state.breaker.state(now)],
+        "coolDownSeconds": round(max(0.0, state.breaker.cool_until - now), 1),
+        "healthy": state.breaker.healthy,
+        "inFlight": state.concurrency.taken,
+        "queued": state.concurrency.waiting,
     }
 
 
@@ -148,7 +148,7 @@ def _page(state: dict[str, Any]) -> str:
         "border-bottom:1px solid #ddd}</style><h1>Beamlit gateway</h1>"
         "<table><tr><th>Namespace<th>Model<th>Split<th>Reason<th>Since<th>Hash<th>Error</tr>"
         f"{''.join(rows)}</table><ul>{listed}</ul>"
-        f"<p>Last known to be up to date: {_age(state)}.</p>"
+        f"<p>Last state to be up to date: {_age(state)}.</p>"
         "<p><a href=/routes>routes</a> · <a href=/decisions>decisions</a>"
         " · <a href=/metrics>metrics</a> · <a href=/readyz>ready</a></p></html>"
     )

@@ -94,7 +94,7 @@ class Attempts:
                 if cause is None and plan.holds_streams and outcome.head.content_length is None:
                     cause = await self._beginning(outcome, exchange, plan, tried | {chosen.index})
                 now = time.perf_counter()
-                if cause is None and status not in failover.FAILED:
+                if cause is None and status not in failover.FAILURE_STATUSES:
                     chosen.breaker.succeeded(began, now)
                     context.first_byte = now
                     return outcome, chosen
@@ -187,7 +187,7 @@ class Attempts:
         """
         if isinstance(outcome, errors.UpstreamError) or cause is FailureCause.STREAM_ERROR:
             breaker.failed(now, probe=probe)
-        elif outcome.head.status not in failover.FAILED:
+        elif outcome.head.status not in failover.FAILURE_STATUSES:
             breaker.succeeded(began, now)
         elif not self._cools_down(breaker, outcome.head, now):
             breaker.failed(now, probe=probe)

@@ -1,13 +1,13 @@
-"""Everything the gateway itself can answer with, and everything that can go wrong with a backend.
+"""Errors with which the gateway itself responds, and failures of backends.
 
     GatewayError                 has status, code and a sentence for the client
-    +-- RequestError             the client's message is at fault
+    +-- RequestError             the client's request is at fault
     |   +-- MalformedRequest     400, connection closed
     |   +-- HeadTooLarge         431
     |   +-- TargetTooLong        414
     |   +-- BodyTooLarge         413
     |   +-- RequestTimeout       408: the head was not complete in time
-    |   +-- BodyTimeout          408: no byte of the body for too long
+    |   +-- BodyTimeout          408: no byte of the body arrived for too long
     |   +-- MethodNotAllowed     405
     |   +-- NotImplementedMethod 501
     |   +-- UpgradeRefused       400
@@ -23,21 +23,22 @@
     |   +-- ModelMissing         400
     |   +-- NoBackend            503
     |   +-- AtCapacity           503: the backend is at its limit, and so is the queue
-    |   |   +-- QueueTimeout     503: waited for it in vain
-    |   +-- Overloaded           503
+    |   |   +-- QueueTimeout     503: the request waited in the queue for too long
+    |   +-- Overloaded           503: the gateway is at a limit of its own
     |   +-- Stopping             503: the drain time is over
-    +-- UpstreamError            a backend's fault, or on the way to it
+    +-- UpstreamError            a backend failed, or the way to it
         +-- ConnectFailed        502: nothing was sent
-        +-- AddressRefused       502: it resolves to an address that is not allowed
+        +-- AddressRefused       502: the name resolves to an address that is not allowed
         +-- ConnectTimeout       504
         +-- TlsFailed            502
         +-- FirstByteTimeout     504
         +-- IdleTimeout          504: the body stalled
-        +-- UpstreamReset        502: broke off before a complete answer
-        +-- BadResponse          502: the answer breaks RFC 9112
-        +-- CredentialsFailed    502: no token could be had
+        +-- UpstreamReset        502: the connection broke before the response was complete
+        +-- BadResponse          502: the response breaks RFC 9112
+        +-- CredentialsFailed    502: there is no token or header value
 
-Messages are fixed sentences about the request: no upstream names, no addresses, nothing a client sent.
+Messages are fixed sentences about the request. They contain no names or addresses of backends and nothing that a client
+sent.
 """
 
 from typing import ClassVar
@@ -46,10 +47,10 @@ import orjson
 
 
 class GatewayError(Exception):
-    """Abstract: the request cannot be answered by a backend.
+    """Abstract base: no backend responds to the request, the gateway does.
 
-    `status` is the HTTP status to answer with, `code` the stable word clients may rely on, `kind` the OpenAI error
-    `type`, and `close` whether the client's connection can be used again.
+    `status` is the HTTP status of the response, `code` the stable word that clients may rely on, `kind` the `type` of
+    an OpenAI error, and `close` tells whether the client's connection is closed after the response.
     """
 
     status: ClassVar[int] = 500
@@ -62,11 +63,11 @@ class GatewayError(Exception):
         super().__init__(message or self.sentence)
         self.message = message or self.sentence
         self.retry_after = retry_after
-        """Seconds for a Retry-After field, or None."""
+        """Seconds for a Retry-After field; None for a response without it."""
 
 
 class RequestError(GatewayError):
-    """Abstract: the client's message is at fault."""
+    """Abstract base: the client's request is at fault."""
 
     status = 400
     code = "bad_request"
@@ -127,7 +128,7 @@ class BodyTimeout(RequestError):
 
 
 class MethodNotAllowed(RequestError):
-    """The method is known and not for this resource."""
+    """The method is known, but not allowed for this resource."""
 
     status = 405
     code = "method_not_allowed"
@@ -136,7 +137,7 @@ class MethodNotAllowed(RequestError):
 
 
 class NotImplementedMethod(RequestError):
-    """The method is not one this gateway passes on."""
+    """The method is not one that this gateway forwards."""
 
     status = 501
     code = "method_not_implemented"
@@ -145,7 +146,7 @@ class NotImplementedMethod(RequestError):
 
 
 class UpgradeRefused(RequestError):
-    """An upgrade other than the opening handshake of a WebSocket (RFC 9110 7.8, RFC 6455 4.2.1)."""
+    """The request asks for an upgrade that is no opening handshake of a WebSocket (RFC 9110 7.8, RFC 6455 4.2.1)."""
 
     code = "upgrade_refused"
     close = True
@@ -155,7 +156,7 @@ class UpgradeRefused(RequestError):
 
 
 class VersionNotSupported(RequestError):
-    """Not HTTP/1.x."""
+    """The request's HTTP version is not 1.x."""
 
     status = 505
     code = "version_not_supported"
@@ -164,7 +165,7 @@ class VersionNotSupported(RequestError):
 
 
 class LoopDetected(RequestError):
-    """The request has been here before (RFC 9110 7.6.3)."""
+    """The request has passed this gateway before, as its Via field shows (RFC 9110 7.6.3)."""
 
     status = 508
     code = "loop_detected"
@@ -173,7 +174,7 @@ class LoopDetected(RequestError):
 
 
 class MisdirectedRequest(RequestError):
-    """The target's authority is not the one in Host (RFC 9112 3.2.2)."""
+    """The authority in the request target differs from Host (RFC 9112 3.2.2)."""
 
     status = 421
     code = "misdirected_request"
@@ -182,7 +183,7 @@ class MisdirectedRequest(RequestError):
 
 
 class ExpectationFailed(RequestError):
-    """An expectation other than 100-continue (RFC 9110 10.1.1)."""
+    """The request has an expectation other than 100-continue (RFC 9110 10.1.1)."""
 
     status = 417
     code = "expectation_failed"
@@ -190,7 +191,7 @@ class ExpectationFailed(RequestError):
 
 
 class RoutingError(GatewayError):
-    """Abstract: the request is well formed and leads nowhere."""
+    """Abstract base: the request is well formed, but leads nowhere."""
 
     status = 404
     code = "not_found"
@@ -198,28 +199,28 @@ class RoutingError(GatewayError):
 
 
 class RouteNotFound(RoutingError):
-    """Neither host nor path belongs to a model."""
+    """Neither the host nor the path belongs to a model."""
 
     code = "route_not_found"
     sentence = "No model is served under this host or path."
 
 
 class AmbiguousHost(RoutingError):
-    """A short host name that needs its namespace."""
+    """The host name is a short one that needs its namespace."""
 
     code = "ambiguous_host"
     sentence = "This host name needs its namespace."
 
 
 class ModelNotFound(RoutingError):
-    """The `model` value names no model."""
+    """The `model` value of the request names no model."""
 
     code = "model_not_found"
     sentence = "The model in the request does not exist."
 
 
 class AmbiguousModel(RoutingError):
-    """A bare model name that two namespaces claim."""
+    """The `model` value is a bare name that models in several namespaces have."""
 
     status = 409
     code = "ambiguous_model"
@@ -227,7 +228,7 @@ class AmbiguousModel(RoutingError):
 
 
 class ModelMissing(RoutingError):
-    """A body without the `model` value that the route needs."""
+    """The body has no `model` value, which is needed to find the route."""
 
     status = 400
     code = "model_missing"
@@ -235,7 +236,7 @@ class ModelMissing(RoutingError):
 
 
 class NoBackend(RoutingError):
-    """The route has nowhere to send a request."""
+    """The route has no backend that the request may be sent to."""
 
     status = 503
     code = "no_backend"
@@ -244,7 +245,7 @@ class NoBackend(RoutingError):
 
 
 class AtCapacity(RoutingError):
-    """The backend has as many requests as it may have, and nobody else takes this one."""
+    """The backend is at its limit of requests in flight, no other backend takes this one, and the queue is full."""
 
     status = 503
     code = "at_capacity"
@@ -253,7 +254,7 @@ class AtCapacity(RoutingError):
 
 
 class QueueTimeout(AtCapacity):
-    """The request waited for its turn for as long as it may."""
+    """The request waited in the queue for as long as it may."""
 
     code = "queue_timeout"
     sentence = "The model could not take the request in time."
@@ -270,17 +271,17 @@ class Overloaded(RoutingError):
 
 
 class Stopping(RoutingError):
-    """The gateway ends before the answer did."""
+    """The gateway stops before the response is complete."""
 
     status = 503
     code = "gateway_stopping"
     kind = "server_error"
     close = True
-    sentence = "The gateway is stopping and could not wait for the end of this answer. Send the request again."
+    sentence = "The gateway is stopping and could not wait for the end of this response. Send the request again."
 
 
 class UpstreamError(GatewayError):
-    """Abstract: a backend failed, or the way to it."""
+    """Abstract base: a backend failed, or the way to it."""
 
     status = 502
     code = "upstream_error"
@@ -289,7 +290,7 @@ class UpstreamError(GatewayError):
 
 
 class ConnectFailed(UpstreamError):
-    """No connection: refused, unreachable, or the name does not resolve."""
+    """The gateway cannot connect: refused, unreachable, or the name does not resolve."""
 
     code = "connect_failed"
     sentence = "The model's backend cannot be reached."
@@ -297,7 +298,7 @@ class ConnectFailed(UpstreamError):
 
 
 class AddressRefused(UpstreamError):
-    """The backend's name leads to an address that is not allowed."""
+    """The backend's name resolves to an address that is not allowed."""
 
     code = "address_refused"
     sentence = "The model's backend has an address that this gateway may not connect to."
@@ -305,7 +306,7 @@ class AddressRefused(UpstreamError):
 
 
 class ConnectTimeout(UpstreamError):
-    """No connection in time."""
+    """The backend did not accept a connection before the deadline."""
 
     status = 504
     code = "connect_timeout"
@@ -314,7 +315,7 @@ class ConnectTimeout(UpstreamError):
 
 
 class TlsFailed(UpstreamError):
-    """The handshake failed, or the certificate is not valid for the name."""
+    """The TLS handshake failed, or the backend's certificate is not valid for its name."""
 
     code = "tls_failed"
     sentence = "The model's backend has no valid certificate."
@@ -322,37 +323,37 @@ class TlsFailed(UpstreamError):
 
 
 class FirstByteTimeout(UpstreamError):
-    """No answer's head in time."""
+    """The backend did not send the head of a response before the deadline."""
 
     status = 504
     code = "first_byte_timeout"
-    sentence = "The model's backend did not answer in time."
+    sentence = "The model's backend did not respond in time."
 
 
 class IdleTimeout(UpstreamError):
-    """No byte of the answer's body for too long."""
+    """The backend sent no byte of the response body for too long."""
 
     status = 504
     code = "idle_timeout"
-    sentence = "The model's backend stopped answering."
+    sentence = "The model's backend stopped sending its response."
 
 
 class UpstreamReset(UpstreamError):
-    """The connection ended before the answer did."""
+    """The connection ended before the response was complete."""
 
     code = "upstream_reset"
     sentence = "The model's backend broke the connection."
 
 
 class BadResponse(UpstreamError):
-    """The answer breaks RFC 9112 or a limit."""
+    """The response breaks RFC 9112 or exceeds a limit."""
 
     code = "bad_response"
-    sentence = "The model's backend sent an invalid answer."
+    sentence = "The model's backend sent an invalid response."
 
 
 class CredentialsFailed(UpstreamError):
-    """No token or header value could be had."""
+    """The gateway could not get a token or header value for the backend."""
 
     code = "credentials_failed"
     sentence = "The gateway has no valid credentials for the model's backend."
@@ -360,7 +361,7 @@ class CredentialsFailed(UpstreamError):
 
 
 def body(error: GatewayError, request_id: str) -> bytes:
-    """The answer's body for `error`, in the form that OpenAI clients understand."""
+    """Return the response body for `error`, in the form that OpenAI clients understand."""
     return orjson.dumps(
         {
             "error": {
@@ -375,10 +376,10 @@ def body(error: GatewayError, request_id: str) -> bytes:
 
 
 def last_event(tail: bytes, body: bytes) -> bytes:
-    """What ends an event stream that broke off (HTML Living Standard 9.2): an event whose data is `body`, one line.
+    """Return the event with which a broken event stream ends (HTML Living Standard 9.2).
 
-    `tail` is the last four bytes of the stream. An event that was cut in the middle becomes part of this one and so an
-    error: as one of its own it would be a message that nobody sent.
+    Its data is `body`, which is one line; `tail` is the last four bytes of the stream. An event that was cut in the
+    middle becomes part of the error event: alone it would be a message that the backend never sent.
     """
     if not tail or tail.endswith((b"\n\n", b"\r\r", b"\r\n\r\n")):
         return b"data: %b\n\n" % body

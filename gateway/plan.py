@@ -8,7 +8,7 @@ from gateway import errors
 from gateway.api.v1alpha1 import Backend, Headers, Use
 from gateway.api.vocabulary import FailureCause
 from gateway.backends import balancing, failover
-from gateway.backends.breaker import CircuitBreaker, Objection
+from gateway.backends.breaker import CircuitBreaker, UnavailableReason
 from gateway.backends.concurrency import ConcurrencyLimit
 from gateway.backends.runtime import RouteRuntime
 from gateway.http import forwarding
@@ -103,13 +103,14 @@ class RoutePlan:
         if index is None:
             raise errors.NoBackend
         chosen = self.backends[index]
-        if chosen.breaker.usable or (objection := chosen.breaker.objection(now)) is None:
+        if chosen.breaker.usable or (reason := chosen.breaker.unavailable_reason(now)) is None:
             return chosen, None
         other = self.other(frozenset((index,)), now, full=True)
-        if other is not None and (other.breaker.objection(now) is None or objection is Objection.COOL_DOWN):
-            return other, objection.value
-        if objection is not Objection.COOL_DOWN:
-            return chosen, None  # nobody else is better off
+        cools_down = reason is UnavailableReason.COOL_DOWN
+        if other is not None and (cools_down or other.breaker.unavailable_reason(now) is None):
+            return other, reason.value
+        if not cools_down:
+            return chosen, None  # no other backend is in a better state
         end = min(self.backends[one].breaker.cool_until for one in {index, *self.order})
         raise errors.NoBackend(retry_after=max(1, ceil(end - now)))
 
@@ -125,10 +126,10 @@ class RoutePlan:
                 other = self.backends[index]
                 if other.concurrency.taken >= other.concurrency.limit and not full:
                     continue
-                objection = other.breaker.objection(now)
-                if objection is None:
+                reason = other.breaker.unavailable_reason(now)
+                if reason is None:
                     return other
-                if doubtful is None and objection is not Objection.COOL_DOWN:
+                if doubtful is None and reason is not UnavailableReason.COOL_DOWN:
                     doubtful = other
         return doubtful
 
@@ -136,7 +137,7 @@ class RoutePlan:
         """Who takes a request at once whose backend is at its limit: the first for overflow that may be asked."""
         for index in self.overflow:
             other = self.backends[index]
-            if other.concurrency.taken < other.concurrency.limit and other.breaker.objection(now) is None:
+            if other.concurrency.taken < other.concurrency.limit and other.breaker.unavailable_reason(now) is None:
                 return other
         return None
 

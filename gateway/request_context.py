@@ -1,4 +1,4 @@
-"""What is known about one request by now, for its metrics and its line in the access log."""
+"""Context of one request: what is known about it so far, for its metrics and its line in the access log."""
 
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -9,17 +9,17 @@ if TYPE_CHECKING:
 
 
 class FailedAttempt(NamedTuple):
-    """An attempt that failed."""
+    """Attempt at a backend that failed."""
 
     backend: str
     cause: str
-    """The code of an error, a status, or `streamError`."""
+    """Code of an error, status of the response, or `streamError`."""
     seconds: float
-    """How long it took."""
+    """Seconds that the attempt took."""
 
 
 class RequestContext:
-    """Of one request, from its head to its end."""
+    """Context of one request, from its head to the end of its response."""
 
     __slots__ = (
         "at", "backend", "broken", "code", "concurrency", "events", "failures", "first_byte", "not_retried", "plan",
@@ -28,26 +28,29 @@ class RequestContext:
 
     def __init__(self, request_id: bytes) -> None:
         self.at = time.time()
+        """Time at which the request began, in seconds since 1970."""
         self.started = time.perf_counter()
+        """The same moment on the monotonic clock."""
         self.first_byte = 0.0
+        """Time of the response head on the monotonic clock; 0 until it is there."""
         self.request_id = request_id
         self.plan: RoutePlan | None = None
         self.backend: BackendPlan | None = None
         self.concurrency: ConcurrencyLimit | None = None
-        """Of these it holds one."""
+        """Limit of the backend whose slot the request holds."""
         self.queued = 0.0
-        """Seconds that it waited for it."""
+        """Seconds that the request waited for the slot."""
         self.why: str | None = None
-        """Why it went elsewhere than the split says."""
+        """Reason why the request went to another backend than the split says."""
         self.failures: list[FailedAttempt] | None = None
         """Attempts that failed, in their order."""
         self.not_retried: str | None = None
-        """Why a failed attempt was the last one although there was another backend."""
+        """What prevented a retry at another backend, in a word."""
         self.status = 499
-        """Until there is an answer: the client was gone before (as nginx counts it)."""
+        """Status of the response; 499, as nginx counts it, while there is none, for a client that leaves before."""
         self.code: str | None = None
-        """Code of the gateway's own error answer."""
+        """Code of the gateway's own error response."""
         self.broken: str | None = None
-        """Why an answer broke off."""
+        """Why the response ended before it was complete."""
         self.events = False
-        """Whether the answer is an event stream, into which an error can be written."""
+        """Whether the response is an event stream, into which an error event can be written."""

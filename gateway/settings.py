@@ -1,7 +1,7 @@
-"""What the administrator decides: `config.yaml`, environment and flags, read once into a frozen `Settings`.
+"""Settings of the gateway: `config.yaml`, environment and flags, read once into a frozen `Settings`.
 
-The file is the one hooks reads too. The gateway uses `namespaces`, `clusterDomain`, `defaultRemoteBackend` and its own
-section `gateway`; the controller's other keys are left to hooks.
+Hooks read the same file. The gateway uses `namespaces`, `clusterDomain`, `defaultRemoteBackend` and its own section
+`gateway`; it ignores the keys of hooks.
 """
 
 from collections.abc import Mapping
@@ -29,94 +29,104 @@ CONTROLLER_KEYS: Final = frozenset(
         "hooks",
     }
 )
-"""Keys of the same file that concern hooks only."""
+"""Keys of the file that only hooks use."""
 
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 
 
 class DefaultRemoteBackend(settings.DefaultRemote):
-    """The remote backend of every ModelDeployment that names none."""
+    """Remote backend of every ModelDeployment that names none of its own."""
 
     headers_to_add: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict)
 
 
 class TimeoutSettings(Section):
-    """Seconds."""
+    """Seconds that the gateway waits for clients and backends."""
 
     connect_seconds: Seconds = 5.0
-    """To a remote backend: name, TCP and TLS."""
+    """Seconds that a connection to a remote backend may take: name resolution, TCP and TLS."""
     local_connect_seconds: Seconds = 2.0
-    """To a Service of the cluster."""
+    """Seconds that a connection to a Service of the cluster may take."""
     first_byte_seconds: Seconds = 600.0
-    """For the answer's head: generations may be long, so this is too."""
+    """Seconds that a backend may take to send the response head: long, because a generation may take long."""
     idle_seconds: Seconds = 120.0
-    """Between two reads of an answer."""
+    """Seconds that may pass between two parts of a response body."""
     head_seconds: Seconds = 10.0
-    """For a whole request head."""
+    """Seconds that a client may take to send a whole request head."""
     body_seconds: Seconds = 30.0
-    """Between two reads of a request body."""
+    """Seconds that may pass between two parts of a request body."""
     keep_alive_seconds: Seconds = 75.0
-    """An unused client connection; longer than the load balancer's in front."""
+    """Seconds that an unused client connection stays open; longer than that of the load balancer in front."""
     write_stall_seconds: Seconds = 30.0
-    """A client that does not read."""
+    """Seconds that a client may go without reading the response."""
     tunnel_idle_seconds: Seconds = 3600.0
-    """A WebSocket on which neither side sends anything."""
+    """Seconds that a WebSocket stays open while neither side sends anything."""
 
 
 class LimitSettings(Section):
-    """Sizes and counts."""
+    """Limits on sizes and counts."""
 
     head_bytes: Annotated[int, Field(ge=1024, le=1 << 20)] = 32768
+    """Bytes of the largest request head."""
     fields: Annotated[int, Field(ge=10, le=10000)] = 100
+    """Header fields that a request may have."""
     url_bytes: Annotated[int, Field(ge=256, le=65000)] = 8192
+    """Bytes of the longest request target."""
     body_bytes: Annotated[int, Field(ge=0)] = 33554432
-    """Where the route says nothing else."""
+    """Bytes of the largest request body, unless the route has a limit of its own."""
     replay_bytes: Annotated[int, Field(ge=0, le=1 << 26)] = 1048576
-    """A body up to this size is held so that it can be sent a second time: elsewhere, or with a fresh token."""
+    """Bytes of the largest request body that is kept to be sent again: to another backend, or with a new token."""
     connections: Annotated[int, Field(ge=1, le=1000000)] = 8000
+    """Client connections that may be open at the same time."""
     decisions: Annotated[int, Field(ge=0, le=100000)] = 1000
-    """Requests that `/decisions` on the admin port knows of."""
+    """Requests that `/decisions` on the admin port lists at most."""
 
 
 class RetrySettings(Section):
-    """How much may be tried again, per route and gateway. When and where is the route's business."""
+    """Bounds on retries, per route and gateway. The route document says when a request is retried."""
 
     budget_percentage: Annotated[int, Field(ge=0, le=100)] = 20
-    """Retries in ten seconds, as a share of the requests in them. Those by which nothing was sent do not count."""
+    """Retries within ten seconds, in percent of the requests. One after an attempt that sent nothing does not count."""
     budget_per_second: Annotated[int, Field(ge=0, le=100000)] = 10
-    """Retries per second, on average over ten, that there may be in any case."""
+    """Retries per second, on average over ten seconds, that are allowed at any rate of requests."""
     cool_down_seconds: Annotated[float, Field(ge=0, le=3600)] = 60.0
-    """The longest pause that a backend gets which asks for one (Retry-After)."""
+    """Seconds of the longest cool-down that a backend gets which asks for one by Retry-After."""
 
 
 class GatewaySettings(Section):
-    """The section `gateway`."""
+    """Section `gateway` of the file."""
 
     listen: Listen = "[::]:8080"
+    """Address on which the gateway serves clients."""
     admin: Listen = "127.0.0.1:8081"
+    """Address of health, metrics, routes and decisions."""
     routes: Path | None = None
-    """Directory of ConfigMaps, Secrets and ModelDeployments."""
+    """Directory of YAML files with ConfigMaps, Secrets and ModelDeployments, read instead of a cluster."""
     kubeconfig: Path | None = None
-    """Which cluster to ask, outside of one."""
+    """Kubeconfig of the cluster to read from; the cluster the gateway runs in when None."""
     lame_duck_seconds: Annotated[float, Field(ge=0, le=3600)] = 5.0
-    """How long requests are still served after SIGTERM while `/readyz` says no."""
+    """Seconds after SIGTERM in which new requests are still served while `/readyz` fails."""
     drain_seconds: Annotated[float, Field(ge=0, le=86400)] = 25.0
-    """How long running requests may take after that."""
+    """Seconds that requests in flight may take after that."""
     timeouts: TimeoutSettings = TimeoutSettings()
     limits: LimitSettings = LimitSettings()
     retry: RetrySettings = RetrySettings()
     resolve: tuple[str, ...] = ()
-    """`host:port=address:port`: where a name leads, instead of asking the name server."""
+    """Entries `host:port=address:port`: addresses that are used for a name instead of asking the name server."""
     allowed_addresses: tuple[str, ...] = ()
-    """Ranges (CIDR) that remote backends may have although the rules refuse them."""
+    """CIDR ranges that remote backends may have although the address rules refuse them."""
     cluster_ranges: tuple[str, ...] = ()
-    """Ranges (CIDR) of pods, Services and nodes: refused for remote backends."""
+    """CIDR ranges of pods, Services and nodes, which are refused for remote backends."""
     bare_hostnames: Literal["namespace", "unique"] = "namespace"
+    """When host names without namespace count: in a gateway of one namespace only, or while one route claims them."""
     tls: Tls | None = None
+    """Certificate of the gateway; it serves clients without TLS when None."""
     trusted_proxies: tuple[str, ...] = ()
-    """Ranges (CIDR) of proxies in front whose forwarding fields are believed."""
+    """CIDR ranges of the proxies in front whose forwarding fields are trusted."""
     log_level: LogLevel = "info"
+    """Lowest level of the log lines that are written."""
     access_log: bool = True
+    """Whether a log line is written for each request."""
 
     @field_validator("allowed_addresses", "cluster_ranges", "trusted_proxies")
     @classmethod
@@ -130,7 +140,7 @@ class GatewaySettings(Section):
 
 
 class Settings(settings.Shared):
-    """Everything the gateway is told at its start."""
+    """Everything that is configured when the gateway starts."""
 
     default_remote_backend: DefaultRemoteBackend = DefaultRemoteBackend()
     gateway: GatewaySettings = GatewaySettings()
@@ -143,15 +153,15 @@ class Settings(settings.Shared):
         environment: Mapping[str, str] | None = None,
         flags: Mapping[str, object] | None = None,
     ) -> Self:
-        """Read file, environment and flags; later ones win.
+        """Read the file, then the environment, then the flags; the later value wins.
 
         Args:
-            config: a YAML file, or None.
-            environment: instead of the process's own.
-            flags: values of the section `gateway`, by their camelCase name; None values do not count.
+            config: YAML file; None when there is none.
+            environment: Variables to use instead of the process's own.
+            flags: Values of the section `gateway` by their camelCase name; None means that a flag was not given.
 
         Raises:
-            SettingsError: one sentence that names the key, the value and what is allowed.
+            SettingsError: The configuration cannot be used; the message names the key, the value and what is allowed.
         """
         given = {f"gateway.{key}": value for key, value in (flags or {}).items()}
         return settings.load(cls, config, environment=environment, flags=given, foreign=CONTROLLER_KEYS)

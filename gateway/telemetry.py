@@ -1,7 +1,7 @@
-"""Metrics and the access log.
+"""Metrics, the access log and request ids.
 
-Label values come from the routing table, never from a client. The access log is one JSON line per request, written by a
-thread of its own: when standard output blocks, lines are dropped and counted, requests are not held up.
+Label values come from the routing table, never from a client. The access log has one JSON line per request and is
+written by a thread of its own: when standard output blocks, lines are dropped and counted, and no request is delayed.
 """
 
 import contextlib
@@ -22,16 +22,16 @@ from prometheus_client.utils import floatToGoString
 from gateway.journal import RequestRecord, line
 
 ACCESS_LOG_LINES: Final = 8192
-"""Records that may wait for standard output."""
+"""Records that may wait for standard output before further ones are dropped."""
 ACCESS_LOG_SECONDS: Final = 0.05
-"""How long records gather before they are written."""
+"""Seconds in which records gather before they are written together."""
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
 class Series:
-    """The answers of one backend of a route.
+    """Counts of the responses of one backend of a route.
 
-    Counted on every request by the event loop's thread alone, so without the locks of the client library's own types.
+    Only the thread of the event loop counts, so this needs no locks, unlike the types of the client library.
     """
 
     __slots__ = ("duration", "duration_sum", "first_byte", "first_byte_sum", "statuses")
@@ -44,12 +44,12 @@ class Series:
         self.first_byte_sum = 0.0
 
     def observe(self, status: int, seconds: float, first_byte_seconds: float | None) -> None:
-        """Count one answer.
+        """Count one response.
 
         Args:
-            status: its status.
-            seconds: from the request's head to the end of the answer.
-            first_byte_seconds: to the answer's head; None where there was no answer.
+            status: Status of the response.
+            seconds: Seconds from the request's head to the end of the response.
+            first_byte_seconds: Seconds from the request's head to the head of the response; None without a response.
         """
         self.statuses[status] = self.statuses.get(status, 0) + 1
         self.duration[bisect_left(_SECONDS, seconds)] += 1
@@ -60,41 +60,43 @@ class Series:
 
 
 class _Routes(Collector):
-    """Exposes the series of all routes."""
+    """Collector that exposes the series of all routes."""
 
     def __init__(self) -> None:
         self.known: dict[tuple[str, str, str], Series] = {}
 
     def collect(self) -> Iterable[Metric]:
-        """The families, as of now."""
+        """Return the metric families with the counts of this moment."""
         labels = ("namespace", "model", "backend")
         requests = CounterMetricFamily(
             "beamlit_gateway_requests",
-            "Requests answered, by route, backend ('none': the gateway itself) and status",
+            "Requests that ended, by route, backend ('none' is the gateway itself) and status",
             labels=(*labels, "code"),
         )
         duration = HistogramMetricFamily(
-            "beamlit_gateway_request_seconds", "Time from a request's head to the end of its answer", labels=labels
+            "beamlit_gateway_request_seconds", "Seconds from a request's head to the end of its response", labels=labels
         )
         first_byte = HistogramMetricFamily(
-            "beamlit_gateway_first_byte_seconds", "Time from a request's head to the head of its answer", labels=labels
+            "beamlit_gateway_first_byte_seconds",
+            "Seconds from a request's head to the head of its response",
+            labels=labels,
         )
         for key, series in self.known.items():
             for status, number in series.statuses.items():
                 requests.add_metric((*key, str(status)), number)
-            duration.add_metric(key, _cumulated(series.duration), series.duration_sum)
-            first_byte.add_metric(key, _cumulated(series.first_byte), series.first_byte_sum)
+            duration.add_metric(key, _cumulative(series.duration), series.duration_sum)
+            first_byte.add_metric(key, _cumulative(series.first_byte), series.first_byte_sum)
         return requests, duration, first_byte
 
 
-def _cumulated(counts: Sequence[int]) -> list[tuple[str, float]]:
-    """Buckets as Prometheus has them: each with all that are below."""
+def _cumulative(counts: Sequence[int]) -> list[tuple[str, float]]:
+    """Return buckets as Prometheus defines them: each one contains the counts of all smaller ones."""
     bounds = (*map(floatToGoString, _SECONDS), "+Inf")
     return list(zip(bounds, map(float, accumulate(counts)), strict=True))
 
 
 class Metrics:
-    """The gateway's metrics, in a registry of their own."""
+    """Metrics of the gateway, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -103,61 +105,61 @@ class Metrics:
         self.registry.register(self._routes)
         self.in_flight = Gauge(
             "beamlit_gateway_in_flight_requests",
-            "Requests being answered now",
+            "Requests in flight now",
             ("namespace", "model"),
             registry=self.registry,
         )
         self.upstream_errors = Counter(
             "beamlit_gateway_upstream_errors",
-            "Attempts at a backend that failed, by cause",
+            "Failed attempts at a backend, by cause",
             (*route, "cause"),
             registry=self.registry,
         )
         self.breaker_state = Gauge(
             "beamlit_gateway_breaker_state",
-            "Breaker of a backend: 0 closed, 1 half-open, 2 open",
+            "Circuit breaker of a backend: 0 closed, 1 half-open, 2 open",
             route,
             registry=self.registry,
         )
         self.cool_down = Gauge(
             "beamlit_gateway_cool_down_seconds",
-            "What is left of the pause that a backend has asked for",
+            "Seconds until the cool-down of a backend ends",
             route,
             registry=self.registry,
         )
         self.healthy = Gauge(
             "beamlit_gateway_backend_healthy",
-            "Whether a backend passes its health checks; 1 without any",
+            "Whether a backend passes its health checks; 1 when it has none",
             route,
             registry=self.registry,
         )
         self.backend_in_flight = Gauge(
             "beamlit_gateway_backend_in_flight_requests",
-            "Requests that a backend has now, until the end of their answers",
+            "Requests in flight at a backend now, until the end of their responses",
             route,
             registry=self.registry,
         )
         self.queued = Gauge(
             "beamlit_gateway_queued_requests",
-            "Requests that wait for their turn at a backend",
+            "Requests that wait in the queue of a backend",
             route,
             registry=self.registry,
         )
         self.diverted = Counter(
             "beamlit_gateway_diverted_requests",
-            "Requests that went elsewhere than the split says, by why",
+            "Requests that went to another backend than the split says, by reason",
             ("namespace", "model", "reason"),
             registry=self.registry,
         )
         self.retries_refused = Counter(
             "beamlit_gateway_retries_refused",
-            "Attempts that failed and were not repeated elsewhere although they might have been, by why",
+            "Failed attempts that were not retried although their cause allows it, by what prevented it",
             ("namespace", "model", "why"),
             registry=self.registry,
         )
         self.refused = Counter(
             "beamlit_gateway_refused_requests",
-            "Requests refused before a route was chosen, by code",
+            "Requests refused before a route was found, by error code",
             ("code",),
             registry=self.registry,
         )
@@ -172,19 +174,19 @@ class Metrics:
         )
         self.token_requests = Counter(
             "beamlit_gateway_token_requests",
-            "Requests for an OAuth2 token, by result",
+            "Requests for OAuth2 tokens, by result",
             ("result",),
             registry=self.registry,
         )
         self.routes = Gauge("beamlit_gateway_routes", "Routes in force", registry=self.registry)
         self.table_age = Gauge(
             "beamlit_gateway_table_age_seconds",
-            "Time since the source was last known to be up to date",
+            "Seconds since the source of the routes was last known to be up to date",
             registry=self.registry,
         )
         self.document_errors = Gauge(
             "beamlit_gateway_document_errors",
-            "Route documents that are not in force as written",
+            "Route documents whose latest version is not in force, and sources that cannot be read",
             registry=self.registry,
         )
         self.unknown_fields = Gauge(
@@ -194,7 +196,7 @@ class Metrics:
         )
         self.access_log_dropped = Counter(
             "beamlit_gateway_access_log_dropped_lines",
-            "Access log lines dropped because standard output blocked",
+            "Access log lines that were dropped because standard output blocked",
             registry=self.registry,
         )
 
@@ -203,11 +205,11 @@ class Metrics:
         self.token_requests.labels(result).inc()
 
     def series(self, namespace: str, model: str, backend: str) -> "Series":
-        """Where the answers of one backend of a route are counted ('none': the gateway itself)."""
+        """Return the counts of one backend of a route; the backend 'none' is the gateway itself."""
         return self._routes.known.setdefault((namespace, model, backend), Series())
 
     def forget(self, namespace: str, model: str) -> None:
-        """Remove what was counted for a route: it is gone, and must not gather beside its successors for ever."""
+        """Remove the metrics of a route that is gone, so that they do not accumulate for ever."""
         known = self._routes.known
         for key in [key for key in known if key[:2] == (namespace, model)]:
             del known[key]
@@ -218,7 +220,7 @@ class Metrics:
             family.remove_by_labels(labels)
 
     def forget_backend(self, namespace: str, model: str, backend: str) -> None:
-        """Remove the state of a backend that a route no longer has; what it did stays counted."""
+        """Remove the gauges of a backend that its route no longer has; its counters stay."""
         for family in self._of_backends:
             family.remove_by_labels({"namespace": namespace, "model": model, "backend": backend})
 
@@ -228,33 +230,34 @@ class Metrics:
 
 
 class RequestIds:
-    """Ids of requests that brought none: one prefix per process, then a count."""
+    """Source of ids for requests that come without one: a prefix of the process, then a number."""
 
     def __init__(self) -> None:
         self._prefix = os.urandom(6).hex().encode()
         self._count = count()
 
     def __call__(self) -> bytes:
-        """The next one."""
+        """Return the next id."""
         return b"%b-%x" % (self._prefix, next(self._count))
 
 
 class AccessLog:
-    """Writes one JSON line per record to a stream, without ever holding its caller up.
+    """Access log: one JSON line per record, written to a stream without ever blocking the caller.
 
-    A thread of its own takes what has gathered, makes the lines and writes them together: for the event loop a record
-    is one append. While the stream blocks, records gather up to `ACCESS_LOG_LINES`; more are dropped and counted.
+    A thread of its own takes the records that have gathered, makes the lines and writes them together; for the event
+    loop a record is one append. While the stream blocks, up to `ACCESS_LOG_LINES` records gather; further ones are
+    dropped and counted.
     """
 
     def __init__(self, stream: TextIO | None, dropped: Counter) -> None:
-        """Write to `stream`, or nowhere when it is None."""
+        """Start to write to `stream`; write nothing when it is None."""
         self._dropped = dropped
         self._records: deque[Mapping[str, object] | RequestRecord] = deque()
         self._stream = stream
-        self._something = threading.Event()
+        self._ready = threading.Event()
         self._closed = threading.Event()
-        self._told = False
-        """Whether the thread knows that there is something; saves a system call per record."""
+        self._woken = False
+        """Whether the thread was woken since it took records last; this saves a system call per record."""
         self._writer: threading.Thread | None = None
         if stream is not None:
             self._writer = threading.Thread(target=self._run, args=(stream,), name="access-log", daemon=True)
@@ -262,33 +265,33 @@ class AccessLog:
 
     @property
     def enabled(self) -> bool:
-        """Whether lines go anywhere."""
+        """Whether records are written."""
         return self._stream is not None
 
     def write(self, record: Mapping[str, object] | RequestRecord) -> None:
-        """Take one record; drop it when too many wait."""
+        """Add one record; drop it when too many wait already."""
         if len(self._records) >= ACCESS_LOG_LINES:
             self._dropped.inc()
             return
         self._records.append(record)
-        if not self._told:
-            self._told = True
-            self._something.set()
+        if not self._woken:
+            self._woken = True
+            self._ready.set()
 
     def close(self) -> None:
-        """Write what waits, for a second at most."""
+        """Write the records that wait, for a second at most, and stop the thread."""
         if self._writer is not None:
             self._closed.set()
-            self._something.set()
+            self._ready.set()
             self._writer.join(1)
 
     def _run(self, stream: TextIO) -> None:
         while not self._closed.is_set():
-            self._something.wait()
+            self._ready.wait()
             self._closed.wait(ACCESS_LOG_SECONDS)
-            # In this order: a record that comes meanwhile sets both again.
-            self._something.clear()
-            self._told = False
+            # The order matters: a record that comes meanwhile sets both again.
+            self._ready.clear()
+            self._woken = False
             self._write_all(stream)
         self._write_all(stream)
 
@@ -296,10 +299,10 @@ class AccessLog:
         taken = [self._records.popleft() for _ in range(len(self._records))]
         if not taken:
             return
-        lines = bytearray()  # lines in a list would have megabytes of memory each time, and new ones
+        lines = bytearray()  # a list of lines would allocate megabytes anew each time
         for one in taken:
-            told = line(one) if isinstance(one, RequestRecord) else one
-            lines += orjson.dumps(told, default=repr, option=orjson.OPT_APPEND_NEWLINE)
+            fields = line(one) if isinstance(one, RequestRecord) else one
+            lines += orjson.dumps(fields, default=repr, option=orjson.OPT_APPEND_NEWLINE)
         try:
             stream.write(lines.decode())
             stream.flush()

@@ -1,1 +1,1 @@
-"""The contract between hooks and gateway, and nothing else. Imports nothing of either."""
+"""The contract between hooks and the gateway; it imports neither of them."""

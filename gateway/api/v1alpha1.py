@@ -1,9 +1,9 @@
-"""The route document: what hooks writes for one ModelDeployment and the gateway serves from.
+"""The route document: hooks write one for each ModelDeployment, and the gateway routes requests by it.
 
-One ConfigMap holds one document, as canonical JSON under the key `route.json`. The writer is strict
-(`RouteDocument.canonical_json`), the reader ignores what it does not know (`read`) and counts it; what
-must not be ignored is named in `requires`. A document never holds a secret value, only where one is.
-Its namespace is that of its ConfigMap and is therefore not in it.
+One ConfigMap contains one document, as canonical JSON under the key `route.json`. The writer is strict
+(`RouteDocument.canonical_json`). The reader (`read`) ignores and counts fields that it does not know; a meaning that
+must not be ignored is named in `requires`. A document never contains a secret value, only the name of the object that
+has it. The document has no namespace of its own: its ConfigMap's is used.
 """
 
 import hashlib
@@ -29,13 +29,18 @@ from gateway.api.vocabulary import FailureCause
 from program.problems import Mistake, first_problem, joined, must_be
 
 LABEL: Final = "gateway.beamlit.com/route"
+"""Label of the ConfigMaps that contain a route document."""
 LABEL_VALUE: Final = "v1alpha1"
+"""Value of that label: the version of the document."""
 KEY: Final = "route.json"
+"""Key of the document in its ConfigMap's data."""
 API_VERSION: Final = "gateway.beamlit.com/v1alpha1"
+"""Value of `apiVersion` in a document."""
 CREDENTIAL_LABEL: Final = "gateway.beamlit.com/credential"
+"""Label of the Secrets that the gateway may read."""
 
 FEATURES: Final[frozenset[str]] = frozenset()
-"""The features this reader understands when a document names them under `requires`."""
+"""Features that this reader supports when a document names them under `requires`."""
 
 DnsLabel = Annotated[
     str,
@@ -78,11 +83,11 @@ class Use(StrEnum):
     """What a backend may be chosen for."""
 
     WEIGHTED = "weighted"
-    """By the split, according to its weight."""
+    """Requests go there by the split, according to the backend's weight."""
     FAILOVER = "failover"
-    """When an attempt at another backend failed before its first byte."""
+    """Requests go there when an attempt at another backend failed before its first byte."""
     OVERFLOW = "overflow"
-    """When the local backend has reached its in-flight limit."""
+    """Requests go there when the local backend has reached its limit of requests in flight."""
 
 
 def _in_order_of_cause(values: tuple[FailureCause, ...]) -> tuple[FailureCause, ...]:
@@ -90,7 +95,7 @@ def _in_order_of_cause(values: tuple[FailureCause, ...]) -> tuple[FailureCause, 
 
 
 def _sorted_unique(values: tuple[str, ...]) -> tuple[str, ...]:
-    """For lists that are sets: equal meaning, equal bytes."""
+    """Sort a list that is a set, so that equal meaning is written as equal bytes."""
     return tuple(sorted(set(values)))
 
 
@@ -105,29 +110,32 @@ class _Part(BaseModel):
 
 
 class SecretKey(_Part):
-    """One key of a Secret in the document's namespace. The gateway reads it by name, and only when it carries
-    the label `gateway.beamlit.com/credential`."""
+    """One key of a Secret in the document's namespace.
+
+    The gateway reads the Secret by name, and only when it carries the label `gateway.beamlit.com/credential`.
+    """
 
     name: ObjectName
     """Name of the Secret."""
     key: str
-    """Key in its data."""
+    """Key in the Secret's data."""
 
 
 class Headers(_Part):
-    """What to change in a request's fields for one backend.
+    """Changes to the header fields of requests for one backend.
 
-    Names compare case-insensitively (RFC 9110 5.1) and are written in lower case, so that equal meaning is equal bytes.
+    Names are compared without regard to case (RFC 9110 5.1) and written in lower case, so that equal meaning is written
+    as equal bytes.
     """
 
     set: Mapping[HeaderName, HeaderValue] = {}
-    """Replaces every field of that name."""
+    """Fields that replace all fields of the same name."""
     set_from: Mapping[HeaderName, SecretKey] = {}
-    """As `set`, with the value read from a Secret."""
+    """Fields that replace all fields of the same name, with values from Secrets."""
     add: Mapping[HeaderName, HeaderValue] = {}
-    """Adds a field beside those of the same name."""
+    """Fields that are added to those of the same name."""
     remove: tuple[HeaderName, ...] = ()
-    """Removes every field of that name."""
+    """Names of the fields that are removed."""
 
     @field_validator("set", "set_from", "add")
     @classmethod
@@ -138,22 +146,24 @@ class Headers(_Part):
 
 
 class Tls(_Part):
-    """How the server's certificate is verified. It always is."""
+    """How the gateway verifies the backend's certificate, which it always does."""
 
     server_name: HostName | None = None
-    """Name for SNI and verification; the backend's host when absent."""
+    """Name that the gateway sends as SNI and verifies; the backend's host when absent."""
     ca_bundle: str | None = None
-    """PEM certificates that replace the system's roots."""
+    """Certificate authorities in PEM that replace the system's."""
     client_certificate: ObjectName | None = None
-    """Name of a labelled Secret of the document's namespace (keys tls.crt and tls.key) to be shown to the server."""
+    """Name of a labeled Secret in the document's namespace with the client certificate (keys tls.crt and tls.key) that
+    the gateway presents to the backend."""
 
 
 class OAuth2(_Part):
-    """Client credentials (RFC 6749 4.4), by reference."""
+    """Reference to the client credentials that the gateway exchanges for tokens (RFC 6749 4.4)."""
 
     kind: Literal["Secret", "ModelDeployment"] = "Secret"
-    """Where the credentials are: a labelled Secret (keys clientId, clientSecret, tokenUrl, hosts, optionally scope),
-    or inline in the ModelDeployment itself, as the original allowed; those go to its own remote host only."""
+    """Kind of the object that contains the credentials: a labeled Secret (keys clientId, clientSecret, tokenUrl and
+    hosts, optionally scope), or the ModelDeployment itself, whose inline credentials are used for the host of its own
+    remoteBackend only."""
     name: ObjectName
     """Name of that object, in the document's namespace."""
 
@@ -162,69 +172,70 @@ class Credentials(_Part):
     """How the gateway authenticates to the backend."""
 
     oauth2: OAuth2
-    """By an OAuth 2.0 token."""
+    """OAuth 2.0 client credentials; the gateway sends the token it gets for them."""
 
 
 class HealthCheck(_Part):
-    """Requests of the gateway's own by which it learns whether a backend answers."""
+    """Requests that the gateway sends to learn whether a backend is healthy."""
 
     path: Annotated[
         str,
         StringConstraints(pattern=r"^/[\x21-\x22\x24-\x7e]*$", max_length=1024),
         must_be("a path of ASCII characters that begins with / and has neither spaces nor #, such as /health"),
     ]
-    """Target of a GET; a status from 200 to 299 is healthy."""
+    """Path of the GET request; the check passes with a status from 200 to 299."""
     interval: Seconds = 10
-    """Between two checks, in seconds."""
+    """Seconds between two checks."""
     timeout: Seconds = 5
-    """For one check, in seconds."""
+    """Seconds that one check may take."""
     unhealthy: Annotated[int, Field(ge=1, le=100)] = 3
     """Failed checks in a row after which the backend gets no requests."""
     healthy: Annotated[int, Field(ge=1, le=100)] = 1
-    """Passed checks in a row after which it gets them again."""
+    """Passed checks in a row after which the backend gets requests again."""
 
 
 class Backend(_Part):
-    """One place a request can be sent to. Exactly one of `service`, `host` and `default` says where."""
+    """One server that requests can be sent to. Exactly one of `service`, `host` and `default` says where it is."""
 
     id: Annotated[
         str,
         StringConstraints(pattern=r"^[a-z0-9-]+$", max_length=63),
         must_be("lower-case letters, digits and dashes, such as remote"),
     ]
-    """Unlike any other in the document: `local` or `remote`. Clients see it in x-beamlit-backend."""
+    """Name of the backend, unique in the document: `local` or `remote`. Clients see it in x-beamlit-backend."""
     weight: Percent = 0
-    """Share of the requests, in percent; the weights of a document sum up to 100, or to 0 when no backend may be
-    chosen by weight."""
+    """Share of the requests in percent. The weights of a document sum up to 100, or to 0 when no backend may be chosen
+    by weight."""
     use: Annotated[tuple[Use, ...], AfterValidator(_in_order_of_use)] = (Use.WEIGHTED, Use.FAILOVER)
-    """What the backend may be chosen for: weighted, failover, overflow. A value that a reader does not know rejects the
-    document."""
+    """What the backend may be chosen for: weighted, failover or overflow. A gateway that does not know a value rejects
+    the document."""
     service: DnsLabel | None = None
-    """A Service in the document's namespace."""
+    """Name of a Service in the document's namespace."""
     host: HostName | None = None
-    """A remote host name or address, without port."""
+    """Remote host name or address, without port."""
     default: bool = False
-    """The install-wide default remote backend: host, scheme, TLS, credentials and headers come from the gateway's
-    own settings."""
+    """Whether this is the default remote backend of the installation, whose host, scheme, TLS, credentials and header
+    fields come from the gateway's settings."""
     port: Port | None = None
-    """Port of the Service or host; the scheme's default when absent."""
+    """Port of the Service or host; the default port of the scheme when absent."""
     scheme: Literal["http", "https"] = "http"
-    """How the backend is spoken to."""
+    """URL scheme of the backend: http or https."""
     path_prefix: PathPrefix = ""
-    """Put in front of the request's path, percent-encoded, all variables expanded."""
+    """Prefix that is put before the path of each request, percent-encoded, with all variables expanded."""
     headers: Headers = Headers()
-    """What to change in the request's fields."""
+    """Changes to the header fields of each request."""
     tls: Tls = Tls()
-    """How the server is verified, for https."""
+    """How the backend's certificate is verified when the scheme is https."""
     credentials: Credentials | None = None
-    """How the gateway authenticates; not at all when absent."""
+    """Credentials that the gateway sends to the backend; none when absent."""
     model: str | None = None
-    """The model name this backend knows, put into the `model` value of a JSON body; unchanged when absent."""
+    """Name under which this backend knows the model. It replaces the `model` value of a JSON body, which stays as it is
+    when this field is absent."""
     in_flight: Annotated[int, Field(ge=1, le=1000000)] | None = None
-    """Requests at the same time, of each gateway, above which one goes to a backend for overflow; no limit when
-    absent."""
+    """Requests that each gateway sends to this backend at the same time. Further requests go to a backend for overflow
+    or wait in the queue. No limit when absent."""
     health: HealthCheck | None = None
-    """How its health is checked; not at all when absent."""
+    """Health check of the backend; none when absent."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -235,102 +246,105 @@ class Backend(_Part):
 
 
 class Timeouts(_Part):
-    """Seconds; absent means the gateway's own setting."""
+    """Seconds that the gateway waits for backends. The gateway's setting counts where a field is absent."""
 
     connect: Seconds | None = None
-    """TCP and TLS handshake."""
+    """Seconds that the TCP and TLS handshakes may take together."""
     first_byte: Seconds | None = None
-    """From the end of connecting to the answer's head."""
+    """Seconds that a connected backend may take to send the head of the response."""
     idle: Seconds | None = None
-    """Between two reads of an answer's body."""
+    """Seconds that may pass between two parts of the response body."""
 
 
 class Retry(_Part):
-    """When a request is tried again, at another backend that is for failover."""
+    """When a request that failed is sent to another backend for failover."""
 
     on: Annotated[tuple[FailureCause, ...], AfterValidator(_in_order_of_cause)] = tuple(
         cause for cause in FailureCause if cause is not FailureCause.FIRST_BYTE_TIMEOUT
     )
-    """Causes that count as the backend's failure. A value that a reader does not know rejects the document."""
+    """Causes for which a request is tried at another backend. A gateway that does not know a value rejects the
+    document."""
     body_bytes: Annotated[int, Field(ge=0)] | None = None
-    """Largest body that is held to be sent again; absent means the gateway's own setting."""
+    """Bytes of the largest request body that is kept to be sent again. The gateway's setting counts when absent."""
 
 
 class Breaker(_Part):
-    """When a backend that fails gets no requests for a while, if another one can take them."""
+    """When a backend that fails gets no requests for a while, as long as another backend can take them."""
 
     consecutive_failures: Annotated[int, Field(ge=1, le=1000)] = 5
-    """Failures in a row."""
+    """Failed requests in a row after which the breaker opens."""
     error_percentage: Annotated[int, Field(ge=1, le=100)] = 50
-    """Share of failures within `window`, once there were `minimum` requests in it."""
+    """Percentage of failed requests within `window` at which the breaker opens."""
     minimum: Annotated[int, Field(ge=1, le=1000000)] = 20
-    """Requests from which on the share counts."""
+    """Requests within `window` that are needed before the percentage counts."""
     window: Seconds = 10
-    """Seconds that the share is about."""
+    """Seconds over which the percentage is measured."""
     open: Seconds = 10
-    """Seconds until a single request tries the backend again."""
+    """Seconds that the breaker stays open before one request tries the backend again."""
 
 
 class Queue(_Part):
-    """Where requests wait that no backend can take now."""
+    """Queue of requests that no backend can take now."""
 
     size: Annotated[int, Field(ge=0, le=100000)] = 0
-    """Requests that may wait, in each gateway; 0: none."""
+    """Requests that may wait in each gateway; 0 means that none waits."""
     wait: Seconds = 5
-    """Seconds that one may wait."""
+    """Seconds that a request may wait."""
 
 
 class Limits(_Part):
-    """Absent means the gateway's own setting."""
+    """Limits on requests. The gateway's setting counts where a field is absent."""
 
     body_bytes: Annotated[int, Field(ge=0)] | None = None
-    """Largest request body; above it the answer is 413."""
+    """Bytes of the largest request body; a larger one gets the response 413."""
 
 
 class Split(_Part):
-    """Why the weights are what they are. Opaque to the gateway: it repeats the reason to clients and logs."""
+    """Why the backends have their weights. The gateway only shows the reason to clients and in logs."""
 
     percentage: Percent = 0
-    """Share of the requests that go remote."""
+    """Percentage of the requests that go to the remote backend."""
     reason: Annotated[
         str, StringConstraints(pattern=r"^[A-Za-z]*$", max_length=64), must_be("one word of letters, such as Override")
     ] = "Local"
-    """Why, as one word; clients see it in x-beamlit-reason."""
+    """Reason for the weights, as one word. Clients see it in x-beamlit-reason."""
 
 
 class RouteDocument(_Part):
-    """How the requests for one ModelDeployment are routed."""
+    """Routing of the requests for one ModelDeployment."""
 
     api_version: Literal["gateway.beamlit.com/v1alpha1"] = API_VERSION
-    """Of the document; one version only."""
+    """API version of the document."""
     name: ObjectName
     """Name of the ModelDeployment."""
     service_names: Annotated[tuple[DnsLabel, ...], AfterValidator(_sorted_unique)] = ()
-    """Service names a client may put into Host; the gateway adds the namespace's spellings. Empty: `name`."""
+    """Service names that clients may use as host. The gateway adds the spellings with the namespace. When the list is
+    empty, `name` is used."""
     cluster_ips: Annotated[tuple[str, ...], AfterValidator(_sorted_unique)] = ()
-    """Addresses of those Services that a client may put into Host."""
+    """Addresses of those Services that clients may use as host."""
     path: str | None = None
-    """Second segment of the path `/{namespace}/{path}/…`; `name` when absent."""
+    """Second segment of the path `/{namespace}/{path}/…` by which clients reach the model; `name` when absent."""
     model: str | None = None
-    """What clients put into the `model` value of a request; `name` when absent."""
+    """Name that clients send as the `model` value of a request; `name` when absent."""
     backends: Annotated[tuple[Backend, ...], Field(max_length=16)] = ()
-    """Where requests may go, in the order in which failover tries them."""
+    """Backends that requests may go to, in the order in which failover tries them."""
     timeouts: Timeouts = Timeouts()
-    """How long the gateway waits for backends."""
+    """Seconds that the gateway waits for backends."""
     limits: Limits = Limits()
-    """What the gateway accepts from clients."""
+    """Limits on the requests of clients."""
     retry: Retry = Retry()
-    """When a request is tried again."""
+    """When a request that failed is tried at another backend."""
     breaker: Breaker = Breaker()
-    """When a backend that fails gets no requests."""
+    """When a backend that fails gets no requests for a while."""
     queue: Queue = Queue()
-    """Where requests wait while the local backend is at its limit and nothing takes the overflow."""
+    """Queue in which requests wait while the local backend is at its limit and no backend takes the overflow."""
     split: Split = Split()
     """Why the weights are what they are."""
     requires: Annotated[tuple[str, ...], AfterValidator(_sorted_unique)] = ()
-    """Features a reader must know to serve this document; one it does not know rejects the document."""
+    """Names of features that this document needs. A gateway that does not know one of them rejects the document."""
     hash: str = ""
-    """SHA-256 over the canonical JSON without this field, first 16 hex digits; set by the writer."""
+    """First 16 hexadecimal digits of the SHA-256 digest of the document's canonical JSON without this field, set by the
+    controller."""
 
     @model_validator(mode="after")
     def _weights(self) -> Self:
@@ -347,18 +361,18 @@ class RouteDocument(_Part):
 
     @property
     def client_model(self) -> str:
-        """The name that clients ask for in a `model` value."""
+        """Name that clients send as the `model` value of a request."""
         return self.model or self.name
 
     @property
     def path_segment(self) -> str:
-        """The second segment of the path clients may use."""
+        """Second segment of the path by which clients reach the model."""
         return self.path or self.name
 
     def canonical_json(self) -> str:
-        """The document as it is written: sorted keys, no white space, defaults left out, with its hash.
+        """Return the document as it is written: keys sorted, no white space, no field that has its default, with hash.
 
-        Equal meaning gives equal bytes.
+        Documents of equal meaning give equal bytes.
         """
         body = self.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"hash"})
         body["apiVersion"] = API_VERSION
@@ -366,14 +380,14 @@ class RouteDocument(_Part):
             if "headers" in backend:
                 backend["headers"] = _lower_case(backend["headers"])
         for name in ("path", "model"):
-            if body.get(name) == self.name:  # what an absent field means
+            if body.get(name) == self.name:  # the same as an absent field
                 del body[name]
         body["hash"] = hashlib.sha256(_canonical(body).encode()).hexdigest()[:16]
         return _canonical(body)
 
 
 def _lower_case(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """The changes to header fields with all names in lower case."""
+    """Return the changes to header fields with all names in lower case."""
     return {
         change: sorted({name.lower() for name in fields})
         if isinstance(fields, list)
@@ -387,12 +401,10 @@ def _canonical(value: object) -> str:
 
 
 def read(text: str | bytes) -> tuple[RouteDocument, int]:
-    """Read a document leniently.
-
-    Returns the document and the number of fields it has that this reader does not know.
+    """Read a document; return it and the number of its fields that this reader does not know.
 
     Raises:
-        DocumentError: it is not JSON, a field is wrong, or it requires a feature this reader does not have.
+        DocumentError: The text is not JSON, a field is wrong, or a required feature is not supported.
     """
     try:
         raw = orjson.loads(text)  # refuses NaN and lone surrogates, which json.loads lets through
@@ -424,7 +436,7 @@ def problem_in(exc: ValidationError) -> str:
 
 
 def _unknown_fields(raw: Mapping[str, Any], model: type[BaseModel]) -> int:
-    """Count the keys of `raw` that `model` has no field for, at every level that is a model of its own."""
+    """Count the keys of `raw` that `model` has no field for, also in the objects within it."""
     fields = {field.alias or name: name for name, field in model.model_fields.items()}
     unknown = 0
     for key, value in raw.items():
@@ -439,7 +451,7 @@ def _unknown_fields(raw: Mapping[str, Any], model: type[BaseModel]) -> int:
 
 
 def _parts(value: Any, field: tuple[type[BaseModel], str]) -> list[Mapping[str, Any]]:
-    """The objects of a model's own that a field holds: one, a list, or the values of a mapping."""
+    """Return the objects in the value of a field: one, those of a list, or the values of a mapping."""
     if isinstance(value, list):
         return value
     if field == (Headers, "set_from"):

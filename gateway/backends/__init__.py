@@ -1,1 +1,1 @@
-"""The choice of a backend: weights, circuit breaker, failover, limits of concurrency."""
+"""Choice of a backend: weights, circuit breaker, failover and limits of requests in flight."""

@@ -1,7 +1,8 @@
-"""Which backend a request goes to: exact shares, no dice.
+"""Weighted choice of a backend, exact and without randomness.
 
-The turns of a route count 0, 1, 2, … and each belongs to one backend. The pattern repeats after a hundred turns and
-spreads each backend's turns evenly, so any hundred consecutive requests are split exactly by weight.
+Each request of a route takes the next turn, counted 0, 1, 2, …, and each turn belongs to one backend. The pattern of
+turns repeats after a hundred and spreads the turns of each backend evenly, so any hundred consecutive requests are
+split exactly by weight.
 """
 
 from collections.abc import Sequence
@@ -12,12 +13,13 @@ CYCLE: Final = 100
 
 
 def pattern(weights: Sequence[int]) -> tuple[int, ...]:
-    """Which index each of a hundred turns belongs to; empty when no weight is above zero.
+    """Return the index of the backend for each of a hundred turns; nothing when no weight is above zero.
 
-    The smooth weighted round robin: each turn goes to the one that is furthest behind its share, the first of equals.
+    This is smooth weighted round robin: each turn goes to the backend that is furthest behind its share, and to the
+    first of those that are equally far behind.
 
     Raises:
-        ValueError: a weight is negative, or they sum up to neither 0 nor 100.
+        ValueError: A weight is negative, or the weights sum up to neither 0 nor 100.
     """
     if any(weight < 0 for weight in weights) or sum(weights) not in (0, CYCLE):
         raise ValueError(f"weights must sum up to {CYCLE} or 0, got {list(weights)}")
@@ -35,5 +37,5 @@ def pattern(weights: Sequence[int]) -> tuple[int, ...]:
 
 
 def choose(turns: Sequence[int], turn: int) -> int | None:
-    """The index that `turn` belongs to in a `pattern`; None when there is nobody to choose."""
+    """Return the index of the backend that `turn` belongs to in a `pattern`; None when the pattern is empty."""
     return turns[turn % CYCLE] if turns else None

@@ -1,7 +1,7 @@
-"""Whether a backend may be asked: its breaker, the pause it has asked for, and what health checks say.
+"""Availability of one backend: its circuit breaker, its cool-down and its health checks.
 
-All times are seconds on a clock that does not go back. Who excludes whom, and that somebody is always left, is decided
-where backends are chosen; here is only what speaks against one of them.
+All times are seconds on a monotonic clock. This module only knows why one backend should get no requests. Whether it
+gets one nevertheless, because no other backend is left, is decided in `plan.py`.
 """
 
 from enum import IntEnum, StrEnum
@@ -11,35 +11,35 @@ from typing import Final
 from gateway.api.v1alpha1 import Breaker
 
 _BUCKETS: Final = 10
-"""Parts of the window: what leaves it, leaves it by parts."""
+"""Parts of the window; counts leave the window one part at a time."""
 
 
-class Objection(StrEnum):
-    """What speaks against asking a backend; as one word for logs and x-beamlit-reason."""
+class UnavailableReason(StrEnum):
+    """Why a backend should get no requests, as one word for logs and x-beamlit-reason."""
 
     COOL_DOWN = "CoolDown"
-    """It has asked for a pause (Retry-After). It is respected whoever is left."""
+    """The backend has asked for a pause by Retry-After, which is respected even when no other backend is left."""
     BREAKER_OPEN = "BreakerOpen"
-    """It failed too often."""
+    """The backend failed too often."""
     UNHEALTHY = "Unhealthy"
-    """It failed its health checks."""
+    """The backend failed its health checks."""
 
 
 class BreakerState(IntEnum):
-    """Of a breaker."""
+    """State of a circuit breaker."""
 
     CLOSED = 0
     HALF_OPEN = 1
-    """The time is up, and a single request shows how the backend is."""
+    """The time of the open state is over, and the outcome of a single request decides what comes next."""
     OPEN = 2
 
 
 class CircuitBreaker:
-    """What is known of one backend.
+    """Circuit breaker of one backend, with the backend's cool-down and health.
 
-    Closed, it counts failures: in a row, and as a share of the requests in a window. Open, it objects to every request
-    until `open` seconds have passed; then to every one but the first, whose outcome closes it or opens it again.
-    One that has no outcome after as many seconds is no longer waited for, and another one decides.
+    While it is closed it counts failures: in a row, and as a share of the requests in a window. While it is open it
+    rejects all requests until `open` seconds have passed. Then it lets one request through, the probe, whose outcome
+    closes it or opens it again. When a probe has no outcome after `open` seconds, another request becomes the probe.
     """
 
     __slots__ = (
@@ -60,16 +60,16 @@ class CircuitBreaker:
 
     def __init__(self, rules: Breaker) -> None:
         self.usable = True
-        """Whether nothing speaks against it: there is no need to ask."""
+        """Whether the backend is known to be available, so that `unavailable_reason` need not be called."""
         self.cool_until = -inf
-        """When the pause that it has asked for ends."""
+        """Time at which the cool-down ends."""
         self._rules = rules
         self._unhealthy = False
         self._probing = False
         self._until = -inf
-        """When an open breaker lets a request through."""
+        """Time at which an open breaker lets a request through."""
         self._opened = inf
-        """When it opened; inf while it is closed."""
+        """Time at which the breaker opened; inf while it is closed."""
         self._reset()
 
     def _reset(self) -> None:
@@ -77,45 +77,45 @@ class CircuitBreaker:
         self._scale = _BUCKETS / self._rules.window
         """Parts of the window per second."""
         self._next = 0
-        """Number of the part after the present one, counted from the clock's zero."""
+        """Number of the part after the current one, counted from the clock's zero."""
         self._successes = 0
-        """In the present part; they are not among its requests yet."""
+        """Successes in the current part, which are not in `_requests` yet."""
         self._requests = [0] * _BUCKETS
         self._failures = [0] * _BUCKETS
 
     def apply(self, rules: Breaker) -> None:
-        """Go by other rules from now on. What was counted stays, unless the window is another one."""
+        """Use other rules from now on. Counts are kept unless the length of the window changes."""
         other = rules.window != self._rules.window
         self._rules = rules
         if other:
             self._reset()
 
     def state(self, now: float) -> BreakerState:
-        """Of the breaker."""
+        """Return the state of the breaker at `now`."""
         if self._opened == inf:
             return BreakerState.CLOSED
         return BreakerState.HALF_OPEN if self._probing or now >= self._until else BreakerState.OPEN
 
     @property
     def healthy(self) -> bool:
-        """What health checks say; true without any."""
+        """Whether the backend passes its health checks; true when it has none."""
         return not self._unhealthy
 
-    def objection(self, now: float) -> Objection | None:
-        """What speaks against one more request."""
+    def unavailable_reason(self, now: float) -> UnavailableReason | None:
+        """Return why the backend should get no request at `now`; None when it is available."""
         if now < self.cool_until:
-            return Objection.COOL_DOWN
+            return UnavailableReason.COOL_DOWN
         if self._opened != inf and now < self._until:
-            return Objection.BREAKER_OPEN
+            return UnavailableReason.BREAKER_OPEN
         if self._unhealthy:
-            return Objection.UNHEALTHY
-        self._look(now)
+            return UnavailableReason.UNHEALTHY
+        self._update_usable(now)
         return None
 
     def begin(self, now: float) -> bool:
-        """A request that may not be `usable` is sent. Whether it is the one that decides on an open breaker.
+        """Note that a request is sent although the backend is not `usable`; return whether it is the probe.
 
-        After it there has to be one of `succeeded`, `failed` and `abandoned`.
+        After a probe, one of `succeeded`, `failed` and `abandoned` has to be called.
         """
         if self._opened == inf or now < self._until:
             return False
@@ -124,32 +124,32 @@ class CircuitBreaker:
         return True
 
     def abandoned(self) -> None:
-        """The deciding request ended without a verdict: the client has gone."""
+        """Note that the probe ended without an outcome, because its client has gone."""
         self._probing = False
         self._until = -inf
 
     def succeeded(self, began: float, now: float) -> None:
-        """A request that began at `began` was answered."""
+        """Note a successful response to a request that was sent at `began`."""
         self._consecutive = 0
         if now * self._scale >= self._next:
-            self._move(now)
+            self._advance(now)
         self._successes += 1
         if began >= self._opened:
-            # The deciding one, or one that was sent because there was nobody else.
+            # It was the probe, or a request that was sent because there was no other backend.
             self._opened, self._until = inf, -inf
             self._probing = False
             self._reset()
-            self._look(now)
+            self._update_usable(now)
 
     def failed(self, now: float, *, probe: bool = False) -> None:
-        """A request failed; `probe`: the deciding one."""
+        """Note that a request failed; `probe` tells whether it was the probe."""
         rules = self._rules
         self._consecutive += 1
         if now * self._scale >= self._next:
-            self._move(now)
-        place = (self._next - 1) % _BUCKETS
-        self._requests[place] += 1
-        self._failures[place] += 1
+            self._advance(now)
+        index = (self._next - 1) % _BUCKETS
+        self._requests[index] += 1
+        self._failures[index] += 1
         if probe:
             self._probing = False
             self._open(now)
@@ -157,29 +157,29 @@ class CircuitBreaker:
             self._open(now)
 
     def cool_down(self, until: float) -> None:
-        """The backend asks for a pause; of two the longer one counts."""
+        """Start a cool-down that ends at `until`; of two cool-downs the longer one counts."""
         self.cool_until = max(self.cool_until, until)
         self.usable = False
 
     def report(self, *, healthy: bool, now: float) -> None:
-        """What health checks say by now."""
+        """Note whether the backend passes its health checks."""
         self._unhealthy = not healthy
-        self._look(now)
+        self._update_usable(now)
 
     def _open(self, now: float) -> None:
         self._opened = now
         self._until = now + self._rules.open
         self.usable = False
 
-    def _look(self, now: float) -> None:
+    def _update_usable(self, now: float) -> None:
         self.usable = self._opened == inf and now >= self.cool_until and not self._unhealthy
 
     def _fails_too_often(self, rules: Breaker) -> bool:
         requests = sum(self._requests) + self._successes
         return requests >= rules.minimum and sum(self._failures) * 100 >= rules.error_percentage * requests
 
-    def _move(self, now: float) -> None:
-        """Begin a part of the window: what is as old as the window leaves it."""
+    def _advance(self, now: float) -> None:
+        """Begin the part of the window that `now` is in; counts as old as the window are dropped."""
         part = int(now * self._scale)
         self._requests[(self._next - 1) % _BUCKETS] += self._successes
         self._successes = 0

@@ -1,7 +1,7 @@
-"""When a request may be tried again at another backend: causes, the budget, and what is read from an answer for it.
+"""Rules of failover: causes of failures, the retry budget, and what a response says about them.
 
-A request that failed before its answer's first byte may go to a backend that has not had it yet. Each decision here is
-about values that the story of the request has at hand; when to wait, and for what, is decided there.
+A request that failed before the first byte of its response may go to a backend that has not had it yet. The functions
+decide on values alone; `attempts.py` sends the requests and waits for them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,26 +15,25 @@ from gateway import errors
 from gateway.api.vocabulary import FailureCause
 
 STREAM_BYTES: Final = 16384
-"""Of a stream, in which its first event has to be complete to be looked at."""
+"""Bytes of an event stream within which its first event has to be complete to be examined."""
 
 BUDGET_SECONDS: Final = 10
-"""Length of the window that the budget is about."""
-
+"""Seconds of the window over which the retry budget is counted."""
 
 FAILOVER: Final = "Failover"
-"""Why a request is elsewhere than the split says: an attempt at another backend failed before its first byte."""
+"""Reason of a request that went to another backend because an attempt failed before its first byte."""
 
 OVERFLOW: Final = "Overflow"
-"""The same: the backend whose turn it was is at its limit."""
+"""Reason of a request that went to another backend because the chosen one was at its limit."""
 
-FAILED: Final = frozenset({429, 502, 503, 504})
-"""The statuses that speak against a backend. 408 is about the client, 500 about this one request."""
+FAILURE_STATUSES: Final = frozenset({429, 502, 503, 504})
+"""Statuses that count as failures of a backend. 408 is the client's failure, 500 concerns the one request only."""
 
 
 def cause_of(error: errors.UpstreamError) -> FailureCause | None:
-    """The cause that `error` is an instance of; None where trying elsewhere would not be right.
+    """Return the failure cause of `error`; None for an error after which no other backend should be tried.
 
-    An answer that is no HTTP is not a reason: the backend has worked on the request.
+    A response that is not valid HTTP is such an error: the backend has worked on the request.
     """
     if not error.sent:
         return FailureCause.CONNECT_FAILURE
@@ -46,51 +45,51 @@ def cause_of(error: errors.UpstreamError) -> FailureCause | None:
 
 
 def statuses(causes: Iterable[FailureCause]) -> Mapping[int, FailureCause]:
-    """Those of `causes` that are statuses, by status."""
+    """Return those of `causes` that are statuses, by status."""
     return {int(cause): cause for cause in causes if cause.value.isdigit()}
 
 
 class RetryBudget:
-    """How many retries a route may make: a share of its requests, and a few in any case (sliding window).
+    """Retry budget of a route: a share of its requests in a sliding window, and a few retries in any case.
 
-    Without it a backend that fails would double the load of the others at the worst moment. The window moves by
-    seconds: what counts is the present second and the nine before it.
+    Without a budget, a backend that fails would double the load of the others at the worst moment. The window moves by
+    whole seconds: it contains the current second and the nine before it.
     """
 
     __slots__ = ("_floor", "_head", "_requests", "_requests_before", "_retries", "_retries_before", "_second", "_share")
 
     def __init__(self, percentage: int, per_second: int) -> None:
-        """A budget of `percentage` of the requests in the window, but `per_second` on average in any case."""
+        """Allow `percentage` of the requests in the window, but at least `per_second` retries on average."""
         self._share = percentage
         self._floor = per_second * BUDGET_SECONDS * 100
         self._second = 0
         self._head = 0
-        """Requests in the present second."""
+        """Requests in the current second."""
         self._requests = [0] * BUDGET_SECONDS
         self._requests_before = 0
-        """In the seconds of the window before the present one."""
+        """Requests in the seconds of the window before the current one."""
         self._retries = [0] * BUDGET_SECONDS
         self._retries_before = 0
 
     def count(self, now: float) -> None:
-        """Count one request at `now`, in seconds on a clock that does not go back."""
+        """Count one request at `now`, in seconds on a monotonic clock."""
         if now >= self._second + 1:
-            self._move(int(now))
+            self._advance(int(now))
         self._head += 1
 
     def take(self, now: float) -> bool:
-        """Whether one more retry may be made at `now`; if so it is counted."""
+        """Count one retry at `now` and return True; return False when the budget does not allow it."""
         if now >= self._second + 1:
-            self._move(int(now))
-        place = self._second % BUDGET_SECONDS
-        made = self._retries_before + self._retries[place]
+            self._advance(int(now))
+        index = self._second % BUDGET_SECONDS
+        made = self._retries_before + self._retries[index]
         if made * 100 >= max(self._floor, (self._requests_before + self._head) * self._share):
             return False
-        self._retries[place] += 1
+        self._retries[index] += 1
         return True
 
-    def _move(self, second: int) -> None:
-        """Begin a second: what is ten seconds old leaves the window."""
+    def _advance(self, second: int) -> None:
+        """Begin a second; counts that are ten seconds old leave the window."""
         self._requests[self._second % BUDGET_SECONDS] = self._head
         for one in range(max(self._second, second - BUDGET_SECONDS) + 1, second + 1):
             self._requests[one % BUDGET_SECONDS] = self._retries[one % BUDGET_SECONDS] = 0
@@ -101,14 +100,14 @@ class RetryBudget:
 
 
 def first_event(data: bytes) -> bytes | None:
-    """The first event in the beginning of an event stream (HTML Living Standard 9.2), whole and with its lines.
+    """Return the first event, with its lines, of an event stream (HTML Living Standard 9.2) that begins with `data`.
 
-    Empty when there is no need to wait for it: a comment comes first, or nothing came within `STREAM_BYTES`. None: it
-    is not complete yet.
+    Return an empty value when there is no need to wait for it: a comment comes first, or the event is not complete
+    within `STREAM_BYTES`. Return None when it is not complete yet.
     """
     start = 3 if data.startswith(b"\xef\xbb\xbf") else 0
     lines: list[bytes] = []
-    # Without a last line that has no end yet. A CR at the end may be half of CR LF, and ends its line all the same.
+    # Leave out a last line that has no end yet. A CR at the end may be half of CR LF, but ends the line in any case.
     complete = data[start : max(start, data.rfind(b"\n") + 1, data.rfind(b"\r") + 1)]
     for line in complete.splitlines():
         if line.startswith(b":"):
@@ -123,7 +122,7 @@ def first_event(data: bytes) -> bytes | None:
 
 
 def is_error(event: bytes) -> bool:
-    """Whether an event says that there will be no answer: `event: error`, or OpenAI's `data: {"error": …}`."""
+    """Return whether an event reports an error: `event: error`, or OpenAI's `data: {"error": …}`."""
     content: list[bytes] = []
     for line in event.split(b"\n"):
         name, _, value = line.partition(b":")
@@ -143,9 +142,9 @@ def is_error(event: bytes) -> bool:
 
 
 def retry_after(value: bytes, now: float) -> float | None:
-    """The seconds that a Retry-After field asks for (RFC 9110 10.2.3): a number, or a date; None where it is neither.
+    """Return the seconds that a Retry-After field asks for (RFC 9110 10.2.3); None when it is no number and no date.
 
-    `now` is in seconds since 1970. A date that has passed is 0.
+    `now` is in seconds since 1970. A date in the past gives 0.
     """
     if value.isdigit():
         return float(value[:10]) if len(value) > 10 else float(value)

@@ -1,4 +1,4 @@
-"""State of routes and their backends that outlives the documents they come from."""
+"""Runtime state of routes and their backends, which outlives the documents they come from."""
 
 from collections.abc import Hashable
 
@@ -9,38 +9,40 @@ from gateway.backends.failover import RetryBudget
 
 
 class BackendRuntime:
-    """State of one backend of a route that outlives documents, as long as it is the same place.
+    """Runtime state of one backend of a route, kept over changes of the document while the server stays the same.
 
-    Two routes that lead to one server have one each: what a route's requests meet there (its path, its token, its
-    model) is no verdict on another's.
+    Two routes that lead to one server have separate states: the failures of one route, with its path, its token and its
+    model, say nothing about the other.
     """
 
-    __slots__ = ("breaker", "concurrency", "place")
+    __slots__ = ("breaker", "concurrency", "origin")
 
-    def __init__(self, place: Hashable, rules: v1alpha1.Breaker) -> None:
-        self.place = place
+    def __init__(self, origin: Hashable, rules: v1alpha1.Breaker) -> None:
+        self.origin = origin
+        """Identity of the server."""
         self.breaker = CircuitBreaker(rules)
         self.concurrency = ConcurrencyLimit()
 
 
 class RouteRuntime:
-    """State per route that outlives its documents: whose turn it is, what is in flight, and what may be retried."""
+    """Runtime state of one route: the turn, the requests in flight and the retry budget."""
 
     __slots__ = ("backends", "budget", "in_flight", "turn")
 
     def __init__(self, budget: RetryBudget) -> None:
         self.turn = 0
+        """Next turn in the route's pattern of weights."""
         self.in_flight = 0
         self.budget = budget
         self.backends: dict[str, BackendRuntime] = {}
-        """By the backend's id."""
+        """States of the route's backends, by id."""
 
-    def backend(self, backend: v1alpha1.Backend, place: Hashable, rules: v1alpha1.Breaker) -> BackendRuntime:
-        """The state of a backend: what there is where its place is the same as before, else new."""
-        found = self.backends.get(backend.id)
-        if found is None or found.place != place:
-            found = self.backends[backend.id] = BackendRuntime(place, rules)
+    def backend(self, backend: v1alpha1.Backend, origin: Hashable, rules: v1alpha1.Breaker) -> BackendRuntime:
+        """Return the state of a backend: the one there is if its server is the same as before, otherwise a new one."""
+        state = self.backends.get(backend.id)
+        if state is None or state.origin != origin:
+            state = self.backends[backend.id] = BackendRuntime(origin, rules)
         else:
-            found.breaker.apply(rules)
-        found.concurrency.apply(backend.in_flight)
-        return found
+            state.breaker.apply(rules)
+        state.concurrency.apply(backend.in_flight)
+        return state

@@ -1,1 +1,1 @@
-"""Routes: where they are read from, the table that matches requests, and the store that holds it."""
+"""Routes: the sources they are read from, the table that matches requests, and the store of that table."""

@@ -1,8 +1,8 @@
-"""Holds the routing table in force, and what has to outlive it.
+"""Store of the routing table in force and of the runtime state that outlives it.
 
-A change of the source is judged document by document: one that does not parse is reported and its last good version
-stays. Changes that come close together make one new table, swapped in whole. It is built between turns of the event
-loop, some milliseconds at a time, while requests are served from the one before.
+Each document of a new snapshot is checked alone: one that does not parse is reported, and its last good version stays
+in force. Changes that come close together make one new table, which replaces the old one at once. The new table is
+built between turns of the event loop, some milliseconds at a time, while requests are served from the old one.
 """
 
 import asyncio
@@ -22,30 +22,31 @@ from gateway.settings import RetrySettings
 from gateway.telemetry import Metrics
 
 COALESCE_SECONDS: Final = 0.05
-"""How long a change waits for others that come with it."""
+"""Seconds that a change waits for others, to make one table of them."""
 SLICE_SECONDS: Final = 0.002
-"""How long a table is built until the loop gets a turn."""
+"""Seconds for which a table is built before the event loop gets a turn."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentState:
-    """What is known of one ConfigMap."""
+    """State of the document in one ConfigMap."""
 
     config_map: sources.ConfigMap
-    """As last seen, good or not."""
+    """ConfigMap as last read, with a good document or a bad one."""
     good: v1alpha1.RouteDocument | None
-    """The last version that could be served."""
+    """Last version that parsed; it is in force."""
     unknown_fields: int
+    """Number of its fields that this version of the gateway does not know."""
     error: str | None
-    """Why the version last seen is not in force."""
+    """Why the version last read is not in force; None when it is."""
     applied_at: float
-    """Wall-clock seconds at which `good` came into force."""
+    """Time at which `good` came into force, in seconds since 1970."""
 
 
 class RouteStore:
-    """The current table and how it came about."""
+    """Routing table in force, its documents, and the runtime state of its routes."""
 
     def __init__(
         self,
@@ -60,13 +61,13 @@ class RouteStore:
     ) -> None:
         self.table = RoutingTable()
         self.loaded = asyncio.Event()
-        """Set by the first complete load, and never cleared."""
+        """Event that the first complete load sets; it is never cleared."""
         self.documents: Mapping[str, DocumentState] = {}
         self.source_errors: Mapping[str, str] = {}
         self.refreshed_at = 0.0
-        """Wall-clock seconds at which the source was last known to be up to date."""
+        """Time at which the source was last known to be up to date, in seconds since 1970."""
         self.generation = 0
-        """Counts swaps."""
+        """Number of swaps so far."""
         self._namespaces = namespaces
         self._cluster_domain = cluster_domain
         self._bare_hostnames = bare_hostnames
@@ -79,19 +80,19 @@ class RouteStore:
         self._pending: sources.Snapshot | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._work: Iterator[None] | None = None
-        """The rest of a swap that is under way."""
-        self._turn: asyncio.Handle | None = None
+        """Remaining steps of a swap in progress."""
+        self._next_turn: asyncio.Handle | None = None
 
     def subscribe(self, subscriber: Callable[[], None]) -> None:
         """Call `subscriber` after each swap, when the new table is in force."""
         self._subscribers.append(subscriber)
 
-    def known(self, key: str) -> RouteRuntime | None:
-        """The state of the route `namespace/name`, if it has any yet."""
+    def find_runtime(self, key: str) -> RouteRuntime | None:
+        """Return the runtime state of the route `namespace/name`; None when it has none yet."""
         return self._runtime.get(key)
 
     def runtime(self, key: str) -> RouteRuntime:
-        """The state of the route `namespace/name`."""
+        """Return the runtime state of the route `namespace/name`, a new one when it has none yet."""
         state = self._runtime.get(key)
         if state is None:
             budget = RetryBudget(self._retry.budget_percentage, self._retry.budget_per_second)
@@ -99,8 +100,10 @@ class RouteStore:
         return state
 
     def apply(self, snapshot: sources.Snapshot) -> None:
-        """Bring `snapshot` into force: the first complete one at once, later ones wait for `COALESCE_SECONDS`, and both
-        for as many turns of the loop as their number asks for."""
+        """Bring `snapshot` into force: the first complete one at once, later ones after `COALESCE_SECONDS`.
+
+        Building the table takes as many turns of the event loop as the number of documents requires.
+        """
         if not self.loaded.is_set() and self._work is None:
             if not snapshot.complete:
                 self.source_errors = dict(snapshot.errors)
@@ -108,22 +111,22 @@ class RouteStore:
                 return
             self._begin(snapshot)
             return
-        # What is fresh stays so when a mere error comes with it.
+        # A fresh snapshot that has not been applied yet counts, when one follows that only brings an error.
         fresh = snapshot.fresh or (self._pending is not None and self._pending.fresh)
         self._pending = replace(snapshot, fresh=fresh)
-        self._wait_for_more()
+        self._schedule()
 
     def confirm(self) -> None:
-        """The source is up to date and nothing has changed."""
+        """Note that the source is up to date and nothing has changed."""
         self.refreshed_at = self._clock()
 
     def close(self) -> None:
-        """Drop a change that still waits or is under way."""
-        for handle in (self._timer, self._turn):
+        """Cancel a swap that waits or is in progress."""
+        for handle in (self._timer, self._next_turn):
             if handle is not None:
                 handle.cancel()
 
-    def _wait_for_more(self) -> None:
+    def _schedule(self) -> None:
         if self._timer is None and self._work is None:
             self._timer = asyncio.get_running_loop().call_later(COALESCE_SECONDS, self._apply_pending)
 
@@ -135,35 +138,35 @@ class RouteStore:
 
     def _begin(self, snapshot: sources.Snapshot) -> None:
         self._work = self._swap(snapshot)
-        self._go_on(self._work)
+        self._continue(self._work)
 
-    def _go_on(self, work: Iterator[None]) -> None:
+    def _continue(self, work: Iterator[None]) -> None:
         end = time.perf_counter() + self._slice_seconds
         try:
             for _ in work:
                 if time.perf_counter() >= end:
-                    self._turn = asyncio.get_running_loop().call_soon(self._go_on, work)
+                    self._next_turn = asyncio.get_running_loop().call_soon(self._continue, work)
                     return
         except BaseException:
             self._work = None
             raise
         self._work = None
         if self._pending is not None:
-            self._wait_for_more()
+            self._schedule()
 
     def _swap(self, snapshot: sources.Snapshot) -> Iterator[None]:
-        """Build a table and bring it into force, in small steps; the swap itself is one of them."""
+        """Build a table and bring it into force in small steps; the swap itself is one of them."""
         before = dict(self.documents)
         documents: dict[str, DocumentState] = {}
         entries: list[Entry] = []
         refused = unknown_fields = 0
-        for seen in snapshot.config_maps:
+        for config_map in snapshot.config_maps:
             yield
-            documents[seen.key] = one = self._judge(before.get(seen.key), seen)
+            documents[config_map.key] = one = self._judge(before.get(config_map.key), config_map)
             refused += one.error is not None
             unknown_fields += one.unknown_fields
             if one.good is not None:
-                entries.append(Entry(seen.namespace, seen.name, seen.created, one.good))
+                entries.append(Entry(config_map.namespace, config_map.name, config_map.created, one.good))
         for place, error in snapshot.errors.items():
             if self.source_errors.get(place) != error:
                 log.error("route_source_unreadable", place=place, error=error)
@@ -176,7 +179,7 @@ class RouteStore:
         yield
         old = list(self.table.routes.values())
         self.documents, self.source_errors, self.table = documents, dict(snapshot.errors), table
-        # Runtime state of a route that is gone goes once nothing runs on it any more.
+        # The runtime state of a route that is gone is dropped when none of its requests is in flight any more.
         for key in [key for key, state in self._runtime.items() if key not in table.routes and not state.in_flight]:
             del self._runtime[key]
         self.generation += 1
@@ -191,24 +194,24 @@ class RouteStore:
         self.loaded.set()
         del entries, table, documents
         yield
-        while before:  # what nobody needs any more is let go by and by, too
+        while before:  # old documents and routes are freed in small steps, too
             before.popitem()
             yield
         while old:
             old.pop()
             yield
 
-    def _judge(self, before: DocumentState | None, seen: sources.ConfigMap) -> DocumentState:
-        """Parse what changed, and only that."""
-        if before is not None and before.config_map.text == seen.text:
-            return before if before.config_map == seen else replace(before, config_map=seen)
+    def _judge(self, before: DocumentState | None, config_map: sources.ConfigMap) -> DocumentState:
+        """Return the state of the document in `config_map`; parse it only when its text has changed."""
+        if before is not None and before.config_map.text == config_map.text:
+            return before if before.config_map == config_map else replace(before, config_map=config_map)
         try:
-            if seen.text is None:
+            if config_map.text is None:
                 raise v1alpha1.DocumentError(f"the ConfigMap has no key {v1alpha1.KEY}")
-            document, unknown = v1alpha1.read(seen.text)
+            document, unknown = v1alpha1.read(config_map.text)
         except v1alpha1.DocumentError as exc:
-            log.error("route_document_refused", config_map=seen.key, origin=seen.origin, error=str(exc))
+            log.error("route_document_refused", config_map=config_map.key, origin=config_map.origin, error=str(exc))
             if before is None:
-                return DocumentState(seen, None, 0, str(exc), 0.0)
-            return replace(before, config_map=seen, error=str(exc))
-        return DocumentState(seen, document, unknown, None, self._clock())
+                return DocumentState(config_map, None, 0, str(exc), 0.0)
+            return replace(before, config_map=config_map, error=str(exc))
+        return DocumentState(config_map, document, unknown, None, self._clock())

@@ -1,8 +1,8 @@
-"""The routing table: which model does a request mean?
+"""Routing table: finds the route of a request by host, path or model name.
 
-By host, then by path, then by the `model` value of its body. The table is immutable; a change builds another one.
-Two documents that claim one name: the older ConfigMap keeps it, then the smaller `namespace/name` (as the Gateway API
-resolves conflicts); what the other lost is told in `RoutingTable.conflicts`.
+A request is matched by its host, then by its path, then by the `model` value of its body. The table is immutable; a
+change builds another one. When two documents claim a name, the older ConfigMap gets it, then the one whose
+`namespace/name` comes first, as the Gateway API resolves conflicts. `RoutingTable.conflicts` lists what lost.
 """
 
 import re
@@ -21,67 +21,74 @@ BareHostnames = Literal["namespace", "unique"]
 """Whether host names without a namespace count in a gateway of many namespaces: never, or while one route claims it."""
 
 _ENCODED: Final = re.compile(rb"%(?:2[fF]|5[cC]|00|0[aAdD])|[\\\x00-\x20\x7f]")
-"""What a backend may read differently than we do: encoded slashes, backslashes, NUL and line breaks, raw controls."""
+"""Parts of a path that a backend may interpret differently: encoded slashes, backslashes, NUL and line breaks, and raw
+control characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One valid document and the ConfigMap it came from."""
+    """Valid document and the ConfigMap it came from."""
 
     namespace: str
-    """Namespace of the ConfigMap: the document has none of its own."""
+    """Namespace of the ConfigMap; the document has none of its own."""
     config_map: str
+    """Name of the ConfigMap."""
     created: str
-    """The ConfigMap's creationTimestamp, RFC 3339; empty counts as the youngest."""
+    """creationTimestamp of the ConfigMap (RFC 3339); an empty one counts as the youngest."""
     document: RouteDocument
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One model that can be asked for."""
+    """Route to one model."""
 
     namespace: str
     document: RouteDocument
     created: str = ""
     key: str = field(init=False, compare=False)
-    """`namespace/name`: the identity that runtime state is kept by."""
+    """`namespace/name`, the key of the route's runtime state."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", f"{self.namespace}/{self.document.name}")
 
     @property
     def name(self) -> str:
-        """The ModelDeployment's name."""
+        """Name of the ModelDeployment."""
         return self.document.name
 
 
 @dataclass(frozen=True, slots=True)
 class NameConflict:
-    """A name that two documents claim."""
+    """Name that two documents claim."""
 
     claim: str
+    """Kind of the name and, for hosts and routes, the name, for instance `host demo.default`."""
     winner: str
+    """Key of the route that has the name."""
     loser: str
+    """Key of the route that does not get it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoutingTable:
-    """All routes and the indexes to find them by."""
+    """All routes, and indexes to find them."""
 
     routes: Mapping[str, Route] = field(default_factory=dict)
-    """By `namespace/name`."""
+    """Routes by `namespace/name`."""
     hosts: Mapping[str, Route] = field(default_factory=dict)
+    """Routes by host name."""
     ambiguous: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Short host names that lead nowhere, and the full spellings to use instead."""
+    """Short host names that lead nowhere, with the full spellings to use instead."""
     paths: Mapping[bytes, Route] = field(default_factory=dict)
-    """By `namespace/segment`."""
+    """Routes by the first two path segments, `namespace/name`."""
     names: Mapping[str, tuple[Route, ...]] = field(default_factory=dict)
-    """By bare model name."""
+    """Routes by bare model name."""
     qualified: Mapping[str, Route] = field(default_factory=dict)
-    """By `namespace/model`."""
+    """Routes by `namespace/model`."""
     checked: tuple[Route, ...] = ()
-    """Those with a backend whose health is to be checked."""
+    """Routes that have a backend with health checks."""
     conflicts: tuple[NameConflict, ...] = ()
+    """Names that two documents claim."""
 
     @classmethod
     def build(
@@ -92,7 +99,7 @@ class RoutingTable:
         cluster_domain: str,
         bare_hostnames: BareHostnames = "namespace",
     ) -> "RoutingTable":
-        """What `building` returns, at once."""
+        """Build a table as `building` does, in one step."""
         steps = cls.building(
             entries, namespaces=namespaces, cluster_domain=cluster_domain, bare_hostnames=bare_hostnames
         )
@@ -112,13 +119,15 @@ class RoutingTable:
         cluster_domain: str,
         bare_hostnames: BareHostnames = "namespace",
     ) -> Generator[None, None, "RoutingTable"]:
-        """Index `entries`, in whatever order they come, in small steps: thousands take longer than others can wait.
+        """Build a table in small steps; return it at the end.
+
+        Thousands of documents take longer than the event loop can wait. The order of `entries` does not matter.
 
         Args:
-            entries: the documents in force.
-            namespaces: the namespaces this gateway serves, None for all; documents of others are left out.
-            cluster_domain: what Service names end with, usually `cluster.local`.
-            bare_hostnames: whether short host names count where several namespaces are served.
+            entries: Documents in force.
+            namespaces: Namespaces that this gateway serves, None for all; documents of others are left out.
+            cluster_domain: Domain that Service names end with, usually `cluster.local`.
+            bare_hostnames: Whether short host names count where several namespaces are served.
         """
         served = [entry for entry in entries if namespaces is None or entry.namespace in namespaces]
         served.sort(key=lambda entry: (entry.created or "~", entry.namespace, entry.document.name, entry.config_map))
@@ -169,10 +178,10 @@ class RoutingTable:
         )
 
     def match_host(self, host: str) -> Route | None:
-        """The route of a Host, in lower case without port and trailing dot; None when no route claims it.
+        """Return the route of a host, given in lower case without port and trailing dot; None when no route claims it.
 
         Raises:
-            errors.AmbiguousHost: a short name that needs its namespace here.
+            errors.AmbiguousHost: The host is a short name that needs its namespace here.
         """
         route = self.hosts.get(host)
         if route is None and self.ambiguous and (full := self.ambiguous.get(host)) is not None:
@@ -180,7 +189,7 @@ class RoutingTable:
         return route
 
     def match_path(self, target: bytes) -> tuple[Route, bytes] | None:
-        """The route of `/{namespace}/{name}/…` and the target without these two segments; None when there is none."""
+        """Return the route of `/{namespace}/{name}/…` and the target without these segments; None without a match."""
         end = target.find(b"?")
         path = target if end < 0 else target[:end]
         first = path.find(b"/", 1)
@@ -196,11 +205,11 @@ class RoutingTable:
         return route, rest if rest.startswith(b"/") else b"/" + rest
 
     def match_model(self, model: str) -> Route:
-        """The route of a `model` value: `namespace/name`, or a bare name.
+        """Return the route of a `model` value: `namespace/name`, or a bare name.
 
         Raises:
-            errors.ModelNotFound: no route has it.
-            errors.AmbiguousModel: several namespaces have it; the message names the spellings to use.
+            errors.ModelNotFound: No route has this model.
+            errors.AmbiguousModel: Routes of several namespaces have it; the message names the spellings to use.
         """
         route = self.qualified.get(model)
         if route is not None:
@@ -214,7 +223,7 @@ class RoutingTable:
         raise errors.AmbiguousModel(f"Several namespaces have a model of this name; use {spellings}.")
 
     def models(self) -> tuple[tuple[str, Route], ...]:
-        """What clients can ask for, sorted: the bare name where it is unique, else `namespace/name`."""
+        """Return model names and routes, sorted: the bare name where it is unique, otherwise `namespace/name`."""
         listed = []
         for name, routes in self.names.items():
             if len(routes) == 1:
@@ -225,7 +234,7 @@ class RoutingTable:
 
 
 class _Index:
-    """The indexes while they are built; the first to claim a name keeps it."""
+    """Indexes of a table that is being built; the first route that claims a name gets it."""
 
     def __init__(self) -> None:
         self.routes: dict[str, Route] = {}
@@ -238,7 +247,7 @@ class _Index:
         self.conflicts: list[NameConflict] = []
 
     def claim(self, index: dict[_Name, Route], name: _Name, claim: str, route: Route) -> bool:
-        """Give `name` to `route` unless another has it; a conflict is remembered."""
+        """Give `name` to `route`; when another route has it, note the conflict and return False."""
         owner = index.setdefault(name, route)
         if owner is route:
             return True
@@ -248,17 +257,18 @@ class _Index:
 
 
 def check_path(target: bytes) -> None:
-    """Refuse targets that a backend may read differently than the routing did (RFC 3986 6.2.2.3).
+    """Refuse a target that a backend may interpret differently than the routing table (RFC 3986 6.2.2.3).
 
     Raises:
-        errors.MalformedRequest: dot segments, plain or encoded; encoded slashes or controls; raw controls.
+        errors.MalformedRequest: The path has dot segments, plain or encoded, encoded slashes or control characters, or
+            raw control characters.
     """
     _check(target.partition(b"?")[0])
 
 
 @lru_cache(maxsize=512)
 def _check(path: bytes) -> None:
-    """The same for a path: most of them come again and again."""
+    """Check a path; results are cached, because most paths come again and again."""
     if _ENCODED.search(path):
         raise errors.MalformedRequest("The request's path has characters that must not be encoded, or must be.")
     if b"/." in path or b"%2" in path:
@@ -268,7 +278,7 @@ def _check(path: bytes) -> None:
 
 
 def canonical_host(host: str) -> str:
-    """A host as the index has it: lower case, no trailing dot, IPv6 addresses compressed and without brackets."""
+    """Return a host as in the index: in lower case, without trailing dot, IPv6 compressed and without brackets."""
     name = host.lower().removesuffix(".")
     literal = name[1:-1] if name.startswith("[") and name.endswith("]") else name
     if ":" in literal:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
 from gateway.api.v1alpha1 import Breaker
-from gateway.backends.breaker import BreakerState, CircuitBreaker, Objection
+from gateway.backends.breaker import BreakerState, CircuitBreaker, UnavailableReason
 
 RULES = Breaker(consecutive_failures=3, error_percentage=50, minimum=10, window=10, open=5)
 
@@ -31,11 +31,11 @@ def test_failures_in_a_row_open_it() -> None:
         breaker.succeeded(0.0, 0.0)
         breaker.succeeded(0.0, 0.0)
     assert breaker.usable
-    assert breaker.objection(0.0) is None
+    assert breaker.unavailable_reason(0.0) is None
     for left in (2, 1, 0):
         breaker.failed(0.0)
         assert breaker.usable == bool(left)
-    assert breaker.objection(4.9) is Objection.BREAKER_OPEN
+    assert breaker.unavailable_reason(4.9) is UnavailableReason.BREAKER_OPEN
     assert breaker.state(4.9) is BreakerState.OPEN
 
 
@@ -60,11 +60,11 @@ def test_one_request_decides() -> None:
     """After the time one request gets through; all others meet the objection until its outcome is known."""
     breaker = opened(100.0)
     assert not breaker.begin(104.9)
-    assert breaker.objection(105.0) is None
+    assert breaker.unavailable_reason(105.0) is None
     assert breaker.state(105.0) is BreakerState.HALF_OPEN
     assert breaker.begin(105.0)
     assert breaker.state(105.1) is BreakerState.HALF_OPEN
-    assert breaker.objection(105.1) is Objection.BREAKER_OPEN
+    assert breaker.unavailable_reason(105.1) is UnavailableReason.BREAKER_OPEN
     assert not breaker.begin(105.1)
     breaker.succeeded(105.0, 106.0)
     assert breaker.usable
@@ -78,8 +78,8 @@ def test_the_deciding_request_may_open_it_again() -> None:
     breaker.failed(105.5)
     assert breaker.state(105.5) is BreakerState.HALF_OPEN
     breaker.failed(106.0, probe=True)
-    assert breaker.objection(110.9) is Objection.BREAKER_OPEN
-    assert breaker.objection(111.0) is None
+    assert breaker.unavailable_reason(110.9) is UnavailableReason.BREAKER_OPEN
+    assert breaker.unavailable_reason(111.0) is None
 
 
 def test_a_deciding_request_without_a_verdict_is_replaced() -> None:
@@ -109,9 +109,9 @@ def test_a_pause_ends_by_itself() -> None:
     breaker = CircuitBreaker(RULES)
     breaker.cool_down(10.0)
     breaker.cool_down(5.0)
-    assert breaker.objection(9.9) is Objection.COOL_DOWN
+    assert breaker.unavailable_reason(9.9) is UnavailableReason.COOL_DOWN
     assert not breaker.usable
-    assert breaker.objection(10.0) is None
+    assert breaker.unavailable_reason(10.0) is None
     assert breaker.usable
 
 
@@ -120,16 +120,16 @@ def test_health_objects_until_it_is_good_again() -> None:
     breaker = CircuitBreaker(RULES)
     breaker.report(healthy=False, now=0.0)
     assert (breaker.usable, breaker.healthy) == (False, False)
-    assert breaker.objection(0.0) is Objection.UNHEALTHY
+    assert breaker.unavailable_reason(0.0) is UnavailableReason.UNHEALTHY
     breaker.report(healthy=True, now=1.0)
     assert breaker.usable
     breaker = opened(100.0)
     breaker.report(healthy=False, now=101.0)
-    assert breaker.objection(101.0) is Objection.BREAKER_OPEN
-    assert breaker.objection(106.0) is Objection.UNHEALTHY
+    assert breaker.unavailable_reason(101.0) is UnavailableReason.BREAKER_OPEN
+    assert breaker.unavailable_reason(106.0) is UnavailableReason.UNHEALTHY
     breaker.report(healthy=True, now=107.0)
     assert not breaker.usable
-    assert breaker.objection(107.0) is None
+    assert breaker.unavailable_reason(107.0) is None
 
 
 def test_other_rules_count_from_then_on() -> None:
@@ -198,7 +198,7 @@ class Life(RuleBasedStateMachine):
     @rule(target=running, anyway=st.booleans())
     def begin(self, anyway: bool) -> tuple[float, bool] | None:
         """A request asks; where there is an objection it is sent only if there is nobody else."""
-        if self.breaker.objection(self.now) is not None and not anyway:
+        if self.breaker.unavailable_reason(self.now) is not None and not anyway:
             return None
         probe = not self.breaker.usable and self.breaker.begin(self.now)
         if probe:
@@ -243,7 +243,7 @@ class Life(RuleBasedStateMachine):
     def usable_means_no_objection(self) -> None:
         """The short way to ask never lets through what the long one objects to."""
         if self.breaker.usable:
-            assert self.breaker.objection(self.now) is None
+            assert self.breaker.unavailable_reason(self.now) is None
             assert self.breaker.state(self.now) is BreakerState.CLOSED
 
 

@@ -15,7 +15,7 @@ from hypothesis.stateful import (
 )
 
 from gateway import errors
-from gateway.backends.concurrency import LOOK_SECONDS, ConcurrencyLimit
+from gateway.backends.concurrency import CHECK_SECONDS, ConcurrencyLimit
 from tests.deadlines import SECONDS
 
 
@@ -101,7 +101,7 @@ async def test_somebody_else_takes_the_first_in_line() -> None:
         gone.append(number)
 
     waits = [asyncio.ensure_future(one(number)) for number in range(5)]
-    await asyncio.sleep(2 * LOOK_SECONDS)
+    await asyncio.sleep(2 * CHECK_SECONDS)
     assert (gone, concurrency.waiting) == ([], 5)
     room = 3
     async with asyncio.timeout(SECONDS):
@@ -118,8 +118,8 @@ async def test_a_wait_that_may_go_elsewhere_has_the_same_end() -> None:
     concurrency = taken_all(1)
     started = asyncio.get_running_loop().time()
     with pytest.raises(errors.QueueTimeout):
-        await concurrency.wait(2.5 * LOOK_SECONDS, lambda: None)
-    assert 2.4 * LOOK_SECONDS < asyncio.get_running_loop().time() - started < 2
+        await concurrency.wait(2.5 * CHECK_SECONDS, lambda: None)
+    assert 2.4 * CHECK_SECONDS < asyncio.get_running_loop().time() - started < 2
 
 
 class Line(RuleBasedStateMachine):
@@ -171,7 +171,7 @@ class Line(RuleBasedStateMachine):
     def look(self, room: int) -> None:
         """The other backend has room for some of those that wait."""
         self.room = room
-        self.concurrency.look(self.loop)
+        self.concurrency.check(self.loop)
         self.settle()
         assert not self.line or not self.room
         self.room = 0
@@ -197,7 +197,7 @@ class Line(RuleBasedStateMachine):
             self.concurrency.release()
         if also == "elsewhere":
             self.room = 1
-            self.concurrency.look(self.loop)
+            self.concurrency.check(self.loop)
         task.cancel()
         if also == "given after" and self.holders:
             self.holders -= 1
