@@ -1,4 +1,4 @@
-"""The route document between a writer and a reader of different age."""
+"""The route document between a writer and a reader of different versions."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ model_names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 
 
 def header_map(values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """Mappings whose keys differ by more than case."""
+    """Return a strategy for mappings whose keys differ by more than case."""
     pairs = st.lists(st.tuples(header_names, values), max_size=3, unique_by=lambda pair: pair[0].lower())
     return pairs.map(dict)
 
@@ -47,7 +47,7 @@ places = st.one_of(
 
 @st.composite
 def bodies(draw: st.DrawFn) -> dict[str, Any]:
-    """Documents as a writer might have them in mind: any order, any case, defaults said or not said."""
+    """Draw documents in any order and case, with and without the values that are the default."""
     ids = draw(st.lists(labels, max_size=4, unique=True))
     heavy = draw(st.sampled_from([*ids, None]))
     backends = []
@@ -90,7 +90,7 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def objects_of(value: Any, path: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """The objects in a document that are types of their own; mappings of header names are not."""
+    """Return the objects in a document that have a type of their own, unlike mappings of header names."""
     if isinstance(value, list):
         return [found for item in value for found in objects_of(item, path)]
     if not isinstance(value, dict):
@@ -100,7 +100,7 @@ def objects_of(value: Any, path: tuple[str, ...] = ()) -> list[dict[str, Any]]:
 
 
 def shuffled(value: Any, order: Callable[[list[Any]], list[Any]]) -> Any:
-    """The same JSON with the members of all objects in another order."""
+    """Return the same JSON with the members of all objects in another order."""
     if isinstance(value, dict):
         return {name: shuffled(value[name], order) for name in order(list(value))}
     return [shuffled(item, order) for item in value] if isinstance(value, list) else value
@@ -111,7 +111,7 @@ def shuffled(value: Any, order: Callable[[list[Any]], list[Any]]) -> Any:
 
 @given(bodies())
 def test_what_is_written_is_read_as_it_was_meant(body: dict[str, Any]) -> None:
-    """A reader of the same age knows every field, and writing again gives the same bytes."""
+    """A reader of the same version knows every field, and writing the document again gives the same bytes."""
     written = RouteDocument.model_validate(body).canonical_json()
     document, unknown = read(written)
     assert unknown == 0
@@ -120,25 +120,25 @@ def test_what_is_written_is_read_as_it_was_meant(body: dict[str, Any]) -> None:
 
 @given(bodies())
 def test_what_is_written_satisfies_the_published_schema(body: dict[str, Any]) -> None:
-    """Others may read the document by its JSON Schema."""
+    """Every document that is written satisfies the published JSON Schema."""
     written = json.loads(RouteDocument.model_validate(body).canonical_json())
     assert list(jsonschema.Draft202012Validator(SCHEMA).iter_errors(written)) == []
 
 
 def test_the_published_schema_is_a_json_schema() -> None:
-    """The schema itself is legal."""
+    """The published schema is a valid JSON Schema."""
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
 @given(bodies(), st.randoms(use_true_random=False))
 def test_equal_meaning_is_equal_bytes(body: dict[str, Any], random: Any) -> None:
-    """The order of keys and of lists that are sets, the case of header names and defaults make no difference."""
+    """Order of keys and sets, case of header names and explicit defaults do not change the bytes."""
     document = RouteDocument.model_validate(body)
 
     def order(names: list[Any]) -> list[Any]:
         return random.sample(names, len(names))  # type: ignore[no-any-return]
 
-    other = document.model_dump(mode="json", by_alias=True)  # every default said
+    other = document.model_dump(mode="json", by_alias=True)  # with every default
     other["serviceNames"] = order(other["serviceNames"]) * 2
     other["clusterIps"] = order(other["clusterIps"])
     other["path"] = document.path_segment
@@ -155,8 +155,8 @@ def test_equal_meaning_is_equal_bytes(body: dict[str, Any], random: Any) -> None
 
 
 @given(bodies())
-def test_canonical_json_says_nothing_twice(body: dict[str, Any]) -> None:
-    """Keys are sorted, there is no white space between them, no null, and nothing that is empty."""
+def test_canonical_json_contains_nothing_needless(body: dict[str, Any]) -> None:
+    """Canonical JSON has sorted keys, no white space between them, no null and no empty values."""
     written = RouteDocument.model_validate(body).canonical_json()
     value = json.loads(written)
     assert written == json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -166,7 +166,7 @@ def test_canonical_json_says_nothing_twice(body: dict[str, Any]) -> None:
 
 @given(bodies())
 def test_the_hash_is_that_of_the_rest(body: dict[str, Any]) -> None:
-    """Anyone can compute the hash: SHA-256 over the canonical JSON without it, first 16 hex digits."""
+    """The hash is the first 16 hexadecimal digits of the SHA-256 digest of the canonical JSON without it."""
     value = json.loads(RouteDocument.model_validate(body).canonical_json())
     stated = value.pop("hash")
     rest = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -174,7 +174,7 @@ def test_the_hash_is_that_of_the_rest(body: dict[str, Any]) -> None:
 
 
 def test_other_meaning_is_another_hash() -> None:
-    """Weights, reasons and header values all count."""
+    """Documents that differ in a weight, a reason or a header value have different hashes."""
     backend = {"id": "local", "service": "s", "weight": 100}
     variants: list[dict[str, Any]] = [
         {"name": "a"},
@@ -191,17 +191,17 @@ def test_other_meaning_is_another_hash() -> None:
 
 
 def test_zero_and_false_are_written_where_they_are_not_the_default() -> None:
-    """A limit of no bytes at all is a limit."""
+    """A limit of 0 bytes is written."""
     document = RouteDocument.model_validate({"name": "a", "limits": {"bodyBytes": 0}})
     assert json.loads(document.canonical_json())["limits"] == {"bodyBytes": 0}
 
 
-# ------------------------------------------------------------------------------- an old reader, a new writer
+# ------------------------------------------------------------------------------- an old reader and a new writer
 
 
 @given(bodies(), st.data())
 def test_k_13_unknown_fields_are_ignored_and_counted(body: dict[str, Any], data: st.DataObject) -> None:
-    """Whatever a newer writer adds, at any depth, an older gateway serves what it knows and counts the rest."""
+    """A reader ignores and counts fields of a newer writer at any depth."""
     plain = RouteDocument.model_validate(body).canonical_json()
     newer = json.loads(plain)
     targets = data.draw(st.lists(st.sampled_from(range(len(objects_of(newer)))), unique=True))
@@ -215,7 +215,7 @@ def test_k_13_unknown_fields_are_ignored_and_counted(body: dict[str, Any], data:
 
 @pytest.mark.parametrize("rest", [{}, {"name": 5}, {"backends": "of another shape"}, {"apiVersion": "x/v2"}])
 def test_k_13_k_34_a_required_feature_that_is_unknown_rejects_the_document(rest: dict[str, Any]) -> None:
-    """The message is about the feature, even if the rest would not be understood either."""
+    """A document with an unknown feature is refused for that feature, even if the rest is wrong, too."""
     with pytest.raises(
         DocumentError, match=r"^requires mirroring, shadowing, which this gateway does not have; upgrade"
     ):
@@ -223,7 +223,7 @@ def test_k_13_k_34_a_required_feature_that_is_unknown_rejects_the_document(rest:
 
 
 def test_a_known_use_is_not_enough_for_an_unknown_one() -> None:
-    """A backend that is for something unknown is not silently taken for something else."""
+    """A document whose backend has an unknown use is refused, although it has known uses, too."""
     with pytest.raises(
         DocumentError, match=r"^backends\[0\]\.use\[1\] must be weighted, failover or overflow, not 'mirror'$"
     ):
@@ -231,7 +231,7 @@ def test_a_known_use_is_not_enough_for_an_unknown_one() -> None:
 
 
 def test_the_first_document_ever_is_still_read() -> None:
-    """Fields are only added: what the first writer wrote means the same today, byte for byte."""
+    """A document of the first version is read and written again with the same bytes."""
     document, unknown = read(FIRST)
     assert unknown == 0
     assert document.canonical_json() == FIRST
@@ -293,7 +293,7 @@ def test_the_first_document_ever_is_still_read() -> None:
     ],
 )
 def test_what_cannot_be_served_is_refused_with_its_field(text: str | bytes, message: str) -> None:
-    """The message begins with the field that is wrong, or says that it is no document at all."""
+    """The message begins with the field that is wrong, or says that the text is no document."""
     with pytest.raises(DocumentError) as caught:
         read(text)
     assert str(caught.value).startswith(message)
@@ -304,7 +304,7 @@ def test_what_cannot_be_served_is_refused_with_its_field(text: str | bytes, mess
     ["/", "x", "/a//b", "/a/", "//", "/a?b", "/a#b", "/a b", "/a\\b", "/ä", "/a\n", "/a\r\nX: 1", "/" + "a" * 1024],
 )
 def test_k_07_a_prefix_that_is_no_path(prefix: str) -> None:
-    """K-07: whatever could end a request line, begin a query or be read in two ways rejects the document."""
+    """K-07: a prefix that could end a request line, begin a query or be ambiguous rejects the document."""
     text = json.dumps({"name": "a", "backends": [{"id": "b", "default": True, "pathPrefix": prefix}]})
     with pytest.raises(DocumentError, match=r"^backends\[0\]\.pathPrefix must be a path"):
         read(text)
@@ -338,8 +338,8 @@ def test_k_08_every_byte_in_a_field(byte: int) -> None:
         {"retry": {"bodyBytes": -1}},
     ],
 )
-def test_k_28_values_without_measure(rest: dict[str, Any]) -> None:
-    """K-28: no document makes the gateway wait for days or hold what it cannot."""
+def test_k_28_values_beyond_their_bounds(rest: dict[str, Any]) -> None:
+    """K-28: times, sizes and counts beyond their bounds are refused."""
     with pytest.raises(DocumentError):
         read(json.dumps({"name": "a"} | rest))
 
@@ -353,7 +353,7 @@ json_values = st.recursive(
 
 @given(bodies(), st.data())
 def test_k_12_damage_never_raises_anything_else(body: dict[str, Any], data: st.DataObject) -> None:
-    """One wrong value anywhere: the document is read or refused as a DocumentError, nothing else happens."""
+    """A document with one wrong value anywhere is read, or refused by a DocumentError."""
     damaged = json.loads(RouteDocument.model_validate(body).canonical_json())
     target = data.draw(st.sampled_from(objects_of(damaged)))
     target[data.draw(st.sampled_from([*target, "requires", "headers"]))] = data.draw(json_values)
@@ -367,7 +367,7 @@ def test_k_12_damage_never_raises_anything_else(body: dict[str, Any], data: st.D
 
 @given(st.binary(max_size=64) | json_values.map(lambda value: json.dumps(value).encode()))
 def test_k_12_any_bytes_are_read_or_refused(text: bytes) -> None:
-    """Nothing in a ConfigMap can make the reader fail in another way."""
+    """Any bytes are read, or refused by a DocumentError."""
     try:
         document, _ = read(text)
     except DocumentError:
@@ -375,11 +375,11 @@ def test_k_12_any_bytes_are_read_or_refused(text: bytes) -> None:
     assert document.api_version == API_VERSION
 
 
-# ---------------------------------------------------------------------------------------------- small things
+# ---------------------------------------------------------------------------------------------- names
 
 
 def test_names_clients_use_default_to_the_name() -> None:
-    """Without path and model a client uses the name of the ModelDeployment for both."""
+    """Path and model default to the name of the ModelDeployment."""
     plain = RouteDocument(name="a")
     named = RouteDocument(name="a", path="p", model="M")
     assert (plain.path_segment, plain.client_model) == ("a", "a")
@@ -387,7 +387,7 @@ def test_names_clients_use_default_to_the_name() -> None:
 
 
 def test_the_wire_is_in_camel_case() -> None:
-    """Writers in Python use Python's names; the wire has those of Kubernetes."""
+    """Fields are written in camel case."""
     changes = Headers(set_from={"X": SecretKey(name="s", key="k")})
     document = RouteDocument(name="a", backends=(Backend(id="b", default=True, path_prefix="/p", headers=changes),))
     assert '"pathPrefix":"/p"' in document.canonical_json()
@@ -395,7 +395,7 @@ def test_the_wire_is_in_camel_case() -> None:
 
 
 def test_the_example_of_the_reference_page_is_a_document() -> None:
-    """What the page shows is canonical, complete with its hash, and known to the reader."""
+    """The example of the reference page is canonical, has its hash, and has no unknown field."""
     page = (ROOT / "docs/reference/route-document.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
     document, unknown = read(example)
@@ -404,7 +404,7 @@ def test_the_example_of_the_reference_page_is_a_document() -> None:
 
 
 def test_every_field_is_documented() -> None:
-    """The published schema, and so the reference page, describes each field."""
+    """Every field of the published schema, and so of the reference page, has a description."""
     silent = [
         f"{name}.{field}"
         for name, node in (("RouteDocument", SCHEMA), *SCHEMA["$defs"].items())

@@ -1,4 +1,4 @@
-"""Records of requests: the same story for the log and for /decisions."""
+"""Records of requests, as the access log and `/decisions` show them."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from gateway.journal import Journal, RequestRecord
 
 
 def record(**values: Any) -> RequestRecord:
-    """A record that shows only what matters."""
+    """Return the record of a plain request, with some values replaced."""
     fields: dict[str, Any] = {
         "at": 1.5,
         "request_id": b"id",
@@ -32,7 +32,7 @@ def record(**values: Any) -> RequestRecord:
 
 
 def test_a_request_that_went_well() -> None:
-    """One attempt, which the log need not list; no query; who asked is in the log alone."""
+    """A record without failures lists its attempt in `/decisions` only, the client in the log only, and no query."""
     line, decision = journal.line(record()), journal.decision(record())
     assert "attempts" not in line
     assert decision["attempts"] == [{"backend": "local", "cause": None, "seconds": 0.5}]
@@ -45,7 +45,7 @@ def test_a_request_that_went_well() -> None:
 
 
 def test_attempts_in_their_order() -> None:
-    """Those that failed, then the one that answered, with what each took; the queue counts for none of them."""
+    """Attempts are listed in their order with their seconds, which do not include the time in the queue."""
     one = record(failures=[("local", "503", 0.1)], backend="remote", queued=0.2, reason="Failover")
     assert journal.line(one)["attempts"] == [
         {"backend": "local", "cause": "503", "seconds": 0.1},
@@ -55,7 +55,7 @@ def test_attempts_in_their_order() -> None:
 
 
 def test_the_last_attempt_may_have_failed() -> None:
-    """Its answer or error is the client's, and it is listed once; one that the gateway refused had no attempt."""
+    """A failed last attempt is listed once; a request that the gateway refused has no attempt."""
     passed_on = record(failures=[("local", "503", 0.1)], not_retryable="budget")
     assert journal.line(passed_on)["attempts"] == [{"backend": "local", "cause": "503", "seconds": 0.1}]
     assert (journal.line(passed_on)["retryable"], journal.line(passed_on)["not_retryable"]) == (False, "budget")
@@ -68,17 +68,17 @@ def test_the_last_attempt_may_have_failed() -> None:
 
 
 def test_the_newest_first_and_no_more_than_there_is_room_for() -> None:
-    """The oldest go; those of one route can be asked for."""
-    kept = Journal(3)
+    """The journal drops the oldest records and can list those of one route."""
+    last = Journal(3)
     for number, route in enumerate(["a/x", "a/y", "a/x", "a/y", None]):
-        kept.append(record(status=number, route=route))
-    assert [one["status"] for one in kept.decisions()] == [4, 3, 2]
-    assert [one["status"] for one in kept.decisions(route="a/x")] == [2]
-    assert [one["status"] for one in kept.decisions(limit=2)] == [4, 3]
+        last.append(record(status=number, route=route))
+    assert [one["status"] for one in last.decisions()] == [4, 3, 2]
+    assert [one["status"] for one in last.decisions(route="a/x")] == [2]
+    assert [one["status"] for one in last.decisions(limit=2)] == [4, 3]
     assert Journal(0).decisions() == []
 
 
-def test_what_a_client_sends_is_cut() -> None:
-    """Long methods, paths and hosts cost no more than their beginning."""
+def test_values_of_a_client_are_cut() -> None:
+    """Long methods, paths and hosts are cut to their beginning."""
     line = journal.line(record(method=b"M" * 100, target=b"/" + b"p" * 1000, host="h" * 1000))
     assert [len(line[key]) for key in ("method", "path", "host")] == [32, 256, 256]

@@ -1,4 +1,4 @@
-"""The gateway's settings: what of the shared file it goes by, and how mistakes are told."""
+"""Settings of the gateway: the keys of the shared file that it uses, and the errors for mistakes."""
 
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,14 @@ from program.settings import OAuth, SettingsError
 
 
 def load(text: str, tmp_path: Path, **rest: Any) -> Settings:
-    """Settings from a file of this text."""
+    """Load settings from a file with this text."""
     path = tmp_path / "config.yaml"
     path.write_text(text)
     return Settings.load(path, environment=rest.get("environment", {}), flags=rest.get("flags"))
 
 
 def test_defaults_are_those_of_the_documentation() -> None:
-    """Without a file there are sensible limits, and only the admin port is on loopback."""
+    """Defaults are those of the documentation; only the admin port is on loopback."""
     settings = Settings.load(None, environment={})
     assert settings.served_namespaces == frozenset({"default"})
     assert (settings.gateway.listen, settings.gateway.admin) == ("[::]:8080", "127.0.0.1:8081")
@@ -26,8 +26,8 @@ def test_defaults_are_those_of_the_documentation() -> None:
     assert settings.gateway.timeouts.first_byte_seconds == 600
 
 
-def test_the_controllers_keys_are_let_pass(tmp_path: Path) -> None:
-    """Every key of hooks may stand in the file, whatever is in it; the gateway's own section is closed."""
+def test_keys_of_hooks_are_ignored(tmp_path: Path) -> None:
+    """The gateway ignores the keys of hooks with any value; an unknown key in its own section is an error."""
     text = "".join(f"{key}: {{anything: 1}}\n" for key in CONTROLLER_KEYS) + "gateway: {lameDuckSeconds: 1}\n"
     assert load(text, tmp_path).gateway.lame_duck_seconds == 1
     with pytest.raises(SettingsError, match=r"gateway\.lameDuck is not a setting; did you mean lameDuckSeconds\?"):
@@ -35,7 +35,7 @@ def test_the_controllers_keys_are_let_pass(tmp_path: Path) -> None:
 
 
 def test_flags_and_variables(tmp_path: Path) -> None:
-    """A flag wins over a variable, that over the file; lists stand in variables as JSON."""
+    """A flag wins over a variable, a variable over the file; variables contain lists as JSON."""
     environment = {
         "BEAMLIT_GATEWAY__LISTEN": "127.0.0.1:1",
         "BEAMLIT_GATEWAY__ADMIN": "127.0.0.1:2",
@@ -81,7 +81,7 @@ def test_flags_and_variables(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path: Path, text: str, words: list[str]) -> None:
-    """Key, value and what is allowed."""
+    """A mistake is one sentence with the key, the value and what is allowed."""
     with pytest.raises(SettingsError) as caught:
         load(text, tmp_path)
     message = str(caught.value)
@@ -90,7 +90,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path, text: str, words: list[str]) 
 
 
 def test_credentials_of_the_default_remote(tmp_path: Path) -> None:
-    """Values or files; a file wins, is read anew each time, and neither shows in a representation."""
+    """A file wins over a value and is read anew each time; neither is in a representation."""
     oauth = OAuth.model_validate({"clientId": "id", "clientSecret": "canary-1"})
     assert from_settings(oauth).client_secret == "canary-1"
     secret = tmp_path / "secret"

@@ -1,4 +1,4 @@
-"""Metrics of routes, and an access log that never holds anybody up."""
+"""Metrics of routes, and an access log that never blocks its caller."""
 
 import io
 import threading
@@ -14,7 +14,7 @@ from gateway.telemetry import ACCESS_LOG_LINES, AccessLog, Metrics
 
 
 def poll(condition: Callable[[], bool]) -> None:
-    """Until it holds."""
+    """Wait until `condition` holds, for 5 seconds at most."""
     deadline = time.monotonic() + 5
     while not condition():
         assert time.monotonic() < deadline
@@ -22,20 +22,20 @@ def poll(condition: Callable[[], bool]) -> None:
 
 
 class Stuck(io.StringIO):
-    """A stream whose reader has gone to sleep."""
+    """Stream that blocks until `go` is set."""
 
     def __init__(self) -> None:
         super().__init__()
         self.go = threading.Event()
 
     def write(self, text: str) -> int:
-        """Block until told."""
+        """Write after `go` is set."""
         self.go.wait()
         return super().write(text)
 
 
 def test_rd_15_a_stream_that_blocks_costs_lines_and_no_time() -> None:
-    """RD-15: while the stream blocks, records gather up to the bound, then they are dropped and counted."""
+    """RD-15: while the stream blocks, records gather up to the bound; further ones are dropped and counted."""
     metrics, stream = Metrics(), Stuck()
     log = AccessLog(stream, metrics.access_log_dropped)
     for number in range(3 * ACCESS_LOG_LINES):
@@ -50,7 +50,7 @@ def test_rd_15_a_stream_that_blocks_costs_lines_and_no_time() -> None:
 
 
 def test_closing_waits_a_second_at_most() -> None:
-    """A stream that never moves again does not keep the process from ending."""
+    """A stream that blocks for ever does not keep the process from ending."""
     stream = Stuck()
     log = AccessLog(stream, Metrics().access_log_dropped)
     log.write({"a": 1})
@@ -61,7 +61,7 @@ def test_closing_waits_a_second_at_most() -> None:
 
 
 def test_a_stream_that_is_gone() -> None:
-    """A closed pipe is counted, and nobody else hears of it."""
+    """A record that cannot be written to a closed stream is counted as dropped."""
     metrics, stream = Metrics(), io.StringIO()
     stream.close()
     log = AccessLog(stream, metrics.access_log_dropped)
@@ -70,8 +70,8 @@ def test_a_stream_that_is_gone() -> None:
     assert metrics.registry.get_sample_value("beamlit_gateway_access_log_dropped_lines_total") == 1
 
 
-def test_nowhere() -> None:
-    """Switched off, it costs nothing and ends at once."""
+def test_a_log_that_is_off() -> None:
+    """A log without a stream is not enabled and closes at once."""
     log = AccessLog(None, Metrics().access_log_dropped)
     assert not log.enabled
     log.close()
@@ -79,7 +79,7 @@ def test_nowhere() -> None:
 
 @given(st.dictionaries(st.text(), st.text() | st.integers(-(2**63), 2**63) | st.none(), max_size=4))
 def test_se_07_a_record_is_one_line(record: dict[str, object]) -> None:
-    """SE-07: whatever stands in a record, it is one line of JSON."""
+    """SE-07: any record is written as one line of JSON."""
     stream = io.StringIO()
     log = AccessLog(stream, Metrics().access_log_dropped)
     log.write(record)
@@ -90,7 +90,7 @@ def test_se_07_a_record_is_one_line(record: dict[str, object]) -> None:
 
 
 def test_a_route_is_exposed_until_it_is_forgotten() -> None:
-    """Counters and histograms as Prometheus has them: buckets add up, and nothing stays of a route that is gone."""
+    """Metrics of a route are exposed with cumulative buckets until the route is forgotten."""
     metrics = Metrics()
     series = metrics.series("team", "demo", "local")
     assert metrics.series("team", "demo", "local") is series

@@ -1,4 +1,4 @@
-"""What speaks against a backend: its breaker, a pause it has asked for, its health."""
+"""Availability of a backend: circuit breaker, cool-down and health."""
 
 from collections import deque
 from math import inf
@@ -14,7 +14,7 @@ RULES = Breaker(consecutive_failures=3, error_percentage=50, minimum=10, window=
 
 
 def opened(now: float = 100.0) -> CircuitBreaker:
-    """A breaker that has just opened."""
+    """Return a breaker that has just opened."""
     breaker = CircuitBreaker(RULES)
     for _ in range(3):
         breaker.failed(now)
@@ -22,7 +22,7 @@ def opened(now: float = 100.0) -> CircuitBreaker:
 
 
 def test_failures_in_a_row_open_it() -> None:
-    """Three in a row do; a success between them does not let it come to that."""
+    """Three failures in a row open the breaker; a success in between starts the count anew."""
     breaker = CircuitBreaker(RULES)
     for _ in range(20):
         breaker.failed(0.0)
@@ -40,14 +40,14 @@ def test_failures_in_a_row_open_it() -> None:
 
 
 def test_a_share_of_failures_opens_it() -> None:
-    """Half of ten do, of nine they do not; what has left the window does not count."""
+    """Five failures of ten requests open the breaker, of nine they do not; outcomes outside the window do not count."""
     breaker = CircuitBreaker(RULES)
     for _ in range(4):
         breaker.failed(0.0)
         breaker.succeeded(0.0, 0.0)
     breaker.failed(0.0)
     assert breaker.usable
-    breaker.succeeded(0.0, 10.0)  # the others have left
+    breaker.succeeded(0.0, 10.0)  # the others have left the window
     breaker.failed(10.0)
     assert breaker.usable
     for _ in range(4):
@@ -57,7 +57,7 @@ def test_a_share_of_failures_opens_it() -> None:
 
 
 def test_one_request_decides() -> None:
-    """After the time one request gets through; all others meet the objection until its outcome is known."""
+    """After the open time one request gets through; all others are rejected until its outcome is known."""
     breaker = opened(100.0)
     assert not breaker.begin(104.9)
     assert breaker.unavailable_reason(105.0) is None
@@ -71,8 +71,8 @@ def test_one_request_decides() -> None:
     assert breaker.state(106.0) is BreakerState.CLOSED
 
 
-def test_the_deciding_request_may_open_it_again() -> None:
-    """Its failure costs the whole time once more; failures of others that ran meanwhile cost nothing."""
+def test_a_failed_probe_opens_it_again() -> None:
+    """A failed probe opens the breaker for the whole time again; failures of older requests do not."""
     breaker = opened(100.0)
     assert breaker.begin(105.0)
     breaker.failed(105.5)
@@ -82,8 +82,8 @@ def test_the_deciding_request_may_open_it_again() -> None:
     assert breaker.unavailable_reason(111.0) is None
 
 
-def test_a_deciding_request_without_a_verdict_is_replaced() -> None:
-    """One whose client has gone at once, one that takes too long after the time that it was open."""
+def test_a_probe_without_an_outcome_is_replaced() -> None:
+    """A probe whose client has gone is replaced at once, one that takes too long after the open time."""
     breaker = opened(100.0)
     assert breaker.begin(105.0)
     breaker.abandoned()
@@ -92,8 +92,8 @@ def test_a_deciding_request_without_a_verdict_is_replaced() -> None:
     assert breaker.begin(110.2)
 
 
-def test_an_old_success_is_no_verdict() -> None:
-    """A request that began before it opened says nothing of now; one that was sent all the same does."""
+def test_an_old_success_does_not_close_it() -> None:
+    """A success of a request from before the breaker opened does not close it; one of a later request does."""
     breaker = opened(100.0)
     breaker.succeeded(99.0, 101.0)
     assert breaker.state(101.0) is BreakerState.OPEN
@@ -101,11 +101,11 @@ def test_an_old_success_is_no_verdict() -> None:
     assert breaker.state(101.0) is BreakerState.CLOSED
     breaker.failed(101.0)
     breaker.failed(101.0)
-    assert breaker.usable  # nothing of before is counted
+    assert breaker.usable  # earlier failures are not counted
 
 
-def test_a_pause_ends_by_itself() -> None:
-    """The longer of two counts; a shorter one does not shorten it."""
+def test_a_cool_down_ends_by_itself() -> None:
+    """Of two cool-downs the longer one counts; a shorter one does not shorten it."""
     breaker = CircuitBreaker(RULES)
     breaker.cool_down(10.0)
     breaker.cool_down(5.0)
@@ -115,8 +115,8 @@ def test_a_pause_ends_by_itself() -> None:
     assert breaker.usable
 
 
-def test_health_objects_until_it_is_good_again() -> None:
-    """With all else well, it is the only objection; after the time of an open breaker it still is one."""
+def test_an_unhealthy_backend_is_unavailable_until_it_is_healthy() -> None:
+    """An unhealthy backend is unavailable, also when its breaker would let a request through."""
     breaker = CircuitBreaker(RULES)
     breaker.report(healthy=False, now=0.0)
     assert (breaker.usable, breaker.healthy) == (False, False)
@@ -133,7 +133,7 @@ def test_health_objects_until_it_is_good_again() -> None:
 
 
 def test_other_rules_count_from_then_on() -> None:
-    """What was counted stays, unless the window is another one."""
+    """New rules use the failures counted before, unless the length of the window changes."""
     breaker = CircuitBreaker(RULES)
     breaker.failed(0.0)
     breaker.apply(RULES.model_copy(update={"consecutive_failures": 2}))
@@ -156,7 +156,7 @@ def test_other_rules_count_from_then_on() -> None:
 def test_the_share_is_that_of_a_list(
     percentage: int, minimum: int, window: float, steps: list[tuple[float, bool]], start: float
 ) -> None:
-    """Parts of the window decide as a list of all outcomes would, at the same moment."""
+    """The parts of the window open the breaker at the same moment as a list of all outcomes would."""
     breaker = CircuitBreaker(
         Breaker(consecutive_failures=1000, error_percentage=percentage, minimum=minimum, window=window, open=1)
     )
@@ -179,7 +179,7 @@ def test_the_share_is_that_of_a_list(
 
 
 class Life(RuleBasedStateMachine):
-    """Requests that begin and end in any order, with all else that may happen to a breaker."""
+    """State machine: requests begin and end in any order, among cool-downs and health checks."""
 
     running = Bundle("running")
 
@@ -187,61 +187,61 @@ class Life(RuleBasedStateMachine):
         super().__init__()
         self.breaker = CircuitBreaker(RULES)
         self.now = 0.0
-        self.deciding = -inf
-        """When the last deciding request began; -inf when it has ended."""
+        self.probe_began = -inf
+        """Time at which the last probe began; -inf when it has ended."""
 
     @rule(seconds=st.floats(0, 12))
     def wait(self, seconds: float) -> None:
-        """Time passes."""
+        """Let time pass."""
         self.now += seconds
 
     @rule(target=running, anyway=st.booleans())
     def begin(self, anyway: bool) -> tuple[float, bool] | None:
-        """A request asks; where there is an objection it is sent only if there is nobody else."""
+        """Begin a request; when the backend is unavailable, only if there is no other backend (`anyway`)."""
         if self.breaker.unavailable_reason(self.now) is not None and not anyway:
             return None
         probe = not self.breaker.usable and self.breaker.begin(self.now)
         if probe:
-            assert self.now >= self.deciding + RULES.open
-            self.deciding = self.now
+            assert self.now >= self.probe_began + RULES.open
+            self.probe_began = self.now
         return self.now, probe
 
     @rule(one=consumes(running), outcome=st.sampled_from(["good", "bad", "gone"]))
     def end(self, one: tuple[float, bool] | None, outcome: str) -> None:
-        """A request ends."""
+        """End a request with an outcome."""
         if one is None:
             return
         began, probe = one
-        if probe and began == self.deciding:
-            self.deciding = -inf
+        if probe and began == self.probe_began:
+            self.probe_began = -inf
         if outcome == "good":
             self.breaker.succeeded(began, self.now)
         elif outcome == "bad":
             self.breaker.failed(self.now, probe=probe)
         elif probe:
-            self.deciding = -inf
+            self.probe_began = -inf
             self.breaker.abandoned()
 
     @rule(seconds=st.floats(0.1, 20))
     def pause(self, seconds: float) -> None:
-        """The backend asks for a pause."""
+        """Let the backend ask for a cool-down."""
         self.breaker.cool_down(self.now + seconds)
 
     @rule(healthy=st.booleans())
     def check(self, healthy: bool) -> None:
-        """A health check has an outcome."""
+        """Report the outcome of a health check."""
         self.breaker.report(healthy=healthy, now=self.now)
 
     @precondition(lambda self: self.breaker.state(self.now) is BreakerState.OPEN)
     @rule()
     def outlast(self) -> None:
-        """However it came to be open, it is not for ever."""
+        """Check that an open breaker becomes half-open after its time."""
         self.now += RULES.open
         assert self.breaker.state(self.now) is BreakerState.HALF_OPEN
 
     @invariant()
-    def usable_means_no_objection(self) -> None:
-        """The short way to ask never lets through what the long one objects to."""
+    def usable_means_available(self) -> None:
+        """Check that `usable` is true only where there is no reason against a request."""
         if self.breaker.usable:
             assert self.breaker.unavailable_reason(self.now) is None
             assert self.breaker.state(self.now) is BreakerState.CLOSED

@@ -1,4 +1,4 @@
-"""Slots: never more than there are, none lost, in the order of asking."""
+"""Limits of requests in flight: no slot is lost or given twice, and requests are served in their order."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ from gateway.backends.concurrency import CHECK_SECONDS, ConcurrencyLimit
 from tests.deadlines import SECONDS
 
 
-def taken_all(limit: int) -> ConcurrencyLimit:
+def all_taken(limit: int) -> ConcurrencyLimit:
     """Return a limit whose slots are all taken."""
     concurrency = ConcurrencyLimit()
     concurrency.apply(limit)
@@ -28,8 +28,8 @@ def taken_all(limit: int) -> ConcurrencyLimit:
 
 
 async def test_a_wait_has_an_end() -> None:
-    """Whoever waits in vain learns it in time, with one timer for all; a later one waits for its own time."""
-    concurrency = taken_all(1)
+    """Every wait ends after its own time with an error that has a Retry-After, with one timer for all."""
+    concurrency = all_taken(1)
     started = asyncio.get_running_loop().time()
     waits = [asyncio.ensure_future(concurrency.wait(0.1)) for _ in range(50)]
     await asyncio.sleep(0.05)
@@ -44,9 +44,9 @@ async def test_a_wait_has_an_end() -> None:
     assert concurrency.taken == 0
 
 
-async def test_cp_07_whoever_goes_as_the_time_is_up_takes_nothing_along() -> None:
-    """CP-07: a wait that ends and is given up at the same moment had no permit to give back."""
-    concurrency = taken_all(1)
+async def test_cp_07_a_wait_cancelled_as_it_expires_releases_no_slot() -> None:
+    """CP-07: a wait that expires and is cancelled at the same moment has no slot to release."""
+    concurrency = all_taken(1)
     wait = asyncio.ensure_future(concurrency.wait(10))
     await asyncio.sleep(0)
     concurrency.expire(asyncio.get_running_loop().time() + 20)
@@ -56,9 +56,9 @@ async def test_cp_07_whoever_goes_as_the_time_is_up_takes_nothing_along() -> Non
     assert (concurrency.taken, concurrency.waiting) == (1, 0)
 
 
-async def test_a_lifted_limit_lets_everybody_in() -> None:
-    """Without a limit nobody waits; a lower one than is taken is reached by and by."""
-    concurrency = taken_all(2)
+async def test_a_removed_limit_ends_all_waits() -> None:
+    """No request waits without a limit; a limit below the slots in use is reached as slots are released."""
+    concurrency = all_taken(2)
     waits = [asyncio.ensure_future(concurrency.wait(10)) for _ in range(3)]
     await asyncio.sleep(0)
     concurrency.apply(None)
@@ -76,9 +76,9 @@ async def test_a_lifted_limit_lets_everybody_in() -> None:
     assert concurrency.taken == 1
 
 
-async def test_cp_07_whoever_goes_gives_its_place_on() -> None:
-    """CP-07: a permit that comes to one whose client goes in the same moment is the next one's."""
-    concurrency = taken_all(1)
+async def test_cp_07_a_cancelled_wait_passes_its_slot_on() -> None:
+    """CP-07: a slot goes to the next request when the client of the first one leaves at the same moment."""
+    concurrency = all_taken(1)
     first, second = [asyncio.ensure_future(concurrency.wait(10)) for _ in range(2)]
     await asyncio.sleep(0)
     concurrency.release()
@@ -88,16 +88,16 @@ async def test_cp_07_whoever_goes_gives_its_place_on() -> None:
     assert (concurrency.taken, concurrency.waiting) == (1, 0)
 
 
-async def test_somebody_else_takes_the_first_in_line() -> None:
-    """Those that wait are asked one after the other whether there is somebody else, each after the one before went."""
-    concurrency, room = taken_all(1), 0
+async def test_another_backend_takes_the_first_waiting_request() -> None:
+    """Waiting requests go to another backend one after the other, as long as it has room."""
+    concurrency, room = all_taken(1), 0
     gone: list[int] = []
 
-    def elsewhere() -> str | None:
+    def alternative() -> str | None:
         return "there" if len(gone) < room else None
 
     async def one(number: int) -> None:
-        assert await concurrency.wait(10, elsewhere) == "there"
+        assert await concurrency.wait(10, alternative) == "there"
         gone.append(number)
 
     waits = [asyncio.ensure_future(one(number)) for number in range(5)]
@@ -113,18 +113,19 @@ async def test_somebody_else_takes_the_first_in_line() -> None:
     assert gone == [0, 1, 2, 3, 4]
 
 
-async def test_a_wait_that_may_go_elsewhere_has_the_same_end() -> None:
-    """Whoever nobody takes learns it in time."""
-    concurrency = taken_all(1)
+async def test_a_wait_with_an_alternative_ends_in_time() -> None:
+    """A request that no other backend takes gets its error after its own time."""
+    concurrency = all_taken(1)
     started = asyncio.get_running_loop().time()
     with pytest.raises(errors.QueueTimeout):
         await concurrency.wait(2.5 * CHECK_SECONDS, lambda: None)
     assert 2.4 * CHECK_SECONDS < asyncio.get_running_loop().time() - started < 2
 
 
-class Line(RuleBasedStateMachine):
-    """Requests that take, wait, give up and give back in any order, while the limit and the time move, and another
-    backend has room for some now and then.
+class Queue(RuleBasedStateMachine):
+    """State machine: requests take slots, wait, are cancelled and release slots in any order.
+
+    Meanwhile the limit changes, waits expire, and another backend has room now and then.
     """
 
     def __init__(self) -> None:
@@ -132,117 +133,117 @@ class Line(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.concurrency = ConcurrencyLimit()
         self.holders = 0
-        self.line: list[asyncio.Task[str | None]] = []
-        """Those that wait, in their order."""
+        self.queue: list[asyncio.Task[str | None]] = []
+        """Waiting requests, in their order."""
         self.room = 0
-        """Of the other backend."""
+        """Requests that the other backend can take."""
         self.limit: float = 0
 
     @initialize(limit=st.integers(1, 4))
     def begin(self, limit: int) -> None:
-        """There is a limit."""
+        """Begin with a limit."""
         self.change(limit)
 
     @rule(limit=st.integers(1, 4) | st.none())
     def change(self, limit: int | None) -> None:
-        """Another document comes."""
+        """Change the limit, as another document does."""
         self.limit = float("inf") if limit is None else limit
         self.concurrency.apply(limit)
         self.settle()
 
     @rule()
     def ask(self) -> None:
-        """A request takes a permit where there is one, else it waits."""
+        """Let a request take a slot if one is free, otherwise wait."""
         if self.concurrency.taken < self.concurrency.limit:
             self.concurrency.taken += 1
             self.holders += 1
         else:
-            self.line.append(self.loop.create_task(self.wait()))
+            self.queue.append(self.loop.create_task(self.wait()))
             self.settle()
 
     async def wait(self) -> str | None:
-        """Wait; the request counts where it goes."""
+        """Wait; count the request at the other backend if it goes there."""
         other = await self.concurrency.wait(1000, lambda: "there" if self.room else None)
         if other is not None:
             self.room -= 1
         return other
 
     @rule(room=st.integers(0, 3))
-    def look(self, room: int) -> None:
-        """The other backend has room for some of those that wait."""
+    def check(self, room: int) -> None:
+        """Let the other backend have room for some of the waiting requests."""
         self.room = room
         self.concurrency.check(self.loop)
         self.settle()
-        assert not self.line or not self.room
+        assert not self.queue or not self.room
         self.room = 0
 
     @precondition(lambda self: self.holders)
     @rule()
     def release(self) -> None:
-        """A request ends."""
+        """End a request that holds a slot."""
         self.holders -= 1
         self.concurrency.release()
         self.settle()
 
-    @precondition(lambda self: self.line)
+    @precondition(lambda self: self.queue)
     @rule(
         which=st.integers(0, 100),
-        also=st.sampled_from(["nothing", "given before", "given after", "expired", "elsewhere"]),
+        also=st.sampled_from(["nothing", "released before", "released after", "expired", "alternative"]),
     )
     def give_up(self, which: int, also: str) -> None:
-        """The client of one that waits goes, perhaps just as a permit comes, or as its time is up."""
-        task = self.line[which % len(self.line)]
-        if also == "given before" and self.holders:
+        """Cancel a waiting request, perhaps just as it gets a slot or as its time is over."""
+        task = self.queue[which % len(self.queue)]
+        if also == "released before" and self.holders:
             self.holders -= 1
             self.concurrency.release()
-        if also == "elsewhere":
+        if also == "alternative":
             self.room = 1
             self.concurrency.check(self.loop)
         task.cancel()
-        if also == "given after" and self.holders:
+        if also == "released after" and self.holders:
             self.holders -= 1
             self.concurrency.release()
         if also == "expired":
-            self.concurrency.expire(0.0)  # of nobody but those that are gone
+            self.concurrency.expire(0.0)  # ends only waits that are cancelled already
         self.settle()
         self.room = 0
 
-    @precondition(lambda self: self.line)
+    @precondition(lambda self: self.queue)
     @rule()
     def expire(self) -> None:
-        """The time of all that wait is up."""
+        """Let the time of all waiting requests be over."""
         self.concurrency.expire(self.loop.time() + 2000)
-        for task in self.line:
+        for task in self.queue:
             with pytest.raises(errors.QueueTimeout):
                 self.loop.run_until_complete(task)
-        self.line = []
+        self.queue = []
 
     def settle(self) -> None:
-        """Let everybody notice; nobody has overtaken anybody."""
+        """Run the loop until nothing changes; check that no request has overtaken another."""
         for _ in range(10):
             self.loop.run_until_complete(asyncio.sleep(0))
-        done = [task for task in self.line if task.done() and not task.cancelled()]
-        waiting = [task for task in self.line if not task.done()]
-        served = [task for task in self.line if not task.cancelled()]
+        done = [task for task in self.queue if task.done() and not task.cancelled()]
+        waiting = [task for task in self.queue if not task.done()]
+        served = [task for task in self.queue if not task.cancelled()]
         assert served == done + waiting
         self.holders += sum(task.result() is None for task in done)
-        self.line = waiting
+        self.queue = waiting
 
     @invariant()
     def none_is_lost(self) -> None:
-        """What is taken is held by somebody, and nobody waits while there is one."""
+        """Check that every slot in use has a holder, and that no request waits while a slot is free."""
         assert self.concurrency.taken == self.holders
-        assert self.concurrency.waiting == len(self.line)
-        assert not self.line or self.concurrency.taken >= self.limit
+        assert self.concurrency.waiting == len(self.queue)
+        assert not self.queue or self.concurrency.taken >= self.limit
 
     def teardown(self) -> None:
-        """End all."""
-        for task in self.line:
+        """Cancel all waiting requests."""
+        for task in self.queue:
             task.cancel()
         self.settle()
         self.loop.close()
 
 
-def test_cp_07_no_place_is_lost_in_any_order() -> None:
-    """CP-07: permits are neither lost nor doubled, and nobody is overtaken, whatever comes after what."""
-    run_state_machine_as_test(Line, settings=settings(stateful_step_count=60))
+def test_cp_07_no_slot_is_lost_in_any_order() -> None:
+    """CP-07: in any order of events no slot is lost or given twice, and no request overtakes another."""
+    run_state_machine_as_test(Queue, settings=settings(stateful_step_count=60))

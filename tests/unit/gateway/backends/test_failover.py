@@ -1,4 +1,4 @@
-"""When a request may be tried again: causes, the budget, the beginning of a stream, Retry-After."""
+"""Rules of failover: causes, the retry budget, the first event of a stream, and Retry-After."""
 
 from collections import deque
 
@@ -27,21 +27,21 @@ from gateway.backends import failover
     ],
 )
 def test_rt_01_rt_05_every_error_has_its_cause(error: errors.UpstreamError, cause: FailureCause | None) -> None:
-    """Where nothing was sent it is a connect failure; an answer that is no HTTP is no reason to try elsewhere."""
+    """Each error has its cause: a connect failure where nothing was sent, none for a response that is not HTTP."""
     assert failover.cause_of(error) is cause
 
 
 def test_rt_06_statuses_of_the_default_causes() -> None:
-    """Five statuses count as failures unless the route says otherwise."""
+    """Five statuses count as failures by default."""
     assert sorted(failover.statuses(Retry().on)) == [408, 429, 502, 503, 504]
     assert failover.statuses([FailureCause.RESET]) == {}
 
 
-# The budget
+# Retry budget
 
 
 class _Model:
-    """The budget with a list instead of buckets."""
+    """Model of the budget with a list instead of buckets."""
 
     def __init__(self, percentage: int, per_second: int) -> None:
         self.percentage, self.per_second = percentage, per_second
@@ -70,7 +70,7 @@ class _Model:
 def test_rt_10_the_budget_is_its_share_of_the_window_or_its_floor(
     percentage: int, per_second: int, steps: list[tuple[float, int, int]], start: float
 ) -> None:
-    """However requests and retries come, the buckets decide as a list of all of them would."""
+    """The buckets allow the same retries as a list of all requests and retries would."""
     budget, model, now = failover.RetryBudget(percentage, per_second), _Model(percentage, per_second), start
     for pause, requests, retries in steps:
         now += pause
@@ -82,14 +82,14 @@ def test_rt_10_the_budget_is_its_share_of_the_window_or_its_floor(
 
 
 def test_rt_10_a_budget_without_floor_and_share_allows_nothing() -> None:
-    """0 and 0 turn retries off."""
+    """A budget of 0 percent and 0 per second allows no retry."""
     budget = failover.RetryBudget(0, 0)
     for _ in range(1000):
         budget.count(5.0)
     assert not budget.take(5.0)
 
 
-# The beginning of a stream
+# First event of a stream
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -115,7 +115,7 @@ def test_rt_10_a_budget_without_floor_and_share_allows_nothing() -> None:
     ],
 )
 def test_the_first_event_of_a_stream(lines: list[str], error: bool, end: str) -> None:
-    """An error is what OpenAI and the standard call one; what stands beside or behind it does not matter."""
+    """The first event is an error in the forms of OpenAI and of the standard, whatever comes after it."""
     stream = (end.join(lines) + end).encode()
     event = failover.first_event(stream + b"event: error" + end.encode() * 2)
     assert event is not None
@@ -127,7 +127,7 @@ def test_the_first_event_of_a_stream(lines: list[str], error: bool, end: str) ->
     st.lists(st.sampled_from([b"data: x", b"event: error", b":", b"", b"\r", b"\n", b"\r\n", b"d", b"\xef\xbb\xbf"]))
 )
 def test_a_stream_is_decided_once(pieces: list[bytes]) -> None:
-    """However a stream is cut into reads: once there is a verdict it stays, and it does not depend on the cuts."""
+    """The verdict on a stream stays the same as more bytes arrive, however they are cut."""
     verdict, data = None, b""
     for piece in pieces:
         for byte in piece:
@@ -140,7 +140,7 @@ def test_a_stream_is_decided_once(pieces: list[bytes]) -> None:
 
 
 def test_nothing_is_waited_for_without_end() -> None:
-    """A first event above 16 KiB is not looked at."""
+    """A first event above 16 KiB is not waited for."""
     assert failover.first_event(b"data: " + b"x" * (failover.STREAM_BYTES - 7)) is None
     assert failover.first_event(b"data: " + b"x" * (failover.STREAM_BYTES - 6)) == b""
 
@@ -167,12 +167,12 @@ def test_nothing_is_waited_for_without_end() -> None:
     ],
 )
 def test_retry_after(value: bytes, seconds: float | None) -> None:
-    """Seconds, or a date in one of the three forms that RFC 9110 5.6.7 knows; anything else is not there."""
+    """Retry-After is a number of seconds or a date in a form of RFC 9110 5.6.7; anything else is ignored."""
     assert failover.retry_after(value, 784111740.0) == seconds
 
 
 @given(st.binary(max_size=40) | st.text(max_size=40).map(str.encode))
 def test_retry_after_takes_anything(value: bytes) -> None:
-    """No value raises, and no time is negative."""
+    """No value raises an error or gives a negative time."""
     seconds = failover.retry_after(value, 0.0)
     assert seconds is None or seconds >= 0

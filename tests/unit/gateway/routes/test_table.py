@@ -1,4 +1,4 @@
-"""Which model does a request mean?"""
+"""Routing table: matches of hosts, paths and model names."""
 
 import pytest
 from hypothesis import given
@@ -10,18 +10,18 @@ from gateway.routes.table import Entry, RoutingTable, check_path
 
 
 def entry(namespace: str, name: str, *, created: str = "2026-01-01T00:00:00Z", services: tuple[str, ...] = ()) -> Entry:
-    """A document without backends."""
+    """Return an entry for a document without backends."""
     return Entry(namespace, f"{name}-route", created, RouteDocument(name=name, service_names=services))
 
 
 def table(*entries: Entry, namespaces: frozenset[str] | None = None) -> RoutingTable:
-    """A table of a gateway that serves `namespaces`."""
+    """Return the table of a gateway that serves `namespaces`, or all."""
     return RoutingTable.build(entries, namespaces=namespaces, cluster_domain="cluster.local")
 
 
 @pytest.mark.parametrize("host", ["web.a", "web.a.svc", "web.a.svc.cluster.local"])
 def test_full_spellings_of_a_service_lead_to_its_model(host: str) -> None:
-    """Every spelling with a namespace counts in every gateway."""
+    """Every spelling of a host with a namespace matches in a gateway of many namespaces."""
     route = table(entry("a", "demo", services=("web",))).match_host(host)
 
     assert route is not None
@@ -29,21 +29,21 @@ def test_full_spellings_of_a_service_lead_to_its_model(host: str) -> None:
 
 
 def test_routes_with_health_checks_are_known() -> None:
-    """Whoever runs the checks need not look at every route."""
+    """The table lists the routes that have health checks."""
     checked = Backend(id="local", service="x", health=HealthCheck(path="/"))
     entries = (entry("a", "demo"), Entry("a", "r", "", RouteDocument(name="checked", backends=(checked,))))
     assert [route.key for route in table(*entries).checked] == ["a/checked"]
 
 
 def test_a_bare_host_counts_where_one_namespace_is_served() -> None:
-    """With one namespace a Service name alone is enough."""
+    """A bare Service name matches in a gateway of one namespace."""
     route = table(entry("a", "demo"), namespaces=frozenset({"a"})).match_host("demo")
 
     assert route is not None
 
 
 def test_a_bare_host_is_ambiguous_where_many_are_served() -> None:
-    """Otherwise the error names the full spelling."""
+    """A bare Service name in a gateway of many namespaces is an error that names the full spelling."""
     with pytest.raises(errors.AmbiguousHost, match=r"demo\.a\.svc\.cluster\.local"):
         table(entry("a", "demo")).match_host("demo")
 
@@ -53,7 +53,7 @@ def test_a_bare_host_is_ambiguous_where_many_are_served() -> None:
     [(b"/a/demo/v1/x?q=1", b"/v1/x?q=1"), (b"/a/demo", b"/"), (b"/a/demo?q", b"/?q")],
 )
 def test_a_path_loses_its_two_segments(target: bytes, rest: bytes) -> None:
-    """What selected the route is not for the backend."""
+    """The two segments that selected the route are removed from the target."""
     matched = table(entry("a", "demo")).match_path(target)
 
     assert matched is not None
@@ -62,12 +62,12 @@ def test_a_path_loses_its_two_segments(target: bytes, rest: bytes) -> None:
 
 @pytest.mark.parametrize("target", [b"/a/demos/v1", b"/a", b"/a/", b"/", b"/b/demo/v1"])
 def test_a_path_matches_whole_segments(target: bytes) -> None:
-    """A name that only begins alike is another one."""
+    """A path matches by whole segments only."""
     assert table(entry("a", "demo")).match_path(target) is None
 
 
 def test_a_bare_model_of_two_namespaces_is_a_conflict() -> None:
-    """The error names both; the full names work."""
+    """A bare model name of two namespaces is an error that names both full names, which match."""
     both = table(entry("a", "demo"), entry("b", "demo"))
 
     with pytest.raises(errors.AmbiguousModel, match="a/demo or b/demo"):
@@ -77,7 +77,7 @@ def test_a_bare_model_of_two_namespaces_is_a_conflict() -> None:
 
 @given(st.permutations([0, 1, 2]))
 def test_k_05_the_older_document_keeps_a_name_in_any_order(order: list[int]) -> None:
-    """The order in which documents arrive decides nothing."""
+    """The oldest document gets a name, in whatever order the documents come."""
     entries = [
         entry("a", "young", created="2026-03-01T00:00:00Z", services=("web",)),
         entry("a", "old", created="2026-01-01T00:00:00Z", services=("web",)),
@@ -92,6 +92,6 @@ def test_k_05_the_older_document_keeps_a_name_in_any_order(order: list[int]) -> 
 
 @pytest.mark.parametrize("target", [b"/a/../b", b"/%2e%2E/b", b"/a%2fb", b"/a%5cb", b"/a%00", b"/a%0d%0ab", b"/.;x/b"])
 def test_paths_that_a_backend_may_read_differently_are_refused(target: bytes) -> None:
-    """Never match one path and send another."""
+    """A path that a backend may interpret differently is refused."""
     with pytest.raises(errors.MalformedRequest):
         check_path(target)
