@@ -1,4 +1,4 @@
-"""Routes from real files, through the store, while they change."""
+"""Directory source with the store: routes from real files that change."""
 
 import asyncio
 import base64
@@ -22,7 +22,7 @@ from tests.integration.servers import until
 
 
 def config_map(name: str = "demo", percentage: int = 0, namespace: str = "default") -> dict[str, Any]:
-    """A route ConfigMap as `kubectl get -o yaml` prints it."""
+    """Return a route ConfigMap as `kubectl get -o yaml` prints it."""
     document = RouteDocument(
         name=name,
         backends=(Backend(id="local", service=f"{name}-local", weight=100, port=80),),
@@ -42,7 +42,7 @@ def config_map(name: str = "demo", percentage: int = 0, namespace: str = "defaul
 
 
 def write(path: Path, *objects: dict[str, Any]) -> None:
-    """As an editor does: a new file, renamed over the old one."""
+    """Write objects as an editor does: to a new file, which is renamed over the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.new")
     beside.write_text(yaml.safe_dump_all(objects))
@@ -51,7 +51,7 @@ def write(path: Path, *objects: dict[str, Any]) -> None:
 
 @asynccontextmanager
 async def followed(directory: Path, **rest: Any) -> AsyncIterator[RouteStore]:
-    """A store that follows `directory`."""
+    """Yield a store that follows `directory`."""
     store = RouteStore(
         namespaces=None, cluster_domain="cluster.local", bare_hostnames="namespace", metrics=Metrics(), clock=time.time
     )
@@ -67,13 +67,13 @@ async def followed(directory: Path, **rest: Any) -> AsyncIterator[RouteStore]:
 
 
 def percentage(store: RouteStore, key: str = "default/demo") -> int | None:
-    """What is in force."""
+    """Return the percentage of a route in force; None when there is no such route."""
     route = store.table.routes.get(key)
     return route.document.split.percentage if route else None
 
 
 async def test_a_change_counts_within_200_ms(tmp_path: Path) -> None:
-    """New, changed and removed files are in force in the blink of an eye; the median of five is held to 200 ms."""
+    """New and changed files are in force within 200 ms, as the median of five; removed ones go."""
     async with followed(tmp_path) as store:
         took = []
         for step in range(1, 6):
@@ -86,8 +86,8 @@ async def test_a_change_counts_within_200_ms(tmp_path: Path) -> None:
         await until(lambda: percentage(store) is None)
 
 
-async def test_a_broken_file_is_reported_and_what_it_held_stays(tmp_path: Path) -> None:
-    """YAML that is none, a document that is none, a file too large: one reason each, and the last good route serves."""
+async def test_a_broken_file_is_reported_and_its_last_routes_stay(tmp_path: Path) -> None:
+    """Invalid YAML, an invalid document and a file too large are reported; the last good route stays in force."""
     path = tmp_path / "demo.yaml"
     write(path, config_map(percentage=1))
     write(tmp_path / "other.yaml", config_map("other"))
@@ -115,7 +115,7 @@ async def test_a_broken_file_is_reported_and_what_it_held_stays(tmp_path: Path) 
 
 
 async def test_an_empty_file_removes_nothing(tmp_path: Path) -> None:
-    """A file that was emptied is reported and what it held stays; removing the file removes it."""
+    """A file that was emptied is reported and its routes stay; removing the file removes them."""
     path = tmp_path / "demo.yaml"
     write(path, config_map(percentage=1))
     async with followed(tmp_path) as store:
@@ -133,7 +133,7 @@ async def test_an_empty_file_removes_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_is_being_written_counts_when_it_is_whole(tmp_path: Path) -> None:
-    """The first part of a file may be YAML of other objects: nothing of it counts until writing has paused."""
+    """Nothing of a file is applied until writing has paused, even when its first part is valid YAML."""
     path = tmp_path / "demo.yaml"
     write(path, config_map(percentage=1))
     text = yaml.safe_dump(config_map(percentage=2))
@@ -154,7 +154,7 @@ async def test_a_file_that_is_being_written_counts_when_it_is_whole(tmp_path: Pa
 
 
 async def test_the_directory_goes_and_comes_back(tmp_path: Path) -> None:
-    """Whoever takes the directory away does not mean to end all routes; what is in it afterwards counts."""
+    """Routes stay when the directory is removed; when it comes back, its files are applied."""
     directory = tmp_path / "routes"
     write(directory / "demo.yaml", config_map(percentage=1))
     async with followed(directory, poll_seconds=0.1) as store:
@@ -167,13 +167,13 @@ async def test_the_directory_goes_and_comes_back(tmp_path: Path) -> None:
 
 
 async def test_lists_many_documents_and_folders(tmp_path: Path) -> None:
-    """A List, several documents in a file and files in folders; objects of other kinds are none of our business."""
+    """Lists, several documents in a file and files in subfolders are read; objects of other kinds are ignored."""
     write(tmp_path / "list.yaml", {"apiVersion": "v1", "kind": "List", "items": [config_map("a"), config_map("b")]})
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}}
     plain = config_map("plain")
     del plain["metadata"]["labels"]
     write(tmp_path / "deep/down/two.yaml", config_map("c"), pod, plain, config_map("d", namespace="team-b"))
-    (tmp_path / "notes.txt").write_text("not ours")
+    (tmp_path / "notes.txt").write_text("no YAML")
     (tmp_path / ".hidden.yaml").write_text("a: [")
     async with followed(tmp_path) as store:
         assert set(store.table.routes) == {"default/a", "default/b", "default/c", "team-b/d"}
@@ -181,7 +181,7 @@ async def test_lists_many_documents_and_folders(tmp_path: Path) -> None:
 
 
 async def test_rd_04_a_volume_of_a_config_map(tmp_path: Path) -> None:
-    """RD-04: a kubelet swaps the symlink `..data`; the files that point through it count, within a second."""
+    """RD-04: when a kubelet swaps the symlink `..data`, the files behind it are in force within a second."""
 
     def publish(number: int) -> None:
         folder = tmp_path / f"..{number}"
@@ -200,7 +200,7 @@ async def test_rd_04_a_volume_of_a_config_map(tmp_path: Path) -> None:
 
 
 async def test_a_missed_notification_is_repaired(tmp_path: Path) -> None:
-    """A poll finds what the kernel did not tell: here a symlink whose target is outside what is watched."""
+    """Polling finds changes without notification, such as those behind a symlink to another directory."""
     outside, inside = tmp_path / "outside", tmp_path / "inside"
     inside.mkdir()
     write(outside / "demo.yaml", config_map(percentage=1))
@@ -212,7 +212,7 @@ async def test_a_missed_notification_is_repaired(tmp_path: Path) -> None:
 
 
 async def test_secrets_are_read_by_name_and_only_with_the_label(tmp_path: Path) -> None:
-    """A Secret with the label gives its data, decoded; one without it is as good as absent."""
+    """A Secret with the label gives its decoded data; one without it is refused."""
     good = {
         "apiVersion": "v1",
         "kind": "Secret",

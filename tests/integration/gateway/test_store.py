@@ -1,4 +1,4 @@
-"""The routing table in force: swapped whole, judged document by document."""
+"""Store of the routing table: the table is replaced as a whole, each document is checked alone."""
 
 import asyncio
 import re
@@ -20,25 +20,25 @@ from tests.integration.servers import until
 
 
 class Clock:
-    """A clock that tests move."""
+    """Clock that tests set."""
 
     def __init__(self) -> None:
         self.now = 1000.0
 
     def __call__(self) -> float:
-        """The time."""
+        """Return the time, in seconds."""
         return self.now
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """It stands at 1000."""
+    """Return a clock that shows 1000."""
     return Clock()
 
 
 @pytest.fixture
 def metrics() -> Metrics:
-    """Of this test."""
+    """Return metrics of this test."""
     return Metrics()
 
 
@@ -64,17 +64,17 @@ def store(clock: Clock, metrics: Metrics, slice_seconds: float) -> Iterator[Rout
 
 
 def snapshot(*entries: tuple[str, str, str | None], created: str = "2026-01-01T00:00:00Z") -> sources.Snapshot:
-    """ConfigMaps by namespace, name and text."""
+    """Return a snapshot of ConfigMaps, given as namespace, name and text."""
     return sources.Snapshot([sources.ConfigMap(*entry[:2], created, entry[2], "test") for entry in entries])
 
 
 def text(name: str = "demo", **values: object) -> str:
-    """A route document."""
+    """Return the text of a route document."""
     return document(name=name, **values).canonical_json()
 
 
 async def test_the_first_load_counts_at_once(store: RouteStore, metrics: Metrics) -> None:
-    """Ready means that every route there is can be asked for."""
+    """The first complete snapshot is in force at once, so a ready gateway has all routes."""
     assert not store.loaded.is_set()
     store.apply(snapshot(("default", "a", text())))
     assert store.loaded.is_set()
@@ -84,7 +84,7 @@ async def test_the_first_load_counts_at_once(store: RouteStore, metrics: Metrics
 
 @pytest.mark.parametrize("slice_seconds", [0.0])
 async def test_a_large_table_is_built_between_turns(store: RouteStore) -> None:
-    """Requests find the one before until the new one is whole; a change that comes meanwhile is the next one."""
+    """The old table stays in force until the new one is complete; a change that comes meanwhile is applied next."""
     store.apply(snapshot(*(("default", f"a{number}", text(f"a{number}")) for number in range(50))))
     assert (store.loaded.is_set(), store.generation) == (False, 0)
     store.apply(snapshot(("default", "b", text("b"))))
@@ -101,8 +101,8 @@ async def test_a_large_table_is_built_between_turns(store: RouteStore) -> None:
 
 
 @pytest.mark.parametrize("slice_seconds", [0.0])
-async def test_a_swap_that_is_under_way_ends_with_the_store(store: RouteStore) -> None:
-    """Whoever closes the store gets no other table afterwards."""
+async def test_closing_the_store_cancels_a_swap(store: RouteStore) -> None:
+    """No table comes into force after the store was closed."""
     store.apply(snapshot(*(("default", f"a{number}", text(f"a{number}")) for number in range(50))))
     await asyncio.sleep(0)
     store.close()
@@ -112,14 +112,14 @@ async def test_a_swap_that_is_under_way_ends_with_the_store(store: RouteStore) -
 
 
 async def test_changes_that_come_together_make_one_table(store: RouteStore) -> None:
-    """Fifty changes in a moment are one swap, and the last one counts."""
+    """Fifty changes at once make one swap, and the last one counts."""
     store.apply(snapshot())
     for number in range(50):
         store.apply(snapshot(("default", "a", text(limits={"bodyBytes": number}))))
     assert store.generation == 1
     await until(lambda: store.generation == 2)
     assert store.table.routes["default/demo"].document.limits.body_bytes == 49
-    await asyncio.sleep(2 * COALESCE_SECONDS)  # nothing more comes of it
+    await asyncio.sleep(2 * COALESCE_SECONDS)  # no further swap follows
     assert store.generation == 2
 
 
@@ -127,7 +127,7 @@ async def test_changes_that_come_together_make_one_table(store: RouteStore) -> N
 async def test_k_34_the_last_good_document_stays(
     store: RouteStore, clock: Clock, metrics: Metrics, broken: str | None
 ) -> None:
-    """A document that cannot be read is reported; the route goes on as before, since when it did."""
+    """A document that does not parse is reported; the last good one stays in force with its time."""
     store.apply(snapshot(("default", "a", text(limits={"bodyBytes": 7}))))
     clock.now = 2000
     store.apply(snapshot(("default", "a", broken)))
@@ -144,27 +144,27 @@ async def test_k_34_the_last_good_document_stays(
 
 
 async def test_a_document_that_was_never_good_is_no_route(store: RouteStore) -> None:
-    """It is reported, and nothing else suffers."""
+    """A document that never parsed is reported and makes no route; other documents do."""
     store.apply(snapshot(("default", "bad", "{"), ("default", "good", text())))
     assert store.documents["default/bad"].good is None
     assert set(store.table.routes) == {"default/demo"}
 
 
 async def test_k_05_two_documents_for_one_model(store: RouteStore) -> None:
-    """The claim is decided, and the loser reported."""
+    """Of two documents for one model one makes a route, and the conflict is listed."""
     store.apply(snapshot(("default", "a", text()), ("default", "b", text(limits={"bodyBytes": 1}))))
     assert len(store.table.routes) == 1
     assert store.table.conflicts
 
 
 async def test_another_namespace_is_not_served(store: RouteStore) -> None:
-    """Only the namespaces of the settings have routes."""
+    """Documents of a namespace that is not in the settings make no routes."""
     store.apply(snapshot(("team-b", "a", text())))
     assert store.table.routes == {}
 
 
 async def test_state_of_a_route_outlives_its_documents(store: RouteStore) -> None:
-    """Turn and requests in flight stay over swaps, and go with the route once nothing runs on it."""
+    """The runtime state of a route is kept over swaps, and dropped when the route and its requests are gone."""
     store.apply(snapshot(("default", "a", text())))
     state = store.runtime("default/demo")
     state.turn, state.in_flight = 42, 1
@@ -173,7 +173,7 @@ async def test_state_of_a_route_outlives_its_documents(store: RouteStore) -> Non
     assert store.runtime("default/demo") is state
     store.apply(snapshot())
     await until(lambda: store.generation == 3)
-    assert store.runtime("default/demo") is state  # a request still runs
+    assert store.runtime("default/demo") is state  # a request is in flight
     state.in_flight = 0
     store.apply(snapshot(("default", "other", text("other"))))
     await until(lambda: store.generation == 4)
@@ -181,15 +181,15 @@ async def test_state_of_a_route_outlives_its_documents(store: RouteStore) -> Non
 
 
 async def test_confirming_is_being_up_to_date(store: RouteStore, clock: Clock) -> None:
-    """A source that says that nothing has changed counts as much as one that brings something."""
+    """A source that confirms that nothing has changed makes the table as young as a snapshot does."""
     store.apply(snapshot())
     clock.now = 1500
     store.confirm()
     assert store.refreshed_at == 1500
 
 
-async def test_trouble_that_comes_with_news_does_not_hide_it(store: RouteStore, clock: Clock) -> None:
-    """A change and a mere error within the same moment: the table is as young as the change."""
+async def test_an_error_does_not_hide_a_change_that_comes_with_it(store: RouteStore, clock: Clock) -> None:
+    """When a change and an error come together, the table is as young as the change."""
     store.apply(snapshot())
     clock.now = 1500
     news = snapshot(("default", "a", text()))
@@ -204,8 +204,8 @@ async def test_trouble_that_comes_with_news_does_not_hide_it(store: RouteStore, 
     assert store.refreshed_at == 1500
 
 
-async def test_half_a_source_is_not_in_force(store: RouteStore, metrics: Metrics) -> None:
-    """Before the source has everything only its errors can be seen, by people and in a metric."""
+async def test_an_incomplete_snapshot_is_not_in_force(store: RouteStore, metrics: Metrics) -> None:
+    """Before the first complete snapshot only errors are shown, on the admin page and in a metric."""
     half = replace(snapshot(("default", "a", text())), errors={"namespace b": "away"}, fresh=False, complete=False)
     store.apply(half)
     assert not store.loaded.is_set()
@@ -217,8 +217,8 @@ async def test_half_a_source_is_not_in_force(store: RouteStore, metrics: Metrics
     assert admin.describe(store)["sourceErrors"] == {}
 
 
-async def test_the_page_tells_the_age(store: RouteStore, metrics: Metrics) -> None:
-    """How old the table is can be read without arithmetic; before the first load it says never."""
+async def test_the_page_shows_the_age(store: RouteStore, metrics: Metrics) -> None:
+    """The admin page shows the age of the table in seconds, and `never` before the first load."""
     app = admin.create_app(store, metrics, Journal(10), draining=lambda: False)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://admin") as client:
         assert "up to date: never." in (await client.get("/")).text
@@ -230,7 +230,7 @@ async def test_the_page_tells_the_age(store: RouteStore, metrics: Metrics) -> No
 
 
 async def test_unknown_fields_are_counted(store: RouteStore, metrics: Metrics) -> None:
-    """A field of a newer controller is ignored, and shows in a metric."""
+    """A field of a newer controller is ignored and counted in a metric."""
     newer = text()[:-1] + ',"fancy":1}'
     store.apply(snapshot(("default", "a", newer)))
     assert set(store.table.routes) == {"default/demo"}
