@@ -1,4 +1,4 @@
-"""`python -m gateway`: put the parts together and run them.
+"""Command line of the gateway, and the place where its parts are put together.
 
 Exit codes: 0 after a signal, 1 when an address cannot be listened on, 2 when the configuration cannot be used.
 """
@@ -88,13 +88,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the gateway until it is told to stop; return the exit code."""
+    """Run the gateway until a signal; return the exit code."""
     early_signals.remember()
-    given = parser().parse_args(arguments)
-    flags = {name: getattr(given, name) for name in ("routes", "kubeconfig", "listen", "admin", "resolve")}
+    options = parser().parse_args(arguments)
+    flags = {name: getattr(options, name) for name in ("routes", "kubeconfig", "listen", "admin", "resolve")}
     sockets: list[socket] = []
     try:
-        settings = Settings.load(given.config, flags=flags)
+        settings = Settings.load(options.config, flags=flags)
         source = _source(settings)
         try:
             overrides = parse_overrides(settings.gateway.resolve)
@@ -118,10 +118,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _source(settings: Settings) -> RouteSource:
-    """Where routes come from.
+    """Return the source of the routes.
 
     Raises:
-        SettingsError: there is neither a directory nor a cluster.
+        SettingsError: There is neither a directory nor a cluster to read from.
     """
     directory = settings.gateway.routes
     if directory is None:
@@ -141,27 +141,27 @@ async def run(
     traffic: socket,
     admin_socket: socket,
 ) -> None:
-    """Serve on both sockets until a signal.
+    """Put the parts together and serve on both sockets until a signal.
 
     Raises:
-        ListenError: the certificate of the traffic port cannot be used.
+        ListenError: The certificate for clients cannot be used.
     """
     loop = asyncio.get_running_loop()
     signals = Signals(loop)
-    mine = settings.gateway
-    context = certificates.server_context(mine.tls, "gateway.tls") if mine.tls is not None else None
+    gateway = settings.gateway
+    context = certificates.server_context(gateway.tls, "gateway.tls") if gateway.tls is not None else None
     metrics = Metrics()
-    access_log = AccessLog(sys.stdout if mine.access_log else None, metrics.access_log_dropped)
+    access_log = AccessLog(sys.stdout if gateway.access_log else None, metrics.access_log_dropped)
     store = RouteStore(
         namespaces=settings.served_namespaces,
         cluster_domain=settings.cluster_domain,
-        bare_hostnames=mine.bare_hostnames,
+        bare_hostnames=gateway.bare_hostnames,
         metrics=metrics,
         clock=time.time,
-        retry=mine.retry,
+        retry=gateway.retry,
     )
     resolver = Resolver(
-        AddressRules.parse(cluster=mine.cluster_ranges, allowed=mine.allowed_addresses),
+        AddressRules.parse(cluster=gateway.cluster_ranges, allowed=gateway.allowed_addresses),
         overrides=overrides,
     )
     upstream = Upstream(resolver, strict_tls=settings.tls.strict)
@@ -172,7 +172,7 @@ async def run(
         default=None if default is None else lambda: from_settings(default.oauth_config),
         strict_tls=settings.tls.strict,
     )
-    journal = Journal(mine.limits.decisions)
+    journal = Journal(gateway.limits.decisions)
     proxy = Proxy(
         settings=settings,
         store=store,
@@ -183,7 +183,7 @@ async def run(
         journal=journal,
     )
     store.subscribe(proxy.refresh)
-    server = HttpServer(proxy.handle, server_limits(mine), metrics, access_log)
+    server = HttpServer(proxy.handle, server_limits(gateway), metrics, access_log)
 
     stats = upstream.stats
     metrics.client_connections.set_function(lambda: server.connections)
@@ -200,15 +200,15 @@ async def run(
     ]
     allocator.settle()
     settling = loop.create_task(_settle(store))
-    log.info("listening", traffic=mine.listen, admin=mine.admin)
+    log.info("listening", traffic=gateway.listen, admin=gateway.admin)
     try:
         await listener.serve(
             server,
             traffic,
             signals,
             context=context,
-            lame_duck_seconds=mine.lame_duck_seconds,
-            drain_seconds=mine.drain_seconds,
+            lame_duck_seconds=gateway.lame_duck_seconds,
+            drain_seconds=gateway.drain_seconds,
         )
     finally:
         stopped.set()
@@ -228,23 +228,23 @@ async def run(
 
 
 async def _settle(store: RouteStore) -> None:
-    """Thousands of documents are no garbage, and it takes long to find that out."""
+    """Exempt the first routes from garbage collection: thousands of documents take long to look through in vain."""
     await store.loaded.wait()
     allocator.keep()
 
 
-def server_limits(mine: GatewaySettings) -> ServerLimits:
-    """What clients may do, from the settings."""
+def server_limits(gateway: GatewaySettings) -> ServerLimits:
+    """Return the limits on clients from the settings."""
     return ServerLimits(
         message=messages.Limits(
-            head_bytes=mine.limits.head_bytes, fields=mine.limits.fields, url_bytes=mine.limits.url_bytes
+            head_bytes=gateway.limits.head_bytes, fields=gateway.limits.fields, url_bytes=gateway.limits.url_bytes
         ),
-        connections=listener.connections_allowed(mine.limits.connections),
-        head_seconds=mine.timeouts.head_seconds,
-        body_seconds=mine.timeouts.body_seconds,
-        keep_alive_seconds=mine.timeouts.keep_alive_seconds,
-        write_stall_seconds=mine.timeouts.write_stall_seconds,
-        tunnel_idle_seconds=mine.timeouts.tunnel_idle_seconds,
+        connections=listener.connections_allowed(gateway.limits.connections),
+        head_seconds=gateway.timeouts.head_seconds,
+        body_seconds=gateway.timeouts.body_seconds,
+        keep_alive_seconds=gateway.timeouts.keep_alive_seconds,
+        write_stall_seconds=gateway.timeouts.write_stall_seconds,
+        tunnel_idle_seconds=gateway.timeouts.tunnel_idle_seconds,
     )
 
 

@@ -1,9 +1,10 @@
-"""From a request to an answer: attempts at backends, one after the other, until one has an answer for the client.
+"""Attempts of one request: it goes to one backend after another until a response is fit for the client.
 
-Every attempt begins with the request as it came: target, fields, model name and credentials are made for its backend,
-and nothing of an earlier attempt is in them. A backend is asked once; a connection that had died while it was idle and
-a token that is renewed after a 401 belong to the same attempt. Once a byte of an answer may go to the client there is
-no other attempt, and none begins after the client has gone: its task is cancelled, and nothing here catches that.
+Every attempt starts from the client's request as it came: target, header fields, model name and credentials are made
+for its backend and contain nothing of an earlier attempt. Each backend gets one attempt; a second connection after an
+idle one turned out to be closed, and a new token after a 401, belong to the same attempt. There is no further attempt
+once a byte of a response may have gone to the client, and none after the client has gone: its task is cancelled, and
+nothing here catches that.
 """
 
 import asyncio
@@ -31,13 +32,13 @@ from gateway.upstream.addresses import AddressRules
 from gateway.upstream.origin import Origin
 
 VIA: Final = b"beamlit-gateway"
-"""This gateway's name in Via."""
+"""Name of the gateway in Via fields (RFC 9110 7.6.3)."""
 HOLD_SECONDS: Final = 1.0
-"""How long the beginning of a stream is held back to see whether it is an error."""
+"""Seconds for which the start of an event stream is held back to see whether its first event is an error."""
 
 
 class Attempts:
-    """Sends requests to backends."""
+    """Attempts of requests at backends, with failover."""
 
     def __init__(
         self,
@@ -52,29 +53,31 @@ class Attempts:
         self._upstream = upstream
         self._credentials = credentials
         self._metrics = metrics
-        self._longest_pause = settings.gateway.retry.cool_down_seconds
+        self._longest_cool_down = settings.gateway.retry.cool_down_seconds
         self._trusted = AddressRules.parse(allowed=settings.gateway.trusted_proxies)
-        self._trusts_somebody = bool(settings.gateway.trusted_proxies)
+        self._has_trusted_proxies = bool(settings.gateway.trusted_proxies)
         self._deadlines = Deadlines(asyncio.get_running_loop(), HOLD_SECONDS)
 
     def close(self) -> None:
-        """Stop what runs by itself."""
+        """Stop the timers."""
         self._deadlines.close()
 
     async def response(
-        self, exchange: Exchange, plan: RoutePlan, chosen: BackendPlan, rest: bytes, context: RequestContext
+        self, exchange: Exchange, plan: RoutePlan, chosen: BackendPlan, target: bytes, context: RequestContext
     ) -> tuple[upstream.ServerResponse, BackendPlan]:
-        """An answer for the client, and whose it is: the first that is fit for it, or the last one.
+        """Send a request to backends; return the response for the client and the backend it comes from.
+
+        This is the first response that is no failure, or that of the last attempt.
 
         Args:
-            exchange: the client's request.
-            plan: of its route.
-            chosen: who is asked first.
-            rest: the target, without what selected the route.
-            story: gets the attempts that failed, and the backend that is being asked.
+            exchange: Exchange with the client's request.
+            plan: Plan of the request's route.
+            chosen: Backend of the first attempt.
+            target: Request target without the part that selected the route.
+            context: Context of the request, in which failed attempts and the current backend are noted.
 
         Raises:
-            errors.GatewayError: the last attempt had no answer.
+            errors.GatewayError: The last attempt had no response.
         """
         began = context.started + context.queued
         tried: frozenset[int] = frozenset()
@@ -88,11 +91,11 @@ class Attempts:
             probe = not chosen.breaker.usable and chosen.breaker.begin(began)
             outcome: upstream.ServerResponse | errors.UpstreamError
             try:
-                outcome = await self._attempt(exchange, plan, chosen, rest, context)
+                outcome = await self._attempt(exchange, plan, chosen, target, context)
                 status = outcome.head.status
                 cause = plan.statuses.get(status)
                 if cause is None and plan.holds_streams and outcome.head.content_length is None:
-                    cause = await self._beginning(outcome, exchange, plan, tried | {chosen.index})
+                    cause = await self._first_event_cause(outcome, exchange, plan, tried | {chosen.index})
                 now = time.perf_counter()
                 if cause is None and status not in failover.FAILURE_STATUSES:
                     chosen.breaker.succeeded(began, now)
@@ -105,23 +108,23 @@ class Attempts:
                 if probe:
                     chosen.breaker.abandoned()
                 raise
-            self._judge(chosen.breaker, outcome, cause, began, now, probe=probe)
+            self._record_outcome(chosen.breaker, outcome, cause, began, now, probe=probe)
             tried |= {chosen.index}
-            self._note(context, plan, chosen, _word(outcome, cause), now - began)
+            self._record_failure(context, plan, chosen, _cause_word(outcome, cause), now - began)
             free = isinstance(outcome, errors.UpstreamError) and not outcome.sent
-            following = self._following(exchange, plan, cause, tried, now, context, free=free)
+            successor = self._next_backend(exchange, plan, cause, tried, now, context, free=free)
             if not isinstance(outcome, errors.UpstreamError):
-                if following is None:
+                if successor is None:
                     context.first_byte = now
                     return outcome, chosen
                 outcome.abort()
-            elif following is None:
+            elif successor is None:
                 raise outcome
-            chosen = following
-            context.why = failover.FAILOVER
+            chosen = successor
+            context.diversion = failover.FAILOVER
             began = now
 
-    def _following(
+    def _next_backend(
         self,
         exchange: Exchange,
         plan: RoutePlan,
@@ -132,22 +135,22 @@ class Attempts:
         *,
         free: bool,
     ) -> BackendPlan | None:
-        """The backend for the next attempt; None when the last one's outcome is the client's.
+        """Return the backend for the next attempt; None when the client gets the outcome of the last one.
 
-        An attempt by which nothing was sent (`free`) has cost no backend anything: it needs neither budget nor a body
-        that was kept.
+        A retry after an attempt that sent nothing (`free`) puts no load on the backends, so it needs no retry budget,
+        and the request body is still complete.
         """
         if cause not in plan.causes:
             return None
-        following = self._other(plan, tried, now)
-        if following is None:
+        successor = self._other(plan, tried, now)
+        if successor is None:
             return None
         if not _repeatable(exchange, plan, free=free):
             self._refuse(context, plan, "body")
         elif not free and not plan.runtime.budget.take(now):
             self._refuse(context, plan, "budget")
         else:
-            return following
+            return successor
         return None
 
     def _refuse(self, context: RequestContext, plan: RoutePlan, why: str) -> None:
@@ -155,9 +158,9 @@ class Attempts:
         self._metrics.retries_refused.labels(plan.route.namespace, plan.route.name, why).inc()
 
     def _other(self, plan: RoutePlan, tried: frozenset[int], now: float) -> BackendPlan | None:
-        """The backend for failover that was not tried and is still in force.
+        """Return a backend for failover that was not tried yet and is still in force; None when there is none.
 
-        A request ends on the table it began with, but is not sent to a place that was taken out meanwhile.
+        A request ends with the table it began with, but it is not sent to a backend that was removed meanwhile.
         """
         route = self._store.table.routes.get(plan.route.key)
         if route is None:
@@ -166,11 +169,11 @@ class Attempts:
             tried |= {
                 one.index
                 for one in plan.backends
-                if not any(_same_place(one.backend, other) for other in route.document.backends)
+                if not any(_same_server(one.backend, other) for other in route.document.backends)
             }
         return plan.other(tried, now)
 
-    def _judge(
+    def _record_outcome(
         self,
         breaker: CircuitBreaker,
         outcome: upstream.ServerResponse | errors.UpstreamError,
@@ -180,10 +183,10 @@ class Attempts:
         *,
         probe: bool,
     ) -> None:
-        """Tell the breaker how an attempt went.
+        """Report the outcome of an attempt to the backend's circuit breaker.
 
-        A backend that asks for a pause gets it, and that is no failure. Without a pause 429 is one: whoever answers
-        nothing else for long is left alone too.
+        A 429 or 503 with Retry-After starts a cool-down and is no failure. Without Retry-After a 429 is a failure, so a
+        backend that sends nothing else gets no requests for a while, too.
         """
         if isinstance(outcome, errors.UpstreamError) or cause is FailureCause.STREAM_ERROR:
             breaker.failed(now, probe=probe)
@@ -195,59 +198,63 @@ class Attempts:
             breaker.abandoned()
 
     def _cools_down(self, breaker: CircuitBreaker, head: ResponseHead, now: float) -> bool:
-        """Whether the answer asks for a pause (Retry-After on 429 or 503); the backend gets it."""
+        """Start a cool-down when the response asks for one (Retry-After with 429 or 503); return whether it does."""
         if head.status not in (429, 503) or (value := field(head.fields, b"retry-after")) is None:
             return False
-        seconds = min(failover.retry_after(value, time.time()) or 0.0, self._longest_pause)
+        seconds = min(failover.retry_after(value, time.time()) or 0.0, self._longest_cool_down)
         if seconds:
             breaker.cool_down(now + seconds)
         return bool(seconds)
 
-    def _note(self, context: RequestContext, plan: RoutePlan, chosen: BackendPlan, cause: str, seconds: float) -> None:
-        """Remember and count an attempt that failed."""
+    def _record_failure(
+        self, context: RequestContext, plan: RoutePlan, chosen: BackendPlan, cause: str, seconds: float
+    ) -> None:
+        """Note a failed attempt in the context and count it."""
         if context.failures is None:
             context.failures = []
         context.failures.append(FailedAttempt(chosen.backend.id, cause, seconds))
         route = plan.route
         self._metrics.upstream_errors.labels(route.namespace, route.name, chosen.backend.id, cause).inc()
 
-    async def _beginning(
+    async def _first_event_cause(
         self, response: upstream.ServerResponse, exchange: Exchange, plan: RoutePlan, tried: frozenset[int]
     ) -> FailureCause | None:
-        """The cause, if the first event of a stream is an error. Not asked where there is nobody else to ask.
+        """Return the failure cause when the first event of an event stream is an error.
+
+        The stream is not held back when there is no other backend to try.
 
         Raises:
-            errors.UpstreamError: the stream broke off before it.
+            errors.UpstreamError: The stream ended before its first event.
         """
         if not is_stream(response.head) or not _repeatable(exchange, plan, free=False):
             return None
         if self._other(plan, tried, time.perf_counter()) is None:
             return None
         try:
-            data = await response.beginning(_is_enough, self._deadlines)
+            data = await response.beginning(_has_first_event, self._deadlines)
         except BaseException:
             response.abort()
             raise
         return FailureCause.STREAM_ERROR if failover.is_error(failover.first_event(data) or b"") else None
 
     def _attempt(
-        self, exchange: Exchange, plan: RoutePlan, chosen: BackendPlan, rest: bytes, context: RequestContext
+        self, exchange: Exchange, plan: RoutePlan, chosen: BackendPlan, target: bytes, context: RequestContext
     ) -> Coroutine[Any, Any, upstream.ServerResponse]:
-        """One attempt at a backend.
+        """Start one attempt at a backend.
 
         Raises (when awaited):
-            errors.GatewayError: there is no answer.
+            errors.GatewayError: There is no response.
         """
         extra = {b"x-request-id": context.request_id}
         if chosen.plain:
             body = None if exchange.head.has_body else b""
-            return self._send(exchange, plan, chosen, chosen.origin, rest, body, extra)
-        return self._prepared(exchange, plan, chosen, rest, extra)
+            return self._send(exchange, plan, chosen, chosen.origin, target, body, extra)
+        return self._attempt_with_changes(exchange, plan, chosen, target, extra)
 
-    async def _prepared(
-        self, exchange: Exchange, plan: RoutePlan, chosen: BackendPlan, rest: bytes, extra: dict[bytes, bytes]
+    async def _attempt_with_changes(
+        self, exchange: Exchange, plan: RoutePlan, chosen: BackendPlan, target: bytes, extra: dict[bytes, bytes]
     ) -> upstream.ServerResponse:
-        """An attempt with the backend's model name and credentials; it has a second go when they were refused (401)."""
+        """Attempt a request with the backend's model name and credentials, twice when they are refused with a 401."""
         body = await _body(exchange, plan, chosen)
         refused: bytes | None = None
         while True:
@@ -259,7 +266,7 @@ class Attempts:
             origin = chosen.origin
             if chosen.certified:
                 origin = origin._replace(certificate=await self._credentials.certificate(plan.route, chosen.backend))
-            response = await self._send(exchange, plan, chosen, origin, rest, body, extra)
+            response = await self._send(exchange, plan, chosen, origin, target, body, extra)
             if response.head.status != 401 or not chosen.authenticated or refused is not None:
                 return response
             if not _repeatable(exchange, plan, free=False):
@@ -273,14 +280,14 @@ class Attempts:
         plan: RoutePlan,
         chosen: BackendPlan,
         origin: Origin,
-        rest: bytes,
+        target: bytes,
         body: bytes | None,
         extra: Mapping[bytes, bytes],
     ) -> Coroutine[Any, Any, upstream.ServerResponse]:
-        """Send a request; `body` is None where it comes from the exchange."""
+        """Send a request; `body` is None when it is streamed from the exchange."""
         return self._upstream.send(
             origin,
-            self._outgoing(exchange, chosen, rest, body, extra),
+            self._outgoing(exchange, chosen, target, body, extra),
             exchange if body is None else body,
             chosen.timeouts,
             body_limit=plan.body_limit,
@@ -289,7 +296,7 @@ class Attempts:
         )
 
     def _outgoing(
-        self, exchange: Exchange, chosen: BackendPlan, rest: bytes, body: bytes | None, extra: Mapping[bytes, bytes]
+        self, exchange: Exchange, chosen: BackendPlan, target: bytes, body: bytes | None, extra: Mapping[bytes, bytes]
     ) -> RequestHead:
         head = exchange.head
         fields = forwarding.request_fields(
@@ -298,13 +305,13 @@ class Attempts:
             peer=exchange.peer,
             tls=exchange.tls,
             via=VIA,
-            trusted_peer=self._trusts_somebody and self._is_trusted(exchange.peer),
+            trusted_peer=self._has_trusted_proxies and self._is_trusted(exchange.peer),
             extra=extra,
         )
         in_memory = body is not None and head.has_body
         return RequestHead(
             head.method,
-            forwarding.request_target(rest, chosen.target.prefix),
+            forwarding.request_target(target, chosen.target.prefix),
             head.host,
             head.authority,
             fields,
@@ -318,15 +325,15 @@ class Attempts:
         return any(ip_address(peer) in network for network in self._trusted.allowed)
 
 
-def _word(outcome: upstream.ServerResponse | errors.UpstreamError, cause: FailureCause | None) -> str:
-    """How an attempt failed, in a word: the code of an error, `streamError`, or the status."""
+def _cause_word(outcome: upstream.ServerResponse | errors.UpstreamError, cause: FailureCause | None) -> str:
+    """Return how an attempt failed, in a word: the code of an error, `streamError`, or the status."""
     if isinstance(outcome, errors.UpstreamError):
         return outcome.code
     return cause.value if cause is not None else str(outcome.head.status)
 
 
 async def _body(exchange: Exchange, plan: RoutePlan, chosen: BackendPlan) -> bytes | None:
-    """The body where it has to be in memory, to change its model name. None: it streams."""
+    """Return the request body with the backend's model name; None when the body stays as it is and is streamed."""
     head = exchange.head
     if not head.has_body:
         return b""
@@ -341,26 +348,26 @@ async def _body(exchange: Exchange, plan: RoutePlan, chosen: BackendPlan) -> byt
 
 
 def _repeatable(exchange: Exchange, plan: RoutePlan, *, free: bool) -> bool:
-    """Whether the request can be sent once more: its body is here, and no larger than what is sent twice.
+    """Return whether the request can be sent again: its body was kept, and it is within the limit for that.
 
-    Where nothing was sent (`free`) its size does not matter.
+    After an attempt that sent nothing (`free`) its size does not matter.
     """
     return exchange.intact and (free or exchange.size <= plan.replay)
 
 
-def _same_place(one: Backend, other: Backend) -> bool:
-    """Whether requests for either go to the same server."""
+def _same_server(one: Backend, other: Backend) -> bool:
+    """Return whether both backends are the same server."""
     return (one.id, one.service, one.host, one.default, one.port, one.scheme) == (
         other.id, other.service, other.host, other.default, other.port, other.scheme,
     )  # fmt: skip
 
 
-def _is_enough(data: bytes) -> bool:
+def _has_first_event(data: bytes) -> bool:
     return failover.first_event(data) is not None
 
 
 def is_stream(head: ResponseHead) -> bool:
-    """Whether an answer is an event stream that can be read here."""
+    """Return whether a response is an event stream whose events the gateway can read."""
     if head.status != 200 or head.content_length is not None:
         return False
     kind = field(head.fields, b"content-type")

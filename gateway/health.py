@@ -1,5 +1,6 @@
-"""Asks backends whether they are well, where a route wants that: one task per backend of a route, through the same
-connections, address checks and TLS as its requests.
+"""Health checks of backends: one task per backend of a route that asks for them.
+
+Checks use the same connections, address checks and TLS as requests.
 """
 
 import asyncio
@@ -20,9 +21,9 @@ from gateway.upstream.connection import Upstream
 from gateway.upstream.origin import Timeouts
 
 AT_ONCE: Final = 32
-"""Checks that are under way at the same time."""
+"""Health checks that run at the same time."""
 _BODY_BYTES: Final = 65536
-"""Of an answer to a check that are read so that its connection can be used again."""
+"""Bytes of a response to a health check that are read so that its connection can be used again."""
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +31,7 @@ _Key = tuple[str, str, object, Tls, HealthCheck]
 
 
 class HealthChecks:
-    """All of them."""
+    """Health checks of all routes."""
 
     def __init__(self, upstream: Upstream, credentials: Credentials) -> None:
         self._upstream = upstream
@@ -38,14 +39,14 @@ class HealthChecks:
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._tasks: dict[_Key, tuple[BackendPlan, asyncio.Task[None]]] = {}
 
-    def apply(self, wanted: Iterable[tuple[Route, BackendPlan]]) -> None:
-        """Check these backends of routes from now on, and no others.
+    def apply(self, desired: Iterable[tuple[Route, BackendPlan]]) -> None:
+        """Check the `desired` backends of routes from now on, and no others.
 
-        A check that was under way goes on where place and rules are the same. A backend that is no longer checked
+        Checks continue where the server and the rules are the same as before. A backend that is no longer checked
         counts as healthy.
         """
         keys: dict[_Key, tuple[Route, BackendPlan]] = {}
-        for route, one in wanted:
+        for route, one in desired:
             if one.backend.health is not None:
                 keys[route.key, one.backend.id, one.origin, one.backend.tls, one.backend.health] = route, one
         for key in [key for key in self._tasks if key not in keys]:
@@ -79,7 +80,7 @@ class HealthChecks:
             await asyncio.sleep(rules.interval * (0.9 + 0.2 * random.random()))  # noqa: S311
 
     async def _check(self, route: Route, one: BackendPlan, rules: HealthCheck) -> str | None:
-        """Why a backend is not well; None when it is."""
+        """Check a backend once; return why it is unhealthy, or None when it is healthy."""
         authority = one.target.authority
         head = RequestHead(
             method=b"GET",
@@ -104,6 +105,6 @@ class HealthChecks:
         except errors.UpstreamError as exc:
             return exc.code
         except errors.GatewayError:
-            return None  # this gateway's own trouble
+            return None  # the gateway failed, not the backend
         status = response.head.status
         return None if 200 <= status < 300 else str(status)

@@ -1,4 +1,4 @@
-"""What can be known about a route before a request comes, worked out once per document."""
+"""Plan of a route: everything that is known before a request comes, computed once per document."""
 
 import time
 from dataclasses import dataclass
@@ -20,33 +20,43 @@ from gateway.upstream.origin import Origin, Timeouts
 
 @dataclass(frozen=True, slots=True)
 class BackendPlan:
-    """One backend of a route, ready to be sent to."""
+    """Plan of one backend of a route, with all that sending a request there takes."""
 
     backend: Backend
     index: int
-    """In the document."""
+    """Index of the backend in the document."""
     origin: Origin
     target: forwarding.Target
     timeouts: Timeouts
     response_fields: tuple[tuple[bytes, bytes], ...]
-    """Fields of ours on every answer from here."""
+    """Header fields that the gateway adds to every response of this backend."""
     breaker: CircuitBreaker
     concurrency: ConcurrencyLimit
     authenticated: bool
+    """Whether requests get a token or header values from Secrets."""
     plain: bool
-    """Whether a request is sent as it comes: it needs neither credentials, a certificate nor another model name."""
+    """Whether requests are sent without credentials, client certificate and change of the model name."""
     certified: bool
-    """Whether the server is shown a certificate."""
+    """Whether the gateway presents a client certificate."""
     resend: bool
-    """Whether a request may be sent a second time on another connection, whatever its method."""
+    """Whether a request may be sent again on another connection, whatever its method."""
     alternatives: bool
-    """Whether a request may go elsewhere when it has failed here."""
+    """Whether a request may go to another backend after it failed here."""
     keep: int
-    """Bytes of a request's body that are kept while it is sent here, to be sent again."""
+    """Bytes of a request body that are kept while it is sent, to be sent again."""
+
+    def fields_for(self, diversion: str | None) -> tuple[tuple[bytes, bytes], ...]:
+        """Return the header fields that the gateway adds to a response: the backend and why the request went there.
+
+        `diversion` is the reason of a request that went to another backend than the split says, otherwise None.
+        """
+        if diversion is None:
+            return self.response_fields
+        return self.response_fields[0], (b"x-beamlit-reason", diversion.encode())
 
 
 class RoutePlan:
-    """Everything about a route that does not depend on the request."""
+    """Plan of a route: its backends, limits and rules, which do not depend on the request."""
 
     def __init__(self, route: Route, settings: Settings, metrics: Metrics, runtime: RouteRuntime) -> None:
         document = route.document
@@ -54,26 +64,27 @@ class RoutePlan:
         self.route = route
         self.runtime = runtime
         self.reason = document.split.reason
+        """Reason of requests that go where the split says."""
         body = document.limits.body_bytes
         self.body_limit = limits.body_bytes if body is None else body
         replay = document.retry.body_bytes
         self.replay = limits.replay_bytes if replay is None else replay
-        """Bytes of the largest body that is sent a second time."""
+        """Bytes of the largest request body that is sent again."""
         ids = {backend.id for backend in document.backends}
         for identity in [one for one in runtime.backends if one not in ids]:
             del runtime.backends[identity]
             metrics.forget_backend(route.namespace, route.name, identity)
         self.order = tuple(index for index, backend in enumerate(document.backends) if Use.FAILOVER in backend.use)
-        """Those that a request goes to when another has failed."""
+        """Indexes of the backends for failover."""
         self.overflow = tuple(index for index, one in enumerate(document.backends) if Use.OVERFLOW in one.use)
-        """Those that a request goes to when another is at its limit."""
+        """Indexes of the backends for overflow."""
         self.queue = document.queue
         self.backends = tuple(_backend_plan(route, index, settings, self) for index in range(len(document.backends)))
         self.causes = frozenset(document.retry.on)
         self.statuses = failover.statuses(document.retry.on)
-        """The statuses that count as failures."""
+        """Causes by status, for the statuses after which another backend is tried."""
         self.holds_streams = FailureCause.STREAM_ERROR in self.causes
-        """Whether the first event of a stream is looked at."""
+        """Whether the first event of an event stream is examined."""
         self.turns = balancing.pattern([backend.weight for backend in document.backends])
         self._metrics = metrics
         self._series: dict[str, Series] = {}
@@ -82,7 +93,7 @@ class RoutePlan:
         metrics.in_flight.labels(route.namespace, route.name).set_function(lambda: runtime.in_flight)
 
     def _expose(self, one: BackendPlan) -> None:
-        """Show the state of a backend in the metrics."""
+        """Expose the state of a backend as metrics."""
         labels = (self.route.namespace, self.route.name, one.backend.id)
         breaker, concurrency, metrics = one.breaker, one.concurrency, self._metrics
         metrics.breaker_state.labels(*labels).set_function(lambda: breaker.state(time.perf_counter()))
@@ -92,10 +103,10 @@ class RoutePlan:
         metrics.queued.labels(*labels).set_function(lambda: concurrency.waiting)
 
     def choose(self, now: float) -> tuple[BackendPlan, str | None]:
-        """The backend whose turn it is, or another one and what speaks against the first.
+        """Return the backend whose turn it is; or another one, and the reason why the first is unavailable.
 
         Raises:
-            errors.NoBackend: no backend may be chosen by weight, or all of them have asked for a pause.
+            errors.NoBackend: No backend may be chosen by weight, or all of them are in a cool-down.
         """
         turn = self.runtime.turn
         self.runtime.turn = (turn + 1) % balancing.CYCLE
@@ -115,12 +126,12 @@ class RoutePlan:
         raise errors.NoBackend(retry_after=max(1, ceil(end - now)))
 
     def other(self, tried: frozenset[int], now: float, *, full: bool = False) -> BackendPlan | None:
-        """The first backend for failover, in the document's order, that is not in `tried` and may be asked.
+        """Return the first backend for failover, in the document's order, that is not in `tried` and is available.
 
-        One that has failed too often is better than none; one that has asked for a pause gets it. One that is at its
-        limit counts only with `full`.
+        When there is none, return one whose breaker is open or that is unhealthy, but none in a cool-down. A backend at
+        its limit of requests in flight is returned only with `full`.
         """
-        doubtful: BackendPlan | None = None
+        last_resort: BackendPlan | None = None
         for index in self.order:
             if index not in tried:
                 other = self.backends[index]
@@ -129,12 +140,12 @@ class RoutePlan:
                 reason = other.breaker.unavailable_reason(now)
                 if reason is None:
                     return other
-                if doubtful is None and reason is not UnavailableReason.COOL_DOWN:
-                    doubtful = other
-        return doubtful
+                if last_resort is None and reason is not UnavailableReason.COOL_DOWN:
+                    last_resort = other
+        return last_resort
 
     def spill(self, now: float) -> BackendPlan | None:
-        """Who takes a request at once whose backend is at its limit: the first for overflow that may be asked."""
+        """Return the first backend for overflow that is available and has a free slot; None when there is none."""
         for index in self.overflow:
             other = self.backends[index]
             if other.concurrency.taken < other.concurrency.limit and other.breaker.unavailable_reason(now) is None:
@@ -142,19 +153,15 @@ class RoutePlan:
         return None
 
     def series(self, backend: str) -> Series:
-        """Where answers of `backend` are counted."""
-        found = self._series.get(backend)
-        if found is None:
-            found = self._series[backend] = self._metrics.series(self.route.namespace, self.route.name, backend)
-        return found
-
-    def said(self, chosen: BackendPlan, why: str) -> tuple[tuple[bytes, bytes], ...]:
-        """Fields of ours on an answer of `chosen` where it is not the split that led to it: whose it is, and why."""
-        return (chosen.response_fields[0], (b"x-beamlit-reason", why.encode()))
+        """Return the counts of the responses of `backend`."""
+        series = self._series.get(backend)
+        if series is None:
+            series = self._series[backend] = self._metrics.series(self.route.namespace, self.route.name, backend)
+        return series
 
 
 def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan) -> BackendPlan:
-    """Where a backend is, by the one of its three forms it has."""
+    """Return the plan of a backend: a Service, a remote host, or the default remote backend."""
     document = route.document
     backend = document.backends[index]
     tls = backend.tls
@@ -211,7 +218,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
 
 
 def split_authority(authority: str) -> tuple[str, int | None]:
-    """Host and port of `host`, `host:port` or `[address]:port`; None where no port is given."""
+    """Split `host`, `host:port` or `[address]:port` into host and port; the port is None when there is none."""
     if authority.startswith("["):
         host, _, port = authority[1:].partition("]")
         port = port.removeprefix(":")

@@ -1,7 +1,7 @@
-"""The story of one request: match, choose, forward, relay.
+"""Path of one request: match a route, choose a backend, forward the request, relay the response.
 
-What can be known before a request comes is worked out once per route and kept in a `RoutePlan`; a request takes the
-routing table once and ends on it, whatever changes meanwhile.
+What is known before a request comes is computed once per route and kept in a `RoutePlan`. A request takes the routing
+table once and ends with it, whatever changes meanwhile.
 """
 
 import asyncio
@@ -25,9 +25,8 @@ from gateway.http.exchange import Exchange, Fields, RequestHead, ResponseHead, f
 from gateway.journal import PATH_CHARACTERS, Journal, RequestRecord
 from gateway.plan import BackendPlan, RoutePlan
 from gateway.request_context import RequestContext
-from gateway.routes import table as routing
 from gateway.routes.store import RouteStore
-from gateway.routes.table import Route, RoutingTable
+from gateway.routes.table import Route, RoutingTable, check_path
 from gateway.settings import Settings
 from gateway.telemetry import AccessLog, Metrics, RequestIds
 from gateway.upstream import connection as upstream
@@ -35,15 +34,15 @@ from gateway.upstream import connection as upstream
 if TYPE_CHECKING:
     from gateway.upstream.origin import Origin
 
-_FOR_HOPS: Final = frozenset({b"OPTIONS", b"TRACE"})
-"""Methods that may be addressed to the gateway itself."""
+_HOP_METHODS: Final = frozenset({b"OPTIONS", b"TRACE"})
+"""Methods of requests that may be addressed to the gateway itself."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 log = structlog.get_logger(__name__)
 
 
 class Proxy:
-    """Answers requests from the routing table."""
+    """Proxy that serves requests by the routing table in force."""
 
     def __init__(
         self,
@@ -70,10 +69,10 @@ class Proxy:
         self._new_id = RequestIds()
 
     async def handle(self, exchange: Exchange) -> None:
-        """Answer one request. Whatever fails before the answer's head becomes an error answer."""
+        """Serve one request. A failure before the head of the response becomes an error response."""
         context = RequestContext(self._request_id(exchange.head))
         try:
-            await self._tell(exchange, context)
+            await self._serve(exchange, context)
         except errors.GatewayError as exc:
             self._fail(exchange, exc, context)
         except asyncio.CancelledError:
@@ -87,33 +86,30 @@ class Proxy:
         finally:
             self._finish(exchange, context)
 
-    async def _tell(self, exchange: Exchange, context: RequestContext) -> None:
+    async def _serve(self, exchange: Exchange, context: RequestContext) -> None:
         head = exchange.head
-        if head.method in _FOR_HOPS and self._responded_here(exchange, context):
+        if head.method in _HOP_METHODS and self._responds_itself(exchange, context):
             return
         table = self._store.table
         matched = self._find(head, table) or await self._find_by_model(exchange, table, context)
         if matched is None:
             return
-        route, rest = matched
+        route, target = matched
         plan = self._plan(route)
         context.plan = plan
         plan.runtime.in_flight += 1
         plan.runtime.budget.count(context.started)
-        chosen, context.why = plan.choose(context.started)
+        chosen, context.diversion = plan.choose(context.started)
         context.backend = chosen
         if head.content_length is not None and head.content_length > plan.body_limit:
             raise errors.BodyTooLarge
         if chosen.concurrency.taken >= chosen.concurrency.limit:
             chosen = await self._admit(plan, chosen, context)
-        response, chosen = await self._attempts.response(exchange, plan, chosen, rest, context)
+        response, chosen = await self._attempts.response(exchange, plan, chosen, target, context)
         try:
             fields = forwarding.response_fields(
                 response.head.fields,
-                extra=(
-                    *(chosen.response_fields if context.why is None else plan.said(chosen, context.why)),
-                    (b"x-request-id", context.request_id),
-                ),
+                extra=(*chosen.fields_for(context.diversion), (b"x-request-id", context.request_id)),
             )
             context.status = response.head.status
             if response.head.status == 101:
@@ -131,14 +127,14 @@ class Proxy:
             response.abort()
 
     async def _admit(self, plan: RoutePlan, chosen: BackendPlan, context: RequestContext) -> BackendPlan:
-        """Who takes a request while the chosen backend is at its limit.
+        """Return the backend for a request whose chosen one is at its limit; wait in the queue if there is one.
 
         Raises:
-            errors.AtCapacity: nobody does.
+            errors.AtCapacity: No backend takes the request and the queue is full, or the wait took too long.
         """
         other = plan.spill(context.started)
         if other is not None:
-            context.why = failover.OVERFLOW
+            context.diversion = failover.OVERFLOW
             return other
         if chosen.concurrency.waiting >= plan.queue.size:
             raise errors.AtCapacity(retry_after=1)
@@ -149,30 +145,30 @@ class Proxy:
         finally:
             context.queued = time.perf_counter() - context.started
         if other is not None:
-            context.why = failover.OVERFLOW
+            context.diversion = failover.OVERFLOW
             return other
         context.concurrency = chosen.concurrency
         return chosen
 
     def _spill(self, plan: RoutePlan) -> BackendPlan | None:
-        """Who takes a request by now that waits; nobody, where another document is in force than when it came."""
+        """Return a backend that takes a waiting request now; None as well when another document is in force by now."""
         route = self._store.table.routes.get(plan.route.key)
         if route is None or route.document is not plan.route.document:
             return None
         return plan.spill(time.perf_counter())
 
     def _find(self, head: RequestHead, table: RoutingTable) -> tuple[Route, bytes] | None:
-        """By host, then by path: the route, and the target without what selected it.
+        """Find the route by host, then by path; return it and the target without the part that selected it.
 
         Raises:
-            errors.MalformedRequest: the path has two readings.
+            errors.MalformedRequest: The path is ambiguous.
         """
         target = head.target
-        routing.check_path(target)
+        check_path(target)
         try:
             route = table.match_host(head.host)
         except errors.AmbiguousHost:
-            route = None  # a path or a model name may still say what is meant
+            route = None  # a path or a model name may still select a route
         if route is not None:
             return route, target
         return table.match_path(target)
@@ -180,10 +176,10 @@ class Proxy:
     async def _find_by_model(
         self, exchange: Exchange, table: RoutingTable, context: RequestContext
     ) -> tuple[Route, bytes] | None:
-        """By the model in the body; None: the list of models was asked for, and answered here.
+        """Find the route by the model in the body; return None after responding to a request for the list of models.
 
         Raises:
-            errors.RoutingError: it leads nowhere.
+            errors.RoutingError: No route has this model.
         """
         head = exchange.head
         target = head.target
@@ -195,7 +191,7 @@ class Proxy:
             if head.has_body or head.host not in table.ambiguous:
                 content = await exchange.read_body(self._settings.gateway.limits.body_bytes)
                 return table.match_model(forwarding.model_of(content)), target
-        table.match_host(head.host)  # which says why it is ambiguous
+        table.match_host(head.host)  # raises an error that names the full spellings
         raise errors.RouteNotFound
 
     def refresh(self) -> None:
@@ -221,22 +217,22 @@ class Proxy:
         self._health.apply((route, one) for route in checked for one in self._plan(route).backends)
 
     def close(self) -> None:
-        """Stop what runs by itself."""
+        """Stop health checks and timers."""
         self._health.close()
         self._attempts.close()
 
     def _plan(self, route: Route) -> RoutePlan:
-        found = self._plans.get(route.key)
-        if found is None:
-            found = RoutePlan(route, self._settings, self._metrics, self._store.runtime(route.key))
-            self._plans[route.key] = found
-        return found
+        plan = self._plans.get(route.key)
+        if plan is None:
+            plan = RoutePlan(route, self._settings, self._metrics, self._store.runtime(route.key))
+            self._plans[route.key] = plan
+        return plan
 
-    def _responded_here(self, exchange: Exchange, context: RequestContext) -> bool:
-        """Answer what is addressed to the gateway itself (RFC 9110 7.6.2, 9.3.7, 9.3.8).
+    def _responds_itself(self, exchange: Exchange, context: RequestContext) -> bool:
+        """Respond to a request that is addressed to the gateway itself; return whether it is (RFC 9110 7.6.2, 9.3.7).
 
         Raises:
-            errors.MethodNotAllowed: TRACE.
+            errors.MethodNotAllowed: The method is TRACE (RFC 9110 9.3.8).
         """
         head = exchange.head
         if head.method == b"TRACE":
@@ -250,11 +246,11 @@ class Proxy:
         return True
 
     def _list_models(self, exchange: Exchange, table: RoutingTable, path: bytes, context: RequestContext) -> None:
-        """The models as OpenAI's list, or one of them.
+        """Respond with the models as OpenAI's list, or with one of them.
 
         Raises:
-            errors.MethodNotAllowed: neither GET nor HEAD.
-            errors.ModelNotFound: there is no such model.
+            errors.MethodNotAllowed: The method is neither GET nor HEAD.
+            errors.ModelNotFound: There is no such model.
         """
         if exchange.head.method not in (b"GET", b"HEAD"):
             raise errors.MethodNotAllowed
@@ -278,15 +274,15 @@ class Proxy:
     ) -> None:
         context.status = status
         context.first_byte = time.perf_counter()
-        own = (b"x-request-id", context.request_id)
-        exchange.reply(ResponseHead(status, reason, (*fields, own), len(body)), body, close=close)
+        request_id = (b"x-request-id", context.request_id)
+        exchange.reply(ResponseHead(status, reason, (*fields, request_id), len(body)), body, close=close)
 
     def _refuse(self, exchange: Exchange, error: errors.GatewayError, context: RequestContext) -> None:
-        """Answer with an error as OpenAI clients know it."""
+        """Respond with an error in the form that OpenAI clients understand."""
         context.code = error.code
         fields: list[tuple[bytes, bytes]] = [(b"content-type", b"application/json")]
         if context.plan is not None:
-            fields.append((b"x-beamlit-reason", (context.why or context.plan.reason).encode()))
+            fields.append((b"x-beamlit-reason", (context.diversion or context.plan.reason).encode()))
         if context.backend is not None:
             fields.append((b"x-beamlit-backend", context.backend.backend.id.encode()))
         if error.status == 405:
@@ -298,9 +294,9 @@ class Proxy:
         self._respond(exchange, context, error.status, phrase, tuple(fields), body, close=error.close)
 
     def _fail(self, exchange: Exchange, error: errors.GatewayError, context: RequestContext) -> None:
-        """Answer with an error, or end an answer that has begun so that nobody takes it for complete.
+        """Respond with an error, or end a response that has begun so that no client takes it for complete.
 
-        An event stream says why.
+        An event stream ends with an error event.
         """
         if not exchange.responded:
             self._refuse(exchange, error, context)
@@ -323,8 +319,8 @@ class Proxy:
             plan.runtime.in_flight -= 1
             if context.concurrency is not None:
                 context.concurrency.release()
-            if context.why is not None:
-                self._metrics.diverted.labels(plan.route.namespace, plan.route.name, context.why).inc()
+            if context.diversion is not None:
+                self._metrics.diverted.labels(plan.route.namespace, plan.route.name, context.diversion).inc()
             plan.series(backend.backend.id if backend and not context.code else "none").observe(
                 context.status,
                 now - context.started,
@@ -345,7 +341,7 @@ class Proxy:
             route=plan.route.key if plan else None,
             backend=backend.backend.id if backend else None,
             weight=backend.backend.weight if backend else None,
-            reason=context.why or (plan.reason if plan else None),
+            reason=context.diversion or (plan.reason if plan else None),
             status=context.status,
             code=context.code,
             broken=context.broken,
@@ -360,9 +356,9 @@ class Proxy:
             self._access_log.write(record)
 
     def _request_id(self, head: RequestHead) -> bytes:
-        given = field(head.fields, b"x-request-id")
-        if given is not None and _REQUEST_ID.fullmatch(given):
-            return given
+        value = field(head.fields, b"x-request-id")
+        if value is not None and _REQUEST_ID.fullmatch(value):
+            return value
         return self._new_id()
 
 

@@ -22,8 +22,8 @@ class RequestContext:
     """Context of one request, from its head to the end of its response."""
 
     __slots__ = (
-        "at", "backend", "broken", "code", "concurrency", "events", "failures", "first_byte", "not_retried", "plan",
-        "queued", "request_id", "started", "status", "why",
+        "at", "backend", "broken", "code", "concurrency", "diversion", "events", "failures", "first_byte",
+        "not_retried", "plan", "queued", "request_id", "started", "status",
     )  # fmt: skip
 
     def __init__(self, request_id: bytes) -> None:
@@ -40,7 +40,7 @@ class RequestContext:
         """Limit of the backend whose slot the request holds."""
         self.queued = 0.0
         """Seconds that the request waited for the slot."""
-        self.why: str | None = None
+        self.diversion: str | None = None
         """Reason why the request went to another backend than the split says."""
         self.failures: list[FailedAttempt] | None = None
         """Attempts that failed, in their order."""
