@@ -1,4 +1,4 @@
-"""A scripted server on a real socket and a recording client side, for tests of connections to servers."""
+"""Scripted server on a real socket, and an exchange that records, for tests of connections to servers."""
 
 import asyncio
 import socket
@@ -16,13 +16,13 @@ Script = Callable[["ServerSide"], Awaitable[None]]
 
 
 class ServerSide:
-    """One accepted connection: what came, and ways to answer."""
+    """Accepted connection of a scripted server, with the bytes it received."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
         self.reader = reader
         self.writer = writer
         self.number = number
-        """Connections are counted from 0."""
+        """Number of the connection, counted from 0."""
         self.received = b""
 
     async def request(self) -> bytes:
@@ -40,18 +40,18 @@ class ServerSide:
         return head + body
 
     async def send(self, data: bytes) -> None:
-        """Write and wait until it is on its way."""
+        """Write bytes and wait until the transport has taken them."""
         self.writer.write(data)
         await self.writer.drain()
 
     def reset(self) -> None:
-        """Close so that the peer sees RST."""
+        """Close the connection with a TCP reset."""
         raw = self.writer.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
     async def gone(self) -> None:
-        """Return when the client has closed."""
+        """Wait until the client has closed the connection."""
         try:
             while data := await self.reader.read(65536):
                 self.received += data
@@ -60,7 +60,7 @@ class ServerSide:
 
 
 class ScriptedServer:
-    """Runs a script for each connection and remembers all of them."""
+    """Server that runs a script for each connection and keeps a list of them."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -69,7 +69,7 @@ class ScriptedServer:
         self.failures: list[BaseException] = []
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection."""
+        """Run the script on one connection."""
         side = ServerSide(reader, writer, len(self.sides))
         self.sides.append(side)
         try:
@@ -82,13 +82,13 @@ class ScriptedServer:
             writer.transport.abort() if writer.is_closing() else writer.close()
 
     def origin(self, scheme: str = "http", ca_bundle: str | None = None, server_name: str | None = None) -> Origin:
-        """The origin that leads here."""
+        """Return the origin of this server."""
         return Origin("127.0.0.1", self.port, scheme, server_name, ca_bundle, trusted=True)
 
 
 @asynccontextmanager
 async def serving(script: Script, context: ssl.SSLContext | None = None) -> AsyncIterator[ScriptedServer]:
-    """A server on a free port of the loopback interface."""
+    """Yield a server on a free port of the loopback interface."""
     scripted = ScriptedServer(script)
     tasks: set[asyncio.Task[None]] = set()
 
@@ -124,12 +124,12 @@ def request_head(
     content_length: int | None = None,
     chunked: bool = False,
 ) -> RequestHead:
-    """A request's head that shows only what matters."""
+    """Return the head of a request, by default a plain GET."""
     return RequestHead(method, target, "model", b"model", fields, 1, content_length, chunked)
 
 
 class RecordingExchange:
-    """A client's side that delivers a given body and records the answer."""
+    """Exchange that delivers a given request body and records the response."""
 
     peer = "192.0.2.1"
     tls = False
@@ -144,7 +144,7 @@ class RecordingExchange:
         self.intact = True
         self.size = 0
         self.held = 0
-        """How often the body was paused."""
+        """Number of times that the request body was paused."""
         self.paused = False
         self.body = b""
         self.writes = 0
@@ -155,15 +155,15 @@ class RecordingExchange:
 
     @property
     def responded(self) -> bool:
-        """Never asked here."""
+        """Whether the response has begun; always true."""
         return True
 
     async def read_body(self, limit: int) -> bytes:
-        """The whole body."""
+        """Return the whole request body."""
         return b"".join(self._pieces)[:limit]
 
     def pump_body(self, sink: BodySink, limit: int, keep: int = 0) -> None:
-        """Deliver the pieces at once; leave the end out when `ends` is false."""
+        """Deliver all pieces of the body at once, and its end unless `ends` is false."""
         self.sink = sink
         self.size = 0
         for piece in self._pieces:
@@ -177,7 +177,7 @@ class RecordingExchange:
             sink.end()
 
     def stop_body(self) -> None:
-        """Forget the sink."""
+        """Note that the body is no longer delivered."""
         self.stopped = True
         self.sink = None
 
@@ -188,14 +188,14 @@ class RecordingExchange:
         """Not used here."""
 
     def write(self, data: bytes) -> None:
-        """Record a piece."""
+        """Record a piece of the response body."""
         assert not self.ended
         self.body += data
         self.writes += 1
         self.on_write(data)
 
     def end(self) -> None:
-        """Record the end."""
+        """Record the end of the response."""
         assert not self.ended
         self.ended = True
 
@@ -203,23 +203,23 @@ class RecordingExchange:
         """Not used here."""
 
     def fail(self, cause: Exception) -> None:
-        """Record the failure."""
+        """Record the error that ended the response."""
         self.failed = cause
 
     def cut(self, body: bytes) -> None:
         """Not used here."""
 
     def attach(self, source: BodySource | None) -> None:
-        """Remember who produces."""
+        """Record the source of the response body."""
         self.source = source
 
     def pause(self) -> None:
-        """Hold the body back."""
+        """Record that the request body is paused."""
         self.paused = True
         self.held += 1
 
     def resume(self) -> None:
-        """Go on with the body."""
+        """Record that the request body goes on."""
         self.paused = False
 
 
@@ -227,7 +227,7 @@ async def until(condition: Callable[[], bool], seconds: float = SECONDS) -> None
     """Poll until `condition` holds.
 
     Raises:
-        TimeoutError: it does not within `seconds`.
+        TimeoutError: It does not hold within `seconds`.
     """
     async with asyncio.timeout(seconds):
         while not condition():

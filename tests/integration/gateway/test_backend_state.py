@@ -1,4 +1,4 @@
-"""Backends that ask for a pause, fail too often or are not well: who is asked instead, and when they come back."""
+"""Backends in a cool-down, with an open breaker or unhealthy: where requests go instead, and until when."""
 
 import asyncio
 from collections.abc import Mapping
@@ -19,23 +19,23 @@ LABELS = {"namespace": "default", "model": "demo", "backend": "local"}
 
 
 class Switch:
-    """A server whose answers a test changes while it runs."""
+    """Server whose response a test changes while it runs."""
 
     def __init__(self, response: bytes) -> None:
         self.response = response
-        self.asked = 0
-        self.checked = 0
+        self.requests = 0
+        self.checks = 0
         self.go = asyncio.Event()
         self.go.set()
 
     async def __call__(self, side: ServerSide) -> None:
-        """Answer every request as of now; nothing at all means a reset."""
+        """Respond to every request with the current response; an empty one means a reset."""
         while True:
             request = await side.request()
             if request.startswith(b"GET /health "):
-                self.checked += 1
+                self.checks += 1
             else:
-                self.asked += 1
+                self.requests += 1
             await self.go.wait()
             if not self.response:
                 side.reset()
@@ -46,29 +46,29 @@ class Switch:
 OK = reply(b"ok")
 
 
-async def asked(running: Running) -> Response:
-    """The answer to one POST."""
+async def post(running: Running) -> Response:
+    """Send one POST; return the response."""
     return await running.post(b"/default/demo/x", b"{}")
 
 
 async def backends(running: Running, count: int) -> list[bytes | None]:
-    """Who answers so many requests, one after the other."""
-    return [(await asked(running)).value(b"x-beamlit-backend") for _ in range(count)]
+    """Send `count` requests one after the other; return the backends that the responses come from."""
+    return [(await post(running)).value(b"x-beamlit-backend") for _ in range(count)]
 
 
 def state(running: Running, backend: int = 0) -> Mapping[str, Any]:
-    """What /routes says of a backend."""
+    """Return the state of a backend as /routes shows it."""
     result: Mapping[str, Any] = admin.describe(running.store)["routes"][0]["backends"][backend]
     return result
 
 
-# A pause
+# Cool-down
 
 
 @pytest.mark.parametrize("status", [b"429 Too Many Requests", b"503 Service Unavailable"])
 @pytest.mark.parametrize("date", [False, True])
-async def test_rt_06_a_backend_that_asks_for_a_pause_gets_it(status: bytes, date: bool) -> None:
-    """RT-06: while it lasts requests go elsewhere and say why; it ends by itself."""
+async def test_rt_06_retry_after_starts_a_cool_down(status: bytes, date: bool) -> None:
+    """RT-06: during a cool-down requests go to another backend and say why; it ends by itself."""
     value = formatdate(time() + 2, usegmt=True).encode() if date else b"1"
     near = Switch(reply(b"no", status, b"retry-after: " + value))
     async with (
@@ -78,22 +78,22 @@ async def test_rt_06_a_backend_that_asks_for_a_pause_gets_it(status: bytes, date
             document(local(), remote()), local_port=server.port, remote_port=far.port, settings=LOOPBACK
         ) as running,
     ):
-        assert (await asked(running)).value(b"x-beamlit-reason") == b"Failover"
+        assert (await post(running)).value(b"x-beamlit-reason") == b"Failover"
         near.response = OK
-        response = await asked(running)
+        response = await post(running)
         assert (response.value(b"x-beamlit-backend"), response.value(b"x-beamlit-reason")) == (b"remote", b"CoolDown")
-        assert near.asked == 1
+        assert near.requests == 1
         assert 0 < running.count("beamlit_gateway_cool_down_seconds", **LABELS) <= 2
         assert 0 < state(running)["coolDownSeconds"] <= 2
         await until(lambda: running.count("beamlit_gateway_cool_down_seconds", **LABELS) == 0)
-        response = await asked(running)
+        response = await post(running)
         assert (response.value(b"x-beamlit-backend"), response.value(b"x-beamlit-reason")) == (b"local", b"Local")
         await until(lambda: len(running.lines()) == 3)
         assert [line["reason"] for line in running.lines()] == ["Failover", "CoolDown", "Local"]
 
 
-async def test_nobody_left_is_503_with_the_earliest_end() -> None:
-    """With every backend at pause the answer comes at once and says when to come back."""
+async def test_all_backends_in_a_cool_down_is_503_with_the_earliest_end() -> None:
+    """When all backends are in a cool-down, the response is a 503 at once, with Retry-After."""
     near = Switch(reply(b"no", b"429 No", b"retry-after: 50"))
     far = Switch(reply(b"no", b"503 No", b"retry-after: 20"))
     async with (
@@ -101,37 +101,37 @@ async def test_nobody_left_is_503_with_the_earliest_end() -> None:
         serving(far) as b,
         gateway(document(local(), remote()), local_port=a.port, remote_port=b.port, settings=LOOPBACK) as running,
     ):
-        response = await asked(running)
+        response = await post(running)
         assert (response.status, response.body, response.value(b"retry-after")) == (503, b"no", b"20")
-        response = await asked(running)
+        response = await post(running)
         assert (response.status, response.code) == (503, "no_backend")
         assert response.value(b"retry-after") in (b"19", b"20")
-        assert (near.asked, far.asked) == (1, 1)
+        assert (near.requests, far.requests) == (1, 1)
 
 
-async def test_a_single_backend_at_pause_is_503_too() -> None:
-    """A route with one backend respects the pause; one that is not for failover does not step in."""
+async def test_a_single_backend_in_a_cool_down_is_503_too() -> None:
+    """The only backend of a route gets its cool-down, too; one that is not for failover takes no requests."""
     near = Switch(reply(b"no", b"429 No", b"retry-after: 1"))
     async with serving(near) as a, serving(echo) as b:
         for others in ((), (remote(use=(Use.WEIGHTED,)),)):
-            near.response, near.asked = reply(b"no", b"429 No", b"retry-after: 1"), 0
+            near.response, near.requests = reply(b"no", b"429 No", b"retry-after: 1"), 0
             async with gateway(
                 document(local(), *others), local_port=a.port, remote_port=b.port, settings=LOOPBACK
             ) as running:
-                assert (await asked(running)).status == 429
+                assert (await post(running)).status == 429
                 near.response = OK
-                response = await asked(running)
-                assert (response.status, response.value(b"retry-after"), near.asked) == (503, b"1", 1)
+                response = await post(running)
+                assert (response.status, response.value(b"retry-after"), near.requests) == (503, b"1", 1)
                 await until(partial(_has_cooled_down, running))
-                assert (await asked(running)).status == 200
+                assert (await post(running)).status == 200
 
 
 def _has_cooled_down(running: Running) -> bool:
     return running.count("beamlit_gateway_cool_down_seconds", **LABELS) == 0
 
 
-async def test_a_pause_is_capped() -> None:
-    """However long a backend asks for, it gets the setting's time at most; 0 turns pauses off."""
+async def test_a_cool_down_is_capped() -> None:
+    """A cool-down lasts as long as the setting allows at most; 0 turns cool-downs off."""
     near = Switch(reply(b"no", b"503 No", b"retry-after: 100000000000"))
     for most, expected in ((0.3, 0.3), (0, 0.0)):
         settings = {"gateway": {**LOOPBACK["gateway"], "retry": {"coolDownSeconds": most}}}
@@ -140,18 +140,18 @@ async def test_a_pause_is_capped() -> None:
             serving(echo) as b,
             gateway(document(local(), remote()), local_port=a.port, remote_port=b.port, settings=settings) as running,
         ):
-            assert (await asked(running)).status == 200
+            assert (await post(running)).status == 200
             left = running.count("beamlit_gateway_cool_down_seconds", **LABELS)
             assert expected - 0.3 <= left <= expected
             assert running.count("beamlit_gateway_breaker_state", **LABELS) == 0
 
 
-# The breaker
+# Circuit breaker
 
 
 @pytest.mark.parametrize("failure", [b"", reply(b"no", b"503 No"), reply(b"no", b"429 No"), b"SSH-2.0\r\n\r\n"])
 async def test_failures_open_the_breaker_and_a_probe_closes_it(failure: bytes) -> None:
-    """After three failures nobody waits for the backend; then a single request tries it, and all follow."""
+    """Three failures open the breaker; later a single request probes the backend, and its success closes it."""
     near = Switch(failure)
     route = document(local(), remote(), breaker=Breaker(consecutive_failures=3, open=0.4))
     async with (
@@ -160,30 +160,30 @@ async def test_failures_open_the_breaker_and_a_probe_closes_it(failure: bytes) -
         gateway(route, local_port=a.port, remote_port=b.port, settings=LOOPBACK) as running,
     ):
         await backends(running, 3)
-        assert near.asked == 3
+        assert near.requests == 3
         assert running.count("beamlit_gateway_breaker_state", **LABELS) == 2
         assert state(running)["breaker"] == "open"
-        response = await asked(running)
+        response = await post(running)
         assert (response.value(b"x-beamlit-backend"), response.value(b"x-beamlit-reason")) == (
             b"remote",
             b"BreakerOpen",
         )
-        assert near.asked == 3
+        assert near.requests == 3
         await until(lambda: state(running)["breaker"] == "halfOpen")
         near.response = OK
         near.go.clear()
-        probing = asyncio.create_task(asked(running))
-        await until(lambda: near.asked == 4)
+        probing = asyncio.create_task(post(running))
+        await until(lambda: near.requests == 4)
         assert await backends(running, 5) == [b"remote"] * 5
-        assert near.asked == 4
+        assert near.requests == 4
         near.go.set()
         assert (await probing).value(b"x-beamlit-backend") == b"local"
         assert state(running)["breaker"] == "closed"
         assert await backends(running, 3) == [b"local"] * 3
 
 
-async def test_to_06_a_client_that_goes_is_nobodys_failure() -> None:
-    """TO-06: requests that were given up neither open the breaker nor keep it half-open."""
+async def test_to_06_a_client_that_leaves_is_no_failure_of_the_backend() -> None:
+    """TO-06: requests whose client leaves neither open the breaker nor keep it half-open."""
     near = Switch(OK)
     near.go.clear()
     route = document(local(), remote(), breaker=Breaker(consecutive_failures=2, open=0.2))
@@ -194,10 +194,10 @@ async def test_to_06_a_client_that_goes_is_nobodys_failure() -> None:
     ):
 
         async def give_up() -> None:
-            before = near.asked
+            before = near.requests
             client = await running.client()
             await client.send(b"POST /default/demo/x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
-            await until(lambda: near.asked == before + 1)
+            await until(lambda: near.requests == before + 1)
             lines = len(running.lines())
             client.reset()
             await until(lambda: len(running.lines()) == lines + 1)
@@ -212,33 +212,33 @@ async def test_to_06_a_client_that_goes_is_nobodys_failure() -> None:
         await until(lambda: state(running)["breaker"] == "halfOpen")
         near.response = OK
         near.go.clear()
-        await give_up()  # the deciding request
+        await give_up()  # this is the probe
         near.go.set()
         assert await backends(running, 2) == [b"local", b"local"]
 
 
 async def test_a_breaker_never_excludes_the_last_backend() -> None:
-    """A route with one backend, and one whose other is as bad, go on asking; a success closes the breaker."""
+    """A backend with an open breaker gets requests when no other one is better; a success closes the breaker."""
     near = Switch(b"")
     rules = Breaker(consecutive_failures=1, open=100)
     async with serving(near) as a:
         for others in ((), (remote(),)):
-            near.response, near.asked = b"", 0
+            near.response, near.requests = b"", 0
             route = document(local(), *others, breaker=rules, retry=Retry(on=()))
             async with gateway(route, local_port=a.port, remote_port=1, settings=LOOPBACK) as running:
                 for _ in range(3):
-                    await asked(running)
-                assert near.asked >= (1 if others else 3)
+                    await post(running)
+                assert near.requests >= (1 if others else 3)
                 if others:
-                    assert state(running, 1)["breaker"] == "open"  # asked once, instead
+                    assert state(running, 1)["breaker"] == "open"  # it got one request instead
                 near.response = OK
-                response = await asked(running)
+                response = await post(running)
                 assert (response.status, response.value(b"x-beamlit-backend")) == (200, b"local")
                 assert state(running)["breaker"] == "closed"
 
 
 async def test_streams_that_break_off_are_failures() -> None:
-    """An answer that breaks off after its head counts against the backend as well."""
+    """A response that ends before it is complete is a failure of the backend."""
     head = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf"
 
     async def script(side: ServerSide) -> None:
@@ -255,8 +255,8 @@ async def test_streams_that_break_off_are_failures() -> None:
         assert await backends(running, 3) == [b"local", b"local", b"remote"]
 
 
-async def test_state_outlives_documents_and_not_places() -> None:
-    """Another document of the same place finds the breaker as it was; a backend at another place begins anew."""
+async def test_state_is_kept_for_the_same_server_only() -> None:
+    """A new document for the same server keeps the breaker's state; a backend on another server has a new breaker."""
     near = Switch(b"")
     rules = Breaker(consecutive_failures=2, open=100)
     async with (
@@ -270,22 +270,22 @@ async def test_state_outlives_documents_and_not_places() -> None:
         running.load(document(local(path_prefix="/new"), remote(), breaker=rules))
         assert state(running)["breaker"] == "open"
         assert await backends(running, 1) == [b"remote"]
-        assert near.asked == 2
+        assert near.requests == 2
         moved = local(scheme="https")
         running.load(document(moved, remote(), breaker=rules))
-        await asked(running)
+        await post(running)
         assert state(running)["breaker"] == "closed"
         running.load(document(remote(100)))
-        await asked(running)
+        await post(running)
         assert running.metrics.registry.get_sample_value("beamlit_gateway_breaker_state", LABELS) is None
 
 
-# Health
+# Health checks
 
 
 @pytest.mark.parametrize("bad", [b"", reply(b"", b"500 No"), reply(b"", b"302 Found"), None])
-async def test_health_checks_take_a_backend_out_and_back(bad: bytes | None) -> None:
-    """Two failed checks take it out, one passed brings it back; the requests do not notice."""
+async def test_health_checks_exclude_a_backend_and_bring_it_back(bad: bytes | None) -> None:
+    """After two failed checks a backend gets no requests, after a passed one it does; no request fails."""
     near = Switch(OK)
     check = HealthCheck(path="/health", interval=0.05, timeout=0.1, unhealthy=2, healthy=1)
     async with (
@@ -295,35 +295,35 @@ async def test_health_checks_take_a_backend_out_and_back(bad: bytes | None) -> N
             document(local(health=check), remote()), local_port=a.port, remote_port=b.port, settings=LOOPBACK
         ) as running,
     ):
-        await until(lambda: near.checked >= 2)  # without any request
+        await until(lambda: near.checks >= 2)  # without any request
         assert await backends(running, 1) == [b"local"]
         if bad is None:
-            near.go.clear()  # does not answer
+            near.go.clear()  # it does not respond
         else:
             near.response = bad
         await until(lambda: not state(running)["healthy"])
         assert running.count("beamlit_gateway_backend_healthy", **LABELS) == 0
-        asked_before = near.asked
-        response = await asked(running)
+        requests_before = near.requests
+        response = await post(running)
         assert (response.value(b"x-beamlit-backend"), response.value(b"x-beamlit-reason")) == (b"remote", b"Unhealthy")
-        assert near.asked == asked_before
+        assert near.requests == requests_before
         near.response = OK
         near.go.set()
         await until(lambda: bool(state(running)["healthy"]))
         assert await backends(running, 1) == [b"local"]
 
 
-async def test_health_checks_never_take_the_last_backend_out() -> None:
-    """Where nobody else is left, it is asked all the same."""
+async def test_health_checks_never_exclude_the_last_backend() -> None:
+    """An unhealthy backend gets requests when there is no other one."""
     near = Switch(reply(b"ill", b"500 No"))
     check = HealthCheck(path="/health", interval=0.05, timeout=1, unhealthy=1)
     async with serving(near) as a, gateway(document(local(health=check)), local_port=a.port) as running:
         await until(lambda: not state(running)["healthy"])
-        assert (await asked(running)).body == b"ill"
+        assert (await post(running)).body == b"ill"
 
 
-async def test_health_checks_end_with_the_wish_for_them() -> None:
-    """A document without them ends them, and what they said is forgotten; other rules begin anew."""
+async def test_health_checks_end_with_the_document_that_asks_for_them() -> None:
+    """A document without health checks ends them and their verdict; one that keeps them changes nothing."""
     near = Switch(reply(b"", b"500 No"))
     check = HealthCheck(path="/health", interval=0.05, timeout=1, unhealthy=1)
     async with (
@@ -331,9 +331,9 @@ async def test_health_checks_end_with_the_wish_for_them() -> None:
         gateway(document(local(health=check), remote()), local_port=a.port, settings=LOOPBACK) as running,
     ):
         await until(lambda: not state(running)["healthy"])
-        before = near.checked
+        before = near.checks
         running.load(document(local(health=check), remote(weight=0, model="other")))
-        await until(lambda: near.checked > before)
+        await until(lambda: near.checks > before)
         assert not state(running)["healthy"]
         running.load(document(local(), remote()))
         assert state(running)["healthy"]
@@ -343,21 +343,21 @@ async def test_health_checks_end_with_the_wish_for_them() -> None:
 
 
 async def test_se_15_health_checks_go_to_no_other_addresses_than_requests() -> None:
-    """SE-15: a check is no way into the machine or the cluster."""
+    """SE-15: health checks are refused the same addresses as requests."""
     check = HealthCheck(path="/health", interval=0.05, timeout=1, unhealthy=1)
     near = Switch(OK)
     async with serving(near) as server:
         backend = remote(100, health=check).model_copy(update={"host": "127.0.0.1", "port": server.port})
         async with gateway(document(backend)) as running:
             await until(lambda: not state(running)["healthy"])
-            assert near.checked == 0
+            assert near.checks == 0
 
 
-# What a change of the table leaves alone
+# Changes of the routing table
 
 
-async def test_a_backend_that_is_taken_out_finishes_its_streams() -> None:
-    """200 streams run on while their backend leaves the table; idle connections to it are dropped at once."""
+async def test_streams_of_a_removed_backend_finish() -> None:
+    """200 streams of a removed backend continue to their end; idle connections to it are closed at once."""
     go = asyncio.Event()
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 

@@ -1,4 +1,4 @@
-"""Attempts at backends over real sockets: what goes elsewhere, what does not, and what the client gets."""
+"""Failover over real sockets: which requests are tried again, and what the client gets."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,12 +22,12 @@ STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-e
 
 
 def chunk(data: bytes) -> bytes:
-    """One chunk of a body."""
+    """Return one chunk of a body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def responding(data: bytes) -> Callable[[ServerSide], Awaitable[None]]:
-    """A server that answers every request with `data`."""
+    """Return the script of a server that responds to every request with `data`."""
 
     async def script(side: ServerSide) -> None:
         while True:
@@ -38,44 +38,44 @@ def responding(data: bytes) -> Callable[[ServerSide], Awaitable[None]]:
 
 
 async def reset(side: ServerSide) -> None:
-    """A server that takes the request and drops the connection."""
+    """Read the request and reset the connection."""
     await side.request()
     side.reset()
 
 
 async def half_a_head(side: ServerSide) -> None:
-    """A server that dies within the head of its answer."""
+    """Read the request and end the connection within the head of the response."""
     await side.request()
     await side.send(b"HTTP/1.1 200 OK\r\ncontent-le")
 
 
 async def silent(side: ServerSide) -> None:
-    """A server that never answers."""
+    """Read the request and never respond."""
     await side.request()
     await side.gone()
 
 
-async def asked(running: Running, body: bytes = BODY) -> Response:
-    """The answer to one POST."""
+async def post(running: Running, body: bytes = BODY) -> Response:
+    """Send one POST; return the response."""
     return await running.post(TARGET, body)
 
 
 async def line(running: Running) -> Mapping[str, Any]:
-    """The access log's only line."""
+    """Return the only line of the access log."""
     await until(lambda: len(running.lines()) == 1)
     return running.lines()[0]
 
 
-# What goes elsewhere
+# Failures
 
 
 async def test_rt_01_nothing_was_sent() -> None:
-    """RT-01: a backend that refuses connections costs the client nothing; the answer and the log say who stepped in."""
+    """RT-01: when a backend refuses connections another one responds, as the response and the log say."""
     async with (
         serving(echo) as far,
         gateway(document(local(), remote()), local_port=1, remote_port=far.port, settings=LOOPBACK) as running,
     ):
-        response = await asked(running)
+        response = await post(running)
         assert (response.status, response.value(b"x-beamlit-backend")) == (200, b"remote")
         assert response.value(b"x-beamlit-reason") == b"Failover"
         logged = await line(running)
@@ -93,22 +93,22 @@ async def test_rt_01_nothing_was_sent() -> None:
 
 
 async def test_rt_01_no_connection_in_time() -> None:
-    """RT-01: a handshake that is never answered ends at its deadline, and the request goes elsewhere."""
+    """RT-01: a TLS handshake without a response ends at its deadline, and another backend responds."""
     async with serving(silent) as near, serving(echo) as far:
         route = document(local(scheme="https"), remote(), timeouts=Timeouts(connect=0.2))
         async with gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running:
-            assert (await asked(running)).status == 200
+            assert (await post(running)).status == 200
             assert [one["cause"] for one in (await line(running))["attempts"]] == ["connect_timeout", None]
 
 
 async def test_rt_01_no_token_no_request_but_a_response() -> None:
-    """RT-01: a backend whose credentials cannot be had was sent nothing either."""
+    """RT-01: when there are no credentials for a backend, nothing is sent to it and another one responds."""
     backend = remote(100, headers=Headers(set_from={"x-api-key": SecretKey(name="none", key="k")}))
     async with (
         serving(echo) as near,
         gateway(document(local(0), backend), local_port=near.port, remote_port=1, settings=LOOPBACK) as running,
     ):
-        response = await asked(running)
+        response = await post(running)
         assert (response.status, response.value(b"x-beamlit-backend")) == (200, b"local")
         assert [one["cause"] for one in (await line(running))["attempts"]] == ["credentials_failed", None]
 
@@ -117,13 +117,13 @@ async def test_rt_01_no_token_no_request_but_a_response() -> None:
 async def test_rt_03_rt_05_a_connection_that_breaks_before_the_responses_head(
     script: Callable[[ServerSide], Awaitable[None]],
 ) -> None:
-    """RT-05: before the answer's head is complete the client has seen nothing, and another backend answers."""
+    """RT-05: when the connection breaks before the response head is complete, another backend responds."""
     async with (
         serving(script) as near,
         serving(echo) as far,
         gateway(document(local(), remote()), local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
     ):
-        response = await asked(running)
+        response = await post(running)
         assert (response.status, response.value(b"x-beamlit-backend")) == (200, b"remote")
         assert response.body.endswith(BODY)
         assert len(near.sides) == 1
@@ -131,7 +131,7 @@ async def test_rt_03_rt_05_a_connection_that_breaks_before_the_responses_head(
 
 @pytest.mark.parametrize("status", [408, 429, 502, 503, 504])
 async def test_rt_06_statuses_of_a_backend_that_cannot(status: int) -> None:
-    """RT-06: an answer that says "not now" is dropped, however large, and another backend answers."""
+    """RT-06: a response with such a status is dropped, however large, and another backend responds."""
     for size in (0, 10, 500000):
         async with (
             serving(responding(reply(b"n" * size, b"%d No" % status))) as near,
@@ -140,50 +140,50 @@ async def test_rt_06_statuses_of_a_backend_that_cannot(status: int) -> None:
                 document(local(), remote()), local_port=near.port, remote_port=far.port, settings=LOOPBACK
             ) as running,
         ):
-            response = await asked(running)
+            response = await post(running)
             assert (response.status, response.value(b"x-beamlit-backend")) == (200, b"remote")
             assert (await line(running))["attempts"][0]["cause"] == str(status)
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 500, 501])
 async def test_rt_06_other_statuses_are_responses(status: int) -> None:
-    """RT-06: what another backend would not do better is passed on."""
+    """RT-06: responses with other statuses go to the client."""
     async with (
         serving(responding(reply(b"as it is", b"%d No" % status))) as near,
         serving(echo) as far,
         gateway(document(local(), remote()), local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
     ):
-        response = await asked(running)
+        response = await post(running)
         assert (response.status, response.body) == (status, b"as it is")
         assert far.sides == []
 
 
 async def test_rt_06_causes_are_the_routes() -> None:
-    """RT-06: a cause that the route does not name is the client's answer, with its Retry-After."""
+    """RT-06: a response whose cause the route does not name goes to the client, with its Retry-After."""
     refusal = reply(b"later", b"503 No", b"retry-after: 7")
     async with serving(responding(refusal)) as near, serving(echo) as far:
         route = document(local(), remote(), retry=Retry(on=(FailureCause.RESET,)))
         async with gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running:
-            response = await asked(running)
+            response = await post(running)
             assert (response.status, response.body, response.value(b"retry-after")) == (503, b"later", b"7")
             assert far.sides == []
 
 
-@pytest.mark.parametrize("wanted", [False, True])
-async def test_rt_07_no_response_in_time_is_tried_elsewhere_only_where_asked_for(wanted: bool) -> None:
-    """RT-07: the first backend may still be at work, so that the route has to want it."""
-    on = (FailureCause.FIRST_BYTE_TIMEOUT,) if wanted else Retry().on
+@pytest.mark.parametrize("named", [False, True])
+async def test_rt_07_no_response_in_time_is_a_cause_only_where_asked_for(named: bool) -> None:
+    """RT-07: a missing response is a cause only where the route names it: the backend may still be at work."""
+    on = (FailureCause.FIRST_BYTE_TIMEOUT,) if named else Retry().on
     async with serving(silent) as near, serving(echo) as far:
         route = document(local(), remote(), timeouts=Timeouts(first_byte=0.2), retry=Retry(on=on))
         async with gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running:
-            response = await asked(running)
-            assert (response.status, len(far.sides)) == ((200, 1) if wanted else (504, 0))
+            response = await post(running)
+            assert (response.status, len(far.sides)) == ((200, 1) if named else (504, 0))
             await until(lambda: running.upstream.stats.open - running.upstream.stats.idle == 0)
 
 
 @pytest.mark.parametrize("framed", [True, False])
 async def test_rt_08_never_after_the_first_byte(framed: bool) -> None:
-    """RT-08: an answer that breaks off is broken off for the client too, and nobody else is asked."""
+    """RT-08: a response that ends early ends early for the client, too, and no other backend gets the request."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -197,18 +197,18 @@ async def test_rt_08_never_after_the_first_byte(framed: bool) -> None:
         serving(echo) as far,
         gateway(document(local(), remote()), local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
     ):
-        response = await asked(running)
+        response = await post(running)
         assert not response.complete
         assert far.sides == []
         assert (await line(running))["broken"] == "upstream_reset"
 
 
 async def test_rt_09_a_renewed_token_belongs_to_the_attempt() -> None:
-    """RT-09: a 401 costs one renewal at the same backend; refused again, it is the answer and nobody else is asked."""
+    """RT-09: after a 401 the same backend gets the request once more with new credentials; a second 401 is final."""
 
     class Keys(NoSecrets):
         async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
-            """The key, for `remote.test`."""
+            """Return the key for `remote.test`."""
             return {"k": "key", "hosts": "remote.test"}
 
     backend = remote(100, headers=Headers(set_from={"x-api-key": SecretKey(name="key", key="k")}))
@@ -219,12 +219,12 @@ async def test_rt_09_a_renewed_token_belongs_to_the_attempt() -> None:
             document(local(0), backend), local_port=near.port, remote_port=far.port, settings=LOOPBACK, secrets=Keys()
         ) as running,
     ):
-        assert (await asked(running)).status == 401
+        assert (await post(running)).status == 401
         assert (len(near.sides), b"".join(side.received for side in far.sides).count(BODY)) == (0, 2)
 
 
 async def test_rt_10_the_budget_ends_and_the_responses_pass() -> None:
-    """RT-10: without budget the failed attempt's answer is the client's; connect failures are free all the same."""
+    """RT-10: without retry budget the failed response goes to the client; connect failures need no budget."""
     settings = {"gateway": {**LOOPBACK["gateway"], "retry": {"budgetPercentage": 0, "budgetPerSecond": 1}}}
     route = document(local(), remote(), breaker=Breaker(consecutive_failures=1000, minimum=1000))
     async with (
@@ -232,7 +232,7 @@ async def test_rt_10_the_budget_ends_and_the_responses_pass() -> None:
         serving(echo) as far,
         gateway(route, local_port=near.port, remote_port=far.port, settings=settings) as running,
     ):
-        statuses = [(await asked(running)).status for _ in range(15)]
+        statuses = [(await post(running)).status for _ in range(15)]
         assert statuses == [200] * 10 + [503] * 5
         await until(lambda: len(running.lines()) == 15)
         last = running.lines()[-1]
@@ -243,11 +243,11 @@ async def test_rt_10_the_budget_ends_and_the_responses_pass() -> None:
         serving(echo) as far,
         gateway(route, local_port=1, remote_port=far.port, settings=settings) as running,
     ):
-        assert [(await asked(running)).status for _ in range(15)] == [200] * 15
+        assert [(await post(running)).status for _ in range(15)] == [200] * 15
 
 
-async def test_a_backend_is_asked_once_in_the_documents_order() -> None:
-    """The chosen backend, then those for failover in the document's order, each once; the last one's answer counts."""
+async def test_each_backend_is_tried_once_in_the_documents_order() -> None:
+    """After the chosen backend those for failover are tried in the document's order, each once."""
 
     def refusing(name: bytes) -> Callable[[ServerSide], Awaitable[None]]:
         return responding(reply(name, b"503 No"))
@@ -269,7 +269,7 @@ async def test_a_backend_is_asked_once_in_the_documents_order() -> None:
             )
         )
         async with gateway(route, settings=LOOPBACK) as running:
-            response = await asked(running)
+            response = await post(running)
             assert (response.status, response.body, response.value(b"x-beamlit-backend")) == (503, b"d", b"d")
             assert [len(server.sides) for server in servers.values()] == [1, 0, 1, 1]
             logged = await line(running)
@@ -277,11 +277,11 @@ async def test_a_backend_is_asked_once_in_the_documents_order() -> None:
 
 
 async def test_every_attempt_begins_with_the_request_as_it_came() -> None:
-    """URL, fields, model name and credentials are those of the backend alone; of another one's there is no trace."""
+    """Each attempt has the target, fields, model name and credentials of its own backend only."""
 
     class Keys(NoSecrets):
         async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
-            """The key, for `remote.test`."""
+            """Return the key for `remote.test`."""
             return {"k": "key-canary", "hosts": "remote.test"}
 
     far_backend = remote(
@@ -326,13 +326,13 @@ async def test_every_attempt_begins_with_the_request_as_it_came() -> None:
         assert second.count(b"via: ") == 1
 
 
-# The body
+# Request bodies
 
 
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("size", [1, 70000, 1 << 20])
 async def test_rt_12_a_replayed_body_is_the_same(size: int, chunked: bool) -> None:
-    """RT-12: byte by byte, with the same framing, up to the limit."""
+    """RT-12: a body within the limit is sent again with the same bytes and framing."""
     body = bytes(range(1, 10)) * (size // 9 + 1)
     async with (
         serving(reset) as near,
@@ -369,7 +369,7 @@ def _unchunked(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_rt_12_a_body_above_the_limit_is_sent_once(chunked: bool) -> None:
-    """RT-12: it streams, is not retryable, and the log says so whether an attempt failed or not."""
+    """RT-12: a body above the limit is streamed once, and the log says that it is not retryable."""
     size = 200000
     for script, status in ((responding(reply(b"no", b"503 No")), 503), (echo, 200)):
         async with serving(script) as near, serving(echo) as far:
@@ -387,26 +387,26 @@ async def test_rt_12_a_body_above_the_limit_is_sent_once(chunked: bool) -> None:
 
 
 async def test_rt_12_a_body_at_the_limit_is_sent_again() -> None:
-    """RT-12: the limit itself is within it; 0 means that only requests without a body are."""
+    """RT-12: a body as large as the limit is sent again; with 0 only requests without a body are."""
     async with serving(reset) as near, serving(echo) as far:
         for limit, body, status in ((22, BODY, 200), (21, BODY, 502), (0, BODY, 502), (0, b"", 200)):
             route = document(local(), remote(), retry=Retry(body_bytes=limit))
             async with gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running:
-                assert (await asked(running, body)).status == status
+                assert (await post(running, body)).status == status
 
 
-async def test_rt_12_a_large_body_goes_elsewhere_where_nothing_was_sent() -> None:
-    """RT-12: a body of any size waits while there is no connection, so that a connect failure costs nothing."""
+async def test_rt_12_a_large_body_is_sent_again_where_nothing_was_sent() -> None:
+    """RT-12: after a connect failure a body of any size goes to another backend."""
     body = b"b" * 300000
     async with serving(echo) as far:
         route = document(local(), remote(), retry=Retry(body_bytes=10))
         async with gateway(route, local_port=1, remote_port=far.port, settings=LOOPBACK) as running:
-            response = await asked(running, body)
+            response = await post(running, body)
             assert (response.status, len(response.body) > len(body)) == (200, True)
 
 
-async def test_a_slow_body_does_not_hold_the_first_attempt_up() -> None:
-    """The first backend gets head and pieces as they come; when it refuses early, the next one gets all of them."""
+async def test_a_slow_body_does_not_delay_the_first_attempt() -> None:
+    """The first backend gets the body as it comes; when it refuses early, the next one gets all of it."""
     seen = asyncio.Event()
 
     async def script(side: ServerSide) -> None:
@@ -434,7 +434,7 @@ async def test_a_slow_body_does_not_hold_the_first_attempt_up() -> None:
 
 
 async def test_a_body_that_grows_above_the_limit_is_sent_to_the_second_backend_once() -> None:
-    """A chunked body of which little was here when the first attempt failed goes on to the second, of any size."""
+    """A chunked body that was short when the first attempt failed goes to the second backend at any size."""
 
     async def script(side: ServerSide) -> None:
         await side.reader.readuntil(b"a\r\n")
@@ -454,8 +454,8 @@ async def test_a_body_that_grows_above_the_limit_is_sent_to_the_second_backend_o
             assert _unchunked(response.body.partition(b"\r\n\r\n")[2]) == b"a" + b"b" * 200000
 
 
-async def test_a_body_that_is_too_large_is_nobodys_failure() -> None:
-    """413 and 408 are the client's, at whatever attempt they come; no other backend is asked."""
+async def test_a_body_that_is_too_large_is_the_clients_failure() -> None:
+    """A body above the limit gets a 413, and no other backend is tried."""
 
     async def script(side: ServerSide) -> None:
         await side.gone()
@@ -474,8 +474,8 @@ async def test_a_body_that_is_too_large_is_nobodys_failure() -> None:
             assert "attempts" not in await line(running)
 
 
-async def test_a_kept_body_is_let_go_once_the_response_streams() -> None:
-    """While an answer streams nothing is kept of the request: open streams are cheap."""
+async def test_a_kept_body_is_freed_once_the_response_streams() -> None:
+    """Nothing of the request body is kept while the response streams."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -497,13 +497,13 @@ async def test_a_kept_body_is_let_go_once_the_response_streams() -> None:
 
 
 async def test_rt_03_a_dead_connection_and_a_body_in_pieces() -> None:
-    """RT-03: clients that send head and body apart do not notice a kept connection that had died either."""
+    """RT-03: a request whose body comes late is sent on a new connection when an idle one has died."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
         await side.send(reply(b"%d" % side.number))
         if side.number == 0:
-            await side.reader.readuntil(b"\r\n\r\n")  # and dies on the second one
+            await side.reader.readuntil(b"\r\n\r\n")  # the connection ends during the second request
 
     async with serving(script) as server, gateway(local_port=server.port) as running:
         client = await running.client()
@@ -517,7 +517,7 @@ async def test_rt_03_a_dead_connection_and_a_body_in_pieces() -> None:
         assert server.sides[1].received.endswith(b"\r\n\r\nbody")
 
 
-# Streams
+# Event streams
 
 
 @pytest.mark.parametrize(
@@ -526,7 +526,7 @@ async def test_rt_03_a_dead_connection_and_a_body_in_pieces() -> None:
 )
 @pytest.mark.parametrize("pieces", [1, 4])
 async def test_a_stream_that_begins_with_an_error_is_a_failure(event: bytes, pieces: int) -> None:
-    """Nothing of it reaches the client; another backend answers."""
+    """A stream whose first event is an error is dropped, and another backend responds."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -542,7 +542,7 @@ async def test_a_stream_that_begins_with_an_error_is_a_failure(event: bytes, pie
         serving(echo) as far,
         gateway(document(local(), remote()), local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
     ):
-        response = await asked(running)
+        response = await post(running)
         assert (response.status, response.value(b"x-beamlit-backend")) == (200, b"remote")
         assert (await line(running))["attempts"][0]["cause"] == "streamError"
 
@@ -552,7 +552,7 @@ async def test_a_stream_that_begins_with_an_error_is_a_failure(event: bytes, pie
     [b"data: 1\n\n", b": wait\n", b":", b"x" * 17000, b"data: 1\r\rdata: 2\r\r"],
 )
 async def test_a_stream_that_begins_well_passes_as_it_is(beginning: bytes) -> None:
-    """Once the first event, a comment or 16 KiB is here the stream flows, and none of it is lost."""
+    """A stream goes to the client once its first event, a comment or 16 KiB is here, and none of it is lost."""
     more = asyncio.Event()
 
     async def script(side: ServerSide) -> None:
@@ -582,8 +582,8 @@ async def _until_last_chunk(client: Any) -> bytes:
     return data
 
 
-async def test_a_stream_that_says_nothing_is_held_for_a_second() -> None:
-    """After that its head goes to the client; what comes then is the client's, errors too."""
+async def test_a_silent_stream_is_held_for_a_second() -> None:
+    """After a second the head of a silent stream goes to the client, and so does an error that comes later."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -615,8 +615,8 @@ async def test_a_stream_that_says_nothing_is_held_for_a_second() -> None:
         ((local(), remote()), Retry(body_bytes=1)),
     ],
 )
-async def test_a_stream_is_not_held_where_nobody_else_would_be_asked(backends: tuple[Any, ...], retry: Retry) -> None:
-    """Without another backend, the cause or a body to send again, the head passes at once and the error with it."""
+async def test_a_stream_is_not_held_without_another_backend(backends: tuple[Any, ...], retry: Retry) -> None:
+    """A stream is not held back without another backend, without the cause, or without a body to send again."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -639,7 +639,7 @@ async def test_a_stream_is_not_held_where_nobody_else_would_be_asked(backends: t
 
 
 async def test_a_stream_that_breaks_off_while_it_is_held() -> None:
-    """The client has seen nothing of it, so that another backend answers."""
+    """A stream that ends while it is held back is dropped, and another backend responds."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -651,16 +651,16 @@ async def test_a_stream_that_breaks_off_while_it_is_held() -> None:
         serving(echo) as far,
         gateway(document(local(), remote()), local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
     ):
-        assert (await asked(running)).status == 200
+        assert (await post(running)).status == 200
         assert (await line(running))["attempts"][0]["cause"] == "upstream_reset"
 
 
-# When the client goes, and when the table changes
+# Clients that leave, and changes of the table
 
 
 @pytest.mark.parametrize("held", [False, True])
 async def test_to_06_to_07_no_attempt_for_a_client_that_has_gone(held: bool) -> None:
-    """TO-07: whatever the backend does then, nobody else is asked; its connection is dropped."""
+    """TO-07: after the client has gone, the backend's connection is closed and no other backend is tried."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -677,7 +677,7 @@ async def test_to_06_to_07_no_attempt_for_a_client_that_has_gone(held: bool) -> 
         await client.send(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}" % TARGET)
         await until(lambda: bool(near.sides and near.sides[0].received))
         if held:
-            await asyncio.sleep(0.05)  # the head is on its way; there is nothing to poll
+            await asyncio.sleep(0.05)  # lets the head arrive; nothing shows that it has
         client.reset()
         logged = await line(running)
         assert (logged["status"], logged["broken"]) == (499, "client_gone")
@@ -686,9 +686,9 @@ async def test_to_06_to_07_no_attempt_for_a_client_that_has_gone(held: bool) -> 
         assert far.sides == []
 
 
-async def test_rt_13_a_retry_stays_on_its_table_but_avoids_what_was_taken_out() -> None:
-    """RT-13: weights and rules are those the request began with; a backend that is gone meanwhile is not asked."""
-    for kept in (True, False):
+async def test_rt_13_a_retry_uses_its_table_but_no_removed_backend() -> None:
+    """RT-13: a retry uses the rules that the request began with, but no backend that was removed meanwhile."""
+    for remains in (True, False):
         go = asyncio.Event()
 
         async def script(side: ServerSide, go: asyncio.Event = go) -> None:
@@ -703,13 +703,13 @@ async def test_rt_13_a_retry_stays_on_its_table_but_avoids_what_was_taken_out() 
                 document(local(), remote()), local_port=near.port, remote_port=far.port, settings=LOOPBACK
             ) as running,
         ):
-            asking = asyncio.create_task(asked(running))
+            request = asyncio.create_task(post(running))
             await until(partial(_has_request, near))
-            after = (local(), remote(path_prefix="/new")) if kept else (local(),)
+            after = (local(), remote(path_prefix="/new")) if remains else (local(),)
             running.load(document(*after, retry=Retry(on=())))
             go.set()
-            response = await asking
-            if kept:
+            response = await request
+            if remains:
                 assert response.body.startswith(b"POST /v1/chat/completions ")
             else:
                 assert (response.status, response.body) == (503, b"no")
@@ -721,7 +721,7 @@ def _has_request(server: ScriptedServer) -> bool:
 
 
 async def test_models_that_cannot_be_renamed_pass_as_they_are() -> None:
-    """A body without a model value goes to the second backend as it came, although that one has another name."""
+    """A body without a `model` value goes unchanged to a backend with a model name of its own."""
     async with (
         serving(reset) as near,
         serving(echo) as far,
@@ -729,5 +729,5 @@ async def test_models_that_cannot_be_renamed_pass_as_they_are() -> None:
             document(local(), remote(model="far")), local_port=near.port, remote_port=far.port, settings=LOOPBACK
         ) as running,
     ):
-        assert orjson.loads((await asked(running)).body.partition(b"\r\n\r\n")[2]) == {"model": "far", "n": 1}
-        assert (await asked(running, b"[1]")).body.endswith(b"\r\n\r\n[1]")
+        assert orjson.loads((await post(running)).body.partition(b"\r\n\r\n")[2]) == {"model": "far", "n": 1}
+        assert (await post(running, b"[1]")).body.endswith(b"\r\n\r\n[1]")

@@ -1,7 +1,7 @@
-"""Any request at any backends: the attempts are those that a model of a few lines predicts.
+"""Property test of failover: a small model predicts the attempts of any request at any backends.
 
-Whatever backends do, no request is sent twice to one of them or after a byte of an answer, the budget holds, and every
-request ends.
+Whatever backends do, no request is sent to one of them twice or after the first byte of a response, the retry budget
+holds, and every request ends.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ BEHAVIORS: Final = {
     "early 503": reply(b"busy", b"503 No", b"connection: close"),
     "silent": b"",
     "garbage": b"SSH-2.0-OpenSSH\r\n\r\n",
-    "answers": reply(b"good"),
+    "responds": reply(b"good"),
     "breaks off": b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf",
     "streams": _STREAM + _EVENT + _END,
     "stream with error": _STREAM + _ERROR + _END,
@@ -47,21 +47,21 @@ _DIES: Final = frozenset(
 
 @dataclass(frozen=True)
 class Case:
-    """One route, its backends and what they do, and requests for it."""
+    """Route, behavior of its backends, and requests for it."""
 
     behaviors: tuple[str, ...]
     failover: tuple[bool, ...]
     chosen: int
     causes: tuple[FailureCause, ...]
     budget: int
-    """Retries that are paid for."""
+    """Retries that the budget allows."""
     replay: int
     size: int
     chunked: bool
     requests: int
 
     def document(self, ports: list[int]) -> RouteDocument:
-        """The route."""
+        """Return the route document."""
         return RouteDocument(
             name="demo",
             backends=tuple(
@@ -81,7 +81,7 @@ class Case:
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """Any of them."""
+    """Draw a case."""
     count = draw(st.integers(1, 4))
     case = Case(
         behaviors=tuple(draw(st.sampled_from(sorted(BEHAVIORS))) for _ in range(count)),
@@ -94,34 +94,34 @@ def cases(draw: st.DrawFn) -> Case:
         chunked=draw(st.booleans()),
         requests=draw(st.integers(1, 3)),
     )
-    # How much of a chunked body is here when an early answer comes is not determined.
+    # How much of a chunked body is here when an early response comes is not determined.
     assume(not ("early 503" in case.behaviors and case.chunked and case.size > case.replay))
     return case
 
 
 class Model:
-    """What has to happen."""
+    """Model of the attempts, and of the responses that clients get."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
         self.left = case.budget
-        self.asked: list[int] = []
+        self.tried: list[int] = []
 
     def request(self) -> tuple[int, int, bool]:
-        """Status and completeness of the answer to the next request, and whose it is."""
+        """Return the backend, the status and the completeness of the response to the next request."""
         case = self.case
         order = [case.chosen, *(n for n in range(len(case.behaviors)) if case.failover[n] and n != case.chosen)]
-        self.asked = []
+        self.tried = []
         while True:
             number = order.pop(0)
-            self.asked.append(number)
+            self.tried.append(number)
             cause, status, complete = self.outcome(case.behaviors[number], others=bool(order))
             free = cause is FailureCause.CONNECT_FAILURE
             if cause not in case.causes or not order or not (free or self.pays()):
                 return number, status, complete
 
     def outcome(self, behavior: str, *, others: bool) -> tuple[FailureCause | None, int, bool]:
-        """Cause of the failure if it is one, and what the client gets if it is the last."""
+        """Return the failure cause of an attempt, and what the client gets if it is the last attempt."""
         held = others and FailureCause.STREAM_ERROR in self.case.causes and self.repeatable
         simple: dict[str, tuple[FailureCause | None, int, bool]] = {
             "refuses": (FailureCause.CONNECT_FAILURE, 502, True),
@@ -141,11 +141,11 @@ class Model:
 
     @property
     def repeatable(self) -> bool:
-        """Whether the body may be sent twice."""
+        """Whether the body may be sent again."""
         return self.case.size <= self.case.replay
 
     def pays(self) -> bool:
-        """Whether there is budget and body for a retry; takes it."""
+        """Take a retry from the budget; return whether there is one and the body may be sent again."""
         if not self.repeatable or not self.left:
             return False
         self.left -= 1
@@ -202,19 +202,19 @@ async def _run(case: Case) -> None:
         document = case.document([1 if server is None else server.port for server in servers])
         running = await stack.enter_async_context(gateway(document, settings=config))
         model = Model(case)
-        wanted = [0] * len(servers)
+        expected = [0] * len(servers)
         for _ in range(case.requests):
             number, status, complete = model.request()
             response = await _ask(running, case)
             assert (response.status, response.complete) == (status, complete)
             assert response.value(b"x-beamlit-backend") == b"b%d" % number
-            for one in model.asked:
-                wanted[one] += 1
+            for one in model.tried:
+                expected[one] += 1
             for index, server in enumerate(servers):
                 if server is not None:
                     heads = sum(side.received.count(b"POST ") for side in server.sides)
-                    assert heads == wanted[index]
-                    if case.behaviors[index] in ("answers", "503") and heads:
+                    assert heads == expected[index]
+                    if case.behaviors[index] in ("responds", "503") and heads:
                         received = b"".join(side.received for side in server.sides)
                         assert received.count(b"b" * 5) >= heads * (case.size // 5 - 1)
 
@@ -222,6 +222,6 @@ async def _run(case: Case) -> None:
 @settings(max_examples=100, deadline=None)
 @given(cases())
 def test_rt_08_rt_10_any_request_ends_as_the_model_says(case: Case) -> None:
-    """Never twice at one backend, never after a byte, never above the budget, and always an end."""
+    """RT-08, RT-10: each request has the attempts and the response that the model predicts."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(case))

@@ -1,4 +1,4 @@
-"""`make faults` in its short form: the whole campaign in miniature, and proof that it can go red."""
+"""Short form of `make faults`: the whole campaign in miniature, and proof that it can fail."""
 
 import json
 import os
@@ -17,11 +17,11 @@ from tests.processes import poll
 from tools.repository import ROOT
 
 BUSY: Final = ("--slack", "3", "--rate", "60")
-"""Flags for a machine that runs other tests as well: what clients see is tested here, `make faults` holds the times."""
+"""Flags for a machine that runs other tests as well; `make faults` checks the times, this test what clients see."""
 
 
 def campaign(folder: Path, *words: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
-    """Run it to its end: how it ended, and what it wrote."""
+    """Run the campaign to its end; return the process and the report."""
     output = folder / "faults.json"
     ended = subprocess.run(
         [sys.executable, "-m", "faults", "--short", "--seed", "1", "--output", str(output), *BUSY, *words],
@@ -32,40 +32,40 @@ def campaign(folder: Path, *words: str) -> tuple[subprocess.CompletedProcess[str
 
 
 def has_haproxy() -> bool:
-    """Whether the whole campaign can run here."""
+    """Return whether haproxy is installed, which the whole campaign needs."""
     return shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is not None
 
 
 def test_c1_c6_c7_c8_c9_no_client_notices(tmp_path: Path) -> None:
-    """C1, C6, C7, C8, C9: under every fault no retryable request fails, no stream loses, repeats or crosses a byte, and
-    the `openai` client's calls and classes of errors are what they always are."""
+    """C1, C6, C7, C8, C9: under every fault no retryable request fails, each stream has its own bytes exactly once, and
+    the `openai` client's calls and classes of errors are as usual."""
     if not has_haproxy():
         pytest.skip("haproxy is not installed")
-    ended, found = campaign(tmp_path)
+    ended, report = campaign(tmp_path)
     assert ended.returncode == 0, ended.stdout
-    assert found["requests"] > 1000
-    assert found["openai_requests"] > 100
-    assert found["kills"] == 2
-    assert len(found["restarts"]) == 1
-    assert [found[name] for name in ("client_errors", "duplicated", "lost")] == [0, 0, 0]
-    assert found["error_bound"] == pytest.approx(3 / found["requests"])
-    assert found["faults"]["restart"]["cut"] > 0  # streams that outlast the drain time are cut, and say so
+    assert report["requests"] > 1000
+    assert report["openai_requests"] > 100
+    assert report["kills"] == 2
+    assert len(report["restarts"]) == 1
+    assert [report[name] for name in ("client_errors", "duplicated", "lost")] == [0, 0, 0]
+    assert report["error_bound"] == pytest.approx(3 / report["requests"])
+    assert report["faults"]["restart"]["cut"] > 0  # streams that outlast the drain time are cut, with an error
     assert "fewer than" in ended.stdout
 
 
 def test_c1_without_failover_the_campaign_goes_red(tmp_path: Path) -> None:
-    """C1, the control: where a failed attempt is the last one, clients see that a backend was killed."""
-    ended, found = campaign(tmp_path, "--only", "kill", "--without-failover")
+    """C1: without failover the campaign fails, because clients see that a backend was killed."""
+    ended, report = campaign(tmp_path, "--only", "kill", "--without-failover")
     assert ended.returncode == 1, ended.stdout
     assert "missed: client_errors is" in ended.stdout
-    assert found["client_errors"] > 0
-    assert found["goals"]["openai_errors"]["met"] is False
-    assert found["error_bound"] is None
+    assert report["client_errors"] > 0
+    assert report["goals"]["openai_errors"]["met"] is False
+    assert report["error_bound"] is None
 
 
 def test_ctrl_c_leaves_no_process_behind(tmp_path: Path) -> None:
-    """An interrupted campaign ends what it has started, and nothing else."""
-    command = [sys.executable, "-m", "faults", "--seconds", "90", "--only", "kill"]  # which goes on for a minute
+    """An interrupted campaign ends all processes that it has started."""
+    command = [sys.executable, "-m", "faults", "--seconds", "90", "--only", "kill"]  # it goes on for a minute
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
             [*command, "--output", str(tmp_path / "faults.json")],

@@ -1,4 +1,4 @@
-"""What runs while the routing table, the clock or the loop does not stay as it was."""
+"""Requests in flight while the routing table or the clock changes, or the event loop is blocked."""
 
 import asyncio
 import time
@@ -16,14 +16,14 @@ STREAMS = 200
 
 
 class Streams:
-    """A server whose answers go on until told to end."""
+    """Server whose responses are streams that go on until `end` is set."""
 
     def __init__(self) -> None:
         self.end = asyncio.Event()
         self.running = 0
 
     async def script(self, side: ServerSide) -> None:
-        """Serve one connection."""
+        """Serve the requests of one connection."""
         while True:
             request = await side.request()
             if b"/stream" not in request:
@@ -41,7 +41,7 @@ class Streams:
 
 
 async def opened(running: Running, streams: Streams, count: int) -> list[tuple[Client, bytes]]:
-    """Clients whose streams have begun."""
+    """Return clients whose streams have begun, each with the id of its backend."""
     clients = [await running.client() for _ in range(count)]
     for client in clients:
         await client.send(GET.replace(b"/x", b"/stream"))
@@ -51,7 +51,7 @@ async def opened(running: Running, streams: Streams, count: int) -> list[tuple[C
 
 
 async def whole(client: Client) -> None:
-    """The rest of a stream: every event, in order, and the end."""
+    """Read the rest of a stream; check that every event comes in order, and the end."""
     rest = b""
     async with asyncio.timeout(SECONDS):
         while not rest.endswith(b"0\r\n\r\n"):
@@ -60,8 +60,8 @@ async def whole(client: Client) -> None:
     assert events == [b"%d" % number for number in range(len(events))]
 
 
-async def test_rd_01_a_route_that_goes_lets_its_streams_finish() -> None:
-    """RD-01: 200 streams end in their own time after their route has gone; the next request is 404."""
+async def test_rd_01_streams_of_a_removed_route_finish() -> None:
+    """RD-01: 200 streams continue to their end after their route was removed; the next request gets a 404."""
     streams = Streams()
     async with serving(streams.script) as server, gateway(local_port=server.port) as running:
         clients = await opened(running, streams, STREAMS)
@@ -73,8 +73,8 @@ async def test_rd_01_a_route_that_goes_lets_its_streams_finish() -> None:
         await asyncio.gather(*(whole(client) for client, _ in clients))
 
 
-async def test_rd_02_a_backend_that_goes_lets_its_streams_finish() -> None:
-    """RD-02: streams of a backend that was taken out end in their own time; the next requests go to the other."""
+async def test_rd_02_streams_of_a_removed_backend_finish() -> None:
+    """RD-02: streams of a removed backend continue to their end; the next requests go to the other backend."""
     streams = Streams()
     both = document(local(50), remote(50), split=Split(percentage=50, reason="Override"))
     async with (
@@ -92,7 +92,7 @@ async def test_rd_02_a_backend_that_goes_lets_its_streams_finish() -> None:
 
 
 async def test_rd_03_weights_that_change_under_load() -> None:
-    """RD-03: 300 changes of the split under load cost no request; at rest the split is exact."""
+    """RD-03: no request fails during 300 changes of the split; afterwards the split is exact."""
 
     async def script(side: ServerSide) -> None:
         while True:
@@ -108,24 +108,24 @@ async def test_rd_03_weights_that_change_under_load() -> None:
         gateway(local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
     ):
         done = asyncio.Event()
-        went: list[bytes | None] = []
+        backends: list[bytes | None] = []
 
-        async def asking() -> None:
+        async def send_requests() -> None:
             client = await running.client()
             while not done.is_set():
                 await client.send(GET)
                 response = await client.response()
                 assert (response.status, response.complete) == (200, True)
-                went.append(response.value(b"x-beamlit-backend"))
+                backends.append(response.value(b"x-beamlit-backend"))
 
-        tasks = [asyncio.ensure_future(asking()) for _ in range(4)]
+        tasks = [asyncio.ensure_future(send_requests()) for _ in range(4)]
         for number in range(300):
             running.load(document(*split(100 if number % 2 else 0)))
             await asyncio.sleep(0.002)
         running.load(document(*split(30)))
         done.set()
         await asyncio.gather(*tasks)
-        assert {b"local", b"remote"} == set(went)
+        assert {b"local", b"remote"} == set(backends)
         client = await running.client()
         rest = []
         for _ in range(100):
@@ -134,8 +134,8 @@ async def test_rd_03_weights_that_change_under_load() -> None:
         assert rest.count(b"remote") == 30
 
 
-async def test_rd_13_a_loop_that_stands_still_cuts_no_healthy_stream() -> None:
-    """RD-13: pauses of the loop that are shorter than the idle timeout end no stream, however many there are."""
+async def test_rd_13_a_blocked_event_loop_ends_no_healthy_stream() -> None:
+    """RD-13: pauses of the event loop that are shorter than the idle timeout end no stream."""
     streams = Streams()
     route = document(local(), timeouts=Timeouts(idle=0.9))
     async with serving(streams.script) as server, gateway(route, local_port=server.port) as running:
@@ -150,7 +150,7 @@ async def test_rd_13_a_loop_that_stands_still_cuts_no_healthy_stream() -> None:
 
 @pytest.mark.parametrize("jump", [-86400.0, -3600.0, 3600.0, 86400.0])
 async def test_to_12_a_wall_clock_that_jumps(jump: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TO-12: deadlines are on the loop's clock: a jump of the wall clock ends neither streams nor connections."""
+    """TO-12: a jump of the wall clock ends neither streams nor idle connections."""
     streams = Streams()
     async with serving(streams.script) as server, gateway(local_port=server.port) as running:
         clients = await opened(running, streams, 3)

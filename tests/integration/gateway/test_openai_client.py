@@ -1,4 +1,4 @@
-"""The `openai` client against the gateway, while the local backend fails, dies and comes back."""
+"""The `openai` client at the gateway, while the local backend fails, dies and comes back."""
 
 import asyncio
 import itertools
@@ -25,7 +25,7 @@ MESSAGES: Any = [{"role": "user", "content": "hello"}]
 
 
 class ModelServer:
-    """The demo's model server, which can be killed and started again on its port."""
+    """Model server of the demo, which can be killed and started again on its port."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
@@ -34,28 +34,28 @@ class ModelServer:
         self._stack = ExitStack()
 
     def start(self) -> None:
-        """Run it, and return when it listens."""
+        """Start it, and return when it listens."""
         command = [sys.executable, "-m", "examples.model_server", "--listen", f"127.0.0.1:{self.port}"]
         flags = ["--model", self.name, "--time-to-first-token", "0.01", "--tokens-per-second", "2000"]
         self._process = self._stack.enter_context(running(self.name, [*command, *flags], self.port, self._folder))
 
     def kill(self) -> None:
-        """End it at once, whatever it is doing."""
+        """Kill it."""
         self._process.kill()
         self.stop()
 
     def stop(self) -> None:
-        """End it, if it runs."""
+        """Stop it if it runs."""
         self._stack.close()
 
     def demo(self, what: str) -> None:
-        """POST something under /_demo."""
+        """Send a POST to a path under /_demo."""
         httpx.post(f"http://127.0.0.1:{self.port}/_demo/{what}", trust_env=False).raise_for_status()
 
 
 @pytest.fixture
 def servers(tmp_path: Path) -> Iterator[tuple[ModelServer, ModelServer]]:
-    """A local and a remote model server."""
+    """Yield a local and a remote model server."""
     near, far = ModelServer("tiny-local", tmp_path), ModelServer("tiny-remote", tmp_path)
     try:
         near.start()
@@ -67,18 +67,18 @@ def servers(tmp_path: Path) -> Iterator[tuple[ModelServer, ModelServer]]:
 
 
 def client(gateway: Running) -> openai.AsyncOpenAI:
-    """A client that never tries again by itself."""
+    """Return a client that never retries by itself."""
     return openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{gateway.port}/v1", api_key="none", max_retries=0)
 
 
 async def chat(ask: openai.AsyncOpenAI) -> None:
-    """A chat completion."""
+    """Request a chat completion and check it."""
     response = await ask.chat.completions.create(model="demo", messages=MESSAGES)
     assert (response.choices[0].message.content or "").endswith("You said: hello")
 
 
 async def stream(ask: openai.AsyncOpenAI) -> None:
-    """A chat completion as a stream: every piece, and the end."""
+    """Request a chat completion as a stream; check that it is complete."""
     pieces = await ask.chat.completions.create(model="demo", messages=MESSAGES, stream=True)
     text, reasons = "", set()
     async for piece in pieces:
@@ -89,12 +89,12 @@ async def stream(ask: openai.AsyncOpenAI) -> None:
 
 
 async def embeddings(ask: openai.AsyncOpenAI) -> None:
-    """Embeddings of two texts."""
+    """Request the embeddings of two texts."""
     assert len((await ask.embeddings.create(model="demo", input=["a", "b"])).data) == 2
 
 
 async def models(ask: openai.AsyncOpenAI) -> None:
-    """The list of models, and one of them."""
+    """Request the list of models, and one of them."""
     assert [model.id async for model in ask.models.list()] == ["demo"]
     assert (await ask.models.retrieve("demo")).id == "demo"
 
@@ -103,26 +103,25 @@ KINDS: tuple[Callable[[openai.AsyncOpenAI], Awaitable[None]], ...] = (chat, stre
 
 
 def route() -> RouteDocument:
-    """Both servers, the remote one for failover only; the breaker leaves the local one to fail."""
+    """Return a route to both servers, the remote one for failover only, whose breaker never opens."""
     breaker = Breaker(consecutive_failures=1000, minimum=1000000)
     return document(local(model="tiny-local"), remote(model="tiny-remote"), breaker=breaker)
 
 
-async def test_nobody_notices_that_the_local_server_fails(servers: tuple[ModelServer, ModelServer]) -> None:
-    """Chats, streams, embeddings and lists go on without an error while the local server answers 503, asks for a pause
-    with 429, is killed and comes back."""
+async def test_clients_see_no_failure_of_the_local_server(servers: tuple[ModelServer, ModelServer]) -> None:
+    """No chat, stream, embedding or list fails while the local server sends errors, is killed and comes back."""
     near, far = servers
     async with gateway(route(), local_port=near.port, remote_port=far.port, settings=SETTINGS) as running:
         over = asyncio.Event()
         done = 0
 
-        async def asking(number: int) -> None:
+        async def send_requests(number: int) -> None:
             nonlocal done
             async with client(running) as ask:
                 for kind in itertools.islice(itertools.cycle(KINDS), number, None):
                     if over.is_set():
                         return
-                    # A stream that has begun cannot go elsewhere: while the server is killed nobody reads one.
+                    # A stream that has begun cannot be retried: there is none while the server is killed.
                     if kind is not stream or may_stream.is_set():
                         await kind(ask)
                         done += 1
@@ -131,7 +130,7 @@ async def test_nobody_notices_that_the_local_server_fails(servers: tuple[ModelSe
         may_stream.set()
 
         async def until_seen(*causes: str) -> None:
-            """Until attempts have failed by one of the causes, and 40 more requests were answered."""
+            """Wait until attempts have failed by one of the causes, and 40 more requests have succeeded."""
             async with asyncio.timeout(SECONDS):
                 while not any(f'"cause":"{cause}"' in running.log.getvalue() for cause in causes):
                     await asyncio.sleep(0.02)
@@ -141,7 +140,7 @@ async def test_nobody_notices_that_the_local_server_fails(servers: tuple[ModelSe
 
         async with asyncio.TaskGroup() as group:
             for number in range(4):
-                group.create_task(asking(number))
+                group.create_task(send_requests(number))
             for status in ("503", "502", "429"):
                 await asyncio.to_thread(near.demo, f"failures?every=2&status={status}")
                 await until_seen(status)
@@ -176,7 +175,7 @@ async def test_nobody_notices_that_the_local_server_fails(servers: tuple[ModelSe
     ],
 )
 async def test_errors_of_a_backend_pass_as_they_are(status: int, kind: type[openai.APIStatusError]) -> None:
-    """What a backend says of a request arrives as the client's own class of error, with code and message."""
+    """An error response of a backend becomes the client's own class of error, with code and message."""
     body = b'{"error":{"message":"so it is","type":"t","code":"c","param":null}}'
 
     async def script(side: ServerSide) -> None:
@@ -194,7 +193,7 @@ async def test_errors_of_a_backend_pass_as_they_are(status: int, kind: type[open
 
 
 async def test_errors_of_the_gateway_are_the_clients_own() -> None:
-    """An unknown model, an ambiguous one, a body above the limit and a backend that is not there."""
+    """Errors of the gateway become the client's own classes of errors, with their codes."""
     async with gateway(document(local(), limits={"bodyBytes": 1000})) as running, client(running) as ask:
         with pytest.raises(openai.NotFoundError) as unknown:
             await ask.chat.completions.create(model="other", messages=MESSAGES)
@@ -210,7 +209,7 @@ async def test_errors_of_the_gateway_are_the_clients_own() -> None:
 
 
 async def test_a_stream_that_dies_is_an_error_of_the_client() -> None:
-    """A stream whose backend dies after the first piece raises; it never looks like a short answer."""
+    """A stream whose backend dies raises an error in the client and never looks complete."""
     choice = {"index": 0, "delta": {"content": "a"}}
     whole = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
     piece = b"data: %b\n\n" % orjson.dumps(whole)

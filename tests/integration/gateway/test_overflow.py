@@ -1,4 +1,4 @@
-"""A backend at its limit: who takes the next request, who waits, and that no permit is ever lost."""
+"""Backends at their limit of requests in flight: overflow, the queue, and slots that are never lost."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ SPILL = (Use.OVERFLOW,)
 
 
 class Slow:
-    """A server that answers when it is told to, and knows how many it has at a time."""
+    """Server that responds when `go` is released, and counts its requests in flight."""
 
     def __init__(self) -> None:
         self.go = asyncio.Semaphore(0)
@@ -29,7 +29,7 @@ class Slow:
         self.order: list[bytes] = []
 
     async def __call__(self, side: ServerSide) -> None:
-        """Stream the first half at once, the second when told to."""
+        """Send the first half of a response at once, the second when `go` is released."""
         while True:
             request = await side.request()
             self.now += 1
@@ -38,12 +38,12 @@ class Slow:
             self.order.append(request.split(b" ")[1])
             try:
                 await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf")
-                await self._told(side)
+                await self._released(side)
             finally:
                 self.now -= 1
             await side.send(b"rest")
 
-    async def _told(self, side: ServerSide) -> None:
+    async def _released(self, side: ServerSide) -> None:
         go = asyncio.ensure_future(self.go.acquire())
         gone = asyncio.ensure_future(side.reader.read(1))
         try:
@@ -56,13 +56,13 @@ class Slow:
 
 
 def get(number: int) -> bytes:
-    """A request with a number."""
+    """Return a request with a number in its path."""
     return b"GET /default/demo/%d HTTP/1.1\r\nHost: x\r\n\r\n" % number
 
 
 @asynccontextmanager
-async def asking(running: Running, number: int) -> AsyncIterator[asyncio.Task[Response]]:
-    """A request under way; its client is dropped at the end."""
+async def in_flight(running: Running, number: int) -> AsyncIterator[asyncio.Task[Response]]:
+    """Yield the response of a request in flight; reset its client at the end."""
     client: Client = await running.client()
     await client.send(get(number))
     task = asyncio.create_task(client.response())
@@ -73,8 +73,8 @@ async def asking(running: Running, number: int) -> AsyncIterator[asyncio.Task[Re
         client.reset()
 
 
-async def test_above_the_limit_a_request_goes_elsewhere_at_once() -> None:
-    """The second request goes to the backend for overflow with that reason; after the first has ended, none does."""
+async def test_above_the_limit_a_request_goes_to_another_backend_at_once() -> None:
+    """A request above the limit goes to the backend for overflow, with that reason; later ones do not."""
     near = Slow()
     async with (
         serving(near) as a,
@@ -82,7 +82,7 @@ async def test_above_the_limit_a_request_goes_elsewhere_at_once() -> None:
         gateway(
             document(local(in_flight=1), remote(use=SPILL)), local_port=a.port, remote_port=b.port, settings=LOOPBACK
         ) as running,
-        asking(running, 1) as first,
+        in_flight(running, 1) as first,
     ):
         await until(lambda: near.now == 1)
         assert running.count("beamlit_gateway_backend_in_flight_requests", **LABELS) == 1
@@ -98,7 +98,7 @@ async def test_above_the_limit_a_request_goes_elsewhere_at_once() -> None:
 
 
 async def test_overflow_is_not_failover() -> None:
-    """A backend for overflow alone does not step in for one that fails; one for failover takes no overflow."""
+    """A backend for overflow only takes no failover, and one for failover only takes no overflow."""
     async with serving(echo) as b:
         route = document(local(in_flight=1), remote(use=SPILL))
         async with gateway(route, local_port=1, remote_port=b.port, settings=LOOPBACK) as running:
@@ -108,7 +108,7 @@ async def test_overflow_is_not_failover() -> None:
         route = document(local(in_flight=1), remote(use=(Use.FAILOVER,)))
         async with (
             gateway(route, local_port=a.port, remote_port=b.port, settings=LOOPBACK) as running,
-            asking(running, 1),
+            in_flight(running, 1),
         ):
             await until(lambda: near.now == 1)
             response = await running.ask(get(2))
@@ -117,7 +117,7 @@ async def test_overflow_is_not_failover() -> None:
 
 
 async def test_failover_respects_the_limit() -> None:
-    """A backend that is at its limit does not step in for another one; the failure is the client's."""
+    """A backend at its limit takes no failover; the client gets the failed response."""
     near = Slow()
     failing = reply(b"no", b"503 No")
 
@@ -129,7 +129,7 @@ async def test_failover_respects_the_limit() -> None:
         route = document(local(50, in_flight=1), remote(50))
         async with (
             gateway(route, local_port=a.port, remote_port=b.port, settings=LOOPBACK) as running,
-            asking(running, 1),
+            in_flight(running, 1),
         ):
             await until(lambda: near.now == 1)
             assert (await running.ask(get(2))).body == b"no"
@@ -137,7 +137,7 @@ async def test_failover_respects_the_limit() -> None:
 
 
 async def test_a_queue_is_first_come_first_served() -> None:
-    """Without a backend for overflow requests wait in their order; above the queue's size the answer is 503 at once."""
+    """Requests wait in the order in which they came; above the queue's size the response is a 503 at once."""
     near = Slow()
     route = document(local(in_flight=1), queue=Queue(size=3, wait=5))
     async with serving(near) as a, gateway(route, local_port=a.port) as running:
@@ -150,7 +150,7 @@ async def test_a_queue_is_first_come_first_served() -> None:
             await until(lambda: near.now == 1)
         response = await running.ask(get(9))
         assert (response.status, response.code, response.value(b"retry-after")) == (503, "at_capacity", b"1")
-        clients[2].reset()  # whoever goes makes room, and is never sent (TO-07)
+        clients[2].reset()  # its request leaves the queue and is never sent (TO-07)
         await until(lambda: running.count("beamlit_gateway_queued_requests", **LABELS) == 2)
         for client in (clients[0], clients[1], clients[3]):
             near.go.release()
@@ -171,25 +171,25 @@ def _has_queued(running: Running, number: int) -> bool:
 
 
 async def test_a_queue_has_a_deadline() -> None:
-    """Whoever waits for too long gets 503 with Retry-After, and the backend never sees the request."""
+    """A request that waits for too long gets a 503 with Retry-After, and is never sent to the backend."""
     near = Slow()
     route = document(local(in_flight=1), queue=Queue(size=3, wait=0.2))
-    async with serving(near) as a, gateway(route, local_port=a.port) as running, asking(running, 1):
+    async with serving(near) as a, gateway(route, local_port=a.port) as running, in_flight(running, 1):
         await until(lambda: near.now == 1)
         response = await running.ask(get(2))
         assert (response.status, response.code, response.value(b"retry-after")) == (503, "queue_timeout", b"1")
         assert near.total == 1
 
 
-async def test_whoever_waits_goes_elsewhere_once_that_is_possible() -> None:
-    """A pause of the backend for overflow that ends lets those go there that wait."""
-    near, ask = Slow(), asyncio.Event()
+async def test_waiting_requests_go_to_another_backend_once_that_is_possible() -> None:
+    """Waiting requests go to the backend for overflow when its cool-down ends."""
+    near, asked_once = Slow(), asyncio.Event()
 
     async def script(side: ServerSide) -> None:
         while True:
             await side.request()
-            busy = b"retry-after: 1\r\n" if not ask.is_set() else b""
-            ask.set()
+            busy = b"retry-after: 1\r\n" if not asked_once.is_set() else b""
+            asked_once.set()
             await side.send(b"HTTP/1.1 %b\r\n%bcontent-length: 0\r\n\r\n" % (b"429 No" if busy else b"200 OK", busy))
 
     route = document(local(in_flight=1), remote(use=SPILL), queue=Queue(size=9, wait=20))
@@ -197,11 +197,11 @@ async def test_whoever_waits_goes_elsewhere_once_that_is_possible() -> None:
         serving(near) as a,
         serving(script) as b,
         gateway(route, local_port=a.port, remote_port=b.port, settings=LOOPBACK) as running,
-        asking(running, 1),
+        in_flight(running, 1),
     ):
         await until(lambda: near.now == 1)
         assert (await running.ask(get(2))).status == 429
-        async with asking(running, 3) as third, asking(running, 4) as fourth:
+        async with in_flight(running, 3) as third, in_flight(running, 4) as fourth:
             await until(partial(_has_queued, running, 2))
             for response in await asyncio.gather(third, fourth):
                 assert (response.status, response.value(b"x-beamlit-reason")) == (200, b"Overflow")
@@ -212,15 +212,15 @@ async def test_whoever_waits_goes_elsewhere_once_that_is_possible() -> None:
         assert all(0.5 < seconds < 5 for seconds in waited)
 
 
-async def test_whoever_waits_stays_where_another_document_is_in_force() -> None:
-    """A backend for overflow of a document that was replaced meanwhile takes nobody any more."""
-    near, asked = Slow(), 0
+async def test_waiting_requests_stay_where_another_document_is_in_force() -> None:
+    """A backend for overflow that was removed meanwhile takes no waiting request."""
+    near, requests = Slow(), 0
 
     async def script(side: ServerSide) -> None:
-        nonlocal asked
+        nonlocal requests
         while True:
             await side.request()
-            asked += 1
+            requests += 1
             await side.send(b"HTTP/1.1 429 No\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n")
 
     route = document(local(in_flight=1), remote(use=SPILL), queue=Queue(size=9, wait=1.5))
@@ -228,29 +228,29 @@ async def test_whoever_waits_stays_where_another_document_is_in_force() -> None:
         serving(near) as a,
         serving(script) as b,
         gateway(route, local_port=a.port, remote_port=b.port, settings=LOOPBACK) as running,
-        asking(running, 1),
+        in_flight(running, 1),
     ):
         await until(lambda: near.now == 1)
         assert (await running.ask(get(2))).status == 429
-        async with asking(running, 3) as third:
+        async with in_flight(running, 3) as third:
             await until(partial(_has_queued, running, 1))
             running.load(document(local(in_flight=1), queue=Queue(size=9, wait=1.5)))
             assert (await third).code == "queue_timeout"
-        assert asked == 1
+        assert requests == 1
 
 
-async def test_a_permit_is_held_to_the_end_of_the_stream_and_no_longer() -> None:
-    """Whatever ends a request gives its permit back: client, server, timeout, table."""
+async def test_a_slot_is_held_to_the_end_of_the_stream_and_no_longer() -> None:
+    """A slot is released however a request ends, and stays counted when the document changes."""
     near = Slow()
     route = document(local(in_flight=1), timeouts=Timeouts(idle=0.3))
     async with serving(near) as a, gateway(route, local_port=a.port) as running:
-        async with asking(running, 1):
+        async with in_flight(running, 1):
             await until(lambda: near.now == 1)
             assert (await running.ask(get(2))).code == "at_capacity"
         await until(lambda: running.count("beamlit_gateway_backend_in_flight_requests", **LABELS) == 0)
-        assert not (await running.ask(get(3))).complete  # idle for too long
+        assert not (await running.ask(get(3))).complete  # the backend is idle for too long
         assert running.count("beamlit_gateway_backend_in_flight_requests", **LABELS) == 0
-        async with asking(running, 4) as fourth:
+        async with in_flight(running, 4) as fourth:
             await until(lambda: near.now == 1)
             running.load(document(local(in_flight=1, path_prefix="/new"), timeouts=Timeouts(idle=9)))
             assert (await running.ask(get(5))).code == "at_capacity"  # counted across documents
@@ -261,8 +261,8 @@ async def test_a_permit_is_held_to_the_end_of_the_stream_and_no_longer() -> None
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_cp_07_no_permit_is_ever_lost(seed: int) -> None:
-    """CP-07: clients that come and go at random, servers that break: never above the limit, none taken in the end."""
+async def test_cp_07_no_slot_is_ever_lost(seed: int) -> None:
+    """CP-07: while clients leave and servers break at random, the limit holds; all slots are free at the end."""
     dice = random.Random(seed)
     most = 0
 
@@ -306,8 +306,8 @@ async def test_cp_07_no_permit_is_ever_lost(seed: int) -> None:
         assert 1 < most <= 3
 
 
-async def test_the_response_the_log_and_decisions_tell_the_same() -> None:
-    """Reason, weight and attempts of the last requests, the newest first, of all routes or of one; nothing secret."""
+async def test_the_response_the_log_and_decisions_agree() -> None:
+    """/decisions lists the last requests, the newest first, as response and log have them, and nothing secret."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -333,18 +333,23 @@ async def test_the_response_the_log_and_decisions_tell_the_same() -> None:
             one = (await client.get("/decisions", params={"route": "default/demo", "limit": 1})).json()["decisions"]
             assert (await client.get("/decisions", params={"limit": 0})).status_code == 422
             assert "canary" not in (await client.get("/decisions")).text
-        assert [told["route"] for told in everything] == ["default/other", "default/demo"]
+        assert [decision["route"] for decision in everything] == ["default/other", "default/demo"]
         assert one == everything[1:]
-        told = one[0]
-        assert (told["reason"], told["backend"], told["weight"], told["status"]) == ("Failover", "remote", 30, 200)
-        assert [(attempt["backend"], attempt["cause"]) for attempt in told["attempts"]] == [
+        decision = one[0]
+        assert (decision["reason"], decision["backend"], decision["weight"], decision["status"]) == (
+            "Failover",
+            "remote",
+            30,
+            200,
+        )
+        assert [(attempt["backend"], attempt["cause"]) for attempt in decision["attempts"]] == [
             ("local", "503"),
             ("remote", None),
         ]
-        assert first.value(b"x-beamlit-reason") == told["reason"].encode()
-        assert first.value(b"x-request-id") == told["request_id"].encode()
+        assert first.value(b"x-beamlit-reason") == decision["reason"].encode()
+        assert first.value(b"x-request-id") == decision["request_id"].encode()
         assert second.status == everything[0]["status"] == 503
         await until(lambda: len(running.lines()) == 2)
         logged = running.lines()[0]
-        assert {key: logged[key] for key in told} == told
+        assert {key: logged[key] for key in decision} == decision
         assert "canary" not in running.log.getvalue()

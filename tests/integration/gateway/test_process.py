@@ -1,4 +1,4 @@
-"""`python -m gateway` as a user runs it: flags, files, signals, the admin port."""
+"""The gateway as a process, as users run it: flags, files, signals and the admin port."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ GET = b"GET /default/demo/x HTTP/1.1\r\nHost: gateway\r\n\r\n"
 
 @dataclass
 class Process:
-    """A running gateway."""
+    """Gateway that runs as a process."""
 
     process: asyncio.subprocess.Process
     port: int
@@ -43,14 +43,14 @@ class Process:
     clients: list[Client] = field(default_factory=list)
 
     async def client(self, context: ssl.SSLContext | None = None) -> Client:
-        """A new connection."""
+        """Open a connection for clients."""
         name = "localhost" if context is not None else None
         client = Client(*await asyncio.open_connection("127.0.0.1", self.port, ssl=context, server_hostname=name))
         self.clients.append(client)
         return client
 
     async def ask(self, request: bytes = GET) -> Any:
-        """One request on a new connection."""
+        """Send one request on a new connection; return the response."""
         client = await self.client()
         await client.send(request)
         response = await client.response()
@@ -58,11 +58,11 @@ class Process:
         return response
 
     async def ready(self) -> int:
-        """What /readyz says."""
+        """Return the status of /readyz."""
         return (await self.admin.get("/readyz")).status_code
 
     async def ended(self, seconds: float = 10) -> int:
-        """Its exit code."""
+        """Wait until the process ends; return its exit code."""
         async with asyncio.timeout(seconds):
             return await self.process.wait()
 
@@ -77,7 +77,7 @@ async def started(
     ready: bool = True,
     host: str = "127.0.0.1",
 ) -> AsyncIterator[Process]:
-    """A gateway with the route `default/demo` to `backend`; waits until it is ready."""
+    """Yield a gateway with the route `default/demo` to the port `backend`, by default when it is ready."""
     port, admin = free_port(), free_port()
     routes = folder / "routes"
     write(routes / "demo.yaml", config_map())
@@ -113,21 +113,21 @@ async def started(
 
 
 def gateway(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
+    """Run the command to its end; return its output and exit code."""
     return subprocess.run(
         [sys.executable, "-m", "gateway", *words], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS
     )
 
 
 async def until_ready_is(running: Process, status: int) -> None:
-    """Poll /readyz."""
+    """Poll /readyz until it has this status."""
     async with asyncio.timeout(SECONDS):
         while await running.ready() != status:
             await asyncio.sleep(0.02)
 
 
 def test_help_names_every_flag() -> None:
-    """What each flag means, and where the rest is written."""
+    """`--help` names every flag and the page of the other settings."""
     response = gateway("--help")
     assert response.returncode == 0
     for word in ("--config", "--routes", "--listen", "--admin", "--resolve", "docs/configuration.md"):
@@ -146,7 +146,7 @@ def test_help_names_every_flag() -> None:
     ],
 )
 def test_a_configuration_that_cannot_be_used(words: list[str], sentence: str) -> None:
-    """One sentence and exit status 2."""
+    """A configuration that cannot be used is one sentence on standard error, and exit code 2."""
     response = gateway(*words)
     assert response.returncode == 2
     assert response.stderr.startswith(f"gateway: {sentence}")
@@ -155,7 +155,7 @@ def test_a_configuration_that_cannot_be_used(words: list[str], sentence: str) ->
 
 @pytest.mark.parametrize("flag", ["--listen", "--admin"])
 def test_an_occupied_port_is_one_clear_line(flag: str, tmp_path: Path) -> None:
-    """The flag, the address and why; exit status 1."""
+    """An address in use is one line with the flag, the address and the reason, and exit code 1."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.listen()
@@ -166,8 +166,8 @@ def test_an_occupied_port_is_one_clear_line(flag: str, tmp_path: Path) -> None:
     assert (response.returncode, response.stderr) == (1, line)
 
 
-def test_a_certificate_that_is_none(tmp_path: Path) -> None:
-    """One line that names the files."""
+def test_a_missing_certificate(tmp_path: Path) -> None:
+    """A missing certificate is one line that names the setting, and exit code 1."""
     (tmp_path / "c.yaml").write_text(f"gateway: {{tls: {{certFile: {tmp_path}/no, keyFile: {tmp_path}/no}}}}")
     words = ("--config", str(tmp_path / "c.yaml"), "--routes", str(tmp_path))
     response = gateway(*words, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
@@ -175,8 +175,8 @@ def test_a_certificate_that_is_none(tmp_path: Path) -> None:
     assert "gateway.tls" in response.stderr.splitlines()[-1]
 
 
-async def test_it_serves_what_stands_in_the_directory(tmp_path: Path) -> None:
-    """A request goes through; an edit counts; the admin port says what is in force and where from."""
+async def test_it_serves_the_routes_of_a_directory(tmp_path: Path) -> None:
+    """A route in the directory is served, an edit is applied, and the admin port shows both and errors."""
     async with serving(echo) as server, started(tmp_path, server.port) as running:
         assert (await running.ask()).status == 200
         write(running.routes / "demo.yaml", config_map("renamed"))
@@ -201,7 +201,7 @@ async def test_it_serves_what_stands_in_the_directory(tmp_path: Path) -> None:
 
 
 async def test_se_19_the_two_ports_have_nothing_in_common(tmp_path: Path) -> None:
-    """SE-19: no spelling of a request on the clients' port reaches what is for administrators."""
+    """SE-19: no path on the clients' port reaches the admin pages, and no route the admin port."""
     async with started(tmp_path) as running:
         assert (await running.admin.get("/healthz")).status_code == 200
         for target in (b"/healthz", b"/readyz", b"/metrics", b"/routes", b"//metrics", b"/default/demo/../metrics"):
@@ -211,7 +211,7 @@ async def test_se_19_the_two_ports_have_nothing_in_common(tmp_path: Path) -> Non
 
 
 async def test_se_18_labels_come_from_the_routing_table(tmp_path: Path) -> None:
-    """SE-18: whatever clients ask for, the number of series stays."""
+    """SE-18: the number of series stays the same, whatever paths and hosts clients request."""
     async with serving(echo) as server, started(tmp_path, server.port) as running:
 
         async def series() -> set[str]:
@@ -231,14 +231,14 @@ async def test_se_18_labels_come_from_the_routing_table(tmp_path: Path) -> None:
 
 
 async def test_se_16_variables_of_other_programs_do_not_count(tmp_path: Path) -> None:
-    """SE-16: a proxy or a certificate in the environment changes nothing."""
+    """SE-16: variables for a proxy or certificates in the environment have no effect."""
     environment = {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "SSL_CERT_FILE": "/none"}
     async with serving(echo) as server, started(tmp_path, server.port, environment=environment) as running:
         assert (await running.ask()).status == 200
 
 
-async def test_rd_07_rd_08_rd_09_sigterm_is_one_orderly_path(tmp_path: Path) -> None:
-    """RD-07, RD-09: not ready at once, still serving and asking to close, then a stream may finish; exit status 0."""
+async def test_rd_07_rd_08_rd_09_sigterm_ends_the_gateway_in_order(tmp_path: Path) -> None:
+    """RD-07, RD-09: after SIGTERM the gateway is not ready, serves on, lets a stream finish, and exits with 0."""
     go = asyncio.Event()
 
     async def script(side: ServerSide) -> None:
@@ -259,7 +259,7 @@ async def test_rd_07_rd_08_rd_09_sigterm_is_one_orderly_path(tmp_path: Path) -> 
         assert (await busy.response(head_only=True)).status == 200
         running.process.send_signal(signal.SIGTERM)
         await until_ready_is(running, 503)
-        response = await running.ask()  # a new connection in the lame-duck time
+        response = await running.ask()  # on a new connection, in the lame-duck time
         assert (response.status, response.value(b"connection")) == (200, b"close")
         assert await idle.ended() == b""  # closed when draining begins
         with pytest.raises(ConnectionRefusedError):
@@ -275,7 +275,7 @@ async def test_rd_07_rd_08_rd_09_sigterm_is_one_orderly_path(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 async def test_rd_08_a_second_signal_ends_at_once(tmp_path: Path, second: signal.Signals) -> None:
-    """RD-08: whoever asks twice does not wait for the lame duck or for a stream."""
+    """RD-08: a second signal ends the gateway at once, without lame-duck time and drain."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -295,14 +295,14 @@ async def test_rd_08_a_second_signal_ends_at_once(tmp_path: Path, second: signal
 
 
 async def test_rd_08_sigint_skips_the_lame_duck(tmp_path: Path) -> None:
-    """Ctrl-C at a terminal ends an idle gateway at once."""
+    """SIGINT ends an idle gateway at once."""
     async with started(tmp_path, config="gateway: {lameDuckSeconds: 60}") as running:
         running.process.send_signal(signal.SIGINT)
         assert await running.ended() == 0
 
 
 async def test_the_drain_has_a_limit(tmp_path: Path) -> None:
-    """A stream that does not end in time is cut, and the log says that."""
+    """A stream that outlasts the drain time is cut, and the log says so."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -319,8 +319,8 @@ async def test_the_drain_has_a_limit(tmp_path: Path) -> None:
         assert "connections_cut" in running.errors.read_text()
 
 
-async def test_rd_15_output_that_nobody_reads(tmp_path: Path) -> None:
-    """RD-15: a blocked standard output costs log lines, not requests."""
+async def test_rd_15_blocked_standard_output(tmp_path: Path) -> None:
+    """RD-15: no request is delayed while standard output is blocked."""
     port, admin = free_port(), free_port()
     write(tmp_path / "routes/demo.yaml", config_map())
     command = (sys.executable, "-m", "gateway", "--routes", str(tmp_path / "routes"), "--listen", f"127.0.0.1:{port}",
@@ -336,7 +336,7 @@ async def test_rd_15_output_that_nobody_reads(tmp_path: Path) -> None:
                     client = Client(*await asyncio.open_connection("127.0.0.1", port))
                 except OSError:
                     await asyncio.sleep(0.02)
-            for _ in range(3000):  # far more than a pipe takes
+            for _ in range(3000):  # far more lines than a pipe can contain
                 await client.send(b"GET /v1/models HTTP/1.1\r\nHost: gateway\r\n\r\n")
                 assert (await client.response()).status == 200
     finally:
@@ -348,7 +348,7 @@ async def test_rd_15_output_that_nobody_reads(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 async def test_tls_at_the_edge(tmp_path: Path) -> None:
-    """With a certificate the clients' port speaks TLS, and says so to the backend; a renewed one counts at once."""
+    """With a certificate the gateway serves clients over TLS only, and uses a renewed certificate at once."""
     certificate, key = self_signed(tmp_path)
     config = f"gateway: {{tls: {{certFile: {certificate}, keyFile: {key}}}}}"
     async with serving(echo) as server, started(tmp_path, server.port, config) as running:
@@ -380,7 +380,8 @@ async def test_tls_at_the_edge(tmp_path: Path) -> None:
 async def test_tls_is_renewed_under_load(tmp_path: Path) -> None:
     """C6: six renewals, one of them with a key that does not match at first, fail no request of thirty clients.
 
-    As a kubelet does it, by a link that is swapped; half of the clients keep their connection, half open one each time.
+    Files are renewed as a kubelet does it, by swapping a symlink. Half of the clients keep their connection, the others
+    open one for each request.
     """
     authority = Authority("root")
     context = ssl.create_default_context(cadata=authority.pem)
@@ -399,7 +400,7 @@ async def test_tls_is_renewed_under_load(tmp_path: Path) -> None:
         link.symlink_to(version)
         link.rename(tmp_path / "data")
 
-    async def ask(keeps: bool) -> None:
+    async def send_requests(keeps_connection: bool) -> None:
         nonlocal served
         client: Client | None = None
         try:
@@ -416,7 +417,7 @@ async def test_tls_is_renewed_under_load(tmp_path: Path) -> None:
                 served += 1
                 if response.status != 200 or not response.complete:
                     failures.append(response.status)
-                if not keeps:
+                if not keeps_connection:
                     client.close()
                     client = None
         except (OSError, TimeoutError, ssl.SSLError) as exc:
@@ -428,11 +429,11 @@ async def test_tls_is_renewed_under_load(tmp_path: Path) -> None:
     swap(0)
     config = f"gateway: {{tls: {{certFile: {tmp_path}/data/tls.crt, keyFile: {tmp_path}/data/tls.key}}}}"
     async with serving(echo) as server, started(tmp_path, server.port, config) as running:
-        tasks = [asyncio.create_task(ask(number % 2 == 0)) for number in range(30)]
+        tasks = [asyncio.create_task(send_requests(number % 2 == 0)) for number in range(30)]
         await until(lambda: bool(numbers))
         for number in range(1, 7):
             if number == 3:
-                swap(number, authority.issue("localhost").key)  # which is outlived
+                swap(number, authority.issue("localhost").key)  # a key that does not match
                 await asyncio.sleep(0.1)
             swap(number)
             await until(lambda: len(numbers) > number or bool(failures))  # noqa: B023 - called at once
@@ -444,7 +445,7 @@ async def test_tls_is_renewed_under_load(tmp_path: Path) -> None:
 
 
 async def test_both_families_reach_one_port(tmp_path: Path) -> None:
-    """On `[::]` clients of either family are served, and told to the backend by their own address."""
+    """On `[::]` clients of IPv4 and IPv6 are served, and the backend gets their own addresses."""
     async with serving(echo) as server, started(tmp_path, server.port, host="[::]") as running:
         assert b"x-forwarded-for: 127.0.0.1\r\n" in (await running.ask()).body
         try:

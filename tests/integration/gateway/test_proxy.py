@@ -1,4 +1,4 @@
-"""The story of a request, end to end: where it goes, what it looks like there, and what the client gets."""
+"""Path of a request, end to end: its route and backend, the request sent there, and the client's response."""
 
 import asyncio
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ LOOPBACK = {"gateway": {"allowedAddresses": ["127.0.0.0/8"]}}
 
 
 def get(target: bytes = b"/v1/x", host: bytes = b"gateway", *fields: bytes) -> bytes:
-    """A GET as written."""
+    """Return a GET as it is sent."""
     return b"\r\n".join((b"GET " + target + b" HTTP/1.1", b"Host: " + host, *fields)) + b"\r\n\r\n"
 
 
-# Where it goes
+# Routes
 
 
 @pytest.mark.parametrize(
@@ -29,15 +29,15 @@ def get(target: bytes = b"/v1/x", host: bytes = b"gateway", *fields: bytes) -> b
     ["demo.default", "demo.default.svc", "demo.default.svc.cluster.local", "DEMO.Default.SVC", "demo.default.svc.:80"],
 )
 async def test_se_04_se_05_by_host(host: str) -> None:
-    """Every spelling of a Service's name leads to its model, with the path as it is (SE-04)."""
+    """SE-04, SE-05: every spelling of a Service's name leads to its model; path and query stay as they are."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
         response = await running.ask(get(b"/v1/x?a=1;b=%zz", host.encode()))
         assert response.status == 200
-        assert response.body.startswith(b"GET /v1/x?a=1;b=%zz HTTP/1.1\r\n")  # SE-05: the query passes as it is
+        assert response.body.startswith(b"GET /v1/x?a=1;b=%zz HTTP/1.1\r\n")
 
 
 async def test_se_04_by_path() -> None:
-    """`/namespace/name/…` leads to the model; the prefix is removed, the backend's is added."""
+    """SE-04: `/namespace/name/…` leads to the model; the prefix is removed, and that of the backend added."""
     async with (
         serving(echo) as server,
         gateway(document(local(path_prefix="/base")), local_port=server.port) as running,
@@ -53,7 +53,7 @@ async def test_se_04_by_path() -> None:
 
 @pytest.mark.parametrize("name", ["demo", "default/demo"])
 async def test_by_model(name: str) -> None:
-    """The `model` of a JSON body leads to the model; the body is not changed where nothing asks for it."""
+    """The `model` value of a JSON body leads to the model; the body stays as it is."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
         body = b'{ "messages":[], "model" : "%b" }' % name.encode()
         response = await running.post(b"/v1/chat/completions", body)
@@ -72,8 +72,8 @@ async def test_by_model(name: str) -> None:
         (b"", 400, "model_missing"),
     ],
 )
-async def test_by_model_in_vain(body: bytes, status: int, code: str) -> None:
-    """A body that names no model says what is missing, in the form that OpenAI clients read."""
+async def test_by_model_without_a_model(body: bytes, status: int, code: str) -> None:
+    """A body that names no model gets an error in the form that OpenAI clients understand."""
     async with gateway() as running:
         response = await running.post(b"/v1/chat/completions", body)
         assert response.status == status
@@ -84,10 +84,10 @@ async def test_by_model_in_vain(body: bytes, status: int, code: str) -> None:
 
 
 async def test_two_namespaces_one_model() -> None:
-    """A bare model name that two namespaces claim is 409 and names both; the full one works."""
+    """A bare model name of two namespaces gets a 409 that names both full names, which work."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
         both = [one for namespace in ("default", "team-b") for one in snapshot([document()], namespace).config_maps]
-        running.store.loaded.clear()  # so that it is done at once
+        running.store.loaded.clear()  # so that the snapshot is in force at once
         running.store.apply(Snapshot(both))
         response = await running.post(b"/v1/completions", b'{"model":"demo"}')
         assert (response.status, response.code) == (409, "ambiguous_model")
@@ -98,7 +98,7 @@ async def test_two_namespaces_one_model() -> None:
 
 
 async def test_models_are_listed() -> None:
-    """`/v1/models` lists the ModelDeployments by name, as OpenAI does; one can be asked for."""
+    """`/v1/models` lists the models as OpenAI does, and `/v1/models/{id}` shows one."""
     async with gateway(document(), document(local(), name="other")) as running:
         response = await running.ask(get(b"/v1/models"))
         content = orjson.loads(response.body)
@@ -115,8 +115,8 @@ async def test_models_are_listed() -> None:
     [b"/default/demo/../x", b"/default/demo/%2e%2e/x", b"/default%2fdemo/x", b"//default/demo/x", b"/default/demo/%00",
      b"/default/demo/%0d%0aX:1", b"/default/demo/\\x", b"/default/demo/%5c", b"/default/demo/%c0%ae"],
 )  # fmt: skip
-async def test_se_03_a_path_with_two_readings(target: bytes) -> None:
-    """SE-03: a path that somebody else might read otherwise is refused, or passes byte by byte."""
+async def test_se_03_an_ambiguous_path(target: bytes) -> None:
+    """SE-03: a path that a backend may interpret differently is refused, or is sent byte by byte."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
         response = await running.ask(get(target))
         if response.status == 200:
@@ -131,7 +131,7 @@ async def test_se_03_a_path_with_two_readings(target: bytes) -> None:
     [b"http://evil/default/demo/x", b"http://user@gateway/default/demo/x", b"http://gateway:81/default/demo/x"],
 )
 async def test_se_01_an_authority_in_the_target(target: bytes) -> None:
-    """SE-01: a URL whose authority is not the Host field's is refused; an equal one is the same request."""
+    """SE-01: a target whose authority differs from Host is refused; an equal one is accepted."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
         assert (await running.ask(get(target))).status in (400, 421)
         assert server.sides == []
@@ -140,17 +140,17 @@ async def test_se_01_an_authority_in_the_target(target: bytes) -> None:
 
 
 async def test_se_06_a_fragment_is_refused() -> None:
-    """SE-06: a target has no fragment."""
+    """SE-06: a target with a fragment is refused."""
     async with gateway() as running:
         assert (await running.ask(get(b"/default/demo/x#y"))).status == 400
 
 
-# Whose turn it is
+# The split
 
 
 @pytest.mark.parametrize("weight", [0, 1, 7, 33, 50, 99, 100])
 async def test_the_split_is_exact(weight: int) -> None:
-    """Of any 100 consecutive requests w go remote, give or take one."""
+    """Of any 100 consecutive requests the percentage goes to the remote backend, give or take one."""
     route = document(local(100 - weight), remote(weight), split=Split(percentage=weight, reason="Override"))
     async with (
         serving(echo) as near,
@@ -158,18 +158,18 @@ async def test_the_split_is_exact(weight: int) -> None:
         gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
     ):
         client = await running.client()
-        went = []
+        backends = []
         for _ in range(130):
             await client.send(get(b"/default/demo/x"))
             response = await client.response()
             assert response.value(b"x-beamlit-reason") == b"Override"
-            went.append(response.value(b"x-beamlit-backend"))
+            backends.append(response.value(b"x-beamlit-backend"))
         for start in range(30):
-            assert abs(went[start : start + 100].count(b"remote") - weight) <= 1
+            assert abs(backends[start : start + 100].count(b"remote") - weight) <= 1
 
 
 async def test_the_table_may_change_between_two_requests() -> None:
-    """A new document counts from the next request on; the turn goes on where it was."""
+    """A new document is in force for the next request on the same connection."""
     async with (
         serving(echo) as near,
         serving(echo) as far,
@@ -192,11 +192,11 @@ async def test_the_table_may_change_between_two_requests() -> None:
         assert (await client.response()).status == 404
 
 
-# What it looks like there
+# Header fields and bodies
 
 
 async def test_hh_01_hh_04_hh_10_fields_of_one_connection_stay_there() -> None:
-    """HH-01: hop-by-hop fields, and those that Connection names, pass in neither direction; others keep their order."""
+    """HH-01: hop-by-hop fields and those that Connection names are not forwarded; others keep their order."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -219,7 +219,7 @@ async def test_hh_01_hh_04_hh_10_fields_of_one_connection_stay_there() -> None:
 
 
 async def test_hh_05_via_and_loops() -> None:
-    """HH-05: Via says that we were here; a request that comes back is 508."""
+    """HH-05: the gateway adds itself to Via; a request that comes back to it gets a 508."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
         response = await running.ask(get(b"/default/demo/x", b"gateway", b"Via: 1.0 before"))
         assert b"via: 1.0 before, 1.1 beamlit-gateway\r\n" in response.body
@@ -228,7 +228,7 @@ async def test_hh_05_via_and_loops() -> None:
 
 
 async def test_hh_06_hh_07_options_and_trace() -> None:
-    """HH-06, HH-07: TRACE is refused, OPTIONS for the gateway itself answered here, others passed with one hop less."""
+    """HH-06, HH-07: TRACE is refused; the gateway responds to OPTIONS for itself and forwards others, a hop less."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
         assert (await running.ask(get(b"/default/demo/x").replace(b"GET", b"TRACE"))).status == 405
         options = b"OPTIONS * HTTP/1.1\r\nHost: gateway\r\n\r\n"
@@ -242,8 +242,8 @@ async def test_hh_06_hh_07_options_and_trace() -> None:
 
 
 @pytest.mark.parametrize("trusted", [False, True])
-async def test_hh_08_who_is_calling(trusted: bool) -> None:
-    """HH-08: forwarding fields of a stranger are replaced, those of a proxy in front are added to."""
+async def test_hh_08_forwarding_fields(trusted: bool) -> None:
+    """HH-08: forwarding fields of an unknown client are replaced, those of a trusted proxy are extended."""
     settings = {"gateway": {"trustedProxies": ["127.0.0.0/8"]}} if trusted else {}
     async with serving(echo) as server, gateway(local_port=server.port, settings=settings) as running:
         fields = (b"X-Forwarded-For: 9.9.9.9", b"X-Forwarded-Proto: https", b"X-Real-IP: 9.9.9.9", b"Forwarded: for=1")
@@ -254,7 +254,7 @@ async def test_hh_08_who_is_calling(trusted: bool) -> None:
 
 
 async def test_hh_09_hh_11_hh_15_nothing_is_invented() -> None:
-    """One Date, the server's Server field, no User-Agent of ours, and Host is the backend's name."""
+    """The gateway forwards Date and Server, adds no User-Agent, and sends the backend's name as Host."""
 
     async def script(side: ServerSide) -> None:
         request = await side.request()
@@ -268,8 +268,8 @@ async def test_hh_09_hh_11_hh_15_nothing_is_invented() -> None:
         assert response.value(b"server") == b"model"
 
 
-async def test_hh_16_hh_17_names_that_only_we_may_use() -> None:
-    """Names with an underscore do not pass, nor do answers of ours that a server makes up."""
+async def test_hh_16_hh_17_reserved_names() -> None:
+    """Fields whose names are reserved for the gateway are forwarded in neither direction."""
 
     async def script(side: ServerSide) -> None:
         request = await side.request()
@@ -285,7 +285,7 @@ async def test_hh_16_hh_17_names_that_only_we_may_use() -> None:
 
 
 async def test_se_07_a_line_of_the_log_is_one_line() -> None:
-    """SE-07: escapes, text that is written from right to left and endless values stay within one line of JSON."""
+    """SE-07: a record is one line of JSON, whatever escapes, right-to-left text and long values a client sends."""
     long = "\u202e".encode() + b"\xff" * 5000
     async with serving(echo) as server, gateway(local_port=server.port) as running:
         for target in (b"/default/demo/%1b%0a%e2%80%ae", b"/default/demo/x"):
@@ -297,8 +297,8 @@ async def test_se_07_a_line_of_the_log_is_one_line() -> None:
         assert all(len(line) < 2000 for line in text.splitlines())
 
 
-async def test_request_id_passes_when_it_is_one() -> None:
-    """A caller's request id is kept through and through; what is none is replaced."""
+async def test_a_valid_request_id_is_kept() -> None:
+    """A valid request id of the client is used everywhere; an invalid one is replaced."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
         response = await running.ask(get(b"/default/demo/x", b"gateway", b"X-Request-Id: abc-1"))
         assert response.value(b"x-request-id") == b"abc-1"
@@ -309,7 +309,7 @@ async def test_request_id_passes_when_it_is_one() -> None:
 
 
 async def test_model_name_and_headers_of_a_backend() -> None:
-    """A backend gets its own model name, in a body that is otherwise the same, and its header rules."""
+    """A backend gets its own model name in an otherwise unchanged body, and its changes to header fields."""
     headers = Headers(set={"X-Team": "a"}, add={"X-Extra": "b"}, remove=("X-Secret",))
     route = document(local(model="tiny", headers=headers))
     async with serving(echo) as server, gateway(route, local_port=server.port) as running:
@@ -327,14 +327,14 @@ async def test_model_name_and_headers_of_a_backend() -> None:
 
 
 class _Platform:
-    """A remote backend and its token endpoint on one port; refuses every token but the last one it sold."""
+    """Remote backend and token endpoint on one port; it refuses every token but the last one it issued."""
 
     def __init__(self) -> None:
         self.tokens = 0
         self.requests: list[bytes] = []
 
     async def script(self, side: ServerSide) -> None:
-        """Serve one connection."""
+        """Serve the requests of one connection."""
         while True:
             request = await side.request()
             if request.startswith(b"POST /token"):
@@ -348,13 +348,13 @@ class _Platform:
 
 
 class _Secret(NoSecrets):
-    """A reader with one Secret."""
+    """Reader of credentials with one Secret."""
 
     def __init__(self, port: int) -> None:
         self.port = port
 
     async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
-        """The credentials of `remote.test`."""
+        """Return the credentials for `remote.test`."""
         assert (namespace, name) == ("default", "remote-credentials")
         url = f"http://127.0.0.1:{self.port}/token"
         return {"clientId": "id", "clientSecret": "s3cr3t-canary", "tokenUrl": url, "hosts": "remote.test"}
@@ -365,7 +365,7 @@ def _authenticated() -> Backend:
 
 
 async def test_rt_09_se_08_p18_a_token_for_the_remote_and_no_other() -> None:
-    """The remote gets our token and never the caller's; a refused one is renewed once; nothing of it is logged."""
+    """A remote gets the gateway's token, never the client's; a refused one is renewed once; none is logged."""
     platform = _Platform()
     async with (
         serving(platform.script) as far,
@@ -375,13 +375,13 @@ async def test_rt_09_se_08_p18_a_token_for_the_remote_and_no_other() -> None:
     ):
         fields = (b"Authorization: Bearer caller-canary", b"Cookie: c=1")
         assert (await running.ask(get(b"/default/demo/x", b"gateway", *fields))).body == b"ok"
-        platform.tokens += 1  # the platform forgets what it sold
+        platform.tokens += 1  # the last token is no longer valid
         response = await running.post(b"/default/demo/v1/x", b'{"model":"demo"}')
         assert response.status == 200
         assert platform.tokens == 3
         received = b"".join(platform.requests)
         assert b"caller-canary" not in received
-        assert received.count(b'{"model":"demo"}') == 2  # the same body again, with a fresh token
+        assert received.count(b'{"model":"demo"}') == 2  # the same body again, with a new token
         await until(lambda: len(running.lines()) == 2)
         log = running.log.getvalue()
         for canary in ("s3cr3t-canary", "caller-canary", "Bearer", "t3"):
@@ -389,12 +389,12 @@ async def test_rt_09_se_08_p18_a_token_for_the_remote_and_no_other() -> None:
 
 
 async def test_rt_09_a_key_from_a_secret_is_read_again_after_a_401() -> None:
-    """A header value that was rotated counts at the next refusal, within the same request; twice refused is a 401."""
+    """A rotated header value is read after a 401 and sent within the same request; a second 401 is final."""
     keys = {"present": "one", "good": "one"}
 
     class Keys(NoSecrets):
         async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
-            """The key, for `remote.test`."""
+            """Return the key for `remote.test`."""
             assert (namespace, name) == ("default", "key")
             return {"k": keys["present"], "hosts": "remote.test"}
 
@@ -416,7 +416,7 @@ async def test_rt_09_a_key_from_a_secret_is_read_again_after_a_401() -> None:
 
 
 async def test_rt_09_a_body_too_large_to_keep_is_sent_once() -> None:
-    """A body above the replay limit is streamed, and a 401 is the answer."""
+    """A body above the replay limit is streamed once, and the client gets the 401."""
     platform = _Platform()
     settings: dict[str, Any] = {"gateway": {**LOOPBACK["gateway"], "limits": {"replayBytes": 10}}}
     async with (
@@ -431,7 +431,7 @@ async def test_rt_09_a_body_too_large_to_keep_is_sent_once() -> None:
 
 
 async def test_no_token_no_request() -> None:
-    """Without a token nothing is sent, and the error names no secret and no address."""
+    """Without a token nothing is sent to the backend, and the error names no Secret and no address."""
     async with (
         serving(echo) as far,
         gateway(document(_authenticated()), remote_port=far.port, settings=LOOPBACK) as running,
@@ -443,7 +443,7 @@ async def test_no_token_no_request() -> None:
 
 
 async def test_default_remote_backend() -> None:
-    """The install-wide remote: host, fields and credentials from the settings, the path prefix from the document."""
+    """The default remote backend has host, fields and credentials of the settings, the path of the document."""
     platform = _Platform()
     async with serving(platform.script) as far:
         settings = {
@@ -467,7 +467,7 @@ async def test_default_remote_backend() -> None:
 
 
 async def test_se_15_k_02_a_remote_address_is_checked_at_connect() -> None:
-    """SE-15: a tenant's remote host may not lead into the machine or the cluster."""
+    """SE-15: a remote host that resolves to an address of the machine is refused."""
     async with serving(echo) as server:
         route = document(Backend(id="remote", host="127.0.0.1", port=server.port, weight=100))
         async with gateway(route) as running:
@@ -476,11 +476,11 @@ async def test_se_15_k_02_a_remote_address_is_checked_at_connect() -> None:
             assert server.sides == []
 
 
-# What goes wrong
+# Failures, metrics and logs
 
 
 async def test_se_17_a_backend_that_is_not_there() -> None:
-    """A refused connection is 502 with a stable code, and says nothing of addresses (SE-17)."""
+    """SE-17: a refused connection gets a 502 with a stable code and without names or addresses."""
     async with gateway(local_port=1) as running:
         response = await running.ask(get(b"/default/demo/x"))
         assert (response.status, response.code) == (502, "connect_failed")
@@ -491,7 +491,7 @@ async def test_se_17_a_backend_that_is_not_there() -> None:
 
 
 async def test_se_10_redirects_pass_through() -> None:
-    """SE-10: a redirect is the client's to follow."""
+    """SE-10: a redirect goes to the client."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -502,14 +502,14 @@ async def test_se_10_redirects_pass_through() -> None:
         assert (response.status, response.value(b"location")) == (302, b"http://evil/")
 
 
-async def test_rt_03_a_dead_connection_is_not_the_callers_problem() -> None:
-    """RT-03: a kept connection that dies before a byte of the answer costs the caller nothing, POST or not."""
+async def test_rt_03_a_dead_connection_is_replaced() -> None:
+    """RT-03: when an idle connection dies before the response, any request is sent on a new one."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
         await side.send(reply(b"%d" % side.number))
         if side.number == 0:
-            await side.request()  # and dies on the second one
+            await side.request()  # the connection ends during the second request
 
     async with serving(script) as server, gateway(local_port=server.port) as running:
         client = await running.client()
@@ -520,8 +520,8 @@ async def test_rt_03_a_dead_connection_is_not_the_callers_problem() -> None:
         assert [side.received.count(b"HTTP/1.1") for side in server.sides] == [2, 1]
 
 
-async def test_what_is_counted_and_logged() -> None:
-    """Metrics by route, backend and status; one log line with the decision; no label from what a client sent."""
+async def test_metrics_and_log_of_a_request() -> None:
+    """A request is counted by route, backend and status, and logged with the decision; no label is from a client."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
         assert (await running.ask(get(b"/default/demo/x?q=secret"))).status == 200
         assert (await running.ask(get(b"/no/route"))).status == 404
@@ -539,7 +539,7 @@ async def test_what_is_counted_and_logged() -> None:
 
 
 async def test_metrics_of_a_route_end_with_it() -> None:
-    """A route that is gone leaves no series behind."""
+    """The metrics of a removed route are removed."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
         assert (await running.ask(get(b"/default/demo/x"))).status == 200
         running.load(document(name="other"))
@@ -552,7 +552,7 @@ async def test_metrics_of_a_route_end_with_it() -> None:
 
 
 async def test_many_at_once() -> None:
-    """200 requests over 20 connections at the same time: each gets its own answer."""
+    """Each of 200 requests on 20 connections gets its own response."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
 
         async def one(number: int) -> None:

@@ -1,6 +1,6 @@
-"""The gateway's data path on a real socket, and a client that sends bytes as a test writes them.
+"""The gateway's data path on a real socket, and a client that sends bytes exactly as a test writes them.
 
-Answers are parsed with h11, a parser the gateway does not use: a second opinion on every byte it sends.
+Responses are parsed with h11, a parser that the gateway does not use, as a second opinion on every byte it sends.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from tests.integration.servers import ServerSide
 
 @dataclass
 class Response:
-    """One answer as h11 understood it."""
+    """Response as h11 parsed it."""
 
     status: int
     fields: list[tuple[bytes, bytes]]
@@ -46,23 +46,23 @@ class Response:
     interim: list[int] = field(default_factory=list)
 
     def values(self, name: bytes) -> list[bytes]:
-        """All values of a field, by its lower-case name."""
+        """Return all values of a field, by its name in lower case."""
         return [value for key, value in self.fields if key == name]
 
     def value(self, name: bytes) -> bytes | None:
-        """The value of a field that occurs once at most."""
+        """Return the value of a field that occurs at most once; None when it does not."""
         values = self.values(name)
         assert len(values) <= 1, values
         return values[0] if values else None
 
     @property
     def code(self) -> str:
-        """The stable code of the gateway's own error."""
+        """Code of the gateway's own error response."""
         return str(orjson.loads(self.body)["error"]["code"])
 
 
 class Client:
-    """One connection to the gateway."""
+    """Client with one connection to the gateway."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -70,14 +70,14 @@ class Client:
         self._rest = b""
 
     async def send(self, *pieces: bytes) -> None:
-        """Send each piece as a segment of its own: the gateway has read one before the next is sent."""
+        """Send each piece as a segment of its own, which the gateway has read before the next is sent."""
         for piece in pieces:
             self.writer.write(piece)
-            for _ in range(6):  # turns of the loop that the gateway is on as well
+            for _ in range(6):  # turns of the event loop, on which the gateway runs, too
                 await asyncio.sleep(0)
 
     async def response(self, method: bytes = b"GET", *, head_only: bool = False) -> Response:
-        """Read one answer; a broken one comes back with `complete` false.
+        """Read one response; return a broken one with `complete` false.
 
         Args:
             method: of the request it answers; of HEAD there is no body.
@@ -86,7 +86,7 @@ class Client:
         connection = h11.Connection(h11.CLIENT)
         connection.send(h11.Request(method=method, target="/", headers=[("host", "x")]))
         connection.send(h11.EndOfMessage())
-        if self._rest:  # nothing would mean the end
+        if self._rest:  # an empty value would mean the end
             connection.receive_data(self._rest)
         self._rest = b""
         response = Response(0, [])
@@ -95,7 +95,7 @@ class Client:
                 try:
                     event = connection.next_event()
                 except h11.RemoteProtocolError:
-                    return response  # it ended within the message
+                    return response  # the connection ended within the message
                 if event is h11.NEED_DATA:
                     try:
                         connection.receive_data(await self.reader.read(65536))
@@ -119,7 +119,7 @@ class Client:
                     return response
 
     async def switched(self) -> Response:
-        """Read the answer to an opening handshake; what comes behind a 101 is left to `raw`."""
+        """Read the 101 response to an opening handshake; later bytes are left to be read."""
         connection = h11.Connection(h11.CLIENT)
         connection.send(h11.Request(method="GET", target="/", headers=[("host", "x"), ("upgrade", "websocket")]))
         connection.send(h11.EndOfMessage())
@@ -131,7 +131,7 @@ class Client:
         return Response(101, [(bytes(name), bytes(value)) for name, value in event.headers])
 
     async def ended(self) -> bytes:
-        """Everything that still comes until the gateway closes. A reset is an end as well."""
+        """Return all bytes until the gateway closes or resets the connection."""
         rest, self._rest = self._rest, b""
         async with asyncio.timeout(SECONDS):
             try:
@@ -142,7 +142,7 @@ class Client:
         return rest
 
     async def some(self) -> bytes:
-        """What is here, or comes next."""
+        """Return bytes that were read already, or the next ones."""
         rest, self._rest = self._rest, b""
         if rest:
             return rest
@@ -150,17 +150,17 @@ class Client:
             return await self.reader.read(65536)
 
     def close(self) -> None:
-        """Close."""
+        """Close the connection."""
         self.writer.close()
 
     def reset(self) -> None:
-        """Drop the connection."""
+        """Reset the connection."""
         self.writer.transport.abort()
 
 
 @dataclass
 class Running:
-    """A gateway in this process, on a real socket."""
+    """Gateway in this process, on a real socket."""
 
     port: int
     server: HttpServer
@@ -172,7 +172,7 @@ class Running:
     _clients: list[Client]
 
     async def client(self, context: ssl.SSLContext | None = None) -> Client:
-        """A new connection; closed with the gateway."""
+        """Open a connection, which is closed with the gateway."""
         name = "localhost" if context is not None else None
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=context, server_hostname=name)
         client = Client(reader, writer)
@@ -180,32 +180,32 @@ class Running:
         return client
 
     async def ask(self, *pieces: bytes, method: bytes = b"GET") -> Response:
-        """One request on a new connection."""
+        """Send one request on a new connection; return the response."""
         client = await self.client()
         await client.send(*pieces)
         return await client.response(method)
 
     async def post(self, target: bytes, body: bytes, *fields: bytes) -> Response:
-        """POST a JSON body to `target` of host `gateway`."""
+        """Send a POST with a JSON body to `target` of host `gateway`; return the response."""
         lines = (b"Host: gateway", b"Content-Type: application/json", b"Content-Length: %d" % len(body), *fields)
         return await self.ask(b"POST %b HTTP/1.1\r\n%b\r\n\r\n%b" % (target, b"\r\n".join(lines), body), method=b"POST")
 
     def load(self, *documents: RouteDocument, namespace: str = "default") -> None:
-        """Bring documents into force, all others out of it."""
-        self.store.loaded.clear()  # so that it is done at once
+        """Bring documents into force instead of all others."""
+        self.store.loaded.clear()  # so that they are in force at once
         self.store.apply(snapshot(documents, namespace))
 
     def lines(self) -> list[dict[str, Any]]:
-        """The access log."""
+        """Return the lines of the access log."""
         return [orjson.loads(line) for line in self.log.getvalue().splitlines()]
 
     def count(self, metric: str, **labels: str) -> float:
-        """A metric's value; 0 where there is none."""
+        """Return the value of a metric; 0 when it is absent."""
         return self.metrics.registry.get_sample_value(metric, labels) or 0.0
 
 
 def snapshot(documents: Iterable[RouteDocument], namespace: str = "default") -> sources.Snapshot:
-    """What a source would have read."""
+    """Return the snapshot that a source reads from these documents."""
     return sources.Snapshot(
         [
             sources.ConfigMap(
@@ -217,29 +217,29 @@ def snapshot(documents: Iterable[RouteDocument], namespace: str = "default") -> 
 
 
 def local(weight: int = 100, **values: Any) -> Backend:
-    """A backend in the cluster: the Service `demo-local`."""
+    """Return a backend in the cluster: the Service `demo-local`."""
     return Backend(id="local", service="demo-local", weight=weight, port=80, **values)
 
 
 def remote(weight: int = 0, **values: Any) -> Backend:
-    """A backend outside: host `remote.test`."""
+    """Return a remote backend: the host `remote.test`."""
     return Backend(id="remote", host="remote.test", weight=weight, port=80, **values)
 
 
 def document(*backends: Backend, name: str = "demo", **values: Any) -> RouteDocument:
-    """A route document; with one local backend unless told otherwise."""
+    """Return a route document, by default with one local backend."""
     return RouteDocument(name=name, backends=backends or (local(),), **values)
 
 
 class NoSecrets:
-    """A reader that has none."""
+    """Reader of credentials that has none."""
 
     async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
-        """There is none."""
+        """Raise: there is no Secret."""
         raise LookupError(name)
 
     async def inline(self, namespace: str, model_deployment: str) -> Mapping[str, str]:
-        """There are none."""
+        """Raise: there are no inline credentials."""
         raise LookupError(model_deployment)
 
 
@@ -253,16 +253,16 @@ async def gateway(
     secrets: SecretReader | None = None,
     default: ClientCredentials | None = None,
 ) -> AsyncIterator[Running]:
-    """A gateway with `documents` in force (one local backend without any).
+    """Yield a gateway with `documents` in force, by default one with a local backend.
 
     Args:
-        documents: routes of the namespace `default`.
-        local_port: where `demo-local` leads.
-        remote_port: where `remote.test` leads.
-        settings: as in config.yaml.
-        context: for TLS towards clients.
-        secrets: where credentials are.
-        default: the credentials of the default remote backend.
+        documents: Route documents of the namespace `default`.
+        local_port: Port on loopback to which `demo-local` resolves.
+        remote_port: Port on loopback to which `remote.test` resolves.
+        settings: Settings as in config.yaml.
+        context: TLS context for clients; without TLS when None.
+        secrets: Reader of credentials.
+        default: Credentials of the default remote backend.
     """
     loaded = Settings.load(None, environment={}, flags=None).model_validate(dict(settings or {}))
     metrics = Metrics()
@@ -321,12 +321,12 @@ async def gateway(
 
 
 def reply(body: bytes = b"ok", status: bytes = b"200 OK", *fields: bytes) -> bytes:
-    """A server's whole answer."""
+    """Return the bytes of a whole response of a server."""
     lines = (b"HTTP/1.1 " + status, b"content-length: %d" % len(body), *fields)
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
 async def echo(side: ServerSide) -> None:
-    """Answer every request with what was received of it."""
+    """Respond to every request with the bytes that were received of it."""
     while True:
         await side.send(reply(await side.request()))
