@@ -1,7 +1,7 @@
-"""Hooks asked what their OpenAPI document allows, by schemathesis, and real requests that were changed in a few places.
+"""Requests that the OpenAPI document of hooks allows, made by schemathesis, and real requests changed in a few places.
 
-`FUZZ_CASES=10000` asks that many in all; without it a few hundred. Whatever they are asked, hooks answer with the
-schema that they publish, never with an error of their own, and never with fewer children than they wanted before.
+`FUZZ_CASES=10000` sends that many in all; without it a few hundred are sent. Every response has the schema that hooks
+publish, is no error of hooks, and has no fewer children than were desired before.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from hooks.telemetry import Metrics
 from tests.builders import NOW, Json, model_deployment, observed, policy, request_body, workload
 
 CASES: Final = int(os.environ.get("FUZZ_CASES", "360"))
-"""In all tests of this module together."""
+"""Number of requests in all tests of this module together."""
 SYNC: Final = "/modeldeployments/sync"
 PATHS: Final = (
     SYNC,
@@ -35,7 +35,7 @@ PATHS: Final = (
     "/policies/finalize",
 )
 REFUSED: Final = frozenset({400, 422})
-"""What hooks say of a body that is no request of Metacontroller, or of another kind."""
+"""Statuses for a body that is no webhook request, or is about another kind."""
 _APP: Final = create_app(Settings.model_validate({"namespaces": ""}), Metrics(), clock=lambda: NOW)
 _DOCUMENT: Final[Json] = _APP.openapi()
 _SCHEMA: Final = schemathesis.openapi.from_dict(copy.deepcopy(_DOCUMENT))
@@ -50,20 +50,20 @@ _fuzzed = settings(
 
 
 def operation(path: str) -> Any:
-    """What the document says of a hook."""
+    """Return the operation of a webhook in the OpenAPI document."""
     return _SCHEMA[path]["POST"]
 
 
 def ask(path: str, body: object) -> tuple[int, Json]:
-    """Status and answer of a hook."""
+    """Return the status and the decoded body of a response."""
 
-    async def asked() -> httpx.Response:
+    async def post() -> httpx.Response:
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(_APP, raise_app_exceptions=False), base_url="http://hooks"
         ) as client:
             return await client.post(path, content=orjson.dumps(body), headers={"content-type": "application/json"})
 
-    response = _LOOP.run(asked())
+    response = _LOOP.run(post())
     content: Json = response.json()
     return response.status_code, content
 
@@ -72,21 +72,21 @@ _LOOP: Final = asyncio.Runner()
 
 
 def check(path: str, body: object) -> Json | None:
-    """What holds of every answer; the answer when it is one."""
+    """Check what holds for every response, and return it; None when the request was refused."""
     try:
-        status, answer = ask(path, body)
-    except orjson.JSONEncodeError:  # lone surrogates and the like are no JSON that anybody could send
+        status, response = ask(path, body)
+    except orjson.JSONEncodeError:  # Lone surrogates and the like are no JSON that a client could send.
         return None
     if status in REFUSED:
         return None
     if status == 500 and _has_children(body):
-        # Meant: what was decided last cannot be read from a child, so nothing may change.
-        assert "last-applied" in answer["error"], answer
+        # This is meant: what was applied last cannot be read from a child, so nothing may change.
+        assert "last-applied" in response["error"], response
         return None
-    assert status == 200, answer
+    assert status == 200, response
     published = _DOCUMENT["paths"][path]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
-    jsonschema.validate(answer, published)
-    return answer
+    jsonschema.validate(response, published)
+    return response
 
 
 def _has_children(body: object) -> bool:
@@ -94,21 +94,21 @@ def _has_children(body: object) -> bool:
 
 
 def child_key(item: Json) -> tuple[str, str]:
-    """What a child is called."""
+    """Return kind and name of a child."""
     return item["kind"], item["metadata"]["name"]
 
 
-def accepted(answer: Json | None) -> str:
-    """How deep a case came."""
-    if answer is None:
+def accepted(response: Json | None) -> str:
+    """Return how far a request came, to count such requests."""
+    if response is None:
         return "refused"
-    said = {one["type"]: one["status"] for one in answer.get("status", {}).get("conditions", ())}
-    return f"Accepted={said['Accepted']}" if "Accepted" in said else "answered"
+    statuses = {one["type"]: one["status"] for one in response.get("status", {}).get("conditions", ())}
+    return f"Accepted={statuses['Accepted']}" if "Accepted" in statuses else "responded"
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_what_the_document_allows_is_answered(path: str, record_property: Any) -> None:
-    """No error of hooks, no answer outside of the schema, for whatever the document allows."""
+def test_requests_that_the_document_allows(path: str, record_property: Any) -> None:
+    """Every request that the document allows gets a response with the published schema."""
     depth: Counter[str] = Counter()
 
     @_fuzzed
@@ -134,13 +134,13 @@ JUNK: Final = st.one_of(
 
 
 def paths(item: Any, before: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place below an object."""
+    """Return the path of every value below an object."""
     inner = item.items() if isinstance(item, dict) else enumerate(item) if isinstance(item, list) else ()
     return [path for key, value in inner for path in ((*before, key), *paths(value, (*before, key)))]
 
 
 def put(item: Any, path: tuple[Any, ...], value: Any, *, remove: bool) -> None:
-    """Replace a place, or remove it."""
+    """Replace or remove the value at a path."""
     for key in path[:-1]:
         item = item[key]
     if remove:
@@ -150,7 +150,7 @@ def put(item: Any, path: tuple[Any, ...], value: Any, *, remove: bool) -> None:
 
 
 def bases() -> list[Json]:
-    """Requests as Metacontroller sends them, with the children that are there."""
+    """Return requests as Metacontroller sends them, with observed children."""
     template = {"spec": {"containers": [{"name": "a", "image": "a:1", "resources": {"limits": {"cpu": "1"}}}]}}
     metric = {"type": "External", "external": {"metric": {"name": "q"}, "target": {"type": "Value", "value": 1}}}
     backend = {"host": "models.example.com", "scheme": "https"}
@@ -177,8 +177,9 @@ _BASES: Final = bases()
 
 @st.composite
 def mutated(draw: st.DrawFn) -> tuple[Json, bool]:
-    """A real request with some fields of its specification from the schema, and some places replaced or removed; and
-    whether its children were left alone.
+    """Draw a real request with a few values replaced or removed, and whether its children were left unchanged.
+
+    Some fields of its specification may come from the schema.
     """
     body = copy.deepcopy(draw(st.sampled_from(_BASES)))
     case = draw(st.one_of(st.none(), operation(SYNC).as_strategy()))
@@ -199,9 +200,11 @@ def mutated(draw: st.DrawFn) -> tuple[Json, bool]:
     return body, whole
 
 
-def test_a_real_request_that_was_changed(record_property: Any) -> None:
-    """Neither junk in it nor another specification makes hooks fail, or forget a child: what is not accepted keeps all
-    that it has, and what is accepted gets no less than it would get if nothing were there yet.
+def test_changed_real_requests(record_property: Any) -> None:
+    """A changed request never makes hooks fail or drop a child.
+
+    A specification that is not accepted keeps all its children, and one that is accepted gets no fewer than it would
+    get without any observed child.
     """
     depth: Counter[str] = Counter()
 
@@ -209,18 +212,18 @@ def test_a_real_request_that_was_changed(record_property: Any) -> None:
     @given(mutated())
     def run(case: tuple[Json, bool]) -> None:
         body, whole = case
-        answer = check(SYNC, body)
-        depth[accepted(answer)] += 1
-        if answer is None or not whole:
+        response = check(SYNC, body)
+        depth[accepted(response)] += 1
+        if response is None or not whole:
             return
-        wanted = {child_key(one) for one in answer["children"]}
-        if accepted(answer) == "Accepted=True":
+        desired = {child_key(one) for one in response["children"]}
+        if accepted(response) == "Accepted=True":
             fresh = check(SYNC, body | {"children": {}})
             assert fresh is not None
-            assert wanted >= {child_key(one) for one in fresh["children"]}
+            assert desired >= {child_key(one) for one in fresh["children"]}
         else:
             there = {child_key(one) for group in body["children"].values() for one in group.values()}
-            assert wanted >= there
+            assert desired >= there
 
     run()
     print("changed", dict(depth))

@@ -1,4 +1,4 @@
-"""`python -m hooks` as a user runs it."""
+"""The command `python -m hooks`, as a user runs it."""
 
 import http.client
 import json
@@ -57,7 +57,7 @@ status: {readyReplicas: 1}
 
 
 def hooks(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
+    """Run the command until it ends."""
     return subprocess.run(
         [sys.executable, "-m", "hooks", *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS
     )
@@ -67,7 +67,7 @@ def hooks(*words: str | Path) -> subprocess.CompletedProcess[str]:
 def serving(
     *words: str, environment: dict[str, str] | None = None
 ) -> Iterator[tuple["subprocess.Popen[str]", int, int]]:
-    """The process, its port and its operations port, once it is ready."""
+    """Yield the process, its port and its port for operations, once it is ready."""
     port, operations = free_port(), free_port()
     command = [sys.executable, "-m", "hooks", *words, "--listen", f"127.0.0.1:{port}"]
     process = subprocess.Popen(
@@ -88,7 +88,7 @@ def serving(
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_readmes_command() -> None:
-    """`curl … -d @examples/requests/sync.json` as the README shows it, but for the port."""
+    """The curl command of the README works as it is printed, on another port."""
     line = re.search(r"^curl -s (localhost:8082\S+ -d @\S+)", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert line is not None
     with serving("--config", "examples/config.yaml") as (_, port, _):
@@ -96,15 +96,15 @@ def test_the_readmes_command() -> None:
         output = subprocess.run(
             ["curl", "-s", *words], cwd=ROOT, capture_output=True, check=True, timeout=SECONDS
         ).stdout
-    answer = json.loads(output)
-    assert {child["kind"] for child in answer["children"]} == {"ConfigMap", "Service"}
-    conditions = {one["type"]: one["status"] for one in answer["status"]["conditions"]}
+    response = json.loads(output)
+    assert {child["kind"] for child in response["children"]} == {"ConfigMap", "Service"}
+    conditions = {one["type"]: one["status"] for one in response["status"]["conditions"]}
     assert (conditions["Accepted"], conditions["LocalReady"]) == ("True", "True")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_in_order(number: signal.Signals) -> None:
-    """Exit status 0, nothing printed but its log, and the ports free again."""
+def test_a_signal_ends_the_process_in_order(number: signal.Signals) -> None:
+    """After a signal the process ends with exit status 0, has printed only its log, and has freed its ports."""
     with serving("serve", "--namespaces", "a,b") as (process, port, _):
         process.send_signal(number)
         assert process.wait(SECONDS) == 0
@@ -117,7 +117,7 @@ def test_a_signal_ends_it_in_order(number: signal.Signals) -> None:
 
 
 def test_every_line_of_the_log_is_json() -> None:
-    """What libraries say of bytes that are no HTTP is an event like any other."""
+    """Every line of the log is JSON, also what a library logs about bytes that are no HTTP."""
     with serving() as (process, port, _):
         with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as sock:
             sock.sendall(b"\x16\x03\x01 this is not HTTP\r\n\r\n")
@@ -130,12 +130,12 @@ def test_every_line_of_the_log_is_json() -> None:
     assert "HTTP" in line["message"]
 
 
-def test_help_says_what_there_is() -> None:
-    """The commands with their sentences, and each command's flags."""
-    answer = hooks("--help")
-    assert answer.returncode == 0
-    assert "serve" in answer.stdout
-    assert "render" in answer.stdout
+def test_help_lists_commands_and_flags() -> None:
+    """`--help` lists the commands, and that of a command its flags."""
+    result = hooks("--help")
+    assert result.returncode == 0
+    assert "serve" in result.stdout
+    assert "render" in result.stdout
     for flag in ("--config", "--listen", "--operations", "--namespaces"):
         assert flag in hooks("serve", "--help").stdout
 
@@ -148,40 +148,40 @@ def test_help_says_what_there_is() -> None:
     ],
 )
 def test_a_configuration_that_cannot_be_used(words: list[str], sentence: str) -> None:
-    """One sentence and exit status 2."""
-    answer = hooks(*words)
-    assert (answer.returncode, answer.stderr) == (2, sentence)
+    """A configuration that cannot be used gives one sentence and exit status 2."""
+    result = hooks(*words)
+    assert (result.returncode, result.stderr) == (2, sentence)
 
 
 def test_an_occupied_port_is_one_clear_line() -> None:
-    """The flag, the address and why; exit status 1."""
+    """An occupied port gives one sentence with the flag, the address and the reason, and exit status 1."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.listen()
         address = f"127.0.0.1:{sock.getsockname()[1]}"
-        answer = hooks("--listen", address, "--operations", "127.0.0.1:0")
-    assert answer.returncode == 1
+        result = hooks("--listen", address, "--operations", "127.0.0.1:0")
+    assert result.returncode == 1
     assert (
-        answer.stderr
+        result.stderr
         == f"hooks: --listen {address} cannot be used: address already in use; free it or choose another.\n"
     )
 
 
 def curl(port: int, authority: Path | str, *words: str) -> tuple[int, str]:
-    """Status and body of the README's command, over TLS."""
-    answer = subprocess.run(
+    """Return status and body of the README's command, over TLS."""
+    output = subprocess.run(
         ["curl", "-sS", "--cacert", str(authority), "-w", "\\n%{http_code}", "-H", "Content-Type: application/json",
          *words, f"https://localhost:{port}/modeldeployments/sync", "-d", "@examples/requests/sync.json"],
         cwd=ROOT, capture_output=True, text=True, check=True, timeout=SECONDS,
     ).stdout  # fmt: skip
-    content, _, code = answer.rpartition("\n")
+    content, _, code = output.rpartition("\n")
     return int(code), content
 
 
 @needs_openssl
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_tls_and_token(tmp_path: Path) -> None:
-    """As in a cluster, by curl: TLS with a certificate of one's own, with a token and without one."""
+    """Hooks serve curl over TLS with a private authority, with a bearer token and without one."""
     certificate, key = self_signed(tmp_path)
     (tmp_path / "token").write_text("canary")
     files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key))
@@ -199,7 +199,7 @@ def test_tls_and_token(tmp_path: Path) -> None:
 
 @needs_openssl
 def test_the_token_is_checked_before_the_body_is_read(tmp_path: Path) -> None:
-    """Over a real socket: the refusal comes although the body never does."""
+    """A request without the token is refused although its body never arrives."""
     certificate, key = self_signed(tmp_path)
     (tmp_path / "token").write_text("canary")
     files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--bearer-file", f"{tmp_path}/token")
@@ -218,13 +218,13 @@ def test_the_token_is_checked_before_the_body_is_read(tmp_path: Path) -> None:
                     assert sock.recv(65536).startswith(status_line)
                 else:
                     sock.settimeout(0.3)
-                    with pytest.raises(TimeoutError):  # this one is waited for
+                    with pytest.raises(TimeoutError):  # The body of this request is awaited.
                         sock.recv(65536)
 
 
 @needs_openssl
 def test_a_renewed_certificate_needs_no_restart(tmp_path: Path) -> None:
-    """The kubelet swaps a symlink: new connections get the new certificate, open ones go on, a bad pair is outlived."""
+    """New connections get a renewed certificate, open ones continue, and an unusable pair of files changes nothing."""
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         self_signed(tmp_path / name)
@@ -273,17 +273,17 @@ def test_a_renewed_certificate_needs_no_restart(tmp_path: Path) -> None:
     ]
 
 
-def test_what_runs_at_the_signal_is_answered() -> None:
-    """A request that has begun gets its answer, readiness says no meanwhile, and then the process ends."""
+def test_a_request_under_way_at_the_signal() -> None:
+    """A request that is under way at the signal gets its response, while the process is not ready; then it ends."""
     request = (ROOT / "examples/requests/sync.json").read_bytes()
     with serving() as (process, port, operations):
         with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as sock:
             head = f"POST /modeldeployments/sync HTTP/1.1\r\nHost: x\r\nContent-Length: {len(request)}\r\n\r\n"
             sock.sendall(head.encode() + request[:100])
             in_flight = "beamlit_hooks_in_flight_requests 1.0"
-            poll(lambda: in_flight in text_of(f"http://127.0.0.1:{operations}/metrics"), "it has begun")
+            poll(lambda: in_flight in text_of(f"http://127.0.0.1:{operations}/metrics"), "the request has begun")
             process.terminate()
-            poll(lambda: status(f"http://127.0.0.1:{operations}/readyz") == 503, "it says that it leaves")
+            poll(lambda: status(f"http://127.0.0.1:{operations}/readyz") == 503, "the process is not ready")
             assert process.poll() is None
             sock.sendall(request[100:])
             assert sock.recv(65536).startswith(b"HTTP/1.1 200")
@@ -292,23 +292,23 @@ def test_what_runs_at_the_signal_is_answered() -> None:
 
 
 def text_of(url: str) -> str:
-    """The body of an answer."""
-    with urllib.request.urlopen(url, timeout=SECONDS) as answer:
-        return str(answer.read().decode())
+    """Return the body of a response."""
+    with urllib.request.urlopen(url, timeout=SECONDS) as response:
+        return str(response.read().decode())
 
 
 def ask(port: int, hook: str, request: dict[str, Any]) -> dict[str, Any]:
-    """The decoded answer of a hook; the order of its keys is that of its bytes."""
+    """Return the decoded response of a webhook, with its keys in the order of its bytes."""
     url = f"http://127.0.0.1:{port}/modeldeployments/{hook}"
-    with urllib.request.urlopen(url, json.dumps(request).encode(), timeout=SECONDS) as answer:
-        content: dict[str, Any] = json.load(answer)
+    with urllib.request.urlopen(url, json.dumps(request).encode(), timeout=SECONDS) as response:
+        content: dict[str, Any] = json.load(response)
         return content
 
 
-def test_two_replicas_answer_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes that hash differently give the same bytes: children always, and all of it once nothing is new.
+def test_two_replicas_respond_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes with different hash seeds give the same bytes.
 
-    Only the times of what has just changed, and the time left to what is next, depend on the clock.
+    Only the times of what has just changed, and the seconds until the next sync, depend on the clock.
     """
     labels = {f"label-{number}": str(number) for number in range(20)}
     template = {"metadata": {"labels": labels, "annotations": labels}, "spec": {"containers": [{"name": "a"}]}}
@@ -328,15 +328,15 @@ def test_two_replicas_answer_alike(monkeypatch: pytest.MonkeyPatch) -> None:
                 for hook in ("sync", "customize", "finalize"):
                     first, second = (ask(port, hook, request) for port in (one, two))
                     assert json.dumps(first.get("children")) == json.dumps(second.get("children"))
-                    pauses = [answer.pop("resyncAfterSeconds", 0) for answer in (first, second)]
+                    pauses = [response.pop("resyncAfterSeconds", 0) for response in (first, second)]
                     assert abs(pauses[0] - pauses[1]) < 5
                     assert TIME.sub("now", json.dumps(first)) == TIME.sub("now", json.dumps(second))
                 known = ask(one, "sync", request)
                 again = request | {"parent": request["parent"] | {"status": known["status"]}}
                 again["children"] = grouped(known["children"])
                 first, second = (ask(port, "sync", again) for port in (one, two))
-                for answer in (first, second):
-                    answer.pop("resyncAfterSeconds", None)
+                for response in (first, second):
+                    response.pop("resyncAfterSeconds", None)
                 assert json.dumps(first) == json.dumps(second)
 
 
@@ -353,30 +353,30 @@ def test_two_replicas_answer_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_files_that_are_not_there(words: list[str], code: int, sentence: str) -> None:
-    """One sentence that names the file."""
-    answer = hooks(*words, "--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0")
-    assert answer.returncode == code
-    assert sentence in answer.stderr
-    assert "Traceback" not in answer.stderr
+    """A file that does not exist gives a sentence that names it."""
+    result = hooks(*words, "--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0")
+    assert result.returncode == code
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_render_prints_the_children(tmp_path: Path) -> None:
-    """Offline: the children as YAML, with what stands beside the ModelDeployment taken for observed."""
+    """`render` prints the children as YAML. The other objects in its files count as observed."""
     (tmp_path / "demo.yaml").write_text(MANIFEST % "default")
-    answer = hooks("render", tmp_path / "demo.yaml")
-    assert (answer.returncode, answer.stderr.count("Accepted")) == (0, 0), answer.stderr
-    children = {item["kind"]: item for item in yaml.safe_load_all(answer.stdout)}
+    result = hooks("render", tmp_path / "demo.yaml")
+    assert (result.returncode, result.stderr.count("Accepted")) == (0, 0), result.stderr
+    children = {item["kind"]: item for item in yaml.safe_load_all(result.stdout)}
     assert set(children) == {"ConfigMap", "Service"}
     route = json.loads(children["ConfigMap"]["data"]["route.json"])
     assert route["split"] == {"percentage": 20, "reason": "Override"}  # an unquoted time is read as Kubernetes does
 
 
-def test_render_says_what_is_not_accepted(tmp_path: Path) -> None:
-    """Exit status 1 and the condition as a sentence, where a test of manifests can see it."""
+def test_render_of_a_specification_that_is_not_accepted(tmp_path: Path) -> None:
+    """`render` ends with exit status 1 and the condition when a specification is not accepted."""
     (tmp_path / "demo.yaml").write_text(MANIFEST % "elsewhere")
-    answer = hooks("render", tmp_path / "demo.yaml")
-    assert answer.returncode == 1
-    assert "default/demo: Accepted=False/CrossNamespaceReference: " in answer.stderr
+    result = hooks("render", tmp_path / "demo.yaml")
+    assert result.returncode == 1
+    assert "default/demo: Accepted=False/CrossNamespaceReference: " in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -388,30 +388,32 @@ def test_render_says_what_is_not_accepted(tmp_path: Path) -> None:
         (None, 2, "cannot be read: No such file or directory"),
     ],
 )
-def test_render_of_what_is_no_manifest(tmp_path: Path, content: str | None, code: int, sentence: str) -> None:
-    """One line that names the file and what is wrong with it."""
+def test_render_of_a_file_that_is_no_manifest(tmp_path: Path, content: str | None, code: int, sentence: str) -> None:
+    """`render` gives one line that names the file and what is wrong with it."""
     path = tmp_path / "file.yaml"
     if content is not None:
         path.write_text(content)
-    answer = hooks("render", path)
-    assert answer.returncode == code
-    assert sentence in answer.stderr
-    assert str(path) in answer.stderr
-    assert answer.stderr.count("\n") == 1
+    result = hooks("render", path)
+    assert result.returncode == code
+    assert sentence in result.stderr
+    assert str(path) in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_render_of_the_examples() -> None:
-    """The examples are accepted as they stand."""
+    """`render` accepts the manifests of the examples."""
     manifests = sorted((ROOT / "examples/manifests").glob("*.yaml"))
-    answer = hooks("render", "--config", ROOT / "examples/config.yaml", *manifests)
-    assert answer.returncode == 0, answer.stderr
-    kinds = [item["kind"] for item in yaml.safe_load_all(answer.stdout)]
+    result = hooks("render", "--config", ROOT / "examples/config.yaml", *manifests)
+    assert result.returncode == 0, result.stderr
+    kinds = [item["kind"] for item in yaml.safe_load_all(result.stdout)]
     assert kinds.count("ConfigMap") == 2
 
 
-def test_a_source_that_hangs_neither_delays_an_answer_for_long_nor_the_end(tmp_path: Path) -> None:
-    """A sync asks the API server that `KUBECONFIG` names, answers within its deadline, and hooks end in order while the
-    question is still open; what they print is their log, without the token."""
+def test_a_source_that_does_not_respond(tmp_path: Path) -> None:
+    """A source that does not respond delays a sync until its deadline at most, and not the end of the process.
+
+    The process prints only its log, in which the token is not.
+    """
     server = ApiServer()
     for path in (USAGE_PATH, PODS_PATH):
         server.scripted[path] = Scripted(delay=30)
@@ -433,28 +435,30 @@ def test_a_source_that_hangs_neither_delays_an_answer_for_long_nor_the_end(tmp_p
         ):
             request = urllib.request.Request(f"http://127.0.0.1:{port}/modeldeployments/sync", body)
             started = time.monotonic()
-            with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-                assert json.loads(answer.read())["children"]
+            with urllib.request.urlopen(request, timeout=SECONDS) as response:
+                assert json.loads(response.read())["children"]
             assert 1 < time.monotonic() - started < 3.5
-            with urllib.request.urlopen(f"http://127.0.0.1:{operations}/metrics", timeout=SECONDS) as answer:
-                assert 'beamlit_hooks_source_requests_total{api="pods",code="cancelled"} 1.0' in answer.read().decode()
+            with urllib.request.urlopen(f"http://127.0.0.1:{operations}/metrics", timeout=SECONDS) as response:
+                assert (
+                    'beamlit_hooks_source_requests_total{api="pods",code="cancelled"} 1.0' in response.read().decode()
+                )
             process.send_signal(signal.SIGTERM)
-            _, said = process.communicate(timeout=SECONDS)
+            _, errors = process.communicate(timeout=SECONDS)
             assert process.returncode == 0
     finally:
         server.stop()
-    assert "canary" not in said
-    assert all(json.loads(line)["event"] for line in said.splitlines())
+    assert "canary" not in errors
+    assert all(json.loads(line)["event"] for line in errors.splitlines())
 
 
-def test_explain_says_why(tmp_path: Path) -> None:
-    """Offline, for people: the answer first, the rule that gave it, and what would change it."""
+def test_explain_prints_the_decision_and_its_rule(tmp_path: Path) -> None:
+    """`explain` prints the decision first, then the rule that made it, and what would change it."""
     (tmp_path / "demo.yaml").write_text(MANIFEST % "default")
-    answer = hooks("explain", "--now", "2090-01-01T00:00:00Z", tmp_path / "demo.yaml")
-    assert (answer.returncode, answer.stderr) == (0, "")
-    assert answer.stdout.startswith("default/demo: 20 % of the requests go to the remote backend (Override)\n")
-    assert " >>>  6 override               20 %, Override\n" in answer.stdout
-    assert "if nothing else happens, at 2099-01-01T00:00:00Z" in answer.stdout
+    result = hooks("explain", "--now", "2090-01-01T00:00:00Z", tmp_path / "demo.yaml")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("default/demo: 20 % of the requests go to the remote backend (Override)\n")
+    assert " >>>  6 override               20 %, Override\n" in result.stdout
+    assert "if nothing else happens, at 2099-01-01T00:00:00Z" in result.stdout
     (document,) = json.loads(hooks("explain", "-o", "json", tmp_path / "demo.yaml").stdout)
     assert document["answer"]["reason"] == "Override"
 
@@ -467,10 +471,10 @@ def test_explain_says_why(tmp_path: Path) -> None:
         (["--observed", "/none"], 2, "hooks: /none cannot be read: No such file or directory.\n"),
     ],
 )
-def test_explain_of_what_cannot_be_used(tmp_path: Path, words: list[str], code: int, sentence: str) -> None:
-    """One sentence that names it."""
+def test_explain_with_unusable_arguments(tmp_path: Path, words: list[str], code: int, sentence: str) -> None:
+    """`explain` gives one sentence that names an argument that cannot be used."""
     (tmp_path / "demo.yaml").write_text(MANIFEST % "default")
-    answer = hooks("explain", tmp_path / "demo.yaml", *words)
-    assert answer.returncode == code
-    assert sentence in answer.stderr
-    assert "Traceback" not in answer.stderr
+    result = hooks("explain", tmp_path / "demo.yaml", *words)
+    assert result.returncode == code
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr

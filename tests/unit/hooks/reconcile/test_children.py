@@ -1,4 +1,4 @@
-"""Desired children: whole, in stored form, and only what we own."""
+"""Desired children are whole, in stored form, and have only the fields that we own."""
 
 from typing import Any
 
@@ -33,9 +33,9 @@ from tests.builders import (
 BOTH = ["weighted", "failover"]
 
 
-def use(answer: Any) -> dict[str, list[str]]:
-    """What each backend of the document may be chosen for."""
-    document, _ = routes.read(child(answer, "ConfigMap")["data"]["route.json"])
+def use(response: Any) -> dict[str, list[str]]:
+    """Return what each backend of the route document may be chosen for."""
+    document, _ = routes.read(child(response, "ConfigMap")["data"]["route.json"])
     return {backend.id: list(map(str, backend.use)) for backend in document.backends}
 
 
@@ -93,9 +93,9 @@ def use(answer: Any) -> dict[str, list[str]]:
 def test_what_a_backend_may_be_chosen_for(
     spec: builders.Json, ready: int, weights_: dict[str, int], uses: dict[str, list[str]]
 ) -> None:
-    """Who is in the document, with which weight, and for what."""
-    answer = sync(model_deployment(**spec), related=[workload(ready=ready)])
-    assert (weights(answer), use(answer)) == (weights_, uses)
+    """The route document has each backend that may be chosen, with its weight and its uses."""
+    response = sync(model_deployment(**spec), related=[workload(ready=ready)])
+    assert (weights(response), use(response)) == (weights_, uses)
 
 
 specs = st.fixed_dictionaries(
@@ -118,8 +118,8 @@ specs = st.fixed_dictionaries(
 def test_a_backend_is_in_the_document_iff_some_request_may_reach_it(
     spec: builders.Json, exists: bool, ready: int
 ) -> None:
-    """Presence follows from what is allowed, weight from what is decided, and the weights are whole."""
-    answer = sync(model_deployment(**spec), related=[workload(ready=ready)] if exists else [])
+    """A backend is in the document if and only if a request may reach it, and the weights add up to 100."""
+    response = sync(model_deployment(**spec), related=[workload(ready=ready)] if exists else [])
     config = spec["offloadingConfig"]
     forced = ((config or {}).get("behavior") or {}).get("override") or {}
     force = forced.get("percentage") if forced.get("mode") == "Force" else None
@@ -129,21 +129,21 @@ def test_a_backend_is_in_the_document_iff_some_request_may_reach_it(
         expected.add("local")
     if may_remote and force != 0:
         expected.add("remote")
-    assert set(backends(answer)) == expected
-    assert sum(weights(answer).values()) == (100 if expected else 0)
-    assert weights(answer).get("remote", 0) == route(answer).get("split", {}).get("percentage", 0)
-    assert answer.status["offloading"]["percentage"] == weights(answer).get("remote", 0)
-    assert answer.status["offloadingStatus"] == (weights(answer).get("remote", 0) > 0)
+    assert set(backends(response)) == expected
+    assert sum(weights(response).values()) == (100 if expected else 0)
+    assert weights(response).get("remote", 0) == route(response).get("split", {}).get("percentage", 0)
+    assert response.status["offloading"]["percentage"] == weights(response).get("remote", 0)
+    assert response.status["offloadingStatus"] == (weights(response).get("remote", 0) > 0)
     failover = (spec["gateway"] or {}).get("retry", {}).get("failover", True)
-    assert all(("failover" in entry) == failover for entry in use(answer).values())
+    assert all(("failover" in entry) == failover for entry in use(response).values())
     limited = "overflow" in ((config or {}).get("behavior") or {})
-    overflows = {id_ for id_, entry in use(answer).items() if "overflow" in entry}
+    overflows = {id_ for id_, entry in use(response).items() if "overflow" in entry}
     assert overflows == ({"remote"} if limited and expected == {"local", "remote"} else set())
-    assert backends(answer).get("local", {}).get("inFlight") == (8 if limited and "local" in expected else None)
+    assert backends(response).get("local", {}).get("inFlight") == (8 if limited and "local" in expected else None)
 
 
 def test_a_whole_document() -> None:
-    """Every field of the specification arrives where the gateway reads it."""
+    """Every field of the specification arrives in the field of the document that the gateway reads."""
     parent = model_deployment(
         serviceRef={"name": "demo-svc", "targetPort": 80},
         offloadingConfig=backend(
@@ -215,7 +215,7 @@ def test_a_whole_document() -> None:
 
 
 def test_what_says_nothing_new_is_left_out() -> None:
-    """Defaults of the API are those of the document: an object without fields changes no byte."""
+    """Defaults of the specification are those of the document, so that an empty object changes no byte of it."""
     plain = sync(model_deployment(), related=[workload()])
     gateway = {"retry": {"failover": True}, "breaker": {}}
     said = sync(model_deployment(gateway=gateway, offloadingConfig=backend(tls={})), related=[workload()])
@@ -227,16 +227,16 @@ def test_what_says_nothing_new_is_left_out() -> None:
 
 
 def test_every_cause_reaches_the_document() -> None:
-    """Each cause of a retry that the gateway knows can be written in a specification, and stands in the document."""
+    """Each cause of a retry that the gateway knows can be specified, and arrives in the document."""
     causes = [cause.value for cause in FailureCause]
     document = route(sync(model_deployment(gateway={"retry": {"causes": causes}}), related=[workload()]))
     assert document["retry"]["on"] == causes
 
 
 def test_the_default_backend_is_a_marker() -> None:
-    """Neither host nor credentials of the default backend are in a document."""
-    answer = sync(model_deployment(offloadingConfig={}), related=[workload()])
-    assert backends(answer)["remote"] == {
+    """The route document has neither host nor credentials of the default remote backend."""
+    response = sync(model_deployment(offloadingConfig={}), related=[workload()])
+    assert backends(response)["remote"] == {
         "id": "remote",
         "default": True,
         "pathPrefix": "/acme/llama",
@@ -245,7 +245,7 @@ def test_the_default_backend_is_a_marker() -> None:
 
 
 def test_the_reason_travels_with_the_split() -> None:
-    """Clients see why their request went where it went."""
+    """The route document has the reason of the split, which clients see."""
     assert route(sync(model_deployment(), related=[workload(ready=0)]))["split"] == {
         "percentage": 100,
         "reason": reasons.NO_READY_REPLICA,
@@ -253,7 +253,7 @@ def test_the_reason_travels_with_the_split() -> None:
 
 
 def test_equal_meaning_gives_equal_bytes() -> None:
-    """The order in which headers, services and other keys are written changes nothing."""
+    """The order of headers, Services and other keys does not change the route document."""
     one = backend(headersToAdd={"X-A": "1", "X-B": "2"})
     other = {"remoteBackend": dict(reversed(backend(headersToAdd={"x-b": "2", "x-a": "1"})["remoteBackend"].items()))}
     texts = {
@@ -264,49 +264,49 @@ def test_equal_meaning_gives_equal_bytes() -> None:
 
 
 def test_no_secret_is_in_any_answer() -> None:
-    """An inline secret stays where the user wrote it; the document says only where that is."""
+    """The route document refers to an inline secret and does not have its value."""
     oauth = {"clientId": "i", "clientSecret": "very-secret", "tokenUrl": "https://t"}
     parent = model_deployment(offloadingConfig=backend(authConfig={"type": "oauth", "oauthConfig": oauth}))
-    answer = sync(parent, related=[workload()])
-    assert b"very-secret" not in builders.body_of(answer)
-    assert backends(answer)["remote"]["credentials"] == {"oauth2": {"kind": "ModelDeployment", "name": "demo"}}
-    assert conditions(answer)["InlineSecret"] == ("True", reasons.INLINE_SECRET)
+    response = sync(parent, related=[workload()])
+    assert b"very-secret" not in builders.body_of(response)
+    assert backends(response)["remote"]["credentials"] == {"oauth2": {"kind": "ModelDeployment", "name": "demo"}}
+    assert conditions(response)["InlineSecret"] == ("True", reasons.INLINE_SECRET)
 
 
 def test_the_local_service_says_what_is_behind_it() -> None:
-    """A later sync can tell which workload the Service that serves now was made for."""
-    answer = sync(model_deployment(), related=[workload()])
-    assert child(answer, "Service", "demo-local")["metadata"]["annotations"] == {
+    """The local Service has an annotation with the workload that it was made for."""
+    response = sync(model_deployment(), related=[workload()])
+    assert child(response, "Service", "demo-local")["metadata"]["annotations"] == {
         "deployment.beamlit.com/workload": "Deployment/demo"
     }
 
 
 def test_the_gateway_service_leads_to_the_gateway() -> None:
-    """spec.gateway.serviceName is a Service of type ExternalName in the model's namespace."""
+    """spec.gateway.serviceName gives a Service of type ExternalName in the namespace of the model."""
     defaults = InstallDefaults(gateway_service=builders.GATEWAY, cluster_domain="corp.internal")
-    answer = sync(model_deployment(gateway={"serviceName": "gw"}), related=[workload()], defaults=defaults)
-    assert child(answer, "Service", "gw")["spec"] == {
+    response = sync(model_deployment(gateway={"serviceName": "gw"}), related=[workload()], defaults=defaults)
+    assert child(response, "Service", "gw")["spec"] == {
         "type": "ExternalName",
         "externalName": "beamlit-gateway.beamlit.svc.corp.internal",
     }
 
 
 def test_a_gateway_that_is_not_configured() -> None:
-    """Without proxyService there is no Service to it, and one that exists stays as it is."""
+    """Without proxyService there is no Service to the gateway, and an existing one stays as it is."""
     parent = model_deployment(gateway={"serviceName": "gw"})
     cluster = Cluster(parent, related=[workload()])
     before = child(cluster.settle(), "Service", "gw")
     cluster.defaults = InstallDefaults()
-    answer = cluster.sync()
-    assert child(answer, "Service", "gw") == before
-    assert conditions(answer)["RefsResolved"] == ("False", reasons.GATEWAY_UNKNOWN)
+    response = cluster.sync()
+    assert child(response, "Service", "gw") == before
+    assert conditions(response)["RefsResolved"] == ("False", reasons.GATEWAY_UNKNOWN)
 
     new = sync(parent, related=[workload()], defaults=InstallDefaults())
     assert [item["metadata"]["name"] for item in new.children] == ["demo-route", "demo-local"]
 
 
 def deployment(**server: Any) -> builders.Json:
-    """The spec of the desired Deployment."""
+    """Return the spec of the desired Deployment."""
     spec: builders.Json = child(sync(served(server={"port": 8000, "template": TEMPLATE} | server)), "Deployment")[
         "spec"
     ]
@@ -314,14 +314,14 @@ def deployment(**server: Any) -> builders.Json:
 
 
 def test_replicas_are_sent_only_where_given() -> None:
-    """Zero is a number; absent leaves the number to whoever scales."""
+    """A Deployment has the replicas of spec.server, zero too; absent ones leave the number to an autoscaler."""
     assert "replicas" not in deployment()
     assert deployment(replicas=0)["replicas"] == 0
     assert deployment(replicas=3)["replicas"] == 3
 
 
 def test_the_selector_rests_on_name_and_uid_only() -> None:
-    """A selector can never be changed, so nothing that a user may change is in it."""
+    """The selector of a Deployment, which is immutable, has nothing that a user may change."""
     labels = {"app": "mine", "deployment.beamlit.com/uid": "forged"}
     spec = deployment(template=TEMPLATE | {"metadata": {"labels": labels}})
     own = {"deployment.beamlit.com/name": "demo", "deployment.beamlit.com/uid": builders.UID}
@@ -330,7 +330,7 @@ def test_the_selector_rests_on_name_and_uid_only() -> None:
 
 
 def test_a_template_comes_in_stored_form() -> None:
-    """What the API server would drop or rewrite is dropped and rewritten before."""
+    """A pod template is in the form in which the API server stores it."""
     container = {
         "name": "server",
         "image": "server:1",
@@ -349,18 +349,18 @@ def test_a_template_comes_in_stored_form() -> None:
 
 
 def test_the_last_known_addresses_stay_while_the_service_is_away() -> None:
-    """A Service that is missing for a moment changes nothing in the route."""
+    """The route document keeps the addresses of a Service that does not exist for a moment."""
     cluster = Cluster(model_deployment(serviceRef={"name": "demo-svc"}), related=[workload(), service()])
     before = cluster.settle()
     cluster.related = [workload()]
-    answer = cluster.sync()
-    assert answer.children == before.children
-    assert conditions(answer)["RefsResolved"] == ("False", reasons.SERVICE_MISSING)
-    assert conditions(answer)["LocalReady"] == ("True", reasons.REPLICAS_READY)
+    response = cluster.sync()
+    assert response.children == before.children
+    assert conditions(response)["RefsResolved"] == ("False", reasons.SERVICE_MISSING)
+    assert conditions(response)["LocalReady"] == ("True", reasons.REPLICAS_READY)
 
 
 def test_unreadable_last_known_addresses_are_none() -> None:
-    """A route that cannot be read says nothing about addresses."""
+    """A present route document that cannot be read gives no addresses."""
     cluster = Cluster(model_deployment(serviceRef={"name": "demo-svc"}), related=[workload(), service()])
     cluster.settle()
     cluster.related = [workload()]

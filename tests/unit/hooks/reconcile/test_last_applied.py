@@ -1,4 +1,4 @@
-"""Children as they were decided last."""
+"""Children as they were applied last."""
 
 import json
 from typing import Any
@@ -15,22 +15,22 @@ from tests.builders import Cluster, model_deployment, observed, served, service,
 
 
 def last(child: builders.Json) -> builders.Json:
-    """The child as it was decided last."""
+    """Return the child as it was applied last."""
     key = key_of(child)
     assert key is not None
     return last_applied(key, child)
 
 
 @pytest.mark.parametrize("server_side", [False, True])
-def test_what_is_kept_is_what_was_answered(server_side: bool) -> None:
-    """Under both ways to apply, the observed child leads back to the desired one."""
+def test_an_observed_child_leads_back_to_the_desired_one(server_side: bool) -> None:
+    """Under both ways to apply, an observed child leads back to the desired one."""
     for parent in (served(gateway={"serviceName": "gw"}), model_deployment()):
         for child in sync(parent, related=[workload(), service()]).children:
             assert last(observed(child, server_side=server_side)) == child
 
 
 def annotated(text: Any) -> builders.Json:
-    """A child with this annotation."""
+    """Return an observed child with this last-applied annotation."""
     child = observed(sync(served()).children[0])
     child["metadata"]["annotations"][names.LAST_APPLIED] = text
     return child
@@ -50,7 +50,7 @@ def annotated(text: Any) -> builders.Json:
     ],
 )
 def test_a_damaged_annotation_is_an_error(text: Any) -> None:
-    """What cannot be read, or is about another object, is never taken for what was decided."""
+    """An annotation that cannot be read, or is about another object, is an error."""
     with pytest.raises(DamagedAnnotation):
         last(annotated(text))
 
@@ -64,8 +64,8 @@ def test_a_damaged_annotation_is_an_error(text: Any) -> None:
         None,
     ],
 )
-def test_a_child_that_nobody_applied(managed: Any) -> None:
-    """Without annotation and without fields applied by Metacontroller nothing is known."""
+def test_a_child_that_metacontroller_did_not_apply(managed: Any) -> None:
+    """A child without annotation and without fields that Metacontroller applied is an error."""
     child = observed(sync(served()).children[0], server_side=True)
     child["metadata"]["managedFields"] = managed
     with pytest.raises(DamagedAnnotation):
@@ -73,7 +73,7 @@ def test_a_child_that_nobody_applied(managed: Any) -> None:
 
 
 def test_server_side_sets_and_foreign_fields() -> None:
-    """Lists of values are reduced to the owned values, and what others own or what is gone is left out."""
+    """Under server-side apply, fields and list items that others own or that are gone are left out."""
     fields: builders.Json = {
         "f:metadata": {
             "f:labels": {f"f:{names.CONTROLLER_UID_LABEL}": {}, "f:a": {}},
@@ -102,15 +102,15 @@ def test_server_side_sets_and_foreign_fields() -> None:
     }
 
 
-def test_replicas_of_an_autoscaler_are_not_kept() -> None:
-    """What somebody else set on a child never becomes ours."""
+def test_replicas_of_an_autoscaler_are_not_ours() -> None:
+    """Fields that others set on a child are not among those applied last."""
     cluster = Cluster(served(server={"port": 8000, "template": builders.TEMPLATE}))
     cluster.settle()
     for child in cluster.children:
         if child["kind"] == "Deployment":
             child["spec"]["replicas"] = 7
             child["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"] = "now"
-    answer = cluster.edit(serviceRef={"name": "x", "namespace": "other"})
-    deployment = builders.child(answer, "Deployment")
+    response = cluster.edit(serviceRef={"name": "x", "namespace": "other"})
+    deployment = builders.child(response, "Deployment")
     assert "replicas" not in deployment["spec"]
     assert b"restartedAt" not in orjson.dumps(deployment)

@@ -1,5 +1,7 @@
-"""What holds for the controller whatever it is given: it comes to rest, it is deterministic, and time alone changes
-nothing before the moment it announced."""
+"""Properties of the controller of a ModelDeployment for any input.
+
+It comes to rest, it is deterministic, and time alone changes nothing before the moment that it announced.
+"""
 
 import copy
 import json
@@ -107,14 +109,14 @@ clusters = st.builds(
 )
 
 
-def whole(answer: SyncResponse) -> bytes:
-    """Children and status, without the moment of the next sync."""
-    return orjson.dumps([answer.children, answer.status])
+def whole(response: SyncResponse) -> bytes:
+    """Return children and status of a response, without the seconds until the next sync."""
+    return orjson.dumps([response.children, response.status])
 
 
 @given(clusters)
-def test_rest_comes_with_the_second_answer(cluster: Cluster) -> None:
-    """With workloads and clock standing still, the second answer is repeated byte by byte."""
+def test_the_second_response_is_repeated(cluster: Cluster) -> None:
+    """While the facts and the clock stay the same, the second response is repeated byte by byte."""
     cluster.sync()
     second = whole(cluster.sync())
     assert whole(cluster.sync()) == second
@@ -122,8 +124,8 @@ def test_rest_comes_with_the_second_answer(cluster: Cluster) -> None:
 
 
 @given(clusters, specs)
-def test_rest_comes_after_an_edit(cluster: Cluster, edited: dict[str, Any]) -> None:
-    """The same from any earlier state, also when the edit is a mistake."""
+def test_the_second_response_after_an_edit_is_repeated(cluster: Cluster, edited: dict[str, Any]) -> None:
+    """After an edit, accepted or not, the second response is repeated byte by byte."""
     cluster.settle()
     cluster.edit(**{name: None for name in cluster.parent["spec"] if name not in edited} | edited)
     second = whole(cluster.sync())
@@ -132,15 +134,15 @@ def test_rest_comes_after_an_edit(cluster: Cluster, edited: dict[str, Any]) -> N
 
 @given(clusters, st.floats(0, 1, exclude_max=True))
 def test_time_alone_changes_nothing_before_the_announced_moment(cluster: Cluster, share: float) -> None:
-    """Until resyncAfterSeconds have passed, or ever where there are none, a sync gives the same children and status."""
-    answer = cluster.settle()
-    later = cluster.after((10**6 if answer.resync_after_seconds is None else answer.resync_after_seconds) * share)
-    assert whole(later) == whole(answer)
+    """Before resyncAfterSeconds have passed, or ever without them, a sync gives the same children and status."""
+    response = cluster.settle()
+    later = cluster.after((10**6 if response.resync_after_seconds is None else response.resync_after_seconds) * share)
+    assert whole(later) == whole(response)
 
 
 @given(clusters, st.integers(0, 10**6))
 def test_times_are_those_of_transitions(cluster: Cluster, late: int) -> None:
-    """Every time in status is the whole second of the sync that changed it, and stays when nothing changes."""
+    """Every time in a status is the whole second of the sync that changed something, and stays when nothing changes."""
     start = cluster.now
     cluster.now = start + timedelta(microseconds=late % 10**6)
     status = cluster.settle().status
@@ -150,30 +152,30 @@ def test_times_are_those_of_transitions(cluster: Cluster, late: int) -> None:
 
 @given(clusters)
 def test_the_same_facts_give_the_same_bytes(cluster: Cluster) -> None:
-    """An answer depends on nothing but the facts: not on the order of keys, not on what was asked before."""
+    """A response depends on the facts alone: neither on the order of keys nor on earlier requests."""
     cluster.settle()
     body = builders.request_body(cluster.parent, children=cluster.children, related=cluster.related)
     shuffled = json.loads(json.dumps(body), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
-    answers_ = [
+    all_responses = [
         reconcile.sync(Observation.of(SyncRequest.from_json(each), cluster.defaults), now=cluster.now)
         for each in (copy.deepcopy(body), body, shuffled)
     ]
-    assert len({body_of(answer) for answer in answers_}) == 1
-    assert len({route for answer in answers_ if (route := _route_text(answer))}) <= 1
+    assert len({body_of(response) for response in all_responses}) == 1
+    assert len({route for response in all_responses if (route := _route_text(response))}) <= 1
 
 
-def _route_text(answer: SyncResponse) -> str:
-    return next((item["data"]["route.json"] for item in answer.children if item["kind"] == "ConfigMap"), "")
+def _route_text(response: SyncResponse) -> str:
+    return next((item["data"]["route.json"] for item in response.children if item["kind"] == "ConfigMap"), "")
 
 
 @given(clusters)
-def test_every_answer_passes_the_strict_decoder(cluster: Cluster) -> None:
-    """Metacontroller reads what was meant, and no answer is one that deletes everything by accident."""
-    for answer in (cluster.sync(), cluster.sync()):
-        decoded = responses.decode_sync(orjson.dumps(answer.as_json()), strict=True)
-        assert decoded.children == answer.children
-        assert decoded.status == answer.status
-        assert answer.status["conditions"]
+def test_every_response_passes_the_strict_decoder(cluster: Cluster) -> None:
+    """Every response passes Metacontroller's strict decoder and keeps its meaning."""
+    for response in (cluster.sync(), cluster.sync()):
+        decoded = responses.decode_sync(orjson.dumps(response.as_json()), strict=True)
+        assert decoded.children == response.children
+        assert decoded.status == response.status
+        assert response.status["conditions"]
 
 
 @given(
@@ -192,8 +194,8 @@ def test_every_answer_passes_the_strict_decoder(cluster: Cluster) -> None:
 )
 @settings(max_examples=200)
 def test_no_parent_makes_a_sync_fail(value: Any, field: str, now: datetime) -> None:
-    """Whatever stands in spec or status, there is an answer."""
-    answer = builders.sync(
+    """Whatever spec or status hold, there is a response."""
+    response = builders.sync(
         model_deployment() | {field: value}, related=[workload()], now=now.replace(tzinfo=NOW.tzinfo)
     )
-    assert answer.status["conditions"]
+    assert response.status["conditions"]

@@ -1,4 +1,4 @@
-"""What status says of a Policy, and what the platform shall have of it."""
+"""Sync and finalize of a Policy: its status, and the policy that the platform should have."""
 
 from typing import Any
 
@@ -17,12 +17,12 @@ from tests.structural import crd_schema, problems, pruned
 
 
 def request(item: Json, **rest: Any) -> SyncRequest:
-    """A parsed request."""
+    """Return the request about a Policy."""
     return SyncRequest.from_body(orjson.dumps(request_body(item, **rest)), POLICY_KIND)
 
 
-def answer(item: Json, *, account: str | None = None, namespaces: frozenset[str] | None = None) -> SyncResponse:
-    """The answer to a sync."""
+def synced(item: Json, *, account: str | None = None, namespaces: frozenset[str] | None = None) -> SyncResponse:
+    """Return the response to a sync."""
     decision = decide_sync(request(item), InstallDefaults(namespaces=namespaces), account=account, now=NOW)
     return decision.response(decision.registration)
 
@@ -33,8 +33,8 @@ def finalized(item: Json, *, account: str | None = "us") -> tuple[FinalizeRespon
     return decision.response(decision.registration), decision.registration
 
 
-def said(response: SyncResponse | FinalizeResponse, type_: str) -> tuple[str, str, str]:
-    """A condition."""
+def condition(response: SyncResponse | FinalizeResponse, type_: str) -> tuple[str, str, str]:
+    """Return status, reason and message of a condition."""
     (one,) = [one for one in response.status["conditions"] if one["type"] == type_]
     return one["status"], one["reason"], one["message"]
 
@@ -62,90 +62,90 @@ def said(response: SyncResponse | FinalizeResponse, type_: str) -> tuple[str, st
         ),
     ],
 )
-def test_what_it_amounts_to(spec: Json, sentence: str) -> None:
-    """People read it without the platform."""
-    response = answer(policy(**spec))
-    status, reason, message = said(response, "Accepted")
+def test_summary(spec: Json, sentence: str) -> None:
+    """The condition Accepted says what the policy means for the models that refer to it."""
+    response = synced(policy(**spec))
+    status, reason, message = condition(response, "Accepted")
     assert (status, reason) == ("True", reasons.ACCEPTED)
     assert sentence in message
-    assert said(response, "Ready")[:2] == ("True", reasons.ENFORCED)
-    assert said(response, "Registered")[:2] == ("False", reasons.DISABLED)
+    assert condition(response, "Ready")[:2] == ("True", reasons.ENFORCED)
+    assert condition(response, "Registered")[:2] == ("False", reasons.DISABLED)
     assert (response.children, response.resync_after_seconds) == ((), None)
 
 
 def test_a_place_that_does_not_exist() -> None:
-    """It is named, and the policy is in force as far as it goes."""
+    """A location that does not exist makes the policy not ready, and the rest of it is in force."""
     places = [
         {"type": "country", "name": "uk"},
         {"type": "continent", "name": "atlantis"},
         {"type": "country", "name": "fr"},
     ]
-    response = answer(policy(locations=places))
-    status, reason, message = said(response, "Ready")
+    response = synced(policy(locations=places))
+    status, reason, message = condition(response, "Ready")
     assert (status, reason) == ("False", reasons.INVALID_LOCATION)
     assert "spec.locations[0]: uk is no code of a country" in message
     assert "spec.locations[1]: atlantis is no continent" in message
-    assert said(response, "Accepted")[0] == "True"
+    assert condition(response, "Accepted")[0] == "True"
 
 
 @pytest.mark.parametrize(
     "spec", [{"type": "location"}, {"type": "location", "locations": []}, {"type": "x"}, {"type": 1}, {"locations": 1}]
 )
 def test_what_is_not_accepted(spec: Json) -> None:
-    """It is said what to change; nothing is sent to the platform."""
+    """A specification that is not accepted has no task on the platform."""
     item = policy()
     item["spec"] = spec
     decision = decide_sync(request(item), InstallDefaults(), account="us", now=NOW)
     response = decision.response(decision.registration)
-    assert said(response, "Accepted")[:2] == ("False", reasons.INVALID_SPEC)
-    assert said(response, "Ready")[:2] == ("False", reasons.NOT_ACCEPTED)
-    assert said(response, "Registered")[:2] == ("Unknown", reasons.NOT_EVALUATED)
+    assert condition(response, "Accepted")[:2] == ("False", reasons.INVALID_SPEC)
+    assert condition(response, "Ready")[:2] == ("False", reasons.NOT_ACCEPTED)
+    assert condition(response, "Registered")[:2] == ("Unknown", reasons.NOT_EVALUATED)
     assert decision.registration.task is None
 
 
 def test_a_namespace_that_is_not_managed() -> None:
-    """As for a ModelDeployment."""
-    response = answer(policy(), namespaces=frozenset({"elsewhere"}), account="us")
-    assert said(response, "Accepted")[:2] == ("False", reasons.NAMESPACE_NOT_MANAGED)
+    """A Policy in a namespace that is not managed is not accepted."""
+    response = synced(policy(), namespaces=frozenset({"elsewhere"}), account="us")
+    assert condition(response, "Accepted")[:2] == ("False", reasons.NAMESPACE_NOT_MANAGED)
 
 
-def test_one_that_goes_is_not_sent() -> None:
-    """A sync of one that is being deleted, where there is no finalizer."""
+def test_a_deleted_policy_is_not_registered() -> None:
+    """A Policy that is being deleted without a finalizer has no task."""
     decision = decide_sync(request(policy(deleting=True)), InstallDefaults(), account="us", now=NOW)
     assert decision.registration.task is None
 
 
 def test_finalize_without_account() -> None:
-    """At once, whatever is remembered."""
+    """Without an account a Policy may go at once, whatever its status records."""
     item = policy() | {"status": {"platform": {"name": "eu", "hash": "0"}, "conditions": [
         {"type": "Accepted", "status": "True", "reason": "Accepted", "message": "It is."}]}}  # fmt: skip
-    response, found = finalized(item, account=None)
-    assert (response.finalized, response.children, found.task) == (True, (), None)
-    assert said(response, "Accepted") == ("True", "Accepted", "It is.")
-    assert said(response, "Ready")[:2] == ("False", reasons.TERMINATING)
+    response, registration = finalized(item, account=None)
+    assert (response.finalized, response.children, registration.task) == (True, (), None)
+    assert condition(response, "Accepted") == ("True", "Accepted", "It is.")
+    assert condition(response, "Ready")[:2] == ("False", reasons.TERMINATING)
 
 
-def test_finalize_of_one_that_was_never_seen() -> None:
-    """There is nothing to wait for."""
-    response, found = finalized(policy(deleting=True))
-    assert (response.finalized, found.task) == (True, None)
-    assert said(response, "Accepted")[0] == "Unknown"
+def test_finalize_without_status() -> None:
+    """A Policy that was never synced may go at once."""
+    response, registration = finalized(policy(deleting=True))
+    assert (response.finalized, registration.task) == (True, None)
+    assert condition(response, "Accepted")[0] == "Unknown"
 
 
 @pytest.mark.parametrize("spec", [{"type": "flavor"}, {"type": 1}])
-def test_finalize_of_one_that_is_registered(spec: Json) -> None:
-    """It is to be removed, whatever its specification is by now."""
+def test_finalize_when_registered(spec: Json) -> None:
+    """A registered Policy is removed first, whatever its specification is by now."""
     item = policy(deleting=True) | {"spec": spec, "status": {"platform": {"name": "eu", "hash": "0"}}}
-    response, found = finalized(item)
+    response, registration = finalized(item)
     assert not response.finalized
-    task = found.task
+    task = registration.task
     assert task is not None
     assert (task.removal, task.final) == (PlatformKey("policies", "eu"), True)
     assert (task.expected is None) is (spec["type"] == 1)
 
 
-def test_what_is_to_be_sent() -> None:
-    """The body of the documented API; a name for people where there is one."""
+def test_body_for_the_platform() -> None:
+    """The platform is sent the documented body, with a display name where there is one."""
     places = [{"type": "country", "name": "FR"}]
     item = policy(locations=places, flavors=[{"type": "gpu", "name": "t4"}])
     for name in (None, "Europe"):
@@ -159,25 +159,25 @@ def test_what_is_to_be_sent() -> None:
         }
 
 
-def test_status_is_one_that_the_schema_takes() -> None:
-    """All of it is stored, and a second sync changes nothing."""
+def test_status_fits_the_schema() -> None:
+    """The schema of the CustomResourceDefinition keeps the whole status, and a second sync does not change it."""
     item = policy() | {"status": {"workspace": "acme", "platform": {"name": "eu", "hash": "0", "attempts": 1}}}
     schema = crd_schema("policies")["properties"]["status"]
     for account in (None, "us"):
-        status = answer(item, account=account).status
+        status = synced(item, account=account).status
         assert problems(schema, status) == []
         assert pruned(schema, status) == status
-        assert answer(item | {"status": status}, account=account).status == status
+        assert synced(item | {"status": status}, account=account).status == status
 
 
 def test_without_a_generation() -> None:
-    """Nothing is said of it."""
+    """Without a generation the status has no observedGeneration."""
     item = policy()
     del item["metadata"]["generation"]
-    assert "observedGeneration" not in answer(item).status
+    assert "observedGeneration" not in synced(item).status
 
 
-def test_nothing_is_listed() -> None:
-    """A policy of flavors without flavors allows everything."""
+def test_summary_of_an_empty_list() -> None:
+    """A policy of type flavor without flavors allows every backend."""
     spec = Policy.read({"metadata": {"name": "p"}, "spec": {"type": "flavor"}}).spec
     assert "any backend" in summary(spec)

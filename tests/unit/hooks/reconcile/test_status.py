@@ -1,4 +1,4 @@
-"""Status: whole, and changing only when something changed."""
+"""Status of a ModelDeployment: it is whole, and changes only when something changed."""
 
 import re
 from datetime import timedelta
@@ -38,15 +38,15 @@ METRIC = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Ut
 
 
 def test_every_condition_is_always_there() -> None:
-    """Accepted or not, the nine conditions are answered in the same order."""
+    """A status always has the nine conditions in the same order, accepted or not."""
     for parent in (model_deployment(), model_deployment(model=None)):
         assert list(conditions(sync(parent, related=[workload()]))) == TYPES
 
 
 def test_a_healthy_model() -> None:
-    """All is well once the children are observed."""
-    answer = Cluster(model_deployment(), related=[workload()]).settle()
-    assert conditions(answer) == {
+    """A healthy model has the expected conditions once its children are observed."""
+    response = Cluster(model_deployment(), related=[workload()]).settle()
+    assert conditions(response) == {
         "Accepted": ("True", reasons.ACCEPTED),
         "RefsResolved": ("True", reasons.REFERENCES_RESOLVED),
         "LocalReady": ("True", reasons.REPLICAS_READY),
@@ -74,42 +74,42 @@ def test_a_healthy_model() -> None:
     ],
 )
 def test_single_conditions(spec: builders.Json, type_: str, expected: tuple[str, str]) -> None:
-    """What is not evaluated is unknown, and offloading says why."""
+    """A single condition has the status and reason that its specification gives."""
     assert conditions(sync(model_deployment(**spec), related=[workload()]))[type_] == expected
 
 
-def test_nobody_serves() -> None:
-    """No replica and nothing offloaded is not Ready."""
+def test_no_backend_serves() -> None:
+    """A model with no ready replica and nothing offloaded is not ready."""
     cluster = Cluster(model_deployment(offloadingConfig=None), related=[workload(ready=0)])
     assert conditions(cluster.settle())["Ready"] == ("False", reasons.NO_BACKEND)
 
 
 def test_the_remote_serves() -> None:
-    """Without a replica the model is Ready while its requests go remote."""
+    """A model with no ready replica is ready while its requests go to the remote backend."""
     cluster = Cluster(model_deployment(), related=[workload(ready=0)])
     assert conditions(cluster.settle())["Ready"] == ("True", reasons.SERVING)
 
 
 @pytest.mark.parametrize(("ready", "expected"), [(1, ("True", reasons.SERVING)), (0, ("False", reasons.NO_BACKEND))])
 def test_with_nowhere_to_offload_the_replicas_decide(ready: int, expected: tuple[str, str]) -> None:
-    """A remote that is not known is said in RefsResolved; the model is Ready as long as it is served here."""
+    """A model whose remote backend is not known is ready as long as local replicas serve it."""
     cluster = Cluster(
         model_deployment(offloadingConfig={}),
         related=[workload(ready=ready)],
         defaults=InstallDefaults(default_remote=DefaultRemote("run.example.com", "https", "/$workspace/$model", "")),
     )
-    answer = cluster.settle()
-    assert conditions(answer)["RefsResolved"] == ("False", reasons.WORKSPACE_UNKNOWN)
-    assert conditions(answer)["Ready"] == expected
-    assert "defaultRemoteBackend.workspace" in condition(answer, "Ready" if ready else "RefsResolved")["message"]
+    response = cluster.settle()
+    assert conditions(response)["RefsResolved"] == ("False", reasons.WORKSPACE_UNKNOWN)
+    assert conditions(response)["Ready"] == expected
+    assert "defaultRemoteBackend.workspace" in condition(response, "Ready" if ready else "RefsResolved")["message"]
 
 
 def test_another_missing_reference_is_not_outweighed() -> None:
-    """Only where all that is missing is the remote does it not count."""
+    """A missing reference makes the model not ready even when the remote backend is missing too."""
     parent = model_deployment(offloadingConfig={}, serviceRef={"name": "none", "targetPort": 80})
     cluster = Cluster(parent, related=[workload()], defaults=InstallDefaults())
-    answer = cluster.settle()
-    assert conditions(answer)["Ready"] == ("False", reasons.REFERENCES_UNRESOLVED)
+    response = cluster.settle()
+    assert conditions(response)["Ready"] == ("False", reasons.REFERENCES_UNRESOLVED)
 
 
 @pytest.mark.parametrize(
@@ -117,23 +117,23 @@ def test_another_missing_reference_is_not_outweighed() -> None:
     [(True, ("False", reasons.NO_REMOTE_BACKEND)), (False, ("True", reasons.REFERENCES_RESOLVED))],
 )
 def test_what_a_disabled_model_would_need_is_not_missed(enabled: bool, expected: tuple[str, str]) -> None:
-    """A remote backend that nobody will use may be missing."""
+    """A remote backend that a disabled model would need is not missed."""
     parent = model_deployment(enabled=enabled, offloadingConfig={})
-    answer = sync(parent, related=[workload()], defaults=InstallDefaults())
-    assert conditions(answer)["RefsResolved"] == expected
+    response = sync(parent, related=[workload()], defaults=InstallDefaults())
+    assert conditions(response)["RefsResolved"] == expected
 
 
-def test_all_that_is_missing_is_in_the_message() -> None:
-    """One reason, and a sentence for each thing that is missing."""
+def test_every_missing_reference_is_in_the_message() -> None:
+    """RefsResolved has one reason, and a sentence for each missing reference."""
     parent = model_deployment(offloadingConfig={}, serviceRef={"name": "a"}, gateway={"serviceName": "gw"})
-    answer = sync(parent, related=[workload()], defaults=InstallDefaults())
-    message = condition(answer, "RefsResolved")["message"]
+    response = sync(parent, related=[workload()], defaults=InstallDefaults())
+    message = condition(response, "RefsResolved")["message"]
     assert [word in message for word in ("Service a", "defaultRemoteBackend", "proxyService")] == [True] * 3
     assert message.count("Service a does not exist") == 1
 
 
 def test_a_transition_has_its_time_and_keeps_it() -> None:
-    """lastTransitionTime is that of the last change of status, in whole seconds; reason and message may change."""
+    """lastTransitionTime is the time of the last change of status in whole seconds; reasons do not change it."""
     cluster = Cluster(model_deployment(), related=[workload()], now=NOW + timedelta(milliseconds=900))
     cluster.settle()
     assert condition(cluster.after(60), "LocalReady")["lastTransitionTime"] == "2026-03-01T12:00:00Z"
@@ -145,7 +145,7 @@ def test_a_transition_has_its_time_and_keeps_it() -> None:
 
 
 def test_offloading_state_has_the_time_of_its_last_change() -> None:
-    """`since` moves when the percentage does, and at no other time: samples from before it do not count."""
+    """`offloading.since` changes when the percentage does, and at no other time."""
     cluster = Cluster(model_deployment(), related=[workload()])
     cluster.settle()
     assert cluster.after(60).status["offloading"]["since"] == "2026-03-01T12:00:00Z"
@@ -165,7 +165,7 @@ def test_offloading_state_has_the_time_of_its_last_change() -> None:
 
 @pytest.mark.parametrize("since", ["2027-01-01T00:00:00Z", "soon", 1, None])
 def test_times_that_cannot_be_are_mended_once(since: object) -> None:
-    """A time to come or no time at all becomes now, and then stays."""
+    """A time in the future or no time at all becomes the present, and then stays."""
     held = [{"type": type_, "status": "True", "lastTransitionTime": since} for type_ in TYPES]
     status = {"conditions": held, "offloading": {"percentage": 0, "reason": "Local", "since": since}}
     cluster = Cluster(model_deployment(status=status), related=[workload()])
@@ -175,8 +175,8 @@ def test_times_that_cannot_be_are_mended_once(since: object) -> None:
     assert cluster.after(60).status == first.status
 
 
-def test_what_the_platform_said_is_carried_over() -> None:
-    """Status is replaced whole, so what is not ours is said again; the rest of an old status goes."""
+def test_fields_of_the_platform_are_carried_over() -> None:
+    """A status repeats the fields that the platform chose, and drops unknown fields of the present status."""
     carried = {
         "workspace": "w",
         "createdAtOnBeamlit": "2026-01-01T00:00:00Z",
@@ -188,14 +188,14 @@ def test_what_the_platform_said_is_carried_over() -> None:
 
 
 def test_generation() -> None:
-    """Status and conditions say which generation they are about, where there is one."""
-    answer = sync(model_deployment(generation=7))
-    assert (answer.status["observedGeneration"], condition(answer, "Ready")["observedGeneration"]) == (7, 7)
+    """Status and conditions have the observed generation, where there is one."""
+    response = sync(model_deployment(generation=7))
+    assert (response.status["observedGeneration"], condition(response, "Ready")["observedGeneration"]) == (7, 7)
     assert "observedGeneration" not in sync(model_deployment(generation=0)).status
 
 
 def test_the_schema_has_a_place_for_everything() -> None:
-    """Nothing in status is pruned or refused by the CustomResourceDefinition."""
+    """The CustomResourceDefinition neither prunes nor refuses anything in a status."""
     oauth = {"clientId": "i", "clientSecret": "s", "tokenUrl": "https://t"}
     remote = builders.backend(authConfig={"type": "oauth", "oauthConfig": oauth})
     cluster = Cluster(
@@ -216,7 +216,7 @@ def test_the_schema_has_a_place_for_everything() -> None:
 
 
 def test_messages_have_no_numbers_that_move() -> None:
-    """No message counts replicas, seconds or percents."""
+    """No message of a condition has a number of replicas, seconds or percents."""
     cluster = Cluster(model_deployment(offloadingConfig=behavior(notReadyForSeconds=60)), related=[workload(ready=3)])
     for ready in (3, 2, 0):
         for entry in cluster.set_ready(ready).status["conditions"]:

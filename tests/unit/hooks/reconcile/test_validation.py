@@ -1,4 +1,4 @@
-"""What passes the schema and is still wrong, and the sentence that says so."""
+"""Specifications that pass the schema and cannot be in force, and the messages that say so."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ ELSEWHERE = {"name": "x", "namespace": "team-b"}
 
 
 def pod(**fields: Any) -> builders.Json:
-    """A ModelDeployment whose server has one container with these fields."""
+    """Return a ModelDeployment whose server has one container with these fields."""
     container = {"name": "server", "image": "server:1"} | fields
     return served(server={"port": 8000, "template": {"spec": {"containers": [container]}}})
 
 
 def template(**fields: Any) -> builders.Json:
-    """A ModelDeployment whose server has this template."""
+    """Return a ModelDeployment whose server has this template."""
     return served(server={"port": 8000, "template": TEMPLATE | fields})
 
 
@@ -125,20 +125,20 @@ def template(**fields: Any) -> builders.Json:
     ],
 )
 def test_not_accepted(parent: builders.Json, reason: str, part: str) -> None:
-    """The condition has the reason and a sentence that names the field; nothing is created and nothing fails."""
-    answer = sync(parent, related=[builders.workload()])
-    assert conditions(answer)["Accepted"] == ("False", reason)
-    assert part in condition(answer, "Accepted")["message"]
-    assert condition(answer, "Accepted")["message"].endswith(".")
-    assert conditions(answer)["Ready"] == ("False", reasons.NOT_ACCEPTED)
-    assert answer.children == ()
+    """A mistake gives the condition Accepted a reason and a message that names the field, and creates no child."""
+    response = sync(parent, related=[builders.workload()])
+    assert conditions(response)["Accepted"] == ("False", reason)
+    assert part in condition(response, "Accepted")["message"]
+    assert condition(response, "Accepted")["message"].endswith(".")
+    assert conditions(response)["Ready"] == ("False", reasons.NOT_ACCEPTED)
+    assert response.children == ()
 
 
 def test_one_namespace_spelled_out_is_no_other() -> None:
-    """References may name the parent's own namespace."""
+    """A reference may name the namespace of the parent."""
     source = {"kind": "Deployment", "name": "demo", "namespace": NAMESPACE}
-    answer = sync(model_deployment(modelSourceRef=source), related=[builders.workload()])
-    assert conditions(answer)["Accepted"] == ("True", reasons.ACCEPTED)
+    response = sync(model_deployment(modelSourceRef=source), related=[builders.workload()])
+    assert conditions(response)["Accepted"] == ("True", reasons.ACCEPTED)
 
 
 @pytest.mark.parametrize(
@@ -150,5 +150,5 @@ def test_one_namespace_spelled_out_is_no_other() -> None:
     ],
 )
 def test_templates_that_are_fine(parent: builders.Json) -> None:
-    """Absent and null parts of a template are no mistake."""
+    """Absent and null parts of a template are accepted."""
     assert conditions(sync(parent))["Accepted"] == ("True", reasons.ACCEPTED)
