@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from socket import socket
 
@@ -21,14 +21,13 @@ import structlog
 import uvloop
 
 from gateway import admin, listener
-from gateway.cluster import Cluster
 from gateway.credentials.cache import Credentials, from_settings
 from gateway.downstream.server import HttpServer, ServerLimits
 from gateway.http import messages
 from gateway.journal import Journal
 from gateway.proxy import Proxy
 from gateway.routes.sources import RouteSource
-from gateway.routes.sources.configmaps import ConfigMapSource
+from gateway.routes.sources.configmaps import READS, ConfigMapSource
 from gateway.routes.sources.directory import DirectorySource
 from gateway.routes.sources.secrets import Secrets
 from gateway.routes.store import RouteStore
@@ -38,7 +37,8 @@ from gateway.upstream.addresses import AddressRules
 from gateway.upstream.connection import Upstream
 from gateway.upstream.resolver import Endpoint, Resolver, parse_overrides
 from program import allocator, certificates, invocation, logs, web
-from program.cluster import ClusterError
+from program.kubernetes.client import CONNECTIONS, KubernetesClient
+from program.kubernetes.errors import ClusterError
 from program.settings import SettingsError
 from program.signals import Signals
 from program.sockets import ListenError, bind
@@ -95,7 +95,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sockets: list[socket] = []
     try:
         settings = Settings.load(options.config, flags=flags)
-        source = _source(settings)
         try:
             overrides = parse_overrides(settings.gateway.resolve)
         except ValueError as exc:
@@ -104,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         allocator.hold()
         sockets.append(bind(settings.gateway.listen, "--listen", send_buffer_bytes=listener.SEND_BUFFER_BYTES))
         sockets.append(bind(settings.gateway.admin, "--admin"))
-        uvloop.run(run(settings, source, overrides, *sockets))
+        uvloop.run(run(settings, overrides, *sockets))
     except SettingsError as exc:
         print(f"gateway: {exc}", file=sys.stderr)  # noqa: T201 - for the person who started it
         return 2
@@ -117,24 +116,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _source(settings: Settings) -> RouteSource:
-    """Return the source of the routes.
+@contextlib.asynccontextmanager
+async def _source(settings: Settings) -> AsyncIterator[RouteSource]:
+    """Open the source of the routes for the block.
 
     Raises:
         SettingsError: There is neither a directory nor a cluster to read from.
     """
     directory = settings.gateway.routes
-    if directory is None:
-        try:
-            return ConfigMapSource(Cluster.load(settings.gateway.kubeconfig), settings.served_namespaces)
-        except ClusterError as exc:
-            raise SettingsError(str(exc)) from exc
-    if not directory.is_dir():
-        raise SettingsError(f"--routes {directory} is not a directory.")
-    return DirectorySource(directory)
+    if directory is not None:
+        if not directory.is_dir():
+            raise SettingsError(f"--routes {directory} is not a directory.")
+        yield DirectorySource(directory)
+        return
+    namespaces = settings.served_namespaces
+    watches = len(namespaces or ("",))
+    try:
+        client = await KubernetesClient.connect(
+            settings.gateway.kubeconfig,
+            connections=max(CONNECTIONS, watches + READS),
+            strict_tls=settings.tls.strict,
+        )
+    except ClusterError as exc:
+        raise SettingsError(str(exc)) from exc
+    if client is None:
+        raise SettingsError(
+            "there is no source of routes: set --routes to a directory, or --kubeconfig, or run in a cluster."
+        )
+    async with client:
+        yield ConfigMapSource(client, namespaces)
 
 
 async def run(
+    settings: Settings, overrides: Mapping[Endpoint, Endpoint], traffic: socket, admin_socket: socket
+) -> None:
+    """Serve on both sockets until a signal.
+
+    Raises:
+        ListenError: the certificate of the traffic port cannot be used.
+        SettingsError: there is no source of routes.
+    """
+    async with _source(settings) as source:
+        await _serve(settings, source, overrides, traffic, admin_socket)
+
+
+async def _serve(
     settings: Settings,
     source: RouteSource,
     overrides: Mapping[Endpoint, Endpoint],

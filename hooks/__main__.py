@@ -274,7 +274,7 @@ async def _registrar(
     if accounts is None:
         yield None
         return
-    api = ApiServer.connect(metrics, CALL_SECONDS, strict_tls=settings.tls.strict)
+    api = await ApiServer.connect(metrics, CALL_SECONDS, strict_tls=settings.tls.strict)
     beamlit = Beamlit(settings.platform.base_url, accounts, metrics, strict_tls=settings.tls.strict)
     try:
         yield Registrar(beamlit, api)

@@ -1,68 +1,68 @@
 """`python -m hooks release-finalizers`: let no object keep a finalizer of a Metacontroller that is about to go.
 
-With a finalize hook Metacontroller puts a finalizer on every parent, and nobody else takes it off: parents that have
-one when it goes, or when their CompositeController goes, can never be deleted. So before either:
+With a finalize hook Metacontroller puts a finalizer on every parent, and no other program takes it off: parents that
+have one when Metacontroller or their CompositeController is removed can never be deleted. So before either:
 
 1. objects that are being deleted get some time to be removed from the platform,
 2. the finalize hook is taken off the CompositeControllers, upon which Metacontroller takes off the finalizers,
 3. and where it does not, because it is not there or stands still, they are taken off here.
 
-Whoever runs this wants to get rid of something, possibly because it is broken. So every step has its end, and what
-fails says by which commands it is done by hand.
+An administrator who runs this wants to remove something, possibly because it is broken. So each step has a deadline,
+and a failure names the commands that do the step by hand.
 """
 
 import argparse
-import json
+import asyncio
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
-
-from kubernetes import client
-from kubernetes.client.exceptions import ApiException
-from urllib3.exceptions import HTTPError
+from functools import partial
+from typing import Final
+from urllib.parse import quote
 
 from hooks.api.common import AUTHORIZATION_GROUP, DEPLOYMENT_GROUP, VERSION
 from hooks.kube.objects import Object
-from program.cluster import ClusterError, configuration, cut, line
+from hooks.kube.unstructured import mapping, objects, text
+from program.kubernetes.client import KubernetesClient
+from program.kubernetes.errors import ApiError, ApiRefusal, ClusterError
 
 COMMAND: Final = "release-finalizers"
 PREFIX: Final = "metacontroller.io/compositecontroller-"
-"""Of the finalizer; the name of the CompositeController follows."""
+"""First part of a finalizer of Metacontroller; the name of the CompositeController follows."""
 PARENTS: Final = ((DEPLOYMENT_GROUP, "modeldeployments"), (AUTHORIZATION_GROUP, "policies"))
+"""Group and resource of the objects that Metacontroller puts its finalizer on."""
 
 GRACE_SECONDS: Final = 30.0
-"""For what is being deleted."""
+"""Seconds for objects that are being deleted to be removed from the platform."""
 WAIT_SECONDS: Final = 120.0
-"""For Metacontroller to take off the finalizers."""
+"""Seconds for Metacontroller to take off the finalizers."""
 STALLED_SECONDS: Final = 30.0
-"""Without any progress in that it is no longer waited for."""
+"""Seconds without any progress after which Metacontroller is no longer waited for."""
 OWN_SECONDS: Final = 60.0
-"""To take them off here."""
+"""Seconds to take the finalizers off here."""
 _LOOK_SECONDS: Final = 0.5
-_CALL_SECONDS: Final = (3.0, 10.0)
-"""To connect, and for the answer."""
+_CONNECT_SECONDS: Final = 3.0
+_READ_SECONDS: Final = 10.0
 _PAGE: Final = 100
-_PATCH: Final = "application/json-patch+json"
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
-class _Failed(Exception):
-    """The API server does not do what is asked; the message says what it says."""
+class _CallFailed(Exception):
+    """A call that the API server refuses or does not respond to; the message is a sentence with its reason."""
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """An object with a finalizer of ours."""
+class HeldObject:
+    """An object with a finalizer of one of the CompositeControllers."""
 
     resource: str
-    """`plural.group`, as kubectl takes it."""
+    """Resource as `plural.group`, as kubectl takes it."""
     namespace: str
     name: str
     finalizers: tuple[str, ...]
-    """All that it has."""
+    """All finalizers of the object."""
     deleting: bool
 
     def __str__(self) -> str:
@@ -70,7 +70,7 @@ class Held:
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """The command line."""
+    """Add the command and its arguments to the command line."""
     parser = commands.add_parser(
         COMMAND,
         help="before an uninstallation, take Metacontroller's finalizers off",
@@ -101,41 +101,51 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(controllers: Sequence[str], *, grace: float, wait: float) -> int:
-    """Do it; return the exit status."""
+    """Release the finalizers of some CompositeControllers; return the exit status.
+
+    Args:
+        controllers: names of the CompositeControllers.
+        grace: seconds for objects that are being deleted.
+        wait: seconds for Metacontroller.
+    """
+    return asyncio.run(_run(controllers, grace, wait))
+
+
+async def _run(controllers: Sequence[str], grace: float, wait: float) -> int:
     try:
-        settings = configuration(None)
+        client = await KubernetesClient.connect(None)
     except ClusterError as exc:
         return _refused(str(exc))
-    if settings is None:
+    if client is None:
         return _refused("There is no cluster to ask: run this in a pod, or set KUBECONFIG.")
-    settings.retries = False
-    with client.ApiClient(settings) as api:
-        return Releasing(client.CustomObjectsApi(api), controllers).run(grace, wait)
+    async with client:
+        return await FinalizerRelease(client, controllers).run(grace, wait)
 
 
-class Releasing:
-    """One run."""
+class FinalizerRelease:
+    """One run of the command."""
 
-    def __init__(self, api: "client.CustomObjectsApi", controllers: Sequence[str]) -> None:
-        self._api = api
+    def __init__(self, client: KubernetesClient, controllers: Sequence[str]) -> None:
+        """Act on a cluster, for the CompositeControllers of these names."""
+        self._client = client
         self._controllers = controllers
         self._finalizers = frozenset(f"{PREFIX}{name}" for name in controllers)
         self._problem = ""
 
-    def run(self, grace: float, wait: float) -> int:
-        """All steps; returns the exit status."""
-        left: list[Held] = []
+    async def run(self, grace: float, wait: float) -> int:
+        """Take all steps; return the exit status."""
+        left: list[HeldObject] = []
         try:
-            if leaving := [one for one in self._held() if one.deleting]:
+            if leaving := [one for one in await self._held() if one.deleting]:
                 _say(f"{_count(leaving)} being deleted: up to {grace:g} s for that.")
-                self._watch(lambda held: not any(one.deleting for one in held), grace, grace)
+                await self._watch(lambda held: not any(one.deleting for one in held), grace, grace)
             for name in self._controllers:
-                self._unhook(name)
-            left = self._watch(lambda held: not held, wait, STALLED_SECONDS)
+                await self._unhook(name)
+            left = await self._watch(lambda held: not held, wait, STALLED_SECONDS)
             if left:
                 _say(f"Metacontroller leaves its finalizer on {_count(left)}: see that it runs. It is taken off here.")
-                left = self._take_off()
-        except _Failed as exc:
+                left = await self._take_off()
+        except _CallFailed as exc:
             return self._by_hand(left, str(exc))
         if left:
             why = f" The API server says: {self._problem}." if self._problem else ""
@@ -143,94 +153,100 @@ class Releasing:
         _say("No ModelDeployment and no Policy has a finalizer of Metacontroller: it may go.")
         return 0
 
-    def _watch(self, enough: Callable[[list[Held]], bool], seconds: float, stalled: float) -> list[Held]:
-        """Look until it is enough, the time is over or nothing goes on; what is held then."""
+    async def _watch(
+        self, enough: Callable[[list[HeldObject]], bool], seconds: float, stalled: float
+    ) -> list[HeldObject]:
+        """Look until it is enough, the time is over or there is no progress; return the objects that are held then."""
         now = time.monotonic()
         end, quiet, fewest = now + seconds, now + stalled, sys.maxsize
         while True:
-            held = self._held()
+            held = await self._held()
             now = time.monotonic()
             if len(held) < fewest:
                 fewest, quiet = len(held), now + stalled
             if enough(held) or now >= min(end, quiet):
                 return held
-            time.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_LOOK_SECONDS)
 
-    def _unhook(self, name: str) -> None:
+    async def _unhook(self, name: str) -> None:
         """Take the finalize hook off a CompositeController, if it is there and has one."""
-        where = ("metacontroller.k8s.io", "v1alpha1", "compositecontrollers", name)
+        path = f"/apis/metacontroller.k8s.io/v1alpha1/compositecontrollers/{quote(name, safe='')}"
         what = f"CompositeController {name}"
-        found = _called(f"get {what}", self._api.get_cluster_custom_object, *where)
-        if found is None:
+        item = await _called(f"get {what}", partial(self._get, path))
+        if item is None:
             _say(f"{what} is not there.")
-        elif "finalize" not in ((found.get("spec") or {}).get("hooks") or {}):
+        elif "finalize" not in mapping(mapping(item, "spec"), "hooks"):
             _say(f"{what} has no finalize hook.")
         else:
-            patch = [{"op": "remove", "path": "/spec/hooks/finalize"}]
+            patch: list[Object] = [{"op": "remove", "path": "/spec/hooks/finalize"}]
             try:
-                _called(f"patch {what}", self._api.patch_cluster_custom_object, *where, patch, _content_type=_PATCH)
+                await _called(f"patch {what}", partial(self._patch, path, patch))
             except _Outdated:
-                _say(f"{what}: its finalize hook was taken off by somebody else.")
+                _say(f"{what}: its finalize hook was taken off by another client.")
             else:
                 _say(f"{what}: its finalize hook is taken off.")
 
-    def _take_off(self) -> list[Held]:
-        """Take the finalizers off; what still has one after a while. What changes meanwhile is looked at again, and who
-        was about to put one back has done so when there is none for a second time.
+    async def _take_off(self) -> list[HeldObject]:
+        """Take the finalizers off; return the objects that still have one after a while.
+
+        An object that changes meanwhile is looked at again. A writer that was about to put a finalizer back has done so
+        when there is none for a second time.
         """
         end, clear = time.monotonic() + OWN_SECONDS, 0
         while True:
-            held = self._held()
+            held = await self._held()
             clear = 0 if held else clear + 1
             if clear > 1 or time.monotonic() >= end:
                 return held
             for one in held:
-                if self._patch(one) and one.deleting:
+                if await self._release(one) and one.deleting:
                     _say(f"{one} was being deleted, and is let go: the platform may still have it.")
-            time.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_LOOK_SECONDS)
 
-    def _patch(self, one: Held) -> bool:
-        """Take ours off; False when the object is another by now, or gone."""
+    async def _release(self, one: HeldObject) -> bool:
+        """Take our finalizers off an object; return False when it has changed meanwhile, or is gone."""
         plural, _, group = one.resource.partition(".")
         kept = [name for name in one.finalizers if name not in self._finalizers]
         patch: list[Object] = [
             {"op": "test", "path": "/metadata/finalizers", "value": list(one.finalizers)},
             {"op": "replace", "path": "/metadata/finalizers", "value": kept},
         ]
-        where = (group, VERSION, one.namespace, plural, one.name)
+        path = f"/apis/{group}/{VERSION}/namespaces/{quote(one.namespace, safe='')}/{plural}/{quote(one.name, safe='')}"
         try:
-            call = self._api.patch_namespaced_custom_object
-            return _called(f"patch {one}", call, *where, patch, _content_type=_PATCH) is not None
+            return await _called(f"patch {one}", partial(self._patch, path, patch)) is not None
         except _Outdated as exc:
             self._problem = str(exc)
             return False
 
-    def _held(self) -> list[Held]:
-        return list(self._each())
-
-    def _each(self) -> Iterator[Held]:
+    async def _held(self) -> list[HeldObject]:
+        """Return all objects that have a finalizer of one of the CompositeControllers."""
+        result: list[HeldObject] = []
         for group, plural in PARENTS:
-            resource, following = f"{plural}.{group}", ""
+            resource, path, following = f"{plural}.{group}", f"/apis/{group}/{VERSION}/{plural}", ""
             while True:
-                page = _called(
-                    f"list {resource}",
-                    self._api.list_cluster_custom_object,
-                    *(group, VERSION, plural),
-                    limit=_PAGE,
-                    _continue=following,
-                )
-                for item in (page or {}).get("items", ()):
-                    metadata = item["metadata"]
-                    finalizers = tuple(metadata.get("finalizers") or ())
+                query = [("limit", str(_PAGE)), *([("continue", following)] if following else [])]
+                page = await _called(f"list {resource}", partial(self._get, path, query))
+                for item in objects(page or {}, "items"):
+                    metadata = mapping(item, "metadata")
+                    finalizers = tuple(map(str, metadata.get("finalizers") or ()))
                     if self._finalizers & set(finalizers):
                         deleting = "deletionTimestamp" in metadata
-                        yield Held(resource, metadata["namespace"], metadata["name"], finalizers, deleting)
-                following = ((page or {}).get("metadata") or {}).get("continue") or ""
+                        result.append(
+                            HeldObject(resource, metadata["namespace"], metadata["name"], finalizers, deleting)
+                        )
+                following = text(mapping(page or {}, "metadata"), "continue")
                 if not following:
                     break
+        return result
 
-    def _by_hand(self, left: Sequence[Held], problem: str) -> int:
-        """Say what is to be done; the exit status."""
+    async def _get(self, path: str, query: Sequence[tuple[str, str]] = ()) -> Object:
+        return await self._client.get(path, query, connect_seconds=_CONNECT_SECONDS, read_seconds=_READ_SECONDS)
+
+    async def _patch(self, path: str, operations: Sequence[Object]) -> Object:
+        return await self._client.patch(path, operations, connect_seconds=_CONNECT_SECONDS, read_seconds=_READ_SECONDS)
+
+    def _by_hand(self, left: Sequence[HeldObject], problem: str) -> int:
+        """Print a problem and the commands that do the rest; return the exit status."""
         lines = [problem, "By hand, as an administrator of the cluster:"]
         for name in self._controllers:
             patch = '[{"op": "remove", "path": "/spec/hooks/finalize"}]'
@@ -242,51 +258,45 @@ class Releasing:
         print("\n".join(lines), file=sys.stderr)
         return 1
 
-    def _command(self, one: Held) -> str:
+    def _command(self, one: HeldObject) -> str:
         kept = ", ".join(f'"{name}"' for name in one.finalizers if name not in self._finalizers)
         patch = f'{{"metadata": {{"finalizers": [{kept}]}}}}'
         return f"kubectl patch {one.resource} {one.name} -n {one.namespace} --type=merge -p '{patch}'"
 
 
 class _Outdated(Exception):
-    """A patch does not fit what is there now."""
+    """A patch that does not fit the present object."""
 
 
-def _called(what: str, call: Callable[..., Any], *arguments: Any, **more: Any) -> Object | None:
-    """What the API server answers, asked once more when it does not answer at all; None when there is no such thing.
+async def _called(what: str, call: Callable[[], Awaitable[Object]]) -> Object | None:
+    """Return what the API server responds, asked once more where it does not respond; None when there is no object.
+
+    Args:
+        what: the call, to follow "refuses to" in a message.
+        call: makes the call.
 
     Raises:
-        _Failed: it refuses, or does not answer.
+        _CallFailed: the API server refuses, or does not respond.
         _Outdated: a patch does not fit.
     """
     for last in (False, True):
         try:
-            found: Object = call(*arguments, _request_timeout=_CALL_SECONDS, **more)
-        except ApiException as exc:
+            return await call()
+        except ApiRefusal as exc:
             if exc.status == 404:
                 return None
             if exc.status in (409, 422):
-                raise _Outdated(_said(exc)) from None
+                raise _Outdated(exc.said) from None
             if not last and (exc.status == 429 or exc.status >= 500):
                 continue
-            raise _Failed(f"The API server refuses to {what}: {_said(exc)}.") from None
-        except (HTTPError, OSError) as exc:
+            raise _CallFailed(f"The API server refuses to {what}: {exc.said}.") from None
+        except ApiError as exc:
             if last:
-                raise _Failed(f"The API server does not answer: {line(exc)}.") from None
-        else:
-            return found
+                raise _CallFailed(f"Cannot {what}: {exc}.") from None
     raise AssertionError("the last try has its end")
 
 
-def _said(exc: ApiException) -> str:
-    """What the API server says in a refusal, in one line."""
-    try:
-        return cut(str(json.loads(exc.body or "")["message"]))
-    except (KeyError, TypeError, ValueError):
-        return line(exc)
-
-
-def _count(held: Sequence[Held]) -> str:
+def _count(held: Sequence[HeldObject]) -> str:
     return f"{len(held)} object{'s' if len(held) > 1 else ''}"
 
 
@@ -306,7 +316,11 @@ def _name(written: str) -> str:
 
 
 def _seconds(written: str) -> float:
-    """From nothing to an hour."""
+    """Return a number of seconds from 0 to 3600.
+
+    Raises:
+        ArgumentTypeError: it is something else.
+    """
     try:
         seconds = float(written)
     except ValueError:

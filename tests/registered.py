@@ -164,7 +164,7 @@ async def world(
     metrics = Metrics()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KUBECONFIG", str(kubeconfig(folder, api.port)))
-        cluster = Cluster.connect(metrics, CALL_SECONDS)
+        cluster = await Cluster.connect(metrics, CALL_SECONDS)
     beamlit = Beamlit(platform.url, accounts or Fixed(Account(CLIENT_ID, SECRET)), metrics)
     clock: list[World] = []
 

@@ -1,163 +1,130 @@
-"""The API server, asked for JSON under the identity that hooks were given.
-
-Configuration and authentication are the official client's; the calls are not, for those block a thread for as long as
-a server likes.
-"""
+"""The API server, asked by `program.kubernetes`: failures become reasons and sentences, requests are counted."""
 
 import asyncio
-import re
-import ssl
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Final, Self
+from typing import Self
 from urllib.parse import quote
 
-import httpx
-import orjson
 import structlog
-from kubernetes import client
-from kubernetes.client.exceptions import ApiException
-from kubernetes.config.config_exception import ConfigException
 
 from hooks import reasons
-from hooks.clients.errors import Api, CallFailed
-from hooks.clients.http import ANSWER_BYTES, Answer, Parameters, Upstream
+from hooks.clients.errors import Api, CallFailed, TooLarge, Trouble
+from hooks.clients.http import ANSWER_BYTES, CONNECT_SHARE, CONNECTIONS, Parameters
 from hooks.kube.objects import Object
 from hooks.telemetry import Metrics
-from program.cluster import ClusterError, configuration, cut
-from program.tls import client_context
-
-TOKEN_SECONDS: Final = 5.0
-"""For which a token is used before it is looked at again."""
-_LARGE: Final = 1 << 18
-"""Bytes above which a thread parses, so that others do not wait."""
-_TOKEN: Final = re.compile(r"[\x21-\x7e]+( [\x21-\x7e]+)?")
+from program.excerpts import cut
+from program.kubernetes.client import KubernetesClient
+from program.kubernetes.errors import (
+    ApiCredentialsError,
+    ApiError,
+    ApiInterrupted,
+    ApiMalformed,
+    ApiRefusal,
+    ApiTooLarge,
+    ApiUnreachable,
+    ClusterError,
+)
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A group of the API that is asked, and what has to be said of it."""
+    """A group of the API, with what messages say of it."""
 
     api: Api
     resource: str
-    """What a role has to allow."""
+    """Resource that a role has to allow."""
     name: str
-    """Of the group; empty for the core."""
+    """Name of the group; empty for the core."""
     provider: str
-    """What to install where nothing serves it."""
+    """Program to install where nothing serves the group."""
 
 
 class ApiServer:
     """An API server, or none."""
 
-    def __init__(self, upstream: Upstream | None, without: str = "") -> None:
-        """
+    def __init__(self, client: KubernetesClient | None, metrics: Metrics, seconds: float, without: str = "") -> None:
+        """Ask by a client, which `close` closes.
+
         Args:
-            upstream: the server; None outside of a cluster.
-            without: a sentence that says what to set, where there is none.
+            client: client for the server; None outside of a cluster.
+            metrics: where requests are counted.
+            seconds: seconds after which callers give a call up.
+            without: sentence that says what to set, where there is no client.
         """
-        self._upstream = upstream
+        self._client = client
+        self._metrics = metrics
+        self._seconds = seconds
         self._without = without
+        self._slots = asyncio.Semaphore(CONNECTIONS)
 
     @classmethod
-    def connect(cls, metrics: Metrics, seconds: float, *, strict_tls: bool = False) -> Self:
-        """Return the API server of the cluster which hooks run in, or which `KUBECONFIG` names.
+    async def connect(cls, metrics: Metrics, seconds: float, *, strict_tls: bool = False) -> Self:
+        """Return the API server of the cluster that `KUBECONFIG` names or hooks run in.
 
         Args:
-            metrics: where calls are counted.
-            seconds: for one call.
+            metrics: where requests are counted.
+            seconds: seconds after which callers give a call up.
             strict_tls: whether certificates are verified as `tls.strict` asks.
         """
         try:
-            settings = configuration(None)
-            if settings is None:
-                return cls(None, "Hooks know no API server: run them in a cluster, or set KUBECONFIG.")
-            proxy = httpx.Proxy(settings.proxy, headers=settings.proxy_headers) if settings.proxy else None
-            upstream = Upstream(
-                str(settings.host).rstrip("/"),
-                metrics,
-                headers=_Credentials(settings).headers,
-                context=_context(settings, strict=strict_tls),
-                seconds=seconds,
-                proxy=proxy,
-                server_name=settings.tls_server_name or None,
-            )
-        except (ClusterError, OSError, ValueError, httpx.InvalidURL) as exc:
-            log.warning("api_server_unusable", error=str(exc) if isinstance(exc, ClusterError) else type(exc).__name__)
-            return cls(None, "Hooks cannot use the API server that they were told of: their log says why.")
-        return cls(upstream)
+            client = await KubernetesClient.connect(None, connections=CONNECTIONS, strict_tls=strict_tls)
+        except ClusterError as exc:
+            log.warning("api_server_unusable", error=str(exc))
+            without = "Hooks cannot use the API server that they were told of: their log says why."
+            return cls(None, metrics, seconds, without)
+        without = "Hooks know no API server: run them in a cluster, or set KUBECONFIG."
+        return cls(client, metrics, seconds, without)
 
     async def get(self, group: Group, path: str, query: Parameters, limit: int = ANSWER_BYTES) -> Object | None:
-        """The object at a path; None when the group is served and has no such thing.
+        """Return the object at a path; None when the group is served and has no such object.
+
+        The deadline is the caller's: a call that is cancelled gives its connection up.
 
         Raises:
-            CallFailed: it cannot be had.
+            CallFailed: the object cannot be had.
         """
-        if self._upstream is None:
+        if self._client is None:
             raise CallFailed(reasons.UNREACHABLE, self._without)
-        answer = await self._upstream.get(group.api, path, query, limit)
-        if answer.status == 404 and _is_status(answer):
-            return None
-        if answer.status != 200:
-            raise _refusal(group, answer.status)
-        found = await _parsed(answer.body)
-        if found is None:
-            raise CallFailed(reasons.UNREACHABLE, f"{group.api.words} answers with something that is no JSON object.")
-        return found
+        async with self._slots:
+            started, code = time.perf_counter(), "cancelled"
+            try:
+                result = await self._client.get(
+                    path, query, connect_seconds=self._seconds * CONNECT_SHARE, read_seconds=None, limit=limit
+                )
+                code = "200"
+            except ApiCredentialsError as exc:
+                code = ""  # no request was made
+                raise _no_credentials(exc) from None
+            except ApiRefusal as exc:
+                code = str(exc.status)
+                if exc.status == 404 and exc.is_status:
+                    return None
+                raise _refusal(group, exc.status) from None
+            except ApiError as exc:
+                code = "200" if isinstance(exc, ApiMalformed) else "error"
+                raise _failure(group.api, exc, limit) from None
+            finally:
+                if code:
+                    self._metrics.source_requests.labels(group.api.name, code).inc()
+                    self._metrics.source_seconds.labels(group.api.name).observe(time.perf_counter() - started)
+        return result
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._upstream is not None:
-            await self._upstream.close()
-
-
-class _Credentials:
-    """The token of a configuration, which is read again when it is time."""
-
-    def __init__(self, settings: client.Configuration) -> None:
-        self._settings = settings
-        self._known: Mapping[str, str] = {}
-        self._until = 0.0
-
-    async def headers(self) -> Mapping[str, str]:
-        """The header field with it.
-
-        Raises:
-            CallFailed: there is none that can be sent.
-        """
-        now = time.monotonic()
-        if now >= self._until:
-            self._known, self._until = await self._read(), now + TOKEN_SECONDS
-        return self._known
-
-    async def _read(self) -> Mapping[str, str]:
-        """A kubeconfig may run a program for the token, so a thread asks for it."""
-        try:
-            found = await asyncio.to_thread(self._settings.get_api_key_with_prefix, "BearerToken", "authorization")
-        except (ApiException, ConfigException, OSError, ValueError) as exc:
-            log.warning("api_server_credentials_unusable", error=type(exc).__name__)
-            raise CallFailed(reasons.FORBIDDEN, "The credentials of hooks for the API server cannot be read.") from None
-        token = (found or "").strip()  # the file may end with a line feed
-        if not token:
-            return {}
-        if not _TOKEN.fullmatch(token):
-            raise CallFailed(
-                reasons.FORBIDDEN, "The token of hooks for the API server cannot be sent in a header field."
-            )
-        return {"authorization": token}
+        if self._client is not None:
+            await self._client.close()
 
 
 @lru_cache(maxsize=8192)
 def path(*segments: str) -> str:
-    """A path of these segments.
+    """Return a path of these segments, encoded.
 
     Raises:
-        CallFailed: one of them cannot be a segment: the API server would read another path.
+        CallFailed: a segment would make the API server read another path.
     """
     for segment in segments:
         if segment in ("", ".", "..") or "/" in segment or "%" in segment:
@@ -167,34 +134,31 @@ def path(*segments: str) -> str:
     return "".join(f"/{quote(segment, safe='*')}" for segment in segments)
 
 
-def _context(settings: client.Configuration, *, strict: bool) -> ssl.SSLContext:
-    context = client_context(
-        strict=strict,
-        authorities=Path(settings.ssl_ca_cert) if settings.ssl_ca_cert else settings.ca_cert_data,
-        verify=settings.verify_ssl,
-        verify_name=settings.assert_hostname is not False,
-    )
-    if settings.cert_file:
-        context.load_cert_chain(settings.cert_file, settings.key_file)
-    return context
+def _no_credentials(exc: ApiCredentialsError) -> CallFailed:
+    if exc.readable:
+        message = "The token of hooks for the API server cannot be sent in a header field."
+    else:
+        log.warning("api_server_credentials_unusable", error=str(exc))
+        message = "The credentials of hooks for the API server cannot be read."
+    return CallFailed(reasons.FORBIDDEN, message)
 
 
-async def _parsed(body: bytes) -> Object | None:
-    """A JSON object; None when it is something else."""
-    try:
-        found = orjson.loads(body) if len(body) < _LARGE else await asyncio.to_thread(orjson.loads, body)
-    except orjson.JSONDecodeError:
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _is_status(answer: Answer) -> bool:
-    """Whether the group is served: for paths that nobody serves there is a line of text."""
-    try:
-        found = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        return False
-    return isinstance(found, dict) and found.get("kind") == "Status"
+def _failure(api: Api, exc: ApiError, limit: int) -> CallFailed:
+    """Return why there is no whole response, in a sentence that does not differ from call to call."""
+    match exc:
+        case ApiTooLarge():
+            return TooLarge(reasons.REFUSED, f"{api.words} responds with more than {limit >> 20} MiB: ask for less.")
+        case ApiMalformed():
+            return CallFailed(reasons.UNREACHABLE, f"{api.words} {exc.problem}.")
+        case ApiUnreachable(timed_out=True):
+            message = f"{api.words} cannot be connected to in time: see that it is up and that no policy is between."
+            return CallFailed(reasons.TIMED_OUT, message, Trouble.GONE)
+        case ApiUnreachable():
+            return CallFailed(reasons.UNREACHABLE, f"{api.words} cannot be asked: {exc.problem}.", Trouble.GONE)
+        case ApiInterrupted():
+            return CallFailed(reasons.UNREACHABLE, f"{api.words} cannot be asked: {exc.problem}.", Trouble.SILENT)
+        case _:
+            return CallFailed(reasons.UNREACHABLE, f"{api.words} cannot be asked.", Trouble.SILENT)
 
 
 def _refusal(group: Group, status: int) -> CallFailed:
@@ -220,8 +184,8 @@ def _refusal(group: Group, status: int) -> CallFailed:
                 " `kubectl get apiservices` says of it.",
             )
         case 504:
-            return CallFailed(reasons.TIMED_OUT, f"{words} did not answer the API server in time.")
+            return CallFailed(reasons.TIMED_OUT, f"{words} did not respond to the API server in time.")
         case 400 | 422:
-            return CallFailed(reasons.REFUSED, f"{words} refuses the question with status {status}.")
+            return CallFailed(reasons.REFUSED, f"{words} refuses the request with status {status}.")
         case _:
-            return CallFailed(reasons.UNREACHABLE, f"{words} answers with status {status}.")
+            return CallFailed(reasons.UNREACHABLE, f"{words} responds with status {status}.")

@@ -23,8 +23,8 @@ CONNECTIONS: Final = 16
 IDLE_SECONDS: Final = 30.0
 """For which a connection is kept, so that one serves several intervals."""
 ANSWER_BYTES: Final = 16 << 20
-_CONNECT_SHARE: Final = 0.8
-"""Of a caller's time, for TCP and TLS."""
+CONNECT_SHARE: Final = 0.8
+"""Share of a call's time that may pass until a connection is ready, TLS included."""
 
 Parameters = Sequence[tuple[str, str]]
 Headers = Callable[[], Awaitable[Mapping[str, str]]]
@@ -50,8 +50,6 @@ class Upstream:
         headers: Headers,
         context: ssl.SSLContext,
         seconds: float,
-        proxy: httpx.Proxy | None = None,
-        server_name: str | None = None,
     ) -> None:
         """
         Args:
@@ -60,21 +58,17 @@ class Upstream:
             headers: credentials.
             context: for https.
             seconds: after which callers give up.
-            proxy: to ask through.
-            server_name: that its certificate has to be for, where that is not the host of `url`.
         """
         self._url = url
         self._metrics = metrics
         self._headers = headers
-        self._extensions = {} if server_name is None else {"sni_hostname": server_name}
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._client = httpx.AsyncClient(
             verify=context,
-            proxy=proxy,
             trust_env=False,
             follow_redirects=False,
             # The caller's deadline counts, but a handshake that it cuts short would leave its socket to the collector.
-            timeout=httpx.Timeout(None, connect=seconds * _CONNECT_SHARE),
+            timeout=httpx.Timeout(None, connect=seconds * CONNECT_SHARE),
             limits=httpx.Limits(max_connections=CONNECTIONS, keepalive_expiry=IDLE_SECONDS),
         )
 
@@ -114,7 +108,6 @@ class Upstream:
                 params=list(query) or None,
                 data=dict(form) or None,
                 headers=headers,
-                extensions=self._extensions,
             ) as response:
                 body = await _read(api, response, limit)
                 code = str(response.status_code)

@@ -40,7 +40,7 @@ async def open_sources(
         yield Sources(recordings, recordings)
         return
     async with AsyncExitStack() as stack:
-        api = ApiServer.connect(metrics, CLUSTER_SECONDS, strict_tls=strict_tls)
+        api = await ApiServer.connect(metrics, CLUSTER_SECONDS, strict_tls=strict_tls)
         stack.push_async_callback(api.close)
         cluster = Cache(metrics, seconds=informer.resolution_seconds, flight_seconds=CLUSTER_SECONDS)
         stack.push_async_callback(cluster.close)

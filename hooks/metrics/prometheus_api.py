@@ -24,7 +24,7 @@ from hooks.metrics import vectors
 from hooks.metrics.vectors import Point
 from hooks.settings import Prometheus
 from hooks.telemetry import Metrics
-from program.cluster import cut
+from program.excerpts import cut
 from program.settings import SettingsError
 from program.tls import AuthoritiesUnusable, client_context
 from program.watched_file import FileMissing, FileUnusable, WatchedFile, stripped

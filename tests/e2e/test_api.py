@@ -169,7 +169,7 @@ class Api:
     """Custom resources of ours in a namespace of their own; unknown fields are an error instead of being pruned."""
 
     def __init__(self, plane: ControlPlane) -> None:
-        loaded = config.new_client_from_config(str(plane.kubeconfig))  # type: ignore[no-untyped-call]
+        loaded = config.new_client_from_config(str(plane.kubeconfig))
         self._objects = client.CustomObjectsApi(loaded)
 
     def create(self, manifest: Mapping[str, Any], name: str = "", *, dry_run: bool = False) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from gateway.api.v1alpha1 import Backend, RouteDocument, Split
-from gateway.cluster import ApiError, Cluster
+from program.kubernetes.client import KubernetesClient
+from program.kubernetes.errors import ApiRefusal
 from tests.e2e.controlplane import ControlPlane, Process
 from tests.e2e.product import Product, install_crds, model_deployment, set_pods_ready, workload
 from tests.processes import poll, status
@@ -178,19 +179,25 @@ def test_what_it_may_not_read_is_named(plane: ControlPlane, gateway: Gateway, ba
         both.process.stop()
 
 
-def test_secrets_one_by_one(plane: ControlPlane, gateway: Gateway) -> None:
+async def test_secrets_one_by_one(plane: ControlPlane, gateway: Gateway) -> None:
     """What a route names can be read; a list, or another namespace, cannot."""
     assert gateway.ready() == 200
     metadata = {"name": "named", "namespace": NAMESPACE}
     plane.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"clientId": "id"}})
-    cluster = Cluster.load(Path(plane.folder, f"{NAMESPACE}-{ACCOUNT}.kubeconfig"))
+    client = await KubernetesClient.connect(Path(plane.folder, f"{NAMESPACE}-{ACCOUNT}.kubeconfig"))
+    assert client is not None
     secrets = f"/api/v1/namespaces/{NAMESPACE}/secrets"
-    assert cluster.get(f"{secrets}/named") is not None
-    assert cluster.get(f"{secrets}/none") is None
-    for path in (secrets, "/api/v1/namespaces/kube-system/secrets/x", "/api/v1/nodes"):
-        with pytest.raises(ApiError) as caught:
-            cluster.get(path)
-        assert caught.value.status == 403
+    async with client:
+        assert await client.get(f"{secrets}/named", read_seconds=10) is not None
+        for path, code in (
+            (f"{secrets}/none", 404),
+            (secrets, 403),
+            ("/api/v1/namespaces/kube-system/secrets/x", 403),
+            ("/api/v1/nodes", 403),
+        ):
+            with pytest.raises(ApiRefusal) as caught:
+                await client.get(path, read_seconds=10)
+            assert caught.value.status == code
 
 
 def test_apply_and_curl(product: Product, backend: int, gateway: Gateway) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from gateway.cluster import PAGE
 from gateway.routes.sources.configmaps import RELIST_SECONDS
+from program.kubernetes.client import PAGE
 from tests.chart.helm import template, with_dependencies
 from tests.e2e import controlplane
 from tests.e2e.controlplane import WRITES, ControlPlane, Process

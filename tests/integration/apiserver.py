@@ -7,8 +7,11 @@ import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import yaml
 
 from tests.restartable import Restartable
 
@@ -22,6 +25,23 @@ def config_map(name: str, version: int = 1, text: str = "a", namespace: str = "d
     """A ConfigMap as an API server lists it."""
     metadata = {"name": name, "namespace": namespace, "resourceVersion": str(version)}
     return {"metadata": metadata, "data": {"route.json": text}}
+
+
+def kubeconfig(
+    folder: Path, port: int, token: str, *, user: dict[str, Any] | None = None, server: str = "", **cluster: Any
+) -> Path:
+    """Write a kubeconfig with a token, or with another `user`, named after the token; return its path."""
+    path = folder / f"{token}.kubeconfig"
+    content = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "x",
+        "clusters": [{"name": "x", "cluster": {"server": server or f"http://127.0.0.1:{port}", **cluster}}],
+        "users": [{"name": "x", "user": {"token": token} if user is None else user}],
+        "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
 
 
 @dataclass

@@ -1,118 +1,127 @@
 """Routes from the cluster: ConfigMaps with the route label, listed once and watched from there.
 
-One thread per namespace blocks on the API server; what it learns is handed to the event loop, which alone touches the
-objects. While the API server is away everything read before stays. A list every few minutes repairs whatever a watch
-might have missed.
+One task for each namespace follows it. While the API server is away everything read before stays in force. A list every
+few minutes repairs whatever a watch might have missed.
 """
 
 import asyncio
-import contextlib
-import queue
 import random
-import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from typing import Any, Final
 from urllib.parse import quote
 
 import structlog
 
 from gateway.api import v1alpha1
-from gateway.cluster import ApiError, Cluster
 from gateway.routes import sources
+from program.kubernetes.client import KubernetesClient
+from program.kubernetes.errors import ApiError, ApiRefusal
 
 SELECTOR: Final = f"{v1alpha1.LABEL}={v1alpha1.LABEL_VALUE}"
 RELIST_SECONDS: Final = 300.0
+"""Seconds from a list to the next, give or take a tenth."""
 BACKOFF_SECONDS: Final = (0.2, 10.0)
-"""Between two attempts, doubled from the first to the last: what an API server has that comes back is soon known."""
+"""Seconds between two attempts, doubled from the first to the last: an API server that comes back is soon noticed."""
 STEADY_SECONDS: Final = 5.0
-"""A watch that lasted so long was a good one: after it the waiting starts from the shortest again."""
+"""Seconds after which a watch counts as a good one: after it the backoff starts from the shortest again."""
 LOG_SECONDS: Final = 60.0
-"""Between two log lines about the same trouble."""
+"""Seconds between two log lines about the same trouble."""
 GATHER_SECONDS: Final = 0.01
-"""How long what was learned waits for more of it: a snapshot is of everything there is."""
-READERS: Final = 4
-"""Threads that read single Secrets and ModelDeployments."""
+"""Seconds for which a change waits for more of them: a snapshot is of all objects."""
+GET_SECONDS: Final = 10.0
+"""Seconds without a byte of a single object."""
+BUSY_SECONDS: Final = 1.0
+"""Seconds before an API server that is busy is asked again, as API servers say in Retry-After."""
+READS: Final = 4
+"""Single Secrets and ModelDeployments that are read at the same time."""
 
 log = structlog.get_logger(__name__)
 
-Change = Callable[[], bool]
-"""Changes what is known, in the event loop; tells whether that was any different."""
-Tell = Callable[[Change, bool], None]
-"""Hands a change, and whether it is news of the API server, to the event loop."""
+Learn = Callable[[bool, bool], None]
+"""Takes whether something changed, and whether that is news of the API server."""
 
 
 class ConfigMapSource:
     """The route ConfigMaps of a cluster."""
 
     def __init__(
-        self, cluster: Cluster, namespaces: frozenset[str] | None, *, relist_seconds: float = RELIST_SECONDS
+        self, client: KubernetesClient, namespaces: frozenset[str] | None, *, relist_seconds: float = RELIST_SECONDS
     ) -> None:
-        """Follow `namespaces`, or all of them when None."""
-        self._readers = _Readers(cluster)
-        self._scopes = [_Scope(name, cluster, relist_seconds) for name in sorted(namespaces or {""})]
+        """Follow `namespaces`, or all of them when None. The caller closes the client."""
+        self._client = client
+        self._reading = asyncio.Semaphore(READS)
+        self._scopes = [_Scope(name, client, relist_seconds) for name in sorted(namespaces or {""})]
 
     async def run(self, apply: Callable[[sources.Snapshot], None], confirm: Callable[[], None]) -> None:
-        """Apply what is there, then every change, until cancelled.
+        """Apply the ConfigMaps that are there, then each change, until cancelled.
 
         Complete once one namespace was listed and every other one was, too, or is known not to be readable.
         """
         loop = asyncio.get_running_loop()
-        stop = threading.Event()
-
         gathered: list[bool] = []
-        """Whether each change was news of the API server."""
+        """Whether each change since the last snapshot was news of the API server."""
+        timer: asyncio.TimerHandle | None = None
 
-        def learned(change: Change, fresh: bool) -> None:
-            if stop.is_set():
-                return
-            changed = change()
+        def learn(changed: bool, fresh: bool) -> None:
+            nonlocal timer
             fresh = fresh and self._followed
             if changed:
                 if not gathered:
-                    loop.call_later(GATHER_SECONDS, say)
+                    timer = loop.call_later(GATHER_SECONDS, take_snapshot)
                 gathered.append(fresh)
             elif fresh and self._complete:
                 confirm()
 
-        def say() -> None:
+        def take_snapshot() -> None:
             fresh = any(gathered)
             gathered.clear()
-            if not stop.is_set():
-                apply(self._snapshot(fresh))
+            apply(self._snapshot(fresh))
 
-        def tell(change: Change, fresh: bool) -> None:
-            # A loop that has ended needs no news.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(learned, change, fresh)
-
-        for scope in self._scopes:
-            name = f"configmaps-{scope.namespace or 'all'}"
-            threading.Thread(target=scope.follow, args=(stop, tell), name=name, daemon=True).start()
         try:
-            await asyncio.Event().wait()
+            async with asyncio.TaskGroup() as tasks:
+                for scope in self._scopes:
+                    tasks.create_task(scope.follow(learn), name=f"configmaps-{scope.namespace or 'all'}")
         finally:
-            stop.set()
+            if timer is not None:
+                timer.cancel()
 
     async def secret(self, namespace: str, name: str) -> Mapping[str, str] | None:
-        """The labels (as `label:<name>`) and decoded data of a Secret; None when there is none.
+        """Return the labels (as `label:<name>`) and decoded data of a Secret; None when there is none.
 
         Raises:
             OSError: it cannot be read now.
         """
-        found = await self._readers.read(f"/api/v1/namespaces/{_segment(namespace)}/secrets/{_segment(name)}")
-        return None if found is None else sources.secret_content(found)
+        item = await self._read(f"/api/v1/namespaces/{_segment(namespace)}/secrets/{_segment(name)}")
+        return None if item is None else sources.secret_content(item)
 
     async def model_deployment(self, namespace: str, name: str) -> Mapping[str, Any] | None:
-        """A ModelDeployment as stored; None when there is none.
+        """Return a ModelDeployment as stored; None when there is none.
 
         Raises:
             OSError: it cannot be read now.
         """
         group = "deployment.beamlit.com/v1alpha1"
-        path = f"/apis/{group}/namespaces/{_segment(namespace)}/modeldeployments/{_segment(name)}"
-        return await self._readers.read(path)
+        return await self._read(f"/apis/{group}/namespaces/{_segment(namespace)}/modeldeployments/{_segment(name)}")
+
+    async def _read(self, path: str) -> Mapping[str, Any] | None:
+        """Return the object at a path; None when there is none.
+
+        An API server that is busy, or has just started and prepares a kind, says 429: then it is asked once more.
+        """
+        async with self._reading:
+            try:
+                try:
+                    return await self._client.get(path, read_seconds=GET_SECONDS)
+                except ApiRefusal as exc:
+                    if exc.status != 429:
+                        raise
+                    await asyncio.sleep(BUSY_SECONDS)
+                    return await self._client.get(path, read_seconds=GET_SECONDS)
+            except ApiRefusal as exc:
+                if exc.status == 404:
+                    return None
+                raise
 
     @property
     def _complete(self) -> bool:
@@ -133,182 +142,130 @@ class ConfigMapSource:
         )
 
 
-class _Readers:
-    """Threads that read single objects, started when they are needed.
-
-    Daemons, unlike those of an executor: a process that stops does not wait for an API server that does not answer.
-    """
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._work: queue.SimpleQueue[tuple[str, Future[dict[str, Any] | None]]] = queue.SimpleQueue()
-        self._started = 0
-
-    async def read(self, path: str) -> dict[str, Any] | None:
-        """The object at `path`; None when there is none.
-
-        Raises:
-            OSError: it cannot be read now.
-        """
-        if self._started < READERS:
-            self._started += 1
-            threading.Thread(target=self._run, name=f"cluster-reader-{self._started}", daemon=True).start()
-        answer: Future[dict[str, Any] | None] = Future()
-        self._work.put((path, answer))
-        return await asyncio.wrap_future(answer)
-
-    def _run(self) -> None:
-        while True:
-            path, answer = self._work.get()
-            if not answer.set_running_or_notify_cancel():
-                continue  # nobody waits for it any more
-            try:
-                answer.set_result(self._cluster.get(path))
-            except Exception as exc:  # noqa: BLE001 - whoever waits for it deals with it
-                answer.set_exception(exc)
-
-
 class _Scope:
-    """One namespace, or the whole cluster: what is known of it, and the thread's work."""
+    """The route ConfigMaps of one namespace, or of the whole cluster."""
 
-    def __init__(self, namespace: str, cluster: Cluster, relist_seconds: float) -> None:
+    def __init__(self, namespace: str, client: KubernetesClient, relist_seconds: float) -> None:
         self.namespace = namespace
         self.place = f"namespace {namespace}" if namespace else "the cluster"
         self.objects: dict[str, sources.ConfigMap] = {}
-        """By `namespace/name`. Touched by the event loop's thread alone, as are the following."""
+        """ConfigMaps by `namespace/name`."""
         self.error: str | None = None
         self.listed = False
-        """Whether it was listed once."""
+        """Whether the ConfigMaps were listed once."""
         self.refused = False
-        """Whether the API server once said that it is not to be read: forbidden or missing."""
-        self._cluster = cluster
+        """Whether the API server once said that they are not to be read: forbidden or missing."""
+        self._client = client
         self._relist_seconds = relist_seconds
         self._path = f"/api/v1/namespaces/{_segment(namespace)}/configmaps" if namespace else "/api/v1/configmaps"
         self._logged_at: float | None = None
-        """The thread's own, as are the following."""
         self._troubled = False
         """Whether the last log line told of trouble."""
         self._wait = BACKOFF_SECONDS[0]
         self._expired = False
         """Whether the last attempt ended because its version was too old."""
 
-    def follow(self, stop: threading.Event, tell: Tell) -> None:
-        """List and watch until told to stop."""
-        while not stop.is_set():
+    async def follow(self, learn: Learn) -> None:
+        """List and watch until cancelled."""
+        while True:
             try:
-                version = self._list(tell)
-                self._watch(version, stop, tell)
+                version = await self._list(learn)
+                await self._watch(version, learn)
             except ApiError as exc:
                 failure = exc
             except Exception as exc:
                 log.exception("routes_following_failed", place=self.place)
-                failure = ApiError(0, f"the gateway failed at it: {type(exc).__name__}")
+                failure = ApiError(f"the gateway failed at it: {type(exc).__name__}")
             else:
                 continue
-            if stop.is_set():
-                return
             if failure.status == 410 and not self._expired:
                 self._expired = True
                 continue  # too old to go on from: list again at once, but not for ever
             self._log(failure)
-            tell(self._failure(str(failure), failure.status in (403, 404)), False)
+            learn(self._fail(str(failure), failure.status in (403, 404)), False)
             # Not all replicas at the same moment.
-            stop.wait(self._wait * (0.5 + 0.5 * random.random()))  # noqa: S311
+            await asyncio.sleep(self._wait * (0.5 + 0.5 * random.random()))  # noqa: S311
             self._wait = min(2 * self._wait, BACKOFF_SECONDS[1])
 
-    def _list(self, tell: Tell) -> str:
-        """Read everything; return the version it has.
+    async def _list(self, learn: Learn) -> str:
+        """Read all ConfigMaps; return the resourceVersion of the list.
 
         Raises:
-            ApiError: it cannot be had.
+            ApiError: a page cannot be had.
         """
         objects: dict[str, sources.ConfigMap] = {}
         version = ""
-        for items, version in self._cluster.pages(self._path, SELECTOR):  # noqa: B007 - the last one counts
+        async for items, version in self._client.pages(self._path, SELECTOR):  # noqa: B007 - the last one counts
             objects |= {one.key: one for one in map(_config_map, items)}
-        tell(self._replacement(objects), True)
+        changed = objects != self.objects or not self.listed
+        self.objects, self.listed = objects, True
+        learn(changed, True)
         return version
 
-    def _watch(self, version: str, stop: threading.Event, tell: Tell) -> None:
+    async def _watch(self, version: str, learn: Learn) -> None:
         """Follow changes until it is time to list again.
 
         Raises:
-            ApiError: the watch broke off; 410 when the version is too old.
+            ApiError: the watch broke off; the status is 410 when the version is too old.
         """
         until = time.monotonic() + self._relist_seconds * (0.9 + 0.2 * random.random())  # noqa: S311
-        while not stop.is_set() and (left := until - time.monotonic()) > 0:
+        while (left := until - time.monotonic()) > 0:
             began = time.monotonic()
             try:
-                with self._cluster.watch(self._path, SELECTOR, version, left) as events:
-                    self._recovered(tell)
-                    for event in events:
-                        if stop.is_set() or time.monotonic() >= until:
+                async with self._client.watch(self._path, SELECTOR, version, left) as events:
+                    self._recover(learn)
+                    async for event in events:
+                        if time.monotonic() >= until:
                             return  # even where the API server would go on
-                        version = self._event(event, tell) or version
+                        version = self._event(event, learn) or version
                         self._expired = False
             finally:
                 if time.monotonic() - began >= STEADY_SECONDS:
                     self._wait, self._expired = BACKOFF_SECONDS[0], False
             if time.monotonic() - began < 1:
-                stop.wait(BACKOFF_SECONDS[0])  # a server that ends every watch at once is not asked in a tight loop
+                await asyncio.sleep(BACKOFF_SECONDS[0])  # a server that ends every watch at once meets no tight loop
 
-    def _event(self, event: Mapping[str, Any], tell: Tell) -> str:
-        """Tell what an event says; return the version it brings, empty where it brings none.
+    def _event(self, event: Mapping[str, Any], learn: Learn) -> str:
+        """Take an event; return the resourceVersion it brings, empty where it brings none.
 
         Raises:
             ApiError: the API server gives the watch up.
         """
         kind, item = event.get("type"), event.get("object")
         if not isinstance(item, dict):
-            raise ApiError(0, "the watch sent an event without an object")
+            raise ApiError("the watch sent an event without an object")
         if kind == "ERROR":
             code = item.get("code")
-            raise ApiError(code if isinstance(code, int) else 0, str(item.get("reason") or "an error in the watch"))
+            raise ApiRefusal(code if isinstance(code, int) else 0, str(item.get("reason") or "an error in the watch"))
         if kind == "BOOKMARK":
-            tell(lambda: False, True)
+            learn(False, True)
         elif kind in ("ADDED", "MODIFIED", "DELETED"):
-            tell(self._change(_config_map(item), kind == "DELETED"), True)
+            learn(self._change(_config_map(item), deleted=kind == "DELETED"), True)
         metadata = item.get("metadata")
         return str(metadata.get("resourceVersion") or "") if isinstance(metadata, dict) else ""
 
-    def _recovered(self, tell: Tell) -> None:
-        """Listed and watching: all is well."""
-
-        def apply() -> bool:
-            changed, self.error = self.error is not None, None
-            return changed
-
-        tell(apply, True)
+    def _recover(self, learn: Learn) -> None:
+        """Note that the ConfigMaps are listed and watched."""
+        changed, self.error = self.error is not None, None
+        learn(changed, True)
         if self._troubled:
             self._troubled = False
             log.info("routes_are_followed_again", place=self.place)
 
-    def _replacement(self, objects: dict[str, sources.ConfigMap]) -> Change:
-        def apply() -> bool:
-            changed = objects != self.objects or not self.listed
-            self.objects, self.listed = objects, True
-            return changed
+    def _change(self, one: sources.ConfigMap, *, deleted: bool) -> bool:
+        """Store or remove a ConfigMap; return whether that was a change."""
+        before = self.objects.get(one.key)
+        if deleted:
+            self.objects.pop(one.key, None)
+            return before is not None
+        self.objects[one.key] = one
+        return before != one
 
-        return apply
-
-    def _change(self, one: sources.ConfigMap, gone: bool) -> Change:
-        def apply() -> bool:
-            before = self.objects.get(one.key)
-            if gone:
-                self.objects.pop(one.key, None)
-                return before is not None
-            self.objects[one.key] = one
-            return before != one
-
-        return apply
-
-    def _failure(self, error: str, refused: bool) -> Change:
-        def apply() -> bool:
-            changed = self.error != error or (refused and not self.refused)
-            self.error, self.refused = error, self.refused or refused
-            return changed
-
-        return apply
+    def _fail(self, error: str, refused: bool) -> bool:
+        """Store why the ConfigMaps cannot be read; return whether that was a change."""
+        changed = self.error != error or (refused and not self.refused)
+        self.error, self.refused = error, self.refused or refused
+        return changed
 
     def _log(self, exc: ApiError) -> None:
         now = time.monotonic()
@@ -333,11 +290,11 @@ def _config_map(item: Mapping[str, Any]) -> sources.ConfigMap:
 
 
 def _segment(name: str) -> str:
-    """A name as one segment of a path.
+    """Return a name as one segment of a path.
 
     Raises:
         OSError: it cannot be the name of an object.
     """
     if name in ("", ".", ".."):
-        raise ApiError(0, f"{name!r} is not the name of an object")
+        raise ApiError(f"{name!r} is not the name of an object")
     return quote(name, safe="")

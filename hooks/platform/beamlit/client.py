@@ -34,7 +34,7 @@ from hooks.platform.beamlit.tokens import Tokens
 from hooks.platform.circuit import Circuit, CircuitState
 from hooks.platform.state import PlatformKey
 from hooks.telemetry import Metrics
-from program.cluster import cut
+from program.excerpts import cut
 from program.tls import client_context
 
 SLOT_SECONDS: Final = 0.4

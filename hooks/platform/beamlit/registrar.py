@@ -27,7 +27,7 @@ from hooks.platform.rechecks import Rechecks
 from hooks.platform.registration import PlatformTask, Registration, after
 from hooks.platform.state import DesiredObject
 from hooks.protocol import PARENT_KIND, POLICY_KIND
-from program.cluster import cut
+from program.excerpts import cut
 
 CALL_SECONDS: Final = 0.8
 """Seconds that one task may take. With what a sync does before and after it, that is less than a second."""

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 import structlog
-from kubernetes import client
+from kubernetes.aio.client import Configuration
 
-from gateway import cluster
-from gateway.cluster import Cluster
 from gateway.routes import sources
 from gateway.routes.sources import configmaps
 from gateway.routes.sources.configmaps import ConfigMapSource
 from gateway.routes.store import RouteStore
 from gateway.telemetry import Metrics
+from program.kubernetes import client
+from program.kubernetes.client import KubernetesClient
+from program.kubernetes.errors import ApiError
 from tests.deadlines import SECONDS
 from tests.integration.apiserver import BREAK, END, ApiServer, Collection, config_map
 from tests.integration.gateway.wire import document
@@ -49,12 +50,13 @@ def script(api: ApiServer) -> Collection:
     return script
 
 
-def source_of(api: ApiServer, namespaces: frozenset[str] | None, relist_seconds: float = 300.0) -> ConfigMapSource:
-    """A source that asks the scripted server."""
-    settings = client.Configuration(host=f"http://127.0.0.1:{api.port}")
-    settings.proxy = None
-    settings.retries = False
-    return ConfigMapSource(Cluster(client.ApiClient(settings)), namespaces, relist_seconds=relist_seconds)
+@asynccontextmanager
+async def source_of(
+    api: ApiServer, namespaces: frozenset[str] | None = None, relist_seconds: float = 300.0
+) -> AsyncIterator[ConfigMapSource]:
+    """Open a source that asks the scripted server."""
+    async with KubernetesClient(Configuration(host=f"http://127.0.0.1:{api.port}")) as opened:
+        yield ConfigMapSource(opened, namespaces, relist_seconds=relist_seconds)
 
 
 @dataclass
@@ -101,13 +103,14 @@ async def followed(
         told.confirmed += 1
         told.store.confirm()
 
-    task = asyncio.create_task(source_of(api, served, relist_seconds).run(apply, confirm))
-    try:
-        yield told
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        told.store.close()
+    async with source_of(api, served, relist_seconds) as source:
+        task = asyncio.create_task(source.run(apply, confirm))
+        try:
+            yield told
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            told.store.close()
 
 
 async def passes(seconds: float) -> None:
@@ -446,12 +449,13 @@ async def test_the_api_server_goes_away_and_comes_back(api: ApiServer, script: C
 
 async def test_a_slow_list_is_given_up(api: ApiServer, script: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list has a deadline, and single objects are read meanwhile."""
-    monkeypatch.setattr(cluster, "LIST_SECONDS", 0.3)
+    monkeypatch.setattr(client, "LIST_SECONDS", 0.3)
     script.delay = 5
     api.objects[SECRET] = {"data": {}}
     async with followed(api) as told:
         await until(lambda: script.lists >= 1)
-        assert await source_of(api, None).secret("default", "s") == {}
+        async with source_of(api) as source:
+            assert await source.secret("default", "s") == {}
         await until(lambda: "timed out" in told.errors.get(PLACE, ""))
         script.delay = 0
         await until(told.store.loaded.is_set)
@@ -459,7 +463,7 @@ async def test_a_slow_list_is_given_up(api: ApiServer, script: Collection, monke
 
 async def test_a_silent_watch_is_given_up(api: ApiServer, script: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream without events and bookmarks for too long is dead, and everything is listed."""
-    monkeypatch.setattr(cluster, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(client, "SILENCE_SECONDS", 0.3)
     async with followed(api) as told:
         await until(lambda: set(told.texts) == {"a"})
         script.items = [config_map("b", 2)]
@@ -470,7 +474,7 @@ async def test_large_pages_are_asked_for_in_parts(
     api: ApiServer, script: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What does not fit into memory at once comes in smaller pages; one object that never fits is an error."""
-    monkeypatch.setattr(cluster, "PAGE_BYTES", 20_000)
+    monkeypatch.setattr(client, "PAGE_BYTES", 20_000)
     script.items = [config_map(f"c{number}", number, "x" * 3000) for number in range(20)]
     async with followed(api) as told:
         await until(lambda: len(told.texts) == 20)
@@ -484,7 +488,7 @@ async def test_large_pages_are_asked_for_in_parts(
 
 async def test_an_event_without_end(api: ApiServer, script: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Events arrive whole however large the pieces are; one above the limit ends the watch."""
-    monkeypatch.setattr(cluster, "EVENT_BYTES", 300_000)
+    monkeypatch.setattr(client, "EVENT_BYTES", 300_000)
     async with followed(api) as told:
         await until(lambda: script.watched == ["1"])
         script.push("ADDED", config_map("large", 2, "x" * 200_000))
@@ -514,45 +518,74 @@ async def test_nothing_is_told_after_the_end(api: ApiServer, script: Collection)
 
 
 async def test_secrets_by_name(api: ApiServer) -> None:
-    """Data is decoded, labels come with it; what does not exist is None."""
-    source = source_of(api, None)
+    """Data is decoded, labels come with it; an object that does not exist is None."""
     api.objects[SECRET] = {
         "metadata": {"labels": {"gateway.beamlit.com/credential": "true"}},
         "data": {"clientId": base64.b64encode(b"id").decode(), "binary": base64.b64encode(b"\xff").decode()},
     }
-    assert await source.secret("default", "s") == {"clientId": "id", "label:gateway.beamlit.com/credential": "true"}
-    assert await source.secret("default", "none") is None
     found = "/apis/deployment.beamlit.com/v1alpha1/namespaces/default/modeldeployments/m"
     api.objects[found] = {"spec": {"model": "m"}}
-    assert await source.model_deployment("default", "m") == {"spec": {"model": "m"}}
-    assert await source.model_deployment("default", "none") is None
+    async with source_of(api) as source:
+        secret = await source.secret("default", "s")
+        assert secret == {"clientId": "id", "label:gateway.beamlit.com/credential": "true"}
+        assert await source.secret("default", "none") is None
+        assert await source.model_deployment("default", "m") == {"spec": {"model": "m"}}
+        assert await source.model_deployment("default", "none") is None
 
 
 async def test_secrets_that_cannot_be_had(api: ApiServer, script: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forbidden, slow or away is an OSError with a short text."""
-    monkeypatch.setattr(cluster, "GET_SECONDS", 0.2)
-    source = source_of(api, None)
+    monkeypatch.setattr(configmaps, "GET_SECONDS", 0.2)
     api.objects[SECRET] = {"data": {}}
     api.refused[SECRET] = 403
-    with pytest.raises(OSError, match=r"^the API server answers 403 Forbidden: scripted 403$"):
-        await source.secret("default", "s")
-    api.refused.clear()
-    api.delay = 2
-    with pytest.raises(OSError, match="timed out"):
-        await source.secret("default", "s")
-    api.stop()
-    with pytest.raises(OSError, match="cannot be asked") as caught:
-        await source.secret("default", "s")
+    async with source_of(api) as source:
+        with pytest.raises(OSError, match=r"^the API server responds with 403 Forbidden: scripted 403$"):
+            await source.secret("default", "s")
+        api.refused.clear()
+        api.delay = 2
+        with pytest.raises(OSError, match="timed out"):
+            await source.secret("default", "s")
+        api.stop()
+        with pytest.raises(OSError, match="cannot be asked") as caught:
+            await source.secret("default", "s")
     assert len(str(caught.value)) < 300
     assert "\n" not in str(caught.value)
+
+
+async def test_a_busy_api_server_is_asked_once_more(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """429 is what the first reader of a custom resource may get: it is waited out, once."""
+    monkeypatch.setattr(configmaps, "BUSY_SECONDS", 0.05)
+    api.objects[SECRET] = {"data": {}}
+    async with source_of(api) as source:
+        api.statuses = [429]
+        assert await source.secret("default", "s") == {}
+        api.statuses = [429, 429, 200]
+        with pytest.raises(ApiError, match="429") as caught:
+            await source.secret("default", "s")
+    assert (caught.value.status, api.statuses) == (429, [200])
+
+
+async def test_few_objects_are_read_at_the_same_time(api: ApiServer) -> None:
+    """Four reads are on their way at once, the others wait for them, and a cancelled one makes room."""
+    api.delay = 30
+    async with source_of(api) as source, asyncio.TaskGroup() as tasks:
+        reads = [tasks.create_task(source.secret("default", "s")) for _ in range(6)]
+        await until(lambda: len(api.tokens) == 4)
+        await passes(0.3)
+        assert len(api.tokens) == 4
+        reads[0].cancel()
+        await until(lambda: len(api.tokens) == 5)
+        for read in reads:
+            read.cancel()
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "../../other/secrets/s", "s?watch=1", "s/x"])
 async def test_a_name_is_one_segment(api: ApiServer, name: str) -> None:
     """No name leads to another object than the one in that namespace."""
     api.objects[SECRET] = api.objects["/api/v1/namespaces/other/secrets/s"] = {"data": {}}
-    try:
-        found = await source_of(api, None).secret("default", name)
-    except OSError:
-        found = None
+    async with source_of(api) as source:
+        try:
+            found = await source.secret("default", name)
+        except OSError:
+            found = None
     assert found is None

@@ -19,8 +19,7 @@ import pytest
 
 from gateway.api.v1alpha1 import Credentials, Headers, OAuth2, SecretKey
 from tests.deadlines import SECONDS
-from tests.integration.apiserver import ApiServer, Collection, config_map
-from tests.integration.gateway.test_cluster import kubeconfig
+from tests.integration.apiserver import ApiServer, Collection, config_map, kubeconfig
 from tests.integration.gateway.wire import document, remote
 from tests.processes import poll, status
 from tools.ports import free_port

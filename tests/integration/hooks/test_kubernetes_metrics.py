@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
-from kubernetes.config import incluster_config
+from kubernetes.aio.config import incluster_config
 
 from hooks import gatherer, reasons
-from hooks.clients import apiserver
 from hooks.gatherer import gather
 from hooks.kube.quantities import parse
 from hooks.metrics import Sources, installed, podlists
@@ -348,14 +347,14 @@ TROUBLE = [
     (Scripted(status(403), 403), reasons.FORBIDDEN, "Hooks may not read pods in the API group metrics.k8s.io in this"),
     (Scripted(status(401), 401), reasons.FORBIDDEN, "The API server does not accept the credentials of hooks."),
     (Scripted(b"service unavailable", 503), reasons.UNREACHABLE, "What serves metrics.k8s.io is not available"),
-    (Scripted(status(504), 504), reasons.TIMED_OUT, "metrics.k8s.io did not answer the API server in time."),
-    (Scripted(status(429), 429), reasons.UNREACHABLE, "metrics.k8s.io answers with status 429."),
-    (Scripted(status(400), 400), reasons.REFUSED, "metrics.k8s.io refuses the question with status 400."),
-    (Scripted(b"", 302, headers={"location": "/"}), reasons.UNREACHABLE, "metrics.k8s.io answers with status 302."),
-    (Scripted(b"<html>"), reasons.UNREACHABLE, "metrics.k8s.io answers with something that is no JSON object."),
-    (Scripted(b"[]"), reasons.UNREACHABLE, "metrics.k8s.io answers with something that is no JSON object."),
+    (Scripted(status(504), 504), reasons.TIMED_OUT, "metrics.k8s.io did not respond to the API server in time."),
+    (Scripted(status(429), 429), reasons.UNREACHABLE, "metrics.k8s.io responds with status 429."),
+    (Scripted(status(400), 400), reasons.REFUSED, "metrics.k8s.io refuses the request with status 400."),
+    (Scripted(b"", 302, headers={"location": "/"}), reasons.UNREACHABLE, "metrics.k8s.io responds with status 302."),
+    (Scripted(b"<html>"), reasons.UNREACHABLE, "metrics.k8s.io responds with something that is no JSON object."),
+    (Scripted(b"[]"), reasons.UNREACHABLE, "metrics.k8s.io responds with something that is no JSON object."),
     (Scripted(b"{}", headers={"content-encoding": "gzip"}), reasons.UNREACHABLE, "an encoding that was not asked for"),
-    (Scripted(b"{}", headers={"content-length": "9"}), reasons.UNREACHABLE, "its answer broke off"),
+    (Scripted(b"{}", headers={"content-length": "9"}), reasons.UNREACHABLE, "its response broke off"),
     (Scripted(delay=10), reasons.TIMED_OUT, "metrics.k8s.io did not answer in time"),
 ]
 
@@ -606,7 +605,6 @@ async def test_the_identity_of_a_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         self._token_refresh_period = timedelta(0)
 
     monkeypatch.setattr(incluster_config.InClusterConfigLoader, "__init__", impatient)
-    monkeypatch.setattr(apiserver, "TOKEN_SECONDS", 0.0)
     try:
         async with opened() as (sources, _):
             assert await only(sources, external_metric("a")) == Reading()

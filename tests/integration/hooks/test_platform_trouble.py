@@ -635,7 +635,7 @@ async def test_a_secret_is_renewed_without_a_restart(servers: tuple[Platform, Ap
     [
         (Scripted(b"{}", 403), "Hooks may not read modeldeployments"),
         (Scripted(b"{", 200), "something that is no JSON object"),
-        (Scripted(b"{}", 500), "answers with status 500"),
+        (Scripted(b"{}", 500), "responds with status 500"),
         (Scripted({}, delay=30), "The API server does not answer in time."),
         (NOBODY, "install the CustomResourceDefinitions"),
     ],

@@ -1,0 +1,297 @@
+"""Which cluster a program asks, and as whom: flags, environment, credential plugins and the pod's own identity."""
+
+import asyncio
+import shutil
+import ssl
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes.aio.config import incluster_config
+
+from program.kubernetes import configuration, exec_plugin
+from program.kubernetes.client import KubernetesClient
+from program.kubernetes.errors import ApiCredentialsError, ApiUnreachable, ClusterError
+from tests.integration.apiserver import ApiServer, kubeconfig
+from tests.processes import self_signed
+
+PATH = "/api/v1/namespaces/default/secrets/s"
+CANARY = "canary-of-the-token"
+
+
+@pytest.fixture(autouse=True)
+def _nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run neither in a cluster nor with a kubeconfig."""
+    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def api() -> Iterator[ApiServer]:
+    """Serve one object."""
+    api = ApiServer()
+    api.objects[PATH] = {"data": {}}
+    api.start()
+    yield api
+    api.stop()
+
+
+async def connected(path: Path | None) -> KubernetesClient:
+    """Return a client for the cluster that is configured."""
+    client = await KubernetesClient.connect(path)
+    assert client is not None
+    return client
+
+
+async def get(client: KubernetesClient) -> dict[str, Any]:
+    """Read the one object."""
+    return await client.get(PATH, read_seconds=10)
+
+
+async def test_the_flag_wins_over_the_environment(
+    api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--kubeconfig` counts first, then `KUBECONFIG`, then the pod's own cluster."""
+    flag, variable = (kubeconfig(tmp_path, api.port, name) for name in ("flag", "variable"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBECONFIG", str(variable))
+    for path in (flag, None):
+        async with await connected(path) as client:
+            assert await get(client) == {"data": {}}
+    assert api.tokens == ["Bearer flag", "Bearer variable"]
+
+
+async def test_the_environment_names_no_proxy(api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy of the environment, which would see every Secret, is not used; one in the kubeconfig is."""
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    async with await connected(kubeconfig(tmp_path, api.port, "direct")) as client:
+        assert await get(client) == {"data": {}}
+    proxy: dict[str, Any] = {"proxy-url": "http://127.0.0.1:1"}
+    proxied = kubeconfig(tmp_path, api.port, "proxied", **proxy)
+    async with await connected(proxied) as client:
+        with pytest.raises(ApiUnreachable):
+            await get(client)
+
+
+async def test_the_environment_names_no_credentials(
+    api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A netrc file of the environment gives a user without a token no password."""
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login a password b\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    async with await connected(kubeconfig(tmp_path, api.port, "nobody", user={})) as client:
+        assert await get(client) == {"data": {}}
+    assert api.tokens == [""]
+
+
+async def test_no_cluster_at_all() -> None:
+    """There is no client where nothing names a cluster."""
+    assert await KubernetesClient.connect(None) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[", "- a", "x", "a: b", "current-context: x", "contexts: 1\nclusters: 1\nusers: 1\ncurrent-context: x"],
+)
+async def test_a_kubeconfig_that_is_none(tmp_path: Path, content: str) -> None:
+    """The error is one sentence on one line that names the file."""
+    path = tmp_path / "broken"
+    path.write_text(content)
+    with pytest.raises(ClusterError) as caught:
+        await KubernetesClient.connect(path)
+    assert str(caught.value).startswith(f"--kubeconfig {path} cannot be used: ")
+    assert "\n" not in str(caught.value)
+
+
+async def test_a_kubeconfig_that_is_not_there(tmp_path: Path) -> None:
+    """A file that does not exist is named."""
+    with pytest.raises(ClusterError, match=r"none cannot be used: it is not there, or empty\.$"):
+        await KubernetesClient.connect(tmp_path / "none")
+
+
+@pytest.mark.parametrize("server", ["ftp://127.0.0.1", "127.0.0.1:6443", "http://", "http://[", "http://a:b"])
+async def test_an_address_that_is_none(tmp_path: Path, server: str) -> None:
+    """An address that is no URL of a server is refused at the start, not at each call."""
+    with pytest.raises(ClusterError, match=r"address of the API server cannot be used: it is no http or https URL\.$"):
+        await KubernetesClient.connect(kubeconfig(tmp_path, 1, "x", server=server))
+
+
+async def test_an_authority_that_is_none(tmp_path: Path) -> None:
+    """A bundle without a certificate is refused at the start."""
+    (tmp_path / "ca.pem").write_text("none")
+    authority: dict[str, Any] = {"certificate-authority": str(tmp_path / "ca.pem")}
+    path = kubeconfig(tmp_path, 1, "x", server="https://127.0.0.1:1", **authority)
+    with pytest.raises(ClusterError, match="certificate authority of the API server holds no certificates"):
+        await KubernetesClient.connect(path)
+
+
+async def test_a_pod_without_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A pod without a service account is told so."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "none"))
+    with pytest.raises(
+        ClusterError, match=r"^the pod's service account cannot be used: .*token file does not exist\.$"
+    ):
+        await KubernetesClient.connect(None)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+async def test_a_rotated_token_is_read_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The kubelet replaces the file; a moment in which it is empty or broken is one failed call, no more.
+
+    The line feed at its end is not sent, no proxy of the environment comes between, and no error repeats a token.
+    """
+    certificate, key = self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    token = tmp_path / "token"
+    token.write_text("one\n")
+    api = ApiServer(context)
+    api.objects[PATH] = {"data": {}}
+    api.start()
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "localhost")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(api.port))
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(token))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(certificate))
+    start: Any = incluster_config.InClusterConfigLoader.__init__
+
+    def impatient(self: Any, *words: Any, **rest: Any) -> None:
+        start(self, *words, **rest)
+        assert self._token_refresh_period == timedelta(minutes=1)
+        self._token_refresh_period = timedelta(0)
+
+    monkeypatch.setattr(incluster_config.InClusterConfigLoader, "__init__", impatient)
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    try:
+        async with await connected(None) as client:
+            await get(client)
+            token.write_text("")
+            with pytest.raises(ApiCredentialsError, match="empty"):
+                await get(client)
+            for broken in (f"{CANARY}\nx: y", f"{CANARY}\r", f"{CANARY}\0", f"{CANARY} ä"):
+                token.write_text(broken + "x")
+                with pytest.raises(ApiCredentialsError, match="the token cannot be sent") as caught:
+                    await get(client)
+                assert CANARY not in str(caught.value)
+            token.write_text("two\n")
+            await get(client)
+    finally:
+        api.stop()
+    assert [value.split()[1] for value in api.tokens] == ["one", "two"]
+
+
+async def test_a_token_file_of_a_kubeconfig_is_read_again(
+    api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is read at intervals, and its line feed is not sent."""
+    monkeypatch.setattr(configuration, "REREAD_SECONDS", 0.0)
+    file = tmp_path / "token"
+    file.write_text("one\n")
+    async with await connected(kubeconfig(tmp_path, api.port, "file", user={"tokenFile": str(file)})) as client:
+        await get(client)
+        file.write_text("two\n")
+        await get(client)
+        file.unlink()
+        with pytest.raises(ApiCredentialsError):
+            await get(client)
+    assert api.tokens == ["Bearer one", "Bearer two"]
+
+
+def plugin(folder: Path, script: str, **fields: Any) -> dict[str, Any]:
+    """Return a user whose credential plugin is a Python script in `folder`, named by its relative path."""
+    path = folder / "plugin"
+    path.write_text(f"#!{sys.executable}\nimport datetime, json, os, pathlib, sys, time\n{script}")
+    path.chmod(0o755)
+    return {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "./plugin", **fields}}
+
+
+PRINT = """
+runs = pathlib.Path("runs")
+runs.write_text(runs.read_text() + "x" if runs.exists() else "x")
+expiry = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=float(sys.argv[1]))
+status = {"token": os.environ["PREFIX"] + str(len(runs.read_text())), "expirationTimestamp": expiry.isoformat()}
+info = json.loads(os.environ["KUBERNETES_EXEC_INFO"])
+assert info["kind"] == "ExecCredential" and "server" in info["spec"]["cluster"]
+print("not for logs", file=sys.stderr)
+print(json.dumps({"apiVersion": info["apiVersion"], "kind": "ExecCredential", "status": status}))
+"""
+
+
+@pytest.mark.parametrize(("lifetime", "tokens"), [(3600, ["t1", "t1", "t1"]), (60, ["t1", "t2", "t3"])])
+async def test_a_credential_plugin(
+    api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lifetime: int, tokens: list[str]
+) -> None:
+    """A plugin gets its arguments, environment and cluster, runs beside the kubeconfig, and again before the expiry."""
+    monkeypatch.setattr(configuration, "REREAD_SECONDS", 0.0)
+    user = plugin(
+        tmp_path, PRINT, args=[str(lifetime)], env=[{"name": "PREFIX", "value": "t"}], provideClusterInfo=True
+    )
+    async with await connected(kubeconfig(tmp_path, api.port, "plugin", user=user)) as client:
+        api.tokens.clear()
+        first = (tmp_path / "runs").read_text()
+        assert first == "x"
+        for _ in tokens[1:]:
+            await get(client)
+    # The first token was of the start; a token that expires soon is replaced before each call here.
+    assert [value.removeprefix("Bearer ") for value in api.tokens] == tokens[1:]
+
+
+async def test_calls_that_wait_run_a_plugin_once(
+    api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty calls at the same time find one token that expires, and the plugin runs once for all of them."""
+    user = plugin(tmp_path, PRINT, args=["60"], env=[{"name": "PREFIX", "value": "t"}], provideClusterInfo=True)
+    monkeypatch.setattr(configuration, "REREAD_SECONDS", 0.0)
+    async with await connected(kubeconfig(tmp_path, api.port, "plugin", user=user)) as client:
+        monkeypatch.setattr(configuration, "REREAD_SECONDS", 60.0)
+        await asyncio.gather(*(get(client) for _ in range(20)))
+    assert set(api.tokens) == {"Bearer t2"}
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (f"print('{CANARY}'); sys.exit(3)", "ends with exit code 3"),
+        (f"print('{CANARY}')", "prints something that is not JSON"),
+        (f"print(json.dumps(['{CANARY}']))", "prints no ExecCredential"),
+        (f"print(json.dumps({{'kind': 'ExecCredential', 'status': '{CANARY}'}}))", "prints no ExecCredential"),
+        (f"print(json.dumps({{'kind': 'ExecCredential', 'status': {{'token': '{CANARY}'}}}}))", "does not speak"),
+        (
+            """print('{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {}}')""",
+            "neither a token nor a certificate",
+        ),
+        ("time.sleep(60)", "does not end within 0.5 s"),
+    ],
+)
+async def test_a_credential_plugin_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str
+) -> None:
+    """The error says how the plugin fails and repeats nothing that it prints; no process stays behind."""
+    monkeypatch.setattr(exec_plugin, "RUN_SECONDS", 0.5 if "sleep" in script else 60.0)
+    with pytest.raises(ClusterError) as caught:
+        await KubernetesClient.connect(kubeconfig(tmp_path, 1, "plugin", user=plugin(tmp_path, script)))
+    assert words in str(caught.value)
+    assert CANARY not in str(caught.value)
+
+
+async def test_a_credential_plugin_that_is_not_there(tmp_path: Path) -> None:
+    """A program that is missing is named."""
+    user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "./none"}}
+    with pytest.raises(ClusterError, match="No such file"):
+        await KubernetesClient.connect(kubeconfig(tmp_path, 1, "plugin", user=user))
+
+
+async def test_an_expired_token_of_an_issuer(tmp_path: Path) -> None:
+    """A token of an OpenID issuer is not renewed over TLS that nothing verifies; the error says what to do."""
+    user = {"auth-provider": {"name": "oidc", "config": {"refresh-token": CANARY}}}
+    with pytest.raises(ClusterError, match="use a credential plugin") as caught:
+        await KubernetesClient.connect(kubeconfig(tmp_path, 1, "oidc", user=user))
+    assert CANARY not in str(caught.value)
