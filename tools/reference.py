@@ -55,10 +55,10 @@ _BOUNDS: Final = (("minimum", "≥ {}"), ("maximum", "≤ {}"), ("maxLength", "a
 def crd_reference(definitions: Sequence[Schema]) -> str:
     """The page of the custom resources."""
     lines = [
-        _GENERATED.format(source="hooks/api/model_deployment.py"),
+        _GENERATED.format(source="hooks/api/"),
         "# Custom resources",
         "",
-        "A field that is required where its object is given is marked with `*`.",
+        "A field that is marked with `*` is required where its object is set.",
     ]
     for definition in definitions:
         version = definition["spec"]["versions"][0]

@@ -1,4 +1,4 @@
-"""Types that several kinds share, and how an object of ours is read."""
+"""Types that several kinds of the API share, and how an object is read into them."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ POLICY_API_VERSION: Final = f"{AUTHORIZATION_GROUP}/{VERSION}"
 
 
 class InvalidObject(ValueError):
-    """A value that cannot be used.
+    """A value in an object that cannot be used.
 
     `field` is its path ("spec.offloadingConfig.behavior.percentage"), `problem` says what to write instead; the message
     is both, as one sentence without its full stop. Secret values are never repeated.
@@ -44,17 +44,17 @@ class InvalidObject(ValueError):
 
 
 def format_time(time: datetime) -> str:
-    """The time in UTC and whole seconds, RFC 3339, as Kubernetes writes metav1.Time."""
+    """Return a time in UTC and whole seconds (RFC 3339), as Kubernetes writes metav1.Time."""
     return f"{time.astimezone(UTC).isoformat(timespec='seconds')[:19]}Z"
 
 
 def cel_rule(rule: str, message: str) -> dict[str, str]:
-    """One CEL rule of the CRD; the message says what to change."""
+    """Return one CEL rule of a CRD; its message says what to change."""
     return {"rule": rule, "message": message}
 
 
 def schema_config(*rules: dict[str, str], **extensions: Any) -> ConfigDict:
-    """Model settings with the CEL rules and `x-kubernetes-…` extensions (dashes as underscores) of the object."""
+    """Return the configuration of a model with CEL rules and with extensions (dashes as underscores) for its schema."""
     extra: dict[str, Any] = {key.replace("_", "-"): value for key, value in extensions.items()}
     if rules:
         extra["x-kubernetes-validations"] = list(rules)
@@ -64,12 +64,12 @@ def schema_config(*rules: dict[str, str], **extensions: Any) -> ConfigDict:
 _NUMBER: Final = r"(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))"
 
 QUANTITY_PATTERN: Final = rf"^[+-]?{_NUMBER}(([KMGTPE]i)|[numkMGTPE]|([eE][+-]?{_NUMBER}))?$"
-"""Syntax of resource.Quantity in apimachinery."""
+"""Regular expression for a quantity, as resource.Quantity of apimachinery takes it."""
 
 TIME_PATTERN: Final = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
 )
-"""Syntax of an absolute time, RFC 3339 section 5.6."""
+"""Regular expression for an absolute time (RFC 3339 section 5.6)."""
 
 LIST_MAP_BY_TYPE: Final[JsonDict] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
 
@@ -78,7 +78,7 @@ LIST_MAP_BY_NAME: Final[JsonDict] = {"x-kubernetes-list-type": "map", "x-kuberne
 LIST_ATOMIC: Final[JsonDict] = {"x-kubernetes-list-type": "atomic"}
 
 Name = Annotated[str, StringConstraints(max_length=253)]
-"""Name of an object. Its syntax is the business of the API server that holds the object."""
+"""Name of an object. The API server that holds the object checks the syntax."""
 
 Text = Annotated[str, StringConstraints(max_length=1024)]
 
@@ -89,7 +89,7 @@ Percentage = Annotated[int, Field(ge=0, le=100)]
 Replicas = Annotated[int, Field(ge=0, le=2147483647)]
 
 Generation = Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})]
-"""A metadata.generation."""
+"""Value of a metadata.generation."""
 
 Seconds = Annotated[float, Field(ge=0.01, le=86400)]
 
@@ -105,7 +105,7 @@ Quantity = Annotated[
         }
     ),
 ]
-"""A Kubernetes quantity such as 10, 500m or 1Gi, as it is written."""
+"""Kubernetes quantity, such as 10, 500m or 1Gi, as it is written."""
 
 
 class ApiModel(BaseModel):
@@ -115,28 +115,29 @@ class ApiModel(BaseModel):
 
 
 class ObjectReference(ApiModel):
-    """A reference to an object, as core/v1 ObjectReference."""
+    """Reference to an object in the same namespace, in the form of core/v1 ObjectReference."""
 
     model_config = schema_config(x_kubernetes_map_type="atomic")
 
     api_version: Annotated[str, StringConstraints(max_length=253)] | None = None
-    """API version of the object, for instance apps/v1."""
+    """API version of the referent, for example apps/v1."""
     kind: Annotated[str, StringConstraints(max_length=63)] | None = None
-    """Kind of the object."""
+    """Kind of the referent."""
     name: Name | None = None
-    """Name of the object."""
+    """Name of the referent."""
     namespace: Annotated[str, StringConstraints(max_length=63)] | None = None
-    """Namespace of the object. It must be that of this object, which is the default."""
+    """Namespace of the referent. Must be the namespace of this object, which is the default."""
     uid: Text | None = None
-    """Part of every Kubernetes object reference; has no effect here."""
+    """UID of the referent. Accepted as part of every object reference, and has no effect."""
     resource_version: Text | None = None
-    """Part of every Kubernetes object reference; has no effect here."""
+    """Resource version of the referent. Accepted as part of every object reference, and has no effect."""
     field_path: Text | None = None
-    """Part of every Kubernetes object reference; has no effect here."""
+    """Path of a field of the referent. Accepted as part of every object reference, and has no effect."""
 
 
 class SecretReference(ApiModel):
-    """A Secret in the namespace of this object, with the label gateway.beamlit.com/credential."""
+    """Reference to a Secret in the namespace of this object. The Secret must have the label
+    gateway.beamlit.com/credential."""
 
     model_config = schema_config(x_must_be="a reference, such as {name: demo-credentials}")
 
@@ -145,18 +146,19 @@ class SecretReference(ApiModel):
 
 
 class SecretKeyReference(ApiModel):
-    """One key of a Secret in the namespace of this object, with the label gateway.beamlit.com/credential."""
+    """Reference to one key of a Secret in the namespace of this object. The Secret must have the label
+    gateway.beamlit.com/credential."""
 
     model_config = schema_config(x_must_be="a reference, such as {name: demo-keys, key: apiKey}")
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=253)]
     """Name of the Secret."""
     key: Annotated[str, StringConstraints(min_length=1, max_length=253)]
-    """Key in the Secret's data."""
+    """Key in the data of the Secret."""
 
 
 class ConditionStatus(StrEnum):
-    """Whether a condition holds."""
+    """Status of a condition."""
 
     TRUE = "True"
     FALSE = "False"
@@ -164,41 +166,42 @@ class ConditionStatus(StrEnum):
 
 
 class Condition(ApiModel):
-    """One aspect of the state, as meta/v1 Condition."""
+    """Details of one aspect of the current state, in the form of meta/v1 Condition."""
 
     type: Annotated[str, StringConstraints(max_length=316)]
-    """Name of the condition."""
+    """Type of the condition."""
     status: ConditionStatus
-    """True, False or Unknown."""
+    """Status of the condition: True, False or Unknown."""
     reason: Annotated[str, StringConstraints(max_length=1024)]
-    """Why, as one word for programs."""
+    """Reason for the last transition of the condition, as one word for programs."""
     message: Annotated[str, StringConstraints(max_length=32768)] = ""
-    """Why, as a sentence for people, with what to change where something is wrong."""
+    """Message for people about the condition. Where something is wrong, it says what to change."""
     last_transition_time: Time
-    """When status last changed."""
+    """Time at which the status of the condition last changed."""
     observed_generation: Generation | None = None
-    """The metadata.generation that the condition is about."""
+    """The metadata.generation that the condition was set for."""
 
 
 class PlatformState(ApiModel):
-    """What is remembered of the platform between two syncs."""
+    """State of the registration on the platform. The controller keeps it from one sync to the next."""
 
     name: Text | None = None
-    """Name under which the object is registered there, or may be where an answer was lost."""
+    """Name under which the object is registered on the platform. Also set while it is not known whether a registration
+    under that name succeeded."""
     environment: Annotated[str, StringConstraints(max_length=63)] | None = None
-    """Environment in which it is; none for a policy."""
+    """Environment on the platform in which the object is registered. Not set for a Policy."""
     hash: Annotated[str, StringConstraints(max_length=64)] | None = None
-    """Of what the platform took last."""
+    """Hash of what the platform accepted last."""
     tried: Annotated[str, StringConstraints(max_length=64)] | None = None
-    """Of what was tried last and failed."""
+    """Hash of what was sent last and failed. Not set after a success."""
     attempts: Annotated[int, Field(ge=0, le=1000000)] | None = None
-    """How often in a row it failed."""
+    """Number of failures in a row."""
     since: Time | None = None
-    """When it failed last."""
+    """Time of the last failure."""
 
 
 class ObjectMeta(ApiModel):
-    """The metadata the controller reads."""
+    """Metadata of an object, as far as the controller reads it."""
 
     name: str
     namespace: str = "default"
@@ -213,10 +216,10 @@ class ObjectMeta(ApiModel):
 class ApiObject(ApiModel):
     @classmethod
     def read(cls, raw: object) -> Self:
-        """Read an object as the API server gives it.
+        """Return an object that the API server gave.
 
         Raises:
-            InvalidObject: a value that cannot be used; the message says which and why.
+            InvalidObject: a value in it cannot be used.
         """
         try:
             return cls.model_validate(raw)

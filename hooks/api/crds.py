@@ -1,4 +1,4 @@
-"""CustomResourceDefinitions from the Python types.
+"""The CustomResourceDefinitions, generated from the Python types.
 
 pydantic's JSON Schema is turned into the structural schema that apiextensions/v1 asks for: no `$ref`, no null, no
 `anyOf` but the one of int-or-string, a type on every node. Defaults are written where the API server should set them:
@@ -11,6 +11,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from hooks.api import common, model_deployment, policy
+from program.problems import resolved
 
 Schema = dict[str, Any]
 
@@ -33,7 +34,7 @@ _COPIED: Final = (
     "x-kubernetes-preserve-unknown-fields",
     "x-kubernetes-validations",
 )
-"""What goes over as it is, in this order."""
+"""Keywords of JSON Schema that are copied as they are, in this order."""
 _INT32_MAX: Final = 2**31 - 1
 _OBJECT_FIELDS: Final = {
     "apiVersion": "Version of the schema of this object.",
@@ -45,50 +46,50 @@ _READY: Final = {
     "name": "Ready",
     "type": "string",
     "jsonPath": '.status.conditions[?(@.type=="Ready")].status',
-    "description": "Whether requests for the model are served as spec asks.",
+    "description": "Whether the requests for the model are served as spec says.",
 }
 _MODEL_DEPLOYMENT_COLUMNS: Final[Sequence[Mapping[str, str]]] = (
     {
         "name": "Model",
         "type": "string",
         "jsonPath": ".spec.model",
-        "description": "Name of the model on the platform.",
+        "description": "Name of the model on the remote platform.",
     },
     _READY,
     {
         "name": "Offloaded",
         "type": "integer",
         "jsonPath": ".status.offloading.percentage",
-        "description": "Share of the requests that go to the remote backend, in percent.",
+        "description": "Percentage of the requests that go to the remote backend.",
     },
     {
         "name": "Reason",
         "type": "string",
         "jsonPath": ".status.offloading.reason",
-        "description": "Why the split is what it is.",
+        "description": "Reason for that percentage.",
     },
     _AGE,
 )
 _POLICY_COLUMNS: Final[Sequence[Mapping[str, str]]] = (
-    {"name": "Type", "type": "string", "jsonPath": ".spec.type", "description": "What the policy is about."},
+    {"name": "Type", "type": "string", "jsonPath": ".spec.type", "description": "Subject of the policy."},
     {
         "name": "Ready",
         "type": "string",
         "jsonPath": '.status.conditions[?(@.type=="Ready")].status',
-        "description": "Whether the policy is obeyed as it is written.",
+        "description": "Whether the policy is enforced as it is written.",
     },
     {
         "name": "Registered",
         "type": "string",
         "jsonPath": '.status.conditions[?(@.type=="Registered")].reason',
-        "description": "Whether the platform has the policy, or why not.",
+        "description": "Whether the policy is registered on the platform, or the reason why not.",
     },
     _AGE,
 )
 
 
 def crds() -> dict[str, Schema]:
-    """Every CustomResourceDefinition, by its file name under crds/."""
+    """Return every CustomResourceDefinition by its file name under crds/."""
     definitions = (
         _crd(
             model_deployment.ModelDeployment,
@@ -142,7 +143,7 @@ def _crd(
 
 
 def structural_schema(model: type[BaseModel]) -> Schema:
-    """The structural schema of a kind whose model has metadata, spec and status."""
+    """Return the structural schema of a kind whose model has metadata, spec and status."""
     raw = model.model_json_schema(by_alias=True)
     definitions: Mapping[str, Schema] = raw.get("$defs", {})
     spec, status = (raw["properties"][part] for part in ("spec", "status"))
@@ -160,8 +161,8 @@ def structural_schema(model: type[BaseModel]) -> Schema:
 
 
 def _node(raw: Schema, definitions: Mapping[str, Schema], *, defaults: bool) -> Schema:
-    """One node of the schema, with all below it."""
-    source = _resolved(raw, definitions)
+    """Return one node of the schema with all nodes below it."""
+    source = resolved(raw, definitions)
     node: Schema = {key: source[key] for key in _COPIED if key in source}
     if "description" in node:
         node["description"] = " ".join(node["description"].split())
@@ -197,7 +198,7 @@ def _object_members(source: Schema, definitions: Mapping[str, Schema], *, defaul
 
 
 def _map_values(source: Schema) -> Schema:
-    """The schema of a mapping's values, where pydantic puts them under the pattern of its keys.
+    """Return the schema of the values of a map, which pydantic puts under the pattern of the keys.
 
     Keys are not checked by a CEL rule: they have no declared length, so that its cost could not be bounded.
     """
@@ -206,24 +207,16 @@ def _map_values(source: Schema) -> Schema:
     return value
 
 
-def _resolved(raw: Schema, definitions: Mapping[str, Schema]) -> Schema:
-    """The node with its reference followed and its null alternative dropped; what stands beside them wins."""
-    source = dict(raw)
-    alternatives = [option for option in source.pop("anyOf", ()) if option.get("type") != "null"]
-    if len(alternatives) == 1:
-        source = _resolved(alternatives[0], definitions) | source
-    if reference := source.pop("$ref", None):
-        source = _resolved(definitions[reference.rpartition("/")[2]], definitions) | source
-    return source
-
-
 def _without_default(raw: Schema) -> Schema:
     return {key: value for key, value in raw.items() if key != "default"}
 
 
 def _has_default(source: Schema) -> bool:
-    """Whether the API server sets the default. An empty list or object only where the type says so: pydantic writes
-    the defaults of Python for those, and they come out as `null` or the whole object."""
+    """Return whether the API server sets the default of a node.
+
+    It sets an empty list or object only where the type says so: for those pydantic gives the default that Python has,
+    which is `null` or the whole object.
+    """
     default = source.get("default")
     if default is None or default == "":
         return False

@@ -1,4 +1,4 @@
-"""`spec.gateway`: how the gateway treats the requests of one model."""
+"""Types of `spec.gateway`: how the gateway treats the requests for one model."""
 
 from typing import Annotated
 
@@ -14,18 +14,19 @@ from program.problems import must_be
 
 
 class GatewayTimeouts(ApiModel):
-    """Seconds; the gateway's own settings where left out."""
+    """Timeouts of the gateway towards backends. Defaults to those of the gateway's configuration."""
 
     connect_seconds: Seconds | None = None
-    """For the connection to a backend, with its TLS handshake."""
+    """Maximum number of seconds to connect to a backend, TLS handshake included."""
     first_byte_seconds: Seconds | None = None
-    """From then to the head of the answer."""
+    """Maximum number of seconds from the established connection to the header section of the response."""
     idle_seconds: Seconds | None = None
-    """Between two parts of an answer's body. There is no limit on the whole answer."""
+    """Maximum number of seconds between two parts of the body of a response. There is no limit on the whole
+    response."""
 
 
 class GatewayRetry(ApiModel):
-    """When the gateway tries another backend."""
+    """Failover of single requests from one backend to the other."""
 
     model_config = schema_config(
         cel_rule(
@@ -35,7 +36,8 @@ class GatewayRetry(ApiModel):
     )
 
     failover: bool = True
-    """Whether a request whose backend failed before the first byte of the answer may go to the other one."""
+    """Whether a request may be sent to the other backend when an attempt failed before the first byte of a response was
+    sent to the client. Defaults to true."""
     causes: (
         Annotated[
             tuple[FailureCause, ...],
@@ -43,40 +45,44 @@ class GatewayRetry(ApiModel):
         ]
         | None
     ) = None
-    """Which failures count. connectFailure: nothing was sent. reset: the connection broke before the answer's head.
-    firstByteTimeout: no head in time; the backend may still be working. streamError: the first event of a stream is an
-    error. A status, in quotes, is what the backend answered. All but firstByteTimeout when left out."""
+    """Failures after which a request is sent to the other backend. connectFailure: there was no connection, so nothing
+    was sent. reset: the connection broke before the response began. firstByteTimeout: the response did not begin in
+    time; the backend may still be working on it. streamError: the first event of a stream is an error. A number, in
+    quotes, is the status code of a response. Defaults to all of them but firstByteTimeout."""
     body_bytes: Annotated[int, Field(ge=0, le=67108864)] | None = None
-    """Largest body that is held to be sent again, in bytes; the gateway's own setting when left out."""
+    """Maximum size in bytes of a request body that is kept in memory so that it can be sent again. Defaults to
+    gateway.limits.replayBytes of the gateway's configuration."""
 
 
 class GatewayBreaker(ApiModel):
-    """When a backend that fails gets no requests for a while, as long as another one can take them. Every gateway
-    counts for itself."""
+    """Circuit breaker: a backend that fails gets no requests for a while, as long as another backend can take them.
+    Every gateway pod counts for itself."""
 
     consecutive_failures: Annotated[int, Field(ge=1, le=1000)] = 5
-    """Failures in a row."""
+    """Number of failures in a row after which the backend gets no requests. Defaults to 5."""
     error_percentage: Annotated[int, Field(ge=1, le=100)] = 50
-    """Share of failures within windowSeconds, once there were minimumRequests in it."""
+    """Percentage of requests within windowSeconds that must fail for the backend to get no requests. Has an effect once
+    there were minimumRequests. Defaults to 50."""
     minimum_requests: Annotated[int, Field(ge=1, le=1000000)] = 20
-    """Requests from which on the share counts."""
+    """Minimum number of requests within windowSeconds for errorPercentage to have an effect. Defaults to 20."""
     window_seconds: Seconds = 10
-    """The time that the share is about."""
+    """Number of seconds over which errorPercentage is counted. Defaults to 10."""
     open_seconds: Seconds = 10
-    """How long, until a single request tries the backend again."""
+    """Number of seconds for which the backend gets no requests. After it a single request tries the backend. Defaults
+    to 10."""
 
 
 class GatewayQueue(ApiModel):
-    """Where requests wait for room at the local replicas while nothing takes what overflows."""
+    """Queue for requests that find the local replicas at their limit and no remote backend that takes them."""
 
     size: Annotated[int, Field(ge=1, le=100000)]
-    """Requests that may wait, in each gateway; beyond them the answer is 503 at once."""
+    """Maximum number of requests that wait in each gateway pod. A request beyond it gets status 503 at once."""
     wait_seconds: Seconds = 5
-    """How long one may wait, until the answer is 503."""
+    """Maximum number of seconds that a request waits before it gets status 503. Defaults to 5."""
 
 
 class Gateway(ApiModel):
-    """How the gateway serves this model."""
+    """How the gateway treats the requests for a model."""
 
     service_name: (
         Annotated[
@@ -89,20 +95,23 @@ class Gateway(ApiModel):
         ]
         | None
     ) = None
-    """Name of a Service to create in this namespace that leads to the gateway, for clients to use."""
+    """Name of a Service that the controller creates in this namespace. It leads to the gateway, so that clients can use
+    a name in their own namespace."""
     local_model: Text | None = None
-    """Name by which the local server knows the model, put into the `model` value of requests to it; unchanged when
-    left out."""
+    """Name by which the local server knows the model. If set, the gateway writes it into the `model` value of requests
+    that go to the local replicas."""
     timeouts: GatewayTimeouts | None = None
-    """How long the gateway waits for backends."""
+    """Timeouts of the gateway towards backends. Defaults to those of the gateway's configuration."""
     retry: GatewayRetry = Field(default=GatewayRetry(), json_schema_extra={"default": {}, "x-default": True})
-    """When the gateway tries another backend."""
+    """Failover of single requests from one backend to the other."""
     breaker: GatewayBreaker | None = None
-    """When a backend that fails gets no requests; the gateway's own defaults, which are the same, when left out."""
+    """Circuit breaker for backends that fail. Defaults to a breaker in which every field has its default."""
     queue: GatewayQueue | None = None
-    """Where requests wait beyond behavior.overflow.inFlight while nothing takes them; nowhere when left out."""
+    """Queue for requests beyond behavior.overflow.inFlight that no remote backend takes. If not set, such a request
+    gets status 503 at once."""
     health_check: HealthCheck | None = None
-    """How the health of the local replicas is checked through their Service, besides their own probes; not at all when
-    left out."""
+    """Health check of the local replicas through their Service, in addition to their own probes. If not set, there is
+    none."""
     body_limit_bytes: Annotated[int, Field(ge=0, le=1099511627776)] | None = None
-    """Largest body of a request, in bytes; the gateway's own setting when left out."""
+    """Maximum size of a request body in bytes. A larger one gets status 413. Defaults to gateway.limits.bodyBytes of
+    the gateway's configuration."""

@@ -1,4 +1,4 @@
-"""Metrics, as in a HorizontalPodAutoscaler of autoscaling/v2."""
+"""Types of `spec.offloadingConfig.metrics`, in the form of a HorizontalPodAutoscaler of autoscaling/v2."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -15,20 +15,20 @@ MetricName = Annotated[str, StringConstraints(max_length=4096)]
 
 
 class LabelSelectorRequirement(ApiModel):
-    """One requirement of a label selector."""
+    """Requirement of a label selector."""
 
     key: Annotated[str, StringConstraints(max_length=317)]
-    """Label key."""
+    """Key of the label."""
     operator: Annotated[str, StringConstraints(max_length=16)]
-    """In, NotIn, Exists or DoesNotExist."""
+    """Relation of the label to the values: In, NotIn, Exists or DoesNotExist."""
     values: Annotated[tuple[Annotated[str, StringConstraints(max_length=63)], ...], Field(max_length=64)] = Field(
         default=(), json_schema_extra=LIST_ATOMIC
     )
-    """Label values."""
+    """Values of the label. Must not be empty for In and NotIn, and must be empty for Exists and DoesNotExist."""
 
 
 class LabelSelector(ApiModel):
-    """A label selector, as meta/v1 LabelSelector."""
+    """Label selector, in the form of meta/v1 LabelSelector."""
 
     model_config = schema_config(x_kubernetes_map_type="atomic")
 
@@ -36,99 +36,101 @@ class LabelSelector(ApiModel):
         Mapping[str, Annotated[str, StringConstraints(max_length=63)]],
         Field(max_length=64),
     ] = Field(default_factory=dict)
-    """Labels with their values."""
+    """Labels with the value that each must have."""
     match_expressions: Annotated[
         tuple[LabelSelectorRequirement, ...], Field(max_length=32, json_schema_extra=LIST_ATOMIC)
     ] = ()
-    """Requirements, all of which must hold."""
+    """Requirements on labels, all of which must be met."""
 
 
 class MetricIdentifier(ApiModel):
-    """A metric by name and labels."""
+    """Metric by its name and labels."""
 
     name: MetricName
-    """Name of the metric. With a Prometheus-compatible server, PromQL."""
+    """Name of the metric. Where the controller reads metrics from a Prometheus-compatible server, a PromQL
+    expression."""
     selector: LabelSelector | None = None
-    """Labels that the metric's series must have."""
+    """Selector for the labels of the metric's series."""
 
 
 class MetricTarget(ApiModel):
-    """The value at which the metric triggers, as autoscaling/v2 MetricTarget."""
+    """Target of a metric, in the form of autoscaling/v2 MetricTarget."""
 
     model_config = schema_config(x_must_be="a target, such as {type: AverageValue, averageValue: 10}")
 
     type: Annotated[str, StringConstraints(max_length=32)]
-    """Utilization, Value or AverageValue."""
+    """Type of the target: Utilization, Value or AverageValue."""
     value: Quantity | None = None
-    """Target of the metric itself."""
+    """Target value of the metric, as a quantity. For type Value."""
     average_value: Quantity | None = None
-    """Target of the metric's average over the pods."""
+    """Target value of the average of the metric over all ready pods, as a quantity. For type AverageValue."""
     average_utilization: Annotated[int, Field(ge=0, le=2147483647)] | None = None
-    """Target of the average use, in percent of the requested amount."""
+    """Target value of the average of the resource metric over all ready pods, in percent of what the pods request. For
+    type Utilization."""
 
 
 class ResourceMetric(ApiModel):
-    """Use of cpu or memory by the pods."""
+    """Usage of a resource by the pods of the workload."""
 
     name: Name
-    """cpu or memory."""
+    """Name of the resource: cpu or memory."""
     target: MetricTarget
-    """The value at which the metric triggers."""
+    """Target of the metric."""
 
 
 class ContainerResourceMetric(ApiModel):
-    """Use of cpu or memory by one container of the pods."""
+    """Usage of a resource by one container of each pod of the workload."""
 
     name: Name
-    """cpu or memory."""
+    """Name of the resource: cpu or memory."""
     container: Annotated[str, StringConstraints(max_length=63)]
-    """Name of the container."""
+    """Name of the container in the pods of the workload."""
     target: MetricTarget
-    """The value at which the metric triggers."""
+    """Target of the metric."""
 
 
 class PodsMetric(ApiModel):
-    """A metric of every pod, averaged."""
+    """Metric of each pod of the workload, of which the average is compared with the target."""
 
     metric: MetricIdentifier
-    """The metric."""
+    """Name and labels of the metric."""
     target: MetricTarget
-    """The value at which the metric triggers."""
+    """Target of the metric."""
 
 
 class CrossVersionObjectReference(ApiModel):
-    """An object in this namespace."""
+    """Reference to an object in the namespace of this object."""
 
     api_version: Annotated[str, StringConstraints(max_length=253)] | None = None
-    """API version of the object."""
+    """API version of the referent."""
     kind: Annotated[str, StringConstraints(max_length=63)]
-    """Kind of the object."""
+    """Kind of the referent."""
     name: Name
-    """Name of the object."""
+    """Name of the referent."""
 
 
 class ObjectMetric(ApiModel):
-    """A metric of one Kubernetes object."""
+    """Metric of one Kubernetes object, such as requests per second of an Ingress."""
 
     described_object: CrossVersionObjectReference
-    """The object."""
+    """Object that the metric describes."""
     metric: MetricIdentifier
-    """The metric."""
+    """Name and labels of the metric."""
     target: MetricTarget
-    """The value at which the metric triggers."""
+    """Target of the metric."""
 
 
 class ExternalMetric(ApiModel):
-    """A metric of something outside the cluster."""
+    """Metric of something outside the cluster, such as the length of a queue."""
 
     metric: MetricIdentifier
-    """The metric."""
+    """Name and labels of the metric."""
     target: MetricTarget
-    """The value at which the metric triggers."""
+    """Target of the metric."""
 
 
 class MetricType(StrEnum):
-    """Where a metric comes from, as in autoscaling/v2."""
+    """Source of a metric, as in autoscaling/v2."""
 
     RESOURCE = "Resource"
     CONTAINER_RESOURCE = "ContainerResource"
@@ -138,7 +140,7 @@ class MetricType(StrEnum):
 
 
 class MetricSpec(ApiModel):
-    """One metric, as autoscaling/v2 MetricSpec."""
+    """Metric and its target, in the form of autoscaling/v2 MetricSpec."""
 
     model_config = schema_config(
         cel_rule(
@@ -152,14 +154,15 @@ class MetricSpec(ApiModel):
     )
 
     type: MetricType
-    """Where the metric comes from; the field of that name describes it."""
+    """Type of the metric source. The field of the same name must be set: resource for Resource, containerResource for
+    ContainerResource, and so on."""
     resource: ResourceMetric | None = None
-    """For type Resource."""
+    """Usage of a resource by the pods of the workload. For type Resource."""
     container_resource: ContainerResourceMetric | None = None
-    """For type ContainerResource."""
+    """Usage of a resource by one container of each pod of the workload. For type ContainerResource."""
     pods: PodsMetric | None = None
-    """For type Pods."""
+    """Metric of each pod of the workload. For type Pods."""
     object: ObjectMetric | None = None
-    """For type Object."""
+    """Metric of one Kubernetes object. For type Object."""
     external: ExternalMetric | None = None
-    """For type External."""
+    """Metric of something outside the cluster. For type External."""

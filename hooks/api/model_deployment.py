@@ -1,6 +1,7 @@
-"""ModelDeployment: a model that is served here and, when capacity is not enough, by a remote backend.
+"""The kind ModelDeployment: a model that is served in the cluster and, when needed, by a remote backend.
 
-Every field, type and default of the original API is here, so a manifest written for it applies unchanged.
+It has every field of the original API with its name, type and default, so that a manifest written for the original
+applies unchanged.
 """
 
 from collections.abc import Mapping
@@ -38,11 +39,11 @@ from hooks.api.offloading import OffloadingConfig
 from program.problems import Mistake, must_be
 
 WORKLOAD_KINDS: Final = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet")
-"""What `spec.modelSourceRef` may point to, all of them in apps/v1."""
+"""Kinds that `spec.modelSourceRef` may refer to, all of them in apps/v1."""
 
 
 class ModelSourceReference(ObjectReference):
-    """The workload that serves the model."""
+    """Reference to the workload that serves the model in this namespace."""
 
     model_config = schema_config(
         cel_rule(
@@ -59,7 +60,7 @@ class ModelSourceReference(ObjectReference):
 
 
 class ServiceReference(ObjectReference):
-    """A Service and one of its ports."""
+    """Reference to a Service and to one of its ports."""
 
     model_config = schema_config(
         cel_rule("has(self.name) && self.name != ''", "name is missing: name the Service"),
@@ -68,18 +69,18 @@ class ServiceReference(ObjectReference):
     )
 
     target_port: Port | None = None
-    """Port of the Service that requests go to; may be left out where the Service has only one."""
+    """Number of the port of the Service. Defaults to the only port of the Service; required if it has several."""
 
 
 class PolicyRefType(StrEnum):
-    """Where a policy is."""
+    """Where a policy is defined."""
 
     REMOTE = "remotePolicy"
     LOCAL = "localPolicy"
 
 
 class PolicyReference(ObjectReference):
-    """A policy that the model must obey."""
+    """Reference to a policy that the model must obey."""
 
     model_config = schema_config(
         cel_rule("has(self.name) && self.name != ''", "name is missing: name the policy"),
@@ -88,35 +89,35 @@ class PolicyReference(ObjectReference):
     )
 
     ref_type: PolicyRefType = PolicyRefType.REMOTE
-    """localPolicy for a Policy object in this namespace. remotePolicy for one on the remote platform, which cannot be
-    evaluated here: nothing is offloaded."""
+    """Where the policy is defined. localPolicy: a Policy object in this namespace. remotePolicy: a policy on the remote
+    platform; it cannot be evaluated here, so nothing is offloaded. Defaults to remotePolicy."""
     name: Name | None = None
     """Name of the policy."""
 
 
 class ServerlessConfig(ApiModel):
-    """How the remote platform scales the model. Passed to the platform as it is."""
+    """Scaling of the model on the remote platform. The values are passed to the platform as they are."""
 
     min_num_replicas: Replicas = 0
-    """Fewest replicas."""
+    """Minimum number of replicas. Defaults to 0."""
     max_num_replicas: Replicas = 10
-    """Most replicas."""
+    """Maximum number of replicas. Defaults to 10."""
     metric: Text | None = None
     """Metric that the platform scales by."""
     target: Text | None = None
     """Target value of the metric."""
     scale_up_minimum: Annotated[int, Field(ge=2, le=2147483647)] | None = None
-    """Fewest replicas after scaling up from none."""
+    """Minimum number of replicas after scaling up from 0."""
     scale_down_delay: Text | None = None
-    """How long to wait before scaling down, for instance 5m."""
+    """Duration to wait before scaling down, for example 5m."""
     stable_window: Text | None = None
-    """The time over which the metric is averaged, for instance 1m."""
+    """Duration over which the metric is averaged, for example 1m."""
     last_pod_retention_period: Text | None = None
-    """How long the last replica is kept without requests, for instance 10m."""
+    """Duration for which the last replica is kept without requests, for example 10m."""
 
 
 class Server(ApiModel):
-    """A Deployment that the controller creates to serve the model."""
+    """Deployment that the controller creates to serve the model."""
 
     model_config = schema_config(
         cel_rule(
@@ -127,19 +128,20 @@ class Server(ApiModel):
     )
 
     replicas: Replicas | None = None
-    """Number of pods. Leave it out where a HorizontalPodAutoscaler sets it. May be changed, not added or removed."""
+    """Number of desired pods. Must not be set if a HorizontalPodAutoscaler sets the number of pods. Can be changed
+    later, but neither added nor removed."""
     port: Port
-    """Port of the container that serves the model."""
+    """Number of the port on which the container serves the model."""
     template: Annotated[
         Mapping[str, Any],
         Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}),
         must_be("a pod template, as in a Deployment: {metadata: …, spec: …}"),
     ]
-    """Pod template, as in a Deployment: metadata and spec."""
+    """Template of the pods, as in a Deployment, with metadata and spec."""
 
 
 class ModelDeploymentSpec(ApiModel):
-    """What is wanted: a model, the workload that serves it here, and when its requests go elsewhere."""
+    """Desired state of a ModelDeployment."""
 
     model_config = schema_config(
         cel_rule(
@@ -164,30 +166,33 @@ class ModelDeploymentSpec(ApiModel):
         StringConstraints(min_length=1, max_length=1024),
         must_be("the name of the model on the remote platform, such as llama-3-8b"),
     ]
-    """Name of the model on the remote platform; $model in path prefixes."""
+    """Name of the model on the remote platform. Replaces $model in path prefixes."""
     enabled: bool = True
-    """Whether the model may be offloaded and is registered with the platform. When false, every request stays here."""
+    """Whether requests may be offloaded and the model is registered on the platform. If false, all requests go to the
+    local replicas. Defaults to true."""
     model_source_ref: ModelSourceReference | None = None
-    """The workload that serves the model: a Deployment, StatefulSet, DaemonSet or ReplicaSet in this namespace."""
+    """Workload that serves the model: a Deployment, StatefulSet, DaemonSet or ReplicaSet in this namespace. Exactly one
+    of modelSourceRef and server must be set."""
     server: Server | None = None
-    """A workload to create, instead of modelSourceRef."""
+    """Deployment that the controller creates to serve the model. Exactly one of modelSourceRef and server must be
+    set."""
     service_ref: ServiceReference | None = None
-    """The Service in front of the workload, if there is one; its names keep working through the gateway."""
+    """Service in front of the workload, if there is one. Clients can go on using its name at the gateway."""
     metric_service_ref: ServiceReference | None = None
-    """The Service that exposes the model's metrics."""
+    """Service that exposes the metrics of the model."""
     environment: Annotated[str, StringConstraints(max_length=63)] = "production"
-    """Environment on the platform: production or development."""
+    """Environment of the model on the platform: production or development. Defaults to production."""
     policies: Annotated[tuple[PolicyReference, ...], Field(max_length=64, json_schema_extra=LIST_ATOMIC)] = Field(
         default=(), json_schema_extra={"default": [], "x-default": True}
     )
-    """Policies on where requests may go, all of which must allow the remote backend: by its location and flavors. With
-    one that does not, or is not there, nothing is offloaded, and the condition PolicySatisfied says why."""
+    """Policies on where requests may go. All of them must allow the location and the flavors of the remote backend. If
+    one does not, or does not exist, nothing is offloaded, and the condition PolicySatisfied says why."""
     serverless_config: ServerlessConfig | None = None
-    """How the remote platform scales the model."""
+    """Scaling of the model on the remote platform."""
     offloading_config: OffloadingConfig | None = None
-    """Where, when and how much to offload; without it nothing is ever offloaded."""
+    """Where requests are offloaded to, when, and how many. If not set, nothing is offloaded."""
     gateway: Gateway | None = None
-    """How the gateway serves this model."""
+    """How the gateway treats the requests for the model."""
 
     @model_validator(mode="after")
     def _one_workload(self) -> Self:
@@ -197,75 +202,77 @@ class ModelDeploymentSpec(ApiModel):
 
 
 class MetricState(ApiModel):
-    """What is known of one metric."""
+    """State of one metric."""
 
     name: MetricName
     """Name of the metric."""
     type: Annotated[str, StringConstraints(max_length=32)]
     """Type of the metric, as in spec."""
     state: Annotated[str, StringConstraints(max_length=64)]
-    """Reached, Below, Between (below its target, and not far enough to release), or why it cannot be read, as one
-    word."""
+    """State of the metric as one word. Reached: it is at its target. Below: it is so far below its target that requests
+    may come back. Between: it is below its target, but not that far. Any other word is the reason why the metric cannot
+    be read."""
 
 
 class OffloadingState(ApiModel):
-    """The present split and why. It is also the controller's memory between two syncs."""
+    """State of offloading. The controller also reads it back at its next decision."""
 
     percentage: Percentage = 0
-    """Share of the requests that go to the remote backend."""
+    """Percentage of the requests that go to the remote backend."""
     reason: Annotated[str, StringConstraints(max_length=64)] = ""
-    """Why, as one word."""
+    """Reason for the percentage, as one word for programs."""
     message: Annotated[str, StringConstraints(max_length=4096)] = ""
-    """Why, as a sentence."""
+    """Message for people about the reason."""
     since: Time | None = None
-    """Since when percentage has been what it is."""
+    """Time since which the percentage has been what it is."""
     reached_since: Time | None = None
-    """Since when a metric has been at its target."""
+    """Time since which a metric has been at its target. Not set while none is."""
     below_since: Time | None = None
-    """Since when the metrics have allowed the share to go down."""
+    """Time since which all metrics have allowed requests to come back. Not set while one does not."""
     step: Percentage | None = None
-    """How far the share that the metrics ask for is below behavior.percentage, in points of percent. Absent while they
-    ask for none."""
+    """Difference between behavior.percentage and the percentage that the metrics ask for, in percentage points. Not set
+    while the metrics ask for none."""
     metrics: Annotated[tuple[MetricState, ...], Field(max_length=64, json_schema_extra=LIST_ATOMIC)] = ()
-    """What is known of each metric."""
+    """State of each metric, in the order of spec."""
 
 
 class ModelDeploymentStatus(ApiModel):
-    """What is observed."""
+    """Observed state of a ModelDeployment."""
 
     observed_generation: Generation | None = None
-    """The metadata.generation that this status is about."""
+    """The metadata.generation that this status was computed for."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=32, json_schema_extra=LIST_MAP_BY_TYPE)] = ()
-    """Accepted, RefsResolved, LocalReady, MetricsAvailable, Offloading, PolicySatisfied, Registered, Synced, Ready."""
+    """Conditions of the ModelDeployment. Their types are Accepted, RefsResolved, LocalReady, MetricsAvailable,
+    Offloading, PolicySatisfied, Registered, Synced and Ready."""
     offloading_status: bool | None = None
     """Whether requests are being offloaded."""
     offloading: OffloadingState | None = None
-    """The present split and why."""
+    """Percentage of the requests that are offloaded, with the reason."""
     serving_port: Port | None = None
-    """Port inside the pod that serves the model."""
+    """Number of the port on which the pods serve the model."""
     metric_port: Port | None = None
-    """Port inside the pod that exposes metrics."""
+    """Number of the port on which the pods expose metrics."""
     workspace: Annotated[str, StringConstraints(max_length=253)] | None = None
     """Workspace of the model on the platform."""
     created_at_on_beamlit: Time | None = None
-    """When the model was created on the platform."""
+    """Time at which the model was created on the platform."""
     updated_at_on_beamlit: Time | None = None
-    """When the model was last changed on the platform."""
+    """Time at which the model was last changed on the platform."""
     platform: PlatformState | None = None
-    """What is remembered of the platform."""
+    """State of the registration on the platform."""
 
     def condition(self, type_: str) -> Condition | None:
-        """The condition of that type, or None."""
+        """Return the condition of a type, or None if there is none."""
         return next((condition for condition in self.conditions if condition.type == type_), None)
 
 
 class ModelDeployment(ApiObject):
-    """A model that is served in this cluster and, when capacity here is not enough, by a remote backend."""
+    """Model that is served in this cluster and, when the capacity here is not enough, by a remote backend."""
 
     api_version: Literal["deployment.beamlit.com/v1alpha1"] = "deployment.beamlit.com/v1alpha1"
     kind: Literal["ModelDeployment"] = "ModelDeployment"
     metadata: ObjectMeta
     spec: ModelDeploymentSpec
-    """What is wanted."""
+    """Desired state of the ModelDeployment."""
     status: ModelDeploymentStatus = ModelDeploymentStatus()
-    """What is observed. Written by the controller."""
+    """Observed state of the ModelDeployment. Written by the controller."""

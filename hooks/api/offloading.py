@@ -1,4 +1,4 @@
-"""`spec.offloadingConfig`: when requests go to the remote backend, and how many."""
+"""Types of `spec.offloadingConfig`: when requests go to the remote backend, and how many."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -13,44 +13,45 @@ from hooks.api.remote_backend import RemoteBackend
 
 
 class OverrideMode(StrEnum):
-    """What an override may not displace."""
+    """Mode of an override."""
 
     NORMAL = "Normal"
-    """Without a ready local replica all requests go to the remote all the same."""
+    """The override gives way when no local replica is ready: then all requests go to the remote backend."""
     FORCE = "Force"
-    """The percentage holds whatever the replicas do."""
+    """The override holds whether or not a local replica is ready."""
 
 
 class Override(ApiModel):
-    """A percentage set by hand, for a time."""
+    """Percentage that is set by hand until a moment in time. It takes the place of the metrics."""
 
     model_config = schema_config(x_must_be="an override, such as {percentage: 20, until: 2030-01-31T18:00:00Z}")
 
     percentage: Percentage
-    """Share of the requests that go to the remote backend."""
+    """Percentage of the requests that go to the remote backend."""
     until: Annotated[Time, Field(json_schema_extra={"pattern": TIME_PATTERN, "maxLength": 40})]
-    """When it ends, as an absolute time with its offset (RFC 3339), for instance 2030-01-31T18:00:00Z."""
+    """Time at which the override ends, in RFC 3339 with its offset from UTC, for example 2030-01-31T18:00:00Z."""
     mode: OverrideMode = OverrideMode.NORMAL
-    """Normal: without a ready local replica all requests still go to the remote. Force: the percentage holds
-    whatever the replicas do; 0 takes the remote out entirely, 100 the local model."""
+    """Mode of the override. Normal: when no local replica is ready, all requests go to the remote backend nevertheless.
+    Force: the percentage holds whether or not a local replica is ready; with 0 no request can reach the remote backend,
+    with 100 none the local replicas. Defaults to Normal."""
 
 
 class OffloadingMode(StrEnum):
-    """How the share follows from the metrics."""
+    """How the percentage of offloaded requests follows from the metrics."""
 
     FIXED = "fixed"
     PROPORTIONAL = "proportional"
 
 
 class Signal(StrEnum):
-    """What metrics do when requests go elsewhere."""
+    """How metrics react when requests go to the remote backend."""
 
     LOAD = "load"
     GAUGE = "gauge"
 
 
 class OnMissingMetrics(StrEnum):
-    """What a metric that cannot be read means."""
+    """Effect of a metric that cannot be read."""
 
     HOLD = "hold"
     RELEASE = "release"
@@ -58,59 +59,68 @@ class OnMissingMetrics(StrEnum):
 
 
 class Overflow(ApiModel):
-    """When a single request goes to the remote backend because there is no room for it here."""
+    """Limit beyond which single requests go to the remote backend."""
 
     in_flight: Annotated[int, Field(ge=1, le=1000000)]
-    """Requests that the local replicas may have at the same time, counted by each gateway for itself, with streams
-    until their end. One more goes to the remote backend at once; while there is none it waits in gateway.queue, and
-    without a queue or with a full one the answer is 503."""
+    """Maximum number of requests that the local replicas serve at the same time. Every gateway pod counts for itself,
+    and a stream counts until its end. A request beyond it goes to the remote backend at once. While no remote backend
+    takes it, it waits in gateway.queue; without a queue, or when the queue is full, it gets status 503."""
 
 
 class OffloadingBehavior(ApiModel):
-    """How much is offloaded, and how soon."""
+    """How many requests are offloaded, and how soon."""
 
     percentage: Percentage = 100
-    """Share of the requests that go to the remote backend while a metric triggers, in percent; in mode proportional the
-    largest."""
+    """Percentage of the requests that go to the remote backend while a metric is at its target. In mode proportional it
+    is the maximum. Defaults to 100."""
     mode: OffloadingMode = OffloadingMode.FIXED
-    """fixed: percentage, as soon as a metric triggers. proportional: the share that brings the metrics back to their
-    targets, changed with every new measurement."""
+    """How the percentage of offloaded requests follows from the metrics. fixed: it is `percentage` as soon as a metric
+    has been at its target for triggerWindowSeconds. proportional: it is what brings the metrics back to their targets,
+    and changes with every new measurement. Defaults to fixed."""
     signal: Signal = Signal.LOAD
-    """load: metrics fall as requests go elsewhere, so what they would be with all requests here is estimated before the
-    share goes down. gauge: they do not (memory, a temperature, a price), so the share goes down step by step."""
+    """How the metrics react when requests go to the remote backend. load: they fall, so their values with all requests
+    served locally are estimated before requests come back. gauge: they do not, as memory, a temperature or a price, so
+    requests come back in steps. Defaults to load."""
     trigger_window_seconds: Annotated[int, Field(ge=0, le=3600)] = 15
-    """How long a metric must have been at its target before offloading begins, in seconds."""
+    """Minimum number of seconds for which a metric must be at its target before requests are offloaded. Defaults to
+    15."""
     release_window_seconds: Annotated[int, Field(ge=0, le=3600)] = 300
-    """How long the metrics must have allowed it before the share goes down, in seconds; for every step again."""
+    """Minimum number of seconds for which all metrics must allow it before requests come back. It begins again with
+    every step. Defaults to 300."""
     tolerance: Annotated[float, Field(ge=0, le=0.99)] = 0.1
-    """How far below their targets metrics must be before the share goes down: 0.1 is a tenth of the target."""
+    """Fraction of the target by which every metric must be below its target before requests come back: 0.1 is a tenth
+    of the target. Defaults to 0.1."""
     step_percentage: Annotated[int, Field(ge=1, le=100)] = 25
-    """Largest change of the share at once, in points of percent: of a way back in steps, and of mode proportional."""
+    """Maximum change of the percentage of offloaded requests in one step, in percentage points. Applies to requests
+    that come back in steps, and to mode proportional. Defaults to 25."""
     on_missing_metrics: OnMissingMetrics = OnMissingMetrics.HOLD
-    """What a metric that cannot be read means. hold: the share does not go down, and does not go up either. release: it
-    counts as below its target. offload: it counts as at its target."""
+    """Effect of a metric that cannot be read. hold: the percentage of offloaded requests stays as it is. release: the
+    metric counts as below its target. offload: the metric counts as at its target. Defaults to hold."""
     not_ready_for_seconds: Annotated[int, Field(ge=0, le=3600)] = 0
-    """How long the model must have had no ready replica before all requests go to the remote, in seconds."""
+    """Minimum number of seconds for which no local replica must be ready before all requests go to the remote backend.
+    Defaults to 0, which is at once."""
     return_seconds: Annotated[int, Field(ge=0, le=3600)] = 0
-    """Over how long requests come back once a replica is ready again, in seconds, in steps of stepPercentage; 0: at
-    once."""
+    """Number of seconds over which requests come back, in steps of stepPercentage, when a local replica is ready again.
+    Defaults to 0, which is at once."""
     overflow: Overflow | None = None
-    """A limit on the local replicas beyond which single requests go to the remote, whatever the percentage; no limit
-    when left out."""
+    """Limit on the local replicas beyond which single requests go to the remote backend, whatever the percentage is. If
+    not set, there is no limit."""
     override: Override | None = None
-    """A percentage set by hand, for a time; it takes the place of the metrics."""
+    """Percentage that is set by hand until a moment in time. It takes the place of the metrics."""
 
 
 class OffloadingConfig(ApiModel):
-    """Where, when and how much to offload."""
+    """Where requests are offloaded to, when, and how many."""
 
     remote_backend: RemoteBackend | None = None
-    """Where offloaded requests go; the configured default backend when left out."""
+    """Backend that offloaded requests go to. Defaults to the defaultRemoteBackend of the controller's configuration."""
     metrics: Annotated[tuple[MetricSpec, ...], Field(max_length=32, json_schema_extra=LIST_ATOMIC)] = Field(
         default=(), json_schema_extra={"default": [], "x-default": True}
     )
-    """Metrics of which any one that reaches its target triggers offloading."""
+    """Metrics that trigger offloading. Requests are offloaded as soon as any one of them has been at its target for
+    triggerWindowSeconds. If empty, requests are offloaded only when no local replica is ready or an override says
+    so."""
     behavior: OffloadingBehavior = Field(
         default=OffloadingBehavior(), json_schema_extra={"default": {}, "x-default": True}
     )
-    """How much is offloaded, and how soon."""
+    """How many requests are offloaded, and how soon."""

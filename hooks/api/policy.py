@@ -1,4 +1,4 @@
-"""Policy: where models may run."""
+"""The kind Policy: at which locations and on which hardware models may run."""
 
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -26,14 +26,14 @@ from hooks.api.remote_backend import Flavor
 
 
 class PolicyType(StrEnum):
-    """What a policy is about."""
+    """Subject of a policy."""
 
     LOCATION = "location"
     FLAVOR = "flavor"
 
 
 class PolicyLocationType(StrEnum):
-    """How a place is named."""
+    """Kind of the name of a location."""
 
     LOCATION = "location"
     COUNTRY = "country"
@@ -41,19 +41,19 @@ class PolicyLocationType(StrEnum):
 
 
 class PolicyLocation(ApiModel):
-    """A place where models may run."""
+    """Location where models may run."""
 
     model_config = schema_config(x_must_be="a place, such as {type: country, name: fr}")
 
     type: PolicyLocationType
-    """Whether name is that of a location, a country or a continent."""
+    """Kind of the name: location for the name of a location, country or continent."""
     name: Annotated[str, StringConstraints(min_length=1, max_length=253)]
     """Name of the location, ISO 3166-1 code of the country (fr or FRA), or code or English name of the continent (eu or
-    Europe, which is more than the European Union). Upper and lower case are the same."""
+    Europe, which is more than the European Union). Upper and lower case are not distinguished."""
 
 
 class PolicySpec(ApiModel):
-    """Where models that refer to this policy may run."""
+    """Locations and hardware where the models that refer to this policy may run."""
 
     model_config = schema_config(
         cel_rule(
@@ -63,40 +63,40 @@ class PolicySpec(ApiModel):
     )
 
     display_name: Text | None = None
-    """Name for people."""
+    """Name of the policy for people."""
     type: PolicyType
-    """location: requests may go only to backends in locations. flavor: only to those on flavors. A list that is there
-    counts whatever the type."""
+    """Subject of the policy. location: requests may go only to backends in locations, which must not be empty. flavor:
+    requests may go only to backends that run on flavors. A list that is set counts whatever the type is."""
     locations: Annotated[tuple[PolicyLocation, ...], Field(max_length=256, json_schema_extra=LIST_ATOMIC)] = ()
-    """Places that are allowed; needed for type location."""
+    """Locations that are allowed. Required for type location."""
     flavors: Annotated[tuple[Flavor, ...], Field(max_length=256, json_schema_extra=LIST_ATOMIC)] = ()
-    """Hardware that is allowed, and no other; all of it when left out."""
+    """Hardware that is allowed. If empty, all hardware is."""
 
 
 class PolicyStatus(ApiModel):
-    """What is observed."""
+    """Observed state of a Policy."""
 
     observed_generation: Generation | None = None
-    """The metadata.generation that this status is about."""
+    """The metadata.generation that this status was computed for."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=32, json_schema_extra=LIST_MAP_BY_TYPE)] = ()
-    """Accepted, Registered, Ready."""
+    """Conditions of the policy. Their types are Accepted, Registered and Ready."""
     workspace: Annotated[str, StringConstraints(max_length=253)] | None = None
     """Workspace of the policy on the platform."""
     created_at_on_beamlit: Time | None = None
-    """When the policy was created on the platform."""
+    """Time at which the policy was created on the platform."""
     updated_at_on_beamlit: Time | None = None
-    """When the policy was last changed on the platform."""
+    """Time at which the policy was last changed on the platform."""
     platform: PlatformState | None = None
-    """What is remembered of the platform."""
+    """State of the registration on the platform."""
 
 
 class Policy(ApiObject):
-    """Where models may run: in which places, or on which hardware."""
+    """Policy on where models may run: at which locations, or on which hardware."""
 
     api_version: Literal["authorization.beamlit.com/v1alpha1"] = "authorization.beamlit.com/v1alpha1"
     kind: Literal["Policy"] = "Policy"
     metadata: ObjectMeta
     spec: PolicySpec
-    """What is allowed."""
+    """Locations and hardware where the models that refer to this policy may run."""
     status: PolicyStatus = PolicyStatus()
-    """What is observed. Written by the controller."""
+    """Observed state of the policy. Written by the controller."""

@@ -1,4 +1,4 @@
-"""`spec.offloadingConfig.remoteBackend`: the backend outside the cluster, and how the gateway authenticates to it."""
+"""Types of `spec.offloadingConfig.remoteBackend`: the backend outside the cluster, and how the gateway reaches it."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -25,10 +25,10 @@ from program.problems import must_be
 
 
 class HeaderSource(ApiModel):
-    """Where the value of a header is read from."""
+    """Source of the value of a header field."""
 
     secret_key_ref: SecretKeyReference
-    """A key of a Secret."""
+    """Key of a Secret that holds the value."""
 
 
 HeaderName = Annotated[
@@ -41,22 +41,23 @@ HeaderValue = Annotated[str, StringConstraints(max_length=4096)]
 
 
 class Header(ApiModel):
-    """A header field of the requests to the remote backend."""
+    """Header field that the gateway sets in requests to the remote backend."""
 
     model_config = schema_config(
         cel_rule("has(self.value) != has(self.valueFrom)", "give the header either value or valueFrom, and not both")
     )
 
     name: HeaderName
-    """Name of the header; upper and lower case are the same."""
+    """Name of the header field. Upper and lower case are not distinguished."""
     value: HeaderValue | None = None
-    """Value, in the open. Use valueFrom for anything secret."""
+    """Value of the header field in plain text. Use valueFrom for anything secret. Must not be set together with
+    valueFrom."""
     value_from: HeaderSource | None = None
-    """Where the gateway reads the value when it needs it."""
+    """Source that the gateway reads the value from when it needs it. Must not be set together with value."""
 
 
 class OAuthConfig(ApiModel):
-    """OAuth 2.0 client credentials, either by reference to a Secret or, as in the original, inline."""
+    """OAuth 2.0 client credentials (RFC 6749 section 4.4), in a Secret or, as in the original, inline."""
 
     model_config = schema_config(
         cel_rule(
@@ -74,9 +75,9 @@ class OAuthConfig(ApiModel):
     )
 
     client_id: Text | None = None
-    """Client id."""
+    """Client identifier. Must not be set together with clientSecretRef."""
     client_secret: Annotated[SecretStr, Field(max_length=4096)] | None = None
-    """Client secret, in the open; whoever can read this object can read it. Prefer clientSecretRef."""
+    """Client secret in plain text, which everyone can read who can read this object. Prefer clientSecretRef."""
     token_url: (
         Annotated[
             str,
@@ -87,37 +88,37 @@ class OAuthConfig(ApiModel):
     ) = None
     """URL of the token endpoint."""
     token_auth: TokenAuth | None = None
-    """How the client id and secret are sent to the token endpoint: client_secret_basic (HTTP Basic, form-encoded first
-    as RFC 6749 says), client_secret_basic_raw (HTTP Basic as they are) or client_secret_post (in the body). When left
-    out, the gateway tries them in this order."""
+    """Method by which the client authenticates to the token endpoint. client_secret_basic: HTTP Basic with id and secret
+    form-encoded (RFC 6749 section 2.3.1). client_secret_basic_raw: HTTP Basic with id and secret as they are.
+    client_secret_post: id and secret in the body. If not set, the gateway tries them in this order."""
     audience: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = None
-    """Service that the token is for, where the token endpoint asks for an audience."""
+    """Audience of the token, if the token endpoint asks for one."""
     resource: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = None
-    """URI of the service that the token is for (RFC 8707); several are separated by spaces."""
+    """URI of the service that the token is for (RFC 8707). Several are separated by spaces."""
     client_secret_ref: SecretReference | None = None
-    """Secret with the keys clientId, clientSecret, tokenUrl and hosts (where the token may be sent, separated by
-    commas), and optionally scope, audience, resource, parameters, tokenAuth and ca.crt. The gateway reads it when it
-    needs a token; it never passes through the controller."""
+    """Secret with the keys clientId, clientSecret, tokenUrl and hosts (host names that the token may be sent to,
+    separated by commas), and optionally scope, audience, resource, parameters, tokenAuth and ca.crt. The gateway reads
+    it when it needs a token. It never passes through the controller."""
 
 
 class AuthConfig(ApiModel):
-    """How the gateway authenticates to the remote backend."""
+    """Authentication of the gateway to the remote backend."""
 
     type: Literal["oauth"]
-    """Kind of authentication."""
+    """Type of the authentication. Must be oauth."""
     oauth_config: OAuthConfig | None = None
-    """OAuth 2.0 client credentials."""
+    """OAuth 2.0 client credentials. Required for type oauth."""
 
 
 class Scheme(StrEnum):
-    """How the remote backend is spoken to."""
+    """URL scheme of the remote backend."""
 
     HTTP = "http"
     HTTPS = "https"
 
 
 class Location(ApiModel):
-    """Where a backend runs. What is left out is not known, and a policy that asks for it is not satisfied."""
+    """Location of a backend. A policy that asks for a field which is not set is not satisfied."""
 
     model_config = schema_config(
         cel_rule(
@@ -127,8 +128,8 @@ class Location(ApiModel):
     )
 
     name: Annotated[str, StringConstraints(max_length=253)] | None = None
-    """Its name, such as that of a region of a cloud: eu-west-3. Compared whole, upper and lower case are the same; no
-    country is read out of it."""
+    """Name of the location, such as the region of a cloud: eu-west-3. A policy compares the whole name, without
+    distinguishing upper and lower case. No country is derived from it."""
     country: (
         Annotated[
             str,
@@ -137,44 +138,46 @@ class Location(ApiModel):
         ]
         | None
     ) = None
-    """ISO 3166-1 code of the country, of two or three letters: fr or FRA. It tells the continent too."""
+    """ISO 3166-1 code of the country, with two or three letters: fr or FRA. The continent is derived from it."""
     continent: Annotated[str, StringConstraints(max_length=63)] | None = None
-    """Code or English name of the continent where the country is not known: AF (Africa), AN (Antarctica), AS (Asia), EU
-    (Europe), NA (North America), OC (Oceania), SA (South America)."""
+    """Code or English name of the continent, if the country is not known: AF (Africa), AN (Antarctica), AS (Asia), EU
+    (Europe), NA (North America), OC (Oceania) or SA (South America)."""
 
 
 class Flavor(ApiModel):
-    """A kind of hardware."""
+    """Hardware that a model runs on."""
 
     model_config = schema_config(x_must_be="a flavor, such as {type: gpu, name: t4}")
 
     type: Annotated[str, StringConstraints(min_length=1, max_length=253)]
-    """Type of the hardware, for instance cpu or gpu."""
+    """Type of the hardware, for example cpu or gpu."""
     name: Annotated[str, StringConstraints(min_length=1, max_length=253)]
-    """Name of the hardware, for instance t4."""
+    """Name of the hardware, for example t4."""
 
 
 class HealthCheck(ApiModel):
-    """Requests of the gateway's own by which it learns whether a backend answers. Every gateway makes its own."""
+    """Health check: requests that every gateway pod sends to a backend to find out whether it responds."""
 
     path: Annotated[
         str,
         StringConstraints(pattern=r'^/[!-"$-~]*$', min_length=1, max_length=1024),
         must_be("a path of ASCII characters that begins with / and has neither spaces nor #, such as /health"),
     ]
-    """Target of a GET to the backend itself, without its path prefix; a status from 200 to 299 is healthy."""
+    """Path of the GET request of a check. pathPrefix of the backend is not added. A status from 200 to 299 is a
+    success."""
     interval_seconds: Annotated[float, Field(ge=1, le=3600)] = 10
-    """Between two checks."""
+    """Number of seconds between two checks. Defaults to 10."""
     timeout_seconds: Annotated[float, Field(ge=0.01, le=3600)] = 5
-    """For one check."""
+    """Number of seconds after which a check fails. Defaults to 5."""
     unhealthy_threshold: Annotated[int, Field(ge=1, le=100)] = 3
-    """Failed checks in a row after which the backend gets no requests, as long as another one can take them."""
+    """Number of failed checks in a row after which the backend gets no requests, as long as another backend can take
+    them. Defaults to 3."""
     healthy_threshold: Annotated[int, Field(ge=1, le=100)] = 1
-    """Passed checks in a row after which it gets them again."""
+    """Number of successful checks in a row after which the backend gets requests again. Defaults to 1."""
 
 
 class RemoteTls(ApiModel):
-    """How the certificate of the remote backend is verified, and what is shown to it. It is verified always."""
+    """TLS towards the remote backend. Its certificate is always verified."""
 
     server_name: (
         Annotated[
@@ -184,16 +187,17 @@ class RemoteTls(ApiModel):
         ]
         | None
     ) = None
-    """Name that is asked for (SNI) and that the certificate must have; that of host when left out."""
+    """Name that the gateway sends as server name (SNI) and that the certificate must be valid for. Defaults to the name
+    in host."""
     ca_bundle: Annotated[str, StringConstraints(min_length=1, max_length=65536)] | None = None
-    """Certificates in PEM that may have issued it, instead of those of the gateway's system. With an inline
-    clientSecret they may have issued the certificate of the token endpoint too."""
+    """PEM certificates of the authorities that the certificate is verified with. With an inline clientSecret they also
+    verify the certificate of the token endpoint. Defaults to the authorities that the gateway's system trusts."""
     client_certificate_ref: SecretReference | None = None
-    """Secret with the keys tls.crt and tls.key, which the gateway shows to the backend."""
+    """Secret with the client certificate that the gateway presents, under the keys tls.crt and tls.key."""
 
 
 class RemoteBackend(ApiModel):
-    """Where offloaded requests go."""
+    """Backend outside the cluster that offloaded requests go to."""
 
     model_config = schema_config(
         cel_rule(
@@ -207,24 +211,29 @@ class RemoteBackend(ApiModel):
         StringConstraints(pattern=r"^[A-Za-z0-9._:\[\]-]+$", min_length=1, max_length=260),
         must_be("a host name or address without scheme and path, such as models.example.com or 192.0.2.1:8443"),
     ]
-    """Host name or address, with a port where it is not the scheme's own: models.example.com:8443."""
+    """Host name or address of the backend, with a port if it is not the default port of the scheme, for example
+    models.example.com:8443."""
     scheme: Scheme = Scheme.HTTP
-    """http or https."""
+    """URL scheme of the backend: http or https. Defaults to http."""
     path_prefix: Text = ""
-    """Put in front of the path of every request. $model and $workspace stand for spec.model and the workspace."""
+    """Prefix that the gateway adds to the path of every request. $model is replaced by spec.model and $workspace by the
+    workspace. Defaults to no prefix."""
     workspace: Annotated[str, StringConstraints(max_length=253)] | None = None
-    """What $workspace stands for in pathPrefix; the platform's own answer when left out."""
+    """Workspace that replaces $workspace in pathPrefix. Defaults to status.workspace, which the platform sets, and then
+    to the workspace in the controller's configuration."""
     headers_to_add: Annotated[Mapping[HeaderName, HeaderValue], Field(max_length=64)] = Field(default_factory=dict)
-    """Header fields that every request gets; they replace those of the same name."""
+    """Header fields, by name, that the gateway sets in every request. Each replaces the fields of the same name."""
     headers: Annotated[tuple[Header, ...], Field(max_length=64, json_schema_extra=LIST_MAP_BY_NAME)] = ()
-    """As headersToAdd, with values that may come from a Secret."""
+    """Header fields that the gateway sets in every request, in addition to headersToAdd. Their values may come from
+    Secrets."""
     auth_config: AuthConfig | None = None
-    """How the gateway authenticates; no authentication when left out."""
+    """Authentication of the gateway to the backend. If not set, requests are not authenticated."""
     tls: RemoteTls | None = None
-    """How it is verified, for scheme https."""
+    """TLS towards the backend, for scheme https."""
     health_check: HealthCheck | None = None
-    """How its health is checked; not at all when left out."""
+    """Health check of the backend. If not set, there is none."""
     location: Location | None = None
-    """Where the backend runs, for policies. It is believed."""
+    """Location of the backend, which policies are compared with. It is a declaration that nothing verifies."""
     flavors: Annotated[tuple[Flavor, ...], Field(max_length=64, json_schema_extra=LIST_ATOMIC)] = ()
-    """All hardware that the backend may run the model on, for policies. It is believed."""
+    """All hardware that the backend may run the model on, which policies are compared with. It is a declaration that
+    nothing verifies."""
