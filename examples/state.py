@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-import yaml
+from program.files import Unreadable, load, problem
 
 HERE: Final = Path(__file__).resolve().parent
 
@@ -70,11 +70,11 @@ class StateFolder:
             StateError: workloads.yaml cannot be read.
         """
         try:
-            content = yaml.safe_load(self.workloads.read_text(encoding="utf-8")) or {}
+            content = load(self.workloads.read_text(encoding="utf-8")) or {}
         except FileNotFoundError:
             return ()
-        except (OSError, yaml.YAMLError) as error:
-            raise StateError(f"{self.workloads} cannot be read: {' '.join(str(error).split())}") from error
+        except Unreadable as error:
+            raise StateError(f"{self.workloads} {problem(error)}") from error
         entries = content.get("resolve") if isinstance(content, dict) else None
         if not isinstance(entries or [], list) or not all(isinstance(entry, str) for entry in entries or []):
             raise StateError(f'{self.workloads}: resolve must be a list of "host:port=address:port"')

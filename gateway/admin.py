@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Annotated, Any, Final
 
-from fastapi import FastAPI, Query
-from fastapi.responses import HTMLResponse
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
 
 from gateway.backends.breaker import BreakerState
 from gateway.journal import Journal
@@ -19,6 +20,11 @@ from gateway.telemetry import Metrics
 from program import web
 
 _BREAKER: Final = {BreakerState.CLOSED: "closed", BreakerState.HALF_OPEN: "halfOpen", BreakerState.OPEN: "open"}
+
+_MOST_DECISIONS: Final = 100000
+_PARAMETERS: Final = (
+    f"limit must be a whole number from 1 to {_MOST_DECISIONS}, and route a namespace and a name: ?route=default/demo"
+)
 
 
 def create_app(store: RouteStore, metrics: Metrics, journal: Journal, *, draining: Callable[[], bool]) -> FastAPI:
@@ -38,6 +44,11 @@ def create_app(store: RouteStore, metrics: Metrics, journal: Journal, *, drainin
 
     app = web.operations_app("Beamlit gateway: admin", not_ready=not_ready, registry=metrics.registry)
 
+    @app.exception_handler(RequestValidationError)
+    async def refused(_request: Request, _exc: RequestValidationError) -> JSONResponse:
+        """Say what the parameters of a query may be, which only /decisions has."""
+        return JSONResponse({"error": _PARAMETERS}, status_code=422)
+
     @app.get("/routes")
     async def routes() -> dict[str, Any]:
         """Return the routes in force with their source and age, and the errors of documents that are not in force."""
@@ -46,7 +57,7 @@ def create_app(store: RouteStore, metrics: Metrics, journal: Journal, *, drainin
     @app.get("/decisions")
     async def decisions(
         route: Annotated[str | None, Query(max_length=512)] = None,
-        limit: Annotated[int, Query(ge=1, le=100000)] = 100,
+        limit: Annotated[int, Query(ge=1, le=_MOST_DECISIONS)] = 100,
     ) -> dict[str, Any]:
         """Return the last requests, the newest first: of all routes, or of the route `namespace/name`."""
         return {"decisions": journal.decisions(route=route, limit=limit)}

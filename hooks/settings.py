@@ -1,8 +1,8 @@
-"""What the administrator decides: `config.yaml`, environment and flags, read once into a frozen `Settings`.
+"""Settings of hooks: `config.yaml`, environment variables and flags, read once into a frozen `Settings`.
 
-The file is the one the gateway reads too; its section `gateway` is left to it. Keys that only the original's manager
-needed are accepted and have no effect: Metacontroller does that part. The token of the platform is no setting: it is
-secret, so it stands in the environment or in a file of its own (`hooks.account`).
+The gateway reads the same file; its section `gateway` is left to it. Keys that only the manager of the original needed
+are accepted and have no effect, because Metacontroller does that part. The token of the platform is not a setting: it
+is secret, so it is in the environment or in a file of its own (`hooks.platform.beamlit.credentials`).
 """
 
 import os
@@ -21,37 +21,41 @@ from program.problems import Mistake, must_be
 from program.settings import Listen, LogLevel, Section, Tls
 
 GATEWAY_KEYS: Final = frozenset({"gateway"})
-"""Keys of the same file that concern the gateway only."""
+"""Top-level keys of the file that only the gateway reads."""
 
 BASE_URL: Final = "BEAMLIT_BASE_URL"
-"""Environment variable of `platform.baseUrl`, as the original has it."""
+"""Environment variable that sets `platform.baseUrl`, with the name that it has in the original."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Prometheus(Section):
-    """A Prometheus-compatible server."""
+    """Section `metricInformer.prometheus`: a Prometheus-compatible server that metrics are read from."""
 
     address: str = ""
-    """`host:port` or URL, possibly with a path before `/api/v1/query`. Without a scheme: http."""
+    """Address of the server: `host:port` or a URL, possibly with a path before `/api/v1/query`. The default scheme is
+    http."""
     timeout_seconds: Annotated[float, Field(ge=0.1, le=2.5)] = 2.0
-    """For one query; shorter than the deadline of all that a sync asks for."""
+    """Seconds that one query may take. The limit is shorter than the deadline for all metrics of a sync."""
     scrape_interval_seconds: Annotated[int, Field(ge=1, le=300)] = 60
-    """How old the value of a series may be when it is read: the longest interval at which the server scrapes."""
+    """Longest interval, in seconds, at which the server scrapes. The value of a series may be that old when it is
+    read."""
     ca_file: Path | None = None
-    """Certificate authorities that its certificate is checked with, instead of the system's."""
+    """File with the certificate authorities that the server's certificate is verified with, instead of those of the
+    system."""
     insecure_skip_verify: bool = False
-    """Its certificate is not checked."""
+    """Whether the certificate of the server is not verified."""
     username_file: Path | None = None
-    """Name for basic authentication. All files are read again when they change."""
+    """File with the name of the user for HTTP Basic authentication. All these files are read again when they change."""
     password_file: Path | None = None
-    """Its password."""
+    """File with the password of that user."""
     bearer_file: Path | None = None
-    """Token to show instead."""
+    """File with a bearer token, which is sent instead of a name and a password."""
     namespace_label: Annotated[
         str, Field(pattern=r"^([a-zA-Z_][a-zA-Z0-9_]*)?$"), must_be("the name of a label, such as namespace")
     ] = ""
-    """Label that holds the namespace of a series. With it, no ModelDeployment reads a series of another namespace."""
+    """Name of the label that holds the namespace of a series. If set, a ModelDeployment cannot read series of another
+    namespace."""
 
     @field_validator("address")
     @classmethod
@@ -63,45 +67,45 @@ class Prometheus(Section):
     @model_validator(mode="after")
     def _credentials(self) -> Self:
         if (self.username_file is None) != (self.password_file is None):
-            raise Mistake("usernameFile and passwordFile belong together")
+            raise Mistake("set both usernameFile and passwordFile, or neither")
         if self.bearer_file is not None and self.username_file is not None:
-            raise Mistake("bearerFile and usernameFile exclude each other")
+            raise Mistake("set either bearerFile, or usernameFile and passwordFile")
         return self
 
 
 class MetricsFile(Section):
-    """A file with what metrics APIs would answer."""
+    """Section `metricInformer.file`: a file with what metrics APIs would respond."""
 
     path: Path | None = None
-    """Of the file, which is read again when it changes."""
+    """Path of the file, which is read again when it changes."""
 
 
 class MetricInformer(Section):
-    """Where metrics come from."""
+    """Section `metricInformer`: the source of metrics."""
 
     type: Literal["kubernetes", "prometheus", "file"] = "kubernetes"
-    """file: for one machine, where no metrics API is."""
+    """Type of the source. `file` is for one machine, which has no metrics API."""
     resolution_seconds: Annotated[int, Field(ge=1, le=300)] = 15
-    """For how long an answer is used before the same is asked again."""
+    """Seconds for which a response is used before the same question is asked again."""
     prometheus: Prometheus = Prometheus()
     file: MetricsFile = MetricsFile()
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.type == "prometheus" and not self.prometheus.address:
-            raise Mistake("type prometheus needs prometheus.address")
+            raise Mistake("set prometheus.address, which type prometheus needs")
         if self.type == "file" and self.file.path is None:
-            raise Mistake("type file needs file.path")
+            raise Mistake("set file.path, which type file needs")
         return self
 
 
 class Platform(Section):
-    """The Beamlit platform, where models and policies are registered when there is a token."""
+    """Section `platform`: the Beamlit platform, where models and policies are registered if there is a token."""
 
     base_url: str = "https://api.beamlit.dev/v0"
-    """Of its API."""
+    """URL of the platform's API."""
     token_file: Path | None = None
-    """File with the token, read again when it changes; the variable BEAMLIT_TOKEN wins over it."""
+    """File with the token, which is read again when it changes. The variable BEAMLIT_TOKEN wins over it."""
 
     @field_validator("base_url")
     @classmethod
@@ -114,7 +118,7 @@ class Platform(Section):
 
 
 class Location(settings.Location):
-    """Where the default remote backend runs, checked: the gateway has no use for it."""
+    """Location of the default remote backend, checked here because only hooks use it."""
 
     @field_validator("country")
     @classmethod
@@ -132,13 +136,13 @@ class Location(settings.Location):
 
 
 class DefaultRemoteBackend(settings.DefaultRemote):
-    """The remote backend of every ModelDeployment that names none."""
+    """Section `defaultRemoteBackend`: the remote backend of every ModelDeployment that names none."""
 
     location: Location = Location()
 
 
 class ProxyService(Section):
-    """The gateway's Service."""
+    """Section `proxyService`: the Service of the gateway, where Services of `spec.gateway.serviceName` lead."""
 
     namespace: str = ""
     name: str = ""
@@ -147,25 +151,27 @@ class ProxyService(Section):
 
 
 class Hooks(Section):
-    """The section `hooks`."""
+    """Section `hooks`: the program itself."""
 
     listen: Listen = "[::]:8082"
-    """For Metacontroller."""
+    """Address where Metacontroller sends its requests."""
     operations: Listen = "127.0.0.1:8083"
-    """For administrators: health, metrics, docs."""
+    """Address for administrators, with health, metrics and API documentation."""
     body_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 30)] = 1 << 25
-    """Largest request: a parent with all its children and what they refer to."""
+    """Maximum size of a request in bytes. A request holds a parent with its children and the objects it refers to."""
     in_flight: Annotated[int, Field(ge=1, le=10000)] = 256
-    """Requests at the same time; above it the answer is 429, and Metacontroller comes back."""
+    """Maximum number of requests at the same time. A request beyond it gets status 429, and Metacontroller repeats
+    it."""
     tls: Tls | None = None
-    """With it the port for Metacontroller speaks TLS."""
+    """Certificate of the address for Metacontroller, which speaks TLS if it is set."""
     bearer_file: Path | None = None
-    """The token that Metacontroller has to show; none when absent."""
+    """File with the token that Metacontroller must send. If not set, it needs none."""
     log_level: LogLevel = "info"
+    """Lowest level of the log lines that are written."""
 
 
 class Settings(settings.Shared):
-    """Everything hooks are told at their start."""
+    """Configuration of hooks."""
 
     default_remote_backend: DefaultRemoteBackend = DefaultRemoteBackend()
     metric_informer: MetricInformer = MetricInformer()
@@ -173,7 +179,7 @@ class Settings(settings.Shared):
     platform: Platform = Platform()
     hooks: Hooks = Hooks()
     enable_http2: bool = Field(default=False, alias="enableHTTP2")
-    """Without effect, as are the following."""
+    """Key of the original that has no effect, as have those that follow."""
     secure_metrics: bool = False
     enable_leader_election: bool = False
     metrics_addr: str = ":8080"
@@ -187,15 +193,15 @@ class Settings(settings.Shared):
         environment: Mapping[str, str] | None = None,
         flags: Mapping[str, object] | None = None,
     ) -> Self:
-        """Read file, environment and flags; later ones win.
+        """Return the settings in a file, the environment and flags, of which the later win.
 
         Args:
-            config: a YAML file, or None.
-            environment: instead of the process's own.
-            flags: values by the dotted path of their key; None values do not count.
+            config: YAML file, or None.
+            environment: variables, by default those of the process.
+            flags: values by the dotted path of their key. None values do not count.
 
         Raises:
-            SettingsError: one sentence that names the key, the value and what is allowed.
+            SettingsError: a value cannot be used. The message names the key, the value and what is allowed.
         """
         variables = os.environ if environment is None else environment
         given = {"platform.baseUrl": variables.get(BASE_URL) or None, **(flags or {})}
@@ -203,7 +209,7 @@ class Settings(settings.Shared):
 
     @property
     def install_defaults(self) -> InstallDefaults:
-        """What of it the decisions go by. Credentials are the gateway's and not in it."""
+        """Return the part of the settings that decisions depend on. It has no credentials, which the gateway has."""
         remote, service = self.default_remote_backend, self.proxy_service
         return InstallDefaults(
             namespaces=self.served_namespaces,
@@ -225,6 +231,6 @@ class Settings(settings.Shared):
 
 
 def _location(location: Location) -> remote_backend.Location | None:
-    """As in a ModelDeployment; None when nothing of it is known."""
+    """Return the location in the form of the API, or None if no field of it is set."""
     known = {field: value for field, value in location.model_dump().items() if value}
     return remote_backend.Location(**known) if known else None

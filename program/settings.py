@@ -1,6 +1,7 @@
-"""`config.yaml`, environment and flags into a frozen model, or one sentence that says what to change.
+"""How `config.yaml`, environment variables and flags become frozen settings, and what both programs have of them.
 
-A flag wins over the environment, the environment over the file, the file over the default.
+A flag wins over the environment, the environment over the file, the file over the default. What cannot be used is one
+sentence that says what to change.
 """
 
 import difflib
@@ -33,11 +34,11 @@ ENVIRONMENT: Final = "BEAMLIT_"
 
 
 class SettingsError(ValueError):
-    """The configuration cannot be used. The message names key and value and says what is allowed."""
+    """The configuration cannot be used. The message names the key and the value and says what is allowed."""
 
 
 class Section(BaseModel):
-    """A level of the configuration: camelCase keys, closed, frozen."""
+    """Section of the configuration: keys in camelCase, no unknown keys, and frozen."""
 
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid", hide_input_in_errors=True
@@ -67,10 +68,12 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class Tls(Section):
-    """A certificate of our own, PEM."""
+    """Certificate of a server address, in PEM."""
 
     cert_file: Path
+    """File with the certificate and those that lead to its authority."""
     key_file: Path
+    """File with the private key, not encrypted."""
 
 
 class Verification(Section):
@@ -113,56 +116,66 @@ class OAuth(Section):
 
 
 class Auth(Section):
-    """How the gateway authenticates to the default remote backend."""
+    """Authentication of the gateway to the default remote backend."""
 
     type: Literal["oauth"] = "oauth"
     oauth_config: OAuth = OAuth()
 
 
 class Location(Section):
-    """Where the default remote backend runs, as hooks compares it with policies. What is empty is not known."""
+    """Location of the default remote backend, which hooks compare with policies. An empty field is not known."""
 
     name: str = ""
+    """Name of the location, such as the region of a cloud."""
     country: str = ""
-    """ISO 3166-1 code, of two or three letters; it tells the continent too."""
+    """ISO 3166-1 code of the country, with two or three letters. The continent is derived from it."""
     continent: str = ""
+    """Code or English name of the continent, if the country is not known."""
 
 
 class Flavor(Section):
-    """A kind of hardware."""
+    """Hardware that a model runs on."""
 
     type: Annotated[str, StringConstraints(min_length=1, max_length=253)]
+    """Type of the hardware, for example gpu."""
     name: Annotated[str, StringConstraints(min_length=1, max_length=253)]
+    """Name of the hardware, for example t4."""
 
 
 class DefaultRemote(Section):
-    """The remote backend of every ModelDeployment that names none."""
+    """Remote backend of every ModelDeployment that names none."""
 
     host: str = "run.beamlit.dev"
-    """Name or address, possibly with a port; empty: there is no default remote backend."""
+    """Host name or address, possibly with a port. If empty, there is no default remote backend."""
     scheme: Literal["http", "https"] = "https"
+    """URL scheme of the backend."""
     path_prefix: str = "/$workspace/$model"
-    """Expanded by hooks; the gateway uses what the route document says."""
+    """Prefix of every path. Hooks replace the variables in it; the gateway uses what the route document says."""
     workspace: str = ""
+    """Workspace that replaces $workspace in the prefix."""
     headers_to_add: Mapping[str, str] = Field(default_factory=dict)
+    """Header fields that the gateway sets in every request, by name."""
     auth_config: Auth | None = Auth()
+    """Authentication of the gateway to the backend, or None if it needs none."""
     location: Location = Location()
+    """Location of the backend."""
     flavors: tuple[Flavor, ...] = ()
-    """All hardware that it may run models on, as hooks compares it with policies."""
+    """All hardware that the backend may run models on, which hooks compare with policies."""
 
 
 class Shared(Section):
-    """What both programs go by."""
+    """Settings that both programs have."""
 
     namespaces: Names = ("default",)
-    """Namespaces whose ModelDeployments are managed and served; none means all."""
+    """Namespaces whose ModelDeployments are managed and served. If empty, all are."""
     cluster_domain: str = "cluster.local"
+    """DNS domain of the cluster, with which names of Services end."""
     default_remote_backend: DefaultRemote = DefaultRemote()
     tls: Verification = Verification()
 
     @property
     def served_namespaces(self) -> frozenset[str] | None:
-        """The namespaces, None for all."""
+        """Return the namespaces, or None for all."""
         return frozenset(self.namespaces) or None
 
 
@@ -177,17 +190,17 @@ def load(
     flags: Mapping[str, object],
     foreign: frozenset[str],
 ) -> Settings:
-    """Read file, environment and flags into `model`; later ones win.
+    """Return the settings in a file, the environment and flags, of which the later win.
 
     Args:
-        model: what the result is.
-        config: a YAML file, or None.
-        environment: instead of the process's own.
-        flags: values by the dotted path of their key; None values do not count.
-        foreign: top-level keys of the same file that concern the other program.
+        model: class of the settings.
+        config: YAML file, or None.
+        environment: variables, by default those of the process.
+        flags: values by the dotted path of their key. None values do not count.
+        foreign: top-level keys of the file that only the other program reads.
 
     Raises:
-        SettingsError: one sentence that names the key, the value and what is allowed.
+        SettingsError: a value cannot be used. The message names the key, the value and what is allowed.
     """
     values = _read(config) if config is not None else {}
     for key in foreign & values.keys():
@@ -227,7 +240,7 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
 
 
 def _from_environment(settings: type[BaseModel], environment: Mapping[str, str]) -> dict[str, Any]:
-    """The settings among the variables, nested by double underscores."""
+    """Return the settings among the variables. Two underscores lead to a key of a section."""
     result: dict[str, Any] = {}
     for variable, value in sorted(environment.items()):
         if not variable.startswith(ENVIRONMENT):
@@ -243,7 +256,7 @@ def _from_environment(settings: type[BaseModel], environment: Mapping[str, str])
 
 
 def _path(settings: type[BaseModel], names: Sequence[str]) -> list[str] | None:
-    """The keys that field names stand for; None when there are no such fields."""
+    """Return the keys of the file for names of fields, or None if there are no such fields."""
     model: type[BaseModel] | None = settings
     keys = []
     for name in names:

@@ -88,8 +88,8 @@ class OAuthConfig(ApiModel):
     ) = None
     """URL of the token endpoint."""
     token_auth: TokenAuth | None = None
-    """Method by which the client authenticates to the token endpoint. client_secret_basic: HTTP Basic with id and secret
-    form-encoded (RFC 6749 section 2.3.1). client_secret_basic_raw: HTTP Basic with id and secret as they are.
+    """Method by which the client authenticates to the token endpoint. client_secret_basic: HTTP Basic with id and
+    secret form-encoded (RFC 6749 section 2.3.1). client_secret_basic_raw: HTTP Basic with id and secret as they are.
     client_secret_post: id and secret in the body. If not set, the gateway tries them in this order."""
     audience: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = None
     """Audience of the token, if the token endpoint asks for one."""

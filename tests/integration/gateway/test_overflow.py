@@ -331,7 +331,11 @@ async def test_the_response_the_log_and_decisions_agree() -> None:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://admin") as client:
             everything = (await client.get("/decisions")).json()["decisions"]
             one = (await client.get("/decisions", params={"route": "default/demo", "limit": 1})).json()["decisions"]
-            assert (await client.get("/decisions", params={"limit": 0})).status_code == 422
+            refused = await client.get("/decisions", params={"limit": 0})
+            assert (refused.status_code, refused.json()["error"][:43]) == (
+                422,
+                "limit must be a whole number from 1 to 1000",
+            )
             assert "canary" not in (await client.get("/decisions")).text
         assert [decision["route"] for decision in everything] == ["default/other", "default/demo"]
         assert one == everything[1:]

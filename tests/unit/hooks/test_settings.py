@@ -169,18 +169,24 @@ def test_the_originals_prometheus_server(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "metricInformer: type prometheus needs prometheus.address."),
+        ("", "metricInformer: set prometheus.address, which type prometheus needs."),
         ("address: 'ftp://x'", "metricInformer.prometheus.address is 'ftp://x', and must be host:port or an http"),
         (
             "address: 'https://ada:canary@x:9090'",
             "metricInformer.prometheus.address is '***@x:9090', and must not",
         ),
         ("address: 'ada:canary/canary@x'", "metricInformer.prometheus.address is '***@x', and must"),
-        ("address: x, usernameFile: /u", "metricInformer.prometheus: usernameFile and passwordFile belong together."),
-        ("address: x, passwordFile: /p", "metricInformer.prometheus: usernameFile and passwordFile belong together."),
+        (
+            "address: x, usernameFile: /u",
+            "metricInformer.prometheus: set both usernameFile and passwordFile, or neither.",
+        ),
+        (
+            "address: x, passwordFile: /p",
+            "metricInformer.prometheus: set both usernameFile and passwordFile, or neither.",
+        ),
         (
             "address: x, usernameFile: /u, passwordFile: /p, bearerFile: /b",
-            "metricInformer.prometheus: bearerFile and usernameFile exclude each other.",
+            "metricInformer.prometheus: set either bearerFile, or usernameFile and passwordFile.",
         ),
         (
             "address: x, timeoutSeconds: 3",
