@@ -175,7 +175,7 @@ def offloading_reference() -> str:
         "",
         "## Rules",
         "",
-        "In order; the first that answers decides how much is offloaded.",
+        "In order; the first that decides wins.",
         "",
         "| # | rule | what it says |",
         "| --- | --- | --- |",

@@ -36,7 +36,7 @@ def _lines(explanation: Explanation) -> Iterator[str]:
     for problem in explanation.problems:
         yield from _wrapped(f"{problem.type}={problem.status}/{problem.reason}: {problem.message}", "  ! ")
     if explanation.rules:
-        yield from ("", "Rules, in order; the first that answers decides:")
+        yield from ("", "Rules, in order; the first that decides wins:")
         for number, rule in enumerate(explanation.rules, start=1):
             yield from _rule(number, rule, explanation.split)
     if explanation.metrics:
