@@ -12,6 +12,10 @@ from typing import Final
 
 NANO: Final = 10**9
 """Nanos in one unit. Kubernetes rounds what is finer away from zero."""
+_MILLI: Final = 10**6
+"""Nanos in a thousandth."""
+_BEYOND_EXA: Final = 10**21 * NANO
+"""Smallest amount, in nanos, of which whole multiples have no decimal suffix: a thousand exa."""
 _MAX_BINARY: Final = (2**63 - 1) * NANO
 """Largest binary amount, in nanos: the largest int64."""
 _MAX_EXPONENT: Final = 30
@@ -80,7 +84,7 @@ class _Written:
 
     @property
     def quantity(self) -> Quantity:
-        digits = int(self.whole + self.fraction)
+        digits = int(self.whole + self.fraction or "0")  # ParseQuantity takes `k` for zero
         if self.format is Format.BINARY:
             nanos = min(_scaled(digits << self.power, 9 - len(self.fraction)), _MAX_BINARY)
         else:
@@ -114,7 +118,10 @@ def parse(value: str | float) -> Quantity:
 @lru_cache(maxsize=4096, typed=True)
 def _parse(value: str | float) -> Quantity:
     """Parse a quantity, from a cache: specifications repeat the same few amounts."""
-    return _written(value).quantity
+    written = _written(value)
+    if not written.whole and not written.fraction:
+        raise InvalidQuantity(f"{written.text!r} has no digits")
+    return written.quantity
 
 
 def decimal(written: str) -> Quantity:
@@ -138,22 +145,45 @@ def canonical(value: str | float) -> str:
         InvalidQuantity: The value is not a quantity.
     """
     written = _written(value)
-    if written.is_kept:
-        return written.text
+    return written.text if written.is_kept else _stored_text(written.quantity)
+
+
+def canonical_resource(value: str | float) -> str:
+    """Return the text in which the API server stores a quantity in a map of resources (core/v1 ResourceList).
+
+    There it rounds up to thousandths.
+
+    Raises:
+        InvalidQuantity: The value is not a quantity.
+    """
+    quantity = _written(value).quantity
+    if quantity.nanos % _MILLI == 0:
+        return canonical(value)
+    return _stored_text(Quantity(_scaled(quantity.nanos, -6) * _MILLI, quantity.format))
+
+
+def _stored_text(quantity: Quantity) -> str:
     # What was binary may print without a suffix (62.5Ki is 64000), and is a decimal from the next reading on (64k).
-    return str(parse(str(written.quantity)))
+    quantity = parse(str(quantity))
+    if quantity.format is Format.DECIMAL and quantity.nanos and quantity.nanos % _BEYOND_EXA == 0:
+        # CanonicalizeBytes has no suffix beyond exa, and writes the digits without one.
+        digits = quantity.nanos // _BEYOND_EXA
+        while digits % 1000 == 0:
+            digits //= 1000
+        return str(digits)
+    return str(quantity)
 
 
 def _written(value: str | float) -> _Written:
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise InvalidQuantity(f"{value!r} is not a quantity")
     text = value.strip() if isinstance(value, str) else repr(value)
     match = _SYNTAX.fullmatch(text) if len(text) <= _MAX_LENGTH else None
     if match is None:
         raise InvalidQuantity(f"{text[:_MAX_LENGTH]!r} is not a quantity")
     sign, whole, fraction, suffix, exponent = match.groups(default="")
-    if not whole and not fraction:
-        raise InvalidQuantity(f"{text!r} has no digits")
+    if not text:
+        raise InvalidQuantity("an empty text is not a quantity")
     if suffix in ("e", "E") and exponent:
         form, power = Format.EXPONENT, int(exponent)
     elif suffix in _BINARY and not exponent:

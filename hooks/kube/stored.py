@@ -78,7 +78,7 @@ def canonical_json(value: object) -> bytes:
 
 def _object(value: dict[str, Any], field: str, *, keep_zeros: bool) -> dict[str, Any]:
     if field in _QUANTITY_MAPS:
-        return {key: _quantity(item) for key, item in value.items() if item is not None}
+        return {key: quantity(item, resource=True) for key, item in value.items() if item is not None}
     if field in _TEXT_MAPS:
         return {key: item for key, item in value.items() if item is not None}
     stored = {}
@@ -97,13 +97,15 @@ def _value(value: Any, field: str, *, keep_zeros: bool) -> Any:
         return _object(value, field, keep_zeros=keep_zeros)
     if isinstance(value, list):
         return [_value(item, "", keep_zeros=keep_zeros) for item in value if item is not None]
-    return _quantity(value) if field in _QUANTITIES else value
+    return quantity(value) if field in _QUANTITIES else value
 
 
-def _quantity(value: Any) -> Any:
-    """Return the quantity in canonical form. An invalid one is returned unchanged: the API server refuses it and tells
-    the user."""
+def quantity(value: Any, *, resource: bool = False) -> Any:
+    """Return the quantity in stored form, as a field of its own or as a resource in a map.
+
+    An invalid one is returned unchanged: the API server refuses it and tells the user.
+    """
     try:
-        return quantities.canonical(value)
+        return quantities.canonical_resource(value) if resource else quantities.canonical(value)
     except quantities.InvalidQuantity:
         return value

@@ -1,12 +1,10 @@
-"""Metacontroller for one machine: objects are files, hooks and gateway are the real ones.
+"""A stand-in for Metacontroller on one machine: objects are files, hooks and gateway are the real programs.
 
-    python -m metacontroller.local --state DIR --hooks http://127.0.0.1:8082
+python -m metacontroller.local --state DIR --hooks http://127.0.0.1:8082
 
-`DIR/manifests` is yours; `DIR/objects` shows what the API server of a cluster would hold. It is for trying things and
-for fast tests, it is not a cluster: one process per directory, no pods, no network.
+The user writes `DIR/manifests`; `DIR/objects` shows the objects that the API server of a cluster would hold. The
+stand-in is for trying and for fast tests and is no cluster: one process per directory, no pods, no network.
 """
-
-from __future__ import annotations
 
 import argparse
 import asyncio
@@ -15,10 +13,12 @@ import signal
 import sys
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from types import TracebackType
+from typing import Final, Self
 
 import httpx
 
@@ -26,19 +26,14 @@ from metacontroller.local import errors, manifests
 from metacontroller.local import kubelet as workloads
 from metacontroller.local.apiserver import cel
 from metacontroller.local.apiserver import kinds as definitions
+from metacontroller.local.apiserver.objects import Key, Object
 from metacontroller.local.apiserver.server import ApiServer
 from metacontroller.local.apiserver.store import Store
-from metacontroller.local.controller.composite_controller import Registration
+from metacontroller.local.controller.composite_controller import CompositeController
 from metacontroller.local.controller.controller import Controller
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import TracebackType
-
-    from metacontroller.local.apiserver.objects import Key, Object
-
 _MANIFESTS: Final = Path(__file__).resolve().parents[1]
-"""Where the manifests lie that register hooks."""
+"""Folder of the manifests that register hooks."""
 _CRDS: Final = _MANIFESTS.parent / "crds"
 
 
@@ -48,27 +43,27 @@ def _print(line: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a stand-in runs on."""
+    """Options of a stand-in."""
 
     state: Path
-    """Its directory; `manifests` in it is the user's, the rest its own."""
+    """State directory. The user writes `manifests` in it, the stand-in everything else."""
     hooks: str | None = None
-    """scheme://host:port that replaces the one of the hooks' URLs; None = the URLs as they are."""
+    """scheme://host:port that replaces that of the hooks' URLs; None to leave the URLs as they are."""
     workloads: Path | None = None
-    """Which process is behind which workload; None = `workloads.yaml` in the state directory."""
+    """File that names the process behind each workload; None for `workloads.yaml` in the state directory."""
     crds: Path = field(default=_CRDS)
     controllers: Path = field(default=_MANIFESTS)
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     make_uid: Callable[[], str] = lambda: str(uuid.uuid4())
     report: Callable[[str], None] = _print
-    """Takes one line per thing that happened."""
+    """Function that takes one line for each event."""
 
 
 class StandIn:
     """A running stand-in: `async with StandIn(options) as stand_in`."""
 
     def __init__(self, options: Options) -> None:
-        """Takes the directory and reads everything; raises errors.SetupError."""
+        """Lock the directory and read all files in it; raise errors.SetupError where that fails."""
         self._options = options
         kinds = definitions.read_kinds(options.crds)
         registered = definitions.read_controllers(options.controllers)
@@ -79,7 +74,7 @@ class StandIn:
             self._client = httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_keepalive_connections=2))
             self._client.headers.clear()  # Go sends none but those of the request
             self._probes = httpx.AsyncClient(trust_env=False)
-            registrations = [Registration.from_manifest(item, self.api, options.hooks) for item in registered]
+            registrations = [CompositeController.from_manifest(item, self.api, options.hooks) for item in registered]
         except errors.StandInError:
             self._store.close()
             raise
@@ -91,19 +86,19 @@ class StandIn:
         self._manifests = manifests.Manifests(self.api, options.state / "manifests", options.report)
         self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> StandIn:
-        """Start: apply the manifests, then sync until the end of the block."""
+    async def __aenter__(self) -> Self:
+        """Apply the manifests, then sync until the end of the block."""
         self.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop and let go of the directory."""
+        """Stop and unlock the directory."""
         await self.stop()
 
     def start(self) -> None:
-        """Begin to work; needs a running event loop."""
+        """Start all tasks. This needs a running event loop."""
         if (missing := cel.missing_engine()) is not None:
             self._options.report(missing)
         self.api.collect_garbage()
@@ -111,7 +106,7 @@ class StandIn:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """End all work; what was written stays."""
+        """End all tasks. The files stay."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -121,23 +116,23 @@ class StandIn:
         self._store.close()
 
     async def wait(self) -> None:
-        """Wait until the work ends, which is an error: it raises what ended it."""
+        """Wait until a task ends, and raise its error."""
         if self._task is not None:
             await self._task
 
     @property
     def writes(self) -> Counter[Key]:
-        """Effective writes per object since the start."""
+        """Return the number of effective writes per object since the start."""
         return self.api.writes
 
     @property
     def syncs(self) -> Counter[Key]:
-        """Hook rounds per parent since the start."""
+        """Return the number of syncs per parent since the start."""
         return sum((controller.syncs for controller in self.controllers), Counter())
 
     @property
     def loops(self) -> set[Key]:
-        """Parents that were synced over and over without coming to rest."""
+        """Return the parents that were synced over and over without coming to rest."""
         return {key for controller in self.controllers for key in controller.loops}
 
     async def quiesce(self, deadline: float = 10.0) -> None:
@@ -157,7 +152,7 @@ class StandIn:
             await asyncio.sleep(0.01)
 
     def sync_all(self) -> None:
-        """Have every parent synced again, as a resync period does."""
+        """Queue a sync of every parent, as a resync period does."""
         for controller in self.controllers:
             for key, _ in self.api.all_of(controller.registration.parent):
                 controller.queue.add(key)
@@ -175,14 +170,15 @@ class StandIn:
             self._manifests.look()
 
     def _tell(self, before: Object, after: Object) -> None:
-        """One line per condition that turned."""
+        """Report each condition that changed in one line."""
         metadata = after["metadata"]
         for line in turned(before.get("status") or {}, after["status"]):
             self._options.report(f"{after['kind']} {metadata.get('namespace')}/{metadata['name']}: {line}")
 
 
 def turned(before: Object, after: Object) -> list[str]:
-    """`Type=Status Reason: message` of each condition whose status or reason changed, and of new ones that matter."""
+    """Return `Type=Status Reason: message` for each condition whose status or reason changed, and for new ones that
+    matter."""
     known = {condition.get("type"): condition for condition in before.get("conditions") or ()}
     lines = []
     for condition in after.get("conditions") or ():
@@ -248,12 +244,12 @@ async def _main(options: Options) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run until a signal; 2 when it cannot start."""
+    """Run until a signal. Return the exit status: 2 where the stand-in cannot start."""
     options = _options(arguments)
     try:
         asyncio.run(_main(options))
-    except errors.SetupError as error:
-        print(f"metacontroller.local: {error}", file=sys.stderr)
+    except errors.SetupError as exc:
+        print(f"metacontroller.local: {exc}", file=sys.stderr)
         return 2
     return 0
 

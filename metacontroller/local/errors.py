@@ -1,4 +1,4 @@
-"""What can go wrong between the stand-in, the objects and the hooks.
+"""Errors of the stand-in, its API server and its hooks.
 
 StandInError
 ├── Refused               the API server says no; its message names the field and what is allowed
@@ -7,21 +7,19 @@ StandInError
 │   ├── AlreadyExists     409 on create
 │   └── Conflict          409 on update: another write came first, or the uid differs
 ├── HookError             anything but a usable 200 from a hook: nothing is applied, tried again with backoff
-│   └── WouldCrash        an answer on which Metacontroller itself dies
+│   └── WouldCrash        an response on which Metacontroller itself dies
 ├── TooManyRequests       429: tried again after Retry-After, without backoff
 ├── SyncError             one sync of one parent failed
 └── SetupError            the stand-in cannot start; one sentence for the person who typed the command
 """
 
-from __future__ import annotations
-
 
 class StandInError(Exception):
-    """Base of all errors of this package; the text is one sentence for a person."""
+    """The base of all errors of this package. The text is one sentence for a person."""
 
 
 class Refused(StandInError):
-    """The API server refused a write; nothing changed."""
+    """The API server refused a write, and nothing changed."""
 
 
 class Invalid(Refused):
@@ -33,7 +31,7 @@ class NotFound(Refused):
 
 
 class AlreadyExists(Refused):
-    """An object of that name is there already."""
+    """An object of that name exists already."""
 
 
 class Conflict(Refused):
@@ -41,25 +39,26 @@ class Conflict(Refused):
 
 
 class HookError(StandInError):
-    """A hook did not give an answer that Metacontroller accepts."""
+    """A hook did not give a response that Metacontroller accepts."""
 
 
 class WouldCrash(HookError):
-    """A hook gave an answer that ends the Metacontroller process, and again after its restart."""
+    """A hook gave a response that ends the Metacontroller process, and again after its restart."""
 
 
 class TooManyRequests(StandInError):
-    """A hook asked for patience."""
+    """A hook responded with 429."""
 
     def __init__(self, retry_after: float) -> None:
-        """`retry_after`: seconds until the next try; 0 where the header was missing or unreadable."""
+        """Create the error. `retry_after` is the number of seconds until the next try; 0 where the field was missing or
+        invalid."""
         super().__init__(f"the hook answered 429, tried again in {retry_after:g} s")
         self.retry_after = retry_after
 
 
 class SyncError(StandInError):
-    """One sync of one parent failed; the next one is tried with backoff."""
+    """One sync of one parent failed. The next one is tried with backoff."""
 
 
 class SetupError(StandInError):
-    """The stand-in cannot start as asked."""
+    """The stand-in cannot start with these options or files."""

@@ -1,15 +1,15 @@
-"""Plays the kubelet: probes the processes behind workloads and writes their status as the real controllers do.
+"""A kubelet for processes: it probes the processes behind workloads and writes their status as the real controllers do.
 
 `workloads.yaml` names, per workload, the process's readiness URL. One process stands for all replicas: when it is
 ready, all are. A workload that is not listed has no ready replica.
 """
 
-from __future__ import annotations
-
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 import httpx
 
@@ -17,42 +17,38 @@ from metacontroller.local import errors
 from metacontroller.local.apiserver import yaml
 from metacontroller.local.apiserver.builtin import WORKLOADS
 from metacontroller.local.apiserver.objects import Key, Kind, Object, copy, equal
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from metacontroller.local.apiserver.server import ApiServer, Change
+from metacontroller.local.apiserver.server import ApiServer, Change
 
 INTERVAL: Final = 0.25
 """Seconds between two probes of a workload."""
 TIMEOUT: Final = 1.0
-"""Seconds a probe may take, as the kubelet's default."""
+"""Timeout of a probe in seconds, as the kubelet's default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One entry of workloads.yaml."""
+    """An entry of workloads.yaml."""
 
     kind: str
     namespace: str
     name: str
     readiness: str
-    """URL; an answer from 200 to 399 means ready."""
+    """URL of the readiness probe. A status from 200 to 399 means ready."""
 
 
 def read_workloads(path: Path) -> tuple[Workload, ...]:
-    """The entries of workloads.yaml; a missing file has none. Raises errors.SetupError naming the entry."""
+    """Return the entries of workloads.yaml; a missing file has none. Raise errors.SetupError where an entry is
+    invalid."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return ()
-    except OSError as error:
-        raise errors.SetupError(f"{path}: {error.strerror or error}") from error
+    except OSError as exc:
+        raise errors.SetupError(f"{path}: {exc.strerror or exc}") from exc
     try:
         content = yaml.read_plain(text)
-    except yaml.DocumentError as error:
-        raise errors.SetupError(f"{path}: {error}") from error
+    except yaml.DocumentError as exc:
+        raise errors.SetupError(f"{path}: {exc}") from exc
     entries = content.get("workloads") if isinstance(content, dict) else None
     if entries is None:
         entries = []
@@ -76,7 +72,7 @@ def _workload(entry: Any, where: str) -> Workload:
 
 
 class Kubelet:
-    """Probes what workloads.yaml names and keeps the status of all workloads."""
+    """A prober for the entries of workloads.yaml, which writes the status of all workloads."""
 
     def __init__(
         self,
@@ -87,7 +83,7 @@ class Kubelet:
         now: Callable[[], datetime],
         report: Callable[[str], None],
     ) -> None:
-        """Writes the status of every stored workload at once: nothing is ready before its first probe."""
+        """Write the status of every stored workload: none is ready before its first probe."""
         self._api, self._client, self._now, self._report = api, client, now, report
         self._workloads = {_key(api, workload): workload for workload in workloads}
         self._ready: set[Key] = set()
@@ -125,10 +121,10 @@ class Kubelet:
     async def _is_ready(self, workload: Workload) -> bool:
         try:
             async with asyncio.timeout(TIMEOUT):
-                answer = await self._client.get(workload.readiness)
+                response = await self._client.get(workload.readiness)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError):
             return False
-        return 200 <= answer.status_code < 400
+        return 200 <= response.status_code < 400
 
     def _write(self, kind: Kind, key: Key) -> bool:
         item = self._api.find(key)
@@ -144,7 +140,7 @@ class Kubelet:
 
 
 def make_status(kind: Kind, item: Object, *, ready: bool, now: datetime) -> Object:
-    """The status of a workload whose pods are all ready, or all not."""
+    """Return the status of a workload whose pods are either all ready or all not ready."""
     wanted = 1 if kind.name == "DaemonSet" else item["spec"].get("replicas", 1)
     count = wanted if ready else 0
     generation = item["metadata"]["generation"]

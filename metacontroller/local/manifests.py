@@ -1,23 +1,18 @@
-"""The user's side: what stands in DIR/manifests exists, what is removed there goes.
+"""Manifests of the user: an object in DIR/manifests is created, and deleted once it is removed there.
 
 Files are looked at five times a second. A file that cannot be read keeps what it gave before; an object the API server
 refuses keeps its stored form, and one sentence says why. Two files may not hold the same object: the first one has it.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 from metacontroller.local import errors
 from metacontroller.local.apiserver import yaml
 from metacontroller.local.apiserver.objects import Key, Object, controller_of, copy, equal, key_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from metacontroller.local.apiserver.server import ApiServer
+from metacontroller.local.apiserver.server import ApiServer
 
 INTERVAL: Final = 0.2
 """Seconds between two looks at the folder."""
@@ -25,31 +20,31 @@ INTERVAL: Final = 0.2
 _SUFFIXES = {".yaml", ".yml", ".json"}
 _SYSTEM = ("uid", "resourceVersion", "creationTimestamp", "generation", "deletionTimestamp")
 _OTHERS = ("ownerReferences", "finalizers")
-"""Metadata that controllers write and a manifest usually leaves out."""
+"""Metadata that controllers write and manifests usually leave out."""
 
 
 @dataclass(frozen=True, slots=True)
 class _File:
     stamp: tuple[int, int, int]
-    """Modification time in ns, size and inode."""
+    """Modification time in nanoseconds, size and inode of the file."""
     items: tuple[Object, ...] | None
-    """None: it could not be read."""
+    """Objects of the file; None where it could not be read."""
 
 
 class Manifests:
-    """A folder of manifests, applied to an API server."""
+    """A folder of manifests that is applied to an API server."""
 
     def __init__(self, api: ApiServer, folder: Path, report: Callable[[str], None]) -> None:
-        """`report` takes one line per object created, configured, deleted or refused."""
+        """Create a reader. `report` takes one line for each object created, configured, deleted or refused."""
         self._api, self._folder, self._report = api, folder, report
         self._files: dict[str, _File] | None = None
-        self._told: dict[str, str] = {}
+        self._reported: dict[str, str] = {}
         self._leaving: set[Key] = set()
         """Objects of manifests that are still being deleted: they are created again once they are gone."""
         folder.mkdir(parents=True, exist_ok=True)
 
     def look(self) -> bool:
-        """Apply what changed since the last look; gives whether anything did."""
+        """Apply the changes since the last look. Return whether there were any."""
         names = sorted(
             path.relative_to(self._folder).as_posix()
             for path in self._folder.rglob("*")
@@ -74,18 +69,18 @@ class Manifests:
             if before is not None and before.stamp == stamp:
                 return before
             text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            if not isinstance(error, FileNotFoundError):
-                self._report(f"manifests/{name}: not read, what it gave before stays: {error}")
-            return None if isinstance(error, FileNotFoundError) else before
+        except (OSError, UnicodeDecodeError) as exc:
+            if not isinstance(exc, FileNotFoundError):
+                self._report(f"manifests/{name}: not read, what it gave before stays: {exc}")
+            return None if isinstance(exc, FileNotFoundError) else before
         if not text.strip() and before is not None and before.items:
             # An editor that is about to write, more often than somebody who wants all of it deleted.
             self._report(f"manifests/{name}: it is empty, what it gave before stays: remove the file to delete that")
             return _File(stamp, before.items)
         try:
             return _File(stamp, tuple(yaml.read(text)))
-        except yaml.DocumentError as error:
-            self._report(f"manifests/{name}: not read, what it gave before stays: {error}")
+        except yaml.DocumentError as exc:
+            self._report(f"manifests/{name}: not read, what it gave before stays: {exc}")
             return _File(stamp, before.items if before is not None else None)
 
     def _apply(self, files: dict[str, _File], changed: set[str]) -> None:
@@ -109,16 +104,16 @@ class Manifests:
                 self._delete(key)
 
     def _key(self, name: str, item: Object) -> Key | None:
-        """Which object this is; None after one sentence when it cannot be told."""
+        """Return the key of an object, or None after a reported sentence where it has none."""
         metadata = item.get("metadata")
         try:
             kind = self._api.kind_named(item["apiVersion"], item["kind"])
             if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
                 raise errors.Invalid("metadata.name is required")
-        except errors.Refused as error:
-            if name not in self._told or self._told[name] != str(error):
-                self._report(f"manifests/{name}: {item['kind']} refused, nothing changed: {error}")
-            self._told[name] = str(error)
+        except errors.Refused as exc:
+            if name not in self._reported or self._reported[name] != str(exc):
+                self._report(f"manifests/{name}: {item['kind']} refused, nothing changed: {exc}")
+            self._reported[name] = str(exc)
             return None
         if kind.namespaced and not metadata.get("namespace"):
             metadata["namespace"] = "default"
@@ -131,9 +126,9 @@ class Manifests:
                 for field in self._api.unknown_fields(item):
                     self._report(f"{label}: the field {field} is not known and is dropped")
             self._write(key, item, name, label)
-        except errors.Refused as error:
+        except errors.Refused as exc:
             if loud:
-                self._report(f"{label} refused, nothing changed: {error}")
+                self._report(f"{label} refused, nothing changed: {exc}")
 
     def _write(self, key: Key, item: Object, name: str, label: str) -> None:
         metadata = item["metadata"]

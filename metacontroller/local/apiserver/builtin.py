@@ -1,28 +1,25 @@
-"""What the API server makes of the built-in kinds on a write: stored form, defaults, and what may not change.
+"""Built-in kinds on a write: stored form, defaults, and fields that are immutable.
 
 Only as much as one machine needs: workloads, Services, ConfigMaps and Secrets. Pod fields it has never heard of stay
 as they are, where a real API server drops them.
 """
-
-from __future__ import annotations
 
 import base64
 import binascii
 import ipaddress
 import re
 import zlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from metacontroller.local.apiserver import quantity
+from hooks.kube.stored import quantity
 from metacontroller.local.apiserver.objects import Kind, Object, copy, equal
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 PLAIN_MAPS = frozenset({
     "labels", "annotations", "nodeSelector", "limits", "requests", "matchLabels", "data", "binaryData", "selector",
 })  # fmt: skip
-"""Maps that are dropped when empty; any other `{}` (emptyDir, resources, securityContext) carries meaning."""
+"""Fields with a map that is dropped when it is empty. Any other `{}` (emptyDir, resources, securityContext) has a
+meaning."""
 
 QUANTITY_MAPS = frozenset({"limits", "requests", "capacity"})
 QUANTITIES = frozenset({"sizeLimit", "divisor"})
@@ -33,10 +30,10 @@ _FIELDS = {
     "ConfigMap": ("data", "binaryData", "immutable"),
     "Secret": ("data", "stringData", "immutable", "type"),
 }
-"""Fields beside apiVersion, kind and metadata; any other kind has spec and status."""
+"""Top-level fields of a kind beside apiVersion, kind and metadata. Other kinds have spec and status."""
 
 TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
-"""The annotation in which the API server counts the templates of a DaemonSet."""
+"""Annotation in which the API server counts the templates of a DaemonSet."""
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _PORT_NAME = re.compile(r"(?!.*--)(?=.*[a-z])[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?")
@@ -44,7 +41,7 @@ _DATA_KEY = re.compile(r"(?!\.\.?$)(?!\.\.)[-._a-zA-Z0-9]{1,253}")
 
 
 def stored(kind: Kind, item: Object) -> Object:
-    """The object as the API server would hold it: no null, no empty list, canonical quantities, defaults set."""
+    """Return the object in stored form: without nulls and empty lists, with canonical quantities and defaults."""
     known = ("apiVersion", "kind", "metadata", *_FIELDS.get(kind.name, ("spec", "status")))
     result: Object = _tidy({name: value for name, value in item.items() if name in known})
     fill = _DEFAULTS.get(kind.name)
@@ -54,7 +51,7 @@ def stored(kind: Kind, item: Object) -> Object:
 
 
 def allocate(item: Object, old: Object | None, taken: Callable[[str], bool]) -> None:
-    """Give a Service what a cluster allocates (clusterIP), or keep what it has."""
+    """Set the clusterIP of a Service, or keep the one it has."""
     spec = item.setdefault("spec", {})
     if spec["type"] == "ExternalName":
         for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"):
@@ -70,7 +67,7 @@ def allocate(item: Object, old: Object | None, taken: Callable[[str], bool]) -> 
 
 
 def count_templates(item: Object, old: Object | None) -> None:
-    """Count the templates that a DaemonSet has had, in an annotation."""
+    """Count the templates of a DaemonSet in its annotation."""
     count = 1
     if old is not None:
         count = int(old["metadata"].get("annotations", {}).get(TEMPLATE_GENERATION, 1))
@@ -79,7 +76,7 @@ def count_templates(item: Object, old: Object | None) -> None:
 
 
 def problems(kind: Kind, item: Object) -> Iterator[str]:
-    """What is wrong with a built-in object, one sentence each."""
+    """Return the problems of a built-in object, one sentence each."""
     name = item["metadata"]["name"]
     if kind.name == "Service" and not _DNS_LABEL.fullmatch(name):
         yield f"metadata.name must be a DNS label of at most 63 characters, not {name!r}"
@@ -92,7 +89,7 @@ def problems(kind: Kind, item: Object) -> Iterator[str]:
 
 
 def immutable(kind: Kind, item: Object, old: Object) -> Iterator[str]:
-    """What an update tries to change and may not."""
+    """Return the immutable fields that an update tries to change."""
     if kind.name in WORKLOADS and not equal(item["spec"].get("selector"), old["spec"].get("selector")):
         yield "spec.selector cannot be changed: field is immutable"
     if kind.name == "Service":
@@ -109,12 +106,12 @@ def immutable(kind: Kind, item: Object, old: Object) -> Iterator[str]:
 def _tidy(value: Any, parent: str = "") -> Any:
     if isinstance(value, dict):
         if parent in QUANTITY_MAPS:
-            return {key: quantity.canonical(item) for key, item in value.items() if item is not None}
+            return {key: quantity(item, resource=True) for key, item in value.items() if item is not None}
         result = {}
         for key, item in value.items():
             if item is None or item == [] or (item == {} and key in PLAIN_MAPS):
                 continue
-            result[key] = quantity.canonical(item) if key in QUANTITIES else _tidy(item, key)
+            result[key] = quantity(item) if key in QUANTITIES else _tidy(item, key)
         return result
     if isinstance(value, list):
         return [_tidy(item) for item in value]
@@ -254,7 +251,7 @@ _DEFAULTS: dict[str, Callable[[Object], None]] = {
 
 
 def _free_address(metadata: Object, taken: Callable[[str], bool]) -> str:
-    """A cluster address that follows from the name: the same object gets the same one in every fresh directory."""
+    """Return a cluster IP that follows from the name, so that an object gets the same one in every new directory."""
     network = ipaddress.ip_network("10.96.0.0/16")
     start = zlib.crc32(f"{metadata.get('namespace')}/{metadata['name']}".encode())
     for step in range(network.num_addresses - 2):

@@ -5,22 +5,18 @@ Needs the package common-expression-language, which is among the development dep
 checked, and `missing_engine` says so.
 """
 
-from __future__ import annotations
-
 import functools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 from metacontroller.local.apiserver import schema as schemas
 from metacontroller.local.apiserver.objects import Object, equal
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _ABSENT = object()
 
 
 def missing_engine() -> str | None:
-    """One sentence when CEL rules cannot be checked here."""
+    """Return a sentence that says why CEL rules cannot be checked here, or None where they can."""
     try:
         import cel  # noqa: F401
     except ImportError:
@@ -36,7 +32,7 @@ def _program(rule: str) -> Any:
 
 
 def problems(schema: Object, value: Any, old: Any = None, path: str = "") -> Iterator[str]:
-    """The messages of all broken rules; `old` is the stored value on an update, None on create."""
+    """Return the messages of all broken rules. `old` is the stored value on an update, and None on create."""
     if missing_engine() is None:
         yield from _problems(schema, value, _ABSENT if old is None else old, path)
 
@@ -60,7 +56,7 @@ def _problems(schema: Object, value: Any, old: Any, path: str) -> Iterator[str]:
 
 
 def _counterpart(schema: Object, item: Any, old: Any) -> Any:
-    """The old item of the same key; only items of a list of type `map` have one."""
+    """Return the stored item with the same key. Only items of a list of type `map` have one."""
     if schema.get("x-kubernetes-list-type") != "map" or not isinstance(old, list):
         return _ABSENT
     key = schemas.list_key(schema, item)
@@ -75,9 +71,9 @@ def _broken(rule: Object, value: Any, old: Any) -> str | None:
     try:
         if _program(rule["rule"]).execute(bound) is True:
             return None
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+    except (RuntimeError, ValueError, TypeError, KeyError) as exc:
         # An API server refuses as well when a rule cannot be evaluated.
-        return f"the rule {rule['rule']!r} cannot be evaluated: {error}"
+        return f"the rule {rule['rule']!r} cannot be evaluated: {exc}"
     return _message(rule, bound)
 
 

@@ -1,19 +1,15 @@
-"""What is installed on this machine: custom kinds from CRD files, and the CompositeControllers."""
+"""Kinds and CompositeControllers of this machine, read from files."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from metacontroller.local import errors
 from metacontroller.local.apiserver import yaml
 from metacontroller.local.apiserver.objects import BUILT_IN, Kind, Object
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 def read_kinds(folder: Path) -> tuple[Kind, ...]:
-    """The built-in kinds and those of the CustomResourceDefinitions in a folder; raises errors.SetupError."""
+    """Return the built-in kinds and those of the CustomResourceDefinitions in a folder; raise errors.SetupError where a
+    file is invalid."""
     found = [kind for item in _read(folder, "CustomResourceDefinition") for kind in _kinds(item)]
     if not found:
         raise errors.SetupError(f"--crds {folder}: there is no CustomResourceDefinition in it")
@@ -21,7 +17,7 @@ def read_kinds(folder: Path) -> tuple[Kind, ...]:
 
 
 def read_controllers(folder: Path) -> tuple[Object, ...]:
-    """The CompositeControllers in a folder; raises errors.SetupError when there is none."""
+    """Return the CompositeControllers in a folder; raise errors.SetupError where there is none."""
     found = tuple(_read(folder, "CompositeController"))
     if not found:
         raise errors.SetupError(f"--controllers {folder}: there is no CompositeController in it")
@@ -34,8 +30,8 @@ def _read(folder: Path, kind: str) -> list[Object]:
     for path in paths:
         try:
             found += [item for item in yaml.read(path.read_text(encoding="utf-8")) if item.get("kind") == kind]
-        except (yaml.DocumentError, OSError) as error:
-            raise errors.SetupError(f"{path}: {error}") from error
+        except (yaml.DocumentError, OSError) as exc:
+            raise errors.SetupError(f"{path}: {exc}") from exc
     return found
 
 

@@ -1,50 +1,48 @@
-"""The nouns of the stand-in: a Kubernetes object as the API server speaks of it, its kind and its key.
+"""Kubernetes objects, their kinds and their keys.
 
-An object itself stays the mapping that was on the wire: the stand-in must carry fields it has never heard of.
+An object stays the mapping that was received: the stand-in carries fields that it does not know.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar, cast
 
 Object: TypeAlias = dict[str, Any]
-"""One Kubernetes object, decoded: apiVersion, kind, metadata and whatever the kind adds."""
+"""A decoded Kubernetes object: apiVersion, kind, metadata and the fields of its kind."""
 
 Decoded = TypeVar("Decoded")
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind as discovery lists it."""
+    """A kind, as discovery of the API server lists it."""
 
     group: str
     """API group; empty for the core group."""
     version: str
     name: str
-    """CamelCase, as in an object's `kind`."""
+    """Name in CamelCase, as in an object's `kind`."""
     plural: str
     namespaced: bool = True
     status: bool = False
-    """Has a status subresource: status is written by `update_status` only."""
+    """Whether the kind has a status subresource: only `update_status` writes its status."""
     generation: bool = False
-    """Counts changes of anything but metadata and status in `metadata.generation`."""
+    """Whether `metadata.generation` counts changes of everything but metadata and status."""
     schema: Object | None = None
-    """`openAPIV3Schema` of a custom resource; built-in kinds have none here."""
+    """`openAPIV3Schema` of a custom resource; None for built-in kinds."""
 
     @property
     def api_version(self) -> str:
-        """`group/version`, or the bare version in the core group."""
+        """Return `group/version`, or the bare version for the core group."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
     def resource(self) -> str:
-        """`plural.group`, or the bare plural in the core group: the name of a CRD and of a folder."""
+        """Return `plural.group`, or the bare plural for the core group: the name of a CRD and of a folder."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     @property
     def hook_key(self) -> str:
-        """The outer key of `children` and `related` in a hook request: `Deployment.apps/v1`, `Service.v1`."""
+        """Return the outer key of `children` and `related` in a hook request: `Deployment.apps/v1`, `Service.v1`."""
         return f"{self.name}.{self.api_version}"
 
 
@@ -57,32 +55,32 @@ BUILT_IN = (
     Kind("apps", "v1", "ReplicaSet", "replicasets", status=True, generation=True),
     Kind("apps", "v1", "StatefulSet", "statefulsets", status=True, generation=True),
 )
-"""The built-in kinds one machine needs; custom kinds come from the CRDs."""
+"""Built-in kinds that one machine needs. Custom kinds come from the CRDs."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Key:
-    """Where an object lives: its resource, namespace and name. A later object may have the same key and another uid."""
+    """The key of an object: its resource, namespace and name. A later object may have the same key and another uid."""
 
     resource: str
     namespace: str
-    """Empty for cluster-scoped kinds."""
+    """Namespace; empty for cluster-scoped kinds."""
     name: str
 
     def __str__(self) -> str:
-        """As kubectl names things: `deployments.apps/demo in default`."""
+        """Return the key as kubectl writes it: `deployments.apps/demo in default`."""
         where = f" in {self.namespace}" if self.namespace else ""
         return f"{self.resource}/{self.name}{where}"
 
 
 def key_of(kind: Kind, item: Object) -> Key:
-    """The key of an object of this kind."""
+    """Return the key of an object of this kind."""
     metadata = item["metadata"]
     return Key(kind.resource, metadata.get("namespace", "") if kind.namespaced else "", metadata["name"])
 
 
 def controller_of(item: Object) -> Object | None:
-    """The owner reference with `controller: true`, if there is one."""
+    """Return the owner reference with `controller: true`, or None."""
     for owner in item["metadata"].get("ownerReferences") or ():
         if owner.get("controller"):
             return dict(owner)
@@ -90,7 +88,7 @@ def controller_of(item: Object) -> Object | None:
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Deep equality as Go sees decoded JSON: true is not 1, and 1 is not 1.0."""
+    """Return whether two values are equal as Go compares decoded JSON: true is not 1, and 1 is not 1.0."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(equal(value, other[key]) for key, value in one.items())
     if isinstance(one, list) and isinstance(other, list):
@@ -99,7 +97,7 @@ def equal(one: Any, other: Any) -> bool:
 
 
 def copy(value: Decoded) -> Decoded:
-    """A deep copy of decoded JSON, several times faster than copy.deepcopy."""
+    """Return a deep copy of decoded JSON, several times faster than copy.deepcopy."""
     duplicate: Any = value
     if isinstance(value, dict):
         duplicate = {key: copy(item) for key, item in value.items()}

@@ -5,16 +5,12 @@ Each step is a pure function of a schema and a decoded value. Problems are sente
 is allowed. Rules written in CEL are in `rules`.
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from metacontroller.local.apiserver.objects import Object, copy, equal
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 EMPTY: Object = {}
 _BOUNDS = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
@@ -29,7 +25,7 @@ _NAMES = {
 
 
 def member(schema: Object, name: str) -> Object | None:
-    """The schema of a field of an object; None when the schema does not know the field."""
+    """Return the schema of a field of an object, or None where the schema does not know the field."""
     if (found := schema.get("properties", EMPTY).get(name)) is not None:
         return dict(found)
     additional = schema.get("additionalProperties")
@@ -39,7 +35,7 @@ def member(schema: Object, name: str) -> Object | None:
 
 
 def prune(schema: Object, value: Any, path: str = "") -> tuple[Any, list[str]]:
-    """A copy without the fields that the schema does not know, and the paths of what was dropped."""
+    """Return a copy without the fields that the schema does not know, and the paths of the dropped fields."""
     dropped: list[str] = []
     return _prune(schema, value, path, dropped), dropped
 
@@ -67,7 +63,7 @@ def _prune(schema: Object, value: Any, path: str, dropped: list[str]) -> Any:
 
 
 def default(schema: Object, value: Any) -> Any:
-    """A copy with every default set whose object is there."""
+    """Return a copy in which every absent field with a default is set, where the object that holds it is present."""
     if isinstance(value, dict):
         result = dict(value)
         for name, below in schema.get("properties", EMPTY).items():
@@ -81,7 +77,7 @@ def default(schema: Object, value: Any) -> Any:
 
 
 def problems(schema: Object, value: Any, path: str = "") -> Iterator[str]:
-    """Everything the schema has against a value, one sentence each."""
+    """Return the violations of the schema, one sentence each."""
     if value is None and schema.get("nullable"):
         return
     if (complaint := _wrong_type(schema, value)) is not None:
@@ -200,7 +196,7 @@ def _list(schema: Object, value: list[Any], path: str) -> Iterator[str]:
 
 
 def list_key(schema: Object, item: Any) -> list[Any]:
-    """What identifies an item of a list of type `map`."""
+    """Return the key of an item of a list of type `map`."""
     return [item.get(name) if isinstance(item, dict) else None for name in schema["x-kubernetes-list-map-keys"]]
 
 

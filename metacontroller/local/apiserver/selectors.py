@@ -1,22 +1,17 @@
 """Label selectors (metav1.LabelSelector)."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
 
 from metacontroller.local import errors
-
-if TYPE_CHECKING:
-    from metacontroller.local.apiserver.objects import Object
+from metacontroller.local.apiserver.objects import Object
 
 KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-"""The name of a label, with or without a DNS prefix."""
+"""Syntax of a label's name, with or without a DNS prefix."""
 VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 
 
 def check(selector: Object) -> None:
-    """Raises errors.SyncError for a selector that cannot be used, naming why."""
+    """Raise errors.SyncError for an invalid selector, with the reason."""
     labels = selector.get("matchLabels") or {}
     expressions = [{"key": key, "operator": "In", "values": [value]} for key, value in labels.items()]
     for expression in (*expressions, *(selector.get("matchExpressions") or ())):
@@ -35,7 +30,7 @@ def check(selector: Object) -> None:
 
 
 def matches(selector: Object, labels: Object | None) -> bool:
-    """Whether the labels match; an empty selector matches everything. Of a selector that passed `check`."""
+    """Return whether the labels match a selector that passed `check`. An empty selector matches everything."""
     labels = labels or {}
     wanted = selector.get("matchLabels") or {}
     if any(labels.get(name) != value for name, value in wanted.items()):

@@ -1,10 +1,8 @@
-"""An API server for one directory: admits, stores, counts and tells watchers, as far as controllers can notice.
+"""An API server for one directory: it admits, stores, counts and notifies watchers as controllers expect it.
 
-Writes are synchronous and happen on the event loop's thread: one object is one small file, and nobody can see a
-half-done change. A write that changes nothing is no write: no resourceVersion, no event.
+Writes are synchronous and happen on the event loop's thread: an object is one small file, and no reader sees a
+half-done change. A write that changes nothing is no write: it makes no resourceVersion and no event.
 """
-
-from __future__ import annotations
 
 import re
 import uuid
@@ -28,7 +26,7 @@ _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What watchers are told."""
+    """A change, as watchers are notified of it."""
 
     type: Literal["ADDED", "MODIFIED", "DELETED"]
     kind: Kind
@@ -41,7 +39,7 @@ Watcher = Callable[[Change], None]
 
 
 class ApiServer:
-    """Objects of known kinds, in memory and in a Store."""
+    """An API server for objects of known kinds, which are in memory and in a Store."""
 
     def __init__(
         self,
@@ -51,13 +49,13 @@ class ApiServer:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         make_uid: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
-        """Loads what is stored; `now` and `make_uid` can be replaced to make a run repeatable."""
+        """Load the stored objects. Replace `now` and `make_uid` to make a run repeatable."""
         self.kinds = {kind.resource: kind for kind in kinds}
         self._by_name = {(kind.api_version, kind.name): kind for kind in self.kinds.values()}
         self._store, self._now, self._make_uid = store, now, make_uid
         self._watchers: list[Watcher] = []
         self.writes: Counter[Key] = Counter()
-        """Effective writes per object: those that gave it a new resourceVersion, or removed it."""
+        """Number of effective writes per object: those that gave it a new resourceVersion or removed it."""
         self._records = {key: record for key, record in store.load() if key.resource in self.kinds}
         highest = (int(record.item["metadata"]["resourceVersion"]) for record in self._records.values())
         store.raise_revision(max(highest, default=0))
@@ -65,7 +63,7 @@ class ApiServer:
     # Reading
 
     def kind_named(self, api_version: object, name: object) -> Kind:
-        """The kind of an object; raises errors.Invalid naming it when this machine does not have it."""
+        """Return the kind of an object; raise errors.Invalid where it is not installed."""
         kind = self._by_name.get((str(api_version), str(name)))
         if kind is None:
             known = ", ".join(sorted(item.name for item in self.kinds.values()))
@@ -73,28 +71,28 @@ class ApiServer:
         return kind
 
     def resource(self, api_version: str, plural: str) -> Kind | None:
-        """The kind behind `apiVersion` and `resource` of a rule."""
+        """Return the kind for `apiVersion` and `resource` of a rule, or None."""
         kinds = self.kinds.values()
         return next((kind for kind in kinds if (kind.api_version, kind.plural) == (api_version, plural)), None)
 
     def find(self, key: Key) -> Object | None:
-        """A copy of the object, or None."""
+        """Return a copy of the object, or None."""
         record = self._records.get(key)
         return None if record is None else copy(record.item)
 
     def origin(self, key: Key) -> str | None:
-        """The manifest an object came from; None for what a controller made."""
+        """Return the manifest of an object, or None for an object that a controller made."""
         record = self._records.get(key)
         return record.origin if record else None
 
     def all_of(self, kind: Kind, namespace: str | None = None) -> Iterator[tuple[Key, Object]]:
-        """Copies of all objects of a kind, in order of their keys."""
+        """Return copies of all objects of a kind, ordered by key."""
         for key in sorted(self._records):
             if key.resource == kind.resource and namespace in (None, key.namespace):
                 yield key, copy(self._records[key].item)
 
     def all_keys(self) -> tuple[Key, ...]:
-        """The keys of all objects."""
+        """Return the keys of all objects."""
         return tuple(sorted(self._records))
 
     def watch(self, watcher: Watcher) -> None:
@@ -104,7 +102,7 @@ class ApiServer:
     # Writing
 
     def create(self, item: Object, *, origin: str | None = None) -> Object:
-        """Store a new object; raises errors.AlreadyExists or errors.Invalid."""
+        """Store a new object; raise errors.AlreadyExists or errors.Invalid."""
         kind = self.kind_named(item.get("apiVersion"), item.get("kind"))
         admitted = self._admit(kind, item, None)
         key = key_of(kind, admitted)
@@ -165,7 +163,8 @@ class ApiServer:
         return copy(admitted)
 
     def delete(self, key: Key, *, uid: str | None = None) -> None:
-        """Delete an object in the background: with finalizers it is marked, else it and all it alone owns go.
+        """Delete an object in the background: with finalizers it is marked, otherwise it is removed with all objects
+        that it alone owns.
 
         Raises errors.NotFound, or errors.Conflict when the uid is another one.
         """
@@ -185,7 +184,7 @@ class ApiServer:
             self._put(kind, key, marked, record.origin, record.item)
 
     def collect_garbage(self) -> None:
-        """Delete what is owned only by objects that are gone."""
+        """Delete objects that are owned only by objects that no longer exist."""
         self._collect(list(self._records))
 
     def _collect(self, keys: Iterable[Key]) -> None:
@@ -197,7 +196,7 @@ class ApiServer:
                 self.delete(key)
 
     def unknown_fields(self, item: Object) -> list[str]:
-        """The fields that pruning would drop, for a warning."""
+        """Return the fields that pruning would drop, for a warning."""
         kind = self._by_name.get((str(item.get("apiVersion")), str(item.get("kind"))))
         if kind is None or kind.schema is None:
             return []
@@ -217,7 +216,7 @@ class ApiServer:
         return key, record.item
 
     def _admit(self, kind: Kind, item: Object, old: Object | None) -> Object:
-        """The object as it is stored; raises errors.Invalid."""
+        """Return the object in stored form; raise errors.Invalid where it is invalid."""
         admitted = copy(item)
         metadata = admitted.get("metadata")
         if not isinstance(metadata, dict):
@@ -248,9 +247,9 @@ class ApiServer:
                 builtin.count_templates(admitted, old)
             if old is not None:
                 _refuse(builtin.immutable(kind, admitted, old))
-        except (AttributeError, TypeError, KeyError) as error:
+        except (AttributeError, TypeError, KeyError) as exc:
             # Our view of built-in kinds is not a schema: a map where a list belongs ends here.
-            raise errors.Invalid(f"the {kind.name} has a field of the wrong type: {error}") from error
+            raise errors.Invalid(f"the {kind.name} has a field of the wrong type: {exc}") from exc
         return admitted
 
     def _address_is_taken(self, address: str) -> bool:
@@ -286,7 +285,7 @@ class ApiServer:
 
 
 def _custom(declared: Object, item: Object, old: Object | None) -> Object:
-    """A custom resource pruned, defaulted and checked; raises errors.Invalid."""
+    """Return a custom resource pruned, defaulted and validated; raise errors.Invalid where it is invalid."""
     whole = _whole(declared)
     pruned, _ = schema.prune(whole, item)
     admitted: Object = _stored(schema.default(whole, pruned))
@@ -296,7 +295,7 @@ def _custom(declared: Object, item: Object, old: Object | None) -> Object:
 
 
 def _stored(value: Any) -> Any:
-    """The value as it comes back from a server that prints 1.0 as 1."""
+    """Return the value as a server decodes it that prints 1.0 as 1."""
     if isinstance(value, dict):
         return {name: _stored(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -305,12 +304,12 @@ def _stored(value: Any) -> Any:
 
 
 def _content(item: Object) -> Object:
-    """What `metadata.generation` counts changes of."""
+    """Return the fields whose changes `metadata.generation` counts."""
     return {name: value for name, value in item.items() if name not in {"metadata", "status"}}
 
 
 def _whole(declared: Object) -> Object:
-    """A CRD's schema with what the API server adds to it: apiVersion, kind, and metadata that is not pruned."""
+    """Return a CRD's schema with what the API server adds: apiVersion, kind, and metadata that is not pruned."""
     known: Object = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     properties = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, **declared.get("properties", {})}
     return {**declared, "properties": {**properties, "metadata": known}}
@@ -348,6 +347,6 @@ def _refuse(problems: Iterable[str]) -> None:
 
 
 def owned_by(item: Object, uid: str) -> bool:
-    """Whether this uid is the object's controller."""
+    """Return whether the object with this uid is the controller of the object."""
     owner = controller_of(item)
     return owner is not None and owner.get("uid") == uid

@@ -1,54 +1,51 @@
-"""Objects on disk: one YAML file each, written whole or not at all, and never a file that is not ours.
+"""Objects on disk: one YAML file each, written whole or not at all. Files of others are never written.
 
 `DIR/objects/<namespace>/<resource>/<name>.yaml`. A file is written beside its place, flushed and renamed, so whoever
 reads sees the old or the new object, and a `kill -9` loses nothing that was acknowledged. The first line of each file
 says that it is ours and which manifest it came from; a file without that line is left alone and reported.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from pathlib import Path
+from typing import IO
 
 from metacontroller.local import errors
 from metacontroller.local.apiserver import yaml
 from metacontroller.local.apiserver.objects import Key, Object
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
 MARK = "# Written by metacontroller.local: edit the manifest instead, changes here are overwritten."
-"""First line of every file we write."""
+"""First line of every file that the store writes."""
 
 _ORIGIN = re.compile(r"# From manifests/(.+)\.$")
 _CLUSTER = "_cluster"
-"""Folder of cluster-scoped objects; no namespace can have this name."""
+"""Name of the folder for cluster-scoped objects. No namespace can have this name."""
 
 _BLOCK = 1000
-"""Revisions reserved at a time: one small write per thousand, and none is given out twice after a crash."""
+"""Number of revisions that are reserved at once: one small write for a thousand, and none is used twice after a
+crash."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A stored object and where it came from."""
+    """A stored object and its origin."""
 
     item: Object
     origin: str | None = None
-    """The manifest, relative to DIR/manifests; None for what a controller made."""
+    """Manifest, relative to DIR/manifests; None for an object that a controller made."""
 
 
 class Store:
-    """The objects of one state directory; one process at a time.
+    """The objects of one state directory, which one process at a time may use.
 
     Raises errors.SetupError when another process holds the directory.
     """
 
     def __init__(self, directory: Path, report: Callable[[str], None]) -> None:
-        """`report` takes one sentence about each file that is left alone."""
+        """Lock the directory. `report` takes one sentence about each file that is left alone."""
         self._objects = directory / "objects"
         self._private = directory / ".local"
         self._report = report
@@ -56,18 +53,18 @@ class Store:
             self._objects.mkdir(parents=True, exist_ok=True)
             self._private.mkdir(exist_ok=True)
             self._lock = _locked(self._private / "lock", directory)
-        except OSError as error:
-            raise errors.SetupError(f"--state {directory}: {error.strerror or error}") from error
+        except OSError as exc:
+            raise errors.SetupError(f"--state {directory}: {exc.strerror or exc}") from exc
         self._revision = self._reserved = self._read_revision()
         self.writes = 0
-        """Files written or removed since the start."""
+        """Number of files that were written or removed since the start."""
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Unlock the directory."""
         self._lock.close()
 
     def next_revision(self) -> int:
-        """The next resourceVersion: larger than any given out in this directory before."""
+        """Return the next resourceVersion, larger than any before in this directory."""
         if self._revision == self._reserved:
             self._reserved += _BLOCK
             _write_whole(self._private / "revision", f"{self._reserved}\n")
@@ -75,7 +72,7 @@ class Store:
         return self._revision
 
     def load(self) -> Iterator[tuple[Key, Record]]:
-        """Everything stored; half-written files of a killed process are removed, foreign ones reported."""
+        """Return all stored objects. Half-written files of a killed process are removed, foreign files are reported."""
         for path in sorted(self._objects.rglob("*")):
             if path.is_dir():
                 continue
@@ -85,7 +82,7 @@ class Store:
                 yield found
 
     def save(self, key: Key, record: Record) -> None:
-        """Write one object; raises errors.Refused when a foreign file stands in its place."""
+        """Write one object; raise errors.Refused where a foreign file has its place."""
         path = self._path(key)
         if path.exists() and not _is_ours(path):
             raise errors.Refused(f"{path} is not a file of the stand-in and is left alone: move it away")
@@ -93,8 +90,8 @@ class Store:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _write_whole(path, f"{header}\n{yaml.render(record.item)}")
-        except OSError as error:
-            raise errors.Refused(f"cannot write {path}: {error.strerror or error}") from error
+        except OSError as exc:
+            raise errors.Refused(f"cannot write {path}: {exc.strerror or exc}") from exc
         self.writes += 1
 
     def remove(self, key: Key) -> None:
@@ -128,8 +125,8 @@ class Store:
                 raise ValueError("it holds another object than its name says")
             if not metadata["uid"] or not metadata["resourceVersion"]:
                 raise ValueError("it has no uid or no resourceVersion")
-        except (ValueError, KeyError, TypeError) as error:
-            self._report(f"objects/{relative} cannot be read and counts as absent: {error}")
+        except (ValueError, KeyError, TypeError) as exc:
+            self._report(f"objects/{relative} cannot be read and counts as absent: {exc}")
             return None
         origin = _ORIGIN.match(text.split("\n", 2)[1])
         return key, Record(item, origin.group(1) if origin else None)
@@ -141,7 +138,7 @@ class Store:
             return 0
 
     def raise_revision(self, least: int) -> None:
-        """Begin above what stored objects carry; needed only when the counter's file was lost."""
+        """Continue above the revisions of stored objects. This is needed only after the counter's file was lost."""
         if least > self._revision:
             self._revision = self._reserved = least
 

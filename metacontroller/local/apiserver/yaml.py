@@ -4,33 +4,29 @@ Reading: timestamps stay text and 12:30 is no number, as in Kubernetes' own deco
 error. Printing: one object as `kubectl get -o yaml` shows it, text of several lines as a block.
 """
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
+from metacontroller.local.apiserver.objects import Object
 from program.files import in_yaml
-
-if TYPE_CHECKING:
-    from metacontroller.local.apiserver.objects import Object
 
 
 class DocumentError(ValueError):
-    """The text is no YAML, or no list of Kubernetes objects; says where."""
+    """The text is no YAML, or holds something other than Kubernetes objects. The message says where."""
 
 
 class _Reader(yaml.SafeLoader):
-    """SafeLoader with the scalars of JSON."""
+    """A SafeLoader with the scalars of JSON."""
 
 
 class _Printer(yaml.SafeDumper):
-    """SafeDumper that prints text of several lines as a block."""
+    """A SafeDumper that prints text of several lines as a block."""
 
 
 def _without_surprises() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
-    """The implicit scalars of YAML 1.1 but for timestamps and base-60 numbers."""
+    """Return the implicit scalars of YAML 1.1 without timestamps and base-60 numbers."""
     resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
     for first, entries in yaml.SafeLoader.yaml_implicit_resolvers.items():
         keep = [(tag, form) for tag, form in entries if tag.rpartition(":")[2] in {"bool", "null", "merge"}]
@@ -72,15 +68,17 @@ _Printer.add_representer(
 
 
 def read(text: str) -> list[Object]:
-    """All objects of a manifest: several documents, and the items of lists; empty documents are skipped.
+    """Return all objects of a manifest with its documents and the items of Lists. Empty documents are skipped.
 
-    Raises DocumentError.
+    Raises:
+        DocumentError: The text is no manifest.
     """
     return [item for document in _documents(text) if document is not None for item in _items(document)]
 
 
 def read_plain(text: str) -> Any:
-    """The one document of a file that holds no Kubernetes objects; None when it is empty. Raises DocumentError."""
+    """Return the one document of a file that holds no Kubernetes objects, or None where it is empty; raise
+    DocumentError where it is invalid."""
     found = _documents(text)
     if len(found) > 1:
         raise DocumentError("the file must be one document")
@@ -92,10 +90,10 @@ def _documents(text: str) -> list[Any]:
         return list(yaml.load_all(text, Loader=_Reader))
     except DocumentError:
         raise
-    except yaml.YAMLError as error:
-        raise DocumentError(f"not YAML{in_yaml(error)}") from error
-    except (ValueError, RecursionError) as error:
-        raise DocumentError("a number in it is too long, or it is nested too deep") from error
+    except yaml.YAMLError as exc:
+        raise DocumentError(f"not YAML{in_yaml(exc)}") from exc
+    except (ValueError, RecursionError) as exc:
+        raise DocumentError("a number in it is too long, or it is nested too deep") from exc
 
 
 def _items(document: Any) -> list[Object]:
@@ -110,5 +108,5 @@ def _items(document: Any) -> list[Object]:
 
 
 def render(item: Object) -> str:
-    """One object as YAML for people."""
+    """Return one object as YAML for people."""
     return yaml.dump(item, Dumper=_Printer, default_flow_style=False, sort_keys=True, allow_unicode=True, width=120)

@@ -1,37 +1,32 @@
-"""The children of one parent: claim those that are there, and bring them to what the hook wants."""
+"""The children of one parent: claim the existing ones, and bring them to the desired state."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from metacontroller.local import errors
 from metacontroller.local.apiserver import selectors
 from metacontroller.local.apiserver.objects import Kind, Object, controller_of, copy, equal, key_of
+from metacontroller.local.apiserver.server import ApiServer
 from metacontroller.local.controller import dynamic_apply
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from metacontroller.local.apiserver.server import ApiServer
-    from metacontroller.local.controller.composite_controller import Method, Registration
+from metacontroller.local.controller.composite_controller import CompositeController, Method
 
 ChildId = tuple[str, str, str, str]
-"""(apiVersion, kind, namespace, name): children are told apart by their full kind."""
+"""Identity of a child: apiVersion, kind, namespace and name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Children:
-    """Claims and applies the children of one CompositeController's parents."""
+    """The part of a CompositeController that claims and applies the children of its parents."""
 
     api: ApiServer
-    registration: Registration
+    registration: CompositeController
     report: Callable[[str], None]
-    """Takes one line per child created, changed or deleted."""
+    """Function that takes one line for each child created, changed or deleted."""
 
     def claim(self, parent: Object, selector: Object) -> list[tuple[Kind, Object]]:
-        """All children of the parent: adopts matching orphans, lets go of owned ones that match no longer."""
+        """Return all children of the parent, after adopting matching orphans and releasing children that match no
+        longer."""
         uid, namespace = parent["metadata"]["uid"], parent["metadata"].get("namespace")
         claimed: list[tuple[Kind, Object]] = []
         for kind, _ in self.registration.children:
@@ -48,7 +43,8 @@ class Children:
         return claimed
 
     def desired(self, parent: Object, selector: Object, wanted: Sequence[Object]) -> dict[ChildId, Object]:
-        """The wanted children by identity, with namespace and label filled in; of two alike the last counts.
+        """Return the desired children by identity, with namespace and label filled in. Of two with the same identity
+        the last counts.
 
         Raises errors.SyncError when a child's labels are no strings or do not match the selector.
         """
@@ -71,7 +67,8 @@ class Children:
         return result
 
     def manage(self, parent: Object, observed: Sequence[Object], desired: dict[ChildId, Object]) -> list[str]:
-        """Delete what is not desired, then create and update what is; gives what went wrong, one text each."""
+        """Delete the children that are not desired, then create and update the desired ones. Return the failures, one
+        text each."""
         methods = {(kind.api_version, kind.name): method for kind, method in self.registration.children}
         there = {_id(item): item for item in observed}
         failures: list[str] = []
@@ -137,13 +134,14 @@ class Children:
 
 @contextmanager
 def _collecting(failures: list[str], child: ChildId) -> Iterator[None]:
-    """One child's trouble does not stop the others; a lost race is none, the newer object's event brings a sync."""
+    """Collect the failure of one child without stopping the others. A lost race is no failure: the newer object's event
+    brings a sync."""
     try:
         yield
     except (errors.Conflict, errors.NotFound):
         pass
-    except errors.Refused as error:
-        failures.append(f"{child[1]} {child[3]}: {error}")
+    except errors.Refused as exc:
+        failures.append(f"{child[1]} {child[3]}: {exc}")
 
 
 def _id(item: Object) -> ChildId:
@@ -152,7 +150,7 @@ def _id(item: Object) -> ChildId:
 
 
 def _order(child: ChildId) -> tuple[str, str, str, str, str]:
-    """Group, version, kind: the core group first."""
+    """Return the sorting key of a child: group, version, kind, the core group first."""
     group, _, version = child[0].rpartition("/")
     return group, version, *child[1:]
 

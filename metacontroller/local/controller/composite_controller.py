@@ -1,53 +1,50 @@
-"""A CompositeController as the stand-in understands it, read from its manifest."""
-
-from __future__ import annotations
+"""A CompositeController, read from its manifest."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, Self, cast
 
 from metacontroller.local import errors
 from metacontroller.local.apiserver.objects import Kind, Object, copy
+from metacontroller.local.apiserver.server import ApiServer
 from metacontroller.local.controller.webhook import Webhook
-
-if TYPE_CHECKING:
-    from metacontroller.local.apiserver.server import ApiServer
 
 Method = Literal["OnDelete", "Recreate", "InPlace"]
 _METHODS = ("OnDelete", "Recreate", "InPlace")
 
 CACHE_FLUSH_SECONDS = 30 * 60
-"""A longer resyncPeriodSeconds is ignored (--cache-flush-interval)."""
+"""Seconds above which a resyncPeriodSeconds is ignored (--cache-flush-interval)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Registration:
-    """One CompositeController."""
+class CompositeController:
+    """A CompositeController: its parents, children and hooks."""
 
     name: str
     manifest: Object
-    """The whole object, as every hook request carries it."""
+    """Whole object, as every hook request carries it."""
     parent: Kind
     parent_selector: Object
-    """`parentResource.labelSelector`; empty = all."""
+    """`parentResource.labelSelector`; empty for all."""
     ignore_status_changes: bool
     children: tuple[tuple[Kind, Method], ...]
     generate_selector: bool
     resync_period: float
-    """Seconds; 0 = none."""
+    """Seconds between resyncs; 0 for none."""
     sync: Webhook
     finalize: Webhook | None
     customize: Webhook | None
 
     @property
     def finalizer(self) -> str:
-        """The finalizer that this controller puts on its parents when it has a finalize hook."""
+        """Return the finalizer that this controller sets on its parents if it has a finalize hook."""
         return f"metacontroller.io/compositecontroller-{self.name}"
 
     @classmethod
-    def from_manifest(cls, manifest: Object, api: ApiServer, base: str | None) -> Registration:
-        """Read the manifest as Metacontroller does at its start; `base` replaces scheme, host and port of the hooks.
+    def from_manifest(cls, manifest: Object, api: ApiServer, base: str | None) -> Self:
+        """Read the manifest as Metacontroller does at its start. `base` replaces scheme, host and port of the hooks.
 
-        Raises errors.SetupError where Metacontroller would report CreateError.
+        Raises:
+            errors.SetupError: Metacontroller would report CreateError.
         """
         name, spec = manifest["metadata"]["name"], manifest["spec"]
         parent_rule = spec["parentResource"]

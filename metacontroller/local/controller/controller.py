@@ -1,55 +1,50 @@
-"""One CompositeController at work: what triggers a sync, the workers, retries and the loop detector."""
-
-from __future__ import annotations
+"""The loop of one CompositeController: triggers of a sync, workers, retries and the loop detector."""
 
 import asyncio
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+import httpx
 
 from metacontroller.local import errors
 from metacontroller.local.apiserver import selectors
 from metacontroller.local.apiserver.objects import Key, Object, controller_of, equal
+from metacontroller.local.apiserver.server import ApiServer, Change
 from metacontroller.local.controller import customize
+from metacontroller.local.controller.composite_controller import CompositeController
 from metacontroller.local.controller.sync import StatusWatcher, Syncer
 from metacontroller.local.controller.workqueue import WorkQueue
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
-
-    import httpx
-
-    from metacontroller.local.apiserver.server import ApiServer, Change
-    from metacontroller.local.controller.composite_controller import Registration
-
 WORKERS: Final = 5
-"""Parents synced at the same time (--workers)."""
+"""Number of parents that are synced at the same time (--workers)."""
 
 LOOP_SYNCS: Final = 40
-"""Syncs of one parent within LOOP_SECONDS that count as a loop."""
+"""Number of syncs of one parent within LOOP_SECONDS that count as a loop."""
 LOOP_SECONDS: Final = 5.0
-"""Seconds; also how long a looping parent then waits between two syncs, a fifth of it each."""
+"""Seconds in which LOOP_SYNCS syncs count as a loop. A looping parent then waits a fifth of it before each sync."""
 
 
 class Controller:
-    """Keeps the parents of one CompositeController in sync."""
+    """The controller that keeps the parents of one CompositeController in sync."""
 
     def __init__(
         self,
         api: ApiServer,
-        registration: Registration,
+        registration: CompositeController,
         client: httpx.AsyncClient,
         *,
         now: Callable[[], datetime],
         report: Callable[[str], None],
         on_status: StatusWatcher,
     ) -> None:
-        """Begins to listen for changes; `run` does the work."""
+        """Subscribe to changes. `run` does the work."""
         self._api, self.registration, self._report = api, registration, report
         self._syncer = Syncer(api, registration, client, now=now, report=report, on_status=on_status)
         self.queue: WorkQueue[Key] = WorkQueue()
         self.syncs: Counter[Key] = Counter()
-        """Hook rounds per parent since the start."""
+        """Number of syncs per parent since the start."""
         self.loops: set[Key] = set()
         """Parents that were synced over and over without coming to rest."""
         self._recent: dict[Key, deque[float]] = {}
@@ -80,7 +75,8 @@ class Controller:
             self._notice_related(change, registration.customize.version)
 
     def _is_noise(self, change: Change) -> bool:
-        """With ignoreStatusChanges: neither generation nor labels nor annotations changed, and it is not going."""
+        """Return whether ignoreStatusChanges hides the change: generation, labels and annotations are the same, and the
+        parent is not being deleted."""
         if not self.registration.ignore_status_changes or change.type != "MODIFIED" or change.old is None:
             return False
         after, before = change.item["metadata"], change.old["metadata"]
@@ -88,7 +84,8 @@ class Controller:
         return same and "deletionTimestamp" not in after
 
     def _notice_child(self, change: Change) -> None:
-        """Only what the child is now counts: its controller, or for an orphan all parents that could adopt it."""
+        """Queue the parents that a change of a child concerns: its controller, or for an orphan all parents that could
+        adopt it."""
         going = change.type == "DELETED" or "deletionTimestamp" in change.item["metadata"]
         if controller_of(change.item) is not None:
             owner = self._parent_key(change.item, change.key)
@@ -156,18 +153,18 @@ class Controller:
             await self._syncer.sync(key, lambda seconds: self.queue.add_after(key, seconds))
         except errors.TooManyRequests as patience:
             self.queue.add_after(key, patience.retry_after)
-        except errors.StandInError as error:
+        except errors.StandInError as exc:
             self.queue.add_rate_limited(key)
-            if self._complaints.get(key) != str(error):
-                self._complaints[key] = str(error)
-                self._report(f"{key}: sync failed and is tried again, ever later: {error}")
+            if self._complaints.get(key) != str(exc):
+                self._complaints[key] = str(exc)
+                self._report(f"{key}: sync failed and is tried again, ever later: {exc}")
         else:
             self.queue.forget(key)
             if self._complaints.pop(key, None) is not None:
                 self._report(f"{key}: sync works again")
 
     def _is_looping(self, key: Key) -> bool:
-        """Whether this parent is synced over and over; says so once."""
+        """Return whether this parent is synced over and over, and report it once."""
         now = asyncio.get_running_loop().time()
         recent = self._recent.setdefault(key, deque(maxlen=LOOP_SYNCS))
         if len(recent) == LOOP_SYNCS and now - recent[0] < LOOP_SECONDS:
@@ -175,7 +172,7 @@ class Controller:
                 self.loops.add(key)
                 self._report(
                     f"{key}: synced {LOOP_SYNCS} times in {now - recent[0]:.1f} s without coming to rest; "
-                    "something in the answer changes every time"
+                    "something in the response changes every time"
                 )
             return True
         recent.append(now)

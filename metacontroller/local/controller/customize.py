@@ -1,23 +1,17 @@
 """Related objects: the rules of the customize hook, their cache, and what they select."""
 
-from __future__ import annotations
-
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from metacontroller.local import errors
 from metacontroller.local.apiserver import selectors
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from metacontroller.local.apiserver.objects import Key, Kind, Object
-    from metacontroller.local.apiserver.server import ApiServer
-    from metacontroller.local.controller.responses import Rule
+from metacontroller.local.apiserver.objects import Key, Kind, Object
+from metacontroller.local.apiserver.server import ApiServer
+from metacontroller.local.controller.responses import Rule
 
 CACHE_SECONDS = 20 * 60
-"""How long Metacontroller keeps the rules of one generation of a parent."""
+"""Seconds for which Metacontroller caches the rules of one generation of a parent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +21,16 @@ class _Cached:
 
 
 class RuleCache:
-    """Rules by the parent's (uid, generation): labels and status do not change them. Errors are not kept."""
+    """A cache of rules by the parent's uid and generation: labels and status do not change them. Errors are not
+    cached."""
 
     def __init__(self, ask: Callable[[Object], Awaitable[tuple[Rule, ...]]]) -> None:
-        """`ask` calls the customize hook."""
+        """Create an empty cache. `ask` calls the customize hook."""
         self._ask = ask
         self._cached: dict[tuple[str, int], _Cached] = {}
 
     async def rules(self, parent: Object) -> tuple[Rule, ...]:
-        """The parent's rules, from the cache or the hook."""
+        """Return the parent's rules, from the cache or the hook."""
         if (known := self.known(parent)) is not None:
             return known
         rules = await self._ask(parent)
@@ -45,7 +40,7 @@ class RuleCache:
         return rules
 
     def known(self, parent: Object) -> tuple[Rule, ...] | None:
-        """The parent's rules if they are in the cache."""
+        """Return the parent's rules if they are in the cache."""
         entry = self._cached.get(_identity(parent))
         return entry.rules if entry is not None and entry.until > time.monotonic() else None
 
@@ -55,7 +50,7 @@ def _identity(parent: Object) -> tuple[str, int]:
 
 
 def check(rule: Rule, kind: Kind, parent_namespace: str, version: str) -> None:
-    """Raises errors.SyncError for a rule that Metacontroller refuses."""
+    """Raise errors.SyncError for a rule that Metacontroller refuses."""
     for selector in (rule.label_selector, rule.namespace_selector):
         selectors.check(selector or {})
     if rule.names and (rule.label_selector is not None or rule.namespace_selector is not None):
@@ -72,9 +67,11 @@ def check(rule: Rule, kind: Kind, parent_namespace: str, version: str) -> None:
 
 
 def gather(api: ApiServer, rules: tuple[Rule, ...], parent_namespace: str, version: str) -> list[tuple[Kind, Object]]:
-    """The kind of every rule with each object it selects; a kind without objects comes once, with an empty object.
+    """Yield the kind of every rule with each object it selects. A kind without objects comes once, with an empty
+    object.
 
-    Raises errors.SyncError for an illegal rule or a kind that is not installed.
+        Raises:
+            errors.SyncError: A rule is invalid, or its kind is not installed.
     """
     found: list[tuple[Kind, Object]] = []
     for rule in rules:
@@ -91,7 +88,7 @@ def gather(api: ApiServer, rules: tuple[Rule, ...], parent_namespace: str, versi
 
 
 def selects(rule: Rule, kind: Kind, key: Key, item: Object, parent_namespace: str, version: str) -> bool:
-    """Whether a rule selects an object of its kind; an empty rule selects all there are."""
+    """Return whether a rule selects an object of its kind. An empty rule selects all objects."""
     if (kind.api_version, kind.plural) != (rule.api_version, rule.resource):
         return False
     if version == "v1" and parent_namespace and key.namespace != parent_namespace:

@@ -1,10 +1,8 @@
-"""Metacontroller's dynamic apply: a three-way merge of what is observed, what we applied last and what we want.
+"""Metacontroller's dynamic apply: a three-way merge of the observed, the last applied and the desired object.
 
 Lists of objects count as maps when all items share one of a few well-known fields; all other lists are replaced
 whole. The result of `updated` is what Metacontroller would PUT; where it equals the observed object it PUTs nothing.
 """
-
-from __future__ import annotations
 
 import json
 from typing import Any
@@ -14,7 +12,7 @@ from metacontroller.local.apiserver.objects import Object, copy
 from metacontroller.local.controller import gojson
 
 LAST_APPLIED = "metacontroller.k8s.io/last-applied-configuration"
-"""The annotation in which Metacontroller remembers what it applied."""
+"""Annotation in which Metacontroller stores the object that it applied last."""
 
 LIST_MAP_KEYS = ("containerPort", "port", "mountPath", "name", "uid", "ip", "path")
 """Fields that make a list of objects a map, in Metacontroller's order of preference."""
@@ -23,20 +21,21 @@ SYSTEM_FIELDS = (
     "selfLink", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp",
     "deletionGracePeriodSeconds", "managedFields",
 )  # fmt: skip
-"""Metadata that only the API server writes."""
+"""Metadata fields that only the API server writes."""
 
 
 def remembering(desired: Object) -> Object:
-    """The desired object with itself in the last-applied annotation: what is sent to create it."""
+    """Return the desired object with itself in the last-applied annotation, as it is sent to create it."""
     created: Object = copy(desired)
     _remember(created, desired)
     return created
 
 
 def updated(observed: Object, desired: Object) -> Object:
-    """The whole object to write over `observed`; status and system metadata are those of `observed`.
+    """Return the whole object to write over `observed`, with status and system metadata of `observed`.
 
-    Raises errors.Invalid when the annotation is damaged: Metacontroller never updates such a child again.
+    Raises:
+        errors.Invalid: The annotation is damaged. Metacontroller never updates such a child again.
     """
     result: Object = merge(observed, last_applied(observed), _without_annotation(desired))
     _remember(result, _without_annotation(desired))
@@ -52,24 +51,25 @@ def updated(observed: Object, desired: Object) -> Object:
 
 
 def last_applied(observed: Object) -> Object:
-    """What the annotation says was applied last; empty when there is none. Raises errors.Invalid when it is damaged."""
+    """Return the object that was applied last, from its annotation; empty where there is none. Raise errors.Invalid
+    where it is damaged."""
     annotations = observed["metadata"].get("annotations")
     text = annotations.get(LAST_APPLIED) if isinstance(annotations, dict) else None
     if not text or not isinstance(text, str):
         return {}
     try:
         decoded = json.loads(text)
-    except ValueError as error:
-        raise errors.Invalid(f"the annotation {LAST_APPLIED} is no JSON: remove it ({error})") from error
+    except ValueError as exc:
+        raise errors.Invalid(f"the annotation {LAST_APPLIED} is no JSON: remove it ({exc})") from exc
     if decoded is not None and not isinstance(decoded, dict):
         raise errors.Invalid(f"the annotation {LAST_APPLIED} is no object: remove it")
     return decoded or {}
 
 
 def merge(observed: Any, applied: Any, desired: Any) -> Any:
-    """The three-way merge of any values: fields applied before and no longer desired go, other people's stay.
+    """Return the three-way merge: fields that were applied and are no longer desired go, fields of other writers stay.
 
-    Where an object or a list is observed, anything else that is desired in its place counts as nothing desired.
+    Where an object or a list is observed and the desired value has another type, nothing counts as desired.
     """
     if isinstance(observed, dict):
         return _merge_objects(observed, _as(dict, applied), _as(dict, desired))
@@ -116,7 +116,8 @@ def _as(kind: type[Any], value: Any) -> Any:
 
 
 def _without_annotation(desired: Object) -> Object:
-    """A hook that echoes an observed child does not get to say what was applied last."""
+    """Return the object without its annotation: a hook that echoes an observed child does not set what was applied
+    last."""
     annotations = (desired.get("metadata") or {}).get("annotations")
     if not isinstance(annotations, dict) or LAST_APPLIED not in annotations:
         return desired

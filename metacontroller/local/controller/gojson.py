@@ -3,8 +3,6 @@
 Metacontroller compares the text of its annotation, so a difference here is a write that the real one does not make.
 """
 
-from __future__ import annotations
-
 import json
 from decimal import Decimal
 from typing import Any
@@ -13,7 +11,7 @@ _ESCAPED = "<>&\u2028\u2029"
 
 
 def encode(value: Any) -> str:
-    """The text of any decoded JSON; raises ValueError for what JSON cannot say."""
+    """Return the text of decoded JSON; raise ValueError for a value that JSON does not have."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{_string(key)}:{encode(value[key])}" for key in sorted(value)) + "}"
     if isinstance(value, list):
@@ -34,7 +32,7 @@ def _string(value: str) -> str:
 
 
 def _number(value: float) -> str:
-    """Digits from 1e-6 up to 1e21, an exponent beyond."""
+    """Return a number with digits from 1e-6 up to 1e21, and with an exponent beyond."""
     number = Decimal(json.dumps(value, allow_nan=False))
     if not number or Decimal("1e-6") <= abs(number) < Decimal("1e21"):
         text = format(number, "f")

@@ -1,30 +1,26 @@
-"""Hook answers as Metacontroller decodes them, strictly or loosely.
+"""Hook responses as Metacontroller decodes them, strictly or loosely.
 
 Fatal in both modes: invalid JSON, NaN, wrong types, a child without `kind`. Fatal in strict mode only: unknown and
 duplicate keys at typed levels. Accepted in both, and disastrous: `null` and `{}`, which delete every child. A null
 among children or rules ends the Metacontroller process; here it is errors.WouldCrash.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from metacontroller.local import errors
+from metacontroller.local.apiserver.objects import Object
 
-if TYPE_CHECKING:
-    from metacontroller.local.apiserver.objects import Object
-
-_ANSWER = {"status", "children", "resyncAfterSeconds", "finalized"}
+_RESPONSE_KEYS = {"status", "children", "resyncAfterSeconds", "finalized"}
 _RULE = {"apiVersion", "resource", "labelSelector", "namespaceSelector", "namespace", "names"}
 _LABEL_SELECTOR = {"matchLabels", "matchExpressions"}
 _EXPRESSION = {"key", "operator", "values"}
 
 
 class _Pairs(dict[str, Any]):
-    """An object that remembers which of its keys came twice."""
+    """A JSON object with the keys that it has twice."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
@@ -32,19 +28,19 @@ class _Pairs(dict[str, Any]):
 
 
 @dataclass(frozen=True, slots=True)
-class SyncAnswer:
-    """What a sync or finalize hook wants."""
+class SyncResponse:
+    """The response to sync or finalize."""
 
     status: Object
     children: tuple[Object, ...]
     resync_after_seconds: float
-    """0 = none."""
+    """Seconds until the next sync; 0 for none."""
     finalized: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule of a customize answer: which related objects to send along."""
+    """A rule of a customize response: which related objects go into a request."""
 
     api_version: str
     resource: str
@@ -54,45 +50,45 @@ class Rule:
     names: tuple[str, ...]
 
 
-def decode_sync(body: bytes, *, strict: bool) -> SyncAnswer:
-    """The answer to sync or finalize; raises errors.HookError."""
-    answer = _decode(body)
+def decode_sync(body: bytes, *, strict: bool) -> SyncResponse:
+    """Return the decoded response to sync or finalize; raise errors.HookError where it is invalid."""
+    response = _decode(body)
     if strict:
-        _known(answer, _ANSWER, "the answer")
-        _no_duplicates(answer.get("status"), "status")
-    status = _typed(answer, "status", dict, "an object") or {}
-    children = _typed(answer, "children", list, "a list") or []
-    after = answer.get("resyncAfterSeconds")
+        _known(response, _RESPONSE_KEYS, "the response")
+        _no_duplicates(response.get("status"), "status")
+    status = _typed(response, "status", dict, "an object") or {}
+    children = _typed(response, "children", list, "a list") or []
+    after = response.get("resyncAfterSeconds")
     if after is not None and (isinstance(after, bool) or not isinstance(after, int | float)):
         raise errors.HookError(f"resyncAfterSeconds must be a number, not {after!r}")
-    finalized = _typed(answer, "finalized", bool, "true or false") or False
+    finalized = _typed(response, "finalized", bool, "true or false") or False
     for child in children:
         _check_child(child)
-    return SyncAnswer(_plain(status), tuple(_plain(children)), float(after or 0), finalized)
+    return SyncResponse(_plain(status), tuple(_plain(children)), float(after or 0), finalized)
 
 
 def decode_customize(body: bytes, *, strict: bool) -> tuple[Rule, ...]:
-    """The rules of an answer to customize; raises errors.HookError."""
-    answer = _decode(body)
+    """Return the rules of a response to customize; raise errors.HookError where it is invalid."""
+    response = _decode(body)
     if strict:
-        _known(answer, {"relatedResources"}, "the answer")
-    rules = _typed(answer, "relatedResources", list, "a list") or []
+        _known(response, {"relatedResources"}, "the response")
+    rules = _typed(response, "relatedResources", list, "a list") or []
     return tuple(_rule(rule, strict=strict) for rule in rules)
 
 
 def _decode(body: bytes) -> Object:
     try:
         text = body.decode("utf-8", "replace")
-        answer = json.loads(
+        response = json.loads(
             text, object_pairs_hook=_Pairs, parse_constant=_no_constant, parse_float=_float, parse_int=_integer
         )
-    except (ValueError, RecursionError) as error:
-        raise errors.HookError(f"the answer is no valid JSON: {error}") from error
-    if answer is None:
+    except (ValueError, RecursionError) as exc:
+        raise errors.HookError(f"the response is no valid JSON: {exc}") from exc
+    if response is None:
         return _Pairs([])
-    if not isinstance(answer, dict):
-        raise errors.HookError(f"the answer must be an object, not {type(answer).__name__}")
-    return answer
+    if not isinstance(response, dict):
+        raise errors.HookError(f"the response must be an object, not {type(response).__name__}")
+    return response
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -107,13 +103,13 @@ def _float(text: str) -> float:
 
 
 def _integer(text: str) -> int | float:
-    """What does not fit 64 bits is a float, as Go has it."""
+    """Return a whole number, or a float where it does not fit 64 bits, as Go decodes it."""
     value = int(text)
     return value if -(2**63) <= value < 2**63 else _float(text)
 
 
-def _typed(answer: Object, key: str, kind: type[Any], name: str) -> Any:
-    value = answer.get(key)
+def _typed(response: Object, key: str, kind: type[Any], name: str) -> Any:
+    value = response.get(key)
     if value is not None and not isinstance(value, kind):
         raise errors.HookError(f"{key} must be {name}, not {type(value).__name__}")
     return value
@@ -121,7 +117,7 @@ def _typed(answer: Object, key: str, kind: type[Any], name: str) -> Any:
 
 def _check_child(child: Any) -> None:
     if child is None:
-        raise errors.WouldCrash("children holds a null: Metacontroller would crash on this answer")
+        raise errors.WouldCrash("children holds a null: Metacontroller would crash on this response")
     if not isinstance(child, dict):
         raise errors.HookError(f"children must hold objects, not {type(child).__name__}")
     if not isinstance(child.get("kind"), str) or not child["kind"]:
@@ -130,7 +126,7 @@ def _check_child(child: Any) -> None:
 
 def _rule(rule: Any, *, strict: bool) -> Rule:
     if rule is None:
-        raise errors.WouldCrash("relatedResources holds a null: Metacontroller would crash on this answer")
+        raise errors.WouldCrash("relatedResources holds a null: Metacontroller would crash on this response")
     if not isinstance(rule, dict):
         raise errors.HookError(f"relatedResources must hold objects, not {type(rule).__name__}")
     selector = _typed(rule, "labelSelector", dict, "an object")

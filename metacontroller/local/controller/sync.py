@@ -4,51 +4,46 @@ Finalizer, claim, customize, hook, resync, finalized, labels, children, status. 
 children and status are touched; children that could not be applied do not keep the status from being written.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from datetime import datetime
+
+import httpx
 
 from metacontroller.local import errors
 from metacontroller.local.apiserver import selectors
 from metacontroller.local.apiserver.objects import Key, Kind, Object, copy, equal, key_of
+from metacontroller.local.apiserver.server import ApiServer
 from metacontroller.local.controller import customize, responses, webhook
 from metacontroller.local.controller.children import Children
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    import httpx
-
-    from metacontroller.local.apiserver.server import ApiServer
-    from metacontroller.local.controller.composite_controller import Registration
-    from metacontroller.local.controller.webhook import Webhook
+from metacontroller.local.controller.composite_controller import CompositeController
+from metacontroller.local.controller.webhook import Webhook
 
 StatusWatcher = Callable[[Object, Object], None]
-"""Called with the parent before and after an effective write of its status."""
+"""A function that is called with the parent before and after an effective write of its status."""
 
 
 class Syncer:
-    """Syncs the parents of one CompositeController."""
+    """The part of a CompositeController that syncs one parent."""
 
     def __init__(
         self,
         api: ApiServer,
-        registration: Registration,
+        registration: CompositeController,
         client: httpx.AsyncClient,
         *,
         now: Callable[[], datetime],
         report: Callable[[str], None],
         on_status: StatusWatcher,
     ) -> None:
-        """`report` takes a line per change of a child; `on_status` sees changes of parents' status."""
+        """Create a syncer. `report` takes a line for each change of a child; `on_status` is called after changes of
+        parents' status."""
         self._api, self._registration, self._client = api, registration, client
         self._now, self._on_status = now, on_status
         self._children = Children(api, registration, report)
         self.rules = customize.RuleCache(self._ask_for_rules)
 
     async def sync(self, key: Key, resync_after: Callable[[float], None]) -> None:
-        """Bring one parent and its children to what the hook wants; raises errors.StandInError."""
+        """Bring one parent and its children to the desired state; raise errors.StandInError where that fails."""
         parent = self._api.find(key)
         if parent is None:
             return
@@ -62,16 +57,16 @@ class Syncer:
         finalizing = self._registration.finalize is not None and (
             "deletionTimestamp" in parent["metadata"] or not matches
         )
-        answer = await self._ask(parent, observed, related, finalizing=finalizing)
-        if answer.resync_after_seconds > 0:
-            resync_after(answer.resync_after_seconds)
-        if answer.finalized:
+        response = await self._ask(parent, observed, related, finalizing=finalizing)
+        if response.resync_after_seconds > 0:
+            resync_after(response.resync_after_seconds)
+        if response.finalized:
             self._without_finalizer(key)
-        desired = self._children.desired(parent, selector, answer.children)
+        desired = self._children.desired(parent, selector, response.children)
         failures: list[str] = []
-        if self._may_manage(parent, finalized=answer.finalized):
+        if self._may_manage(parent, finalized=response.finalized):
             failures = self._children.manage(parent, [item for _, item in observed], desired)
-        self._write_status(parent, answer.status)
+        self._write_status(parent, response.status)
         if failures:
             raise errors.SyncError("; ".join(failures))
 
@@ -81,7 +76,8 @@ class Syncer:
         return self._registration.finalizer in (parent["metadata"].get("finalizers") or ())
 
     def _with_finalizer(self, parent: Object, *, wanted: bool) -> Object:
-        """The parent with our finalizer, or without it when the CompositeController has no finalize hook any more."""
+        """Return the parent with the finalizer, or without it where the CompositeController has no finalize hook any
+        more."""
         has = self._has_finalizer(parent)
         if self._registration.finalize is None:
             return self._without_finalizer(key_of(self._registration.parent, parent)) or parent if has else parent
@@ -99,7 +95,8 @@ class Syncer:
         return self._api.update(fresh)
 
     def _may_manage(self, parent: Object, *, finalized: bool) -> bool:
-        """A parent on its way out is left to the garbage collector, unless our finalizer still holds it."""
+        """Return whether children may be managed: a parent that is being deleted is left to the garbage collector,
+        unless the finalizer still holds it."""
         metadata = parent["metadata"]
         if "deletionTimestamp" not in metadata:
             return True
@@ -139,7 +136,7 @@ class Syncer:
         related: list[tuple[Kind, Object]],
         *,
         finalizing: bool,
-    ) -> responses.SyncAnswer:
+    ) -> responses.SyncResponse:
         hook = self._registration.finalize if finalizing else self._registration.sync
         if hook is None:
             raise AssertionError("finalizing without a finalize hook")
@@ -157,7 +154,7 @@ class Syncer:
     # The status
 
     def _write_status(self, parent: Object, status: Object) -> None:
-        """Replace the status where it differs; metadata.generation of the parent that was sent goes in with it."""
+        """Replace the status where it differs, with metadata.generation of the parent that was sent."""
         fresh = self._api.find(key_of(self._registration.parent, parent))
         if fresh is None or fresh["metadata"]["uid"] != parent["metadata"]["uid"]:
             return
@@ -172,7 +169,7 @@ class Syncer:
 
 
 def _grouped(items: Iterable[tuple[Kind, Object]], parent: Object, hook: Webhook) -> Object:
-    """Objects by kind and name: v1 has bare names and drops what is outside the parent's namespace."""
+    """Return objects by kind and name. Version v1 has bare names and drops objects outside the parent's namespace."""
     groups: Object = {}
     home = parent["metadata"].get("namespace")
     for kind, item in items:

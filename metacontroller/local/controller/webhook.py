@@ -1,10 +1,8 @@
-"""One call of a hook, as Metacontroller's Go client makes it.
+"""A call of a hook, as Metacontroller's Go client makes it.
 
-200 is the only success. 429 is patience, not an error; without an integer or a date in Retry-After the next try comes
-at once. 301, 302 and 303 are followed as a GET without a body, 307 and 308 repeat the POST.
+200 is the only success. 429 is a pause and no error; without an integer or a date in Retry-After the next try comes at
+once. 301, 302 and 303 are followed as a GET without a body, 307 and 308 repeat the POST.
 """
-
-from __future__ import annotations
 
 import asyncio
 import math
@@ -12,39 +10,38 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final, Self
 
 import httpx
 
 from metacontroller.local import errors
+from metacontroller.local.apiserver.objects import Object
 from metacontroller.local.controller import gojson
 
-if TYPE_CHECKING:
-    from metacontroller.local.apiserver.objects import Object
-
 DEFAULT_TIMEOUT: Final = 10.0
-"""Seconds; also for a missing, zero or negative timeout."""
+"""Default timeout in seconds, also for a zero or negative timeout."""
 
 _HEADERS = {"Content-Type": "application/json", "User-Agent": "Go-http-client/1.1", "Accept-Encoding": "gzip"}
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SHOWN = 300
-"""Characters of an error's body in a message; the real Event has all of it."""
+"""Number of characters of an error's body in a message. The Event of the real Metacontroller has all of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Where a hook is and how its answers are read."""
+    """A hook: its URL and how its responses are read."""
 
     url: str
     timeout: float
-    """Seconds for connecting, sending and reading the whole answer."""
+    """Seconds for connecting, sending and reading the whole response."""
     version: str
-    """v1 or v2: the form of the request's keys."""
+    """Version of the request's keys: v1 or v2."""
     strict: bool
 
     @classmethod
-    def from_spec(cls, hook: Object, base: str | None) -> Webhook:
-        """From `spec.hooks.<hook>`; `base` replaces scheme, host and port. Raises errors.SetupError."""
+    def from_spec(cls, hook: Object, base: str | None) -> Self:
+        """Read `spec.hooks.<hook>`. `base` replaces scheme, host and port. Raise errors.SetupError where it is
+        invalid."""
         spec = hook.get("webhook") or {}
         version = hook.get("version") or "v1"
         mode = spec.get("responseUnMarshallMode") or ("strict" if version == "v2" else "loose")
@@ -52,32 +49,34 @@ class Webhook:
 
 
 async def call(client: httpx.AsyncClient, webhook: Webhook, request: Object, now: datetime) -> bytes:
-    """POST the request and give back the body of the 200. Raises errors.HookError or errors.TooManyRequests."""
+    """POST the request and return the body of the 200 response; raise errors.HookError or errors.TooManyRequests
+    otherwise."""
     try:
         async with asyncio.timeout(webhook.timeout):
-            answer = await client.post(
+            response = await client.post(
                 webhook.url, content=encode(request), headers=_HEADERS, timeout=None, follow_redirects=True
             )
-    except TimeoutError as error:
-        raise errors.HookError(f"{webhook.url} gave no answer within {webhook.timeout:g} s") from error
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise errors.HookError(f"{webhook.url}: {str(error) or type(error).__name__}") from error
-    if answer.status_code == 429:
-        raise errors.TooManyRequests(retry_after(answer.headers.get("Retry-After"), now))
-    if answer.status_code != 200:
-        text = answer.text.strip()[:_SHOWN]
-        raise errors.HookError(f"{webhook.url} answered {answer.status_code}, only 200 counts: {text}")
-    return answer.content
+    except TimeoutError as exc:
+        raise errors.HookError(f"{webhook.url} gave no response within {webhook.timeout:g} s") from exc
+    except (httpx.HTTPError, httpx.InvalidURL) as exc:
+        raise errors.HookError(f"{webhook.url}: {str(exc) or type(exc).__name__}") from exc
+    if response.status_code == 429:
+        raise errors.TooManyRequests(retry_after(response.headers.get("Retry-After"), now))
+    if response.status_code != 200:
+        text = response.text.strip()[:_SHOWN]
+        raise errors.HookError(f"{webhook.url} responded {response.status_code}, only 200 counts: {text}")
+    return response.content
 
 
 def encode(request: Object) -> bytes:
-    """JSON as Go writes it; the outermost keys stay in the order they are given in."""
+    """Return JSON as Go writes it, with the outermost keys in the given order."""
     parts = (f'"{name}":{gojson.encode(value)}' for name, value in request.items())
     return ("{" + ",".join(parts) + "}").encode("utf-8", "replace")
 
 
 def retry_after(value: str | None, now: datetime) -> float:
-    """Whole seconds to wait: a date, or a whole number; anything else is 0, and the next try comes at once."""
+    """Return the whole seconds of a Retry-After field: a date or a whole number. Anything else is 0, and the next try
+    comes at once."""
     if value is None:
         return 0.0
     try:
@@ -90,9 +89,10 @@ def retry_after(value: str | None, now: datetime) -> float:
 
 
 def duration(text: object) -> float:
-    """Seconds of a Go duration such as `10s` or `1m30s`; the default where it is missing or not positive.
+    """Return the seconds of a Go duration such as `10s` or `1m30s`, or the default where it is missing or not positive.
 
-    Raises errors.SetupError.
+    Raises:
+        errors.SetupError: The text is no duration.
     """
     if text is None:
         return DEFAULT_TIMEOUT

@@ -3,8 +3,6 @@
 A key that is added while it is worked on comes again afterwards. Of two delayed entries the earlier wins.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter, deque
 from typing import Final, Generic, TypeVar
@@ -12,16 +10,16 @@ from typing import Final, Generic, TypeVar
 K = TypeVar("K")
 
 BASE_DELAY: Final = 0.005
-"""Seconds before the first retry; doubled each time (client-go ItemExponentialFailureRateLimiter)."""
+"""Seconds before the first retry. They double each time (client-go ItemExponentialFailureRateLimiter)."""
 MAX_DELAY: Final = 1000.0
-"""Seconds; the longest wait between two tries."""
+"""Longest wait between two tries, in seconds."""
 
 
 class WorkQueue(Generic[K]):
-    """Keys waiting for work; used on one event loop."""
+    """A queue of keys that wait for work, used on one event loop."""
 
     def __init__(self) -> None:
-        """An empty queue."""
+        """Create an empty queue."""
         self._ready: deque[K] = deque()
         self._dirty: set[K] = set()
         self._processing: set[K] = set()
@@ -31,16 +29,16 @@ class WorkQueue(Generic[K]):
 
     @property
     def idle(self) -> bool:
-        """Nothing waits and nothing is worked on; delayed keys do not count."""
+        """Return whether nothing waits and nothing is worked on. Delayed keys do not count."""
         return not self._dirty and not self._processing
 
     @property
     def failing(self) -> tuple[K, ...]:
-        """Keys whose last try failed."""
+        """Return the keys whose last try failed."""
         return tuple(self._failures)
 
     def add(self, key: K) -> None:
-        """Have a key worked on as soon as possible."""
+        """Queue a key."""
         if key in self._dirty:
             return
         self._dirty.add(key)
@@ -49,7 +47,7 @@ class WorkQueue(Generic[K]):
             self._wake.set()
 
     def add_after(self, key: K, seconds: float) -> None:
-        """Have a key worked on after a while; an earlier delayed entry stays."""
+        """Queue a key after a delay in seconds. An earlier delayed entry stays."""
         if seconds <= 0:
             self.add(key)
             return
@@ -62,18 +60,18 @@ class WorkQueue(Generic[K]):
         self._delayed[key] = loop.call_at(due, self._expire, key)
 
     def add_rate_limited(self, key: K) -> float:
-        """Have a failed key worked on again, each time later; gives the delay in seconds."""
+        """Queue a failed key again, each time later. Return the delay in seconds."""
         delay = min(BASE_DELAY * 2.0 ** min(self._failures[key], 60), MAX_DELAY)
         self._failures[key] += 1
         self.add_after(key, delay)
         return delay
 
     def forget(self, key: K) -> None:
-        """The key succeeded: its next failure begins with the shortest delay."""
+        """Reset the delay of a key that succeeded."""
         self._failures.pop(key, None)
 
     async def get(self) -> K:
-        """The next key; call `done` when it was worked on."""
+        """Wait for the next key and return it. Call `done` afterwards."""
         while not self._ready:
             self._wake.clear()
             await self._wake.wait()
@@ -83,7 +81,7 @@ class WorkQueue(Generic[K]):
         return key
 
     def done(self, key: K) -> None:
-        """The key is no longer worked on."""
+        """Mark a key as no longer worked on."""
         self._processing.discard(key)
         if key in self._dirty:
             self._ready.append(key)

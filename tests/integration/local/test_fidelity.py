@@ -14,7 +14,7 @@ from metacontroller.local.apiserver.objects import BUILT_IN, Key, Kind
 from metacontroller.local.apiserver.server import ApiServer
 from metacontroller.local.apiserver.store import Store
 from metacontroller.local.controller import children, dynamic_apply, gojson, responses, webhook
-from metacontroller.local.controller.composite_controller import Registration
+from metacontroller.local.controller.composite_controller import CompositeController
 
 Json = dict[str, Any]
 
@@ -307,7 +307,7 @@ class Manager:
         parent = {"apiVersion": "example.com/v1", "resource": "widgets"}
         spec = {"generateSelector": True, "parentResource": parent, "childResources": [rule], "hooks": hooks}
         manifest = {"metadata": {"name": "widget"}, "spec": spec}
-        self.registration = Registration.from_manifest(manifest, api, None)
+        self.registration = CompositeController.from_manifest(manifest, api, None)
         self.children = children.Children(api, self.registration, lambda _: None)
         head = {"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "one", "namespace": "default"}}
         head["metadata"]["finalizers"] = ["example.com/wait"]  # type: ignore[index]
