@@ -190,6 +190,8 @@ def _written(value: str | float) -> _Written:
         form, power = Format.BINARY, _BINARY[suffix]
     elif suffix in _DECIMAL and not exponent:
         form, power = Format.DECIMAL, _DECIMAL[suffix]
+    elif not whole and not fraction:
+        raise InvalidQuantity(f"{text!r} has no digits")
     else:
         raise InvalidQuantity(f"{text!r} has the unknown suffix {suffix + exponent!r}")
     if form is Format.EXPONENT and abs(power) > _MAX_EXPONENT:
