@@ -15,7 +15,7 @@ import struct
 import termios
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from math import inf
@@ -50,20 +50,22 @@ Handle = Callable[[Exchange], Coroutine[Any, Any, None]]
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """What a client may do, in seconds unless named otherwise."""
+    """Limits on clients. The settings `gateway.limits` and `gateway.timeouts` have the defaults."""
 
-    message: messages.Limits = field(default_factory=messages.Limits)
-    connections: int = 8000
-    head_seconds: float = 10.0
-    """For a whole head, from the connection's start or the head's first byte."""
-    body_seconds: float = 30.0
-    """Between two reads of a body."""
-    keep_alive_seconds: float = 75.0
-    """Between an answer and the next head."""
-    write_stall_seconds: float = 30.0
-    """Without the client taking a byte of what waits for it."""
-    tunnel_idle_seconds: float = 3600.0
-    """Without a byte in either direction of a WebSocket."""
+    message: messages.Limits
+    """Limits on one request."""
+    connections: int
+    """Client connections that may be open at the same time."""
+    head_seconds: float
+    """Seconds for a whole request head, from the start of the connection or from the head's first byte."""
+    body_seconds: float
+    """Seconds between two reads of a request body."""
+    keep_alive_seconds: float
+    """Seconds between a response and the next request head on the same connection."""
+    write_stall_seconds: float
+    """Seconds in which a client takes no byte of the response that waits for it."""
+    tunnel_idle_seconds: float
+    """Seconds in which no byte passes through a WebSocket in either direction."""
 
 
 def _plain(address: str) -> str:

@@ -56,15 +56,18 @@ class ResponseHead(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one message may take, in bytes unless named otherwise."""
+    """Limits on one request. The settings `gateway.limits` have the defaults of the first three."""
 
-    head_bytes: int = 32768
-    fields: int = 100
-    url_bytes: int = 8192
+    head_bytes: int
+    """Bytes of the request line and the header fields."""
+    fields: int
+    """Number of header fields."""
+    url_bytes: int
+    """Bytes of the request target."""
     overhead_bytes: int = 8192
-    """Trailers of a chunked body."""
+    """Bytes of the trailers of a chunked body."""
     chunk_line_bytes: int = 256
-    """On average over the body's chunks, extensions included."""
+    """Bytes of a chunk's line, extensions included, on average over the chunks of the body."""
 
 
 class Framing(Enum):

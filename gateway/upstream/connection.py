@@ -29,6 +29,8 @@ from program import tls
 if TYPE_CHECKING:
     from program.tls import ClientCertificate
 
+NO_LIMIT: Final = 1 << 62
+"""Bytes of a request body that has no limit."""
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -63,7 +65,7 @@ class Upstream:
         body: Exchange | bytes,
         timeouts: Timeouts,
         *,
-        body_limit: int = 33554432,
+        body_limit: int = NO_LIMIT,
         keep: int = 0,
         resend: bool = False,
     ) -> "ServerResponse":

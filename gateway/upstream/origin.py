@@ -29,14 +29,14 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds."""
+    """Seconds that a server has. Route document and the settings `gateway.timeouts` have the defaults."""
 
-    connect: float = 5.0
-    """Resolving, TCP and TLS handshake."""
-    first_byte: float = 600.0
-    """From the end of connecting to the end of the answer's head."""
-    idle: float = 120.0
-    """Between two reads of the answer's body; time in which the client holds us back does not count."""
+    connect: float
+    """Seconds for name resolution, TCP and the TLS handshake."""
+    first_byte: float
+    """Seconds from the end of connecting to the end of the response head."""
+    idle: float
+    """Seconds between two reads of the response body. Time in which the client does not read does not count."""
 
 
 @dataclass(frozen=True, slots=True)
