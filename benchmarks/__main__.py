@@ -27,11 +27,12 @@ GOALS = {
     "calls_vs_least": (1.0, "calls to the metrics APIs in an interval, distinct questions = 1"),
 }
 AT_LEAST = {"sync_metric_ratio"}
-"""Figures of which more is better."""
+"""Names of the figures of which more is better."""
 
 
 def main() -> int:
-    """Run the chosen benchmarks; 0 when they ran, 2 when something is missing. Missed goals are shown, not failed."""
+    """Run the chosen benchmarks. Return 0 if they ran, and 2 if something is missing. Missed goals are shown and are no
+    failure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("only", nargs="*", metavar="|".join(BENCHMARKS), help="default: all")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds, of which the median counts")
@@ -72,7 +73,7 @@ def main() -> int:
 
 
 def report(figures: dict[str, float], target: Path) -> None:
-    """Print the goals beside the figures, the figures behind them, and write all to `target`."""
+    """Print the goals beside the figures, and the other figures, and write all to `target`."""
     print(f"{'figure':<22}{'measured':>10}{'goal':>8}   meaning")
     for name, (goal, meaning) in GOALS.items():
         if name in figures:

@@ -20,7 +20,7 @@ from tools.ports import free_port
 MODELS: Final = 1000
 NAMESPACES: Final = 20
 INTERVAL_SECONDS: Final = 300
-"""For which hooks keep what they read while calls are counted: both rounds of syncs are within it."""
+"""Seconds for which hooks use what they read while calls are counted: both rounds of syncs are within it."""
 CPU: Final[Json] = {
     "type": "Resource",
     "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}},
@@ -50,12 +50,12 @@ LEAST: Final = {
     "object metrics": NAMESPACES,
     "external metrics": NAMESPACES,
 }
-"""Calls that one interval needs: the pods of a namespace are asked for once, the rest once for each distinct query.
-A metric of type Pods is asked for by the selector of its model."""
+"""Calls that one interval needs: the pods of a namespace are listed once, the rest is read once for each distinct
+query. A metric of type Pods is read with the selector of its model."""
 
 
 def request(metrics: list[Json], name: str = "demo", namespace: str = "default") -> Json:
-    """The request of `benchmarks.sync` for a model with these metrics."""
+    """Return the request of `benchmarks.sync` for a model with these metrics."""
     body: Json = orjson.loads(sync.realistic_body())
     for item in (body["parent"], *(one for group in body["related"].values() for one in group.values())):
         item["metadata"]["namespace"] = namespace
@@ -74,7 +74,7 @@ def request(metrics: list[Json], name: str = "demo", namespace: str = "default")
 
 
 def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, float]:
-    """The ratios of `rounds` interleaved rounds as medians, then the calls for all models."""
+    """Return the medians of the ratios of `rounds` interleaved rounds, and the calls for all models."""
     folder.mkdir(parents=True)
     names: dict[str, list[str]] = {f"team-{number}": [] for number in range(NAMESPACES)}
     for number in range(MODELS):
@@ -94,7 +94,7 @@ def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, float]:
 
 @contextmanager
 def _hooks(folder: Path, resolution: int) -> Iterator[tuple[psutil.Process, int]]:
-    """Running hooks, with their port."""
+    """Run hooks and yield their process and port."""
     folder.mkdir()
     port, operations = free_port(), free_port()
     config = folder / "config.yaml"
@@ -109,7 +109,8 @@ def _hooks(folder: Path, resolution: int) -> Iterator[tuple[psutil.Process, int]
 
 
 def _speed(folder: Path, rounds: int, seconds: float) -> dict[str, float]:
-    """CPU of a sync without metrics over that of one with; on one core that is the ratio of syncs per second."""
+    """Return the CPU of a sync without metrics divided by that of one with. On one core that is the ratio of syncs per
+    second."""
     variants: dict[str, list[Json]] = {"none": [], "cpu": [CPU], "every_kind": EVERY_KIND}
     bodies = {name: orjson.dumps(request(metrics)).decode() for name, metrics in variants.items()}
     costs: dict[str, list[float]] = {name: [] for name in variants}
@@ -134,7 +135,7 @@ def _speed(folder: Path, rounds: int, seconds: float) -> dict[str, float]:
 
 
 def _calls(folder: Path, api: MetricsApi) -> dict[str, float]:
-    """Two syncs of every model within one interval.
+    """Count the calls of two syncs of every model within one interval.
 
     Raises:
         BenchmarkError: a metric was not read, so the figure would mean nothing.

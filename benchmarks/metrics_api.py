@@ -16,16 +16,16 @@ Json = dict[str, Any]
 
 
 class MetricsApi:
-    """Serves namespaces in which each model has one pod, `<model>-0`, with the label `app: <model>`."""
+    """An API server with namespaces in which each model has one pod, `<model>-0`, with the label `app: <model>`."""
 
     def __init__(self, models: dict[str, list[str]]) -> None:
-        """`models` are the names by namespace."""
+        """Create the server. `models` are the names by namespace."""
         self.models = models
         self.asked: Counter[str] = Counter()
-        """Requests by what they are for."""
+        """Number of requests by their purpose."""
 
     def answer(self, path: str) -> tuple[str, Json]:
-        """What a request is for, and what is said."""
+        """Return the purpose of a request, and the response to it."""
         parts = urlsplit(path)
         match parts.path.strip("/").split("/"):
             case ["apis", "custom.metrics.k8s.io"]:
@@ -50,7 +50,7 @@ class MetricsApi:
 
     @contextmanager
     def serving(self) -> Iterator[str]:
-        """Serve until the end of the block; gives a kubeconfig."""
+        """Serve until the end of the block, and yield a kubeconfig."""
         api, lock = self, threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):

@@ -14,14 +14,14 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding
 
 
 class Streams:
-    """All open streams, and the task that feeds them."""
+    """The open streams and the task that feeds them."""
 
     def __init__(self, interval: float) -> None:
         self.interval = interval
         self.open: set[asyncio.StreamWriter] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer the request of a connection with a stream that lasts until the client goes; a health check is well."""
+        """Respond with a stream that lasts until the client goes, and to a health check with success."""
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             if head.startswith(b"GET /health "):

@@ -14,11 +14,11 @@ import psutil
 from tools.ports import free_port
 
 READY_SECONDS = 20.0
-"""How long a server may take to listen: long, because the machine is also building things."""
+"""Seconds a server may take to listen. They are many, because the machine may be busy."""
 
 
 class BenchmarkError(RuntimeError):
-    """A benchmark cannot run here. The message says what to install or to look at."""
+    """The benchmark cannot run here. The message says what to install or to look at."""
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -56,7 +56,7 @@ def running(name: str, command: Sequence[str], port: int, folder: Path) -> Itera
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """User and system CPU of a process and its children so far, in seconds."""
+    """Return the user and system CPU time of a process and its children so far, in seconds."""
     total = 0.0
     for member in [process, *process.children(recursive=True)]:
         times = member.cpu_times()
@@ -65,12 +65,12 @@ def cpu_seconds(process: psutil.Process) -> float:
 
 
 def resident_kib(process: psutil.Process) -> float:
-    """Resident memory of a process and its children, in KiB."""
+    """Return the resident memory of a process and its children, in KiB."""
     return sum(member.memory_info().rss for member in [process, *process.children(recursive=True)]) / 1024
 
 
 def nginx(name: str, server: str, port: int, folder: Path) -> contextlib.AbstractContextManager[psutil.Process]:
-    """One nginx worker with the `http` block content `server`, logging errors only."""
+    """Run nginx with one worker and `server` as content of the `http` block, logging errors only."""
     config = folder / f"{name}.conf"
     scratch = folder / name
     scratch.mkdir()
@@ -90,7 +90,7 @@ def nginx(name: str, server: str, port: int, folder: Path) -> contextlib.Abstrac
 
 
 def program(name: str, package: str) -> str:
-    """The path of a program of the machine.
+    """Return the path of an installed program.
 
     Raises:
         BenchmarkError: it is not there; the message names the package.
@@ -104,7 +104,7 @@ def program(name: str, package: str) -> str:
 def gateway(
     folder: Path, upstream: int, *, everything: bool = False
 ) -> tuple[contextlib.AbstractContextManager[psutil.Process], int]:
-    """The gateway with one route that leads to the local port `upstream`; returns it and its port.
+    """Run the gateway with one route to the local port `upstream`, and yield its process and port.
 
     Matching, header rules, failover with bodies that are held for it, the breaker, metrics and the access log are on:
     this is what users run. `everything` is what they may ask for besides: health checks, a limit of requests at a time

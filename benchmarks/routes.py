@@ -21,7 +21,7 @@ from tools.ports import free_port
 FEW: Final = 10
 NAMESPACES: Final = 100
 LOAD_PER_SECOND: Final = 300
-"""Requests on the way to the gateway while its routes change."""
+"""Requests per second that are sent to the gateway while its routes change."""
 CONNECTIONS: Final = 16
 READY_SECONDS: Final = 60.0
 REQUEST: Final = (
@@ -29,11 +29,11 @@ REQUEST: Final = (
     b"Content-Length: %d\r\n\r\n%b" % (len(unary.BODY), unary.BODY.encode())
 )
 SETTLED_SECONDS: Final = 1.0
-"""After a change is in force: what is let go of takes time, too."""
+"""Seconds to wait after a change is in force: freeing the old table takes time, too."""
 
 
 def document(number: int, reason: str = "Local") -> RouteDocument:
-    """The route of one model, with a local backend and a remote one."""
+    """Return the route document of one model, with a local and a remote backend."""
     local = Backend(id="local", weight=100, service=f"model-{number}-local", port=80, in_flight=100)
     use = (Use.WEIGHTED, Use.FAILOVER, Use.OVERFLOW)
     remote = Backend(id="remote", host="remote.example", scheme="https", path_prefix=f"/m/{number}", use=use)
@@ -41,18 +41,19 @@ def document(number: int, reason: str = "Local") -> RouteDocument:
 
 
 def place(number: int) -> str:
-    """The namespace of a model."""
+    """Return the namespace of a model."""
     return f"team-{number % NAMESPACES}"
 
 
 def measure(folder: Path, *, rounds: int, seconds: float, count: int) -> dict[str, float]:
-    """Match cost beside that of a table with few routes, then changes of `count` routes under load."""
+    """Measure the cost of a look-up relative to a table with few routes, and changes of `count` routes under load."""
     folder.mkdir(parents=True)
     return _matching(rounds, count) | _requests(folder, rounds, seconds, count) | _swaps(folder, count)
 
 
 def _matching(rounds: int, count: int) -> dict[str, float]:
-    """Time of a look-up in a large table over that in a small one, of the same ten routes and of all in turn."""
+    """Return the time of a look-up in a large table divided by that in a small one, for the same ten routes and for all
+    in turn."""
     large, small = (_table(size) for size in (count, FEW))
     step = count // FEW
     ratios: dict[str, float] = {}
@@ -70,7 +71,7 @@ def _matching(rounds: int, count: int) -> dict[str, float]:
 
 
 def _asked(way: str, number: int) -> str | bytes:
-    """What a request for a model has, by each of the ways to find its route."""
+    """Return the properties of a request for a model, by each of the ways to find its route."""
     if way == "path":
         return f"/{place(number)}/model-{number}/v1/chat/completions".encode()
     return f"model-{number}.{place(number)}.svc.cluster.local" if way == "host" else f"model-{number}"
@@ -82,7 +83,7 @@ def _table(count: int) -> RoutingTable:
 
 
 def _nanoseconds(find: Callable[[Any], object], asked: Sequence[object], total: int = 200_000) -> float:
-    """CPU of one look-up."""
+    """Return the CPU time of one look-up, in nanoseconds."""
     turns = max(1, total // len(asked))
     before = time.process_time_ns()
     for _ in range(turns):
@@ -95,7 +96,7 @@ def _nanoseconds(find: Callable[[Any], object], asked: Sequence[object], total: 
 def _gateway(
     folder: Path, api: RoutesApi, upstream: int, *, probed: bool = False
 ) -> Iterator[tuple[psutil.Process, int, int]]:
-    """A gateway that follows `api`, once it has all routes; its port and its admin port."""
+    """Run a gateway that watches `api`. Once it has all routes, yield it, its port and its admin port."""
     folder.mkdir()
     port, admin = free_port(), free_port()
     with ExitStack() as stack:
@@ -124,7 +125,7 @@ def _wait_until_ready(admin: int) -> None:
 
 
 def _requests(folder: Path, rounds: int, seconds: float, count: int) -> dict[str, float]:
-    """CPU of a request with many routes over that with few."""
+    """Return the CPU time of a request with many routes divided by that with few."""
     upstream = free_port()
     path = "/team-0/model-0/v1/chat/completions"
     with ExitStack() as stack:
@@ -147,18 +148,18 @@ def _requests(folder: Path, rounds: int, seconds: float, count: int) -> dict[str
 
 
 class Load:
-    """Requests at a constant rate, on connections that stay; each has to be answered."""
+    """A client that sends requests at a constant rate on kept connections. Each must get a response."""
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.answered = 0
         self.slowest = 0.0
-        """Seconds from when a request was due to its answer."""
+        """Longest time in seconds from when a request was due to its response."""
         self.reason = b""
-        """That of the last answer."""
+        """Reason phrase of the last response."""
 
     async def run(self, over: asyncio.Event) -> None:
-        """Send until `over`.
+        """Send requests until `over`.
 
         Raises:
             BenchmarkError: an answer was an error, or a connection ended.
@@ -189,7 +190,7 @@ class Load:
 
 
 def _swaps(folder: Path, count: int) -> dict[str, float]:
-    """The longest time that the loop stands still while requests come all the time.
+    """Return the longest time for which the event loop stands still while requests arrive.
 
     Raises:
         BenchmarkError: a request was not answered.
@@ -230,7 +231,7 @@ async def _change(
     changes: Mapping[str, tuple[bytes, Mapping[str, str]]],
     spans: dict[str, tuple[float, float]],
 ) -> None:
-    """Make changes under load, and note from when to when each of them kept the gateway busy."""
+    """Make changes under load, and record from when to when each of them kept the gateway busy."""
     over = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(load.run(over))

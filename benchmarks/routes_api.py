@@ -17,16 +17,16 @@ PATH: Final = "/api/v1/configmaps"
 
 
 class RoutesApi:
-    """Serves route ConfigMaps to one gateway."""
+    """An API server that serves route ConfigMaps to one gateway."""
 
     def __init__(self, documents: Mapping[str, str]) -> None:
-        """`documents` are the texts by `namespace/name` of the ConfigMap."""
+        """Create the server. `documents` are the texts by `namespace/name` of the ConfigMap."""
         self.version = 1
         self.items = {key: self._item(key, text) for key, text in documents.items()}
         self.events: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def change(self, documents: Mapping[str, str]) -> None:
-        """Let these have other texts, which the watch tells at once."""
+        """Change the texts of these ConfigMaps. The watch sends them at once."""
         self.version += 1
         for key, text in documents.items():
             self.items[key] = item = self._item(key, text)
@@ -45,7 +45,7 @@ class RoutesApi:
 
     @contextmanager
     def serving(self) -> Iterator[str]:
-        """Serve until the end of the block; gives a kubeconfig."""
+        """Serve until the end of the block, and yield a kubeconfig."""
         api = self
 
         class Handler(BaseHTTPRequestHandler):

@@ -15,11 +15,11 @@ from gateway import __main__ as gateway
 
 EVERY_SECONDS: Final = 0.002
 WORTH_MILLISECONDS: Final = 3.0
-"""Less than that is not written down."""
+"""Shortest delay in milliseconds that is recorded."""
 
 
 async def probe(output: TextIO) -> None:
-    """Sleep, and tell how much longer it took than asked for."""
+    """Sleep, and record how much longer it took than requested."""
     before, used = time.monotonic(), time.process_time()
     while True:
         await asyncio.sleep(EVERY_SECONDS)
@@ -32,7 +32,7 @@ async def probe(output: TextIO) -> None:
 
 
 def main() -> int:
-    """Run the gateway as it is, with the probe beside it."""
+    """Run the gateway unchanged, with the probe beside it."""
     run = gateway.run
 
     async def probed(*arguments: Any) -> None:

@@ -17,20 +17,20 @@ REQUEST = (
 
 
 class Client(asyncio.Protocol):
-    """One open stream; counts the events that arrive."""
+    """A client with one open stream that counts the events."""
 
     def __init__(self) -> None:
         self.events = 0
         self.started = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for the stream."""
+        """Send the request for the stream."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         transport.write(REQUEST)
 
     def data_received(self, data: bytes) -> None:
-        """Count events; the first bytes must be a success."""
+        """Count events. The first bytes must be a successful response."""
         if not self.started.done():
             if data.startswith(b"HTTP/1.1 200"):
                 self.started.set_result(None)
@@ -39,7 +39,7 @@ class Client(asyncio.Protocol):
         self.events += data.count(b"data: ")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """A stream never ends by itself here."""
+        """Fail: a stream never ends by itself here."""
         if not self.started.done():
             self.started.set_exception(processes.BenchmarkError(f"the stream broke off: {exc}"))
 
@@ -57,7 +57,7 @@ async def open_streams(port: int, count: int) -> list[Client]:
 
 
 async def microseconds_per_chunk(process: psutil.Process, port: int, streams: int, seconds: float) -> float:
-    """CPU microseconds that `process` spends on one chunk, with `streams` open."""
+    """Return the CPU time in microseconds that `process` spends on one chunk, with `streams` open."""
     clients = await open_streams(port, streams)
     before, seen = processes.cpu_seconds(process), sum(client.events for client in clients)
     await asyncio.sleep(seconds)
@@ -68,7 +68,7 @@ async def microseconds_per_chunk(process: psutil.Process, port: int, streams: in
 
 
 async def kib_per_stream(process: psutil.Process, port: int, streams: int) -> float:
-    """Resident memory that one more open stream costs, in KiB."""
+    """Return the resident memory of one more open stream, in KiB."""
     before = processes.resident_kib(process)
     clients = await open_streams(port, streams)
     await asyncio.sleep(2)
@@ -79,7 +79,7 @@ async def kib_per_stream(process: psutil.Process, port: int, streams: int) -> fl
 
 
 def measure(folder: Path, *, rounds: int, seconds: float, memory_streams: int) -> dict[str, float]:
-    """Interleaved rounds of nginx and gateway in front of the same streams; medians of `rounds`."""
+    """Measure nginx and gateway in front of the same streams, in interleaved rounds. Return the medians of `rounds`."""
     folder.mkdir(parents=True)
     chunks = _chunks(folder / "chunks", rounds, seconds)
     return chunks | {"stream_rss_kib": _memory(folder / "memory", memory_streams)}

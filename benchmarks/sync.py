@@ -12,11 +12,12 @@ from tools.ports import free_port
 
 REQUEST = Path("examples/requests/sync.json")
 BODY_BYTES = 30_000
-"""What Metacontroller sends for a model with its children, managed fields and last-applied annotations."""
+"""Bytes of the body that Metacontroller sends for a model with its children, managed fields and last-applied
+annotations."""
 
 
 def realistic_body() -> str:
-    """The example request, filled up with managed fields to `BODY_BYTES` as an API server would."""
+    """Return the example request with managed fields, as an API server adds them, up to `BODY_BYTES`."""
     request = orjson.loads(REQUEST.read_bytes())
     entries = request["parent"]["metadata"].setdefault("managedFields", [])
     while len(body := orjson.dumps(request)) < BODY_BYTES:
@@ -33,7 +34,7 @@ def realistic_body() -> str:
 
 
 def parse_microseconds(body: str, repeat: int = 300) -> float:
-    """CPU microseconds of one `orjson.loads`."""
+    """Return the CPU time of one `orjson.loads`, in microseconds."""
     data = body.encode()
     before = time.process_time()
     for _ in range(repeat):
@@ -42,7 +43,7 @@ def parse_microseconds(body: str, repeat: int = 300) -> float:
 
 
 def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, float]:
-    """Interleaved rounds of parsing here and syncing there; medians of `rounds`."""
+    """Measure parsing here and syncs there, in interleaved rounds. Return the medians of `rounds`."""
     folder.mkdir(parents=True)
     body = realistic_body()
     port, operations = free_port(), free_port()

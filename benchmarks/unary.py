@@ -16,7 +16,7 @@ ANSWER = '{"id":"1","object":"chat.completion","choices":[{"index":0,"message":{
 
 
 def wrk(port: int, seconds: float, folder: Path, path: str = PATH, body: str = BODY) -> int:
-    """Load one server with keep-alive POSTs from 32 connections; return the number of answers.
+    """Load one server with keep-alive POSTs on 32 connections. Return the number of responses.
 
     Raises:
         BenchmarkError: some answers were errors, so the figure would mean nothing.
@@ -53,21 +53,22 @@ def wrk(port: int, seconds: float, folder: Path, path: str = PATH, body: str = B
 
 
 def origin(port: int) -> str:
-    """A server for nginx that answers every request alike."""
+    """Return the configuration of an nginx server with the same response to every request."""
     return (
         f"server {{ listen 127.0.0.1:{port}; default_type application/json; location / {{ return 200 '{ANSWER}'; }} }}"
     )
 
 
 def microseconds_per_request(process: psutil.Process, port: int, seconds: float, folder: Path) -> float:
-    """CPU microseconds that `process` spends on one request."""
+    """Return the CPU time in microseconds that `process` spends on one request."""
     before = processes.cpu_seconds(process)
     count = wrk(port, seconds, folder)
     return (processes.cpu_seconds(process) - before) / count * 1e6
 
 
 def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, float]:
-    """Interleaved rounds of nginx, gateway and gateway with everything on, before one server; medians of `rounds`."""
+    """Measure nginx, gateway and gateway with everything on in front of one server, in interleaved rounds. Return the
+    medians of `rounds`."""
     folder.mkdir(parents=True)
     origin_port, nginx_port = free_port(), free_port()
     proxy = (

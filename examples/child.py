@@ -17,7 +17,7 @@ import time
 from typing import Final
 
 GRACE_SECONDS: Final = 3.0
-"""How long an orphan may take to end by itself."""
+"""Seconds an orphan may take to end by itself."""
 
 
 def _end_with_parent() -> None:
@@ -29,7 +29,7 @@ def _end_with_parent() -> None:
 
 
 def main() -> None:
-    """Run the module that the first argument names with the others."""
+    """Run the module of the first argument with the other arguments."""
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

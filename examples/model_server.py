@@ -31,33 +31,33 @@ from examples.tokens import OAuthError, TokenIssuer
 
 _BODY_BYTES: Final = 16 << 20
 _POLL_SECONDS: Final = 0.1
-"""How often a request that is being answered looks whether its client is still there."""
+"""Seconds between two looks of a running request whether its client is still there."""
 
 
 @dataclass(slots=True)
 class Speed:
-    """How fast the server is; may be changed at any moment."""
+    """The speed of the server, which may change at any time."""
 
     time_to_first_token: float = 0.05
-    """Seconds."""
+    """Seconds before the first token."""
     tokens_per_second: float = 50.0
-    """0: without a pause."""
+    """Tokens per second; 0 for no pause between them."""
     concurrency: int = 0
-    """Requests that are answered at the same time, the others wait; 0: all."""
+    """Number of requests that are served at the same time, while the others wait; 0 for all."""
 
 
 @dataclass(slots=True)
 class Failures:
-    """Which requests fail, and how."""
+    """The failures: which requests fail, and how."""
 
     every: int = 0
-    """Each n-th request; 0: none."""
+    """Each n-th request fails; 0 for none."""
     count: int = 0
-    """The next n requests."""
+    """The next n requests fail."""
     status: int = 500
 
     def hits(self, number: int) -> bool:
-        """Whether request `number`, counted from 1, fails; one of the next n is used up by asking."""
+        """Return whether request `number`, counted from 1, fails. This uses up one of the next n."""
         if self.count:
             self.count -= 1
             return True
@@ -66,14 +66,14 @@ class Failures:
 
 @dataclass(slots=True)
 class State:
-    """Everything that changes while the server runs."""
+    """The state of the server."""
 
     model: str
     ready: bool = True
     speed: Speed = field(default_factory=Speed)
     failures: Failures = field(default_factory=Failures)
     requests: int = 0
-    """Requests to a model since the start, refused ones included."""
+    """Number of requests to a model since the start, refused ones included."""
     running: int = 0
     waiting: int = 0
     last_request: dict[str, Any] | None = None
@@ -81,7 +81,7 @@ class State:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """One of the places that `concurrency` allows."""
+        """Hold one of the places that `concurrency` allows."""
         self.waiting += 1
         try:
             while 0 < self.speed.concurrency <= self.running:
@@ -97,21 +97,21 @@ class State:
             self.freed.set()
 
     def shown(self) -> dict[str, Any]:
-        """For `GET /_demo/state`."""
+        """Return the response to `GET /_demo/state`."""
         names = ("model", "ready", "requests", "running", "waiting")
         listed = {name: getattr(self, name) for name in names}
         return listed | {"speed": asdict(self.speed), "failures": asdict(self.failures)}
 
 
 class ApiError(Exception):
-    """An answer that is an error, in the shape OpenAI's clients know."""
+    """An error response in the shape of OpenAI's API."""
 
     def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
         self.status, self.message, self.code, self.param = status, message, code, param
 
     def response(self) -> Response:
-        """As HTTP."""
+        """Return the error as an HTTP response."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
         error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
         headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else None
@@ -119,7 +119,7 @@ class ApiError(Exception):
 
 
 def create_app(state: State, issuer: TokenIssuer | None = None) -> FastAPI:
-    """The server; with `issuer` models can be asked with its tokens only."""
+    """Return the application. With `issuer` models require its tokens."""
     app = FastAPI(title=f"Demo model server: {state.model}", docs_url=None, redoc_url=None, openapi_url=None)
     registry = _gauges(state)
 
@@ -148,19 +148,19 @@ def create_app(state: State, issuer: TokenIssuer | None = None) -> FastAPI:
 
     @app.get("/health")
     async def health() -> Response:
-        """Whether requests are welcome, as a readiness probe asks."""
+        """Respond to a readiness probe."""
         words = ("ok\n", 200) if state.ready else ("not ready\n", 503)
         return Response(*words, media_type="text/plain")
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        """Requests that are being answered, and those that wait for their turn."""
+        """Respond with the number of running and of waiting requests."""
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.post("/v0/oauth/token")
     @app.post("/oauth/token")
     async def token(request: Request) -> Response:
-        """Client credentials for a token."""
+        """Issue a token for client credentials."""
         if issuer is None:
             raise ApiError(404, "This server wants no tokens: give it --oauth-client-id and --oauth-client-secret.")
         try:
@@ -206,7 +206,7 @@ def _model_routes(state: State) -> APIRouter:
     numbers = count(1)
 
     async def body_of(request: Request) -> dict[str, Any]:
-        """The request's content, once it is clear that it is for this model and is meant to succeed."""
+        """Return the content of a request, after it is certain that it is for this model and shall succeed."""
         state.requests += 1
         if state.failures.hits(state.requests):
             raise ApiError(state.failures.status, "Failed as asked under /_demo/failures.", "demo_failure")
@@ -312,7 +312,7 @@ def _demo_routes(state: State, issuer: TokenIssuer | None) -> APIRouter:
 
     @router.get("/last-request")
     async def last_request() -> dict[str, Any]:
-        """The last request to a model as it arrived, header fields in order."""
+        """Respond with the last request to a model as it arrived, header fields in order."""
         if state.last_request is None:
             raise ApiError(404, "No model has been asked yet.")
         return state.last_request
@@ -324,7 +324,7 @@ def _demo_routes(state: State, issuer: TokenIssuer | None) -> APIRouter:
 
     @router.post("/unready")
     async def unready() -> dict[str, Any]:
-        """The probe fails from now on; requests that come anyway are answered, as by a real server."""
+        """Fail the readiness probe from now on. Requests still get responses, as from a real server."""
         state.ready = False
         return shown()
 
@@ -334,7 +334,7 @@ def _demo_routes(state: State, issuer: TokenIssuer | None) -> APIRouter:
         tokens_per_second: Annotated[float | None, Query(ge=0, le=1_000_000)] = None,
         concurrency: Number = None,
     ) -> dict[str, Any]:
-        """What is not named stays."""
+        """Change the speed. Parameters that are absent keep their value."""
         given = {
             "time_to_first_token": time_to_first_token,
             "tokens_per_second": tokens_per_second,
@@ -350,13 +350,13 @@ def _demo_routes(state: State, issuer: TokenIssuer | None) -> APIRouter:
     async def failures(
         every: Number = 0, count: Number = 0, status: Annotated[int, Query(ge=400, le=599)] = 500
     ) -> dict[str, Any]:
-        """Each n-th request or the next n fail with a status; without parameters none does any longer."""
+        """Make each n-th request or the next n fail with a status, or none without parameters."""
         state.failures = Failures(every or 0, count or 0, status)
         return shown()
 
     @router.post("/revoke")
     async def revoke() -> dict[str, Any]:
-        """Tokens given out so far are not valid any longer."""
+        """Revoke all tokens."""
         if issuer is not None:
             issuer.revoke()
         return shown()
@@ -375,7 +375,7 @@ def _unknown_model(asked: str, own: str) -> ApiError:
 
 
 def _text(content: object) -> str:
-    """A message's content: a string, or parts of which those with text count."""
+    """Return the text of a message's content: a string, or parts of which those with text count."""
     if isinstance(content, list):
         return " ".join(str(part["text"]) for part in content if isinstance(part, dict) and "text" in part)
     return content if isinstance(content, str) else ""
@@ -389,12 +389,12 @@ def _generation(model: str, prompt: str, whole: str, body: dict[str, Any]) -> pr
 
 
 def _pause(speed: Speed) -> float:
-    """Seconds between two tokens."""
+    """Return the seconds between two tokens."""
     return 1 / speed.tokens_per_second if speed.tokens_per_second else 0.0
 
 
 async def _spend(state: State, request: Request, said: pretend_model.Generation) -> None:
-    """Take the time the answer takes, unless the client goes."""
+    """Wait for the duration of a response, unless the client goes."""
     async with state.slot():
         loop = asyncio.get_running_loop()
         end = loop.time() + state.speed.time_to_first_token + _pause(state.speed) * (len(said.tokens) - 1)
@@ -410,7 +410,7 @@ def _stream(
     said: pretend_model.Generation,
     body: dict[str, Any],
 ) -> Response:
-    """One server-sent event per piece, then the usage where it was asked for, then [DONE]."""
+    """Yield one server-sent event per piece, then the usage where it was requested, then [DONE]."""
     options = body.get("stream_options")
     with_usage = isinstance(options, dict) and bool(options.get("include_usage"))
 

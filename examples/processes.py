@@ -15,45 +15,45 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STOP_SECONDS: Final = 6.0
-"""How long children may take to end before they are killed."""
+"""Seconds children may take to end before they are killed."""
 _TAIL_LINES: Final = 15
 _TAIL_BYTES: Final = 16384
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """One running program."""
+    """A running program."""
 
     name: str
-    """As people call it."""
+    """Name of the program for people."""
     process: subprocess.Popen[bytes]
     log: Path
 
     def tail(self) -> str:
-        """The last lines of its log, indented."""
+        """Return the last lines of its log, indented."""
         with self.log.open("rb") as file:
             file.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
             lines = file.read().decode("utf-8", "replace").splitlines()
         return "\n".join(f"    {line}" for line in lines[-_TAIL_LINES:]) or "    (it is empty)"
 
     def how_it_ended(self) -> str:
-        """One clause about the exit of a process that has ended."""
+        """Return one clause about the exit of a process that has ended."""
         code = self.process.returncode
         return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
 
 
 class Children:
-    """Programs that live no longer than this process."""
+    """The child processes, which live no longer than this process."""
 
     def __init__(self, root: Path, logs: Path) -> None:
-        """Programs run in the directory `root`; their output goes to files in `logs`."""
+        """Create an empty set. Programs run in the directory `root`; their output goes to files in `logs`."""
         self._root, self._logs = root, logs
         self._all: list[Child] = []
         # Never written to: its end tells the children that we are gone (see examples.child).
         self._theirs, self._ours = os.pipe()
 
     def start(self, name: str, module: str, *arguments: str) -> Child:
-        """Run a module; its log is `<name>.log`, with dashes for spaces."""
+        """Start a module. Its log is `<name>.log`, with dashes for spaces."""
         log = self._logs / f"{name.replace(' ', '-')}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -71,11 +71,12 @@ class Children:
         return child
 
     def dead(self) -> Child | None:
-        """A child that has ended, if one has."""
+        """Return a child that has ended, or None."""
         return next((child for child in self._all if child.process.poll() is not None), None)
 
     def stop(self, hurry: Callable[[], bool]) -> None:
-        """End all, the last started first to be told; kill what is left in time, or as soon as `hurry` says so."""
+        """End all children, the last started first. Kill those that are left after a while, or as soon as `hurry` is
+        true."""
         for child in reversed(self._all):
             if child.process.poll() is None:
                 child.process.terminate()

@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 HOST: Final = "127.0.0.1"
 READY_SECONDS: Final = 60.0
-"""How long the programs may take to start: long, for the machine may be busy."""
+"""Seconds the programs may take to start. They are many, because the machine may be busy."""
 ROUTES_SECONDS: Final = 10.0
-"""How long to wait for the first routes before saying that there are none."""
+"""Seconds to wait for the first routes before a message that there are none."""
 _POLL_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where everything listens."""
+    """The ports of all programs."""
 
     gateway: int = 8080
     admin: int = 8081
@@ -57,14 +57,14 @@ _WANTED_BY: Final = {
 
 
 class RunError(Exception):
-    """It does not go on; the message says why and what to do."""
+    """The demo cannot continue. The message says why and what to do."""
 
 
 class Stop:
-    """Whether somebody wants this to end: SIGINT, SIGTERM or SIGHUP."""
+    """The request to end, by SIGINT, SIGTERM or SIGHUP."""
 
     def __init__(self) -> None:
-        """Listens to the signals from now on."""
+        """Install the signal handlers."""
         self.count = 0
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means it
@@ -113,7 +113,7 @@ class Demo:
     """The running programs."""
 
     def __init__(self, folder: StateFolder, ports: Ports, stop: Stop) -> None:
-        """Starts nothing yet."""
+        """Prepare the demo without starting anything."""
         self._folder, self._ports, self._stop = folder, ports, stop
         self._children = Children(HERE.parent, folder.logs)
         self._client = httpx.Client(trust_env=False, timeout=1.0)
@@ -121,7 +121,7 @@ class Demo:
         self._shown = 0
 
     def start(self) -> bool:
-        """Start everything in order; False when it shall end before that.
+        """Start everything in order. Return False if it shall end before that.
 
         Raises:
             RunError: a program ended or is not ready in time.
@@ -155,7 +155,7 @@ class Demo:
         return self._wait_for_routes()
 
     def watch(self) -> None:
-        """Pass on what the stand-in says until it shall end.
+        """Print the messages of the stand-in until the demo shall end.
 
         Raises:
             RunError: a program ended.
@@ -196,7 +196,8 @@ class Demo:
             return False
 
     def _wait_for_routes(self) -> bool:
-        """Until every ModelDeployment has settled. That may never be, for the manifests are the user's."""
+        """Wait until every ModelDeployment has settled. That may never happen, because the user writes the
+        manifests."""
         deadline = time.monotonic() + ROUTES_SECONDS
         while self._goes_on():
             self._pass_on()
@@ -210,7 +211,7 @@ class Demo:
         return False
 
     def _unsettled(self) -> str | None:
-        """What is not ready, as one sentence."""
+        """Return a sentence that names what is not ready."""
         try:
             listed = {
                 one["id"] for one in self._client.get(f"http://{HOST}:{self._ports.gateway}/v1/models").json()["data"]
@@ -230,7 +231,7 @@ class Demo:
         return None if found or not any(self._folder.manifests.iterdir()) else "no ModelDeployment exists."
 
     def _pass_on(self) -> None:
-        """Print the stand-in's lines that are new."""
+        """Print the new lines of the stand-in."""
         if self._stand_in is None:
             return
         with self._stand_in.log.open("rb") as log:
@@ -253,7 +254,7 @@ def _model_deployments(objects: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def screen(folder: Path, ports: Ports) -> str:
-    """What runs where and what to try, on one screen."""
+    """Return the text that says what runs where and what to try, on one screen."""
     body = """'{"model": "demo", "messages": [{"role": "user", "content": "hello"}]}'"""
     stream = body.replace('"messages"', '"stream": true, "messages"')
     gateway, local = f"localhost:{ports.gateway}", f"localhost:{ports.local}"
@@ -306,7 +307,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until a signal; 1 when something cannot start or ends by itself."""
+    """Run until a signal. Return 1 if something cannot start or ends by itself."""
     given = _arguments(arguments)
     ports = Ports(**{item.name: getattr(given, f"{item.name}_port") for item in fields(Ports)})
     stop = Stop()

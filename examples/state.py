@@ -14,57 +14,57 @@ from program.files import Unreadable, load, problem
 HERE: Final = Path(__file__).resolve().parent
 
 _MARK: Final = ".make-run.json"
-"""Says that the folder is ours, and which ports its files speak of."""
+"""Name of the file that marks a state folder and holds the ports in its files."""
 _LOCK: Final = ".make-run.lock"
 _OWN: Final = ("manifests", "objects", "logs", ".local", "config.yaml", "workloads.yaml", "metrics.yaml", _MARK)
-"""What `--reset` removes."""
+"""Files and folders that `--reset` removes."""
 _WRITTEN_PORTS: Final = {"local": 9101, "remote": 9102}
-"""Ports of the model servers as the examples name them."""
+"""Ports of the model servers in the examples."""
 
 
 class StateError(Exception):
-    """The folder cannot be used; the message is one line that says what to do."""
+    """The folder cannot be used. The message is one line that says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class StateFolder:
-    """A folder ready for use; the lock on it lasts as long as this object."""
+    """A state folder that is ready for use. The lock on it lasts as long as this object."""
 
     path: Path
     lock: IO[str]
 
     @property
     def config(self) -> Path:
-        """The configuration of hooks and gateway."""
+        """Path of the configuration of hooks and gateway."""
         return self.path / "config.yaml"
 
     @property
     def workloads(self) -> Path:
-        """Which process is behind which workload."""
+        """Path of the file that names the process behind each workload."""
         return self.path / "workloads.yaml"
 
     @property
     def metrics(self) -> Path:
-        """What a metrics API would answer."""
+        """Path of the file with the responses of a metrics API."""
         return self.path / "metrics.yaml"
 
     @property
     def manifests(self) -> Path:
-        """The user's objects."""
+        """Folder of the user's objects."""
         return self.path / "manifests"
 
     @property
     def objects(self) -> Path:
-        """What a cluster would hold."""
+        """Folder of the objects that a cluster would hold."""
         return self.path / "objects"
 
     @property
     def logs(self) -> Path:
-        """One file per program."""
+        """Folder of the logs, one file per program."""
         return self.path / "logs"
 
     def resolve(self) -> tuple[str, ...]:
-        """Where names of Services lead, `host:port=address:port`.
+        """Return the addresses of Service names, as `host:port=address:port`.
 
         Raises:
             StateError: workloads.yaml cannot be read.
@@ -82,7 +82,7 @@ class StateFolder:
 
 
 def prepare(path: Path, *, local: int, remote: int, reset: bool) -> StateFolder:
-    """Take the folder; copy the examples into it if that was not done before, or again with `reset`.
+    """Lock the folder, and copy the examples into it the first time or with `reset`.
 
     Edits stay as they are, except that the addresses of the two model servers follow their ports.
 

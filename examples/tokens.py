@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _KEPT: Final = 1000
-"""Most tokens that are valid at the same time; then the oldest goes."""
+"""Largest number of tokens that are valid at the same time. Beyond it the oldest ends."""
 
 
 class OAuthError(Exception):
-    """A token request that is refused, as RFC 6749 section 5.2 has it."""
+    """A refused token request (RFC 6749 section 5.2)."""
 
     def __init__(self, code: str, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -27,21 +27,22 @@ class OAuthError(Exception):
 
 
 class TokenIssuer:
-    """Sells tokens to one client."""
+    """An issuer of tokens for one client."""
 
     def __init__(
         self, client_id: str, client_secret: str, *, life_seconds: float, now: Callable[[], float] = time.monotonic
     ) -> None:
-        """`life_seconds` is how long a token is valid."""
+        """Create an issuer. `life_seconds` is the lifetime of a token."""
         self._client = (client_id.encode(), client_secret.encode())
         self.life_seconds = life_seconds
         self._now = now
         self._ends: dict[str, float] = {}
         self.issued = 0
-        """Tokens given out since the start."""
+        """Number of tokens issued since the start."""
 
     def issue(self, body: bytes, authorization: str | None) -> dict[str, object]:
-        """The answer to a token request: a form, with the client's name and secret in it or as basic authentication.
+        """Return the response to a token request: a form, with the client's id and secret in it or as basic
+        authentication.
 
         Raises:
             OAuthError: it is refused.
@@ -60,12 +61,12 @@ class TokenIssuer:
         return {"access_token": token, "token_type": "Bearer", "expires_in": max(1, int(self.life_seconds))}
 
     def accepts(self, authorization: str | None) -> bool:
-        """Whether this value of the field Authorization carries a token that is valid now."""
+        """Return whether a value of the field Authorization carries a token that is valid now."""
         scheme, _, token = (authorization or "").partition(" ")
         return scheme.lower() == "bearer" and self._ends.get(token.strip(), 0.0) > self._now()
 
     def revoke(self) -> None:
-        """No token given out so far is valid any longer."""
+        """Revoke all tokens."""
         self._ends.clear()
 
     def _authenticate(self, form: Mapping[str, str], authorization: str | None) -> None:

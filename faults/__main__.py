@@ -27,7 +27,7 @@ from faults.scenarios import Campaign
 from faults.site import SECRET, Site
 
 SECONDS: Final = 270.0
-"""Of a whole campaign, about: what recovers takes its own time."""
+"""Seconds of a whole campaign, about: recoveries take their own time."""
 KILLS: Final = 50
 SHORT_KILLS: Final = 2
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -37,7 +37,7 @@ NAMES: Final = ("kill", "tokens", "routes", "throttle", "hole", "silent", "resta
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asks for."""
+    """The options of the command line."""
 
     seconds: float
     short: bool
@@ -113,7 +113,7 @@ def _run(site: Site, options: Options) -> int:
 
 
 def _steps(campaign: Campaign, options: Options, scale: float) -> list[tuple[str, Callable[[], None]]]:
-    """The faults in their order, with kills of the local backend spread between them."""
+    """Return the faults in their order, with kills of the local backend spread between them."""
     short = options.short
 
     def length(seconds: float, least: float) -> float:
@@ -146,7 +146,7 @@ def _steps(campaign: Campaign, options: Options, scale: float) -> list[tuple[str
 
 
 def _report(site: Site, campaign: Campaign, options: Options, growth: float, seconds: float) -> int:
-    """Print the table, write the file, and say what was missed."""
+    """Print the table, write the file, and report the missed goals."""
     load = records.read(site.folder / "records-load")
     openai = records.read(site.folder / "records-openai")
     tallies = verdict.tally([*load, *openai], campaign.kills, campaign.stops)
@@ -198,7 +198,7 @@ def _report(site: Site, campaign: Campaign, options: Options, growth: float, sec
 def _print(
     content: dict[str, Any], goals: list[verdict.Goal], tallies: dict[str, verdict.Tally], campaign: Campaign
 ) -> None:
-    """The table."""
+    """Print the table."""
     print(f"\n{'fault':<16}{'requests':>9}{'errors':>7}{'cut':>5}{'p99 ms':>8}{'back s':>8}{'MiB':>7}   seen of it")
     for name, one in tallies.items():
         if not name:
@@ -232,7 +232,7 @@ def _print(
 
 
 class _Progress:
-    """Says what goes on, with the time, on standard error."""
+    """A progress report on standard error, with the time."""
 
     def __init__(self, began: float) -> None:
         self._began = began

@@ -8,12 +8,12 @@ from faults.origin import digest
 from faults.records import Outcome, Record
 
 SIZES: Final = {"chat": 200, "large": 150_000, "upload": 2 << 20}
-"""Characters of a message."""
+"""Number of characters of a message, by kind of request."""
 
 
 @dataclass(slots=True)
 class Answer:
-    """An answer, as far as it came."""
+    """A response, as far as it arrived."""
 
     status: int = 0
     fields: dict[bytes, bytes] | None = None
@@ -22,7 +22,7 @@ class Answer:
 
 
 def judge(record: Record, answer: Answer, text: str, events: int) -> None:
-    """Say of an answer whether it is the right one, whole."""
+    """Return whether a response is the right one and complete."""
     if answer.status != 200:
         record.outcome, record.code = Outcome.STATUS, _code(answer.body)
         record.detail = answer.body[:200].decode("latin-1")
@@ -55,7 +55,8 @@ def _judge_whole(record: Record, body: bytes, text: str) -> None:
 
 
 def _judge_stream(record: Record, answer: Answer, events: int) -> None:
-    """Every event once, in order, then [DONE] and the end; or as far as it came, then an error event and no end."""
+    """Return the outcome of a stream: every event once, in order, then [DONE] and the end; or as far as it came, then
+    an error event and no end."""
     expected, done = 0, False
     whole, _, rest = answer.body.rpartition(b"\n\n")
     for event in whole.split(b"\n\n") if whole else []:

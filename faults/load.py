@@ -22,13 +22,14 @@ from faults.judge import SIZES, Answer, judge
 from faults.records import Orders, Outcome, Record
 
 SECONDS: Final = 25.0
-"""What a request may take, but for streams that take longer by themselves."""
+"""Seconds a request may take, except for streams that take longer by themselves."""
 KINDS: Final = {"chat": 0.62, "stream": 0.2, "embeddings": 0.08, "large": 0.06, "models": 0.02, "upload": 0.02}
-"""Shares of the requests. An upload is larger than what is kept to be sent again, so it is not retryable."""
+"""Share of the requests of each kind. An upload is larger than a body that is kept to be sent again, so it is not
+retryable."""
 IDLE_SECONDS: Final = 2.0
-"""After it an unused connection is closed: a burst must not leave all of its connections open."""
+"""Seconds after which an unused connection is closed: a burst must not leave all of its connections open."""
 EVENTS, EVERY = 20, 0.05
-"""Of a stream: its events, and the seconds between two."""
+"""Number of events of a stream, and seconds between two."""
 
 
 class Connection:
@@ -37,12 +38,12 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
         self.used = 0.0
-        """When it was used last."""
+        """Time at which it was used last."""
         self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=65536)
 
     @property
     def usable(self) -> bool:
-        """For one more request."""
+        """Return whether the connection can take another request."""
         return not self._reader.at_eof() and not self._writer.is_closing() and self._parser.our_state is h11.IDLE
 
     async def ask(self, method: str, target: str, fields: list[tuple[str, str]], body: bytes, answer: Answer) -> None:
@@ -77,12 +78,12 @@ class Connection:
                 return
 
     def close(self) -> None:
-        """At once."""
+        """Close the connection immediately."""
         self._writer.transport.abort()
 
 
 class Load:
-    """The client."""
+    """The load client."""
 
     def __init__(self, records: Path, rate: float, seed: int) -> None:
         self._records = records.open("a", buffering=1 << 16)
@@ -96,10 +97,10 @@ class Load:
         self._number = 0
         self._stop = asyncio.Event()
         self.latest = 0.0
-        """By how many seconds a request began later than it should have."""
+        """Largest delay in seconds with which a request began."""
 
     async def run(self) -> None:
-        """Until told to stop; then until all have ended."""
+        """Run until an order to stop, and then until all requests have ended."""
         loop = asyncio.get_running_loop()
         orders = Orders(self._obey)
         loop.add_reader(0, orders.readable)
@@ -119,7 +120,7 @@ class Load:
         self._records.close()
 
     def _close_unused(self) -> None:
-        """Of each port at most one: the one that has not been used for longest."""
+        """Close at most one connection of each port: the one that has been unused for longest."""
         for idle in self._idle.values():
             if idle and idle[0].used < time.monotonic() - IDLE_SECONDS:
                 idle.pop(0).close()
@@ -141,7 +142,7 @@ class Load:
         task.add_done_callback(self._tasks.discard)
 
     async def _one(self, record: Record, port: int, model: str, events: int, every: float) -> None:
-        """One request from its begin to its line."""
+        """Send one request and record its outcome."""
         answer = Answer()
         method, target, kind, content, text = self._request(record, model, events, every)
         fields = [("content-type", kind), ("content-length", str(len(content)))] if content else []
@@ -174,7 +175,7 @@ class Load:
         self._records.write(record.line() + "\n")
 
     def _request(self, record: Record, model: str, events: int, every: float) -> tuple[str, str, str, bytes, str]:
-        """Method, target, content type, body, and the text in the body."""
+        """Return method, target, content type, body, and the text in the body."""
         if record.kind == "models":
             return "GET", "/v1/models", "", b"", ""
         text = f"{record.user} " * (SIZES.get(record.kind, 100) // (len(record.user) + 1))
@@ -207,7 +208,8 @@ def _pick(chance: random.Random, shares: dict[str, float]) -> str:
 
 
 async def main() -> None:
-    """Run until told to stop; the last line of output says how late a request began at most, in seconds."""
+    """Run until an order to stop. The last line of output is the largest delay with which a request began, in
+    seconds."""
     parser = argparse.ArgumentParser(prog="python -m faults.load", description=__doc__)
     parser.add_argument("--records", type=Path, required=True)
     parser.add_argument("--rate", type=float, required=True, help="requests per second")

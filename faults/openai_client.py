@@ -20,7 +20,7 @@ from faults.records import Orders, Outcome, Record
 
 CALLERS: Final = 4
 PAUSE_SECONDS: Final = 0.15
-"""Of a caller between two calls."""
+"""Seconds between two calls of a caller."""
 EVENTS: Final = 10
 ERRORS: Final[dict[int, type[openai.APIStatusError]]] = {
     400: openai.BadRequestError,
@@ -29,12 +29,12 @@ ERRORS: Final[dict[int, type[openai.APIStatusError]]] = {
     422: openai.UnprocessableEntityError,
     500: openai.InternalServerError,
 }
-"""Statuses that a backend is asked for, and the class that each has to be for the caller."""
+"""Statuses that a backend is made to send, and the exception class that the caller must get for each."""
 KINDS: Final = ("chat", "stream", "embeddings", "models", "error", "unknown")
 
 
 class Callers:
-    """Some callers of the API."""
+    """Several callers of the API."""
 
     def __init__(self, records: Path) -> None:
         self._records = records.open("a", buffering=1)
@@ -44,7 +44,7 @@ class Callers:
         self._told = asyncio.Event()
 
     async def run(self) -> None:
-        """Until told to stop; then until all calls have ended."""
+        """Run until an order to stop, and then until all calls have ended."""
         loop = asyncio.get_running_loop()
         orders = Orders(self._obey)
         loop.add_reader(0, orders.readable)
@@ -61,7 +61,7 @@ class Callers:
             self._told.set()
 
     async def _call(self, first: int) -> None:
-        """One caller; a client for as long as the address stays."""
+        """Run one caller, with one client for as long as the address stays the same."""
         port, client = 0, None
         for kind in itertools.islice(itertools.cycle(KINDS), first, None):
             if self._stop.is_set():
@@ -82,7 +82,7 @@ class Callers:
             await client.close()
 
     async def _one(self, client: openai.AsyncOpenAI, record: Record, kind: str, number: int) -> None:
-        """One call, and its outcome."""
+        """Make one call and record its outcome."""
         try:
             record.status = 200
             right = await self._ask(client, record, kind, number)
@@ -103,7 +103,7 @@ class Callers:
                 record.outcome = Outcome.WRONG_BODY
 
     async def _ask(self, client: openai.AsyncOpenAI, record: Record, kind: str, number: int) -> bool:
-        """Whether the answer is right.
+        """Return whether the response is right.
 
         Raises:
             openai.APIError: it is an error that was not asked for.
@@ -140,7 +140,7 @@ class Callers:
         return bool(said["user"] == user and said["sha256"] == digest(f"hello from {user}"))
 
     async def _stream(self, client: openai.AsyncOpenAI, record: Record, messages: Any) -> bool:
-        """Whether every event came once and in order."""
+        """Return whether every event came once and in order."""
         raw = await client.chat.completions.with_raw_response.create(
             model="demo", messages=messages, user=record.user, stream=True, max_tokens=EVENTS
         )
@@ -153,7 +153,7 @@ class Callers:
 
 
 async def main() -> None:
-    """Run until told to stop."""
+    """Run until an order to stop."""
     parser = argparse.ArgumentParser(prog="python -m faults.openai_client", description=__doc__)
     parser.add_argument("--records", type=Path, required=True)
     await Callers(parser.parse_args().records).run()

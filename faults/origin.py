@@ -24,13 +24,13 @@ from faults.wire import chunk, read_request
 
 BACKLOG: Final = 128
 WORK_SECONDS: Final = 0.02
-"""What a whole answer takes, so that some are always under way."""
+"""Seconds that a whole response takes, so that some are always running."""
 RETRY_AFTER: Final = b"retry-after: 1\r\n"
 REASONS: Final = {200: b"OK", 400: b"Bad Request", 401: b"Unauthorized", 429: b"Too Many Requests"}
 
 
 class Origin:
-    """One model."""
+    """A model server for one model."""
 
     def __init__(self, name: str, ledger: str, key: str | None) -> None:
         self.name = name
@@ -40,11 +40,11 @@ class Origin:
         self._ledger = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def note(self, what: str, user: str) -> None:
-        """Write a line of the ledger."""
+        """Append a line to the ledger."""
         os.write(self._ledger, f"{what} {user} {time.monotonic():.6f}\n".encode())
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
+        """Serve one connection."""
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while True:
                 target, fields, body = await read_request(reader)
@@ -71,7 +71,7 @@ class Origin:
     async def answer(
         self, writer: asyncio.StreamWriter, target: bytes, fields: dict[bytes, bytes], body: bytes
     ) -> None:
-        """Execute a request and answer it."""
+        """Execute a request and respond to it."""
         asked = json.loads(body)
         streamed_up = fields.get(b"content-type") == b"application/octet-stream"  # its model name is not replaced
         if asked["model"] != self.name and not streamed_up:
@@ -98,7 +98,7 @@ class Origin:
         await self.send(writer, 200, head | {"choices": [choice]}, user=user)
 
     async def stream(self, writer: asyncio.StreamWriter, user: str, events: int, every: float) -> None:
-        """Numbered events, one each `every` seconds, and [DONE]."""
+        """Send numbered events, one each `every` seconds, and [DONE]."""
         head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
         for number in range(events):
             choice = {"index": 0, "delta": {"content": f"{user}:{number} "}, "finish_reason": None}
@@ -121,7 +121,7 @@ class Origin:
     async def send(
         self, writer: asyncio.StreamWriter, status: int, content: Any, fields: bytes = b"", *, user: str | None = None
     ) -> None:
-        """A whole answer."""
+        """Send a whole response."""
         body = json.dumps(content).encode()
         lines = (b"HTTP/1.1 %d %b" % (status, REASONS.get(status, b"No")), b"content-type: application/json")
         head = b"\r\n".join((*lines, b"content-length: %d" % len(body)))
@@ -132,19 +132,19 @@ class Origin:
 
 
 def _gone(writer: asyncio.StreamWriter) -> bool:
-    """Whether the other side has closed or dropped the connection by now."""
+    """Return whether the client has closed or dropped the connection."""
     poll = select.poll()
     poll.register(writer.get_extra_info("socket").fileno(), select.POLLRDHUP)
     return bool(poll.poll(0))
 
 
 def digest(text: str) -> str:
-    """By which an answer shows that it is about the text that was sent."""
+    """Return a digest by which a response shows that it is about the text that was sent."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def error(message: str, code: str) -> dict[str, Any]:
-    """An error as OpenAI's API has it."""
+    """Return an error in the shape of OpenAI's API."""
     return {"error": {"message": message, "type": "invalid_request_error", "code": code, "param": None}}
 
 

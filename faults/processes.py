@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Final
 
 READY_SECONDS: Final = 20.0
-"""How long a program may take to listen: long, because the machine may be busy with other things."""
+"""Seconds a program may take to listen. They are many, because the machine may be busy."""
 STOP_SECONDS: Final = 3.0
 
 
 class CampaignError(RuntimeError):
-    """The campaign cannot go on. The message says what to install or to look at."""
+    """The campaign cannot continue. The message says what to install or to look at."""
 
 
 class Processes:
-    """The programs, by name."""
+    """The running programs by name."""
 
     def __init__(self, folder: Path) -> None:
-        """Output goes to `<name>.log` in `folder`, appended."""
+        """Create an empty set. Output of programs is appended to `<name>.log` in `folder`."""
         self._folder = folder
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         setpriv = shutil.which("setpriv")
@@ -30,7 +30,7 @@ class Processes:
         self._prefix = (setpriv, "--pdeathsig", "KILL") if setpriv else ()
 
     def start(self, name: str, command: Sequence[str], port: int | None = None, *, pipe: bool = False) -> None:
-        """Run a program, and return when it listens on `port`; with a pipe to its standard input where asked for."""
+        """Start a program, on request with a pipe to its standard input, and return when it listens on `port`."""
         with (self._folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [*self._prefix, *command],
@@ -44,7 +44,7 @@ class Processes:
             self.wait(name, lambda: _accepts(port), f"does not listen on {port}")
 
     def wait(self, name: str, condition: Callable[[], bool], problem: str) -> None:
-        """Until it holds of a program that runs.
+        """Wait until a condition holds, as long as the program runs.
 
         Raises:
             CampaignError: it ended, or it took too long; the message ends with its log.
@@ -56,42 +56,42 @@ class Processes:
             time.sleep(0.01)
 
     def log(self, name: str) -> str:
-        """All it has said."""
+        """Return all output of a program."""
         return (self._folder / f"{name}.log").read_text("utf-8", "replace")
 
     def pid(self, name: str) -> int:
-        """Of a program."""
+        """Return the process id of a program."""
         return self._running[name].pid
 
     def say(self, name: str, line: str) -> None:
-        """Write a line to its standard input."""
+        """Write a line to the standard input of a program."""
         pipe = self._running[name].stdin
         assert pipe is not None
         pipe.write(line.encode() + b"\n")
         pipe.flush()
 
     def signal(self, name: str, number: signal.Signals) -> None:
-        """Send a signal."""
+        """Send a signal to a program."""
         self._running[name].send_signal(number)
 
     def kill(self, name: str) -> None:
-        """End it at once, whatever it is doing."""
+        """End a program immediately with SIGKILL."""
         self._running[name].kill()
         self._running[name].wait()
 
     def ended(self, name: str, seconds: float) -> int | None:
-        """Its exit code; None if it has not ended within `seconds`."""
+        """Return the exit code of a program, or None if it has not ended within `seconds`."""
         try:
             return self._running[name].wait(seconds)
         except subprocess.TimeoutExpired:
             return None
 
     def dead(self) -> list[str]:
-        """Those that have ended by themselves."""
+        """Return the programs that have ended by themselves."""
         return [name for name, process in self._running.items() if process.poll() is not None]
 
     def stop(self) -> None:
-        """End all."""
+        """End all programs."""
         for process in self._running.values():
             if process.poll() is None:
                 process.send_signal(signal.SIGCONT)

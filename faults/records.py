@@ -10,79 +10,79 @@ from typing import Any
 
 
 class Outcome(StrEnum):
-    """How a request ended for its client."""
+    """The outcome of a request for its client."""
 
     OK = "ok"
     REFUSED = "refused"
-    """No connection."""
+    """The client got no connection."""
     RESET = "reset"
-    """The connection ended before an answer's head."""
+    """The connection ended before the head of a response."""
     TIMEOUT = "timeout"
     STATUS = "status"
-    """Another status than the one asked for."""
+    """The response had another status than the expected one."""
     TOLD = "told"
-    """A stream that broke off with an error event, and no end."""
+    """A stream broke off with an error event and without an end."""
     TRUNCATED = "truncated"
-    """An answer that broke off, as the framing shows, without an error event."""
+    """A response broke off, as its framing shows, without an error event."""
     FALSE_END = "falseEnd"
-    """An answer that looks complete and is not."""
+    """A response looks complete and is not."""
     WRONG_BODY = "wrongBody"
     CROSSED = "crossed"
-    """It has bytes of the answer to somebody else."""
+    """A response has bytes of another client's response."""
 
 
 @dataclass(slots=True)
 class Record:
-    """One request."""
+    """The record of one request."""
 
     user: str
-    """Unlike any other's."""
+    """Unique name of the request, in its field `user`."""
     kind: str
     phase: str
-    """What was going on when it began."""
+    """Phase of the campaign in which the request began."""
     begun: float
-    """Monotonic seconds, as are all times."""
+    """Time at which it began, in monotonic seconds as all times."""
     ended: float = 0.0
     outcome: Outcome = Outcome.OK
     status: int = 0
     code: str = ""
-    """Of the error."""
+    """Code of the error."""
     backend: str = ""
-    """x-beamlit-backend."""
+    """Value of x-beamlit-backend."""
     via: str = ""
-    """The gateway, as the load balancer names it."""
+    """Name of the gateway at the load balancer."""
     missing: int = 0
-    """Events of a stream that did not come."""
+    """Number of events of a stream that did not arrive."""
     repeated: int = 0
-    """Events of a stream that came more than once, or out of order."""
+    """Number of events of a stream that arrived more than once or out of order."""
     detail: str = ""
 
     def line(self) -> str:
-        """As JSON."""
+        """Return the record as a line of JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def of(cls, line: str) -> "Record":
-        """From JSON."""
+        """Read a record from a line of JSON."""
         given = json.loads(line)
         return cls(**{**given, "outcome": Outcome(given["outcome"])})
 
 
 def read(path: Path) -> list[Record]:
-    """All of a client's records; none where it has not begun."""
+    """Return all records of a client; none where it has not begun."""
     return [Record.of(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 class Orders:
-    """What the campaign tells a client's process by its standard input: JSON objects, one a line."""
+    """The orders that the campaign writes to a client's standard input: JSON objects, one a line."""
 
     def __init__(self, change: Callable[[dict[str, Any]], None]) -> None:
-        """Of each object `change` is told."""
+        """Create a reader that calls `change` with each order."""
         self._change = change
         self._rest = b""
 
     def readable(self) -> None:
-        """Read what is there. Its end says that the campaign is gone, and is ours as well."""
+        """Read the available orders. The end of the input means that the campaign has ended."""
         data = os.read(0, 65536)
         if not data:
             os._exit(1)

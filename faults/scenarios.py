@@ -14,9 +14,9 @@ from faults.processes import CampaignError
 from faults.site import Site
 
 RECOVERY_SECONDS: Final = 13.0
-"""A request for a token that hangs has ten, and then there is a pause."""
+"""Seconds for a recovery: a hanging token request has ten, and then there is a pause."""
 EXIT_SECONDS: Final = 1.0
-"""A gateway that was sent SIGTERM has ended so long after its lame duck and drain."""
+"""Seconds after lame duck and drain in which a gateway that was sent SIGTERM must have ended."""
 NOTICED_SECONDS: Final = 5.0
 """Seconds for which a fault is kept up beyond its time, where no attempt has noticed it yet."""
 CALLS_SECONDS: Final = 30.0
@@ -24,41 +24,41 @@ CALLS_SECONDS: Final = 30.0
 CONTROL_CALLS: Final = 20
 """Calls of the openai client while the backend is down, in the control: half of them go there, and fail."""
 APPLIED_SECONDS: Final = 1.0
-"""A valid change of a route is in force within it."""
+"""Seconds in which a valid change of a route must be in force."""
 
 
 @dataclass
 class Fault:
-    """What was done, and what was seen of it beside the clients' records."""
+    """A fault: what was done, and what was observed beside the clients' records."""
 
     name: str
     seconds: float = 0.0
     evidence: dict[str, int] = field(default_factory=dict)
-    """What shows that the fault was one, counted."""
+    """Counts that show that the fault had an effect."""
     wanted: tuple[str, ...] = ()
-    """Of the evidence, what there has to be some of."""
+    """Names of the evidence of which there must be some."""
     recoveries: list[float] = field(default_factory=list)
-    """Seconds from the mending to the first sign of it."""
+    """Seconds from the repair to the first sign of recovery."""
     problems: list[str] = field(default_factory=list)
     resident_mib: float = 0.0
-    """Memory of the gateway after it."""
+    """Resident memory of the gateway after the fault, in MiB."""
 
 
 @dataclass
 class Stop:
-    """A gateway that was sent SIGTERM."""
+    """The end of a gateway that was sent SIGTERM."""
 
     name: str
     at: float
     limit: float
-    """Seconds that it may take for what runs: lame duck and drain."""
+    """Seconds that running requests may take: lame duck and drain."""
     seconds: float
-    """Until it had ended."""
+    """Seconds until the gateway had ended."""
     code: int | None
 
 
 class Campaign:
-    """The faults in their order, on one site."""
+    """The campaign: the faults in their order, on one site."""
 
     def __init__(self, site: Site, *, streams: int, chance: random.Random) -> None:
         self.site = site
@@ -66,14 +66,14 @@ class Campaign:
         self.chance = chance
         self.faults: dict[str, Fault] = {}
         self.kills: list[float] = []
-        """When the local backend was killed."""
+        """Times at which the local backend was killed."""
         self.stops: list[Stop] = []
         self._failed_before: dict[str, int] = {}
-        """Attempts of the gateway that had failed when the present fault began, by cause."""
+        """Failed attempts of the gateway when the present fault began, by cause."""
 
     @contextlib.contextmanager
     def fault(self, name: str, *wanted: str, models: dict[str, float] | None = None) -> Iterator[Fault]:
-        """Requests of this time belong to the fault; failed attempts of the gateway are counted for it."""
+        """Run a fault: requests in this time belong to it, and failed attempts of the gateway are counted for it."""
         found = self.faults.setdefault(name, Fault(name, wanted=wanted))
         self.turn_to(name, "main", models)
         began = time.monotonic()
@@ -86,11 +86,11 @@ class Campaign:
         found.resident_mib = self.site.resident_mib()
 
     def turn_to(self, name: str, port: str, models: dict[str, float] | None = None) -> None:
-        """Have the clients go there from now on."""
+        """Direct the clients to other ports."""
         self.site.order(port=self.site.port[port], phase=name, models=models or {"demo": 1.0})
 
     def pause(self, seconds: float) -> None:
-        """Let time pass.
+        """Wait for `seconds`.
 
         Raises:
             CampaignError: a program has ended by itself meanwhile.
@@ -102,7 +102,7 @@ class Campaign:
                 raise CampaignError(f"{dead[0]} has ended:\n{self.site.processes.log(dead[0])[-2000:]}")
 
     def last(self, fault: Fault, seconds: float) -> None:
-        """Let a fault go on for `seconds`, and on until an attempt of the gateway has failed by what it wants.
+        """Keep a fault up for `seconds`, and on until an attempt of the gateway has failed by it.
 
         Raises:
             CampaignError: a program has ended by itself meanwhile.
@@ -144,7 +144,7 @@ class Campaign:
     # The faults
 
     def kill(self, count: int, seconds: float) -> None:
-        """The local backend is killed and started again, `count` times, each within about `seconds`."""
+        """Kill and start the local backend `count` times, each within about `seconds`."""
         with self.fault("kill", "connect_failed") as fault:
             for _ in range(count):
                 self.pause(seconds * self.chance.uniform(0.3, 0.5))
@@ -159,8 +159,8 @@ class Campaign:
             fault.evidence["kills"] = len(self.kills)
 
     def tokens(self, how: str, seconds: float) -> None:
-        """The token endpoint is down, never answers, refuses, or answers what is no token; or it is down and the tokens
-        that it gave out are not valid any longer (`revoked`)."""
+        """Make the token endpoint fail: it is down, never responds, refuses, or sends no token; or it is down and its
+        tokens are no longer valid (`revoked`)."""
         with self.fault(f"tokens {how}", "credentials_failed") as fault:
             if how in ("down", "revoked"):
                 self.site.processes.kill("tokens")
@@ -176,7 +176,7 @@ class Campaign:
             self.recovered(fault, "demo", "remote")
 
     def throttle(self, seconds: float) -> None:
-        """The local backend answers 429 with Retry-After."""
+        """Make the local backend respond with 429 and Retry-After."""
         with self.fault("throttle", "429") as fault:
             self.site.fault("local", "throttle")
             self.last(fault, seconds)
@@ -184,7 +184,7 @@ class Campaign:
             self.recovered(fault, "demo", "local")
 
     def hole(self, seconds: float) -> None:
-        """A backend whose host takes no connections any longer, and says so to nobody: its backlog is full."""
+        """Make a backend's host accept no connections without refusing them: its backlog is full."""
         with self.fault("black hole", "connect_timeout", models={"demo": 0.7, "hole": 0.3}) as fault:
             self.site.processes.signal("hole", signal.SIGSTOP)
             fillers = _fill(self.site.port["hole"])
@@ -195,7 +195,7 @@ class Campaign:
             self.recovered(fault, "hole", "local")
 
     def silent(self, seconds: float) -> None:
-        """A backend that takes requests and never answers; the route asks for the first-byte timeout."""
+        """Make a backend accept requests and never respond. The route has a first-byte timeout."""
         with self.fault("silent", "first_byte_timeout", models={"demo": 0.7, "hole": 0.3}) as fault:
             self.site.fault("hole", "silent")
             self.last(fault, seconds)
@@ -203,7 +203,7 @@ class Campaign:
             self.recovered(fault, "hole", "local")
 
     def routes(self, seconds: float) -> None:
-        """The file of a route is broken, half-written and emptied, and mended each time with another split."""
+        """Break, half-write and empty the file of a route, and repair it each time with another split."""
         file = self.site.routes / "demo.yaml"
         with self.fault("routes", "broken", "halfWritten", "emptied") as fault:
             deadline, turn = time.monotonic() + seconds, 0
@@ -234,7 +234,7 @@ class Campaign:
             fault.recoveries.append(slowest)
 
     def _applied(self, fault: Fault, wanted: str) -> float:
-        """Seconds until a document is in force."""
+        """Return the seconds until a document is in force."""
         began = time.monotonic()
         while wanted not in self.site.admin("/routes"):
             if time.monotonic() > began + APPLIED_SECONDS + self.site.slack:
@@ -244,7 +244,7 @@ class Campaign:
         return time.monotonic() - began
 
     def restart(self, rounds: int) -> None:
-        """The gateways behind HAProxy are restarted in turn with streams open, of which half outlast the drain time."""
+        """Restart the gateways behind HAProxy in turn with open streams, of which half outlast the drain time."""
         fault = self.faults.setdefault("restart", Fault("restart", wanted=("restarts",)))
         began = time.monotonic()
         self.turn_to("restart", "balancer")
@@ -282,18 +282,18 @@ BROKEN: Final[tuple[Callable[[str], bytes], ...]] = (
     lambda text: text.encode().replace(b"'", b"", 1),
     lambda text: b"\x00" * 100 + text.encode(),
 )
-"""What makes a file, or the document in it, one that cannot be served."""
+"""Functions that turn a route file into one that cannot be served."""
 
 
 def _replace(file: Path, text: str) -> None:
-    """As a careful writer does: a new file, renamed over the old one."""
+    """Replace a file as a careful writer does: a new file is renamed over the old one."""
     beside = file.with_name(f".{file.name}.new")
     beside.write_text(text)
     beside.rename(file)
 
 
 def _fill(port: int) -> list[socket.socket]:
-    """Connections by which the backlog of a server that accepts none is full: the last one is still waiting."""
+    """Return connections that fill the backlog of a server that accepts none. The last one still waits."""
     fillers: list[socket.socket] = []
     for _ in range(64):
         one = socket.socket()

@@ -37,11 +37,12 @@ from tools.ports import free_port
 
 TOKEN_SECONDS: Final = 1.0
 BREAKER: Final = Breaker(open=1)
-"""A backend that is back is tried within a second: otherwise most kills would find a backend without requests."""
+"""Circuit breaker by which a recovered backend is tried within a second: otherwise most kills would hit a backend
+without requests."""
 NO_BREAKER: Final = Breaker(consecutive_failures=1000, minimum=1000000)
-"""With it no number of failures in a campaign takes a backend out."""
+"""Circuit breaker that no number of failures in a campaign opens."""
 SECRET: Final = "canary-of-a-client-secret"
-"""Looked for in everything that the gateways write."""
+"""Client secret that is searched for in all output of the gateways."""
 KEY_OF_TOKENS: Final = "signs-tokens"
 _SAMPLE: Final = re.compile(
     r'^beamlit_gateway_upstream_errors_total\{backend="(\w+)",cause="(\w+)".* (\S+)$', re.MULTILINE
@@ -72,7 +73,7 @@ backend gateways
 
 
 class Site:
-    """All of it."""
+    """The servers, gateways and clients of a campaign."""
 
     def __init__(
         self, folder: Path, *, seed: int, failover: bool, lame_duck: float, drain: float, slack: float = 0.0
@@ -169,7 +170,7 @@ class Site:
         self.processes.wait(name, lambda: self._ready(admin), "is not ready")
 
     def document(self, name: str, weight: int = 50) -> RouteDocument:
-        """A route; the local backend has `weight`."""
+        """Return a route document in which the local backend has `weight`."""
         use = (Use.WEIGHTED, Use.FAILOVER) if self.failover else (Use.WEIGHTED,)
         causes = tuple(FailureCause) if name == "hole" else Retry().on  # the first-byte timeout is asked for
         near, far = ("local", "remote") if name == "demo" else ("hole", "spare")
@@ -190,11 +191,11 @@ class Site:
 
     @property
     def timeouts(self) -> Timeouts:
-        """Times of the route `hole`: short, for they are waited for."""
+        """Return the timeouts of the route `hole`. They are short, because the campaign waits for them."""
         return Timeouts(connect=0.5 + self.slack, first_byte=1 + self.slack)
 
     def manifest(self, name: str, weight: int = 50) -> str:
-        """The ConfigMap of a route, as YAML whose document is one line."""
+        """Return the ConfigMap of a route, as YAML whose document is one line."""
         document = self.document(name, weight).canonical_json()
         return (
             f"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}-route\n  namespace: default\n"
@@ -232,24 +233,24 @@ class Site:
     # What can be seen and said from outside
 
     def fault(self, name: str, mode: str) -> None:
-        """Tell a server to misbehave, or to stop doing so."""
+        """Make a server misbehave, or stop it."""
         status, _, _ = ask(self.port[name], "POST", "/_fault", json.dumps({"mode": mode}))
         if status != 200:
             raise CampaignError(f"{name} does not do as it is told: {status}")
 
     def order(self, **what: Any) -> None:
-        """Tell the clients."""
+        """Send an order to the clients."""
         for name in ("load", "openai"):
             self.processes.say(name, json.dumps(what))
 
     def served_by(self, model: str) -> str:
-        """Which backend of a model answers a request right now; empty when none does."""
+        """Return which backend of a model responds right now; empty where none does."""
         body = json.dumps({"model": model, "user": "probe", "messages": [{"role": "user", "content": "probe"}]})
         status, fields, _ = ask(self.port["main"], "POST", "/v1/chat/completions", body)
         return fields.get("x-beamlit-backend", "") if status == 200 else ""
 
     def failed_attempts(self) -> dict[str, int]:
-        """Attempts of `main` that have failed so far, by cause."""
+        """Return the failed attempts of `main` so far, by cause."""
         _, _, body = ask(self.port["main_admin"], "GET", "/metrics")
         found: dict[str, int] = {}
         for _, cause, value in _SAMPLE.findall(body.decode()):
@@ -257,11 +258,11 @@ class Site:
         return found
 
     def admin(self, path: str) -> str:
-        """What the admin port of `main` says."""
+        """Return a document of the admin port of `main`."""
         return ask(self.port["main_admin"], "GET", path)[2].decode()
 
     def resident_mib(self) -> float:
-        """Memory of `main`."""
+        """Return the resident memory of `main`, in MiB."""
         return float(psutil.Process(self.processes.pid("main")).memory_info().rss) / (1 << 20)
 
     def _ready(self, admin: int) -> bool:
@@ -272,7 +273,7 @@ class Site:
 
 
 def ask(port: int, method: str, target: str, body: str | None = None) -> tuple[int, dict[str, str], bytes]:
-    """One request on a connection of its own: status, fields by lower-case name, body.
+    """Send one request on a connection of its own. Return status, fields by lower-case name, and body.
 
     Raises:
         OSError: there is no answer.

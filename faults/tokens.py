@@ -25,18 +25,18 @@ GARBAGE = (
 
 
 def sign(ends: str, key: str) -> str:
-    """The signature of a token that ends then."""
+    """Return the signature of a token with this end."""
     return hmac.new(key.encode(), ends.encode(), hashlib.sha256).hexdigest()
 
 
 def issue(key: str, seconds: float) -> str:
-    """A token that is valid for so long."""
+    """Return a token that is valid for `seconds`."""
     ends = f"{time.monotonic() + seconds:.3f}"
     return f"{ends}.{sign(ends, key)}"
 
 
 def valid(authorization: bytes, key: str) -> bool:
-    """Whether this value of Authorization carries a token that is valid now."""
+    """Return whether a value of Authorization carries a token that is valid now."""
     ends, _, signature = authorization.decode("latin-1").removeprefix("Bearer ").rpartition(".")
     return hmac.compare_digest(signature, sign(ends, key)) and float(ends) > time.monotonic()
 

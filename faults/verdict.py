@@ -9,52 +9,52 @@ from faults.records import Outcome, Record
 from faults.scenarios import Fault, Stop
 
 SLACK_SECONDS: Final = 0.3
-"""Between a fault and what a client on a busy machine notices of it."""
+"""Seconds between a fault and its effect for a client on a busy machine."""
 RSS_GROWTH_MIB: Final = 8.0
 LATEST_SECONDS: Final = 2.0
-"""A request that the open loop begins this much late would hide a stall."""
+"""Seconds of delay with which a request of the open loop would hide a stall."""
 NOT_RETRYABLE: Final = "upload"
-"""The kind whose body is not kept to be sent again."""
+"""Kind of request whose body is not kept to be sent again."""
 SPENT: Final = {
     "throttle": "throttled",
     "silent": "first_byte_timeout",
     "black hole": "first_byte_timeout",
 }
-"""By fault, the error with which a request that is not retryable may end: it was sent to the backend that fails. (In a
+"""Error code, by fault, with which a request that is not retryable may end: it was sent to the failing backend. (In a
 black hole: on a connection from before.)"""
 
 
 @dataclass
 class Tally:
-    """The requests of one phase, or of all."""
+    """The tally of the requests of one phase, or of all."""
 
     requests: int = 0
     errors: Counter[str] = field(default_factory=Counter)
-    """What clients saw that they must not see, by `kind outcome status code`."""
+    """Number of errors that clients must not see, by `kind outcome status code`."""
     cut: int = 0
-    """Answers that had begun when their backend or gateway ended, and that say so."""
+    """Number of responses that had begun when their backend or gateway ended, and that show it."""
     spent: int = 0
-    """Requests that are not retryable and failed with their backend."""
+    """Number of requests that are not retryable and failed with their backend."""
     repeated: int = 0
     missing: int = 0
     crossed: int = 0
     seconds: list[float] = field(default_factory=list)
-    """Of chats that were answered."""
+    """Durations of chats with a response, in seconds."""
     examples: list[str] = field(default_factory=list)
 
     def percentile(self, share: float) -> float:
-        """Of the chats' seconds; 0 without any."""
+        """Return a percentile of the durations of chats; 0 without any."""
         ordered = sorted(self.seconds)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
 def is_stream(record: Record) -> bool:
-    """Whether its answer is an event stream."""
+    """Return whether the response to a request is an event stream."""
     return "stream" in record.kind
 
 
 def excuse(record: Record, kills: Sequence[float], stops: Sequence[Stop]) -> str | None:
-    """Why an answer may be what it is: `cut`, visibly, or `spent`; None: it may not."""
+    """Return why a response may be incomplete: `cut`, visibly, or `spent`; None where it may not."""
     killed = record.backend == "local" and any(
         record.begun - SLACK_SECONDS <= at <= record.ended + SLACK_SECONDS for at in kills
     )
@@ -77,7 +77,7 @@ def excuse(record: Record, kills: Sequence[float], stops: Sequence[Stop]) -> str
 
 
 def tally(records: Iterable[Record], kills: Sequence[float], stops: Sequence[Stop]) -> dict[str, Tally]:
-    """By phase, and for all under the empty name."""
+    """Return the tallies by phase, and that of all under the empty name."""
     found: dict[str, Tally] = {"": Tally()}
     for record in records:
         why = None if record.outcome is Outcome.OK else excuse(record, kills, stops)
@@ -100,7 +100,7 @@ def tally(records: Iterable[Record], kills: Sequence[float], stops: Sequence[Sto
 
 
 def executed_twice(ledgers: Iterable[str]) -> tuple[list[str], int]:
-    """Requests that were executed again after a byte of an answer to them had been sent, and all that were executed
+    """Return the requests that were executed again after a byte of a response had been sent, and all that were executed
     more than once."""
     lines: dict[str, list[tuple[float, str]]] = {}
     for ledger in ledgers:
@@ -121,7 +121,7 @@ def executed_twice(ledgers: Iterable[str]) -> tuple[list[str], int]:
 
 @dataclass(frozen=True)
 class Goal:
-    """One line of the verdict."""
+    """A goal: one line of the verdict."""
 
     name: str
     measured: float
@@ -130,13 +130,13 @@ class Goal:
 
     @property
     def met(self) -> bool:
-        """Whether it was."""
+        """Return whether the goal was met."""
         return self.measured <= self.allowed
 
 
 @dataclass(frozen=True)
 class Rest:
-    """What is known beside the records and the faults."""
+    """The facts beside the records and the faults."""
 
     duplicates: int
     growth_mib: float
@@ -171,7 +171,7 @@ def goals(
 
 
 def as_json(tallies: Mapping[str, Tally], faults: Mapping[str, Fault]) -> dict[str, Any]:
-    """What is known of each phase."""
+    """Return the tallies of each phase as JSON."""
     return {
         name: {
             "requests": one.requests,

@@ -4,7 +4,7 @@ import asyncio
 
 
 async def read_request(reader: asyncio.StreamReader) -> tuple[bytes, dict[bytes, bytes], bytes]:
-    """Target, fields by lower-case name, and body.
+    """Read a request. Return its target, fields by lower-case name, and body.
 
     Raises:
         asyncio.IncompleteReadError: the connection ended.
@@ -21,5 +21,5 @@ async def read_request(reader: asyncio.StreamReader) -> tuple[bytes, dict[bytes,
 
 
 def chunk(data: bytes) -> bytes:
-    """In the chunked coding (RFC 9112 7.1)."""
+    """Return data in the chunked coding (RFC 9112 7.1)."""
     return b"%x\r\n%b\r\n" % (len(data), data)
