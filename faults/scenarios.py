@@ -19,7 +19,7 @@ EXIT_SECONDS: Final = 1.0
 """Seconds after lame duck and drain in which a gateway that was sent SIGTERM must have ended."""
 NOTICED_SECONDS: Final = 5.0
 """Seconds for which a fault is kept up beyond its time, where no attempt has noticed it yet."""
-CALLS_SECONDS: Final = 30.0
+CALLS_SECONDS: Final = 60.0
 """Seconds that the openai client may take for the calls of the control."""
 CONTROL_CALLS: Final = 20
 """Calls of the openai client while the backend is down, in the control: half of them go there, and fail."""
@@ -122,9 +122,13 @@ class Campaign:
             CampaignError: it does not, or a program has ended by itself meanwhile.
         """
         file = self.site.folder / "records-openai"
-        enough = len(file.read_bytes().splitlines()) + calls
+
+        def ended() -> int:
+            return len(file.read_bytes().splitlines()) if file.exists() else 0
+
+        enough = ended() + calls
         deadline = time.monotonic() + CALLS_SECONDS + self.site.slack
-        while len(file.read_bytes().splitlines()) < enough:
+        while ended() < enough:
             if time.monotonic() > deadline:
                 raise CampaignError(f"the openai client does not end {calls} calls within {CALLS_SECONDS:g} s")
             self.pause(0.05)
@@ -243,6 +247,15 @@ class Campaign:
             time.sleep(0.01)
         return time.monotonic() - began
 
+    def _balanced(self, fault: Fault, gateway: str) -> None:
+        """Wait until the load balancer sends requests to a gateway again."""
+        began = time.monotonic()
+        while self.site.served_via() != gateway:
+            if time.monotonic() > began + RECOVERY_SECONDS + self.site.slack:
+                fault.problems.append(f"{gateway} has no requests {RECOVERY_SECONDS:g} s after it was started")
+                return
+            time.sleep(0.02)
+
     def restart(self, rounds: int) -> None:
         """Restart the gateways behind HAProxy in turn with open streams, of which half outlast the drain time."""
         fault = self.faults.setdefault("restart", Fault("restart", wanted=("restarts",)))
@@ -265,7 +278,7 @@ class Campaign:
                 fault.problems.append(f"{name} ended with {code} after {stop.seconds:.1f} s")
             fault.evidence["restarts"] = len(self.stops)
             self.site.start_gateway(name)
-            self.pause(0.5)
+            self._balanced(fault, name)
         self.pause(1)
         self.turn_to("restart", "main")
         fault.seconds = time.monotonic() - began

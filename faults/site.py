@@ -56,7 +56,7 @@ defaults
   timeout connect 1s
   timeout client 60s
   timeout server 60s
-  timeout check 500ms
+  timeout check {check:.0f}ms
   option redispatch
   retries 2
 frontend clients
@@ -132,7 +132,7 @@ class Site:
         if program is None:
             raise CampaignError("haproxy is missing; on Debian: apt-get install haproxy")
         config = self.folder / "haproxy.conf"
-        config.write_text(_HAPROXY.format(**self.port))
+        config.write_text(_HAPROXY.format(**self.port, check=500 + 1000 * self.slack))
         self.processes.start("haproxy", [program, "-db", "-f", str(config)], self.port["balancer"])
 
     def start_origin(self, name: str) -> None:
@@ -149,6 +149,7 @@ class Site:
         """Start the token endpoint."""
         port = self.port["tokens"]
         words = ["--port", str(port), "--key", KEY_OF_TOKENS, "--seconds", str(TOKEN_SECONDS)]
+        words += ["--margin", str(1 + self.slack)]
         self.processes.start("tokens", [sys.executable, "-m", "faults.tokens", *words], port)
 
     def start_gateway(self, name: str) -> None:
@@ -226,6 +227,7 @@ class Site:
                 "lameDuckSeconds": self.lame_duck,
                 "drainSeconds": self.drain,
                 "allowedAddresses": ["127.0.0.0/8"],
+                "timeouts": {"connectSeconds": 5 + self.slack, "localConnectSeconds": 2 + self.slack},
                 "resolve": [f"{name}:80=127.0.0.1:{self.port[target]}" for name, target in names.items()],
             }
         }
@@ -248,6 +250,11 @@ class Site:
         body = json.dumps({"model": model, "user": "probe", "messages": [{"role": "user", "content": "probe"}]})
         status, fields, _ = ask(self.port["main"], "POST", "/v1/chat/completions", body)
         return fields.get("x-beamlit-backend", "") if status == 200 else ""
+
+    def served_via(self) -> str:
+        """Return which gateway behind the load balancer responds right now, or "" where none does."""
+        status, fields, _ = ask(self.port["balancer"], "GET", "/v1/models")
+        return fields.get("x-gateway", "") if status == 200 else ""
 
     def failed_attempts(self) -> dict[str, int]:
         """Return the failed attempts of `main` so far, by cause."""

@@ -46,7 +46,8 @@ async def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m faults.tokens", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--key", required=True)
-    parser.add_argument("--seconds", type=float, default=2.0, help="how long a token is valid")
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long a token is said to be valid")
+    parser.add_argument("--margin", type=float, default=1.0, help="seconds for which it is valid beyond that")
     options = parser.parse_args()
     mode, asked = "ok", 0
 
@@ -65,8 +66,8 @@ async def main() -> None:
                 asked += 1
                 answer = GARBAGE[asked % len(GARBAGE)]
             else:
-                # One second less than it lives is what the buyer is told: a token under way must not end there.
-                token = issue(options.key, options.seconds + 1)
+                # A buyer is told less than a token's life: one that is under way must not end there.
+                token = issue(options.key, options.seconds + options.margin)
                 given = {"access_token": token, "token_type": "Bearer", "expires_in": options.seconds}
                 answer = json.dumps(given).encode()
             lines = (b"HTTP/1.1 " + status, b"content-type: application/json", b"content-length: %d" % len(answer))

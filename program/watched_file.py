@@ -51,17 +51,6 @@ class WatchedFile(Generic[Value]):
         """The problem of the present version."""
         self._reported = ""
 
-    def first(self) -> Value:
-        """Return the value that the file holds at the start of a program, which ends when there is none.
-
-        Raises:
-            FileUnusable: the file holds no value. That is not reported, for the caller does it.
-        """
-        self._refresh()
-        if self._problem is not None:
-            raise self._problem.with_traceback(None)
-        return self._values[0]
-
     def current(self) -> Value:
         """Return the value that the file holds now.
 
@@ -69,14 +58,16 @@ class WatchedFile(Generic[Value]):
             FileUnusable: the file holds none now.
         """
         try:
-            value = self.first()
+            self._refresh()
+            if self._problem is not None:
+                raise self._problem.with_traceback(None)
         except FileUnusable as exc:
             if self._report is not None and str(exc) != self._reported:
                 self._reported = str(exc)
                 self._report(exc)
             raise
         self._reported = ""
-        return value
+        return self._values[0]
 
     def latest(self) -> Value:
         """Return the value that the file holds now or, while it holds none, the value that it held before.

@@ -8,3 +8,6 @@ from typing import Final
 
 SECONDS: Final = 60.0
 """Seconds that any one step of a test may take."""
+
+NEVER: Final = 10 * SECONDS
+"""Seconds of a delay that no test waits for: a step that waited for it would fail."""

@@ -53,7 +53,7 @@ class HookServer:
         self.script = script
         self.requests: list[Request] = []
         self.url = ""
-        self._connections: set[asyncio.StreamWriter] = set()
+        self._connections: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         """Listen on 127.0.0.1."""
@@ -66,17 +66,18 @@ class HookServer:
     ) -> None:
         """Close the port and what is open on it."""
         self._server.close()
-        for writer in self._connections:
-            writer.close()
-        while self._connections:
-            await asyncio.sleep(0.001)
+        for connection in self._connections:
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
 
     def of(self, path: str) -> list[dict[str, Any]]:
         """The bodies of all requests to a path so far."""
         return [request.content for request in self.requests if request.target.partition("?")[0] == path]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections.add(writer)
+        connection = asyncio.current_task()
+        assert connection is not None
+        self._connections.add(connection)
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -92,8 +93,8 @@ class HookServer:
                     await asyncio.sleep(answer.delay)
                 writer.write(answer.encoded())
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the client or the test has ended it
         finally:
             writer.close()
-            self._connections.discard(writer)
+            self._connections.discard(connection)

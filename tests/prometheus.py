@@ -15,6 +15,7 @@ import orjson
 import pytest
 import yaml
 
+from hooks.settings import MetricInformer
 from tests.deadlines import SECONDS
 from tests.processes import poll, status
 from tools.ports import free_port
@@ -72,7 +73,7 @@ class Prometheus:
         """
         Args:
             folder: for its files.
-            exporter: is scraped every 200 ms.
+            exporter: is scraped every two seconds; a scrape that is late would end its series.
             web: its web configuration, with users for instance.
             prefix: path before its API.
         """
@@ -82,7 +83,7 @@ class Prometheus:
             "honor_labels": True,
             "static_configs": [{"targets": [f"127.0.0.1:{exporter.port}"], "labels": {"instance": "exporter"}}],
         }
-        config = {"global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"}, "scrape_configs": [job]}
+        config = {"global": {"scrape_interval": "2s", "scrape_timeout": "2s"}, "scrape_configs": [job]}
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         (folder / "web.yml").write_text(yaml.safe_dump(web or {}))
         self.port = free_port()
@@ -131,3 +132,15 @@ class Prometheus:
         self._process.terminate()
         self._process.wait(SECONDS)
         self._log.close()
+
+
+def informer_of(address: str, **settings: Any) -> MetricInformer:
+    """Return the settings that have hooks ask the Prometheus server at `address`.
+
+    Where `settings` name no timeout of a query, it may take as long as a test waits.
+    """
+    informer = MetricInformer.model_validate({"type": "prometheus", "prometheus": {"address": address} | settings})
+    if "timeoutSeconds" in settings:
+        return informer
+    unhurried = informer.prometheus.model_copy(update={"timeout_seconds": SECONDS})
+    return informer.model_copy(update={"prometheus": unhurried})

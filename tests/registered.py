@@ -15,9 +15,10 @@ import yaml
 from hooks.app import create_app
 from hooks.clients.apiserver import ApiServer as Cluster
 from hooks.kube.objects import key_of
+from hooks.platform.beamlit import registrar
 from hooks.platform.beamlit.client import Beamlit
 from hooks.platform.beamlit.credentials import Account, Accounts, Fixed
-from hooks.platform.beamlit.registrar import CALL_SECONDS, Registrar
+from hooks.platform.beamlit.registrar import Registrar
 from hooks.settings import Settings
 from hooks.telemetry import Metrics
 from tests.builders import NOW, Json, observed, request_body
@@ -164,7 +165,7 @@ async def world(
     metrics = Metrics()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KUBECONFIG", str(kubeconfig(folder, api.port)))
-        cluster = await Cluster.connect(metrics, CALL_SECONDS)
+        cluster = await Cluster.connect(metrics, registrar.CALL_SECONDS)
     beamlit = Beamlit(platform.url, accounts or Fixed(Account(CLIENT_ID, SECRET)), metrics)
     clock: list[World] = []
 

@@ -1,1 +1,1 @@
-"""Generators of CRDs, JSON schemas and reference pages, from the types and tables in the code; and ports for tests."""
+"""Generators: they write CRDs, JSON schemas and reference pages from the types and tables in the code."""

@@ -44,6 +44,11 @@ class ServerSide:
         self.writer.write(data)
         await self.writer.drain()
 
+    async def read(self) -> None:
+        """Wait some turns of the loop, in which a peer on it reads what was sent: after a reset it could not."""
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+
     def reset(self) -> None:
         """Close the connection with a TCP reset."""
         raw = self.writer.get_extra_info("socket")

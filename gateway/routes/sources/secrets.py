@@ -1,4 +1,4 @@
-"""Reads the object that a route refers to, and decides whether the route may use it."""
+"""Reads the one object a route refers to, and judges whether it may be used at all."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -8,29 +8,27 @@ from gateway.routes.sources import RouteSource
 
 _LABEL: Final = f"label:{CREDENTIAL_LABEL}"
 _INLINE: Final = ("clientId", "clientSecret", "tokenUrl", "scope", "tokenAuth", "audience", "resource")
-"""Keys of a Secret that the oauthConfig of a ModelDeployment may have."""
+"""Keys of a Secret that a ModelDeployment may have in its oauthConfig."""
 
 
 class Secrets:
-    """Credentials that routes refer to, read from their source."""
+    """Credentials by reference, for `credentials.Credentials`."""
 
-    def __init__(self, source: RouteSource) -> None:
-        """Read from `source`."""
-        self._source = source
+    def __init__(self, reader: RouteSource) -> None:
+        self._reader = reader
 
     async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
-        """Return the decoded data of a Secret with the label `gateway.beamlit.com/credential`.
+        """The decoded data of a Secret with the label `gateway.beamlit.com/credential`.
 
         Raises:
-            LookupError: the Secret does not exist, or does not carry the label.
-            OSError: the Secret cannot be read now.
+            LookupError: there is none, or it does not carry the label.
         """
-        content = await self._source.secret(namespace, name)
-        if content is None:
+        found = await self._reader.secret(namespace, name)
+        if found is None:
             raise LookupError(f"Secret {namespace}/{name} does not exist")
-        if _LABEL not in content:
+        if _LABEL not in found:
             raise LookupError(f"Secret {namespace}/{name} does not carry the label {CREDENTIAL_LABEL}")
-        return {key: value for key, value in content.items() if not key.startswith("label:")}
+        return {key: value for key, value in found.items() if not key.startswith("label:")}
 
     async def inline(self, namespace: str, model_deployment: str) -> Mapping[str, str]:
         """Return the credentials in a ModelDeployment, with the keys of a Secret; `hosts` is its own remote host.
@@ -38,11 +36,10 @@ class Secrets:
         `tls.caBundle` of the remote backend is trusted for the token endpoint too: one author wrote both.
 
         Raises:
-            LookupError: the ModelDeployment does not exist, or has no credentials.
-            OSError: the ModelDeployment cannot be read now.
+            LookupError: there are none.
         """
-        item = await self._source.model_deployment(namespace, model_deployment)
-        remote = _at(item, "spec", "offloadingConfig", "remoteBackend")
+        found = await self._reader.model_deployment(namespace, model_deployment)
+        remote = _at(found, "spec", "offloadingConfig", "remoteBackend")
         oauth = _at(remote, "authConfig", "oauthConfig")
         host = remote.get("host") if remote else None
         if not oauth or not isinstance(host, str):

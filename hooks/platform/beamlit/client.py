@@ -37,8 +37,12 @@ from hooks.telemetry import Metrics
 from program.excerpts import cut
 from program.tls import client_context
 
-SLOT_SECONDS: Final = 0.4
-"""Seconds that a call waits while as many calls as there may be are under way."""
+SLOT_SECONDS: Final = 0.2
+"""Seconds that a call waits while as many calls as there may be are under way.
+
+Two calls of one task that wait for so long leave more than half of `registrar.CALL_SECONDS` to the platform: hooks that
+wait for each other are not taken for a platform that does not respond.
+"""
 LATE: Final = "The platform does not answer in time."
 _PAUSE: Final = (0.05, 0.15)
 """Shortest and longest pause before a call is repeated, in seconds; drawn at random between them."""

@@ -11,6 +11,7 @@ import pytest
 
 from gateway import admin
 from gateway.api.v1alpha1 import Breaker, HealthCheck, Retry, Use
+from tests.deadlines import SECONDS
 from tests.integration.gateway.wire import Response, Running, document, echo, gateway, local, remote, reply
 from tests.integration.servers import ServerSide, serving, until
 
@@ -287,7 +288,8 @@ async def test_state_is_kept_for_the_same_server_only() -> None:
 async def test_health_checks_exclude_a_backend_and_bring_it_back(bad: bytes | None) -> None:
     """After two failed checks a backend gets no requests, after a passed one it does; no request fails."""
     near = Switch(OK)
-    check = HealthCheck(path="/health", interval=0.05, timeout=0.1, unhealthy=2, healthy=1)
+    seconds = 1 if bad is None else SECONDS
+    check = HealthCheck(path="/health", interval=0.05, timeout=seconds, unhealthy=2, healthy=1)
     async with (
         serving(near) as a,
         serving(echo) as b,

@@ -13,11 +13,12 @@ import pytest
 import yaml
 
 from gateway.api.v1alpha1 import KEY, LABEL, LABEL_VALUE, Backend, RouteDocument, Split
+from gateway.routes.sources import directory as directory_source
 from gateway.routes.sources.directory import DirectorySource
 from gateway.routes.sources.secrets import Secrets
 from gateway.routes.store import RouteStore
 from gateway.telemetry import Metrics
-from tests.deadlines import SECONDS
+from tests.deadlines import NEVER, SECONDS
 from tests.integration.servers import until
 
 
@@ -72,16 +73,12 @@ def percentage(store: RouteStore, key: str = "default/demo") -> int | None:
     return route.document.split.percentage if route else None
 
 
-async def test_a_change_counts_within_200_ms(tmp_path: Path) -> None:
-    """New and changed files are in force within 200 ms, as the median of five; removed ones go."""
-    async with followed(tmp_path) as store:
-        took = []
+async def test_a_change_counts_at_once(tmp_path: Path) -> None:
+    """New, changed and removed files are in force when the system reports them, not only at the next regular look."""
+    async with followed(tmp_path, poll_seconds=NEVER) as store:
         for step in range(1, 6):
-            began = time.monotonic()
             write(tmp_path / "demo.yaml", config_map(percentage=step))
             await until(lambda step=step: percentage(store) == step)  # type: ignore[misc]
-            took.append(time.monotonic() - began)
-        assert sorted(took)[2] < 0.2, took
         (tmp_path / "demo.yaml").unlink()
         await until(lambda: percentage(store) is None)
 
@@ -132,8 +129,11 @@ async def test_an_empty_file_removes_nothing(tmp_path: Path) -> None:
         await until(lambda: percentage(store) is None)
 
 
-async def test_a_file_that_is_being_written_counts_when_it_is_whole(tmp_path: Path) -> None:
+async def test_a_file_that_is_being_written_counts_when_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing of a file is applied until writing has paused, even when its first part is valid YAML."""
+    monkeypatch.setattr(directory_source, "SETTLE_SECONDS", 1.5)  # longer than a busy machine pauses
     path = tmp_path / "demo.yaml"
     write(path, config_map(percentage=1))
     text = yaml.safe_dump(config_map(percentage=2))
@@ -181,7 +181,7 @@ async def test_lists_many_documents_and_folders(tmp_path: Path) -> None:
 
 
 async def test_rd_04_a_volume_of_a_config_map(tmp_path: Path) -> None:
-    """RD-04: when a kubelet swaps the symlink `..data`, the files behind it are in force within a second."""
+    """RD-04: when a kubelet swaps the symlink `..data`, the files behind it are in force at once."""
 
     def publish(number: int) -> None:
         folder = tmp_path / f"..{number}"
@@ -192,7 +192,7 @@ async def test_rd_04_a_volume_of_a_config_map(tmp_path: Path) -> None:
 
     publish(1)
     (tmp_path / "demo.yaml").symlink_to("..data/demo.yaml")
-    async with followed(tmp_path) as store:
+    async with followed(tmp_path, poll_seconds=NEVER) as store:
         assert percentage(store) == 1
         publish(2)
         await until(lambda: percentage(store) == 2)

@@ -95,7 +95,7 @@ async def test_rt_01_nothing_was_sent() -> None:
 async def test_rt_01_no_connection_in_time() -> None:
     """RT-01: a TLS handshake without a response ends at its deadline, and another backend responds."""
     async with serving(silent) as near, serving(echo) as far:
-        route = document(local(scheme="https"), remote(), timeouts=Timeouts(connect=0.2))
+        route = document(local(scheme="https"), remote(), timeouts=Timeouts(connect=1))
         async with gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running:
             assert (await post(running)).status == 200
             assert [one["cause"] for one in (await line(running))["attempts"]] == ["connect_timeout", None]
@@ -174,7 +174,7 @@ async def test_rt_07_no_response_in_time_is_a_cause_only_where_asked_for(named: 
     """RT-07: a missing response is a cause only where the route names it: the backend may still be at work."""
     on = (FailureCause.FIRST_BYTE_TIMEOUT,) if named else Retry().on
     async with serving(silent) as near, serving(echo) as far:
-        route = document(local(), remote(), timeouts=Timeouts(first_byte=0.2), retry=Retry(on=on))
+        route = document(local(), remote(), timeouts=Timeouts(first_byte=1), retry=Retry(on=on))
         async with gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running:
             response = await post(running)
             assert (response.status, len(far.sides)) == ((200, 1) if named else (504, 0))

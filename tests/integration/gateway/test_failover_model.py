@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from gateway.api.v1alpha1 import Backend, Retry, RouteDocument, Timeouts, Use
 from gateway.api.vocabulary import FailureCause
+from tests.deadlines import SECONDS
 from tests.integration.gateway.wire import Client, Response, Running, gateway, reply
 from tests.integration.servers import ScriptedServer, ServerSide, serving
 
@@ -75,7 +76,7 @@ class Case:
                 for index, port in enumerate(ports)
             ),
             retry=Retry(on=self.causes, body_bytes=self.replay),
-            timeouts=Timeouts(first_byte=0.15),
+            timeouts=Timeouts(first_byte=0.5 if "silent" in self.behaviors else SECONDS),
         )
 
 

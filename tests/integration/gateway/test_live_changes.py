@@ -137,11 +137,11 @@ async def test_rd_03_weights_that_change_under_load() -> None:
 async def test_rd_13_a_blocked_event_loop_ends_no_healthy_stream() -> None:
     """RD-13: pauses of the event loop that are shorter than the idle timeout end no stream."""
     streams = Streams()
-    route = document(local(), timeouts=Timeouts(idle=0.9))
+    route = document(local(), timeouts=Timeouts(idle=2))
     async with serving(streams.script) as server, gateway(route, local_port=server.port) as running:
         clients = await opened(running, streams, 20)
-        for _ in range(3):
-            time.sleep(0.5)
+        for _ in range(4):
+            time.sleep(0.7)
             await asyncio.sleep(0.1)
         streams.end.set()
         await asyncio.gather(*(whole(client) for client, _ in clients))

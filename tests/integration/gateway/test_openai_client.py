@@ -17,7 +17,7 @@ from benchmarks.processes import running
 from gateway.api.v1alpha1 import Breaker, RouteDocument
 from tests.deadlines import SECONDS
 from tests.integration.gateway.wire import Running, document, gateway, local, remote, reply
-from tests.integration.servers import ServerSide, serving
+from tests.integration.servers import ServerSide, serving, until
 from tools.ports import free_port
 
 SETTINGS: dict[str, Any] = {"gateway": {"allowedAddresses": ["127.0.0.0/8"], "retry": {"budgetPerSecond": 1000}}}
@@ -113,17 +113,19 @@ async def test_clients_see_no_failure_of_the_local_server(servers: tuple[ModelSe
     near, far = servers
     async with gateway(route(), local_port=near.port, remote_port=far.port, settings=SETTINGS) as running:
         over = asyncio.Event()
-        done = 0
+        done = streams = 0
 
         async def send_requests(number: int) -> None:
-            nonlocal done
+            nonlocal done, streams
             async with client(running) as ask:
                 for kind in itertools.islice(itertools.cycle(KINDS), number, None):
                     if over.is_set():
                         return
                     # A stream that has begun cannot be retried: there is none while the server is killed.
                     if kind is not stream or may_stream.is_set():
+                        streams += kind is stream
                         await kind(ask)
+                        streams -= kind is stream
                         done += 1
 
         may_stream = asyncio.Event()
@@ -146,7 +148,7 @@ async def test_clients_see_no_failure_of_the_local_server(servers: tuple[ModelSe
                 await until_seen(status)
             await asyncio.to_thread(near.demo, "failures?every=0")
             may_stream.clear()
-            await asyncio.sleep(0.3)
+            await until(lambda: streams == 0)
             await asyncio.to_thread(near.kill)
             may_stream.set()
             await until_seen("connect_failed", "upstream_reset")
@@ -218,7 +220,7 @@ async def test_a_stream_that_dies_is_an_error_of_the_client() -> None:
         await side.request()
         head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
         await side.send(head + b"%x\r\n%b\r\n" % (len(piece), piece))
-        await asyncio.sleep(0.05)
+        await side.read()
         side.reset()
 
     async with serving(script) as server, gateway(document(local()), local_port=server.port) as running:

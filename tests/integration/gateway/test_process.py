@@ -282,7 +282,7 @@ async def test_rd_08_a_second_signal_ends_at_once(tmp_path: Path, second: signal
         await side.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")
         await side.gone()
 
-    config = "gateway: {lameDuckSeconds: 60, drainSeconds: 60}"
+    config = "gateway: {lameDuckSeconds: 600, drainSeconds: 600}"
     async with serving(script) as server, started(tmp_path, server.port, config) as running:
         client = await running.client()
         await client.send(GET)
@@ -296,7 +296,7 @@ async def test_rd_08_a_second_signal_ends_at_once(tmp_path: Path, second: signal
 
 async def test_rd_08_sigint_skips_the_lame_duck(tmp_path: Path) -> None:
     """SIGINT ends an idle gateway at once."""
-    async with started(tmp_path, config="gateway: {lameDuckSeconds: 60}") as running:
+    async with started(tmp_path, config="gateway: {lameDuckSeconds: 600}") as running:
         running.process.send_signal(signal.SIGINT)
         assert await running.ended() == 0
 

@@ -81,11 +81,11 @@ async def test_rd_12_addresses_are_cached_and_stale_ones_used_on_error(monkeypat
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0))] * 2
 
     monkeypatch.setattr(socket, "getaddrinfo", response)
-    with resolving(cache_seconds=0.1) as resolver:
+    with resolving(cache_seconds=1) as resolver:
         for _ in range(3):
             assert await resolver.resolve("model.example", 81, trusted=False) == (("192.0.2.1", 81),)
         assert calls == 1
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(1.1)
         assert await resolver.resolve("model.example", 81, trusted=False) == (("192.0.2.1", 81),)
         assert calls == 2
 
@@ -123,7 +123,7 @@ async def test_slow_look_ups_are_shared_bounded_and_survive_a_cancel(monkeypatch
     def response(*args: object, **named: object) -> list[object]:
         nonlocal calls
         calls += 1
-        go.wait(5)
+        go.wait(SECONDS)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0))]
 
     monkeypatch.setattr(socket, "getaddrinfo", response)

@@ -16,12 +16,13 @@ from gateway.upstream.addresses import AddressRules
 from gateway.upstream.connection import ServerResponse, Upstream
 from gateway.upstream.origin import Timeouts
 from gateway.upstream.resolver import Resolver
+from tests.deadlines import SECONDS
 from tests.integration.servers import RecordingExchange, ServerSide, request_head, serving, until
 
 # The hook that replaces this fixture works for whole folders only.
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture")
 
-SHORT = Timeouts(connect=2.0, first_byte=2.0, idle=2.0)
+LONG = Timeouts(connect=SECONDS, first_byte=SECONDS, idle=SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +51,13 @@ async def response_of(
         await side.request()
         await side.send(data)
         if reset:
-            await asyncio.sleep(0.1)
+            await side.read()
             side.reset()
 
     async with serving(script) as server:
         exchange = RecordingExchange(request_head(method))
         try:
-            response = await upstream.send(server.origin(), exchange.head, exchange, SHORT)
+            response = await upstream.send(server.origin(), exchange.head, exchange, LONG)
             await response.relay(exchange)
         finally:
             await until(lambda: upstream.stats.open == 0)
@@ -130,7 +131,7 @@ async def test_a_broken_body_is_never_complete(
 
     async with serving(script) as server:
         exchange = RecordingExchange()
-        response = await upstream.send(server.origin(), exchange.head, exchange, SHORT)
+        response = await upstream.send(server.origin(), exchange.head, exchange, LONG)
         with pytest.raises(error):
             await response.relay(exchange)
         assert (exchange.body[:3], exchange.ended) == (b"abc", False)
@@ -165,7 +166,7 @@ async def test_ur_04_the_response_to_head_has_no_body(upstream: Upstream, framin
     async with serving(script) as server:
         for method, body in ((b"HEAD", b""), (b"GET", b"get"), (b"HEAD", b"")):
             exchange = RecordingExchange(request_head(method))
-            response = await upstream.send(server.origin(), exchange.head, exchange, SHORT)
+            response = await upstream.send(server.origin(), exchange.head, exchange, LONG)
             await response.relay(exchange)
             assert (exchange.body, exchange.ended) == (body, True)
         assert len(server.sides) == 1
@@ -181,7 +182,7 @@ async def test_ur_04_a_body_after_the_response_to_head_is_not_pooled(upstream: U
 
     async with serving(script) as server:
         exchange = RecordingExchange(request_head(b"HEAD"))
-        response = await upstream.send(server.origin(), exchange.head, exchange, SHORT)
+        response = await upstream.send(server.origin(), exchange.head, exchange, LONG)
         await response.relay(exchange)
         assert exchange.body == b""
         await until(lambda: upstream.stats.open == 0)
@@ -198,7 +199,7 @@ async def test_ur_05_responses_without_a_body_lose_their_length(upstream: Upstre
     async with serving(script) as server:
         for _ in range(2):
             exchange = RecordingExchange()
-            response = await upstream.send(server.origin(), exchange.head, exchange, SHORT)
+            response = await upstream.send(server.origin(), exchange.head, exchange, LONG)
             await response.relay(exchange)
             assert (response.head.content_length, response.head.fields, exchange.ended) == (
                 None,
@@ -249,7 +250,7 @@ async def test_cp_05_what_follows_a_response_is_never_the_next_response(
     async with serving(script) as server:
         for number in range(2):
             exchange = RecordingExchange()
-            response = await upstream.send(server.origin(), exchange.head, exchange, SHORT)
+            response = await upstream.send(server.origin(), exchange.head, exchange, LONG)
             await response.relay(exchange)
             assert exchange.body == b"ok"
             if number == 0:
@@ -270,7 +271,7 @@ async def test_ur_16_connection_close_is_honored(upstream: Upstream, connection:
 
     async with serving(script) as server:
         exchange = RecordingExchange()
-        response = await upstream.send(server.origin(), exchange.head, exchange, SHORT)
+        response = await upstream.send(server.origin(), exchange.head, exchange, LONG)
         await response.relay(exchange)
         assert upstream.stats.idle == 0
 
@@ -297,7 +298,7 @@ async def test_ur_12_a_head_in_single_bytes_costs_little(upstream: Upstream) -> 
     async with serving(script) as server:
         before = time.process_time()
         with pytest.raises(errors.BadResponse):
-            await upstream.send(server.origin(), request_head(), b"", Timeouts(2, 10, 10))
+            await upstream.send(server.origin(), request_head(), b"", LONG)
         assert time.process_time() - before < 5.0
 
 
@@ -314,7 +315,7 @@ async def test_ur_12_trailers_are_bounded(upstream: Upstream) -> None:
 
     async with serving(script) as server:
         exchange = RecordingExchange()
-        response = await upstream.send(server.origin(), exchange.head, exchange, SHORT)
+        response = await upstream.send(server.origin(), exchange.head, exchange, LONG)
         with pytest.raises(errors.BadResponse):
             await response.relay(exchange)
 
@@ -331,7 +332,7 @@ async def test_ur_14_a_flood_of_tiny_chunks_is_joined(upstream: Upstream) -> Non
 
     async with serving(script) as server:
         exchange = RecordingExchange()
-        response = await upstream.send(server.origin(), exchange.head, exchange, SHORT)
+        response = await upstream.send(server.origin(), exchange.head, exchange, LONG)
         await response.relay(exchange)
         assert (len(exchange.body), exchange.writes < 1000) == (100_000, True)
 
@@ -374,7 +375,7 @@ async def test_se_14_a_verified_server_is_talked_to(upstream: Upstream, certific
     async with serving(script, server_context(certificates, "good")) as server:
         origin = server.origin("https", (certificates / "good.pem").read_text())
         for _ in range(2):
-            response = await upstream.send(origin, request_head(), b"", SHORT)
+            response = await upstream.send(origin, request_head(), b"", LONG)
             assert await response.read(10) == b"ok"
         assert len(server.sides) == 1
 
@@ -391,7 +392,7 @@ async def test_p17_a_server_that_cannot_be_verified_gets_no_byte(
     async with serving(script, server_context(certificates, certificate)) as server:
         pem = None if bundle is None else (certificates / f"{bundle}.pem").read_text()
         with pytest.raises(errors.TlsFailed):
-            await upstream.send(server.origin("https", pem), request_head(), b"", SHORT)
+            await upstream.send(server.origin("https", pem), request_head(), b"", LONG)
         assert all(side.received == b"" for side in server.sides)
 
 
@@ -404,7 +405,7 @@ async def test_a_ca_bundle_without_a_certificate_is_refused(upstream: Upstream, 
 
     async with serving(script) as server:
         with pytest.raises(errors.TlsFailed):
-            await upstream.send(server.origin("https", bundle), request_head(), b"", SHORT)
+            await upstream.send(server.origin("https", bundle), request_head(), b"", LONG)
         assert server.sides == []
 
 
@@ -420,7 +421,7 @@ async def test_se_16_the_environment_names_no_certificates(
 
     async with serving(script, server_context(certificates, "good")) as server:
         with pytest.raises(errors.TlsFailed):
-            await upstream.send(server.origin("https"), request_head(), b"", SHORT)
+            await upstream.send(server.origin("https"), request_head(), b"", LONG)
 
 
 async def test_to_10_a_cancelled_tls_flood_stops(upstream: Upstream, certificates: Path) -> None:
@@ -440,7 +441,7 @@ async def test_to_10_a_cancelled_tls_flood_stops(upstream: Upstream, certificate
         exchange = RecordingExchange()
         exchange.on_write = lambda data: setattr(exchange, "body", b"")
         origin = server.origin("https", (certificates / "good.pem").read_text())
-        response = await upstream.send(origin, exchange.head, exchange, SHORT)
+        response = await upstream.send(origin, exchange.head, exchange, LONG)
         relaying = asyncio.ensure_future(response.relay(exchange))
         await until(lambda: sent > 1_000_000 and exchange.source is not None)
         relaying.cancel()

@@ -34,6 +34,11 @@ from program.oauth.credentials import ClientCredentials
 from tests.deadlines import SECONDS
 from tests.integration.servers import ServerSide
 
+UNHURRIED = dict.fromkeys(
+    ("connectSeconds", "localConnectSeconds", "headSeconds", "bodySeconds", "writeStallSeconds"), SECONDS
+)
+"""Times that a gateway under test gives others: those of production are short for a busy machine."""
+
 
 @dataclass
 class Response:
@@ -264,7 +269,9 @@ async def gateway(
         secrets: Reader of credentials.
         default: Credentials of the default remote backend.
     """
-    loaded = Settings.load(None, environment={}, flags=None).model_validate(dict(settings or {}))
+    section = dict((settings or {}).get("gateway", {}))
+    section["timeouts"] = UNHURRIED | section.get("timeouts", {})
+    loaded = Settings.load(None, environment={}, flags=None).model_validate({**(settings or {}), "gateway": section})
     metrics = Metrics()
     log = io.StringIO()
     access_log = AccessLog(log, metrics.access_log_dropped)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from hooks import reasons
+from hooks.platform.beamlit import registrar
 from tests.builders import Json, policy
+from tests.deadlines import NEVER
 from tests.integration.apiserver import ApiServer
 from tests.platform import WORKSPACE, Platform, Trouble
 from tests.registered import World, message, registered, running, world
@@ -110,12 +112,17 @@ async def test_c22_of_two_of_one_name_the_first_keeps_it(cluster: World) -> None
 
 
 @pytest.mark.parametrize("end", ["sync", "finalize"])
-@pytest.mark.parametrize("trouble", [Trouble(lost=True), Trouble(late=30)])
-async def test_a_creation_whose_answer_was_lost(cluster: World, end: str, trouble: Trouble) -> None:
+@pytest.mark.parametrize("trouble", [Trouble(lost=True), Trouble(late=NEVER)])
+async def test_a_creation_whose_answer_was_lost(
+    cluster: World, end: str, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What says just what was sent then is ours, to write and to delete."""
     cluster.platform.troubles(trouble, on="POST")
     item = cluster.apply(policy(**SPEC))
-    assert registered(await cluster.sync(item)) == ("False", reasons.UNREACHABLE)
+    with monkeypatch.context() as patch:
+        if trouble.late:
+            patch.setattr(registrar, "CALL_SECONDS", 2.0)
+        assert registered(await cluster.sync(item)) == ("False", reasons.UNREACHABLE)
     cluster.pass_time(10)
     if end == "sync":
         assert registered(await cluster.sync(item)) == ("True", reasons.UP_TO_DATE)

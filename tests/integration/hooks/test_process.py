@@ -10,9 +10,8 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import pytest
 import yaml
 
 from tests.builders import REMOTE, grouped, model_deployment, request_body, served, service, workload
-from tests.deadlines import SECONDS
+from tests.deadlines import NEVER, SECONDS
 from tests.integration.apiserver import ApiServer, Scripted
 from tests.metric_answers import CPU, PODS_PATH, USAGE_PATH
 from tests.processes import poll, self_signed, status
@@ -65,11 +64,11 @@ def hooks(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def serving(
-    *words: str, environment: dict[str, str] | None = None
+    *words: str, environment: dict[str, str] | None = None, module: Sequence[str] = ("hooks",)
 ) -> Iterator[tuple["subprocess.Popen[str]", int, int]]:
     """Yield the process, its port and its port for operations, once it is ready."""
     port, operations = free_port(), free_port()
-    command = [sys.executable, "-m", "hooks", *words, "--listen", f"127.0.0.1:{port}"]
+    command = [sys.executable, "-m", *module, *words, "--listen", f"127.0.0.1:{port}"]
     process = subprocess.Popen(
         [*command, "--operations", f"127.0.0.1:{operations}"],
         cwd=ROOT,
@@ -416,7 +415,7 @@ def test_a_source_that_does_not_respond(tmp_path: Path) -> None:
     """
     server = ApiServer()
     for path in (USAGE_PATH, PODS_PATH):
-        server.scripted[path] = Scripted(delay=30)
+        server.scripted[path] = Scripted(delay=NEVER)
     server.start()
     content = {
         "current-context": "x",
@@ -434,10 +433,8 @@ def test_a_source_that_does_not_respond(tmp_path: Path) -> None:
             operations,
         ):
             request = urllib.request.Request(f"http://127.0.0.1:{port}/modeldeployments/sync", body)
-            started = time.monotonic()
             with urllib.request.urlopen(request, timeout=SECONDS) as response:
                 assert json.loads(response.read())["children"]
-            assert 1 < time.monotonic() - started < 3.5
             with urllib.request.urlopen(f"http://127.0.0.1:{operations}/metrics", timeout=SECONDS) as response:
                 assert (
                     'beamlit_hooks_source_requests_total{api="pods",code="cancelled"} 1.0' in response.read().decode()

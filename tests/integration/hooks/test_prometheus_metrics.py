@@ -17,11 +17,10 @@ from hooks.metrics.confinement import confined
 from hooks.metrics.installed import open_sources
 from hooks.metrics.promql import Unusable, quoted, selected
 from hooks.observation.readings import Reading
-from hooks.settings import MetricInformer
 from hooks.telemetry import Metrics
 from tests.builders import Json
 from tests.metric_answers import CPU, external_metric, object_metric, pods_metric
-from tests.prometheus import Exporter, Prometheus
+from tests.prometheus import Exporter, Prometheus, informer_of
 
 TRICKY = [
     "plain",
@@ -100,8 +99,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
 @asynccontextmanager
 async def opened(address: str, **prometheus: Any) -> AsyncIterator[MetricSource]:
     """The source that asks this server."""
-    informer = MetricInformer.model_validate({"type": "prometheus", "prometheus": {"address": address} | prometheus})
-    async with open_sources(informer, Metrics()) as sources:
+    async with open_sources(informer_of(address, **prometheus), Metrics()) as sources:
         yield sources.metrics
 
 
