@@ -197,6 +197,7 @@ async def _serve(
         resolver,
         default=None if default is None else lambda: from_settings(default.oauth_config),
         strict_tls=settings.tls.strict,
+        token_request=metrics.token_request,
     )
     journal = Journal(gateway.limits.decisions)
     proxy = Proxy(

@@ -174,7 +174,7 @@ class Metrics:
         )
         self.token_requests = Counter(
             "beamlit_gateway_token_requests",
-            "Requests for OAuth2 tokens, by result",
+            "Token requests by result: ok, refused by the endpoint, or failed",
             ("result",),
             registry=self.registry,
         )
@@ -201,7 +201,7 @@ class Metrics:
         )
 
     def token_request(self, result: str) -> None:
-        """Count one request for an OAuth2 token: `ok`, or in a word why there is no token."""
+        """Count one request for an OAuth2 token by its result, which is a word of `credentials.cache.TokenResult`."""
         self.token_requests.labels(result).inc()
 
     def series(self, namespace: str, model: str, backend: str) -> "Series":

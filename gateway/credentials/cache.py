@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from gateway import errors
 from gateway.api.v1alpha1 import Backend
@@ -34,6 +34,9 @@ _ENTRIES: Final = 4096
 """Largest number of tokens that are held."""
 
 _T = TypeVar("_T")
+
+TokenResult = Literal["ok", "refused", "failed"]
+"""Result of a token request: a token, a refusal by the endpoint, or a failure of another kind."""
 
 Identity = tuple[str, str, str]
 """Kind, namespace and name of what holds a credential."""
@@ -135,6 +138,7 @@ class Credentials:
         strict_tls: bool = False,
         timeout_seconds: float = 10.0,
         wait_seconds: float = _WAIT_SECONDS,
+        token_request: Callable[[TokenResult], None] = lambda _: None,
     ) -> None:
         """Read secrets with `reader`, find token endpoints with `resolver`.
 
@@ -146,6 +150,7 @@ class Credentials:
             strict_tls: whether certificates of token endpoints must follow RFC 5280 to the letter.
             timeout_seconds: seconds for a whole token request.
             wait_seconds: seconds after the start of one in which requests wait for it.
+            token_request: called with the result of each token request.
         """
         self._reader = reader
         self._default = default
@@ -155,6 +160,7 @@ class Credentials:
         self._values = SecretValues(reader, self._complaints, timeout_seconds=timeout_seconds / 2)
         self._endpoints = TokenEndpoints(resolver, timeout_seconds=timeout_seconds, strict_tls=strict_tls)
         self._client = TokenClient()
+        self._token_request = token_request
         self._entries: dict[Identity, _Entry] = {}
 
     async def authorization(
@@ -221,7 +227,13 @@ class Credentials:
         kind, namespace, name = identity
 
         async def fetch() -> Token:
-            return await self._fetch(identity, entry)
+            try:
+                token = await self._fetch(identity, entry)
+            except TokenUnavailable as exc:
+                self._token_request("refused" if exc.refused else "failed")
+                raise
+            self._token_request("ok")
+            return token
 
         entry = _Entry(TokenCache(fetch, self._pacing, lambda: {"kind": kind, "namespace": namespace, "name": name}))
         self._entries[identity] = entry

@@ -386,6 +386,7 @@ async def test_rt_09_se_08_p18_a_token_for_the_remote_and_no_other() -> None:
         log = running.log.getvalue()
         for canary in ("s3cr3t-canary", "caller-canary", "Bearer", "t3"):
             assert canary not in log
+        assert running.count("beamlit_gateway_token_requests_total", result="ok") == 2
 
 
 async def test_rt_09_a_key_from_a_secret_is_read_again_after_a_401() -> None:
@@ -440,6 +441,28 @@ async def test_no_token_no_request() -> None:
         assert (response.status, response.code) == (502, "credentials_failed")
         assert b"remote" not in response.body
         assert far.sides == []
+
+
+@pytest.mark.parametrize(
+    ("response", "result"), [(reply(b"", b"401 Unauthorized"), "refused"), (reply(b"", b"500 No"), "failed")]
+)
+async def test_token_requests_without_a_token_are_counted(response: bytes, result: str) -> None:
+    """A token request is counted as refused when the endpoint does not accept the client, otherwise as failed."""
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            await side.request()
+            await side.send(response)
+
+    async with (
+        serving(script) as far,
+        gateway(
+            document(_authenticated()), remote_port=far.port, settings=LOOPBACK, secrets=_Secret(far.port)
+        ) as running,
+    ):
+        assert (await running.ask(get(b"/default/demo/x"))).code == "credentials_failed"
+        assert running.count("beamlit_gateway_token_requests_total", result=result) == 1
+        assert running.count("beamlit_gateway_token_requests_total", result="ok") == 0
 
 
 async def test_default_remote_backend() -> None:

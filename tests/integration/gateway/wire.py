@@ -292,7 +292,10 @@ async def gateway(
     resolver = Resolver(AddressRules.parse(allowed=loaded.gateway.allowed_addresses), overrides=overrides)
     upstream = Upstream(resolver, strict_tls=loaded.tls.strict, sweep_seconds=0.1)
     credentials = Credentials(
-        secrets or NoSecrets(), resolver, default=(lambda: default) if default is not None else None
+        secrets or NoSecrets(),
+        resolver,
+        default=(lambda: default) if default is not None else None,
+        token_request=metrics.token_request,
     )
     journal = Journal(loaded.gateway.limits.decisions)
     proxy = Proxy(
