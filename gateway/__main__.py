@@ -255,7 +255,7 @@ async def _serve(
 
 
 async def _settle(store: RouteStore) -> None:
-    """Exempt the first routes from garbage collection: thousands of documents take long to look through in vain."""
+    """Exempt the first routes from garbage collection, which would look through thousands of documents for nothing."""
     await store.loaded.wait()
     allocator.keep()
 

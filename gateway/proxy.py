@@ -151,7 +151,7 @@ class Proxy:
         return chosen
 
     def _spill(self, plan: RoutePlan) -> BackendPlan | None:
-        """Return a backend that takes a waiting request now; None as well when another document is in force by now."""
+        """Return a backend that takes a waiting request now; None also when another document has come into force."""
         route = self._store.table.routes.get(plan.route.key)
         if route is None or route.document is not plan.route.document:
             return None

@@ -47,7 +47,7 @@ class RequestContext:
         self.not_retried: str | None = None
         """What prevented a retry at another backend, in a word."""
         self.status = 499
-        """Status of the response; 499, as nginx counts it, while there is none, for a client that leaves before."""
+        """Status of the response; until there is one it is 499, which nginx uses for clients that leave before."""
         self.code: str | None = None
         """Code of the gateway's own error response."""
         self.broken: str | None = None

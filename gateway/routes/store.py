@@ -36,7 +36,7 @@ class DocumentState:
     config_map: sources.ConfigMap
     """ConfigMap as last read, with a good document or a bad one."""
     good: v1alpha1.RouteDocument | None
-    """Last version that parsed; it is in force."""
+    """Last version that parsed, from which the routing table is built."""
     unknown_fields: int
     """Number of its fields that this version of the gateway does not know."""
     error: str | None

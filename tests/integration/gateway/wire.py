@@ -85,8 +85,8 @@ class Client:
         """Read one response; return a broken one with `complete` false.
 
         Args:
-            method: of the request it answers; of HEAD there is no body.
-            head_only: return once the head is here; the rest is left to `raw`.
+            method: Method of the request; a response to HEAD has no body.
+            head_only: Whether to return once the head is read and leave the rest to be read.
         """
         connection = h11.Connection(h11.CLIENT)
         connection.send(h11.Request(method=method, target="/", headers=[("host", "x")]))
