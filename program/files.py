@@ -20,6 +20,7 @@ _ADVICE: Final = (
     ("did not find expected '-'", "indent the line as the lines that it belongs to"),
     ("sequence entries are not allowed", "begin the list on a line of its own"),
     ("',' or", "close the list with ] or the map with }, and put commas between its entries"),
+    ("node content", "write a value, or close the list with ] or the map with }"),
     ("unexpected end of stream", "close the quote"),
     ("unexpected document separator", "close the quote"),
     ("unknown escape", "write a backslash twice, or use single quotes"),

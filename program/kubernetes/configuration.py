@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from kubernetes.aio.config import ConfigException
 from kubernetes.aio.config.kube_config import FileOrData, KubeConfigLoader, KubeConfigMerger
 
 from program.excerpts import cut
+from program.files import in_yaml
 from program.kubernetes import exec_plugin
 from program.kubernetes.errors import ClusterError
 
@@ -33,6 +35,14 @@ UNUSABLE: Final = (
     ValueError,
 )
 """Exceptions that reading a configuration raises: the loader of the package checks little of what it reads."""
+_COMPLAINTS: Final = (
+    (r"Expected key (\S+) in (\S+)", r"\2 has no key \1"),
+    (r"Expected (\S+) to be a list", r"\1 is no list"),
+    (r"Expected all values in (\S+) list to have 'name' key", r"an entry of \1 has no name"),
+    (r"Expected only one object with name (\S+) in (\S+) list", r"\2 has several entries named \1"),
+    (r"Expected object with name (\S+) in (\S+) list", r"\2 has no entry named \1"),
+)
+"""Complaints of the package about a kubeconfig, and what is said instead."""
 
 
 async def configuration(kubeconfig: Path | None) -> Configuration | None:
@@ -56,7 +66,7 @@ async def configuration(kubeconfig: Path | None) -> Configuration | None:
         try:
             config.load_incluster_config(client_configuration=settings)
         except (ConfigException, OSError, ValueError) as exc:
-            raise ClusterError(f"the pod's service account cannot be used: {_line(exc)}.") from exc
+            raise ClusterError(f"the pod's service account cannot be used: {problem(exc)}.") from exc
     else:
         return None
     return settings
@@ -84,7 +94,7 @@ async def _load_file(settings: Configuration, files: str, name: str) -> None:
             raise ConfigException("it is not there, or empty")
         await _Kubeconfig(config_dict=merged, config_base_path=None).load_and_set(settings)
     except UNUSABLE as exc:
-        raise ClusterError(f"{name} cannot be used: {_line(exc)}.") from exc
+        raise ClusterError(f"{name} cannot be used: {problem(exc)}.") from exc
 
 
 class _Kubeconfig(KubeConfigLoader):
@@ -156,5 +166,16 @@ class _Kubeconfig(KubeConfigLoader):
         )
 
 
-def _line(exc: BaseException) -> str:
-    return cut(str(exc)) or type(exc).__name__
+def problem(exc: Exception) -> str:
+    """Return why a configuration cannot be used, as a clause: what an exception of `UNUSABLE` is about."""
+    match exc:
+        case ConfigException():
+            text = cut(str(exc)).removeprefix("Invalid kube-config file. ")
+            found = ((re.fullmatch(pattern, text), words) for pattern, words in _COMPLAINTS)
+            return next((match.expand(words) for match, words in found if match), text)
+        case yaml.YAMLError():
+            return f"it is not YAML{in_yaml(exc)}"
+        case OSError(strerror=str(reason)):
+            return reason if exc.filename is None else f"{exc.filename}: {reason}"
+        case _:  # what Python says of a value that the loader did not expect
+            return "an entry in it is missing or of the wrong type; `kubectl config view` shows what kubectl reads"

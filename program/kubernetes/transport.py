@@ -18,8 +18,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.utils.keepalive import tcp_keepalive_socket_options
 from yarl import URL
 
-from program.excerpts import cut
-from program.kubernetes.configuration import UNUSABLE, authorization
+from program.kubernetes.configuration import UNUSABLE, authorization, problem
 from program.kubernetes.errors import (
     ApiCredentialsError,
     ApiError,
@@ -131,7 +130,7 @@ class ApiTransport:
         try:
             value = await authorization(self._settings)
         except UNUSABLE as exc:
-            raise ApiCredentialsError(cut(str(exc)) or type(exc).__name__, readable=False) from None
+            raise ApiCredentialsError(problem(exc), readable=False) from None
         if not value:
             return {}
         if not _SENDABLE.fullmatch(value):

@@ -38,6 +38,7 @@ def refused(text: str, loader: Any) -> str:
         ("a: - b", " in line 1: begin the list on a line of its own"),
         ("a: [1, 2", f" in line 1: {CLOSE}"),
         ("a: {b: 1", f" in line 1: {CLOSE}"),
+        ("a: [", " in line 1: write a value, or close the list with ] or the map with }"),
         ("a: 'b", " in line 1: close the quote"),
         ('a: "\\q"', " in line 1: write a backslash twice, or use single quotes"),
         ("a: *b", " in line 1: put a value that begins with * in quotes"),
