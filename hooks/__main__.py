@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words.insert(0, "serve")
     given = parser().parse_args(words)
     if given.command == uninstall.COMMAND:
-        return uninstall.run(given.controllers, grace=given.grace, wait=given.wait)
+        return _release(given)
     flags = {"namespaces": given.namespaces}
     if given.command == "serve":
         early_signals.remember()
@@ -220,6 +220,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for sock in sockets:
             sock.close()
     return 0
+
+
+def _release(given: argparse.Namespace) -> int:
+    """Release finalizers, by the settings of the environment; return the exit status."""
+    try:
+        settings = Settings.load(None)
+    except SettingsError as exc:
+        print(f"hooks: {exc}", file=sys.stderr)  # noqa: T201 - for the person who started it
+        return 2
+    return uninstall.run(given.controllers, grace=given.grace, wait=given.wait, strict_tls=settings.tls.strict)
 
 
 def _bearer(path: Path | None) -> Bearer | None:

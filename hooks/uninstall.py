@@ -100,20 +100,21 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
 
 
-def run(controllers: Sequence[str], *, grace: float, wait: float) -> int:
+def run(controllers: Sequence[str], *, grace: float, wait: float, strict_tls: bool) -> int:
     """Release the finalizers of some CompositeControllers; return the exit status.
 
     Args:
         controllers: names of the CompositeControllers.
         grace: seconds for objects that are being deleted.
         wait: seconds for Metacontroller.
+        strict_tls: whether the certificate of the API server must follow RFC 5280 to the letter.
     """
-    return asyncio.run(_run(controllers, grace, wait))
+    return asyncio.run(_run(controllers, grace, wait, strict_tls=strict_tls))
 
 
-async def _run(controllers: Sequence[str], grace: float, wait: float) -> int:
+async def _run(controllers: Sequence[str], grace: float, wait: float, *, strict_tls: bool) -> int:
     try:
-        client = await KubernetesClient.connect(None)
+        client = await KubernetesClient.connect(None, strict_tls=strict_tls)
     except ClusterError as exc:
         return _refused(str(exc))
     if client is None:

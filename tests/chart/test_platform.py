@@ -151,6 +151,16 @@ def test_the_job_before_a_deletion(chart: Path) -> None:
             assert not selected <= job["spec"]["template"]["metadata"]["labels"].items()
 
 
+def test_the_job_verifies_certificates_as_the_programs_do(chart: Path) -> None:
+    """The value config.tls.strict reaches the job before a deletion, too."""
+    for words, expected in (((), None), (("--set=config.tls.strict=true",), True)):
+        job = kind(template(chart, *MINE, *words), "Job", "-uninstall")
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        environment = {one["name"]: one["value"] for one in container.get("env", ())}
+        assert bool(environment) is bool(expected)
+        assert Settings.load(None, environment=environment).tls.strict is bool(expected)
+
+
 def test_the_job_may_what_it_does(chart: Path) -> None:
     """Its account exists while it runs alone, and may change two CompositeControllers and finalizers."""
     objects = template(chart, *MINE)

@@ -75,6 +75,7 @@ async def made(
     allowed: str = "127.0.0.0/8",
     timeout: float = 2.0,
     wait: float = 2.0,
+    strict_tls: bool = False,
 ) -> AsyncIterator[Credentials]:
     """Credentials that may reach loopback."""
     resolver = Resolver(AddressRules.parse(allowed=[allowed]))
@@ -84,6 +85,7 @@ async def made(
         default=(lambda: default) if default is not None else None,
         timeout_seconds=timeout,
         wait_seconds=wait,
+        strict_tls=strict_tls,
     )
     try:
         yield credentials
@@ -327,8 +329,12 @@ async def test_se_15_a_token_endpoint_is_not_looked_for_inside() -> None:
             assert await credentials.authorization(Route(), DEFAULT) == f"Bearer {CANARY_TOKEN}0".encode()
 
 
-async def test_an_authority_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A token endpoint is verified by the authorities of the system, which need neither key usage nor identifiers."""
+@pytest.mark.parametrize("strict", [False, True])
+async def test_an_authority_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, strict: bool) -> None:
+    """A token endpoint is verified by the authorities of the system.
+
+    They need neither key usage nor key identifiers, unless verification is strict.
+    """
     strict_by_default(monkeypatch)
     bare = Authority("bare", bare=True)
     (tmp_path / "system.pem").write_text(bare.pem)
@@ -336,9 +342,14 @@ async def test_an_authority_of_the_system(tmp_path: Path, monkeypatch: pytest.Mo
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*bare.issue("127.0.0.1").write(tmp_path, "server"))
     secrets = Secrets()
-    async with serving(responding(GOOD), context) as server, made(secrets) as credentials:
+    async with serving(responding(GOOD), context) as server, made(secrets, strict_tls=strict) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server, tokenUrl=f"https://127.0.0.1:{server.port}/token")
-        assert await credentials.authorization(Route(), REMOTE) == f"Bearer {CANARY_TOKEN}0".encode()
+        if strict:
+            with pytest.raises(errors.CredentialsFailed):
+                await credentials.authorization(Route(), REMOTE)
+            assert server.sides == []
+        else:
+            assert await credentials.authorization(Route(), REMOTE) == f"Bearer {CANARY_TOKEN}0".encode()
 
 
 async def test_se_16_proxy_variables_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,11 +22,11 @@ from tests.deadlines import NEVER, SECONDS
 from tests.integration.servers import until
 
 
-def config_map(name: str = "demo", percentage: int = 0, namespace: str = "default") -> dict[str, Any]:
-    """Return a route ConfigMap as `kubectl get -o yaml` prints it."""
+def config_map(name: str = "demo", percentage: int = 0, namespace: str = "default", **backend: Any) -> dict[str, Any]:
+    """Return a route ConfigMap as `kubectl get -o yaml` prints it; `backend` has fields of the local backend."""
     document = RouteDocument(
         name=name,
-        backends=(Backend(id="local", service=f"{name}-local", weight=100, port=80),),
+        backends=(Backend(id="local", service=f"{name}-local", weight=100, port=80, **backend),),
         split=Split(percentage=percentage, reason="Local"),
     )
     return {

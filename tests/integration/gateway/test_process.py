@@ -9,7 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.api.v1alpha1 import Tls
 from tests.authorities import Authority
 from tests.deadlines import SECONDS
 from tests.integration.gateway.test_directory_source import config_map, write
@@ -76,11 +77,15 @@ async def started(
     *,
     ready: bool = True,
     host: str = "127.0.0.1",
+    local: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Process]:
-    """Yield a gateway with the route `default/demo` to the port `backend`, by default when it is ready."""
+    """Yield a gateway with the route `default/demo` to the port `backend`, by default when it is ready.
+
+    Fields in `local` are those of the backend in the route.
+    """
     port, admin = free_port(), free_port()
     routes = folder / "routes"
-    write(routes / "demo.yaml", config_map())
+    write(routes / "demo.yaml", config_map(**(local or {})))
     (folder / "config.yaml").write_text(config)
     output, errors = folder / "output", folder / "errors"
     with output.open("wb") as out, errors.open("wb") as err:
@@ -228,6 +233,20 @@ async def test_se_18_labels_come_from_the_routing_table(tmp_path: Path) -> None:
         before = await series()
         await storm("canary")
         assert await series() == before
+
+
+@pytest.mark.parametrize("strict", [False, True])
+async def test_strict_verification_is_a_setting(tmp_path: Path, *, strict: bool) -> None:
+    """An authority without key usage and key identifiers is trusted, unless `tls.strict` is set."""
+    bare = Authority("bare", bare=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*bare.issue("demo-local.default.svc.cluster.local").write(tmp_path, "server"))
+    local = {"scheme": "https", "tls": Tls(ca_bundle=bare.pem)}
+    config = f"tls: {{strict: {str(strict).lower()}}}"
+    async with serving(echo, context) as server, started(tmp_path, server.port, config, local=local) as running:
+        response = await running.ask()
+        assert response.status == (502 if strict else 200)
+        assert not strict or response.code == "tls_failed"
 
 
 async def test_se_16_variables_of_other_programs_do_not_count(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from hooks.platform.beamlit.registrar import CALL_SECONDS
 from hooks.platform.state import PlatformKey
 from hooks.settings import Settings
 from hooks.telemetry import Metrics
-from tests.authorities import Authority, trusted_by_system
+from tests.authorities import Authority, strict_by_default, trusted_by_system
 from tests.builders import NOW, Json, model_deployment, request_body, workload
 from tests.deadlines import NEVER
 from tests.integration.apiserver import NOBODY, ApiServer, Scripted
@@ -512,9 +512,15 @@ async def test_a_secret_of_any_characters(servers: tuple[Platform, ApiServer], s
         await client.close()
 
 
-@pytest.mark.parametrize("trusted", [True, False])
-async def test_the_certificate_of_the_platform(trusted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is verified by the authorities of the system, and by no bundle that a library brings."""
+@pytest.mark.parametrize(("trusted", "strict"), [(True, False), (False, False), (True, True)])
+async def test_the_certificate_of_the_platform(
+    trusted: bool, strict: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is verified by the authorities of the system, and by no bundle that a library brings.
+
+    An authority without key usage and key identifiers is accepted, unless verification is strict.
+    """
+    strict_by_default(monkeypatch)
     authority = Authority("private", bare=True)
     (tmp_path / "system.pem").write_text((authority if trusted else Authority("another")).pem)
     trusted_by_system(monkeypatch, tmp_path / "system.pem")
@@ -522,9 +528,10 @@ async def test_the_certificate_of_the_platform(trusted: bool, tmp_path: Path, mo
     context.load_cert_chain(*authority.issue("127.0.0.1").write(tmp_path, "platform"))
     platform = Platform(context)
     platform.start()
-    client = Beamlit(platform.url, Fixed(Account(CLIENT_ID, SECRET)), Metrics(), retry_seconds=(0.0, 0.01))
+    account, pauses = Fixed(Account(CLIENT_ID, SECRET)), (0.0, 0.01)
+    client = Beamlit(platform.url, account, Metrics(), strict_tls=strict, retry_seconds=pauses)
     try:
-        if trusted:
+        if trusted and not strict:
             assert await client.find(LLAMA) is None
         else:
             with pytest.raises(Unreachable, match="its certificate is not accepted"):
