@@ -133,7 +133,9 @@ def _string(schema: Object, value: str, path: str) -> Iterator[str]:
     if len(value) > schema.get("maxLength", len(value)):
         yield f"{_at(path)} must have at most {schema['maxLength']} characters, not {len(value)}"
     if "pattern" in schema and not re.search(schema["pattern"], value):
-        yield f"{_at(path)} must match {schema['pattern']}, which {_shown(value)} does not"
+        # A real API server shows the pattern; the description says the same to people.
+        meaning = schema.get("description", f"what the pattern {schema['pattern']} allows").partition(". ")[0]
+        yield f"{_at(path)} cannot be {_shown(value)}; it is: {meaning.rstrip('.')}"
     if schema.get("format") == "date-time" and not _is_time(value):
         yield f"{_at(path)} must be a time such as 2026-01-31T12:00:00Z, not {_shown(value)}"
 

@@ -249,7 +249,7 @@ class ApiServer:
                 _refuse(builtin.immutable(kind, admitted, old))
         except (AttributeError, TypeError, KeyError) as exc:
             # Our view of built-in kinds is not a schema: a map where a list belongs ends here.
-            raise errors.Invalid(f"the {kind.name} has a field of the wrong type: {exc}") from exc
+            raise errors.Invalid(f"the {kind.name} has a map, a list or a value where another of them belongs") from exc
         return admitted
 
     def _address_is_taken(self, address: str) -> bool:

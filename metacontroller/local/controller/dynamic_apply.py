@@ -60,7 +60,7 @@ def last_applied(observed: Object) -> Object:
     try:
         decoded = json.loads(text)
     except ValueError as exc:
-        raise errors.Invalid(f"the annotation {LAST_APPLIED} is no JSON: remove it ({exc})") from exc
+        raise errors.Invalid(f"the annotation {LAST_APPLIED} is no JSON: remove it") from exc
     if decoded is not None and not isinstance(decoded, dict):
         raise errors.Invalid(f"the annotation {LAST_APPLIED} is no object: remove it")
     return decoded or {}

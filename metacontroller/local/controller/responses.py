@@ -82,8 +82,12 @@ def _decode(body: bytes) -> Object:
         response = json.loads(
             text, object_pairs_hook=_Pairs, parse_constant=_no_constant, parse_float=_float, parse_int=_integer
         )
+    except json.JSONDecodeError as exc:
+        raise errors.HookError(f"the response is no valid JSON: see line {exc.lineno}, column {exc.colno}") from exc
     except (ValueError, RecursionError) as exc:
-        raise errors.HookError(f"the response is no valid JSON: {exc}") from exc
+        raise errors.HookError(
+            "the response is no valid JSON: it has NaN, Infinity or too large a number, or is nested too deep"
+        ) from exc
     if response is None:
         return _Pairs([])
     if not isinstance(response, dict):

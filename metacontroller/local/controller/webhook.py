@@ -59,13 +59,26 @@ async def call(client: httpx.AsyncClient, webhook: Webhook, request: Object, now
     except TimeoutError as exc:
         raise errors.HookError(f"{webhook.url} gave no response within {webhook.timeout:g} s") from exc
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
-        raise errors.HookError(f"{webhook.url}: {str(exc) or type(exc).__name__}") from exc
+        raise errors.HookError(f"{webhook.url} {_problem(exc)}") from exc
     if response.status_code == 429:
         raise errors.TooManyRequests(retry_after(response.headers.get("Retry-After"), now))
     if response.status_code != 200:
         text = response.text.strip()[:_SHOWN]
         raise errors.HookError(f"{webhook.url} responded {response.status_code}, only 200 counts: {text}")
     return response.content
+
+
+def _problem(exc: Exception) -> str:
+    """Return why there is no response, to follow the URL."""
+    match exc:
+        case httpx.ConnectError():
+            return "cannot be connected to: is hooks running there?"
+        case httpx.TooManyRedirects():
+            return "redirects without end"
+        case httpx.InvalidURL() | httpx.UnsupportedProtocol():
+            return "is no http or https URL"
+        case _:
+            return "closed the connection before its response was complete"
 
 
 def encode(request: Object) -> bytes:

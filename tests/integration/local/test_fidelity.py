@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from metacontroller.local import errors
-from metacontroller.local.apiserver import selectors
+from metacontroller.local.apiserver import schema, selectors
 from metacontroller.local.apiserver.objects import BUILT_IN, Key, Kind
 from metacontroller.local.apiserver.server import ApiServer
 from metacontroller.local.apiserver.store import Store
@@ -352,3 +352,15 @@ def test_the_controller_is_sent_as_its_go_type_prints_it(api: ApiServer) -> None
     manifest = Manager(api).registration.manifest
     assert manifest["status"] == {}
     assert manifest["spec"]["childResources"][0]["updateStrategy"] == {"method": "InPlace", "statusChecks": {}}
+
+
+def test_a_pattern_is_told_by_the_description() -> None:
+    """A value that a pattern of a CRD refuses is told by the description of the field, without the pattern."""
+    described = {"type": "string", "pattern": "^a+$", "description": "Name of it, such as aa. More about it."}
+    assert list(schema.problems(described, "b", ".spec.name")) == [
+        "spec.name cannot be 'b'; it is: Name of it, such as aa"
+    ]
+    del described["description"]
+    assert list(schema.problems(described, "b", ".spec.name")) == [
+        "spec.name cannot be 'b'; it is: what the pattern ^a+$ allows"
+    ]
