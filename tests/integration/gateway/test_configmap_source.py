@@ -116,7 +116,7 @@ async def followed(
 async def passes(seconds: float) -> None:
     """Some time in which something must not happen."""
     began = time.monotonic()
-    await until(lambda: time.monotonic() - began > seconds, seconds + 2)
+    await until(lambda: time.monotonic() - began > seconds, seconds + SECONDS)
 
 
 async def test_pages_make_one_snapshot(api: ApiServer, script: Collection) -> None:

@@ -13,6 +13,7 @@ from gateway.api.vocabulary import FailureCause
 from tests.deadlines import SECONDS
 from tests.integration.gateway.wire import NoSecrets, Response, Running, document, echo, gateway, local, remote, reply
 from tests.integration.servers import ScriptedServer, ServerSide, serving, until
+from tests.ticks import ticking
 
 LOOPBACK: dict[str, Any] = {"gateway": {"allowedAddresses": ["127.0.0.0/8"]}}
 TARGET = b"/default/demo/v1/chat/completions"
@@ -567,9 +568,9 @@ async def test_a_stream_that_begins_well_passes_as_it_is(beginning: bytes) -> No
     ):
         client = await running.client()
         await client.send(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}" % TARGET)
-        started = asyncio.get_running_loop().time()
-        head = await client.response(head_only=True)
-        assert asyncio.get_running_loop().time() - started < 0.9
+        async with ticking() as ticks:
+            head = await client.response(head_only=True)
+            assert ticks() < 90  # less than the second for which a stream may be held
         assert head.value(b"x-beamlit-backend") == b"local"
         more.set()
         assert _unchunked(await _until_last_chunk(client)) == beginning + b"rest"
@@ -599,7 +600,7 @@ async def test_a_silent_stream_is_held_for_a_second() -> None:
         await client.send(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}" % TARGET)
         started = asyncio.get_running_loop().time()
         head = await client.response(head_only=True)
-        assert 0.95 < asyncio.get_running_loop().time() - started < 3
+        assert asyncio.get_running_loop().time() - started > 0.95
         assert head.value(b"x-beamlit-backend") == b"local"
         near.sides[0].writer.write(chunk(b'data: {"error":1}\n\n'))
         assert b'"error":1' in await client.some()
@@ -632,9 +633,9 @@ async def test_a_stream_is_not_held_without_another_backend(backends: tuple[Any,
     ):
         client = await running.client()
         await client.send(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}" % TARGET)
-        started = asyncio.get_running_loop().time()
-        assert (await client.response(head_only=True)).status == 200
-        assert asyncio.get_running_loop().time() - started < 0.9
+        async with ticking() as ticks:
+            assert (await client.response(head_only=True)).status == 200
+            assert ticks() < 90  # less than the second for which a stream may be held
         assert far.sides == []
 
 

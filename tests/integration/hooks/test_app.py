@@ -342,21 +342,21 @@ async def test_a_body_that_does_not_come(served: Served, monkeypatch: pytest.Mon
 async def test_a_connection_outlives_gos_idle_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """An idle connection is kept for as long as the setting says, and that is longer than Go's 90 seconds."""
     assert web.KEEP_ALIVE_SECONDS > 90
-    monkeypatch.setattr(web, "KEEP_ALIVE_SECONDS", 1)
+    monkeypatch.setattr(web, "KEEP_ALIVE_SECONDS", 4)
     app = create_app(Settings.model_validate({"namespaces": ""}), Metrics(), clock=lambda: NOW)
     stop = asyncio.Event()
     request = orjson.dumps(body())
     loop = asyncio.get_running_loop()
     async with on_a_port(app, stop) as client:
         reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
-        for pause in (0.0, 0.7):
+        for pause in (0.0, 2.0):
             await asyncio.sleep(pause)  # idle, and not for too long
             writer.write(HEAD % len(request) + request)
             assert await answered(reader) == 200
         began = loop.time()
         async with asyncio.timeout(SECONDS):
             assert await reader.read() == b""
-        assert 0.8 < loop.time() - began < 3
+        assert loop.time() - began > 2
         writer.close()
 
 

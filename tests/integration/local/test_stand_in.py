@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from metacontroller.local import errors
 from metacontroller.local.__main__ import Options, StandIn
 from metacontroller.local.apiserver.objects import Key
 from tests.hook_server import Answer, HookServer, Request, Script
+from tests.integration.servers import until
 
 WIDGETS = Key("widgets.example.com", "default", "one")
 CHILD = Key("configmaps", "default", "one-child")
@@ -158,14 +159,6 @@ async def bench(folder: Path, script: Script) -> AsyncIterator[tuple[Bench, Hook
         made = Bench(folder, server.url)
         made.widget()
         yield made, server
-
-
-async def until(condition: Callable[[], bool], deadline: float = 5.0) -> None:
-    """Wait for a condition; fails after the deadline."""
-    end = asyncio.get_running_loop().time() + deadline
-    while not condition():
-        assert asyncio.get_running_loop().time() < end, "the condition did not come true in time"
-        await asyncio.sleep(0.01)
 
 
 def constant(*children: dict[str, Any], **more: Any) -> Script:

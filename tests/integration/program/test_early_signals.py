@@ -142,7 +142,7 @@ def test_rd_08_signals_without_end(tmp_path: Path, name: str, moment: Callable[[
     """RD-08: whatever comes after the second signal changes nothing, to the last breath of the process."""
     with starting(name, tmp_path) as process:
         poll(lambda: moment(process))
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + SECONDS
         while process.poll() is None and time.monotonic() < deadline:
             process.send_signal(signal.SIGTERM)
             time.sleep(0.001)  # apart, or they are one

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,15 +111,9 @@ class Running:
         return state
 
     def explained(self) -> str:
-        """What the command on the screen prints that says why it is so."""
-        (command,) = re.findall(r"  python (-m hooks explain .*?)  +#", self.said(), re.DOTALL)
-        ended = subprocess.run(
-            [sys.executable, *command.replace("\\\n", "").split()],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-        )
+        """Run the last command on the screen, as it is printed and in another directory, and return what it prints."""
+        (command,) = re.findall(r"  (\S+ explain .*?)  +#", self.said(), re.DOTALL)
+        ended = subprocess.run(["bash", "-c", command], cwd="/", capture_output=True, text=True, timeout=SECONDS)
         assert (ended.returncode, ended.stderr) == (0, "")
         return ended.stdout
 
@@ -217,14 +210,15 @@ class TestRequests:
 
     def test_stream(self, demo: Running) -> None:
         """A stream arrives event by event, while the model is still speaking."""
-        demo.demo("local", "speed?tokens_per_second=20")
+        demo.demo("local", "speed?tokens_per_second=3")
         try:
             url = f"{demo.url('gateway')}/v1/chat/completions"
             with demo.http.stream("POST", url, json=CHAT | {"stream": True}) as response:
                 assert response.headers["content-type"].startswith("text/event-stream")
-                lines = [(time.monotonic(), line) for line in response.iter_lines()]
-            assert [line for _, line in lines if line][-1] == "data: [DONE]"
-            assert lines[-1][0] - lines[0][0] > 0.2, "everything came at once"
+                lines = response.iter_lines()
+                first = next(lines)
+                assert demo.http.get(f"{demo.url('local')}/_demo/state").json()["running"] == 1
+                assert [line for line in (first, *lines) if line][-1] == "data: [DONE]"
         finally:
             demo.demo("local", "speed?tokens_per_second=0")
 
@@ -342,9 +336,18 @@ class TestEdits:
 
     def test_override_ends(self, demo: Running) -> None:
         """An override ends by itself at its time."""
-        until = datetime.now(UTC) + timedelta(seconds=6)
-        demo.override(100, f"{until:%Y-%m-%dT%H:%M:%SZ}")
-        poll(lambda: demo.who() == ("remote", "Override"), "the override")
+        text = (demo.state / "manifests/demo.yaml").read_text()
+        for seconds in (6, 30, 120):  # more where the machine is so busy that it is over before it was seen
+            until = datetime.now(UTC) + timedelta(seconds=seconds)
+            demo.override(100, f"{until:%Y-%m-%dT%H:%M:%SZ}")
+            seen: set[tuple[str, str]] = set()
+            while datetime.now(UTC) < until and ("remote", "Override") not in seen:
+                seen.add(demo.who())
+            if ("remote", "Override") in seen:
+                break
+            (demo.state / "manifests/demo.yaml").write_text(text)
+        else:
+            pytest.fail("no override was ever in force")
         poll(lambda: demo.who() == ("local", "Local"), "its end")
         assert datetime.now(UTC) >= until.replace(microsecond=0)
 

@@ -215,21 +215,21 @@ class TestSettings:
         server.demo("speed?time_to_first_token=0.2&tokens_per_second=50")
         started = time.monotonic()
         server.chat()  # six tokens
-        assert 0.3 <= time.monotonic() - started < 3
+        assert time.monotonic() - started >= 0.3
 
     def test_concurrency(self, server: Server) -> None:
         """With a concurrency of one the second request waits for the first."""
-        server.demo("speed?time_to_first_token=0.3&concurrency=1")
+        server.demo("speed?time_to_first_token=2&concurrency=1")
         started = time.monotonic()
         with ThreadPoolExecutor(2) as pool:
             answers = [pool.submit(server.chat) for _ in range(2)]
             poll(lambda: server.http.get("/_demo/state").json()["waiting"] == 1)
             assert [answer.result().status_code for answer in answers] == [200, 200]
-        assert time.monotonic() - started >= 0.6
+        assert time.monotonic() - started >= 4
 
     def test_gauges(self, server: Server) -> None:
         """Prometheus is told how many requests are being answered, and how many wait."""
-        server.demo("speed?time_to_first_token=1&concurrency=1")
+        server.demo("speed?time_to_first_token=2&concurrency=1")
 
         def gauges() -> list[float]:
             content = server.http.get("/metrics").text
