@@ -23,8 +23,9 @@ setup: .venv/.synced ## Install everything into .venv
 run: .venv/.synced ## Run the whole product on this machine, without a cluster
 	@$(RUN)python -m examples.run $(ARGS)
 
-# Tests run in as many processes as there are cores; those that share a costly fixture stay together (xdist_group).
-PARALLEL := -n logical --dist loadgroup
+# Tests wait more than they compute, so there are two processes for each core. Those that share a costly fixture stay in
+# one (xdist_group).
+PARALLEL := -n $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN)))) --dist loadgroup
 
 .PHONY: test
 test: .venv/.synced lint ## Lint, then all tests that need no control plane; ARGS="-k word" goes to pytest

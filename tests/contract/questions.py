@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
+import pytest
 import yaml
 
 from hooks.gatherer import gather
@@ -18,6 +18,8 @@ from hooks.metrics.installed import open_sources
 from hooks.settings import MetricInformer
 from hooks.telemetry import Metrics
 from tests.builders import DEFAULTS, Json, model_deployment, sync_request, workload
+from tests.prometheus import informer_of
+from tests.unhurried import unhurry
 
 _SERVED: Final[dict[str, Json]] = {
     "/apis/custom.metrics.k8s.io": {"versions": [{"version": "v1beta2"}]},
@@ -60,8 +62,7 @@ class Questions:
         """Serve on loopback, and let this process know it as its cluster."""
         asked: list[str] = []
         handler = type("Handler", (_Handler,), {"asked": asked})
-        before = os.environ.get("KUBECONFIG")
-        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, pytest.MonkeyPatch.context() as patch:
             thread = threading.Thread(target=server.serve_forever)
             thread.start()
             address = f"http://127.0.0.1:{server.server_address[1]}"
@@ -74,13 +75,11 @@ class Questions:
                 "current-context": "c",
             }
             (folder / "kubeconfig").write_text(yaml.safe_dump(config))
-            os.environ["KUBECONFIG"] = str(folder / "kubeconfig")
+            patch.setenv("KUBECONFIG", str(folder / "kubeconfig"))
+            unhurry(patch)
             try:
                 yield cls(asked, address)
             finally:
-                del os.environ["KUBECONFIG"]
-                if before is not None:
-                    os.environ["KUBECONFIG"] = before
                 server.shutdown()
                 thread.join()
 
@@ -92,9 +91,9 @@ class Questions:
         """What is asked for metrics with a source, in the order of the alphabet: paths with their queries."""
         key = type_, json.dumps(metrics, sort_keys=True)
         if key not in self._known:
-            informer = {"type": type_, "prometheus": {"address": self._address}}
+            informer = informer_of(self._address).model_copy(update={"type": type_})
             self._asked.clear()
-            asyncio.run(_ask(metrics, MetricInformer.model_validate(informer)))
+            asyncio.run(_ask(metrics, informer))
             self._known[key] = tuple(sorted(self._asked))
         return self._known[key]
 

@@ -1,0 +1,19 @@
+"""Time for hooks under test, for what a test is not about."""
+
+import pytest
+
+from hooks import gatherer
+from hooks.metrics import installed
+from hooks.platform.beamlit import registrar
+from tests.deadlines import SECONDS
+
+
+def unhurry(patch: pytest.MonkeyPatch) -> None:
+    """Let hooks in this process wait for others as long as a test does.
+
+    In production they wait for less than a second, or for some seconds, which a busy machine takes for an immediate
+    response. A test of such a deadline sets it itself.
+    """
+    patch.setattr(registrar, "CALL_SECONDS", SECONDS)
+    patch.setattr(gatherer, "DEADLINE_SECONDS", SECONDS)
+    patch.setattr(installed, "CLUSTER_SECONDS", SECONDS)
