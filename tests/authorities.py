@@ -17,13 +17,13 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True)
 class Pair:
-    """A certificate chain and its key, PEM."""
+    """A certificate chain and its private key, as PEM."""
 
     chain: str
     key: str
 
     def write(self, folder: Path, name: str) -> tuple[Path, Path]:
-        """As files."""
+        """Write chain and key to files and return their paths."""
         certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
         certificate.write_text(self.chain)
         key.write_text(self.key)
@@ -56,7 +56,7 @@ class Authority:
 
     @property
     def pem(self) -> str:
-        """Its certificate."""
+        """Return the certificate of the authority as PEM."""
         return _pem(self._certificate)
 
     def issue(
@@ -66,7 +66,7 @@ class Authority:
         days: tuple[int, int] = (-1, 2),
         chain: tuple["Authority", ...] = (),
     ) -> Pair:
-        """A certificate for names or addresses.
+        """Issue a certificate for names or addresses.
 
         Args:
             names: DNS names and IP addresses.
@@ -85,7 +85,7 @@ class Authority:
         return Pair(_pem(certificate) + "".join(one.pem for one in chain), private.decode())
 
     def _identified(self, builder: x509.CertificateBuilder) -> x509.CertificateBuilder:
-        """A certificate that says which key signs it."""
+        """Return a builder of a certificate that names the key that signs it."""
         if self._bare:
             return builder
         key = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
@@ -103,11 +103,11 @@ _CERTIFICATES = x509.KeyUsage(
     encipher_only=False,
     decipher_only=False,
 )
-"""Key usage of an authority."""
+"""Key usage extension of an authority's certificate."""
 
 
 def self_signed(*names: str) -> Pair:
-    """A certificate that vouches for itself."""
+    """Return a self-signed certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name("self-signed")
     certificate = (

@@ -47,12 +47,12 @@ FIxOr/B/+pcl9ZfN/vYN7gLUbG4fMB8GA1UdIwQYMBaAFIxOr/B/+pcl9ZfN/vYN
 nfhKevI6xgTWExvi
 -----END CERTIFICATE-----
 """
-"""A certificate, for bundles of them."""
+"""Certificate of an authority, for CA bundles."""
 TEMPLATE: Json = {"spec": {"containers": [{"name": "server", "image": "server:1"}]}}
 
 
 def model_deployment(name: str = "demo", *, status: Json | None = None, generation: int = 1, **spec: Any) -> Json:
-    """A ModelDeployment that adopts the Deployment `demo`; a field given as None is left out."""
+    """Return a ModelDeployment that adopts the Deployment `demo`; a field given as None is left out."""
     fields = {
         "model": "llama",
         "modelSourceRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "demo"},
@@ -75,23 +75,23 @@ def model_deployment(name: str = "demo", *, status: Json | None = None, generati
 
 
 def served(**spec: Any) -> Json:
-    """A ModelDeployment with a server of its own."""
+    """Return a ModelDeployment with `spec.server`."""
     server = {"port": 8000, "replicas": 1, "template": TEMPLATE}
     return model_deployment(modelSourceRef=None, **{"server": server} | spec)
 
 
 def behavior(**fields: Any) -> Json:
-    """An offloadingConfig with this behavior."""
+    """Return an offloadingConfig with this behavior."""
     return {"remoteBackend": REMOTE, "behavior": fields}
 
 
 def override(percentage: int, mode: str = "Normal", until: str = "2026-03-01T13:00:00Z") -> Json:
-    """An offloadingConfig with an override, by default until an hour after NOW."""
+    """Return an offloadingConfig with an override, by default until an hour after NOW."""
     return behavior(override={"percentage": percentage, "mode": mode, "until": until})
 
 
 def backend(**fields: Any) -> Json:
-    """An offloadingConfig with these fields of the remote backend."""
+    """Return an offloadingConfig with these fields of the remote backend."""
     return {"remoteBackend": REMOTE | fields}
 
 
@@ -107,7 +107,7 @@ def workload(
     match_labels: Mapping[str, str] | None = None,
     deleting: bool = False,
 ) -> Json:
-    """A workload with so many ready replicas; `observed` is its observedGeneration, by default the present one."""
+    """Return a workload with `ready` ready replicas; `observed` is its observedGeneration, by default the latest."""
     metadata: Json = {"name": name, "namespace": NAMESPACE, "uid": f"uid-{kind}-{name}", "generation": generation}
     if deleting:
         metadata["deletionTimestamp"] = "2026-03-01T11:59:00Z"
@@ -134,7 +134,7 @@ def service(
     selector: Mapping[str, str] | None = None,
     cluster_ip: str = "10.96.0.7",
 ) -> Json:
-    """A Service that selects app=demo."""
+    """Return a Service that selects app=demo."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -150,7 +150,7 @@ def service(
 
 
 def policy(name: str = "eu", *, namespace: str = NAMESPACE, deleting: bool = False, **spec: Any) -> Json:
-    """A Policy; by default one that allows Europe. Without a type it is the one of the list that is given."""
+    """Return a Policy, by default one that allows Europe. Without a type, the given list determines it."""
     if not spec:
         spec = {"locations": [{"type": "continent", "name": "eu"}]}
     metadata: Json = {"name": name, "namespace": namespace, "uid": f"uid-policy-{name}", "generation": 1}
@@ -166,17 +166,17 @@ def policy(name: str = "eu", *, namespace: str = NAMESPACE, deleting: bool = Fal
 
 
 def obeys(*names: str) -> list[Json]:
-    """References to Policy objects."""
+    """Return references to Policy objects of these names."""
     return [{"refType": "localPolicy", "name": name} for name in names]
 
 
 def group_of(item: Json) -> str:
-    """The outer key under which Metacontroller sends an object: `Deployment.apps/v1`, `Service.v1`."""
+    """Return the outer key under which Metacontroller sends an object: `Deployment.apps/v1`, `Service.v1`."""
     return f"{item['kind']}.{item['apiVersion']}"
 
 
 def grouped(items: Iterable[Json], *, groups: Iterable[str] = (), version: str = "v1") -> Json:
-    """Objects as Metacontroller sends them for the hook version."""
+    """Return objects in groups, as Metacontroller sends them for a version of the hooks."""
     result: Json = {group: {} for group in groups}
     for item in items:
         metadata = item["metadata"]
@@ -193,7 +193,7 @@ def request_body(
     finalizing: bool = False,
     version: str = "v1",
 ) -> Json:
-    """The decoded body of a sync or finalize request."""
+    """Return the decoded body of a sync or finalize request."""
     groups = ("Deployment.apps/v1", "Service.v1", "ConfigMap.v1")
     return {
         "controller": {"apiVersion": "metacontroller.k8s.io/v1alpha1", "kind": "CompositeController", "status": {}},
@@ -205,29 +205,29 @@ def request_body(
 
 
 def sync_request(parent: Json, **rest: Any) -> SyncRequest:
-    """A parsed sync request; the rest is as for `request_body`."""
+    """Return a parsed sync request; the other arguments are those of `request_body`."""
     return SyncRequest.from_body(orjson.dumps(request_body(parent, **rest)))
 
 
 def observation(
     parent: Json, *, defaults: InstallDefaults = DEFAULTS, readings: Readings | None = None, **rest: Any
 ) -> Observation:
-    """What is observed in such a request, with what was read beside it."""
+    """Return the observation of a sync request, with metric readings where they are given."""
     return dataclasses.replace(Observation.of(sync_request(parent, **rest), defaults), readings=readings)
 
 
 def sync(parent: Json, *, now: datetime = NOW, **rest: Any) -> SyncResponse:
-    """The answer to such a request."""
+    """Return the response to a sync request."""
     return reconcile.sync(observation(parent, **rest), now=now)
 
 
 def external(name: str = "queue", value: str | int = 100) -> Json:
-    """A metric from outside the cluster, with its target."""
+    """Return an External metric with its target."""
     return {"type": "External", "external": {"metric": {"name": name}, "target": {"type": "Value", "value": value}}}
 
 
 def readings(*values: str | Unread, now: datetime = NOW) -> Readings:
-    """One reading for each metric: its value, momentary and of now, or why there is none."""
+    """Return one reading for each metric: its present value, or why it could not be read."""
     return Readings(
         tuple(
             Reading(unread=value) if isinstance(value, Unread) else Reading((Sample("series", parse(value), now),))
@@ -237,12 +237,12 @@ def readings(*values: str | Unread, now: datetime = NOW) -> Readings:
 
 
 def customize(parent: Json) -> CustomizeResponse:
-    """The answer to customize."""
+    """Return the response to a customize request."""
     return customize_response(CustomizeRequest.from_body(orjson.dumps({"controller": {}, "parent": parent})))
 
 
 def child(answer: SyncResponse, kind: str, name: str | None = None) -> Json:
-    """The only desired child of a kind, or the one of that name."""
+    """Return the only desired child of a kind, or the one of a name."""
     (found,) = [
         child for child in answer.children if child["kind"] == kind and name in (None, child["metadata"]["name"])
     ]
@@ -250,35 +250,35 @@ def child(answer: SyncResponse, kind: str, name: str | None = None) -> Json:
 
 
 def route(answer: SyncResponse) -> Json:
-    """The desired route document."""
+    """Return the desired route document."""
     document: Json = json.loads(child(answer, "ConfigMap")["data"]["route.json"])
     return document
 
 
 def backends(answer: SyncResponse) -> dict[str, Json]:
-    """The backends of the desired route document, by id."""
+    """Return the backends of the desired route document, by id."""
     return {backend["id"]: backend for backend in route(answer).get("backends", [])}
 
 
 def weights(answer: SyncResponse) -> dict[str, int]:
-    """The weights of the backends in the desired route document."""
+    """Return the weights of the backends in the desired route document, by id."""
     return {name: backend.get("weight", 0) for name, backend in backends(answer).items()}
 
 
 def conditions(answer: SyncResponse) -> dict[str, tuple[str, str]]:
-    """Status and reason of every condition."""
+    """Return status and reason of every condition, by type."""
     return {entry["type"]: (entry["status"], entry["reason"]) for entry in answer.status["conditions"]}
 
 
 def condition(answer: SyncResponse, type_: str) -> Json:
-    """One condition, whole."""
+    """Return a condition with all its fields."""
     found: Json
     (found,) = [entry for entry in answer.status["conditions"] if entry["type"] == type_]
     return found
 
 
 def observed(desired: Json, before: Json | None = None, *, server_side: bool = False) -> Json:
-    """A desired child as it is observed after Metacontroller applied it."""
+    """Return a desired child as it is observed after Metacontroller has applied it."""
     applied = copy.deepcopy(desired)
     metadata = applied["metadata"]
     metadata["labels"] = {**metadata.get("labels", {}), names.CONTROLLER_UID_LABEL: UID}
@@ -319,7 +319,7 @@ def observed(desired: Json, before: Json | None = None, *, server_side: bool = F
 
 
 def _fields_v1(value: Json, skip: tuple[str, ...] = ("apiVersion", "kind", "metadata")) -> Json:
-    """The FieldsV1 set of everything in an object; lists of named items are keyed by name or by port."""
+    """Return the FieldsV1 of all fields of an object; lists of named items are keyed by name or by port."""
     fields: Json = {}
     for name, item in value.items():
         if name in skip:
@@ -343,7 +343,7 @@ def _key_of(port: Json) -> str:
 
 
 class Cluster:
-    """One ModelDeployment and everything around it, through as many syncs as asked for."""
+    """A ModelDeployment and the objects around it, through any number of syncs."""
 
     def __init__(
         self,
@@ -355,19 +355,19 @@ class Cluster:
         taken: Iterable[tuple[str, str]] = (),
         server_side: bool = False,
     ) -> None:
-        """`taken` are kinds and names that foreign objects have: such a child is never created."""
+        """Make one; children of the kinds and names in `taken` are never created, for other owners have them."""
         self.parent = parent
         self.related = list(related)
         self.children: list[Json] = []
         self.defaults = defaults
         self.now = now
         self.values: tuple[str | Unread, ...] | None = None
-        """What the metrics read at each sync; None: nobody asks."""
+        """Readings of the metrics at each sync; None where metrics are not read."""
         self._taken = set(taken)
         self._server_side = server_side
 
     def sync(self) -> SyncResponse:
-        """One sync, with its answer applied."""
+        """Sync, apply the response and return it."""
         answer = sync(
             self.parent,
             now=self.now,
@@ -386,29 +386,29 @@ class Cluster:
         return answer
 
     def settle(self) -> SyncResponse:
-        """Sync twice, after which nothing moves any more."""
+        """Sync twice, after which nothing changes any more."""
         self.sync()
         return self.sync()
 
     def after(self, seconds: float) -> SyncResponse:
-        """The sync so many seconds later."""
+        """Sync `seconds` later and return the response."""
         self.now += timedelta(seconds=seconds)
         return self.sync()
 
     def measure(self, *values: str | Unread, after: float = 0) -> SyncResponse:
-        """The sync so many seconds later, at which the metrics read so."""
+        """Sync `seconds` later with these readings of the metrics and return the response."""
         self.values = values
         return self.after(after)
 
     def edit(self, **spec: Any) -> SyncResponse:
-        """Change fields of the specification and sync; None removes one."""
+        """Change fields of the specification and sync; a value of None removes the field."""
         merged = {name: value for name, value in (self.parent["spec"] | spec).items() if value is not None}
         metadata = self.parent["metadata"] | {"generation": self.parent["metadata"]["generation"] + 1}
         self.parent = self.parent | {"spec": merged, "metadata": metadata}
         return self.sync()
 
     def set_ready(self, ready: int) -> SyncResponse:
-        """Give the workload so many ready replicas and sync."""
+        """Set the number of ready replicas of the workload and sync."""
         for item in (*self.related, *self.children):
             if item["kind"] == "Deployment":
                 item["status"] = {"observedGeneration": item["metadata"].get("generation", 1), "readyReplicas": ready}
@@ -416,5 +416,5 @@ class Cluster:
 
 
 def body_of(answer: SyncResponse) -> bytes:
-    """The answer as sent, with sorted keys, to compare whole."""
+    """Return the response as JSON with sorted keys, to be compared as a whole."""
     return orjson.dumps(answer.as_json(), option=orjson.OPT_SORT_KEYS)

@@ -1,4 +1,4 @@
-"""What all tests share: the event loop that the programs run on, and properties that no clock judges."""
+"""Setup of all tests: coroutines run on the event loop of the programs, and properties have no deadline."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -11,5 +11,5 @@ settings.load_profile("patient")
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Coroutine tests run on uvloop, as the programs do."""
+    """Return uvloop for tests that are coroutines, for the programs run on it."""
     return {"uvloop": uvloop.new_event_loop}

@@ -1,10 +1,10 @@
-"""What the Dockerfile says, as far as tests go by it."""
+"""The parts of the Dockerfile that tests use."""
 
 from tools.repository import ROOT
 
 
 def copied() -> set[str]:
-    """Files and folders of the project that it copies."""
+    """Return the files and folders of the project that it copies."""
     names: set[str] = set()
     for line in (ROOT / "Dockerfile").read_text().splitlines():
         words = line.split()

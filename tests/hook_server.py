@@ -1,4 +1,4 @@
-"""A scripted hook over real HTTP: tests say what it answers and read what it was asked."""
+"""A scripted webhook over real HTTP: tests set its responses and read its requests."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the hook was asked."""
+    """A request to the hook."""
 
     method: str
     target: str
@@ -19,23 +19,23 @@ class Request:
 
     @property
     def content(self) -> dict[str, Any]:
-        """The decoded body."""
+        """Return the decoded JSON body."""
         content: dict[str, Any] = json.loads(self.body)
         return content
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the hook says."""
+    """A response of the hook."""
 
     body: bytes | dict[str, Any] | None = field(default_factory=dict)
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
-    """Seconds before the answer."""
+    """Seconds that the hook waits before it responds."""
 
     def encoded(self) -> bytes:
-        """The answer on the wire."""
+        """Return the response as bytes of HTTP/1.1."""
         body = self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
         fields = {"Content-Length": str(len(body)), "Content-Type": "application/json", **self.headers}
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
@@ -46,17 +46,17 @@ Script = Callable[[Request], Answer | Awaitable[Answer]]
 
 
 class HookServer:
-    """Serves `script` on a port of its own: `async with HookServer(script) as hook`."""
+    """A server that responds to each request as `script` says: `async with HookServer(script) as hook`."""
 
     def __init__(self, script: Script) -> None:
-        """`script` may be replaced at any moment."""
+        """Make a server; its attribute `script` may be replaced at any time."""
         self.script = script
         self.requests: list[Request] = []
         self.url = ""
         self._connections: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        """Listen on 127.0.0.1."""
+        """Listen on a free port of 127.0.0.1."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**24)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
@@ -64,14 +64,14 @@ class HookServer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the port and what is open on it."""
+        """Stop listening and end every connection."""
         self._server.close()
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
 
     def of(self, path: str) -> list[dict[str, Any]]:
-        """The bodies of all requests to a path so far."""
+        """Return the bodies of all requests to `path` so far."""
         return [request.content for request in self.requests if request.target.partition("?")[0] == path]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""What the metrics APIs and the API server say, as tests script it."""
+"""Metrics of specifications, and responses of the metrics APIs and the API server, for tests to script."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,24 +17,24 @@ CPU: Json = {
 
 
 def pods_metric(name: str = "queue", **metric: Any) -> Json:
-    """A metric of type Pods."""
+    """Return a metric of type Pods."""
     return {"type": "Pods", "pods": {"metric": {"name": name, **metric}, "target": TARGET}}
 
 
 def object_metric(kind: str, api_version: str | None = None, name: str = "it", metric: str = "queue") -> Json:
-    """A metric of type Object."""
+    """Return a metric of type Object."""
     described = {"kind": kind, "name": name} | ({} if api_version is None else {"apiVersion": api_version})
     return {"type": "Object", "object": {"describedObject": described, "metric": {"name": metric}, "target": TARGET}}
 
 
 def external_metric(name: str = "queue", **metric: Any) -> Json:
-    """A metric of type External."""
+    """Return a metric of type External."""
     target = {"type": "Value", "value": "1"}
     return {"type": "External", "external": {"metric": {"name": name, **metric}, "target": target}}
 
 
 def pod(name: str, labels: Mapping[str, str] | None = None, cpu: str = "1") -> Json:
-    """A ready pod with one container, of the workload `demo` unless the labels say otherwise."""
+    """Return a ready pod with one container, of the workload `demo` unless `labels` say otherwise."""
     return {
         "metadata": {"name": name, "namespace": NAMESPACE, "labels": {"app": "demo"} if labels is None else labels},
         "spec": {"containers": [{"name": "server", "resources": {"requests": {"cpu": cpu}}}]},
@@ -43,23 +43,23 @@ def pod(name: str, labels: Mapping[str, str] | None = None, cpu: str = "1") -> J
 
 
 def pod_list(pods: Iterable[Json], token: str = "") -> Json:
-    """A PodList, or a page of one."""
+    """Return a PodList, or a page of one."""
     return {"kind": "PodList", "metadata": {"resourceVersion": "1", "continue": token}, "items": list(pods)}
 
 
 def usage(name: str, cpu: str = "250m", memory: str = "64Mi", time: str = "2026-03-01T11:59:50Z") -> Json:
-    """A PodMetrics with one container."""
+    """Return a PodMetrics with one container."""
     containers = [{"name": "server", "usage": {"cpu": cpu, "memory": memory}}]
     return {"metadata": {"name": name}, "timestamp": time, "window": "15.5s", "containers": containers}
 
 
 def usage_list(items: Iterable[Json]) -> Json:
-    """A PodMetricsList."""
+    """Return a PodMetricsList."""
     return {"kind": "PodMetricsList", "items": list(items)}
 
 
 def custom_value(name: str, value: str, *, version: str = "v1beta2", window: int | None = None) -> Json:
-    """A MetricValue of an object in the form of that version."""
+    """Return a MetricValue of an object in the form of an API version."""
     metric: Json = {"metric": {"name": "queue"}} if version == "v1beta2" else {"metricName": "queue"}
     said = {} if window is None else {"windowSeconds" if version == "v1beta2" else "window": window}
     described = {"kind": "Pod", "name": name, "namespace": NAMESPACE}
@@ -67,11 +67,11 @@ def custom_value(name: str, value: str, *, version: str = "v1beta2", window: int
 
 
 def group(*versions: str, preferred: str = "") -> Json:
-    """The APIGroup of custom.metrics.k8s.io."""
+    """Return the APIGroup of custom.metrics.k8s.io."""
     known = [{"groupVersion": f"custom.metrics.k8s.io/{one}", "version": one} for one in versions]
     return {"kind": "APIGroup", "versions": known, "preferredVersion": {"version": preferred or versions[0]}}
 
 
 def status(code: int, message: str = "scripted") -> Json:
-    """A Status of meta/v1."""
+    """Return a Status of meta/v1."""
     return {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message}

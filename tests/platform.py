@@ -21,7 +21,7 @@ from tests.restartable import Restartable
 CLIENT_ID: Final = "client-of-the-test"
 SECRET: Final = "canary-of-the-secret"
 TOKEN: Final = base64.b64encode(f"{CLIENT_ID}:{SECRET}".encode()).decode()
-"""What BEAMLIT_TOKEN holds."""
+"""Value of the environment variable BEAMLIT_TOKEN for this client."""
 WORKSPACE: Final = "acme"
 _METADATA: Final = {"models": {"name", "environment", "labels"}, "policies": {"name", "displayName"}}
 _SPEC: Final = {
@@ -32,34 +32,34 @@ _SPEC: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What goes wrong with a request."""
+    """A fault that befalls a request."""
 
     status: int = 0
-    """Instead of the answer; 0: the answer is as it would be."""
+    """Status of the response; 0 leaves the response as it would be."""
     body: bytes | Json = b""
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
-    """Seconds before anything is done."""
+    """Seconds that pass before the request is carried out."""
     late: float = 0.0
-    """Seconds between what is done and the answer."""
+    """Seconds that pass between carrying out the request and the response."""
     lost: bool = False
-    """It is done, and then the connection is cut."""
+    """Whether the connection is cut after the request was carried out."""
     cut: bool = False
-    """The connection is cut before anything is done."""
+    """Whether the connection is cut before the request is carried out."""
 
     @property
     def encoded(self) -> bytes:
-        """The body on the wire."""
+        """Return the body as bytes."""
         return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
 
 
 Script = Callable[[str, str], Trouble | None]
-"""From method and path to what goes wrong; None: nothing."""
+"""Function from the method and path of a request to its fault, or to None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request as it was received, the token's own left out of `calls`."""
+    """A request as it was received. Token requests are not among the `calls` of a platform."""
 
     method: str
     target: str
@@ -67,24 +67,24 @@ class Call:
 
 
 class Platform(Restartable):
-    """Serves its API; may go away and come back on the same port."""
+    """A server of the platform's API that can be stopped and started again on the same port."""
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         super().__init__(_Handler, context, platform=self)
         self._scheme = "http" if context is None else "https"
         self.store: dict[tuple[str, str, str], Json] = {}
-        """By models or policies, name, environment."""
+        """Stored objects by `models` or `policies`, name and environment."""
         self.calls: list[Call] = []
         self.bought: list[str] = []
-        """Tokens that were given out."""
+        """Tokens that were issued."""
         self.refused_tokens: set[str] = set()
         self.life: int | str | None = 3600
-        """expires_in of a token."""
+        """Value of `expires_in` in token responses; None leaves it out."""
         self.secret = SECRET
         self.decodes = True
-        """Whether id and secret of a token request are form-decoded."""
+        """Whether client id and secret of a token request are form-decoded."""
         self.clients: list[str] = []
-        """Credentials of the token requests, as they came in HTTP Basic."""
+        """Credentials of the token requests as they arrived in HTTP Basic."""
         self.script: Script = lambda _method, _path: None
         self.now = datetime(2026, 2, 1, tzinfo=UTC)
         self.lock = threading.Lock()
@@ -92,11 +92,11 @@ class Platform(Restartable):
 
     @property
     def url(self) -> str:
-        """Base URL of the API."""
+        """Return the base URL of the API."""
         return f"{self._scheme}://127.0.0.1:{self.port}/v0"
 
     def troubles(self, *troubles: Trouble, on: str = "") -> None:
-        """These befall the next requests, one each; `on` is a method, of which alone the requests count."""
+        """Have the next requests meet these faults, one each; with `on`, only requests with that method."""
         left = list(troubles)
 
         def script(method: str, path: str) -> Trouble | None:
@@ -106,25 +106,25 @@ class Platform(Restartable):
         self.script = script
 
     def always(self, trouble: Trouble) -> None:
-        """It befalls every request from now on."""
+        """Have every request meet this fault from now on."""
         self.script = lambda _method, _path: trouble
 
     def model(self, name: str = "llama", environment: str = "production") -> Json | None:
-        """A model in the store."""
+        """Return a stored model, or None."""
         return self.store.get(("models", name, environment))
 
     def policy(self, name: str = "eu") -> Json | None:
-        """A policy in the store."""
+        """Return a stored policy, or None."""
         return self.store.get(("policies", name, ""))
 
     def put(self, kind: str, body: Json) -> None:
-        """As if somebody had created it by hand."""
+        """Store an object as if another client had created it."""
         metadata = body["metadata"]
         key = (kind, metadata["name"], metadata.get("environment", ""))
         self.store[key] = self.stored(kind, body, None)
 
     def stored(self, kind: str, body: Json, before: Json | None) -> Json:
-        """What is kept of a body."""
+        """Return what the platform stores of a body."""
         self.now += timedelta(seconds=1)
         moment = self.now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         kept = {key: value for key, value in body["metadata"].items() if key in _METADATA[kind]}
@@ -133,7 +133,7 @@ class Platform(Restartable):
         return {"metadata": metadata, "spec": {key: body["spec"][key] for key in _SPEC[kind] if key in body["spec"]}}
 
     def writes(self) -> list[tuple[str, str]]:
-        """Method and path of every request that was to change something."""
+        """Return method and path of every request that was not a GET."""
         return [(call.method, urlsplit(call.target).path) for call in self.calls if call.method != "GET"]
 
 
@@ -144,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 20
 
     def do_GET(self) -> None:
-        """Answer a request, after the trouble that is scripted for it."""
+        """Respond to a request, after the fault that is scripted for it."""
         platform = self.platform
         parts = urlsplit(self.path)
         length = int(self.headers.get("content-length", 0))
@@ -164,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 - the names that the library looks for
 
     def _answered(self, parts: SplitResult, content: bytes, trouble: Trouble) -> tuple[int, bytes] | None:
-        """Status and body; None when there is no answer."""
+        """Return status and body, or None where there is no response."""
         if trouble.status:
             return trouble.status, trouble.encoded
         with self.platform.lock:
@@ -233,18 +233,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def handle(self) -> None:
-        """A client that goes away in the middle is no error here."""
+        """Serve a connection; a client that closes it early is no error."""
         try:
             super().handle()
         except OSError:
             self.close_connection = True
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 def _problem(kind: str, body: Json) -> str:
-    """What the documentation does not allow."""
+    """Return what is wrong with a body by the documentation, or an empty string."""
     metadata, spec = body.get("metadata"), body.get("spec")
     if not isinstance(metadata, dict) or not isinstance(spec, dict) or set(body) != {"metadata", "spec"}:
         return "metadata and spec are required"

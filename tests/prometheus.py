@@ -1,4 +1,4 @@
-"""A real Prometheus server (Debian's) that scrapes what tests say."""
+"""A real Prometheus server, as Debian packages it, that scrapes text of tests."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ PROGRAM = shutil.which("prometheus")
 
 
 def needed() -> str:
-    """The program; without it the test is skipped by name, and fails under CI."""
+    """Return the path of the program. Without it the test is skipped by name, or fails under CI."""
     if PROGRAM is None:
         if os.environ.get("CI") == "true":
             pytest.fail("prometheus is not installed")
@@ -33,10 +33,10 @@ def needed() -> str:
 
 
 class Exporter:
-    """Serves `text` to be scraped."""
+    """A server that serves `text` to be scraped."""
 
     def __init__(self, text: str) -> None:
-        """`text` is in Prometheus's format and may change."""
+        """Serve `text`, which is in Prometheus's text format and may be replaced."""
         self.text = text
         exporter = self
 
@@ -58,14 +58,14 @@ class Exporter:
         self._thread.start()
 
     def stop(self) -> None:
-        """Close the port."""
+        """Stop listening."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
 
 
 class Prometheus:
-    """A running server; what it scrapes keeps its own labels."""
+    """A running Prometheus server; scraped series keep their own labels."""
 
     def __init__(
         self, folder: Path, exporter: Exporter, *, web: dict[str, Any] | None = None, prefix: str = ""
@@ -97,7 +97,7 @@ class Prometheus:
         )  # fmt: skip
 
     def ask(self, expression: str) -> dict[str, Any]:
-        """Its own answer to an instant query, whatever the status."""
+        """Return the JSON of the response to an instant query, whatever its status."""
         query = urllib.parse.urlencode({"query": expression})
         try:
             with urllib.request.urlopen(f"http://{self.address}/api/v1/query?{query}", timeout=SECONDS) as answer:
@@ -107,7 +107,7 @@ class Prometheus:
         return found
 
     def wait_for(self, expression: str) -> None:
-        """Until an expression has a result."""
+        """Wait until an expression has a result."""
 
         def there() -> bool:
             assert self._process.poll() is None, "prometheus has ended"
@@ -119,7 +119,7 @@ class Prometheus:
         poll(there, f"{expression} has a result")
 
     def wait_until_it_listens(self) -> None:
-        """Until its port is open."""
+        """Wait until the server accepts connections."""
 
         def listens() -> bool:
             assert self._process.poll() is None, "prometheus has ended"
@@ -128,7 +128,7 @@ class Prometheus:
         poll(listens, "prometheus listens")
 
     def stop(self) -> None:
-        """End it."""
+        """End the server."""
         self._process.terminate()
         self._process.wait(SECONDS)
         self._log.close()

@@ -1,4 +1,4 @@
-"""Hooks with a platform, an API server and a turn of Metacontroller after another over several objects."""
+"""Hooks between a scripted platform and a scripted API server, synced as Metacontroller does, over several objects."""
 
 import copy
 import json
@@ -33,7 +33,7 @@ SETTINGS: Final = {
 
 
 def kubeconfig(folder: Path, port: int) -> Path:
-    """A kubeconfig of a scripted API server."""
+    """Write a kubeconfig for the scripted API server on `port` and return its path."""
     content = {
         "current-context": "x",
         "clusters": [{"name": "x", "cluster": {"server": f"http://127.0.0.1:{port}/"}}],
@@ -46,7 +46,7 @@ def kubeconfig(folder: Path, port: int) -> Path:
 
 @contextmanager
 def running() -> Iterator[tuple[Platform, ApiServer]]:
-    """A platform and an API server."""
+    """Run a platform and an API server."""
     platform, api = Platform(), ApiServer()
     platform.start()
     api.start()
@@ -58,7 +58,7 @@ def running() -> Iterator[tuple[Platform, ApiServer]]:
 
 
 class World:
-    """What a cluster holds of the objects that hooks are asked about, and the hooks."""
+    """The state of a cluster as far as hooks see it, and the hooks."""
 
     def __init__(
         self, platform: Platform, api: ApiServer, hooks: httpx.AsyncClient, beamlit: Beamlit, metrics: Metrics
@@ -68,48 +68,48 @@ class World:
         self.now = NOW
         self.related: list[Json] = []
         self.children: dict[str, list[Json]] = {}
-        """By uid of the parent."""
+        """Observed children, by the uid of their parent."""
         self.answers: list[httpx.Response] = []
         self._hooks = hooks
 
     def path(self, item: Json) -> str:
-        """Where the API server has an object."""
+        """Return the path of an object at the API server."""
         metadata = item["metadata"]
         plural = PLURALS[item["kind"]]
         return f"/apis/{item['apiVersion']}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"
 
     def apply(self, item: Json) -> Json:
-        """Let the API server have it; what it had of the status stays."""
+        """Store an object at the API server and return it."""
         self.api.objects[self.path(item)] = item
         return item
 
     def remove(self, item: Json) -> None:
-        """It is gone."""
+        """Remove an object from the API server."""
         del self.api.objects[self.path(item)]
 
     def delete(self, item: Json) -> Json:
-        """Mark it as being deleted."""
+        """Set the deletion timestamp of an object and return it."""
         item["metadata"]["deletionTimestamp"] = self.now.isoformat().replace("+00:00", "Z")
         return item
 
     def edit(self, item: Json, **spec: Any) -> None:
-        """Change fields of a specification; None removes one."""
+        """Change fields of an object's specification and its generation; a value of None removes the field."""
         merged = {name: value for name, value in (item["spec"] | spec).items() if value is not None}
         item["spec"] = merged
         item["metadata"]["generation"] += 1
 
     def set_ready(self, ready: int) -> None:
-        """Of every workload."""
+        """Set the number of ready replicas of every Deployment."""
         for item in self.related:
             if item["kind"] == "Deployment":
                 item["status"] = {"observedGeneration": 1, "readyReplicas": ready}
 
     def pass_time(self, seconds: float) -> None:
-        """Let time go by."""
+        """Advance the clock of hooks."""
         self.now += timedelta(seconds=seconds)
 
     async def ask(self, item: Json, hook: str = "sync") -> Json:
-        """What a hook says of an object as it is; nothing of it is kept."""
+        """Return the response of a hook to an object, without applying it."""
         uid = item["metadata"]["uid"]
         body = request_body(
             copy.deepcopy(item),
@@ -125,7 +125,7 @@ class World:
         return answer
 
     async def sync(self, item: Json) -> Json:
-        """One sync, or finalize of what is being deleted, with its answer applied as Metacontroller does."""
+        """Sync an object, or finalize it where it is being deleted, and apply the response as Metacontroller does."""
         hook = "finalize" if "deletionTimestamp" in item["metadata"] else "sync"
         answer = await self.ask(item, hook)
         uid = item["metadata"]["uid"]
@@ -138,7 +138,7 @@ class World:
         return answer
 
     async def settle(self, item: Json, turns: int = 6) -> Json:
-        """Sync for as long as hooks want to be asked again within a second."""
+        """Sync until hooks no longer ask for another sync within a second, and return the last response."""
         answer = await self.sync(item)
         for _ in range(turns):
             if answer.get("resyncAfterSeconds", 99) > 1 or answer.get("finalized"):
@@ -148,12 +148,12 @@ class World:
         return answer
 
     def patience(self) -> None:
-        """Forget that the platform is left alone for a while, as time would have it."""
+        """End the pause in which hooks do not call the platform, as the passing of time would."""
         circuit = self.beamlit._circuit
         circuit._until = circuit._asked_to_wait_until = 0.0
 
     def sample(self, name: str, **labels: str) -> float:
-        """A metric of hooks."""
+        """Return the value of a metric of hooks about the platform; 0 where there is none."""
         return self.metrics.registry.get_sample_value(f"beamlit_hooks_platform_{name}", labels) or 0.0
 
 
@@ -161,7 +161,7 @@ class World:
 async def world(
     platform: Platform, api: ApiServer, folder: Path, accounts: Accounts | None = None, **settings: Any
 ) -> AsyncIterator[World]:
-    """Hooks that know the two, with a clock of the test's."""
+    """Run hooks that use this platform and this API server, with a clock that the test sets."""
     metrics = Metrics()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KUBECONFIG", str(kubeconfig(folder, api.port)))
@@ -183,12 +183,12 @@ async def world(
 
 
 def registered(answer: Json) -> tuple[str, str]:
-    """Status and reason of the condition Registered."""
+    """Return status and reason of the condition Registered."""
     (found,) = [one for one in answer["status"]["conditions"] if one["type"] == "Registered"]
     return found["status"], found["reason"]
 
 
 def message(answer: Json) -> str:
-    """What the condition Registered says."""
+    """Return the message of the condition Registered."""
     (found,) = [one for one in answer["status"]["conditions"] if one["type"] == "Registered"]
     return str(found["message"])

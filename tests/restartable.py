@@ -1,4 +1,4 @@
-"""An HTTP server in a thread that may go away, with whatever it was answering, and come back on the same port."""
+"""An HTTP server in a thread that can be stopped in the middle of responses and started again on the same port."""
 
 import ssl
 import threading
@@ -9,12 +9,12 @@ from tools.ports import free_port
 
 
 class Restartable:
-    """Serves by a handler class that finds in `down` whether it is to stop."""
+    """An HTTP server whose handlers find in their attribute `down` whether the server is being stopped."""
 
     def __init__(
         self, handler: type[BaseHTTPRequestHandler], context: ssl.SSLContext | None = None, **attributes: Any
     ) -> None:
-        """A server that does not listen yet; `attributes` are those of the handler class."""
+        """Make a server that does not listen yet; `attributes` are set on the handler class."""
         self.port = free_port()
         self._handler, self._attributes = handler, attributes
         self._context = context
@@ -23,7 +23,7 @@ class Restartable:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Listen, on the port it had before."""
+        """Listen, always on the same port."""
         self._down = threading.Event()
         handler = type("Scripted", (self._handler,), {**self._attributes, "down": self._down})
         self._server = _Server(("127.0.0.1", self.port), handler)
@@ -35,7 +35,7 @@ class Restartable:
         self._thread.start()
 
     def stop(self) -> None:
-        """Cut everything off."""
+        """Stop listening and have every running handler end."""
         self._down.set()
         if self._server is not None and self._thread is not None:
             self._server.shutdown()
@@ -45,7 +45,7 @@ class Restartable:
 
 
 class _Server(ThreadingHTTPServer):
-    """One that lets many connections wait."""
+    """A server that lets many connections wait to be accepted."""
 
     daemon_threads = True
     request_queue_size = 128
