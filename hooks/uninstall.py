@@ -287,10 +287,10 @@ async def _called(what: str, call: Callable[[], Awaitable[Object]]) -> Object | 
             if exc.status == 404:
                 return None
             if exc.status in (409, 422):
-                raise _Outdated(exc.said) from None
+                raise _Outdated(exc.explanation) from None
             if not last and (exc.status == 429 or exc.status >= 500):
                 continue
-            raise _CallFailed(f"The API server refuses to {what}: {exc.said}.") from None
+            raise _CallFailed(f"The API server refuses to {what}: {exc.explanation}.") from None
         except ApiError as exc:
             if last:
                 raise _CallFailed(f"Cannot {what}: {exc}.") from None

@@ -27,7 +27,7 @@ class ApiRefusal(ApiError):
         words = f"{reason}: {message}" if message else reason
         super().__init__(f"the API server responds with {status} {words}" if status else words)
         self.status = status
-        self.said = message or reason
+        self.explanation = message or reason
         """Message of the Status object, else the reason phrase."""
         self.is_status = is_status
 

@@ -1,4 +1,4 @@
-"""An API server that tests script: lists in pages, watches fed event by event, single objects, and trouble."""
+"""An API server that follows a script: lists in pages, watches event by event, single objects, and failures."""
 
 import json
 import queue
@@ -16,13 +16,13 @@ import yaml
 from tests.restartable import Restartable
 
 BREAK: Final = "break"
-"""In a watch: cut the stream in the middle of an event."""
+"""Entry of a watch's events that cuts the stream in the middle of an event."""
 END: Final = "end"
-"""In a watch: end it in order."""
+"""Entry of a watch's events that ends the watch in order."""
 
 
 def config_map(name: str, version: int = 1, text: str = "a", namespace: str = "default") -> dict[str, Any]:
-    """A ConfigMap as an API server lists it."""
+    """Return a ConfigMap as an API server lists it."""
     metadata = {"name": name, "namespace": namespace, "resourceVersion": str(version)}
     return {"metadata": metadata, "data": {"route.json": text}}
 
@@ -46,99 +46,99 @@ def kubeconfig(
 
 @dataclass
 class Collection:
-    """The ConfigMaps of one namespace, or of all; tests change them."""
+    """ConfigMaps of one namespace, or of all, which tests change."""
 
     items: list[dict[str, Any]] = field(default_factory=list)
     version: int = 1
     page: int = 1000
-    """Objects in a page at most, whatever the limit."""
+    """Largest number of objects in a page, whatever the limit."""
     list_status: int = 200
     watch_status: int = 200
     list_statuses: list[int] = field(default_factory=list)
-    """Of the next answers to lists and their pages, before `list_status` counts."""
+    """Statuses of the next responses to lists and their pages, before `list_status` counts."""
     watch_statuses: list[int] = field(default_factory=list)
     body: bytes | None = None
-    """Of lists, instead of the items."""
+    """Body of lists, instead of the items."""
     delay: float = 0.0
-    """Seconds before a list is answered."""
+    """Seconds before the response to a list."""
     endless: bool = False
-    """Watches go on after the time that was asked for."""
+    """Whether watches go on after the time that was asked for."""
     events: "queue.Queue[dict[str, Any] | bytes | str]" = field(default_factory=queue.Queue)
     lists: int = 0
     queries: list[dict[str, str]] = field(default_factory=list)
     watched: list[str] = field(default_factory=list)
-    """The versions that were watched from."""
+    """Versions that were watched from."""
 
     def push(self, kind: str, item: dict[str, Any]) -> None:
-        """Say an event to the watch."""
+        """Send an event in the watch."""
         self.events.put({"type": kind, "object": item})
 
 
 @dataclass
 class Scripted:
-    """What is said at a path, whatever the query."""
+    """Response at a path, whatever the query."""
 
     body: bytes | dict[str, Any] = field(default_factory=dict)
     status: int = 200
     delay: float = 0.0
-    """Seconds before the answer."""
+    """Seconds before the response."""
     headers: dict[str, str] = field(default_factory=dict)
 
     @property
     def encoded(self) -> bytes:
-        """The body on the wire."""
+        """Body of the response as bytes."""
         return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
 
 
 NOBODY: Final = Scripted(b"404 page not found\n", 404)
-"""What an API server says of a group that nobody serves."""
+"""Response of an API server for a group that nothing serves."""
 
 
 class ApiServer(Restartable):
-    """Serves collections and objects by their paths; may go away and come back."""
+    """An API server with collections and objects by path, which may stop and start again."""
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         super().__init__(_Handler, context, api=self)
         self.collections: dict[str, Collection] = {}
         self.objects: dict[str, dict[str, Any]] = {}
         self.refused: dict[str, int] = {}
-        """Status by path of objects that are not given out."""
+        """Statuses of objects that are refused, by path."""
         self.scripted: dict[str, Scripted] = {}
-        """Answers by path; they come before everything else."""
+        """Responses by path, which come before collections and objects."""
         self.asked: list[str] = []
-        """Paths with their queries, of requests that were answered from `scripted`."""
+        """Paths with their queries of requests whose response was in `scripted`."""
         self.statuses: list[int] = []
-        """Of the next answers about objects, before `refused` counts."""
+        """Statuses of the next responses about objects, before `refused` counts."""
         self.delay = 0.0
-        """Seconds before an object is answered."""
+        """Seconds before the response about an object."""
         self.tokens: list[str] = []
-        """What the requests were authorized with."""
+        """Values of the header field Authorization of the requests."""
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Plays the script."""
+    """Handler that follows the script."""
 
     api: ApiServer
     down: threading.Event
     timeout = 20
 
     def do_GET(self) -> None:
-        """List, watch or get."""
+        """Respond to a list, a watch or a get."""
         parts = urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
         self.api.tokens.append(self.headers.get("authorization", ""))
         if (scripted := self.api.scripted.get(parts.path)) is not None:
             self.api.asked.append(unquote(self.path))
             self.down.wait(scripted.delay)
-            self._say(scripted)
+            self._send_scripted(scripted)
             return
         collection = self.api.collections.get(parts.path)
         if collection is None:
             self.down.wait(self.api.delay)
-            found = self.api.objects.get(parts.path)
-            status = self.api.refused.get(parts.path, 404 if found is None else 200)
+            item = self.api.objects.get(parts.path)
+            status = self.api.refused.get(parts.path, 404 if item is None else 200)
             status = self.api.statuses.pop(0) if self.api.statuses else status
-            self._answer(status, json.dumps(found).encode())
+            self._respond(status, json.dumps(item).encode())
             return
         collection.queries.append(query)
         if "watch" in query:
@@ -148,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
                 seconds = float("inf") if collection.endless else float(query["timeoutSeconds"])
                 self._watch(collection, time.monotonic() + seconds)
             else:
-                self._answer(status)
+                self._respond(status)
             return
         start = int(query.get("continue", "0"))
         collection.lists += start == 0
@@ -158,9 +158,9 @@ class _Handler(BaseHTTPRequestHandler):
         more = str(end) if end < len(collection.items) else ""
         metadata = {"resourceVersion": str(collection.version), "continue": more}
         body = json.dumps({"metadata": metadata, "items": collection.items[start:end]}).encode()
-        self._answer(status, body if collection.body is None else collection.body)
+        self._respond(status, body if collection.body is None else collection.body)
 
-    def _say(self, scripted: Scripted) -> None:
+    def _send_scripted(self, scripted: Scripted) -> None:
         body = scripted.encoded
         self.send_response(scripted.status)
         for name, value in {"content-length": str(len(body)), **scripted.headers}.items():
@@ -168,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _answer(self, status: int, body: bytes = b"") -> None:
+    def _respond(self, status: int, body: bytes = b"") -> None:
         if status != 200:
             body = json.dumps({"kind": "Status", "code": status, "message": f"scripted {status}"}).encode()
         self.send_response(status)
@@ -200,11 +200,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
     def handle(self) -> None:
-        """A client that goes away in the middle is no error here."""
+        """Handle a connection; a client that closes it early is no error."""
         try:
             super().handle()
         except OSError:
             self.close_connection = True
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Write no log."""

@@ -1,4 +1,4 @@
-"""Where routes come from. A source reads; the store judges what it read."""
+"""Sources of routes. A source reads ConfigMaps; the store decides which of them become routes."""
 
 import base64
 import binascii
@@ -9,59 +9,59 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class ConfigMap:
-    """One ConfigMap with the route label, as the source found it."""
+    """A ConfigMap with the route label, as the source has it."""
 
     namespace: str
     name: str
     created: str
-    """creationTimestamp, RFC 3339, or empty."""
+    """creationTimestamp of the ConfigMap (RFC 3339); empty when it has none."""
     text: str | None
-    """The value of `route.json`; None when there is no such key."""
+    """Value of the key `route.json`; None when there is no such key."""
     origin: str
-    """Where it is, for people: a file, or `namespace/name`."""
+    """Origin of the ConfigMap for messages: a file, or `namespace/name`."""
 
     @property
     def key(self) -> str:
-        """`namespace/name`."""
+        """Key of the ConfigMap as `namespace/name`."""
         return f"{self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything a source has, at one moment."""
+    """All ConfigMaps that a source has at one moment."""
 
     config_maps: Sequence[ConfigMap]
     errors: Mapping[str, str] = field(default_factory=dict)
-    """What could not be read, by place; the objects last read from there are still in `config_maps`."""
+    """Errors of the places that cannot be read now; the ConfigMaps last read from there are still in `config_maps`."""
     fresh: bool = True
-    """Whether it is what the source has now; false when it only tells that the source cannot be asked."""
+    """Whether the source has these ConfigMaps now; false when the snapshot only says that it cannot be asked."""
     complete: bool = True
-    """Whether the source has everything; false until its first load is over: then only `errors` count."""
+    """Whether all places were read once; only `errors` count until then."""
 
 
 class RouteSource(Protocol):
-    """Where routes come from, and the single objects that they refer to."""
+    """A source of routes, and of the single objects that routes refer to."""
 
     async def run(self, apply: Callable[[Snapshot], None], confirm: Callable[[], None]) -> None:
-        """Apply what is there, then every change, until cancelled; confirm that nothing has changed."""
+        """Apply the ConfigMaps that are there, then each change, until cancelled; confirm that nothing has changed."""
         ...
 
     async def secret(self, namespace: str, name: str) -> Mapping[str, str] | None:
-        """The labels and decoded data of a Secret: `label:<name>` and the data keys; None when there is none."""
+        """Return labels and decoded data of a Secret, as `label:<name>` and data keys; None when there is none."""
         ...
 
     async def model_deployment(self, namespace: str, name: str) -> Mapping[str, Any] | None:
-        """A ModelDeployment as stored; None when there is none."""
+        """Return a ModelDeployment as stored; None when there is none."""
         ...
 
 
-def secret_content(found: Mapping[str, Any]) -> Mapping[str, str]:
-    """The labels (as `label:<name>`) and decoded data of a Secret. A value that is no text is left out."""
-    content = {key: str(value) for key, value in (found.get("stringData") or {}).items()}
-    for key, value in (found.get("data") or {}).items():
+def secret_content(secret: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the labels (as `label:<name>`) and decoded data of a Secret, without values that are not UTF-8."""
+    content = {key: str(value) for key, value in (secret.get("stringData") or {}).items()}
+    for key, value in (secret.get("data") or {}).items():
         try:
             content.setdefault(key, base64.b64decode(str(value), validate=True).decode())
         except (binascii.Error, UnicodeDecodeError):
             continue
-    labels = (found.get("metadata") or {}).get("labels") or {}
+    labels = (secret.get("metadata") or {}).get("labels") or {}
     return content | {f"label:{key}": str(value) for key, value in labels.items()}

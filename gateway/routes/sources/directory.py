@@ -1,8 +1,8 @@
 """Routes from a directory of YAML files: ConfigMaps, Secrets and ModelDeployments as `kubectl get -o yaml` prints them.
 
-A file that cannot be read or parsed, or that is empty, is reported, and the objects it held last stay. One that is
-written in place counts once nobody writes to it any longer: its first part may well be YAML, of other objects. Changes
-are noticed by the kernel's notifications; a poll repairs one that was missed.
+A file that cannot be read or parsed, or that is empty, is reported, and its last objects stay in force. A file that is
+written in place counts once no program writes to it any longer: its first part may well be YAML, of other objects.
+Changes are noticed by the kernel's notifications; a poll repairs one that was missed.
 """
 
 import asyncio
@@ -21,11 +21,13 @@ from gateway.routes import sources
 from program.files import Unreadable, load_all, problem
 
 POLL_SECONDS: Final = 5.0
-"""How often everything is looked at again in case a notification was missed."""
+"""Seconds after which all files are looked at again, in case a notification was missed."""
 SETTLE_SECONDS: Final = 0.3
-"""How long a file that is written in place has to stay as it is before it counts."""
+"""Seconds for which a file that is written in place has to stay unchanged before it counts."""
 SUFFIXES: Final = (".yaml", ".yml", ".json")
+"""Suffixes of the files that are read."""
 MAX_FILE_BYTES: Final = 4 << 20
+"""Bytes of the largest file that is read."""
 
 _Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 log = structlog.get_logger(__name__)
@@ -33,31 +35,32 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """What a file held when it was last good."""
+    """The objects of a file when it could last be read."""
 
     signature: tuple[int, int, int]
-    """Modification time, size and inode of the version last looked at."""
+    """Modification time, size and inode of the version that was last looked at."""
     objects: tuple[Mapping[str, Any], ...]
     error: str | None
 
 
 class DirectorySource:
-    """Reads a directory and its sub-directories, and tells `changed` about every change."""
+    """The route ConfigMaps in the files of a directory and its sub-directories."""
 
     def __init__(self, directory: Path, *, poll_seconds: float = POLL_SECONDS) -> None:
+        """Read `directory`, and look at all of its files after `poll_seconds` without a notification."""
         self._directory = directory
         self._poll_seconds = poll_seconds
         self._files: dict[Path, _File] = {}
         self._unsettled: dict[Path, tuple[tuple[int, int, int], float]] = {}
-        """Files that are being written: the version last seen, and since when."""
+        """Files that are being written, with the version last seen and the time since when it is the same."""
 
     def read(self) -> tuple[sources.Snapshot, bool]:
-        """Look at every file whose version is new; return everything, and whether anything is new."""
+        """Look at each file whose version is new; return all ConfigMaps, and whether any of them may be new."""
         if not self._directory.is_dir():
-            # Not the same as an empty one: whoever takes the directory away does not mean to end all routes.
+            # Not the same as an empty one: taking the directory away is not meant to end all routes.
             return self._snapshot({str(self._directory): "is not a directory"}), True
         changed = False
-        found: dict[Path, _File] = {}
+        files: dict[Path, _File] = {}
         unsettled, self._unsettled = self._unsettled, {}
         for path in self._paths():
             before = self._files.get(path)
@@ -67,32 +70,32 @@ class DirectorySource:
                 continue  # removed between listing and looking
             signature = (status.st_mtime_ns, status.st_size, status.st_ino)
             if before is not None and before.signature == signature:
-                found[path] = before
+                files[path] = before
                 continue
             if before is not None and before.signature[2] == signature[2]:
                 now = time.monotonic()
                 version, since = unsettled.get(path, (signature, now))
                 if version != signature or now < since + SETTLE_SECONDS:
                     self._unsettled[path] = (signature, since if version == signature else now)
-                    found[path] = before
+                    files[path] = before
                     continue
             changed = True
             try:
                 text = _text(path)
                 if not text.strip() and before is not None and before.objects:
-                    # Somebody who is about to write, more often than somebody who wants all of it gone.
-                    raise ValueError("is empty, and what it held stays: remove the file to remove that")
-                found[path] = _File(signature, tuple(_objects(text)), None)
+                    # A program that is about to write, more often than a wish to remove all objects.
+                    raise ValueError("is empty, and its last objects stay in force: remove the file to remove them")
+                files[path] = _File(signature, tuple(_objects(text)), None)
             except Unreadable as exc:
-                found[path] = _File(signature, before.objects if before else (), problem(exc))
+                files[path] = _File(signature, before.objects if before else (), problem(exc))
             except ValueError as exc:
-                found[path] = _File(signature, before.objects if before else (), str(exc))
-        changed = changed or found.keys() != self._files.keys()
-        self._files = found
+                files[path] = _File(signature, before.objects if before else (), str(exc))
+        changed = changed or files.keys() != self._files.keys()
+        self._files = files
         return self._snapshot(), changed
 
     async def run(self, apply: Callable[[sources.Snapshot], None], confirm: Callable[[], None]) -> None:
-        """Apply what is there, then every change, until cancelled."""
+        """Apply the ConfigMaps that are there, then each change, until cancelled; confirm that nothing has changed."""
         snapshot, _ = self.read()
         apply(snapshot)
         stop = asyncio.Event()
@@ -108,7 +111,7 @@ class DirectorySource:
                 recursive=True,
             ):
                 self._look(apply, confirm)
-                while self._unsettled:  # whose last change has been told already
+                while self._unsettled:  # of their last change there was a notification already
                     await asyncio.sleep(SETTLE_SECONDS)
                     self._look(apply, confirm)
         finally:
@@ -122,12 +125,12 @@ class DirectorySource:
             confirm()
 
     async def secret(self, namespace: str, name: str) -> Mapping[str, str] | None:
-        """The labels (as `label:<name>`) and decoded data of a Secret; None when there is none."""
-        found = self._object("Secret", namespace, name)
-        return None if found is None else sources.secret_content(found)
+        """Return labels and decoded data of a Secret, as `label:<name>` and data keys; None when there is none."""
+        item = self._object("Secret", namespace, name)
+        return None if item is None else sources.secret_content(item)
 
     async def model_deployment(self, namespace: str, name: str) -> Mapping[str, Any] | None:
-        """A ModelDeployment as stored; None when there is none."""
+        """Return a ModelDeployment as its file has it; None when there is none."""
         return self._object("ModelDeployment", namespace, name)
 
     def _object(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
@@ -160,10 +163,11 @@ class DirectorySource:
 
 
 def _text(path: Path) -> str:
-    """What a file says.
+    """Return the text of a file.
 
     Raises:
-        ValueError: it is too large.
+        OSError: the file cannot be read.
+        ValueError: the file is too large, or not UTF-8.
     """
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError(f"larger than {MAX_FILE_BYTES} bytes")
@@ -171,7 +175,11 @@ def _text(path: Path) -> str:
 
 
 def _objects(text: str) -> Iterator[Mapping[str, Any]]:
-    """The Kubernetes objects in a text, Lists opened."""
+    """Return the Kubernetes objects in a YAML text, with those in Lists.
+
+    Raises:
+        ValueError: the text has something else.
+    """
     for document in load_all(text, _Loader):
         if document is None:
             continue

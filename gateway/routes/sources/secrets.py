@@ -1,4 +1,4 @@
-"""Reads the one object a route refers to, and judges whether it may be used at all."""
+"""Reads the object that a route refers to, and decides whether the route may use it."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -8,27 +8,29 @@ from gateway.routes.sources import RouteSource
 
 _LABEL: Final = f"label:{CREDENTIAL_LABEL}"
 _INLINE: Final = ("clientId", "clientSecret", "tokenUrl", "scope", "tokenAuth", "audience", "resource")
-"""Keys of a Secret that a ModelDeployment may have in its oauthConfig."""
+"""Keys of a Secret that the oauthConfig of a ModelDeployment may have."""
 
 
 class Secrets:
-    """Credentials by reference, for `credentials.Credentials`."""
+    """Credentials that routes refer to, read from their source."""
 
-    def __init__(self, reader: RouteSource) -> None:
-        self._reader = reader
+    def __init__(self, source: RouteSource) -> None:
+        """Read from `source`."""
+        self._source = source
 
     async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
-        """The decoded data of a Secret with the label `gateway.beamlit.com/credential`.
+        """Return the decoded data of a Secret with the label `gateway.beamlit.com/credential`.
 
         Raises:
-            LookupError: there is none, or it does not carry the label.
+            LookupError: the Secret does not exist, or does not carry the label.
+            OSError: the Secret cannot be read now.
         """
-        found = await self._reader.secret(namespace, name)
-        if found is None:
+        content = await self._source.secret(namespace, name)
+        if content is None:
             raise LookupError(f"Secret {namespace}/{name} does not exist")
-        if _LABEL not in found:
+        if _LABEL not in content:
             raise LookupError(f"Secret {namespace}/{name} does not carry the label {CREDENTIAL_LABEL}")
-        return {key: value for key, value in found.items() if not key.startswith("label:")}
+        return {key: value for key, value in content.items() if not key.startswith("label:")}
 
     async def inline(self, namespace: str, model_deployment: str) -> Mapping[str, str]:
         """Return the credentials in a ModelDeployment, with the keys of a Secret; `hosts` is its own remote host.
@@ -36,10 +38,11 @@ class Secrets:
         `tls.caBundle` of the remote backend is trusted for the token endpoint too: one author wrote both.
 
         Raises:
-            LookupError: there are none.
+            LookupError: the ModelDeployment does not exist, or has no credentials.
+            OSError: the ModelDeployment cannot be read now.
         """
-        found = await self._reader.model_deployment(namespace, model_deployment)
-        remote = _at(found, "spec", "offloadingConfig", "remoteBackend")
+        item = await self._source.model_deployment(namespace, model_deployment)
+        remote = _at(item, "spec", "offloadingConfig", "remoteBackend")
         oauth = _at(remote, "authConfig", "oauthConfig")
         host = remote.get("host") if remote else None
         if not oauth or not isinstance(host, str):

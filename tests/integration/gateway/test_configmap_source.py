@@ -31,7 +31,7 @@ SECRET = "/api/v1/namespaces/default/secrets/s"
 
 @pytest.fixture
 def api() -> Iterator[ApiServer]:
-    """A scripted API server."""
+    """Start a scripted API server."""
     api = ApiServer()
     api.start()
     yield api
@@ -39,13 +39,13 @@ def api() -> Iterator[ApiServer]:
 
 
 def path(namespace: str = "default") -> str:
-    """Where the ConfigMaps of a namespace are."""
+    """Return the path of the ConfigMaps of a namespace."""
     return f"/api/v1/namespaces/{namespace}/configmaps"
 
 
 @pytest.fixture
 def script(api: ApiServer) -> Collection:
-    """The ConfigMaps of the namespace `default`: one, named a."""
+    """Give the namespace `default` one ConfigMap, named a."""
     script = api.collections[path()] = Collection([config_map("a")])
     return script
 
@@ -61,21 +61,21 @@ async def source_of(
 
 @dataclass
 class Followed:
-    """What the source told."""
+    """Snapshots and confirmations of a source."""
 
     store: RouteStore
-    """Fed by the source as in the gateway."""
+    """Store that the source applies to, as in the gateway."""
     snapshots: list[sources.Snapshot] = field(default_factory=list)
     confirmed: int = 0
 
     @property
     def texts(self) -> dict[str, str | None]:
-        """What is known now."""
+        """Texts of the ConfigMaps in the last snapshot, by name."""
         return {one.name: one.text for one in self.snapshots[-1].config_maps} if self.snapshots else {}
 
     @property
     def errors(self) -> dict[str, str]:
-        """What cannot be read now."""
+        """Errors in the last snapshot, by place."""
         return dict(self.snapshots[-1].errors) if self.snapshots else {}
 
 
@@ -83,9 +83,9 @@ class Followed:
 async def followed(
     api: ApiServer, *namespaces: str, everywhere: bool = False, relist_seconds: float = 300.0
 ) -> AsyncIterator[Followed]:
-    """A source that follows the scripted server, in the namespace `default` unless told otherwise."""
+    """Run a source that follows the scripted server for the block, by default in the namespace `default`."""
     served = None if everywhere else frozenset(namespaces or {"default"})
-    told = Followed(
+    followed_source = Followed(
         RouteStore(
             namespaces=served,
             cluster_domain="cluster.local",
@@ -96,44 +96,44 @@ async def followed(
     )
 
     def apply(snapshot: sources.Snapshot) -> None:
-        told.snapshots.append(snapshot)
-        told.store.apply(snapshot)
+        followed_source.snapshots.append(snapshot)
+        followed_source.store.apply(snapshot)
 
     def confirm() -> None:
-        told.confirmed += 1
-        told.store.confirm()
+        followed_source.confirmed += 1
+        followed_source.store.confirm()
 
     async with source_of(api, served, relist_seconds) as source:
         task = asyncio.create_task(source.run(apply, confirm))
         try:
-            yield told
+            yield followed_source
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            told.store.close()
+            followed_source.store.close()
 
 
 async def passes(seconds: float) -> None:
-    """Some time in which something must not happen."""
+    """Let some time pass in which something must not happen."""
     began = time.monotonic()
     await until(lambda: time.monotonic() - began > seconds, seconds + SECONDS)
 
 
 async def test_pages_make_one_snapshot(api: ApiServer, script: Collection) -> None:
-    """2,000 routes come in pages, are applied whole, and are watched from the version of the list."""
+    """2,000 routes come in pages, are applied as one snapshot, and are watched from the version of the list."""
     script.items = [config_map(f"c{number}", number) for number in range(2000)]
     script.version = 77
-    async with followed(api) as told:
+    async with followed(api) as followed_source:
         await until(lambda: script.watched == ["77"])
-        await until(lambda: len(told.texts) == 2000)
-        assert len(told.snapshots) == 1
+        await until(lambda: len(followed_source.texts) == 2000)
+        assert len(followed_source.snapshots) == 1
         assert {one["labelSelector"] for one in script.queries} == {"gateway.beamlit.com/route=v1alpha1"}
         assert [one.get("limit") for one in script.queries] == ["500", "500", "500", "500", None]
         assert script.queries[-1]["allowWatchBookmarks"] == "true"
 
 
 async def test_lists_every_five_minutes_and_not_all_at_once(api: ApiServer) -> None:
-    """A watch is asked for until the next list: five minutes, give or take a tenth, each another time."""
+    """A watch lasts until the next list: five minutes, give or take a tenth, and another time for each namespace."""
     names = [f"n{number}" for number in range(12)]
     scripts = [api.collections.setdefault(path(name), Collection()) for name in names]
     async with followed(api, *names):
@@ -144,8 +144,8 @@ async def test_lists_every_five_minutes_and_not_all_at_once(api: ApiServer) -> N
 
 
 async def test_events_and_bookmarks(api: ApiServer, script: Collection) -> None:
-    """Added, modified, deleted, each at once; a bookmark confirms, and the next watch goes on from its version."""
-    async with followed(api) as told:
+    """Each event counts at once; a bookmark confirms the routes, and the next watch begins at its version."""
+    async with followed(api) as followed_source:
         await until(lambda: script.watched == ["1"])
         steps: list[tuple[str, dict[str, object], dict[str, str]]] = [
             ("ADDED", config_map("b", 2), {"a": "a", "b": "a"}),
@@ -154,31 +154,31 @@ async def test_events_and_bookmarks(api: ApiServer, script: Collection) -> None:
         ]
         for kind, item, expected in steps:
             script.push(kind, item)
-            await until(lambda expected=expected: told.texts == expected)  # type: ignore[misc]
-        before = told.confirmed
+            await until(lambda expected=expected: followed_source.texts == expected)  # type: ignore[misc]
+        before = followed_source.confirmed
         script.push("BOOKMARK", {"metadata": {"resourceVersion": "9"}})
-        await until(lambda: told.confirmed == before + 1)
+        await until(lambda: followed_source.confirmed == before + 1)
         script.events.put(END)
         await until(lambda: script.watched == ["1", "9"])
         assert script.lists == 1
-        assert told.errors == {}
+        assert followed_source.errors == {}
 
 
 async def test_the_origin_is_for_people(api: ApiServer) -> None:
     """Without namespaces the whole cluster is followed, and a route's origin is `namespace/name`."""
     script = api.collections["/api/v1/configmaps"] = Collection([config_map("a"), config_map("a", namespace="other")])
-    async with followed(api, everywhere=True) as told:
-        await until(lambda: bool(told.snapshots))
-        assert {one.origin for one in told.snapshots[-1].config_maps} == {"default/a", "other/a"}
+    async with followed(api, everywhere=True) as followed_source:
+        await until(lambda: bool(followed_source.snapshots))
+        assert {one.origin for one in followed_source.snapshots[-1].config_maps} == {"default/a", "other/a"}
         script.list_status = 500
         script.events.put(BREAK)
-        await until(lambda: "500" in told.errors.get("the cluster", ""))
+        await until(lambda: "500" in followed_source.errors.get("the cluster", ""))
 
 
 @pytest.mark.parametrize("how", ["event", "status"])
 async def test_a_version_that_is_too_old_is_listed_anew(api: ApiServer, script: Collection, how: str) -> None:
-    """410, in the stream or as the answer to a watch: list again at once, without an error."""
-    async with followed(api) as told:
+    """After 410, in the stream or as the response to a watch, the source lists again at once, without an error."""
+    async with followed(api) as followed_source:
         await until(lambda: script.watched == ["1"])
         script.items, script.version = [config_map("b", 5)], 5
         if how == "event":
@@ -186,84 +186,84 @@ async def test_a_version_that_is_too_old_is_listed_anew(api: ApiServer, script: 
         else:
             script.watch_statuses = [410]
             script.events.put(END)
-        await until(lambda: set(told.texts) == {"b"})
+        await until(lambda: set(followed_source.texts) == {"b"})
         await until(lambda: script.watched[-1] == "5")
         assert script.lists == 2
-        assert not any(one.errors for one in told.snapshots)
+        assert not any(one.errors for one in followed_source.snapshots)
 
 
 async def test_a_page_that_is_too_old_starts_the_list_anew(api: ApiServer, script: Collection) -> None:
-    """410 in the middle of a list: nothing is applied of it, and the next one starts from its first page."""
+    """After 410 in the middle of a list nothing of it is applied, and the next list starts from its first page."""
     script.items, script.page = [config_map("a"), config_map("b")], 1
     script.list_statuses = [200, 410]
-    async with followed(api) as told:
-        await until(lambda: set(told.texts) == {"a", "b"})
+    async with followed(api) as followed_source:
+        await until(lambda: set(followed_source.texts) == {"a", "b"})
         assert script.lists == 2
-        assert len(told.snapshots) == 1
+        assert len(followed_source.snapshots) == 1
 
 
 async def test_410_for_ever_is_no_tight_loop(api: ApiServer, script: Collection) -> None:
-    """An API server that calls every version too old is asked ever more rarely, and that is told."""
+    """An API server that calls each version too old is asked ever more rarely, and the error says so."""
     script.watch_status = 410
-    async with followed(api) as told:
-        await until(lambda: "410" in told.errors.get(PLACE, ""))
+    async with followed(api) as followed_source:
+        await until(lambda: "410" in followed_source.errors.get(PLACE, ""))
         await passes(1.0)
         assert script.lists <= 8
-        assert set(told.texts) == {"a"}
+        assert set(followed_source.texts) == {"a"}
 
 
 async def test_a_broken_stream_loses_nothing(api: ApiServer, script: Collection) -> None:
-    """A stream that breaks off in an event: what was known stays, the reason is told, and a list brings the rest."""
-    async with followed(api) as told:
+    """When a stream breaks off in an event, the routes stay, the error says so, and a list brings the rest."""
+    async with followed(api) as followed_source:
         await until(lambda: script.watched == ["1"])
         script.push("ADDED", config_map("b", 2))
-        await until(lambda: set(told.texts) == {"a", "b"})
+        await until(lambda: set(followed_source.texts) == {"a", "b"})
         script.items = [config_map("a"), config_map("b", 2), config_map("c", 3)]
         script.events.put(BREAK)
-        await until(lambda: set(told.texts) == {"a", "b", "c"} and not told.errors)
-        broken = next(one for one in told.snapshots if one.errors)
+        await until(lambda: set(followed_source.texts) == {"a", "b", "c"} and not followed_source.errors)
+        broken = next(one for one in followed_source.snapshots if one.errors)
         assert not broken.fresh
         assert {one.name for one in broken.config_maps} == {"a", "b"}
         assert script.lists == 2
 
 
 async def test_a_watch_that_is_refused_leaves_lists(api: ApiServer, script: Collection) -> None:
-    """Who may list and not watch is told so all the time, gets changes by lists, and asks ever more rarely."""
+    """A gateway that may list and not watch has an error, gets changes by lists, and asks ever more rarely."""
     script.watch_status = 403
-    async with followed(api) as told:
-        await until(lambda: "403" in told.errors.get(PLACE, ""))
+    async with followed(api) as followed_source:
+        await until(lambda: "403" in followed_source.errors.get(PLACE, ""))
         script.items = [config_map("b", 2)]
-        await until(lambda: set(told.texts) == {"b"})
-        assert "403" in told.errors[PLACE]
+        await until(lambda: set(followed_source.texts) == {"b"})
+        assert "403" in followed_source.errors[PLACE]
         await passes(1.0)
         assert script.lists <= 8
         script.watch_status = 200
-        await until(lambda: not told.errors)
+        await until(lambda: not followed_source.errors)
 
 
 async def test_a_missed_event_is_repaired(api: ApiServer, script: Collection) -> None:
-    """What no watch ever said is found by the next list."""
-    async with followed(api, relist_seconds=1.0) as told:
-        await until(lambda: set(told.texts) == {"a"})
+    """A change that no watch has sent is found by the next list."""
+    async with followed(api, relist_seconds=1.0) as followed_source:
+        await until(lambda: set(followed_source.texts) == {"a"})
         script.items = [config_map("b", 2)]
-        await until(lambda: set(told.texts) == {"b"})
-        assert not any(one.errors for one in told.snapshots)
+        await until(lambda: set(followed_source.texts) == {"b"})
+        assert not any(one.errors for one in followed_source.snapshots)
 
 
 async def test_a_watch_without_end_is_ended(api: ApiServer, script: Collection) -> None:
-    """Even where something in between lets no watch end in time, the next list comes."""
+    """The next list comes even where a proxy lets no watch end in time."""
     script.endless = True
-    async with followed(api, relist_seconds=1.0) as told:
+    async with followed(api, relist_seconds=1.0) as followed_source:
         await until(lambda: script.watched == ["1"])
         script.items = [config_map("b", 2)]
         async with asyncio.timeout(SECONDS):
-            while set(told.texts) != {"b"}:
+            while set(followed_source.texts) != {"b"}:
                 script.push("BOOKMARK", {"metadata": {"resourceVersion": "1"}})
                 await asyncio.sleep(0.05)
 
 
 async def test_a_bug_does_not_end_it(api: ApiServer, script: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What nobody expected is logged with its trace, seen as an error, and routes are followed on."""
+    """An unexpected exception is logged with its trace and is an error of the source, which goes on."""
     read, broken = configmaps._config_map, [True]
 
     def config_map_of(item: Mapping[str, Any]) -> sources.ConfigMap:
@@ -273,38 +273,38 @@ async def test_a_bug_does_not_end_it(api: ApiServer, script: Collection, monkeyp
 
     monkeypatch.setattr(configmaps, "_config_map", config_map_of)
     with structlog.testing.capture_logs() as lines:
-        async with followed(api) as told:
-            await until(lambda: "RuntimeError" in told.errors.get(PLACE, ""))
+        async with followed(api) as followed_source:
+            await until(lambda: "RuntimeError" in followed_source.errors.get(PLACE, ""))
             broken.clear()
-            await until(lambda: set(told.texts) == {"a"} and not told.errors)
+            await until(lambda: set(followed_source.texts) == {"a"} and not followed_source.errors)
     assert "routes_following_failed" in [one["event"] for one in lines]
 
 
 async def test_watches_that_end_at_once(api: ApiServer, script: Collection) -> None:
-    """No error, and no tight loop either."""
+    """Watches that end at once are no error, and lead to no tight loop."""
     for _ in range(100):
         script.events.put(END)
-    async with followed(api) as told:
-        await until(lambda: bool(told.snapshots))
+    async with followed(api) as followed_source:
+        await until(lambda: bool(followed_source.snapshots))
         await passes(1.0)
         assert 2 <= len(script.watched) <= 8
-        assert told.errors == {}
+        assert followed_source.errors == {}
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500, 503])
 async def test_errors_keep_what_is_known(api: ApiServer, script: Collection, status: int) -> None:
-    """Forbidden or failing: one error by its place, in the API server's words, and the routes stay."""
-    async with followed(api) as told:
+    """An API server that refuses or fails is one error by its place, in its own words, and the routes stay."""
+    async with followed(api) as followed_source:
         await until(lambda: script.watched == ["1"])
         script.list_status = status
         script.push("ERROR", {"code": 500, "reason": "InternalError"})
-        await until(lambda: told.errors.get(PLACE, "").endswith(f": scripted {status}"))
-        assert str(status) in told.errors[PLACE]
-        assert set(told.texts) == {"a"}
-        assert told.store.loaded.is_set()
-        await until(lambda: PLACE in told.store.source_errors)
+        await until(lambda: followed_source.errors.get(PLACE, "").endswith(f": scripted {status}"))
+        assert str(status) in followed_source.errors[PLACE]
+        assert set(followed_source.texts) == {"a"}
+        assert followed_source.store.loaded.is_set()
+        await until(lambda: PLACE in followed_source.store.source_errors)
         script.list_status = 200
-        await until(lambda: not told.errors)
+        await until(lambda: not followed_source.errors)
 
 
 @pytest.mark.parametrize(
@@ -313,58 +313,58 @@ async def test_errors_keep_what_is_known(api: ApiServer, script: Collection, sta
     ids=["html", "list", "text", "object", "bytes"],
 )
 async def test_a_list_that_is_none(api: ApiServer, script: Collection, body: bytes) -> None:
-    """Something in between answers 200 with anything: told, and outlived."""
+    """A response with status 200 that is no list is an error, and the source goes on."""
     script.body = body
-    async with followed(api) as told:
-        await until(lambda: PLACE in told.errors)
-        assert not told.store.loaded.is_set()
+    async with followed(api) as followed_source:
+        await until(lambda: PLACE in followed_source.errors)
+        assert not followed_source.store.loaded.is_set()
         script.body = None
-        await until(lambda: set(told.texts) == {"a"} and not told.errors)
+        await until(lambda: set(followed_source.texts) == {"a"} and not followed_source.errors)
 
 
 @pytest.mark.parametrize(
     "event", [b"{", b"7", b"{}", b'{"type": "ADDED", "object": 1}', b'{"type":"ERROR","object":{}}']
 )
 async def test_an_event_that_is_none(api: ApiServer, script: Collection, event: bytes) -> None:
-    """Told, and repaired by a list."""
-    async with followed(api) as told:
+    """An event that is none is an error, and a list repairs what it may have been."""
+    async with followed(api) as followed_source:
         await until(lambda: script.watched == ["1"])
         script.items = [config_map("b", 2)]
         script.events.put(event)
-        await until(lambda: set(told.texts) == {"b"} and not told.errors)
-        assert any(one.errors for one in told.snapshots)
+        await until(lambda: set(followed_source.texts) == {"b"} and not followed_source.errors)
+        assert any(one.errors for one in followed_source.snapshots)
 
 
 async def test_objects_without_parts(api: ApiServer, script: Collection) -> None:
-    """A ConfigMap without data, and events of an unknown type, are no reason to stop."""
+    """The source goes on after a ConfigMap without data and after an event of an unknown type."""
     script.items = [{"metadata": {"name": "empty", "namespace": "default"}}]
-    async with followed(api) as told:
-        await until(lambda: told.texts == {"empty": None})
+    async with followed(api) as followed_source:
+        await until(lambda: followed_source.texts == {"empty": None})
         await until(lambda: script.watched == ["1"])
         script.push("NEW-IN-2040", config_map("x"))
         script.push("ADDED", config_map("b", 2))
-        await until(lambda: set(told.texts) == {"empty", "b"})
+        await until(lambda: set(followed_source.texts) == {"empty", "b"})
 
 
 async def test_not_ready_before_the_first_list(api: ApiServer, script: Collection) -> None:
-    """Without an API server nothing is loaded, the error can be seen, and the log has one line about it."""
+    """Without an API server the store is not loaded, its error is visible, and the log has one line about it."""
     script.list_status = 500
     with structlog.testing.capture_logs() as lines:
-        async with followed(api) as told:
+        async with followed(api) as followed_source:
             await until(lambda: script.lists >= 3)
-            assert not told.store.loaded.is_set()
-            assert "500" in told.store.source_errors[PLACE]
-            assert told.store.refreshed_at == 0
-            assert told.confirmed == 0
+            assert not followed_source.store.loaded.is_set()
+            assert "500" in followed_source.store.source_errors[PLACE]
+            assert followed_source.store.refreshed_at == 0
+            assert followed_source.confirmed == 0
             assert [one["event"] for one in lines] == ["routes_cannot_be_read"]
             script.list_status = 200
-            await until(told.store.loaded.is_set)
-            await until(lambda: not told.store.source_errors)
+            await until(followed_source.store.loaded.is_set)
+            await until(lambda: not followed_source.store.source_errors)
     assert "routes_are_followed_again" in [one["event"] for one in lines]
 
 
 async def test_the_log_says_it_again(api: ApiServer, script: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trouble that lasts has a line every minute, not one for every try."""
+    """Trouble that lasts has a log line each minute, not one for each attempt."""
     monkeypatch.setattr(configmaps, "LOG_SECONDS", 0.5)
     script.list_status = 500
     with structlog.testing.capture_logs() as lines:
@@ -374,77 +374,77 @@ async def test_the_log_says_it_again(api: ApiServer, script: Collection, monkeyp
 
 
 async def test_a_closed_namespace_does_not_stop_the_others(api: ApiServer, script: Collection) -> None:
-    """One error, the other namespace is served and followed; once it may be read it is."""
+    """A closed namespace is one error, the other one is followed; it is read as soon as it may be."""
     closed = api.collections[path("closed")] = Collection([config_map("late", namespace="closed")], list_status=403)
-    async with followed(api, "default", "closed") as told:
-        await until(told.store.loaded.is_set)
-        await until(lambda: list(told.errors) == ["namespace closed"])
-        assert set(told.texts) == {"a"}
+    async with followed(api, "default", "closed") as followed_source:
+        await until(followed_source.store.loaded.is_set)
+        await until(lambda: list(followed_source.errors) == ["namespace closed"])
+        assert set(followed_source.texts) == {"a"}
         script.push("ADDED", config_map("b", 2))
-        await until(lambda: set(told.texts) == {"a", "b"})
-        assert "namespace closed" in told.errors
+        await until(lambda: set(followed_source.texts) == {"a", "b"})
+        assert "namespace closed" in followed_source.errors
         closed.list_status = 200
-        await until(lambda: set(told.texts) == {"a", "b", "late"} and not told.errors)
+        await until(lambda: set(followed_source.texts) == {"a", "b", "late"} and not followed_source.errors)
 
 
 async def test_a_namespace_that_does_not_answer_yet_is_waited_for(api: ApiServer, script: Collection) -> None:
-    """Half a table is not served as if it were whole."""
+    """The store is not loaded while a namespace was neither listed nor refused."""
     slow = api.collections[path("slow")] = Collection([config_map("late", namespace="slow")], list_status=503)
-    async with followed(api, "default", "slow") as told:
-        await until(lambda: set(told.texts) == {"a"} and slow.lists > 1)
-        assert not told.store.loaded.is_set()
+    async with followed(api, "default", "slow") as followed_source:
+        await until(lambda: set(followed_source.texts) == {"a"} and slow.lists > 1)
+        assert not followed_source.store.loaded.is_set()
         slow.list_status = 200
-        await until(told.store.loaded.is_set)
-        assert len(told.store.documents) == 2
+        await until(followed_source.store.loaded.is_set)
+        assert len(followed_source.store.documents) == 2
 
 
 async def test_the_table_is_as_old_as_its_oldest_part(api: ApiServer, script: Collection) -> None:
-    """News of one namespace make the table no younger while another cannot be read; a closed one does not count."""
+    """The table does not become younger by one namespace while another cannot be read; a closed one does not count."""
     other = api.collections[path("other")] = Collection([config_map("b", namespace="other")])
     api.collections[path("closed")] = Collection(list_status=403)
-    async with followed(api, "default", "other", "closed") as told:
-        await until(lambda: told.store.loaded.is_set() and len(told.store.documents) == 2)
+    async with followed(api, "default", "other", "closed") as followed_source:
+        await until(lambda: followed_source.store.loaded.is_set() and len(followed_source.store.documents) == 2)
         await until(lambda: bool(script.watched and other.watched))
-        before = told.confirmed
+        before = followed_source.confirmed
         script.push("BOOKMARK", {"metadata": {"resourceVersion": "2"}})
-        await until(lambda: told.confirmed > before)
+        await until(lambda: followed_source.confirmed > before)
         other.list_status = 503
         other.events.put(BREAK)
-        await until(lambda: "namespace other" in told.store.source_errors)
-        stands, before = told.store.refreshed_at, told.confirmed
+        await until(lambda: "namespace other" in followed_source.store.source_errors)
+        stands, before = followed_source.store.refreshed_at, followed_source.confirmed
         script.push("BOOKMARK", {"metadata": {"resourceVersion": "3"}})
         script.push("ADDED", config_map("c", 4))
-        await until(lambda: len(told.store.documents) == 3)
-        assert (told.store.refreshed_at, told.confirmed) == (stands, before)
+        await until(lambda: len(followed_source.store.documents) == 3)
+        assert (followed_source.store.refreshed_at, followed_source.confirmed) == (stands, before)
         other.list_status = 200
-        await until(lambda: told.store.refreshed_at > stands)
+        await until(lambda: followed_source.store.refreshed_at > stands)
 
 
 async def test_nothing_that_may_be_read_is_not_ready(api: ApiServer, script: Collection) -> None:
-    """A gateway that may read no namespace at all does not take traffic only to answer 404."""
+    """A gateway that may read no namespace at all is not ready: it could only respond with 404."""
     script.list_status = 403
-    async with followed(api) as told:
-        await until(lambda: "403" in told.store.source_errors.get(PLACE, ""))
+    async with followed(api) as followed_source:
+        await until(lambda: "403" in followed_source.store.source_errors.get(PLACE, ""))
         await until(lambda: script.lists >= 2)
-        assert not told.store.loaded.is_set()
+        assert not followed_source.store.loaded.is_set()
 
 
 async def test_the_api_server_goes_away_and_comes_back(api: ApiServer, script: Collection) -> None:
-    """The table and readiness stay, its age grows, and what changed meanwhile is caught up."""
+    """While the API server is away, table and readiness stay and the age grows; later changes are caught up."""
     script.items = [config_map("demo", text=document().canonical_json())]
-    async with followed(api) as told:
+    async with followed(api) as followed_source:
         await until(lambda: script.watched == ["1"])
         api.stop()
-        await until(lambda: PLACE in told.store.source_errors)
-        stands = told.store.refreshed_at
+        await until(lambda: PLACE in followed_source.store.source_errors)
+        stands = followed_source.store.refreshed_at
         await passes(0.5)
-        assert told.store.refreshed_at == stands
-        assert told.store.loaded.is_set()
-        assert len(told.store.table.routes) == 1
+        assert followed_source.store.refreshed_at == stands
+        assert followed_source.store.loaded.is_set()
+        assert len(followed_source.store.table.routes) == 1
         script.items.append(config_map("b", 2))
         api.start()
-        await until(lambda: set(told.texts) == {"demo", "b"} and not told.errors)
-        await until(lambda: told.store.refreshed_at > stands and not told.store.source_errors)
+        await until(lambda: set(followed_source.texts) == {"demo", "b"} and not followed_source.errors)
+        await until(lambda: followed_source.store.refreshed_at > stands and not followed_source.store.source_errors)
 
 
 async def test_a_slow_list_is_given_up(api: ApiServer, script: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -452,69 +452,69 @@ async def test_a_slow_list_is_given_up(api: ApiServer, script: Collection, monke
     monkeypatch.setattr(client, "LIST_SECONDS", 0.3)
     script.delay = 5
     api.objects[SECRET] = {"data": {}}
-    async with followed(api) as told:
+    async with followed(api) as followed_source:
         await until(lambda: script.lists >= 1)
         async with source_of(api) as source:
             assert await source.secret("default", "s") == {}
-        await until(lambda: "timed out" in told.errors.get(PLACE, ""))
+        await until(lambda: "timed out" in followed_source.errors.get(PLACE, ""))
         script.delay = 0
-        await until(told.store.loaded.is_set)
+        await until(followed_source.store.loaded.is_set)
 
 
 async def test_a_silent_watch_is_given_up(api: ApiServer, script: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream without events and bookmarks for too long is dead, and everything is listed."""
+    """A stream without events and bookmarks for too long is given up, and the source lists again."""
     monkeypatch.setattr(client, "SILENCE_SECONDS", 0.3)
-    async with followed(api) as told:
-        await until(lambda: set(told.texts) == {"a"})
+    async with followed(api) as followed_source:
+        await until(lambda: set(followed_source.texts) == {"a"})
         script.items = [config_map("b", 2)]
-        await until(lambda: set(told.texts) == {"b"})
+        await until(lambda: set(followed_source.texts) == {"b"})
 
 
 async def test_large_pages_are_asked_for_in_parts(
     api: ApiServer, script: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What does not fit into memory at once comes in smaller pages; one object that never fits is an error."""
+    """A page that is too large comes in smaller ones; one object that is too large is an error."""
     monkeypatch.setattr(client, "PAGE_BYTES", 20_000)
     script.items = [config_map(f"c{number}", number, "x" * 3000) for number in range(20)]
-    async with followed(api) as told:
-        await until(lambda: len(told.texts) == 20)
-        assert told.errors == {}
+    async with followed(api) as followed_source:
+        await until(lambda: len(followed_source.texts) == 20)
+        assert followed_source.errors == {}
         assert [one.get("limit") for one in script.queries][:4] == ["500", "62", "7", "1"]
         script.items = [config_map("huge", 1, "x" * 30_000)]
         script.events.put(BREAK)
-        await until(lambda: "larger than" in told.errors.get(PLACE, ""))
-        assert len(told.texts) == 20
+        await until(lambda: "larger than" in followed_source.errors.get(PLACE, ""))
+        assert len(followed_source.texts) == 20
 
 
 async def test_an_event_without_end(api: ApiServer, script: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Events arrive whole however large the pieces are; one above the limit ends the watch."""
+    """An event arrives whole in many pieces; an event above the limit ends the watch."""
     monkeypatch.setattr(client, "EVENT_BYTES", 300_000)
-    async with followed(api) as told:
+    async with followed(api) as followed_source:
         await until(lambda: script.watched == ["1"])
         script.push("ADDED", config_map("large", 2, "x" * 200_000))
-        await until(lambda: len(told.texts.get("large") or "") == 200_000)
+        await until(lambda: len(followed_source.texts.get("large") or "") == 200_000)
         script.push("ADDED", config_map("larger", 2, "x" * 600_000))
-        await until(lambda: any("larger than" in one.errors.get(PLACE, "") for one in told.snapshots))
+        await until(lambda: any("larger than" in one.errors.get(PLACE, "") for one in followed_source.snapshots))
 
 
 async def test_many_events_are_few_snapshots(api: ApiServer, script: Collection) -> None:
-    """A snapshot is of all there is: events that come together make one."""
-    async with followed(api) as told:
-        await until(lambda: script.watched == ["1"] and set(told.texts) == {"a"})
+    """Events that come together make one snapshot."""
+    async with followed(api) as followed_source:
+        await until(lambda: script.watched == ["1"] and set(followed_source.texts) == {"a"})
         for number in range(200):
             script.push("ADDED", config_map(f"b{number}", number + 2))
-        await until(lambda: len(told.texts) == 201)
-        assert len(told.snapshots) < 100
+        await until(lambda: len(followed_source.texts) == 201)
+        assert len(followed_source.snapshots) < 100
 
 
 async def test_nothing_is_told_after_the_end(api: ApiServer, script: Collection) -> None:
     """A source that was cancelled applies no change that arrives later."""
-    async with followed(api) as told:
-        await until(lambda: script.watched == ["1"] and set(told.texts) == {"a"})
+    async with followed(api) as followed_source:
+        await until(lambda: script.watched == ["1"] and set(followed_source.texts) == {"a"})
     script.push("ADDED", config_map("b", 2))
     await until(script.events.empty)
     await passes(0.2)
-    assert set(told.texts) == {"a"}
+    assert set(followed_source.texts) == {"a"}
 
 
 async def test_secrets_by_name(api: ApiServer) -> None:
@@ -534,7 +534,7 @@ async def test_secrets_by_name(api: ApiServer) -> None:
 
 
 async def test_secrets_that_cannot_be_had(api: ApiServer, script: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forbidden, slow or away is an OSError with a short text."""
+    """A Secret that is forbidden, slow or out of reach is an OSError with a short text."""
     monkeypatch.setattr(configmaps, "GET_SECONDS", 0.2)
     api.objects[SECRET] = {"data": {}}
     api.refused[SECRET] = 403
@@ -553,7 +553,7 @@ async def test_secrets_that_cannot_be_had(api: ApiServer, script: Collection, mo
 
 
 async def test_a_busy_api_server_is_asked_once_more(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """429 is what the first reader of a custom resource may get: it is waited out, once."""
+    """A read is repeated once after 429, which the first reader of a custom resource may get."""
     monkeypatch.setattr(configmaps, "BUSY_SECONDS", 0.05)
     api.objects[SECRET] = {"data": {}}
     async with source_of(api) as source:

@@ -28,19 +28,19 @@ from tools.repository import ROOT
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 SECRETS = "/api/v1/namespaces/default/secrets/"
 CANARY = "canary-"
-"""Everything secret begins with it."""
+"""Beginning of each secret value."""
 LABEL = "gateway.beamlit.com/credential"
 
 
 class _Remote(http.server.BaseHTTPRequestHandler):
-    """Sells tokens at /token, fails at /fail with a canary, and answers everything else with `ok`."""
+    """Token endpoint at /token, failure with a canary at /fail, and a backend that responds `ok` elsewhere."""
 
     protocol_version = "HTTP/1.1"
     seen: list[tuple[str, str]]
-    """Path and the credentials that came with it."""
+    """Path and credentials of each request to the backend."""
 
     def do_POST(self) -> None:
-        """Sell a token, or answer."""
+        """Send a token, a failure or `ok`."""
         self.rfile.read(int(self.headers.get("content-length", 0)))
         code, content = 200, b"ok"
         if self.path == "/token":
@@ -55,12 +55,12 @@ class _Remote(http.server.BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Write no log."""
 
 
 @pytest.fixture
 def platform() -> Iterator[http.server.ThreadingHTTPServer]:
-    """A remote backend and its token endpoint."""
+    """Start a remote backend with its token endpoint."""
     handler = type("Platform", (_Remote,), {"seen": []})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -73,7 +73,7 @@ def platform() -> Iterator[http.server.ThreadingHTTPServer]:
 
 @pytest.fixture
 def api() -> Iterator[ApiServer]:
-    """An API server that is not started yet, with no routes."""
+    """Return an API server without routes that is not started yet."""
     api = ApiServer()
     api.port = free_port()
     api.collections[CONFIG_MAPS] = Collection()
@@ -82,14 +82,14 @@ def api() -> Iterator[ApiServer]:
 
 
 class Gateway:
-    """A running gateway."""
+    """A gateway process."""
 
     def __init__(self, process: "subprocess.Popen[str]", folder: Path, port: int, admin: int) -> None:
         self.process, self.port, self.admin = process, port, admin
         self.output, self.errors = folder / "output", folder / "errors"
 
     def post(self, name: str) -> tuple[int, str]:
-        """Status and body of the answer that a model gives."""
+        """Post to a model; return status and body of the response."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/default/{name}/x", b"{}")
         try:
             with urllib.request.urlopen(request, timeout=SECONDS) as response:
@@ -98,26 +98,26 @@ class Gateway:
             return exc.code, exc.read().decode()
 
     def ready(self) -> int:
-        """What /readyz says; 0 when nothing does."""
+        """Return the status of /readyz; 0 when there is no response."""
         return status(f"http://127.0.0.1:{self.admin}/readyz")
 
     def page(self, path: str) -> str:
-        """A page of the admin port."""
+        """Return a page of the admin port."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", timeout=SECONDS) as response:
             return str(response.read().decode())
 
     def state(self) -> dict[str, Any]:
-        """What /routes says."""
+        """Return the content of /routes."""
         content: dict[str, Any] = json.loads(self.page("/routes"))
         return content
 
     def age(self) -> float:
-        """The metric of the table's age."""
+        """Return the metric of the table's age, in seconds."""
         (line,) = (one for one in self.page("/metrics").splitlines() if one.startswith("beamlit_gateway_table_age"))
         return float(line.split()[1])
 
     def events(self, event: str) -> list[dict[str, Any]]:
-        """The log lines of this event so far."""
+        """Return the log lines of an event so far."""
         lines = [json.loads(line) for line in self.errors.read_text().splitlines()]
         return [line for line in lines if line["event"] == event]
 
@@ -129,7 +129,7 @@ class Gateway:
 
 @contextlib.contextmanager
 def started(folder: Path, api: ApiServer, remote_port: int = 1) -> Iterator[Gateway]:
-    """A gateway that asks `api`; `remote.test` leads to `remote_port`. It need not be ready."""
+    """Run a gateway that asks `api`, ready or not; `remote.test` leads to `remote_port`."""
     port, admin = free_port(), free_port()
     config = folder / "config.yaml"
     config.write_text(
@@ -154,12 +154,12 @@ def started(folder: Path, api: ApiServer, remote_port: int = 1) -> Iterator[Gate
 
 
 def route(name: str, **values: Any) -> dict[str, Any]:
-    """A route to the remote backend."""
+    """Return a route to the remote backend."""
     return config_map(f"{name}-route", text=document(remote(100, **values), name=name).canonical_json())
 
 
 def secret(data: dict[str, str], *, labeled: bool = True) -> dict[str, Any]:
-    """A Secret as stored."""
+    """Return a Secret as stored."""
     labels = {LABEL: "true"} if labeled else {}
     encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
     return {"metadata": {"labels": labels}, "data": encoded}
@@ -168,7 +168,7 @@ def secret(data: dict[str, str], *, labeled: bool = True) -> dict[str, Any]:
 def test_secrets_go_where_they_say_and_are_seen_nowhere(
     tmp_path: Path, api: ApiServer, platform: http.server.ThreadingHTTPServer
 ) -> None:
-    """P18 in the whole process: each Secret is read by name and used as it says; no log, page or error shows any."""
+    """P18 in the whole process: a Secret is read by name and used as its label and hosts allow; no output shows any."""
     port = platform.server_address[1]
     oauth = {
         "clientId": CANARY + "id",
@@ -232,7 +232,7 @@ def test_secrets_go_where_they_say_and_are_seen_nowhere(
 
 
 def test_a_first_start_without_an_api_server(tmp_path: Path, api: ApiServer) -> None:
-    """Not ready, one clear log line however many tries, the reason on the admin port; then it comes by itself."""
+    """Without an API server the gateway is not ready and says why, once; it becomes ready by itself later."""
     api.collections[CONFIG_MAPS].items = [route("demo")]
     with started(tmp_path, api) as gateway:
         poll(lambda: gateway.state()["sourceErrors"], "the admin port says why")
@@ -252,7 +252,7 @@ def test_a_first_start_without_an_api_server(tmp_path: Path, api: ApiServer) -> 
 
 
 def test_the_api_server_is_away(tmp_path: Path, api: ApiServer, platform: http.server.ThreadingHTTPServer) -> None:
-    """Routes and readiness stay, the age grows in the metric and on the page, and what changed is caught up."""
+    """While the API server is away, routes and readiness stay and the age grows; later changes are caught up."""
     script = api.collections[CONFIG_MAPS]
     script.items = [route("demo")]
     api.start()
@@ -277,7 +277,7 @@ def test_the_api_server_is_away(tmp_path: Path, api: ApiServer, platform: http.s
 
 @pytest.mark.parametrize("trouble", ["none", "away", "silent"])
 def test_it_stops_whatever_the_api_server_does(tmp_path: Path, api: ApiServer, trouble: str) -> None:
-    """A watch that is open, an API server that is away, or a read that hangs: SIGTERM ends it all the same."""
+    """SIGTERM ends the process at once while a watch is open, the API server is away, or a read hangs."""
     credentials = Credentials(oauth2=OAuth2(name="oauth"))
     api.collections[CONFIG_MAPS].items = [route("demo", credentials=credentials)]
     if trouble != "away":

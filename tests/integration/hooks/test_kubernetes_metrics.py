@@ -1,4 +1,4 @@
-"""Metrics from the API server: what is asked, what is made of the answers, and what is said where there is none."""
+"""Metrics from the API server: requests, samples made of the responses, and reasons where there is no response."""
 
 import asyncio
 import shutil
@@ -52,7 +52,7 @@ TIME = datetime(2026, 3, 1, 11, 59, 50, tzinfo=UTC)
 
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    """A scripted API server that `KUBECONFIG` names, with one pod and its usage."""
+    """Start a scripted API server with one pod and its usage, and set KUBECONFIG for it."""
     api = ApiServer()
     api.scripted[PODS_PATH] = Scripted(pod_list([pod("demo-0")]))
     api.scripted[USAGE_PATH] = Scripted(usage_list([usage("demo-0")]))
@@ -71,33 +71,33 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
 
 @asynccontextmanager
 async def opened(**settings: Any) -> AsyncIterator[tuple[Sources, Metrics]]:
-    """The sources of an installation, and where they count."""
+    """Open the sources of an installation with the metrics they count in."""
     metrics = Metrics()
     async with open_sources(MetricInformer.model_validate(settings), metrics) as sources:
         yield sources, metrics
 
 
 def sync_request(*metrics: Json, related: Json | None = None, **spec: Any) -> SyncRequest:
-    """A sync of a ModelDeployment with these metrics, which adopts the Deployment `demo`."""
+    """Return a sync of a ModelDeployment with these metrics, which adopts the Deployment `demo`."""
     item = model_deployment(**{"offloadingConfig": {"remoteBackend": REMOTE, "metrics": list(metrics)}} | spec)
     return SyncRequest.from_json(request_body(item, related=[workload() if related is None else related]))
 
 
 async def readings(sources: Sources, *metrics: Json, **rest: Any) -> Readings:
-    """What is gathered for these metrics."""
+    """Return the readings that are gathered for these metrics."""
     observation = await gather(sync_request(*metrics, **rest), DEFAULTS, sources)
     assert observation.readings is not None
     return observation.readings
 
 
 async def only(sources: Sources, metric: Json, **rest: Any) -> Reading:
-    """What is read of one metric."""
+    """Return the reading of one metric."""
     (reading,) = (await readings(sources, metric, **rest)).metrics
     return reading
 
 
-def said(reading: Reading) -> tuple[str, str]:
-    """Why there is no sample."""
+def unread(reading: Reading) -> tuple[str, str]:
+    """Return reason and message of a reading without samples."""
     assert reading.unread is not None
     assert reading.samples == ()
     assert TOKEN not in reading.unread.message
@@ -139,7 +139,7 @@ async def test_pods_are_those_that_the_whole_selector_selects(api: ApiServer) ->
 
 
 async def test_pages_of_pods_are_read_to_the_end(api: ApiServer) -> None:
-    """Where the list comes in pages, the following ones are asked for by their token alone."""
+    """Where the list comes in pages, the second and later ones are requested by their token alone."""
 
     class Paged(Scripted):
         @property
@@ -170,7 +170,7 @@ async def test_a_list_without_an_end_is_given_up(api: ApiServer, monkeypatch: py
 
 
 async def test_what_needs_no_call_makes_none(api: ApiServer) -> None:
-    """Without metrics, disabled, in an unmanaged namespace, being deleted, not valid, or without sources."""
+    """A model without metrics, disabled, unmanaged, being deleted or not valid leads to no call."""
     config: Json = {"remoteBackend": REMOTE, "metrics": [CPU]}
     deleted = model_deployment(offloadingConfig=config)
     deleted["metadata"]["deletionTimestamp"] = "2026-03-01T11:59:00Z"
@@ -191,7 +191,7 @@ async def test_what_needs_no_call_makes_none(api: ApiServer) -> None:
 
 
 async def test_only_what_is_needed_is_asked(api: ApiServer) -> None:
-    """Object and External need no pods; without a workload there are none; what is misdeclared is not asked for."""
+    """Object and External need no pods, and a metric that is not valid is not requested."""
     api.scripted[f"{EXTERNAL}/queue"] = Scripted({"items": []})
     wrong: Json = {"type": "Resource", "resource": {"name": "gpu", "target": {"type": "Utilization"}}}
     other = workload(name="other")
@@ -213,8 +213,9 @@ async def test_only_what_is_needed_is_asked(api: ApiServer) -> None:
     ],
 )
 async def test_the_served_version_of_custom_metrics(api: ApiServer, served: Json, used: str) -> None:
-    """The preferred one if it is known, else the first that is; both forms are read, and 60 s is what a value is
-    about when it does not say."""
+    """The preferred version is used if it is known, else the first that is. Without a window in the response, a sample
+    covers 60 s.
+    """
     api.scripted[CUSTOM] = Scripted(served)
     items = [custom_value("demo-0", "1500m", version=used), custom_value("demo-1", "2", version=used, window=30)]
     where = f"{CUSTOM}/{used}/namespaces/{NAMESPACE}/pods/*/queue"
@@ -233,7 +234,7 @@ async def test_the_served_version_of_custom_metrics(api: ApiServer, served: Json
 
 
 async def test_the_metric_of_an_object(api: ApiServer) -> None:
-    """Asked by its resource with its group, in the parent's namespace; the sample has the object's name."""
+    """A metric of an object is requested by resource and group in the parent's namespace; the sample has its name."""
     api.scripted[CUSTOM] = Scripted(group("v1beta2"))
     api.scripted["/apis/networking.k8s.io/v1"] = Scripted(
         {
@@ -253,7 +254,7 @@ async def test_the_metric_of_an_object(api: ApiServer) -> None:
 
 
 async def test_the_metric_of_the_namespace(api: ApiServer) -> None:
-    """It is the parent's own, whatever name is written, as the autoscaler has it."""
+    """The namespace is the parent's own, whatever name is written, as for the autoscaler."""
     api.scripted[CUSTOM] = Scripted(group("v1beta1"))
     where = f"{CUSTOM}/v1beta1/namespaces/{NAMESPACE}/metrics/queue"
     api.scripted[where] = Scripted({"items": [custom_value(NAMESPACE, "7", version="v1beta1")]})
@@ -263,7 +264,7 @@ async def test_the_metric_of_the_namespace(api: ApiServer) -> None:
 
 
 async def test_the_kind_of_an_object_that_cannot_be_asked_for(api: ApiServer) -> None:
-    """Not served, not known, without namespaces, or no API version at all: refused, with what is wrong."""
+    """A kind that is not served, unknown or cluster-wide is refused with a message that says so."""
     api.scripted[CUSTOM] = Scripted(group("v1beta2"))
     api.scripted["/apis/none.example.com/v1"] = NOBODY
     api.scripted["/api/v1"] = Scripted({"resources": [{"name": "nodes", "kind": "Node", "namespaced": False}]})
@@ -281,12 +282,12 @@ async def test_the_kind_of_an_object_that_cannot_be_asked_for(api: ApiServer) ->
             ("X", "../v1", reasons.REFUSED, "'../v1' is none"),
             ("Deployment", "apps/v1", reasons.UNREACHABLE, "status 500"),
         ):
-            reason, message = said(await only(sources, object_metric(kind, api_version)))
+            reason, message = unread(await only(sources, object_metric(kind, api_version)))
             assert (reason, words in message) == (reason, True), message
 
 
 async def test_external_metrics_are_narrowed_by_their_selector(api: ApiServer) -> None:
-    """Every series is a sample, named by its labels."""
+    """Each series is a sample with the labels as its name, narrowed by the selector."""
     items = [
         {
             "metricName": "queue",
@@ -311,9 +312,9 @@ async def test_external_metrics_are_narrowed_by_their_selector(api: ApiServer) -
 
 @pytest.mark.parametrize("name", ["..", ".", "a/b", "../../../api/v1/secrets", "a%2Fb"])
 async def test_a_name_leads_nowhere_else(api: ApiServer, name: str) -> None:
-    """What would make the API server read another path is not sent."""
+    """A name that would lead to another path is not sent."""
     async with opened() as (sources, _):
-        reason, message = said(await only(sources, external_metric(name)))
+        reason, message = unread(await only(sources, external_metric(name)))
     assert (reason, "cannot be asked for" in message) == (reasons.REFUSED, True)
     assert api.asked == []
 
@@ -336,9 +337,9 @@ async def test_a_name_with_anything_else_is_one_segment(api: ApiServer) -> None:
     ],
 )
 async def test_a_selector_that_is_none_is_refused(api: ApiServer, requirement: Json) -> None:
-    """What the API server would not take, or would take for something else, is not sent."""
+    """A selector that the API server would refuse or misread is not sent."""
     async with opened() as (sources, _):
-        reason, message = said(await only(sources, external_metric(selector={"matchExpressions": [requirement]})))
+        reason, message = unread(await only(sources, external_metric(selector={"matchExpressions": [requirement]})))
     assert (reason, message.startswith("The selector of the metric cannot be used: ")) == (reasons.REFUSED, True)
     assert api.asked == []
 
@@ -364,19 +365,19 @@ TROUBLE = [
 async def test_trouble_has_a_reason_and_a_sentence(
     api: ApiServer, answer: Scripted, reason: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It says what to change; the pods that were listed are there all the same."""
+    """Each failure has a reason and a sentence that says what to change; the pods are listed all the same."""
     api.scripted[USAGE_PATH] = answer
     if answer.delay:
         monkeypatch.setattr(installed, "CLUSTER_SECONDS", 2.0)
     async with opened() as (sources, _):
         found = await readings(sources, CPU)
-    told, message = said(found.metrics[0])
+    told, message = unread(found.metrics[0])
     assert (told, words in message) == (reason, True), message
     assert [one.name for one in found.pods] == ["demo-0"]
 
 
 async def test_pods_that_may_not_be_listed(api: ApiServer) -> None:
-    """The samples are there all the same."""
+    """Samples are read where pods may not be listed."""
     api.scripted[PODS_PATH] = Scripted(status(403), 403)
     async with opened() as (sources, _):
         found = await readings(sources, CPU)
@@ -387,13 +388,13 @@ async def test_pods_that_may_not_be_listed(api: ApiServer) -> None:
 
 
 async def test_adapters_that_know_no_such_metric(api: ApiServer) -> None:
-    """404 with a Status is not that nobody serves the group: it is that there is no sample."""
+    """404 with a Status object means that there is no sample, not that nothing serves the group."""
     api.scripted[CUSTOM] = Scripted(group("v1beta2"))
     api.scripted[f"{CUSTOM}/v1beta2/namespaces/{NAMESPACE}/pods/*/queue"] = Scripted(status(404), 404)
     api.scripted[f"{EXTERNAL}/queue"] = Scripted(status(404), 404)
     async with opened() as (sources, _):
         found = await readings(sources, pods_metric(), external_metric())
-    assert [said(reading) for reading in found.metrics] == [
+    assert [unread(reading) for reading in found.metrics] == [
         (reasons.NO_SAMPLE, "custom.metrics.k8s.io knows no metric 'queue' of pods in this namespace."),
         (reasons.NO_SAMPLE, "external.metrics.k8s.io knows no metric 'queue'."),
     ]
@@ -401,17 +402,17 @@ async def test_adapters_that_know_no_such_metric(api: ApiServer) -> None:
 
 @pytest.mark.parametrize("served", [NOBODY, Scripted(group("v9"))])
 async def test_without_an_adapter(api: ApiServer, served: Scripted) -> None:
-    """Neither the group nor a version that is known: what to install is said, for both types that need it."""
+    """Without the group, or with unknown versions only, the message says what to install."""
     api.scripted[CUSTOM] = served
     async with opened() as (sources, _):
         found = await readings(sources, pods_metric(), object_metric("Service"))
     for reading in found.metrics:
-        reason, message = said(reading)
+        reason, message = unread(reading)
         assert (reason, "prometheus-adapter" in message) == (reasons.NOT_SERVED, True)
 
 
 async def test_a_list_that_is_too_large_is_read_in_pages(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From its cache the API server gives all at once; it is not read to its end, and asked for again without."""
+    """A list from the API server's cache that is too large is given up, and requested again in pages."""
     monkeypatch.setattr(podlists, "PAGE_BYTES", 1000)
     pods = [pod(f"demo-{number}") for number in range(10)]
 
@@ -430,7 +431,7 @@ async def test_a_list_that_is_too_large_is_read_in_pages(api: ApiServer, monkeyp
 
 
 async def test_an_answer_that_is_too_large(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is refused."""
+    """A list of pods that is too large even in pages is refused."""
     monkeypatch.setattr(podlists, "PAGE_BYTES", 100)
     async with opened() as (sources, _):
         found = await readings(sources, CPU)
@@ -439,7 +440,7 @@ async def test_an_answer_that_is_too_large(api: ApiServer, monkeypatch: pytest.M
 
 
 async def test_a_large_list_is_read(api: ApiServer) -> None:
-    """Five thousand pods in one answer, which a thread parses."""
+    """Five thousand pods in one response are read."""
     api.scripted[PODS_PATH] = Scripted(pod_list(pod(f"demo-{number}") for number in range(5000)))
     async with opened() as (sources, _):
         found = await readings(sources, CPU)
@@ -447,12 +448,12 @@ async def test_a_large_list_is_read(api: ApiServer) -> None:
 
 
 async def test_what_arrived_by_the_deadline_is_used(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A source that takes its time costs its own metric only, and the flight goes on for whoever asks next."""
+    """A slow source costs its own metric only, and the call goes on for the next sync."""
     monkeypatch.setattr(gatherer, "DEADLINE_SECONDS", 1.5)
     api.scripted[f"{EXTERNAL}/queue"] = Scripted({"items": []}, delay=3)
     async with opened() as (sources, _):
         first = await readings(sources, external_metric(), CPU)
-        assert said(first.metrics[0])[0] == reasons.TIMED_OUT
+        assert unread(first.metrics[0])[0] == reasons.TIMED_OUT
         assert len(first.metrics[1].samples) == 1
         monkeypatch.setattr(gatherer, "DEADLINE_SECONDS", SECONDS)
         assert await only(sources, external_metric()) == Reading()
@@ -460,7 +461,7 @@ async def test_what_arrived_by_the_deadline_is_used(api: ApiServer, monkeypatch:
 
 
 async def test_pods_that_do_not_come_by_the_deadline(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are told as such."""
+    """Pods that do not come by the deadline have the reason TimedOut."""
     monkeypatch.setattr(gatherer, "DEADLINE_SECONDS", 0.3)
     api.scripted[PODS_PATH] = Scripted(pod_list([]), delay=NEVER)
     async with opened() as (sources, _):
@@ -470,12 +471,12 @@ async def test_pods_that_do_not_come_by_the_deadline(api: ApiServer, monkeypatch
 
 
 async def test_no_api_server_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hooks start, and what to set is said."""
+    """Without an API server hooks start, and the message says what to set."""
     for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
     async with opened() as (sources, _):
         found = await readings(sources, CPU, pods_metric(), external_metric())
-    assert {said(reading) for reading in found.metrics} == {
+    assert {unread(reading) for reading in found.metrics} == {
         (reasons.UNREACHABLE, "Hooks know no API server: run them in a cluster, or set KUBECONFIG.")
     }
     assert found.pods_unread == found.metrics[0].unread
@@ -483,32 +484,32 @@ async def test_no_api_server_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("content", ["", "a: b", "clusters: 1"])
 async def test_a_kubeconfig_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
-    """Hooks start all the same."""
+    """Hooks start with a kubeconfig that cannot be used, and the message names their log."""
     (tmp_path / "broken").write_text(content)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "broken"))
     async with opened() as (sources, _):
-        reason, message = said(await only(sources, CPU))
+        reason, message = unread(await only(sources, CPU))
     assert (reason, "their log says why" in message) == (reasons.UNREACHABLE, True)
 
 
 async def test_an_api_server_that_is_not_there(api: ApiServer) -> None:
-    """Nothing listens: said at once, and so it is while it stays away."""
+    """An API server that is not there is a reason at once, and is not asked for each sync."""
     api.stop()
     async with opened() as (sources, metrics):
         for _ in range(50):
-            reason, message = said(await only(sources, CPU))
+            reason, message = unread(await only(sources, CPU))
             assert (reason, "cannot be connected to" in message) == (reasons.UNREACHABLE, True)
         assert requests(metrics, "metrics.k8s.io", "error") == 1
         assert requests(metrics, "pods", "error") == 1
 
 
 def requests(metrics: Metrics, api: str, code: str = "200") -> float:
-    """How often an API was asked, with that outcome."""
+    """Return the number of requests to an API with an outcome."""
     return metrics.registry.get_sample_value("beamlit_hooks_source_requests_total", {"api": api, "code": code}) or 0
 
 
 async def test_a_thousand_syncs_ask_once(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All at once, cold: one list of pods and one of usage for the namespace, one question for each distinct query."""
+    """A thousand syncs at the same time make one request for each distinct query."""
     monkeypatch.setattr(gatherer, "DEADLINE_SECONDS", 30)  # how long it takes is another question
     monkeypatch.setattr(installed, "CLUSTER_SECONDS", 20)
     api.scripted[USAGE_PATH] = Scripted(usage_list([usage("demo-0")]), delay=0.2)
@@ -538,7 +539,7 @@ async def test_a_thousand_syncs_ask_once(api: ApiServer, monkeypatch: pytest.Mon
 
 
 async def test_an_answer_is_asked_for_again_after_its_time(api: ApiServer) -> None:
-    """resolutionSeconds later it is another question."""
+    """A response is used for resolutionSeconds, and requested again after that."""
     async with opened(resolutionSeconds=1) as (sources, _):
         async with asyncio.timeout(SECONDS):
             while api.asked.count(USAGE_PATH) < 3:
@@ -551,22 +552,21 @@ async def test_an_answer_is_asked_for_again_after_its_time(api: ApiServer) -> No
 
 
 async def test_a_source_that_hangs_holds_nobody_up_for_long(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """200 syncs of 200 different metrics against an adapter that never answers: the first wait, the others are told at
-    once; another namespace and another API are as quick as ever."""
+    """An adapter that never responds delays the first syncs only, and neither another API nor another namespace."""
     monkeypatch.setattr(installed, "CLUSTER_SECONDS", 2.0)
     for number in range(200):
         api.scripted[f"{EXTERNAL}/queue{number}"] = Scripted(delay=NEVER)
     async with opened() as (sources, _):
         first = await asyncio.gather(*(only(sources, external_metric(f"queue{number}")) for number in range(20)))
-        assert {said(reading)[0] for reading in first} == {reasons.TIMED_OUT}
+        assert {unread(reading)[0] for reading in first} == {reasons.TIMED_OUT}
         for number in range(20, 200):
-            assert said(await only(sources, external_metric(f"queue{number}")))[0] == reasons.TIMED_OUT
+            assert unread(await only(sources, external_metric(f"queue{number}")))[0] == reasons.TIMED_OUT
             assert len((await only(sources, CPU)).samples) == 1
     assert len([path for path in api.asked if path.startswith(EXTERNAL)]) <= 22
 
 
 async def test_nothing_is_left_when_hooks_end(api: ApiServer) -> None:
-    """Flights end with the sources, whoever waits for them."""
+    """Calls end with the sources, also those that are waited for."""
     api.scripted[USAGE_PATH] = Scripted(delay=NEVER)
     before = asyncio.all_tasks()
     async with opened() as (sources, _):
@@ -579,8 +579,9 @@ async def test_nothing_is_left_when_hooks_end(api: ApiServer) -> None:
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 async def test_the_identity_of_a_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """In a cluster: the mounted authority and token, which is read again when the kubelet has replaced it. A token that
-    cannot be sent is a reason, and nothing of it is told. No proxy of the environment comes between."""
+    """In a cluster the mounted authority and token count, also after the kubelet has replaced the token. A token that
+    cannot be sent is a reason that does not repeat it. No proxy of the environment is used.
+    """
     certificate, key = self_signed(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
@@ -609,9 +610,9 @@ async def test_the_identity_of_a_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: 
             token.write_text("two")
             assert await only(sources, external_metric("b")) == Reading()
             token.write_text(f"{TOKEN}\nx: y")
-            assert said(await only(sources, external_metric("c")))[1].endswith("cannot be sent in a header field.")
+            assert unread(await only(sources, external_metric("c")))[1].endswith("cannot be sent in a header field.")
             token.write_text("")
-            assert said(await only(sources, external_metric("d"))) == (
+            assert unread(await only(sources, external_metric("d"))) == (
                 reasons.FORBIDDEN,
                 "The credentials of hooks for the API server cannot be read.",
             )
@@ -634,7 +635,7 @@ async def test_the_identity_of_a_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 async def test_the_cluster_of_a_kubeconfig(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cluster: Json, words: str
 ) -> None:
-    """Its authority, the name that its certificate is for, its proxy; a client certificate instead of a token."""
+    """A kubeconfig may name an authority, the name in the certificate, a proxy, and a client certificate."""
     certificate, key = self_signed(tmp_path)
     (tmp_path / "ca.pem").write_bytes(certificate.read_bytes())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -655,7 +656,7 @@ async def test_the_cluster_of_a_kubeconfig(
     try:
         async with opened() as (sources, _):
             reading = await only(sources, external_metric())
-        assert words in said(reading)[1] if words else reading == Reading()
+        assert words in unread(reading)[1] if words else reading == Reading()
     finally:
         server.stop()
     assert set(server.tokens) <= {""}

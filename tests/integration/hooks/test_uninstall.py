@@ -21,22 +21,22 @@ POLICIES: Final = "/apis/authorization.beamlit.com/v1alpha1/policies"
 
 
 class Cluster:
-    """Objects by path, JSON patches, and what goes wrong."""
+    """Objects of a cluster, the patches they got, and failures."""
 
     def __init__(self) -> None:
         self.controller: dict[str, Any] | None = {"spec": {"hooks": {"sync": {}, "finalize": {}}}}
         self.held: dict[str, list[str]] = {}
-        """Finalizers by name of the ModelDeployment."""
+        """Finalizers by the name of the ModelDeployment."""
         self.deleting: set[str] = set()
         self.works = True
-        """Metacontroller takes its finalizer off as soon as the hook is gone."""
+        """Whether Metacontroller takes its finalizers off as soon as the hook is gone."""
         self.refuses: dict[str, int] = {}
-        """Status by method and path."""
+        """Statuses of refused requests, by method and path."""
         self.patches: list[tuple[str, Any]] = []
         self.pages = 0
 
-    def answer(self, method: str, target: str, content: Any) -> tuple[int, Any]:
-        """Status and answer."""
+    def respond(self, method: str, target: str, content: Any) -> tuple[int, Any]:
+        """Return status and body of a response."""
         where = urlsplit(target)
         refused = self.refuses.get(f"{method} {where.path}")
         if refused:
@@ -79,19 +79,19 @@ class Cluster:
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """The API server that KUBECONFIG names."""
+    """Start an API server and set KUBECONFIG for it."""
     cluster = Cluster()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            """Answer."""
+            """Send the response of the cluster."""
             content = self.rfile.read(int(self.headers.get("content-length", 0)))
-            status, answer = cluster.answer(self.command, self.path, json.loads(content) if content else None)
+            status, content_sent = cluster.respond(self.command, self.path, json.loads(content) if content else None)
             if content:
                 assert self.headers["content-type"] == "application/json-patch+json"
-            body = json.dumps(answer).encode()
+            body = json.dumps(content_sent).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(body)))
@@ -101,7 +101,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
         do_PATCH = do_GET  # noqa: N815 - the name that the library looks for
 
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Write no log."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
@@ -115,12 +115,12 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
 
 
 def release(*words: str) -> int:
-    """Run the command."""
+    """Run the command; return its exit status."""
     return main(["release-finalizers", "model", "--grace=0", "--wait=1", *words])
 
 
 def test_metacontroller_takes_them_off(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
-    """The hook goes, and nothing else is written; all pages are looked at; CRDs that are not there hold nothing."""
+    """Only the hook is removed, all pages are read, and a CRD that is not there has no objects."""
     cluster.held = {name: [OURS] for name in "abcde"}
     assert release() == 0
     assert cluster.patches == [(CONTROLLER, [{"op": "remove", "path": "/spec/hooks/finalize"}])]
@@ -133,17 +133,17 @@ def test_metacontroller_takes_them_off(cluster: Cluster, capsys: pytest.CaptureF
     assert "CompositeController model has no finalize hook." in capsys.readouterr().out
 
 
-def test_they_are_taken_off_where_nobody_else_does(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
-    """Ours alone, whatever else is there; who was being deleted is named."""
+def test_they_are_taken_off_where_metacontroller_does_not(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only finalizers of Metacontroller are taken off, and objects that were being deleted are named."""
     cluster.works = False
     cluster.held = {"a": ["other", OURS], "b": [OURS], "c": ["other"]}
     cluster.deleting = {"b"}
     assert release() == 0
     assert cluster.held == {"a": ["other"], "b": [], "c": ["other"]}
-    said = capsys.readouterr().out
-    assert "Metacontroller leaves its finalizer on 2 objects" in said
-    assert f"{_resource()}/b in namespace team-a was being deleted" in said
-    assert f"{_resource()}/a in namespace team-a was" not in said
+    output = capsys.readouterr().out
+    assert "Metacontroller leaves its finalizer on 2 objects" in output
+    assert f"{_resource()}/b in namespace team-a was being deleted" in output
+    assert f"{_resource()}/a in namespace team-a was" not in output
 
 
 def _resource() -> str:
@@ -151,7 +151,7 @@ def _resource() -> str:
 
 
 def test_a_controller_that_is_not_there(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its finalizers are taken off all the same."""
+    """Finalizers of a CompositeController that does not exist are taken off."""
     cluster.controller, cluster.held = None, {"a": [OURS]}
     assert release() == 0
     assert cluster.held == {"a": []}
@@ -169,36 +169,36 @@ def test_a_controller_that_is_not_there(cluster: Cluster, capsys: pytest.Capture
 )
 @pytest.mark.parametrize("status", [403, 500])
 def test_what_is_refused(cluster: Cluster, capsys: pytest.CaptureFixture[str], path: str, status: int) -> None:
-    """Exit status 1, what the API server says, and the commands that do it."""
+    """A refusal ends with status 1, the message of the API server, and the commands to run by hand."""
     cluster.works, cluster.held = False, {"a": ["other", OURS]}
     cluster.refuses = {path: status}
     assert release() == 1
-    said = capsys.readouterr().err
-    assert "that is forbidden" in said
-    assert "kubectl patch compositecontroller model --type=json" in said
-    assert "helm uninstall --no-hooks" in said
+    output = capsys.readouterr().err
+    assert "that is forbidden" in output
+    assert "kubectl patch compositecontroller model --type=json" in output
+    assert "helm uninstall --no-hooks" in output
     if path.endswith("/a"):
         patch = """--type=merge -p '{"metadata": {"finalizers": ["other"]}}'"""
-        assert f"kubectl patch {_resource()} a -n team-a {patch}" in said
+        assert f"kubectl patch {_resource()} a -n team-a {patch}" in output
 
 
 def test_a_finalizer_that_comes_back(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
-    """Who puts it on again is not fought for ever."""
+    """A finalizer that another client puts on again ends the command with status 1."""
     cluster.works, cluster.held = False, {"a": [OURS]}
-    before = cluster.answer
+    original = cluster.respond
 
-    def answer(method: str, target: str, content: Any) -> tuple[int, Any]:
-        result = before(method, target, content)
+    def respond(method: str, target: str, content: Any) -> tuple[int, Any]:
+        result = original(method, target, content)
         cluster.held["a"] = [OURS]
         return result
 
-    cluster.answer = answer  # type: ignore[method-assign]
+    cluster.respond = respond  # type: ignore[method-assign]
     assert release() == 1
     assert "The finalizer comes back" in capsys.readouterr().err
 
 
 def test_no_cluster(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit status 2."""
+    """Without a cluster the exit status is 2."""
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     assert release() == 2
@@ -207,7 +207,7 @@ def test_no_cluster(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("word", ["--wait=-1", "--grace=nan", "--wait=many", "Upper", "a/b"])
 def test_words_that_are_none(word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """They are refused by name."""
+    """An argument that cannot be used is named."""
     with pytest.raises(SystemExit) as refused:
         main(["release-finalizers", word, "model"])
     assert refused.value.code == 2

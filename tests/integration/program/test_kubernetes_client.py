@@ -191,7 +191,7 @@ async def test_what_a_refusal_says(tmp_path: Path, api: ApiServer) -> None:
     async with opened(tmp_path, api.port) as client:
         error = await failed(client)
         assert isinstance(error, ApiRefusal)
-        assert (str(error), error.said, error.is_status) == (
+        assert (str(error), error.explanation, error.is_status) == (
             "the API server responds with 409 Conflict: a b c",
             "a b c",
             True,
@@ -199,7 +199,7 @@ async def test_what_a_refusal_says(tmp_path: Path, api: ApiServer) -> None:
         api.scripted["/x"] = Scripted(b"404 page not found\n" * 100_000, 404)
         error = await failed(client)
         assert isinstance(error, ApiRefusal)
-        assert (error.status, error.said, error.is_status) == (404, "Not Found", False)
+        assert (error.status, error.explanation, error.is_status) == (404, "Not Found", False)
 
 
 async def test_a_silent_server(tmp_path: Path) -> None:
