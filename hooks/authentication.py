@@ -22,7 +22,7 @@ class Bearer:
             program.watched_file.FileUnusable: the file cannot be read, or is empty.
         """
         self._token = WatchedFile(path, stripped)
-        self._token.current()
+        self._token.first()
 
     def permits(self, authorization: str) -> bool:
         """Return whether the value of an Authorization header carries the token; it is compared in constant time."""

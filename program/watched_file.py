@@ -51,6 +51,17 @@ class WatchedFile(Generic[Value]):
         """The problem of the present version."""
         self._reported = ""
 
+    def first(self) -> Value:
+        """Return the value that the file holds at the start of a program, which ends when there is none.
+
+        Raises:
+            FileUnusable: the file holds no value. That is not reported, for the caller does it.
+        """
+        self._refresh()
+        if self._problem is not None:
+            raise self._problem.with_traceback(None)
+        return self._values[0]
+
     def current(self) -> Value:
         """Return the value that the file holds now.
 
@@ -58,16 +69,14 @@ class WatchedFile(Generic[Value]):
             FileUnusable: the file holds none now.
         """
         try:
-            self._refresh()
-            if self._problem is not None:
-                raise self._problem.with_traceback(None)
+            value = self.first()
         except FileUnusable as exc:
             if self._report is not None and str(exc) != self._reported:
                 self._reported = str(exc)
                 self._report(exc)
             raise
         self._reported = ""
-        return self._values[0]
+        return value
 
     def latest(self) -> Value:
         """Return the value that the file holds now or, while it holds none, the value that it held before.

@@ -110,7 +110,7 @@ class PrometheusServer:
 
         contexts = WatchedFile(path, self._context_of, report=report)
         try:
-            contexts.current()
+            contexts.first()
         except FileUnusable as exc:
             raise SettingsError(f"{_SECTION}.caFile {path} {exc}.") from exc
         return contexts
@@ -167,7 +167,7 @@ def _credential(path: Path | None, name: str) -> WatchedFile[bytes] | None:
         return None
     file = WatchedFile(path, stripped)
     try:
-        file.current()
+        file.first()
     except FileUnusable as exc:
         raise SettingsError(f"{_SECTION}.{name} {path} {exc}.") from exc
     return file

@@ -4,10 +4,11 @@ The times are lost with the process, and a recheck then comes later than it woul
 soon hooks notice that another client changed something on the platform.
 """
 
-import zlib
 from collections import OrderedDict
 from datetime import datetime, timedelta
 from typing import Final
+
+from hooks.kube.jitter import share
 
 INTERVAL: Final = timedelta(minutes=10)
 """Longest time between two rechecks of an object. The shortest is half of it, so that not all come at the same time."""
@@ -24,9 +25,8 @@ class Rechecks:
     def is_due(self, uid: str, now: datetime) -> bool:
         """Return whether the object is due. True is returned once in each interval, and never for a new object."""
         due = self._due.pop(uid, None)
-        share = 0.5 + 0.5 * zlib.crc32(uid.encode()) / 0xFFFFFFFF
         is_due = due is not None and now >= due
-        self._due[uid] = now + INTERVAL * share if due is None or is_due else due
+        self._due[uid] = now + INTERVAL * (0.5 + 0.5 * share(uid)) if due is None or is_due else due
         if len(self._due) > MAX_OBJECTS:
             self._due.popitem(last=False)
         return is_due

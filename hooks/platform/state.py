@@ -1,12 +1,12 @@
 """Keys of objects on the platform, the objects it should have, and what `status.platform` records of them."""
 
 import hashlib
-import zlib
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, Self
 
 from hooks.api.common import format_time
+from hooks.kube.jitter import jittered
 from hooks.kube.objects import Object
 from hooks.kube.stored import canonical_json
 from hooks.kube.unstructured import integer, mapping, text, time
@@ -111,9 +111,8 @@ class RegistrationState:
 
 def delay(attempts: int, uid: str) -> float:
     """Return the seconds to wait after this many failed attempts in a row."""
-    share = zlib.crc32(uid.encode()) / 0xFFFFFFFF
     grown: float = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(attempts - 1, 20))
-    return round(grown * (1 - JITTER + 2 * JITTER * share), 3)
+    return jittered(grown, JITTER, uid)
 
 
 def platform_fields(parent: Parent) -> dict[str, str]:

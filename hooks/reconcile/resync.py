@@ -1,12 +1,12 @@
 """Seconds after which Metacontroller should ask again although nothing was observed to change."""
 
-import zlib
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Final
 
 from hooks import reasons
+from hooks.kube.jitter import jittered
 from hooks.observation.observation import Parent
 from hooks.offloading.hysteresis import NOTHING, Course
 from hooks.offloading.measures import Measured, Missing
@@ -49,8 +49,7 @@ def resync_after(
     """
     seconds = [max((instant - now) / timedelta(seconds=1), 0.001) for instant in instants if instant is not None]
     if period is not None:
-        share = zlib.crc32(parent.uid.encode()) / 0xFFFFFFFF
-        seconds.append(round(period * (1 - JITTER + 2 * JITTER * share), 3))
+        seconds.append(jittered(period, JITTER, parent.uid))
     if platform is not None:
         seconds.append(platform)
     return min(*seconds, MAX_RESYNC_SECONDS) if seconds else None

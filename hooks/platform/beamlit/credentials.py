@@ -16,11 +16,12 @@ import structlog
 from hooks.settings import Platform
 from program.oauth.authentication import encoded
 from program.settings import SettingsError
+from program.watched_file import FileMissing, FileUnusable, WatchedFile
 
 TOKEN: Final = "BEAMLIT_TOKEN"  # noqa: S105 - the name of a variable
 """Environment variable that holds the token. It wins over the file, as the environment does over every setting."""
 _FILE_BYTES: Final = 1 << 16
-"""Number of bytes of the file that are read."""
+"""Bytes that the file may have."""
 _SPACE: Final = re.compile(r"\s+")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]+")
 
@@ -84,32 +85,33 @@ class TokenFile:
         """Read the file once now.
 
         Raises:
-            OSError: it cannot be read.
-            ValueError: it holds no token.
+            program.watched_file.FileUnusable: it cannot be read, or holds no token.
         """
-        self._path = path
-        self._stamp: tuple[int, int] | None = None
-        self._account = self._read()
+        self._account = WatchedFile(path, _account, limit=_FILE_BYTES, report=_report)
+        self._account.first()
 
     def current(self) -> Account:
         """Return the account; the one that was read last while the file is of no use."""
-        try:
-            self._account = self._read()
-        except OSError as exc:  # being replaced
-            log.debug("platform_token_unreadable", error=type(exc).__name__)
-        except ValueError as exc:
-            log.warning("platform_token_unusable", error=str(exc))
-        return self._account
+        return self._account.latest()
 
-    def _read(self) -> Account:
-        status = self._path.stat()
-        stamp = (status.st_mtime_ns, status.st_ino)
-        if stamp == self._stamp:
-            return self._account
-        with self._path.open("rb") as file:
-            content = file.read(_FILE_BYTES)
-        self._stamp = stamp
+
+def _account(content: bytes) -> Account:
+    """Return the account in the content of a file.
+
+    Raises:
+        FileUnusable: it holds no token.
+    """
+    try:
         return Account.read(content.decode("ascii", "replace"))
+    except ValueError as exc:
+        raise FileUnusable(str(exc)) from None
+
+
+def _report(problem: FileUnusable) -> None:
+    if isinstance(problem, FileMissing):  # being replaced
+        log.debug("platform_token_unreadable", error=str(problem))
+    else:
+        log.warning("platform_token_unusable", error=str(problem))
 
 
 def configured(platform: Platform, environment: Mapping[str, str]) -> Accounts | None:
@@ -129,7 +131,5 @@ def configured(platform: Platform, environment: Mapping[str, str]) -> Accounts |
         return None
     try:
         return TokenFile(path)
-    except OSError as exc:
-        raise SettingsError(f"platform.tokenFile {path} cannot be used: {exc.strerror}.") from exc
-    except ValueError as exc:
-        raise SettingsError(f"platform.tokenFile {path} cannot be used: it {exc}.") from None
+    except FileUnusable as exc:
+        raise SettingsError(f"platform.tokenFile {path} {exc}.") from None

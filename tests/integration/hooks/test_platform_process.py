@@ -126,7 +126,7 @@ def test_a_token_that_is_none(token: str, written: str | None, tmp_path: Path, m
     if written is not None:
         (tmp_path / "token").write_text(written)
         monkeypatch.setenv("BEAMLIT_PLATFORM__TOKEN_FILE", str(tmp_path / "token"))
-        where = f"platform.tokenFile {tmp_path}/token cannot be used: it"
+        where = f"platform.tokenFile {tmp_path}/token"
     answer = hooks("--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0")
     assert answer.returncode == 2
     assert answer.stderr == f"hooks: {where} must be base64 of clientId:clientSecret.\n"
@@ -136,7 +136,7 @@ def test_a_token_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monk
     """The same."""
     monkeypatch.setenv("BEAMLIT_PLATFORM__TOKEN_FILE", str(tmp_path / "none"))
     answer = hooks("--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0")
-    said = f"hooks: platform.tokenFile {tmp_path}/none cannot be used: No such file or directory.\n"
+    said = f"hooks: platform.tokenFile {tmp_path}/none cannot be read: No such file or directory.\n"
     assert (answer.returncode, answer.stderr) == (2, said)
 
 

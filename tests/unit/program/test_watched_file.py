@@ -103,3 +103,16 @@ def test_a_file_that_was_never_of_use(tmp_path: Path) -> None:
     file = WatchedFile(tmp_path / "none", stripped)
     with pytest.raises(FileMissing):
         file.latest()
+
+
+def test_the_first_reading_is_not_reported(watched: Watched) -> None:
+    """A program that ends because its file is of no use says so itself; afterwards the problem is reported."""
+    watched.write("")
+    with pytest.raises(FileUnusable, match=r"^is empty$"):
+        watched.file.first()
+    assert watched.problems == []
+    watched.write("good")
+    assert watched.file.first() == "good"
+    watched.write("")
+    assert watched.file.latest() == "good"
+    assert watched.problems == ["is empty"]

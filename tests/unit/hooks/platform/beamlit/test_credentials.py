@@ -75,10 +75,10 @@ def test_errors_name_the_place(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"^BEAMLIT_TOKEN must be base64 of clientId:clientSecret\.$"):
         configured(Platform(), {"BEAMLIT_TOKEN": CANARY})
     platform = Platform(token_file=tmp_path / "token")
-    with pytest.raises(SettingsError, match=r"token cannot be used: No such file or directory\.$"):
+    with pytest.raises(SettingsError, match=r"token cannot be read: No such file or directory\.$"):
         configured(platform, {})
     (tmp_path / "token").write_bytes(b"\xff" + CANARY.encode())
-    with pytest.raises(SettingsError, match=r"token cannot be used: it must be base64 of clientId:clientSecret\.$"):
+    with pytest.raises(SettingsError, match=r"token must be base64 of clientId:clientSecret\.$"):
         configured(platform, {})
 
 
