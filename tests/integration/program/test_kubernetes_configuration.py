@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import ssl
+import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
@@ -17,6 +18,7 @@ from program.kubernetes.client import KubernetesClient
 from program.kubernetes.errors import ApiCredentialsError, ApiUnreachable, ClusterError
 from tests.integration.apiserver import ApiServer, kubeconfig
 from tests.processes import self_signed
+from tools.repository import ROOT
 
 PATH = "/api/v1/namespaces/default/secrets/s"
 CANARY = "canary-of-the-token"
@@ -49,6 +51,18 @@ async def connected(path: Path | None) -> KubernetesClient:
 async def get(client: KubernetesClient) -> dict[str, Any]:
     """Read the one object."""
     return await client.get(PATH, read_seconds=10)
+
+
+def test_a_user_without_a_home() -> None:
+    """The client can be imported by a user who has no home directory, as in a container."""
+    lines = (
+        "import os, pwd",
+        "def nobody(_): raise KeyError",
+        "pwd.getpwuid = nobody",
+        "os.environ.pop('HOME', None)",
+        "import program.kubernetes.client",
+    )
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, check=True)
 
 
 async def test_the_flag_wins_over_the_environment(
