@@ -1,1 +1,1 @@
-"""Generators: they write CRDs, JSON schemas and reference pages from the types and tables in the code."""
+"""Generators of CRDs, JSON schemas and reference pages, from the types and tables in the code; and ports for tests."""

@@ -1,4 +1,4 @@
-"""The page of cases: which tests show which case, found by their names in the source."""
+"""Generator of the page of cases, which finds the tests of each case by their names in the source."""
 
 import ast
 import re
@@ -19,7 +19,7 @@ _ID: Final = re.compile(r"(?<![a-z0-9])(fr|ur|hh|bs|rt|cp|to|se|rd|k)_(\d\d)(?![
 
 
 def page() -> str:
-    """docs/reference/proxy-cases.md."""
+    """Return the content of docs/reference/proxy-cases.md."""
     found = shown_by()
     lines = [
         "<!-- Generated from tools/proxy_cases.py and the names of tests by `make generate`. -->\n",
@@ -39,7 +39,7 @@ def page() -> str:
 
 @cache
 def shown_by() -> Mapping[str, tuple[str, ...]]:
-    """The tests of each id, as `folder/module::test` or `folder/module::test[parameter…]`."""
+    """Return the tests of each id, as `folder/module::test` or `folder/module::test[parameter…]`."""
     found: dict[str, list[str]] = {}
     for folder in FOLDERS:
         for file in sorted((TESTS / folder).rglob("test_*.py")):
@@ -52,12 +52,12 @@ def shown_by() -> Mapping[str, tuple[str, ...]]:
 
 
 def ids(text: str) -> list[str]:
-    """The ids in a name: `rt_09` is RT-09."""
+    """Return the ids in a name: `rt_09` is RT-09."""
     return [f"{group.upper()}-{number}" for group, number in _ID.findall(text)]
 
 
 def _shown(module: ast.Module) -> Iterator[tuple[str, str]]:
-    """Ids with the test that has them in its name, or in that of a parameter."""
+    """Yield each id with the test that has it in its name, or in the name of a parameter."""
     texts = {name: list(_texts(node)) for node in module.body for name in _names(node)}
     for node in ast.walk(module):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or not node.name.startswith("test_"):
@@ -72,7 +72,7 @@ def _shown(module: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def _names(node: ast.stmt) -> Iterator[str]:
-    """What a statement of a module defines."""
+    """Yield the names that a statement of a module defines."""
     if isinstance(node, ast.FunctionDef):
         yield node.name
     elif isinstance(node, ast.Assign):
@@ -82,7 +82,7 @@ def _names(node: ast.stmt) -> Iterator[str]:
 
 
 def _texts(node: ast.AST) -> Iterator[str]:
-    """The texts in it; of an f-string its first part."""
+    """Yield the strings in a node, and of an f-string its first part."""
     for one in ast.walk(node):
         if isinstance(one, ast.Constant) and isinstance(one.value, str):
             yield one.value

@@ -1,4 +1,4 @@
-"""README.md and values.schema.json of the chart, from the comments in its values.yaml.
+"""Generator of README.md and values.schema.json of the chart, from the comments in its values.yaml.
 
 A line `# -- …` above a key describes it. A described key is a setting, whatever its value holds; a mapping without a
 description is a section, and closed: a misspelled key in it is refused.
@@ -23,7 +23,7 @@ from tools.repository import ROOT
 CHART: Final = ROOT / "charts/beamlit-controller"
 _KEY: Final = re.compile(r"( *)([A-Za-z][\w-]*):")
 _OPEN: Final = frozenset({"metacontroller", "metacontroller.rbac", "metacontroller.serviceAccount"})
-"""Sections that belong to a dependency, whose other keys pass."""
+"""Sections that belong to a dependency. Keys that are not described are allowed in them."""
 _HEAD: Final = """\
 <!-- Generated from values.yaml by `make generate`. -->
 
@@ -42,11 +42,11 @@ _ELSEWHERE: Final[Mapping[type[BaseModel], frozenset[str]]] = {
     GatewaySettings: frozenset({"listen", "admin", "routes", "kubeconfig", "lameDuckSeconds", "drainSeconds"}),
     Hooks: frozenset({"listen", "operations", "tls", "bearerFile"}),
 }
-"""Keys of the configuration's sections that the chart sets by flags or values of its own."""
+"""Keys of sections of the configuration that the chart sets by flags or by values of its own."""
 
 
 def _closed(words: str, required: str = "", **known: Any) -> dict[str, Any]:
-    """An object that has these keys and no others."""
+    """Return the schema of an object that has these keys and no others."""
     properties: dict[str, Any] = {word: {} for word in words.split()} | known
     schema: dict[str, Any] = {"type": "object", "additionalProperties": False, "properties": properties}
     return schema | ({"required": required.split()} if required else {})
@@ -67,7 +67,7 @@ def _between(least: int, most: int) -> dict[str, Any]:
 _STRING: Final = {"type": "string"}
 _STRINGS: Final = {"type": "object", "additionalProperties": _STRING}
 _SERVER: Final = r"(\[[0-9A-Fa-f:.]+\]|[^][/@?#:\s]+)(:[0-9]+)?(/[^@?#\s]*)?"
-"""Host, port and path of a URL."""
+"""Regular expression for host, port and path of a URL."""
 _NAME: Final = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 _NAMES: Final = {"type": "array", "items": {"type": "string", "pattern": f"^{_NAME}$"}, "uniqueItems": True}
 _QUANTITIES: Final = {"type": "object", "additionalProperties": {"type": ["string", "number"]}}
@@ -132,7 +132,7 @@ _BY_NAME: Final[Mapping[str, Mapping[str, Any]]] = {
     **dict.fromkeys(("labels", "commonLabels", "podLabels", "nodeSelector", "headersToAdd", "parameters"), _STRINGS),
     "tokenAuth": {"enum": ["", *(one.value for one in TokenAuth)]},
 }
-"""What a value may be, by the last part of its path; otherwise its default tells the type."""
+"""Schema of a value by the last part of its path. For any other value the default tells the type."""
 _BY_PATH: Final[Mapping[str, Mapping[str, Any]]] = {
     "beamlitBaseUrl": _pattern(rf"https?://{_SERVER}"),
     "config.defaultRemoteBackend.authConfig.oauthConfig.tokenUrl": {"type": "string", "pattern": "^https?://"},
@@ -161,17 +161,17 @@ _BY_PATH: Final[Mapping[str, Mapping[str, Any]]] = {
     "monitoring.podMonitor.interval": _pattern("([0-9]+(ms|s|m|h))+"),
 }
 _SECTIONS: Final[Mapping[str, type[BaseModel]]] = {"config.gateway": GatewaySettings, "config.hooks": Hooks}
-"""Values that are a section of the configuration."""
+"""Sections of the configuration by the path of the value that holds them."""
 _KEYS_OF: Final[Mapping[str, type[BaseModel]]] = {
     "config.metricInformer": MetricInformer,
     "config.metricInformer.prometheus": Prometheus,
 }
-"""Sections of values with keys of the configuration beside their own."""
+"""Sections of the configuration by the path of the values that have their keys beside keys of their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One described value."""
+    """Value that a comment describes."""
 
     path: str
     default: Any
@@ -179,7 +179,7 @@ class Setting:
 
 
 def settings(text: str | None = None) -> Iterator[Setting]:
-    """Every described value, in the order of the file."""
+    """Yield every described value, in the order of the file."""
     source = (CHART / "values.yaml").read_text() if text is None else text
     values = yaml.safe_load(source)
     trail: list[tuple[int, str]] = []
@@ -201,7 +201,7 @@ def settings(text: str | None = None) -> Iterator[Setting]:
 
 
 def readme() -> str:
-    """The chart's README: a table for each section, and one for what is in none."""
+    """Return the README of the chart: a table for each section, and one for values that are in none."""
     groups: dict[str, list[str]] = {"General": []}
     for one in settings():
         section, dot, _ = one.path.partition(".")
@@ -211,7 +211,7 @@ def readme() -> str:
 
 
 def schema() -> str:
-    """The chart's values.schema.json."""
+    """Return the values.schema.json of the chart."""
     root: dict[str, Any] = _section("")
     root["$schema"] = "http://json-schema.org/draft-07/schema#"
     for one in settings():
@@ -227,7 +227,7 @@ def schema() -> str:
 
 
 def is_value(path: str) -> bool:
-    """Whether the schema knows it by name."""
+    """Return whether the schema has a value of that path."""
     places = [_schema()]
     for key in path.split("."):
         alternatives = [*places, *(other for place in places for other in place.get("anyOf", ()))]
@@ -242,7 +242,7 @@ def _schema() -> dict[str, Any]:
 
 
 def allowed(one: Setting) -> dict[str, Any]:
-    """What a value may be, as a JSON Schema."""
+    """Return the JSON Schema of a value."""
     if one.path in _SECTIONS:
         return _of_the_configuration(_SECTIONS[one.path])
     section, _, name = one.path.rpartition(".")
@@ -262,7 +262,7 @@ def _section(path: str) -> dict[str, Any]:
 
 
 def _of_the_configuration(section: type[BaseModel]) -> dict[str, Any]:
-    """A section of config.yaml without the keys that the chart sets, and without references."""
+    """Return the JSON Schema of a section of config.yaml, without references and keys that the chart sets."""
     whole = section.model_json_schema(by_alias=True)
     definitions = whole.pop("$defs", {})
 

@@ -1,4 +1,4 @@
-"""Writes what is generated from the Python types: `make generate`, or `python -m tools.generate`.
+"""Command that writes all generated files: `make generate`, or `python -m tools.generate`.
 
 `generated()` is also what the freshness test compares the checked-in files with.
 """
@@ -23,15 +23,15 @@ _HEADER: Final = "---\n# Generated from hooks/api/ by `make generate`.\n"
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes every value in full: kubectl reads anchors, people do not."""
+    """YAML printer that writes every value in full, because people do not read anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Never an alias."""
+        """Return that no value is written as an alias."""
         return True
 
 
 def generated() -> dict[Path, str]:
-    """Every generated file with its content, by its path below the repository."""
+    """Return the content of every generated file by its path in the repository."""
     definitions = crds()
     schema = route_schema()
     return {
@@ -51,7 +51,7 @@ def generated() -> dict[Path, str]:
 
 
 def route_schema() -> dict[str, Any]:
-    """The JSON Schema of a route document, as a reader accepts it."""
+    """Return the JSON Schema of a route document, as a reader accepts it."""
     schema = RouteDocument.model_json_schema(by_alias=True, mode="validation")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_without_words(schema)}
 
@@ -71,7 +71,7 @@ def _yaml(value: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Write the files that differ and say which."""
+    """Write the files that differ, and print their names."""
     for path, content in generated().items():
         file = ROOT / path
         if file.is_file() and file.read_text(encoding="utf-8") == content:

@@ -1,4 +1,4 @@
-"""Reference pages from schemas: every field with its type, default, bounds and description."""
+"""Generator of the reference pages: every field of a schema with its type, default, bounds and description."""
 
 import ast
 import inspect
@@ -38,22 +38,23 @@ EXAMPLE: Final = {
     "split": {"percentage": 20, "reason": "Override"},
     "timeouts": {"firstByte": 120.0},
 }
-"""The example of the reference page, in canonical form but for its hash."""
+"""Example on the page of the route document, in canonical form but for its hash."""
 
 _INTRODUCTION: Final = """\
 The controller writes one ConfigMap for every ModelDeployment, with the label `gateway.beamlit.com/route: v1alpha1` and
-the key `route.json`. The gateway serves from it. Equal meaning is equal bytes: keys are sorted, and fields equal to
-their default are left out. A field that a gateway does not know is ignored and counted. A name under `requires` that it
-does not know rejects the document, and the last good one stays in force."""
+the key `route.json`. The gateway serves from it. Two documents with the same meaning have the same bytes: keys are
+sorted, and fields equal to their default are left out. A field that a gateway does not know is ignored and counted. A
+document that names something under `requires` which the gateway does not know is rejected, and the last good one stays
+in force."""
 _MEASURES: Final = """\
-How a metric is held against its target. At a ratio of 1 the metric has reached it."""
+A metric is compared with its target as a ratio. At 1 the metric has reached its target."""
 _GENERATED: Final = "<!-- Generated from {source} by `make generate`. -->\n"
 _TABLE_HEAD: Final = ("| field | type | default | meaning |", "| --- | --- | --- | --- |")
 _BOUNDS: Final = (("minimum", "≥ {}"), ("maximum", "≤ {}"), ("maxLength", "at most {} characters"))
 
 
 def crd_reference(definitions: Sequence[Schema]) -> str:
-    """The page of the custom resources."""
+    """Return the page of the custom resources."""
     lines = [
         _GENERATED.format(source="hooks/api/"),
         "# Custom resources",
@@ -124,7 +125,7 @@ def _cell(text: str) -> str:
 
 
 def route_document_reference(schema: Schema) -> str:
-    """The page of the route document."""
+    """Return the page of the route document."""
     example = RouteDocument.model_validate(EXAMPLE).canonical_json()
     lines = [
         _GENERATED.format(source="gateway/api/v1alpha1.py"),
@@ -148,7 +149,7 @@ def route_document_reference(schema: Schema) -> str:
 
 
 def _plain_default(node: Schema) -> dict[str, Any]:
-    """Only scalars and lists: the default of an object is that of its fields."""
+    """Return the default where it is a scalar or a list. The default of an object is that of its fields."""
     default = node.get("default")
     return {"default": None if isinstance(default, dict) else default}
 
@@ -167,15 +168,14 @@ def _reader_type(node: Schema, definitions: Mapping[str, Schema]) -> str:
 
 
 def offloading_reference() -> str:
-    """The page of the rules that decide about offloading, of the measures that they rest on, and of every reason that
-    they and the conditions give."""
+    """Return the page of the rules that decide about offloading, of the measures that they use, and of all reasons."""
     lines = [
         _GENERATED.format(source="hooks/offloading/rules.py, measures.py, targets.py and reasons.py"),
         "# Rules, measures and reasons",
         "",
         "## Rules",
         "",
-        "In order; the first that decides wins.",
+        "The rules are asked in this order; the first that decides wins.",
         "",
         "| # | rule | what it says |",
         "| --- | --- | --- |",
@@ -195,7 +195,7 @@ def offloading_reference() -> str:
             for (type_, target), formula in targets.TABLE.items()
         ),
         "",
-        "Any other combination, a target of zero or less, and what does not belong to the type is `Misdeclared`.",
+        "Any other combination, a target of zero or less, and a field of another type are `Misdeclared`.",
         "",
         "The formulas are those of the HorizontalPodAutoscaler of Kubernetes 1.36, except for these:",
         "",
@@ -205,7 +205,7 @@ def offloading_reference() -> str:
         "",
         "## Reasons",
         "",
-        "Of conditions, of `status.offloading` and of `x-beamlit-reason`. They are API: never renamed.",
+        "They are in conditions, in `status.offloading` and in the header field `x-beamlit-reason`, and never renamed.",
         "",
         "| reason | meaning |",
         "| --- | --- |",
@@ -215,7 +215,7 @@ def offloading_reference() -> str:
 
 
 def _reasons() -> Iterator[tuple[str, str]]:
-    """Every reason with the sentence below it, in the order of the source."""
+    """Yield every reason with the sentence that describes it, in the order of the source."""
     for node, following in pairwise(ast.parse(inspect.getsource(reasons)).body):
         if (
             isinstance(node, ast.AnnAssign)

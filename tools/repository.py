@@ -1,7 +1,7 @@
-"""The checkout that tools and tests work in."""
+"""Paths in the checkout that tools and tests work in."""
 
 from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-"""Top folder of the checkout."""
+"""Path of the top folder of the checkout."""

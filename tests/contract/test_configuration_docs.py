@@ -1,4 +1,4 @@
-"""docs/configuration.md lists every setting of both programs, with the default that the code has."""
+"""The page docs/configuration.md lists every setting of both programs, with the default that the code has."""
 
 import re
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ PAGE = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
 
 
 def table(title: str) -> dict[str, tuple[str, str]]:
-    """The table of a section: key to default and environment variable."""
+    """Return the table of a section of the page: default and environment variable by key."""
     section = PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]
     rows = [[cell.strip().strip("`") for cell in line.split("|")[1:-1]] for line in section.splitlines() if "|" in line]
     return {row[0]: (row[2], row[4]) for row in rows if row[0] not in {"key", "---"}}
 
 
 def leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, Any]]:
-    """Every setting that is not a section: the path of field names, its key in the file, and its default."""
+    """Yield path of field names, key in the file and default of every setting that is not a section."""
     for name, info in model.model_fields.items():
         inner = next((one for one in candidates(info.annotation) if issubclass(one, BaseModel)), None)
         if inner is not None:
@@ -35,14 +35,14 @@ def leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple
 
 
 def candidates(annotation: Any) -> list[type]:
-    """The classes that a field's annotation names; a list is one setting, whatever is in it."""
+    """Return the classes that the annotation of a field names, and none for a list, which is one setting."""
     if get_origin(annotation) is tuple:
         return []
     return [one for one in (annotation, *getattr(annotation, "__args__", ())) if isinstance(one, type)]
 
 
 def shown(value: Any) -> str:
-    """A default as the page shows it."""
+    """Return a default as the page shows it."""
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
     if value is None or value == "" or value == () or value == {}:
@@ -64,21 +64,21 @@ CASES = [(program, key) for program, known in SETTINGS.items() for key in known]
 
 @pytest.mark.parametrize(("program", "key"), CASES)
 def test_setting(program: str, key: str) -> None:
-    """A setting is on the page with its default and the variable that sets it."""
+    """A setting is on the page, with its default and the environment variable that sets it."""
     path, default = SETTINGS[program][key]
     row = table("Both programs" if key in SHARED else program)[key]
     assert row == (shown(default), "BEAMLIT_" + "__".join(path).upper())
 
 
 def test_nothing_else() -> None:
-    """The page lists no setting that the programs do not have."""
+    """The page lists no setting that no program has."""
     assert table("Both programs").keys() == SHARED
     for program, known in SETTINGS.items():
         assert table(program).keys() == known.keys() - SHARED
 
 
 def test_the_example(tmp_path: Path) -> None:
-    """The page's example is a configuration that both programs take."""
+    """The example on the page is a configuration that both programs accept."""
     example = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "config.yaml").write_text(example[0])
     for program in (hooks.settings.Settings, gateway.settings.Settings):

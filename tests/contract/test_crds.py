@@ -1,4 +1,4 @@
-"""The CustomResourceDefinitions: legal, complete, bounded, and equal in judgment to the types they come from."""
+"""Tests of the CustomResourceDefinitions: they are valid and complete, and accept what the Python types accept."""
 
 import copy
 import json
@@ -37,7 +37,7 @@ each_original = pytest.mark.parametrize("manifest", ORIGINAL, ids=[obj["metadata
 
 
 def model_deployment(**spec: Any) -> dict[str, Any]:
-    """The least ModelDeployment, with these fields of spec in place of its own; None removes one."""
+    """Return the smallest ModelDeployment with these fields of spec in place of its own. None removes a field."""
     base = {"model": "m", "modelSourceRef": {"kind": "Deployment", "name": "m"}} | spec
     return {
         "apiVersion": MODEL_DEPLOYMENT_API_VERSION,
@@ -48,7 +48,7 @@ def model_deployment(**spec: Any) -> dict[str, Any]:
 
 
 def policy(**spec: Any) -> dict[str, Any]:
-    """A Policy with that spec."""
+    """Return a Policy with this spec."""
     return {
         "apiVersion": POLICY_API_VERSION,
         "kind": "Policy",
@@ -58,29 +58,29 @@ def policy(**spec: Any) -> dict[str, Any]:
 
 
 def refusals(obj: Mapping[str, Any], old: Mapping[str, Any] | None = None) -> list[str]:
-    """What the API server says against creating the object, or against its taking the place of the old one."""
+    """Return why the API server refuses to create an object, or to put it in the place of an old one."""
     schema = crd_schema(PLURALS[obj["kind"]])
     before = None if old is None else defaulted(schema, pruned(schema, old))
     return problems(schema, defaulted(schema, pruned(schema, obj)), before)
 
 
 def remote(**fields: Any) -> dict[str, Any]:
-    """An offloadingConfig with such a remote backend."""
+    """Return an offloadingConfig with these fields of the remote backend."""
     return {"remoteBackend": {"host": "h"} | fields}
 
 
 def oauth(**fields: Any) -> dict[str, Any]:
-    """An offloadingConfig with such OAuth 2.0 settings."""
+    """Return an offloadingConfig with these OAuth 2.0 settings."""
     return remote(authConfig={"type": "oauth", "oauthConfig": fields})
 
 
 def metric(**fields: Any) -> dict[str, Any]:
-    """An offloadingConfig with that one metric."""
+    """Return an offloadingConfig with one metric of these fields."""
     return {"metrics": [fields]}
 
 
 def override(**fields: Any) -> dict[str, Any]:
-    """An offloadingConfig with that override."""
+    """Return an offloadingConfig with an override of these fields."""
     return {"behavior": {"override": fields}}
 
 
@@ -113,7 +113,7 @@ def test_is_a_definition_as_apiextensions_v1_asks_for(crd: dict[str, Any]) -> No
 def test_the_schema_of_apiextensions_refuses_what_the_api_server_refuses(
     path: tuple[str | int, ...], value: Any
 ) -> None:
-    """The check above can fail: a damaged definition does not pass."""
+    """The schema of apiextensions.k8s.io/v1 that the tests use refuses a damaged definition."""
     crd: Any = copy.deepcopy(next(iter(CRDS.values())))
     *parents, last = path
     node = crd
@@ -125,7 +125,7 @@ def test_the_schema_of_apiextensions_refuses_what_the_api_server_refuses(
 
 @each_crd
 def test_names_agree(crd: dict[str, Any]) -> None:
-    """metadata.name is plural.group, the only version is v1alpha1, served and stored."""
+    """The name of a CRD is `plural.group`, and its only version is v1alpha1, which is served and stored."""
     spec = crd["spec"]
     assert crd["metadata"]["name"] == f"{spec['names']['plural']}.{spec['group']}"
     assert [(v["name"], v["served"], v["storage"]) for v in spec["versions"]] == [("v1alpha1", True, True)]
@@ -133,12 +133,12 @@ def test_names_agree(crd: dict[str, Any]) -> None:
 
 @each_crd
 def test_fits_into_a_client_side_apply(crd: dict[str, Any]) -> None:
-    """`kubectl apply` keeps the whole object in an annotation, and all annotations together may have 256 KiB."""
+    """A CRD is small enough for `kubectl apply`, which keeps it in an annotation (256 KiB for all annotations)."""
     assert len(json.dumps(crd)) < 128 * 1024
 
 
 def test_printer_columns() -> None:
-    """`kubectl get md` shows what people look for first."""
+    """`kubectl get md` shows model, readiness, percentage, reason and age."""
     (version,) = CRDS["deployment.beamlit.com_modeldeployments.yaml"]["spec"]["versions"]
     columns = {column["name"]: column["jsonPath"] for column in version["additionalPrinterColumns"]}
     assert columns == {
@@ -152,7 +152,7 @@ def test_printer_columns() -> None:
 
 @each_plural
 def test_metacontroller_finds_what_it_needs(plural: str) -> None:
-    """A parent of a CompositeController has the status subresource and status.observedGeneration, an integer."""
+    """A kind has what Metacontroller needs of a parent: the status subresource and an integer observedGeneration."""
     (crd,) = (crd for crd in CRDS.values() if crd["spec"]["names"]["plural"] == plural)
     assert crd["spec"]["versions"][0]["subresources"] == {"status": {}}
     assert crd_schema(plural)["properties"]["status"]["properties"]["observedGeneration"]["type"] == "integer"
@@ -160,7 +160,7 @@ def test_metacontroller_finds_what_it_needs(plural: str) -> None:
 
 @each_plural
 def test_every_field_is_described(plural: str) -> None:
-    """`kubectl explain` has a sentence for every field."""
+    """Every field has a description, which `kubectl explain` prints."""
     schema = crd_schema(plural)
     nameless = [
         path
@@ -172,7 +172,7 @@ def test_every_field_is_described(plural: str) -> None:
 
 @each_plural
 def test_everything_is_bounded(plural: str) -> None:
-    """Strings, lists and maps have a largest size, so that the API server can bound the cost of every CEL rule."""
+    """Every string, list and map has a maximum size, so that the API server can bound the cost of the CEL rules."""
     unbounded = [
         path
         for path, node in nodes(crd_schema(plural)["properties"]["spec"])
@@ -185,7 +185,7 @@ def test_everything_is_bounded(plural: str) -> None:
 
 @each_plural
 def test_defaults_are_valid_and_complete(plural: str) -> None:
-    """A default satisfies its own schema and no part of it would be pruned."""
+    """A default is valid by its own schema, and no part of it would be pruned."""
     for path, node in nodes(crd_schema(plural)):
         if "default" in node:
             assert problems(node, defaulted(node, node["default"])) == [], path
@@ -194,7 +194,7 @@ def test_defaults_are_valid_and_complete(plural: str) -> None:
 
 @each_plural
 def test_keys_of_map_lists_are_required(plural: str) -> None:
-    """The keys of a list that is a map are in each of its items."""
+    """The keys of a list of type map are required in its items."""
     for path, node in nodes(crd_schema(plural)):
         for key in node.get("x-kubernetes-list-map-keys", ()):
             assert key in node["items"]["required"], path
@@ -202,20 +202,20 @@ def test_keys_of_map_lists_are_required(plural: str) -> None:
 
 @each_plural
 def test_patterns_are_in_the_syntax_of_re2(plural: str) -> None:
-    """The API server uses RE2, which has no look-around and no back references."""
+    """A pattern uses nothing that RE2, the engine of the API server, lacks: look-around and back references."""
     for path, node in nodes(crd_schema(plural)):
         assert not re.search(r"\(\?[=!<]|\\[1-9]", node.get("pattern", "")), path
 
 
 @each_plural
 def test_defaults_stay_out_of_status(plural: str) -> None:
-    """Status is what the controller says, nothing that the API server adds."""
+    """No field of status has a default, because the API server would add it to what the controller says."""
     assert [path for path, node in nodes(crd_schema(plural)["properties"]["status"]) if "default" in node] == []
 
 
 @each_plural
 def test_rules_compile(plural: str) -> None:
-    """Every CEL rule compiles and refers to nothing but self and oldSelf."""
+    """Every CEL rule compiles, and refers only to self and oldSelf."""
     for path, node in nodes(crd_schema(plural)):
         for rule in node.get("x-kubernetes-validations", ()):
             assert set(cel.compile(rule["rule"]).variables()) <= {"self", "oldSelf"}, path
@@ -223,7 +223,7 @@ def test_rules_compile(plural: str) -> None:
 
 @each_plural
 def test_transition_rules_stand_where_old_and_new_can_be_matched(plural: str) -> None:
-    """A rule with oldSelf below an atomic list would be refused by the API server."""
+    """No rule with oldSelf is below a list, where the API server refuses it."""
     for path, node in nodes(crd_schema(plural)):
         if any("oldSelf" in rule["rule"] for rule in node.get("x-kubernetes-validations", ())):
             assert "[]" not in path
@@ -234,7 +234,7 @@ def test_transition_rules_stand_where_old_and_new_can_be_matched(plural: str) ->
 
 @each_original
 def test_a_manifest_of_the_original_applies_unchanged(manifest: dict[str, Any]) -> None:
-    """What was written for the original is valid, and none of it is pruned."""
+    """A manifest that was written for the original is valid, and nothing of it is pruned."""
     schema = crd_schema(PLURALS[manifest["kind"]])
     assert pruned(schema, manifest)["spec"] == manifest["spec"]
     assert refusals(manifest) == []
@@ -242,14 +242,14 @@ def test_a_manifest_of_the_original_applies_unchanged(manifest: dict[str, Any]) 
 
 @each_original
 def test_a_manifest_of_the_original_is_read(manifest: dict[str, Any]) -> None:
-    """The types accept it too, and it means the same once the API server has filled in the defaults."""
+    """A manifest of the original is read by the types, with the same result after the API server set the defaults."""
     stored = defaulted(crd_schema(PLURALS[manifest["kind"]]), manifest)
     read = TYPES[manifest["kind"]].read
     assert read(manifest) == read(stored)
 
 
 def test_the_defaults_are_those_of_the_original() -> None:
-    """What the API server fills in for the least manifest with an offloadingConfig: theirs, and those of ours."""
+    """The API server sets the defaults of the original, and those of the fields that were added."""
     schema = crd_schema("modeldeployments")
     obj = model_deployment(offloadingConfig=remote(), serverlessConfig={}, policies=[{"name": "p"}])
     spec = defaulted(schema, obj)["spec"]
@@ -278,7 +278,7 @@ def test_the_defaults_are_those_of_the_original() -> None:
 
 
 def test_defaults_of_the_types_are_those_of_the_schema() -> None:
-    """An object means the same before and after the API server has filled in the defaults."""
+    """An object is read with the same result before and after the API server set the defaults."""
     schema = crd_schema("modeldeployments")
     obj = model_deployment(
         offloadingConfig=remote() | override(percentage=1, until=TIME), serverlessConfig={}, policies=[{}], gateway={}
@@ -287,7 +287,7 @@ def test_defaults_of_the_types_are_those_of_the_schema() -> None:
 
 
 def test_zero_and_false_survive() -> None:
-    """percentage 0 and enabled false are values: neither schema nor types turn them into the default."""
+    """Neither the schema nor the types replace percentage 0 and enabled false by the default."""
     obj = model_deployment(enabled=False, offloadingConfig={"behavior": {"percentage": 0}})
     stored = defaulted(crd_schema("modeldeployments"), obj)
     spec = ModelDeployment.read(stored).spec
@@ -381,7 +381,7 @@ ACCEPTED: Final = {
 
 @pytest.mark.parametrize("obj", ACCEPTED.values(), ids=ACCEPTED.keys())
 def test_accepted(obj: dict[str, Any]) -> None:
-    """Schema, CEL rules and types accept it, and nothing of it is pruned."""
+    """An example of a good manifest is accepted by schema, CEL rules and types, and nothing of it is pruned."""
     assert refusals(obj) == []
     assert pruned(crd_schema(PLURALS[obj["kind"]]), obj)["spec"] == obj["spec"]
     TYPES[obj["kind"]].read(obj)
@@ -389,7 +389,7 @@ def test_accepted(obj: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("obj", [pytest.param(obj, id=name) for name, obj in ACCEPTED.items()])
 def test_an_unchanged_object_is_a_legal_update(obj: dict[str, Any]) -> None:
-    """No transition rule stands in the way of writing the same again."""
+    """A good manifest can be applied again unchanged."""
     assert refusals(obj, obj) == []
 
 
@@ -421,7 +421,7 @@ REFUSED: Final = {
         model_deployment(gateway={"queue": {"size": 1}}, offloadingConfig=remote()),
         "set offloadingConfig.behavior.overflow.inFlight",
     ),
-    "a queue for nobody": (model_deployment(gateway={"queue": {"size": 1}}), "behavior.overflow.inFlight"),
+    "a queue without offloading": (model_deployment(gateway={"queue": {"size": 1}}), "behavior.overflow.inFlight"),
     "a queue without places": (
         model_deployment(gateway={"queue": {"size": 0}}, offloadingConfig={"behavior": {"overflow": {"inFlight": 1}}}),
         "gateway.queue.size",
@@ -498,21 +498,21 @@ REFUSED: Final = {
 
 @pytest.mark.parametrize(("obj", "problem"), REFUSED.values(), ids=REFUSED.keys())
 def test_refused(obj: dict[str, Any], problem: str) -> None:
-    """The API server refuses it for one reason, which says what to change."""
+    """An example of a bad manifest is refused by the API server for one reason, which says what to change."""
     (only,) = refusals(obj)
     assert problem in only
 
 
 def test_every_rule_is_seen_to_refuse() -> None:
-    """The examples above break every CEL rule but the transition rules, which have tests of their own."""
-    said = {only for obj, _ in REFUSED.values() for only in refusals(obj)}
+    """The bad examples break every CEL rule but the transition rules, which have tests of their own."""
+    refused = {only for obj, _ in REFUSED.values() for only in refusals(obj)}
     rules = [
         rule
         for plural in PLURALS.values()
         for _, node in nodes(crd_schema(plural))
         for rule in node.get("x-kubernetes-validations", ())
     ]
-    assert [rule["message"] for rule in rules if "oldSelf" not in rule["rule"] and rule["message"] not in said] == []
+    assert [rule["message"] for rule in rules if "oldSelf" not in rule["rule"] and rule["message"] not in refused] == []
 
 
 @pytest.mark.parametrize(
@@ -525,15 +525,15 @@ def test_every_rule_is_seen_to_refuse() -> None:
     ],
 )
 def test_replicas_may_change_but_not_come_or_go(before: dict[str, int], after: dict[str, int], allowed: bool) -> None:
-    """Whoever owned the number of replicas first keeps it."""
+    """spec.server.replicas can be changed, but neither added nor removed."""
     old, new = (model_deployment(modelSourceRef=None, server=SERVER | replicas) for replicas in (before, after))
-    said = refusals(new, old)
-    assert (said == []) is allowed
-    assert all("server.replicas cannot be added or removed later" in problem for problem in said)
+    reasons = refusals(new, old)
+    assert (reasons == []) is allowed
+    assert all("server.replicas cannot be added or removed later" in problem for problem in reasons)
 
 
 def test_a_workload_may_be_exchanged_for_a_server() -> None:
-    """modelSourceRef may give way to server, with or without replicas."""
+    """modelSourceRef can be replaced by a server with replicas."""
     assert refusals(model_deployment(modelSourceRef=None, server=SERVER | {"replicas": 1}), model_deployment()) == []
 
 
@@ -541,7 +541,7 @@ def test_a_workload_may_be_exchanged_for_a_server() -> None:
 
 
 def field_paths(model: type[BaseModel], path: str = "") -> Iterator[str]:
-    """The path of every field of a model and of the models below it, as on the wire."""
+    """Yield the path of every field of a model and of the models below it, as it is written in JSON."""
     for name, field in model.model_fields.items():
         where = f"{path}.{field.alias or name}"
         yield where
@@ -566,7 +566,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     ],
 )
 def test_the_schema_has_the_fields_of_the_types_and_no_others(model: type[BaseModel], plural: str, part: str) -> None:
-    """What the controller may write is never pruned, and what users may write is read."""
+    """The schema has every field of the types, and no other."""
     schema = crd_schema(plural)["properties"][part]
     in_schema = {path.replace("[]", "") for path, _ in nodes(schema) if path and not path.endswith(("[]", "{}"))}
     assert in_schema == set(field_paths(model))
@@ -612,7 +612,7 @@ STATUS: Final = {
 
 
 def test_a_full_status_is_stored_as_it_is() -> None:
-    """Every field of status goes through schema and types and comes out the same."""
+    """A status with every field passes schema and types unchanged."""
     schema = crd_schema("modeldeployments")["properties"]["status"]
     written = ModelDeploymentStatus.model_validate(STATUS).model_dump(mode="json", by_alias=True, exclude_none=True)
     assert written == STATUS
@@ -621,7 +621,7 @@ def test_a_full_status_is_stored_as_it_is() -> None:
 
 
 def test_the_full_status_has_every_field() -> None:
-    """The example above leaves nothing out."""
+    """The example of a status has every field."""
 
     def paths(value: Any, path: str = "") -> Iterator[str]:
         for name, member in value.items() if isinstance(value, dict) else ():
@@ -632,5 +632,5 @@ def test_the_full_status_has_every_field() -> None:
 
 
 def test_checked_in_files_are_the_definitions_alone() -> None:
-    """crds/ holds one file for each kind, so that `kubectl apply -f crds/` installs exactly those."""
+    """The folder crds/ holds one file for each kind, which `kubectl apply -f crds/` installs."""
     assert {Path(name).stem.rpartition("_")[2] for name in CRDS} == set(PLURALS.values())

@@ -1,4 +1,4 @@
-"""The examples are what they claim to be: a request of Metacontroller about demo, and manifests that apply."""
+"""The examples in the repository, in the documentation and in the help work as they are written."""
 
 import re
 import subprocess
@@ -29,31 +29,31 @@ def run(command: str) -> subprocess.CompletedProcess[str]:
 
 
 def is_part_of(part: Any, whole: Any) -> bool:
-    """Whether `whole` has everything of `part`; the API server adds defaults."""
+    """Return whether a value holds all of another one; the API server adds defaults to what a manifest says."""
     if isinstance(part, dict) and isinstance(whole, dict):
         return all(key in whole and is_part_of(value, whole[key]) for key, value in part.items())
     return bool(part == whole)
 
 
 def test_the_request_is_about_demo() -> None:
-    """The parent of the example request is the example manifest as stored."""
+    """The parent in the example of a request is the example manifest as the API server stores it."""
     request = orjson.loads((EXAMPLES / "requests/sync.json").read_bytes())
     manifest = yaml.safe_load((EXAMPLES / "manifests/demo.yaml").read_text())
     assert is_part_of(manifest, request["parent"])
 
 
-def test_the_answer() -> None:
-    """The answer has the route and the local Service, and accepts the specification."""
+def test_the_response_to_the_request() -> None:
+    """The response to the example request accepts the specification, and has the route and the local Service."""
     request = SyncRequest.from_body((EXAMPLES / "requests/sync.json").read_bytes())
-    answer = model_deployment.sync(Observation.of(request, DEFAULTS), now=NOW).as_json()
-    children = {(child["kind"], child["metadata"]["name"]) for child in answer["children"]}
+    response = model_deployment.sync(Observation.of(request, DEFAULTS), now=NOW).as_json()
+    children = {(child["kind"], child["metadata"]["name"]) for child in response["children"]}
     assert children == {("ConfigMap", "demo-route"), ("Service", "demo-local")}
-    conditions = {one["type"]: one["status"] for one in answer["status"]["conditions"]}
+    conditions = {one["type"]: one["status"] for one in response["status"]["conditions"]}
     assert (conditions["Accepted"], conditions["RefsResolved"], conditions["LocalReady"]) == ("True", "True", "True")
 
 
 def test_the_policies_of_the_documentation() -> None:
-    """The ModelDeployment on the page about offloading is allowed by the Policies beside it, and the CRDs take them."""
+    """The Policies on the page about offloading are valid, and allow the ModelDeployment beside them."""
     page = (EXAMPLES.parent / "docs/offloading.md").read_text()
     (text,) = [block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "kind: Policy" in block]
     items = list(yaml.safe_load_all(text))
@@ -67,14 +67,14 @@ def test_the_policies_of_the_documentation() -> None:
 
 
 def test_the_model_of_the_page_about_the_gateway() -> None:
-    """The CRD takes it and hooks accept it, and the defaults that it spells out are the defaults."""
+    """The ModelDeployment on the page about the gateway is valid and accepted, and spells out the real defaults."""
     page = (EXAMPLES.parent / "docs/gateway.md").read_text()
     (text,) = [block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "kind: ModelDeployment" in block]
     parent = yaml.safe_load(text)
     assert refusals(parent) == []
-    answer = model_deployment.sync(Observation.of(SyncRequest.from_json({"parent": parent}), DEFAULTS), now=NOW)
-    assert {one["type"]: one["status"] for one in answer.status["conditions"]}["Accepted"] == "True"
-    (route,) = [one["data"]["route.json"] for one in answer.children if one["kind"] == "ConfigMap"]
+    response = model_deployment.sync(Observation.of(SyncRequest.from_json({"parent": parent}), DEFAULTS), now=NOW)
+    assert {one["type"]: one["status"] for one in response.status["conditions"]}["Accepted"] == "True"
+    (route,) = [one["data"]["route.json"] for one in response.children if one["kind"] == "ConfigMap"]
     document = orjson.loads(route)
     assert "breaker" not in document
     assert document["queue"] == {"size": 50}
@@ -82,13 +82,13 @@ def test_the_model_of_the_page_about_the_gateway() -> None:
 
 
 def test_until_of_the_manifest() -> None:
-    """The override that the manifest suggests is one that the API takes, just by removing the comment sign."""
+    """The override in a comment of the example manifest is in the right place when the comment sign is removed."""
     text = (EXAMPLES / "manifests/demo.yaml").read_text().replace("# override:", "override:")
     assert "override" in yaml.safe_load(text)["spec"]["offloadingConfig"]["behavior"]
 
 
-def test_why_is_it_so() -> None:
-    """The output of explain on the page about offloading is what the command in front of it prints."""
+def test_the_output_of_explain() -> None:
+    """The command on the page about offloading prints the output that the page shows."""
     page = (EXAMPLES.parent / "docs/offloading.md").read_text()
     (block,) = re.findall(r"```console\n\$ (.venv/bin/beamlit-hooks explain .*?)```", page, re.DOTALL)
     command, _, expected = block.replace("\\\n", " ").partition("\n")
@@ -115,8 +115,8 @@ def test_help_names_the_command(script: str) -> None:
     assert run(f".venv/bin/{script} --help").stdout.startswith(f"usage: {script} [-h]")
 
 
-def test_how_one_gets_it() -> None:
-    """Troubleshooting names the same commands as the page about offloading."""
+def test_commands_of_troubleshooting() -> None:
+    """The page about troubleshooting has the same commands as the page about offloading."""
     docs = EXAMPLES.parent / "docs"
     (commands,) = re.findall(
         r"```sh\n(kubectl get modeldeployments,.*?)```", (docs / "offloading.md").read_text(), re.DOTALL

@@ -1,4 +1,4 @@
-"""Every setting is one that its program reads, or stands on a list with its reason."""
+"""Every setting is read by a program, or is on a list with the reason why not."""
 
 import ast
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ NOT_OBEYED: Final[Mapping[str, str]] = {
     "probeAddr": MANAGER,
     "proxyService.adminPort": "the original told its proxy the routes there; here they are in ConfigMaps",
 }
-"""Settings without effect, by their key in the file, each with the reason."""
+"""Settings that have no effect, by their key in the file, each with the reason."""
 
 
 def read(package: str) -> set[str]:
-    """Names of all attributes that a package's code reads."""
+    """Return the names of all attributes that the code of a package reads."""
     return {
         node.attr
         for path in (ROOT / package).rglob("*.py")
@@ -43,9 +43,9 @@ SETTINGS: Final = {
 
 @pytest.mark.parametrize(("package", "key"), SETTINGS)
 def test_a_setting_is_read(package: str, key: str) -> None:
-    """The program's code, or what both share, reads an attribute of its name; and nobody does for what is listed.
+    """An attribute with the name of a setting is read by a program that has the setting, or by their shared code.
 
-    What both programs know is read by one of them at least.
+    For a setting that is listed as without effect none is read.
     """
     programs = {package for package, known in SETTINGS if known == key}
     found = any(SETTINGS[package, key] in READ[one] for one in (*programs, "program"))
@@ -53,5 +53,5 @@ def test_a_setting_is_read(package: str, key: str) -> None:
 
 
 def test_what_is_listed_is_there() -> None:
-    """The list names settings."""
+    """The list of settings without effect names only settings that exist."""
     assert NOT_OBEYED.keys() <= {key for _, key in SETTINGS}

@@ -1,4 +1,4 @@
-"""The types of the custom resources: lenient reading, clear refusals, no secret in any text."""
+"""Tests of the types of the custom resources: how an object is read, and how one is refused."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -17,31 +17,31 @@ OAUTH = {"clientId": "i", "clientSecret": "very-secret", "tokenUrl": "https://t"
 
 
 def model_deployment(**spec: Any) -> dict[str, Any]:
-    """The least ModelDeployment with these fields of spec."""
+    """Return the smallest ModelDeployment with these fields of spec."""
     return {"metadata": {"name": "m"}, "spec": {"model": "m", "modelSourceRef": SOURCE} | spec}
 
 
 def test_defaults() -> None:
-    """The least object has the defaults of the original."""
+    """A ModelDeployment without optional fields has the defaults of the original."""
     spec = ModelDeployment.read(model_deployment()).spec
     assert (spec.enabled, spec.environment, spec.policies, spec.offloading_config) == (True, "production", (), None)
 
 
 def test_a_policy_is_remote_unless_it_says_otherwise() -> None:
-    """refType defaults to remotePolicy."""
+    """The type of a policy reference defaults to remotePolicy."""
     (policy,) = ModelDeployment.read(model_deployment(policies=[{"name": "p"}])).spec.policies
     assert policy.ref_type is PolicyRefType.REMOTE
 
 
 def test_unknown_fields_are_ignored() -> None:
-    """A newer API server may send what this version does not know."""
+    """A field that this version does not know is ignored, because a newer API server may send it."""
     newer = model_deployment(newer={"a": 1})
     newer["metadata"]["managedFields"] = [{}]
     assert ModelDeployment.read(newer | {"more": 1}) == ModelDeployment.read(model_deployment())
 
 
 def test_objects_do_not_change() -> None:
-    """What was observed stays what was observed."""
+    """A field of an object cannot be assigned."""
     spec = ModelDeployment.read(model_deployment()).spec
     with pytest.raises(pydantic.ValidationError, match="frozen"):
         spec.enabled = False  # type: ignore[misc]
@@ -83,7 +83,7 @@ def test_objects_do_not_change() -> None:
     ],
 )
 def test_what_cannot_be_used_is_named(raw: object, field: str, problem: str) -> None:
-    """The message has the path of the field, as in YAML, and what to write there."""
+    """An object that cannot be used is refused with the path of the field, as in YAML, and with what to write there."""
     with pytest.raises(InvalidObject) as caught:
         ModelDeployment.read(raw)
     assert (caught.value.field, caught.value.problem) == (field, problem)
@@ -91,7 +91,7 @@ def test_what_cannot_be_used_is_named(raw: object, field: str, problem: str) -> 
 
 
 def test_a_secret_is_in_no_text() -> None:
-    """Neither repr, nor JSON, nor a refusal repeats a client secret."""
+    """A client secret appears neither in the representation, nor in JSON, nor in a refusal."""
     config = {"remoteBackend": {"host": "h", "authConfig": {"type": "oauth", "oauthConfig": OAUTH}}}
     obj = ModelDeployment.read(model_deployment(offloadingConfig=config))
     broken = {
@@ -105,7 +105,7 @@ def test_a_secret_is_in_no_text() -> None:
 
 
 def test_times_are_written_in_utc_and_whole_seconds() -> None:
-    """Kubernetes knows no fractions of a second in metav1.Time."""
+    """A time is written in UTC and whole seconds, because metav1.Time has no fractions of a second."""
     time = datetime(2030, 1, 31, 18, 0, 0, 999999, timezone(timedelta(hours=2)))
     override = Override(percentage=0, until=time)
     assert format_time(time) == "2030-01-31T16:00:00Z"
@@ -117,12 +117,12 @@ def test_times_are_written_in_utc_and_whole_seconds() -> None:
 
 
 def test_an_override_is_normal_unless_forced() -> None:
-    """The mode defaults to the one that keeps the model reachable."""
+    """The mode of an override defaults to Normal, which keeps the model reachable."""
     assert Override(percentage=0, until=datetime(2030, 1, 1, tzinfo=UTC)).mode is OverrideMode.NORMAL
 
 
 def test_conditions_are_found_by_type() -> None:
-    """A status that is read again answers for each condition it has, and None for others."""
+    """A condition of a status is found by its type, and None is returned for a type that it does not have."""
     condition = {"type": "Ready", "status": "False", "reason": "R", "lastTransitionTime": "2030-01-31T16:00:00Z"}
     status = ModelDeploymentStatus.model_validate({"conditions": [condition]})
     ready = status.condition("Ready")
@@ -132,13 +132,13 @@ def test_conditions_are_found_by_type() -> None:
 
 
 def test_a_policy_is_read() -> None:
-    """Lists of a policy that are left out are empty."""
+    """A list of a policy that is not set is empty."""
     policy = Policy.read({"metadata": {"name": "p"}, "spec": {"type": "flavor"}})
     assert (policy.spec.locations, policy.spec.flavors) == ((), ())
 
 
 def test_integers_have_their_width() -> None:
-    """Numbers that may pass 2^31 are int64, all others int32, as in Go types."""
+    """An integer that may exceed 2^31 - 1 has the format int64, any other int32."""
     wide = {
         path.rpartition(".")[2] for path, node in nodes(crd_schema("modeldeployments")) if node.get("format") == "int64"
     }
