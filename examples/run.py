@@ -297,7 +297,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
             type=int,
             default=item.default,
             metavar="PORT",
-            help=f"of {_WANTED_BY[item.name]} (%(default)s)",
+            help=f"port of {_WANTED_BY[item.name]} (%(default)s)",
         )
     given = parser.parse_args(arguments)
     for item in fields(Ports):

@@ -25,6 +25,7 @@ from urllib.parse import quote
 from hooks.api.common import AUTHORIZATION_GROUP, DEPLOYMENT_GROUP, VERSION
 from hooks.kube.objects import Object
 from hooks.kube.unstructured import mapping, objects, text
+from program.invocation import paragraphs, typed
 from program.kubernetes.client import KubernetesClient
 from program.kubernetes.errors import ApiError, ApiRefusal, ClusterError
 
@@ -74,12 +75,22 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser(
         COMMAND,
         help="before an uninstallation, take Metacontroller's finalizers off",
-        description="Take the finalize hook off CompositeControllers and wait until no ModelDeployment and no Policy"
-        " has the finalizer metacontroller.io/compositecontroller-NAME. Metacontroller takes it off; where it does not,"
-        " it is taken off here. Objects stay as they are otherwise, and what the platform has of them stays there.",
-        epilog="Exit status 0: none has it. 1: some still have, and standard error has the commands that take it off."
-        " 2: there is no cluster to ask. `helm uninstall` runs this by itself where the platform is used. It acts on"
-        " the cluster it runs in, or that KUBECONFIG names, and may be repeated.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=paragraphs(
+            "Run this before Metacontroller or its CompositeControllers are removed. While a CompositeController has a"
+            " finalize hook, Metacontroller keeps a finalizer on every ModelDeployment and every Policy. Without"
+            " Metacontroller such an object can never be deleted.",
+            "This command takes the finalize hook off the CompositeControllers and waits until Metacontroller has taken"
+            " off the finalizers metacontroller.io/compositecontroller-NAME. Finalizers that are left it takes off"
+            " itself. The objects, and what is registered of them on the platform, stay as they are.",
+        ),
+        epilog=paragraphs(
+            "Exit status 0: no object has such a finalizer. 1: some still have one, and standard error has the commands"
+            " that take it off. 2: there is no cluster to ask.",
+            "It acts on the cluster that KUBECONFIG names, or that it runs in, and can be repeated. `helm uninstall`"
+            " runs it by itself where the platform is used. For the chart's two CompositeControllers:",
+            f"  {typed('hooks')} {COMMAND} beamlit-controller beamlit-controller-policies",
+        ),
     )
     parser.add_argument("controllers", nargs="+", type=_name, metavar="NAME", help="name of a CompositeController")
     parser.add_argument(
