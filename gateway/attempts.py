@@ -30,6 +30,7 @@ from gateway.telemetry import Metrics
 from gateway.upstream import connection as upstream
 from gateway.upstream.addresses import AddressRules
 from gateway.upstream.origin import Origin
+from gateway.upstream.response import UpstreamResponse
 
 VIA: Final = b"beamlit-gateway"
 """Name of the gateway in Via fields (RFC 9110 7.6.3)."""
@@ -64,7 +65,7 @@ class Attempts:
 
     async def response(
         self, exchange: Exchange, plan: RoutePlan, chosen: BackendPlan, target: bytes, context: RequestContext
-    ) -> tuple[upstream.ServerResponse, BackendPlan]:
+    ) -> tuple[UpstreamResponse, BackendPlan]:
         """Send a request to backends; return the response for the client and the backend it comes from.
 
         This is the first response that is no failure, or that of the last attempt.
@@ -89,7 +90,7 @@ class Attempts:
                 chosen.concurrency.taken += 1
                 context.concurrency = chosen.concurrency
             probe = not chosen.breaker.usable and chosen.breaker.begin(began)
-            outcome: upstream.ServerResponse | errors.UpstreamError
+            outcome: UpstreamResponse | errors.UpstreamError
             try:
                 outcome = await self._attempt(exchange, plan, chosen, target, context)
                 status = outcome.head.status
@@ -176,7 +177,7 @@ class Attempts:
     def _record_outcome(
         self,
         breaker: CircuitBreaker,
-        outcome: upstream.ServerResponse | errors.UpstreamError,
+        outcome: UpstreamResponse | errors.UpstreamError,
         cause: FailureCause | None,
         began: float,
         now: float,
@@ -217,7 +218,7 @@ class Attempts:
         self._metrics.upstream_errors.labels(route.namespace, route.name, chosen.backend.id, cause).inc()
 
     async def _first_event_cause(
-        self, response: upstream.ServerResponse, exchange: Exchange, plan: RoutePlan, tried: frozenset[int]
+        self, response: UpstreamResponse, exchange: Exchange, plan: RoutePlan, tried: frozenset[int]
     ) -> FailureCause | None:
         """Return the failure cause when the first event of an event stream is an error.
 
@@ -239,7 +240,7 @@ class Attempts:
 
     def _attempt(
         self, exchange: Exchange, plan: RoutePlan, chosen: BackendPlan, target: bytes, context: RequestContext
-    ) -> Coroutine[Any, Any, upstream.ServerResponse]:
+    ) -> Coroutine[Any, Any, UpstreamResponse]:
         """Start one attempt at a backend.
 
         Raises (when awaited):
@@ -253,7 +254,7 @@ class Attempts:
 
     async def _attempt_with_changes(
         self, exchange: Exchange, plan: RoutePlan, chosen: BackendPlan, target: bytes, extra: dict[bytes, bytes]
-    ) -> upstream.ServerResponse:
+    ) -> UpstreamResponse:
         """Attempt a request with the backend's model name and credentials, twice when they are refused with a 401."""
         body = await _body(exchange, plan, chosen)
         refused: bytes | None = None
@@ -283,7 +284,7 @@ class Attempts:
         target: bytes,
         body: bytes | None,
         extra: Mapping[bytes, bytes],
-    ) -> Coroutine[Any, Any, upstream.ServerResponse]:
+    ) -> Coroutine[Any, Any, UpstreamResponse]:
         """Send a request; `body` is None when it is streamed from the exchange."""
         return self._upstream.send(
             origin,
@@ -325,7 +326,7 @@ class Attempts:
         return any(ip_address(peer) in network for network in self._trusted.allowed)
 
 
-def _cause_word(outcome: upstream.ServerResponse | errors.UpstreamError, cause: FailureCause | None) -> str:
+def _cause_word(outcome: UpstreamResponse | errors.UpstreamError, cause: FailureCause | None) -> str:
     """Return how an attempt failed, in a word: the code of an error, `streamError`, or the status."""
     if isinstance(outcome, errors.UpstreamError):
         return outcome.code

@@ -113,7 +113,7 @@ class Proxy:
             )
             context.status = response.head.status
             if response.head.status == 101:
-                context.broken = await exchange.tunnel(fields, response.switched())
+                context.broken = await exchange.tunnel(fields, response.upgraded())
                 return
             outgoing = ResponseHead(response.head.status, response.head.reason, fields, response.head.content_length)
             body = response.whole()

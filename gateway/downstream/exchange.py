@@ -1,7 +1,7 @@
-"""One request of a client and the answer to it: `Exchange` as `edge.py` gives it to the story in `proxy.py`.
+"""One request of a client and the response to it, over the client's connection.
 
-The body arrives by callbacks from the connection's parser and goes to whoever takes it; until somebody does, a bounded
-part of it waits. The answer's framing is decided here (RFC 9112 6), whatever the server's was.
+The connection delivers the request's body, which goes to a sink or a reader; while there is none, a bounded part of it
+waits. The framing of the response is decided here (RFC 9112 6), whatever the backend's was.
 """
 
 from typing import TYPE_CHECKING, Final, Protocol
@@ -10,7 +10,7 @@ import structlog
 
 from gateway import errors
 from gateway.http import messages
-from gateway.http.exchange import BodySink, BodySource, Switched
+from gateway.http.exchange import BodySink, BodySource, UpgradedConnection
 from gateway.http.messages import Fields, RequestHead, ResponseHead
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BUFFER_BYTES: Final = 65536
-"""Of a request's body while nobody takes it."""
+"""Bytes of a request's body that wait in memory while there is neither sink nor reader."""
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -26,45 +26,45 @@ log = structlog.get_logger(__name__)
 
 
 class Connection(Protocol):
-    """What an exchange needs of its connection."""
+    """Connection of a client, as an exchange needs it."""
 
     peer: str
     tls: bool
     full: bool
-    """Whether more waits to be written than the client should have waiting."""
+    """Whether more waits to be written than the high-water mark allows."""
 
     @property
     def leaving(self) -> bool:
-        """Whether answers ask the client to close."""
+        """Whether responses ask the client to close."""
         ...
 
     def date(self) -> bytes:
-        """The time for a Date field."""
+        """Return the time for a Date field."""
         ...
 
     def future(self) -> "asyncio.Future[None]":
-        """A future of the connection's loop."""
+        """Return a future of the connection's loop."""
         ...
 
     @property
     def send(self) -> "Callable[[bytes], None]":
-        """Writes to the client."""
+        """Function that writes bytes to the client."""
         ...
 
-    def hold_reading(self) -> None:
-        """Read no more of the body for now."""
+    def pause_reading(self) -> None:
+        """Stop reading the request's body."""
         ...
 
-    def go_on_reading(self) -> None:
+    def resume_reading(self) -> None:
         """Read again."""
         ...
 
     def response_ended(self, exchange: "ClientExchange") -> None:
-        """The answer is complete."""
+        """Go on to the next request, or close the connection: the response is complete."""
         ...
 
-    async def join(self, server: Switched) -> str | None:
-        """Pass bytes both ways until both sides have ended; return why the tunnel was cut or broke."""
+    async def join(self, upstream: UpgradedConnection) -> str | None:
+        """Pass bytes in both directions until both sides have closed; return the cause where the tunnel broke."""
         ...
 
     def abort(self) -> None:
@@ -72,16 +72,16 @@ class Connection(Protocol):
         ...
 
     def reset(self) -> None:
-        """Drop the connection so that the client cannot take it for an end."""
+        """Drop the connection so that the client cannot take it for the end of the response."""
         ...
 
     def cut(self) -> None:
-        """Close the connection behind what was written: there will be no end of the answer."""
+        """Close the connection behind what was written, without the end of the response."""
         ...
 
 
 class ClientExchange:
-    """One request on a connection (`exchange.Exchange`)."""
+    """One request on a connection, as an `Exchange`."""
 
     __slots__ = (
         "_chunked", "_connection", "_continue", "_discard", "_failure", "_keep", "_left", "_limit", "_pieces", "_sink",
@@ -95,56 +95,62 @@ class ClientExchange:
         self.tls = connection.tls
         self.responded = False
         self.finished = False
-        """Whether the answer is complete or has been broken off."""
+        """Whether the response is complete or has been broken off."""
         self.complete = not head.has_body
-        """Whether the whole request is here."""
+        """Whether the whole request has arrived."""
         self.size = 0
-        """Bytes of the body so far."""
+        """Bytes of the request's body that have arrived."""
         self.interrupted: errors.GatewayError | None = None
-        """Why the story was told to come to its end."""
+        """Error for the client where the task was cancelled by `interrupt`."""
         self.intact = True
-        """Whether all of them can still be had."""
+        """Whether all that has arrived of the request's body can be read or pumped again."""
         self.keep_alive = keep_alive
+        """Whether the connection takes another request after the response."""
         self.paused = False
-        """Whether the body's taker holds it back."""
+        """Whether the sink holds the request's body back."""
         self.held = False
-        """Whether the body waits because nobody takes it yet."""
+        """Whether reading is paused because there is neither sink nor reader."""
         self.source: BodySource | None = None
+        """Source of the response's body."""
         self.task: asyncio.Task[None] | None = None
+        """Task that responds to the request."""
         self.bodiless = False
-        """Whether the answer has no body, whatever its head says."""
+        """Whether the response has no body, whatever its head says."""
         self._connection = connection
         self._continue = expects
+        """Whether the client waits for 100 Continue before it sends the body."""
         self._pieces: list[bytes] = []
         self._sink: BodySink | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._limit = 0
         self._keep = 0
-        """Bytes of the body that are kept while it goes by."""
+        """Bytes of the request's body that stay in memory after they were pumped."""
         self._discard = False
+        """Whether what still arrives of the request's body is dropped."""
         self._failure: Exception | None = None
+        """Cause of a request body that will never be complete."""
         self._chunked = False
         self._left: int | None = None
-        """Bytes of the answer's body that are still to come; None where that is not known."""
+        """Bytes of the response's body that have not been sent; None where their number is unknown."""
         self._tail = b""
-        """The last four bytes of an answer in chunks: where an event stream stands."""
+        """The last four bytes of a chunked response: they tell whether an event of a stream is complete."""
 
     # The request's body
 
     async def read_body(self, limit: int) -> bytes:
-        """The whole request body. It can be pumped or read again afterwards.
+        """Return the whole request body. It can be pumped or read again afterwards.
 
         Raises:
-            errors.BodyTooLarge: it is longer than `limit` bytes.
-            errors.BodyTimeout: no byte of it came for the body deadline.
-            errors.MalformedRequest: its framing is broken.
+            errors.BodyTooLarge: The body has more than `limit` bytes.
+            errors.BodyTimeout: No byte of the body arrived before the body deadline.
+            errors.MalformedRequest: The framing of the body is broken.
         """
         if (self.head.content_length or 0) > limit or self.size > limit:
             raise errors.BodyTooLarge
         if not self.complete and self._failure is None:
             self._limit = limit
             self._waiter = self._connection.future()
-            self._wanted()
+            self._begin_body()
             try:
                 await self._waiter
             finally:
@@ -156,7 +162,10 @@ class ClientExchange:
         return self._pieces[0] if self._pieces else b""
 
     def pump_body(self, sink: BodySink, limit: int, keep: int = 0) -> None:
-        """Deliver the request body into `sink`: first what is here, then what arrives. Keep it, up to `keep` bytes."""
+        """Deliver the request body into `sink`: first the bytes in memory, then those that arrive.
+
+        The body stays intact while it has no more than `keep` bytes.
+        """
         if self._failure is None and ((self.head.content_length or 0) > limit or self.size > limit):
             self._failure = errors.BodyTooLarge()
         if self._failure is not None:
@@ -172,36 +181,36 @@ class ClientExchange:
         self._sink = sink
         pieces = self._pieces
         if (self.head.content_length or self.size) > keep:
-            self._let_go()
+            self._drop_body()
         for piece in pieces:
-            sink.write(piece)  # which may pause us
-        self._wanted()
+            sink.write(piece)  # which may pause the body
+        self._begin_body()
 
     def stop_body(self) -> None:
-        """Forget the sink. What still arrives is held where all of it was kept, else dropped."""
+        """Detach the sink. What still arrives is held where the body is intact, else dropped."""
         if self._sink is not None:
             self._sink = None
             self._discard = not self.intact
 
-    def _let_go(self) -> None:
-        """Keep no more of the body."""
+    def _drop_body(self) -> None:
+        """Free the memory of the request's body."""
         self.intact = False
         self._pieces = []
 
     def pause(self) -> None:
-        """Hold the request's body back."""
+        """Stop reading the request's body."""
         if not self.paused and not self.complete:
             self.paused = True
-            self._connection.hold_reading()
+            self._connection.pause_reading()
 
     def resume(self) -> None:
-        """Let the request's body go on."""
+        """Read the request's body again."""
         if self.paused:
             self.paused = False
             if not self.held:
-                self._connection.go_on_reading()
+                self._connection.resume_reading()
 
-    def _wanted(self) -> None:
+    def _begin_body(self) -> None:
         if self._continue:
             self._continue = False
             if not self.size and not self.responded:
@@ -209,10 +218,10 @@ class ClientExchange:
         if self.held:
             self.held = False
             if not self.paused:
-                self._connection.go_on_reading()
+                self._connection.resume_reading()
 
     def receive(self, data: bytes) -> None:
-        """A piece of the body has arrived."""
+        """Take a piece of the request's body from the connection."""
         self.size += len(data)
         if self._discard:
             return
@@ -223,7 +232,7 @@ class ClientExchange:
             if self.intact:
                 self._pieces.append(data)
                 if self.size > self._keep:
-                    self._let_go()
+                    self._drop_body()
             self._sink.write(data)
             return
         self._pieces.append(data)
@@ -232,23 +241,23 @@ class ClientExchange:
                 self.break_body(errors.BodyTooLarge())
         elif self.size >= BUFFER_BYTES and not self.held:
             self.held = True
-            self._connection.hold_reading()
+            self._connection.pause_reading()
 
     def complete_body(self) -> None:
-        """The whole body is here."""
+        """Take the end of the request's body."""
         self.complete = True
         if self.held:
             self.held = False
-            self._connection.go_on_reading()
+            self._connection.resume_reading()
         sink, self._sink = self._sink, None
         if sink is not None:
-            self._discard = not self.intact  # it went by, and cannot be had again
+            self._discard = not self.intact  # it was pumped, and cannot be pumped again
             sink.end()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def break_body(self, cause: Exception) -> None:
-        """The body will never be complete. Whoever takes it learns why, now or when it asks."""
+        """Pass `cause` to the sink or the reader, now or when there is one: the body will never be complete."""
         if self._failure is not None:
             return
         self._failure = cause
@@ -260,22 +269,22 @@ class ClientExchange:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(cause)
 
-    # The answer
+    # The response
 
     def respond(self, head: ResponseHead, *, close: bool = False) -> None:
-        """Send the final answer's head. The connection closes after an answer that does not wait for the whole request.
+        """Send the head of the final response. Where the request is not complete yet, the connection closes after it.
 
         Raises:
-            errors.BadResponse: a part would break the head apart; nothing has been sent.
+            errors.BadResponse: The head is malformed; nothing has been sent.
         """
         self._connection.send(self._wire(head, close))
-        self._let_go()  # nobody asks for it any more, and the answer may take long
+        self._drop_body()  # it is not needed any more, and the response may take long
 
     def reply(self, head: ResponseHead, body: bytes, *, close: bool = False) -> None:
-        """Send a whole answer: one write instead of three.
+        """Send a whole response, with one write instead of three.
 
         Raises:
-            errors.BadResponse: a part would break the head apart; nothing has been sent.
+            errors.BadResponse: The head is malformed; nothing has been sent.
         """
         if head.content_length is None:
             head = head._replace(content_length=len(body))
@@ -300,7 +309,7 @@ class ClientExchange:
         return wire
 
     def write(self, data: bytes) -> None:
-        """Send a piece of the answer's body."""
+        """Send a piece of the response's body."""
         if not data or self.bodiless or self.finished:
             return
         if self._left is not None:
@@ -311,7 +320,7 @@ class ClientExchange:
         self._connection.send(data)
 
     def end(self) -> None:
-        """The answer is complete. One that is shorter or longer than its head said is broken off."""
+        """Complete the response; break it off where its body has not the length that its head announced."""
         if self.finished:
             return
         if self._left:
@@ -322,31 +331,31 @@ class ClientExchange:
         self.finished = True
         self._connection.response_ended(self)
 
-    async def tunnel(self, fields: Fields, server: Switched) -> str | None:
-        """Answer with 101 and pass bytes both ways until both sides have ended; return why the tunnel broke.
+    async def tunnel(self, fields: Fields, upstream: UpgradedConnection) -> str | None:
+        """Send 101, and pass bytes in both directions until both sides have closed; return the cause where it broke.
 
         Raises:
-            errors.BadResponse: a part would break the head apart; nothing has been sent.
+            errors.BadResponse: The head is malformed; nothing has been sent.
         """
-        wire = messages.switch_head(fields, self._connection.date())
+        wire = messages.upgrade_head(fields, self._connection.date())
         self.responded = True
         self._connection.send(wire)
         try:
-            return await self._connection.join(server)
+            return await self._connection.join(upstream)
         finally:
             self.finished = True
 
     def fail(self, cause: Exception) -> None:
-        """Break the answer off: abort the connection."""
-        del cause  # the client is told nothing that could pass for an end
+        """Abort the connection, so that the client cannot take the response for complete."""
+        del cause  # nothing is sent that could be taken for an end
         self.finished = True
         if self.responded and not self._chunked and self._left is None and not self.bodiless:
-            self._connection.reset()  # the end of the connection is that of the answer
+            self._connection.reset()  # FIN is the end of such a response
         else:
             self._connection.abort()
 
     def cut(self, body: bytes) -> None:
-        """Break an event stream off with a last event; without chunks its end would pass for a good one."""
+        """End an event stream with a last event; without chunks, whose end is missing then, abort the connection."""
         if self.finished:
             return
         if not self._chunked:
@@ -357,19 +366,19 @@ class ClientExchange:
         self._connection.cut()
 
     def attach(self, source: BodySource | None) -> None:
-        """The source of the answer's body, to be paused while the client does not read."""
+        """Set the source of the response's body, which is paused while the client does not read."""
         self.source = source
         if source is not None and self._connection.full:
             source.pause()
 
     def interrupt(self, cause: errors.GatewayError) -> None:
-        """Have the story come to its end now, and tell the client why."""
+        """Cancel the task, and have it tell the client `cause`."""
         if self.task is not None and self.interrupted is None:
             self.interrupted = cause
             self.task.cancel()
 
-    def told(self, task: "asyncio.Task[None]") -> None:
-        """The story has ended. One that left its client without an answer breaks the connection."""
+    def task_done(self, task: "asyncio.Task[None]") -> None:
+        """Abort the connection where the task has ended without a complete response."""
         self.task = None
         if not task.cancelled() and (cause := task.exception()) is not None:
             log.error("request_failed", exc_info=cause)

@@ -1,35 +1,32 @@
-"""A WebSocket after its opening handshake: bytes both ways, until both sides have ended (RFC 6455).
+"""WebSocket after its opening handshake: bytes in both directions, until both sides have closed (RFC 6455).
 
-The tunnel takes two connections over from their protocols. What one side sends is written to the other at once; while
-the other takes nothing, the first is not read, so that no more waits here than one read and the high-water mark. The
-end of one direction is passed on, and a connection that breaks breaks the other.
+The tunnel takes two connections over from their protocols. What one side sends is written to the other at once. While
+the other side takes nothing, the first is not read, so that no more waits here than one read and the high-water mark.
+The end of one direction is passed on, and a connection that breaks breaks the other.
 """
 
 import asyncio
 import os
-import socket
-import struct
 from typing import Final
 
-from gateway.downstream.websocket_frames import Frames, close_frame
-from gateway.http.exchange import Side, Switched
+from gateway.downstream import sockets
+from gateway.downstream.websocket_frames import FrameScanner, close_frame
+from gateway.http.exchange import TunnelSide, UpgradedConnection
 
 HALF_OPEN_SECONDS: Final = 30.0
-"""How long a tunnel with an end in one direction may be silent in the other."""
-_CLOSED: Final = 7
-"""State of a TCP connection that the peer has reset (Linux, tcp_states.h)."""
+"""Seconds for which a tunnel that is closed in one direction may be silent in the other."""
 
 
 class Tunnel:
-    """Two connections joined. Its deadlines are looked at by whoever looks at those of the client's connection."""
+    """Two connections joined. `ClientConnection` calls `check_deadlines` in each sweep."""
 
     __slots__ = (
         "_client",
         "_idle_seconds",
         "_moved_at",
-        "_server",
         "_stall_seconds",
-        "_switched",
+        "_upgraded",
+        "_upstream",
         "cause",
         "ended",
         "leaving",
@@ -40,8 +37,8 @@ class Tunnel:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        client: Side,
-        server: Switched,
+        client: TunnelSide,
+        upstream: UpgradedConnection,
         *,
         idle_seconds: float,
         stall_seconds: float,
@@ -49,87 +46,89 @@ class Tunnel:
         """Take over both connections.
 
         Args:
-            loop: theirs.
-            client: its connection, with all that was written to it on its way.
-            server: its connection.
-            idle_seconds: without a byte in either direction, until the tunnel is cut.
-            stall_seconds: without the client taking a byte of what waits for it, until the tunnel is cut.
+            loop: Loop of both connections.
+            client: Connection of the client; all that was written to it before has been flushed.
+            upstream: Connection to the backend.
+            idle_seconds: Time without a byte in either direction after which the tunnel is cut.
+            stall_seconds: Time after which the tunnel is cut where the client takes no byte of what waits for it.
         """
         self.ended: asyncio.Future[None] = loop.create_future()
-        """Done when both connections are gone or going."""
+        """Future that is done when both connections are closed or closing."""
         self.cause: str | None = None
-        """Why it was cut or broke; None for an orderly end."""
+        """Cause of a tunnel that broke or was cut; None for an orderly end."""
         self.leaving = False
-        """Whether both sides have been told to go."""
+        """Whether both sides have got a close frame of the gateway."""
         self.moved = False
-        """Whether a byte came since the last look."""
+        """Whether a byte has passed since the last check of the deadlines."""
         self.loop = loop
-        self._switched = server
+        self._upgraded = upstream
         self._moved_at = loop.time()
         self._idle_seconds = idle_seconds
         self._stall_seconds = stall_seconds
         self._client = _End(self, client, "client_gone")
-        self._server = _End(self, server.side, "upstream_reset")
-        self._client.other, self._server.other = self._server, self._client
+        self._upstream = _End(self, upstream.side, "upstream_reset")
+        self._client.other, self._upstream.other = self._upstream, self._client
         client.transport.set_protocol(self._client)
-        server.side.transport.set_protocol(self._server)
+        upstream.side.transport.set_protocol(self._upstream)
 
     def start(self, from_client: bytes) -> None:
-        """Deliver what came before, and go on reading."""
-        if self._switched.early:
-            self._server.data_received(self._switched.early)
+        """Deliver the bytes that arrived before the tunnel, and read both sides."""
+        if self._upgraded.early:
+            self._upstream.data_received(self._upgraded.early)
         if from_client:
             self._client.data_received(from_client)
-        self._client.go_on()
-        if self._switched.over:
-            self._server.eof_received()
+        self._client.resume_reading()
+        if self._upgraded.at_eof:
+            self._upstream.eof_received()
         else:
-            self._server.go_on()
+            self._upstream.resume_reading()
 
     def cut(self, cause: str) -> None:
         """Drop both connections."""
         if self.cause is None and not self.ended.done():
             self.cause = cause
-        self._client.drop()
-        self._server.drop()
+        self._client.abort()
+        self._upstream.abort()
 
     def leave(self) -> None:
-        """Tell both sides that we leave, where the last frame has ended; what they still send is not passed on.
+        """Send both sides a close frame where the last frame has ended, and pass nothing on any more.
 
-        Whoever calls this drops what is left soon.
+        The caller drops soon the connections that are left.
         """
         if self.ended.done():
             return
         self.cause = "stopping"
         self.leaving = True
-        self._client.say(close_frame(), self._server.frames)
-        self._server.say(close_frame(os.urandom(4)), self._client.frames)
+        self._client.send_close(close_frame(), self._upstream.frames)
+        self._upstream.send_close(close_frame(os.urandom(4)), self._client.frames)
         self.settle()
 
-    def look(self, now: float) -> None:
-        """See which deadline has passed, and whether a client that is not read is still there."""
-        client, server = self._client, self._server
+    def check_deadlines(self, now: float) -> None:
+        """Cut the tunnel where a deadline has passed, or where a client that is not read has gone."""
+        client, upstream = self._client, self._upstream
         if self.moved:
             self.moved = False
             self._moved_at = now
         idle = now - self._moved_at
-        if (client.over or server.over or self.ended.done()) and idle >= min(HALF_OPEN_SECONDS, self._idle_seconds):
+        if (client.at_eof or upstream.at_eof or self.ended.done()) and idle >= min(
+            HALF_OPEN_SECONDS, self._idle_seconds
+        ):
             self.cut("half_open")
         elif idle >= self._idle_seconds:
             self.cut("idle_timeout")
         elif client.stalled(now, self._stall_seconds):
             self.cut("client_stalled")
-        elif server.full and client.is_reset():
+        elif upstream.full and sockets.is_reset(client.transport):
             self.cut("client_gone")
 
     def settle(self) -> None:
-        """Both directions have ended, or a connection is lost."""
+        """Mark the tunnel as ended."""
         if not self.ended.done():
             self.ended.set_result(None)
 
 
 class _End(asyncio.Protocol):
-    """One connection in a tunnel."""
+    """Protocol of one of the two connections."""
 
     __slots__ = (
         "_gone",
@@ -137,38 +136,39 @@ class _End(asyncio.Protocol):
         "_tunnel",
         "_unwritten",
         "_watched_since",
+        "at_eof",
         "frames",
         "full",
+        "loss_cause",
         "other",
-        "over",
         "transport",
-        "why",
     )
 
-    def __init__(self, tunnel: Tunnel, side: Side, why: str) -> None:
+    def __init__(self, tunnel: Tunnel, side: TunnelSide, loss_cause: str) -> None:
         self.transport: asyncio.Transport = side.transport
-        self.why = why
-        """What it is called when this connection breaks."""
+        self.loss_cause = loss_cause
+        """Cause of the tunnel's end where this connection breaks."""
         self.other: _End
-        self.over = False
-        """Whether the peer sends no more."""
-        self.frames = Frames()
-        """What the peer has sent."""
+        self.at_eof = False
+        """Whether the peer has closed its side."""
+        self.frames = FrameScanner()
+        """Frames that the peer has sent."""
         self.full = side.full
-        """Whether more waits to be written than should be waiting."""
+        """Whether more waits to be written than the high-water mark allows."""
         self._tunnel = tunnel
         self._side = side
         self._gone = False
         self._unwritten = 0
+        """Bytes that waited to be written at `_watched_since`."""
         self._watched_since = tunnel.loop.time()
 
     def data_received(self, data: bytes) -> None:
-        """Pass on what came."""
+        """Pass bytes on to the other side."""
         self.frames.feed(data)
         tunnel = self._tunnel
         if tunnel.leaving:
             if self.frames.closed:
-                self._close()  # it has answered
+                self._close()  # the peer has confirmed our close frame
             return
         tunnel.moved = True
         transport = self.other.transport
@@ -176,13 +176,13 @@ class _End(asyncio.Protocol):
             transport.write(data)
 
     def eof_received(self) -> bool:
-        """The peer sends no more: pass that on, and let the other direction go on."""
-        self.over = True
+        """Pass the end of this direction on, and keep the other one open where the connection can."""
+        self.at_eof = True
         other = self.other
         if self._tunnel.leaving:
             self._close()
             return False
-        if other.over:
+        if other.at_eof:
             self._close()
             other._close()
             self._tunnel.settle()
@@ -193,11 +193,11 @@ class _End(asyncio.Protocol):
         return self.transport.can_write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone, and so goes the other."""
+        """Close the other connection, too, or reset it where this one has been reset."""
         self._gone = True
         tunnel, other = self._tunnel, self.other
-        if not (self.over or other.over) and tunnel.cause is None and not tunnel.ended.done():
-            tunnel.cause = self.why
+        if not (self.at_eof or other.at_eof) and tunnel.cause is None and not tunnel.ended.done():
+            tunnel.cause = self.loss_cause
         tunnel.settle()
         if tunnel.leaving:
             pass
@@ -207,18 +207,18 @@ class _End(asyncio.Protocol):
             other._close()
         self._side.connection_lost(exc)
 
-    def say(self, frame: bytes, before: Frames) -> None:
-        """Write a frame of our own behind what came from the other, or drop the connection where that is no place."""
-        if before.closed or self.over:
+    def send_close(self, frame: bytes, before: FrameScanner) -> None:
+        """Write a close frame behind the frames `before`; drop the connection where one of those is incomplete."""
+        if before.closed or self.at_eof:
             self._close()
         elif before.between and not self.transport.is_closing():
             self.transport.write(frame)
             self.transport.resume_reading()
         else:
-            self.drop()
+            self.abort()
 
     def pause_writing(self) -> None:
-        """The peer reads more slowly than the other sends: the other is not read."""
+        """Stop reading the other side, which sends faster than this one reads."""
         self.full = True
         self._unwritten = self.transport.get_write_buffer_size()
         self._watched_since = self._tunnel.loop.time()
@@ -226,17 +226,17 @@ class _End(asyncio.Protocol):
             self.other.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """The peer has caught up."""
+        """Read the other side again: this one has caught up."""
         self.full = False
-        self.other.go_on()
+        self.other.resume_reading()
 
-    def go_on(self) -> None:
-        """Read, unless what would come has nowhere to go."""
+    def resume_reading(self) -> None:
+        """Read this side, unless the other one is full."""
         if not (self.other.full or self._gone or self.transport.is_closing()):
             self.transport.resume_reading()
 
     def stalled(self, now: float, seconds: float) -> bool:
-        """Whether the peer has taken no byte for so long."""
+        """Return whether the peer has taken no byte for `seconds` although some wait for it."""
         if not self.full:
             return False
         waiting = self.transport.get_write_buffer_size()
@@ -245,35 +245,20 @@ class _End(asyncio.Protocol):
             self._watched_since = now
         return now - self._watched_since >= seconds
 
-    def is_reset(self) -> bool:
-        """Whether the kernel knows that the peer is gone; nobody else notices while the connection is not read."""
-        raw = self.transport.get_extra_info("socket")
-        option = getattr(socket, "TCP_INFO", None)
-        if raw is None or option is None:
-            return False
-        try:
-            return bool(raw.getsockopt(socket.IPPROTO_TCP, option, 1)[0] == _CLOSED)
-        except OSError:
-            return True
-
-    def drop(self) -> None:
-        """Drop the connection, with whatever was still to be written."""
+    def abort(self) -> None:
+        """Drop the connection, with all that waits to be written."""
         if not self._gone:
             self.transport.abort()
 
     def reset(self) -> None:
-        """Drop the connection so that the peer sees a reset, as this side did of the other."""
-        if self._gone or self.transport.is_closing():
-            return
-        raw = self.transport.get_extra_info("socket")
-        if raw is not None:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.transport.abort()
+        """Drop the connection so that the peer sees a reset, as the other side has sent one."""
+        if not self._gone and not self.transport.is_closing():
+            sockets.reset(self.transport)
 
     def _close(self) -> None:
-        """Close once everything is written."""
+        """Close the connection once everything is written."""
         if not self._gone and not self.transport.is_closing():
             waiting = self.transport.get_write_buffer_size() or not self.transport.can_write_eof()
             self.transport.close()
             if waiting:  # for a peer that may take nothing any more
-                self._tunnel.loop.call_later(HALF_OPEN_SECONDS, self.drop)
+                self._tunnel.loop.call_later(HALF_OPEN_SECONDS, self.abort)

@@ -1,23 +1,23 @@
-"""Where the frames of a WebSocket end in bytes that go by, and a frame of our own (RFC 6455 5.2, 5.5.1)."""
+"""Frames of a WebSocket in bytes that pass by: where they end, and a close frame of ours (RFC 6455 5.2, 5.5.1)."""
 
 from typing import Final
 
 GOING_AWAY: Final = (1001).to_bytes(2, "big")
-"""The status of an endpoint that leaves (RFC 6455 7.4.1)."""
+"""Status code of an endpoint that leaves (RFC 6455 7.4.1), as the payload of a close frame."""
 
 
-class Frames:
-    """One direction of a WebSocket. A frame of our own may stand between two of its frames and nowhere else."""
+class FrameScanner:
+    """Position in one direction of a WebSocket. A frame of ours may stand between two frames and nowhere else."""
 
     __slots__ = ("_begun", "_left", "closed")
 
     def __init__(self) -> None:
         self.closed = False
-        """Whether a close frame has begun: nothing may follow it."""
+        """Whether a close frame has begun: no frame may follow it."""
         self._begun = b""
-        """A frame header that is not complete; 13 bytes at most."""
+        """Bytes of an incomplete frame header; 13 at most."""
         self._left = 0
-        """Bytes of the present frame that are still to come."""
+        """Bytes of the present frame that have not passed yet."""
 
     @property
     def between(self) -> bool:
@@ -25,7 +25,7 @@ class Frames:
         return not self._left and not self._begun
 
     def feed(self, data: bytes) -> None:
-        """Bytes that go by."""
+        """Follow the frames through `data`, which comes behind what was fed before."""
         if self._left >= len(data):
             self._left -= len(data)
             return
@@ -51,7 +51,7 @@ class Frames:
 
 
 def close_frame(mask: bytes = b"") -> bytes:
-    """A close frame that says that we leave; towards a server with a `mask` of four bytes (RFC 6455 5.3)."""
+    """Return a close frame with the status "going away"; for a server, `mask` is four bytes (RFC 6455 5.3)."""
     if not mask:
         return b"\x88\x02" + GOING_AWAY
     return b"\x88\x82" + mask + bytes(one ^ other for one, other in zip(GOING_AWAY, mask, strict=False))

@@ -1,7 +1,8 @@
-"""What the story of a request sees of its client: the parsed head, the body, and the way to answer.
+"""A request of a client and its response, as `proxy.py` sees them, and how bodies flow.
 
-`edge.py` implements `Exchange` over a client's connection; `upstream.py` implements `Answer` over a server's. Bodies
-go from one to the other by callbacks (`BodySink`), so that the coroutine in `proxy.py` wakes for events, not for bytes.
+`downstream/exchange.py` implements `Exchange` over the connection of a client. Bodies go between it and
+`upstream/request.py` and `response.py` by callbacks, so that the coroutine in `proxy.py` wakes for events, not for
+bytes.
 """
 
 from collections.abc import Sequence
@@ -14,137 +15,139 @@ from gateway.http.messages import ResponseHead as ResponseHead
 
 
 class BodySink(Protocol):
-    """Receives a body by callbacks, from the event loop's thread."""
+    """Receiver of a body by callbacks, on the event loop's thread."""
 
     def write(self, data: bytes) -> None:
-        """Take one piece. The source stops when `pause` was called on it."""
+        """Take one piece of the body."""
         ...
 
     def end(self) -> None:
-        """The body is complete."""
+        """Take the end of the body: it is complete."""
         ...
 
     def fail(self, cause: Exception) -> None:
-        """The body will never be complete."""
+        """Take note that the body will never be complete, because of `cause`."""
         ...
 
 
 class BodySource(Protocol):
-    """Produces a body into a sink, and can be held back by it."""
+    """Producer of a body that its receiver can hold back."""
 
     def pause(self) -> None:
-        """Stop producing soon; what is already in memory may still come."""
+        """Stop producing; what is in memory already may still come."""
         ...
 
     def resume(self) -> None:
-        """Go on producing."""
+        """Produce again."""
         ...
 
 
-class Side(Protocol):
-    """A connection as its protocol leaves it to a tunnel. It learns when it is lost."""
+class TunnelSide(Protocol):
+    """Connection that its protocol has left to a tunnel. The tunnel passes the loss of the connection on to it."""
 
     transport: Any
-    """An `asyncio.Transport`."""
+    """Transport of the connection, an `asyncio.Transport`."""
     full: bool
-    """Whether more waits to be written than should be waiting."""
+    """Whether more waits to be written than the high-water mark allows."""
 
     def connection_lost(self, exc: Exception | None, /) -> None:
-        """The transport is gone."""
+        """Clean up after the connection is lost."""
         ...
 
 
-class Switched(NamedTuple):
-    """A server's connection after its 101. It is not being read."""
+class UpgradedConnection(NamedTuple):
+    """Connection to a backend after its 101. Reading is paused."""
 
-    side: Side
+    side: TunnelSide
     early: bytes
-    """What came with the 101."""
-    over: bool
-    """Whether nothing more will come."""
+    """Bytes that arrived behind the head of the 101."""
+    at_eof: bool
+    """Whether the backend has closed its side already."""
 
 
 class Exchange(BodySource, Protocol):
-    """One request of one client, and the one answer to it.
+    """One request of a client, and the one response to it.
 
-    `pause` and `resume` act on the request body. The task that runs `proxy.handle` is cancelled when the client goes.
+    `pause` and `resume` act on the body of the request. The task that runs `Proxy.handle` is cancelled when the client
+    goes.
     """
 
     head: RequestHead
     peer: str
-    """The client's address, without port."""
+    """IP address of the client's connection."""
     tls: bool
+    """Whether the client's connection is encrypted."""
     size: int
-    """Bytes of the request body so far."""
+    """Bytes of the request's body that have arrived."""
     interrupted: GatewayError | None
-    """Why the story's task was cancelled, where it was not the client that went: the client is still to be told."""
+    """Error for the client where the task was cancelled although the client is still there, else None."""
     intact: bool
-    """Whether all of the request body so far can still be had: it was not pumped, or kept meanwhile."""
+    """Whether all that has arrived of the request's body can be read or pumped again."""
 
     @property
     def responded(self) -> bool:
-        """Whether the answer's head has been sent: after that there is no other answer."""
+        """Whether the response's head has been sent. After that there can be no other response."""
         ...
 
     async def read_body(self, limit: int) -> bytes:
-        """The whole request body. It can be pumped or read again afterwards.
+        """Return the whole request body. It can be pumped or read again afterwards.
 
         Raises:
-            errors.BodyTooLarge: it is longer than `limit` bytes.
-            errors.BodyTimeout: no byte of it came for the body deadline.
+            errors.BodyTooLarge: The body has more than `limit` bytes.
+            errors.BodyTimeout: No byte of the body arrived before the body deadline.
         """
         ...
 
     def pump_body(self, sink: BodySink, limit: int, keep: int = 0) -> None:
-        """Deliver the request body into `sink`: first what was read, kept or buffered, then what arrives.
+        """Deliver the request body into `sink`: first the bytes in memory, then those that arrive.
 
-        A body that grows above `limit` ends with `sink.fail(errors.BodyTooLarge())`. What goes by is kept, to be pumped
-        or read again, while it is no longer than `keep` bytes and the answer's head has not been sent.
+        A body of more than `limit` bytes ends with `sink.fail(errors.BodyTooLarge())`. Delivered bytes stay in memory,
+        to be pumped or read again, until they are more than `keep` or the response's head is sent.
         """
         ...
 
     def stop_body(self) -> None:
-        """Forget the sink given to `pump_body`. What still arrives is held where all of it was kept, else dropped."""
+        """Detach the sink of `pump_body`. What still arrives is held where the body is intact, else dropped."""
         ...
 
     def respond(self, head: ResponseHead, *, close: bool = False) -> None:
-        """Send the final answer's head; with `close` it is the connection's last one."""
+        """Send the head of the final response; with `close` it is the last one on its connection."""
         ...
 
     def reply(self, head: ResponseHead, body: bytes, *, close: bool = False) -> None:
-        """Send a whole answer in one piece, instead of `respond`, `write` and `end`."""
+        """Send a whole response in one piece, instead of `respond`, `write` and `end`."""
         ...
 
     def write(self, data: bytes) -> None:
-        """Send a piece of the answer's body."""
+        """Send a piece of the response's body."""
         ...
 
     def end(self) -> None:
-        """The answer is complete."""
+        """Complete the response."""
         ...
 
-    async def tunnel(self, fields: Fields, server: Switched) -> str | None:
-        """Answer an opening handshake with 101 and `fields`; pass bytes both ways until both sides have ended.
+    async def tunnel(self, fields: Fields, upstream: UpgradedConnection) -> str | None:
+        """Send 101 with `fields`, and pass bytes in both directions until both sides have closed.
 
-        Returns why the tunnel was cut or broke; None for an orderly end.
+        Returns the cause of a tunnel that broke or was cut, None for an orderly end.
         """
         ...
 
     def fail(self, cause: Exception) -> None:
-        """Break the answer off so that no client takes it for complete: abort the connection."""
+        """Abort the connection, so that no client takes the response for complete."""
         ...
 
     def cut(self, body: bytes) -> None:
-        """Break an event stream off so that no client takes it for complete, with a last event that holds `body`."""
+        """End an event stream with a last event that holds `body`, so that no client takes it for complete."""
         ...
 
     def attach(self, source: BodySource | None) -> None:
-        """The source of the answer's body, to be paused while the client does not read."""
+        """Set the source of the response's body, which is paused while the client does not read."""
         ...
 
 
 def field(fields: Sequence[tuple[bytes, bytes]], name: bytes) -> bytes | None:
-    """The first value of the field `name` (lower case), or None."""
+    """Return the first value of the field `name` (in lower case), or None."""
     for key, value in fields:
         if key == name:
             return value

@@ -1,6 +1,6 @@
-"""The rules of HTTP/1.1 messages (RFC 9112) that the parser leaves to its users: heads, targets, framing, limits.
+"""Rules of HTTP/1.1 messages (RFC 9112) that the parser leaves to its users: heads, targets, framing and limits.
 
-Pure: `edge.py` and `upstream.py` hand in what was parsed, and get a checked head or an error of `errors`.
+Functions here take what was parsed, and return a checked head or raise an error of `gateway.errors`.
 """
 
 import base64
@@ -16,42 +16,43 @@ from typing import Final, NamedTuple
 from gateway import errors
 
 Fields = tuple[tuple[bytes, bytes], ...]
-"""Field lines in the order received, names in lower case, values without surrounding white space."""
+"""Field lines in the order of their arrival, with names in lower case and values without white space around them."""
 
 
 class RequestHead(NamedTuple):
-    """A request's head, checked by `check_request` (RFC 9112) and frozen before any trailer arrives."""
+    """Head of a request after `check_request`. Trailers do not become part of it."""
 
     method: bytes
     target: bytes
-    """Origin-form target as sent (RFC 9112 3.2.1): path and query, not decoded, no fragment."""
+    """Target in origin form as sent: path and query, not decoded (RFC 9112 3.2.1)."""
     host: str
     """Host in lower case, without port and trailing dot."""
     authority: bytes
-    """The Host field as sent."""
+    """Value of the Host field as sent."""
     fields: Fields
     http_minor: int
-    """1 for HTTP/1.1, 0 for HTTP/1.0."""
+    """Minor version of the client's HTTP: 1 for HTTP/1.1, 0 for HTTP/1.0."""
     content_length: int | None
-    """None when there is no body or it is chunked."""
+    """Bytes of the body; None where there is no body or it is chunked."""
     chunked: bool
     websocket: bool = False
-    """Whether it asks for a WebSocket (RFC 6455 4.2.1): the only upgrade there is."""
+    """Whether the client asks for a WebSocket (RFC 6455 4.2.1), the only upgrade that is forwarded."""
 
     @property
     def has_body(self) -> bool:
-        """Whether the message has a body section: `Content-Length: 0` is one, of no bytes."""
+        """Whether the message has a body: with `Content-Length: 0` it has one of no bytes."""
         return self.chunked or self.content_length is not None
 
 
 class ResponseHead(NamedTuple):
-    """A final response's head. Framing fields are not in `fields`: the edge writes its own."""
+    """Head of a final response, or of a 101. `fields` has no framing fields: `response_head` adds its own."""
 
     status: int
     reason: bytes
     fields: Fields
     content_length: int | None
-    """Length of the body where it is known; None: chunked towards HTTP/1.1 clients, close-delimited for 1.0."""
+    """Bytes of the body where their number is known. With None an HTTP/1.1 client gets a chunked body, and for HTTP/1.0
+    the end of the connection is the end of the body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Limits:
 
 
 class Framing(Enum):
-    """How the end of a body is told (RFC 9112 6.3)."""
+    """Way in which the end of a body is found (RFC 9112 6.3)."""
 
     NONE = "none"
     LENGTH = "length"
@@ -80,9 +81,9 @@ class Framing(Enum):
 
 
 METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
-"""Methods that are passed on."""
+"""Methods that are forwarded."""
 ALLOW: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
-"""The same for an Allow field (RFC 9110 10.2.1)."""
+"""Value of an Allow field with all of `METHODS` (RFC 9110 10.2.1)."""
 
 _CHECKED: Final = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"upgrade", b"connection", b"expect", b"http2-settings"}
@@ -91,6 +92,7 @@ _TARGET: Final = re.compile(rb"/[!-\"$-~]*")
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*)([!-\"$-~]*)")
 _HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(?::([0-9]{0,5}))?")
 _MAX_DIGITS: Final = 18
+"""Digits of the largest Content-Length: its number fits 64 bits, and is converted in no time."""
 _WEBSOCKET_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
 _WEBSOCKET_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -98,10 +100,10 @@ _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 @lru_cache(maxsize=1024)
 def parse_host(value: bytes) -> str:
-    """The host of a Host field, in lower case, without port and trailing dot (RFC 9110 7.2).
+    """Return the host of a Host field, in lower case, without port and trailing dot (RFC 9110 7.2).
 
     Raises:
-        errors.MalformedRequest: it is no host with an optional port.
+        errors.MalformedRequest: The value is no host with an optional port.
     """
     match = _HOST.fullmatch(value)
     if match is None or int(match[2] or 0) > 65535:
@@ -113,20 +115,26 @@ def parse_host(value: bytes) -> str:
 
 
 def content_length(value: bytes) -> int | None:
-    """A Content-Length value as a number, or None when it is not one (RFC 9110 8.6)."""
+    """Return the value of a Content-Length field as a number, or None where it is none (RFC 9110 8.6)."""
     return int(value) if value.isdigit() and len(value) <= _MAX_DIGITS else None
 
 
 def tokens(value: bytes) -> list[bytes]:
-    """The members of a list-valued field in lower case (RFC 9110 5.6.1)."""
+    """Return the members of a list in a field value, in lower case (RFC 9110 5.6.1)."""
     return [part.strip(b" \t") for part in value.lower().split(b",")]
 
 
 def check_request(method: bytes, target: bytes, version: str, fields: Iterable[tuple[bytes, bytes]]) -> RequestHead:
-    """Check one request's head. Field names are in lower case, values stripped; names with "_" are dropped.
+    """Check the head of a request, and return it without the fields that have "_" in their names.
+
+    Args:
+        method: Method as sent.
+        target: Target as sent.
+        version: Version of the client's HTTP, as `1.1`.
+        fields: Field lines with names in lower case and values without white space around them.
 
     Raises:
-        errors.RequestError: the head breaks RFC 9112, or asks for what a gateway does not do.
+        errors.RequestError: The head breaks RFC 9112, or asks for what a gateway does not do.
     """
     if version not in ("1.1", "1.0"):
         raise errors.VersionNotSupported
@@ -179,48 +187,58 @@ def check_request(method: bytes, target: bytes, version: str, fields: Iterable[t
 
 
 def _check_websocket(method: bytes, version: str, fields: Fields, *, has_body: bool) -> None:
-    """Let only the opening handshake of RFC 6455 4.2.1 pass, without a body: of any other upgrade it is not known where
-    the message ends.
+    """Check that an upgrade is the opening handshake of RFC 6455 4.2.1, without a body.
+
+    Where the message ends is unknown for every other upgrade.
 
     Raises:
-        errors.UpgradeRefused: it is something else.
+        errors.UpgradeRefused: The request asks for another upgrade, or the handshake is not complete.
     """
     if method != b"GET" or version != "1.1" or has_body:
         raise errors.UpgradeRefused
-    found: dict[bytes, bytes] = {}
+    handshake: dict[bytes, bytes] = {}
     connection: list[bytes] = []
     for name, value in fields:
         if name in _HANDSHAKE:
-            if name in found:
+            if name in handshake:
                 raise errors.UpgradeRefused
-            found[name] = value
+            handshake[name] = value
         elif name == b"connection":
             connection += tokens(value)
         elif name in (b"expect", b"http2-settings"):
             raise errors.UpgradeRefused
     if (
         b"upgrade" not in connection
-        or found.get(b"upgrade", b"").lower() != b"websocket"
-        or found.get(b"sec-websocket-version") != b"13"
-        or not _WEBSOCKET_KEY.fullmatch(found.get(b"sec-websocket-key", b""))
+        or handshake.get(b"upgrade", b"").lower() != b"websocket"
+        or handshake.get(b"sec-websocket-version") != b"13"
+        or not _WEBSOCKET_KEY.fullmatch(handshake.get(b"sec-websocket-key", b""))
     ):
         raise errors.UpgradeRefused
 
 
 _HANDSHAKE: Final = frozenset({b"upgrade", b"sec-websocket-version", b"sec-websocket-key"})
+"""Fields that an opening handshake has exactly once."""
 
 
 def websocket_accept(key: bytes) -> bytes:
-    """The Sec-WebSocket-Accept that answers a Sec-WebSocket-Key (RFC 6455 4.2.2)."""
+    """Return the Sec-WebSocket-Accept that belongs to a Sec-WebSocket-Key (RFC 6455 4.2.2)."""
     digest = hashlib.sha1(key + _WEBSOCKET_GUID, usedforsecurity=False).digest()
     return base64.b64encode(digest)
 
 
-def check_switch(reason: bytes, version: str, fields: Iterable[tuple[bytes, bytes]], key: bytes | None) -> ResponseHead:
-    """Check the head of a 101 to an opening handshake with `key` (RFC 6455 4.1); None: none was asked for.
+def check_upgrade(
+    reason: bytes, version: str, fields: Iterable[tuple[bytes, bytes]], key: bytes | None
+) -> ResponseHead:
+    """Check the head of a 101 (RFC 6455 4.1).
+
+    Args:
+        reason: Reason phrase of the response.
+        version: Version of the backend's HTTP, as `1.1`.
+        fields: Field lines with names in lower case and values without white space around them.
+        key: Sec-WebSocket-Key of the request; None where the request was no opening handshake.
 
     Raises:
-        errors.BadResponse: it is no WebSocket that was agreed on.
+        errors.BadResponse: The response does not accept the handshake, or there was none.
     """
     kept = tuple(fields)
     upgrade = [value.lower() for name, value in kept if name == b"upgrade"]
@@ -239,11 +257,11 @@ def check_switch(reason: bytes, version: str, fields: Iterable[tuple[bytes, byte
     return ResponseHead(101, reason, kept, None)
 
 
-def switch_head(fields: Fields, date: bytes) -> bytes:
-    """The bytes of a 101 that opens a WebSocket; `fields` hold no hop-by-hop fields.
+def upgrade_head(fields: Fields, date: bytes) -> bytes:
+    """Return the bytes of a 101 that opens a WebSocket; `fields` has no hop-by-hop fields.
 
     Raises:
-        errors.BadResponse: a part would break the head apart.
+        errors.BadResponse: A field has a line break or a NUL in it.
     """
     lines = [b"HTTP/1.1 101 Switching Protocols", *map(b": ".join, fields)]
     if b"date" not in map(itemgetter(0), fields):
@@ -267,10 +285,10 @@ def _other_target(method: bytes, target: bytes, host: bytes) -> bytes:
 def check_response(
     status: int, reason: bytes, version: str, fields: Iterable[tuple[bytes, bytes]], request_method: bytes
 ) -> tuple[ResponseHead, Framing]:
-    """Check one final response's head and tell how its body ends (RFC 9112 6.3).
+    """Check the head of a final response, and return it with the way in which its body ends (RFC 9112 6.3).
 
     Raises:
-        errors.BadResponse: the head breaks RFC 9112.
+        errors.BadResponse: The head breaks RFC 9112.
     """
     if version not in ("1.1", "1.0") or not 200 <= status <= 599 or _CONTROL.search(reason):
         raise errors.BadResponse
@@ -301,13 +319,19 @@ def check_response(
 
 
 def response_head(head: ResponseHead, method: bytes, http_minor: int, *, close: bool, date: bytes) -> bytes:
-    """The bytes of an answer's head, with our own framing fields.
+    """Return the bytes of the head of a final response, with the gateway's own framing fields.
 
-    `head.fields` hold no framing fields. A Date is added where there is none (RFC 9110 6.6.1). `close` adds
-    Connection: close. A body of unknown length is chunked for HTTP/1.1; for HTTP/1.0 the caller closes the connection.
+    A body of unknown length is chunked for HTTP/1.1; for HTTP/1.0 the caller closes the connection.
+
+    Args:
+        head: Head without framing fields.
+        method: Method of the request.
+        http_minor: Minor version of the client's HTTP.
+        close: Whether the head says `Connection: close`.
+        date: Value of the Date field where `head` has none (RFC 9110 6.6.1).
 
     Raises:
-        errors.BadResponse: a part would break the head apart.
+        errors.BadResponse: The status is not final, or a field or the reason has a line break or a NUL in it.
     """
     status, reason, fields, length = head
     if not 200 <= status <= 599:

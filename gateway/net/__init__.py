@@ -1,1 +1,1 @@
-"""Sockets and time as all connections of the gateway use them: bounded writes and deadlines."""
+"""Writes and deadlines as all connections of the gateway share them."""

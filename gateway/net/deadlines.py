@@ -1,7 +1,7 @@
-"""Waits that all last equally long, with one timer for all of them.
+"""Deadlines of many waits that all last equally long, with one timer for all of them.
 
-A timer per wait costs more than the wait it bounds: most of them end by what they wait for, and the timer is made and
-thrown away. Here the waits stand in the order in which they end, and one timer looks at the first.
+A timer per wait costs more than the wait that it bounds: most waits end before their time, and the timer is made and
+thrown away. Here the waits stand in the order of their deadlines, and one timer looks at the first.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from collections import deque
 
 
 class Deadlines:
-    """Ends futures that wait for longer than `seconds`, with the result None."""
+    """Deadlines of futures, each `seconds` after its start; a future that meets its deadline gets the result None."""
 
     __slots__ = ("_loop", "_timer", "_waits", "seconds")
 
@@ -20,14 +20,14 @@ class Deadlines:
         self._waits: deque[tuple[float, asyncio.Future[None]]] = deque()
 
     def limit(self, future: "asyncio.Future[None]") -> None:
-        """Let `future` wait for `seconds` from now at most."""
+        """Give `future` a deadline `seconds` from now."""
         end = self._loop.time() + self.seconds
         self._waits.append((end, future))
         if self._timer is None:
             self._timer = self._loop.call_at(end, self._look)
 
     def close(self) -> None:
-        """Stop the timer; nothing is limited any more."""
+        """Stop the timer, and forget all deadlines."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,28 +1,31 @@
 """Writes gathered over one turn of the event loop.
 
 uvloop writes to the kernel at once. Under load that costs more than everything else on the path: each small write wakes
-its peer, which has just gone to sleep. Gathered until the turn's end, the pieces of one message become one system call,
-and the peers are woken once for all that is ready for them.
+its peer, which has just gone to sleep. Gathered until the end of the turn, the pieces of one message become one system
+call, and the peers are woken once for all that is ready for them.
 """
 
 import asyncio
 from typing import Final, Protocol
 
 GATHERED_BYTES: Final = 65536
-"""What a connection gathers behind its first piece: within one turn a fast peer may be read from dozens of times, and
-only a write that has been made can say that the other side does not take it."""
+"""Bytes that a connection gathers behind its first piece before they are written at once.
+
+Within one turn a fast peer may be read from dozens of times, and only a write that has been made can show that the
+other side does not take it.
+"""
 
 
 class Writer(Protocol):
-    """A connection with something to write."""
+    """Connection with bytes to write."""
 
     def flush(self) -> None:
-        """Write what was gathered."""
+        """Write what has been gathered."""
         ...
 
 
-class Writes:
-    """The writers of this turn. One for all connections of a loop, or one for each kind."""
+class WriteBatch:
+    """Connections that have something to write in this turn of the loop. Any number of connections can share one."""
 
     __slots__ = ("_loop", "_writers")
 
@@ -31,7 +34,7 @@ class Writes:
         self._writers: list[Writer] = []
 
     def add(self, writer: Writer) -> None:
-        """Have `writer` flushed at the end of this turn. To be called once per turn and writer."""
+        """Flush `writer` at the end of this turn. A writer is added once per turn."""
         if not self._writers:
             self._loop.call_soon(self._flush)
         self._writers.append(writer)
@@ -42,22 +45,22 @@ class Writes:
             writer.flush()
 
 
-class Gathered:
-    """What one connection writes in a turn."""
+class BatchedWriter:
+    """Bytes that one connection writes in a turn of the loop."""
 
-    __slots__ = ("_more", "_pieces", "_transport", "_writes")
+    __slots__ = ("_batch", "_more", "_pieces", "_transport")
 
-    def __init__(self, writes: Writes, transport: asyncio.WriteTransport) -> None:
-        self._writes = writes
+    def __init__(self, batch: WriteBatch, transport: asyncio.WriteTransport) -> None:
+        self._batch = batch
         self._transport = transport
         self._pieces: list[bytes] = []
         self._more = 0
         """Bytes that wait behind the first piece."""
 
     def write(self, data: bytes) -> None:
-        """Write at the end of this turn, in order, in one piece with what else comes; much of it at once."""
+        """Write at the end of this turn, in order and in one piece with other writes; a large amount at once."""
         if not self._pieces:
-            self._writes.add(self)
+            self._batch.add(self)
             self._pieces.append(data)
             self._more = 0
             return
@@ -67,7 +70,7 @@ class Gathered:
             self.flush()
 
     def flush(self) -> None:
-        """Write now: before the transport is asked to close, and at the turn's end."""
+        """Write now, as at the end of a turn or before the transport is closed."""
         pieces = self._pieces
         if not pieces:
             return

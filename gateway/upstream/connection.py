@@ -1,10 +1,10 @@
-"""Connections to servers: pool, TLS, timeouts, framing (RFC 9112) and bodies that flow by callbacks.
+"""Connections to backends: pool, TLS, deadlines, framing (RFC 9112), and bodies that flow by callbacks.
 
-`Upstream.send` writes one request and returns its `Answer` as soon as the head is here. A connection goes back to the
-pool only after a complete answer to a completely sent request; after anything else it is aborted, never closed:
-uvloop keeps reading a TLS stream after `close()`.
+`Upstream.send` writes one request and returns its `UpstreamResponse` as soon as the head has arrived. A connection goes
+back to the pool only after a complete response to a completely sent request. After anything else it is aborted, never
+closed: uvloop keeps reading a TLS stream after `close()`.
 
-One sweep looks at all deadlines; connections carry a number, not a timer.
+One sweep looks at all deadlines; a connection carries a number, not a timer.
 """
 
 import asyncio
@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Final, cast
 import httptools
 
 from gateway import errors
-from gateway.http.exchange import Exchange, RequestHead, ResponseHead, Switched, field
-from gateway.http.messages import Framing, check_response, check_switch
-from gateway.net.deadlines import Deadlines
-from gateway.net.writes import Gathered, Writes
+from gateway.http.exchange import Exchange, RequestHead, field
+from gateway.http.messages import Framing, check_response, check_upgrade
+from gateway.net.writes import BatchedWriter, WriteBatch
 from gateway.upstream.origin import IDEMPOTENT, Origin, Stats, Timeouts, UpstreamLimits
+from gateway.upstream.request import UpstreamRequest
 from gateway.upstream.resolver import AddressResolver
+from gateway.upstream.response import UpstreamResponse
 from program import tls
 
 if TYPE_CHECKING:
@@ -32,10 +33,11 @@ if TYPE_CHECKING:
 NO_LIMIT: Final = 1 << 62
 """Bytes of a request body that has no limit."""
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of connecting that say something about this machine and nothing about the backend."""
 
 
 class Upstream:
-    """Sends requests to servers, over connections that it keeps."""
+    """Client for all backends, with a pool of idle connections."""
 
     def __init__(
         self,
@@ -49,7 +51,7 @@ class Upstream:
         self.stats = Stats()
         self._resolver = resolver
         self._loop = asyncio.get_running_loop()
-        self.writes = Writes(self._loop)
+        self.writes = WriteBatch(self._loop)
         self._strict_tls = strict_tls
         self._sweep_seconds = sweep_seconds
         self._connections: set[_Connection] = set()
@@ -68,36 +70,43 @@ class Upstream:
         body_limit: int = NO_LIMIT,
         keep: int = 0,
         resend: bool = False,
-    ) -> "ServerResponse":
-        """Send one request and return its answer when the answer's head has arrived.
+    ) -> UpstreamResponse:
+        """Send one request and return its response when the response's head has arrived.
 
-        Target and fields of `head` go out as they are, framing is added from it. The body is pumped from the
-        exchange (where `head` has one), which keeps up to `keep` bytes of it, or is `body` itself. When a reused
-        connection dies before a byte of the answer, the request is sent once more on a fresh one, if all of its body
-        can be had again and its method is idempotent, it has an Idempotency-Key, or `resend` says that the route allows
-        it.
+        A reused connection may die before the first byte of the response. Then the request is sent once more on a new
+        connection, if all of its body can be sent again, and if its method is idempotent, it has an Idempotency-Key, or
+        `resend` is set.
+
+        Args:
+            origin: Server to send to.
+            head: Head of the request; target and fields are sent as they are, the framing field is added.
+            body: The body itself, or the client's exchange that delivers it where `head` has one.
+            timeouts: Times for connecting, for the response's head and between two reads of its body.
+            body_limit: Bytes that a body from an exchange may have.
+            keep: Bytes of it that the exchange keeps, so that it can be sent again.
+            resend: Whether the route allows sending a request twice that is not idempotent.
 
         Raises:
-            errors.UpstreamError: no answer's head could be had.
-            errors.RequestError: the client's body failed while it was being sent.
-            errors.Overloaded: this process has no file descriptor or port left.
+            errors.UpstreamError: No head of a response arrived.
+            errors.RequestError: The client's body failed while it was being sent.
+            errors.Overloaded: This process has no file descriptor or port left.
         """
-        request = _Request(head, body, body_limit, keep)
+        request = UpstreamRequest(head, body, body_limit, keep)
         connection = self._take(origin)
         if connection is not None:
-            response = ServerResponse(connection, head.method == b"HEAD", timeouts.idle)
+            response = UpstreamResponse(connection, head.method == b"HEAD", timeouts.idle)
             try:
-                return await connection.ask(response, request, timeouts)
+                return await connection.round_trip(response, request, timeouts)
             except errors.UpstreamReset:
                 if connection.received or not request.repeatable:
                     raise
                 if not (resend or head.method in IDEMPOTENT or request.has_idempotency_key):
                     raise
             if request.whole is None:
-                request = _Request(head, body, body_limit, keep)
+                request = UpstreamRequest(head, body, body_limit, keep)
         connection = await self._connect(origin, timeouts.connect)
-        response = ServerResponse(connection, head.method == b"HEAD", timeouts.idle)
-        return await connection.ask(response, request, timeouts)
+        response = UpstreamResponse(connection, head.method == b"HEAD", timeouts.idle)
+        return await connection.round_trip(response, request, timeouts)
 
     def close(self) -> None:
         """Abort every connection and stop the sweep."""
@@ -109,7 +118,7 @@ class Upstream:
             connection.fail(errors.UpstreamReset())
 
     def forget(self, origins: Set[Origin]) -> None:
-        """Drop the idle connections of these, with whatever certificate: nothing will be sent there again."""
+        """Drop the idle connections to `origins`, with any client certificate: no route leads there any more."""
         idle = [
             one for origin, known in self._pool.items() if origin._replace(certificate=None) in origins for one in known
         ]
@@ -130,7 +139,7 @@ class Upstream:
         return None
 
     def keep(self, connection: "_Connection") -> bool:
-        """Put a connection into the pool; false when it is full."""
+        """Put a connection into the pool; return False where the pool is full."""
         if self._closed or self.stats.idle >= self.limits.idle_total:
             return False
         idle = self._pool.setdefault(connection.origin, [])
@@ -142,7 +151,7 @@ class Upstream:
         return True
 
     def discard(self, connection: "_Connection") -> None:
-        """Take a connection out of the pool, if it is in it."""
+        """Take a connection out of the pool where it is in it."""
         if connection.slot < 0:
             return
         idle = self._pool[connection.origin]
@@ -156,7 +165,7 @@ class Upstream:
         self.stats.idle -= 1
 
     def opened(self, connection: "_Connection") -> None:
-        """A connection exists."""
+        """Count a new connection, and start the sweep where it does not run."""
         self._connections.add(connection)
         self.stats.connects += 1
         self.stats.open += 1
@@ -164,7 +173,7 @@ class Upstream:
             self._sweeper = self._loop.call_later(self._sweep_seconds, self._sweep)
 
     def lost(self, connection: "_Connection") -> None:
-        """A connection is no more."""
+        """Count a connection out that is lost."""
         self.discard(connection)
         if connection in self._connections:
             self._connections.remove(connection)
@@ -185,7 +194,7 @@ class Upstream:
                 context = self._context(origin) if origin.scheme == "https" else None
                 end = cast("float", limit.when())
                 for left in range(len(addresses), 1, -1):
-                    # An address that does not answer leaves the others their share of the time.
+                    # An address that does not respond leaves the others their share of the time.
                     share = (end - self._loop.time()) / left
                     try:
                         async with asyncio.timeout(share):
@@ -216,7 +225,7 @@ class Upstream:
             session = connection.transport.get_extra_info("ssl_object")
             if session.selected_alpn_protocol() not in (None, "http/1.1"):
                 connection.abort()
-                raise errors.TlsFailed  # it speaks something that we did not offer
+                raise errors.TlsFailed  # a protocol that was not offered
         return connection
 
     def _context(self, origin: Origin) -> ssl.SSLContext:
@@ -235,339 +244,35 @@ class Upstream:
         return context
 
 
-class _Request:
-    """One request as it goes on the wire, and the sink for its body."""
-
-    __slots__ = (
-        "_chunked",
-        "_connection",
-        "_exchange",
-        "_keep",
-        "_limit",
-        "_paused",
-        "_pieces",
-        "ended",
-        "head",
-        "whole",
-    )
-
-    def __init__(self, head: RequestHead, body: Exchange | bytes, limit: int, keep: int) -> None:
-        self._chunked = False
-        self._connection: _Connection | None = None
-        self._exchange: Exchange | None = None
-        self._limit = limit
-        self._keep = keep
-        self._paused = False
-        self.head = head
-        self.ended = True
-        if isinstance(body, bytes):
-            length = len(body) if body or head.has_body else None
-            self.whole: bytes | None = serialize(head, length, chunked=False) + body
-        else:
-            self.whole = serialize(head, head.content_length, chunked=head.chunked)
-            if head.has_body:
-                self._exchange = body
-                self._chunked = head.chunked
-                self.ended = False
-        self._pieces: list[bytes] | None = None
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether it can be sent once more: all of it is in memory, or what is here of its body is still to be had."""
-        return self.whole is not None or (self._exchange is not None and self._exchange.intact)
-
-    @property
-    def has_idempotency_key(self) -> bool:
-        """Whether the client says that the server notices a repetition."""
-        return any(name == b"idempotency-key" for name, _ in self.head.fields)
-
-    def start(self, connection: "_Connection") -> None:
-        """Write the request, or its head and what is here of the body, in one piece; the rest follows."""
-        self._connection = connection
-        exchange, ended = self._exchange, self.ended
-        whole = cast("bytes", self.whole)
-        if exchange is None or ended:
-            connection.send(whole)
-            return
-        self._pieces = [whole]
-        self.whole = None
-        exchange.pump_body(self, self._limit, self._keep)
-        if not self._under_way:
-            return  # the body failed at once
-        first = b"".join(self._pieces)
-        self._pieces = None
-        if self.ended:
-            self.whole = first  # so that it can be sent again
-        connection.send(first)
-
-    @property
-    def _under_way(self) -> bool:
-        return self._connection is not None
-
-    def stop(self) -> None:
-        """Let go of the exchange: nothing more is sent."""
-        self._connection = None
-        if self._exchange is not None and not self.ended:
-            self._exchange.stop_body()
-            self.resume()
-
-    def write(self, data: bytes) -> None:
-        """A piece of the body from the client."""
-        if not data or self._connection is None:
-            return
-        if self._chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
-        if self._pieces is not None:
-            self._pieces.append(data)
-        else:
-            self._connection.send(data)
-
-    def end(self) -> None:
-        """The client's body is complete."""
-        if self._connection is None or self.ended:
-            return
-        self.ended = True
-        if self._chunked:
-            if self._pieces is not None:
-                self._pieces.append(b"0\r\n\r\n")
-            else:
-                self._connection.send(b"0\r\n\r\n")
-
-    def fail(self, cause: Exception) -> None:
-        """The client's body will never be complete, so this request cannot be."""
-        if self._connection is not None:
-            self._connection.fail(cause)
-
-    def pause(self) -> None:
-        """The server does not read."""
-        if self._exchange is not None and not self.ended:
-            self._paused = True
-            self._exchange.pause()
-
-    def resume(self) -> None:
-        """The server reads again."""
-        if self._exchange is not None and self._paused:
-            self._paused = False
-            self._exchange.resume()
-
-
-def serialize(head: RequestHead, content_length: int | None, *, chunked: bool) -> bytes:
-    """The head as bytes, with its framing field (RFC 9112 3, 6).
-
-    Raises:
-        ValueError: a line break is hidden in it.
-    """
-    lines = [b"%b %b HTTP/1.1" % (head.method, head.target), *map(b": ".join, head.fields)]
-    if chunked:
-        lines.append(b"transfer-encoding: chunked")
-    elif content_length is not None:
-        lines.append(b"content-length: %d" % content_length)
-    elif head.websocket:
-        lines += (b"connection: Upgrade", b"upgrade: websocket")
-    lines += (b"", b"")
-    wire = b"\r\n".join(lines)
-    # One pass of memchr: the last line of defense against a value that became two fields.
-    if wire.count(b"\n") != len(lines) - 1 or wire.count(b"\r") != len(lines) - 1:
-        raise ValueError("a line break in a request's head")
-    return wire
-
-
-class ServerResponse:
-    """A server's answer, from its head on (`exchange.Answer`)."""
-
-    __slots__ = ("_bytes", "_complete", "_connection", "_done", "_enough", "_error", "_exchange", "_held", "_pieces",
-                 "_room", "bodiless", "head", "idle")  # fmt: skip
-
-    def __init__(self, connection: "_Connection", bodiless: bool, idle: float) -> None:
-        self.bodiless = bodiless
-        """Whether the request was HEAD: its answer has no body, whatever its framing fields say."""
-        self.idle = idle
-        """Seconds between two reads."""
-        self.head: ResponseHead
-        self._connection: _Connection | None = connection
-        self._exchange: Exchange | None = None
-        self._pieces: list[bytes] = []
-        self._bytes = 0
-        self._room = connection.buffer_bytes
-        self._held = False
-        self._complete = False
-        self._error: Exception | None = None
-        self._done: asyncio.Future[None] | None = None
-        self._enough: Callable[[bytes], bool] | None = None
-
-    async def beginning(self, enough: Callable[[bytes], bool], deadlines: Deadlines) -> bytes:
-        """The beginning of the body, which stays to be relayed: as soon as it is `enough`, complete, or time is up.
-
-        Raises:
-            errors.UpstreamError: the body broke off.
-        """
-        if self._error is None and not self._complete and not enough(b"".join(self._pieces)):
-            connection = cast("_Connection", self._connection)
-            self._enough = enough
-            self._done = connection.loop.create_future()
-            deadlines.limit(self._done)
-            try:
-                await self._done
-            finally:
-                self._enough = self._done = None
-        if self._error is not None:
-            raise self._error
-        return b"".join(self._pieces)
-
-    async def relay(self, exchange: Exchange) -> None:
-        """Send the body on to `exchange` as it arrives, end it, and return.
-
-        Raises:
-            errors.UpstreamError: the body broke off; the exchange has not been ended.
-        """
-        if self._complete or self._error is not None:
-            if self._pieces:
-                exchange.write(self._taken())
-            if self._error is not None:
-                raise self._error
-            exchange.end()
-            return
-        connection = cast("_Connection", self._connection)
-        self._exchange = exchange
-        self._done = connection.loop.create_future()
-        try:
-            exchange.attach(self)
-            if self._held:
-                self._held = False
-                self.resume()
-            if self._pieces:
-                exchange.write(self._taken())  # which may pause us
-            await self._done
-        finally:
-            exchange.attach(None)
-            self._exchange = None
-            self.abort()
-
-    def switched(self) -> Switched:
-        """The connection after a 101, to be had once: it is the caller's from now on.
-
-        Raises:
-            errors.UpstreamError: it broke meanwhile.
-        """
-        if self._connection is None:
-            raise self._error or errors.UpstreamReset()
-        connection, self._connection = self._connection, None
-        return Switched(connection, self._taken(), connection.leave())
-
-    def whole(self) -> bytes | None:
-        """The body if all of it is here; else None. It can be had once."""
-        return self._taken() if self._complete and self._error is None else None
-
-    async def read(self, limit: int) -> bytes:
-        """The whole body; at most `limit` bytes of it, then the connection is dropped.
-
-        Raises:
-            errors.UpstreamError: the body broke off.
-        """
-        self._room = limit
-        if self._error is None and not self._complete and self._bytes < limit:
-            connection = cast("_Connection", self._connection)
-            self._done = connection.loop.create_future()
-            if self._held:
-                self._held = False
-                self.resume()
-            try:
-                await self._done
-            finally:
-                self.abort()
-        elif not self._complete:
-            self.abort()
-        if self._error is not None and self._bytes < limit:
-            raise self._error
-        return self._taken()[:limit]
-
-    def abort(self) -> None:
-        """Drop the answer and its connection. Harmless when the answer is complete."""
-        if self._connection is not None:
-            self._connection.abort()
-
-    def pause(self) -> None:
-        """Read no more of the answer for now."""
-        if self._connection is not None:
-            self._connection.pause_reading()
-
-    def resume(self) -> None:
-        """Read on."""
-        if self._connection is not None:
-            self._connection.resume_reading()
-
-    def deliver(self, data: bytes) -> None:
-        """A piece of the body from the server."""
-        if self._exchange is not None:
-            self._exchange.write(data)
-            return
-        self._pieces.append(data)
-        self._bytes += len(data)
-        if self._enough is not None:
-            if self._enough(b"".join(self._pieces)):
-                self._settle()
-        elif self._bytes >= self._room:
-            if self._done is not None:
-                self._settle()  # `read` has what it may have
-            elif not self._held:
-                self._held = True
-                # Not the client's doing: an answer that nobody ever takes ends by its idle timeout.
-                cast("_Connection", self._connection).hold()
-
-    def complete(self) -> None:
-        """The body is complete; the connection is no longer ours."""
-        self._complete = True
-        self._connection = None
-        if self._exchange is not None:
-            self._exchange.end()
-        if self._done is not None:
-            self._settle()
-
-    def break_off(self, cause: Exception) -> None:
-        """The body will never be complete."""
-        self._connection = None
-        self._error = cause
-        if self._done is not None and not self._done.done():
-            self._done.set_exception(cause)
-
-    def _settle(self) -> None:
-        if self._done is not None and not self._done.done():
-            self._done.set_result(None)
-
-    def _taken(self) -> bytes:
-        pieces, self._pieces = self._pieces, []
-        self._bytes = 0
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
 class _Connection:
-    """One connection to a server (an `asyncio.Protocol`, as `edge.ClientConnection` is).
+    """One connection to a backend. While a request is on it, it has a response; else it is in the pool, or lost.
 
-    It has an answer while a request is on it, else it is in the pool or gone.
+    It has the methods of an `asyncio.Protocol`: a compiled class cannot have that as its base.
     """
 
     full = False
-    """Nothing waits on a connection that is left to a tunnel."""
+    """Whether too much waits to be written: never on a connection that is left to a tunnel."""
 
     def __init__(self, upstream: Upstream, origin: Origin, loop: asyncio.AbstractEventLoop) -> None:
         self.origin = origin
         self.loop = loop
         self.transport: asyncio.Transport
         self.send: Callable[[bytes], None]
-        """Write to the server."""
+        """Function that writes bytes to the backend."""
         self.buffer_bytes = upstream.limits.buffer_bytes
         self.slot = -1
-        """Place in the pool's list; -1 when it is not there."""
+        """Index in the pool's list for the origin; -1 while it is not in the pool."""
         self.deadline = inf
-        """On the loop's clock: when `expire` is due."""
+        """Time of the loop's clock at which `expire` is due."""
         self.received = False
-        """Whether a byte of the answer has arrived."""
+        """Whether a byte of the response has arrived."""
         self._upstream = upstream
         self._limits = upstream.limits
         self._idle_seconds = upstream.limits.idle_seconds
+        """Seconds in the pool after which the connection is dropped, at most what its backend has promised."""
         self._retire_at = inf
-        self._response: ServerResponse | None = None
-        self._request: _Request | None = None
+        self._response: UpstreamResponse | None = None
+        self._request: UpstreamRequest | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._fields: list[tuple[bytes, bytes]] = []
@@ -575,45 +280,50 @@ class _Connection:
         self._body: list[bytes] = []
         self._head_bytes = 0
         self._overhead = 0
+        """Bytes of chunk headers and trailers since the last byte of the body."""
         self._interim = 0
+        """Number of 1xx responses before the final one."""
         self._final = False
+        """Whether the head of the final response is complete."""
         self._ended = False
+        """Whether the final response is complete."""
         self._reusable = False
         self._until_eof = False
+        """Whether the end of the connection is the end of the response."""
         self._paused = False
         self._gone = False
-        self._switched = False
-        """Whether a 101 has come: no HTTP is spoken any more."""
-        self._over = False
-        """Whether the server has ended after its 101."""
+        self._upgraded = False
+        """Whether a 101 has arrived: the connection speaks HTTP no more."""
+        self._at_eof = False
+        """Whether the backend has closed its side after its 101."""
 
     # The life of the connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connected, and for https the handshake is done."""
+        """Count the connection in; for https the handshake is done."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=self.buffer_bytes)
-        self.send = Gathered(self._upstream.writes, self.transport).write
+        self.send = BatchedWriter(self._upstream.writes, self.transport).write
         self._retire_at = self.loop.time() + self._limits.life_seconds
         self._upstream.opened(self)
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """The transport is gone; whoever still waits learns it."""
+        """Count the connection out, and raise to the caller that still waits for a response."""
         self._fail(errors.UpstreamReset())
         self._upstream.lost(self)
         self._gone = True
         self._parser = None  # breaks the reference cycle
 
     def usable(self) -> bool:
-        """Whether a request can be written: the transport may be closing with `connection_lost` still queued."""
+        """Return whether a request can be written: a transport may be closing before `connection_lost` is called."""
         return not (self._gone or self.transport.is_closing())
 
     def abort(self) -> None:
-        """Drop the connection and what is on it."""
+        """Drop the connection, and the request on it."""
         self.fail(errors.UpstreamReset())
 
     def fail(self, cause: Exception) -> None:
-        """Drop the connection; whoever waits for the answer gets `cause`."""
+        """Drop the connection, and raise `cause` to the caller that waits for the response."""
         self._upstream.discard(self)
         self.deadline = inf
         self._fail(cause)
@@ -621,7 +331,7 @@ class _Connection:
             self.transport.abort()
 
     def expire(self) -> None:
-        """The deadline has passed."""
+        """Drop the connection because its deadline has passed."""
         if self._response is None:
             self.abort()
         elif self._final:
@@ -642,8 +352,10 @@ class _Connection:
 
     # One request
 
-    async def ask(self, response: ServerResponse, request: _Request, timeouts: Timeouts) -> ServerResponse:
-        """Send the request and return the answer when its head is here."""
+    async def round_trip(
+        self, response: UpstreamResponse, request: UpstreamRequest, timeouts: Timeouts
+    ) -> UpstreamResponse:
+        """Send the request, and return the response when its head has arrived."""
         if self._parser is None:
             self._parser = httptools.HttpResponseParser(self)
         self._response = response
@@ -662,31 +374,31 @@ class _Connection:
         return response
 
     def pause_writing(self) -> None:
-        """The server reads more slowly than the client sends."""
+        """Hold the client's body back: the backend reads more slowly than the client sends."""
         if self._request is not None:
             self._request.pause()
 
     def resume_writing(self) -> None:
-        """The server has caught up."""
+        """Let the client's body continue: the backend has caught up."""
         if self._request is not None:
             self._request.resume()
 
-    # One answer
+    # One response
 
     def pause_reading(self) -> None:
-        """Hold the server back while the client is slow; its idle timeout does not run meanwhile."""
+        """Stop reading while the client is slow; the idle deadline stops, too."""
         if self._response is not None:
             self.deadline = inf
             self.hold()
 
     def hold(self) -> None:
-        """Read no more for now."""
+        """Stop reading; the idle deadline keeps running."""
         if not self._paused and self.usable():
             self._paused = True
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Let the server go on."""
+        """Read again."""
         if self._paused and self.usable():
             self._paused = False
             if self._response is not None:
@@ -694,13 +406,13 @@ class _Connection:
             self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes from the server."""
+        """Parse bytes from the backend, and deliver what they hold of the body."""
         response = self._response
         if response is None or self._parser is None:
-            self.abort()  # nothing was asked: what comes now could be taken for the next answer
+            self.abort()  # no request is under way: this could be taken for the next response
             return
         self.received = True
-        if self._switched:
+        if self._upgraded:
             response.deliver(data)
             return
         try:
@@ -709,41 +421,41 @@ class _Connection:
             else:
                 self._feed_head(data)
         except httptools.HttpParserUpgrade as exc:
-            self._switch(response, data[exc.args[0] :])
+            self._upgrade(response, data[exc.args[0] :])
             return
         except httptools.HttpParserError:
             if not self._ended:
-                self._hand_on(response)
+                self._deliver(response)
                 self.fail(errors.BadResponse())
                 return
-            self._reusable = False  # the answer is complete, what follows it is not one
+            self._reusable = False  # the response is complete, and what follows it is none
         if self._ended and response.bodiless and not data.endswith(b"\r\n\r\n"):
             self._reusable = False
         if self._body:
-            self._hand_on(response)
+            self._deliver(response)
         if self._ended:
             self._finish()
         elif self._final and not self._paused and self._response is not None:
             self.deadline = self.loop.time() + response.idle
 
     def eof_received(self) -> None:
-        """The server sends no more. Only an answer that has no other end is complete by it (RFC 9112 8)."""
+        """Complete a response that ends with its connection (RFC 9112 8); drop the connection otherwise."""
         if self._response is not None and self._until_eof:
             self._finish()
-        elif self._switched:
-            self._over = True
+        elif self._upgraded:
+            self._at_eof = True
         else:
             self.abort()
 
-    def leave(self) -> bool:
-        """Leave the connection to a tunnel; return whether the server has already ended."""
+    def detach(self) -> bool:
+        """Leave the connection to a tunnel; return whether the backend has already closed its side."""
         self._response = self._request = None
         self.deadline = inf
-        return self._over
+        return self._at_eof
 
-    def _switch(self, response: ServerResponse, early: bytes) -> None:
-        """A 101 has come. Nothing more is read until somebody takes the connection over."""
-        self._switched = True
+    def _upgrade(self, response: UpstreamResponse, early: bytes) -> None:
+        """Hand on a 101 with the bytes behind it; nothing more is read until a tunnel takes the connection over."""
+        self._upgraded = True
         self._parser = None
         self.hold()
         if early:
@@ -769,28 +481,28 @@ class _Connection:
             return
         self._overhead += len(data)
         if self._overhead > self._limits.overhead_bytes:
-            raise httptools.HttpParserError("too much that is not body")
+            raise httptools.HttpParserError("too many bytes that are not body")
 
-    def _hand_on(self, response: ServerResponse) -> None:
+    def _deliver(self, response: UpstreamResponse) -> None:
         body, self._body = self._body, []
         if body:
-            # One write for what came in one read: a flood of tiny chunks costs the client's side nothing.
+            # One write for what came in one read: a flood of tiny chunks costs the client's connection nothing.
             response.deliver(body[0] if len(body) == 1 else b"".join(body))
 
     def _finish(self) -> None:
         response, self._response = self._response, None
         request, self._request = self._request, None
         if response is None or request is None:
-            return  # delivering the last bytes ended in an abort
+            return  # the connection was aborted while the last bytes were delivered
         sent = request.ended
         request.stop()
         self.deadline = inf
         if response.bodiless:
-            self._parser = None  # it still waits for a body
+            self._parser = None  # it waits for a body still
         keep = self._reusable and sent and not self._until_eof and self.usable()
         if keep and self._paused:
             self._paused = False
-            self.transport.resume_reading()  # an idle connection must notice its end
+            self.transport.resume_reading()  # the end of an idle connection must be noticed
         if keep:
             now = self.loop.time()
             self.deadline = min(now + self._idle_seconds, self._retire_at)
@@ -802,19 +514,19 @@ class _Connection:
     # Callbacks of the parser
 
     def on_message_begin(self) -> None:
-        """The first byte of a head: an interim one, the final one, or one that nobody asked for."""
+        """Start collecting a head: of an interim response, of the final one, or of one without a request."""
         if self._final:
             self._reusable = False
-            raise httptools.HttpParserError("more than one answer")
+            raise httptools.HttpParserError("more than one response")
         self._fields = []
         self._reason = b""
 
     def on_status(self, reason: bytes) -> None:
-        """The reason phrase, possibly in pieces."""
+        """Collect a piece of the reason phrase."""
         self._reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A field line; after the head, a trailer, which is dropped (RFC 9110 6.5.1)."""
+        """Collect a field line; drop a trailer, which is a field line after the head (RFC 9110 6.5.1)."""
         if self._final:
             return
         if len(self._fields) >= self._limits.fields:
@@ -822,19 +534,19 @@ class _Connection:
         self._fields.append((name.lower(), value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
-        """A head is complete."""
+        """Check a complete head, and return the final one to the caller that waits for it."""
         parser = cast("httptools.HttpResponseParser", self._parser)
-        response = cast("ServerResponse", self._response)
+        response = cast("UpstreamResponse", self._response)
         status = parser.get_status_code()
         if 100 <= status < 200:
             if status == 101:
-                head = cast("_Request", self._request).head
+                head = cast("UpstreamRequest", self._request).head
                 key = field(head.fields, b"sec-websocket-key") if head.websocket else None
-                response.head = check_switch(self._reason, parser.get_http_version(), self._fields, key)
+                response.head = check_upgrade(self._reason, parser.get_http_version(), self._fields, key)
                 return
             self._interim += 1
             if self._interim > self._limits.interim:
-                raise httptools.HttpParserError("too many interim answers")
+                raise httptools.HttpParserError("too many interim responses")
             return
         response.head, framing = check_response(
             status, self._reason, parser.get_http_version(), self._fields, b"HEAD" if response.bodiless else b"GET"
@@ -842,10 +554,10 @@ class _Connection:
         self._until_eof = framing is Framing.CLOSE
         self._final = True
         self._head_bytes = 0
-        # The parser forgets this after the callback. Of an answer to HEAD without framing fields it would say no.
+        # The parser forgets this after the callback. Of a response to HEAD without framing fields it would say no.
         version = parser.get_http_version()
         self._reusable = _persists(version, self._fields) if response.bodiless else parser.should_keep_alive()
-        self._idle_seconds = min(self._idle_seconds, self._hint())
+        self._idle_seconds = min(self._idle_seconds, self._keep_alive_hint())
         if response.bodiless:
             self._ended = True
         self._wake()
@@ -856,28 +568,28 @@ class _Connection:
             waiter.set_result(None)
 
     def on_body(self, data: bytes) -> None:
-        """A piece of the body."""
+        """Collect a piece of the body."""
         if self._ended:
-            self._reusable = False  # a body after the answer to HEAD
+            self._reusable = False  # a body after the response to HEAD
         else:
             self._body.append(data)
 
     def on_message_complete(self) -> None:
-        """The end of an interim or of the final answer."""
+        """Note the end of the final response; an interim one ends here, too."""
         if self._final:
             self._ended = True
 
-    def _hint(self) -> float:
+    def _keep_alive_hint(self) -> float:
         for name, value in self._fields:
             if name == b"keep-alive":
                 for part in value.lower().split(b","):
                     key, _, seconds = part.strip().partition(b"=")
                     if key == b"timeout" and seconds.isdigit() and len(seconds) < 9:
-                        return int(seconds) - 1.0  # its clock and ours are not the same
+                        return int(seconds) - 1.0  # the backend has begun to count earlier
         return inf
 
 
 def _persists(version: str, fields: Sequence[tuple[bytes, bytes]]) -> bool:
-    """Whether the connection stays open after this answer (RFC 9112 9.3), its body aside."""
+    """Return whether the connection stays open after a response with these fields (RFC 9112 9.3), its body aside."""
     options = [value.lower() for name, value in fields if name == b"connection"]
     return version == "1.1" and not any(part.strip() == b"close" for value in options for part in value.split(b","))

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from gateway import errors
-from gateway.http.exchange import BodySink, BodySource, Fields, RequestHead, ResponseHead, Switched
+from gateway.http.exchange import BodySink, BodySource, Fields, RequestHead, ResponseHead, UpgradedConnection
 from gateway.upstream.origin import Origin
 from tests.deadlines import SECONDS
 
@@ -204,7 +204,7 @@ class RecordingExchange:
         assert not self.ended
         self.ended = True
 
-    async def tunnel(self, fields: Fields, server: Switched) -> str | None:
+    async def tunnel(self, fields: Fields, upstream: UpgradedConnection) -> str | None:
         """Not used here."""
 
     def fail(self, cause: Exception) -> None:

@@ -8,9 +8,10 @@ import uvloop
 
 from gateway import errors
 from gateway.upstream.addresses import AddressRules
-from gateway.upstream.connection import ServerResponse, Upstream
+from gateway.upstream.connection import Upstream
 from gateway.upstream.origin import Origin, Timeouts, UpstreamLimits
 from gateway.upstream.resolver import Resolver
+from gateway.upstream.response import UpstreamResponse
 from tests.deadlines import SECONDS
 from tests.integration.servers import (
     RecordingExchange,
@@ -48,7 +49,7 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 async def ask(
     upstream: Upstream, server: ScriptedServer, exchange: RecordingExchange | None = None, **options: bool
-) -> tuple[ServerResponse, RecordingExchange]:
+) -> tuple[UpstreamResponse, RecordingExchange]:
     """One request, relayed to its end."""
     exchange = exchange or RecordingExchange()
     response = await upstream.send(server.origin(), exchange.head, exchange, LONG, **options)

@@ -13,9 +13,10 @@ import uvloop
 
 from gateway import errors
 from gateway.upstream.addresses import AddressRules
-from gateway.upstream.connection import ServerResponse, Upstream
+from gateway.upstream.connection import Upstream
 from gateway.upstream.origin import Timeouts
 from gateway.upstream.resolver import Resolver
+from gateway.upstream.response import UpstreamResponse
 from tests.deadlines import SECONDS
 from tests.integration.servers import RecordingExchange, ServerSide, request_head, serving, until
 
@@ -44,7 +45,7 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 async def response_of(
     upstream: Upstream, data: bytes, *, method: bytes = b"GET", reset: bool = False
-) -> tuple[ServerResponse, RecordingExchange]:
+) -> tuple[UpstreamResponse, RecordingExchange]:
     """What becomes of one request whose connection carries exactly `data` and then ends; nothing may be pooled."""
 
     async def script(side: ServerSide) -> None:

@@ -671,9 +671,9 @@ async def test_too_much_before_the_101_is_not_read() -> None:
         await client.send(handshake())
         client.writer.write(b"x" * total)
         [connection] = running.server._connections
-        await until(lambda: connection._behind_bytes > 65536)
+        await until(lambda: connection._pipelined_bytes > 65536)
         await asyncio.sleep(0.2)
-        assert connection._behind_bytes <= 65536 + 262144
+        assert connection._pipelined_bytes <= 65536 + 262144
         go.set()
         await client.switched()
         assert await client.some() == b"all"

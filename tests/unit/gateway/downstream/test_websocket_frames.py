@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 from websockets.streams import StreamReader
 
-from gateway.downstream.websocket_frames import Frames, close_frame
+from gateway.downstream.websocket_frames import FrameScanner, close_frame
 
 LENGTHS = st.sampled_from([0, 1, 125, 126, 127, 65535, 65536, 70000]) | st.integers(0, 300)
 FRAMES = st.lists(
@@ -34,7 +34,7 @@ def test_frames_end_where_they_end(
     for piece in pieces:
         ends.add(max(ends) + len(piece))
     data = b"".join(pieces)
-    tracked = Frames()
+    tracked = FrameScanner()
     position = 0
     for cut in [*cuts, len(data)]:
         piece = data[position : position + cut]
@@ -49,7 +49,7 @@ def test_frames_end_where_they_end(
 def test_byte_by_byte(frames: list[tuple[Opcode, int]]) -> None:
     """Headers that come byte by byte are put together."""
     data = b"".join(wire(opcode, length % 200, masked=True) for opcode, length in frames)
-    tracked = Frames()
+    tracked = FrameScanner()
     for byte in data:
         tracked.feed(bytes([byte]))
     assert tracked.between

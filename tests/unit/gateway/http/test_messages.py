@@ -89,7 +89,7 @@ def test_a_switch_is_checked_against_its_key(reason: bytes) -> None:
     fields = ((b"upgrade", b"websocket"), (b"connection", b"upgrade"), (b"sec-websocket-accept", accept))
     for asked in (key, b"AAAAAAAAAAAAAAAAAAAAAA==", None):
         try:
-            head = messages.check_switch(reason, "1.1", fields, asked)
+            head = messages.check_upgrade(reason, "1.1", fields, asked)
         except errors.BadResponse:
             assert asked != key or any((byte < 32 and byte != 9) or byte == 127 for byte in reason)
         else:
@@ -99,11 +99,11 @@ def test_a_switch_is_checked_against_its_key(reason: bytes) -> None:
 
 def test_a_switch_cannot_be_broken_apart() -> None:
     """A value with a line break in it is never written, in a 101 neither."""
-    wire = messages.switch_head(((b"sec-websocket-accept", b"x"),), b"now")
+    wire = messages.upgrade_head(((b"sec-websocket-accept", b"x"),), b"now")
     assert wire.endswith(b"\r\ndate: now\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n")
-    assert b"date: now" not in messages.switch_head(((b"date", b"then"),), b"now")
+    assert b"date: now" not in messages.upgrade_head(((b"date", b"then"),), b"now")
     with pytest.raises(errors.BadResponse):
-        messages.switch_head(((b"x-a", b"b\r\nc: d"),), b"now")
+        messages.upgrade_head(((b"x-a", b"b\r\nc: d"),), b"now")
 
 
 @given(

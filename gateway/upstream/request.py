@@ -1,0 +1,165 @@
+"""Requests to backends: the serialized head, and the body that flows from the client behind it."""
+
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from gateway.http.exchange import Exchange, RequestHead
+
+
+class RequestConnection(Protocol):
+    """Connection to a backend, as a request needs it."""
+
+    @property
+    def send(self) -> Callable[[bytes], None]:
+        """Function that writes bytes to the backend."""
+        ...
+
+    def fail(self, cause: Exception) -> None:
+        """Abort the connection and raise `cause` to the caller that waits for the response."""
+        ...
+
+
+class UpstreamRequest:
+    """One request to a backend. It is the sink for the body of the client's request (`http.exchange.BodySink`)."""
+
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_exchange",
+        "_keep",
+        "_limit",
+        "_paused",
+        "_pieces",
+        "ended",
+        "head",
+        "whole",
+    )
+
+    def __init__(self, head: RequestHead, body: Exchange | bytes, limit: int, keep: int) -> None:
+        """Serialize a request.
+
+        Args:
+            head: Head with the target and the fields for the backend.
+            body: The body itself, or the client's exchange that delivers it.
+            limit: Bytes that a body from an exchange may have.
+            keep: Bytes of it that the exchange keeps, so that the body can be sent again.
+        """
+        self._chunked = False
+        self._connection: RequestConnection | None = None
+        self._exchange: Exchange | None = None
+        self._limit = limit
+        self._keep = keep
+        self._paused = False
+        self.head = head
+        self.ended = True
+        """Whether the whole request has been handed to the connection."""
+        if isinstance(body, bytes):
+            length = len(body) if body or head.has_body else None
+            self.whole: bytes | None = serialize(head, length, chunked=False) + body
+        else:
+            self.whole = serialize(head, head.content_length, chunked=head.chunked)
+            if head.has_body:
+                self._exchange = body
+                self._chunked = head.chunked
+                self.ended = False
+        self._pieces: list[bytes] | None = None
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the request can be sent again: all of it is in memory, or the exchange still has the body's start."""
+        return self.whole is not None or (self._exchange is not None and self._exchange.intact)
+
+    @property
+    def has_idempotency_key(self) -> bool:
+        """Whether the client says that the backend recognizes a repeated request."""
+        return any(name == b"idempotency-key" for name, _ in self.head.fields)
+
+    def start(self, connection: RequestConnection) -> None:
+        """Write the head and what has arrived of the body in one piece; the rest follows as it arrives."""
+        self._connection = connection
+        exchange, ended = self._exchange, self.ended
+        whole = cast("bytes", self.whole)
+        if exchange is None or ended:
+            connection.send(whole)
+            return
+        self._pieces = [whole]
+        self.whole = None
+        exchange.pump_body(self, self._limit, self._keep)
+        if not self._under_way:
+            return  # the body failed at once
+        first = b"".join(self._pieces)
+        self._pieces = None
+        if self.ended:
+            self.whole = first  # so that it can be sent again
+        connection.send(first)
+
+    @property
+    def _under_way(self) -> bool:
+        return self._connection is not None
+
+    def stop(self) -> None:
+        """Detach from the connection and the exchange: nothing more is sent."""
+        self._connection = None
+        if self._exchange is not None and not self.ended:
+            self._exchange.stop_body()
+            self.resume()
+
+    def write(self, data: bytes) -> None:
+        """Send one piece of the client's body."""
+        if not data or self._connection is None:
+            return
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        if self._pieces is not None:
+            self._pieces.append(data)
+        else:
+            self._connection.send(data)
+
+    def end(self) -> None:
+        """Send the end of the client's body."""
+        if self._connection is None or self.ended:
+            return
+        self.ended = True
+        if self._chunked:
+            if self._pieces is not None:
+                self._pieces.append(b"0\r\n\r\n")
+            else:
+                self._connection.send(b"0\r\n\r\n")
+
+    def fail(self, cause: Exception) -> None:
+        """Abort the connection: the client's body will never be complete, so the request cannot be."""
+        if self._connection is not None:
+            self._connection.fail(cause)
+
+    def pause(self) -> None:
+        """Hold the client's body back while the backend does not read."""
+        if self._exchange is not None and not self.ended:
+            self._paused = True
+            self._exchange.pause()
+
+    def resume(self) -> None:
+        """Let the client's body continue."""
+        if self._exchange is not None and self._paused:
+            self._paused = False
+            self._exchange.resume()
+
+
+def serialize(head: RequestHead, content_length: int | None, *, chunked: bool) -> bytes:
+    """Return the head as bytes, with the field that frames its body (RFC 9112 3, 6).
+
+    Raises:
+        ValueError: A target or a field has a line break in it.
+    """
+    lines = [b"%b %b HTTP/1.1" % (head.method, head.target), *map(b": ".join, head.fields)]
+    if chunked:
+        lines.append(b"transfer-encoding: chunked")
+    elif content_length is not None:
+        lines.append(b"content-length: %d" % content_length)
+    elif head.websocket:
+        lines += (b"connection: Upgrade", b"upgrade: websocket")
+    lines += (b"", b"")
+    wire = b"\r\n".join(lines)
+    # Two passes of memchr: the last line of defense against a value that became two fields.
+    if wire.count(b"\n") != len(lines) - 1 or wire.count(b"\r") != len(lines) - 1:
+        raise ValueError("a line break in the head of a request")
+    return wire

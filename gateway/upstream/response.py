@@ -1,0 +1,209 @@
+"""Responses of backends, from the head on: the body is relayed to a client, read whole, or looked at first."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from gateway import errors
+from gateway.http.exchange import Exchange, ResponseHead, TunnelSide, UpgradedConnection
+from gateway.net.deadlines import Deadlines
+
+
+class ResponseConnection(TunnelSide, Protocol):
+    """Connection to a backend, as a response needs it."""
+
+    loop: asyncio.AbstractEventLoop
+    buffer_bytes: int
+    """Bytes of a body that wait in memory before the connection is no longer read."""
+
+    def abort(self) -> None:
+        """Drop the connection, and the response on it where that is not complete."""
+        ...
+
+    def hold(self) -> None:
+        """Stop reading; the idle deadline keeps running."""
+        ...
+
+    def pause_reading(self) -> None:
+        """Stop reading while the client is slow; the idle deadline stops, too."""
+        ...
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        ...
+
+    def detach(self) -> bool:
+        """Leave the connection to a tunnel; return whether the backend has already ended it."""
+        ...
+
+
+class UpstreamResponse:
+    """One response of a backend, from its head on (a `http.exchange.BodySource`)."""
+
+    __slots__ = ("_bytes", "_complete", "_connection", "_done", "_enough", "_error", "_exchange", "_held", "_pieces",
+                 "_room", "bodiless", "head", "idle")  # fmt: skip
+
+    def __init__(self, connection: ResponseConnection, bodiless: bool, idle: float) -> None:
+        self.bodiless = bodiless
+        """Whether the request was HEAD: the response has no body, whatever its framing fields say."""
+        self.idle = idle
+        """Seconds that may pass between two reads of the body."""
+        self.head: ResponseHead
+        self._connection: ResponseConnection | None = connection
+        self._exchange: Exchange | None = None
+        self._pieces: list[bytes] = []
+        self._bytes = 0
+        self._room = connection.buffer_bytes
+        self._held = False
+        self._complete = False
+        self._error: Exception | None = None
+        self._done: asyncio.Future[None] | None = None
+        self._enough: Callable[[bytes], bool] | None = None
+
+    async def beginning(self, enough: Callable[[bytes], bool], deadlines: Deadlines) -> bytes:
+        """Return the beginning of the body, which stays to be relayed.
+
+        It returns as soon as `enough` accepts what has arrived, the body is complete, or the time of `deadlines` is up.
+
+        Raises:
+            errors.UpstreamError: The body broke off.
+        """
+        if self._error is None and not self._complete and not enough(b"".join(self._pieces)):
+            connection = cast("ResponseConnection", self._connection)
+            self._enough = enough
+            self._done = connection.loop.create_future()
+            deadlines.limit(self._done)
+            try:
+                await self._done
+            finally:
+                self._enough = self._done = None
+        if self._error is not None:
+            raise self._error
+        return b"".join(self._pieces)
+
+    async def relay(self, exchange: Exchange) -> None:
+        """Send the body to `exchange` as it arrives, end the exchange, and return.
+
+        The head must have been sent before.
+
+        Raises:
+            errors.UpstreamError: The body broke off; the exchange has not been ended.
+        """
+        if self._complete or self._error is not None:
+            if self._pieces:
+                exchange.write(self._take_pieces())
+            if self._error is not None:
+                raise self._error
+            exchange.end()
+            return
+        connection = cast("ResponseConnection", self._connection)
+        self._exchange = exchange
+        self._done = connection.loop.create_future()
+        try:
+            exchange.attach(self)
+            if self._held:
+                self._held = False
+                self.resume()
+            if self._pieces:
+                exchange.write(self._take_pieces())  # which may pause us
+            await self._done
+        finally:
+            exchange.attach(None)
+            self._exchange = None
+            self.abort()
+
+    def upgraded(self) -> UpgradedConnection:
+        """Return the connection after a 101. It belongs to the caller, who can take it once.
+
+        Raises:
+            errors.UpstreamError: The connection broke after the 101.
+        """
+        if self._connection is None:
+            raise self._error or errors.UpstreamReset()
+        connection, self._connection = self._connection, None
+        return UpgradedConnection(connection, self._take_pieces(), connection.detach())
+
+    def whole(self) -> bytes | None:
+        """Return the body where all of it has arrived, else None. A second call returns no bytes."""
+        return self._take_pieces() if self._complete and self._error is None else None
+
+    async def read(self, limit: int) -> bytes:
+        """Return the whole body, but no more than `limit` bytes of it: a connection with a longer one is dropped.
+
+        Raises:
+            errors.UpstreamError: The body broke off.
+        """
+        self._room = limit
+        if self._error is None and not self._complete and self._bytes < limit:
+            connection = cast("ResponseConnection", self._connection)
+            self._done = connection.loop.create_future()
+            if self._held:
+                self._held = False
+                self.resume()
+            try:
+                await self._done
+            finally:
+                self.abort()
+        elif not self._complete:
+            self.abort()
+        if self._error is not None and self._bytes < limit:
+            raise self._error
+        return self._take_pieces()[:limit]
+
+    def abort(self) -> None:
+        """Drop the response and its connection; without effect on a complete response."""
+        if self._connection is not None:
+            self._connection.abort()
+
+    def pause(self) -> None:
+        """Stop reading the body from the backend."""
+        if self._connection is not None:
+            self._connection.pause_reading()
+
+    def resume(self) -> None:
+        """Read the body again."""
+        if self._connection is not None:
+            self._connection.resume_reading()
+
+    def deliver(self, data: bytes) -> None:
+        """Take a piece of the body from the connection."""
+        if self._exchange is not None:
+            self._exchange.write(data)
+            return
+        self._pieces.append(data)
+        self._bytes += len(data)
+        if self._enough is not None:
+            if self._enough(b"".join(self._pieces)):
+                self._wake()
+        elif self._bytes >= self._room:
+            if self._done is not None:
+                self._wake()  # `read` has as much as it may return
+            elif not self._held:
+                self._held = True
+                # Not the client's doing: a response that nobody ever takes ends by its idle deadline.
+                cast("ResponseConnection", self._connection).hold()
+
+    def complete(self) -> None:
+        """Take the end of the body; the connection is not this response's any more."""
+        self._complete = True
+        self._connection = None
+        if self._exchange is not None:
+            self._exchange.end()
+        if self._done is not None:
+            self._wake()
+
+    def break_off(self, cause: Exception) -> None:
+        """Raise `cause` to the caller that waits for the body, or to the next one: it will never be complete."""
+        self._connection = None
+        self._error = cause
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(cause)
+
+    def _wake(self) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_result(None)
+
+    def _take_pieces(self) -> bytes:
+        pieces, self._pieces = self._pieces, []
+        self._bytes = 0
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
