@@ -31,24 +31,24 @@ CANARY_TOKEN = "canary-access-token"
 
 @dataclass(frozen=True)
 class Route:
-    """What credentials see of a route."""
+    """Route, as far as credentials see it."""
 
     namespace: str = "default"
 
 
 class Secrets:
-    """Labelled Secrets in memory."""
+    """Reader of labelled Secrets that are in memory."""
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], dict[str, str]] = {}
         self.reads = 0
         self.failure: OSError | None = None
-        """Why nothing can be read now."""
+        """Error of every read; None when Secrets can be read."""
         self.gate: asyncio.Event | None = None
-        """What a read waits for."""
+        """Event that every read waits for; None for no wait."""
 
     async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
-        """Read one."""
+        """Return the data of a Secret."""
         self.reads += 1
         if self.gate is not None:
             await self.gate.wait()
@@ -57,7 +57,7 @@ class Secrets:
         return dict(self.objects[namespace, name])
 
     async def inline(self, namespace: str, model_deployment: str) -> Mapping[str, str]:
-        """Read what stands in a ModelDeployment."""
+        """Return the credentials that a ModelDeployment has inline."""
         return dict(self.objects[namespace, "inline/" + model_deployment])
 
 
@@ -78,7 +78,7 @@ async def made(
     wait: float = 2.0,
     strict_tls: bool = False,
 ) -> AsyncIterator[Credentials]:
-    """Credentials that may reach loopback."""
+    """Make credentials of a gateway that may connect to addresses in the range `allowed`."""
     resolver = Resolver(AddressRules.parse(allowed=[allowed]))
     credentials = Credentials(
         secrets,
@@ -96,7 +96,7 @@ async def made(
 
 
 def secret_for(server: ScriptedServer, **more: str) -> dict[str, str]:
-    """A Secret that leads to `server`."""
+    """Return the data of a Secret whose token endpoint is `server`."""
     url = f"http://127.0.0.1:{server.port}/oauth/token"
     return {"clientId": "id", "clientSecret": CANARY_SECRET, "tokenUrl": url, "hosts": "run.example", **more}
 
@@ -104,7 +104,7 @@ def secret_for(server: ScriptedServer, **more: str) -> dict[str, str]:
 def responding(
     body: object, *, status: bytes = b"200 OK", fields: bytes = b"", gate: asyncio.Event | None = None
 ) -> Callable[[ServerSide], Awaitable[None]]:
-    """A token endpoint that always says the same; `{n}` in a token is the number of the request."""
+    """Return the script of a token endpoint with one response; `{n}` in it is the number of the connection."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -121,7 +121,7 @@ GOOD = {"access_token": CANARY_TOKEN + "{n}", "token_type": "Bearer", "expires_i
 
 
 async def test_c10_a_token_is_bought_once_and_kept() -> None:
-    """C10: many requests, one exchange by HTTP basic; the scope is sent when there is one."""
+    """C10: A token is requested once for many requests, by HTTP Basic, and with the scope that the Secret has."""
     secrets = Secrets()
     async with serving(responding(GOOD)) as server, made(secrets) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server, scope="a b")
@@ -137,7 +137,7 @@ async def test_c10_a_token_is_bought_once_and_kept() -> None:
 
 
 async def test_se_12_to_11_many_requests_make_one_exchange() -> None:
-    """SE-12, TO-11: 500 requests wait for one token; those that are cancelled take it from nobody."""
+    """SE-12, TO-11: 500 requests wait for one token, and those that are cancelled do not cancel it for the others."""
     secrets = Secrets()
     gate = asyncio.Event()
     async with serving(responding(GOOD, gate=gate)) as server, made(secrets) as credentials:
@@ -152,7 +152,7 @@ async def test_se_12_to_11_many_requests_make_one_exchange() -> None:
 
 
 async def test_se_12_a_token_is_renewed_before_its_end_and_used_meanwhile() -> None:
-    """SE-12: at 80 % of its life a new one is fetched in the background; the old one serves until it is there."""
+    """SE-12: At 80 % of a token's life a new one is fetched in the background, and the old one is used meanwhile."""
     secrets = Secrets()
     async with serving(responding({**GOOD, "expires_in": 5})) as server, made(secrets) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server)
@@ -169,7 +169,7 @@ async def test_se_12_a_token_is_renewed_before_its_end_and_used_meanwhile() -> N
 
 
 async def test_c8_a_token_that_has_ended_is_not_sent() -> None:
-    """C8: where a token has ended and there is no new one, there is none; it comes back with its endpoint."""
+    """C8: A token that has ended is never sent; when its endpoint is back, there is a new one."""
     secrets = Secrets()
 
     async def script(side: ServerSide) -> None:
@@ -195,7 +195,7 @@ async def test_c8_a_token_that_has_ended_is_not_sent() -> None:
 
 
 async def test_c8_a_refused_token_that_cannot_be_renewed_is_none() -> None:
-    """C8: after a 401 and without its endpoint there is no token for that request; others may still try the old one."""
+    """C8: A request whose token was refused gets none while the endpoint is away; others still get the old one."""
     secrets = Secrets()
 
     async def script(side: ServerSide) -> None:
@@ -213,7 +213,7 @@ async def test_c8_a_refused_token_that_cannot_be_renewed_is_none() -> None:
 
 
 async def test_se_13_rt_09_a_401_makes_one_new_token_from_the_secret_as_it_is_now() -> None:
-    """SE-13, RT-09: a refused token is replaced once for all that got the refusal, with the rotated secret."""
+    """SE-13, RT-09: A refused token is replaced once for all requests that got the refusal, with the rotated secret."""
     secrets = Secrets()
     async with serving(responding(GOOD)) as server, made(secrets) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server)
@@ -251,7 +251,7 @@ BAD_RESPONSES = {
 
 @pytest.mark.parametrize("body", BAD_RESPONSES.values(), ids=BAD_RESPONSES)
 async def test_se_11_bad_responses_are_refused(body: object) -> None:
-    """SE-11: what is no usable bearer token is none, and the endpoint is not asked again at once."""
+    """SE-11: A response without a usable bearer token is a failure, and the endpoint is not asked again at once."""
     secrets = Secrets()
     async with serving(responding(body)) as server, made(secrets) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server)
@@ -263,7 +263,7 @@ async def test_se_11_bad_responses_are_refused(body: object) -> None:
 
 @pytest.mark.parametrize("status", [b"500 Oops", b"401 No", b"201 Odd", b"302 Found", b"307 Temporary", b"204 Nothing"])
 async def test_se_10_se_11_only_200_is_a_response(status: bytes) -> None:
-    """SE-10, SE-11: other statuses are failures even with a token in them, and redirects are not followed."""
+    """SE-10, SE-11: A status other than 200 is a failure even with a token in it, and no redirect is followed."""
     secrets = Secrets()
     async with serving(responding(GOOD)) as other:
         location = b"location: http://127.0.0.1:%d/\r\n" % other.port
@@ -277,7 +277,7 @@ async def test_se_10_se_11_only_200_is_a_response(status: bytes) -> None:
 
 @pytest.mark.parametrize("life", [None, "3600", 1e12, 0.5])
 async def test_se_11_odd_lives_are_bounded(life: object) -> None:
-    """SE-11: no life, a number in a string and an absurd one still make a token."""
+    """SE-11: A token is used when its life is absent, a number in a string, or absurdly long."""
     secrets = Secrets()
     response = {"access_token": "a"} if life is None else {"access_token": "a", "expires_in": life}
     async with serving(responding(response)) as server, made(secrets) as credentials:
@@ -286,7 +286,7 @@ async def test_se_11_odd_lives_are_bounded(life: object) -> None:
 
 
 async def test_se_11_a_slow_endpoint_is_given_up() -> None:
-    """SE-11: the whole request has a deadline."""
+    """SE-11: A token request has a deadline as a whole."""
     secrets = Secrets()
     async with serving(responding(GOOD, gate=asyncio.Event())) as server, made(secrets, timeout=0.2) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server)
@@ -295,7 +295,7 @@ async def test_se_11_a_slow_endpoint_is_given_up() -> None:
 
 
 async def test_c8_requests_do_not_wait_for_a_token_as_long_as_its_endpoint_may_take() -> None:
-    """C8: whoever waits is let go after a while, whoever comes later at once; the token is used when it is there."""
+    """C8: A request waits for a token for a limited time, a later one not at all; the token is used when it comes."""
     secrets, gate = Secrets(), asyncio.Event()
     async with serving(responding(GOOD, gate=gate)) as server, made(secrets, wait=0.3) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server)
@@ -318,7 +318,7 @@ async def test_c8_requests_do_not_wait_for_a_token_as_long_as_its_endpoint_may_t
 
 
 async def test_se_15_a_token_endpoint_is_not_looked_for_inside() -> None:
-    """SE-15: the address check holds for what a Secret names, and not for the administrator's own settings."""
+    """SE-15: Addresses are checked for a token URL in a Secret, and not for one in the administrator's settings."""
     secrets = Secrets()
     async with serving(responding(GOOD)) as server:
         own = ClientCredentials("id", CANARY_SECRET, secret_for(server)["tokenUrl"])
@@ -354,7 +354,7 @@ async def test_an_authority_of_the_system(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 async def test_se_16_proxy_variables_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SE-16: a token request goes where the Secret says, whatever the environment says."""
+    """SE-16: A token request goes to the token URL, whatever proxy the environment names."""
     secrets = Secrets()
     async with serving(responding(GOOD)) as proxy, serving(responding(GOOD)) as server:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
@@ -382,7 +382,7 @@ async def test_se_16_proxy_variables_do_not_count(monkeypatch: pytest.MonkeyPatc
 async def test_se_09_k_26_a_token_goes_only_to_the_hosts_its_secret_names(
     hosts: str, port: int | None, works: bool
 ) -> None:
-    """SE-09: the Secret decides, not the document that refers to it."""
+    """SE-09: A token is sent to the hosts that its Secret names, whatever the document says that refers to it."""
     secrets = Secrets()
     backend = REMOTE.model_copy(update={"port": port})
     async with serving(responding(GOOD)) as server, made(secrets) as credentials:
@@ -395,7 +395,7 @@ async def test_se_09_k_26_a_token_goes_only_to_the_hosts_its_secret_names(
 
 
 async def test_k_03_a_cached_token_is_checked_for_each_host() -> None:
-    """A second document that refers to the same Secret gains nothing for another host or another namespace."""
+    """A second document that refers to the same Secret gets no token for another host or another namespace."""
     secrets = Secrets()
     async with serving(responding(GOOD)) as server, made(secrets) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server)
@@ -406,7 +406,7 @@ async def test_k_03_a_cached_token_is_checked_for_each_host() -> None:
 
 
 async def test_k_26_inline_credentials_are_for_their_own_host() -> None:
-    """What stands in a ModelDeployment works for its own remoteBackend and for no other."""
+    """Inline credentials of a ModelDeployment work for its own remoteBackend and for no other."""
     secrets = Secrets()
     async with serving(responding(GOOD)) as server, made(secrets) as credentials:
         secrets.objects["default", "inline/demo"] = secret_for(server)
@@ -416,7 +416,7 @@ async def test_k_26_inline_credentials_are_for_their_own_host() -> None:
 
 
 async def test_no_credentials_are_no_failure() -> None:
-    """A backend without any gets no Authorization; a reference to nothing is a failure."""
+    """A backend without credentials gets no Authorization; a reference to a missing Secret is a failure."""
     async with made(Secrets()) as credentials:
         assert await credentials.authorization(Route(), Backend(id="local", service="demo-local")) is None
         assert await credentials.authorization(Route(), DEFAULT) is None
@@ -429,7 +429,7 @@ async def test_no_credentials_are_no_failure() -> None:
     ["", "/x", "ftp://run.example/", "http://", "http://u:p@127.0.0.1/", "http://a b/", "http://h/\n", "http://h:x/"],
 )
 async def test_a_wrong_token_url_is_refused(url: str) -> None:
-    """Only an absolute http or https URL without user is asked."""
+    """A token URL must be absolute, http or https, and without a user."""
     secrets = Secrets()
     async with serving(responding(GOOD)) as server, made(secrets) as credentials:
         secrets.objects["default", "oauth"] = {**secret_for(server), "tokenUrl": url.replace("\n", "\nx")}
@@ -438,7 +438,7 @@ async def test_a_wrong_token_url_is_refused(url: str) -> None:
 
 
 async def test_field_values_come_from_secrets_for_their_hosts() -> None:
-    """`setFrom` values are read, trimmed, remembered, and read again after a refusal."""
+    """Values of `setFrom` are read, trimmed, cached, and read again after a refusal."""
     secrets = Secrets()
     secrets.objects["default", "key"] = {"k": "v1\n", "hosts": "run.example"}
     headers = Headers(set_from={"X-Api-Key": SecretKey(name="key", key="k"), "Host": SecretKey(name="key", key="k")})
@@ -465,7 +465,7 @@ async def test_field_values_come_from_secrets_for_their_hosts() -> None:
     ],
 )
 async def test_field_values_that_cannot_be_used(backend: dict[str, object], data: dict[str, str] | None) -> None:
-    """Another host, a value that is no field value, no key, no Secret, and the default backend."""
+    """A value is refused for another host, for the default backend, and where it is missing or no field value."""
     secrets = Secrets()
     if data is not None:
         secrets.objects["default", "key"] = data
@@ -481,7 +481,7 @@ AWAY = OSError("the API server answers 503 Service Unavailable")
 
 
 async def until_refused(ask: Callable[[], Awaitable[object]]) -> None:
-    """Ask until there is nothing to be had any more."""
+    """Call `ask` until it raises CredentialsFailed."""
     async with asyncio.timeout(SECONDS):
         while True:
             try:
@@ -492,7 +492,7 @@ async def until_refused(ask: Callable[[], Awaitable[object]]) -> None:
 
 
 async def test_one_read_for_all_that_wait() -> None:
-    """However many requests need a Secret, the API server is asked once; those that are cancelled take it from none."""
+    """A Secret is read once for all requests that need it, and those that are cancelled do not cancel the read."""
     secrets = Secrets()
     secrets.objects["default", "key"] = {"k": "v", "hosts": "run.example"}
     secrets.gate = asyncio.Event()
@@ -508,7 +508,7 @@ async def test_one_read_for_all_that_wait() -> None:
 
 @pytest.mark.parametrize("failure", [None, AWAY], ids=["missing", "away"])
 async def test_a_secret_that_cannot_be_had_is_not_asked_for_again_at_once(failure: OSError | None) -> None:
-    """Requests that fail for want of a Secret do not each ask the API server, and the log says why once."""
+    """Requests that fail because a Secret is missing do not each ask the API server, and the log says why once."""
     secrets = Secrets()
     secrets.failure = failure
     with structlog.testing.capture_logs() as lines:
@@ -533,7 +533,7 @@ async def test_a_secret_that_cannot_be_had_is_not_asked_for_again_at_once(failur
 
 
 async def test_field_values_outlive_the_api_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the API server is away what was read last counts, and no request waits; a withdrawn Secret ends that."""
+    """While the API server is away the values read last are used without a wait, until the Secret is gone."""
     monkeypatch.setattr(module, "_FRESH_SECONDS", 0.1)
     secrets = Secrets()
     secrets.objects["default", "key"] = {"k": "v", "hosts": "run.example"}
@@ -558,7 +558,7 @@ async def test_field_values_outlive_the_api_server(monkeypatch: pytest.MonkeyPat
 
 
 async def test_tokens_outlive_the_api_server() -> None:
-    """A token that ends while the Secret cannot be read is bought with what was read last; a withdrawn one is not."""
+    """While a Secret cannot be read, tokens are requested with the data read last; when it is gone, they are not."""
     secrets = Secrets()
     async with serving(responding({**GOOD, "expires_in": 0.2})) as server, made(secrets) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server)
@@ -576,7 +576,7 @@ async def test_tokens_outlive_the_api_server() -> None:
 
 
 async def test_the_log_says_why() -> None:
-    """Which credential is of no use and why: another host, no such key, no label, what is missing in it."""
+    """The log names a credential that is of no use, and the reason: another host, a key that is missing."""
     secrets = Secrets()
     async with serving(responding(GOOD)) as server:
         with structlog.testing.capture_logs() as lines:
@@ -601,7 +601,7 @@ async def test_the_log_says_why() -> None:
 
 
 async def test_k_19_p18_secrets_appear_in_no_log_and_no_error() -> None:
-    """P18: neither secret nor token is in what is logged, raised or printed, whatever goes wrong."""
+    """P18: Neither a secret nor a token is in a log line, an error or a representation, whatever goes wrong."""
     secrets = Secrets()
     seen: list[str] = []
     bodies: list[object] = [GOOD, {"error": CANARY_SECRET + CANARY_TOKEN}, {"access_token": CANARY_TOKEN + "\n"}, b"!"]

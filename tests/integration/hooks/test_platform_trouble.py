@@ -1,4 +1,4 @@
-"""The platform, or what is needed to ask it, in trouble: what status says, what is tried again, and when."""
+"""The platform, or what a call to it needs, in trouble: the condition, what is tried again, and when."""
 
 import asyncio
 import base64
@@ -42,14 +42,14 @@ BODY: Json = {"metadata": {"name": "llama", "environment": "production"}, "spec"
 
 @pytest.fixture
 def servers() -> Iterator[tuple[Platform, ApiServer]]:
-    """A platform and an API server."""
+    """Run a platform and an API server."""
     with running() as both:
         yield both
 
 
 @pytest.fixture
 async def cluster(servers: tuple[Platform, ApiServer], tmp_path: Path) -> AsyncIterator[World]:
-    """Hooks that know both, and a Deployment with a ready replica."""
+    """Run hooks that know both servers, with a Deployment that has a ready replica."""
     async with world(*servers, tmp_path) as cluster:
         cluster.related = [workload()]
         yield cluster
@@ -57,20 +57,20 @@ async def cluster(servers: tuple[Platform, ApiServer], tmp_path: Path) -> AsyncI
 
 @pytest.fixture
 async def client(servers: tuple[Platform, ApiServer]) -> AsyncIterator[Beamlit]:
-    """A client of the platform."""
+    """Make a client of the platform."""
     client = Beamlit(servers[0].url, Fixed(Account(CLIENT_ID, SECRET)), Metrics(), retry_seconds=(0.0, 0.01))
     yield client
     await client.close()
 
 
 async def failing(cluster: World, **spec: Any) -> Json:
-    """The answer to the sync at which a model is to be registered."""
+    """Return the response to the sync at which a model is to be registered."""
     item = cluster.apply(model_deployment(**spec))
     await cluster.sync(item)
     return await cluster.sync(item)
 
 
-# What the platform answers.
+# Responses of the platform.
 
 JUNK = [
     b"",
@@ -86,7 +86,7 @@ JUNK = [
 @pytest.mark.parametrize("junk", JUNK, ids=lambda junk: repr(junk[:12]))
 @pytest.mark.parametrize("on", ["GET", "POST"])
 async def test_garbage(cluster: World, junk: bytes, on: str) -> None:
-    """What is no object of the API is as good as no answer."""
+    """A response that is no object of the API counts as no response."""
     cluster.platform.troubles(*[Trouble(200, junk)] * 9, on=on)
     answer = await failing(cluster)
     assert registered(answer) == ("False", reasons.UNREACHABLE)
@@ -117,7 +117,7 @@ async def test_garbage(cluster: World, junk: bytes, on: str) -> None:
 )
 @pytest.mark.parametrize("on", ["GET", "POST"])
 async def test_c20_no_status_is_unexpected(cluster: World, status: int, reason: str, on: str) -> None:
-    """The original dereferenced nothing on a status that it did not expect: here each becomes a condition."""
+    """Every status becomes a condition; the original crashed on one that it did not expect."""
     cluster.platform.troubles(*[Trouble(status, headers={"location": "/v0/models"})] * 2, on=on)
     answer = await failing(cluster)
     assert registered(answer) == ("False", reason)
@@ -125,7 +125,7 @@ async def test_c20_no_status_is_unexpected(cluster: World, status: int, reason: 
 
 
 async def test_c20_no_labels_are_no_crash(cluster: World) -> None:
-    """The original wrote into a map that was not there: here a model without labels, ports and pods is registered."""
+    """A model without labels, ports and pods is registered; the original wrote into a map that was not there."""
     cluster.related = []
     item = cluster.apply(model_deployment(offloadingConfig=None))
     item["metadata"]["labels"] = None
@@ -166,7 +166,7 @@ async def test_c21_a_failure_is_not_taken_for_done(cluster: World, trouble: Trou
 
 
 async def test_something_else_is_tried_at_once(cluster: World) -> None:
-    """Who corrects what was rejected need not wait for the delay."""
+    """A corrected specification is registered at once, without the delay of the rejected one."""
     cluster.platform.troubles(Trouble(422, {"message": "no"}), on="POST")
     item = cluster.apply(model_deployment())
     await cluster.sync(item)
@@ -179,20 +179,20 @@ async def test_something_else_is_tried_at_once(cluster: World) -> None:
     "body", [{"message": "the name\n is\x1b[31m\ttoo long"}, {"error": "the name is [31m too long"}]
 )
 async def test_the_words_of_the_platform(cluster: World, body: Json) -> None:
-    """What it has against a model is told, in one line."""
+    """The condition repeats in one line what the platform has against a model."""
     cluster.platform.troubles(Trouble(422, body), on="POST")
     assert message(await failing(cluster)) == "The platform refuses: the name is [31m too long."
 
 
 @pytest.mark.parametrize("body", [b"", b"[1]", {"message": 1}, {"message": "x" * 10_000}])
 async def test_the_words_of_the_platform_are_bounded(cluster: World, body: bytes | Json) -> None:
-    """None, no words, or too many."""
+    """The message is short when the platform says nothing, no text, or too much."""
     cluster.platform.troubles(Trouble(422, body), on="POST")
     assert len(message(await failing(cluster))) < 300
 
 
 async def test_a_status_at_rest(cluster: World) -> None:
-    """While the platform is away nothing in status moves but the memory of attempts, and what it said stays."""
+    """While the platform is away only the count of attempts changes in status, and the facts from it stay."""
     item = cluster.apply(model_deployment())
     await cluster.settle(item)
     cluster.platform.stop()
@@ -216,7 +216,7 @@ async def test_a_status_at_rest(cluster: World) -> None:
 
 @pytest.mark.parametrize("trouble", [Trouble(502), Trouble(503), Trouble(504), Trouble(cut=True)])
 async def test_what_can_be_repeated_is(client: Beamlit, servers: Any, trouble: Trouble) -> None:
-    """A GET, PUT or DELETE after a passing failure, once."""
+    """A GET, PUT or DELETE is repeated once after a passing failure."""
     platform = servers[0]
     platform.troubles(trouble)
     assert await client.find(LLAMA) is None
@@ -232,7 +232,7 @@ async def test_what_can_be_repeated_is(client: Beamlit, servers: Any, trouble: T
 
 @pytest.mark.parametrize("trouble", [Trouble(502), Trouble(503), Trouble(500), Trouble(cut=True)])
 async def test_a_creation_is_not_repeated(client: Beamlit, servers: Any, trouble: Trouble) -> None:
-    """It may have been done."""
+    """A POST is not repeated after a failure, because the platform may have carried it out."""
     platform = servers[0]
     platform.troubles(trouble)
     with pytest.raises(Unreachable) as caught:
@@ -242,7 +242,7 @@ async def test_a_creation_is_not_repeated(client: Beamlit, servers: Any, trouble
 
 
 async def test_nobody_there(client: Beamlit, servers: Any) -> None:
-    """What was never sent was not done."""
+    """A request that could not be sent counts as not carried out."""
     servers[0].stop()
     with pytest.raises(Unreachable) as caught:
         await client.create(LLAMA, BODY)
@@ -251,7 +251,7 @@ async def test_nobody_there(client: Beamlit, servers: Any) -> None:
 
 
 async def test_an_answer_that_was_lost(cluster: World) -> None:
-    """The model is there and ours by its label: it is updated, not created twice; deletion finds it too."""
+    """A model whose creation got no response is known by its label: it is updated, not created twice, and deleted."""
     cluster.platform.troubles(Trouble(lost=True), on="POST")
     answer = await failing(cluster)
     assert registered(answer) == ("False", reasons.UNREACHABLE)
@@ -268,7 +268,7 @@ async def test_an_answer_that_was_lost(cluster: World) -> None:
 
 
 async def test_a_removal_whose_answer_was_lost(cluster: World) -> None:
-    """Wanted again, the model is created again."""
+    """A model whose removal got no response is created again when it is desired again."""
     item = cluster.apply(model_deployment())
     await cluster.settle(item)
     cluster.platform.troubles(Trouble(lost=True), Trouble(cut=True), on="DELETE")
@@ -287,7 +287,7 @@ async def test_a_removal_whose_answer_was_lost(cluster: World) -> None:
 async def test_a_hanging_platform_costs_less_than_a_second(
     cluster: World, on: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And only three times: then it is left alone, until one call finds it well."""
+    """A sync waits for a silent platform only briefly, three times; then none asks until a probe succeeds."""
     assert CALL_SECONDS < 0.95
     monkeypatch.setattr(registrar, "CALL_SECONDS", 2.0)  # more than a busy machine takes for what comes before
     platform = cluster.platform
@@ -321,7 +321,7 @@ async def test_a_hanging_platform_costs_less_than_a_second(
 
 
 async def test_one_probe(client: Beamlit, servers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the pause one call is made however many want to, and the others when that one was answered."""
+    """After the pause one call is made as a probe, and the others follow when it got a response."""
     platform = servers[0]
     platform.stop()
     for _ in range(3):
@@ -340,7 +340,7 @@ async def test_one_probe(client: Beamlit, servers: Any, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("status", [429, 503])
 async def test_retry_after_is_obeyed(client: Beamlit, servers: Any, status: int) -> None:
-    """By everybody, for as long as the platform asks for."""
+    """No call is made for as long as the platform asks for in Retry-After."""
     platform = servers[0]
     await client.find(LLAMA)
     platform.troubles(Trouble(status, headers={"retry-after": "1"}))
@@ -372,7 +372,7 @@ async def test_retry_after_is_obeyed(client: Beamlit, servers: Any, status: int)
 async def test_retry_after_in_all_its_forms(
     client: Beamlit, servers: Any, written: str, least: float, most: float
 ) -> None:
-    """Seconds or a date, within bounds; what cannot be read is a few seconds."""
+    """Retry-After is seconds or a date, within bounds; a value that cannot be read is a few seconds."""
     servers[0].always(Trouble(429, headers={"retry-after": written}))
     client._tokens._account, client._tokens._cache.value = Account(CLIENT_ID, SECRET), b"Bearer t"
     client._tokens._cache.renew_at = client._tokens._cache.ends_at = 1e18
@@ -382,13 +382,13 @@ async def test_retry_after_in_all_its_forms(
 
 
 async def test_retry_after_reaches_the_answer(cluster: World) -> None:
-    """Metacontroller is told to come back then."""
+    """The pause that the platform asks for is the time until the next sync."""
     cluster.platform.troubles(Trouble(429, headers={"retry-after": "77"}))
     assert (await failing(cluster))["resyncAfterSeconds"] == 77
 
 
 async def test_few_calls_at_the_same_time(cluster: World) -> None:
-    """However many objects are new."""
+    """The number of calls at the same time is bounded, however many objects are new."""
     items = []
     for number in range(30):
         item = model_deployment(model=f"m-{number}")
@@ -405,12 +405,12 @@ async def test_few_calls_at_the_same_time(cluster: World) -> None:
 
 
 def test_waiting_for_others_leaves_time_for_the_platform() -> None:
-    """Two calls that wait for others take less than half of the time that there is for what they belong to."""
+    """Two calls that wait for a slot take less than half of the time that a task has."""
     assert 2 * SLOT_SECONDS <= CALL_SECONDS / 2
 
 
 async def test_what_waits_for_others_is_no_failure(cluster: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It comes back soon, and nothing is said of the platform."""
+    """A call that finds no free slot is tried again soon, and the condition says nothing about the platform."""
     monkeypatch.setattr(beamlit, "SLOT_SECONDS", 0.05)
     for _ in range(CONNECTIONS):
         await cluster.beamlit._slots.acquire()
@@ -428,7 +428,7 @@ async def test_what_waits_for_others_is_no_failure(cluster: World, monkeypatch: 
 
 
 async def test_a_token_is_bought_once_and_renewed_early(client: Beamlit, servers: Any) -> None:
-    """Once for all who wait; beside the calls when most of its life is over."""
+    """A token is fetched once for all calls that wait for it, and renewed beside the calls late in its life."""
     platform = servers[0]
     await asyncio.gather(*(client.find(LLAMA) for _ in range(8)))
     assert len(platform.bought) == 1
@@ -443,7 +443,7 @@ async def test_a_token_is_bought_once_and_renewed_early(client: Beamlit, servers
 
 
 async def test_a_renewal_that_fails_changes_nothing(client: Beamlit, servers: Any) -> None:
-    """Calls go on with the token there is, and the next attempt waits."""
+    """After a renewal that failed, calls go on with the old token, and the next renewal waits."""
     platform = servers[0]
     await client.find(LLAMA)
     platform.secret = "changed"
@@ -458,7 +458,7 @@ async def test_a_renewal_that_fails_changes_nothing(client: Beamlit, servers: An
 
 
 async def test_401_once(client: Beamlit, servers: Any) -> None:
-    """A token that was withdrawn is replaced at once."""
+    """A token that the platform refuses is replaced at once."""
     platform = servers[0]
     await client.find(LLAMA)
     platform.refused_tokens |= set(platform.bought)
@@ -467,7 +467,7 @@ async def test_401_once(client: Beamlit, servers: Any) -> None:
 
 
 async def test_401_always(cluster: World) -> None:
-    """One new token for each attempt, and then it is said."""
+    """A platform that refuses every token gets one new one for each call; then the condition says so."""
     cluster.platform.script = lambda _method, path: None if path.endswith("/oauth/token") else Trouble(401)
     answer = await failing(cluster)
     assert registered(answer) == ("False", reasons.UNAUTHORIZED)
@@ -476,7 +476,7 @@ async def test_401_always(cluster: World) -> None:
 
 
 async def test_credentials_that_are_refused(cluster: World) -> None:
-    """Nothing but the token endpoint is asked, and that not for every object."""
+    """With refused credentials the token endpoint alone is asked, and not for every object."""
     cluster.platform.secret = "changed"
     answer = await failing(cluster)
     assert registered(answer) == ("False", reasons.UNAUTHORIZED)
@@ -516,7 +516,7 @@ async def test_a_secret_of_any_characters(servers: tuple[Platform, ApiServer], s
 async def test_the_certificate_of_the_platform(
     trusted: bool, strict: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is verified by the authorities of the system, and by no bundle that a library brings.
+    """The certificate is verified by the authorities of the system, and by no bundle that a library brings.
 
     An authority without key usage and key identifiers is accepted, unless verification is strict.
     """
@@ -543,7 +543,7 @@ async def test_the_certificate_of_the_platform(
 
 
 async def test_the_log_says_why_there_is_no_token(client: Beamlit, servers: Any) -> None:
-    """The line has the endpoint, the status and the error code, and nothing of the account."""
+    """The log line has the endpoint, the status and the error code, and nothing of the account."""
     servers[0].secret = "changed"
     with structlog.testing.capture_logs() as lines, pytest.raises(Unauthorized):
         await client.find(LLAMA)
@@ -573,7 +573,7 @@ async def test_the_log_says_why_there_is_no_token(client: Beamlit, servers: Any)
     ],
 )
 async def test_a_token_that_is_none(client: Beamlit, servers: Any, junk: bytes) -> None:
-    """What cannot be sent in a header field is no token."""
+    """A token that cannot be sent in a header field is none."""
     servers[0].always(Trouble(200, junk))
     with pytest.raises(Unreachable) as caught:
         await client.find(LLAMA)
@@ -582,7 +582,7 @@ async def test_a_token_that_is_none(client: Beamlit, servers: Any, junk: bytes) 
 
 @pytest.mark.parametrize("life", [None, "3600", "x", 0, -1, True, [], "1e400"])
 async def test_the_life_of_a_token(client: Beamlit, servers: Any, life: Any) -> None:
-    """What cannot be read is a short one."""
+    """A life that cannot be read counts as a short one."""
     platform = servers[0]
     platform.life = life
     await client.find(LLAMA)
@@ -591,7 +591,7 @@ async def test_the_life_of_a_token(client: Beamlit, servers: Any, life: Any) -> 
 
 
 async def test_a_token_endpoint_that_is_down(client: Beamlit, servers: Any) -> None:
-    """With a pause that it asks for, or without one."""
+    """The pause that the token endpoint asks for is passed on."""
     servers[0].always(Trouble(503, headers={"retry-after": "9"}))
     with pytest.raises(Unreachable) as caught:
         await client.find(LLAMA)
@@ -599,7 +599,7 @@ async def test_a_token_endpoint_that_is_down(client: Beamlit, servers: Any) -> N
 
 
 async def test_a_token_that_does_not_come(client: Beamlit, servers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits has a deadline, and so has the purchase."""
+    """A token request has a deadline."""
     monkeypatch.setattr(tokens, "TOKEN_SECONDS", 0.1)
     servers[0].always(Trouble(delay=NEVER))
     with pytest.raises(Unreachable) as caught:
@@ -608,7 +608,7 @@ async def test_a_token_that_does_not_come(client: Beamlit, servers: Any, monkeyp
 
 
 async def test_a_purchase_outlives_who_waits_for_it(client: Beamlit, servers: Any) -> None:
-    """The token is there for the next call."""
+    """A token request goes on when its caller is gone, and the next call uses the token."""
     platform = servers[0]
     platform.script = lambda _method, path: Trouble(delay=1) if path.endswith("/oauth/token") else None
     with pytest.raises(TimeoutError):
@@ -619,7 +619,7 @@ async def test_a_purchase_outlives_who_waits_for_it(client: Beamlit, servers: An
 
 
 async def test_a_secret_is_renewed_without_a_restart(servers: tuple[Platform, ApiServer], tmp_path: Path) -> None:
-    """The file is replaced as the kubelet does it; what is not a token leaves the last one in use."""
+    """A file that is replaced, as a kubelet does it, counts at once; one that holds no token leaves the last one."""
 
     def write(secret: str) -> None:
         (tmp_path / "new").write_text(base64.b64encode(f"{CLIENT_ID}:{secret}".encode()).decode() + "\n")
@@ -659,7 +659,7 @@ async def test_a_secret_is_renewed_without_a_restart(servers: tuple[Platform, Ap
 async def test_without_the_object_nothing_is_written(
     cluster: World, script: Scripted, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What cannot be read from the API server is not believed."""
+    """Nothing is registered for an object that cannot be read from the API server."""
     if script.delay:
         monkeypatch.setattr(registrar, "CALL_SECONDS", 0.8)
     cluster.api.scripted[cluster.path(model_deployment())] = script
@@ -673,7 +673,7 @@ async def test_without_the_object_nothing_is_written(
 
 
 async def test_c19_without_a_token_nobody_is_asked(servers: tuple[Platform, ApiServer], tmp_path: Path) -> None:
-    """The original called its platform for purely local use: here there is no call, and nothing is missing."""
+    """Without a token there is no call and nothing is missing; the original called its platform for local use too."""
     app = create_app(Settings.model_validate({"namespaces": ""}), Metrics(), clock=lambda: NOW)
     transport = httpx.ASGITransport(app)
     status = {"workspace": "acme", "platform": {"name": "llama", "environment": "production", "hash": "0"}}
@@ -692,7 +692,7 @@ async def test_c19_without_a_token_nobody_is_asked(servers: tuple[Platform, ApiS
 
 
 async def test_a_bug_costs_no_local_decision(cluster: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What nobody expected is logged and said, and the answer has its children."""
+    """An unexpected error is logged and becomes a condition, and the response has its children."""
 
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("canary")
@@ -712,7 +712,7 @@ async def test_a_bug_costs_no_local_decision(cluster: World, monkeypatch: pytest
 
 @pytest.mark.parametrize("status", [0, 401, 403, 409, 422, 429, 500])
 async def test_c23_the_secret_is_nowhere(cluster: World, status: int) -> None:
-    """Neither secret nor token is in an answer, a log line or a metric, even when the platform repeats them."""
+    """Neither secret nor token is in a response, a log line or a metric, even when the platform repeats them."""
     with structlog.testing.capture_logs() as lines:
         await failing(cluster, model="before")
         tokens = list(cluster.platform.bought)
@@ -738,7 +738,7 @@ async def test_c23_the_secret_is_nowhere(cluster: World, status: int) -> None:
 
 
 async def test_c23_errors_do_not_repeat_what_they_are_about(client: Beamlit, servers: Any) -> None:
-    """The text of every error is free of them, and so is its chain."""
+    """No error has the secret in its text or in its chain."""
     platform = servers[0]
     await client.find(LLAMA)
     for trouble in (Trouble(cut=True), Trouble(401), Trouble(422, {"error": platform.bought[0]}), Trouble(500)):
@@ -753,7 +753,7 @@ async def test_c23_errors_do_not_repeat_what_they_are_about(client: Beamlit, ser
 
 
 async def test_a_name_that_is_a_path(client: Beamlit, servers: Any) -> None:
-    """A name stays one segment, or is refused."""
+    """A name is sent as one segment of the path, or refused."""
     for name in ("..", "."):
         with pytest.raises(Rejected):
             await client.find(PlatformKey("models", name, "production"))
@@ -765,6 +765,6 @@ async def test_a_name_that_is_a_path(client: Beamlit, servers: Any) -> None:
 
 
 async def test_what_the_platform_lost(client: Beamlit, servers: Any) -> None:
-    """A PUT of what is not there any more is tried again as a creation, later."""
+    """A PUT of an object that is gone fails, so that a later sync creates it."""
     with pytest.raises(Unreachable):
         await client.replace(LLAMA, BODY)

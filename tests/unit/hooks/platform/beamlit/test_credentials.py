@@ -1,4 +1,4 @@
-"""The token of the platform: what it may look like, where it stands, what is said of one that is none."""
+"""The token of the platform: its form, the places where it is configured, and the messages about a wrong one."""
 
 import base64
 import os
@@ -14,7 +14,7 @@ CANARY = "canary-of-the-secret"
 
 
 def token(text: str) -> str:
-    """A token of that."""
+    """Return a text in base64."""
     return base64.b64encode(text.encode()).decode()
 
 
@@ -29,7 +29,7 @@ def token(text: str) -> str:
     ],
 )
 def test_a_token(written: str) -> None:
-    """As `echo -n id:secret | base64` prints it, in one line or several, with -n or without."""
+    """A token is read as `echo -n id:secret | base64` prints it, in one line or several, with -n or without."""
     account = Account.read(written)
     assert (account.client_id, account.client_secret) == ("id", CANARY)
     assert CANARY not in repr(account)
@@ -37,7 +37,7 @@ def test_a_token(written: str) -> None:
 
 
 def test_a_secret_with_colons() -> None:
-    """The first one counts."""
+    """The client id ends at the first colon."""
     assert Account.read(token("id:a:b")).client_secret == "a:b"
 
 
@@ -46,19 +46,19 @@ def test_a_secret_with_colons() -> None:
     ["", "id:secret", "****", "YQ", token(CANARY), token(":a"), token("a:"), token("a:ü"), token("a\n:b"), "/w=="],
 )
 def test_what_is_no_token(written: str) -> None:
-    """What it must be is said, and nothing of what it is."""
+    """The message says what a token must be, and repeats nothing of it."""
     with pytest.raises(ValueError, match=r"^must be base64 of clientId:clientSecret$"):
         Account.read(written)
 
 
 def test_without_one() -> None:
-    """Nothing is configured; an empty variable is none."""
+    """Without a token there is no account; an empty variable is no token."""
     assert configured(Platform(), {}) is None
     assert configured(Platform(), {"BEAMLIT_TOKEN": " "}) is None
 
 
 def test_the_environment_wins(tmp_path: Path) -> None:
-    """Over the file."""
+    """The variable wins over the file."""
     (tmp_path / "token").write_text(token("of-the-file:x"))
     platform = Platform(token_file=tmp_path / "token")
     for environment, expected in (
@@ -71,7 +71,7 @@ def test_the_environment_wins(tmp_path: Path) -> None:
 
 
 def test_errors_name_the_place(tmp_path: Path) -> None:
-    """And repeat nothing of what stands there."""
+    """A message names the place of a wrong token and repeats nothing of it."""
     with pytest.raises(SettingsError, match=r"^BEAMLIT_TOKEN must be base64 of clientId:clientSecret\.$"):
         configured(Platform(), {"BEAMLIT_TOKEN": CANARY})
     platform = Platform(token_file=tmp_path / "token")
@@ -83,7 +83,7 @@ def test_errors_name_the_place(tmp_path: Path) -> None:
 
 
 def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
-    """What is no token, and a file that is not there, leave the last one."""
+    """The last account stays in use while the file is missing or holds no token."""
     path = tmp_path / "token"
     path.write_text(token("one:x"))
     file = TokenFile(path)
@@ -100,7 +100,7 @@ def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
 
 
 def test_a_fixed_one_stays() -> None:
-    """The variable is read once."""
+    """An account from the variable stays the same object."""
     account = Account("a", "b")
     assert Fixed(account).current() is account
 
@@ -116,13 +116,13 @@ def test_a_fixed_one_stays() -> None:
     ],
 )
 def test_the_base_url(environment: dict[str, str], expected: str) -> None:
-    """The original's variable and its default; a slash at the end does not count."""
+    """The base URL comes from the original's variable, else from the setting; a slash at its end is dropped."""
     assert Settings.load(None, environment=environment).platform.base_url == expected
 
 
 @pytest.mark.parametrize("url", ["api.beamlit.dev", "ftp://x", "https://", f"https://a:{CANARY}@x", "https://x/?a=b"])
 def test_what_is_no_base_url(url: str) -> None:
-    """One sentence; a password in it is not repeated."""
+    """A wrong base URL is one sentence, which does not repeat a password in it."""
     with pytest.raises(SettingsError, match=r"^platform\.baseUrl is ") as caught:
         Settings.load(None, environment={"BEAMLIT_BASE_URL": url})
     assert CANARY not in str(caught.value)
