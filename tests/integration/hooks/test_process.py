@@ -143,7 +143,10 @@ def test_help_lists_commands_and_flags() -> None:
     ("words", "sentence"),
     [
         (["--config", "/none.yaml"], "hooks: --config /none.yaml cannot be read: No such file or directory.\n"),
-        (["--listen", "nowhere"], "hooks: hooks.listen is 'nowhere', and must be host:port.\n"),
+        (
+            ["--listen", "nowhere"],
+            "hooks: hooks.listen is 'nowhere', and must be host:port, such as 127.0.0.1:8080 or [::]:8080.\n",
+        ),
     ],
 )
 def test_a_configuration_that_cannot_be_used(words: list[str], sentence: str) -> None:
