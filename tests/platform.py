@@ -1,6 +1,6 @@
-"""A Beamlit platform: the documented API over HTTP with a store of its own, and trouble that tests script.
+"""A Beamlit platform for tests: the documented API over HTTP with a store of its own, and failures that tests script.
 
-It keeps what the documentation names and nothing else: of a policy no labels. Times of creation and change are its own.
+It stores the documented fields and no others, so a policy has no labels. Times of creation and change are its own.
 """
 
 import base64
@@ -127,9 +127,9 @@ class Platform(Restartable):
         """Return what the platform stores of a body."""
         self.now += timedelta(seconds=1)
         moment = self.now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        kept = {key: value for key, value in body["metadata"].items() if key in _METADATA[kind]}
+        given = {key: value for key, value in body["metadata"].items() if key in _METADATA[kind]}
         created = moment if before is None else before["metadata"]["createdAt"]
-        metadata = {**kept, "workspace": WORKSPACE, "createdAt": created, "updatedAt": moment}
+        metadata = {**given, "workspace": WORKSPACE, "createdAt": created, "updatedAt": moment}
         return {"metadata": metadata, "spec": {key: body["spec"][key] for key in _SPEC[kind] if key in body["spec"]}}
 
     def writes(self) -> list[tuple[str, str]]:
@@ -153,13 +153,13 @@ class _Handler(BaseHTTPRequestHandler):
             platform.at_once += 1
             platform.most_at_once = max(platform.most_at_once, platform.at_once)
             trouble = platform.script(self.command, parts.path) or Trouble()
-        answer = None if self.down.wait(trouble.delay) or trouble.cut else self._answered(parts, content, trouble)
+        response = None if self.down.wait(trouble.delay) or trouble.cut else self._respond(parts, content, trouble)
         with platform.lock:
             platform.at_once -= 1  # before the client can know, who goes on then
-        if answer is None:
+        if response is None:
             self.close_connection = True
         else:
-            self._say(*answer, trouble.headers)
+            self._say(*response, trouble.headers)
 
     do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 - the names that the library looks for
 

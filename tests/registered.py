@@ -119,33 +119,33 @@ class World:
         )
         kind = PLURALS[item["kind"]]
         response = await self._hooks.post(f"/{kind}/{hook}", content=json.dumps(body).encode())
-        self.answers.append(response)
+        self.responses.append(response)
         assert response.status_code == 200, response.text
-        answer: Json = response.json()
-        return answer
+        content: Json = response.json()
+        return content
 
     async def sync(self, item: Json) -> Json:
         """Sync an object, or finalize it where it is being deleted, and apply the response as Metacontroller does."""
         hook = "finalize" if "deletionTimestamp" in item["metadata"] else "sync"
-        answer = await self.ask(item, hook)
+        response = await self.ask(item, hook)
         uid = item["metadata"]["uid"]
         before = {key_of(child): child for child in self.children.get(uid, ())}
-        self.children[uid] = [observed(child, before.get(key_of(child))) for child in answer["children"]]
+        self.children[uid] = [observed(child, before.get(key_of(child))) for child in response["children"]]
         if self.path(item) in self.api.objects:
-            item["status"] = answer["status"]
-        if answer.get("finalized"):
+            item["status"] = response["status"]
+        if response.get("finalized"):
             self.remove(item)
-        return answer
+        return response
 
     async def settle(self, item: Json, turns: int = 6) -> Json:
         """Sync until hooks no longer ask for another sync within a second, and return the last response."""
         answer = await self.sync(item)
         for _ in range(turns):
-            if answer.get("resyncAfterSeconds", 99) > 1 or answer.get("finalized"):
+            if response.get("resyncAfterSeconds", 99) > 1 or response.get("finalized"):
                 break
-            self.pass_time(answer["resyncAfterSeconds"])
-            answer = await self.sync(item)
-        return answer
+            self.pass_time(response["resyncAfterSeconds"])
+            response = await self.sync(item)
+        return response
 
     def patience(self) -> None:
         """End the pause in which hooks do not call the platform, as the passing of time would."""

@@ -1,4 +1,4 @@
-"""The hooks over HTTP, as Metacontroller calls them."""
+"""The webhooks over HTTP, as Metacontroller calls them."""
 
 import asyncio
 import hmac
@@ -30,26 +30,26 @@ from tests.deadlines import SECONDS
 
 HOOKS = ("sync", "customize", "finalize")
 IDENTITY = {"namespace": NAMESPACE, "name": "demo", "uid": UID, "generation": 1}
-"""What a log line says of the parent of `body`."""
+"""Fields of a log line about the parent of `body`."""
 
 
 @dataclass
 class Served:
-    """Hooks on a port of their own, and their operations app on another."""
+    """Clients of the webhooks and of the app for operations, each on a port of its own."""
 
     hooks: httpx.AsyncClient
     operations: httpx.AsyncClient
     draining: bool = False
 
     async def post(self, hook: str, body: bytes | dict[str, Any], **rest: Any) -> httpx.Response:
-        """Ask a hook."""
+        """Send a request to a webhook, and return the response."""
         content = body if isinstance(body, bytes) else orjson.dumps(body)
         return await self.hooks.post(f"/modeldeployments/{hook}", content=content, **rest)
 
 
 @asynccontextmanager
 async def on_a_port(app: FastAPI, stop: asyncio.Event) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of `app`, served on a real socket."""
+    """Yield a client of an app that is served on a real socket."""
     sock = bind("127.0.0.1:0", "--listen")
     port = sock.getsockname()[1]
     task = asyncio.create_task(web.serve(app, sock, stop))
@@ -62,7 +62,7 @@ async def on_a_port(app: FastAPI, stop: asyncio.Event) -> AsyncIterator[httpx.As
 
 @pytest.fixture
 async def served() -> AsyncIterator[Served]:
-    """Hooks with a clock that stands still and a body limit of 64 KiB."""
+    """Yield hooks with a clock that stands still and a body limit of 64 KiB."""
     configured = Settings.model_validate({"namespaces": "", "hooks": {"bodyBytes": 65536}})
     metrics = Metrics()
     app = create_app(configured, metrics, clock=lambda: NOW)
@@ -75,15 +75,15 @@ async def served() -> AsyncIterator[Served]:
 
 
 def body(**rest: Any) -> dict[str, Any]:
-    """A request as Metacontroller sends it."""
+    """Return the body of a request as Metacontroller sends it."""
     return request_body(model_deployment(), related=[workload()], **rest)
 
 
-async def test_1_7_answers_pass_a_strict_decoder(served: Served) -> None:
-    """1.7: of sync, finalize and customize; nothing but the legal keys, each of its type."""
-    answer = await served.post("sync", body())
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
-    decoded = responses.decode_sync(answer.content, strict=True)
+async def test_1_7_responses_pass_a_strict_decoder(served: Served) -> None:
+    """1.7: responses to sync, finalize and customize pass Metacontroller's strict decoder."""
+    response = await served.post("sync", body())
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
+    decoded = responses.decode_sync(response.content, strict=True)
     assert {child["kind"] for child in decoded.children} == {"Service", "ConfigMap"}
     assert decoded.status["conditions"]
     assert not decoded.finalized
@@ -94,8 +94,8 @@ async def test_1_7_answers_pass_a_strict_decoder(served: Served) -> None:
     assert all(rule.names for rule in rules)
 
 
-async def test_the_answer_is_the_cores(served: Served) -> None:
-    """The shell adds nothing to what the core says, and asks with one time."""
+async def test_the_response_is_that_of_the_core(served: Served) -> None:
+    """The response is exactly what the core returns for one time."""
     from hooks.observation.observation import Observation
     from hooks.protocol import SyncRequest
 
@@ -118,7 +118,7 @@ async def test_the_answer_is_the_cores(served: Served) -> None:
     ],
 )
 async def test_content_types(served: Served, kind: str | None, status: int) -> None:
-    """Row 27: JSON, and what curl says of it; anything else is not meant for us."""
+    """Row 27: a body is read when it is declared as JSON or as curl does, and refused otherwise."""
     headers = {"content-type": kind} if kind else {}
     assert (await served.post("sync", body(), headers=headers)).status_code == status
 
@@ -137,26 +137,26 @@ async def test_content_types(served: Served, kind: str | None, status: int) -> N
     ],
 )
 @pytest.mark.parametrize("hook", HOOKS)
-async def test_what_is_no_request(served: Served, hook: str, content: bytes, status: int) -> None:
-    """An error with its own status and one sentence; a 200 would delete children."""
-    answer = await served.post(hook, content)
-    assert answer.status_code == status
-    assert set(answer.json()) == {"error"}
+async def test_a_body_that_is_no_request(served: Served, hook: str, content: bytes, status: int) -> None:
+    """A body that is no request gets an error with a status and a sentence, for a 200 would delete children."""
+    response = await served.post(hook, content)
+    assert response.status_code == status
+    assert set(response.json()) == {"error"}
 
 
 async def test_a_body_that_grows_too_large(served: Served) -> None:
-    """The bound holds for a body of unknown length as well."""
+    """The limit of the body holds for one of unknown length."""
 
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(20):
             yield b" " * 8192
 
-    answer = await served.hooks.post("/modeldeployments/sync", content=pieces())
-    assert answer.status_code == 413
+    response = await served.hooks.post("/modeldeployments/sync", content=pieces())
+    assert response.status_code == 413
 
 
 async def test_a_damaged_annotation_is_a_500(served: Served) -> None:
-    """What was decided last cannot be read, so nothing may be decided: the cluster stays as it is."""
+    """A last-applied annotation that cannot be read is a 500, so that the cluster stays as it is."""
     first = responses.decode_sync((await served.post("sync", body())).content, strict=True)
     children = [
         child
@@ -166,15 +166,15 @@ async def test_a_damaged_annotation_is_a_500(served: Served) -> None:
     parent = model_deployment(modelSourceRef={"apiVersion": "apps/v1", "kind": "Deployment", "name": "x",
                                               "namespace": "elsewhere"})  # fmt: skip
     with structlog.testing.capture_logs() as lines:
-        answer = await served.post("sync", request_body(parent, children=children, related=[workload()]))
-    assert answer.status_code == 500
+        response = await served.post("sync", request_body(parent, children=children, related=[workload()]))
+    assert response.status_code == 500
     assert [(one["event"], one["status"]) for one in lines] == [("hook_refused", 500)]
     assert lines[0].items() >= IDENTITY.items()
-    assert "last-applied-configuration of ConfigMap demo-route cannot be read" in answer.json()["error"]
+    assert "last-applied-configuration of ConfigMap demo-route cannot be read" in response.json()["error"]
 
 
 async def test_a_bug_is_a_500_without_its_details(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What nobody expected is logged, and the answer says where to look."""
+    """An unexpected exception is a 500 that refers to the log, which has the details."""
 
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("canary")
@@ -184,22 +184,22 @@ async def test_a_bug_is_a_500_without_its_details(served: Served, monkeypatch: p
     monkeypatch.setattr(reconcile, "decide_finalize", broken)
     for hook in HOOKS:
         with structlog.testing.capture_logs() as lines:
-            answer = await served.post(hook, body())
-        assert answer.status_code == 500
-        assert answer.json() == {"error": f"{hook} failed; the log of hooks says why"}
+            response = await served.post(hook, body())
+        assert response.status_code == 500
+        assert response.json() == {"error": f"{hook} failed; the log of hooks says why"}
         assert [(one["event"], one["hook"], one["log_level"]) for one in lines] == [("hook_failed", hook, "error")]
         assert lines[0].items() >= IDENTITY.items()
 
 
-async def test_every_answer_has_a_line_for_who_looks_closely(served: Served) -> None:
-    """At debug: which parent, at which generation, how long and how much; nothing at other levels."""
+async def test_every_response_has_a_log_line_at_debug(served: Served) -> None:
+    """Every response has a log line at level debug with its parent, duration and size, and no other line."""
     for hook in HOOKS:
         with structlog.testing.capture_logs() as lines:
-            answer = await served.post(hook, body())
+            response = await served.post(hook, body())
         (line,) = lines
         assert (line["event"], line["hook"], line["log_level"]) == ("hook_answered", hook, "debug")
         assert line.items() >= IDENTITY.items()
-        assert line["bytes"] == len(answer.content)
+        assert line["bytes"] == len(response.content)
         assert 0 < line["seconds"] < 10
 
 
@@ -214,39 +214,40 @@ FIELDS = st.sampled_from(["parent", "children", "related", "finalizing", "contro
 @given(st.dictionaries(FIELDS, JSON, max_size=3), st.sampled_from(HOOKS))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_garbage_never_deletes_a_child(content: dict[str, Any], hook: str) -> None:
-    """Whatever stands where Metacontroller's parts belong: an error, or an answer with all children."""
+    """A request with arbitrary parts gets an error, or a response with all children."""
     configured = Settings.model_validate({"namespaces": ""})
     app = create_app(configured, Metrics(), clock=lambda: NOW)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://hooks") as client:
         asked = orjson.dumps(body() | content)
-        answer = await client.post(f"/modeldeployments/{hook}", content=asked)
-    if answer.status_code != 200:
-        assert answer.status_code in (400, 422)
+        response = await client.post(f"/modeldeployments/{hook}", content=asked)
+    if response.status_code != 200:
+        assert response.status_code in (400, 422)
         assert "parent" in content
     elif hook == "sync":
-        kinds = {child["kind"] for child in responses.decode_sync(answer.content, strict=True).children}
+        kinds = {child["kind"] for child in responses.decode_sync(response.content, strict=True).children}
         assert "ConfigMap" in kinds
 
 
-async def test_only_posts_to_the_three_hooks(served: Served) -> None:
-    """Nothing else is there: no docs, no health on the port that Metacontroller calls."""
+async def test_only_posts_to_the_webhooks(served: Served) -> None:
+    """The port that Metacontroller calls serves POST to the webhooks and nothing else."""
     for path in ("/", "/docs", "/openapi.json", "/healthz", "/metrics", "/modeldeployments/other"):
         assert (await served.hooks.get(path)).status_code == 404
     refused = await served.hooks.get("/modeldeployments/sync")  # row 28
     assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
-    assert (await served.hooks.post("/modeldeployments/sync/")).status_code == 404  # row 29: a redirect loses the body
+    # Row 29: a redirect would lose the body.
+    assert (await served.hooks.post("/modeldeployments/sync/")).status_code == 404
 
 
 async def test_row_36_no_entity_tags(served: Served) -> None:
-    """Row 36: a condition is ignored: 304 would have an old answer used again."""
-    answer = await served.post("sync", body(), headers={"if-none-match": "*"})
-    assert answer.status_code == 200
-    assert "etag" not in answer.headers
+    """Row 36: a conditional request is treated as any other, for a 304 would have an old response used again."""
+    response = await served.post("sync", body(), headers={"if-none-match": "*"})
+    assert response.status_code == 200
+    assert "etag" not in response.headers
 
 
 async def test_row_24_a_large_request(served: Served) -> None:
-    """Row 24: megabytes of children are read, up to the limit."""
+    """Row 24: a request with megabytes of children is read, up to the limit."""
     configured = Settings.model_validate({"namespaces": ""})
     app = create_app(configured, Metrics(), clock=lambda: NOW)
     extra = {"children": {"ConfigMap.v1": {f"c{number}": {"data": "a" * 10000} for number in range(200)}}}
@@ -257,7 +258,7 @@ async def test_row_24_a_large_request(served: Served) -> None:
 
 
 async def test_row_31_too_many_at_once() -> None:
-    """Row 31: above the limit 429 with whole seconds to wait; nobody waits in a queue without end."""
+    """Row 31: above the limit of requests in flight, a request gets 429 with whole seconds to wait."""
     configured = Settings.model_validate({"namespaces": "", "hooks": {"inFlight": 1}})
     metrics = Metrics()
     app = create_app(configured, metrics, clock=lambda: NOW)
@@ -272,11 +273,11 @@ async def test_row_31_too_many_at_once() -> None:
         await asyncio.sleep(0)
         async with asyncio.timeout(SECONDS):
             while (
-                answer := await client.post("/modeldeployments/sync", content=orjson.dumps(body()))
+                response := await client.post("/modeldeployments/sync", content=orjson.dumps(body()))
             ).status_code == 200:
                 await asyncio.sleep(0.01)
-        assert answer.status_code == 429
-        assert int(answer.headers["retry-after"]) in (1, 2, 3)
+        assert response.status_code == 429
+        assert int(response.headers["retry-after"]) in (1, 2, 3)
         assert metrics.registry.get_sample_value("beamlit_hooks_in_flight_requests") == 1
         go.set()
         assert (await first).status_code == 200
@@ -284,7 +285,7 @@ async def test_row_31_too_many_at_once() -> None:
 
 
 async def test_operations(served: Served) -> None:
-    """Health, readiness that ends with the first signal, metrics by hook and status, and the hooks documented."""
+    """The app for operations serves health, readiness, metrics and the OpenAPI document."""
     await served.post("sync", body())
     await served.post("sync", b"{}")
     assert (await served.operations.get("/healthz")).text == "ok\n"
@@ -303,12 +304,12 @@ async def test_operations(served: Served) -> None:
 
 
 async def raw(served: Served) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection to the hooks on which a test says what it wants."""
+    """Return a connection to the hooks for bytes of a test's own."""
     return await asyncio.open_connection(served.hooks.base_url.host, served.hooks.base_url.port)
 
 
-async def answered(reader: asyncio.StreamReader) -> int:
-    """The status of the next answer, read whole."""
+async def read_status(reader: asyncio.StreamReader) -> int:
+    """Read the next response whole, and return its status."""
     async with asyncio.timeout(SECONDS):
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         await reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
@@ -319,11 +320,11 @@ HEAD = b"POST /modeldeployments/sync HTTP/1.1\r\nHost: hooks\r\nContent-Length: 
 
 
 async def test_a_body_that_does_not_come(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sender that goes silent is told so and holds no place; one that goes away is no failure of ours."""
+    """A client that sends no more of its body gets 408, and one that closes its connection is no longer in flight."""
     monkeypatch.setattr(middlewares, "BODY_SECONDS", 0.2)
     reader, writer = await raw(served)
     writer.write(HEAD % 100 + b"{")
-    assert await answered(reader) == 408
+    assert await read_status(reader) == 408
     writer.close()
     monkeypatch.setattr(middlewares, "BODY_SECONDS", 30.0)
     with structlog.testing.capture_logs() as lines:
@@ -340,7 +341,7 @@ async def test_a_body_that_does_not_come(served: Served, monkeypatch: pytest.Mon
 
 
 async def test_a_connection_outlives_gos_idle_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An idle connection is kept for as long as the setting says, and that is longer than Go's 90 seconds."""
+    """An idle connection is kept for longer than the 90 seconds after which a Go client closes it."""
     assert web.KEEP_ALIVE_SECONDS > 90
     monkeypatch.setattr(web, "KEEP_ALIVE_SECONDS", 4)
     app = create_app(Settings.model_validate({"namespaces": ""}), Metrics(), clock=lambda: NOW)
@@ -352,7 +353,7 @@ async def test_a_connection_outlives_gos_idle_time(monkeypatch: pytest.MonkeyPat
         for pause in (0.0, 2.0):
             await asyncio.sleep(pause)  # idle, and not for too long
             writer.write(HEAD % len(request) + request)
-            assert await answered(reader) == 200
+            assert await read_status(reader) == 200
         began = loop.time()
         async with asyncio.timeout(SECONDS):
             assert await reader.read() == b""
@@ -361,7 +362,7 @@ async def test_a_connection_outlives_gos_idle_time(monkeypatch: pytest.MonkeyPat
 
 
 async def test_row_30_tokens_are_compared_in_constant_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 30: how long a refusal takes tells nothing of the token."""
+    """Row 30: tokens are compared in constant time."""
     compared: list[tuple[bytes, bytes]] = []
 
     def compare(given: bytes, token: bytes) -> bool:
@@ -372,11 +373,11 @@ async def test_row_30_tokens_are_compared_in_constant_time(tmp_path: Path, monke
     path.write_text("secret\n")
     monkeypatch.setattr(hmac, "compare_digest", compare)
     assert not Bearer(path).permits("Bearer secret")
-    assert compared == [(b"secret", b"secret")]  # what it says counts, and nothing else
+    assert compared == [(b"secret", b"secret")]  # The result of the comparison counts, and nothing else.
 
 
 async def test_row_30_the_token_is_checked_before_the_body_is_read(tmp_path: Path) -> None:
-    """Row 30: without the token 401, although the body never comes; a token that was rotated counts at once."""
+    """Row 30: a request without the token gets 401 before its body is read; a rotated token is valid at once."""
     path = tmp_path / "token"
     path.write_text("first-canary\n")
     configured = Settings.model_validate({"namespaces": "", "hooks": {"bodyBytes": 65536}})
@@ -389,9 +390,9 @@ async def test_row_30_the_token_is_checked_before_the_body_is_read(tmp_path: Pat
             return await client.post("/modeldeployments/sync", content=content, headers=headers)
 
         for wrong in (None, "", "Bearer", "Bearer ", "Bearer other", "Basic first-canary", "first-canary"):
-            answer = await ask(wrong, b"x" * 70000)
-            assert answer.status_code == 401, wrong
-            assert "canary" not in answer.text
+            response = await ask(wrong, b"x" * 70000)
+            assert response.status_code == 401, wrong
+            assert "canary" not in response.text
         assert (await ask("bearer first-canary", orjson.dumps(body()))).status_code == 200
         path.with_name("new").write_text("second-canary")
         path.with_name("new").rename(path)

@@ -1,4 +1,4 @@
-"""ModelDeployments on the platform, over sockets: what is sent and removed, when, and what status says."""
+"""Registration of ModelDeployments with the platform, over sockets: requests, their times, and status."""
 
 import copy
 import dataclasses
@@ -17,21 +17,21 @@ from tests.registered import World, message, registered, running, world
 
 @pytest.fixture
 def servers() -> Iterator[tuple[Platform, ApiServer]]:
-    """A platform and an API server."""
+    """Yield a platform and an API server."""
     with running() as both:
         yield both
 
 
 @pytest.fixture
 async def cluster(servers: tuple[Platform, ApiServer], tmp_path: Path) -> AsyncIterator[World]:
-    """Hooks that know both, and a Deployment with a ready replica."""
+    """Yield a world with hooks, both servers, and a Deployment with a ready replica."""
     async with world(*servers, tmp_path) as cluster:
         cluster.related = [workload()]
         yield cluster
 
 
 def other(**spec: Any) -> Json:
-    """A ModelDeployment that is younger by a minute, in another namespace."""
+    """Return a ModelDeployment in another namespace that is a minute younger."""
     item = model_deployment(**spec)
     item["metadata"] |= {
         "namespace": "team-b", "name": "other", "uid": "uid-of-the-other", "creationTimestamp": "2026-03-01T11:01:00Z",
@@ -40,10 +40,10 @@ def other(**spec: Any) -> Json:
 
 
 async def test_a_model_is_created_updated_and_deleted(cluster: World) -> None:
-    """Its whole life; at rest nothing is asked, and the status stays as it is."""
+    """A model is created, updated and deleted; at rest the platform gets no request and the status stays."""
     platform, item = cluster.platform, cluster.apply(model_deployment())
-    answer = await cluster.settle(item)
-    assert registered(answer) == ("True", reasons.UP_TO_DATE)
+    response = await cluster.settle(item)
+    assert registered(response) == ("True", reasons.UP_TO_DATE)
     status = item["status"]
     assert status["workspace"] == WORKSPACE
     assert status["createdAtOnBeamlit"] == status["updatedAtOnBeamlit"] == "2026-02-01T00:00:01Z"
@@ -54,21 +54,21 @@ async def test_a_model_is_created_updated_and_deleted(cluster: World) -> None:
     assert (await cluster.sync(item))["status"] == status
     assert len(platform.calls) == calls
     cluster.edit(item, serverlessConfig={"maxNumReplicas": 3})
-    answer = await cluster.settle(item)
+    response = await cluster.settle(item)
     assert platform.writes()[1:] == [("PUT", "/v0/models/llama")]
     assert item["status"]["updatedAtOnBeamlit"] == "2026-02-01T00:00:02Z"
     assert item["status"]["createdAtOnBeamlit"] == "2026-02-01T00:00:01Z"
-    answer = await cluster.settle(cluster.delete(item))
-    assert answer["children"] == []
-    assert not answer["finalized"]
-    answer = await cluster.settle(item)
-    assert answer["finalized"]
+    response = await cluster.settle(cluster.delete(item))
+    assert response["children"] == []
+    assert not response["finalized"]
+    response = await cluster.settle(item)
+    assert response["finalized"]
     assert platform.model() is None
     assert platform.calls[-1] == Call("DELETE", "/v0/models/llama?environment=production")
 
 
-async def test_what_is_sent(cluster: World) -> None:
-    """Names, labels, ports, policies by their names, serverlessConfig, the pod template of the workload; no secret."""
+async def test_body_for_the_platform(cluster: World) -> None:
+    """The body for the platform has the documented fields of the model, and no secret."""
     config = {"minNumReplicas": 1, "maxNumReplicas": 4, "metric": "rps", "target": "10"}
     inline = {"clientId": "i", "clientSecret": "canary", "tokenUrl": "https://t"}
     remote = REMOTE | {"authConfig": {"type": "oauth", "oauthConfig": inline}}
@@ -108,44 +108,44 @@ async def test_what_is_sent(cluster: World) -> None:
 
 
 async def test_a_server_of_our_own_without_offloading(cluster: World) -> None:
-    """The template of spec.server is sent, and no label speaks of offloading where nothing is offloaded."""
+    """The pod template of spec.server is sent, and without offloadingConfig no label of offloading is."""
     item = served(offloadingConfig=None)
     cluster.related = []
     await cluster.settle(cluster.apply(item))
-    found = cluster.platform.model()
-    assert found is not None
-    assert found["spec"]["podTemplate"] == item["spec"]["server"]["template"]
-    assert not {"offloading", "offloading-enabled"} & found["metadata"]["labels"].keys()
+    model = cluster.platform.model()
+    assert model is not None
+    assert model["spec"]["podTemplate"] == item["spec"]["server"]["template"]
+    assert not {"offloading", "offloading-enabled"} & model["metadata"]["labels"].keys()
 
 
-async def test_offloading_is_told(cluster: World) -> None:
-    """The label follows the split, after the route has."""
+async def test_the_label_of_offloading_follows_the_split(cluster: World) -> None:
+    """The label of offloading follows the split, after the route document has."""
     item = cluster.apply(model_deployment())
     await cluster.settle(item)
     cluster.set_ready(0)
-    answer = await cluster.sync(item)
-    assert answer["status"]["offloading"]["percentage"] == 100
-    assert answer["resyncAfterSeconds"] == 1
-    found = cluster.platform.model()
-    assert found is not None
-    assert found["metadata"]["labels"]["offloading"] == "false"
+    response = await cluster.sync(item)
+    assert response["status"]["offloading"]["percentage"] == 100
+    assert response["resyncAfterSeconds"] == 1
+    model = cluster.platform.model()
+    assert model is not None
+    assert model["metadata"]["labels"]["offloading"] == "false"
     await cluster.settle(item)
-    found = cluster.platform.model()
-    assert found is not None
-    assert found["metadata"]["labels"]["offloading"] == "true"
+    model = cluster.platform.model()
+    assert model is not None
+    assert model["metadata"]["labels"]["offloading"] == "true"
 
 
 async def test_the_children_come_first(cluster: World) -> None:
-    """A sync whose children differ from the observed ones asks nobody and wants to be asked again in a second."""
+    """A sync whose children are not observed yet sends no request, and comes again in a second."""
     item = cluster.apply(model_deployment())
-    answer = await cluster.sync(item)
-    assert answer["resyncAfterSeconds"] == 1
-    assert registered(answer) == ("Unknown", reasons.NOT_EVALUATED)
+    response = await cluster.sync(item)
+    assert response["resyncAfterSeconds"] == 1
+    assert registered(response) == ("Unknown", reasons.NOT_EVALUATED)
     assert cluster.platform.calls == []
 
 
-async def test_a_child_that_never_appears_holds_nothing_up(cluster: World) -> None:
-    """After ten seconds the model is registered nevertheless."""
+async def test_a_missing_child_does_not_prevent_the_registration(cluster: World) -> None:
+    """A model is registered after ten seconds although a child does not appear."""
     item = cluster.apply(model_deployment())
     await cluster.sync(item)
     cluster.children[UID] = []
@@ -157,40 +157,40 @@ async def test_a_child_that_never_appears_holds_nothing_up(cluster: World) -> No
     assert registered(await cluster.sync(item)) == ("True", reasons.UP_TO_DATE)
 
 
-async def test_the_workspace_leads_the_way(cluster: World) -> None:
-    """What the platform says of the workspace is in the route within a second."""
+async def test_the_workspace_is_in_the_route(cluster: World) -> None:
+    """The workspace that the platform responds with is in the route document within a second."""
     item = cluster.apply(model_deployment(offloadingConfig={}))
-    answer = await cluster.sync(item)
-    answer = await cluster.sync(item)
-    assert (answer["status"]["workspace"], answer["resyncAfterSeconds"]) == (WORKSPACE, 1)
-    answer = await cluster.sync(item)
-    (route,) = [child for child in answer["children"] if child["kind"] == "ConfigMap"]
+    response = await cluster.sync(item)
+    response = await cluster.sync(item)
+    assert (response["status"]["workspace"], response["resyncAfterSeconds"]) == (WORKSPACE, 1)
+    response = await cluster.sync(item)
+    (route,) = [child for child in response["children"] if child["kind"] == "ConfigMap"]
     assert f"/{WORKSPACE}/llama" in route["data"]["route.json"]
 
 
 @pytest.mark.parametrize("change", [{"enabled": False}, {"model": "other"}, {"environment": "development"}])
-async def test_c22_what_was_registered_goes_when_the_name_does(cluster: World, change: Json) -> None:
-    """The original kept its entry when spec.model changed: here the old name is removed, then the new one is there."""
+async def test_c22_the_old_name_is_removed(cluster: World, change: Json) -> None:
+    """C22: the original kept the old name of a renamed model; here it is removed, then the new one is registered."""
     item = cluster.apply(model_deployment())
     await cluster.settle(item)
     cluster.edit(item, **change)
-    answer = await cluster.settle(item)
+    response = await cluster.settle(item)
     assert cluster.platform.model() is None
     if "enabled" in change:
-        assert registered(answer) == ("False", reasons.DISABLED)
+        assert registered(response) == ("False", reasons.DISABLED)
         assert cluster.platform.store == {}
         assert not {"platform", "workspace", "createdAtOnBeamlit"} & item["status"].keys()
         cluster.edit(item, enabled=True)
-        answer = await cluster.settle(item)
+        response = await cluster.settle(item)
         assert cluster.platform.model() is not None
     else:
         assert len(cluster.platform.store) == 1
-    assert registered(answer) == ("True", reasons.UP_TO_DATE)
+    assert registered(response) == ("True", reasons.UP_TO_DATE)
 
 
 @pytest.mark.parametrize("config", [None, {"remoteBackend": REMOTE}])
 async def test_c18_a_model_is_deleted_with_or_without_offloading(cluster: World, config: Json | None) -> None:
-    """Without offloadingConfig the original never deleted the model: here it goes either way."""
+    """C18: without offloadingConfig the original never deleted the model; here it is deleted either way."""
     item = cluster.apply(model_deployment(offloadingConfig=config))
     await cluster.settle(item)
     assert cluster.platform.model() is not None
@@ -199,32 +199,32 @@ async def test_c18_a_model_is_deleted_with_or_without_offloading(cluster: World,
     assert cluster.platform.store == {}
 
 
-async def test_c18_deletion_is_bounded_and_says_why_it_waits(cluster: World) -> None:
-    """With the platform down the original blocked deletion for ever: here it is tried for five minutes, and said."""
+async def test_c18_deletion_is_bounded(cluster: World) -> None:
+    """C18: with the platform down the original blocked a deletion for ever; here it waits five minutes and says why."""
     item = cluster.apply(model_deployment())
     await cluster.settle(item)
     cluster.platform.stop()
     await cluster.sync(cluster.delete(item))
     begun, attempts = cluster.now, set()
     for _ in range(100):
-        answer = await cluster.sync(item)
-        assert registered(answer)[1] == reasons.UNREACHABLE
-        if answer["finalized"]:
+        response = await cluster.sync(item)
+        assert registered(response)[1] == reasons.UNREACHABLE
+        if response["finalized"]:
             break
-        assert "cannot be asked" in message(answer)
-        attempts.add(answer["status"]["platform"]["attempts"])
-        cluster.pass_time(answer["resyncAfterSeconds"])
-        cluster.patience()
+        assert "cannot be asked" in message(response)
+        attempts.add(response["status"]["platform"]["attempts"])
+        cluster.pass_time(response["resyncAfterSeconds"])
+        cluster.close_circuit()
     else:
         pytest.fail("it waits for ever")
     assert len(attempts) >= 5
     assert 300 <= (cluster.now - begun).total_seconds() <= 600
-    assert "remove it by hand" in message(answer)
+    assert "remove it by hand" in message(response)
     cluster.platform.start()
 
 
-async def test_it_is_gone_already(cluster: World) -> None:
-    """404 is fine."""
+async def test_a_model_that_is_gone_already(cluster: World) -> None:
+    """A model that the platform no longer has does not delay the deletion."""
     item = cluster.apply(model_deployment())
     await cluster.settle(item)
     cluster.platform.store.clear()
@@ -232,8 +232,8 @@ async def test_it_is_gone_already(cluster: World) -> None:
     assert (await cluster.sync(item))["finalized"]
 
 
-async def test_what_was_never_registered_goes_at_once(cluster: World) -> None:
-    """A model that only ever failed leaves nothing to be deleted, and nobody is asked."""
+async def test_a_model_that_was_never_registered(cluster: World) -> None:
+    """A model that was never registered is deleted at once, without a request."""
     cluster.platform.put("models", {"metadata": {"name": "llama", "environment": "production"}, "spec": {}})
     item = cluster.apply(model_deployment())
     assert registered(await cluster.settle(item)) == ("False", reasons.CONFLICT)
@@ -245,74 +245,75 @@ async def test_what_was_never_registered_goes_at_once(cluster: World) -> None:
 
 
 async def test_c22_the_older_one_keeps_the_model(cluster: World) -> None:
-    """The original ignored duplicates silently and compared names without namespace: here the younger is told, waits,
-    and gets the model when it is free. Its deletion leaves the other's model alone."""
+    """C22: the original ignored duplicates; here the younger ModelDeployment is in conflict until the name is free.
+
+    Its deletion leaves the model of the other alone."""
     older, younger = cluster.apply(model_deployment()), cluster.apply(other())
     cluster.related = [workload(), workload() | {"metadata": workload()["metadata"] | {"namespace": "team-b"}}]
     await cluster.settle(older)
     before = copy.deepcopy(cluster.platform.store)
-    answer = await cluster.settle(younger)
-    assert registered(answer) == ("False", reasons.CONFLICT)
-    assert f"belongs to ModelDeployment demo in namespace {NAMESPACE}" in message(answer)
-    assert answer["resyncAfterSeconds"] > 1
+    response = await cluster.settle(younger)
+    assert registered(response) == ("False", reasons.CONFLICT)
+    assert f"belongs to ModelDeployment demo in namespace {NAMESPACE}" in message(response)
+    assert response["resyncAfterSeconds"] > 1
     assert cluster.platform.store == before
     cluster.edit(older, model="something-else")
     await cluster.settle(older)
-    cluster.pass_time(answer["resyncAfterSeconds"])
+    cluster.pass_time(response["resyncAfterSeconds"])
     assert registered(await cluster.settle(younger)) == ("True", reasons.UP_TO_DATE)
     assert len(cluster.platform.store) == 2
 
 
 async def test_c22_the_older_one_gets_its_model_back(cluster: World) -> None:
-    """Age counts, not who came first; what the younger still believes to have, it neither writes nor deletes."""
+    """C22: an older ModelDeployment takes over the model, which the younger one then neither writes nor deletes."""
     older, younger = cluster.apply(model_deployment(enabled=False)), cluster.apply(other())
     cluster.related = [workload(), workload() | {"metadata": workload()["metadata"] | {"namespace": "team-b"}}]
     await cluster.settle(older)
     assert registered(await cluster.settle(younger)) == ("True", reasons.UP_TO_DATE)
     cluster.edit(older, enabled=True)
     assert registered(await cluster.settle(older)) == ("True", reasons.UP_TO_DATE)
-    found = copy.deepcopy(cluster.platform.model())
-    assert found is not None
-    assert found["metadata"]["labels"]["deployment.beamlit.com/uid"] == UID
+    model = copy.deepcopy(cluster.platform.model())
+    assert model is not None
+    assert model["metadata"]["labels"]["deployment.beamlit.com/uid"] == UID
     cluster.edit(younger, serverlessConfig={"maxNumReplicas": 1})
     assert registered(await cluster.settle(younger)) == ("False", reasons.CONFLICT)
     await cluster.sync(cluster.delete(younger))
     assert (await cluster.sync(younger))["finalized"]
-    assert cluster.platform.model() == found
+    assert cluster.platform.model() == model
 
 
-async def test_c22_the_younger_that_goes_takes_nothing_along(cluster: World) -> None:
-    """Even when it has not learned yet that the model is the older one's by now; nor when its name changes."""
+async def test_c22_the_deletion_of_the_younger_one(cluster: World) -> None:
+    """C22: a younger ModelDeployment that is deleted or renamed leaves a model alone that was taken over meanwhile."""
     older, younger = cluster.apply(model_deployment(enabled=False)), cluster.apply(other())
     cluster.related = [workload(), workload() | {"metadata": workload()["metadata"] | {"namespace": "team-b"}}]
     await cluster.settle(younger)
     cluster.edit(older, enabled=True)
     await cluster.settle(older)
-    found = copy.deepcopy(cluster.platform.model())
+    model = copy.deepcopy(cluster.platform.model())
     renamed = copy.deepcopy(younger)
     cluster.edit(cluster.apply(renamed), model="renamed")
     assert registered(await cluster.settle(renamed)) == ("True", reasons.UP_TO_DATE)
-    assert cluster.platform.model() == found
+    assert cluster.platform.model() == model
     cluster.children["uid-of-the-other"] = []
     cluster.delete(cluster.apply(younger))
     assert (await cluster.sync(younger))["finalized"]
-    assert cluster.platform.model() == found
+    assert cluster.platform.model() == model
 
 
-async def test_an_owner_that_is_no_more_keeps_nothing(cluster: World) -> None:
-    """A model of a ModelDeployment that was removed, or made anew, is taken over."""
+async def test_an_owner_that_was_created_again(cluster: World) -> None:
+    """A model whose owner was deleted and created again is taken over."""
     older = cluster.apply(model_deployment())
     await cluster.settle(older)
     anew = model_deployment()
     anew["metadata"] |= {"uid": "another-uid", "creationTimestamp": "2026-03-01T11:30:00Z"}
     assert registered(await cluster.settle(cluster.apply(anew))) == ("True", reasons.UP_TO_DATE)
-    found = cluster.platform.model()
-    assert found is not None
-    assert found["metadata"]["labels"]["deployment.beamlit.com/uid"] == "another-uid"
+    model = cluster.platform.model()
+    assert model is not None
+    assert model["metadata"]["labels"]["deployment.beamlit.com/uid"] == "another-uid"
 
 
 async def test_an_owner_that_cannot_be_read_keeps_the_model(cluster: World) -> None:
-    """One in a namespace that hooks may not look into may be there."""
+    """An owner in a namespace that hooks may not read keeps its model."""
     older, younger = cluster.apply(model_deployment()), cluster.apply(other())
     cluster.related = [workload(), workload() | {"metadata": workload()["metadata"] | {"namespace": "team-b"}}]
     await cluster.settle(younger)
@@ -322,7 +323,7 @@ async def test_an_owner_that_cannot_be_read_keeps_the_model(cluster: World) -> N
 
 
 async def test_a_model_of_the_original_is_taken_over(cluster: World) -> None:
-    """It has the original's label and no owner."""
+    """A model that the original controller made, with its label and without an owner, is taken over."""
     metadata = {"name": "llama", "environment": "production", "labels": {"managed-by": "beamlit-operator"}}
     cluster.platform.put("models", {"metadata": metadata, "spec": {"enabled": True}})
     item = cluster.apply(model_deployment())
@@ -331,38 +332,38 @@ async def test_a_model_of_the_original_is_taken_over(cluster: World) -> None:
 
 
 async def test_a_model_made_by_hand_is_left_alone(cluster: World) -> None:
-    """Nobody knows whose it is."""
+    """A model that was made by hand is a conflict and is not written."""
     cluster.platform.put("models", {"metadata": {"name": "llama", "environment": "production"}, "spec": {}})
-    answer = await cluster.settle(cluster.apply(model_deployment()))
-    assert registered(answer) == ("False", reasons.CONFLICT)
-    assert "was not made for this object" in message(answer)
+    response = await cluster.settle(cluster.apply(model_deployment()))
+    assert registered(response) == ("False", reasons.CONFLICT)
+    assert "was not made for this object" in message(response)
     assert cluster.platform.writes() == []
 
 
-async def test_what_is_not_accepted_keeps_what_there_is(cluster: World) -> None:
-    """Neither written nor removed; what was said of it stays."""
+async def test_a_specification_that_is_not_accepted_keeps_its_model(cluster: World) -> None:
+    """While a specification is not accepted, its model is neither written nor removed, and the condition stays."""
     item = cluster.apply(model_deployment())
     await cluster.settle(item)
     before = copy.deepcopy(cluster.platform.store)
     cluster.edit(item, serviceRef={"name": "x", "namespace": "elsewhere"})
-    answer = await cluster.settle(item)
-    assert registered(answer) == ("True", reasons.UP_TO_DATE)
+    response = await cluster.settle(item)
+    assert registered(response) == ("True", reasons.UP_TO_DATE)
     assert (item["status"]["workspace"], item["status"]["platform"]["name"]) == (WORKSPACE, "llama")
     assert cluster.platform.store == before
 
 
-async def test_what_is_not_accepted_from_the_start(cluster: World) -> None:
-    """Nothing is known of it yet."""
+async def test_a_specification_that_was_never_accepted(cluster: World) -> None:
+    """A specification that was never accepted sends no request."""
     item = cluster.apply(model_deployment(serviceRef={"name": "x", "namespace": "elsewhere"}))
     assert registered(await cluster.settle(item)) == ("Unknown", reasons.NOT_EVALUATED)
     assert cluster.platform.calls == []
 
 
-# What is there according to the memory.
+# Rechecks.
 
 
-async def test_what_somebody_removed_is_there_again(cluster: World) -> None:
-    """Within ten minutes or so; until then nobody looks."""
+async def test_a_removed_model_is_created_again(cluster: World) -> None:
+    """A model that another client removed is created again at the next recheck, and not before."""
     item = cluster.apply(model_deployment())
     await cluster.settle(item)
     created = item["status"]["createdAtOnBeamlit"]
@@ -378,8 +379,8 @@ async def test_what_somebody_removed_is_there_again(cluster: World) -> None:
     assert item["status"]["createdAtOnBeamlit"] > created
 
 
-async def test_a_look_changes_nothing_that_is_right(cluster: World) -> None:
-    """Nor does one that fails."""
+async def test_a_recheck_changes_nothing(cluster: World) -> None:
+    """A recheck changes nothing when the model is there, nor when it fails."""
     item = cluster.apply(model_deployment())
     await cluster.settle(item)
     before, writes = copy.deepcopy(item["status"]), cluster.platform.writes()
@@ -389,15 +390,15 @@ async def test_a_look_changes_nothing_that_is_right(cluster: World) -> None:
     assert len(cluster.platform.calls) == calls + 1
     cluster.platform.stop()
     cluster.pass_time(1000)
-    answer = await cluster.sync(item)
+    response = await cluster.sync(item)
     assert item["status"] == before
-    assert "resyncAfterSeconds" not in answer
+    assert "resyncAfterSeconds" not in response
     assert cluster.platform.writes() == writes
     cluster.platform.start()
 
 
-async def test_c22_the_younger_learns_of_it(cluster: World) -> None:
-    """A model that the older one took is no longer said to be registered, and comes back when it is free."""
+async def test_c22_a_recheck_notices_another_owner(cluster: World) -> None:
+    """C22: a recheck notices that a model was taken over, and it is registered again when it is free."""
     older, younger = cluster.apply(model_deployment(enabled=False)), cluster.apply(other())
     cluster.related = [workload(), workload() | {"metadata": workload()["metadata"] | {"namespace": "team-b"}}]
     await cluster.settle(younger)
@@ -405,21 +406,21 @@ async def test_c22_the_younger_learns_of_it(cluster: World) -> None:
     await cluster.settle(older)
     assert registered(await cluster.sync(younger)) == ("True", reasons.UP_TO_DATE)
     cluster.pass_time(1000)
-    answer = await cluster.sync(younger)
-    assert registered(answer) == ("False", reasons.CONFLICT)
+    response = await cluster.sync(younger)
+    assert registered(response) == ("False", reasons.CONFLICT)
     assert "name" not in younger["status"]["platform"]
     cluster.edit(older, enabled=False)
     await cluster.settle(older)
-    cluster.pass_time(answer["resyncAfterSeconds"])
+    cluster.pass_time(response["resyncAfterSeconds"])
     assert registered(await cluster.sync(younger)) == ("True", reasons.UP_TO_DATE)
 
 
-# Requests that somebody made up.
+# Forged requests.
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Forgery:
-    """What a request has that the object has not."""
+    """Fields of a request that differ from those of the stored object."""
 
     metadata: Json = dataclasses.field(default_factory=dict)
     spec: Json = dataclasses.field(default_factory=dict)
@@ -444,7 +445,7 @@ FRESH: Json = {"platform": {}}
     ids=repr,
 )
 async def test_a_forged_sync_writes_nothing(cluster: World, forgery: Forgery) -> None:
-    """The object in the API server has another uid, specification, labels or memory, or is not there."""
+    """A sync writes nothing when the stored object differs from the one in the request, or does not exist."""
     item = cluster.apply(model_deployment())
     await cluster.settle(item)
     before, writes = copy.deepcopy(cluster.platform.store), cluster.platform.writes()
@@ -452,8 +453,8 @@ async def test_a_forged_sync_writes_nothing(cluster: World, forgery: Forgery) ->
     forged["metadata"] |= forgery.metadata
     forged["spec"] |= forgery.spec
     forged["status"] |= forgery.status
-    answer = await cluster.ask(forged)
-    cluster.children[forged["metadata"]["uid"]] = [observed(child) for child in answer["children"]]
+    response = await cluster.ask(forged)
+    cluster.children[forged["metadata"]["uid"]] = [observed(child) for child in response["children"]]
     tokens = len(cluster.api.tokens)
     for _ in range(3):
         await cluster.ask(forged)
@@ -464,7 +465,7 @@ async def test_a_forged_sync_writes_nothing(cluster: World, forgery: Forgery) ->
 
 @pytest.mark.parametrize("kind", ["nobody", "not being deleted", "another uid"])
 async def test_a_forged_finalize_deletes_nothing(cluster: World, kind: str) -> None:
-    """The object is not on its way out, or there is none, or it is another one."""
+    """A finalize removes nothing when the stored object is not being deleted, does not exist, or is another one."""
     item = cluster.apply(model_deployment())
     await cluster.settle(item)
     before = copy.deepcopy(cluster.platform.store)
@@ -476,6 +477,6 @@ async def test_a_forged_finalize_deletes_nothing(cluster: World, kind: str) -> N
     if kind == "another uid":
         item["metadata"]["uid"] = "another"
     for _ in range(3):
-        answer = await cluster.ask(forged, "finalize")
-        assert answer["finalized"] is (kind != "not being deleted")
+        response = await cluster.ask(forged, "finalize")
+        assert response["finalized"] is (kind != "not being deleted")
     assert cluster.platform.store == before

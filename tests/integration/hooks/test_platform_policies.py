@@ -1,4 +1,4 @@
-"""Policies on the platform, over sockets, and what their status says with and without it."""
+"""Registration of Policies with the platform, over sockets, and their status."""
 
 import copy
 from collections.abc import AsyncIterator, Iterator
@@ -27,29 +27,29 @@ SPEC: Json = {"displayName": "Europe", **SENT["spec"]}
 
 @pytest.fixture
 def servers() -> Iterator[tuple[Platform, ApiServer]]:
-    """A platform and an API server."""
+    """Yield a platform and an API server."""
     with running() as both:
         yield both
 
 
 @pytest.fixture
 async def cluster(servers: tuple[Platform, ApiServer], tmp_path: Path) -> AsyncIterator[World]:
-    """Hooks that know both."""
+    """Yield a world with hooks and both servers."""
     async with world(*servers, tmp_path) as cluster:
         yield cluster
 
 
-def conditions(answer: Json) -> dict[str, tuple[str, str]]:
-    """Status and reason of each, in order."""
-    return {one["type"]: (one["status"], one["reason"]) for one in answer["status"]["conditions"]}
+def conditions(response: Json) -> dict[str, tuple[str, str]]:
+    """Return status and reason of every condition, in order."""
+    return {one["type"]: (one["status"], one["reason"]) for one in response["status"]["conditions"]}
 
 
 async def test_c21_a_policy_is_created_updated_and_deleted(cluster: World) -> None:
-    """The original never wrote a policy's status: here it says what the platform has, and at rest nobody is asked."""
+    """C21: the original never wrote a Policy's status; here it is complete, and at rest there are no requests."""
     platform, item = cluster.platform, cluster.apply(policy(**SPEC))
-    answer = await cluster.sync(item)
-    assert answer["children"] == []
-    assert conditions(answer) == {
+    response = await cluster.sync(item)
+    assert response["children"] == []
+    assert conditions(response) == {
         "Accepted": ("True", reasons.ACCEPTED),
         "Registered": ("True", reasons.UP_TO_DATE),
         "Ready": ("True", reasons.ENFORCED),
@@ -60,63 +60,63 @@ async def test_c21_a_policy_is_created_updated_and_deleted(cluster: World) -> No
     assert item["status"]["observedGeneration"] == 1
     calls = len(platform.calls)
     cluster.pass_time(120)
-    assert (await cluster.sync(item))["status"] == answer["status"]
+    assert (await cluster.sync(item))["status"] == response["status"]
     assert len(platform.calls) == calls
     cluster.edit(item, flavors=[])
     assert registered(await cluster.sync(item)) == ("True", reasons.UP_TO_DATE)
-    found = platform.policy()
-    assert found is not None
-    assert found["spec"]["flavors"] == []
-    answer = await cluster.sync(cluster.delete(item))
-    assert answer["finalized"]
-    assert conditions(answer)["Ready"] == ("False", reasons.TERMINATING)
+    stored = platform.policy()
+    assert stored is not None
+    assert stored["spec"]["flavors"] == []
+    response = await cluster.sync(cluster.delete(item))
+    assert response["finalized"]
+    assert conditions(response)["Ready"] == ("False", reasons.TERMINATING)
     assert platform.store == {}
 
 
-async def test_c21_a_failure_is_tried_again(cluster: World) -> None:
-    """The original recorded a failure as done."""
+async def test_c21_a_failure_is_attempted_again(cluster: World) -> None:
+    """C21: the original recorded a failure as a success; here it is attempted again."""
     cluster.platform.troubles(Trouble(500), on="POST")
     item = cluster.apply(policy(**SPEC))
-    answer = await cluster.sync(item)
-    assert registered(answer) == ("False", reasons.UNREACHABLE)
-    assert answer["status"]["platform"]["attempts"] == 1
-    cluster.pass_time(answer["resyncAfterSeconds"])
+    response = await cluster.sync(item)
+    assert registered(response) == ("False", reasons.UNREACHABLE)
+    assert response["status"]["platform"]["attempts"] == 1
+    cluster.pass_time(response["resyncAfterSeconds"])
     assert registered(await cluster.sync(item)) == ("True", reasons.UP_TO_DATE)
 
 
-async def test_one_that_is_there_and_says_the_same(cluster: World) -> None:
-    """It counts as registered, and is neither written nor deleted."""
+async def test_an_equal_policy_of_another_client(cluster: World) -> None:
+    """An equal policy of another client counts as registered, and is neither written nor deleted."""
     cluster.platform.put("policies", SENT)
     item = cluster.apply(policy(**SPEC))
-    answer = await cluster.sync(item)
-    assert registered(answer) == ("True", reasons.UP_TO_DATE)
-    assert "it is left there" in message(answer)
-    assert (await cluster.sync(item))["status"] == answer["status"]
+    response = await cluster.sync(item)
+    assert registered(response) == ("True", reasons.UP_TO_DATE)
+    assert "it is left there" in message(response)
+    assert (await cluster.sync(item))["status"] == response["status"]
     assert (await cluster.sync(cluster.delete(item)))["finalized"]
     assert cluster.platform.policy() is not None
     assert cluster.platform.writes() == []
 
 
 async def test_c22_of_two_of_one_name_the_first_keeps_it(cluster: World) -> None:
-    """Another namespace's policy of the same name that says something else is a Conflict, and deletes nothing."""
+    """C22: of two Policies of one name, the second is in conflict, and its deletion removes nothing."""
     first, second = cluster.apply(policy(**SPEC)), cluster.apply(policy(namespace="team-b", flavors=[]))
     second["metadata"]["uid"] = "another"
     await cluster.sync(first)
-    answer = await cluster.sync(second)
-    assert registered(answer) == ("False", reasons.CONFLICT)
-    assert conditions(answer)["Ready"] == ("True", reasons.ENFORCED)
+    response = await cluster.sync(second)
+    assert registered(response) == ("False", reasons.CONFLICT)
+    assert conditions(response)["Ready"] == ("True", reasons.ENFORCED)
     assert (await cluster.sync(cluster.delete(second)))["finalized"]
-    found = cluster.platform.policy()
-    assert found is not None
-    assert found["metadata"]["displayName"] == "Europe"
+    stored = cluster.platform.policy()
+    assert stored is not None
+    assert stored["metadata"]["displayName"] == "Europe"
 
 
 @pytest.mark.parametrize("end", ["sync", "finalize"])
 @pytest.mark.parametrize("trouble", [Trouble(lost=True), Trouble(late=NEVER)])
-async def test_a_creation_whose_answer_was_lost(
+async def test_a_creation_whose_response_was_lost(
     cluster: World, end: str, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What says just what was sent then is ours, to write and to delete."""
+    """An equal policy is ours after a creation whose response was lost."""
     cluster.platform.troubles(trouble, on="POST")
     item = cluster.apply(policy(**SPEC))
     with monkeypatch.context() as patch:
@@ -132,33 +132,33 @@ async def test_a_creation_whose_answer_was_lost(
 
 
 async def test_a_deletion_is_bounded(cluster: World) -> None:
-    """As that of a model."""
+    """The deletion of a Policy waits for five to eleven minutes at most."""
     item = cluster.apply(policy(**SPEC))
     await cluster.sync(item)
     cluster.platform.always(Trouble(503))
     cluster.delete(item)
     begun = cluster.now
-    answer = await cluster.sync(item)
-    while not answer["finalized"]:
-        cluster.pass_time(answer["resyncAfterSeconds"])
-        answer = await cluster.sync(item)
+    response = await cluster.sync(item)
+    while not response["finalized"]:
+        cluster.pass_time(response["resyncAfterSeconds"])
+        response = await cluster.sync(item)
     assert 300 <= (cluster.now - begun).total_seconds() <= 660
-    assert "remove it by hand" in message(answer)
+    assert "remove it by hand" in message(response)
 
 
-async def test_a_deletion_that_cannot_be_read(cluster: World) -> None:
-    """A specification that is none by now changes nothing of whose the policy is."""
+async def test_a_deletion_with_an_invalid_specification(cluster: World) -> None:
+    """A registered policy is removed although the specification has become invalid."""
     item = cluster.apply(policy(**SPEC))
     await cluster.sync(item)
     item["spec"] = {"type": 1}
-    answer = await cluster.sync(cluster.delete(item))
-    assert answer["finalized"]
+    response = await cluster.sync(cluster.delete(item))
+    assert response["finalized"]
     assert cluster.platform.store == {}
 
 
 @pytest.mark.parametrize("change", [{"uid": "another"}, {"name": "nobody"}, {"labels": {"a": "b"}}])
 async def test_a_forged_request_changes_nothing(cluster: World, change: Json) -> None:
-    """Neither a sync nor a finalize of something that the API server has not."""
+    """A sync or finalize changes nothing when the request differs from the stored object."""
     item = cluster.apply(policy(**SPEC))
     await cluster.sync(item)
     before = copy.deepcopy(cluster.platform.store)
@@ -171,13 +171,13 @@ async def test_a_forged_request_changes_nothing(cluster: World, change: Json) ->
 
 
 async def test_a_policy_that_is_not_accepted_is_not_sent(cluster: World) -> None:
-    """What stands in status of the platform stays."""
+    """A Policy that is not accepted is not sent, and its registration stays in status."""
     item = cluster.apply(policy(**SPEC))
     await cluster.sync(item)
     before = item["status"]
     item["spec"] = {"type": "location", "locations": []}
-    answer = await cluster.sync(item)
-    assert conditions(answer)["Accepted"] == ("False", reasons.INVALID_SPEC)
-    assert registered(answer) == ("True", reasons.UP_TO_DATE)
-    assert answer["status"]["platform"] == before["platform"]
+    response = await cluster.sync(item)
+    assert conditions(response)["Accepted"] == ("False", reasons.INVALID_SPEC)
+    assert registered(response) == ("True", reasons.UP_TO_DATE)
+    assert response["status"]["platform"] == before["platform"]
     assert len(cluster.platform.writes()) == 1

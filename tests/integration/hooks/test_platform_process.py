@@ -1,4 +1,4 @@
-"""`python -m hooks` with a platform, as a process: the token, and time."""
+"""The command `python -m hooks` with a platform: its token, and its deadlines."""
 
 import base64
 import json
@@ -26,13 +26,13 @@ PATH = "/apis/deployment.beamlit.com/v1alpha1/namespaces/team-a/modeldeployments
 
 @pytest.fixture
 def servers() -> Iterator[tuple[Platform, ApiServer]]:
-    """A platform and an API server."""
+    """Yield a platform and an API server."""
     with running() as both:
         yield both
 
 
 class Turns:
-    """Metacontroller's turns over one ModelDeployment, one after another, with the API server following."""
+    """Syncs of one ModelDeployment in sequence, each of which the API server and the cluster apply."""
 
     def __init__(self, port: int, api: ApiServer) -> None:
         self.item = model_deployment()
@@ -42,23 +42,23 @@ class Turns:
         api.objects[PATH] = self.item
 
     def sync(self) -> Json:
-        """One of them."""
+        """Send one sync, apply its response, and return it."""
         body = request_body(self.item, children=self._children, related=[workload(ready=self.ready)])
-        answer = ask(self._port, "sync", body)
-        self._children = [observed(child) for child in answer["children"]]
-        self.item["status"] = answer["status"]
-        return answer
+        response = ask(self._port, "sync", body)
+        self._children = [observed(child) for child in response["children"]]
+        self.item["status"] = response["status"]
+        return response
 
 
-def share(answer: Json) -> int:
-    """What the route sends to the remote backend, in percent."""
-    (route,) = [child for child in answer["children"] if child["kind"] == "ConfigMap"]
+def share(response: Json) -> int:
+    """Return the percentage that the route sends to the remote backend."""
+    (route,) = [child for child in response["children"] if child["kind"] == "ConfigMap"]
     backends = json.loads(route["data"]["route.json"])["backends"]
     return int(next(one.get("weight", 0) for one in backends if one["id"] == "remote"))
 
 
 def variables(platform: Platform, api: ApiServer, folder: Path) -> dict[str, str]:
-    """The environment of hooks."""
+    """Return the environment variables of hooks."""
     return {
         "BEAMLIT_TOKEN": TOKEN,
         "BEAMLIT_BASE_URL": platform.url,
@@ -66,15 +66,15 @@ def variables(platform: Platform, api: ApiServer, folder: Path) -> dict[str, str
     }
 
 
-def test_a_token_turns_it_on(servers: tuple[Platform, ApiServer], tmp_path: Path) -> None:
-    """With the original's two variables a model is registered, what is counted can be read, no secret is printed."""
+def test_a_token_switches_registration_on(servers: tuple[Platform, ApiServer], tmp_path: Path) -> None:
+    """With the two variables of the original a model is registered and counted, and no secret is printed."""
     platform, api = servers
     environment = variables(*servers, tmp_path)
     with serving("--namespaces", "", environment=environment, module=UNHURRIED) as (process, port, operations):
         turns = Turns(port, api)
         assert turns.sync()["resyncAfterSeconds"] == 1
-        answer = turns.sync()
-        assert registered(answer) == ("True", "UpToDate")
+        response = turns.sync()
+        assert registered(response) == ("True", "UpToDate")
         assert platform.model() is not None
         metrics = text_of(f"http://127.0.0.1:{operations}/metrics")
         assert 'beamlit_hooks_platform_requests_total{operation="create",result="ok"} 1.0' in metrics
@@ -85,11 +85,11 @@ def test_a_token_turns_it_on(servers: tuple[Platform, ApiServer], tmp_path: Path
     events = [json.loads(line)["event"] for line in errors.splitlines()]
     assert events == ["listening", "platform_has", "signal", "stopped"]
     for canary in (TOKEN, SECRET, *platform.bought):
-        assert canary not in errors + metrics + json.dumps(answer)
+        assert canary not in errors + metrics + json.dumps(response)
 
 
 def test_a_token_in_a_file(servers: tuple[Platform, ApiServer], tmp_path: Path) -> None:
-    """The file of `platform.tokenFile` does as well, and the variable wins over it."""
+    """The token may be in the file of `platform.tokenFile`; the environment variable wins over it."""
     platform, api = servers
     (tmp_path / "token").write_text(TOKEN)
     (tmp_path / "config.yaml").write_text(
@@ -119,8 +119,8 @@ def test_a_token_in_a_file(servers: tuple[Platform, ApiServer], tmp_path: Path) 
         ("", ""),
     ],
 )
-def test_a_token_that_is_none(token: str, written: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit status 2, and one sentence that says where it stands and not what it is."""
+def test_an_invalid_token(token: str, written: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An invalid token gives exit status 2 and one sentence that names its place and not its value."""
     monkeypatch.setenv("BEAMLIT_TOKEN", token)
     where = "BEAMLIT_TOKEN"
     if written is not None:
@@ -132,8 +132,8 @@ def test_a_token_that_is_none(token: str, written: str | None, tmp_path: Path, m
     assert answer.stderr == f"hooks: {where} must be base64 of clientId:clientSecret.\n"
 
 
-def test_a_token_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same."""
+def test_a_token_file_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token file that does not exist gives exit status 2 and one sentence."""
     monkeypatch.setenv("BEAMLIT_PLATFORM__TOKEN_FILE", str(tmp_path / "none"))
     answer = hooks("--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0")
     said = f"hooks: platform.tokenFile {tmp_path}/none cannot be read: No such file or directory.\n"
@@ -144,7 +144,7 @@ def test_a_token_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monk
 def test_the_route_changes_within_a_second_while_the_platform_hangs(
     servers: tuple[Platform, ApiServer], tmp_path: Path, hanging: str
 ) -> None:
-    """Readiness is lost just when a sync waits for the platform: the one after it has the new route."""
+    """A change of readiness while a sync waits for the platform is in the route document within a second."""
     assert CALL_SECONDS < 1
     platform, api = servers
     environment = variables(*servers, tmp_path)
@@ -163,20 +163,20 @@ def test_the_route_changes_within_a_second_while_the_platform_hangs(
             asked.set()
         else:
             platform.script = hangs
-        answers: list[Json] = []
-        waiting = threading.Thread(target=lambda: answers.append(turns.sync()))
+        responses: list[Json] = []
+        waiting = threading.Thread(target=lambda: responses.append(turns.sync()))
         waiting.start()
         poll(asked.is_set, what="the platform is asked")
         turns.ready = 0
         waiting.join(SECONDS)
-        answer = turns.sync()
-        assert registered(answers[0]) == ("False", "Unreachable")
-        assert "does not answer in time" in message(answers[0])
-        assert (share(answers[0]), share(answer)) == (0, 100)
+        response = turns.sync()
+        assert registered(responses[0]) == ("False", "Unreachable")
+        assert "does not response in time" in message(responses[0])
+        assert (share(responses[0]), share(response)) == (0, 100)
 
 
-def test_a_platform_that_hangs_delays_nobody_for_long(servers: tuple[Platform, ApiServer], tmp_path: Path) -> None:
-    """Twenty models that come at once are answered without the platform, each of them, and then it is not asked."""
+def test_a_platform_that_hangs_does_not_hold_up_syncs(servers: tuple[Platform, ApiServer], tmp_path: Path) -> None:
+    """Each of twenty simultaneous syncs gets its response although the platform hangs, which is then called no more."""
     platform, api = servers
     platform.always(Trouble(delay=NEVER))
     with serving("--namespaces", "", environment=variables(*servers, tmp_path)) as (_, port, _):
@@ -193,8 +193,8 @@ def test_a_platform_that_hangs_delays_nobody_for_long(servers: tuple[Platform, A
 
         def one(body: Any) -> None:
             url = f"http://127.0.0.1:{port}/modeldeployments/sync"
-            with urllib.request.urlopen(url, json.dumps(body).encode(), timeout=SECONDS) as answer:
-                answered.append(bool(json.load(answer)["children"]))
+            with urllib.request.urlopen(url, json.dumps(body).encode(), timeout=SECONDS) as response:
+                answered.append(bool(json.load(response)["children"]))
 
         for turn in (1, 2):
             asked = platform.at_once

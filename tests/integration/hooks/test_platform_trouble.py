@@ -88,10 +88,10 @@ JUNK = [
 async def test_garbage(cluster: World, junk: bytes, on: str) -> None:
     """A response that is no object of the API counts as no response."""
     cluster.platform.troubles(*[Trouble(200, junk)] * 9, on=on)
-    answer = await failing(cluster)
-    assert registered(answer) == ("False", reasons.UNREACHABLE)
-    assert answer["status"]["platform"]["attempts"] == 1
-    assert 4 <= answer["resyncAfterSeconds"] <= 6
+    response = await failing(cluster)
+    assert registered(response) == ("False", reasons.UNREACHABLE)
+    assert response["status"]["platform"]["attempts"] == 1
+    assert 4 <= response["resyncAfterSeconds"] <= 6
 
 
 @pytest.mark.parametrize(
@@ -119,9 +119,9 @@ async def test_garbage(cluster: World, junk: bytes, on: str) -> None:
 async def test_c20_no_status_is_unexpected(cluster: World, status: int, reason: str, on: str) -> None:
     """Every status becomes a condition; the original crashed on one that it did not expect."""
     cluster.platform.troubles(*[Trouble(status, headers={"location": "/v0/models"})] * 2, on=on)
-    answer = await failing(cluster)
-    assert registered(answer) == ("False", reason)
-    assert message(answer).endswith(".")
+    response = await failing(cluster)
+    assert registered(response) == ("False", reason)
+    assert message(response).endswith(".")
 
 
 async def test_c20_no_labels_are_no_crash(cluster: World) -> None:
@@ -138,19 +138,21 @@ async def test_c20_no_labels_are_no_crash(cluster: World) -> None:
 
 
 @pytest.mark.parametrize("trouble", [Trouble(500), Trouble(422), Trouble(cut=True), Trouble(200, b"{")])
-async def test_c21_a_failure_is_not_taken_for_done(cluster: World, trouble: Trouble) -> None:
-    """The original remembered a failure as done and a success not at all: here one is tried again, later and later, and
-    the other is remembered in status."""
+async def test_c21_a_failure_is_no_success(cluster: World, trouble: Trouble) -> None:
+    """C21: the original recorded a failure as a success, and a success not at all.
+
+    Here a failure is attempted again with growing delays, and a success is recorded in status.
+    """
     cluster.platform.always(trouble)
     item = cluster.apply(model_deployment())
     await cluster.sync(item)
     pauses = []
     for attempt in range(1, 10):
-        cluster.patience()
-        answer = await cluster.sync(item)
+        cluster.close_circuit()
+        response = await cluster.sync(item)
         assert item["status"]["platform"]["attempts"] == attempt
         assert "hash" not in item["status"]["platform"]
-        pauses.append(answer["resyncAfterSeconds"])
+        pauses.append(response["resyncAfterSeconds"])
         cluster.pass_time(pauses[-1] / 2)
         calls = len(cluster.platform.calls)
         await cluster.sync(item)
@@ -160,7 +162,7 @@ async def test_c21_a_failure_is_not_taken_for_done(cluster: World, trouble: Trou
     assert pauses[0] < 7
     assert 400 < pauses[-1] <= 720
     cluster.platform.troubles()
-    cluster.patience()
+    cluster.close_circuit()
     assert registered(await cluster.settle(item)) == ("True", reasons.UP_TO_DATE)
     assert item["status"]["platform"].keys() == {"name", "environment", "hash"}
 
@@ -199,12 +201,12 @@ async def test_a_status_at_rest(cluster: World) -> None:
     cluster.edit(item, serverlessConfig={"maxNumReplicas": 2})
     seen = []
     for _ in range(3):
-        answer = await cluster.sync(item)
-        cluster.pass_time(answer["resyncAfterSeconds"])
+        response = await cluster.sync(item)
+        cluster.pass_time(response["resyncAfterSeconds"])
         status = copy.deepcopy(item["status"])
         assert status.pop("platform")["hash"]
         seen.append(status)
-        assert registered(answer) == ("False", reasons.UNREACHABLE)
+        assert registered(response) == ("False", reasons.UNREACHABLE)
     assert seen[0] == seen[1] == seen[2]
     assert seen[0]["workspace"] == "acme"
     assert seen[0]["createdAtOnBeamlit"]
@@ -253,8 +255,8 @@ async def test_nobody_there(client: Beamlit, servers: Any) -> None:
 async def test_an_answer_that_was_lost(cluster: World) -> None:
     """A model whose creation got no response is known by its label: it is updated, not created twice, and deleted."""
     cluster.platform.troubles(Trouble(lost=True), on="POST")
-    answer = await failing(cluster)
-    assert registered(answer) == ("False", reasons.UNREACHABLE)
+    response = await failing(cluster)
+    assert registered(response) == ("False", reasons.UNREACHABLE)
     item = cluster.api.objects[cluster.path(model_deployment())]
     assert item["status"]["platform"]["name"] == "llama"
     gone = copy.deepcopy(item)
@@ -296,25 +298,25 @@ async def test_a_hanging_platform_costs_less_than_a_second(
     item = cluster.apply(model_deployment())
     await cluster.sync(item)
     for turn in range(3):
-        answer = await cluster.sync(item)
-        assert platform.at_once == turn + 1  # these it has not answered yet
-        assert registered(answer) == ("False", reasons.UNREACHABLE)
-        assert message(answer) == "The platform does not answer in time."
+        response = await cluster.sync(item)
+        assert platform.at_once == turn + 1  # It has not responded to these yet.
+        assert registered(response) == ("False", reasons.UNREACHABLE)
+        assert message(response) == "The platform does not answer in time."
         if on:
-            cluster.patience()  # it answers in between
-        cluster.pass_time(answer["resyncAfterSeconds"])
+            cluster.close_circuit()  # as if it responded in between
+        cluster.pass_time(response["resyncAfterSeconds"])
     if not on:
         calls = len(platform.calls)
-        answer = await cluster.sync(item)
+        response = await cluster.sync(item)
         assert platform.at_once == 3
-        assert message(answer) == "The platform does not answer in time."
+        assert message(response) == "The platform does not answer in time."
         assert len(platform.calls) == calls
         assert item["status"]["platform"]["attempts"] == 3
         assert cluster.sample("circuit", state="open") == 1
         assert cluster.sample("requests_total", operation="get", result="unasked") == 1
         cluster.pass_time(60)
     platform.troubles()
-    cluster.patience()
+    cluster.close_circuit()
     assert registered(await cluster.sync(item)) == ("True", reasons.UP_TO_DATE)
     assert cluster.sample("circuit", state="closed") == 1
     assert cluster.sample("circuit", state="open") == 0
@@ -396,10 +398,10 @@ async def test_few_calls_at_the_same_time(cluster: World) -> None:
         items.append(cluster.apply(item))
         await cluster.sync(item)
     cluster.platform.script = lambda _method, path: None if path.endswith("token") else Trouble(delay=0.02)
-    answers = await asyncio.gather(*(cluster.sync(item) for item in items))
+    responses = await asyncio.gather(*(cluster.sync(item) for item in items))
     assert 1 < cluster.platform.most_at_once <= CONNECTIONS + 1
     assert len(cluster.platform.bought) == 1
-    assert {registered(one)[1] for one in answers} <= {reasons.UP_TO_DATE, reasons.NOT_EVALUATED}
+    assert {registered(one)[1] for one in responses} <= {reasons.UP_TO_DATE, reasons.NOT_EVALUATED}
     for item in items:
         assert registered(await cluster.settle(item)) == ("True", reasons.UP_TO_DATE)
 
@@ -414,10 +416,10 @@ async def test_what_waits_for_others_is_no_failure(cluster: World, monkeypatch: 
     monkeypatch.setattr(beamlit, "SLOT_SECONDS", 0.05)
     for _ in range(CONNECTIONS):
         await cluster.beamlit._slots.acquire()
-    answer = await failing(cluster)
-    assert registered(answer) == ("Unknown", reasons.NOT_EVALUATED)
-    assert answer["resyncAfterSeconds"] == 1
-    assert "platform" not in answer["status"]
+    response = await failing(cluster)
+    assert registered(response) == ("Unknown", reasons.NOT_EVALUATED)
+    assert response["resyncAfterSeconds"] == 1
+    assert "platform" not in response["status"]
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await cluster.beamlit.find(LLAMA)
@@ -469,8 +471,8 @@ async def test_401_once(client: Beamlit, servers: Any) -> None:
 async def test_401_always(cluster: World) -> None:
     """A platform that refuses every token gets one new one for each call; then the condition says so."""
     cluster.platform.script = lambda _method, path: None if path.endswith("/oauth/token") else Trouble(401)
-    answer = await failing(cluster)
-    assert registered(answer) == ("False", reasons.UNAUTHORIZED)
+    response = await failing(cluster)
+    assert registered(response) == ("False", reasons.UNAUTHORIZED)
     assert len(cluster.platform.bought) == 2
     assert cluster.sample("circuit", state="closed") == 1
 
@@ -478,9 +480,9 @@ async def test_401_always(cluster: World) -> None:
 async def test_credentials_that_are_refused(cluster: World) -> None:
     """With refused credentials the token endpoint alone is asked, and not for every object."""
     cluster.platform.secret = "changed"
-    answer = await failing(cluster)
-    assert registered(answer) == ("False", reasons.UNAUTHORIZED)
-    assert message(answer) == "The platform gives no token for the credentials of hooks: see that they are valid."
+    response = await failing(cluster)
+    assert registered(response) == ("False", reasons.UNAUTHORIZED)
+    assert message(response) == "The platform gives no token for the credentials of hooks: see that they are valid."
     assert cluster.platform.calls == []
     asked = cluster.sample("requests_total", operation="token", result="unauthorized")
     await cluster.sync(cluster.api.objects[cluster.path(model_deployment())])
@@ -663,9 +665,9 @@ async def test_without_the_object_nothing_is_written(
     if script.delay:
         monkeypatch.setattr(registrar, "CALL_SECONDS", 0.8)
     cluster.api.scripted[cluster.path(model_deployment())] = script
-    answer = await failing(cluster)
-    assert registered(answer) == ("False", reasons.UNREACHABLE)
-    assert words in message(answer)
+    response = await failing(cluster)
+    assert registered(response) == ("False", reasons.UNREACHABLE)
+    assert words in message(response)
     assert cluster.platform.calls == []
 
 
@@ -679,11 +681,11 @@ async def test_c19_without_a_token_nobody_is_asked(servers: tuple[Platform, ApiS
     status = {"workspace": "acme", "platform": {"name": "llama", "environment": "production", "hash": "0"}}
     body = orjson.dumps(request_body(model_deployment(status=status), related=[workload()]))
     async with httpx.AsyncClient(transport=transport, base_url="http://hooks") as hooks:
-        answer = (await hooks.post("/modeldeployments/sync", content=body)).json()
-        assert registered(answer) == ("False", reasons.DISABLED)
-        assert answer["children"]
-        assert answer["status"].items() >= status.items()
-        conditions = {one["type"]: one["status"] for one in answer["status"]["conditions"]}
+        response = (await hooks.post("/modeldeployments/sync", content=body)).json()
+        assert registered(response) == ("False", reasons.DISABLED)
+        assert response["children"]
+        assert response["status"].items() >= status.items()
+        conditions = {one["type"]: one["status"] for one in response["status"]["conditions"]}
         assert conditions["Accepted"] == "True"
         last = (await hooks.post("/modeldeployments/finalize", content=body)).json()
         assert (last["finalized"], last["children"]) == (True, [])
@@ -700,10 +702,10 @@ async def test_a_bug_costs_no_local_decision(cluster: World, monkeypatch: pytest
     monkeypatch.setattr(registrar, "claim", broken)
     cluster.platform.put("models", BODY)
     with structlog.testing.capture_logs() as lines:
-        answer = await failing(cluster)
-    assert registered(answer) == ("False", reasons.UNREACHABLE)
-    assert message(answer) == "Hooks failed at it: their log says why."
-    assert answer["children"]
+        response = await failing(cluster)
+    assert registered(response) == ("False", reasons.UNREACHABLE)
+    assert message(response) == "Hooks failed at it: their log says why."
+    assert response["children"]
     assert "platform_failed" in [one["event"] for one in lines]
 
 
@@ -724,7 +726,7 @@ async def test_c23_the_secret_is_nowhere(cluster: World, status: int) -> None:
         for _ in range(3):
             await cluster.sync(item)
             cluster.pass_time(100)
-    said = "".join(answer.text for answer in cluster.answers) + repr(lines) + repr(cluster.metrics)
+    said = "".join(response.text for response in cluster.responses) + repr(lines) + repr(cluster.metrics)
     said += (
         generate_latest(cluster.metrics.registry).decode()
         + repr(vars(cluster.beamlit))
@@ -758,9 +760,9 @@ async def test_a_name_that_is_a_path(client: Beamlit, servers: Any) -> None:
         with pytest.raises(Rejected):
             await client.find(PlatformKey("models", name, "production"))
     for name in ("a/b", "a?b", "a%2fb", "ü", "a#b"):
-        thing = PlatformKey("models", name, "production")
-        await client.create(thing, {"metadata": {"name": name, "environment": "production"}, "spec": {}})
-        assert await client.find(thing) is not None
+        key = PlatformKey("models", name, "production")
+        await client.create(key, {"metadata": {"name": name, "environment": "production"}, "spec": {}})
+        assert await client.find(key) is not None
     assert {key[1] for key in servers[0].store} == {"a/b", "a?b", "a%2fb", "ü", "a#b"}
 
 

@@ -21,7 +21,7 @@ from tests import builders
 from tests.builders import NOW, Cluster, Json, external, model_deployment, workload
 
 TRIGGER = timedelta(seconds=15)
-GONE = Unread(reasons.UNREACHABLE, "The source does not response: start it.")
+GONE = Unread(reasons.UNREACHABLE, "The source does not respond: start it.")
 
 
 def config(*metrics: Json, **behavior: Any) -> Json:
