@@ -1,7 +1,7 @@
-"""Builders of what Metacontroller sends: they show the fields that matter to a test and fill in the rest.
+"""Builders of objects and requests as Metacontroller sends them: a test gives the fields that matter to it.
 
-`Cluster` is one turn of Metacontroller after another over a single ModelDeployment: it asks, stores the children with
-what a cluster adds to them, and stores the status. It is no more than that; `metacontroller.local` plays the whole.
+`Cluster` syncs a single ModelDeployment as often as a test asks. It stores the children with what a cluster adds to
+them, and the status, and does no more than that: `metacontroller.local` is the whole stand-in.
 """
 
 import copy
@@ -244,7 +244,7 @@ def customize(parent: Json) -> CustomizeResponse:
 def child(answer: SyncResponse, kind: str, name: str | None = None) -> Json:
     """Return the only desired child of a kind, or the one of a name."""
     (found,) = [
-        child for child in answer.children if child["kind"] == kind and name in (None, child["metadata"]["name"])
+        child for child in response.children if child["kind"] == kind and name in (None, child["metadata"]["name"])
     ]
     return found
 
@@ -273,7 +273,7 @@ def conditions(answer: SyncResponse) -> dict[str, tuple[str, str]]:
 def condition(answer: SyncResponse, type_: str) -> Json:
     """Return a condition with all its fields."""
     found: Json
-    (found,) = [entry for entry in answer.status["conditions"] if entry["type"] == type_]
+    (found,) = [entry for entry in response.status["conditions"] if entry["type"] == type_]
     return found
 
 
@@ -379,11 +379,11 @@ class Cluster:
         before = {key_of(child): child for child in self.children}
         self.children = [
             observed(child, before.get(key_of(child)), server_side=self._server_side)
-            for child in answer.children
+            for child in response.children
             if (child["kind"], child["metadata"]["name"]) not in self._taken
         ]
-        self.parent = self.parent | {"status": answer.status}
-        return answer
+        self.parent = self.parent | {"status": response.status}
+        return response
 
     def settle(self) -> SyncResponse:
         """Sync twice, after which nothing changes any more."""

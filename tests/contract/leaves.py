@@ -1,4 +1,4 @@
-"""Every leaf of a structural schema, where it is in a value, and what else it might hold there."""
+"""Leaves of a structural schema: where they are in a value, and which other values they may have there."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -10,22 +10,22 @@ import jsonschema
 from tests.structural import Schema
 
 EACH: Final = "[]"
-"""Stands for the items of a list."""
+"""Path segment for the items of a list."""
 ABSENT: Final = object()
-"""In place of a value: the field is not there."""
+"""Value that stands for an absent field."""
 WORDS: Final = (
     *("other", "another", "Other", "x-other", "demo", "demo-svc", "other.example", "https://other.example/token"),
     *("team-b", "v1", "apps/v1", "Deployment", "StatefulSet", "Service", "eu", "gpu", "fr", "US", "oc", "t4"),
     *("$workspace", "/v2", "2026-03-01T12:00:30Z", "2031-01-01T00:00:00Z", "server", "sidecar"),
     *("cpu", "memory", "Utilization", "Value", "AverageValue", "In", "NotIn", "Exists", "1", "100", "7"),
 )
-"""Strings that mean something somewhere, and some that mean nothing."""
+"""Strings that are valid in some field, and some that are valid in none."""
 NUMBERS: Final = (0, 1, 2, 3, 7, 20, 60, 81, 90, 100, 1000, 9000, 1000000, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A field that holds no further fields of its own, or a list of objects."""
+    """A field without fields of its own, or a list of objects."""
 
     path: tuple[str, ...]
     schema: Mapping[str, Any]
@@ -36,7 +36,7 @@ class Leaf:
 
 
 def leaves(schema: Schema, path: tuple[str, ...] = ()) -> Iterator[Leaf]:
-    """Every leaf below a schema of an object; a list of objects is one beside the leaves of its items."""
+    """Yield the leaves below the schema of an object. A list of objects is a leaf beside those of its items."""
     for name, child in schema.get("properties", {}).items():
         here = (*path, name)
         items = child.get("items", {})
@@ -49,7 +49,7 @@ def leaves(schema: Schema, path: tuple[str, ...] = ()) -> Iterator[Leaf]:
 
 
 def places(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str | int, ...]]:
-    """Where a leaf is in a value, or could be: everything above it is there."""
+    """Yield the places in a value where a leaf is or could be: everything above it exists."""
     name, *rest = path
     if not rest:
         if isinstance(value, dict):
@@ -62,14 +62,14 @@ def places(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str | int, ...]]
 
 
 def at(value: Any, place: tuple[str | int, ...]) -> Any:
-    """What is there, or ABSENT."""
+    """Return the value at a place, or ABSENT."""
     for key in place[:-1]:
         value = value[key]
     return value.get(place[-1], ABSENT)
 
 
 def replaced(value: Any, place: tuple[str | int, ...], new: Any) -> Any:
-    """A copy of the value with something else there."""
+    """Return a copy of a value with another value at a place."""
     result = copy.deepcopy(value)
     inner = result
     for key in place[:-1]:
@@ -82,7 +82,7 @@ def replaced(value: Any, place: tuple[str | int, ...], new: Any) -> Any:
 
 
 def others(leaf: Leaf, present: Any) -> Iterator[Any]:
-    """Values that the leaf's own schema takes, and that are not the present one."""
+    """Yield values other than the present one that the schema of the leaf accepts."""
     if present is not ABSENT and not leaf.required:
         yield ABSENT
     validator = jsonschema.Draft4Validator(dict(leaf.schema))

@@ -1,4 +1,4 @@
-"""What hooks ask the API server and Prometheus for a specification's metrics, over real connections."""
+"""Requests of hooks to the API server and Prometheus for the metrics of a specification, over real connections."""
 
 import asyncio
 import json
@@ -28,14 +28,14 @@ _SERVED: Final[dict[str, Json]] = {
         for path, kinds in (("/api/v1", ("Pod", "Service")), ("/apis/apps/v1", ("Deployment", "StatefulSet")))
     },
 }
-"""Answers of discovery, without which nothing further is asked. What else is asked is not there."""
+"""Responses of API discovery, without which hooks send no further requests. Every other path is not found."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     asked: list[str]
 
     def do_GET(self) -> None:
-        """Write down the question."""
+        """Record the path, and respond."""
         self.asked.append(unquote_plus(self.path))
         found = _SERVED.get(self.path)
         body = json.dumps(found or {"kind": "Status", "status": "error"}).encode()
@@ -45,11 +45,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Keep quiet."""
+        """Write no log."""
 
 
 class Questions:
-    """A server that is API server and Prometheus at once, and the questions of hooks to it."""
+    """A server that is API server and Prometheus at once, and the requests of hooks to it."""
 
     def __init__(self, asked: list[str], address: str) -> None:
         self._asked = asked
@@ -59,7 +59,7 @@ class Questions:
     @classmethod
     @contextmanager
     def running(cls, folder: Path) -> Iterator["Questions"]:
-        """Serve on loopback, and let this process know it as its cluster."""
+        """Serve on loopback, as the cluster of this process."""
         asked: list[str] = []
         handler = type("Handler", (_Handler,), {"asked": asked})
         with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, pytest.MonkeyPatch.context() as patch:
@@ -84,11 +84,11 @@ class Questions:
                 thread.join()
 
     def about(self, metrics: list[Json]) -> tuple[str, ...]:
-        """What is asked for metrics, with each source."""
+        """Return the requests for metrics with each type of source."""
         return (*self.of("kubernetes", metrics), *self.of("prometheus", metrics))
 
     def of(self, type_: str, metrics: list[Json]) -> tuple[str, ...]:
-        """What is asked for metrics with a source, in the order of the alphabet: paths with their queries."""
+        """Return the requests for metrics with a type of source: paths with queries, sorted."""
         key = type_, json.dumps(metrics, sort_keys=True)
         if key not in self._known:
             informer = informer_of(self._address).model_copy(update={"type": type_})

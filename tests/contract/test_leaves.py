@@ -1,6 +1,6 @@
-"""Every field of a specification does something: it changes what hooks answer, or stands on a list with its reason.
+"""Every field of a specification has an effect: it changes a response of hooks, or is listed with the reason why not.
 
-A field that is accepted and ignored is one that somebody believes in.
+A user relies on a field that is accepted, so none may be ignored.
 """
 
 import functools
@@ -18,7 +18,7 @@ from tests.structural import crd_schema, defaulted, problems
 
 SCHEMA: Final = crd_schema("modeldeployments")["properties"]["spec"]
 FEW: Final = 3
-"""Values to try, where all that there are would take long and say the same."""
+"""Number of values to try where all of them would take long."""
 LEAVES: Final = {str(leaf): leaf for leaf in leaves(SCHEMA)}
 
 _REFERENCE: Final = "part of every Kubernetes object reference"
@@ -36,7 +36,7 @@ WITHOUT_EFFECT: Final[Mapping[str, str]] = {
     },
     "offloadingConfig.remoteBackend.authConfig.type": "there is one so far",
 }
-"""Fields that change nothing, each with the reason."""
+"""Fields without an effect, each with the reason."""
 
 
 pytestmark = pytest.mark.xdist_group("questions")
@@ -44,16 +44,16 @@ pytestmark = pytest.mark.xdist_group("questions")
 
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Questions]:
-    """What hooks ask for metrics."""
+    """Yield the requests of hooks for metrics."""
     with Questions.running(tmp_path_factory.mktemp("questions")) as questions:
         yield questions
 
 
 def changed(leaf: Leaf) -> Iterator[tuple[str, Json]]:
-    """Specifications with another value in one place, each with the name of the world that it is for."""
+    """Yield specifications with another value at one place, each with the name of its world."""
     for name, world in WORLDS.items():
         base = defaulted(SCHEMA, world.spec)
-        # Minutes of metrics are many answers, and most fields are not about them.
+        # Minutes of metrics are many responses, and most fields are not about them.
         few = 1 if world.levels and leaf.path[0] != "offloadingConfig" else None
         for place in places(base, leaf.path):
             for value in itertools.islice(others(leaf, at(base, place)), few):
@@ -63,15 +63,15 @@ def changed(leaf: Leaf) -> Iterator[tuple[str, Json]]:
 
 
 @functools.cache
-def _answers(name: str) -> tuple[bytes, ...]:
+def _responses(name: str) -> tuple[bytes, ...]:
     world = WORLDS[name]
-    return tuple(world.answers(defaulted(SCHEMA, world.spec)))
+    return tuple(world.responses(defaulted(SCHEMA, world.spec)))
 
 
 def effect(leaf: Leaf, questions: Questions) -> str | None:
-    """The first world in which another value makes hooks answer, the gateway read or a source ask something else."""
+    """Return the first world in which another value changes a response, a credential or a request; None without one."""
     for name, spec in changed(leaf):
-        for before, after in zip(_answers(name), WORLDS[name].answers(spec), strict=True):
+        for before, after in zip(_responses(name), WORLDS[name].responses(spec), strict=True):
             if before != after:
                 return name
         if questions.about(_metrics(spec)) != questions.about(_metrics(WORLDS[name].spec)):
@@ -85,34 +85,35 @@ def _metrics(spec: Json) -> list[Json]:
 
 
 @pytest.mark.parametrize("name", WORLDS)
-def test_a_world_is_one_that_the_api_server_takes(name: str) -> None:
-    """What is changed is a legal specification, in force."""
+def test_a_world_is_valid(name: str) -> None:
+    """The specification of a world is valid and in force."""
     assert problems(SCHEMA, defaulted(SCHEMA, WORLDS[name].spec)) == []
-    *_, last, _ = _answers(name)
+    *_, last, _ = _responses(name)
     assert b'"reason":"Accepted"' in last
 
 
 @pytest.mark.parametrize("path", [path for path in LEAVES if path not in WITHOUT_EFFECT])
-def test_every_field_does_something(path: str, questions: Questions) -> None:
-    """Another value of it changes a child, a route document, a status, when hooks are asked again, what they ask for
-    themselves, what the platform is sent, or what the gateway reads.
+def test_every_field_has_an_effect(path: str, questions: Questions) -> None:
+    """Another value of a field has an effect.
+
+    It changes a child, a status, the next sync, a request for metrics, the body for the platform, or a credential.
     """
     assert effect(LEAVES[path], questions), f"spec.{path} has no effect"
 
 
 IDENTITIES: Final = [path for path in LEAVES if ".metric." in path or ".describedObject." in path]
-"""Fields that say which metric is meant."""
+"""Fields that identify a metric."""
 NOT_ASKED_FOR: Final[Mapping[tuple[str, str], str]] = {
     ("prometheus", f"offloadingConfig.metrics[].object.describedObject.{field}"): "PromQL says what it is about"
     for field in ("apiVersion", "kind", "name")
 }
-"""Those of them that a source does not ask for, each with the reason."""
+"""Fields that identify a metric and are in no request to a source, each with the reason."""
 
 
 @pytest.mark.parametrize("path", IDENTITIES)
 @pytest.mark.parametrize("source", ["kubernetes", "prometheus"])
-def test_a_source_asks_for_the_metric_that_is_meant(source: str, path: str, questions: Questions) -> None:
-    """Another name, selector or object is another question, and is none for what is listed."""
+def test_a_request_identifies_the_metric(source: str, path: str, questions: Questions) -> None:
+    """A request for a metric has every field that identifies it, but for the listed ones."""
     asked = any(
         questions.of(source, _metrics(spec)) != questions.of(source, _metrics(WORLDS[name].spec))
         for name, spec in itertools.islice(changed(LEAVES[path]), FEW)
@@ -121,13 +122,13 @@ def test_a_source_asks_for_the_metric_that_is_meant(source: str, path: str, ques
 
 
 @pytest.mark.parametrize("path", WITHOUT_EFFECT)
-def test_what_has_no_effect_has_none(path: str, questions: Questions) -> None:
-    """The list is as short as it can be: no value of such a field changes anything, anywhere."""
+def test_listed_fields_have_no_effect(path: str, questions: Questions) -> None:
+    """A field that is listed as without effect has none in any world."""
     assert effect(LEAVES[path], questions) is None
 
 
-def test_what_has_no_effect_was_tried() -> None:
-    """A field on the list has other values, or there is only one."""
+def test_listed_fields_were_tried() -> None:
+    """A field that is listed as without effect was tried with other values, or has only one."""
     for path in WITHOUT_EFFECT:
         leaf = LEAVES[path]
         assert len(leaf.schema.get("enum", ())) == 1 or next(changed(leaf), None), path

@@ -1,6 +1,6 @@
-"""What the real Metacontroller did, as recorded: the stand-in does the same, and hooks answers the same again.
+"""Records of the real Metacontroller: the stand-in does the same, and hooks give the same responses again.
 
-The records come from `tests/e2e/test_differential.py`; its scenarios run here on the stand-in alone.
+The records come from `tests/e2e/test_differential.py`, whose scenarios run here on the stand-in alone.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ HOOKS = ("recorded", "now")
 
 @pytest.fixture(scope="module")
 def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    """Every selected scenario, run on the stand-in."""
+    """Return the outcome of every selected scenario on the stand-in."""
     chosen = running.selected(request)
     return asyncio.run(running.run(chosen, running.in_stand_ins(tmp_path_factory.mktemp("stand-ins")), at_once=8))
 
@@ -26,7 +26,7 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 @pytest.mark.xdist_group("outcomes")
 @pytest.mark.parametrize("name", ALL)
 def test_the_stand_in_does_what_metacontroller_did(name: str, outcomes: dict[str, Outcome]) -> None:
-    """Objects at rest, effective writes and what the hook is shown are as recorded."""
+    """The objects at rest, the effective writes and the webhook requests of the stand-in are as recorded."""
     outcome = outcomes[name]
     if isinstance(outcome, Exception):
         raise outcome
@@ -34,19 +34,19 @@ def test_the_stand_in_does_what_metacontroller_did(name: str, outcomes: dict[str
 
 
 @pytest.mark.parametrize("name", products.PRODUCTS)
-async def test_hooks_answers_recorded_requests_as_before(name: str) -> None:
-    """Asked again at the same time, hooks gives exactly the same answer."""
+async def test_hooks_give_the_recorded_responses(name: str) -> None:
+    """Hooks give exactly the recorded response to a recorded request at the same time."""
     exchanges = records.read(name).exchanges
     assert exchanges
     for number, exchange in enumerate(exchanges):
-        status, answer = await products.answer_again(exchange)
+        status, response = await products.answer_again(exchange)
         assert status == exchange.status
-        lines = list(snapshots.compare(f"{number} {exchange.target}", exchange.answer, answer, *HOOKS))
+        lines = list(snapshots.compare(f"{number} {exchange.target}", exchange.answer, response, *HOOKS))
         assert not lines, "\n".join(("", *lines))
 
 
-def test_differences_are_told_by_path() -> None:
-    """A changed label, a child too many and a write too few are a line each."""
+def test_differences_are_listed_by_path() -> None:
+    """A changed label, an additional child and a missing write are one line of difference each."""
     one, other = records.read("two-parents"), records.read("two-parents")
     assert snapshots.differences(one, other, HOOKS) == []
     point = other.points[1]
@@ -62,12 +62,12 @@ def test_differences_are_told_by_path() -> None:
 
 
 def test_every_record_has_a_scenario() -> None:
-    """A record of a scenario that is no more would never be looked at."""
+    """Every record has a scenario that uses it."""
     assert records.names() == sorted(ALL)
 
 
-def test_records_tell_nothing_of_the_machine() -> None:
-    """No port, path or token, and less than a megabyte in all."""
+def test_records_have_nothing_of_the_machine() -> None:
+    """No record has a port, a path of the machine or a token, and all have less than a megabyte."""
     texts = [path.read_text(encoding="utf-8") for path in records.FOLDER.glob("*.json")]
     assert not [text for text in texts if re.search(r"127\.0\.0\.1:[1-9]|/(root|home|tmp|work)/|eyJ|[Bb]earer", text)]
     assert sum(map(len, texts)) < 1_000_000

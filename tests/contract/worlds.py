@@ -1,6 +1,6 @@
-"""ModelDeployments in their surroundings, with all that hooks answer about them over a few minutes.
+"""ModelDeployments with everything around them, and all responses of hooks about them over a few minutes.
 
-Between them they have every field of the specification in a place where it could matter.
+Together they have every field of the specification in a place where it could matter.
 """
 
 import asyncio
@@ -46,8 +46,10 @@ LEVELS: Final[tuple[float | None, ...]] = (
     *(0.1,) * 14,
     *(None,) * 4,
 )
-"""What metrics are over time, in shares of AMOUNT: high, then such that all traffic here would bring them just below
-their targets, then unread, then low.
+"""Values of the metrics over time, as shares of AMOUNT.
+
+They are high, then such that all traffic served locally would bring them just below their targets, then unread, then
+low.
 """
 AMOUNT: Final = 100
 PODS: Final = tuple(
@@ -69,61 +71,61 @@ PODS: Final = tuple(
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A specification, and what is around it."""
+    """A specification with everything around it."""
 
     spec: Json
     ready: tuple[int, ...] = (1,)
-    """Ready replicas at each look, STEP apart."""
+    """Ready replicas at each sync, STEP apart."""
     levels: tuple[float | None, ...] = ()
-    """What the metrics say at each look; it is looked as often as the longer of the two says."""
+    """Value of the metrics at each sync. There are as many syncs as the longer of the two sequences has."""
 
-    def answers(self, spec: Json) -> Iterator[bytes]:
-        """Everything that hooks say about a specification in this world, in the order of time."""
+    def responses(self, spec: Json) -> Iterator[bytes]:
+        """Yield every response of hooks about a specification in this world, in the order of time."""
         parent = model_deployment()
         parent["spec"] = spec
         yield repr(customize(parent)).encode()
         yield repr(asyncio.run(_credentials(parent))).encode()
         children: list[Json] = []
         related = [*_related(self.ready[0])]
-        looks = max(len(self.ready), len(self.levels), 2)
-        for look in range(looks):
-            now = NOW + look * STEP
-            ready = self.ready[min(look, len(self.ready) - 1)]
+        syncs = max(len(self.ready), len(self.levels), 2)
+        for index in range(syncs):
+            now = NOW + index * STEP
+            ready = self.ready[min(index, len(self.ready) - 1)]
             related = [*_related(ready)]
-            seen = observation(parent, children=children, related=related, defaults=DEFAULTS)
-            if self.levels and not isinstance(seen.spec, InvalidObject) and seen.spec.offloading_config is not None:
-                level = self.levels[min(look, len(self.levels) - 1)]
-                metrics = tuple(_reading(metric, level, now) for metric in seen.spec.offloading_config.metrics)
-                seen = dataclasses.replace(seen, readings=Readings(metrics, PODS))
-            answer = reconcile.sync(seen, now=now)
-            yield body_of(answer)
+            facts = observation(parent, children=children, related=related, defaults=DEFAULTS)
+            if self.levels and not isinstance(facts.spec, InvalidObject) and facts.spec.offloading_config is not None:
+                level = self.levels[min(index, len(self.levels) - 1)]
+                metrics = tuple(_reading(metric, level, now) for metric in facts.spec.offloading_config.metrics)
+                facts = dataclasses.replace(facts, readings=Readings(metrics, PODS))
+            response = reconcile.sync(facts, now=now)
+            yield body_of(response)
             before = {key_of(child): child for child in children}
-            children = [observed(child, before.get(key_of(child))) for child in answer.children]
-            parent = parent | {"status": answer.status}
-            if look == looks - 1:
-                task = reconcile.decide_sync(seen, now=now, account="an account").registration.task
+            children = [observed(child, before.get(key_of(child))) for child in response.children]
+            parent = parent | {"status": response.status}
+            if index == syncs - 1:
+                task = reconcile.decide_sync(facts, now=now, account="an account").registration.task
                 yield repr(task and task.desired and task.desired.body).encode()
 
 
 class _Stored:
-    """One ModelDeployment, as the gateway finds it in a cluster."""
+    """A ModelDeployment as the gateway reads it from a cluster."""
 
     def __init__(self, parent: Json) -> None:
         self._parent = parent
 
     async def run(self, apply: object, confirm: object) -> None:
-        """There are no routes."""
+        """Provide no routes."""
 
     async def model_deployment(self, _namespace: str, _name: str) -> Json:
-        """It."""
+        """Return the ModelDeployment."""
         return self._parent
 
     async def secret(self, _namespace: str, _name: str) -> None:
-        """There is none."""
+        """Return no Secret."""
 
 
 async def _credentials(parent: Json) -> Mapping[str, str]:
-    """What the gateway reads of a ModelDeployment itself: credentials that are written into it."""
+    """Return the inline credentials that the gateway reads from a ModelDeployment."""
     try:
         return await Secrets(_Stored(parent)).inline(NAMESPACE, "demo")
     except LookupError:
@@ -131,7 +133,7 @@ async def _credentials(parent: Json) -> Mapping[str, str]:
 
 
 def _related(ready: int) -> Iterator[Json]:
-    """All that a specification may refer to."""
+    """Yield the objects that a specification may refer to."""
     ports = [{"name": "http", "port": 80, "targetPort": 8000}, {"name": "more", "port": 81, "targetPort": 8001}]
     for name in ("demo", "other"):
         for kind in ("Deployment", "StatefulSet"):
@@ -144,9 +146,9 @@ def _related(ready: int) -> Iterator[Json]:
 
 
 def _reading(metric: MetricSpec, level: float | None, now: datetime) -> Reading:
-    """What a source answers for a metric of that type."""
+    """Return the reading of a metric of this type."""
     if level is None:
-        return Reading(unread=Unread(UNREACHABLE, "Nobody answers."))
+        return Reading(unread=Unread(UNREACHABLE, "The source does not respond."))
     value = parse(str(level * AMOUNT))
     match metric.type:
         case MetricType.RESOURCE | MetricType.CONTAINER_RESOURCE:
@@ -159,7 +161,7 @@ def _reading(metric: MetricSpec, level: float | None, now: datetime) -> Reading:
 
 
 def _reference(kind: str, api_version: str, name: str = "demo", **fields: Any) -> Json:
-    """A reference that says all it can."""
+    """Return a reference with every field."""
     place = {"apiVersion": api_version, "kind": kind, "namespace": NAMESPACE, "name": name}
     return place | {"uid": "1", "resourceVersion": "2", "fieldPath": "spec"} | fields
 
@@ -197,7 +199,7 @@ HEADERS: Final[list[Json]] = [
 
 
 def _model(*, offloading: Mapping[str, Any] | None = None, **fields: Any) -> Json:
-    """A specification with a workload that is there, its defaults set as the API server does."""
+    """Return a specification whose workload exists, with defaults as the API server sets them."""
     spec: Json = {"model": "llama", "enabled": True, "modelSourceRef": SOURCE, "environment": "production"}
     return spec | fields | ({} if offloading is None else {"offloadingConfig": dict(offloading)})
 
@@ -211,7 +213,7 @@ def _oauth(config: Json) -> Json:
 
 
 def _measured(metrics: list[Json], **behavior: Any) -> World:
-    """A specification that goes by metrics, and metrics that go up, become unreadable and go down."""
+    """Return a world whose metrics rise, become unreadable and fall."""
     fields = {"percentage": 50, "triggerWindowSeconds": 15, "releaseWindowSeconds": 40, "tolerance": 0.1} | behavior
     return World(_model(offloading={"remoteBackend": REMOTE, "metrics": metrics, "behavior": fields}), levels=LEVELS)
 
