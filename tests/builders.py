@@ -47,12 +47,12 @@ FIxOr/B/+pcl9ZfN/vYN7gLUbG4fMB8GA1UdIwQYMBaAFIxOr/B/+pcl9ZfN/vYN
 nfhKevI6xgTWExvi
 -----END CERTIFICATE-----
 """
-"""Certificate of an authority, for CA bundles."""
+"""Certificate of an authority, for bundles."""
 TEMPLATE: Json = {"spec": {"containers": [{"name": "server", "image": "server:1"}]}}
 
 
 def model_deployment(name: str = "demo", *, status: Json | None = None, generation: int = 1, **spec: Any) -> Json:
-    """Return a ModelDeployment that adopts the Deployment `demo`; a field given as None is left out."""
+    """Return a ModelDeployment that adopts the Deployment `demo`; a field that is None is left out."""
     fields = {
         "model": "llama",
         "modelSourceRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "demo"},
@@ -75,7 +75,7 @@ def model_deployment(name: str = "demo", *, status: Json | None = None, generati
 
 
 def served(**spec: Any) -> Json:
-    """Return a ModelDeployment with `spec.server`."""
+    """Return a ModelDeployment with spec.server."""
     server = {"port": 8000, "replicas": 1, "template": TEMPLATE}
     return model_deployment(modelSourceRef=None, **{"server": server} | spec)
 
@@ -107,7 +107,7 @@ def workload(
     match_labels: Mapping[str, str] | None = None,
     deleting: bool = False,
 ) -> Json:
-    """Return a workload with `ready` ready replicas; `observed` is its observedGeneration, by default the latest."""
+    """Return a workload with this many ready replicas, and with `observed` as observedGeneration."""
     metadata: Json = {"name": name, "namespace": NAMESPACE, "uid": f"uid-{kind}-{name}", "generation": generation}
     if deleting:
         metadata["deletionTimestamp"] = "2026-03-01T11:59:00Z"
@@ -150,7 +150,7 @@ def service(
 
 
 def policy(name: str = "eu", *, namespace: str = NAMESPACE, deleting: bool = False, **spec: Any) -> Json:
-    """Return a Policy, by default one that allows Europe. Without a type, the given list determines it."""
+    """Return a Policy, by default one that allows Europe. Its type is that of the list that is given."""
     if not spec:
         spec = {"locations": [{"type": "continent", "name": "eu"}]}
     metadata: Json = {"name": name, "namespace": namespace, "uid": f"uid-policy-{name}", "generation": 1}
@@ -166,7 +166,7 @@ def policy(name: str = "eu", *, namespace: str = NAMESPACE, deleting: bool = Fal
 
 
 def obeys(*names: str) -> list[Json]:
-    """Return references to Policy objects of these names."""
+    """Return references to Policy objects."""
     return [{"refType": "localPolicy", "name": name} for name in names]
 
 
@@ -176,7 +176,7 @@ def group_of(item: Json) -> str:
 
 
 def grouped(items: Iterable[Json], *, groups: Iterable[str] = (), version: str = "v1") -> Json:
-    """Return objects in groups, as Metacontroller sends them for a version of the hooks."""
+    """Return objects grouped as Metacontroller sends them for a hook version."""
     result: Json = {group: {} for group in groups}
     for item in items:
         metadata = item["metadata"]
@@ -205,19 +205,19 @@ def request_body(
 
 
 def sync_request(parent: Json, **rest: Any) -> SyncRequest:
-    """Return a parsed sync request; the other arguments are those of `request_body`."""
+    """Return a parsed sync request; the rest is as for `request_body`."""
     return SyncRequest.from_body(orjson.dumps(request_body(parent, **rest)))
 
 
 def observation(
     parent: Json, *, defaults: InstallDefaults = DEFAULTS, readings: Readings | None = None, **rest: Any
 ) -> Observation:
-    """Return the observation of a sync request, with metric readings where they are given."""
+    """Return the observation of a sync request, with readings; the rest is as for `request_body`."""
     return dataclasses.replace(Observation.of(sync_request(parent, **rest), defaults), readings=readings)
 
 
 def sync(parent: Json, *, now: datetime = NOW, **rest: Any) -> SyncResponse:
-    """Return the response to a sync request."""
+    """Return the response to a sync request; the rest is as for `observation`."""
     return reconcile.sync(observation(parent, **rest), now=now)
 
 
@@ -227,7 +227,7 @@ def external(name: str = "queue", value: str | int = 100) -> Json:
 
 
 def readings(*values: str | Unread, now: datetime = NOW) -> Readings:
-    """Return one reading for each metric: its present value, or why it could not be read."""
+    """Return a reading for each metric: its value at the time `now`, or why there is none."""
     return Readings(
         tuple(
             Reading(unread=value) if isinstance(value, Unread) else Reading((Sample("series", parse(value), now),))
@@ -237,48 +237,48 @@ def readings(*values: str | Unread, now: datetime = NOW) -> Readings:
 
 
 def customize(parent: Json) -> CustomizeResponse:
-    """Return the response to a customize request."""
+    """Return the response to customize."""
     return customize_response(CustomizeRequest.from_body(orjson.dumps({"controller": {}, "parent": parent})))
 
 
-def child(answer: SyncResponse, kind: str, name: str | None = None) -> Json:
-    """Return the only desired child of a kind, or the one of a name."""
+def child(response: SyncResponse, kind: str, name: str | None = None) -> Json:
+    """Return the only desired child of a kind, or the one of this name."""
     (found,) = [
         child for child in response.children if child["kind"] == kind and name in (None, child["metadata"]["name"])
     ]
     return found
 
 
-def route(answer: SyncResponse) -> Json:
+def route(response: SyncResponse) -> Json:
     """Return the desired route document."""
-    document: Json = json.loads(child(answer, "ConfigMap")["data"]["route.json"])
+    document: Json = json.loads(child(response, "ConfigMap")["data"]["route.json"])
     return document
 
 
-def backends(answer: SyncResponse) -> dict[str, Json]:
+def backends(response: SyncResponse) -> dict[str, Json]:
     """Return the backends of the desired route document, by id."""
-    return {backend["id"]: backend for backend in route(answer).get("backends", [])}
+    return {backend["id"]: backend for backend in route(response).get("backends", [])}
 
 
-def weights(answer: SyncResponse) -> dict[str, int]:
+def weights(response: SyncResponse) -> dict[str, int]:
     """Return the weights of the backends in the desired route document, by id."""
-    return {name: backend.get("weight", 0) for name, backend in backends(answer).items()}
+    return {name: backend.get("weight", 0) for name, backend in backends(response).items()}
 
 
-def conditions(answer: SyncResponse) -> dict[str, tuple[str, str]]:
+def conditions(response: SyncResponse) -> dict[str, tuple[str, str]]:
     """Return status and reason of every condition, by type."""
-    return {entry["type"]: (entry["status"], entry["reason"]) for entry in answer.status["conditions"]}
+    return {entry["type"]: (entry["status"], entry["reason"]) for entry in response.status["conditions"]}
 
 
-def condition(answer: SyncResponse, type_: str) -> Json:
-    """Return a condition with all its fields."""
+def condition(response: SyncResponse, type_: str) -> Json:
+    """Return the condition of a type."""
     found: Json
     (found,) = [entry for entry in response.status["conditions"] if entry["type"] == type_]
     return found
 
 
 def observed(desired: Json, before: Json | None = None, *, server_side: bool = False) -> Json:
-    """Return a desired child as it is observed after Metacontroller has applied it."""
+    """Return a desired child as it is observed after Metacontroller applied it."""
     applied = copy.deepcopy(desired)
     metadata = applied["metadata"]
     metadata["labels"] = {**metadata.get("labels", {}), names.CONTROLLER_UID_LABEL: UID}
@@ -319,7 +319,7 @@ def observed(desired: Json, before: Json | None = None, *, server_side: bool = F
 
 
 def _fields_v1(value: Json, skip: tuple[str, ...] = ("apiVersion", "kind", "metadata")) -> Json:
-    """Return the FieldsV1 of all fields of an object; lists of named items are keyed by name or by port."""
+    """Return the FieldsV1 set of everything in an object; items of lists are keyed by port or name."""
     fields: Json = {}
     for name, item in value.items():
         if name in skip:
@@ -343,7 +343,7 @@ def _key_of(port: Json) -> str:
 
 
 class Cluster:
-    """A ModelDeployment and the objects around it, through any number of syncs."""
+    """A ModelDeployment and everything around it in a cluster."""
 
     def __init__(
         self,
@@ -355,20 +355,20 @@ class Cluster:
         taken: Iterable[tuple[str, str]] = (),
         server_side: bool = False,
     ) -> None:
-        """Make one; children of the kinds and names in `taken` are never created, for other owners have them."""
+        """Create no child whose kind and name is in `taken`, for foreign objects have these names."""
         self.parent = parent
         self.related = list(related)
         self.children: list[Json] = []
         self.defaults = defaults
         self.now = now
         self.values: tuple[str | Unread, ...] | None = None
-        """Readings of the metrics at each sync; None where metrics are not read."""
+        """Values of the metrics at each sync; None when no metric is read."""
         self._taken = set(taken)
         self._server_side = server_side
 
     def sync(self) -> SyncResponse:
-        """Sync, apply the response and return it."""
-        answer = sync(
+        """Sync once, apply the response, and return it."""
+        response = sync(
             self.parent,
             now=self.now,
             defaults=self.defaults,
@@ -386,35 +386,35 @@ class Cluster:
         return response
 
     def settle(self) -> SyncResponse:
-        """Sync twice, after which nothing changes any more."""
+        """Sync twice, after which nothing changes any more, and return the last response."""
         self.sync()
         return self.sync()
 
     def after(self, seconds: float) -> SyncResponse:
-        """Sync `seconds` later and return the response."""
+        """Sync after this many seconds, and return the response."""
         self.now += timedelta(seconds=seconds)
         return self.sync()
 
     def measure(self, *values: str | Unread, after: float = 0) -> SyncResponse:
-        """Sync `seconds` later with these readings of the metrics and return the response."""
+        """Sync after this many seconds with these values of the metrics, and return the response."""
         self.values = values
         return self.after(after)
 
     def edit(self, **spec: Any) -> SyncResponse:
-        """Change fields of the specification and sync; a value of None removes the field."""
+        """Change fields of the specification, sync, and return the response; None removes a field."""
         merged = {name: value for name, value in (self.parent["spec"] | spec).items() if value is not None}
         metadata = self.parent["metadata"] | {"generation": self.parent["metadata"]["generation"] + 1}
         self.parent = self.parent | {"spec": merged, "metadata": metadata}
         return self.sync()
 
     def set_ready(self, ready: int) -> SyncResponse:
-        """Set the number of ready replicas of the workload and sync."""
+        """Set the number of ready replicas of the workload, sync, and return the response."""
         for item in (*self.related, *self.children):
             if item["kind"] == "Deployment":
                 item["status"] = {"observedGeneration": item["metadata"].get("generation", 1), "readyReplicas": ready}
         return self.sync()
 
 
-def body_of(answer: SyncResponse) -> bytes:
-    """Return the response as JSON with sorted keys, to be compared as a whole."""
-    return orjson.dumps(answer.as_json(), option=orjson.OPT_SORT_KEYS)
+def body_of(response: SyncResponse) -> bytes:
+    """Return the body of a response with sorted keys, to compare it whole."""
+    return orjson.dumps(response.as_json(), option=orjson.OPT_SORT_KEYS)

@@ -21,7 +21,7 @@ from tests.restartable import Restartable
 CLIENT_ID: Final = "client-of-the-test"
 SECRET: Final = "canary-of-the-secret"
 TOKEN: Final = base64.b64encode(f"{CLIENT_ID}:{SECRET}".encode()).decode()
-"""Value of the environment variable BEAMLIT_TOKEN for this client."""
+"""Value of BEAMLIT_TOKEN."""
 WORKSPACE: Final = "acme"
 _METADATA: Final = {"models": {"name", "environment", "labels"}, "policies": {"name", "displayName"}}
 _SPEC: Final = {
@@ -32,34 +32,34 @@ _SPEC: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A fault that befalls a request."""
+    """A failure of one request."""
 
     status: int = 0
     """Status of the response; 0 leaves the response as it would be."""
     body: bytes | Json = b""
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
-    """Seconds that pass before the request is carried out."""
+    """Seconds before the request is handled."""
     late: float = 0.0
-    """Seconds that pass between carrying out the request and the response."""
+    """Seconds between the handling of the request and its response."""
     lost: bool = False
-    """Whether the connection is cut after the request was carried out."""
+    """Whether the request is handled, and then the connection closed without a response."""
     cut: bool = False
-    """Whether the connection is cut before the request is carried out."""
+    """Whether the connection is closed before the request is handled."""
 
     @property
     def encoded(self) -> bytes:
-        """Return the body as bytes."""
+        """Body of the response as bytes."""
         return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
 
 
 Script = Callable[[str, str], Trouble | None]
-"""Function from the method and path of a request to its fault, or to None."""
+"""Function from method and path of a request to its failure; None for no failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request as it was received. Token requests are not among the `calls` of a platform."""
+    """A request as it was received. `Platform.calls` has no request for a token."""
 
     method: str
     target: str
@@ -67,24 +67,24 @@ class Call:
 
 
 class Platform(Restartable):
-    """A server of the platform's API that can be stopped and started again on the same port."""
+    """A platform that may be stopped and started again on the same port."""
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         super().__init__(_Handler, context, platform=self)
         self._scheme = "http" if context is None else "https"
         self.store: dict[tuple[str, str, str], Json] = {}
-        """Stored objects by `models` or `policies`, name and environment."""
+        """Objects by kind (models or policies), name and environment."""
         self.calls: list[Call] = []
         self.bought: list[str] = []
         """Tokens that were issued."""
         self.refused_tokens: set[str] = set()
         self.life: int | str | None = 3600
-        """Value of `expires_in` in token responses; None leaves it out."""
+        """Value of expires_in in the response with a token."""
         self.secret = SECRET
         self.decodes = True
-        """Whether client id and secret of a token request are form-decoded."""
+        """Whether id and secret of a token request are form-decoded."""
         self.clients: list[str] = []
-        """Credentials of the token requests as they arrived in HTTP Basic."""
+        """Credentials of the token requests, as they came in HTTP Basic."""
         self.script: Script = lambda _method, _path: None
         self.now = datetime(2026, 2, 1, tzinfo=UTC)
         self.lock = threading.Lock()
@@ -92,11 +92,11 @@ class Platform(Restartable):
 
     @property
     def url(self) -> str:
-        """Return the base URL of the API."""
+        """Base URL of the API."""
         return f"{self._scheme}://127.0.0.1:{self.port}/v0"
 
     def troubles(self, *troubles: Trouble, on: str = "") -> None:
-        """Have the next requests meet these faults, one each; with `on`, only requests with that method."""
+        """Let the next requests fail, each with one of these; with `on`, only requests of that method count."""
         left = list(troubles)
 
         def script(method: str, path: str) -> Trouble | None:
@@ -106,25 +106,25 @@ class Platform(Restartable):
         self.script = script
 
     def always(self, trouble: Trouble) -> None:
-        """Have every request meet this fault from now on."""
+        """Let every request from now on fail."""
         self.script = lambda _method, _path: trouble
 
     def model(self, name: str = "llama", environment: str = "production") -> Json | None:
-        """Return a stored model, or None."""
+        """Return a stored model; None when there is none."""
         return self.store.get(("models", name, environment))
 
     def policy(self, name: str = "eu") -> Json | None:
-        """Return a stored policy, or None."""
+        """Return a stored policy; None when there is none."""
         return self.store.get(("policies", name, ""))
 
     def put(self, kind: str, body: Json) -> None:
-        """Store an object as if another client had created it."""
+        """Store an object as if it had been made by hand."""
         metadata = body["metadata"]
         key = (kind, metadata["name"], metadata.get("environment", ""))
         self.store[key] = self.stored(kind, body, None)
 
     def stored(self, kind: str, body: Json, before: Json | None) -> Json:
-        """Return what the platform stores of a body."""
+        """Return the object that is stored for a body."""
         self.now += timedelta(seconds=1)
         moment = self.now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         given = {key: value for key, value in body["metadata"].items() if key in _METADATA[kind]}
@@ -133,7 +133,7 @@ class Platform(Restartable):
         return {"metadata": metadata, "spec": {key: body["spec"][key] for key in _SPEC[kind] if key in body["spec"]}}
 
     def writes(self) -> list[tuple[str, str]]:
-        """Return method and path of every request that was not a GET."""
+        """Return method and path of every request that could change something."""
         return [(call.method, urlsplit(call.target).path) for call in self.calls if call.method != "GET"]
 
 
@@ -144,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 20
 
     def do_GET(self) -> None:
-        """Respond to a request, after the fault that is scripted for it."""
+        """Respond to a request, or fail as it is scripted."""
         platform = self.platform
         parts = urlsplit(self.path)
         length = int(self.headers.get("content-length", 0))
@@ -163,8 +163,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 - the names that the library looks for
 
-    def _answered(self, parts: SplitResult, content: bytes, trouble: Trouble) -> tuple[int, bytes] | None:
-        """Return status and body, or None where there is no response."""
+    def _respond(self, parts: SplitResult, content: bytes, trouble: Trouble) -> tuple[int, bytes] | None:
+        """Return status and body; None when there is no response."""
         if trouble.status:
             return trouble.status, trouble.encoded
         with self.platform.lock:
@@ -233,18 +233,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def handle(self) -> None:
-        """Serve a connection; a client that closes it early is no error."""
+        """Ignore a client that closes its connection early."""
         try:
             super().handle()
         except OSError:
             self.close_connection = True
 
     def log_message(self, *_: object) -> None:
-        """Log nothing."""
+        """Write no log."""
 
 
 def _problem(kind: str, body: Json) -> str:
-    """Return what is wrong with a body by the documentation, or an empty string."""
+    """Return what the documentation does not allow in a body; empty when it allows it."""
     metadata, spec = body.get("metadata"), body.get("spec")
     if not isinstance(metadata, dict) or not isinstance(spec, dict) or set(body) != {"metadata", "spec"}:
         return "metadata and spec are required"

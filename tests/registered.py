@@ -1,4 +1,4 @@
-"""Hooks between a scripted platform and a scripted API server, synced as Metacontroller does, over several objects."""
+"""Hooks with a platform and an API server, and syncs of several objects as Metacontroller sends them."""
 
 import copy
 import json
@@ -33,7 +33,7 @@ SETTINGS: Final = {
 
 
 def kubeconfig(folder: Path, port: int) -> Path:
-    """Write a kubeconfig for the scripted API server on `port` and return its path."""
+    """Write a kubeconfig for a scripted API server, and return its path."""
     content = {
         "current-context": "x",
         "clusters": [{"name": "x", "cluster": {"server": f"http://127.0.0.1:{port}/"}}],
@@ -46,7 +46,7 @@ def kubeconfig(folder: Path, port: int) -> Path:
 
 @contextmanager
 def running() -> Iterator[tuple[Platform, ApiServer]]:
-    """Run a platform and an API server."""
+    """Yield a running platform and API server."""
     platform, api = Platform(), ApiServer()
     platform.start()
     api.start()
@@ -58,7 +58,7 @@ def running() -> Iterator[tuple[Platform, ApiServer]]:
 
 
 class World:
-    """The state of a cluster as far as hooks see it, and the hooks."""
+    """The objects of a cluster, and the hooks that are asked about them."""
 
     def __init__(
         self, platform: Platform, api: ApiServer, hooks: httpx.AsyncClient, beamlit: Beamlit, metrics: Metrics
@@ -68,18 +68,18 @@ class World:
         self.now = NOW
         self.related: list[Json] = []
         self.children: dict[str, list[Json]] = {}
-        """Observed children, by the uid of their parent."""
-        self.answers: list[httpx.Response] = []
+        """Observed children by the uid of their parent."""
+        self.responses: list[httpx.Response] = []
         self._hooks = hooks
 
     def path(self, item: Json) -> str:
-        """Return the path of an object at the API server."""
+        """Return the path of an object in the API server."""
         metadata = item["metadata"]
         plural = PLURALS[item["kind"]]
         return f"/apis/{item['apiVersion']}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"
 
     def apply(self, item: Json) -> Json:
-        """Store an object at the API server and return it."""
+        """Store an object in the API server, and return it."""
         self.api.objects[self.path(item)] = item
         return item
 
@@ -88,12 +88,12 @@ class World:
         del self.api.objects[self.path(item)]
 
     def delete(self, item: Json) -> Json:
-        """Set the deletion timestamp of an object and return it."""
+        """Mark an object for deletion, and return it."""
         item["metadata"]["deletionTimestamp"] = self.now.isoformat().replace("+00:00", "Z")
         return item
 
     def edit(self, item: Json, **spec: Any) -> None:
-        """Change fields of an object's specification and its generation; a value of None removes the field."""
+        """Change fields of a specification; None removes a field."""
         merged = {name: value for name, value in (item["spec"] | spec).items() if value is not None}
         item["spec"] = merged
         item["metadata"]["generation"] += 1
@@ -105,11 +105,11 @@ class World:
                 item["status"] = {"observedGeneration": 1, "readyReplicas": ready}
 
     def pass_time(self, seconds: float) -> None:
-        """Advance the clock of hooks."""
+        """Move the clock of hooks forward."""
         self.now += timedelta(seconds=seconds)
 
     async def ask(self, item: Json, hook: str = "sync") -> Json:
-        """Return the response of a hook to an object, without applying it."""
+        """Return the response of a webhook about an object as it is, without applying it."""
         uid = item["metadata"]["uid"]
         body = request_body(
             copy.deepcopy(item),
@@ -125,7 +125,7 @@ class World:
         return content
 
     async def sync(self, item: Json) -> Json:
-        """Sync an object, or finalize it where it is being deleted, and apply the response as Metacontroller does."""
+        """Sync an object, or finalize one that is being deleted; apply the response as Metacontroller does."""
         hook = "finalize" if "deletionTimestamp" in item["metadata"] else "sync"
         response = await self.ask(item, hook)
         uid = item["metadata"]["uid"]
@@ -138,8 +138,8 @@ class World:
         return response
 
     async def settle(self, item: Json, turns: int = 6) -> Json:
-        """Sync until hooks no longer ask for another sync within a second, and return the last response."""
-        answer = await self.sync(item)
+        """Sync until hooks no longer ask for another sync within a second; return the last response."""
+        response = await self.sync(item)
         for _ in range(turns):
             if response.get("resyncAfterSeconds", 99) > 1 or response.get("finalized"):
                 break
@@ -147,13 +147,13 @@ class World:
             response = await self.sync(item)
         return response
 
-    def patience(self) -> None:
-        """End the pause in which hooks do not call the platform, as the passing of time would."""
+    def close_circuit(self) -> None:
+        """Let calls to the platform be made again at once, as after a pause of its circuit breaker."""
         circuit = self.beamlit._circuit
         circuit._until = circuit._asked_to_wait_until = 0.0
 
     def sample(self, name: str, **labels: str) -> float:
-        """Return the value of a metric of hooks about the platform; 0 where there is none."""
+        """Return the value of a metric of the platform; 0 when there is none."""
         return self.metrics.registry.get_sample_value(f"beamlit_hooks_platform_{name}", labels) or 0.0
 
 
@@ -161,7 +161,7 @@ class World:
 async def world(
     platform: Platform, api: ApiServer, folder: Path, accounts: Accounts | None = None, **settings: Any
 ) -> AsyncIterator[World]:
-    """Run hooks that use this platform and this API server, with a clock that the test sets."""
+    """Yield a world with hooks that use both servers and a clock that the test moves."""
     metrics = Metrics()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KUBECONFIG", str(kubeconfig(folder, api.port)))
@@ -182,13 +182,13 @@ async def world(
     await cluster.close()
 
 
-def registered(answer: Json) -> tuple[str, str]:
+def registered(response: Json) -> tuple[str, str]:
     """Return status and reason of the condition Registered."""
-    (found,) = [one for one in answer["status"]["conditions"] if one["type"] == "Registered"]
-    return found["status"], found["reason"]
+    (condition,) = [one for one in response["status"]["conditions"] if one["type"] == "Registered"]
+    return condition["status"], condition["reason"]
 
 
-def message(answer: Json) -> str:
+def message(response: Json) -> str:
     """Return the message of the condition Registered."""
-    (found,) = [one for one in answer["status"]["conditions"] if one["type"] == "Registered"]
-    return str(found["message"])
+    (condition,) = [one for one in response["status"]["conditions"] if one["type"] == "Registered"]
+    return str(condition["message"])
