@@ -1,4 +1,4 @@
-"""Memory of a process that has started and now answers requests: garbage collection, and what is given back."""
+"""Memory of a process that serves requests: when garbage is collected, and how much goes back to the kernel."""
 
 import contextlib
 import ctypes
@@ -6,28 +6,29 @@ import gc
 from typing import Final
 
 YOUNG_OBJECTS: Final = 10_000
-"""New containers before a collection looks at them. Python's own 700 are the objects of one hook request, which is a
-tree that reference counting frees entirely; looking earlier finds nothing and costs a tenth of the CPU."""
+"""Containers that are created before the garbage collector examines them. Python's default of 700 is as many as one
+hook request has, and reference counting frees all of those: to examine them earlier finds nothing and costs a tenth of
+the CPU."""
 
 _MIDDLE: Final = 2
-"""Of those, before what they left is looked at again: a collection of more takes as long as many requests."""
+"""Collections of young objects before one of the middle generation, which takes longer."""
 _OLD: Final = 100
-"""Of those again, before all is looked at."""
+"""Collections of the middle generation before one of all objects."""
 
 _KEPT_BYTES: Final = 8 << 20
-"""Free memory that is kept, not given back to the kernel, which has to clear it before it comes again: under load
-that happens many times a second, and a request pays for it with a tenth of its CPU."""
+"""Bytes of free memory that do not go back to the kernel. The kernel clears memory before the process gets it again:
+under load that happens many times a second, and costs a tenth of the CPU of a request."""
 _MAPPED_BYTES: Final = 4 << 20
-"""What is as large as this, a model's input for instance, is always given back."""
+"""Bytes from which on a block, such as the input of a model, always goes back to the kernel."""
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8  # malloc.h of glibc; see mallopt(3)
 
 
 def hold() -> None:
-    """To be called before the first thread begins: free memory is kept for what comes next, in one place.
+    """Keep free memory in the process, in one place for all threads. Call this before the first thread starts.
 
-    The interpreter runs one thread at a time, so they do not wait for each other there.
+    The interpreter runs one thread at a time, so threads do not wait for each other there.
     """
-    with contextlib.suppress(OSError, AttributeError):  # another C library manages without
+    with contextlib.suppress(OSError, AttributeError):  # another C library has no mallopt
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
@@ -36,12 +37,12 @@ def hold() -> None:
 
 
 def settle() -> None:
-    """To be called once everything is loaded: what is here stays, and later collections need not look at it."""
+    """Exempt what exists from later collections, and make these rare. Call this once everything is loaded."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, _MIDDLE, _OLD)
 
 
 def keep() -> None:
-    """What has come since stays as well. Without a collection, which would take long: garbage among it stays, too."""
+    """Exempt what has come since, too. Nothing is collected before, for that would take long: garbage stays as well."""
     gc.freeze()

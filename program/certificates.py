@@ -14,14 +14,14 @@ log = structlog.get_logger(__name__)
 
 
 def server_context(tls: Tls, setting: str) -> ssl.SSLContext:
-    """TLS 1.2 and later, HTTP/1.1 only; each handshake gets the certificate that is in the files then.
+    """Return a context for TLS 1.2 or later and HTTP/1.1 whose handshakes show the certificate that is in the files.
 
     Args:
-        tls: the files.
-        setting: what names them, for the message.
+        tls: files of the certificate and its key.
+        setting: key of the setting that names the files, for the message.
 
     Raises:
-        ListenError: the files are not a certificate and its key.
+        ListenError: the files hold no certificate with its key.
     """
     try:
         files = _Files(tls)
@@ -33,7 +33,7 @@ def server_context(tls: Tls, setting: str) -> ssl.SSLContext:
 
 
 class _Files:
-    """What the files held when they were last good."""
+    """The certificate that the files held when they were last of use."""
 
     def __init__(self, tls: Tls) -> None:
         self._tls = tls
@@ -41,10 +41,10 @@ class _Files:
         self._context = _read(tls)
 
     def choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        """Give a handshake the present certificate; the last good one while the files hold none."""
+        """Give a handshake the certificate in the files; the last one while they hold none."""
         stamp = _stamp(self._tls)
         if stamp != self._stamp:
-            self._stamp = stamp  # files that do not match are told once, and read again when they change
+            self._stamp = stamp  # files that do not match are logged once, and read again when they change
             try:
                 self._context = _read(self._tls)
             except OSError as exc:
@@ -55,12 +55,12 @@ class _Files:
 
 
 def _stamp(tls: Tls) -> tuple[tuple[int, int, int], ...]:
-    """What tells one version of the files from another: times, sizes and inodes; nothing when one is not there."""
+    """Return times, sizes and inodes, which differ between two versions of the files; nothing when one is missing."""
     try:
-        found = [path.stat() for path in (tls.cert_file, tls.key_file)]
+        statuses = [path.stat() for path in (tls.cert_file, tls.key_file)]
     except OSError:
         return ()
-    return tuple((one.st_mtime_ns, one.st_size, one.st_ino) for one in found)
+    return tuple((one.st_mtime_ns, one.st_size, one.st_ino) for one in statuses)
 
 
 def _read(tls: Tls) -> ssl.SSLContext:

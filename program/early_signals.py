@@ -1,10 +1,10 @@
-"""SIGTERM and SIGINT while a program still starts, which takes a second.
+"""SIGTERM and SIGINT while a program starts, which takes about a second.
 
-They are remembered until the event loop acts on them (`program.signals`). A second one ends the process at once, as it
-does later. They are not blocked (pthread_sigmask): what is started meanwhile, such as a kubeconfig's credential plugin,
-would inherit that and be deaf to Ctrl-C.
+The signals are remembered until the event loop acts on them (`program.signals`). A second signal ends the process at
+once, as it does later. The signals are not blocked (pthread_sigmask): a process that is started meanwhile, such as the
+credential plugin of a kubeconfig, would inherit the mask, and Ctrl-C would not end it.
 
-To be imported before all that takes time; it imports nothing that does.
+This module is imported before modules that take time, and imports none of them.
 """
 
 import signal
@@ -12,19 +12,20 @@ from types import FrameType
 from typing import Final
 
 NUMBERS: Final = (signal.SIGTERM, signal.SIGINT)
+"""Signals that end a program."""
 
 received: Final[list[signal.Signals]] = []
-"""What came so far."""
+"""Signals that the process has received since `remember`."""
 
 
 def remember() -> None:
-    """Remember these signals from now on."""
+    """Remember signals from now on, instead of ending the process."""
     for number in NUMBERS:
         signal.signal(number, _remember)
 
 
 def ignore() -> None:
-    """The process ends: what comes from now on changes nothing."""
+    """Ignore signals from now on, for the process is about to end."""
     for number in NUMBERS:
         signal.signal(number, signal.SIG_IGN)
 

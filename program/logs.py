@@ -1,4 +1,4 @@
-"""Events as JSON lines."""
+"""The log of a program: events as JSON lines."""
 
 import logging
 import sys
@@ -9,7 +9,12 @@ import structlog
 
 
 def configure(level: str, stream: TextIO | None = None) -> None:
-    """Log events as JSON lines with a time, for this process; warnings of libraries among them."""
+    """Log events of this process as JSON lines with a time, and warnings of libraries in the same form.
+
+    Args:
+        level: least level that is logged: debug, info, warning or error.
+        stream: where the lines go; standard error when None.
+    """
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -28,7 +33,7 @@ def configure(level: str, stream: TextIO | None = None) -> None:
 
 
 class _Library(logging.Handler):
-    """Brings what libraries log into our form: a line that is not JSON is lost to whoever collects them."""
+    """Logs records of libraries as events: a program that collects JSON lines would drop any other line."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log the record as an event."""

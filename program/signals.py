@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as events of the loop; those that came before it are acted on at once."""
+"""SIGTERM and SIGINT as events of the loop. Signals that came before the loop ran count from its start."""
 
 import asyncio
 import signal
@@ -13,16 +13,16 @@ log = structlog.get_logger(__name__)
 
 
 class Signals:
-    """What the process has been told to do."""
+    """The signals that the process has received, as the orders that they mean."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.stop = asyncio.Event()
-        """Leave in an orderly way."""
+        """Set by the first signal: the process ends once the running requests have ended."""
         self.now = asyncio.Event()
-        """Leave at once."""
+        """Set by the second signal: the process ends at once."""
         self.at_terminal = False
-        """Whether it was a person (SIGINT)."""
+        """Whether the last signal came from a terminal (SIGINT)."""
         for number in early_signals.NUMBERS:
             loop.add_signal_handler(number, self._received, number)
         for number in early_signals.received:
@@ -36,13 +36,13 @@ class Signals:
         self.stop.set()
 
     def close(self) -> None:
-        """All is done: what comes between here and the end of the process changes nothing."""
+        """Ignore the signals from now on, for the process is about to end."""
         for number in early_signals.NUMBERS:
             self._loop.remove_signal_handler(number)
         early_signals.ignore()
 
     async def unless_now(self, waiting: Coroutine[Any, Any, object]) -> None:
-        """Wait for `waiting`, or for the second signal, which cancels it."""
+        """Wait for `waiting` to end, or for the second signal, which cancels it."""
         tasks = {asyncio.ensure_future(waiting), asyncio.ensure_future(self.now.wait())}
         done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:

@@ -1,31 +1,32 @@
-"""Listening sockets, and what to tell the administrator when there is none to be had."""
+"""Listening sockets, and messages for the administrator when an address cannot be listened on."""
 
 import errno
 import socket
 from typing import Final
 
 BACKLOG: Final = 2048
+"""Connections that the kernel holds until the program accepts them."""
 
 _NO_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
-"""Why `::` cannot be had: a kernel without IPv6, or one where it is switched off (net.ipv6.conf.all.disable_ipv6)."""
+"""Errors of `::` where the kernel has no IPv6, or where it is switched off (net.ipv6.conf.all.disable_ipv6)."""
 
 
 class ListenError(Exception):
-    """The process cannot listen as it was told. The message is one sentence for the administrator."""
+    """The process cannot listen on the configured address. The message is one sentence for the administrator."""
 
 
 def bind(address: str, flag: str, *, send_buffer_bytes: int | None = None) -> socket.socket:
-    """A listening socket on `host:port` or `[address]:port`.
+    """Return a listening socket on `host:port` or `[address]:port`.
 
-    `[::]:port` is every address, of both families; where there is no IPv6, every one of IPv4.
+    `[::]:port` means every address of both families; where there is no IPv6, every address of IPv4.
 
     Args:
-        address: where; port 0 lets the kernel choose.
-        flag: what set it, for the message.
-        send_buffer_bytes: of the kernel, for each accepted connection; its own choice when None.
+        address: address and port; the kernel chooses a port for 0.
+        flag: command line flag that sets the address, for the message.
+        send_buffer_bytes: size of the kernel's send buffer of each accepted connection; chosen by the kernel when None.
 
     Raises:
-        ListenError: the address is in use, not this machine's, or not allowed.
+        ListenError: the address is in use, is no address of this machine, or is not allowed.
     """
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
@@ -46,7 +47,7 @@ def _listening(host: str, port: int, send_buffer_bytes: int | None) -> socket.so
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if host == "::":
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # whatever net.ipv6.bindv6only says
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # net.ipv6.bindv6only may say otherwise
         if send_buffer_bytes is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)  # accepted sockets inherit it
         sock.bind((host, port))

@@ -1,4 +1,4 @@
-"""An app on a socket, for as long as the process wants it."""
+"""FastAPI apps on sockets, for the hooks and for the ports of administrators."""
 
 import asyncio
 import socket
@@ -13,29 +13,29 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 
 def operations_app(title: str, *, not_ready: Callable[[], str | None], registry: CollectorRegistry) -> FastAPI:
-    """What an administrator's tools ask of any program: `/healthz`, `/readyz` and `/metrics`.
+    """Return an app with `/healthz`, `/readyz` and `/metrics`, which the tools of administrators ask of each program.
 
     Args:
-        title: of the app.
-        not_ready: why the program should get no requests now, in a few words; None when it should.
-        registry: what to expose.
+        title: title of the app.
+        not_ready: returns in a few words why the program should get no requests now; None when it should get some.
+        registry: metrics to expose.
     """
     app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/healthz")
     async def healthz() -> Response:
-        """The process runs and its event loop turns."""
+        """Respond 200: the process runs, and its event loop turns."""
         return Response("ok\n", media_type="text/plain")
 
     @app.get("/readyz")
     async def readyz() -> Response:
-        """The program wants requests."""
+        """Respond 200 when the program should get requests, else 503 with the reason."""
         reason = not_ready()
         return Response(f"{reason or 'ok'}\n", 503 if reason else 200, media_type="text/plain")
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        """Prometheus's text format."""
+        """Respond with the metrics in the text format of Prometheus."""
         return Response(generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})
 
     return app
@@ -45,15 +45,16 @@ class _Server(uvicorn.Server):
     """A uvicorn server that leaves signals to the process it runs in."""
 
     def install_signal_handlers(self) -> None:
-        """Install none: the process handles them."""
+        """Install no handler, for the process handles signals."""
 
     def capture_signals(self) -> Any:
-        """Capture none, for the same reason."""
+        """Capture no signal, for the process handles signals."""
         return nullcontext()
 
 
 KEEP_ALIVE_SECONDS: Final = 120
-"""Longer than the 90 s after which Go's clients drop an idle connection: it is theirs to close, not ours."""
+"""Seconds that an idle connection stays open. Clients written in Go close it after 90 s, so that it is never closed
+while a request is on its way."""
 
 
 async def serve(
@@ -64,7 +65,15 @@ async def serve(
     grace_seconds: int = 1,
     context: ssl.SSLContext | None = None,
 ) -> None:
-    """Serve `app` on a listening socket until `stop` is set; requests that run then have `grace_seconds`."""
+    """Serve an app on a listening socket until `stop` is set.
+
+    Args:
+        app: the app.
+        sock: a listening socket.
+        stop: ends the serving.
+        grace_seconds: seconds that running requests then have.
+        context: makes the port speak TLS.
+    """
     config = uvicorn.Config(
         app,
         http="httptools",

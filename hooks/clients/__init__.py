@@ -1,1 +1,1 @@
-"""HTTP clients and files by which hooks read from the world outside."""
+"""Clients for the servers that hooks read from: the API server and Prometheus."""

@@ -11,7 +11,7 @@ import structlog
 
 from hooks import reasons
 from hooks.clients.errors import Api, CallFailed, TooLarge, Trouble
-from hooks.clients.http import ANSWER_BYTES, CONNECT_SHARE, CONNECTIONS, Parameters
+from hooks.clients.http import CONNECT_SHARE, CONNECTIONS, RESPONSE_BYTES, Parameters
 from hooks.kube.objects import Object
 from hooks.telemetry import Metrics
 from program.excerpts import cut
@@ -79,7 +79,7 @@ class ApiServer:
         without = "Hooks know no API server: run them in a cluster, or set KUBECONFIG."
         return cls(client, metrics, seconds, without)
 
-    async def get(self, group: Group, path: str, query: Parameters, limit: int = ANSWER_BYTES) -> Object | None:
+    async def get(self, group: Group, path: str, query: Parameters, limit: int = RESPONSE_BYTES) -> Object | None:
         """Return the object at a path; None when the group is served and has no such object.
 
         The deadline is the caller's: a call that is cancelled gives its connection up.

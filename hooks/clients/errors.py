@@ -1,4 +1,4 @@
-"""What is asked, and why it gave no answer, on the way from where that happened to whoever tells it."""
+"""Failures of calls to other servers, with the reason and the sentence that a status reports."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -8,30 +8,37 @@ from hooks.observation.readings import Unread
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """Something that is asked."""
+    """An API that hooks call."""
 
     name: str
-    """For telemetry."""
+    """Name of the API in metrics."""
     words: str
-    """For sentences, which begin with it."""
+    """Name of the API in messages, which begin with it."""
 
 
 class Trouble(Enum):
-    """What a failure says of the source as a whole."""
+    """What a failure says about the server as a whole."""
 
-    NONE = "it has answered"
-    SILENT = "it gave no whole answer, which may be the fault of the question"
+    NONE = "it has responded"
+    SILENT = "it gave no whole response, which may be the fault of the request"
     GONE = "it cannot be reached"
 
 
 class CallFailed(Exception):
-    """A source gave no answer that could be used."""
+    """A server gave no response that can be used."""
 
     def __init__(self, reason: str, message: str, trouble: Trouble = Trouble.NONE) -> None:
+        """Fail a call.
+
+        Args:
+            reason: one of `hooks.reasons`.
+            message: a sentence that says what to change.
+            trouble: what the failure says about the server.
+        """
         super().__init__(message)
         self.unread = Unread(reason, message)
         self.trouble = trouble
 
 
 class TooLarge(CallFailed):
-    """An answer is larger than what is held in memory at once."""
+    """A response is larger than its limit."""

@@ -1,8 +1,7 @@
-"""A server that is asked for metrics over HTTP.
+"""An HTTP client for one server that hooks read metrics from.
 
-Answers are read up to a limit, uncompressed; no redirect is followed, no environment names a proxy, nothing is sent to
-another host. Deadlines are those of callers: who is cancelled gives the
-connection up.
+Responses are read up to a limit and must not be compressed. No redirect is followed, no proxy of the environment is
+used, and nothing is sent to another host. Callers set the deadlines: a call that is cancelled gives its connection up.
 """
 
 import asyncio
@@ -19,28 +18,30 @@ from hooks.clients.errors import Api, CallFailed, TooLarge, Trouble
 from hooks.telemetry import Metrics
 
 CONNECTIONS: Final = 16
-"""At once; further calls wait for one."""
+"""Connections to a server at the same time. Further calls wait for one of them."""
 IDLE_SECONDS: Final = 30.0
-"""For which a connection is kept, so that one serves several intervals."""
-ANSWER_BYTES: Final = 16 << 20
+"""Seconds that an idle connection stays open: long enough to serve several reads of the same metric."""
+RESPONSE_BYTES: Final = 16 << 20
+"""Bytes of a response body, unless a call has another limit."""
 CONNECT_SHARE: Final = 0.8
 """Share of a call's time that may pass until a connection is ready, TLS included."""
 
 Parameters = Sequence[tuple[str, str]]
+"""Names and values of query parameters, or of the fields of a form."""
 Headers = Callable[[], Awaitable[Mapping[str, str]]]
-"""Gives the credentials at the time of a call; raises `CallFailed`."""
+"""Function that returns the header fields with the credentials of a call; raises `CallFailed` when there are none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Status and whole body."""
+class HttpResponse:
+    """The status and the whole body of a response."""
 
     status: int
     body: bytes
 
 
-class Upstream:
-    """A server and how it is reached."""
+class HttpClient:
+    """A client for one server."""
 
     def __init__(
         self,
@@ -51,13 +52,14 @@ class Upstream:
         context: ssl.SSLContext,
         seconds: float,
     ) -> None:
-        """
+        """Connect to nothing yet.
+
         Args:
-            url: what all paths are appended to.
-            metrics: where requests are counted.
-            headers: credentials.
-            context: for https.
-            seconds: after which callers give up.
+            url: URL that all paths are appended to.
+            metrics: counts the requests.
+            headers: returns the credentials.
+            context: TLS context for https.
+            seconds: seconds after which callers give a call up.
         """
         self._url = url
         self._metrics = metrics
@@ -67,38 +69,42 @@ class Upstream:
             verify=context,
             trust_env=False,
             follow_redirects=False,
-            # The caller's deadline counts, but a handshake that it cuts short would leave its socket to the collector.
+            # The caller's deadline counts, but a cancelled handshake leaves its socket to the garbage collector.
             timeout=httpx.Timeout(None, connect=seconds * CONNECT_SHARE),
             limits=httpx.Limits(max_connections=CONNECTIONS, keepalive_expiry=IDLE_SECONDS),
         )
 
-    async def get(self, api: Api, path: str, query: Parameters, limit: int = ANSWER_BYTES) -> Answer:
-        """Ask.
+    async def get(self, api: Api, path: str, query: Parameters, limit: int = RESPONSE_BYTES) -> HttpResponse:
+        """Send a GET request, and return the response whatever its status.
 
         Args:
-            api: that the path belongs to.
-            path: encoded, from the root of the server.
-            query: parameters.
-            limit: bytes of the body at most.
+            api: API that the path belongs to.
+            path: path, percent-encoded.
+            query: query parameters.
+            limit: bytes that the body may have.
 
         Raises:
-            CallFailed: there is no answer, or it is larger.
+            CallFailed: there is no response, or its body is larger.
         """
         return await self._call(api, "GET", path, query, (), limit)
 
-    async def post(self, api: Api, path: str, form: Parameters, limit: int = ANSWER_BYTES) -> Answer:
-        """The same with the parameters in the body, where they may be longer than a URL."""
+    async def post(self, api: Api, path: str, form: Parameters, limit: int = RESPONSE_BYTES) -> HttpResponse:
+        """Send a POST request with a form, which may be longer than a URL; otherwise do as `get` does."""
         return await self._call(api, "POST", path, (), form, limit)
 
     async def close(self) -> None:
         """Close all connections."""
         await self._client.aclose()
 
-    async def _call(self, api: Api, method: str, path: str, query: Parameters, form: Parameters, limit: int) -> Answer:
+    async def _call(
+        self, api: Api, method: str, path: str, query: Parameters, form: Parameters, limit: int
+    ) -> HttpResponse:
         async with self._slots:  # the client's own queue takes a time that rises with the square of its length
             return await self._sent(api, method, path, query, form, limit)
 
-    async def _sent(self, api: Api, method: str, path: str, query: Parameters, form: Parameters, limit: int) -> Answer:
+    async def _sent(
+        self, api: Api, method: str, path: str, query: Parameters, form: Parameters, limit: int
+    ) -> HttpResponse:
         headers = {"accept": "application/json", "accept-encoding": "identity", **await self._headers()}
         started, code = time.perf_counter(), "cancelled"
         try:
@@ -111,7 +117,7 @@ class Upstream:
             ) as response:
                 body = await _read(api, response, limit)
                 code = str(response.status_code)
-                return Answer(response.status_code, body)
+                return HttpResponse(response.status_code, body)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:
             code = "error"
             if isinstance(exc, httpx.ConnectTimeout):
@@ -129,18 +135,18 @@ class Upstream:
 
 async def _read(api: Api, response: httpx.Response, limit: int) -> bytes:
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise CallFailed(reasons.UNREACHABLE, f"{api.words} answers in an encoding that was not asked for.")
+        raise CallFailed(reasons.UNREACHABLE, f"{api.words} responds in an encoding that was not asked for.")
     pieces, size = [], 0
     async for piece in response.aiter_raw():
         size += len(piece)
         if size > limit:
-            raise TooLarge(reasons.REFUSED, f"{api.words} answers with more than {limit >> 20} MiB: ask for less.")
+            raise TooLarge(reasons.REFUSED, f"{api.words} responds with more than {limit >> 20} MiB: ask for less.")
         pieces.append(piece)
     return b"".join(pieces)
 
 
 def in_words(exc: BaseException) -> str:
-    """What went wrong, without what differs from call to call and without what may repeat a credential."""
+    """Return what went wrong as a clause, without details of the single call and without anything secret."""
     cause: BaseException | None = exc
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -154,7 +160,7 @@ def in_words(exc: BaseException) -> str:
         case httpx.ConnectError():
             return "it cannot be connected to"
         case httpx.RemoteProtocolError():
-            return "it does not answer in HTTP, or its answer broke off"
+            return "it does not respond in HTTP, or its response broke off"
         case httpx.NetworkError():
             return "the connection broke off"
         case _:

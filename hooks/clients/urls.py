@@ -1,10 +1,10 @@
-"""The address of a server that metrics are read from, as an administrator may write it."""
+"""Addresses of servers as an administrator may write them: `host:port` or a URL."""
 
 from urllib.parse import SplitResult, urlsplit
 
 
 def problem(address: str) -> str | None:
-    """What is wrong with an address, to follow its key; None when nothing is."""
+    """Return what is wrong with an address, as a phrase that follows its key; None when nothing is."""
     try:
         parts = _split(address)
         parts.port  # noqa: B018 - raises when it is no port
@@ -20,7 +20,7 @@ def problem(address: str) -> str | None:
 
 
 def url(address: str) -> str:
-    """The URL of an address without a problem, with a scheme and without a slash at its end."""
+    """Return the URL for an address that has no problem, with a scheme and without a slash at its end."""
     parts = _split(address)
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 

@@ -1,4 +1,7 @@
-"""Where metrics come from. Sources deliver raw samples or say why they have none; they decide nothing, never raise."""
+"""Sources of metrics and pods.
+
+A source returns raw samples or the reason why it has none. It decides nothing, and raises nothing.
+"""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,28 +13,28 @@ from hooks.observation.readings import Reading, Unread
 
 
 class MetricSource(Protocol):
-    """Reads metrics."""
+    """A source of metrics."""
 
     async def read(self, metric: MetricSpec, namespace: str, selector: Selector | None) -> Reading:
-        """What is known of a metric now.
+        """Return the samples of a metric, or the reason why there are none.
 
         Args:
-            metric: one that `hooks.targets.declared` accepts.
-            namespace: where everything it may be about is.
-            selector: of the workload's pods; None where there is no workload.
+            metric: a metric that `hooks.offloading.targets.declared` accepts.
+            namespace: namespace of all objects that the metric may describe.
+            selector: selector of the workload's pods; None where there is no workload.
         """
 
 
 class PodSource(Protocol):
-    """Lists pods."""
+    """A source of pods."""
 
     async def pods(self, namespace: str, selector: Selector) -> tuple[Pod, ...] | Unread:
-        """The pods of a namespace that are selected, or why they are not known."""
+        """Return the pods in a namespace that a selector matches, or the reason why they are not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What is asked beside the request. Whoever opened them closes them: `hooks.metrics.installed.open_sources`."""
+    """The sources of an installation, opened and closed by `hooks.metrics.installed.open_sources`."""
 
     metrics: MetricSource
     pods: PodSource

@@ -1,7 +1,8 @@
-"""Answers of sources, kept for as long as a metric takes to change, each asked for once however many want it.
+"""A cache of what sources responded, in which many callers of the same query cause one call.
 
-A call is a flight: whoever asks the same meanwhile waits for it too, and it goes on when one of them gives up. What
-failed is kept as well, for a shorter time. Everything is bounded: entries, what they hold, and how long a flight takes.
+A call to a source is a flight: callers that have the same query meanwhile wait for it too, and it goes on when one of
+them gives up. Failures are cached as well, for a shorter time. Everything is bounded: the number of entries, what they
+hold, and the time of a flight.
 """
 
 import asyncio
@@ -20,11 +21,13 @@ from hooks.observation.readings import Unread
 from hooks.telemetry import Metrics
 
 FAILURE_SECONDS: Final = 5.0
-"""For how long a failure is kept."""
+"""Seconds for which a failure stays in the cache, at most."""
 ENTRIES: Final = 20_000
+"""Entries that a cache has at most."""
 WEIGHT: Final = 500_000
-"""Samples, pods and the like that are kept in all; each takes some hundred bytes."""
+"""Samples, pods and the like that all entries hold together at most; each takes some hundred bytes."""
 OUTAGES: Final = 10_000
+"""Pairs of API and namespace whose outages are remembered at most."""
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -32,13 +35,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked; equal ones have one answer."""
+    """A query to a source. Equal queries share one entry of the cache."""
 
     api: Api
+    """API that is called."""
     key: Hashable
-    """All else that the answer depends on."""
+    """Everything else that the response depends on."""
     namespace: str = field(default="", compare=False)
-    """On whose behalf it is asked first."""
+    """Namespace of the model that has the query. Outages are remembered by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class _Entry:
 
 
 class Cache:
-    """What sources answered lately."""
+    """Recent responses and failures of sources."""
 
     def __init__(
         self,
@@ -61,14 +65,15 @@ class Cache:
         weight: int = WEIGHT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """
+        """Create an empty cache.
+
         Args:
-            metrics: where reads are counted.
-            seconds: for how long an answer is kept.
-            flight_seconds: for one call, however long those who wait for it have.
-            entries: kept at most.
-            weight: kept at most, as a number of samples, pods and the like.
-            clock: seconds that only rise.
+            metrics: counts the reads.
+            seconds: seconds for which a response is used.
+            flight_seconds: seconds that one call to a source may take, whatever the deadlines of its callers.
+            entries: entries that the cache has at most.
+            weight: samples, pods and the like that all entries hold together at most.
+            clock: returns seconds that only rise.
         """
         self._metrics = metrics
         self._seconds = seconds
@@ -82,12 +87,12 @@ class Cache:
         self._outages: OrderedDict[tuple[str, str], Outage] = OrderedDict()
 
     async def get(self, query: Query, load: Callable[[], Awaitable[T]], *, seconds: float | None = None) -> T | Unread:
-        """The answer to a query, kept or new.
+        """Return the value for a query from the cache or from its source, or the reason why there is none.
 
         Args:
-            query: what is asked.
-            load: asks the source; raises `CallFailed`.
-            seconds: for how long the answer is kept, where that is another time than usual.
+            query: the query.
+            load: calls the source; raises `CallFailed`.
+            seconds: seconds for which the value is used; those of the cache when None.
         """
         entry = self._entries.get(query)
         if entry is not None and self._clock() < entry.until:
@@ -98,49 +103,49 @@ class Cache:
         if flight is not None:
             self._metrics.metric_reads.labels(query.api.name, "flight").inc()
         else:
-            told = self._outage(query).answer(self._clock())
-            if told is not None:
+            unread = self._outage(query).unread(self._clock())
+            if unread is not None:
                 self._metrics.metric_reads.labels(query.api.name, "outage").inc()
-                return told
+                return unread
             self._metrics.metric_reads.labels(query.api.name, "source").inc()
             flight = asyncio.create_task(self._fly(query, load, self._seconds if seconds is None else seconds))
             self._flights[query] = flight
         return cast("T | Unread", await asyncio.shield(flight))
 
     async def close(self) -> None:
-        """End all flights."""
+        """Cancel all flights."""
         flights = list(self._flights.values())
         for flight in flights:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
 
     async def _fly(self, query: Query, load: Callable[[], Awaitable[T]], seconds: float) -> T | Unread:
-        answer: T | Unread
+        value: T | Unread
         trouble, started = Trouble.NONE, self._clock()
         try:
             async with asyncio.timeout(self._flight_seconds):
-                answer = await load()
+                value = await load()
         except TimeoutError:
-            words = f"{query.api.words} did not answer in time: see that it is up and not overloaded."
-            answer, trouble = Unread(reasons.TIMED_OUT, words), Trouble.SILENT
+            words = f"{query.api.words} did not respond in time: see that it is up and not overloaded."
+            value, trouble = Unread(reasons.TIMED_OUT, words), Trouble.SILENT
         except CallFailed as exc:
-            answer, trouble = exc.unread, exc.trouble
+            value, trouble = exc.unread, exc.trouble
         except Exception:
             log.exception("metric_source_failed", api=query.api.name, namespace=query.namespace)
-            words = f"{query.api.words} gave an answer that hooks failed at: their log says why."
-            answer = Unread(reasons.UNREACHABLE, words)
+            words = f"{query.api.words} gave a response that hooks failed at: their log says why."
+            value = Unread(reasons.UNREACHABLE, words)
         finally:
             del self._flights[query]
-        unread = answer if isinstance(answer, Unread) else None
+        unread = value if isinstance(value, Unread) else None
         self._outage(query).learn(trouble, unread, started, self._clock())
-        self._keep(query, answer, self._failure_seconds if isinstance(answer, Unread) else seconds)
-        return answer
+        self._store(query, value, seconds if unread is None else self._failure_seconds)
+        return value
 
-    def _keep(self, query: Query, answer: object, seconds: float) -> None:
+    def _store(self, query: Query, value: object, seconds: float) -> None:
         old = self._entries.pop(query, None)
-        weight = _weight(answer)
+        weight = _weight(value)
         self._weight += weight - (old.weight if old is not None else 0)
-        self._entries[query] = _Entry(answer, self._clock() + seconds, weight)
+        self._entries[query] = _Entry(value, self._clock() + seconds, weight)
         while len(self._entries) > self._most_entries or self._weight > self._most_weight:
             _, dropped = self._entries.popitem(last=False)
             self._weight -= dropped.weight
@@ -155,9 +160,9 @@ class Cache:
         return outage
 
 
-def _weight(answer: object) -> int:
-    """One, and one for each thing in it and in the tuples in it."""
-    if not isinstance(answer, Sized) or isinstance(answer, str):
+def _weight(value: object) -> int:
+    """Return one for the value, one for each item in it, and one for each item of the tuples in it."""
+    if not isinstance(value, Sized) or isinstance(value, str):
         return 1
-    nested = sum(len(item) for item in answer if isinstance(item, tuple)) if isinstance(answer, tuple) else 0
-    return 1 + len(answer) + nested
+    nested = sum(len(item) for item in value if isinstance(item, tuple)) if isinstance(value, tuple) else 0
+    return 1 + len(value) + nested

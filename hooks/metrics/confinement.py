@@ -1,8 +1,8 @@
-"""Expressions of PromQL kept to a namespace.
+"""Confinement: PromQL expressions are rewritten so that they select series of one namespace only.
 
-A boundary between tenants, so it does not rest on how an expression is written or read: the text that is sent is made
-here from the parsed expression, part by part, and every selector in it is made by `_Writer._series`, which adds the
-matcher. What is not known to read nothing else is refused.
+This is a boundary between tenants, so it does not depend on how an expression is written. The text that is sent is
+written anew from the parsed expression, part by part, and `_Writer._series` writes every selector in it with a matcher
+for the namespace. An expression is refused if any part of it is not known to read these series alone.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,12 +12,12 @@ from typing import Any, Final
 
 import promql_parser as parser
 
-from hooks.metrics.promql import LABEL, Unusable, quoted
+from hooks.metrics.promql import LABEL, ExpressionUnusable, quoted
 
 LENGTH: Final = 2048
-"""Characters of an expression: the time to parse it rises with the square of its depth."""
+"""Characters that an expression may have. The time to parse it rises with the square of its depth."""
 DEPTH: Final = 100
-"""How deep it may be nested."""
+"""Levels to which an expression may be nested."""
 
 _OPERATIONS: Final = frozenset({*"+-*/%^<>", "==", "!=", ">=", "<=", "and", "or", "unless", "atan2"})
 _AGGREGATED: Final = "sum min max avg group stddev stdvar count count_values bottomk topk quantile limitk limit_ratio"
@@ -33,7 +33,7 @@ stddev_over_time stdvar_over_time sum_over_time tan tanh time timestamp ts_of_fi
 ts_of_max_over_time ts_of_min_over_time vector year
 """
 FUNCTIONS: Final = frozenset(_COMPUTED.split())
-"""Functions that see what their arguments are and nothing else. `info` is not among them: it looks up other series."""
+"""Functions that read their arguments and nothing else. `info` is not among them, for it looks up other series."""
 
 
 _SIDES: Final = (
@@ -50,36 +50,36 @@ _ENDS: Final = ((parser.AtModifierType.Start, " @ start()"), (parser.AtModifierT
 
 
 @lru_cache(maxsize=4096)
-def confined(expression: str, label: str, namespace: str) -> str | Unusable:
-    """The same expression, reading only series whose `label` is `namespace`; or why there is none."""
+def confined(expression: str, label: str, namespace: str) -> str | ExpressionUnusable:
+    """Return the expression, reading only series whose `label` is `namespace`; or the reason why it cannot be had."""
     if len(expression) > LENGTH:
-        return Unusable(f"is longer than the {LENGTH} characters that can be confined to a namespace")
+        return ExpressionUnusable(f"is longer than the {LENGTH} characters that can be confined to a namespace")
     try:
         return _Writer(f"{label}={quoted(namespace)}").write(parser.parse(expression), 0)
-    except Unusable as exc:
+    except ExpressionUnusable as exc:
         return exc
     except (ValueError, OverflowError) as exc:
-        return Unusable(f"cannot be confined to a namespace, because it cannot be read: {_line(str(exc))}")
+        return ExpressionUnusable(f"cannot be confined to a namespace, because it cannot be read: {_line(str(exc))}")
     except BaseException as exc:
-        if type(exc).__name__ != "PanicException":  # of the parser; it derives from nothing better
+        if type(exc).__name__ != "PanicException":  # the parser raises it, and it derives from BaseException alone
             raise
         return _unknown("something in it")
 
 
 class _Writer:
-    """Writes a parsed expression, with a matcher in each of its selectors and parentheses around each of its parts."""
+    """Writes a parsed expression with a matcher in each selector, and with parentheses around each part."""
 
     def __init__(self, matcher: str) -> None:
         self._matcher = matcher
 
     def write(self, node: Any, depth: int) -> str:
-        """The text of a part.
+        """Return the text of a part of the expression.
 
         Raises:
-            Unusable: something in it is not known.
+            ExpressionUnusable: something in the part is not known.
         """
         if depth > DEPTH:
-            raise Unusable(f"is nested more than {DEPTH} deep, so that it cannot be confined to a namespace")
+            raise ExpressionUnusable(f"is nested more than {DEPTH} deep, so that it cannot be confined to a namespace")
         writer = _WRITERS.get(type(node))
         if writer is None:
             raise _unknown(type(node).__name__)
@@ -158,7 +158,7 @@ _WRITERS: Final[Mapping[type, Callable[[_Writer, Any, int], str]]] = {
 
 
 def _matching(modifier: Any) -> list[str]:
-    """What stands behind an operator: bool, on or ignoring, group_left or group_right."""
+    """Return the modifiers of an operator: bool, on or ignoring, group_left or group_right."""
     fill = modifier.fill_values
     if fill.lhs is not None or fill.rhs is not None:
         raise _unknown("`fill`")
@@ -173,12 +173,12 @@ def _matching(modifier: Any) -> list[str]:
 
 
 def _chosen(value: object, table: tuple[tuple[object, str], ...]) -> str | None:
-    """The word for a value of the parser's, which can be compared and nothing else."""
+    """Return the word for a value of the parser, whose values can be compared but are not hashable; None for others."""
     return next((word for known, word in table if value == known), None)
 
 
 def _moved(node: Any) -> str:
-    """The modifiers `@` and `offset`."""
+    """Return the modifiers `@` and `offset` of a part; nothing where it has none."""
     words = ""
     if node.at is not None:
         words = _chosen(node.at.type, _ENDS) or f" @ {node.at.at.timestamp():.3f}"
@@ -207,8 +207,8 @@ def _known(word: str, words: frozenset[str]) -> str:
     return word
 
 
-def _unknown(what: str) -> Unusable:
-    return Unusable(f"cannot be confined to a namespace: {what} is not known to stay in it")
+def _unknown(what: str) -> ExpressionUnusable:
+    return ExpressionUnusable(f"cannot be confined to a namespace: {what} is not known to stay in it")
 
 
 def _line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The sources that an installation has, opened and closed together."""
+"""The sources of an installation, opened and closed together."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,7 +17,7 @@ from hooks.settings import MetricInformer
 from hooks.telemetry import Metrics
 
 CLUSTER_SECONDS: Final = 2.5
-"""For one call to the API server; shorter than the deadline of all that a sync asks for."""
+"""Seconds for one call to the API server; less than the deadline of all reads of a sync together."""
 
 
 @asynccontextmanager
@@ -27,9 +27,9 @@ async def open_sources(
     """Open the sources of pods and metrics for the block; none of them is asked before a sync needs it.
 
     Args:
-        informer: where metrics come from. Pods come from the API server, unless all of it comes from a file.
-        metrics: where reads and requests are counted.
-        strict_tls: whether certificates are verified as `tls.strict` asks.
+        informer: settings of the metrics. Pods come from the API server, unless everything comes from a file.
+        metrics: counts reads and requests.
+        strict_tls: whether certificates must follow RFC 5280 to the letter.
 
     Raises:
         program.settings.SettingsError: a file that is named in `informer` cannot be used.

@@ -1,4 +1,4 @@
-"""Which version of an API group is served, and what the resource of a kind is called: the discovery of Kubernetes."""
+"""Discovery in Kubernetes: the versions of an API group that are served, and the resource of a kind."""
 
 import re
 from collections.abc import Sequence
@@ -13,25 +13,25 @@ _API_VERSION: Final = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[a-z0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind that is served."""
+    """The resource by which a kind is served."""
 
     resource: str
-    """Its plural with its group, `services` or `ingresses.networking.k8s.io`."""
+    """Plural of the kind with its group, such as `services` or `ingresses.networking.k8s.io`."""
     namespaced: bool
 
 
 def is_api_version(value: str) -> bool:
-    """Whether it may be part of a path: `v1` or `group/v1`."""
+    """Return whether a text is `v1` or `group/v1`, which may stand in a path."""
     return _API_VERSION.fullmatch(value) is not None
 
 
 def discovery_path(api_version: str) -> str:
-    """Where the kinds of an API version are listed."""
+    """Return the path at which the API server lists the kinds of an API version."""
     return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
 
 
 def served_version(group: Object, known: Sequence[str]) -> str | None:
-    """The version to use: the one that an APIGroup prefers if it is known, else the first that is; None for none."""
+    """Return the preferred version of an APIGroup if it is known, else the first known one; None for none."""
     preferred = group.get("preferredVersion")
     versions = [text(one, "version") for one in ([preferred] if isinstance(preferred, dict) else [])]
     versions += [text(one, "version") for one in objects(group, "versions")]
@@ -39,12 +39,12 @@ def served_version(group: Object, known: Sequence[str]) -> str | None:
 
 
 def kinds(api_version: str, resources: Object) -> dict[str, Kind]:
-    """The kinds in an APIResourceList, by name; subresources are not among them."""
+    """Return the kinds in an APIResourceList by their names. Subresources are left out."""
     group = api_version.rpartition("/")[0]
-    found: dict[str, Kind] = {}
+    by_name: dict[str, Kind] = {}
     for item in objects(resources, "resources"):
         plural = text(item, "name")
         if plural and "/" not in plural:
             qualified = f"{plural}.{group}" if group else plural
-            found.setdefault(text(item, "kind"), Kind(qualified, item.get("namespaced") is True))
-    return found
+            by_name.setdefault(text(item, "kind"), Kind(qualified, item.get("namespaced") is True))
+    return by_name

@@ -1,4 +1,4 @@
-"""The metrics APIs of Kubernetes, asked as the HorizontalPodAutoscaler of Kubernetes 1.36 asks them."""
+"""The metrics APIs of Kubernetes, called as the HorizontalPodAutoscaler of Kubernetes 1.36 calls them."""
 
 from typing import Final
 
@@ -32,27 +32,27 @@ EXTERNAL: Final = Group(
 DISCOVERY: Final = Group(Api("discovery", "The API server"), "*", "", "the API server")
 
 DISCOVERY_SECONDS: Final = 300.0
-"""For which it is remembered what is served."""
+"""Seconds for which the served versions and kinds are remembered."""
 _CUSTOM_VERSIONS: Final = ("v1beta2", "v1beta1")
 
 
 class KubernetesMetrics:
-    """Reads metrics.k8s.io, custom.metrics.k8s.io and external.metrics.k8s.io."""
+    """The source of metrics that reads metrics.k8s.io, custom.metrics.k8s.io and external.metrics.k8s.io."""
 
     def __init__(self, api: ApiServer, cache: Cache) -> None:
-        """`api` is asked, `cache` keeps."""
+        """Read by `api`, and keep in `cache` what it responds."""
         self._api = api
         self._cache = cache
 
     async def read(self, metric: MetricSpec, namespace: str, selector: Selector | None) -> Reading:
-        """What is known of a metric now."""
+        """Return the samples of a metric, or the reason why there are none."""
         try:
-            answer = await self._read(metric, namespace, selector)
+            samples = await self._read(metric, namespace, selector)
         except CallFailed as exc:
-            answer = exc.unread
+            return Reading(unread=exc.unread)
         except InvalidSelector as exc:
-            answer = Unread(reasons.REFUSED, f"The selector of the metric cannot be used: {exc}.")
-        return Reading(unread=answer) if isinstance(answer, Unread) else Reading(answer)
+            return Reading(unread=Unread(reasons.REFUSED, f"The selector of the metric cannot be used: {exc}."))
+        return Reading(unread=samples) if isinstance(samples, Unread) else Reading(samples)
 
     async def _read(self, metric: MetricSpec, namespace: str, selector: Selector | None) -> tuple[Sample, ...] | Unread:
         match metric.resource or metric.container_resource or metric.pods or metric.object or metric.external:
@@ -69,8 +69,8 @@ class KubernetesMetrics:
 
     async def _usage(self, namespace: str) -> tuple[tuple[Sample, ...], ...]:
         where = path("apis", "metrics.k8s.io", "v1beta1", "namespaces", namespace, "pods")
-        answer = await self._api.get(USAGE, where, ()) or {}
-        return values.pod_usage(objects(answer, "items"))
+        content = await self._api.get(USAGE, where, ()) or {}
+        return values.pod_usage(objects(content, "items"))
 
     async def _of_pods(
         self, metric: MetricIdentifier, namespace: str, selector: Selector
@@ -98,19 +98,19 @@ class KubernetesMetrics:
             where = path(*start, resource, described.name, metric.name)
         query = _narrowed("metricLabelSelector", metric.selector)
         nothing = f"knows no metric {metric.name!r} of {described.kind} {described.name}"
-        found = await self._custom(namespace, where, query, nothing)
-        # It was asked for this one object, however the answer spells it.
-        return found if isinstance(found, Unread) else tuple(_named(described.name, sample) for sample in found)
+        samples = await self._custom(namespace, where, query, nothing)
+        # The request was for this one object, however the response spells its name.
+        return samples if isinstance(samples, Unread) else tuple(_named(described.name, one) for one in samples)
 
     async def _of_series(self, metric: MetricIdentifier, namespace: str) -> tuple[Sample, ...] | Unread:
         where = path("apis", EXTERNAL.name, "v1beta1", "namespaces", namespace, metric.name)
         query = _narrowed("labelSelector", metric.selector)
 
         async def load() -> tuple[Sample, ...]:
-            answer = await self._api.get(EXTERNAL, where, query)
-            if answer is None:
+            content = await self._api.get(EXTERNAL, where, query)
+            if content is None:
                 raise CallFailed(reasons.NO_SAMPLE, f"{EXTERNAL.api.words} knows no metric {metric.name!r}.")
-            return values.of_series(answer)
+            return values.of_series(content)
 
         return await self._cache.get(Query(EXTERNAL.api, (where, *query), namespace), load)
 
@@ -118,15 +118,15 @@ class KubernetesMetrics:
         self, namespace: str, where: str, query: list[tuple[str, str]], nothing: str
     ) -> tuple[Sample, ...] | Unread:
         async def load() -> tuple[Sample, ...]:
-            answer = await self._api.get(CUSTOM, where, query)
-            if answer is None:
+            content = await self._api.get(CUSTOM, where, query)
+            if content is None:
                 raise CallFailed(reasons.NO_SAMPLE, f"{CUSTOM.api.words} {nothing} in this namespace.")
-            return values.of_objects(answer)
+            return values.of_objects(content)
 
         return await self._cache.get(Query(CUSTOM.api, (where, *query), namespace), load)
 
     async def _version(self) -> str | Unread:
-        """Of custom.metrics.k8s.io, as it is served."""
+        """Return the version of custom.metrics.k8s.io to use."""
 
         async def load() -> str:
             group = await self._api.get(CUSTOM, path("apis", CUSTOM.name), ()) or {}
@@ -139,21 +139,21 @@ class KubernetesMetrics:
         return await self._cache.get(Query(CUSTOM.api, "versions"), load, seconds=DISCOVERY_SECONDS)
 
     async def _resource(self, described: CrossVersionObjectReference) -> str | Unread:
-        """What the kind of an object is called in paths."""
+        """Return the resource of an object's kind, as it stands in paths."""
         api_version = described.api_version or "v1"
         if not kinds.is_api_version(api_version):
             return Unread(reasons.REFUSED, f"describedObject.apiVersion {api_version!r} is none.")
 
         async def load() -> dict[str, kinds.Kind]:
-            answer = await self._api.get(DISCOVERY, kinds.discovery_path(api_version), ())
-            return kinds.kinds(api_version, answer or {})
+            content = await self._api.get(DISCOVERY, kinds.discovery_path(api_version), ())
+            return kinds.kinds(api_version, content or {})
 
-        found = await self._cache.get(Query(DISCOVERY.api, api_version), load, seconds=DISCOVERY_SECONDS)
-        if isinstance(found, Unread):
-            if found.reason != reasons.NOT_SERVED:
-                return found
+        served = await self._cache.get(Query(DISCOVERY.api, api_version), load, seconds=DISCOVERY_SECONDS)
+        if isinstance(served, Unread):
+            if served.reason != reasons.NOT_SERVED:
+                return served
             return Unread(reasons.REFUSED, f"Nothing serves describedObject.apiVersion {api_version}.")
-        kind = found.get(described.kind)
+        kind = served.get(described.kind)
         if kind is None:
             return Unread(
                 reasons.REFUSED, f"There is no kind {described.kind} in describedObject.apiVersion {api_version}."
@@ -166,7 +166,7 @@ class KubernetesMetrics:
 
 
 def _narrowed(parameter: str, selector: LabelSelector | None) -> list[tuple[str, str]]:
-    """The query parameter for a metric's selector, where there is one."""
+    """Return the query parameter for the selector of a metric; none where it has no selector."""
     if selector is None:
         return []
     expressions = tuple((one.key, one.operator, one.values) for one in selector.match_expressions)

@@ -1,4 +1,4 @@
-"""The pods of namespaces, from the API server's cache: one list for all workloads of a namespace."""
+"""The pods of namespaces, from the cache of the API server: one list serves all workloads of a namespace."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -15,19 +15,20 @@ from hooks.metrics.cache import Cache, Query
 from hooks.observation.readings import Unread
 
 PAGE: Final = 500
-"""Pods in one answer, where the API server obeys it; from its cache it gives all of them at once."""
+"""Pods in one response. From its cache the API server returns all of them, whatever the limit."""
 PAGES: Final = 40
+"""Responses in which a namespace is listed at most."""
 PAGE_BYTES: Final = 32 << 20
-"""Above it, some thousand pods, the list is read from behind the cache, in pages."""
+"""Bytes that one response may have. A larger list, of some thousand pods, is read from etcd in pages instead."""
 
 PODS: Final = Group(Api("pods", "The API server's list of pods"), "pods", "", "the API server")
 
 
-class Listed:
-    """The pods of a namespace at one time. What a selector selects is found once."""
+class PodList:
+    """The pods of a namespace at one time. The pods for a selector are found once."""
 
     def __init__(self, pods: tuple[tuple[Mapping[str, str], Pod], ...]) -> None:
-        """`pods` with their labels."""
+        """Hold pods, each with its labels."""
         self._pods = pods
         self._selected: dict[Selector, tuple[Pod, ...]] = {}
 
@@ -35,40 +36,38 @@ class Listed:
         return len(self._pods)
 
     def selected(self, selector: Selector) -> tuple[Pod, ...]:
-        """Those with labels that it selects."""
-        found = self._selected.get(selector)
-        if found is None:
-            found = tuple(pod for labels, pod in self._pods if selector.matches(labels))
-            self._selected[selector] = found
-        return found
+        """Return the pods whose labels a selector matches."""
+        pods = self._selected.get(selector)
+        if pods is None:
+            pods = tuple(pod for labels, pod in self._pods if selector.matches(labels))
+            self._selected[selector] = pods
+        return pods
 
 
 class PodLists:
-    """Lists pods once for each namespace and interval, and keeps of them what is needed."""
+    """The source of pods that lists them once for each namespace and interval, and keeps the facts that are needed."""
 
     def __init__(self, api: ApiServer, cache: Cache) -> None:
-        """`api` is asked, `cache` keeps."""
+        """Read by `api`, and keep in `cache` what it responds."""
         self._api = api
         self._cache = cache
 
     async def pods(self, namespace: str, selector: Selector) -> tuple[Pod, ...] | Unread:
-        """The pods of a namespace that are selected, or why they are not known."""
-        found = await self._cache.get(Query(PODS.api, namespace, namespace), lambda: self._list(namespace))
-        if isinstance(found, Unread):
-            return found
-        return found.selected(selector)
+        """Return the pods in a namespace that a selector matches, or the reason why they are not known."""
+        pods = await self._cache.get(Query(PODS.api, namespace, namespace), lambda: self._list(namespace))
+        return pods if isinstance(pods, Unread) else pods.selected(selector)
 
-    async def _list(self, namespace: str) -> Listed:
+    async def _list(self, namespace: str) -> PodList:
         where = path("api", "v1", "namespaces", namespace, "pods")
-        found: list[tuple[Mapping[str, str], Pod]] = []
+        pods: list[tuple[Mapping[str, str], Pod]] = []
         token = ""
         for _ in range(PAGES):
             page = await self._page(where, token)
             items = objects(page, "items")
-            found += _read(items) if len(items) <= PAGE // 10 else await asyncio.to_thread(_read, items)
+            pods += _read(items) if len(items) <= PAGE // 10 else await asyncio.to_thread(_read, items)
             token = text(mapping(page, "metadata"), "continue")
             if not token:
-                return Listed(tuple(found))
+                return PodList(tuple(pods))
         raise CallFailed(reasons.REFUSED, "The namespace has more pods than hooks list.")
 
     async def _page(self, where: str, token: str) -> Object:

@@ -1,7 +1,7 @@
-"""A Prometheus-compatible server: what each type of metric means there, as instant queries.
+"""Metrics from a Prometheus-compatible server: each type of metric as an instant query.
 
 The name of a metric is PromQL and is sent as it stands, unless `namespaceLabel` confines it to its namespace. cpu and
-memory are read from the series of cAdvisor, one query for all pods of a namespace.
+memory are read from the series of cAdvisor, with one query for all pods of a namespace.
 """
 
 from datetime import timedelta
@@ -25,23 +25,24 @@ from hooks.metrics.vectors import Point
 from hooks.observation.readings import Reading, Unread
 
 RATE_INTERVALS: Final = 3
-"""Scrape intervals over which the use of cpu is a rate; two are the least that make one."""
+"""Scrape intervals over which the rate of cpu usage is taken. A rate needs two at least."""
 _NAMESPACE_LABEL: Final = "namespace"
-"""Of cAdvisor's series, and of what is scraped from pods with the usual relabeling."""
+"""Label for the namespace in series of cAdvisor, and in those scraped from pods with the usual relabeling."""
 
 
 class PrometheusMetrics:
-    """Reads metrics of every type from one server."""
+    """The source of metrics that reads every type from one Prometheus server."""
 
     def __init__(
         self, server: PrometheusServer, cache: Cache, *, namespace_label: str, scrape_interval: timedelta
     ) -> None:
-        """
+        """Read by a server, and keep in a cache what it responds.
+
         Args:
-            server: is asked.
-            cache: keeps.
-            namespace_label: what expressions are confined by; empty for not at all.
-            scrape_interval: the longest one of the server's.
+            server: runs the queries.
+            cache: keeps the results.
+            namespace_label: label by which expressions are confined to a namespace; empty when they are not.
+            scrape_interval: longest interval at which the server scrapes.
         """
         self._server = server
         self._cache = cache
@@ -50,7 +51,7 @@ class PrometheusMetrics:
         self._scrape_interval = scrape_interval
 
     async def read(self, metric: MetricSpec, namespace: str, selector: Selector | None) -> Reading:  # noqa: ARG002
-        """What is known of a metric now."""
+        """Return the samples of a metric, or the reason why there are none."""
         match metric.resource or metric.container_resource or metric.pods or metric.object or metric.external:
             case ResourceMetric(name=name) | ContainerResourceMetric(name=name):
                 return await self._usage(name, namespace)
@@ -63,22 +64,22 @@ class PrometheusMetrics:
     ) -> Reading:
         try:
             expression = promql.selected(metric.name, metric.selector)
-            sent: str | promql.Unusable = expression
+            sent: str | promql.ExpressionUnusable = expression
             if self._confine_by:
                 sent = confinement.confined(expression, self._confine_by, namespace)
-            if isinstance(sent, promql.Unusable):
+            if isinstance(sent, promql.ExpressionUnusable):
                 raise sent
-        except promql.Unusable as exc:
+        except promql.ExpressionUnusable as exc:
             return Reading(unread=Unread(reasons.REFUSED, f"metric.name {exc}."))
-        found = await self._points(sent, namespace)
-        if isinstance(found, Unread):
-            return Reading(unread=found)
+        points = await self._points(sent, namespace)
+        if isinstance(points, Unread):
+            return Reading(unread=points)
         window = promql.reach(expression) + self._scrape_interval
         if isinstance(source, PodsMetric):
-            return vectors.of_pods(found, window, namespace_label=self._label, namespace=namespace)
+            return vectors.of_pods(points, window, namespace_label=self._label, namespace=namespace)
         if isinstance(source, ObjectMetric):
-            return vectors.of_one(found, window, source.described_object.name)
-        return vectors.of_series(found, window)
+            return vectors.of_one(points, window, source.described_object.name)
+        return vectors.of_series(points, window)
 
     async def _points(self, expression: str, namespace: str) -> tuple[Point, ...] | Unread:
         return await self._cache.get(Query(API, expression, namespace), lambda: self._server.query(expression))
@@ -87,15 +88,15 @@ class PrometheusMetrics:
         expression, window = usage_expression(resource, self._label, namespace, self._scrape_interval)
 
         async def load() -> Reading:
-            found = await self._server.query(expression)
-            return vectors.of_pods(found, window, namespace_label=self._label, namespace=namespace, containers=True)
+            points = await self._server.query(expression)
+            return vectors.of_pods(points, window, namespace_label=self._label, namespace=namespace, containers=True)
 
-        found = await self._cache.get(Query(API, (resource, expression), namespace), load)
-        return Reading(unread=found) if isinstance(found, Unread) else found
+        reading = await self._cache.get(Query(API, (resource, expression), namespace), load)
+        return Reading(unread=reading) if isinstance(reading, Unread) else reading
 
 
 def usage_expression(resource: str, label: str, namespace: str, scrape_interval: timedelta) -> tuple[str, timedelta]:
-    """The expression for the use of cpu or memory by all containers of a namespace, and what time it is about."""
+    """Return the expression for cpu or memory usage of all containers in a namespace, and the time that it covers."""
     series = f'{{container!="",container!="POD",pod!="",{label}={promql.quoted(namespace)}}}'
     if resource == "memory":
         return f"sum by (pod, container, {label}) (container_memory_working_set_bytes{series})", scrape_interval

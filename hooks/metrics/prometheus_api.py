@@ -1,4 +1,4 @@
-"""A Prometheus-compatible server over HTTP: instant queries, authentication, certificate authorities, errors.
+"""The HTTP API of a Prometheus-compatible server: instant queries, authentication, certificate authorities, errors.
 
 https://prometheus.io/docs/prometheus/latest/querying/api/
 """
@@ -17,7 +17,7 @@ import structlog
 from hooks import reasons
 from hooks.clients import urls
 from hooks.clients.errors import Api, CallFailed
-from hooks.clients.http import Upstream
+from hooks.clients.http import HttpClient
 from hooks.kube.objects import Object
 from hooks.kube.unstructured import text
 from hooks.metrics import vectors
@@ -31,11 +31,13 @@ from program.watched_file import FileMissing, FileUnusable, WatchedFile, strippe
 
 API: Final = Api("prometheus", "The Prometheus server")
 PATH: Final = "/api/v1/query"
+"""Path of instant queries."""
 LONG: Final = 2000
-"""Characters of an expression above which it is sent in a body: proxies bound URLs."""
-ANSWER_BYTES: Final = 8 << 20
+"""Characters of an expression above which it is sent in a request body, because proxies limit URLs."""
+RESPONSE_BYTES: Final = 8 << 20
+"""Bytes that the result of a query may have."""
 WARNED: Final = 1000
-"""Expressions of which it is remembered that their warnings were logged."""
+"""Expressions of which is remembered that their warnings were logged."""
 _SECTION: Final = "metricInformer.prometheus"
 _VISIBLE: Final = re.compile(rb"[\x20-\x7e]+")
 
@@ -43,17 +45,18 @@ log = structlog.get_logger(__name__)
 
 
 class PrometheusServer:
-    """One server and the credentials for it."""
+    """A client for one Prometheus server, with its credentials."""
 
     def __init__(self, settings: Prometheus, metrics: Metrics, *, strict_tls: bool = False) -> None:
-        """
+        """Connect to nothing yet, and read the files that the settings name.
+
         Args:
-            settings: of the server.
-            metrics: where requests and warnings are counted.
-            strict_tls: whether its certificate is verified as `tls.strict` asks.
+            settings: settings of the server.
+            metrics: counts requests and warnings.
+            strict_tls: whether the server's certificate must follow RFC 5280 to the letter.
 
         Raises:
-            SettingsError: a file that is named in them cannot be used.
+            SettingsError: one of the files cannot be used.
         """
         self._settings = settings
         self._metrics = metrics
@@ -63,37 +66,37 @@ class PrometheusServer:
         self._bearer = _credential(settings.bearer_file, "bearerFile")
         self._contexts = self._watched_context()
         self._context = self._context_of(None) if self._contexts is None else self._contexts.latest()
-        self._upstream = self._connect()
+        self._client = self._connect()
         self._warned: OrderedDict[str, None] = OrderedDict()
 
     async def query(self, expression: str) -> tuple[Point, ...]:
-        """The values of an expression now.
+        """Return the values that an expression has now.
 
         Raises:
-            CallFailed: there are none.
+            CallFailed: the server returns none that hooks can use.
         """
         await self._renew()
         parameters = [("query", expression), ("timeout", f"{self._settings.timeout_seconds:g}s")]
-        ask = self._upstream.post if len(expression) > LONG else self._upstream.get
-        answer = await ask(API, PATH, parameters, ANSWER_BYTES)
-        content = _content(answer.body)
-        if answer.status != 200 or content is None or text(content, "status") != "success":
-            raise _refusal(answer.status, content)
+        send = self._client.post if len(expression) > LONG else self._client.get
+        response = await send(API, PATH, parameters, RESPONSE_BYTES)
+        content = _content(response.body)
+        if response.status != 200 or content is None or text(content, "status") != "success":
+            raise _refusal(response.status, content)
         if content.get("warnings") or content.get("infos"):
             self._metrics.source_warnings.inc()
             if expression not in self._warned:
                 self._warned[expression] = None
-                log.warning("prometheus_warning", query=expression, said=_said(content))
+                log.warning("prometheus_warning", query=expression, said=_warnings(content))
                 if len(self._warned) > WARNED:
                     self._warned.popitem(last=False)
         try:
             return vectors.points(content)
-        except vectors.Unreadable as exc:
+        except vectors.ResultUnusable as exc:
             raise CallFailed(reasons.REFUSED, str(exc)) from None
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._upstream.close()
+        await self._client.close()
 
     def _watched_context(self) -> WatchedFile[ssl.SSLContext] | None:
         """Return the context for the authorities in `caFile`; None when those of the system count.
@@ -129,8 +132,8 @@ class PrometheusServer:
         except AuthoritiesUnusable as exc:
             raise FileUnusable(str(exc)) from None
 
-    def _connect(self) -> Upstream:
-        return Upstream(
+    def _connect(self) -> HttpClient:
+        return HttpClient(
             urls.url(self._settings.address),
             self._metrics,
             headers=self._headers,
@@ -139,12 +142,12 @@ class PrometheusServer:
         )
 
     async def _renew(self) -> None:
-        """Use other certificate authorities when the file has others. Connections that are in use then break off."""
+        """Trust other certificate authorities when the file has others. Connections that are in use then break off."""
         context = self._context if self._contexts is None else self._contexts.latest()
         if context is self._context:
             return
         self._context = context
-        old, self._upstream = self._upstream, self._connect()
+        old, self._client = self._client, self._connect()
         log.info("prometheus_authorities_replaced", file=str(self._settings.ca_file))
         await old.close()
 
@@ -188,10 +191,10 @@ def _content_of(file: WatchedFile[bytes], name: str) -> bytes:
 
 
 def _field(name: str, value: bytes) -> str:
-    """The value of a header field.
+    """Return a credential as the value of a header field.
 
     Raises:
-        CallFailed: it cannot be one.
+        CallFailed: it has characters that cannot be sent.
     """
     if not _VISIBLE.fullmatch(value):
         raise CallFailed(reasons.FORBIDDEN, f"{_SECTION}.{name} holds something that cannot be sent in a header field.")
@@ -199,22 +202,22 @@ def _field(name: str, value: bytes) -> str:
 
 
 def _content(body: bytes) -> Object | None:
-    """The JSON object that it is; None when it is something else."""
+    """Return the JSON object in a body; None when the body is something else."""
     try:
-        found = orjson.loads(body)
+        content = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    return found if isinstance(found, dict) else None
+    return content if isinstance(content, dict) else None
 
 
-def _said(content: Object) -> list[str]:
-    """The first warnings, cut."""
+def _warnings(content: Object) -> list[str]:
+    """Return the first warnings in a result, shortened."""
     warnings = [*(content.get("warnings") or ()), *(content.get("infos") or ())]
     return [cut(str(one)) for one in warnings[:3]]
 
 
 def _refusal(status: int, content: Object | None) -> CallFailed:
-    """What an answer without a result says."""
+    """Return the failure for a response without a result."""
     words = API.words
     kind = text(content or {}, "errorType")
     if status in (401, 403):
@@ -223,9 +226,9 @@ def _refusal(status: int, content: Object | None) -> CallFailed:
     if kind == "bad_data":
         return CallFailed(reasons.REFUSED, f"{words} refuses the expression: {cut(text(content or {}, 'error'))}.")
     if kind == "execution":
-        return CallFailed(reasons.REFUSED, f"{words} cannot work the expression out: try it there.")
+        return CallFailed(reasons.REFUSED, f"{words} cannot evaluate the expression: try it there.")
     if kind in ("timeout", "canceled") or status == 504:
-        return CallFailed(reasons.TIMED_OUT, f"{words} did not work the expression out in time: make it cheaper.")
+        return CallFailed(reasons.TIMED_OUT, f"{words} did not evaluate the expression in time: make it cheaper.")
     if 300 <= status < 400:
         return CallFailed(
             reasons.UNREACHABLE, f"{words} sends hooks elsewhere: set {_SECTION}.address to where it leads."
@@ -233,7 +236,7 @@ def _refusal(status: int, content: Object | None) -> CallFailed:
     if status == 404:
         return CallFailed(reasons.NOT_SERVED, f"{_SECTION}.address leads to no Prometheus API: check its path.")
     if status in (400, 422) or kind:
-        return CallFailed(reasons.REFUSED, f"{words} refuses the question with status {status}.")
+        return CallFailed(reasons.REFUSED, f"{words} refuses the query with status {status}.")
     if status == 200:
         return CallFailed(reasons.UNREACHABLE, f"{_SECTION}.address leads to something that is no Prometheus API.")
-    return CallFailed(reasons.UNREACHABLE, f"{words} answers with status {status}.")
+    return CallFailed(reasons.UNREACHABLE, f"{words} responds with status {status}.")

@@ -1,4 +1,4 @@
-"""Expressions of PromQL: a selector put into one, and how far back one reads."""
+"""PromQL expressions: how a selector becomes part of one, and how far back in time one reads."""
 
 import re
 from datetime import timedelta
@@ -7,24 +7,26 @@ from typing import Final
 from hooks.api.metrics import LabelSelector
 
 NAME: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+"""Name of a metric."""
 LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+"""Name of a label."""
 _SPECIAL: Final = re.compile(r"([\\.+*?()|\[\]{}^$])")
 
 
-class Unusable(ValueError):
-    """An expression that is not sent; the message says why, to follow the name of the field."""
+class ExpressionUnusable(ValueError):
+    """An expression cannot be sent. The message is a phrase that follows the name of its field."""
 
 
 def selected(name: str, selector: LabelSelector | None) -> str:
-    """The expression for a metric: its name as it stands, with the selector as matchers where there is one.
+    """Return the expression for a metric: its name as it stands, with the selector as matchers where there is one.
 
     Raises:
-        Unusable: the name is an expression of its own, or the selector cannot be written as matchers.
+        ExpressionUnusable: the name is more than a name, or the selector cannot be written as matchers.
     """
     if selector is None or not (selector.match_labels or selector.match_expressions):
         return name
     if not NAME.fullmatch(name):
-        raise Unusable("is an expression, so its selector must be left out and written into the expression")
+        raise ExpressionUnusable("is an expression, so its selector must be left out and written into the expression")
     matchers = [_matcher(key, "In", (value,)) for key, value in sorted(selector.match_labels.items())]
     matchers += [_matcher(one.key, one.operator, one.values) for one in selector.match_expressions]
     return f"{name}{{{','.join(matchers)}}}"
@@ -32,9 +34,9 @@ def selected(name: str, selector: LabelSelector | None) -> str:
 
 def _matcher(label: str, operator: str, values: tuple[str, ...]) -> str:
     if not LABEL.fullmatch(label):
-        raise Unusable(f"has a selector with {label!r}, which is no label of Prometheus")
+        raise ExpressionUnusable(f"has a selector with {label!r}, which is no label of Prometheus")
     if operator in ("In", "NotIn") and not values:
-        raise Unusable(f"has a selector that gives no values for {label!r}")
+        raise ExpressionUnusable(f"has a selector that gives no values for {label!r}")
     match operator, values:
         case "In", (value,):
             return f"{label}={quoted(value)}"
@@ -48,16 +50,16 @@ def _matcher(label: str, operator: str, values: tuple[str, ...]) -> str:
             return f'{label}!=""'
         case "DoesNotExist", ():
             return f'{label}=""'
-    raise Unusable(f"has a selector with the operator {operator!r} that cannot be used so")
+    raise ExpressionUnusable(f"has a selector with the operator {operator!r} that cannot be used so")
 
 
 def _any_of(values: tuple[str, ...]) -> str:
-    """A regular expression (RE2, anchored by Prometheus) for exactly these."""
+    """Return a regular expression (RE2, anchored by Prometheus) that matches these values alone."""
     return "|".join(_SPECIAL.sub(r"\\\1", value) for value in values)
 
 
 def quoted(text: str) -> str:
-    """A string literal, escaped as in Go: https://prometheus.io/docs/prometheus/latest/querying/basics/."""
+    """Return a string literal, escaped as in Go: https://prometheus.io/docs/prometheus/latest/querying/basics/."""
     escaped = "".join(
         f"\\{one}" if one in '\\"' else one if one.isprintable() else "".join(f"\\x{byte:02x}" for byte in one.encode())
         for one in text
@@ -82,20 +84,21 @@ _MOST: Final = 10 * _UNITS["y"]
 
 
 def reach(expression: str) -> timedelta:
-    """How far back an expression reads at most: its longest range, its subqueries and its longest offset added up.
+    """Return how far back in time an expression reads at most.
 
-    It is read from the text, so that dialects of PromQL that only their server understands have one too.
+    That is the sum of its longest range, its subqueries and its longest offset. It is computed from the text, so that
+    it is known for dialects of PromQL too, which only their server can parse.
     """
     plain = _TEXT.sub('""', expression)
-    ranges = [(_milliseconds(written), end) for written, end in _RANGE.findall(plain)]
+    ranges = [(_milliseconds(length), end) for length, end in _RANGE.findall(plain)]
     longest = max((length for length, end in ranges if end == "]"), default=0)
     subqueries = sum(length for length, end in ranges if end == ":")
     offset = max(map(_milliseconds, _OFFSET.findall(plain)), default=0)
     return timedelta(milliseconds=min(longest + subqueries + offset, _MOST))
 
 
-def _milliseconds(written: str) -> int:
-    parts = re.findall(r"(\d+)(ms|[smhdwy])", written)
+def _milliseconds(length: str) -> int:
+    parts = re.findall(r"(\d+)(ms|[smhdwy])", length)
     if parts:
         return min(sum(int(number) * _UNITS[unit] for number, unit in parts), _MOST)
-    return min(int(written.partition(".")[0]) * 1000, _MOST)
+    return min(int(length.partition(".")[0]) * 1000, _MOST)

@@ -1,8 +1,8 @@
-"""Answers of APIs that were kept in documents: pods, and metrics as the metrics APIs or Prometheus give them.
+"""Recorded responses of APIs: pods, and metrics as the metrics APIs or Prometheus return them.
 
-What a metrics API answers is taken as it is: PodMetrics of metrics.k8s.io, MetricValue of custom.metrics.k8s.io,
-ExternalMetricValue of external.metrics.k8s.io. A value without a time is of now, and momentary. What Prometheus answers
-does not say which metric it is for, so it stands in a document of its own:
+Responses of the metrics APIs are taken as they are: PodMetrics of metrics.k8s.io, MetricValue of custom.metrics.k8s.io,
+ExternalMetricValue of external.metrics.k8s.io. A value without a time is a momentary one of the present. A response of
+Prometheus does not say which metric it is for, so it stands in a document of its own:
 
     kind: PrometheusAnswer
     metric: queue_depth          # metric.name of the specification; cpu or memory for those
@@ -33,67 +33,72 @@ from hooks.observation.readings import Reading, Unread
 from hooks.offloading.targets import RESOURCES
 
 DEFAULT_NAMESPACE: Final = "default"
+"""Namespace of objects that name none."""
 SCRAPE_INTERVAL: Final = timedelta(seconds=60)
+"""Longest interval at which a Prometheus server scrapes, unless the settings say otherwise."""
 NAMESPACE_LABEL: Final = "namespace"
-_MAX_SAID: Final = 200
+"""Label for the namespace of a series, unless the settings say otherwise."""
+_MAX_ERROR: Final = 200
+"""Characters of an error of Prometheus that are repeated."""
 
 Item = Mapping[str, Any]
+"""A document, or an item of a list in one."""
 
 
 class Unrecognized(ValueError):
-    """A document that is neither an object with a name nor an answer; the message follows `holds`."""
+    """A document is neither an object with a name nor a response with metrics. The message follows `holds`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What the documents hold."""
+    """Documents, sorted by what they are."""
 
     objects: tuple[Object, ...] = ()
-    """Everything with a name, each in a namespace."""
+    """Objects with a name, each in a namespace."""
     usage: tuple[Item, ...] = ()
-    """PodMetrics."""
+    """Documents of the kind PodMetrics."""
     values: tuple[Item, ...] = ()
-    """MetricValues."""
+    """Documents of the kind MetricValue."""
     series: tuple[Item, ...] = ()
-    """ExternalMetricValues."""
-    answers: tuple[Item, ...] = ()
-    """PrometheusAnswers."""
+    """Documents of the kind ExternalMetricValue."""
+    results: tuple[Item, ...] = ()
+    """Documents of the kind PrometheusAnswer."""
 
     @classmethod
     def of(cls, documents: Iterable[Any]) -> Self:
-        """Sort documents by what they are.
+        """Return documents, sorted by what they are.
 
         Raises:
-            Unrecognized: one is neither.
+            Unrecognized: a document is nothing that can be used.
         """
-        kept: dict[str, list[Any]] = {
+        sorted_: dict[str, list[Any]] = {
             kind: [] for kind in ("PodMetrics", "MetricValue", "ExternalMetricValue", "PrometheusAnswer", "")
         }
         for item in documents:
             kind = item.get("kind") if isinstance(item, dict) else None
             if not isinstance(kind, str):
                 raise Unrecognized("something that is not a Kubernetes object with a kind")
-            if kind in kept and kind:
-                kept[kind].append(item)
+            if kind in sorted_ and kind:
+                sorted_[kind].append(item)
             elif not text(mapping(item, "metadata"), "name"):
-                raise Unrecognized(f"a {kind} that is neither an object with a name nor an answer with metrics")
+                raise Unrecognized(f"a {kind} that is neither an object with a name nor a response with metrics")
             else:
                 metadata = {"namespace": DEFAULT_NAMESPACE, **item["metadata"]}
-                kept[""].append(item | {"metadata": metadata})
+                sorted_[""].append(item | {"metadata": metadata})
         return cls(
-            tuple(kept[""]),
-            tuple(kept["PodMetrics"]),
-            tuple(kept["MetricValue"]),
-            tuple(kept["ExternalMetricValue"]),
-            tuple(kept["PrometheusAnswer"]),
+            tuple(sorted_[""]),
+            tuple(sorted_["PodMetrics"]),
+            tuple(sorted_["MetricValue"]),
+            tuple(sorted_["ExternalMetricValue"]),
+            tuple(sorted_["PrometheusAnswer"]),
         )
 
     def pods(self, namespace: str, selector: Selector) -> tuple[Pod, ...] | None:
-        """The pods of a namespace that are selected; None when there is no pod of that namespace at all."""
-        found = [one for one in self.objects if one["kind"] == "Pod" and one["metadata"]["namespace"] == namespace]
-        if not found:
+        """Return the pods in a namespace that a selector matches; None when no pod of the namespace is recorded."""
+        pods = [one for one in self.objects if one["kind"] == "Pod" and one["metadata"]["namespace"] == namespace]
+        if not pods:
             return None
-        return tuple(Pod.of(one) for one in found if selector.matches(texts(one["metadata"], "labels")))
+        return tuple(Pod.of(one) for one in pods if selector.matches(texts(one["metadata"], "labels")))
 
     def reading(
         self,
@@ -104,14 +109,14 @@ class Recorded:
         scrape_interval: timedelta = SCRAPE_INTERVAL,
         namespace_label: str = NAMESPACE_LABEL,
     ) -> Reading | None:
-        """What is known of a metric; None when no document is about it.
+        """Return the samples of a metric, or the reason why they cannot be used; None when no document is about it.
 
         Args:
-            metric: as specified.
-            namespace: where everything that it may be about is.
-            now: the time of what has none.
-            scrape_interval: the longest one of the Prometheus server.
-            namespace_label: what holds the namespace of a series of the Prometheus server.
+            metric: metric of a specification.
+            namespace: namespace of all objects that the metric may describe.
+            now: time of values that have none.
+            scrape_interval: longest interval at which the Prometheus server scrapes.
+            namespace_label: label for the namespace of a series of the Prometheus server.
         """
         match metric.resource or metric.container_resource or metric.pods or metric.object or metric.external:
             case ResourceMetric(name=name) | ContainerResourceMetric(name=name):
@@ -119,11 +124,11 @@ class Recorded:
                 if usage and name in RESOURCES:
                     return Reading(values.pod_usage(usage)[RESOURCES.index(name)])
                 window = prometheus.usage_expression(name, namespace_label, namespace, scrape_interval)[1]
-                return self._answer(metric, name, namespace, window, namespace_label)
+                return self._result(metric, name, namespace, window, namespace_label)
             case PodsMetric(metric=named):
-                found = [one for one in self.values if _is_of(one, named.name, named.selector, namespace, "Pod")]
+                items = [one for one in self.values if _is_of(one, named.name, named.selector, namespace, "Pod")]
             case ObjectMetric(metric=named, described_object=described):
-                found = [
+                items = [
                     one
                     for one in self.values
                     if _is_of(one, named.name, named.selector, namespace, described.kind)
@@ -133,39 +138,39 @@ class Recorded:
                 series = [one for one in self.series if _has_labels(one, named.name, named.selector)]
                 if series:
                     return Reading(values.of_series({"items": [_timed(one, now) for one in series]}))
-                found = []
+                items = []
             case _:
                 return None
-        if found:
-            return Reading(values.of_objects({"items": [_timed(one, now) for one in found]}))
-        return self._answer(metric, named.name, namespace, promql.reach(named.name) + scrape_interval, namespace_label)
+        if items:
+            return Reading(values.of_objects({"items": [_timed(one, now) for one in items]}))
+        return self._result(metric, named.name, namespace, promql.reach(named.name) + scrape_interval, namespace_label)
 
-    def _answer(
+    def _result(
         self, metric: MetricSpec, name: str, namespace: str, window: timedelta, namespace_label: str
     ) -> Reading | None:
-        """What Prometheus answered for a metric."""
-        document = next((one for one in self.answers if text(one, "metric") == name), None)
+        """Return what Prometheus responded for a metric; None when that is not recorded."""
+        document = next((one for one in self.results if text(one, "metric") == name), None)
         if document is None:
             return None
-        answer = dict(mapping(document, "answer"))
-        if text(answer, "status") != "success":
-            said = text(answer, "error")[:_MAX_SAID] or "it has no status success"
-            return Reading(unread=Unread(reasons.REFUSED, f"The answer of Prometheus is an error: {said}."))
+        content = dict(mapping(document, "answer"))
+        if text(content, "status") != "success":
+            error = text(content, "error")[:_MAX_ERROR] or "it has no status success"
+            return Reading(unread=Unread(reasons.REFUSED, f"The response of Prometheus is an error: {error}."))
         try:
-            found = vectors.points(answer)
-        except vectors.Unreadable as exc:
+            points = vectors.points(content)
+        except vectors.ResultUnusable as exc:
             return Reading(unread=Unread(reasons.REFUSED, str(exc)))
         if metric.object is not None:
-            return vectors.of_one(found, window, metric.object.described_object.name)
+            return vectors.of_one(points, window, metric.object.described_object.name)
         if metric.external is not None:
-            return vectors.of_series(found, window)
+            return vectors.of_series(points, window)
         return vectors.of_pods(
-            found, window, namespace_label=namespace_label, namespace=namespace, containers=metric.pods is None
+            points, window, namespace_label=namespace_label, namespace=namespace, containers=metric.pods is None
         )
 
 
 def _timed(item: Item, now: datetime) -> dict[str, Any]:
-    """The item with a time: what has none is of now, and momentary."""
+    """Return the item with a time; one that has none is a momentary value of the present."""
     if item.get("timestamp"):
         return dict(item)
     momentary = {} if "window" in item else {"windowSeconds": 0}
@@ -177,19 +182,19 @@ def _namespace(owner: Item) -> str:
 
 
 def _is_of(item: Item, name: str, selector: LabelSelector | None, namespace: str, kind: str) -> bool:
-    """Whether a MetricValue, of v1beta1 or v1beta2, is of that metric and of an object of that kind."""
+    """Return whether a MetricValue, of v1beta1 or v1beta2, is of a metric and of an object of a kind."""
     metric, described = mapping(item, "metric"), mapping(item, "describedObject")
     if (text(metric, "name") or text(item, "metricName")) != name or text(described, "kind") != kind:
         return False
     if _namespace(described) != namespace:
         return False
-    said = mapping(metric, "selector") or mapping(item, "selector")
-    # An adapter may leave out which series it was asked for.
-    return not said or _written(said) == _written(_selector(selector))
+    recorded = mapping(metric, "selector") or mapping(item, "selector")
+    # An adapter may leave out the selector of the request.
+    return not recorded or _written(recorded) == _written(_selector(selector))
 
 
 def _has_labels(item: Item, name: str, selector: LabelSelector | None) -> bool:
-    """Whether an ExternalMetricValue is of that metric. An adapter may leave out the labels."""
+    """Return whether an ExternalMetricValue is of a metric. An adapter may leave out the labels."""
     labels = texts(item, "metricLabels")
     if text(item, "metricName") != name:
         return False
@@ -200,7 +205,7 @@ def _has_labels(item: Item, name: str, selector: LabelSelector | None) -> bool:
 
 
 def _selector(selector: LabelSelector | None) -> dict[str, Any]:
-    """As the API server stores it."""
+    """Return a selector as the API server stores it."""
     if selector is None:
         return {}
     expressions = [

@@ -1,4 +1,4 @@
-"""Metrics and pods from what was recorded: as given once, or in a file that is read again when it changes."""
+"""Metrics and pods from recorded responses: those of one command, or of a file that is read again when it changes."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -24,11 +24,11 @@ FILE_BYTES: Final = 256 << 10
 log = structlog.get_logger(__name__)
 
 Wording = Callable[[MetricSpec | None, str], str]
-"""The sentence for a metric of a namespace, or for its pods, that nothing is recorded of."""
+"""Function that returns the message for a metric in a namespace that is not recorded; for the pods when None."""
 
 
 class Recordings:
-    """Reads metrics and pods from what was recorded."""
+    """The source that reads metrics and pods from recorded responses."""
 
     def __init__(
         self,
@@ -39,13 +39,14 @@ class Recordings:
         scrape_interval: timedelta = SCRAPE_INTERVAL,
         namespace_label: str = NAMESPACE_LABEL,
     ) -> None:
-        """
+        """Read nothing yet.
+
         Args:
-            load: gives what was recorded, or why it cannot be used.
-            missing: says what to do about what is not there.
-            clock: gives the time of values that have none.
-            scrape_interval: the longest one of the Prometheus server.
-            namespace_label: what holds the namespace of a series of the Prometheus server.
+            load: returns the recorded responses, or the reason why they cannot be used.
+            missing: returns the message for a metric of which nothing is recorded.
+            clock: returns the time of values that have none.
+            scrape_interval: longest interval at which the Prometheus server scrapes.
+            namespace_label: label for the namespace of a series of the Prometheus server.
         """
         self._load = load
         self._missing = missing
@@ -54,30 +55,30 @@ class Recordings:
         self._namespace_label = namespace_label
 
     async def read(self, metric: MetricSpec, namespace: str, selector: Selector | None) -> Reading:  # noqa: ARG002
-        """What is known of a metric now."""
+        """Return the samples of a metric, or the reason why there are none."""
         recorded = self._load()
         if isinstance(recorded, Unread):
             return Reading(unread=recorded)
-        found = recorded.reading(
+        reading = recorded.reading(
             metric,
             namespace,
             now=self._clock(),
             scrape_interval=self._scrape_interval,
             namespace_label=self._namespace_label,
         )
-        return found or Reading(unread=Unread(reasons.NO_SAMPLE, self._missing(metric, namespace)))
+        return reading or Reading(unread=Unread(reasons.NO_SAMPLE, self._missing(metric, namespace)))
 
     async def pods(self, namespace: str, selector: Selector) -> tuple[Pod, ...] | Unread:
-        """The pods of a namespace that are selected, or why they are not known."""
+        """Return the pods in a namespace that a selector matches, or the reason why they are not known."""
         recorded = self._load()
         if isinstance(recorded, Unread):
             return recorded
-        found = recorded.pods(namespace, selector)
-        return Unread(reasons.NO_SAMPLE, self._missing(None, namespace)) if found is None else found
+        pods = recorded.pods(namespace, selector)
+        return Unread(reasons.NO_SAMPLE, self._missing(None, namespace)) if pods is None else pods
 
 
 class MetricsFile:
-    """A file that holds what metrics APIs would respond, and the pods; it is read again when it changes."""
+    """A file with recorded responses, which is read again when it changes."""
 
     def __init__(self, path: Path) -> None:
         """Read nothing yet."""
@@ -85,7 +86,7 @@ class MetricsFile:
         self._file = WatchedFile(path, _recorded, limit=FILE_BYTES, report=self._report)
 
     def load(self) -> Recorded | Unread:
-        """Return what the file holds now, or why that cannot be used. Metrics are missing until the file is mended."""
+        """Return what the file holds now, or the reason why that cannot be used."""
         try:
             return self._file.current()
         except FileUnusable as exc:
@@ -95,7 +96,7 @@ class MetricsFile:
         log.warning("metrics_file_unusable", problem=f"{self._path} {problem}.")
 
     def missing(self, metric: MetricSpec | None, namespace: str) -> str:
-        """What to do about a metric, or pods, that it says nothing of."""
+        """Return the message for a metric of which the file says nothing; for the pods when `metric` is None."""
         if metric is None:
             return f"{self._path} holds no pods of namespace {namespace}: add them."
         return f"{self._path} says nothing of {metric.type} {metric_name(metric)} in {namespace}: add it."

@@ -1,8 +1,8 @@
-"""What the metrics APIs of Kubernetes answer, as samples.
+"""Samples from the responses of the metrics APIs of Kubernetes.
 
-metrics.k8s.io/v1beta1 PodMetrics, custom.metrics.k8s.io v1beta1 and v1beta2 MetricValue,
-external.metrics.k8s.io/v1beta1 ExternalMetricValue: https://github.com/kubernetes/metrics. What cannot be read counts
-as not there.
+These are metrics.k8s.io/v1beta1 PodMetrics, custom.metrics.k8s.io v1beta1 and v1beta2 MetricValue, and
+external.metrics.k8s.io/v1beta1 ExternalMetricValue: https://github.com/kubernetes/metrics. A value that cannot be read
+counts as absent.
 """
 
 import re
@@ -18,7 +18,7 @@ from hooks.observation.readings import Sample
 from hooks.offloading.targets import RESOURCES
 
 DEFAULT_WINDOW: Final = timedelta(seconds=60)
-"""Of custom metrics that do not say theirs, as the autoscaler assumes."""
+"""Window of custom metrics that name none, as the HorizontalPodAutoscaler assumes."""
 
 _DURATION: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|m|s|us|µs|μs|ns)")
 _MICROSECONDS: Final[Mapping[str, Decimal]] = {
@@ -31,8 +31,8 @@ _MICROSECONDS: Final[Mapping[str, Decimal]] = {
 
 
 def pod_usage(items: Iterable[Mapping[str, Any]]) -> tuple[tuple[Sample, ...], ...]:
-    """The samples of all containers in the items of a PodMetricsList, for each of `RESOURCES`."""
-    found: dict[str, list[Sample]] = {resource: [] for resource in RESOURCES}
+    """Return the samples of all containers in the items of a PodMetricsList, for each of `RESOURCES`."""
+    samples: dict[str, list[Sample]] = {resource: [] for resource in RESOURCES}
     for item in items:
         pod, moment = text(mapping(item, "metadata"), "name"), time(item, "timestamp")
         if moment is None:
@@ -40,36 +40,36 @@ def pod_usage(items: Iterable[Mapping[str, Any]]) -> tuple[tuple[Sample, ...], .
         window = duration(text(item, "window"))
         for container in objects(item, "containers"):
             usage = mapping(container, "usage")
-            for resource, samples in found.items():
+            for resource, known in samples.items():
                 value = _quantity(usage, resource)
                 if value is not None:
-                    samples.append(Sample(pod, value, moment, window, text(container, "name")))
-    return tuple(tuple(samples) for samples in found.values())
+                    known.append(Sample(pod, value, moment, window, text(container, "name")))
+    return tuple(tuple(known) for known in samples.values())
 
 
-def of_objects(answer: Object) -> tuple[Sample, ...]:
-    """The samples in a MetricValueList, of whatever objects it describes."""
+def of_objects(content: Object) -> tuple[Sample, ...]:
+    """Return the samples in a MetricValueList, whatever objects it describes."""
     return tuple(
         Sample(text(mapping(item, "describedObject"), "name"), *facts)
-        for item in objects(answer, "items")
+        for item in objects(content, "items")
         if (facts := _facts(item, DEFAULT_WINDOW)) is not None
     )
 
 
-def of_series(answer: Object) -> tuple[Sample, ...]:
-    """The samples in an ExternalMetricValueList, named by the labels of their series."""
+def of_series(content: Object) -> tuple[Sample, ...]:
+    """Return the samples in an ExternalMetricValueList, named by the labels of their series."""
     return tuple(
         Sample(_series(item), *facts)
-        for item in objects(answer, "items")
+        for item in objects(content, "items")
         if (facts := _facts(item, DEFAULT_WINDOW)) is not None
     )
 
 
-def duration(written: str) -> timedelta:
-    """A Go duration, `1m30.5s`; zero when it is none."""
-    if "".join(match.group() for match in _DURATION.finditer(written)) != written:
+def duration(length: str) -> timedelta:
+    """Return the length of a Go duration such as `1m30.5s`; zero when the text is none."""
+    if "".join(match.group() for match in _DURATION.finditer(length)) != length:
         return timedelta(0)
-    amounts = [Decimal(number) * _MICROSECONDS.get(unit, Decimal(1)) for number, unit in _DURATION.findall(written)]
+    amounts = [Decimal(number) * _MICROSECONDS.get(unit, Decimal(1)) for number, unit in _DURATION.findall(length)]
     return timedelta(microseconds=int(sum(amounts)))
 
 

@@ -1,4 +1,4 @@
-"""What a Prometheus server answers to an instant query, as samples.
+"""Samples from the results of instant queries to a Prometheus server.
 
 https://prometheus.io/docs/prometheus/latest/querying/api/
 """
@@ -15,31 +15,31 @@ from hooks.kube.unstructured import mapping, objects, text, texts
 from hooks.observation.readings import Reading, Sample, Unread
 
 _LATEST: Final = 250_000_000_000
-"""Seconds since 1970, of a time within the years that there are dates for."""
+"""Largest time in seconds since 1970 that Python has a date for, roughly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One value of a result."""
+    """One value of the result of a query."""
 
     labels: Mapping[str, str]
-    """Of its series; none for a scalar."""
+    """Labels of the series; none for a scalar."""
     value: Quantity | None
-    """None for NaN and the infinities."""
+    """The value; None for NaN and the infinities."""
     time: datetime
 
 
-class Unreadable(ValueError):
-    """An answer that is no instant vector and no scalar; the message is a sentence."""
+class ResultUnusable(ValueError):
+    """A result is neither an instant vector nor a scalar. The message is a sentence."""
 
 
-def points(answer: Object) -> tuple[Point, ...]:
-    """The values in the answer to an instant query.
+def points(content: Object) -> tuple[Point, ...]:
+    """Return the values in the response to an instant query.
 
     Raises:
-        Unreadable: it has none of a kind that can be measured.
+        ResultUnusable: the result is of a kind that cannot be measured.
     """
-    data = mapping(answer, "data")
+    data = mapping(content, "data")
     match text(data, "resultType"):
         case "vector":
             series = objects(data, "result")
@@ -47,60 +47,62 @@ def points(answer: Object) -> tuple[Point, ...]:
         case "scalar":
             return (_point({}, data.get("result"), data),)
         case "matrix":
-            raise Unreadable("The expression is a range: make it one value for each series, with rate() for instance.")
+            raise ResultUnusable(
+                "The expression is a range: make it one value for each series, with rate() for instance."
+            )
         case "string":
-            raise Unreadable("The expression is a string: it must be a number.")
-    raise Unreadable("The answer to the expression is of a kind that hooks do not know.")
+            raise ResultUnusable("The expression is a string: it must be a number.")
+    raise ResultUnusable("The result of the expression is of a kind that hooks do not know.")
 
 
 def _point(labels: Mapping[str, str], value: Any, owner: Mapping[str, Any]) -> Point:
-    """One `[time, "value"]`.
+    """Return the point in `[time, "value"]`.
 
     Raises:
-        Unreadable: it is none.
+        ResultUnusable: the value is something else.
     """
     if value is None and "histogram" in owner:
-        raise Unreadable("The expression is a histogram: make it a number, with histogram_quantile() for instance.")
+        raise ResultUnusable("The expression is a histogram: make it a number, with histogram_quantile() for instance.")
     match value:
-        case [int() | float() as seconds, str() as written] if 0 <= seconds <= _LATEST:
-            return Point(labels, _amount(written), datetime.fromtimestamp(seconds, UTC))
-    raise Unreadable("The answer to the expression has a value that hooks cannot read.")
+        case [int() | float() as seconds, str() as number] if 0 <= seconds <= _LATEST:
+            return Point(labels, _amount(number), datetime.fromtimestamp(seconds, UTC))
+    raise ResultUnusable("The result of the expression has a value that hooks cannot read.")
 
 
-def _amount(written: str) -> Quantity | None:
+def _amount(number: str) -> Quantity | None:
     try:
-        return decimal(written)
+        return decimal(number)
     except InvalidQuantity:
         return None
 
 
-def of_one(found: Iterable[Point], window: timedelta, name: str) -> Reading:
-    """All values, as those of one object."""
-    return _all([(name, point) for point in found], window)
+def of_one(points: Iterable[Point], window: timedelta, name: str) -> Reading:
+    """Return all values as samples of the object with a name."""
+    return _all([(name, point) for point in points], window)
 
 
-def of_series(found: Iterable[Point], window: timedelta) -> Reading:
-    """All values, named by the labels of their series."""
-    return _all([(",".join(f"{key}={one.labels[key]}" for key in sorted(one.labels)), one) for one in found], window)
+def of_series(points: Iterable[Point], window: timedelta) -> Reading:
+    """Return all values as samples that are named by the labels of their series."""
+    return _all([(",".join(f"{key}={one.labels[key]}" for key in sorted(one.labels)), one) for one in points], window)
 
 
 def of_pods(
-    found: Iterable[Point], window: timedelta, *, namespace_label: str, namespace: str, containers: bool = False
+    points: Iterable[Point], window: timedelta, *, namespace_label: str, namespace: str, containers: bool = False
 ) -> Reading:
-    """The values of the pods of a namespace, which are named by the label `pod`.
+    """Return the values as samples of pods, which the label `pod` names.
 
-    A series of another namespace does not count, nor does one without a number while others have one: what is divided
-    by the load of an idle pod is NaN.
+    A series of another namespace does not count, nor does NaN while another series has a number: a quotient is NaN for
+    an idle pod whose load it is divided by.
 
     Args:
-        found: the values.
-        window: that they are about.
-        namespace_label: what holds the namespace of a series, where a series has it.
-        namespace: the one that counts.
-        containers: whether the values are those of containers, named by the label `container`.
+        points: values of the result.
+        window: time that the values cover.
+        namespace_label: label for the namespace of a series, where a series has it.
+        namespace: namespace of the pods.
+        containers: whether the values are those of containers, which the label `container` names.
     """
     samples, unread = [], None
-    for point in found:
+    for point in points:
         if point.labels.get(namespace_label, namespace) != namespace:
             continue
         pod = point.labels.get("pod", "")
@@ -114,10 +116,10 @@ def of_pods(
     return Reading(tuple(samples), None if samples else unread)
 
 
-def _all(found: Iterable[tuple[str, Point]], window: timedelta) -> Reading:
-    """All of them, or none when one is not a number: a part of the series is not the whole."""
+def _all(named: Iterable[tuple[str, Point]], window: timedelta) -> Reading:
+    """Return all values, or none when one is not a number: a part of the series is not the whole."""
     samples = []
-    for name, point in found:
+    for name, point in named:
         if point.value is None:
             return Reading(unread=_NOT_A_NUMBER)
         samples.append(Sample(name, point.value, point.time, window))

@@ -357,7 +357,7 @@ TROUBLE = [
     (Scripted(b"[]"), reasons.UNREACHABLE, "metrics.k8s.io responds with something that is no JSON object."),
     (Scripted(b"{}", headers={"content-encoding": "gzip"}), reasons.UNREACHABLE, "an encoding that was not asked for"),
     (Scripted(b"{}", headers={"content-length": "9"}), reasons.UNREACHABLE, "its response broke off"),
-    (Scripted(delay=NEVER), reasons.TIMED_OUT, "metrics.k8s.io did not answer in time"),
+    (Scripted(delay=NEVER), reasons.TIMED_OUT, "metrics.k8s.io did not respond in time"),
 ]
 
 

@@ -87,7 +87,7 @@ async def test_a_flight_has_its_own_time() -> None:
     source.gate.clear()
     cache = Cache(Metrics(), seconds=15, flight_seconds=0.05)
     assert await cache.get(query("x"), source.load("x")) == Unread(
-        reasons.TIMED_OUT, "The api did not answer in time: see that it is up and not overloaded."
+        reasons.TIMED_OUT, "The api did not respond in time: see that it is up and not overloaded."
     )
 
 
@@ -135,7 +135,7 @@ async def test_a_bug_is_a_reason_too() -> None:
     cache = Cache(Metrics(), seconds=15, flight_seconds=1)
     with structlog.testing.capture_logs() as logs:
         answer = await cache.get(query("x"), Source().load("x", KeyError("canary")))
-    assert answer == Unread(reasons.UNREACHABLE, "The api gave an answer that hooks failed at: their log says why.")
+    assert answer == Unread(reasons.UNREACHABLE, "The api gave a response that hooks failed at: their log says why.")
     assert [entry["event"] for entry in logs] == ["metric_source_failed"]
 
 

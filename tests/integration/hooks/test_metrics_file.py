@@ -112,5 +112,5 @@ async def test_pods(watched: Watched) -> None:
 
 def test_the_type_needs_a_path() -> None:
     """Type file without one is refused by the settings."""
-    with pytest.raises(ValueError, match=r"type file needs file\.path"):
+    with pytest.raises(ValueError, match=r"set file\.path, which type file needs"):
         MetricInformer.model_validate({"type": "file"})

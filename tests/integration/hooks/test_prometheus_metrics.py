@@ -1,4 +1,4 @@
-"""Metrics from a real Prometheus: what each type of metric means there, and that no expression leaves its namespace."""
+"""Metrics from a real Prometheus server: what each type of metric reads, and that expressions stay in a namespace."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -15,12 +15,12 @@ from hooks.api.metrics import LabelSelector, MetricSpec
 from hooks.metrics import MetricSource
 from hooks.metrics.confinement import confined
 from hooks.metrics.installed import open_sources
-from hooks.metrics.promql import Unusable, quoted, selected
+from hooks.metrics.promql import ExpressionUnusable, quoted, selected
 from hooks.observation.readings import Reading
 from hooks.telemetry import Metrics
 from tests.builders import Json
 from tests.metric_answers import CPU, external_metric, object_metric, pods_metric
-from tests.prometheus import Exporter, Prometheus, informer_of
+from tests.prometheus import Prometheus, informer_of, series
 
 TRICKY = [
     "plain",
@@ -38,46 +38,33 @@ TRICKY = [
     "\t",
     "#",
 ]
-"""Values of the label `v` of the series `tricky`, each with its index as its value."""
+"""Values of the label `v` in the series `tricky`. The value of each series is the index here."""
 
 
-def line(name: str, value: object, **labels: str) -> str:
-    """A sample in Prometheus's text format."""
-    escaped = {key: text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") for key, text in labels.items()}
-    inside = ",".join(f'{key}="{text}"' for key, text in escaped.items())
-    return f"{name}{{{inside}}} {value}\n"
-
-
-def of_namespace(namespace: str, factor: int) -> str:
-    """The series of a namespace; the same for each, with other values."""
-    text = line("queue", "NaN", namespace=namespace, pod="idle")
+def series_of(namespace: str, factor: int) -> list[str]:
+    """Return the series of a namespace; those of another differ in their values alone."""
+    result = [series("queue", "NaN", namespace=namespace, pod="idle")]
     for pod, value in (("p0", 1), ("p1", 2)):
         labels = {"namespace": namespace, "pod": pod}
-        text += line("queue", value * factor, **labels)
-        text += line("secret_of_" + namespace.replace("-", "_"), value * factor, **labels)
+        result.append(series("queue", value * factor, **labels))
+        result.append(series("secret_of_" + namespace.replace("-", "_"), value * factor, **labels))
         for container in ("server", "sidecar", "", "POD"):
-            text += line("container_memory_working_set_bytes", 2**20 * factor, container=container, **labels)
-            text += line("container_cpu_usage_seconds_total", 5 * factor, container=container, **labels)
-    return text
+            names = {"container": container, **labels}
+            result.append(series("container_memory_working_set_bytes", 2**20 * factor, **names))
+            result.append(series("container_cpu_usage_seconds_total", 5 * factor, **names))
+    return result
 
 
-def of_nobody() -> str:
-    """Series without a namespace, and the values that are hard to say."""
-    text = "".join(line("tricky", number, v=value) for number, value in enumerate(TRICKY))
-    text += line("loose", 3, model="x") + line("precise", "1234567890.000001") + line("large", "1e+30")
-    return text + line("tiny", "2.5e-07") + line("infinite", "+Inf", model="x")
-
-
-def running(folder: Path, text: str) -> Iterator[Prometheus]:
-    """A server that scrapes this, and has for a while."""
-    exporter = Exporter(text)
-    server = Prometheus(folder, exporter)
-    try:
-        server.wait_for("queue offset 5s")
-        yield server
-    finally:
-        server.stop()
-        exporter.stop()
+def series_without_namespace() -> list[str]:
+    """Return series without a namespace, among them values that are hard to write."""
+    return [
+        *(series("tricky", number, v=value) for number, value in enumerate(TRICKY)),
+        series("loose", 3, model="x"),
+        series("precise", "1234567890.000001"),
+        series("large", "1e+30"),
+        series("tiny", "2.5e-07"),
+        series("infinite", "+Inf", model="x"),
+    ]
 
 
 pytestmark = pytest.mark.xdist_group("prometheus")
@@ -85,37 +72,41 @@ pytestmark = pytest.mark.xdist_group("prometheus")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """A server with the series of two namespaces and of nobody."""
-    text = of_namespace("team-a", 1) + of_namespace("team-b", 100) + of_nobody()
-    yield from running(tmp_path_factory.mktemp("prometheus"), text)
+    """Yield a server with the series of two namespaces, and with series without a namespace."""
+    every = [*series_of("team-a", 1), *series_of("team-b", 100), *series_without_namespace()]
+    server = Prometheus(tmp_path_factory.mktemp("prometheus"), every)
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """A server that has the series of team-a and nothing else."""
-    yield from running(tmp_path_factory.mktemp("alone"), of_namespace("team-a", 1))
+    """Yield a server with the series of team-a and no others."""
+    server = Prometheus(tmp_path_factory.mktemp("alone"), series_of("team-a", 1))
+    yield server
+    server.stop()
 
 
 @asynccontextmanager
 async def opened(address: str, **prometheus: Any) -> AsyncIterator[MetricSource]:
-    """The source that asks this server."""
+    """Open the source of metrics that reads from a server."""
     async with open_sources(informer_of(address, **prometheus), Metrics()) as sources:
         yield sources.metrics
 
 
 async def read(source: MetricSource, metric: Json, namespace: str = "team-a") -> Reading:
-    """What is read of a metric."""
+    """Return the reading of a metric."""
     return await source.read(MetricSpec.model_validate(metric), namespace, None)
 
 
 def values(reading: Reading) -> dict[tuple[str, str], str]:
-    """Values by pod and container."""
+    """Return the values of a reading by pod and container."""
     assert reading.unread is None, reading.unread
     return {(sample.of, sample.container): str(sample.value) for sample in reading.samples}
 
 
 def reason(reading: Reading) -> str:
-    """Why there is no sample."""
+    """Return the reason why a reading has no sample."""
     assert reading.samples == ()
     assert reading.unread is not None
     return reading.unread.reason
@@ -123,7 +114,7 @@ def reason(reading: Reading) -> str:
 
 @pytest.mark.parametrize("label", ["", "namespace"])
 async def test_what_each_type_means(server: Prometheus, label: str) -> None:
-    """Pods have the label pod, series of other namespaces do not count; an object is one series; External is all."""
+    """Pods are the series of a namespace with a label pod, an object is one series, and External is every series."""
     async with opened(server.address, namespaceLabel=label) as source:
         assert values(await read(source, pods_metric("queue"))) == {("p0", ""): "1", ("p1", ""): "2"}
         assert values(await read(source, pods_metric("queue * 10"), "team-b")) == {("p0", ""): "1k", ("p1", ""): "2k"}
@@ -135,7 +126,7 @@ async def test_what_each_type_means(server: Prometheus, label: str) -> None:
 
 
 async def test_cpu_and_memory_are_those_of_the_containers(server: Prometheus) -> None:
-    """cAdvisor's series of a namespace, without those of the pod as a whole and of its sandbox."""
+    """cpu and memory are the series of cAdvisor for containers, without those of a whole pod and of its sandbox."""
     target = {"type": "AverageValue", "averageValue": "1"}
     async with opened(server.address, scrapeIntervalSeconds=1) as source:
         memory = await read(source, {"type": "Resource", "resource": {"name": "memory", "target": target}})
@@ -162,7 +153,7 @@ async def test_cpu_and_memory_are_those_of_the_containers(server: Prometheus) ->
     ],
 )
 async def test_values_are_exact(server: Prometheus, expression: str, expected: str) -> None:
-    """As the server prints them, without a float between; scalars and vectors alike."""
+    """A value is exact, as the server prints it: no float is between. That holds for scalars and for vectors."""
     async with opened(server.address) as source:
         reading = await read(source, external_metric(expression))
     (sample,) = reading.samples
@@ -188,15 +179,15 @@ async def test_values_are_exact(server: Prometheus, expression: str, expected: s
         (external_metric("queue", selector={"matchLabels": {"a.b": "b"}}), reasons.REFUSED),
     ],
 )
-async def test_what_gives_no_sample(server: Prometheus, metric: Json, expected: str | None) -> None:
-    """An empty result is no sample; the rest has its reason."""
+async def test_a_metric_without_a_sample_has_a_reason(server: Prometheus, metric: Json, expected: str | None) -> None:
+    """An empty result gives no sample; a result or an expression that cannot be used gives the reason."""
     async with opened(server.address) as source:
         reading = await read(source, metric)
     assert reading == Reading() if expected is None else reason(reading) == expected
 
 
-async def test_what_cannot_be_confined_is_not_sent(server: Prometheus) -> None:
-    """With a namespace label; without one the server decides."""
+async def test_an_expression_that_cannot_be_confined_is_not_sent(server: Prometheus) -> None:
+    """With a namespace label, an expression that cannot be confined is refused before it is sent."""
     async with opened(server.address, namespaceLabel="namespace") as source:
         reading = await read(source, external_metric('queue{"namespace"="team-b" or pod="p0"}'))
         assert reason(reading) == reasons.REFUSED
@@ -204,7 +195,7 @@ async def test_what_cannot_be_confined_is_not_sent(server: Prometheus) -> None:
 
 
 async def test_the_window_reaches_as_far_back_as_the_expression(server: Prometheus) -> None:
-    """Ranges, subqueries and offsets, and the interval at which the server scrapes."""
+    """The window of a sample is what the expression reads back, and the interval at which the server scrapes."""
     async with opened(server.address) as source:
         for expression, seconds in (
             ("loose", 60),
@@ -216,19 +207,19 @@ async def test_the_window_reaches_as_far_back_as_the_expression(server: Promethe
 
 
 def selectors() -> st.SearchStrategy[Json]:
-    """Selectors over the label `v`."""
+    """Return selectors over the label `v`."""
     chosen = st.lists(st.sampled_from(TRICKY[:7] + TRICKY[8:]), min_size=1, max_size=4, unique=True)
     within = st.builds(
-        lambda operator, found: {"key": "v", "operator": operator, "values": found},
+        lambda operator, values: {"key": "v", "operator": operator, "values": values},
         st.sampled_from(["In", "NotIn"]),
         chosen,
     )
     there = st.sampled_from(["Exists", "DoesNotExist"]).map(lambda operator: {"key": "v", "operator": operator})
-    return st.lists(within | there, min_size=1, max_size=3).map(lambda found: {"matchExpressions": found})
+    return st.lists(within | there, min_size=1, max_size=3).map(lambda every: {"matchExpressions": every})
 
 
 def selects(selector: Json, value: str) -> bool:
-    """Whether a series with this label is selected, as Kubernetes understands it; an empty label is none here."""
+    """Return whether a selector of Kubernetes matches a series with a value of `v`, which is absent when empty."""
     labels = {"v": value} if value else {}
     for one in selector["matchExpressions"]:
         match one["operator"]:
@@ -246,9 +237,9 @@ def selects(selector: Json, value: str) -> bool:
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(selector=selectors())
 def test_a_selector_as_matchers_selects_the_same(server: Prometheus, selector: Json) -> None:
-    """Every operator, with values that mean something in PromQL or in regular expressions."""
+    """A selector matches the same series as PromQL matchers, although its values mean something in PromQL or in RE2."""
     expression = selected("tricky", LabelSelector.model_validate(selector))
-    result = server.ask(expression)["data"]["result"]
+    result = server.query(expression)["data"]["result"]
     assert {int(one["value"][1]) for one in result} == {
         number for number, value in enumerate(TRICKY) if selects(selector, value)
     }
@@ -278,7 +269,7 @@ UNARY = (
 
 
 def expressions() -> st.SearchStrategy[str]:
-    """PromQL of some depth; not all of it is valid."""
+    """Return PromQL expressions of some depth, not all of them valid."""
     return st.recursive(
         st.sampled_from(ATOMS),
         lambda inner: st.one_of(
@@ -292,64 +283,64 @@ def expressions() -> st.SearchStrategy[str]:
     )
 
 
-def result(answer: Json) -> list[tuple[str, str]] | str:
-    """The result of an instant query without its time, in an order of its own; or the kind of its error."""
-    if answer["status"] != "success":
-        return str(answer["errorType"])
-    found = answer["data"]["result"]
-    if answer["data"]["resultType"] != "vector":
-        return [("", found[1])]
-    return sorted((str(sorted(one["metric"].items())), one["value"][1]) for one in found)
+def result(response: Json) -> list[tuple[str, str]] | str:
+    """Return the result of an instant query without its time, sorted; or the kind of its error."""
+    if response["status"] != "success":
+        return str(response["errorType"])
+    content = response["data"]["result"]
+    if response["data"]["resultType"] != "vector":
+        return [("", content[1])]
+    return sorted((str(sorted(one["metric"].items())), one["value"][1]) for one in content)
 
 
 def has_teeth(expression: str, server: Prometheus, alone: Prometheus) -> bool:
-    """Whether the expression tells the two servers apart."""
-    return result(server.ask(expression)) != result(alone.ask(expression))
+    """Return whether an expression has other results on the two servers."""
+    return result(server.query(expression)) != result(alone.query(expression))
 
 
 @settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(expression=expressions())
 def test_no_expression_leaves_its_namespace(server: Prometheus, alone: Prometheus, expression: str) -> None:
-    """Whatever is written, the answer is that of a server which has the series of this namespace and nothing else."""
+    """A confined expression has the result that it has on a server with the series of the namespace alone."""
     sent = confined(expression, "namespace", "team-a")
-    if isinstance(sent, Unusable):
-        assert server.ask(expression)["status"] != "success"
+    if isinstance(sent, ExpressionUnusable):
+        assert server.query(expression)["status"] != "success"
     else:
         event("tells them apart" if has_teeth(expression, server, alone) else "does not")
-        assert result(server.ask(sent)) == result(alone.ask(expression))
+        assert result(server.query(sent)) == result(alone.query(expression))
 
 
 @pytest.mark.parametrize("expression", ATOMS)
 def test_every_way_to_name_a_series_is_confined(server: Prometheus, alone: Prometheus, expression: str) -> None:
-    """One by one, and no refusal."""
+    """Every way to name a series can be confined, and is."""
     sent = confined(expression, "namespace", "team-a")
     assert isinstance(sent, str)
-    assert result(server.ask(sent)) == result(alone.ask(expression))
+    assert result(server.query(sent)) == result(alone.query(expression))
 
 
 def test_the_expressions_tell_the_servers_apart(server: Prometheus, alone: Prometheus) -> None:
-    """Else the tests above could not fail."""
+    """Most of the expressions have other results on the two servers, so that the tests above can fail."""
     assert sum(has_teeth(expression, server, alone) for expression in ATOMS) > len(ATOMS) / 2
 
 
 async def test_a_namespace_with_quotes_is_only_a_value(server: Prometheus) -> None:
-    """What a namespace cannot be called would not break out either."""
+    """A namespace with quotes in its name, which Kubernetes does not allow, would not leave its matcher either."""
     sent = confined("queue", "namespace", 'x"} or queue{pod="p0')
     assert isinstance(sent, str)
-    assert server.ask(sent)["data"]["result"] == []
-    assert server.ask(f"count_values({quoted('v')}, vector(1))")["status"] == "success"
+    assert server.query(sent)["data"]["result"] == []
+    assert server.query(f"count_values({quoted('v')}, vector(1))")["status"] == "success"
 
 
 async def test_basic_authentication_behind_a_path(tmp_path: Path) -> None:
-    """Both files are read again when they change; a wrong password is Forbidden, and is in no message."""
-    exporter = Exporter(line("loose", 3))
+    """User and password are read again when their files change; a wrong password is Forbidden, and in no message."""
     hash_of_s3cret = "$2b$04$RAL8qCHBZsk5/ebapou4LuX97voUDNPPGoLY5rKvJju5fiQ4T0iry"
-    server = Prometheus(tmp_path, exporter, web={"basic_auth_users": {"ada": hash_of_s3cret}}, prefix="/some/path")
+    server = Prometheus(
+        tmp_path, [series("loose", 3)], web={"basic_auth_users": {"ada": hash_of_s3cret}}, prefix="/some/path"
+    )
     (tmp_path / "user").write_text("ada\n")
     (tmp_path / "password").write_text("canary")
     files = {"usernameFile": str(tmp_path / "user"), "passwordFile": str(tmp_path / "password")}
     try:
-        server.wait_until_it_listens()
         async with opened(f"http://{server.address}/", **files) as source:
             refused = await read(source, external_metric("vector(1)"))
             assert reason(refused) == reasons.FORBIDDEN
@@ -360,4 +351,3 @@ async def test_basic_authentication_behind_a_path(tmp_path: Path) -> None:
             assert reason(await read(source, external_metric("vector(1)"))) == reasons.FORBIDDEN
     finally:
         server.stop()
-        exporter.stop()

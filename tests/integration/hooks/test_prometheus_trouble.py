@@ -76,7 +76,7 @@ TROUBLE = [
         reasons.REFUSED,
         "refuses the expression: 1:1: parse error.",
     ),
-    (Answer(problem("execution"), 422), reasons.REFUSED, "cannot work the expression out"),
+    (Answer(problem("execution"), 422), reasons.REFUSED, "cannot evaluate the expression"),
     (Answer(problem("timeout"), 503), reasons.TIMED_OUT, "make it cheaper"),
     (Answer(problem("canceled"), 503), reasons.TIMED_OUT, "make it cheaper"),
     (Answer(problem("internal"), 500), reasons.REFUSED, "status 500"),
@@ -85,9 +85,9 @@ TROUBLE = [
     (Answer(b"", 401), reasons.FORBIDDEN, "usernameFile and passwordFile, or bearerFile"),
     (Answer(b"", 403), reasons.FORBIDDEN, "usernameFile and passwordFile, or bearerFile"),
     (Answer(b"", 400), reasons.REFUSED, "status 400"),
-    (Answer(b"", 503), reasons.UNREACHABLE, "answers with status 503"),
+    (Answer(b"", 503), reasons.UNREACHABLE, "responds with status 503"),
     (Answer(b"", 504), reasons.TIMED_OUT, "make it cheaper"),
-    (Answer(b"", 429), reasons.UNREACHABLE, "answers with status 429"),
+    (Answer(b"", 429), reasons.UNREACHABLE, "responds with status 429"),
     (Answer(b"", 302, {"Location": "http://127.0.0.1:1/"}), reasons.UNREACHABLE, "address to where it leads"),
     (Answer(b"<html>"), reasons.UNREACHABLE, "leads to something that is no Prometheus API"),
     (Answer(b"[1]"), reasons.UNREACHABLE, "leads to something that is no Prometheus API"),
@@ -99,7 +99,7 @@ TROUBLE = [
     (Answer(vector(({}, [1e30, "1"]))), reasons.REFUSED, "a value that hooks cannot read"),
     (Answer(vector(({}, [1, "many"]))), reasons.NOT_A_NUMBER, "NaN or an infinity"),
     (Answer(b"x" * (9 << 20)), reasons.REFUSED, "more than 8 MiB"),
-    (Answer(delay=NEVER), reasons.TIMED_OUT, "did not answer in time"),
+    (Answer(delay=NEVER), reasons.TIMED_OUT, "did not respond in time"),
 ]
 
 

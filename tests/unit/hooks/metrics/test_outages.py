@@ -11,16 +11,16 @@ FIRST, SECOND = Unread(reasons.TIMED_OUT, "first"), Unread(reasons.UNREACHABLE, 
 def test_a_source_that_cannot_be_reached_is_left_alone_at_once() -> None:
     """For a pause, after which one asks and the others are still told what was learned last."""
     outage = Outage(5)
-    assert outage.answer(0) is None
+    assert outage.unread(0) is None
     outage.learn(Trouble.GONE, FIRST, 0, 1)
-    assert [outage.answer(now) for now in (1, 5.9)] == [FIRST, FIRST]
-    assert outage.answer(6) is None
-    assert outage.answer(6) is FIRST
+    assert [outage.unread(now) for now in (1, 5.9)] == [FIRST, FIRST]
+    assert outage.unread(6) is None
+    assert outage.unread(6) is FIRST
     outage.learn(Trouble.SILENT, SECOND, 6, 7)
-    assert outage.answer(11.9) is SECOND
-    assert outage.answer(12) is None
+    assert outage.unread(11.9) is SECOND
+    assert outage.unread(12) is None
     outage.learn(Trouble.NONE, None, 12, 13)
-    assert [outage.answer(13), outage.answer(13)] == [None, None]
+    assert [outage.unread(13), outage.unread(13)] == [None, None]
 
 
 def test_silence_counts_when_it_repeats() -> None:
@@ -29,9 +29,9 @@ def test_silence_counts_when_it_repeats() -> None:
     troubles = (Trouble.SILENT, Trouble.SILENT, Trouble.NONE, Trouble.SILENT, Trouble.SILENT)
     for now, trouble in zip((0, 2, 4, 6, 8), troubles, strict=True):
         outage.learn(trouble, FIRST, now, now + 1)
-        assert outage.answer(now + 1) is None
+        assert outage.unread(now + 1) is None
     outage.learn(Trouble.SILENT, SECOND, 10, 11)
-    assert outage.answer(11) is SECOND
+    assert outage.unread(11) is SECOND
 
 
 def test_a_failure_that_is_an_answer_is_none() -> None:
@@ -39,7 +39,7 @@ def test_a_failure_that_is_an_answer_is_none() -> None:
     outage = Outage(5)
     outage.learn(Trouble.GONE, FIRST, 0, 1)
     outage.learn(Trouble.NONE, SECOND, 1, 2)
-    assert outage.answer(2) is None
+    assert outage.unread(2) is None
 
 
 def test_silence_while_others_are_answered_does_not_count() -> None:
@@ -48,4 +48,4 @@ def test_silence_while_others_are_answered_does_not_count() -> None:
     outage.learn(Trouble.NONE, None, 0, 2)
     for _ in range(10):
         outage.learn(Trouble.SILENT, FIRST, 1, 3)
-    assert outage.answer(3) is None
+    assert outage.unread(3) is None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hooks.api.metrics import LabelSelector
 from hooks.metrics import confinement, promql
 from hooks.metrics.confinement import FUNCTIONS, confined
-from hooks.metrics.promql import Unusable, quoted, reach, selected
+from hooks.metrics.promql import ExpressionUnusable, quoted, reach, selected
 from tests.builders import Json
 
 
@@ -45,7 +45,7 @@ def test_a_selector_is_one_set_of_matchers(selector: Json, expected: str) -> Non
 )
 def test_selectors_that_cannot_be_matchers(name: str, selector: Json, message: str) -> None:
     """Refused rather than left out."""
-    with pytest.raises(Unusable, match=message.replace("(", r"\(")):
+    with pytest.raises(ExpressionUnusable, match=message.replace("(", r"\(")):
         selected(name, LabelSelector.model_validate(selector))
 
 
@@ -153,7 +153,7 @@ def test_an_expression_in_a_namespace(expression: str, expected: str) -> None:
 def test_what_cannot_be_confined(expression: str, message: str) -> None:
     """Refused, with why."""
     answer = confined(expression, "ns", "a")
-    assert isinstance(answer, Unusable)
+    assert isinstance(answer, ExpressionUnusable)
     assert message in str(answer)
 
 

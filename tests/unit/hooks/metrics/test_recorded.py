@@ -206,7 +206,7 @@ def test_pods() -> None:
     [
         ("just text", "something that is not a Kubernetes object with a kind"),
         ("a: 1", "something that is not a Kubernetes object with a kind"),
-        ("kind: Status\nstatus: Failure", "a Status that is neither an object with a name nor an answer with metrics"),
+        ("kind: Status\nstatus: Failure", "a Status that is neither an object with a name nor a response with metrics"),
     ],
 )
 def test_what_is_neither(text: str, words: str) -> None:

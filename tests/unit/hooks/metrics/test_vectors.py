@@ -41,7 +41,7 @@ def test_scalars_and_vectors() -> None:
 @pytest.mark.parametrize("kind", ["matrix", "string", "streams", ""])
 def test_what_is_neither(kind: str) -> None:
     """Refused."""
-    with pytest.raises(vectors.Unreadable):
+    with pytest.raises(vectors.ResultUnusable):
         vectors.points(answer(kind, []))
 
 
