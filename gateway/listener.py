@@ -1,9 +1,9 @@
-"""The traffic socket and the process's signals: serve, then leave without dropping anyone.
+"""Listening socket for clients, and the signals that end it: the gateway stops without dropping a request.
 
-At the first SIGTERM `/readyz` says no while requests are served as before, each answer asking its client to close: load
-balancers need this time (the lame duck) to notice. Then the socket closes and what runs may finish, up to a limit.
-Behind it event streams end with an error event, WebSockets with a close frame, and the rest breaks off. A second signal
-ends at once. SIGINT, a person at a terminal, skips the lame duck.
+At the first SIGTERM `/readyz` fails while requests are served as before, and each response asks its client to close:
+load balancers need this time (the lame duck) to notice. Then the socket closes, and requests that are under way may
+finish, up to a limit. After that, event streams end with an error event, WebSockets with a close frame, and all else is
+aborted. A second signal ends the process at once. SIGINT, which a person sends from a terminal, skips the lame duck.
 """
 
 import asyncio
@@ -19,18 +19,19 @@ from program.signals import Signals
 from program.sockets import BACKLOG
 
 SEND_BUFFER_BYTES: Final = 65536
-"""Of the kernel, per connection: a reader that stalls must not cost megabytes."""
+"""Bytes of the kernel's send buffer per connection: a client that stalls must not cost megabytes."""
 INTERRUPT_SECONDS: Final = 0.9
-"""For what is said to clients whose answers are interrupted to reach them."""
+"""Seconds in which the last bytes reach clients whose responses are interrupted."""
 TLS_HANDSHAKE_SECONDS: Final = 5.0
+"""Seconds that a client has for the TLS handshake."""
 FILES_PER_CONNECTION: Final = 3
-"""A client, a backend, and room for the rest."""
+"""File descriptors per client connection: its own, that of a backend, and one for everything else."""
 
 log = structlog.get_logger(__name__)
 
 
 def connections_allowed(wanted: int) -> int:
-    """How many client connections the process can have with its file descriptors; raises the soft limit first."""
+    """Raise the soft limit of file descriptors; return how many of the `wanted` client connections they allow."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard == resource.RLIM_INFINITY or wanted * FILES_PER_CONNECTION <= hard:
@@ -49,7 +50,16 @@ async def serve(
     lame_duck_seconds: float,
     drain_seconds: float,
 ) -> None:
-    """Serve clients on `sock` until told to stop, then let what runs finish."""
+    """Serve clients on `sock` until the first signal, then let the requests that are under way finish.
+
+    Args:
+        server: HTTP server for the connections.
+        sock: Listening socket.
+        signals: Signals of the process.
+        context: TLS towards clients; None for plain HTTP.
+        lame_duck_seconds: Time after the first signal in which clients are served as before.
+        drain_seconds: Time after that in which requests that are under way may finish.
+    """
     listening = await asyncio.get_running_loop().create_server(
         server,
         sock=sock,

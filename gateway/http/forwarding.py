@@ -1,6 +1,6 @@
-"""What changes in a message on its way through: fields, target and model name (RFC 9110 7.6).
+"""Changes of messages that are forwarded: fields, target and model name (RFC 9110 7.6).
 
-Every function makes its result from the pristine request or answer, so that nothing of one attempt reaches the next.
+Every function makes its result from the message as it came, so that nothing of one attempt reaches the next.
 """
 
 import re
@@ -24,7 +24,8 @@ def _as_bytes(names: Collection[str]) -> frozenset[bytes]:
 HOP_BY_HOP: Final = _as_bytes(vocabulary.HOP_BY_HOP)
 FRAMING: Final = _as_bytes(vocabulary.FRAMING)
 FORWARDED: Final = _as_bytes(vocabulary.FORWARDED)
-"""Header fields that only a proxy may write. From trusted peers the first three are believed."""
+"""Fields that only a proxy may write. Those of trusted peers are believed: Forwarded, X-Forwarded-For, -Host and -Proto
+and X-Real-IP; all others are dropped."""
 
 IDENTITY: Final = frozenset(
     {
@@ -51,18 +52,18 @@ IDENTITY: Final = frozenset(
         b"kubeflow-groups",
     }
 )
-"""Fields by which a server behind a proxy knows who is calling: only the gateway may set them."""
+"""Fields by which a server behind a proxy identifies the caller: only the gateway may set them."""
 
 CALLER_SECRETS: Final = frozenset(
     {b"authorization", b"cookie", b"api-key", b"x-api-key", b"x-goog-api-key", b"x-auth-token", b"x-amz-security-token"}
 )
-"""The caller's own credentials. They are for this cluster and never go to a remote backend."""
+"""Fields with the caller's own credentials, which are for this cluster and never go to a remote backend."""
 
 _NEVER_FORWARDED: Final = HOP_BY_HOP | FRAMING | FORWARDED | IDENTITY | {b"host", b"expect", b"via", b"max-forwards"}
 _NEVER_TO_REMOTES: Final = _NEVER_FORWARDED | CALLER_SECRETS
 
 NOT_SETTABLE: Final = _as_bytes(vocabulary.NOT_SETTABLE)
-"""Header fields that a route document can neither set, add nor remove."""
+"""Fields that a route document can neither set, add nor remove."""
 
 _NEVER_RETURNED: Final = HOP_BY_HOP | FRAMING | {b"x-request-id"}
 _OWN_PREFIX: Final = b"x-beamlit-"
@@ -72,24 +73,24 @@ _DATE: Final = b"date"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the rules need to know of the backend that a request goes to. Made once per backend, not per request."""
+    """Rules for requests to one backend. They are made once per backend, not per request."""
 
     authority: bytes
-    """The backend's Host, with the port where it is not the scheme's own."""
+    """Value of the Host field, with the port where it is not the default of the scheme."""
     local: bool
-    """Whether it is a Service of the cluster: it gets the caller's own credentials."""
+    """Whether the backend is a Service of the cluster, which gets the client's own credentials."""
     prefix: bytes = b""
-    """Put in front of the request's path, percent-encoded."""
+    """Percent-encoded path in front of the request's path."""
     set: tuple[tuple[bytes, bytes], ...] = ()
-    """Fields that replace every field of their name."""
+    """Fields that replace all fields of their names."""
     add: tuple[tuple[bytes, bytes], ...] = ()
-    """Fields that stand beside those of the same name."""
+    """Fields that are added to those of their names."""
     dropped: frozenset[bytes] = _NEVER_FORWARDED
-    """Names that do not pass: the fixed ones, those removed and those replaced."""
+    """Names of fields that are not forwarded: the fixed ones, those to remove and those to replace."""
 
     @classmethod
     def of(cls, authority: str, *, local: bool, prefix: str = "", headers: Headers | None = None) -> "Target":
-        """The target for a backend of a route document. Changes to fields that are not settable are left out."""
+        """Return the target for a backend of a route document, without changes to fields that cannot be set."""
         changes = headers or Headers()
         replaced = _settable(changes.set)
         removed = {_name(name) for name in changes.remove} - NOT_SETTABLE
@@ -114,24 +115,24 @@ def request_fields(
     trusted_peer: bool = False,
     extra: Mapping[bytes, bytes] | None = None,
 ) -> Fields:
-    """The fields to send to a backend.
+    """Return the fields to send to a backend.
 
     Args:
-        head: the client's request, as it came.
-        target: the backend.
-        peer: the client's address.
-        tls: whether the client's connection is encrypted.
-        via: this gateway's name in Via; a request that has been here before carries it.
-        trusted_peer: whether the peer is a proxy whose forwarding fields are believed.
-        extra: fields of the gateway's own, names in lower case: x-request-id, authorization, values from Secrets.
-            They replace all others of their name.
+        head: Head of the client's request.
+        target: Rules for the backend.
+        peer: IP address of the client.
+        tls: Whether the client's connection is encrypted.
+        via: Name of this gateway in Via fields; a request that has passed here before carries it.
+        trusted_peer: Whether the peer is a proxy whose forwarding fields are believed.
+        extra: Fields of the gateway's own, with names in lower case: x-request-id, authorization, values from Secrets.
+            They replace all other fields of their names.
 
     Raises:
-        errors.LoopDetected: `via` is already in Via (RFC 9110 7.6.3).
+        errors.LoopDetected: The Via field has the name `via` already (RFC 9110 7.6.3).
     """
     own = extra or {}
     dropped = target.dropped
-    nominated: frozenset[bytes] | None = None
+    listed: frozenset[bytes] | None = None
     via_before = b""
     received: dict[bytes, bytes] = {}
     fields: list[tuple[bytes, bytes]] = [(b"host", target.authority)]
@@ -139,21 +140,21 @@ def request_fields(
         name, value = field
         if name in dropped:
             if name == b"connection":
-                names = _nominated(value)
-                nominated = names if nominated is None else nominated | names
+                names = _listed(value)
+                listed = names if listed is None else listed | names
             elif name == b"via":
                 via_before = via_before + b", " + value if via_before else value
             elif name == b"max-forwards" and head.method in (b"OPTIONS", b"TRACE"):
-                fields.append((name, _one_less(value)))
+                fields.append((name, _decremented(value)))
             elif trusted_peer and name in FORWARDED:
                 received[name] = received[name] + b", " + value if name in received else value
         elif name.find(b"_") < 0 and name not in own:
             fields.append(field)
-    if nominated:
-        fields = [field for field in fields if field[0] not in nominated or field[0] in _KEPT]
-    if via_before and _has_been_here(via_before, via):
+    if listed:
+        fields = [field for field in fields if field[0] not in listed or field[0] in _NEVER_LISTED]
+    if via_before and _has_hop(via_before, via):
         raise errors.LoopDetected
-    _say_forwarded(fields, head, received, peer, tls)
+    _add_forwarding_fields(fields, head, received, peer, tls)
     mine = b"1.1 " + via if head.http_minor else b"1.0 " + via
     fields.append((b"via", via_before + b", " + mine if via_before else mine))
     fields += [field for field in target.set if field[0] not in own]
@@ -162,12 +163,12 @@ def request_fields(
     return tuple(fields)
 
 
-_KEPT: Final = frozenset({b"host", b"max-forwards"})
-"""Fields of ours that a name listed in Connection does not remove."""
+_NEVER_LISTED: Final = frozenset({b"host", b"max-forwards"})
+"""Fields of the gateway that stay although the client's Connection field lists them."""
 
 
 def request_target(rest: bytes, prefix: bytes) -> bytes:
-    """The target to send: `prefix` in front of `rest`, whose bytes stay as they are.
+    """Return the target to send: `prefix` in front of `rest`, whose bytes do not change.
 
     `rest` is in origin form, or `*` for OPTIONS (RFC 9112 3.2).
     """
@@ -178,47 +179,47 @@ def request_target(rest: bytes, prefix: bytes) -> bytes:
 
 
 def response_fields(fields: Fields, *, extra: tuple[tuple[bytes, bytes], ...] = ()) -> Fields:
-    """The fields to send to the client.
+    """Return the fields to send to the client.
 
     Args:
-        fields: the server's answer.
-        extra: fields of the gateway's own. Fields of the server named `x-beamlit-…` or x-request-id do not pass.
+        fields: Fields of the backend's response; those named `x-beamlit-…` and x-request-id are dropped.
+        extra: Fields of the gateway's own.
     """
     kept: list[tuple[bytes, bytes]] = []
-    nominated: frozenset[bytes] | None = None
+    listed: frozenset[bytes] | None = None
     dated = False
     for field in fields:
         name = field[0]
         if name in _NEVER_RETURNED:
             if name == b"connection":
-                names = _nominated(field[1])
-                nominated = names if nominated is None else nominated | names
+                names = _listed(field[1])
+                listed = names if listed is None else listed | names
         elif name == _DATE:
             if not dated:
                 dated = True
                 kept.append(field)
         elif not name.startswith(_OWN_PREFIX):
             kept.append(field)
-    if nominated:
-        kept = [field for field in kept if field[0] not in nominated or field[0] == _DATE]
+    if listed:
+        kept = [field for field in kept if field[0] not in listed or field[0] == _DATE]
     kept += extra
     return tuple(kept)
 
 
 def model_of(body: bytes) -> str:
-    """The value of `model` in a JSON object.
+    """Return the value of `model` in a JSON object.
 
     Raises:
-        errors.ModelMissing: it is not a JSON object, has no such key or more than one, or its value is not a string.
+        errors.ModelMissing: The body is no JSON object, has no such key or more than one, or the value is no string.
     """
     return _model(body)[0]
 
 
 def replace_model(body: bytes, name: str) -> bytes:
-    """`body` with another value of `model`. All other bytes stay.
+    """Return `body` with `name` as the value of `model`; all other bytes do not change.
 
     Raises:
-        errors.ModelMissing: as `model_of`.
+        errors.ModelMissing: The body is no JSON object, has no such key or more than one, or the value is no string.
     """
     _, start, end = _model(body)
     return body[:start] + orjson.dumps(name) + body[end:]
@@ -232,7 +233,7 @@ _COLON: Final = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
 
 
 def _model(body: bytes) -> tuple[str, int, int]:
-    """The value, and where its string starts and ends in `body`."""
+    """Return the value of `model`, and where its string starts and ends in `body`."""
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
@@ -249,12 +250,12 @@ def _model(body: bytes) -> tuple[str, int, int]:
 
 
 def _only_key(body: bytes) -> list[int]:
-    """Where the value begins, in an object whose key is spelled out and whose bytes occur once: nearly always."""
+    """Return where the value begins, for a body in which the bytes of the key occur once: nearly all do."""
     return [next(_COLON.finditer(body, body.index(b'"model"') + 7)).end()]
 
 
 def _keys(body: bytes) -> list[int]:
-    """Where the values of all top-level keys that mean `model` begin, escaped spellings included."""
+    """Return where the values of all top-level keys `model` begin, escaped spellings included."""
     found: list[int] = []
     depth = position = 0
     while match := _TOKEN.search(body, position):
@@ -281,8 +282,8 @@ def _name(name: str) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _who(peer: str, authority: bytes, tls: bool) -> Fields:
-    """The fields about a client that nobody else has said anything about."""
+def _forwarding_fields(peer: str, authority: bytes, tls: bool) -> Fields:
+    """Return the forwarding fields of a client that no other proxy has written about."""
     address = peer.encode("ascii", "replace")
     proto = b"https" if tls else b"http"
     element = b"for=%b;host=%b;proto=%b" % (
@@ -300,29 +301,29 @@ def _who(peer: str, authority: bytes, tls: bool) -> Fields:
 
 
 @lru_cache(maxsize=256)
-def _nominated(connection: bytes) -> frozenset[bytes]:
-    """The names listed in a Connection field."""
+def _listed(connection: bytes) -> frozenset[bytes]:
+    """Return the names that a Connection field lists."""
     return frozenset(part.strip(b" \t") for part in connection.lower().split(b","))
 
 
-def _has_been_here(via: bytes, name: bytes) -> bool:
-    """Whether one of the hops in `via` calls itself `name` (RFC 9110 7.6.3: protocol, received-by, comment)."""
+def _has_hop(via: bytes, name: bytes) -> bool:
+    """Return whether one of the hops in `via` has the name `name` (RFC 9110 7.6.3: protocol, received-by, comment)."""
     hops = (hop.split() for hop in via.lower().split(b","))
     return any(len(hop) > 1 and hop[1] == name.lower() for hop in hops)
 
 
-def _one_less(value: bytes) -> bytes:
+def _decremented(value: bytes) -> bytes:
     return b"%d" % max(int(value) - 1, 0) if value.isdigit() and len(value) < 10 else b"0"
 
 
-def _say_forwarded(
+def _add_forwarding_fields(
     fields: list[tuple[bytes, bytes]], head: RequestHead, received: Mapping[bytes, bytes], peer: str, tls: bool
 ) -> None:
-    """Say who the client is: in the fields that everyone reads, and in the standard one (RFC 7239)."""
+    """Add the forwarding fields: the usual ones, and the standard one (RFC 7239)."""
     if not received:
-        fields += _who(peer, head.authority, tls)
+        fields += _forwarding_fields(peer, head.authority, tls)
         return
-    (_, address), (_, authority), (_, proto), _, (_, element) = _who(peer, head.authority, tls)
+    (_, address), (_, authority), (_, proto), _, (_, element) = _forwarding_fields(peer, head.authority, tls)
     before = received.get(b"x-forwarded-for")
     fields.append((b"x-forwarded-for", before + b", " + address if before else address))
     fields.append((b"x-forwarded-host", received.get(b"x-forwarded-host", authority)))

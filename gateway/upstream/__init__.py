@@ -1,1 +1,1 @@
-"""Connections to backends: pools, name resolution, and the addresses that may be reached."""
+"""Connections to backends: pool, name resolution, and the addresses that may be reached."""

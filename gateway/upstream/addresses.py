@@ -1,7 +1,7 @@
-"""Which IP addresses a backend may have, judged on the address that is connected to and not on how it is written.
+"""Rules for the IP addresses of backends, applied to the address that is connected to and not to its spelling.
 
-A route document is written by a tenant. Were every address allowed, the gateway would fetch the cloud's metadata, the
-node's own services and the cluster's control plane for whoever may write one (server-side request forgery).
+A route document is written by a tenant. Were every address allowed, a tenant could read the cloud's metadata, the
+node's own services and the cluster's control plane through the gateway (server-side request forgery).
 """
 
 from collections.abc import Iterable
@@ -41,24 +41,24 @@ _IPV4_COMPATIBLE: Final = IPv6Network("::/96")  # RFC 4291 2.5.5.1, deprecated
 
 @dataclass(frozen=True, slots=True)
 class AddressRules:
-    """Which addresses a backend that a tenant names may have."""
+    """Addresses that a backend may have whose name a tenant chooses."""
 
     cluster: tuple[Network, ...] = field(default=())
-    """Ranges of the cluster's pods, Services and nodes: refused."""
+    """Ranges of the cluster's pods, Services and nodes, which are refused."""
     allowed: tuple[Network, ...] = field(default=())
-    """Ranges that are allowed whatever the other rules say."""
+    """Ranges that are allowed although another rule refuses them."""
 
     @classmethod
     def parse(cls, *, cluster: Iterable[str] = (), allowed: Iterable[str] = ()) -> "AddressRules":
-        """Rules from CIDR notation.
+        """Return rules from ranges in CIDR notation.
 
         Raises:
-            ValueError: a range is not an address with a prefix length, or has bits behind it.
+            ValueError: A range is no address with a prefix length, or has bits set behind the prefix.
         """
         return cls(tuple(map(ip_network, cluster)), tuple(map(ip_network, allowed)))
 
     def permit(self, address: str) -> bool:
-        """Whether `address` may be connected to. What is not an address in its usual spelling may not."""
+        """Return whether `address` may be connected to; False for text that is no address in its usual spelling."""
         try:
             parsed = ip_address(address)
         except ValueError:
@@ -74,7 +74,7 @@ class AddressRules:
 
 
 def embedded(address: Address) -> tuple[IPv4Address, ...]:
-    """The IPv4 addresses that packets to an IPv6 address may end at, by mapping or translation."""
+    """Return the IPv4 addresses at which packets to an IPv6 address may end, by mapping or translation."""
     if isinstance(address, IPv4Address):
         return ()
     if address.ipv4_mapped is not None:

@@ -1,4 +1,4 @@
-"""A server as the pool knows it, and how long and how much of it is put up with."""
+"""Backends as the connection pool knows them, with the times and limits that they have."""
 
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -10,26 +10,26 @@ IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"})
 
 
 class Origin(NamedTuple):
-    """One server as the pool knows it. Connections are shared by requests with an equal origin and by no others."""
+    """Backend as the connection pool knows it: requests with an equal origin share connections, others do not."""
 
     host: str
-    """Name or address to connect to."""
+    """Host name or IP address of the backend."""
     port: int
     scheme: str = "http"
-    """`http` or `https`."""
+    """URL scheme of the backend: http or https."""
     server_name: str | None = None
-    """Name for SNI and for the certificate; the host when None."""
+    """Name for SNI and for the verification of the certificate; None means the host."""
     ca_bundle: str | None = None
-    """PEM certificates that replace the system's roots."""
+    """PEM certificates of the authorities that replace those of the system."""
     certificate: ClientCertificate | None = None
-    """What is shown to a server that asks for one."""
+    """Client certificate for a backend that asks for one."""
     trusted: bool = False
-    """Whether every address is allowed: true for Services of the cluster, false for what a tenant may name."""
+    """Whether every address is allowed: true for Services of the cluster, false for names that a tenant may choose."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds that a server has. Route document and the settings `gateway.timeouts` have the defaults."""
+    """Times that a backend has. Route documents and the settings `gateway.timeouts` have the defaults."""
 
     connect: float
     """Seconds for name resolution, TCP and the TLS handshake."""
@@ -41,32 +41,35 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamLimits:
-    """What a server may do to us, and how connections are kept."""
+    """Limits on the responses of backends and on the pool of connections."""
 
     head_bytes: int = 65536
-    """All heads of one answer, interim ones included."""
+    """Bytes of all heads of one response, interim ones included."""
     fields: int = 200
+    """Number of field lines in one head."""
     interim: int = 8
-    """1xx answers before the final one."""
+    """Number of 1xx responses before the final one."""
     overhead_bytes: int = 16384
-    """Chunk extensions and trailers in a row, without a byte of the body."""
+    """Bytes of chunk extensions and trailers in a row, without a byte of the body between them."""
     buffer_bytes: int = 65536
-    """Of an answer's body while nobody takes it; also the high-water mark of the request's body."""
+    """Bytes of a response's body that wait in memory while it is not relayed, and the high-water mark of a request."""
     idle_seconds: float = 4.0
-    """A connection is reused only while it has been idle for less: many model servers close at 5 s."""
+    """Seconds for which an idle connection may be used again; many model servers close it after 5."""
     life_seconds: float = 60.0
-    """A connection is retired after this, so that new replicas get their share."""
+    """Seconds after which a connection is not used again, so that new replicas get their share of requests."""
     idle_per_origin: int = 256
+    """Number of idle connections to one origin."""
     idle_total: int = 2048
+    """Number of idle connections to all origins."""
 
 
 @dataclass(slots=True)
 class Stats:
-    """Counters since the start."""
+    """Counts of connections to backends."""
 
     connects: int = 0
-    """Connections opened."""
+    """Connections opened since the start."""
     open: int = 0
-    """Connections that exist now."""
+    """Connections that are open now."""
     idle: int = 0
-    """Those of them that wait in the pool."""
+    """Open connections that wait in the pool."""

@@ -1,9 +1,9 @@
-"""Names to addresses that may be connected to.
+"""Resolution of host names to addresses that may be connected to.
 
 Look-ups run in threads of their own: `getaddrinfo` cannot be cancelled, and in the loop's default executor a few slow
-ones would stop everything else that uses it. Answers are kept for a short time, and a stale answer is better than none
-while the name server is away. What is returned was checked, and the caller connects to exactly that, so a name that
-changes between check and connect gains nothing.
+ones would stop everything else that uses it. Addresses are cached for a short time, and old ones are used while the
+name server is away. The caller connects to exactly the address that was checked, so a name that changes between check
+and connection gains nothing.
 """
 
 import asyncio
@@ -17,17 +17,18 @@ from gateway import errors
 from gateway.upstream.addresses import AddressRules
 
 Endpoint = tuple[str, int]
-"""An IP address and a port."""
+"""Host, or IP address, and port."""
 
 _CACHED_NAMES: Final = 4096
 _STALE_SECONDS: Final = 600.0
+"""Age up to which cached addresses are used while the name does not resolve."""
 
 
 class AddressResolver(Protocol):
     """Resolver of host names to addresses that may be connected to."""
 
     async def resolve(self, host: str, port: int, *, trusted: bool) -> Sequence[Endpoint]:
-        """Return the addresses to connect to for `host` and `port`, in order of preference, at least one.
+        """Return the addresses and ports to connect to for `host` and `port`, in order of preference, at least one.
 
         `trusted` allows every address: the name is a Service of the cluster or comes from the administrator.
 
@@ -40,7 +41,7 @@ class AddressResolver(Protocol):
 
 
 class Resolver:
-    """Looks names up, checks what they lead to, and remembers it for a short time."""
+    """Resolver that checks addresses against rules, and caches them for a short time."""
 
     def __init__(
         self,
@@ -51,18 +52,18 @@ class Resolver:
         threads: int = 16,
         pending: int = 256,
     ) -> None:
-        """Resolve under `rules`.
+        """Start a resolver.
 
         Args:
-            rules: which addresses a name from a tenant may lead to.
-            overrides: where a host and port lead, instead of asking the name server (as curl's `--resolve`). The
-                administrator set them, so their addresses are not checked.
-            cache_seconds: how long an answer counts as fresh; at most 30.
-            threads: look-ups at the same time.
-            pending: names that may wait for a look-up; more are refused at once.
+            rules: Addresses that a name from a tenant may lead to.
+            overrides: Addresses and ports for hosts and ports that are not looked up (as curl's `--resolve`). The
+                administrator sets them, so they are not checked.
+            cache_seconds: Seconds for which addresses are used without a new look-up; at most 30.
+            threads: Number of look-ups at the same time.
+            pending: Number of names that may wait for a look-up; further ones are refused at once.
         """
         self._rules = rules
-        self._overrides = {(_canonical(host), port): to for (host, port), to in (overrides or {}).items()}
+        self._overrides = {(_normalized(host), port): to for (host, port), to in (overrides or {}).items()}
         self._cache_seconds = min(cache_seconds, 30.0)
         self._pending = pending
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="resolver")
@@ -70,16 +71,14 @@ class Resolver:
         self._lookups: dict[str, asyncio.Future[tuple[str, ...]]] = {}
 
     async def resolve(self, host: str, port: int, *, trusted: bool) -> Sequence[Endpoint]:
-        """Where to connect to for `host` and `port`, in order of preference, never empty.
-
-        With `trusted` every address is allowed: the name is a Service of the cluster, or the administrator's.
+        """Return the addresses and ports to connect to for `host` and `port`, as `AddressResolver` says.
 
         Raises:
-            errors.AddressRefused: it leads to addresses that are not allowed, and to no other.
-            errors.ConnectFailed: it does not resolve.
-            errors.Overloaded: too many look-ups are waiting.
+            errors.AddressRefused: All addresses of the name are ones that may not be connected to.
+            errors.ConnectFailed: The name does not resolve.
+            errors.Overloaded: Too many look-ups are waiting.
         """
-        name = _canonical(host)
+        name = _normalized(host)
         override = self._overrides.get((name, port))
         if override is not None:
             return (override,)
@@ -92,7 +91,7 @@ class Resolver:
         return tuple((address, port) for address in addresses)
 
     def close(self) -> None:
-        """Take no more look-ups; those that run end by themselves."""
+        """Start no more look-ups; those that run end by themselves."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _look_up(self, name: str) -> tuple[str, ...]:
@@ -109,7 +108,7 @@ class Resolver:
             self._lookups[name] = lookup
             lookup.add_done_callback(lambda done: self._finished(name, done, loop.time()))
         try:
-            # Shielded: a request that goes away must not take the answer from those that wait with it.
+            # Shielded: a request that is cancelled must not cancel the look-up of those that wait with it.
             return await asyncio.shield(lookup)
         except OSError as exc:
             if cached is not None and now - cached[0] < _STALE_SECONDS:
@@ -126,10 +125,10 @@ class Resolver:
 
 
 def parse_overrides(entries: Iterable[str]) -> dict[Endpoint, Endpoint]:
-    """Overrides from `host:port=address:port`; IPv6 addresses stand in brackets.
+    """Return overrides from entries of the form `host:port=address:port`; IPv6 addresses stand in brackets.
 
     Raises:
-        ValueError: an entry does not have this form; the message names it.
+        ValueError: An entry does not have this form; the message names it.
     """
     overrides: dict[Endpoint, Endpoint] = {}
     for entry in entries:
@@ -139,7 +138,7 @@ def parse_overrides(entries: Iterable[str]) -> dict[Endpoint, Endpoint]:
                 raise ValueError
             host, port = _endpoint(left)
             address, to_port = _endpoint(right)
-            overrides[_canonical(host), port] = (str(ip_address(address)), to_port)
+            overrides[_normalized(host), port] = (str(ip_address(address)), to_port)
         except ValueError as exc:
             raise ValueError(f"{entry!r} is not of the form host:port=address:port") from exc
     return overrides
@@ -153,7 +152,7 @@ def _endpoint(text: str) -> Endpoint:
     return host, int(port)
 
 
-def _canonical(host: str) -> str:
+def _normalized(host: str) -> str:
     return host.lower().removeprefix("[").removesuffix("]").removesuffix(".")
 
 
@@ -166,7 +165,7 @@ def _literal(name: str) -> str | None:
 
 def _getaddrinfo(name: str) -> tuple[str, ...]:
     try:
-        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except UnicodeError as exc:
         raise OSError(f"not a host name: {type(exc).__name__}") from exc
-    return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+    return tuple(dict.fromkeys(str(address[0]) for *_, address in addresses))

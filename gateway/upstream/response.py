@@ -180,7 +180,7 @@ class UpstreamResponse:
                 self._wake()  # `read` has as much as it may return
             elif not self._held:
                 self._held = True
-                # Not the client's doing: a response that nobody ever takes ends by its idle deadline.
+                # Not the client's doing: a response that is never taken ends by its idle deadline.
                 cast("ResponseConnection", self._connection).hold()
 
     def complete(self) -> None:
