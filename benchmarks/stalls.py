@@ -1,4 +1,4 @@
-"""The gateway with a probe in its event loop: how long did it stand still?
+"""The gateway with a probe in its event loop that records how long the loop stood still.
 
 Run as `python -m benchmarks.stalls FILE …`, the rest as for `python -m gateway`. Each turn that came late is a line in
 FILE: when (monotonic seconds), by how many milliseconds, and how many of these the gateway itself computed, in whatever

@@ -78,15 +78,14 @@ class Site:
     def __init__(
         self, folder: Path, *, seed: int, failover: bool, lame_duck: float, drain: float, slack: float = 0.0
     ) -> None:
-        """
-        Args:
-            folder: for state, logs and records.
-            seed: of what the load client leaves to chance.
-            failover: False makes every failed attempt the last one: backends are for weighted use only, nothing is
-                tried again, and no failure takes a backend out.
-            lame_duck: seconds for which a gateway that leaves says so before it closes its port.
-            drain: seconds for which it then lets finish what it has begun.
-            slack: seconds that a busy machine may add to each time that is held.
+        """Args:
+        folder: for state, logs and records.
+        seed: of what the load client leaves to chance.
+        failover: False makes every failed attempt the last one: backends are for weighted use only, nothing is
+            tried again, and no failure takes a backend out.
+        lame_duck: seconds for which a gateway that leaves says so before it closes its port.
+        drain: seconds for which it then lets finish what it has begun.
+        slack: seconds that a busy machine may add to each time that is held.
         """
         self.folder = folder
         self.slack = slack

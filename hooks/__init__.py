@@ -1,4 +1,4 @@
-"""The controller's answers: given what is observed, what should exist, and what is true?
+"""The controller: given what is observed, it tells which objects should exist and what the status is.
 
-Stateless; all memory is `parent.status`. No loop, no watch and no queue belongs here: Metacontroller has them.
+It is stateless; all it remembers is in `parent.status`. Loops, watches and queues belong to Metacontroller.
 """

@@ -109,6 +109,8 @@ Quantity = Annotated[
 
 
 class ApiModel(BaseModel):
+    """A part of a custom resource: fields in camelCase, frozen, unknown fields ignored."""
+
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore", use_attribute_docstrings=True
     )
@@ -214,6 +216,8 @@ class ObjectMeta(ApiModel):
 
 
 class ApiObject(ApiModel):
+    """A custom resource as a whole."""
+
     @classmethod
     def read(cls, raw: object) -> Self:
         """Return an object that the API server gave.

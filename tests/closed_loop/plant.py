@@ -126,24 +126,23 @@ class Plant:
         restarts: Sequence[float] = (),
         seed: int = 0,
     ) -> None:
-        """
-        Args:
-            load: pairs of a time and the load from then on, in parts of what one replica is meant to carry.
-            behavior: spec.offloadingConfig.behavior.
-            metrics: of the specification; the first is fed from here.
-            replicas: at first.
-            idle: what a replica uses without any request, in parts of the target.
-            limit: most that a replica can use, in parts of the target.
-            follows_split: whether usage is that of the requests that arrive here; else of all, wherever they go.
-            pipeline: of the metric.
-            autoscaler: beside the decision.
-            gateway_lag: seconds until the gateway obeys a route.
-            silences: times from and to which the source of the metric does not answer.
-            skews: of each replica of hooks, the seconds by which its clock is wrong; a sync reaches any of them.
-            repeats: probability that a sync comes again at once.
-            stale: probability that a sync is sent with the status before the last one.
-            restarts: times at which all replicas of hooks begin anew.
-            seed: of noise and chance.
+        """Args:
+        load: pairs of a time and the load from then on, in parts of what one replica is meant to carry.
+        behavior: spec.offloadingConfig.behavior.
+        metrics: of the specification; the first is fed from here.
+        replicas: at first.
+        idle: what a replica uses without any request, in parts of the target.
+        limit: most that a replica can use, in parts of the target.
+        follows_split: whether usage is that of the requests that arrive here; else of all, wherever they go.
+        pipeline: of the metric.
+        autoscaler: beside the decision.
+        gateway_lag: seconds until the gateway obeys a route.
+        silences: times from and to which the source of the metric does not answer.
+        skews: of each replica of hooks, the seconds by which its clock is wrong; a sync reaches any of them.
+        repeats: probability that a sync comes again at once.
+        stale: probability that a sync is sent with the status before the last one.
+        restarts: times at which all replicas of hooks begin anew.
+        seed: of noise and chance.
         """
         self.pipeline = pipeline or Pipeline()
         self.changes: list[Change] = []

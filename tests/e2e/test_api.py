@@ -133,7 +133,14 @@ FULL: Final = {
         offloadingConfig=remote(
             authConfig={
                 "type": "oauth",
-                "oauthConfig": {"clientId": "i", "clientSecret": "s", "tokenUrl": "https://idp.example.com/token"},
+                "oauthConfig": {
+                    "clientId": "i",
+                    "clientSecret": "s",
+                    "tokenUrl": "https://idp.example.com/token",
+                    "tokenAuth": "client_secret_post",
+                    "audience": "models",
+                    "resource": "https://models.example.com",
+                },
             },
             location={"continent": "eu"},
         ),

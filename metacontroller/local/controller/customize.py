@@ -67,11 +67,11 @@ def check(rule: Rule, kind: Kind, parent_namespace: str, version: str) -> None:
 
 
 def gather(api: ApiServer, rules: tuple[Rule, ...], parent_namespace: str, version: str) -> list[tuple[Kind, Object]]:
-    """Yield the kind of every rule with each object it selects. A kind without objects comes once, with an empty
+    """Return the kind of every rule with each object it selects. A kind without objects comes once, with an empty
     object.
 
-        Raises:
-            errors.SyncError: A rule is invalid, or its kind is not installed.
+    Raises:
+        errors.SyncError: A rule is invalid, or its kind is not installed.
     """
     found: list[tuple[Kind, Object]] = []
     for rule in rules:

@@ -38,12 +38,13 @@ class Source:
 
 
 class Clock:
-    """Stands still until it is set."""
+    """A clock that stands still until it is set."""
 
     def __init__(self) -> None:
         self.now = 0.0
 
     def __call__(self) -> float:
+        """Return the time that was set."""
         return self.now
 
 
