@@ -27,7 +27,7 @@ T = TypeVar("T")
 DEADLINE_SECONDS: Final = 3.0
 """Seconds in which a sync reads metrics and pods. Metacontroller waits 10 s for the response."""
 
-_TIMED_OUT: Final = Reading(unread=Unread(reasons.TIMED_OUT, "The source of the metric did not answer in time."))
+_TIMED_OUT: Final = Reading(unread=Unread(reasons.TIMED_OUT, "The source of the metric did not respond in time."))
 _PODS_TIMED_OUT: Final = Unread(reasons.TIMED_OUT, "The API server did not list the pods in time.")
 _OF_PODS: Final = frozenset({MetricType.RESOURCE, MetricType.CONTAINER_RESOURCE, MetricType.PODS})
 """Types of metrics that are measured of pods, so that the pods must be listed."""

@@ -43,7 +43,7 @@ SLOT_SECONDS: Final = 0.2
 Two calls of one task that wait for so long leave more than half of `registrar.CALL_SECONDS` to the platform: hooks that
 wait for each other are not taken for a platform that does not respond.
 """
-LATE: Final = "The platform does not answer in time."
+LATE: Final = "The platform does not respond in time."
 _PAUSE: Final = (0.05, 0.15)
 """Shortest and longest pause before a call is repeated, in seconds; drawn at random between them."""
 _PASSING: Final = frozenset({502, 503, 504})

@@ -102,7 +102,7 @@ class Exchange:
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:
             result = "unreachable"
             unsent = isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.InvalidURL)
-            words = "it does not answer in time" if isinstance(exc, httpx.TimeoutException) else in_words(exc)
+            words = "it does not respond in time" if isinstance(exc, httpx.TimeoutException) else in_words(exc)
             raise Unreachable(f"The platform cannot be asked: {words}.", sent=method != "GET" and not unsent) from None
         finally:
             self._metrics.platform_requests.labels(operation, result).inc()

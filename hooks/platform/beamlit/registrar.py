@@ -97,7 +97,7 @@ class Registrar:
 
     async def _change(self, task: PlatformTask, progress: "_Progress") -> Outcome:
         parent = task.parent
-        progress.message_if_late = "The API server does not answer in time."
+        progress.message_if_late = "The API server does not respond in time."
         item = await self._read(task.kind, parent.namespace, parent.name)
         if item is None or text(mapping(item, "metadata"), "uid") != parent.uid:
             return Gone()

@@ -171,7 +171,7 @@ def test_the_route_changes_within_a_second_while_the_platform_hangs(
         waiting.join(SECONDS)
         response = turns.sync()
         assert registered(responses[0]) == ("False", "Unreachable")
-        assert "does not response in time" in message(responses[0])
+        assert "does not respond in time" in message(responses[0])
         assert (share(responses[0]), share(response)) == (0, 100)
 
 

@@ -301,7 +301,7 @@ async def test_a_hanging_platform_costs_less_than_a_second(
         response = await cluster.sync(item)
         assert platform.at_once == turn + 1  # It has not responded to these yet.
         assert registered(response) == ("False", reasons.UNREACHABLE)
-        assert message(response) == "The platform does not answer in time."
+        assert message(response) == "The platform does not respond in time."
         if on:
             cluster.close_circuit()  # as if it responded in between
         cluster.pass_time(response["resyncAfterSeconds"])
@@ -309,7 +309,7 @@ async def test_a_hanging_platform_costs_less_than_a_second(
         calls = len(platform.calls)
         response = await cluster.sync(item)
         assert platform.at_once == 3
-        assert message(response) == "The platform does not answer in time."
+        assert message(response) == "The platform does not respond in time."
         assert len(platform.calls) == calls
         assert item["status"]["platform"]["attempts"] == 3
         assert cluster.sample("circuit", state="open") == 1
@@ -654,7 +654,7 @@ async def test_a_secret_is_renewed_without_a_restart(servers: tuple[Platform, Ap
         (Scripted(b"{}", 403), "Hooks may not read modeldeployments"),
         (Scripted(b"{", 200), "something that is no JSON object"),
         (Scripted(b"{}", 500), "responds with status 500"),
-        (Scripted({}, delay=NEVER), "The API server does not answer in time."),
+        (Scripted({}, delay=NEVER), "The API server does not respond in time."),
         (NOBODY, "install the CustomResourceDefinitions"),
     ],
 )

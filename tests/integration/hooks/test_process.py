@@ -466,8 +466,8 @@ def test_explain_prints_the_decision_and_its_rule(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (["--now", "2090-01-01T00:00:00"], 2, "is not a time with its offset, as 2030-01-31T18:00:00Z"),
-        (["--now", "noon"], 2, "'noon' is not a time with its offset"),
+        (["--now", "2090-01-01T00:00:00"], 2, "must be a time with its offset from UTC, such as 2030-01-31T18:00:00Z"),
+        (["--now", "noon"], 2, "from UTC, such as 2030-01-31T18:00:00Z, not 'noon'"),
         (["--observed", "/none"], 2, "hooks: /none cannot be read: No such file or directory.\n"),
     ],
 )
