@@ -194,7 +194,7 @@ def create_operations_app(hooks: FastAPI, metrics: Metrics, *, draining: Callabl
     Args:
         hooks: the app to document.
         metrics: the metrics to expose.
-        draining: whether the process has been told to stop.
+        draining: whether the process is stopping.
     """
     app = web.operations_app(
         "Beamlit hooks: operations",

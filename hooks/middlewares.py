@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 JSON: Final = "application/json"
 """Media type of requests and responses."""
 _ACCEPTED: Final = frozenset({"", JSON, "application/x-www-form-urlencoded"})
-"""Media types that are read, as JSON all of them: Metacontroller's, and what curl sends unless told otherwise."""
+"""Media types that are read, as JSON all of them: Metacontroller's, and what curl sends by default."""
 BODY_SECONDS: Final = 10.0
 """Seconds in which a whole body must arrive. Metacontroller waits no longer for a response."""
 _RETRY_SECONDS: Final = (1, 2, 3)
@@ -33,7 +33,7 @@ _RETRY_SECONDS: Final = (1, 2, 3)
 Metacontroller reads whole seconds only, from 1 on."""
 
 
-class BodyTooLarge(HookError):
+class RequestTooLarge(HookError):
     """The body is larger than `hooks.bodyBytes`."""
 
     status = 413
@@ -51,7 +51,7 @@ class BodyMissing(HookError):
     status = 408
 
 
-class Unauthorized(HookError):
+class TokenMissing(HookError):
     """The request does not carry the bearer token."""
 
     status = 401
@@ -113,7 +113,7 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._bearer.permits(Headers(scope=scope).get("authorization", "")):
-            raise Unauthorized("the request does not carry the token of hooks")
+            raise TokenMissing("the request does not carry the token of hooks")
         await self._app(scope, receive, send)
 
 
@@ -155,7 +155,7 @@ class InFlightLimit:
         self._in_flight.add(1)
         try:
             if self._in_flight.count > self._limit:
-                raise TooManyRequests("more requests than hooks.inFlight are being answered")
+                raise TooManyRequests("more requests than hooks.inFlight are in flight")
             await self._app(scope, receive, leave_and_send)
         finally:
             leave()
@@ -195,8 +195,8 @@ class BodyLimit:
             raise self._too_large()
         await self._app(scope, receive_bounded, send)
 
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"the request is larger than hooks.bodyBytes, {self._limit}")
+    def _too_large(self) -> RequestTooLarge:
+        return RequestTooLarge(f"the request is larger than hooks.bodyBytes, {self._limit}")
 
 
 class BodyDeadline:

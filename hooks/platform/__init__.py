@@ -1,1 +1,1 @@
-"""What the Beamlit platform should have, who owns it there, and the registration that makes it so."""
+"""Objects that the Beamlit platform should have, their owners there, and their registration."""

@@ -39,7 +39,7 @@ class Circuit:
     def wait(self, now: float) -> float:
         """Return the seconds until a call may be made.
 
-        After 0 the caller must make the call and report its outcome by `answered`, `failed` or `given_up`.
+        After 0 the caller must make the call and report its outcome by `responded`, `failed` or `given_up`.
         """
         asked = self._asked_to_wait_until - now
         if self.state is CircuitState.CLOSED:
@@ -52,7 +52,7 @@ class Circuit:
         self._change(CircuitState.PROBING)
         return 0.0
 
-    def answered(self) -> None:
+    def responded(self) -> None:
         """Close the circuit: a call got a response."""
         self._failures, self._pause = 0, FIRST_PAUSE
         self._change(CircuitState.CLOSED)

@@ -167,8 +167,8 @@ def warnings(comparison: Comparison, observation: Observation) -> tuple[Conditio
     remote = mapping(mapping(observation.parent.spec, "offloadingConfig"), "remoteBackend")
     if text(mapping(mapping(remote, "authConfig"), "oauthConfig"), "clientSecret"):
         message = (
-            "spec.offloadingConfig.remoteBackend.authConfig.oauthConfig.clientSecret is readable by whoever can read"
-            " this object: move it to a Secret and name that in clientSecretRef."
+            "spec.offloadingConfig.remoteBackend.authConfig.oauthConfig.clientSecret is readable by everyone who"
+            " can read this object: move it to a Secret and name that in clientSecretRef."
         )
         conditions.append(Condition("InlineSecret", "True", reasons.INLINE_SECRET, message))
     if comparison.conflicts:

@@ -68,7 +68,7 @@ class SyncDecision:
 
 @dataclass(frozen=True, slots=True)
 class FinalizeDecision:
-    """Decision of a finalize: no child shall exist, and the parent may go when its registration is at rest."""
+    """Decision of a finalize: no child should exist, and the parent may go when its registration is at rest."""
 
     parent: Parent
     now: datetime

@@ -17,7 +17,7 @@ def customize(request: CustomizeRequest) -> CustomizeResponse:
     """Return rules for the workload, the Services and the Policies that the specification names in its own namespace.
 
     Metacontroller keeps the response for as long as the specification stays the same, so it depends on nothing else.
-    The specification was validated by nobody: what it does not name properly is left out.
+    The specification was not validated: what it does not name properly is left out.
     """
     parent = Parent.of(request.parent)
     spec = parent.spec

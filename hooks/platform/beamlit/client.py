@@ -160,7 +160,7 @@ class Beamlit:
             raise
         finally:
             self._slots.release()
-        self._circuit.answered()
+        self._circuit.responded()
         return response
 
     async def _slot(self, operation: str) -> None:
@@ -186,7 +186,7 @@ class Beamlit:
             self._learned = exc
             self._circuit.failed(now)
         else:
-            self._circuit.answered()
+            self._circuit.responded()
 
     async def _attempts(self, operation: str, method: str, path: str, body: Object | None, *, repeat: bool) -> Response:
         content = None if body is None else orjson.dumps(body)

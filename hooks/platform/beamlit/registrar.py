@@ -90,7 +90,7 @@ class Registrar:
             )
         except Exception:
             log.exception("platform_failed", **_log_fields(task))
-            message = "Hooks failed at it: their log says why."
+            message = "Hooks failed with an error of their own: their log has the details."
             outcome = RegistrationFailed(reasons.UNREACHABLE, message, sent=progress.is_writing)
         _log_outcome(task, outcome)
         return outcome

@@ -704,7 +704,7 @@ async def test_a_bug_costs_no_local_decision(cluster: World, monkeypatch: pytest
     with structlog.testing.capture_logs() as lines:
         response = await failing(cluster)
     assert registered(response) == ("False", reasons.UNREACHABLE)
-    assert message(response) == "Hooks failed at it: their log says why."
+    assert message(response) == "Hooks failed with an error of their own: their log has the details."
     assert response["children"]
     assert "platform_failed" in [one["event"] for one in lines]
 
@@ -751,7 +751,7 @@ async def test_c23_errors_do_not_repeat_what_they_are_about(client: Beamlit, ser
         assert SECRET not in f"{chain!r}{chain}"
         assert "canary" not in str(chain)
         with contextlib.suppress(PlatformError):
-            client._circuit.answered()
+            client._circuit.responded()
 
 
 async def test_a_name_that_is_a_path(client: Beamlit, servers: Any) -> None:

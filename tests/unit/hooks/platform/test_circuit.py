@@ -18,7 +18,7 @@ def test_failures_in_a_row_open_it() -> None:
     circuit = Circuit(seen.append)
     for _ in range(IN_A_ROW - 1):
         circuit.failed(0.0)
-    circuit.answered()
+    circuit.responded()
     for _ in range(IN_A_ROW - 1):
         circuit.failed(0.0)
     assert circuit.wait(0.0) == 0
@@ -32,7 +32,7 @@ def test_one_probe_decides() -> None:
     seen: list[CircuitState] = []
     circuit = opened(Circuit(seen.append))
     assert [circuit.wait(FIRST_PAUSE), circuit.wait(FIRST_PAUSE)] == [0, FIRST_PAUSE]
-    circuit.answered()
+    circuit.responded()
     assert circuit.wait(FIRST_PAUSE) == 0
     assert seen == [CircuitState.OPEN, CircuitState.PROBING, CircuitState.CLOSED]
 
@@ -46,7 +46,7 @@ def test_every_probe_that_fails_doubles_the_pause() -> None:
         assert circuit.wait(now) == 0
         circuit.failed(now)
     assert pauses == [FIRST_PAUSE, 10, 20, 40, LONGEST_PAUSE, LONGEST_PAUSE]
-    circuit.answered()
+    circuit.responded()
     assert opened(circuit, now).wait(now) == FIRST_PAUSE
 
 
@@ -56,7 +56,7 @@ def test_a_probe_that_learns_nothing() -> None:
     assert circuit.wait(FIRST_PAUSE) == 0
     circuit.given_up(FIRST_PAUSE)
     assert circuit.wait(FIRST_PAUSE) == 0
-    circuit.answered()
+    circuit.responded()
     circuit.given_up(FIRST_PAUSE)
     assert circuit.wait(FIRST_PAUSE) == 0
     assert circuit.state is CircuitState.CLOSED

@@ -32,7 +32,7 @@ KEY = PlatformKey("models", "llama", "production")
 OTHER = PlatformKey("models", "other", "production")
 DESIRED = DesiredObject.of(KEY, {"metadata": {"name": "llama"}, "spec": {}}, "us")
 FIELDS = {"workspace": "acme", "createdAtOnBeamlit": "2026-02-01T00:00:00Z"}
-DOWN = RegistrationFailed(reasons.UNREACHABLE, "It does not answer.")
+DOWN = RegistrationFailed(reasons.UNREACHABLE, "It does not respond.")
 
 
 def parent(state: RegistrationState = EMPTY, *, condition: tuple[str, str, str] | None = None, **status: Any) -> Parent:
@@ -94,7 +94,7 @@ def test_not_before_the_cluster_is_settled() -> None:
 def test_a_failure_delays_the_next_attempt() -> None:
     """After a failure the condition stays and the next attempt waits for the rest of the delay."""
     state = RegistrationState().with_failure(DESIRED.hash, NOW)
-    condition = ("False", reasons.UNREACHABLE, "It does not answer.")
+    condition = ("False", reasons.UNREACHABLE, "It does not respond.")
     result = plan(KIND, parent(state, condition=condition), DESIRED, now=NOW + timedelta(seconds=2))
     assert result.task is None
     assert result.resync == pytest.approx(delay(1, parent().uid) - 2)
@@ -253,7 +253,7 @@ def test_after_a_failure() -> None:
     """A failure becomes the condition and is counted; the fields that the platform chose stay."""
     task = task_of(plan(KIND, parent(has(hash_="old"), workspace="acme"), DESIRED, now=NOW))
     result = after(task, DOWN, now=NOW + timedelta(microseconds=9))
-    assert result.condition == ("Registered", "False", reasons.UNREACHABLE, "It does not answer.")
+    assert result.condition == ("Registered", "False", reasons.UNREACHABLE, "It does not respond.")
     assert result.state == RegistrationState(KEY, "old", DESIRED.hash, 1, NOW)
     assert (result.platform_fields, result.resync) == ({"workspace": "acme"}, delay(1, parent().uid))
     assert after(task, RegistrationFailed("R", "m", retry_after=99.0), now=NOW).resync == 99
