@@ -13,7 +13,7 @@ import psutil
 
 from tools.ports import free_port
 
-READY_SECONDS = 20.0
+READY_SECONDS = 60.0
 """Seconds a server may take to listen. They are many, because the machine may be busy."""
 
 

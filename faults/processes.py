@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-READY_SECONDS: Final = 20.0
+READY_SECONDS: Final = 60.0
 """Seconds a program may take to listen. They are many, because the machine may be busy."""
 STOP_SECONDS: Final = 3.0
 
