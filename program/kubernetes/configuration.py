@@ -1,6 +1,7 @@
 """Which cluster a program asks, and as whom: a kubeconfig, the environment, or the pod it runs in."""
 
 import asyncio
+import logging
 import os
 import re
 import time
@@ -18,6 +19,9 @@ from program.excerpts import cut
 from program.files import in_yaml
 from program.kubernetes import exec_plugin
 from program.kubernetes.errors import ClusterError
+
+# What the loader of the package warns of becomes a ClusterError with one sentence.
+logging.getLogger("kubernetes.aio.config").setLevel(logging.CRITICAL)
 
 REREAD_SECONDS: Final = 60.0
 """Seconds between two looks at the credentials of a kubeconfig; the package does the same with those of a pod."""

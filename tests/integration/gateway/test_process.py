@@ -147,7 +147,10 @@ def test_help_names_every_flag() -> None:
         (["--kubeconfig", "/none"], "--kubeconfig /none cannot be used: "),
         (["--config", "/none.yaml"], "--config /none.yaml cannot be read: No such file or directory."),
         (["--routes", "/tmp", "--resolve", "x"], "gateway.resolve: "),
-        (["--routes", "/tmp", "--listen", "x"], "gateway.listen is 'x', and must be host:port."),
+        (
+            ["--routes", "/tmp", "--listen", "x"],
+            "gateway.listen is 'x', and must be host:port, such as 127.0.0.1:8080 or [::]:8080.",
+        ),
     ],
 )
 def test_a_configuration_that_cannot_be_used(words: list[str], sentence: str) -> None:

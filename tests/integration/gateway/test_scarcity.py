@@ -46,6 +46,6 @@ async def test_rd_10_without_file_descriptors(tmp_path: Path) -> None:
 @pytest.mark.skipif(not ISOLATED, reason="no network namespace of one's own")
 def test_rd_11_without_local_ports() -> None:
     """RD-11: with eight local ports, a ninth connection to a backend is an error; kept ones go on."""
-    command = [*_NAMESPACE, sys.executable, "-m", "tests.integration.few_ports"]
+    command = [*_NAMESPACE, sys.executable, "-m", "tests.integration.gateway.few_ports"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
