@@ -1,4 +1,4 @@
-"""From records to a verdict: which errors clients saw, what a cut stream is excused by, and which goals were met."""
+"""The verdict on a campaign: the errors that clients saw, the excuses for cut streams, and the goals that were met."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

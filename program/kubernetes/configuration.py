@@ -1,4 +1,4 @@
-"""Which cluster a program asks, and as whom: a kubeconfig, the environment, or the pod it runs in."""
+"""The address of the API server and the identity of the program: of a kubeconfig, the environment, or its own pod."""
 
 import asyncio
 import logging

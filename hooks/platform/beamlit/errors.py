@@ -43,7 +43,7 @@ class Unasked(Unreachable):
 
 
 class Busy(Unreachable):
-    """As many calls as there may be are under way, so no request was sent."""
+    """No request was sent, because the largest number of calls is already under way."""
 
 
 class Unauthorized(PlatformError):
