@@ -388,13 +388,16 @@ class _Connection:
     def pause_reading(self) -> None:
         """Stop reading while the client is slow; the idle deadline stops, too."""
         if self._response is not None:
-            self.deadline = inf
             self.hold()
+            self.deadline = inf
 
     def hold(self) -> None:
         """Stop reading; the idle deadline keeps running."""
         if not self._paused and self.usable():
             self._paused = True
+            if self._final and self._response is not None:
+                # The head may have come in this very read: what runs until then is the deadline of the first byte.
+                self.deadline = self.loop.time() + self._response.idle
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:

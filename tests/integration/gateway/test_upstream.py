@@ -207,7 +207,7 @@ async def test_a_response_that_nobody_takes_is_held_back(upstream: Upstream) -> 
 
 
 async def test_a_response_that_is_never_taken_ends_by_its_idle_timeout(upstream: Upstream) -> None:
-    """An answer held back because nobody relays it does not keep its connection for ever."""
+    """A response that is never relayed does not keep its connection for ever."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -218,6 +218,27 @@ async def test_a_response_that_is_never_taken_ends_by_its_idle_timeout(upstream:
         await until(lambda: upstream.stats.open == 0)
         with pytest.raises(errors.IdleTimeout):
             await response.relay(RecordingExchange())
+
+
+async def test_a_response_that_fills_the_buffer_with_its_first_read_ends_by_its_idle_timeout() -> None:
+    """The idle timeout also counts where head and body come in one read, and the buffer is full at once."""
+    resolver = Resolver(AddressRules())
+    upstream = Upstream(resolver, limits=UpstreamLimits(buffer_bytes=1000), sweep_seconds=0.02)
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n" + bytes(5000))
+        await side.gone()
+
+    try:
+        async with serving(script) as server:
+            response = await upstream.send(server.origin(), request_head(), b"", Timeouts(SECONDS, 1e6, 0.1))
+            await until(lambda: upstream.stats.open == 0)
+            with pytest.raises(errors.IdleTimeout):
+                await response.relay(RecordingExchange())
+    finally:
+        upstream.close()
+        resolver.close()
 
 
 async def test_bs_03_the_client_is_held_back_while_the_server_does_not_read(upstream: Upstream) -> None:
