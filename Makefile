@@ -4,7 +4,9 @@ SHELL := /bin/bash
 ARGS ?=
 UV := $(shell command -v uv || echo .uv/bin/uv)
 RUN := .venv/bin/
-export PYTHONDONTWRITEBYTECODE = 1
+# Programs start in a third of the time where the bytecode of all packages is kept, and tests start hundreds of them.
+export UV_COMPILE_BYTECODE = 1
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: help
 help: ## List the targets
@@ -36,7 +38,7 @@ test: .venv/.synced lint ## Lint, then all tests that need no control plane; ARG
 COMPILED := build/compiled
 $(COMPILED)/.built: .venv/.synced pyproject.toml $(shell find gateway hooks program -name '*.py')
 	@rm -rf $(COMPILED) && mkdir -p $(COMPILED)
-	@tar -c --exclude=./.git --exclude=./.venv --exclude=./.uv --exclude=./build . | tar -x -C $(COMPILED)
+	@tar -c --exclude=./.git --exclude=./.venv --exclude=./.uv --exclude=./build --exclude=__pycache__ . | tar -x -C $(COMPILED)
 	@cd $(COMPILED) && HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(if $(findstring .uv/,$(UV)),$(abspath $(UV)),$(UV)) \
 	  build --quiet --wheel --python $(abspath $(RUN))/python --out-dir wheel
 	@$(RUN)python -m zipfile -e $(COMPILED)/wheel/*.whl $(COMPILED) && touch $@
@@ -78,3 +80,4 @@ faults: .venv/.synced ## Everything around the gateway fails under load, for som
 .PHONY: clean
 clean: ## Remove what the other targets made
 	@rm -rf .venv .uv build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
