@@ -25,7 +25,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A response of the hook."""
 
     body: bytes | dict[str, Any] | None = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Answer:
         return f"HTTP/1.1 {self.status} Scripted\r\n{head}\r\n".encode() + body
 
 
-Script = Callable[[Request], Answer | Awaitable[Answer]]
+Script = Callable[[Request], Response | Awaitable[Response]]
 
 
 class HookServer:
@@ -87,11 +87,11 @@ class HookServer:
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 request = Request(method, target, headers, body)
                 self.requests.append(request)
-                said = self.script(request)
-                answer = said if isinstance(said, Answer) else await said
-                if answer.delay:
-                    await asyncio.sleep(answer.delay)
-                writer.write(answer.encoded())
+                scripted = self.script(request)
+                response = scripted if isinstance(scripted, Response) else await scripted
+                if response.delay:
+                    await asyncio.sleep(response.delay)
+                writer.write(response.encoded())
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass  # the client or the test has ended it

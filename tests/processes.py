@@ -1,4 +1,4 @@
-"""Running programs under test: their answers, and what they need."""
+"""Running programs under test: their responses, and what they need."""
 
 import subprocess
 import time

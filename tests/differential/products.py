@@ -19,7 +19,7 @@ from tests.differential.scenarios.registry import Scenario
 from tests.differential.snapshots import Exchange, Json
 from tests.differential.widgets import pods
 from tests.differential.world import World
-from tests.hook_server import Answer, Request
+from tests.hook_server import Request, Response
 from tools.repository import ROOT
 
 START: Final = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -57,7 +57,7 @@ class Hooks:
         """Let time go by."""
         self.now += time
 
-    async def _ask(self, request: Request) -> Answer:
+    async def _ask(self, request: Request) -> Response:
         answer = await _post(self._client, request.target, request.body)
         recorded = _without_bulk(request.content)
         # What is dropped from a record must not matter.
@@ -68,7 +68,7 @@ class Hooks:
         if key not in self._seen:
             self._seen.add(key)
             self._world.record.exchanges.append(exchange)
-        return Answer(answer.content, answer.status_code)
+        return Response(answer.content, answer.status_code)
 
 
 def client(clock: Callable[[], datetime]) -> httpx.AsyncClient:

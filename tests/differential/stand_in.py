@@ -16,7 +16,7 @@ from metacontroller.local.apiserver.server import ApiServer, Change
 from tests.deadlines import SECONDS
 from tests.differential.snapshots import Json
 from tests.differential.world import ELSEWHERE, SEEN, Refused, World
-from tests.hook_server import Answer, HookServer
+from tests.hook_server import HookServer, Response
 
 
 class StandInWorld(World):
@@ -170,7 +170,7 @@ def _merged(target: Any, change: Any) -> Any:
 @asynccontextmanager
 async def stand_in_world(namespace: str, parent: Kind, folder: Path, crds: Path) -> AsyncIterator[StandInWorld]:
     """A stand-in, and a hook for it."""
-    async with HookServer(lambda _: Answer()) as hook:
+    async with HookServer(lambda _: Response()) as hook:
         world = StandInWorld(namespace, parent, hook, folder, crds)
         try:
             yield world

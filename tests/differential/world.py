@@ -9,7 +9,7 @@ from typing import Any, Final
 from metacontroller.local.apiserver.objects import BUILT_IN, Kind
 from tests.differential import snapshots
 from tests.differential.snapshots import NUDGE, Json, Names, Point, Record
-from tests.hook_server import Answer, HookServer
+from tests.hook_server import HookServer, Response
 
 ELSEWHERE: Final = "-elsewhere"
 """The second namespace of a scenario is its own with this behind it."""
@@ -49,7 +49,7 @@ class World(ABC):
     def answers(self, *children: Json, status: Json | None = None, **more: Any) -> None:
         """Every hook answers so from now on."""
         content = {"status": status or {}, "children": list(children)} | more
-        self.hook.script = lambda _: Answer(content)
+        self.hook.script = lambda _: Response(content)
 
     async def start(self, *, metadata: Json | None = None, parent: Json | None = None, **spec: Any) -> None:
         """Install the CompositeController, with these fields of its specification, and make the parent `one`."""

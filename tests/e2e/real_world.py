@@ -21,7 +21,7 @@ from tests.differential.world import ELSEWHERE, SEEN, Refused, World
 from tests.e2e.binaries import find
 from tests.e2e.controlplane import NODE, ControlPlane
 from tests.e2e.product import SYSTEM
-from tests.hook_server import Answer, HookServer
+from tests.hook_server import HookServer, Response
 
 CONTROLLERS: Final = Kind("metacontroller.k8s.io", "v1alpha1", "CompositeController", "compositecontrollers", False)
 _NOT_OURS: Final = ("kube-root-ca.crt",)
@@ -71,7 +71,7 @@ class Cluster:
                 httpx.AsyncClient(
                     base_url=self.plane.url, headers=headers, verify=context, trust_env=False, timeout=30
                 ) as client,
-                HookServer(lambda _: Answer()) as hook,
+                HookServer(lambda _: Response()) as hook,
             ):
                 world = RealWorld(scenario.name, scenario.parent, hook, client)
                 self.ends[scenario.name] = world.ends

@@ -8,51 +8,51 @@ from typing import Final
 from tests.differential.scenarios.registry import GOOD, Run, register, scenario
 from tests.differential.widgets import config_map, service
 from tests.differential.world import World, webhook
-from tests.hook_server import Answer, Request
+from tests.hook_server import Request, Response
 from tests.ticks import ticking
 
 BAD: Final = {
-    "status 500": Answer(status=500),
-    "status 201": Answer({"status": {}, "children": []}, status=201),
-    "status 202": Answer({"status": {}, "children": []}, status=202),
-    "status 404": Answer({"status": {}, "children": []}, status=404),
-    "status 204": Answer(status=204, body=b""),
-    "empty": Answer(body=b""),
-    "no JSON": Answer(body=b"oops"),
-    "NaN": Answer(body=b'{"status": {"ratio": NaN}, "children": []}'),
-    "Infinity": Answer(body=b'{"resyncAfterSeconds": Infinity}'),
-    "single quotes": Answer(body=b"{'children': []}"),
-    "trailing data": Answer(body=b'{"children": []} x'),
-    "two documents": Answer(body=b'{"children": []}{}'),
-    "trailing comma": Answer(body=b'{"children": [],}'),
-    "control character": Answer(body=b'{"status": {"word": "\x01"}}'),
-    "a list": Answer(body=b"[]"),
-    "a text": Answer(body=b'"x"'),
-    "a number": Answer(body=b"1"),
-    "true": Answer(body=b"true"),
-    "children: object": Answer(body={"children": {}}),
-    "children: text": Answer(body={"children": "x"}),
-    "child: text": Answer(body={"children": ["x"]}),
-    "child: list": Answer(body={"children": [[]]}),
-    "child: number": Answer(body={"children": [1]}),
-    "child without kind": Answer(body={"children": [{"metadata": {"name": "x"}}]}),
-    "child of empty kind": Answer(body={"children": [{"apiVersion": "v1", "kind": "", "metadata": {"name": "x"}}]}),
-    "child of numeric kind": Answer(body={"children": [{"apiVersion": "v1", "kind": 1, "metadata": {"name": "x"}}]}),
-    "status: list": Answer(body={"status": []}),
-    "status: text": Answer(body={"status": "x"}),
-    "status: true": Answer(body={"status": True}),
-    "resyncAfterSeconds: text": Answer(body={"resyncAfterSeconds": "5"}),
-    "resyncAfterSeconds: true": Answer(body={"resyncAfterSeconds": True}),
-    "resyncAfterSeconds: huge": Answer(body=b'{"resyncAfterSeconds": 1e999}'),
-    "finalized: text": Answer(body={"finalized": "true"}),
-    "finalized: number": Answer(body={"finalized": 1}),
-    "unknown key": Answer(body={"error": "x"}),
-    "wrong case": Answer(body={"Status": {}, "children": []}),
-    "duplicate key": Answer(body=b'{"children": [], "children": []}'),
-    "duplicate in status": Answer(body=b'{"status": {"word": "a", "word": "b"}, "children": []}'),
-    "duplicate below status": Answer(body=b'{"status": {"conditions": [{"type": "a", "type": "b"}]}}'),
-    "byte order mark": Answer(body=b'\xef\xbb\xbf{"children": []}'),
-    "number too large": Answer(body=b'{"status": {"ratio": 1e999}}'),
+    "status 500": Response(status=500),
+    "status 201": Response({"status": {}, "children": []}, status=201),
+    "status 202": Response({"status": {}, "children": []}, status=202),
+    "status 404": Response({"status": {}, "children": []}, status=404),
+    "status 204": Response(status=204, body=b""),
+    "empty": Response(body=b""),
+    "no JSON": Response(body=b"oops"),
+    "NaN": Response(body=b'{"status": {"ratio": NaN}, "children": []}'),
+    "Infinity": Response(body=b'{"resyncAfterSeconds": Infinity}'),
+    "single quotes": Response(body=b"{'children': []}"),
+    "trailing data": Response(body=b'{"children": []} x'),
+    "two documents": Response(body=b'{"children": []}{}'),
+    "trailing comma": Response(body=b'{"children": [],}'),
+    "control character": Response(body=b'{"status": {"word": "\x01"}}'),
+    "a list": Response(body=b"[]"),
+    "a text": Response(body=b'"x"'),
+    "a number": Response(body=b"1"),
+    "true": Response(body=b"true"),
+    "children: object": Response(body={"children": {}}),
+    "children: text": Response(body={"children": "x"}),
+    "child: text": Response(body={"children": ["x"]}),
+    "child: list": Response(body={"children": [[]]}),
+    "child: number": Response(body={"children": [1]}),
+    "child without kind": Response(body={"children": [{"metadata": {"name": "x"}}]}),
+    "child of empty kind": Response(body={"children": [{"apiVersion": "v1", "kind": "", "metadata": {"name": "x"}}]}),
+    "child of numeric kind": Response(body={"children": [{"apiVersion": "v1", "kind": 1, "metadata": {"name": "x"}}]}),
+    "status: list": Response(body={"status": []}),
+    "status: text": Response(body={"status": "x"}),
+    "status: true": Response(body={"status": True}),
+    "resyncAfterSeconds: text": Response(body={"resyncAfterSeconds": "5"}),
+    "resyncAfterSeconds: true": Response(body={"resyncAfterSeconds": True}),
+    "resyncAfterSeconds: huge": Response(body=b'{"resyncAfterSeconds": 1e999}'),
+    "finalized: text": Response(body={"finalized": "true"}),
+    "finalized: number": Response(body={"finalized": 1}),
+    "unknown key": Response(body={"error": "x"}),
+    "wrong case": Response(body={"Status": {}, "children": []}),
+    "duplicate key": Response(body=b'{"children": [], "children": []}'),
+    "duplicate in status": Response(body=b'{"status": {"word": "a", "word": "b"}, "children": []}'),
+    "duplicate below status": Response(body=b'{"status": {"conditions": [{"type": "a", "type": "b"}]}}'),
+    "byte order mark": Response(body=b'\xef\xbb\xbf{"children": []}'),
+    "number too large": Response(body=b'{"status": {"ratio": 1e999}}'),
 }
 """Answers that change nothing in strict mode, by name."""
 
@@ -89,7 +89,7 @@ async def empty_answers_delete_every_child(world: World) -> None:
         else:
             await world.nudge()
         await world.rest(f"before {name}")
-        world.hook.script = lambda _, body=body: Answer(body=body)  # type: ignore[misc]
+        world.hook.script = lambda _, body=body: Response(body=body)  # type: ignore[misc]
         await world.nudge()
         await world.rest(name)
 
@@ -110,7 +110,7 @@ async def odd_answers_that_count(world: World) -> None:
         "half a surrogate": b'{"status": {"word": "\\ud800"}, "children": [' + child + b"]}",
     }
     for name, body in bodies.items():
-        world.hook.script = lambda _, body=body: Answer(body=body)  # type: ignore[misc]
+        world.hook.script = lambda _, body=body: Response(body=body)  # type: ignore[misc]
         await world.nudge()
         await world.rest(name)
 
@@ -121,13 +121,13 @@ async def loose_mode(world: World) -> None:
     world.answers(config_map(), status=GOOD, unknown=1)
     await world.start(webhooks={"sync": webhook(world.hook.url, "sync", responseUnMarshallMode="loose")})
     await world.rest("unknown key")
-    world.hook.script = lambda _: Answer(body=b'{"status": {"word": "a", "word": "b"}, "children": [], "Status": {}}')
+    world.hook.script = lambda _: Response(body=b'{"status": {"word": "a", "word": "b"}, "children": [], "Status": {}}')
     await world.nudge()
     await world.rest("duplicates")
     world.answers(config_map())
     await world.nudge()
     await world.rest("a child")
-    world.hook.script = lambda _: Answer(body={"error": "x"})
+    world.hook.script = lambda _: Response(body={"error": "x"})
     await world.nudge()
     await world.rest("error")
 
@@ -139,12 +139,12 @@ async def too_many_requests(world: World) -> None:
     turns: list[int] = []
     async with ticking() as ticks:
 
-        def script(_: Request) -> Answer:
+        def script(_: Request) -> Response:
             times.append(asyncio.get_running_loop().time())
             turns.append(ticks())
             if len(times) == 1:
-                return Answer(status=429, headers={"Retry-After": "2"})
-            return Answer({"status": GOOD, "children": [config_map()]})
+                return Response(status=429, headers={"Retry-After": "2"})
+            return Response({"status": GOOD, "children": [config_map()]})
 
         world.hook.script = script
         await world.start()
@@ -162,14 +162,14 @@ async def forms_of_retry_after(world: World) -> None:
     left, times = list(forms), list[tuple[float, int]]()
     async with ticking() as ticks:
 
-        def script(_: Request) -> Answer:
+        def script(_: Request) -> Response:
             times.append((asyncio.get_running_loop().time(), ticks()))
             if not left:
-                return Answer({"status": GOOD, "children": [config_map()]})
+                return Response({"status": GOOD, "children": [config_map()]})
             name = left.pop(0)
             soon = datetime.now(UTC) + timedelta(seconds=4)
             dates = {"date": f"{soon:%a, %d %b %Y %H:%M:%S} GMT", "date of another form": f"{soon:%Y-%m-%dT%H:%M:%SZ}"}
-            return Answer(status=429, headers={"Retry-After": dates.get(name, forms[name])})
+            return Response(status=429, headers={"Retry-After": dates.get(name, forms[name])})
 
         world.hook.script = script
         await world.start()
@@ -184,14 +184,14 @@ async def forms_of_retry_after(world: World) -> None:
 async def redirects(world: World) -> None:
     """302 is followed as a GET without body, 307 repeats what came."""
 
-    def script(request: Request) -> Answer:
+    def script(request: Request) -> Response:
         if request.target == "/sync":
-            return Answer(status=307, headers={"Location": "/again"})
+            return Response(status=307, headers={"Location": "/again"})
         if request.target == "/again":
-            return Answer(status=302, headers={"Location": "/there"})
+            return Response(status=302, headers={"Location": "/there"})
         if request.target == "/there":
-            return Answer(status=308, headers={"Location": "/here"})
-        return Answer({"status": GOOD, "children": [config_map()]})
+            return Response(status=308, headers={"Location": "/here"})
+        return Response({"status": GOOD, "children": [config_map()]})
 
     world.hook.script = script
     await world.start()
@@ -202,7 +202,7 @@ async def redirects(world: World) -> None:
 @scenario
 async def endless_redirect(world: World) -> None:
     """A hook that redirects for ever is a failure like any other."""
-    world.hook.script = lambda _: Answer(status=307, headers={"Location": "/sync"})
+    world.hook.script = lambda _: Response(status=307, headers={"Location": "/sync"})
     await world.start()
     await world.rest("nothing", requests=10)
 
@@ -213,8 +213,8 @@ async def slow_hook(world: World) -> None:
     world.answers(config_map(), status=GOOD)
     await world.start(webhooks={"sync": webhook(world.hook.url, "sync", timeout="1s")})
     await world.rest("made")
-    slow = [Answer({"status": {}, "children": []}, delay=1.5)]
-    good = Answer({"status": GOOD, "children": [config_map(data={"key": "other"})]})
+    slow = [Response({"status": {}, "children": []}, delay=1.5)]
+    good = Response({"status": GOOD, "children": [config_map(data={"key": "other"})]})
     world.hook.script = lambda _: slow.pop() if slow else good
     await world.nudge()
     await world.rest("the next one", requests=2)

@@ -4,7 +4,7 @@ from tests.differential import snapshots
 from tests.differential.scenarios.registry import GOOD, scenario
 from tests.differential.widgets import config_map, deployment, service
 from tests.differential.world import Refused, World
-from tests.hook_server import Answer, Request
+from tests.hook_server import Request, Response
 
 
 @scenario
@@ -91,11 +91,11 @@ async def finalizer_left_behind(world: World) -> None:
 async def customize_holds_a_deletion(world: World) -> None:
     """Deleting is a generation of its own: customize is asked again, and while it fails nothing is finalized."""
 
-    def script(request: Request) -> Answer:
+    def script(request: Request) -> Response:
         if request.target == "/customize":
             going = "deletionTimestamp" in request.content["parent"]["metadata"]
-            return Answer(status=500) if going and broken else Answer({"relatedResources": []})
-        return Answer({"status": GOOD, "children": [], "finalized": request.target == "/finalize"})
+            return Response(status=500) if going and broken else Response({"relatedResources": []})
+        return Response({"status": GOOD, "children": [], "finalized": request.target == "/finalize"})
 
     broken = True
     world.hook.script = script
@@ -116,7 +116,7 @@ async def failing_finalize(world: World) -> None:
     world.answers(config_map(), status=GOOD)
     await world.start(hooks=["sync", "finalize"])
     await world.rest("made")
-    world.hook.script = lambda _: Answer(status=500)
+    world.hook.script = lambda _: Response(status=500)
     await world.delete(world.parent.name, "one")
     await world.rest("held")
     world.answers(finalized=True)
@@ -216,9 +216,9 @@ async def parent_made_again(world: World) -> None:
 async def two_parents(world: World) -> None:
     """Each has its own children; one's answer does not touch the other's."""
 
-    def script(request: Request) -> Answer:
+    def script(request: Request) -> Response:
         name = request.content["parent"]["metadata"]["name"]
-        return Answer({"status": {"word": name}, "children": [config_map(f"{name}-child"), config_map("shared")]})
+        return Response({"status": {"word": name}, "children": [config_map(f"{name}-child"), config_map("shared")]})
 
     world.hook.script = script
     await world.start()

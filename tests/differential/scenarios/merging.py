@@ -4,7 +4,7 @@ from tests.differential.scenarios.registry import GOOD, scenario
 from tests.differential.snapshots import Json
 from tests.differential.widgets import config_map, deployment, pods, service
 from tests.differential.world import World
-from tests.hook_server import Answer, Request
+from tests.hook_server import Request, Response
 
 
 @scenario
@@ -257,9 +257,9 @@ async def resource_version_of_a_child(world: World) -> None:
 async def observed_child_echoed(world: World) -> None:
     """A hook that sends back what it is shown makes everything its own; it comes to rest after one round."""
 
-    def script(request: Request) -> Answer:
+    def script(request: Request) -> Response:
         seen = [dict(item) for item in request.content["children"]["ConfigMap.v1"].values()]
-        return Answer({"status": {}, "children": seen or [config_map()]})
+        return Response({"status": {}, "children": seen or [config_map()]})
 
     world.hook.script = script
     await world.start()

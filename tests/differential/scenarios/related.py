@@ -8,16 +8,16 @@ from tests.differential.scenarios.registry import GOOD, scenario
 from tests.differential.snapshots import Json
 from tests.differential.widgets import config_map, deployment, service
 from tests.differential.world import ELSEWHERE, World, composite_controller, webhook
-from tests.hook_server import Answer, Request
+from tests.hook_server import Request, Response
 
 
 def _customize(world: World, *rules: Json, children: Iterable[Json] = ()) -> None:
-    """Answer customize with these rules, and sync with these children."""
+    """Respond to customize with these rules, and to sync with these children."""
 
-    def script(request: Request) -> Answer:
+    def script(request: Request) -> Response:
         if request.target == "/customize":
-            return Answer({"relatedResources": list(rules)})
-        return Answer({"status": GOOD, "children": list(children)})
+            return Response({"relatedResources": list(rules)})
+        return Response({"status": GOOD, "children": list(children)})
 
     world.hook.script = script
 
@@ -112,7 +112,7 @@ async def customize_nothing(world: World) -> None:
     """`{}`, `null` and null rules mean no related objects."""
     for size, body in enumerate((b"{}", b"null", b'{"relatedResources": null}', b'{"relatedResources": []}'), 1):
         world.hook.script = lambda request, body=body: (  # type: ignore[misc]
-            Answer(body=body) if request.target == "/customize" else Answer({"status": GOOD, "children": []})
+            Response(body=body) if request.target == "/customize" else Response({"status": GOOD, "children": []})
         )
         if size == 1:
             await world.start(hooks=["sync", "customize"], parent={"size": 1})
@@ -226,12 +226,12 @@ async def customize_illegal_rules(world: World) -> None:
 async def customize_fails(world: World) -> None:
     """A failing customize hook keeps the sync hook from being called; an unusable answer does, too."""
     bad = (
-        ("500", Answer(status=500)), ("list", Answer(body=b"[]")), ("unknown key", Answer({"children": []})),
-        ("rules: object", Answer({"relatedResources": {}})), ("rule: text", Answer({"relatedResources": ["x"]})),
+        ("500", Response(status=500)), ("list", Response(body=b"[]")), ("unknown key", Response({"children": []})),
+        ("rules: object", Response({"relatedResources": {}})), ("rule: text", Response({"relatedResources": ["x"]})),
     )  # fmt: skip
     for size, (name, answer) in enumerate(bad, 1):
         world.hook.script = lambda request, answer=answer: (  # type: ignore[misc]
-            answer if request.target == "/customize" else Answer({"status": GOOD, "children": []})
+            answer if request.target == "/customize" else Response({"status": GOOD, "children": []})
         )
         if size == 1:
             await world.start(hooks=["sync", "customize"], parent={"size": 1})

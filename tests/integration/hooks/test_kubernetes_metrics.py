@@ -27,7 +27,7 @@ from tests.builders import DEFAULTS, NAMESPACE, REMOTE, Json, model_deployment, 
 from tests.deadlines import NEVER, SECONDS
 from tests.integration.apiserver import NOBODY, ApiServer, Scripted
 from tests.integration.servers import until
-from tests.metric_answers import (
+from tests.metric_responses import (
     CPU,
     CUSTOM,
     EXTERNAL,

@@ -22,7 +22,7 @@ import yaml
 from tests.builders import REMOTE, grouped, model_deployment, request_body, served, service, workload
 from tests.deadlines import NEVER, SECONDS
 from tests.integration.apiserver import ApiServer, Scripted
-from tests.metric_answers import CPU, PODS_PATH, USAGE_PATH
+from tests.metric_responses import CPU, PODS_PATH, USAGE_PATH
 from tests.processes import poll, self_signed, status
 from tools.ports import free_port
 from tools.repository import ROOT

@@ -19,7 +19,7 @@ from hooks.metrics.promql import ExpressionUnusable, quoted, selected
 from hooks.observation.readings import Reading
 from hooks.telemetry import Metrics
 from tests.builders import Json
-from tests.metric_answers import CPU, external_metric, object_metric, pods_metric
+from tests.metric_responses import CPU, external_metric, object_metric, pods_metric
 from tests.prometheus import Prometheus, informer_of, series
 
 TRICKY = [

@@ -25,9 +25,9 @@ from program.settings import SettingsError
 from tests.authorities import Authority, strict_by_default
 from tests.builders import Json
 from tests.deadlines import NEVER
-from tests.hook_server import Answer, HookServer, Request
+from tests.hook_server import HookServer, Request, Response
 from tests.integration.servers import until
-from tests.metric_answers import external_metric, object_metric
+from tests.metric_responses import external_metric, object_metric
 from tests.processes import self_signed
 from tests.prometheus import informer_of
 
@@ -72,39 +72,39 @@ def said(reading: Reading) -> tuple[str, str]:
 
 TROUBLE = [
     (
-        Answer(problem("bad_data", "1:1: parse error"), 400),
+        Response(problem("bad_data", "1:1: parse error"), 400),
         reasons.REFUSED,
         "refuses the expression: 1:1: parse error.",
     ),
-    (Answer(problem("execution"), 422), reasons.REFUSED, "cannot evaluate the expression"),
-    (Answer(problem("timeout"), 503), reasons.TIMED_OUT, "make it cheaper"),
-    (Answer(problem("canceled"), 503), reasons.TIMED_OUT, "make it cheaper"),
-    (Answer(problem("internal"), 500), reasons.REFUSED, "status 500"),
-    (Answer(problem("not_found"), 404), reasons.NOT_SERVED, "check its path"),
-    (Answer(b"nginx", 404), reasons.NOT_SERVED, "leads to no Prometheus API: check its path."),
-    (Answer(b"", 401), reasons.FORBIDDEN, "usernameFile and passwordFile, or bearerFile"),
-    (Answer(b"", 403), reasons.FORBIDDEN, "usernameFile and passwordFile, or bearerFile"),
-    (Answer(b"", 400), reasons.REFUSED, "status 400"),
-    (Answer(b"", 503), reasons.UNREACHABLE, "responds with status 503"),
-    (Answer(b"", 504), reasons.TIMED_OUT, "make it cheaper"),
-    (Answer(b"", 429), reasons.UNREACHABLE, "responds with status 429"),
-    (Answer(b"", 302, {"Location": "http://127.0.0.1:1/"}), reasons.UNREACHABLE, "address to where it leads"),
-    (Answer(b"<html>"), reasons.UNREACHABLE, "leads to something that is no Prometheus API"),
-    (Answer(b"[1]"), reasons.UNREACHABLE, "leads to something that is no Prometheus API"),
-    (Answer({"status": "success"}), reasons.REFUSED, "of a kind that hooks do not know"),
-    (Answer(problem("")), reasons.UNREACHABLE, "leads to something that is no Prometheus API"),
-    (Answer(vector(({}, ["now", "1"]))), reasons.REFUSED, "a value that hooks cannot read"),
-    (Answer(vector(({}, [1, 2]))), reasons.REFUSED, "a value that hooks cannot read"),
-    (Answer(vector(({}, None))), reasons.REFUSED, "a value that hooks cannot read"),
-    (Answer(vector(({}, [1e30, "1"]))), reasons.REFUSED, "a value that hooks cannot read"),
-    (Answer(vector(({}, [1, "many"]))), reasons.NOT_A_NUMBER, "NaN or an infinity"),
-    (Answer(b"x" * (9 << 20)), reasons.REFUSED, "more than 8 MiB"),
-    (Answer(delay=NEVER), reasons.TIMED_OUT, "did not respond in time"),
+    (Response(problem("execution"), 422), reasons.REFUSED, "cannot evaluate the expression"),
+    (Response(problem("timeout"), 503), reasons.TIMED_OUT, "make it cheaper"),
+    (Response(problem("canceled"), 503), reasons.TIMED_OUT, "make it cheaper"),
+    (Response(problem("internal"), 500), reasons.REFUSED, "status 500"),
+    (Response(problem("not_found"), 404), reasons.NOT_SERVED, "check its path"),
+    (Response(b"nginx", 404), reasons.NOT_SERVED, "leads to no Prometheus API: check its path."),
+    (Response(b"", 401), reasons.FORBIDDEN, "usernameFile and passwordFile, or bearerFile"),
+    (Response(b"", 403), reasons.FORBIDDEN, "usernameFile and passwordFile, or bearerFile"),
+    (Response(b"", 400), reasons.REFUSED, "status 400"),
+    (Response(b"", 503), reasons.UNREACHABLE, "responds with status 503"),
+    (Response(b"", 504), reasons.TIMED_OUT, "make it cheaper"),
+    (Response(b"", 429), reasons.UNREACHABLE, "responds with status 429"),
+    (Response(b"", 302, {"Location": "http://127.0.0.1:1/"}), reasons.UNREACHABLE, "address to where it leads"),
+    (Response(b"<html>"), reasons.UNREACHABLE, "leads to something that is no Prometheus API"),
+    (Response(b"[1]"), reasons.UNREACHABLE, "leads to something that is no Prometheus API"),
+    (Response({"status": "success"}), reasons.REFUSED, "of a kind that hooks do not know"),
+    (Response(problem("")), reasons.UNREACHABLE, "leads to something that is no Prometheus API"),
+    (Response(vector(({}, ["now", "1"]))), reasons.REFUSED, "a value that hooks cannot read"),
+    (Response(vector(({}, [1, 2]))), reasons.REFUSED, "a value that hooks cannot read"),
+    (Response(vector(({}, None))), reasons.REFUSED, "a value that hooks cannot read"),
+    (Response(vector(({}, [1e30, "1"]))), reasons.REFUSED, "a value that hooks cannot read"),
+    (Response(vector(({}, [1, "many"]))), reasons.NOT_A_NUMBER, "NaN or an infinity"),
+    (Response(b"x" * (9 << 20)), reasons.REFUSED, "more than 8 MiB"),
+    (Response(delay=NEVER), reasons.TIMED_OUT, "did not respond in time"),
 ]
 
 
 @pytest.mark.parametrize(("answer", "reason", "words"), TROUBLE)
-async def test_trouble_has_a_reason_and_a_sentence(answer: Answer, reason: str, words: str) -> None:
+async def test_trouble_has_a_reason_and_a_sentence(answer: Response, reason: str, words: str) -> None:
     """It says what to change, and does not repeat what the server says of its own troubles."""
     more: dict[str, Any] = {"timeoutSeconds": 0.5} if answer.delay else {}
     async with HookServer(lambda _: answer) as server, opened(server.url, **more) as source:
@@ -126,14 +126,14 @@ async def test_a_histogram_is_no_number() -> None:
     """Native histograms come in a field of their own."""
     answer = vector()
     answer["data"]["result"] = [{"metric": {}, "histogram": [1, {"count": "1"}]}]
-    async with HookServer(lambda _: Answer(answer)) as server, opened(server.url) as source:
+    async with HookServer(lambda _: Response(answer)) as server, opened(server.url) as source:
         reason, message = said(await read(source))
     assert (reason, "histogram_quantile" in message) == (reasons.REFUSED, True)
 
 
 async def test_warnings_are_counted_and_logged_once() -> None:
     """The value is used all the same."""
-    answer = Answer(ONE | {"warnings": ["w1"], "infos": ["i1"]})
+    answer = Response(ONE | {"warnings": ["w1"], "infos": ["i1"]})
     metrics = Metrics()
     with structlog.testing.capture_logs() as logs:
         async with HookServer(lambda _: answer) as server, opened(server.url, metrics) as source:
@@ -153,7 +153,7 @@ async def test_memory_of_warnings_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
     """The oldest are forgotten."""
     monkeypatch.setattr(prometheus_api, "WARNED", 1)
     with structlog.testing.capture_logs() as logs:
-        async with HookServer(lambda _: Answer(ONE | {"warnings": ["w"]})) as server:
+        async with HookServer(lambda _: Response(ONE | {"warnings": ["w"]})) as server:
             prometheus = MetricInformer.model_validate({"prometheus": {"address": server.url}}).prometheus
             asked = prometheus_api.PrometheusServer(prometheus, Metrics())
             for expression in ("x", "x", "y", "x"):
@@ -165,7 +165,10 @@ async def test_memory_of_warnings_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
 async def test_short_expressions_are_in_the_url_and_long_ones_in_the_body() -> None:
     """Proxies bound the one and not the other; the server is told how long it has."""
     long = "+".join(["x"] * 1500)
-    async with HookServer(lambda _: Answer(ONE)) as server, opened(f"{server.url}/pre/", timeoutSeconds=1.5) as source:
+    async with (
+        HookServer(lambda _: Response(ONE)) as server,
+        opened(f"{server.url}/pre/", timeoutSeconds=1.5) as source,
+    ):
         await read(source, "sum(x) # ?&+")
         await read(source, long)
     first, second = server.requests
@@ -177,7 +180,7 @@ async def test_short_expressions_are_in_the_url_and_long_ones_in_the_body() -> N
 
 async def test_a_name_with_a_newline_or_worse_is_only_a_value() -> None:
     """It does not become a header or another parameter."""
-    async with HookServer(lambda _: Answer(ONE)) as server, opened(server.url) as source:
+    async with HookServer(lambda _: Response(ONE)) as server, opened(server.url) as source:
         await read(source, "x\r\nInjected: 1&query=y\x00é")
     (request,) = server.requests
     assert "injected" not in request.headers
@@ -188,7 +191,7 @@ async def test_a_bearer_token_is_read_again(tmp_path: Path) -> None:
     """While its file cannot be used the reading says so; nothing of it is in a message."""
     token = tmp_path / "token"
     token.write_text("first\n")
-    async with HookServer(lambda _: Answer(ONE)) as server, opened(server.url, bearerFile=str(token)) as source:
+    async with HookServer(lambda _: Response(ONE)) as server, opened(server.url, bearerFile=str(token)) as source:
         await read(source, "a")
         token.write_text("second and longer")
         await read(source, "b")
@@ -215,7 +218,7 @@ async def test_basic_authentication(tmp_path: Path) -> None:
     (tmp_path / "name").write_text("ünï")
     (tmp_path / "password").write_text("a:b\n")
     files: Json = {"usernameFile": str(tmp_path / "name"), "passwordFile": str(tmp_path / "password")}
-    async with HookServer(lambda _: Answer(ONE)) as server, opened(server.url, **files) as source:
+    async with HookServer(lambda _: Response(ONE)) as server, opened(server.url, **files) as source:
         await read(source)
     (request,) = server.requests
     scheme, _, pair = request.headers["authorization"].partition(" ")
@@ -251,7 +254,7 @@ async def over_tls(certificate: Path, key: Path) -> AsyncIterator[int]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(Answer(ONE, headers={"Connection": "close"}).encoded())
+        writer.write(Response(ONE, headers={"Connection": "close"}).encoded())
         await writer.drain()
         writer.close()
 
@@ -341,13 +344,13 @@ async def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPat
     """It would see the credentials."""
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    async with HookServer(lambda _: Answer(ONE)) as server, opened(server.url) as source:
+    async with HookServer(lambda _: Response(ONE)) as server, opened(server.url) as source:
         assert len((await read(source)).samples) == 1
 
 
 async def test_the_same_question_of_several_namespaces_is_asked_once() -> None:
     """Without a namespace label the expression is the whole question; with one each namespace has its own."""
-    async with HookServer(lambda _: Answer(ONE, delay=0.1)) as server:
+    async with HookServer(lambda _: Response(ONE, delay=0.1)) as server:
         async with opened(server.url) as source:
             await asyncio.gather(*(read(source, "x", f"n{number % 20}") for number in range(1000)))
         assert len(server.requests) == 1
@@ -360,8 +363,8 @@ async def test_the_same_question_of_several_namespaces_is_asked_once() -> None:
 async def test_one_namespace_does_not_take_the_metrics_of_another_away() -> None:
     """Expressions that time out put a namespace on hold; the same server answers the others."""
 
-    def script(request: Request) -> Answer:
-        return Answer(ONE, delay=NEVER if "slow" in request.target else 0)
+    def script(request: Request) -> Response:
+        return Response(ONE, delay=NEVER if "slow" in request.target else 0)
 
     async with HookServer(script) as server, opened(server.url, timeoutSeconds=1.5) as source:
         for number in range(3):

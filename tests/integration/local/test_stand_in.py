@@ -17,7 +17,7 @@ import yaml
 from metacontroller.local import errors
 from metacontroller.local.__main__ import Options, StandIn
 from metacontroller.local.apiserver.objects import Key
-from tests.hook_server import Answer, HookServer, Request, Script
+from tests.hook_server import HookServer, Request, Response, Script
 from tests.integration.servers import until
 
 WIDGETS = Key("widgets.example.com", "default", "one")
@@ -102,9 +102,9 @@ def config_map(name: str = "one-child", **data: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data or {"key": "value"}}
 
 
-def answer(*children: dict[str, Any], **more: Any) -> Answer:
+def answer(*children: dict[str, Any], **more: Any) -> Response:
     """An answer with these children and an empty status."""
-    return Answer({"status": {}, "children": list(children)} | more)
+    return Response({"status": {}, "children": list(children)} | more)
 
 
 class Bench:
@@ -247,21 +247,21 @@ async def test_unwanted_children_are_deleted_before_new_ones_are_made(tmp_path: 
 @pytest.mark.parametrize(
     ("bad", "complaint"),
     [
-        pytest.param(Answer(status=500), "only 200 counts", id="500"),
-        pytest.param(Answer(status=201), "only 200 counts", id="201"),
-        pytest.param(Answer(status=204, body=b""), "only 200 counts", id="204"),
-        pytest.param(Answer(body=b""), "no valid JSON", id="empty"),
-        pytest.param(Answer(body=b'{"status": {"x": NaN}, "children": []}'), "NaN", id="nan"),
-        pytest.param(Answer(body=b'{"children": []} x'), "no valid JSON", id="trailing"),
-        pytest.param(Answer(body={"children": {}}), "children must be a list", id="children-object"),
-        pytest.param(Answer(body={"children": [None]}), "would crash", id="null-child"),
-        pytest.param(Answer(body={"Status": {}}), "unknown key 'Status'", id="wrong-case"),
-        pytest.param(Answer(body=b'{"status": {"a": 1, "a": 2}}'), "twice", id="duplicate"),
-        pytest.param(Answer(body={"children": [{"metadata": {"name": "x"}}]}), "no kind", id="no-kind"),
-        pytest.param(Answer(body={"resyncAfterSeconds": "5"}), "must be a number", id="text-number"),
+        pytest.param(Response(status=500), "only 200 counts", id="500"),
+        pytest.param(Response(status=201), "only 200 counts", id="201"),
+        pytest.param(Response(status=204, body=b""), "only 200 counts", id="204"),
+        pytest.param(Response(body=b""), "no valid JSON", id="empty"),
+        pytest.param(Response(body=b'{"status": {"x": NaN}, "children": []}'), "NaN", id="nan"),
+        pytest.param(Response(body=b'{"children": []} x'), "no valid JSON", id="trailing"),
+        pytest.param(Response(body={"children": {}}), "children must be a list", id="children-object"),
+        pytest.param(Response(body={"children": [None]}), "would crash", id="null-child"),
+        pytest.param(Response(body={"Status": {}}), "unknown key 'Status'", id="wrong-case"),
+        pytest.param(Response(body=b'{"status": {"a": 1, "a": 2}}'), "twice", id="duplicate"),
+        pytest.param(Response(body={"children": [{"metadata": {"name": "x"}}]}), "no kind", id="no-kind"),
+        pytest.param(Response(body={"resyncAfterSeconds": "5"}), "must be a number", id="text-number"),
     ],
 )
-async def test_bad_answers_change_nothing(tmp_path: Path, bad: Answer, complaint: str) -> None:
+async def test_bad_answers_change_nothing(tmp_path: Path, bad: Response, complaint: str) -> None:
     """Anything but a usable 200 leaves children and status as they are, is reported once, and tried again."""
     good = constant(config_map(), status={"word": "good"})
     async with bench(tmp_path, good) as (made, server), made.running() as stand_in:
@@ -284,7 +284,7 @@ async def test_empty_answers_delete_every_child(tmp_path: Path, body: bytes) -> 
     """`{}` and `null` are accepted and mean: no children."""
     async with bench(tmp_path, constant(config_map())) as (made, server), made.running() as stand_in:
         await stand_in.quiesce()
-        server.script = lambda _: Answer(body=body)
+        server.script = lambda _: Response(body=body)
         stand_in.sync_all()
         await stand_in.quiesce()
         assert stand_in.api.find(CHILD) is None
@@ -295,9 +295,9 @@ async def test_retry_after_is_honored_without_an_error(tmp_path: Path) -> None:
     """429 with an integer waits that long and reports nothing."""
     calls: list[float] = []
 
-    def script(_: Request) -> Answer:
+    def script(_: Request) -> Response:
         calls.append(asyncio.get_running_loop().time())
-        return Answer(status=429, headers={"Retry-After": "1"}) if len(calls) == 1 else answer()
+        return Response(status=429, headers={"Retry-After": "1"}) if len(calls) == 1 else answer()
 
     async with bench(tmp_path, script) as (made, _), made.running() as stand_in:
         await until(lambda: len(calls) == 2)
@@ -309,11 +309,11 @@ async def test_retry_after_is_honored_without_an_error(tmp_path: Path) -> None:
 async def test_redirect_turns_the_post_into_a_get(tmp_path: Path) -> None:
     """A 302 is followed as a GET without body, a 307 repeats the POST."""
 
-    def script(request: Request) -> Answer:
+    def script(request: Request) -> Response:
         if request.target == "/sync":
-            return Answer(status=302, headers={"Location": "/again"})
+            return Response(status=302, headers={"Location": "/again"})
         if request.target == "/again":
-            return Answer(status=307, headers={"Location": "/there"})
+            return Response(status=307, headers={"Location": "/there"})
         return answer()
 
     async with bench(tmp_path, script) as (made, server), made.running() as stand_in:
@@ -374,11 +374,11 @@ async def test_annotations_of_a_child_have_a_limit(tmp_path: Path) -> None:
 async def test_related_objects_follow_the_rules_and_trigger_a_sync(tmp_path: Path) -> None:
     """customize is asked once per generation; a related object's coming and changing each bring a sync."""
 
-    def script(request: Request) -> Answer:
+    def script(request: Request) -> Response:
         if request.target == "/customize":
             assert set(request.content) == {"controller", "parent"}
             rule = {"apiVersion": "v1", "resource": "secrets", "names": ["wanted"]}
-            return Answer({"relatedResources": [rule]})
+            return Response({"relatedResources": [rule]})
         return answer()
 
     async with bench(tmp_path, script) as (made, server):
@@ -409,8 +409,8 @@ async def test_illegal_related_rules_end_the_sync(tmp_path: Path, rule: dict[str
     """A rule that Metacontroller refuses keeps the sync hook from being called."""
     whole = {"apiVersion": "v1", "resource": "secrets"} | rule
 
-    def script(request: Request) -> Answer:
-        return Answer({"relatedResources": [whole]}) if request.target == "/customize" else answer()
+    def script(request: Request) -> Response:
+        return Response({"relatedResources": [whole]}) if request.target == "/customize" else answer()
 
     async with bench(tmp_path, script) as (made, server):
         made.install(controller(hooks={"sync": hook("/sync"), "customize": hook("/customize")}))
@@ -423,7 +423,7 @@ async def test_finalizer_is_added_first_and_holds_the_parent(tmp_path: Path) -> 
     """With a finalize hook a deleted parent waits for `finalized`, and then it goes with its children."""
     done = False
 
-    def script(request: Request) -> Answer:
+    def script(request: Request) -> Response:
         if request.target == "/finalize":
             assert request.content["finalizing"] is True
             return answer(config_map(), finalized=done)
@@ -589,9 +589,9 @@ async def test_readiness_reaches_status_and_sync_quickly(tmp_path: Path) -> None
     }
     healthy = False
 
-    def script(request: Request) -> Answer:
+    def script(request: Request) -> Response:
         if request.target == "/health":
-            return Answer(status=200 if healthy else 503)
+            return Response(status=200 if healthy else 503)
         return answer(workload)
 
     def ready(server: HookServer) -> int:
@@ -629,7 +629,7 @@ async def test_kill_at_any_moment_loses_nothing(tmp_path: Path) -> None:
     """After kills at random moments every file is whole, uid and status are kept, and the state comes to rest."""
     count = iter(range(10**6))
 
-    def script(request: Request) -> Answer:
+    def script(request: Request) -> Response:
         number = str(next(count))
         return answer(
             *(config_map(f"one-{index}", n=number) for index in range(5)),

@@ -9,7 +9,7 @@ from hooks.kube.quantities import parse
 from hooks.metrics import kinds, values
 from hooks.observation.readings import Sample
 from tests.builders import Json
-from tests.metric_answers import custom_value, group, usage
+from tests.metric_responses import custom_value, group, usage
 
 TIME = datetime(2026, 3, 1, 11, 59, 50, tzinfo=UTC)
 
