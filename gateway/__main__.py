@@ -37,7 +37,7 @@ from gateway.upstream.addresses import AddressRules
 from gateway.upstream.connection import Upstream
 from gateway.upstream.resolver import Endpoint, Resolver, parse_overrides
 from program import allocator, certificates, invocation, logs, web
-from program.kubernetes.client import CONNECTIONS, KubernetesClient
+from program.kubernetes.connection import CONNECTIONS, connect
 from program.kubernetes.errors import ClusterError
 from program.settings import SettingsError
 from program.signals import Signals
@@ -132,7 +132,7 @@ async def _source(settings: Settings) -> AsyncIterator[RouteSource]:
     namespaces = settings.served_namespaces
     watches = len(namespaces or ("",))
     try:
-        client = await KubernetesClient.connect(
+        client = await connect(
             settings.gateway.kubeconfig,
             connections=max(CONNECTIONS, watches + READS),
             strict_tls=settings.tls.strict,

@@ -15,42 +15,18 @@ if __name__ == "__main__" and sys.argv[1:2] not in (["render"], ["explain"]):
     early_signals.remember()  # before the imports, which take most of the start
 
 import argparse
-import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from socket import socket
-from typing import Final
-
-import structlog
-import uvloop
 
 from hooks import uninstall
-from hooks.app import create_app, create_operations_app
-from hooks.authentication import Bearer
-from hooks.cli import explain_files, render
-from hooks.clients.apiserver import ApiServer
-from hooks.metrics.installed import open_sources
-from hooks.platform.beamlit import credentials
-from hooks.platform.beamlit.client import Beamlit
-from hooks.platform.beamlit.credentials import Accounts
-from hooks.platform.beamlit.registrar import CALL_SECONDS, Registrar
 from hooks.settings import Hooks, Settings
-from hooks.telemetry import Metrics
-from program import allocator, certificates, invocation, logs, web
+from program import allocator, invocation
 from program.invocation import paragraphs
 from program.problems import TIME
 from program.settings import SettingsError
-from program.signals import Signals
-from program.sockets import ListenError, bind
-from program.watched_file import FileUnusable
-
-GRACE_SECONDS: Final = 10
-"""Seconds that running requests get to end when the process is told to stop."""
-
-log = structlog.get_logger(__name__)
+from program.sockets import ListenError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -194,19 +170,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "hooks.bearerFile": given.bearer_file,
             "metricInformer.file.path": given.metrics_file,
         }
-    sockets: list[socket] = []
     try:
         settings = Settings.load(given.config, flags=flags)
+        # Each command imports what it needs: FastAPI, httpx and uvloop take a second that only the server has to spend.
+        if given.command == "serve":
+            from hooks.serving import serve
+
+            serve(settings)
+            return 0
+        from hooks.cli import explain_files, render
+
+        now = datetime.now(UTC)
         if given.command == "render":
-            return render(given.files, settings.install_defaults, now=datetime.now(UTC))
-        if given.command == "explain":
-            now = given.now or datetime.now(UTC)
-            return explain_files(given.files, given.observed, settings, now=now, form=given.output)
-        logs.configure(settings.hooks.log_level)
-        bearer = _bearer(settings.hooks.bearer_file)
-        accounts = credentials.configured(settings.platform, os.environ)
-        sockets += (bind(settings.hooks.listen, "--listen"), bind(settings.hooks.operations, "--operations"))
-        uvloop.run(run(settings, bearer, accounts, *sockets))
+            return render(given.files, settings.install_defaults, now=now)
+        return explain_files(given.files, given.observed, settings, now=given.now or now, form=given.output)
     except BrokenPipeError:  # the reader of the output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -216,10 +193,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ListenError as exc:
         print(f"hooks: {exc}", file=sys.stderr)  # noqa: T201
         return 1
-    finally:
-        for sock in sockets:
-            sock.close()
-    return 0
 
 
 def _release(given: argparse.Namespace) -> int:
@@ -230,67 +203,6 @@ def _release(given: argparse.Namespace) -> int:
         print(f"hooks: {exc}", file=sys.stderr)  # noqa: T201 - for the person who started it
         return 2
     return uninstall.run(given.controllers, grace=given.grace, wait=given.wait, strict_tls=settings.tls.strict)
-
-
-def _bearer(path: Path | None) -> Bearer | None:
-    try:
-        return None if path is None else Bearer(path)
-    except FileUnusable as exc:
-        raise SettingsError(f"hooks.bearerFile {path} {exc}.") from exc
-
-
-async def run(
-    settings: Settings,
-    bearer: Bearer | None,
-    accounts: Accounts | None,
-    hooks_socket: socket,
-    operations_socket: socket,
-) -> None:
-    """Serve on both sockets until a signal. A second signal ends the process at once.
-
-    Raises:
-        ListenError: the certificate cannot be used.
-        SettingsError: a file for the source of metrics cannot be used.
-    """
-    tls = settings.hooks.tls
-    context = certificates.server_context(tls, "hooks.tls") if tls is not None else None
-    signals = Signals(asyncio.get_running_loop())
-    metrics = Metrics()
-    async with (
-        open_sources(settings.metric_informer, metrics, strict_tls=settings.tls.strict) as sources,
-        _registrar(settings, accounts, metrics) as registrar,
-    ):
-        app = create_app(settings, metrics, sources=sources, bearer=bearer, registrar=registrar)
-        operations = create_operations_app(app, metrics, draining=signals.stop.is_set)
-        stopped = asyncio.Event()
-        beside = asyncio.create_task(web.serve(operations, operations_socket, stopped))
-        allocator.settle()
-        log.info("listening", hooks=settings.hooks.listen, operations=settings.hooks.operations)
-        try:
-            serving = web.serve(app, hooks_socket, signals.stop, grace_seconds=GRACE_SECONDS, context=context)
-            await signals.unless_now(serving)
-        finally:
-            stopped.set()
-            await beside
-            log.info("stopped")
-            signals.close()
-
-
-@asynccontextmanager
-async def _registrar(
-    settings: Settings, accounts: Accounts | None, metrics: Metrics
-) -> AsyncIterator[Registrar | None]:
-    """Give what registers objects on the platform, until the end of the block; None without an account."""
-    if accounts is None:
-        yield None
-        return
-    api = await ApiServer.connect(metrics, CALL_SECONDS, strict_tls=settings.tls.strict)
-    beamlit = Beamlit(settings.platform.base_url, accounts, metrics, strict_tls=settings.tls.strict)
-    try:
-        yield Registrar(beamlit, api)
-    finally:
-        await beamlit.close()
-        await api.close()
 
 
 if __name__ == "__main__":

@@ -19,15 +19,18 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from hooks.api.common import AUTHORIZATION_GROUP, DEPLOYMENT_GROUP, VERSION
 from hooks.kube.objects import Object
 from hooks.kube.unstructured import mapping, objects, text
 from program.invocation import paragraphs, typed
-from program.kubernetes.client import KubernetesClient
+from program.kubernetes.connection import connect
 from program.kubernetes.errors import ApiError, ApiRefusal, ClusterError
+
+if TYPE_CHECKING:
+    from program.kubernetes.client import KubernetesClient
 
 COMMAND: Final = "release-finalizers"
 PREFIX: Final = "metacontroller.io/compositecontroller-"
@@ -125,7 +128,7 @@ def run(controllers: Sequence[str], *, grace: float, wait: float, strict_tls: bo
 
 async def _run(controllers: Sequence[str], grace: float, wait: float, *, strict_tls: bool) -> int:
     try:
-        client = await KubernetesClient.connect(None, strict_tls=strict_tls)
+        client = await connect(None, strict_tls=strict_tls)
     except ClusterError as exc:
         return _refused(str(exc))
     if client is None:
@@ -137,7 +140,7 @@ async def _run(controllers: Sequence[str], grace: float, wait: float, *, strict_
 class FinalizerRelease:
     """One run of the command."""
 
-    def __init__(self, client: KubernetesClient, controllers: Sequence[str]) -> None:
+    def __init__(self, client: "KubernetesClient", controllers: Sequence[str]) -> None:
         """Act on a cluster, for the CompositeControllers of these names."""
         self._client = client
         self._controllers = controllers

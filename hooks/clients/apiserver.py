@@ -4,7 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
 import structlog
@@ -15,7 +15,7 @@ from hooks.clients.http import CONNECT_SHARE, CONNECTIONS, RESPONSE_BYTES, Param
 from hooks.kube.objects import Object
 from hooks.telemetry import Metrics
 from program.excerpts import cut
-from program.kubernetes.client import KubernetesClient
+from program.kubernetes.connection import connect
 from program.kubernetes.errors import (
     ApiCredentialsError,
     ApiError,
@@ -26,6 +26,9 @@ from program.kubernetes.errors import (
     ApiUnreachable,
     ClusterError,
 )
+
+if TYPE_CHECKING:
+    from program.kubernetes.client import KubernetesClient
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +49,7 @@ class Group:
 class ApiServer:
     """An API server, or none."""
 
-    def __init__(self, client: KubernetesClient | None, metrics: Metrics, seconds: float, without: str = "") -> None:
+    def __init__(self, client: "KubernetesClient | None", metrics: Metrics, seconds: float, without: str = "") -> None:
         """Ask by a client, which `close` closes.
 
         Args:
@@ -71,7 +74,7 @@ class ApiServer:
             strict_tls: whether certificates are verified as `tls.strict` asks.
         """
         try:
-            client = await KubernetesClient.connect(None, connections=CONNECTIONS, strict_tls=strict_tls)
+            client = await connect(None, connections=CONNECTIONS, strict_tls=strict_tls)
         except ClusterError as exc:
             log.warning("api_server_unusable", error=str(exc))
             without = "Hooks cannot use the API server that they were told of: their log says why."

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Final, Self
 
 import aiohttp
@@ -10,7 +9,6 @@ import orjson
 from kubernetes.aio.client import Configuration
 
 from program.excerpts import cut
-from program.kubernetes.configuration import configuration
 from program.kubernetes.errors import ApiError, ApiInterrupted, ApiMalformed, ApiRefusal, ApiTooLarge
 from program.kubernetes.transport import ApiTransport, Query, failure
 
@@ -26,8 +24,6 @@ PAGE_BYTES: Final = 16 << 20
 """Bytes of a page at most; above them the page is asked for again with fewer objects."""
 EVENT_BYTES: Final = 4 << 20
 """Bytes of an event at most: more than twice what an API server stores of one object."""
-CONNECTIONS: Final = 512
-"""Connections at the same time: one for each watch, and some for other calls."""
 _REFUSAL_BYTES: Final = 1 << 16
 _JSON_PATCH: Final = "application/json-patch+json"
 
@@ -38,7 +34,7 @@ Json = dict[str, Any]
 class KubernetesClient:
     """An API server, asked under the identity that the process was given."""
 
-    def __init__(self, settings: Configuration, *, connections: int = CONNECTIONS, strict_tls: bool = False) -> None:
+    def __init__(self, settings: Configuration, connections: int, *, strict_tls: bool = False) -> None:
         """Prepare a client without asking the API server. An event loop must be running.
 
         Args:
@@ -50,20 +46,6 @@ class KubernetesClient:
             ClusterError: the address or the certificates cannot be used.
         """
         self._transport = ApiTransport(settings, connections, strict_tls=strict_tls)
-
-    @classmethod
-    async def connect(
-        cls, kubeconfig: Path | None, *, connections: int = CONNECTIONS, strict_tls: bool = False
-    ) -> Self | None:
-        """Return a client for the cluster that `program.kubernetes.configuration` names; None when there is none.
-
-        The API server is not asked yet. The arguments are those of the constructor.
-
-        Raises:
-            ClusterError: the configuration cannot be used.
-        """
-        settings = await configuration(kubeconfig)
-        return None if settings is None else cls(settings, connections=connections, strict_tls=strict_tls)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -49,16 +49,13 @@ _COMPLAINTS: Final = (
 """Complaints of the package about a kubeconfig, and what is said instead."""
 
 
-async def configuration(kubeconfig: Path | None) -> Configuration | None:
+async def configuration(kubeconfig: Path | None) -> Configuration:
     """Return how the API server is reached: by `kubeconfig`, else as `KUBECONFIG` says, else as a pod of the cluster.
 
     The token of a pod is read again every minute, because the kubelet rotates it, and so is that of a kubeconfig.
 
-    Returns:
-        None where there is neither a kubeconfig nor a pod.
-
     Raises:
-        ClusterError: the configuration cannot be used.
+        ClusterError: the configuration cannot be used, or there is neither a kubeconfig nor a pod.
     """
     settings = Configuration()
     variable = os.environ.get("KUBECONFIG")
@@ -66,13 +63,11 @@ async def configuration(kubeconfig: Path | None) -> Configuration | None:
         await _load_file(settings, str(kubeconfig), f"--kubeconfig {kubeconfig}")
     elif variable:
         await _load_file(settings, variable, f"KUBECONFIG {variable}")
-    elif os.environ.get("KUBERNETES_SERVICE_HOST"):
+    else:
         try:
             config.load_incluster_config(client_configuration=settings)
         except (ConfigException, OSError, ValueError) as exc:
             raise ClusterError(f"the pod's service account cannot be used: {problem(exc)}.") from exc
-    else:
-        return None
     return settings
 
 

@@ -5,7 +5,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from hooks import __main__, app
+from hooks import __main__, app, serving
 
 
 def main() -> int:
@@ -15,7 +15,7 @@ def main() -> int:
     def clock() -> datetime:
         return datetime.now(UTC) + timedelta(seconds=float(ahead.read_text()))
 
-    __main__.create_app = functools.partial(app.create_app, clock=clock)  # type: ignore[attr-defined]
+    serving.create_app = functools.partial(app.create_app, clock=clock)  # type: ignore[attr-defined]
     return __main__.main(sys.argv[2:])
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gateway.api.v1alpha1 import Backend, RouteDocument, Split
-from program.kubernetes.client import KubernetesClient
+from program.kubernetes.connection import connect
 from program.kubernetes.errors import ApiRefusal
 from tests.e2e.controlplane import ControlPlane, Process
 from tests.e2e.product import Product, install_crds, model_deployment, set_pods_ready, workload
@@ -184,7 +184,7 @@ async def test_secrets_one_by_one(plane: ControlPlane, gateway: Gateway) -> None
     assert gateway.ready() == 200
     metadata = {"name": "named", "namespace": NAMESPACE}
     plane.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"clientId": "id"}})
-    client = await KubernetesClient.connect(Path(plane.folder, f"{NAMESPACE}-{ACCOUNT}.kubeconfig"))
+    client = await connect(Path(plane.folder, f"{NAMESPACE}-{ACCOUNT}.kubeconfig"))
     assert client is not None
     secrets = f"/api/v1/namespaces/{NAMESPACE}/secrets"
     async with client:

@@ -8,15 +8,17 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import structlog
 
 from gateway.api import v1alpha1
 from gateway.routes import sources
-from program.kubernetes.client import KubernetesClient
 from program.kubernetes.errors import ApiError, ApiRefusal
+
+if TYPE_CHECKING:
+    from program.kubernetes.client import KubernetesClient
 
 SELECTOR: Final = f"{v1alpha1.LABEL}={v1alpha1.LABEL_VALUE}"
 RELIST_SECONDS: Final = 300.0
@@ -46,7 +48,7 @@ class ConfigMapSource:
     """The route ConfigMaps of a cluster."""
 
     def __init__(
-        self, client: KubernetesClient, namespaces: frozenset[str] | None, *, relist_seconds: float = RELIST_SECONDS
+        self, client: "KubernetesClient", namespaces: frozenset[str] | None, *, relist_seconds: float = RELIST_SECONDS
     ) -> None:
         """Follow `namespaces`, or all of them when None. The caller closes the client."""
         self._client = client
@@ -145,7 +147,7 @@ class ConfigMapSource:
 class _Scope:
     """The route ConfigMaps of one namespace, or of the whole cluster."""
 
-    def __init__(self, namespace: str, client: KubernetesClient, relist_seconds: float) -> None:
+    def __init__(self, namespace: str, client: "KubernetesClient", relist_seconds: float) -> None:
         self.namespace = namespace
         self.place = f"namespace {namespace}" if namespace else "the cluster"
         self.objects: dict[str, sources.ConfigMap] = {}

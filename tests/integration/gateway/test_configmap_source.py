@@ -55,7 +55,7 @@ async def source_of(
     api: ApiServer, namespaces: frozenset[str] | None = None, relist_seconds: float = 300.0
 ) -> AsyncIterator[ConfigMapSource]:
     """Open a source that asks the scripted server."""
-    async with KubernetesClient(Configuration(host=f"http://127.0.0.1:{api.port}")) as opened:
+    async with KubernetesClient(Configuration(host=f"http://127.0.0.1:{api.port}"), 512) as opened:
         yield ConfigMapSource(opened, namespaces, relist_seconds=relist_seconds)
 
 

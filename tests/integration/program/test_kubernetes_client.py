@@ -16,6 +16,7 @@ import pytest
 
 from program.kubernetes import client as client_module
 from program.kubernetes.client import KubernetesClient
+from program.kubernetes.connection import connect
 from program.kubernetes.errors import (
     ApiError,
     ApiInterrupted,
@@ -44,7 +45,7 @@ def api() -> Iterator[ApiServer]:
 @asynccontextmanager
 async def opened(folder: Path, port: int, *, strict_tls: bool = False, **rest: Any) -> AsyncIterator[KubernetesClient]:
     """Open a client of a server on a local port; nothing of it is left for the collector afterwards."""
-    client = await KubernetesClient.connect(kubeconfig(folder, port, TOKEN, **rest), strict_tls=strict_tls)
+    client = await connect(kubeconfig(folder, port, TOKEN, **rest), strict_tls=strict_tls)
     assert client is not None
     async with client:
         yield client

@@ -15,6 +15,7 @@ from kubernetes.aio.config import incluster_config
 
 from program.kubernetes import configuration, exec_plugin
 from program.kubernetes.client import KubernetesClient
+from program.kubernetes.connection import connect
 from program.kubernetes.errors import ApiCredentialsError, ApiUnreachable, ClusterError
 from tests.integration.apiserver import ApiServer, kubeconfig
 from tests.processes import self_signed
@@ -43,7 +44,7 @@ def api() -> Iterator[ApiServer]:
 
 async def connected(path: Path | None) -> KubernetesClient:
     """Return a client for the cluster that is configured."""
-    client = await KubernetesClient.connect(path)
+    client = await connect(path)
     assert client is not None
     return client
 
@@ -106,7 +107,7 @@ async def test_the_environment_names_no_credentials(
 
 async def test_no_cluster_at_all() -> None:
     """There is no client where nothing names a cluster."""
-    assert await KubernetesClient.connect(None) is None
+    assert await connect(None) is None
 
 
 ENTRY = "an entry in it is missing or of the wrong type; `kubectl config view` shows what kubectl reads."
@@ -131,21 +132,21 @@ async def test_a_kubeconfig_that_is_none(tmp_path: Path, content: str, problem: 
     path = tmp_path / "broken"
     path.write_text(content)
     with pytest.raises(ClusterError) as caught:
-        await KubernetesClient.connect(path)
+        await connect(path)
     assert str(caught.value) == f"--kubeconfig {path} cannot be used: {problem.replace('PATH', str(path))}"
 
 
 async def test_a_kubeconfig_that_is_not_there(tmp_path: Path) -> None:
     """A file that does not exist is named."""
     with pytest.raises(ClusterError, match=r"none cannot be used: it is not there, or empty\.$"):
-        await KubernetesClient.connect(tmp_path / "none")
+        await connect(tmp_path / "none")
 
 
 @pytest.mark.parametrize("server", ["ftp://127.0.0.1", "127.0.0.1:6443", "http://", "http://[", "http://a:b"])
 async def test_an_address_that_is_none(tmp_path: Path, server: str) -> None:
     """An address that is no URL of a server is refused at the start, not at each call."""
     with pytest.raises(ClusterError, match=r"address of the API server cannot be used: it is no http or https URL\.$"):
-        await KubernetesClient.connect(kubeconfig(tmp_path, 1, "x", server=server))
+        await connect(kubeconfig(tmp_path, 1, "x", server=server))
 
 
 async def test_an_authority_that_is_none(tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ async def test_an_authority_that_is_none(tmp_path: Path) -> None:
     authority: dict[str, Any] = {"certificate-authority": str(tmp_path / "ca.pem")}
     path = kubeconfig(tmp_path, 1, "x", server="https://127.0.0.1:1", **authority)
     with pytest.raises(ClusterError, match="certificate authority of the API server holds no certificates"):
-        await KubernetesClient.connect(path)
+        await connect(path)
 
 
 async def test_a_pod_without_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -165,7 +166,7 @@ async def test_a_pod_without_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     with pytest.raises(
         ClusterError, match=r"^the pod's service account cannot be used: .*token file does not exist\.$"
     ):
-        await KubernetesClient.connect(None)
+        await connect(None)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
@@ -303,7 +304,7 @@ async def test_a_credential_plugin_that_fails(
     """The error says how the plugin fails and repeats nothing that it prints; no process stays behind."""
     monkeypatch.setattr(exec_plugin, "RUN_SECONDS", 0.5 if "sleep" in script else 60.0)
     with pytest.raises(ClusterError) as caught:
-        await KubernetesClient.connect(kubeconfig(tmp_path, 1, "plugin", user=plugin(tmp_path, script)))
+        await connect(kubeconfig(tmp_path, 1, "plugin", user=plugin(tmp_path, script)))
     assert words in str(caught.value)
     assert CANARY not in str(caught.value)
 
@@ -312,12 +313,12 @@ async def test_a_credential_plugin_that_is_not_there(tmp_path: Path) -> None:
     """A program that is missing is named."""
     user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "./none"}}
     with pytest.raises(ClusterError, match="No such file"):
-        await KubernetesClient.connect(kubeconfig(tmp_path, 1, "plugin", user=user))
+        await connect(kubeconfig(tmp_path, 1, "plugin", user=user))
 
 
 async def test_an_expired_token_of_an_issuer(tmp_path: Path) -> None:
     """A token of an OpenID issuer is not renewed over TLS that nothing verifies; the error says what to do."""
     user = {"auth-provider": {"name": "oidc", "config": {"refresh-token": CANARY}}}
     with pytest.raises(ClusterError, match="use a credential plugin") as caught:
-        await KubernetesClient.connect(kubeconfig(tmp_path, 1, "oidc", user=user))
+        await connect(kubeconfig(tmp_path, 1, "oidc", user=user))
     assert CANARY not in str(caught.value)
