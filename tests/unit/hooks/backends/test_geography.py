@@ -1,4 +1,4 @@
-"""Countries and continents."""
+"""Countries and continents, as policies compare them."""
 
 import pytest
 from iso3166 import countries
@@ -7,12 +7,12 @@ from hooks.backends import geography
 
 
 def test_every_country_is_on_a_continent() -> None:
-    """The table has each country that the library knows, and a library that knows one more is noticed."""
+    """The table has a continent for each country that the library knows."""
     assert [one.alpha2 for one in countries if geography.continent_of(one.alpha2) is None] == []
 
 
 def test_no_country_is_made_up_or_on_two_continents() -> None:
-    """Every code of the table is a country, and is there once."""
+    """Every code of the table is that of a country, and is in it once."""
     codes = [code for line in geography._COUNTRIES.values() for code in line.split()]
     assert sorted(codes) == sorted(set(codes))
     assert [code for code in codes if geography.country(code) != code] == []
@@ -38,7 +38,7 @@ def test_no_country_is_made_up_or_on_two_continents() -> None:
     ],
 )
 def test_countries(code: str, expected: str | None) -> None:
-    """Two letters or three, in either case; no names, no numbers, nothing that looks alike."""
+    """A country is a code of two or three letters in either case, not a name, a number or letters that look alike."""
     assert geography.country(code) == expected
 
 
@@ -57,7 +57,7 @@ def test_countries(code: str, expected: str | None) -> None:
     ],
 )
 def test_continents(name: str, expected: str | None) -> None:
-    """Code or English name, in either case."""
+    """A continent is a code or an English name, in either case."""
     assert geography.continent(name) == expected
 
 
@@ -73,10 +73,11 @@ def test_continents(name: str, expected: str | None) -> None:
     ],
 )
 def test_what_is_wrong_with_a_declared_place(country: str, continent: str, words: tuple[str, str]) -> None:
-    """A place that does not exist, or one that is said twice; nothing is wrong with one that is not declared."""
-    said = geography.country_problem(country), geography.continent_problem(continent, country)
-    assert [bool(one) for one in said] == [bool(word) for word in words]
-    assert all(word in one for word, one in zip(words, said, strict=True))
+    """A place that does not exist and a continent beside a country are problems; a place that is not declared is
+    none."""
+    problems = geography.country_problem(country), geography.continent_problem(continent, country)
+    assert [bool(one) for one in problems] == [bool(word) for word in words]
+    assert all(word in one for word, one in zip(words, problems, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -99,5 +100,5 @@ def test_what_is_wrong_with_a_declared_place(country: str, continent: str, words
     ],
 )
 def test_a_country_is_on_the_continent_that_the_documentation_says(country: str, continent: str | None) -> None:
-    """Also where one could differ about it."""
+    """Countries on two continents are on the one that the documentation says."""
     assert geography.continent_of(country) == continent

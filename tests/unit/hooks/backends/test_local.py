@@ -1,4 +1,4 @@
-"""Which pods serve the model, on which port."""
+"""The local backend: which pods serve the model, on which port."""
 
 from typing import Any
 
@@ -12,26 +12,26 @@ Json = builders.Json
 
 
 def local(*related: Json, **spec: Any) -> tuple[Any, Any]:
-    """Selector and ports of the desired local Service."""
+    """Return selector and ports of the desired local Service."""
     spec_of = builders.child(sync(model_deployment(**spec), related=related), "Service")["spec"]
     return spec_of["selector"], spec_of["ports"]
 
 
 def unresolved(*related: Json, **spec: Any) -> str:
-    """Why the references are not resolved; there is no local Service then."""
-    answer = sync(model_deployment(**spec), related=related)
-    assert [child["kind"] for child in answer.children] == ["ConfigMap"]
-    assert conditions(answer)["RefsResolved"][0] == "False"
-    return conditions(answer)["RefsResolved"][1]
+    """Return the reason why references are not resolved, and check that there is no local Service."""
+    response = sync(model_deployment(**spec), related=related)
+    assert [child["kind"] for child in response.children] == ["ConfigMap"]
+    assert conditions(response)["RefsResolved"][0] == "False"
+    return conditions(response)["RefsResolved"][1]
 
 
 def test_without_a_service_the_workloads_labels_and_port() -> None:
-    """The local Service selects by the workload's matchLabels and leads to its container port."""
+    """Without serviceRef the local Service selects by the workload's matchLabels and leads to its container port."""
     assert local(workload()) == ({"app": "demo"}, [{"name": "http", "port": 80, "targetPort": 8000}])
 
 
 def selecting(labels: Json, *expressions: tuple[str, str, list[str]]) -> Json:
-    """A workload with matchLabels and matchExpressions."""
+    """Return a workload with matchLabels and matchExpressions."""
     item = workload(match_labels=labels)
     item["spec"]["selector"]["matchExpressions"] = [
         {"key": key, "operator": operator, "values": values} for key, operator, values in expressions
@@ -40,7 +40,7 @@ def selecting(labels: Json, *expressions: tuple[str, str, list[str]]) -> Json:
 
 
 def test_an_expression_with_one_value_is_a_label() -> None:
-    """A Service selects by equal values, however the workload writes them."""
+    """A matchExpression with a single value becomes a label of the local Service's selector."""
     item = selecting({"app": "demo"}, ("tier", "In", ["web", "web"]), ("app", "In", ["demo"]))
     assert local(item)[0] == {"app": "demo", "tier": "web"}
 
@@ -56,7 +56,7 @@ def test_an_expression_with_one_value_is_a_label() -> None:
     ],
 )
 def test_what_a_service_cannot_say_is_not_left_out(expression: tuple[str, str, list[str]]) -> None:
-    """Labels alone would select pods that are not the workload's; a Service that is named counts instead."""
+    """A selector that a Service cannot express is not resolved, unless spec.serviceRef names a Service."""
     item = selecting({"app": "demo"}, expression)
     assert unresolved(item) == reasons.WORKLOAD_SELECTOR_UNSUPPORTED
     message = next(
@@ -69,7 +69,7 @@ def test_what_a_service_cannot_say_is_not_left_out(expression: tuple[str, str, l
 
 
 def test_several_container_ports() -> None:
-    """Of several ports the one named http serves."""
+    """Of several container ports the one named http serves requests."""
     ports = [{"containerPort": 9090, "name": "metrics"}, {"containerPort": 8000, "name": "http"}]
     assert local(workload(ports=ports))[1][0]["targetPort"] == 8000
 
@@ -95,7 +95,7 @@ def test_several_container_ports() -> None:
     ],
 )
 def test_what_cannot_be_resolved(related: list[Json], spec: Json, reason: str) -> None:
-    """Without pods or port there is no local Service, and the condition says what is missing."""
+    """Without pods or a port there is no local Service, and the condition says what is missing."""
     assert unresolved(*related, **spec) == reason
 
 
@@ -108,7 +108,8 @@ def test_what_cannot_be_resolved(related: list[Json], spec: Json, reason: str) -
     ],
 )
 def test_with_a_service_its_selector_and_the_port_behind_it(port: Json, target: int | str) -> None:
-    """targetPort is the Service's port; the pods' port behind it, by number or name, is what the local Service uses."""
+    """With serviceRef the local Service takes that Service's selector and the target of its port `targetPort`, by
+    number or name."""
     ports = [{"port": 80, "targetPort": 1}, port]
     selector, desired = local(
         workload(),
@@ -119,36 +120,36 @@ def test_with_a_service_its_selector_and_the_port_behind_it(port: Json, target: 
 
 
 def test_the_only_port_needs_no_name() -> None:
-    """A Service with one port needs no targetPort."""
+    """A serviceRef to a Service with one port needs no targetPort."""
     assert local(workload(), service(), serviceRef={"name": "demo-svc"})[1][0]["targetPort"] == 8000
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"])
 def test_every_kind_can_be_adopted(kind: str) -> None:
     """A workload of any supported kind serves the model."""
-    answer = sync(model_deployment(modelSourceRef={"kind": kind, "name": "demo"}), related=[workload(kind)])
-    assert conditions(answer)["LocalReady"] == ("True", reasons.REPLICAS_READY)
+    response = sync(model_deployment(modelSourceRef={"kind": kind, "name": "demo"}), related=[workload(kind)])
+    assert conditions(response)["LocalReady"] == ("True", reasons.REPLICAS_READY)
 
 
-def test_a_server_of_our_own_is_known_before_it_exists() -> None:
-    """The local Service of spec.server selects by name and uid and does not wait for the Deployment."""
-    answer = sync(served())
-    spec = builders.child(answer, "Service")["spec"]
-    assert spec["selector"] == builders.child(answer, "Deployment")["spec"]["selector"]["matchLabels"]
+def test_the_service_of_spec_server_does_not_wait_for_the_deployment() -> None:
+    """The local Service of spec.server selects the pods of the Deployment before the Deployment exists."""
+    response = sync(served())
+    spec = builders.child(response, "Service")["spec"]
+    assert spec["selector"] == builders.child(response, "Deployment")["spec"]["selector"]["matchLabels"]
     assert spec["ports"] == [{"name": "http", "port": 80, "targetPort": 8000}]
-    assert conditions(answer)["RefsResolved"] == ("True", reasons.REFERENCES_RESOLVED)
+    assert conditions(response)["RefsResolved"] == ("True", reasons.REFERENCES_RESOLVED)
 
 
 @pytest.mark.parametrize("field", ["serviceRef", "metricServiceRef"])
-def test_a_missing_service_beside_a_server_is_said(field: str) -> None:
-    """A Service that nothing depends on is missed all the same."""
-    answer = sync(served(**{field: {"name": "demo-svc"}}))
-    assert conditions(answer)["RefsResolved"] == ("False", reasons.SERVICE_MISSING)
-    assert field in builders.condition(answer, "RefsResolved")["message"]
+def test_a_missing_service_beside_a_server_is_reported(field: str) -> None:
+    """A reference to a missing Service makes RefsResolved False, even where spec.server needs no Service."""
+    response = sync(served(**{field: {"name": "demo-svc"}}))
+    assert conditions(response)["RefsResolved"] == ("False", reasons.SERVICE_MISSING)
+    assert field in builders.condition(response, "RefsResolved")["message"]
 
 
 def ports(*related: Json, **spec: Any) -> tuple[Any, Any]:
-    """servingPort and metricPort in status."""
+    """Return servingPort and metricPort of status."""
     status = sync(model_deployment(**spec), related=related).status
     return status.get("servingPort"), status.get("metricPort")
 

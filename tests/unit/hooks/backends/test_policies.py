@@ -1,4 +1,4 @@
-"""Which policies allow which remote backend, and what is said when one does not."""
+"""Policies: which remote backends they allow, and the messages of their refusals."""
 
 from typing import Any
 
@@ -33,23 +33,23 @@ A100 = {"type": "gpu", "name": "a100"}
 
 
 def place(type_: str, name: str) -> Json:
-    """An entry of a policy's locations."""
+    """Return an entry of a policy's locations."""
     return {"type": type_, "name": name}
 
 
 def model(*names: str, ready: int = 1, **declared: Any) -> Json:
-    """A ModelDeployment with these policies, whose remote backend declares that."""
+    """Return a ModelDeployment with these policies, whose remote backend declares these fields."""
     return model_deployment(policies=obeys(*names), offloadingConfig={"remoteBackend": REMOTE | declared})
 
 
 def refusals(parent: Json, *found: Json, **rest: Any) -> list[tuple[str, str]]:
-    """Reason and sentence of each refusal, with these Policies in the cluster."""
+    """Return reason and message of each refusal, with these Policies in the cluster."""
     seen = builders.observation(parent, related=found, **rest)
     return [(one.reason, one.message) for one in policies.refusals(seen.read_spec(), seen)]
 
 
 def reasons_of(parent: Json, *found: Json, **rest: Any) -> list[str]:
-    """The reasons alone."""
+    """Return the reason of each refusal, with these Policies in the cluster."""
     return [reason for reason, _ in refusals(parent, *found, **rest)]
 
 
@@ -89,7 +89,7 @@ def reasons_of(parent: Json, *found: Json, **rest: Any) -> list[str]:
     ],
 )
 def test_locations(location: Json | None, allowed: list[Json], expected: list[str]) -> None:
-    """One place that fits is enough; what is not declared fits nowhere."""
+    """A location is allowed when one entry of the policy fits it; a location that is not declared fits none."""
     assert reasons_of(model("eu", location=location), policy(locations=allowed)) == expected
 
 
@@ -107,13 +107,13 @@ def test_locations(location: Json | None, allowed: list[Json], expected: list[st
     ],
 )
 def test_flavors(declared: list[Json], allowed: list[Json], expected: list[str]) -> None:
-    """All that is declared must be listed; a policy that lists none allows all, one that lists some wants to know."""
+    """Every declared flavor must be in the policy's list; an empty list allows all, and no declaration fits a list."""
     assert reasons_of(model("eu", flavors=declared), policy(type="flavor", flavors=allowed)) == expected
 
 
 @pytest.mark.parametrize("type_", ["location", "flavor"])
 def test_a_list_that_is_there_counts_whatever_the_type(type_: str) -> None:
-    """Nobody writes down what shall have no effect."""
+    """Both lists of a policy count, whichever of them its type is about."""
     both = policy(type=type_, locations=[place("country", "fr")], flavors=[T4])
     assert reasons_of(model("eu", location={"country": "fr"}, flavors=[T4]), both) == []
     assert reasons_of(model("eu", location={"country": "de"}, flavors=[T4]), both) == [reasons.LOCATION_NOT_ALLOWED]
@@ -134,7 +134,7 @@ def test_a_list_that_is_there_counts_whatever_the_type(type_: str) -> None:
     ],
 )
 def test_a_policy_that_cannot_be_understood(spec: Json) -> None:
-    """Nothing is allowed by it, and the sentence names it."""
+    """A policy that cannot be understood allows nothing, and the message names it."""
     parent = model("eu", location={"country": "fr"}, flavors=[T4])
     ((reason, message),) = refusals(parent, policy() | {"spec": spec})
     assert reason == reasons.INVALID_POLICY
@@ -144,18 +144,18 @@ def test_a_policy_that_cannot_be_understood(spec: Json) -> None:
 
 @pytest.mark.parametrize("spec", [None, [], "x"])
 def test_a_policy_without_a_specification(spec: Any) -> None:
-    """Whatever is stored in place of it."""
+    """A policy without a usable specification is invalid."""
     assert reasons_of(model("eu", location={"country": "fr"}), policy() | {"spec": spec}) == [reasons.INVALID_POLICY]
 
 
-def test_nobody_elses_status_makes_a_policy_unusable() -> None:
-    """Only what the policy wants is read."""
+def test_a_malformed_status_makes_no_policy_unusable() -> None:
+    """Only the specification of a policy is read, so a malformed status does no harm."""
     found = policy() | {"status": {"conditions": "x"}}
     assert reasons_of(model("eu", location={"country": "fr"}), found) == []
 
 
 def test_all_policies_must_allow_it() -> None:
-    """Each that does not is told, in the order of spec."""
+    """A remote backend must be allowed by all policies; the refusals are in the order of spec.policies."""
     found = [policy("eu"), policy("fr", locations=[place("country", "fr")]), policy("t4", flavors=[T4])]
     parent = model("t4", "fr", "eu", location={"country": "us"})
     assert reasons_of(parent, *found) == [
@@ -168,7 +168,7 @@ def test_all_policies_must_allow_it() -> None:
 
 
 def test_a_policy_that_is_named_twice_counts_once() -> None:
-    """It is one policy."""
+    """A policy that is named several times makes one refusal."""
     assert reasons_of(model("eu", "eu", "eu"), policy()) == [reasons.LOCATION_UNKNOWN]
     assert reasons_of(model_deployment(policies=[*obeys("eu"), {"name": "eu"}])) == [
         reasons.POLICY_MISSING,
@@ -177,7 +177,7 @@ def test_a_policy_that_is_named_twice_counts_once() -> None:
 
 
 def test_a_policy_that_is_being_deleted_counts() -> None:
-    """Until it is gone, and then it is missing."""
+    """A policy that is being deleted counts until it is gone, and then it is missing."""
     parent = model("eu", location={"country": "fr"})
     assert reasons_of(parent, policy(deleting=True)) == []
     assert reasons_of(model("eu", location={"country": "us"}), policy(deleting=True)) == [reasons.LOCATION_NOT_ALLOWED]
@@ -185,7 +185,7 @@ def test_a_policy_that_is_being_deleted_counts() -> None:
 
 
 def test_a_policy_of_another_namespace_is_none() -> None:
-    """Also where it should come along by some mistake."""
+    """A policy of another namespace does not count, even where it is among the related objects by mistake."""
     assert reasons_of(model("eu", location={"country": "fr"}), policy(namespace="team-b")) == [reasons.POLICY_MISSING]
 
 
@@ -202,7 +202,7 @@ def test_a_policy_of_another_namespace_is_none() -> None:
     ],
 )
 def test_the_default_remote_backend(default: DefaultRemote | None, found: Json, expected: list[str]) -> None:
-    """What the administrator declares counts where a model names no backend of its own, and only there."""
+    """The declared location and flavors of the default remote backend count for models without one of their own."""
     defaults = InstallDefaults(default_remote=default)
     parent = model_deployment(policies=obeys("p"), offloadingConfig={})
     assert reasons_of(parent, found, defaults=defaults) == expected
@@ -211,7 +211,7 @@ def test_the_default_remote_backend(default: DefaultRemote | None, found: Json, 
 
 
 def test_without_a_remote_backend_policies_must_be_there_all_the_same() -> None:
-    """A mistake is told before it matters."""
+    """A policy that is missing or of another type is refused even where there is no remote backend yet."""
     parent = model_deployment(policies=[*obeys("eu", "gone"), {"name": "far"}], offloadingConfig=None)
     assert reasons_of(parent, policy()) == [reasons.POLICY_MISSING, reasons.REMOTE_POLICY]
 
@@ -315,13 +315,13 @@ def test_without_a_remote_backend_policies_must_be_there_all_the_same() -> None:
     ],
 )
 def test_a_refusal_says_what_to_change(parent: Json, found: list[Json], expected: str) -> None:
-    """Which policy, what it allows, what is declared, and where to change it."""
+    """A refusal names the policy, what it allows, what is declared, and what to change."""
     ((_, message),) = refusals(parent, *found)
     assert message == expected
 
 
 def test_sentences_fit_into_status() -> None:
-    """However long names are and however many policies there are, Kubernetes stores what is said of them."""
+    """Messages stay within the limits of status, however long names are and however many policies there are."""
     long = "\U0001f30d" * 253
     names = [f"{number:02}-{'p' * 250}" for number in range(64)]
     found = [
@@ -333,12 +333,12 @@ def test_sentences_fit_into_status() -> None:
         (model(*names, location={"name": long, "country": "fr"}, flavors=flavors), found),
         (model(*names), []),
     ):
-        answer = sync(parent, related=[workload(), *related])
-        assert len(answer.status["offloading"]["message"]) <= 4096
-        assert all(len(one["message"]) <= 32768 for one in answer.status["conditions"])
-        told = condition(answer, "PolicySatisfied")["message"]
-        assert told.count("Policy ") == policies.MAX_TOLD
-        assert told.endswith(f" {(128 if related else 64) - policies.MAX_TOLD} more are like it.")
+        response = sync(parent, related=[workload(), *related])
+        assert len(response.status["offloading"]["message"]) <= 4096
+        assert all(len(one["message"]) <= 32768 for one in response.status["conditions"])
+        message = condition(response, "PolicySatisfied")["message"]
+        assert message.count("Policy ") == policies.MAX_TOLD
+        assert message.endswith(f" {(128 if related else 64) - policies.MAX_TOLD} more are like it.")
 
 
 # ------------------------------------------------------------------------------------------ what the controller does
@@ -349,22 +349,22 @@ def test_sentences_fit_into_status() -> None:
     "config", [{}, override(30), override(100), override(100, "Force"), {"behavior": {"percentage": 100}}]
 )
 def test_a_backend_that_is_not_allowed_is_in_no_route(config: Json, ready: int) -> None:
-    """Whatever else asks for it: no replica, an override, force."""
+    """A remote backend that a policy forbids is in no route, whether a missing replica or an override asks for it."""
     remote = REMOTE | {"location": {"country": "us"}}
     parent = model_deployment(policies=obeys("eu"), offloadingConfig=config | {"remoteBackend": remote})
-    answer = sync(parent, related=[workload(ready=ready), policy()])
-    assert "remote" not in backends(answer)
-    assert answer.status["offloading"]["percentage"] == 0
-    assert answer.status["offloading"]["reason"] == reasons.LOCATION_NOT_ALLOWED
-    assert conditions(answer)["PolicySatisfied"] == ("False", reasons.LOCATION_NOT_ALLOWED)
-    assert condition(answer, "PolicySatisfied")["message"] == answer.status["offloading"]["message"]
+    response = sync(parent, related=[workload(ready=ready), policy()])
+    assert "remote" not in backends(response)
+    assert response.status["offloading"]["percentage"] == 0
+    assert response.status["offloading"]["reason"] == reasons.LOCATION_NOT_ALLOWED
+    assert conditions(response)["PolicySatisfied"] == ("False", reasons.LOCATION_NOT_ALLOWED)
+    assert condition(response, "PolicySatisfied")["message"] == response.status["offloading"]["message"]
     allowed = sync(parent, related=[workload(ready=ready), policy(locations=[place("country", "us")])])
     assert "remote" in backends(allowed)
     assert conditions(allowed)["PolicySatisfied"] == ("True", reasons.POLICIES_SATISFIED)
 
 
 def test_an_edited_policy_takes_the_remote_out_and_back() -> None:
-    """Nothing of an earlier verdict is remembered."""
+    """An edited policy takes the remote backend out of the route or brings it back with the next sync."""
     cluster = Cluster(model("eu", location={"country": "us"}), related=[workload(ready=0)])
     assert conditions(cluster.settle())["PolicySatisfied"] == ("False", reasons.POLICY_MISSING)
     for places_, expected in (([place("country", "us")], {"remote"}), ([place("continent", "eu")], set())):
@@ -373,35 +373,35 @@ def test_an_edited_policy_takes_the_remote_out_and_back() -> None:
 
 
 def test_a_missing_policy_is_a_reference_that_leads_nowhere() -> None:
-    """RefsResolved says so too; a model that is served here is Ready all the same."""
-    answer = Cluster(model("eu", location={"country": "fr"}), related=[workload()]).settle()
-    assert conditions(answer)["RefsResolved"] == ("False", reasons.POLICY_MISSING)
-    assert conditions(answer)["Ready"] == ("True", reasons.SERVING)
-    assert "Policy eu does not exist" in condition(answer, "Ready")["message"]
+    """A missing policy makes RefsResolved False; a model with ready local replicas is Ready all the same."""
+    response = Cluster(model("eu", location={"country": "fr"}), related=[workload()]).settle()
+    assert conditions(response)["RefsResolved"] == ("False", reasons.POLICY_MISSING)
+    assert conditions(response)["Ready"] == ("True", reasons.SERVING)
+    assert "Policy eu does not exist" in condition(response, "Ready")["message"]
 
 
 def test_without_a_replica_a_model_that_may_go_nowhere_is_not_ready() -> None:
-    """Requests fail rather than go where they must not."""
-    answer = Cluster(model("eu"), related=[workload(ready=0), policy()]).settle()
-    assert conditions(answer)["Ready"] == ("False", reasons.NO_BACKEND)
+    """A model without a ready replica and without an allowed remote backend is not Ready."""
+    response = Cluster(model("eu"), related=[workload(ready=0), policy()]).settle()
+    assert conditions(response)["Ready"] == ("False", reasons.NO_BACKEND)
 
 
 def test_a_specification_that_is_not_accepted_keeps_its_route() -> None:
-    """What was decided last stays in force, policies included."""
+    """The last applied route stays in force, policies included, while the specification is not accepted."""
     cluster = Cluster(model("eu", location={"country": "fr"}), related=[workload(), policy()])
     before = backends(cluster.settle())
     cluster.edit(offloadingConfig={"remoteBackend": REMOTE | {"location": {"country": "xx"}}})
-    answer = cluster.settle()
-    assert backends(answer) == before
-    assert conditions(answer)["Accepted"] == ("False", reasons.INVALID_LOCATION)
-    assert conditions(answer)["PolicySatisfied"] == ("Unknown", reasons.NOT_EVALUATED)
+    response = cluster.settle()
+    assert backends(response) == before
+    assert conditions(response)["Accepted"] == ("False", reasons.INVALID_LOCATION)
+    assert conditions(response)["PolicySatisfied"] == ("Unknown", reasons.NOT_EVALUATED)
 
 
 # ---------------------------------------------------------------------------------------- bugs of the original, by row
 
 
 def test_c24_policies_gate_offloading() -> None:
-    """C24: a local policy is found by its name and obeyed before the route is written; an unknown one fails closed."""
+    """C24: a local policy is found by name and counts before the route is written; a missing one forbids the remote."""
     manifest = {
         "refType": "localPolicy",
         "apiVersion": "authorization.beamlit.com/v1alpha1",
@@ -415,14 +415,14 @@ def test_c24_policies_gate_offloading() -> None:
     (rule,) = [rule for rule in builders.customize(parent).related_resources if rule.resource == "policies"]
     assert rule.names == ("eu",)
     for found in ([], [policy()]):
-        answer = sync(parent, related=[workload(ready=0), *found])
-        assert "remote" not in backends(answer)
-        assert condition(answer, "PolicySatisfied")["message"].startswith("Policy eu ")
+        response = sync(parent, related=[workload(ready=0), *found])
+        assert "remote" not in backends(response)
+        assert condition(response, "PolicySatisfied")["message"].startswith("Policy eu ")
     assert "remote" in backends(sync(parent, related=[workload(), policy(locations=[place("country", "us")])]))
 
 
 def test_c25_a_policy_on_flavors_needs_no_locations() -> None:
-    """C25: for flavors neither the list of places nor a declared place is needed, left out or empty."""
+    """C25: a policy of type flavor needs no list of locations, and the remote backend no declared location."""
     for spec in ({"type": "flavor", "flavors": [T4]}, {"type": "flavor", "flavors": [T4], "locations": []}):
         assert reasons_of(model("p", flavors=[T4]), policy("p") | {"spec": spec}) == []
     assert reasons_of(model("p"), policy("p") | {"spec": {"type": "flavor"}}) == []
@@ -450,21 +450,21 @@ REMOTES = st.fixed_dictionaries({}, optional={"location": LOCATIONS, "flavors": 
 
 @given(REMOTES, st.lists(POLICIES, max_size=4), st.integers(0, 1))
 def test_adding_a_policy_never_adds_a_backend(remote: Json, specs: list[Json], ready: int) -> None:
-    """With each policy more the route has the backends it had before, or fewer."""
+    """With each additional policy the route has the backends it had before, or fewer."""
     found = [policy(f"p{number}") | {"spec": spec} for number, spec in enumerate(specs)]
     names = [item["metadata"]["name"] for item in found]
     before = {"local", "remote"}
     for count in range(len(names) + 1):
-        answer = sync(model(*names[:count], **remote), related=[workload(ready=ready), *found])
-        present = set(backends(answer))
+        response = sync(model(*names[:count], **remote), related=[workload(ready=ready), *found])
+        present = set(backends(response))
         assert present <= before
-        assert ("remote" in present) == (conditions(answer)["PolicySatisfied"][0] == "True")
+        assert ("remote" in present) == (conditions(response)["PolicySatisfied"][0] == "True")
         before = present
 
 
 @given(REMOTES, st.lists(POLICIES, min_size=1, max_size=3), st.data())
-def test_allowing_one_place_more_forbids_nothing(remote: Json, specs: list[Json], data: st.DataObject) -> None:
-    """What is satisfied stays so when a place is added to a list that has one already."""
+def test_allowing_another_place_forbids_nothing(remote: Json, specs: list[Json], data: st.DataObject) -> None:
+    """A policy that allows a backend still allows it after a place is added to its list."""
     chosen = data.draw(st.integers(0, len(specs) - 1))
     entry = data.draw(ENTRIES)
     more = [
@@ -483,7 +483,7 @@ def test_allowing_one_place_more_forbids_nothing(remote: Json, specs: list[Json]
 
 @given(LOCATIONS, st.lists(ENTRIES, min_size=1, max_size=4), st.randoms())
 def test_the_order_of_places_does_not_matter(location: Json, entries: list[Json], random: Any) -> None:
-    """A list of places is a set."""
+    """The places of a policy may be in any order."""
     shuffled = random.sample(entries, len(entries))
     parent = model("eu", location=location)
     assert reasons_of(parent, policy(locations=entries)) == reasons_of(parent, policy(locations=shuffled))

@@ -1,4 +1,4 @@
-"""One rule of readiness for every kind of workload."""
+"""Readiness of workloads, by one rule for every kind."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from tests import builders
 
 
 def of(kind: str = "Deployment", **fields: Any) -> Readiness:
-    """The readiness of a workload with these fields."""
+    """Return the readiness of a workload with these fields."""
     return readiness(Workload.of(builders.workload(kind, **fields)))
 
 
 def test_every_kind_has_a_rule() -> None:
-    """The table covers exactly what a ModelDeployment may refer to."""
+    """The table has exactly the kinds that a ModelDeployment may refer to."""
     assert set(READY_COUNT) == set(WORKLOAD_KINDS)
 
 
@@ -26,7 +26,7 @@ def test_every_kind_has_a_rule() -> None:
     ("ready", "reason"), [(0, reasons.NO_READY_REPLICA), (1, reasons.REPLICAS_READY), (2, reasons.REPLICAS_READY)]
 )
 def test_one_ready_replica_is_enough_for_any_kind(kind: str, ready: int, reason: str) -> None:
-    """No kind needs all its replicas, and absent means none."""
+    """A workload of any kind is ready with one ready replica."""
     found = of(kind, ready=ready, replicas=3)
     assert (found.ready, found.reason, found.is_ready) == (ready, reason, ready > 0)
 
@@ -42,25 +42,26 @@ def test_one_ready_replica_is_enough_for_any_kind(kind: str, ready: int, reason:
         ({"generation": 3, "observed": 3}, reasons.REPLICAS_READY),
     ],
 )
-def test_what_is_not_known_for_certain_is_not_ready(fields: dict[str, Any], reason: str) -> None:
-    """A workload that goes, is scaled to zero, or whose status is old has no ready replica."""
+def test_reasons_of_readiness(fields: dict[str, Any], reason: str) -> None:
+    """A workload that is being deleted, is scaled to zero, or has an old status is not ready, and the reason says
+    which."""
     assert of(**fields).reason == reason
 
 
 def test_a_deleted_workload_is_not_ready() -> None:
-    """A workload that does not exist has no ready replica, whatever it had last."""
+    """A workload that does not exist has no ready replica."""
     assert (readiness(None).ready, readiness(None).reason) == (0, reasons.WORKLOAD_MISSING)
 
 
 def test_a_status_without_generation_is_believed() -> None:
-    """Where nobody says what a status is about, it is about the present."""
+    """A status without observedGeneration counts as one of the present generation."""
     item = builders.workload(generation=3)
     del item["status"]["observedGeneration"]
     assert readiness(Workload.of(item)).is_ready
 
 
 def test_a_workload_without_status_is_not_ready() -> None:
-    """A new workload has no ready replica."""
+    """A workload that has no status yet has no ready replica."""
     item = builders.workload()
     del item["status"]
     assert readiness(Workload.of(item)).reason == reasons.NO_READY_REPLICA

@@ -1,4 +1,4 @@
-"""Which remote backend a specification means."""
+"""The remote backend that a specification describes, and what of it is not accepted."""
 
 from typing import Any
 from unittest.mock import ANY
@@ -19,7 +19,7 @@ OAUTH = {"clientId": "i", "clientSecret": "s", "tokenUrl": "https://t.example.co
 def find(
     *, defaults: InstallDefaults = DEFAULTS, status: builders.Json | None = None, model: str = "llama", **backend: Any
 ) -> Remote | Unresolved:
-    """The remote with these fields of the backend; without any, the default one."""
+    """Return the remote backend with these fields; without any, the default one."""
     config = {"remoteBackend": {"host": "m.example.com"} | backend} if backend else {}
     seen = builders.observation(
         model_deployment(model=model, offloadingConfig=config, status=status), defaults=defaults
@@ -28,26 +28,26 @@ def find(
 
 
 def refused(**backend: Any) -> tuple[str, str]:
-    """Reason and sentence with which these fields are not accepted."""
+    """Return reason and message with which these fields are not accepted."""
     with pytest.raises(NotAccepted) as problem:
         find(**backend)
     return problem.value.reason, str(problem.value)
 
 
 def prefix(template: str, **rest: Any) -> str:
-    """The expanded path prefix."""
+    """Return the expanded path prefix."""
     remote = find(pathPrefix=template, **rest)
     assert isinstance(remote, Remote)
     return remote.path_prefix
 
 
 def test_the_default_backend_is_a_marker_with_a_prefix() -> None:
-    """Of the default backend only the prefix and the model's name are ours to say."""
+    """For the default remote backend hooks know only the path prefix and the model's name."""
     assert find() == Remote(model="llama", path_prefix="/acme/llama")
 
 
 def test_no_backend_at_all() -> None:
-    """Without remoteBackend and default there is nothing to offload to."""
+    """Without remoteBackend and a default remote backend there is nothing to offload to."""
     found = find(defaults=InstallDefaults())
     assert isinstance(found, Unresolved)
     assert found.reason == reasons.NO_REMOTE_BACKEND
@@ -69,7 +69,7 @@ def test_no_backend_at_all() -> None:
     ],
 )
 def test_host_and_port(host: str, scheme: str, expected: tuple[str, int | None]) -> None:
-    """A port that is the scheme's own is left out, brackets are not part of an address."""
+    """The default port of the scheme is left out, and brackets are no part of an address."""
     remote = find(host=host, scheme=scheme)
     assert isinstance(remote, Remote)
     assert (remote.host, remote.port) == expected
@@ -94,7 +94,7 @@ def test_host_and_port(host: str, scheme: str, expected: tuple[str, int | None])
     ],
 )
 def test_not_a_host(host: str) -> None:
-    """What is no host with an optional port is not accepted."""
+    """A text that is no host with an optional port is not accepted."""
     assert refused(host=host)[0] == reasons.INVALID_HOST
 
 
@@ -119,7 +119,7 @@ def test_not_a_host(host: str) -> None:
     ],
 )
 def test_path_prefix(template: str, model: str, expanded: str) -> None:
-    """Variables become single encoded segments, and nothing in their values is a variable again."""
+    """A variable of the path prefix is replaced by its value, encoded and not expanded again."""
     assert prefix(template, model=model) == expanded
 
 
@@ -142,12 +142,12 @@ def test_path_prefix(template: str, model: str, expanded: str) -> None:
     ],
 )
 def test_paths_that_lead_elsewhere(template: str, model: str) -> None:
-    """Dot segments, also encoded or from a variable, empty segments and what is no path are not accepted."""
+    """Dot segments, also encoded or from a variable, empty segments and texts that are no path are not accepted."""
     assert refused(pathPrefix=template, model=model)[0] == reasons.INVALID_PATH_PREFIX
 
 
 def test_whose_workspace() -> None:
-    """The backend's own workspace comes first, then the platform's, then the configured one."""
+    """The workspace is the backend's own, else the platform's, else the configured one."""
     status = {"workspace": "platform"}
     assert prefix("/$workspace", workspace="own", status=status) == "/own"
     assert prefix("/$workspace", status=status) == "/platform"
@@ -165,7 +165,7 @@ def test_whose_workspace() -> None:
     ],
 )
 def test_a_workspace_that_is_needed_and_unknown(backend: builders.Json, key: str) -> None:
-    """The sentence names the key to set."""
+    """When a workspace is needed and unknown, the message names the key to set."""
     without = InstallDefaults(default_remote=DefaultRemote("h", "https", "/$workspace/$model"))
     found = find(defaults=without, **backend)
     assert isinstance(found, Unresolved)
@@ -173,12 +173,12 @@ def test_a_workspace_that_is_needed_and_unknown(backend: builders.Json, key: str
 
 
 def test_a_workspace_without_any_default_backend() -> None:
-    """A backend of one's own needs no configured default."""
+    """A path prefix without $workspace needs no default remote backend."""
     assert prefix("/$model", defaults=InstallDefaults()) == "/llama"
 
 
 def test_headers() -> None:
-    """Both ways to write a header come together, with names in lower case."""
+    """Fields of headersToAdd and of headers are merged, with names in lower case."""
     remote = find(
         headersToAdd={"X-Team": "search"},
         headers=[
@@ -225,12 +225,12 @@ def test_headers() -> None:
     ],
 )
 def test_what_is_not_accepted(backend: builders.Json, reason: str) -> None:
-    """Headers that cannot be sent and credentials that contradict themselves are refused with their reason."""
+    """Header fields that cannot be sent and contradictory credentials are refused with their reason."""
     assert refused(**backend)[0] == reason
 
 
-def test_a_secret_is_never_in_a_sentence() -> None:
-    """What is wrong with credentials is said without them."""
+def test_a_secret_is_never_in_a_message() -> None:
+    """The message about credentials that are not accepted does not repeat them."""
     oauth = {"clientId": "i", "clientSecret": "very-secret"}
     assert "very-secret" not in refused(authConfig={"type": "oauth", "oauthConfig": oauth})[1]
 
@@ -250,14 +250,14 @@ def test_headers_of_the_gateway(name: str) -> None:
     ],
 )
 def test_credentials_by_reference(oauth: builders.Json, credentials: Credentials) -> None:
-    """Only where the credentials are is known, in a Secret or in the ModelDeployment itself."""
+    """Credentials become a reference to the object that holds them: a Secret or the ModelDeployment itself."""
     remote = find(authConfig={"type": "oauth", "oauthConfig": oauth})
     assert isinstance(remote, Remote)
     assert remote.credentials == credentials
 
 
 def test_tls() -> None:
-    """Name, authorities and the certificate's Secret arrive as they were written."""
+    """Server name, authorities and the certificate's Secret are taken over as they are written."""
     remote = find(
         scheme="https", tls={"serverName": "fd00::1", "caBundle": AUTHORITY * 2, "clientCertificateRef": {"name": "s"}}
     )
@@ -279,13 +279,13 @@ def test_tls() -> None:
     ],
 )
 def test_tls_that_cannot_work(scheme: str, tls: builders.Json, reason: str, part: str) -> None:
-    """What the gateway could not load is refused before it gets there."""
+    """TLS settings that the gateway could not load are not accepted."""
     assert refused(scheme=scheme, tls=tls) == (reason, ANY)
     assert part in refused(scheme=scheme, tls=tls)[1]
 
 
 def test_a_private_key_gets_into_no_config_map() -> None:
-    """A key beside a certificate, as some tools write them, is refused, and the sentence does not repeat it."""
+    """A private key in caBundle is refused, and the message does not repeat it."""
     pem = AUTHORITY + "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n"
     reason, sentence = refused(scheme="https", tls={"caBundle": pem})
     assert (reason, "c2VjcmV0" in sentence) == (reasons.INVALID_TLS, False)

@@ -1,4 +1,4 @@
-"""What explain says: the rule that answered and why others did not, and what would change the answer."""
+"""Output of explain: the rule that decided, why others did not, and what would change the split."""
 
 import copy
 import dataclasses
@@ -25,11 +25,11 @@ from hooks.protocol import SyncResponse
 from tests import builders
 from tests.builders import DEFAULTS, NOW, Cluster, Json, external, model_deployment, obeys, readings, workload
 
-GONE = Unread(reasons.UNREACHABLE, "The source does not answer: start it.")
+GONE = Unread(reasons.UNREACHABLE, "The source does not respond: start it.")
 
 
 def watched(*values: str | Unread, ready: int = 1, enabled: bool = True, **behavior: Any) -> Cluster:
-    """A ModelDeployment with one metric for each value, whose targets are 100, synced once."""
+    """Return a cluster whose ModelDeployment has one metric for each value, each with a target of 100."""
     spec = {
         "remoteBackend": builders.REMOTE,
         "metrics": [external(f"queue-{number}") for number in range(len(values))],
@@ -41,7 +41,7 @@ def watched(*values: str | Unread, ready: int = 1, enabled: bool = True, **behav
 
 
 def offloaded(*values: str, **behavior: Any) -> Cluster:
-    """The same, offloaded by its first metric, and the values a second later not looked at yet."""
+    """Return the same cluster offloaded by its first metric, with values of a second later that no sync has read."""
     cluster = watched("100", *values[1:], **behavior)
     cluster.sync()
     cluster.after(30)
@@ -51,7 +51,7 @@ def offloaded(*values: str, **behavior: Any) -> Cluster:
 
 
 def explained(cluster: Cluster) -> Explanation:
-    """What is said of the sync that comes next."""
+    """Return the explanation of the next sync."""
     observation = builders.observation(
         cluster.parent,
         readings=None if cluster.values is None else readings(*cluster.values, now=cluster.now),
@@ -62,38 +62,38 @@ def explained(cluster: Cluster) -> Explanation:
     return explain(observation, now=cluster.now)
 
 
-def split(answer: SyncResponse) -> tuple[int, str]:
-    """Percentage and reason."""
-    return answer.status["offloading"]["percentage"], answer.status["offloading"]["reason"]
+def split(response: SyncResponse) -> tuple[int, str]:
+    """Return percentage and reason of a response."""
+    return response.status["offloading"]["percentage"], response.status["offloading"]["reason"]
 
 
 def then(turn: Turn) -> tuple[int, str]:
-    """The same of what would be."""
+    """Return percentage and reason after a turn."""
     return turn.then.percentage, turn.then.reason
 
 
-def verdicts(told: Explanation) -> dict[str, str]:
-    """What each rule before the one that answered says, by name."""
-    return {rule.name: rule.why for rule in told.rules if rule.verdict is Verdict.NO}
+def verdicts(explanation: Explanation) -> dict[str, str]:
+    """Return why each rule that did not decide did not, by the name of the rule."""
+    return {rule.name: rule.why for rule in explanation.rules if rule.verdict is Verdict.NO}
 
 
-def turn(told: Explanation, when: str) -> Turn:
-    """The only turn with that clause."""
-    (found,) = [one for one in told.turns if one.when == when]
+def turn(explanation: Explanation, when: str) -> Turn:
+    """Return the only turn with this clause."""
+    (found,) = [one for one in explanation.turns if one.when == when]
     return found
 
 
 def test_every_rule_has_a_no() -> None:
-    """Every rule but the last can say why it did not answer."""
+    """Every rule but the last has a function that says why it did not decide."""
     assert list(_WHY_NOT) == [rule.__name__ for rule in RULES[:-1]]
 
 
 def test_the_rules_in_order() -> None:
-    """Before the one that answered each says why it did not; those after it were not asked."""
-    told = explained(watched("50"))
-    assert [rule.name for rule in told.rules] == [rule.__name__.replace("_", " ") for rule in RULES]
-    assert [rule.verdict for rule in told.rules] == [Verdict.NO] * (len(RULES) - 1) + [Verdict.ANSWERED]
-    assert all(rule.why for rule in told.rules[:-1])
+    """Each rule before the one that decided says why it did not; those after it were not asked."""
+    explanation = explained(watched("50"))
+    assert [rule.name for rule in explanation.rules] == [rule.__name__.replace("_", " ") for rule in RULES]
+    assert [rule.verdict for rule in explanation.rules] == [Verdict.NO] * (len(RULES) - 1) + [Verdict.ANSWERED]
+    assert all(rule.why for rule in explanation.rules[:-1])
     early = explained(watched("50", enabled=False))
     assert [rule.verdict for rule in early.rules] == [Verdict.ANSWERED] + [Verdict.NOT_ASKED] * (len(RULES) - 1)
 
@@ -136,23 +136,25 @@ def test_the_rules_in_order() -> None:
     ],
 )
 def test_why_not(cluster: Cluster, rule: str, why: str) -> None:
-    """One phrase that is about this very case."""
+    """A rule that did not decide says why in one phrase about this case."""
     assert verdicts(explained(cluster))[rule] == why
 
 
 def test_why_not_of_settling_metrics() -> None:
-    """That newer samples are awaited is no failure, and not that all is well either."""
+    """While newer samples are awaited, the verdict says so: it is no failure of a metric."""
     cluster = watched("100", triggerWindowSeconds=0)
     cluster.sync()
-    told = explained(cluster)
-    assert told.metrics[0].state == reasons.SETTLING
-    assert told.metrics[0].advice == "The split is what it is since 2026-03-01T12:00:00Z; the next samples count."
-    assert verdicts(told)["metric missing"] == "nothing is wrong with a metric, newer samples are awaited"
+    explanation = explained(cluster)
+    assert explanation.metrics[0].state == reasons.SETTLING
+    assert (
+        explanation.metrics[0].advice == "The split is what it is since 2026-03-01T12:00:00Z; the next samples count."
+    )
+    assert verdicts(explanation)["metric missing"] == "nothing is wrong with a metric, newer samples are awaited"
 
 
 @pytest.mark.parametrize(("count", "why"), [(1, "the policy allows it"), (2, "all 2 policies allow it")])
 def test_why_not_of_policies(count: int, why: str) -> None:
-    """They are counted."""
+    """The verdict on policies says how many of them allow the remote backend."""
     names = [f"eu-{number}" for number in range(count)]
     remote = builders.REMOTE | {"location": {"country": "fr"}}
     parent = model_deployment(offloadingConfig={"remoteBackend": remote}, policies=obeys(*names))
@@ -161,73 +163,75 @@ def test_why_not_of_policies(count: int, why: str) -> None:
 
 
 def test_the_default_backend_has_no_host_here() -> None:
-    """What the gateway knows alone is not told."""
+    """The default remote backend is named without its host, which only the gateway knows."""
     cluster = Cluster(model_deployment(offloadingConfig={}), related=[workload()])
     assert verdicts(explained(cluster))["nothing to offload to"] == "requests can go to the default remote backend"
 
 
 def test_reached_for_long_enough() -> None:
-    """Below its target: at it for the trigger window, everything that the percentage says is offloaded."""
-    told = explained(watched("99", percentage=50))
-    (found,) = [one for one in told.turns if one.thresholds]
+    """A metric below its target has a turn: at the target for the trigger window, it offloads the percentage."""
+    explanation = explained(watched("99", percentage=50))
+    (found,) = [one for one in explanation.turns if one.thresholds]
     assert (str(found.thresholds[0].value), found.thresholds[0].below) == ("100", False)
     assert (found.after, then(found)) == (timedelta(seconds=30), (50, reasons.METRIC_REACHED))
-    assert "queue-0 at 100 instead of 99 for 30 s: 50 % of the requests" in as_text(told)
+    assert "queue-0 at 100 instead of 99 for 30 s: 50 % of the requests" in as_text(explanation)
 
 
 def test_far_enough_below() -> None:
-    """At 50 percent, 45 is 90 with all requests here: what is below that ends offloading after the window."""
-    told = explained(offloaded("60", percentage=50))
-    (found,) = [one for one in told.turns if one.thresholds]
+    """A metric that offloads has a turn: below the value whose estimate is within the tolerance, it ends offloading."""
+    explanation = explained(offloaded("60", percentage=50))
+    (found,) = [one for one in explanation.turns if one.thresholds]
     assert (str(found.thresholds[0].value), found.thresholds[0].below) == ("45", True)
     assert (found.after, then(found)) == (timedelta(seconds=60), (0, reasons.LOCAL))
-    assert told.metrics[0].estimate == Fraction(6, 5)
-    assert "with all requests here: 120 % of the target, estimated" in as_text(told)
+    assert explanation.metrics[0].estimate == Fraction(6, 5)
+    assert "with all requests here: 120 % of the target, estimated" in as_text(explanation)
 
 
 def test_all_metrics_that_keep_the_share_up() -> None:
-    """Only together do they let it go down; one that is low already is not spoken of."""
-    told = explained(offloaded("60", "1", "100", percentage=50))
-    (found,) = [one for one in told.turns if one.thresholds]
+    """All metrics that keep the share up are in one turn; one that is low already is not in it."""
+    explanation = explained(offloaded("60", "1", "100", percentage=50))
+    (found,) = [one for one in explanation.turns if one.thresholds]
     assert [one.name for one in found.thresholds] == ["queue-0", "queue-2"]
-    assert "queue-0 below 45 instead of 60 and queue-2 below 45 instead of 100 for 1 min" in as_text(told)
+    assert "queue-0 below 45 instead of 60 and queue-2 below 45 instead of 100 for 1 min" in as_text(explanation)
 
 
 def test_a_metric_that_cannot_be_read_keeps_the_share_up() -> None:
-    """With onMissingMetrics hold no value of another lets it go down; being read again would change the reason."""
+    """With onMissingMetrics hold no value of another metric lets the share go down while one cannot be read."""
     cluster = offloaded("60", "0", percentage=50)
     cluster.values = ("60", GONE)
-    told = explained(cluster)
-    assert not [one for one in told.turns if one.thresholds]
-    found = turn(told, "when queue-1 can be read and is at its target")
+    explanation = explained(cluster)
+    assert not [one for one in explanation.turns if one.thresholds]
+    found = turn(explanation, "when queue-1 can be read and is at its target")
     assert then(found) == (50, reasons.METRIC_REACHED)
 
 
 def test_what_comes_by_itself() -> None:
-    """A window that runs ends at its time; an override too, after which metrics count."""
+    """Turns that come by themselves are the end of a running window and the end of an override."""
     cluster = watched("100", percentage=50)
-    told = explained(cluster)
-    found = turn(told, "")
+    explanation = explained(cluster)
+    found = turn(explanation, "")
     assert (found.at, then(found)) == (NOW + timedelta(seconds=30), (50, reasons.METRIC_REACHED))
-    assert "if nothing else happens, at 2026-03-01T12:00:30Z, in 30 s: 50 %" in as_text(told)
-    assert "at a target since 2026-03-01T12:00:00Z (0 s); the window ends at 2026-03-01T12:00:30Z" in as_text(told)
+    assert "if nothing else happens, at 2026-03-01T12:00:30Z, in 30 s: 50 %" in as_text(explanation)
+    assert "at a target since 2026-03-01T12:00:00Z (0 s); the window ends at 2026-03-01T12:00:30Z" in as_text(
+        explanation
+    )
     ends = {"percentage": 20, "until": "2026-03-01T12:10:00Z"}
-    told = explained(watched("100", percentage=50, override=ends))
-    found = turn(told, "")
+    explanation = explained(watched("100", percentage=50, override=ends))
+    found = turn(explanation, "")
     assert (found.at, then(found)) == (NOW + timedelta(minutes=10), (50, reasons.METRIC_REACHED))
-    assert then(turn(told, "without the override")) == (0, reasons.LOCAL)
+    assert then(turn(explanation, "without the override")) == (0, reasons.LOCAL)
 
 
 def test_measured_again() -> None:
-    """In mode proportional the share goes on rising while a metric is at its target, a step with each measurement."""
-    told = explained(watched("300", mode="proportional", triggerWindowSeconds=0))
-    assert (told.split.percentage, told.split.reason) == (25, reasons.METRIC_REACHED)
-    found = turn(told, "when the metrics are measured again and are the same")
+    """In mode proportional the share rises by a step with each new measurement while a metric is at its target."""
+    explanation = explained(watched("300", mode="proportional", triggerWindowSeconds=0))
+    assert (explanation.split.percentage, explanation.split.reason) == (25, reasons.METRIC_REACHED)
+    found = turn(explanation, "when the metrics are measured again and are the same")
     assert (found.after, then(found)) == (timedelta(0), (50, reasons.METRIC_REACHED))
 
 
 def test_readiness_the_other_way_round() -> None:
-    """Without a ready replica everything goes, after notReadyForSeconds; with one again nothing does."""
+    """Readiness has a turn in either direction: to an outage after notReadyForSeconds, and back at once."""
     found = turn(explained(watched("5", notReadyForSeconds=20)), "when no replica is ready")
     assert (found.after, then(found)) == (timedelta(seconds=20), (100, reasons.NO_READY_REPLICA))
     found = turn(explained(watched("5", ready=0)), "when a replica is ready")
@@ -235,36 +239,36 @@ def test_readiness_the_other_way_round() -> None:
 
 
 def test_what_people_set() -> None:
-    """A model that is disabled, and policies that forbid, are taken away to see what would be."""
-    told = explained(watched("5", ready=0, enabled=False))
-    assert then(turn(told, "with spec.enabled: true")) == (100, reasons.NO_READY_REPLICA)
+    """A disabled model and policies that forbid have a turn: the split without them."""
+    explanation = explained(watched("5", ready=0, enabled=False))
+    assert then(turn(explanation, "with spec.enabled: true")) == (100, reasons.NO_READY_REPLICA)
     parent = model_deployment(policies=obeys("none"))
-    told = explained(Cluster(parent, related=[workload(ready=0)]))
-    assert told.split.reason == reasons.POLICY_MISSING
-    assert then(turn(told, "when the policies allow it")) == (100, reasons.NO_READY_REPLICA)
+    explanation = explained(Cluster(parent, related=[workload(ready=0)]))
+    assert explanation.split.reason == reasons.POLICY_MISSING
+    assert then(turn(explanation, "when the policies allow it")) == (100, reasons.NO_READY_REPLICA)
 
 
 def test_nothing_is_asked_beside_a_forced_override() -> None:
-    """What another rule decides is not said to change by a metric or by a replica."""
+    """Under a forced override no turn is about a metric or a replica, which would change nothing."""
     force = {"percentage": 20, "until": "2026-03-01T12:10:00Z", "mode": "Force"}
-    told = explained(watched("99", override=force))
-    assert {one.when for one in told.turns} == {"", "without the override"}
+    explanation = explained(watched("99", override=force))
+    assert {one.when for one in explanation.turns} == {"", "without the override"}
 
 
 def test_without_local_backend_no_replica_is_spoken_of() -> None:
-    """A replica alone would not be reached."""
-    told = explained(Cluster(model_deployment(), related=[]))
-    assert told.split.reason == reasons.WORKLOAD_MISSING
-    assert told.turns == ()
+    """Without a local backend no turn is about a replica, which requests could not reach."""
+    explanation = explained(Cluster(model_deployment(), related=[]))
+    assert explanation.split.reason == reasons.WORKLOAD_MISSING
+    assert explanation.turns == ()
 
 
 def test_not_accepted() -> None:
-    """The sentence that says what to change, and what stays in force."""
-    told = explained(Cluster(model_deployment(serviceRef={"name": "front", "namespace": "elsewhere"})))
-    assert not told.accepted
-    assert told.split.reason == reasons.NOT_ACCEPTED
-    assert "! Accepted=False/CrossNamespaceReference: " in as_text(told)
-    assert as_document(told)["rules"] == []
+    """A specification that is not accepted is explained by its condition, without rules."""
+    explanation = explained(Cluster(model_deployment(serviceRef={"name": "front", "namespace": "elsewhere"})))
+    assert not explanation.accepted
+    assert explanation.split.reason == reasons.NOT_ACCEPTED
+    assert "! Accepted=False/CrossNamespaceReference: " in as_text(explanation)
+    assert as_document(explanation)["rules"] == []
 
 
 STEPS = st.lists(
@@ -284,8 +288,8 @@ STEPS = st.lists(
 def test_thresholds_are_exact(
     steps: list[tuple[tuple[int, int], int]], percentage: int, step: int, mode: str, signal: str, tolerance: float
 ) -> None:
-    """Whatever happened before: the very value that is named changes the answer of sync at the time that is named, and
-    a billionth less, or more, does not."""
+    """After any history, the exact value of a turn changes the response to a sync at the time of the turn, and a value
+    that misses it by a billionth does not."""
     cluster = watched(
         "0",
         "0",
@@ -298,17 +302,18 @@ def test_thresholds_are_exact(
     for values, seconds in steps:
         cluster.measure(*map(str, values), after=seconds)
     cluster.now += timedelta(seconds=1)
-    told = explained(cluster)
-    answer = cluster.sync()
-    assert split(answer) == (told.split.percentage, told.split.reason)
-    for found in told.turns:
+    explanation = explained(cluster)
+    response = cluster.sync()
+    assert split(response) == (explanation.split.percentage, explanation.split.reason)
+    for found in explanation.turns:
         if found.thresholds:
             assert fed(cluster, found, 0) == then(found)
             assert fed(cluster, found, 1)[0] != found.then.percentage
 
 
 def fed(cluster: Cluster, turn: Turn, short: int) -> tuple[int, str]:
-    """The answer when the metrics have the values of a turn for its time, or all but so many billionths."""
+    """Return percentage and reason after the metrics had the values of a turn for its time, missed by `short`
+    billionths."""
     cluster = copy.deepcopy(cluster)
     # What was measured in the second of a change is not counted.
     cluster.now += timedelta(seconds=1)
@@ -321,9 +326,9 @@ def fed(cluster: Cluster, turn: Turn, short: int) -> tuple[int, str]:
 
 
 def test_text_and_document_say_the_same() -> None:
-    """Everything that people are told programs can read, and it is JSON."""
-    told = explained(offloaded("60", percentage=50))
-    document, text = as_document(told), as_text(told)
+    """The document for programs has everything that the text for people says."""
+    explanation = explained(offloaded("60", percentage=50))
+    document, text = as_document(explanation), as_text(explanation)
     assert document["answer"]["percentage"] == 50
     assert document["metrics"][0]["arithmetic"] == "(60) / (100 × 1) = 3/5"
     assert document["metrics"][0]["arithmetic"] in text
@@ -336,22 +341,22 @@ def test_text_and_document_say_the_same() -> None:
 
 
 def test_many_pods_fit() -> None:
-    """Of many values and of many pods that are left out the first are told, and how many there are."""
+    """Of many values, and of many pods that are left out, the text names the first ones and counts the rest."""
     target = {"type": "AverageValue", "averageValue": "1"}
     metrics = [{"type": "Pods", "pods": {"metric": {"name": "queue"}, "target": target}}]
     parent = model_deployment(offloadingConfig={"remoteBackend": builders.REMOTE, "metrics": metrics})
     pods = tuple(a_pod(f"pod-{number:02}", ready=number < 20) for number in range(40))
     samples = tuple(dataclasses.replace(readings("1").metrics[0].samples[0], of=pod.name) for pod in pods)
     read = Readings((Reading(samples),), pods)
-    told = explain(builders.observation(parent, readings=read, related=[workload()]), now=NOW)
-    text = " ".join(as_text(told).split())
+    explanation = explain(builders.observation(parent, readings=read, related=[workload()]), now=NOW)
+    text = " ".join(as_text(explanation).split())
     assert "(1 + 1 + 1 + 1 + 1 + 1 + 1 + 1 + … 12 more) / (1 × 20) = 1 = 100 % of the target" in text
     assert "pod-27 (it is not ready) and 12 more" in text
-    assert len(as_document(told)["metrics"][0]["leftOut"]) == 20
+    assert len(as_document(explanation)["metrics"][0]["leftOut"]) == 20
 
 
 def a_pod(name: str, *, ready: bool) -> Pod:
-    """A running pod with one container."""
+    """Return a running pod with one container."""
     status = {"phase": "Running", "conditions": [{"type": "Ready", "status": str(ready)}]}
     item: Json = {"metadata": {"name": name}, "spec": {"containers": [{"name": "server"}]}, "status": status}
     return Pod.of(item)
@@ -362,7 +367,7 @@ def a_pod(name: str, *, ready: bool) -> Pod:
     [("1", "100 %"), ("0.99999999", "99.99 %"), ("1.1875", "118.75 %"), ("0.005", "0.5 %"), ("0", "0 %")],
 )
 def test_percent(ratio: str, text: str) -> None:
-    """What is below the target is never shown as if it had reached it."""
+    """A ratio below 1 is never rounded to 100 percent."""
     nanos = parse(ratio).nanos
     assert percent(Fraction(nanos, 10**9)) == text
 
@@ -372,19 +377,19 @@ def test_percent(ratio: str, text: str) -> None:
     [(0, "0 s"), (59.9, "59 s"), (60, "1 min"), (61, "1 min 1 s"), (7500, "2 h 5 min"), (90000, "1 d 1 h")],
 )
 def test_span(seconds: float, text: str) -> None:
-    """The two largest units are enough."""
+    """A duration is written in its two largest units."""
     assert span(timedelta(seconds=seconds)) == text
 
 
-def test_no_secret_is_told() -> None:
-    """A secret in the specification is in neither form."""
+def test_no_secret_is_shown() -> None:
+    """A secret in the specification appears in neither the text nor the document."""
     auth = {"type": "oauth", "oauthConfig": {"clientId": "id-1", "clientSecret": "s3cr3t"}}
     remote = builders.REMOTE | {"authConfig": auth, "headersToAdd": {"x-key": "s3cr3t"}}
-    told = explain(
+    explanation = explain(
         builders.observation(
             model_deployment(offloadingConfig={"remoteBackend": remote}), related=[workload()], defaults=DEFAULTS
         ),
         now=NOW,
     )
-    assert "InlineSecret" in as_text(told)
-    assert "s3cr3t" not in as_text(told) + str(as_document(told))
+    assert "InlineSecret" in as_text(explanation)
+    assert "s3cr3t" not in as_text(explanation) + str(as_document(explanation))

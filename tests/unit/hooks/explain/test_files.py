@@ -1,4 +1,4 @@
-"""explain on files: manifests, what was observed of them, and what is said when something of it is not there."""
+"""The command explain on files: manifests, observed objects, and messages about what is missing."""
 
 import io
 import json
@@ -51,7 +51,7 @@ CPU = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utili
 
 
 def manifest(*metrics: Json, **behavior: Any) -> Json:
-    """A ModelDeployment as people write it."""
+    """Return a ModelDeployment as users write it."""
     return {
         "apiVersion": "deployment.beamlit.com/v1alpha1",
         "kind": "ModelDeployment",
@@ -69,13 +69,13 @@ def manifest(*metrics: Json, **behavior: Any) -> Json:
 
 
 def ready(replicas: int = 1, **metadata: Any) -> Json:
-    """The Deployment as it is observed."""
+    """Return the Deployment as it is observed."""
     status = {"observedGeneration": 2, "readyReplicas": replicas}
     return DEPLOYMENT | {"metadata": {"name": "demo", "generation": 2, **metadata}, "status": status}
 
 
-class Told:
-    """What was printed for manifests and what was observed."""
+class Explained:
+    """Output of explain for manifests and observed objects."""
 
     def __init__(
         self, tmp_path: Path, manifests: list[Json], observed: list[Json] | None, now: datetime = NOW, **settings: Any
@@ -99,14 +99,14 @@ class Told:
         self.documents = json.loads(output.getvalue()) if output.getvalue() else []
 
     @property
-    def answer(self) -> tuple[int, str]:
-        """Percentage and reason of the only ModelDeployment."""
+    def split(self) -> tuple[int, str]:
+        """Return percentage and reason of the only ModelDeployment."""
         (document,) = self.documents
         return document["answer"]["percentage"], document["answer"]["reason"]
 
     @property
     def metric(self) -> Json:
-        """Its only metric."""
+        """Return the only metric of the only ModelDeployment."""
         (document,) = self.documents
         found: Json
         (found,) = document["metrics"]
@@ -114,42 +114,43 @@ class Told:
 
 
 def test_everything_that_kubectl_gives(tmp_path: Path) -> None:
-    """The workload, its pods and what they use, as they are printed: the arithmetic is whole."""
-    told = Told(tmp_path, [manifest(CPU)], [ready(), POD, USAGE])
-    assert (told.code, told.answer) == (0, (0, reasons.LOCAL))
-    assert told.metric["arithmetic"] == "(700m) / (4/5 × 1) = 7/8"
-    assert told.metric["ageSeconds"] == 10
-    (change,) = [one for one in told.documents[0]["changes"] if one["metrics"]]
+    """From the workload, its pods and their usage, as kubectl prints them, explain shows the whole arithmetic."""
+    explained = Explained(tmp_path, [manifest(CPU)], [ready(), POD, USAGE])
+    assert (explained.code, explained.split) == (0, (0, reasons.LOCAL))
+    assert explained.metric["arithmetic"] == "(700m) / (4/5 × 1) = 7/8"
+    assert explained.metric["ageSeconds"] == 10
+    (change,) = [one for one in explained.documents[0]["changes"] if one["metrics"]]
     assert change["metrics"] == [{"metric": 0, "name": "cpu", "atLeast": "800m", "present": "700m"}]
     assert (change["afterSeconds"], change["then"]["percentage"]) == (15, 50)
 
 
 def test_the_value_that_is_named(tmp_path: Path) -> None:
-    """Fed as what the pods use, it is the target; with a hair less it is not."""
+    """A usage of the value that explain names reaches the target; a billionth less does not."""
     for used, state in (("800m", "Reached"), ("799999999n", "Below")):
         usage = json.loads(json.dumps(USAGE).replace("700m", used))
-        assert Told(tmp_path, [manifest(CPU)], [ready(), POD, usage]).metric["state"] == state
+        assert Explained(tmp_path, [manifest(CPU)], [ready(), POD, usage]).metric["state"] == state
 
 
 def test_status_comes_from_what_was_observed(tmp_path: Path) -> None:
-    """The manifest has the specification, what was observed the memory: what would an edit do now?"""
+    """The specification is taken from the manifest and the memory from the observed object, so that an edit can be
+    tried."""
     state = {"percentage": 50, "reason": "MetricReached", "since": "2026-03-01T11:50:00Z", "step": 0}
     seen = manifest(CPU, percentage=50) | {"status": {"offloading": state}}
-    told = Told(tmp_path, [manifest(CPU, percentage=30)], [seen, ready(), POD, USAGE])
-    assert told.answer == (30, reasons.METRIC_REACHED)
-    told = Told(tmp_path, [DEPLOYMENT, manifest(CPU, percentage=30)], [ready(), POD, USAGE])
-    assert told.answer == (0, reasons.LOCAL)
+    explained = Explained(tmp_path, [manifest(CPU, percentage=30)], [seen, ready(), POD, USAGE])
+    assert explained.split == (30, reasons.METRIC_REACHED)
+    explained = Explained(tmp_path, [DEPLOYMENT, manifest(CPU, percentage=30)], [ready(), POD, USAGE])
+    assert explained.split == (0, reasons.LOCAL)
 
 
-def test_a_workload_of_our_own(tmp_path: Path) -> None:
-    """What belongs to the ModelDeployment is its child, as Metacontroller would send it."""
+def test_a_workload_of_spec_server(tmp_path: Path) -> None:
+    """A workload that the ModelDeployment owns is its child, as Metacontroller would send it."""
     parent = manifest(CPU)
     del parent["spec"]["modelSourceRef"]
     parent["spec"]["server"] = {"port": 8000, "template": {"spec": {"containers": [{"name": "a", "image": "a"}]}}}
     owner = {"apiVersion": "deployment.beamlit.com/v1alpha1", "kind": "ModelDeployment", "name": "demo", "uid": "1"}
-    told = Told(tmp_path, [parent], [ready(ownerReferences=[owner]), POD, USAGE])
-    assert told.metric["arithmetic"] == "(700m) / (4/5 × 1) = 7/8"
-    assert Told(tmp_path, [parent], [ready(), POD, USAGE]).answer == (100, reasons.NO_READY_REPLICA)
+    explained = Explained(tmp_path, [parent], [ready(ownerReferences=[owner]), POD, USAGE])
+    assert explained.metric["arithmetic"] == "(700m) / (4/5 × 1) = 7/8"
+    assert Explained(tmp_path, [parent], [ready(), POD, USAGE]).split == (100, reasons.NO_READY_REPLICA)
 
 
 @pytest.mark.parametrize(
@@ -178,50 +179,50 @@ def test_a_workload_of_our_own(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_not_there(tmp_path: Path, metric: Json, command: str) -> None:
-    """A metric that no file has is missing, with the command that gives it."""
-    told = Told(tmp_path, [manifest(metric)], [ready(), POD])
-    assert told.answer == (0, reasons.METRICS_MISSING)
-    assert told.metric["state"] == reasons.NO_SAMPLE
-    assert command in told.metric["message"]
+    """A metric that is in no file is missing, and its message has the command that prints it."""
+    explained = Explained(tmp_path, [manifest(metric)], [ready(), POD])
+    assert explained.split == (0, reasons.METRICS_MISSING)
+    assert explained.metric["state"] == reasons.NO_SAMPLE
+    assert command in explained.metric["message"]
     informer = {"type": "prometheus", "prometheus": {"address": "a:1", "namespaceLabel": "ns"}}
-    told = Told(tmp_path, [manifest(metric)], [ready(), POD], metricInformer=informer)
-    assert "add a PrometheusAnswer" in told.metric["message"]
+    explained = Explained(tmp_path, [manifest(metric)], [ready(), POD], metricInformer=informer)
+    assert "add a PrometheusAnswer" in explained.metric["message"]
 
 
 def test_pods_that_are_not_there(tmp_path: Path) -> None:
-    """So are the pods."""
-    told = Told(tmp_path, [manifest(CPU)], [ready(), USAGE])
-    assert "kubectl get pods -n default -o yaml" in told.metric["message"]
+    """Pods that are in no file are missing, and the message has the command that prints them."""
+    explained = Explained(tmp_path, [manifest(CPU)], [ready(), USAGE])
+    assert "kubectl get pods -n default -o yaml" in explained.metric["message"]
 
 
 def test_nothing_observed(tmp_path: Path) -> None:
-    """Without what was observed metrics are not looked at, and it says what to give."""
-    told = Told(tmp_path, [manifest(CPU)], None)
-    assert told.metric["state"] == reasons.NOT_EVALUATED
-    assert "--observed" in told.metric["advice"]
+    """Without observed objects metrics are not evaluated, and the advice names the option to use."""
+    explained = Explained(tmp_path, [manifest(CPU)], None)
+    assert explained.metric["state"] == reasons.NOT_EVALUATED
+    assert "--observed" in explained.metric["advice"]
 
 
 def test_old_samples(tmp_path: Path) -> None:
-    """What was observed long before now does not count, and it says how to go back to that time."""
-    told = Told(tmp_path, [manifest(CPU)], [ready(), POD, USAGE], now=NOW.replace(hour=14, minute=10))
-    assert told.metric["state"] == reasons.STALE
-    assert told.metric["advice"].startswith("The newest is of 2026-03-01T11:59:50Z, 2 h 10 min from now")
+    """Samples from long before now do not count, and the advice says how old they are."""
+    explained = Explained(tmp_path, [manifest(CPU)], [ready(), POD, USAGE], now=NOW.replace(hour=14, minute=10))
+    assert explained.metric["state"] == reasons.STALE
+    assert explained.metric["advice"].startswith("The newest is of 2026-03-01T11:59:50Z, 2 h 10 min from now")
 
 
-def test_several(tmp_path: Path) -> None:
-    """Each ModelDeployment has its answer; one that is not accepted makes the exit status 1."""
+def test_several_model_deployments(tmp_path: Path) -> None:
+    """Each ModelDeployment has a document; one that is not accepted makes the exit status 1."""
     other = manifest() | {"metadata": {"name": "other", "namespace": "elsewhere"}}
-    told = Told(tmp_path, [manifest(), other], [ready()])
-    assert [one["accepted"] for one in told.documents] == [True, False]
-    assert told.code == 1
+    explained = Explained(tmp_path, [manifest(), other], [ready()])
+    assert [one["accepted"] for one in explained.documents] == [True, False]
+    assert explained.code == 1
 
 
 def test_an_error_of_hooks(tmp_path: Path) -> None:
-    """What hooks would answer with an error is said, and the others are answered."""
+    """A ModelDeployment that hooks would refuse with an error is reported, and the others are explained."""
     other = manifest() | {"metadata": {"name": "other"}, "apiVersion": "deployment.beamlit.com/v1"}
-    told = Told(tmp_path, [other, manifest()], [ready()])
-    assert (told.code, len(told.documents)) == (1, 1)
-    assert told.problems.startswith("default/other: ")
+    explained = Explained(tmp_path, [other, manifest()], [ready()])
+    assert (explained.code, len(explained.documents)) == (1, 1)
+    assert explained.problems.startswith("default/other: ")
 
 
 @pytest.mark.parametrize(
@@ -235,8 +236,8 @@ def test_an_error_of_hooks(tmp_path: Path) -> None:
 def test_files_that_cannot_be_used(
     tmp_path: Path, manifests: list[Json], observed: list[Json], code: int, words: str
 ) -> None:
-    """One line that names the file."""
-    told = Told(tmp_path, manifests, observed)
-    assert told.code == code
-    assert words in told.problems
-    assert told.problems.count("\n") == 1
+    """Files that cannot be used are reported in one line."""
+    explained = Explained(tmp_path, manifests, observed)
+    assert explained.code == code
+    assert words in explained.problems
+    assert explained.problems.count("\n") == 1

@@ -1,4 +1,4 @@
-"""When a source is left alone."""
+"""Outages of a metrics source, and the pause in which it is not asked."""
 
 from hooks import reasons
 from hooks.clients.errors import Trouble
@@ -9,7 +9,8 @@ FIRST, SECOND = Unread(reasons.TIMED_OUT, "first"), Unread(reasons.UNREACHABLE, 
 
 
 def test_a_source_that_cannot_be_reached_is_left_alone_at_once() -> None:
-    """For a pause, after which one asks and the others are still told what was learned last."""
+    """A source that cannot be reached gets no request for a pause, after which one caller tries it and the others get
+    the last error."""
     outage = Outage(5)
     assert outage.unread(0) is None
     outage.learn(Trouble.GONE, FIRST, 0, 1)
@@ -24,7 +25,7 @@ def test_a_source_that_cannot_be_reached_is_left_alone_at_once() -> None:
 
 
 def test_silence_counts_when_it_repeats() -> None:
-    """Three in a row; an answer between begins anew."""
+    """Three timeouts in a row are an outage; a response between them starts the count anew."""
     outage = Outage(5)
     troubles = (Trouble.SILENT, Trouble.SILENT, Trouble.NONE, Trouble.SILENT, Trouble.SILENT)
     for now, trouble in zip((0, 2, 4, 6, 8), troubles, strict=True):
@@ -34,16 +35,16 @@ def test_silence_counts_when_it_repeats() -> None:
     assert outage.unread(11) is SECOND
 
 
-def test_a_failure_that_is_an_answer_is_none() -> None:
-    """A refusal shows that the source is there."""
+def test_a_refusal_is_no_outage() -> None:
+    """A response that is a refusal ends an outage: it shows that the source is there."""
     outage = Outage(5)
     outage.learn(Trouble.GONE, FIRST, 0, 1)
     outage.learn(Trouble.NONE, SECOND, 1, 2)
     assert outage.unread(2) is None
 
 
-def test_silence_while_others_are_answered_does_not_count() -> None:
-    """Too many questions at once are not the end of a source."""
+def test_silence_while_others_get_responses_does_not_count() -> None:
+    """Timeouts of requests that began before another got a response are no outage."""
     outage = Outage(5)
     outage.learn(Trouble.NONE, None, 0, 2)
     for _ in range(10):

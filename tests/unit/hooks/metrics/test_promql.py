@@ -28,7 +28,7 @@ from tests.builders import Json
     ],
 )
 def test_a_selector_is_one_set_of_matchers(selector: Json, expected: str) -> None:
-    """Merged behind the name, in one pair of braces."""
+    """A selector becomes matchers behind the name, in one pair of braces."""
     assert selected("m", LabelSelector.model_validate(selector)) == expected
 
 
@@ -44,13 +44,13 @@ def test_a_selector_is_one_set_of_matchers(selector: Json, expected: str) -> Non
     ],
 )
 def test_selectors_that_cannot_be_matchers(name: str, selector: Json, message: str) -> None:
-    """Refused rather than left out."""
+    """A selector that cannot be written as matchers is refused rather than left out."""
     with pytest.raises(ExpressionUnusable, match=message.replace("(", r"\(")):
         selected(name, LabelSelector.model_validate(selector))
 
 
 def test_an_expression_without_a_selector_is_sent_as_it_stands() -> None:
-    """Whatever it is."""
+    """An expression without a selector is sent unchanged, valid or not."""
     for expression in ("sum(rate(m[5m]))", "no { promql", ""):
         assert selected(expression, None) == expression
 
@@ -80,13 +80,13 @@ def test_an_expression_without_a_selector_is_sent_as_it_stands() -> None:
     ],
 )
 def test_how_far_back_an_expression_reads(expression: str, seconds: float) -> None:
-    """From its text alone, so in any dialect; text in quotes and comments does not count."""
+    """The range of an expression is read from its text alone, in any dialect, without quoted text and comments."""
     assert reach(expression) == timedelta(seconds=seconds)
 
 
 @given(st.text())
 def test_no_text_breaks_out_of_a_literal(text: str) -> None:
-    """A quoted text holds no quote, backslash or unprintable that is not escaped."""
+    """A quoted text holds no quote, backslash or unprintable character that is not escaped."""
     inside = quoted(text)[1:-1]
     assert quoted(text)[0] == quoted(text)[-1] == '"'
     assert inside.isprintable()
@@ -130,7 +130,7 @@ def test_no_text_breaks_out_of_a_literal(text: str) -> None:
     ],
 )
 def test_an_expression_in_a_namespace(expression: str, expected: str) -> None:
-    """Every selector has the matcher, and every part parentheses."""
+    """In a confined expression every selector has the namespace's matcher, and every part is in parentheses."""
     assert confined(expression, "ns", "a") == expected
 
 
@@ -151,20 +151,20 @@ def test_an_expression_in_a_namespace(expression: str, expected: str) -> None:
     ],
 )
 def test_what_cannot_be_confined(expression: str, message: str) -> None:
-    """Refused, with why."""
-    answer = confined(expression, "ns", "a")
-    assert isinstance(answer, ExpressionUnusable)
-    assert message in str(answer)
+    """An expression that cannot be confined is refused with the reason."""
+    result = confined(expression, "ns", "a")
+    assert isinstance(result, ExpressionUnusable)
+    assert message in str(result)
 
 
-def test_functions_are_those_that_were_looked_at() -> None:
-    """`info` reads other series than its arguments; none that does is known."""
+def test_no_known_function_reads_other_series() -> None:
+    """The list of functions has none that, like `info`, reads other series than those of its arguments."""
     assert not FUNCTIONS & {"info", "start", "end"}
     assert {"rate", "sum_over_time", "vector", "time", "label_replace"} <= FUNCTIONS
 
 
-def test_what_the_parser_may_come_to_know_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts, operators and aggregations that are not listed here."""
+def test_what_a_newer_parser_may_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts, operators and aggregations that the parser reads but hooks do not list are refused."""
     monkeypatch.setattr(confinement, "_AGGREGATIONS", frozenset())
     monkeypatch.setattr(confinement, "_OPERATIONS", frozenset())
     monkeypatch.setattr(confinement, "_MATCHES", ())

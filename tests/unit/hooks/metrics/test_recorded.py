@@ -1,4 +1,4 @@
-"""Answers of metrics APIs kept in documents: which are about a metric, and what they say."""
+"""Recorded responses of metrics APIs: which of them are about a metric, and the samples in them."""
 
 from datetime import timedelta
 from typing import Any
@@ -19,30 +19,30 @@ TARGET = {"type": "Value", "value": 10}
 
 
 def recorded(text: str) -> Recorded:
-    """What a file holds."""
+    """Return the documents of a file."""
     return Recorded.of(files.parse(text))
 
 
 def metric(type_: str, **fields: Any) -> MetricSpec:
-    """A metric of a specification."""
+    """Return a metric of a specification."""
     field = type_[0].lower() + type_[1:]
     return MetricSpec.model_validate({"type": type_, field: {"target": TARGET, **fields}})
 
 
 def named(type_: str, name: str = "queue", labels: Json | None = None, **fields: Any) -> MetricSpec:
-    """One that is called by name, possibly with a selector."""
+    """Return a metric that is identified by a name, and by a selector where labels are given."""
     selector = {} if labels is None else {"selector": {"matchLabels": labels}}
     return metric(type_, metric={"name": name, **selector}, **fields)
 
 
 def values(reading: Reading | None) -> list[tuple[str, str]]:
-    """Whose samples there are, and their values."""
+    """Return the owner and the value of each sample."""
     assert reading is not None
     return [(sample.of, str(sample.value)) for sample in reading.samples]
 
 
 def read(text: str, spec: MetricSpec, namespace: str = "default", **given: Any) -> Reading | None:
-    """What a text says of a metric."""
+    """Return the reading of a metric from a text, or None when the text is not about it."""
     return recorded(text).reading(spec, namespace, now=NOW, **given)
 
 
@@ -57,7 +57,7 @@ USAGE = """
 
 @pytest.mark.parametrize(("name", "value"), [("cpu", "350m"), ("memory", "64Mi")])
 def test_pod_metrics(name: str, value: str) -> None:
-    """As kubectl get --raw gives it; of another namespace nothing counts."""
+    """A PodMetricsList, as kubectl get --raw prints it, gives usage per container of its own namespace only."""
     for spec in (metric("Resource", name=name), metric("ContainerResource", name=name, container="server")):
         found = read(USAGE, spec)
         assert values(found) == [("a", value)]
@@ -80,7 +80,7 @@ V1BETA2 = V1BETA1.replace("v1beta1", "v1beta2").replace("metricName: queue", "me
 
 @pytest.mark.parametrize("text", [V1BETA1, V1BETA2])
 def test_metric_values(text: str) -> None:
-    """Both versions of the API say which metric and which object they are about."""
+    """Values in both versions of custom.metrics.k8s.io count for the metric and the object that they name."""
     assert values(read(text, named("Pods"))) == [("a", "3")]
     described = {"kind": "Service", "name": "a"}
     assert values(read(text, named("Object", describedObject=described))) == [("a", "5")]
@@ -92,7 +92,7 @@ def test_metric_values(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "asked", "counts"),
+    ("selector", "labels", "counts"),
     [
         ({"matchLabels": {"verb": "GET"}}, {"verb": "GET"}, True),
         ({"matchLabels": {"verb": "GET"}}, {"verb": "PUT"}, False),
@@ -101,16 +101,16 @@ def test_metric_values(text: str) -> None:
         ({"matchLabels": {"verb": "not a label"}}, {"verb": "GET"}, False),
     ],
 )
-def test_selectors_of_metric_values(answer: Json, asked: Json | None, counts: bool) -> None:
-    """An answer that says which series it is about is about no others."""
+def test_selectors_of_metric_values(selector: Json, labels: Json | None, counts: bool) -> None:
+    """A value with a selector counts only for a metric with those labels."""
     item = {
         "kind": "MetricValue",
-        "metric": {"name": "queue", "selector": answer},
+        "metric": {"name": "queue", "selector": selector},
         "describedObject": {"kind": "Pod", "name": "a"},
         "timestamp": LATER,
         "value": "3",
     }
-    assert (read(yaml.dump(item), named("Pods", labels=asked)) is not None) is counts
+    assert (read(yaml.dump(item), named("Pods", labels=labels)) is not None) is counts
 
 
 SERIES = """
@@ -124,7 +124,7 @@ items:
 
 
 def test_external_metric_values() -> None:
-    """The selector of the metric picks its series; an adapter that gives no labels picked them itself."""
+    """The metric's selector picks its series by their labels; a series without labels counts as selected already."""
     assert values(read(SERIES, named("External"))) == [("queue=a", "3"), ("queue=b", "4")]
     assert values(read(SERIES, named("External", labels={"queue": "b"}))) == [("queue=b", "4")]
     assert values(read(SERIES, named("External", name="bare", labels={"queue": "b"}))) == [("bare", "5")]
@@ -133,7 +133,7 @@ def test_external_metric_values() -> None:
 
 
 def test_without_a_time() -> None:
-    """What was written by hand is of now and momentary, unless it says what time it is about."""
+    """A value without a timestamp is of now, and without a window it is momentary."""
     found = read("kind: ExternalMetricValue\nmetricName: queue\nvalue: 8\n", named("External"))
     assert found is not None
     (sample,) = found.samples
@@ -143,8 +143,8 @@ def test_without_a_time() -> None:
     assert found.samples[0].window == timedelta(seconds=7)
 
 
-def answer(result: str, name: str = "queue") -> str:
-    """A PrometheusAnswer, its answer as curl prints it."""
+def document(result: str, name: str = "queue") -> str:
+    """Return a document of kind PrometheusAnswer, with a response of Prometheus as curl prints it."""
     return f'kind: PrometheusAnswer\nmetric: {name}\nanswer: {{"status":"success","data":{result}}}\n'
 
 
@@ -153,19 +153,20 @@ SCALAR = '{"resultType":"scalar","result":[1772366370,"7"]}'
 
 
 def test_prometheus() -> None:
-    """The document says which metric an answer of /api/v1/query is for; the type says what its values are of."""
-    assert values(read(answer(VECTOR), named("Pods"))) == [("a", "3")]
-    assert values(read(answer(SCALAR), named("External"))) == [("", "7")]
+    """The document names the metric that a response of /api/v1/query is for; the metric's type says whose values they
+    are."""
+    assert values(read(document(VECTOR), named("Pods"))) == [("a", "3")]
+    assert values(read(document(SCALAR), named("External"))) == [("", "7")]
     described = {"kind": "Service", "name": "front"}
-    assert values(read(answer(SCALAR), named("Object", describedObject=described))) == [("front", "7")]
-    assert values(read(answer(VECTOR, "cpu"), metric("Resource", name="cpu"))) == [("a", "3")]
-    assert read(answer(SCALAR), named("External", name="other")) is None
+    assert values(read(document(SCALAR), named("Object", describedObject=described))) == [("front", "7")]
+    assert values(read(document(VECTOR, "cpu"), metric("Resource", name="cpu"))) == [("a", "3")]
+    assert read(document(SCALAR), named("External", name="other")) is None
 
 
 def test_windows_of_prometheus() -> None:
-    """An answer is about as much time as its expression reads, and as the server takes to read it."""
+    """The window of a sample from Prometheus is the range of the expression and a scrape interval."""
     name = "sum(rate(requests_total[5m]))"
-    found = read(answer(SCALAR, name), named("External", name=name), scrape_interval=timedelta(seconds=15))
+    found = read(document(SCALAR, name), named("External", name=name), scrape_interval=timedelta(seconds=15))
     assert found is not None
     assert found.samples[0].window == timedelta(seconds=315)
 
@@ -173,13 +174,13 @@ def test_windows_of_prometheus() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (answer('{"resultType":"matrix","result":[]}'), "The expression is a range"),
+        (document('{"resultType":"matrix","result":[]}'), "The expression is a range"),
         ('kind: PrometheusAnswer\nmetric: queue\nanswer: {"status":"error","error":"parse error"}', "parse error"),
         ("kind: PrometheusAnswer\nmetric: queue", "it has no status success"),
     ],
 )
-def test_an_answer_without_values(text: str, words: str) -> None:
-    """What the server refused is a reason, as when it is asked."""
+def test_a_response_without_values(text: str, words: str) -> None:
+    """A recorded refusal of Prometheus is a reason, as when the server itself refuses."""
     found = read(text, named("External"))
     assert found is not None
     assert found.unread is not None
@@ -188,7 +189,8 @@ def test_an_answer_without_values(text: str, words: str) -> None:
 
 
 def test_pods() -> None:
-    """Pods as a List or a PodList; those of a namespace that the selector picks, None without any of that namespace."""
+    """Pods are read from a List or a PodList, those of a namespace that the selector picks; the result is None where
+    the file has none of that namespace."""
     items = [{"metadata": {"name": name, "labels": {"app": name}}, "status": {}} for name in ("a", "b")]
     for text in (
         yaml.dump({"kind": "PodList", "apiVersion": "v1", "items": items}),
@@ -209,7 +211,7 @@ def test_pods() -> None:
         ("kind: Status\nstatus: Failure", "a Status that is neither an object with a name nor a response with metrics"),
     ],
 )
-def test_what_is_neither(text: str, words: str) -> None:
-    """A document that would be ignored is refused instead."""
+def test_a_document_of_another_kind(text: str, words: str) -> None:
+    """A document that is neither an object nor a response with metrics is refused, not ignored."""
     with pytest.raises(Unrecognized, match=words):
         recorded(text)

@@ -1,4 +1,4 @@
-"""Answers of the metrics APIs of Kubernetes as samples."""
+"""Responses of the metrics APIs of Kubernetes as samples."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -33,12 +33,12 @@ TIME = datetime(2026, 3, 1, 11, 59, 50, tzinfo=UTC)
     ],
 )
 def test_durations_as_go_writes_them(written: str, expected: timedelta) -> None:
-    """What is none is no time at all."""
+    """A duration is read as Go writes it; any other text counts as zero."""
     assert values.duration(written) == expected
 
 
 def test_usage_of_containers() -> None:
-    """cpu and memory apart; what lacks a time or an amount is not there."""
+    """Usage of cpu and of memory are separate samples; one without a time or an amount is left out."""
     nameless: Json = {"timestamp": "2026-03-01T11:59:50Z", "window": "30s", "containers": [{"usage": {"cpu": 1}}]}
     odd = usage("odd", cpu="much", memory="1Mi")
     cpu, memory = values.pod_usage([usage("a"), usage("late", time="now"), nameless, odd, {}])
@@ -52,21 +52,21 @@ def test_usage_of_containers() -> None:
     )
 
 
-@pytest.mark.parametrize("said", [None, True, "30", 30.5])
-def test_a_window_that_is_no_number_is_a_minute(said: Any) -> None:
-    """As the autoscaler assumes where there is none."""
-    (sample,) = values.of_objects({"items": [custom_value("a", "1") | {"windowSeconds": said}]})
+@pytest.mark.parametrize("window", [None, True, "30", 30.5])
+def test_a_window_that_is_no_number_is_a_minute(window: Any) -> None:
+    """A window that is absent or no number counts as a minute, as for the autoscaler of Kubernetes."""
+    (sample,) = values.of_objects({"items": [custom_value("a", "1") | {"windowSeconds": window}]})
     assert sample.window == timedelta(seconds=60)
 
 
-@pytest.mark.parametrize("answer", [{}, {"items": None}, {"items": [None, 1, {"value": True}]}, {"items": {}}])
-def test_answers_without_samples(answer: Json) -> None:
-    """Lenient: nothing is there."""
-    assert values.of_objects(answer) == values.of_series(answer) == ()
+@pytest.mark.parametrize("response", [{}, {"items": None}, {"items": [None, 1, {"value": True}]}, {"items": {}}])
+def test_responses_without_samples(response: Json) -> None:
+    """A response without well-formed items gives no samples and no error."""
+    assert values.of_objects(response) == values.of_series(response) == ()
 
 
 def test_kinds() -> None:
-    """Subresources and nameless ones are not among them; the first of several resources of a kind counts."""
+    """The kinds of an API version are read without subresources; of several resources of a kind the first counts."""
     listed = [
         {"name": "x/status", "kind": "X"},
         {"name": "xs", "kind": "X", "namespaced": True},
@@ -81,17 +81,17 @@ def test_kinds() -> None:
 
 @pytest.mark.parametrize(("value", "expected"), [("v1", True), ("apps/v1", True), ("a.b-c/v1beta1", True), ("", False)])
 def test_api_versions(value: str, expected: bool) -> None:
-    """What may be part of a path."""
+    """An API version that can be part of a path is accepted."""
     assert kinds.is_api_version(value) is expected
 
 
 @pytest.mark.parametrize("value", ["../v1", "a//v1", "/v1", "v1/", "a/b/v1", "v1?x", "v1%2f", "V1", "a /v1", "v1\n"])
 def test_what_is_no_api_version(value: str) -> None:
-    """It would lead elsewhere."""
+    """An API version that would lead to another path is refused."""
     assert not kinds.is_api_version(value)
 
 
 def test_versions_that_are_served() -> None:
-    """None of a group that says nothing."""
+    """The version to use is one that the group serves, and None where the group lists none."""
     assert kinds.served_version({}, ("v1",)) is None
     assert kinds.served_version(group("v2", "v1"), ("v1",)) == "v1"

@@ -1,4 +1,4 @@
-"""Answers of Prometheus to instant queries as samples."""
+"""Responses of Prometheus to instant queries as samples."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,37 +16,40 @@ SECONDS = TIME.timestamp()
 WINDOW = timedelta(seconds=60)
 
 
-def answer(kind: str, result: Any) -> Json:
-    """An answer of that type."""
+def response(kind: str, result: Any) -> Json:
+    """Return a response with this type of result."""
     return {"status": "success", "data": {"resultType": kind, "result": result}}
 
 
 def vector(*series: tuple[str, Json]) -> tuple[vectors.Point, ...]:
-    """The points of these series: value and labels."""
-    return vectors.points(answer("vector", [{"metric": labels, "value": [SECONDS, value]} for value, labels in series]))
+    """Return the points of these series, which are given as value and labels."""
+    return vectors.points(
+        response("vector", [{"metric": labels, "value": [SECONDS, value]} for value, labels in series])
+    )
 
 
 def of_pods(*series: tuple[str, Json], **rest: Any) -> Reading:
-    """The reading of these series for the pods of team-a."""
+    """Return the reading of these series for the pods of team-a."""
     return vectors.of_pods(vector(*series), WINDOW, namespace_label="namespace", namespace="team-a", **rest)
 
 
 def test_scalars_and_vectors() -> None:
-    """A scalar is one value without labels."""
-    assert vectors.points(answer("scalar", [SECONDS, "1.5"])) == (vectors.Point({}, parse("1500m"), TIME),)
+    """A scalar is one point without labels; a vector is one point for each series."""
+    assert vectors.points(response("scalar", [SECONDS, "1.5"])) == (vectors.Point({}, parse("1500m"), TIME),)
     assert vector() == ()
     assert vector(("NaN", {"a": "b"})) == (vectors.Point({"a": "b"}, None, TIME),)
 
 
 @pytest.mark.parametrize("kind", ["matrix", "string", "streams", ""])
-def test_what_is_neither(kind: str) -> None:
-    """Refused."""
+def test_other_types_of_results(kind: str) -> None:
+    """A result that is neither a scalar nor a vector is refused."""
     with pytest.raises(vectors.ResultUnusable):
-        vectors.points(answer(kind, []))
+        vectors.points(response(kind, []))
 
 
 def test_pods_are_those_of_the_namespace() -> None:
-    """A series without a namespace counts: the expression may have added up over it."""
+    """Series of another namespace do not count; one without a namespace does, because an expression may aggregate it
+    away."""
     reading = of_pods(
         ("1", {"pod": "a", "namespace": "team-a", "container": "c"}),
         ("2", {"pod": "b"}),
@@ -57,7 +60,7 @@ def test_pods_are_those_of_the_namespace() -> None:
 
 
 def test_a_pod_without_a_number_is_left_out() -> None:
-    """An idle one among others is no reason to know nothing."""
+    """A pod whose value is no number is left out, and the others count."""
     assert [sample.of for sample in of_pods(("NaN", {"pod": "a"}), ("1", {"pod": "b"}), ("2", {})).samples] == ["b"]
 
 
@@ -71,14 +74,14 @@ def test_a_pod_without_a_number_is_left_out() -> None:
     ],
 )
 def test_no_pod_at_all(series: tuple[tuple[str, Json], ...], reason: str | None) -> None:
-    """Why, unless there is just nothing."""
+    """Where no series has a pod, the reading says why, unless all series are of another namespace."""
     reading = of_pods(*series)
     assert reading.samples == ()
     assert (None if reading.unread is None else reading.unread.reason) == reason
 
 
 def test_objects_and_series_are_whole_or_not_known() -> None:
-    """One that is no number takes all with it."""
+    """One series that is no number makes the whole reading of an object or of series unusable."""
     assert [one.of for one in vectors.of_one(vector(("1", {"a": "b"}), ("2", {})), WINDOW, "it").samples] == [
         "it",
         "it",

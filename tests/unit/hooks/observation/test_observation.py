@@ -1,4 +1,4 @@
-"""Facts are read leniently: what has the wrong type counts as absent."""
+"""Observations: facts are read leniently, and a value of the wrong type counts as absent."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ from tests import builders
 
 
 def test_parent_without_anything() -> None:
-    """Status, generation and uid may be missing or of any type."""
+    """A parent whose status, generation or uid is missing or of another type is read without them."""
     odds: list[Any] = [None, [], "x", 1]
     for odd in odds:
         parent = Parent.of({"metadata": {"namespace": "n", "name": "m", "uid": odd and 1}, "spec": odd, "status": odd})
@@ -20,7 +20,7 @@ def test_parent_without_anything() -> None:
 
 
 def test_conditions_of_the_previous_status() -> None:
-    """What a condition held is remembered; a time that is none is forgotten."""
+    """The conditions of the previous status are read; a time that cannot be read counts as absent."""
     status = {
         "conditions": [
             {
@@ -56,7 +56,7 @@ def test_workload_reads_what_is_needed() -> None:
 
 
 def test_an_empty_workload_is_read_too() -> None:
-    """Nothing in a workload has to be there."""
+    """A workload with nothing but kind and name is read, and its other facts count as absent."""
     found = Workload.of({"kind": "Deployment", "metadata": {"name": "x"}})
     assert (found.generation, found.observed_generation, found.replicas, found.ports) == (0, None, None, ())
 
@@ -71,12 +71,12 @@ def test_an_empty_workload_is_read_too() -> None:
     ],
 )
 def test_port_behind_a_service(port: builders.Json, read: ServicePort) -> None:
-    """The pods' port is a number, a name, or the Service's own."""
+    """The port behind a Service is a number, a name, or by default the Service's own port."""
     assert Service.of(builders.service(ports=[port])).ports == (read,)
 
 
 def test_ports_that_speak_no_http_are_left_out() -> None:
-    """UDP ports and ports without a number are not seen."""
+    """UDP ports and ports without a number are not read."""
     assert Service.of(builders.service(ports=[{"port": 53, "protocol": "UDP"}, {"name": "x"}])).ports == ()
 
 
@@ -91,12 +91,12 @@ def test_ports_that_speak_no_http_are_left_out() -> None:
     ],
 )
 def test_cluster_addresses(spec: builders.Json, addresses: tuple[str, ...]) -> None:
-    """A headless or nameless Service has no address."""
+    """The addresses of a Service are its cluster IPs; a headless Service has none."""
     assert Service.of({"metadata": {"name": "x"}, "spec": spec}).cluster_ips == addresses
 
 
 def test_objects_are_found_by_namespace_and_name_exactly() -> None:
-    """An object of another namespace or kind is never taken for the one referred to."""
+    """An object of another namespace or kind is never taken for the one that a reference names."""
     foreign = builders.workload()
     foreign["metadata"]["namespace"] = "team-b"
     other = builders.workload("StatefulSet")
@@ -109,13 +109,13 @@ def test_objects_are_found_by_namespace_and_name_exactly() -> None:
 
 
 def test_a_specification_that_cannot_be_read_says_which_field() -> None:
-    """The sentence names the path of the field."""
+    """The message about a specification that cannot be read begins with the path of the field."""
     with pytest.raises(InvalidObject, match=r"^spec\.model is required: the name of the model"):
         builders.observation(builders.model_deployment(model=None)).read_spec()
 
 
 def test_managed_namespaces() -> None:
-    """None means all."""
+    """Hooks manage the namespaces that are listed, and all when the list is None."""
     assert InstallDefaults(namespaces=None).manages("any")
     assert InstallDefaults(namespaces=frozenset({"a"})).manages("a")
     assert not InstallDefaults(namespaces=frozenset({"a"})).manages("b")

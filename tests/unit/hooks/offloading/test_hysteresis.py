@@ -21,12 +21,12 @@ from hooks.reconcile.conditions import MAX_NAME
 from tests import builders
 from tests.builders import NOW, Cluster, Json, external, model_deployment, workload
 
-GONE = Unread(reasons.UNREACHABLE, "The source does not answer: start it.")
+GONE = Unread(reasons.UNREACHABLE, "The source does not respond: start it.")
 LONG_AGO = NOW - timedelta(hours=1)
 
 
 def watched(*, metrics: int = 1, ready: int = 1, **behavior: Any) -> Cluster:
-    """A ModelDeployment with metrics whose targets are 100, with a window of 30 seconds up and of 60 down."""
+    """Return a cluster whose ModelDeployment has metrics with a target of 100, and windows of 30 s up and 60 s down."""
     spec = {
         "remoteBackend": builders.REMOTE,
         "metrics": [external(f"queue-{number}") for number in range(metrics)],
@@ -40,29 +40,29 @@ def watched(*, metrics: int = 1, ready: int = 1, **behavior: Any) -> Cluster:
 
 
 def offloaded(**behavior: Any) -> Cluster:
-    """The same, with a metric that has been at its target for long enough."""
+    """Return the same cluster, with a metric that has been at its target for the trigger window."""
     cluster = watched(**behavior)
     cluster.measure("100")
-    answer = cluster.measure("100", after=30)
-    assert split(answer)[1] == reasons.METRIC_REACHED
+    response = cluster.measure("100", after=30)
+    assert split(response)[1] == reasons.METRIC_REACHED
     cluster.now += timedelta(seconds=1)
     return cluster
 
 
-def split(answer: SyncResponse) -> tuple[int, str]:
-    """Percentage and reason, which are those of the route too."""
-    state = answer.status["offloading"]
-    assert builders.weights(answer).get("remote", 0) == state["percentage"]
+def split(response: SyncResponse) -> tuple[int, str]:
+    """Return percentage and reason of status; the route has the same percentage."""
+    state = response.status["offloading"]
+    assert builders.weights(response).get("remote", 0) == state["percentage"]
     return state["percentage"], state["reason"]
 
 
-def states(answer: SyncResponse) -> list[str]:
-    """What status says of each metric."""
-    return [metric["state"] for metric in answer.status["offloading"]["metrics"]]
+def states(response: SyncResponse) -> list[str]:
+    """Return the state of each metric in status."""
+    return [metric["state"] for metric in response.status["offloading"]["metrics"]]
 
 
 def test_a_metric_triggers_after_its_window() -> None:
-    """At its target for thirty seconds a metric offloads the percentage; the moment is asked for."""
+    """A metric at its target for thirty seconds offloads the percentage; hooks ask for a sync at that moment."""
     cluster = watched(percentage=40)
     assert split(cluster.measure("99.999999999")) == (0, reasons.LOCAL)
     first = cluster.measure("100", after=1)
@@ -77,28 +77,29 @@ def test_a_metric_triggers_after_its_window() -> None:
 
 
 def test_a_metric_that_falls_starts_its_window_again() -> None:
-    """What is reached now and then, and never for thirty seconds, offloads nothing."""
+    """A target that is reached now and then, and never for thirty seconds, offloads nothing."""
     cluster = watched()
     for value in ("100", "99", "250", "0", "100"):
         assert split(cluster.measure(value, after=20)) == (0, reasons.LOCAL)
     assert cluster.measure("50", after=1).status["offloading"].get("reachedSince") is None
 
 
-def test_without_a_window_it_is_at_once() -> None:
-    """triggerWindowSeconds 0 offloads with the first sample."""
+def test_without_a_window_the_first_sample_offloads() -> None:
+    """With triggerWindowSeconds 0 the first sample at the target offloads."""
     assert split(watched(triggerWindowSeconds=0, percentage=7).measure("100")) == (7, reasons.METRIC_REACHED)
 
 
 def test_any_metric_triggers() -> None:
-    """One of several at its target is enough; its state says which."""
+    """One of several metrics at its target is enough to offload; its state says which it is."""
     cluster = watched(metrics=2, triggerWindowSeconds=0, percentage=10)
-    answer = cluster.measure("5", "100")
-    assert split(answer) == (10, reasons.METRIC_REACHED)
-    assert states(answer) == ["Below", "Reached"]
+    response = cluster.measure("5", "100")
+    assert split(response) == (10, reasons.METRIC_REACHED)
+    assert states(response) == ["Below", "Reached"]
 
 
 def test_release_needs_the_estimate_of_all_traffic() -> None:
-    """At 50 percent a metric of 46 would be 92 with all requests here: too near. 44 would be 88, and ends it."""
+    """At 50 percent, 46 is too near the target, because all requests here would make it 92; 44, which would be 88, ends
+    offloading."""
     cluster = offloaded(percentage=50)
     near = cluster.measure("46", after=1)
     assert (split(near), states(near)) == ((50, reasons.METRIC_REACHED), ["Between"])
@@ -110,14 +111,14 @@ def test_release_needs_the_estimate_of_all_traffic() -> None:
 
 
 def test_exactly_the_tolerance_is_not_below() -> None:
-    """45 at 50 percent is 90 of 100: not less than a tenth below the target, to the last digit."""
+    """A metric whose estimate is exactly the tolerance below its target is not below it, to the last digit."""
     assert states(offloaded(percentage=50).measure("45", after=1)) == ["Between"]
     assert states(offloaded(percentage=50).measure("44.999999999", after=1)) == ["Below"]
     assert states(offloaded(percentage=50, tolerance=0).measure("49.999999999", after=1)) == ["Below"]
 
 
 def test_release_needs_all_metrics() -> None:
-    """One metric that is too near its target keeps the split."""
+    """One metric that is too near its target keeps the split as it is."""
     cluster = watched(metrics=2, triggerWindowSeconds=0, releaseWindowSeconds=0, percentage=50)
     cluster.measure("0", "100")
     assert split(cluster.measure("0", "49", after=1)) == (50, reasons.METRIC_REACHED)
@@ -125,7 +126,7 @@ def test_release_needs_all_metrics() -> None:
 
 
 def test_the_cycle_repeats() -> None:
-    """Trigger, release, trigger: every time like the first."""
+    """Each cycle of trigger and release goes like the first one."""
     cluster = watched(percentage=50)
     for _ in range(5):
         assert split(cluster.measure("120", after=1)) == (0, reasons.LOCAL)
@@ -137,7 +138,8 @@ def test_the_cycle_repeats() -> None:
 
 
 def test_samples_from_before_the_switch_do_not_count() -> None:
-    """Within the second of a switch every sample is of the split before: it settles, and nothing moves."""
+    """A sample of the second in which the split changed is of the split before: it counts as settling and moves
+    nothing."""
     cluster = watched(percentage=50, triggerWindowSeconds=0, releaseWindowSeconds=0)
     cluster.measure("100")
     again = cluster.measure("0")
@@ -147,17 +149,17 @@ def test_samples_from_before_the_switch_do_not_count() -> None:
 
 
 def test_the_default_goes_back_in_steps() -> None:
-    """At 100 percent nothing is served here to estimate from: 100, 75, 50, 25, 0, one step in a window."""
+    """From 100 percent, where no request is served here to estimate from, the share goes down one step in a window."""
     cluster = offloaded()
-    answer = cluster.measure("2")
+    response = cluster.measure("2")
     for share in (100, 75, 50, 25):
         assert split(cluster.measure("2", after=59)) == (share, reasons.RELEASING)
-        answer = cluster.measure("2", after=1)
-    assert split(answer) == (0, reasons.LOCAL)
+        response = cluster.measure("2", after=1)
+    assert split(response) == (0, reasons.LOCAL)
 
 
 def test_a_step_back_that_was_too_much_is_taken_back_at_once() -> None:
-    """The metric at its target on the way back offloads the whole percentage again, without a window."""
+    """A metric that comes to its target on the way back offloads the whole percentage again, without a window."""
     cluster = offloaded(releaseWindowSeconds=10)
     cluster.measure("0", after=1)
     assert split(cluster.measure("0", after=10)) == (75, reasons.RELEASING)
@@ -167,7 +169,7 @@ def test_a_step_back_that_was_too_much_is_taken_back_at_once() -> None:
 
 
 def test_a_step_back_that_is_enough_goes_no_further() -> None:
-    """With a quarter of the requests here a metric of 30 says 120 for all: the share stays at 75."""
+    """The share stays at 75 while a metric that is 30 with a quarter of the requests would be 120 with all of them."""
     cluster = offloaded(releaseWindowSeconds=10)
     cluster.measure("0", after=1)
     cluster.measure("0", after=10)
@@ -178,7 +180,7 @@ def test_a_step_back_that_is_enough_goes_no_further() -> None:
 
 
 def test_above_three_quarters_only_the_next_step_is_estimated() -> None:
-    """What an idle model uses must not keep it offloaded: 5 at 95 percent would be 100, but 30 after a step."""
+    """Above 75 percent the estimate is for one step, so that what an idle model uses does not keep it offloaded."""
     cluster = offloaded(percentage=95, releaseWindowSeconds=10)
     assert states(cluster.measure("5", after=1)) == ["Below"]
     assert split(cluster.measure("5", after=10))[0] == 70
@@ -186,7 +188,7 @@ def test_above_three_quarters_only_the_next_step_is_estimated() -> None:
 
 
 def test_a_gauge_goes_back_in_steps() -> None:
-    """A measure that does not follow load says nothing of more load, so the share goes down step by step."""
+    """With a metric that does not follow the load nothing is estimated, and the share goes down step by step."""
     cluster = offloaded(percentage=60, signal="gauge", releaseWindowSeconds=10, stepPercentage=40)
     assert states(cluster.measure("95", after=1)) == ["Between"]
     assert states(cluster.measure("89", after=1)) == ["Below"]
@@ -197,16 +199,17 @@ def test_a_gauge_goes_back_in_steps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "share", "reason"),
+    ("on_missing", "share", "reason"),
     [
         ("hold", 50, reasons.METRICS_MISSING),
         ("release", 50, reasons.RELEASING),
         ("offload", 50, reasons.METRICS_MISSING),
     ],
 )
-def test_a_missing_metric_while_offloading(answer: str, share: int, reason: str) -> None:
-    """hold and offload keep the share for ever, release gives it back after the window; the condition says why."""
-    cluster = offloaded(percentage=50, onMissingMetrics=answer)
+def test_a_missing_metric_while_offloading(on_missing: str, share: int, reason: str) -> None:
+    """While a metric is missing, hold and offload keep the share, release gives it back after the window, and the
+    condition says why."""
+    cluster = offloaded(percentage=50, onMissingMetrics=on_missing)
     gone = cluster.measure(GONE, after=1)
     assert split(gone) == (share, reason)
     assert states(gone) == [reasons.UNREACHABLE]
@@ -218,26 +221,28 @@ def test_a_missing_metric_while_offloading(answer: str, share: int, reason: str)
         "lastTransitionTime": "2026-03-01T12:05:32Z",
         "observedGeneration": 1,
     }
-    assert split(cluster.measure(GONE, after=60)) == ((0, reasons.LOCAL) if answer == "release" else (share, reason))
+    assert split(cluster.measure(GONE, after=60)) == (
+        (0, reasons.LOCAL) if on_missing == "release" else (share, reason)
+    )
 
 
 @pytest.mark.parametrize(
-    ("answer", "expected"),
+    ("on_missing", "expected"),
     [
         ("hold", (0, reasons.METRICS_MISSING)),
         ("release", (0, reasons.LOCAL)),
         ("offload", (50, reasons.METRICS_MISSING)),
     ],
 )
-def test_a_missing_metric_without_history(answer: str, expected: tuple[int, str]) -> None:
-    """Nothing was offloaded, so hold and release stay local; offload takes it for reached."""
-    cluster = watched(percentage=50, onMissingMetrics=answer)
+def test_a_missing_metric_without_history(on_missing: str, expected: tuple[int, str]) -> None:
+    """When nothing was offloaded before, hold and release stay local, and offload takes the metric for reached."""
+    cluster = watched(percentage=50, onMissingMetrics=on_missing)
     cluster.measure(GONE)
     assert split(cluster.measure(GONE, after=30)) == expected
 
 
 def test_a_readable_metric_wins_over_a_missing_one() -> None:
-    """One metric at its target offloads while another cannot be read, and the missing one keeps it from release."""
+    """One metric at its target offloads while another cannot be read, and the missing one prevents the release."""
     cluster = watched(metrics=2, percentage=50, triggerWindowSeconds=0, releaseWindowSeconds=0)
     assert split(cluster.measure(GONE, "100")) == (50, reasons.METRIC_REACHED)
     assert split(cluster.measure(GONE, "0", after=1)) == (50, reasons.METRICS_MISSING)
@@ -245,7 +250,7 @@ def test_a_readable_metric_wins_over_a_missing_one() -> None:
 
 
 def test_windows_begin_anew_after_a_failure() -> None:
-    """What was before a metric could not be read proves nothing of now: neither window counts on over it."""
+    """A failure to read a metric ends both windows, which begin anew when it can be read again."""
     cluster = watched(percentage=50)
     cluster.measure("100")
     assert "reachedSince" not in cluster.measure(GONE, after=10).status["offloading"]
@@ -258,7 +263,7 @@ def test_windows_begin_anew_after_a_failure() -> None:
 
 
 def test_readiness_wins_over_metrics_and_metrics_go_on_after_it() -> None:
-    """Without a ready replica all goes remote; afterwards what the metrics asked for before is in force again."""
+    """Without a ready replica all requests go remote; afterwards the share that metrics asked for is in force again."""
     cluster = offloaded(percentage=50)
     assert split(cluster.set_ready(0)) == (100, reasons.NO_READY_REPLICA)
     assert split(cluster.measure("0", after=600)) == (100, reasons.NO_READY_REPLICA)
@@ -269,14 +274,14 @@ def test_readiness_wins_over_metrics_and_metrics_go_on_after_it() -> None:
 
 @pytest.mark.parametrize("percentage", [1, 50, 100])
 def test_recovery_without_a_metric_is_local(percentage: int) -> None:
-    """An outage leaves nothing behind: no metric asked for anything."""
+    """After an outage in which no metric asked for a share, all requests are local again."""
     cluster = watched(percentage=percentage)
     assert split(cluster.set_ready(0)) == (100, reasons.NO_READY_REPLICA)
     assert split(cluster.set_ready(1)) == (0, reasons.LOCAL)
 
 
 def test_another_percentage_counts_at_once() -> None:
-    """While a metric triggers, an edited percentage is in force with the next sync, up and down, 0 included."""
+    """While a metric is at its target, an edited percentage is in force with the next sync, up or down, 0 included."""
     cluster = offloaded(percentage=50)
     for percentage in (80, 20, 0, 60):
         config = cluster.parent["spec"]["offloadingConfig"]
@@ -286,7 +291,7 @@ def test_another_percentage_counts_at_once() -> None:
 
 
 def test_a_percentage_below_the_step_ends_the_way_back() -> None:
-    """75 points of a ramp are given back; with percentage 40 nothing is left to offload."""
+    """A percentage that is lowered below what is given back already ends offloading at once."""
     cluster = offloaded(releaseWindowSeconds=0)
     for share in (75, 50, 25):
         assert split(cluster.measure("0", after=1)) == (share, reasons.RELEASING)
@@ -296,33 +301,33 @@ def test_a_percentage_below_the_step_ends_the_way_back() -> None:
 
 
 def test_metrics_that_are_removed_end_offloading() -> None:
-    """Without metrics nothing asks for it; one that is added while offloading counts like the others."""
+    """Offloading ends when the metrics are removed; one that is added while offloading counts like the others."""
     cluster = offloaded(percentage=50, releaseWindowSeconds=0)
     config = cluster.parent["spec"]["offloadingConfig"]
     cluster.values = ("0", "60")
     added = cluster.edit(offloadingConfig=config | {"metrics": [*config["metrics"], external("more")]})
     assert (split(added), states(added)) == ((50, reasons.METRIC_REACHED), ["Below", "Between"])
     cluster.values = ()
-    answer = cluster.edit(offloadingConfig=config | {"metrics": []})
-    assert split(answer) == (0, reasons.LOCAL)
-    assert "metrics" not in answer.status["offloading"]
+    response = cluster.edit(offloadingConfig=config | {"metrics": []})
+    assert split(response) == (0, reasons.LOCAL)
+    assert "metrics" not in response.status["offloading"]
 
 
-def test_what_may_not_be_offloaded_remembers_nothing() -> None:
-    """Disabled and enabled again, a model starts afresh."""
+def test_a_disabled_model_remembers_nothing() -> None:
+    """A model that is disabled and enabled again starts without a memory of its metrics."""
     cluster = offloaded(percentage=50)
     assert split(cluster.edit(enabled=False)) == (0, reasons.DISABLED)
     assert "step" not in cluster.parent["status"]["offloading"]
     assert split(cluster.edit(enabled=True)) == (0, reasons.LOCAL)
 
 
-def test_nobody_asks() -> None:
-    """Where nothing is read, for instance offline, the condition says so and the split stays."""
+def test_metrics_that_are_not_read_leave_the_split() -> None:
+    """Where no metrics are read, for instance offline, the condition says so and the split stays."""
     cluster = offloaded(percentage=50)
     cluster.values = None
-    answer = cluster.sync()
-    assert split(answer) == (50, reasons.METRIC_REACHED)
-    assert builders.conditions(answer)["MetricsAvailable"] == ("Unknown", reasons.NOT_EVALUATED)
+    response = cluster.sync()
+    assert split(response) == (50, reasons.METRIC_REACHED)
+    assert builders.conditions(response)["MetricsAvailable"] == ("Unknown", reasons.NOT_EVALUATED)
 
 
 PODS: Json = {
@@ -332,41 +337,42 @@ PODS: Json = {
 
 
 def test_pods_that_cannot_be_listed() -> None:
-    """A metric of pods needs them; one of something else does not. What is declared wrong is said first."""
+    """A metric of type Pods cannot be read without the list of pods, while others can; a wrong declaration comes
+    first."""
     targets: list[Json] = [{"type": "AverageValue", "averageValue": 1}, {"type": "Value", "value": 1}]
     right, wrong = ({"type": "Pods", "pods": {"metric": {"name": "busy"}, "target": target}} for target in targets)
     config = {"remoteBackend": builders.REMOTE, "metrics": [right, external(), wrong]}
     forbidden = Unread(reasons.FORBIDDEN, "Hooks may not list pods: allow it.")
     given = dataclasses.replace(builders.readings("1", "1", "1"), pods_unread=forbidden)
-    answer = builders.sync(model_deployment(offloadingConfig=config), related=[workload()], readings=given)
-    assert states(answer) == [reasons.FORBIDDEN, "Below", reasons.MISDECLARED]
-    assert builders.condition(answer, "MetricsAvailable")["message"].startswith(f"busy: {forbidden.message} busy: ")
+    response = builders.sync(model_deployment(offloadingConfig=config), related=[workload()], readings=given)
+    assert states(response) == [reasons.FORBIDDEN, "Below", reasons.MISDECLARED]
+    assert builders.condition(response, "MetricsAvailable")["message"].startswith(f"busy: {forbidden.message} busy: ")
 
 
-def test_many_missing_metrics_are_told_in_short() -> None:
-    """A condition names the first of them, and a name that is a whole query by its beginning."""
+def test_many_missing_metrics_make_a_short_message() -> None:
+    """A condition names only the first of many missing metrics, and cuts a name that is a whole query."""
     metrics = [external("sum(rate(" + "x" * 200 + "[1m]))") for _ in range(MAX_TOLD + 2)]
     config = {"remoteBackend": builders.REMOTE, "metrics": metrics}
-    answer = builders.sync(
+    response = builders.sync(
         model_deployment(offloadingConfig=config),
         related=[workload()],
         readings=builders.readings(*[GONE] * len(metrics)),
     )
-    message = builders.condition(answer, "MetricsAvailable")["message"]
+    message = builders.condition(response, "MetricsAvailable")["message"]
     assert message.endswith(f"x…: {GONE.message} 2 more are like it.")
     assert message.count(GONE.message) == MAX_TOLD
     assert len(message) < MAX_TOLD * (MAX_NAME + len(GONE.message) + 5) + 30
 
 
 def overridden(cluster: Cluster, **override: Any) -> SyncResponse:
-    """The sync after an override has been written into the specification, or taken out."""
+    """Return the response to the sync after an override was written into the specification, or taken out."""
     config = cluster.parent["spec"]["offloadingConfig"]
     behavior = {key: value for key, value in config["behavior"].items() if key != "override"}
     return cluster.edit(offloadingConfig=config | {"behavior": behavior | ({"override": override} if override else {})})
 
 
 def test_metrics_are_followed_under_an_override() -> None:
-    """What the metrics ask for when an override ends is what they ask for then, not what they asked for before it."""
+    """When an override ends, the share is what metrics ask for then, not what they asked for before it."""
     until = "2026-03-01T18:00:00Z"
     cluster = offloaded(percentage=50)
     assert split(overridden(cluster, percentage=20, until=until)) == (20, reasons.OVERRIDE)
@@ -379,8 +385,8 @@ def test_metrics_are_followed_under_an_override() -> None:
     assert split(overridden(cluster)) == (50, reasons.METRIC_REACHED)
 
 
-def test_an_override_of_everything_tells_nothing() -> None:
-    """At 100 percent by hand no request is served here, so a low metric ends nothing."""
+def test_under_an_override_of_everything_a_low_metric_ends_nothing() -> None:
+    """With an override of 100 percent no request is served here, so a low metric does not end offloading."""
     cluster = offloaded(percentage=100)
     overridden(cluster, percentage=100, until="2026-03-01T18:00:00Z")
     cluster.measure("0", after=1)
@@ -389,7 +395,7 @@ def test_an_override_of_everything_tells_nothing() -> None:
 
 
 def measured(ratio: Fraction | float | str) -> Measured:
-    """A metric with that ratio to its target."""
+    """Return a measure with this ratio to its target."""
     nanos = int(Fraction(ratio) * NANO)
     return Measured((Counted("series", Quantity(nanos), NOW),), (), Fraction(1), Fraction(1))
 
@@ -404,7 +410,7 @@ def ahead(
     overridden: bool = False,
     **behavior: Any,
 ) -> Course:
-    """One sync further, in mode proportional without windows."""
+    """Return the course after one more sync, by default in mode proportional without windows."""
     given = {"mode": "proportional", "trigger_window_seconds": 0, "release_window_seconds": 0, **behavior}
     force = InForce(in_force, since, by_metrics, overridden)
     return advance(memory, measures, OffloadingBehavior(**given), force, now=now)
@@ -428,15 +434,16 @@ def ahead(
     ],
 )
 def test_the_proportional_share(in_force: int, ratio: str, share: int | None, why: str) -> None:
-    """The share that brings the metric to its target, a step at most, up to the percentage; down to the tolerance."""
+    """In mode proportional the share goes up until the metric is below its target, down until it is within the
+    tolerance, by a step at most and never above the percentage."""
     memory = Memory(step=80 - in_force) if in_force else NOTHING
     course = ahead(memory, measured(Fraction(ratio)), in_force=in_force, percentage=80)
     assert course.share == share, why
     assert course.memory.step == (None if share is None else 80 - share)
 
 
-def test_the_proportional_share_at_all_or_for_a_gauge() -> None:
-    """Where nothing can be estimated it moves by steps."""
+def test_the_proportional_share_moves_by_steps_without_an_estimate() -> None:
+    """The proportional share moves by whole steps at 100 percent and for a gauge, where nothing can be estimated."""
     assert ahead(Memory(step=0), measured(0), in_force=100).share == 75
     assert ahead(Memory(step=50), measured(2), in_force=50, signal="gauge").share == 75
     assert ahead(Memory(step=50), measured(0), in_force=50, signal="gauge").share == 25
@@ -444,7 +451,7 @@ def test_the_proportional_share_at_all_or_for_a_gauge() -> None:
 
 
 def test_the_largest_step_holds_when_the_ceiling_moves() -> None:
-    """A higher percentage moves nothing by itself, a lower one is in force at once."""
+    """A percentage that is raised moves no share by itself; one that is lowered is in force at once."""
     assert ahead(Memory(step=0), measured("0.95"), in_force=40, percentage=90).share == 40
     assert ahead(Memory(step=0), measured("0.95"), in_force=40, percentage=30).share == 30
     # After an outage the split in force says nothing of the share before it.
@@ -452,7 +459,7 @@ def test_the_largest_step_holds_when_the_ceiling_moves() -> None:
 
 
 def test_missing_metrics_go_up_one_step_an_interval() -> None:
-    """With onMissingMetrics offload nothing marks the steps off but time, and a sync that comes twice is one."""
+    """With onMissingMetrics offload the share goes up one step per interval, however many syncs come in it."""
     missing = Missing(reasons.UNREACHABLE, "gone")
     offload: Json = {"on_missing_metrics": "offload"}
     assert ahead(NOTHING, missing, **offload).share == 25
@@ -463,7 +470,8 @@ def test_missing_metrics_go_up_one_step_an_interval() -> None:
 
 
 def test_missing_metrics_go_down_one_step_an_interval() -> None:
-    """With onMissingMetrics release and no window either, a sync that comes twice is one step, not two."""
+    """With onMissingMetrics release and no window the share goes down one step per interval, however many syncs come in
+    it."""
     missing = Missing(reasons.UNREACHABLE, "gone")
     recently = NOW - timedelta(seconds=15)
     for behavior in ({"mode": "fixed"}, {}):
@@ -474,22 +482,22 @@ def test_missing_metrics_go_down_one_step_an_interval() -> None:
 
 
 def test_a_missing_metric_that_counts_as_reached_asks_for_a_whole_step() -> None:
-    """Another one that comes to its target does not make it ask for less."""
+    """A missing metric that counts as reached asks for a whole step, also beside one that would need less."""
     missing = Missing(reasons.UNREACHABLE, "gone")
     course = ahead(Memory(step=50), missing, measured("1.01"), in_force=50, on_missing_metrics="offload")
     assert course.share == 75
 
 
 def test_under_an_override_the_proportional_share_waits() -> None:
-    """Only whether anything is asked for is followed, not how much."""
+    """Under an override hooks follow whether metrics ask for a share, and leave how much as it was."""
     assert ahead(Memory(step=60), measured(2), in_force=10, by_metrics=False, overridden=True).share == 40
     assert ahead(NOTHING, measured(2), in_force=10, overridden=True).share == 25
     gone = ahead(Memory(step=60), measured("0.5"), in_force=10, by_metrics=False, overridden=True)
     assert gone.share is None
 
 
-def test_nothing_watched_is_nothing_remembered() -> None:
-    """Without metrics there is no course."""
+def test_without_metrics_nothing_is_remembered() -> None:
+    """Without metrics the memory is cleared and no share is asked for."""
     assert ahead(Memory(NOW, NOW, 5)) == Course(NOTHING, None)
 
 
@@ -520,7 +528,7 @@ def test_more_load_never_offloads_less(
     window: int,
     overridden: bool,
 ) -> None:
-    """Whatever is remembered: the share stays within its bounds and grows with any of the metrics."""
+    """With any memory, a higher metric never lowers the share, which stays within the percentage."""
     behavior: Json = {
         "percentage": percentage,
         "step_percentage": step,
@@ -551,7 +559,7 @@ def test_more_load_never_offloads_less(
 def test_where_a_metric_falls_below(
     percentage: int, step: int, in_force: int, mode: str, signal: str, ratio: Fraction, overridden: bool
 ) -> None:
-    """The ratio that is told is exactly the one under which a metric below its target lets the share go down."""
+    """The ratio `falls_below` is exactly the one under which a metric below its target lets the share go down."""
     behavior: Json = {"percentage": percentage, "mode": mode, "signal": signal}
     course = ahead(Memory(step=step), measured(ratio), in_force=in_force, overridden=overridden, **behavior)
     bound = course.falls_below
@@ -564,5 +572,5 @@ def test_where_a_metric_falls_below(
 
 
 def exactly(ratio: Fraction) -> Measured:
-    """A metric with that very ratio, though no amount has it."""
+    """Return a measure with exactly this ratio, though no quantity has it."""
     return Measured((Counted("series", Quantity(NANO), NOW),), (), Fraction(1), 1 / ratio) if ratio > 0 else measured(0)

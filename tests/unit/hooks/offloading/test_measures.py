@@ -1,4 +1,4 @@
-"""Measures: the autoscaler's formulas, exact, and a reason where there is no ratio."""
+"""Measures: the formulas of the autoscaler in exact numbers, and a reason where there is no ratio."""
 
 import ast
 import dataclasses
@@ -35,7 +35,7 @@ PAGE = (ROOT / "docs/reference/offloading.md").read_text(encoding="utf-8")
 
 
 def pod(name: str, *requests: str | None, **fields: Any) -> Pod:
-    """A pod that serves, with a container `c0`, `c1`, … for each request for cpu; None requests nothing."""
+    """Return a ready pod with a container `c0`, `c1`, … for each request for cpu; None requests nothing."""
     containers = tuple(
         Container(f"c{number}", {} if amount is None else {"cpu": parse(amount)})
         for number, amount in enumerate(requests or ("1",))
@@ -47,17 +47,17 @@ def pod(name: str, *requests: str | None, **fields: Any) -> Pod:
 def sample(
     of: str, value: str | int, container: str = "", *, time: datetime = RECENT, window: timedelta = WINDOW
 ) -> Sample:
-    """A recent sample."""
+    """Return a recent sample."""
     return Sample(of, parse(value), time, window, container)
 
 
 def usage(of: str, *values: str | int) -> list[Sample]:
-    """A sample for each of the containers `c0`, `c1`, …"""
+    """Return a sample for each of the containers `c0`, `c1`, …"""
     return [sample(of, value, f"c{number}") for number, value in enumerate(values)]
 
 
 def metric(type_: MetricType | str, target: TargetType | str, amount: str | int, **source: Any) -> MetricSpec:
-    """A metric of that type with that target; for Resource and ContainerResource that of cpu."""
+    """Return a metric of this type with this target; for Resource and ContainerResource it is cpu."""
     kind = MetricType(type_)
     field = f"{kind[0].lower()}{kind[1:]}"
     name = {"Utilization": "averageUtilization", "Value": "value", "AverageValue": "averageValue"}[target]
@@ -80,20 +80,20 @@ QUEUE = metric("Pods", "AverageValue", 10)
 def of(
     spec: MetricSpec, samples: Sequence[Sample] = (), serving: Sequence[Pod] = (), ready: int = 1, **clock: Any
 ) -> Measured | Missing:
-    """The measure at NOW, a day after the split last changed."""
+    """Return the measure at NOW, by default a day after the split last changed."""
     clock = {"now": NOW, "since": NOW - timedelta(days=1)} | clock
     return measure(spec, samples, serving, ready_replicas=ready, **clock)
 
 
 def ratio(*args: Any, **kwargs: Any) -> Fraction:
-    """The ratio where there is one."""
+    """Return the ratio of a measure that has one."""
     found = of(*args, **kwargs)
     assert isinstance(found, Measured), found
     return found.ratio
 
 
 def missing(*args: Any, **kwargs: Any) -> Missing:
-    """Why there is no ratio."""
+    """Return the reason of a measure that has no ratio."""
     found = of(*args, **kwargs)
     assert isinstance(found, Missing), found
     return found
@@ -110,7 +110,7 @@ def missing(*args: Any, **kwargs: Any) -> Missing:
 def test_the_example_of_the_documentation(
     type_: MetricType, target: TargetType, current: str, expected: Fraction
 ) -> None:
-    """200m against a desired 100m is twice as much, 50m half, whatever metric it is."""
+    """The ratio of 200m to a target of 100m is 2, and that of 50m is 1/2, for every type of metric."""
     samples = [*usage("demo", current, current), sample("demo", current)]
     if type_ in (MetricType.OBJECT, MetricType.EXTERNAL):
         samples = samples[-1:]
@@ -132,7 +132,7 @@ MANY = ("a", "b", "c", "d", "e")
     ],
 )
 def test_utilization_of_the_autoscalers_tests(levels: tuple[int, ...], target: int, expected: Fraction) -> None:
-    """Two containers of a core each: the autoscaler expects 50, 28 and 102 percent of what is requested."""
+    """The utilizations of the autoscaler's own tests, 50, 28 and 102 percent of the requests, have the same ratio."""
     serving = [pod(name, "1", "1") for name, _ in zip(MANY, levels, strict=False)]
     resource = [
         item for name, level in zip(MANY, levels, strict=False) for item in usage(name, f"{level}m", f"{level}m")
@@ -165,13 +165,13 @@ def test_values_of_the_autoscalers_tests(
 
 
 def test_the_walkthrough_of_the_autoscaler() -> None:
-    """A pod that requests 200m and uses 610m is at 305 percent: against 50 percent, seven pods are needed for one."""
+    """A pod that requests 200m and uses 610m is at 305 percent, which needs seven pods for a target of 50 percent."""
     found = ratio(metric("Resource", "Utilization", 50), usage("demo", "610m"), [pod("demo", "200m")])
     assert (found, ceil(1 * found)) == (Fraction(61, 10), 7)
 
 
 def test_failed_and_deleted_pods_of_the_autoscalers_tests() -> None:
-    """Two more pods that failed, or are deleted and still run, leave 28 percent as they are."""
+    """Pods that failed, or that are being deleted and still run, do not change the ratio."""
     levels = (100, 300, 500, 250, 250)
     serving = [pod(name) for name in MANY]
     samples = [item for name, level in zip(MANY, levels, strict=True) for item in usage(name, f"{level}m")]
@@ -180,12 +180,12 @@ def test_failed_and_deleted_pods_of_the_autoscalers_tests() -> None:
     assert ratio(spec, [*samples, *usage("f", "5"), *usage("g", "5")], [*serving, *gone]) == Fraction(28, 50)
 
 
-# The original's bugs.
+# Bugs of the original.
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 5])
 def test_c2_utilization_is_not_divided_by_the_replicas_again(replicas: int) -> None:
-    """At 90 percent each, any number of replicas is at a target of 90."""
+    """C2: any number of replicas at 90 percent each is at a target of 90."""
     serving = [pod(name, "500m") for name in MANY[:replicas]]
     samples = [item for name in MANY[:replicas] for item in usage(name, "450m")]
     assert ratio(metric("Resource", "Utilization", 90), samples, serving) == 1
@@ -195,7 +195,7 @@ def test_c2_utilization_is_not_divided_by_the_replicas_again(replicas: int) -> N
     ("type_", "target"), [key for key in TABLE if key[1] is not TargetType.UTILIZATION], ids=lambda value: str(value)
 )
 def test_c3_high_load_is_a_high_ratio(type_: MetricType, target: TargetType) -> None:
-    """Below the target is below 1 and above it above 1, for each type of target."""
+    """C3: for each type of target, a value below the target has a ratio below 1, and one above it a ratio above 1."""
     spec = metric(type_, target, "10")
 
     def at(value: str) -> Fraction:
@@ -208,20 +208,20 @@ def test_c3_high_load_is_a_high_ratio(type_: MetricType, target: TargetType) -> 
 
 
 def test_c3_thousandths_are_not_compared_with_whole_units() -> None:
-    """Ten is ten thousand thousandths, on either side."""
+    """C3: 10 and 10000m are equal, as a value and as a target."""
     serving = [pod("demo")]
     assert ratio(metric("Pods", "AverageValue", "10"), [sample("demo", "10000m")], serving) == 1
     assert ratio(metric("Pods", "AverageValue", "10000m"), [sample("demo", "10")], serving) == 1
 
 
 def test_c4_a_container_is_not_a_resource() -> None:
-    """ContainerResource takes the named resource of the named container and of no other."""
+    """C4: ContainerResource counts the named resource of the named container and of no other."""
     spec = metric("ContainerResource", "Utilization", 50, container="c0")
     assert ratio(spec, usage("demo", "250m", "4"), [pod("demo", "500m", None)]) == 1
 
 
 def test_c4_an_object_is_the_one_that_is_described() -> None:
-    """A sample of another object is not taken for it."""
+    """C4: a sample of another object does not count for the described object."""
     spec = metric("Object", "Value", 10)
     assert ratio(spec, [sample("other", 50), sample("demo", 10)]) == 1
     assert missing(spec, [sample("other", 50)]).reason == reasons.NO_SAMPLE
@@ -236,13 +236,13 @@ def test_c4_an_object_is_the_one_that_is_described() -> None:
     ],
 )
 def test_c4_without_requests_there_is_no_utilization(requests: tuple[str | None, ...], message: str) -> None:
-    """Usage is not divided by nothing: any container without a request makes the metric missing."""
+    """C4: a container without a request makes the utilization missing, because usage cannot be divided by zero."""
     found = missing(CPU, usage("demo", *["1" for _ in requests]), [pod("demo", *requests)])
     assert (found.reason, found.message) == (reasons.NO_REQUESTS, message)
 
 
 def test_c4_a_metric_without_its_description_is_no_crash() -> None:
-    """What is not there is a reason, for every type."""
+    """C4: a metric of any type without its description has a reason and no ratio."""
     for type_ in MetricType:
         assert missing(MetricSpec(type=type_)).reason == reasons.MISDECLARED
 
@@ -255,7 +255,7 @@ SUFFIXES = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "
 
 @pytest.mark.parametrize("suffix", [*SUFFIXES, "Ei"])
 def test_every_suffix_is_exact(suffix: str) -> None:
-    """Three of a unit against two of it is three halves."""
+    """With every suffix the ratio of 3 to 2 of the same unit is exactly 3/2."""
     assert ratio(
         metric("Pods", "AverageValue", f"2{suffix}"), [sample("demo", f"3{suffix}")], [pod("demo")]
     ) == Fraction(3, 2)
@@ -273,24 +273,24 @@ def test_every_suffix_is_exact(suffix: str) -> None:
         ("-1", "2", Fraction(-1, 2)),
     ],
 )
-def test_units_of_different_kinds_meet_exactly(value: str, target: str, expected: Fraction) -> None:
-    """From billionths to 2^63 nothing is rounded, and a metric may be below zero."""
+def test_different_units_are_compared_exactly(value: str, target: str, expected: Fraction) -> None:
+    """From billionths to 2^63 no value is rounded, and a metric may be below zero."""
     assert ratio(metric("Pods", "AverageValue", target), [sample("demo", value)], [pod("demo")]) == expected
 
 
 def test_utilization_is_not_cut_to_whole_percents() -> None:
-    """79.9 percent of a target of 80 is below it, and not by a whole percent."""
+    """A utilization of 79.9 percent is below a target of 80 by exactly a tenth of a percent."""
     assert ratio(CPU, usage("demo", "799m"), [pod("demo")]) == Fraction(799, 800)
 
 
 def test_large_sums_do_not_overflow() -> None:
-    """Three times the largest amount that Kubernetes stores is three times as much."""
+    """A sum of three times the largest amount that Kubernetes stores is exact."""
     series = [sample(name, "9223372036854775807") for name in MANY[:3]]
     assert ratio(metric("External", "Value", "9223372036854775807"), series) == 3
 
 
-def test_the_modules_know_no_floats() -> None:
-    """No float, no division that could make one and no rounding stands in the code."""
+def test_the_modules_have_no_floats() -> None:
+    """The modules of measures have no float, no division that could make one and no rounding."""
     for module in (measures, pods, targets):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             assert not (isinstance(node, ast.Constant) and isinstance(node.value, float | complex)), module
@@ -313,7 +313,7 @@ def test_the_modules_know_no_floats() -> None:
     ],
 )
 def test_a_pod_that_does_not_serve_does_not_count(fields: Json, why: Exclusion) -> None:
-    """It is named with the reason, and alone leaves nothing to measure; that it requests nothing does not matter."""
+    """A pod that does not serve is left out with the reason, and where it is the only one there is no ratio."""
     idle = dataclasses.replace(pod("b", None), **fields)
     samples = [*usage("a", "800m"), *usage("b", "8")]
     found = of(CPU, samples, [idle, pod("a")])
@@ -323,8 +323,8 @@ def test_a_pod_that_does_not_serve_does_not_count(fields: Json, why: Exclusion) 
     assert (alone.reason, alone.left_out) == (reasons.NO_READY_PODS, (LeftOut("b", why),))
 
 
-def test_a_pod_without_a_sample_is_assumed_to_be_nothing() -> None:
-    """Neither below nor above the target does it count as idle or as full."""
+def test_a_pod_without_a_sample_is_left_out() -> None:
+    """A pod without a sample is left out, below and above the target, and counts neither as idle nor as full."""
     serving = [pod("a"), pod("b")]
     for used, expected in (("400m", Fraction(1, 2)), ("1600m", Fraction(2))):
         found = of(CPU, usage("a", used), serving)
@@ -333,7 +333,8 @@ def test_a_pod_without_a_sample_is_assumed_to_be_nothing() -> None:
 
 
 def test_a_pod_counts_with_all_its_containers() -> None:
-    """Without a sample of one of them its use is not known; what is no container of the pod adds nothing."""
+    """A pod with a container that has no sample is left out; samples of containers that it does not have are
+    ignored."""
     serving = [pod("a", "500m", "500m"), pod("b", "500m", "500m")]
     found = of(CPU, [*usage("a", "600m", "200m", "7"), *usage("b", "5")], serving)
     assert isinstance(found, Measured)
@@ -342,12 +343,12 @@ def test_a_pod_counts_with_all_its_containers() -> None:
 
 
 def test_samples_of_other_pods_are_ignored() -> None:
-    """The metrics of a namespace may be given whole."""
+    """Samples of pods that are not among the workload's are ignored."""
     assert ratio(CPU, [*usage("a", "800m"), *usage("stranger", "9")], [pod("a")]) == 1
 
 
 def test_without_pods_or_samples_there_is_a_reason() -> None:
-    """No pods is no ready pod; pods without samples is no sample."""
+    """Without pods the reason is that no pod is ready; with pods but without samples it is that there is no sample."""
     assert missing(QUEUE, [sample("a", 1)]).reason == reasons.NO_READY_PODS
     assert missing(QUEUE, [], [pod("a")]).reason == reasons.NO_SAMPLE
     assert missing(QUEUE, usage("a", 1), [pod("a")]).reason == reasons.NO_SAMPLE
@@ -355,7 +356,7 @@ def test_without_pods_or_samples_there_is_a_reason() -> None:
 
 
 def test_a_container_that_no_pod_has_is_misdeclared() -> None:
-    """One pod without it is left out, as during a rollout; all without it is a mistake in the specification."""
+    """A pod without the named container is left out, as in a rollout; the metric is misdeclared when no pod has it."""
     spec = metric("ContainerResource", "Utilization", 100)
     old, new = pod("a", "1"), pod("b", "1", "1")
     found = of(spec, [*usage("a", "5"), *usage("b", "5", "1")], [old, new])
@@ -367,8 +368,8 @@ def test_a_container_that_no_pod_has_is_misdeclared() -> None:
     assert [item.why for item in alone.left_out] == [Exclusion.NO_CONTAINER, Exclusion.NOT_READY]
 
 
-def test_several_series_of_one_thing_are_ambiguous() -> None:
-    """None of them is picked by chance; External adds them up, for there they are the metric."""
+def test_several_series_of_one_object_are_ambiguous() -> None:
+    """Several series of one pod or object are ambiguous; for External they are added up."""
     twice = [sample("demo", 1), sample("demo", 9)]
     assert missing(QUEUE, twice, [pod("demo")]).reason == reasons.AMBIGUOUS
     assert missing(metric("Object", "Value", 10), twice).reason == reasons.AMBIGUOUS
@@ -379,7 +380,7 @@ def test_several_series_of_one_thing_are_ambiguous() -> None:
 
 @pytest.mark.parametrize("type_", ["Object", "External"])
 def test_an_average_over_replicas_needs_one(type_: str) -> None:
-    """The value itself does not."""
+    """AverageValue of an object or of series needs a ready replica, and Value does not."""
     for ready in (0, -1):
         assert (
             missing(metric(type_, "AverageValue", 1), [sample("demo", 1)], ready=ready).reason == reasons.NO_READY_PODS
@@ -415,7 +416,8 @@ SECOND = timedelta(seconds=1)
 def test_a_sample_is_about_the_present_split(
     spec: MetricSpec, age: timedelta, window: timedelta, since: timedelta | None, reason: str | None
 ) -> None:
-    """It began after the split last changed, whose time is in whole seconds, and is not far from now."""
+    """A sample counts when its window began after the split last changed, and its time is within five minutes of
+    now."""
     changed = None if since is None else NOW - since
     samples = [sample("demo", 10, time=NOW - age, window=window)]
     found = of(spec, samples, [pod("demo")], since=changed)
@@ -423,7 +425,7 @@ def test_a_sample_is_about_the_present_split(
 
 
 def test_a_sample_is_not_from_before_its_pod_was_ready() -> None:
-    """Loading a model is no load; a pod that does not say since when it is ready is believed."""
+    """A sample from before its pod was ready does not count; it does where the time is not known."""
     young = pod("demo", ready_since=NOW - timedelta(seconds=20))
     found = missing(CPU, usage("demo", "8"), [young])
     assert (found.reason, found.left_out) == (reasons.SETTLING, (LeftOut("demo", Exclusion.SETTLING),))
@@ -439,7 +441,7 @@ def test_a_sample_is_not_from_before_its_pod_was_ready() -> None:
 def test_the_first_sample_of_a_pod_is_awaited(
     spec: MetricSpec, containers: tuple[str, ...], samples: list[Sample]
 ) -> None:
-    """Nothing is missing while a pod is ready for less than two minutes, so that a rollout is no failure of metrics."""
+    """A missing sample of a pod that is ready for at most two minutes is no failure of metrics, as in a rollout."""
     young, old = (pod("demo", *containers, ready_since=NOW - timedelta(seconds=seconds)) for seconds in (120, 121))
     found = missing(spec, samples, [young])
     assert (found.reason, found.is_failure) == (reasons.SETTLING, False)
@@ -449,7 +451,7 @@ def test_the_first_sample_of_a_pod_is_awaited(
 
 
 def test_the_freshness_of_each_pod_is_its_own() -> None:
-    """A pod with an old sample of one container is left out, the others count."""
+    """A pod with an old sample of one container is left out, and the others count."""
     old = NOW - timedelta(hours=1)
     samples = [*usage("a", "800m"), sample("b", 9, "c0"), sample("b", 9, "c1", time=old)]
     found = of(CPU, samples, [pod("a"), pod("b", "1", "1")])
@@ -457,8 +459,8 @@ def test_the_freshness_of_each_pod_is_its_own() -> None:
     assert (found.ratio, found.left_out) == (ONE, (LeftOut("b", Exclusion.STALE),))
 
 
-def test_waiting_is_said_where_it_helps() -> None:
-    """One pod whose sample is only too early is enough; without one the age of the others is the reason."""
+def test_settling_is_the_reason_where_waiting_helps() -> None:
+    """The reason is Settling where one pod's sample is only too early, and Stale where all are old or missing."""
     old, young = NOW - timedelta(hours=1), pod("b", ready_since=NOW)
     samples = [sample("a", 1, time=old), sample("b", 1)]
     assert missing(QUEUE, samples, [pod("a"), young]).reason == reasons.SETTLING
@@ -466,18 +468,18 @@ def test_waiting_is_said_where_it_helps() -> None:
 
 
 def test_a_part_of_the_series_is_not_their_sum() -> None:
-    """External with one series that does not count has no ratio, rather than one that is too low."""
+    """An External metric with one series that does not count has no ratio, rather than one that is too low."""
     spec, old = metric("External", "Value", 10), NOW - timedelta(hours=1)
     assert missing(spec, [sample("a", 9), sample("b", 9, time=old)]).reason == reasons.STALE
     early = [sample("a", 9), sample("b", 9, time=NOW - timedelta(seconds=20))]
     assert missing(spec, early, since=NOW - timedelta(seconds=30)).reason == reasons.SETTLING
 
 
-# What is told.
+# What a measure holds, and its messages.
 
 
 def test_the_arithmetic_is_kept() -> None:
-    """Every number of the calculation is there, with the time of the oldest sample."""
+    """A measure holds every number of its calculation, and the time of the oldest sample."""
     samples = [*usage("b", "600m"), sample("a", "350m", "c0", time=RECENT - SECOND)]
     found = of(CPU, samples, [pod("b", "500m"), pod("a", "500m"), pod("c", ready=False)])
     assert found == Measured(
@@ -495,18 +497,18 @@ def test_the_arithmetic_is_kept() -> None:
 
 
 def test_the_oldest_of_a_pods_samples_is_its_time() -> None:
-    """A sum is as old as its oldest part."""
+    """The time of a pod's sum is that of its oldest sample."""
     samples = [sample("a", "1", "c0", time=RECENT - SECOND), sample("a", "1", "c1")]
     found = of(CPU, samples, [pod("a", "1", "1")])
     assert isinstance(found, Measured)
     assert found.oldest == RECENT - SECOND
 
 
-def test_answers_are_written_the_same_in_any_order() -> None:
-    """Series are told by name, and a pod's sum has the form of its first container by name."""
+def test_measures_are_the_same_in_any_order_of_samples() -> None:
+    """Series are sorted by name, and a pod's sum has the format of its first container by name."""
     series = [sample("b", 1), sample("a", "2"), sample("a", "1Ki")]
-    told = {of(metric("External", "Value", 10), order) for order in permutations(series)}
-    assert [item.name for found in told if isinstance(found, Measured) for item in found.counted] == ["a", "a", "b"]
+    results = {of(metric("External", "Value", 10), order) for order in permutations(series)}
+    assert [item.name for found in results if isinstance(found, Measured) for item in found.counted] == ["a", "a", "b"]
     containers = [sample("a", "2Ki", "c0"), sample("a", "2048", "c1")]
     for order in permutations(containers):
         found = of(metric("Resource", "AverageValue", 1), order, [pod("a", "1", "1")])
@@ -514,8 +516,8 @@ def test_answers_are_written_the_same_in_any_order() -> None:
         assert str(found.counted[0].value) == "4Ki"
 
 
-def test_memory_is_told_in_bytes_as_they_are_written() -> None:
-    """The sum of a pod's containers keeps the binary form."""
+def test_memory_keeps_its_binary_format() -> None:
+    """The sum of the memory of a pod's containers is written with a binary suffix."""
     spec = metric("Resource", "AverageValue", "1Gi", name="memory")
     found = of(spec, usage("a", "1Gi", "512Mi"), [pod("a", None, None)])
     assert isinstance(found, Measured)
@@ -523,7 +525,7 @@ def test_memory_is_told_in_bytes_as_they_are_written() -> None:
 
 
 def test_messages_are_sentences_that_stay_the_same() -> None:
-    """They go into status: no pod and no number of the moment stands in one."""
+    """The message of each reason is a sentence without a pod's name or a number that changes, as status needs it."""
     young = pod("demo-7f9c", ready_since=NOW)
     found = [
         missing(CPU, usage("demo-7f9c", "1"), [young]),
@@ -540,7 +542,7 @@ def test_messages_are_sentences_that_stay_the_same() -> None:
 
 
 def test_the_page_repeats_the_table() -> None:
-    """Every combination with its sentences and every difference from the autoscaler is on the reference page."""
+    """The reference page has every combination with its sentences, and every difference from the autoscaler."""
     for (type_, target), formula in TABLE.items():
         sentence = " ".join((formula.__doc__ or "").split())
         assert f"| {type_} | {target} | {targets.MEASURED[type_]} | {sentence} |" in PAGE
@@ -550,7 +552,7 @@ def test_the_page_repeats_the_table() -> None:
 
 
 def test_the_page_names_the_age_that_is_used() -> None:
-    """The table says five minutes, so five minutes it is."""
+    """The reference page names the largest age of a sample, five minutes."""
     assert timedelta(minutes=5) == MAX_AGE
     assert "five minutes" in PAGE
 
@@ -564,29 +566,29 @@ positive = st.integers(1, 2**63).map(Quantity)
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What a measure is asked with."""
+    """Arguments of a measure."""
 
     type: MetricType
     target: TargetType
     amount: int
-    """Percent, or nanos."""
+    """Amount of the target, in percent for Utilization and else in billionths."""
     pods: tuple[Pod, ...]
     samples: tuple[Sample, ...]
     ready: int
 
     def measure(self) -> Measured | Missing:
-        """The answer."""
+        """Return the measure."""
         return of(self.spec(self.amount), self.samples, self.pods, self.ready)
 
     def spec(self, amount: int) -> MetricSpec:
-        """The metric with that target."""
+        """Return the metric with this amount as its target."""
         is_share = self.target is TargetType.UTILIZATION
         return metric(self.type, self.target, amount if is_share else f"{amount}n")
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """A well declared metric over up to four pods, most of which serve and have samples."""
+    """Draw a well declared metric over up to four pods, most of which serve and have samples."""
     type_, target = draw(st.sampled_from(list(TABLE)))
     serving, samples = [], []
     for name in draw(st.lists(st.sampled_from(MANY), unique=True, max_size=4)):
@@ -609,7 +611,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 @given(cases(), st.data())
 def test_more_of_any_sample_is_never_a_lower_ratio(case: Case, data: st.DataObject) -> None:
-    """The ratio is monotone in every sample, and whether there is one does not depend on values."""
+    """A higher sample never gives a lower ratio, and whether there is a ratio does not depend on values."""
     before = case.measure()
     raised = list(case.samples)
     if raised:
@@ -629,7 +631,7 @@ def test_more_of_any_sample_is_never_a_lower_ratio(case: Case, data: st.DataObje
 
 @given(cases(), st.data())
 def test_the_order_of_pods_and_samples_does_not_matter(case: Case, data: st.DataObject) -> None:
-    """The whole answer is the same, not only its ratio."""
+    """The whole measure, not only its ratio, is the same in any order of pods and samples."""
     shuffled = dataclasses.replace(
         case,
         pods=tuple(data.draw(st.permutations(case.pods))),
@@ -640,7 +642,7 @@ def test_the_order_of_pods_and_samples_does_not_matter(case: Case, data: st.Data
 
 @given(cases(), st.integers(1, 1000))
 def test_scaling_values_and_target_alike_changes_nothing(case: Case, factor: int) -> None:
-    """A ratio has no unit."""
+    """The ratio stays the same when all values and the target are multiplied by one factor."""
     before = case.measure()
     samples = tuple(
         dataclasses.replace(item, value=Quantity(item.value.nanos * factor, item.value.format)) for item in case.samples
@@ -662,7 +664,7 @@ idle = st.sampled_from(
 def test_a_pod_that_does_not_serve_changes_nothing(
     case: Case, fields: Json, requests: list[str | None], value: Quantity, measured: bool
 ) -> None:
-    """Whatever it requests and whatever is measured of it, it is only named as left out."""
+    """A pod that does not serve changes nothing but the list of what is left out, whatever its requests and samples."""
     if case.type is MetricType.EXTERNAL:
         measured = False  # a series more is no pod more
     added = pod("zz", *requests, **fields)
@@ -679,7 +681,8 @@ def test_a_pod_that_does_not_serve_changes_nothing(
 
 @given(cases())
 def test_numbers_are_whole_or_fractions_of_two(case: Case) -> None:
-    """Nothing in an answer is a float, and the ratio is the sum of what counts over what it is held against."""
+    """The numbers of a measure are fractions and integers, and the ratio is the sum of what counts over the
+    denominator."""
     found = case.measure()
     if isinstance(found, Measured):
         numbers = [found.numerator, found.denominator, found.ratio, found.target, found.times]
@@ -742,10 +745,10 @@ any_sample = st.builds(Sample, texts, amounts, moments, st.timedeltas(), texts)
     moments,
     st.none() | moments,
 )
-def test_there_is_always_an_answer(
+def test_there_is_always_a_ratio_or_a_reason(
     spec: MetricSpec, samples: list[Sample], serving: list[Pod], ready: int, now: datetime, since: datetime | None
 ) -> None:
-    """Whatever is declared and observed, a measure is a ratio or a known reason with a sentence, never an exception."""
+    """For any declaration and observation a measure is a ratio or a known reason with a message, never an exception."""
     found = measure(spec, samples, serving, ready_replicas=ready, now=now, since=since)
     if isinstance(found, Measured):
         assert found.denominator > 0

@@ -1,4 +1,4 @@
-"""The rules of offloading, and who remembers what."""
+"""The rules of offloading: their order, delays, overrides and the way back."""
 
 import inspect
 from datetime import timedelta
@@ -15,13 +15,13 @@ LATER = "2026-03-01T13:00:00Z"
 
 
 def split(*, ready: int = 1, now: Any = NOW, **spec: Any) -> tuple[int, str]:
-    """Percentage and reason for the adopted Deployment with so many ready replicas."""
-    answer = builders.sync(model_deployment(**spec), related=[workload(ready=ready)], now=now)
-    return answer.status["offloading"]["percentage"], answer.status["offloading"]["reason"]
+    """Return percentage and reason for the adopted Deployment with this many ready replicas."""
+    response = builders.sync(model_deployment(**spec), related=[workload(ready=ready)], now=now)
+    return response.status["offloading"]["percentage"], response.status["offloading"]["reason"]
 
 
 def test_each_rule_is_one_sentence() -> None:
-    """A rule's docstring is the sentence that the documentation repeats."""
+    """The docstring of each rule is the one sentence that the documentation repeats."""
     for rule in rules.RULES:
         sentence = " ".join((inspect.getdoc(rule) or "").split())
         assert sentence.endswith(".")
@@ -75,8 +75,8 @@ def test_rules_are_in_order() -> None:
         ({"offloadingConfig": behavior(percentage=50)}, 1, (0, reasons.LOCAL)),
     ],
 )
-def test_first_rule_that_answers_wins(spec: dict[str, Any], ready: int, expected: tuple[int, str]) -> None:
-    """Each rule decides where it must, and yields to those before it."""
+def test_the_first_rule_that_decides_wins(spec: dict[str, Any], ready: int, expected: tuple[int, str]) -> None:
+    """Each rule decides in its case, unless a rule before it decides."""
     assert split(ready=ready, **spec) == expected
 
 
@@ -90,14 +90,14 @@ def test_first_rule_that_answers_wins(spec: dict[str, Any], ready: int, expected
     ],
 )
 def test_why_no_replica_is_ready_is_why_requests_go_remote(related: list[builders.Json], reason: str) -> None:
-    """The reason of the split is that of the readiness."""
-    answer = builders.sync(model_deployment(), related=related)
-    assert (answer.status["offloading"]["percentage"], answer.status["offloading"]["reason"]) == (100, reason)
+    """When no replica is ready, the reason of the split is the reason why."""
+    response = builders.sync(model_deployment(), related=related)
+    assert (response.status["offloading"]["percentage"], response.status["offloading"]["reason"]) == (100, reason)
 
 
 @pytest.mark.parametrize("percentage", [0, 50, 100])
 def test_an_outage_ends_with_the_first_ready_replica(percentage: int) -> None:
-    """After an outage everything is decided anew, whatever the percentage of behavior is."""
+    """With the first ready replica after an outage all requests are local again, whatever the percentage is."""
     cluster = Cluster(model_deployment(offloadingConfig=behavior(percentage=percentage)), related=[workload()])
     assert weights(cluster.settle()) == {"local": 100, "remote": 0}
     for _ in range(3):
@@ -106,14 +106,14 @@ def test_an_outage_ends_with_the_first_ready_replica(percentage: int) -> None:
 
 
 def test_a_healthy_workload_alone_never_offloads() -> None:
-    """A ready replica means that nothing asks for offloading, not that something does."""
+    """A workload with ready replicas and no metrics is never offloaded."""
     cluster = Cluster(model_deployment(offloadingConfig=behavior(percentage=60)), related=[workload()])
     cluster.settle()
     assert weights(cluster.set_ready(2)) == {"local": 100, "remote": 0}
 
 
 def test_removing_the_configuration_brings_everything_back() -> None:
-    """Without offloadingConfig nothing is offloaded, even in the middle of an outage."""
+    """When offloadingConfig is removed, all requests are local, even in the middle of an outage."""
     cluster = Cluster(model_deployment(), related=[workload(ready=0)])
     cluster.settle()
     assert weights(cluster.edit(offloadingConfig=None)) == {"local": 100}
@@ -124,12 +124,12 @@ def test_not_ready_for_delays_the_outage() -> None:
     cluster = Cluster(model_deployment(offloadingConfig=behavior(notReadyForSeconds=60)), related=[workload()])
     cluster.now += timedelta(milliseconds=700)
     cluster.settle()
-    answer = cluster.set_ready(0)
-    assert (weights(answer), answer.resync_after_seconds) == ({"local": 100, "remote": 0}, 59.3)
-    answer = cluster.after(30)
-    assert (weights(answer), answer.resync_after_seconds) == ({"local": 100, "remote": 0}, 29.3)
-    answer = cluster.after(29.3)
-    assert weights(answer) == {"local": 0, "remote": 100}
+    response = cluster.set_ready(0)
+    assert (weights(response), response.resync_after_seconds) == ({"local": 100, "remote": 0}, 59.3)
+    response = cluster.after(30)
+    assert (weights(response), response.resync_after_seconds) == ({"local": 100, "remote": 0}, 29.3)
+    response = cluster.after(29.3)
+    assert weights(response) == {"local": 0, "remote": 100}
     assert weights(cluster.set_ready(1)) == {"local": 100, "remote": 0}
 
 
@@ -146,13 +146,13 @@ def test_a_recovery_starts_the_delay_anew() -> None:
 
 
 def test_without_a_way_to_the_replicas_there_is_no_delay() -> None:
-    """While no local backend exists, waiting for it would only fail requests."""
+    """Without a local backend all requests go to the remote one at once, because waiting would only fail them."""
     parent = model_deployment(offloadingConfig=behavior(notReadyForSeconds=60))
     assert weights(builders.sync(parent)) == {"remote": 100}
 
 
 def test_a_time_to_come_in_status_delays_nothing() -> None:
-    """A transition that somebody dated into the future counts from now on."""
+    """A transition time in the future, in a status that a user edited, counts as now."""
     held = {"type": "LocalReady", "status": "False", "lastTransitionTime": "2027-01-01T00:00:00Z"}
     parent = model_deployment(status={"conditions": [held]}, offloadingConfig=behavior(notReadyForSeconds=60))
     cluster = Cluster(parent, related=[workload(ready=0)])
@@ -161,16 +161,16 @@ def test_a_time_to_come_in_status_delays_nothing() -> None:
 
 
 def test_an_override_ends_by_itself() -> None:
-    """The answer says when the override ends, and then it has."""
+    """The response asks for a sync at the end of the override, and that sync takes it back."""
     cluster = Cluster(model_deployment(offloadingConfig=override(30)), related=[workload()])
-    answer = cluster.settle()
-    assert (weights(answer), answer.resync_after_seconds) == ({"local": 70, "remote": 30}, 3600)
+    response = cluster.settle()
+    assert (weights(response), response.resync_after_seconds) == ({"local": 70, "remote": 30}, 3600)
     assert weights(cluster.after(3599)) == {"local": 70, "remote": 30}
     assert weights(cluster.after(1)) == {"local": 100, "remote": 0}
 
 
 def test_an_override_without_end_in_sight_is_looked_at_daily() -> None:
-    """A moment centuries away is no delay that Metacontroller could count."""
+    """An override that ends centuries from now asks for a sync in a day, a delay that Metacontroller can count."""
     cluster = Cluster(
         model_deployment(offloadingConfig=override(30, until="9999-12-31T23:59:59Z")), related=[workload()]
     )
@@ -178,7 +178,7 @@ def test_an_override_without_end_in_sight_is_looked_at_daily() -> None:
 
 
 def test_the_nearer_of_two_moments_counts() -> None:
-    """With an override and a delay running, the answer comes back for whichever is first."""
+    """With an override and a delay running, the response asks for a sync at the nearer of the two moments."""
     config = behavior(notReadyForSeconds=60, override={"percentage": 30, "until": LATER})
     cluster = Cluster(model_deployment(offloadingConfig=config), related=[workload(ready=0)])
     assert cluster.settle().resync_after_seconds == 60
@@ -186,37 +186,37 @@ def test_the_nearer_of_two_moments_counts() -> None:
 
 
 def test_a_force_without_local_backend_sends_everything_to_the_remote() -> None:
-    """There is nowhere else for the rest to go."""
-    answer = builders.sync(model_deployment(offloadingConfig=override(30, "Force")))
-    assert (weights(answer), answer.status["offloading"]["percentage"]) == ({"remote": 100}, 100)
+    """A forced override without a local backend sends all requests to the remote one."""
+    response = builders.sync(model_deployment(offloadingConfig=override(30, "Force")))
+    assert (weights(response), response.status["offloading"]["percentage"]) == ({"remote": 100}, 100)
 
 
 def test_a_force_to_local_without_local_backend_leaves_nothing() -> None:
-    """Mode Force 0 takes the remote out even where no local backend exists."""
-    answer = builders.sync(model_deployment(offloadingConfig=override(0, "Force")))
-    assert (weights(answer), builders.conditions(answer)["Ready"]) == ({}, ("False", reasons.REFERENCES_UNRESOLVED))
+    """A forced override of 0 percent takes the remote backend out, even where no local backend exists."""
+    response = builders.sync(model_deployment(offloadingConfig=override(0, "Force")))
+    assert (weights(response), builders.conditions(response)["Ready"]) == ({}, ("False", reasons.REFERENCES_UNRESOLVED))
 
 
 def test_requests_come_back_step_by_step_where_asked() -> None:
-    """With returnSeconds 60 a replica that is ready again gets a quarter at once, and another every fifteen seconds."""
+    """With returnSeconds 60 replicas that are ready again get a quarter at once, and another every fifteen seconds."""
     cluster = Cluster(model_deployment(offloadingConfig=behavior(returnSeconds=60)), related=[workload(ready=0)])
     cluster.settle()
     cluster.now += timedelta(minutes=5)
-    answer = cluster.set_ready(1)
+    response = cluster.set_ready(1)
     for percentage in (75, 50, 25):
-        assert weights(answer)["remote"] == percentage
-        assert answer.status["offloading"]["reason"] == reasons.RETURNING
-        assert answer.resync_after_seconds == 15
-        assert cluster.sync().status["offloading"] == answer.status["offloading"]
+        assert weights(response)["remote"] == percentage
+        assert response.status["offloading"]["reason"] == reasons.RETURNING
+        assert response.resync_after_seconds == 15
+        assert cluster.sync().status["offloading"] == response.status["offloading"]
         later = cluster.after(14)
         assert (weights(later)["remote"], later.resync_after_seconds) == (percentage, 1)
-        answer = cluster.after(1)
-    assert (answer.status["offloading"]["percentage"], answer.status["offloading"]["reason"]) == (0, reasons.LOCAL)
-    assert answer.resync_after_seconds is None
+        response = cluster.after(1)
+    assert (response.status["offloading"]["percentage"], response.status["offloading"]["reason"]) == (0, reasons.LOCAL)
+    assert response.resync_after_seconds is None
 
 
 def test_the_way_back_ends_where_a_metric_asks_for_as_much() -> None:
-    """Coming back stops at the share of the metrics, and a replica that is not ready again begins it anew."""
+    """The way back ends at the share that metrics ask for, and begins anew after another outage."""
     config = behavior(returnSeconds=4, percentage=40, triggerWindowSeconds=0)
     cluster = Cluster(
         model_deployment(offloadingConfig=config | {"metrics": [builders.external()]}), related=[workload()]
@@ -230,8 +230,8 @@ def test_the_way_back_ends_where_a_metric_asks_for_as_much() -> None:
     cluster.set_ready(0)
     cluster.set_ready(1)
     assert cluster.after(1).status["offloading"]["percentage"] == 50
-    answer = cluster.after(1)
-    assert (answer.status["offloading"]["percentage"], answer.status["offloading"]["reason"]) == (
+    response = cluster.after(1)
+    assert (response.status["offloading"]["percentage"], response.status["offloading"]["reason"]) == (
         40,
         reasons.METRIC_REACHED,
     )

@@ -1,4 +1,4 @@
-"""What holds for decisions by metrics whatever is remembered, measured and configured."""
+"""Properties of decisions by metrics, for any memory, measurement and configuration."""
 
 import copy
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from hooks.protocol import SyncResponse
 from tests import builders
 from tests.builders import NOW, Cluster, Json, body_of, external, model_deployment, workload
 
-GONE = Unread(reasons.UNREACHABLE, "The source does not answer: start it.")
+GONE = Unread(reasons.UNREACHABLE, "The source does not respond: start it.")
 MEMORY = {"percentage", "reason", "message", "since", "reachedSince", "belowSince", "step"}
 
 seconds = st.integers(-4000, 0) | st.sampled_from([0, -1, -15, -60, -300])
@@ -37,17 +37,17 @@ behaviors = st.fixed_dictionaries(
         "returnSeconds": st.sampled_from([0, 120]),
     },
 )
-told = st.sampled_from(
+known_reasons = st.sampled_from(
     [reasons.LOCAL, reasons.METRIC_REACHED, reasons.RELEASING, reasons.METRICS_MISSING, reasons.NO_READY_REPLICA]
 )
 states = st.fixed_dictionaries(
-    {"percentage": percents, "reason": told, "since": times},
+    {"percentage": percents, "reason": known_reasons, "since": times},
     optional={"reachedSince": times, "belowSince": times, "step": percents},
 )
 
 
 def remembering(behavior: Json, state: Any, *read: str | Unread, now: datetime = NOW, ready: int = 1) -> Cluster:
-    """A ModelDeployment with that behavior and memory, whose metrics read so."""
+    """Return a cluster whose ModelDeployment has this behavior, this memory and metrics with these values."""
     metrics = [external(f"queue-{number}") for number in range(len(read))]
     config = {"remoteBackend": builders.REMOTE, "metrics": metrics, "behavior": behavior}
     parent = model_deployment(offloadingConfig=config, status={"offloading": state})
@@ -56,22 +56,22 @@ def remembering(behavior: Json, state: Any, *read: str | Unread, now: datetime =
     return cluster
 
 
-def share(answer: SyncResponse) -> int:
-    """What status says, which is what the route does."""
-    remote = builders.weights(answer).get("remote", 0)
-    assert answer.status["offloading"]["percentage"] == remote
+def share(response: SyncResponse) -> int:
+    """Return the percentage of status, which is the weight of the remote backend in the route."""
+    remote = builders.weights(response).get("remote", 0)
+    assert response.status["offloading"]["percentage"] == remote
     return remote
 
 
-def whole(answer: SyncResponse) -> bytes:
-    """Children and status, without the moment of the next sync."""
-    return orjson.dumps([answer.children, answer.status])
+def whole(response: SyncResponse) -> bytes:
+    """Return children and status as bytes, without the moment of the next sync."""
+    return orjson.dumps([response.children, response.status])
 
 
-def remembered(answer: SyncResponse) -> Json:
-    """The share and its windows, without how metrics stand and why: they settle right after a change."""
+def remembered(response: SyncResponse) -> Json:
+    """Return share and windows, without the states of metrics and the reason, which change right after a switch."""
     return {
-        name: value for name, value in answer.status["offloading"].items() if name in MEMORY - {"reason", "message"}
+        name: value for name, value in response.status["offloading"].items() if name in MEMORY - {"reason", "message"}
     }
 
 
@@ -80,8 +80,11 @@ def remembered(answer: SyncResponse) -> Json:
 def test_a_higher_value_never_offloads_less(
     behavior: Json, state: Json, one: str, other: str, rest: list[str | Unread]
 ) -> None:
-    """With the same memory and the same other metrics, missing ones included; except that in mode proportional a
-    missing one that counts as at its target asks for a whole step, and a measured one for what it needs."""
+    """With the same memory and the same other metrics a higher value never lowers the share.
+
+    Missing metrics are left out in mode proportional where they count as reached: they ask for a whole step, and a
+    measured one only for what it needs.
+    """
     if behavior.get("mode") == "proportional" and behavior.get("onMissingMetrics") == "offload":
         rest = [value for value in rest if value is not GONE]
     low, high = sorted((one, other), key=float)
@@ -90,8 +93,10 @@ def test_a_higher_value_never_offloads_less(
 
 
 @given(behaviors, states, st.lists(values | st.just(GONE), min_size=1, max_size=3), st.integers(0, 1))
-def test_the_same_facts_give_the_same_answer(behavior: Json, state: Json, read: list[str | Unread], ready: int) -> None:
-    """Byte by byte, whatever was asked before, and without a change to what was given."""
+def test_the_same_facts_give_the_same_response(
+    behavior: Json, state: Json, read: list[str | Unread], ready: int
+) -> None:
+    """The same request gets the same bytes, whatever was synced before, and is not changed by it."""
     cluster = remembering(behavior, state, *read, ready=ready)
     given_ = copy.deepcopy(cluster.parent)
     first = body_of(remembering(behavior, state, *read, ready=ready).sync())
@@ -104,9 +109,12 @@ def test_the_same_facts_give_the_same_answer(behavior: Json, state: Json, read: 
 @given(behaviors, states, st.lists(values | st.just(GONE), min_size=1, max_size=3), st.integers(0, 999_999))
 @settings(max_examples=100)
 def test_a_repeated_sync_decides_nothing_anew(behavior: Json, state: Json, read: list[str | Unread], late: int) -> None:
-    """At the same instant, with its own answer in the status: share and windows stay. The second tells that metrics
-    settle, the third that the route was written, and from then on no byte changes. Without a release window nothing
-    but new measurements marks steps down off, which what is missing has not."""
+    """Syncs repeated at the same instant leave share and windows as they are.
+
+    The second response says that metrics settle, the third that the route was written, and from then on no byte
+    changes. With onMissingMetrics release there is a window here: without one only new measurements separate the steps
+    down, and a missing metric has none.
+    """
     if behavior.get("onMissingMetrics") == "release":
         behavior = behavior | {"releaseWindowSeconds": behavior.get("releaseWindowSeconds", 300) or 1}
     cluster = remembering(behavior, state, *read, now=NOW + timedelta(microseconds=late))
@@ -129,15 +137,15 @@ def test_what_was_read_before_a_change_never_undoes_it(
     if changed == before:
         return
     for old in older:
-        answer = builders.sync(
+        response = builders.sync(
             cluster.parent,
             now=NOW + timedelta(seconds=later),
             readings=Readings((Reading((Sample("series", parse(old), NOW - timedelta(seconds=age)),)),)),
             children=cluster.children,
             related=cluster.related,
         )
-        assert share(answer) == changed
-        cluster.parent |= {"status": answer.status}
+        assert share(response) == changed
+        cluster.parent |= {"status": response.status}
 
 
 garbled = st.recursive(
@@ -158,7 +166,7 @@ garbled = st.recursive(
 )
 @settings(max_examples=60)
 def test_a_damaged_memory_is_survived(state: Any, percentage: int, value: str) -> None:
-    """Whatever somebody wrote into it: the share stays within the percentage, and the next cycle is as ever."""
+    """With any value in the status the share stays within the percentage, and the next cycle is as usual."""
     cluster = remembering({"percentage": percentage, "releaseWindowSeconds": 60}, state, value)
     assert 0 <= share(cluster.sync()) <= percentage
     cluster.measure("200", after=1)
@@ -172,7 +180,7 @@ def test_a_damaged_memory_is_survived(state: Any, percentage: int, value: str) -
 @given(behaviors, states, values)
 @settings(max_examples=60)
 def test_status_holds_no_measured_values(behavior: Json, state: Json, value: str) -> None:
-    """It has the known fields, times of whole seconds up to now, whole percents, and no number in a sentence."""
+    """Status has only the known fields, with times of whole seconds up to now, and no number in a message."""
     cluster = remembering(behavior, state, value)
     offloading = cluster.sync().status["offloading"]
     assert set(offloading) <= {*MEMORY, "metrics"}
@@ -192,7 +200,7 @@ def test_status_holds_no_measured_values(behavior: Json, state: Json, value: str
 def test_the_share_is_within_the_percentage_while_replicas_are_ready(
     behavior: Json, course: list[tuple[int, int, str | Unread]]
 ) -> None:
-    """In any course of readiness and values, from the first sync on; without one all goes to the remote backend."""
+    """The share is within the percentage while a replica is ready, and 100 otherwise, from the first sync on."""
     cluster = remembering(behavior | {"returnSeconds": 0}, {}, "0")
     for pause, ready, value in course:
         cluster.now += timedelta(seconds=pause)

@@ -1,4 +1,4 @@
-"""Targets: what may be set for which metric, and what is said when something else is."""
+"""Targets: which may be set for which metric, and the messages about any other."""
 
 from fractions import Fraction
 from itertools import product
@@ -37,13 +37,13 @@ AMOUNTS: dict[TargetType, Json] = {
 
 
 def metric(type_: MetricType, target: Json, **others: Any) -> MetricSpec:
-    """A metric of that type with this target."""
+    """Return a metric of this type with this target."""
     field, source = FIELDS[type_]
     return MetricSpec.model_validate({"type": type_, field: source | {"target": target}} | others)
 
 
 def problem(spec: MetricSpec) -> str:
-    """What is wrong with it."""
+    """Return the message about a metric that is misdeclared."""
     with pytest.raises(Misdeclared) as caught:
         declared(spec)
     return str(caught.value)
@@ -51,7 +51,7 @@ def problem(spec: MetricSpec) -> str:
 
 @pytest.mark.parametrize(("type_", "target"), list(product(MetricType, TargetType)))
 def test_the_table_decides_which_targets_fit(type_: MetricType, target: TargetType) -> None:
-    """A combination in the table is taken with its amount; any other is refused with those that fit."""
+    """A combination in the table is accepted with its amount; any other is refused with those that fit."""
     spec = metric(type_, {"type": target} | AMOUNTS[target])
     formula = TABLE.get((type_, target))
     if formula is None:
@@ -62,7 +62,7 @@ def test_the_table_decides_which_targets_fit(type_: MetricType, target: TargetTy
 
 
 def test_what_samples_are_needed_is_taken_over() -> None:
-    """The resource, the container and the described object each come from their own field."""
+    """The resource, the container and the described object are each taken from their own field."""
 
     def found(type_: MetricType, target: TargetType) -> Declared:
         return declared(metric(type_, {"type": target} | AMOUNTS[target]))
@@ -78,21 +78,21 @@ def test_what_samples_are_needed_is_taken_over() -> None:
 
 
 def test_every_type_has_a_row() -> None:
-    """No type of metric is without a target that fits it and a sentence of what is measured."""
+    """Every type of metric has a target that fits it, and a sentence that says what is measured."""
     assert {type_ for type_, _ in TABLE} == set(MetricType) == set(MEASURED)
 
 
 @pytest.mark.parametrize("amount", ["0", "-1", 0, -5, "0Mi", "-1Gi", "-0", "-5n"])
 @pytest.mark.parametrize(("type_", "target"), [key for key in TABLE if key[1] is not TargetType.UTILIZATION])
 def test_a_target_is_more_than_zero(type_: MetricType, target: TargetType, amount: str | int) -> None:
-    """Zero would be divided by, and below it every load would be too much or none."""
+    """A target of zero or less is refused."""
     field = next(iter(AMOUNTS[target]))
     found = problem(metric(type_, {"type": target, field: amount}))
     assert found == f"{FIELDS[type_][0]}.target.{field} must be more than zero."
 
 
 def test_a_utilization_is_more_than_zero() -> None:
-    """Zero percent is a misdeclared target, not an absent one."""
+    """A utilization of zero percent is refused, and does not count as absent."""
     spec = metric(MetricType.RESOURCE, {"type": "Utilization", "averageUtilization": 0})
     assert problem(spec) == "resource.target.averageUtilization must be more than zero."
 
@@ -124,14 +124,14 @@ def test_a_utilization_is_more_than_zero() -> None:
     ],
 )
 def test_a_target_is_exactly_what_its_type_says(type_: MetricType, target: Json, sentence: str) -> None:
-    """The field of the type must be there, be a quantity and be alone, and the sentence says what to change."""
+    """The amount of a target must be in the field of its type and in no other, and the message says what to change."""
     assert problem(metric(type_, target)) == sentence
 
 
 @pytest.mark.parametrize("type_", [MetricType.RESOURCE, MetricType.CONTAINER_RESOURCE])
 @pytest.mark.parametrize("name", ["nvidia.com/gpu", "", "CPU"])
 def test_only_cpu_and_memory_are_resources(type_: MetricType, name: str) -> None:
-    """Kubernetes measures nothing else of a container, so the sentence leads to the type Pods."""
+    """A resource other than cpu and memory is refused, and the message leads to the type Pods."""
     field, source = FIELDS[type_]
     target = {"type": "AverageValue", "averageValue": 1}
     spec = MetricSpec.model_validate({"type": type_, field: source | {"name": name, "target": target}})
@@ -140,7 +140,7 @@ def test_only_cpu_and_memory_are_resources(type_: MetricType, name: str) -> None
 
 @pytest.mark.parametrize("type_", [MetricType.PODS, MetricType.OBJECT, MetricType.EXTERNAL])
 def test_a_metric_has_a_name(type_: MetricType) -> None:
-    """Without one there is nothing to ask for."""
+    """A metric without a name is refused."""
     field, source = FIELDS[type_]
     target = {"type": "AverageValue", "averageValue": 1}
     spec = MetricSpec.model_validate({"type": type_, field: source | {"metric": {"name": ""}, "target": target}})
@@ -149,13 +149,13 @@ def test_a_metric_has_a_name(type_: MetricType) -> None:
 
 @pytest.mark.parametrize("type_", MetricType)
 def test_a_metric_is_described_in_the_field_of_its_type(type_: MetricType) -> None:
-    """The field of another type does not take its place."""
+    """A metric without the field of its type is refused."""
     field, _ = FIELDS[type_]
     assert problem(MetricSpec(type=type_)) == f"{field} is missing: it describes a metric of type {type_}."
 
 
 def test_a_metric_is_described_once() -> None:
-    """A second description would be accepted and ignored."""
+    """A metric with the field of another type beside its own is refused, because it would be ignored."""
     pods = {"metric": {"name": "queue"}, "target": {"type": "AverageValue", "averageValue": 1}}
     spec = metric(MetricType.RESOURCE, {"type": "Utilization", "averageUtilization": 80}, pods=pods)
     assert problem(spec) == "pods does not belong to a metric of type Resource: remove it."
@@ -171,7 +171,7 @@ def test_a_metric_is_described_once() -> None:
         (MetricType.EXTERNAL, "queue"),
     ],
 )
-def test_a_metric_is_called_by_name(type_: MetricType, name: str) -> None:
-    """It is called as its user calls it; by its type when the field that describes it is missing."""
+def test_the_name_of_a_metric(type_: MetricType, name: str) -> None:
+    """A metric has the name that its user gave, or that of its type where the field that describes it is missing."""
     assert metric_name(metric(type_, {"type": "Value"})) == name
     assert metric_name(MetricSpec.model_validate({"type": type_})) == type_

@@ -1,4 +1,4 @@
-"""Desired children are whole, in stored form, and have only the fields that we own."""
+"""Desired children: whole, in stored form, and only with fields that hooks own."""
 
 from typing import Any
 
@@ -214,12 +214,12 @@ def test_a_whole_document() -> None:
     }
 
 
-def test_what_says_nothing_new_is_left_out() -> None:
+def test_defaults_are_left_out() -> None:
     """Defaults of the specification are those of the document, so that an empty object changes no byte of it."""
     plain = sync(model_deployment(), related=[workload()])
     gateway = {"retry": {"failover": True}, "breaker": {}}
-    said = sync(model_deployment(gateway=gateway, offloadingConfig=backend(tls={})), related=[workload()])
-    assert child(said, "ConfigMap") == child(plain, "ConfigMap")
+    explicit = sync(model_deployment(gateway=gateway, offloadingConfig=backend(tls={})), related=[workload()])
+    assert child(explicit, "ConfigMap") == child(plain, "ConfigMap")
     checked = model_deployment(gateway={"healthCheck": {"path": "/"}})
     assert backends(sync(checked, related=[workload()]))["local"]["health"] == {"path": "/"}
     waiting = model_deployment(gateway={"queue": {"size": 1}}, offloadingConfig=behavior(overflow={"inFlight": 1}))
@@ -263,7 +263,7 @@ def test_equal_meaning_gives_equal_bytes() -> None:
     assert len(texts) == 1
 
 
-def test_no_secret_is_in_any_answer() -> None:
+def test_no_secret_is_in_any_response() -> None:
     """The route document refers to an inline secret and does not have its value."""
     oauth = {"clientId": "i", "clientSecret": "very-secret", "tokenUrl": "https://t"}
     parent = model_deployment(offloadingConfig=backend(authConfig={"type": "oauth", "oauthConfig": oauth}))
@@ -274,7 +274,7 @@ def test_no_secret_is_in_any_answer() -> None:
 
 
 def test_the_local_service_says_what_is_behind_it() -> None:
-    """The local Service has an annotation with the workload that it was made for."""
+    """The local Service has an annotation with the workload behind it."""
     response = sync(model_deployment(), related=[workload()])
     assert child(response, "Service", "demo-local")["metadata"]["annotations"] == {
         "deployment.beamlit.com/workload": "Deployment/demo"

@@ -102,7 +102,7 @@ def test_server_side_sets_and_foreign_fields() -> None:
     }
 
 
-def test_replicas_of_an_autoscaler_are_not_ours() -> None:
+def test_replicas_of_an_autoscaler_are_not_applied() -> None:
     """Fields that others set on a child are not among those applied last."""
     cluster = Cluster(served(server={"port": 8000, "template": builders.TEMPLATE}))
     cluster.settle()

@@ -67,7 +67,7 @@ def test_labels_and_annotations_may_be_null() -> None:
     assert body_of(sync(parent, related=[workload()])) == body_of(sync(model_deployment(), related=[workload()]))
 
 
-def test_both_hook_versions_give_the_same_answer() -> None:
+def test_both_hook_versions_give_the_same_response() -> None:
     """Both hook versions, whose keys differ, give the same response."""
     cluster = Cluster(model_deployment(), related=[workload()])
     cluster.settle()

@@ -1,4 +1,4 @@
-"""Sync of a ModelDeployment whose specification is not accepted: what was applied last stays."""
+"""Sync of a ModelDeployment whose specification is not accepted: the last applied children stay."""
 
 import copy
 from typing import Any
@@ -125,7 +125,7 @@ def test_the_same_workload_gone_is_an_outage() -> None:
     assert weights(cluster.sync()) == {"local": 0, "remote": 100}
 
 
-def test_our_own_deployment_gone_is_an_outage() -> None:
+def test_the_deployment_of_spec_server_gone_is_an_outage() -> None:
     """The Deployment of spec.server has no ready replica when it does not exist."""
     cluster = Cluster(served())
     cluster.settle()

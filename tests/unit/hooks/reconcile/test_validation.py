@@ -134,7 +134,7 @@ def test_not_accepted(parent: builders.Json, reason: str, part: str) -> None:
     assert response.children == ()
 
 
-def test_one_namespace_spelled_out_is_no_other() -> None:
+def test_a_reference_may_name_its_own_namespace() -> None:
     """A reference may name the namespace of the parent."""
     source = {"kind": "Deployment", "name": "demo", "namespace": NAMESPACE}
     response = sync(model_deployment(modelSourceRef=source), related=[builders.workload()])
