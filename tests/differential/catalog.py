@@ -1,10 +1,9 @@
-"""What Metacontroller is held to, scenario by scenario, and what cannot be compared."""
+"""All scenarios by which Metacontroller and the stand-in are compared, and what cannot be compared."""
 
 from typing import Final
 
 from tests.differential.products import PRODUCTS
 from tests.differential.scenarios import (
-    answers,
     children,
     deletion,
     labels,
@@ -12,12 +11,13 @@ from tests.differential.scenarios import (
     methods,
     related,
     request,
+    responses,
     status,
     stored,
 )
 from tests.differential.scenarios.registry import SCENARIOS, Scenario
 
-_MODULES: Final = (request, children, labels, merging, stored, methods, answers, status, related, deletion)
+_MODULES: Final = (request, children, labels, merging, stored, methods, responses, status, related, deletion)
 ALL: Final[dict[str, Scenario]] = SCENARIOS | PRODUCTS
 """Scenarios with a scripted hook, and with the product's hooks."""
 
@@ -36,7 +36,7 @@ NOT_COMPARED: Final = {
     "rolling updates, ETag, server-side apply, authorization and TLS of webhooks": "the stand-in has none of them",
     "foreground and orphan deletion": "the stand-in deletes in the background alone",
     "customize requests for parents that are not selected": "related objects' events bring them, they change nothing",
-    "answers that never come to rest": "they write as long as one lets them; the loop detector has a test of its own",
+    "responses that never come to rest": "they write as long as one lets them; the loop detector has a test of its own",
     "updates of Secrets": "the audit log must not hold them, and so cannot tell whether they changed something",
 }
-"""What, and why."""
+"""What is not compared, with the reason for each."""

@@ -1,4 +1,4 @@
-"""The product's own hooks as the hook of a scenario: in this process, on a clock of the scenario's, recorded."""
+"""Scenarios with the product's own hooks, which run in this process on the scenario's clock and are recorded."""
 
 import json
 import re
@@ -23,7 +23,7 @@ from tests.hook_server import Request, Response
 from tools.repository import ROOT
 
 START: Final = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
-"""When a scenario begins, for hooks."""
+"""Time of the hooks' clock when a scenario begins."""
 SETTINGS: Final[Json] = {
     "namespaces": "",
     "defaultRemoteBackend": {
@@ -31,7 +31,7 @@ SETTINGS: Final[Json] = {
     },
     "proxyService": {"namespace": "beamlit-system", "name": "beamlit-gateway", "port": 80},
 }  # fmt: skip
-"""`config.yaml` of the product under test."""
+"""Content of `config.yaml` of the product under test."""
 
 _CRD: Final[Json] = yaml.safe_load((ROOT / "crds/deployment.beamlit.com_modeldeployments.yaml").read_text())
 _KIND: Final = next(kind for kind in kinds.read_kinds(ROOT / "crds") if kind.name == "ModelDeployment")
@@ -40,11 +40,11 @@ _POLICY_CRD: Final[Json] = yaml.safe_load((ROOT / "crds/authorization.beamlit.co
 _POLICY: Final = next(kind for kind in kinds.read_kinds(ROOT / "crds") if kind.name == "Policy")
 
 PRODUCTS: Final[dict[str, Scenario]] = {}
-"""Scenarios with the product's hooks."""
+"""Scenarios with the product's hooks, by name."""
 
 
 class Hooks:
-    """The app behind a world's hook."""
+    """The hooks' app behind the hook of a world."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -54,34 +54,34 @@ class Hooks:
         world.hook.script = self._ask
 
     def pass_time(self, time: timedelta) -> None:
-        """Let time go by."""
+        """Move the clock of hooks forward."""
         self.now += time
 
     async def _ask(self, request: Request) -> Response:
-        answer = await _post(self._client, request.target, request.body)
+        response = await _post(self._client, request.target, request.body)
         recorded = _without_bulk(request.content)
-        # What is dropped from a record must not matter.
-        assert (await _post(self._client, request.target, orjson.dumps(recorded))).content == answer.content
-        exchange = Exchange(request.target, self.now.isoformat(), recorded, answer.status_code, answer.json())
-        # Most repeat an earlier one but for versions.
+        # What a record leaves out must not change the response.
+        assert (await _post(self._client, request.target, orjson.dumps(recorded))).content == response.content
+        exchange = Exchange(request.target, self.now.isoformat(), recorded, response.status_code, response.json())
+        # Most exchanges repeat an earlier one except for resource versions.
         key = re.sub(r'"resourceVersion": "\d+"', "", json.dumps([exchange.target, exchange.now, recorded]))
         if key not in self._seen:
             self._seen.add(key)
             self._world.record.exchanges.append(exchange)
-        return Response(answer.content, answer.status_code)
+        return Response(response.content, response.status_code)
 
 
 def client(clock: Callable[[], datetime]) -> httpx.AsyncClient:
-    """A client of the app alone, which has that clock."""
+    """Return a client for a new app that has this clock."""
     app = create_app(Settings.model_validate(SETTINGS), Metrics(), clock=clock)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://hooks")
 
 
 async def answer_again(exchange: Exchange) -> tuple[int, Json]:
-    """Status and answer of hooks to a recorded request, at its time."""
+    """Return status and content of the response that hooks give to a recorded request, at its time."""
     async with client(lambda: datetime.fromisoformat(exchange.now)) as hooks:
-        answer = await _post(hooks, exchange.target, orjson.dumps(exchange.request))
-    return answer.status_code, answer.json()
+        response = await _post(hooks, exchange.target, orjson.dumps(exchange.request))
+    return response.status_code, response.json()
 
 
 async def _post(hooks: httpx.AsyncClient, target: str, body: bytes) -> httpx.Response:
@@ -89,7 +89,8 @@ async def _post(hooks: httpx.AsyncClient, target: str, body: bytes) -> httpx.Res
 
 
 def _without_bulk(request: Json) -> Json:
-    """The request without what hooks does not read: managedFields, and the controller but for its name."""
+    """Return the request without the parts that hooks do not read: managedFields, and the controller except its
+    name."""
 
     def plain(item: Json) -> Json:
         metadata = {name: value for name, value in item["metadata"].items() if name != "managedFields"}
@@ -113,7 +114,7 @@ def product(run: Run) -> Run:
 
 
 def product_of_policies(run: Run) -> Run:
-    """The same of a Policy."""
+    """Register a scenario of a Policy under its function's name."""
     return _registered(run, _POLICY, _POLICY_CRD, "policies")
 
 
@@ -124,7 +125,7 @@ def _registered(run: Run, kind: Kind, crd: Json, file: str) -> Run:
         hooks = Hooks(world)
         await world.install(_composite_controller(file, world.hook.url))
         await run(world, hooks)
-        # The next scenario has the same kind of parent.
+        # The next scenario has the same kind of parent and must not find this one.
         for parent in [item for item in (await world.objects()).values() if item["kind"] == kind.name]:
             await world.delete(kind.name, parent["metadata"]["name"])
             await world.gone(kind.name, parent["metadata"]["name"])
@@ -142,14 +143,14 @@ def _composite_controller(file: str, url: str) -> Json:
 
 
 def _model(world: World, **spec: Any) -> Json:
-    """The ModelDeployment `one`, which adopts the Deployment `model` unless it has a server."""
+    """Return the ModelDeployment `one`, which adopts the Deployment `model` unless it has a server."""
     source = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "model", "namespace": world.namespace}
     adopted = {} if "server" in spec else {"modelSourceRef": source}
     return world.parent_object(spec={"model": "llama", "offloadingConfig": {}, **adopted, **spec})
 
 
 def _deployment(name: str = "model", replicas: int = 2) -> Json:
-    """A Deployment such as users have."""
+    """Return a Deployment as a user writes one."""
     labels = {"app": name}
     template = pods(labels=labels, container={"ports": [{"name": "http", "containerPort": 8000}]})
     spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
@@ -177,7 +178,7 @@ async def model_adopts_a_deployment(world: World, hooks: Hooks) -> None:
 
 @product
 async def model_without_its_deployment(world: World, hooks: Hooks) -> None:
-    """What is referred to is missing, comes, and goes."""
+    """A condition follows the referenced Deployment: missing, created, ready, and deleted again."""
     await world.create(_model(world))
     await world.rest("missing")
     await world.create(_deployment())
@@ -190,7 +191,7 @@ async def model_without_its_deployment(world: World, hooks: Hooks) -> None:
 
 @product
 async def model_with_a_server(world: World, hooks: Hooks) -> None:
-    """A Deployment of our own, its template changed, and a field of it handed over."""
+    """A model with a server gets a Deployment, which follows a change of the template."""
     template = pods(container={"resources": {"limits": {"cpu": "1000m", "memory": "1024Mi"}}},
                     volumes=[{"name": "scratch", "emptyDir": {}}])  # fmt: skip
     server: Json = {"replicas": 0, "port": 8000, "template": {"spec": template["spec"]}}
@@ -205,7 +206,7 @@ async def model_with_a_server(world: World, hooks: Hooks) -> None:
 
 @product
 async def model_with_a_gateway_name(world: World, hooks: Hooks) -> None:
-    """A Service that leads to the gateway, named, renamed and removed."""
+    """The Service that leads to the gateway is created, renamed and removed with `gateway.serviceName`."""
     await _adopted(world, gateway={"serviceName": "ask-one"})
     await world.patch(_KIND.name, "one", {"spec": {"gateway": {"serviceName": "ask-two"}}})
     await world.rest("renamed")
@@ -215,7 +216,7 @@ async def model_with_a_gateway_name(world: World, hooks: Hooks) -> None:
 
 @product
 async def model_with_an_override(world: World, hooks: Hooks) -> None:
-    """A share goes remote until the override ends."""
+    """The override sends its share of requests to the remote backend until it ends."""
     override = {"percentage": 30, "until": "2026-03-01T14:00:00Z"}
     backend = {"host": "models.example.com", "scheme": "https"}
     await _adopted(world, offloadingConfig={"remoteBackend": backend, "behavior": {"override": override}})
@@ -229,7 +230,8 @@ async def model_with_an_override(world: World, hooks: Hooks) -> None:
 
 @product
 async def model_of_another_namespace(world: World, hooks: Hooks) -> None:
-    """A reference across namespaces is not accepted: a new one gets nothing, one that serves keeps what it has."""
+    """A reference to another namespace is not accepted: a new model gets no children, and a serving one keeps its
+    own."""
     elsewhere = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "model", "namespace": "elsewhere"}
     await world.create(_model(world, modelSourceRef=elsewhere))
     await world.rest("not accepted")
@@ -243,7 +245,7 @@ async def model_of_another_namespace(world: World, hooks: Hooks) -> None:
 
 @product
 async def model_whose_name_is_taken(world: World, hooks: Hooks) -> None:
-    """A foreign ConfigMap of the route's name is named in a condition."""
+    """A condition names the foreign ConfigMap that has the name of the route."""
     await world.create(_deployment())
     await world.make_ready("model")
     await world.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "one-route"}, "data": {"a": "b"}})
@@ -258,7 +260,7 @@ async def model_whose_name_is_taken(world: World, hooks: Hooks) -> None:
 
 @product
 async def model_that_is_deleted(world: World, hooks: Hooks) -> None:
-    """Its children go, what it adopted stays."""
+    """The children of a deleted model are deleted, and its adopted Deployment stays."""
     await _adopted(world, gateway={"serviceName": "ask-one"})
     await world.delete(_KIND.name, "one")
     for kind, name in (("ConfigMap", "one-route"), ("Service", "one-local"), ("Service", "ask-one")):
@@ -268,7 +270,7 @@ async def model_that_is_deleted(world: World, hooks: Hooks) -> None:
 
 @product_of_policies
 async def policy_without_children(world: World, hooks: Hooks) -> None:
-    """A Policy gets its status and nothing else; another place is another sentence, and a mistake is named."""
+    """A Policy gets a status and no children, and the status follows a change and names a mistake."""
     places = [{"type": "country", "name": "fr"}]
     await world.create(world.parent_object(spec={"type": "location", "locations": places}))
     await world.rest("made")

@@ -1,4 +1,4 @@
-"""Runs scenarios in a kind of world, several at a time, and keeps what came of each."""
+"""Runs of scenarios in a kind of world, several at a time, with the outcome of each."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -16,11 +16,11 @@ from tests.differential.world import World
 
 Opening = Callable[[Scenario], AbstractAsyncContextManager[World]]
 Outcome = Record | Exception
-"""What came of a scenario; an error is for its own test to raise."""
+"""Record of a scenario, or the error that ended it, which the scenario's own test raises."""
 
 
 async def run(scenarios: Iterable[Scenario], opening: Opening, *, at_once: int) -> dict[str, Outcome]:
-    """Run all scenarios, so many at once; those of one kind of parent one after another."""
+    """Run all scenarios, at most `at_once` at the same time; those with one kind of parent run one after another."""
     free = asyncio.Semaphore(at_once)
     alone: dict[str, asyncio.Lock] = {}
     outcomes: dict[str, Outcome] = {}
@@ -35,21 +35,21 @@ async def run(scenarios: Iterable[Scenario], opening: Opening, *, at_once: int) 
                 outcomes[scenario.name] = error
 
     async with asyncio.TaskGroup() as group:
-        # Those that have to wait for each other are the last of the catalog and take longest: they begin first.
+        # Scenarios that wait for each other are the last of the catalog and take longest, so they begin first.
         for scenario in reversed(list(scenarios)):
             group.create_task(one(scenario))
     return outcomes
 
 
 def selected(request: pytest.FixtureRequest) -> list[Scenario]:
-    """The scenarios that the tests selected in the fixture's module need."""
+    """Return the scenarios that the selected tests of the fixture's module need."""
     items = [item for item in request.session.items if isinstance(item, pytest.Function)]
     mine = [item for item in items if item.module is request.module and hasattr(item, "callspec")]
     return [ALL[str(name)] for name in dict.fromkeys(item.callspec.params["name"] for item in mine)]
 
 
 def in_stand_ins(folder: Path) -> Opening:
-    """Every scenario gets a stand-in of its own below the folder."""
+    """Return an opening that gives every scenario a stand-in of its own below the folder."""
 
     @asynccontextmanager
     async def opening(scenario: Scenario) -> AsyncIterator[World]:

@@ -1,6 +1,7 @@
-"""What is compared of a scenario: objects at rest, effective writes and what the hook was shown, free of chance.
+"""What is compared of a scenario: objects at rest, effective writes and what the hook was shown, without values that
+differ by chance.
 
-A record is made of points of rest. Of two records `differences` gives one line per path at which they differ.
+A record consists of points of rest. `differences` returns one line for each path at which two records differ.
 """
 
 import json
@@ -12,23 +13,23 @@ from typing import Any, Final
 Json = dict[str, Any]
 
 NUDGE: Final = "example.com/nudge"
-"""The annotation by which a scenario has its parent synced again."""
+"""Annotation by which a scenario has its parent synced again."""
 
 CHANCE: Final = ("resourceVersion", "creationTimestamp", "managedFields")
-"""Metadata that is another one in every run; managedFields are kept by a real API server only."""
+"""Fields of metadata that differ in every run; only a real API server keeps managedFields."""
 
 NO_CONTROLLER: Final = ("uid", "generation", "annotations")
 """Metadata of the CompositeController that the stand-in, which reads it from a file, does not have."""
 
 OTHERS_ANNOTATIONS: Final = (NUDGE, "deployment.kubernetes.io/revision")
-"""Written by the scenario itself and by the Deployment controller."""
+"""Annotations that the scenario itself and the Deployment controller write."""
 
 WORKLOADS: Final = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet")
-"""Their status is other controllers' work, on a control plane and in the stand-in alike."""
+"""Kinds whose status other controllers write, on a control plane and in the stand-in alike."""
 
 TURNING: Final = ("Synced", "Ready")
-"""Conditions that turn for the moment between a child's write and its event. Metacontroller may then send a parent that
-is older than its own last write of the status, and hooks carries on the time from before."""
+"""Types of conditions that may change for the moment between a child's write and its event. Metacontroller may then
+send a parent that is older than its own last write of the status, and hooks keep the time from before."""
 
 _PORT = re.compile(r"127\.0\.0\.1:\d+")
 
@@ -39,12 +40,13 @@ class Point:
 
     name: str
     parents: Json
-    """By name; all objects of the parent's kind."""
+    """All objects of the parent's kind, by name."""
     children: Json
-    """By `Kind/name`, or `Kind/namespace/name` outside the scenario's own: every other object, owned or not."""
+    """Every other object, owned or not, by `Kind/name`, or by `Kind/namespace/name` outside the scenario's own
+    namespace."""
     writes: dict[str, list[str]]
-    """The controller's effective writes since the point before, in order: create, update, delete by `Kind/name`; of a
-    status by `Kind/name/status`."""
+    """Effective writes of the controller since the point before, in order: create, update, delete by `Kind/name`; those
+    of a status by `Kind/name/status`."""
     order: list[str]
     """The same writes one after another; compared where a record is `in_order`."""
     shown: Json
@@ -59,11 +61,11 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A hook request and its answer."""
+    """A request to a hook and the response to it."""
 
     target: str
     now: str
-    """The clock of hooks."""
+    """Time of the hooks' clock."""
     request: Json
     status: int
     answer: Json
@@ -75,16 +77,17 @@ class Record:
 
     points: list[Point] = field(default_factory=list)
     notes: Json = field(default_factory=dict)
-    """Facts that the scenario itself looked at."""
+    """Facts that the scenario itself recorded."""
     exchanges: list[Exchange] = field(default_factory=list)
-    """With the product's hooks: what they were asked and answered, each once."""
+    """Requests to the product's hooks with their responses, each once."""
     uncounted: list[str] = field(default_factory=list)
-    """Objects whose writes chance decides."""
+    """Objects whose number of writes depends on chance."""
     in_order: bool = False
     """Whether the order of writes to different objects counts."""
 
     def as_json(self) -> Json:
-        """For a file: a point has only those sections that are not as at the point before."""
+        """Return the content of the record's file: each point has only the sections that differ from the point
+        before."""
         before: Json = {}
         points = []
         for point in self.points:
@@ -99,7 +102,7 @@ class Record:
 
     @classmethod
     def from_json(cls, content: Json) -> "Record":
-        """What `as_json` gave."""
+        """Return the record from which `as_json` made the content."""
         in_order = any("order" in point for point in content["points"])
         exchanges = [Exchange(**exchange) for exchange in content.get("exchanges", ())]
         record = cls(notes=content["notes"], exchanges=exchanges, in_order=in_order)
@@ -114,21 +117,21 @@ class Record:
 
 
 class Names:
-    """Gives every uid a name that tells which object it was and how many have had its place before."""
+    """Names for uids, each of which tells which object it was and how many had its key before."""
 
     def __init__(self) -> None:
         self._tokens: dict[str, str] = {}
         self._counts: dict[str, int] = {}
 
     def see(self, key: str, item: Json) -> None:
-        """Remember an object's uid."""
+        """Remember the uid of an object."""
         uid = item["metadata"]["uid"]
         if uid not in self._tokens:
             self._counts[key] = self._counts.get(key, 0) + 1
             self._tokens[uid] = f"uid-of-{key}-{self._counts[key]}"
 
     def replace(self, value: Any) -> Any:
-        """The same value with names for uids, and without ports."""
+        """Return the value with names in place of uids, and without ports."""
         text = json.dumps(value)
         for uid, token in self._tokens.items():
             text = text.replace(uid, token)
@@ -136,7 +139,7 @@ class Names:
 
 
 def stripped(item: Json) -> Json:
-    """An object without what is another one in every run and what other controllers write."""
+    """Return an object without the fields that differ in every run or that other controllers write."""
     result = json.loads(json.dumps(item))
     metadata = result["metadata"]
     for name in CHANCE:
@@ -158,7 +161,7 @@ def stripped(item: Json) -> Json:
 
 
 def _steady(parent: Json) -> Json:
-    """A parent without the times of TURNING conditions."""
+    """Return a parent without the times of TURNING conditions."""
     status = parent.get("status", {})
     if "conditions" not in status:
         return parent
@@ -170,13 +173,13 @@ def _steady(parent: Json) -> Json:
 
 
 def shown(path: str, request: Json) -> Json:
-    """What a sync or finalize request showed, by its keys alone."""
+    """Return the keys of the objects in a sync or finalize request."""
     groups = {name: {kind: sorted(items) for kind, items in request[name].items()} for name in ("children", "related")}
     return {"hook": path, "finalizing": request["finalizing"], **groups}
 
 
 def request_without_chance(request: Json) -> Json:
-    """A whole hook request without what no two runs have in common."""
+    """Return a whole hook request without the values that differ between any two runs."""
     result = {**request, "parent": stripped(request["parent"]), "controller": stripped(request["controller"])}
     for name in NO_CONTROLLER:
         result["controller"]["metadata"].pop(name, None)
@@ -189,7 +192,7 @@ def request_without_chance(request: Json) -> Json:
 
 
 def differences(one: Record, other: Record, names: tuple[str, str]) -> list[str]:
-    """A line per path that is not the same: `made: children.ConfigMap/a.data.x: real 1, stand-in 2`."""
+    """Return a line for each path that differs: `made: children.ConfigMap/a.data.x: real 1, stand-in 2`."""
     first, second = names
     one, other = Record.from_json(one.as_json()), Record.from_json(other.as_json())
     lines = [*compare("notes", one.notes, other.notes, first, second)]
@@ -204,13 +207,13 @@ def differences(one: Record, other: Record, names: tuple[str, str]) -> list[str]
 
 
 def expect_same(one: Record, other: Record, names: tuple[str, str]) -> None:
-    """Raises AssertionError with a line for each difference."""
+    """Raise AssertionError with a line for each difference between two records."""
     lines = differences(one, other, names)
     assert not lines, "\n".join(("", *lines))
 
 
 def compare(path: str, one: Any, other: Any, first: str, second: str) -> Iterator[str]:
-    """A line per path at which two decoded values differ; `first` and `second` say whose they are."""
+    """Yield a line for each path at which two decoded values differ; `first` and `second` name their sources."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         for key in sorted({*one, *other}):
             absent = object()

@@ -1,4 +1,4 @@
-"""The stand-in as a world: in this process, its API server at hand."""
+"""The stand-in as a world: it runs in this process, and its API server is called directly."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -20,7 +20,7 @@ from tests.hook_server import HookServer, Response
 
 
 class StandInWorld(World):
-    """A stand-in on a folder of its own."""
+    """A world on a stand-in with a folder of its own."""
 
     quiet = 0.15
     patience = SECONDS
@@ -31,55 +31,55 @@ class StandInWorld(World):
         self._stand_in: StandIn | None = None
         self._ours = False
         self._order: list[str] = []
-        self.said: list[str] = []
+        self.reports: list[str] = []
 
     async def install(self, controller: Json) -> None:
-        """Start the stand-in with this one registered."""
+        """Start the stand-in with this CompositeController registered."""
         assert self._stand_in is None, "one CompositeController for each world"
         installed = self._folder / "installed"
         installed.mkdir(parents=True)
         (installed / "controller.yaml").write_text(yaml.safe_dump(controller))
-        options = Options(self._folder / "state", crds=self._crds, controllers=installed, report=self.said.append)
+        options = Options(self._folder / "state", crds=self._crds, controllers=installed, report=self.reports.append)
         self._stand_in = StandIn(options)
         self._api.watch(self._count)
         self._stand_in.start()
         for _ in range(3):
-            # Its kubelet looks at the workloads that are there when it begins: let it begin.
+            # The kubelet reads the workloads that exist when it begins, so let it begin before any are created.
             await asyncio.sleep(0)
 
     async def stop(self) -> None:
-        """End it."""
+        """Stop the stand-in, if it was started."""
         if self._stand_in is not None:
             await self._stand_in.stop()
 
     async def post(self, item: Json) -> Json:
-        """Create."""
+        """Create an object."""
         with self._own():
             return self._api.create(item)
 
     async def merge(self, kind: Kind, name: str, change: Json, *, status: bool) -> None:
-        """Merge and write."""
+        """Apply a merge patch and write the result."""
         with self._own():
             before = self._api.find(self._place(kind, name))
             assert before is not None, f"there is no {kind.name} {name}"
             (self._api.update_status if status else self._api.update)(_merged(before, change))
 
     async def remove(self, kind: Kind, name: str) -> None:
-        """Delete."""
+        """Delete an object."""
         with self._own():
             self._api.delete(self._place(kind, name))
 
     async def objects(self) -> dict[str, Json]:
-        """All that is stored."""
-        found = {}
+        """Return every stored object of the scenario by its key in a record."""
+        objects = {}
         for kind in (self.parent, *(self.kinds[name] for name in SEEN)):
             for namespace in (self.namespace, self.namespace + ELSEWHERE):
                 for key, item in self._api.all_of(kind, namespace):
-                    found[self._key(kind.name, key.name, namespace)] = item
-        return found
+                    objects[self._key(kind.name, key.name, namespace)] = item
+        return objects
 
     async def make_ready(self, name: str) -> None:
-        """Write the status that the controllers of a cluster would write."""
+        """Write the status that the controllers of a cluster would write for a ready Deployment."""
         self._mark = len(self.hook.requests)
         kind = self.kinds["Deployment"]
         item = self._api.find(self._place(kind, name))
@@ -89,13 +89,13 @@ class StandInWorld(World):
             self._api.update_status(item)
 
     def rested(self) -> None:
-        """Give the point the writes counted since the one before."""
+        """Assign the writes counted since the last point to the new one."""
         for line in self._order:
             self.record.points[-1].wrote(line)
         self._order = []
 
     def busy(self) -> bool:
-        """Whether a sync waits or runs."""
+        """Return whether a sync waits or runs."""
         return self._stand_in is not None and not all(each.queue.idle for each in self._stand_in.controllers)
 
     @property
@@ -111,7 +111,7 @@ class StandInWorld(World):
 
     @contextmanager
     def _own(self) -> Iterator[None]:
-        """What happens inside is the scenario's doing, and so is the garbage that it leaves."""
+        """Count the writes inside, and the garbage that they leave, as the scenario's own."""
         self._ours = True
         try:
             yield
@@ -128,13 +128,13 @@ class StandInWorld(World):
         if change.old is not None and "deletionTimestamp" in change.item["metadata"].keys() - change.old["metadata"]:
             verb = "delete"
         if change.type == "DELETED" and change.kind == self.parent:
-            verb = "update"  # Metacontroller deletes no parent: it took the last finalizer away
+            verb = "update"  # Metacontroller deletes no parent: it removed the last finalizer
         if change.old is not None and change.kind == self.parent and _only_status(change):
             name += "/status"
         self._order.append(f"{verb} {name}")
 
     def _is_collected(self, change: Change) -> bool:
-        """Whether the garbage collector did it: the owner is gone."""
+        """Return whether the garbage collector made the change: the owner is gone."""
         owner = controller_of(change.item)
         if change.type != "DELETED" or owner is None or change.kind == self.parent:
             return False
@@ -155,7 +155,7 @@ def _only_status(change: Change) -> bool:
 
 
 def _merged(target: Any, change: Any) -> Any:
-    """RFC 7386."""
+    """Return the target with an RFC 7386 merge patch applied."""
     if not isinstance(change, dict):
         return change
     result = dict(target) if isinstance(target, dict) else {}
@@ -169,7 +169,7 @@ def _merged(target: Any, change: Any) -> Any:
 
 @asynccontextmanager
 async def stand_in_world(namespace: str, parent: Kind, folder: Path, crds: Path) -> AsyncIterator[StandInWorld]:
-    """A stand-in, and a hook for it."""
+    """Yield a world on a stand-in, with a hook for it."""
     async with HookServer(lambda _: Response()) as hook:
         world = StandInWorld(namespace, parent, hook, folder, crds)
         try:

@@ -1,4 +1,4 @@
-"""The custom resource of a scenario, and the children that its hook wants."""
+"""The custom resource of a scenario, and the children that its hook returns."""
 
 from typing import Any, Final
 
@@ -30,14 +30,14 @@ STATUS: Final[Json] = {
 
 
 def kind_of(scenario: str) -> Kind:
-    """Every scenario has a kind of its own: `first-sync` has FirstSync, firstsyncs."""
+    """Return the kind of a scenario's own parent: `first-sync` has FirstSync, firstsyncs."""
     name = "".join(word.capitalize() for word in scenario.split("-"))
     schema = crd(name)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     return Kind(GROUP, "v1", name, f"{name.lower()}s", status=True, generation=True, schema=schema)
 
 
 def crd(name: str) -> Json:
-    """The CustomResourceDefinition of a kind."""
+    """Return the CustomResourceDefinition of a kind."""
     plural = f"{name.lower()}s"
     schema = {"type": "object", "properties": {"spec": SPEC, "status": STATUS}}
     version = {"name": "v1", "served": True, "storage": True, "subresources": {"status": {}}}
@@ -55,25 +55,25 @@ def crd(name: str) -> Json:
 
 
 def config_map(name: str = "one-child", *, metadata: Json | None = None, **fields: Any) -> Json:
-    """A ConfigMap; `data` has one key unless given."""
+    """Return a ConfigMap; its `data` has one key unless given."""
     head = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, **(metadata or {})}}
     return head | {"data": {"key": "value"}} | fields
 
 
 def service(name: str = "one-service", **spec: Any) -> Json:
-    """A Service with one port."""
+    """Return a Service with one port."""
     fields = {"selector": {"app": "one"}, "ports": [{"name": "http", "port": 80}]}
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": fields | spec}
 
 
 def pods(*, labels: Json | None = None, container: Json | None = None, **spec: Any) -> Json:
-    """A pod template with one container."""
+    """Return a pod template with one container."""
     first = {"name": "server", "image": "example.com/server:1", **(container or {})}
     return {"metadata": {"labels": labels or {"app": "one"}}, "spec": {"containers": [first], **spec}}
 
 
 def deployment(name: str = "one-server", *, template: Json | None = None, **spec: Any) -> Json:
-    """A Deployment without pods, unless replicas are given."""
+    """Return a Deployment without pods, unless replicas are given."""
     fields = {"replicas": 0, "selector": {"matchLabels": {"app": "one"}}, "template": template or pods()}
     whole = {key: value for key, value in (fields | spec).items() if value is not ...}
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": whole}
@@ -123,4 +123,4 @@ RICH: Final = pods(
         {"name": "down", "downwardAPI": {"items": [{"path": "l", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
     ],
 )  # fmt: skip
-"""A pod template that touches every default of the API server we know of."""
+"""A pod template to which the API server adds every default that this project knows of."""

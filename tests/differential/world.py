@@ -1,4 +1,4 @@
-"""A place where scenarios run: objects, a Metacontroller and the hook it calls. There are two, see `stand_in` and
+"""A place where scenarios run: objects, a Metacontroller and the hook that it calls. There are two: `stand_in` and
 `tests/e2e/real_world.py`."""
 
 import asyncio
@@ -12,29 +12,29 @@ from tests.differential.snapshots import NUDGE, Json, Names, Point, Record
 from tests.hook_server import HookServer, Response
 
 ELSEWHERE: Final = "-elsewhere"
-"""The second namespace of a scenario is its own with this behind it."""
+"""Suffix of the scenario's second namespace."""
 SEEN: Final = ("ConfigMap", "Service", "Secret", "Deployment", "StatefulSet", "DaemonSet")
-"""Kinds of which every object is part of a point of rest, beside the parent's."""
+"""Kinds whose objects are all part of a point of rest, beside those of the parent's kind."""
 
 _LOOKS: Final = 6
-"""How often nothing must have changed."""
+"""Number of observations without a change that count as rest."""
 
 
 class Refused(Exception):
-    """The API server refused what the scenario itself wanted to write."""
+    """The API server refused a write of the scenario itself."""
 
 
 class NotAtRest(AssertionError):
-    """It did not come to rest in time."""
+    """The world did not come to rest in time."""
 
 
 class World(ABC):
-    """One scenario's part of the world: its namespace, and a hook of its own."""
+    """One scenario's part of a cluster: its namespaces, and a hook of its own."""
 
     quiet: float
     """Seconds without a hook request and without a change that count as rest."""
     patience: float
-    """Seconds within which it comes to rest."""
+    """Seconds within which the world has to come to rest."""
 
     def __init__(self, namespace: str, parent: Kind, hook: HookServer) -> None:
         self.namespace, self.parent, self.hook = namespace, parent, hook
@@ -46,29 +46,29 @@ class World(ABC):
 
     # What a scenario does
 
-    def answers(self, *children: Json, status: Json | None = None, **more: Any) -> None:
-        """Every hook answers so from now on."""
+    def respond(self, *children: Json, status: Json | None = None, **more: Any) -> None:
+        """Have every hook respond with these children and this status from now on."""
         content = {"status": status or {}, "children": list(children)} | more
         self.hook.script = lambda _: Response(content)
 
     async def start(self, *, metadata: Json | None = None, parent: Json | None = None, **spec: Any) -> None:
-        """Install the CompositeController, with these fields of its specification, and make the parent `one`."""
+        """Install the CompositeController, with these fields of its specification, and create the parent `one`."""
         await self.install(composite_controller(self.parent, self.hook.url, **spec))
         await self.create(self.parent_object(metadata=metadata, spec=parent or {}))
 
     def parent_object(self, name: str = "one", *, metadata: Json | None = None, spec: Json) -> Json:
-        """A parent."""
+        """Return a parent with this specification."""
         head = {"apiVersion": self.parent.api_version, "kind": self.parent.name}
         return {**head, "metadata": {"name": name, **(metadata or {})}, "spec": spec}
 
     async def create(self, item: Json) -> Json:
-        """Make an object as a user does; in the scenario's namespace unless it says another one."""
+        """Create an object as a user does, in the scenario's namespace unless it names another one."""
         namespaced = {**item, "metadata": {"namespace": self.namespace, **item["metadata"]}}
         self._mark = len(self.hook.requests)
         return await self.post(namespaced)
 
     async def patch(self, kind: str, name: str, change: Json, *, status: bool = False) -> None:
-        """Change an object as a user does, by a merge patch; of its status alone with `status`."""
+        """Change an object as a user does, by a merge patch; with `status`, only its status."""
         self._mark = len(self.hook.requests)
         await self.merge(self.kinds[kind], name, change, status=status)
 
@@ -83,19 +83,20 @@ class World(ABC):
         await self.patch(self.parent.name, "one", {"metadata": {"annotations": {NUDGE: str(self._nudges)}}})
 
     async def get(self, kind: str, name: str) -> Json:
-        """An object as it is; raises KeyError when there is none."""
+        """Return an object as it is; raise KeyError when there is none."""
         return (await self.objects())[self._key(kind, name, self.namespace)]
 
     async def rest(self, point: str, *, requests: int = 1) -> None:
-        """Wait for rest after at least so many hook requests since the scenario's last own write; keep what is there.
+        """Wait for at least `requests` hook requests since the scenario's last own write, and for rest; then record the
+        point.
 
-        Raises NotAtRest.
+        Raise NotAtRest when it does not come in time.
         """
         await self.until(lambda: len(self.hook.requests) - self._mark >= requests, f"{requests} hook requests")
         loop = asyncio.get_running_loop()
         end = loop.time() + self.patience
         before, calm = None, 0
-        # Looks are counted, not seconds: while this process stands still, nothing can happen either.
+        # Observations are counted, not seconds: while this process gets no CPU, nothing else in it can happen either.
         while calm < _LOOKS:
             await asyncio.sleep(self.quiet / _LOOKS)
             now = (len(self.hook.requests), await self.state())
@@ -106,12 +107,12 @@ class World(ABC):
         await self.keep(point)
 
     async def keep(self, point: str) -> None:
-        """Keep what is there now as a point of the record."""
-        found = await self.objects()
-        for key, item in found.items():
+        """Record the present objects as a point."""
+        objects = await self.objects()
+        for key, item in objects.items():
             self.names.see(key, item)
         parents, children = {}, {}
-        for key, item in found.items():
+        for key, item in objects.items():
             if item["kind"] == self.parent.name:
                 parents[item["metadata"]["name"]] = snapshots.stripped(item)
             else:
@@ -123,7 +124,7 @@ class World(ABC):
         self.rested()
 
     async def until(self, condition: Callable[[], bool | Awaitable[bool]], what: str) -> None:
-        """Wait until it holds; raises NotAtRest after the world's patience."""
+        """Wait until the condition holds; raise NotAtRest after the world's patience."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self.patience
         while True:
@@ -135,7 +136,7 @@ class World(ABC):
             await asyncio.sleep(0.02)
 
     async def gone(self, kind: str, name: str) -> None:
-        """Wait until an object is not there."""
+        """Wait until an object no longer exists."""
         key = self._key(kind, name, self.namespace)
 
         async def absent() -> bool:
@@ -144,11 +145,11 @@ class World(ABC):
         await self.until(absent, f"{key} is gone")
 
     def note(self, fact: str, value: Any) -> None:
-        """Keep a fact that is to be the same everywhere."""
+        """Record a fact that has to be the same in every world."""
         self.record.notes[fact] = self.names.replace(value)
 
     def asked(self, path: str) -> list[Json]:
-        """The bodies of all requests to a hook so far."""
+        """Return the bodies of all requests to a hook so far."""
         return self.hook.of(path)
 
     # What a world is
@@ -159,34 +160,34 @@ class World(ABC):
 
     @abstractmethod
     async def post(self, item: Json) -> Json:
-        """Create; raises Refused."""
+        """Create an object; raise Refused when the API server does not accept it."""
 
     @abstractmethod
     async def merge(self, kind: Kind, name: str, change: Json, *, status: bool) -> None:
-        """Apply a JSON merge patch; raises Refused."""
+        """Apply a JSON merge patch; raise Refused when the API server does not accept it."""
 
     @abstractmethod
     async def remove(self, kind: Kind, name: str) -> None:
-        """Delete in the background; raises Refused."""
+        """Delete an object in the background; raise Refused when the API server does not accept it."""
 
     @abstractmethod
     async def objects(self) -> dict[str, Json]:
-        """Every object of the scenario by its key in a record."""
+        """Return every object of the scenario by its key in a record."""
 
     @abstractmethod
     async def make_ready(self, name: str) -> None:
-        """Have all pods of a Deployment ready, and its status say so."""
+        """Make all pods of a Deployment ready, and its status accordingly."""
 
     @abstractmethod
     def rested(self) -> None:
-        """A point was kept: what is written from now on belongs to the next one."""
+        """Take note that a point was recorded: later writes belong to the next one."""
 
     def busy(self) -> bool:
-        """Whether the Metacontroller is known to work on something."""
+        """Return whether the Metacontroller is known to work on something."""
         return False
 
     async def state(self) -> object:
-        """Anything that is another value after any change."""
+        """Return a value that differs after any change."""
         return {key: item["metadata"]["resourceVersion"] for key, item in (await self.objects()).items()}
 
     def _key(self, kind: str, name: str, namespace: str) -> str:
@@ -201,7 +202,8 @@ class World(ABC):
 
 
 def composite_controller(parent: Kind, url: str, **spec: Any) -> Json:
-    """A CompositeController with ConfigMap, Service and Deployment children; `hooks` is a list of their names."""
+    """Return a CompositeController with ConfigMap, Service and Deployment children; `hooks` is a list of their
+    names."""
     hooks = {name: webhook(url, name) for name in spec.pop("hooks", ["sync"])} | spec.pop("webhooks", {})
     return {
         "apiVersion": "metacontroller.k8s.io/v1alpha1",
@@ -226,11 +228,11 @@ def composite_controller(parent: Kind, url: str, **spec: Any) -> Json:
 
 
 def rule(api_version: str, resource: str, method: str | None = "InPlace") -> Json:
-    """A child resource; no update strategy without a method."""
+    """Return a child resource, with no update strategy when there is no method."""
     strategy = {"updateStrategy": {"method": method}} if method else {}
     return {"apiVersion": api_version, "resource": resource, **strategy}
 
 
 def webhook(url: str, name: str, *, version: str = "v1", **more: Any) -> Json:
-    """A strict hook at the path of its name."""
+    """Return a strict hook at the path of its name."""
     return {"version": version, "webhook": {"url": f"{url}/{name}", "responseUnMarshallMode": "strict", **more}}

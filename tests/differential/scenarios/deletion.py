@@ -1,4 +1,4 @@
-"""Parents that go: finalizers, garbage, and parents that are not selected."""
+"""Parents that are deleted: finalizers, garbage collection, and parents that the selector leaves out."""
 
 from tests.differential import snapshots
 from tests.differential.scenarios.registry import GOOD, scenario
@@ -9,8 +9,9 @@ from tests.hook_server import Request, Response
 
 @scenario
 async def finalize(world: World) -> None:
-    """The finalizer comes first; a deleted parent is finalized with its children in sight until the hook says so."""
-    world.answers(config_map(), status=GOOD)
+    """The finalizer is added before the first sync; a deleted parent is finalized, its children shown, until the hook
+    says `finalized`."""
+    world.respond(config_map(), status=GOOD)
     await world.start(hooks=["sync", "finalize"])
     await world.rest("made")
     world.note("first", world.asked("/sync")[0]["parent"]["metadata"]["finalizers"])
@@ -18,10 +19,10 @@ async def finalize(world: World) -> None:
     await world.rest("held")
     request = world.asked("/finalize")[0]
     world.note("finalize request", snapshots.request_without_chance(request)["parent"])
-    world.answers(status={"word": "going"})
+    world.respond(status={"word": "going"})
     await world.nudge()
     await world.rest("without children")
-    world.answers(status={"word": "gone"}, finalized=True)
+    world.respond(status={"word": "gone"}, finalized=True)
     await world.nudge()
     await world.gone(world.parent.name, "one")
     await world.rest("gone")
@@ -29,11 +30,11 @@ async def finalize(world: World) -> None:
 
 @scenario
 async def finalized_with_children(world: World) -> None:
-    """`finalized: true` with children left: they are the garbage collector's."""
-    world.answers(config_map(), service(), status=GOOD)
+    """Children that are left at `finalized: true` are deleted by the garbage collector."""
+    world.respond(config_map(), service(), status=GOOD)
     await world.start(hooks=["sync", "finalize"])
     await world.rest("made")
-    world.answers(config_map(data={"key": "other"}), finalized=True)
+    world.respond(config_map(data={"key": "other"}), finalized=True)
     await world.delete(world.parent.name, "one")
     for kind, name in ((world.parent.name, "one"), ("ConfigMap", "one-child"), ("Service", "one-service")):
         await world.gone(kind, name)
@@ -42,11 +43,11 @@ async def finalized_with_children(world: World) -> None:
 
 @scenario
 async def finalize_after_finalized(world: World) -> None:
-    """Another finalizer keeps the parent alive: finalize is called again, and children are not managed any more."""
-    world.answers(config_map(), status=GOOD)
+    """While another finalizer keeps the parent, finalize is called again and children are no longer managed."""
+    world.respond(config_map(), status=GOOD)
     await world.start(hooks=["sync", "finalize"], metadata={"finalizers": ["example.com/wait"]})
     await world.rest("made")
-    world.answers(config_map(data={"key": "other"}), status={"word": "gone"}, finalized=True)
+    world.respond(config_map(data={"key": "other"}), status={"word": "gone"}, finalized=True)
     await world.delete(world.parent.name, "one")
     await world.rest("finalized")
     await world.nudge()
@@ -58,19 +59,19 @@ async def finalize_after_finalized(world: World) -> None:
 
 @scenario
 async def finalized_on_sync_with_finalizer(world: World) -> None:
-    """A sync that says `finalized` takes the finalizer away; the next sync puts it back."""
-    world.answers(status=GOOD, finalized=True)
+    """A sync response with `finalized` removes the finalizer, and the next sync puts it back."""
+    world.respond(status=GOOD, finalized=True)
     await world.start(hooks=["sync", "finalize"])
     await world.rest("taken away")
-    world.answers(status=GOOD)
+    world.respond(status=GOOD)
     await world.nudge()
     await world.rest("back")
 
 
 @scenario
 async def finalized_on_sync_without_finalizer(world: World) -> None:
-    """Without a finalize hook it means nothing."""
-    world.answers(config_map(), status=GOOD, finalized=True)
+    """Without a finalize hook `finalized` in a sync response has no effect."""
+    world.respond(config_map(), status=GOOD, finalized=True)
     await world.start()
     await world.rest("made")
     await world.nudge()
@@ -79,9 +80,9 @@ async def finalized_on_sync_without_finalizer(world: World) -> None:
 
 @scenario
 async def finalizer_left_behind(world: World) -> None:
-    """Without a finalize hook the finalizer of an earlier one is taken away before anything else."""
+    """Without a finalize hook the finalizer of an earlier one is removed before the first sync."""
     name = f"metacontroller.io/compositecontroller-{world.parent.plural}"
-    world.answers(config_map(), status=GOOD)
+    world.respond(config_map(), status=GOOD)
     await world.start(metadata={"finalizers": [name, "example.com/wait"]})
     await world.rest("made")
     world.note("first", world.asked("/sync")[0]["parent"]["metadata"]["finalizers"])
@@ -89,7 +90,7 @@ async def finalizer_left_behind(world: World) -> None:
 
 @scenario
 async def customize_holds_a_deletion(world: World) -> None:
-    """Deleting is a generation of its own: customize is asked again, and while it fails nothing is finalized."""
+    """A deletion is a new generation, so customize is called again, and while it fails nothing is finalized."""
 
     def script(request: Request) -> Response:
         if request.target == "/customize":
@@ -113,13 +114,13 @@ async def customize_holds_a_deletion(world: World) -> None:
 @scenario
 async def failing_finalize(world: World) -> None:
     """A failing finalize hook holds the parent and its children."""
-    world.answers(config_map(), status=GOOD)
+    world.respond(config_map(), status=GOOD)
     await world.start(hooks=["sync", "finalize"])
     await world.rest("made")
     world.hook.script = lambda _: Response(status=500)
     await world.delete(world.parent.name, "one")
     await world.rest("held")
-    world.answers(finalized=True)
+    world.respond(finalized=True)
     await world.nudge()
     await world.gone(world.parent.name, "one")
     await world.gone("ConfigMap", "one-child")
@@ -128,16 +129,16 @@ async def failing_finalize(world: World) -> None:
 
 @scenario
 async def finalize_when_labels_no_longer_match(world: World) -> None:
-    """With a labelSelector a parent that no longer matches is finalized without being deleted, and left alone then."""
+    """A parent that no longer matches the labelSelector is finalized without being deleted, and then left alone."""
     selected = {"apiVersion": world.parent.api_version, "resource": world.parent.plural,
                 "ignoreStatusChanges": True, "labelSelector": {"matchLabels": {"on": "yes"}}}  # fmt: skip
-    world.answers(config_map(), status=GOOD)
+    world.respond(config_map(), status=GOOD)
     await world.start(hooks=["sync", "finalize"], parentResource=selected, metadata={"labels": {"on": "yes"}})
     await world.rest("made")
-    world.answers(status={"word": "going"})
+    world.respond(status={"word": "going"})
     await world.patch(world.parent.name, "one", {"metadata": {"labels": {"on": "no"}}})
     await world.rest("finalizing")
-    world.answers(status={"word": "gone"}, finalized=True)
+    world.respond(status={"word": "gone"}, finalized=True)
     await world.nudge()
     await world.rest("finalized")
     await world.nudge()
@@ -146,24 +147,24 @@ async def finalize_when_labels_no_longer_match(world: World) -> None:
 
 @scenario
 async def parent_that_is_not_selected(world: World) -> None:
-    """Without the labels of the labelSelector nothing happens; with them it is a parent, and without again none."""
+    """A parent is synced only while it has the labels of the labelSelector."""
     selected = {"apiVersion": world.parent.api_version, "resource": world.parent.plural,
                 "ignoreStatusChanges": True, "labelSelector": {"matchLabels": {"on": "yes"}}}  # fmt: skip
-    world.answers(config_map(), status=GOOD)
+    world.respond(config_map(), status=GOOD)
     await world.start(parentResource=selected)
     await world.rest("not selected", requests=0)
     world.note("asked", len(world.hook.requests))
     await world.patch(world.parent.name, "one", {"metadata": {"labels": {"on": "yes"}}})
     await world.rest("selected")
-    world.answers(status={"word": "other"})
+    world.respond(status={"word": "other"})
     await world.patch(world.parent.name, "one", {"metadata": {"labels": None}})
     await world.rest("no more", requests=0)
 
 
 @scenario
 async def deleted_parent_without_finalize_hook(world: World) -> None:
-    """Its children are the garbage collector's."""
-    world.answers(config_map(), service(), deployment(), status=GOOD)
+    """Without a finalize hook the garbage collector deletes the children of a deleted parent."""
+    world.respond(config_map(), service(), deployment(), status=GOOD)
     await world.start()
     await world.rest("made")
     await world.delete(world.parent.name, "one")
@@ -174,11 +175,12 @@ async def deleted_parent_without_finalize_hook(world: World) -> None:
 
 @scenario
 async def deleting_parent_without_finalize_hook(world: World) -> None:
-    """While another finalizer holds it, sync is called, children are left as they are and the status is written."""
-    world.answers(config_map(), status=GOOD)
+    """While another finalizer holds a deleted parent, sync is called, children stay as they are and the status is
+    written."""
+    world.respond(config_map(), status=GOOD)
     await world.start(metadata={"finalizers": ["example.com/wait"]})
     await world.rest("made")
-    world.answers(config_map("another"), status={"word": "going"})
+    world.respond(config_map("another"), status={"word": "going"})
     await world.delete(world.parent.name, "one")
     await world.rest("going")
     await world.patch("ConfigMap", "one-child", {"data": {"key": "mine"}})
@@ -189,8 +191,8 @@ async def deleting_parent_without_finalize_hook(world: World) -> None:
 
 @scenario
 async def label_stripped_while_the_parent_goes(world: World) -> None:
-    """A deleting parent lets go of nothing."""
-    world.answers(config_map(), status=GOOD)
+    """A parent that is being deleted releases no child, even one that has lost its label."""
+    world.respond(config_map(), status=GOOD)
     await world.start(metadata={"finalizers": ["example.com/wait"]})
     await world.rest("made")
     await world.delete(world.parent.name, "one")
@@ -201,8 +203,8 @@ async def label_stripped_while_the_parent_goes(world: World) -> None:
 
 @scenario
 async def parent_made_again(world: World) -> None:
-    """A parent of the same name is another one: its children are made anew."""
-    world.answers(config_map(), status=GOOD)
+    """A new parent of the same name is another object, and its children are created anew."""
+    world.respond(config_map(), status=GOOD)
     await world.start()
     await world.rest("made")
     await world.delete(world.parent.name, "one")
@@ -214,7 +216,7 @@ async def parent_made_again(world: World) -> None:
 
 @scenario
 async def two_parents(world: World) -> None:
-    """Each has its own children; one's answer does not touch the other's."""
+    """Each parent has its own children, and the response for one does not touch those of the other."""
 
     def script(request: Request) -> Response:
         name = request.content["parent"]["metadata"]["name"]
@@ -229,8 +231,8 @@ async def two_parents(world: World) -> None:
 
 @scenario
 async def refused_parent_edit(world: World) -> None:
-    """What the schema refuses of a user's edit changes nothing."""
-    world.answers(config_map(), status=GOOD)
+    """A user's edit that the schema refuses changes nothing."""
+    world.respond(config_map(), status=GOOD)
     await world.start()
     await world.rest("made")
     try:

@@ -1,5 +1,5 @@
-"""Scenarios by name. One is its world's only user: it installs a CompositeController, says what the hook answers,
-writes objects as a user does, and keeps points of rest."""
+"""Scenarios by name. Each has a world to itself: it installs a CompositeController, sets the responses of the hook,
+writes objects as a user does, and records points of rest."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ Run = Callable[[World], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One scenario; its name is its namespace as well."""
+    """One scenario; its name is also that of its namespace."""
 
     name: str
     run: Run
     parent: Kind
     crd: Json
-    """The parent's."""
+    """CustomResourceDefinition of the parent."""
 
 
 SCENARIOS: Final[dict[str, Scenario]] = {}
 GOOD: Final = {"word": "good"}
-"""A status."""
+"""A status that the schema of every parent accepts."""
 
 
 def scenario(run: Run) -> Run:
@@ -36,7 +36,7 @@ def scenario(run: Run) -> Run:
 
 
 def register(name: str, run: Run) -> None:
-    """Register a scenario; a parent's kind of its own keeps it apart from all others."""
+    """Register a scenario, with a kind of parent of its own that keeps it apart from all others."""
     name = name.replace("_", "-")
     parent = widgets.kind_of(name)
     SCENARIOS[name] = Scenario(name, run, parent, widgets.crd(parent.name))

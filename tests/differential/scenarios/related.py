@@ -28,7 +28,7 @@ def _secret(name: str, **metadata: Json) -> Json:
 
 @scenario
 async def customize_request(world: World) -> None:
-    """Two keys; the whole request is compared."""
+    """The request to customize has two keys, and its whole content is compared."""
     _customize(world)
     await world.start(hooks=["sync", "customize"])
     await world.rest("synced", requests=2)
@@ -37,7 +37,7 @@ async def customize_request(world: World) -> None:
 
 @scenario
 async def customize_names(world: World) -> None:
-    """A related object's coming, changing and going each bring a sync; the rules are asked for once per generation."""
+    """A related object that is created, changed or deleted brings a sync; customize is called once per generation."""
     _customize(world, {"apiVersion": "v1", "resource": "secrets", "names": ["wanted"]})
     await world.start(hooks=["sync", "customize"])
     await world.rest("none", requests=2)
@@ -65,7 +65,7 @@ async def customize_names(world: World) -> None:
 
 @scenario
 async def customize_label_selector(world: World) -> None:
-    """Objects that come to match and cease to match."""
+    """An object that begins or ceases to match a label selector brings a sync."""
     expression = {"key": "tier", "operator": "In", "values": ["a", "b"]}
     _customize(world, {"apiVersion": "v1", "resource": "secrets", "labelSelector": {"matchExpressions": [expression]}})
     await world.start(hooks=["sync", "customize"])
@@ -82,7 +82,7 @@ async def customize_label_selector(world: World) -> None:
 
 @scenario
 async def customize_of_a_child_kind(world: World) -> None:
-    """Own children can be related as well."""
+    """A parent's own children can be related objects as well."""
     _customize(world, {"apiVersion": "v1", "resource": "services"}, children=[service()])
     await world.start(hooks=["sync", "customize"])
     await world.rest("made", requests=2)
@@ -92,7 +92,7 @@ async def customize_of_a_child_kind(world: World) -> None:
 
 @scenario
 async def customize_empty_rules(world: World) -> None:
-    """A rule without names and selector means all of the namespace; no rules mean none."""
+    """A rule without names and selector selects all objects of the namespace, and without rules there are none."""
     rules: tuple[Json, ...] = (
         {"apiVersion": "v1", "resource": "secrets"},
         {"apiVersion": "apps/v1", "resource": "deployments", "names": []},
@@ -109,7 +109,7 @@ async def customize_empty_rules(world: World) -> None:
 
 @scenario
 async def customize_nothing(world: World) -> None:
-    """`{}`, `null` and null rules mean no related objects."""
+    """A customize response of `{}`, `null` or null rules selects no related objects."""
     for size, body in enumerate((b"{}", b"null", b'{"relatedResources": null}', b'{"relatedResources": []}'), 1):
         world.hook.script = lambda request, body=body: (  # type: ignore[misc]
             Response(body=body) if request.target == "/customize" else Response({"status": GOOD, "children": []})
@@ -123,7 +123,7 @@ async def customize_nothing(world: World) -> None:
 
 @scenario
 async def customize_version_2(world: World) -> None:
-    """Under v2 another namespace may be named, names match in every namespace, and keys are namespace/name."""
+    """Under v2 a rule may name another namespace, names match in every namespace, and keys are namespace/name."""
     elsewhere = world.namespace + ELSEWHERE
     rules: tuple[Json, ...] = (
         {"apiVersion": "v1", "resource": "secrets", "names": [f"{world.namespace}-named"]},
@@ -158,7 +158,7 @@ async def customize_version_2_sync_version_1(world: World) -> None:
 
 @scenario
 async def customize_namespace_selector(world: World) -> None:
-    """Under v2 a selector of namespaces by their labels; under v1 it is illegal."""
+    """Under v2 a rule may select namespaces by their labels; under v1 such a rule is refused."""
     elsewhere = world.namespace + ELSEWHERE
     selector = {"matchLabels": {"kubernetes.io/metadata.name": elsewhere}}
     _customize(
@@ -201,12 +201,12 @@ ILLEGAL: Final[dict[str, Json]] = {
     "bad label key": {"labelSelector": {"matchLabels": {"a b": "c"}}},
     "bad label value": {"labelSelector": {"matchLabels": {"a": "b c"}}},
 }  # fmt: skip
-"""Rules that end the sync, and `names: null`, which does not."""
+"""Rules that end the sync, by name; `names: null` alone does not."""
 
 
 @scenario
 async def customize_illegal_rules(world: World) -> None:
-    """A rule that is refused keeps the sync hook from being called; a legal one brings it back."""
+    """A rule that is refused keeps the sync hook from being called, and a legal one brings it back."""
     secret = {"apiVersion": "v1", "resource": "secrets"}
     _customize(world)
     await world.start(hooks=["sync", "customize"], parent={"size": 1})
@@ -224,14 +224,14 @@ async def customize_illegal_rules(world: World) -> None:
 
 @scenario
 async def customize_fails(world: World) -> None:
-    """A failing customize hook keeps the sync hook from being called; an unusable answer does, too."""
+    """A customize hook that fails or returns an unusable response keeps the sync hook from being called."""
     bad = (
         ("500", Response(status=500)), ("list", Response(body=b"[]")), ("unknown key", Response({"children": []})),
         ("rules: object", Response({"relatedResources": {}})), ("rule: text", Response({"relatedResources": ["x"]})),
     )  # fmt: skip
-    for size, (name, answer) in enumerate(bad, 1):
-        world.hook.script = lambda request, answer=answer: (  # type: ignore[misc]
-            answer if request.target == "/customize" else Response({"status": GOOD, "children": []})
+    for size, (name, response) in enumerate(bad, 1):
+        world.hook.script = lambda request, response=response: (  # type: ignore[misc]
+            response if request.target == "/customize" else Response({"status": GOOD, "children": []})
         )
         if size == 1:
             await world.start(hooks=["sync", "customize"], parent={"size": 1})

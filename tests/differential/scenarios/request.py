@@ -1,4 +1,4 @@
-"""What the hook is asked: five keys, their form, and the bytes they come in."""
+"""The request to the hook: its five keys, their form, and its bytes."""
 
 from tests.differential import snapshots
 from tests.differential.scenarios.registry import GOOD, scenario
@@ -8,8 +8,9 @@ from tests.differential.world import World, webhook
 
 @scenario
 async def first_sync(world: World) -> None:
-    """Five keys, a group for each kind of child, no status; the whole request is compared."""
-    world.answers()
+    """The first request has five keys, a group for each kind of child and no status, and its whole content is
+    compared."""
+    world.respond()
     await world.start()
     await world.rest("synced")
     world.note("first request", snapshots.request_without_chance(world.asked("/sync")[0]))
@@ -18,8 +19,8 @@ async def first_sync(world: World) -> None:
 
 @scenario
 async def request_headers(world: World) -> None:
-    """A POST of JSON."""
-    world.answers()
+    """The hook is called with a POST of JSON."""
+    world.respond()
     await world.start()
     await world.rest("synced")
     first = world.hook.requests[0]
@@ -31,7 +32,7 @@ async def request_headers(world: World) -> None:
 @scenario
 async def request_is_compact_json(world: World) -> None:
     """The body is compact, its keys are sorted, and < > & are escaped."""
-    world.answers()
+    world.respond()
     await world.start(metadata={"annotations": {"mark": "<a&b> \u2028 é 😀"}})
     await world.rest("synced")
     body = world.hook.requests[0].body
@@ -43,18 +44,18 @@ async def request_is_compact_json(world: World) -> None:
 
 @scenario
 async def version_2_keys(world: World) -> None:
-    """Under v2 children are keyed namespace/name."""
-    world.answers(config_map(), service(), deployment(), status=GOOD)
+    """Under v2 the keys of children are namespace/name."""
+    world.respond(config_map(), service(), deployment(), status=GOOD)
     await world.start(webhooks={"sync": webhook(world.hook.url, "sync", version="v2")})
     await world.rest("made")
 
 
 @scenario
 async def second_sync_writes_nothing(world: World) -> None:
-    """Defaults, quantities and emptyDir come to rest."""
+    """A second sync writes nothing, whatever defaults, quantities and emptyDir volumes the children have."""
     resources = {"limits": {"cpu": "1000m", "memory": "1024Mi"}}
     template = pods(container={"resources": resources}, volumes=[{"name": "scratch", "emptyDir": {}}])
-    world.answers(deployment(template=template), service(), config_map(), status=GOOD)
+    world.respond(deployment(template=template), service(), config_map(), status=GOOD)
     await world.start()
     await world.rest("made")
     await world.nudge()

@@ -1,4 +1,4 @@
-"""The parent's status, and what of a parent brings a sync."""
+"""The parent's status, and the changes of a parent that bring a sync."""
 
 from typing import Any
 
@@ -9,24 +9,24 @@ from tests.differential.world import World
 
 @scenario
 async def status_is_replaced_whole(world: World) -> None:
-    """What another hand wrote goes; observedGeneration is Metacontroller's, whatever the hook says."""
-    world.answers(status={"word": "one", "conditions": [{"type": "A", "status": "True"}]})
+    """The hook's status replaces the whole stored one; Metacontroller itself sets observedGeneration."""
+    world.respond(status={"word": "one", "conditions": [{"type": "A", "status": "True"}]})
     await world.start()
     await world.rest("one")
-    world.answers(status={"word": "two", "observedGeneration": 99})
+    world.respond(status={"word": "two", "observedGeneration": 99})
     await world.nudge()
     await world.rest("two")
     await world.patch(world.parent.name, "one", {"spec": {"size": 5}})
     await world.rest("generation")
-    world.answers()
+    world.respond()
     await world.nudge()
     await world.rest("empty")
 
 
 @scenario
 async def status_is_pruned(world: World) -> None:
-    """Fields that the schema does not know are dropped, sync after sync, without a change."""
-    world.answers(status={"word": "x", "unknown": 1, "conditions": [{"type": "A", "more": 1}]})
+    """Fields of the status that the schema does not know are dropped, and cause no write at the next sync."""
+    world.respond(status={"word": "x", "unknown": 1, "conditions": [{"type": "A", "more": 1}]})
     await world.start()
     await world.rest("pruned")
     await world.nudge()
@@ -35,39 +35,39 @@ async def status_is_pruned(world: World) -> None:
 
 @scenario
 async def status_is_refused(world: World) -> None:
-    """A status of the wrong type is not written; the children are applied."""
-    world.answers(config_map(), status=GOOD)
+    """A status of the wrong type is not written, and the children are applied."""
+    world.respond(config_map(), status=GOOD)
     await world.start()
     await world.rest("good")
     for name, status in (("number", {"word": 5}), ("null", {"word": None}), ("null list", {"conditions": None})):
-        world.answers(config_map(data={"key": name}), status=status)
+        world.respond(config_map(data={"key": name}), status=status)
         await world.nudge()
         await world.rest(name)
 
 
 @scenario
 async def status_with_numbers(world: World) -> None:
-    """1.0 for an integer, an integer for a number, and one beyond 2^53."""
-    world.answers(status={"ratio": 1.0})
+    """Numbers of a status are stored exactly, and 1.0 in the place of 1 causes no second write."""
+    world.respond(status={"ratio": 1.0})
     await world.start()
     await world.rest("float")
     await world.nudge()
     await world.rest("synced again")
-    world.answers(status={"ratio": 2})
+    world.respond(status={"ratio": 2})
     await world.nudge()
     await world.rest("integer")
-    world.answers(status={"ratio": 0.1})
+    world.respond(status={"ratio": 0.1})
     await world.nudge()
     await world.rest("fraction")
-    world.answers(status={"ratio": 9007199254740993})
+    world.respond(status={"ratio": 9007199254740993})
     await world.nudge()
     await world.rest("large")
 
 
 @scenario
 async def status_edited_is_ignored(world: World) -> None:
-    """With ignoreStatusChanges a status of another hand stays until something else brings a sync."""
-    world.answers(status=GOOD)
+    """With ignoreStatusChanges a status that a user edits stays until another change brings a sync."""
+    world.respond(status=GOOD)
     await world.start()
     await world.rest("good")
     await world.patch(world.parent.name, "one", {"status": {"word": "mine"}}, status=True)
@@ -78,8 +78,8 @@ async def status_edited_is_ignored(world: World) -> None:
 
 @scenario
 async def status_edited_is_noticed(world: World) -> None:
-    """Without ignoreStatusChanges it brings a sync."""
-    world.answers(status=GOOD)
+    """Without ignoreStatusChanges an edit of the status brings a sync."""
+    world.respond(status=GOOD)
     await world.start(parentResource={"apiVersion": world.parent.api_version, "resource": world.parent.plural})
     await world.rest("good")
     await world.patch(world.parent.name, "one", {"status": {"word": "mine"}}, status=True)
@@ -88,8 +88,8 @@ async def status_edited_is_noticed(world: World) -> None:
 
 @scenario
 async def what_brings_a_sync(world: World) -> None:
-    """With ignoreStatusChanges: labels, annotations and generation do, finalizers do not."""
-    world.answers(status=GOOD)
+    """With ignoreStatusChanges a new label, annotation or generation brings a sync, and a finalizer does not."""
+    world.respond(status=GOOD)
     await world.start()
     await world.rest("good")
     changes: dict[str, dict[str, Any]] = {

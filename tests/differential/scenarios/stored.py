@@ -1,4 +1,4 @@
-"""Children: what the API server makes of them, and what it refuses."""
+"""Children as the API server stores or refuses them."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from tests.differential.world import World, rule
 
 @scenario
 async def defaults_of_workloads(world: World) -> None:
-    """Every default of a pod template, in each kind of workload, comes to rest."""
+    """With every default of a pod template, each kind of workload comes to rest."""
     parts: dict[str, Any] = {"selector": {"matchLabels": {"app": "one"}}, "template": RICH}
     plain: dict[str, Any] = {"selector": {"matchLabels": {"app": "two"}}, "template": pods(labels={"app": "two"})}
-    world.answers(
+    world.respond(
         deployment(template=RICH),
         deployment("recreated", template=RICH, strategy={"type": "Recreate"}),
         {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "one-set"},
@@ -29,8 +29,8 @@ async def defaults_of_workloads(world: World) -> None:
 
 @scenario
 async def defaults_of_services(world: World) -> None:
-    """Every type of Service, and from one to another."""
-    world.answers(
+    """Services of every type come to rest, also after a change from one type to another."""
+    world.respond(
         service("plain"),
         service("headless", clusterIP="None"),
         service("outside", type="ExternalName", externalName="example.com", ports=[]),
@@ -39,7 +39,7 @@ async def defaults_of_services(world: World) -> None:
     )
     await world.start()
     await world.rest("made")
-    world.answers(
+    world.respond(
         service("plain", ports=[{"name": "http", "port": 8080}]),
         service("headless", clusterIP="None", publishNotReadyAddresses=True),
         service("outside", type="ExternalName", externalName="example.org", ports=[]),
@@ -54,9 +54,9 @@ async def defaults_of_services(world: World) -> None:
 
 @scenario
 async def secret_as_child(world: World) -> None:
-    """stringData is written once; data and type are kept."""
+    """stringData of a Secret is written once, and its data and type are kept."""
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "one-secret"}, "stringData": {"a": "b"}}
-    world.answers(secret)
+    world.respond(secret)
     await world.start(childResources=[rule("v1", "secrets")])
     await world.rest("made")
     await world.nudge()
@@ -65,60 +65,60 @@ async def secret_as_child(world: World) -> None:
 
 @scenario
 async def immutable_selector(world: World) -> None:
-    """A Deployment whose selector changes is refused; the others are applied, the status is written."""
-    world.answers(deployment(), status={"word": "before"})
+    """A Deployment whose selector changes is refused, the other children are applied and the status is written."""
+    world.respond(deployment(), status={"word": "before"})
     await world.start()
     await world.rest("made")
     labels = {"app": "one", "more": "yes"}
     changed = deployment(selector={"matchLabels": labels}, template=pods(labels=labels))
-    world.answers(changed, config_map(), status={"word": "after"})
+    world.respond(changed, config_map(), status={"word": "after"})
     await world.nudge()
     await world.rest("refused")
 
 
 @scenario
 async def headless_flip(world: World) -> None:
-    """A Service cannot become headless."""
-    world.answers(service())
+    """A Service with a cluster IP that should become headless is refused."""
+    world.respond(service())
     await world.start()
     await world.rest("made")
-    world.answers(service(clusterIP="None"), config_map(), status={"word": "after"})
+    world.respond(service(clusterIP="None"), config_map(), status={"word": "after"})
     await world.nudge()
     await world.rest("refused")
 
 
 @scenario
 async def immutable_config_map(world: World) -> None:
-    """An immutable ConfigMap keeps its data; its labels change."""
-    world.answers(config_map(immutable=True))
+    """An immutable ConfigMap keeps its data, and its labels can change."""
+    world.respond(config_map(immutable=True))
     await world.start()
     await world.rest("made")
-    world.answers(config_map(immutable=True, data={"key": "other"}), status=GOOD)
+    world.respond(config_map(immutable=True, data={"key": "other"}), status=GOOD)
     await world.nudge()
     await world.rest("refused")
-    world.answers(config_map(immutable=True, metadata={"labels": {"a": "b"}}), status=GOOD)
+    world.respond(config_map(immutable=True, metadata={"labels": {"a": "b"}}), status=GOOD)
     await world.nudge()
     await world.rest("labeled")
 
 
 @scenario
 async def annotations_too_large(world: World) -> None:
-    """A ConfigMap whose copy in the annotation exceeds 256 KiB is neither made nor updated."""
-    world.answers(config_map(data={"big": "x" * 262144}), config_map("second"), status=GOOD)
+    """A ConfigMap whose copy in the annotation exceeds 256 KiB is neither created nor updated."""
+    world.respond(config_map(data={"big": "x" * 262144}), config_map("second"), status=GOOD)
     await world.start()
     await world.rest("not made")
-    world.answers(config_map(), status=GOOD)
+    world.respond(config_map(), status=GOOD)
     await world.nudge()
     await world.rest("made")
-    world.answers(config_map(data={"big": "x" * 262144}), status=GOOD)
+    world.respond(config_map(data={"big": "x" * 262144}), status=GOOD)
     await world.nudge()
     await world.rest("not updated")
 
 
 @scenario
 async def invalid_children(world: World) -> None:
-    """What the API server refuses is missing, the rest is there."""
-    world.answers(
+    """Children that the API server refuses are missing, and all others are created."""
+    world.respond(
         config_map("UPPER"),
         config_map("one.two.three"),
         config_map("labeled", metadata={"labels": {"a": "b c"}}),

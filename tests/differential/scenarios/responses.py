@@ -1,4 +1,4 @@
-"""Answers of the hook: unusable ones, empty ones, late ones, and the time of the next call."""
+"""Responses of the hook: unusable ones, empty ones, late ones, and the time of the next call."""
 
 import asyncio
 from collections.abc import Iterable
@@ -54,20 +54,20 @@ BAD: Final = {
     "byte order mark": Response(body=b'\xef\xbb\xbf{"children": []}'),
     "number too large": Response(body=b'{"status": {"ratio": 1e999}}'),
 }
-"""Answers that change nothing in strict mode, by name."""
+"""Responses that change nothing in strict mode, by name."""
 
 
-def _bad_answers(names: Iterable[str]) -> Run:
+def _bad_responses(names: Iterable[str]) -> Run:
     async def run(world: World) -> None:
-        """Anything but a usable 200 leaves children and status as they are."""
-        world.answers(config_map(), status=GOOD)
+        """Any response but a usable 200 leaves children and status as they are."""
+        world.respond(config_map(), status=GOOD)
         await world.start()
         await world.rest("good")
         for name in names:
-            world.hook.script = lambda _, answer=BAD[name]: answer  # type: ignore[misc]
+            world.hook.script = lambda _, response=BAD[name]: response  # type: ignore[misc]
             await world.nudge()
             await world.rest(name)
-        world.answers(config_map(), service(), status=GOOD)
+        world.respond(config_map(), service(), status=GOOD)
         await world.nudge()
         await world.rest("good again")
 
@@ -76,14 +76,14 @@ def _bad_answers(names: Iterable[str]) -> Run:
 
 _SLICES: Final = 5
 for _index in range(_SLICES):
-    register(f"bad_answers_{'abcde'[_index]}", _bad_answers(tuple(BAD)[_index::_SLICES]))
+    register(f"bad_answers_{'abcde'[_index]}", _bad_responses(tuple(BAD)[_index::_SLICES]))
 
 
 @scenario
 async def empty_answers_delete_every_child(world: World) -> None:
-    """`{}`, `null` and `children: null` mean: no children."""
+    """A response of `{}`, `null` or `children: null` deletes every child."""
     for name, body in (("object", b"{}"), ("null", b"null"), ("null children", b'{"children": null}')):
-        world.answers(config_map(), status=GOOD)
+        world.respond(config_map(), status=GOOD)
         if name == "object":
             await world.start()
         else:
@@ -96,8 +96,9 @@ async def empty_answers_delete_every_child(world: World) -> None:
 
 @scenario
 async def odd_answers_that_count(world: World) -> None:
-    """Answers that are accepted in strict mode: unknown keys in children, duplicates in them, and white space."""
-    world.answers(config_map(), status=GOOD)
+    """Strict mode accepts white space around a response, nulls, invalid UTF-8, and unknown or duplicate keys in a
+    child."""
+    world.respond(config_map(), status=GOOD)
     await world.start()
     await world.rest("good")
     child = b'{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"one-child"},"data":{"a":"1","a":"2"}}'
@@ -118,13 +119,13 @@ async def odd_answers_that_count(world: World) -> None:
 @scenario
 async def loose_mode(world: World) -> None:
     """Without strict mode an unknown key is ignored, and `{"error": …}` deletes every child."""
-    world.answers(config_map(), status=GOOD, unknown=1)
+    world.respond(config_map(), status=GOOD, unknown=1)
     await world.start(webhooks={"sync": webhook(world.hook.url, "sync", responseUnMarshallMode="loose")})
     await world.rest("unknown key")
     world.hook.script = lambda _: Response(body=b'{"status": {"word": "a", "word": "b"}, "children": [], "Status": {}}')
     await world.nudge()
     await world.rest("duplicates")
-    world.answers(config_map())
+    world.respond(config_map())
     await world.nudge()
     await world.rest("a child")
     world.hook.script = lambda _: Response(body={"error": "x"})
@@ -134,7 +135,7 @@ async def loose_mode(world: World) -> None:
 
 @scenario
 async def too_many_requests(world: World) -> None:
-    """429 with an integer waits that long, without an error."""
+    """A response of 429 with whole seconds in Retry-After delays the next call by that time, without an error."""
     times: list[float] = []
     turns: list[int] = []
     async with ticking() as ticks:
@@ -154,7 +155,8 @@ async def too_many_requests(world: World) -> None:
 
 @scenario
 async def forms_of_retry_after(world: World) -> None:
-    """Whole seconds and dates are waited for; with anything else the next try comes at once."""
+    """Metacontroller waits for whole seconds and for dates in Retry-After; with any other value it tries again at
+    once."""
     forms = {
         "2": "2", "+2": "+2", "padded": " 2 ", "fraction": "2.5", "negative": "-2", "zero": "0", "word": "soon",
         "date": "", "date of another form": "",
@@ -182,7 +184,7 @@ async def forms_of_retry_after(world: World) -> None:
 
 @scenario
 async def redirects(world: World) -> None:
-    """302 is followed as a GET without body, 307 repeats what came."""
+    """Metacontroller follows 302 with a GET without a body, and repeats method and body after 307."""
 
     def script(request: Request) -> Response:
         if request.target == "/sync":
@@ -201,7 +203,7 @@ async def redirects(world: World) -> None:
 
 @scenario
 async def endless_redirect(world: World) -> None:
-    """A hook that redirects for ever is a failure like any other."""
+    """A hook that redirects for ever fails the sync as any other failure does."""
     world.hook.script = lambda _: Response(status=307, headers={"Location": "/sync"})
     await world.start()
     await world.rest("nothing", requests=10)
@@ -209,8 +211,8 @@ async def endless_redirect(world: World) -> None:
 
 @scenario
 async def slow_hook(world: World) -> None:
-    """An answer after the timeout counts as none."""
-    world.answers(config_map(), status=GOOD)
+    """A response that comes after the timeout is not applied."""
+    world.respond(config_map(), status=GOOD)
     await world.start(webhooks={"sync": webhook(world.hook.url, "sync", timeout="1s")})
     await world.rest("made")
     slow = [Response({"status": {}, "children": []}, delay=1.5)]
@@ -222,14 +224,14 @@ async def slow_hook(world: World) -> None:
 
 @scenario
 async def resync_after_seconds(world: World) -> None:
-    """It brings one more call, and none once it is left out."""
-    world.answers(config_map(), resyncAfterSeconds=1.5)
+    """Each response with resyncAfterSeconds brings a further call, and one without it brings none."""
+    world.respond(config_map(), resyncAfterSeconds=1.5)
     await world.start()
     await world.until(lambda: len(world.hook.requests) >= 1, "the first request")
     await asyncio.sleep(0.7)
     first = len(world.hook.requests)
     await world.until(lambda: len(world.hook.requests) > first + 1, "two more")
-    world.answers(config_map(), resyncAfterSeconds=0)
+    world.respond(config_map(), resyncAfterSeconds=0)
     await asyncio.sleep(3)
     last = len(world.hook.requests)
     await asyncio.sleep(3)
@@ -239,18 +241,18 @@ async def resync_after_seconds(world: World) -> None:
 
 @scenario
 async def resync_survives_a_failure(world: World) -> None:
-    """resyncAfterSeconds counts although a child is refused."""
-    world.answers(config_map("UPPER"), status=GOOD, resyncAfterSeconds=1)
+    """resyncAfterSeconds is obeyed although the API server refuses a child."""
+    world.respond(config_map("UPPER"), status=GOOD, resyncAfterSeconds=1)
     await world.start()
-    # More than the backoff alone brings in that time: 5 ms, doubled each time, are 41 s after 13 tries.
+    # Backoff alone brings fewer tries in that time: 5 ms, doubled at each try, are 41 s after 13 tries.
     await world.until(lambda: len(world.hook.requests) >= 20, "20 tries")
     await world.keep("refused")
 
 
 @scenario
 async def resync_period(world: World) -> None:
-    """resyncPeriodSeconds has every parent synced again and again, without a write."""
-    world.answers(config_map(), status=GOOD)
+    """With resyncPeriodSeconds every parent is synced again and again, and nothing is written."""
+    world.respond(config_map(), status=GOOD)
     await world.start(resyncPeriodSeconds=1)
     await world.until(lambda: len(world.hook.requests) >= 5, "some periods")
     await world.keep("at rest")
