@@ -191,9 +191,14 @@ class BodyLimit:
                 raise self._too_large()
             return message
 
-        if length.isdigit() and int(length) > self._limit:
+        if self._declares_too_much(length):
             raise self._too_large()
         await self._app(scope, receive_bounded, send)
+
+    def _declares_too_much(self, length: str) -> bool:
+        """Return whether a Content-Length is above the limit; of more than 4,300 digits Python makes no number."""
+        digits = length.lstrip("0") if length.isascii() and length.isdigit() else ""
+        return len(digits) > len(str(self._limit)) or int(digits or "0") > self._limit
 
     def _too_large(self) -> RequestTooLarge:
         return RequestTooLarge(f"the request is larger than hooks.bodyBytes, {self._limit}")

@@ -79,6 +79,21 @@ async def test_a_request_is_refused_before_its_body_is_read(
         await call(apps[name], headers=headers)
 
 
+@pytest.mark.parametrize(
+    ("length", "fits"),
+    [("10", True), ("11", False), ("9" * 5000, False), ("0" * 5000 + "10", True), ("0" * 5000 + "11", False)],
+    ids=["the limit", "above it", "5,000 digits", "zeros before the limit", "zeros before more"],
+)
+async def test_a_declared_length_has_any_number_of_digits(length: str, fits: bool) -> None:
+    """A Content-Length above the limit is refused, however many digits it has."""
+    app, body = BodyLimit(respond, limit=10), {"type": "http.request", "body": b" " * 10}
+    if fits:
+        assert (await call(app, body, headers={"content-length": length}))[0] == START
+    else:
+        with pytest.raises(RequestTooLarge):
+            await call(app, headers={"content-length": length})
+
+
 @pytest.mark.parametrize(("sizes", "fits"), [((10,), True), ((5, 5), True), ((11,), False), ((5, 6), False)])
 async def test_a_body_of_undeclared_length_is_bounded(sizes: tuple[int, ...], fits: bool) -> None:
     """A body that does not declare its length is refused as soon as it is too large."""
