@@ -1,4 +1,4 @@
-"""Answers of sources, each asked for once: bounds, lifetimes, failures, and those who give up."""
+"""The cache of what sources of metrics respond: its bounds, lifetimes and failures, and callers that are cancelled."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,28 +17,28 @@ API = Api("api", "The api")
 
 
 class Source:
-    """Counts how often it is asked, and waits as long as it is told to."""
+    """Source of metrics that counts how often it is read, and waits until its gate is open."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
 
-    def load(self, key: str, answer: object = ("value",)) -> Callable[[], Awaitable[object]]:
-        """A call that gives this answer, or raises it."""
+    def load(self, key: str, content: object = ("value",)) -> Callable[[], Awaitable[object]]:
+        """Return a call that returns this content, or raises it if it is an exception."""
 
         async def call() -> object:
             self.asked.append(key)
             await self.gate.wait()
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
+            if isinstance(content, Exception):
+                raise content
+            return content
 
         return call
 
 
 class Clock:
-    """A clock that stands still until it is set."""
+    """Clock that stands still until it is set."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -49,12 +49,12 @@ class Clock:
 
 
 def query(key: str, namespace: str = "a") -> Query:
-    """A query of the api."""
+    """Return a query of the API."""
     return Query(API, key, namespace)
 
 
-async def test_an_answer_lives_for_its_time() -> None:
-    """And a failure for a shorter one."""
+async def test_an_entry_lives_for_its_time() -> None:
+    """A reading is kept for its lifetime, and a failure for a shorter one."""
     source, clock = Source(), Clock()
     cache = Cache(Metrics(), seconds=15, flight_seconds=1, clock=clock)
     failure = CallFailed(reasons.FORBIDDEN, "no")
@@ -66,8 +66,8 @@ async def test_an_answer_lives_for_its_time() -> None:
     assert [source.asked.count(key) for key in ("good", "bad", "long")] == [2, 3, 1]
 
 
-async def test_who_gives_up_does_not_end_the_flight() -> None:
-    """The others get its answer, and whoever comes later too."""
+async def test_a_cancelled_caller_does_not_end_the_flight() -> None:
+    """When one of the callers that wait is cancelled, the others and later callers still get the result of its call."""
     source = Source()
     source.gate.clear()
     cache = Cache(Metrics(), seconds=15, flight_seconds=5)
@@ -83,7 +83,7 @@ async def test_who_gives_up_does_not_end_the_flight() -> None:
 
 
 async def test_a_flight_has_its_own_time() -> None:
-    """A source that never answers is told as such, and let go."""
+    """A source that never responds is given up after the time of a flight, with a reason that says so."""
     source = Source()
     source.gate.clear()
     cache = Cache(Metrics(), seconds=15, flight_seconds=0.05)
@@ -93,7 +93,7 @@ async def test_a_flight_has_its_own_time() -> None:
 
 
 async def test_the_number_of_entries_is_bounded() -> None:
-    """Those that were not asked for longest go first."""
+    """When there are too many entries, the one that was not asked for longest is removed first."""
     source = Source()
     cache = Cache(Metrics(), seconds=15, flight_seconds=1, entries=2)
     for key in ("a", "b", "a", "c", "a", "b"):
@@ -102,17 +102,17 @@ async def test_the_number_of_entries_is_bounded() -> None:
 
 
 async def test_what_entries_hold_is_bounded() -> None:
-    """Nested answers count with what is in them; one that is too large by itself is not kept."""
+    """A nested value counts with everything in it, and one that is too large by itself is not kept."""
     source = Source()
     cache = Cache(Metrics(), seconds=15, flight_seconds=1, weight=12)
-    answers = {"four": ((1, 2), (3, 4)), "three": ("a", "b", "c"), "huge": tuple(range(100))}
+    values = {"four": ((1, 2), (3, 4)), "three": ("a", "b", "c"), "huge": tuple(range(100))}
     for key in ("four", "three", "four", "three", "huge", "huge", "four"):
-        assert await cache.get(query(key), source.load(key, answers[key])) == answers[key]
+        assert await cache.get(query(key), source.load(key, values[key])) == values[key]
     assert source.asked == ["four", "three", "huge", "huge", "four"]
 
 
 async def test_an_outage_is_that_of_a_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the number of those remembered is bounded; when the pause is over, one asks."""
+    """An outage pauses the calls of its own namespace, and when the pause is over the source is called again."""
     monkeypatch.setattr(module, "OUTAGES", 1)
     source, clock = Source(), Clock()
     metrics = Metrics()
@@ -132,16 +132,16 @@ async def test_an_outage_is_that_of_a_namespace(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_a_bug_is_a_reason_too() -> None:
-    """Logged with what it was, told without; hooks answer all the same."""
+    """An unexpected exception of a source is logged, and the reading has a reason without the exception's words."""
     cache = Cache(Metrics(), seconds=15, flight_seconds=1)
     with structlog.testing.capture_logs() as logs:
-        answer = await cache.get(query("x"), Source().load("x", KeyError("canary")))
-    assert answer == Unread(reasons.UNREACHABLE, "The api gave a response that hooks failed at: their log says why.")
+        reading = await cache.get(query("x"), Source().load("x", KeyError("canary")))
+    assert reading == Unread(reasons.UNREACHABLE, "The api gave a response that hooks failed at: their log says why.")
     assert [entry["event"] for entry in logs] == ["metric_source_failed"]
 
 
 async def test_flights_end_with_the_cache() -> None:
-    """Whoever waits is told that it was cancelled."""
+    """A caller that waits when the cache is closed is cancelled."""
     source = Source()
     source.gate.clear()
     cache = Cache(Metrics(), seconds=15, flight_seconds=5)

@@ -127,17 +127,17 @@ def test_an_invalid_token(token: str, written: str | None, tmp_path: Path, monke
         (tmp_path / "token").write_text(written)
         monkeypatch.setenv("BEAMLIT_PLATFORM__TOKEN_FILE", str(tmp_path / "token"))
         where = f"platform.tokenFile {tmp_path}/token"
-    answer = hooks("--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0")
-    assert answer.returncode == 2
-    assert answer.stderr == f"hooks: {where} must be base64 of clientId:clientSecret.\n"
+    ended = hooks("--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0")
+    assert ended.returncode == 2
+    assert ended.stderr == f"hooks: {where} must be base64 of clientId:clientSecret.\n"
 
 
 def test_a_token_file_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token file that does not exist gives exit status 2 and one sentence."""
     monkeypatch.setenv("BEAMLIT_PLATFORM__TOKEN_FILE", str(tmp_path / "none"))
-    answer = hooks("--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0")
+    ended = hooks("--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0")
     said = f"hooks: platform.tokenFile {tmp_path}/none cannot be read: No such file or directory.\n"
-    assert (answer.returncode, answer.stderr) == (2, said)
+    assert (ended.returncode, ended.stderr) == (2, said)
 
 
 @pytest.mark.parametrize("hanging", ["token", "platform", "api server"])
@@ -189,12 +189,12 @@ def test_a_platform_that_hangs_does_not_hold_up_syncs(servers: tuple[Platform, A
             item["status"] = first["status"]
             children = [observed(child) for child in first["children"]]
             bodies.append(request_body(item, children=children, related=[workload()]))
-        answered: list[bool] = []
+        with_children: list[bool] = []
 
         def one(body: Any) -> None:
             url = f"http://127.0.0.1:{port}/modeldeployments/sync"
             with urllib.request.urlopen(url, json.dumps(body).encode(), timeout=SECONDS) as response:
-                answered.append(bool(json.load(response)["children"]))
+                with_children.append(bool(json.load(response)["children"]))
 
         for turn in (1, 2):
             asked = platform.at_once
@@ -203,5 +203,5 @@ def test_a_platform_that_hangs_does_not_hold_up_syncs(servers: tuple[Platform, A
                 thread.start()
             for thread in threads:
                 thread.join(SECONDS)
-            assert answered == [True] * turn * len(bodies)
+            assert with_children == [True] * turn * len(bodies)
             assert (platform.at_once > asked) is (turn == 1)

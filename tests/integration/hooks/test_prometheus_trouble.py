@@ -1,4 +1,4 @@
-"""Prometheus servers that refuse, lie, hang or change their certificate, scripted; and what is said of them."""
+"""Scripted Prometheus servers that refuse, lie, hang or change their certificate, and what hooks say about them."""
 
 import asyncio
 import base64
@@ -35,13 +35,13 @@ NEEDS_OPENSSL = pytest.mark.skipif(shutil.which("openssl") is None, reason="open
 
 
 def vector(*samples: tuple[Json, Any]) -> Json:
-    """An answer with these series."""
+    """Return a response with these series."""
     result = [{"metric": labels, "value": value} for labels, value in samples]
     return {"status": "success", "data": {"resultType": "vector", "result": result}}
 
 
 def problem(kind: str, error: str = "canary of the server") -> Json:
-    """An error of Prometheus."""
+    """Return an error response of Prometheus."""
     return {"status": "error", "errorType": kind, "error": error}
 
 
@@ -59,12 +59,12 @@ async def opened(
 
 
 async def read(source: MetricSource, expression: str = "x", namespace: str = "team-a") -> Reading:
-    """What is read of an expression."""
+    """Return the reading of an expression."""
     return await source.read(MetricSpec.model_validate(external_metric(expression)), namespace, None)
 
 
 def said(reading: Reading) -> tuple[str, str]:
-    """Why there is no sample."""
+    """Return the reason and the message of a reading that has no sample."""
     assert reading.unread is not None
     assert "secret" not in reading.unread.message
     return reading.unread.reason, reading.unread.message
@@ -103,18 +103,18 @@ TROUBLE = [
 ]
 
 
-@pytest.mark.parametrize(("answer", "reason", "words"), TROUBLE)
-async def test_trouble_has_a_reason_and_a_sentence(answer: Response, reason: str, words: str) -> None:
-    """It says what to change, and does not repeat what the server says of its own troubles."""
-    more: dict[str, Any] = {"timeoutSeconds": 0.5} if answer.delay else {}
-    async with HookServer(lambda _: answer) as server, opened(server.url, **more) as source:
-        told, message = said(await read(source))
-    assert (told, words in message) == (reason, True), message
+@pytest.mark.parametrize(("response", "reason", "words"), TROUBLE)
+async def test_trouble_has_a_reason_and_a_sentence(response: Response, reason: str, words: str) -> None:
+    """A reading that fails says what to change and does not repeat what the server says of its own troubles."""
+    more: dict[str, Any] = {"timeoutSeconds": 0.5} if response.delay else {}
+    async with HookServer(lambda _: response) as server, opened(server.url, **more) as source:
+        stated, message = said(await read(source))
+    assert (stated, words in message) == (reason, True), message
     assert "canary" not in message
 
 
-async def test_nobody_listens() -> None:
-    """Said at once."""
+async def test_nothing_listens() -> None:
+    """A reading from an address where nothing listens says that it cannot be connected to."""
     async with opened("127.0.0.1:1") as source:
         assert said(await read(source)) == (
             reasons.UNREACHABLE,
@@ -123,20 +123,20 @@ async def test_nobody_listens() -> None:
 
 
 async def test_a_histogram_is_no_number() -> None:
-    """Native histograms come in a field of their own."""
-    answer = vector()
-    answer["data"]["result"] = [{"metric": {}, "histogram": [1, {"count": "1"}]}]
-    async with HookServer(lambda _: Response(answer)) as server, opened(server.url) as source:
+    """A native histogram is refused as no number, with a hint at histogram_quantile."""
+    response = vector()
+    response["data"]["result"] = [{"metric": {}, "histogram": [1, {"count": "1"}]}]
+    async with HookServer(lambda _: Response(response)) as server, opened(server.url) as source:
         reason, message = said(await read(source))
     assert (reason, "histogram_quantile" in message) == (reasons.REFUSED, True)
 
 
 async def test_warnings_are_counted_and_logged_once() -> None:
-    """The value is used all the same."""
-    answer = Response(ONE | {"warnings": ["w1"], "infos": ["i1"]})
+    """A warning in a response is counted, logged once for each expression, and does not keep the value from use."""
+    response = Response(ONE | {"warnings": ["w1"], "infos": ["i1"]})
     metrics = Metrics()
     with structlog.testing.capture_logs() as logs:
-        async with HookServer(lambda _: answer) as server, opened(server.url, metrics) as source:
+        async with HookServer(lambda _: response) as server, opened(server.url, metrics) as source:
             informed = MetricSpec.model_validate(object_metric("Service", "v1", "it", "x"))
             assert len((await read(source)).samples) == 1
             assert len((await source.read(informed, "team-a", None)).samples) == 1
@@ -150,7 +150,7 @@ async def test_warnings_are_counted_and_logged_once() -> None:
 
 
 async def test_memory_of_warnings_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest are forgotten."""
+    """When more expressions had warnings than are remembered, the oldest is forgotten and logged again."""
     monkeypatch.setattr(prometheus_api, "WARNED", 1)
     with structlog.testing.capture_logs() as logs:
         async with HookServer(lambda _: Response(ONE | {"warnings": ["w"]})) as server:
@@ -163,7 +163,8 @@ async def test_memory_of_warnings_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_short_expressions_are_in_the_url_and_long_ones_in_the_body() -> None:
-    """Proxies bound the one and not the other; the server is told how long it has."""
+    """A short expression is sent in the URL and a long one, which a proxy may refuse there, in the body, both with the
+    timeout."""
     long = "+".join(["x"] * 1500)
     async with (
         HookServer(lambda _: Response(ONE)) as server,
@@ -179,7 +180,7 @@ async def test_short_expressions_are_in_the_url_and_long_ones_in_the_body() -> N
 
 
 async def test_a_name_with_a_newline_or_worse_is_only_a_value() -> None:
-    """It does not become a header or another parameter."""
+    """An expression with a line break or an ampersand does not become a header field or another parameter."""
     async with HookServer(lambda _: Response(ONE)) as server, opened(server.url) as source:
         await read(source, "x\r\nInjected: 1&query=y\x00é")
     (request,) = server.requests
@@ -188,7 +189,8 @@ async def test_a_name_with_a_newline_or_worse_is_only_a_value() -> None:
 
 
 async def test_a_bearer_token_is_read_again(tmp_path: Path) -> None:
-    """While its file cannot be used the reading says so; nothing of it is in a message."""
+    """A changed bearer token is sent with the next request; while its file cannot be used the reading says so, and no
+    message has any of its content."""
     token = tmp_path / "token"
     token.write_text("first\n")
     async with HookServer(lambda _: Response(ONE)) as server, opened(server.url, bearerFile=str(token)) as source:
@@ -214,7 +216,7 @@ async def test_a_bearer_token_is_read_again(tmp_path: Path) -> None:
 
 
 async def test_basic_authentication(tmp_path: Path) -> None:
-    """Name and password from their files, whatever is in them."""
+    """User name and password are read from their files and may contain any characters."""
     (tmp_path / "name").write_text("ünï")
     (tmp_path / "password").write_text("a:b\n")
     files: Json = {"usernameFile": str(tmp_path / "name"), "passwordFile": str(tmp_path / "password")}
@@ -227,7 +229,7 @@ async def test_basic_authentication(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("setting", ["usernameFile", "passwordFile", "bearerFile", "caFile"])
 async def test_a_file_that_is_not_there_is_said_at_the_start(setting: str, tmp_path: Path) -> None:
-    """It names the setting."""
+    """A file that does not exist ends the start with an error that names its setting."""
     (tmp_path / "other").write_text("x")
     other = {"usernameFile": "passwordFile", "passwordFile": "usernameFile"}.get(setting)
     files: Json = {setting: str(tmp_path / "none")} | ({other: str(tmp_path / "other")} if other else {})
@@ -238,8 +240,8 @@ async def test_a_file_that_is_not_there_is_said_at_the_start(setting: str, tmp_p
             pass
 
 
-async def test_authorities_that_are_none_are_said_at_the_start(tmp_path: Path) -> None:
-    """A file with something else."""
+async def test_a_ca_file_without_certificates_is_said_at_the_start(tmp_path: Path) -> None:
+    """A caFile that holds something else than certificates ends the start with an error."""
     (tmp_path / "ca").write_text("no certificate")
     with pytest.raises(SettingsError, match=r"^metricInformer\.prometheus\.caFile .* holds no certificates in PEM\.$"):
         async with opened("127.0.0.1:1", caFile=str(tmp_path / "ca")):
@@ -248,7 +250,7 @@ async def test_authorities_that_are_none_are_said_at_the_start(tmp_path: Path) -
 
 @asynccontextmanager
 async def over_tls(certificate: Path, key: Path) -> AsyncIterator[int]:
-    """A server with this certificate that answers one question on each connection; its port."""
+    """Run a server with this certificate that responds to one request on each connection, and yield its port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
 
@@ -267,7 +269,7 @@ async def over_tls(certificate: Path, key: Path) -> AsyncIterator[int]:
 
 @NEEDS_OPENSSL
 async def test_certificates(tmp_path: Path) -> None:
-    """Checked against the system's authorities, against caFile, which may change, or not at all."""
+    """A certificate is checked against the system's authorities, against caFile, which may change, or not at all."""
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     first, second = (self_signed(tmp_path / name) for name in ("one", "two"))
@@ -319,7 +321,7 @@ async def test_an_authority_without_key_usage(tmp_path: Path, monkeypatch: pytes
     ],
 )
 async def test_a_server_that_speaks_no_tls(greeting: bytes, reason: str, words: str) -> None:
-    """Said as such, and no connection is left behind."""
+    """A reading from a server that speaks no TLS says so, and no connection is left open."""
     open_ones: set[asyncio.StreamWriter] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -334,22 +336,22 @@ async def test_a_server_that_speaks_no_tls(greeting: bytes, reason: str, words: 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     more: dict[str, Any] = {} if greeting else {"timeoutSeconds": 0.5}
     async with opened(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", **more) as source:
-        told, message = said(await read(source))
-        assert (told, words in message) == (reason, True), message
+        stated, message = said(await read(source))
+        assert (stated, words in message) == (reason, True), message
         await until(lambda: not open_ones)
     server.close()
 
 
 async def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would see the credentials."""
+    """A proxy that the environment names is not used, because it would see the credentials."""
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     async with HookServer(lambda _: Response(ONE)) as server, opened(server.url) as source:
         assert len((await read(source)).samples) == 1
 
 
-async def test_the_same_question_of_several_namespaces_is_asked_once() -> None:
-    """Without a namespace label the expression is the whole question; with one each namespace has its own."""
+async def test_the_same_query_of_several_namespaces_is_sent_once() -> None:
+    """Namespaces with the same expression share one query, unless a namespace label makes their queries differ."""
     async with HookServer(lambda _: Response(ONE, delay=0.1)) as server:
         async with opened(server.url) as source:
             await asyncio.gather(*(read(source, "x", f"n{number % 20}") for number in range(1000)))
@@ -361,7 +363,7 @@ async def test_the_same_question_of_several_namespaces_is_asked_once() -> None:
 
 
 async def test_one_namespace_does_not_take_the_metrics_of_another_away() -> None:
-    """Expressions that time out put a namespace on hold; the same server answers the others."""
+    """Expressions that time out put their own namespace on hold, and the same server is still read for the others."""
 
     def script(request: Request) -> Response:
         return Response(ONE, delay=NEVER if "slow" in request.target else 0)
@@ -370,5 +372,6 @@ async def test_one_namespace_does_not_take_the_metrics_of_another_away() -> None
         for number in range(3):
             assert said(await read(source, f"slow{number}", "a"))[0] == reasons.TIMED_OUT
         assert said(await read(source, "quick", "a"))[0] == reasons.TIMED_OUT
-        assert not [request for request in server.requests if "quick" in request.target]  # it is told at once
+        # The pause decides: no request is sent.
+        assert not [request for request in server.requests if "quick" in request.target]
         assert len((await read(source, "quicker", "b")).samples) == 1

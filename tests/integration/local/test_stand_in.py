@@ -1,4 +1,4 @@
-"""The stand-in against a scripted hook over HTTP: protocol, children, status, manifests, crashes."""
+"""The stand-in with a scripted hook over HTTP: its protocol, children, status, manifests and crashes."""
 
 import asyncio
 import json
@@ -73,12 +73,12 @@ CRD = {
 
 
 def hook(path: str) -> dict[str, Any]:
-    """A strict v1 hook at a path."""
+    """Return a strict v1 hook at a path."""
     return {"version": "v1", "webhook": {"url": f"http://hooks.invalid{path}", "responseUnMarshallMode": "strict"}}
 
 
 def controller(**spec: Any) -> dict[str, Any]:
-    """A CompositeController of widgets with ConfigMap, Service and Deployment children; fields of spec on top."""
+    """Return a CompositeController of widgets with ConfigMap, Service and Deployment children, changed by `spec`."""
     return {
         "apiVersion": "metacontroller.k8s.io/v1alpha1",
         "kind": "CompositeController",
@@ -98,17 +98,17 @@ def controller(**spec: Any) -> dict[str, Any]:
 
 
 def config_map(name: str = "one-child", **data: str) -> dict[str, Any]:
-    """A desired ConfigMap."""
+    """Return a desired ConfigMap."""
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data or {"key": "value"}}
 
 
-def answer(*children: dict[str, Any], **more: Any) -> Response:
-    """An answer with these children and an empty status."""
+def response(*children: dict[str, Any], **more: Any) -> Response:
+    """Return a response with these children and an empty status."""
     return Response({"status": {}, "children": list(children)} | more)
 
 
 class Bench:
-    """A state directory with one widget and a way to run the stand-in on it."""
+    """State directory with one widget, and a way to run the stand-in on it."""
 
     def __init__(self, folder: Path, hook_url: str) -> None:
         self.state, self.installed, self.hook_url = folder / "state", folder / "installed", hook_url
@@ -120,7 +120,7 @@ class Bench:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The flags with which the program runs on this directory."""
+        """Return the flags with which the program runs on this directory."""
         installed = str(self.installed)
         return "--state", str(self.state), "--hooks", self.hook_url, "--crds", installed, "--controllers", installed
 
@@ -137,14 +137,14 @@ class Bench:
         self.put({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "one"}, "spec": spec})
 
     def stored(self, key: Key) -> dict[str, Any]:
-        """An object as its file shows it."""
+        """Return an object as its file shows it."""
         path = self.state / "objects" / key.namespace / key.resource / f"{key.name}.yaml"
         content: dict[str, Any] = yaml.safe_load(path.read_text())
         return content
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[StandIn]:
-        """A running stand-in."""
+        """Run a stand-in on this directory and yield it."""
         options = Options(
             self.state, self.hook_url, crds=self.installed, controllers=self.installed, report=self.lines.append
         )
@@ -154,7 +154,7 @@ class Bench:
 
 @asynccontextmanager
 async def bench(folder: Path, script: Script) -> AsyncIterator[tuple[Bench, HookServer]]:
-    """A scripted hook and a bench on it, with a widget."""
+    """Yield a bench with a widget, and the scripted hook that it calls."""
     async with HookServer(script) as server:
         made = Bench(folder, server.url)
         made.widget()
@@ -162,12 +162,12 @@ async def bench(folder: Path, script: Script) -> AsyncIterator[tuple[Bench, Hook
 
 
 def constant(*children: dict[str, Any], **more: Any) -> Script:
-    """A script that always gives the same answer."""
-    return lambda _: answer(*children, **more)
+    """Return a script that always returns the same response."""
+    return lambda _: response(*children, **more)
 
 
 async def test_first_sync_has_five_keys_and_every_group(tmp_path: Path) -> None:
-    """The first request carries the five keys, an empty group per child kind, and a parent without status."""
+    """The first request has the five keys, an empty group for each kind of child, and a parent without status."""
     async with bench(tmp_path, constant()) as (made, server), made.running() as stand_in:
         await stand_in.quiesce()
         request = server.requests[0].content
@@ -182,7 +182,7 @@ async def test_first_sync_has_five_keys_and_every_group(tmp_path: Path) -> None:
 
 
 async def test_second_sync_writes_nothing(tmp_path: Path) -> None:
-    """Children that need defaults and canonical quantities come to rest: a second sync makes zero writes."""
+    """A second sync writes nothing, although its children need defaults and canonical quantities."""
     template = {
         "metadata": {"labels": {"app": "x"}},
         "spec": {
@@ -219,7 +219,7 @@ async def test_second_sync_writes_nothing(tmp_path: Path) -> None:
 
 
 async def test_child_carries_owner_label_and_last_applied(tmp_path: Path) -> None:
-    """A created child has our label, the controller reference, and what was applied in its annotation."""
+    """A created child has its parent's label, the controller reference, and its last applied form in an annotation."""
     async with bench(tmp_path, constant(config_map())) as (made, _), made.running() as stand_in:
         await stand_in.quiesce()
         child, parent = made.stored(CHILD), made.stored(WIDGETS)
@@ -232,7 +232,7 @@ async def test_child_carries_owner_label_and_last_applied(tmp_path: Path) -> Non
 
 
 async def test_unwanted_children_are_deleted_before_new_ones_are_made(tmp_path: Path) -> None:
-    """A child that is no longer in the answer goes, the new one comes, and the order is delete before create."""
+    """A child that is no longer in the response is deleted before the new one is created."""
     async with bench(tmp_path, constant(config_map())) as (made, server), made.running() as stand_in:
         await stand_in.quiesce()
         server.script = constant(config_map("a-new-one"))
@@ -261,8 +261,9 @@ async def test_unwanted_children_are_deleted_before_new_ones_are_made(tmp_path: 
         pytest.param(Response(body={"resyncAfterSeconds": "5"}), "must be a number", id="text-number"),
     ],
 )
-async def test_bad_answers_change_nothing(tmp_path: Path, bad: Response, complaint: str) -> None:
-    """Anything but a usable 200 leaves children and status as they are, is reported once, and tried again."""
+async def test_bad_responses_change_nothing(tmp_path: Path, bad: Response, complaint: str) -> None:
+    """A response that is not a usable 200 changes neither children nor status, is reported, and the hook is called
+    again."""
     good = constant(config_map(), status={"word": "good"})
     async with bench(tmp_path, good) as (made, server), made.running() as stand_in:
         await stand_in.quiesce()
@@ -280,8 +281,8 @@ async def test_bad_answers_change_nothing(tmp_path: Path, bad: Response, complai
 
 
 @pytest.mark.parametrize("body", [b"{}", b"null", b'{"children": null}'])
-async def test_empty_answers_delete_every_child(tmp_path: Path, body: bytes) -> None:
-    """`{}` and `null` are accepted and mean: no children."""
+async def test_empty_responses_delete_every_child(tmp_path: Path, body: bytes) -> None:
+    """A response of `{}` or `null` is accepted and means that there are no children."""
     async with bench(tmp_path, constant(config_map())) as (made, server), made.running() as stand_in:
         await stand_in.quiesce()
         server.script = lambda _: Response(body=body)
@@ -292,12 +293,12 @@ async def test_empty_answers_delete_every_child(tmp_path: Path, body: bytes) -> 
 
 
 async def test_retry_after_is_honored_without_an_error(tmp_path: Path) -> None:
-    """429 with an integer waits that long and reports nothing."""
+    """After a 429 with seconds in Retry-After the hook is called again that much later, and no error is reported."""
     calls: list[float] = []
 
     def script(_: Request) -> Response:
         calls.append(asyncio.get_running_loop().time())
-        return Response(status=429, headers={"Retry-After": "1"}) if len(calls) == 1 else answer()
+        return Response(status=429, headers={"Retry-After": "1"}) if len(calls) == 1 else response()
 
     async with bench(tmp_path, script) as (made, _), made.running() as stand_in:
         await until(lambda: len(calls) == 2)
@@ -307,14 +308,14 @@ async def test_retry_after_is_honored_without_an_error(tmp_path: Path) -> None:
 
 
 async def test_redirect_turns_the_post_into_a_get(tmp_path: Path) -> None:
-    """A 302 is followed as a GET without body, a 307 repeats the POST."""
+    """A 302 turns a POST into a GET without a body, and a 307 behind it repeats that GET."""
 
     def script(request: Request) -> Response:
         if request.target == "/sync":
             return Response(status=302, headers={"Location": "/again"})
         if request.target == "/again":
             return Response(status=307, headers={"Location": "/there"})
-        return answer()
+        return response()
 
     async with bench(tmp_path, script) as (made, server), made.running() as stand_in:
         await stand_in.quiesce()
@@ -323,24 +324,24 @@ async def test_redirect_turns_the_post_into_a_get(tmp_path: Path) -> None:
 
 
 async def test_resync_after_seconds_calls_again(tmp_path: Path) -> None:
-    """resyncAfterSeconds brings one more call, and none once it is left out."""
+    """A response with resyncAfterSeconds makes the stand-in call the hook again after that time."""
     async with bench(tmp_path, constant(resyncAfterSeconds=0.2)) as (made, server), made.running() as stand_in:
         await stand_in.quiesce()
         first = len(server.requests)
         await until(lambda: len(server.requests) > first + 1)
 
 
-async def test_changing_answers_are_a_loop(tmp_path: Path) -> None:
-    """A child that differs in every answer is found out, said once, and slowed down."""
+async def test_changing_responses_are_a_loop(tmp_path: Path) -> None:
+    """A child that differs in every response is recognized as a loop and reported once."""
     count = iter(range(10**6))
-    changing = lambda _: answer(config_map(n=str(next(count))))  # noqa: E731
+    changing = lambda _: response(config_map(n=str(next(count))))  # noqa: E731
     async with bench(tmp_path, changing) as (made, _), made.running() as stand_in:
         await until(lambda: stand_in.loops == {WIDGETS})
         assert sum("without coming to rest" in line for line in made.lines) == 1
 
 
 async def test_foreign_object_of_a_childs_name_is_left_alone(tmp_path: Path) -> None:
-    """AlreadyExists is swallowed: the user's object stays as it is and the child never appears among the children."""
+    """An object of the user that has the name of a child stays as it is and never appears among the children."""
     async with bench(tmp_path, constant(config_map())) as (made, server):
         made.put({**config_map(mine="yes"), "metadata": {"name": "one-child"}}, name="foreign.yaml")
         async with made.running() as stand_in:
@@ -350,7 +351,7 @@ async def test_foreign_object_of_a_childs_name_is_left_alone(tmp_path: Path) -> 
 
 
 async def test_immutable_fields_are_refused_and_the_rest_goes_on(tmp_path: Path) -> None:
-    """A headless flip is refused; other children are applied, the status is written and the sync counts as failed."""
+    """A Service that would become headless is refused, while the other children and the status are written."""
 
     def service(**spec: Any) -> dict[str, Any]:
         ports = {"ports": [{"port": 80}]}
@@ -366,20 +367,20 @@ async def test_immutable_fields_are_refused_and_the_rest_goes_on(tmp_path: Path)
 
 
 async def test_annotations_of_a_child_have_a_limit(tmp_path: Path) -> None:
-    """A ConfigMap whose copy in the annotation exceeds 256 KiB cannot be created."""
+    """A ConfigMap whose last applied form in the annotation exceeds 256 KiB cannot be created."""
     async with bench(tmp_path, constant(config_map(big="x" * 262144))) as (made, _), made.running():
         await until(lambda: any("metadata.annotations must have at most" in line for line in made.lines))
 
 
 async def test_related_objects_follow_the_rules_and_trigger_a_sync(tmp_path: Path) -> None:
-    """customize is asked once per generation; a related object's coming and changing each bring a sync."""
+    """The customize hook is called once for a generation, and a related object that appears triggers a sync."""
 
     def script(request: Request) -> Response:
         if request.target == "/customize":
             assert set(request.content) == {"controller", "parent"}
             rule = {"apiVersion": "v1", "resource": "secrets", "names": ["wanted"]}
             return Response({"relatedResources": [rule]})
-        return answer()
+        return response()
 
     async with bench(tmp_path, script) as (made, server):
         made.install(controller(hooks={"sync": hook("/sync"), "customize": hook("/customize")}))
@@ -410,7 +411,7 @@ async def test_illegal_related_rules_end_the_sync(tmp_path: Path, rule: dict[str
     whole = {"apiVersion": "v1", "resource": "secrets"} | rule
 
     def script(request: Request) -> Response:
-        return Response({"relatedResources": [whole]}) if request.target == "/customize" else answer()
+        return Response({"relatedResources": [whole]}) if request.target == "/customize" else response()
 
     async with bench(tmp_path, script) as (made, server):
         made.install(controller(hooks={"sync": hook("/sync"), "customize": hook("/customize")}))
@@ -420,14 +421,14 @@ async def test_illegal_related_rules_end_the_sync(tmp_path: Path, rule: dict[str
 
 
 async def test_finalizer_is_added_first_and_holds_the_parent(tmp_path: Path) -> None:
-    """With a finalize hook a deleted parent waits for `finalized`, and then it goes with its children."""
+    """With a finalize hook a deleted parent stays until the hook returns `finalized`, then goes with its children."""
     done = False
 
     def script(request: Request) -> Response:
         if request.target == "/finalize":
             assert request.content["finalizing"] is True
-            return answer(config_map(), finalized=done)
-        return answer(config_map())
+            return response(config_map(), finalized=done)
+        return response(config_map())
 
     async with bench(tmp_path, script) as (made, server):
         made.install(controller(hooks={"sync": hook("/sync"), "finalize": hook("/finalize")}))
@@ -446,7 +447,7 @@ async def test_finalizer_is_added_first_and_holds_the_parent(tmp_path: Path) -> 
 
 
 async def test_removing_a_manifest_collects_the_children(tmp_path: Path) -> None:
-    """Without a finalizer the parent goes at once and what it owns goes with it."""
+    """Without a finalizer the parent is deleted at once, and its children with it."""
     async with bench(tmp_path, constant(config_map())) as (made, _), made.running() as stand_in:
         await stand_in.quiesce()
         (made.state / "manifests" / "one.yaml").unlink()
@@ -455,7 +456,7 @@ async def test_removing_a_manifest_collects_the_children(tmp_path: Path) -> None
 
 
 async def test_owned_child_without_the_label_is_released(tmp_path: Path) -> None:
-    """A child that loses controller-uid loses its owner, and the name stays taken."""
+    """A child that loses its label controller-uid loses its owner reference too and is no longer among the children."""
     async with bench(tmp_path, constant(config_map())) as (made, server), made.running() as stand_in:
         await stand_in.quiesce()
         child = stand_in.api.find(CHILD)
@@ -468,7 +469,7 @@ async def test_owned_child_without_the_label_is_released(tmp_path: Path) -> None
 
 
 async def test_child_edited_by_another_is_repaired_and_extras_stay(tmp_path: Path) -> None:
-    """Fields we own are set back; fields we never set survive."""
+    """In a child that another client has edited, desired fields are set back, and fields that were never set stay."""
     async with bench(tmp_path, constant(config_map())) as (made, _), made.running() as stand_in:
         await stand_in.quiesce()
         child = stand_in.api.find(CHILD)
@@ -481,7 +482,7 @@ async def test_child_edited_by_another_is_repaired_and_extras_stay(tmp_path: Pat
 
 @pytest.mark.parametrize("method", ["OnDelete", "Recreate"])
 async def test_other_update_methods(tmp_path: Path, method: str) -> None:
-    """OnDelete never updates a child; Recreate deletes it and the next sync makes it anew."""
+    """With OnDelete a child is never updated; with Recreate it is deleted, and the next sync creates it again."""
     rules = [{"apiVersion": "v1", "resource": "configmaps", "updateStrategy": {"method": method}}]
     async with bench(tmp_path, constant(config_map(v="1"))) as (made, server):
         made.install(controller(childResources=rules))
@@ -498,7 +499,7 @@ async def test_other_update_methods(tmp_path: Path, method: str) -> None:
 
 
 async def test_refused_edit_is_one_sentence_and_changes_nothing(tmp_path: Path) -> None:
-    """A value outside the schema, and a broken transition rule, each print one sentence naming file and field."""
+    """A value outside the schema or against a transition rule prints one sentence that names the file and the field."""
     async with bench(tmp_path, constant()) as (made, _), made.running() as stand_in:
         await stand_in.quiesce()
         before = made.stored(WIDGETS)
@@ -521,7 +522,7 @@ async def test_refused_edit_is_one_sentence_and_changes_nothing(tmp_path: Path) 
 
 
 async def test_unreadable_manifest_deletes_nothing(tmp_path: Path) -> None:
-    """A typing error in YAML, or in the kind, keeps what the file gave before, and so does an editor about to write."""
+    """A manifest that is broken YAML, of an unknown kind or empty leaves the object that it described before."""
     async with bench(tmp_path, constant()) as (made, _), made.running() as stand_in:
         await stand_in.quiesce()
         for text, complaint in (
@@ -536,7 +537,8 @@ async def test_unreadable_manifest_deletes_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_manifest_that_comes_back_while_its_object_leaves(tmp_path: Path) -> None:
-    """What a finalizer still holds is created again once it is gone: another object, as the manifest says."""
+    """A manifest that returns while a finalizer still holds its old object creates a new object once the old one is
+    gone."""
     async with bench(tmp_path, constant()) as (made, _), made.running() as stand_in:
         await stand_in.quiesce()
         item = stand_in.api.find(WIDGETS)
@@ -557,7 +559,7 @@ async def test_a_manifest_that_comes_back_while_its_object_leaves(tmp_path: Path
 
 
 async def test_foreign_files_are_reported_and_left_alone(tmp_path: Path) -> None:
-    """A file of another hand under objects stays byte for byte, even where a child should stand."""
+    """A file under `objects` that the stand-in did not write stays byte by byte, even where a child would be stored."""
     async with bench(tmp_path, constant(config_map())) as (made, _):
         path = made.state / "objects" / "default" / "configmaps" / "one-child.yaml"
         path.parent.mkdir(parents=True)
@@ -569,7 +571,7 @@ async def test_foreign_files_are_reported_and_left_alone(tmp_path: Path) -> None
 
 
 async def test_a_directory_has_one_stand_in(tmp_path: Path) -> None:
-    """A second instance on the same directory is refused in one sentence, naming the first one's process."""
+    """A second instance on the same directory is refused with one sentence that names the process of the first."""
     async with bench(tmp_path, constant()) as (made, _), made.running():
         with pytest.raises(errors.SetupError, match=rf"in use by another metacontroller.local \(pid {os.getpid()}\)"):
             async with made.running():
@@ -577,7 +579,7 @@ async def test_a_directory_has_one_stand_in(tmp_path: Path) -> None:
 
 
 async def test_readiness_reaches_status_and_sync_quickly(tmp_path: Path) -> None:
-    """A probed workload that turns ready brings a sync with its new status within half a second."""
+    """A probed workload whose readiness changes triggers a sync with its new status; later probes write nothing."""
     labels = {"app": "x"}
     container = {"name": "m", "image": "m:1"}
     template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
@@ -592,7 +594,7 @@ async def test_readiness_reaches_status_and_sync_quickly(tmp_path: Path) -> None
     def script(request: Request) -> Response:
         if request.target == "/health":
             return Response(status=200 if healthy else 503)
-        return answer(workload)
+        return response(workload)
 
     def ready(server: HookServer) -> int:
         children = server.of("/sync")[-1]["children"]["Deployment.apps/v1"]
@@ -614,7 +616,7 @@ async def test_readiness_reaches_status_and_sync_quickly(tmp_path: Path) -> None
 
 
 async def test_restart_keeps_identity_and_makes_no_write(tmp_path: Path) -> None:
-    """A new process on the same directory goes on where the old one ended."""
+    """A new process on the same directory keeps every object as the old one left it and writes nothing."""
     async with bench(tmp_path, constant(config_map(), status={"word": "x"})) as (made, _):
         async with made.running() as stand_in:
             await stand_in.quiesce()
@@ -626,12 +628,12 @@ async def test_restart_keeps_identity_and_makes_no_write(tmp_path: Path) -> None
 
 
 async def test_kill_at_any_moment_loses_nothing(tmp_path: Path) -> None:
-    """After kills at random moments every file is whole, uid and status are kept, and the state comes to rest."""
+    """After kills at random moments every file is whole, uid and status are kept, and the last state is reached."""
     count = iter(range(10**6))
 
     def script(request: Request) -> Response:
         number = str(next(count))
-        return answer(
+        return response(
             *(config_map(f"one-{index}", n=number) for index in range(5)),
             status={"word": number},
             resyncAfterSeconds=0.01,
@@ -666,7 +668,8 @@ async def test_kill_at_any_moment_loses_nothing(tmp_path: Path) -> None:
 
 
 async def test_command_line_ends_cleanly_at_sigterm(tmp_path: Path) -> None:
-    """SIGTERM ends the program with 0 and without a traceback; a wrong setting is one line and 2."""
+    """SIGTERM ends the program with exit status 0 and an empty stderr; a wrong setting gives one line and exit status
+    2."""
     async with bench(tmp_path, constant()) as (made, server):
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "metacontroller.local", *made.arguments,

@@ -1,4 +1,4 @@
-"""`make run` as a newcomer uses it: everything it says works, from another process, over HTTP and files."""
+"""`make run` as a newcomer uses it: every command it prints works, from another process, over HTTP and files."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from tools.repository import ROOT
 
 CHAT = {"model": "demo", "messages": [{"role": "user", "content": "hello"}]}
 PERCENTAGE = "      percentage: 50\n"
-"""A line of demo.yaml, below which a behavior is added."""
+"""Line of demo.yaml, below which fields of `behavior` are added."""
 
 
 POLICY = """\
@@ -43,7 +43,7 @@ spec:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A running `make run`."""
+    """Running `make run`, with a client of its programs."""
 
     process: subprocess.Popen[bytes]
     output: Path
@@ -52,29 +52,29 @@ class Running:
     http: httpx.Client
 
     def said(self) -> str:
-        """Everything on its terminal so far."""
+        """Return everything that its terminal shows so far."""
         return self.output.read_text()
 
     def url(self, name: str) -> str:
-        """Where one of the programs is."""
+        """Return the URL of one of the programs."""
         return f"http://127.0.0.1:{self.ports[name]}"
 
     def chat(self, path: str = "/default/demo/v1/chat/completions", **headers: str) -> httpx.Response:
-        """Ask demo through the gateway."""
+        """Send a chat request to demo through the gateway."""
         return self.http.post(self.url("gateway") + path, json=CHAT, headers=headers)
 
     def who(self, name: str = "demo") -> tuple[str, str]:
-        """Which backend answers, and why."""
-        answer = self.chat(f"/default/{name}/v1/chat/completions")
-        assert answer.status_code == 200, answer.text
-        return answer.headers["x-beamlit-backend"], answer.headers["x-beamlit-reason"]
+        """Return the backend that responds, and the reason why."""
+        response = self.chat(f"/default/{name}/v1/chat/completions")
+        assert response.status_code == 200, response.text
+        return response.headers["x-beamlit-backend"], response.headers["x-beamlit-reason"]
 
-    def demo(self, server: str, what: str) -> None:
-        """POST something under /_demo of a model server."""
-        self.http.post(f"{self.url(server)}/_demo/{what}").raise_for_status()
+    def demo(self, server: str, path: str) -> None:
+        """Send a POST to this path under /_demo of a model server."""
+        self.http.post(f"{self.url(server)}/_demo/{path}").raise_for_status()
 
     def arrived(self, server: str) -> dict[str, str]:
-        """The header fields of the last request to a model server."""
+        """Return the header fields of the last request to a model server."""
         headers = self.http.get(f"{self.url(server)}/_demo/last-request").json()["headers"]
         return {name.lower(): value for name, value in headers}
 
@@ -86,27 +86,27 @@ class Running:
         path.write_text(text.replace(before, after))
 
     def queue(self, value: int) -> None:
-        """Let the demo's metric be that, as an editor does."""
+        """Set the demo's metric to this value, as an editor does."""
         path = self.state / "metrics.yaml"
         path.write_text(re.sub(r"(?m)^value: .*", f"value: {value}", path.read_text()))
 
     def override(self, percentage: int, until: str) -> None:
-        """Add an override."""
+        """Add an override to demo.yaml."""
         self.edit(PERCENTAGE, f"{PERCENTAGE}      override: {{percentage: {percentage}, until: {until}}}\n")
 
     def stored(self, name: str = "demo", resource: str = "modeldeployments.deployment.beamlit.com") -> dict[str, Any]:
-        """An object as the cluster would have it."""
+        """Return an object as the cluster would have it."""
         content: dict[str, Any] = yaml.safe_load((self.state / f"objects/default/{resource}/{name}.yaml").read_text())
         return content
 
     def at_rest(self) -> bool:
-        """Whether what is in force is what demo's present manifest asks for."""
+        """Return whether demo's present manifest is in force."""
         observed = self.stored().get("status", {}).get("observedGeneration")
         settled = observed == self.stored()["metadata"]["generation"]
         return settled and all(self.condition(kind).get("status") == "True" for kind in ("Synced", "Ready"))
 
     def standing(self) -> str:
-        """What demo's status says of its metric."""
+        """Return the state of demo's metric in its status."""
         state: str = self.stored()["status"]["offloading"]["metrics"][0]["state"]
         return state
 
@@ -118,19 +118,19 @@ class Running:
         return ended.stdout
 
     def condition(self, kind: str) -> dict[str, Any]:
-        """A condition of demo."""
+        """Return a condition of demo, or an empty one if it is not there."""
         conditions = self.stored().get("status", {}).get("conditions", [])
         return next((one for one in conditions if one["type"] == kind), {})
 
     def route_backends(self) -> list[str]:
-        """The backends in demo's route document as the gateway reads it."""
+        """Return the ids of the backends in demo's route document."""
         document = json.loads(self.stored("demo-route", "configmaps")["data"]["route.json"])
         return [backend["id"] for backend in document["backends"]]
 
 
 @contextmanager
 def running(folder: Path) -> Iterator[Running]:
-    """`make run` on free ports and a state folder of its own."""
+    """Run `make run` on free ports and a state folder of its own, and yield it."""
     ports = {name: free_port() for name in ("gateway", "admin", "hooks", "operations", "local", "remote")}
     command = [sys.executable, "-m", "examples.run", "--state", str(folder / "state")]
     flags = [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
@@ -162,14 +162,14 @@ def running(folder: Path) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One start for the tests that change nothing for good."""
+    """Yield one run for the tests that undo what they change."""
     with running(tmp_path_factory.mktemp("run")) as demo:
         yield demo
 
 
 @pytest.fixture
 def demo(shared: Running) -> Iterator[Running]:
-    """The shared start, with everything as the examples have it."""
+    """Yield the shared run, with everything as the examples have it."""
     texts = {path: path.read_text() for path in (shared.state / "manifests/demo.yaml", shared.state / "metrics.yaml")}
     shared.demo("local", "ready")
     for name in ("demo", "demo-server"):
@@ -183,7 +183,7 @@ def demo(shared: Running) -> Iterator[Running]:
 
 @pytest.mark.xdist_group("make run")
 class TestRequests:
-    """Ways to ask a model."""
+    """Tests of the ways in which a request reaches a model."""
 
     @pytest.mark.parametrize(
         ("path", "headers"),
@@ -197,11 +197,11 @@ class TestRequests:
         ],
     )
     def test_ways(self, demo: Running, path: str, headers: dict[str, str]) -> None:
-        """By path, by model name and by every spelling of the Service's name, the local model answers."""
-        answer = demo.chat(path, **headers)
-        assert answer.status_code == 200, answer.text
-        assert answer.json()["choices"][0]["message"]["content"] == "This is tiny-local. You said: hello"
-        assert (answer.headers["x-beamlit-backend"], answer.headers["x-beamlit-reason"]) == ("local", "Local")
+        """A request by path, by model name or by any form of the Service's name gets the local model's response."""
+        response = demo.chat(path, **headers)
+        assert response.status_code == 200, response.text
+        assert response.json()["choices"][0]["message"]["content"] == "This is tiny-local. You said: hello"
+        assert (response.headers["x-beamlit-backend"], response.headers["x-beamlit-reason"]) == ("local", "Local")
 
     def test_models(self, demo: Running) -> None:
         """The gateway lists the ModelDeployments."""
@@ -209,7 +209,7 @@ class TestRequests:
         assert [model["id"] for model in listed] == ["demo", "demo-server"]
 
     def test_stream(self, demo: Running) -> None:
-        """A stream arrives event by event, while the model is still speaking."""
+        """A stream arrives event by event, while the model is still generating."""
         demo.demo("local", "speed?tokens_per_second=3")
         try:
             url = f"{demo.url('gateway')}/v1/chat/completions"
@@ -227,8 +227,8 @@ class TestRequests:
         with openai.OpenAI(base_url=f"{demo.url('gateway')}/v1", api_key="none", max_retries=0) as client:
             assert [model.id for model in client.models.list()] == ["demo", "demo-server"]
             messages: Any = CHAT["messages"]
-            answer = client.chat.completions.create(model="demo-server", messages=messages)
-            assert answer.choices[0].message.content == "This is tiny-local. You said: hello"
+            completion = client.chat.completions.create(model="demo-server", messages=messages)
+            assert completion.choices[0].message.content == "This is tiny-local. You said: hello"
             stream = client.chat.completions.create(model="demo", messages=messages, stream=True)
             text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
             assert text == "This is tiny-local. You said: hello"
@@ -253,17 +253,18 @@ class TestRequests:
 
 @pytest.mark.xdist_group("make run")
 class TestOffloading:
-    """Away, and back."""
+    """Tests of requests that go to the remote backend and come back."""
 
     @pytest.mark.parametrize("name", ["demo", "demo-server"])
     def test_unready_and_back(self, demo: Running, name: str) -> None:
-        """Within 2 s of the local model's unreadiness every answer comes from the remote and says why; then back."""
+        """While the local model is unready every response comes from the remote and says why; then the local one serves
+        again."""
         demo.demo("local", "unready")
         poll(lambda: demo.who(name)[0] == "remote", "offloading")
-        answers = [demo.chat(f"/default/{name}/v1/chat/completions") for _ in range(20)]
-        assert {answer.headers["x-beamlit-backend"] for answer in answers} == {"remote"}
-        assert {answer.headers["x-beamlit-reason"] for answer in answers} == {"NoReadyReplica"}
-        assert "This is tiny-remote." in answers[0].text
+        responses = [demo.chat(f"/default/{name}/v1/chat/completions") for _ in range(20)]
+        assert {response.headers["x-beamlit-backend"] for response in responses} == {"remote"}
+        assert {response.headers["x-beamlit-reason"] for response in responses} == {"NoReadyReplica"}
+        assert "This is tiny-remote." in responses[0].text
         path = demo.http.get(f"{demo.url('remote')}/_demo/last-request").json()["path"]
         assert path == "/demo/tiny-remote/v1/chat/completions"
         demo.demo("local", "ready")
@@ -289,11 +290,11 @@ class TestOffloading:
 
 @pytest.mark.xdist_group("make run, metrics")
 class TestMetrics:
-    """A number in metrics.yaml is changed, and requests go and come."""
+    """Tests in which the number in metrics.yaml is changed and requests are offloaded."""
 
     def test_away_and_back(self, demo: Running) -> None:
-        """At its target for the trigger window half of the requests go. They stay while all of them here would be too
-        many, which explain says with the value that would bring them back; at that, they come back."""
+        """With its metric at the target half of the requests are offloaded; they come back at the value that `explain`
+        names, not before."""
         try:
             demo.queue(12)
             poll(lambda: demo.who()[1] == "MetricReached", "offloading")
@@ -312,23 +313,24 @@ class TestMetrics:
         assert {demo.who() for _ in range(20)} == {("local", "Local")}
 
     def test_a_broken_file(self, demo: Running) -> None:
-        """A file that is no YAML is said in the condition, with its line; nothing moves, and a mended one counts."""
+        """A metrics file that is not YAML is named in the condition with the line of the mistake, and a repaired one is
+        read again."""
         text = (demo.state / "metrics.yaml").read_text()
         (demo.state / "metrics.yaml").write_text("value: [")
         poll(lambda: demo.condition("MetricsAvailable")["status"] == "False", "a condition")
         assert f"{demo.state}/metrics.yaml is not YAML in line" in demo.condition("MetricsAvailable")["message"]
-        poll(lambda: demo.who() == ("local", "MetricsMissing"), "the reason in answers")
+        poll(lambda: demo.who() == ("local", "MetricsMissing"), "the reason in responses")
         (demo.state / "metrics.yaml").write_text(text)
         poll(lambda: demo.condition("MetricsAvailable")["status"] == "True", "the end of it")
 
 
 @pytest.mark.xdist_group("make run")
 class TestEdits:
-    """The manifest is edited and the split follows."""
+    """Tests in which the manifest is edited and the split follows."""
 
     @pytest.mark.parametrize("until", ["2030-12-31T23:59:59Z", "'2030-12-31T23:59:59Z'", "2030-12-31T23:59:59+02:00"])
     def test_override(self, demo: Running, until: str) -> None:
-        """An override splits exactly, its end written with or without quotes."""
+        """An override splits requests exactly, whether or not its end is written with quotes."""
         demo.override(20, until)
         poll(lambda: demo.who()[1] == "Override", "the override")
         counted = Counter(demo.who()[0] for _ in range(100))
@@ -359,7 +361,7 @@ class TestEdits:
         poll(lambda: demo.who() == ("local", "Disabled"), "the end of offloading")
 
     def test_headers(self, demo: Running) -> None:
-        """Other headersToAdd arrive at the remote."""
+        """Header fields that are changed or added in `headersToAdd` arrive at the remote backend."""
         demo.override(100, "2030-12-31T23:59:59Z")
         poll(lambda: demo.who() == ("remote", "Override"), "the override")
         assert demo.arrived("remote")["x-team"] == "search"
@@ -373,8 +375,8 @@ class TestEdits:
         assert demo.arrived("remote")["x-more"] == "yes"
 
     def test_policy(self, demo: Running) -> None:
-        """A Policy that is edited takes the remote out of the route, with a sentence that says why, and brings it back.
-        While it is out, also a model without a ready replica sends nothing there."""
+        """An edited Policy takes the remote backend out of the route, with a sentence that says why, or brings it back;
+        while it is out, not even a model without a ready replica is offloaded."""
         assert demo.route_backends() == ["local", "remote"]
         demo.edit("  enabled: true\n", "  enabled: true\n  policies: [{refType: localPolicy, name: where}]\n")
         demo.edit("      scheme: http\n", "      scheme: http\n      location: {country: fr}\n")
@@ -403,7 +405,7 @@ class TestEdits:
             file.unlink()
 
     def test_refused_by_the_schema(self, demo: Running) -> None:
-        """A value the schema refuses is one sentence on the terminal, and nothing changes."""
+        """A value that the schema refuses gives one sentence on the terminal and changes nothing."""
         before, said = demo.stored(), len(demo.said())
         demo.edit(PERCENTAGE, "      percentage: 500\n")
         poll(lambda: "refused" in demo.said()[said:], "a sentence")
@@ -416,7 +418,7 @@ class TestEdits:
         assert demo.who() == ("local", "Local")
 
     def test_not_accepted(self, demo: Running) -> None:
-        """A mistake the schema lets pass turns Accepted to False with what to change; traffic goes on."""
+        """A mistake that the schema does not find sets Accepted to False with what to change, and traffic goes on."""
         said = len(demo.said())
         demo.edit(
             "    name: demo\n    namespace: default\n    targetPort",
@@ -432,19 +434,19 @@ class TestEdits:
         poll(lambda: demo.who() == ("remote", "NoReadyReplica"), "offloading")
 
     def test_children(self, demo: Running) -> None:
-        """The workload of spec.server and the Services are there, as a cluster would hold them."""
+        """The workload of `spec.server` and the Services exist as a cluster would have them."""
         assert demo.stored("demo-server", "deployments.apps")["status"]["readyReplicas"] == 1
         service = demo.stored("ask-demo-server", "services")
         assert service["spec"]["externalName"] == "beamlit-gateway.beamlit-system.svc.cluster.local"
-        answer = demo.chat("/v1/chat/completions", Host="ask-demo-server.default.svc.cluster.local")
-        assert "tiny-local" in answer.text
+        response = demo.chat("/v1/chat/completions", Host="ask-demo-server.default.svc.cluster.local")
+        assert "tiny-local" in response.text
 
 
 class TestEnd:
-    """How it ends."""
+    """Tests of how `make run` ends."""
 
     def test_ctrl_c(self, tmp_path: Path) -> None:
-        """Ctrl-C ends everything within seconds and leaves no process; a second start keeps the edits."""
+        """Ctrl-C ends everything and leaves no process, and a second start keeps the edits."""
         with running(tmp_path) as demo:
             children = psutil.Process(demo.process.pid).children(recursive=True)
             assert len(children) >= 5
@@ -463,7 +465,7 @@ class TestEnd:
             assert alive == []
 
     def test_a_child_dies(self, tmp_path: Path) -> None:
-        """When a program ends by itself, its name and last lines are said and everything ends."""
+        """When one of the programs ends, its name and last lines are printed and everything ends."""
         with running(tmp_path) as demo:
             processes = psutil.Process(demo.process.pid).children(recursive=True)
             gateway = next(one for one in processes if "gateway" in one.cmdline())
@@ -473,7 +475,7 @@ class TestEnd:
             assert [child for child in processes if child.is_running()] == []
 
     def test_broken_configuration(self, tmp_path: Path) -> None:
-        """A configuration that cannot be used is said in the words of the program that refuses it."""
+        """A configuration that cannot be used ends the start with the message of the program that refuses it."""
         (tmp_path / "state").mkdir()
         (tmp_path / "state/config.yaml").write_text("gatway: {}\n")
         with pytest.raises(AssertionError, match="gatway"), running(tmp_path):
@@ -481,7 +483,7 @@ class TestEnd:
 
 
 def test_json_of_the_chat() -> None:
-    """The body that the screen shows is what these tests send."""
+    """The request body that the screen shows is the one that these tests send."""
     from examples.run import Ports, screen
 
     assert json.dumps(CHAT) in screen(Path("/state"), Ports())

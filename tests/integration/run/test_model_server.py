@@ -1,4 +1,4 @@
-"""The demo model server as a process: OpenAI's API, its own OAuth2 endpoint, and what can be set while it runs."""
+"""The demo model server as a process: OpenAI's API, its own OAuth2 endpoint, and its settings while it runs."""
 
 import json
 import subprocess
@@ -25,14 +25,14 @@ from tools.ports import free_port
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server."""
+    """Running demo model server, and a client of it."""
 
     url: str
     http: httpx.Client
 
-    def demo(self, what: str) -> None:
-        """POST something under /_demo."""
-        self.http.post(f"/_demo/{what}").raise_for_status()
+    def demo(self, path: str) -> None:
+        """Send a POST to this path under /_demo."""
+        self.http.post(f"/_demo/{path}").raise_for_status()
 
     def chat(self, text: str = "hello", **more: object) -> httpx.Response:
         """Ask for a chat completion."""
@@ -42,7 +42,7 @@ class Server:
 
 @contextmanager
 def serving(folder: Path, *flags: str) -> Iterator[Server]:
-    """The server with flags, on a free port."""
+    """Run the server with these flags on a free port, and yield it."""
     port = free_port()
     command = [sys.executable, "-m", "examples.model_server", "--listen", f"127.0.0.1:{port}", "--model", "tiny"]
     url = f"http://127.0.0.1:{port}"
@@ -58,14 +58,14 @@ pytestmark = pytest.mark.xdist_group("model server")
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server without authentication."""
+    """Yield a server without authentication."""
     with serving(tmp_path_factory.mktemp("open"), "--time-to-first-token", "0", "--tokens-per-second", "0") as server:
         yield server
 
 
 @pytest.fixture
 def server(shared: Server) -> Server:
-    """The shared server, as it was at the start."""
+    """Return the shared server, as it was at the start."""
     shared.demo("ready")
     shared.demo("failures")
     shared.demo("speed?time_to_first_token=0&tokens_per_second=0&concurrency=0")
@@ -74,44 +74,44 @@ def server(shared: Server) -> Server:
 
 @pytest.fixture(scope="module")
 def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that wants tokens."""
+    """Yield a server that requires tokens."""
     flags = ("--oauth-client-id", "a client", "--oauth-client-secret", "s%cret", "--time-to-first-token", "0")
     with serving(tmp_path_factory.mktemp("remote"), *flags) as server:
         yield server
 
 
 def events(response: httpx.Response) -> list[str]:
-    """The data of each server-sent event."""
+    """Return the data of each server-sent event."""
     return [line.removeprefix("data: ") for line in response.iter_lines() if line]
 
 
 class TestApi:
-    """OpenAI's API."""
+    """Tests of OpenAI's API on the demo model server."""
 
     def test_chat(self, server: Server) -> None:
-        """A chat completion says who answered and what was said."""
-        answer = server.chat("hello there").json()
-        assert answer["object"] == "chat.completion"
-        assert answer["choices"][0]["message"] == {
+        """A chat completion names the model, repeats the message and counts the tokens."""
+        completion = server.chat("hello there").json()
+        assert completion["object"] == "chat.completion"
+        assert completion["choices"][0]["message"] == {
             "role": "assistant",
             "content": "This is tiny. You said: hello there",
         }
-        assert answer["usage"] == {"prompt_tokens": 2, "completion_tokens": 7, "total_tokens": 9}
+        assert completion["usage"] == {"prompt_tokens": 2, "completion_tokens": 7, "total_tokens": 9}
 
     def test_chat_in_parts(self, server: Server) -> None:
-        """A message may be a list of parts, of which the texts count."""
+        """In a message that is a list of parts only the texts count."""
         parts = [{"type": "text", "text": "one"}, {"type": "image_url", "image_url": {}}, {"type": "text", "text": "2"}]
         body = {"model": "tiny", "messages": [{"role": "user", "content": parts}]}
-        answer = server.http.post("/v1/chat/completions", json=body).json()
-        assert answer["choices"][0]["message"]["content"].endswith("You said: one 2")
+        completion = server.http.post("/v1/chat/completions", json=body).json()
+        assert completion["choices"][0]["message"]["content"].endswith("You said: one 2")
 
     def test_max_tokens(self, server: Server) -> None:
-        """max_tokens cuts the answer, and finish_reason says so."""
+        """`max_tokens` cuts the completion, and `finish_reason` says so."""
         choice = server.chat(max_tokens=2).json()["choices"][0]
         assert (choice["message"]["content"], choice["finish_reason"]) == ("This is", "length")
 
     def test_stream(self, server: Server) -> None:
-        """A stream has one event per token, a last one with the reason, and ends with [DONE]."""
+        """A stream has one event for each token, one with the finish reason, and ends with [DONE]."""
         data = events(server.chat("hello", stream=True))
         assert data[-1] == "[DONE]"
         chunks = [json.loads(one)["choices"][0] for one in data[:-1]]
@@ -119,14 +119,14 @@ class TestApi:
         assert [one["finish_reason"] for one in chunks] == [None] * 7 + ["stop"]
 
     def test_stream_usage(self, server: Server) -> None:
-        """With include_usage the last chunk has the usage and no choice."""
+        """With `include_usage` the last chunk of a stream has the usage and no choice."""
         data = events(server.chat(stream=True, stream_options={"include_usage": True}))
         last = json.loads(data[-2])
         assert last["choices"] == []
         assert last["usage"]["completion_tokens"] == 6
 
     def test_completions(self, server: Server) -> None:
-        """A completion, at once and streamed, is the same text."""
+        """A completion has the same text whether or not it is streamed."""
         body = {"model": "tiny", "prompt": "hello"}
         text = server.http.post("/v1/completions", json=body).json()["choices"][0]["text"]
         data = events(server.http.post("/v1/completions", json=body | {"stream": True}))
@@ -145,7 +145,7 @@ class TestApi:
             assert vectors.data[0].embedding != vectors.data[1].embedding
 
     def test_other_model(self, server: Server) -> None:
-        """Any other model name is a 404 in OpenAI's shape."""
+        """A request with any other model name gets a 404 in OpenAI's format."""
         with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
             with pytest.raises(openai.NotFoundError) as caught:
                 client.completions.create(model="other", prompt="hello")
@@ -154,7 +154,7 @@ class TestApi:
                 client.models.retrieve("other")
 
     def test_prefix(self, server: Server) -> None:
-        """The same API is under /<workspace>/<model>, for its own model alone."""
+        """The same API is served under /<workspace>/<model>, for the server's own model only."""
         body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}
         assert server.http.post("/space/tiny/v1/chat/completions", json=body).status_code == 200
         refused = server.http.post("/space/other/v1/chat/completions", json=body)
@@ -177,22 +177,22 @@ class TestApi:
         ],
     )
     def test_invalid(self, server: Server, path: str, body: bytes) -> None:
-        """A request that makes no sense is a 400 in OpenAI's shape."""
-        answer = server.http.post(path, content=body)
-        assert answer.status_code == 400
-        assert answer.json()["error"]["message"]
+        """An invalid request gets a 400 in OpenAI's format."""
+        response = server.http.post(path, content=body)
+        assert response.status_code == 400
+        assert response.json()["error"]["message"]
 
     def test_unknown_path(self, server: Server) -> None:
-        """An unknown path is a 404 in OpenAI's shape."""
-        answer = server.http.get("/nothing")
-        assert (answer.status_code, answer.json()["error"]["message"]) == (404, "GET /nothing: not found.")
+        """A request for an unknown path gets a 404 in OpenAI's format."""
+        response = server.http.get("/nothing")
+        assert (response.status_code, response.json()["error"]["message"]) == (404, "GET /nothing: not found.")
 
 
 class TestSettings:
-    """What can be set while the server runs."""
+    """Tests of what can be set while the server runs."""
 
     def test_readiness(self, server: Server) -> None:
-        """Unready fails the probe and nothing else, until ready."""
+        """An unready server fails its probe and nothing else, until it is set to ready again."""
         assert server.http.get("/health").status_code == 200
         server.demo("unready")
         assert server.http.get("/health").status_code == 503
@@ -201,34 +201,34 @@ class TestSettings:
         assert server.http.get("/health").status_code == 200
 
     def test_next_requests_fail(self, server: Server) -> None:
-        """The next n requests fail with the status asked for, then none."""
+        """As many of the next requests as asked for fail with the status asked for, and those after them succeed."""
         server.demo("failures?count=2&status=503")
         assert [server.chat().status_code for _ in range(3)] == [503, 503, 200]
 
     def test_each_nth_request_fails(self, server: Server) -> None:
-        """Each n-th request fails."""
+        """With `every=3` each third request fails."""
         server.demo("failures?every=3")
         assert sorted(server.chat().status_code for _ in range(6)) == [200] * 4 + [500] * 2
 
     def test_speed(self, server: Server) -> None:
-        """The answer takes the time to the first token and a pause per further token."""
+        """A response takes the time to the first token and a pause for each further token."""
         server.demo("speed?time_to_first_token=0.2&tokens_per_second=50")
         started = time.monotonic()
         server.chat()  # six tokens
         assert time.monotonic() - started >= 0.3
 
     def test_concurrency(self, server: Server) -> None:
-        """With a concurrency of one the second request waits for the first."""
+        """With a concurrency of 1 the second request waits for the first."""
         server.demo("speed?time_to_first_token=2&concurrency=1")
         started = time.monotonic()
         with ThreadPoolExecutor(2) as pool:
-            answers = [pool.submit(server.chat) for _ in range(2)]
+            responses = [pool.submit(server.chat) for _ in range(2)]
             poll(lambda: server.http.get("/_demo/state").json()["waiting"] == 1)
-            assert [answer.result().status_code for answer in answers] == [200, 200]
+            assert [response.result().status_code for response in responses] == [200, 200]
         assert time.monotonic() - started >= 4
 
     def test_gauges(self, server: Server) -> None:
-        """Prometheus is told how many requests are being answered, and how many wait."""
+        """The metrics tell Prometheus how many requests run and how many wait."""
         server.demo("speed?time_to_first_token=2&concurrency=1")
 
         def gauges() -> list[float]:
@@ -240,13 +240,13 @@ class TestSettings:
 
         assert gauges() == [0, 0]
         with ThreadPoolExecutor(2) as pool:
-            answers = [pool.submit(server.chat) for _ in range(2)]
+            responses = [pool.submit(server.chat) for _ in range(2)]
             poll(lambda: gauges() == [1, 1])
-            assert [answer.result().status_code for answer in answers] == [200, 200]
+            assert [response.result().status_code for response in responses] == [200, 200]
         assert gauges() == [0, 0]
 
     def test_client_that_goes(self, server: Server) -> None:
-        """A stream whose client goes is not generated to its end."""
+        """A stream whose client closes the connection is not generated to its end."""
         server.demo("speed?tokens_per_second=1")
         body = {"model": "tiny", "messages": [{"content": "word " * 600}], "stream": True}
         with (
@@ -259,7 +259,7 @@ class TestSettings:
         poll(lambda: server.http.get("/_demo/state").json()["running"] == 0)
 
     def test_last_request(self, server: Server) -> None:
-        """The last request can be looked at as it arrived."""
+        """`/_demo/last-request` returns the last request as it arrived."""
         server.http.get("/space/tiny/v1/models", headers={"X-Team": "search"})
         last = server.http.get("/_demo/last-request").json()
         assert (last["method"], last["path"]) == ("GET", "/space/tiny/v1/models")
@@ -267,10 +267,10 @@ class TestSettings:
 
 
 class TestTokens:
-    """The server as a remote platform."""
+    """Tests of the server as a remote platform that requires tokens."""
 
     def test_without_token(self, remote: Server) -> None:
-        """Without a token, or with a wrong one, a model cannot be asked; health and /_demo can."""
+        """A request to the model without a token, or with a wrong one, gets a 401; /health and /_demo need none."""
         assert remote.chat().status_code == 401
         assert remote.chat().headers["www-authenticate"] == "Bearer"
         assert remote.http.get("/v1/models", headers={"Authorization": "Bearer wrong"}).status_code == 401
@@ -279,15 +279,15 @@ class TestTokens:
 
     @pytest.mark.parametrize("credentials", [("a client", "s%cret"), ("a+client", "s%25cret")])
     def test_basic(self, remote: Server, credentials: tuple[str, str]) -> None:
-        """Basic authentication buys a token, whether or not the client encodes its parts (RFC 6749 section 2.3.1)."""
-        answer = remote.http.post("/v0/oauth/token", data={"grant_type": "client_credentials"}, auth=credentials)
-        assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
-        assert (answer.json()["token_type"], answer.json()["expires_in"]) == ("Bearer", 3600)
-        bearer = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+        """Basic authentication gets a token, whether or not the client encodes its parts (RFC 6749 section 2.3.1)."""
+        response = remote.http.post("/v0/oauth/token", data={"grant_type": "client_credentials"}, auth=credentials)
+        assert (response.status_code, response.headers["cache-control"]) == (200, "no-store")
+        assert (response.json()["token_type"], response.json()["expires_in"]) == ("Bearer", 3600)
+        bearer = {"Authorization": f"Bearer {response.json()['access_token']}"}
         assert remote.http.get("/v1/models", headers=bearer).status_code == 200
 
     def test_form_and_revocation(self, remote: Server) -> None:
-        """The form buys a token too; revoked, it is worth nothing."""
+        """Credentials in the form get a token too, and a token that is revoked is no longer accepted."""
         form = {"grant_type": "client_credentials", "client_id": "a client", "client_secret": "s%cret"}
         token = remote.http.post("/oauth/token", data=form).json()["access_token"]
         bearer = {"Authorization": f"Bearer {token}"}
@@ -307,12 +307,12 @@ class TestTokens:
     def test_refused(
         self, remote: Server, form: dict[str, str], auth: tuple[str, str] | None, status: int, code: str
     ) -> None:
-        """A token request that is refused says why as RFC 6749 section 5.2 has it."""
-        answer = remote.http.post("/v0/oauth/token", data=form, auth=auth or httpx.USE_CLIENT_DEFAULT)
-        assert (answer.status_code, answer.json()["error"]) == (status, code)
+        """A token request that is refused gets the error code of RFC 6749 section 5.2."""
+        response = remote.http.post("/v0/oauth/token", data=form, auth=auth or httpx.USE_CLIENT_DEFAULT)
+        assert (response.status_code, response.json()["error"]) == (status, code)
 
     def test_expiry(self) -> None:
-        """A token is valid for its life and not longer."""
+        """A token is accepted for its lifetime and not longer."""
         now = 100.0
         issuer = TokenIssuer("id", "secret", life_seconds=10, now=lambda: now)
         form = b"grant_type=client_credentials&client_id=id&client_secret=secret"
@@ -323,7 +323,7 @@ class TestTokens:
         assert not issuer.accepts(token)
 
     def test_no_endpoint(self, server: Server) -> None:
-        """A server that wants no tokens sells none."""
+        """A server that requires no tokens has no token endpoint."""
         assert server.http.post("/v0/oauth/token").status_code == 404
 
 
@@ -337,7 +337,7 @@ class TestTokens:
     ],
 )
 def test_wrong_flags(flags: list[str], problem: str) -> None:
-    """A flag that makes no sense is named, with exit status 2."""
+    """An invalid flag ends the program with exit status 2 and a message that names the flag."""
     command = [sys.executable, "-m", "examples.model_server", "--model", "tiny", *flags]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
     assert ended.returncode == 2
