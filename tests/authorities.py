@@ -1,4 +1,4 @@
-"""Certificate authorities for tests, and certificates that are good or bad in one way each."""
+"""Certificate authorities for tests, and certificates that are valid, or invalid in one way."""
 
 import functools
 import ipaddress
@@ -70,9 +70,9 @@ class Authority:
 
         Args:
             names: DNS names and IP addresses.
-            common_name: of its subject.
-            days: from when to when it is valid, from now.
-            chain: the authorities whose certificates follow it.
+            common_name: common name of the subject.
+            days: first and last day on which it is valid, counted from now.
+            chain: authorities whose certificates follow it.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_name(common_name), self._name, key, days).add_extension(

@@ -1,7 +1,7 @@
 """Builders of objects and requests as Metacontroller sends them: a test gives the fields that matter to it.
 
-`Cluster` syncs a single ModelDeployment as often as a test asks. It stores the children with what a cluster adds to
-them, and the status, and does no more than that: `metacontroller.local` is the whole stand-in.
+`Cluster` syncs a single ModelDeployment as often as a test calls it. It stores the status, and the children with the
+fields that a cluster adds, and does no more than that: `metacontroller.local` is the whole stand-in.
 """
 
 import copy
@@ -150,7 +150,7 @@ def service(
 
 
 def policy(name: str = "eu", *, namespace: str = NAMESPACE, deleting: bool = False, **spec: Any) -> Json:
-    """Return a Policy, by default one that allows Europe. Its type is that of the list that is given."""
+    """Return a Policy, by default one that allows Europe; its type is that of the given list."""
     if not spec:
         spec = {"locations": [{"type": "continent", "name": "eu"}]}
     metadata: Json = {"name": name, "namespace": namespace, "uid": f"uid-policy-{name}", "generation": 1}
@@ -343,7 +343,7 @@ def _key_of(port: Json) -> str:
 
 
 class Cluster:
-    """A ModelDeployment and everything around it in a cluster."""
+    """A ModelDeployment and the objects around it in a cluster."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""When a test gives up.
+"""Deadlines of tests.
 
-A test waits for what has to come about, not for a time, so its deadline only says how long a failure takes to show. It
-is far longer than anything takes on a busy machine.
+A test waits for a condition, not for a time, so its deadline only says how long a failure takes to show. It is far
+longer than anything takes on a busy machine.
 """
 
 from typing import Final

@@ -4,7 +4,7 @@ from tools.repository import ROOT
 
 
 def copied() -> set[str]:
-    """Return the files and folders of the project that it copies."""
+    """Return the files and folders of the project that the Dockerfile copies."""
     names: set[str] = set()
     for line in (ROOT / "Dockerfile").read_text().splitlines():
         words = line.split()

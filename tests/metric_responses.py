@@ -61,9 +61,9 @@ def usage_list(items: Iterable[Json]) -> Json:
 def custom_value(name: str, value: str, *, version: str = "v1beta2", window: int | None = None) -> Json:
     """Return a MetricValue of an object in the form of an API version."""
     metric: Json = {"metric": {"name": "queue"}} if version == "v1beta2" else {"metricName": "queue"}
-    said = {} if window is None else {"windowSeconds" if version == "v1beta2" else "window": window}
+    windows = {} if window is None else {"windowSeconds" if version == "v1beta2" else "window": window}
     described = {"kind": "Pod", "name": name, "namespace": NAMESPACE}
-    return {"describedObject": described, **metric, **said, "timestamp": "2026-03-01T11:59:50Z", "value": value}
+    return {"describedObject": described, **metric, **windows, "timestamp": "2026-03-01T11:59:50Z", "value": value}
 
 
 def group(*versions: str, preferred: str = "") -> Json:

@@ -155,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
             trouble = platform.script(self.command, parts.path) or Trouble()
         response = None if self.down.wait(trouble.delay) or trouble.cut else self._respond(parts, content, trouble)
         with platform.lock:
-            platform.at_once -= 1  # before the client can know, who goes on then
+            platform.at_once -= 1  # before the client gets its response and continues
         if response is None:
             self.close_connection = True
         else:

@@ -1,4 +1,4 @@
-"""Running programs under test: their responses, and what they need."""
+"""Running programs under test: waiting for them, their responses, and certificates for them."""
 
 import subprocess
 import time

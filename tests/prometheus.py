@@ -103,9 +103,9 @@ def _write_blocks(folder: Path, series: Iterable[str]) -> None:
 
 
 def informer_of(address: str, **settings: Any) -> MetricInformer:
-    """Return the settings that have hooks ask the Prometheus server at `address`.
+    """Return settings with which hooks query the Prometheus server at `address`.
 
-    Where `settings` name no timeout of a query, it may take as long as a test waits.
+    Where `settings` have no timeout, a query may take as long as a test waits.
     """
     informer = MetricInformer.model_validate({"type": "prometheus", "prometheus": {"address": address} | settings})
     if "timeoutSeconds" in settings:

@@ -58,7 +58,7 @@ def running() -> Iterator[tuple[Platform, ApiServer]]:
 
 
 class World:
-    """The objects of a cluster, and the hooks that are asked about them."""
+    """The objects of a cluster, and the hooks that are called about them."""
 
     def __init__(
         self, platform: Platform, api: ApiServer, hooks: httpx.AsyncClient, beamlit: Beamlit, metrics: Metrics
@@ -148,7 +148,7 @@ class World:
         return response
 
     def close_circuit(self) -> None:
-        """Let calls to the platform be made again at once, as after a pause of its circuit breaker."""
+        """Let calls to the platform be made again at once, as after the pause of its circuit breaker."""
         circuit = self.beamlit._circuit
         circuit._until = circuit._asked_to_wait_until = 0.0
 

@@ -1,4 +1,4 @@
-"""What an API server does with a custom resource: prune, default (both as `render` does), validate. Pure functions.
+"""Steps of an API server with a custom resource: prune, default (both as `render` does) and validate.
 
 https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/
 """
@@ -27,7 +27,7 @@ def crd_schema(plural: str) -> Schema:
 
 
 def problems(schema: Schema, value: Any, old: Any = None) -> list[str]:
-    """Return why an API server would refuse the value: by the schema, and where that accepts it, by the CEL rules."""
+    """Return why an API server would refuse a value: by the schema, or if that accepts it, by the CEL rules."""
     errors = [
         f"{error.json_path}: {error.message}" for error in jsonschema.Draft4Validator(dict(schema)).iter_errors(value)
     ]

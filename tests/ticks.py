@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 
 @asynccontextmanager
 async def ticking() -> AsyncIterator[Callable[[], int]]:
-    """Count hundredths of a second, of which a pause of this process or its loop is one, however long it is.
+    """Count hundredths of a second; a pause of this process or its loop counts as one, however long it is.
 
-    What follows without a wait takes a few of them on any machine; a wait takes many. A duration in seconds cannot tell
-    one from the other where everything takes long.
+    Work without a wait takes a few of them on any machine, and a wait takes many. A duration in seconds cannot tell one
+    from the other on a machine where everything takes long.
     """
     count = 0
 

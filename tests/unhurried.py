@@ -1,4 +1,4 @@
-"""Time for hooks under test, for what a test is not about."""
+"""Deadlines of hooks under test, where a test is not about them."""
 
 import pytest
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tests.chart.helm import kind, rules, template
-from tests.contract.questions import Questions
+from tests.contract.metric_requests import MetricRequests
 from tools.repository import ROOT
 
 ALLOWED = ("--set=allowedNamespaces={a,b}", "--set=config.namespaces=a\\,b")
@@ -253,10 +253,10 @@ def test_c34_the_rights_of_hooks_are_those_of_its_calls(chart: Path, tmp_path: P
         {"type": "Object", "object": itself | {"target": value}},
         {"type": "External", "external": {"metric": named, "target": value}},
     ]
-    with Questions.running(tmp_path) as questions:
+    with MetricRequests.running(tmp_path) as metric_requests:
         for type_, words in (("kubernetes", ()), ("prometheus", PROMETHEUS)):
             granted = roles(template(chart, *words), "-hooks")["default"]
-            asked = [path for path in questions.of(type_, metrics) if not path.startswith("/api/v1/query")]
+            asked = [path for path in metric_requests.of(type_, metrics) if not path.startswith("/api/v1/query")]
             calls = {call for call in map(question, asked) if call is not None}
             pairs = {(call, rule) for call in calls for rule in granted if allows(rule, call)}
             assert ({call for call, _ in pairs}, {rule for _, rule in pairs}) == (calls, granted)

@@ -1,4 +1,4 @@
-"""Leaves of a structural schema: where they are in a value, and which other values they may have there."""
+"""Leaves of a structural schema: where they are in a value, and which values they may have there."""
 
 import copy
 from collections.abc import Iterator, Mapping

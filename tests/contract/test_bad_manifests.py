@@ -1,4 +1,4 @@
-"""Specifications that cannot be used: each gets a sentence that says what to write instead."""
+"""Specifications that cannot be used: the message about each says what to write instead."""
 
 import re
 from typing import Any, Final

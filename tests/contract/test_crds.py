@@ -209,7 +209,7 @@ def test_patterns_are_in_the_syntax_of_re2(plural: str) -> None:
 
 @each_plural
 def test_defaults_stay_out_of_status(plural: str) -> None:
-    """No field of status has a default, because the API server would add it to what the controller says."""
+    """No field of status has a default, because the API server would add it to the controller's status."""
     assert [path for path, node in nodes(crd_schema(plural)["properties"]["status"]) if "default" in node] == []
 
 
@@ -381,7 +381,7 @@ ACCEPTED: Final = {
 
 @pytest.mark.parametrize("obj", ACCEPTED.values(), ids=ACCEPTED.keys())
 def test_accepted(obj: dict[str, Any]) -> None:
-    """An example of a good manifest is accepted by schema, CEL rules and types, and nothing of it is pruned."""
+    """An example of a valid manifest is accepted by schema, CEL rules and types, and nothing of it is pruned."""
     assert refusals(obj) == []
     assert pruned(crd_schema(PLURALS[obj["kind"]]), obj)["spec"] == obj["spec"]
     TYPES[obj["kind"]].read(obj)
@@ -389,7 +389,7 @@ def test_accepted(obj: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("obj", [pytest.param(obj, id=name) for name, obj in ACCEPTED.items()])
 def test_an_unchanged_object_is_a_legal_update(obj: dict[str, Any]) -> None:
-    """A good manifest can be applied again unchanged."""
+    """A valid manifest can be applied again unchanged."""
     assert refusals(obj, obj) == []
 
 
@@ -498,13 +498,13 @@ REFUSED: Final = {
 
 @pytest.mark.parametrize(("obj", "problem"), REFUSED.values(), ids=REFUSED.keys())
 def test_refused(obj: dict[str, Any], problem: str) -> None:
-    """An example of a bad manifest is refused by the API server for one reason, which says what to change."""
+    """An example of an invalid manifest is refused by the API server for one reason, which says what to change."""
     (only,) = refusals(obj)
     assert problem in only
 
 
 def test_every_rule_is_seen_to_refuse() -> None:
-    """The bad examples break every CEL rule but the transition rules, which have tests of their own."""
+    """The invalid examples break every CEL rule but the transition rules, which have tests of their own."""
     refused = {only for obj, _ in REFUSED.values() for only in refusals(obj)}
     rules = [
         rule

@@ -1,4 +1,4 @@
-"""Documentation names files that exist."""
+"""Paths of files in the documentation: each of them exists."""
 
 import re
 from pathlib import Path
@@ -21,5 +21,5 @@ def test_the_files_that_a_page_names_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/glossary.md", "docs/architecture.md"])
 def test_the_maps_name_many_files(page: str) -> None:
-    """The pages that lead a newcomer through the code name files, so that the test above compares something."""
+    """The pages that lead a newcomer through the code name at least five files."""
     assert len(_PATH.findall((ROOT / page).read_text(encoding="utf-8"))) >= 5

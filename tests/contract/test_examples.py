@@ -1,4 +1,4 @@
-"""The examples in the repository, in the documentation and in the help work as they are written."""
+"""Examples in the repository, in the documentation and in the help: they work as they are written."""
 
 import re
 import subprocess

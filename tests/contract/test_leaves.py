@@ -12,7 +12,7 @@ import pytest
 
 from tests.builders import Json
 from tests.contract.leaves import Leaf, at, leaves, others, places, replaced
-from tests.contract.questions import Questions
+from tests.contract.metric_requests import MetricRequests
 from tests.contract.worlds import WORLDS
 from tests.structural import crd_schema, defaulted, problems
 
@@ -39,14 +39,14 @@ WITHOUT_EFFECT: Final[Mapping[str, str]] = {
 """Fields without an effect, each with the reason."""
 
 
-pytestmark = pytest.mark.xdist_group("questions")
+pytestmark = pytest.mark.xdist_group("metric_requests")
 
 
 @pytest.fixture(scope="module")
-def questions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Questions]:
+def metric_requests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MetricRequests]:
     """Yield the requests of hooks for metrics."""
-    with Questions.running(tmp_path_factory.mktemp("questions")) as questions:
-        yield questions
+    with MetricRequests.running(tmp_path_factory.mktemp("metric_requests")) as metric_requests:
+        yield metric_requests
 
 
 def changed(leaf: Leaf) -> Iterator[tuple[str, Json]]:
@@ -68,13 +68,13 @@ def _responses(name: str) -> tuple[bytes, ...]:
     return tuple(world.responses(defaulted(SCHEMA, world.spec)))
 
 
-def effect(leaf: Leaf, questions: Questions) -> str | None:
+def effect(leaf: Leaf, metric_requests: MetricRequests) -> str | None:
     """Return the first world in which another value changes a response, a credential or a request; None without one."""
     for name, spec in changed(leaf):
         for before, after in zip(_responses(name), WORLDS[name].responses(spec), strict=True):
             if before != after:
                 return name
-        if questions.about(_metrics(spec)) != questions.about(_metrics(WORLDS[name].spec)):
+        if metric_requests.about(_metrics(spec)) != metric_requests.about(_metrics(WORLDS[name].spec)):
             return name
     return None
 
@@ -93,12 +93,12 @@ def test_a_world_is_valid(name: str) -> None:
 
 
 @pytest.mark.parametrize("path", [path for path in LEAVES if path not in WITHOUT_EFFECT])
-def test_every_field_has_an_effect(path: str, questions: Questions) -> None:
+def test_every_field_has_an_effect(path: str, metric_requests: MetricRequests) -> None:
     """Another value of a field has an effect.
 
     It changes a child, a status, the next sync, a request for metrics, the body for the platform, or a credential.
     """
-    assert effect(LEAVES[path], questions), f"spec.{path} has no effect"
+    assert effect(LEAVES[path], metric_requests), f"spec.{path} has no effect"
 
 
 IDENTITIES: Final = [path for path in LEAVES if ".metric." in path or ".describedObject." in path]
@@ -112,19 +112,19 @@ NOT_ASKED_FOR: Final[Mapping[tuple[str, str], str]] = {
 
 @pytest.mark.parametrize("path", IDENTITIES)
 @pytest.mark.parametrize("source", ["kubernetes", "prometheus"])
-def test_a_request_identifies_the_metric(source: str, path: str, questions: Questions) -> None:
+def test_a_request_identifies_the_metric(source: str, path: str, metric_requests: MetricRequests) -> None:
     """A request for a metric has every field that identifies it, but for the listed ones."""
     asked = any(
-        questions.of(source, _metrics(spec)) != questions.of(source, _metrics(WORLDS[name].spec))
+        metric_requests.of(source, _metrics(spec)) != metric_requests.of(source, _metrics(WORLDS[name].spec))
         for name, spec in itertools.islice(changed(LEAVES[path]), FEW)
     )
     assert asked is ((source, path) not in NOT_ASKED_FOR)
 
 
 @pytest.mark.parametrize("path", WITHOUT_EFFECT)
-def test_listed_fields_have_no_effect(path: str, questions: Questions) -> None:
+def test_listed_fields_have_no_effect(path: str, metric_requests: MetricRequests) -> None:
     """A field that is listed as without effect has none in any world."""
-    assert effect(LEAVES[path], questions) is None
+    assert effect(LEAVES[path], metric_requests) is None
 
 
 def test_listed_fields_were_tried() -> None:

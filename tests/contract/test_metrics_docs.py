@@ -1,4 +1,4 @@
-"""docs/metrics.md says what is so: its examples are valid, and its reasons are those of sources."""
+"""The page docs/metrics.md: its examples are valid, and its reasons, figures and metrics are those of the code."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ BLOCKS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PA
 
 
 def test_the_configuration(tmp_path: Path) -> None:
-    """It is one that hooks take."""
+    """The configuration on the page is one that hooks accept."""
     (block,) = [block for block in BLOCKS if "metricInformer" in block]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(block))
     informer = Settings.load(tmp_path / "config.yaml", environment={}).metric_informer
@@ -27,7 +27,7 @@ def test_the_configuration(tmp_path: Path) -> None:
 
 
 def test_the_metrics() -> None:
-    """They can be measured, and confined to a namespace."""
+    """The metrics on the page can be measured, and confined to a namespace."""
     (block,) = [block for block in BLOCKS if "metrics" in block]
     metrics = [MetricSpec.model_validate(metric) for metric in block["metrics"]]
     assert len(metrics) == 3
@@ -40,7 +40,7 @@ def test_the_metrics() -> None:
 
 
 def test_the_reasons() -> None:
-    """The last table has those that a source gives, and no others."""
+    """The last table has the reasons that a source gives, and no others."""
     section = PAGE.split("## When a metric cannot be read")[1]
     assert set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE)) == {
         reasons.NOT_SERVED,
@@ -54,14 +54,14 @@ def test_the_reasons() -> None:
 
 
 def test_the_figures() -> None:
-    """Deadline, pause, and length of an expression are those of the code."""
+    """The page has the deadline, the pause and the length of an expression that the code has."""
     assert f"has {DEADLINE_SECONDS:g} s together" in PAGE
     assert f"alone for {cache.FAILURE_SECONDS:g} s" in PAGE
     assert f"more than {confinement.LENGTH} characters" in " ".join(PAGE.split())
 
 
 def test_the_telemetry() -> None:
-    """Every metric that is named is there."""
+    """Every metric of hooks that the page names exists."""
     known = {family.name for family in Metrics().registry.collect()}
     for name in re.findall(r"`(beamlit_hooks_\w+)`", PAGE):
         assert name.removesuffix("_total") in known, name

@@ -1,4 +1,4 @@
-"""docs/platform.md says what is so: reasons, figures, metrics, events, and what is sent."""
+"""The page docs/platform.md: its reasons, figures, metrics, events and labels are those of the code."""
 
 import re
 
@@ -15,7 +15,7 @@ PAGE = (ROOT / "docs/platform.md").read_text(encoding="utf-8")
 
 
 def test_the_reasons() -> None:
-    """The table has those that Registered gives, and no others."""
+    """The table has the reasons of the condition Registered, and no others."""
     section = PAGE.split("## The condition Registered")[1].split("## ")[0]
     assert set(re.findall(r"^\| `\w+`, `(\w+)`", section, re.MULTILINE)) == {
         reasons.UP_TO_DATE,
@@ -29,7 +29,7 @@ def test_the_reasons() -> None:
 
 
 def test_the_figures() -> None:
-    """They are those of the code."""
+    """The figures on the page are those of the code."""
     assert PAGE.count(f"{CALL_SECONDS:g} s") == 2
     assert (INTERVAL.total_seconds(), LONGEST_DELAY, FIRST_DELAY) == (600, 600, 5)
     assert (circuit.IN_A_ROW, circuit.FIRST_PAUSE, circuit.LONGEST_PAUSE) == (3, 5, 60)
@@ -39,7 +39,7 @@ def test_the_figures() -> None:
 
 
 def test_the_metrics() -> None:
-    """Every one of the platform's is there with its labels, and no other."""
+    """The page has every metric of the platform with its labels, and no other."""
     known = {family.name: family for family in Metrics().registry.collect() if "_platform_" in family.name}
     rows = re.findall(r"^\| `(beamlit_hooks_platform_\w+)` \| (.*?) \|", PAGE, re.MULTILINE)
     assert {name.removesuffix("_total") for name, _ in rows} == known.keys()
@@ -53,7 +53,7 @@ def test_the_metrics() -> None:
 
 
 def test_the_events() -> None:
-    """The code logs them under these names."""
+    """The code logs the events that the page names."""
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "hooks").rglob("*.py"))
     for event in ("platform_has", "platform_has_not", "platform_left_alone", "platform_let_go"):
         assert f"`{event}`" in PAGE
@@ -61,7 +61,7 @@ def test_the_events() -> None:
 
 
 def test_the_labels() -> None:
-    """Those by which a model's owner is known."""
+    """The page names the labels that identify the owner of a model."""
     for label in (names.NAMESPACE_LABEL, names.NAME_LABEL, names.UID_LABEL):
         group, _, name = label.partition("/")
         assert f"{group}/" in PAGE

@@ -1,4 +1,4 @@
-"""Quantities are read and stored as a real API server did it."""
+"""Quantities: they are read and stored as a real API server did it."""
 
 import json
 from collections.abc import Callable

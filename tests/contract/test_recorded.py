@@ -1,4 +1,4 @@
-"""Records of the real Metacontroller: the stand-in does the same, and hooks give the same responses again.
+"""Records of the real Metacontroller: the stand-in does the same, and hooks give the same responses.
 
 The records come from `tests/e2e/test_differential.py`, whose scenarios run here on the stand-in alone.
 """

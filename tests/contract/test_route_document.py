@@ -1,4 +1,4 @@
-"""The route document between a writer and a reader of different versions."""
+"""The route document: a writer and a reader of the same version and of different ones."""
 
 import hashlib
 import json
@@ -293,7 +293,7 @@ def test_the_first_document_ever_is_still_read() -> None:
     ],
 )
 def test_what_cannot_be_served_is_refused_with_its_field(text: str | bytes, message: str) -> None:
-    """The message begins with the field that is wrong, or says that the text is no document."""
+    """A document that cannot be served is refused, and the message begins with the field that is wrong."""
     with pytest.raises(DocumentError) as caught:
         read(text)
     assert str(caught.value).startswith(message)

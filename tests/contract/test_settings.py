@@ -1,4 +1,4 @@
-"""Every setting is read by a program, or is on a list with the reason why not."""
+"""Settings: each is read by a program, or is on a list with the reason why not."""
 
 import ast
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ SETTINGS: Final = {
 def test_a_setting_is_read(package: str, key: str) -> None:
     """An attribute with the name of a setting is read by a program that has the setting, or by their shared code.
 
-    For a setting that is listed as without effect none is read.
+    For a setting that is listed as without effect no attribute is read.
     """
     programs = {package for package, known in SETTINGS if known == key}
     found = any(SETTINGS[package, key] in READ[one] for one in (*programs, "program"))

@@ -1,4 +1,4 @@
-"""What the fault campaign makes of what clients saw: it must not excuse too much."""
+"""Verdict of the fault campaign on what clients saw: it must not excuse too much."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ STOP = Stop("one", at=10.0, limit=4.0, seconds=4.2, code=0)
 
 
 def record(**values: Any) -> Record:
-    """A stream from the local backend between seconds 9 and 15 that was told why it broke off."""
+    """Return the record of a stream of the local backend, from second 9 to 15, that ended with an error event."""
     given: dict[str, Any] = {"user": "a", "kind": "stream", "phase": "p", "begun": 9.0, "ended": 15.0}
     given |= {"outcome": Outcome.TOLD, "status": 200, "backend": "local", "code": "upstream_reset", "via": "one"}
     return Record(**(given | values))
@@ -24,11 +24,11 @@ def record(**values: Any) -> Record:
     ("values", "why"),
     [
         ({}, "cut"),
-        ({"backend": "remote"}, None),  # which nobody killed
+        ({"backend": "remote"}, None),  # which was not killed
         ({"ended": 9.5}, None),  # over before the kill
         ({"begun": 13.0}, None),  # begun long after it
         ({"outcome": Outcome.FALSE_END}, None),
-        ({"outcome": Outcome.TRUNCATED}, None),  # a stream has to say so
+        ({"outcome": Outcome.TRUNCATED}, None),  # a stream has to end with an error event
         ({"kind": "large", "outcome": Outcome.TRUNCATED}, "cut"),
         ({"kind": "large", "outcome": Outcome.STATUS, "status": 502}, None),
         ({"kind": "upload", "outcome": Outcome.STATUS, "status": 502}, "spent"),
@@ -39,27 +39,28 @@ def record(**values: Any) -> Record:
         ({"code": "idle_timeout"}, None),
     ],
 )
-def test_what_a_cut_answer_is_excused_by(values: dict[str, Any], why: str | None) -> None:
-    """Only a kill of its own backend, or the end of its own gateway's drain time."""
+def test_what_excuses_a_cut_response(values: dict[str, Any], why: str | None) -> None:
+    """Only a kill of its own backend, or the end of its own gateway's drain time, excuses a cut response."""
     assert excuse(record(**values), [12.0], [STOP]) == why
 
 
 def test_errors_are_counted_and_missing_events_of_those_alone() -> None:
-    """What is excused is no loss; what is not is an error, and its events are lost."""
+    """A failure that is not excused counts as an error with its missing events; an excused one does not."""
     found = tally([record(missing=3), record(missing=4, phase="q", backend="remote")], [12.0], [])
     assert (found[""].requests, found[""].cut, found[""].errors.total(), found[""].missing) == (2, 1, 1, 4)
     assert (found["p"].cut, found["q"].cut) == (1, 0)
 
 
 def test_an_execution_after_a_byte_is_a_duplicate() -> None:
-    """A request that was executed twice is a duplicate only if the second began after a byte of the first answer."""
+    """A request that was executed twice is a duplicate only if the second execution began after a byte of the first
+    response."""
     near = "E a 1.0\nE b 1.0\nA b 1.1\nE c 1.0\nA c 1.1\n"
     far = "E a 1.5\nA a 1.6\nE b 1.5\nA b 1.6\nE probe 1\nA probe 2\nE probe 3\n"
     assert executed_twice([near, far]) == (["b"], 2)
 
 
 def events(*numbers: int, user: str = "a", end: bytes = b"data: [DONE]\n\n") -> bytes:
-    """A stream."""
+    """Return the body of a stream with these events."""
     pieces = [{"choices": [{"delta": {"content": f"{user}:{number} "}}]} for number in numbers]
     return b"".join(b"data: %b\n\n" % json.dumps(piece).encode() for piece in pieces) + end
 
@@ -86,7 +87,7 @@ ERROR = b'data: {"error":{"code":"upstream_reset"}}\n\n'
 def test_a_stream_is_judged_by_its_events(
     body: bytes, complete: bool, outcome: Outcome, missing: int, repeated: int
 ) -> None:
-    """Lost, repeated and foreign events are seen, and an end that is not one."""
+    """A stream is judged by its events: lost, repeated and foreign ones, and an end that is false."""
     one = Record("a", "stream", "p", 0.0)
     judge(one, Answer(200, {}, body, complete), "", 3)
     assert (one.outcome, one.missing, one.repeated) == (outcome, missing, repeated)

@@ -41,7 +41,7 @@ def test_rd_15_a_stream_that_blocks_costs_lines_and_no_time() -> None:
 
 
 def test_closing_waits_a_second_at_most() -> None:
-    """A stream that blocks for ever does not keep the process from ending."""
+    """A stream that blocks forever does not keep the process from ending."""
     stream = Stuck()
     log = AccessLog(stream, Metrics().access_log_dropped)
     log.write({"a": 1})

@@ -44,7 +44,7 @@ async def test_what_waits_goes_on_as_a_task() -> None:
     assert steps == ["begun", "came"]
 
 
-async def test_failures_and_cancellation_reach_it() -> None:
+async def test_failures_and_cancellation_reach_the_coroutine() -> None:
     """The coroutine sees the exception of what it awaits, and the cancellation of its task."""
     seen: list[str] = []
     failing: asyncio.Future[None] = asyncio.get_running_loop().create_future()

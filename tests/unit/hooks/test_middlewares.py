@@ -1,4 +1,4 @@
-"""Middlewares of the webhooks: what each refuses, and that it does so before the body is read."""
+"""Middlewares of the webhooks: what each of them refuses, and that it does so before the body is read."""
 
 from pathlib import Path
 from typing import Any

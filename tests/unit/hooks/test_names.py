@@ -1,4 +1,4 @@
-"""Derived names are legal, stable and distinct."""
+"""Names of children, which are derived from that of the parent: legal, stable and distinct."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Requests of Metacontroller are read leniently, and responses to it are whole."""
+"""Protocol of the webhooks: requests of Metacontroller are read leniently, and responses are whole."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Reasons are API: each is one word and documented."""
+"""Reasons are part of the API: each is one word and documented."""
 
 import ast
 import re
@@ -26,6 +26,5 @@ def test_each_reason_is_one_word_that_a_route_document_may_hold() -> None:
 
 
 def test_readiness_has_no_other_reasons() -> None:
-    """READINESS has every reason of readiness, so that a route that was applied last can return to the local
-    backend."""
+    """READINESS has every reason of readiness, so that a last applied route can return to the local backend."""
     assert set(readiness.MESSAGES) - {reasons.REPLICAS_READY} <= reasons.READINESS

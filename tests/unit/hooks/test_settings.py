@@ -1,4 +1,4 @@
-"""The configuration of hooks: what wins, what is refused and how it is said."""
+"""Settings of hooks: their order of precedence, what is refused, and the messages about it."""
 
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,14 @@ defaultRemoteBackend:
 
 
 def load(text: str, tmp_path: Path, **rest: Any) -> Settings:
-    """Settings from a file of this text."""
+    """Return the settings from a file with this text."""
     path = tmp_path / "config.yaml"
     path.write_text(text)
     return Settings.load(path, environment=rest.get("environment", {}), flags=rest.get("flags", {}))
 
 
 def refused(text: str, tmp_path: Path, **rest: Any) -> str:
-    """What is said about settings that cannot be used."""
+    """Return the message about settings that cannot be used."""
     with pytest.raises(SettingsError) as caught:
         load(text, tmp_path, **rest)
     message = str(caught.value)
@@ -45,7 +45,7 @@ def refused(text: str, tmp_path: Path, **rest: Any) -> str:
 
 
 def test_the_originals_file_works_as_it_stands(tmp_path: Path) -> None:
-    """The original's example gives the defaults that decisions go by, without a credential in them."""
+    """The original's example file gives the defaults for decisions, without a credential in them."""
     settings = load(SEED, tmp_path)
     assert settings.install_defaults == InstallDefaults(
         namespaces=frozenset({"default"}),
@@ -57,7 +57,7 @@ def test_the_originals_file_works_as_it_stands(tmp_path: Path) -> None:
 
 
 def test_the_gateways_service(tmp_path: Path) -> None:
-    """proxyService says where Services of spec.gateway.serviceName lead; an empty host means no default remote."""
+    """proxyService names the gateway's Service, and an empty host means that there is no default remote backend."""
     text = "proxyService: {namespace: a, name: b, port: 8080}\ndefaultRemoteBackend: {host: ''}\nnamespaces: ''\n"
     defaults = load(text, tmp_path).install_defaults
     assert defaults.gateway_service == GatewayService("a", "b", 8080)
@@ -66,7 +66,7 @@ def test_the_gateways_service(tmp_path: Path) -> None:
 
 
 def test_where_the_default_remote_is(tmp_path: Path) -> None:
-    """Location and flavors of the default remote backend, for policies; what is empty is not known."""
+    """Location and flavors of the default remote backend are read from the file and from the environment."""
     text = "defaultRemoteBackend: {location: {name: a, country: fr}, flavors: [{type: gpu, name: t4}]}\n"
     remote = load(text, tmp_path).install_defaults.default_remote
     assert remote is not None
@@ -82,12 +82,12 @@ def test_where_the_default_remote_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["a, b,", ["a", "b"]])
 def test_namespaces_in_both_forms(tmp_path: Path, value: object) -> None:
-    """`a,b` in one string, as the original, or a list."""
+    """Namespaces may be one string with commas, as in the original, or a list."""
     assert load(f"namespaces: {value!r}", tmp_path).namespaces == ("a", "b")
 
 
 def test_a_flag_wins_over_the_environment_over_the_file(tmp_path: Path) -> None:
-    """The nearer to the command, the stronger."""
+    """A flag wins over the environment, which wins over the file; variables of others are ignored."""
     text = "clusterDomain: file\nnamespaces: file\nhooks: {logLevel: debug}\n"
     environment = {
         "BEAMLIT_CLUSTER_DOMAIN": "variable",
@@ -133,14 +133,14 @@ def test_a_flag_wins_over_the_environment_over_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_one_sentence(tmp_path: Path, text: str, words: list[str]) -> None:
-    """Key, value and what is allowed; never a secret."""
+    """A mistake in the settings is one sentence with key, value and what is allowed, and without a secret."""
     message = refused(text, tmp_path)
     assert all(word in message for word in words), message
     assert message.endswith((".", "?"))
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    """Its path and why."""
+    """A file that cannot be read is reported with the reason."""
     with pytest.raises(SettingsError, match="cannot be read: No such file"):
         Settings.load(tmp_path / "none.yaml", environment={})
     (tmp_path / "latin.yaml").write_bytes(b"a: \xe9")
@@ -149,18 +149,18 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_a_list_in_the_environment_that_is_none(tmp_path: Path) -> None:
-    """The variable is named."""
+    """A variable that should be a list and is no JSON is named in the message."""
     message = refused("", tmp_path, environment={"BEAMLIT_NAMESPACES": "[a"})
     assert message.startswith("BEAMLIT_NAMESPACES is not JSON in line 1: close the list with ]")
 
 
 def prometheus(text: str) -> str:
-    """A configuration with this section for the Prometheus server."""
+    """Return a configuration with this section for the Prometheus server."""
     return f"metricInformer:\n  type: prometheus\n  prometheus: {{{text}}}\n"
 
 
 def test_the_originals_prometheus_server(tmp_path: Path) -> None:
-    """The original's two keys are enough; what else there is has its default."""
+    """The original's two keys are enough for a Prometheus server; the other settings have defaults."""
     informer = load(prometheus('address: "my-local-prom:9090"'), tmp_path).metric_informer
     assert (informer.type, informer.prometheus.address) == ("prometheus", "my-local-prom:9090")
     assert (informer.resolution_seconds, informer.prometheus.timeout_seconds) == (15, 2)
@@ -202,7 +202,7 @@ def test_the_originals_prometheus_server(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_prometheus_server_that_cannot_be_asked(text: str, words: str, tmp_path: Path) -> None:
-    """One sentence that names the setting; credentials in an address are not repeated."""
+def test_a_mistake_in_the_settings_of_prometheus(text: str, words: str, tmp_path: Path) -> None:
+    """A mistake in the section is one sentence that names the setting, without the credentials of an address."""
     message = refused(prometheus(text), tmp_path)
     assert message.startswith(words), message

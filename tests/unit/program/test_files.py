@@ -1,4 +1,4 @@
-"""What is wrong with a file of YAML, in words for the person who wrote it."""
+"""Problems of YAML files, in words for the user who wrote them."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ LOADERS: Final = (yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def refused(text: str, loader: Any) -> str:
-    """Return what is said of a text that is not YAML."""
+    """Return the problem of a text that is not YAML."""
     with pytest.raises(yaml.YAMLError) as caught:
         list(files.load_all(text, loader))
     return files.problem(caught.value)
@@ -55,19 +55,19 @@ def refused(text: str, loader: Any) -> str:
     ],
 )
 def test_advice(text: str, advice: str, loader: Any) -> None:
-    """A text that is not YAML is told with its line and with what to do, by both parsers of the library."""
-    said = refused(text, loader)
-    assert re.sub(r"line \d+", "line N", said) == re.sub(r"line \d+", "line N", f"is not YAML{advice}")
-    assert not LIBRARY.search(said)
+    """The problem of a text that is not YAML has the line and what to do, with both parsers of the library."""
+    problem = refused(text, loader)
+    assert re.sub(r"line \d+", "line N", problem) == re.sub(r"line \d+", "line N", f"is not YAML{advice}")
+    assert not LIBRARY.search(problem)
 
 
 def test_what_is_nested_too_deep() -> None:
-    """A text that is nested deeper than Python can follow is not YAML, instead of an error of ours."""
+    """A text that is nested deeper than Python can follow is reported as no YAML, not as an error in the program."""
     assert "nested too deep" in refused("[" * 5000, yaml.SafeLoader)
 
 
 def test_a_file_of_one_document() -> None:
-    """A second document is refused where there must be one, and an empty text is none."""
+    """A file of one document is refused when it has a second one, and read as None when it is empty."""
     assert files.load("a: 1") == {"a": 1}
     assert files.load("") is None
     with pytest.raises(yaml.YAMLError) as caught:
@@ -79,7 +79,7 @@ def test_a_file_of_one_document() -> None:
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    """A file that is not there, and one in another encoding, are told with the cause."""
+    """The problem of a file that is missing or in another encoding has the cause."""
     with pytest.raises(FileNotFoundError) as missing:
         (tmp_path / "none").read_text(encoding="utf-8")
     assert files.problem(missing.value) == "cannot be read: No such file or directory"
@@ -90,7 +90,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_no_complaint_of_the_library_is_repeated() -> None:
-    """A complaint that no advice is for gives general advice."""
+    """An error of the library that has no advice of its own gets general advice."""
     mark = yaml.error.Mark("", 0, 4, 0, None, 0)
     error = yaml.error.MarkedYAMLError("while doing something", mark, "found something", mark)
     assert files.problem(error) == "is not YAML in line 5: mend quotes, colons or indentation there"

@@ -1,4 +1,4 @@
-"""How a program was started, as its help and its messages name it."""
+"""Invocation of a program, as its help and its messages name it."""
 
 import sys
 from pathlib import Path
@@ -19,19 +19,19 @@ from program import invocation
     ],
 )
 def test_the_name_of_a_command(monkeypatch: pytest.MonkeyPatch, argument: str, name: str) -> None:
-    """A program that was started by its console script has the script's name, and else that of its module."""
+    """A program has the name of the console script that started it, or else that of its module."""
     monkeypatch.setattr(sys, "argv", [argument, "serve"])
     assert invocation.command("hooks") == name
 
 
 def test_a_script_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An example begins with the path of the console script, as it was typed."""
+    """An example begins with the path of the console script as it was typed."""
     monkeypatch.setattr(sys, "argv", [".venv/bin/beamlit-hooks"])
     assert invocation.typed("hooks") == ".venv/bin/beamlit-hooks"
 
 
 def test_a_module_as_it_can_be_typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An example names the interpreter by `python` where that is the one, and else by its path from here."""
+    """An example begins with `python` where that is the running interpreter, and else with the interpreter's path."""
     monkeypatch.setattr(sys, "argv", ["hooks/__main__.py"])
     python = tmp_path / "bin" / "python"
     python.parent.mkdir()
@@ -47,7 +47,7 @@ def test_a_module_as_it_can_be_typed(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_paragraphs() -> None:
-    """Text is wrapped, and a command to copy stays in one piece."""
+    """Paragraphs of text are wrapped, and a command to copy stays as it is."""
     command = f"  {'x' * 100} \\\n    y"
     assert (
         invocation.paragraphs("word " * 20, command)

@@ -1,4 +1,4 @@
-"""What is wrong with a value, in words that say what to write instead, for every field of every model."""
+"""Problems of values, in words that say what to write instead, for every field of every model."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -66,8 +66,8 @@ def test_every_field_says_what_it_allows(model: type[BaseModel]) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__module__)
-def test_no_error_is_told_in_the_words_of_the_library(model: type[BaseModel]) -> None:
-    """Every error, whatever is written wherever, has a path and words of our own."""
+def test_no_error_has_the_words_of_the_library(model: type[BaseModel]) -> None:
+    """Every error of any value in any field has a path and words of this project."""
     schema = model.model_json_schema(by_alias=True)
     kinds = set()
     for path, _ in places(schema, schema):
@@ -87,13 +87,13 @@ def test_no_error_is_told_in_the_words_of_the_library(model: type[BaseModel]) ->
 
 
 class Inner(BaseModel):
-    """An object in an object."""
+    """Object in a list of the example."""
 
     size: Annotated[int, Field(ge=1)] = 1
 
 
 class Example(BaseModel):
-    """One field of each kind."""
+    """Model with a field of each kind."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z]+$", max_length=5), must_be("a word, such as demo")] = "x"
     text: Annotated[str, Field(min_length=1)] = "x"
@@ -172,7 +172,7 @@ def test_a_problem(fields: dict[str, Any], path: str, instead: str | None) -> No
     [("must be x", "a must be x"), ("is required", "a is required"), ("set one of b and c", "a: set one of b and c")],
 )
 def test_a_sentence(text: str, sentence: str) -> None:
-    """What to write follows the field, an order after a colon."""
+    """The text of a problem follows the name of the field, after a colon where it is an instruction."""
     assert problems.joined("a", text) == sentence
 
 
@@ -182,8 +182,8 @@ def test_a_string_of_a_user_is_not_repeated(fields: dict[str, Any]) -> None:
     assert found(strings=False, **fields).value == ""
 
 
-def test_a_pattern_without_words_is_a_mistake_of_ours() -> None:
-    """A pattern that nothing explains raises instead of being shown."""
+def test_a_pattern_without_words_raises() -> None:
+    """A pattern of a field that has no words for users raises an error instead of being shown."""
     with pytest.raises(ValueError, match="no words say"):
         problems.allowed({"type": "string", "pattern": "^a$"})
 
@@ -203,12 +203,12 @@ def test_a_pattern_without_words_is_a_mistake_of_ours() -> None:
     ],
 )
 def test_what_a_schema_allows(node: dict[str, Any], words: str) -> None:
-    """A node of a schema is told in words."""
+    """What a node of a schema allows is written in words."""
     assert problems.allowed(node) == words
 
 
 def test_the_name_of_a_field_in_python() -> None:
-    """A model that is built in code is told of by the keys that people write."""
+    """A problem of a model that is built in code has the key that users write, not the name in Python."""
     with pytest.raises(ValidationError) as caught:
         Backend(id="b", path_prefix="x", default=True)
     assert first_problem(caught.value, Backend).path == "pathPrefix"

@@ -1,4 +1,4 @@
-"""A file that is read again when it changes, and what counts while it is of no use."""
+"""Watched files: they are read again when they change, and the last good value counts while they are of no use."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from program.watched_file import FileMissing, FileUnusable, WatchedFile, strippe
 
 
 class Watched:
-    """A file with one word, how often it was parsed, and the problems that were reported."""
+    """A file with one word, the number of times it was parsed, and the problems that were reported."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -58,7 +58,7 @@ def test_a_file_that_is_renamed_over_it(watched: Watched, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("content", "problem"), [("", "is empty"), (" \n", "is empty"), ("x" * 17, "is larger than")])
 def test_content_that_makes_no_value(watched: Watched, content: str, problem: str) -> None:
-    """The problem is raised at each use and reported once, and the value before counts until the file is mended."""
+    """Unusable content raises at each use and is reported once, and the value before counts until it is corrected."""
     assert watched.file.current() == "first"
     watched.write(content)
     for _ in range(3):
@@ -75,7 +75,8 @@ def test_content_that_makes_no_value(watched: Watched, content: str, problem: st
 
 
 def test_a_file_that_is_missing_for_a_moment(watched: Watched) -> None:
-    """Its value before counts, and the file that comes back is read although it looks the same."""
+    """While a file is missing its last value counts, and the file that comes back is read although it looks the
+    same."""
     assert watched.file.current() == "first"
     watched.path.unlink()
     with pytest.raises(FileMissing, match=r"^cannot be read: No such file or directory$"):
@@ -87,7 +88,7 @@ def test_a_file_that_is_missing_for_a_moment(watched: Watched) -> None:
 
 
 def test_a_file_that_cannot_be_read(watched: Watched) -> None:
-    """It is tried at each use, for permissions change without the content: here a folder takes the file's place."""
+    """A file that cannot be read is tried at each use, because permissions change without the content."""
     assert watched.file.current() == "first"
     watched.path.unlink()
     watched.path.mkdir()
@@ -99,14 +100,14 @@ def test_a_file_that_cannot_be_read(watched: Watched) -> None:
 
 
 def test_a_file_that_was_never_of_use(tmp_path: Path) -> None:
-    """Without a value before there is none, and without a listener no report."""
+    """A file that was never readable raises, and without a listener nothing is reported."""
     file = WatchedFile(tmp_path / "none", stripped)
     with pytest.raises(FileMissing):
         file.latest()
 
 
 def test_the_first_reading_is_not_reported(watched: Watched) -> None:
-    """A program that ends because its file is of no use says so itself; afterwards the problem is reported."""
+    """The first reading raises without a report, because the program says so itself; later problems are reported."""
     watched.write("")
     with pytest.raises(FileUnusable, match=r"^is empty$"):
         watched.file.first()

@@ -1,4 +1,4 @@
-"""Ports for servers under test: which ones there are, and that no two processes get the same."""
+"""Ports for servers under test: which there are, and that no two processes get the same."""
 
 import contextlib
 import socket
@@ -23,12 +23,12 @@ from tools.repository import ROOT
     ],
 )
 def test_ports_are_outside_of_the_kernels_range(first: int, last: int, expected: range) -> None:
-    """Blocks lie where there is more room, below or above the kernel's range."""
+    """Ports are taken from the larger range, below or above that of the kernel."""
     assert ports_outside(first, last) == expected
 
 
 def test_each_port_is_another_one() -> None:
-    """Ports of one process differ, and a taken one is left out."""
+    """Ports of one process differ, and one that is in use is left out."""
     with contextlib.closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", free_port()))
         ports = [free_port() for _ in range(BLOCK // 4)]

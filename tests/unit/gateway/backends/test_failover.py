@@ -173,6 +173,6 @@ def test_retry_after(value: bytes, seconds: float | None) -> None:
 
 @given(st.binary(max_size=40) | st.text(max_size=40).map(str.encode))
 def test_retry_after_takes_anything(value: bytes) -> None:
-    """No value raises an error or gives a negative time."""
+    """No value of Retry-After raises an error or gives a negative time."""
     seconds = failover.retry_after(value, 0.0)
     assert seconds is None or seconds >= 0

@@ -1,4 +1,4 @@
-"""Frames of a WebSocket in pieces, against a library that makes them."""
+"""Frames of a WebSocket that come in pieces, compared with a library that writes them."""
 
 import pytest
 from hypothesis import given
@@ -16,17 +16,17 @@ FRAMES = st.lists(
 
 
 def wire(opcode: Opcode, length: int, *, masked: bool) -> bytes:
-    """A frame as a library writes it."""
+    """Return a frame as the library writes it."""
     if opcode in (Opcode.PING, Opcode.PONG):
         length %= 126
     return Frame(opcode, bytes([opcode]) * length).serialize(mask=masked)
 
 
 @given(FRAMES, st.booleans(), st.lists(st.integers(1, 70000), max_size=30), st.booleans())
-def test_frames_end_where_they_end(
+def test_the_ends_of_frames_are_known_in_any_pieces(
     frames: list[tuple[Opcode, int]], masked: bool, cuts: list[int], closes: bool
 ) -> None:
-    """Whatever the pieces, it is known whether a frame has ended, and whether the last one was a close."""
+    """In any pieces of a stream the scanner knows whether a frame has ended, and whether the last one was a close."""
     pieces = [wire(opcode, length, masked=masked) for opcode, length in frames]
     if closes:
         pieces.append(Frame(Opcode.CLOSE, Close(1000, "").serialize()).serialize(mask=masked))
@@ -47,7 +47,7 @@ def test_frames_end_where_they_end(
 
 @given(FRAMES)
 def test_byte_by_byte(frames: list[tuple[Opcode, int]]) -> None:
-    """Headers that come byte by byte are put together."""
+    """Headers of frames that come byte by byte are put together."""
     data = b"".join(wire(opcode, length % 200, masked=True) for opcode, length in frames)
     tracked = FrameScanner()
     for byte in data:
@@ -57,8 +57,8 @@ def test_byte_by_byte(frames: list[tuple[Opcode, int]]) -> None:
 
 
 @given(st.binary(min_size=4, max_size=4) | st.just(b""))
-def test_our_own_frame_is_one(mask: bytes) -> None:
-    """A library reads our frame as a close with status 1001, masked or not."""
+def test_the_close_frame_of_the_gateway(mask: bytes) -> None:
+    """The library reads the gateway's own frame as a close with status 1001, masked or not."""
     reader = StreamReader()
     reader.feed_data(close_frame(mask))
     with pytest.raises(StopIteration) as parsed:

@@ -1,4 +1,4 @@
-"""Field, target and model name rules in both directions."""
+"""Forwarding: rules for fields, targets and model names, in both directions."""
 
 import json
 from typing import Any
@@ -24,12 +24,12 @@ REMOTE = Target.of("run.example:8443", local=False)
 
 
 def head(*fields: tuple[bytes, bytes], method: bytes = b"GET", minor: int = 1) -> RequestHead:
-    """A request with the given fields."""
+    """Return the head of a request with the given fields."""
     return RequestHead(method, b"/", "demo", b"Demo:8080", ((b"host", b"Demo:8080"), *fields), minor, None, False)
 
 
 def sent(request: RequestHead, target: Target = LOCAL, **options: Any) -> Fields:
-    """What is sent for `request`, without the fields that every request gets."""
+    """Return the fields that are sent for `request`, without those that every request gets."""
     fields = request_fields(request, target, peer="192.0.2.7", tls=False, via=b"beamlit", **options)
     always = {
         b"host",
@@ -44,7 +44,7 @@ def sent(request: RequestHead, target: Target = LOCAL, **options: Any) -> Fields
 
 
 def values(fields: Fields, name: bytes) -> list[bytes]:
-    """All values of one field."""
+    """Return all values of one field."""
     return [value for key, value in fields if key == name]
 
 
@@ -61,7 +61,7 @@ CONNECTIONS = [
 
 @pytest.mark.parametrize("connection", CONNECTIONS)
 def test_hh_01_hop_by_hop_request_fields_are_removed(connection: bytes) -> None:
-    """HH-01: the fixed ones and those named in Connection go; the others stay in order, duplicates too."""
+    """HH-01: hop-by-hop request fields and those that Connection names are removed; others stay in their order."""
     hops = (b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"proxy-authorization",
             b"proxy-authenticate", b"transfer-encoding", b"content-length")  # fmt: skip
     request = head(
@@ -72,7 +72,7 @@ def test_hh_01_hop_by_hop_request_fields_are_removed(connection: bytes) -> None:
 
 @pytest.mark.parametrize("connection", CONNECTIONS)
 def test_hh_01_hop_by_hop_response_fields_are_removed(connection: bytes) -> None:
-    """HH-01: the same towards the client."""
+    """HH-01: hop-by-hop response fields and those that Connection names are removed; others stay in their order."""
     response = (
         (b"x-a", b"1"),
         (b"connection", connection),
@@ -89,7 +89,7 @@ def test_hh_01_hop_by_hop_response_fields_are_removed(connection: bytes) -> None
 
 
 def test_hh_01_connection_cannot_remove_what_the_gateway_says() -> None:
-    """Fields of the gateway's own stay, even when the client lists them as hop-by-hop."""
+    """HH-01: fields that the gateway itself sets stay, even when Connection names them."""
     request = head((b"connection", b"host, via, x-forwarded-for, date, forwarded"))
     fields = request_fields(request, LOCAL, peer="192.0.2.7", tls=True, via=b"beamlit")
     assert {b"host", b"via", b"x-forwarded-for", b"forwarded"} <= {name for name, _ in fields}
@@ -97,7 +97,7 @@ def test_hh_01_connection_cannot_remove_what_the_gateway_says() -> None:
 
 
 def test_hh_04_te_is_dropped() -> None:
-    """HH-04: no trailers are relayed, so none are asked for."""
+    """HH-04: TE is dropped, because trailers are not relayed."""
     assert sent(head((b"te", b"trailers, gzip"))) == ()
 
 
@@ -111,21 +111,21 @@ def test_hh_04_te_is_dropped() -> None:
     ],
 )
 def test_hh_05_via_is_added(before: Fields, minor: int, after: bytes) -> None:
-    """HH-05: each request tells where it has been."""
+    """HH-05: the gateway adds itself to the Via field of each request."""
     fields = request_fields(head(*before, minor=minor), LOCAL, peer="192.0.2.7", tls=False, via=b"beamlit")
     assert values(fields, b"via") == [after]
 
 
 @pytest.mark.parametrize("via", [b"1.1 beamlit", b"1.0 a, HTTP/1.1 BEAMLIT (x), 1.1 b"])
 def test_hh_05_a_loop_is_detected(via: bytes) -> None:
-    """HH-05: a request that has been here before is refused."""
+    """HH-05: a request whose Via field has the gateway's name already is refused."""
     with pytest.raises(errors.LoopDetected):
         sent(head((b"via", via)))
 
 
 @pytest.mark.parametrize(("given", "passed"), [(b"5", b"4"), (b"0", b"0"), (b"x", b"0"), (b"99999999999", b"0")])
 def test_hh_06_max_forwards_counts_down(given: bytes, passed: bytes) -> None:
-    """HH-06: OPTIONS passes one fewer; for other methods the field has no meaning and goes."""
+    """HH-06: Max-Forwards of OPTIONS is sent on reduced by one; for other methods it is dropped."""
     assert sent(head((b"max-forwards", given), method=b"OPTIONS")) == ((b"max-forwards", passed),)
     assert sent(head((b"max-forwards", given))) == ()
 
@@ -143,7 +143,7 @@ CLAIMS: Fields = (
 
 
 def test_hh_08_claims_of_an_untrusted_peer_are_replaced() -> None:
-    """HH-08: only what the gateway itself saw goes out."""
+    """HH-08: forwarding fields of an untrusted peer are replaced by what the gateway itself sees."""
     fields = request_fields(head(*CLAIMS), LOCAL, peer="192.0.2.7", tls=False, via=b"beamlit")
     assert dict(fields) == {
         b"host": b"demo-local.default.svc.cluster.local",
@@ -158,7 +158,7 @@ def test_hh_08_claims_of_an_untrusted_peer_are_replaced() -> None:
 
 
 def test_hh_08_a_trusted_peer_is_believed_and_added() -> None:
-    """HH-08: the chain grows by the peer; host, scheme and client address stay the first proxy's."""
+    """HH-08: a trusted peer's forwarding fields stay, and the peer is added to the chain of addresses."""
     fields = request_fields(head(*CLAIMS), LOCAL, peer="2001:db8::7", tls=False, via=b"b", trusted_peer=True)
     assert dict(fields) == {
         b"host": b"demo-local.default.svc.cluster.local",
@@ -172,37 +172,37 @@ def test_hh_08_a_trusted_peer_is_believed_and_added() -> None:
 
 
 def test_hh_08_a_trusted_peer_may_say_nothing_or_little() -> None:
-    """What it does not say is what the gateway sees."""
+    """HH-08: a forwarding field that a trusted peer leaves out is set to what the gateway sees."""
     for claims in ((), ((b"x-real-ip", b"203.0.113.1"),)):
         fields = dict(request_fields(head(*claims), LOCAL, peer="192.0.2.7", tls=True, via=b"b", trusted_peer=True))
         assert (fields[b"x-forwarded-for"], fields[b"x-forwarded-proto"]) == (b"192.0.2.7", b"https")
 
 
 def test_hh_09_one_date() -> None:
-    """HH-09: the server's first Date, or ours; its Server field passes."""
+    """HH-09: only the first Date of the backend passes, and its Server field passes unchanged."""
     twice = ((b"server", b"m"), (b"date", b"1"), (b"date", b"2"))
     assert response_fields(twice) == ((b"server", b"m"), (b"date", b"1"))
     assert response_fields(()) == ()
 
 
 def test_hh_10_repeated_fields_stay_separate() -> None:
-    """HH-10: each Set-Cookie stays a field of its own, in order."""
+    """HH-10: each Set-Cookie stays a separate field, in order."""
     cookies = ((b"set-cookie", b"a=1"), (b"date", b"d"), (b"set-cookie", b"b=2"))
     assert response_fields(cookies) == cookies
 
 
 def test_hh_11_nothing_is_invented() -> None:
-    """HH-11: a request without User-Agent and Accept stays without."""
+    """HH-11: a request without User-Agent and Accept is sent without them."""
     assert sent(head()) == ()
 
 
 def test_hh_13_expect_is_not_forwarded() -> None:
-    """HH-13: the expectation was met by the gateway."""
+    """HH-13: Expect is not sent on, because the gateway itself meets it."""
     assert sent(head((b"expect", b"100-continue"))) == ()
 
 
 def test_hh_15_host_is_the_backends() -> None:
-    """HH-15: exactly one Host, first, and the client's in X-Forwarded-Host."""
+    """HH-15: the first field is the only Host, that of the backend; the client's is in X-Forwarded-Host."""
     fields = request_fields(head(), REMOTE, peer="192.0.2.7", tls=False, via=b"b")
     assert fields[0] == (b"host", b"run.example:8443")
     assert (len(values(fields, b"host")), values(fields, b"x-forwarded-host")) == (1, [b"Demo:8080"])
@@ -210,27 +210,27 @@ def test_hh_15_host_is_the_backends() -> None:
 
 @pytest.mark.parametrize("name", [b"x_real_ip", b"x-forwarded_for", b"_"])
 def test_hh_16_names_with_underscores_are_dropped(name: bytes) -> None:
-    """HH-16: many servers read them as the name with hyphens."""
+    """HH-16: fields with an underscore in their name are dropped, because many servers read it as a hyphen."""
     assert sent(head((name, b"v"))) == ()
 
 
 @pytest.mark.parametrize("name", [b"x-user", b"x-tenant", b"kubeflow-userid", b"x-forwarded-user", b"remote-user"])
 def test_hh_17_identity_fields_of_the_client_are_stripped(name: bytes) -> None:
-    """HH-17: only the gateway's own settings for a backend may say who is calling."""
+    """HH-17: fields that identify the caller are dropped, unless the settings of the backend set them."""
     assert sent(head((name, b"root"))) == ()
     target = Target.of("h", local=True, headers=Headers(set={name.decode(): "ours"}))
     assert sent(head((name, b"root")), target) == ((name, b"ours"),)
 
 
 def test_se_08_the_callers_secrets_stay_in_the_cluster() -> None:
-    """SE-08: a Service of the cluster gets them, a remote backend never."""
+    """SE-08: the caller's credentials are sent to a Service of the cluster, and never to a remote backend."""
     secrets = ((b"authorization", b"Bearer x"), (b"cookie", b"a=b"), (b"api-key", b"k"), (b"x-api-key", b"k"))
     assert sent(head(*secrets, (b"accept", b"*/*"))) == (*secrets, (b"accept", b"*/*"))
     assert sent(head(*secrets, (b"accept", b"*/*")), REMOTE) == ((b"accept", b"*/*"),)
 
 
 def test_fields_of_a_document_are_applied() -> None:
-    """`set` replaces, `add` stands beside, `remove` removes; names compare without case."""
+    """Of a document's fields, `set` replaces, `add` adds and `remove` removes; names are compared without case."""
     changes = Headers(set={"X-Set": "s"}, add={"X-Add": "a"}, remove=("X-Remove",))
     target = Target.of("h", local=False, headers=changes)
     request = head((b"x-set", b"1"), (b"x-set", b"2"), (b"x-add", b"3"), (b"x-remove", b"4"))
@@ -238,7 +238,7 @@ def test_fields_of_a_document_are_applied() -> None:
 
 
 def test_k_08_a_document_cannot_touch_framing_and_forwarding() -> None:
-    """Framing, Host, hop-by-hop and forwarding fields are the gateway's."""
+    """K-08: a document can change neither framing nor Host, hop-by-hop and forwarding fields."""
     names = ("Content-Length", "transfer-encoding", "Host", "Connection", "TE", "Upgrade", "X-Forwarded-For", "Via")
     changes = Headers(set=dict.fromkeys(names, "x"), add=dict.fromkeys(names, "x"), remove=names)
     target = Target.of("h", local=True, headers=changes)
@@ -248,7 +248,7 @@ def test_k_08_a_document_cannot_touch_framing_and_forwarding() -> None:
 
 
 def test_own_fields_replace_all_others() -> None:
-    """What the gateway itself sets wins over client and document, and stands there once."""
+    """A field that the gateway itself sets replaces those of client and document, and is sent once."""
     target = Target.of("h", local=False, headers=Headers(set={"Authorization": "doc"}, add={"X-Request-Id": "doc"}))
     own = {b"authorization": b"Bearer t", b"x-request-id": b"id"}
     request = head((b"x-request-id", b"theirs"), (b"authorization", b"theirs"))
@@ -256,7 +256,7 @@ def test_own_fields_replace_all_others() -> None:
 
 
 def test_c9_nothing_of_one_attempt_reaches_the_next() -> None:
-    """Fields are made from the pristine request: a remote attempt leaves no trace in a local one."""
+    """C9: fields are made from the original request, so that a remote attempt leaves no trace in a local one."""
     request = head((b"authorization", b"mine"))
     first = sent(request, LOCAL)
     sent(request, REMOTE, extra={b"authorization": b"Bearer remote"})
@@ -264,7 +264,7 @@ def test_c9_nothing_of_one_attempt_reaches_the_next() -> None:
 
 
 def test_a_server_cannot_speak_for_the_gateway() -> None:
-    """`x-beamlit-…` and x-request-id in an answer are the gateway's own."""
+    """Fields `x-beamlit-…` and x-request-id of a backend's response are dropped: only the gateway sets them."""
     response = ((b"x-beamlit-backend", b"fake"), (b"x-request-id", b"fake"), (b"date", b"d"))
     own = ((b"x-beamlit-backend", b"local"),)
     assert response_fields(response, extra=own) == ((b"date", b"d"), *own)
@@ -281,7 +281,7 @@ def test_a_server_cannot_speak_for_the_gateway() -> None:
     ],
 )
 def test_the_target_keeps_its_bytes(rest: bytes, prefix: bytes, target: bytes) -> None:
-    """Only the prefix is put in front."""
+    """The target keeps its bytes behind the prefix of the backend."""
     assert request_target(rest, prefix) == target
 
 
@@ -302,7 +302,7 @@ JSON = st.recursive(
 def test_only_the_model_value_is_replaced(
     others: dict[str, Any], old: str, new: str, ascii_only: bool, indent: int | str | None, place: int
 ) -> None:
-    """For any object: the new value is there, everything else is equal, and the bytes around it are the same."""
+    """In any object only the model's value is replaced, and all other bytes stay the same."""
     items = [(key, value) for key, value in others.items() if key != "model"]
     items.insert(min(place, len(items)), ("model", old))
     try:
@@ -333,7 +333,7 @@ def test_only_the_model_value_is_replaced(
     ],
 )
 def test_the_value_is_found_where_it_is(body: bytes, after: bytes) -> None:
-    """Nested keys, escapes, strings that look like keys and numbers in odd spellings stay as they are."""
+    """The model's value is found beside nested keys, escapes and strings that look like keys, which stay unchanged."""
     assert replace_model(body, "new") == after
 
 
@@ -358,14 +358,14 @@ def test_the_value_is_found_where_it_is(body: bytes, after: bytes) -> None:
     ],
 )
 def test_what_names_no_model_is_refused(body: bytes) -> None:
-    """No object, no string, or two values: two readers could see different models."""
+    """A body that is no object, or whose model is no string or is there twice, is refused."""
     with pytest.raises(errors.ModelMissing):
         model_of(body)
 
 
 @given(st.binary(max_size=60) | st.text(alphabet='{}[]":,\\ model1', max_size=60).map(str.encode))
 def test_any_bytes_are_a_model_or_refused(body: bytes) -> None:
-    """Nothing but ModelMissing comes out of a body that is not understood."""
+    """Any bytes either name a model or raise ModelMissing."""
     try:
         name = model_of(body)
     except errors.ModelMissing:

@@ -1,4 +1,4 @@
-"""RFC 9112 rules of both sides, against h11 as a second opinion."""
+"""HTTP/1.1 messages of both sides by the rules of RFC 9112, compared with h11."""
 
 import h11
 import pytest
@@ -24,7 +24,8 @@ TARGETS = st.sampled_from(
 def test_a_checked_request_has_one_meaning(
     method: bytes, target: bytes, version: str, fields: tuple[tuple[bytes, bytes], ...]
 ) -> None:
-    """What passes has one host, one framing, an origin-form target and no doubtful name; all else is our own error."""
+    """A request that passes the check has one host, one framing, an origin-form target and no ambiguous name; any other
+    raises an error of the gateway."""
     try:
         head = messages.check_request(method, target, version, fields)
     except errors.RequestError:
@@ -63,7 +64,7 @@ HANDSHAKES = st.lists(
 def test_fr_19_an_upgrade_is_one_handshake_or_refused(
     method: bytes, version: str, added: list[tuple[bytes, bytes]], left_out: set[tuple[bytes, bytes]]
 ) -> None:
-    """FR-19: what passes as an upgrade is RFC 6455 4.2.1 to the letter, without a body; nothing else passes as one."""
+    """FR-19: an upgrade passes only when it is the handshake of RFC 6455 4.2.1, without a body."""
     fields = (*(line for line in WEBSOCKET if line not in left_out), *added)
     try:
         head = messages.check_request(method, b"/", version, fields)
@@ -71,12 +72,12 @@ def test_fr_19_an_upgrade_is_one_handshake_or_refused(
         good = method == b"GET" and version == "1.1" and not left_out
         assert not (good and {name for name, _ in added} <= {b"connection", b"x-a"})
         return
-    said = [value for name, value in fields if name == b"upgrade"]
+    upgrades = [value for name, value in fields if name == b"upgrade"]
     if not head.websocket:
-        assert not said
+        assert not upgrades
         return
     assert (method, version, head.has_body) == (b"GET", "1.1", False)
-    assert [value.lower() for value in said] == [b"websocket"]
+    assert [value.lower() for value in upgrades] == [b"websocket"]
     for name in (b"host", b"sec-websocket-version", b"sec-websocket-key"):
         assert [line for line in fields if line[0] == name] == [line for line in WEBSOCKET if line[0] == name]
     assert not {b"content-length", b"transfer-encoding", b"expect", b"http2-settings"} & {name for name, _ in fields}
@@ -84,7 +85,7 @@ def test_fr_19_an_upgrade_is_one_handshake_or_refused(
 
 @given(st.binary(max_size=30))
 def test_a_switch_is_checked_against_its_key(reason: bytes) -> None:
-    """RFC 6455 1.3 and 4.1: the accept value of the RFC's own example and no other; no control byte."""
+    """A 101 response passes only with the accept value of its key (RFC 6455 1.3 and 4.1) and without control bytes."""
     key, accept = b"dGhlIHNhbXBsZSBub25jZQ==", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
     fields = ((b"upgrade", b"websocket"), (b"connection", b"upgrade"), (b"sec-websocket-accept", accept))
     for asked in (key, b"AAAAAAAAAAAAAAAAAAAAAA==", None):
@@ -98,7 +99,7 @@ def test_a_switch_is_checked_against_its_key(reason: bytes) -> None:
 
 
 def test_a_switch_cannot_be_broken_apart() -> None:
-    """A value with a line break in it is never written, in a 101 neither."""
+    """A 101 response with a line break in a value is never written."""
     wire = messages.upgrade_head(((b"sec-websocket-accept", b"x"),), b"now")
     assert wire.endswith(b"\r\ndate: now\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n")
     assert b"date: now" not in messages.upgrade_head(((b"date", b"then"),), b"now")
@@ -116,7 +117,7 @@ def test_a_switch_cannot_be_broken_apart() -> None:
 def test_a_checked_response_ends_in_one_way(
     status: int, reason: bytes, version: str, fields: tuple[tuple[bytes, bytes], ...], method: bytes
 ) -> None:
-    """RFC 9112 6.3, in its order; framing fields are not among the fields that are passed on."""
+    """The framing of a response is that of RFC 9112 6.3, and framing fields are not among those that are sent on."""
     try:
         head, framing = messages.check_response(status, reason, version, fields, method)
     except errors.BadResponse:
@@ -151,7 +152,8 @@ def test_what_is_written_is_what_was_meant(
     minor: int,
     close: bool,
 ) -> None:
-    """h11 reads the head as it was meant, with one framing; a value that would break it apart is never written."""
+    """A written response head is read by h11 with the same meaning, and a value that would break it is never
+    written."""
     head = ResponseHead(status, b"Fine", fields, length)
     hidden = any(byte in value for _, value in fields for byte in b"\r\n\0")
     try:
@@ -181,5 +183,5 @@ def test_what_is_written_is_what_was_meant(
     [(b"A.b", "a.b"), (b"a.", "a"), (b"a:80", "a"), (b"a:", "a"), (b"[::1]:80", "[::1]"), (b"10.0.0.1", "10.0.0.1")],
 )
 def test_hosts(value: bytes, host: str) -> None:
-    """RFC 9110 7.2: in lower case, without port and trailing dot."""
+    """A host (RFC 9110 7.2) is read in lower case, without port and trailing dot."""
     assert messages.parse_host(value) == host

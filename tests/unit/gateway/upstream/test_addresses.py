@@ -1,4 +1,4 @@
-"""Which addresses a backend may have."""
+"""Addresses of backends: which are allowed, and which are refused."""
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -45,7 +45,7 @@ REFUSED = [
 
 @pytest.mark.parametrize("address", REFUSED)
 def test_se_15_addresses_inside_are_refused(address: str) -> None:
-    """SE-15: the own host, its link, metadata services and the cluster, however they are embedded or written."""
+    """SE-15: addresses of the host, its link, metadata services and the cluster are refused in every spelling."""
     assert not AddressRules.parse(cluster=["10.96.0.0/12"]).permit(address)
 
 
@@ -54,12 +54,12 @@ def test_se_15_addresses_inside_are_refused(address: str) -> None:
     ["192.0.2.1", "8.8.8.8", "10.0.0.1", "2001:db8::1", "64:ff9b::808:808", "::ffff:8.8.8.8", "2002:808:808::"],
 )
 def test_addresses_outside_are_allowed(address: str) -> None:
-    """Everything that is not refused may be connected to, private ranges outside of the cluster included."""
+    """Addresses that are not refused are allowed, private ranges outside of the cluster included."""
     assert AddressRules.parse(cluster=["10.96.0.0/12"]).permit(address)
 
 
 def test_an_allowed_range_wins() -> None:
-    """What the administrator allows is allowed, in its mapped form only if that is allowed too."""
+    """An address in a range that the administrator allows is allowed, even inside the host or the cluster."""
     rules = AddressRules.parse(cluster=["10.0.0.0/8"], allowed=["127.0.0.1/32", "10.1.0.0/16"])
     permitted = {one: rules.permit(one) for one in ("127.0.0.1", "127.0.0.2", "10.1.2.3", "10.2.0.1")}
     assert permitted == {"127.0.0.1": True, "127.0.0.2": False, "10.1.2.3": True, "10.2.0.1": False}
@@ -67,14 +67,14 @@ def test_an_allowed_range_wins() -> None:
 
 @pytest.mark.parametrize("text", ["10.0.0.1/8", "x", "10.0.0.0/33"])
 def test_a_wrong_range_is_an_error(text: str) -> None:
-    """A range with bits behind its prefix is a mistake and not another range."""
+    """A text that is no range of addresses is an error, and so is a range with bits behind its prefix."""
     with pytest.raises(ValueError):
         AddressRules.parse(cluster=[text])
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_an_embedding_changes_no_answer_to_allowed(number: int) -> None:
-    """No IPv4 address that is refused is reachable by mapping or translation."""
+def test_an_embedded_address_is_allowed_as_itself(number: int) -> None:
+    """An IPv4 address that is mapped or translated to IPv6 is allowed exactly when it is allowed itself."""
     rules = AddressRules()
     address = IPv4Address(number)
     forms = [
@@ -89,7 +89,7 @@ def test_an_embedding_changes_no_answer_to_allowed(number: int) -> None:
 
 @given(st.text(max_size=40))
 def test_what_is_no_address_is_refused(text: str) -> None:
-    """The check is on addresses; names and odd spellings do not pass it."""
+    """A text that is no IP address, such as a name, is refused."""
     try:
         ip_address(text)
     except ValueError:

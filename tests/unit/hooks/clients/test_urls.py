@@ -17,13 +17,13 @@ from hooks.clients import urls
     ],
 )
 def test_an_address(address: str, url: str) -> None:
-    """With and without a scheme, with a path, with an address of either family."""
+    """An address may have a scheme and a path, and an IP address of either family as its host."""
     assert urls.problem(address) is None
     assert urls.url(address) == url
 
 
-def test_no_address() -> None:
-    """Is none that is wrong: whether one is needed is another question."""
+def test_an_empty_address_is_no_problem() -> None:
+    """An empty address is no problem here; whether one is needed is checked elsewhere."""
     assert urls.problem("") is None
 
 
@@ -42,5 +42,5 @@ def test_no_address() -> None:
     ],
 )
 def test_what_is_wrong(address: str, problem: str) -> None:
-    """Said to follow the name of the setting, without the address."""
+    """The problem of an address is worded to follow the name of the setting, without the address."""
     assert urls.problem(address) == problem

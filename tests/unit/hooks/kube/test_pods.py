@@ -1,4 +1,4 @@
-"""Pods: which of their containers last, and what is requested for them."""
+"""Pods: which of their containers run for good, and what is requested for them."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -11,12 +11,12 @@ from tests.builders import Json
 
 
 def container(name: str, cpu: Any = None, **fields: Any) -> Json:
-    """A container with this request for cpu; None requests none."""
+    """Return a container with this request for cpu; None requests nothing."""
     return {"name": name, "resources": {"requests": {} if cpu is None else {"cpu": cpu}}} | fields
 
 
 def pod(*containers: Json, init: tuple[Json, ...] = (), requests: Json | None = None, **status: Any) -> Pod:
-    """A pod as the API server gives it."""
+    """Return a pod read from an object as the API server returns it."""
     spec: Json = {"containers": list(containers), "initContainers": list(init), "overhead": {"cpu": "9"}}
     if requests is not None:
         spec["resources"] = {"requests": requests}
@@ -24,7 +24,7 @@ def pod(*containers: Json, init: tuple[Json, ...] = (), requests: Json | None = 
 
 
 def test_a_pod_is_read_from_its_object() -> None:
-    """Name, phase, readiness with its time, and deletion are taken over."""
+    """Name, phase, readiness with its time, and deletion are read from a pod's object."""
     conditions = [
         {"type": "PodScheduled", "status": "False", "lastTransitionTime": "2026-01-01T00:00:00Z"},
         {"type": "Ready", "status": "True", "lastTransitionTime": "2026-03-01T12:00:00Z"},
@@ -35,18 +35,18 @@ def test_a_pod_is_read_from_its_object() -> None:
 
 
 def test_an_object_without_anything_is_a_pod_that_does_not_serve() -> None:
-    """What is absent is neither ready nor running."""
+    """A pod without any field is neither ready nor running."""
     read = Pod.of({})
     assert (read.name, read.phase, read.ready, read.ready_since, read.containers) == ("", "", False, None, ())
 
 
 def test_a_deleted_pod_is_terminating() -> None:
-    """A deletion timestamp is enough, while the pod still runs and is ready."""
+    """A pod with a deletion timestamp is terminating, even while it runs and is ready."""
     assert Pod.of({"metadata": {"deletionTimestamp": "2026-03-01T12:00:00Z"}}).terminating
 
 
 def test_sidecars_count_and_other_init_containers_do_not() -> None:
-    """An init container that is always restarted runs beside the others; one that has ended requests nothing now."""
+    """An init container that is always restarted counts with its request; any other has ended and does not."""
     read = pod(
         container("server", "500m"),
         init=(container("load", "8"), container("mesh", "100m", restartPolicy="Always")),
@@ -56,7 +56,7 @@ def test_sidecars_count_and_other_init_containers_do_not() -> None:
 
 
 def test_a_request_of_the_pod_takes_the_place_of_the_containers() -> None:
-    """For the resource that it names, and without overhead; for others the containers' requests are added up."""
+    """A request of the pod counts for its resource, without overhead; for others the containers' are added up."""
     read = pod(
         {"name": "server", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}},
         {"name": "proxy", "resources": {"requests": {"memory": "1Gi"}}},
@@ -68,7 +68,7 @@ def test_a_request_of_the_pod_takes_the_place_of_the_containers() -> None:
 
 
 def test_a_request_of_the_pod_says_nothing_of_one_container() -> None:
-    """Where one container is asked for, its own request counts."""
+    """For a single container its own request counts, not that of the pod."""
     read = pod(container("server", "1"), container("proxy"), requests={"cpu": "4"})
     assert read.requested("cpu", "server") == parse("1")
     assert read.without_request("cpu", "server") is None
@@ -76,7 +76,7 @@ def test_a_request_of_the_pod_says_nothing_of_one_container() -> None:
 
 
 def test_the_first_container_without_a_request_is_named() -> None:
-    """In the order of the specification; the others may have one."""
+    """The first container without a request, in the order of the specification, is named."""
     read = pod(container("server", "1"), container("proxy"), container("logs"))
     assert read.without_request("cpu", None) == "proxy"
     assert read.without_request("memory", None) == "server"
@@ -84,7 +84,7 @@ def test_the_first_container_without_a_request_is_named() -> None:
 
 
 def test_zero_is_a_request() -> None:
-    """A container that requests zero does request."""
+    """A container that requests zero has a request."""
     read = pod(container("server", "1"), container("proxy", "0"))
     assert read.without_request("cpu", None) is None
 
@@ -96,7 +96,7 @@ def test_what_is_no_quantity_is_not_requested(amount: Any) -> None:
     assert read.without_request("cpu", None) == "server"
 
 
-def test_a_sum_is_written_as_its_first_amount() -> None:
-    """Bytes stay in binary, and nothing adds up to zero."""
+def test_a_sum_has_the_format_of_its_first_amount() -> None:
+    """A sum has the format of its first amount, and is zero without any."""
     assert str(total([parse("1Gi"), parse("1Gi")])) == "2Gi"
     assert total([]) == Quantity(0)

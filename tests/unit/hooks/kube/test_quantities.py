@@ -13,7 +13,7 @@ from hooks.kube.quantities import NANO, Format, InvalidQuantity, Quantity, canon
 @pytest.mark.parametrize(
     ("written", "stored"),
     [
-        # As apimachinery v0.36 answers, for each way a text can be canonical already or not.
+        # As apimachinery v0.36 prints them, for each way a text can be canonical already or not.
         ("1000m", "1"),
         (1, "1"),
         (0.5, "500m"),
@@ -56,7 +56,7 @@ def test_stored_text(written: str | float, stored: str) -> None:
 
 
 def test_more_than_an_exa_has_no_suffix() -> None:
-    """A thousand exa has no suffix: the API server stores the digits alone, and here the amount is printed whole."""
+    """An amount above a thousand exa is printed whole here, while the API server stores only its digits."""
     assert canonical("2000E") == "2"
     assert str(parse("2000E")) == "2000E"
 
@@ -66,7 +66,7 @@ def test_more_than_an_exa_has_no_suffix() -> None:
     ["", "m", ".", "1e", "1K", "1ki", "1 Gi", "0x10", "1mi2", "1Gi3", "--1", "1e31", "1e-31", "nan", "9" * 65, True],
 )
 def test_not_a_quantity(text: str | bool) -> None:
-    """What is no quantity is refused, as is a power of ten that no resource can have."""
+    """A text that is no quantity is refused, and so is a power of ten that no resource can have."""
     with pytest.raises(InvalidQuantity):
         parse(text)
 
@@ -81,7 +81,7 @@ amounts = st.builds(
 
 @given(amounts)
 def test_the_stored_text_is_the_same_amount_and_stays(text: str) -> None:
-    """Canonical texts mean what they were made from, and are their own canonical text."""
+    """The canonical text of a quantity has the same amount, and is its own canonical text."""
     stored = canonical(text)
     assert parse(stored).nanos == parse(text).nanos
     assert canonical(stored) == stored
@@ -112,7 +112,7 @@ def test_printing_and_parsing_keep_the_amount(whole: int, form: Format) -> None:
     ],
 )
 def test_a_number_as_programs_print_it(written: str, nanos: int) -> None:
-    """Exact to the billionth, of any size; what is finer is rounded away from zero, as in a quantity."""
+    """A number of any size is read exactly to the billionth, and beyond that is rounded away from zero."""
     assert decimal(written).nanos == nanos
 
 
@@ -120,14 +120,14 @@ def test_a_number_as_programs_print_it(written: str, nanos: int) -> None:
     "written", ["", "NaN", "+Inf", "-Inf", "1k", "1e", "1.", ".5", " 1", "0x1", "1_0", "1" * 401, "١"]
 )
 def test_what_is_no_such_number(written: str) -> None:
-    """Neither is a quantity with a suffix."""
+    """A text that is no finite decimal number is refused, such as a quantity with a suffix."""
     with pytest.raises(InvalidQuantity):
         decimal(written)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_float_is_read_exactly(value: float) -> None:
-    """Its shortest text, which is what is printed, rounded up to a billionth."""
+    """The shortest text of a float, which is what programs print, is read with an error below a billionth."""
     exact = Fraction(repr(value)) if "e" not in repr(value) else Fraction(Decimal(repr(value)))
     read = Fraction(decimal(repr(value)).nanos, 10**9)
     assert 0 <= abs(read) - abs(exact) < Fraction(1, 10**9)

@@ -1,4 +1,4 @@
-"""Label selectors: what they select, how they are written, and what is none."""
+"""Label selectors: what they select, how they are written, and which are refused."""
 
 import pytest
 
@@ -30,7 +30,7 @@ from tests.builders import Json, workload
     ],
 )
 def test_a_selector(item: Json, written: str, selected: list[Json], others: list[Json]) -> None:
-    """It selects what Kubernetes would, and is written as in a query."""
+    """A selector selects the same labels as in Kubernetes, and is written as in a query."""
     selector = Selector.read(item)
     assert str(selector) == written
     assert all(selector.matches(labels) for labels in selected)
@@ -38,7 +38,7 @@ def test_a_selector(item: Json, written: str, selected: list[Json], others: list
 
 
 def test_the_order_in_which_it_was_written_does_not_matter() -> None:
-    """Equal selectors are one question."""
+    """Selectors that differ only in their order are written alike, so that they make one request."""
     one = Selector.of({"a": "1", "b": "2"}, (("c", "In", ("y", "x")), ("d", "Exists", ())))
     other = Selector.of({"b": "2", "a": "1"}, (("d", "Exists", ()), ("c", "In", ("x", "y"))))
     assert str(one) == str(other)
@@ -55,15 +55,15 @@ def test_the_order_in_which_it_was_written_does_not_matter() -> None:
         ("a", "NotIn", ("x", "y,z"), "'y,z' is not the value of a label"),
     ],
 )
-def test_what_is_none(key: str, operator: str, values: tuple[str, ...], message: str) -> None:
-    """Refused, with what is wrong: written into a query it would mean something else."""
+def test_an_invalid_requirement(key: str, operator: str, values: tuple[str, ...], message: str) -> None:
+    """An invalid requirement is refused with the reason, because in a query it would mean something else."""
     with pytest.raises(InvalidSelector) as caught:
         Requirement.of(key, operator, values)
     assert str(caught.value) == message
 
 
 def test_the_selector_of_a_workload() -> None:
-    """Whole; a workload without one, or with one that is none, has no pods of its own."""
+    """The whole selector of a workload is read; one that is missing, empty or invalid counts as none."""
     item = workload()
     assert str(Workload.of(item).selector) == "app=demo"
     item["spec"]["selector"]["matchExpressions"] = [{"key": "b", "operator": "Exists"}]

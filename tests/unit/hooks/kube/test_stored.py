@@ -45,12 +45,12 @@ from hooks.kube.stored import canonical, canonical_json
     ],
 )
 def test_stored_form(written: dict[str, Any], stored: dict[str, Any]) -> None:
-    """Exactly what the API server drops is dropped, and what it rewrites is rewritten."""
+    """The stored form drops and rewrites exactly what the API server drops and rewrites."""
     assert canonical(written) == stored
 
 
 def test_the_argument_is_not_changed() -> None:
-    """Making the stored form leaves the original alone."""
+    """Making the stored form does not change the original object."""
     written = {"metadata": {"labels": {"a": None}}, "args": [None], "resources": {"limits": {"cpu": 1}}}
     before = copy.deepcopy(written)
     canonical(written)
@@ -67,10 +67,10 @@ values = st.recursive(
 
 @given(st.dictionaries(keys, values, max_size=4))
 def test_the_stored_form_is_its_own_stored_form(written: dict[str, Any]) -> None:
-    """Storing what is stored changes nothing, so a second sync writes nothing."""
+    """The stored form of a stored form is the same, so that a second sync writes nothing."""
     assert canonical(canonical(written)) == canonical(written)
 
 
 def test_json_has_sorted_keys_and_no_white_space() -> None:
-    """Equal meaning gives equal bytes."""
+    """Canonical JSON has sorted keys and no white space, so that equal values give equal bytes."""
     assert canonical_json({"b": [1, 2], "a": {"d": "ü", "c": None}}) == '{"a":{"c":null,"d":"ü"},"b":[1,2]}'.encode()

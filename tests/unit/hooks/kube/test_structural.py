@@ -1,4 +1,4 @@
-"""What the API server makes of a custom resource before it stores it."""
+"""Custom resources as the API server stores them: pruned and with defaults."""
 
 from typing import Any, Final
 
@@ -74,6 +74,6 @@ def test_a_null_that_may_be_one() -> None:
 
 
 def test_values_of_a_map() -> None:
-    """A null among the values of a map is dropped, and unknown fields in its values are."""
+    """Nulls among the values of a map are dropped, and so are unknown fields in its values."""
     schema = {"type": "object", "additionalProperties": {"type": "object", "properties": {"a": {"type": "string"}}}}
     assert defaulted(schema, pruned(schema, {"x": {"a": "1", "b": 2}, "y": None})) == {"x": {"a": "1"}}

@@ -1,4 +1,4 @@
-"""Circuit breaker: when a server that does not respond is called again."""
+"""Circuit breaker of the platform: when a server that does not respond is called again."""
 
 import pytest
 

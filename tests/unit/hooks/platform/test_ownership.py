@@ -157,7 +157,7 @@ T4 = [{"type": "gpu", "name": "t4"}]
     ],
 )
 def test_claims_of_a_policy(spec: Json, lost: bool, expected: Claim) -> None:
-    """An equal policy is left alone, and is ours where the response to our request was lost."""
+    """An equal policy of another client stays as it is; it is ours where the response to our request was lost."""
     ours = {"metadata": {"name": "eu"}, "spec": {"type": "flavor", "locations": [], "flavors": T4}}
     there = {"metadata": {"name": "eu", "createdAt": CREATED}, "spec": spec}
     parent = Parent.of(builders.policy())
@@ -197,7 +197,7 @@ OURS["metadata"] |= {"namespace": "team-b", "uid": "another"}
         ({}, False),
     ],
 )
-def test_an_owner_keeps_it(item: Json | None, expected: bool) -> None:
+def test_an_owner_keeps_its_object(item: Json | None, expected: bool) -> None:
     """An owner keeps an object while it exists, specifies it and is older, or as old and the first by name."""
     assert is_kept_by(OWNER, item, OURS, KEY) is expected
 

@@ -1,4 +1,4 @@
-"""The order in which forms of authentication are tried, and what is remembered of endpoints."""
+"""Token client: the order in which forms of authentication are tried, and what is remembered of endpoints."""
 
 import base64
 
@@ -17,14 +17,14 @@ UNKNOWN = TokenResponse(401, orjson.dumps({"error": "invalid_client"}))
 
 
 class Endpoint:
-    """Takes one Authorization field, or none, and remembers those that came."""
+    """Token endpoint that accepts one Authorization field, or None, and records those that it got."""
 
     def __init__(self, taken: str | None) -> None:
         self.taken = taken
         self.came: list[str | None] = []
 
     async def send(self, request: TokenRequest) -> TokenResponse:
-        """Respond with a token to the field that is taken."""
+        """Respond with a token to the accepted field."""
         self.came.append(request.headers.get("Authorization"))
         return GRANTED if self.came[-1] == self.taken else UNKNOWN
 
@@ -47,7 +47,7 @@ def basic(text: str) -> str:
     ],
 )
 def test_the_forms(form: TokenAuth, authorization: str | None, body: str) -> None:
-    """Each form has id and secret where RFC 6749 section 2.3.1 has them; the raw one is UTF-8."""
+    """Each form has id and secret where RFC 6749 section 2.3.1 puts them; the raw form has them in UTF-8."""
     request = token_request(ClientCredentials("i d:", "a+b%:ä", "https://t/"), form)
     assert request.headers.get("Authorization") == authorization
     assert request.headers["content-type"] == "application/x-www-form-urlencoded"
@@ -65,8 +65,8 @@ async def test_forms_of_a_client_are_those_it_is_given() -> None:
     assert (caught.value.requests, caught.value.refused, caught.value.endpoint) == (2, True, "https://t/")
 
 
-async def test_a_failure_on_the_way_is_told_before_a_refusal() -> None:
-    """Whether another form works is not known when its request fails."""
+async def test_a_failed_request_counts_before_a_refusal() -> None:
+    """When the request with a later form fails, that is the error, because the form may have worked."""
     came = []
 
     async def send(request: TokenRequest) -> TokenResponse:
@@ -81,7 +81,7 @@ async def test_a_failure_on_the_way_is_told_before_a_refusal() -> None:
 
 
 async def test_a_form_that_an_endpoint_does_not_know_hides_no_refusal() -> None:
-    """What the endpoint says to the first form is the failure, whatever it says to the others."""
+    """The error is the endpoint's response to the first form, whatever it responds to the others."""
     responses = [UNKNOWN, TokenResponse(400, orjson.dumps({"error": "invalid_request"})), UNKNOWN]
 
     async def send(_: TokenRequest) -> TokenResponse:
@@ -93,7 +93,7 @@ async def test_a_form_that_an_endpoint_does_not_know_hides_no_refusal() -> None:
 
 
 async def test_the_memory_of_endpoints_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The endpoint that was learned first is forgotten first; a query makes no other endpoint."""
+    """The oldest endpoint is forgotten first, and URLs that differ in their query are one endpoint."""
     monkeypatch.setattr(module, "_ENDPOINTS", 2)
     client, endpoint = TokenClient(), Endpoint(None)
     for url in ("https://a/?x", "https://a/?y", "https://b/", "https://A/", "https://c/"):
@@ -103,7 +103,7 @@ async def test_the_memory_of_endpoints_is_bounded(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_pinned_form_is_not_remembered() -> None:
-    """The choice of one client says nothing about the others."""
+    """A form that one client is configured with is not tried first for others."""
     client, endpoint = TokenClient(), Endpoint(None)
     pinned = ClientCredentials("id", "s", "https://t/", token_auth=TokenAuth.POST)
     await client.fetch(pinned, endpoint.send)
@@ -126,8 +126,8 @@ async def test_a_pinned_form_is_not_remembered() -> None:
         "http://t:x/",
     ],
 )
-async def test_a_url_that_cannot_be_asked(url: str) -> None:
-    """A token URL is absolute http or https, without user and fragment; nothing is sent to another."""
+async def test_an_invalid_token_url(url: str) -> None:
+    """Nothing is sent to a token URL that is not absolute, not http or https, or has a user or a fragment."""
     endpoint = Endpoint(None)
     with pytest.raises(TokenUnavailable, match="token_url_invalid"):
         await TokenClient().fetch(ClientCredentials("id", "s", url), endpoint.send)

@@ -1,4 +1,4 @@
-"""What token endpoints respond, and what is made of it."""
+"""Responses of token endpoints, and the tokens and errors that are read from them."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def test_tokens(content: Any, life: float) -> None:
 
 @pytest.mark.parametrize("life", [0, -1, "", "soon", True, [], {}, "nan", "-1"])
 def test_a_life_that_is_no_positive_number(life: Any) -> None:
-    """There is no token; a lenient reader takes it for a minute."""
+    """A token whose life is no positive number is an error; a lenient reader gives it a minute."""
     content = response({"access_token": "t", "expires_in": life})
     with pytest.raises(TokenUnavailable, match="token_life_invalid"):
         read_response(content)
@@ -53,7 +53,7 @@ def test_a_life_that_is_no_positive_number(life: Any) -> None:
     ],
 )
 def test_no_token(content: Any, reason: str) -> None:
-    """What cannot be sent as a bearer token is none, and the error has the status."""
+    """A response without a token that can be sent as a bearer token is an error with the status."""
     with pytest.raises(TokenUnavailable) as caught:
         read_response(response(content))
     assert (caught.value.reason, caught.value.status, caught.value.refused) == (reason, 200, False)

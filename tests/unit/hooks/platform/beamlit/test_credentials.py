@@ -51,14 +51,14 @@ def test_what_is_no_token(written: str) -> None:
         Account.read(written)
 
 
-def test_without_one() -> None:
+def test_without_a_token() -> None:
     """Without a token there is no account; an empty variable is no token."""
     assert configured(Platform(), {}) is None
     assert configured(Platform(), {"BEAMLIT_TOKEN": " "}) is None
 
 
 def test_the_environment_wins(tmp_path: Path) -> None:
-    """The variable wins over the file."""
+    """The token of the environment variable wins over that of the file."""
     (tmp_path / "token").write_text(token("of-the-file:x"))
     platform = Platform(token_file=tmp_path / "token")
     for environment, expected in (
@@ -99,7 +99,7 @@ def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     assert file.current().client_id == "three"
 
 
-def test_a_fixed_one_stays() -> None:
+def test_a_fixed_account_stays() -> None:
     """An account from the variable stays the same object."""
     account = Account("a", "b")
     assert Fixed(account).current() is account

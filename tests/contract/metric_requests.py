@@ -32,11 +32,11 @@ _SERVED: Final[dict[str, Json]] = {
 
 
 class _Handler(BaseHTTPRequestHandler):
-    asked: list[str]
+    paths: list[str]
 
     def do_GET(self) -> None:
         """Record the path, and respond."""
-        self.asked.append(unquote_plus(self.path))
+        self.paths.append(unquote_plus(self.path))
         found = _SERVED.get(self.path)
         body = json.dumps(found or {"kind": "Status", "status": "error"}).encode()
         self.send_response(200 if found else 404)
@@ -48,20 +48,20 @@ class _Handler(BaseHTTPRequestHandler):
         """Write no log."""
 
 
-class Questions:
+class MetricRequests:
     """A server that is API server and Prometheus at once, and the requests of hooks to it."""
 
-    def __init__(self, asked: list[str], address: str) -> None:
-        self._asked = asked
+    def __init__(self, paths: list[str], address: str) -> None:
+        self._paths = paths
         self._address = address
         self._known: dict[tuple[str, str], tuple[str, ...]] = {}
 
     @classmethod
     @contextmanager
-    def running(cls, folder: Path) -> Iterator["Questions"]:
+    def running(cls, folder: Path) -> Iterator["MetricRequests"]:
         """Serve on loopback, as the cluster of this process."""
-        asked: list[str] = []
-        handler = type("Handler", (_Handler,), {"asked": asked})
+        paths: list[str] = []
+        handler = type("Handler", (_Handler,), {"paths": paths})
         with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, pytest.MonkeyPatch.context() as patch:
             thread = threading.Thread(target=server.serve_forever)
             thread.start()
@@ -78,7 +78,7 @@ class Questions:
             patch.setenv("KUBECONFIG", str(folder / "kubeconfig"))
             unhurry(patch)
             try:
-                yield cls(asked, address)
+                yield cls(paths, address)
             finally:
                 server.shutdown()
                 thread.join()
@@ -92,13 +92,13 @@ class Questions:
         key = type_, json.dumps(metrics, sort_keys=True)
         if key not in self._known:
             informer = informer_of(self._address).model_copy(update={"type": type_})
-            self._asked.clear()
-            asyncio.run(_ask(metrics, informer))
-            self._known[key] = tuple(sorted(self._asked))
+            self._paths.clear()
+            asyncio.run(_request(metrics, informer))
+            self._known[key] = tuple(sorted(self._paths))
         return self._known[key]
 
 
-async def _ask(metrics: list[Json], informer: MetricInformer) -> None:
+async def _request(metrics: list[Json], informer: MetricInformer) -> None:
     parent = model_deployment(offloadingConfig={"metrics": metrics})
     async with open_sources(informer, Metrics()) as sources:
         await gather(sync_request(parent, related=[workload()]), DEFAULTS, sources)
