@@ -93,8 +93,9 @@ def parser() -> argparse.ArgumentParser:
         description=paragraphs(
             "Print the children of every ModelDeployment in the files as YAML: its route, Services and, with"
             " spec.server, its Deployment. Workloads, Services and Policies in the files count as what is in the"
-            " cluster. Standard error names the fields that the API server would not know, and the conditions that are"
-            " False. Exit status 0: all are accepted. 1: one is not, or there is none. 2: a file cannot be read."
+            " cluster. Standard error names the fields that the API server would not know, what it would refuse, and"
+            " the conditions that are False, without those that only a cluster could tell. Exit status 0: all are"
+            " accepted. 1: one is not, or there is none. 2: a file cannot be read."
         ),
         epilog=paragraphs(
             "For example, in a clone:", f"  {typed} render --config examples/config.yaml examples/manifests/*.yaml"

@@ -1,10 +1,12 @@
 """What hooks decide, shown for manifests in files and without a cluster.
 
 `render` prints what a manifest becomes, `explain` why a model is offloaded as it is. Both read a manifest as the API
-server does: a field that it does not know is named and left out, a null counts as absent, defaults are set.
+server does: a field that it does not know is named and left out, a null counts as absent, defaults are set, and an
+object with a number that is given as text is refused.
 """
 
 import asyncio
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,8 +40,14 @@ from hooks.offloading.targets import metric_name
 from hooks.protocol import PARENT_KIND, POLICY_KIND, SyncRequest
 from hooks.reconcile import model_deployment
 from hooks.settings import MetricInformer, Settings
+from program.problems import allowed, listed, shown
 
 Format = Literal["text", "json"]
+
+_OF_A_CLUSTER: Final = ("Synced", "Ready", "Registered")
+"""Conditions that depend on whether the children exist, and on the platform."""
+_BOOLEAN: Final = re.compile("true|false")
+_NUMBER: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
 
 
 class _Printer(yaml.SafeDumper):
@@ -75,8 +83,8 @@ def render(
     """Print the children of every ModelDeployment in files as YAML.
 
     Other objects in the files are taken for observed: workloads, Services and Policies that a ModelDeployment refers
-    to. No metric is read. Fields that the API server would not know, and conditions that are False, are lines on
-    `problems`.
+    to. No metric is read. Fields that the API server would not know, what it would refuse, and conditions that are
+    False, are lines on `problems`; not so conditions that only a cluster could tell.
 
     Args:
         files: manifests.
@@ -90,14 +98,15 @@ def render(
     """
     streams = _Streams(output, problems)
     try:
-        parents, others = _manifests(files, streams)
+        parents, others, accepted = _manifests(files, streams)
     except UnreadableFile as exc:
         streams.complain(f"hooks: {exc}")
         return 2
     if not parents:
-        streams.complain(_no_parent(files))
+        if accepted:
+            streams.complain(_no_parent(files))
         return 1
-    accepted = True
+    is_rendered = False
     for parent in parents:
         name = _name(parent)
         try:
@@ -106,13 +115,16 @@ def render(
             streams.complain(f"{name}: {exc}")
             accepted = False
             continue
+        is_rendered = True
         for child in response.children:
             document = yaml.dump(child, Dumper=_Printer, sort_keys=False, allow_unicode=True, width=120)
             output.write(f"---\n{document}")
         for condition in response.status.get("conditions", ()):
-            if condition["status"] == "False" and condition["type"] != "Registered":  # not from here
+            if condition["status"] == "False" and condition["type"] not in _OF_A_CLUSTER:
                 streams.complain(f"{name}: {condition['type']}=False/{condition['reason']}: {condition['message']}")
                 accepted = accepted and condition["type"] != "Accepted"
+    if is_rendered:
+        streams.complain(f"hooks: no cluster was asked, so nothing is said of {listed(_OF_A_CLUSTER, 'and')}.")
     return 0 if accepted else 1
 
 
@@ -143,17 +155,17 @@ def explain_files(
     """
     streams = _Streams(output, problems)
     try:
-        parents, others = _manifests(files, streams)
+        parents, others, accepted = _manifests(files, streams)
         recorded = _recorded(observed)
     except UnreadableFile as exc:
         streams.complain(f"hooks: {exc}")
         return 2
     if not parents:
-        streams.complain(_no_parent(files))
+        if accepted:
+            streams.complain(_no_parent(files))
         return 1
     sources = _sources(recorded, settings.metric_informer, now) if observed else None
     explanations: list[Explanation] = []
-    accepted = True
     for parent in parents:
         try:
             request = _request(*_completed(parent, others, recorded.objects))
@@ -172,8 +184,10 @@ def explain_files(
     return 0 if accepted else 1
 
 
-def _manifests(files: Sequence[Path], streams: _Streams) -> tuple[list[Object], list[Object]]:
+def _manifests(files: Sequence[Path], streams: _Streams) -> tuple[list[Object], list[Object], bool]:
     """Return the ModelDeployments in files as the API server would store them, and what else is in the files.
+
+    The third value is whether the API server would store every object; those that it would not are left out.
 
     Raises:
         UnreadableFile: one cannot be used.
@@ -184,13 +198,28 @@ def _manifests(files: Sequence[Path], streams: _Streams) -> tuple[list[Object], 
     }
     parents: list[Object] = []
     others: list[Object] = []
+    accepted = True
     for item in [item for path in files for item in _objects(path)]:
         schema = schemas.get((text(item, "apiVersion"), text(item, "kind")))
         for field in [] if schema is None else structural.unknown_fields(schema, item):
             streams.complain(f'{_name(item)}: unknown field "{field}"')
         stored = item if schema is None else structural.stored(schema, item)
-        (parents if item.get("kind") == PARENT_KIND else others).append(stored)
-    return parents, others
+        wrong = [] if schema is None else list(structural.wrong_types(schema, {**stored, "metadata": {}}))
+        for field, node, value in wrong:
+            streams.complain(
+                f"{_name(item)}: {field} must be {allowed(node)}, not {shown(value)}{_unquoted(node, value)}."
+            )
+        if wrong:
+            accepted = False
+        else:
+            (parents if item.get("kind") == PARENT_KIND else others).append(stored)
+    return parents, others, accepted
+
+
+def _unquoted(node: structural.Schema, value: str | float) -> str:
+    """Return what to write where a number or a boolean is text, and nothing where the text is no such value."""
+    form = _BOOLEAN if node["type"] == "boolean" else _NUMBER
+    return f": write {value} without quotes" if form.fullmatch(str(value)) else ""
 
 
 def _objects(path: Path) -> Iterator[Object]:

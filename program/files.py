@@ -5,6 +5,8 @@ from typing import Any, Final
 
 import yaml
 
+from program.excerpts import cut
+
 Unreadable = (OSError, UnicodeDecodeError, yaml.YAMLError)
 """What reading a file of YAML may raise."""
 
@@ -40,6 +42,18 @@ class _Impossible(yaml.YAMLError):
     """A value that looks like a date or a number and is none, or one inside of too many others."""
 
 
+class DuplicateKey(yaml.YAMLError):
+    """A mapping that has a key twice, of which YAML libraries silently take the last."""
+
+    def __init__(self, key: str, first: int, again: int) -> None:
+        super().__init__(key)
+        self.key = key
+        self.first = first
+        """Line of the key, from 1."""
+        self.again = again
+        """Line where the key is there again."""
+
+
 def load(text: str) -> Any:
     """Return the one document in a text of YAML, or None where it is empty.
 
@@ -66,6 +80,8 @@ def load_all(text: str, loader: Any = yaml.SafeLoader) -> Iterator[Any]:
 
 def problem(exc: Exception) -> str:
     """Return why a file could not be read, to follow its name: `cannot be read: …` or `is not YAML in line 3: …`."""
+    if isinstance(exc, DuplicateKey):
+        return f"has the key {cut(exc.key)!r} in line {exc.first} and again in line {exc.again}: leave one of them out"
     if isinstance(exc, yaml.YAMLError):
         return f"is not YAML{in_yaml(exc)}"
     if isinstance(exc, UnicodeDecodeError):

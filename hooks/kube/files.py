@@ -1,13 +1,17 @@
 """Files of Kubernetes objects, as people write them and as kubectl prints them: YAML, JSON, and Lists."""
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 import yaml
 
-from program.files import Unreadable, load_all, problem
+from program.files import DuplicateKey, Unreadable, load_all, problem
+
+_MERGE: Final = "tag:yaml.org,2002:merge"
+"""Tag of the key `<<`, which may be there for each mapping that is merged in."""
 
 
 class UnreadableFile(Exception):
@@ -15,7 +19,23 @@ class UnreadableFile(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """A YAML loader that leaves what looks like a time as text, as Kubernetes does."""
+    """A YAML loader that leaves what looks like a time as text, and refuses duplicate keys, as Kubernetes does."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Return the node of a mapping.
+
+        Raises:
+            DuplicateKey: a key is there twice, as it would be written in JSON: `1` and `"1"` are the same.
+        """
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    raise DuplicateKey(key.value, lines[key.value], line)
+                lines[key.value] = line
+        return node
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -40,13 +60,24 @@ def parse(text: str) -> list[Any]:
     """Return the objects in a text of YAML or JSON. A List counts as the objects in it.
 
     Raises:
-        yaml.YAMLError: The text is neither YAML nor JSON.
+        yaml.YAMLError: The text is neither YAML nor JSON, or has a key twice in one mapping.
     """
     try:
         documents = [orjson.loads(text)]  # what kubectl get --raw prints is large, and JSON is read much sooner as such
-    except orjson.JSONDecodeError:
+        json.loads(text, object_pairs_hook=_distinct)
+    except ValueError:  # not JSON, or a key is there twice: as YAML, of which JSON is a part, the line of it is known
         documents = list(load_all(text, _Loader))
     return list(_opened(documents))
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> None:
+    """Check the keys of a JSON object, of which orjson takes the last where there are two.
+
+    Raises:
+        ValueError: a key is there twice.
+    """
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise ValueError("a key is there twice")
 
 
 def _opened(documents: Iterable[Any]) -> Iterator[Any]:

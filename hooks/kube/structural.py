@@ -35,6 +35,23 @@ def unknown_fields(schema: Schema, item: Object) -> list[str]:
     return sorted([*_unknown(schema, {**item, "metadata": {}}, ""), *strange])
 
 
+def wrong_types(schema: Schema, value: Any, path: str = "") -> Iterator[tuple[str, Schema, str | float]]:
+    """Yield path, schema and value of each number or boolean that is given as something else: `"50"` for 50.
+
+    The API server refuses those, and what reads an object later may take them.
+    """
+    if isinstance(value, dict):
+        for name, member in value.items():
+            yield from wrong_types(_member(schema, name), member, f"{path}.{name}" if path else name)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from wrong_types(schema.get("items", {}), item, f"{path}[{index}]")
+    elif isinstance(value, str | float | int):
+        kind, is_number = schema.get("type"), not isinstance(value, str | bool)
+        if (kind in ("integer", "number") and not is_number) or (kind == "boolean" and not isinstance(value, bool)):
+            yield path, schema, value
+
+
 def _unknown(schema: Schema, value: Any, path: str) -> Iterator[str]:
     if isinstance(value, dict):
         for name, member in value.items():
