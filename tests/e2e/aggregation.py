@@ -10,7 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 CUSTOM: Final = ("v1beta1", "v1beta2")
-"""Versions of custom.metrics.k8s.io, and below of external.metrics.k8s.io."""
+"""Versions of custom.metrics.k8s.io that the test-adapter serves."""
 EXTERNAL: Final = ("v1beta1",)
 NAMESPACE: Final = "kube-system"
 ADAPTER: Final = "test-adapter"
@@ -18,10 +18,8 @@ _RBAC: Final = "rbac.authorization.k8s.io"
 
 
 def registration(group: str, version: str, name: str, port: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """An API that a process of this machine serves: its Service `name` and its APIService.
-
-    The Service is a host name, as nothing routes cluster IPs.
-    """
+    """Return the Service `name` and the APIService of an API that a process of this machine serves. The Service is a
+    host name, as no cluster IP is routed here."""
     service = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -45,7 +43,7 @@ def registration(group: str, version: str, name: str, port: int) -> tuple[dict[s
 
 
 def adapter_rules() -> tuple[dict[str, Any], ...]:
-    """The ServiceAccount of the test-adapter and what it may do: ask who calls and what they may, and list pods."""
+    """Return the ServiceAccount of the test-adapter and its rights: to review tokens and access, and to list pods."""
     subject = {"kind": "ServiceAccount", "name": ADAPTER, "namespace": NAMESPACE}
 
     def bound(kind: str, name: str, role: str, **metadata: str) -> dict[str, Any]:
@@ -72,7 +70,7 @@ def adapter_rules() -> tuple[dict[str, Any], ...]:
 
 
 class Adapter:
-    """What the test-adapter answers.
+    """A client of the test-adapter, which serves the values that tests set.
 
     A value of custom.metrics.k8s.io is set for one object and stays, with the time at which it was set, until it is set
     again. Values of external.metrics.k8s.io are fixed, the same in every namespace and as new as the request:
@@ -81,7 +79,8 @@ class Adapter:
     """
 
     def __init__(self, port: int, address: str) -> None:
-        """Of a process that answers the API server at `port`, and takes values at the host:port `address`."""
+        """Make a client of a process that serves the API server at `port`, and takes values at the host:port
+        `address`."""
         self.port, self.address = port, address
 
     def set(
@@ -111,5 +110,5 @@ class Adapter:
             json.dumps(value).encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            answer.read()
+        with urllib.request.urlopen(request, timeout=10) as response:
+            response.read()

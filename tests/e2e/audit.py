@@ -1,4 +1,4 @@
-"""The audit log of an API server: what is put into it, and what it tells."""
+"""The audit log of an API server: its policy, and how it is read."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ POLICY: Final = {
         {"level": "None", "resources": [{"group": "", "resources": ["events"]},
                                         {"group": "events.k8s.io", "resources": ["events"]},
                                         {"group": "coordination.k8s.io", "resources": ["leases"]}]},
-        # Without what is in them: a record must never hold a Secret.
+        # Without their content: a record must never hold a Secret.
         {"level": "Metadata", "resources": [{"group": "", "resources": ["secrets", "serviceaccounts/token"]}]},
         {"level": "RequestResponse", "verbs": WRITES},
         {"level": "Metadata", "userGroups": ["system:serviceaccounts"], "omitStages": ["ResponseStarted"]},
@@ -24,27 +24,27 @@ POLICY: Final = {
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """Every request in an audit log: time, user, verb, resource, namespace, name, code, and `effective`: whether it was
-    a write that changed something. A PUT of what is stored already keeps the resourceVersion; so does one that takes
-    the last finalizer of an object that is being deleted, and with it the object."""
+    """Yield every request in an audit log: time, user, verb, resource, namespace, name, code, and `effective`: whether
+    it was a write that changed something. A PUT of the stored object keeps the resourceVersion; so does one that
+    removes the last finalizer of an object that is being deleted, and with it the object."""
     versions: dict[tuple[str, str, str], str] = {}
     with path.open() as lines:
         for line in lines:
             if not line.endswith("\n"):
-                return  # being written
+                return  # this line is being written
             event = json.loads(line)
             reference = event.get("objectRef", {})
-            answered = event.get("responseObject", {}).get("metadata", {})
+            metadata = event.get("responseObject", {}).get("metadata", {})
             code = event.get("responseStatus", {}).get("code", 0)
             place = reference.get("resource", ""), reference.get("namespace", ""), reference.get("name", "")
             if not place[2]:
-                place = *place[:2], answered.get("name", "")
+                place = *place[:2], metadata.get("name", "")
             effective = event["verb"] in WRITES and code < 300
             if effective and event["verb"] in ("update", "patch"):
-                gone = "deletionTimestamp" in answered and not answered.get("finalizers")
-                effective = gone or versions.get(place) != answered.get("resourceVersion")
-            if event["verb"] in WRITES and "resourceVersion" in answered:
-                versions[place] = answered["resourceVersion"]
+                gone = "deletionTimestamp" in metadata and not metadata.get("finalizers")
+                effective = gone or versions.get(place) != metadata.get("resourceVersion")
+            if event["verb"] in WRITES and "resourceVersion" in metadata:
+                versions[place] = metadata["resourceVersion"]
             yield {
                 "time": event["stageTimestamp"],
                 "user": event["user"]["username"],

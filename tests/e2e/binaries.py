@@ -18,7 +18,7 @@ TOOLS: Final = Path(__file__).with_name("tools")
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "beamlit-e2e"
 GO: Final = "1.26"
 _SOURCE: Final = "source"
-"""Below a folder in which a tool is made: what it is made from, where that is not the module as it is."""
+"""Folder, below the one in which a tool is built, with its source where that is not the module as it is."""
 
 _KUBERNETES = "1.36.3"
 _VERSION = "k8s.io/component-base/version"
@@ -33,20 +33,20 @@ _KUBERNETES_FLAGS: Final = " ".join(
         "buildDate": "1970-01-01T00:00:00Z",
     }.items()
 )
-"""Without them the server calls itself v0.0.0, and clients that compare versions break."""
+"""Flags without which the server calls itself v0.0.0, and clients that compare versions fail."""
 
 
 class BuildError(Exception):
-    """A program cannot be had. The message says what is missing."""
+    """A program could not be built. The message names what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A change of a tool's source, for what no flag changes."""
+    """A change of a tool's source, where no flag sets the same."""
 
     module: str
     path: str
-    """Of the file, below the module."""
+    """Path of the file below the module."""
     old: str
     new: str
 
@@ -63,12 +63,12 @@ class Tool:
 
     @property
     def folder(self) -> Path:
-        """Where its programs are once they are built."""
+        """Folder of its programs once they are built."""
         return CACHE / f"{self.name}-v{self.version}"
 
     @property
     def programs(self) -> tuple[str, ...]:
-        """Their names: the last part of the package that is no version."""
+        """Names of its programs: the last part of each package that is no version."""
         return tuple(_program(package) for package in self.packages)
 
 
@@ -78,7 +78,7 @@ def _program(package: str) -> str:
 
 KWOK: Final = Tool("kwok", "0.8.0", ("sigs.k8s.io/kwok/cmd/kwok",))
 TEST_ADAPTER_LISTEN: Final = "TEST_ADAPTER_LISTEN"
-"""Environment variable: host:port where the test-adapter takes values."""
+"""Environment variable with the host:port where the test-adapter takes values."""
 _ADAPTER: Final = "sigs.k8s.io/custom-metrics-apiserver"
 ALL: Final = (
     Tool("etcd", "3.7.3", ("go.etcd.io/etcd/server/v3",)),
@@ -98,14 +98,15 @@ ALL: Final = (
         "test-adapter",
         "1.37.0",
         (f"{_ADAPTER}/test-adapter",),
-        # It would take values from everybody, at a port that is often taken.
+        # It would accept values from all clients, at a port that is often in use.
         edit=Edit(_ADAPTER, "test-adapter/main.go", '":8080"', f'os.Getenv("{TEST_ADAPTER_LISTEN}")'),
     ),
 )
 
 
 def find(program: str) -> Path | None:
-    """Where a program is: named by the environment, in the cache, or on PATH; None when it is nowhere."""
+    """Return the path of a program that the environment names, or that is in the cache or on PATH; None when there is
+    none."""
     named = os.environ.get(program.upper().replace("-", "_"))
     if named:
         return Path(named)
@@ -145,10 +146,10 @@ def build(tool: Tool) -> None:
 
 
 def kwok_files() -> Path:
-    """The folder of kwok's own descriptions of what nodes and pods do, kept beside its program.
+    """Return the folder of kwok's own descriptions of what nodes and pods do, kept beside its program.
 
     Raises:
-        BuildError: they are not there yet, and there is no Go to get them with.
+        BuildError: the files are not there yet, and there is no Go to get them with.
     """
     kept = KWOK.folder / "kustomize"
     if kept.is_dir():
@@ -159,13 +160,13 @@ def kwok_files() -> Path:
     _copy(source, making, "*.yaml")
     try:
         making.rename(kept)
-    except OSError:  # somebody else was faster
+    except OSError:  # another process was faster
         shutil.rmtree(making)
     return kept
 
 
 def _edited(tool: Tool, edit: Edit, making: Path) -> tuple[str, ...]:
-    """Flags with which go builds a tool from a copy of its module, below `making`, that has the edit."""
+    """Return flags with which go builds a tool from a copy of its module, below `making`, that has the edit."""
     source = making / _SOURCE
     copy = source / "module"
     _copy(_module(tool, edit.module), copy, "*")
@@ -182,7 +183,7 @@ def _edited(tool: Tool, edit: Edit, making: Path) -> tuple[str, ...]:
 
 
 def _module(tool: Tool, module: str) -> Path:
-    """Where the source of a module is, downloaded if need be."""
+    """Return the folder with the source of a module, which is downloaded if necessary."""
     command = [_go(tool), "mod", "download", "-json", module]
     result = subprocess.run(command, cwd=TOOLS / tool.name, capture_output=True, text=True)
     if result.returncode:
@@ -191,7 +192,7 @@ def _module(tool: Tool, module: str) -> Path:
 
 
 def _copy(source: Path, target: Path, pattern: str) -> None:
-    """Copy files one by one: folders of the module cache are read-only, and copies of them would be."""
+    """Copy files one by one: folders of the module cache are read-only, and copies of whole folders would be too."""
     for path in source.rglob(pattern):
         if path.is_file():
             copy = target / path.relative_to(source)
@@ -207,7 +208,7 @@ def _go(tool: Tool) -> str:
 
 
 def main() -> int:
-    """Build everything that is missing."""
+    """Build all programs that are missing."""
     try:
         for tool in ALL:
             build(tool)

@@ -1,4 +1,4 @@
-"""One control plane for all end-to-end tests: of our own, or the cluster that E2E_KUBECONFIG names."""
+"""One control plane for all end-to-end tests: one that they start, or the cluster that E2E_KUBECONFIG names."""
 
 import os
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ from tests.e2e.product import Product, missing
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What tests may say of themselves."""
+    """Register the markers of end-to-end tests."""
     config.addinivalue_line("markers", f"own_plane: {NEEDS_ITS_OWN.replace('points', 'must not point')}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """On an existing cluster, skip what would break it for others or needs to see inside."""
+    """On an existing cluster, skip tests that would disturb its users or need its processes and logs."""
     if controlplane.existing():
         for item in items:
             if item.get_closest_marker("own_plane"):
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """The control plane. Skipped by name where a program is missing; in CI that is a failure."""
+    """The control plane. Tests are skipped by name where a program is missing; in CI that is a failure."""
     folder = tmp_path_factory.mktemp("plane")
     given = controlplane.existing()
     if given is None:
@@ -42,7 +42,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
 
 
 def attached(folder: Path, given: Path) -> Iterator[ControlPlane]:
-    """An existing cluster. One that does not suit ends the run: no test of it would mean anything."""
+    """An existing cluster. An unsuitable one ends the run, as no test on it would mean anything."""
     cluster = ExistingCluster(folder, given)
     try:
         try:
@@ -56,7 +56,7 @@ def attached(folder: Path, given: Path) -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="session")
 def product(plane: ControlPlane) -> Iterator[Product]:
-    """The product with the real Metacontroller; skipped by name where that is not here."""
+    """The product with the real Metacontroller; tests are skipped by name where Metacontroller is missing."""
     if reason := missing():
         pytest.skip(reason)
     product = Product(plane)
@@ -68,7 +68,7 @@ def product(plane: ControlPlane) -> Iterator[Product]:
 
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    """What pods run. Skipped by name where pods cannot be started; in CI that is a failure."""
+    """The image that pods run. Tests are skipped by name where pods cannot be started; in CI that is a failure."""
     if reason := pods.missing():
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
     return Image(tmp_path_factory.mktemp("image"))
@@ -76,7 +76,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
 
 @pytest.fixture(scope="session")
 def installation(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """The chart on a control plane of its own, serving all namespaces, with Metacontroller where that is here."""
+    """The chart on a control plane of its own, serving all namespaces, with Metacontroller where its program exists."""
     chart = with_dependencies(tmp_path_factory.mktemp("chart"))
     with controlplane.running(tmp_path_factory.mktemp("installation")) as plane:
         installation = Installation(plane, image, chart, "demo-local.default", "demo-local.team-a", "demo-local.team-b")

@@ -35,7 +35,7 @@ __all__ = [
 SERVICES: Final = "10.0.0.0/16"
 NODE: Final = "node-0"
 NODE_LABEL: Final = "e2e.beamlit.com/node"
-"""Label, and on an existing cluster taint, of the node that fakes its pods."""
+"""Label, and on an existing cluster also taint, of the node that fakes its pods."""
 PROGRAMS: Final = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kwok", "helm")
 EXISTING: Final = "E2E_KUBECONFIG"
 NEEDS_ITS_OWN: Final = f"needs a control plane of its own: {EXISTING} points at an existing cluster"
@@ -48,18 +48,18 @@ _STAGES: Final = (
     "metrics/resource/metrics-resource",
     "metrics/usage/usage-from-annotation",
 )
-"""What a node and its pods do, and how much of it they use: the annotations `kwok.x-k8s.io/usage-cpu` and
-`usage-memory` of a pod, changeable at any moment."""
+"""Description of what a node and its pods do, and how much of it they use: the annotations `kwok.x-k8s.io/usage-cpu`
+and `usage-memory` of a pod, which can change at any moment."""
 
 
 def existing() -> Path | None:
-    """The kubeconfig of the cluster to test on, instead of one of our own; None when none is named."""
+    """Return the kubeconfig of the cluster to test on; None when the tests start a control plane themselves."""
     named = os.environ.get(EXISTING)
     return Path(named) if named else None
 
 
 def require(names: Sequence[str], remedy: str = "`make e2e` builds what is not on PATH") -> None:
-    """Skip by name where a program is missing; in CI that is a failure."""
+    """Skip the test by name where a program is missing; in CI that is a failure."""
     gone = [name for name in names if find(name) is None]
     if not gone:
         return
@@ -70,7 +70,7 @@ def require(names: Sequence[str], remedy: str = "`make e2e` builds what is not o
 
 
 class ControlPlane:
-    """The API server and what belongs to it."""
+    """An API server and the processes that belong to it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -81,7 +81,7 @@ class ControlPlane:
         self.certificate = folder / "apiserver.crt"
         self.processes: dict[str, Process] = {}
         self.adapter: Adapter | None = None
-        """What the test-adapter answers, where it runs."""
+        """The test-adapter with its values, where it runs."""
         self._kubelet_port = free_port()
         self._reader = Reader(self.url, self.certificate, credentials.ADMIN)
 
@@ -110,7 +110,7 @@ class ControlPlane:
             *("--token-auth-file", f"{self.folder}/tokens.csv", "--endpoint-reconciler-type", "none"),
             *("--service-cluster-ip-range", SERVICES, "--allow-privileged", "--profiling=false"),
             *("--audit-policy-file", f"{self.folder}/audit.yaml", "--audit-log-path", str(self.audit_log)),
-            # For API servers behind this one.
+            # For API servers that are registered behind this one.
             *("--requestheader-client-ca-file", f"{self.folder}/front-proxy.crt"),
             *("--requestheader-allowed-names", credentials.FRONT_PROXY),
             *("--requestheader-username-headers", "X-Remote-User", "--requestheader-group-headers", "X-Remote-Group"),
@@ -126,7 +126,7 @@ class ControlPlane:
             *("--root-ca-file", str(self.certificate), "--leader-elect=false", "--bind-address", "127.0.0.1"),
             *("--secure-port", str(free_port()), *self._serving(), "--concurrent-gc-syncs", "10"),
             *("--kube-api-qps", "200", "--kube-api-burst", "400", "--use-service-account-credentials"),
-            # A node that misses a heartbeat would take the readiness of all pods with it.
+            # A node that misses a heartbeat would make all its pods unready.
             *("--node-monitor-grace-period", "1h"),
         )
         scheduler = self.write_kubeconfig("scheduler", credentials.SCHEDULER)
@@ -140,7 +140,8 @@ class ControlPlane:
         poll(lambda: self.get("serviceaccount", "default"), "service accounts are made")
 
     def start_node(self, kubeconfig: Path, name: str, taints: Sequence[Mapping[str, str]] = ()) -> None:
-        """A node of that name whose pods are Running and Ready as soon as they are there, and kwok to play it."""
+        """Create a node of that name whose pods are Running and Ready as soon as they exist, and start kwok to play
+        it."""
         stages = ",".join(str(kwok_files() / f"{stage}.yaml") for stage in _STAGES)
         self._run(
             "kwok",
@@ -153,9 +154,10 @@ class ControlPlane:
         poll(lambda: self._is_ready("nodes", name, "Ready"), f"{name} is ready")
 
     def start_metrics_server(self) -> None:
-        """What answers metrics.k8s.io, and so `kubectl top`: with what the pods' annotations said 10 to 20 seconds ago.
+        """Start metrics-server, which serves metrics.k8s.io and so `kubectl top`: with the usage that the pods'
+        annotations had 10 to 20 seconds ago.
 
-        Returns when the API server passes requests on to it. The first samples of a pod are there after two scrapes.
+        Return when the API server passes requests on to it. The first samples of a pod are there after two scrapes.
         """
         if "metrics-server" in self.processes:
             return
@@ -173,9 +175,10 @@ class ControlPlane:
         self.serve("metrics.k8s.io", ("v1beta1",), "metrics-server", port)
 
     def start_test_adapter(self) -> Adapter:
-        """What answers custom.metrics.k8s.io and external.metrics.k8s.io, under RBAC: with what it is told to.
+        """Start the test-adapter, which serves custom.metrics.k8s.io and external.metrics.k8s.io, under RBAC, with the
+        values that tests set.
 
-        Returns when the API server passes requests on to it, again where somebody else has answered meanwhile.
+        Return when the API server passes requests on to it, also where another server has served the group meanwhile.
         """
         if self.adapter is None:
             require((ADAPTER,))
@@ -194,9 +197,9 @@ class ControlPlane:
         return self.adapter
 
     def serve(self, group: str, versions: Sequence[str], name: str, port: int) -> None:
-        """Have an API server at a port of this machine answer an API group, by a Service of that name.
+        """Have the API server at a port of this machine serve an API group, by a Service of that name.
 
-        Returns when the API server passes requests on to it.
+        Return when the control plane's API server passes requests on to it.
         """
         for version in versions:
             self.apply(*aggregation.registration(group, version, name, port))
@@ -205,15 +208,15 @@ class ControlPlane:
 
     def until_served(self, name: str) -> None:
         """Wait until the API server passes on requests for an APIService, `version.group`."""
-        poll(lambda: self._is_ready("apiservice", name, "Available"), f"{name} is answered for")
+        poll(lambda: self._is_ready("apiservice", name, "Available"), f"{name} is served")
 
     def stop(self) -> None:
-        """End every process, the last one started first. What belongs to the control plane has nothing to tidy up."""
+        """End every process, the last one started first. A control plane that is thrown away needs no cleanup."""
         for name, process in reversed(self.processes.items()):
             process.stop(signal.SIGKILL if name in _DISPOSABLE else signal.SIGTERM, seconds=5)
 
     def ready(self) -> bool:
-        """Whether the API server says so."""
+        """Return whether the API server says that it is ready."""
         return self._reader.ready()
 
     def kubectl(self, *words: str, check: bool = True, stdin: str | None = None, kubeconfig: Path | None = None) -> str:
@@ -249,16 +252,16 @@ class ControlPlane:
         return result.stdout
 
     def apply(self, *objects: Mapping[str, Any], namespace: str | None = None) -> str:
-        """`kubectl apply` of objects."""
+        """Run `kubectl apply` with these objects."""
         scope = ("-n", namespace) if namespace else ()
         return self.kubectl("apply", *scope, "-f", "-", stdin=yaml.safe_dump_all(objects))
 
     def get(self, resource: str, name: str = "", namespace: str = "default") -> dict[str, Any]:
-        """An object, or a list of all when no name is given; empty when there is none."""
+        """Return an object, or a list of all when no name is given; an empty one when there is none."""
         return self._reader.get(resource, name, namespace)
 
     def write_kubeconfig(self, name: str, token: str) -> Path:
-        """A kubeconfig for a token."""
+        """Write a kubeconfig for a token, and return its path."""
         path = self.folder / f"{name}.kubeconfig"
         cluster = self._cluster()
         path.write_text(
@@ -276,7 +279,7 @@ class ControlPlane:
         return path
 
     def service_account(self, namespace: str, name: str) -> Path:
-        """A kubeconfig that acts as a ServiceAccount, RBAC and all."""
+        """Return the path of a kubeconfig that acts as a ServiceAccount, with its rights."""
         token = self.kubectl("create", "token", name, "-n", namespace, "--duration", "24h").strip()
         return self.write_kubeconfig(f"{namespace}-{name}", token)
 
@@ -286,22 +289,22 @@ class ControlPlane:
         return process
 
     def audit(self) -> Iterator[dict[str, Any]]:
-        """Every request in the audit log, in the form of `audit.read`."""
+        """Yield every request in the audit log, in the form of `audit.read`."""
         return audit.read(self.audit_log)
 
     def writes(self) -> list[dict[str, Any]]:
-        """Every write in the audit log, in the form of `audit`."""
+        """Return every write in the audit log, in the form of `audit`."""
         return [entry for entry in self.audit() if entry["verb"] in WRITES]
 
     def _run(self, name: str, *flags: str) -> None:
         self.run(name, program(name), *flags)
 
     def _cluster(self) -> dict[str, Any]:
-        """How kubeconfigs say where the API server is."""
+        """Return the cluster entry of kubeconfigs: the API server's address and authority."""
         return {"server": self.url, "certificate-authority": str(self.certificate)}
 
     def _serving(self) -> tuple[str, ...]:
-        """Flags: one certificate for every server, as making one takes each of them a while."""
+        """Return flags for one certificate that all servers share, as making one takes each of them a while."""
         return (
             "--tls-cert-file",
             f"{self.folder}/apiserver.crt",
@@ -359,7 +362,7 @@ def running(folder: Path) -> Iterator[ControlPlane]:
 
 
 def main() -> int:
-    """Run a control plane until told to stop."""
+    """Run a control plane until a signal ends it."""
     parser = argparse.ArgumentParser(prog="python -m tests.e2e.controlplane", description=main.__doc__)
     parser.add_argument("--metrics-server", action="store_true", help="serve metrics.k8s.io too")
     parser.add_argument("--folder", type=Path, help="where its files go; a temporary folder when left out")

@@ -17,12 +17,12 @@ _USERS: Final = (
     (METRICS_SERVER, "metrics-server", "system:masters"),
 )
 FRONT_PROXY: Final = "front-proxy"
-"""Whom the API server is when it passes a request on to an aggregated one."""
+"""Name under which the API server passes a request on to an aggregated one."""
 
 
 def write(folder: Path) -> None:
-    """Make `apiserver.crt/.key` (server certificate), `front-proxy.crt/.key` (its own authority: there is nothing else
-    to vouch for), `sa.key/.pub` (of service account tokens) and `tokens.csv`."""
+    """Make `apiserver.crt/.key` (server certificate), `front-proxy.crt/.key` (of an authority of its own, as no other
+    one vouches for it), `sa.key/.pub` (of service account tokens) and `tokens.csv`."""
     _certificate(folder / "apiserver", "kube-apiserver", "IP:127.0.0.1,DNS:localhost,DNS:kubernetes.default.svc")
     _certificate(folder / "front-proxy", FRONT_PROXY, f"DNS:{FRONT_PROXY}")
     _openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{folder}/sa.key")

@@ -26,7 +26,7 @@ _OTHERS: Final = (
     "decoratorcontrollers.metacontroller.k8s.io",
     "modeldeployments.deployment.beamlit.com",
 )
-"""Kinds of which an object would mean that somebody else is served by this suite's programs."""
+"""Kinds of which an object means that other users of the cluster are served by this suite's programs."""
 
 
 class UnsuitableCluster(Exception):
@@ -34,10 +34,8 @@ class UnsuitableCluster(Exception):
 
 
 class ExistingCluster(ControlPlane):
-    """The cluster of a kubeconfig, which needs an administrator's rights.
-
-    What only a control plane of our own has, its processes and its audit log, skips the test that asks for it.
-    """
+    """The cluster of a kubeconfig, which needs an administrator's rights. A test that needs the processes or the audit
+    log of the suite's own control plane is skipped."""
 
     def __init__(self, folder: Path, given: Path) -> None:
         super().__init__(folder)
@@ -45,15 +43,15 @@ class ExistingCluster(ControlPlane):
         self._given = given
         self._section: dict[str, Any] = {}
         self._made: dict[tuple[str, str], None] = {}
-        """Namespace and `kind/name` of what kubectl said it created, in that order."""
+        """Namespace and `kind/name` of the objects that kubectl said it created, in that order."""
         self._releases: list[tuple[str, ...]] = []
         self._since = ""
 
     def start(self) -> None:
-        """Read the kubeconfig, look whether somebody else would be disturbed, and bring the node.
+        """Read the kubeconfig, check that no other user would be disturbed, and bring the node.
 
         Raises:
-            UnsuitableCluster: it cannot be reached, or somebody uses Metacontroller or the product there.
+            UnsuitableCluster: it cannot be reached, or Metacontroller or the product is in use there.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._read_kubeconfig()
@@ -74,10 +72,10 @@ class ExistingCluster(ControlPlane):
         self._since = self.get("node", NODE)["metadata"]["creationTimestamp"]
 
     def stop(self) -> None:
-        """Take away what was made, and end every process.
+        """Delete all objects that were made, and end every process.
 
         Raises:
-            AssertionError: something did not go; the message says what.
+            AssertionError: an object was not deleted; the message names it.
         """
         node = self.processes.pop("kwok", None)
         super().stop()
@@ -90,36 +88,36 @@ class ExistingCluster(ControlPlane):
                 node.stop()
 
     def kubectl(self, *words: str, check: bool = True, stdin: str | None = None, kubeconfig: Path | None = None) -> str:
-        """Run kubectl, and remember what it created."""
+        """Run kubectl, and remember the objects that it created."""
         output = super().kubectl(*words, check=check, stdin=stdin, kubeconfig=kubeconfig)
         for place in _created(words, stdin, output):
             self._made.setdefault(place)
         return output
 
     def helm(self, *words: str) -> str:
-        """Run helm, and remember what it installed."""
+        """Run helm, and remember the release that it installed."""
         if words[0] == "install":
             scope = _option(words, "-n", "--namespace") or "default"
             self._releases.append((words[1], "--namespace", scope))
         return super().helm(*words)
 
     def get(self, resource: str, name: str = "", namespace: str = "default") -> dict[str, Any]:
-        """An object, or a list of all when no name is given; empty when there is none."""
+        """Return an object, or a list of all when no name is given; an empty one when there is none."""
         words = ("get", resource, *((name,) if name else ()), "-n", namespace, "-o", "json")
         output = self._plain(*words, check=False)
         found: dict[str, Any] = json.loads(output) if output else {}
         return found
 
     def audit(self) -> Iterator[dict[str, Any]]:
-        """Skips: the log is not ours to read."""
+        """Skip the test: the log of an existing cluster cannot be read from here."""
         pytest.skip(NEEDS_ITS_OWN)
 
     def start_metrics_server(self) -> None:
-        """Skips: the API server over there cannot reach this machine."""
+        """Skip the test: the API server of an existing cluster cannot reach this machine."""
         pytest.skip(NEEDS_ITS_OWN)
 
     def ready(self) -> bool:
-        """Whether the API server says so."""
+        """Return whether the API server says that it is ready."""
         return self._plain("get", "--raw", "/readyz", check=False) == "ok"
 
     def _cluster(self) -> dict[str, Any]:
@@ -149,20 +147,21 @@ class ExistingCluster(ControlPlane):
         made = [(scope, name) for scope, name in reversed(self._made) if name != f"node/{NODE}"]
         models = [one for one in made if one[1].startswith("modeldeployment.")]
         self._delete(models)
-        # Before their kind goes: without it the garbage collector cannot tell that owners are gone.
+        # Before their kind is deleted: without it the garbage collector cannot tell that owners are gone.
         poll(
             lambda: not self._left(_CHILDREN, "ModelDeployment"),
             "children of models are collected",
             seconds=120,
         )
         namespaces = [one for one in made if one[1].startswith("namespace/")]
-        self._delete(namespaces)  # with all that is in them
+        self._delete(namespaces)  # with all objects in them
         self._delete([one for one in made if one not in models and one not in namespaces])
         on_node = f"--field-selector=spec.nodeName={NODE}"
         poll(lambda: not self._left("pods", "ReplicaSet", on_node), f"the pods of {NODE} are gone", seconds=120)
 
     def _delete(self, places: Sequence[tuple[str, str]]) -> None:
-        """Delete what is there and younger than our node, namespace by namespace, and wait until it is gone."""
+        """Delete objects that are younger than the suite's node, namespace by namespace, and wait until they are
+        gone."""
         for scope in dict.fromkeys(scope for scope, _ in places):
             names = [name for other, name in places if other == scope]
             there = {name for kind in {name.partition("/")[0] for name in names} for name in self._young(kind, scope)}
@@ -171,14 +170,15 @@ class ExistingCluster(ControlPlane):
                 self._plain("delete", *going, "-n", scope, "--ignore-not-found", "--timeout=100s")
 
     def _young(self, kind: str, scope: str) -> Iterator[str]:
-        """`kind/name` of all objects of a kind that are younger than our node; none where the kind is gone."""
+        """Return `kind/name` of all objects of a kind that are younger than the suite's node; none where the kind is
+        gone."""
         found = self._plain("get", kind, "-n", scope, "-o", "json", check=False)
         for one in _items(json.loads(found)) if found else ():
             if self._is_young(one):
                 yield f"{kind}/{one['metadata']['name']}"
 
     def _left(self, resources: str, owner: str, *words: str) -> list[str]:
-        """Objects younger than our node with an owner of that kind."""
+        """Return objects younger than the suite's node with an owner of that kind."""
         output = self._plain("get", resources, "-A", "-o", "json", *words)
         return [
             one["metadata"]["name"]
@@ -194,14 +194,15 @@ class ExistingCluster(ControlPlane):
 
 
 class _OurProcesses(dict[str, Process]):
-    """Ours; asking for another one skips the test that does."""
+    """Processes that the suite starts; a test that asks for another one is skipped."""
 
     def __missing__(self, name: str) -> Process:
         pytest.skip(NEEDS_ITS_OWN)
 
 
 def _created(words: Sequence[str], stdin: str | None, output: str) -> Iterator[tuple[str, str]]:
-    """Namespace and `kind/name` of what kubectl says it created; `default` for what has no namespace."""
+    """Yield namespace and `kind/name` of the objects that kubectl says it created; `default` for one without a
+    namespace."""
     names = [found[1] for line in output.splitlines() if (found := _MADE.fullmatch(line))]
     scope = _option(words, "-n", "--namespace")
     given = [one for document in yaml.safe_load_all(stdin or "") if document for one in _items(document)]
@@ -220,13 +221,13 @@ def _items(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _kind(item: dict[str, Any]) -> str:
-    """As kubectl prints it: `deployment.apps`, `service`."""
+    """Return a kind as kubectl prints it: `deployment.apps`, `service`."""
     group = item["apiVersion"].rpartition("/")[0]
     return ".".join(filter(None, (item["kind"].lower(), group)))
 
 
 def _option(words: Sequence[str], *names: str) -> str:
-    """The value of an option of a command line; empty when it is not there."""
+    """Return the value of an option of a command line; empty when it is not there."""
     for word, following in zip(words, (*words[1:], ""), strict=True):
         if word in names:
             return following

@@ -21,7 +21,7 @@ Fault = Callable[[ControlPlane, Scripted], AbstractContextManager[None]]
 
 @contextlib.contextmanager
 def not_served(plane: ControlPlane, name: str) -> Iterator[None]:
-    """An APIService, `version.group`, is not there."""
+    """Remove an APIService, `version.group`, for as long as the context lasts."""
     registration = plane.get("apiservice", name)
     plane.kubectl("delete", "apiservice", name)
     try:
@@ -32,13 +32,13 @@ def not_served(plane: ControlPlane, name: str) -> Iterator[None]:
 
 
 def gone(plane: ControlPlane, _: Scripted) -> AbstractContextManager[None]:
-    """Nothing serves the group any longer."""
+    """Have no server registered for the group."""
     return not_served(plane, f"{aggregation.EXTERNAL[0]}.{GROUP}")
 
 
 @contextlib.contextmanager
 def down(plane: ControlPlane, scripted: Scripted) -> Iterator[None]:
-    """What serves the group does not run."""
+    """Have the group registered at a port where no server listens."""
     plane.apply(*aggregation.registration(GROUP, aggregation.EXTERNAL[0], "scripted", free_port()))
     try:
         yield
@@ -48,7 +48,7 @@ def down(plane: ControlPlane, scripted: Scripted) -> Iterator[None]:
 
 @contextlib.contextmanager
 def slow(_: ControlPlane, scripted: Scripted) -> Iterator[None]:
-    """Ten seconds for every answer."""
+    """Delay every response by ten seconds."""
     scripted.delay = timedelta(seconds=10)
     try:
         yield
@@ -58,7 +58,7 @@ def slow(_: ControlPlane, scripted: Scripted) -> Iterator[None]:
 
 @contextlib.contextmanager
 def forbidden(plane: ControlPlane, _: Scripted) -> Iterator[None]:
-    """hooks lose every right that was bound to them."""
+    """Take every right that was bound to hooks away."""
     bindings = [plane.get(kind, "", "default")["items"] for kind in ("clusterrolebindings", "rolebindings")]
     taken = [one for one in chain(*bindings) if any(map(_are_hooks, one.get("subjects", ())))]
     assert taken, "hooks have no rights that could be taken away"
@@ -76,7 +76,7 @@ def _are_hooks(subject: Mapping[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def stale(_: ControlPlane, scripted: Scripted) -> Iterator[None]:
-    """Values from ten minutes ago."""
+    """Return values from ten minutes ago."""
     scripted.age = timedelta(minutes=10)
     try:
         yield
@@ -86,7 +86,7 @@ def stale(_: ControlPlane, scripted: Scripted) -> Iterator[None]:
 
 @contextlib.contextmanager
 def failing(_: ControlPlane, scripted: Scripted) -> Iterator[None]:
-    """Every answer is an error."""
+    """Respond to every request with an error."""
     scripted.refused = 500
     try:
         yield
@@ -95,7 +95,7 @@ def failing(_: ControlPlane, scripted: Scripted) -> Iterator[None]:
 
 
 def _fresh(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """An object that was deleted, to be created again."""
+    """Return a deleted object in a form in which it can be created again."""
     of_the_server = ("uid", "resourceVersion", "creationTimestamp")
     metadata = {name: value for name, value in stored["metadata"].items() if name not in of_the_server}
     return {name: value for name, value in stored.items() if name != "status"} | {"metadata": metadata}

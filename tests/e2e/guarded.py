@@ -1,4 +1,4 @@
-"""A server of Prometheus's API that wants a name and a password, which change while it runs."""
+"""A server of Prometheus's API that requires a name and a password, which can change while it runs."""
 
 import base64
 import http.server
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass
 class GuardedPrometheus:
-    """Every expression is 7 for whoever knows name and password."""
+    """A server for which every expression is 7 to a client that sends the right name and password."""
 
     password: str
     username: str = "reader"
@@ -26,12 +26,12 @@ class GuardedPrometheus:
         guard = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
-            """One connection."""
+            """Handler of the requests of one connection."""
 
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                """Admit or turn away."""
+                """Respond with the value, or with 401 to wrong credentials."""
                 pair = base64.b64encode(f"{guard.username}:{guard.password}".encode()).decode()
                 known = self.headers.get("authorization") == f"Basic {pair}"
                 guard.admitted += known
@@ -44,7 +44,7 @@ class GuardedPrometheus:
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
-                """Nothing."""
+                """Log nothing."""
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = server.server_address[1]

@@ -9,7 +9,7 @@ from hooks import __main__, app, serving
 
 
 def main() -> int:
-    """Run it."""
+    """Run hooks with the clock ahead."""
     ahead = Path(sys.argv[1])
 
     def clock() -> datetime:

@@ -1,4 +1,4 @@
-"""The chart installed as users install it, its pods run here from what helm rendered."""
+"""The chart installed as users install it, with its pods run on this machine from what helm rendered."""
 
 import hashlib
 import json
@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from tests.e2e.binaries import find
 from tests.e2e.controlplane import NODE, SERVICES, ControlPlane
-from tests.e2e.network import Answer, Network, Proxy
+from tests.e2e.network import Network, Proxy, Response
 from tests.e2e.pods import Image, Pod
 from tests.e2e.process import CommandFailed
-from tests.e2e.product import Models, syncs_answered
+from tests.e2e.product import Models, sync_responses
 from tests.platform import TOKEN, Platform
 from tests.processes import poll, status
 from tools.ports import free_port
@@ -28,11 +28,11 @@ METACONTROLLER: Final = "beamlit-metacontroller"
 CLIENT: Final = ("demo", "demo-secret-canary")
 """OAuth 2.0 client of the default remote backend."""
 _METACONTROLLER: Final = "metacontroller"
-"""Its program. Where there is none, everything else is installed and runs."""
+"""Name of Metacontroller's program. Where it is missing, everything else is installed and runs."""
 
 
 class ModelServer:
-    """The example model server as a process: what pods or a remote backend would be."""
+    """The example model server as a process, in the place of a model's pods or of a remote backend."""
 
     def __init__(self, plane: ControlPlane, name: str, *flags: str) -> None:
         self.name, self.port = name, free_port()
@@ -40,16 +40,16 @@ class ModelServer:
         command = [sys.executable, "-m", "examples.model_server", "--listen", f"127.0.0.1:{self.port}"]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         self.process = plane.run(name, *command, "--model", name, *flags, environment=environment)
-        poll(lambda: status(f"{self.url}/health") == 200, f"{name} answers")
+        poll(lambda: status(f"{self.url}/health") == 200, f"{name} responds")
 
 
 class Installation(Models):
-    """A release of the chart. Its pods are processes here; what else is of a cluster is real."""
+    """A release of the chart. Its pods are processes of this machine; the rest of the cluster is real."""
 
     def __init__(
         self, plane: ControlPlane, image: Image, chart: Path, *local_services: str, platform: Platform | None = None
     ) -> None:
-        """Nothing is installed yet.
+        """Prepare an installation without installing anything.
 
         Args:
             plane: the control plane.
@@ -69,12 +69,12 @@ class Installation(Models):
         self._services = local_services
         self._platform = platform
         self._pods: dict[str, list[tuple[str, Pod]]] = {}
-        """By kind and name of the workload, each with the hash of the template that it was started from."""
+        """Pods by kind and name of the workload, each with the hash of the template that it was started from."""
         self._count = 0
 
     @property
     def values(self) -> tuple[str, ...]:
-        """Flags that lead to this machine what would be elsewhere."""
+        """Return flags that lead to this machine what would be elsewhere."""
         resolve = [f"{name}.svc.cluster.local:80=127.0.0.1:{self.local.port}" for name in self._services]
         proxy = {"name": "HTTPS_PROXY", "value": self.proxy.url}
         remote = "config.defaultRemoteBackend"
@@ -88,7 +88,8 @@ class Installation(Models):
         )
 
     def install(self, *words: str) -> None:
-        """`helm install` in a namespace that admits restricted pods only, by the command line of the documentation."""
+        """Run `helm install` by the command line of the documentation, in a namespace that admits restricted pods
+        only."""
         labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
         metadata = {"name": NAMESPACE, "labels": labels}
         self.plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
@@ -101,11 +102,11 @@ class Installation(Models):
         )
 
     def upgrade(self, *words: str) -> None:
-        """`helm upgrade` with what was given before and these values, and the rolling update that follows."""
+        """Run `helm upgrade` with the earlier values and these, and the rolling update that follows."""
         self.helm("upgrade", "--reset-then-reuse-values", *words)
 
     def helm(self, command: str, *words: str) -> None:
-        """helm install or upgrade, and what the cluster's controllers then do with the pods."""
+        """Run helm install or upgrade, and do with the pods what the cluster's controllers would do."""
         self.plane.helm(
             *(command, RELEASE, str(self.chart), "--namespace", NAMESPACE, "--wait", "--timeout", "60s"),
             *(*self.values, *words),
@@ -113,25 +114,25 @@ class Installation(Models):
         self.roll()
 
     def uninstall(self) -> str:
-        """`helm uninstall`, and the end of its pods."""
-        said = self.plane.helm("uninstall", RELEASE, "--namespace", NAMESPACE)
+        """Run `helm uninstall`, end the pods, and return what helm prints."""
+        output = self.plane.helm("uninstall", RELEASE, "--namespace", NAMESPACE)
         self.roll()
-        return said
+        return output
 
     def uninstall_by_job(self, *arguments: str) -> tuple[str, str]:
-        """The same with the Job before it, which runs here, with these further arguments.
+        """Run `helm uninstall` with the Job before it, which runs on this machine, with these further arguments.
 
-        Returns what helm prints, and what the Job does.
+        Return the outputs of helm and of the Job.
         """
-        said: list[str] = []
+        outputs: list[str] = []
 
         def uninstall() -> None:
             try:
-                said.append(self.plane.helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--timeout", "120s"))
+                outputs.append(self.plane.helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--timeout", "120s"))
             except CommandFailed as exc:
-                said.append(str(exc))
+                outputs.append(str(exc))
 
-        # The node would say of the Job's pod that it is done, without running anything.
+        # The faked node would report the Job's pod as done without running anything.
         self.plane.kubectl("cordon", NODE)
         helm = threading.Thread(target=uninstall)
         helm.start()
@@ -141,10 +142,10 @@ class Installation(Models):
             helm.join()
             self.plane.kubectl("uncordon", NODE)
         self.roll()
-        return said[0], printed
+        return outputs[0], printed
 
     def _run_job(self, name: str, arguments: Sequence[str]) -> str:
-        """Run what a Job's pod would, and tell the cluster how it ended, until no more pods are made for it."""
+        """Run the pods of a Job, and tell the cluster how each ended, until no more pods are made for it."""
         printed = ""
         selector = f"batch.kubernetes.io/job-name={name}"
         poll(lambda: self._waiting(selector), f"there is a pod of the Job {name}")
@@ -179,7 +180,8 @@ class Installation(Models):
         return process.stop()
 
     def roll(self) -> None:
-        """Bring the pods here in line with the workloads there: new ones first, old ones ended once those are ready.
+        """Bring the pods on this machine in line with the workloads in the cluster: new ones first, old ones ended once
+        those are ready.
 
         A StatefulSet's pod ends before its successor starts.
         """
@@ -205,44 +207,45 @@ class Installation(Models):
         _end(going)
 
     def pods(self, name: str) -> list[Pod]:
-        """The running pods of a workload, by the end of its name."""
+        """Return the running pods of a workload, by the end of its name."""
         return [pod for place, pods in self._pods.items() if place.endswith(name) for _, pod in pods]
 
-    def ask(self, url: str, *words: str, namespace: str = "default", model: str = "demo") -> Answer:
-        """A chat request as a client in `namespace` makes it, by curl."""
+    def ask(self, url: str, *words: str, namespace: str = "default", model: str = "demo") -> Response:
+        """Send a chat request as a client in `namespace` does, by curl, and return the response."""
         body = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
         content = ("-H", "Content-Type: application/json", "-d", json.dumps(body))
         return self.network.curl(f"{url}/v1/chat/completions", *content, *words, namespace=namespace)
 
     def gateway(self, path: str = "") -> str:
-        """A URL of the gateway's Service."""
+        """Return a URL of the gateway's Service."""
         return f"http://{GATEWAY}.{NAMESPACE}{path}"
 
     def routes(self, pod: Pod) -> dict[str, Any]:
-        """What a gateway pod has in force."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{pod.port('admin')}/routes", timeout=5) as answer:
-            content: dict[str, Any] = json.load(answer)
+        """Return the routes that a gateway pod has in force."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{pod.port('admin')}/routes", timeout=5) as response:
+            content: dict[str, Any] = json.load(response)
             return content
 
-    def told(self) -> dict[str, str]:
-        """What the pods say of themselves, by where: their logs, and the pages for administrators of the gateways."""
+    def outputs(self) -> dict[str, str]:
+        """Return the logs of the pods, and the gateways' pages for administrators, by their origin."""
         found = {pod.process.name: pod.process.log.read_text() for pods in self._pods.values() for _, pod in pods}
         for pod in self.pods("-gateway"):
             for path in ("/metrics", "/routes", "/"):
-                with urllib.request.urlopen(f"http://127.0.0.1:{pod.port('admin')}{path}", timeout=5) as answer:
-                    found[f"{pod.process.name} {path}"] = answer.read().decode()
+                with urllib.request.urlopen(f"http://127.0.0.1:{pod.port('admin')}{path}", timeout=5) as response:
+                    found[f"{pod.process.name} {path}"] = response.read().decode()
         return found
 
     def syncs(self, code: int = 200) -> float:
-        """How many syncs all hooks pods have answered with a status."""
-        return sum(syncs_answered(pod.port("operations"), code) for pod in self.pods("-hooks"))
+        """Return to how many syncs all hooks pods have responded with a status code."""
+        return sum(sync_responses(pod.port("operations"), code) for pod in self.pods("-hooks"))
 
     def stop(self) -> None:
         """End all pods."""
         _end([pod for pods in self._pods.values() for _, pod in pods])
 
     def _workloads(self) -> list[dict[str, Any]]:
-        """What has pods to run here, the Deployments first: Metacontroller asks hooks as soon as it starts."""
+        """Return the workloads whose pods run here, the Deployments first: Metacontroller calls hooks as soon as it
+        starts."""
         kinds = "deployments,statefulsets" if find(_METACONTROLLER) else "deployments"
         found: list[dict[str, Any]] = self.plane.get(kinds, namespace=NAMESPACE)["items"]
         return sorted(found, key=lambda item: item["kind"])
@@ -258,7 +261,7 @@ class Installation(Models):
             item,
             f"{item['metadata']['name']}-{self._count}",
             programs=programs,
-            # Metacontroller's metrics would be at a fixed port.
+            # Without the flag Metacontroller's metrics would be at a fixed port.
             arguments=("--metrics-address=0",) if programs else (),
         )
 

@@ -1,4 +1,4 @@
-"""What DNS and kube-proxy do in a cluster: names of Services, and which ready pod is behind them."""
+"""DNS and kube-proxy of a cluster: names of Services, and the ready pods behind them."""
 
 import contextlib
 import http.client
@@ -25,7 +25,7 @@ DOMAIN: Final = "cluster.local"
 
 
 class NoEndpoint(Exception):
-    """A name leads nowhere; the message says why."""
+    """No pod is behind a name; the message says why."""
 
 
 class Network:
@@ -37,7 +37,7 @@ class Network:
         self.pods: list[Pod] = []
 
     def endpoint(self, host: str, port: int, namespace: str = "default") -> tuple[str, int]:
-        """Address and port behind a name that a client in `namespace` uses: `name[.namespace[.svc[.domain]]]`.
+        """Return address and port behind a name that a client in `namespace` uses: `name[.namespace[.svc[.domain]]]`.
 
         Raises:
             NoEndpoint: there is no such Service or port, or no ready pod behind it.
@@ -47,7 +47,7 @@ class Network:
         if not service:
             raise NoEndpoint(f"there is no Service {name} in {rest or namespace}")
         spec = service["spec"]
-        if spec.get("type") == "ExternalName":  # an alias: the port is the client's
+        if spec.get("type") == "ExternalName":  # an alias: the port is that of the client's request
             return self.endpoint(spec["externalName"], port, namespace)
         target = next((one["targetPort"] for one in spec["ports"] if one["port"] == port), None)
         if target is None:
@@ -62,28 +62,28 @@ class Network:
             raise NoEndpoint(f"no pod behind {host} is ready")
         return "127.0.0.1", pods[next(self._turns) % len(pods)].port(target)
 
-    def curl(self, url: str, *words: str, namespace: str = "default") -> "Answer":
-        """What curl in a pod of `namespace` gets."""
+    def curl(self, url: str, *words: str, namespace: str = "default") -> "Response":
+        """Return the response that curl in a pod of `namespace` gets."""
         parts = urlsplit(url)
         address, port = self.endpoint(parts.hostname or "", parts.port or 80, namespace)
         flags = ("--silent", "--show-error", "--include", "--max-time", "30", "--noproxy", "*")
         command = ["curl", *flags, "--connect-to", f"::{address}:{port}", *words, url]
         result = subprocess.run(command, capture_output=True, text=True, timeout=40)
         assert result.returncode == 0, result.stderr
-        return Answer.of(result.stdout)
+        return Response.of(result.stdout)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP answer."""
+class Response:
+    """An HTTP response."""
 
     status: int
     headers: dict[str, str] = field(repr=False)
     body: str
 
     @classmethod
-    def of(cls, text: str) -> "Answer":
-        """From what `curl --include` prints."""
+    def of(cls, text: str) -> "Response":
+        """Return the response that `curl --include` prints."""
         head, _, body = text.replace("\r\n", "\n").partition("\n\n")
         first, *lines = head.split("\n")
         fields = (line.partition(":") for line in lines)
@@ -91,34 +91,35 @@ class Answer:
 
     @property
     def backend(self) -> str:
-        """Who answered, as the gateway says."""
+        """Return the backend that served the response, as the gateway says."""
         return self.headers.get("x-beamlit-backend", "")
 
     @property
     def json(self) -> Any:
-        """The decoded body."""
+        """Return the decoded body."""
         return json.loads(self.body)
 
 
 class Fault(Enum):
-    """What a network does to who connects."""
+    """What the network does to connections through the proxy."""
 
     NONE = "none"
     REFUSED = "refused"
     SILENT = "silent"
-    """Connections are taken, and nothing comes back."""
+    """Connections are accepted, and nothing comes back."""
     ERROR = "error"
-    """Every request is answered with 500: by whoever has the server's certificate."""
+    """Every request gets 500 from a server that has the upstream server's certificate."""
 
 
 class Proxy:
-    """An HTTP proxy that finds Services: for programs outside of a cluster's network.
+    """An HTTP proxy that finds Services, for programs outside of a cluster's network.
 
-    What it tunnels (CONNECT, RFC 9110 section 9.3.6) is TLS from end to end, with the Service's own name.
+    The connections that it tunnels (CONNECT, RFC 9110 section 9.3.6) are TLS from end to end, with the Service's own
+    name.
     """
 
     def __init__(self, network: Network, namespace: str = "default") -> None:
-        """Programs are taken to be in `namespace`."""
+        """Make a proxy whose clients are taken to be in `namespace`."""
         self._network, self._namespace = network, namespace
         self.fault = Fault.NONE
         self.certificate: tuple[str, str] | None = None
@@ -127,18 +128,18 @@ class Proxy:
         proxy = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
-            """One connection."""
+            """Handler of the requests of one connection."""
 
             def do_CONNECT(self) -> None:
                 """Tunnel to the pod behind a Service's name."""
                 proxy.tunnel(self)
 
             def do_GET(self) -> None:
-                """Answer with what the pod behind a Service's name answers."""
+                """Return the response of the pod behind a Service's name."""
                 proxy.forward(self)
 
             def log_message(self, *_: object) -> None:
-                """Nothing."""
+                """Log nothing."""
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -146,7 +147,7 @@ class Proxy:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
     def forward(self, client: http.server.BaseHTTPRequestHandler) -> None:
-        """Answer a GET request for a whole URL."""
+        """Forward a GET request for an absolute URL and return the response."""
         parts = urlsplit(client.path)
         try:
             where = self._network.endpoint(parts.hostname or "", parts.port or 80, self._namespace)
@@ -156,17 +157,17 @@ class Proxy:
         connection = http.client.HTTPConnection(*where, timeout=10)
         try:
             connection.request("GET", parts.path or "/", headers={"Host": parts.netloc})
-            answer = connection.getresponse()
-            body = answer.read()
+            response = connection.getresponse()
+            body = response.read()
         finally:
             connection.close()
-        client.send_response(answer.status)
+        client.send_response(response.status)
         client.send_header("content-length", str(len(body)))
         client.end_headers()
         client.wfile.write(body)
 
     def tunnel(self, client: http.server.BaseHTTPRequestHandler) -> None:
-        """Answer one CONNECT request and carry bytes until a side ends."""
+        """Respond to one CONNECT request, and carry bytes until a side ends."""
         client.close_connection = True
         host, _, port = client.path.rpartition(":")
         if self.fault is Fault.REFUSED:
@@ -186,7 +187,7 @@ class Proxy:
                 self._carry(client.connection, upstream)
 
     def _fail(self, client: socket.socket) -> None:
-        """Answer one request as a server whose every answer is an error."""
+        """Respond to one request with 500, as a server that always fails."""
         assert self.certificate is not None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*self.certificate)
@@ -203,7 +204,7 @@ class Proxy:
             for sock in select.select(list(ends), (), (), 0.2)[0]:
                 try:
                     data = sock.recv(65536)
-                    # Silent: what the client says arrives, and no answer goes back.
+                    # With Fault.SILENT requests arrive, and no response goes back.
                     if data and not (sock is upstream and self.fault is Fault.SILENT):
                         ends[sock].sendall(data)
                 except OSError:

@@ -1,4 +1,4 @@
-"""Models that are offloaded by metrics: as users write them, and where what they are asked goes."""
+"""Models that are offloaded by metrics: as users write them, and the backends that serve their requests."""
 
 import json
 import threading
@@ -17,11 +17,11 @@ from tests.processes import poll
 
 REQUESTS: Final = 200
 CONTAINER: Final = "server"
-"""Of the workloads here. It requests one core and 1Gi."""
+"""Name of the container of the workloads here. It requests one core and 1Gi."""
 
 
 def server(name: str, replicas: int = 1) -> dict[str, Any]:
-    """A Deployment whose pods request a core and 1Gi, and use a tenth of both."""
+    """Return a Deployment whose pods request a core and 1Gi, and use a tenth of both."""
     deployment = workload(name, replicas)
     template = deployment["spec"]["template"]
     template["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "1", "memory": "1Gi"}}
@@ -30,7 +30,7 @@ def server(name: str, replicas: int = 1) -> dict[str, Any]:
 
 
 def offloaded(name: str, *metrics: Mapping[str, Any], **behavior: Any) -> dict[str, Any]:
-    """A ModelDeployment of that Deployment, with short windows unless the behavior says otherwise."""
+    """Return a ModelDeployment of that Deployment, with short windows unless the behavior says otherwise."""
     windows = {"triggerWindowSeconds": 1, "releaseWindowSeconds": 2, "percentage": 50}
     configuration = {"metrics": list(metrics), "behavior": windows | behavior}
     return model_deployment(
@@ -39,36 +39,36 @@ def offloaded(name: str, *metrics: Mapping[str, Any], **behavior: Any) -> dict[s
 
 
 def resource(name: str, **target: Any) -> dict[str, Any]:
-    """cpu or memory of the pods."""
+    """Return a metric of the cpu or memory of the pods."""
     return {"type": "Resource", "resource": {"name": name, "target": _target(target)}}
 
 
 def container_resource(name: str, **target: Any) -> dict[str, Any]:
-    """cpu or memory of their container."""
+    """Return a metric of the cpu or memory of the pods' container."""
     about = {"name": name, "container": CONTAINER, "target": _target(target)}
     return {"type": "ContainerResource", "containerResource": about}
 
 
 def of_pods(name: str, **target: Any) -> dict[str, Any]:
-    """A metric that every pod has."""
+    """Return a metric that every pod has."""
     return {"type": "Pods", "pods": {"metric": {"name": name}, "target": _target(target)}}
 
 
 def of_deployment(name: str, deployment: str, **target: Any) -> dict[str, Any]:
-    """A metric of a Deployment."""
+    """Return a metric of a Deployment."""
     described = {"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment}
     about = {"describedObject": described, "metric": {"name": name}, "target": _target(target)}
     return {"type": "Object", "object": about}
 
 
 def external(name: str, labels: Mapping[str, str] | None = None, **target: Any) -> dict[str, Any]:
-    """A metric of nothing in the cluster, or PromQL."""
+    """Return an external metric, or one of PromQL."""
     metric = {"name": name} | ({"selector": {"matchLabels": dict(labels)}} if labels else {})
     return {"type": "External", "external": {"metric": metric, "target": _target(target)}}
 
 
 def _target(target: Mapping[str, Any]) -> dict[str, Any]:
-    """Of autoscaling/v2: its type is the name of its one field."""
+    """Return a target of autoscaling/v2, whose type is the name of its one field."""
     (name,) = target
     kinds = {"averageUtilization": "Utilization", "averageValue": "AverageValue", "value": "Value"}
     return {"type": kinds[name], **target}
@@ -85,61 +85,61 @@ def _usage(**usage: str) -> dict[str, str]:
 
 
 def in_force(installed: Installation) -> dict[str, int]:
-    """The share of requests that go to the remote by model, as a gateway obeys it now."""
+    """Return the percentage of requests that go to the remote backend, by model, as a gateway obeys it now."""
     routes = installed.routes(installed.pods("-gateway")[0])["routes"]
     return {route["name"]: sum(one["weight"] for one in route["backends"] if one["id"] == "remote") for route in routes}
 
 
 def shares(installed: Installation, name: str, count: int = REQUESTS) -> Counter[str]:
-    """Ask a model that often, of one gateway, and count by who answers. Every request succeeds."""
+    """Send that many requests for a model to one gateway, and count the backends of the responses, all of them 200."""
     port = installed.pods("-gateway")[0].port("http")
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: ask("127.0.0.1", port, f"/default/{name}"), range(count)))
-    assert {status for status, _ in answers} == {200}, Counter(answers)
-    return Counter(backend for _, backend in answers)
+        responses = list(pool.map(lambda _: ask("127.0.0.1", port, f"/default/{name}"), range(count)))
+    assert {status for status, _ in responses} == {200}, Counter(responses)
+    return Counter(backend for _, backend in responses)
 
 
 def sync_seconds(installed: Installation) -> list[float]:
-    """How long each sync took that hooks have answered so far, from their logs at level debug."""
+    """Return how long each sync took to which hooks have responded so far, from their logs at level debug."""
     lines = (line for pod in installed.pods("-hooks") for line in pod.process.log.read_text().splitlines())
     found = [json.loads(line) for line in lines if '"hook_answered"' in line]
     return [one["seconds"] for one in found if one["hook"] == "sync"]
 
 
 def _nothing(_: bool) -> None:
-    """There is nothing to do."""
+    """Do nothing."""
 
 
 @dataclass
 class Cycle:
-    """A model whose metric rises and falls again: how it was served before, at the height, and after."""
+    """A model whose metric rises and falls again, with its responses before, at the height, and after."""
 
     name: str
     percentage: int
-    """The share that goes to the remote while the metric is at its target."""
+    """Percentage of requests that go to the remote backend while the metric is at its target."""
     change: Callable[[bool], None] = _nothing
-    """Raise the metric, or let it fall."""
+    """Function that raises the metric, or lets it fall."""
     keep: Callable[[bool], None] = _nothing
-    """Say again that it is high, or low: called all along."""
+    """Function that repeats that the metric is high, or low; it is called all along."""
     seen: list[int] = field(default_factory=list)
-    """Every share that was in force, each once in a row."""
-    answers: list[Counter[str]] = field(default_factory=list)
+    """Every percentage that was in force, with repetitions in a row left out."""
+    responses: list[Counter[str]] = field(default_factory=list)
     status: dict[str, Any] = field(default_factory=dict)
-    """Of the ModelDeployment at the height."""
+    """Status of the ModelDeployment at the height."""
 
     @property
     def high(self) -> bool:
-        """Whether the metric is meant to be."""
-        return len(self.answers) == 1
+        """Return whether the metric should be high now."""
+        return len(self.responses) == 1
 
     @property
     def done(self) -> bool:
-        """Whether all is counted."""
-        return len(self.answers) == 3
+        """Return whether the responses of all three phases are counted."""
+        return len(self.responses) == 3
 
 
 class Cycles:
-    """Models that go through their cycles at the same time, beside whatever the tests do: metrics take a minute."""
+    """Models that go through their cycles at the same time, while tests do other things, as metrics take a minute."""
 
     def __init__(self, installed: Installation, *cycles: Cycle) -> None:
         self._installed = installed
@@ -150,7 +150,7 @@ class Cycles:
 
     @contextmanager
     def running(self) -> Iterator["Cycles"]:
-        """For as long as the context lasts."""
+        """Run the cycles for as long as the context lasts."""
         self._thread.start()
         try:
             yield self
@@ -159,12 +159,12 @@ class Cycles:
             self._thread.join()
 
     def finished(self, name: str, seconds: float) -> Cycle:
-        """One of them, when it is through."""
+        """Wait until a model is through its cycle, and return it."""
         cycle = self._cycles[name]
         try:
             poll(lambda: cycle.done or self._error, f"{name} goes out and back", seconds=seconds)
         except AssertionError as exc:
-            raise AssertionError(f"{exc}; so far {cycle.answers}, {self._installed.parent(name)['status']}") from None
+            raise AssertionError(f"{exc}; so far {cycle.responses}, {self._installed.parent(name)['status']}") from None
         if self._error:
             raise self._error
         return cycle
@@ -175,7 +175,7 @@ class Cycles:
                 weights = in_force(self._installed)
                 for cycle in self._cycles.values():
                     self._advance(cycle, weights.get(cycle.name))
-        except Exception as exc:  # noqa: BLE001 - raised again where it is waited for
+        except Exception as exc:  # noqa: BLE001 - raised again by `finished`
             self._error = exc
 
     def _advance(self, cycle: Cycle, weight: int | None) -> None:
@@ -186,9 +186,9 @@ class Cycles:
             return
         if cycle.high:
             status = self._installed.parent(cycle.name)["status"]
-            if status["offloading"]["percentage"] != weight:  # it is written after the route
+            if status["offloading"]["percentage"] != weight:  # the status is written after the route
                 return
             cycle.status = status
-        cycle.answers.append(shares(self._installed, cycle.name))
+        cycle.responses.append(shares(self._installed, cycle.name))
         if not cycle.done:
             cycle.change(cycle.high)

@@ -49,7 +49,7 @@ exec chroot "$root" "$@"
 
 
 def missing() -> str:
-    """Why no container can be started here, as a sentence; empty when it can."""
+    """Return why no container can be started here, as a sentence; an empty text when one can."""
     if os.geteuid() != 0:
         return "containers of rendered pod specs need root, for their mounts"
     absent = [name for name in ("unshare", "setpriv", "chroot") if shutil.which(name) is None]
@@ -57,17 +57,18 @@ def missing() -> str:
 
 
 class Image:
-    """What the Dockerfile installs: the project's wheel and its locked dependencies, in an environment of its own."""
+    """The content of the Dockerfile's image: the project's wheel and its locked dependencies, in an environment of its
+    own."""
 
     def __init__(self, folder: Path) -> None:
-        """Build it, by the Dockerfile's own command; its data path is compiled where there is a compiler.
+        """Build the image by the Dockerfile's own command, its data path compiled where there is a compiler.
 
         Raises:
             subprocess.CalledProcessError: it cannot be built.
         """
         self.app = folder / "app"
         uv = shutil.which("uv") or str(ROOT / ".uv/bin/uv")
-        # A wheel of this name and version that was built earlier is not what stands here now.
+        # A wheel of the same name and version may have been built earlier, from other sources.
         fresh = ("--reinstall-package", "beamlit-controller")
         command = [uv, "sync", "--quiet", "--locked", "--no-dev", "--no-editable", "--python", sys.executable, *fresh]
         environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
@@ -88,7 +89,8 @@ class Image:
 
     @property
     def binds(self) -> dict[str, str]:
-        """Where its parts are here, by where they belong. The interpreter is found where its environment expects it."""
+        """Return the paths of its parts on this machine, by their paths in the image. The interpreter is found where
+        its environment expects it."""
         return {"/app": str(self.app), sys.base_prefix: sys.base_prefix}
 
 
@@ -124,7 +126,7 @@ class Pod:
         self.spec: dict[str, Any] = template["spec"]
         self.container: dict[str, Any] = self.spec["containers"][0]
         self.ports: dict[int, int] = {}
-        """The port of loopback behind each port of the container."""
+        """Ports of loopback behind the ports of the container."""
         self.folder = plane.folder / "pods" / name
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.folder / "root").mkdir(parents=True)
@@ -150,22 +152,22 @@ class Pod:
         )
 
     def port(self, port: int | str) -> int:
-        """The port of loopback behind a port of the container, given as number or name."""
+        """Return the port of loopback behind a port of the container, given as number or name."""
         numbers = {one["name"]: int(one["containerPort"]) for one in self.container.get("ports", ())}
         return self.ports[numbers[port] if isinstance(port, str) else port]
 
     def probe(self, name: str) -> int:
-        """The status that a probe of the container gets; 0 when nothing answers."""
+        """Return the status that a probe of the container gets; 0 when there is no response."""
         get = self.container[f"{name}Probe"]["httpGet"]
         return status(f"http://127.0.0.1:{self.port(get['port'])}{get['path']}")
 
     @property
     def ready(self) -> bool:
-        """Whether it runs and its readiness probe says so; a container without one is ready when it runs."""
+        """Return whether it runs and its readiness probe succeeds; a container without one is ready when it runs."""
         return self.process.alive() and ("readinessProbe" not in self.container or self.probe("readiness") == 200)
 
     def until_ready(self, seconds: float = 30) -> None:
-        """Wait for it; where it does not come about, the end of the log says why."""
+        """Wait until it is ready; raise an error with the end of its log when that takes too long."""
         poll(
             lambda: self.ready or not self.process.alive(),
             f"{self.process.name}: {self.process.tail()}",
@@ -195,7 +197,7 @@ class Pod:
             _write_all(folder, {key: value.encode() for key, value in files.items()})
 
     def terminate(self) -> int:
-        """End it as a kubelet does: preStop, SIGTERM, and SIGKILL after the grace period. Returns the exit code."""
+        """End it as a kubelet does: preStop, SIGTERM, and SIGKILL after the grace period. Return the exit code."""
         grace = time.monotonic() + self.spec.get("terminationGracePeriodSeconds", 30)
         hook = self.container.get("lifecycle", {}).get("preStop", {}).get("exec")
         if hook is not None and self.process.alive():
@@ -208,7 +210,7 @@ class Pod:
         return folder
 
     def _binds(self) -> list[tuple[str, str, str]]:
-        """Mode, source here, and place in the container."""
+        """Return mode, source on this machine, and place in the container of each mount."""
         system = [*(path for path in _SYSTEM_FILES if Path(path).exists()), *(f"/dev/{name}" for name in _DEVICES)]
         binds = [("ro", "/usr", "/usr"), *(("rw" if "dev" in path else "ro", path, path) for path in system)]
         binds += [("ro", source, target) for target, source in self._image.binds.items()]
@@ -222,7 +224,8 @@ class Pod:
         return binds
 
     def _environment(self) -> dict[str, str]:
-        """The image's, what every container is told of the API server, and the container's own."""
+        """Return the image's environment, the variables about the API server that every container gets, and the
+        container's own."""
         own: dict[str, str] = {}
         for entry in self.container.get("env", ()):
             source = entry.get("valueFrom", {}).get("secretKeyRef")
@@ -235,7 +238,7 @@ class Pod:
         return self._image.environment | server | own | self._more
 
     def _command(self) -> list[str]:
-        """Command and arguments, with a port of loopback for each that is listened on."""
+        """Return command and arguments, with a port of loopback for each that the container listens on."""
         words = [*self.container.get("command", ()), *self.container.get("args", ())]
         words = [_program(word) if word in self._programs else word for word in words]
         return [_LISTEN.sub(self._listening, word) if _LISTEN.fullmatch(word) else word for word in words]
@@ -246,19 +249,19 @@ class Pod:
 
 
 def _program(command: str) -> str:
-    """Where a file that stands for a command is: `/usr` itself is this machine's and takes nothing new."""
+    """Return the path of the file that stands for a command: `/usr` itself is this machine's and gets no new files."""
     return f"/programs/{Path(command).name}"
 
 
 def _items(data: Mapping[str, bytes], source: Mapping[str, Any]) -> dict[str, bytes]:
-    """The files of a volume: all keys of its object, or those that it names. A kubelet insists on each of them."""
+    """Return the files of a volume: all keys of its object, or those that it names. A kubelet requires each of them."""
     if "items" not in source:
         return dict(data)
     return {item["path"]: data[item["key"]] for item in source["items"]}
 
 
 def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Make these the folder's files, each replaced whole, as readers may look at any moment."""
+    """Make these the folder's only files, each replaced as a whole, as readers may look at any moment."""
     for name, content in files.items():
         partial = folder / f".{name}"
         partial.write_bytes(content)

@@ -9,18 +9,18 @@ from tests.e2e.binaries import find
 
 
 class MissingProgram(Exception):
-    """A program of the control plane is not there."""
+    """A program of the control plane is missing."""
 
 
 class CommandFailed(Exception):
-    """A command ended with an error; the message is what it said."""
+    """A command ended with an error; the message is its output."""
 
 
 def program(name: str) -> str:
-    """The path of a program.
+    """Return the path of a program.
 
     Raises:
-        MissingProgram: it is nowhere.
+        MissingProgram: it is not found.
     """
     path = find(name)
     if path is None:
@@ -29,7 +29,7 @@ def program(name: str) -> str:
 
 
 class Process:
-    """A process of ours with a log of its own; ended by its id."""
+    """A process of the tests with a log of its own; it is ended by its id."""
 
     def __init__(
         self, name: str, folder: Path, command: list[str], environment: Mapping[str, str] | None = None
@@ -43,27 +43,27 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its id."""
+        """Return its process id."""
         assert self._process is not None
         return self._process.pid
 
     def start(self) -> None:
-        """Start it, again if need be."""
+        """Start it, also again after an end."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self._environment
             )
 
     def alive(self) -> bool:
-        """Whether it runs."""
+        """Return whether it runs."""
         return self._process is not None and self._process.poll() is None
 
     def tail(self) -> str:
-        """The end of its log."""
+        """Return the end of its log."""
         return self.log.read_text(errors="replace")[-3000:]
 
     def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 10) -> int:
-        """End it and return its exit code; killed when it does not go in time."""
+        """End it and return its exit code; kill it when it does not end in time."""
         if self._process is None:
             return 0
         if self._process.poll() is None:

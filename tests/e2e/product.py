@@ -17,9 +17,9 @@ from tools.ports import free_port
 from tools.repository import ROOT
 
 RESYNC_SECONDS: Final = 2
-"""Of the CompositeController under test, so that rest can be watched without waiting for minutes."""
+"""Resync period of the CompositeController under test, short enough to watch several periods at rest."""
 SYSTEM: Final = "metacontroller"
-"""Namespace and ServiceAccount of Metacontroller."""
+"""Name of Metacontroller's namespace and ServiceAccount."""
 _CONFIG: Final = """
 namespaces: ""
 defaultRemoteBackend: {host: "remote.example.com", scheme: https, pathPrefix: /$workspace/$model, workspace: acme}
@@ -28,7 +28,7 @@ proxyService: {namespace: beamlit-system, name: beamlit-gateway, port: 80}
 
 
 def missing() -> str:
-    """What of the real Metacontroller is not here, as a sentence; empty when all is."""
+    """Return what of the real Metacontroller is missing here, as a sentence; an empty text when nothing is."""
     names = []
     if find("metacontroller") is None:
         names.append("the metacontroller binary (METACONTROLLER)")
@@ -38,39 +38,39 @@ def missing() -> str:
 
 
 def install_crds(plane: ControlPlane) -> None:
-    """Our CRDs as a user applies them, client-side, and wait until they are served."""
+    """Apply the project's CRDs as a user does, client-side, and wait until they are served."""
     plane.kubectl("apply", "-f", str(ROOT / "crds"))
     plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(ROOT / "crds"))
 
 
 class Models:
-    """The ModelDeployments of a control plane, as read from there."""
+    """The ModelDeployments of a control plane, as the API server returns them."""
 
     def __init__(self, plane: ControlPlane) -> None:
         self.plane = plane
 
     def parent(self, name: str, namespace: str = "default") -> dict[str, Any]:
-        """A ModelDeployment as stored."""
+        """Return a ModelDeployment as stored."""
         return self.plane.get("modeldeployments.deployment.beamlit.com", name, namespace)
 
     def conditions(self, name: str, namespace: str = "default") -> dict[str, tuple[str, str]]:
-        """Status and reason of its conditions by type."""
+        """Return status and reason of its conditions by type."""
         listed = self.parent(name, namespace).get("status", {}).get("conditions", ())
         return {one["type"]: (one["status"], one["reason"]) for one in listed}
 
     def route(self, name: str, namespace: str = "default") -> dict[str, Any]:
-        """Its route document; empty when there is none."""
+        """Return its route document; an empty one when there is none."""
         found = self.plane.get("configmap", f"{name}-route", namespace)
         document: dict[str, Any] = json.loads(found["data"]["route.json"]) if found else {}
         return document
 
     def remote_weight(self, name: str, namespace: str = "default") -> int | None:
-        """The share of requests that go remote; None without a route."""
+        """Return the percentage of requests that go to the remote backend; None without a route."""
         document = self.route(name, namespace)
         return document.get("split", {}).get("percentage", 0) if document else None
 
     def until(self, name: str, namespace: str = "default", seconds: float = 30, **expected: str) -> None:
-        """Wait until conditions have these statuses, of the specification as it is now."""
+        """Wait until conditions of the current generation have these statuses."""
 
         def holds() -> bool:
             parent = self.parent(name, namespace)
@@ -85,7 +85,7 @@ class Models:
             raise AssertionError(f"{exc}; it is {self.conditions(name, namespace)}") from None
 
     def versions(self, name: str, namespace: str = "default") -> dict[str, str]:
-        """resourceVersions of the parent and of everything it owns."""
+        """Return the resourceVersions of the parent and of all its children."""
         parent = self.parent(name, namespace)
         uid = parent["metadata"]["uid"]
         found = {f"ModelDeployment/{name}": parent["metadata"]["resourceVersion"]}
@@ -97,7 +97,7 @@ class Models:
 
 
 class Product(Models):
-    """hooks and Metacontroller on a control plane."""
+    """The product on a control plane: hooks and Metacontroller."""
 
     def __init__(self, plane: ControlPlane, *, resync_seconds: int = RESYNC_SECONDS) -> None:
         super().__init__(plane)
@@ -107,7 +107,7 @@ class Product(Models):
         self.metacontroller: Process
 
     def start(self) -> None:
-        """Install and start everything."""
+        """Install and start hooks and Metacontroller."""
         plane = self.plane
         install_crds(plane)
         plane.kubectl("apply", "--server-side", "-f", os.environ[METACONTROLLER_CRDS])
@@ -136,7 +136,7 @@ class Product(Models):
         )
 
     def composite_controller(self, file: str = "compositecontroller") -> dict[str, Any]:
-        """Ours, with hooks on this machine and short resyncs."""
+        """Return the project's CompositeController, with hooks on this machine and short resyncs."""
         text = (ROOT / f"metacontroller/{file}.yaml").read_text()
         text = re.sub(r"http://[^/]+/", f"http://127.0.0.1:{self.port}/", text)
         controller: dict[str, Any] = yaml.safe_load(text)
@@ -144,20 +144,20 @@ class Product(Models):
         return controller
 
     def syncs(self) -> float:
-        """How many syncs hooks have answered with 200."""
-        return syncs_answered(self.operations)
+        """Return to how many syncs hooks have responded with 200."""
+        return sync_responses(self.operations)
 
 
-def syncs_answered(operations: int, code: int = 200) -> float:
-    """How many syncs the hooks whose operations port this is have answered with a status."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{operations}/metrics", timeout=5) as answer:
-        text = answer.read().decode()
+def sync_responses(operations: int, code: int = 200) -> float:
+    """Return to how many syncs the hooks with this operations port have responded with a status code."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{operations}/metrics", timeout=5) as response:
+        text = response.read().decode()
     found = re.search(rf'beamlit_hooks_requests_total{{code="{code}",hook="sync"}} ([0-9.e+]+)', text)
     return float(found[1]) if found else 0.0
 
 
 def set_pods_ready(plane: ControlPlane, selector: str, ready: bool, namespace: str = "default") -> None:
-    """Say of all pods of a label selector that they are ready, or not: what a kubelet would."""
+    """Make all pods of a label selector ready, or not, as a kubelet would."""
     conditions = [{"type": kind, "status": str(ready)} for kind in ("Ready", "ContainersReady")]
     patch = json.dumps({"status": {"conditions": conditions}})
     for pod in json.loads(plane.kubectl("get", "pods", "-n", namespace, "-l", selector, "-o", "json"))["items"]:
@@ -166,10 +166,10 @@ def set_pods_ready(plane: ControlPlane, selector: str, ready: bool, namespace: s
 
 
 def workload(name: str, replicas: int = 1) -> dict[str, Any]:
-    """A Deployment such as users have."""
+    """Return a Deployment as a user writes one."""
     labels = {"app": name}
     container = {"name": "server", "image": "example.com/model:1", "ports": [{"name": "http", "containerPort": 8000}]}
-    # To the node that fakes its pods, wherever that is.
+    # The pods go to the node that fakes them, on any cluster.
     place = {
         "nodeSelector": {NODE_LABEL: "fake"},
         "tolerations": [{"key": NODE_LABEL, "operator": "Exists", "effect": "NoSchedule"}],
@@ -187,7 +187,7 @@ def workload(name: str, replicas: int = 1) -> dict[str, Any]:
 
 
 def model_deployment(name: str, **spec: Any) -> dict[str, Any]:
-    """A ModelDeployment that adopts the Deployment of its own name, unless the specification says `server`."""
+    """Return a ModelDeployment that adopts the Deployment of its own name, unless the specification says `server`."""
     source = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "namespace": "default"}
     adopted: dict[str, Any] = {} if "server" in spec else {"modelSourceRef": source}
     return {

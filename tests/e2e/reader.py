@@ -1,4 +1,4 @@
-"""Objects read over HTTP: tests that wait ask often, and a kubectl for each question would be what they wait for."""
+"""Objects read over HTTP: tests that wait read often, and would spend their time on starting kubectl."""
 
 import json
 import ssl
@@ -13,28 +13,29 @@ _DISCOVERY: Final = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDisc
 
 
 class _Busy(OSError):
-    """The API server wants to be asked later: it prepares a kind that nobody has read yet."""
+    """The API server asks for a pause: it prepares a kind that no client has read yet."""
 
 
 class Reader:
-    """An API server, asked with a token."""
+    """A client of an API server with a token."""
 
     def __init__(self, url: str, certificate: Path, token: str) -> None:
         self._url = url
         self._certificate = certificate
         self._token = token
         self._paths: dict[str, str] = {}
-        """Every name of a resource that kubectl would take, as a template of its path."""
+        """Templates of paths, by every name of a resource that kubectl would take."""
 
     def ready(self) -> bool:
-        """Whether the API server says so."""
+        """Return whether the API server says that it is ready."""
         try:
             return self._ask("/readyz") == b"ok"
         except (OSError, HTTPException):
             return False
 
     def get(self, resource: str, name: str, namespace: str) -> dict[str, Any]:
-        """As `kubectl get -o json`: an object, or a list when no name is given; empty when there is nothing to read."""
+        """Return what `kubectl get -o json` does: an object, or a list when no name is given; an empty one when there
+        is nothing to read."""
         if "," in resource:
             items = [one for part in resource.split(",") for one in self.get(part, "", namespace).get("items", ())]
             return {"apiVersion": "v1", "kind": "List", "items": items}
@@ -44,11 +45,11 @@ class Reader:
             path = self._paths[resource].format(namespace=namespace)
             found: dict[str, Any] = json.loads(self._ask(f"{path}/{name}" if name else path))
         except _Busy:
-            time.sleep(1)  # what Retry-After says
+            time.sleep(1)  # the time in Retry-After
             return self.get(resource, name, namespace)
         except (OSError, HTTPException, KeyError):
             return {}
-        for item in found.get("items", ()):  # an API server leaves out what they have in common
+        for item in found.get("items", ()):  # an API server leaves out the fields that all items share
             item.setdefault("apiVersion", found["apiVersion"])
             item.setdefault("kind", found["kind"].removesuffix("List"))
         for item in found.get("items", (found,)):
@@ -61,7 +62,8 @@ class Reader:
                 self._learn(root, group["metadata"].get("name", ""), group["versions"][0])
 
     def _learn(self, root: str, group: str, version: dict[str, Any]) -> None:
-        """The resources of a group in its preferred version. Where two groups share a name, the first has it."""
+        """Read the resources of a group in its preferred version. Where two groups share a name, the first one has
+        it."""
         base = "/".join(filter(None, (root, group, version["version"])))
         for one in version.get("resources", ()):
             scope = "/namespaces/{namespace}" if one["scope"] == "Namespaced" else ""
@@ -76,10 +78,10 @@ class Reader:
         context = ssl.create_default_context(cafile=str(self._certificate))
         request = urllib.request.Request(self._url + path, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=30, context=context) as answer:
-                content: bytes = answer.read()
+            with urllib.request.urlopen(request, timeout=30, context=context) as response:
+                content: bytes = response.read()
                 return content
         except urllib.error.HTTPError as exc:
-            with exc:  # its socket
+            with exc:  # closes its socket
                 kind = _Busy if exc.code == 429 else OSError
                 raise kind(f"{exc.code} for {path}") from None

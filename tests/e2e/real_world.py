@@ -25,7 +25,7 @@ from tests.hook_server import HookServer, Response
 
 CONTROLLERS: Final = Kind("metacontroller.k8s.io", "v1alpha1", "CompositeController", "compositecontrollers", False)
 _NOT_OURS: Final = ("kube-root-ca.crt",)
-"""Objects that a control plane puts into every namespace."""
+"""Names of objects that a control plane puts into every namespace."""
 
 
 class Cluster:
@@ -34,7 +34,7 @@ class Cluster:
     def __init__(self, plane: ControlPlane) -> None:
         self.plane = plane
         self.ends: dict[str, list[datetime]] = {}
-        """When each point of a scenario was kept."""
+        """Times at which each point of a scenario was recorded."""
 
     def start(self, crds: Iterable[Json]) -> None:
         """Install CRDs, then start Metacontroller."""
@@ -43,10 +43,10 @@ class Cluster:
         for words in (("-f", os.environ[METACONTROLLER_CRDS]), ("-f", "-")):
             plane.kubectl("apply", "--server-side", *words, stdin=documents)
             plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", *words, stdin=documents)
-        plane.kubectl("cordon", NODE)  # pods wait until a scenario says so
+        plane.kubectl("cordon", NODE)  # pods wait until a scenario makes them ready
         plane.kubectl("create", "namespace", SYSTEM)
         plane.kubectl("create", "serviceaccount", SYSTEM, "-n", SYSTEM)
-        # Scenarios have any kind of child; what our own rules allow is tested elsewhere.
+        # Scenarios have children of any kind; other tests cover the rights that the project's own rules give.
         account = f"--serviceaccount={SYSTEM}:{SYSTEM}"
         plane.kubectl("create", "clusterrolebinding", SYSTEM, "--clusterrole=cluster-admin", account)
         program = find("metacontroller")
@@ -60,7 +60,7 @@ class Cluster:
         )
 
     def opening(self) -> Opening:
-        """Every scenario gets namespaces of its own."""
+        """Yield a world for a scenario, with namespaces of its own."""
         content = yaml.safe_load(self.plane.kubeconfig.read_text())
         headers = {"Authorization": f"Bearer {content['users'][0]['user']['token']}"}
         context = ssl.create_default_context(cafile=str(self.plane.certificate))
@@ -106,7 +106,7 @@ class Cluster:
 
 
 class RealWorld(World):
-    """Two namespaces on a control plane."""
+    """A world of two namespaces on a control plane."""
 
     quiet = 1.2
     patience = 60.0
@@ -118,37 +118,37 @@ class RealWorld(World):
         self._controllers: list[str] = []
 
     async def open(self) -> None:
-        """Make the namespaces."""
+        """Create the namespaces."""
         for name in (self.namespace, self.namespace + ELSEWHERE):
             item = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
             await self._send("POST", "/api/v1/namespaces", item)
 
     async def close(self) -> None:
-        """Have Metacontroller forget the scenario."""
+        """Delete the CompositeControllers, so that Metacontroller leaves the scenario alone."""
         for name in self._controllers:
             await self._send("DELETE", _path(CONTROLLERS, "", name))
 
     async def install(self, controller: Json) -> None:
-        """Register with Metacontroller."""
+        """Register a CompositeController with Metacontroller."""
         await self._send("POST", _path(CONTROLLERS, ""), controller)
         self._controllers.append(controller["metadata"]["name"])
 
     async def post(self, item: Json) -> Json:
-        """POST."""
+        """Create an object with POST."""
         made: Json = await self._send("POST", _path(self.kinds[item["kind"]], item["metadata"]["namespace"]), item)
         return made
 
     async def merge(self, kind: Kind, name: str, change: Json, *, status: bool) -> None:
-        """PATCH."""
+        """Apply a merge patch with PATCH."""
         path = _path(kind, self.namespace, name) + ("/status" if status else "")
         await self._send("PATCH", path, change, "application/merge-patch+json")
 
     async def remove(self, kind: Kind, name: str) -> None:
-        """DELETE."""
+        """Delete an object with DELETE."""
         await self._send("DELETE", _path(kind, self.namespace, name), {"propagationPolicy": "Background"})
 
     async def objects(self) -> dict[str, Json]:
-        """Lists of every kind that counts."""
+        """Return every object of the scenario, from lists of every kind that counts."""
         found = {}
         for kind in (self.parent, *(self.kinds[name] for name in SEEN)):
             for namespace in (self.namespace, self.namespace + ELSEWHERE):
@@ -183,19 +183,19 @@ class RealWorld(World):
         await self.until(ready, f"{name} is ready")
 
     def rested(self) -> None:
-        """Remember when: its writes are counted in the end."""
+        """Remember the time: the writes of each point are counted at the end."""
         self.ends.append(datetime.now(UTC))
 
     async def _send(self, method: str, path: str, body: Json | None = None, kind: str = "application/json") -> Any:
         content = None if body is None else httpx.Request("POST", "http://x", json=body).content
-        answer = await self._client.request(method, path, content=content, headers={"Content-Type": kind})
-        while answer.status_code == 429:  # a CRD's storage is being set up
+        response = await self._client.request(method, path, content=content, headers={"Content-Type": kind})
+        while response.status_code == 429:  # a CRD's storage is being set up
             await asyncio.sleep(0.2)
-            answer = await self._client.request(method, path, content=content, headers={"Content-Type": kind})
-        if answer.status_code in (400, 403, 409, 422):
-            raise Refused(answer.json()["message"])
-        answer.raise_for_status()
-        return answer.json()
+            response = await self._client.request(method, path, content=content, headers={"Content-Type": kind})
+        if response.status_code in (400, 403, 409, 422):
+            raise Refused(response.json()["message"])
+        response.raise_for_status()
+        return response.json()
 
 
 def _path(kind: Kind, namespace: str, name: str = "") -> str:

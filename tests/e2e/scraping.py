@@ -21,7 +21,7 @@ class Prometheus:
     """A server that scrapes `/metrics` at one address."""
 
     def __init__(self, plane: ControlPlane, target: str) -> None:
-        """Start it; `target` is the host:port to scrape. It answers queries when this returns."""
+        """Start Prometheus with the host:port `target` to scrape, and wait until it responds to queries."""
         self.address = f"127.0.0.1:{free_port()}"
         folder = plane.folder / PROMETHEUS
         folder.mkdir()
@@ -37,8 +37,8 @@ class Prometheus:
         poll(lambda: status(f"http://{self.address}/-/ready") == 200, "Prometheus is ready")
 
     def value(self, query: str) -> float | None:
-        """The value of a query that has one series; None while it has none."""
+        """Return the value of a query that has one series; None while it has none."""
         url = f"http://{self.address}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            found = json.load(answer)["data"]["result"]
+        with urllib.request.urlopen(url, timeout=5) as response:
+            found = json.load(response)["data"]["result"]
         return float(found[0]["value"][1]) if found else None

@@ -1,4 +1,4 @@
-"""An API server behind the API server whose answers are a script: how much, how old, how late, and whether at all."""
+"""An API server behind the API server with scripted responses: how much, how old, how late, and whether at all."""
 
 import contextlib
 import http.server
@@ -18,32 +18,33 @@ _VERSION: Final = f"{GROUP}/{EXTERNAL[0]}"
 
 
 class Scripted:
-    """Answers external.metrics.k8s.io: each metric is one series, the same in every namespace, without a window."""
+    """A server of external.metrics.k8s.io: each metric is one series, the same in every namespace, without a window."""
 
     def __init__(self, plane: ControlPlane) -> None:
         self.values: dict[str, str] = {}
-        """Quantities by the metric's name; of other names there is no series."""
+        """Quantities by the metric's name; for other names there is no series."""
         self.age = timedelta(0)
-        """Of every value."""
+        """Age of every value."""
         self.delay = timedelta(0)
-        """Of every answer about a metric; what the API server asks to know the group is answered at once."""
+        """Delay of every response about a metric; responses by which the API server discovers the group come at
+        once."""
         self.refused = 0
-        """Status of every answer about a metric, unless 0."""
+        """Status of every response about a metric, unless 0."""
         self.asked = 0
-        """Requests for a metric so far."""
+        """Number of requests for a metric so far."""
         self._plane = plane
         self._stopping = threading.Event()
         scripted = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
-            """One connection."""
+            """Handler of the requests of one connection."""
 
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                """Answer the API server."""
-                with contextlib.suppress(OSError):  # it waits for none of them for ever
-                    status, content = scripted.answer(urlsplit(self.path).path)
+                """Respond to the API server."""
+                with contextlib.suppress(OSError):  # the API server closes connections that take too long
+                    status, content = scripted.respond(urlsplit(self.path).path)
                     body = json.dumps(content).encode()
                     self.send_response(status)
                     self.send_header("content-type", "application/json")
@@ -52,19 +53,19 @@ class Scripted:
                     self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
-                """Nothing."""
+                """Log nothing."""
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(plane.certificate, plane.certificate.with_suffix(".key"))
-        # Handshakes belong to the threads of their connections.
+        # Each connection's own thread makes its handshake.
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
     @contextlib.contextmanager
     def running(self) -> Iterator["Scripted"]:
-        """Serve for as long as the context lasts; the API server passes requests on when it begins."""
+        """Serve for as long as the context lasts; when it begins, the API server passes requests on."""
         self._thread.start()
         try:
             self.serve()
@@ -76,11 +77,11 @@ class Scripted:
             self._server.server_close()
 
     def serve(self) -> None:
-        """Have the API server pass requests on, again if need be."""
+        """Have the API server pass requests on, also again after another server had the group."""
         self._plane.serve(GROUP, EXTERNAL, "scripted", self._server.server_address[1])
 
-    def answer(self, path: str) -> tuple[int, dict[str, Any]]:
-        """Status and content for a path."""
+    def respond(self, path: str) -> tuple[int, dict[str, Any]]:
+        """Return status and content of the response for a path."""
         match path.strip("/").split("/"):
             case ["apis", _, _]:
                 resource = {"name": "*", "singularName": "", "namespaced": True, "kind": "ExternalMetricValueList"}

@@ -1,4 +1,4 @@
-"""The test-adapter: what it is told is what custom.metrics.k8s.io answers, and its external metrics are fixed. And the
+"""The test-adapter: custom.metrics.k8s.io has the values that tests set, and its external metrics are fixed. And the
 API server that takes its place where external metrics shall change, or fail."""
 
 import json
@@ -29,21 +29,21 @@ def adapter(plane: ControlPlane) -> Iterator[Adapter]:
 
 
 def asked(plane: ControlPlane, path: str, **query: str) -> list[dict[str, Any]]:
-    """The items of an answer below /apis."""
+    """Return the items of a response below /apis."""
     words = "&".join(f"{name}={value}" for name, value in query.items())
     items: list[dict[str, Any]] = json.loads(plane.kubectl("get", "--raw", f"/apis/{path}?{words}"))["items"]
     return items
 
 
 def custom(plane: ControlPlane, path: str, version: str = CUSTOM[-1], **query: str) -> list[tuple[str, str]]:
-    """Name of the object and value of each sample."""
+    """Return name of the object and value of each sample."""
     items = asked(plane, f"custom.metrics.k8s.io/{version}/namespaces/default/{path}", **query)
     return sorted((item["describedObject"]["name"], item["value"]) for item in items)
 
 
 @pytest.mark.parametrize("version", CUSTOM)
 def test_pods_have_what_was_set(plane: ControlPlane, adapter: Adapter, version: str) -> None:
-    """Each pod of a label selector that has a value, as it is now; a value is replaced by the next."""
+    """Each selected pod that has a value appears with its present value, which the next one replaces."""
     names = sorted(
         item["metadata"]["name"] for item in plane.get("pods")["items"] if "told" in item["metadata"]["name"]
     )
@@ -57,7 +57,8 @@ def test_pods_have_what_was_set(plane: ControlPlane, adapter: Adapter, version: 
 
 
 def test_objects_and_selectors_of_metrics(plane: ControlPlane, adapter: Adapter) -> None:
-    """A Deployment and a Service have metrics as well; a selector that their labels do not match finds nothing."""
+    """A Deployment and a Service have metrics as well, and a metric selector that does not match their labels finds
+    nothing."""
     adapter.set("deployments.apps", "told", "depth", "7", labels={"queue": "a"})
     adapter.set("services", "kubernetes", "depth", "8")
     assert custom(plane, "services/kubernetes/depth") == [("kubernetes", "8")]
@@ -78,7 +79,7 @@ def test_objects_and_selectors_of_metrics(plane: ControlPlane, adapter: Adapter)
 def test_external_metrics_are_fixed(
     plane: ControlPlane, adapter: Adapter, metric: str, selector: str, values: list[str]
 ) -> None:
-    """The same in every namespace, by labels."""
+    """External metrics are the same in every namespace, and are selected by their labels."""
     assert adapter is plane.adapter
     for namespace in ("default", "kube-system"):
         path = f"external.metrics.k8s.io/v1beta1/namespaces/{namespace}/{metric}"
@@ -86,7 +87,7 @@ def test_external_metrics_are_fixed(
 
 
 def test_rbac_holds(plane: ControlPlane, adapter: Adapter) -> None:
-    """A ServiceAccount may read what a Role names, and nothing before."""
+    """A ServiceAccount may read a metric only once a Role allows it."""
     assert adapter is plane.adapter
     rbac, name = "rbac.authorization.k8s.io", "adapter-reader"
     rules = [{"apiGroups": ["external.metrics.k8s.io"], "resources": ["*"], "verbs": ["get", "list"]}]
@@ -107,7 +108,8 @@ def test_rbac_holds(plane: ControlPlane, adapter: Adapter) -> None:
 
 
 def test_a_script_takes_its_place(plane: ControlPlane, adapter: Adapter) -> None:
-    """Values, their age, how late they come and a refusal are as told; afterwards the test-adapter answers again."""
+    """Values, their age, their delay and a refusal are as scripted, and afterwards the test-adapter serves the group
+    again."""
     path = "external.metrics.k8s.io/v1beta1/namespaces/default/load"
     with Scripted(plane).running() as scripted:
         assert asked(plane, path) == []
@@ -125,4 +127,4 @@ def test_a_script_takes_its_place(plane: ControlPlane, adapter: Adapter) -> None
             asked(plane, path)
         assert scripted.asked == 3
     assert plane.start_test_adapter() is adapter
-    poll(lambda: asked(plane, path.replace("load", "other-external-metric")), "the test-adapter answers again")
+    poll(lambda: asked(plane, path.replace("load", "other-external-metric")), "the test-adapter responds again")

@@ -1,4 +1,5 @@
-"""Our CRDs on a real API server: what it refuses, with which sentence, and that nothing good is lost."""
+"""The project's CRDs on a real API server: which objects it refuses, with which sentence, and that no good field is
+lost."""
 
 import copy
 import functools
@@ -152,7 +153,7 @@ FULL: Final = {
         flavors=[{"type": "gpu", "name": "t4"}],
     ),
 }
-"""Between them every field of spec."""
+"""Examples that have every field of spec between them."""
 GOOD: Final = ACCEPTED | FULL
 
 
@@ -165,7 +166,7 @@ class Cause:
 
 
 class Refused(Exception):
-    """The API server does not take it."""
+    """The API server does not accept the object."""
 
     def __init__(self, causes: list[Cause]) -> None:
         super().__init__("; ".join(f"{cause.field}: {cause.message}" for cause in causes))
@@ -173,7 +174,8 @@ class Refused(Exception):
 
 
 class Api:
-    """Custom resources of ours in a namespace of their own; unknown fields are an error instead of being pruned."""
+    """Custom resources of the project in a namespace of their own; unknown fields are an error instead of being
+    pruned."""
 
     def __init__(self, plane: ControlPlane) -> None:
         loaded = config.new_client_from_config(str(plane.kubeconfig))
@@ -191,7 +193,7 @@ class Api:
         return self._call("create_namespaced_custom_object", manifest, body=body, field_validation="Strict", **more)
 
     def get(self, manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
-        """What is stored under that name."""
+        """Return the object that is stored under that name."""
         return self._call("get_namespaced_custom_object", manifest, name=name)
 
     def update(self, manifest: Mapping[str, Any], name: str, **changed: Any) -> dict[str, Any]:
@@ -209,17 +211,17 @@ class Api:
     def _call(self, method: str, manifest: Mapping[str, Any], **arguments: Any) -> dict[str, Any]:
         kind = manifest["kind"]
         try:
-            answer: dict[str, Any] = getattr(self._objects, method)(
+            response: dict[str, Any] = getattr(self._objects, method)(
                 group=GROUPS[kind], version="v1alpha1", namespace=NAMESPACE, plural=PLURALS[kind], **arguments
             )
         except ApiException as exc:
             status = json.loads(exc.body or "{}")
             causes = status.get("details", {}).get("causes") or [{"message": status["message"]}]
             raise Refused([Cause(one.get("field", ""), one["message"]) for one in causes]) from None
-        return answer
+        return response
 
     def causes(self, manifest: Mapping[str, Any]) -> list[Cause]:
-        """Why it would be refused; empty when it would not."""
+        """Return why the object would be refused; an empty list when it would not."""
         try:
             self.create(manifest, dry_run=True)
         except Refused as exc:
@@ -229,7 +231,7 @@ class Api:
 
 @pytest.fixture(scope="module")
 def installed(plane: ControlPlane) -> Iterator[ControlPlane]:
-    """A control plane with our CRDs and a namespace for these tests."""
+    """A control plane with the project's CRDs and a namespace for these tests."""
     install_crds(plane)
     plane.kubectl("create", "namespace", NAMESPACE)
     yield plane
@@ -238,12 +240,12 @@ def installed(plane: ControlPlane) -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="module")
 def api(installed: ControlPlane) -> Api:
-    """Its API."""
+    """The API of the control plane for custom resources."""
     return Api(installed)
 
 
 def rules() -> Iterator[tuple[str, str, str, bool]]:
-    """Kind, path, message and whether it is a transition rule, of every CEL rule."""
+    """Yield kind, path, message and whether it is a transition rule, of every CEL rule."""
     for kind, plural in PLURALS.items():
         for path, node in nodes(crd_schema(plural)):
             for rule in node.get("x-kubernetes-validations", ()):
@@ -251,7 +253,7 @@ def rules() -> Iterator[tuple[str, str, str, bool]]:
 
 
 def general(field: str) -> str:
-    """A field of an object as a path of the schema."""
+    """Return a field of an object as a path of the schema."""
     return re.sub(r"\[\d+\]", "[]", field)
 
 
@@ -260,7 +262,7 @@ def general(field: str) -> str:
 
 @pytest.mark.parametrize("manifest", ORIGINAL, ids=[one["metadata"]["name"] for one in ORIGINAL])
 def test_manifests_of_the_original_apply(installed: ControlPlane, api: Api, manifest: dict[str, Any]) -> None:
-    """`kubectl apply` takes a manifest written for the original as it is; none of it is pruned, defaults are added."""
+    """`kubectl apply` accepts a manifest written for the original; no field of it is pruned, and defaults are added."""
     installed.apply(manifest | {"metadata": manifest["metadata"] | {"namespace": NAMESPACE}})
     stored = api.get(manifest, manifest["metadata"]["name"])
     assert stored["spec"] == defaulted(crd_schema(PLURALS[manifest["kind"]]), manifest)["spec"]
@@ -268,7 +270,7 @@ def test_manifests_of_the_original_apply(installed: ControlPlane, api: Api, mani
 
 @pytest.mark.parametrize("name", GOOD)
 def test_accepted(api: Api, name: str) -> None:
-    """What is good is created, and read back it is what was sent with the defaults of the schema: nothing is lost."""
+    """A good example is created and read back with all its fields and the defaults of the schema."""
     manifest = GOOD[name]
     stored = re.sub(r"[^a-z0-9]+", "-", name.lower())
     api.create(manifest, stored)
@@ -277,14 +279,14 @@ def test_accepted(api: Api, name: str) -> None:
 
 
 def test_the_good_ones_have_every_field() -> None:
-    """The examples above leave no field of spec out."""
+    """The good examples leave no field of spec out."""
     for kind, plural in PLURALS.items():
         seen = {spot.path for one in GOOD.values() if one["kind"] == kind for spot in known(one)}
         assert {path for path, _ in nodes(crd_schema(plural)["properties"]["spec"])} == seen
 
 
 def test_a_full_status_is_stored(api: Api) -> None:
-    """Every field of status goes through the status subresource and comes back; a change of spec leaves it alone."""
+    """Every field of status is stored through the status subresource, and a change of spec leaves it alone."""
     manifest = model_deployment()
     api.create(manifest, "with-status")
     api.update(manifest, "with-status", status=STATUS)
@@ -298,35 +300,35 @@ def test_a_full_status_is_stored(api: Api) -> None:
 
 
 @pytest.fixture(scope="module")
-def said(api: Api) -> dict[str, list[Cause]]:
-    """What the API server says against each of the bad examples."""
+def refusal_causes(api: Api) -> dict[str, list[Cause]]:
+    """The causes for which the API server refuses each of the bad examples."""
     return {name: api.causes(obj) for name, (obj, _) in REFUSED.items()}
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused(said: dict[str, list[Cause]], name: str) -> None:
-    """What is wrong is refused by the API server itself: at its field, or with exactly the sentence of our rule."""
+def test_refused(refusal_causes: dict[str, list[Cause]], name: str) -> None:
+    """The API server refuses a bad example at the wrong field, or with exactly the sentence of the CEL rule."""
     obj, _ = REFUSED[name]
     (expected,) = refusals(obj)
     if expected in {message for _, _, message, _ in rules()}:
-        assert expected in {sentence(cause) for cause in said[name]}
+        assert expected in {sentence(cause) for cause in refusal_causes[name]}
     else:
         path, _, problem = expected.partition(": ")
         missing = re.match(r"'(\w+)' is a required property", problem)
         field = path.removeprefix("$.") + (f".{missing[1]}" if missing else "")
-        assert field in {cause.field for cause in said[name]}
+        assert field in {cause.field for cause in refusal_causes[name]}
 
 
 def sentence(cause: Cause) -> str:
-    """The message without the API server's own beginning."""
+    """Return the message without the API server's own beginning."""
     return cause.message.removeprefix("Invalid value: ")
 
 
-def test_every_rule_has_a_refused_example(said: dict[str, list[Cause]]) -> None:
-    """The bad examples break each CEL rule at each place where it stands, transition rules excepted."""
+def test_every_rule_has_a_refused_example(refusal_causes: dict[str, list[Cause]]) -> None:
+    """The bad examples break each CEL rule at each place where it stands, except transition rules."""
     broken = {
         (REFUSED[name][0]["kind"], general(cause.field), sentence(cause))
-        for name, causes in said.items()
+        for name, causes in refusal_causes.items()
         for cause in causes
     }
     assert [rule[:3] for rule in rules() if not rule[3] and rule[:3] not in broken] == []
@@ -342,7 +344,8 @@ TRANSITIONS: Final = {
 
 @pytest.mark.parametrize("name", TRANSITIONS)
 def test_replicas_may_change_but_not_come_or_go(api: Api, name: str) -> None:
-    """Whoever owned the number of replicas first keeps it, by a real update; our sentence says so at spec.server."""
+    """The owner of the number of replicas keeps it over an update, and the CRD's sentence about that stands at
+    spec.server."""
     before, after, allowed = TRANSITIONS[name]
     old, new = (model_deployment(modelSourceRef=None, server=SERVER | replicas) for replicas in (before, after))
     stored = name.replace(" ", "-")
@@ -357,7 +360,7 @@ def test_replicas_may_change_but_not_come_or_go(api: Api, name: str) -> None:
 
 
 def test_a_workload_may_be_exchanged_for_a_server(api: Api) -> None:
-    """modelSourceRef may give way to server with replicas, and come back."""
+    """modelSourceRef may be replaced by a server with replicas, and the other way round."""
     adopted = model_deployment()
     served = model_deployment(modelSourceRef=None, server=SERVER | {"replicas": 1})
     api.create(adopted, "exchanged")
@@ -368,7 +371,7 @@ def test_a_workload_may_be_exchanged_for_a_server(api: Api) -> None:
         )
 
 
-# Each constraint of the schema: a value that breaks it, and what the API server says of it.
+# For each constraint of the schema: a value that breaks it, and the API server's message.
 Bad = Callable[[Any, Any], Any]
 CONSTRAINTS: Final[Mapping[str, tuple[Bad, str]]] = {
     "enum": (lambda limit, value: "none-of-these", "Unsupported value"),
@@ -380,19 +383,19 @@ CONSTRAINTS: Final[Mapping[str, tuple[Bad, str]]] = {
     "minItems": (lambda limit, value: value[: limit - 1], "should have at least"),
     "maxItems": (lambda limit, value: [_renamed(value[0], number) for number in range(limit + 1)], "Too many"),
     "maxProperties": (lambda limit, value: {f"x{number}": "" for number in range(limit + 1)}, "Too many"),
-    # No list: the API server takes one for a string that has a format.
+    # A list is no bad value here: the API server accepts one for a string that has a format.
     "type": (lambda kind, value: kind != "boolean" or 1, "must be of type"),
 }
 
 
 def _renamed(item: Any, number: int) -> Any:
-    """Of a list with keys each item has a name of its own."""
+    """Return an item with a name of its own, where items of its list have names."""
     return item | {"name": f"x{number}"} if isinstance(item, dict) and "name" in item else item
 
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A part of an example: where the schema describes it, and where it is."""
+    """A part of an example: its path in the schema, and its place in the object."""
 
     path: str
     keys: tuple[str | int, ...]
@@ -400,7 +403,7 @@ class Spot:
 
     @property
     def field(self) -> str:
-        """As the API server names it."""
+        """Return the field as the API server names it."""
         return "spec" + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in self.keys)
 
 
@@ -409,7 +412,7 @@ def _without(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def spots(value: Any, schema: Mapping[str, Any], path: str = "", keys: tuple[str | int, ...] = ()) -> Iterator[Spot]:
-    """Every part of an object that the schema knows, itself included."""
+    """Yield every part of an object that the schema knows, itself included."""
     yield Spot(path, keys, schema)
     if isinstance(value, dict):
         for name, member in value.items():
@@ -423,12 +426,12 @@ def spots(value: Any, schema: Mapping[str, Any], path: str = "", keys: tuple[str
 
 
 def known(manifest: Mapping[str, Any]) -> Iterator[Spot]:
-    """Every part of an example's spec."""
+    """Yield every part of an example's spec."""
     return spots(manifest["spec"], crd_schema(PLURALS[manifest["kind"]])["properties"]["spec"])
 
 
 def replaced(value: Any, keys: tuple[str | int, ...], change: Callable[[Any], Any]) -> Any:
-    """A copy with one part changed."""
+    """Return a copy with one part changed."""
     if not keys:
         return change(value)
     result = copy.copy(value)
@@ -437,14 +440,15 @@ def replaced(value: Any, keys: tuple[str | int, ...], change: Callable[[Any], An
 
 
 def spoiled(manifest: Mapping[str, Any], spot: Spot) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """For each constraint on that part: the field and message to expect, and the example with only that broken."""
+    """Yield for each constraint on that part the field and message to expect, and the example with only that constraint
+    broken."""
 
     def example(change: Callable[[Any], Any]) -> dict[str, Any]:
         return {**manifest, "spec": replaced(manifest["spec"], spot.keys, change)}
 
     for name, (bad, message) in CONSTRAINTS.items():
         limit = spot.node.get(name)
-        if limit:  # no length is below 0, and no count of ours either
+        if limit:  # no length and no count is below 0
             yield spot.field, message, example(functools.partial(bad, limit))
         elif name == "minimum" and limit == 0:
             yield spot.field, message, example(lambda value: -1)
@@ -456,8 +460,8 @@ def spoiled(manifest: Mapping[str, Any], spot: Spot) -> Iterator[tuple[str, str,
 
 @pytest.mark.parametrize("kind", PLURALS)
 def test_every_constraint_refuses(api: Api, kind: str) -> None:
-    """Every enum, pattern, bound, type and required field of the schema, broken one by one in a good example, is what
-    the API server refuses it for, at that field."""
+    """For every enum, pattern, bound, type and required field of the schema, the API server refuses a good example that
+    breaks only that one, at its field."""
     tried: set[str] = set()
     wrong: list[str] = []
     for manifest in (one for one in FULL.values() if one["kind"] == kind):
@@ -488,7 +492,7 @@ def test_explain_is_complete(installed: ControlPlane, kind: str, part: str) -> N
 
 
 def explained(output: str) -> Iterator[str]:
-    """The paths that `kubectl explain --recursive` shows by indentation."""
+    """Yield the paths that `kubectl explain --recursive` shows by indentation."""
     parents: list[str] = []
     _, _, listing = output.partition("FIELDS:\n")
     for line in listing.splitlines():
@@ -500,7 +504,7 @@ def explained(output: str) -> Iterator[str]:
 
 
 def test_explain_has_a_sentence_for_everything(installed: ControlPlane) -> None:
-    """What `kubectl explain` reads describes every field, and it shows the description."""
+    """The schema that `kubectl explain` reads describes every field, and the description is shown."""
     for kind, plural in PLURALS.items():
         raw = installed.kubectl("get", "--raw", f"/openapi/v3/apis/{GROUPS[kind]}/v1alpha1")
         (served,) = (
@@ -534,7 +538,7 @@ def test_explain_has_a_sentence_for_everything(installed: ControlPlane) -> None:
 
 
 def test_short_name_and_columns(installed: ControlPlane) -> None:
-    """`kubectl get md` shows what people look for first."""
+    """`kubectl get md` shows the columns that users look for first."""
     installed.apply(ORIGINAL[0] | {"metadata": {"name": "columns", "namespace": NAMESPACE}})
     header, row = installed.kubectl("get", "md", "columns", "-n", NAMESPACE).splitlines()
     assert header.split() == ["NAME", "MODEL", "READY", "OFFLOADED", "REASON", "AGE"]

@@ -1,4 +1,4 @@
-"""The control plane of these tests: how it is read, and run by itself."""
+"""The control plane of these tests: how it is read, and how it runs by itself."""
 
 import json
 import os
@@ -29,29 +29,30 @@ from tools.repository import ROOT
 )
 @pytest.mark.own_plane
 def test_reading_is_what_kubectl_reads(plane: ControlPlane, resource: str, name: str) -> None:
-    """Objects and lists by any name of their resource, without managedFields."""
+    """Objects and lists, by any name of their resource, are read as kubectl reads them, without managedFields."""
     install_crds(plane)
     plane.apply(workload("read", replicas=0))
     plane.kubectl("rollout", "status", "deployment", "read", "--timeout=30s")
     words = (resource, name) if name else (resource,)
 
     def same() -> bool:
-        said, found = json.loads(plane.kubectl("get", *words, "-n", "default", "-o", "json")), plane.get(resource, name)
-        return bool(found == said if name else found["items"] == said["items"])
+        expected = json.loads(plane.kubectl("get", *words, "-n", "default", "-o", "json"))
+        found = plane.get(resource, name)
+        return bool(found == expected if name else found["items"] == expected["items"])
 
     words = (resource, name) if name else (resource,)
     poll(same, "both are the same, where nothing changes in between")
 
 
 def test_what_is_not_there_is_empty(plane: ControlPlane) -> None:
-    """No object of that name, and no such resource."""
+    """An object or a resource that does not exist is read as empty."""
     assert plane.get("configmap", "no-such") == {}
     assert plane.get("no-such-resource") == {}
 
 
 @pytest.mark.own_plane
 def test_by_itself(tmp_path: Path) -> None:
-    """`python -m tests.e2e.controlplane` prints a kubeconfig that works; told to stop, it leaves no process."""
+    """`python -m tests.e2e.controlplane` prints a kubeconfig that works, and leaves no process after SIGTERM."""
     require(PROGRAMS)
     command = [sys.executable, "-m", "tests.e2e.controlplane", "--folder", str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as process:

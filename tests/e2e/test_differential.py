@@ -1,7 +1,5 @@
 """Every scenario on the real Metacontroller and on the stand-in: the same objects at rest, the same effective writes.
-
-What the real one does is compared with `tests/contract/recorded/` as well, or written there with E2E_RECORD=1.
-"""
+The results of the real one are compared with `tests/contract/recorded/` as well, or written there with E2E_RECORD=1."""
 
 import asyncio
 from collections.abc import Iterator
@@ -21,7 +19,7 @@ AT_ONCE = 16
 
 @pytest.fixture(scope="module")
 def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Outcome]]:
-    """Every selected scenario, run on a control plane of its own: its audit log counts the writes."""
+    """Outcomes of the selected scenarios on a control plane of their own, whose audit log counts the writes."""
     if reason := missing():
         pytest.skip(reason)
     chosen = running.selected(request)
@@ -36,14 +34,14 @@ def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def stand_in(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    """The same on the stand-in."""
+    """Outcomes of the selected scenarios on the stand-in."""
     opening = running.in_stand_ins(tmp_path_factory.mktemp("stand-ins"))
     return asyncio.run(running.run(running.selected(request), opening, at_once=8))
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_both_do_the_same(name: str, real: dict[str, Outcome], stand_in: dict[str, Outcome]) -> None:
-    """Children, parents, status, effective writes and what the hook is shown are equal at each point of rest."""
+    """Children, parents, status, effective writes and the hook's requests are equal at each point of rest."""
     one, other = real[name], stand_in[name]
     for outcome in (one, other):
         if isinstance(outcome, Exception):
@@ -55,7 +53,7 @@ def test_both_do_the_same(name: str, real: dict[str, Outcome], stand_in: dict[st
 
 @pytest.mark.parametrize("name", ALL)
 def test_metacontroller_does_what_it_did(name: str, real: dict[str, Outcome]) -> None:
-    """What the real one does is what is recorded."""
+    """The real Metacontroller does what its record says."""
     outcome = real[name]
     if isinstance(outcome, Exception):
         raise outcome

@@ -1,4 +1,4 @@
-"""The suite on a cluster that was there before: E2E_KUBECONFIG."""
+"""The suite on an existing cluster, which E2E_KUBECONFIG names."""
 
 import json
 from collections.abc import Iterator
@@ -17,22 +17,23 @@ pytestmark = pytest.mark.own_plane
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """Somebody's cluster, with something in it."""
+    """A cluster of another user, with objects in it."""
     with controlplane.running(tmp_path_factory.mktemp("theirs")) as plane:
         plane.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "theirs"}, "data": {"a": "b"}})
-        plane.kubectl("label", "node", controlplane.NODE, f"{controlplane.NODE_LABEL}-")  # as any other node
+        plane.kubectl("label", "node", controlplane.NODE, f"{controlplane.NODE_LABEL}-")  # a node like any other
         yield plane
 
 
 def content(plane: ControlPlane) -> set[str]:
-    """Whatever tests may leave behind."""
+    """Return all objects of kinds that tests may leave behind."""
     kinds = "crd,namespaces,nodes,deployments,replicasets,pods,services,configmaps,serviceaccounts,roles,clusterroles"
     listed = json.loads(plane.kubectl("get", kinds, "-A", "-o", "json"))["items"]
     return {f"{one['kind']} {one['metadata'].get('namespace', '')}/{one['metadata']['name']}" for one in listed}
 
 
 def test_pods_become_ready_and_nothing_stays(theirs: ControlPlane, tmp_path: Path) -> None:
-    """A workload runs on the node that the suite brings; at the end the cluster has what it had before."""
+    """A workload runs on the node that the suite brings, and at the end the cluster has the objects that it had
+    before."""
     before = content(theirs)
     cluster = ExistingCluster(tmp_path / "ours", theirs.kubeconfig)
     try:
@@ -55,8 +56,8 @@ def test_pods_become_ready_and_nothing_stays(theirs: ControlPlane, tmp_path: Pat
 
 
 def test_others_are_not_disturbed(theirs: ControlPlane, tmp_path: Path) -> None:
-    """Where the product or these tests are in use already, the suite says so and does nothing; CRDs that were there
-    before are kept."""
+    """The suite refuses a cluster where the product or these tests are in use, changes nothing there, and keeps CRDs
+    that existed before."""
     install_crds(theirs)
     theirs.apply(model_deployment("theirs"))
     before = content(theirs)
@@ -85,7 +86,7 @@ def test_others_are_not_disturbed(theirs: ControlPlane, tmp_path: Path) -> None:
 
 
 def test_a_cluster_that_is_not_there(theirs: ControlPlane, tmp_path: Path) -> None:
-    """One sentence that names the kubeconfig."""
+    """The refusal of a cluster that cannot be reached names the kubeconfig."""
     kubeconfig = tmp_path / "nowhere"
     kubeconfig.write_text(theirs.kubeconfig.read_text().replace(theirs.url, f"https://127.0.0.1:{free_port()}"))
     for given in (kubeconfig, tmp_path / "no-such-file"):

@@ -1,4 +1,4 @@
-"""What fails in a cluster and who notices: hooks, Metacontroller, the API server and single pods, under load."""
+"""Failures in a cluster and their effect: hooks, Metacontroller, the API server and single pods fail under load."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ MINUTE = 60.0
 TIMEOUT = 10.0
 """Seconds after which Metacontroller gives a sync up, from the CompositeController."""
 RECOVERY = 180.0
-"""Seconds: the resync period and more. What failed is tried again with growing pauses, or when the period comes."""
+"""Seconds within which a failed sync is tried again: the resync period and more, as the pauses between tries grow."""
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +49,13 @@ def served(installation: Installation) -> Installation:
 
 
 def written(served: Installation) -> list[dict[str, Any]]:
-    """What Metacontroller has changed in the cluster so far. Events are not in the log."""
+    """Return the effective writes of Metacontroller so far. Events are not in the log."""
     user = f"system:serviceaccount:{NAMESPACE}:{METACONTROLLER}"
     return [entry for entry in served.plane.audit() if entry["user"] == user and entry["effective"]]
 
 
 def load(served: Installation) -> Traffic:
-    """Requests to one gateway pod, whose address needs no API server."""
+    """Return clients of one gateway pod, whose address needs no API server."""
     port = served.pods("-gateway")[0].port("http")
     return Traffic(lambda: ("127.0.0.1", port), PATH)
 
@@ -63,10 +63,11 @@ def load(served: Installation) -> Traffic:
 @pytest.mark.parametrize(
     ("fault", "seconds"),
     [(Fault.REFUSED, MINUTE), (Fault.SILENT, 2.5 * TIMEOUT), (Fault.ERROR, 15.0)],
-    ids=["down for a minute", "slow", "answering 500"],
+    ids=["down for a minute", "slow", "responding with 500"],
 )
 def test_hooks_fail(served: Installation, fault: Fault, seconds: float) -> None:
-    """While hooks fail nothing changes in the cluster and requests are served as before; then all goes on by itself."""
+    """While hooks fail, nothing changes in the cluster and requests are served as before; then syncs go on by
+    themselves."""
     secret = served.plane.get("secret", f"{RELEASE}-hooks-tls", NAMESPACE)["data"]
     files = [served.plane.folder / name for name in ("tls.crt", "tls.key")]
     for path in files:
@@ -84,21 +85,21 @@ def test_hooks_fail(served: Installation, fault: Fault, seconds: float) -> None:
             assert served.versions(MODEL) == versions
     finally:
         served.proxy.fault = Fault.NONE
-    assert (traffic.failures, set(traffic.answers)) == ([], {(200, "local")})
+    assert (traffic.failures, set(traffic.responses)) == ([], {(200, "local")})
     poll(lambda: served.remote_weight(MODEL) == 100, "it goes on by itself", seconds=RECOVERY)
     set_pods_ready(served.plane, f"app={MODEL}", True)
     served.until(MODEL, Ready="True", LocalReady="True", Synced="True")
 
 
 def _errors(served: Installation) -> int:
-    """How often Metacontroller has complained about the model so far."""
+    """Return the number of errors that Metacontroller has reported about the model so far."""
     listed = served.plane.kubectl("get", "events", "-o", "json", "--field-selector", f"involvedObject.name={MODEL}")
     events = json.loads(listed)["items"]
     return sum(int(event.get("count") or 1) for event in events if event["reason"] == "SyncError")
 
 
 def test_one_of_two_hooks_dies(served: Installation) -> None:
-    """Killed without a word: readiness is followed by the other one."""
+    """After one hooks pod is killed, the other one makes the split follow readiness."""
     hooks = served.pods("-hooks")
     assert len(hooks) == 2
     hooks[0].process.stop(signal.SIGKILL)
@@ -113,7 +114,7 @@ def test_one_of_two_hooks_dies(served: Installation) -> None:
 
 
 def test_metacontroller_restarted_writes_nothing(served: Installation) -> None:
-    """A new Metacontroller finds everything as it should be."""
+    """A restarted Metacontroller syncs everything without a write."""
     served.until(MODEL, Ready="True", LocalReady="True", Synced="True")
     versions = served.versions(MODEL)
     (pod,) = served.pods("-metacontroller")
@@ -127,7 +128,8 @@ def test_metacontroller_restarted_writes_nothing(served: Installation) -> None:
 
 
 def test_the_api_server_restarted_under_load(served: Installation) -> None:
-    """Killed and started again: no request fails, gateways stay ready, and afterwards changes arrive as before."""
+    """While the API server is killed and restarted no request fails and gateways stay ready, and later changes reach
+    them."""
     gateways, server = served.pods("-gateway"), served.plane.processes["kube-apiserver"]
     with load(served) as traffic:
         server.stop(signal.SIGKILL)
@@ -137,7 +139,7 @@ def test_the_api_server_restarted_under_load(served: Installation) -> None:
         server.start()
         poll(served.plane.ready, "the API server is back")
         poll(lambda: not any(served.routes(pod)["sourceErrors"] for pod in gateways), "the gateways follow it again")
-    assert (traffic.failures, set(traffic.answers)) == ([], {(200, "local")})
+    assert (traffic.failures, set(traffic.responses)) == ([], {(200, "local")})
     assert traffic.count > 40
     for ready, backend in ((False, "remote"), (True, "local")):
         set_pods_ready(served.plane, f"app={MODEL}", ready)
@@ -146,19 +148,20 @@ def test_the_api_server_restarted_under_load(served: Installation) -> None:
 
 
 def test_a_gateway_starts_while_the_api_server_is_away(served: Installation) -> None:
-    """It is not ready and says why once; it serves as soon as the API server is back, with nobody's help."""
+    """A gateway without an API server is not ready and logs the reason once, and it serves by itself once the API
+    server is back."""
     pod, server = served.pods("-gateway")[1], served.plane.processes["kube-apiserver"]
     pod.process.stop()
-    said = len(pod.process.log.read_text())
+    log_start = len(pod.process.log.read_text())
     server.stop(signal.SIGKILL)
     try:
         pod.process.start()
         poll(lambda: pod.probe("readiness") == 503, "it is not ready")
-        poll(lambda: "routes_cannot_be_read" in pod.process.log.read_text()[said:], "it says why")
+        poll(lambda: "routes_cannot_be_read" in pod.process.log.read_text()[log_start:], "it says why")
         assert pod.probe("liveness") == 200
     finally:
         server.start()
     poll(served.plane.ready, "the API server is back")
     pod.until_ready(60)
-    assert pod.process.log.read_text()[said:].count("routes_cannot_be_read") == 1
+    assert pod.process.log.read_text()[log_start:].count("routes_cannot_be_read") == 1
     poll(lambda: served.routes(pod)["routes"], "it has the routes")

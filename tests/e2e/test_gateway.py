@@ -34,19 +34,19 @@ RULES = [
 
 
 class _Backend(http.server.BaseHTTPRequestHandler):
-    """Answers everything with its own name."""
+    """Handler of a backend that responds to everything with its own name."""
 
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        """Say who answers."""
+        """Respond with the backend's name."""
         self.send_response(200)
         self.send_header("content-length", "5")
         self.end_headers()
         self.wfile.write(b"local")
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def backend() -> Iterator[int]:
 
 
 def rbac(namespace: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the gateway may do in a namespace: nothing but read, and of Secrets only what it can name."""
+    """Return the Role and RoleBinding of the gateway in a namespace: it may only read, and Secrets only by name."""
     api = "rbac.authorization.k8s.io"
     metadata = {"name": ACCOUNT, "namespace": namespace}
     binding = {
@@ -76,7 +76,7 @@ def rbac(namespace: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 class Gateway:
-    """A gateway process that asks the API server as a ServiceAccount."""
+    """A gateway process that reads from the API server as a ServiceAccount."""
 
     def __init__(self, plane: ControlPlane, name: str, namespaces: str, backend: int, *services: str) -> None:
         self.port, self.admin = free_port(), free_port()
@@ -93,26 +93,26 @@ class Gateway:
         poll(lambda: self.ready() == 200, f"{name} is ready")
 
     def ask(self, path: str) -> tuple[int, str, str]:
-        """Status, backend and reason of an answer."""
+        """Return status, backend and reason of the response to a request."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
-                return answer.status, answer.headers["x-beamlit-backend"], answer.headers["x-beamlit-reason"]
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as response:
+                return response.status, response.headers["x-beamlit-backend"], response.headers["x-beamlit-reason"]
         except urllib.error.HTTPError as exc:
             return exc.code, exc.headers["x-beamlit-backend"] or "", exc.headers["x-beamlit-reason"] or ""
 
     def ready(self) -> int:
-        """What /readyz says; 0 when nothing does."""
+        """Return the status of /readyz; 0 when there is no response."""
         return status(f"http://127.0.0.1:{self.admin}/readyz")
 
     def state(self) -> dict[str, Any]:
-        """What /routes says."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/routes", timeout=5) as answer:
-            content: dict[str, Any] = json.load(answer)
+        """Return the content of /routes."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/routes", timeout=5) as response:
+            content: dict[str, Any] = json.load(response)
             return content
 
 
 def config_map(name: str, reason: str = "Local", namespace: str = NAMESPACE) -> dict[str, Any]:
-    """A route as hooks writes it."""
+    """Return the ConfigMap of a route as hooks writes it."""
     backends = (Backend(id="local", service=f"{name}-local", weight=100, port=80),)
     document = RouteDocument(name=name, backends=backends, split=Split(reason=reason))
     labels = {"gateway.beamlit.com/route": "v1alpha1"}
@@ -137,7 +137,8 @@ def gateway(plane: ControlPlane, backend: int) -> Iterator[Gateway]:
 
 
 def test_every_change_counts_within_a_second(plane: ControlPlane, gateway: Gateway) -> None:
-    """Created, changed and deleted: in force within a second of the API server having it."""
+    """A route that is created, changed or deleted is so in the gateway within a second after the API server stored
+    it."""
     assert gateway.ask(f"/{NAMESPACE}/first/x") == (200, "local", "Local")
 
     def takes(code: int, reason: str) -> float:
@@ -157,7 +158,7 @@ def test_every_change_counts_within_a_second(plane: ControlPlane, gateway: Gatew
 
 
 def test_an_unlabeled_config_map_is_none_of_its_business(plane: ControlPlane, gateway: Gateway) -> None:
-    """Taking the label away takes the route away, and nothing else is read."""
+    """A ConfigMap that loses the label is no route any more."""
     plane.apply(config_map("second"))
     poll(lambda: gateway.ask(f"/{NAMESPACE}/second/x")[0] == 200, "it is there")
     plane.kubectl("label", "configmap", "second-route", "-n", NAMESPACE, "gateway.beamlit.com/route-")
@@ -166,7 +167,7 @@ def test_an_unlabeled_config_map_is_none_of_its_business(plane: ControlPlane, ga
 
 
 def test_what_it_may_not_read_is_named(plane: ControlPlane, gateway: Gateway, backend: int) -> None:
-    """A namespace without a Role is one error; the other one is served."""
+    """A namespace without a Role is one error in /routes, and the other namespace is served."""
     assert gateway.ready() == 200
     plane.kubectl("create", "namespace", "closed")
     both = Gateway(plane, "gateway-both", f"{NAMESPACE},closed", backend, f"first-local.{NAMESPACE}")
@@ -180,7 +181,7 @@ def test_what_it_may_not_read_is_named(plane: ControlPlane, gateway: Gateway, ba
 
 
 async def test_secrets_one_by_one(plane: ControlPlane, gateway: Gateway) -> None:
-    """What a route names can be read; a list, or another namespace, cannot."""
+    """The gateway may read a Secret by its name, but not a list of Secrets or those of another namespace."""
     assert gateway.ready() == 200
     metadata = {"name": "named", "namespace": NAMESPACE}
     plane.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"clientId": "id"}})
@@ -201,7 +202,8 @@ async def test_secrets_one_by_one(plane: ControlPlane, gateway: Gateway) -> None
 
 
 def test_apply_and_curl(product: Product, backend: int, gateway: Gateway) -> None:
-    """The whole way: kubectl apply, Metacontroller, hooks, ConfigMap, gateway; readiness decides who answers."""
+    """A model that kubectl applies is served through Metacontroller, hooks, ConfigMap and gateway, and readiness
+    decides which backend responds."""
     assert gateway.ready() == 200
     plane = product.plane
     plane.apply(*rbac("default"))
@@ -215,7 +217,7 @@ def test_apply_and_curl(product: Product, backend: int, gateway: Gateway) -> Non
         remote = {"host": "203.0.113.1", "pathPrefix": "/x"}
         plane.apply(workload("whole"), model_deployment("whole", offloadingConfig={"remoteBackend": remote}))
         product.until("whole", Ready="True", LocalReady="True", Synced="True")
-        poll(lambda: whole.ask("/default/whole/x") == (200, "local", "Local"), "it answers")
+        poll(lambda: whole.ask("/default/whole/x") == (200, "local", "Local"), "it responds")
         set_pods_ready(plane, "app=whole", False)
         poll(lambda: product.remote_weight("whole") == 100, "the route has moved")
         began = time.monotonic()
@@ -224,7 +226,7 @@ def test_apply_and_curl(product: Product, backend: int, gateway: Gateway) -> Non
         set_pods_ready(plane, "app=whole", True)
         poll(lambda: whole.ask("/default/whole/x") == (200, "local", "Local"), "it is back")
         plane.kubectl("delete", "md", "whole")
-        # The garbage collector looks for new kinds every half minute.
+        # The garbage collector discovers new kinds every half minute.
         poll(lambda: not plane.get("configmaps", "whole-route"), "the route is gone", seconds=90)
         poll(lambda: whole.ask("/default/whole/x")[0] == 404, "the gateway knows")
     finally:
@@ -232,7 +234,8 @@ def test_apply_and_curl(product: Product, backend: int, gateway: Gateway) -> Non
 
 
 def test_two_thousand_routes(plane: ControlPlane, gateway: Gateway, backend: int) -> None:
-    """Listed in four pages and watched from there; a change among so many counts within a second as well."""
+    """Two thousand routes are listed in four pages and then watched, and a change of one is in force within a
+    second."""
     assert gateway.ready() == 200
     namespace = "many"
     plane.kubectl("create", "namespace", namespace)
@@ -251,14 +254,14 @@ def test_two_thousand_routes(plane: ControlPlane, gateway: Gateway, backend: int
         assert time.monotonic() - began < 1
         asked = [one["verb"] for one in plane.audit() if one["namespace"] == namespace and ACCOUNT in one["user"]]
         assert asked[:4] == ["list"] * 4
-        assert set(asked[4:]) <= {"watch"}  # written when it ends
+        assert set(asked[4:]) <= {"watch"}  # a watch is logged when it ends
     finally:
         many.process.stop()
         plane.kubectl("delete", "namespace", namespace, "--wait=false")
 
 
 def test_a_first_start_without_an_api_server(plane: ControlPlane, tmp_path: Path) -> None:
-    """Not ready, and one clear line in the log."""
+    """A gateway that starts without an API server is not ready, and logs one line about it."""
     kubeconfig = tmp_path / "nowhere.kubeconfig"
     kubeconfig.write_text(plane.kubeconfig.read_text().replace(plane.url, f"https://127.0.0.1:{free_port()}"))
     port, admin = free_port(), free_port()
@@ -268,7 +271,7 @@ def test_a_first_start_without_an_api_server(plane: ControlPlane, tmp_path: Path
     try:
         poll(lambda: status(f"http://127.0.0.1:{admin}/readyz") == 503, "it says that it is not ready")
         poll(lambda: "routes_cannot_be_read" in process.log.read_text(), "it says why")
-        time.sleep(1.5)  # several tries
+        time.sleep(1.5)  # time for several tries
         assert process.log.read_text().count("routes_cannot_be_read") == 1
     finally:
         process.stop(signal.SIGINT)
@@ -276,15 +279,16 @@ def test_a_first_start_without_an_api_server(plane: ControlPlane, tmp_path: Path
 
 @pytest.mark.own_plane
 def test_the_api_server_may_go_away(plane: ControlPlane, gateway: Gateway) -> None:
-    """Killed under load and started again: no request fails, readiness stays, the age tells, changes are caught up."""
+    """While the API server is killed and restarted no request fails, readiness stays, the age of the routes grows, and
+    changes are caught up."""
     failures: list[object] = []
     stop = threading.Event()
 
     def load() -> None:
         while not stop.is_set():
-            answer = gateway.ask(f"/{NAMESPACE}/first/x")
-            if answer[:2] != (200, "local"):
-                failures.append(answer)
+            response = gateway.ask(f"/{NAMESPACE}/first/x")
+            if response[:2] != (200, "local"):
+                failures.append(response)
 
     clients = [threading.Thread(target=load) for _ in range(4)]
     for client in clients:

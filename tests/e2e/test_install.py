@@ -34,12 +34,12 @@ pytestmark = pytest.mark.own_plane
 
 EXAMPLES = ROOT / "examples/manifests"
 NAMES = ("demo", "demo-server")
-"""The example models. The second has a Service to the gateway, `ask-demo-server`."""
+"""Names of the example models. The second has a Service to the gateway, `ask-demo-server`."""
 
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A control plane of this module's own: two installations in one would fight."""
+    """A control plane of this module's own, as two installations on one would disturb each other."""
     with controlplane.running(tmp_path_factory.mktemp("fresh")) as plane:
         yield plane
 
@@ -60,31 +60,32 @@ def installed(image: Image, fresh: ControlPlane, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture
 def carried(installed: Installation) -> Installation:
-    """The same, with the real Metacontroller; skipped by name where that is not here."""
+    """The installed chart with the real Metacontroller; tests are skipped by name where Metacontroller is missing."""
     if reason := missing():
         pytest.skip(reason)
     return installed
 
 
 def examples(namespace: str, remote: str) -> Iterator[dict[str, Any]]:
-    """The example manifests for a namespace, with the remote backend where it is here."""
+    """Yield the example manifests for a namespace, with the address of this machine's remote backend."""
     for path in sorted(EXAMPLES.glob("*.yaml")):
         text = path.read_text().replace("namespace: default", f"namespace: {namespace}")
         yield from yaml.safe_load_all(text.replace("127.0.0.1:9102", remote).replace("demo-secret ", f"{CLIENT[1]} "))
 
 
 def test_the_commands_of_the_documentation(carried: Installation) -> None:
-    """helm install, kubectl apply, kubectl wait, curl: a manifest of the original's form and one with a server."""
+    """The documented helm install, kubectl apply, kubectl wait and curl serve a manifest of the original's form and one
+    with a server."""
     plane = carried.plane
     plane.apply(*examples("default", f"127.0.0.1:{carried.remote.port}"))
     plane.kubectl("wait", "--for=condition=Ready", "--timeout=60s", *(f"modeldeployment/{name}" for name in NAMES))
     for name in NAMES:
-        answer = carried.ask(carried.gateway(f"/default/{name}"), model=name)
-        assert (answer.status, answer.backend) == (200, "local"), answer
-        assert "tiny-local" in answer.body
+        response = carried.ask(carried.gateway(f"/default/{name}"), model=name)
+        assert (response.status, response.backend) == (200, "local"), response
+        assert "tiny-local" in response.body
     header, *rows = plane.kubectl("get", "modeldeployments").splitlines()
     assert header.split() == ["NAME", "MODEL", "READY", "OFFLOADED", "REASON", "AGE"]
-    # The metric of demo is that of a file on one machine; nothing serves it here.
+    # The metric of demo comes from a file on one machine; no source has it here.
     reasons = {"demo": "MetricsMissing"}
     assert [row.split()[:5] for row in rows] == [
         [name, "tiny-remote", "True", "0", reasons.get(name, "Local")] for name in NAMES
@@ -92,7 +93,7 @@ def test_the_commands_of_the_documentation(carried: Installation) -> None:
 
 
 def test_a_restricted_namespace_takes_all_pods(installed: Installation) -> None:
-    """The namespace admits restricted pods only, and every workload has its pods."""
+    """A namespace that admits restricted pods only has all pods of every workload."""
     found = installed.plane.get("deployments,statefulsets", namespace=NAMESPACE)["items"]
     assert {item["metadata"]["name"]: item["status"].get("readyReplicas") for item in found} == {
         f"{RELEASE}-hooks": 2,
@@ -104,13 +105,13 @@ def test_a_restricted_namespace_takes_all_pods(installed: Installation) -> None:
 
 @pytest.mark.parametrize("name", ["-hooks", "-gateway", "-metacontroller"])
 def test_containers_are_as_confined_as_rendered(installed: Installation, name: str) -> None:
-    """No root, no capabilities, no way to gain any, and a root file system that takes nothing."""
+    """Containers run without root and capabilities, cannot gain any, and cannot write to the root file system."""
     for pod in installed.pods(name):
         process = Path(f"/proc/{pod.process.pid}")
-        said = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines() if ":\t" in line)
-        assert set(said["Uid"].split()) == set(said["Gid"].split()) == {"65532"}
-        assert {said[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
-        assert said["NoNewPrivs"] == "1"
+        fields = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines() if ":\t" in line)
+        assert set(fields["Uid"].split()) == set(fields["Gid"].split()) == {"65532"}
+        assert {fields[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+        assert fields["NoNewPrivs"] == "1"
         mounts = [line.split() for line in (process / "mountinfo").read_text().splitlines()]
         options = {mount[4]: mount[5].split(",") for mount in mounts}
         writable = {
@@ -127,7 +128,7 @@ def test_containers_are_as_confined_as_rendered(installed: Installation, name: s
         ("/api/v1/pods?limit=1", 403),
         ("/api/v1/namespaces/default/pods?limit=1&watch=true", 403),
         ("/api/v1/namespaces/default/secrets?limit=1", 403),
-        # Past authorization: nobody serves it here.
+        # 404 is past authorization: no server of this API runs here.
         ("/apis/metrics.k8s.io/v1beta1/namespaces/default/pods", 404),
         ("/apis/metrics.k8s.io/v1beta1/namespaces/kube-system/pods", 403),
         ("/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/%2A/requests", 404),
@@ -135,7 +136,7 @@ def test_containers_are_as_confined_as_rendered(installed: Installation, name: s
         ("/apis/custom.metrics.k8s.io/v1beta2/namespaces/kube-system/pods/%2A/requests", 403),
         ("/apis/external.metrics.k8s.io/v1beta1/namespaces/default/queue_depth", 404),
         ("/apis/external.metrics.k8s.io/v1beta1/namespaces/kube-system/queue_depth", 403),
-        # Discovery is everybody's: which versions there are, and what the resource of a kind is called.
+        # Discovery is open to every account: versions, and the resource of a kind.
         ("/apis", 200),
         ("/api/v1", 200),
         ("/apis/apps/v1", 200),
@@ -143,12 +144,13 @@ def test_containers_are_as_confined_as_rendered(installed: Installation, name: s
     ],
 )
 def test_what_hooks_read_with_what_their_pods_have(installed: Installation, path: str, code: int) -> None:
-    """Address, token and authority are in the container; the API server lets pods and metrics of the namespace pass."""
+    """With the address, token and authority in its container, hooks may read pods and metrics of the namespace and
+    nothing else."""
     for pod in installed.pods("-hooks"):
         process = Path(f"/proc/{pod.process.pid}")
-        said = dict(pair.split("=", 1) for pair in (process / "environ").read_text().split("\0") if pair)
+        environment = dict(pair.split("=", 1) for pair in (process / "environ").read_text().split("\0") if pair)
         account = process / "root/var/run/secrets/kubernetes.io/serviceaccount"
-        url = f"https://{said['KUBERNETES_SERVICE_HOST']}:{said['KUBERNETES_SERVICE_PORT']}{path}"
+        url = f"https://{environment['KUBERNETES_SERVICE_HOST']}:{environment['KUBERNETES_SERVICE_PORT']}{path}"
         authorization = f"Authorization: Bearer {(account / 'token').read_text()}"
         flags = ("--silent", "--noproxy", "*", "--cacert", str(account / "ca.crt"), "--output", "/dev/null")
         command = ["curl", *flags, "--write-out", "%{http_code}", "--header", authorization, url]
@@ -156,21 +158,23 @@ def test_what_hooks_read_with_what_their_pods_have(installed: Installation, path
 
 
 def test_every_way_to_name_a_model(carried: Installation) -> None:
-    """By path, by the model of the body, by the Service in front of it as `Host`, and by the Service to the gateway."""
+    """A model is found by path, by the model of the body, by its Service as `Host`, and by the Service to the
+    gateway."""
     body = carried.ask(carried.gateway(), model="demo")
     host = carried.ask(carried.gateway(), "-H", "Host: demo.default.svc.cluster.local")
     named = carried.ask("http://ask-demo-server", model="demo-server")
     longer = carried.ask("http://ask-demo-server.default.svc.cluster.local", namespace="other", model="demo-server")
-    for answer in (body, host, named, longer):
-        assert (answer.status, answer.backend) == (200, "local"), answer
+    for response in (body, host, named, longer):
+        assert (response.status, response.backend) == (200, "local"), response
     models = carried.network.curl(carried.gateway("/v1/models")).json
     assert {one["id"] for one in models["data"]} >= set(NAMES)
 
 
 def test_traffic_follows_readiness_within_a_second(carried: Installation) -> None:
-    """No ready pod: the next requests go to the remote, with a token that the gateway buys; and back.
+    """Without a ready pod requests go to the remote backend, with a token that the gateway gets, and they come back
+    with the pod.
 
-    From the moment the Deployment's status says so, a second has to do: Metacontroller, hooks, ConfigMap, gateway.
+    A second after the Deployment's status changed has to suffice for Metacontroller, hooks, ConfigMap and gateway.
     """
     took: dict[str, list[float]] = {"remote": [], "local": []}
     for _ in range(3):
@@ -180,8 +184,8 @@ def test_traffic_follows_readiness_within_a_second(carried: Installation) -> Non
             began = time.monotonic()
             poll(lambda backend=backend: carried.ask(carried.gateway("/default/demo")).backend == backend)  # type: ignore[misc]
             took[backend].append(time.monotonic() - began)
-            answer = carried.ask(carried.gateway("/default/demo"))
-            assert (answer.status, f"tiny-{backend}" in answer.body) == (200, True), answer
+            response = carried.ask(carried.gateway("/default/demo"))
+            assert (response.status, f"tiny-{backend}" in response.body) == (200, True), response
     assert max(map(statistics.median, took.values())) < 1, took
     carried.until("demo", Ready="True", LocalReady="True", Synced="True")
 
@@ -191,7 +195,7 @@ def _ready_replicas(installed: Installation, name: str, namespace: str = "defaul
 
 
 def test_the_columns_say_what_happens(carried: Installation) -> None:
-    """While the remote serves, `kubectl get` shows the share and the reason."""
+    """While the remote backend serves, `kubectl get` shows the share and the reason."""
     set_pods_ready(carried.plane, "app=demo", False)
     carried.until("demo", LocalReady="False", Synced="True")
     row = carried.plane.kubectl("get", "modeldeployment", "demo").splitlines()[1].split()
@@ -201,15 +205,15 @@ def test_the_columns_say_what_happens(carried: Installation) -> None:
 
 
 def test_helm_test(installed: Installation) -> None:
-    """`helm test` passes: its pod is started here, and the cluster is told how it ended."""
+    """`helm test` passes when its pod, which is started on this machine, succeeds."""
     plane, name = installed.plane, f"{RELEASE}-test"
-    said: list[str] = []
+    outputs: list[str] = []
 
     def helm_test() -> None:
         try:
-            said.append(plane.helm("test", RELEASE, "--namespace", NAMESPACE, "--timeout", "60s"))
+            outputs.append(plane.helm("test", RELEASE, "--namespace", NAMESPACE, "--timeout", "60s"))
         except CommandFailed as exc:
-            said.append(str(exc))
+            outputs.append(str(exc))
 
     helm = threading.Thread(target=helm_test)
     helm.start()
@@ -220,7 +224,7 @@ def test_helm_test(installed: Installation) -> None:
         plane.kubectl("patch", "pod", name, "-n", NAMESPACE, "--subresource=status", "--type=merge", "-p", phase)
     finally:
         helm.join()
-    assert "Phase:          Succeeded" in said[0]
+    assert "Phase:          Succeeded" in outputs[0]
 
 
 def test_two_namespaces_and_traffic_over_an_upgrade(carried: Installation) -> None:
@@ -231,48 +235,49 @@ def test_two_namespaces_and_traffic_over_an_upgrade(carried: Installation) -> No
         carried.upgrade("--set=config.namespaces=default\\,team-a")
         poll(lambda: traffic.count > 50, "requests go on")
     assert traffic.failures == []
-    assert set(traffic.answers) == {(200, "local")}
+    assert set(traffic.responses) == {(200, "local")}
     assert _generated(carried) == before
     plane.apply(*examples("team-a", f"127.0.0.1:{carried.remote.port}"))
     for name in NAMES:
         carried.until(name, "team-a", Ready="True", LocalReady="True", Synced="True")
-        answer = carried.ask(carried.gateway(f"/team-a/{name}"), model=name)
-        assert (answer.status, answer.backend) == (200, "local"), answer
+        response = carried.ask(carried.gateway(f"/team-a/{name}"), model=name)
+        assert (response.status, response.backend) == (200, "local"), response
 
 
 def _generated(installed: Installation) -> tuple[object, ...]:
-    """What the first installation generated."""
+    """Return the values that the first installation generated."""
     certificate = installed.plane.get("secret", f"{RELEASE}-hooks-tls", NAMESPACE)["data"]
     webhook = installed.plane.get("compositecontroller", RELEASE)["spec"]["hooks"]["sync"]["webhook"]
     return certificate, webhook["url"], webhook["caBundle"]
 
 
 def test_names_in_an_installation_of_two_namespaces(carried: Installation) -> None:
-    """A Service to the gateway is found by its name with its namespace; the bare name would be anybody's."""
+    """A Service to the gateway is found by its name with its namespace; its bare name is refused as ambiguous."""
     for namespace in ("default", "team-a"):
-        answer = carried.ask(f"http://ask-demo-server.{namespace}", namespace="other", model="demo-server")
-        assert (answer.status, answer.backend) == (200, "local"), answer
+        response = carried.ask(f"http://ask-demo-server.{namespace}", namespace="other", model="demo-server")
+        assert (response.status, response.backend) == (200, "local"), response
     ambiguous = carried.network.curl("http://ask-demo-server/health", namespace="team-a")
     assert (ambiguous.status, ambiguous.json["error"]["code"]) == (404, "ambiguous_host")
     assert "ask-demo-server.team-a" in ambiguous.json["error"]["message"]
 
 
 def test_a_certificate_is_replaced(carried: Installation) -> None:
-    """Deleting the generated certificate and upgrading makes a new one, which hooks and Metacontroller both take."""
+    """Deleting the generated certificate and upgrading makes a new one, which hooks and Metacontroller both use."""
     before = _generated(carried)
     carried.plane.kubectl("delete", "secret", f"{RELEASE}-hooks-tls", "-n", NAMESPACE)
     carried.upgrade()
     after = _generated(carried)
     assert all(new != old for new, old in zip(after, before, strict=True))
-    _answers_to_edits(carried)
+    _apply_edits(carried)
 
 
 def test_the_bearer_token(carried: Installation) -> None:
-    """Switched on, hooks refuse whoever has no token, and Metacontroller has it; an upgrade keeps it."""
+    """With the token switched on, hooks refuse a client without it, Metacontroller sends it, and an upgrade keeps
+    it."""
     carried.upgrade("--set=hooks.auth.bearer.enabled=true")
     token = carried.plane.get("secret", f"{RELEASE}-hooks-bearer", NAMESPACE)["data"]
-    _answers_to_edits(carried)
-    assert _asked_by_a_stranger(carried) == "401"
+    _apply_edits(carried)
+    assert _status_without_token(carried) == "401"
     carried.upgrade("--set=gateway.replicas=1")
     assert carried.plane.get("secret", f"{RELEASE}-hooks-bearer", NAMESPACE)["data"] == token
     assert len(carried.pods("-gateway")) == 1
@@ -280,7 +285,7 @@ def test_the_bearer_token(carried: Installation) -> None:
 
 
 def test_a_rotated_password_of_prometheus(carried: Installation) -> None:
-    """hooks ask Prometheus with what is in a Secret, and with what is in it later: no pod starts anew for it."""
+    """hooks send Prometheus the password that the Secret has now, without a restart of their pods."""
     plane, source = carried.plane, "config.metricInformer"
     with GuardedPrometheus(PASSWORDS[0]).running() as prometheus:
         _apply_password(plane, prometheus.username, PASSWORDS[0])
@@ -303,14 +308,14 @@ def test_a_rotated_password_of_prometheus(carried: Installation) -> None:
             pod.refresh()
         _until_metrics_are(carried, known)
         assert [pod.process.pid for pod in carried.pods("-hooks")] == processes
-    for place, text in carried.told().items():
+    for place, text in carried.outputs().items():
         assert not [password for password in PASSWORDS if password in text], place
     plane.kubectl(
         "patch", "modeldeployment", "demo", "--type=json", "-p",
         '[{"op": "replace", "path": "/spec/offloadingConfig/metrics", "value": []}]',
     )  # fmt: skip
     carried.upgrade(f"--set={source}.type=kubernetes", f"--set={source}.prometheus=null")
-    _answers_to_edits(carried)
+    _apply_edits(carried)
 
 
 PASSWORDS = ("prometheus-canary-1", "prometheus-canary-2")
@@ -323,7 +328,7 @@ def _apply_password(plane: ControlPlane, username: str, password: str) -> None:
 
 
 def _until_metrics_are(installed: Installation, state: tuple[str, str]) -> None:
-    """Have hooks look, again and again, until what they know of metrics is this."""
+    """Sync the model again and again until its condition MetricsAvailable has this status and reason."""
 
     def holds() -> bool:
         looked = f"looked={time.monotonic()}"
@@ -334,7 +339,8 @@ def _until_metrics_are(installed: Installation, state: tuple[str, str]) -> None:
 
 
 def test_hooks_outside_of_the_cluster(carried: Installation) -> None:
-    """With `hooks.url` none are deployed, and Metacontroller asks those of a laptop; and back."""
+    """With `hooks.url` no hooks are deployed and Metacontroller calls those at the URL; without it, they are deployed
+    again."""
     port, operations = free_port(), free_port()
     listen = ("--listen", f"127.0.0.1:{port}", "--operations", f"127.0.0.1:{operations}", "--namespaces", "")
     command = (sys.executable, "-m", "hooks", *listen)
@@ -344,16 +350,16 @@ def test_hooks_outside_of_the_cluster(carried: Installation) -> None:
         poll(lambda: status(f"http://127.0.0.1:{operations}/readyz") == 200, "hooks are ready")
         carried.upgrade(f"--set=hooks.url=http://127.0.0.1:{port}")
         assert carried.pods("-hooks") == []
-        _answers_to_edits(carried)
+        _apply_edits(carried)
         carried.upgrade("--set=hooks.url=")
         assert len(carried.pods("-hooks")) == 2
     finally:
         laptop.stop()
-    _answers_to_edits(carried)
+    _apply_edits(carried)
 
 
-def _asked_by_a_stranger(installed: Installation) -> str:
-    """The status that hooks give to whoever trusts their certificate and has no token."""
+def _status_without_token(installed: Installation) -> str:
+    """Return the status that hooks give to a client that trusts their certificate and has no token."""
     pod, host = installed.pods("-hooks")[0], f"{RELEASE}-hooks.{NAMESPACE}.svc"
     webhook = installed.plane.get("compositecontroller", RELEASE)["spec"]["hooks"]["sync"]["webhook"]
     authority = pod.folder / "ca.crt"
@@ -364,8 +370,8 @@ def _asked_by_a_stranger(installed: Installation) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
 
 
-def _answers_to_edits(installed: Installation) -> None:
-    """An edit reaches hooks and comes back: Metacontroller trusts them and they trust it."""
+def _apply_edits(installed: Installation) -> None:
+    """Edit the model and wait for the effect, which takes Metacontroller and hooks that trust each other."""
     behavior = {"override": {"percentage": 40, "until": "2099-01-01T00:00:00Z"}}
     for edit, percentage in ((behavior, 40), ({"override": None}, 0)):
         patch = json.dumps({"spec": {"offloadingConfig": {"behavior": edit}}})
@@ -375,19 +381,20 @@ def _answers_to_edits(installed: Installation) -> None:
 
 
 def test_no_secret_is_where_it_does_not_belong(installed: Installation) -> None:
-    """What was given as a secret is in Secrets alone: not in ConfigMaps, children, status, events, logs or metrics."""
+    """A secret value is in Secrets only, not in ConfigMaps, children, status, events, logs or metrics."""
     plane, canary = installed.plane, CLIENT[1]
     for resource in ("configmaps", "services", "deployments", "statefulsets", "events", "compositecontrollers", "pods"):
         everything = plane.kubectl("get", resource, "-A", "-o", "yaml")
         assert canary not in everything, resource
     for item in plane.get("modeldeployments.deployment.beamlit.com")["items"]:
         assert canary not in json.dumps(item["status"])
-    for place, text in installed.told().items():
+    for place, text in installed.outputs().items():
         assert canary not in text, place
 
 
 def test_a_second_release_is_refused(installed: Installation) -> None:
-    """Two controllers would undo each other's work: helm says who is there already, and nothing is installed."""
+    """A second release, whose controller would undo the work of the first, is refused with its reason, and nothing is
+    installed."""
     words = ("--namespace", "second", "--create-namespace", "--skip-crds")
     with pytest.raises(CommandFailed, match="manages the ModelDeployments of this cluster already"):
         installed.plane.helm("install", "second", str(installed.chart), *words)
@@ -395,13 +402,14 @@ def test_a_second_release_is_refused(installed: Installation) -> None:
 
 
 def test_uninstalling_leaves_what_serves(carried: Installation) -> None:
-    """No finalizer; ModelDeployments and their children stay; a new installation takes them over without a write."""
+    """After uninstalling, ModelDeployments and their children stay without a finalizer, and a new installation takes
+    them over without a write."""
     plane = carried.plane
     for name in NAMES:
         carried.until(name, Ready="True", LocalReady="True", Synced="True")
     before = {name: carried.versions(name) for name in NAMES}
-    said = carried.uninstall()
-    assert "uninstalled" in said
+    output = carried.uninstall()
+    assert "uninstalled" in output
     for name in NAMES:
         assert not carried.parent(name)["metadata"].get("finalizers")
         assert plane.get("service", f"{name}-local")["spec"]["selector"]
@@ -413,16 +421,16 @@ def test_uninstalling_leaves_what_serves(carried: Installation) -> None:
     poll(lambda: carried.syncs() >= 4, "all are synced again")
     for name in NAMES:
         carried.until(name, Ready="True", Synced="True")
-        answer = carried.ask(carried.gateway(f"/default/{name}"), model=name)
-        assert (answer.status, answer.backend) == (200, "local"), answer
+        response = carried.ask(carried.gateway(f"/default/{name}"), model=name)
+        assert (response.status, response.backend) == (200, "local"), response
     assert {name: carried.versions(name) for name in NAMES} == before
 
 
 def test_deleting_first_removes_the_children_too(carried: Installation) -> None:
-    """`kubectl delete modeldeployments -A --all` before `helm uninstall` leaves nothing that was created for them."""
+    """`kubectl delete modeldeployments -A --all` before `helm uninstall` leaves no object that was created for them."""
     plane = carried.plane
     plane.kubectl("delete", "modeldeployments", "-A", "--all")
-    # The garbage collector looks for new kinds every half minute.
+    # The garbage collector discovers new kinds every half minute.
     for namespace in ("default", "team-a"):
         for resource, name in (("deployment", "demo-server"), ("configmap", "demo-route"), ("service", "demo-local")):
             poll(lambda: not plane.get(resource, name, namespace), f"{resource} {name} goes", seconds=90)  # noqa: B023
@@ -435,6 +443,6 @@ def test_deleting_first_removes_the_children_too(carried: Installation) -> None:
 
 @pytest.mark.parametrize("kind", ["crds", "charts/beamlit-controller/crds"])
 def test_the_documented_upgrade_of_the_crds(fresh: ControlPlane, kind: str) -> None:
-    """`kubectl apply --server-side` of the CRDs goes through over those that helm installed."""
+    """`kubectl apply --server-side` of the CRDs succeeds over those that helm installed."""
     assert "serverside-applied" in fresh.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / kind))
     assert Path(ROOT, kind).is_dir()

@@ -1,4 +1,4 @@
-"""The real metrics-server: what a pod's annotations say it uses is what `kubectl top` shows."""
+"""The real metrics-server: `kubectl top` shows the usage in a pod's annotations."""
 
 from collections.abc import Iterator
 
@@ -10,12 +10,12 @@ from tests.processes import poll
 
 pytestmark = pytest.mark.own_plane
 SECONDS = 60
-"""For two scrapes and a noisy machine; in quiet it takes 10 to 20."""
+"""Seconds for two scrapes on a busy machine; on an idle one it takes 10 to 20."""
 
 
 @pytest.fixture(scope="module")
 def measured(plane: ControlPlane) -> Iterator[ControlPlane]:
-    """A control plane with metrics-server, and a workload that says how much it uses."""
+    """A control plane with metrics-server, and a workload whose annotations say how much it uses."""
     plane.start_metrics_server()
     deployment = workload("busy", replicas=2)
     usage = {"kwok.x-k8s.io/usage-cpu": "250m", "kwok.x-k8s.io/usage-memory": "512Mi"}
@@ -26,19 +26,21 @@ def measured(plane: ControlPlane) -> Iterator[ControlPlane]:
 
 
 def top(plane: ControlPlane) -> dict[str, tuple[int, int]]:
-    """Millicores and MiB of each pod that has been measured."""
+    """Return millicores and MiB of each pod that has been measured."""
     lines = plane.kubectl("top", "pods", "-l", "app=busy", "--no-headers", check=False).splitlines()
     rows = [line.split() for line in lines]
     return {name: (int(cpu.removesuffix("m")), int(memory.removesuffix("Mi"))) for name, cpu, memory in rows}
 
 
 def about(value: int, expected: int) -> bool:
-    """Within two percent: CPU is a difference of two counters over the time between two scrapes."""
+    """Return whether two values differ by two percent at most: CPU is a difference of counters over the time between
+    two scrapes."""
     return abs(value - expected) <= expected * 0.02
 
 
 def test_usage_is_what_the_annotations_say(measured: ControlPlane) -> None:
-    """Both pods show up with their CPU and memory; a changed annotation counts for that pod alone."""
+    """Both pods appear with the CPU and memory of their annotations, and a changed annotation counts for its pod
+    alone."""
 
     def shown(*cpus: int) -> bool:
         found = sorted(top(measured).values())
@@ -54,7 +56,7 @@ def test_usage_is_what_the_annotations_say(measured: ControlPlane) -> None:
 
 
 def test_the_api_can_be_read_by_hooks_rules(measured: ControlPlane) -> None:
-    """A ServiceAccount with `get` and `list` on pods.metrics.k8s.io sees them; without them nothing."""
+    """A ServiceAccount reads pods.metrics.k8s.io only with the rules `get` and `list` for it."""
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "metrics-reader"}}
     rbac = "rbac.authorization.k8s.io"
     rules = [{"apiGroups": ["metrics.k8s.io"], "resources": ["pods"], "verbs": ["get", "list"]}]

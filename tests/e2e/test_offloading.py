@@ -1,4 +1,4 @@
-"""Usage rises and traffic moves, usage falls and traffic comes back: by the chart, on real metrics.
+"""Usage rises and requests go to the remote backend, usage falls and they come back: by the chart, on real metrics.
 
 hooks run from the pods that helm rendered, two of them, under the chart's RBAC. Metacontroller and the gateways are
 real, and so are metrics-server, the test-adapter and Prometheus.
@@ -34,7 +34,7 @@ from tests.e2e.offloading import (
     use,
 )
 from tests.e2e.pods import Image, Pod
-from tests.e2e.product import missing, set_pods_ready, syncs_answered
+from tests.e2e.product import missing, set_pods_ready, sync_responses
 from tests.e2e.scraping import PROMETHEUS, SCRAPE_SECONDS, Prometheus
 from tests.e2e.scripted import Scripted
 from tests.e2e.traffic import CLIENTS, Traffic
@@ -45,13 +45,13 @@ pytestmark = pytest.mark.own_plane
 CYCLES: Final = ("cpu", "container", "memory", "pods", "object")
 FAULTY: Final = ("held", "calm", "released", "spilled")
 MANY: Final = 12
-"""Syncs of all models, so that each is among them."""
+"""Number of syncs after which every model has been synced."""
 MODELS: Final = (*CYCLES, *FAULTY, "external", "whole", "gauge")
 RESYNC_SECONDS: Final = 2
 SCRAPES: Final = 90.0
-"""Seconds for a way out and back by metrics-server, which measures every ten."""
+"""Seconds in which a model goes out and comes back by metrics-server, which measures every ten."""
 ADAPTED: Final = 240.0
-"""The same for metrics that are taken to be about the minute before them."""
+"""Seconds in which it does so by metrics that are taken to be about the minute before them."""
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def installed(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterato
                     *("--set=config.defaultRemoteBackend.workspace=demo", "--set=config.hooks.logLevel=debug"),
                     "--set=config.metricInformer.resolutionSeconds=1",
                 )
-                # Its metric is taken to be about the minute before it, which shall begin now.
+                # Its metric counts for the minute before the sample, so that minute shall begin now.
                 serve(installed, external_model("42"))
                 yield installed
             finally:
@@ -79,19 +79,20 @@ def installed(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def external_model(target: str) -> dict[str, Any]:
-    """Of the two series of the test-adapter the one of 42 is selected by its label."""
+    """Return a model that is offloaded by one of the two series of the test-adapter's metric, that of 42, which its
+    label selects."""
     return offloaded("external", external("my-external-metric", {"foo": "bar"}, value=target))
 
 
 def pace(installed: Installation, seconds: float) -> None:
-    """Have both model servers take that long for an answer."""
+    """Have both model servers take that long for a response."""
     for one in (installed.local, installed.remote):
         query = f"time_to_first_token={seconds}&tokens_per_second=0"
         urllib.request.urlopen(f"{one.url}/_demo/speed?{query}", b"", timeout=5).close()
 
 
 def serve(installed: Installation, *models: dict[str, Any], replicas: int = 1) -> None:
-    """Create models with their Deployments, and wait until they are served here."""
+    """Create models with their Deployments, and wait until their local backends serve them."""
     names = [model["metadata"]["name"] for model in models]
     installed.plane.apply(*(server(name, replicas) for name in names), *models)
     for name in names:
@@ -99,32 +100,33 @@ def serve(installed: Installation, *models: dict[str, Any], replicas: int = 1) -
 
 
 def hasten(installed: Installation) -> None:
-    """Have Metacontroller sync every model every two seconds, so that tests need not wait until hooks ask again."""
+    """Have Metacontroller sync every model every two seconds, so that tests need not wait until hooks ask for a
+    sync."""
     patch = json.dumps({"spec": {"resyncPeriodSeconds": RESYNC_SECONDS}})
     installed.plane.kubectl("patch", "compositecontroller", RELEASE, "--type=merge", "-p", patch)
 
 
 @pytest.fixture(scope="module")
 def hastened(installed: Installation) -> Installation:
-    """The same, with frequent syncs."""
+    """The installed chart with frequent syncs."""
     hasten(installed)
     return installed
 
 
 def weights(installed: Installation, *names: str) -> tuple[int | None, ...]:
-    """The share in force of each."""
+    """Return the percentage in force of each model."""
     found = in_force(installed)
     return tuple(found.get(name) for name in names)
 
 
 def metrics_available(installed: Installation, name: str) -> tuple[str, str]:
-    """Status and reason of the condition."""
+    """Return status and reason of the condition MetricsAvailable."""
     return installed.conditions(name).get("MetricsAvailable", ("", ""))
 
 
 @pytest.fixture(scope="module")
 def cycles(installed: Installation) -> Iterator[Cycles]:
-    """A model for each kind of metric that takes its time, on their ways out and back beside all other tests."""
+    """A model for each kind of metric that takes its time, going out and coming back while other tests run."""
     plane = installed.plane
     adapter = plane.start_test_adapter()
     serve(
@@ -143,7 +145,7 @@ def cycles(installed: Installation) -> Iterator[Cycles]:
     )
 
     def waiting(high: bool) -> None:
-        """15 on average, or 1."""
+        """Set the metric of both pods to 15 on average, or to 1."""
         for name, value in zip(names, ("25", "5") if high else ("1", "1"), strict=True):
             adapter.set("pods", name, "waiting", value)
 
@@ -164,8 +166,8 @@ def cycles(installed: Installation) -> Iterator[Cycles]:
 
 @pytest.fixture(scope="module")
 def scripted(installed: Installation) -> Iterator[Scripted]:
-    """external.metrics.k8s.io as told, and four models by it: two at their target, two below, for every answer to
-    metrics that are missing."""
+    """A scripted external.metrics.k8s.io, and four models that use it: two at their target, two below, with every
+    setting for metrics that are missing."""
     with Scripted(installed.plane).running() as scripted:
         scripted.values |= {"busy": "100", "quiet": "1"}
         serve(
@@ -184,7 +186,8 @@ def scripted(installed: Installation) -> Iterator[Scripted]:
 
 @pytest.mark.usefixtures("cycles")
 def test_hooks_ask_again_by_themselves(installed: Installation, scripted: Scripted) -> None:
-    """Nothing that Metacontroller watches changes when a metric does, and its own period is longer than this."""
+    """hooks ask for a sync in time to see a changed metric, of which Metacontroller's watches and its period know
+    nothing."""
     poll(lambda: weights(installed, "held") == (50,), "it is offloaded")
     scripted.values["busy"] = "1"
     poll(lambda: weights(installed, "held") == (0,), "it is back")
@@ -192,15 +195,15 @@ def test_hooks_ask_again_by_themselves(installed: Installation, scripted: Script
 
 
 def goes_out_and_back(cycles: Cycles, name: str, seconds: float) -> None:
-    """None of 200 requests are remote before, as many as the percentage says at the height, none after."""
+    """Check that no request is remote before, as many as the percentage says at the height, and none after."""
     cycle = cycles.finished(name, seconds)
-    before, height, after = cycle.answers
+    before, height, after = cycle.responses
     assert (before, after) == (Counter(local=REQUESTS), Counter(local=REQUESTS))
     assert abs(height["remote"] - REQUESTS * cycle.percentage / 100) <= 1, height
     assert height.total() == REQUESTS
     offloading = cycle.status["offloading"]
     assert (offloading["percentage"], offloading["reason"]) == (cycle.percentage, "MetricReached")
-    # What was measured before the split changed does not count any longer.
+    # Samples from before the split changed no longer count.
     assert [metric["state"] for metric in offloading["metrics"]] in (["Reached"], ["Settling"])
     told = {one["type"]: (one["status"], one["reason"]) for one in cycle.status["conditions"]}
     assert told["Offloading"] == ("True", "MetricReached")
@@ -211,7 +214,8 @@ def goes_out_and_back(cycles: Cycles, name: str, seconds: float) -> None:
 @pytest.mark.parametrize("name", ["cpu", "container", "memory"])
 @pytest.mark.usefixtures("hastened")
 def test_usage_of_the_pods(cycles: Cycles, name: str) -> None:
-    """What the pods use, by metrics-server: as much is offloaded as asked for, while it is at its target."""
+    """While the usage of the pods, by metrics-server, is at its target, the configured percentage of requests is
+    offloaded."""
     goes_out_and_back(cycles, name, SCRAPES)
 
 
@@ -231,17 +235,17 @@ def test_usage_of_the_pods(cycles: Cycles, name: str) -> None:
     ids=["gone", "down", "failing", "slow", "forbidden", "stale"],
 )
 def test_metrics_that_cannot_be_read(hastened: Installation, scripted: Scripted, fault: Fault, reason: str) -> None:
-    """Each model does as it is configured and says why; readiness is followed all the same; no sync takes longer than
-    its deadline. Afterwards all goes on by itself."""
+    """Without metrics each model behaves as configured and says why, follows readiness all the same, and no sync
+    exceeds its deadline."""
     plane = hastened.plane
 
-    def said(status: str, reason: str) -> bool:
+    def metrics_are(status: str, reason: str) -> bool:
         return all(metrics_available(hastened, name) == (status, reason) for name in FAULTY)
 
-    poll(lambda: weights(hastened, *FAULTY) == (50, 0, 50, 0) and said("True", "MetricsRead"), "all is well")
+    poll(lambda: weights(hastened, *FAULTY) == (50, 0, 50, 0) and metrics_are("True", "MetricsRead"), "all is well")
     before = len(sync_seconds(hastened))
     with fault(plane, scripted):
-        poll(lambda: said("False", reason), f"they say {reason}")
+        poll(lambda: metrics_are("False", reason), f"they say {reason}")
         poll(lambda: weights(hastened, *FAULTY) == (50, 0, 0, 50), "hold, hold, release, offload")
         assert shares(hastened, "held") == Counter(local=REQUESTS // 2, remote=REQUESTS // 2)
         for ready, expected in ((False, (100, 100)), (True, (50, 0))):
@@ -254,7 +258,7 @@ def test_metrics_that_cannot_be_read(hastened: Installation, scripted: Scripted,
 
 
 DEADLINE: Final = 3.5
-"""Seconds: hooks ask for three at most, on a machine that is busy."""
+"""Seconds that a sync may take: hooks wait three at most for metrics, and the machine is busy."""
 
 
 def test_an_outage_ends_at_percentage_100(hastened: Installation, scripted: Scripted) -> None:
@@ -288,13 +292,13 @@ def test_an_outage_ends_at_percentage_100(hastened: Installation, scripted: Scri
 
 @pytest.mark.parametrize("name", ["pods", "object"])
 def test_custom_metrics(cycles: Cycles, name: str) -> None:
-    """A metric of every pod, averaged, and one of a Deployment."""
+    """A model is offloaded by the average of a metric of its pods, and by one of its Deployment."""
     goes_out_and_back(cycles, name, ADAPTED)
 
 
 @pytest.fixture(scope="module")
 def spilling(hastened: Installation) -> Installation:
-    """The same, with a model that is offloaded by an external metric of the test-adapter."""
+    """The chart with frequent syncs and a model that is offloaded by an external metric of the test-adapter."""
     hastened.plane.start_test_adapter()
     poll(lambda: weights(hastened, "external") == (50,), "it is offloaded", seconds=ADAPTED)
     hastened.until("external", Offloading="True", MetricsAvailable="True", Synced="True")
@@ -303,37 +307,39 @@ def spilling(hastened: Installation) -> Installation:
 
 
 def _state(spilling: Installation) -> str:
-    """Of the metric, as the status says."""
+    """Return the state of the metric, as the status shows it."""
     return str(spilling.parent("external")["status"]["offloading"]["metrics"][0]["state"])
 
 
 def test_hooks_restarted_while_they_offload(spilling: Installation) -> None:
-    """Both replicas one after the other: nothing is written and the split stays, as all memory is in the status."""
+    """While both replicas of hooks restart in turn, nothing is written and the split stays, as all memory is in the
+    status."""
     versions = spilling.versions("external")
     for pod in spilling.pods("-hooks"):
         pod.process.stop()
         pod.process.start()
         pod.until_ready()
-        poll(lambda pod=pod: _answered(pod) > MANY, "it has answered")  # type: ignore[misc]
+        poll(lambda pod=pod: _responses(pod) > MANY, "it has responded")  # type: ignore[misc]
     assert spilling.versions("external") == versions
     assert weights(spilling, "external") == (50,)
 
 
-def test_both_replicas_of_hooks_answer(spilling: Installation) -> None:
-    """Each with what it has read itself, and the split stays for many syncs."""
+def test_both_replicas_of_hooks_respond(spilling: Installation) -> None:
+    """Both replicas of hooks respond, each with its own readings, and the split stays for many syncs."""
     hooks, versions = spilling.pods("-hooks"), spilling.versions("external")
     assert len(hooks) == 2
-    before = [_answered(pod) for pod in hooks]
-    poll(lambda: all(_answered(pod) > count + MANY for pod, count in zip(hooks, before, strict=True)), "both have")
+    before = [_responses(pod) for pod in hooks]
+    poll(lambda: all(_responses(pod) > count + MANY for pod, count in zip(hooks, before, strict=True)), "both have")
     assert spilling.versions("external") == versions
 
 
-def _answered(pod: Pod) -> float:
-    return syncs_answered(pod.port("operations"))
+def _responses(pod: Pod) -> float:
+    return sync_responses(pod.port("operations"))
 
 
 def test_without_metrics_server(hastened: Installation, cycles: Cycles) -> None:
-    """A cluster that serves no metrics.k8s.io: the model says so and stays as it is; with it, all is well again."""
+    """A model on a cluster without metrics.k8s.io says so and is not offloaded by it, and recovers once the API is
+    served."""
     assert cycles.finished("cpu", SCRAPES).done
     with faults.not_served(hastened.plane, "v1beta1.metrics.k8s.io"):
         poll(lambda: metrics_available(hastened, "cpu") == ("False", "NotServed"), "it says so")
@@ -345,7 +351,7 @@ def test_without_metrics_server(hastened: Installation, cycles: Cycles) -> None:
 
 
 def test_an_external_metric(spilling: Installation) -> None:
-    """42 held against a target of 42, and of ten times as much."""
+    """A metric of 42 offloads at a target of 42, and not at ten times as much."""
     assert shares(spilling, "external") == Counter(local=REQUESTS // 2, remote=REQUESTS // 2)
     spilling.plane.apply(external_model("420"))
     poll(lambda: weights(spilling, "external") == (0,), "it is back", seconds=ADAPTED)
@@ -356,8 +362,8 @@ def test_an_external_metric(spilling: Installation) -> None:
 
 
 def test_load_itself_drives_the_gauge(installed: Installation) -> None:
-    """Prometheus scrapes the model server, four clients ask without a pause: half of it is remote as long as that
-    lasts, without turning back, and then all is local again by itself."""
+    """Under steady load that Prometheus measures, half of the requests stay remote without turning back, and after it
+    all are local again."""
     controlplane.require((PROMETHEUS,), "Debian has a package of that name")
     prometheus = Prometheus(installed.plane, f"127.0.0.1:{installed.local.port}")
     source = "config.metricInformer"
@@ -374,7 +380,7 @@ def test_load_itself_drives_the_gauge(installed: Installation) -> None:
     port = installed.pods("-gateway")[0].port("http")
     with Traffic(lambda: ("127.0.0.1", port), "/default/gauge") as traffic:
         poll(lambda: weights(installed, "gauge") == (50,), "it is offloaded")
-        before, began = traffic.answers.copy(), time.monotonic()
+        before, began = traffic.responses.copy(), time.monotonic()
         seen = set()
 
         def lasts() -> bool:
@@ -383,14 +389,14 @@ def test_load_itself_drives_the_gauge(installed: Installation) -> None:
 
         poll(lasts, "the load has lasted", seconds=2 * LASTING)
         assert seen == {(50,)}
-        during = traffic.answers - before
+        during = traffic.responses - before
     assert traffic.failures == []
     assert set(during) == {(200, "local"), (200, "remote")}
-    # Answers are counted, and choices are even: each client may have one on its way at both ends.
+    # Responses are counted, and choices are even: each client may have one on its way at both ends.
     assert abs(during[200, "local"] - during[200, "remote"]) <= 2 * CLIENTS
     poll(lambda: weights(installed, "gauge") == (0,), "it is back")
     assert prometheus.value(query) == 0
 
 
 LASTING: Final = 12.0
-"""Seconds: several release windows."""
+"""Seconds of load: several release windows."""

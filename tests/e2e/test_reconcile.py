@@ -1,4 +1,4 @@
-"""hooks and the real Metacontroller on a real control plane, RBAC on: the way to rest, rest itself, and drift."""
+"""hooks and the real Metacontroller on a real control plane with RBAC: coming to rest, staying at rest, and repair."""
 
 import json
 import time
@@ -12,7 +12,7 @@ from tests.processes import poll
 
 @pytest.fixture(scope="module")
 def adopted(product: Product) -> str:
-    """A ModelDeployment that adopts a Deployment, ready."""
+    """A ready ModelDeployment that adopts a Deployment."""
     product.plane.apply(workload("adopted"), model_deployment("adopted"))
     product.until("adopted", Ready="True", LocalReady="True", Synced="True")
     return "adopted"
@@ -20,7 +20,7 @@ def adopted(product: Product) -> str:
 
 @pytest.fixture(scope="module")
 def served(product: Product) -> str:
-    """A ModelDeployment with `spec.server`, ready."""
+    """A ready ModelDeployment with `spec.server`."""
     template = workload("x")["spec"]["template"]["spec"]
     server = {"replicas": 2, "port": 8000, "template": {"spec": template}}
     product.plane.apply(model_deployment("served", server=server, gateway={"serviceName": "ask-served"}))
@@ -29,7 +29,7 @@ def served(product: Product) -> str:
 
 
 def test_an_adopted_workload_is_served(product: Product, adopted: str) -> None:
-    """The route leads to the local Service; the columns of kubectl say so."""
+    """The route of an adopted workload leads to the local Service, and kubectl's columns show it."""
     backend = {"id": "local", "port": 80, "service": "adopted-local", "weight": 100}
     assert product.route(adopted)["backends"][0] == backend
     service = product.plane.get("service", f"{adopted}-local")
@@ -50,7 +50,7 @@ def test_a_server_is_created(product: Product, served: str) -> None:
 
 @pytest.mark.own_plane
 def test_rest_writes_nothing(product: Product, adopted: str, served: str) -> None:
-    """Over five resyncs no resourceVersion moves, and the audit log has no write of Metacontroller."""
+    """Over five resyncs no resourceVersion changes, and the audit log has no write of Metacontroller."""
     before = {name: product.versions(name) for name in (adopted, served)}
     assert set(before[served]) == {
         "ModelDeployment/served", "Deployment/served", "Service/served-local", "Service/ask-served",
@@ -69,16 +69,17 @@ def _writes(product: Product) -> list[dict[str, object]]:
 
 @pytest.mark.own_plane
 def test_rbac_suffices(product: Product, adopted: str, served: str) -> None:
-    """Metacontroller is refused nothing under the rules that we give it."""
-    said = len(product.metacontroller.log.read_text())
+    """Metacontroller is refused nothing under the project's rules."""
+    log_start = len(product.metacontroller.log.read_text())
     syncs = product.syncs()
     poll(lambda: product.syncs() >= syncs + 4, "more syncs")
     assert [entry for entry in _writes(product) if entry["code"] == 403] == []
-    assert "forbidden" not in product.metacontroller.log.read_text()[said:].lower()
+    assert "forbidden" not in product.metacontroller.log.read_text()[log_start:].lower()
 
 
 def test_traffic_follows_readiness(product: Product, adopted: str) -> None:
-    """Losing the pods' readiness moves the route to the remote within a second of the API server knowing; and back."""
+    """When the pods lose their readiness, the route moves to the remote backend within a second after the API server
+    stored it, and back."""
     plane = product.plane
     for ready, expected in ((False, 100), (True, 0)):
         set_pods_ready(plane, f"app={adopted}", ready)
@@ -96,7 +97,7 @@ def _ready_replicas(product: Product, name: str) -> int:
 
 @pytest.mark.parametrize("kind", ["service/served-local", "configmap/served-route", "deployment/served"])
 def test_a_deleted_child_comes_back(product: Product, served: str, kind: str) -> None:
-    """What somebody deletes is there again."""
+    """A child that a user deletes is created again."""
     plane = product.plane
     resource, name = kind.split("/")
     uid = plane.get(resource, name)["metadata"]["uid"]
@@ -106,7 +107,7 @@ def test_a_deleted_child_comes_back(product: Product, served: str, kind: str) ->
 
 
 def test_an_edited_child_is_repaired(product: Product, served: str) -> None:
-    """What somebody changes in fields of ours goes back; what others add stays."""
+    """A desired field that a user changes is set back, and fields that a user adds stay."""
     plane = product.plane
     patch = {
         "metadata": {"annotations": {"team": "x"}},
@@ -121,7 +122,7 @@ def test_an_edited_child_is_repaired(product: Product, served: str) -> None:
 
 
 def test_a_stripped_label_is_put_back(product: Product, served: str) -> None:
-    """Without its label a route would be no route any more; hooks say it again."""
+    """hooks put back the label of a route's ConfigMap, without which it would be no route."""
     plane, label = product.plane, "gateway.beamlit.com/route"
     plane.kubectl("label", "configmap", "served-route", f"{label}-")
     poll(lambda: label in plane.get("configmap", "served-route")["metadata"]["labels"], "it is back")
@@ -129,8 +130,8 @@ def test_a_stripped_label_is_put_back(product: Product, served: str) -> None:
 
 
 def test_a_child_let_go_is_named(product: Product, served: str) -> None:
-    """Without the label by which Metacontroller selects, a child is nobody's: the condition names it, and once it is
-    deleted it is created again."""
+    """A child without the label of Metacontroller's selector is named in a condition, and is created again once it is
+    deleted."""
     plane = product.plane
     uid = plane.get("service", "served-local")["metadata"]["uid"]
     plane.kubectl("label", "service", "served-local", "controller-uid-")
@@ -143,7 +144,7 @@ def test_a_child_let_go_is_named(product: Product, served: str) -> None:
 
 
 def test_a_foreign_object_of_the_same_name_is_named(product: Product) -> None:
-    """A name that is taken is never overwritten; the condition says whose it would have to be."""
+    """An object that has a child's name is never overwritten, and a condition reports the conflict."""
     plane = product.plane
     plane.apply(
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "taken-route"}, "data": {"mine": "yes"}},
@@ -160,7 +161,7 @@ def test_a_foreign_object_of_the_same_name_is_named(product: Product) -> None:
 
 
 def test_a_template_that_the_api_server_refuses(product: Product) -> None:
-    """A pod template that nobody can run is named in a condition, and an edit mends it."""
+    """A pod template that the API server refuses is named in a condition, and an edit repairs it."""
     bad = {"spec": {"containers": [{"name": "Not_A_Name", "image": "x"}]}}
     plane = product.plane
     plane.apply(model_deployment("bad", server={"replicas": 1, "port": 8000, "template": bad}))
@@ -174,7 +175,7 @@ def test_a_template_that_the_api_server_refuses(product: Product) -> None:
 
 
 def test_a_mistake_keeps_what_serves(product: Product, adopted: str) -> None:
-    """A reference to another namespace: Accepted=False says it, and no child changes."""
+    """A reference to another namespace makes Accepted False, and no child changes."""
     plane = product.plane
     before = {kind: version for kind, version in product.versions(adopted).items() if "ModelDeployment" not in kind}
     elsewhere = {"apiVersion": "apps/v1", "kind": "Deployment", "name": adopted, "namespace": "elsewhere"}
@@ -190,8 +191,8 @@ def test_a_mistake_keeps_what_serves(product: Product, adopted: str) -> None:
 
 
 def test_a_policy_is_obeyed_when_it_comes_changes_and_goes(product: Product) -> None:
-    """Each event of a Policy syncs the ModelDeployment that names it, though that itself stays as it is: the remote is
-    in the route while the policy is there and allows it."""
+    """Each event of a Policy syncs the unchanged ModelDeployment that names it, whose route has the remote backend only
+    while the policy exists and allows it."""
     plane = product.plane
     backend = {"host": "models.example.com", "scheme": "https", "location": {"country": "fr"}}
     references = [{"refType": "localPolicy", "name": "where"}]
@@ -228,7 +229,7 @@ def test_a_policy_is_obeyed_when_it_comes_changes_and_goes(product: Product) -> 
 
 @pytest.mark.own_plane
 def test_hooks_down_changes_nothing(product: Product, adopted: str) -> None:
-    """While hooks are away Metacontroller writes nothing; afterwards everything goes on by itself."""
+    """While hooks are down Metacontroller writes nothing, and afterwards syncs go on by themselves."""
     product.until(adopted, Ready="True", LocalReady="True", Synced="True")
     assert product.remote_weight(adopted) == 0
     product.hooks.stop()
@@ -245,7 +246,7 @@ def test_hooks_down_changes_nothing(product: Product, adopted: str) -> None:
 
 @pytest.mark.own_plane
 def test_metacontroller_restarted_writes_nothing(product: Product, adopted: str, served: str) -> None:
-    """A new Metacontroller finds everything as it should be."""
+    """A restarted Metacontroller syncs everything without a write."""
     for name in (adopted, served):
         product.until(name, Ready="True", Synced="True")
     product.metacontroller.stop()
@@ -256,7 +257,7 @@ def test_metacontroller_restarted_writes_nothing(product: Product, adopted: str,
 
 
 def test_children_go_with_their_parent(product: Product, served: str) -> None:
-    """Deleting a ModelDeployment needs no finalizer of ours: its children are collected."""
+    """The children of a deleted ModelDeployment are garbage-collected without a finalizer of the project."""
     plane = product.plane
     assert not product.parent(served)["metadata"].get("finalizers")
     plane.kubectl("delete", "md", served)

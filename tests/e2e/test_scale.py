@@ -1,4 +1,4 @@
-"""A thousand ModelDeployments at once: how long until all are served, what it costs, and what rest costs."""
+"""A thousand ModelDeployments at once: how long until all are served, what that costs, and what rest costs."""
 
 import json
 import math
@@ -27,9 +27,10 @@ from tools.repository import ROOT
 
 COUNT = 1000
 RESYNC_SECONDS = 120
-"""Of the chart: at rest every ModelDeployment is synced at least once in this time, and that long rest is watched."""
+"""Resync period of the chart: at rest every ModelDeployment is synced at least once in this time, which is also how
+long rest is watched."""
 SECONDS = 600.0
-"""What all of it may take on two noisy cores; it takes about one."""
+"""Seconds that the whole may take on two busy cores; it takes about one minute."""
 WORKERS = 20
 """Syncs that Metacontroller runs at the same time."""
 ACCOUNT = "gateway"
@@ -68,9 +69,9 @@ class Gateway:
         poll(lambda: status(f"http://127.0.0.1:{self.admin}/readyz") == 200, "the gateway is ready")
 
     def routes(self) -> int:
-        """How many routes are in force."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/routes", timeout=30) as answer:
-            return len(json.load(answer)["routes"])
+        """Return how many routes are in force."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/routes", timeout=30) as response:
+            return len(json.load(response)["routes"])
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
         product = Product(plane, resync_seconds=RESYNC_SECONDS)
         product.start()
         product.metacontroller.stop()
-        product.metacontroller.command.append("--discovery-interval=20s")  # the last one counts
+        product.metacontroller.command.append("--discovery-interval=20s")  # of two equal flags the last one counts
         product.metacontroller.start()
         yield product
         product.metacontroller.stop()
@@ -98,7 +99,7 @@ def gateway(crowd: Product, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def ready(plane: ControlPlane) -> int:
-    """How many are Ready. Asked once a second, as the question costs the machine more than the answer is worth."""
+    """Return how many models are Ready, at most once a second, as reading them all takes much of the machine."""
     time.sleep(1)
     count = 0
     for item in plane.get("modeldeployments.deployment.beamlit.com")["items"]:
@@ -108,7 +109,7 @@ def ready(plane: ControlPlane) -> int:
 
 
 class Usage:
-    """What a process has used since it was first looked at."""
+    """Resources that a process has used since this object was made."""
 
     def __init__(self, process: Process) -> None:
         self._process = psutil.Process(process.pid)
@@ -119,18 +120,19 @@ class Usage:
         return times.user + times.system
 
     def cpu_seconds(self) -> float:
-        """CPU time."""
+        """Return the CPU time used."""
         return self._cpu() - self._before
 
     def rss_mib(self) -> float:
-        """Resident memory now."""
+        """Return the resident memory now."""
         return round(self._process.memory_info().rss / 2**20, 1)
 
 
 def latency(product: Product) -> tuple[float, float]:
-    """Number of syncs that hooks have answered, and the seconds spent on them, by its own histogram."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{product.operations}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
+    """Return the number of syncs to which hooks have responded and the seconds spent on them, by hooks' own
+    histogram."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{product.operations}/metrics", timeout=10) as response:
+        text = response.read().decode()
     found = {
         part: float(value)
         for part, value in re.findall(r'beamlit_hooks_request_seconds_(count|sum)\{hook="sync"\} (\S+)', text)
@@ -139,17 +141,17 @@ def latency(product: Product) -> tuple[float, float]:
 
 
 def account(name: str) -> str:
-    """The user of a ServiceAccount in the audit log."""
+    """Return the user of a ServiceAccount in the audit log."""
     return f"system:serviceaccount:{SYSTEM}:{name}"
 
 
 def calls(entries: Sequence[dict[str, Any]], user: str) -> Counter[str]:
-    """Requests of a user by verb and resource."""
+    """Return requests of a user by verb and resource."""
     return Counter(f"{entry['verb']} {entry['resource']}" for entry in entries if entry["user"] == user)
 
 
 def test_a_thousand_at_once(crowd: Product, gateway: Gateway) -> None:
-    """All are Ready and routed, hooks are not what it waits for, and at rest nothing is written."""
+    """A thousand models become Ready and routed without hooks as the bottleneck, and at rest nothing is written."""
     plane = crowd.plane
     plane.apply(workload("shared"))
     source = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "shared", "namespace": "default"}
@@ -191,18 +193,16 @@ def test_a_thousand_at_once(crowd: Product, gateway: Gateway) -> None:
     (ROOT / "build").mkdir(exist_ok=True)
     (ROOT / "build/scale.json").write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
-    assert (
-        figures["writes_per_model"] <= 5
-    )  # two children, the status before and after they are there, and one to spare
+    assert figures["writes_per_model"] <= 5  # two children, the status before and after they exist, and one to spare
     assert rest["writes"] == 0
     assert rest["syncs"] >= COUNT * 0.9, "the window was too short to see every model resynced"
-    # Not the bound: hooks idle most of the time, and are a small part of what Metacontroller spends on a sync.
+    # hooks are not the bottleneck: they idle most of the time, and are a small part of the time of a sync.
     assert hooks_share < 0.5
     assert mean < budget / 4
 
 
 def resting(product: Product, gateway: Gateway) -> dict[str, Any]:
-    """What the API server is asked over one resync period in which nothing happens, per minute and program."""
+    """Return the requests to the API server over one resync period in which nothing happens, per minute and program."""
     last = [-1]
 
     def quiet() -> bool:
@@ -214,12 +214,12 @@ def resting(product: Product, gateway: Gateway) -> dict[str, Any]:
     seen, syncs = len(list(product.plane.audit())), product.syncs()
     hooks, metacontroller, routing = Usage(product.hooks), Usage(product.metacontroller), Usage(gateway.process)
     began = time.monotonic()
-    time.sleep(RESYNC_SECONDS)  # what is measured is that nothing happens
+    time.sleep(RESYNC_SECONDS)  # the measurement is that nothing happens
     minutes = (time.monotonic() - began) / 60
     entries = list(product.plane.audit())[seen:]
     programs = {"metacontroller": account(SYSTEM), "gateway": account(ACCOUNT)}
     found = {program: calls(entries, user) for program, user in programs.items()}
-    # The process has no credentials for the API server at all; whoever gives it some has to count here too.
+    # hooks have no credentials for the API server; a change that gives them some has to count their calls here too.
     assert "--kubeconfig" not in product.hooks.command
     return {
         "window_seconds": round(minutes * 60, 1),
@@ -228,7 +228,7 @@ def resting(product: Product, gateway: Gateway) -> dict[str, Any]:
             "hooks": 0,
         },
         "calls": {program: dict(counted) for program, counted in found.items()},
-        # Pages and a new watch every few minutes: too rare for the window.
+        # A list in pages and a new watch come every few minutes, too rarely for the window.
         "gateway_relist_calls_per_minute": round((math.ceil(COUNT / PAGE) + 1) * 60 / RELIST_SECONDS, 2),
         "syncs": product.syncs() - syncs,
         "writes": sum(entry["verb"] in WRITES and entry["user"] in programs.values() for entry in entries),

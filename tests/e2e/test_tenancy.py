@@ -1,4 +1,5 @@
-"""What one namespace can do to another, and what each program may do at all: nothing that it is not meant to."""
+"""The limits between namespaces, and of each program: a namespace cannot act on another one, and no program may do more
+than it needs."""
 
 import json
 from collections.abc import Iterator
@@ -17,14 +18,14 @@ from tests.processes import poll
 pytestmark = pytest.mark.own_plane
 
 OURS, THEIRS = "team-b", "team-a"
-"""The namespace that tries, and the one that it tries things on."""
+"""Namespace that attacks, and namespace that it attacks."""
 CANARY = "canary-7f3a"
-"""In every secret value of this module, and in every token that they buy."""
+"""Text in every secret value of this module, and in every token that they buy."""
 
 
 @pytest.fixture(scope="module")
 def namespaces(installation: Installation) -> Installation:
-    """Two namespaces."""
+    """An installation with two namespaces."""
     for namespace in (THEIRS, OURS):
         installation.plane.kubectl("create", "namespace", namespace)
     return installation
@@ -32,7 +33,8 @@ def namespaces(installation: Installation) -> Installation:
 
 @pytest.fixture(scope="module")
 def tenants(namespaces: Installation) -> Installation:
-    """A ready workload `demo` in each. Skipped by name without Metacontroller."""
+    """The installation with a ready workload `demo` in each namespace. Tests are skipped by name without
+    Metacontroller."""
     if reason := missing():
         pytest.skip(reason)
     for namespace in (THEIRS, OURS):
@@ -42,44 +44,44 @@ def tenants(namespaces: Installation) -> Installation:
 
 @pytest.fixture(scope="module")
 def owner() -> Iterator[Witness]:
-    """The server for which the Secrets are."""
+    """The server to which the Secrets may be sent."""
     with Witness("owner", CANARY).running() as witness:
         yield witness
 
 
 @pytest.fixture(scope="module")
 def thief() -> Iterator[Witness]:
-    """A server for which no Secret is."""
+    """A server to which no Secret may be sent."""
     with Witness("thief", CANARY).running() as witness:
         yield witness
 
 
 def adopted(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
-    """A ModelDeployment on the namespace's workload `demo`."""
+    """Return a ModelDeployment on the namespace's workload `demo`."""
     source = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "demo", "namespace": namespace}
     model = model_deployment(name, **{"modelSourceRef": source} | spec)
     return model | {"metadata": {"name": name, "namespace": namespace}}
 
 
 def offloaded(name: str, witness: Witness, **backend: Any) -> dict[str, Any]:
-    """A ModelDeployment of ours whose every request goes to a witness."""
+    """Return a ModelDeployment in `OURS` whose every request goes to a witness."""
     override = {"percentage": 100, "mode": "Force", "until": "2099-01-01T00:00:00Z"}
     remote = {"host": witness.host, "scheme": "http", **backend}
     return adopted(name, OURS, offloadingConfig={"remoteBackend": remote, "behavior": {"override": override}})
 
 
 def by_secret(name: str) -> dict[str, Any]:
-    """Authentication with a Secret."""
+    """Return fields that authenticate with a Secret."""
     return {"authConfig": {"type": "oauth", "oauthConfig": {"clientSecretRef": {"name": name}}}}
 
 
 def by_header(name: str) -> dict[str, Any]:
-    """A header field whose value is in a Secret."""
+    """Return a header field whose value is in a Secret."""
     return {"headers": [{"name": "x-api-key", "valueFrom": {"secretKeyRef": {"name": name, "key": "value"}}}]}
 
 
 def secret(name: str, namespace: str, hosts: str, token_url: str, *, labeled: bool = True) -> dict[str, Any]:
-    """A Secret with a client's credentials and a value for a header field."""
+    """Return a Secret with a client's credentials and a value for a header field."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -95,7 +97,7 @@ def secret(name: str, namespace: str, hosts: str, token_url: str, *, labeled: bo
 
 
 def document(name: str, *backends: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    """A route ConfigMap that somebody wrote by hand in our namespace."""
+    """Return a route ConfigMap in `OURS` as a user could write it by hand."""
     route = {"apiVersion": "gateway.beamlit.com/v1alpha1", "name": name, "backends": list(backends), **fields}
     return {
         "apiVersion": "v1",
@@ -119,7 +121,7 @@ def document(name: str, *backends: dict[str, Any], **fields: Any) -> dict[str, A
     ids=["modelSourceRef", "serviceRef", "metricServiceRef", "policies"],
 )
 def test_a_reference_to_another_namespace(tenants: Installation, spec: dict[str, Any]) -> None:
-    """It is refused with its reason, and nothing is created for it."""
+    """A reference to another namespace is refused with its reason, and nothing is created for it."""
     tenants.plane.apply(adopted("reaching", OURS, **spec))
     tenants.until("reaching", OURS, Accepted="False", Ready="False")
     assert tenants.conditions("reaching", OURS)["Accepted"][1] == "CrossNamespaceReference"
@@ -131,7 +133,7 @@ def test_a_reference_to_another_namespace(tenants: Installation, spec: dict[str,
 
 
 def test_a_host_name_belongs_to_its_namespace(tenants: Installation) -> None:
-    """The same name in two namespaces is two hosts; neither a ModelDeployment nor a document gets the other's."""
+    """Neither a ModelDeployment nor a document can claim the host name of a model in another namespace."""
     local = {"localModel": "tiny-local"}
     tenants.plane.apply(adopted("demo", THEIRS, gateway=local), adopted("demo", OURS, gateway=local))
     for namespace in (THEIRS, OURS):
@@ -148,7 +150,7 @@ def test_a_host_name_belongs_to_its_namespace(tenants: Installation) -> None:
 
 
 def _errors(tenants: Installation) -> str:
-    """What the gateways say about documents that they cannot take."""
+    """Return what the gateways report about documents that they refuse."""
     return json.dumps([tenants.routes(pod) for pod in tenants.pods("-gateway")])
 
 
@@ -164,8 +166,8 @@ def test_a_local_backend_is_of_its_namespace(tenants: Installation) -> None:
         tenants.plane.apply(document(f"crossing-{number}", remote))
         url = tenants.gateway(f"/{OURS}/crossing-{number}")
         poll(lambda url=url: tenants.ask(url).status != 404, "it is known")  # type: ignore[misc]
-        answer = tenants.ask(url)
-        assert (answer.status, answer.json["error"]["code"]) == (502, "address_refused"), host
+        response = tenants.ask(url)
+        assert (response.status, response.json["error"]["code"]) == (502, "address_refused"), host
         tenants.plane.kubectl("delete", "configmap", f"crossing-{number}-route", "-n", OURS)
     tenants.plane.kubectl("delete", "configmap", "crossing-route", "-n", OURS)
 
@@ -175,7 +177,7 @@ def test_a_local_backend_is_of_its_namespace(tenants: Installation) -> None:
 
 @pytest.fixture(scope="module")
 def credentials(tenants: Installation, owner: Witness, thief: Witness) -> Installation:
-    """Secrets of all kinds, and models that use them as they should and as they should not."""
+    """Secrets of all kinds, with models and documents that use them as they may and as they may not."""
     token_url = f"http://{owner.host}/token"
     inline = {"clientId": "client", "clientSecret": f"inline-{CANARY}", "tokenUrl": token_url}
     stolen = {"id": "remote", "host": "127.0.0.1", "port": thief.port, "scheme": "http", "weight": 100}
@@ -208,13 +210,13 @@ def credentials(tenants: Installation, owner: Witness, thief: Witness) -> Instal
 
 @pytest.mark.parametrize("name", ["rightful", "inline", "keyed"])
 def test_a_credential_is_used_where_it_may_be(credentials: Installation, owner: Witness, name: str) -> None:
-    """A labeled Secret, or an inline one, at the host that it is for: the owner hears it."""
+    """A credential of a labeled Secret, or an inline one, is sent to the host that it is for."""
     url = credentials.gateway(f"/{OURS}/{name}")
     poll(lambda: credentials.ask(url, namespace=OURS).status == 200, "it is served")
-    answer = credentials.ask(url, namespace=OURS)
-    assert (answer.status, answer.json) == (200, {"answer": "owner"})
-    said = [text for text in owner.heard if not text.startswith("/token")][-1].lower()
-    assert (f"x-api-key: good-{CANARY}" if name == "keyed" else f"authorization: bearer bought-{CANARY}") in said
+    response = credentials.ask(url, namespace=OURS)
+    assert (response.status, response.json) == (200, {"witness": "owner"})
+    request = [text for text in owner.heard if not text.startswith("/token")][-1].lower()
+    assert (f"x-api-key: good-{CANARY}" if name == "keyed" else f"authorization: bearer bought-{CANARY}") in request
 
 
 @pytest.mark.parametrize(
@@ -227,26 +229,27 @@ def test_a_credential_is_used_where_it_may_be(credentials: Installation, owner: 
 def test_a_credential_is_used_nowhere_else(
     credentials: Installation, owner: Witness, thief: Witness, name: str
 ) -> None:
-    """No label, another host, another token URL, another namespace, a document by hand: nobody hears anything."""
+    """A credential without label, or for another host, token URL, namespace or a document by hand, is sent to no
+    server."""
     url = credentials.gateway(f"/{OURS}/{name}")
     poll(lambda: credentials.ask(url, namespace=OURS).status == 502, "it is known, and refused")
-    answer = credentials.ask(url, namespace=OURS)
-    assert (answer.status, answer.json["error"]["code"]) == (502, "credentials_failed")
-    assert CANARY not in answer.body
+    response = credentials.ask(url, namespace=OURS)
+    assert (response.status, response.json["error"]["code"]) == (502, "credentials_failed")
+    assert CANARY not in response.body
     assert thief.heard == []
     assert not [text for text in owner.heard if "unlabeled" in text]
 
 
 def test_the_credentials_of_the_installation_stay_its_own(credentials: Installation, thief: Witness) -> None:
-    """A document that says `default` and names a host as well is none."""
+    """A document that says `default` and also names a host is refused."""
     assert credentials.ask(credentials.gateway(f"/{OURS}/default"), namespace=OURS).status == 404
     assert "default" in _errors(credentials)
     assert thief.heard == []
 
 
 def test_no_secret_is_told(credentials: Installation) -> None:
-    """Neither a log, a metric, an admin page, an event, a status nor an object of ours has one, or a token."""
-    for place, text in credentials.told().items():
+    """No secret and no token is in a log, a metric, an admin page, an event, a status or an object of the product."""
+    for place, text in credentials.outputs().items():
         assert CANARY not in text, place
     for resource in ("configmaps", "services", "events"):
         assert CANARY not in credentials.plane.kubectl("get", resource, "-A", "-o", "yaml"), resource
@@ -279,7 +282,7 @@ def children(parts, observation):
     elif wish == "namespace":
         child["metadata"]["namespace"] = "kube-system"
     elif wish == "name":
-        child["metadata"]["name"] = "somebody-elses"
+        child["metadata"]["name"] = "foreign"
     elif wish == "group":
         child["apiVersion"], child["kind"] = "rbac.authorization.k8s.io/v1", "ClusterRoleBinding"
     return (*found, child)
@@ -290,7 +293,7 @@ def check(children, observation):
 
 reconcile.make_children, reconcile.check_children = children, check
 """
-"""hooks whose answers can be told to reach too far, before their last gate or, `ungated-`, past it."""
+"""Code of hooks whose responses a model can make reach too far, before their last gate or, with `ungated-`, past it."""
 
 
 @pytest.fixture(scope="module")
@@ -331,18 +334,18 @@ def rogue(tenants: Installation) -> Iterator[Installation]:
     ],
 )
 def test_the_last_gate(rogue: Installation, wish: str, sentence: str) -> None:
-    """An answer with a foreign kind, namespace or name is a 500 of a few words: nothing of it is applied."""
+    """A response with a foreign kind, namespace or name becomes a short 500, and nothing of it is applied."""
     plane = rogue.plane
     before = {kind: version for kind, version in rogue.versions("demo", OURS).items() if "Model" not in kind}
-    refused, said = rogue.syncs(500), len(_said(rogue))
+    refused, log_start = rogue.syncs(500), len(_log(rogue))
     _wish(rogue, wish)
     try:
-        poll(lambda: rogue.syncs(500) > refused, "hooks refuse their own answer")
-        poll(lambda: sentence in _said(rogue)[said:], "Metacontroller says why")
+        poll(lambda: rogue.syncs(500) > refused, "hooks refuse their own response")
+        poll(lambda: sentence in _log(rogue)[log_start:], "Metacontroller says why")
         after = {kind: version for kind, version in rogue.versions("demo", OURS).items() if "Model" not in kind}
         assert after == before
         assert not plane.get("secret", "demo-route", OURS)
-        assert not plane.get("configmap", "somebody-elses", OURS)
+        assert not plane.get("configmap", "foreign", OURS)
         assert not plane.get("configmap", "demo-route", "kube-system")
         assert not plane.get("clusterrolebinding", "demo-route")
     finally:
@@ -351,24 +354,24 @@ def test_the_last_gate(rogue: Installation, wish: str, sentence: str) -> None:
 
 
 def _wish(rogue: Installation, wish: str | None) -> None:
-    """Say in the ModelDeployment what the hooks shall do."""
+    """Write into the ModelDeployment what the rogue hooks shall return."""
     patch = json.dumps({"spec": {"environment": wish}})
     rogue.plane.kubectl("patch", "modeldeployment", "demo", "-n", OURS, "--type=merge", "-p", patch)
 
 
-def _said(rogue: Installation) -> str:
-    """The log of Metacontroller."""
+def _log(rogue: Installation) -> str:
+    """Return the log of Metacontroller."""
     (pod,) = rogue.pods("-metacontroller")
     return pod.process.log.read_text()
 
 
 @pytest.mark.parametrize(("wish", "kind"), [("kind", "secret"), ("group", "clusterrolebinding")])
 def test_past_the_gate_the_api_server_refuses(rogue: Installation, wish: str, kind: str) -> None:
-    """Were the gate open, Metacontroller still has no right to create what is not of our kinds."""
-    plane, said = rogue.plane, len(_said(rogue))
+    """Even without the last gate, Metacontroller has no right to create children of other kinds."""
+    plane, log_start = rogue.plane, len(_log(rogue))
     _wish(rogue, f"ungated-{wish}")
     try:
-        poll(lambda: "forbidden" in _said(rogue)[said:], "it is forbidden")
+        poll(lambda: "forbidden" in _log(rogue)[log_start:], "it is forbidden")
         assert not plane.get(kind, "demo-route", OURS)
     finally:
         _wish(rogue, None)
@@ -401,7 +404,7 @@ YES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("get", "metrics.custom.metrics.k8s.io"),
     ),
 }  # fmt: skip
-"""What each ServiceAccount may do in a namespace that is served."""
+"""Rights of each ServiceAccount in a namespace that is served."""
 ASKED = tuple(
     (verb, kind, *subresource)
     for kind, *subresource in (
@@ -423,7 +426,7 @@ ASKED = tuple(
 )  # fmt: skip
 """Every verb on every kind that matters."""
 TOLERATED: dict[str, frozenset[tuple[str, ...]]] = {
-    # Reading what it must know of to start at all.
+    # Objects that it has to read before it can start.
     METACONTROLLER: frozenset(
         (verb, kind)
         for verb in ("get", "list", "watch")
@@ -442,7 +445,7 @@ TOLERATED: dict[str, frozenset[tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("account", [METACONTROLLER, GATEWAY, HOOKS])
 def test_what_each_account_may_do(namespaces: Installation, account: str) -> None:
-    """`kubectl auth can-i`, every verb on every kind that matters: what must be no is no, what is needed is yes."""
+    """Each ServiceAccount has all rights that it needs, and of all others only the tolerated ones."""
     allowed = _allowed(namespaces, account, OURS)
     needed = set(YES[account])
     assert needed <= allowed, needed - allowed
@@ -450,17 +453,18 @@ def test_what_each_account_may_do(namespaces: Installation, account: str) -> Non
 
 
 def _allowed(tenants: Installation, account: str, namespace: str) -> set[tuple[str, ...]]:
-    """What the API server says yes to, asked with SubjectAccessReviews in one go, as `kubectl auth can-i` asks them."""
+    """Return the rights that the API server grants, read with SubjectAccessReviews in one go, as `kubectl auth can-i`
+    does."""
     questions = sorted({*ASKED, *YES[account]})
     reviews = [_review(account, namespace, question) for question in questions]
     output = tenants.plane.kubectl("create", "-o", "json", "-f", "-", stdin=yaml.safe_dump_all(reviews))
     decoder, at = json.JSONDecoder(), 0
-    answers: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     while at < len(output.rstrip()):
-        answer, at = decoder.raw_decode(output, at)
-        answers += answer["items"] if answer["kind"] == "List" else [answer]
+        result, at = decoder.raw_decode(output, at)
+        results += result["items"] if result["kind"] == "List" else [result]
         at += len(output[at:]) - len(output[at:].lstrip())
-    return {question for question, answer in zip(questions, answers, strict=True) if answer["status"]["allowed"]}
+    return {question for question, result in zip(questions, results, strict=True) if result["status"]["allowed"]}
 
 
 def _review(account: str, namespace: str, question: tuple[str, ...]) -> dict[str, Any]:
@@ -479,7 +483,7 @@ def _review(account: str, namespace: str, question: tuple[str, ...]) -> dict[str
 
 
 @pytest.mark.parametrize(
-    ("account", "question", "answer"),
+    ("account", "question", "output"),
     [
         (GATEWAY, ("get", "secrets"), "yes"),
         (GATEWAY, ("list", "secrets"), "no"),
@@ -489,16 +493,16 @@ def _review(account: str, namespace: str, question: tuple[str, ...]) -> dict[str
         (HOOKS, ("watch", "pods"), "no"),
     ],
 )
-def test_kubectl_says_the_same(namespaces: Installation, account: str, question: tuple[str, ...], answer: str) -> None:
-    """A sample by the command itself."""
+def test_kubectl_says_the_same(namespaces: Installation, account: str, question: tuple[str, ...], output: str) -> None:
+    """`kubectl auth can-i` prints the same for a sample of rights."""
     user = f"--as=system:serviceaccount:{NAMESPACE}:{account}"
     assert (
         namespaces.plane.kubectl("auth", "can-i", *question, "-n", OURS, user, check=False).strip() or "no"
-    ) == answer
+    ) == output
 
 
 def test_writes_stay_in_the_allowed_namespaces(tenants: Installation) -> None:
-    """With `allowedNamespaces` Metacontroller may write there and nowhere else, and that is all it needs."""
+    """With `allowedNamespaces` Metacontroller may write in those namespaces only, and needs no more."""
     tenants.upgrade(f"--set=allowedNamespaces={{{OURS}}}", f"--set=config.namespaces={OURS}")
     written = [question for question in YES[METACONTROLLER] if question[0] in ("create", "update", "delete")]
     assert set(written) <= _allowed(tenants, METACONTROLLER, OURS)
@@ -507,11 +511,11 @@ def test_writes_stay_in_the_allowed_namespaces(tenants: Installation) -> None:
         assert set(YES[account]) <= _allowed(tenants, account, OURS)
         assert not _allowed(tenants, account, THEIRS)
     (pod,) = tenants.pods("-metacontroller")
-    said = len(pod.process.log.read_text())
+    log_start = len(pod.process.log.read_text())
     tenants.plane.apply(adopted("allowed", OURS))
     tenants.until("allowed", OURS, LocalReady="True", Synced="True")
     tenants.plane.kubectl("delete", "configmap", "allowed-route", "-n", OURS)
     poll(lambda: tenants.route("allowed", OURS), "it is created again")
-    complaints = [line for line in pod.process.log.read_text()[said:].splitlines() if "forbidden" in line.lower()]
+    complaints = [line for line in pod.process.log.read_text()[log_start:].splitlines() if "forbidden" in line.lower()]
     assert [line for line in complaints if OURS in line] == []
     tenants.upgrade("--set=allowedNamespaces=null", "--set=config.namespaces=")

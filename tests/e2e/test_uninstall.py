@@ -1,7 +1,7 @@
-"""The end of it with a platform: what is registered is removed there, and nothing is left that cannot be deleted.
+"""Uninstalling with a platform: registered objects are removed there, and no object is left that cannot be deleted.
 
-The chart on a real API server with the real Metacontroller. Hooks, Metacontroller and the Job before `helm uninstall`
-run from what helm rendered, under their ServiceAccounts; the platform is a server of the tests.
+The chart runs on a real API server with the real Metacontroller. Hooks, Metacontroller and the Job before `helm
+uninstall` run from what helm rendered, under their ServiceAccounts; the platform is a server of the tests.
 """
 
 import json
@@ -32,12 +32,12 @@ MODELS: Final = "modeldeployments.deployment.beamlit.com"
 POLICIES: Final = "policies.authorization.beamlit.com"
 FINALIZERS: Final = {MODELS: f"{PREFIX}{RELEASE}", POLICIES: f"{PREFIX}{RELEASE}-policies"}
 AT_ONCE: Final = ("--grace=1", "--wait=3")
-"""For the Job, where it is known that there is nothing to wait for."""
+"""Arguments of the Job for tests where there is nothing to wait for."""
 
 
 @pytest.fixture(scope="module")
 def platform() -> Iterator[Platform]:
-    """The platform."""
+    """The running platform."""
     platform = Platform()
     platform.start()
     yield platform
@@ -71,7 +71,7 @@ def release(
 
 @pytest.fixture
 def installed(release: Installation, platform: Platform) -> Installation:
-    """It is installed and the platform answers, whatever a test before has done to either."""
+    """The installed chart and the responding platform, whatever an earlier test did to either."""
     platform.stop()
     platform.start()
     platform.script = lambda _method, _path: None
@@ -81,13 +81,13 @@ def installed(release: Installation, platform: Platform) -> Installation:
 
 
 def model(name: str) -> dict[str, Any]:
-    """A ModelDeployment of the Deployment `demo`."""
+    """Return a ModelDeployment of the Deployment `demo`."""
     source = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "demo", "namespace": "default"}
     return model_deployment(name, modelSourceRef=source)
 
 
 def policy(name: str) -> dict[str, Any]:
-    """A Policy."""
+    """Return a Policy."""
     return {
         "apiVersion": "authorization.beamlit.com/v1alpha1",
         "kind": "Policy",
@@ -96,27 +96,27 @@ def policy(name: str) -> dict[str, Any]:
     }
 
 
-def said(installed: Installation, resource: str, name: str) -> tuple[str, str]:
-    """Status and reason of the condition Registered."""
+def registered(installed: Installation, resource: str, name: str) -> tuple[str, str]:
+    """Return status and reason of the condition Registered."""
     found = installed.plane.get(resource, name).get("status", {}).get("conditions", ())
     return next(((one["status"], one["reason"]) for one in found if one["type"] == "Registered"), ("", ""))
 
 
 def register(installed: Installation, *names: str) -> None:
-    """A model and a policy of each name, until both are registered and held."""
+    """Create a model and a policy of each name, and wait until both are registered and have their finalizers."""
     for name in names:
         installed.plane.apply(model(name), policy(name))
     for name in names:
         for resource, finalizer in FINALIZERS.items():
             poll(
-                lambda resource=resource, name=name: said(installed, resource, name) == ("True", "UpToDate"),  # type: ignore[misc]
+                lambda resource=resource, name=name: registered(installed, resource, name) == ("True", "UpToDate"),  # type: ignore[misc]
                 f"{resource} {name} is registered",
             )
             assert finalizers(installed, resource, name) == [finalizer]
 
 
 def finalizers(installed: Installation, resource: str, name: str) -> list[str]:
-    """Those of an object."""
+    """Return the finalizers of an object."""
     found: list[str] = installed.plane.get(resource, name)["metadata"].get("finalizers", [])
     return found
 
@@ -127,24 +127,24 @@ def remove(installed: Installation, resource: str, name: str) -> None:
 
 
 def is_leaving(installed: Installation, resource: str, name: str) -> bool:
-    """Whether it is being deleted and still there."""
+    """Return whether the object is being deleted and still exists."""
     return "deletionTimestamp" in installed.plane.get(resource, name).get("metadata", {})
 
 
 def until_gone(installed: Installation, resource: str, name: str, seconds: float = 30) -> None:
-    """Wait until an object is not there."""
+    """Wait until an object no longer exists."""
     poll(lambda: not installed.plane.get(resource, name), f"{resource} {name} is gone", seconds=seconds)
 
 
 def test_what_is_deleted_is_removed_from_the_platform(installed: Installation, platform: Platform) -> None:
-    """DELETE on the platform, and then the object is gone; no secret is anywhere but in its Secret."""
+    """A deleted object is removed from the platform and is then gone, and no secret is outside of its Secret."""
     register(installed, "one")
     assert platform.model("one") is not None
     assert platform.policy("one") is not None
     for resource in ("configmaps", MODELS, POLICIES, "events", "deployments", "compositecontrollers"):
         everything = installed.plane.kubectl("get", resource, "-A", "-o", "yaml")
         assert not [canary for canary in (TOKEN, SECRET) if canary in everything], resource
-    for place, text in installed.told().items():
+    for place, text in installed.outputs().items():
         assert not [canary for canary in (TOKEN, SECRET, *platform.bought) if canary in text], place
     installed.plane.kubectl("delete", MODELS, "one", "--timeout=30s")
     installed.plane.kubectl("delete", POLICIES, "one", "--timeout=30s")
@@ -155,9 +155,8 @@ def test_what_is_deleted_is_removed_from_the_platform(installed: Installation, p
 def test_a_platform_that_is_away_holds_an_object_for_minutes_only(
     installed: Installation, platform: Platform, tmp_path: Path
 ) -> None:
-    """While it is away the object stays and says why; after ten minutes, which a clock of hooks' own makes short, it
-    goes.
-    """
+    """While the platform is away a deleted object stays and says why, and after ten minutes of the hooks' clock it is
+    gone."""
     register(installed, "held")
     port, operations, ahead = free_port(), free_port(), tmp_path / "ahead"
     ahead.write_text("0")
@@ -176,7 +175,7 @@ def test_a_platform_that_is_away_holds_an_object_for_minutes_only(
         platform.stop()
         for resource in FINALIZERS:
             remove(installed, resource, "held")
-            poll(lambda r=resource: said(installed, r, "held") == ("False", "Unreachable"), "it says why")  # type: ignore[misc]
+            poll(lambda r=resource: registered(installed, r, "held") == ("False", "Unreachable"), "it says why")  # type: ignore[misc]
             assert is_leaving(installed, resource, "held")
         ahead.write_text("660")
         for resource in FINALIZERS:
@@ -189,18 +188,19 @@ def test_a_platform_that_is_away_holds_an_object_for_minutes_only(
 
 
 def test_turning_the_token_off_lets_everything_go(installed: Installation, platform: Platform) -> None:
-    """helm upgrade without it: no object keeps a finalizer, and those that were just being deleted are gone."""
+    """After a helm upgrade without the token no object keeps a finalizer, and those that were being deleted are
+    gone."""
     register(installed, "kept", "leaving")
     platform.stop()
     for resource in FINALIZERS:
         remove(installed, resource, "leaving")
-        poll(lambda r=resource: said(installed, r, "leaving") == ("False", "Unreachable"), "it was tried")  # type: ignore[misc]
+        poll(lambda r=resource: registered(installed, r, "leaving") == ("False", "Unreachable"), "it was tried")  # type: ignore[misc]
     installed.upgrade("--set=beamlitApiToken=")
     for resource in FINALIZERS:
         until_gone(installed, resource, "leaving")
         poll(lambda r=resource: finalizers(installed, r, "kept") == [], f"{resource} is free")  # type: ignore[misc]
         installed.plane.kubectl("annotate", resource, "kept", "look=again")
-        poll(lambda r=resource: said(installed, r, "kept")[1] == "Disabled", "it says that nothing is registered")  # type: ignore[misc]
+        poll(lambda r=resource: registered(installed, r, "kept")[1] == "Disabled", "it says that nothing is registered")  # type: ignore[misc]
         installed.plane.kubectl("delete", resource, "kept", "--timeout=20s")
     assert platform.model("kept") is not None, "what is there stays there"
     platform.start()
@@ -211,7 +211,7 @@ def test_turning_the_token_off_lets_everything_go(installed: Installation, platf
 
 
 def test_uninstalling(installed: Installation, platform: Platform) -> None:
-    """Metacontroller takes its finalizers off when the Job says so; objects and what the platform has of them stay."""
+    """Metacontroller removes its finalizers at the Job's request, and objects and their registrations stay."""
     register(installed, "stays")
     helm, job = installed.uninstall_by_job()
     assert "uninstalled" in helm
@@ -231,7 +231,8 @@ def test_uninstalling(installed: Installation, platform: Platform) -> None:
 
 
 def test_uninstalling_when_nothing_works_any_more(installed: Installation, platform: Platform) -> None:
-    """Metacontroller does not run, the platform is away, an object is being deleted: the Job lets all go by itself."""
+    """Without Metacontroller and platform the Job itself removes the finalizers, also of objects that are being
+    deleted."""
     register(installed, "stays", "leaving")
     for pod in installed.pods("-metacontroller"):
         pod.terminate()
@@ -251,11 +252,12 @@ def test_uninstalling_when_nothing_works_any_more(installed: Installation, platf
 
 
 def test_a_job_that_fails_says_what_to_do(installed: Installation) -> None:
-    """Without the right to patch, helm gives up in time and deletes nothing; the commands that the Job prints do it."""
+    """Without the right to patch, helm gives up in time and deletes nothing, and the commands that the Job prints
+    finish the work."""
     register(installed, "stays")
     for pod in installed.pods("-metacontroller"):
         pod.terminate()
-    guard = _nobody_patches()
+    guard = _deny_patches()
     installed.plane.apply(*guard)
     try:
         helm, job = installed.uninstall_by_job(*AT_ONCE)
@@ -272,8 +274,8 @@ def test_a_job_that_fails_says_what_to_do(installed: Installation) -> None:
         installed.plane.kubectl(*_words(command), check=not command.startswith("kubectl patch compositecontroller"))
     for resource in FINALIZERS:
         assert finalizers(installed, resource, "stays") == []
-    said = installed.plane.helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--no-hooks")
-    assert "uninstalled" in said
+    output = installed.plane.helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--no-hooks")
+    assert "uninstalled" in output
     installed.roll()
     for resource in FINALIZERS:
         installed.plane.kubectl("delete", resource, "stays", "--timeout=20s")
@@ -284,8 +286,8 @@ def _words(command: str) -> list[str]:
     return shlex.split(command)[1:]
 
 
-def _nobody_patches() -> tuple[dict[str, Any], ...]:
-    """An admission policy against changes of parents by the Job's ServiceAccount."""
+def _deny_patches() -> tuple[dict[str, Any], ...]:
+    """Return an admission policy against changes of parents by the Job's ServiceAccount."""
     name = "no-patches-by-the-job"
     account = f"system:serviceaccount:{NAMESPACE}:{RELEASE}-uninstall"
     rule = {

@@ -14,39 +14,39 @@ _BODY: Final = json.dumps({"model": "demo", "messages": [{"role": "user", "conte
 
 
 def ask(host: str, port: int, path: str) -> tuple[int, str]:
-    """Status and backend of the whole answer to a chat request below `path`, on a connection of its own.
+    """Send a chat request below `path`, on a new connection, and return status and backend of the complete response.
 
     Raises:
-        OSError: there is none, or
-        http.client.HTTPException: it is not whole.
+        OSError: there is no response, or
+        http.client.HTTPException: it is not complete.
     """
     connection = http.client.HTTPConnection(host, port, timeout=30)
     try:
         connection.request("POST", f"{path}/v1/chat/completions", _BODY, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        answer.read()
-        return answer.status, answer.headers.get("x-beamlit-backend", "")
+        response = connection.getresponse()
+        response.read()
+        return response.status, response.headers.get("x-beamlit-backend", "")
     finally:
         connection.close()
 
 
 class Traffic:
-    """Clients that ask one after the other for as long as the context lasts, each time on a connection of its own."""
+    """Clients that send one request after the other for as long as the context lasts, each on a new connection."""
 
     def __init__(self, where: Callable[[], tuple[str, int]], path: str) -> None:
-        """Ask for `path` at the address that `where` gives at each request."""
-        self.answers: Counter[tuple[int, str]] = Counter()
-        """By status and backend."""
+        """Prepare requests for `path` at the address that `where` returns for each of them."""
+        self.responses: Counter[tuple[int, str]] = Counter()
+        """Number of responses by status and backend."""
         self.failures: list[str] = []
-        """Requests without a whole answer."""
+        """Errors of requests without a complete response."""
         self._where, self._path = where, path
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run) for _ in range(CLIENTS)]
 
     @property
     def count(self) -> int:
-        """Requests so far."""
-        return self.answers.total() + len(self.failures)
+        """Return the number of requests so far."""
+        return self.responses.total() + len(self.failures)
 
     def __enter__(self) -> "Traffic":
         for thread in self._threads:
@@ -61,8 +61,8 @@ class Traffic:
     def _run(self) -> None:
         while not self._stop.wait(0.02):
             try:
-                answer = ask(*self._where(), self._path)
+                response = ask(*self._where(), self._path)
             except (OSError, http.client.HTTPException, NoEndpoint) as exc:
                 self.failures.append(repr(exc))
             else:
-                self.answers[answer] += 1
+                self.responses[response] += 1

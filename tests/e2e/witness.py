@@ -1,4 +1,4 @@
-"""A remote backend and token endpoint that tells afterwards what it was told."""
+"""A remote backend and token endpoint that keeps the requests it received."""
 
 import http.server
 import json
@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Witness:
-    """A server that answers everything, sells tokens at /token, and remembers what it was told."""
+    """A server that responds to every request, issues tokens at /token, and keeps what it received."""
 
     name: str
     canary: str
-    """In every token that it sells."""
+    """Text that is in every token it issues."""
     heard: list[str] = field(default_factory=list)
     port: int = 0
 
     @property
     def host(self) -> str:
-        """As a remote backend is written."""
+        """Return host and port as a remote backend names them."""
         return f"127.0.0.1:{self.port}"
 
     @contextmanager
@@ -29,16 +29,16 @@ class Witness:
         witness = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
-            """One connection."""
+            """Handler of the requests of one connection."""
 
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                """Remember all of it, and answer."""
+                """Keep the request, and respond."""
                 length = int(self.headers.get("content-length", 0))
                 witness.heard.append(f"{self.path}\n{self.headers}\n{self.rfile.read(length).decode()}")
                 token = {"access_token": f"bought-{witness.canary}", "token_type": "Bearer", "expires_in": 600}
-                body = json.dumps(token if self.path == "/token" else {"answer": witness.name}).encode()
+                body = json.dumps(token if self.path == "/token" else {"witness": witness.name}).encode()
                 self.send_response(200)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(body)))
@@ -46,7 +46,7 @@ class Witness:
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
-                """Nothing."""
+                """Log nothing."""
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = server.server_address[1]
