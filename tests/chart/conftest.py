@@ -1,4 +1,4 @@
-"""The chart with its dependencies beside it."""
+"""Fixtures: the chart with its dependencies."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.e2e.binaries import find
 
 @pytest.fixture(scope="session")
 def chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The chart with its dependencies. Skipped by name without helm; in CI that is a failure."""
+    """The chart with its dependencies. Tests are skipped by name without helm; in CI that is a failure."""
     if find("helm") is None:
         if os.environ.get("CI") == "true":
             pytest.fail("helm is missing: `make e2e` builds it")
@@ -21,7 +21,7 @@ def chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def noted(chart: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The chart with a ConfigMap `notes` that holds what helm prints after an installation."""
+    """The chart with a ConfigMap `notes` that holds the text that helm prints after an installation."""
     copy = with_dependencies(tmp_path_factory.mktemp("noted"))
     (copy / "templates/notes-shown.yaml").write_text(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: notes}\n"
@@ -32,7 +32,7 @@ def noted(chart: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def real(chart: Path) -> Path:
-    """The chart with Metacontroller's own beside it; skipped by name where that is not here."""
+    """The chart with Metacontroller's own chart as dependency; tests are skipped by name where that is missing."""
     if not os.environ.get(METACONTROLLER_CHART):
         pytest.skip(f"not here: the chart of Metacontroller ({METACONTROLLER_CHART})")
     return chart

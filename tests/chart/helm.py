@@ -21,7 +21,7 @@ _COMPOSITE_CONTROLLER: Final = {
     "kind": "CustomResourceDefinition",
     "metadata": {
         "name": "compositecontrollers.metacontroller.k8s.io",
-        # Groups of this ending are Kubernetes's own, unless they say that they are not.
+        # Groups of this ending belong to Kubernetes, unless an annotation says that they do not.
         "annotations": {"api-approved.kubernetes.io": "unapproved, stands in for the real one"},
     },
     "spec": {
@@ -43,7 +43,7 @@ _COMPOSITE_CONTROLLER: Final = {
         ],
     },
 }
-"""Takes any CompositeController, where there are no real CRDs to hold it against."""
+"""A CRD that accepts any CompositeController, for machines without the real CRDs."""
 _METACONTROLLER: Final = """\
 apiVersion: v1
 kind: ServiceAccount
@@ -79,11 +79,11 @@ metadata: {name: metrics-server-is-here, namespace: {{ .Release.Namespace }}}
 
 
 class HelmFailed(Exception):
-    """helm refused; the message is what it said."""
+    """helm ended with an error; the message is its output."""
 
 
 def with_dependencies(folder: Path) -> Path:
-    """A copy of the chart in `folder`, its dependencies beside it."""
+    """Return a copy of the chart in `folder` with its dependencies."""
     copy = folder / "beamlit-controller"
     shutil.copytree(CHART, copy)
     real = os.environ.get(METACONTROLLER_CHART)
@@ -120,7 +120,7 @@ def helm(*words: str) -> str:
 
 
 def template(chart: Path, *words: str) -> list[dict[str, Any]]:
-    """What the chart renders to, as objects."""
+    """Return the objects that the chart renders to."""
     return copy.deepcopy(_rendered(chart, words))
 
 
@@ -130,12 +130,12 @@ def _rendered(chart: Path, words: tuple[str, ...]) -> list[dict[str, Any]]:
     return [item for item in yaml.safe_load_all(output) if item]
 
 
-def kind(objects: list[dict[str, Any]], wanted: str, suffix: str = "", namespace: str | None = None) -> dict[str, Any]:
-    """The one object of a kind whose name ends so."""
+def kind(objects: list[dict[str, Any]], name: str, suffix: str = "", namespace: str | None = None) -> dict[str, Any]:
+    """Return the one object of a kind whose name ends with the suffix."""
     (found,) = [
         one
         for one in objects
-        if one["kind"] == wanted
+        if one["kind"] == name
         and one["metadata"]["name"].endswith(suffix)
         and namespace in (None, one["metadata"].get("namespace"))
     ]
@@ -143,7 +143,7 @@ def kind(objects: list[dict[str, Any]], wanted: str, suffix: str = "", namespace
 
 
 def pods(objects: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every pod specification, by kind and name of the object that has it."""
+    """Yield every pod specification, by kind and name of the object that has it."""
     for one in objects:
         place = f"{one['kind']}/{one['metadata']['name']}"
         if one["kind"] in ("Deployment", "StatefulSet", "Job"):
@@ -153,7 +153,7 @@ def pods(objects: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def rules(role: Mapping[str, Any]) -> set[tuple[str, str, str]]:
-    """Group, resource and verb of every rule of a Role or ClusterRole."""
+    """Return group, resource and verb of every rule of a Role or ClusterRole."""
     return {
         (group, resource, verb)
         for rule in role["rules"]

@@ -1,4 +1,4 @@
-"""What the chart renders to, in every shape it has."""
+"""The objects that the chart renders to, for every kind of installation."""
 
 import base64
 import http.server
@@ -89,22 +89,23 @@ preset = pytest.mark.parametrize("words", PRESETS.values(), ids=PRESETS.keys())
 
 
 def container(objects: list[dict[str, Any]], suffix: str) -> dict[str, Any]:
-    """The one container of a Deployment."""
+    """Return the one container of a Deployment."""
     (found,) = kind(objects, "Deployment", suffix)["spec"]["template"]["spec"]["containers"]
     return dict(found)
 
 
 def test_lint(chart: Path) -> None:
-    """helm has nothing to complain about."""
+    """`helm lint --strict` has no complaint about the chart."""
     assert "0 chart(s) failed" in helm("lint", "--strict", str(chart))
 
 
 @preset
 def test_pods(chart: Path, words: tuple[str, ...]) -> None:
-    """Our pods have a read-only root, no service links, bounded memory, probes; that of `helm test` has no token."""
+    """The chart's own pods have a read-only root file system, no service links, bounded memory and probes; that of
+    `helm test` has no token."""
     for place, spec in pods(template(chart, *words)):
         if place.startswith("StatefulSet/"):
-            continue  # Metacontroller's own
+            continue  # the pod of Metacontroller's own chart
         assert spec["enableServiceLinks"] is False
         assert spec["automountServiceAccountToken"] is place.startswith(("Deployment/", "Job/"))
         for one in spec["containers"]:
@@ -118,7 +119,7 @@ def test_pods(chart: Path, words: tuple[str, ...]) -> None:
 
 @preset
 def test_names_and_selectors(chart: Path, words: tuple[str, ...]) -> None:
-    """No two objects have one name, and what selects pods finds those of its component."""
+    """No two objects of a kind have the same name, and each selector finds the pods of its own component only."""
     objects = template(chart, *words)
     names = [(one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in objects]
     assert len(set(names)) == len(names)
@@ -144,7 +145,7 @@ def test_names_and_selectors(chart: Path, words: tuple[str, ...]) -> None:
 
 
 def test_labels_and_annotations(chart: Path) -> None:
-    """What users add is on every object of this chart, beside what the chart says itself and never instead of it."""
+    """Labels and annotations of users are on every object of this chart, and never replace the chart's own."""
     objects = template(chart, *PRESETS["labeled"])
     ours = [one for one in objects if not one["metadata"]["name"].startswith("beamlit-metacontroller")]
     assert len(ours) > 15
@@ -166,7 +167,7 @@ def test_labels_and_annotations(chart: Path) -> None:
 
 
 def test_the_seeds_command_line(chart: Path) -> None:
-    """The original's flags work word for word, and no secret of theirs is in a ConfigMap, an argument or a note."""
+    """The original's flags work unchanged, and none of their secrets is in an object that is no Secret."""
     objects = template(chart, *SEED)
     for one in objects:
         if one["kind"] != "Secret":
@@ -186,7 +187,7 @@ def test_the_seeds_command_line(chart: Path) -> None:
 
 @pytest.mark.parametrize(("key", "source"), [("caConfigMap", "configMap"), ("caSecret", "secret")])
 def test_the_authority_of_the_token_endpoint(chart: Path, key: str, source: str) -> None:
-    """The gateway mounts ca.crt of the object that is named, and no other key of it."""
+    """The gateway mounts ca.crt of the named object, and no other key of it."""
     objects = template(chart, *SEED, f"--set=config.defaultRemoteBackend.authConfig.oauthConfig.{key}=authority")
     config = yaml.safe_load(kind(objects, "ConfigMap", "-config")["data"]["config.yaml"])
     oauth = config["defaultRemoteBackend"]["authConfig"]["oauthConfig"]
@@ -201,7 +202,7 @@ def test_the_authority_of_the_token_endpoint(chart: Path, key: str, source: str)
 
 
 def test_secrets_of_ones_own(chart: Path) -> None:
-    """With existing Secrets the chart makes none, and mounts theirs in the same places."""
+    """With existing Secrets the chart creates none, and mounts the existing ones in the same places."""
     objects = template(chart, *PRESETS["own secrets"])
     assert not [one for one in objects if one["kind"] == "Secret"]
     mounted = {
@@ -215,7 +216,7 @@ def test_secrets_of_ones_own(chart: Path) -> None:
 
 @preset
 def test_the_configuration_is_one_that_both_programs_take(chart: Path, words: tuple[str, ...], tmp_path: Path) -> None:
-    """What the chart writes, hooks and gateway read."""
+    """hooks and gateway can read the configuration that the chart writes."""
     path = tmp_path / "config.yaml"
     path.write_text(kind(template(chart, *words), "ConfigMap", "-config")["data"]["config.yaml"])
     hooks = HooksSettings.load(path, environment={})
@@ -242,7 +243,7 @@ def test_the_configuration_is_one_that_both_programs_take(chart: Path, words: tu
 
 
 def test_the_flags_are_those_of_the_programs(chart: Path) -> None:
-    """The commands of the containers parse."""
+    """The programs can parse the commands of their containers."""
     objects = template(chart, *PRESETS["bearer"])
     for suffix, parser in (("-hooks", hooks_parser()), ("-gateway", gateway_parser())):
         args = container(objects, suffix)["args"]
@@ -250,18 +251,18 @@ def test_the_flags_are_those_of_the_programs(chart: Path) -> None:
         parser.parse_args(args[3:])
         listening = [arg for arg in args if arg.startswith(("--listen=", "--admin=", "--operations="))]
         assert len(listening) == 2
-        assert all("=[::]:" in arg for arg in listening)  # pods of either family, or both, can be reached
+        assert all("=[::]:" in arg for arg in listening)  # pods can be reached over IPv4, IPv6, or both
 
 
 def test_a_pod_outlives_its_requests(chart: Path) -> None:
-    """The grace period is longer than the lame-duck and the drain time together."""
+    """The gateway's grace period is longer than its lame-duck and drain times together."""
     spec = kind(template(chart, "--set=gateway.lameDuckSeconds=10", "--set=gateway.drainSeconds=300"), "Deployment",
                 "-gateway")["spec"]["template"]["spec"]  # fmt: skip
     assert spec["terminationGracePeriodSeconds"] > 310
 
 
 def test_further_volumes(chart: Path) -> None:
-    """Volumes of the administrator stand beside the chart's own."""
+    """Volumes of the administrator are added to the chart's own."""
     words = [
         f"--set={component}.extra{where}"
         for component in ("hooks", "gateway")
@@ -277,7 +278,7 @@ def test_further_volumes(chart: Path) -> None:
 
 
 def test_topology(chart: Path) -> None:
-    """Pods are spread over nodes, or as the administrator says; a constraint counts the component's own pods."""
+    """Pods are spread over nodes, or as the administrator says, and each constraint counts the component's own pods."""
     objects = template(
         chart,
         "--set=gateway.topologySpreadConstraints[0].maxSkew=2",
@@ -293,7 +294,7 @@ def test_topology(chart: Path) -> None:
 
 
 def test_disruption_budgets(chart: Path) -> None:
-    """One replica may always go, so that a node with the only one can be drained; a minimum is taken instead."""
+    """One replica may always be evicted, so that a node with the only one can be drained, unless a minimum is set."""
     for suffix in ("-hooks", "-gateway"):
         spec = kind(template(chart, "--set=hooks.replicas=1,gateway.replicas=1"), "PodDisruptionBudget", suffix)["spec"]
         assert spec["maxUnavailable"] == 1
@@ -304,21 +305,22 @@ def test_disruption_budgets(chart: Path) -> None:
 
 
 def test_the_port_for_administrators_is_inside(chart: Path) -> None:
-    """A Service that is reached from outside the cluster has the port for clients alone."""
+    """A Service that is reached from outside the cluster has only the port for clients."""
     for service, ports in (("ClusterIP", {"http", "admin"}), ("NodePort", {"http"}), ("LoadBalancer", {"http"})):
         spec = kind(template(chart, f"--set=gateway.service.type={service}"), "Service", "-gateway")["spec"]
         assert {one["name"] for one in spec["ports"]} == ports
 
 
 def peers(policy: dict[str, Any], port: int) -> list[Any]:
-    """Who may ask a port; nobody in particular when it is everybody."""
+    """Return the peers that a NetworkPolicy allows at a port; an empty list when it allows all."""
     (rule,) = [one for one in policy["spec"]["ingress"] if one["ports"] == [{"port": port}]]
     found: list[Any] = rule.get("from", [])
     return found
 
 
 def test_who_may_ask_hooks(chart: Path) -> None:
-    """This release's Metacontroller asks hooks; this namespace and Prometheus read health and metrics."""
+    """This release's Metacontroller may send requests to hooks; this namespace and Prometheus may read health and
+    metrics."""
     monitoring = "--set=monitoring.from[0].namespaceSelector.matchLabels.team=watch"
     policy = kind(template(chart, monitoring), "NetworkPolicy", "-hooks")
     assert peers(policy, 8443) == [
@@ -346,7 +348,8 @@ def test_who_may_ask_hooks(chart: Path) -> None:
 
 @preset
 def test_no_network_policy_holds_back_what_is_asked_for(chart: Path, words: tuple[str, ...]) -> None:
-    """Policies are about who may ask. hooks and the gateway reach the API server, Prometheus and remote backends."""
+    """No NetworkPolicy restricts egress, so that hooks and the gateway reach the API server, Prometheus and remote
+    backends."""
     for one in template(chart, *words):
         if one["kind"] == "NetworkPolicy":
             assert one["spec"]["policyTypes"] == ["Ingress"]
@@ -354,7 +357,8 @@ def test_no_network_policy_holds_back_what_is_asked_for(chart: Path, words: tupl
 
 
 def test_the_policy_names_the_pods_of_metacontroller(real: Path) -> None:
-    """What hooks' NetworkPolicy says of namespace and labels is so of the pods that the dependency's chart makes."""
+    """The NetworkPolicy of hooks selects the namespace and the labels of the pods that Metacontroller's own chart
+    renders."""
     for words in ((), ("--set=metacontroller.nameOverride=other", "--set=metacontroller.namespaceOverride=there")):
         objects = template(real, *words)
         (peer,) = peers(kind(objects, "NetworkPolicy", "-hooks"), 8443)
@@ -366,7 +370,8 @@ def test_the_policy_names_the_pods_of_metacontroller(real: Path) -> None:
 
 
 def test_who_may_ask_the_gateway(chart: Path) -> None:
-    """Everybody sends requests unless told otherwise; this namespace and Prometheus ask the port for administrators."""
+    """All clients may send requests unless values restrict it; this namespace and Prometheus may use the port for
+    administrators."""
     policy = kind(template(chart), "NetworkPolicy", "-gateway")
     assert peers(policy, 8080) == []
     assert peers(policy, 8081) == [{"podSelector": {}}]
@@ -378,7 +383,8 @@ def test_who_may_ask_the_gateway(chart: Path) -> None:
 
 
 def test_the_generated_certificate(chart: Path) -> None:
-    """It is for the names by which hooks is called, signed by the authority Metacontroller is told, for ten years."""
+    """The certificate is for the names by which hooks is called, is signed by the authority that Metacontroller gets,
+    and lasts ten years."""
     objects = template(chart, "--set=kubernetesClusterDomain=corp.example")
     data = kind(objects, "Secret", "-hooks-tls")["data"]
     certificate = x509.load_pem_x509_certificate(base64.b64decode(data["tls.crt"]))
@@ -395,7 +401,7 @@ def test_the_generated_certificate(chart: Path) -> None:
 
 
 def test_openssl_takes_the_generated_certificate(chart: Path, tmp_path: Path) -> None:
-    """Clients that verify with OpenSSL finish the handshake under the name of the Service, as those in Go do."""
+    """A client that verifies with OpenSSL finishes the handshake under the name of the Service."""
     objects = template(chart)
     data = kind(objects, "Secret", "-hooks-tls")["data"]
     for name in ("tls.crt", "tls.key"):
@@ -417,7 +423,8 @@ def test_openssl_takes_the_generated_certificate(chart: Path, tmp_path: Path) ->
 
 
 def test_a_new_certificate_changes_the_url(chart: Path) -> None:
-    """Metacontroller reads a CA only when its own object changes, so the query carries it; hooks restarts."""
+    """A new certificate changes the URL of the webhook, so that Metacontroller reads the CA again, and restarts
+    hooks."""
     first = kind(template(chart), "CompositeController", "-controller")["spec"]["hooks"]
     second = kind(template(chart, "--set=nameOverride="), "CompositeController", "-controller")["spec"]["hooks"]
     assert first["sync"]["webhook"]["url"] != second["sync"]["webhook"]["url"]  # generated anew without a cluster
@@ -435,7 +442,7 @@ def test_a_new_certificate_changes_the_url(chart: Path) -> None:
 
 
 def test_hooks_outside_the_cluster(chart: Path) -> None:
-    """With hooks.url nothing of hooks is deployed, and Metacontroller asks there."""
+    """With hooks.url no hooks are deployed, and Metacontroller calls those at the URL."""
     objects = template(chart, *PRESETS["outside"])
     assert not [one for one in objects if one["metadata"]["name"].endswith("-hooks")]
     webhook = kind(objects, "CompositeController", "-controller")["spec"]["hooks"]["sync"]["webhook"]
@@ -444,14 +451,14 @@ def test_hooks_outside_the_cluster(chart: Path) -> None:
 
 
 def test_a_gateway_of_ones_own(chart: Path) -> None:
-    """Without the gateway nothing of it is deployed, and hooks knows where the other one is."""
+    """Without the gateway no object of it is rendered."""
     objects = template(chart, *PRESETS["no gateway"])
     assert not [one for one in objects if one["metadata"]["name"].endswith("-gateway")]
 
 
 @pytest.mark.parametrize(("file", "suffix"), [("compositecontroller", "-controller"), ("policies", "-policies")])
 def test_the_composite_controllers_are_those_of_the_repository(chart: Path, file: str, suffix: str) -> None:
-    """But for names, address and certificate they are those in metacontroller/."""
+    """Except for names, address and certificate, the CompositeControllers are those in metacontroller/."""
     ours = yaml.safe_load((ROOT / f"metacontroller/{file}.yaml").read_text())["spec"]
     theirs = kind(template(chart, *PRESETS["outside"]), "CompositeController", suffix)["spec"]
     for spec in (ours, theirs):
@@ -460,23 +467,23 @@ def test_the_composite_controllers_are_those_of_the_repository(chart: Path, file
     assert theirs == ours
 
 
-class Answers(http.server.BaseHTTPRequestHandler):
-    """Says yes to everything but /unready."""
+class Responder(http.server.BaseHTTPRequestHandler):
+    """Handler that responds 200 to everything but /unready."""
 
     def do_GET(self) -> None:
-        """Answer."""
+        """Respond with 200, or with 503 at /unready."""
         self.send_response(503 if self.path == "/unready" else 200)
         self.end_headers()
         self.wfile.write(b"yes")
 
     def log_message(self, *_: Any) -> None:
-        """Keep quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    """A server on loopback."""
-    with http.server.HTTPServer(("127.0.0.1", 0), Answers) as server:
+    """The URL of a server on loopback."""
+    with http.server.HTTPServer(("127.0.0.1", 0), Responder) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -485,14 +492,15 @@ def server() -> Iterator[str]:
 
 
 def test_a_release_with_a_dot(chart: Path) -> None:
-    """Names of Services have none, so the chart's names have none either."""
+    """Names of Services have no dot, although the name of the release has one."""
     objects = list(yaml.safe_load_all(helm("template", "team.models", str(chart), "--kube-version", "1.36.0")))
     names = [one["metadata"]["name"] for one in objects if one and one["kind"] == "Service"]
     assert sorted(names) == ["team-models-beamlit-controller-gateway", "team-models-beamlit-controller-hooks"]
 
 
 def test_helm_test(chart: Path, server: str) -> None:
-    """The Pod of `helm test` asks hooks and the gateway, and fails when one of them does not answer with 200."""
+    """The Pod of `helm test` sends requests to hooks and the gateway, and fails when one of them does not respond with
+    200."""
     pod = kind(template(chart), "Pod", "-test")
     (ask,) = pod["spec"]["containers"]
     assert (pod["metadata"]["name"], ask["name"]) == ("beamlit-beamlit-controller-test", "ask")
@@ -515,7 +523,7 @@ def test_helm_test(chart: Path, server: str) -> None:
 
 
 def test_helm_test_asks_what_is_there(chart: Path) -> None:
-    """Hooks outside the cluster are not asked, nor is a gateway of one's own."""
+    """`helm test` sends no request to hooks outside the cluster, nor to a gateway of another installation."""
     for words in (PRESETS["outside"], PRESETS["no gateway"]):
         (script,) = kind(template(chart, *words), "Pod", "-test")["spec"]["containers"][0]["args"][2:]
         compile(script, "script", "exec")

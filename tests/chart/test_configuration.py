@@ -1,4 +1,4 @@
-"""Values and settings: what the chart is told reaches the programs, and what the programs can be told the chart can."""
+"""Values and settings: values reach the programs, and every setting of the programs can be set in the chart."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,14 +20,14 @@ CONFIGURATION: Final = sorted(
     & {"kubernetesClusterDomain", *(path for path in SETTINGS if path.startswith("config."))}
 )
 ACCEPTED: Final = frozenset(f"config.{key}" for key in NOT_OBEYED)
-"""Values of the original that reach settings which nobody obeys."""
+"""Values of the original that reach settings which no program obeys."""
 
 
 @pytest.mark.parametrize("path", CONFIGURATION)
 def test_a_value_of_the_configuration_reaches_a_setting_that_counts(chart: Path, path: str, tmp_path: Path) -> None:
-    """Another value is another setting of a program that obeys it (tests/contract/test_settings.py)."""
-    before = told(chart, tmp_path, *STEADY, *CONTEXTS.get(path, ()))
-    after = told(chart, tmp_path, *changed(path, tmp_path))
+    """Another value becomes another setting of a program that obeys it (tests/contract/test_settings.py)."""
+    before = settings(chart, tmp_path, *STEADY, *CONTEXTS.get(path, ()))
+    after = settings(chart, tmp_path, *changed(path, tmp_path))
     reached = {setting for setting in before if before[setting] != after[setting]}
     assert reached, f"{path} reaches no setting"
     assert (path in ACCEPTED) is (reached <= NOT_OBEYED.keys()), reached
@@ -54,20 +54,19 @@ BY_THE_CHART: Final[Mapping[str, str]] = {
         for key in ("usernameFile", "passwordFile", "bearerFile", "caFile")
     },
 }
-"""Settings that no value of the same name sets, each with what does."""
+"""Settings that no value of the same name sets, each with the reason."""
 
 
 def test_every_setting_has_a_value() -> None:
-    """What can be configured on one machine can be in a cluster: a value, or something that the chart says itself."""
+    """Every setting of the programs has a value of the chart, or is set by the chart itself."""
     for program in (HooksSettings, GatewaySettings):
         for _, key, _ in leaves(program):
             assert is_value(f"config.{key}") is (key not in BY_THE_CHART), key
 
 
-def told(chart: Path, folder: Path, *words: str) -> dict[str, Any]:
-    """Every setting of both programs under the configuration that the chart writes; what is mounted as a file counts
-    with the Secret it comes from.
-    """
+def settings(chart: Path, folder: Path, *words: str) -> dict[str, Any]:
+    """Return every setting of both programs under the configuration that the chart writes; one that is mounted as a
+    file counts with the Secret it comes from."""
     objects = template(chart, *words)
     (folder / "config.yaml").write_text(kind(objects, "ConfigMap", "-config")["data"]["config.yaml"])
     result: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What the pages say about the chart: commands that render, values that exist, manifests that are accepted."""
+"""The pages about the chart: their commands render, their values exist, and their manifests are accepted."""
 
 import json
 import re
@@ -21,16 +21,16 @@ PAGES: Final = ("README.md", "docs/install.md", "docs/migrating.md", "docs/troub
 INSTALL: Final = (ROOT / "docs/install.md").read_text(encoding="utf-8")
 VALUES: Final = json.loads(schema())
 FOREIGN: Final = ("metacontroller.image.", "metacontroller.imagePullSecrets", "config.yaml")
-"""Values of the dependency, and a file."""
+"""Values of the dependency, and a file, which look like values of the chart."""
 
 
 def blocks(text: str, language: str) -> list[str]:
-    """The fenced blocks in a language."""
+    """Return the fenced blocks in a language."""
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def helm_commands() -> list[list[str]]:
-    """Every `helm install` and `helm upgrade` with this chart in the pages, as words."""
+    """Return every `helm install` and `helm upgrade` with this chart in the pages, as words."""
     lines = [
         line
         for page in PAGES
@@ -43,7 +43,7 @@ def helm_commands() -> list[list[str]]:
 
 @pytest.mark.parametrize("words", helm_commands(), ids=" ".join)
 def test_a_command_renders(chart: Path, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the pages set, the chart takes."""
+    """The chart renders with the values that a command in the pages sets."""
     (tmp_path / "ca.crt").write_text("PEM")
     monkeypatch.chdir(tmp_path)
     flags: list[str] = []
@@ -55,20 +55,21 @@ def test_a_command_renders(chart: Path, words: list[str], tmp_path: Path, monkey
 
 
 def test_there_are_commands() -> None:
-    """The pages are read as they are meant."""
+    """The commands in the pages are found."""
     assert len(helm_commands()) >= 6
     assert any("--set-file" in words for words in helm_commands())
 
 
 @pytest.mark.parametrize("block", [block for block in blocks(INSTALL, "yaml") if block.startswith("# values.yaml")])
 def test_a_values_file_renders(chart: Path, block: str, tmp_path: Path) -> None:
-    """Values files in the page are values files."""
+    """The chart renders with each values file in the page."""
     (tmp_path / "values.yaml").write_text(block)
     assert template(chart, "--values", str(tmp_path / "values.yaml"))
 
 
 def test_the_first_model(chart: Path, tmp_path: Path) -> None:
-    """It is accepted under the configuration that the chart writes, and is named in the commands after it."""
+    """The first model of the page is accepted under the chart's configuration, and its children have the names in the
+    page's commands."""
     (block,) = [one for one in blocks(INSTALL, "yaml") if one.startswith("# my-model.yaml")]
     (tmp_path / "my-model.yaml").write_text(block)
     (tmp_path / "config.yaml").write_text(kind(template(chart), "ConfigMap", "-config")["data"]["config.yaml"])
@@ -82,23 +83,23 @@ def test_the_first_model(chart: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", ["docs/install.md", "docs/migrating.md", "docs/troubleshooting.md", "SECURITY.md"])
 def test_values_that_are_named_exist(page: str) -> None:
-    """A value in a page is one that the chart has."""
+    """Every value that a page names is one of the chart."""
     text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
-    text = text.rpartition("## Installing\n")[2]  # before it are settings of the programs
+    text = text.rpartition("## Installing\n")[2]  # settings of the programs come before it
     for word in re.findall(r"`([a-zA-Z]+(?:\.[a-zA-Z]+)+)(?:=[^`]*)?`", text):
         if word.partition(".")[0] in VALUES["properties"] and not word.startswith(FOREIGN):
             assert is_value(word), f"{page}: {word}"
 
 
 def test_a_value_that_is_none_is_found_out() -> None:
-    """The check can fail."""
+    """A name that is no value of the chart is recognized, so the check above can fail."""
     assert is_value("config.gateway.clusterRanges")
     assert not is_value("config.gateway.clusterRange")
     assert not is_value("hooks.tls.secret")
 
 
 def test_every_value_of_the_original_is_in_the_table() -> None:
-    """Users of the original find each of their values."""
+    """The table for users of the original has each of its values."""
     table = (ROOT / "docs/migrating.md").read_text(encoding="utf-8")
     values = yaml.safe_load(ORIGINAL)
     config = values.pop("config")

@@ -1,4 +1,4 @@
-"""What helm prints after an installation: commands that fit the values, and what to know about them."""
+"""The text that helm prints after an installation: commands that fit the values, and warnings."""
 
 import shlex
 from pathlib import Path
@@ -10,18 +10,18 @@ from tests.chart.helm import kind, template
 
 
 def notes(chart: Path, *words: str) -> str:
-    """The notes for these values."""
+    """Return the notes for these values."""
     text: str = kind(template(chart, *words), "ConfigMap", "notes")["data"]["notes"]
     return text
 
 
 def commands(text: str) -> list[list[str]]:
-    """The words of each command in them."""
+    """Return the words of each command in the notes."""
     return [shlex.split(line, comments=True) for line in text.splitlines() if line.startswith("  ")]
 
 
 def test_the_next_three_commands(noted: Path) -> None:
-    """Apply, wait, ask: in a namespace that is served, at the Service that is there."""
+    """The notes apply a model, wait for it and send a request, in a served namespace and at the gateway's Service."""
     apply, wait, ask, delete = commands(notes(noted))
     assert apply == ["kubectl", "apply", "--namespace", "default", "-f", "my-model.yaml"]
     assert wait[:5] == ["kubectl", "wait", "--namespace", "default", "--for=condition=Ready"]
@@ -35,13 +35,13 @@ def test_the_next_three_commands(noted: Path) -> None:
     ("word", "namespace"), [("--set=config.namespaces=b\\,a", "b"), ("--set=config.namespaces=", "default")]
 )
 def test_commands_are_for_a_namespace_that_is_served(noted: Path, word: str, namespace: str) -> None:
-    """A ModelDeployment elsewhere would be refused."""
+    """The commands name a served namespace, as a ModelDeployment elsewhere would be refused."""
     for command in commands(notes(noted, word))[:2]:
         assert command[command.index("--namespace") + 1] == namespace
 
 
 def test_where_clients_ask(noted: Path) -> None:
-    """The address says the port unless it is 80, and https when the gateway has a certificate."""
+    """The gateway's address has the port unless that is 80, and https when the gateway has a certificate."""
     assert "http://beamlit-beamlit-controller-gateway.sys." in notes(noted)
     assert "http://beamlit-beamlit-controller-gateway.sys:8000." in notes(noted, "--set=gateway.service.port=8000")
     tls = ("--set=config.gateway.tls.certFile=/c", "--set=config.gateway.tls.keyFile=/k")
@@ -87,6 +87,6 @@ OAUTH = "--set=config.defaultRemoteBackend.authConfig.oauthConfig.existingSecret
     ],
 )
 def test_warnings(noted: Path, without: tuple[str, ...], with_: tuple[str, ...], words: str) -> None:
-    """What will be missed or paid for is said, and only when it is so."""
+    """Each warning is in the notes for the values that need it, and not for others."""
     assert words in notes(noted, *without)
     assert words not in notes(noted, *with_)

@@ -1,4 +1,4 @@
-"""The platform, as the chart turns it on: with a token, and with nothing else."""
+"""The platform in the chart: a token turns it on, and nothing else does."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -32,14 +32,15 @@ BUNDLE: Final = ("hooks.auth.bearer.enabled=true", "hooks.auth.bearer.existingSe
 
 @pytest.mark.parametrize(("words", "secret"), [(MINE, "theirs"), (GIVEN, "beamlit-beamlit-controller-platform")])
 def test_the_token_is_a_file_of_hooks(chart: Path, words: tuple[str, ...], secret: str, tmp_path: Path) -> None:
-    """It is mounted from a Secret, the chart's where a value holds it, so that another one needs no restart."""
+    """The token is mounted from a Secret into hooks alone, the chart's own where a value holds it, so that another one
+    needs no restart."""
     objects = template(chart, *words, "--set=beamlitBaseUrl=https://api.example/v1")
     made = [one for one in objects if one["kind"] == "Secret" and one["metadata"]["name"].endswith("-platform")]
     assert [one["stringData"] for one in made] == ([] if words is MINE else [{"token": TOKEN}])
     for place, spec in pods(objects):
         mounted = [one["secret"] for one in spec.get("volumes", ()) if one["name"] == "platform"]
-        wanted = {"secretName": secret, "items": [{"key": "token", "path": "token"}]}
-        assert mounted == ([wanted] if place.endswith("-hooks") else []), place
+        expected = {"secretName": secret, "items": [{"key": "token", "path": "token"}]}
+        assert mounted == ([expected] if place.endswith("-hooks") else []), place
     mount = {"name": "platform", "mountPath": str(Path(FILE).parent), "readOnly": True}
     assert mount in container(objects, "-hooks")["volumeMounts"]
     (tmp_path / "config.yaml").write_text(kind(objects, "ConfigMap", "-config")["data"]["config.yaml"])
@@ -48,7 +49,7 @@ def test_the_token_is_a_file_of_hooks(chart: Path, words: tuple[str, ...], secre
 
 
 def test_a_token_as_base64_prints_it(chart: Path) -> None:
-    """Line breaks, which `base64` puts into long ones, are no mistake."""
+    """A token may have the line breaks that `base64` puts into long output."""
     token = f"{TOKEN[:20]}\n{TOKEN[20:]}\n"
     objects = template(chart, f"--set=beamlitApiToken={token}")
     assert kind(objects, "Secret", "-platform")["stringData"] == {"token": token}
@@ -61,7 +62,8 @@ def test_without_a_token_nothing_is_there(chart: Path, word: str) -> None:
 
 
 def test_a_token_changes_what_it_has_to(chart: Path) -> None:
-    """With it there are the Job before a deletion and what it may; configuration, mounts, rights and hooks differ."""
+    """A token adds the Job before a deletion with its rights, and changes only configuration, mounts, rights and
+    webhooks."""
     before, after = ({_place(one): one for one in template(chart, *STEADY, *words)} for words in ((), MINE))
     name = "beamlit-beamlit-controller"
     assert set(after) - set(before) == {
@@ -73,7 +75,7 @@ def test_a_token_changes_what_it_has_to(chart: Path) -> None:
     assert {place for place in before if before[place] != after[place]} == {
         ("ConfigMap", "sys", f"{name}-config"),
         ("Deployment", "sys", f"{name}-hooks"),
-        ("Deployment", "sys", f"{name}-gateway"),  # of which the checksum of the configuration
+        ("Deployment", "sys", f"{name}-gateway"),  # the checksum of the configuration
         ("Role", "default", f"{name}-hooks"),
         ("CompositeController", "", name),
         ("CompositeController", "", f"{name}-policies"),
@@ -86,7 +88,7 @@ def _place(one: dict[str, Any]) -> tuple[str, str, str]:
 
 @pytest.mark.parametrize("words", [(), ("--set=config.namespaces=",)])
 def test_hooks_may_read_what_they_are_asked_to_register(chart: Path, words: tuple[str, ...]) -> None:
-    """Single ModelDeployments and Policies, where they are managed, and only with a token."""
+    """With a token, and only then, hooks may get ModelDeployments and Policies where they are managed."""
     reads = {
         ("deployment.beamlit.com", "modeldeployments", "get"),
         ("authorization.beamlit.com", "policies", "get"),
@@ -100,7 +102,7 @@ def test_hooks_may_read_what_they_are_asked_to_register(chart: Path, words: tupl
     "words", [(), ("--set=hooks.url=http://192.0.2.1:8082",), tuple(f"--set={one}" for one in BUNDLE)]
 )
 def test_finalize_hooks_with_a_token_alone(chart: Path, words: tuple[str, ...]) -> None:
-    """Metacontroller holds an object only where there is something to remove; it asks as it does for a sync."""
+    """Only with a token the CompositeControllers have a finalize hook, which is called as the sync hook is."""
     for suffix, path in (("-controller", "modeldeployments"), ("-policies", "policies")):
         without, with_ = (
             kind(template(chart, *STEADY, *words, *more), "CompositeController", suffix)["spec"]["hooks"]
@@ -116,7 +118,7 @@ def test_finalize_hooks_with_a_token_alone(chart: Path, words: tuple[str, ...]) 
 
 @pytest.mark.parametrize("name", ["beamlit", "x" * 40, f"{'x' * 33}-y{'z' * 5}"])
 def test_names_leave_room_for_the_finalizer(chart: Path, name: str) -> None:
-    """What stands after the slash of a finalizer has 63 characters at most, and the two are not one."""
+    """The names of the two CompositeControllers differ and leave a finalizer at most 63 characters after its slash."""
     found = template(chart, f"--set=fullnameOverride={name}")
     names = {one["metadata"]["name"] for one in found if one["kind"] == "CompositeController"}
     assert len(names) == 2
@@ -127,7 +129,7 @@ def test_names_leave_room_for_the_finalizer(chart: Path, name: str) -> None:
 
 
 def test_the_job_before_a_deletion(chart: Path) -> None:
-    """helm runs it before it deletes anything; it ends before helm gives up, and its words are those of the command."""
+    """helm runs the Job before a deletion, the Job ends before helm gives up, and its command can be parsed."""
     objects = template(chart, *MINE)
     job = kind(objects, "Job", "-uninstall")
     notes = job["metadata"]["annotations"]
@@ -152,7 +154,7 @@ def test_the_job_before_a_deletion(chart: Path) -> None:
 
 
 def test_the_job_verifies_certificates_as_the_programs_do(chart: Path) -> None:
-    """The value config.tls.strict reaches the job before a deletion, too."""
+    """The value config.tls.strict reaches the Job before a deletion, too."""
     for words, expected in (((), None), (("--set=config.tls.strict=true",), True)):
         job = kind(template(chart, *MINE, *words), "Job", "-uninstall")
         (container,) = job["spec"]["template"]["spec"]["containers"]
@@ -162,7 +164,7 @@ def test_the_job_verifies_certificates_as_the_programs_do(chart: Path) -> None:
 
 
 def test_the_job_may_what_it_does(chart: Path) -> None:
-    """Its account exists while it runs alone, and may change two CompositeControllers and finalizers."""
+    """The Job's account exists only while it runs, and may change two CompositeControllers and finalizers."""
     objects = template(chart, *MINE)
     role = kind(objects, "ClusterRole", "-uninstall")
     assert rules(role) == RELEASE | HELD
@@ -176,13 +178,13 @@ def test_the_job_may_what_it_does(chart: Path) -> None:
 
 
 def test_the_job_keeps_to_allowed_namespaces(chart: Path) -> None:
-    """Where Metacontroller may write in some namespaces alone, so may the Job."""
+    """With allowedNamespaces the Job, too, may write in those namespaces only."""
     words = ("--set=allowedNamespaces={a,b}", "--set=config.namespaces=a")
     assert roles(template(chart, *MINE, *words), "-uninstall") == {None: RELEASE, "a": HELD, "b": HELD}
 
 
 def test_the_job_follows_hooks(chart: Path) -> None:
-    """It runs on the nodes of hooks, with their priority and the pull secrets."""
+    """The Job runs on the nodes of hooks, with their priority and the pull secrets."""
     words = (
         *("--set=hooks.nodeSelector.pool=a", "--set=hooks.tolerations[0].operator=Exists"),
         *("--set=hooks.priorityClassName=high", "--set=imagePullSecrets[0].name=pull", "--set=commonLabels.team=x"),
@@ -197,7 +199,7 @@ def test_the_job_follows_hooks(chart: Path) -> None:
 
 
 def test_every_binding_of_the_platform_is_of_a_role_that_is_there(chart: Path) -> None:
-    """Each role has its binding, in one namespace and in several."""
+    """With a token each role has its binding, in one namespace and in several."""
     for words in ((), ("--set=allowedNamespaces={a,b}", "--set=config.namespaces=a")):
         objects = template(chart, *MINE, *words)
         made = {_place(one)[1:] for one in objects if one["kind"] in ("Role", "ClusterRole")}
@@ -210,6 +212,6 @@ def test_every_binding_of_the_platform_is_of_a_role_that_is_there(chart: Path) -
 
 
 def test_no_secret_in_the_notes(noted: Path) -> None:
-    """What helm prints says where, never what."""
+    """The notes do not have the token."""
     text = yaml.safe_dump(kind(template(noted, *GIVEN), "ConfigMap", "notes"))
     assert TOKEN not in text

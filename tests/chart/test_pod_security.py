@@ -29,7 +29,7 @@ SYSCTLS: Final = {
 
 
 def violations(spec: dict[str, Any]) -> Iterator[str]:
-    """What the profile has against a pod, a few words each."""
+    """Return the violations of the profile by a pod, in a few words each."""
     pod = spec.get("securityContext", {})
     for key in ("hostNetwork", "hostPID", "hostIPC"):
         if spec.get(key):
@@ -69,21 +69,21 @@ def _of_container(container: dict[str, Any], pod: dict[str, Any]) -> Iterator[st
 
 @preset
 def test_restricted(chart: Path, words: tuple[str, ...]) -> None:
-    """Every pod of the chart, that of `helm test` and that of Metacontroller included."""
+    """Every pod of the chart passes, that of `helm test` and that of Metacontroller included."""
     found = dict(pods(template(chart, *words)))
     assert found
     assert not [(place, word) for place, spec in found.items() for word in violations(spec)]
 
 
 def test_the_cluster_chooses_the_ids(chart: Path) -> None:
-    """Ids set to null are left out, and the pod still passes: OpenShift gives each namespace ids of its own."""
+    """Ids set to null are left out, as OpenShift gives each namespace its own, and the pod still passes."""
     words = [
         f"--set={context}.{key}=null"
         for context in ("podSecurityContext", "metacontroller.podSecurityContext")
         for key in ("runAsUser", "runAsGroup", *(("fsGroup",) if context == "podSecurityContext" else ()))
     ]
     for _, spec in pods(template(chart, *words)):
-        # A dependency's null stays null, which the API server takes for absent.
+        # A null in a dependency's values stays null, which counts as absent in the API server.
         left = {key: value for key, value in spec["securityContext"].items() if value is not None}
         assert left == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
         assert not list(violations(spec))
@@ -99,5 +99,5 @@ def test_the_cluster_chooses_the_ids(chart: Path) -> None:
     ],
 )
 def test_a_violation_is_found(change: dict[str, Any], word: str) -> None:
-    """The check can fail."""
+    """A pod that breaks a rule is found, so the check above can fail."""
     assert any(one.startswith(word) for one in violations({"containers": []} | change))

@@ -1,4 +1,4 @@
-"""Where metrics come from, as the chart says it: credentials and authorities are files, and secrets are in Secrets."""
+"""Sources of metrics in the chart: credentials and authorities are files, and secrets are in Secrets."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ FILES = "/etc/beamlit/prometheus"
 def test_credentials_of_prometheus(
     chart: Path, words: tuple[str, ...], secret: str | None, data: dict[str, str] | None, files: dict[str, str]
 ) -> None:
-    """They are files of hooks alone, from a Secret: the chart's where values hold them, and nowhere else."""
+    """Credentials are mounted into hooks alone, from a Secret, which is the chart's own where values hold them."""
     objects = template(chart, *SERVER, *(f"--set-string={PROMETHEUS}.{word}" for word in words))
     config = kind(objects, "ConfigMap", "-config")["data"]["config.yaml"]
     found = yaml.safe_load(config)["metricInformer"]["prometheus"]
@@ -58,7 +58,7 @@ def test_credentials_of_prometheus(
 
 @pytest.mark.parametrize(("key", "source"), [("caConfigMap", "configMap"), ("caSecret", "secret")])
 def test_the_authority_of_prometheus(chart: Path, key: str, source: str) -> None:
-    """One file of the object that is named, for a Secret may have the private key beside it."""
+    """Only ca.crt of the named object is mounted, as a Secret may have the private key beside it."""
     objects = template(chart, *SERVER, f"--set={PROMETHEUS}.{key}=authority")
     config = yaml.safe_load(kind(objects, "ConfigMap", "-config")["data"]["config.yaml"])
     assert config["metricInformer"]["prometheus"]["caFile"] == "/etc/beamlit/prometheus-ca/ca.crt"
@@ -88,7 +88,7 @@ AUTHORITY: dict[str, tuple[tuple[str, ...], set[str]]] = {
 @pytest.mark.parametrize("authority", AUTHORITY)
 @pytest.mark.parametrize("authentication", AUTHENTICATION)
 def test_every_source_of_metrics(chart: Path, authentication: str, authority: str, tmp_path: Path) -> None:
-    """In every combination hooks take the configuration, and the files that it names are mounted."""
+    """With every combination of values hooks accept the configuration, and the files that it names are mounted."""
     (words, files), (more, further) = AUTHENTICATION[authentication], AUTHORITY[authority]
     objects = template(chart, *SERVER, *(f"--set={PROMETHEUS}.{word}" for word in (*words, *more)))
     path = tmp_path / "config.yaml"
@@ -109,7 +109,7 @@ def test_every_source_of_metrics(chart: Path, authentication: str, authority: st
 
 
 def test_a_rotated_password_starts_no_pod(chart: Path) -> None:
-    """hooks read the files again, so that a new password changes the Secret and no Deployment."""
+    """A new password changes the Secret and no Deployment, as hooks read the files again."""
     before, after = (
         template(chart, *OWN_TLS, *SERVER, f"--set={PROMETHEUS}.bearer.token={token}") for token in ("one", "two")
     )
@@ -119,7 +119,7 @@ def test_a_rotated_password_starts_no_pod(chart: Path) -> None:
 
 
 def test_a_prometheus_that_is_not_asked(chart: Path) -> None:
-    """With type kubernetes nothing of it is rendered; hooks outside the cluster have files of their own."""
+    """With type kubernetes nothing of Prometheus is rendered, and hooks outside the cluster have files of their own."""
     words = (f"--set={PROMETHEUS}.bearer.token=canary", f"--set={PROMETHEUS}.caSecret=authority")
     assert template(chart, *OWN_TLS, *words) == template(chart, *OWN_TLS)
     objects = template(chart, *SERVER, *words, *PRESETS["outside"])

@@ -1,4 +1,4 @@
-"""Who may do what: exactly what each program uses, and where."""
+"""Rights of each program: exactly those that it uses, and only where it uses them."""
 
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ EVENTS = {("", "events", "create"), ("", "events", "patch")}
 
 
 def roles(objects: list[dict[str, Any]], suffix: str) -> dict[str | None, set[tuple[str, str, str]]]:
-    """The rules of every role whose name ends so, by namespace; that of a ClusterRole is None."""
+    """Return the rules of every role whose name ends with the suffix, by namespace; that of a ClusterRole is None."""
     return {
         one["metadata"].get("namespace"): rules(one)
         for one in objects
@@ -57,7 +57,7 @@ def roles(objects: list[dict[str, Any]], suffix: str) -> dict[str | None, set[tu
 
 
 def test_metacontroller(chart: Path) -> None:
-    """Without allowedNamespaces one ClusterRole has what it uses, verb by verb."""
+    """Without allowedNamespaces one ClusterRole has exactly the rights that Metacontroller uses."""
     assert roles(template(chart), "-metacontroller") == {None: READS | WRITES}
 
 
@@ -68,7 +68,7 @@ def test_the_manifest_of_the_repository_says_the_same(chart: Path) -> None:
 
 
 def test_what_it_watches_is_what_the_composite_controllers_name(chart: Path) -> None:
-    """Parents and children may be listed and watched: without one of them nothing is ever synced, silently."""
+    """Metacontroller may list and watch all parents and children, without which no object is ever synced."""
     objects = template(chart)
     granted = rules(kind(objects, "ClusterRole", "-metacontroller"))
     specs = [one["spec"] for one in objects if one["kind"] == "CompositeController"]
@@ -88,8 +88,9 @@ def test_what_it_watches_is_what_the_composite_controllers_name(chart: Path) -> 
                 assert (group, child["resource"], verb) in granted
 
 
-def test_nobody_may_do_everything(chart: Path) -> None:
-    """No wildcard but for the names of metrics, no Secret listed; the gateway reads single ones where it serves."""
+def test_no_account_may_do_everything(chart: Path) -> None:
+    """No rule has a wildcard except for names of metrics, no account may list Secrets, and the gateway gets single ones
+    where it serves."""
     objects = template(chart)
     every = set().union(*(rules(one) for one in objects if one["kind"] in ("Role", "ClusterRole")))
     assert {rule for rule in every if any("*" in part for part in rule)} == {
@@ -111,7 +112,7 @@ def test_nobody_may_do_everything(chart: Path) -> None:
 
 
 def test_every_binding_is_of_a_role_that_is_there(chart: Path) -> None:
-    """A binding refers to a role of its own namespace, and each role has its binding."""
+    """Each binding refers to a role of its own namespace, and each role has a binding."""
     for words in (
         (),
         ALLOWED,
@@ -128,7 +129,8 @@ def test_every_binding_is_of_a_role_that_is_there(chart: Path) -> None:
 
 
 def test_writes_stay_in_the_allowed_namespaces(chart: Path) -> None:
-    """With allowedNamespaces every write is in a Role there; elsewhere there are the CompositeController's events."""
+    """With allowedNamespaces every write is in a Role there, and elsewhere only events of the CompositeController may
+    be written."""
     assert roles(template(chart, *ALLOWED), "-metacontroller") == {
         None: READS,
         "a": WRITES,
@@ -143,14 +145,14 @@ def test_writes_stay_in_the_allowed_namespaces(chart: Path) -> None:
     "flags", ["{--apply-strategy=server-side-apply}", "{--workers=5,--apply-strategy,server-side-apply}"]
 )
 def test_server_side_apply_patches(chart: Path, flags: str) -> None:
-    """Children are patched under --apply-strategy=server-side-apply, and only then."""
+    """Metacontroller may patch children only with --apply-strategy=server-side-apply."""
     granted = roles(template(chart, f"--set=metacontroller.commandArgs={flags}"), "-metacontroller")[None]
     patched = {("apps", "deployments", "patch"), ("", "services", "patch"), ("", "configmaps", "patch")}
     assert granted - (READS | WRITES) == patched
 
 
 def test_replicas_of_metacontroller_elect_a_leader(chart: Path) -> None:
-    """With --leader-election it may keep its lease, in its own namespace."""
+    """With --leader-election Metacontroller may keep its lease in its own namespace."""
     assert not roles(template(chart), "-metacontroller-leader")
     words = ("--set=metacontroller.commandArgs={--leader-election}", "--set=metacontroller.namespaceOverride=mc")
     leases = {("coordination.k8s.io", "leases", verb) for verb in ("get", "create", "update")}
@@ -159,13 +161,14 @@ def test_replicas_of_metacontroller_elect_a_leader(chart: Path) -> None:
 
 
 def test_the_bearer_has_its_price(chart: Path) -> None:
-    """Only with the token switched on may Metacontroller list Secrets."""
+    """Metacontroller may list Secrets only with the bearer token switched on."""
     granted = roles(template(chart, "--set=hooks.auth.bearer.enabled=true"), "-metacontroller")[None]
     assert granted - (READS | WRITES) == {("", "secrets", "list"), ("", "secrets", "watch")}
 
 
 def test_a_metacontroller_that_is_there(chart: Path) -> None:
-    """The rules are bound to its ServiceAccount, or to none where it has its rights already."""
+    """The rules are bound to the ServiceAccount of an existing Metacontroller, or to none where it has its rights
+    already."""
     words = ("--set=metacontroller.enabled=false", "--set=existingMetacontroller.namespace=mc",
              "--set=existingMetacontroller.serviceAccount=boss")  # fmt: skip
     (subject,) = kind(template(chart, *words), "ClusterRoleBinding", "-metacontroller")["subjects"]
@@ -188,26 +191,25 @@ HOOKS = PODS | {
     ("custom.metrics.k8s.io", "*", "get"),
     ("external.metrics.k8s.io", "*", "list"),
 }
-"""What hooks reads where metrics come from Kubernetes. The aggregated APIs see a metric of an object as a subresource
-(`pods/requests`), which is got, and an external one as a resource, which is listed.
-https://github.com/kubernetes/metrics/blob/master/IMPLEMENTATIONS.md
-"""
+"""Rights of hooks where metrics come from Kubernetes. The aggregated APIs see a metric of an object as a subresource
+(`pods/requests`), which needs get, and an external one as a resource, which needs list.
+https://github.com/kubernetes/metrics/blob/master/IMPLEMENTATIONS.md"""
 
 
 @pytest.mark.parametrize(
     ("namespaces", "places"), [("default", {"default"}), ("a\\,b", {"a", "b"}), ("{c}", {"c"}), ("", {None})]
 )
 def test_hooks_and_the_gateway_read_where_they_serve(chart: Path, namespaces: str, places: set[str | None]) -> None:
-    """Their rights are in the namespaces they serve, or everywhere when they serve all, and none of them writes."""
+    """hooks and the gateway have rights to read in the namespaces they serve, or everywhere when they serve all, and
+    none to write."""
     objects = template(chart, f"--set=config.namespaces={namespaces}")
     assert roles(objects, "-gateway") == dict.fromkeys(places, GATEWAY)
     assert roles(objects, "-hooks") == dict.fromkeys(places, HOOKS)
 
 
 def test_c34_hooks_may_read_what_it_reads_and_nothing_else(chart: Path) -> None:
-    """The original could read neither workloads but Deployments nor metrics. Here hooks reads pods, and metrics of
-    every type from the API server unless Prometheus has them; workloads of every kind come from Metacontroller.
-    """
+    """hooks may read pods, and metrics of every type unless Prometheus has them, while Metacontroller reads workloads
+    of every kind. The original could read no metrics and no workloads but Deployments."""
     for words in ((), ("--set=config.metricInformer=null",)):
         assert roles(template(chart, *words), "-hooks") == {"default": HOOKS}
     assert roles(template(chart, *PROMETHEUS), "-hooks") == {"default": PODS}
@@ -218,14 +220,15 @@ def test_c34_hooks_may_read_what_it_reads_and_nothing_else(chart: Path) -> None:
 
 
 def question(path: str) -> tuple[str, str, str] | None:
-    """What the API server takes a GET for: group, resource with its subresource, verb. None for discovery.
+    """Return group, resource with its subresource, and verb by which the API server authorizes a GET; None for
+    discovery.
 
-    As apiserver's RequestInfoFactory: what follows the namespace is resource, name, subresource.
+    The path is split as in apiserver's RequestInfoFactory: after the namespace come resource, name and subresource.
     """
     where, _, query = path.partition("?")
     _, prefix, *parts = where.split("/")
     group = "" if prefix == "api" else parts.pop(0)
-    parts = parts[1:]  # the version
+    parts = parts[1:]  # without the version
     if parts[:1] == ["namespaces"] and len(parts) > 2:
         parts = parts[2:]
     if not parts:
@@ -235,7 +238,7 @@ def question(path: str) -> tuple[str, str, str] | None:
 
 
 def allows(rule: tuple[str, str, str], call: tuple[str, str, str]) -> bool:
-    """Whether RBAC does: a resource does not stand for its subresources, and `*` stands for both."""
+    """Return whether RBAC allows the call: a resource does not stand for its subresources, and `*` stands for both."""
     return (rule[0], rule[2]) == (call[0], call[2]) and rule[1] in ("*", call[1])
 
 
@@ -264,21 +267,21 @@ def test_c34_the_rights_of_hooks_are_those_of_its_calls(chart: Path, tmp_path: P
 
 
 def test_hooks_outside_the_cluster_have_no_account(chart: Path) -> None:
-    """There is no ServiceAccount to bind rights to; the gateway keeps its own."""
+    """For hooks outside the cluster there is no ServiceAccount and no role, and the gateway keeps its own."""
     objects = template(chart, "--set=hooks.url=http://192.0.2.1:8082")
     assert not roles(objects, "-hooks")
     assert roles(objects, "-gateway") == {"default": GATEWAY}
 
 
 def test_without_the_gateway_hooks_still_read(chart: Path) -> None:
-    """Which gateway there is does not matter to hooks."""
+    """Without the chart's gateway hooks have the same rights."""
     objects = template(chart, "--set=installBeamlitGateway=false")
     assert roles(objects, "-hooks") == {"default": HOOKS}
     assert not roles(objects, "-gateway")
 
 
 def test_accounts_by_other_names(chart: Path) -> None:
-    """A ServiceAccount of one's own gets the rights, and the chart makes none."""
+    """An existing ServiceAccount gets the rights, and the chart creates none."""
     for component, other in (("hooks", "gateway"), ("gateway", "hooks")):
         words = (f"--set={component}.serviceAccount.create=false", f"--set={component}.serviceAccount.name=mine",
                  f"--set={other}.serviceAccount.annotations.role=cloud")  # fmt: skip
@@ -292,7 +295,7 @@ def test_accounts_by_other_names(chart: Path) -> None:
 
 
 def test_users(chart: Path) -> None:
-    """On request the cluster's own roles get ModelDeployments; a client secret may be in one, so not by default."""
+    """On request the cluster's own roles get ModelDeployments, but not by default, as a client secret may be in one."""
     assert not roles(template(chart), "-view")
     objects = template(chart, "--set=userRoles.aggregate=true")
     for role, verbs in (("view", {"get", "list", "watch"}), ("edit", {"create", "update", "patch", "delete",

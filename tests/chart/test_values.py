@@ -1,4 +1,4 @@
-"""Every value does something, the schema is closed, and combinations that could not work are refused."""
+"""Values of the chart: each has an effect, the schema is closed, and combinations that could not work are refused."""
 
 import base64
 import functools
@@ -17,7 +17,7 @@ from tools.repository import ROOT
 TOKEN: Final = base64.b64encode(b"account:secret").decode()
 SETTINGS: Final = {one.path: one for one in settings()}
 STEADY: Final = ("--set=hooks.tls.existingSecret=mine", "--set=hooks.tls.caBundle=PEM")
-"""Without a certificate that is generated anew each time."""
+"""Values without which a new certificate would be generated at each rendering."""
 CREDENTIALS: Final = "config.defaultRemoteBackend.authConfig.oauthConfig"
 GIVEN: Final = (f"--set={CREDENTIALS}.clientId=a", f"--set={CREDENTIALS}.clientSecret=b")
 OUTSIDE: Final = ("--set=gateway.service.type=LoadBalancer",)
@@ -63,7 +63,7 @@ CONTEXTS: Final[Mapping[str, tuple[str, ...]]] = {
     "monitoring.podMonitor.interval": ("--set=monitoring.podMonitor.enabled=true",),
     "monitoring.podMonitor.labels": ("--set=monitoring.podMonitor.enabled=true",),
 }
-"""What else is set where a value says something about something that is not there by default."""
+"""Further values that are set with a value that has no effect by itself."""
 
 SAMPLES: Final[Mapping[str, Any]] = {
     "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}},
@@ -118,7 +118,7 @@ OF_THE_DEPENDENCY: Final = frozenset(
 
 
 def another(one: Setting) -> Any:
-    """A value that the schema allows and that is not the default."""
+    """Return a value that the schema allows and that is not the default."""
     for key in (one.path, one.path.rpartition(".")[2]):
         if key in SAMPLES:
             return SAMPLES[key]
@@ -136,30 +136,31 @@ def another(one: Setting) -> Any:
 
 @functools.cache
 def steady(chart: Path, words: tuple[str, ...]) -> str:
-    """What is rendered, as text."""
+    """Return the rendered objects as text."""
     return yaml.safe_dump_all(template(chart, *STEADY, *words))
 
 
 def does_something(chart: Path, path: str, folder: Path) -> bool:
-    """Whether another value changes a manifest or the notes."""
+    """Return whether another value changes a manifest or the notes."""
     return yaml.safe_dump_all(template(chart, *changed(path, folder))) != steady(chart, CONTEXTS.get(path, ()))
 
 
 def changed(path: str, folder: Path) -> tuple[str, ...]:
-    """The words that give a value another one, by a file in the folder, in what it takes for that to matter."""
+    """Return flags that give a value another one, by a file in the folder, with the values that it needs to have an
+    effect."""
     nested: Any = another(SETTINGS[path])
     for key in reversed(path.split(".")):
         nested = {key: nested}
     file = folder / "values.yaml"
     file.write_text(yaml.safe_dump(nested))
-    # A file comes before --set, so what the context sets to the same path is left to the file.
+    # helm prefers --set to a file, so the context's flag for the same path is left out.
     context = (*STEADY, *CONTEXTS.get(path, ()))
     return (*(word for word in context if not word.startswith(f"--set={path}=")), "--values", str(file))
 
 
 @pytest.mark.parametrize("path", sorted(SETTINGS.keys() - WITHOUT_EFFECT.keys() - OF_THE_DEPENDENCY))
 def test_every_value_does_something(noted: Path, path: str, tmp_path: Path) -> None:
-    """Another value changes a manifest or the notes: a value that nobody obeys is one that somebody believes in."""
+    """Another value changes a manifest or the notes."""
     assert does_something(noted, path, tmp_path), f"{path} has no effect"
 
 
@@ -171,18 +172,18 @@ def test_the_dependency_obeys_its_values(real: Path, path: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("path", WITHOUT_EFFECT)
 def test_what_has_no_effect_has_none(noted: Path, path: str, tmp_path: Path) -> None:
-    """The list of exceptions is as short as it can be: there is no other value, or it changes nothing."""
+    """A value in the list of exceptions has no other allowed value, or changes nothing."""
     schema = allowed(SETTINGS[path])
     assert len(schema.get("enum", ())) == 1 or not does_something(noted, path, tmp_path)
 
 
 def test_contexts_are_of_values_that_there_are() -> None:
-    """What is set beside a value belongs to a value of the chart."""
+    """Every context belongs to a value of the chart."""
     assert CONTEXTS.keys() <= SETTINGS.keys()
 
 
 def test_the_dependencys_values_are_its_own(real: Path) -> None:
-    """What stands below metacontroller reaches its chart, and keys that this chart does not know pass."""
+    """Values below metacontroller reach its chart, and keys that this chart does not know are allowed there."""
     objects = template(real, "--set=metacontroller.image.tag=v9", "--set=metacontroller.resources.limits.memory=5Gi",
                        "--set=metrics-server.args={--x}", "--set=global.any=thing")  # fmt: skip
     (container,) = kind(objects, "StatefulSet")["spec"]["template"]["spec"]["containers"]
@@ -197,9 +198,8 @@ def test_the_dependencys_values_are_its_own(real: Path) -> None:
 
 @pytest.mark.parametrize("given", ["true", "false"])
 def test_c33_metrics_server_is_installed_on_request(chart: Path, given: str) -> None:
-    """installMetricServer decides, and nothing else does: the original's chart asked for another spelling than its
-    values had, and installed it always.
-    """
+    """installMetricServer alone decides whether metrics-server is installed. The original's chart read another spelling
+    than its values had, and always installed it."""
     names = [one["metadata"]["name"] for one in template(chart, f"--set=installMetricServer={given}")]
     assert ("metrics-server-is-here" in names) is (given == "true")
     assert "metrics-server-is-here" not in [one["metadata"]["name"] for one in template(chart)]
@@ -236,7 +236,8 @@ beamlit-gateway: {replicaCount: 2, service: {proxyPort: 8080}}
 
 
 def test_a_values_file_of_the_original(noted: Path, tmp_path: Path) -> None:
-    """It installs as it stands; placeholders are no credentials, and the notes say what has no effect."""
+    """The original's values file installs unchanged, its placeholders are no credentials, and the notes name values
+    without effect."""
     file = tmp_path / "values.yaml"
     file.write_text(ORIGINAL)
     objects = template(noted, "--values", str(file))
@@ -307,7 +308,7 @@ def test_a_values_file_of_the_original(noted: Path, tmp_path: Path) -> None:
     ],
 )
 def test_the_schema_refuses(chart: Path, values: str, sentence: str, tmp_path: Path) -> None:
-    """What is misspelled, of the wrong type or out of range is an error that names the key."""
+    """A value that is misspelled, of the wrong type or out of range is an error that names the key."""
     file = tmp_path / "values.yaml"
     file.write_text(values)
     with pytest.raises(HelmFailed, match=rf"schema.*[\s\S]*{sentence}"):
@@ -350,13 +351,13 @@ def test_the_schema_refuses(chart: Path, values: str, sentence: str, tmp_path: P
     ],
 )
 def test_what_cannot_work_is_refused(chart: Path, words: tuple[str, ...], sentence: str) -> None:
-    """A combination that would install and then not work is one sentence that says what to set."""
+    """A combination that would install and then not work is refused with a sentence that says what to set."""
     with pytest.raises(HelmFailed, match=sentence):
         template(chart, *words)
 
 
 def test_the_schema_has_every_default() -> None:
-    """values.yaml passes, key by key, and each described value has a type of its own in the schema."""
+    """Each described value has a type of its own in the schema."""
     schema = json.loads((ROOT / "charts/beamlit-controller/values.schema.json").read_text())
     for path in SETTINGS:
         place = schema
