@@ -243,10 +243,10 @@ def customize(parent: Json) -> CustomizeResponse:
 
 def child(response: SyncResponse, kind: str, name: str | None = None) -> Json:
     """Return the only desired child of a kind, or the one of this name."""
-    (found,) = [
+    (match,) = [
         child for child in response.children if child["kind"] == kind and name in (None, child["metadata"]["name"])
     ]
-    return found
+    return match
 
 
 def route(response: SyncResponse) -> Json:
@@ -272,9 +272,9 @@ def conditions(response: SyncResponse) -> dict[str, tuple[str, str]]:
 
 def condition(response: SyncResponse, type_: str) -> Json:
     """Return the condition of a type."""
-    found: Json
-    (found,) = [entry for entry in response.status["conditions"] if entry["type"] == type_]
-    return found
+    match: Json
+    (match,) = [entry for entry in response.status["conditions"] if entry["type"] == type_]
+    return match
 
 
 def observed(desired: Json, before: Json | None = None, *, server_side: bool = False) -> Json:

@@ -37,9 +37,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Record the path, and respond."""
         self.paths.append(unquote_plus(self.path))
-        found = _SERVED.get(self.path)
-        body = json.dumps(found or {"kind": "Status", "status": "error"}).encode()
-        self.send_response(200 if found else 404)
+        response = _SERVED.get(self.path)
+        body = json.dumps(response or {"kind": "Status", "status": "error"}).encode()
+        self.send_response(200 if response else 404)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

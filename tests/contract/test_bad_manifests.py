@@ -27,9 +27,9 @@ def rows(kind: str) -> pytest.MarkDecorator:
 
 def accepted(status: Any) -> builders.Json:
     """Return reason and message of the condition Accepted, which must be False."""
-    (found,) = [one for one in status["conditions"] if one["type"] == "Accepted"]
-    assert found["status"] == "False"
-    return {"reason": found["reason"], "message": found["message"]}
+    (condition,) = [one for one in status["conditions"] if one["type"] == "Accepted"]
+    assert condition["status"] == "False"
+    return {"reason": condition["reason"], "message": condition["message"]}
 
 
 @rows("ModelDeployment")

@@ -80,8 +80,8 @@ def effect(leaf: Leaf, metric_requests: MetricRequests) -> str | None:
 
 
 def _metrics(spec: Json) -> list[Json]:
-    found: list[Json] = spec.get("offloadingConfig", {}).get("metrics", [])
-    return found
+    metrics: list[Json] = spec.get("offloadingConfig", {}).get("metrics", [])
+    return metrics
 
 
 @pytest.mark.parametrize("name", WORLDS)

@@ -92,10 +92,10 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
 def objects_of(value: Any, path: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """Return the objects in a document that have a type of their own, unlike mappings of header names."""
     if isinstance(value, list):
-        return [found for item in value for found in objects_of(item, path)]
+        return [inner for item in value for inner in objects_of(item, path)]
     if not isinstance(value, dict):
         return []
-    below = [found for name, member in value.items() for found in objects_of(member, (*path, name))]
+    below = [inner for name, member in value.items() for inner in objects_of(member, (*path, name))]
     return below if path and path[-1] in {"set", "setFrom", "add"} and "headers" in path[-2:] else [value, *below]
 
 
@@ -160,8 +160,8 @@ def test_canonical_json_contains_nothing_needless(body: dict[str, Any]) -> None:
     written = RouteDocument.model_validate(body).canonical_json()
     value = json.loads(written)
     assert written == json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    for found in objects_of(value):
-        assert [name for name, member in found.items() if member in (None, [], {})] == []
+    for item in objects_of(value):
+        assert [name for name, member in item.items() if member in (None, [], {})] == []
 
 
 @given(bodies())
@@ -205,9 +205,9 @@ def test_k_13_unknown_fields_are_ignored_and_counted(body: dict[str, Any], data:
     plain = RouteDocument.model_validate(body).canonical_json()
     newer = json.loads(plain)
     targets = data.draw(st.lists(st.sampled_from(range(len(objects_of(newer)))), unique=True))
-    found = objects_of(newer)
+    objects = objects_of(newer)
     for index in targets:
-        found[index]["zNewer"] = data.draw(st.sampled_from([None, 1, "x", [1], {"deep": {"deeper": 1}}]))
+        objects[index]["zNewer"] = data.draw(st.sampled_from([None, 1, "x", [1], {"deep": {"deeper": 1}}]))
     document, unknown = read(json.dumps(newer))
     assert document.canonical_json() == plain
     assert unknown == len(targets)

@@ -48,8 +48,8 @@ def test_a_setting_is_read(package: str, key: str) -> None:
     For a setting that is listed as without effect no attribute is read.
     """
     programs = {package for package, known in SETTINGS if known == key}
-    found = any(SETTINGS[package, key] in READ[one] for one in (*programs, "program"))
-    assert found is (key not in NOT_OBEYED)
+    is_read = any(SETTINGS[package, key] in READ[one] for one in (*programs, "program"))
+    assert is_read is (key not in NOT_OBEYED)
 
 
 def test_what_is_listed_is_there() -> None:

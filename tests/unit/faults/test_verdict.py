@@ -15,9 +15,9 @@ STOP = Stop("one", at=10.0, limit=4.0, seconds=4.2, code=0)
 
 def record(**values: Any) -> Record:
     """Return the record of a stream of the local backend, from second 9 to 15, that ended with an error event."""
-    given: dict[str, Any] = {"user": "a", "kind": "stream", "phase": "p", "begun": 9.0, "ended": 15.0}
-    given |= {"outcome": Outcome.TOLD, "status": 200, "backend": "local", "code": "upstream_reset", "via": "one"}
-    return Record(**(given | values))
+    fields: dict[str, Any] = {"user": "a", "kind": "stream", "phase": "p", "begun": 9.0, "ended": 15.0}
+    fields |= {"outcome": Outcome.TOLD, "status": 200, "backend": "local", "code": "upstream_reset", "via": "one"}
+    return Record(**(fields | values))
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,9 @@ def test_what_excuses_a_cut_response(values: dict[str, Any], why: str | None) ->
 
 def test_errors_are_counted_and_missing_events_of_those_alone() -> None:
     """A failure that is not excused counts as an error with its missing events; an excused one does not."""
-    found = tally([record(missing=3), record(missing=4, phase="q", backend="remote")], [12.0], [])
-    assert (found[""].requests, found[""].cut, found[""].errors.total(), found[""].missing) == (2, 1, 1, 4)
-    assert (found["p"].cut, found["q"].cut) == (1, 0)
+    result = tally([record(missing=3), record(missing=4, phase="q", backend="remote")], [12.0], [])
+    assert (result[""].requests, result[""].cut, result[""].errors.total(), result[""].missing) == (2, 1, 1, 4)
+    assert (result["p"].cut, result["q"].cut) == (1, 0)
 
 
 def test_an_execution_after_a_byte_is_a_duplicate() -> None:

@@ -8,7 +8,7 @@ from hooks.eager_tasks import start
 from tests.deadlines import SECONDS
 
 
-async def test_what_need_not_wait_is_there_at_once() -> None:
+async def test_a_coroutine_that_does_not_wait_returns_at_once() -> None:
     """A coroutine that never waits gives its result, or raises its exception, without a task."""
 
     async def work(value: int) -> int:
@@ -23,7 +23,7 @@ async def test_what_need_not_wait_is_there_at_once() -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_what_waits_goes_on_as_a_task() -> None:
+async def test_a_coroutine_that_waits_becomes_a_task() -> None:
     """A coroutine that waits runs up to there at once, and continues as a task that may wait again."""
     steps: list[str] = []
     first: asyncio.Future[str] = asyncio.get_running_loop().create_future()

@@ -148,7 +148,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         Settings.load(tmp_path / "latin.yaml", environment={})
 
 
-def test_a_list_in_the_environment_that_is_none(tmp_path: Path) -> None:
+def test_a_variable_that_is_no_list(tmp_path: Path) -> None:
     """A variable that should be a list and is no JSON is named in the message."""
     message = refused("", tmp_path, environment={"BEAMLIT_NAMESPACES": "[a"})
     assert message.startswith("BEAMLIT_NAMESPACES is not JSON in line 1: close the list with ]")

@@ -47,7 +47,7 @@ def test_a_version_is_parsed_once(watched: Watched) -> None:
     assert watched.parsed == 2
 
 
-def test_a_file_that_is_renamed_over_it(watched: Watched, tmp_path: Path) -> None:
+def test_a_file_that_takes_the_place_of_another(watched: Watched, tmp_path: Path) -> None:
     """A file of the same time and size that takes its place is another version, as for a Secret that is mounted."""
     assert watched.file.current() == "first"
     (tmp_path / "new").write_text("third\n")

@@ -27,7 +27,7 @@ def test_ports_are_outside_of_the_kernels_range(first: int, last: int, expected:
     assert ports_outside(first, last) == expected
 
 
-def test_each_port_is_another_one() -> None:
+def test_ports_of_a_process_differ() -> None:
     """Ports of one process differ, and one that is in use is left out."""
     with contextlib.closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", free_port()))
@@ -35,7 +35,7 @@ def test_each_port_is_another_one() -> None:
         assert len({*ports, taken.getsockname()[1]}) == BLOCK // 4 + 1
 
 
-def test_processes_have_other_blocks() -> None:
+def test_ports_of_two_processes_differ() -> None:
     """Processes that live at the same time never get the same port."""
     ask = "from tools.ports import free_port; print(*(free_port() for _ in range(50)), flush=True); input()"
     command = [sys.executable, "-c", ask]

@@ -21,7 +21,7 @@ def opened(now: float = 100.0) -> CircuitBreaker:
     return breaker
 
 
-def test_failures_in_a_row_open_it() -> None:
+def test_failures_in_a_row_open_the_breaker() -> None:
     """Three failures in a row open the breaker; a success in between starts the count anew."""
     breaker = CircuitBreaker(RULES)
     for _ in range(20):
@@ -39,7 +39,7 @@ def test_failures_in_a_row_open_it() -> None:
     assert breaker.state(4.9) is BreakerState.OPEN
 
 
-def test_a_share_of_failures_opens_it() -> None:
+def test_a_share_of_failures_opens_the_breaker() -> None:
     """Five failures of ten requests open the breaker, of nine they do not; outcomes outside the window do not count."""
     breaker = CircuitBreaker(RULES)
     for _ in range(4):
@@ -71,7 +71,7 @@ def test_one_request_decides() -> None:
     assert breaker.state(106.0) is BreakerState.CLOSED
 
 
-def test_a_failed_probe_opens_it_again() -> None:
+def test_a_failed_probe_opens_the_breaker_again() -> None:
     """A failed probe opens the breaker for the whole time again; failures of older requests do not."""
     breaker = opened(100.0)
     assert breaker.begin(105.0)
@@ -92,7 +92,7 @@ def test_a_probe_without_an_outcome_is_replaced() -> None:
     assert breaker.begin(110.2)
 
 
-def test_an_old_success_does_not_close_it() -> None:
+def test_an_old_success_does_not_close_the_breaker() -> None:
     """A success of a request from before the breaker opened does not close it; one of a later request does."""
     breaker = opened(100.0)
     breaker.succeeded(99.0, 101.0)

@@ -123,11 +123,11 @@ def test_hh_05_a_loop_is_detected(via: bytes) -> None:
         sent(head((b"via", via)))
 
 
-@pytest.mark.parametrize(("given", "passed"), [(b"5", b"4"), (b"0", b"0"), (b"x", b"0"), (b"99999999999", b"0")])
-def test_hh_06_max_forwards_counts_down(given: bytes, passed: bytes) -> None:
+@pytest.mark.parametrize(("value", "expected"), [(b"5", b"4"), (b"0", b"0"), (b"x", b"0"), (b"99999999999", b"0")])
+def test_hh_06_max_forwards_counts_down(value: bytes, expected: bytes) -> None:
     """HH-06: Max-Forwards of OPTIONS is sent on reduced by one; for other methods it is dropped."""
-    assert sent(head((b"max-forwards", given), method=b"OPTIONS")) == ((b"max-forwards", passed),)
-    assert sent(head((b"max-forwards", given))) == ()
+    assert sent(head((b"max-forwards", value), method=b"OPTIONS")) == ((b"max-forwards", expected),)
+    assert sent(head((b"max-forwards", value))) == ()
 
 
 CLAIMS: Fields = (
@@ -332,7 +332,7 @@ def test_only_the_model_value_is_replaced(
         (b'{"k\\\\": "model", "model": "a"}', b'{"k\\\\": "model", "model": "new"}'),
     ],
 )
-def test_the_value_is_found_where_it_is(body: bytes, after: bytes) -> None:
+def test_the_model_value_is_found(body: bytes, after: bytes) -> None:
     """The model's value is found beside nested keys, escapes and strings that look like keys, which stay unchanged."""
     assert replace_model(body, "new") == after
 

@@ -88,13 +88,13 @@ def test_a_switch_is_checked_against_its_key(reason: bytes) -> None:
     """A 101 response passes only with the accept value of its key (RFC 6455 1.3 and 4.1) and without control bytes."""
     key, accept = b"dGhlIHNhbXBsZSBub25jZQ==", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
     fields = ((b"upgrade", b"websocket"), (b"connection", b"upgrade"), (b"sec-websocket-accept", accept))
-    for asked in (key, b"AAAAAAAAAAAAAAAAAAAAAA==", None):
+    for offered in (key, b"AAAAAAAAAAAAAAAAAAAAAA==", None):
         try:
-            head = messages.check_upgrade(reason, "1.1", fields, asked)
+            head = messages.check_upgrade(reason, "1.1", fields, offered)
         except errors.BadResponse:
-            assert asked != key or any((byte < 32 and byte != 9) or byte == 127 for byte in reason)
+            assert offered != key or any((byte < 32 and byte != 9) or byte == 127 for byte in reason)
         else:
-            assert asked == key
+            assert offered == key
             assert head == ResponseHead(101, reason, fields, None)
 
 
@@ -144,7 +144,7 @@ SAFE = st.binary(max_size=8).map(lambda raw: bytes(byte for byte in raw if byte 
     st.sampled_from([0, 1]),
     st.booleans(),
 )
-def test_what_is_written_is_what_was_meant(
+def test_a_written_response_has_the_intended_meaning(
     status: int,
     fields: tuple[tuple[bytes, bytes], ...],
     length: int | None,

@@ -55,7 +55,7 @@ def test_an_expression_with_one_value_is_a_label() -> None:
         ("app", "In", ["other"]),
     ],
 )
-def test_what_a_service_cannot_say_is_not_left_out(expression: tuple[str, str, list[str]]) -> None:
+def test_a_selector_that_a_service_cannot_express(expression: tuple[str, str, list[str]]) -> None:
     """A selector that a Service cannot express is not resolved, unless spec.serviceRef names a Service."""
     item = selecting({"app": "demo"}, expression)
     assert unresolved(item) == reasons.WORKLOAD_SELECTOR_UNSUPPORTED

@@ -42,15 +42,15 @@ def model(*names: str, ready: int = 1, **declared: Any) -> Json:
     return model_deployment(policies=obeys(*names), offloadingConfig={"remoteBackend": REMOTE | declared})
 
 
-def refusals(parent: Json, *found: Json, **rest: Any) -> list[tuple[str, str]]:
+def refusals(parent: Json, *stored: Json, **rest: Any) -> list[tuple[str, str]]:
     """Return reason and message of each refusal, with these Policies in the cluster."""
-    seen = builders.observation(parent, related=found, **rest)
+    seen = builders.observation(parent, related=stored, **rest)
     return [(one.reason, one.message) for one in policies.refusals(seen.read_spec(), seen)]
 
 
-def reasons_of(parent: Json, *found: Json, **rest: Any) -> list[str]:
+def reasons_of(parent: Json, *stored: Json, **rest: Any) -> list[str]:
     """Return the reason of each refusal, with these Policies in the cluster."""
-    return [reason for reason, _ in refusals(parent, *found, **rest)]
+    return [reason for reason, _ in refusals(parent, *stored, **rest)]
 
 
 # ------------------------------------------------------------------------------------------------------- the table
@@ -150,21 +150,21 @@ def test_a_policy_without_a_specification(spec: Any) -> None:
 
 def test_a_malformed_status_makes_no_policy_unusable() -> None:
     """Only the specification of a policy is read, so a malformed status does no harm."""
-    found = policy() | {"status": {"conditions": "x"}}
-    assert reasons_of(model("eu", location={"country": "fr"}), found) == []
+    stored = policy() | {"status": {"conditions": "x"}}
+    assert reasons_of(model("eu", location={"country": "fr"}), stored) == []
 
 
-def test_all_policies_must_allow_it() -> None:
+def test_all_policies_must_allow_a_backend() -> None:
     """A remote backend must be allowed by all policies; the refusals are in the order of spec.policies."""
-    found = [policy("eu"), policy("fr", locations=[place("country", "fr")]), policy("t4", flavors=[T4])]
+    stored = [policy("eu"), policy("fr", locations=[place("country", "fr")]), policy("t4", flavors=[T4])]
     parent = model("t4", "fr", "eu", location={"country": "us"})
-    assert reasons_of(parent, *found) == [
+    assert reasons_of(parent, *stored) == [
         reasons.FLAVORS_UNKNOWN,
         reasons.LOCATION_NOT_ALLOWED,
         reasons.LOCATION_NOT_ALLOWED,
     ]
-    assert reasons_of(model("t4", "fr", "eu", location={"country": "fr"}, flavors=[T4]), *found) == []
-    assert reasons_of(model("fr", "eu", location={"country": "de"}), *found) == [reasons.LOCATION_NOT_ALLOWED]
+    assert reasons_of(model("t4", "fr", "eu", location={"country": "fr"}, flavors=[T4]), *stored) == []
+    assert reasons_of(model("fr", "eu", location={"country": "de"}), *stored) == [reasons.LOCATION_NOT_ALLOWED]
 
 
 def test_a_policy_that_is_named_twice_counts_once() -> None:
@@ -184,13 +184,13 @@ def test_a_policy_that_is_being_deleted_counts() -> None:
     assert reasons_of(parent) == [reasons.POLICY_MISSING]
 
 
-def test_a_policy_of_another_namespace_is_none() -> None:
+def test_a_policy_of_another_namespace_does_not_count() -> None:
     """A policy of another namespace does not count, even where it is among the related objects by mistake."""
     assert reasons_of(model("eu", location={"country": "fr"}), policy(namespace="team-b")) == [reasons.POLICY_MISSING]
 
 
 @pytest.mark.parametrize(
-    ("default", "found", "expected"),
+    ("default", "stored", "expected"),
     [
         (DefaultRemote("h", location=Location(country="fr"), flavors=(Flavor(**T4),)), policy("p"), []),
         (DefaultRemote("h", location=Location(country="us")), policy("p"), [reasons.LOCATION_NOT_ALLOWED]),
@@ -201,13 +201,13 @@ def test_a_policy_of_another_namespace_is_none() -> None:
         (None, policy("p"), []),
     ],
 )
-def test_the_default_remote_backend(default: DefaultRemote | None, found: Json, expected: list[str]) -> None:
+def test_the_default_remote_backend(default: DefaultRemote | None, stored: Json, expected: list[str]) -> None:
     """The declared location and flavors of the default remote backend count for models without one of their own."""
     defaults = InstallDefaults(default_remote=default)
     parent = model_deployment(policies=obeys("p"), offloadingConfig={})
-    assert reasons_of(parent, found, defaults=defaults) == expected
-    assert all(FIELD not in message for _, message in refusals(parent, found, defaults=defaults))
-    assert reasons_of(model("p"), found, defaults=defaults) != []
+    assert reasons_of(parent, stored, defaults=defaults) == expected
+    assert all(FIELD not in message for _, message in refusals(parent, stored, defaults=defaults))
+    assert reasons_of(model("p"), stored, defaults=defaults) != []
 
 
 def test_without_a_remote_backend_policies_must_be_there_all_the_same() -> None:
@@ -220,7 +220,7 @@ def test_without_a_remote_backend_policies_must_be_there_all_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parent", "found", "expected"),
+    ("parent", "stored", "expected"),
     [
         (
             model_deployment(policies=[{"name": "eu"}]),
@@ -314,9 +314,9 @@ def test_without_a_remote_backend_policies_must_be_there_all_the_same() -> None:
         ),
     ],
 )
-def test_a_refusal_says_what_to_change(parent: Json, found: list[Json], expected: str) -> None:
+def test_a_refusal_says_what_to_change(parent: Json, stored: list[Json], expected: str) -> None:
     """A refusal names the policy, what it allows, what is declared, and what to change."""
-    ((_, message),) = refusals(parent, *found)
+    ((_, message),) = refusals(parent, *stored)
     assert message == expected
 
 
@@ -324,13 +324,13 @@ def test_sentences_fit_into_status() -> None:
     """Messages stay within the limits of status, however long names are and however many policies there are."""
     long = "\U0001f30d" * 253
     names = [f"{number:02}-{'p' * 250}" for number in range(64)]
-    found = [
+    stored = [
         policy(name, type="location", locations=[place("country", long)] * 256, flavors=[{"type": long, "name": long}])
         for name in names
     ]
     flavors = [{"type": long, "name": f"{long[:-1]}x"}]
     for parent, related in (
-        (model(*names, location={"name": long, "country": "fr"}, flavors=flavors), found),
+        (model(*names, location={"name": long, "country": "fr"}, flavors=flavors), stored),
         (model(*names), []),
     ):
         response = sync(parent, related=[workload(), *related])
@@ -414,8 +414,8 @@ def test_c24_policies_gate_offloading() -> None:
     )
     (rule,) = [rule for rule in builders.customize(parent).related_resources if rule.resource == "policies"]
     assert rule.names == ("eu",)
-    for found in ([], [policy()]):
-        response = sync(parent, related=[workload(ready=0), *found])
+    for stored in ([], [policy()]):
+        response = sync(parent, related=[workload(ready=0), *stored])
         assert "remote" not in backends(response)
         assert condition(response, "PolicySatisfied")["message"].startswith("Policy eu ")
     assert "remote" in backends(sync(parent, related=[workload(), policy(locations=[place("country", "us")])]))
@@ -451,11 +451,11 @@ REMOTES = st.fixed_dictionaries({}, optional={"location": LOCATIONS, "flavors": 
 @given(REMOTES, st.lists(POLICIES, max_size=4), st.integers(0, 1))
 def test_adding_a_policy_never_adds_a_backend(remote: Json, specs: list[Json], ready: int) -> None:
     """With each additional policy the route has the backends it had before, or fewer."""
-    found = [policy(f"p{number}") | {"spec": spec} for number, spec in enumerate(specs)]
-    names = [item["metadata"]["name"] for item in found]
+    stored = [policy(f"p{number}") | {"spec": spec} for number, spec in enumerate(specs)]
+    names = [item["metadata"]["name"] for item in stored]
     before = {"local", "remote"}
     for count in range(len(names) + 1):
-        response = sync(model(*names[:count], **remote), related=[workload(ready=ready), *found])
+        response = sync(model(*names[:count], **remote), related=[workload(ready=ready), *stored])
         present = set(backends(response))
         assert present <= before
         assert ("remote" in present) == (conditions(response)["PolicySatisfied"][0] == "True")

@@ -27,8 +27,8 @@ def test_every_kind_has_a_rule() -> None:
 )
 def test_one_ready_replica_is_enough_for_any_kind(kind: str, ready: int, reason: str) -> None:
     """A workload of any kind is ready with one ready replica."""
-    found = of(kind, ready=ready, replicas=3)
-    assert (found.ready, found.reason, found.is_ready) == (ready, reason, ready > 0)
+    result = of(kind, ready=ready, replicas=3)
+    assert (result.ready, result.reason, result.is_ready) == (ready, reason, ready > 0)
 
 
 @pytest.mark.parametrize(

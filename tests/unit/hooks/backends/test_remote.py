@@ -48,9 +48,9 @@ def test_the_default_backend_is_a_marker_with_a_prefix() -> None:
 
 def test_no_backend_at_all() -> None:
     """Without remoteBackend and a default remote backend there is nothing to offload to."""
-    found = find(defaults=InstallDefaults())
-    assert isinstance(found, Unresolved)
-    assert found.reason == reasons.NO_REMOTE_BACKEND
+    result = find(defaults=InstallDefaults())
+    assert isinstance(result, Unresolved)
+    assert result.reason == reasons.NO_REMOTE_BACKEND
 
 
 @pytest.mark.parametrize(
@@ -167,9 +167,9 @@ def test_whose_workspace() -> None:
 def test_a_workspace_that_is_needed_and_unknown(backend: builders.Json, key: str) -> None:
     """When a workspace is needed and unknown, the message names the key to set."""
     without = InstallDefaults(default_remote=DefaultRemote("h", "https", "/$workspace/$model"))
-    found = find(defaults=without, **backend)
-    assert isinstance(found, Unresolved)
-    assert (found.reason, key in found.message) == (reasons.WORKSPACE_UNKNOWN, True)
+    result = find(defaults=without, **backend)
+    assert isinstance(result, Unresolved)
+    assert (result.reason, key in result.message) == (reasons.WORKSPACE_UNKNOWN, True)
 
 
 def test_a_workspace_without_any_default_backend() -> None:

@@ -41,6 +41,6 @@ def test_an_empty_address_is_no_problem() -> None:
         ("prometheus:9090/#x", "must end with its path"),
     ],
 )
-def test_what_is_wrong(address: str, problem: str) -> None:
+def test_problems_of_an_address(address: str, problem: str) -> None:
     """The problem of an address is worded to follow the name of the setting, without the address."""
     assert urls.problem(address) == problem

@@ -79,8 +79,8 @@ def verdicts(explanation: Explanation) -> dict[str, str]:
 
 def turn(explanation: Explanation, when: str) -> Turn:
     """Return the only turn with this clause."""
-    (found,) = [one for one in explanation.turns if one.when == when]
-    return found
+    (change,) = [one for one in explanation.turns if one.when == when]
+    return change
 
 
 def test_every_rule_has_a_no() -> None:
@@ -171,18 +171,18 @@ def test_the_default_backend_has_no_host_here() -> None:
 def test_reached_for_long_enough() -> None:
     """A metric below its target has a turn: at the target for the trigger window, it offloads the percentage."""
     explanation = explained(watched("99", percentage=50))
-    (found,) = [one for one in explanation.turns if one.thresholds]
-    assert (str(found.thresholds[0].value), found.thresholds[0].below) == ("100", False)
-    assert (found.after, then(found)) == (timedelta(seconds=30), (50, reasons.METRIC_REACHED))
+    (change,) = [one for one in explanation.turns if one.thresholds]
+    assert (str(change.thresholds[0].value), change.thresholds[0].below) == ("100", False)
+    assert (change.after, then(change)) == (timedelta(seconds=30), (50, reasons.METRIC_REACHED))
     assert "queue-0 at 100 instead of 99 for 30 s: 50 % of the requests" in as_text(explanation)
 
 
 def test_far_enough_below() -> None:
     """A metric that offloads has a turn: below the value whose estimate is within the tolerance, it ends offloading."""
     explanation = explained(offloaded("60", percentage=50))
-    (found,) = [one for one in explanation.turns if one.thresholds]
-    assert (str(found.thresholds[0].value), found.thresholds[0].below) == ("45", True)
-    assert (found.after, then(found)) == (timedelta(seconds=60), (0, reasons.LOCAL))
+    (change,) = [one for one in explanation.turns if one.thresholds]
+    assert (str(change.thresholds[0].value), change.thresholds[0].below) == ("45", True)
+    assert (change.after, then(change)) == (timedelta(seconds=60), (0, reasons.LOCAL))
     assert explanation.metrics[0].estimate == Fraction(6, 5)
     assert "with all requests here: 120 % of the target, estimated" in as_text(explanation)
 
@@ -190,8 +190,8 @@ def test_far_enough_below() -> None:
 def test_all_metrics_that_keep_the_share_up() -> None:
     """All metrics that keep the share up are in one turn; one that is low already is not in it."""
     explanation = explained(offloaded("60", "1", "100", percentage=50))
-    (found,) = [one for one in explanation.turns if one.thresholds]
-    assert [one.name for one in found.thresholds] == ["queue-0", "queue-2"]
+    (change,) = [one for one in explanation.turns if one.thresholds]
+    assert [one.name for one in change.thresholds] == ["queue-0", "queue-2"]
     assert "queue-0 below 45 instead of 60 and queue-2 below 45 instead of 100 for 1 min" in as_text(explanation)
 
 
@@ -201,44 +201,44 @@ def test_a_metric_that_cannot_be_read_keeps_the_share_up() -> None:
     cluster.values = ("60", GONE)
     explanation = explained(cluster)
     assert not [one for one in explanation.turns if one.thresholds]
-    found = turn(explanation, "when queue-1 can be read and is at its target")
-    assert then(found) == (50, reasons.METRIC_REACHED)
+    change = turn(explanation, "when queue-1 can be read and is at its target")
+    assert then(change) == (50, reasons.METRIC_REACHED)
 
 
-def test_what_comes_by_itself() -> None:
+def test_turns_that_come_by_themselves() -> None:
     """Turns that come by themselves are the end of a running window and the end of an override."""
     cluster = watched("100", percentage=50)
     explanation = explained(cluster)
-    found = turn(explanation, "")
-    assert (found.at, then(found)) == (NOW + timedelta(seconds=30), (50, reasons.METRIC_REACHED))
+    change = turn(explanation, "")
+    assert (change.at, then(change)) == (NOW + timedelta(seconds=30), (50, reasons.METRIC_REACHED))
     assert "if nothing else happens, at 2026-03-01T12:00:30Z, in 30 s: 50 %" in as_text(explanation)
     assert "at a target since 2026-03-01T12:00:00Z (0 s); the window ends at 2026-03-01T12:00:30Z" in as_text(
         explanation
     )
     ends = {"percentage": 20, "until": "2026-03-01T12:10:00Z"}
     explanation = explained(watched("100", percentage=50, override=ends))
-    found = turn(explanation, "")
-    assert (found.at, then(found)) == (NOW + timedelta(minutes=10), (50, reasons.METRIC_REACHED))
+    change = turn(explanation, "")
+    assert (change.at, then(change)) == (NOW + timedelta(minutes=10), (50, reasons.METRIC_REACHED))
     assert then(turn(explanation, "without the override")) == (0, reasons.LOCAL)
 
 
-def test_measured_again() -> None:
+def test_a_turn_by_new_measurements() -> None:
     """In mode proportional the share rises by a step with each new measurement while a metric is at its target."""
     explanation = explained(watched("300", mode="proportional", triggerWindowSeconds=0))
     assert (explanation.split.percentage, explanation.split.reason) == (25, reasons.METRIC_REACHED)
-    found = turn(explanation, "when the metrics are measured again and are the same")
-    assert (found.after, then(found)) == (timedelta(0), (50, reasons.METRIC_REACHED))
+    change = turn(explanation, "when the metrics are measured again and are the same")
+    assert (change.after, then(change)) == (timedelta(0), (50, reasons.METRIC_REACHED))
 
 
-def test_readiness_the_other_way_round() -> None:
+def test_turns_of_readiness() -> None:
     """Readiness has a turn in either direction: to an outage after notReadyForSeconds, and back at once."""
-    found = turn(explained(watched("5", notReadyForSeconds=20)), "when no replica is ready")
-    assert (found.after, then(found)) == (timedelta(seconds=20), (100, reasons.NO_READY_REPLICA))
-    found = turn(explained(watched("5", ready=0)), "when a replica is ready")
-    assert (found.after, then(found)) == (timedelta(0), (0, reasons.LOCAL))
+    change = turn(explained(watched("5", notReadyForSeconds=20)), "when no replica is ready")
+    assert (change.after, then(change)) == (timedelta(seconds=20), (100, reasons.NO_READY_REPLICA))
+    change = turn(explained(watched("5", ready=0)), "when a replica is ready")
+    assert (change.after, then(change)) == (timedelta(0), (0, reasons.LOCAL))
 
 
-def test_what_people_set() -> None:
+def test_turns_of_what_users_set() -> None:
     """A disabled model and policies that forbid have a turn: the split without them."""
     explanation = explained(watched("5", ready=0, enabled=False))
     assert then(turn(explanation, "with spec.enabled: true")) == (100, reasons.NO_READY_REPLICA)
@@ -248,14 +248,14 @@ def test_what_people_set() -> None:
     assert then(turn(explanation, "when the policies allow it")) == (100, reasons.NO_READY_REPLICA)
 
 
-def test_nothing_is_asked_beside_a_forced_override() -> None:
+def test_a_forced_override_has_no_other_turns() -> None:
     """Under a forced override no turn is about a metric or a replica, which would change nothing."""
     force = {"percentage": 20, "until": "2026-03-01T12:10:00Z", "mode": "Force"}
     explanation = explained(watched("99", override=force))
     assert {one.when for one in explanation.turns} == {"", "without the override"}
 
 
-def test_without_local_backend_no_replica_is_spoken_of() -> None:
+def test_without_a_local_backend_no_turn_is_about_replicas() -> None:
     """Without a local backend no turn is about a replica, which requests could not reach."""
     explanation = explained(Cluster(model_deployment(), related=[]))
     assert explanation.split.reason == reasons.WORKLOAD_MISSING
@@ -305,10 +305,10 @@ def test_thresholds_are_exact(
     explanation = explained(cluster)
     response = cluster.sync()
     assert split(response) == (explanation.split.percentage, explanation.split.reason)
-    for found in explanation.turns:
-        if found.thresholds:
-            assert fed(cluster, found, 0) == then(found)
-            assert fed(cluster, found, 1)[0] != found.then.percentage
+    for change in explanation.turns:
+        if change.thresholds:
+            assert fed(cluster, change, 0) == then(change)
+            assert fed(cluster, change, 1)[0] != change.then.percentage
 
 
 def fed(cluster: Cluster, turn: Turn, short: int) -> tuple[int, str]:
@@ -347,8 +347,8 @@ def test_many_pods_fit() -> None:
     parent = model_deployment(offloadingConfig={"remoteBackend": builders.REMOTE, "metrics": metrics})
     pods = tuple(a_pod(f"pod-{number:02}", ready=number < 20) for number in range(40))
     samples = tuple(dataclasses.replace(readings("1").metrics[0].samples[0], of=pod.name) for pod in pods)
-    read = Readings((Reading(samples),), pods)
-    explanation = explain(builders.observation(parent, readings=read, related=[workload()]), now=NOW)
+    metric_readings = Readings((Reading(samples),), pods)
+    explanation = explain(builders.observation(parent, readings=metric_readings, related=[workload()]), now=NOW)
     text = " ".join(as_text(explanation).split())
     assert "(1 + 1 + 1 + 1 + 1 + 1 + 1 + 1 + … 12 more) / (1 × 20) = 1 = 100 % of the target" in text
     assert "pod-27 (it is not ready) and 12 more" in text

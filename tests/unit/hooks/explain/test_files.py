@@ -108,9 +108,9 @@ class Explained:
     def metric(self) -> Json:
         """Return the only metric of the only ModelDeployment."""
         (document,) = self.documents
-        found: Json
-        (found,) = document["metrics"]
-        return found
+        metric: Json
+        (metric,) = document["metrics"]
+        return metric
 
 
 def test_everything_that_kubectl_gives(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_workload_of_spec_server(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_not_there(tmp_path: Path, metric: Json, command: str) -> None:
+def test_a_metric_that_is_in_no_file(tmp_path: Path, metric: Json, command: str) -> None:
     """A metric that is in no file is missing, and its message has the command that prints it."""
     explained = Explained(tmp_path, [manifest(metric)], [ready(), POD])
     assert explained.split == (0, reasons.METRICS_MISSING)
@@ -189,13 +189,13 @@ def test_what_is_not_there(tmp_path: Path, metric: Json, command: str) -> None:
     assert "add a PrometheusAnswer" in explained.metric["message"]
 
 
-def test_pods_that_are_not_there(tmp_path: Path) -> None:
+def test_pods_that_are_in_no_file(tmp_path: Path) -> None:
     """Pods that are in no file are missing, and the message has the command that prints them."""
     explained = Explained(tmp_path, [manifest(CPU)], [ready(), USAGE])
     assert "kubectl get pods -n default -o yaml" in explained.metric["message"]
 
 
-def test_nothing_observed(tmp_path: Path) -> None:
+def test_without_observed_objects(tmp_path: Path) -> None:
     """Without observed objects metrics are not evaluated, and the advice names the option to use."""
     explained = Explained(tmp_path, [manifest(CPU)], None)
     assert explained.metric["state"] == reasons.NOT_EVALUATED

@@ -29,15 +29,15 @@ def test_a_pod_is_read_from_its_object() -> None:
         {"type": "PodScheduled", "status": "False", "lastTransitionTime": "2026-01-01T00:00:00Z"},
         {"type": "Ready", "status": "True", "lastTransitionTime": "2026-03-01T12:00:00Z"},
     ]
-    read = pod(container("server"), phase="Running", conditions=conditions)
-    assert (read.name, read.phase, read.ready, read.terminating) == ("demo-0", "Running", True, False)
-    assert read.ready_since == datetime(2026, 3, 1, 12, tzinfo=UTC)
+    result = pod(container("server"), phase="Running", conditions=conditions)
+    assert (result.name, result.phase, result.ready, result.terminating) == ("demo-0", "Running", True, False)
+    assert result.ready_since == datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def test_an_object_without_anything_is_a_pod_that_does_not_serve() -> None:
     """A pod without any field is neither ready nor running."""
-    read = Pod.of({})
-    assert (read.name, read.phase, read.ready, read.ready_since, read.containers) == ("", "", False, None, ())
+    result = Pod.of({})
+    assert (result.name, result.phase, result.ready, result.ready_since, result.containers) == ("", "", False, None, ())
 
 
 def test_a_deleted_pod_is_terminating() -> None:
@@ -47,53 +47,53 @@ def test_a_deleted_pod_is_terminating() -> None:
 
 def test_sidecars_count_and_other_init_containers_do_not() -> None:
     """An init container that is always restarted counts with its request; any other has ended and does not."""
-    read = pod(
+    result = pod(
         container("server", "500m"),
         init=(container("load", "8"), container("mesh", "100m", restartPolicy="Always")),
     )
-    assert [item.name for item in read.containers] == ["server", "mesh"]
-    assert read.requested("cpu", None) == parse("600m")
+    assert [item.name for item in result.containers] == ["server", "mesh"]
+    assert result.requested("cpu", None) == parse("600m")
 
 
 def test_a_request_of_the_pod_takes_the_place_of_the_containers() -> None:
     """A request of the pod counts for its resource, without overhead; for others the containers' are added up."""
-    read = pod(
+    result = pod(
         {"name": "server", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}},
         {"name": "proxy", "resources": {"requests": {"memory": "1Gi"}}},
         requests={"cpu": "4"},
     )
-    assert read.requested("cpu", None) == parse("4")
-    assert read.without_request("cpu", None) is None
-    assert read.requested("memory", None) == parse("2Gi")
+    assert result.requested("cpu", None) == parse("4")
+    assert result.without_request("cpu", None) is None
+    assert result.requested("memory", None) == parse("2Gi")
 
 
 def test_a_request_of_the_pod_says_nothing_of_one_container() -> None:
     """For a single container its own request counts, not that of the pod."""
-    read = pod(container("server", "1"), container("proxy"), requests={"cpu": "4"})
-    assert read.requested("cpu", "server") == parse("1")
-    assert read.without_request("cpu", "server") is None
-    assert read.without_request("cpu", "proxy") == "proxy"
+    result = pod(container("server", "1"), container("proxy"), requests={"cpu": "4"})
+    assert result.requested("cpu", "server") == parse("1")
+    assert result.without_request("cpu", "server") is None
+    assert result.without_request("cpu", "proxy") == "proxy"
 
 
 def test_the_first_container_without_a_request_is_named() -> None:
     """The first container without a request, in the order of the specification, is named."""
-    read = pod(container("server", "1"), container("proxy"), container("logs"))
-    assert read.without_request("cpu", None) == "proxy"
-    assert read.without_request("memory", None) == "server"
-    assert read.requested("cpu", None) == parse("1")
+    result = pod(container("server", "1"), container("proxy"), container("logs"))
+    assert result.without_request("cpu", None) == "proxy"
+    assert result.without_request("memory", None) == "server"
+    assert result.requested("cpu", None) == parse("1")
 
 
 def test_zero_is_a_request() -> None:
     """A container that requests zero has a request."""
-    read = pod(container("server", "1"), container("proxy", "0"))
-    assert read.without_request("cpu", None) is None
+    result = pod(container("server", "1"), container("proxy", "0"))
+    assert result.without_request("cpu", None) is None
 
 
 @pytest.mark.parametrize("amount", ["much", "", None, True, ["1"], {"cpu": "1"}])
 def test_what_is_no_quantity_is_not_requested(amount: Any) -> None:
     """An amount that cannot be read counts as absent, not as zero."""
-    read = pod({"name": "server", "resources": {"requests": {"cpu": amount}}})
-    assert read.without_request("cpu", None) == "server"
+    result = pod({"name": "server", "resources": {"requests": {"cpu": amount}}})
+    assert result.without_request("cpu", None) == "server"
 
 
 def test_a_sum_has_the_format_of_its_first_amount() -> None:

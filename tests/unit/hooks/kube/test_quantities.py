@@ -119,7 +119,7 @@ def test_a_number_as_programs_print_it(written: str, nanos: int) -> None:
 @pytest.mark.parametrize(
     "written", ["", "NaN", "+Inf", "-Inf", "1k", "1e", "1.", ".5", " 1", "0x1", "1_0", "1" * 401, "١"]
 )
-def test_what_is_no_such_number(written: str) -> None:
+def test_what_is_no_decimal_number(written: str) -> None:
     """A text that is no finite decimal number is refused, such as a quantity with a suffix."""
     with pytest.raises(InvalidQuantity):
         decimal(written)
@@ -129,5 +129,5 @@ def test_what_is_no_such_number(written: str) -> None:
 def test_a_float_is_read_exactly(value: float) -> None:
     """The shortest text of a float, which is what programs print, is read with an error below a billionth."""
     exact = Fraction(repr(value)) if "e" not in repr(value) else Fraction(Decimal(repr(value)))
-    read = Fraction(decimal(repr(value)).nanos, 10**9)
-    assert 0 <= abs(read) - abs(exact) < Fraction(1, 10**9)
+    result = Fraction(decimal(repr(value)).nanos, 10**9)
+    assert 0 <= abs(result) - abs(exact) < Fraction(1, 10**9)

@@ -62,7 +62,7 @@ def test_what_is_stored() -> None:
     assert item["spec"]["enabled"] is None
 
 
-def test_a_null_that_may_be_one() -> None:
+def test_nulls_that_stay() -> None:
     """A null stays where the schema says nullable, in a list, and in what the schema does not describe."""
     schema = {"type": "object", "properties": {"a": {"nullable": True}, "b": {"items": {}}, "c": {"default": 1}}}
     assert defaulted(schema, {"a": None, "b": [None], "c": None, "d": None}) == {

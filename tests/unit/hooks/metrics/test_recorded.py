@@ -41,9 +41,9 @@ def values(reading: Reading | None) -> list[tuple[str, str]]:
     return [(sample.of, str(sample.value)) for sample in reading.samples]
 
 
-def read(text: str, spec: MetricSpec, namespace: str = "default", **given: Any) -> Reading | None:
+def read(text: str, spec: MetricSpec, namespace: str = "default", **options: Any) -> Reading | None:
     """Return the reading of a metric from a text, or None when the text is not about it."""
-    return recorded(text).reading(spec, namespace, now=NOW, **given)
+    return recorded(text).reading(spec, namespace, now=NOW, **options)
 
 
 USAGE = """
@@ -59,10 +59,10 @@ USAGE = """
 def test_pod_metrics(name: str, value: str) -> None:
     """A PodMetricsList, as kubectl get --raw prints it, gives usage per container of its own namespace only."""
     for spec in (metric("Resource", name=name), metric("ContainerResource", name=name, container="server")):
-        found = read(USAGE, spec)
-        assert values(found) == [("a", value)]
-        assert found is not None
-        assert (found.samples[0].container, found.samples[0].window) == ("server", timedelta(seconds=30))
+        reading = read(USAGE, spec)
+        assert values(reading) == [("a", value)]
+        assert reading is not None
+        assert (reading.samples[0].container, reading.samples[0].window) == ("server", timedelta(seconds=30))
     assert read(USAGE, metric("Resource", name=name), "third") is None
 
 
@@ -134,13 +134,13 @@ def test_external_metric_values() -> None:
 
 def test_without_a_time() -> None:
     """A value without a timestamp is of now, and without a window it is momentary."""
-    found = read("kind: ExternalMetricValue\nmetricName: queue\nvalue: 8\n", named("External"))
-    assert found is not None
-    (sample,) = found.samples
+    reading = read("kind: ExternalMetricValue\nmetricName: queue\nvalue: 8\n", named("External"))
+    assert reading is not None
+    (sample,) = reading.samples
     assert (str(sample.value), sample.time, sample.window) == ("8", NOW, timedelta(0))
-    found = read("kind: ExternalMetricValue\nmetricName: queue\nvalue: 8\nwindow: 7\n", named("External"))
-    assert found is not None
-    assert found.samples[0].window == timedelta(seconds=7)
+    reading = read("kind: ExternalMetricValue\nmetricName: queue\nvalue: 8\nwindow: 7\n", named("External"))
+    assert reading is not None
+    assert reading.samples[0].window == timedelta(seconds=7)
 
 
 def document(result: str, name: str = "queue") -> str:
@@ -166,9 +166,9 @@ def test_prometheus() -> None:
 def test_windows_of_prometheus() -> None:
     """The window of a sample from Prometheus is the range of the expression and a scrape interval."""
     name = "sum(rate(requests_total[5m]))"
-    found = read(document(SCALAR, name), named("External", name=name), scrape_interval=timedelta(seconds=15))
-    assert found is not None
-    assert found.samples[0].window == timedelta(seconds=315)
+    reading = read(document(SCALAR, name), named("External", name=name), scrape_interval=timedelta(seconds=15))
+    assert reading is not None
+    assert reading.samples[0].window == timedelta(seconds=315)
 
 
 @pytest.mark.parametrize(
@@ -181,11 +181,11 @@ def test_windows_of_prometheus() -> None:
 )
 def test_a_response_without_values(text: str, words: str) -> None:
     """A recorded refusal of Prometheus is a reason, as when the server itself refuses."""
-    found = read(text, named("External"))
-    assert found is not None
-    assert found.unread is not None
-    assert found.unread.reason == reasons.REFUSED
-    assert words in found.unread.message
+    reading = read(text, named("External"))
+    assert reading is not None
+    assert reading.unread is not None
+    assert reading.unread.reason == reasons.REFUSED
+    assert words in reading.unread.message
 
 
 def test_pods() -> None:
@@ -196,9 +196,9 @@ def test_pods() -> None:
         yaml.dump({"kind": "PodList", "apiVersion": "v1", "items": items}),
         yaml.dump({"kind": "List", "items": [item | {"kind": "Pod", "apiVersion": "v1"} for item in items]}),
     ):
-        found = recorded(text).pods("default", Selector.of({"app": "b"}))
-        assert found is not None
-        assert [pod.name for pod in found] == ["b"]
+        reading = recorded(text).pods("default", Selector.of({"app": "b"}))
+        assert reading is not None
+        assert [pod.name for pod in reading] == ["b"]
         assert recorded(text).pods("default", Selector.of({"app": "c"})) == ()
         assert recorded(text).pods("other", Selector.of({"app": "b"})) is None
 

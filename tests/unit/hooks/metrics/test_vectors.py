@@ -73,7 +73,7 @@ def test_a_pod_without_a_number_is_left_out() -> None:
         ((("1", {"pod": "a", "namespace": "x"}),), None),
     ],
 )
-def test_no_pod_at_all(series: tuple[tuple[str, Json], ...], reason: str | None) -> None:
+def test_no_series_with_a_pod(series: tuple[tuple[str, Json], ...], reason: str | None) -> None:
     """Where no series has a pod, the reading says why, unless all series are of another namespace."""
     reading = of_pods(*series)
     assert reading.samples == ()

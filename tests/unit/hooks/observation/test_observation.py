@@ -47,18 +47,18 @@ def test_workload_reads_what_is_needed() -> None:
         {"containerPort": 53, "protocol": "UDP"},
         {"name": "none"},
     ]
-    found = Workload.of(
+    result = Workload.of(
         builders.workload("StatefulSet", generation=3, observed=2, replicas=0, ports=ports, deleting=True)
     )
-    assert (found.kind, found.name, found.deleting, found.replicas) == ("StatefulSet", "demo", True, 0)
-    assert (found.generation, found.observed_generation) == (3, 2)
-    assert (str(found.selector), found.ports) == ("app=demo", (ContainerPort(8000, "http"),))
+    assert (result.kind, result.name, result.deleting, result.replicas) == ("StatefulSet", "demo", True, 0)
+    assert (result.generation, result.observed_generation) == (3, 2)
+    assert (str(result.selector), result.ports) == ("app=demo", (ContainerPort(8000, "http"),))
 
 
 def test_an_empty_workload_is_read_too() -> None:
     """A workload with nothing but kind and name is read, and its other facts count as absent."""
-    found = Workload.of({"kind": "Deployment", "metadata": {"name": "x"}})
-    assert (found.generation, found.observed_generation, found.replicas, found.ports) == (0, None, None, ())
+    result = Workload.of({"kind": "Deployment", "metadata": {"name": "x"}})
+    assert (result.generation, result.observed_generation, result.replicas, result.ports) == (0, None, None, ())
 
 
 @pytest.mark.parametrize(

@@ -343,8 +343,8 @@ def test_pods_that_cannot_be_listed() -> None:
     right, wrong = ({"type": "Pods", "pods": {"metric": {"name": "busy"}, "target": target}} for target in targets)
     config = {"remoteBackend": builders.REMOTE, "metrics": [right, external(), wrong]}
     forbidden = Unread(reasons.FORBIDDEN, "Hooks may not list pods: allow it.")
-    given = dataclasses.replace(builders.readings("1", "1", "1"), pods_unread=forbidden)
-    response = builders.sync(model_deployment(offloadingConfig=config), related=[workload()], readings=given)
+    unread_pods = dataclasses.replace(builders.readings("1", "1", "1"), pods_unread=forbidden)
+    response = builders.sync(model_deployment(offloadingConfig=config), related=[workload()], readings=unread_pods)
     assert states(response) == [reasons.FORBIDDEN, "Below", reasons.MISDECLARED]
     assert builders.condition(response, "MetricsAvailable")["message"].startswith(f"busy: {forbidden.message} busy: ")
 
@@ -411,9 +411,9 @@ def ahead(
     **behavior: Any,
 ) -> Course:
     """Return the course after one more sync, by default in mode proportional without windows."""
-    given = {"mode": "proportional", "trigger_window_seconds": 0, "release_window_seconds": 0, **behavior}
+    fields = {"mode": "proportional", "trigger_window_seconds": 0, "release_window_seconds": 0, **behavior}
     force = InForce(in_force, since, by_metrics, overridden)
-    return advance(memory, measures, OffloadingBehavior(**given), force, now=now)
+    return advance(memory, measures, OffloadingBehavior(**fields), force, now=now)
 
 
 @pytest.mark.parametrize(

@@ -87,16 +87,16 @@ def of(
 
 def ratio(*args: Any, **kwargs: Any) -> Fraction:
     """Return the ratio of a measure that has one."""
-    found = of(*args, **kwargs)
-    assert isinstance(found, Measured), found
-    return found.ratio
+    result = of(*args, **kwargs)
+    assert isinstance(result, Measured), result
+    return result.ratio
 
 
 def missing(*args: Any, **kwargs: Any) -> Missing:
     """Return the reason of a measure that has no ratio."""
-    found = of(*args, **kwargs)
-    assert isinstance(found, Missing), found
-    return found
+    result = of(*args, **kwargs)
+    assert isinstance(result, Missing), result
+    return result
 
 
 # The autoscaler's own examples.
@@ -166,8 +166,8 @@ def test_values_of_the_autoscalers_tests(
 
 def test_the_walkthrough_of_the_autoscaler() -> None:
     """A pod that requests 200m and uses 610m is at 305 percent, which needs seven pods for a target of 50 percent."""
-    found = ratio(metric("Resource", "Utilization", 50), usage("demo", "610m"), [pod("demo", "200m")])
-    assert (found, ceil(1 * found)) == (Fraction(61, 10), 7)
+    result = ratio(metric("Resource", "Utilization", 50), usage("demo", "610m"), [pod("demo", "200m")])
+    assert (result, ceil(1 * result)) == (Fraction(61, 10), 7)
 
 
 def test_failed_and_deleted_pods_of_the_autoscalers_tests() -> None:
@@ -237,8 +237,8 @@ def test_c4_an_object_is_the_one_that_is_described() -> None:
 )
 def test_c4_without_requests_there_is_no_utilization(requests: tuple[str | None, ...], message: str) -> None:
     """C4: a container without a request makes the utilization missing, because usage cannot be divided by zero."""
-    found = missing(CPU, usage("demo", *["1" for _ in requests]), [pod("demo", *requests)])
-    assert (found.reason, found.message) == (reasons.NO_REQUESTS, message)
+    result = missing(CPU, usage("demo", *["1" for _ in requests]), [pod("demo", *requests)])
+    assert (result.reason, result.message) == (reasons.NO_REQUESTS, message)
 
 
 def test_c4_a_metric_without_its_description_is_no_crash() -> None:
@@ -316,9 +316,9 @@ def test_a_pod_that_does_not_serve_does_not_count(fields: Json, why: Exclusion) 
     """A pod that does not serve is left out with the reason, and where it is the only one there is no ratio."""
     idle = dataclasses.replace(pod("b", None), **fields)
     samples = [*usage("a", "800m"), *usage("b", "8")]
-    found = of(CPU, samples, [idle, pod("a")])
-    assert isinstance(found, Measured)
-    assert (found.ratio, found.left_out) == (ONE, (LeftOut("b", why),))
+    result = of(CPU, samples, [idle, pod("a")])
+    assert isinstance(result, Measured)
+    assert (result.ratio, result.left_out) == (ONE, (LeftOut("b", why),))
     alone = missing(CPU, samples, [idle])
     assert (alone.reason, alone.left_out) == (reasons.NO_READY_PODS, (LeftOut("b", why),))
 
@@ -327,18 +327,18 @@ def test_a_pod_without_a_sample_is_left_out() -> None:
     """A pod without a sample is left out, below and above the target, and counts neither as idle nor as full."""
     serving = [pod("a"), pod("b")]
     for used, expected in (("400m", Fraction(1, 2)), ("1600m", Fraction(2))):
-        found = of(CPU, usage("a", used), serving)
-        assert isinstance(found, Measured)
-        assert (found.ratio, found.left_out) == (expected, (LeftOut("b", Exclusion.NO_SAMPLE),))
+        result = of(CPU, usage("a", used), serving)
+        assert isinstance(result, Measured)
+        assert (result.ratio, result.left_out) == (expected, (LeftOut("b", Exclusion.NO_SAMPLE),))
 
 
 def test_a_pod_counts_with_all_its_containers() -> None:
     """A pod with a container that has no sample is left out; samples of containers that it does not have are
     ignored."""
     serving = [pod("a", "500m", "500m"), pod("b", "500m", "500m")]
-    found = of(CPU, [*usage("a", "600m", "200m", "7"), *usage("b", "5")], serving)
-    assert isinstance(found, Measured)
-    assert (found.ratio, found.left_out) == (ONE, (LeftOut("b", Exclusion.INCOMPLETE),))
+    result = of(CPU, [*usage("a", "600m", "200m", "7"), *usage("b", "5")], serving)
+    assert isinstance(result, Measured)
+    assert (result.ratio, result.left_out) == (ONE, (LeftOut("b", Exclusion.INCOMPLETE),))
     assert missing(CPU, usage("b", "5"), serving[1:]).reason == reasons.NO_SAMPLE
 
 
@@ -359,9 +359,9 @@ def test_a_container_that_no_pod_has_is_misdeclared() -> None:
     """A pod without the named container is left out, as in a rollout; the metric is misdeclared when no pod has it."""
     spec = metric("ContainerResource", "Utilization", 100)
     old, new = pod("a", "1"), pod("b", "1", "1")
-    found = of(spec, [*usage("a", "5"), *usage("b", "5", "1")], [old, new])
-    assert isinstance(found, Measured)
-    assert (found.ratio, found.left_out) == (ONE, (LeftOut("a", Exclusion.NO_CONTAINER),))
+    result = of(spec, [*usage("a", "5"), *usage("b", "5", "1")], [old, new])
+    assert isinstance(result, Measured)
+    assert (result.ratio, result.left_out) == (ONE, (LeftOut("a", Exclusion.NO_CONTAINER),))
     alone = missing(spec, usage("a", "5"), [old, pod("c", ready=False)])
     assert alone.reason == reasons.MISDECLARED
     assert alone.message == "No ready pod has a container 'c1': containerResource.container must name one."
@@ -379,7 +379,7 @@ def test_several_series_of_one_object_are_ambiguous() -> None:
 
 
 @pytest.mark.parametrize("type_", ["Object", "External"])
-def test_an_average_over_replicas_needs_one(type_: str) -> None:
+def test_an_average_over_replicas_needs_a_ready_one(type_: str) -> None:
     """AverageValue of an object or of series needs a ready replica, and Value does not."""
     for ready in (0, -1):
         assert (
@@ -420,15 +420,15 @@ def test_a_sample_is_about_the_present_split(
     now."""
     changed = None if since is None else NOW - since
     samples = [sample("demo", 10, time=NOW - age, window=window)]
-    found = of(spec, samples, [pod("demo")], since=changed)
-    assert (found.reason if isinstance(found, Missing) else None) == reason
+    result = of(spec, samples, [pod("demo")], since=changed)
+    assert (result.reason if isinstance(result, Missing) else None) == reason
 
 
 def test_a_sample_is_not_from_before_its_pod_was_ready() -> None:
     """A sample from before its pod was ready does not count; it does where the time is not known."""
     young = pod("demo", ready_since=NOW - timedelta(seconds=20))
-    found = missing(CPU, usage("demo", "8"), [young])
-    assert (found.reason, found.left_out) == (reasons.SETTLING, (LeftOut("demo", Exclusion.SETTLING),))
+    result = missing(CPU, usage("demo", "8"), [young])
+    assert (result.reason, result.left_out) == (reasons.SETTLING, (LeftOut("demo", Exclusion.SETTLING),))
     assert ratio(CPU, usage("demo", "8"), [pod("demo", ready_since=NOW - timedelta(seconds=26))]) == 10
     assert ratio(CPU, usage("demo", "8"), [pod("demo", ready_since=None)]) == 10
 
@@ -443,9 +443,9 @@ def test_the_first_sample_of_a_pod_is_awaited(
 ) -> None:
     """A missing sample of a pod that is ready for at most two minutes is no failure of metrics, as in a rollout."""
     young, old = (pod("demo", *containers, ready_since=NOW - timedelta(seconds=seconds)) for seconds in (120, 121))
-    found = missing(spec, samples, [young])
-    assert (found.reason, found.is_failure) == (reasons.SETTLING, False)
-    assert found.left_out == (LeftOut("demo", Exclusion.YOUNG),)
+    result = missing(spec, samples, [young])
+    assert (result.reason, result.is_failure) == (reasons.SETTLING, False)
+    assert result.left_out == (LeftOut("demo", Exclusion.YOUNG),)
     assert missing(spec, samples, [old]).reason == reasons.NO_SAMPLE
     assert missing(spec, samples, [young, pod("older", *containers)]).reason == reasons.NO_SAMPLE
 
@@ -454,9 +454,9 @@ def test_the_freshness_of_each_pod_is_its_own() -> None:
     """A pod with an old sample of one container is left out, and the others count."""
     old = NOW - timedelta(hours=1)
     samples = [*usage("a", "800m"), sample("b", 9, "c0"), sample("b", 9, "c1", time=old)]
-    found = of(CPU, samples, [pod("a"), pod("b", "1", "1")])
-    assert isinstance(found, Measured)
-    assert (found.ratio, found.left_out) == (ONE, (LeftOut("b", Exclusion.STALE),))
+    result = of(CPU, samples, [pod("a"), pod("b", "1", "1")])
+    assert isinstance(result, Measured)
+    assert (result.ratio, result.left_out) == (ONE, (LeftOut("b", Exclusion.STALE),))
 
 
 def test_settling_is_the_reason_where_waiting_helps() -> None:
@@ -481,8 +481,8 @@ def test_a_part_of_the_series_is_not_their_sum() -> None:
 def test_the_arithmetic_is_kept() -> None:
     """A measure holds every number of its calculation, and the time of the oldest sample."""
     samples = [*usage("b", "600m"), sample("a", "350m", "c0", time=RECENT - SECOND)]
-    found = of(CPU, samples, [pod("b", "500m"), pod("a", "500m"), pod("c", ready=False)])
-    assert found == Measured(
+    result = of(CPU, samples, [pod("b", "500m"), pod("a", "500m"), pod("c", ready=False)])
+    assert result == Measured(
         counted=(
             Counted("a", parse("350m"), RECENT - SECOND, parse("500m")),
             Counted("b", parse("600m"), RECENT, parse("500m")),
@@ -491,43 +491,47 @@ def test_the_arithmetic_is_kept() -> None:
         target=Fraction(4, 5),
         times=Fraction(1),
     )
-    assert (found.numerator, found.denominator, found.ratio) == (Fraction(19, 20), Fraction(4, 5), Fraction(19, 16))
-    assert found.oldest == RECENT - SECOND
-    assert found.arithmetic == "(350m + 600m) / (4/5 × 1) = 19/16"
+    assert (result.numerator, result.denominator, result.ratio) == (Fraction(19, 20), Fraction(4, 5), Fraction(19, 16))
+    assert result.oldest == RECENT - SECOND
+    assert result.arithmetic == "(350m + 600m) / (4/5 × 1) = 19/16"
 
 
 def test_the_oldest_of_a_pods_samples_is_its_time() -> None:
     """The time of a pod's sum is that of its oldest sample."""
     samples = [sample("a", "1", "c0", time=RECENT - SECOND), sample("a", "1", "c1")]
-    found = of(CPU, samples, [pod("a", "1", "1")])
-    assert isinstance(found, Measured)
-    assert found.oldest == RECENT - SECOND
+    result = of(CPU, samples, [pod("a", "1", "1")])
+    assert isinstance(result, Measured)
+    assert result.oldest == RECENT - SECOND
 
 
 def test_measures_are_the_same_in_any_order_of_samples() -> None:
     """Series are sorted by name, and a pod's sum has the format of its first container by name."""
     series = [sample("b", 1), sample("a", "2"), sample("a", "1Ki")]
     results = {of(metric("External", "Value", 10), order) for order in permutations(series)}
-    assert [item.name for found in results if isinstance(found, Measured) for item in found.counted] == ["a", "a", "b"]
+    assert [item.name for result in results if isinstance(result, Measured) for item in result.counted] == [
+        "a",
+        "a",
+        "b",
+    ]
     containers = [sample("a", "2Ki", "c0"), sample("a", "2048", "c1")]
     for order in permutations(containers):
-        found = of(metric("Resource", "AverageValue", 1), order, [pod("a", "1", "1")])
-        assert isinstance(found, Measured)
-        assert str(found.counted[0].value) == "4Ki"
+        result = of(metric("Resource", "AverageValue", 1), order, [pod("a", "1", "1")])
+        assert isinstance(result, Measured)
+        assert str(result.counted[0].value) == "4Ki"
 
 
 def test_memory_keeps_its_binary_format() -> None:
     """The sum of the memory of a pod's containers is written with a binary suffix."""
     spec = metric("Resource", "AverageValue", "1Gi", name="memory")
-    found = of(spec, usage("a", "1Gi", "512Mi"), [pod("a", None, None)])
-    assert isinstance(found, Measured)
-    assert found.arithmetic == "(1536Mi) / (1073741824 × 1) = 3/2"
+    result = of(spec, usage("a", "1Gi", "512Mi"), [pod("a", None, None)])
+    assert isinstance(result, Measured)
+    assert result.arithmetic == "(1536Mi) / (1073741824 × 1) = 3/2"
 
 
 def test_messages_are_sentences_that_stay_the_same() -> None:
     """The message of each reason is a sentence without a pod's name or a number that changes, as status needs it."""
     young = pod("demo-7f9c", ready_since=NOW)
-    found = [
+    result = [
         missing(CPU, usage("demo-7f9c", "1"), [young]),
         missing(CPU, [], [pod("demo-7f9c")]),
         missing(CPU, [], [pod("demo-7f9c", None)]),
@@ -535,10 +539,10 @@ def test_messages_are_sentences_that_stay_the_same() -> None:
         missing(QUEUE, [sample("demo-7f9c", 1)] * 2, [young]),
         missing(metric("External", "Value", 1), [sample("x", 5, time=NOW - timedelta(days=1))]),
     ]
-    for item in found:
+    for item in result:
         assert re.fullmatch(r"[A-Z].*[^.]\.", item.message), item
         assert "demo-7f9c" not in item.message
-    assert len({item.message for item in found}) == len(found)
+    assert len({item.message for item in result}) == len(result)
 
 
 def test_the_page_repeats_the_table() -> None:
@@ -683,14 +687,14 @@ def test_a_pod_that_does_not_serve_changes_nothing(
 def test_numbers_are_whole_or_fractions_of_two(case: Case) -> None:
     """The numbers of a measure are fractions and integers, and the ratio is the sum of what counts over the
     denominator."""
-    found = case.measure()
-    if isinstance(found, Measured):
-        numbers = [found.numerator, found.denominator, found.ratio, found.target, found.times]
+    result = case.measure()
+    if isinstance(result, Measured):
+        numbers = [result.numerator, result.denominator, result.ratio, result.target, result.times]
         assert {type(number) for number in numbers} == {Fraction}
-        assert {type(item.value.nanos) for item in found.counted} | {
-            type(item.requested.nanos) for item in found.counted
+        assert {type(item.value.nanos) for item in result.counted} | {
+            type(item.requested.nanos) for item in result.counted
         } == {int}
-        assert found.ratio * found.denominator * NANO == sum(item.value.nanos for item in found.counted)
+        assert result.ratio * result.denominator * NANO == sum(item.value.nanos for item in result.counted)
 
 
 texts = st.text(max_size=6) | st.sampled_from(
@@ -749,13 +753,13 @@ def test_there_is_always_a_ratio_or_a_reason(
     spec: MetricSpec, samples: list[Sample], serving: list[Pod], ready: int, now: datetime, since: datetime | None
 ) -> None:
     """For any declaration and observation a measure is a ratio or a known reason with a message, never an exception."""
-    found = measure(spec, samples, serving, ready_replicas=ready, now=now, since=since)
-    if isinstance(found, Measured):
-        assert found.denominator > 0
-        assert isinstance(found.ratio, Fraction)
+    result = measure(spec, samples, serving, ready_replicas=ready, now=now, since=since)
+    if isinstance(result, Measured):
+        assert result.denominator > 0
+        assert isinstance(result.ratio, Fraction)
     else:
-        assert found.reason in KNOWN
-        assert found.message.endswith(".")
+        assert result.reason in KNOWN
+        assert result.message.endswith(".")
 
 
 KNOWN = {

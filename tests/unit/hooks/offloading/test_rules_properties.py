@@ -46,13 +46,13 @@ states = st.fixed_dictionaries(
 )
 
 
-def remembering(behavior: Json, state: Any, *read: str | Unread, now: datetime = NOW, ready: int = 1) -> Cluster:
+def remembering(behavior: Json, state: Any, *levels: str | Unread, now: datetime = NOW, ready: int = 1) -> Cluster:
     """Return a cluster whose ModelDeployment has this behavior, this memory and metrics with these values."""
-    metrics = [external(f"queue-{number}") for number in range(len(read))]
+    metrics = [external(f"queue-{number}") for number in range(len(levels))]
     config = {"remoteBackend": builders.REMOTE, "metrics": metrics, "behavior": behavior}
     parent = model_deployment(offloadingConfig=config, status={"offloading": state})
     cluster = Cluster(parent, related=[workload(ready=ready)], now=now)
-    cluster.values = read
+    cluster.values = levels
     return cluster
 
 
@@ -94,21 +94,23 @@ def test_a_higher_value_never_offloads_less(
 
 @given(behaviors, states, st.lists(values | st.just(GONE), min_size=1, max_size=3), st.integers(0, 1))
 def test_the_same_facts_give_the_same_response(
-    behavior: Json, state: Json, read: list[str | Unread], ready: int
+    behavior: Json, state: Json, levels: list[str | Unread], ready: int
 ) -> None:
     """The same request gets the same bytes, whatever was synced before, and is not changed by it."""
-    cluster = remembering(behavior, state, *read, ready=ready)
+    cluster = remembering(behavior, state, *levels, ready=ready)
     given_ = copy.deepcopy(cluster.parent)
-    first = body_of(remembering(behavior, state, *read, ready=ready).sync())
+    first = body_of(remembering(behavior, state, *levels, ready=ready).sync())
     remembering(behavior, state, "500").sync()
     assert body_of(cluster.sync()) == first
     assert cluster.parent | {"status": None} == given_ | {"status": None}
-    assert body_of(remembering(behavior, state, *read, ready=ready).sync()) == first
+    assert body_of(remembering(behavior, state, *levels, ready=ready).sync()) == first
 
 
 @given(behaviors, states, st.lists(values | st.just(GONE), min_size=1, max_size=3), st.integers(0, 999_999))
 @settings(max_examples=100)
-def test_a_repeated_sync_decides_nothing_anew(behavior: Json, state: Json, read: list[str | Unread], late: int) -> None:
+def test_a_repeated_sync_decides_nothing_anew(
+    behavior: Json, state: Json, levels: list[str | Unread], late: int
+) -> None:
     """Syncs repeated at the same instant leave share and windows as they are.
 
     The second response says that metrics settle, the third that the route was written, and from then on no byte
@@ -117,7 +119,7 @@ def test_a_repeated_sync_decides_nothing_anew(behavior: Json, state: Json, read:
     """
     if behavior.get("onMissingMetrics") == "release":
         behavior = behavior | {"releaseWindowSeconds": behavior.get("releaseWindowSeconds", 300) or 1}
-    cluster = remembering(behavior, state, *read, now=NOW + timedelta(microseconds=late))
+    cluster = remembering(behavior, state, *levels, now=NOW + timedelta(microseconds=late))
     first, second, third = cluster.sync(), cluster.sync(), cluster.sync()
     assert remembered(first) == remembered(second) == remembered(third)
     assert builders.route(third) == builders.route(second)

@@ -57,20 +57,23 @@ def test_the_table_decides_which_targets_fit(type_: MetricType, target: TargetTy
     if formula is None:
         assert problem(spec).startswith(f"{FIELDS[type_][0]}.target.type of a metric of type {type_} must be ")
     else:
-        found = declared(spec)
-        assert (found.formula, found.target) == (formula, Fraction(4, 5) if formula is utilization else Fraction(3, 2))
+        result = declared(spec)
+        assert (result.formula, result.target) == (
+            formula,
+            Fraction(4, 5) if formula is utilization else Fraction(3, 2),
+        )
 
 
-def test_what_samples_are_needed_is_taken_over() -> None:
+def test_the_samples_that_a_metric_needs() -> None:
     """The resource, the container and the described object are each taken from their own field."""
 
-    def found(type_: MetricType, target: TargetType) -> Declared:
+    def declare(type_: MetricType, target: TargetType) -> Declared:
         return declared(metric(type_, {"type": target} | AMOUNTS[target]))
 
-    resource = found(MetricType.RESOURCE, TargetType.UTILIZATION)
-    container = found(MetricType.CONTAINER_RESOURCE, TargetType.UTILIZATION)
-    described = found(MetricType.OBJECT, TargetType.VALUE)
-    external = found(MetricType.EXTERNAL, TargetType.VALUE)
+    resource = declare(MetricType.RESOURCE, TargetType.UTILIZATION)
+    container = declare(MetricType.CONTAINER_RESOURCE, TargetType.UTILIZATION)
+    described = declare(MetricType.OBJECT, TargetType.VALUE)
+    external = declare(MetricType.EXTERNAL, TargetType.VALUE)
     assert (resource.resource, resource.container) == ("cpu", None)
     assert (container.resource, container.container) == ("cpu", "server")
     assert (described.resource, described.described) == ("", "demo")
@@ -87,8 +90,8 @@ def test_every_type_has_a_row() -> None:
 def test_a_target_is_more_than_zero(type_: MetricType, target: TargetType, amount: str | int) -> None:
     """A target of zero or less is refused."""
     field = next(iter(AMOUNTS[target]))
-    found = problem(metric(type_, {"type": target, field: amount}))
-    assert found == f"{FIELDS[type_][0]}.target.{field} must be more than zero."
+    message = problem(metric(type_, {"type": target, field: amount}))
+    assert message == f"{FIELDS[type_][0]}.target.{field} must be more than zero."
 
 
 def test_a_utilization_is_more_than_zero() -> None:

@@ -12,7 +12,7 @@ def opened(circuit: Circuit, now: float = 0.0) -> Circuit:
     return circuit
 
 
-def test_failures_in_a_row_open_it() -> None:
+def test_failures_in_a_row_open_the_circuit() -> None:
     """Only failures in a row open the circuit: a response in between starts the count again."""
     seen: list[CircuitState] = []
     circuit = Circuit(seen.append)

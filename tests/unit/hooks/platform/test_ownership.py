@@ -24,9 +24,9 @@ def desired(parent: Json, *, offloading: bool = False, **rest: Any) -> DesiredOb
 
 def body(parent: Json, **rest: Any) -> Json:
     """Return the body of that model."""
-    found = desired(parent, **rest)
-    assert found is not None
-    return found.body
+    model = desired(parent, **rest)
+    assert model is not None
+    return model.body
 
 
 def test_disabled() -> None:
@@ -68,9 +68,9 @@ def test_ports_that_are_known() -> None:
     observation = builders.observation(model_deployment())
     spec = observation.read_spec()
     assert body(model_deployment())["spec"]["runtime"] == {"servingPort": 8000}
-    found = desired_model(spec, observation, offloading=False, ports={"servingPort": None}, account="us")
-    assert found is not None
-    assert "runtime" not in found.body["spec"]
+    model = desired_model(spec, observation, offloading=False, ports={"servingPort": None}, account="us")
+    assert model is not None
+    assert "runtime" not in model.body["spec"]
 
 
 def test_the_hash_follows_what_is_sent() -> None:
@@ -112,7 +112,7 @@ def test_c23_no_secret_of_the_remote_backend_is_sent() -> None:
 # Claims and owners.
 
 
-def found(uid: str = "", *, managed: bool = False, created: str = CREATED) -> Json:
+def platform_model(uid: str = "", *, managed: bool = False, created: str = CREATED) -> Json:
     """Return a model as the platform responds with it."""
     labels = {names.UID_LABEL: uid, names.NAMESPACE_LABEL: "n", names.NAME_LABEL: "m"} if uid else {}
     labels |= {MANAGED_BY[0]: MANAGED_BY[1]} if managed or uid else {}
@@ -120,26 +120,26 @@ def found(uid: str = "", *, managed: bool = False, created: str = CREATED) -> Js
 
 
 @pytest.mark.parametrize(
-    ("there", "known", "expected"),
+    ("existing", "known", "expected"),
     [
-        (found(UID), "", Claim.OURS),
-        (found("another"), "", Owner("n", "m", "another")),
-        (found("another"), CREATED, Owner("n", "m", "another")),
-        (found(), "2026-02-01T00:00:01Z", Claim.OURS),
-        (found(), "2026-02-01T01:00:01+01:00", Claim.OURS),
-        (found(), "2026-02-01T00:00:02Z", Claim.FOREIGN),
-        (found(created=""), "", Claim.FOREIGN),
-        (found(managed=True), "", Claim.FREE),
-        (found(managed=True), "2026-02-01T00:00:02Z", Claim.FREE),
+        (platform_model(UID), "", Claim.OURS),
+        (platform_model("another"), "", Owner("n", "m", "another")),
+        (platform_model("another"), CREATED, Owner("n", "m", "another")),
+        (platform_model(), "2026-02-01T00:00:01Z", Claim.OURS),
+        (platform_model(), "2026-02-01T01:00:01+01:00", Claim.OURS),
+        (platform_model(), "2026-02-01T00:00:02Z", Claim.FOREIGN),
+        (platform_model(created=""), "", Claim.FOREIGN),
+        (platform_model(managed=True), "", Claim.FREE),
+        (platform_model(managed=True), "2026-02-01T00:00:02Z", Claim.FREE),
         ({}, "", Claim.FOREIGN),
         ({"metadata": {"labels": [], "createdAt": 1}}, "", Claim.FOREIGN),
     ],
 )
 @pytest.mark.parametrize("lost", [False, True])
-def test_claims_of_a_model(there: Json, known: str, expected: Claim | Owner, lost: bool) -> None:
+def test_claims_of_a_model(existing: Json, known: str, expected: Claim | Owner, lost: bool) -> None:
     """The claim to a model is the one that the table of the module names."""
     parent = Parent.of(model_deployment(status={"createdAtOnBeamlit": known}))
-    assert claim(there, parent, lost=lost, desired=desired(model_deployment())) == expected
+    assert claim(existing, parent, lost=lost, desired=desired(model_deployment())) == expected
 
 
 T4 = [{"type": "gpu", "name": "t4"}]
@@ -157,14 +157,15 @@ T4 = [{"type": "gpu", "name": "t4"}]
     ],
 )
 def test_claims_of_a_policy(spec: Json, lost: bool, expected: Claim) -> None:
-    """An equal policy of another client stays as it is; it is ours where the response to our request was lost."""
+    """An equal policy counts as shared, and as made by hooks where the response to their request was lost."""
     ours = {"metadata": {"name": "eu"}, "spec": {"type": "flavor", "locations": [], "flavors": T4}}
-    there = {"metadata": {"name": "eu", "createdAt": CREATED}, "spec": spec}
+    existing = {"metadata": {"name": "eu", "createdAt": CREATED}, "spec": spec}
     parent = Parent.of(builders.policy())
     assert (
-        claim(there, parent, lost=lost, desired=DesiredObject.of(PlatformKey("policies", "eu"), ours, "us")) is expected
+        claim(existing, parent, lost=lost, desired=DesiredObject.of(PlatformKey("policies", "eu"), ours, "us"))
+        is expected
     )
-    assert claim(there, parent, lost=lost, desired=None) is Claim.FOREIGN
+    assert claim(existing, parent, lost=lost, desired=None) is Claim.FOREIGN
 
 
 OWNER = Owner("team-a", "demo", UID)

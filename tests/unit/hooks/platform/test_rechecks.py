@@ -32,7 +32,7 @@ def test_not_all_at_once() -> None:
 
 
 def test_bounded() -> None:
-    """The object that was not asked about for longest is dropped first, and a deleted one at once."""
+    """Above the bound the object whose last use is longest ago is dropped first; a deleted one is dropped at once."""
     rechecks = Rechecks()
     for number in range(MAX_OBJECTS):
         rechecks.is_due(str(number), NOW)

@@ -112,7 +112,7 @@ def test_something_else_is_tried_at_once() -> None:
 
 
 def test_a_clock_that_was_ahead() -> None:
-    """A failure in the future, written by a clock that was ahead, delays as one of now does."""
+    """The time of a failure that is in the future, because a clock was ahead, counts as now."""
     state = RegistrationState().with_failure(DESIRED.hash, NOW + timedelta(hours=1))
     result = plan(KIND, parent(state), DESIRED, now=NOW)
     assert result.resync == delay(1, parent().uid)
@@ -148,7 +148,7 @@ def test_whatever_happens_it_comes_to_rest(steps: list[tuple[Outcome, str | None
 
     On the way the state fits the schema of the CustomResourceDefinition, and names whatever the platform has.
     """
-    there: set[PlatformKey] = set()
+    registered: set[PlatformKey] = set()
     state: Json = {}
     now = NOW
 
@@ -163,21 +163,21 @@ def test_whatever_happens_it_comes_to_rest(steps: list[tuple[Outcome, str | None
             return result.resync is None
         task = result.task
         success: Outcome = Removed() if task.removal is not None else Registered(FIELDS)
-        came = outcome or success
-        if isinstance(came, Registered | Removed):
-            came = success
-        is_done = came is success or (isinstance(came, RegistrationFailed) and came.sent)
+        actual = outcome or success
+        if isinstance(actual, Registered | Removed):
+            actual = success
+        is_done = actual is success or (isinstance(actual, RegistrationFailed) and actual.sent)
         if is_done and task.removal is not None:
-            there.discard(task.removal)
+            registered.discard(task.removal)
         elif is_done and task.desired is not None:
-            there.add(task.desired.key)
-        state = dict(after(task, came, now=now).status_fields)
+            registered.add(task.desired.key)
+        state = dict(after(task, actual, now=now).status_fields)
         return False
 
     for outcome, name, seconds in steps:
         turn(outcome, name)
         known = RegistrationState.of("models", Parent.of(model_deployment(status=state))).key
-        assert there <= {known}
+        assert registered <= {known}
         schema = crd_schema("modeldeployments")["properties"]["status"]
         assert problems(schema, state) == []
         assert pruned(schema, state) == state
@@ -188,7 +188,7 @@ def test_whatever_happens_it_comes_to_rest(steps: list[tuple[Outcome, str | None
             now += timedelta(hours=1)
             if turn(None, desired):
                 break
-        assert there == (set() if desired is None else {PlatformKey("models", desired, "production")})
+        assert registered == (set() if desired is None else {PlatformKey("models", desired, "production")})
 
 
 @given(st.dictionaries(st.sampled_from(["name", "environment", "hash", "tried", "attempts", "since"]),
@@ -214,7 +214,7 @@ def test_after_a_registration() -> None:
 
 
 def test_equal_object_of_another_client() -> None:
-    """An equal object that another client made is not recorded as ours."""
+    """An equal object that another client made is not recorded as registered by hooks."""
     task = task_of(plan(KIND, parent(), DESIRED, now=NOW))
     result = after(task, Registered({}, owned=False), now=NOW)
     assert (result.condition, result.state, result.status_fields) == (registration.SHARED, RegistrationState(), {})
@@ -262,7 +262,7 @@ def test_after_a_failure() -> None:
 
 @pytest.mark.parametrize("foreign", [False, True])
 def test_after_a_conflict(foreign: bool) -> None:
-    """An object of another owner is not recorded as ours; any other failure leaves the recorded object."""
+    """After a conflict with another owner no object is recorded; any other failure leaves the recorded object."""
     task = task_of(plan(KIND, parent(has(hash_="old")), DESIRED, now=NOW))
     result = after(task, RegistrationFailed(reasons.CONFLICT, "x", foreign=foreign), now=NOW)
     assert result.state.key == (None if foreign else KEY)

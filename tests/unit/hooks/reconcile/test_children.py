@@ -359,7 +359,7 @@ def test_the_last_known_addresses_stay_while_the_service_is_away() -> None:
     assert conditions(response)["LocalReady"] == ("True", reasons.REPLICAS_READY)
 
 
-def test_unreadable_last_known_addresses_are_none() -> None:
+def test_unreadable_last_known_addresses_are_dropped() -> None:
     """A present route document that cannot be read gives no addresses."""
     cluster = Cluster(model_deployment(serviceRef={"name": "demo-svc"}), related=[workload(), service()])
     cluster.settle()

@@ -19,14 +19,14 @@ UNKNOWN = TokenResponse(401, orjson.dumps({"error": "invalid_client"}))
 class Endpoint:
     """Token endpoint that accepts one Authorization field, or None, and records those that it got."""
 
-    def __init__(self, taken: str | None) -> None:
-        self.taken = taken
-        self.came: list[str | None] = []
+    def __init__(self, accepted: str | None) -> None:
+        self.accepted = accepted
+        self.received: list[str | None] = []
 
     async def send(self, request: TokenRequest) -> TokenResponse:
         """Respond with a token to the accepted field."""
-        self.came.append(request.headers.get("Authorization"))
-        return GRANTED if self.came[-1] == self.taken else UNKNOWN
+        self.received.append(request.headers.get("Authorization"))
+        return GRANTED if self.received[-1] == self.accepted else UNKNOWN
 
 
 def basic(text: str) -> str:
@@ -61,23 +61,23 @@ async def test_forms_of_a_client_are_those_it_is_given() -> None:
     client = TokenClient((TokenAuth.BASIC, TokenAuth.BASIC_RAW))
     with pytest.raises(TokenUnavailable) as caught:
         await client.fetch(ClientCredentials("id", "a+b", "https://t/"), endpoint.send)
-    assert endpoint.came == [basic("id:a%2Bb"), basic("id:a+b")]
+    assert endpoint.received == [basic("id:a%2Bb"), basic("id:a+b")]
     assert (caught.value.requests, caught.value.refused, caught.value.endpoint) == (2, True, "https://t/")
 
 
 async def test_a_failed_request_counts_before_a_refusal() -> None:
     """When the request with a later form fails, that is the error, because the form may have worked."""
-    came = []
+    requests = []
 
     async def send(request: TokenRequest) -> TokenResponse:
-        came.append(request)
-        if len(came) == 2:
+        requests.append(request)
+        if len(requests) == 2:
             raise TokenUnavailable("timed_out")
         return UNKNOWN
 
     with pytest.raises(TokenUnavailable) as caught:
         await TokenClient().fetch(ClientCredentials("id", "s", "https://t/"), send)
-    assert (caught.value.reason, len(came)) == ("timed_out", 2)
+    assert (caught.value.reason, len(requests)) == ("timed_out", 2)
 
 
 async def test_a_form_that_an_endpoint_does_not_know_hides_no_refusal() -> None:
@@ -99,7 +99,7 @@ async def test_the_memory_of_endpoints_is_bounded(monkeypatch: pytest.MonkeyPatc
     for url in ("https://a/?x", "https://a/?y", "https://b/", "https://A/", "https://c/"):
         await client.fetch(ClientCredentials("id", "s", url), endpoint.send)
     assert client._worked == {"https://b/": TokenAuth.POST, "https://c/": TokenAuth.POST}
-    assert endpoint.came == [basic("id:s"), None, None, basic("id:s"), None, None, basic("id:s"), None]
+    assert endpoint.received == [basic("id:s"), None, None, basic("id:s"), None, None, basic("id:s"), None]
 
 
 async def test_a_pinned_form_is_not_remembered() -> None:
@@ -108,7 +108,7 @@ async def test_a_pinned_form_is_not_remembered() -> None:
     pinned = ClientCredentials("id", "s", "https://t/", token_auth=TokenAuth.POST)
     await client.fetch(pinned, endpoint.send)
     await client.fetch(ClientCredentials("id", "s", "https://t/"), endpoint.send)
-    assert endpoint.came == [None, basic("id:s"), None]
+    assert endpoint.received == [None, basic("id:s"), None]
 
 
 @pytest.mark.parametrize(
@@ -131,4 +131,4 @@ async def test_an_invalid_token_url(url: str) -> None:
     endpoint = Endpoint(None)
     with pytest.raises(TokenUnavailable, match="token_url_invalid"):
         await TokenClient().fetch(ClientCredentials("id", "s", url), endpoint.send)
-    assert endpoint.came == []
+    assert endpoint.received == []

@@ -65,9 +65,9 @@ def test_the_environment_wins(tmp_path: Path) -> None:
         ({}, "of-the-file"),
         ({"BEAMLIT_TOKEN": token("of-the-variable:x")}, "of-the-variable"),
     ):
-        found = configured(platform, environment)
-        assert found is not None
-        assert found.current().client_id == expected
+        accounts = configured(platform, environment)
+        assert accounts is not None
+        assert accounts.current().client_id == expected
 
 
 def test_errors_name_the_place(tmp_path: Path) -> None:
