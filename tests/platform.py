@@ -49,7 +49,7 @@ class Trouble:
 
     @property
     def encoded(self) -> bytes:
-        """Body of the response as bytes."""
+        """Return the body of the response as bytes."""
         return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
 
 
@@ -92,7 +92,7 @@ class Platform(Restartable):
 
     @property
     def url(self) -> str:
-        """Base URL of the API."""
+        """Return the base URL of the API."""
         return f"{self._scheme}://127.0.0.1:{self.port}/v0"
 
     def troubles(self, *troubles: Trouble, on: str = "") -> None:

@@ -53,7 +53,7 @@ def changed(leaf: Leaf) -> Iterator[tuple[str, Json]]:
     """Yield specifications with another value at one place, each with the name of its world."""
     for name, world in WORLDS.items():
         base = defaulted(SCHEMA, world.spec)
-        # Minutes of metrics are many responses, and most fields are not about them.
+        # A world with metrics has many responses, and most fields are not about metrics.
         few = 1 if world.levels and leaf.path[0] != "offloadingConfig" else None
         for place in places(base, leaf.path):
             for value in itertools.islice(others(leaf, at(base, place)), few):

@@ -39,7 +39,7 @@ async def test_hooks_give_the_recorded_responses(name: str) -> None:
     exchanges = records.read(name).exchanges
     assert exchanges
     for number, exchange in enumerate(exchanges):
-        status, response = await products.answer_again(exchange)
+        status, response = await products.respond_again(exchange)
         assert status == exchange.status
         lines = list(snapshots.compare(f"{number} {exchange.target}", exchange.answer, response, *HOOKS))
         assert not lines, "\n".join(("", *lines))

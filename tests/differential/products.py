@@ -77,7 +77,7 @@ def client(clock: Callable[[], datetime]) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://hooks")
 
 
-async def answer_again(exchange: Exchange) -> tuple[int, Json]:
+async def respond_again(exchange: Exchange) -> tuple[int, Json]:
     """Return status and content of the response that hooks give to a recorded request, at its time."""
     async with client(lambda: datetime.fromisoformat(exchange.now)) as hooks:
         response = await _post(hooks, exchange.target, orjson.dumps(exchange.request))

@@ -315,7 +315,7 @@ def fed(cluster: Cluster, turn: Turn, short: int) -> tuple[int, str]:
     """Return percentage and reason after the metrics had the values of a turn for its time, missed by `short`
     billionths."""
     cluster = copy.deepcopy(cluster)
-    # What was measured in the second of a change is not counted.
+    # Samples from the second of a change do not count.
     cluster.now += timedelta(seconds=1)
     values = list(cluster.values or ())
     for one in turn.thresholds:

@@ -374,7 +374,7 @@ def test_several_series_of_one_object_are_ambiguous() -> None:
     assert missing(QUEUE, twice, [pod("demo")]).reason == reasons.AMBIGUOUS
     assert missing(metric("Object", "Value", 10), twice).reason == reasons.AMBIGUOUS
     assert ratio(metric("External", "Value", 10), twice) == 1
-    # A pod that does not serve is not looked at.
+    # Two samples of a pod that does not serve are not ambiguous.
     assert ratio(QUEUE, [*twice, sample("a", 10)], [pod("demo", ready=False), pod("a")]) == 1
 
 
@@ -629,7 +629,7 @@ def test_more_of_any_sample_is_never_a_lower_ratio(case: Case, data: st.DataObje
     else:
         assert isinstance(after, Measured)
         assert after.ratio >= before.ratio
-        # Exactly by what was added, where it counts at all.
+        # The ratio grows only with the sum of what counts.
         assert (after.ratio == before.ratio) == (after.numerator == before.numerator)
 
 
