@@ -132,14 +132,14 @@ def _rendered(chart: Path, words: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def kind(objects: list[dict[str, Any]], name: str, suffix: str = "", namespace: str | None = None) -> dict[str, Any]:
     """Return the one object of a kind whose name ends with the suffix."""
-    (found,) = [
+    (single,) = [
         one
         for one in objects
         if one["kind"] == name
         and one["metadata"]["name"].endswith(suffix)
         and namespace in (None, one["metadata"].get("namespace"))
     ]
-    return found
+    return single
 
 
 def pods(objects: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -90,8 +90,8 @@ preset = pytest.mark.parametrize("words", PRESETS.values(), ids=PRESETS.keys())
 
 def container(objects: list[dict[str, Any]], suffix: str) -> dict[str, Any]:
     """Return the one container of a Deployment."""
-    (found,) = kind(objects, "Deployment", suffix)["spec"]["template"]["spec"]["containers"]
-    return dict(found)
+    (single,) = kind(objects, "Deployment", suffix)["spec"]["template"]["spec"]["containers"]
+    return dict(single)
 
 
 def test_lint(chart: Path) -> None:
@@ -140,8 +140,8 @@ def test_names_and_selectors(chart: Path, words: tuple[str, ...]) -> None:
             "Service": lambda spec: spec["selector"],
         }.get(one["kind"])
         if selector is not None:
-            found = [name for name, labels in templates.items() if selector(spec).items() <= labels.items()]
-            assert found == [component]
+            selected = [name for name, labels in templates.items() if selector(spec).items() <= labels.items()]
+            assert selected == [component]
 
 
 def test_labels_and_annotations(chart: Path) -> None:
@@ -285,12 +285,12 @@ def test_topology(chart: Path) -> None:
         "--set=gateway.topologySpreadConstraints[0].topologyKey=zone",
         "--set=gateway.topologySpreadConstraints[0].whenUnsatisfiable=DoNotSchedule",
     )
-    found = {}
+    spread = {}
     for suffix in ("hooks", "gateway"):
-        (found[suffix],) = kind(objects, "Deployment", suffix)["spec"]["template"]["spec"]["topologySpreadConstraints"]
-        assert found[suffix]["labelSelector"]["matchLabels"]["app.kubernetes.io/component"] == suffix
-    assert (found["gateway"]["maxSkew"], found["gateway"]["topologyKey"]) == (2, "zone")
-    assert found["hooks"]["topologyKey"] == "kubernetes.io/hostname"
+        (spread[suffix],) = kind(objects, "Deployment", suffix)["spec"]["template"]["spec"]["topologySpreadConstraints"]
+        assert spread[suffix]["labelSelector"]["matchLabels"]["app.kubernetes.io/component"] == suffix
+    assert (spread["gateway"]["maxSkew"], spread["gateway"]["topologyKey"]) == (2, "zone")
+    assert spread["hooks"]["topologyKey"] == "kubernetes.io/hostname"
 
 
 def test_disruption_budgets(chart: Path) -> None:
@@ -314,8 +314,8 @@ def test_the_port_for_administrators_is_inside(chart: Path) -> None:
 def peers(policy: dict[str, Any], port: int) -> list[Any]:
     """Return the peers that a NetworkPolicy allows at a port; an empty list when it allows all."""
     (rule,) = [one for one in policy["spec"]["ingress"] if one["ports"] == [{"port": port}]]
-    found: list[Any] = rule.get("from", [])
-    return found
+    allowed: list[Any] = rule.get("from", [])
+    return allowed
 
 
 def test_who_may_ask_hooks(chart: Path) -> None:
@@ -541,5 +541,5 @@ def test_a_template_has_objects_of_one_kind(chart: Path, words: tuple[str, ...])
         if item and source:
             kinds.setdefault(source[1], set()).add(item["kind"])
     # A Role becomes a ClusterRole where no namespace is named.
-    assert {file: found for file, found in kinds.items() if len(found) > 1} == {}
+    assert {file: kinds_of_file for file, kinds_of_file in kinds.items() if len(kinds_of_file) > 1} == {}
     assert len(kinds) > 5

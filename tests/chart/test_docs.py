@@ -37,8 +37,8 @@ def helm_commands() -> list[list[str]]:
         for block in blocks((ROOT / page).read_text(encoding="utf-8"), "sh")
         for line in block.replace("\\\n", " ").splitlines()
     ]
-    found = [shlex.split(re.sub(r"\$[A-Z_]+", "word", line)) for line in lines if "oci://" in line]
-    return [words for words in found if words[:2] in (["helm", "install"], ["helm", "upgrade"])]
+    commands = [shlex.split(re.sub(r"\$[A-Z_]+", "word", line)) for line in lines if "oci://" in line]
+    return [words for words in commands if words[:2] in (["helm", "install"], ["helm", "upgrade"])]
 
 
 @pytest.mark.parametrize("words", helm_commands(), ids=" ".join)

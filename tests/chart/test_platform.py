@@ -119,8 +119,8 @@ def test_finalize_hooks_with_a_token_alone(chart: Path, words: tuple[str, ...]) 
 @pytest.mark.parametrize("name", ["beamlit", "x" * 40, f"{'x' * 33}-y{'z' * 5}"])
 def test_names_leave_room_for_the_finalizer(chart: Path, name: str) -> None:
     """The names of the two CompositeControllers differ and leave a finalizer at most 63 characters after its slash."""
-    found = template(chart, f"--set=fullnameOverride={name}")
-    names = {one["metadata"]["name"] for one in found if one["kind"] == "CompositeController"}
+    objects = template(chart, f"--set=fullnameOverride={name}")
+    names = {one["metadata"]["name"] for one in objects if one["kind"] == "CompositeController"}
     assert len(names) == 2
     for one in names:
         assert len(f"{PREFIX}{one}".partition("/")[2]) <= 63

@@ -70,9 +70,9 @@ def _of_container(container: dict[str, Any], pod: dict[str, Any]) -> Iterator[st
 @preset
 def test_restricted(chart: Path, words: tuple[str, ...]) -> None:
     """Every pod of the chart passes, that of `helm test` and that of Metacontroller included."""
-    found = dict(pods(template(chart, *words)))
-    assert found
-    assert not [(place, word) for place, spec in found.items() for word in violations(spec)]
+    specs = dict(pods(template(chart, *words)))
+    assert specs
+    assert not [(place, word) for place, spec in specs.items() for word in violations(spec)]
 
 
 def test_the_cluster_chooses_the_ids(chart: Path) -> None:

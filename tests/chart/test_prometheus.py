@@ -34,8 +34,8 @@ def test_credentials_of_prometheus(
     """Credentials are mounted into hooks alone, from a Secret, which is the chart's own where values hold them."""
     objects = template(chart, *SERVER, *(f"--set-string={PROMETHEUS}.{word}" for word in words))
     config = kind(objects, "ConfigMap", "-config")["data"]["config.yaml"]
-    found = yaml.safe_load(config)["metricInformer"]["prometheus"]
-    assert {key: value for key, value in found.items() if key.endswith("File")} == files
+    server = yaml.safe_load(config)["metricInformer"]["prometheus"]
+    assert {key: value for key, value in server.items() if key.endswith("File")} == files
     made = [one for one in objects if one["kind"] == "Secret" and one["metadata"]["name"].endswith("-prometheus")]
     assert [one["stringData"] for one in made] == ([] if data is None else [data])
     for one in objects:
@@ -47,11 +47,11 @@ def test_credentials_of_prometheus(
         if place.startswith("Deployment/")
     }
     items = [{"key": Path(path).name, "path": Path(path).name} for path in files.values()]
-    (mounted,) = [found for place, found in volumes.items() if place.endswith("-hooks")]
+    (mounted,) = [secrets for place, secrets in volumes.items() if place.endswith("-hooks")]
     assert [one["secretName"] for one in mounted] == ([secret] if secret else [])
     for one in mounted:
         assert sorted(one["items"], key=str) == sorted(items, key=str)
-    assert not any(found for place, found in volumes.items() if place.endswith("-gateway"))
+    assert not any(secrets for place, secrets in volumes.items() if place.endswith("-gateway"))
     mounts = {one["mountPath"] for one in container(objects, "-hooks")["volumeMounts"]}
     assert (FILES in mounts) is bool(secret)
 

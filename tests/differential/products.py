@@ -166,7 +166,8 @@ async def _adopted(world: World, **spec: Any) -> None:
 
 @product
 async def model_adopts_a_deployment(world: World, hooks: Hooks) -> None:
-    """A ready Deployment is served locally; nothing more is written at rest, and the children go with the parent."""
+    """A ready Deployment is served locally, a second sync writes nothing, and edited or deleted children are
+    repaired."""
     await _adopted(world)
     await world.nudge()
     await world.rest("synced again")

@@ -113,8 +113,8 @@ def find(program: str) -> Path | None:
     for tool in ALL:
         if program in tool.programs and (path := tool.folder / program).is_file():
             return path
-    found = shutil.which(program)
-    return Path(found) if found else None
+    on_path = shutil.which(program)
+    return Path(on_path) if on_path else None
 
 
 def build(tool: Tool) -> None:

@@ -346,9 +346,10 @@ def _node(name: str, taints: Sequence[Mapping[str, str]]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[ControlPlane]:
-    """A control plane for as long as the context lasts, for tests that need one of their own.
+    """Start a control plane for as long as the context lasts, for tests that need one of their own.
 
-    Skips by name where the suite runs on an existing cluster or a program is missing; the latter fails in CI.
+    Tests are skipped by name where the suite runs on an existing cluster, or where a program is missing; the latter is
+    a failure in CI.
     """
     if existing():
         pytest.skip(NEEDS_ITS_OWN)

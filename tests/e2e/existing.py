@@ -105,8 +105,8 @@ class ExistingCluster(ControlPlane):
         """Return an object, or a list of all when no name is given; an empty one when there is none."""
         words = ("get", resource, *((name,) if name else ()), "-n", namespace, "-o", "json")
         output = self._plain(*words, check=False)
-        found: dict[str, Any] = json.loads(output) if output else {}
-        return found
+        content: dict[str, Any] = json.loads(output) if output else {}
+        return content
 
     def audit(self) -> Iterator[dict[str, Any]]:
         """Skip the test: the log of an existing cluster cannot be read from here."""
@@ -172,8 +172,8 @@ class ExistingCluster(ControlPlane):
     def _young(self, kind: str, scope: str) -> Iterator[str]:
         """Return `kind/name` of all objects of a kind that are younger than the suite's node; none where the kind is
         gone."""
-        found = self._plain("get", kind, "-n", scope, "-o", "json", check=False)
-        for one in _items(json.loads(found)) if found else ():
+        output = self._plain("get", kind, "-n", scope, "-o", "json", check=False)
+        for one in _items(json.loads(output)) if output else ():
             if self._is_young(one):
                 yield f"{kind}/{one['metadata']['name']}"
 
@@ -203,7 +203,7 @@ class _OurProcesses(dict[str, Process]):
 def _created(words: Sequence[str], stdin: str | None, output: str) -> Iterator[tuple[str, str]]:
     """Yield namespace and `kind/name` of the objects that kubectl says it created; `default` for one without a
     namespace."""
-    names = [found[1] for line in output.splitlines() if (found := _MADE.fullmatch(line))]
+    names = [match[1] for line in output.splitlines() if (match := _MADE.fullmatch(line))]
     scope = _option(words, "-n", "--namespace")
     given = [one for document in yaml.safe_load_all(stdin or "") if document for one in _items(document)]
     for name in names:

@@ -164,8 +164,8 @@ class Installation(Models):
         return printed
 
     def _waiting(self, selector: str) -> list[str]:
-        found = json.loads(self.plane.kubectl("get", "pods", "-n", NAMESPACE, "-l", selector, "-o", "json"))
-        return [one["metadata"]["name"] for one in found["items"] if one["status"]["phase"] == "Pending"]
+        listed = json.loads(self.plane.kubectl("get", "pods", "-n", NAMESPACE, "-l", selector, "-o", "json"))
+        return [one["metadata"]["name"] for one in listed["items"] if one["status"]["phase"] == "Pending"]
 
     def _goes_on(self, job: str) -> bool:
         conditions = self.plane.get("jobs.batch", job, NAMESPACE).get("status", {}).get("conditions", ())
@@ -185,11 +185,11 @@ class Installation(Models):
 
         A StatefulSet's pod ends before its successor starts.
         """
-        wanted = {f"{item['kind']}/{item['metadata']['name']}": item for item in self._workloads()}
+        desired = {f"{item['kind']}/{item['metadata']['name']}": item for item in self._workloads()}
         going: list[Pod] = []
-        for place in [*self._pods, *(place for place in wanted if place not in self._pods)]:
+        for place in [*self._pods, *(place for place in desired if place not in self._pods)]:
             running = self._pods.get(place, [])
-            item = wanted.get(place)
+            item = desired.get(place)
             template = hashlib.sha256(json.dumps(item and item["spec"]["template"]).encode()).hexdigest()
             count = 0 if item is None else int(item["spec"].get("replicas", 1))
             kept = [one for one in running if one[0] == template][:count]
@@ -228,12 +228,12 @@ class Installation(Models):
 
     def outputs(self) -> dict[str, str]:
         """Return the logs of the pods, and the gateways' pages for administrators, by their origin."""
-        found = {pod.process.name: pod.process.log.read_text() for pods in self._pods.values() for _, pod in pods}
+        texts = {pod.process.name: pod.process.log.read_text() for pods in self._pods.values() for _, pod in pods}
         for pod in self.pods("-gateway"):
             for path in ("/metrics", "/routes", "/"):
                 with urllib.request.urlopen(f"http://127.0.0.1:{pod.port('admin')}{path}", timeout=5) as response:
-                    found[f"{pod.process.name} {path}"] = response.read().decode()
-        return found
+                    texts[f"{pod.process.name} {path}"] = response.read().decode()
+        return texts
 
     def syncs(self, code: int = 200) -> float:
         """Return to how many syncs all hooks pods have responded with a status code."""
@@ -247,8 +247,8 @@ class Installation(Models):
         """Return the workloads whose pods run here, the Deployments first: Metacontroller calls hooks as soon as it
         starts."""
         kinds = "deployments,statefulsets" if find(_METACONTROLLER) else "deployments"
-        found: list[dict[str, Any]] = self.plane.get(kinds, namespace=NAMESPACE)["items"]
-        return sorted(found, key=lambda item: item["kind"])
+        items: list[dict[str, Any]] = self.plane.get(kinds, namespace=NAMESPACE)["items"]
+        return sorted(items, key=lambda item: item["kind"])
 
     def _start(self, item: Mapping[str, Any]) -> Pod:
         self._count += 1

@@ -102,8 +102,8 @@ def shares(installed: Installation, name: str, count: int = REQUESTS) -> Counter
 def sync_seconds(installed: Installation) -> list[float]:
     """Return how long each sync took to which hooks have responded so far, from their logs at level debug."""
     lines = (line for pod in installed.pods("-hooks") for line in pod.process.log.read_text().splitlines())
-    found = [json.loads(line) for line in lines if '"hook_answered"' in line]
-    return [one["seconds"] for one in found if one["hook"] == "sync"]
+    events = [json.loads(line) for line in lines if '"hook_answered"' in line]
+    return [one["seconds"] for one in events if one["hook"] == "sync"]
 
 
 def _nothing(_: bool) -> None:

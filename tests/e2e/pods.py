@@ -180,12 +180,12 @@ class Pod:
         for volume in self.spec.get("volumes", ()):
             folder = self._volume(volume["name"])
             if "configMap" in volume:
-                found = self._plane.get("configmap", volume["configMap"]["name"], self.namespace)
-                data = {key: value.encode() for key, value in found["data"].items()}
+                stored = self._plane.get("configmap", volume["configMap"]["name"], self.namespace)
+                data = {key: value.encode() for key, value in stored["data"].items()}
                 _write_all(folder, _items(data, volume["configMap"]))
             elif "secret" in volume:
-                found = self._plane.get("secret", volume["secret"]["secretName"], self.namespace)
-                data = {key: base64.b64decode(value) for key, value in found["data"].items()}
+                stored = self._plane.get("secret", volume["secret"]["secretName"], self.namespace)
+                data = {key: base64.b64decode(value) for key, value in stored["data"].items()}
                 _write_all(folder, _items(data, volume["secret"]))
             else:
                 assert volume.get("emptyDir") is not None, f"a volume of a kind that is not known here: {volume}"
@@ -230,8 +230,8 @@ class Pod:
         for entry in self.container.get("env", ()):
             source = entry.get("valueFrom", {}).get("secretKeyRef")
             if source is not None:
-                found = self._plane.get("secret", source["name"], self.namespace)
-                own[entry["name"]] = base64.b64decode(found["data"][source["key"]]).decode()
+                stored = self._plane.get("secret", source["name"], self.namespace)
+                own[entry["name"]] = base64.b64decode(stored["data"][source["key"]]).decode()
             else:
                 own[entry["name"]] = entry["value"]
         server = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(self._plane.port)}
@@ -243,9 +243,9 @@ class Pod:
         words = [_program(word) if word in self._programs else word for word in words]
         return [_LISTEN.sub(self._listening, word) if _LISTEN.fullmatch(word) else word for word in words]
 
-    def _listening(self, found: re.Match[str]) -> str:
-        port = self.ports.setdefault(int(found["port"]), free_port())
-        return f"{found['flag']}127.0.0.1:{port}"
+    def _listening(self, match: re.Match[str]) -> str:
+        port = self.ports.setdefault(int(match["port"]), free_port())
+        return f"{match['flag']}127.0.0.1:{port}"
 
 
 def _program(command: str) -> str:

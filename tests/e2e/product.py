@@ -60,8 +60,8 @@ class Models:
 
     def route(self, name: str, namespace: str = "default") -> dict[str, Any]:
         """Return its route document; an empty one when there is none."""
-        found = self.plane.get("configmap", f"{name}-route", namespace)
-        document: dict[str, Any] = json.loads(found["data"]["route.json"]) if found else {}
+        stored = self.plane.get("configmap", f"{name}-route", namespace)
+        document: dict[str, Any] = json.loads(stored["data"]["route.json"]) if stored else {}
         return document
 
     def remote_weight(self, name: str, namespace: str = "default") -> int | None:
@@ -74,9 +74,9 @@ class Models:
 
         def holds() -> bool:
             parent = self.parent(name, namespace)
-            told = parent.get("status", {})
-            now = {one["type"]: one["status"] for one in told.get("conditions", ())}
-            current = told.get("observedGeneration") == parent.get("metadata", {}).get("generation")
+            object_status = parent.get("status", {})
+            now = {one["type"]: one["status"] for one in object_status.get("conditions", ())}
+            current = object_status.get("observedGeneration") == parent.get("metadata", {}).get("generation")
             return current and expected.items() <= now.items()
 
         try:
@@ -88,12 +88,12 @@ class Models:
         """Return the resourceVersions of the parent and of all its children."""
         parent = self.parent(name, namespace)
         uid = parent["metadata"]["uid"]
-        found = {f"ModelDeployment/{name}": parent["metadata"]["resourceVersion"]}
+        versions = {f"ModelDeployment/{name}": parent["metadata"]["resourceVersion"]}
         for resource in ("deployments", "services", "configmaps"):
             for item in self.plane.get(resource, namespace=namespace)["items"]:
                 if any(owner["uid"] == uid for owner in item["metadata"].get("ownerReferences", ())):
-                    found[f"{item['kind']}/{item['metadata']['name']}"] = item["metadata"]["resourceVersion"]
-        return found
+                    versions[f"{item['kind']}/{item['metadata']['name']}"] = item["metadata"]["resourceVersion"]
+        return versions
 
 
 class Product(Models):
@@ -152,8 +152,8 @@ def sync_responses(operations: int, code: int = 200) -> float:
     """Return to how many syncs the hooks with this operations port have responded with a status code."""
     with urllib.request.urlopen(f"http://127.0.0.1:{operations}/metrics", timeout=5) as response:
         text = response.read().decode()
-    found = re.search(rf'beamlit_hooks_requests_total{{code="{code}",hook="sync"}} ([0-9.e+]+)', text)
-    return float(found[1]) if found else 0.0
+    match = re.search(rf'beamlit_hooks_requests_total{{code="{code}",hook="sync"}} ([0-9.e+]+)', text)
+    return float(match[1]) if match else 0.0
 
 
 def set_pods_ready(plane: ControlPlane, selector: str, ready: bool, namespace: str = "default") -> None:

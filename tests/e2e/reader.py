@@ -43,18 +43,18 @@ class Reader:
             if resource not in self._paths:
                 self._discover()
             path = self._paths[resource].format(namespace=namespace)
-            found: dict[str, Any] = json.loads(self._ask(f"{path}/{name}" if name else path))
+            content: dict[str, Any] = json.loads(self._ask(f"{path}/{name}" if name else path))
         except _Busy:
             time.sleep(1)  # the time in Retry-After
             return self.get(resource, name, namespace)
         except (OSError, HTTPException, KeyError):
             return {}
-        for item in found.get("items", ()):  # an API server leaves out the fields that all items share
-            item.setdefault("apiVersion", found["apiVersion"])
-            item.setdefault("kind", found["kind"].removesuffix("List"))
-        for item in found.get("items", (found,)):
+        for item in content.get("items", ()):  # an API server leaves out the fields that all items share
+            item.setdefault("apiVersion", content["apiVersion"])
+            item.setdefault("kind", content["kind"].removesuffix("List"))
+        for item in content.get("items", (content,)):
             item["metadata"].pop("managedFields", None)
-        return found
+        return content
 
     def _discover(self) -> None:
         for root in ("/api", "/apis"):

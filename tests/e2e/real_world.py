@@ -149,7 +149,7 @@ class RealWorld(World):
 
     async def objects(self) -> dict[str, Json]:
         """Return every object of the scenario, from lists of every kind that counts."""
-        found = {}
+        objects = {}
         for kind in (self.parent, *(self.kinds[name] for name in SEEN)):
             for namespace in (self.namespace, self.namespace + ELSEWHERE):
                 listed = await self._send("GET", _path(kind, namespace))
@@ -157,8 +157,8 @@ class RealWorld(World):
                     name = item["metadata"]["name"]
                     if name not in _NOT_OURS:
                         head = {"apiVersion": kind.api_version, "kind": kind.name}
-                        found[self._key(kind.name, name, namespace)] = head | item
-        return found
+                        objects[self._key(kind.name, name, namespace)] = head | item
+        return objects
 
     async def make_ready(self, name: str) -> None:
         """Let pods onto the node, and wait until kwok has them run."""
@@ -176,9 +176,9 @@ class RealWorld(World):
 
         async def ready() -> bool:
             item = await self.get("Deployment", name)
-            wanted, status = item["spec"]["replicas"], item.get("status", {})
+            desired, status = item["spec"]["replicas"], item.get("status", {})
             current = status.get("observedGeneration") == item["metadata"]["generation"]
-            return bool(current and status.get("readyReplicas", 0) == status.get("updatedReplicas", 0) == wanted)
+            return bool(current and status.get("readyReplicas", 0) == status.get("updatedReplicas", 0) == desired)
 
         await self.until(ready, f"{name} is ready")
 

@@ -40,5 +40,5 @@ class Prometheus:
         """Return the value of a query that has one series; None while it has none."""
         url = f"http://{self.address}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
         with urllib.request.urlopen(url, timeout=5) as response:
-            found = json.load(response)["data"]["result"]
-        return float(found[0]["value"][1]) if found else None
+            series = json.load(response)["data"]["result"]
+        return float(series[0]["value"][1]) if series else None

@@ -52,8 +52,8 @@ def test_pods_have_what_was_set(plane: ControlPlane, adapter: Adapter, version: 
     assert custom(plane, f"pods/*/queue-{version}", version, **selected) == [(names[0], "300m")]
     for name, value in zip(names, ("2", "1500m"), strict=True):
         adapter.set("pods", name, f"queue-{version}", value)
-    found = custom(plane, f"pods/*/queue-{version}", version, **selected)
-    assert found == [(names[0], "2"), (names[1], "1500m")]
+    samples = custom(plane, f"pods/*/queue-{version}", version, **selected)
+    assert samples == [(names[0], "2"), (names[1], "1500m")]
 
 
 def test_objects_and_selectors_of_metrics(plane: ControlPlane, adapter: Adapter) -> None:

@@ -496,10 +496,10 @@ def explained(output: str) -> Iterator[str]:
     parents: list[str] = []
     _, _, listing = output.partition("FIELDS:\n")
     for line in listing.splitlines():
-        found = re.fullmatch(r"((?:  )+)(\S+)\t<.*>.*", line)
-        if found:
-            depth = len(found[1]) // 2 - 1
-            parents = [*parents[:depth], found[2]]
+        match = re.fullmatch(r"((?:  )+)(\S+)\t<.*>.*", line)
+        if match:
+            depth = len(match[1]) // 2 - 1
+            parents = [*parents[:depth], match[2]]
             yield "".join(f".{name}" for name in parents)
 
 

@@ -37,8 +37,8 @@ def test_reading_is_what_kubectl_reads(plane: ControlPlane, resource: str, name:
 
     def same() -> bool:
         expected = json.loads(plane.kubectl("get", *words, "-n", "default", "-o", "json"))
-        found = plane.get(resource, name)
-        return bool(found == expected if name else found["items"] == expected["items"])
+        actual = plane.get(resource, name)
+        return bool(actual == expected if name else actual["items"] == expected["items"])
 
     words = (resource, name) if name else (resource,)
     poll(same, "both are the same, where nothing changes in between")

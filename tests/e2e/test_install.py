@@ -94,8 +94,8 @@ def test_the_commands_of_the_documentation(carried: Installation) -> None:
 
 def test_a_restricted_namespace_takes_all_pods(installed: Installation) -> None:
     """A namespace that admits restricted pods only has all pods of every workload."""
-    found = installed.plane.get("deployments,statefulsets", namespace=NAMESPACE)["items"]
-    assert {item["metadata"]["name"]: item["status"].get("readyReplicas") for item in found} == {
+    workloads = installed.plane.get("deployments,statefulsets", namespace=NAMESPACE)["items"]
+    assert {item["metadata"]["name"]: item["status"].get("readyReplicas") for item in workloads} == {
         f"{RELEASE}-hooks": 2,
         f"{RELEASE}-gateway": 2,
         f"{RELEASE}-metacontroller": 1,

@@ -43,9 +43,9 @@ def test_usage_is_what_the_annotations_say(measured: ControlPlane) -> None:
     alone."""
 
     def shown(*cpus: int) -> bool:
-        found = sorted(top(measured).values())
-        return len(found) == 2 and all(
-            about(cpu, expected) and memory == 512 for (cpu, memory), expected in zip(found, cpus, strict=True)
+        usages = sorted(top(measured).values())
+        return len(usages) == 2 and all(
+            about(cpu, expected) and memory == 512 for (cpu, memory), expected in zip(usages, cpus, strict=True)
         )
 
     poll(lambda: shown(250, 250), "kubectl top shows 250m and 512Mi twice", seconds=SECONDS)

@@ -115,8 +115,8 @@ def hastened(installed: Installation) -> Installation:
 
 def weights(installed: Installation, *names: str) -> tuple[int | None, ...]:
     """Return the percentage in force of each model."""
-    found = in_force(installed)
-    return tuple(found.get(name) for name in names)
+    percentages = in_force(installed)
+    return tuple(percentages.get(name) for name in names)
 
 
 def metrics_available(installed: Installation, name: str) -> tuple[str, str]:
@@ -205,9 +205,9 @@ def goes_out_and_back(cycles: Cycles, name: str, seconds: float) -> None:
     assert (offloading["percentage"], offloading["reason"]) == (cycle.percentage, "MetricReached")
     # Samples from before the split changed no longer count.
     assert [metric["state"] for metric in offloading["metrics"]] in (["Reached"], ["Settling"])
-    told = {one["type"]: (one["status"], one["reason"]) for one in cycle.status["conditions"]}
-    assert told["Offloading"] == ("True", "MetricReached")
-    assert told["MetricsAvailable"] == ("True", "MetricsRead")
+    conditions = {one["type"]: (one["status"], one["reason"]) for one in cycle.status["conditions"]}
+    assert conditions["Offloading"] == ("True", "MetricReached")
+    assert conditions["MetricsAvailable"] == ("True", "MetricsRead")
     assert cycle.seen == [0, cycle.percentage, 0]
 
 

@@ -133,11 +133,11 @@ def latency(product: Product) -> tuple[float, float]:
     histogram."""
     with urllib.request.urlopen(f"http://127.0.0.1:{product.operations}/metrics", timeout=10) as response:
         text = response.read().decode()
-    found = {
+    parts = {
         part: float(value)
         for part, value in re.findall(r'beamlit_hooks_request_seconds_(count|sum)\{hook="sync"\} (\S+)', text)
     }
-    return found["count"], found["sum"]
+    return parts["count"], parts["sum"]
 
 
 def account(name: str) -> str:
@@ -218,16 +218,16 @@ def resting(product: Product, gateway: Gateway) -> dict[str, Any]:
     minutes = (time.monotonic() - began) / 60
     entries = list(product.plane.audit())[seen:]
     programs = {"metacontroller": account(SYSTEM), "gateway": account(ACCOUNT)}
-    found = {program: calls(entries, user) for program, user in programs.items()}
+    counts = {program: calls(entries, user) for program, user in programs.items()}
     # hooks have no credentials for the API server; a change that gives them some has to count their calls here too.
     assert "--kubeconfig" not in product.hooks.command
     return {
         "window_seconds": round(minutes * 60, 1),
         "calls_per_minute": {
-            **{program: round(counted.total() / minutes, 1) for program, counted in found.items()},
+            **{program: round(counted.total() / minutes, 1) for program, counted in counts.items()},
             "hooks": 0,
         },
-        "calls": {program: dict(counted) for program, counted in found.items()},
+        "calls": {program: dict(counted) for program, counted in counts.items()},
         # A list in pages and a new watch come every few minutes, too rarely for the window.
         "gateway_relist_calls_per_minute": round((math.ceil(COUNT / PAGE) + 1) * 60 / RELIST_SECONDS, 2),
         "syncs": product.syncs() - syncs,

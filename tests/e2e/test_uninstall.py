@@ -98,8 +98,8 @@ def policy(name: str) -> dict[str, Any]:
 
 def registered(installed: Installation, resource: str, name: str) -> tuple[str, str]:
     """Return status and reason of the condition Registered."""
-    found = installed.plane.get(resource, name).get("status", {}).get("conditions", ())
-    return next(((one["status"], one["reason"]) for one in found if one["type"] == "Registered"), ("", ""))
+    conditions = installed.plane.get(resource, name).get("status", {}).get("conditions", ())
+    return next(((one["status"], one["reason"]) for one in conditions if one["type"] == "Registered"), ("", ""))
 
 
 def register(installed: Installation, *names: str) -> None:
@@ -117,8 +117,8 @@ def register(installed: Installation, *names: str) -> None:
 
 def finalizers(installed: Installation, resource: str, name: str) -> list[str]:
     """Return the finalizers of an object."""
-    found: list[str] = installed.plane.get(resource, name)["metadata"].get("finalizers", [])
-    return found
+    names: list[str] = installed.plane.get(resource, name)["metadata"].get("finalizers", [])
+    return names
 
 
 def remove(installed: Installation, resource: str, name: str) -> None:

@@ -52,7 +52,7 @@ async def version_2_keys(world: World) -> None:
 
 @scenario
 async def second_sync_writes_nothing(world: World) -> None:
-    """A second sync writes nothing, whatever defaults, quantities and emptyDir volumes the children have."""
+    """A second sync of children with defaults, quantities and emptyDir volumes writes nothing."""
     resources = {"limits": {"cpu": "1000m", "memory": "1024Mi"}}
     template = pods(container={"resources": resources}, volumes=[{"name": "scratch", "emptyDir": {}}])
     world.respond(deployment(template=template), service(), config_map(), status=GOOD)
