@@ -31,6 +31,7 @@ from gateway.upstream import connection as upstream
 from gateway.upstream.addresses import AddressRules
 from gateway.upstream.origin import Origin
 from gateway.upstream.response import UpstreamResponse
+from program import retry_after
 
 VIA: Final = b"beamlit-gateway"
 """Name of the gateway in Via fields (RFC 9110 7.6.3)."""
@@ -202,7 +203,7 @@ class Attempts:
         """Start a cool-down when the response asks for one (Retry-After with 429 or 503); return whether it does."""
         if head.status not in (429, 503) or (value := field(head.fields, b"retry-after")) is None:
             return False
-        seconds = min(failover.retry_after(value, time.time()) or 0.0, self._longest_cool_down)
+        seconds = min(retry_after.seconds(value, time.time()) or 0.0, self._longest_cool_down)
         if seconds:
             breaker.cool_down(now + seconds)
         return bool(seconds)

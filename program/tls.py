@@ -65,6 +65,7 @@ def client_context(
     *,
     strict: bool,
     authorities: str | bytes | Path | None = None,
+    system: bool = False,
     certificate: ClientCertificate | None = None,
     verify: bool = True,
     verify_name: bool = True,
@@ -79,6 +80,7 @@ def client_context(
             that is not strict. The setting `tls.strict` decides.
         authorities: trusted certificates as text in PEM or bytes in DER, or the file that holds them in PEM; those of
             the system when None.
+        system: whether those of the system are trusted beside `authorities`.
         certificate: shown to a server that asks for one.
         verify: false accepts every certificate.
         verify_name: false accepts a certificate for another name.
@@ -95,9 +97,9 @@ def client_context(
     context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
     if certificate is not None:
         certificate.load(context)
-    if authorities is None:
+    if authorities is None or system:
         _trust_system(context)
-    else:
+    if authorities is not None:
         _trust(context, authorities)
     return context
 

@@ -5,8 +5,6 @@ decide on values alone; `attempts.py` sends the requests and waits for them.
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 import orjson
@@ -139,19 +137,3 @@ def is_error(event: bytes) -> bool:
     except orjson.JSONDecodeError:
         return False
     return isinstance(parsed, dict) and bool(parsed.get("error"))
-
-
-def retry_after(value: bytes, now: float) -> float | None:
-    """Return the seconds that a Retry-After field asks for (RFC 9110 10.2.3); None when it is no number and no date.
-
-    `now` is in seconds since 1970. A date in the past gives 0.
-    """
-    if value.isdigit():
-        return float(value[:10]) if len(value) > 10 else float(value)
-    try:
-        when = parsedate_to_datetime(value.decode("ascii"))
-    except (ValueError, OverflowError):
-        return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return max(0.0, when.timestamp() - now)

@@ -58,12 +58,9 @@ class TokenEndpoints:
         context = self._contexts.get(key)
         if context is None:
             try:
-                context = client_context(strict=self._strict, authorities=authorities)
+                context = client_context(strict=self._strict, authorities=authorities, system=credentials.trusts_system)
             except AuthoritiesUnusable:
                 raise ValueError("the authorities are no certificates in PEM") from None
-            if credentials.trusts_system:
-                context = client_context(strict=self._strict)
-                context.load_verify_locations(cadata=authorities)
             if len(self._contexts) >= _CONTEXTS:
                 self._contexts.clear()
             self._contexts[key] = context

@@ -11,7 +11,7 @@ import orjson
 
 from hooks.kube import quantities
 
-_PLAIN_MAPS: Final = frozenset(
+PLAIN_MAPS: Final = frozenset(
     {
         "labels",
         "annotations",
@@ -30,10 +30,10 @@ _PLAIN_MAPS: Final = frozenset(
 """Fields whose value is a map of strings or quantities. The API server drops them when they are empty (`omitempty`);
 any other empty object is a value of its own."""
 
-_QUANTITY_MAPS: Final = frozenset({"limits", "requests", "overhead", "capacity"})
+QUANTITY_MAPS: Final = frozenset({"limits", "requests", "overhead", "capacity"})
 """Fields whose value is a map of quantities (core/v1 ResourceList)."""
 
-_QUANTITIES: Final = frozenset({"sizeLimit", "divisor"})
+QUANTITIES: Final = frozenset({"sizeLimit", "divisor"})
 """Fields whose value is a quantity."""
 
 _TEXT_MAPS: Final = frozenset({"labels", "annotations", "nodeSelector", "matchLabels", "data", "binaryData"})
@@ -77,14 +77,14 @@ def canonical_json(value: object) -> bytes:
 
 
 def _object(value: dict[str, Any], field: str, *, keep_zeros: bool) -> dict[str, Any]:
-    if field in _QUANTITY_MAPS:
+    if field in QUANTITY_MAPS:
         return {key: quantity(item, resource=True) for key, item in value.items() if item is not None}
     if field in _TEXT_MAPS:
         return {key: item for key, item in value.items() if item is not None}
     stored = {}
     for key, item in value.items():
         inner = _value(item, key, keep_zeros=keep_zeros or key in _WITH_OWN_ZEROS)
-        if inner is None or inner == [] or (inner == {} and key in _PLAIN_MAPS):
+        if inner is None or inner == [] or (inner == {} and key in PLAIN_MAPS):
             continue
         if not keep_zeros and isinstance(inner, str | bool) and (key, inner) in _OMITTED_ZEROS:
             continue
@@ -97,7 +97,7 @@ def _value(value: Any, field: str, *, keep_zeros: bool) -> Any:
         return _object(value, field, keep_zeros=keep_zeros)
     if isinstance(value, list):
         return [_value(item, "", keep_zeros=keep_zeros) for item in value if item is not None]
-    return quantity(value) if field in _QUANTITIES else value
+    return quantity(value) if field in QUANTITIES else value
 
 
 def quantity(value: Any, *, resource: bool = False) -> Any:

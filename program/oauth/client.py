@@ -23,15 +23,13 @@ class TokenClient:
     body alone.
     """
 
-    def __init__(self, forms: Collection[TokenAuth] = tuple(TokenAuth), *, lenient: bool = False) -> None:
+    def __init__(self, forms: Collection[TokenAuth] = tuple(TokenAuth)) -> None:
         """Remember nothing yet.
 
         Args:
             forms: forms that are tried, in this order, where credentials do not choose one.
-            lenient: whether a token counts whose `expires_in` is no positive number.
         """
         self._allowed = forms
-        self._lenient = lenient
         self._worked: dict[str, TokenAuth] = {}
 
     async def fetch(self, credentials: ClientCredentials, send: Send) -> Token:
@@ -44,7 +42,7 @@ class TokenClient:
         refusal = TokenUnavailable("client_refused")
         for number, form in enumerate(self._forms(endpoint, credentials), 1):
             try:
-                token = read_response(await send(token_request(credentials, form)), lenient=self._lenient)
+                token = read_response(await send(token_request(credentials, form)))
             except TokenUnavailable as exc:
                 exc.endpoint, exc.requests = endpoint, number
                 if not (exc.wrong_client if number == 1 else exc.refused):

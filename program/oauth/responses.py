@@ -12,7 +12,7 @@ from program.oauth.errors import TokenUnavailable
 RESPONSE_BYTES: Final = 65536
 """Largest response of a token endpoint that is read."""
 SHORT_LIFE: Final = 60.0
-"""Seconds for which a token counts whose endpoint does not say how long it lives."""
+"""Seconds for which a token counts whose endpoint does not say how long it lives, or not in a positive number."""
 _LONGEST_LIFE: Final = 86400.0
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,16384}")
 _TYPES: Final = frozenset({"bearer", "bearertoken"})
@@ -50,12 +50,8 @@ class Token:
     """Seconds for which it counts."""
 
 
-def read_response(response: TokenResponse, *, lenient: bool = False) -> Token:
+def read_response(response: TokenResponse) -> Token:
     """Return the token in a response.
-
-    Args:
-        response: what the endpoint responded.
-        lenient: whether an `expires_in` that is no positive number counts as none. Otherwise there is no token.
 
     Raises:
         TokenUnavailable: there is none that can be sent in a header field.
@@ -70,7 +66,7 @@ def read_response(response: TokenResponse, *, lenient: bool = False) -> Token:
             raise TokenUnavailable(f"token_status_{response.status}")
         if not isinstance(content, dict):
             raise TokenUnavailable("token_answer_invalid")
-        return _token(content, lenient=lenient)
+        return _token(content)
     except TokenUnavailable as exc:
         exc.status, exc.code, exc.retry_after = response.status, code, response.retry_after
         raise
@@ -84,28 +80,21 @@ def error_code(content: object) -> str:
     return code if code in CODES else "other"
 
 
-def _token(content: Mapping[str, object], *, lenient: bool) -> Token:
+def _token(content: Mapping[str, object]) -> Token:
     value = content.get("access_token")
     if not isinstance(value, str) or not _TOKEN.fullmatch(value):
         raise TokenUnavailable("token_invalid")
     if str(content.get("token_type", "bearer")).lower() not in _TYPES:
         raise TokenUnavailable("token_type_unknown")
-    life = _life(content.get("expires_in"))
-    if life is None:
-        if not lenient:
-            raise TokenUnavailable("token_life_invalid")
-        life = SHORT_LIFE
-    return Token(value, life)
+    return Token(value, _life(content.get("expires_in")))
 
 
-def _life(expires_in: object) -> float | None:
-    """Return the seconds that a token lives; None when they are no positive number."""
-    if expires_in is None:
-        return SHORT_LIFE
+def _life(expires_in: object) -> float:
+    """Return the seconds that a token lives. An `expires_in` that is no positive number counts as none."""
     if isinstance(expires_in, bool) or not isinstance(expires_in, int | float | str):
-        return None
+        return SHORT_LIFE
     try:
         life = float(expires_in)
     except (ValueError, OverflowError):
-        return None
-    return min(life, _LONGEST_LIFE) if life > 0 else None
+        return SHORT_LIFE
+    return min(life, _LONGEST_LIFE) if life > 0 else SHORT_LIFE

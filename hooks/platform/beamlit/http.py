@@ -4,8 +4,6 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 import httpx
@@ -14,6 +12,7 @@ import orjson
 from hooks.clients.http import in_words
 from hooks.platform.beamlit.errors import Unreachable
 from hooks.telemetry import Metrics
+from program import retry_after
 
 CONNECTIONS: Final = 8
 """Largest number of connections at the same time, besides one for a token."""
@@ -23,6 +22,8 @@ SECONDS: Final = 5.0
 """Seconds for each step of a request, whatever the deadline of its caller."""
 RESPONSE_BYTES: Final = 4 << 20
 """Largest response that is read: a model with its pod template."""
+SHORTEST_RETRY_AFTER: Final = 1.0
+"""Shortest pause when the platform asks for one, in seconds."""
 LONGEST_RETRY_AFTER: Final = 3600.0
 """Longest pause that the platform gets when it asks for one, in seconds."""
 SOME_RETRY_AFTER: Final = 5.0
@@ -49,7 +50,10 @@ class Response:
     def retry_after(self) -> float | None:
         """Seconds that the platform asks to wait (RFC 9110 section 10.2.3); None when it does not ask."""
         value = self.headers.get("retry-after")
-        return None if value is None else _seconds(value.strip())
+        if value is None:
+            return None
+        seconds = retry_after.seconds(value.strip().encode(), time.time())
+        return SOME_RETRY_AFTER if seconds is None else min(LONGEST_RETRY_AFTER, max(SHORTEST_RETRY_AFTER, seconds))
 
 
 class Exchange:
@@ -115,15 +119,3 @@ def result_of(status: int) -> str:
         return "ok"
     named = {401: "unauthorized", 403: "unauthorized", 404: "absent", 409: "conflict", 429: "throttled"}
     return named.get(status, "unreachable" if status < 400 or status >= 500 else "rejected")
-
-
-def _seconds(value: str) -> float:
-    if value.isascii() and value.isdigit():
-        return min(LONGEST_RETRY_AFTER, max(1.0, float(value[:9])))
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return SOME_RETRY_AFTER
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return min(LONGEST_RETRY_AFTER, max(1.0, (moment - datetime.now(UTC)).total_seconds()))

@@ -38,7 +38,7 @@ class Tokens:
         self._exchange = exchange
         self._account: Account | None = None
         # The API takes HTTP Basic; whether it decodes id and secret is found out.
-        self._client = TokenClient((TokenAuth.BASIC, TokenAuth.BASIC_RAW), lenient=True)
+        self._client = TokenClient((TokenAuth.BASIC, TokenAuth.BASIC_RAW))
         self._cache = TokenCache(self._fetch, _PACING, lambda: {"kind": "platform"})
 
     @property

@@ -12,17 +12,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from hooks.kube.stored import quantity
+from hooks.kube.stored import PLAIN_MAPS, QUANTITIES, QUANTITY_MAPS, quantity
 from metacontroller.local.apiserver.objects import Kind, Object, copy, equal
 
-PLAIN_MAPS = frozenset({
-    "labels", "annotations", "nodeSelector", "limits", "requests", "matchLabels", "data", "binaryData", "selector",
-})  # fmt: skip
-"""Fields with a map that is dropped when it is empty. Any other `{}` (emptyDir, resources, securityContext) has a
-meaning."""
-
-QUANTITY_MAPS = frozenset({"limits", "requests", "capacity"})
-QUANTITIES = frozenset({"sizeLimit", "divisor"})
 WORKLOADS = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"})
 
 

@@ -240,11 +240,6 @@ BAD_RESPONSES = {
     "token_too_long": {"access_token": "a" * 20000},
     "answer_too_long": {"access_token": "a", "x": "a" * 70000},
     "other_type": {"access_token": "a", "token_type": "mac"},
-    "life_0": {"access_token": "a", "expires_in": 0},
-    "life_negative": {"access_token": "a", "expires_in": -1},
-    "life_word": {"access_token": "a", "expires_in": "soon"},
-    "life_list": {"access_token": "a", "expires_in": [1]},
-    "life_true": {"access_token": "a", "expires_in": True},
     "error": {"error": "invalid_client", "error_description": CANARY_SECRET},
 }
 
@@ -275,9 +270,9 @@ async def test_se_10_se_11_only_200_is_a_response(status: bytes) -> None:
         assert other.sides == []
 
 
-@pytest.mark.parametrize("life", [None, "3600", 1e12, 0.5])
+@pytest.mark.parametrize("life", [None, "3600", 1e12, 0.5, 0, -1, "soon", [1], True])
 async def test_se_11_odd_lives_are_bounded(life: object) -> None:
-    """SE-11: A token is used when its life is absent, a number in a string, or absurdly long."""
+    """SE-11: A token is used when its life is absent, a number in a string, absurdly long, or no positive number."""
     secrets = Secrets()
     response = {"access_token": "a"} if life is None else {"access_token": "a", "expires_in": life}
     async with serving(responding(response)) as server, made(secrets) as credentials:
