@@ -1,7 +1,7 @@
 """The commands of `beamlit-hooks`, or `python -m hooks`.
 
-`serve` (the default) answers Metacontroller, `render` prints what a manifest becomes, `explain` prints why a model is
-offloaded as it is, and `release-finalizers` prepares an uninstallation.
+`serve` (the default) responds to Metacontroller, `render` prints what a manifest becomes, `explain` prints why a model
+is offloaded as it is, and `release-finalizers` prepares an uninstallation.
 
 Exit status of `serve`: 0 after a signal, 1 when an address cannot be listened on, 2 when the configuration cannot be
 used.
@@ -52,10 +52,10 @@ def parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve",
         parents=[shared],
-        help="answer Metacontroller over HTTP (the default)",
+        help="serve the requests of Metacontroller over HTTP (the default)",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=paragraphs(
-            "Answer the requests of Metacontroller over HTTP until a signal. Exit status 0: it was stopped by a signal."
+            "Serve the requests of Metacontroller over HTTP until a signal. Exit status 0: it was stopped by a signal."
             " 1: an address or a certificate cannot be used. 2: the configuration cannot be used."
         ),
         epilog=paragraphs(
@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--bearer-file",
         metavar="FILE",
-        help="file with the token that Metacontroller must send (default: none, and every request is answered)",
+        help="file with the token that Metacontroller must send (default: none, and every request is served)",
     )
     offline = commands.add_parser(
         "render",

@@ -104,7 +104,7 @@ def _default_remote(spec: ModelDeploymentSpec, observation: Observation) -> Remo
             reasons.NO_REMOTE_BACKEND,
             f"Set {_FIELD}, or defaultRemoteBackend in the controller's configuration: there is no remote backend.",
         )
-    # The platform's answer first; a tenant cannot name a workspace for the backend that everybody shares.
+    # What the platform says comes first; a tenant cannot name a workspace for the backend that everybody shares.
     workspace = text(observation.parent.status, "workspace") or default.workspace
     prefix = _path_prefix(default.path_prefix, spec.model, workspace, "defaultRemoteBackend")
     return prefix if isinstance(prefix, Unresolved) else Remote(spec.model, prefix)

@@ -97,7 +97,7 @@ def _advice(missing: Missing, place: int, assessment: Assessment, readings: Read
         case reasons.SETTLING if assessment.previous.since is not None:
             return f"The split is what it is since {format_time(assessment.previous.since)}; the next samples count."
         case reasons.NO_SAMPLE if reading is not None and reading.unread is None:
-            return "Its source answered without one: see that the name and the selector are right."
+            return "Its source responded without one: see that the name and the selector are right."
         case reasons.NO_READY_PODS:
             return "It can be read when a pod is ready."
     return ""
