@@ -1,6 +1,6 @@
 """Connects a program to its API server, and loads the official package for it.
 
-The package and the libraries below it take a third of a second and some 12 MB. They are imported here, once an API
+The package and the libraries below it take a third of a second and some 15 MB. They are imported here, once an API
 server is to be asked, and nowhere else at the start of a program: help, a gateway with routes in a directory and the
 offline commands of hooks need none of them. Other modules import `KubernetesClient` for its type alone.
 """
