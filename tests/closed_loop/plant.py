@@ -1,11 +1,11 @@
 """A model under load on a virtual clock, with everything that closes the loop around a decision.
 
-Requests arrive, the gateway splits them, replicas use as much as what arrives here costs, a pipeline of metrics tells
-of it late and inexactly, an autoscaler may add replicas, Metacontroller asks for the next sync and keeps the status.
-The decision itself is `hooks.reconcile.sync`, given JSON as Metacontroller sends it. Nothing here waits, and the only
-chance is a seeded one, so a run is the same every time.
+Requests arrive, the gateway splits them, and replicas use resources for the requests that stay local. A pipeline of
+metrics reports that usage late and inexactly, an autoscaler may add replicas, and Metacontroller calls the next sync
+and stores the status. The decision itself is `hooks.reconcile.sync`, with JSON as Metacontroller sends it. Nothing here
+waits, and all random numbers come from a seed, so a run is the same every time.
 
-All usage is in parts of the target: a replica that is sent `1` uses what its metric's target allows.
+All usage is in parts of the target: a replica with a load of `1` uses what its metric's target allows.
 """
 
 import heapq
@@ -30,41 +30,41 @@ from tests.builders import Json
 
 START: Final = builders.NOW
 TARGET: Final = 80
-"""averageUtilization of the metric, in percent of one cpu for each replica."""
+"""`averageUtilization` of the metric, in percent of one CPU for each replica."""
 CPU: Final[Json] = {
     "type": "Resource",
     "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": TARGET}},
 }
-SILENT: Final = Unread(reasons.UNREACHABLE, "The source of the metric does not answer: see that it is up.")
+SILENT: Final = Unread(reasons.UNREACHABLE, "The source of the metric does not respond: see that it is up.")
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """How usage becomes a sample: seconds, unless said otherwise."""
+    """Way of usage from replicas to a sample in hooks."""
 
     period: float = 15.0
-    """From one scrape to the next."""
+    """Seconds from one scrape to the next."""
     scrapes: int = 1
-    """Periods that a sample is an average over."""
+    """Number of periods that a sample is an average over."""
     delay: float = 2.0
-    """From a scrape to when it can be read."""
+    """Seconds from a scrape until it can be read."""
     noise: float = 0.0
     """Largest error of a sample, as a part of it."""
     kept: float = 15.0
-    """For how long hooks keep what they read."""
+    """Seconds for which hooks keep what they read."""
 
     @property
     def slowest(self) -> float:
-        """The longest that hooks know nothing of what has happened."""
+        """Return the longest time in seconds until hooks know what has happened."""
         return self.period * (self.scrapes + 1) + self.delay + self.kept
 
 
 @dataclass(frozen=True, slots=True)
 class Autoscaler:
-    """A HorizontalPodAutoscaler on the same usage."""
+    """HorizontalPodAutoscaler on the same usage."""
 
     target: float
-    """In parts of the target of the decision."""
+    """Target of the autoscaler, in parts of the target of the decision."""
     most: int = 10
     period: float = 15.0
     startup: float = 40.0
@@ -76,7 +76,7 @@ class Autoscaler:
 
 @dataclass(slots=True)
 class Replica:
-    """A pod: how much it has used in all, and at its last scrapes."""
+    """Pod with its usage in all and at its last scrapes."""
 
     name: str
     ready_since: float
@@ -86,7 +86,7 @@ class Replica:
 
 @dataclass(slots=True)
 class HookReplica:
-    """A replica of hooks: all it has is what it read last, and a clock."""
+    """Replica of hooks, which has only its last reading and a clock."""
 
     skew: float = 0.0
     """Seconds by which its clock is wrong."""
@@ -96,7 +96,7 @@ class HookReplica:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Another share is in force."""
+    """Change of the share that was decided on."""
 
     time: float
     share: int
@@ -104,7 +104,7 @@ class Change:
 
 
 class Plant:
-    """One model and everything around it, from time zero on."""
+    """Model with everything around it, from time zero on."""
 
     def __init__(
         self,
@@ -127,22 +127,22 @@ class Plant:
         seed: int = 0,
     ) -> None:
         """Args:
-        load: pairs of a time and the load from then on, in parts of what one replica is meant to carry.
+        load: pairs of a time and the load from then on, in parts of the load at which one replica reaches its target.
         behavior: spec.offloadingConfig.behavior.
-        metrics: of the specification; the first is fed from here.
-        replicas: at first.
+        metrics: of the specification; the first gets its samples from the plant.
+        replicas: number of replicas at the start.
         idle: what a replica uses without any request, in parts of the target.
         limit: most that a replica can use, in parts of the target.
-        follows_split: whether usage is that of the requests that arrive here; else of all, wherever they go.
-        pipeline: of the metric.
-        autoscaler: beside the decision.
-        gateway_lag: seconds until the gateway obeys a route.
-        silences: times from and to which the source of the metric does not answer.
+        follows_split: whether only requests that stay local cause usage; otherwise all do, wherever they go.
+        pipeline: pipeline of the metric.
+        autoscaler: autoscaler of the replicas, if there is one.
+        gateway_lag: seconds until the gateway follows a new route.
+        silences: pairs of times between which the source of the metric does not respond.
         skews: of each replica of hooks, the seconds by which its clock is wrong; a sync reaches any of them.
-        repeats: probability that a sync comes again at once.
+        repeats: probability that a sync is called again at once.
         stale: probability that a sync is sent with the status before the last one.
-        restarts: times at which all replicas of hooks begin anew.
-        seed: of noise and chance.
+        restarts: times at which all replicas of hooks restart.
+        seed: seed of all random numbers.
         """
         self.pipeline = pipeline or Pipeline()
         self.changes: list[Change] = []
@@ -151,7 +151,7 @@ class Plant:
         self.syncs: list[tuple[float, SyncResponse]] = []
         self.now = 0.0
         self.share = 0
-        """Obeyed by the gateway, in percent."""
+        """Share that the gateway follows, in percent."""
         self.load = 0.0
         self._random = random.Random(seed)
         self._idle, self._limit, self._lag, self._follows_split = idle, limit, gateway_lag, follows_split
@@ -166,7 +166,7 @@ class Plant:
         self._wanted = replicas
         self._recommended: deque[tuple[float, int]] = deque()
         self.published: tuple[Sample, ...] = ()
-        """What the source of the metric tells now."""
+        """Samples that the source of the metric returns now."""
         config = {"remoteBackend": builders.REMOTE, "metrics": list(metrics), "behavior": behavior or {}}
         self.parent = builders.model_deployment(offloadingConfig=config)
         self._before = self.parent
@@ -181,7 +181,7 @@ class Plant:
         self._ask(0.0)
 
     def run(self, until: float) -> "Plant":
-        """Let everything happen that happens before this time."""
+        """Run everything that happens before this time, and return the plant."""
         while self._queue and self._queue[0][0] < until:
             moment, _, event = heapq.heappop(self._queue)
             self._advance(moment)
@@ -190,22 +190,22 @@ class Plant:
         return self
 
     def shares(self) -> list[int]:
-        """All shares that were decided on, in order."""
+        """Return all shares that were decided on, in order."""
         return [change.share for change in self.changes]
 
     def decided_at(self, moment: float) -> int:
-        """The share decided on at a time."""
+        """Return the share that is decided on at a time."""
         return next((change.share for change in reversed(self.changes) if change.time <= moment), 0)
 
     @property
     def usage(self) -> float:
-        """What each replica uses now, in parts of the target."""
+        """Return what each replica uses now, in parts of the target."""
         if not self.replicas:
             return 0.0
         here = self.load * (100 - self.share) / 100 if self._follows_split else self.load
         return min(self._limit, self._idle + here / len(self.replicas))
 
-    # What happens.
+    # Events.
 
     def edit(self, moment: float, **behavior: Any) -> None:
         """Plan an edit of the behavior at a time."""
@@ -220,7 +220,7 @@ class Plant:
         self._at(moment, apply)
 
     def fail(self, moment: float, *, seconds: float) -> None:
-        """Plan so many seconds without a ready replica from a time on."""
+        """Plan that no replica is ready for some seconds from a time on."""
 
         def down() -> None:
             count, self.replicas = len(self.replicas), []
@@ -308,10 +308,10 @@ class Plant:
             self.replicas.append(self._replica(self.now))
             self._ask(0.5)
 
-    # What Metacontroller and hooks do.
+    # Metacontroller and hooks.
 
     def _ask(self, seconds: float) -> None:
-        """Sync after some seconds, unless one is due before."""
+        """Plan a sync after some seconds, unless one is due before."""
         moment = self.now + seconds
         if self._due is None or moment < self._due:
             self._due = moment
@@ -325,31 +325,31 @@ class Plant:
                 self.sync()
 
     def sync(self) -> SyncResponse:
-        """One turn of Metacontroller over the model, by any replica of hooks."""
+        """Run one sync of the model on any replica of hooks, apply its response and return it."""
         replica = self._random.choice(self._hooks)
         sent = self._before if self._random.random() < self._stale else self.parent
-        answer = builders.sync(
+        response = builders.sync(
             sent,
             now=START + timedelta(seconds=self.now + replica.skew),
             readings=self._read(replica),
             children=[observed for _, observed in self._children.values()],
             related=[builders.workload(ready=len(self.replicas), replicas=max(1, self._wanted))],
         )
-        self.syncs.append((self.now, answer))
-        self._apply(answer)
-        if answer.resync_after_seconds is not None:
-            self._ask(answer.resync_after_seconds)
-        return answer
+        self.syncs.append((self.now, response))
+        self._apply(response)
+        if response.resync_after_seconds is not None:
+            self._ask(response.resync_after_seconds)
+        return response
 
-    def _apply(self, answer: SyncResponse) -> None:
-        status = json.loads(json.dumps(answer.status))
+    def _apply(self, response: SyncResponse) -> None:
+        status = json.loads(json.dumps(response.status))
         if status != self.parent.get("status"):
             self.status_writes.append(self.now)
             self._before, self.parent = self.parent, self.parent | {"status": status}
             self._ask(0.3)
         else:
             self._before = self.parent
-        for child in answer.children:
+        for child in response.children:
             key = key_of(child)
             desired, _ = self._children.get(key, (None, {}))
             if desired != child:
@@ -357,12 +357,12 @@ class Plant:
                 self._children[key] = (child, builders.observed(child))
                 self._ask(0.3)
                 if child["kind"] == "ConfigMap":
-                    self._route(answer)
+                    self._route(response)
 
-    def _route(self, answer: SyncResponse) -> None:
-        share = builders.weights(answer).get("remote", 0)
+    def _route(self, response: SyncResponse) -> None:
+        share = builders.weights(response).get("remote", 0)
         if share != (self.changes[-1].share if self.changes else 0):
-            self.changes.append(Change(self.now, share, answer.status["offloading"]["reason"]))
+            self.changes.append(Change(self.now, share, response.status["offloading"]["reason"]))
             self._at(self.now + self._lag, lambda: self._obey(share))
 
     def _obey(self, share: int) -> None:

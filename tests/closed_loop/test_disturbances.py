@@ -1,4 +1,4 @@
-"""Restarts, replicas of hooks that know less, repeated syncs, silent sources: the course of shares stays the same."""
+"""Disturbances that do not change the course of shares: restarts, old caches, repeated syncs, silent sources."""
 
 from fractions import Fraction
 from typing import Any
@@ -15,7 +15,7 @@ END = 1500.0
 
 
 def run(percentage: int = 50, mode: str = "fixed", **world: Any) -> Plant:
-    """A step of load up and one down."""
+    """Run a plant through a step of load up and one down, and return it."""
     behavior = {"percentage": percentage, "releaseWindowSeconds": WINDOW, "mode": mode}
     return Plant(load=STEPS, behavior=behavior, **world).run(END)
 
@@ -28,7 +28,7 @@ FRESH = Pipeline(kept=0)
 
 @KINDS
 def test_a_restart_changes_nothing(percentage: int, mode: str) -> None:
-    """A start of hooks every seven seconds costs what they had read, and nothing else."""
+    """A restart of hooks every seven seconds loses their cache and changes no decision."""
     restarts = [7.0 * number for number in range(int(END // 7))]
     plant, fresh = run(percentage, mode, restarts=restarts), run(percentage, mode, restarts=restarts, pipeline=FRESH)
     assert fresh.changes == run(percentage, mode, pipeline=FRESH).changes
@@ -39,7 +39,7 @@ def test_a_restart_changes_nothing(percentage: int, mode: str) -> None:
 @KINDS
 @pytest.mark.parametrize("seed", range(4))
 def test_replicas_with_caches_of_different_age(percentage: int, mode: str, seed: int) -> None:
-    """Whichever replica a sync reaches, and however old what it read: no transition is undone."""
+    """No transition is undone, whichever replica of hooks a sync reaches and however old its cache is."""
     plant = run(percentage, mode, skews=(0, 0, 0), seed=seed, pipeline=Pipeline(period=5))
     alone = run(percentage, mode, seed=seed, pipeline=Pipeline(period=5))
     check_bounds(plant, percentage)
@@ -52,7 +52,7 @@ def test_replicas_with_caches_of_different_age(percentage: int, mode: str, seed:
 
 @KINDS
 def test_repeated_and_late_syncs(percentage: int, mode: str) -> None:
-    """Half of the syncs come twice, and half with the status from before the last write: the same course."""
+    """The course of shares is the same when half of the syncs come twice and half with the status before the last."""
     repeated = run(percentage, mode, repeats=0.5, stale=0.5, seed=3, pipeline=FRESH)
     check_pace(repeated, WINDOW)
     assert repeated.shares() == run(percentage, mode, pipeline=FRESH, seed=3).shares()
@@ -61,7 +61,7 @@ def test_repeated_and_late_syncs(percentage: int, mode: str) -> None:
 @pytest.mark.parametrize("load", [0.3, 1.5])
 @pytest.mark.parametrize("percentage", [0, 1, 50, 75])
 def test_an_hour_of_noise_writes_nothing(load: float, percentage: int) -> None:
-    """Far from its target a metric that never stands still changes neither status nor route, offloaded or not."""
+    """A noisy metric far from its target changes neither status nor route, whether or not requests are offloaded."""
     behavior = {"percentage": percentage, "releaseWindowSeconds": WINDOW}
     noisy = Pipeline(noise=0.1)
     plant = Plant(load=[(0, 3 * load)], behavior=behavior, pipeline=noisy, replicas=3, limit=9, idle=0.02).run(600)
@@ -74,41 +74,42 @@ def test_an_hour_of_noise_writes_nothing(load: float, percentage: int) -> None:
 
 
 def test_status_is_written_at_transitions_only() -> None:
-    """A step of load up and one down cost a handful of writes: for each window, each switch and its settling. The route
-    is written for a switch, and once more because it says why: the way back has begun."""
+    """A step of load up and one down cause few writes of the status, and three of the route."""
     plant = run(pipeline=Pipeline(noise=0.03))
+    # For each window, each switch, and once the metric has settled.
     assert len([moment for moment in plant.status_writes if moment > 200]) <= 10
+    # For each of the two switches, and once for the reason, when the way back begins.
     assert len([moment for moment in plant.child_writes if moment > 200]) == 3
 
 
-def during(answer: str, start: float, end: float, **world: Any) -> list[int]:
-    """The shares after a silence of the source from `start` to `end`, and the one at its end."""
-    behavior = {"percentage": 50, "releaseWindowSeconds": WINDOW, "onMissingMetrics": answer}
+def during(on_missing: str, start: float, end: float, **world: Any) -> list[int]:
+    """Return the share at the end of a silence of the source from `start` to `end`, and the shares after it."""
+    behavior = {"percentage": 50, "releaseWindowSeconds": WINDOW, "onMissingMetrics": on_missing}
     plant = Plant(load=world.pop("load", STEPS), behavior=behavior, silences=[(start, end)], **world).run(END)
     check_bounds(plant, 50)
     return [plant.decided_at(end - 1), *changes_during(plant, end - 1, END)]
 
 
-@pytest.mark.parametrize(("answer", "expected"), [("hold", [50, 0]), ("release", [0, 50, 0]), ("offload", [50, 0])])
-def test_a_silence_under_load(answer: str, expected: list[int]) -> None:
-    """hold and offload keep the share while the source is silent, release gives it back and takes it again."""
-    assert during(answer, 450, 700) == expected
+@pytest.mark.parametrize(("on_missing", "expected"), [("hold", [50, 0]), ("release", [0, 50, 0]), ("offload", [50, 0])])
+def test_a_silence_under_load(on_missing: str, expected: list[int]) -> None:
+    """While the source is away under load, `hold` and `offload` keep the share, and `release` lowers it."""
+    assert during(on_missing, 450, 700) == expected
 
 
-@pytest.mark.parametrize(("answer", "expected"), [("hold", [0]), ("release", [0]), ("offload", [50, 0])])
-def test_a_silence_at_rest(answer: str, expected: list[int]) -> None:
-    """Only with offload a silent source offloads; with the first measurements the way back begins."""
-    assert during(answer, 450, 700, load=[(0, 0.3)]) == expected
+@pytest.mark.parametrize(("on_missing", "expected"), [("hold", [0]), ("release", [0]), ("offload", [50, 0])])
+def test_a_silence_at_rest(on_missing: str, expected: list[int]) -> None:
+    """Without load only `offload` offloads while the source is away, and the first samples bring requests back."""
+    assert during(on_missing, 450, 700, load=[(0, 0.3)]) == expected
 
 
 def test_a_silence_that_outlasts_the_load() -> None:
-    """The load goes while nothing can be read: hold keeps the share until there are metrics again, not longer."""
+    """With `hold` the share stays until there are metrics again, although the load ends before, and not longer."""
     assert during("hold", 600, 1200) == [50, 0]
 
 
 @pytest.mark.parametrize("edit", [0, 20, 80])
 def test_the_percentage_is_edited_under_load(edit: int) -> None:
-    """Another percentage is in force with the next sync, and the way back is the same."""
+    """An edited percentage is in force with the next sync, and the share still goes back to 0 when the load ends."""
     behavior = {"percentage": 50, "releaseWindowSeconds": WINDOW}
     plant = Plant(load=STEPS, behavior=behavior)
     plant.edit(600, percentage=edit)
@@ -119,8 +120,8 @@ def test_the_percentage_is_edited_under_load(edit: int) -> None:
 
 
 def test_the_plant_shows_what_oscillates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A decision that releases as soon as the metric is below its target flaps here, so a course that does not is one
-    of the decision."""
+    """A decision that releases as soon as the metric is below its target oscillates in the plant, so the plant can show
+    that the real decision does not."""
 
     def as_it_is(path: object, ratio: Fraction) -> Fraction:
         return ratio

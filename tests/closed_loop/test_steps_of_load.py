@@ -1,4 +1,4 @@
-"""Load goes up and comes back: the share follows once for each step of load, and never oscillates."""
+"""Steps of load up and down, which the share follows once each without oscillating."""
 
 from typing import Any
 
@@ -18,14 +18,14 @@ END = 2700.0
 
 
 def behavior(percentage: int, **more: Any) -> dict[str, Any]:
-    """One with a short way back."""
+    """Return a behavior with a short release window."""
     return {"percentage": percentage, "releaseWindowSeconds": WINDOW, **more}
 
 
 @pytest.mark.parametrize("percentage", range(1, 101))
 def test_every_percentage(percentage: int) -> None:
-    """Up with the load and back with it, twice alike, though an idle replica uses a twentieth of the target: one switch
-    for each step of load up to 75 percent, above it a way back in steps that stops where the load is."""
+    """At every percentage the share goes up with the load and back with it, alike in two cycles, although an idle
+    replica uses a twentieth of the target."""
     plant = Plant(load=STEPS, behavior=behavior(percentage), idle=0.05).run(END)
     check_bounds(plant, percentage)
     check_pace(plant, WINDOW)
@@ -39,7 +39,7 @@ def test_every_percentage(percentage: int) -> None:
         back = changes_during(plant, end, end + 600)
         assert back[-1] == 0
         assert back == sorted(back, reverse=True)
-        if percentage <= 75:
+        if percentage <= 75:  # above it the share goes back in steps
             assert (up, back) == ([percentage], [0])
             assert plant.decided_at(end + plant.pipeline.slowest + WINDOW + SLACK) == 0
     if percentage > 75:
@@ -50,7 +50,7 @@ def test_every_percentage(percentage: int) -> None:
 @pytest.mark.parametrize("percentage", [76, 88, 99, 100])
 @pytest.mark.parametrize("step", [10, 50, 100])
 def test_steps_of_any_size_lead_back(percentage: int, step: int) -> None:
-    """However large a step is, what an idle replica uses never keeps its requests away."""
+    """With steps of any size all requests come back, although an idle replica uses some of the target."""
     plant = Plant(
         load=[(0, LOW), (300, HIGH), (900, LOW)], behavior=behavior(percentage, stepPercentage=step), idle=0.05
     ).run(900 + (100 / step + 1) * (WINDOW + 40) + 100)
@@ -60,7 +60,7 @@ def test_steps_of_any_size_lead_back(percentage: int, step: int) -> None:
 
 
 def test_overload_that_lasts_is_probed_once_in_a_window() -> None:
-    """At six times the target nothing fits here: one step down in a release window, and at once up again."""
+    """At six times the target the share goes one step down in each release window, and up again at once."""
     plant = Plant(load=[(0, LOW), (300, 6.0)], behavior=behavior(100)).run(1500)
     check_pace(plant, WINDOW)
     shares = plant.shares()
@@ -72,13 +72,13 @@ def test_overload_that_lasts_is_probed_once_in_a_window() -> None:
 @pytest.mark.parametrize("load", [0.91, 0.95, 0.99])
 @pytest.mark.parametrize("percentage", [30, 75])
 def test_a_load_between_tolerance_and_target_moves_nothing(load: float, percentage: int) -> None:
-    """Below the target and within the tolerance the split stays what it is, offloaded or not."""
+    """A load below the target and within the tolerance leaves the split as it is, offloaded or not."""
     plant = Plant(load=[(0, load), (600, HIGH), (1200, load)], behavior=behavior(percentage)).run(2400)
     assert plant.shares() == [percentage]
 
 
 def test_a_gauge_is_left_in_steps() -> None:
-    """A measure that the split does not move: full until it falls, then a step in each release window."""
+    """With `signal: gauge` the share stays full until the metric falls, then goes down one step in each window."""
     plant = Plant(
         load=[(0, LOW), (300, HIGH), (900, LOW)],
         behavior=behavior(60, signal="gauge", stepPercentage=20),
@@ -92,8 +92,8 @@ def test_a_gauge_is_left_in_steps() -> None:
 @pytest.mark.parametrize("load", [1.2, 1.5, 2.0, 3.0, 5.0])
 @pytest.mark.parametrize("ceiling", [40, 100])
 def test_proportional_brings_the_metric_to_its_target(load: float, ceiling: int) -> None:
-    """From both sides the metric comes to rest below its target and not by more than the tolerance and one percent of
-    the load, as far as the ceiling allows; a change is a step at most."""
+    """In proportional mode the metric settles at its target from both sides, within the tolerance and one percent of
+    the load, as far as the largest share allows and in changes of one step at most."""
     steps = [(0.0, LOW), (300.0, load), (1200.0, 2 * load), (2400.0, load), (3600.0, LOW)]
     plant = Plant(load=steps, behavior=behavior(ceiling, mode="proportional"), limit=20)
     for start, end in ((300, 1200), (1200, 2400), (2400, 3600)):
@@ -123,7 +123,7 @@ def test_proportional_brings_the_metric_to_its_target(load: float, ceiling: int)
     ],
 )
 def test_an_autoscaler_beside_it_brings_the_requests_back(autoscaler: Autoscaler, mode: str, percentage: int) -> None:
-    """With its target below ours it adds replicas while requests are elsewhere, and then they come back for good."""
+    """An autoscaler with a lower target adds replicas while requests are offloaded, and then they stay local."""
     plant = Plant(
         load=[(0, 0.3), (300, 3.0)], behavior=behavior(percentage, mode=mode), autoscaler=autoscaler, limit=5
     ).run(3600)
@@ -136,7 +136,7 @@ def test_an_autoscaler_beside_it_brings_the_requests_back(autoscaler: Autoscaler
 
 
 def test_an_outage_leaves_nothing_behind() -> None:
-    """Without a ready replica all goes elsewhere, at any percentage; afterwards counts what the metrics ask for."""
+    """Without a ready replica all requests are offloaded, and afterwards the metrics decide on the share again."""
     plant = Plant(load=[(0, LOW)], behavior=behavior(100), replicas=2)
     plant.fail(600, seconds=120)
     plant.run(1800)
@@ -180,7 +180,7 @@ def test_any_world(
     low: float,
     seed: int,
 ) -> None:
-    """Metrics slow, averaged and noisy; replicas of hooks whose clocks differ; syncs that come twice: the same laws."""
+    """The laws hold with slow, averaged and noisy metrics, hooks whose clocks differ, and repeated syncs."""
     back = 900 + 5 * pipeline.slowest
     plant = Plant(
         load=[(0, 0.2 * replicas), (300, high * replicas), (back, low * replicas)],

@@ -90,7 +90,7 @@ class Scripted:
         return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
 
 
-NOBODY: Final = Scripted(b"404 page not found\n", 404)
+UNSERVED: Final = Scripted(b"404 page not found\n", 404)
 """Response of an API server for a group that nothing serves."""
 
 

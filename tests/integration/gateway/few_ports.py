@@ -1,4 +1,4 @@
-"""A gateway in a network namespace that has eight local ports, to be run as root of that namespace."""
+"""Program that runs a gateway with eight local ports, to be started as root of a network namespace of its own."""
 
 import asyncio
 import fcntl
@@ -16,19 +16,19 @@ GET = b"GET /default/demo/x HTTP/1.1\r\nHost: gateway\r\n\r\n"
 
 
 def bring_up_loopback() -> None:
-    """What `ip link set lo up` does (netdevice(7))."""
+    """Bring the loopback interface up as `ip link set lo up` does (netdevice(7))."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         flags = struct.unpack("16sh", fcntl.ioctl(sock, 0x8913, struct.pack("16sh", b"lo", 0)))[1]
         fcntl.ioctl(sock, 0x8914, struct.pack("16sh", b"lo", flags | 1))
 
 
 async def connected(running: Running, number: int) -> Client:
-    """A client from a port outside of the range, whose ports are for the gateway."""
+    """Return a client on a port outside of the range, whose ports are for the gateway."""
     return Client(*await asyncio.open_connection("127.0.0.1", running.port, local_addr=("127.0.0.1", 50000 + number)))
 
 
 async def main() -> None:
-    """Ask until the ports are used up, and again when they are free."""
+    """Send requests until the ports are used up, and again when they are free."""
     go = asyncio.Event()
 
     async def script(side: ServerSide) -> None:
@@ -47,9 +47,9 @@ async def main() -> None:
         codes = [one.result().code for one in responses if one.done()]
         assert codes == ["overloaded"] * 3, codes
         go.set()
-        answered = [client for client, one in zip(clients, responses, strict=True) if (await one).status == 200]
-        assert len(answered) == PORTS
-        for client in answered:
+        served = [client for client, one in zip(clients, responses, strict=True) if (await one).status == 200]
+        assert len(served) == PORTS
+        for client in served:
             await client.send(GET)
             assert (await client.response()).status == 200  # on a connection that was kept
         for client in clients:

@@ -1,4 +1,4 @@
-"""Messages that are nearly right: mutations of given ones, and what two parsers make of them."""
+"""Mutations of HTTP messages, and two parsers that read them."""
 
 import random
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _FIELDS = (
 
 
 def mutated(dice: random.Random, seeds: Sequence[bytes]) -> bytes:
-    """One of `seeds`, or two in a row, changed in one to four places."""
+    """Return one of `seeds`, or two in a row, changed in up to four places."""
     message = bytearray(dice.choice(seeds))
     if dice.random() < 0.3:
         message += dice.choice(seeds)
@@ -51,31 +51,33 @@ def mutated(dice: random.Random, seeds: Sequence[bytes]) -> bytes:
 
 
 def pieces(dice: random.Random, message: bytes) -> list[bytes]:
-    """The message in one to four segments."""
+    """Return the message in one to four segments."""
     cuts = sorted(dice.randrange(len(message) + 1) for _ in range(dice.choice((0, 0, 1, 3))))
     return [part for part in (message[a:b] for a, b in zip([0, *cuts], [*cuts, len(message)], strict=True)) if part]
 
 
 @dataclass
 class Parsed:
-    """One message."""
+    """Message as a parser read it."""
 
     line: tuple[bytes, ...]
-    """Method and target, or the status."""
+    """Method and target of a request, or the status of a response."""
     fields: list[tuple[bytes, bytes]] = field(default_factory=list)
     body: bytes = b""
     complete: bool = False
 
 
 class Unreadable(Exception):
-    """A parser refuses the bytes."""
+    """The parser refuses the bytes."""
 
 
 def by_h11(data: bytes, *, responses_to: Sequence[bytes] | None = None, ended: bool = True) -> list[Parsed]:
-    """Requests in `data`, or answers to requests of the methods `answers_to`; a last one may be incomplete.
+    """Return the requests in `data`, or the responses to requests of the methods `responses_to`, as h11 reads them.
+
+    The last one may be incomplete.
 
     Raises:
-        Unreadable: they are no messages.
+        Unreadable: The bytes are no messages.
     """
     found: list[Parsed] = []
     methods = list(responses_to or ())
@@ -91,7 +93,7 @@ def by_h11(data: bytes, *, responses_to: Sequence[bytes] | None = None, ended: b
             event = connection.next_event()
         except h11.RemoteProtocolError as exc:
             if ended and ("without sending complete message" in str(exc) or "ConnectionClosed" in str(exc)):
-                return found  # it ended within the message, or before it
+                return found  # the connection ended within the message, or before it
             raise Unreadable(str(exc)) from exc
         if event is h11.NEED_DATA or isinstance(event, h11.ConnectionClosed):
             return found
@@ -127,7 +129,7 @@ def _ask(connection: h11.Connection, method: bytes) -> None:
 
 
 class _Messages:
-    """Callbacks of httptools."""
+    """Callbacks of httptools that keep the messages."""
 
     def __init__(self) -> None:
         self.found: list[Parsed] = []
@@ -159,11 +161,12 @@ class _Messages:
 
 
 def by_httptools(data: bytes, *, responses: bool = False) -> list[Parsed]:
-    """The same by the parser that the gateway uses, without any of the gateway's own rules. Interim answers are left
-    out, as in `by_h11`, and so is a message whose head is incomplete.
+    """Return the requests or responses in `data` as httptools reads them, which the gateway uses with rules of its own.
+
+    Interim responses are left out, as in `by_h11`, and so is a message whose head is incomplete.
 
     Raises:
-        Unreadable: they are no messages.
+        Unreadable: The bytes are no messages.
     """
     messages = _Messages()
     parser = httptools.HttpResponseParser if responses else httptools.HttpRequestParser

@@ -1,4 +1,4 @@
-"""Bodies, deadlines and clients that go away, over real sockets on both sides of the gateway."""
+"""Bodies, deadlines and clients that close, over real sockets on both sides of the gateway."""
 
 import asyncio
 import socket
@@ -16,17 +16,17 @@ CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-type: text/
 
 
 def post(*fields: bytes, body: bytes = b"") -> bytes:
-    """A POST as written."""
+    """Return the bytes of a POST."""
     return b"\r\n".join((b"POST /default/demo/x HTTP/1.1", b"Host: gateway", *fields)) + b"\r\n\r\n" + body
 
 
 def timeouts(**seconds: float) -> dict[str, object]:
-    """Settings with these timeouts."""
+    """Return settings with these timeouts."""
     return {"gateway": {"timeouts": seconds}}
 
 
 async def idle(running: Running) -> None:
-    """Until nothing is in flight, towards clients' stories and towards servers."""
+    """Wait until no request and no connection to a server is in use."""
     await until(lambda: running.count("beamlit_gateway_in_flight_requests", namespace="default", model="demo") == 0)
     await until(lambda: running.upstream.stats.open == running.upstream.stats.idle)
 
@@ -35,7 +35,7 @@ async def idle(running: Running) -> None:
 
 
 async def test_bs_01_p5_each_event_passes_as_it_comes() -> None:
-    """BS-01: the client has an event before the server goes on to the next one."""
+    """BS-01: each event of a stream reaches the client before the server sends the next."""
     go = asyncio.Semaphore(0)
 
     async def script(side: ServerSide) -> None:
@@ -62,7 +62,7 @@ async def test_bs_01_p5_each_event_passes_as_it_comes() -> None:
 
 
 async def test_bs_02_a_slow_reader_holds_the_server_back() -> None:
-    """BS-02: what the client does not read, the server cannot send, beyond bounded buffers."""
+    """BS-02: a client that does not read holds the server back, beyond bounded buffers."""
     sent = 0
 
     async def script(side: ServerSide) -> None:
@@ -84,14 +84,14 @@ async def test_bs_02_a_slow_reader_holds_the_server_back() -> None:
             while sent != last or not sent:  # until the server stands still
                 last = sent
                 await asyncio.sleep(0.2)
-        # In kernels on the way, whose buffers this machine sizes; 64 MB were offered.
+        # Of 64 MB, what fits into the buffers of the kernel, whose sizes depend on the machine.
         assert sent < 24 << 20
         raw.close()
         await idle(running)
 
 
 async def test_bs_03_a_slow_server_holds_the_client_back() -> None:
-    """BS-03: an upload that the server does not read is not gathered in the gateway."""
+    """BS-03: a server that does not read an upload holds the client back."""
     release = asyncio.Event()
     total = 0
 
@@ -124,7 +124,7 @@ async def test_bs_03_a_slow_server_holds_the_client_back() -> None:
 
 
 async def test_bs_06_upload_of_unknown_length() -> None:
-    """BS-06: chunks arrive as a chunked body, while the client is still sending."""
+    """BS-06: chunks of an upload reach the server as a chunked body, while the client is still sending."""
     seen = asyncio.Event()
 
     async def script(side: ServerSide) -> None:
@@ -152,7 +152,7 @@ async def test_bs_06_upload_of_unknown_length() -> None:
     ],
 )
 async def test_bs_07_an_empty_body_keeps_its_meaning(field: bytes, body: bytes, framing: bytes) -> None:
-    """BS-07: no body, a body of no bytes, and a chunked one of no bytes stay what they are."""
+    """BS-07: a request without a body, with a body of no bytes or with a chunked one of no bytes keeps that form."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
         response = await running.ask(post(field, body=body), method=b"POST")
         assert response.status == 200
@@ -164,7 +164,7 @@ async def test_bs_07_an_empty_body_keeps_its_meaning(field: bytes, body: bytes, 
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_bs_08_too_large_a_body(chunked: bool) -> None:
-    """BS-08: 413 reaches the client while it is still sending, 30 times of 30, and the server sees no end."""
+    """BS-08: a 413 reaches the client while it still sends too large a body, of which the server sees no end."""
 
     async def script(side: ServerSide) -> None:
         await side.gone()
@@ -187,7 +187,7 @@ async def test_bs_08_too_large_a_body(chunked: bool) -> None:
 
 
 async def test_bs_09_coded_content_is_not_touched() -> None:
-    """BS-09: a compressed answer passes byte by byte."""
+    """BS-09: a compressed response passes byte by byte."""
     body = bytes(range(256)) * 8
 
     async def script(side: ServerSide) -> None:
@@ -204,7 +204,7 @@ async def test_bs_09_coded_content_is_not_touched() -> None:
 @pytest.mark.parametrize("framing", ["chunked", "length"])
 @pytest.mark.parametrize("reset", [False, True])
 async def test_bs_11_p6_a_broken_response_is_not_a_complete_one(framing: str, reset: bool) -> None:
-    """BS-11: when the server breaks off, the client sees no end of the body."""
+    """BS-11: a response that the server breaks off has no end of the body for the client."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -223,7 +223,7 @@ async def test_bs_11_p6_a_broken_response_is_not_a_complete_one(framing: str, re
 
 
 async def test_ur_08_close_delimited_response_is_chunked_anew() -> None:
-    """UR-08: an answer that ends with the server's connection has an end the client can trust."""
+    """UR-08: a response that ends with the server's connection reaches the client in chunks, with an end."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -241,7 +241,7 @@ async def test_ur_08_close_delimited_response_is_chunked_anew() -> None:
 
 @pytest.mark.parametrize(("status", "length"), [(b"204 No Content", False), (b"304 Not Modified", False)])
 async def test_ur_05_responses_without_a_body(status: bytes, length: bool) -> None:
-    """UR-05: 204 and 304 have no body and no length, whatever the server says."""
+    """UR-05: a 204 or 304 reaches the client without body and length, whatever the server says."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -259,7 +259,7 @@ async def test_ur_05_responses_without_a_body(status: bytes, length: bool) -> No
 
 
 async def test_ur_04_head() -> None:
-    """UR-04: an answer to HEAD has the length of the answer to GET, and no body."""
+    """UR-04: a response to HEAD has the length of the response to GET, and no body."""
 
     async def script(side: ServerSide) -> None:
         while True:
@@ -276,7 +276,7 @@ async def test_ur_04_head() -> None:
 
 
 async def test_ur_15_early_response_while_the_body_comes() -> None:
-    """UR-15: an answer that does not wait for the body is passed on at once; both connections end with it."""
+    """UR-15: a response that does not wait for the body is passed on at once, and both connections end with it."""
 
     async def script(side: ServerSide) -> None:
         await side.reader.readuntil(b"\r\n\r\n")
@@ -294,7 +294,7 @@ async def test_ur_15_early_response_while_the_body_comes() -> None:
 
 
 async def test_bs_12_ten_thousand_small_events() -> None:
-    """BS-12: events that come faster than anybody reads them pass whole and in order, joined into few chunks."""
+    """BS-12: events that come faster than the client reads them pass whole and in order, joined into few chunks."""
     events = b"".join(b"data: %05d%b\n\n" % (number, b"." * 37) for number in range(10000))
 
     async def script(side: ServerSide) -> None:
@@ -325,7 +325,7 @@ async def test_bs_12_ten_thousand_small_events() -> None:
 
 
 async def test_hh_13_continue_is_sent_once() -> None:
-    """HH-13: 100 once when the body is wanted; Expect does not pass."""
+    """HH-13: a request with `Expect: 100-continue` gets one 100, and the field is not sent on."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
         client = await running.client()
         await client.send(post(b"Content-Length: 3", b"Expect: 100-continue"))
@@ -341,7 +341,7 @@ async def test_hh_13_continue_is_sent_once() -> None:
     [(b"/nowhere/x", b"3", 404), (b"/default/demo/x", b"99999999", 413)],
 )
 async def test_hh_12_no_continue_before_a_refusal(target: bytes, length: bytes, status: int) -> None:
-    """HH-12: what is refused by its head is refused without 100, and no server hears of it."""
+    """HH-12: a request that is refused by its head gets no 100 and reaches no server."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
         head = b"POST %b HTTP/1.1\r\nHost: g\r\nContent-Length: %b\r\nExpect: 100-continue\r\n\r\n" % (target, length)
         client = await running.client()
@@ -353,7 +353,7 @@ async def test_hh_12_no_continue_before_a_refusal(target: bytes, length: bytes, 
 
 
 async def test_hh_14_another_expectation() -> None:
-    """HH-14: an expectation that nobody knows is 417."""
+    """HH-14: a request with an unknown expectation gets a 417."""
     async with gateway() as running:
         assert (await running.ask(post(b"Expect: miracles"))).status == 417
 
@@ -363,7 +363,7 @@ async def test_hh_14_another_expectation() -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"GET /x HTTP/1.1\r\nHost:"])
 async def test_p11_a_head_has_a_deadline(sent: bytes) -> None:
-    """P11: a connection without a whole head ends: silently when it said nothing, else with 408."""
+    """P11: a connection ends at the deadline of the head, silently if the client sent nothing, otherwise with a 408."""
     async with gateway(settings=timeouts(headSeconds=0.3)) as running:
         client = await running.client()
         await client.send(sent)
@@ -374,7 +374,7 @@ async def test_p11_a_head_has_a_deadline(sent: bytes) -> None:
 
 
 async def test_p11_the_head_deadline_is_absolute() -> None:
-    """P11: a byte now and then does not extend the head's deadline, not on a second request either."""
+    """P11: a head that arrives byte by byte does not extend its deadline, not even on a second request."""
     async with serving(echo) as server, gateway(local_port=server.port, settings=timeouts(headSeconds=1.5)) as running:
         client = await running.client()
         await client.send(GET)
@@ -385,12 +385,12 @@ async def test_p11_the_head_deadline_is_absolute() -> None:
             if (await asyncio.wait({responding}, timeout=0.05))[0]:
                 break
         else:
-            pytest.fail("every byte has extended it")
+            pytest.fail("every byte has extended the deadline")
         assert (await responding).status == 408
 
 
 async def test_p11_a_body_has_a_deadline() -> None:
-    """P11: a body that stalls is 408, and the server's connection is dropped."""
+    """P11: a request whose body stalls gets a 408, and the server's connection is dropped."""
 
     async def script(side: ServerSide) -> None:
         await side.gone()
@@ -407,7 +407,7 @@ async def test_p11_a_body_has_a_deadline() -> None:
 
 
 async def test_keep_alive_ends_quietly() -> None:
-    """An unused connection is closed without a word after its time."""
+    """A client's connection that is unused for the keep-alive time is closed without a response."""
     async with (
         serving(echo) as server,
         gateway(local_port=server.port, settings=timeouts(keepAliveSeconds=0.3)) as running,
@@ -419,7 +419,7 @@ async def test_keep_alive_ends_quietly() -> None:
 
 
 async def test_u10_a_client_that_reads_nothing_is_cut() -> None:
-    """A client that takes no byte for the stall time is dropped, and the server with it."""
+    """A client that reads nothing for the stall time is dropped, and the server's connection with it."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -442,7 +442,7 @@ async def test_u10_a_client_that_reads_nothing_is_cut() -> None:
 
 
 async def test_to_02_no_first_byte() -> None:
-    """TO-02: a server that takes the request and says nothing is 504, and its connection is dropped."""
+    """TO-02: a request whose server sends nothing gets a 504, and the server's connection is dropped."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -458,7 +458,7 @@ async def test_to_02_no_first_byte() -> None:
 
 
 async def test_to_03_a_dripping_head() -> None:
-    """TO-03: a byte of the head now and then does not extend the deadline for the first byte."""
+    """TO-03: a response head that arrives byte by byte does not extend the deadline for the first byte."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -472,7 +472,7 @@ async def test_to_03_a_dripping_head() -> None:
 
 
 async def test_to_04_idle_in_the_middle_of_a_stream() -> None:
-    """TO-04: a stream that falls silent is broken off; no second status line is written into it."""
+    """TO-04: a stream without data for the idle time is broken off, without a second status line in it."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -489,7 +489,7 @@ async def test_to_04_idle_in_the_middle_of_a_stream() -> None:
         assert running.lines()[0]["broken"] == "idle_timeout"
 
 
-# Clients that go
+# Clients that close
 
 
 async def _leave(client: Client, how: str) -> None:
@@ -504,7 +504,7 @@ async def _leave(client: Client, how: str) -> None:
 @pytest.mark.parametrize("how", ["close", "reset", "half"])
 @pytest.mark.parametrize("point", ["upload", "before first byte", "mid stream", "pipelined"])
 async def test_to_06_to_08_bs_13_p4_the_server_is_told_within_a_second(point: str, how: str) -> None:
-    """TO-06: wherever a request stands when its client goes, the server's connection ends within a second."""
+    """TO-06: when a client closes or resets its connection anywhere in a request, the server's connection ends."""
     reached = asyncio.Event()
     gone = asyncio.Event()
 
@@ -534,7 +534,7 @@ async def test_to_06_to_08_bs_13_p4_the_server_is_told_within_a_second(point: st
 
 
 async def test_u9_to_06_a_reset_is_noticed_while_nothing_is_read() -> None:
-    """While the server holds an upload back the gateway reads nothing, and still notices that the client is gone."""
+    """While it reads nothing, because the server holds an upload back, the gateway notices that the client is gone."""
     done = asyncio.Event()
 
     async def script(side: ServerSide) -> None:
@@ -560,7 +560,7 @@ async def test_u9_to_06_a_reset_is_noticed_while_nothing_is_read() -> None:
 
 
 async def test_a_client_that_goes_is_no_error_of_the_backend() -> None:
-    """A client that leaves is logged as 499, and no upstream error is counted."""
+    """A client that closes before its response is logged as 499, and no upstream error is counted."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -580,7 +580,7 @@ async def test_a_client_that_goes_is_no_error_of_the_backend() -> None:
 
 
 async def test_connections_are_bounded() -> None:
-    """One connection too many gets 503 and the end; those that are there go on."""
+    """One connection too many gets a 503 and is closed, and the others go on."""
     settings = {"gateway": {"limits": {"connections": 2}}}
     async with serving(echo) as server, gateway(local_port=server.port, settings=settings) as running:
         first = await running.client()
@@ -597,7 +597,7 @@ async def test_connections_are_bounded() -> None:
 
 
 async def test_drain_closes_what_is_idle_and_lets_the_rest_finish() -> None:
-    """Draining: an idle connection closes at once, a running stream ends in its own time and then closes."""
+    """During drain an idle connection is closed at once, and one with a running stream after the stream has ended."""
     go = asyncio.Event()
 
     async def script(side: ServerSide) -> None:

@@ -1,4 +1,4 @@
-"""Streams that end before their end: what a client gets to see, and that nobody takes it for a complete answer."""
+"""Streams that break off, which end with an error where one can be sent and never look like a whole response."""
 
 import asyncio
 import socket
@@ -18,12 +18,12 @@ GET = b"GET /default/demo/x HTTP/1.1\r\nHost: gateway\r\n\r\n"
 
 
 def chunk(data: bytes) -> bytes:
-    """One chunk of a body."""
+    """Return one chunk of a body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def events(stream: bytes) -> list[tuple[str, str]]:
-    """The events that a client dispatches (HTML Living Standard 9.2.6): type and data."""
+    """Return type and data of each event that a client dispatches (HTML Living Standard 9.2.6)."""
     found: list[tuple[str, str]] = []
     kind, data = "message", list[str]()
     for line in stream.decode().replace("\r\n", "\n").replace("\r", "\n").split("\n")[:-1]:
@@ -43,7 +43,8 @@ def events(stream: bytes) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r"])
 async def test_bs_11_a_stream_of_events_ends_with_an_error_event(end: bytes, reset: bool) -> None:
-    """BS-11: whole events pass, the last one says in OpenAI's form what went wrong, and the body has no end."""
+    """BS-11: a stream that breaks off after whole events ends with an error in OpenAI's format, and without the end of
+    its body."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -70,7 +71,7 @@ async def test_bs_11_a_stream_of_events_ends_with_an_error_event(end: bytes, res
 
 
 def _unchunked(data: bytes) -> tuple[bytes, bool]:
-    """The body, and whether it has an end."""
+    """Return a body without its chunks, and whether it has an end."""
     result = b""
     while data:
         size, _, data = data.partition(b"\r\n")
@@ -96,7 +97,7 @@ def _unchunked(data: bytes) -> tuple[bytes, bool]:
 )
 @pytest.mark.parametrize("pieces", [False, True])
 async def test_bs_11_an_event_that_was_cut_is_none(cut: bytes, pieces: bool) -> None:
-    """BS-11: what the server had not finished never becomes a message of its own."""
+    """BS-11: an event that the server has not finished never becomes a message of its own."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -115,7 +116,7 @@ async def test_bs_11_an_event_that_was_cut_is_none(cut: bytes, pieces: bool) -> 
 
 
 async def test_to_04_a_stream_that_falls_silent_says_so() -> None:
-    """TO-04: the error event names the idle timeout."""
+    """TO-04: a stream without data for the idle time ends with an error event that names the idle timeout."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -136,8 +137,10 @@ async def test_to_04_a_stream_that_falls_silent_says_so() -> None:
         (b"GET /default/demo/x HTTP/1.0", b""),
     ],
 )
-async def test_bs_11_nothing_is_written_where_it_could_not_be_told_apart(request_line: bytes, fields: bytes) -> None:
-    """BS-11: a compressed stream, and one whose end is the connection's, are dropped without a word."""
+async def test_bs_11_nothing_is_written_where_it_could_be_taken_for_the_body(
+    request_line: bytes, fields: bytes
+) -> None:
+    """BS-11: a compressed stream, and one that ends with its connection, are cut without an error event."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -156,7 +159,7 @@ async def test_bs_11_nothing_is_written_where_it_could_not_be_told_apart(request
 
 
 async def _to_the_end(client: Client) -> tuple[bytes, bool]:
-    """What still comes, and whether the connection ends with RST."""
+    """Return the remaining bytes, and whether the connection ends with a TCP reset."""
     rest = b""
     async with asyncio.timeout(SECONDS):
         try:
@@ -168,7 +171,7 @@ async def _to_the_end(client: Client) -> tuple[bytes, bool]:
 
 
 async def test_a_reader_that_stalls_costs_little_and_is_cut() -> None:
-    """Clients that take nothing of an endless stream: each costs a bounded buffer, and is gone after the stall time."""
+    """A client that reads nothing of an endless stream costs a bounded buffer and is cut after the stall time."""
 
     async def script(side: ServerSide) -> None:
         await side.request()

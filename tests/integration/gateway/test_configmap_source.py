@@ -268,7 +268,7 @@ async def test_a_bug_does_not_end_it(api: ApiServer, script: Collection, monkeyp
 
     def config_map_of(item: Mapping[str, Any]) -> sources.ConfigMap:
         if broken:
-            raise RuntimeError("nobody expected it")
+            raise RuntimeError("unexpected")
         return read(item)
 
     monkeypatch.setattr(configmaps, "_config_map", config_map_of)
@@ -387,7 +387,7 @@ async def test_a_closed_namespace_does_not_stop_the_others(api: ApiServer, scrip
         await until(lambda: set(followed_source.texts) == {"a", "b", "late"} and not followed_source.errors)
 
 
-async def test_a_namespace_that_does_not_answer_yet_is_waited_for(api: ApiServer, script: Collection) -> None:
+async def test_a_namespace_that_does_not_respond_yet_is_waited_for(api: ApiServer, script: Collection) -> None:
     """The store is not loaded while a namespace was neither listed nor refused."""
     slow = api.collections[path("slow")] = Collection([config_map("late", namespace="slow")], list_status=503)
     async with followed(api, "default", "slow") as followed_source:

@@ -238,7 +238,7 @@ BAD_RESPONSES = {
     "token_with_space": {"access_token": "a b"},
     "token_not_ascii": {"access_token": "ä"},
     "token_too_long": {"access_token": "a" * 20000},
-    "answer_too_long": {"access_token": "a", "x": "a" * 70000},
+    "response_too_long": {"access_token": "a", "x": "a" * 70000},
     "other_type": {"access_token": "a", "token_type": "mac"},
     "error": {"error": "invalid_client", "error_description": CANARY_SECRET},
 }
@@ -472,7 +472,7 @@ async def test_field_values_that_cannot_be_used(backend: dict[str, object], data
 
 HEADERS = Headers(set_from={"x-api-key": SecretKey(name="key", key="k")})
 KEYED = Backend(id="remote", host="run.example", headers=HEADERS)
-AWAY = OSError("the API server answers 503 Service Unavailable")
+AWAY = OSError("the API server responds with 503 Service Unavailable")
 
 
 async def until_refused(ask: Callable[[], Awaitable[object]]) -> None:
@@ -587,8 +587,8 @@ async def test_the_log_says_why() -> None:
                         await credentials.headers(Route(), KEYED)
                     with pytest.raises(errors.CredentialsFailed):
                         await credentials.authorization(Route(), REMOTE.model_copy(update={"credentials": half}))
-    told = [(one["name"], one["reason"], one.get("detail")) for one in lines]
-    assert told == [
+    logged = [(one["name"], one["reason"], one.get("detail")) for one in lines]
+    assert logged == [
         ("oauth", "it is not for the host run.example", None),
         ("key", "k is missing or no field value", None),
         ("half", "credential_incomplete", "there is no clientSecret"),

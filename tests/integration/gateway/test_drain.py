@@ -1,4 +1,4 @@
-"""A gateway that leaves: whoever it answers is let finish or told, and nobody behind a load balancer notices."""
+"""A gateway that ends: requests finish or get an error, and clients of a load balancer in front notice nothing."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ STREAM: Final = GET.replace(b"/x", b"/stream")
 
 
 def events(output: Path) -> list[dict[str, Any]]:
-    """The lines of a program's log."""
+    """Return the lines of a program's log."""
     return [json.loads(line) for line in output.read_text().splitlines()]
 
 
@@ -40,7 +40,8 @@ def events(output: Path) -> list[dict[str, Any]]:
 
 
 async def test_rd_07_streams_are_told_at_the_limit(tmp_path: Path) -> None:
-    """RD-07: an event stream ends with an error event, any other answer breaks off, one not begun is a 503; exit 0."""
+    """RD-07: at the end of the drain time an event stream ends with an error event, any other response breaks off, and
+    a request without a response gets a 503."""
 
     async def script(side: ServerSide) -> None:
         request = await side.request()
@@ -60,9 +61,9 @@ async def test_rd_07_streams_are_told_at_the_limit(tmp_path: Path) -> None:
         await silent.send(GET.replace(b"/x", b"/silent"))
         await until(lambda: len(server.sides) == 3 and bool(server.sides[2].received))
         running.process.send_signal(signal.SIGTERM)
-        told = await stream.ended()
-        assert b'"code":"gateway_stopping"' in told
-        assert not told.endswith(b"0\r\n\r\n")
+        end = await stream.ended()
+        assert b'"code":"gateway_stopping"' in end
+        assert not end.endswith(b"0\r\n\r\n")
         assert not (await raw.ended()).endswith(b"0\r\n\r\n")
         response = await silent.response()
         assert (response.status, response.code, response.complete) == (503, "gateway_stopping", True)
@@ -75,7 +76,7 @@ async def test_rd_07_streams_are_told_at_the_limit(tmp_path: Path) -> None:
 
 
 async def test_rd_07_websockets_are_told_at_the_limit(tmp_path: Path) -> None:
-    """RD-07: both ends of a WebSocket get a close frame with status 1001, between two frames."""
+    """RD-07: at the end of the drain time both sides of a WebSocket get a close frame with code 1001."""
     seen: list[int | None] = []
 
     async def chatter(connection: ServerConnection) -> None:
@@ -105,7 +106,8 @@ async def test_rd_07_websockets_are_told_at_the_limit(tmp_path: Path) -> None:
 
 
 async def test_rd_07_a_websocket_within_a_frame_is_cut(tmp_path: Path) -> None:
-    """RD-07: where a frame has begun there is no place for a close frame: that side is cut, the other is told."""
+    """RD-07: at the end of the drain time the side of a WebSocket on which a frame has begun is cut, and the other gets
+    a close frame."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -127,7 +129,7 @@ async def test_rd_07_a_websocket_within_a_frame_is_cut(tmp_path: Path) -> None:
 
 
 async def test_rd_07_a_websocket_that_ends_in_time_is_let_end(tmp_path: Path) -> None:
-    """RD-07: a WebSocket goes on through lame duck and drain, and its own close is what both ends see."""
+    """RD-07: a WebSocket that closes before the end of the drain time goes on until its own close."""
 
     async def echo(connection: ServerConnection) -> None:
         async for message in connection:
@@ -152,7 +154,7 @@ async def test_rd_07_a_websocket_that_ends_in_time_is_let_end(tmp_path: Path) ->
 
 
 async def test_rd_08_a_signal_while_starting_or_reloading(tmp_path: Path) -> None:
-    """RD-08: SIGTERM in the middle of changes of routes is the same orderly path."""
+    """RD-08: SIGTERM in the middle of changes of routes ends the gateway in order."""
     config = "gateway: {lameDuckSeconds: 0.2, drainSeconds: 300}"
     async with started(tmp_path, config=config) as running:
         for number in range(30):
@@ -168,7 +170,7 @@ async def test_rd_08_a_signal_while_starting_or_reloading(tmp_path: Path) -> Non
 
 @dataclass
 class Load:
-    """Requests at a constant rate, each of which is answered right or is a failure."""
+    """Requests at a constant rate, each of which gets the right response or is a failure."""
 
     port: int
     kinds: Counter[str] = field(default_factory=Counter)
@@ -210,7 +212,7 @@ class Load:
 
 
 async def model(side: ServerSide) -> None:
-    """A backend that answers with a request's number; a stream says it five times within a second."""
+    """Respond with the number of each request, to a stream five times within a second."""
     while True:
         request = await side.request()
         number = request.partition(b"number=")[2].partition(b" ")[0]
@@ -279,7 +281,7 @@ http {{
 
 @asynccontextmanager
 async def balancer(kind: str, folder: Path, ports: dict[str, int]) -> AsyncIterator[int]:
-    """HAProxy, which asks /readyz, or nginx, which notices a port that is closed; the port of it."""
+    """Run HAProxy, which probes /readyz, or nginx, which notices a closed port, and yield its port."""
     program = shutil.which(kind, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if program is None:
         pytest.skip(f"{kind} is not installed")
@@ -300,7 +302,7 @@ async def balancer(kind: str, folder: Path, ports: dict[str, int]) -> AsyncItera
 async def member(
     folder: Path, backend: int, port: int, admin: int
 ) -> AsyncIterator[Callable[[], "asyncio.Future[int]"]]:
-    """A gateway that can be restarted on its ports: SIGTERM, its end, a new one that is ready."""
+    """Run a gateway, and yield a function that ends it with SIGTERM and starts a new one on its ports."""
     folder.mkdir()
     write(folder / "routes/demo.yaml", config_map())
     (folder / "config.yaml").write_text(
@@ -345,7 +347,7 @@ async def member(
 
 @pytest.mark.parametrize("kind", ["haproxy", "nginx"])
 async def test_c7_a_rolling_restart_fails_no_request(tmp_path: Path, kind: str) -> None:
-    """C7: two gateways behind a load balancer are restarted one after the other under load with streams."""
+    """C7: no request fails when two gateways behind a load balancer are restarted one after the other under load."""
     ports = {name: free_port() for name in ("one", "one_admin", "two", "two_admin")}
 
     def served(name: str) -> int:
@@ -385,7 +387,7 @@ async def test_c7_a_rolling_restart_fails_no_request(tmp_path: Path, kind: str) 
 
 
 async def test_c7_long_streams_are_cut_visibly(tmp_path: Path) -> None:
-    """C7: with many open event streams and more requests, short ones complete, long ones end by an error event."""
+    """C7: of many open event streams, short ones complete during drain and long ones end with an error event."""
     go = asyncio.Event()
 
     async def script(side: ServerSide) -> None:

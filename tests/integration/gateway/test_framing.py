@@ -1,7 +1,7 @@
 """Requests whose framing is wrong or doubtful (RFC 9112), sent as bytes to the gateway.
 
-Where a request is refused the connection is closed and nothing reaches a backend: a canary behind it, a second request
-for another path, is never executed.
+After a request that is refused the connection is closed, and a canary behind it, a second request for another path, is
+never executed.
 """
 
 import asyncio
@@ -18,25 +18,25 @@ CANARY = b"GET /default/demo/canary HTTP/1.1\r\nHost: gateway\r\n\r\n"
 
 @pytest.fixture
 async def server() -> AsyncIterator[ScriptedServer]:
-    """A backend that answers with what it received."""
+    """Yield a backend that responds with what it received."""
     async with serving(echo) as server:
         yield server
 
 
 @pytest.fixture
 async def running(server: ScriptedServer) -> AsyncIterator[Running]:
-    """A gateway in front of it."""
+    """Yield a gateway in front of the backend."""
     async with gateway(local_port=server.port) as running:
         yield running
 
 
 def post(*fields: bytes, body: bytes = b"", line: bytes = b"POST /default/demo/x HTTP/1.1") -> bytes:
-    """A request as written."""
+    """Return the bytes of a request."""
     return b"\r\n".join((line, b"Host: gateway", *fields)) + b"\r\n\r\n" + body
 
 
 def cases() -> Iterator[tuple[str, bytes, tuple[int, ...]]]:
-    """Id, bytes, and the statuses that are right."""
+    """Yield name, bytes, and the right statuses of each request that must be refused."""
     chunk = b"Transfer-Encoding: chunked"
     length = b"Content-Length: 3"
     yield "fr_01 length before chunked", post(length, chunk, body=b"0\r\n\r\n"), (400,)
@@ -101,7 +101,8 @@ def cases() -> Iterator[tuple[str, bytes, tuple[int, ...]]]:
 async def test_refused(
     running: Running, server: ScriptedServer, name: str, sent: bytes, statuses: tuple[int, ...], pieces: str
 ) -> None:
-    """One error, then the end; no backend sees a whole request, and the canary is never executed."""
+    """A request that must be refused gets one error and the end of the connection, and neither it nor the canary behind
+    it reaches a backend whole."""
     client = await running.client()
     step = len(sent) if pieces == "whole" else max(64, len(sent) // 40)
     await client.send(*(sent[at : at + step] for at in range(0, len(sent), step)), CANARY)
@@ -139,21 +140,21 @@ async def test_fr_19_p20_upgrade_executes_nothing(
 
 @pytest.mark.parametrize("value", [b"0003", b"3 ", b"3\t"])
 async def test_fr_04_length_is_written_anew(running: Running, server: ScriptedServer, value: bytes) -> None:
-    """FR-04: leading zeros and trailing space are read, and never passed on."""
+    """FR-04: a length with leading zeros or trailing space is sent on as the plain number."""
     response = await running.ask(post(b"Content-Length: " + value, body=b"abc"))
     assert response.status == 200
     assert b"content-length: 3\r\n" in server.sides[0].received
 
 
 async def test_fr_09_underscore_is_dropped(running: Running, server: ScriptedServer) -> None:
-    """FR-09: a field name with an underscore does not pass: some servers read it as a hyphen."""
+    """FR-09: a field whose name has an underscore, which some servers read as a hyphen, is dropped."""
     response = await running.ask(post(b"Transfer_Encoding: chunked", b"Content-Length: 3", body=b"abc"))
     assert response.status == 200
     assert b"transfer_encoding" not in server.sides[0].received.lower()
 
 
 async def test_fr_15_a_megabyte_of_extensions(running: Running, server: ScriptedServer) -> None:
-    """FR-15: extensions are bounded however they are sent."""
+    """FR-15: a chunk extension that is too long is refused, also when it comes in many segments."""
     client = await running.client()
     await client.send(post(b"Transfer-Encoding: chunked", body=b"3;"), *[b"a" * 4096] * 8)
     response = await client.response()
@@ -162,7 +163,7 @@ async def test_fr_15_a_megabyte_of_extensions(running: Running, server: Scripted
 
 
 async def test_fr_17_trailers_are_not_fields(running: Running, server: ScriptedServer) -> None:
-    """FR-17: trailers are read, never merged into the head and never passed on."""
+    """FR-17: trailers of a request are read and not sent on."""
     trailers = b"Authorization: Bearer canary\r\nX-Forwarded-For: 1.2.3.4\r\nHost: canary\r\n"
     response = await running.ask(
         post(b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\n"), trailers[:20], trailers[20:] + b"\r\n"
@@ -174,7 +175,7 @@ async def test_fr_17_trailers_are_not_fields(running: Running, server: ScriptedS
 
 @pytest.mark.parametrize("name", [b"Content-Length", b"Transfer-Encoding"])
 async def test_fr_17_framing_in_trailers(running: Running, server: ScriptedServer, name: bytes) -> None:
-    """FR-17: a trailer that speaks of framing is refused, or dropped like any other."""
+    """FR-17: a trailer with the name of a framing field is refused, or dropped like any other."""
     client = await running.client()
     await client.send(post(b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\n" + name + b": 3\r\n\r\n"), CANARY)
     response = await client.response()
@@ -185,7 +186,7 @@ async def test_fr_17_framing_in_trailers(running: Running, server: ScriptedServe
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"DELETE"])
 async def test_fr_21_body_of_any_method(running: Running, server: ScriptedServer, method: bytes) -> None:
-    """FR-21: a body belongs to its request, whatever the method; the next request begins behind it."""
+    """FR-21: a body belongs to its request, whatever the method, and the next request begins behind it."""
     body = CANARY
     client = await running.client()
     await client.send(
@@ -212,7 +213,7 @@ async def test_fr_22_nothing_after_close(running: Running, server: ScriptedServe
 
 @pytest.mark.parametrize("bodies", [False, True])
 async def test_fr_23_pipelined_requests_keep_their_order(running: Running, bodies: bool) -> None:
-    """FR-23: requests sent without waiting are answered one by one, in order."""
+    """FR-23: pipelined requests get their responses one by one, in order."""
     client = await running.client()
     paths = [b"/%d" % number for number in range(8)]
     sent = b""
@@ -227,7 +228,8 @@ async def test_fr_23_pipelined_requests_keep_their_order(running: Running, bodie
 
 
 async def test_fr_23_pipelined_behind_chunks(running: Running, server: ScriptedServer) -> None:
-    """FR-23: a request right behind a chunked body in the same segment: the first is answered, then the end."""
+    """FR-23: after a request with a chunked body and another in the same segment, the first gets its response and the
+    connection ends."""
     client = await running.client()
     await client.send(post(b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\n\r\n") + CANARY)
     assert (await client.response()).status == 200
@@ -236,7 +238,7 @@ async def test_fr_23_pipelined_behind_chunks(running: Running, server: ScriptedS
 
 
 async def test_u8_garbage_behind_a_request_does_not_touch_its_response(running: Running) -> None:
-    """What is malformed is refused in its turn, never into a running answer."""
+    """Bytes behind a request that are no request are refused after its response, which stays whole."""
     client = await running.client()
     await client.send(post(line=b"GET /default/demo/x HTTP/1.1") + b"\0\0garbage\r\n\r\n")
     first = await client.response()
@@ -247,7 +249,7 @@ async def test_u8_garbage_behind_a_request_does_not_touch_its_response(running: 
 
 
 async def test_fr_23_too_much_behind_a_request(running: Running) -> None:
-    """Pipelined bytes are bounded: beyond that the first request is answered and the connection ends."""
+    """With more pipelined bytes than the bound the first request gets its response and the connection ends."""
     client = await running.client()
     big = post(b"Content-Length: 1000000", body=b"a" * 200000)
     await client.send(post(line=b"GET /default/demo/x HTTP/1.1") + big)
@@ -263,7 +265,7 @@ async def test_fr_29_one_empty_line_is_ignored(running: Running) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 async def test_any_segmentation_is_the_same_request(running: Running, size: int) -> None:
-    """However the bytes are cut, two requests on one connection are two requests."""
+    """Two requests on one connection are the same two requests however their bytes are cut into segments."""
     sent = post(b"Content-Length: 5", body=b"\r\n\r\nx") + post(
         b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\n\r\n"
     )
@@ -276,7 +278,7 @@ async def test_any_segmentation_is_the_same_request(running: Running, size: int)
 
 
 async def test_p13_limits_at_their_edge(running: Running) -> None:
-    """At the limit all is well: 100 fields, and a URL of 8,192 bytes."""
+    """Requests at the limit, with 100 fields or a URL of 8,192 bytes, are accepted."""
     fields = [b"X-%d: a" % number for number in range(99)]
     assert (await running.ask(post(*fields))).status == 200
     url = b"/default/demo/" + b"a" * (8192 - 14)
@@ -284,7 +286,7 @@ async def test_p13_limits_at_their_edge(running: Running) -> None:
 
 
 async def test_p13_head_at_its_edge(running: Running) -> None:
-    """A head of exactly 32,768 bytes passes, one byte more does not, in one segment or many."""
+    """A head of exactly 32,768 bytes is accepted and one byte more is refused, in one segment or many."""
     for extra, status in ((0, 200), (1, 431)):
         for step in (32769, 4000):
             head = post(b"X: a")
@@ -295,7 +297,7 @@ async def test_p13_head_at_its_edge(running: Running) -> None:
 
 
 async def test_bs_10_http_1_0(running: Running) -> None:
-    """BS-10: HTTP/1.0 is answered without chunks, and its connection ends."""
+    """BS-10: the response to a request of HTTP/1.0 has no chunks, and its connection ends."""
     client = await running.client()
     await client.send(b"GET /default/demo/x HTTP/1.0\r\nHost: gateway\r\nConnection: keep-alive\r\n\r\n")
     response = await client.response()
@@ -305,7 +307,7 @@ async def test_bs_10_http_1_0(running: Running) -> None:
 
 
 async def test_refusals_are_counted_and_logged(running: Running) -> None:
-    """An administrator sees what was refused and why, by its code and the client's address."""
+    """A refused request is counted by its code and logged with the code and the client's address."""
     response = await running.ask(post(b"Content-Length: x"))
     assert response.status == 400
     assert running.count("beamlit_gateway_refused_requests_total", code="malformed_request") == 1

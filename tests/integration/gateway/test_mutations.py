@@ -1,4 +1,4 @@
-"""Mutated requests and answers: what passes the gateway is read the same way by everybody, the rest stops there.
+"""Mutated requests and responses: what the gateway forwards is read alike by every parser, and it refuses the rest.
 
 `FUZZ_SECONDS` says how long each of the two tests goes on (5), `FUZZ_SEED` where it begins. Every input follows from
 the seed and its number, which a failure prints; `FUZZ_ONLY` runs one number alone.
@@ -30,12 +30,12 @@ SEED = os.environ.get("FUZZ_SEED", "1")
 ONLY = os.environ.get("FUZZ_ONLY")
 WORKERS = 8
 LEAST = 25
-"""Inputs that are run however long they take."""
+"""Smallest number of inputs, however long they take."""
 MARKER = b"q7z9marker"
-"""In every seed: no error repeats it."""
+"""Text in every seed, which no error repeats."""
 OF_CLIENTS = {"headSeconds": 0.4, "bodySeconds": 0.4, "keepAliveSeconds": 0.4}
 OF_BACKENDS = {"idleSeconds": 1.5, "firstByteSeconds": 1.5}
-"""Times in seconds, each for what is mutated: what is as it should be may take as long as a test waits."""
+"""Timeouts in seconds for the side that is mutated; the other side gets as long as a test waits."""
 
 REQUESTS = [
     post(b"X-Mark: " + MARKER, b"Content-Length: 5", body=b"hello"),
@@ -88,11 +88,11 @@ KNOWN = {
         )
     ),
 }
-"""Every body of an error that a client can bring about here, but for the request's id."""
+"""Body of every error that a client can cause here, with another id of the request."""
 
 
 def check_error(response: Parsed) -> bool:
-    """Whether it is an error of the gateway's own; such a one is a fixed text."""
+    """Return whether a response is an error of the gateway's own, and assert that such an error is a fixed text."""
     if (b"content-type", b"application/json") not in response.fields or not response.body.startswith(b'{"error":'):
         return False
     content = orjson.loads(response.body)
@@ -105,25 +105,25 @@ def check_error(response: Parsed) -> bool:
 
 
 def read_alike(data: bytes, **how: Any) -> list[Parsed]:
-    """The messages in what the gateway wrote, which two parsers must read in the same way."""
+    """Return the messages in bytes that the gateway wrote, and assert that two parsers read them alike."""
     one = by_h11(data, **how)
     other = by_httptools(data, responses="responses_to" in how)
-    # What is complete only by the end of the connection is complete for one of them.
+    # Only h11 is told of the end of the connection, and so it alone takes a message that ends with it for complete.
     assert [(m.line, m.fields, m.body) for m in one] == [(m.line, m.fields, m.body) for m in other]
     assert all(m.complete or not theirs.complete for m, theirs in zip(one, other, strict=True))
     return one
 
 
 class Recorder:
-    """A backend that keeps the bytes of each connection, and answers what h11 takes for a request."""
+    """Backend that keeps the bytes of each connection, and responds to what h11 takes for a request."""
 
     def __init__(self) -> None:
         self.connections: list[bytearray] = []
         self.response = b""
-        """What is said to a request that is no canary; empty: a good answer."""
+        """Response to a request that is no canary; empty for a good one."""
 
     async def script(self, side: ServerSide) -> None:
-        """Serve one connection, one request."""
+        """Serve one request on one connection."""
         raw = bytearray()
         self.connections.append(raw)
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
@@ -153,7 +153,7 @@ class Recorder:
 
 
 async def sent_to(client: Client, *parts: bytes) -> None:
-    """Send what the gateway still takes: it may have refused the beginning, and closed."""
+    """Send parts until the gateway closes the connection, which it does when it has refused the beginning."""
     for part in parts:
         if client.writer.transport.is_closing():
             return
@@ -161,7 +161,7 @@ async def sent_to(client: Client, *parts: bytes) -> None:
 
 
 async def received(client: Client, until: bytes) -> bytes:
-    """Everything up to `until`, or to the end of the connection."""
+    """Return everything up to `until`, or to the end of the connection."""
     data = b""
     async with asyncio.timeout(deadlines.SECONDS):
         try:
@@ -176,15 +176,15 @@ async def received(client: Client, until: bytes) -> bytes:
 
 
 async def one_request(running: Running, recorder: Recorder, dice: random.Random, number: int) -> None:
-    """Send one mutated request and a canary behind it; see what arrived where."""
+    """Send one mutated request and a canary behind it, and check what arrived at the client and at the backend."""
     recorder.connections.clear()
     sent = mutated(dice, REQUESTS)
     canary = b"/canary-%d" % number
     client = await running.client()
     await sent_to(client, *pieces(dice, sent), b"GET /default/demo%b HTTP/1.1\r\nHost: gateway\r\n\r\n" % canary)
-    answered = b"GET %b " % canary
-    data = await received(client, answered)
-    closed = answered not in data
+    last = b"GET %b " % canary
+    data = await received(client, last)
+    closed = last not in data
     client.reset()
     responses = read_alike(data, responses_to=[b"GET"] * 20, ended=closed) if data else []
     good = [
@@ -197,14 +197,14 @@ async def one_request(running: Running, recorder: Recorder, dice: random.Random,
         messages = read_alike(bytes(raw))
         assert len(messages) <= 1, "two requests on a connection that takes one"
         forwarded += [one for one in messages if one.complete]
-    # Every answer is that to its own request; nothing was executed beside them.
+    # Every response is that to its own request, and nothing else was executed.
     listed = [response for response in good if response.body.startswith(b'{"object":')]
     echoed = [response.body for response in good if response not in listed]
     executed = [b"%b %b %b" % (*one.line, one.body) for one in forwarded]
     assert echoed == executed[: len(echoed)], (echoed, executed)
-    assert len(executed) - len(echoed) <= closed, "executed without an answer"
+    assert len(executed) - len(echoed) <= closed, "executed without a response"
     if not closed:
-        assert echoed[-1] == answered
+        assert echoed[-1] == last
     # Where a lenient reader takes the same bytes for requests too, it sees the same ones.
     try:
         meant = by_h11(sent + b"GET /default/demo%b HTTP/1.1\r\nHost: gateway\r\n\r\n" % canary)
@@ -213,22 +213,22 @@ async def one_request(running: Running, recorder: Recorder, dice: random.Random,
     bodies = [one.body for one in meant if one.complete]
     ours = [one.body for one in forwarded]
     at = 0
-    for body in ours:  # those answered here, as errors are, were not forwarded
+    for body in ours:  # requests that the gateway itself responded to, with an error, were not forwarded
         assert body in bodies[at:], (ours, bodies)
         at += bodies[at:].index(body) + 1
 
 
 async def one_response(running: Running, recorder: Recorder, dice: random.Random, number: int) -> None:
-    """Let the backend send one mutated answer; a canary follows on the same client connection."""
+    """Let the backend send one mutated response, and check it and the canary behind it on the client's connection."""
     recorder.response = mutated(dice, RESPONSES)
     method = dice.choice((b"GET", b"GET", b"HEAD"))
     canary = b"/canary-%d" % number
     client = await running.client()
     await sent_to(client, b"%b /default/demo/x HTTP/1.1\r\nHost: gateway\r\n\r\n" % method)
     await sent_to(client, b"GET /default/demo%b HTTP/1.1\r\nHost: gateway\r\n\r\n" % canary)
-    answered = b"GET %b " % canary
-    data = await received(client, answered)
-    closed = answered not in data
+    last = b"GET %b " % canary
+    data = await received(client, last)
+    closed = last not in data
     client.reset()
     try:
         responses = by_h11(data, responses_to=[method, b"GET"], ended=closed) if data else []
@@ -241,11 +241,11 @@ async def one_response(running: Running, recorder: Recorder, dice: random.Random
             check_error(response)
     if not closed:
         assert len(responses) == 2, data
-        assert responses[1].body == answered
+        assert responses[1].body == last
         assert responses[0].complete
     if not responses or not responses[0].complete or int(responses[0].line[0]) >= 502:
         return
-    # A complete answer is one that a reader without the gateway would have got as well.
+    # A complete response is one that a client without the gateway would have got as well.
     try:
         meant = by_h11(recorder.response, responses_to=[method, b"GET", b"GET"])
     except Unreadable:
@@ -256,7 +256,7 @@ async def one_response(running: Running, recorder: Recorder, dice: random.Random
 
 @contextmanager
 def faults() -> Iterator[list[Any]]:
-    """What the loop, and the log of the program, complain of meanwhile."""
+    """Yield a list that has, at the end, the errors of the event loop and of the program's log."""
     found: list[Any] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: found.append(context))
@@ -266,7 +266,7 @@ def faults() -> Iterator[list[Any]]:
 
 
 async def fuzz(one: Callable[[Running, Recorder, random.Random, int], Awaitable[None]]) -> int:
-    """Run inputs for the time given, and some at least, and return how many there were."""
+    """Run inputs for `FUZZ_SECONDS`, and at least `LEAST` of them, and return how many there were."""
     mutated_times = OF_CLIENTS if one is one_request else OF_BACKENDS
     times = dict.fromkeys((*OF_CLIENTS, *OF_BACKENDS, "writeStallSeconds"), deadlines.SECONDS) | mutated_times
     settings = {"gateway": {"timeouts": times}}
@@ -296,8 +296,8 @@ async def fuzz(one: Callable[[Running, Recorder, random.Random, int], Awaitable[
 
 @pytest.mark.parametrize("one", [one_request, one_response], ids=["requests", "responses"])
 async def test_p1_p19_mutations(one: Callable[[Running, Recorder, random.Random, int], Awaitable[None]]) -> None:
-    """P1, P19: one message in is one message out for every parser, or an error that is a fixed text, or the end of the
-    connection; nothing is executed that was refused, and no input disturbs the next request."""
+    """P1, P19: a mutated message is forwarded as the one message that every parser reads, or refused with a fixed text
+    or the end of the connection, and never disturbs the next request."""
     done = await fuzz(one)
     print(f"{done} inputs, FUZZ_SEED={SEED}")
     assert ONLY or done >= LEAST

@@ -46,7 +46,7 @@ class _Remote(http.server.BaseHTTPRequestHandler):
         if self.path == "/token":
             content = json.dumps({"access_token": CANARY + "token", "token_type": "bearer", "expires_in": 60}).encode()
         elif self.path == "/fail":
-            code, content = 500, f"{CANARY}answer".encode()
+            code, content = 500, f"{CANARY}response".encode()
         else:
             self.seen.append((self.path, f"{self.headers['authorization']} {self.headers['x-api-key']}"))
         self.send_response(code)

@@ -8,8 +8,8 @@ from tests.integration.servers import ServerSide, serving
 
 
 async def test_rt_02_cp_09_a_connection_that_closed_as_it_was_handed_out() -> None:
-    """CP-09: a server that ends every connection with its answer, without saying so, costs no POST an error, and
-    none arrives twice."""
+    """CP-09: with a server that ends every connection after its response, without saying so, no POST fails and none
+    arrives twice."""
     arrived: list[bytes] = []
 
     async def script(side: ServerSide) -> None:
@@ -26,7 +26,7 @@ async def test_rt_02_cp_09_a_connection_that_closed_as_it_was_handed_out() -> No
 
 
 async def test_cp_02_a_server_that_closes_just_as_its_connection_is_used_again() -> None:
-    """CP-02: idle connections that the server closes at any moment around the next request cost nobody an error."""
+    """CP-02: no request fails when the server closes an idle connection at any moment around the next request."""
     dice = random.Random(2)
     reused = 0
 

@@ -1,4 +1,4 @@
-"""Names to allowed addresses, with the real resolver of the machine."""
+"""Resolution of names to allowed addresses, with the real resolver of the machine."""
 
 import asyncio
 import socket
@@ -16,7 +16,7 @@ from tests.deadlines import SECONDS
 
 @contextmanager
 def resolving(**options: float) -> Iterator[Resolver]:
-    """A resolver that refuses what is refused by default, with one override."""
+    """Yield a resolver with one more allowed address than by default, and one override."""
     rules = AddressRules.parse(allowed=["192.0.2.1/32"])
     resolver = Resolver(rules, overrides=parse_overrides(["Model.example:80=127.0.0.1:9101"]), **options)  # type: ignore[arg-type]
     try:
@@ -26,7 +26,7 @@ def resolving(**options: float) -> Iterator[Resolver]:
 
 
 async def test_a_trusted_name_may_lead_anywhere() -> None:
-    """A Service of the cluster may have any address, this host's too."""
+    """A trusted name, such as that of a Service, may have any address, this host's too."""
     with resolving() as resolver:
         assert ("127.0.0.1", 80) in await resolver.resolve("localhost", 80, trusted=True)
 
@@ -36,27 +36,27 @@ async def test_a_trusted_name_may_lead_anywhere() -> None:
     ["localhost", "LOCALHOST.", "127.0.0.1", "[::1]", "127.1", "0x7f.1", "0177.0.0.1", "2130706433", "169.254.169.254"],
 )
 async def test_se_15_k_02_a_tenants_name_may_not_lead_inside(host: str) -> None:
-    """SE-15: the check is on the address, so no spelling of it helps."""
+    """SE-15: an address inside is refused to a name that is not trusted, in any spelling."""
     with resolving() as resolver, pytest.raises(errors.AddressRefused):
         await resolver.resolve(host, 80, trusted=False)
 
 
 async def test_an_allowed_address_passes_as_it_is() -> None:
-    """A literal is not looked up and keeps its port."""
+    """An allowed address is returned as it is, with its port."""
     with resolving() as resolver:
         assert await resolver.resolve("192.0.2.1", 8443, trusted=False) == (("192.0.2.1", 8443),)
 
 
 @pytest.mark.parametrize("host", ["model.example", "MODEL.example."])
 async def test_an_override_wins_for_its_port_only(host: str) -> None:
-    """The administrator said where this name leads; that address needs no permission."""
+    """An override, whose address needs no permission, replaces the address of its name and port."""
     with resolving() as resolver:
         assert await resolver.resolve(host, 80, trusted=False) == (("127.0.0.1", 9101),)
 
 
 @pytest.mark.parametrize("host", ["no-such-name.invalid", "a" * 64 + ".invalid", "a..b", ""])
 async def test_rd_12_a_name_that_does_not_resolve(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """RD-12: unknown and impossible names are a failed connection, not a fault of the gateway."""
+    """RD-12: an unknown or impossible name counts as a failure to connect."""
     real = socket.getaddrinfo
 
     def offline(name: str, *args: object, **named: object) -> object:
@@ -70,7 +70,7 @@ async def test_rd_12_a_name_that_does_not_resolve(host: str, monkeypatch: pytest
 
 
 async def test_rd_12_addresses_are_cached_and_stale_ones_used_on_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """RD-12: within its time an answer is not asked for again; after it, an old answer beats an error."""
+    """RD-12: addresses are not looked up again within their time, and old ones are used when a later look-up fails."""
     calls = 0
 
     def response(*args: object, **named: object) -> list[object]:
@@ -91,7 +91,7 @@ async def test_rd_12_addresses_are_cached_and_stale_ones_used_on_error(monkeypat
 
 
 async def test_se_15_a_name_that_changes_is_checked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SE-15: rebinding: the answer that is returned is the one that was checked."""
+    """SE-15: a name is checked at each look-up, so one that changes to a forbidden address is refused."""
     addresses = iter(["192.0.2.1", "169.254.169.254"])
 
     def response(*args: object, **named: object) -> list[object]:
@@ -105,7 +105,7 @@ async def test_se_15_a_name_that_changes_is_checked_each_time(monkeypatch: pytes
 
 
 async def test_addresses_that_are_refused_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of several addresses only the allowed ones are connected to."""
+    """Of several addresses only the allowed ones are returned."""
 
     def response(*args: object, **named: object) -> list[object]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, 0)) for one in ("127.0.0.1", "192.0.2.1")]
@@ -116,7 +116,7 @@ async def test_addresses_that_are_refused_are_left_out(monkeypatch: pytest.Monke
 
 
 async def test_slow_look_ups_are_shared_bounded_and_survive_a_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One look-up serves all that wait for its name, also when the first of them goes; too many are refused."""
+    """One look-up serves all callers of its name, also when the first is cancelled; too many look-ups are refused."""
     go = threading.Event()
     calls = 0
 
@@ -140,7 +140,7 @@ async def test_slow_look_ups_are_shared_bounded_and_survive_a_cancel(monkeypatch
 
 
 def test_overrides_are_parsed() -> None:
-    """Names in lower case, IPv6 in brackets on both sides."""
+    """Overrides are parsed to names in lower case and addresses, with IPv6 in brackets on both sides."""
     assert parse_overrides(["A.b.:80=127.0.0.1:9101", "[::1]:1=[2001:db8::1]:2"]) == {
         ("a.b", 80): ("127.0.0.1", 9101),
         ("::1", 1): ("2001:db8::1", 2),
@@ -151,6 +151,6 @@ def test_overrides_are_parsed() -> None:
     "entry", ["", "a:80", "a:80=b:80", "a=127.0.0.1:1", "a:0=127.0.0.1:1", "a:80=127.0.0.1:x", ":1=127.0.0.1:1"]
 )
 def test_a_wrong_override_is_named(entry: str) -> None:
-    """The message repeats the entry and says what is allowed."""
+    """A wrong override raises an error that says which form is allowed."""
     with pytest.raises(ValueError, match="is not of the form host:port=address:port"):
         parse_overrides([entry])

@@ -1,4 +1,4 @@
-"""A gateway that runs out of what the machine gives it: file descriptors, local ports."""
+"""A gateway that runs out of file descriptors or local ports."""
 
 import asyncio
 import resource
@@ -20,7 +20,7 @@ ISOLATED = shutil.which("unshare") is not None and subprocess.run([*_NAMESPACE, 
 
 
 async def test_rd_10_without_file_descriptors(tmp_path: Path) -> None:
-    """RD-10: connections beyond the limit wait or are dropped, the log stays short, and afterwards all is well."""
+    """RD-10: without file descriptors the gateway goes on with a short log, and serves again when there are some."""
     async with serving(echo) as server, started(tmp_path, server.port, "gateway: {accessLog: false}") as running:
         pid = running.process.pid
         used = len(list(Path(f"/proc/{pid}/fd").iterdir()))
@@ -45,7 +45,7 @@ async def test_rd_10_without_file_descriptors(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not ISOLATED, reason="no network namespace of one's own")
 def test_rd_11_without_local_ports() -> None:
-    """RD-11: with eight local ports, a ninth connection to a backend is an error; kept ones go on."""
+    """RD-11: with eight local ports a request that needs a ninth connection gets an error, and kept ones work on."""
     command = [*_NAMESPACE, sys.executable, "-m", "tests.integration.gateway.few_ports"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""TLS towards backends: who is believed, what is shown, and what is renewed (P17, SE-14)."""
+"""TLS towards backends: which certificates are accepted, which are presented, and when they change (P17, SE-14)."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ INTERMEDIATE: Final = Authority("intermediate", ROOT)
 
 
 def context(folder: Path, pair: Pair, *, clients: Authority | None = None) -> ssl.SSLContext:
-    """TLS for a server; with `clients` it asks for a certificate of theirs."""
+    """Return the TLS context of a server, which with `clients` requires a certificate of this authority."""
     result = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     result.load_cert_chain(*pair.write(folder, "server"))
     if clients is not None:
@@ -37,16 +37,16 @@ def context(folder: Path, pair: Pair, *, clients: Authority | None = None) -> ss
 
 
 def backend(**tls: Any) -> Backend:
-    """The remote backend over TLS."""
+    """Return the remote backend over TLS."""
     return Backend(id="remote", host="remote.test", weight=100, port=443, scheme="https", tls=Tls(**tls))
 
 
 async def respond_to_all(side: ServerSide) -> None:
-    """Answer with the name in the client's certificate."""
+    """Respond to every request with the name in the client's certificate, or `anonymous` without one."""
     peer = side.writer.get_extra_info("peercert") or {}
     subject = dict(part[0] for part in peer.get("subject", ()))
     while await side.request():
-        await side.send(reply(subject.get("commonName", "nobody").encode()))
+        await side.send(reply(subject.get("commonName", "anonymous").encode()))
 
 
 BAD: Final[dict[str, tuple[Pair, str]]] = {
@@ -65,7 +65,7 @@ BAD: Final[dict[str, tuple[Pair, str]]] = {
 
 @pytest.mark.parametrize(("pair", "bundle"), BAD.values(), ids=BAD)
 async def test_p17_a_bad_certificate_gets_no_byte(tmp_path: Path, pair: Pair, bundle: str) -> None:
-    """P17, SE-14: a server that cannot be verified is a 502, and sees no byte of the request."""
+    """P17, SE-14: for a server that cannot be verified the client gets a 502, and the server no byte of the request."""
     async with (
         serving(respond_to_all, context(tmp_path, pair)) as server,
         gateway(document(backend(ca_bundle=bundle)), remote_port=server.port) as running,
@@ -76,7 +76,7 @@ async def test_p17_a_bad_certificate_gets_no_byte(tmp_path: Path, pair: Pair, bu
 
 
 async def test_p17_the_systems_authorities_know_no_test_server(tmp_path: Path) -> None:
-    """P17: without a bundle the system's authorities count: an unknown one is refused."""
+    """P17: without a bundle the system's authorities count, so a server of an unknown one is refused."""
     async with (
         serving(respond_to_all, context(tmp_path, ROOT.issue("remote.test"))) as server,
         gateway(document(backend()), remote_port=server.port) as running,
@@ -95,8 +95,9 @@ GOOD: Final[dict[str, tuple[Pair, dict[str, str]]]] = {
 
 
 @pytest.mark.parametrize(("pair", "tls"), GOOD.values(), ids=GOOD)
-async def test_p17_a_good_certificate_is_believed(tmp_path: Path, pair: Pair, tls: dict[str, str]) -> None:
-    """P17: the route's authorities and the backend's name, or the one the route gives, are what counts; SNI says it."""
+async def test_p17_a_good_certificate_is_accepted(tmp_path: Path, pair: Pair, tls: dict[str, str]) -> None:
+    """P17: a certificate of the route's authorities for the backend's name, or for the route's `serverName`, which SNI
+    sends, is accepted."""
     names: list[str] = []
     served = context(tmp_path, pair)
     served.sni_callback = lambda _socket, name, _context: names.append(name)
@@ -105,7 +106,7 @@ async def test_p17_a_good_certificate_is_believed(tmp_path: Path, pair: Pair, tl
         gateway(document(backend(**tls)), remote_port=server.port) as running,
     ):
         response = await running.ask(GET)
-        assert (response.status, response.body) == (200, b"nobody")
+        assert (response.status, response.body) == (200, b"anonymous")
         assert names == [tls.get("server_name", "remote.test")]
 
 
@@ -131,7 +132,7 @@ OLD: Final = {
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 @pytest.mark.parametrize("words", OLD.values(), ids=OLD)
 async def test_p17_old_tls_and_other_protocols(tmp_path: Path, words: list[str]) -> None:
-    """P17: TLS before 1.2, and a server that speaks h2 alone, are a 502 without a byte of the request."""
+    """P17: for a server with TLS before 1.2, or with h2 alone, the client gets a 502, and the server no byte."""
     certificate, key = ROOT.issue("remote.test").write(tmp_path, "server")
     async with s_server(certificate, key, *words) as (port, output):
         async with gateway(document(backend(ca_bundle=ROOT.pem)), remote_port=port) as running:
@@ -141,8 +142,8 @@ async def test_p17_old_tls_and_other_protocols(tmp_path: Path, words: list[str])
         assert b"default/demo" not in await output()
 
 
-async def test_p17_the_old_server_works_for_who_speaks_it(tmp_path: Path) -> None:
-    """The server of the test above does serve what it should: a current TLS with HTTP/1.1."""
+async def test_p17_a_server_of_openssl_works_with_current_tls(tmp_path: Path) -> None:
+    """P17: OpenSSL's own server, which other tests start with old protocols, works with current TLS and HTTP/1.1."""
     certificate, key = ROOT.issue("remote.test").write(tmp_path, "server")
     async with (
         s_server(certificate, key, "-alpn", "http/1.1", "-www") as (port, _),
@@ -153,7 +154,7 @@ async def test_p17_the_old_server_works_for_who_speaks_it(tmp_path: Path) -> Non
 
 @asynccontextmanager
 async def s_server(certificate: Path, key: Path, *words: str) -> AsyncIterator[tuple[int, Any]]:
-    """OpenSSL's own server, and what it has written by its end."""
+    """Run OpenSSL's own server, and yield its port and a function that ends it and returns what it has written."""
     port = free_port()
     process = await asyncio.create_subprocess_exec(
         *("openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", str(certificate), "-key", str(key), *words),
@@ -179,7 +180,7 @@ async def s_server(certificate: Path, key: Path, *words: str) -> AsyncIterator[t
 
 
 async def test_se_14_an_authority_that_is_replaced_counts_for_new_connections(tmp_path: Path) -> None:
-    """SE-14: another `caBundle` in the document counts from then on; what runs goes on as it is."""
+    """SE-14: another `caBundle` in the document counts for new connections, and running requests go on."""
     go = asyncio.Event()
 
     async def script(side: ServerSide) -> None:
@@ -213,34 +214,34 @@ async def test_se_14_an_authority_that_is_replaced_counts_for_new_connections(tm
         assert body == b"begun"
 
 
-# What is shown to a server
+# Certificates of the gateway
 
 
 class Vault:
-    """Labelled Secrets in memory."""
+    """Reader of labelled Secrets that are in memory."""
 
     def __init__(self, **secrets: Mapping[str, str]) -> None:
         self.secrets: dict[str, Mapping[str, str]] = dict(secrets)
 
     async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
-        """Read one of the namespace `default`."""
+        """Return the data of a Secret in the namespace `default`."""
         if namespace != "default":
             raise LookupError(name)
         return self.secrets[name]
 
     async def inline(self, namespace: str, model_deployment: str) -> Mapping[str, str]:
-        """There are none."""
+        """Raise: there are no inline credentials."""
         raise LookupError(model_deployment)
 
 
 def shown(pair: Pair, hosts: str = "remote.test") -> dict[str, str]:
-    """A Secret of the type kubernetes.io/tls that names where it may be shown."""
+    """Return the data of a Secret of type kubernetes.io/tls that names the hosts it may be presented to."""
     return {"tls.crt": pair.chain, "tls.key": pair.key, "hosts": hosts}
 
 
 @asynccontextmanager
 async def asking(tmp_path: Path, vault: Vault, **values: Any) -> AsyncIterator[tuple[Running, Any]]:
-    """A server that asks for a certificate of ROOT, and a gateway that shows the Secret `mine`."""
+    """Yield a gateway that presents the Secret `mine`, and a server that requires a certificate of ROOT."""
     served = context(tmp_path, ROOT.issue("remote.test", "demo-local.default.svc.cluster.local"), clients=ROOT)
     place = backend(ca_bundle=ROOT.pem, client_certificate="mine").model_copy(update=values)
     async with (
@@ -251,7 +252,7 @@ async def asking(tmp_path: Path, vault: Vault, **values: Any) -> AsyncIterator[t
 
 
 async def test_a_client_certificate_is_shown(tmp_path: Path) -> None:
-    """The server sees the certificate of the Secret, intermediates included, and connections are reused."""
+    """The server gets the Secret's certificate, intermediates included, and its connection is used again."""
     pair = INTERMEDIATE.issue("x", common_name="the gateway", chain=(INTERMEDIATE,))
     async with asking(tmp_path, Vault(mine=shown(pair))) as (running, server):
         for _ in range(3):
@@ -261,7 +262,7 @@ async def test_a_client_certificate_is_shown(tmp_path: Path) -> None:
 
 
 async def test_a_renewed_client_certificate_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Secret that changes is shown as it is now, on new connections; none of the old ones is used any more."""
+    """After a change of its Secret the new client certificate is presented, and no old connection is used any more."""
     monkeypatch.setattr(secrets, "_FRESH_SECONDS", 0.05)
     vault = Vault(mine=shown(ROOT.issue("x", common_name="old")))
     async with asking(tmp_path, vault) as (running, _):
@@ -289,7 +290,8 @@ UNUSABLE: Final[dict[str, Mapping[str, str] | None]] = {
 
 @pytest.mark.parametrize("secret", UNUSABLE.values(), ids=UNUSABLE)
 async def test_a_client_certificate_that_is_of_no_use(tmp_path: Path, secret: Mapping[str, str] | None) -> None:
-    """A Secret that is gone, for another host or broken: 502, nothing is connected to, and no log has its content."""
+    """For a Secret that is missing, for another host or broken the client gets a 502, no connection is opened, and no
+    log has its content."""
     vault = Vault() if secret is None else Vault(mine=secret)
     with capture_logs() as logs:
         async with asking(tmp_path, vault) as (running, server):
@@ -306,7 +308,7 @@ async def test_a_client_certificate_that_is_of_no_use(tmp_path: Path, secret: Ma
 
 
 async def test_a_client_certificate_that_the_server_does_not_know(tmp_path: Path) -> None:
-    """A server that refuses what it is shown is a 502, never a hang."""
+    """For a server that refuses the client certificate the client gets a 502."""
     async with asking(tmp_path, Vault(mine=shown(OTHER.issue("x")))) as (running, server):
         response = await running.ask(GET)
         assert response.status == 502
@@ -314,7 +316,7 @@ async def test_a_client_certificate_that_the_server_does_not_know(tmp_path: Path
 
 
 async def test_a_service_of_the_namespace_needs_no_hosts(tmp_path: Path) -> None:
-    """A Service is in the Secret's own namespace: as for header values, it needs no `hosts`."""
+    """A client certificate for a Service, which is in the Secret's own namespace, needs no `hosts`."""
     secret = {key: value for key, value in shown(ROOT.issue("x", common_name="inside")).items() if key != "hosts"}
     place = {"id": "local", "service": "demo-local", "host": None, "port": 80}
     async with asking(tmp_path, Vault(mine=secret), **place) as (running, _):

@@ -1,4 +1,4 @@
-"""Connections to servers that behave: pool, reuse, framing, streaming, backpressure, timeouts, cancellation."""
+"""Connections to correct servers: pool, reuse, framing, streaming, backpressure, timeouts and cancellation."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -32,14 +32,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_polic
 
 @pytest.fixture(scope="module")
 def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
-    """The loop that the gateway runs on."""
+    """Return the policy of the event loop that the gateway runs on."""
     policy: asyncio.AbstractEventLoopPolicy = uvloop.EventLoopPolicy()
     return policy
 
 
 @pytest.fixture
 async def upstream() -> AsyncIterator[Upstream]:
-    """An upstream with a fast sweep."""
+    """Yield an upstream that sweeps its pool often."""
     resolver = Resolver(AddressRules())
     made = Upstream(resolver, sweep_seconds=0.02)
     yield made
@@ -50,7 +50,7 @@ async def upstream() -> AsyncIterator[Upstream]:
 async def ask(
     upstream: Upstream, server: ScriptedServer, exchange: RecordingExchange | None = None, **options: bool
 ) -> tuple[UpstreamResponse, RecordingExchange]:
-    """One request, relayed to its end."""
+    """Send one request, relay its response to the end, and return the response and the exchange."""
     exchange = exchange or RecordingExchange()
     response = await upstream.send(server.origin(), exchange.head, exchange, LONG, **options)
     await response.relay(exchange)
@@ -58,13 +58,13 @@ async def ask(
 
 
 async def always_ok(side: ServerSide) -> None:
-    """Answer every request of a connection."""
+    """Respond to every request of a connection with 200."""
     while True:
         await side.request()
         await side.send(OK)
 
 
-async def test_a_request_is_answered_and_its_connection_used_again(upstream: Upstream) -> None:
+async def test_a_request_gets_its_response_and_its_connection_is_used_again(upstream: Upstream) -> None:
     """Two requests in a row go over one connection."""
     async with serving(always_ok) as server:
         for _ in range(2):
@@ -74,7 +74,7 @@ async def test_a_request_is_answered_and_its_connection_used_again(upstream: Ups
 
 
 async def test_hh_11_the_head_goes_out_as_given_with_framing_added(upstream: Upstream) -> None:
-    """HH-11: what is on the wire is the given target, the given fields and one framing field, nothing invented."""
+    """HH-11: a request has the given target, the given fields, one framing field, and nothing else."""
     async with serving(always_ok) as server:
         head = request_head(b"POST", b"/v1/x?a=%2f", ((b"host", b"m"), (b"x", b"1"), (b"x", b"2")), content_length=3)
         await ask(upstream, server, RecordingExchange(head, (b"a", b"bc")))
@@ -95,7 +95,7 @@ async def test_hh_11_the_head_goes_out_as_given_with_framing_added(upstream: Ups
 async def test_bs_07_the_forms_of_an_empty_body_keep_their_meaning(
     upstream: Upstream, length: int | None, chunked: bool, pieces: tuple[bytes, ...], tail: bytes
 ) -> None:
-    """BS-07: no body, a body of no bytes and a chunked body stay what they were."""
+    """BS-07: a request without a body, with a body of no bytes or with a chunked body keeps that form."""
     async with serving(always_ok) as server:
         head = request_head(b"POST", content_length=length, chunked=chunked)
         await ask(upstream, server, RecordingExchange(head, pieces))
@@ -105,7 +105,7 @@ async def test_bs_07_the_forms_of_an_empty_body_keep_their_meaning(
 
 
 async def test_a_small_body_is_sent_with_the_head_in_one_write(upstream: Upstream) -> None:
-    """The server's first read holds head and body."""
+    """A small body is sent in one write with the head."""
     first: list[bytes] = []
 
     async def script(side: ServerSide) -> None:
@@ -127,7 +127,7 @@ async def test_bytes_can_be_the_body(upstream: Upstream) -> None:
 
 
 async def test_p5_a_stream_is_passed_on_as_it_arrives(upstream: Upstream) -> None:
-    """P5: each event is with the client before the server sends the next."""
+    """P5: each event of a stream reaches the client before the server sends the next."""
     seen = asyncio.Event()
 
     async def script(side: ServerSide) -> None:
@@ -148,7 +148,7 @@ async def test_p5_a_stream_is_passed_on_as_it_arrives(upstream: Upstream) -> Non
 
 
 async def test_bs_02_the_server_is_held_back_while_the_client_does_not_read(upstream: Upstream) -> None:
-    """BS-02: a paused answer stops the server, and goes on and completes when resumed."""
+    """BS-02: a paused response stops the server, and goes on to its end when it is resumed."""
     sent = 0
     total = 64 * 1024 * 1024
 
@@ -185,8 +185,8 @@ async def test_bs_02_the_server_is_held_back_while_the_client_does_not_read(upst
         assert received == total
 
 
-async def test_a_response_that_nobody_takes_is_held_back(upstream: Upstream) -> None:
-    """Before `relay` at most a buffer's worth is read from the server."""
+async def test_a_response_that_is_not_relayed_yet_is_held_back(upstream: Upstream) -> None:
+    """Before `relay` no more than one buffer of a response is read from the server."""
     sent = 0
 
     async def script(side: ServerSide) -> None:
@@ -207,7 +207,7 @@ async def test_a_response_that_nobody_takes_is_held_back(upstream: Upstream) -> 
 
 
 async def test_a_response_that_is_never_taken_ends_by_its_idle_timeout(upstream: Upstream) -> None:
-    """A response that is never relayed does not keep its connection for ever."""
+    """A response that is never relayed ends by its idle timeout, and its connection with it."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -242,7 +242,7 @@ async def test_a_response_that_fills_the_buffer_with_its_first_read_ends_by_its_
 
 
 async def test_bs_03_the_client_is_held_back_while_the_server_does_not_read(upstream: Upstream) -> None:
-    """BS-03: the body is paused when the server takes no more, and resumed when it does."""
+    """BS-03: a request body is paused when the server reads no more, and resumed when it reads again."""
     go = asyncio.Event()
 
     async def script(side: ServerSide) -> None:
@@ -276,7 +276,7 @@ async def test_bs_03_the_client_is_held_back_while_the_server_does_not_read(upst
 
 
 async def test_ur_15_an_early_response_is_relayed_and_the_connection_not_used_again(upstream: Upstream) -> None:
-    """UR-15: an answer before the end of the body does not wait for it."""
+    """UR-15: a response that comes before the end of the request body is relayed at once and ends the connection."""
 
     async def script(side: ServerSide) -> None:
         await side.reader.readuntil(b"\r\n\r\n")
@@ -292,7 +292,7 @@ async def test_ur_15_an_early_response_is_relayed_and_the_connection_not_used_ag
 
 
 async def test_cp_01_a_connection_that_ends_while_idle_leaves_the_pool_at_once(upstream: Upstream) -> None:
-    """CP-01: EOF on an idle connection removes it; the next request opens another and does not fail."""
+    """CP-01: an idle connection that the server closes leaves the pool, and the next request opens another."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -310,7 +310,7 @@ async def test_cp_01_a_connection_that_ends_while_idle_leaves_the_pool_at_once(u
 async def test_rt_03_a_dead_reused_connection_is_replaced_once_for_idempotent_requests(
     upstream: Upstream, reset: bool
 ) -> None:
-    """RT-03: FIN or RST after a request on a reused connection, before any byte: sent again on a fresh one."""
+    """RT-03: an idempotent request whose reused connection ends before any byte of the response is sent again."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -331,7 +331,7 @@ async def test_rt_03_a_dead_reused_connection_is_replaced_once_for_idempotent_re
 
 @pytest.mark.parametrize("resend", [False, True])
 async def test_p8_a_post_is_sent_again_only_where_the_route_allows_it(upstream: Upstream, resend: bool) -> None:
-    """P8: without the route's word a POST whose bytes were written is not sent twice."""
+    """P8: a POST whose bytes were written is sent again only if the route allows it."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -354,7 +354,7 @@ async def test_p8_a_post_is_sent_again_only_where_the_route_allows_it(upstream: 
 
 
 async def test_rt_03_a_body_that_was_not_whole_is_not_sent_again(upstream: Upstream) -> None:
-    """A streamed body cannot be replayed, whatever the route says."""
+    """A request whose body is not whole yet is not sent again, even if the route allows it."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -371,7 +371,7 @@ async def test_rt_03_a_body_that_was_not_whole_is_not_sent_again(upstream: Upstr
 
 
 async def test_a_fresh_connection_that_dies_is_not_replaced(upstream: Upstream) -> None:
-    """One attempt is one fresh connection at most."""
+    """A request on a fresh connection that ends before the response is not sent again."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -384,7 +384,7 @@ async def test_a_fresh_connection_that_dies_is_not_replaced(upstream: Upstream) 
 
 @pytest.mark.parametrize("hint", [b"timeout=1", b"max=3, Timeout=1"])
 async def test_cp_03_a_keep_alive_hint_shortens_the_life_in_the_pool(upstream: Upstream, hint: bytes) -> None:
-    """CP-03: a server that closes after one second gets no second request on the connection."""
+    """CP-03: a connection whose server announces to close it after one second is not kept in the pool."""
 
     async def script(side: ServerSide) -> None:
         while True:
@@ -401,7 +401,7 @@ async def test_cp_03_a_keep_alive_hint_shortens_the_life_in_the_pool(upstream: U
     [UpstreamLimits(idle_seconds=0.05), UpstreamLimits(life_seconds=0.05), UpstreamLimits(idle_per_origin=0)],
 )
 async def test_cp_10_connections_leave_the_pool_by_age_idleness_and_number(limits: UpstreamLimits) -> None:
-    """CP-10: each bound of the pool closes connections by itself."""
+    """CP-10: each bound of the pool, on idle time, age or number, closes connections by itself."""
     resolver = Resolver(AddressRules())
     upstream = Upstream(resolver, limits=limits, sweep_seconds=0.02)
     async with serving(always_ok) as server:
@@ -412,7 +412,7 @@ async def test_cp_10_connections_leave_the_pool_by_age_idleness_and_number(limit
 
 
 async def test_cp_04_to_06_a_cancelled_request_aborts_its_connection(upstream: Upstream) -> None:
-    """CP-04, TO-06: the server sees the end of the connection soon after the cancel, before the head and after it."""
+    """CP-04, TO-06: a request that is cancelled before or after the response head ends its connection to the server."""
     gone = 0
 
     async def script(side: ServerSide) -> None:
@@ -435,7 +435,7 @@ async def test_cp_04_to_06_a_cancelled_request_aborts_its_connection(upstream: U
 
 
 async def test_to_02_no_response_in_time(upstream: Upstream) -> None:
-    """TO-02: a server that reads and says nothing is a first-byte timeout."""
+    """TO-02: a server that reads the request and sends nothing causes a first-byte timeout."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -448,7 +448,7 @@ async def test_to_02_no_response_in_time(upstream: Upstream) -> None:
 
 
 async def test_to_03_the_head_has_an_absolute_deadline(upstream: Upstream) -> None:
-    """TO-03: a byte of the head now and then does not extend its deadline."""
+    """TO-03: a head that arrives byte by byte does not extend its deadline."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -462,7 +462,7 @@ async def test_to_03_the_head_has_an_absolute_deadline(upstream: Upstream) -> No
 
 
 async def test_to_04_a_stalled_body_is_an_idle_timeout(upstream: Upstream) -> None:
-    """TO-04: the client is not told that the answer is complete."""
+    """TO-04: a body that stalls ends with an idle timeout and does not count as complete."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -478,7 +478,7 @@ async def test_to_04_a_stalled_body_is_an_idle_timeout(upstream: Upstream) -> No
 
 
 async def test_to_01_connecting_has_a_deadline(upstream: Upstream) -> None:
-    """TO-01: a TLS hello that nobody answers is a connect timeout."""
+    """TO-01: a TLS hello without a response causes a connect timeout."""
 
     async def script(side: ServerSide) -> None:
         await side.gone()
@@ -489,7 +489,7 @@ async def test_to_01_connecting_has_a_deadline(upstream: Upstream) -> None:
 
 
 async def test_a_refused_connection(upstream: Upstream) -> None:
-    """Nothing listens: connecting failed, and nothing was sent."""
+    """A request to a port where nothing listens fails as one that could not connect."""
     async with serving(always_ok) as server:
         origin = server.origin()
     with pytest.raises(errors.ConnectFailed):
@@ -497,7 +497,7 @@ async def test_a_refused_connection(upstream: Upstream) -> None:
 
 
 async def test_se_15_k_25_an_address_that_is_not_allowed_is_not_connected_to(upstream: Upstream) -> None:
-    """SE-15: a backend that a tenant names cannot be the gateway's own host, by any spelling."""
+    """SE-15: an address of the gateway's own host is refused in any spelling to a backend that a tenant names."""
     async with serving(always_ok) as server:
         for host in ("127.0.0.1", "localhost", "127.1", "0x7f.1", "2130706433", "[::ffff:127.0.0.1]"):
             with pytest.raises(errors.AddressRefused):
@@ -506,7 +506,7 @@ async def test_se_15_k_25_an_address_that_is_not_allowed_is_not_connected_to(ups
 
 
 async def test_body_failures_reach_the_caller(upstream: Upstream) -> None:
-    """A body above its limit ends the request and the connection, with the client's error."""
+    """A body above its limit ends the request and the connection with an error about the body."""
 
     async def script(side: ServerSide) -> None:
         await side.gone()
@@ -519,7 +519,7 @@ async def test_body_failures_reach_the_caller(upstream: Upstream) -> None:
 
 
 async def test_reading_a_response_is_bounded(upstream: Upstream) -> None:
-    """`read` takes what it may and drops the rest with the connection."""
+    """`read` returns no more than its limit and drops the rest with the connection."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -533,7 +533,7 @@ async def test_reading_a_response_is_bounded(upstream: Upstream) -> None:
 
 
 async def test_a_hidden_line_break_is_never_sent(upstream: Upstream) -> None:
-    """A field value with a line break is a fault of the caller, and reaches no server."""
+    """A field value with a line break raises ValueError and reaches no server."""
     async with serving(always_ok) as server:
         with pytest.raises(ValueError, match="line break"):
             await upstream.send(server.origin(), request_head(fields=((b"a", b"b\r\nc: d"),)), b"", LONG)

@@ -1,4 +1,4 @@
-"""Connections to servers that are broken or hostile: what they send never becomes another request's answer."""
+"""Connections to broken or hostile servers, whose bytes never become the response to another request."""
 
 import asyncio
 import socket
@@ -28,14 +28,14 @@ LONG = Timeouts(connect=SECONDS, first_byte=SECONDS, idle=SECONDS)
 
 @pytest.fixture(scope="module")
 def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
-    """The loop that the gateway runs on."""
+    """Return the policy of the event loop that the gateway runs on."""
     policy: asyncio.AbstractEventLoopPolicy = uvloop.EventLoopPolicy()
     return policy
 
 
 @pytest.fixture
 async def upstream() -> AsyncIterator[Upstream]:
-    """An upstream with a fast sweep."""
+    """Yield an upstream that sweeps its pool often."""
     resolver = Resolver(AddressRules())
     made = Upstream(resolver, sweep_seconds=0.02)
     yield made
@@ -46,7 +46,7 @@ async def upstream() -> AsyncIterator[Upstream]:
 async def response_of(
     upstream: Upstream, data: bytes, *, method: bytes = b"GET", reset: bool = False
 ) -> tuple[UpstreamResponse, RecordingExchange]:
-    """What becomes of one request whose connection carries exactly `data` and then ends; nothing may be pooled."""
+    """Return the response to a request whose connection has exactly `data` and then ends, and assert an empty pool."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -100,7 +100,7 @@ BAD_HEADS = {
 
 @pytest.mark.parametrize("data", BAD_HEADS.values(), ids=BAD_HEADS)
 async def test_a_response_with_a_bad_head_is_refused(upstream: Upstream, data: bytes) -> None:
-    """UR-01, 07, 10, 12, 13: such an answer is a 502, and its connection is dropped."""
+    """UR-01, 07, 10, 12, 13: a response with a bad head is refused, and its connection is dropped."""
     with pytest.raises(errors.BadResponse):
         await response_of(upstream, data)
 
@@ -124,7 +124,7 @@ CUT_BODIES = {
 async def test_a_broken_body_is_never_complete(
     upstream: Upstream, data: bytes, error: type[errors.UpstreamError]
 ) -> None:
-    """UR-01, 09: what arrived is passed on, and the exchange is not ended."""
+    """UR-01, 09: of a body that breaks off, what arrived is passed on and never counts as complete."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -140,13 +140,13 @@ async def test_a_broken_body_is_never_complete(
 
 
 async def test_ur_08_a_body_ended_by_fin_is_complete(upstream: Upstream) -> None:
-    """UR-08: without length and chunks the end of the connection is the end of the body."""
+    """UR-08: a body without length and chunks is complete when the server closes the connection."""
     response, exchange = await response_of(upstream, b"HTTP/1.1 200 OK\r\n\r\nabc")
     assert (exchange.body, exchange.ended, response.head.content_length) == (b"abc", True, None)
 
 
 async def test_ur_08_a_body_ended_by_rst_is_not(upstream: Upstream) -> None:
-    """UR-08: a reset tells nothing about the end."""
+    """UR-08: a body without length and chunks is not complete when the server resets the connection."""
     with pytest.raises(errors.UpstreamReset):
         await response_of(upstream, b"HTTP/1.1 200 OK\r\n\r\nabc", reset=True)
 
@@ -155,7 +155,7 @@ async def test_ur_08_a_body_ended_by_rst_is_not(upstream: Upstream) -> None:
     "framing", [b"content-length: 100", b"transfer-encoding: chunked", b"content-length: 0", b"x: y"]
 )
 async def test_ur_04_the_response_to_head_has_no_body(upstream: Upstream, framing: bytes) -> None:
-    """UR-04: a HEAD answer ends with its head, and the next answer on the connection is not taken for its body."""
+    """UR-04: the response to HEAD ends with its head, and the next one on the connection is not taken for its body."""
 
     async def script(side: ServerSide) -> None:
         while data := await side.request():
@@ -174,7 +174,7 @@ async def test_ur_04_the_response_to_head_has_no_body(upstream: Upstream, framin
 
 
 async def test_ur_04_a_body_after_the_response_to_head_is_not_pooled(upstream: Upstream) -> None:
-    """UR-04: a server that sends a body to HEAD loses its connection, and the body is nobody's."""
+    """UR-04: a server that sends a body to HEAD loses its connection, and the body is part of no response."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -191,7 +191,7 @@ async def test_ur_04_a_body_after_the_response_to_head_is_not_pooled(upstream: U
 
 @pytest.mark.parametrize("status", [b"204", b"304"])
 async def test_ur_05_responses_without_a_body_lose_their_length(upstream: Upstream, status: bytes) -> None:
-    """UR-05: 204 and 304 end with their head, whatever length they claim."""
+    """UR-05: a 204 or 304 ends with its head, whatever its Content-Length says."""
 
     async def script(side: ServerSide) -> None:
         while await side.request():
@@ -219,7 +219,7 @@ async def test_ur_05_a_205_may_have_no_bytes(upstream: Upstream) -> None:
 
 
 async def test_interim_responses_are_skipped(upstream: Upstream) -> None:
-    """A few 1xx answers come before the final one and are not passed on; trailers are dropped."""
+    """Interim responses before the final one are not passed on, and trailers are dropped."""
     response, exchange = await response_of(
         upstream,
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nlink: x\r\n\r\n"
@@ -234,7 +234,7 @@ async def test_interim_responses_are_skipped(upstream: Upstream) -> None:
 async def test_cp_05_what_follows_a_response_is_never_the_next_response(
     upstream: Upstream, junk: bytes, late: bool
 ) -> None:
-    """CP-05: bytes after a complete answer, at once or while idle, cost the server its connection."""
+    """CP-05: bytes after a complete response, at once or while the connection is idle, close that connection."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -263,7 +263,7 @@ async def test_cp_05_what_follows_a_response_is_never_the_next_response(
     "connection", [b"close", b"Close", b"keep-alive, close", b"X-A,close", b" close , x", b"x\r\nconnection: CLOSE"]
 )
 async def test_ur_16_connection_close_is_honored(upstream: Upstream, connection: bytes) -> None:
-    """UR-16: in any place and spelling."""
+    """UR-16: `Connection: close` in any place and spelling keeps the connection out of the pool."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -278,7 +278,7 @@ async def test_ur_16_connection_close_is_honored(upstream: Upstream, connection:
 
 
 async def test_ur_13_text_beyond_ascii_passes_as_bytes(upstream: Upstream) -> None:
-    """UR-13: obs-text is not ours to judge."""
+    """UR-13: bytes beyond ASCII in a field value pass unchanged."""
     response, _ = await response_of(
         upstream, b"HTTP/1.1 200 OK\r\na: \xff\xc3\xa4\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
     )
@@ -286,7 +286,7 @@ async def test_ur_13_text_beyond_ascii_passes_as_bytes(upstream: Upstream) -> No
 
 
 async def test_ur_12_a_head_in_single_bytes_costs_little(upstream: Upstream) -> None:
-    """UR-12: a field that grows byte by byte is cut at the limit, within bounded CPU."""
+    """UR-12: a field that grows in small pieces is refused at the limit, within bounded CPU time."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -304,7 +304,7 @@ async def test_ur_12_a_head_in_single_bytes_costs_little(upstream: Upstream) -> 
 
 
 async def test_ur_12_trailers_are_bounded(upstream: Upstream) -> None:
-    """UR-12: trailers and chunk extensions without an end are a bad answer."""
+    """UR-12: a response whose trailers do not end is refused as a bad one."""
 
     async def script(side: ServerSide) -> None:
         await side.request()
@@ -340,7 +340,7 @@ async def test_ur_14_a_flood_of_tiny_chunks_is_joined(upstream: Upstream) -> Non
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Self-signed certificates: `good` for 127.0.0.1 and localhost, `other` for another name, `expired`."""
+    """Return a folder with self-signed certificates: `good` for 127.0.0.1, `other` for another name, `expired`."""
     folder = tmp_path_factory.mktemp("tls")
     for name, san, days in (
         ("good", "DNS:localhost,IP:127.0.0.1", "2"),
@@ -360,14 +360,14 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def server_context(folder: Path, name: str) -> ssl.SSLContext:
-    """TLS for a server with one of the certificates."""
+    """Return the TLS context of a server with one of the certificates."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key")
     return context
 
 
 async def test_se_14_a_verified_server_is_talked_to(upstream: Upstream, certificates: Path) -> None:
-    """SE-14: with its CA and its name right, TLS works and the connection is pooled."""
+    """SE-14: a server with the right authority and name gets requests over TLS, and its connection is pooled."""
 
     async def script(side: ServerSide) -> None:
         while await side.request():
@@ -385,7 +385,7 @@ async def test_se_14_a_verified_server_is_talked_to(upstream: Upstream, certific
 async def test_p17_a_server_that_cannot_be_verified_gets_no_byte(
     upstream: Upstream, certificates: Path, certificate: str, bundle: str | None
 ) -> None:
-    """P17: an unknown issuer, the wrong CA and the wrong name are refused before anything is sent."""
+    """P17: a server with an unknown issuer, the wrong authority or the wrong name gets no byte of the request."""
 
     async def script(side: ServerSide) -> None:
         await side.gone()
@@ -399,7 +399,7 @@ async def test_p17_a_server_that_cannot_be_verified_gets_no_byte(
 
 @pytest.mark.parametrize("bundle", ["", "not a certificate", "kein Schlüssel"])
 async def test_a_ca_bundle_without_a_certificate_is_refused(upstream: Upstream, bundle: str) -> None:
-    """A bundle without a certificate verifies no server, so none is connected to."""
+    """With a bundle without a certificate, which verifies no server, none is connected to."""
 
     async def script(side: ServerSide) -> None:
         await side.gone()
@@ -426,7 +426,7 @@ async def test_se_16_the_environment_names_no_certificates(
 
 
 async def test_to_10_a_cancelled_tls_flood_stops(upstream: Upstream, certificates: Path) -> None:
-    """TO-10: after a cancel no more than what is in flight is read."""
+    """TO-10: after a cancel the gateway reads no more of a flood over TLS than what is in flight."""
     sent = 0
 
     async def script(side: ServerSide) -> None:

@@ -1,4 +1,4 @@
-"""WebSockets through the gateway: a real library on both ends, and bytes as they should not be (RFC 6455)."""
+"""WebSockets through the gateway, with a real library on both sides and with wrong bytes (RFC 6455)."""
 
 import asyncio
 import os
@@ -26,12 +26,12 @@ from tests.processes import self_signed
 
 KEY: Final = b"dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT: Final = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-"""What RFC 6455 1.3 gives for that key."""
+"""Sec-WebSocket-Accept for `KEY`, as RFC 6455 section 1.3 has it."""
 CANARY: Final = b"GET /default/demo/canary HTTP/1.1\r\nHost: gateway\r\n\r\n"
 
 
 def handshake(*fields: bytes, line: bytes = b"GET /default/demo/live HTTP/1.1", key: bytes = KEY) -> bytes:
-    """An opening handshake; `fields` are added to it."""
+    """Return the bytes of an opening handshake with these fields added."""
     lines = (
         line, b"Host: gateway", b"Connection: keep-alive, Upgrade", b"Upgrade: WebSocket", b"Sec-WebSocket-Version: 13",
         b"Sec-WebSocket-Key: " + key, *fields,
@@ -47,7 +47,7 @@ SWITCH: Final = (
 
 
 async def echo(connection: ServerConnection) -> None:
-    """Send every message back as it came."""
+    """Send every message back as it is."""
     async for message in connection:
         await connection.send(message)
 
@@ -59,7 +59,7 @@ async def through(
     settings: dict[str, Any] | None = None,
     **values: Any,
 ) -> AsyncIterator[tuple[Running, str]]:
-    """A gateway in front of a WebSocket server, and the URL through it."""
+    """Yield a gateway in front of a WebSocket server, and the URL of the server through it."""
     async with serve(handler, "127.0.0.1", 0, max_size=None, **values) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         async with gateway(local_port=port, settings=settings) as running:
@@ -67,12 +67,12 @@ async def through(
 
 
 def opened(url: str, **values: Any) -> connect:
-    """A client's connection, through no proxy of the environment."""
+    """Return a client's connection that uses no proxy of the environment."""
     return connect(url, proxy=None, max_size=None, **values)
 
 
 def contexts(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """TLS for a server with a certificate for localhost, and for a client that trusts it."""
+    """Return the TLS contexts of a server with a certificate for localhost and of a client that trusts it."""
     certificate, key = self_signed(folder)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
@@ -80,20 +80,20 @@ def contexts(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 def reset(transport: asyncio.WriteTransport) -> None:
-    """Close so that the peer sees RST."""
+    """Close a connection with a TCP reset."""
     raw = transport.get_extra_info("socket")
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
 
 
 async def logged(running: Running) -> dict[str, Any]:
-    """The access log's line of the only request."""
+    """Wait for the access log's line of the only request, and return it."""
     await until(lambda: bool(running.lines()))
     [line] = running.lines()
     return line
 
 
-# With a library on both ends
+# With a library on both sides
 
 
 async def test_text_binary_fragments_and_pings() -> None:
@@ -115,7 +115,7 @@ async def test_text_binary_fragments_and_pings() -> None:
 
 
 async def test_subprotocols_and_origin_pass() -> None:
-    """The server chooses the subprotocol, and sees the Origin."""
+    """The server sees the Origin and the query, and chooses the subprotocol."""
     seen: list[str | None] = []
 
     async def look(connection: ServerConnection) -> None:
@@ -140,7 +140,7 @@ async def test_subprotocols_and_origin_pass() -> None:
 @pytest.mark.parametrize("closes", ["client", "server"])
 @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1011, "broken"), (4123, "own")])
 async def test_close_codes_pass(closes: str, code: int, reason: str) -> None:
-    """The code and reason of a close reach the other side, whoever closes."""
+    """The code and reason of a close reach the other side, whether the client or the server closes."""
     seen: list[tuple[int | None, str | None]] = []
     done = asyncio.Event()
 
@@ -165,7 +165,7 @@ async def test_close_codes_pass(closes: str, code: int, reason: str) -> None:
 
 
 async def test_large_frames_both_ways() -> None:
-    """Frames of 1 MB arrive whole, in order, while others go the other way."""
+    """Frames of 1 MB arrive whole and in order while others go the other way."""
     async with through(compression=None) as (_, url), opened(url, compression=None) as client:
         messages = [os.urandom(1 << 20) for _ in range(8)]
 
@@ -180,7 +180,7 @@ async def test_large_frames_both_ways() -> None:
 
 
 async def test_a_hundred_at_once() -> None:
-    """A hundred WebSockets at once get their own messages and no others; each counts as a request in flight."""
+    """A hundred WebSockets at once get their own messages and no others, and each counts as a request in flight."""
     async with through() as (running, url):
 
         async def talk(number: int) -> None:
@@ -203,14 +203,14 @@ async def test_a_hundred_at_once() -> None:
 
 
 async def test_p4_a_client_that_is_gone_takes_the_server_with_it() -> None:
-    """P4: a client's connection that breaks is broken towards the server within a second, in the middle of a stream."""
+    """P4: when a client's connection breaks in the middle of a stream, the server's connection ends too."""
     over = asyncio.Event()
 
     async def flood(connection: ServerConnection) -> None:
         try:
             while True:
                 await connection.send(b"x" * 1000)
-                await asyncio.sleep(0)  # which sending alone would not do
+                await asyncio.sleep(0)  # sending alone would not let other tasks run
         except ConnectionClosed:
             over.set()
 
@@ -225,7 +225,7 @@ async def test_p4_a_client_that_is_gone_takes_the_server_with_it() -> None:
 
 
 async def test_a_server_that_is_gone_takes_the_client_with_it() -> None:
-    """A server that breaks its connection: the client sees an abnormal end, and nothing is tried again."""
+    """When a server breaks its connection the client sees an abnormal end, and nothing is tried again."""
     calls: list[ServerConnection] = []
 
     async def die(connection: ServerConnection) -> None:
@@ -245,7 +245,7 @@ async def test_a_server_that_is_gone_takes_the_client_with_it() -> None:
 
 
 async def test_over_tls(tmp_path: Path) -> None:
-    """A wss client is served, and its close reaches the server and comes back."""
+    """A WebSocket over TLS passes messages, and its close reaches the server and comes back."""
     server_context, client_context = contexts(tmp_path)
     async with serve(echo, "127.0.0.1", 0) as server:
         port = next(iter(server.sockets)).getsockname()[1]
@@ -264,7 +264,7 @@ async def test_over_tls(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("slow", ["client", "server"])
 async def test_a_slow_reader_holds_the_sender_back(slow: str) -> None:
-    """What waits in the gateway is bounded in either direction, and goes on where it stopped."""
+    """A slow reader on either side holds the sender back, so that few bytes wait in the gateway, and loses nothing."""
     total = 32 << 20
     sent = 0
     payload = os.urandom(1 << 16)
@@ -316,7 +316,7 @@ async def test_a_slow_reader_holds_the_sender_back(slow: str) -> None:
 
 
 async def test_a_client_that_takes_nothing_is_cut() -> None:
-    """A client that does not read is cut after the write stall, and its server with it."""
+    """A client that does not read is cut after the time for a write stall, and the server's connection with it."""
 
     async def server(side: ServerSide) -> None:
         await side.request()
@@ -336,7 +336,7 @@ async def test_a_client_that_takes_nothing_is_cut() -> None:
 
 
 async def test_a_silent_tunnel_is_cut_at_its_idle_timeout() -> None:
-    """The idle time counts in both directions together: pings keep a tunnel open, silence ends it."""
+    """A tunnel without a frame in either direction for its idle time is cut; pings keep it open."""
     settings = {"gateway": {"timeouts": {"tunnelIdleSeconds": 2}}}
     async with through(settings=settings) as (running, url):
         async with opened(url, ping_interval=0.3) as client:
@@ -350,11 +350,12 @@ async def test_a_silent_tunnel_is_cut_at_its_idle_timeout() -> None:
         assert [line["broken"] for line in running.lines()] == [None, "idle_timeout"]
 
 
-# What passes, byte for byte
+# Bytes that pass
 
 
 async def test_the_handshake_is_forwarded_with_fields_of_our_own() -> None:
-    """Hop-by-hop fields are made anew, others go by the rules, and bytes behind either head are the tunnel's."""
+    """A handshake is forwarded with hop-by-hop fields of the gateway's own, and bytes behind either head pass through
+    the tunnel."""
 
     async def server(side: ServerSide) -> None:
         head = await side.request()
@@ -387,7 +388,7 @@ async def test_the_handshake_is_forwarded_with_fields_of_our_own() -> None:
 
 
 async def test_a_remote_gets_no_credentials_of_the_caller() -> None:
-    """The rules for remote backends hold for a handshake as for any request."""
+    """A handshake to a remote backend has no credentials of the caller."""
 
     async def server(side: ServerSide) -> None:
         head = (await side.request()).lower()
@@ -404,7 +405,7 @@ async def test_a_remote_gets_no_credentials_of_the_caller() -> None:
 
 
 async def test_another_response_is_an_ordinary_one() -> None:
-    """An answer other than 101 is relayed with its body; then the connection closes and nothing more is read."""
+    """A response other than 101 is relayed with its body; then the connection is closed and nothing more is read."""
 
     async def server(side: ServerSide) -> None:
         await side.request()
@@ -423,7 +424,7 @@ async def test_another_response_is_an_ordinary_one() -> None:
 
 
 async def test_a_library_sees_the_refusal() -> None:
-    """A client library learns the status of a server that does not want it."""
+    """A client library gets the status with which a server refuses its handshake."""
 
     async def server(side: ServerSide) -> None:
         await side.request()
@@ -436,7 +437,7 @@ async def test_a_library_sees_the_refusal() -> None:
 
 
 async def test_before_101_a_handshake_goes_elsewhere_and_after_it_never() -> None:
-    """A handshake that failed at one backend is tried at another; a tunnel that breaks is not."""
+    """A handshake that fails at one backend is tried at another, and a tunnel that breaks is not."""
 
     async def full(side: ServerSide) -> None:
         await side.request()
@@ -465,11 +466,11 @@ async def test_before_101_a_handshake_goes_elsewhere_and_after_it_never() -> Non
         assert (len(first.sides), len(second.sides)) == (1, 1)
 
 
-# The ends
+# Ends of tunnels
 
 
 async def test_half_closes_pass_in_both_directions() -> None:
-    """A side that has said all gets what the other still sends."""
+    """A client that has ended its side still gets what the server sends."""
 
     async def server(side: ServerSide) -> None:
         await side.request()
@@ -495,21 +496,21 @@ async def test_a_servers_half_close_leaves_the_other_direction() -> None:
         await side.request()
         await side.send(SWITCH + b"bye")
         side.writer.write_eof()
-        assert await side.reader.read(-1) == b"answer to bye"
+        assert await side.reader.read(-1) == b"goodbye"
 
     async with serving(server) as scripted, gateway(local_port=scripted.port) as running:
         client = await running.client()
         await client.send(handshake())
         await client.switched()
         assert await client.ended() == b"bye"
-        await client.send(b"answer to bye")
+        await client.send(b"goodbye")
         client.writer.write_eof()
         await until(lambda: running.server.connections == 0 and running.upstream.stats.open == 0)
 
 
 @pytest.mark.parametrize("who", ["client", "server"])
 async def test_a_reset_passes(who: str) -> None:
-    """A reset of one side is a reset of the other."""
+    """A reset of one side resets the other."""
     seen: list[type[BaseException] | None] = []
     go = asyncio.Event()
 
@@ -543,7 +544,7 @@ async def test_a_reset_passes(who: str) -> None:
         assert line["broken"] == ("client_gone" if who == "client" else "upstream_reset")
 
 
-# What is refused
+# Requests that are refused
 
 
 REFUSED: Final = {
@@ -576,7 +577,7 @@ REFUSED: Final = {
 
 @pytest.mark.parametrize("sent", REFUSED.values(), ids=REFUSED)
 async def test_fr_19_p20_other_upgrades_are_refused(sent: list[bytes]) -> None:
-    """FR-19, P20: every other form is refused and the connection closed; no byte of it reaches a backend."""
+    """FR-19, P20: every other form of an upgrade is refused, and its connection closed before a backend gets a byte."""
     async with serving(accept_all) as scripted, gateway(local_port=scripted.port) as running:
         client = await running.client()
         await client.send(*sent, CANARY)
@@ -593,7 +594,7 @@ async def test_fr_19_p20_other_upgrades_are_refused(sent: list[bytes]) -> None:
 )
 @pytest.mark.parametrize("body", [b"", b"Content-Length: %d" % len(CANARY)], ids=["bare", "body"])
 async def test_fr_20_connect_is_refused(line: bytes, body: bytes) -> None:
-    """FR-20: CONNECT is refused in any form, with or without the fields of a WebSocket, and closed."""
+    """FR-20: CONNECT is refused in any form, with or without the fields of a WebSocket, and its connection closed."""
     for sent in (handshake(*filter(None, [body]), line=line), line + b"\r\nHost: gateway\r\n" + body + b"\r\n\r\n"):
         async with serving(accept_all) as scripted, gateway(local_port=scripted.port) as running:
             client = await running.client()
@@ -606,7 +607,7 @@ async def test_fr_20_connect_is_refused(line: bytes, body: bytes) -> None:
 
 
 async def accept_all(side: ServerSide) -> None:
-    """Switch whatever asks."""
+    """Respond to one request with a 101, whatever it is."""
     await side.request()
     await side.send(SWITCH)
     await side.gone()
@@ -628,7 +629,8 @@ BAD_SWITCHES: Final = {
 
 @pytest.mark.parametrize("switch", BAD_SWITCHES.values(), ids=BAD_SWITCHES)
 async def test_ur_07_a_101_that_was_not_agreed_on(switch: bytes) -> None:
-    """UR-07, P20: a 101 that is no answer to this handshake is a 502, and the backend's connection is dropped."""
+    """UR-07, P20: for a 101 that does not fit its handshake the client gets a 502, and the backend's connection is
+    dropped."""
 
     async def server(side: ServerSide) -> None:
         await side.request()
@@ -645,7 +647,7 @@ async def test_ur_07_a_101_that_was_not_agreed_on(switch: bytes) -> None:
 
 
 async def test_ur_07_an_unasked_101() -> None:
-    """UR-07: a 101 to an ordinary request is a 502."""
+    """UR-07: for a 101 to a request that is no handshake the client gets a 502."""
     async with serving(accept_all) as scripted, gateway(local_port=scripted.port) as running:
         response = await running.ask(
             b"GET /default/demo/x HTTP/1.1\r\nHost: gateway\r\nSec-WebSocket-Key: %b\r\n\r\n" % KEY
@@ -655,7 +657,7 @@ async def test_ur_07_an_unasked_101() -> None:
 
 
 async def test_too_much_before_the_101_is_not_read() -> None:
-    """A client that sends megabytes before its WebSocket is open is not read; it all arrives once it is."""
+    """A client that sends megabytes before its WebSocket is open is held back, and all of them arrive afterwards."""
     go = asyncio.Event()
     total = 8 << 20
 

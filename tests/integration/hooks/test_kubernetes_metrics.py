@@ -25,7 +25,7 @@ from hooks.settings import MetricInformer
 from hooks.telemetry import Metrics
 from tests.builders import DEFAULTS, NAMESPACE, REMOTE, Json, model_deployment, request_body, workload
 from tests.deadlines import NEVER, SECONDS
-from tests.integration.apiserver import NOBODY, ApiServer, Scripted
+from tests.integration.apiserver import UNSERVED, ApiServer, Scripted
 from tests.integration.servers import until
 from tests.metric_responses import (
     CPU,
@@ -104,7 +104,7 @@ def unread(reading: Reading) -> tuple[str, str]:
     return reading.unread.reason, reading.unread.message
 
 
-async def test_cpu_and_memory_are_one_question_for_a_namespace(api: ApiServer) -> None:
+async def test_cpu_and_memory_are_one_query_for_a_namespace(api: ApiServer) -> None:
     """Resource and ContainerResource read the same PodMetricsList; the pods are listed from the API server's cache."""
     memory = {"name": "memory", "container": "server", "target": {"type": "AverageValue", "averageValue": "1"}}
     async with opened() as (sources, _):
@@ -120,7 +120,7 @@ async def test_cpu_and_memory_are_one_question_for_a_namespace(api: ApiServer) -
 
 
 async def test_pods_are_those_that_the_whole_selector_selects(api: ApiServer) -> None:
-    """matchExpressions count as matchLabels do, in the list of pods and in what is asked of an adapter."""
+    """`matchExpressions` count as `matchLabels` do, in the list of pods and in the query to an adapter."""
     selected = workload()
     selected["spec"]["selector"]["matchExpressions"] = [
         {"key": "track", "operator": "NotIn", "values": ["canary", "beta"]},
@@ -139,7 +139,7 @@ async def test_pods_are_those_that_the_whole_selector_selects(api: ApiServer) ->
 
 
 async def test_pages_of_pods_are_read_to_the_end(api: ApiServer) -> None:
-    """Where the list comes in pages, the second and later ones are requested by their token alone."""
+    """Of a list in pages, the second and later pages are requested by their continue token alone."""
 
     class Paged(Scripted):
         @property
@@ -159,7 +159,7 @@ async def test_pages_of_pods_are_read_to_the_end(api: ApiServer) -> None:
 
 
 async def test_a_list_without_an_end_is_given_up(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The number of pages is bounded."""
+    """A list of pods with more pages than the bound is refused."""
     monkeypatch.setattr(podlists, "PAGES", 3)
     api.scripted[PODS_PATH] = Scripted(pod_list([], "more"))
     async with opened() as (sources, _):
@@ -213,9 +213,7 @@ async def test_only_what_is_needed_is_asked(api: ApiServer) -> None:
     ],
 )
 async def test_the_served_version_of_custom_metrics(api: ApiServer, served: Json, used: str) -> None:
-    """The preferred version is used if it is known, else the first that is. Without a window in the response, a sample
-    covers 60 s.
-    """
+    """The preferred version is used if it is known, else the first that is known."""
     api.scripted[CUSTOM] = Scripted(served)
     items = [custom_value("demo-0", "1500m", version=used), custom_value("demo-1", "2", version=used, window=30)]
     where = f"{CUSTOM}/{used}/namespaces/{NAMESPACE}/pods/*/queue"
@@ -227,7 +225,7 @@ async def test_the_served_version_of_custom_metrics(api: ApiServer, served: Json
     async with opened() as (sources, _):
         reading = await only(sources, pods_metric(selector=selector))
     assert reading.samples == (
-        Sample("demo-0", parse("1500m"), TIME, timedelta(seconds=60)),
+        Sample("demo-0", parse("1500m"), TIME, timedelta(seconds=60)),  # what a sample without a window covers
         Sample("demo-1", parse("2"), TIME, timedelta(seconds=30)),
     )
     assert f"{where}?labelSelector=app=demo&metricLabelSelector=model=llama,tier=a" in api.asked
@@ -254,7 +252,7 @@ async def test_the_metric_of_an_object(api: ApiServer) -> None:
 
 
 async def test_the_metric_of_the_namespace(api: ApiServer) -> None:
-    """The namespace is the parent's own, whatever name is written, as for the autoscaler."""
+    """A metric of a Namespace is read of the parent's own one, whatever name is written, as the autoscaler does."""
     api.scripted[CUSTOM] = Scripted(group("v1beta1"))
     where = f"{CUSTOM}/v1beta1/namespaces/{NAMESPACE}/metrics/queue"
     api.scripted[where] = Scripted({"items": [custom_value(NAMESPACE, "7", version="v1beta1")]})
@@ -266,7 +264,7 @@ async def test_the_metric_of_the_namespace(api: ApiServer) -> None:
 async def test_the_kind_of_an_object_that_cannot_be_asked_for(api: ApiServer) -> None:
     """A kind that is not served, unknown or cluster-wide is refused with a message that says so."""
     api.scripted[CUSTOM] = Scripted(group("v1beta2"))
-    api.scripted["/apis/none.example.com/v1"] = NOBODY
+    api.scripted["/apis/none.example.com/v1"] = UNSERVED
     api.scripted["/api/v1"] = Scripted({"resources": [{"name": "nodes", "kind": "Node", "namespaced": False}]})
     api.scripted["/apis/apps/v1"] = Scripted(b"", 500)
     async with opened() as (sources, _):
@@ -345,7 +343,7 @@ async def test_a_selector_that_is_none_is_refused(api: ApiServer, requirement: J
 
 
 TROUBLE = [
-    (NOBODY, reasons.NOT_SERVED, "Nothing in the cluster serves metrics.k8s.io: install metrics-server."),
+    (UNSERVED, reasons.NOT_SERVED, "Nothing in the cluster serves metrics.k8s.io: install metrics-server."),
     (Scripted(status(403), 403), reasons.FORBIDDEN, "Hooks may not read pods in the API group metrics.k8s.io in this"),
     (Scripted(status(401), 401), reasons.FORBIDDEN, "The API server does not accept the credentials of hooks."),
     (Scripted(b"service unavailable", 503), reasons.UNREACHABLE, "What serves metrics.k8s.io is not available"),
@@ -361,23 +359,23 @@ TROUBLE = [
 ]
 
 
-@pytest.mark.parametrize(("answer", "reason", "words"), TROUBLE, ids=[words[-30:] for _, _, words in TROUBLE])
+@pytest.mark.parametrize(("response", "reason", "words"), TROUBLE, ids=[words[-30:] for _, _, words in TROUBLE])
 async def test_trouble_has_a_reason_and_a_sentence(
-    api: ApiServer, answer: Scripted, reason: str, words: str, monkeypatch: pytest.MonkeyPatch
+    api: ApiServer, response: Scripted, reason: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each failure has a reason and a sentence that says what to change; the pods are listed all the same."""
-    api.scripted[USAGE_PATH] = answer
-    if answer.delay:
+    api.scripted[USAGE_PATH] = response
+    if response.delay:
         monkeypatch.setattr(installed, "CLUSTER_SECONDS", 2.0)
     async with opened() as (sources, _):
         found = await readings(sources, CPU)
-    told, message = unread(found.metrics[0])
-    assert (told, words in message) == (reason, True), message
+    stated, message = unread(found.metrics[0])
+    assert (stated, words in message) == (reason, True), message
     assert [one.name for one in found.pods] == ["demo-0"]
 
 
 async def test_pods_that_may_not_be_listed(api: ApiServer) -> None:
-    """Samples are read where pods may not be listed."""
+    """Samples are read although pods may not be listed."""
     api.scripted[PODS_PATH] = Scripted(status(403), 403)
     async with opened() as (sources, _):
         found = await readings(sources, CPU)
@@ -388,7 +386,7 @@ async def test_pods_that_may_not_be_listed(api: ApiServer) -> None:
 
 
 async def test_adapters_that_know_no_such_metric(api: ApiServer) -> None:
-    """404 with a Status object means that there is no sample, not that nothing serves the group."""
+    """A 404 with a Status object means that there is no sample, not that nothing serves the group."""
     api.scripted[CUSTOM] = Scripted(group("v1beta2"))
     api.scripted[f"{CUSTOM}/v1beta2/namespaces/{NAMESPACE}/pods/*/queue"] = Scripted(status(404), 404)
     api.scripted[f"{EXTERNAL}/queue"] = Scripted(status(404), 404)
@@ -400,7 +398,7 @@ async def test_adapters_that_know_no_such_metric(api: ApiServer) -> None:
     ]
 
 
-@pytest.mark.parametrize("served", [NOBODY, Scripted(group("v9"))])
+@pytest.mark.parametrize("served", [UNSERVED, Scripted(group("v9"))])
 async def test_without_an_adapter(api: ApiServer, served: Scripted) -> None:
     """Without the group, or with unknown versions only, the message says what to install."""
     api.scripted[CUSTOM] = served
@@ -430,7 +428,7 @@ async def test_a_list_that_is_too_large_is_read_in_pages(api: ApiServer, monkeyp
     assert api.asked == [f"{PODS_PATH}?limit=500&resourceVersion=0", f"{PODS_PATH}?limit=500"]
 
 
-async def test_an_answer_that_is_too_large(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_response_that_is_too_large(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list of pods that is too large even in pages is refused."""
     monkeypatch.setattr(podlists, "PAGE_BYTES", 100)
     async with opened() as (sources, _):
@@ -538,8 +536,8 @@ async def test_a_thousand_syncs_ask_once(api: ApiServer, monkeypatch: pytest.Mon
         )
 
 
-async def test_an_answer_is_asked_for_again_after_its_time(api: ApiServer) -> None:
-    """A response is used for resolutionSeconds, and requested again after that."""
+async def test_a_response_is_requested_again_after_its_time(api: ApiServer) -> None:
+    """A response is used for `resolutionSeconds`, and requested again after that."""
     async with opened(resolutionSeconds=1) as (sources, _):
         async with asyncio.timeout(SECONDS):
             while api.asked.count(USAGE_PATH) < 3:
@@ -551,7 +549,7 @@ async def test_an_answer_is_asked_for_again_after_its_time(api: ApiServer) -> No
         assert api.asked.count(USAGE_PATH) == 4
 
 
-async def test_a_source_that_hangs_holds_nobody_up_for_long(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_source_that_hangs_delays_only_the_first_syncs(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """An adapter that never responds delays the first syncs only, and neither another API nor another namespace."""
     monkeypatch.setattr(installed, "CLUSTER_SECONDS", 2.0)
     for number in range(200):
@@ -579,8 +577,8 @@ async def test_nothing_is_left_when_hooks_end(api: ApiServer) -> None:
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 async def test_the_identity_of_a_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """In a cluster the mounted authority and token count, also after the kubelet has replaced the token. A token that
-    cannot be sent is a reason that does not repeat it. No proxy of the environment is used.
+    """In a cluster hooks use the mounted authority and token, also after the kubelet has replaced the token, and no
+    proxy of the environment.
     """
     certificate, key = self_signed(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

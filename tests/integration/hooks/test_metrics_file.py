@@ -1,4 +1,4 @@
-"""Metrics from a file: read again when it changes, missing with a sentence while it cannot be used."""
+"""Metrics from a file, which is read again when it changes and is named in a message while it cannot be used."""
 
 import os
 from pathlib import Path
@@ -21,42 +21,42 @@ POD = "kind: Pod\napiVersion: v1\nmetadata: {name: a, labels: {app: a}}\n"
 
 
 def value(number: int, name: str = "queue") -> str:
-    """A file with one value."""
+    """Return the content of a file with one value."""
     return f"kind: ExternalMetricValue\nmetricName: {name}\nvalue: {number}\n"
 
 
 class Watched:
-    """A file, and what is read of it through the sources that hooks would have."""
+    """File of metrics, and what is read of it through the sources that hooks would have."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._turn = 0
 
     def write(self, text: str) -> None:
-        """Replace its content, at another time than before."""
+        """Replace the file's content, with another modification time than before."""
         self.path.write_text(text)
         self._turn += 1
         os.utime(self.path, ns=(self._turn, self._turn))
 
     async def reads(self, sources: Sources) -> str | Unread:
-        """The only value of the metric, or why there is none."""
+        """Return the only value of the metric, or the reason why there is none."""
         reading = await sources.metrics.read(QUEUE, "default", None)
         return reading.unread or str(reading.samples[0].value)
 
 
 @pytest.fixture
 def watched(tmp_path: Path) -> Watched:
-    """A file that does not exist yet."""
+    """Return a file that does not exist yet."""
     return Watched(tmp_path / "metrics.yaml")
 
 
 def informer(watched: Watched) -> MetricInformer:
-    """The settings that name it."""
+    """Return the settings that name the file."""
     return MetricInformer.model_validate({"type": "file", "file": {"path": watched.path}})
 
 
-async def test_it_is_read_again(watched: Watched) -> None:
-    """Whatever it held before, the present value counts, and the time is now."""
+async def test_a_changed_file_is_read_again(watched: Watched) -> None:
+    """A reading has the file's present value and the present time."""
     async with open_sources(informer(watched), Metrics()) as sources:
         for number in (8, 12, 4):
             watched.write(value(number))
@@ -75,10 +75,11 @@ async def test_it_is_read_again(watched: Watched) -> None:
         (value(1, "other"), reasons.NO_SAMPLE, "metrics.yaml says nothing of External queue in default: add it."),
     ],
 )
-async def test_what_cannot_be_used(
+async def test_a_file_that_cannot_be_used(
     watched: Watched, content: str | None, reason: str, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The sentence says which file and what is wrong, the log says it once, and a mended file counts."""
+    """A file that cannot be used is named with its mistake in the reading and once in the log, and a repaired file is
+    read again."""
     async with open_sources(informer(watched), Metrics()) as sources:
         watched.write(value(1))
         assert await watched.reads(sources) == "1"
@@ -87,30 +88,30 @@ async def test_what_cannot_be_used(
         else:
             watched.write(content)
         for _ in range(3):
-            answer = await watched.reads(sources)
-            assert isinstance(answer, Unread)
-            assert answer.reason == reason
-            assert words in answer.message
+            unread = await watched.reads(sources)
+            assert isinstance(unread, Unread)
+            assert unread.reason == reason
+            assert words in unread.message
         assert capsys.readouterr().out.count("metrics_file_unusable") == (reason == reasons.REFUSED)
         watched.write(value(2))
         assert await watched.reads(sources) == "2"
 
 
 async def test_pods(watched: Watched) -> None:
-    """Pods stand in the same file; that there are none, and that it cannot be used, is told apart."""
+    """Pods are read from the same file, and a file without pods has another reason than one that cannot be read."""
     selector = Selector.of({"app": "a"})
     async with open_sources(informer(watched), Metrics()) as sources:
         watched.write(POD)
         pods = await sources.pods.pods("default", selector)
         assert isinstance(pods, tuple)
         assert [pod.name for pod in pods] == ["a"]
-        answers = [await sources.pods.pods("other", selector)]
+        results = [await sources.pods.pods("other", selector)]
         watched.path.unlink()
-        answers.append(await sources.pods.pods("default", selector))
-    assert [answer.reason for answer in answers if isinstance(answer, Unread)] == [reasons.NO_SAMPLE, reasons.REFUSED]
+        results.append(await sources.pods.pods("default", selector))
+    assert [result.reason for result in results if isinstance(result, Unread)] == [reasons.NO_SAMPLE, reasons.REFUSED]
 
 
 def test_the_type_needs_a_path() -> None:
-    """Type file without one is refused by the settings."""
+    """The settings refuse the type `file` without a path."""
     with pytest.raises(ValueError, match=r"set file\.path, which type file needs"):
         MetricInformer.model_validate({"type": "file"})

@@ -32,7 +32,7 @@ from hooks.telemetry import Metrics
 from tests.authorities import Authority, strict_by_default, trusted_by_system
 from tests.builders import NOW, Json, model_deployment, request_body, workload
 from tests.deadlines import NEVER
-from tests.integration.apiserver import NOBODY, ApiServer, Scripted
+from tests.integration.apiserver import UNSERVED, ApiServer, Scripted
 from tests.platform import CLIENT_ID, SECRET, TOKEN, Platform, Trouble
 from tests.registered import World, message, registered, running, world
 
@@ -243,7 +243,7 @@ async def test_a_creation_is_not_repeated(client: Beamlit, servers: Any, trouble
     assert platform.store == {}
 
 
-async def test_nobody_there(client: Beamlit, servers: Any) -> None:
+async def test_a_platform_that_is_not_there(client: Beamlit, servers: Any) -> None:
     """A request that could not be sent counts as not carried out."""
     servers[0].stop()
     with pytest.raises(Unreachable) as caught:
@@ -252,7 +252,7 @@ async def test_nobody_there(client: Beamlit, servers: Any) -> None:
     servers[0].start()
 
 
-async def test_an_answer_that_was_lost(cluster: World) -> None:
+async def test_a_response_that_was_lost(cluster: World) -> None:
     """A model whose creation got no response is known by its label: it is updated, not created twice, and deleted."""
     cluster.platform.troubles(Trouble(lost=True), on="POST")
     response = await failing(cluster)
@@ -269,7 +269,7 @@ async def test_an_answer_that_was_lost(cluster: World) -> None:
     assert cluster.platform.store == {}
 
 
-async def test_a_removal_whose_answer_was_lost(cluster: World) -> None:
+async def test_a_removal_whose_response_was_lost(cluster: World) -> None:
     """A model whose removal got no response is created again when it is desired again."""
     item = cluster.apply(model_deployment())
     await cluster.settle(item)
@@ -289,7 +289,7 @@ async def test_a_removal_whose_answer_was_lost(cluster: World) -> None:
 async def test_a_hanging_platform_costs_less_than_a_second(
     cluster: World, on: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sync waits for a silent platform only briefly, three times; then none asks until a probe succeeds."""
+    """Three syncs wait briefly for a platform that does not respond; later ones send nothing until a probe succeeds."""
     assert CALL_SECONDS < 0.95
     monkeypatch.setattr(registrar, "CALL_SECONDS", 2.0)  # more than a busy machine takes for what comes before
     platform = cluster.platform
@@ -383,7 +383,7 @@ async def test_retry_after_in_all_its_forms(
     assert least <= (caught.value.retry_after or 0) <= most
 
 
-async def test_retry_after_reaches_the_answer(cluster: World) -> None:
+async def test_retry_after_reaches_the_response(cluster: World) -> None:
     """The pause that the platform asks for is the time until the next sync."""
     cluster.platform.troubles(Trouble(429, headers={"retry-after": "77"}))
     assert (await failing(cluster))["resyncAfterSeconds"] == 77
@@ -575,7 +575,7 @@ async def test_the_log_says_why_there_is_no_token(client: Beamlit, servers: Any)
     ],
 )
 async def test_a_token_that_is_none(client: Beamlit, servers: Any, junk: bytes) -> None:
-    """A token that cannot be sent in a header field is none."""
+    """A token that cannot be sent in a header field counts as no token."""
     servers[0].always(Trouble(200, junk))
     with pytest.raises(Unreachable) as caught:
         await client.find(LLAMA)
@@ -584,7 +584,7 @@ async def test_a_token_that_is_none(client: Beamlit, servers: Any, junk: bytes) 
 
 @pytest.mark.parametrize("life", [None, "3600", "x", 0, -1, True, [], "1e400"])
 async def test_the_life_of_a_token(client: Beamlit, servers: Any, life: Any) -> None:
-    """A life that cannot be read counts as a short one."""
+    """A lifetime of a token that cannot be read counts as a short one."""
     platform = servers[0]
     platform.life = life
     await client.find(LLAMA)
@@ -609,7 +609,7 @@ async def test_a_token_that_does_not_come(client: Beamlit, servers: Any, monkeyp
     assert str(caught.value) == "The platform gives no token in time."
 
 
-async def test_a_purchase_outlives_who_waits_for_it(client: Beamlit, servers: Any) -> None:
+async def test_a_token_request_outlives_its_caller(client: Beamlit, servers: Any) -> None:
     """A token request goes on when its caller is gone, and the next call uses the token."""
     platform = servers[0]
     platform.script = lambda _method, path: Trouble(delay=1) if path.endswith("/oauth/token") else None
@@ -655,7 +655,7 @@ async def test_a_secret_is_renewed_without_a_restart(servers: tuple[Platform, Ap
         (Scripted(b"{", 200), "something that is no JSON object"),
         (Scripted(b"{}", 500), "responds with status 500"),
         (Scripted({}, delay=NEVER), "The API server does not respond in time."),
-        (NOBODY, "install the CustomResourceDefinitions"),
+        (UNSERVED, "install the CustomResourceDefinitions"),
     ],
 )
 async def test_without_the_object_nothing_is_written(
@@ -674,7 +674,7 @@ async def test_without_the_object_nothing_is_written(
 # Without the platform.
 
 
-async def test_c19_without_a_token_nobody_is_asked(servers: tuple[Platform, ApiServer], tmp_path: Path) -> None:
+async def test_c19_without_a_token_there_is_no_call(servers: tuple[Platform, ApiServer], tmp_path: Path) -> None:
     """Without a token there is no call and nothing is missing; the original called its platform for local use too."""
     app = create_app(Settings.model_validate({"namespaces": ""}), Metrics(), clock=lambda: NOW)
     transport = httpx.ASGITransport(app)
