@@ -1,4 +1,4 @@
-"""An API server that follows a script: lists in pages, watches event by event, single objects, and failures."""
+"""API server that follows a script: lists in pages, watches event by event, single objects, and failures."""
 
 import json
 import queue
@@ -95,7 +95,7 @@ UNSERVED: Final = Scripted(b"404 page not found\n", 404)
 
 
 class ApiServer(Restartable):
-    """An API server with collections and objects by path, which may stop and start again."""
+    """API server with collections and objects by path, which may stop and start again."""
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         super().__init__(_Handler, context, api=self)

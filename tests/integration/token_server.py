@@ -1,4 +1,4 @@
-"""A token endpoint on a real socket that takes its client's id and secret in some forms and not in others."""
+"""Token endpoint on a real socket that takes its client's id and secret in some forms and not in others."""
 
 import base64
 import json

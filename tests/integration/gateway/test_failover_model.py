@@ -142,7 +142,7 @@ class Model:
 
     @property
     def repeatable(self) -> bool:
-        """Whether the body may be sent again."""
+        """Return whether the body may be sent again."""
         return self.case.size <= self.case.replay
 
     def pays(self) -> bool:

@@ -108,7 +108,7 @@ def read_alike(data: bytes, **how: Any) -> list[Parsed]:
     """Return the messages in bytes that the gateway wrote, and assert that two parsers read them alike."""
     one = by_h11(data, **how)
     other = by_httptools(data, responses="responses_to" in how)
-    # Only h11 is told of the end of the connection, and so it alone takes a message that ends with it for complete.
+    # A message that ends with the connection is complete for h11 alone, which alone gets that end.
     assert [(m.line, m.fields, m.body) for m in one] == [(m.line, m.fields, m.body) for m in other]
     assert all(m.complete or not theirs.complete for m, theirs in zip(one, other, strict=True))
     return one

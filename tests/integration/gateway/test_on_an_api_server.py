@@ -82,7 +82,7 @@ def api() -> Iterator[ApiServer]:
 
 
 class Gateway:
-    """A gateway process."""
+    """Running gateway process."""
 
     def __init__(self, process: "subprocess.Popen[str]", folder: Path, port: int, admin: int) -> None:
         self.process, self.port, self.admin = process, port, admin
@@ -168,7 +168,7 @@ def secret(data: dict[str, str], *, labeled: bool = True) -> dict[str, Any]:
 def test_secrets_go_where_they_say_and_are_seen_nowhere(
     tmp_path: Path, api: ApiServer, platform: http.server.ThreadingHTTPServer
 ) -> None:
-    """P18 in the whole process: a Secret is read by name and used as its label and hosts allow; no output shows any."""
+    """P18: the process reads a Secret by name, uses it as its label and hosts allow, and shows nothing of it."""
     port = platform.server_address[1]
     oauth = {
         "clientId": CANARY + "id",
@@ -209,9 +209,9 @@ def test_secrets_go_where_they_say_and_are_seen_nowhere(
             ("/x", f"Bearer {CANARY}token None"),
             ("/x", f"None {CANARY}key"),
         ]
-        told = {one["name"]: str(one) for name in ("token_unavailable", "credential_unusable")
-                for one in gateway.events(name)}  # fmt: skip
-        assert told.keys() == responses.keys()
+        logged = {one["name"]: str(one) for name in ("token_unavailable", "credential_unusable")
+                  for one in gateway.events(name)}  # fmt: skip
+        assert logged.keys() == responses.keys()
         for name, words in {
             "unlabeled": f"does not carry the label {LABEL}",
             "key-unlabeled": f"does not carry the label {LABEL}",
@@ -223,7 +223,7 @@ def test_secrets_go_where_they_say_and_are_seen_nowhere(
             "key-missing": "does not exist",
             "key-broken": "no field value",
         }.items():
-            assert words in told[name], name
+            assert words in logged[name], name
         pages = [gateway.page(path) for path in ("/routes", "/", "/metrics", "/readyz", "/healthz")]
         gateway.stop()
         seen = "".join([str(responses), *pages, gateway.output.read_text(), gateway.errors.read_text()])

@@ -34,23 +34,23 @@ class ModelServer:
         self._stack = ExitStack()
 
     def start(self) -> None:
-        """Start it, and return when it listens."""
+        """Start the server, and return when it listens."""
         command = [sys.executable, "-m", "examples.model_server", "--listen", f"127.0.0.1:{self.port}"]
         flags = ["--model", self.name, "--time-to-first-token", "0.01", "--tokens-per-second", "2000"]
         self._process = self._stack.enter_context(running(self.name, [*command, *flags], self.port, self._folder))
 
     def kill(self) -> None:
-        """Kill it."""
+        """Kill the server."""
         self._process.kill()
         self.stop()
 
     def stop(self) -> None:
-        """Stop it if it runs."""
+        """Stop the server if it runs."""
         self._stack.close()
 
-    def demo(self, what: str) -> None:
+    def demo(self, path: str) -> None:
         """Send a POST to a path under /_demo."""
-        httpx.post(f"http://127.0.0.1:{self.port}/_demo/{what}", trust_env=False).raise_for_status()
+        httpx.post(f"http://127.0.0.1:{self.port}/_demo/{path}", trust_env=False).raise_for_status()
 
 
 @pytest.fixture

@@ -317,7 +317,7 @@ async def test_rd_08_a_second_signal_ends_at_once(tmp_path: Path, second: signal
 
 
 async def test_rd_08_sigint_skips_the_lame_duck(tmp_path: Path) -> None:
-    """SIGINT ends an idle gateway at once."""
+    """RD-08: SIGINT ends an idle gateway at once."""
     async with started(tmp_path, config="gateway: {lameDuckSeconds: 600}") as running:
         running.process.send_signal(signal.SIGINT)
         assert await running.ended() == 0

@@ -1,4 +1,4 @@
-"""Token endpoints of all kinds on loopback: what they take, where they are, and how their certificates are verified."""
+"""Token endpoints of all kinds on loopback: forms of authentication, addresses, and verification of certificates."""
 
 import asyncio
 import ssl
@@ -42,14 +42,14 @@ LONG: Final = "parameters must have values of 4096 characters at most, and a has
 
 
 class Addresses:
-    """Addresses of every host."""
+    """Resolver with the same addresses for every host."""
 
     def __init__(self, *addresses: tuple[str, int]) -> None:
         self.addresses = addresses
         self.asked: list[tuple[str, int, bool]] = []
 
     async def resolve(self, host: str, port: int, *, trusted: bool) -> Sequence[tuple[str, int]]:
-        """Return them, whatever the host."""
+        """Return the addresses, whatever the host."""
         self.asked.append((host, port, trusted))
         if not self.addresses:
             raise errors.AddressRefused
@@ -64,7 +64,7 @@ async def made(
     default: Callable[[], ClientCredentials] | None = None,
     timeout: float = 5.0,
 ) -> AsyncIterator[Credentials]:
-    """Credentials of a gateway that finds token endpoints at these addresses."""
+    """Yield credentials of a gateway that finds token endpoints at these addresses."""
     credentials = Credentials(secrets, addresses, default=default, timeout_seconds=timeout, wait_seconds=timeout + 5)
     try:
         yield credentials
@@ -76,7 +76,7 @@ async def made(
 async def served(
     server: TokenServer, data: Mapping[str, str] | None = None, *, context: ssl.SSLContext | None = None
 ) -> AsyncIterator[tuple[Credentials, Secrets]]:
-    """Credentials of a gateway, and Secrets with one that leads to `server` and has `data` in addition."""
+    """Yield credentials of a gateway, and Secrets with one that leads to `server` and has `data` in addition."""
     secrets = Secrets()
     async with serving(server.script, context) as scripted:
         scheme = "http" if context is None else "https"
@@ -102,8 +102,8 @@ async def failure(credentials: Credentials, backend: Any = REMOTE) -> dict[str, 
 @pytest.mark.parametrize("secret", SECRETS)
 @pytest.mark.parametrize("kind", SERVERS)
 async def test_every_secret_works_at_every_server(kind: str, secret: str) -> None:
-    """A secret works whether or not the endpoint decodes HTTP Basic, and where it takes the body alone; what worked is
-    the first form of the next request."""
+    """A secret works at every endpoint, whether it decodes HTTP Basic, does not, or takes the body alone; the form that
+    worked is the first of the next request."""
     server = TokenServer(secret=secret, **SERVERS[kind])
     async with served(server) as (credentials, _):
         assert await credentials.authorization(Route(), REMOTE) == BEARER
@@ -118,7 +118,7 @@ async def test_every_secret_works_at_every_server(kind: str, secret: str) -> Non
 @pytest.mark.parametrize("client_id", ["a+b", "100%", "ä", "a b"])
 @pytest.mark.parametrize("kind", SERVERS)
 async def test_every_id_works_at_every_server(kind: str, client_id: str) -> None:
-    """The id is encoded like the secret."""
+    """A client id works at every endpoint, because it is encoded as the secret is."""
     server = TokenServer(client_id=client_id, **SERVERS[kind])
     async with served(server) as (credentials, _):
         assert await credentials.authorization(Route(), REMOTE) == BEARER
@@ -126,7 +126,7 @@ async def test_every_id_works_at_every_server(kind: str, client_id: str) -> None
 
 @pytest.mark.parametrize(("kind", "attempts"), [("decodes", ["basic"]), ("body alone", ["basic", "post"])])
 async def test_an_id_with_a_colon_is_sent_in_forms_that_can_hold_it(kind: str, attempts: list[str]) -> None:
-    """HTTP Basic without encoding ends the id at its first colon, so that form is left out."""
+    """A client id with a colon is never sent in HTTP Basic without encoding, which would end it at the colon."""
     server = TokenServer(client_id="a:b", **SERVERS[kind])
     async with served(server) as (credentials, _):
         assert await credentials.authorization(Route(), REMOTE) == BEARER
@@ -147,7 +147,7 @@ async def test_an_id_with_a_colon_is_sent_in_forms_that_can_hold_it(kind: str, a
     ],
 )
 async def test_token_auth_pins_one_form(form: str, kind: str, works: bool) -> None:
-    """With `tokenAuth` no other form is tried, whether it works or not."""
+    """With `tokenAuth` only that form is tried, whether or not it works."""
     server = TokenServer(secret="a+b", **SERVERS[kind])
     async with served(server, {"tokenAuth": form}) as (credentials, _):
         if works:
@@ -174,8 +174,8 @@ async def test_token_auth_pins_one_form(form: str, kind: str, works: bool) -> No
     ],
 )
 async def test_only_an_unknown_client_is_sent_in_another_form(refusal: tuple[int, Any], attempts: list[str]) -> None:
-    """Other errors say nothing of the form: the endpoint is asked once. A client that no form makes known is not sent
-    again at once either."""
+    """Only after an error that says that the client is unknown is another form tried, and after a failure no request is
+    sent at once."""
     server = TokenServer(secret="a+b", refusal=refusal)
     async with served(server) as (credentials, _):
         line = await failure(credentials)
@@ -187,7 +187,7 @@ async def test_only_an_unknown_client_is_sent_in_another_form(refusal: tuple[int
 
 
 async def test_the_pause_is_longer_after_several_forms() -> None:
-    """A wrong secret costs the endpoint no more than one request a second, however many forms are tried."""
+    """A wrong secret causes no more than one token request a second, however many forms are tried."""
     server = TokenServer(secret="a+b", decodes=False)
     async with served(server, {"clientSecret": "wrong+b"}) as (credentials, _):
         began = asyncio.get_running_loop().time()
@@ -198,7 +198,7 @@ async def test_the_pause_is_longer_after_several_forms() -> None:
         assert asyncio.get_running_loop().time() - began >= 3
 
 
-async def test_what_worked_is_remembered_for_the_endpoint_and_may_change() -> None:
+async def test_the_form_that_worked_is_remembered_for_the_endpoint_and_may_change() -> None:
     """A second client of the same endpoint begins with the form that worked, and the others are still tried."""
     server = TokenServer(secret="a+b", decodes=False)
     async with served(server) as (credentials, secrets):
@@ -215,7 +215,7 @@ async def test_what_worked_is_remembered_for_the_endpoint_and_may_change() -> No
 
 
 async def test_a_secret_that_needs_no_encoding_does_not_forget_what_is_known() -> None:
-    """A token for a plain secret does not tell whether the endpoint decodes."""
+    """A token for a secret that needs no encoding leaves the form that is remembered for the endpoint."""
     server = TokenServer(secret="a+b", decodes=False)
     async with served(server) as (credentials, secrets):
         assert await credentials.authorization(Route(), REMOTE) == BEARER
@@ -229,7 +229,7 @@ async def test_a_secret_that_needs_no_encoding_does_not_forget_what_is_known() -
 
 
 async def test_further_parameters_are_sent() -> None:
-    """Scope, audience, several resources and parameters of one's own are fields of the request, in every form."""
+    """Scope, audience, several resources and further parameters are fields of the token request, in every form."""
     more = {
         "scope": "read write",
         "audience": " https://api.example/ä \n",
@@ -253,7 +253,7 @@ async def test_further_parameters_are_sent() -> None:
 
 
 async def test_without_further_parameters_nothing_is_added() -> None:
-    """The request has the grant type alone."""
+    """A token request has the grant type alone when the keys for further parameters are empty."""
     server = TokenServer(decodes=True)
     async with served(server, dict.fromkeys(("audience", "resource", "parameters", "tokenAuth"), " \n")) as (
         credentials,
@@ -285,7 +285,7 @@ async def test_without_further_parameters_nothing_is_added() -> None:
 async def test_a_value_that_cannot_be_used_is_named_and_the_last_good_ones_stay(
     key: str, value: str, words: str
 ) -> None:
-    """The log says which key of the Secret is wrong and never repeats it; a Secret that worked before works on."""
+    """The log names the key of a Secret with a wrong value and not the value, and the last good values work on."""
     server = TokenServer(decodes=True)
     async with served(server, {key: value}) as (credentials, secrets):
         line = await failure(credentials)
@@ -302,7 +302,7 @@ async def test_a_value_that_cannot_be_used_is_named_and_the_last_good_ones_stay(
 
 
 async def test_hosts_count_at_once_although_another_key_is_wrong() -> None:
-    """A Secret that is for another host from now on is not used for the old one."""
+    """A change of `hosts` in a Secret counts at once, even if another key of it is wrong."""
     server = TokenServer(decodes=True)
     async with served(server) as (credentials, secrets):
         assert await credentials.authorization(Route(), REMOTE) == BEARER
@@ -315,7 +315,7 @@ async def test_hosts_count_at_once_although_another_key_is_wrong() -> None:
 
 @pytest.mark.parametrize("kind", ["bearer", "BEARER", "Bearer", "BearerToken", "bearertoken", None])
 async def test_token_types_are_compared_without_regard_to_case(kind: str | None) -> None:
-    """Every spelling of Bearer is one, and so is BearerToken; it is sent as Bearer."""
+    """A token of type Bearer or BearerToken, in any case, or without a type is sent as Bearer."""
     granted = {key: value for key, value in (GRANTED | {"token_type": kind}).items() if value is not None}
     async with served(TokenServer(decodes=True, granted=granted)) as (credentials, _):
         assert await credentials.authorization(Route(), REMOTE) == BEARER
@@ -323,7 +323,7 @@ async def test_token_types_are_compared_without_regard_to_case(kind: str | None)
 
 @pytest.mark.parametrize("kind", ["mac", "DPoP", "", 1, [], "bearer token"])
 async def test_another_token_type_is_refused(kind: Any) -> None:
-    """A token that is not to be sent as Bearer is none."""
+    """A token of another type than Bearer is refused."""
     server = TokenServer(decodes=True, granted=GRANTED | {"token_type": kind})
     async with served(server) as (credentials, _):
         assert (await failure(credentials))["reason"] == "token_type_unknown"
@@ -331,20 +331,20 @@ async def test_another_token_type_is_refused(kind: Any) -> None:
 
 @pytest.mark.parametrize("life", [1, 3600, 0.5, "3600", "0.5", "1e400", " 60 ", None])
 async def test_the_life_of_a_token_is_a_number_a_text_or_absent(life: Any) -> None:
-    """The token is used in each case."""
+    """A token is used whether its lifetime is a number, a text or absent."""
     granted = {key: value for key, value in (GRANTED | {"expires_in": life}).items() if value is not None}
     async with served(TokenServer(decodes=True, granted=granted)) as (credentials, _):
         assert await credentials.authorization(Route(), REMOTE) == BEARER
 
 
 async def resetting(side: ServerSide) -> None:
-    """Break the connection off after the request."""
+    """Read the request and reset the connection."""
     await side.request()
     side.reset()
 
 
 async def silent(side: ServerSide) -> None:
-    """Take the request and do not respond."""
+    """Read the request and never respond."""
     await side.request()
     await side.gone()
 
@@ -352,7 +352,7 @@ async def silent(side: ServerSide) -> None:
 @pytest.mark.parametrize("trouble", [resetting, silent, None], ids=["resets", "is silent", "is not there"])
 @pytest.mark.parametrize("place", [0, 1])
 async def test_every_address_is_tried(trouble: Callable[[ServerSide], Any] | None, place: int) -> None:
-    """A token comes from the address that responds; another form of authentication goes there at once."""
+    """A token comes from the first address that responds, and only that one gets the next form of authentication."""
     server, secrets = TokenServer(secret="a+b", decodes=False), Secrets()
     async with serving(server.script) as good, serving(trouble or silent) as bad:
         port = bad.port if trouble is not None else 1
@@ -381,7 +381,7 @@ async def test_every_address_is_tried(trouble: Callable[[ServerSide], Any] | Non
     ],
 )
 async def test_no_address_that_responds(addresses: tuple[tuple[str, int], ...], reason: str) -> None:
-    """The log says why there is no response."""
+    """The log says why no address responds: it is refused, or cannot be connected to."""
     secrets = Secrets()
     secrets.objects["default", "oauth"] = dict(ENDPOINT)
     async with made(secrets, Addresses(*addresses)) as credentials:
@@ -394,7 +394,7 @@ async def test_no_address_that_responds(addresses: tuple[tuple[str, int], ...], 
     ("trouble", "reason"), [(resetting, "connection_broken"), (silent, "timed_out")], ids=["resets", "is silent"]
 )
 async def test_an_endpoint_that_does_not_respond(trouble: Callable[[ServerSide], Any], reason: str) -> None:
-    """The log tells a broken connection from silence."""
+    """The log has different reasons for a broken connection and for a silent endpoint."""
     secrets = Secrets()
     async with serving(trouble) as bad:
         secrets.objects["default", "oauth"] = dict(ENDPOINT)
@@ -404,26 +404,27 @@ async def test_an_endpoint_that_does_not_respond(trouble: Callable[[ServerSide],
 
 @pytest.fixture(scope="module")
 def authority() -> Authority:
-    """A private certificate authority."""
+    """Return a private certificate authority."""
     return Authority("private")
 
 
 @pytest.fixture(scope="module")
 def pair(authority: Authority) -> Pair:
-    """A certificate of it for the token endpoint."""
+    """Return a certificate of the private authority for the token endpoint."""
     return authority.issue("user.test")
 
 
 @pytest.fixture
 def context(pair: Pair, tmp_path: Path) -> ssl.SSLContext:
-    """TLS of a token endpoint whose certificate a private authority has issued."""
+    """Return the TLS context of a token endpoint whose certificate the private authority has issued."""
     result = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     result.load_cert_chain(*pair.write(tmp_path, "endpoint"))
     return result
 
 
 async def test_the_secret_brings_the_authority(context: ssl.SSLContext, authority: Authority) -> None:
-    """`ca.crt` in the Secret is what the endpoint's certificate is verified with; another authority counts at once."""
+    """The endpoint's certificate is verified by the authority in `ca.crt` of the Secret, which counts at once when it
+    changes."""
     server = TokenServer(decodes=True)
     async with served(server, {"ca.crt": f"\n{authority.pem}\n"}, context=context) as (credentials, secrets):
         assert await credentials.authorization(Route(), REMOTE) == BEARER
@@ -434,10 +435,10 @@ async def test_the_secret_brings_the_authority(context: ssl.SSLContext, authorit
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
-async def test_without_it_the_endpoint_is_not_trusted(
+async def test_without_ca_crt_the_endpoint_is_not_trusted(
     context: ssl.SSLContext, authority: Authority, variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The authorities are those of the system, whatever the environment says, and not a byte of the secret is sent."""
+    """Without `ca.crt` only the system's authorities count, whatever the environment names, and nothing is sent."""
     (tmp_path / "ca.crt").write_text(authority.pem)
     monkeypatch.setenv(variable, str(tmp_path / "ca.crt"))
     server = TokenServer(decodes=True)
@@ -450,7 +451,7 @@ async def test_without_it_the_endpoint_is_not_trusted(
 
 
 async def test_the_name_of_the_endpoint_is_verified(authority: Authority, tmp_path: Path) -> None:
-    """A certificate for another name is refused, although its authority is trusted."""
+    """A token endpoint with a certificate for another name is refused, although its authority is trusted."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*authority.issue("other.test", "127.0.0.1").write(tmp_path, "other"))
     server = TokenServer(decodes=True)
@@ -462,7 +463,7 @@ async def test_the_name_of_the_endpoint_is_verified(authority: Authority, tmp_pa
 
 
 async def test_an_endpoint_that_speaks_no_tls_is_told_from_one_that_is_not_there() -> None:
-    """The log says that TLS failed."""
+    """For an endpoint that speaks no TLS the log says that TLS failed."""
 
     async def plain(side: ServerSide) -> None:
         await side.reader.read(1)
@@ -475,7 +476,7 @@ async def test_an_endpoint_that_speaks_no_tls_is_told_from_one_that_is_not_there
 
 
 async def test_the_bundle_of_a_route_does_not_count_for_a_secret(context: ssl.SSLContext, authority: Authority) -> None:
-    """The author of a route does not decide which endpoint gets a Secret."""
+    """`caBundle` of a route, whose author must not decide which endpoint gets a Secret, does not count for it."""
     server = TokenServer(decodes=True)
     async with served(server, context=context) as (credentials, _):
         backend = REMOTE.model_copy(update={"tls": Tls(ca_bundle=authority.pem)})
@@ -486,17 +487,18 @@ async def test_the_bundle_of_a_route_does_not_count_for_a_secret(context: ssl.SS
 async def test_the_bundle_of_a_model_deployment_counts_for_its_own_secret(
     context: ssl.SSLContext, authority: Authority
 ) -> None:
-    """With an inline secret the endpoint may have a certificate of `tls.caBundle`."""
+    """For inline credentials the endpoint may have a certificate of the ModelDeployment's own `tls.caBundle`."""
     server = TokenServer(decodes=True)
     async with served(server, {"tls.caBundle": authority.pem}, context=context) as (credentials, secrets):
         secrets.objects["default", "inline/demo"] = secrets.objects["default", "oauth"]
         assert await credentials.authorization(Route(), INLINE) == BEARER
 
 
-async def test_the_default_remote_backend_has_all_of_it(
+async def test_the_default_remote_backend_has_the_same_settings(
     context: ssl.SSLContext, authority: Authority, tmp_path: Path
 ) -> None:
-    """The configuration names authorities in a file and everything that a Secret may have."""
+    """The default remote backend takes everything that a Secret may have from the configuration, and its authorities
+    from a file, of which the last good ones stay."""
     (tmp_path / "ca.crt").write_text(authority.pem)
     server = TokenServer(secret="a+b", post=True)
     settings = OAuth.model_validate(
@@ -540,7 +542,8 @@ async def test_the_default_remote_backend_has_all_of_it(
     ("code", "shown"), [("invalid_client", "invalid_client"), ("canary-secret", "other"), ("", None), (["x"], None)]
 )
 async def test_the_log_line_names_endpoint_status_and_code(code: Any, shown: str | None) -> None:
-    """Neither a query, nor what an endpoint says about the error, nor an error code that is not known is repeated."""
+    """The log line of a refusal has endpoint, status and a known error code, without a query and other words of the
+    endpoint."""
     refusal = {"error": code, "error_description": "canary-secret canary", "error_uri": "https://canary"}
     server = TokenServer(client_id="canary-id", secret="canary-secret", refusal=(401, refusal))
     async with served(server) as (credentials, _):
@@ -560,7 +563,7 @@ async def test_the_log_line_names_endpoint_status_and_code(code: Any, shown: str
 
 
 async def test_a_withdrawn_secret_is_not_used_again() -> None:
-    """After a Secret is gone the credentials in it are forgotten, also while the next one cannot be read."""
+    """Credentials of a deleted Secret are forgotten, also while a new one with its name cannot be read."""
     server = TokenServer(decodes=True, granted=GRANTED | {"expires_in": 0.3})
     async with served(server) as (credentials, secrets):
         assert await credentials.authorization(Route(), REMOTE) == BEARER

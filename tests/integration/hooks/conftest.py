@@ -1,4 +1,4 @@
-"""What all tests of hooks over sockets share."""
+"""Fixtures of all tests of hooks over sockets."""
 
 import pytest
 
@@ -7,5 +7,5 @@ from tests.unhurried import unhurry
 
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let hooks in this process wait for others as long as a test does."""
+    """Let hooks in this process wait for other servers as long as a test does."""
     unhurry(monkeypatch)

@@ -145,7 +145,7 @@ async def test_a_body_that_is_no_request(served: Served, hook: str, content: byt
 
 
 async def test_a_body_that_grows_too_large(served: Served) -> None:
-    """The limit of the body holds for one of unknown length."""
+    """A body of unknown length that grows above the limit gets a 413."""
 
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(20):
@@ -156,7 +156,7 @@ async def test_a_body_that_grows_too_large(served: Served) -> None:
 
 
 async def test_a_damaged_annotation_is_a_500(served: Served) -> None:
-    """A last-applied annotation that cannot be read is a 500, so that the cluster stays as it is."""
+    """A request with a last-applied annotation that cannot be read gets a 500, so that the cluster stays as it is."""
     first = responses.decode_sync((await served.post("sync", body())).content, strict=True)
     children = [
         child
@@ -174,7 +174,7 @@ async def test_a_damaged_annotation_is_a_500(served: Served) -> None:
 
 
 async def test_a_bug_is_a_500_without_its_details(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unexpected exception is a 500 that refers to the log, which has the details."""
+    """After an unexpected exception the response is a 500 that refers to the log, which has the details."""
 
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("canary")

@@ -433,14 +433,14 @@ FRESH: Json = {"platform": {}}
 @pytest.mark.parametrize(
     "forgery",
     [
-        Forgery(metadata={"uid": "somebody-else"}, status=FRESH),
-        Forgery(metadata={"name": "nobody"}, status=FRESH),
+        Forgery(metadata={"uid": "another"}, status=FRESH),
+        Forgery(metadata={"name": "missing"}, status=FRESH),
         Forgery(metadata={"namespace": "elsewhere"}, status=FRESH),
         Forgery(metadata={"labels": {"team": "another"}}),
         Forgery(spec={"serverlessConfig": {"maxNumReplicas": 1}}),
-        Forgery(spec={"environment": "of-somebody-else"}),
+        Forgery(spec={"environment": "of-another"}),
         Forgery(status=FRESH),
-        Forgery(status={"platform": {"name": "of-somebody-else", "environment": "production", "hash": "0"}}),
+        Forgery(status={"platform": {"name": "of-another", "environment": "production", "hash": "0"}}),
     ],
     ids=repr,
 )
@@ -463,7 +463,7 @@ async def test_a_forged_sync_writes_nothing(cluster: World, forgery: Forgery) ->
     assert cluster.platform.writes() == writes
 
 
-@pytest.mark.parametrize("kind", ["nobody", "not being deleted", "another uid"])
+@pytest.mark.parametrize("kind", ["missing", "not being deleted", "another uid"])
 async def test_a_forged_finalize_deletes_nothing(cluster: World, kind: str) -> None:
     """A finalize removes nothing when the stored object is not being deleted, does not exist, or is another one."""
     item = cluster.apply(model_deployment())
@@ -472,7 +472,7 @@ async def test_a_forged_finalize_deletes_nothing(cluster: World, kind: str) -> N
     forged = copy.deepcopy(item)
     cluster.delete(forged)
     cluster.children.clear()
-    if kind == "nobody":
+    if kind == "missing":
         cluster.remove(item)
     if kind == "another uid":
         item["metadata"]["uid"] = "another"

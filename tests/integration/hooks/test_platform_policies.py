@@ -156,7 +156,7 @@ async def test_a_deletion_with_an_invalid_specification(cluster: World) -> None:
     assert cluster.platform.store == {}
 
 
-@pytest.mark.parametrize("change", [{"uid": "another"}, {"name": "nobody"}, {"labels": {"a": "b"}}])
+@pytest.mark.parametrize("change", [{"uid": "another"}, {"name": "missing"}, {"labels": {"a": "b"}}])
 async def test_a_forged_request_changes_nothing(cluster: World, change: Json) -> None:
     """A sync or finalize changes nothing when the request differs from the stored object."""
     item = cluster.apply(policy(**SPEC))

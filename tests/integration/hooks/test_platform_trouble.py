@@ -1,4 +1,4 @@
-"""The platform, or what a call to it needs, in trouble: the condition, what is tried again, and when."""
+"""Trouble of the platform or of a call to it: the condition, what is tried again, and when."""
 
 import asyncio
 import base64

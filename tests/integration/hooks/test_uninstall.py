@@ -21,7 +21,7 @@ POLICIES: Final = "/apis/authorization.beamlit.com/v1alpha1/policies"
 
 
 class Cluster:
-    """Objects of a cluster, the patches they got, and failures."""
+    """Objects of a cluster, the patches that they got, and failures."""
 
     def __init__(self) -> None:
         self.controller: dict[str, Any] | None = {"spec": {"hooks": {"sync": {}, "finalize": {}}}}
@@ -119,8 +119,8 @@ def release(*words: str) -> int:
     return main(["release-finalizers", "model", "--grace=0", "--wait=1", *words])
 
 
-def test_metacontroller_takes_them_off(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
-    """Only the hook is removed, all pages are read, and a CRD that is not there has no objects."""
+def test_metacontroller_takes_finalizers_off(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where Metacontroller takes finalizers off, the command removes only the finalize hook, and reads all pages."""
     cluster.held = {name: [OURS] for name in "abcde"}
     assert release() == 0
     assert cluster.patches == [(CONTROLLER, [{"op": "remove", "path": "/spec/hooks/finalize"}])]
@@ -133,8 +133,8 @@ def test_metacontroller_takes_them_off(cluster: Cluster, capsys: pytest.CaptureF
     assert "CompositeController model has no finalize hook." in capsys.readouterr().out
 
 
-def test_they_are_taken_off_where_metacontroller_does_not(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
-    """Only finalizers of Metacontroller are taken off, and objects that were being deleted are named."""
+def test_finalizers_that_metacontroller_leaves(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """Finalizers that Metacontroller leaves are taken off, no others, and objects that were being deleted are named."""
     cluster.works = False
     cluster.held = {"a": ["other", OURS], "b": [OURS], "c": ["other"]}
     cluster.deleting = {"b"}
@@ -169,7 +169,7 @@ def test_a_controller_that_is_not_there(cluster: Cluster, capsys: pytest.Capture
 )
 @pytest.mark.parametrize("status", [403, 500])
 def test_what_is_refused(cluster: Cluster, capsys: pytest.CaptureFixture[str], path: str, status: int) -> None:
-    """A refusal ends with status 1, the message of the API server, and the commands to run by hand."""
+    """A refusal ends the command with status 1, the API server's message, and the commands to run by hand."""
     cluster.works, cluster.held = False, {"a": ["other", OURS]}
     cluster.refuses = {path: status}
     assert release() == 1
@@ -198,7 +198,7 @@ def test_a_finalizer_that_comes_back(cluster: Cluster, capsys: pytest.CaptureFix
 
 
 def test_no_cluster(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a cluster the exit status is 2."""
+    """Without a cluster the command ends with status 2 and says what to set."""
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     assert release() == 2
@@ -207,7 +207,7 @@ def test_no_cluster(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("word", ["--wait=-1", "--grace=nan", "--wait=many", "Upper", "a/b"])
 def test_words_that_are_none(word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """An argument that cannot be used is named."""
+    """An argument that cannot be used ends the command with status 2 and a message."""
     with pytest.raises(SystemExit) as refused:
         main(["release-finalizers", word, "model"])
     assert refused.value.code == 2

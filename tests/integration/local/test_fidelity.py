@@ -1,4 +1,4 @@
-"""What the real Metacontroller and API server taught the stand-in, one thing at a time."""
+"""Details in which the stand-in does what the real Metacontroller and API server do."""
 
 import json
 from collections.abc import Iterator
@@ -31,20 +31,20 @@ LABELS = {"app": "one"}
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[ApiServer]:
-    """An API server with widgets."""
+    """Yield an API server with widgets."""
     store = Store(tmp_path / "state", lambda _: None)
     yield ApiServer(store, (*BUILT_IN, WIDGET))
     store.close()
 
 
 def config_map(name: str = "one", **metadata: Any) -> Json:
-    """A ConfigMap."""
+    """Return a ConfigMap."""
     head = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default", **metadata}}
     return {**head, "data": {"key": "value"}}
 
 
 def workload(kind: str = "Deployment", container: Json | None = None, **pod: Any) -> Json:
-    """A workload with one container."""
+    """Return a workload with one container."""
     first = {"name": "server", "image": "example.com/server:1", **(container or {})}
     template = {"metadata": {"labels": LABELS}, "spec": {"containers": [first], **pod}}
     return {
@@ -54,13 +54,13 @@ def workload(kind: str = "Deployment", container: Json | None = None, **pod: Any
 
 
 def service(**spec: Any) -> Json:
-    """A Service."""
+    """Return a Service."""
     head = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "one", "namespace": "default"}}
     return {**head, "spec": {"ports": [{"port": 80}], **spec}}
 
 
 def pod(item: Json) -> Json:
-    """The pod specification of a workload."""
+    """Return the pod specification of a workload."""
     found: Json = item["spec"]["template"]["spec"]
     return found
 
@@ -77,18 +77,18 @@ def pod(item: Json) -> Json:
     ],
 )
 def test_json_is_what_go_writes(value: Any, text: str) -> None:
-    """The text of the annotation decides whether a child is written."""
+    """JSON is encoded as Go encodes it, because the text of the annotation decides whether a child is written."""
     assert gojson.encode(value) == text
 
 
 def test_request_keeps_the_order_of_its_outermost_keys() -> None:
-    """They are fields of a Go type; what is below are maps, which Go sorts."""
+    """The outermost keys of a request, which are fields of a Go type, keep their order, and all others are sorted."""
     request = {"controller": {"b": 1, "a": 2}, "parent": {}, "children": {}}
     assert webhook.encode(request) == b'{"controller":{"a":2,"b":1},"parent":{},"children":{}}'
 
 
 def test_a_date_in_retry_after_is_rounded_up() -> None:
-    """Metacontroller waits for whole seconds."""
+    """A date in Retry-After is rounded up to whole seconds from now."""
     now = datetime(2026, 1, 1, 12, 0, 0, 400_000, tzinfo=UTC)
     assert webhook.retry_after("Thu, 01 Jan 2026 12:00:02 GMT", now) == 2.0
 
@@ -105,13 +105,13 @@ def test_a_date_in_retry_after_is_rounded_up() -> None:
     ],
 )
 def test_a_value_of_another_type_counts_as_none(observed: Any, applied: Any, desired: Any, merged: Any) -> None:
-    """Where a map or list is observed and something else is wanted, what was applied goes and no error says so."""
+    """A value of another type than the observed map or list counts as none in a merge, without an error."""
     assert dynamic_apply.merge(observed, applied, desired) == merged
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '"x"', "1"])
 def test_a_damaged_annotation_ends_all_updates(text: str) -> None:
-    """Metacontroller does not get over it; a person has to remove the annotation."""
+    """A last-applied annotation that is damaged is an error until a person removes it."""
     observed = config_map(annotations={dynamic_apply.LAST_APPLIED: text})
     with pytest.raises(errors.Invalid, match="remove it"):
         dynamic_apply.updated(observed, config_map())
@@ -119,12 +119,12 @@ def test_a_damaged_annotation_ends_all_updates(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "null"])
 def test_an_empty_annotation_is_none(text: str) -> None:
-    """Nothing was applied before."""
+    """An empty last-applied annotation means that nothing was applied before."""
     assert dynamic_apply.last_applied(config_map(annotations={dynamic_apply.LAST_APPLIED: text})) == {}
 
 
 def test_an_echoed_annotation_is_not_applied() -> None:
-    """A hook that sends back what it is shown has not applied the annotation itself."""
+    """The last-applied annotation that a hook sends back is not part of what was applied."""
     observed = dynamic_apply.remembering(config_map())
     applied = dynamic_apply.last_applied(dynamic_apply.updated(observed, observed))
     assert dynamic_apply.LAST_APPLIED not in applied["metadata"].get("annotations", {})
@@ -139,13 +139,13 @@ def test_an_echoed_annotation_is_not_applied() -> None:
     ],
 )
 def test_what_go_cannot_decode_is_refused(body: bytes) -> None:
-    """Numbers out of range, and a byte order mark."""
+    """A response with a number out of range or with a byte order mark, which Go does not decode, is refused."""
     with pytest.raises(errors.HookError, match="no valid JSON"):
         responses.decode_sync(body, strict=True)
 
 
 def test_text_that_is_no_unicode_is_replaced() -> None:
-    """Bytes that are no UTF-8 and half a surrogate pair become U+FFFD."""
+    """In a response, bytes that are no UTF-8 and half a surrogate pair become U+FFFD."""
     body = b'{"status": {"bytes": "\xff", "half": "\\ud800", "whole": "\\ud83d\\ude00", "large": 9223372036854775808}}'
     status = responses.decode_sync(body, strict=True).status
     assert status == {"bytes": "\ufffd", "half": "\ufffd", "whole": "😀", "large": 9223372036854775808.0}
@@ -163,7 +163,7 @@ def test_text_that_is_no_unicode_is_replaced() -> None:
     ],
 )
 def test_a_selector_that_cannot_be_used_is_refused(selector: Json) -> None:
-    """Before anything is selected with it."""
+    """A selector with invalid labels, operators or values is refused before it selects anything."""
     with pytest.raises(errors.SyncError):
         selectors.check(selector)
 
@@ -181,7 +181,7 @@ def test_a_selector_that_cannot_be_used_is_refused(selector: Json) -> None:
     ],
 )
 def test_a_selector_of_wrong_types_is_refused(selector: Json) -> None:
-    """As everything else that does not decode."""
+    """A selector with values of a wrong type or with an unknown key is refused."""
     rule = {"apiVersion": "v1", "resource": "secrets", "namespaceSelector": selector}
     with pytest.raises(errors.HookError):
         responses.decode_customize(json.dumps({"relatedResources": [rule]}).encode(), strict=True)
@@ -198,7 +198,7 @@ def test_nulls_are_absent_and_whole_numbers_whole(api: ApiServer) -> None:
 
 
 def test_metadata_of_a_new_object(api: ApiServer) -> None:
-    """A resourceVersion is refused; selfLink goes; a kind without generations keeps the one it is given."""
+    """A new object with a resourceVersion is refused; of others uid and selfLink are dropped and generation is kept."""
     with pytest.raises(errors.Invalid, match="resourceVersion"):
         api.create(config_map(resourceVersion="1"))
     metadata = api.create(config_map(generation=7, selfLink="/x", uid="x"))["metadata"]
@@ -208,7 +208,7 @@ def test_metadata_of_a_new_object(api: ApiServer) -> None:
 
 
 def test_an_owner_elsewhere_is_none(api: ApiServer) -> None:
-    """What belongs to an object of another namespace is garbage at once."""
+    """An object whose owner is in another namespace is deleted at once."""
     owner = api.create(config_map("owner"))
     reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
     api.create({**config_map(ownerReferences=[reference]), "metadata": {
@@ -219,13 +219,13 @@ def test_an_owner_elsewhere_is_none(api: ApiServer) -> None:
 
 
 def test_a_limit_is_no_request(api: ApiServer) -> None:
-    """Only pods get requests from limits, not the templates of workloads."""
+    """A limit in the template of a workload does not become a request, as it would in a pod."""
     made = api.create(workload(container={"resources": {"limits": {"cpu": "1000m"}}}))
     assert pod(made)["containers"][0]["resources"] == {"limits": {"cpu": "1"}}
 
 
 def test_defaults_below_a_pod(api: ApiServer) -> None:
-    """Of hooks, probes and volumes."""
+    """Lifecycle hooks, probes and volumes of a pod template get their defaults."""
     field = {"fieldPath": "metadata.name"}
     made = pod(api.create(workload(
         container={"lifecycle": {"preStop": {"httpGet": {"port": 80}}}, "startupProbe": {"grpc": {"port": 80}}},
@@ -247,7 +247,7 @@ def test_defaults_below_a_pod(api: ApiServer) -> None:
 
 
 def test_templates_of_a_daemon_set_are_counted(api: ApiServer) -> None:
-    """In an annotation, from 1 on, with every other template."""
+    """The templates of a DaemonSet are counted from 1 in an annotation, which changes only with the template."""
     made = api.create(workload("DaemonSet"))
     counts = [made["metadata"]["annotations"]]
     made["metadata"]["labels"] = {"a": "b"}
@@ -259,7 +259,7 @@ def test_templates_of_a_daemon_set_are_counted(api: ApiServer) -> None:
 
 
 def test_session_affinity_has_a_timeout(api: ApiServer) -> None:
-    """It comes with ClientIP and goes with it."""
+    """A Service has the default timeout of session affinity as long as its affinity is ClientIP."""
     made = api.create(service(sessionAffinity="ClientIP"))
     assert made["spec"]["sessionAffinityConfig"] == {"clientIP": {"timeoutSeconds": 10800}}
     del made["spec"]["sessionAffinity"]
@@ -267,7 +267,7 @@ def test_session_affinity_has_a_timeout(api: ApiServer) -> None:
 
 
 def test_top_level_fields_that_a_kind_does_not_have(api: ApiServer) -> None:
-    """They are dropped."""
+    """A top-level field that a kind does not have is dropped."""
     assert "unknown" not in api.create({**config_map(), "unknown": 1})
 
 
@@ -285,20 +285,20 @@ def test_top_level_fields_that_a_kind_does_not_have(api: ApiServer) -> None:
     ],
 )
 def test_names_inside_an_object(api: ApiServer, item: Json) -> None:
-    """Keys of data, containers and ports are checked."""
+    """An object with an invalid or repeated name of a data key, container or port is refused."""
     with pytest.raises(errors.Invalid):
         api.create(item)
 
 
 def test_a_service_may_begin_with_a_digit(api: ApiServer) -> None:
-    """As any DNS label."""
+    """The name of a Service may begin with a digit."""
     item = service()
     item["metadata"]["name"] = "1st"
     assert api.create(item)["metadata"]["name"] == "1st"
 
 
 class Manager:
-    """Children of one widget."""
+    """Stand-in's management of the children of one widget."""
 
     def __init__(self, api: ApiServer) -> None:
         self.api = api
@@ -314,15 +314,15 @@ class Manager:
         self.parent = api.create(head)
         self.selector = {"matchLabels": {"controller-uid": self.parent["metadata"]["uid"]}}
 
-    def make(self, *wanted: Json) -> None:
-        """Have these children."""
-        desired = self.children.desired(self.parent, self.selector, wanted)
+    def make(self, *items: Json) -> None:
+        """Apply these children."""
+        desired = self.children.desired(self.parent, self.selector, items)
         assert self.children.manage(self.parent, [], desired) == []
 
 
 @pytest.mark.parametrize("labels", [None, [], "x", {"a": 1}, {"a": None}])
 def test_labels_that_are_no_map_of_strings(api: ApiServer, labels: Any) -> None:
-    """They fail the sync before anything is applied; null does as well."""
+    """A child whose labels are no map of strings, or null, fails the sync before anything is applied."""
     manager = Manager(api)
     child = {**config_map(), "metadata": {"name": "one", "labels": labels}}
     with pytest.raises(errors.SyncError, match="no map of strings"):
@@ -330,7 +330,7 @@ def test_labels_that_are_no_map_of_strings(api: ApiServer, labels: Any) -> None:
 
 
 def test_a_deleting_parent_releases_nothing(api: ApiServer) -> None:
-    """A child that no longer matches keeps its owner while that owner goes."""
+    """A child that no longer matches the selector keeps its owner while that owner is being deleted."""
     manager = Manager(api)
     key = Key("configmaps", "default", "one")
     manager.make(config_map())
@@ -348,14 +348,14 @@ def test_a_deleting_parent_releases_nothing(api: ApiServer) -> None:
 
 
 def test_the_controller_is_sent_as_its_go_type_prints_it(api: ApiServer) -> None:
-    """With an empty status, and empty statusChecks in every update strategy."""
+    """The controller in a request has an empty status, and empty statusChecks in every update strategy."""
     manifest = Manager(api).registration.manifest
     assert manifest["status"] == {}
     assert manifest["spec"]["childResources"][0]["updateStrategy"] == {"method": "InPlace", "statusChecks": {}}
 
 
 def test_a_pattern_is_told_by_the_description() -> None:
-    """A value that a pattern of a CRD refuses is told by the description of the field, without the pattern."""
+    """The message about a value that a pattern of a CRD refuses has the field's description instead of the pattern."""
     described = {"type": "string", "pattern": "^a+$", "description": "Name of it, such as aa. More about it."}
     assert list(schema.problems(described, "b", ".spec.name")) == [
         "spec.name cannot be 'b'; it is: Name of it, such as aa"

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT while a program starts, and while it ends: one orderly end with status 0."""
+"""SIGTERM and SIGINT while a program starts or ends, which always lead to an orderly end with exit status 0."""
 
 import contextlib
 import json
@@ -27,34 +27,34 @@ Running = subprocess.Popen[str]
 
 
 def takes_signals(process: Running) -> bool:
-    """Whether the program has a handler for SIGTERM: before, Python itself starts, and nobody could."""
+    """Return whether the program has its handler for SIGTERM, which it cannot have while Python itself starts."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     caught = re.search(r"^SigCgt:\t([0-9a-f]+)$", status, re.MULTILINE)
     return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def imports(library: str) -> Callable[[Running], bool]:
-    """Whether the program has come to this library while it imports."""
+    """Return a function that returns whether a program has imported this library."""
     return lambda process: library in Path(f"/proc/{process.pid}/maps").read_text()
 
 
 def is_up(process: Running) -> bool:
-    """Whether it has said that it listens."""
+    """Return whether the program has logged that it listens."""
     return "listening" in errors(process)
 
 
 def errors(process: Running) -> str:
-    """What the program has printed."""
+    """Return what the program has printed."""
     return Path(f"/proc/self/fd/{LOGS[process.pid]}").read_text()
 
 
 LOGS: Final[dict[int, int]] = {}
-"""The open log of each process."""
+"""Open log of each process, by its id."""
 
 
 @contextmanager
 def starting(name: str, folder: Path, config: Path | None = None) -> Iterator[Running]:
-    """A program right after it was started."""
+    """Start a program and yield it at once."""
     (folder / "routes").mkdir()
     if config is None:
         config = folder / "config.yaml"
@@ -76,7 +76,7 @@ def starting(name: str, folder: Path, config: Path | None = None) -> Iterator[Ru
 
 
 def ended(process: Running) -> list[str]:
-    """The events of a program that has ended in order."""
+    """Wait for the end of a program, assert that it was orderly, and return the events of its log."""
     code = process.wait(SECONDS)
     said = errors(process)
     assert (code, "Traceback" in said) == (0, False), said
@@ -98,7 +98,7 @@ def ended(process: Running) -> list[str]:
 def test_rd_08_a_signal_while_it_starts(
     tmp_path: Path, name: str, number: signal.Signals, moment: Callable[[Running], bool]
 ) -> None:
-    """RD-08: from where the program's own code begins no signal is lost, and none ends it by itself."""
+    """RD-08: a signal at any moment after the program's own code has begun ends it in order."""
     with starting(name, tmp_path) as process:
         poll(lambda: moment(process))
         process.send_signal(number)
@@ -107,7 +107,7 @@ def test_rd_08_a_signal_while_it_starts(
 
 @pytest.mark.parametrize(("name", "twice"), [("gateway", False), ("gateway", True), ("hooks", False)])
 def test_rd_08_a_signal_while_its_settings_are_read(tmp_path: Path, name: str, twice: bool) -> None:
-    """RD-08: one waits until there is a loop that can act on it; a second one ends at once what hangs."""
+    """RD-08: a signal while the settings are read ends the program in order afterwards, and a second one at once."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with starting(name, tmp_path, pipe) as process:
@@ -115,7 +115,7 @@ def test_rd_08_a_signal_while_its_settings_are_read(tmp_path: Path, name: str, t
 
         def is_read() -> bool:
             nonlocal writer
-            with contextlib.suppress(OSError):  # nobody reads it yet
+            with contextlib.suppress(OSError):  # the program has not opened it yet
                 writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
             return writer >= 0
 
@@ -124,7 +124,7 @@ def test_rd_08_a_signal_while_its_settings_are_read(tmp_path: Path, name: str, t
         if twice:
 
             def is_gone() -> bool:
-                process.send_signal(signal.SIGTERM)  # again: two that come together may be one
+                process.send_signal(signal.SIGTERM)  # again, because two at the same time may arrive as one
                 return process.poll() is not None
 
             poll(is_gone)
@@ -139,26 +139,25 @@ def test_rd_08_a_signal_while_its_settings_are_read(tmp_path: Path, name: str, t
 
 @pytest.mark.parametrize(("name", "moment"), [("gateway", takes_signals), ("gateway", is_up), ("hooks", is_up)])
 def test_rd_08_signals_without_end(tmp_path: Path, name: str, moment: Callable[[Running], bool]) -> None:
-    """RD-08: whatever comes after the second signal changes nothing, to the last breath of the process."""
+    """RD-08: signals without end after the second one change nothing until the process has ended."""
     with starting(name, tmp_path) as process:
         poll(lambda: moment(process))
         deadline = time.monotonic() + SECONDS
         while process.poll() is None and time.monotonic() < deadline:
             process.send_signal(signal.SIGTERM)
-            time.sleep(0.001)  # apart, or they are one
+            time.sleep(0.001)  # without a pause they could arrive as one
         ended(process)
 
 
-def test_a_signal_ends_a_command_that_serves_nobody(tmp_path: Path) -> None:
-    """`render` ends by the signal, as any command does that a person waits for."""
+def test_a_signal_ends_a_command_that_serves_nothing(tmp_path: Path) -> None:
+    """The command `render`, which serves nothing, is ended by the signal itself."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     process = subprocess.Popen([sys.executable, "-m", "hooks", "render", pipe], cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
         poll(lambda: "/_pydantic_core" in Path(f"/proc/{process.pid}/maps").read_text())
-        process.send_signal(
-            signal.SIGTERM
-        )  # SIGINT may be ignored by whoever runs the tests, and so by what they start
+        # SIGTERM, because a process whose parent ignores SIGINT ignores it as well.
+        process.send_signal(signal.SIGTERM)
         assert process.wait(SECONDS) == -signal.SIGTERM
     finally:
         if process.poll() is None:

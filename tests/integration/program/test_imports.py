@@ -1,4 +1,4 @@
-"""What a program imports: the client for Kubernetes, and the HTTP server, only where it needs them."""
+"""Imports of the programs: the client for Kubernetes and the HTTP server are loaded only where they are needed."""
 
 import os
 import re
@@ -55,7 +55,7 @@ def imported(arguments: Sequence[str], log: Path, **environment: str) -> set[str
     ids=" ".join,
 )
 def test_no_cluster_is_asked(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    """What asks no API server does not load the client for it."""
+    """A command that sends nothing to an API server does not load the client for Kubernetes."""
     found = imported(arguments, tmp_path / "log")
     assert not KUBERNETES & found
     assert "pydantic" in found
@@ -69,6 +69,6 @@ def test_nothing_is_served(tmp_path: Path, arguments: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("name", PORTS)
 def test_a_cluster_is_asked(tmp_path: Path, name: str) -> None:
-    """A program that follows a cluster loads the client before it listens."""
+    """A program that follows a cluster loads the client for Kubernetes before it listens."""
     path = kubeconfig(tmp_path, 1, "token")
     assert "kubernetes" in imported((name, *PORTS[name]), tmp_path / "log", KUBECONFIG=str(path))

@@ -1,4 +1,4 @@
-"""The client of an API server against scripted ones: what is sent, what is read, and how each call ends."""
+"""The client of an API server with scripted servers: what it sends, what it reads, and how each call ends."""
 
 import asyncio
 import gc
@@ -34,7 +34,7 @@ MAPS = "/api/v1/namespaces/default/configmaps"
 
 @pytest.fixture
 def api() -> Iterator[ApiServer]:
-    """Serve one collection with one object."""
+    """Yield an API server with one collection of one object."""
     api = ApiServer()
     api.collections[MAPS] = Collection([config_map("a")])
     api.start()
@@ -44,7 +44,7 @@ def api() -> Iterator[ApiServer]:
 
 @asynccontextmanager
 async def opened(folder: Path, port: int, *, strict_tls: bool = False, **rest: Any) -> AsyncIterator[KubernetesClient]:
-    """Open a client of a server on a local port; nothing of it is left for the collector afterwards."""
+    """Open a client of a server on a local port, and afterwards assert by a garbage collection that nothing is left."""
     client = await connect(kubeconfig(folder, port, TOKEN, **rest), strict_tls=strict_tls)
     assert client is not None
     async with client:
@@ -55,7 +55,7 @@ async def opened(folder: Path, port: int, *, strict_tls: bool = False, **rest: A
 
 @asynccontextmanager
 async def raw(response: bytes, *, end: bool = True) -> AsyncIterator[tuple[int, list[bytes]]]:
-    """Serve each connection these bytes after its first request; yield the port and the request heads."""
+    """Send these bytes on each connection after its first request; yield the port and the request heads."""
     heads: list[bytes] = []
     done = asyncio.Event()
 
@@ -81,7 +81,7 @@ async def raw(response: bytes, *, end: bool = True) -> AsyncIterator[tuple[int, 
 
 
 async def failed(client: KubernetesClient, **rest: Any) -> ApiError:
-    """Return the error of a call, which nowhere repeats the token."""
+    """Return the error of a call, and assert that it does not repeat the token."""
     with pytest.raises(ApiError) as caught:
         await client.get("/x", **{"read_seconds": 10.0} | rest)
     assert TOKEN not in "".join(traceback.format_exception(caught.value))
@@ -107,7 +107,7 @@ async def test_what_is_sent(tmp_path: Path) -> None:
 
 
 async def test_a_patch(tmp_path: Path) -> None:
-    """A JSON Patch is sent as such, whole, and the stored object is returned."""
+    """A JSON Patch is sent whole with its own content type, and the response is returned."""
     bodies: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -129,7 +129,7 @@ async def test_a_patch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_no_redirect_is_followed(tmp_path: Path, api: ApiServer, status: int) -> None:
-    """A response that sends the client elsewhere is a refusal, and the token goes nowhere else."""
+    """A redirect is an error, and the token is sent to no other server."""
     other = ApiServer()
     other.objects["/elsewhere"] = {}
     other.start()
@@ -145,14 +145,14 @@ async def test_no_redirect_is_followed(tmp_path: Path, api: ApiServer, status: i
 
 
 async def test_a_request_is_sent_once(tmp_path: Path) -> None:
-    """Where the connection is lost before a response, the caller decides about another try."""
+    """A request whose connection ends before the response is an error and is not sent again."""
     async with raw(b"") as (port, heads), opened(tmp_path, port) as client:
         assert isinstance(await failed(client), ApiInterrupted)
     assert len(heads) == 1
 
 
 async def test_no_cookie_is_kept(tmp_path: Path) -> None:
-    """A cookie of a response is in no later request."""
+    """A cookie of a response is not sent with later requests."""
     response = b"HTTP/1.1 200 OK\r\nset-cookie: a=b\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}"
     async with raw(response) as (port, heads), opened(tmp_path, port) as client:
         for _ in range(2):
@@ -179,7 +179,7 @@ async def test_no_cookie_is_kept(tmp_path: Path) -> None:
 async def test_a_response_that_cannot_be_used(
     tmp_path: Path, response: bytes, kind: type[ApiError], words: str
 ) -> None:
-    """Each kind of trouble has an error of its own, in one line without the token."""
+    """A response that cannot be used has an error of its own kind, in one line without the token."""
     async with raw(response) as (port, _), opened(tmp_path, port) as client:
         error = await failed(client)
     assert isinstance(error, kind)
@@ -187,7 +187,7 @@ async def test_a_response_that_cannot_be_used(
 
 
 async def test_what_a_refusal_says(tmp_path: Path, api: ApiServer) -> None:
-    """The message of a Status object is in the error, on one line, and its kind is known; other bodies are not read."""
+    """An error has the message of a Status object in one line, and nothing of any other body."""
     api.scripted["/x"] = Scripted({"kind": "Status", "message": "a\nb  c."}, 409)
     async with opened(tmp_path, api.port) as client:
         error = await failed(client)
@@ -204,13 +204,13 @@ async def test_what_a_refusal_says(tmp_path: Path, api: ApiServer) -> None:
 
 
 async def test_a_silent_server(tmp_path: Path) -> None:
-    """A response that does not come in its time is given up."""
+    """A response that does not come before its deadline is given up."""
     async with raw(b"", end=False) as (port, _), opened(tmp_path, port) as client:
         assert str(await failed(client, read_seconds=0.2)).endswith("its response timed out")
 
 
 async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
-    """A refused connection is told as such."""
+    """A refused connection is an error that says that the server cannot be connected to."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         async with opened(tmp_path, free.getsockname()[1]) as client:
@@ -221,14 +221,14 @@ async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
 
 
 async def test_a_name_that_is_none(tmp_path: Path) -> None:
-    """A host that is not in the name service cannot be connected to."""
+    """A server whose name does not resolve is an error of the connection."""
     async with opened(tmp_path, 1, server="http://does-not-exist.invalid") as client:
         error = await failed(client)
     assert isinstance(error, ApiUnreachable)
 
 
 async def test_a_certificate_of_another_authority(tmp_path: Path) -> None:
-    """A certificate that is not accepted is told with its reason."""
+    """A certificate that is not accepted is an error with the reason."""
     certificate, key = Authority("other").issue("localhost").write(tmp_path, "server")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
@@ -269,7 +269,7 @@ async def test_an_authority_without_key_usage(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("how", ["deadline", "cancelled"])
 async def test_a_handshake_that_hangs(tmp_path: Path, how: str) -> None:
-    """The time for connecting includes TLS, and neither its end nor a cancelled call leaves a socket behind."""
+    """A TLS handshake that hangs ends at the connect deadline or with its cancelled call, and leaves no open socket."""
     async with raw(b"", end=False) as (port, _), opened(tmp_path, 0, server=f"https://127.0.0.1:{port}") as client:
         if how == "deadline":
             error = await failed(client, connect_seconds=0.2)
@@ -282,7 +282,7 @@ async def test_a_handshake_that_hangs(tmp_path: Path, how: str) -> None:
 
 
 async def test_a_cancelled_call_gives_its_connection_up(tmp_path: Path) -> None:
-    """The server sees the end of the connection at once."""
+    """A cancelled call closes its connection to the server at once."""
     ended = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -301,14 +301,14 @@ async def test_a_cancelled_call_gives_its_connection_up(tmp_path: Path) -> None:
 
 
 async def test_a_body_above_the_limit_is_not_read_to_its_end(tmp_path: Path) -> None:
-    """A body that never ends is given up at the limit."""
+    """A body that never ends is given up at the size limit."""
     body = b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 200_000
     async with raw(body, end=False) as (port, _), opened(tmp_path, port) as client:
         assert isinstance(await failed(client, limit=100_000), ApiTooLarge)
 
 
 async def test_timeouts(tmp_path: Path, api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A watch has no total time, where the package has 300 s, but ends after 90 s of silence; other calls have less."""
+    """A watch has no limit of its total time, only one of 90 s of silence; other calls have shorter limits."""
     seen: list[aiohttp.ClientTimeout] = []
     async with opened(tmp_path, api.port) as client:
         transport = client._transport
@@ -333,7 +333,7 @@ async def test_timeouts(tmp_path: Path, api: ApiServer, monkeypatch: pytest.Monk
 
 
 async def test_a_watch(tmp_path: Path, api: ApiServer) -> None:
-    """Bookmarks are asked for, events come one by one, and the end of the watch is the end of the events."""
+    """A watch asks for bookmarks, yields events one by one, and ends when the server ends it."""
     script = api.collections[MAPS]
     for number in range(3):
         script.push("ADDED", config_map(f"c{number}", number))
@@ -354,7 +354,7 @@ async def test_a_watch(tmp_path: Path, api: ApiServer) -> None:
 
 
 async def test_a_watch_that_is_refused(tmp_path: Path, api: ApiServer) -> None:
-    """The block is not entered, and the status is known."""
+    """A watch that is refused raises an error with the status before its block is entered."""
     api.collections[MAPS].watch_status = 410
     async with opened(tmp_path, api.port) as client:
         with pytest.raises(ApiRefusal, match="410") as caught:
@@ -367,7 +367,7 @@ async def test_a_watch_that_is_refused(tmp_path: Path, api: ApiServer) -> None:
 async def test_a_watch_that_ends_badly(
     tmp_path: Path, api: ApiServer, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """Silence, a stream that breaks off, an event above the limit and one that is none have errors of their own."""
+    """A watch that is silent, breaks off, or sends an event too large or malformed has an error of its own kind."""
     script = api.collections[MAPS]
     if how == "silent":
         monkeypatch.setattr(client_module, "SILENCE_SECONDS", 0.3)
@@ -393,7 +393,7 @@ async def test_a_watch_that_ends_badly(
 async def test_pages_above_the_limit_come_in_parts(
     tmp_path: Path, api: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A page that is too large is asked for again with fewer objects; one object that is too large is an error."""
+    """A page that is too large is requested again with fewer objects, and one object that is too large is an error."""
     monkeypatch.setattr(client_module, "PAGE_BYTES", 20_000)
     script = api.collections[MAPS]
     script.items = [config_map(f"c{number}", number, "x" * 3000) for number in range(20)]
@@ -407,7 +407,7 @@ async def test_pages_above_the_limit_come_in_parts(
 
 
 async def test_a_machine_that_is_gone_is_noticed(tmp_path: Path, api: ApiServer) -> None:
-    """Connections probe the other machine after 10 s of idleness, three times, 5 s apart."""
+    """An idle connection probes the other machine after 10 s, three times, 5 s apart."""
     async with opened(tmp_path, api.port) as client, client.watch(MAPS, "", "1", 600) as events:
         connection = events._response.connection
         assert connection is not None
@@ -419,7 +419,7 @@ async def test_a_machine_that_is_gone_is_noticed(tmp_path: Path, api: ApiServer)
 
 
 async def test_many_watches_leave_room_for_other_calls(tmp_path: Path, api: ApiServer) -> None:
-    """120 watches and a single read are open at the same time, where the package has 100 connections at most."""
+    """120 watches and a single read are open at the same time, although the package allows 100 by default."""
     api.objects["/x"] = {}
     async with opened(tmp_path, api.port) as client, AsyncExitStack() as stack:
         for _ in range(120):

@@ -1,4 +1,4 @@
-"""Which cluster a program asks, and as whom: flags, environment, credential plugins and the pod's own identity."""
+"""Cluster and credentials of a program: flags, environment, credential plugins and the pod's own identity."""
 
 import asyncio
 import shutil
@@ -27,14 +27,14 @@ CANARY = "canary-of-the-token"
 
 @pytest.fixture(autouse=True)
 def _nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run neither in a cluster nor with a kubeconfig."""
+    """Remove the variables that name a cluster or a kubeconfig."""
     for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
 def api() -> Iterator[ApiServer]:
-    """Serve one object."""
+    """Yield an API server with one object."""
     api = ApiServer()
     api.objects[PATH] = {"data": {}}
     api.start()
@@ -50,7 +50,7 @@ async def connected(path: Path | None) -> KubernetesClient:
 
 
 async def get(client: KubernetesClient) -> dict[str, Any]:
-    """Read the one object."""
+    """Read the object and return it."""
     return await client.get(PATH, read_seconds=10)
 
 
@@ -58,8 +58,8 @@ def test_a_user_without_a_home() -> None:
     """The client can be imported by a user who has no home directory, as in a container."""
     lines = (
         "import os, pwd",
-        "def nobody(_): raise KeyError",
-        "pwd.getpwuid = nobody",
+        "def unknown(_): raise KeyError",
+        "pwd.getpwuid = unknown",
         "os.environ.pop('HOME', None)",
         "import program.kubernetes.client",
     )
@@ -100,13 +100,13 @@ async def test_the_environment_names_no_credentials(
     """A netrc file of the environment gives a user without a token no password."""
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login a password b\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    async with await connected(kubeconfig(tmp_path, api.port, "nobody", user={})) as client:
+    async with await connected(kubeconfig(tmp_path, api.port, "anonymous", user={})) as client:
         assert await get(client) == {"data": {}}
     assert api.tokens == [""]
 
 
 async def test_no_cluster_at_all() -> None:
-    """There is no client where nothing names a cluster."""
+    """Without flag, environment and pod that name a cluster there is no client."""
     assert await connect(None) is None
 
 
@@ -128,7 +128,7 @@ ENTRY = "an entry in it is missing or of the wrong type; `kubectl config view` s
     ],
 )
 async def test_a_kubeconfig_that_is_none(tmp_path: Path, content: str, problem: str) -> None:
-    """The error is one sentence on one line that names the file, without words about Python."""
+    """A file that is no kubeconfig gives one sentence that names the file and says what is wrong."""
     path = tmp_path / "broken"
     path.write_text(content)
     with pytest.raises(ClusterError) as caught:
@@ -137,7 +137,7 @@ async def test_a_kubeconfig_that_is_none(tmp_path: Path, content: str, problem: 
 
 
 async def test_a_kubeconfig_that_is_not_there(tmp_path: Path) -> None:
-    """A file that does not exist is named."""
+    """A kubeconfig that does not exist gives an error that names the file."""
     with pytest.raises(ClusterError, match=r"none cannot be used: it is not there, or empty\.$"):
         await connect(tmp_path / "none")
 
@@ -150,7 +150,7 @@ async def test_an_address_that_is_none(tmp_path: Path, server: str) -> None:
 
 
 async def test_an_authority_that_is_none(tmp_path: Path) -> None:
-    """A bundle without a certificate is refused at the start."""
+    """A certificate authority without a certificate is refused at the start."""
     (tmp_path / "ca.pem").write_text("none")
     authority: dict[str, Any] = {"certificate-authority": str(tmp_path / "ca.pem")}
     path = kubeconfig(tmp_path, 1, "x", server="https://127.0.0.1:1", **authority)
@@ -159,7 +159,7 @@ async def test_an_authority_that_is_none(tmp_path: Path) -> None:
 
 
 async def test_a_pod_without_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A pod without a service account is told so."""
+    """In a pod without a service account the error says that the token is missing."""
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
     monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "none"))
@@ -171,9 +171,9 @@ async def test_a_pod_without_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 async def test_a_rotated_token_is_read_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The kubelet replaces the file; a moment in which it is empty or broken is one failed call, no more.
+    """A token that the kubelet replaces is sent with the next call, and a call while its file is broken fails alone.
 
-    The line feed at its end is not sent, no proxy of the environment comes between, and no error repeats a token.
+    The line feed at its end is not sent, no proxy of the environment is used, and no error repeats a token.
     """
     certificate, key = self_signed(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -218,7 +218,7 @@ async def test_a_rotated_token_is_read_again(monkeypatch: pytest.MonkeyPatch, tm
 async def test_a_token_file_of_a_kubeconfig_is_read_again(
     api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file is read at intervals, and its line feed is not sent."""
+    """The token file of a kubeconfig is read again at intervals, and the line feed at its end is not sent."""
     monkeypatch.setattr(configuration, "REREAD_SECONDS", 0.0)
     file = tmp_path / "token"
     file.write_text("one\n")
@@ -274,7 +274,7 @@ async def test_a_credential_plugin(
 async def test_calls_that_wait_run_a_plugin_once(
     api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Twenty calls at the same time find one token that expires, and the plugin runs once for all of them."""
+    """A plugin runs once for twenty calls at the same time whose token expires."""
     user = plugin(tmp_path, PRINT, args=["60"], env=[{"name": "PREFIX", "value": "t"}], provideClusterInfo=True)
     monkeypatch.setattr(configuration, "REREAD_SECONDS", 0.0)
     async with await connected(kubeconfig(tmp_path, api.port, "plugin", user=user)) as client:
@@ -301,7 +301,7 @@ async def test_calls_that_wait_run_a_plugin_once(
 async def test_a_credential_plugin_that_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str
 ) -> None:
-    """The error says how the plugin fails and repeats nothing that it prints; no process stays behind."""
+    """The error of a plugin that fails says how, and repeats nothing that the plugin prints."""
     monkeypatch.setattr(exec_plugin, "RUN_SECONDS", 0.5 if "sleep" in script else 60.0)
     with pytest.raises(ClusterError) as caught:
         await connect(kubeconfig(tmp_path, 1, "plugin", user=plugin(tmp_path, script)))
@@ -310,14 +310,14 @@ async def test_a_credential_plugin_that_fails(
 
 
 async def test_a_credential_plugin_that_is_not_there(tmp_path: Path) -> None:
-    """A program that is missing is named."""
+    """A credential plugin that does not exist gives an error that says so."""
     user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "./none"}}
     with pytest.raises(ClusterError, match="No such file"):
         await connect(kubeconfig(tmp_path, 1, "plugin", user=user))
 
 
 async def test_an_expired_token_of_an_issuer(tmp_path: Path) -> None:
-    """A token of an OpenID issuer is not renewed over TLS that nothing verifies; the error says what to do."""
+    """A token of an OpenID issuer, whose renewal would verify no certificate, is an error that says what to do."""
     user = {"auth-provider": {"name": "oidc", "config": {"refresh-token": CANARY}}}
     with pytest.raises(ClusterError, match="use a credential plugin") as caught:
         await connect(kubeconfig(tmp_path, 1, "oidc", user=user))

@@ -1,4 +1,4 @@
-"""Listening on both families, and on one where there is no other."""
+"""Listening on addresses of IPv4 and IPv6, and on IPv4 alone where there is no IPv6."""
 
 import errno
 import socket
@@ -13,7 +13,7 @@ from tools.repository import ROOT
 
 
 def has_ipv6() -> bool:
-    """Whether this machine has IPv6."""
+    """Return whether this machine has IPv6."""
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
             probe.bind(("::1", 0))
@@ -24,7 +24,7 @@ def has_ipv6() -> bool:
 
 @pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6")
 def test_every_address_of_both_families() -> None:
-    """`[::]` takes clients of either family, one socket for both."""
+    """A socket on `[::]` accepts clients of both families."""
     with bind("[::]:0", "--listen") as sock:
         port = sock.getsockname()[1]
         for host in ("127.0.0.1", "::1"):
@@ -33,7 +33,7 @@ def test_every_address_of_both_families() -> None:
 
 @pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6")
 def test_one_address_is_one_family() -> None:
-    """`[::1]` and `127.0.0.1` take no clients of the other family."""
+    """A socket on `[::1]` or `127.0.0.1` accepts no clients of the other family."""
     for mine, other in (("[::1]:0", "127.0.0.1"), ("127.0.0.1:0", "::1")):
         with bind(mine, "--listen") as sock, pytest.raises(ConnectionRefusedError):
             socket.create_connection((other, sock.getsockname()[1]), timeout=3)
@@ -42,11 +42,11 @@ def test_one_address_is_one_family() -> None:
 @pytest.mark.parametrize("where", ["socket", "bind"])
 @pytest.mark.parametrize("code", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
 def test_without_ipv6_it_is_ipv4(monkeypatch: pytest.MonkeyPatch, where: str, code: int) -> None:
-    """A kernel without IPv6, or with IPv6 switched off: `[::]` is every address of IPv4, `[::1]` an error."""
+    """Without IPv6, in the kernel or switched off, `[::]` means every address of IPv4, and `[::1]` is an error."""
     real = socket.socket
 
     class Without(real):  # type: ignore[misc, valid-type]
-        """A socket of a machine without IPv6."""
+        """Socket of a machine without IPv6."""
 
         def __init__(self, family: int = socket.AF_INET, *rest: int, **values: object) -> None:
             if where == "socket" and family == socket.AF_INET6:
@@ -67,7 +67,7 @@ def test_without_ipv6_it_is_ipv4(monkeypatch: pytest.MonkeyPatch, where: str, co
 
 
 def test_a_port_in_use_is_no_reason_for_another_family() -> None:
-    """`[::]` on a port that is taken is an error, not half of it."""
+    """Listening on `[::]` with a port in use is an error, although another family might be free."""
     with bind("[::]:0", "--listen") as sock, pytest.raises(ListenError, match="in use"):
         bind(f"[::]:{sock.getsockname()[1]}", "--listen")
 
@@ -84,7 +84,7 @@ print(socket.create_connection(("127.0.0.1", sock.getsockname()[1]), timeout=3).
 
 
 def test_a_network_namespace_with_ipv6_switched_off() -> None:
-    """What a kernel really says where net.ipv6.conf.all.disable_ipv6 is 1: IPv4 clients are served all the same."""
+    """With net.ipv6.conf.all.disable_ipv6 set in a real kernel, a socket on `[::]` accepts clients of IPv4."""
     inner = ["sh", "-c", 'ip link set lo up && exec "$0" -c "$1"', sys.executable, IPV6_OFF]
     made = subprocess.run(
         ["unshare", "--user", "--map-root-user", "--net", "--mount", *inner],

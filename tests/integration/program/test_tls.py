@@ -1,4 +1,4 @@
-"""Contexts for connections to servers: which certificates they accept, on whatever Python the tests run."""
+"""TLS contexts for connections to servers, which accept the same certificates on every Python."""
 
 import asyncio
 import ssl
@@ -38,7 +38,7 @@ async def server(
     async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("peercert") or {}
         subject = dict(part[0] for part in peer.get("subject", ()))
-        writer.write(subject.get("commonName", "nobody").encode() + b"\n")
+        writer.write(subject.get("commonName", "anonymous").encode() + b"\n")
         writer.close()
 
     listening = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
@@ -50,7 +50,7 @@ async def greeting(port: int, context: ssl.SSLContext, name: str = NAME) -> str:
     """Connect and return the line that the server sends.
 
     Raises:
-        ssl.SSLError: the handshake failed.
+        ssl.SSLError: The handshake failed.
     """
     async with asyncio.timeout(5):
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
@@ -89,7 +89,7 @@ async def test_a_server_that_a_trusted_authority_knows(
 ) -> None:
     """A certificate is accepted when its chain ends at a trusted certificate, which may be an intermediate."""
     async with server(tmp_path, pair) as port:
-        assert await greeting(port, client_context(strict=strict, authorities=authorities)) == "nobody"
+        assert await greeting(port, client_context(strict=strict, authorities=authorities)) == "anonymous"
 
 
 @pytest.mark.parametrize("strict", [False, True], ids=["lax", "strict"])
@@ -107,19 +107,19 @@ async def test_a_server_that_no_trusted_authority_knows(
 async def test_an_authority_without_key_usage_and_key_identifiers(
     tmp_path: Path, pair: Pair, authorities: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is accepted on every Python, and refused where certificates must follow RFC 5280 to the letter."""
+    """An authority without key usage and key identifiers is accepted on every Python, and refused in strict mode."""
     strict_by_default(monkeypatch)
     async with server(tmp_path, pair) as port:
         with pytest.raises(ssl.SSLCertVerificationError):
             await greeting(port, ssl.create_default_context(cadata=authorities))
-        assert await greeting(port, client_context(strict=False, authorities=authorities)) == "nobody"
+        assert await greeting(port, client_context(strict=False, authorities=authorities)) == "anonymous"
         with pytest.raises(ssl.SSLCertVerificationError, match=r"[Kk]ey"):
             await greeting(port, client_context(strict=True, authorities=authorities))
 
 
 @pytest.mark.parametrize("strict", [False, True], ids=["lax", "strict"])
 def test_flags_do_not_depend_on_python(*, strict: bool) -> None:
-    """Every flag of the verification is set by the module, none by the Python that runs it."""
+    """Every verification flag of a context is set by the module and none by the version of Python."""
     expected = ssl.VERIFY_X509_TRUSTED_FIRST | ssl.VERIFY_X509_PARTIAL_CHAIN
     context = client_context(strict=strict)
     assert context.verify_flags == (expected | ssl.VERIFY_X509_STRICT if strict else expected)
@@ -127,15 +127,15 @@ def test_flags_do_not_depend_on_python(*, strict: bool) -> None:
 
 
 async def test_authorities_in_a_file(tmp_path: Path) -> None:
-    """Authorities may be a file, which may hold remarks that are not ASCII."""
+    """Authorities may come from a file, which may have remarks that are not ASCII."""
     authorities = tmp_path / "ca.pem"
     authorities.write_text(f"# Autorité\n{ROOT.pem}", encoding="utf-8")
     async with server(tmp_path, ROOT.issue(NAME)) as port:
-        assert await greeting(port, client_context(strict=False, authorities=authorities)) == "nobody"
+        assert await greeting(port, client_context(strict=False, authorities=authorities)) == "anonymous"
 
 
 async def test_authorities_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without authorities the system's count, and neither SSL_CERT_FILE nor SSL_CERT_DIR adds one."""
+    """Without authorities of its own a context trusts those of the system and none of SSL_CERT_FILE or SSL_CERT_DIR."""
     system = tmp_path / "system.pem"
     system.write_text(ROOT.pem)
     trusted_by_system(monkeypatch, system)
@@ -143,7 +143,7 @@ async def test_authorities_of_the_system(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "other.pem"))
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
     async with server(tmp_path, ROOT.issue(NAME)) as port:
-        assert await greeting(port, client_context(strict=False)) == "nobody"
+        assert await greeting(port, client_context(strict=False)) == "anonymous"
     async with server(tmp_path, OTHER.issue(NAME)) as port:
         with pytest.raises(ssl.SSLCertVerificationError):
             await greeting(port, client_context(strict=False))
@@ -160,23 +160,23 @@ BROKEN: Final[dict[str, tuple[Any, str]]] = {
 
 @pytest.mark.parametrize(("authorities", "phrase"), BROKEN.values(), ids=BROKEN)
 def test_authorities_without_a_certificate(authorities: str | Path, phrase: str) -> None:
-    """Authorities that hold no certificate are an error, for they would verify nothing."""
+    """Authorities without a certificate, which would verify nothing, are an error."""
     with pytest.raises(AuthoritiesUnusable, match=f"^{phrase}$"):
         client_context(strict=False, authorities=authorities)
 
 
 async def test_verification_that_is_switched_off(tmp_path: Path) -> None:
-    """Without verification every certificate is accepted; without that of the name, one of another name."""
+    """Without verification every certificate is accepted, and without verification of the name one for another name."""
     async with server(tmp_path, OTHER.issue("other.test")) as port:
-        assert await greeting(port, client_context(strict=True, authorities=ROOT.pem, verify=False)) == "nobody"
+        assert await greeting(port, client_context(strict=True, authorities=ROOT.pem, verify=False)) == "anonymous"
         nameless = client_context(strict=True, authorities=OTHER.pem, verify_name=False)
-        assert await greeting(port, nameless) == "nobody"
+        assert await greeting(port, nameless) == "anonymous"
         with pytest.raises(ssl.SSLCertVerificationError):
             await greeting(port, client_context(strict=True, authorities=ROOT.pem, verify_name=False))
 
 
 async def test_a_client_certificate(tmp_path: Path) -> None:
-    """A server that asks for a certificate is shown the one that was given, with its intermediates."""
+    """A server that requires a client certificate gets the one of the context, with its intermediates."""
     pair = INTERMEDIATE.issue("x", common_name="the program", chain=(INTERMEDIATE,))
     certificate = ClientCertificate(pair.chain, pair.key)
     certificate.check()
@@ -186,7 +186,7 @@ async def test_a_client_certificate(tmp_path: Path) -> None:
 
 
 def test_a_client_certificate_with_the_key_of_another() -> None:
-    """A certificate that does not match its key is an error, whose text shows neither."""
+    """A client certificate that does not match its key is an error, whose text has neither of them."""
     certificate = ClientCertificate(ROOT.issue("x").chain, ROOT.issue("x").key)
     with pytest.raises(CertificateUnusable, match=r"^are no certificate with its key in PEM$"):
         certificate.check()
@@ -197,7 +197,7 @@ def test_a_client_certificate_with_the_key_of_another() -> None:
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 async def test_versions_and_protocols(tmp_path: Path) -> None:
-    """TLS before 1.2 is refused, and HTTP/1.1 is the one protocol that is offered."""
+    """A context refuses TLS before 1.2 and offers HTTP/1.1 alone."""
     context = client_context(strict=False, authorities=ROOT.pem)
     async with server(tmp_path, ROOT.issue(NAME), version=ssl.TLSVersion.TLSv1_1) as port:
         with pytest.raises((ssl.SSLError, ConnectionError)):

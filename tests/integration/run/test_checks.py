@@ -1,4 +1,4 @@
-"""What `make run` does before it starts anything, and how it ends what it started."""
+"""Checks of `make run` before it starts its programs, and the end of those programs."""
 
 import socket
 import subprocess
@@ -19,10 +19,10 @@ from tools.repository import ROOT
 
 
 class TestPorts:
-    """Ports are looked at before anything starts."""
+    """Tests of the check of ports before anything starts."""
 
     def test_taken(self, tmp_path: Path) -> None:
-        """A port in use is one line that names it, who wants it and the flag; nothing was started or written."""
+        """A port in use gives one line with the port, its program and the flag, and nothing is started or written."""
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
             other.listen()
@@ -40,14 +40,14 @@ class TestPorts:
         assert not (tmp_path / "state").exists()
 
     def test_wanted_twice(self) -> None:
-        """Two programs cannot have the same port."""
+        """One port for two programs is refused."""
         port = free_port()
         with pytest.raises(RunError, match=r"wanted by the gateway and by hooks.*--hooks-port"):
             check_ports(Ports(gateway=port, hooks=port, admin=free_port()))
 
 
 class TestStateFolder:
-    """The examples are copied once; the copy is the user's."""
+    """Tests of the state folder, into which the examples are copied once."""
 
     def test_copied_once(self, tmp_path: Path) -> None:
         """A second start keeps what the user edited and does not bring back what the user removed."""
@@ -63,7 +63,7 @@ class TestStateFolder:
         assert not (folder.manifests / "demo-server.yaml").exists()
 
     def test_reset(self, tmp_path: Path) -> None:
-        """A reset brings the examples back and removes nothing that is not the folder's own."""
+        """A reset brings the examples back and removes nothing outside the folders that `make run` writes."""
         folder = prepare(tmp_path, local=9101, remote=9102, reset=False)
         (folder.manifests / "mine.yaml").write_text("# mine\n")
         (tmp_path / "notes.txt").write_text("mine")
@@ -74,14 +74,14 @@ class TestStateFolder:
         assert (tmp_path / "notes.txt").read_text() == "mine"
 
     def test_reset_of_something_else(self, tmp_path: Path) -> None:
-        """A folder that is not of `make run` is not emptied."""
+        """A reset refuses a folder that is not of `make run`."""
         (tmp_path / "objects").mkdir()
         with pytest.raises(StateError, match="--reset empties state folders"):
             prepare(tmp_path, local=9101, remote=9102, reset=True)
         assert (tmp_path / "objects").exists()
 
     def test_ports_move(self, tmp_path: Path) -> None:
-        """The addresses of the model servers follow their ports, even when they change places."""
+        """The addresses of the model servers follow their ports, even when the two ports change places."""
         folder = prepare(tmp_path, local=9102, remote=9101, reset=False)
         assert "host: 127.0.0.1:9101" in (folder.manifests / "demo.yaml").read_text()
         assert 'host: "127.0.0.1:9101"' in folder.config.read_text()
@@ -99,7 +99,7 @@ class TestStateFolder:
         folder.lock.close()
 
     def test_broken_workloads(self, tmp_path: Path) -> None:
-        """A workloads.yaml that cannot be read is one line; a missing one says nothing."""
+        """A workloads.yaml that cannot be used gives an error of one line, and a missing one gives none."""
         folder = prepare(tmp_path, local=9101, remote=9102, reset=False)
         folder.workloads.write_text("resolve: [1]\n")
         with pytest.raises(StateError, match="resolve must be a list"):
@@ -113,7 +113,7 @@ class TestStateFolder:
         folder.lock.close()
 
     def test_not_a_folder(self, tmp_path: Path) -> None:
-        """A state folder that is a file is one line."""
+        """A state folder that is a file is refused."""
         (tmp_path / "file").write_text("")
         with pytest.raises(StateError, match="cannot be used"):
             prepare(tmp_path / "file", local=9101, remote=9102, reset=False)
@@ -130,7 +130,7 @@ while True:
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Iterator[Path]:
-    """A folder with modules that children can run."""
+    """Yield a folder with modules that children can run."""
     (tmp_path / "stubborn.py").write_text(STUBBORN)
     (tmp_path / "dies.py").write_text("raise SystemExit('no more')")
     link = tmp_path / "examples"
@@ -140,7 +140,7 @@ def programs(tmp_path: Path) -> Iterator[Path]:
 
 
 class TestChildren:
-    """Child processes end with their parent."""
+    """Tests of child processes and their ends."""
 
     def test_stubborn(self, programs: Path) -> None:
         """A child that ignores SIGTERM is killed, at once when that is asked for."""
@@ -152,7 +152,7 @@ class TestChildren:
         assert child.how_it_ended() == "was ended by SIGKILL"
 
     def test_death(self, programs: Path) -> None:
-        """A child that ends by itself is noticed, with its exit status and its last words."""
+        """A child that ends by itself is noticed, with its exit status and its last lines."""
         children = Children(programs, programs)
         child = children.start("a child", "dies")
         poll(lambda: children.dead() is child)
