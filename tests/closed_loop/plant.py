@@ -163,7 +163,7 @@ class Plant:
         self._due: float | None = None
         self._names = itertools.count()
         self.replicas: list[Replica] = [self._replica(-3600.0) for _ in range(replicas)]
-        self._wanted = replicas
+        self._desired = replicas
         self._recommended: deque[tuple[float, int]] = deque()
         self.published: tuple[Sample, ...] = ()
         """Samples that the source of the metric returns now."""
@@ -289,22 +289,22 @@ class Plant:
         if not values:
             return
         ratio = sum(values) / len(values) / autoscaler.target
-        wanted = self._wanted if abs(ratio - 1) <= autoscaler.tolerance else ceil(len(self.replicas) * ratio)
-        wanted = min(max(wanted, 1), autoscaler.most)
-        self._recommended.append((self.now, wanted))
+        desired = self._desired if abs(ratio - 1) <= autoscaler.tolerance else ceil(len(self.replicas) * ratio)
+        desired = min(max(desired, 1), autoscaler.most)
+        self._recommended.append((self.now, desired))
         while self._recommended[0][0] < self.now - autoscaler.stabilization:
             self._recommended.popleft()
-        wanted = max(wanted, min(self._wanted, max(count for _, count in self._recommended)))
-        if wanted > self._wanted:
-            for _ in range(wanted - self._wanted):
+        desired = max(desired, min(self._desired, max(count for _, count in self._recommended)))
+        if desired > self._desired:
+            for _ in range(desired - self._desired):
                 self._at(self.now + autoscaler.startup, self._start_replica)
-        self._wanted = wanted
-        if wanted < len(self.replicas):
-            del self.replicas[wanted:]
+        self._desired = desired
+        if desired < len(self.replicas):
+            del self.replicas[desired:]
             self._ask(0.5)
 
     def _start_replica(self) -> None:
-        if len(self.replicas) < self._wanted:
+        if len(self.replicas) < self._desired:
             self.replicas.append(self._replica(self.now))
             self._ask(0.5)
 
@@ -333,7 +333,7 @@ class Plant:
             now=START + timedelta(seconds=self.now + replica.skew),
             readings=self._read(replica),
             children=[observed for _, observed in self._children.values()],
-            related=[builders.workload(ready=len(self.replicas), replicas=max(1, self._wanted))],
+            related=[builders.workload(ready=len(self.replicas), replicas=max(1, self._desired))],
         )
         self.syncs.append((self.now, response))
         self._apply(response)

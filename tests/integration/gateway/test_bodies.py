@@ -503,7 +503,7 @@ async def _leave(client: Client, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["close", "reset", "half"])
 @pytest.mark.parametrize("point", ["upload", "before first byte", "mid stream", "pipelined"])
-async def test_to_06_to_08_bs_13_p4_the_server_is_told_within_a_second(point: str, how: str) -> None:
+async def test_to_06_to_08_bs_13_p4_the_servers_connection_ends_with_the_clients(point: str, how: str) -> None:
     """TO-06: when a client closes or resets its connection anywhere in a request, the server's connection ends."""
     reached = asyncio.Event()
     gone = asyncio.Event()

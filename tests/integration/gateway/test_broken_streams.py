@@ -96,7 +96,7 @@ def _unchunked(data: bytes) -> tuple[bytes, bool]:
     ],
 )
 @pytest.mark.parametrize("pieces", [False, True])
-async def test_bs_11_an_event_that_was_cut_is_none(cut: bytes, pieces: bool) -> None:
+async def test_bs_11_an_event_that_was_cut_is_no_message(cut: bytes, pieces: bool) -> None:
     """BS-11: an event that the server has not finished never becomes a message of its own."""
 
     async def script(side: ServerSide) -> None:

@@ -312,7 +312,7 @@ async def test_errors_keep_what_is_known(api: ApiServer, script: Collection, sta
     [b"<html>", b"[]", b'{"items": ["x"]}', b'{"items": {"a": 1}}', b"\xff"],
     ids=["html", "list", "text", "object", "bytes"],
 )
-async def test_a_list_that_is_none(api: ApiServer, script: Collection, body: bytes) -> None:
+async def test_a_response_that_is_no_list(api: ApiServer, script: Collection, body: bytes) -> None:
     """A response with status 200 that is no list is an error, and the source goes on."""
     script.body = body
     async with followed(api) as followed_source:
@@ -325,7 +325,7 @@ async def test_a_list_that_is_none(api: ApiServer, script: Collection, body: byt
 @pytest.mark.parametrize(
     "event", [b"{", b"7", b"{}", b'{"type": "ADDED", "object": 1}', b'{"type":"ERROR","object":{}}']
 )
-async def test_an_event_that_is_none(api: ApiServer, script: Collection, event: bytes) -> None:
+async def test_a_malformed_event(api: ApiServer, script: Collection, event: bytes) -> None:
     """An event that is none is an error, and a list repairs what it may have been."""
     async with followed(api) as followed_source:
         await until(lambda: script.watched == ["1"])
@@ -507,7 +507,7 @@ async def test_many_events_are_few_snapshots(api: ApiServer, script: Collection)
         assert len(followed_source.snapshots) < 100
 
 
-async def test_nothing_is_told_after_the_end(api: ApiServer, script: Collection) -> None:
+async def test_nothing_is_applied_after_the_end(api: ApiServer, script: Collection) -> None:
     """A source that was cancelled applies no change that arrives later."""
     async with followed(api) as followed_source:
         await until(lambda: script.watched == ["1"] and set(followed_source.texts) == {"a"})
@@ -533,7 +533,7 @@ async def test_secrets_by_name(api: ApiServer) -> None:
         assert await source.model_deployment("default", "none") is None
 
 
-async def test_secrets_that_cannot_be_had(api: ApiServer, script: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_secrets_that_cannot_be_read(api: ApiServer, script: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Secret that is forbidden, slow or out of reach is an OSError with a short text."""
     monkeypatch.setattr(configmaps, "GET_SECONDS", 0.2)
     api.objects[SECRET] = {"data": {}}

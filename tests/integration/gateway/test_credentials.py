@@ -194,7 +194,7 @@ async def test_c8_a_token_that_has_ended_is_not_sent() -> None:
         assert token == f"Bearer {CANARY_TOKEN}2".encode()
 
 
-async def test_c8_a_refused_token_that_cannot_be_renewed_is_none() -> None:
+async def test_c8_a_refused_token_that_cannot_be_renewed_is_not_used() -> None:
     """C8: A request whose token was refused gets none while the endpoint is away; others still get the old one."""
     secrets = Secrets()
 
@@ -502,7 +502,7 @@ async def test_one_read_for_all_that_wait() -> None:
 
 
 @pytest.mark.parametrize("failure", [None, AWAY], ids=["missing", "away"])
-async def test_a_secret_that_cannot_be_had_is_not_asked_for_again_at_once(failure: OSError | None) -> None:
+async def test_a_secret_that_cannot_be_read_is_not_read_again_at_once(failure: OSError | None) -> None:
     """Requests that fail because a Secret is missing do not each ask the API server, and the log says why once."""
     secrets = Secrets()
     secrets.failure = failure

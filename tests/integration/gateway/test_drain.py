@@ -39,7 +39,7 @@ def events(output: Path) -> list[dict[str, Any]]:
 # The end of the drain time
 
 
-async def test_rd_07_streams_are_told_at_the_limit(tmp_path: Path) -> None:
+async def test_rd_07_responses_end_at_the_limit(tmp_path: Path) -> None:
     """RD-07: at the end of the drain time an event stream ends with an error event, any other response breaks off, and
     a request without a response gets a 503."""
 
@@ -75,7 +75,7 @@ async def test_rd_07_streams_are_told_at_the_limit(tmp_path: Path) -> None:
         assert sorted(str(line["broken"] or line["code"]) for line in lines) == ["gateway_stopping"] * 3
 
 
-async def test_rd_07_websockets_are_told_at_the_limit(tmp_path: Path) -> None:
+async def test_rd_07_websockets_get_a_close_frame_at_the_limit(tmp_path: Path) -> None:
     """RD-07: at the end of the drain time both sides of a WebSocket get a close frame with code 1001."""
     seen: list[int | None] = []
 

@@ -462,7 +462,7 @@ async def test_the_name_of_the_endpoint_is_verified(authority: Authority, tmp_pa
     assert server.attempts == []
 
 
-async def test_an_endpoint_that_speaks_no_tls_is_told_from_one_that_is_not_there() -> None:
+async def test_an_endpoint_that_speaks_no_tls_has_a_reason_of_its_own() -> None:
     """For an endpoint that speaks no TLS the log says that TLS failed."""
 
     async def plain(side: ServerSide) -> None:

@@ -169,7 +169,7 @@ async def test_a_list_without_an_end_is_given_up(api: ApiServer, monkeypatch: py
     assert len([path for path in api.asked if path.startswith(PODS_PATH)]) == 3
 
 
-async def test_what_needs_no_call_makes_none(api: ApiServer) -> None:
+async def test_models_that_need_no_metrics_make_no_call(api: ApiServer) -> None:
     """A model without metrics, disabled, unmanaged, being deleted or not valid leads to no call."""
     config: Json = {"remoteBackend": REMOTE, "metrics": [CPU]}
     deleted = model_deployment(offloadingConfig=config)
@@ -334,7 +334,7 @@ async def test_a_name_with_anything_else_is_one_segment(api: ApiServer) -> None:
         {"key": "a", "operator": "In", "values": ["x)"]},
     ],
 )
-async def test_a_selector_that_is_none_is_refused(api: ApiServer, requirement: Json) -> None:
+async def test_an_invalid_selector_is_refused(api: ApiServer, requirement: Json) -> None:
     """A selector that the API server would refuse or misread is not sent."""
     async with opened() as (sources, _):
         reason, message = unread(await only(sources, external_metric(selector={"matchExpressions": [requirement]})))
@@ -481,7 +481,7 @@ async def test_no_api_server_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "a: b", "clusters: 1"])
-async def test_a_kubeconfig_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+async def test_a_file_that_is_no_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
     """Hooks start with a kubeconfig that cannot be used, and the message names their log."""
     (tmp_path / "broken").write_text(content)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "broken"))

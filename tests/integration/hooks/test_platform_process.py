@@ -136,8 +136,8 @@ def test_a_token_file_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.Mo
     """A token file that does not exist gives exit status 2 and one sentence."""
     monkeypatch.setenv("BEAMLIT_PLATFORM__TOKEN_FILE", str(tmp_path / "none"))
     ended = hooks("--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0")
-    said = f"hooks: platform.tokenFile {tmp_path}/none cannot be read: No such file or directory.\n"
-    assert (ended.returncode, ended.stderr) == (2, said)
+    sentence = f"hooks: platform.tokenFile {tmp_path}/none cannot be read: No such file or directory.\n"
+    assert (ended.returncode, ended.stderr) == (2, sentence)
 
 
 @pytest.mark.parametrize("hanging", ["token", "platform", "api server"])

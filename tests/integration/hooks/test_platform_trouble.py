@@ -574,7 +574,7 @@ async def test_the_log_says_why_there_is_no_token(client: Beamlit, servers: Any)
         b'{"access_token": ""}',
     ],
 )
-async def test_a_token_that_is_none(client: Beamlit, servers: Any, junk: bytes) -> None:
+async def test_a_token_that_cannot_be_sent(client: Beamlit, servers: Any, junk: bytes) -> None:
     """A token that cannot be sent in a header field counts as no token."""
     servers[0].always(Trouble(200, junk))
     with pytest.raises(Unreachable) as caught:
@@ -726,17 +726,17 @@ async def test_c23_the_secret_is_nowhere(cluster: World, status: int) -> None:
         for _ in range(3):
             await cluster.sync(item)
             cluster.pass_time(100)
-    said = "".join(response.text for response in cluster.responses) + repr(lines) + repr(cluster.metrics)
-    said += (
+    text = "".join(response.text for response in cluster.responses) + repr(lines) + repr(cluster.metrics)
+    text += (
         generate_latest(cluster.metrics.registry).decode()
         + repr(vars(cluster.beamlit))
         + repr(vars(cluster.beamlit._tokens))
     )
     assert lines
     for canary in (SECRET, TOKEN, *cluster.platform.bought):
-        assert canary not in said
+        assert canary not in text
     if status == 422:
-        assert "*** *** *** are not allowed" in said
+        assert "*** *** *** are not allowed" in text
 
 
 async def test_c23_errors_do_not_repeat_what_they_are_about(client: Beamlit, servers: Any) -> None:

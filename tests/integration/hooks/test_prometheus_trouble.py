@@ -63,7 +63,7 @@ async def read(source: MetricSource, expression: str = "x", namespace: str = "te
     return await source.read(MetricSpec.model_validate(external_metric(expression)), namespace, None)
 
 
-def said(reading: Reading) -> tuple[str, str]:
+def unread(reading: Reading) -> tuple[str, str]:
     """Return the reason and the message of a reading that has no sample."""
     assert reading.unread is not None
     assert "secret" not in reading.unread.message
@@ -108,7 +108,7 @@ async def test_trouble_has_a_reason_and_a_sentence(response: Response, reason: s
     """A reading that fails says what to change and does not repeat what the server says of its own troubles."""
     more: dict[str, Any] = {"timeoutSeconds": 0.5} if response.delay else {}
     async with HookServer(lambda _: response) as server, opened(server.url, **more) as source:
-        stated, message = said(await read(source))
+        stated, message = unread(await read(source))
     assert (stated, words in message) == (reason, True), message
     assert "canary" not in message
 
@@ -116,7 +116,7 @@ async def test_trouble_has_a_reason_and_a_sentence(response: Response, reason: s
 async def test_nothing_listens() -> None:
     """A reading from an address where nothing listens says that it cannot be connected to."""
     async with opened("127.0.0.1:1") as source:
-        assert said(await read(source)) == (
+        assert unread(await read(source)) == (
             reasons.UNREACHABLE,
             "The Prometheus server cannot be asked: it cannot be connected to.",
         )
@@ -127,7 +127,7 @@ async def test_a_histogram_is_no_number() -> None:
     response = vector()
     response["data"]["result"] = [{"metric": {}, "histogram": [1, {"count": "1"}]}]
     async with HookServer(lambda _: Response(response)) as server, opened(server.url) as source:
-        reason, message = said(await read(source))
+        reason, message = unread(await read(source))
     assert (reason, "histogram_quantile" in message) == (reasons.REFUSED, True)
 
 
@@ -198,13 +198,13 @@ async def test_a_bearer_token_is_read_again(tmp_path: Path) -> None:
         token.write_text("second and longer")
         await read(source, "b")
         token.write_text("")
-        assert said(await read(source, "c")) == (reasons.FORBIDDEN, "metricInformer.prometheus.bearerFile is empty.")
+        assert unread(await read(source, "c")) == (reasons.FORBIDDEN, "metricInformer.prometheus.bearerFile is empty.")
         token.write_text("secret\nInjected: 1")
-        reason, message = said(await read(source, "d"))
+        reason, message = unread(await read(source, "d"))
         assert (reason, "cannot be sent in a header field" in message) == (reasons.FORBIDDEN, True)
         token.unlink()
         token.mkdir()
-        reason, message = said(await read(source, "e"))
+        reason, message = unread(await read(source, "e"))
         assert (reason, message.startswith("metricInformer.prometheus.bearerFile cannot be read")) == (
             reasons.FORBIDDEN,
             True,
@@ -228,7 +228,7 @@ async def test_basic_authentication(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("setting", ["usernameFile", "passwordFile", "bearerFile", "caFile"])
-async def test_a_file_that_is_not_there_is_said_at_the_start(setting: str, tmp_path: Path) -> None:
+async def test_a_file_that_does_not_exist_ends_the_start(setting: str, tmp_path: Path) -> None:
     """A file that does not exist ends the start with an error that names its setting."""
     (tmp_path / "other").write_text("x")
     other = {"usernameFile": "passwordFile", "passwordFile": "usernameFile"}.get(setting)
@@ -240,7 +240,7 @@ async def test_a_file_that_is_not_there_is_said_at_the_start(setting: str, tmp_p
             pass
 
 
-async def test_a_ca_file_without_certificates_is_said_at_the_start(tmp_path: Path) -> None:
+async def test_a_ca_file_without_certificates_ends_the_start(tmp_path: Path) -> None:
     """A caFile that holds something else than certificates ends the start with an error."""
     (tmp_path / "ca").write_text("no certificate")
     with pytest.raises(SettingsError, match=r"^metricInformer\.prometheus\.caFile .* holds no certificates in PEM\.$"):
@@ -278,7 +278,7 @@ async def test_certificates(tmp_path: Path) -> None:
     async with over_tls(*second) as port:
         url = f"https://localhost:{port}"
         async with opened(url) as source:
-            reason, message = said(await read(source))
+            reason, message = unread(await read(source))
             assert (reason, "its certificate is not accepted, self-signed certificate" in message) == (
                 reasons.UNREACHABLE,
                 True,
@@ -286,7 +286,7 @@ async def test_certificates(tmp_path: Path) -> None:
         async with opened(url, insecureSkipVerify=True) as source:
             assert len((await read(source)).samples) == 1
         async with opened(url, caFile=str(authorities)) as source:
-            assert said(await read(source, "a"))[0] == reasons.UNREACHABLE
+            assert unread(await read(source, "a"))[0] == reasons.UNREACHABLE
         async with opened(url, caFile=str(authorities)) as source:
             authorities.write_bytes(second[0].read_bytes())
             assert len((await read(source, "b")).samples) == 1
@@ -295,7 +295,7 @@ async def test_certificates(tmp_path: Path) -> None:
             authorities.unlink()
             assert len((await read(source, "d")).samples) == 1
         async with opened(f"https://127.0.0.1:{port}", caFile=str(second[0])) as source:
-            assert "IP address mismatch" in said(await read(source))[1]
+            assert "IP address mismatch" in unread(await read(source))[1]
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -310,7 +310,7 @@ async def test_an_authority_without_key_usage(tmp_path: Path, monkeypatch: pytes
         async with opened(url, strict_tls=strict, caFile=str(authorities)) as source:
             reading = await read(source)
             assert (reading.unread is not None) is strict
-            assert not strict or "its certificate is not accepted" in said(reading)[1]
+            assert not strict or "its certificate is not accepted" in unread(reading)[1]
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ async def test_a_server_that_speaks_no_tls(greeting: bytes, reason: str, words: 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     more: dict[str, Any] = {} if greeting else {"timeoutSeconds": 0.5}
     async with opened(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", **more) as source:
-        stated, message = said(await read(source))
+        stated, message = unread(await read(source))
         assert (stated, words in message) == (reason, True), message
         await until(lambda: not open_ones)
     server.close()
@@ -370,8 +370,8 @@ async def test_one_namespace_does_not_take_the_metrics_of_another_away() -> None
 
     async with HookServer(script) as server, opened(server.url, timeoutSeconds=1.5) as source:
         for number in range(3):
-            assert said(await read(source, f"slow{number}", "a"))[0] == reasons.TIMED_OUT
-        assert said(await read(source, "quick", "a"))[0] == reasons.TIMED_OUT
+            assert unread(await read(source, f"slow{number}", "a"))[0] == reasons.TIMED_OUT
+        assert unread(await read(source, "quick", "a"))[0] == reasons.TIMED_OUT
         # The pause decides: no request is sent.
         assert not [request for request in server.requests if "quick" in request.target]
         assert len((await read(source, "quicker", "b")).samples) == 1

@@ -206,7 +206,7 @@ def test_no_cluster(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("word", ["--wait=-1", "--grace=nan", "--wait=many", "Upper", "a/b"])
-def test_words_that_are_none(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_arguments_that_cannot_be_used(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     """An argument that cannot be used ends the command with status 2 and a message."""
     with pytest.raises(SystemExit) as refused:
         main(["release-finalizers", word, "model"])

@@ -118,7 +118,7 @@ def test_a_damaged_annotation_ends_all_updates(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "null"])
-def test_an_empty_annotation_is_none(text: str) -> None:
+def test_an_empty_annotation_means_that_nothing_was_applied(text: str) -> None:
     """An empty last-applied annotation means that nothing was applied before."""
     assert dynamic_apply.last_applied(config_map(annotations={dynamic_apply.LAST_APPLIED: text})) == {}
 
@@ -207,7 +207,7 @@ def test_metadata_of_a_new_object(api: ApiServer) -> None:
     assert "selfLink" not in metadata
 
 
-def test_an_owner_elsewhere_is_none(api: ApiServer) -> None:
+def test_an_owner_in_another_namespace_does_not_count(api: ApiServer) -> None:
     """An object whose owner is in another namespace is deleted at once."""
     owner = api.create(config_map("owner"))
     reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
@@ -354,7 +354,7 @@ def test_the_controller_is_sent_as_its_go_type_prints_it(api: ApiServer) -> None
     assert manifest["spec"]["childResources"][0]["updateStrategy"] == {"method": "InPlace", "statusChecks": {}}
 
 
-def test_a_pattern_is_told_by_the_description() -> None:
+def test_a_pattern_is_described_in_its_message() -> None:
     """The message about a value that a pattern of a CRD refuses has the field's description instead of the pattern."""
     described = {"type": "string", "pattern": "^a+$", "description": "Name of it, such as aa. More about it."}
     assert list(schema.problems(described, "b", ".spec.name")) == [

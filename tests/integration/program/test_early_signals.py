@@ -78,9 +78,9 @@ def starting(name: str, folder: Path, config: Path | None = None) -> Iterator[Ru
 def ended(process: Running) -> list[str]:
     """Wait for the end of a program, assert that it was orderly, and return the events of its log."""
     code = process.wait(SECONDS)
-    said = errors(process)
-    assert (code, "Traceback" in said) == (0, False), said
-    return [json.loads(line)["event"] for line in said.splitlines()]
+    log = errors(process)
+    assert (code, "Traceback" in log) == (0, False), log
+    return [json.loads(line)["event"] for line in log.splitlines()]
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     assert str(error).endswith("Connection refused")
 
 
-async def test_a_name_that_is_none(tmp_path: Path) -> None:
+async def test_a_name_that_does_not_resolve(tmp_path: Path) -> None:
     """A server whose name does not resolve is an error of the connection."""
     async with opened(tmp_path, 1, server="http://does-not-exist.invalid") as client:
         error = await failed(client)

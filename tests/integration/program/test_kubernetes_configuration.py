@@ -127,7 +127,7 @@ ENTRY = "an entry in it is missing or of the wrong type; `kubectl config view` s
         ("contexts: [{context: {}}]\ncurrent-context: x", "an entry of PATH/contexts has no name."),
     ],
 )
-async def test_a_kubeconfig_that_is_none(tmp_path: Path, content: str, problem: str) -> None:
+async def test_a_file_that_is_no_kubeconfig(tmp_path: Path, content: str, problem: str) -> None:
     """A file that is no kubeconfig gives one sentence that names the file and says what is wrong."""
     path = tmp_path / "broken"
     path.write_text(content)
@@ -143,13 +143,13 @@ async def test_a_kubeconfig_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("server", ["ftp://127.0.0.1", "127.0.0.1:6443", "http://", "http://[", "http://a:b"])
-async def test_an_address_that_is_none(tmp_path: Path, server: str) -> None:
+async def test_an_address_that_is_no_url(tmp_path: Path, server: str) -> None:
     """An address that is no URL of a server is refused at the start, not at each call."""
     with pytest.raises(ClusterError, match=r"address of the API server cannot be used: it is no http or https URL\.$"):
         await connect(kubeconfig(tmp_path, 1, "x", server=server))
 
 
-async def test_an_authority_that_is_none(tmp_path: Path) -> None:
+async def test_an_authority_without_a_certificate(tmp_path: Path) -> None:
     """A certificate authority without a certificate is refused at the start."""
     (tmp_path / "ca.pem").write_text("none")
     authority: dict[str, Any] = {"certificate-authority": str(tmp_path / "ca.pem")}

@@ -51,7 +51,7 @@ class Running:
     ports: dict[str, int]
     http: httpx.Client
 
-    def said(self) -> str:
+    def terminal(self) -> str:
         """Return everything that its terminal shows so far."""
         return self.output.read_text()
 
@@ -112,7 +112,7 @@ class Running:
 
     def explained(self) -> str:
         """Run the last command on the screen, as it is printed and in another directory, and return what it prints."""
-        (command,) = re.findall(r"  (\S+ explain .*?)  +#", self.said(), re.DOTALL)
+        (command,) = re.findall(r"  (\S+ explain .*?)  +#", self.terminal(), re.DOTALL)
         ended = subprocess.run(["bash", "-c", command], cwd="/", capture_output=True, text=True, timeout=SECONDS)
         assert (ended.returncode, ended.stderr) == (0, "")
         return ended.stdout
@@ -143,11 +143,11 @@ def running(folder: Path) -> Iterator[Running]:
         with httpx.Client(trust_env=False, timeout=SECONDS) as client:
             demo = Running(process, output, folder / "state", ports, client)
             poll(
-                lambda: "Try in another terminal" in demo.said() or process.poll() is not None,
+                lambda: "Try in another terminal" in demo.terminal() or process.poll() is not None,
                 "a start",
                 seconds=2 * SECONDS,
             )
-            assert process.poll() is None, demo.said()
+            assert process.poll() is None, demo.terminal()
             for server in ("local", "remote"):
                 demo.demo(server, "speed?time_to_first_token=0&tokens_per_second=0")
             yield demo
@@ -241,7 +241,7 @@ class TestRequests:
     @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
     def test_the_screen(self, demo: Running) -> None:
         """Each command on the screen works as it is printed, in order."""
-        text = demo.said()
+        text = demo.terminal()
         commands = [line.strip() for line in text.splitlines() if line.startswith("  curl ")]
         expected = ["tiny-local", "tiny-local", "[DONE]", "demo-server", '"ready":false', '"ready":true']
         assert len(commands) == len(expected)
@@ -406,10 +406,10 @@ class TestEdits:
 
     def test_refused_by_the_schema(self, demo: Running) -> None:
         """A value that the schema refuses gives one sentence on the terminal and changes nothing."""
-        before, said = demo.stored(), len(demo.said())
+        before, shown = demo.stored(), len(demo.terminal())
         demo.edit(PERCENTAGE, "      percentage: 500\n")
-        poll(lambda: "refused" in demo.said()[said:], "a sentence")
-        lines = [line for line in demo.said()[said:].splitlines() if line.startswith("manifests/")]
+        poll(lambda: "refused" in demo.terminal()[shown:], "a sentence")
+        lines = [line for line in demo.terminal()[shown:].splitlines() if line.startswith("manifests/")]
         assert len(lines) == 1
         assert "manifests/demo.yaml" in lines[0]
         assert "refused, nothing changed" in lines[0]
@@ -419,7 +419,7 @@ class TestEdits:
 
     def test_not_accepted(self, demo: Running) -> None:
         """A mistake that the schema does not find sets Accepted to False with what to change, and traffic goes on."""
-        said = len(demo.said())
+        shown = len(demo.terminal())
         demo.edit(
             "    name: demo\n    namespace: default\n    targetPort",
             "    name: demo\n    namespace: other\n    targetPort",
@@ -428,7 +428,7 @@ class TestEdits:
         accepted = demo.condition("Accepted")
         assert accepted["reason"] == "CrossNamespaceReference"
         assert "spec.serviceRef refers to namespace other" in accepted["message"]
-        poll(lambda: accepted["message"] in demo.said()[said:], "the sentence on the terminal")
+        poll(lambda: accepted["message"] in demo.terminal()[shown:], "the sentence on the terminal")
         assert demo.who() == ("local", "Local")
         demo.demo("local", "unready")
         poll(lambda: demo.who() == ("remote", "NoReadyReplica"), "offloading")
@@ -452,9 +452,9 @@ class TestEnd:
             assert len(children) >= 5
             demo.edit("X-Team: search", "X-Team: mine")
             os.killpg(demo.process.pid, signal.SIGINT)
-            assert demo.process.wait(SECONDS) == 0, demo.said()
+            assert demo.process.wait(SECONDS) == 0, demo.terminal()
             assert [child for child in children if child.is_running()] == []
-            assert demo.said().endswith("Ended.\n")
+            assert demo.terminal().endswith("Ended.\n")
         with running(tmp_path) as again:
             assert "X-Team: mine" in (again.state / "manifests/demo.yaml").read_text()
             assert again.who() == ("local", "Local")
@@ -471,7 +471,7 @@ class TestEnd:
             gateway = next(one for one in processes if "gateway" in one.cmdline())
             gateway.kill()
             assert demo.process.wait(SECONDS) == 1
-            assert "gateway was ended by SIGKILL. The end of " in demo.said()
+            assert "gateway was ended by SIGKILL. The end of " in demo.terminal()
             assert [child for child in processes if child.is_running()] == []
 
     def test_broken_configuration(self, tmp_path: Path) -> None:
