@@ -251,7 +251,7 @@ async def test_a_missed_event_is_repaired(api: ApiServer, script: Collection) ->
 
 
 async def test_a_watch_without_end_is_ended(api: ApiServer, script: Collection) -> None:
-    """The next list comes even where a proxy lets no watch end in time."""
+    """A watch that a proxy does not let end in time is ended, so that the next list comes."""
     script.endless = True
     async with followed(api, relist_seconds=1.0) as followed_source:
         await until(lambda: script.watched == ["1"])
@@ -326,7 +326,7 @@ async def test_a_response_that_is_no_list(api: ApiServer, script: Collection, bo
     "event", [b"{", b"7", b"{}", b'{"type": "ADDED", "object": 1}', b'{"type":"ERROR","object":{}}']
 )
 async def test_a_malformed_event(api: ApiServer, script: Collection, event: bytes) -> None:
-    """An event that is none is an error, and a list repairs what it may have been."""
+    """A malformed event is an error, after which a list brings what it may have changed."""
     async with followed(api) as followed_source:
         await until(lambda: script.watched == ["1"])
         script.items = [config_map("b", 2)]
@@ -374,7 +374,7 @@ async def test_the_log_says_it_again(api: ApiServer, script: Collection, monkeyp
 
 
 async def test_a_closed_namespace_does_not_stop_the_others(api: ApiServer, script: Collection) -> None:
-    """A closed namespace is one error, the other one is followed; it is read as soon as it may be."""
+    """A namespace that the gateway may not read is one error while others are followed, and is read once it may be."""
     closed = api.collections[path("closed")] = Collection([config_map("late", namespace="closed")], list_status=403)
     async with followed(api, "default", "closed") as followed_source:
         await until(followed_source.store.loaded.is_set)
@@ -448,7 +448,7 @@ async def test_the_api_server_goes_away_and_comes_back(api: ApiServer, script: C
 
 
 async def test_a_slow_list_is_given_up(api: ApiServer, script: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list has a deadline, and single objects are read meanwhile."""
+    """A list that is slow is given up at its deadline, and single objects are read meanwhile."""
     monkeypatch.setattr(client, "LIST_SECONDS", 0.3)
     script.delay = 5
     api.objects[SECRET] = {"data": {}}
@@ -518,7 +518,7 @@ async def test_nothing_is_applied_after_the_end(api: ApiServer, script: Collecti
 
 
 async def test_secrets_by_name(api: ApiServer) -> None:
-    """Data is decoded, labels come with it; an object that does not exist is None."""
+    """A Secret is read by its name with decoded data and its labels, and one that does not exist is None."""
     api.objects[SECRET] = {
         "metadata": {"labels": {"gateway.beamlit.com/credential": "true"}},
         "data": {"clientId": base64.b64encode(b"id").decode(), "binary": base64.b64encode(b"\xff").decode()},
@@ -581,7 +581,7 @@ async def test_few_objects_are_read_at_the_same_time(api: ApiServer) -> None:
 
 @pytest.mark.parametrize("name", ["..", ".", "", "../../other/secrets/s", "s?watch=1", "s/x"])
 async def test_a_name_is_one_segment(api: ApiServer, name: str) -> None:
-    """No name leads to another object than the one in that namespace."""
+    """A name with dots, slashes or a query leads to no object outside its own path."""
     api.objects[SECRET] = api.objects["/api/v1/namespaces/other/secrets/s"] = {"data": {}}
     async with source_of(api) as source:
         try:

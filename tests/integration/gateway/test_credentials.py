@@ -281,7 +281,7 @@ async def test_se_11_odd_lives_are_bounded(life: object) -> None:
 
 
 async def test_se_11_a_slow_endpoint_is_given_up() -> None:
-    """SE-11: A token request has a deadline as a whole."""
+    """SE-11: A token request that takes too long as a whole is given up."""
     secrets = Secrets()
     async with serving(responding(GOOD, gate=asyncio.Event())) as server, made(secrets, timeout=0.2) as credentials:
         secrets.objects["default", "oauth"] = secret_for(server)

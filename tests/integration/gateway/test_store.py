@@ -181,7 +181,7 @@ async def test_state_of_a_route_outlives_its_documents(store: RouteStore) -> Non
 
 
 async def test_confirming_is_being_up_to_date(store: RouteStore, clock: Clock) -> None:
-    """A source that confirms that nothing has changed makes the table as young as a snapshot does."""
+    """A confirmation that nothing has changed makes the table as young as a snapshot does."""
     store.apply(snapshot())
     clock.now = 1500
     store.confirm()
@@ -189,7 +189,7 @@ async def test_confirming_is_being_up_to_date(store: RouteStore, clock: Clock) -
 
 
 async def test_an_error_does_not_hide_a_change_that_comes_with_it(store: RouteStore, clock: Clock) -> None:
-    """When a change and an error come together, the table is as young as the change."""
+    """When a change and an error come together, the age of the table is counted from the change."""
     store.apply(snapshot())
     clock.now = 1500
     news = snapshot(("default", "a", text()))

@@ -363,7 +363,7 @@ TROUBLE = [
 async def test_trouble_has_a_reason_and_a_sentence(
     api: ApiServer, response: Scripted, reason: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each failure has a reason and a sentence that says what to change; the pods are listed all the same."""
+    """A failure has a reason and a sentence that says what to change, and does not keep the pods from being listed."""
     api.scripted[USAGE_PATH] = response
     if response.delay:
         monkeypatch.setattr(installed, "CLUSTER_SECONDS", 2.0)
@@ -491,7 +491,7 @@ async def test_a_file_that_is_no_kubeconfig(tmp_path: Path, monkeypatch: pytest.
 
 
 async def test_an_api_server_that_is_not_there(api: ApiServer) -> None:
-    """An API server that is not there is a reason at once, and is not asked for each sync."""
+    """An API server that is not there gives a reason at once, and gets no request for each sync."""
     api.stop()
     async with opened() as (sources, metrics):
         for _ in range(50):
@@ -564,7 +564,7 @@ async def test_a_source_that_hangs_delays_only_the_first_syncs(api: ApiServer, m
 
 
 async def test_nothing_is_left_when_hooks_end(api: ApiServer) -> None:
-    """Calls end with the sources, also those that are waited for."""
+    """When the sources are closed all their calls end, also those that a caller waits for."""
     api.scripted[USAGE_PATH] = Scripted(delay=NEVER)
     before = asyncio.all_tasks()
     async with opened() as (sources, _):

@@ -116,7 +116,7 @@ async def test_c22_of_two_of_one_name_the_first_keeps_it(cluster: World) -> None
 async def test_a_creation_whose_response_was_lost(
     cluster: World, end: str, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An equal policy is ours after a creation whose response was lost."""
+    """After a creation whose response was lost, the equal policy that the platform has counts as our own."""
     cluster.platform.troubles(trouble, on="POST")
     item = cluster.apply(policy(**SPEC))
     with monkeypatch.context() as patch:

@@ -194,7 +194,7 @@ async def test_the_words_of_the_platform_are_bounded(cluster: World, body: bytes
 
 
 async def test_a_status_at_rest(cluster: World) -> None:
-    """While the platform is away only the count of attempts changes in status, and the facts from it stay."""
+    """While the platform is away only the count of attempts changes in status, and the platform's facts stay."""
     item = cluster.apply(model_deployment())
     await cluster.settle(item)
     cluster.platform.stop()
@@ -593,7 +593,7 @@ async def test_the_life_of_a_token(client: Beamlit, servers: Any, life: Any) -> 
 
 
 async def test_a_token_endpoint_that_is_down(client: Beamlit, servers: Any) -> None:
-    """The pause that the token endpoint asks for is passed on."""
+    """The pause that the token endpoint asks for in Retry-After is in the error."""
     servers[0].always(Trouble(503, headers={"retry-after": "9"}))
     with pytest.raises(Unreachable) as caught:
         await client.find(LLAMA)
@@ -601,7 +601,7 @@ async def test_a_token_endpoint_that_is_down(client: Beamlit, servers: Any) -> N
 
 
 async def test_a_token_that_does_not_come(client: Beamlit, servers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A token request has a deadline."""
+    """A token request that gets no response is given up at its deadline."""
     monkeypatch.setattr(tokens, "TOKEN_SECONDS", 0.1)
     servers[0].always(Trouble(delay=NEVER))
     with pytest.raises(Unreachable) as caught:
