@@ -36,7 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("only", nargs="*", metavar="|".join(BENCHMARKS), help="default: all")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds, of which the median counts")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement")
+    parser.add_argument("--seconds", type=int, default=3, help="whole seconds of one measurement")
     parser.add_argument("--routes", type=int, default=10_000, help="routes for the figures about many")
     parser.add_argument("--streams", type=int, default=2000, help="open streams for the memory figure")
     parser.add_argument("--output", type=Path, default=Path("build/bench.json"), help="file for all figures")
