@@ -162,10 +162,10 @@ async def _sync_all(port: int, models: dict[str, list[str]]) -> None:
         async def one(namespace: str, name: str) -> None:
             content = text.replace("NAME", name).replace("SPACE", namespace)
             async with slots:
-                answer = await client.post(
+                response = await client.post(
                     "/modeldeployments/sync", content=content, headers={"content-type": "application/json"}
                 )
-            status: dict[str, Any] = answer.raise_for_status().json()["status"]
+            status: dict[str, Any] = response.raise_for_status().json()["status"]
             told = {entry["type"]: entry for entry in status["conditions"]}["MetricsAvailable"]
             if told["status"] != "True":
                 raise processes.BenchmarkError(f"{namespace}/{name} has no metrics: {told['message']}")

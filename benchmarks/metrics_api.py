@@ -24,7 +24,7 @@ class MetricsApi:
         self.asked: Counter[str] = Counter()
         """Number of requests by their purpose."""
 
-    def answer(self, path: str) -> tuple[str, Json]:
+    def response(self, path: str) -> tuple[str, Json]:
         """Return the purpose of a request, and the response to it."""
         parts = urlsplit(path)
         match parts.path.strip("/").split("/"):
@@ -57,7 +57,7 @@ class MetricsApi:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                about, body = api.answer(self.path)
+                about, body = api.response(self.path)
                 with lock:
                     api.asked[about] += 1
                 data = json.dumps(body).encode()

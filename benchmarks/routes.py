@@ -142,8 +142,8 @@ def _requests(folder: Path, rounds: int, seconds: float, count: int) -> dict[str
         for _ in range(rounds):
             for cost, (subject, port) in zip(costs, subjects, strict=True):
                 before = processes.cpu_seconds(subject)
-                answers = unary.wrk(port, seconds, folder, path)
-                cost.append((processes.cpu_seconds(subject) - before) / answers * 1e6)
+                responses = unary.wrk(port, seconds, folder, path)
+                cost.append((processes.cpu_seconds(subject) - before) / responses * 1e6)
     return {"routes_unary_ratio": statistics.median(many / few for few, many in zip(*costs, strict=True))}
 
 
@@ -152,7 +152,7 @@ class Load:
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self.answered = 0
+        self.responses = 0
         self.slowest = 0.0
         """Longest time in seconds from when a request was due to its response."""
         self.reason = b""
@@ -162,7 +162,7 @@ class Load:
         """Send requests until `over`.
 
         Raises:
-            BenchmarkError: an answer was an error, or a connection ended.
+            BenchmarkError: a response was an error, or a connection ended.
         """
         async with asyncio.TaskGroup() as tasks:
             for number in range(CONNECTIONS):
@@ -178,9 +178,9 @@ class Load:
                 head = await reader.readuntil(b"\r\n\r\n")
                 if not head.startswith(b"HTTP/1.1 200"):
                     raise processes.BenchmarkError(f"a request failed: {head.decode()}")
-                await reader.readexactly(len(unary.ANSWER))
+                await reader.readexactly(len(unary.RESPONSE))
                 self.slowest = max(self.slowest, time.monotonic() - due)
-                self.answered += 1
+                self.responses += 1
                 self.reason = head.partition(b"x-beamlit-reason: ")[2].partition(b"\r\n")[0]
                 due += CONNECTIONS / LOAD_PER_SECOND
         except (asyncio.IncompleteReadError, ConnectionError) as exc:
@@ -220,7 +220,7 @@ def _swaps(folder: Path, count: int) -> dict[str, float]:
         figures[f"{name}_wall"] = max((late for _, late in within), default=0.0)
     for kind in ("", "_wall"):
         figures[f"swap_ms{kind}"] = max(figures[f"swap_{what}_ms{kind}"] for what in ("load", "one", "all"))
-    figures["swap_requests"] = float(load.answered)
+    figures["swap_requests"] = float(load.responses)
     figures["swap_latency_ms"] = load.slowest * 1e3
     return figures
 

@@ -12,14 +12,14 @@ from tools.ports import free_port
 
 PATH = "/default/demo/v1/chat/completions"
 BODY = '{"model":"demo","messages":[{"role":"user","content":"' + "x" * 140 + '"}]}'
-ANSWER = '{"id":"1","object":"chat.completion","choices":[{"index":0,"message":{"content":"' + "y" * 120 + '"}}]}'
+RESPONSE = '{"id":"1","object":"chat.completion","choices":[{"index":0,"message":{"content":"' + "y" * 120 + '"}}]}'
 
 
 def wrk(port: int, seconds: float, folder: Path, path: str = PATH, body: str = BODY) -> int:
     """Load one server with keep-alive POSTs on 32 connections. Return the number of responses.
 
     Raises:
-        BenchmarkError: some answers were errors, so the figure would mean nothing.
+        BenchmarkError: some responses were errors, so the figure would mean nothing.
     """
     payload = folder / "body.json"
     payload.write_text(body)
@@ -54,9 +54,8 @@ def wrk(port: int, seconds: float, folder: Path, path: str = PATH, body: str = B
 
 def origin(port: int) -> str:
     """Return the configuration of an nginx server with the same response to every request."""
-    return (
-        f"server {{ listen 127.0.0.1:{port}; default_type application/json; location / {{ return 200 '{ANSWER}'; }} }}"
-    )
+    location = f"location / {{ return 200 '{RESPONSE}'; }}"
+    return f"server {{ listen 127.0.0.1:{port}; default_type application/json; {location} }}"
 
 
 def microseconds_per_request(process: psutil.Process, port: int, seconds: float, folder: Path) -> float:

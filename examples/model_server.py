@@ -2,7 +2,7 @@
 
     python -m examples.model_server --listen 127.0.0.1:9101 --model tiny-local
 
-It answers to one model name, under `/v1` and, as the remote platform does, under `/<workspace>/<model>/v1`. With a
+It serves one model name, under `/v1` and, as the remote platform does, under `/<workspace>/<model>/v1`. With a
 client id and secret it wants a bearer token from its own endpoint, `POST /v0/oauth/token`. How fast it is, whether it
 is ready and which requests fail is said by flags, and at runtime under `/_demo`, which needs no token. `/metrics` is
 for Prometheus, with the names that vLLM gives its own.
@@ -164,12 +164,12 @@ def create_app(state: State, issuer: TokenIssuer | None = None) -> FastAPI:
         if issuer is None:
             raise ApiError(404, "This server wants no tokens: give it --oauth-client-id and --oauth-client-secret.")
         try:
-            answer = issuer.issue(await request.body(), request.headers.get("authorization"))
+            response = issuer.issue(await request.body(), request.headers.get("authorization"))
         except OAuthError as error:
             headers = {"WWW-Authenticate": "Basic"} if error.status == 401 else {}
             refusal = {"error": error.code, "error_description": str(error)}
             return JSONResponse(refusal, error.status, headers | {"Cache-Control": "no-store"})
-        return JSONResponse(answer, headers={"Cache-Control": "no-store"})
+        return JSONResponse(response, headers={"Cache-Control": "no-store"})
 
     @app.exception_handler(ApiError)
     async def refused(_request: Request, error: ApiError) -> Response:
@@ -196,7 +196,7 @@ def _gauges(state: State) -> CollectorRegistry:
         shown = Gauge(f"vllm:num_requests_{name}", help_text, ["model_name"], registry=registry)
         shown.labels(state.model).set_function(value)
 
-    gauge("running", "Requests that are being answered.", lambda: state.running)
+    gauge("running", "Requests that are being served.", lambda: state.running)
     gauge("waiting", "Requests that wait for their turn.", lambda: state.waiting)
     return registry
 
@@ -438,7 +438,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m examples.model_server", description="A demo model server.")
     add = parser.add_argument
     add("--listen", default="127.0.0.1:9101", metavar="HOST:PORT", help="where to listen (%(default)s)")
-    add("--model", required=True, help="the one model it answers to")
+    add("--model", required=True, help="the one model that it serves")
     add("--oauth-client-id", metavar="ID", help="models are asked with a token only, and this client may buy one")
     add("--oauth-client-secret", metavar="SECRET")
     add("--token-seconds", type=float, default=3600.0, metavar="S", help="how long a token is valid (%(default)s)")

@@ -179,7 +179,7 @@ class Demo:
     def _wait(self, child: Child, url: str) -> bool:
         deadline = time.monotonic() + READY_SECONDS
         while self._goes_on():
-            if self._answers(url):
+            if self._responds(url):
                 return True
             if time.monotonic() > deadline:
                 raise RunError(
@@ -189,7 +189,7 @@ class Demo:
             time.sleep(_POLL_SECONDS)
         return False
 
-    def _answers(self, url: str) -> bool:
+    def _responds(self, url: str) -> bool:
         try:
             return self._client.get(url).status_code == 200
         except httpx.HTTPError:
@@ -268,16 +268,16 @@ Beamlit runs on this machine. Ctrl-C ends it.
   remote model  http://localhost:{ports.remote}    tiny-remote, wants an OAuth2 token
   manifests     {folder}/manifests    yours to edit; logs are in ../logs, objects in ../objects
 
-Try in another terminal; x-beamlit-backend and x-beamlit-reason say who answered and why:
+Try in another terminal; x-beamlit-backend and x-beamlit-reason say which backend responded and why:
 
   curl -i {gateway}/default/demo/v1/chat/completions -d {body}
   curl -i {gateway}/v1/chat/completions -H 'Host: demo.default.svc.cluster.local' -d {body}
   curl -N {gateway}/v1/chat/completions -d {stream}
   curl {gateway}/v1/models
-  curl -X POST {local}/_demo/unready     # every answer comes from the remote now
+  curl -X POST {local}/_demo/unready     # every response comes from the remote now
   curl -X POST {local}/_demo/ready       # and here again
   edit {folder}/manifests/demo.yaml     # an override, enabled: false, other headersToAdd
-  edit {folder}/metrics.yaml     # value: 12, and within half a minute half of the answers come from the remote; 4: back
+  edit {folder}/metrics.yaml     # value: 12, and within half a minute half of the requests go to the remote; 4: back
   {hooks} explain --config {folder}/config.yaml {folder}/manifests/demo.yaml \\
     --observed {folder}/metrics.yaml --observed {folder}/objects     # why is it so, and what would change it
 """

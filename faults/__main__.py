@@ -226,7 +226,7 @@ def _print(
     print(
         f"\n{content['requests']} requests in {content['seconds']} s,"
         f" {content['openai_requests']} of them by the openai client;"
-        f" {content['cut']} answers cut visibly, {content['spent']} uploads failed with their backend,"
+        f" {content['cut']} responses cut visibly, {content['spent']} uploads failed with their backend,"
         f" {content['executed_twice']} requests executed a second time before a byte; {said}"
     )
 

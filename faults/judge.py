@@ -1,4 +1,4 @@
-"""Whether an answer is the right one, whole: its own id, the digest of what was sent, every event once and in order."""
+"""Whether a response is the right one and whole: its own id, the digest of what was sent, each event once, in order."""
 
 import json
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ SIZES: Final = {"chat": 200, "large": 150_000, "upload": 2 << 20}
 
 
 @dataclass(slots=True)
-class Answer:
+class Response:
     """A response, as far as it arrived."""
 
     status: int = 0
@@ -21,17 +21,17 @@ class Answer:
     complete: bool = False
 
 
-def judge(record: Record, answer: Answer, text: str, events: int) -> None:
+def judge(record: Record, response: Response, text: str, events: int) -> None:
     """Return whether a response is the right one and complete."""
-    if answer.status != 200:
-        record.outcome, record.code = Outcome.STATUS, _code(answer.body)
-        record.detail = answer.body[:200].decode("latin-1")
+    if response.status != 200:
+        record.outcome, record.code = Outcome.STATUS, _code(response.body)
+        record.detail = response.body[:200].decode("latin-1")
     elif "stream" in record.kind:
-        _judge_stream(record, answer, events)
-    elif not answer.complete:
+        _judge_stream(record, response, events)
+    elif not response.complete:
         record.outcome = Outcome.TRUNCATED
     else:
-        _judge_whole(record, answer.body, text)
+        _judge_whole(record, response.body, text)
 
 
 def _judge_whole(record: Record, body: bytes, text: str) -> None:
@@ -54,11 +54,11 @@ def _judge_whole(record: Record, body: bytes, text: str) -> None:
         record.outcome, record.detail = Outcome.WRONG_BODY, body[:200].decode("latin-1")
 
 
-def _judge_stream(record: Record, answer: Answer, events: int) -> None:
+def _judge_stream(record: Record, response: Response, events: int) -> None:
     """Return the outcome of a stream: every event once, in order, then [DONE] and the end; or as far as it came, then
     an error event and no end."""
     expected, done = 0, False
-    whole, _, rest = answer.body.rpartition(b"\n\n")
+    whole, _, rest = response.body.rpartition(b"\n\n")
     for event in whole.split(b"\n\n") if whole else []:
         data = event.removeprefix(b"data: ")
         if data == b"[DONE]":
@@ -85,9 +85,9 @@ def _judge_stream(record: Record, answer: Answer, events: int) -> None:
             expected = int(number) + 1
     record.missing += events - expected
     broken = record.outcome is not Outcome.OK
-    if answer.complete and (broken or record.missing or not done or rest):
+    if response.complete and (broken or record.missing or not done or rest):
         record.outcome = Outcome.FALSE_END
-    elif not answer.complete and record.outcome is Outcome.OK:
+    elif not response.complete and record.outcome is Outcome.OK:
         record.outcome = Outcome.TRUNCATED
 
 

@@ -1,10 +1,10 @@
-"""An open-loop client: requests at a constant rate, however the answers come, and a record of what became of each.
+"""An open-loop client: requests at a constant rate, however the responses come, and a record of what became of each.
 
     python -m faults.load --records records-load --rate 100 --seed 1
 
 Orders come by standard input: `{"port": …, "phase": …, "models": {"demo": 1.0}}` says where requests go from now on,
 `{"hold": {"kind": …, "count": …, "seconds": …}}` opens streams beside them, `{"stop": true}` ends the load once what
-runs has ended. Answers are parsed with h11, a parser the gateway does not use.
+runs has ended. Responses are parsed with h11, a parser the gateway does not use.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import Any, Final
 import h11
 import uvloop
 
-from faults.judge import SIZES, Answer, judge
+from faults.judge import SIZES, Response, judge
 from faults.records import Orders, Outcome, Record
 
 SECONDS: Final = 25.0
@@ -46,8 +46,10 @@ class Connection:
         """Return whether the connection can take another request."""
         return not self._reader.at_eof() and not self._writer.is_closing() and self._parser.our_state is h11.IDLE
 
-    async def ask(self, method: str, target: str, fields: list[tuple[str, str]], body: bytes, answer: Answer) -> None:
-        """Send a request and read into `answer` until it is complete or the connection ends.
+    async def ask(
+        self, method: str, target: str, fields: list[tuple[str, str]], body: bytes, response: Response
+    ) -> None:
+        """Send a request and read into `response` until it is complete or the connection ends.
 
         Raises:
             OSError: the connection broke.
@@ -65,12 +67,12 @@ class Connection:
             if event is h11.NEED_DATA:
                 self._parser.receive_data(await self._reader.read(1 << 18))
             elif isinstance(event, h11.Response):
-                answer.status = event.status_code
-                answer.fields = dict(event.headers)
+                response.status = event.status_code
+                response.fields = dict(event.headers)
             elif isinstance(event, h11.Data):
-                answer.body += event.data
+                response.body += event.data
             elif isinstance(event, h11.EndOfMessage):
-                answer.complete = True
+                response.complete = True
                 if self._parser.their_state is h11.DONE:
                     self._parser.start_next_cycle()
                 return
@@ -143,14 +145,14 @@ class Load:
 
     async def _one(self, record: Record, port: int, model: str, events: int, every: float) -> None:
         """Send one request and record its outcome."""
-        answer = Answer()
+        response = Response()
         method, target, kind, content, text = self._request(record, model, events, every)
         fields = [("content-type", kind), ("content-length", str(len(content)))] if content else []
         connection: Connection | None = None
         try:
             async with asyncio.timeout(SECONDS + (events * every if "stream" in record.kind else 0)):
                 connection = await self._connection(port)
-                await connection.ask(method, target, fields, content, answer)
+                await connection.ask(method, target, fields, content, response)
         except ConnectionRefusedError:
             record.outcome = Outcome.REFUSED
         except TimeoutError:
@@ -159,17 +161,17 @@ class Load:
             record.outcome, record.detail = Outcome.RESET, repr(exc)
         record.ended = time.monotonic()
         if connection is not None:
-            if answer.complete and connection.usable:
+            if response.complete and connection.usable:
                 connection.used = record.ended
                 self._idle.setdefault(port, []).append(connection)
             else:
                 connection.close()
-        found = answer.fields or {}
-        record.status = answer.status
+        found = response.fields or {}
+        record.status = response.status
         record.backend = found.get(b"x-beamlit-backend", b"").decode()
         record.via = found.get(b"x-gateway", b"").decode()
-        if answer.status:
-            judge(record, answer, text, events)
+        if response.status:
+            judge(record, response, text, events)
         elif record.outcome is Outcome.OK:
             record.outcome = Outcome.RESET
         self._records.write(record.line() + "\n")

@@ -133,11 +133,11 @@ class Callers:
             return False
         if kind == "stream":
             return await self._stream(client, record, messages)
-        answer = await client.chat.completions.with_raw_response.create(model="demo", messages=messages, user=user)
-        record.backend = answer.headers.get("x-beamlit-backend", "")
-        record.via = answer.headers.get("x-gateway", "")
-        said = json.loads(answer.parse().choices[0].message.content or "{}")
-        return bool(said["user"] == user and said["sha256"] == digest(f"hello from {user}"))
+        response = await client.chat.completions.with_raw_response.create(model="demo", messages=messages, user=user)
+        record.backend = response.headers.get("x-beamlit-backend", "")
+        record.via = response.headers.get("x-gateway", "")
+        content = json.loads(response.parse().choices[0].message.content or "{}")
+        return bool(content["user"] == user and content["sha256"] == digest(f"hello from {user}"))
 
     async def _stream(self, client: openai.AsyncOpenAI, record: Record, messages: Any) -> bool:
         """Return whether every event came once and in order."""

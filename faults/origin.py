@@ -2,10 +2,10 @@
 
     python -m faults.origin --port 20001 --name local --ledger ledger-local [--key KEY]
 
-It answers OpenAI's chat (whole and as a stream) and embeddings for the model of its name. A request is known by its
+It serves OpenAI's chat (whole and as a stream) and embeddings for the model of its name. A request is known by its
 `user`; the ledger has a line `E <user> <time>` once a request is to be executed and `A <user> <time>` once a byte of
-its answer is with the kernel, so that both survive SIGKILL. Times are of the machine's monotonic clock, in seconds.
-`POST /_fault {"mode": …}` changes the mode: `ok`, `throttle` (429 with Retry-After), `silent` (never answers)
+its response is with the kernel, so that both survive SIGKILL. Times are of the machine's monotonic clock, in seconds.
+`POST /_fault {"mode": …}` changes the mode: `ok`, `throttle` (429 with Retry-After), `silent` (never responds)
 or `revoke` (401, whatever the token). With a key it wants a bearer token of `faults.tokens`.
 """
 
@@ -65,10 +65,10 @@ class Origin:
                     continue
                 if _gone(writer):
                     break  # as a model server does: nobody waits for it
-                await self.answer(writer, target, fields, body)
+                await self.respond(writer, target, fields, body)
         writer.close()
 
-    async def answer(
+    async def respond(
         self, writer: asyncio.StreamWriter, target: bytes, fields: dict[bytes, bytes], body: bytes
     ) -> None:
         """Execute a request and respond to it."""

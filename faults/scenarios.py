@@ -134,7 +134,7 @@ class Campaign:
             self.pause(0.05)
 
     def recovered(self, fault: Fault, model: str, backend: str) -> None:
-        """Wait until a backend answers requests again."""
+        """Wait until a backend serves requests again."""
         began = time.monotonic()
         while self.site.served_by(model) != backend:
             if time.monotonic() > began + RECOVERY_SECONDS + self.site.slack:

@@ -282,13 +282,13 @@ def ask(port: int, method: str, target: str, body: str | None = None) -> tuple[i
     """Send one request on a connection of its own. Return status, fields by lower-case name, and body.
 
     Raises:
-        OSError: there is no answer.
+        OSError: there is no response.
     """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=25)
     try:
         connection.request(method, target, body, {"Content-Type": "application/json"} if body else {})
-        answer = connection.getresponse()
-        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+        response = connection.getresponse()
+        return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
     except http.client.HTTPException as exc:
         raise ConnectionError(repr(exc)) from exc
     finally:

@@ -3,7 +3,7 @@
     python -m faults.tokens --port 20002 --key KEY --seconds 2
 
 A token carries its end on the machine's monotonic clock and a signature, so that a backend can check it alone.
-`POST /_fault {"mode": …}`: `ok`, `slow` (never answers), `refuse` (401) or `garbage`. It is killed to be down.
+`POST /_fault {"mode": …}`: `ok`, `slow` (never responds), `refuse` (401) or `garbage`. It is killed to be down.
 """
 
 import argparse
@@ -55,23 +55,23 @@ async def main() -> None:
         nonlocal mode, asked
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             target, _, body = await read_request(reader)
-            status, answer = b"200 OK", b"{}"
+            status, response = b"200 OK", b"{}"
             if target == b"/_fault":
                 mode = json.loads(body)["mode"]
             elif mode == "slow":
                 await reader.read()
             elif mode == "refuse":
-                status, answer = b"401 Unauthorized", b'{"error": "invalid_client"}'
+                status, response = b"401 Unauthorized", b'{"error": "invalid_client"}'
             elif mode == "garbage":
                 asked += 1
-                answer = GARBAGE[asked % len(GARBAGE)]
+                response = GARBAGE[asked % len(GARBAGE)]
             else:
                 # A buyer is told less than a token's life: one that is under way must not end there.
                 token = issue(options.key, options.seconds + options.margin)
                 given = {"access_token": token, "token_type": "Bearer", "expires_in": options.seconds}
-                answer = json.dumps(given).encode()
-            lines = (b"HTTP/1.1 " + status, b"content-type: application/json", b"content-length: %d" % len(answer))
-            writer.write(b"\r\n".join((*lines, b"connection: close")) + b"\r\n\r\n" + answer)
+                response = json.dumps(given).encode()
+            lines = (b"HTTP/1.1 " + status, b"content-type: application/json", b"content-length: %d" % len(response))
+            writer.write(b"\r\n".join((*lines, b"connection: close")) + b"\r\n\r\n" + response)
             await writer.drain()
         writer.close()
 

@@ -155,7 +155,7 @@ def goals(
         Goal("client_errors", total.errors.total(), 0, "errors that clients saw of retryable requests"),
         Goal("duplicated", total.repeated + rest.duplicates, 0, "events sent twice; requests done again after a byte"),
         Goal("lost", total.missing, 0, "events that are missing in streams nobody had to cut"),
-        Goal("crossed", total.crossed, 0, "wrong bodies, and bytes of the answer to somebody else"),
+        Goal("crossed", total.crossed, 0, "wrong bodies, and bytes of the response to another client"),
         Goal("openai_errors", openai.errors.total(), 0, "of these, errors that the openai client saw"),
         Goal("rss_growth_mib", round(rest.growth_mib, 1), RSS_GROWTH_MIB, "memory of the gateway since warm-up"),
         Goal("not_recovered", problems, 0, "faults after which something did not come back in time"),

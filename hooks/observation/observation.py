@@ -1,6 +1,6 @@
 """All facts that a decision may rest on, frozen: one Observation per request, gathered before anything is decided.
 
-What users may write freely was validated by nobody, so reading is lenient here: a value of the wrong type counts as
+Some of what users may write was never validated, so reading is lenient here: a value of the wrong type counts as
 absent. The specification itself is read by `Observation.spec`, which says what is wrong with it.
 """
 

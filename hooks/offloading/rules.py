@@ -300,7 +300,7 @@ def _not_ready_deadline(facts: Facts, previous: Previous, now: datetime) -> date
 def not_ready_deadline(previous: Previous, seconds: int, now: datetime) -> datetime:
     """Return the time at which `seconds` will have passed since the last replica was ready, given that none is ready
     now."""
-    # Never later than from now on: somebody may have written a time to come into status.
+    # Never later than from now on: status may contain a time in the future, which a user has written.
     since = min(previous.unready_since or now, now)
     return whole_seconds(since) + timedelta(seconds=seconds)
 

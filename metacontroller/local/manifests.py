@@ -74,7 +74,7 @@ class Manifests:
                 self._report(f"manifests/{name}: not read, what it gave before stays: {exc}")
             return None if isinstance(exc, FileNotFoundError) else before
         if not text.strip() and before is not None and before.items:
-            # An editor that is about to write, more often than somebody who wants all of it deleted.
+            # An editor that is about to write, more often than a user who wants all of it deleted.
             self._report(f"manifests/{name}: it is empty, what it gave before stays: remove the file to delete that")
             return _File(stamp, before.items)
         try:

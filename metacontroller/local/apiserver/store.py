@@ -1,7 +1,7 @@
 """Objects on disk: one YAML file each, written whole or not at all. Files of others are never written.
 
-`DIR/objects/<namespace>/<resource>/<name>.yaml`. A file is written beside its place, flushed and renamed, so whoever
-reads sees the old or the new object, and a `kill -9` loses nothing that was acknowledged. The first line of each file
+`DIR/objects/<namespace>/<resource>/<name>.yaml`. A file is written beside its place, flushed and renamed, so a
+reader sees the old or the new object, and a `kill -9` loses nothing that was acknowledged. The first line of each file
 says that it is ours and which manifest it came from; a file without that line is left alone and reported.
 """
 

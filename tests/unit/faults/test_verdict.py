@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from faults.judge import Answer, judge
+from faults.judge import Response, judge
 from faults.records import Outcome, Record
 from faults.scenarios import Stop
 from faults.verdict import excuse, executed_twice, tally
@@ -89,5 +89,5 @@ def test_a_stream_is_judged_by_its_events(
 ) -> None:
     """A stream is judged by its events: lost, repeated and foreign ones, and an end that is false."""
     one = Record("a", "stream", "p", 0.0)
-    judge(one, Answer(200, {}, body, complete), "", 3)
+    judge(one, Response(200, {}, body, complete), "", 3)
     assert (one.outcome, one.missing, one.repeated) == (outcome, missing, repeated)
