@@ -21,7 +21,9 @@ from tests.structural import crd_schema, defaulted, nodes, problems, pruned
 from tools.repository import ROOT
 
 HERE: Final = ROOT / "tests" / "contract"
-CRDS: Final = {path.name: yaml.safe_load(path.read_text(encoding="utf-8")) for path in (ROOT / "crds").glob("*.yaml")}
+CRDS: Final = {
+    path.name: yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader) for path in (ROOT / "crds").glob("*.yaml")
+}
 META_SCHEMA: Final = json.loads((HERE / "apiextensions_v1.schema.json").read_text(encoding="utf-8"))
 ORIGINAL: Final = list(yaml.safe_load_all((HERE / "original.yaml").read_text(encoding="utf-8")))
 PLURALS: Final = {"ModelDeployment": "modeldeployments", "Policy": "policies"}

@@ -1,6 +1,7 @@
 """Settings: each is read by a program, or is on a list with the reason why not."""
 
 import ast
+import functools
 from collections.abc import Mapping
 from typing import Final
 
@@ -23,6 +24,7 @@ NOT_OBEYED: Final[Mapping[str, str]] = {
 """Settings that have no effect, by their key in the file, each with the reason."""
 
 
+@functools.cache
 def read(package: str) -> set[str]:
     """Return the names of all attributes that the code of a package reads."""
     return {
@@ -33,7 +35,6 @@ def read(package: str) -> set[str]:
     }
 
 
-READ: Final = {package: read(package) for package in ("hooks", "gateway", "program")}
 SETTINGS: Final = {
     (package, key): path[-1]
     for package, model in (("hooks", hooks.settings.Settings), ("gateway", gateway.settings.Settings))
@@ -48,7 +49,7 @@ def test_a_setting_is_read(package: str, key: str) -> None:
     For a setting that is listed as without effect no attribute is read.
     """
     programs = {package for package, known in SETTINGS if known == key}
-    is_read = any(SETTINGS[package, key] in READ[one] for one in (*programs, "program"))
+    is_read = any(SETTINGS[package, key] in read(one) for one in (*programs, "program"))
     assert is_read is (key not in NOT_OBEYED)
 
 
