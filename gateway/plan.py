@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from math import ceil
 
 from gateway import errors
-from gateway.api.v1alpha1 import Backend, Headers, Use
+from gateway.api.v1alpha1 import Backend, Cors, Headers, Use
 from gateway.api.vocabulary import FailureCause
 from gateway.backends import balancing, failover
 from gateway.backends.breaker import CircuitBreaker, UnavailableReason
 from gateway.backends.concurrency import ConcurrencyLimit
 from gateway.backends.runtime import RouteRuntime
 from gateway.http import forwarding
+from gateway.http.cors import CorsRule
 from gateway.routes.table import Route
-from gateway.settings import Settings
+from gateway.settings import CorsSettings, Settings
 from gateway.telemetry import Metrics, Series
 from gateway.upstream.origin import Origin, Timeouts
 
@@ -58,7 +59,14 @@ class BackendPlan:
 class RoutePlan:
     """Plan of a route: its backends, limits and rules, which do not depend on the request."""
 
-    def __init__(self, route: Route, settings: Settings, metrics: Metrics, runtime: RouteRuntime) -> None:
+    def __init__(
+        self,
+        route: Route,
+        settings: Settings,
+        metrics: Metrics,
+        runtime: RouteRuntime,
+        cors: CorsRule | None = None,
+    ) -> None:
         document = route.document
         limits = settings.gateway.limits
         self.route = route
@@ -79,6 +87,8 @@ class RoutePlan:
         self.overflow = tuple(index for index, one in enumerate(document.backends) if Use.OVERFLOW in one.use)
         """Indexes of the backends for overflow."""
         self.queue = document.queue
+        self.cors = cors if document.cors is None else document_cors(document.cors)
+        """Rule for websites that use the model by host or path; None without one."""
         self.backends = tuple(_backend_plan(route, index, settings, self) for index in range(len(document.backends)))
         self.causes = frozenset(document.retry.on)
         self.statuses = failover.statuses(document.retry.on)
@@ -158,6 +168,32 @@ class RoutePlan:
         if series is None:
             series = self._series[backend] = self._metrics.series(self.route.namespace, self.route.name, backend)
         return series
+
+
+def installed_cors(settings: CorsSettings) -> CorsRule | None:
+    """Return the rule for websites that counts where a model has none of its own; None without one."""
+    if not settings.origins:
+        return None
+    return CorsRule(
+        origins=settings.origins,
+        methods=settings.methods,
+        headers=settings.headers,
+        exposed_headers=settings.exposed_headers,
+        credentials=settings.credentials,
+        max_age=settings.max_age_seconds,
+    )
+
+
+def document_cors(cors: Cors) -> CorsRule:
+    """Return the rule for websites of a route document."""
+    return CorsRule(
+        origins=cors.origins,
+        methods=cors.methods,
+        headers=cors.headers,
+        exposed_headers=cors.exposed_headers,
+        credentials=cors.credentials,
+        max_age=cors.max_age,
+    )
 
 
 def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan) -> BackendPlan:

@@ -21,9 +21,10 @@ from gateway.backends import failover
 from gateway.credentials import cache as credentials
 from gateway.health import HealthChecks
 from gateway.http import forwarding, messages
+from gateway.http.cors import is_preflight
 from gateway.http.exchange import Exchange, Fields, RequestHead, ResponseHead, field
 from gateway.journal import PATH_CHARACTERS, Journal, RequestRecord
-from gateway.plan import BackendPlan, RoutePlan
+from gateway.plan import BackendPlan, RoutePlan, installed_cors
 from gateway.request_context import RequestContext
 from gateway.routes.store import RouteStore
 from gateway.routes.table import Route, RoutingTable, check_path
@@ -65,12 +66,14 @@ class Proxy:
         self._attempts = Attempts(
             settings=settings, store=store, upstream=upstream, credentials=credentials, metrics=metrics
         )
+        self._cors = installed_cors(settings.gateway.cors)
+        """Rule for websites where a model has none of its own."""
         self._plans: dict[str, RoutePlan] = {}
         self._new_id = RequestIds()
 
     async def handle(self, exchange: Exchange) -> None:
         """Serve one request. A failure before the head of the response becomes an error response."""
-        context = RequestContext(self._request_id(exchange.head))
+        context = RequestContext(self._request_id(exchange.head), self._cors)
         try:
             await self._serve(exchange, context)
         except errors.GatewayError as exc:
@@ -91,11 +94,16 @@ class Proxy:
         if head.method in _HOP_METHODS and self._responds_itself(exchange, context):
             return
         table = self._store.table
-        matched = self._find(head, table) or await self._find_by_model(exchange, table, context)
-        if matched is None:
-            return
-        route, target = matched
-        plan = self._plan(route)
+        matched = self._find(head, table)
+        if matched is not None:
+            plan = self._plan(matched[0])
+            context.cors = plan.cors
+        else:
+            matched = await self._find_by_model(exchange, table, context)
+            if matched is None:
+                return
+            plan = self._plan(matched[0])
+        target = matched[1]
         context.plan = plan
         plan.runtime.in_flight += 1
         plan.runtime.budget.count(context.started)
@@ -115,6 +123,8 @@ class Proxy:
             if response.head.status == 101:
                 context.broken = await exchange.tunnel(fields, response.upgraded())
                 return
+            if context.cors is not None:
+                fields = context.cors.applied(fields, head)
             outgoing = ResponseHead(response.head.status, response.head.reason, fields, response.head.content_length)
             body = response.whole()
             if body is not None:
@@ -224,7 +234,8 @@ class Proxy:
     def _plan(self, route: Route) -> RoutePlan:
         plan = self._plans.get(route.key)
         if plan is None:
-            plan = RoutePlan(route, self._settings, self._metrics, self._store.runtime(route.key))
+            runtime = self._store.runtime(route.key)
+            plan = RoutePlan(route, self._settings, self._metrics, runtime, self._cors)
             self._plans[route.key] = plan
         return plan
 
@@ -239,10 +250,26 @@ class Proxy:
             raise errors.MethodNotAllowed
         if head.method != b"OPTIONS":
             return False
+        if is_preflight(head) and self._permits(exchange, context):
+            return True
         if head.target != b"*" and field(head.fields, b"max-forwards") != b"0":
             return False
         allowed = (b"allow", messages.ALLOW)
         self._respond(exchange, context, 204, b"No Content", (allowed,), b"")
+        return True
+
+    def _permits(self, exchange: Exchange, context: RequestContext) -> bool:
+        """Respond to a preflight where there is a rule for websites; return whether there is one.
+
+        A preflight has no body that could name a model, so without a match by host or path the installation's counts.
+        """
+        head = exchange.head
+        matched = self._find(head, self._store.table)
+        rule = self._cors if matched is None else self._plan(matched[0]).cors
+        context.cors = None  # its fields are in the response already
+        if rule is None:
+            return False
+        self._respond(exchange, context, 204, b"No Content", rule.preflight(head), b"")
         return True
 
     def _list_models(self, exchange: Exchange, table: RoutingTable, path: bytes, context: RequestContext) -> None:
@@ -274,8 +301,10 @@ class Proxy:
     ) -> None:
         context.status = status
         context.first_byte = time.perf_counter()
-        request_id = (b"x-request-id", context.request_id)
-        exchange.reply(ResponseHead(status, reason, (*fields, request_id), len(body)), body, close=close)
+        fields = (*fields, (b"x-request-id", context.request_id))
+        if context.cors is not None:
+            fields += context.cors.fields(exchange.head)
+        exchange.reply(ResponseHead(status, reason, fields, len(body)), body, close=close)
 
     def _refuse(self, exchange: Exchange, error: errors.GatewayError, context: RequestContext) -> None:
         """Respond with an error in the form that OpenAI clients understand."""

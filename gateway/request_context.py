@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from gateway.backends.concurrency import ConcurrencyLimit
+    from gateway.http.cors import CorsRule
     from gateway.plan import BackendPlan, RoutePlan
 
 
@@ -22,11 +23,11 @@ class RequestContext:
     """Context of one request, from its head to the end of its response."""
 
     __slots__ = (
-        "at", "backend", "broken", "code", "concurrency", "diversion", "events", "failures", "first_byte",
+        "at", "backend", "broken", "code", "concurrency", "cors", "diversion", "events", "failures", "first_byte",
         "not_retried", "plan", "queued", "request_id", "started", "status",
     )  # fmt: skip
 
-    def __init__(self, request_id: bytes) -> None:
+    def __init__(self, request_id: bytes, cors: "CorsRule | None" = None) -> None:
         self.at = time.time()
         """Time at which the request began, in seconds since 1970."""
         self.started = time.perf_counter()
@@ -38,6 +39,8 @@ class RequestContext:
         self.backend: BackendPlan | None = None
         self.concurrency: ConcurrencyLimit | None = None
         """Limit of the backend whose slot the request holds."""
+        self.cors = cors
+        """Rule for websites: that of the installation until the request is found to be for a model with its own."""
         self.queued = 0.0
         """Seconds that the request waited for the slot."""
         self.diversion: str | None = None

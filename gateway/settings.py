@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from gateway.api.v1alpha1 import HeaderName, HeaderValue
+from gateway.api.v1alpha1 import HeaderName, HeaderValue, Method, Origin
+from gateway.api.vocabulary import CREDENTIALS_OF_ALL
 from gateway.upstream import addresses
 from program import settings
 from program.problems import Mistake, shown
@@ -93,6 +94,29 @@ class RetrySettings(Section):
     """Seconds of the longest cool-down that a backend gets which asks for one by Retry-After."""
 
 
+class CorsSettings(Section):
+    """Websites that may read responses in a browser, where the route document says nothing about them."""
+
+    origins: tuple[Origin, ...] = ()
+    """Origins of these websites; `*` allows all of them, and an empty list turns CORS off."""
+    methods: tuple[Method, ...] = ("DELETE", "GET", "POST")
+    """Methods that they may use. GET, HEAD and some POST requests need no permission."""
+    headers: tuple[HeaderName, ...] = ("*",)
+    """Header fields that they may send; `*` allows all of them."""
+    exposed_headers: tuple[HeaderName, ...] = ()
+    """Header fields of responses that they may read, beside those of the gateway, which they may always read."""
+    credentials: bool = False
+    """Whether browsers may send cookies and client certificates. Not with the origin `*`."""
+    max_age_seconds: Annotated[int, Field(ge=0, le=86400)] = 600
+    """Seconds for which a browser may keep the response to a preflight."""
+
+    @model_validator(mode="after")
+    def _named_origins(self) -> Self:
+        if self.credentials and "*" in self.origins:
+            raise Mistake(CREDENTIALS_OF_ALL)
+        return self
+
+
 class GatewaySettings(Section):
     """Section `gateway` of the file."""
 
@@ -111,6 +135,7 @@ class GatewaySettings(Section):
     timeouts: TimeoutSettings = TimeoutSettings()
     limits: LimitSettings = LimitSettings()
     retry: RetrySettings = RetrySettings()
+    cors: CorsSettings = CorsSettings()
     resolve: tuple[str, ...] = ()
     """Entries `host:port=address:port`: addresses that are used for a name instead of asking the name server."""
     allowed_addresses: tuple[str, ...] = ()

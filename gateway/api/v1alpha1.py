@@ -25,7 +25,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from gateway.api.vocabulary import FailureCause
+from gateway.api.vocabulary import CREDENTIALS_OF_ALL, ORIGIN, ORIGIN_IN_WORDS, FailureCause
 from program.problems import Mistake, first_problem, joined, must_be
 
 LABEL: Final = "gateway.beamlit.com/route"
@@ -70,6 +70,10 @@ PathPrefix = Annotated[
     StringConstraints(pattern=r"^(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*$", max_length=1024),
     must_be("a path whose segments begin with / and are percent-encoded where needed, such as /v1/my%20model"),
 ]
+Origin = Annotated[str, StringConstraints(pattern=ORIGIN, max_length=320), must_be(ORIGIN_IN_WORDS)]
+Method = Annotated[
+    str, StringConstraints(pattern=r"^[A-Z]+$", max_length=32), must_be("a method in capital letters, such as POST")
+]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Percent = Annotated[int, Field(ge=0, le=100)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
@@ -97,6 +101,11 @@ def _in_order_of_cause(values: tuple[FailureCause, ...]) -> tuple[FailureCause, 
 def _sorted_unique(values: tuple[str, ...]) -> tuple[str, ...]:
     """Sort a list that is a set, so that equal meaning is written as equal bytes."""
     return tuple(sorted(set(values)))
+
+
+def _sorted_names(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Sort a set of names that are compared without regard to case, and write them in lower case."""
+    return _sorted_unique(tuple(value.lower() for value in values))
 
 
 def _in_order_of_use(values: tuple[Use, ...]) -> tuple[Use, ...]:
@@ -299,6 +308,34 @@ class Limits(_Part):
     """Bytes of the largest request body; a larger one gets the response 413."""
 
 
+class Cors(_Part):
+    """Websites that may read the responses in a browser (CORS). The gateway answers preflights itself, and its fields
+    replace those of a backend."""
+
+    origins: Annotated[tuple[Origin, ...], AfterValidator(_sorted_unique), Field(min_length=1, max_length=64)]
+    """Origins of these websites, compared as a whole; `*` allows all of them."""
+    methods: Annotated[tuple[Method, ...], AfterValidator(_sorted_unique), Field(min_length=1, max_length=16)] = (
+        "DELETE",
+        "GET",
+        "POST",
+    )
+    """Methods that they may use. GET, HEAD and some POST requests need no permission."""
+    headers: Annotated[tuple[HeaderName, ...], AfterValidator(_sorted_names), Field(max_length=64)] = ("*",)
+    """Header fields that they may send; `*` allows all of them."""
+    exposed_headers: Annotated[tuple[HeaderName, ...], AfterValidator(_sorted_names), Field(max_length=64)] = ()
+    """Header fields of responses that they may read, beside those of the gateway, which they may always read."""
+    credentials: bool = False
+    """Whether browsers may send cookies and client certificates. Not with the origin `*`."""
+    max_age: Annotated[int, Field(ge=0, le=86400)] = 600
+    """Seconds for which a browser may keep the response to a preflight."""
+
+    @model_validator(mode="after")
+    def _named_origins(self) -> Self:
+        if self.credentials and "*" in self.origins:
+            raise Mistake(CREDENTIALS_OF_ALL)
+        return self
+
+
 class Split(_Part):
     """Why the backends have their weights. The gateway only shows the reason to clients and in logs."""
 
@@ -338,6 +375,8 @@ class RouteDocument(_Part):
     """When a backend that fails gets no requests for a while."""
     queue: Queue = Queue()
     """Queue in which requests wait while the local backend is at its limit and no backend takes the overflow."""
+    cors: Cors | None = None
+    """Websites that may read responses to requests by host and by path. The gateway's setting counts when absent."""
     split: Split = Split()
     """Why the weights are what they are."""
     requires: Annotated[tuple[str, ...], AfterValidator(_sorted_unique)] = ()
@@ -466,6 +505,7 @@ _NESTED: Final[Mapping[tuple[type[BaseModel], str], type[BaseModel]]] = {
     (RouteDocument, "retry"): Retry,
     (RouteDocument, "breaker"): Breaker,
     (RouteDocument, "queue"): Queue,
+    (RouteDocument, "cors"): Cors,
     (RouteDocument, "split"): Split,
     (Backend, "health"): HealthCheck,
     (Backend, "headers"): Headers,

@@ -69,3 +69,13 @@ FORWARDED: Final = frozenset(
 
 NOT_SETTABLE: Final = HOP_BY_HOP | FRAMING | FORWARDED | {"host", "expect", "via", "max-forwards", "x-request-id"}
 """Header fields, in lower case, that the gateway writes itself: a route can neither set, add nor remove them."""
+
+ORIGIN: Final = r"^(\*|[A-Za-z][A-Za-z0-9+.-]*://[A-Za-z0-9._:\[\]-]+)$"
+"""Regular expression for an origin of websites that a CORS rule allows."""
+ORIGIN_IN_WORDS: Final = (
+    "an origin as browsers send it: scheme, host and port without a path, such as"
+    " https://chat.example.com, or * for all"
+)
+"""What `ORIGIN` allows, in words."""
+CREDENTIALS_OF_ALL: Final = "must not allow credentials to the origin *, which is every website: name the origins"
+"""What is wrong with a CORS rule that allows credentials to all origins, to follow the name of the rule."""

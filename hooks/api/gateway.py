@@ -7,7 +7,7 @@ from pydantic import (
     StringConstraints,
 )
 
-from gateway.api.vocabulary import FailureCause
+from gateway.api.vocabulary import CREDENTIALS_OF_ALL, ORIGIN, ORIGIN_IN_WORDS, FailureCause
 from hooks.api.common import LIST_ATOMIC, ApiModel, Seconds, Text, cel_rule, schema_config
 from hooks.api.remote_backend import HealthCheck
 from program.problems import must_be
@@ -81,6 +81,61 @@ class GatewayQueue(ApiModel):
     """Maximum number of seconds that a request waits before it gets status 503. Defaults to 5."""
 
 
+_FieldName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=128),
+    must_be("the name of a header field, such as x-team"),
+]
+_FieldNames = Annotated[tuple[_FieldName, ...], Field(max_length=64, json_schema_extra=LIST_ATOMIC)]
+
+
+class GatewayCors(ApiModel):
+    """Websites that may read the responses in a browser (CORS). The gateway answers preflights itself, and its header
+    fields replace those of a backend."""
+
+    model_config = schema_config(
+        cel_rule(
+            "!has(self.credentials) || !self.credentials || !('*' in self.origins)",
+            f"cors {CREDENTIALS_OF_ALL}",
+        ),
+    )
+
+    origins: Annotated[
+        tuple[
+            Annotated[str, StringConstraints(pattern=ORIGIN, max_length=320), must_be(ORIGIN_IN_WORDS)],
+            ...,
+        ],
+        Field(min_length=1, max_length=64, json_schema_extra=LIST_ATOMIC),
+    ]
+    """Origins of these websites, such as https://chat.example.com. They are compared as a whole: each scheme, host and
+    port is an origin of its own. * allows all of them."""
+    methods: (
+        Annotated[
+            tuple[
+                Annotated[
+                    str,
+                    StringConstraints(pattern=r"^[A-Z]+$", max_length=32),
+                    must_be("a method in capital letters, such as POST"),
+                ],
+                ...,
+            ],
+            Field(min_length=1, max_length=16, json_schema_extra=LIST_ATOMIC),
+        ]
+        | None
+    ) = None
+    """Methods that these websites may use. Defaults to DELETE, GET and POST."""
+    headers: _FieldNames | None = None
+    """Names of the header fields that these websites may send. * allows all of them. Defaults to *."""
+    exposed_headers: _FieldNames | None = None
+    """Names of header fields of responses that these websites may read, in addition to x-beamlit-backend,
+    x-beamlit-reason, x-request-id and retry-after."""
+    credentials: bool = False
+    """Whether browsers may send cookies and client certificates with the requests. Cannot be used with the origin *.
+    Defaults to false. An API key in a header field is sent in any case."""
+    max_age_seconds: Annotated[int, Field(ge=0, le=86400)] = 600
+    """Number of seconds for which a browser may keep the response to a preflight. Defaults to 600."""
+
+
 class Gateway(ApiModel):
     """How the gateway treats the requests for a model."""
 
@@ -115,3 +170,7 @@ class Gateway(ApiModel):
     body_limit_bytes: Annotated[int, Field(ge=0, le=1099511627776)] | None = None
     """Maximum size of a request body in bytes. A larger one gets status 413. Defaults to gateway.limits.bodyBytes of
     the gateway's configuration."""
+    cors: GatewayCors | None = None
+    """Websites that may use the model in a browser, by host or by path. Requests by the model's name obey gateway.cors
+    of the gateway's configuration, since a preflight does not have the name. Defaults to gateway.cors of the gateway's
+    configuration."""

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from gateway.api import v1alpha1 as routes
 from hooks import names, reasons
-from hooks.api.gateway import Gateway, GatewayBreaker, GatewayQueue, GatewayRetry
+from hooks.api.gateway import Gateway, GatewayBreaker, GatewayCors, GatewayQueue, GatewayRetry
 from hooks.api.model_deployment import ModelDeploymentSpec, Server
 from hooks.api.remote_backend import HealthCheck
 from hooks.backends.local import Local, cluster_ips, pod_labels, workload_name
@@ -203,6 +203,7 @@ def _document(resolved: ResolvedSpec, observation: Observation) -> routes.RouteD
         retry=_retry(gateway.retry),
         breaker=routes.Breaker() if gateway.breaker is None else _breaker(gateway.breaker),
         queue=routes.Queue() if gateway.queue is None else _queue(gateway.queue),
+        cors=None if gateway.cors is None else _cors(gateway.cors),
         split=routes.Split(percentage=resolved.split.percentage, reason=resolved.split.reason),
     )
 
@@ -280,6 +281,16 @@ def _breaker(breaker: GatewayBreaker) -> routes.Breaker:
 
 def _queue(queue: GatewayQueue) -> routes.Queue:
     return routes.Queue(size=queue.size, wait=queue.wait_seconds)
+
+
+def _cors(cors: GatewayCors) -> routes.Cors:
+    given = {"methods": cors.methods, "headers": cors.headers, "exposed_headers": cors.exposed_headers}
+    return routes.Cors(
+        origins=cors.origins,
+        credentials=cors.credentials,
+        max_age=cors.max_age_seconds,
+        **{field: names for field, names in given.items() if names is not None},
+    )
 
 
 def _health(check: HealthCheck | None) -> routes.HealthCheck | None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from gateway.api.vocabulary import CREDENTIALS_OF_ALL
 from hooks import names, reasons
 from hooks.api.common import ObjectReference
 from hooks.api.model_deployment import ModelDeploymentSpec, Server
@@ -137,6 +138,8 @@ def _check_gateway(spec: ModelDeploymentSpec) -> None:
             "spec.gateway.retry.causes say when there is failover: set spec.gateway.retry.failover to true, or leave"
             " causes out.",
         )
+    if gateway.cors is not None and gateway.cors.credentials and "*" in gateway.cors.origins:
+        raise NotAccepted(reasons.INVALID_SPEC, f"spec.gateway.cors {CREDENTIALS_OF_ALL}.")
 
 
 def _check_template(server: Server) -> None:

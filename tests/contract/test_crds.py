@@ -311,6 +311,19 @@ ACCEPTED: Final = {
         },
         serviceRef={"name": "other"},
     ),
+    "all websites": model_deployment(gateway={"cors": {"origins": ["*"]}}),
+    "named websites": model_deployment(
+        gateway={
+            "cors": {
+                "origins": ["https://chat.example.com", "http://[::1]:3000", "app://obsidian.md"],
+                "methods": ["GET"],
+                "headers": [],
+                "exposedHeaders": ["*"],
+                "credentials": True,
+                "maxAgeSeconds": 86400,
+            },
+        },
+    ),
     "attempts": model_deployment(
         gateway={
             "retry": {"failover": True, "causes": ["connectFailure", "firstByteTimeout", "503"], "bodyBytes": 0},
@@ -439,6 +452,15 @@ REFUSED: Final = {
         model_deployment(gateway={"healthCheck": {"path": "health"}}),
         "healthCheck.path",
     ),
+    "credentials of all websites": (
+        model_deployment(gateway={"cors": {"origins": ["https://a.example", "*"], "credentials": True}}),
+        "name the origins",
+    ),
+    "an origin with a path": (
+        model_deployment(gateway={"cors": {"origins": ["https://chat.example.com/"]}}),
+        "cors.origins[0]",
+    ),
+    "no origin": (model_deployment(gateway={"cors": {"origins": []}}), "cors.origins"),
     "no room at all": (model_deployment(offloadingConfig={"behavior": {"overflow": {"inFlight": 0}}}), "inFlight"),
     "no secret": (
         model_deployment(offloadingConfig=oauth(clientId="i", tokenUrl="https://t")),

@@ -173,6 +173,14 @@ GATEWAY: Final[Json] = {
     "timeouts": {"connectSeconds": 1, "firstByteSeconds": 2, "idleSeconds": 3},
     "retry": {"failover": True},
     "bodyLimitBytes": 1000,
+    "cors": {
+        "origins": ["https://chat.example.com", "http://localhost:3000"],
+        "methods": ["POST"],
+        "headers": ["authorization"],
+        "exposedHeaders": ["x-ratelimit-limit"],
+        "credentials": True,
+        "maxAgeSeconds": 60,
+    },
 }
 HEALTH: Final[Json] = {
     "path": "/health",

@@ -169,6 +169,14 @@ def test_a_whole_document() -> None:
             "breaker": {"consecutiveFailures": 1, "errorPercentage": 50, "minimumRequests": 9, "openSeconds": 3},
             "queue": {"size": 7, "waitSeconds": 2},
             "healthCheck": {"path": "/health", "intervalSeconds": 2, "timeoutSeconds": 1, "unhealthyThreshold": 4},
+            "cors": {
+                "origins": ["https://b.example", "https://a.example", "https://b.example"],
+                "methods": ["PUT", "GET"],
+                "headers": ["X-Team", "Authorization"],
+                "exposedHeaders": ["X-RateLimit-Limit"],
+                "credentials": True,
+                "maxAgeSeconds": 0,
+            },
         },
     )
     document = route(sync(parent, related=[workload(), service()]))
@@ -211,6 +219,14 @@ def test_a_whole_document() -> None:
         "queue": {"size": 7, "wait": 2.0},
         "timeouts": {"connect": 1.0, "firstByte": 2.0, "idle": 3.5},
         "limits": {"bodyBytes": 0},
+        "cors": {
+            "origins": ["https://a.example", "https://b.example"],
+            "methods": ["GET", "PUT"],
+            "headers": ["authorization", "x-team"],
+            "exposedHeaders": ["x-ratelimit-limit"],
+            "credentials": True,
+            "maxAge": 0,
+        },
     }
 
 

@@ -1,0 +1,211 @@
+"""CORS on the wire: preflights, responses of backends, responses and errors of the gateway itself."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.api.v1alpha1 import Cors, DocumentError, RouteDocument, read
+from gateway.settings import Settings
+from program.settings import SettingsError
+from tests.integration.gateway.wire import Response, Running, document, echo, gateway, local, reply
+from tests.integration.servers import ServerSide, serving
+
+SITE = b"https://chat.example.com"
+OTHER = b"https://other.example"
+PATH = b"/default/demo/v1/chat/completions"
+
+
+def install(*origins: str, **values: Any) -> dict[str, Any]:
+    """Return settings that allow origins."""
+    return {"gateway": {"cors": {"origins": list(origins), **values}}}
+
+
+HERE = install("https://chat.example.com")
+
+
+async def ask(running: Running, target: bytes, origin: bytes | None = SITE, *, method: bytes = b"GET") -> Response:
+    """Send a request as a browser does for a website; return the response."""
+    fields = b"" if origin is None else b"Origin: %b\r\n" % origin
+    wire = b"%b %b HTTP/1.1\r\nHost: gateway\r\n%b\r\n" % (method, target, fields)
+    return await running.ask(wire, method=method)
+
+
+async def preflight(running: Running, target: bytes, origin: bytes = SITE, host: bytes = b"gateway") -> Response:
+    """Send the preflight for a POST with a key; return the response."""
+    wire = (
+        b"OPTIONS %b HTTP/1.1\r\nHost: %b\r\nOrigin: %b\r\nAccess-Control-Request-Method: POST\r\n"
+        b"Access-Control-Request-Headers: authorization,content-type\r\n\r\n" % (target, host, origin)
+    )
+    return await running.ask(wire, method=b"OPTIONS")
+
+
+def permitted(response: Response) -> bytes | None:
+    """Return the origin that may read the response, None where none may."""
+    return response.value(b"access-control-allow-origin")
+
+
+@pytest.mark.parametrize("target", [PATH, b"/v1/chat/completions", b"/v1/models", b"/v1/models/demo", b"/elsewhere"])
+async def test_a_preflight_is_answered_here(target: bytes) -> None:
+    """The gateway itself answers a preflight, also one that could only be matched by a model in a body."""
+    async with serving(echo) as server, gateway(local_port=server.port, settings=HERE) as running:
+        response = await preflight(running, target)
+        assert (response.status, response.body) == (204, b"")
+        assert permitted(response) == SITE
+        assert response.value(b"access-control-allow-headers") == b"authorization,content-type"
+        assert response.value(b"access-control-allow-methods") == b"DELETE, GET, POST"
+        assert response.value(b"access-control-max-age") == b"600"
+        assert b"Origin" in response.values(b"vary")
+        assert response.value(b"x-request-id")
+        refused = await preflight(running, target, OTHER)
+        assert (refused.status, permitted(refused)) == (204, None)
+        assert refused.values(b"vary") == [b"Origin"]
+        assert server.sides == []
+
+
+async def test_without_a_rule_nothing_changes() -> None:
+    """Without a rule OPTIONS goes to the backend, and so do fields of CORS that a backend sends."""
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            await side.request()
+            await side.send(reply(b"", b"200 OK", b"access-control-allow-origin: *", b"vary: Origin"))
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        response = await preflight(running, PATH)
+        assert (response.status, permitted(response)) == (200, b"*")
+        assert b"OPTIONS /v1/chat/completions" in server.sides[0].received
+        assert response.values(b"vary") == [b"Origin"]
+        assert (await preflight(running, b"/v1/chat/completions")).status == 400
+        assert permitted(await ask(running, b"/v1/models")) is None
+
+
+async def test_options_that_is_no_preflight_goes_to_the_backend() -> None:
+    """OPTIONS without the method that a preflight asks about goes to the backend, and its response has the fields."""
+    async with serving(echo) as server, gateway(local_port=server.port, settings=HERE) as running:
+        response = await ask(running, PATH, method=b"OPTIONS")
+        assert response.body.startswith(b"OPTIONS /v1/chat/completions HTTP/1.1\r\n")
+        assert permitted(response) == SITE
+
+
+async def test_fields_of_the_backend_are_replaced() -> None:
+    """Where there is a rule, fields of CORS that a backend sends are replaced, and all others stay."""
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            await side.request()
+            fields = (b"access-control-allow-origin: *", b"access-control-allow-credentials: true", b"vary: Accept",
+                      b"access-control-expose-headers: *", b"x-more: 1")  # fmt: skip
+            await side.send(reply(b"ok", b"200 OK", *fields))
+
+    async with serving(script) as server, gateway(local_port=server.port, settings=HERE) as running:
+        response = await ask(running, PATH)
+        assert response.values(b"access-control-allow-origin") == [SITE]
+        assert response.values(b"access-control-allow-credentials") == []
+        exposed = response.value(b"access-control-expose-headers") or b""
+        assert exposed.split(b", ") == [b"retry-after", b"x-beamlit-backend", b"x-beamlit-reason", b"x-request-id"]
+        assert response.values(b"vary") == [b"Accept", b"Origin"]
+        assert response.value(b"x-more") == b"1"
+        for origin in (OTHER, None):
+            response = await ask(running, PATH, origin)
+            assert (response.status, response.body, permitted(response)) == (200, b"ok", None)
+            assert response.values(b"vary") == [b"Accept", b"Origin"]
+
+
+async def test_responses_of_the_gateway_have_the_fields() -> None:
+    """The list of models and errors of the gateway can be read by the websites that are allowed."""
+    async with gateway(document(local(0)), settings=HERE) as running:
+        for target, status in (
+            (b"/v1/models", 200),
+            (b"/v1/models/demo", 200),
+            (b"/v1/models/none", 404),
+            (b"/nowhere", 404),
+            (PATH, 503),
+            (b"/default/demo/../x", 400),
+        ):
+            response = await ask(running, target)
+            assert (response.status, permitted(response)) == (status, SITE), target
+            assert b"Origin" in response.values(b"vary")
+            assert permitted(await ask(running, target, OTHER)) is None
+        response = await running.post(b"/v1/chat/completions", b'{"model":"none"}', b"Origin: " + SITE)
+        assert (response.status, permitted(response)) == (404, SITE)
+
+
+async def test_a_stream_has_the_fields() -> None:
+    """An event stream and a chunked response have the fields in their heads."""
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        await side.send(head + b"9\r\ndata: 1\n\n\r\n0\r\n\r\n")
+
+    async with serving(script) as server, gateway(local_port=server.port, settings=HERE) as running:
+        response = await ask(running, PATH)
+        assert (response.body, permitted(response)) == (b"data: 1\n\n", SITE)
+
+
+def named(*origins: str, **values: Any) -> RouteDocument:
+    """Return a route document with a rule of its own."""
+    return document(cors=Cors(origins=origins, **values))
+
+
+async def test_a_model_has_a_rule_of_its_own() -> None:
+    """By host and path the model's rule counts in place of the installation's; by model the installation's does."""
+    route = named("https://other.example", credentials=True, max_age=5, headers=("X-Team",), methods=("PUT",))
+    async with serving(echo) as server, gateway(route, local_port=server.port, settings=HERE) as running:
+        for target, host in ((PATH, b"gateway"), (b"/v1/chat/completions", b"demo.default")):
+            response = await preflight(running, target, OTHER, host)
+            assert permitted(response) == OTHER
+            assert response.value(b"access-control-allow-credentials") == b"true"
+            assert response.value(b"access-control-allow-headers") == b"x-team"
+            assert response.value(b"access-control-allow-methods") == b"PUT"
+            assert response.value(b"access-control-max-age") == b"5"
+            assert permitted(await preflight(running, target, SITE, host)) is None
+        assert permitted(await ask(running, PATH, OTHER)) == OTHER
+        assert permitted(await ask(running, PATH)) is None
+        assert permitted(await preflight(running, b"/v1/chat/completions")) == SITE
+        response = await running.post(b"/v1/chat/completions", b'{"model":"demo"}', b"Origin: " + SITE)
+        assert permitted(response) == SITE
+        response = await running.post(b"/v1/chat/completions", b'{"model":"demo"}', b"Origin: " + OTHER)
+        assert permitted(response) is None
+
+
+async def test_a_rule_of_a_model_alone() -> None:
+    """A model's rule counts where the installation has none, and comes into force with its document."""
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        assert (await preflight(running, PATH)).status == 200
+        running.load(named("https://chat.example.com"))
+        assert (await preflight(running, PATH)).status == 204
+        assert permitted(await ask(running, PATH)) == SITE
+        assert permitted(await ask(running, b"/v1/models")) is None
+
+
+async def test_all_origins() -> None:
+    """A rule for all origins allows every website, with fields that do not vary."""
+    async with serving(echo) as server, gateway(local_port=server.port, settings=install("*")) as running:
+        for origin in (SITE, b"null", None):
+            response = await ask(running, PATH, origin)
+            assert permitted(response) == b"*"
+            assert response.values(b"vary") == []
+
+
+def test_credentials_of_all_websites_are_refused() -> None:
+    """A document that allows credentials to all origins is refused, with a sentence that says what to change."""
+    text = '{"name":"demo","cors":{"origins":["*"],"credentials":true}}'
+    with pytest.raises(
+        DocumentError, match=r"^cors must not allow credentials to the origin \*, .*: name the origins$"
+    ):
+        read(text)
+
+
+def test_a_document_without_a_rule_is_as_before() -> None:
+    """A document without a rule has the same bytes as before there were rules."""
+    assert "cors" not in document().canonical_json()
+
+
+def test_settings_with_credentials_of_all_websites_are_refused(tmp_path: Path) -> None:
+    """Settings that allow credentials to all origins are an error at the start."""
+    config = tmp_path / "config.yaml"
+    config.write_text("gateway: {cors: {origins: ['*'], credentials: true}}")
+    with pytest.raises(SettingsError, match=r"gateway\.cors must not allow credentials to the origin \*"):
+        Settings.load(config, environment={})
