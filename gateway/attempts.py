@@ -13,11 +13,12 @@ from collections.abc import Coroutine, Mapping
 from ipaddress import ip_address
 from typing import Any, Final
 
+import structlog
+
 from gateway import errors
 from gateway.api.v1alpha1 import Backend
 from gateway.api.vocabulary import FailureCause
 from gateway.backends import failover
-from gateway.backends.breaker import CircuitBreaker
 from gateway.credentials import cache as credentials
 from gateway.http import forwarding
 from gateway.http.exchange import Exchange, RequestHead, ResponseHead, field
@@ -37,6 +38,12 @@ VIA: Final = b"beamlit-gateway"
 """Name of the gateway in Via fields (RFC 9110 7.6.3)."""
 HOLD_SECONDS: Final = 1.0
 """Seconds for which the start of an event stream is held back to see whether its first event is an error."""
+REFUSAL_SECONDS: Final = 60.0
+"""Seconds between two log lines that say that one backend refuses the gateway's credentials."""
+REFUSALS: Final = 4096
+"""Largest number of backends whose last such line is remembered."""
+
+log = structlog.get_logger(__name__)
 
 
 class Attempts:
@@ -59,6 +66,8 @@ class Attempts:
         self._trusted = AddressRules.parse(allowed=settings.gateway.trusted_proxies)
         self._has_trusted_proxies = bool(settings.gateway.trusted_proxies)
         self._deadlines = Deadlines(asyncio.get_running_loop(), HOLD_SECONDS)
+        self._refusals: dict[tuple[str, str], float] = {}
+        """Times of the last log lines about refused credentials, by route and backend."""
 
     def close(self) -> None:
         """Stop the timers."""
@@ -69,7 +78,8 @@ class Attempts:
     ) -> tuple[UpstreamResponse, BackendPlan]:
         """Send a request to backends; return the response for the client and the backend it comes from.
 
-        This is the first response that is no failure, or that of the last attempt.
+        This is the first response that is no failure, or that of the last attempt. A 403 counts for more than no
+        response at all: it goes to the client when later attempts had none.
 
         Args:
             exchange: Exchange with the client's request.
@@ -93,16 +103,24 @@ class Attempts:
             probe = not chosen.breaker.usable and chosen.breaker.begin(began)
             outcome: UpstreamResponse | errors.UpstreamError
             try:
-                outcome = await self._attempt(exchange, plan, chosen, target, context)
-                status = outcome.head.status
-                cause = plan.statuses.get(status)
-                if cause is None and plan.holds_streams and outcome.head.content_length is None:
-                    cause = await self._first_event_cause(outcome, exchange, plan, tried | {chosen.index})
+                outcome = response = await self._attempt(exchange, plan, chosen, target, context)
+                status = response.head.status
+                cause: str | None = None
+                if status >= 400:
+                    cause = plan.statuses.get(status)
+                    if (status == 401 or status == 403) and _refuses_the_gateway(exchange, chosen):
+                        cause = cause or FailureCause.CREDENTIALS_REFUSED
+                        if status == 401:
+                            response.abort()
+                            outcome = errors.CredentialsRefused()
+                            self._log_refusal(plan, chosen)
+                elif plan.holds_streams and response.head.content_length is None:
+                    cause = await self._first_event_cause(response, exchange, plan, tried | {chosen.index})
                 now = time.perf_counter()
-                if cause is None and status not in failover.FAILURE_STATUSES:
+                if cause is None and status not in plan.failures:
                     chosen.breaker.succeeded(began, now)
                     context.first_byte = now
-                    return outcome, chosen
+                    return response, chosen
             except errors.UpstreamError as exc:
                 outcome, cause = exc, failover.cause_of(exc)
                 now = time.perf_counter()
@@ -110,7 +128,7 @@ class Attempts:
                 if probe:
                     chosen.breaker.abandoned()
                 raise
-            self._record_outcome(chosen.breaker, outcome, cause, began, now, probe=probe)
+            self._record_outcome(exchange, plan, chosen, outcome, cause, began, now, probe=probe)
             tried |= {chosen.index}
             self._record_failure(context, plan, chosen, _cause_word(outcome, cause), now - began)
             free = isinstance(outcome, errors.UpstreamError) and not outcome.sent
@@ -119,9 +137,17 @@ class Attempts:
                 if successor is None:
                     context.first_byte = now
                     return outcome, chosen
-                outcome.abort()
+                if outcome.head.status == 403 and context.refusal is None:
+                    context.refusal = outcome, chosen, context.diversion
+                else:
+                    outcome.abort()
             elif successor is None:
-                raise outcome
+                if context.refusal is None:
+                    raise outcome
+                response, chosen, context.diversion = context.refusal
+                context.backend = chosen
+                context.first_byte = now
+                return response, chosen
             chosen = successor
             context.diversion = failover.FAILOVER
             began = now
@@ -130,7 +156,7 @@ class Attempts:
         self,
         exchange: Exchange,
         plan: RoutePlan,
-        cause: FailureCause | None,
+        cause: str | None,
         tried: frozenset[int],
         now: float,
         context: RequestContext,
@@ -177,9 +203,11 @@ class Attempts:
 
     def _record_outcome(
         self,
-        breaker: CircuitBreaker,
+        exchange: Exchange,
+        plan: RoutePlan,
+        chosen: BackendPlan,
         outcome: UpstreamResponse | errors.UpstreamError,
-        cause: FailureCause | None,
+        cause: str | None,
         began: float,
         now: float,
         *,
@@ -187,26 +215,50 @@ class Attempts:
     ) -> None:
         """Report the outcome of an attempt to the backend's circuit breaker.
 
-        A 429 or 503 with Retry-After starts a cool-down and is no failure. Without Retry-After a 429 is a failure, so a
-        backend that sends nothing else gets no requests for a while, too.
+        A 429, 503 or 529 with Retry-After starts a cool-down and is no failure. It starts none where the backend has
+        seen credentials of the caller: then a 429 may be about this caller alone and says nothing about the backend.
+        Without Retry-After a 429 is a failure, so a backend that sends nothing else gets no requests for a while, too.
         """
-        if isinstance(outcome, errors.UpstreamError) or cause is FailureCause.STREAM_ERROR:
+        breaker = chosen.breaker
+        if isinstance(outcome, errors.UpstreamError) or cause == FailureCause.STREAM_ERROR:
             breaker.failed(now, probe=probe)
-        elif outcome.head.status not in failover.FAILURE_STATUSES:
+        elif outcome.head.status not in plan.failures:
             breaker.succeeded(began, now)
-        elif not self._cools_down(breaker, outcome.head, now):
+        elif not (pause := self._pause(outcome.head)):
+            breaker.failed(now, probe=probe)
+        elif not forwarding.passes_credentials(exchange.head, chosen.target):
+            breaker.cool_down(now + pause)
+            if probe:
+                breaker.abandoned()
+        elif outcome.head.status != 429:
             breaker.failed(now, probe=probe)
         elif probe:
             breaker.abandoned()
 
-    def _cools_down(self, breaker: CircuitBreaker, head: ResponseHead, now: float) -> bool:
-        """Start a cool-down when the response asks for one (Retry-After with 429 or 503); return whether it does."""
-        if head.status not in (429, 503) or (value := field(head.fields, b"retry-after")) is None:
-            return False
-        seconds = min(retry_after.seconds(value, time.time()) or 0.0, self._longest_cool_down)
-        if seconds:
-            breaker.cool_down(now + seconds)
-        return bool(seconds)
+    def _pause(self, head: ResponseHead) -> float:
+        """Return the seconds for which a response asks to send nothing, as far as the settings allow; 0 for none."""
+        if head.status not in failover.PAUSE_STATUSES:
+            return 0.0
+        value, milliseconds = field(head.fields, b"retry-after"), field(head.fields, b"retry-after-ms")
+        return min(retry_after.asked(value, milliseconds, time.time()) or 0.0, self._longest_cool_down)
+
+    def _log_refusal(self, plan: RoutePlan, chosen: BackendPlan) -> None:
+        """Log that a backend refuses the gateway's credentials, unless it was logged a moment ago."""
+        key = (plan.route.key, chosen.backend.id)
+        now = time.monotonic()
+        if now - self._refusals.get(key, float("-inf")) < REFUSAL_SECONDS:
+            return
+        if len(self._refusals) >= REFUSALS:
+            self._refusals.clear()
+        self._refusals[key] = now
+        log.warning(
+            "credentials_refused",
+            namespace=plan.route.namespace,
+            name=plan.route.name,
+            backend=chosen.backend.id,
+            host=chosen.origin.host,
+            status=401,
+        )
 
     def _record_failure(
         self, context: RequestContext, plan: RoutePlan, chosen: BackendPlan, cause: str, seconds: float
@@ -220,8 +272,8 @@ class Attempts:
 
     async def _first_event_cause(
         self, response: UpstreamResponse, exchange: Exchange, plan: RoutePlan, tried: frozenset[int]
-    ) -> FailureCause | None:
-        """Return the failure cause when the first event of an event stream is an error.
+    ) -> str | None:
+        """Return the failure cause when the first event of an event stream is an error that speaks against the backend.
 
         The stream is not held back when there is no other backend to try.
 
@@ -237,7 +289,7 @@ class Attempts:
         except BaseException:
             response.abort()
             raise
-        return FailureCause.STREAM_ERROR if failover.is_error(failover.first_event(data) or b"") else None
+        return failover.stream_cause(failover.error_status(failover.first_event(data) or b""), plan.statuses)
 
     def _attempt(
         self, exchange: Exchange, plan: RoutePlan, chosen: BackendPlan, target: bytes, context: RequestContext
@@ -327,11 +379,18 @@ class Attempts:
         return any(ip_address(peer) in network for network in self._trusted.allowed)
 
 
-def _cause_word(outcome: UpstreamResponse | errors.UpstreamError, cause: FailureCause | None) -> str:
+def _refuses_the_gateway(exchange: Exchange, chosen: BackendPlan) -> bool:
+    """Return whether a backend that refuses a request can only mean the gateway's own credentials."""
+    return chosen.own_credentials and not forwarding.passes_credentials(exchange.head, chosen.target)
+
+
+def _cause_word(outcome: UpstreamResponse | errors.UpstreamError, cause: str | None) -> str:
     """Return how an attempt failed, in a word: the code of an error, `streamError`, or the status."""
     if isinstance(outcome, errors.UpstreamError):
         return outcome.code
-    return cause.value if cause is not None else str(outcome.head.status)
+    if cause is None or cause == FailureCause.CREDENTIALS_REFUSED:
+        return str(outcome.head.status)
+    return str(cause)
 
 
 async def _body(exchange: Exchange, plan: RoutePlan, chosen: BackendPlan) -> bytes | None:

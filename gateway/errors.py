@@ -36,6 +36,7 @@
         +-- UpstreamReset        502: the connection broke before the response was complete
         +-- BadResponse          502: the response breaks RFC 9112
         +-- CredentialsFailed    502: there is no token or header value
+        +-- CredentialsRefused   502: the backend does not accept the gateway's own credentials
 
 Messages are fixed sentences about the request. They contain no names or addresses of backends and nothing that a client
 sent.
@@ -358,6 +359,13 @@ class CredentialsFailed(UpstreamError):
     code = "credentials_failed"
     sentence = "The gateway has no valid credentials for the model's backend."
     sent = False
+
+
+class CredentialsRefused(UpstreamError):
+    """The backend responds with 401 to the gateway's own credentials, also after they were renewed."""
+
+    code = "credentials_refused"
+    sentence = "The model's backend does not accept the gateway's credentials."
 
 
 def body(error: GatewayError, request_id: str) -> bytes:

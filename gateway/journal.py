@@ -135,13 +135,14 @@ def decision(record: RequestRecord) -> dict[str, Any]:
 
 
 def _attempts(record: RequestRecord) -> list[dict[str, Any]]:
-    """Return all attempts in their order; the attempt whose response the client got has no cause."""
+    """Return all attempts in their order; the attempt whose response the client got has no cause, unless it failed."""
     failures = record.failures or ()
     attempts: list[dict[str, Any]] = [
         {"backend": name, "cause": cause, "seconds": _whole_microseconds(seconds)} for name, cause, seconds in failures
     ]
     backend = record.backend
-    if backend is not None and record.code is None and (not failures or failures[-1][0] != backend):
+    # Each backend gets one attempt.
+    if backend is not None and record.code is None and all(name != backend for name, _, _ in failures):
         until = record.seconds if record.first_byte is None else record.first_byte
         seconds = until - record.queued - sum(seconds for _, _, seconds in failures)
         attempts.append({"backend": backend, "cause": None, "seconds": _whole_microseconds(max(0.0, seconds))})

@@ -35,6 +35,8 @@ class BackendPlan:
     concurrency: ConcurrencyLimit
     authenticated: bool
     """Whether requests get a token or header values from Secrets."""
+    own_credentials: bool
+    """Whether the backend is a remote one that the gateway authenticates to: by a token, a field or a certificate."""
     plain: bool
     """Whether requests are sent without credentials, client certificate and change of the model name."""
     certified: bool
@@ -90,9 +92,11 @@ class RoutePlan:
         self.cors = cors if document.cors is None else document_cors(document.cors)
         """Rule for websites that use the model by host or path; None without one."""
         self.backends = tuple(_backend_plan(route, index, settings, self) for index in range(len(document.backends)))
-        self.causes = frozenset(document.retry.on)
+        self.causes: frozenset[str] = frozenset(document.retry.on)
         self.statuses = failover.statuses(document.retry.on)
         """Causes by status, for the statuses after which another backend is tried."""
+        self.failures = failover.failure_statuses(document.retry.on)
+        """Statuses that count as failures of a backend."""
         self.holds_streams = FailureCause.STREAM_ERROR in self.causes
         """Whether the first event of an event stream is examined."""
         self.turns = balancing.pattern([backend.weight for backend in document.backends])
@@ -220,19 +224,25 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
         scheme = default.scheme
         headers = Headers(set=default.headers_to_add)
         authenticated = default.auth_config is not None
+    token = backend.credentials is not None or (backend.default and authenticated)
     standard = 443 if scheme == "https" else 80
     port = port or standard
     name = f"[{host}]" if ":" in host else host
     origin = Origin(host, port, scheme, tls.server_name, tls.ca_bundle, trusted=local or backend.default)
     certified = scheme == "https" and tls.client_certificate is not None
+    target = forwarding.Target.of(
+        name if port == standard else f"{name}:{port}",
+        local=local,
+        prefix=backend.path_prefix,
+        headers=headers,
+        token=token,
+    )
     state = plan.runtime.backend(backend, origin, document.breaker)
     return BackendPlan(
         backend=backend,
         index=index,
         origin=origin,
-        target=forwarding.Target.of(
-            name if port == standard else f"{name}:{port}", local=local, prefix=backend.path_prefix, headers=headers
-        ),
+        target=target,
         timeouts=Timeouts(
             connect=document.timeouts.connect or connect,
             first_byte=document.timeouts.first_byte or timeouts.first_byte_seconds,
@@ -245,6 +255,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
         breaker=state.breaker,
         concurrency=state.concurrency,
         authenticated=authenticated,
+        own_credentials=not local and (authenticated or certified or target.sets_credentials),
         plain=not authenticated and not certified and backend.model is None,
         certified=certified,
         resend=resend,

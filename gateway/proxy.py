@@ -342,6 +342,8 @@ class Proxy:
         """Count the request and log it."""
         now = time.perf_counter()
         plan, backend = context.plan, context.backend
+        if context.refusal is not None:
+            context.refusal[0].abort()
         if plan is None:
             self._metrics.refused.labels(context.code or "none").inc()
         else:

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from gateway.backends.concurrency import ConcurrencyLimit
     from gateway.http.cors import CorsRule
     from gateway.plan import BackendPlan, RoutePlan
+    from gateway.upstream.response import UpstreamResponse
 
 
 class FailedAttempt(NamedTuple):
@@ -24,7 +25,7 @@ class RequestContext:
 
     __slots__ = (
         "at", "backend", "broken", "code", "concurrency", "cors", "diversion", "events", "failures", "first_byte",
-        "not_retried", "plan", "queued", "request_id", "started", "status",
+        "not_retried", "plan", "queued", "refusal", "request_id", "started", "status",
     )  # fmt: skip
 
     def __init__(self, request_id: bytes, cors: "CorsRule | None" = None) -> None:
@@ -47,6 +48,9 @@ class RequestContext:
         """Reason why the request went to another backend than the split says."""
         self.failures: list[FailedAttempt] | None = None
         """Attempts that failed, in their order."""
+        self.refusal: tuple[UpstreamResponse, BackendPlan, str | None] | None = None
+        """A 403 to the gateway's own credentials that is kept while other backends are tried, with its backend and the
+        diversion at that time."""
         self.not_retried: str | None = None
         """What prevented a retry at another backend, in a word."""
         self.status = 499

@@ -25,7 +25,15 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from gateway.api.vocabulary import CREDENTIALS_OF_ALL, ORIGIN, ORIGIN_IN_WORDS, FailureCause
+from gateway.api.vocabulary import (
+    CAUSE_PATTERN,
+    CAUSE_WORDS,
+    CREDENTIALS_OF_ALL,
+    DEFAULT_CAUSES,
+    NAMED_CAUSES,
+    ORIGIN,
+    ORIGIN_IN_WORDS,
+)
 from program.problems import Mistake, first_problem, joined, must_be
 
 LABEL: Final = "gateway.beamlit.com/route"
@@ -77,6 +85,7 @@ Method = Annotated[
 Port = Annotated[int, Field(ge=1, le=65535)]
 Percent = Annotated[int, Field(ge=0, le=100)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
+Cause = Annotated[str, StringConstraints(pattern=CAUSE_PATTERN), must_be(CAUSE_WORDS)]
 
 
 class DocumentError(ValueError):
@@ -94,8 +103,9 @@ class Use(StrEnum):
     """Requests go there when the local backend has reached its limit of requests in flight."""
 
 
-def _in_order_of_cause(values: tuple[FailureCause, ...]) -> tuple[FailureCause, ...]:
-    return tuple(cause for cause in FailureCause if cause in values)
+def _in_order_of_cause(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Return causes in one order, so that equal meaning is written as equal bytes: those with a name, then statuses."""
+    return (*(name for name in NAMED_CAUSES if name in values), *sorted(set(values).difference(NAMED_CAUSES)))
 
 
 def _sorted_unique(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -268,11 +278,9 @@ class Timeouts(_Part):
 class Retry(_Part):
     """When a request that failed is sent to another backend for failover."""
 
-    on: Annotated[tuple[FailureCause, ...], AfterValidator(_in_order_of_cause)] = tuple(
-        cause for cause in FailureCause if cause is not FailureCause.FIRST_BYTE_TIMEOUT
-    )
-    """Causes for which a request is tried at another backend. A gateway that does not know a value rejects the
-    document."""
+    on: Annotated[tuple[Cause, ...], AfterValidator(_in_order_of_cause)] = DEFAULT_CAUSES
+    """Causes for which a request is tried at another backend: connectFailure, reset, firstByteTimeout, streamError,
+    credentialsRefused, or a status from 400 to 599. A gateway that does not know a value rejects the document."""
     body_bytes: Annotated[int, Field(ge=0)] | None = None
     """Bytes of the largest request body that is kept to be sent again. The gateway's setting counts when absent."""
 

@@ -5,7 +5,11 @@ from typing import Final
 
 
 class FailureCause(StrEnum):
-    """Cause for which an attempt at a backend failed, before the client got the first byte of a response."""
+    """Cause for which an attempt at a backend failed, before the client got the first byte of a response.
+
+    Those that are no status, and the statuses that are causes where a route says nothing else. Any other status from
+    400 to 599 can be a cause, too, and is written like these.
+    """
 
     CONNECT_FAILURE = "connectFailure"
     """There was no connection, so nothing was sent."""
@@ -14,12 +18,29 @@ class FailureCause(StrEnum):
     FIRST_BYTE_TIMEOUT = "firstByteTimeout"
     """The head did not come within `timeouts.firstByte`. The backend may still be working on it."""
     STREAM_ERROR = "streamError"
-    """The first event of a stream is an error."""
+    """The first event of a stream is an error that is not the caller's fault."""
+    CREDENTIALS_REFUSED = "credentialsRefused"
+    """A remote backend responded with 401 or 403 to the gateway's own credentials."""
     REQUEST_TIMEOUT = "408"
     TOO_MANY_REQUESTS = "429"
     BAD_GATEWAY = "502"
     SERVICE_UNAVAILABLE = "503"
     GATEWAY_TIMEOUT = "504"
+    OVERLOADED = "529"
+    """Status of servers that have no capacity left, such as Anthropic's and Dynamo's; no RFC has it."""
+
+
+NAMED_CAUSES: Final = tuple(cause.value for cause in FailureCause if not cause.value.isdigit())
+"""Causes that are no status."""
+
+DEFAULT_CAUSES: Final = tuple(cause.value for cause in FailureCause if cause is not FailureCause.FIRST_BYTE_TIMEOUT)
+"""Causes for which a request is tried at another backend where the route names none."""
+
+CAUSE_PATTERN: Final = f"^({'|'.join(NAMED_CAUSES)}|[45][0-9]{{2}})$"
+"""Regular expression for a cause: a name, or a status from 400 to 599."""
+
+CAUSE_WORDS: Final = f"{', '.join(NAMED_CAUSES)}, or a status from 400 to 599 in quotes, such as '503'"
+"""What a cause must be, in words."""
 
 
 HOP_BY_HOP: Final = frozenset(

@@ -24,11 +24,32 @@ FAILOVER: Final = "Failover"
 OVERFLOW: Final = "Overflow"
 """Reason of a request that went to another backend because the chosen one was at its limit."""
 
-FAILURE_STATUSES: Final = frozenset({429, 502, 503, 504})
+FAILURE_STATUSES: Final = frozenset({429, 502, 503, 504, 529})
 """Statuses that count as failures of a backend. 408 is the client's failure, 500 concerns the one request only."""
 
+PAUSE_STATUSES: Final = frozenset({429, 503, 529})
+"""Statuses with which a backend can ask for a pause by Retry-After."""
 
-def cause_of(error: errors.UpstreamError) -> FailureCause | None:
+_ERROR_STATUSES: Final[Mapping[str, int]] = {
+    "invalid_request_error": 400,
+    "BadRequestError": 400,
+    "bad_request_error": 400,
+    "exceed_context_size_error": 400,
+    "validation": 422,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "NotFoundError": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "overloaded": 429,
+    "overloaded_error": 529,
+}
+"""Statuses that servers mean by the type of an error, where they send no number with it."""
+
+
+def cause_of(error: errors.UpstreamError) -> str | None:
     """Return the failure cause of `error`; None for an error after which no other backend should be tried.
 
     A response that is not valid HTTP is such an error: the backend has worked on the request.
@@ -42,9 +63,32 @@ def cause_of(error: errors.UpstreamError) -> FailureCause | None:
     return None
 
 
-def statuses(causes: Iterable[FailureCause]) -> Mapping[int, FailureCause]:
+def statuses(causes: Iterable[str]) -> Mapping[int, str]:
     """Return those of `causes` that are statuses, by status."""
-    return {int(cause): cause for cause in causes if cause.value.isdigit()}
+    return {int(cause): cause for cause in causes if cause.isdigit()}
+
+
+def failure_statuses(causes: Iterable[str]) -> frozenset[int]:
+    """Return the statuses that count as failures of a backend where `causes` are causes of failover.
+
+    A status from 500 on that is a cause is one of them. A status below is not: it says something about the request.
+    """
+    return FAILURE_STATUSES.union(status for status in statuses(causes) if status >= 500)
+
+
+def stream_cause(status: int | None, causes: Mapping[int, str]) -> str | None:
+    """Return the failure cause of a stream whose first event is an error; None for a stream that goes to the client.
+
+    Args:
+        status: Status of the error as `error_status` returns it. With one from 400 to 499 the caller is at fault, but
+            429 says that the backend has no room.
+        causes: Causes of failover that are statuses, by status.
+    """
+    if status is None:
+        return None
+    if 400 <= status < 500 and status != 429:
+        return causes.get(status)
+    return FailureCause.STREAM_ERROR
 
 
 class RetryBudget:
@@ -119,21 +163,53 @@ def first_event(data: bytes) -> bytes | None:
     return b"" if len(data) >= STREAM_BYTES else None
 
 
-def is_error(event: bytes) -> bool:
-    """Return whether an event reports an error: `event: error`, or OpenAI's `data: {"error": …}`."""
+def error_status(event: bytes) -> int | None:
+    """Return the status of the error that an event reports, 0 where it has none; None for an event that is no error.
+
+    An error is `event: error`, or OpenAI's `data: {"error": …}`. Servers send its status as a number, as digits or as
+    the type of the error, in the error or beside it.
+    """
     content: list[bytes] = []
+    named = False
     for line in event.split(b"\n"):
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"event" and value == b"error":
-            return True
+            named = True
         if name == b"data":
             content.append(value)
     data = b"\n".join(content)
-    if b'"error"' not in data:
-        return False
+    if not named and b'"error"' not in data:
+        return None
     try:
         parsed = orjson.loads(data)
     except orjson.JSONDecodeError:
-        return False
-    return isinstance(parsed, dict) and bool(parsed.get("error"))
+        parsed = None
+    if not isinstance(parsed, dict):
+        return 0 if named else None
+    error = parsed.get("error")
+    if not named and not error:
+        return None
+    return (_status_in(error) if isinstance(error, dict) else 0) or _status_in(parsed)
+
+
+def _status_in(error: Mapping[str, object]) -> int:
+    """Return the status that the fields of an error mean; 0 where they mean none."""
+    for name in ("code", "status", "status_code", "http_status"):
+        status = _status(error.get(name))
+        if status:
+            return status
+    for name in ("type", "error_type", "code"):
+        word = error.get(name)
+        if isinstance(word, str) and word in _ERROR_STATUSES:
+            return _ERROR_STATUSES[word]
+    return 0
+
+
+def _status(value: object) -> int:
+    """Return a number, or a string of three digits, that is a status from 400 to 599; 0 for anything else."""
+    if isinstance(value, str) and len(value) == 3 and value.isascii() and value.isdigit():
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and 400 <= value <= 599 else 0

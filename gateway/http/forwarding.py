@@ -89,8 +89,18 @@ class Target:
     """Names of fields that are not forwarded: the fixed ones, those to remove and those to replace."""
 
     @classmethod
-    def of(cls, authority: str, *, local: bool, prefix: str = "", headers: Headers | None = None) -> "Target":
-        """Return the target for a backend of a route document, without changes to fields that cannot be set."""
+    def of(
+        cls, authority: str, *, local: bool, prefix: str = "", headers: Headers | None = None, token: bool = False
+    ) -> "Target":
+        """Return the target for a backend of a route document, without changes to fields that cannot be set.
+
+        Args:
+            authority: Value of the Host field.
+            local: Whether the backend is a Service of the cluster.
+            prefix: Percent-encoded path in front of the request's path.
+            headers: Changes to the fields of requests.
+            token: Whether the gateway's own token replaces Authorization.
+        """
         changes = headers or Headers()
         replaced = _settable(changes.set)
         removed = {_name(name) for name in changes.remove} - NOT_SETTABLE
@@ -101,8 +111,17 @@ class Target:
             prefix=prefix.encode("ascii"),
             set=replaced,
             add=_settable(changes.add),
-            dropped=fixed | removed | {name for name, _ in replaced} | {_name(name) for name in changes.set_from},
+            dropped=fixed
+            | removed
+            | {name for name, _ in replaced}
+            | {_name(name) for name in changes.set_from}
+            | ({b"authorization"} if token else set()),
         )
+
+    @property
+    def sets_credentials(self) -> bool:
+        """Whether one of the fields with fixed values is a credential."""
+        return any(name in CALLER_SECRETS for name, _ in (*self.set, *self.add))
 
 
 def request_fields(
@@ -161,6 +180,11 @@ def request_fields(
     fields += [field for field in target.add if field[0] not in own]
     fields += own.items()
     return tuple(fields)
+
+
+def passes_credentials(head: RequestHead, target: Target) -> bool:
+    """Return whether a request reaches a backend with credentials of the caller, so that the backend may judge it."""
+    return any(name in CALLER_SECRETS and name not in target.dropped for name, _ in head.fields)
 
 
 _NEVER_LISTED: Final = frozenset({b"host", b"max-forwards"})

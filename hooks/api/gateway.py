@@ -7,10 +7,13 @@ from pydantic import (
     StringConstraints,
 )
 
-from gateway.api.vocabulary import CREDENTIALS_OF_ALL, ORIGIN, ORIGIN_IN_WORDS, FailureCause
+from gateway.api.vocabulary import CAUSE_PATTERN, CAUSE_WORDS, CREDENTIALS_OF_ALL, ORIGIN, ORIGIN_IN_WORDS
 from hooks.api.common import LIST_ATOMIC, ApiModel, Seconds, Text, cel_rule, schema_config
 from hooks.api.remote_backend import HealthCheck
 from program.problems import must_be
+
+Cause = Annotated[str, StringConstraints(pattern=CAUSE_PATTERN, max_length=32), must_be(CAUSE_WORDS)]
+"""Failure after which a request is sent to the other backend."""
 
 
 class GatewayTimeouts(ApiModel):
@@ -40,15 +43,17 @@ class GatewayRetry(ApiModel):
     sent to the client. Defaults to true."""
     causes: (
         Annotated[
-            tuple[FailureCause, ...],
-            Field(min_length=1, max_length=9, json_schema_extra=LIST_ATOMIC),
+            tuple[Cause, ...],
+            Field(min_length=1, max_length=64, json_schema_extra=LIST_ATOMIC),
         ]
         | None
     ) = None
     """Failures after which a request is sent to the other backend. connectFailure: there was no connection, so nothing
     was sent. reset: the connection broke before the response began. firstByteTimeout: the response did not begin in
-    time; the backend may still be working on it. streamError: the first event of a stream is an error. A number, in
-    quotes, is the status code of a response. Defaults to all of them but firstByteTimeout."""
+    time; the backend may still be working on it. streamError: the first event of a stream is an error that is not the
+    caller's fault. credentialsRefused: the remote backend responded with 401 or 403 to the gateway's own credentials. A
+    number from 400 to 599, in quotes, is the status code of a response. Defaults to all names but firstByteTimeout, and
+    the status codes 408, 429, 502, 503, 504 and 529."""
     body_bytes: Annotated[int, Field(ge=0, le=67108864)] | None = None
     """Maximum size in bytes of a request body that is kept in memory so that it can be sent again. Defaults to
     gateway.limits.replayBytes of the gateway's configuration."""

@@ -326,7 +326,7 @@ ACCEPTED: Final = {
     ),
     "attempts": model_deployment(
         gateway={
-            "retry": {"failover": True, "causes": ["connectFailure", "firstByteTimeout", "503"], "bodyBytes": 0},
+            "retry": {"failover": True, "causes": ["connectFailure", "firstByteTimeout", "500"], "bodyBytes": 0},
             "breaker": {
                 "consecutiveFailures": 1,
                 "errorPercentage": 100,
@@ -445,7 +445,7 @@ REFUSED: Final = {
         model_deployment(gateway={"retry": {"failover": False, "causes": ["503"]}}),
         "set failover to true",
     ),
-    "a cause that is none": (model_deployment(gateway={"retry": {"causes": ["500"]}}), "retry.causes[0]"),
+    "a cause that is none": (model_deployment(gateway={"retry": {"causes": ["399"]}}), "retry.causes[0]"),
     "no cause": (model_deployment(gateway={"retry": {"causes": []}}), "retry.causes"),
     "TLS without TLS": (model_deployment(offloadingConfig=remote(tls={"serverName": "s"})), "tls is for scheme https"),
     "a health check of nothing": (

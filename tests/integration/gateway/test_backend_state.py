@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway import admin
-from gateway.api.v1alpha1 import Breaker, HealthCheck, Retry, Use
+from gateway.api.v1alpha1 import Breaker, Headers, HealthCheck, Retry, Use
 from tests.deadlines import SECONDS
 from tests.integration.gateway.wire import Response, Running, document, echo, gateway, local, remote, reply
 from tests.integration.servers import ServerSide, serving, until
@@ -66,7 +66,7 @@ def state(running: Running, backend: int = 0) -> Mapping[str, Any]:
 # Cool-down
 
 
-@pytest.mark.parametrize("status", [b"429 Too Many Requests", b"503 Service Unavailable"])
+@pytest.mark.parametrize("status", [b"429 Too Many Requests", b"503 Service Unavailable", b"529 Overloaded"])
 @pytest.mark.parametrize("date", [False, True])
 async def test_rt_06_retry_after_starts_a_cool_down(status: bytes, date: bool) -> None:
     """RT-06: during a cool-down requests go to another backend and say why; it ends by itself."""
@@ -91,6 +91,87 @@ async def test_rt_06_retry_after_starts_a_cool_down(status: bytes, date: bool) -
         assert (response.value(b"x-beamlit-backend"), response.value(b"x-beamlit-reason")) == (b"local", b"Local")
         await until(lambda: len(running.lines()) == 3)
         assert [line["reason"] for line in running.lines()] == ["Failover", "CoolDown", "Local"]
+
+
+@pytest.mark.parametrize(
+    ("field", "seconds"),
+    [
+        (b"retry-after: 30.5", 30.5),
+        (b"retry-after-ms: 25500", 25.5),
+        (b"retry-after: 50\r\nretry-after-ms: 40000", 40.0),
+        (b"retry-after-ms: 1.5e9\r\nretry-after: 20", 20.0),
+    ],
+)
+async def test_rt_06_a_pause_may_be_no_whole_number_of_seconds(field: bytes, seconds: float) -> None:
+    """RT-06: a pause with a fraction, or in milliseconds, is kept; the client gets the fields as they were sent."""
+    near = Switch(reply(b"no", b"429 No", field))
+    async with serving(near) as server, gateway(document(local()), local_port=server.port) as running:
+        response = await post(running)
+        assert field == b"\r\n".join(b"%b: %b" % pair for pair in response.fields if pair[0].startswith(b"retry-after"))
+        left = running.count("beamlit_gateway_cool_down_seconds", **LABELS)
+        assert seconds - 15 < left <= seconds
+
+
+KEYS = [b"Authorization: Bearer mine", b"X-Api-Key: mine", b"api-key: mine"]
+
+
+@pytest.mark.parametrize("field", KEYS)
+@pytest.mark.parametrize("status", [b"429 Too Many Requests", b"503 Service Unavailable"])
+async def test_a_backend_that_sees_the_callers_credentials_makes_no_others_wait(field: bytes, status: bytes) -> None:
+    """A pause that a backend asks for is the caller's own where the backend sees the caller's credentials."""
+    near = Switch(reply(b"slow down", status, b"retry-after: 50"))
+    async with (
+        serving(near) as server,
+        serving(echo) as far,
+        gateway(
+            document(local(), remote()), local_port=server.port, remote_port=far.port, settings=LOOPBACK
+        ) as running,
+    ):
+        response = await running.post(b"/default/demo/x", b"{}", field)
+        assert response.value(b"x-beamlit-reason") == b"Failover"
+        near.response = OK
+        assert await backends(running, 2) == [b"local", b"local"]
+
+
+@pytest.mark.parametrize("field", KEYS)
+async def test_many_429_to_one_caller_do_not_open_the_breaker(field: bytes) -> None:
+    """A 429 with Retry-After to a caller's own credentials is no failure of the backend, a 503 is one."""
+    route = document(local(), breaker=Breaker(consecutive_failures=2, open=100))
+    for status, breaker in ((b"429 No", "closed"), (b"503 No", "open")):
+        near = Switch(reply(b"slow down", status, b"retry-after: 50"))
+        async with serving(near) as server, gateway(route, local_port=server.port) as running:
+            for _ in range(3):
+                assert (await running.post(b"/default/demo/x", b"{}", field)).value(b"retry-after") == b"50"
+            assert state(running)["breaker"] == breaker
+
+
+async def test_a_429_to_one_caller_leaves_a_half_open_breaker_to_the_next_request() -> None:
+    """A probe that ends with a 429 to a caller's own credentials says nothing, and the next request is the probe."""
+    near = Switch(b"")
+    route = document(local(), remote(), breaker=Breaker(consecutive_failures=1, open=0.2))
+    async with (
+        serving(near) as server,
+        serving(echo) as far,
+        gateway(route, local_port=server.port, remote_port=far.port, settings=LOOPBACK) as running,
+    ):
+        await post(running)
+        await until(lambda: state(running)["breaker"] == "halfOpen")
+        near.response = reply(b"slow down", b"429 No", b"retry-after: 50")
+        await running.post(b"/default/demo/x", b"{}", KEYS[0])
+        assert state(running)["breaker"] == "halfOpen"
+        near.response = OK
+        assert await backends(running, 1) == [b"local"]
+        assert state(running)["breaker"] == "closed"
+
+
+@pytest.mark.parametrize("field", KEYS)
+async def test_a_pause_asked_of_the_gateway_is_for_all(field: bytes) -> None:
+    """A pause counts for all callers where the backend sees the gateway's credentials and none of the callers'."""
+    far = Switch(reply(b"slow down", b"429 No", b"retry-after: 50"))
+    own = remote(100, headers=Headers(set={"authorization": "Bearer ours"}))
+    async with serving(far) as server, gateway(document(own), remote_port=server.port, settings=LOOPBACK) as running:
+        assert (await running.post(b"/default/demo/x", b"{}", field)).status == 429
+        assert (await post(running)).code == "no_backend"
 
 
 async def test_all_backends_in_a_cool_down_is_503_with_the_earliest_end() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
+import structlog
 
 from gateway.api.v1alpha1 import Breaker, Headers, Limits, Retry, SecretKey, Timeouts, Use
 from gateway.api.vocabulary import FailureCause
@@ -130,7 +131,7 @@ async def test_rt_03_rt_05_a_connection_that_breaks_before_the_responses_head(
         assert len(near.sides) == 1
 
 
-@pytest.mark.parametrize("status", [408, 429, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 429, 502, 503, 504, 529])
 async def test_rt_06_statuses_of_a_backend_that_cannot(status: int) -> None:
     """RT-06: a response with such a status is dropped, however large, and another backend responds."""
     for size in (0, 10, 500000):
@@ -170,6 +171,21 @@ async def test_rt_06_causes_are_the_routes() -> None:
             assert far.sides == []
 
 
+@pytest.mark.parametrize("status", [400, 404, 409, 500, 507, 599])
+async def test_rt_06_any_error_status_can_be_a_cause(status: int) -> None:
+    """RT-06: a status that the route names is a cause; from 500 on it counts as a failure of the backend, too."""
+    route = document(
+        local(), remote(), retry=Retry(on=(str(status),)), breaker=Breaker(consecutive_failures=2, open=SECONDS)
+    )
+    async with (
+        serving(responding(reply(b"no", b"%d No" % status))) as near,
+        serving(echo) as far,
+        gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
+    ):
+        reasons = [(await post(running)).value(b"x-beamlit-reason") for _ in range(3)]
+        assert reasons == [b"Failover", b"Failover", b"BreakerOpen" if status >= 500 else b"Failover"]
+
+
 @pytest.mark.parametrize("named", [False, True])
 async def test_rt_07_no_response_in_time_is_a_cause_only_where_asked_for(named: bool) -> None:
     """RT-07: a missing response is a cause only where the route names it: the backend may still be at work."""
@@ -204,24 +220,151 @@ async def test_rt_08_never_after_the_first_byte(framed: bool) -> None:
         assert (await line(running))["broken"] == "upstream_reset"
 
 
+class Keys(NoSecrets):
+    """Reader of a Secret whose key is for `remote.test`."""
+
+    async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
+        """Return the key for `remote.test`."""
+        return {"k": "key-canary", "hosts": "remote.test"}
+
+
+WITH_KEY = Headers(set_from={"x-api-key": SecretKey(name="key", key="k")})
+
+
+def requests_of(*servers: ScriptedServer) -> list[int]:
+    """Return the number of requests that each server has received."""
+    return [b"".join(side.received for side in server.sides).count(BODY) for server in servers]
+
+
 async def test_rt_09_a_renewed_token_belongs_to_the_attempt() -> None:
-    """RT-09: after a 401 the same backend gets the request once more with new credentials; a second 401 is final."""
+    """RT-09: after a 401 a remote backend gets the request once more with new credentials, then another backend does.
 
-    class Keys(NoSecrets):
-        async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
-            """Return the key for `remote.test`."""
-            return {"k": "key", "hosts": "remote.test"}
-
-    backend = remote(100, headers=Headers(set_from={"x-api-key": SecretKey(name="key", key="k")}))
+    Once it has refused them too often it is left alone. Neither log nor metrics have anything of the credentials.
+    """
+    route = document(local(0), remote(100, headers=WITH_KEY), breaker=Breaker(consecutive_failures=2, open=SECONDS))
     async with (
         serving(echo) as near,
         serving(responding(reply(b"no", b"401 Unauthorized"))) as far,
+        gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK, secrets=Keys()) as running,
+    ):
+        with structlog.testing.capture_logs() as logs:
+            reasons = [(await post(running)).value(b"x-beamlit-reason") for _ in range(3)]
+        assert reasons == [b"Failover", b"Failover", b"BreakerOpen"]
+        assert requests_of(near, far) == [3, 4]
+        assert [line["event"] for line in logs] == ["credentials_refused"]
+        assert (logs[0]["name"], logs[0]["backend"], logs[0]["host"]) == ("demo", "remote", "remote.test")
+        labels = {"namespace": "default", "model": "demo", "backend": "remote", "cause": "credentials_refused"}
+        assert running.count("beamlit_gateway_upstream_errors_total", **labels) == 2
+        assert "canary" not in repr(logs) + running.log.getvalue()
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        remote(100, headers=WITH_KEY),
+        remote(100, headers=Headers(set={"Authorization": "Bearer key-canary"})),
+        remote(100, headers=Headers(add={"x-api-key": "key-canary"})),
+    ],
+)
+async def test_a_refused_credential_of_the_gateway_is_not_the_callers(backend: Any) -> None:
+    """A 401 to the gateway's own credentials is 502 `credentials_refused` where no other backend takes the request."""
+    async with (
+        serving(responding(reply(b"no key-canary", b"401 No", b"www-authenticate: Bearer"))) as far,
+        gateway(document(backend), remote_port=far.port, settings=LOOPBACK, secrets=Keys()) as running,
+    ):
+        response = await post(running)
+        assert (response.status, response.code) == (502, "credentials_refused")
+        assert response.value(b"www-authenticate") is None
+        assert b"canary" not in response.body
+        assert (await line(running))["attempts"][0]["cause"] == "credentials_refused"
+
+
+@pytest.mark.parametrize("causes", [("reset",), ("credentialsRefused",), ("401",)])
+async def test_a_refused_credential_is_a_cause_that_a_route_can_name(causes: tuple[str, ...]) -> None:
+    """A 401 to the gateway's own credentials goes to another backend where the route has a cause for it."""
+    async with (
+        serving(echo) as near,
+        serving(responding(reply(b"no", b"401 No"))) as far,
         gateway(
-            document(local(0), backend), local_port=near.port, remote_port=far.port, settings=LOOPBACK, secrets=Keys()
+            document(local(0), remote(100, headers=WITH_KEY), retry=Retry(on=causes)),
+            local_port=near.port,
+            remote_port=far.port,
+            settings=LOOPBACK,
+            secrets=Keys(),
         ) as running,
     ):
-        assert (await post(running)).status == 401
-        assert (len(near.sides), b"".join(side.received for side in far.sides).count(BODY)) == (0, 2)
+        assert (await post(running)).status == (502 if causes == ("reset",) else 200)
+
+
+async def test_a_403_to_the_gateways_credentials_concerns_one_request() -> None:
+    """A 403 to the gateway's own credentials goes to another backend and does not open the breaker."""
+    route = document(local(0), remote(100, headers=WITH_KEY), breaker=Breaker(consecutive_failures=1, open=SECONDS))
+    async with (
+        serving(echo) as near,
+        serving(responding(reply(b"not in this region", b"403 No"))) as far,
+        gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK, secrets=Keys()) as running,
+    ):
+        assert [(await post(running)).value(b"x-beamlit-reason") for _ in range(3)] == [b"Failover"] * 3
+        assert requests_of(near, far) == [3, 3]
+        await until(lambda: len(running.lines()) == 3)
+        assert [one["cause"] for one in running.lines()[0]["attempts"]] == ["403", None]
+
+
+@pytest.mark.parametrize("size", [20, 300000])
+@pytest.mark.parametrize("near", ["none", "unreachable", "reset"])
+async def test_a_403_is_relayed_where_no_other_backend_responds(near: str, size: int) -> None:
+    """A 403 to the gateway's own credentials goes to the client, whole, where no other backend has a response."""
+    others = () if near == "none" else (local(0),)
+    async with (
+        serving(reset) as resetting,
+        serving(responding(reply(b"n" * size, b"403 No"))) as far,
+        gateway(
+            document(*others, remote(100, headers=WITH_KEY)),
+            local_port=resetting.port if near == "reset" else 1,
+            remote_port=far.port,
+            settings=LOOPBACK,
+            secrets=Keys(),
+        ) as running,
+    ):
+        response = await post(running)
+        assert (response.status, response.body, response.complete) == (403, b"n" * size, True)
+        assert response.value(b"x-beamlit-backend") == b"remote"
+        logged = await line(running)
+        causes = {"none": [], "unreachable": ["connect_failed"], "reset": ["upstream_reset"]}[near]
+        assert (logged["backend"], logged["status"]) == ("remote", 403)
+        assert [one["cause"] for one in logged["attempts"]] == ["403", *causes]
+
+
+async def test_a_403_is_dropped_where_another_backend_has_a_response() -> None:
+    """Any response of another backend, also a failure, goes to the client instead of a 403 from before."""
+    async with (
+        serving(responding(reply(b"busy", b"503 No"))) as near,
+        serving(responding(reply(b"n" * 300000, b"403 No"))) as far,
+        gateway(
+            document(local(0), remote(100, headers=WITH_KEY)),
+            local_port=near.port,
+            remote_port=far.port,
+            settings=LOOPBACK,
+            secrets=Keys(),
+        ) as running,
+    ):
+        assert (await post(running)).body == b"busy"
+        await until(lambda: running.upstream.stats.open == running.upstream.stats.idle)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refused_credential_of_the_caller_is_the_callers(status: int) -> None:
+    """A 401 or 403 of a backend that sees the caller's credentials goes to the caller and is no failure."""
+    route = document(local(headers=WITH_KEY), remote(), breaker=Breaker(consecutive_failures=1, open=SECONDS))
+    async with (
+        serving(responding(reply(b"no", b"%d No" % status))) as near,
+        serving(echo) as far,
+        gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK, secrets=Keys()) as running,
+    ):
+        for _ in range(2):
+            response = await running.post(TARGET, BODY, b"Authorization: Bearer mine")
+            assert (response.status, response.value(b"x-beamlit-backend")) == (status, b"local")
+        assert far.sides == []
 
 
 async def test_rt_10_the_budget_ends_and_the_responses_pass() -> None:
@@ -279,12 +422,6 @@ async def test_each_backend_is_tried_once_in_the_documents_order() -> None:
 
 async def test_every_attempt_begins_with_the_request_as_it_came() -> None:
     """Each attempt has the target, fields, model name and credentials of its own backend only."""
-
-    class Keys(NoSecrets):
-        async def secret(self, namespace: str, name: str) -> Mapping[str, str]:
-            """Return the key for `remote.test`."""
-            return {"k": "key-canary", "hosts": "remote.test"}
-
     far_backend = remote(
         100,
         path_prefix="/far",
@@ -546,6 +683,51 @@ async def test_a_stream_that_begins_with_an_error_is_a_failure(event: bytes, pie
         response = await post(running)
         assert (response.status, response.value(b"x-beamlit-backend")) == (200, b"remote")
         assert (await line(running))["attempts"][0]["cause"] == "streamError"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"error": {"message": "too long", "type": "BadRequestError", "param": null, "code": 400}}\n\n',
+        b'data: {"error": {"message": "m", "type": "invalid_request_error"}}\n\n',
+        b'event: error\ndata: {"type": "error", "error": {"type": "request_too_large", "message": "m"}}\n\n',
+        b'data: {"error": "m", "error_type": "validation"}\r\n\r\n',
+    ],
+)
+async def test_an_error_that_is_the_callers_fault_is_no_failure(event: bytes) -> None:
+    """A stream that begins with an error of the caller's goes to the caller, and the backend is not blamed for it."""
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            await side.request()
+            await side.send(STREAM_HEAD + chunk(event) + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+
+    route = document(local(), remote(), breaker=Breaker(consecutive_failures=1, open=SECONDS))
+    async with (
+        serving(script) as near,
+        serving(echo) as far,
+        gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
+    ):
+        for _ in range(3):
+            response = await post(running)
+            assert (response.status, response.body) == (200, event + b"data: [DONE]\n\n")
+            assert response.value(b"x-beamlit-reason") == b"Local"
+        assert far.sides == []
+        await until(lambda: len(running.lines()) == 3)
+        assert "attempts" not in running.lines()[0]
+
+
+@pytest.mark.parametrize("code", [b"500", b"429", b"null", b'"server_error"'])
+async def test_an_error_that_is_the_servers_opens_the_breaker(code: bytes) -> None:
+    """A stream that begins with an error of the server's is a failure, and so is one that says that it has no room."""
+    data = b'data: {"error": {"message": "m", "code": %b}}\n\n' % code
+    route = document(local(), remote(), breaker=Breaker(consecutive_failures=1, open=SECONDS))
+    async with (
+        serving(responding(STREAM_HEAD + chunk(data) + b"0\r\n\r\n")) as near,
+        serving(echo) as far,
+        gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
+    ):
+        assert [(await post(running)).value(b"x-beamlit-reason") for _ in range(2)] == [b"Failover", b"BreakerOpen"]
 
 
 @pytest.mark.parametrize(

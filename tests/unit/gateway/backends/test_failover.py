@@ -32,9 +32,18 @@ def test_rt_01_rt_05_every_error_has_its_cause(error: errors.UpstreamError, caus
 
 
 def test_rt_06_statuses_of_the_default_causes() -> None:
-    """Five statuses count as failures by default."""
-    assert sorted(failover.statuses(Retry().on)) == [408, 429, 502, 503, 504]
+    """Six statuses are causes by default."""
+    assert sorted(failover.statuses(Retry().on)) == [408, 429, 502, 503, 504, 529]
     assert failover.statuses([FailureCause.RESET]) == {}
+
+
+@pytest.mark.parametrize(
+    ("causes", "more"),
+    [(Retry().on, set()), (("reset",), set()), (("500", "404"), {500}), (("599", "409", "501"), {501, 599})],
+)
+def test_rt_06_statuses_that_count_as_failures(causes: tuple[str, ...], more: set[int]) -> None:
+    """A status from 500 on that a route names counts as a failure of the backend, one below does not."""
+    assert failover.failure_statuses(causes) == {429, 502, 503, 504, 529} | more
 
 
 # Retry budget
@@ -119,8 +128,67 @@ def test_the_first_event_of_a_stream(lines: list[str], error: bool, end: str) ->
     stream = (end.join(lines) + end).encode()
     event = failover.first_event(stream + b"event: error" + end.encode() * 2)
     assert event is not None
-    assert failover.is_error(event) is error
+    assert (failover.error_status(event) is not None) is error
     assert failover.first_event(b"\xef\xbb\xbf" + stream) == event
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        ('{"error": {"message": "too long", "type": "BadRequestError", "param": null, "code": 400}}', 400),  # vLLM
+        ('{"error": {"object": "error", "message": "m", "type": "BadRequestError", "param": null}}', 400),  # SGLang
+        ('{"error": {"code": 400, "message": "m", "type": "invalid_request_error"}}', 400),  # llama.cpp
+        ('{"error": {"message": "m", "type": "invalid_request_error", "code": "context_length_exceeded"}}', 400),
+        ('{"error": {"message": "m", "type": "rate_limit_error"}}', 429),
+        ('{"error": {"code": 404, "status": "NOT_FOUND", "message": "m"}}', 404),  # Gemini
+        ('{"error": "m", "error_type": "validation"}', 422),  # TGI
+        ('{"error": "m", "error_type": "overloaded"}', 429),
+        ('{"error": "m", "status": 413}', 413),
+        ('{"error": {"message": "m", "code": "415"}}', 415),
+        ('{"error": {"message": "m"}, "status_code": 409.0}', 409),
+        ('{"error": {"message": "m", "code": 500, "type": "invalid_request_error"}}', 500),
+        ('{"error": {"message": "m", "type": "InternalServerError", "code": 500}}', 500),
+        ('{"error": {"message": "m", "code": 200}}', 0),
+        ('{"error": {"message": "m", "code": true, "status": null}}', 0),
+        ('{"error": {"message": "m", "code": "+40"}}', 0),
+        ('{"error": {"message": "m", "code": [400], "type": {"a": 1}}}', 0),
+        ('{"error": [400]}', 0),
+        ('{"error": "m"}', 0),
+    ],
+)
+def test_the_status_of_an_error_in_a_stream(data: str, status: int) -> None:
+    """The status of an error is found as servers write it: a number, digits or a type, in the error or beside it."""
+    assert failover.error_status(b"data: " + data.encode()) == status
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        ('{"type": "error", "error": {"type": "invalid_request_error", "message": "m"}}', 400),  # Anthropic
+        ('{"type": "error", "error": {"type": "overloaded_error", "message": "m"}}', 529),
+        ('{"type": "error", "code": "rate_limit_exceeded", "message": "m"}', 429),  # OpenAI's responses
+        ('{"code": 400}', 400),
+        ('{"code": 400', 0),
+        ("what went wrong", 0),
+    ],
+)
+def test_the_status_of_an_error_event(data: str, status: int) -> None:
+    """The status of an event that is named `error` is found in its data, with or without a member `error`."""
+    assert failover.error_status(b"event: error\ndata: " + data.encode()) == status
+
+
+@pytest.mark.parametrize(
+    ("status", "cause"),
+    [
+        *((status, None) for status in (None, 400, 401, 404, 413, 422, 499)),
+        *((status, "streamError") for status in (0, 429, 500, 503, 529)),
+        (408, "408"),
+    ],
+)
+def test_a_stream_error_that_is_the_callers_fault_is_no_failure(status: int | None, cause: str | None) -> None:
+    """An error from 400 to 499 is the caller's fault, but for 429; one that the route names is a cause as a status."""
+    assert failover.stream_cause(status, failover.statuses(Retry().on)) == cause
+    assert failover.stream_cause(404, {404: "404"}) == "404"
 
 
 @given(
@@ -135,7 +203,7 @@ def test_a_stream_is_decided_once(pieces: list[bytes]) -> None:
             now = failover.first_event(data)
             if verdict is not None:
                 assert now is not None
-                assert failover.is_error(now) is failover.is_error(verdict)
+                assert failover.error_status(now) == failover.error_status(verdict)
             verdict = now
 
 

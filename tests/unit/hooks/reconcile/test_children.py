@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.api import v1alpha1 as routes
-from gateway.api.vocabulary import FailureCause
+from gateway.api.vocabulary import NAMED_CAUSES
 from hooks import reasons
 from hooks.observation.observation import InstallDefaults
 from tests import builders
@@ -243,8 +243,8 @@ def test_defaults_are_left_out() -> None:
 
 
 def test_every_cause_reaches_the_document() -> None:
-    """Each cause of a retry that the gateway knows can be specified, and arrives in the document."""
-    causes = [cause.value for cause in FailureCause]
+    """Each cause that the gateway knows, and any other error status, can be specified and arrives in the document."""
+    causes = [*NAMED_CAUSES, "400", "408", "429", "500", "529", "599"]
     document = route(sync(model_deployment(gateway={"retry": {"causes": causes}}), related=[workload()]))
     assert document["retry"]["on"] == causes
 
