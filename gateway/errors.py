@@ -11,6 +11,8 @@
     |   +-- MethodNotAllowed     405
     |   +-- NotImplementedMethod 501
     |   +-- UpgradeRefused       400
+    |   |   +-- WebSocketVersionRefused
+    |   |                        400, names the version that is spoken (RFC 6455 4.4)
     |   +-- VersionNotSupported  505
     |   +-- LoopDetected         508 (RFC 9110 7.6.3)
     |   +-- MisdirectedRequest   421
@@ -147,13 +149,22 @@ class NotImplementedMethod(RequestError):
 
 
 class UpgradeRefused(RequestError):
-    """The request asks for an upgrade that is no opening handshake of a WebSocket (RFC 9110 7.8, RFC 6455 4.2.1)."""
+    """The request asks for a WebSocket and is no opening handshake of one (RFC 6455 4.2.1)."""
 
     code = "upgrade_refused"
     close = True
     sentence = (
         "The gateway upgrades connections to version 13 of WebSocket, from a GET without a body, and to nothing else."
     )
+
+
+class WebSocketVersionRefused(UpgradeRefused):
+    """The request asks for another version of WebSocket than the one that is forwarded.
+
+    It is a 400 like other bad handshakes: a 426 must offer an upgrade (RFC 9110 15.5.22), on a connection that closes.
+    """
+
+    sentence = "The gateway speaks version 13 of WebSocket."
 
 
 class VersionNotSupported(RequestError):

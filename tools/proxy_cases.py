@@ -43,7 +43,11 @@ GROUPS: Final[dict[str, tuple[Case, ...]]] = {
         Case("FR-16", "Chunk data without CRLF behind it: 400."),
         Case("FR-17", "Trailers are read, never become fields, and are not sent on."),
         Case("FR-18", "Trailers without bound, in bytes or in number: 400 or 431."),
-        Case("FR-19", "A refused upgrade with a body that looks like a request: nothing of the body is executed."),
+        Case(
+            "FR-19",
+            "An upgrade with a body that looks like a request: nothing of the body is executed. A WebSocket that is no "
+            "GET without a body is refused; any other offer is ignored, and the body belongs to its request.",
+        ),
         Case("FR-20", "CONNECT, with an authority or a path: refused, and nothing behind it is executed."),
         Case("FR-21", "A body of GET, HEAD or DELETE belongs to its request; the next one begins behind it."),
         Case("FR-22", "What follows a request with `Connection: close` is ignored."),

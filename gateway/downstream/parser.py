@@ -15,8 +15,8 @@ class RequestParser:
     """Parser of one connection, for one message at a time: bytes behind a message are fed when its response is sent."""
 
     __slots__ = (
-        "_body_bytes", "_chunks", "_fed", "_fields", "_in_chunk_line", "_limits", "_parser", "_pieces", "_tail", "_url",
-        "complete", "head", "head_bytes", "keep_alive",
+        "_body_bytes", "_chunks", "_fed", "_fields", "_in_chunk_line", "_limits", "_parser", "_pieces", "_reframing",
+        "_tail", "_url", "complete", "head", "head_bytes", "keep_alive",
     )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
@@ -40,6 +40,8 @@ class RequestParser:
         """Bytes of the present chunked body, framing included."""
         self._chunks = 0
         self._in_chunk_line = False
+        self._reframing = False
+        """Whether a parser of its own is told the framing of the present message."""
 
     def close(self) -> None:
         """Drop the parser below, which refers back to this one; nothing can be fed any more."""
@@ -69,13 +71,24 @@ class RequestParser:
             parser.feed_data(data if end == len(data) else data[:end])
         except httptools.HttpParserUpgrade:
             if not self._is_websocket:
-                raise
+                self._reframe()
         if self._has_head:
             self._tail = b""
             self.head_bytes = 0
         else:
             self._tail = window[-3:] if found < 0 else b""
         return data[end:]
+
+    def _reframe(self) -> None:
+        """Go on with another parser, which expects the body that the checked head says.
+
+        For the old one the message ends with its head, and the bytes behind it are the next request: it takes every
+        offer of an upgrade for granted. The new one gets none of the client's bytes for a head, only the framing.
+        """
+        self.complete = False
+        self._reframing = True
+        parser = self._parser = httptools.HttpRequestParser(self)
+        parser.feed_data(_framing(cast("RequestHead", self.head)))
 
     def feed_body(self, data: bytes) -> None:
         """Parse a part of the body, which `take_body` returns then, also where an error was raised.
@@ -116,9 +129,11 @@ class RequestParser:
 
     def on_message_begin(self) -> None:
         """Start a head; a message behind a chunked body, in the same read, is refused."""
+        self._url = b""
+        if self._reframing:
+            return
         if self.head is not None:
             raise errors.MalformedRequest
-        self._url = b""
         self._fields = []
 
     def on_url(self, url: bytes) -> None:
@@ -137,6 +152,9 @@ class RequestParser:
 
     def on_headers_complete(self) -> None:
         """Check the complete head."""
+        if self._reframing:
+            self._reframing = False
+            return
         parser = cast("httptools.HttpRequestParser", self._parser)
         head = check_request(parser.get_method(), self._url, parser.get_http_version(), self._fields)
         # The parser forgets this after the callback.
@@ -164,3 +182,12 @@ class RequestParser:
         """Note the end of the message, where its framing is not too large."""
         self._check_overhead()
         self.complete = True
+
+
+def _framing(head: RequestHead) -> bytes:
+    """Return the head of a request that has the same body as `head`, and nothing else of it."""
+    if head.chunked:
+        return b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
+    if head.content_length is not None:
+        return b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % head.content_length
+    return b"GET / HTTP/1.1\r\n\r\n"

@@ -176,6 +176,8 @@ class HttpServer:
         fields = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
         if error.status == 405:
             fields.append((b"allow", messages.ALLOW))
+        elif isinstance(error, errors.WebSocketVersionRefused):
+            fields.append((b"sec-websocket-version", messages.WEBSOCKET_VERSION))
         head = ResponseHead(error.status, HTTPStatus(error.status).phrase.encode(), tuple(fields), len(body))
         return messages.response_head(head, b"GET", 1, close=True, date=self.date()) + body
 

@@ -36,7 +36,7 @@ class RequestHead(NamedTuple):
     """Bytes of the body; None where there is no body or it is chunked."""
     chunked: bool
     websocket: bool = False
-    """Whether the client asks for a WebSocket (RFC 6455 4.2.1), the only upgrade that is forwarded."""
+    """Whether the client asks for a WebSocket (RFC 6455 4.2.1), the only upgrade that is forwarded: others are ignored."""
 
     @property
     def has_body(self) -> bool:
@@ -85,14 +85,14 @@ METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE
 ALLOW: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 """Value of an Allow field with all of `METHODS` (RFC 9110 10.2.1)."""
 
-_CHECKED: Final = frozenset(
-    {b"host", b"content-length", b"transfer-encoding", b"upgrade", b"connection", b"expect", b"http2-settings"}
-)
+_CHECKED: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"upgrade", b"expect"})
 _TARGET: Final = re.compile(rb"/[!-\"$-~]*")
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*)([!-\"$-~]*)")
 _HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(?::([0-9]{0,5}))?")
 _MAX_DIGITS: Final = 18
 """Digits of the largest Content-Length: its number fits 64 bits, and is converted in no time."""
+WEBSOCKET_VERSION: Final = b"13"
+"""Version of WebSocket that is forwarded, the only one that RFC 6455 has."""
 _WEBSOCKET_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
 _WEBSOCKET_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -127,6 +127,8 @@ def tokens(value: bytes) -> list[bytes]:
 def check_request(method: bytes, target: bytes, version: str, fields: Iterable[tuple[bytes, bytes]]) -> RequestHead:
     """Check the head of a request, and return it without the fields that have "_" in their names.
 
+    An offer to upgrade to anything but a WebSocket is ignored (RFC 9110 7.8): the message is framed by its own fields.
+
     Args:
         method: Method as sent.
         target: Target as sent.
@@ -141,7 +143,7 @@ def check_request(method: bytes, target: bytes, version: str, fields: Iterable[t
     host: bytes | None = None
     length: int | None = None
     chunked = False
-    upgrade = False
+    offered = False
     kept = tuple(fields)
     underscore = False
     for name, value in kept:
@@ -157,13 +159,11 @@ def check_request(method: bytes, target: bytes, version: str, fields: Iterable[t
                 if chunked or value.lower() != b"chunked" or version == "1.0":
                     raise errors.MalformedRequest
                 chunked = True
-            elif name == b"connection":
-                upgrade = upgrade or b"upgrade" in tokens(value)
             elif name == b"expect":
                 if value.lower() != b"100-continue":
                     raise errors.ExpectationFailed
             else:
-                upgrade = True
+                offered = True
         elif name.find(b"_") >= 0:  # `in` looks for a number first, and makes an error of it
             underscore = True
     if chunked and length is not None:
@@ -174,7 +174,8 @@ def check_request(method: bytes, target: bytes, version: str, fields: Iterable[t
         raise errors.MethodNotAllowed
     if method not in METHODS:
         raise errors.NotImplementedMethod
-    if upgrade:
+    websocket = offered and _names_websocket(kept)
+    if websocket:
         _check_websocket(method, version, kept, has_body=chunked or length is not None)
     if host is None:
         raise errors.MalformedRequest
@@ -183,16 +184,24 @@ def check_request(method: bytes, target: bytes, version: str, fields: Iterable[t
         target = _other_target(method, target, host)
     if underscore:
         kept = tuple(line for line in kept if b"_" not in line[0])
-    return RequestHead(method, target, name_of_host, host, kept, int(version[2]), length, chunked, upgrade)
+    return RequestHead(method, target, name_of_host, host, kept, int(version[2]), length, chunked, websocket)
+
+
+def _names_websocket(fields: Fields) -> bool:
+    """Return whether WebSocket is the only protocol that a request offers, in whatever version and however often.
+
+    A client that offers others beside it may get none of them (RFC 9110 7.8).
+    """
+    offered = [one for name, value in fields if name == b"upgrade" for one in tokens(value) if one]
+    return bool(offered) and all(one.partition(b"/")[0] == b"websocket" for one in offered)
 
 
 def _check_websocket(method: bytes, version: str, fields: Fields, *, has_body: bool) -> None:
-    """Check that an upgrade is the opening handshake of RFC 6455 4.2.1, without a body.
-
-    Where the message ends is unknown for every other upgrade.
+    """Check that a request which asks for a WebSocket is the opening handshake of RFC 6455 4.2.1, without a body.
 
     Raises:
-        errors.UpgradeRefused: The request asks for another upgrade, or the handshake is not complete.
+        errors.UpgradeRefused: The handshake is not complete, or is more than one.
+        errors.WebSocketVersionRefused: It is for another version of WebSocket.
     """
     if method != b"GET" or version != "1.1" or has_body:
         raise errors.UpgradeRefused
@@ -210,10 +219,11 @@ def _check_websocket(method: bytes, version: str, fields: Fields, *, has_body: b
     if (
         b"upgrade" not in connection
         or handshake.get(b"upgrade", b"").lower() != b"websocket"
-        or handshake.get(b"sec-websocket-version") != b"13"
         or not _WEBSOCKET_KEY.fullmatch(handshake.get(b"sec-websocket-key", b""))
     ):
         raise errors.UpgradeRefused
+    if handshake.get(b"sec-websocket-version") != WEBSOCKET_VERSION:
+        raise errors.WebSocketVersionRefused
 
 
 _HANDSHAKE: Final = frozenset({b"upgrade", b"sec-websocket-version", b"sec-websocket-key"})

@@ -548,13 +548,9 @@ async def test_a_reset_passes(who: str) -> None:
 
 
 REFUSED: Final = {
-    "h2c": [handshake().replace(b"WebSocket\r\n", b"h2c\r\n")],
-    "h2c-and-websocket": [handshake().replace(b"WebSocket\r\n", b"h2c, websocket\r\n")],
     "two-upgrades": [handshake(b"Upgrade: websocket")],
     "websocket-with-version": [handshake().replace(b"WebSocket\r\n", b"websocket/13\r\n")],
-    "tls": [handshake().replace(b"WebSocket\r\n", b"TLS/1.0\r\n")],
     "no-connection": [handshake().replace(b"keep-alive, Upgrade", b"keep-alive")],
-    "no-upgrade": [handshake().replace(b"Upgrade: WebSocket\r\n", b"")],
     "http-1.0": [handshake(line=b"GET /default/demo/live HTTP/1.0")],
     "post": [handshake(line=b"POST /default/demo/live HTTP/1.1")],
     "head": [handshake(line=b"HEAD /default/demo/live HTTP/1.1")],
@@ -577,7 +573,8 @@ REFUSED: Final = {
 
 @pytest.mark.parametrize("sent", REFUSED.values(), ids=REFUSED)
 async def test_fr_19_p20_other_upgrades_are_refused(sent: list[bytes]) -> None:
-    """FR-19, P20: every other form of an upgrade is refused, and its connection closed before a backend gets a byte."""
+    """FR-19, P20: every other handshake for a WebSocket is refused, and its connection closed before a backend gets a
+    byte."""
     async with serving(accept_all) as scripted, gateway(local_port=scripted.port) as running:
         client = await running.client()
         await client.send(*sent, CANARY)
@@ -587,6 +584,40 @@ async def test_fr_19_p20_other_upgrades_are_refused(sent: list[bytes]) -> None:
         assert await client.ended() == b""
         assert scripted.sides == []
         assert running.count("beamlit_gateway_refused_requests_total", code=response.code) == 1
+
+
+@pytest.mark.parametrize("version", [b"8", b"14", b"13, 8", b""])
+async def test_another_version_is_told_the_right_one(version: bytes) -> None:
+    """A handshake for another version of WebSocket gets a 400 that names version 13 (RFC 6455 4.4)."""
+    async with gateway() as running:
+        response = await running.ask(handshake().replace(b"Version: 13", b"Version: " + version))
+        assert (response.status, response.code) == (400, "upgrade_refused")
+        assert response.value(b"sec-websocket-version") == b"13"
+        wrong_key = await running.ask(handshake(key=b"c2hvcnQ="))
+        assert wrong_key.value(b"sec-websocket-version") is None
+
+
+IGNORED: Final = {
+    "h2c": handshake().replace(b"WebSocket\r\n", b"h2c\r\n"),
+    "h2c-and-websocket": handshake().replace(b"WebSocket\r\n", b"h2c, websocket\r\n"),
+    "websocket-and-h2c": handshake().replace(b"WebSocket\r\n", b"websocket, h2c\r\n"),
+    "two-upgrades": handshake(b"Upgrade: h2c"),
+    "tls": handshake().replace(b"WebSocket\r\n", b"TLS/1.0\r\n"),
+    "no-upgrade": handshake().replace(b"Upgrade: WebSocket\r\n", b""),
+}
+
+
+@pytest.mark.parametrize("sent", IGNORED.values(), ids=IGNORED)
+async def test_p20_other_offers_with_the_fields_of_a_handshake_are_ignored(sent: bytes) -> None:
+    """P20: a request that offers something else than WebSocket alone is a plain GET, and a backend that switches
+    protocols nevertheless gets no tunnel."""
+    async with serving(accept_all) as scripted, gateway(local_port=scripted.port) as running:
+        response = await running.ask(sent)
+        assert (response.status, response.code) == (502, "bad_response")
+        received = scripted.sides[0].received.lower()
+        assert received.startswith(b"get /live http/1.1\r\n")
+        assert b"\r\nupgrade:" not in received
+        assert b"\r\nconnection:" not in received
 
 
 @pytest.mark.parametrize(

@@ -49,32 +49,49 @@ WEBSOCKET = (
     (b"sec-websocket-version", b"13"),
     (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="),
 )
+OFFERS = st.sampled_from([b"h2c", b"websocket, h2c", b"h2c, WebSocket", b"TLS/1.0", b"websocket/13", b"websocket", b"", b","])
 HANDSHAKES = st.lists(
     st.sampled_from(
-        [*WEBSOCKET, (b"upgrade", b"h2c"), (b"connection", b"upgrade"), (b"connection", b"close"), (b"x-a", b"1"),
+        [*WEBSOCKET, (b"connection", b"upgrade"), (b"connection", b"close"), (b"x-a", b"1"),
          (b"content-length", b"0"), (b"transfer-encoding", b"chunked"), (b"expect", b"100-continue"),
          (b"http2-settings", b"A"), (b"sec-websocket-version", b"8"), (b"sec-websocket-key", b"short")]
-    ),
+    )
+    | st.tuples(st.just(b"upgrade"), OFFERS),
     max_size=3,
 )  # fmt: skip
 
 
+def names_websocket_alone(upgrades: list[bytes]) -> bool:
+    """Return whether the values of Upgrade fields, read as one list, have WebSocket in them and nothing else."""
+    members = [one.strip().lower() for one in b",".join(upgrades).split(b",") if one.strip()]
+    return bool(members) and {one.split(b"/")[0] for one in members} == {b"websocket"}
+
+
 @given(st.sampled_from([b"GET", b"POST", b"HEAD", b"CONNECT"]), st.sampled_from(["1.1", "1.0"]), HANDSHAKES,
-       st.sets(st.sampled_from(WEBSOCKET), max_size=1))  # fmt: skip
-def test_fr_19_an_upgrade_is_one_handshake_or_refused(
+       st.sets(st.sampled_from(WEBSOCKET), max_size=3))  # fmt: skip
+def test_fr_19_an_upgrade_is_one_handshake_or_refused_or_ignored(
     method: bytes, version: str, added: list[tuple[bytes, bytes]], left_out: set[tuple[bytes, bytes]]
 ) -> None:
-    """FR-19: an upgrade passes only when it is the handshake of RFC 6455 4.2.1, without a body."""
+    """FR-19: a request that offers WebSocket alone passes only as the handshake of RFC 6455 4.2.1, without a body; with
+    any other offer it is what it is without one."""
     fields = (*(line for line in WEBSOCKET if line not in left_out), *added)
+    upgrades = [value for name, value in fields if name == b"upgrade"]
     try:
         head = messages.check_request(method, b"/", version, fields)
-    except errors.RequestError:
+    except errors.UpgradeRefused:
+        assert names_websocket_alone(upgrades)
         good = method == b"GET" and version == "1.1" and not left_out
         assert not (good and {name for name, _ in added} <= {b"connection", b"x-a"})
         return
-    upgrades = [value for name, value in fields if name == b"upgrade"]
+    except errors.RequestError:
+        plain = tuple(line for line in fields if line[0] != b"upgrade")
+        with pytest.raises(errors.RequestError):
+            messages.check_request(method, b"/", version, plain)
+        return
+    assert head.websocket == names_websocket_alone(upgrades)
     if not head.websocket:
-        assert not upgrades
+        plain = tuple(line for line in fields if line[0] != b"upgrade")
+        assert head._replace(fields=plain) == messages.check_request(method, b"/", version, plain)
         return
     assert (method, version, head.has_body) == (b"GET", "1.1", False)
     assert [value.lower() for value in upgrades] == [b"websocket"]
