@@ -11,6 +11,7 @@ from datetime import datetime
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_to_bytes
 
 import orjson
 import structlog
@@ -174,14 +175,13 @@ class Proxy:
             errors.MalformedRequest: The path is ambiguous.
         """
         target = head.target
-        check_path(target)
         try:
             route = table.match_host(head.host)
         except errors.AmbiguousHost:
             route = None  # a path or a model name may still select a route
-        if route is not None:
-            return route, target
-        return table.match_path(target)
+        matched = table.match_path(target) if route is None else (route, target)
+        check_path(target if matched is None else matched[1])  # which is what the backend gets
+        return matched
 
     async def _find_by_model(
         self, exchange: Exchange, table: RoutingTable, context: RequestContext
@@ -281,7 +281,7 @@ class Proxy:
         """
         if exchange.head.method not in (b"GET", b"HEAD"):
             raise errors.MethodNotAllowed
-        name = path.removeprefix(b"/v1/models").removeprefix(b"/").decode("ascii", "replace")
+        name = unquote_to_bytes(path.removeprefix(b"/v1/models").removeprefix(b"/")).decode("utf-8", "replace")
         if name:
             content: object = _model(name, table.match_model(name))
         else:

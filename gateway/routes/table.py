@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final, Literal, TypeVar
+from urllib.parse import unquote_to_bytes
 
 from gateway import errors
 from gateway.api.v1alpha1 import RouteDocument
@@ -20,9 +21,11 @@ _Name = TypeVar("_Name", str, bytes)
 BareHostnames = Literal["namespace", "unique"]
 """Whether host names without a namespace count in a gateway of many namespaces: never, or while one route claims it."""
 
-_ENCODED: Final = re.compile(rb"%(?:2[fF]|5[cC]|00|0[aAdD])|[\\\x00-\x20\x7f]")
-"""Parts of a path that a backend may interpret differently: encoded slashes, backslashes, NUL and line breaks, and raw
-control characters."""
+_CONFUSING: Final = re.compile(rb"%(?:2[fF]|5[cC]|[01][0-9a-fA-F]|7[fF])|[\\\x00-\x20\x7f]")
+"""Parts of a path that a backend may interpret differently: encoded slashes, and backslashes and control characters,
+encoded or not."""
+_ENCODED_SLASH: Final = re.compile(rb"%2[fF]")
+_DOT_SEGMENTS: Final = frozenset({b".", b".."})
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,9 +262,11 @@ class _Index:
 def check_path(target: bytes) -> None:
     """Refuse a target that a backend may interpret differently than the routing table (RFC 3986 6.2.2.3).
 
+    An encoded slash is part of a model's id where the path ends with `/models/{id}`.
+
     Raises:
-        errors.MalformedRequest: The path has dot segments, plain or encoded, encoded slashes or control characters, or
-            raw control characters.
+        errors.MalformedRequest: The path has dot segments, backslashes or control characters, plain or encoded, or
+            encoded slashes in another place.
     """
     _check(target.partition(b"?")[0])
 
@@ -269,11 +274,15 @@ def check_path(target: bytes) -> None:
 @lru_cache(maxsize=512)
 def _check(path: bytes) -> None:
     """Check a path; results are cached, because most paths come again and again."""
-    if _ENCODED.search(path):
+    if b"%" in path:
+        place, _, last = path.rpartition(b"/")
+        if place.endswith(b"/models"):
+            path = place + b"/" + _ENCODED_SLASH.sub(b"/", last)
+    if _CONFUSING.search(path):
         raise errors.MalformedRequest("The request's path has characters that must not be encoded, or must be.")
-    if b"/." in path or b"%2" in path:
-        for segment in path.replace(b"%2e", b".").replace(b"%2E", b".").split(b"/"):
-            if segment.partition(b";")[0] in (b".", b".."):
+    if b"/." in path or b"%" in path:
+        for segment in unquote_to_bytes(path).split(b"/"):
+            if segment.partition(b";")[0] in _DOT_SEGMENTS:
                 raise errors.MalformedRequest("The request's path has dot segments.")
 
 
