@@ -208,6 +208,7 @@ async def _serve(
         metrics=metrics,
         access_log=access_log,
         journal=journal,
+        draining=signals.stop.is_set,
     )
     store.subscribe(proxy.refresh)
     server = HttpServer(proxy.handle, server_limits(gateway), metrics, access_log)

@@ -37,12 +37,11 @@ def create_app(store: RouteStore, metrics: Metrics, journal: Journal, *, drainin
         draining: Returns whether the process has been asked to stop.
     """
 
-    def not_ready() -> str | None:
-        if draining():
-            return "draining"
-        return None if store.loaded.is_set() else "routes are not loaded yet"
-
-    app = web.operations_app("Beamlit gateway: admin", not_ready=not_ready, registry=metrics.registry)
+    app = web.operations_app(
+        "Beamlit gateway: admin",
+        not_ready=lambda: store.why_not_ready(draining=draining()),
+        registry=metrics.registry,
+    )
 
     @app.exception_handler(RequestValidationError)
     async def refused(_request: Request, _exc: RequestValidationError) -> JSONResponse:

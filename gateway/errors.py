@@ -9,6 +9,7 @@
     |   +-- RequestTimeout       408: the head was not complete in time
     |   +-- BodyTimeout          408: no byte of the body arrived for too long
     |   +-- MethodNotAllowed     405
+    |   |   +-- ReadOnly         405: the gateway itself has the resource, to be read
     |   +-- NotImplementedMethod 501
     |   +-- UpgradeRefused       400
     |   |   +-- WebSocketVersionRefused
@@ -137,6 +138,14 @@ class MethodNotAllowed(RequestError):
     code = "method_not_allowed"
     close = True
     sentence = "This method is not allowed here."
+    allow: ClassVar[bytes] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+    """Value of an Allow field, with all methods that are forwarded (RFC 9110 10.2.1)."""
+
+
+class ReadOnly(MethodNotAllowed):
+    """The gateway itself has the resource, which can be read and not be changed."""
+
+    allow = b"GET, HEAD"
 
 
 class NotImplementedMethod(RequestError):

@@ -7,6 +7,7 @@ table once and ends with it, whatever changes meanwhile.
 import asyncio
 import re
 import time
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from http import HTTPStatus
@@ -21,7 +22,7 @@ from gateway.attempts import Attempts, is_stream
 from gateway.backends import failover
 from gateway.credentials import cache as credentials
 from gateway.health import HealthChecks
-from gateway.http import forwarding, messages
+from gateway.http import forwarding
 from gateway.http.cors import is_preflight
 from gateway.http.exchange import Exchange, Fields, RequestHead, ResponseHead, field
 from gateway.journal import PATH_CHARACTERS, Journal, RequestRecord
@@ -56,6 +57,7 @@ class Proxy:
         metrics: Metrics,
         access_log: AccessLog,
         journal: Journal | None = None,
+        draining: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -64,6 +66,8 @@ class Proxy:
         self._metrics = metrics
         self._access_log = access_log
         self._journal = Journal(0) if journal is None else journal
+        self._draining = draining
+        """Function that returns whether the process has been asked to stop."""
         self._attempts = Attempts(
             settings=settings, store=store, upstream=upstream, credentials=credentials, metrics=metrics
         )
@@ -100,6 +104,8 @@ class Proxy:
             plan = self._plan(matched[0])
             context.cors = plan.cors
         else:
+            if head.target.startswith(b"/health") and self._shows_health(exchange, table, context):
+                return
             matched = await self._find_by_model(exchange, table, context)
             if matched is None:
                 return
@@ -254,7 +260,7 @@ class Proxy:
             return True
         if head.target != b"*" and field(head.fields, b"max-forwards") != b"0":
             return False
-        allowed = (b"allow", messages.ALLOW)
+        allowed = (b"allow", errors.MethodNotAllowed.allow)
         self._respond(exchange, context, 204, b"No Content", (allowed,), b"")
         return True
 
@@ -272,15 +278,33 @@ class Proxy:
         self._respond(exchange, context, 204, b"No Content", rule.preflight(head), b"")
         return True
 
+    def _shows_health(self, exchange: Exchange, table: RoutingTable, context: RequestContext) -> bool:
+        """Respond to `/health` of the gateway itself as its admin port does to /readyz; return whether that was asked.
+
+        Raises:
+            errors.ReadOnly: The method is neither GET nor HEAD.
+        """
+        head = exchange.head
+        if head.target.partition(b"?")[0] != b"/health" or head.host in table.ambiguous:
+            return False
+        if head.method not in (b"GET", b"HEAD"):
+            raise errors.ReadOnly
+        context.health = True
+        why = self._store.why_not_ready(draining=self._draining())
+        status, reason = (200, b"OK") if why is None else (503, b"Service Unavailable")
+        fields = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
+        self._respond(exchange, context, status, reason, fields, orjson.dumps({"status": why or "ok"}))
+        return True
+
     def _list_models(self, exchange: Exchange, table: RoutingTable, path: bytes, context: RequestContext) -> None:
         """Respond with the models as OpenAI's list, or with one of them.
 
         Raises:
-            errors.MethodNotAllowed: The method is neither GET nor HEAD.
+            errors.ReadOnly: The method is neither GET nor HEAD.
             errors.ModelNotFound: There is no such model.
         """
         if exchange.head.method not in (b"GET", b"HEAD"):
-            raise errors.MethodNotAllowed
+            raise errors.ReadOnly
         name = unquote_to_bytes(path.removeprefix(b"/v1/models").removeprefix(b"/")).decode("utf-8", "replace")
         if name:
             content: object = _model(name, table.match_model(name))
@@ -314,8 +338,8 @@ class Proxy:
             fields.append((b"x-beamlit-reason", (context.diversion or context.plan.reason).encode()))
         if context.backend is not None:
             fields.append((b"x-beamlit-backend", context.backend.backend.id.encode()))
-        if error.status == 405:
-            fields.append((b"allow", messages.ALLOW))
+        if isinstance(error, errors.MethodNotAllowed):
+            fields.append((b"allow", error.allow))
         if error.retry_after is not None:
             fields.append((b"retry-after", str(error.retry_after).encode()))
         body = errors.body(error, context.request_id.decode())
@@ -340,6 +364,8 @@ class Proxy:
 
     def _finish(self, exchange: Exchange, context: RequestContext) -> None:
         """Count the request and log it."""
+        if context.health:
+            return
         now = time.perf_counter()
         plan, backend = context.plan, context.backend
         if context.refusal is not None:

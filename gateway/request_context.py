@@ -25,7 +25,7 @@ class RequestContext:
 
     __slots__ = (
         "at", "backend", "broken", "code", "concurrency", "cors", "diversion", "events", "failures", "first_byte",
-        "not_retried", "plan", "queued", "refusal", "request_id", "started", "status",
+        "health", "not_retried", "plan", "queued", "refusal", "request_id", "started", "status",
     )  # fmt: skip
 
     def __init__(self, request_id: bytes, cors: "CorsRule | None" = None) -> None:
@@ -61,3 +61,5 @@ class RequestContext:
         """Why the response ended before it was complete."""
         self.events = False
         """Whether the response is an event stream, into which an error event can be written."""
+        self.health = False
+        """Whether the request asks for the gateway's own health, as load balancers do without end: it is not logged."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 import uvicorn
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 def operations_app(title: str, *, not_ready: Callable[[], str | None], registry: CollectorRegistry) -> FastAPI:
@@ -21,6 +22,7 @@ def operations_app(title: str, *, not_ready: Callable[[], str | None], registry:
         registry: metrics to expose.
     """
     app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(_HeadAsGet)
 
     @app.get("/healthz")
     async def healthz() -> Response:
@@ -39,6 +41,24 @@ def operations_app(title: str, *, not_ready: Callable[[], str | None], registry:
         return Response(generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})
 
     return app
+
+
+class _HeadAsGet:
+    """Middleware by which HEAD is GET without a body, on every path (RFC 9110 9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the app for a request."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        await self._app({**scope, "method": "GET"}, receive, send_without_body)
 
 
 class _Server(uvicorn.Server):

@@ -286,7 +286,7 @@ class ClientExchange:
         Raises:
             errors.BadResponse: The head is malformed; nothing has been sent.
         """
-        if head.content_length is None:
+        if head.content_length is None and self.head.method != b"HEAD":
             head = head._replace(content_length=len(body))
         wire = self._wire(head, close)
         self.finished = True

@@ -174,8 +174,8 @@ class HttpServer:
             )
         body = errors.body(error, request_id)
         fields = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
-        if error.status == 405:
-            fields.append((b"allow", messages.ALLOW))
+        if isinstance(error, errors.MethodNotAllowed):
+            fields.append((b"allow", error.allow))
         elif isinstance(error, errors.WebSocketVersionRefused):
             fields.append((b"sec-websocket-version", messages.WEBSOCKET_VERSION))
         head = ResponseHead(error.status, HTTPStatus(error.status).phrase.encode(), tuple(fields), len(body))

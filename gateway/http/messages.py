@@ -82,8 +82,6 @@ class Framing(Enum):
 
 METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 """Methods that are forwarded."""
-ALLOW: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
-"""Value of an Allow field with all of `METHODS` (RFC 9110 10.2.1)."""
 
 _CHECKED: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"upgrade", b"expect"})
 _TARGET: Final = re.compile(rb"/[!-\"$-~]*")

@@ -83,6 +83,16 @@ class RouteStore:
         """Remaining steps of a swap in progress."""
         self._next_turn: asyncio.Handle | None = None
 
+    def why_not_ready(self, *, draining: bool) -> str | None:
+        """Return in a few words why requests should go to another gateway now; None when they may come.
+
+        Args:
+            draining: Whether the process has been asked to stop.
+        """
+        if draining:
+            return "draining"
+        return None if self.loaded.is_set() else "routes are not loaded yet"
+
     def subscribe(self, subscriber: Callable[[], None]) -> None:
         """Call `subscriber` after each swap, when the new table is in force."""
         self._subscribers.append(subscriber)
