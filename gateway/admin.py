@@ -36,7 +36,6 @@ def create_app(store: RouteStore, metrics: Metrics, journal: Journal, *, drainin
         journal: Records of the last requests.
         draining: Returns whether the process has been asked to stop.
     """
-
     app = web.operations_app(
         "Beamlit gateway: admin",
         not_ready=lambda: store.why_not_ready(draining=draining()),

@@ -45,7 +45,7 @@ Messages are fixed sentences about the request. They contain no names or address
 sent.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import orjson
 
@@ -174,6 +174,8 @@ class WebSocketVersionRefused(UpgradeRefused):
     """
 
     sentence = "The gateway speaks version 13 of WebSocket."
+    version: ClassVar[bytes] = b"13"
+    """Version of WebSocket that is forwarded, the only one that RFC 6455 has."""
 
 
 class VersionNotSupported(RequestError):
@@ -388,8 +390,36 @@ class CredentialsRefused(UpstreamError):
     sentence = "The model's backend does not accept the gateway's credentials."
 
 
-def body(error: GatewayError, request_id: str) -> bytes:
-    """Return the response body for `error`, in the form that OpenAI clients understand."""
+_ANTHROPIC_PATH: Final = b"/v1/messages/"
+_ANTHROPIC_KINDS: Final = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+"""Types of Anthropic's errors by status. Others below 500 are `invalid_request_error`, and all others `api_error`."""
+
+
+def is_anthropic(target: bytes) -> bool:
+    """Return whether a request target is of Anthropic's API: `/v1/messages` or a path below it, behind any prefix."""
+    return (target.partition(b"?")[0] + b"/").find(_ANTHROPIC_PATH) >= 0
+
+
+def body(error: GatewayError, request_id: str, target: bytes = b"") -> bytes:
+    """Return the response body for `error`, in the form that clients of OpenAI or, by its target, Anthropic know.
+
+    The code stands where the clients look for a code: `error.code`, or `error.details.error_code`.
+    """
+    if is_anthropic(target):
+        other = "invalid_request_error" if error.status < 500 else "api_error"
+        kind = _ANTHROPIC_KINDS.get(error.status, other)
+        content = {"type": kind, "message": error.message, "details": {"error_code": error.code}}
+        return orjson.dumps({"type": "error", "error": content, "request_id": request_id})
     return orjson.dumps(
         {
             "error": {
@@ -403,13 +433,36 @@ def body(error: GatewayError, request_id: str) -> bytes:
     )
 
 
-def last_event(tail: bytes, body: bytes) -> bytes:
+def fields(error: GatewayError, request_id: str, target: bytes = b"") -> list[tuple[bytes, bytes]]:
+    """Return the fields of the response to `error` that say more about it than its body.
+
+    Anthropic's clients look for the id of a request in a field of their own.
+    """
+    found = [(b"content-type", b"application/json")]
+    if isinstance(error, MethodNotAllowed):
+        found.append((b"allow", error.allow))
+    elif isinstance(error, WebSocketVersionRefused):
+        found.append((b"sec-websocket-version", error.version))
+    if error.retry_after is not None:
+        found.append((b"retry-after", str(error.retry_after).encode()))
+    if is_anthropic(target):
+        found.append((b"request-id", request_id.encode()))
+    return found
+
+
+def last_event(tail: bytes, body: bytes, *, named: bool = False) -> bytes:
     """Return the event with which a broken event stream ends (HTML Living Standard 9.2).
 
-    Its data is `body`, which is one line; `tail` is the last four bytes of the stream. An event that was cut in the
-    middle becomes part of the error event: alone it would be a message that the backend never sent.
+    An event that was cut in the middle becomes part of the error event: alone it would be a message that the backend
+    never sent.
+
+    Args:
+        tail: Last four bytes of the stream.
+        body: Data of the event, one line.
+        named: Whether the event has the name `error` in any case.
     """
-    if not tail or tail.endswith((b"\n\n", b"\r\r", b"\r\n\r\n")):
+    whole = not tail or tail.endswith((b"\n\n", b"\r\r", b"\r\n\r\n"))
+    if whole and not named:
         return b"data: %b\n\n" % body
-    line_end = b"" if tail.endswith((b"\n", b"\r")) else b"\n"
+    line_end = b"" if whole or tail.endswith((b"\n", b"\r")) else b"\n"
     return b"%bevent: error\ndata: %b\n\n" % (line_end, body)

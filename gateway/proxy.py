@@ -331,18 +331,15 @@ class Proxy:
         exchange.reply(ResponseHead(status, reason, fields, len(body)), body, close=close)
 
     def _refuse(self, exchange: Exchange, error: errors.GatewayError, context: RequestContext) -> None:
-        """Respond with an error in the form that OpenAI clients understand."""
+        """Respond with an error in the form that the client of this path understands."""
         context.code = error.code
-        fields: list[tuple[bytes, bytes]] = [(b"content-type", b"application/json")]
+        request_id, target = context.request_id.decode(), exchange.head.target
+        fields = errors.fields(error, request_id, target)
         if context.plan is not None:
             fields.append((b"x-beamlit-reason", (context.diversion or context.plan.reason).encode()))
         if context.backend is not None:
             fields.append((b"x-beamlit-backend", context.backend.backend.id.encode()))
-        if isinstance(error, errors.MethodNotAllowed):
-            fields.append((b"allow", error.allow))
-        if error.retry_after is not None:
-            fields.append((b"retry-after", str(error.retry_after).encode()))
-        body = errors.body(error, context.request_id.decode())
+        body = errors.body(error, request_id, target)
         phrase = HTTPStatus(error.status).phrase.encode("ascii")
         self._respond(exchange, context, error.status, phrase, tuple(fields), body, close=error.close)
 
@@ -358,7 +355,7 @@ class Proxy:
         if context.backend is not None and isinstance(error, errors.UpstreamError):
             context.backend.breaker.failed(time.perf_counter())
         if context.events:
-            exchange.cut(errors.body(error, context.request_id.decode()))
+            exchange.cut(errors.body(error, context.request_id.decode(), exchange.head.target))
         else:
             exchange.fail(error)
 

@@ -361,7 +361,7 @@ class ClientExchange:
         if not self._chunked:
             self.fail(errors.UpstreamReset())
             return
-        self.write(errors.last_event(self._tail, body))
+        self.write(errors.last_event(self._tail, body, named=errors.is_anthropic(self.head.target)))
         self.finished = True
         self._connection.cut()
 

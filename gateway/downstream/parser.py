@@ -47,6 +47,11 @@ class RequestParser:
         """Drop the parser below, which refers back to this one; nothing can be fed any more."""
         self._parser = None
 
+    @property
+    def target(self) -> bytes:
+        """Target of the present message as far as it has arrived, unchecked."""
+        return self._url
+
     def feed_head(self, data: bytes) -> bytes:
         """Parse up to the end of a head, and return the bytes behind it; `head` is set when it is complete.
 

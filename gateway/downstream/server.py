@@ -157,8 +157,11 @@ class HttpServer:
             self._date = (second, formatdate(second, usegmt=True).encode())
         return self._date[1]
 
-    def refusal(self, error: errors.GatewayError, peer: str) -> bytes:
-        """Return the whole response to a message that never became an exchange; count and log it."""
+    def refusal(self, error: errors.GatewayError, peer: str, target: bytes) -> bytes:
+        """Return the whole response to a message that never became an exchange; count and log it.
+
+        `target` is what has arrived of the message's target.
+        """
         request_id = self._new_id().decode()
         self._metrics.refused.labels(error.code).inc()
         if self._access_log.enabled:
@@ -172,13 +175,9 @@ class HttpServer:
                     "code": error.code,
                 }
             )
-        body = errors.body(error, request_id)
-        fields = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
-        if isinstance(error, errors.MethodNotAllowed):
-            fields.append((b"allow", error.allow))
-        elif isinstance(error, errors.WebSocketVersionRefused):
-            fields.append((b"sec-websocket-version", messages.WEBSOCKET_VERSION))
-        head = ResponseHead(error.status, HTTPStatus(error.status).phrase.encode(), tuple(fields), len(body))
+        body = errors.body(error, request_id, target)
+        fields = (*errors.fields(error, request_id, target), (b"x-request-id", request_id.encode()))
+        head = ResponseHead(error.status, HTTPStatus(error.status).phrase.encode(), fields, len(body))
         return messages.response_head(head, b"GET", 1, close=True, date=self.date()) + body
 
     def _sweep(self) -> None:
@@ -533,7 +532,8 @@ class ClientConnection:
 
     def _refuse(self, error: errors.GatewayError) -> None:
         """Respond to a message that never became an exchange, and take no further one."""
-        self.send(self.server.refusal(error, self.peer))
+        target = self._parser.target if self._parser is not None else b""
+        self.send(self.server.refusal(error, self.peer, target))
         self._linger()
 
     def _linger(self) -> None:

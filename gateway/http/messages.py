@@ -36,7 +36,7 @@ class RequestHead(NamedTuple):
     """Bytes of the body; None where there is no body or it is chunked."""
     chunked: bool
     websocket: bool = False
-    """Whether the client asks for a WebSocket (RFC 6455 4.2.1), the only upgrade that is forwarded: others are ignored."""
+    """Whether the client asks for a WebSocket (RFC 6455 4.2.1), the only upgrade that is not ignored."""
 
     @property
     def has_body(self) -> bool:
@@ -89,8 +89,6 @@ _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*)([!-\"$-~]*)")
 _HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(?::([0-9]{0,5}))?")
 _MAX_DIGITS: Final = 18
 """Digits of the largest Content-Length: its number fits 64 bits, and is converted in no time."""
-WEBSOCKET_VERSION: Final = b"13"
-"""Version of WebSocket that is forwarded, the only one that RFC 6455 has."""
 _WEBSOCKET_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
 _WEBSOCKET_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -220,7 +218,7 @@ def _check_websocket(method: bytes, version: str, fields: Fields, *, has_body: b
         or not _WEBSOCKET_KEY.fullmatch(handshake.get(b"sec-websocket-key", b""))
     ):
         raise errors.UpgradeRefused
-    if handshake.get(b"sec-websocket-version") != WEBSOCKET_VERSION:
+    if handshake.get(b"sec-websocket-version") != errors.WebSocketVersionRefused.version:
         raise errors.WebSocketVersionRefused
 
 

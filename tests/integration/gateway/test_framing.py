@@ -121,7 +121,7 @@ async def test_refused(
 async def test_fr_19_p20_upgrade_executes_nothing(
     running: Running, server: ScriptedServer, upgrade: bytes, where: str
 ) -> None:
-    """FR-19: a WebSocket that is refused executes nothing, and a body that looks like a request is not taken for one."""
+    """FR-19: a WebSocket is refused, and a body that looks like a request is not taken for one."""
     fields = [b"Connection: Upgrade", b"Upgrade: " + upgrade]
     if where == "chunked":
         sent = [post(*fields, b"Transfer-Encoding: chunked"), CANARY]

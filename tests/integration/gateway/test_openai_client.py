@@ -210,6 +210,31 @@ async def test_errors_of_the_gateway_are_the_clients_own() -> None:
         assert (gone.value.status_code, gone.value.code) == (502, "connect_failed")
 
 
+async def test_models_whose_ids_have_slashes() -> None:
+    """The client's `retrieve` and `delete` of an id with slashes, which it encodes, lead where the id says."""
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            line = (await side.request()).partition(b" HTTP/1.1")[0].decode()
+            model = {"id": line, "object": "model", "created": 1, "owned_by": "x", "deleted": True}
+            await side.send(reply(orjson.dumps(model), b"200 OK", b"content-type: application/json"))
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        async with client(running) as ask:
+            assert (await ask.models.retrieve("default/demo")).id == "default/demo"
+            for unknown in ("default/other", "default/demo/more", "default%2Fdemo"):
+                with pytest.raises(openai.NotFoundError) as caught:
+                    await ask.models.retrieve(unknown)
+                assert caught.value.code == "model_not_found"
+            with pytest.raises(openai.APIStatusError) as refused:
+                await ask.models.delete("default/demo")
+            assert (refused.value.status_code, refused.value.response.headers["allow"]) == (405, "GET, HEAD")
+        by_path = f"http://127.0.0.1:{running.port}/default/demo/v1"
+        async with openai.AsyncOpenAI(base_url=by_path, api_key="none", max_retries=0) as ask:
+            assert (await ask.models.retrieve("org/name")).id == "GET /v1/models/org%2Fname"
+            assert (await ask.models.delete("/data/llama.gguf")).id == "DELETE /v1/models/%2Fdata%2Fllama.gguf"
+
+
 async def test_a_stream_that_dies_is_an_error_of_the_client() -> None:
     """A stream whose backend dies raises an error in the client and never looks complete."""
     choice = {"index": 0, "delta": {"content": "a"}}

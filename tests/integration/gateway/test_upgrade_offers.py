@@ -1,4 +1,4 @@
-"""Requests that offer an upgrade to something else than a WebSocket, sent as bytes: the offer is ignored (RFC 9110 7.8).
+"""Requests that offer an upgrade to something else than a WebSocket, sent as bytes: it is ignored (RFC 9110 7.8).
 
 What a backend receives is compared byte by byte with what it receives of the same request without the offer, and the
 bytes behind the request are the next request, however the body is framed and the bytes are cut.
@@ -20,7 +20,11 @@ SMUGGLED: Final = b"GET /default/demo/smuggled HTTP/1.1\r\nHost: gateway\r\n\r\n
 NEXT: Final = b"GET /default/demo/next HTTP/1.1\r\nHost: gateway\r\nX-Request-Id: next\r\n\r\n"
 
 OFFERS: Final[dict[str, tuple[bytes, ...]]] = {
-    "java": (b"Connection: Upgrade, HTTP2-Settings", b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAA", b"Upgrade: h2c"),
+    "java": (
+        b"Connection: Upgrade, HTTP2-Settings",
+        b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAA",
+        b"Upgrade: h2c",
+    ),
     "curl": (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA"),
     "letters": (b"CONNECTION: uPGRADE", b"UPGRADE: H2C"),
     "tls": (b"Connection: upgrade", b"Upgrade: TLS/1.0"),
@@ -135,7 +139,9 @@ async def test_fr_19_everything_in_one_segment(running: Running, server: Scripte
         assert await client.ended() == b""
     else:
         assert (await client.response()).body.startswith(b"GET /next ")
-    assert b"".join(side.received for side in server.sides).count(b"\r\nhost: ") == 1 + (not framing.startswith("chunked"))
+    assert b"".join(side.received for side in server.sides).count(b"\r\nhost: ") == 1 + (
+        not framing.startswith("chunked")
+    )
 
 
 async def test_many_requests_with_offers_on_one_connection(running: Running, server: ScriptedServer) -> None:
@@ -168,7 +174,9 @@ BROKEN: Final[dict[str, tuple[bytes, ...]]] = {
 
 
 @pytest.mark.parametrize("sent", BROKEN.values(), ids=BROKEN)
-async def test_fr_19_an_offer_excuses_nothing(running: Running, server: ScriptedServer, sent: tuple[bytes, ...]) -> None:
+async def test_fr_19_an_offer_excuses_nothing(
+    running: Running, server: ScriptedServer, sent: tuple[bytes, ...]
+) -> None:
     """FR-19: a request whose framing is wrong is refused with an offer as without one, and nothing behind it is
     executed."""
     client = await running.client()

@@ -49,7 +49,9 @@ WEBSOCKET = (
     (b"sec-websocket-version", b"13"),
     (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="),
 )
-OFFERS = st.sampled_from([b"h2c", b"websocket, h2c", b"h2c, WebSocket", b"TLS/1.0", b"websocket/13", b"websocket", b"", b","])
+OFFERS = st.sampled_from(
+    [b"h2c", b"websocket, h2c", b"h2c, WebSocket", b"TLS/1.0", b"websocket/13", b"websocket", b"", b","]
+)
 HANDSHAKES = st.lists(
     st.sampled_from(
         [*WEBSOCKET, (b"connection", b"upgrade"), (b"connection", b"close"), (b"x-a", b"1"),

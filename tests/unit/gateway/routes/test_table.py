@@ -1,5 +1,7 @@
 """Routing table: matches of hosts, paths and model names."""
 
+from urllib.parse import unquote_to_bytes
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,8 +92,47 @@ def test_k_05_the_older_document_keeps_a_name_in_any_order(order: list[int]) -> 
     assert {conflict.loser for conflict in built.conflicts} == {"a/young", "a/middle"}
 
 
-@pytest.mark.parametrize("target", [b"/a/../b", b"/%2e%2E/b", b"/a%2fb", b"/a%5cb", b"/a%00", b"/a%0d%0ab", b"/.;x/b"])
+# fmt: off
+REFUSED = (
+    b"/a/../b", b"/%2e%2E/b", b"/a/.%2e", b"/.;x/b", b"/..%3bx/b", b"/%2e%2e%3B/b", b"/a%2fb", b"/a%2Fb",
+    b"/a%5cb", b"/a%5Cb", b"/a\\b", b"/a%00", b"/a%0d%0ab", b"/a%1Fb", b"/a%7f", b"/a\x7f",
+    # An encoded slash is data in the id of a model, and nothing else is.
+    b"/v1/models/a%2F..%2Fb", b"/v1/models/%2e%2e%2Fb", b"/v1/models/..%2f", b"/v1/models/a%2F.%3bx%2Fb",
+    b"/v1/models/a%5cb", b"/v1/models/a%2F%0a", b"/v1/models/..", b"/v1%2Fmodels/a", b"/v1/models%2fa",
+    b"/v1/models/a%2Fb/c", b"/v1/models/a%2Fb/", b"/a%2Fb/models/c", b"/xmodels/a%2Fb", b"/v1/files/a%2Fb",
+)
+"""Targets whose paths a backend may read in another way than the gateway."""
+
+ACCEPTED = (
+    b"/v1/models/default%2Fdemo", b"/v1/models/a%2fb%2Fc", b"/v1/models/%2Fdata%2Fllama.gguf", b"/models/a%2Fb?x=%2F",
+    b"/v1beta/models/a%2Fb", b"/v1/models/a%2F.hidden", b"/v1/models/a%20b", b"/v1/models/a%2F..b",
+    # What is encoded twice is data that nobody may decode twice.
+    b"/a%252Fb", b"/%252e%252e/b", b"/a%255cb", b"/v1/models/a%252F..b", b"/a%2525", b"/a%3Fb",
+    b"/a/b?c=../%2e%2e/%5c", "/größe".encode(), b"/gr%C3%B6%C3%9Fe", b"/a%", b"/a%2", b"/a%zz", b"/...", b"/a..b/.c",
+)
+# fmt: on
+
+
+@pytest.mark.parametrize("target", REFUSED)
 def test_paths_that_a_backend_may_read_differently_are_refused(target: bytes) -> None:
     """A path that a backend may interpret differently is refused."""
     with pytest.raises(errors.MalformedRequest):
         check_path(target)
+
+
+@pytest.mark.parametrize("target", ACCEPTED)
+def test_paths_with_one_meaning_pass(target: bytes) -> None:
+    """A path that everybody reads in one way passes, whatever is encoded in it."""
+    check_path(target)
+
+
+@given(st.lists(st.sampled_from([b".", b"%2e", b"%2E", b"/", b"%2f", b"%2F", b";", b"%3b", b"a", b"models", b"%25"])))
+def test_a_path_that_passes_has_no_dot_segment_however_it_is_decoded(parts: list[bytes]) -> None:
+    """A path that passes has no dot segment once it is decoded, with encoded slashes as separators or as data."""
+    path = b"/v1/models/" + b"".join(parts)
+    try:
+        check_path(path)
+    except errors.MalformedRequest:
+        return
+    for segments in (unquote_to_bytes(path).split(b"/"), [unquote_to_bytes(one) for one in path.split(b"/")]):
+        assert not {one.partition(b";")[0] for one in segments} & {b".", b".."}
