@@ -15,13 +15,14 @@ from typing import Any, Final
 
 import structlog
 
-from gateway import errors
+from gateway import errors, requested_model
 from gateway.api.v1alpha1 import Backend
 from gateway.api.vocabulary import FailureCause
 from gateway.backends import failover
 from gateway.credentials import cache as credentials
 from gateway.http import forwarding
 from gateway.http.exchange import Exchange, RequestHead, ResponseHead, field
+from gateway.model_names import body as bodies
 from gateway.net.deadlines import Deadlines
 from gateway.plan import BackendPlan, RoutePlan
 from gateway.request_context import FailedAttempt, RequestContext
@@ -36,6 +37,9 @@ from program import retry_after
 
 VIA: Final = b"beamlit-gateway"
 """Name of the gateway in Via fields (RFC 9110 7.6.3)."""
+_OF_CONTENT: Final = frozenset({b"content-digest", b"content-md5", b"digest", b"repr-digest"})
+"""Fields that are wrong once the body has another name in it (RFC 9530)."""
+_OF_CODED_CONTENT: Final = _OF_CONTENT | {b"content-encoding"}
 HOLD_SECONDS: Final = 1.0
 """Seconds for which the start of an event stream is held back to see whether its first event is an error."""
 REFUSAL_SECONDS: Final = 60.0
@@ -300,16 +304,23 @@ class Attempts:
             errors.GatewayError: There is no response.
         """
         extra = {b"x-request-id": context.request_id}
-        if chosen.plain:
-            body = None if exchange.head.has_body else b""
-            return self._send(exchange, plan, chosen, chosen.origin, target, body, extra)
-        return self._attempt_with_changes(exchange, plan, chosen, target, extra)
+        if chosen.plain and (context.model is None or chosen.name_for(context.model.name) is None):
+            head = exchange.head
+            body = None if head.has_body else b""
+            return self._send(exchange, plan, chosen, chosen.origin, head, target, body, extra)
+        return self._attempt_with_changes(exchange, plan, chosen, target, context, extra)
 
     async def _attempt_with_changes(
-        self, exchange: Exchange, plan: RoutePlan, chosen: BackendPlan, target: bytes, extra: dict[bytes, bytes]
+        self,
+        exchange: Exchange,
+        plan: RoutePlan,
+        chosen: BackendPlan,
+        target: bytes,
+        context: RequestContext,
+        extra: dict[bytes, bytes],
     ) -> UpstreamResponse:
         """Attempt a request with the backend's model name and credentials, twice when they are refused with a 401."""
-        body = await _body(exchange, plan, chosen)
+        head, target, body = await _renamed(exchange, plan, chosen, target, context)
         refused: bytes | None = None
         while True:
             if chosen.authenticated:
@@ -320,7 +331,7 @@ class Attempts:
             origin = chosen.origin
             if chosen.certified:
                 origin = origin._replace(certificate=await self._credentials.certificate(plan.route, chosen.backend))
-            response = await self._send(exchange, plan, chosen, origin, target, body, extra)
+            response = await self._send(exchange, plan, chosen, origin, head, target, body, extra)
             if response.head.status != 401 or not chosen.authenticated or refused is not None:
                 return response
             if not _repeatable(exchange, plan, free=False):
@@ -334,6 +345,7 @@ class Attempts:
         plan: RoutePlan,
         chosen: BackendPlan,
         origin: Origin,
+        head: RequestHead,
         target: bytes,
         body: bytes | None,
         extra: Mapping[bytes, bytes],
@@ -341,7 +353,7 @@ class Attempts:
         """Send a request; `body` is None when it is streamed from the exchange."""
         return self._upstream.send(
             origin,
-            self._outgoing(exchange, chosen, target, body, extra),
+            self._outgoing(exchange, chosen, head, target, body, extra),
             exchange if body is None else body,
             chosen.timeouts,
             body_limit=plan.body_limit,
@@ -350,9 +362,14 @@ class Attempts:
         )
 
     def _outgoing(
-        self, exchange: Exchange, chosen: BackendPlan, target: bytes, body: bytes | None, extra: Mapping[bytes, bytes]
+        self,
+        exchange: Exchange,
+        chosen: BackendPlan,
+        head: RequestHead,
+        target: bytes,
+        body: bytes | None,
+        extra: Mapping[bytes, bytes],
     ) -> RequestHead:
-        head = exchange.head
         fields = forwarding.request_fields(
             head,
             chosen.target,
@@ -393,19 +410,32 @@ def _cause_word(outcome: UpstreamResponse | errors.UpstreamError, cause: str | N
     return str(cause)
 
 
-async def _body(exchange: Exchange, plan: RoutePlan, chosen: BackendPlan) -> bytes | None:
-    """Return the request body with the backend's model name; None when the body stays as it is and is streamed."""
+async def _renamed(
+    exchange: Exchange, plan: RoutePlan, chosen: BackendPlan, target: bytes, context: RequestContext
+) -> tuple[RequestHead, bytes, bytes | None]:
+    """Return head, target and body with the backend's name for the model; the body is None when it is streamed.
+
+    Raises:
+        errors.GatewayError: The request may name different models to different servers, or its body cannot be read.
+    """
     head = exchange.head
-    if not head.has_body:
-        return b""
-    name = chosen.backend.model
-    if name is None or not _is_json(head):
-        return None
-    content = await exchange.read_body(plan.body_limit)
-    try:
-        return forwarding.replace_model(content, name)
-    except errors.ModelMissing:
-        return content
+    unchanged = None if head.has_body else b""
+    if chosen.backend.model is not None and context.model is None and not context.sought:
+        context.model = await requested_model.find(exchange, target, plan.body_limit, required=False)
+        context.sought = True
+    model = context.model
+    if model is None or (name := chosen.name_for(model.name)) is None:
+        return head, target, unchanged
+    if model.in_query is not None:
+        target = bodies.renamed_target(target, model.in_query, name)
+    if model.in_body is None:
+        return head, target, unchanged
+    content = model.decoded
+    stale = _OF_CONTENT if content is None else _OF_CODED_CONTENT
+    if content is None:
+        content = await exchange.read_body(plan.body_limit)
+    fields = tuple(field for field in head.fields if field[0] not in stale)
+    return head._replace(fields=fields), target, bodies.renamed(content, model.in_body, name)
 
 
 def _repeatable(exchange: Exchange, plan: RoutePlan, *, free: bool) -> bool:
@@ -435,8 +465,3 @@ def is_stream(head: ResponseHead) -> bool:
     return (
         kind is not None and kind[:17].lower() == b"text/event-stream" and not field(head.fields, b"content-encoding")
     )
-
-
-def _is_json(head: RequestHead) -> bool:
-    kind = field(head.fields, b"content-type")
-    return kind is None or b"json" in kind.lower() or kind.lower().startswith(b"application/x-www-form-urlencoded")

@@ -18,12 +18,14 @@
     |   +-- LoopDetected         508 (RFC 9110 7.6.3)
     |   +-- MisdirectedRequest   421
     |   +-- ExpectationFailed    417
+    |   +-- UnsupportedCoding    415 (RFC 9110 15.5.16)
+    |   +-- MalformedCoding      400
     +-- RoutingError             the request is well formed, but leads nowhere
     |   +-- RouteNotFound        404
     |   +-- AmbiguousHost        404, names the full spellings
     |   +-- ModelNotFound        404
     |   +-- AmbiguousModel       409, names both
-    |   +-- ModelMissing         400
+    |   +-- ModelMissing         400: no model is named, or not in one way for all readers
     |   +-- NoBackend            503
     |   +-- AtCapacity           503: the backend is at its limit, and so is the queue
     |   |   +-- QueueTimeout     503: the request waited in the queue for too long
@@ -213,6 +215,23 @@ class ExpectationFailed(RequestError):
     sentence = "The gateway knows no expectation but 100-continue."
 
 
+class UnsupportedCoding(RequestError):
+    """The body has a content coding that the gateway cannot read, and it has to know the name of the model."""
+
+    status = 415
+    code = "unsupported_content_coding"
+    sentence = "The gateway reads bodies with the content codings gzip, deflate, br and zstd only, or without one."
+    accepted: ClassVar[bytes] = b"gzip, deflate, br, zstd"
+    """Value of an Accept-Encoding field (RFC 9110 12.5.3)."""
+
+
+class MalformedCoding(RequestError):
+    """The body does not have the content coding that its header field names."""
+
+    code = "malformed_content_coding"
+    sentence = "The request's body does not have the content coding that its Content-Encoding field names."
+
+
 class RoutingError(GatewayError):
     """Abstract base: the request is well formed, but leads nowhere."""
 
@@ -251,7 +270,7 @@ class AmbiguousModel(RoutingError):
 
 
 class ModelMissing(RoutingError):
-    """The body has no `model` value, which is needed to find the route."""
+    """The request names no model where one is needed, or servers may read different names in it."""
 
     status = 400
     code = "model_missing"
@@ -441,6 +460,8 @@ def fields(error: GatewayError, request_id: str, target: bytes = b"") -> list[tu
     found = [(b"content-type", b"application/json")]
     if isinstance(error, MethodNotAllowed):
         found.append((b"allow", error.allow))
+    elif isinstance(error, UnsupportedCoding):
+        found.append((b"accept-encoding", error.accepted))
     elif isinstance(error, WebSocketVersionRefused):
         found.append((b"sec-websocket-version", error.version))
     if error.retry_after is not None:

@@ -1,6 +1,7 @@
 """Plan of a route: everything that is known before a request comes, computed once per document."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
@@ -47,6 +48,8 @@ class BackendPlan:
     """Whether a request may go to another backend after it failed here."""
     keep: int
     """Bytes of a request body that are kept while it is sent, to be sent again."""
+    names: Mapping[str, str]
+    """Names of the model at this backend, by those in requests; any other is replaced by `backend.model`, if any."""
 
     def fields_for(self, diversion: str | None) -> tuple[tuple[bytes, bytes], ...]:
         """Return the header fields that the gateway adds to a response: the backend and why the request went there.
@@ -56,6 +59,11 @@ class BackendPlan:
         if diversion is None:
             return self.response_fields
         return self.response_fields[0], (b"x-beamlit-reason", diversion.encode())
+
+    def name_for(self, name: str) -> str | None:
+        """Return what takes the place of the name of a model in a request; None where it stays."""
+        other = self.names.get(name, self.backend.model)
+        return None if other == name else other
 
 
 class RoutePlan:
@@ -261,7 +269,15 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
         resend=resend,
         alternatives=alternatives,
         keep=plan.replay if alternatives or authenticated or resend else 0,
+        names=_names(route, backend),
     )
+
+
+def _names(route: Route, backend: Backend) -> dict[str, str]:
+    """Return the names of the model at a backend, by those that requests may have."""
+    own = route.document.client_model
+    here = backend.model or own
+    return {own: here, f"{route.namespace}/{own}": here}
 
 
 def split_authority(authority: str) -> tuple[str, int | None]:

@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 import orjson
 import structlog
 
-from gateway import errors
+from gateway import errors, requested_model
 from gateway.attempts import Attempts, is_stream
 from gateway.backends import failover
 from gateway.credentials import cache as credentials
@@ -26,6 +26,8 @@ from gateway.http import forwarding
 from gateway.http.cors import is_preflight
 from gateway.http.exchange import Exchange, Fields, RequestHead, ResponseHead, field
 from gateway.journal import PATH_CHARACTERS, Journal, RequestRecord
+from gateway.model_names import body as bodies
+from gateway.model_names import form
 from gateway.plan import BackendPlan, RoutePlan, installed_cors
 from gateway.request_context import RequestContext
 from gateway.routes.store import RouteStore
@@ -118,9 +120,12 @@ class Proxy:
         context.backend = chosen
         if head.content_length is not None and head.content_length > plan.body_limit:
             raise errors.BodyTooLarge
+        if context.model is not None and len(context.model.decoded or b"") > plan.body_limit:
+            raise errors.BodyTooLarge
         if chosen.concurrency.taken >= chosen.concurrency.limit:
             chosen = await self._admit(plan, chosen, context)
         response, chosen = await self._attempts.response(exchange, plan, chosen, target, context)
+        context.model = None  # it may hold a decoded body, and the response may take long
         try:
             fields = forwarding.response_fields(
                 response.head.fields,
@@ -192,10 +197,11 @@ class Proxy:
     async def _find_by_model(
         self, exchange: Exchange, table: RoutingTable, context: RequestContext
     ) -> tuple[Route, bytes] | None:
-        """Find the route by the model in the body; return None after responding to a request for the list of models.
+        """Find the route by the model in the body or query; return None after responding with the list of models.
 
         Raises:
-            errors.RoutingError: No route has this model.
+            errors.RoutingError: No route has this model, or the request does not name one clearly.
+            errors.RequestError: The body cannot be read.
         """
         head = exchange.head
         target = head.target
@@ -204,9 +210,13 @@ class Proxy:
             if path == b"/v1/models" or path.startswith(b"/v1/models/"):
                 self._list_models(exchange, table, path, context)
                 return None
-            if head.has_body or head.host not in table.ambiguous:
-                content = await exchange.read_body(self._settings.gateway.limits.body_bytes)
-                return table.match_model(forwarding.model_of(content)), target
+            if head.has_body or head.host not in table.ambiguous or form.in_target(target) is not None:
+                limit = self._settings.gateway.limits.body_bytes
+                model = await requested_model.find(exchange, target, limit, required=True)
+                if model is None:
+                    raise errors.ModelMissing(bodies.MISSING)
+                context.model = model
+                return table.match_model(model.name), target
         table.match_host(head.host)  # raises an error that names the full spellings
         raise errors.RouteNotFound
 

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from gateway.backends.concurrency import ConcurrencyLimit
     from gateway.http.cors import CorsRule
     from gateway.plan import BackendPlan, RoutePlan
+    from gateway.requested_model import RequestedModel
     from gateway.upstream.response import UpstreamResponse
 
 
@@ -25,7 +26,7 @@ class RequestContext:
 
     __slots__ = (
         "at", "backend", "broken", "code", "concurrency", "cors", "diversion", "events", "failures", "first_byte",
-        "health", "not_retried", "plan", "queued", "refusal", "request_id", "started", "status",
+        "health", "model", "not_retried", "plan", "queued", "refusal", "request_id", "sought", "started", "status",
     )  # fmt: skip
 
     def __init__(self, request_id: bytes, cors: "CorsRule | None" = None) -> None:
@@ -44,6 +45,10 @@ class RequestContext:
         """Rule for websites: that of the installation until the request is found to be for a model with its own."""
         self.queued = 0.0
         """Seconds that the request waited for the slot."""
+        self.model: RequestedModel | None = None
+        """Model that the request asks for, where it was looked for and there is one."""
+        self.sought = False
+        """Whether the model was looked for."""
         self.diversion: str | None = None
         """Reason why the request went to another backend than the split says."""
         self.failures: list[FailedAttempt] | None = None

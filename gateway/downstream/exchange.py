@@ -85,8 +85,8 @@ class ClientExchange:
 
     __slots__ = (
         "_chunked", "_connection", "_continue", "_discard", "_failure", "_keep", "_left", "_limit", "_pieces", "_sink",
-        "_tail", "_waiter", "bodiless", "complete", "finished", "head", "held", "intact", "interrupted", "keep_alive",
-        "paused", "peer", "responded", "size", "source", "task", "tls",
+        "_starts", "_tail", "_waiter", "bodiless", "complete", "finished", "head", "held", "intact", "interrupted",
+        "keep_alive", "paused", "peer", "responded", "size", "source", "task", "tls",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, head: RequestHead, *, keep_alive: bool, expects: bool) -> None:
@@ -122,6 +122,8 @@ class ClientExchange:
         self._pieces: list[bytes] = []
         self._sink: BodySink | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._starts = False
+        """Whether the reader waits for the start of the body only."""
         self._limit = 0
         self._keep = 0
         """Bytes of the request's body that stay in memory after they were pumped."""
@@ -159,6 +161,26 @@ class ClientExchange:
             raise self._failure
         if len(self._pieces) > 1:
             self._pieces = [b"".join(self._pieces)]
+        return self._pieces[0] if self._pieces else b""
+
+    async def read_start(self) -> bytes:
+        """Return what has arrived of the request body, once there is some; nothing for an empty one.
+
+        Raises:
+            errors.BodyTimeout: No byte of the body arrived before the body deadline.
+            errors.MalformedRequest: The framing of the body is broken.
+        """
+        if not self.size and not self.complete and self._failure is None:
+            self._starts = True
+            self._waiter = self._connection.future()
+            self._begin_body()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+                self._starts = False
+        if self._failure is not None:
+            raise self._failure
         return self._pieces[0] if self._pieces else b""
 
     def pump_body(self, sink: BodySink, limit: int, keep: int = 0) -> None:
@@ -236,10 +258,13 @@ class ClientExchange:
             self._sink.write(data)
             return
         self._pieces.append(data)
-        if self._waiter is not None:
+        if self._waiter is not None and not self._starts:
             if self.size > self._limit:
                 self.break_body(errors.BodyTooLarge())
-        elif self.size >= BUFFER_BYTES and not self.held:
+            return
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        if self.size >= BUFFER_BYTES and not self.held:
             self.held = True
             self._connection.pause_reading()
 

@@ -98,6 +98,14 @@ class Exchange(BodySource, Protocol):
         """
         ...
 
+    async def read_start(self) -> bytes:
+        """Return what has arrived of the request body, once there is some; nothing for an empty one.
+
+        Raises:
+            errors.BodyTimeout: No byte of the body arrived before the body deadline.
+        """
+        ...
+
     def pump_body(self, sink: BodySink, limit: int, keep: int = 0) -> None:
         """Deliver the request body into `sink`: first the bytes in memory, then those that arrive.
 

@@ -1,4 +1,4 @@
-"""Changes of messages that are forwarded: fields, target and model name (RFC 9110 7.6).
+"""Changes of messages that are forwarded: fields and target (RFC 9110 7.6).
 
 Every function makes its result from the message as it came, so that nothing of one attempt reaches the next.
 """
@@ -8,8 +8,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
-
-import orjson
 
 from gateway import errors
 from gateway.api import vocabulary
@@ -228,72 +226,6 @@ def response_fields(fields: Fields, *, extra: tuple[tuple[bytes, bytes], ...] = 
         kept = [field for field in kept if field[0] not in listed or field[0] == _DATE]
     kept += extra
     return tuple(kept)
-
-
-def model_of(body: bytes) -> str:
-    """Return the value of `model` in a JSON object.
-
-    Raises:
-        errors.ModelMissing: The body is no JSON object, has no such key or more than one, or the value is no string.
-    """
-    return _model(body)[0]
-
-
-def replace_model(body: bytes, name: str) -> bytes:
-    """Return `body` with `name` as the value of `model`; all other bytes do not change.
-
-    Raises:
-        errors.ModelMissing: The body is no JSON object, has no such key or more than one, or the value is no string.
-    """
-    _, start, end = _model(body)
-    return body[:start] + orjson.dumps(name) + body[end:]
-
-
-# One token of JSON outside of strings that matters for depth, or a whole string. The possessive form (no
-# backtracking) is not there in Python 3.11's bytes patterns on every build, and is not needed: each alternative
-# starts with a different byte.
-_TOKEN: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]', re.DOTALL)
-_COLON: Final = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
-
-
-def _model(body: bytes) -> tuple[str, int, int]:
-    """Return the value of `model`, and where its string starts and ends in `body`."""
-    try:
-        parsed = orjson.loads(body)
-    except orjson.JSONDecodeError as exc:
-        raise errors.ModelMissing from exc
-    if not isinstance(parsed, dict) or not isinstance(parsed.get("model"), str):
-        raise errors.ModelMissing
-    # From here on `body` is valid JSON, which is what makes so small a scanner a correct one.
-    found = _only_key(body) if body.count(b'"model"') == 1 and b"\\u006" not in body else _keys(body)
-    if len(found) != 1:
-        raise errors.ModelMissing('The body has more than one value for "model".')
-    # The value is a string, as orjson says, so the first token from here is all of it.
-    start, end = next(_TOKEN.finditer(body, found[0])).span()
-    return parsed["model"], start, end
-
-
-def _only_key(body: bytes) -> list[int]:
-    """Return where the value begins, for a body in which the bytes of the key occur once: nearly all do."""
-    return [next(_COLON.finditer(body, body.index(b'"model"') + 7)).end()]
-
-
-def _keys(body: bytes) -> list[int]:
-    """Return where the values of all top-level keys `model` begin, escaped spellings included."""
-    found: list[int] = []
-    depth = position = 0
-    while match := _TOKEN.search(body, position):
-        position = match.end()
-        token = match.group()
-        if token in b"{[":
-            depth += 1
-        elif token in b"}]":
-            depth -= 1
-        elif depth == 1 and (colon := _COLON.match(body, position)):
-            position = colon.end()
-            if token == b'"model"' or (b"\\" in token and orjson.loads(token) == "model"):
-                found.append(position)
-    return found
 
 
 def _settable(changes: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:

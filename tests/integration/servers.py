@@ -167,6 +167,10 @@ class RecordingExchange:
         """Return the whole request body."""
         return b"".join(self._pieces)[:limit]
 
+    async def read_start(self) -> bytes:
+        """Return the first piece of the request body."""
+        return self._pieces[0] if self._pieces else b""
+
     def pump_body(self, sink: BodySink, limit: int, keep: int = 0) -> None:
         """Deliver all pieces of the body at once, and its end unless `ends` is false."""
         self.sink = sink

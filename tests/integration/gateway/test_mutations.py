@@ -17,7 +17,9 @@ import orjson
 import pytest
 import structlog
 
-from gateway import errors
+from gateway import errors, requested_model
+from gateway.model_names import body as bodies
+from gateway.model_names import media_type, scanner
 from tests import deadlines
 from tests.integration.gateway.mutations import Parsed, Unreadable, by_h11, by_httptools, mutated, pieces
 from tests.integration.gateway.test_framing import cases, post
@@ -77,12 +79,19 @@ def _errors(kind: type[errors.GatewayError]) -> Iterator[bytes]:
         yield from _errors(below)
 
 
+_SENTENCES = [
+    value
+    for module in (scanner, media_type, bodies, requested_model)
+    for name, value in vars(module).items()
+    if name.isupper() and isinstance(value, str)
+]
+"""Sentences about names of models that are not clear."""
 KNOWN = {
     *_errors(errors.GatewayError),
     *(
         errors.body(error, _ID)
         for error in (
-            errors.ModelMissing('The body has more than one value for "model".'),
+            *(errors.ModelMissing(sentence) for sentence in _SENTENCES),
             errors.MalformedRequest("The request's path has characters that must not be encoded, or must be."),
             errors.MalformedRequest("The request's path has dot segments."),
         )

@@ -1,19 +1,14 @@
-"""Forwarding: rules for fields, targets and model names, in both directions."""
+"""Forwarding: rules for fields and targets, in both directions."""
 
-import json
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
 
 from gateway import errors
 from gateway.api.v1alpha1 import Headers
 from gateway.http.exchange import Fields, RequestHead
 from gateway.http.forwarding import (
     Target,
-    model_of,
-    replace_model,
     request_fields,
     request_target,
     response_fields,
@@ -283,91 +278,3 @@ def test_a_server_cannot_speak_for_the_gateway() -> None:
 def test_the_target_keeps_its_bytes(rest: bytes, prefix: bytes, target: bytes) -> None:
     """The target keeps its bytes behind the prefix of the backend."""
     assert request_target(rest, prefix) == target
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(), lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text(max_size=8) | st.just("model"), inner, max_size=4), max_leaves=12
-)  # fmt: skip
-
-
-@given(
-    st.dictionaries(st.text(max_size=8), JSON, max_size=5),
-    st.text(),
-    st.text(),
-    st.booleans(),
-    st.sampled_from([None, 1, "\t"]),
-    st.integers(0, 5),
-)
-def test_only_the_model_value_is_replaced(
-    others: dict[str, Any], old: str, new: str, ascii_only: bool, indent: int | str | None, place: int
-) -> None:
-    """In any object only the model's value is replaced, and all other bytes stay the same."""
-    items = [(key, value) for key, value in others.items() if key != "model"]
-    items.insert(min(place, len(items)), ("model", old))
-    try:
-        body = json.dumps(dict(items), ensure_ascii=ascii_only, indent=indent).encode()
-        expected = json.dumps({**dict(items), "model": new}).encode()
-    except UnicodeEncodeError:
-        assume(False)
-        raise
-    assert model_of(body) == old
-    replaced = replace_model(body, new)
-    assert json.loads(replaced) == json.loads(expected)
-    token = json.dumps(old, ensure_ascii=ascii_only).encode()
-    new_length = len(replaced) - len(body) + len(token)
-    start = next(i for i in range(len(body)) if body[:i] == replaced[:i] and body[i:].startswith(token)
-                 and replaced[i + new_length :] == body[i + len(token) :])  # fmt: skip
-    assert start > 0
-
-
-@pytest.mark.parametrize(
-    ("body", "after"),
-    [
-        (b'{"model" :\n "a" , "x": {"model": "b"}}', b'{"model" :\n "new" , "x": {"model": "b"}}'),
-        (b'{"x": ["model", {"model": 1}], "model":"a"}', b'{"x": ["model", {"model": 1}], "model":"new"}'),
-        (b'{"a": "\\"model\\": \\"x\\"", "model": "m"}', b'{"a": "\\"model\\": \\"x\\"", "model": "new"}'),
-        (b'{"\\u006dodel": "a\\\\"}', b'{"\\u006dodel": "new"}'),
-        (b'{"x": 1.50, "model": "", "x": 1e2}', b'{"x": 1.50, "model": "new", "x": 1e2}'),
-        (b'{"k\\\\": "model", "model": "a"}', b'{"k\\\\": "model", "model": "new"}'),
-    ],
-)
-def test_the_model_value_is_found(body: bytes, after: bytes) -> None:
-    """The model's value is found beside nested keys, escapes and strings that look like keys, which stay unchanged."""
-    assert replace_model(body, "new") == after
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"[]",
-        b'"model"',
-        b"{",
-        b"{}",
-        b'{"model": 1}',
-        b'{"model": null}',
-        b'{"model": {"model": "x"}}',
-        b'{"x": {"model": "a"}}',
-        b'{"model": "a", "model": "b"}',
-        b'{"model": "a", "\\u006dodel": "b"}',
-        b'{"model": 1, "model": "b"}',
-        b'{"model": "a"} x',
-        b'{"model": "\xff"}',
-        b'{"model": NaN}',
-    ],
-)
-def test_what_names_no_model_is_refused(body: bytes) -> None:
-    """A body that is no object, or whose model is no string or is there twice, is refused."""
-    with pytest.raises(errors.ModelMissing):
-        model_of(body)
-
-
-@given(st.binary(max_size=60) | st.text(alphabet='{}[]":,\\ model1', max_size=60).map(str.encode))
-def test_any_bytes_are_a_model_or_refused(body: bytes) -> None:
-    """Any bytes either name a model or raise ModelMissing."""
-    try:
-        name = model_of(body)
-    except errors.ModelMissing:
-        return
-    assert json.loads(body)["model"] == name

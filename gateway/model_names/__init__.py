@@ -1,0 +1,1 @@
+"""Finding the name of the model in a request, and putting another one in its place."""

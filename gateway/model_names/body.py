@@ -1,0 +1,212 @@
+"""Bodies: which model a request's body names, whatever its media type and content coding, and its name replaced."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import orjson
+
+from gateway import errors
+from gateway.http.messages import Fields
+from gateway.model_names import content_coding, form, json_scanner, media_type, scanner
+from gateway.model_names.form import FormScanner
+from gateway.model_names.json_scanner import JsonScanner
+from gateway.model_names.media_type import BodyKind, MediaType
+from gateway.model_names.multipart import MultipartScanner
+from gateway.model_names.scanner import FoundName, NameScanner, Notation
+from gateway.model_names.spelling import KEY, is_lookalike
+
+STEP_BYTES: Final = 65536
+"""Bytes of a body that one step looks at."""
+
+MISSING: Final = (
+    'The request names no model: put its name into the body as "model" (JSON or a form), into the query as ?model=, or'
+    " use the path /{namespace}/{name}/..."
+)
+BOUNDARY_IN_NAME: Final = "The boundary of the form is the beginning of a model's name; use another one."
+
+_VALUE: Final = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
+
+
+class Description(NamedTuple):
+    """What the header fields of a request say about its body."""
+
+    media: MediaType
+    coding: bytes
+    """Value of the Content-Encoding fields, as sent."""
+
+
+def describe(fields: Fields) -> Description:
+    """Return what the header fields say about the body."""
+    kind: bytes | None = None
+    coding = b""
+    for name, value in fields:
+        if name == b"content-type":
+            if kind is not None and kind != value:
+                return Description(MediaType(BodyKind.JSON, problem=media_type.TWO_TYPES), coding)
+            kind = value
+        elif name == b"content-encoding":
+            coding = coding + b"," + value if coding else value
+    return Description(media_type.of(kind), coding)
+
+
+def plain_name(description: Description, content: bytes) -> FoundName | None:
+    """Return the name in a body by the shortest way; None where only `BodyReader` can say it.
+
+    This way is for a small body of plain JSON in which nothing else looks like the key: nearly all requests.
+    """
+    if description.media.kind is not BodyKind.JSON or description.media.problem is not None or description.coding:
+        return None
+    if len(content) > STEP_BYTES or content.count(b'"model"') != 1:
+        return None
+    if b"\\u00" in content and (b"\\u006" in content or b"\\u004" in content or b"\\u0000" in content):
+        return None
+    try:
+        parsed = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(parsed, dict):
+        return None
+    name = parsed.get(KEY)
+    if not isinstance(name, str) or len(name) > scanner.LONGEST // 8:
+        return None
+    for key in parsed:
+        if (len(key) == 5 or not key.isascii()) and is_lookalike(key):
+            return None
+    return FoundName(name, Notation.JSON, -1, -1)
+
+
+def begins_like_json(start: bytes) -> bool:
+    """Return whether a body of which `start` is the beginning may be a JSON object."""
+    text = start.removeprefix(json_scanner.BYTE_ORDER_MARK).lstrip(json_scanner.BLANK)
+    return not text or text.startswith(b"{")
+
+
+def is_readable(description: Description) -> bool:
+    """Return whether the content coding of a body can be read."""
+    try:
+        content_coding.coding_of(description.coding)
+    except errors.UnsupportedCoding:
+        return False
+    return True
+
+
+class BodyReader:
+    """Reader of one body, which finds the name of the model in it."""
+
+    def __init__(self, description: Description, limit: int) -> None:
+        """Prepare for a body that may have `limit` bytes when it is decoded.
+
+        Raises:
+            errors.UnsupportedCoding: The body has a content coding that cannot be read.
+        """
+        self._media = description.media
+        self._limit = limit
+        self._coding = content_coding.coding_of(description.coding) if description.coding else b""
+        self._scanner = self._scanner_for(self._media)
+        self.decoded: bytes | None = None
+        """The body without its content coding; None where it has none."""
+
+    def steps(self, content: bytes) -> Iterator[None]:
+        """Read the whole body in small steps, after each of which something else may be done.
+
+        Raises:
+            errors.BodyTooLarge: The decoded body is larger than the limit.
+            errors.MalformedCoding: The body does not have its content coding.
+        """
+        if self._coding:
+            decoder = content_coding.Decoder(self._coding, self._limit)
+            pieces: list[bytes] = []
+            for start in range(0, len(content), STEP_BYTES):
+                for piece in decoder.steps(content[start : start + STEP_BYTES]):
+                    pieces.append(piece)
+                    self._scanner.feed(piece)
+                    yield
+            decoder.finish()
+            self.decoded = content = b"".join(pieces)
+        elif len(content) <= STEP_BYTES:
+            self._scanner.feed(content)
+        else:
+            for start in range(0, len(content), STEP_BYTES):
+                self._scanner.feed(content[start : start + STEP_BYTES])
+                yield
+        self._scanner.finish()
+        if self._media.kind is BodyKind.FORM and content.lstrip(json_scanner.BLANK).startswith(b"{"):
+            # JSON under the media type that curl uses where none is given: it must be no form at the same time.
+            also = self._scanner
+            self._scanner = JsonScanner()
+            for start in range(0, len(content), STEP_BYTES):
+                self._scanner.feed(content[start : start + STEP_BYTES])
+                yield
+            self._scanner.finish()
+            if also.seen and self._scanner.problem is None:
+                self._scanner.problem = scanner.DUPLICATE
+        if self._scanner.problem is None and isinstance(self._scanner, JsonScanner) and len(content) <= STEP_BYTES:
+            self._check(content)
+
+    def _check(self, content: bytes) -> None:
+        """Check all of a small JSON body: its sender gets the same response whatever the backend thinks of it."""
+        try:
+            json.loads(content)
+        except ValueError:
+            self._scanner.problem = scanner.NOT_JSON
+        except RecursionError:
+            pass  # the scanner has seen its end
+
+    def name(self, *, required: bool) -> FoundName | None:
+        """Return the name in the body that was read; None where it names no model.
+
+        Args:
+            required: Whether a body that cannot be read is at fault. Otherwise it may be one that names no model.
+
+        Raises:
+            errors.ModelMissing: The body names its model in a way that servers may read differently, or cannot be read.
+        """
+        found = self._scanner
+        problem = self._media.problem or found.problem
+        if problem is None:
+            return found.found
+        if not required and self._media.problem is None and not found.seen:
+            if problem == scanner.NOT_AN_OBJECT or (problem == scanner.NOT_JSON and found.complete):
+                return None
+            if self._media.kind is BodyKind.OTHER and problem in (scanner.NOT_JSON, scanner.NOT_UTF_8):
+                return None
+        raise errors.ModelMissing(problem)
+
+    def _scanner_for(self, media: MediaType) -> NameScanner:
+        if media.kind is BodyKind.MULTIPART:
+            return MultipartScanner(media.boundary)
+        if media.kind is BodyKind.FORM:
+            return FormScanner()
+        return JsonScanner()
+
+
+def renamed(content: bytes, found: FoundName, name: str) -> bytes:
+    """Return a body with `name` in the place of the found one; all other bytes do not change.
+
+    Raises:
+        errors.ModelMissing: The body is a form whose boundary would end the name.
+    """
+    start, end = found.start, found.end
+    if start < 0:  # found by `plain_name`, so the bytes of the key are there once
+        value = next(_VALUE.finditer(content, content.index(b'"model"')))
+        start, end = value.span(1)
+    written = _written(found, name)
+    return b"".join((content[:start], written, content[end:]))
+
+
+def renamed_target(target: bytes, found: FoundName, name: str) -> bytes:
+    """Return a target with `name` in the place of the one in its query."""
+    return target[: found.start] + form.encoded(name) + target[found.end :]
+
+
+def _written(found: FoundName, name: str) -> bytes:
+    if found.notation is Notation.JSON:
+        return orjson.dumps(name)
+    if found.notation is Notation.FORM:
+        return form.encoded(name)
+    written = name.encode()
+    if found.guard in written or b"\r" in written or b"\n" in written:
+        raise errors.ModelMissing(BOUNDARY_IN_NAME)
+    return written

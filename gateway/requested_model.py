@@ -1,0 +1,73 @@
+"""Model that a request asks for: found in its body and in the query of its target, and renamed for a backend."""
+
+import asyncio
+from typing import NamedTuple
+
+from gateway import errors
+from gateway.http.exchange import Exchange
+from gateway.model_names import body, form
+from gateway.model_names.media_type import BodyKind
+from gateway.model_names.scanner import FoundName
+
+DISAGREEMENT = "The body and the query of the request name different models."
+
+
+class RequestedModel(NamedTuple):
+    """Name of the model that a request asks for, and where it stands."""
+
+    name: str
+    in_body: FoundName | None
+    in_query: FoundName | None
+    decoded: bytes | None
+    """The body without its content coding; None where it has none."""
+
+
+async def find(exchange: Exchange, target: bytes, limit: int, *, required: bool) -> RequestedModel | None:
+    """Return the model that a request asks for; None where it names none.
+
+    The body is read as far as it may name a model: by its media type, or because it begins like a JSON object.
+
+    Args:
+        exchange: Exchange with the request.
+        target: Target in whose query a name may stand.
+        limit: Bytes that the body may have, also when it is decoded.
+        required: Whether a body that cannot be read is refused where nothing else has a name.
+
+    Raises:
+        errors.ModelMissing: Servers may read different names, or the body cannot be read although it has to be.
+        errors.UnsupportedCoding: The body has a content coding that cannot be read.
+        errors.MalformedCoding: The body does not have its content coding.
+        errors.BodyTooLarge: The body is larger than the limit.
+        errors.BodyTimeout: No byte of the body arrived before the body deadline.
+    """
+    head = exchange.head
+    in_query = form.in_target(target)
+    if isinstance(in_query, str):
+        raise errors.ModelMissing(in_query)
+    in_body: FoundName | None = None
+    decoded: bytes | None = None
+    if head.has_body:
+        description = body.describe(head.fields)
+        if required or await _may_name(exchange, description):
+            content = await exchange.read_body(limit)
+            in_body = body.plain_name(description, content)
+            if in_body is None and content:
+                reader = body.BodyReader(description, limit)
+                for _ in reader.steps(content):
+                    await asyncio.sleep(0)
+                decoded = reader.decoded
+                in_body = reader.name(required=required and in_query is None)
+    if in_body is None:
+        return None if in_query is None else RequestedModel(in_query.name, None, in_query, decoded)
+    if in_query is not None and in_query.name != in_body.name:
+        raise errors.ModelMissing(DISAGREEMENT)
+    return RequestedModel(in_body.name, in_body, in_query, decoded)
+
+
+async def _may_name(exchange: Exchange, description: body.Description) -> bool:
+    """Return whether a body may name a model; one of another media type does when it begins like a JSON object."""
+    if description.media.kind is not BodyKind.OTHER:
+        return True
+    if description.coding:
+        return body.is_readable(description)
+    return body.begins_like_json(await exchange.read_start())

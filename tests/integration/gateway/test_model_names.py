@@ -1,0 +1,250 @@
+"""Names of models in requests: found wherever OpenAI's API puts them, and written as each backend knows the model."""
+
+import gzip
+import zlib
+
+import brotli
+import pytest
+from backports import zstd
+
+from gateway.model_names import body as bodies
+from gateway.model_names import scanner
+from tests.integration.gateway.test_websocket import KEY, handshake
+from tests.integration.gateway.wire import Response, Running, document, echo, gateway, local, remote, reply
+from tests.integration.servers import ServerSide, serving, until
+
+CHAT = b"/v1/chat/completions"
+PATH = b"/default/demo/v1/chat/completions"
+PLAIN = b'{"model":"demo","messages":[]}'
+RENAMED = b'{"model":"tiny","messages":[]}'
+MULTIPART = b'Content-Type: multipart/form-data; boundary="a-b"'
+PART = (
+    b'--a-b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n\0\r\n\xff\r\n'
+    b'--a-b\r\nContent-Disposition: form-data; name="model"\r\n\r\ndemo\r\n--a-b--\r\n'
+)
+JSON = b"Content-Type: application/json"
+TINY = document(local(model="tiny"))
+
+
+async def post(running: Running, target: bytes, body: bytes, *fields: bytes) -> Response:
+    """Send a POST with a body and these header fields; return the response."""
+    lines = (b"POST %b HTTP/1.1" % target, b"Host: gateway", b"Content-Length: %d" % len(body), *fields)
+    return await running.ask(b"\r\n".join(lines) + b"\r\n\r\n" + body, method=b"POST")
+
+
+def sent(response: Response) -> bytes:
+    """Return the body that the echoing backend received."""
+    assert response.status == 200, response.body
+    return response.body.partition(b"\r\n\r\n")[2]
+
+
+FOUND = {
+    "multipart": (PART, MULTIPART),
+    "form": (b"prompt=a+b&model=demo", b"Content-Type: application/x-www-form-urlencoded"),
+    "curl": (PLAIN, b"Content-Type: application/x-www-form-urlencoded"),
+    "text": (PLAIN, b"Content-Type: text/plain; charset=utf-8"),
+    "no type": (PLAIN, b"X-Type: none"),
+    "octets": (PLAIN, b"Content-Type: application/octet-stream"),
+    "suffix": (PLAIN, b"Content-Type: application/vnd.openai+json"),
+    "mark": (b"\xef\xbb\xbf" + PLAIN, JSON),
+    "not a number": (b'{"model":"demo","temperature":NaN,"x":-Infinity}', JSON),
+    "surrogate": (b'{"model":"demo","messages":["\\ud83d"]}', JSON),
+    "escaped": (b'{"\\u006dodel":"\\u0064emo"}', JSON),
+    "nested": (b'{"tools":[{"model":"x"}],"model":"demo"}', JSON),
+    "long": (b'{"messages":["%b"],"model":"demo"}' % (b"x" * 300_000), JSON),
+}
+"""Bodies that name the model, each with its field."""
+
+
+@pytest.mark.parametrize(("body", "field"), FOUND.values(), ids=FOUND)
+async def test_the_model_is_found(body: bytes, field: bytes) -> None:
+    """A name in each notation leads to the model, with the body as it was, and is replaced where a backend has its own.
+
+    Requests by path and by host are renamed alike.
+    """
+    new = body.replace(b'"demo"', b'"tiny"').replace(b'"\\u0064emo"', b'"tiny"')
+    new = new.replace(b"=demo", b"=tiny").replace(b"\r\ndemo\r\n", b"\r\ntiny\r\n")
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        assert sent(await post(running, CHAT, body, field)) == body
+    async with serving(echo) as server, gateway(TINY, local_port=server.port) as running:
+        assert sent(await post(running, CHAT, body, field)) == new
+        response = await post(running, PATH, body, field)
+        assert sent(response) == new
+        assert b"\r\ncontent-length: %d\r\n" % len(new) in response.body
+        by_host = b"POST /x HTTP/1.1\r\nHost: demo.default\r\n%b\r\nContent-Length: %d\r\n\r\n%b"
+        assert sent(await running.ask(by_host % (field, len(body), body))) == new
+
+
+ENCODERS = {b"gzip": gzip.compress, b"deflate": zlib.compress, b"br": brotli.compress, b"zstd": zstd.compress}
+
+
+@pytest.mark.parametrize("coding", ENCODERS, ids=bytes.decode)
+@pytest.mark.parametrize(("plain", "field"), [(PLAIN, JSON), (PART, MULTIPART)], ids=["json", "multipart"])
+async def test_a_compressed_body(coding: bytes, plain: bytes, field: bytes) -> None:
+    """A compressed body is read through; it is sent on as it was, or plain where the name is replaced."""
+    body = ENCODERS[coding](plain)
+    fields = (field, b"Content-Encoding: " + coding, b"Content-Digest: sha-256=:x:")
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        response = await post(running, CHAT, body, *fields)
+        assert sent(response) == body
+        assert b"\r\ncontent-encoding: %b\r\n" % coding in response.body
+        assert b"\r\ncontent-digest:" in response.body
+    async with serving(echo) as server, gateway(TINY, local_port=server.port) as running:
+        for target in (CHAT, PATH):
+            response = await post(running, target, body, *fields)
+            assert sent(response) == plain.replace(b"demo", b"tiny")
+            assert b"content-encoding" not in response.body
+            assert b"content-digest" not in response.body
+
+
+@pytest.mark.parametrize("target", [CHAT, PATH])
+async def test_codings_that_cannot_be_read(target: bytes) -> None:
+    """A body whose name is needed gets 415 for an unknown coding, 400 for a broken one, 413 for too much inside."""
+    route = document(local(model="tiny"), limits={"bodyBytes": 100_000})
+    settings = {"gateway": {"limits": {"bodyBytes": 200_000}}}
+    async with serving(echo) as server, gateway(route, local_port=server.port, settings=settings) as running:
+        for coding in (b"compress", b"gzip, br"):
+            response = await post(running, target, PLAIN, JSON, b"Content-Encoding: " + coding)
+            assert (response.status, response.code) == (415, "unsupported_content_coding")
+            assert response.value(b"accept-encoding") == b"gzip, deflate, br, zstd"
+        response = await post(running, target, PLAIN, JSON, b"Content-Encoding: gzip")
+        assert (response.status, response.code) == (400, "malformed_content_coding")
+        for size in (150_000, 10_000_000):
+            body = gzip.compress(b'{"model":"demo","x":"%b"}' % (b"x" * size))
+            response = await post(running, target, body, JSON, b"Content-Encoding: gzip")
+            assert (response.status, response.code) == (413, "body_too_large")
+        assert server.sides == []
+
+
+@pytest.mark.parametrize("target", [CHAT, PATH])
+@pytest.mark.parametrize(
+    ("body", "field", "message"),
+    [
+        (b'{"model":"demo","model":"evil"}', JSON, scanner.DUPLICATE),
+        (b'{"model":"demo","\\u006dodel":"evil"}', JSON, scanner.DUPLICATE),
+        (b'{"model":"demo","x":"%b","model":"evil"}' % (b"x" * 200_000), JSON, scanner.DUPLICATE),
+        (b'{"model":"demo","Model":"evil"}', JSON, scanner.LOOKALIKE),
+        (b'{"model":"demo"}{"model":"evil"}', JSON, scanner.NOT_JSON),
+        (b'{/*"model":"evil"*/"model":"demo"}', JSON, scanner.NOT_JSON),
+        (b'{"model":["demo"]}', JSON, scanner.NOT_A_STRING),
+        ('{"model":"evil"}'.encode("utf-16"), JSON, scanner.NOT_UTF_8),
+        (PART.replace(b"--a-b--\r\n", PART), MULTIPART, scanner.DUPLICATE),
+        (PART.replace(b'name="model"', b"name*=utf-8''model"), MULTIPART, scanner.NOT_A_FORM),
+        (PART.replace(b"\r\n", b"\n"), MULTIPART, scanner.NOT_A_FORM),
+    ],
+)
+async def test_one_meaning_or_400(target: bytes, body: bytes, field: bytes, message: str) -> None:
+    """A body in which servers may read different names gets 400 with the cause, and nothing is sent to a backend."""
+    async with serving(echo) as server, gateway(TINY, local_port=server.port) as running:
+        response = await post(running, target, body, field)
+        assert (response.status, response.code) == (400, "model_missing")
+        assert message.replace('"', '\\"').encode() in response.body
+        assert server.sides == []
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b"", JSON),
+        (b'{"prompt":"a"}', JSON),
+        (b'{"model":null}', JSON),
+        (b"not json", JSON),
+        (b'{"id":1}\n{"id":2}\n', b"Content-Type: application/jsonl"),
+        (b"\x1f\x8b", b"Content-Type: application/gzip"),
+        (b"data", b"Content-Encoding: aws-chunked\r\nContent-Type: application/octet-stream"),
+        (PART.replace(b"model", b"purpose"), MULTIPART),
+        (b"a=1&b=2", b"Content-Type: application/x-www-form-urlencoded"),
+    ],
+)
+async def test_requests_without_a_model_pass(body: bytes, field: bytes) -> None:
+    """By path, a body that names no model to any server is sent on as it is, though the backend has its own name."""
+    async with serving(echo) as server, gateway(TINY, local_port=server.port) as running:
+        assert sent(await post(running, b"/default/demo/tokenize", body, field)) == body
+
+
+async def test_a_large_file_streams_by_path() -> None:
+    """By path, a body that begins like no JSON object reaches the backend before all of it has arrived."""
+
+    async def script(side: ServerSide) -> None:
+        await side.reader.readuntil(b"\r\n\r\n")
+        side.received = await side.reader.readexactly(10)
+        side.received += await side.reader.readexactly(10)
+        await side.send(reply(side.received))
+
+    async with serving(script) as server, gateway(TINY, local_port=server.port) as running:
+        client = await running.client()
+        await client.send(
+            b"PUT /default/demo/file HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/octet-stream\r\n"
+            b"Content-Length: 20\r\n\r\n",
+            b"0123456789",
+        )
+        await until(lambda: bool(server.sides) and server.sides[0].received.endswith(b"0123456789"))
+        await client.send(b"abcdefghij")
+        assert (await client.response()).body == b"0123456789abcdefghij"
+        client.close()
+
+
+async def test_a_query_names_the_model() -> None:
+    """A name in the query leads to the model, and is replaced in percent-encoding where a backend has its own."""
+    target = b"/v1/realtime?intent=x&model=default%2Fdemo"
+    route = document(local(model="org/tiny"))
+    async with serving(echo) as server, gateway(route, local_port=server.port) as running:
+        new = b"GET /v1/realtime?intent=x&model=org%2Ftiny HTTP/1.1\r\n"
+        for path in (target, b"/default/demo" + target):
+            response = await running.ask(b"GET %b HTTP/1.1\r\nHost: gateway\r\n\r\n" % path)
+            assert response.body.startswith(new)
+        # Beside a body of another kind, and beside the same name in the body.
+        response = await post(running, b"/v1/realtime/calls?model=demo", b"v=0", b"Content-Type: application/sdp")
+        assert response.body.startswith(b"POST /v1/realtime/calls?model=org%2Ftiny HTTP/1.1\r\n")
+        response = await post(running, b"/v1/x?model=demo", PLAIN, JSON)
+        assert response.body.startswith(b"POST /v1/x?model=org%2Ftiny HTTP/1.1\r\n")
+        assert sent(response) == PLAIN.replace(b'"demo"', b'"org/tiny"')
+
+
+@pytest.mark.parametrize("prefix", [b"", b"/default/demo"])
+async def test_a_query_with_two_meanings(prefix: bytes) -> None:
+    """Two names in a query, and another one than in the body, get 400."""
+    async with serving(echo) as server, gateway(TINY, local_port=server.port) as running:
+        for query in (b"?model=demo&model=demo", b"?Model=demo", b"?x;model=demo", b"?model=other"):
+            response = await post(running, prefix + b"/v1/x" + query, PLAIN, JSON)
+            assert (response.status, response.code) == (400, "model_missing")
+        assert server.sides == []
+
+
+async def test_a_websocket_by_model() -> None:
+    """The opening handshake of a WebSocket finds its model by the query."""
+    async with serving(echo) as server, gateway(TINY, local_port=server.port) as running:
+        response = await running.ask(handshake(line=b"GET /v1/realtime?model=demo HTTP/1.1"))
+        assert response.body.startswith(b"GET /v1/realtime?model=tiny HTTP/1.1\r\n")
+        assert b"sec-websocket-key: " + KEY in response.body
+        response = await running.ask(handshake(line=b"GET /v1/realtime?model=other HTTP/1.1"))
+        assert (response.status, response.code) == (404, "model_not_found")
+
+
+async def test_a_request_without_a_model_is_told_where_it_may_be() -> None:
+    """A GET without a body gets an error that says where a name can be, and speaks of no JSON object."""
+    async with gateway() as running:
+        response = await running.ask(b"GET /v1/files HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        assert (response.status, response.code) == (400, "model_missing")
+        assert bodies.MISSING.replace('"', '\\"').encode() in response.body
+        assert b"must be a JSON object" not in response.body
+
+
+async def test_a_local_server_gets_the_name_without_its_namespace() -> None:
+    """A qualified name reaches a backend that has no name of its own as the bare name, in body and query."""
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        body = PLAIN.replace(b"demo", b"default/demo")
+        assert sent(await post(running, CHAT, body, JSON)) == PLAIN
+        assert sent(await post(running, CHAT, gzip.compress(body), JSON, b"Content-Encoding: gzip")) == PLAIN
+        response = await running.ask(b"GET /v1/realtime?model=default%2Fdemo HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        assert response.body.startswith(b"GET /v1/realtime?model=demo HTTP/1.1\r\n")
+
+
+async def test_each_backend_gets_its_own_name() -> None:
+    """After a failure the next backend gets its own name for the model, from the request as it came."""
+    route = document(local(100, model="tiny"), remote(0, model="big"))
+    settings = {"gateway": {"allowedAddresses": ["127.0.0.0/8"]}}
+    async with serving(echo) as server, gateway(route, remote_port=server.port, settings=settings) as running:
+        response = await post(running, CHAT, gzip.compress(PLAIN), JSON, b"Content-Encoding: gzip")
+        assert sent(response) == PLAIN.replace(b"demo", b"big")
+        assert response.value(b"x-beamlit-reason") == b"Failover"

@@ -1,0 +1,89 @@
+"""Names in forms and queries: the one field `model`, and what readers may understand differently."""
+
+from urllib.parse import parse_qsl, quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.model_names import body, form, scanner
+from gateway.model_names.form import FormScanner
+from gateway.model_names.scanner import FoundName
+
+
+def scanned(text: bytes) -> FormScanner:
+    """Return a scanner that has read a form."""
+    one = FormScanner()
+    one.feed(text)
+    one.finish()
+    return one
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "after"),
+    [
+        (b"/v1/realtime?model=a", "a", b"/v1/realtime?model=new%2Fname"),
+        (b"/v1/realtime?x=1&model=a%2Fb+c&y", "a/b c", b"/v1/realtime?x=1&model=new%2Fname&y"),
+        (b"/?%6dodel=a", "a", b"/?%6dodel=new%2Fname"),
+        (b"/?model", "", b"/?model=new%2Fname"),
+        (b"/?model=", "", b"/?model=new%2Fname"),
+        (b"/?model=a=b", "a=b", b"/?model=new%2Fname"),
+        (b"/?mode=x&models=y&model=%C3%A9", "é", b"/?mode=x&models=y&model=new%2Fname"),
+    ],
+)
+def test_a_query_names_its_model(target: bytes, name: str, after: bytes) -> None:
+    """The value of `model` in a query is found, and replaced without a change of anything else."""
+    found = form.in_target(target)
+    assert isinstance(found, FoundName)
+    assert found.name == name
+    assert body.renamed_target(target, found, "new/name") == after
+
+
+@pytest.mark.parametrize("target", [b"/model=a", b"/v1/x", b"/?", b"/?a=model", b"/?models=a;b=%zz", b"/v1/model?x"])
+def test_a_query_without_a_model(target: bytes) -> None:
+    """A query without the field names no model."""
+    assert form.in_target(target) is None
+
+
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        (b"/?model=a&model=a", scanner.DUPLICATE),
+        (b"/?model=a&%6Dodel=b", scanner.DUPLICATE),
+        (b"/?model=a&Model=b", scanner.DUPLICATE),
+        (b"/?MODEL=a", scanner.LOOKALIKE),
+        (b"/?model%00=a", scanner.LOOKALIKE),
+        (b"/?+model=a", scanner.LOOKALIKE),
+        (b"/?x=1;model=a", scanner.SEPARATORS),
+        (b"/?model=a;b", scanner.SEPARATORS),
+        (b"/?model=%ff", scanner.NOT_A_FIELD),
+        (b"/?model=" + b"a" * 5000, scanner.TOO_LONG),
+    ],
+)
+def test_what_readers_may_understand_differently(target: bytes, problem: str) -> None:
+    """A query in which some reader may find another name has a problem."""
+    assert form.in_target(target) == problem
+
+
+def test_a_form_of_too_many_fields() -> None:
+    """A form of too many fields is not searched."""
+    assert scanned(b"a&" * 2000).problem == scanner.TOO_MANY_FIELDS
+
+
+@given(st.lists(st.tuples(st.sampled_from(["model", "x", "a b", "é"]), st.text(max_size=8)), max_size=5))
+def test_forms_are_read_as_others_read_them(pairs: list[tuple[str, str]]) -> None:
+    """The name in a form is the one that Python's parser finds, and a new name is what it finds afterwards."""
+    for encode in (quote, quote_plus):
+        text = "&".join(f"{encode(key)}={encode(value, safe='')}" for key, value in pairs).encode()
+        names = [value for key, value in pairs if key == "model"]
+        one = scanned(text)
+        if len(names) > 1:
+            assert one.problem == scanner.DUPLICATE
+        elif not names:
+            assert (one.found, one.problem, one.seen) == (None, None, False)
+        else:
+            assert one.found is not None
+            assert one.found.name == names[0]
+            after = body.renamed(text, one.found, "new/name+é")
+            expected = [(key, "new/name+é" if key == "model" else value) for key, value in pairs]
+            assert parse_qsl(after.decode(), keep_blank_values=True) == expected
