@@ -15,6 +15,7 @@ from benchmarks import metrics, processes, routes, streams, sync, unary
 BENCHMARKS = ["unary", "streams", "routes", "sync", "metrics"]
 GOALS = {
     "unary_vs_nginx": (2.5, "CPU of the gateway per small POST, nginx = 1"),
+    "unary_by_model_ratio": (1.1, "CPU per small POST whose body names the model, by path = 1"),
     "sse_chunk_vs_nginx": (1.5, "CPU of the gateway per SSE chunk, nginx = 1"),
     "unary_everything": (1.1, "CPU per small POST with all that a route may ask for, without = 1"),
     "sse_chunk_everything": (1.1, "CPU per SSE chunk with all that a route may ask for, without = 1"),

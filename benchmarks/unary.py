@@ -11,6 +11,8 @@ from benchmarks import processes
 from tools.ports import free_port
 
 PATH = "/default/demo/v1/chat/completions"
+BY_MODEL = "/v1/chat/completions"
+"""Path of requests whose body says which model they are for."""
 BODY = '{"model":"demo","messages":[{"role":"user","content":"' + "x" * 140 + '"}]}'
 RESPONSE = '{"id":"1","object":"chat.completion","choices":[{"index":0,"message":{"content":"' + "y" * 120 + '"}}]}'
 
@@ -58,10 +60,12 @@ def origin(port: int) -> str:
     return f"server {{ listen 127.0.0.1:{port}; default_type application/json; {location} }}"
 
 
-def microseconds_per_request(process: psutil.Process, port: int, seconds: float, folder: Path) -> float:
+def microseconds_per_request(
+    process: psutil.Process, port: int, seconds: float, folder: Path, path: str = PATH
+) -> float:
     """Return the CPU time in microseconds that `process` spends on one request."""
     before = processes.cpu_seconds(process)
-    count = wrk(port, seconds, folder)
+    count = wrk(port, seconds, folder, path)
     return (processes.cpu_seconds(process) - before) / count * 1e6
 
 
@@ -85,14 +89,16 @@ def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, float]:
     ):
         for port in (nginx_port, gateway_port, full_port):
             wrk(port, 1, folder)
-        ours, theirs, most = [], [], []
+        ours, theirs, most, by_model = [], [], [], []
         for _ in range(rounds):
             theirs.append(microseconds_per_request(reference, nginx_port, seconds, folder))
             ours.append(microseconds_per_request(subject, gateway_port, seconds, folder))
+            by_model.append(microseconds_per_request(subject, gateway_port, seconds, folder, BY_MODEL))
             most.append(microseconds_per_request(with_everything, full_port, seconds, folder))
     return {
         "unary_vs_nginx": statistics.median(a / b for a, b in zip(ours, theirs, strict=True)),
         "unary_us": statistics.median(ours),
         "unary_nginx_us": statistics.median(theirs),
+        "unary_by_model_ratio": statistics.median(a / b for a, b in zip(by_model, ours, strict=True)),
         "unary_everything": statistics.median(a / b for a, b in zip(most, ours, strict=True)),
     }

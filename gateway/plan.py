@@ -96,6 +96,9 @@ class RoutePlan:
         """Indexes of the backends for failover."""
         self.overflow = tuple(index for index, one in enumerate(document.backends) if Use.OVERFLOW in one.use)
         """Indexes of the backends for overflow."""
+        own = (document.client_model, *(one.name for one in document.models))
+        self.names = frozenset((*own, *(f"{route.namespace}/{name}" for name in own))) if document.models else None
+        """Names of models that requests may have; None for any."""
         self.queue = document.queue
         self.cors = cors if document.cors is None else document_cors(document.cors)
         """Rule for websites that use the model by host or path; None without one."""
@@ -275,9 +278,11 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
 
 def _names(route: Route, backend: Backend) -> dict[str, str]:
     """Return the names of the model at a backend, by those that requests may have."""
-    own = route.document.client_model
-    here = backend.model or own
-    return {own: here, f"{route.namespace}/{own}": here}
+    document = route.document
+    names = {document.client_model: backend.model or document.client_model}
+    for one in document.models:
+        names[one.name] = (one.remote_model if backend.service is None else one.local_model) or one.name
+    return names | {f"{route.namespace}/{name}": here for name, here in names.items()}
 
 
 def split_authority(authority: str) -> tuple[str, int | None]:

@@ -116,6 +116,8 @@ class Proxy:
         context.plan = plan
         plan.runtime.in_flight += 1
         plan.runtime.budget.count(context.started)
+        if plan.names is not None:
+            await self._check_name(exchange, plan, target, context)
         chosen, context.diversion = plan.choose(context.started)
         context.backend = chosen
         if head.content_length is not None and head.content_length > plan.body_limit:
@@ -147,6 +149,19 @@ class Proxy:
                 await response.relay(exchange)
         finally:
             response.abort()
+
+    async def _check_name(self, exchange: Exchange, plan: RoutePlan, target: bytes, context: RequestContext) -> None:
+        """Find the model that a request asks for, and refuse one that the route does not have.
+
+        Raises:
+            errors.ModelNotFound: The route has no model of this name.
+            errors.GatewayError: The request does not name its model clearly, or its body cannot be read.
+        """
+        if context.model is None:
+            context.model = await requested_model.find(exchange, target, plan.body_limit, required=False)
+            context.sought = True
+        if context.model is not None and context.model.name not in (plan.names or ()):
+            raise errors.ModelNotFound
 
     async def _admit(self, plan: RoutePlan, chosen: BackendPlan, context: RequestContext) -> BackendPlan:
         """Return the backend for a request whose chosen one is at its limit; wait in the queue if there is one.

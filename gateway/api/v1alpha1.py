@@ -47,7 +47,9 @@ API_VERSION: Final = "gateway.beamlit.com/v1alpha1"
 CREDENTIAL_LABEL: Final = "gateway.beamlit.com/credential"
 """Label of the Secrets that the gateway may read."""
 
-FEATURES: Final[frozenset[str]] = frozenset()
+MODELS: Final = "models"
+"""Feature of documents with `models`: a gateway that does not know it would serve any name."""
+FEATURES: Final[frozenset[str]] = frozenset({MODELS})
 """Features that this reader supports when a document names them under `requires`."""
 
 DnsLabel = Annotated[
@@ -81,6 +83,11 @@ PathPrefix = Annotated[
 Origin = Annotated[str, StringConstraints(pattern=ORIGIN, max_length=320), must_be(ORIGIN_IN_WORDS)]
 Method = Annotated[
     str, StringConstraints(pattern=r"^[A-Z]+$", max_length=32), must_be("a method in capital letters, such as POST")
+]
+ModelName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[!-~]+$", max_length=256),
+    must_be("printable ASCII characters without spaces, such as lora-a"),
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Percent = Annotated[int, Field(ge=0, le=100)]
@@ -355,6 +362,22 @@ class Split(_Part):
     """Reason for the weights, as one word. Clients see it in x-beamlit-reason."""
 
 
+class ServedModel(_Part):
+    """Name besides the deployment's own that clients may send, such as that of a LoRA adapter."""
+
+    name: ModelName
+    """Name that clients send as the `model` value of a request. One with a slash needs the namespace in front of it
+    where it alone selects the route."""
+    local_model: str | None = None
+    """Name under which backends in the cluster know it; `name` when absent."""
+    remote_model: str | None = None
+    """Name under which remote backends know it; `name` when absent."""
+
+
+def _in_order_of_name(values: tuple[ServedModel, ...]) -> tuple[ServedModel, ...]:
+    return tuple(sorted(values, key=lambda one: one.name))
+
+
 class RouteDocument(_Part):
     """Routing of the requests for one ModelDeployment."""
 
@@ -371,6 +394,9 @@ class RouteDocument(_Part):
     """Second segment of the path `/{namespace}/{path}/…` by which clients reach the model; `name` when absent."""
     model: str | None = None
     """Name that clients send as the `model` value of a request; `name` when absent."""
+    models: Annotated[tuple[ServedModel, ...], Field(max_length=64), AfterValidator(_in_order_of_name)] = ()
+    """Names that clients may send besides. Where there are any, a request with another name gets the response 404, also
+    by host and path. A document that has them requires `models`."""
     backends: Annotated[tuple[Backend, ...], Field(max_length=16)] = ()
     """Backends that requests may go to, in the order in which failover tries them."""
     timeouts: Timeouts = Timeouts()
@@ -401,6 +427,9 @@ class RouteDocument(_Part):
         total = sum(backend.weight for backend in self.backends)
         if total not in (0, 100):
             raise Mistake(f"the weights of the backends must sum up to 100 or 0, got {total}")
+        names = [self.client_model, *(one.name for one in self.models)]
+        if len(set(names)) != len(names):
+            raise Mistake(f"names of models must differ, got {', '.join(names)}")
         for backend in self.backends:
             if backend.weight and Use.WEIGHTED not in backend.use:
                 raise Mistake(f"backend {backend.id!r} has a weight but is not for weighted use")
@@ -508,6 +537,7 @@ def _parts(value: Any, field: tuple[type[BaseModel], str]) -> list[Mapping[str, 
 
 _NESTED: Final[Mapping[tuple[type[BaseModel], str], type[BaseModel]]] = {
     (RouteDocument, "backends"): Backend,
+    (RouteDocument, "models"): ServedModel,
     (RouteDocument, "timeouts"): Timeouts,
     (RouteDocument, "limits"): Limits,
     (RouteDocument, "retry"): Retry,

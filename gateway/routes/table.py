@@ -151,9 +151,12 @@ class RoutingTable:
                 full = f"{first}.{route.namespace}.svc.{cluster_domain}"
                 index.bare.setdefault(canonical_host(address), []).append((route, full))
             index.claim(index.paths, f"{route.namespace}/{entry.document.path_segment}".encode(), "path", route)
-            index.claim(index.qualified, f"{route.namespace}/{entry.document.client_model}", "model", route)
-            if index.qualified[f"{route.namespace}/{entry.document.client_model}"] is route:
-                index.names.setdefault(entry.document.client_model, []).append(route)
+            for name in (entry.document.client_model, *(one.name for one in entry.document.models)):
+                qualified = f"{route.namespace}/{name}"
+                index.claim(index.qualified, qualified, "model", route)
+                # With a slash, a further name could be that of a model in another namespace.
+                if index.qualified[qualified] is route and (name == entry.document.client_model or "/" not in name):
+                    index.names.setdefault(name, []).append(route)
             if any(backend.health for backend in entry.document.backends):
                 index.checked.append(route)
         ambiguous: dict[str, tuple[str, ...]] = {}
@@ -222,17 +225,21 @@ class RoutingTable:
             return routes[0]
         if not routes:
             raise errors.ModelNotFound
-        spellings = " or ".join(f"{one.namespace}/{one.document.client_model}" for one in routes)
+        spellings = " or ".join(f"{one.namespace}/{model}" for one in routes)
         raise errors.AmbiguousModel(f"Several namespaces have a model of this name; use {spellings}.")
 
     def models(self) -> tuple[tuple[str, Route], ...]:
-        """Return model names and routes, sorted: the bare name where it is unique, otherwise `namespace/name`."""
+        """Return model names and routes, sorted: the bare name where it leads there, otherwise `namespace/name`."""
         listed = []
         for name, routes in self.names.items():
             if len(routes) == 1:
                 listed.append((name, routes[0]))
             else:
                 listed += [(f"{route.namespace}/{name}", route) for route in routes]
+        for qualified, route in self.qualified.items():
+            name = qualified[len(route.namespace) + 1 :]
+            if "/" in name and route not in self.names.get(name, ()):
+                listed.append((qualified, route))
         return tuple(sorted(listed, key=lambda item: item[0]))
 
 

@@ -8,7 +8,7 @@ from pydantic import (
 )
 
 from gateway.api.vocabulary import CAUSE_PATTERN, CAUSE_WORDS, CREDENTIALS_OF_ALL, ORIGIN, ORIGIN_IN_WORDS
-from hooks.api.common import LIST_ATOMIC, ApiModel, Seconds, Text, cel_rule, schema_config
+from hooks.api.common import LIST_ATOMIC, LIST_MAP_BY_NAME, ApiModel, Seconds, Text, cel_rule, schema_config
 from hooks.api.remote_backend import HealthCheck
 from program.problems import must_be
 
@@ -141,6 +141,24 @@ class GatewayCors(ApiModel):
     """Number of seconds for which a browser may keep the response to a preflight. Defaults to 600."""
 
 
+class GatewayModel(ApiModel):
+    """Name besides the own one under which clients may ask for the model, such as that of a LoRA adapter."""
+
+    model_config = schema_config(x_must_be="a name, such as {name: lora-a, localModel: adapter-a}")
+
+    name: Annotated[
+        str,
+        StringConstraints(pattern=r"^[!-~]+$", min_length=1, max_length=256),
+        must_be("printable ASCII characters without spaces, such as lora-a"),
+    ]
+    """Name that clients send as the `model` value of a request, also with the namespace and a slash in front of it. A
+    name that has a slash itself needs the namespace where neither host nor path says which model is meant."""
+    local_model: Text | None = None
+    """Name by which the local server knows it. Defaults to name."""
+    remote_model: Text | None = None
+    """Name by which the remote backend knows it. Defaults to name."""
+
+
 class Gateway(ApiModel):
     """How the gateway treats the requests for a model."""
 
@@ -159,7 +177,18 @@ class Gateway(ApiModel):
     a name in their own namespace."""
     local_model: Text | None = None
     """Name by which the local server knows the model. If set, the gateway writes it into the `model` value of requests
-    that go to the local replicas."""
+    that go to the local replicas. If not set, they get the name that the client sent, without the namespace where the
+    gateway reads it."""
+    models: (
+        Annotated[
+            tuple[GatewayModel, ...],
+            Field(min_length=1, max_length=64, json_schema_extra=LIST_MAP_BY_NAME),
+        ]
+        | None
+    ) = None
+    """Names under which clients may ask for the model besides its own, which is that of this object. If set, a request
+    with any other name gets status 404, also by host or path. If not set, requests by host or path may have any name.
+    Upgrade all gateways before hooks and before the field is used: an older gateway rejects the route."""
     timeouts: GatewayTimeouts | None = None
     """Timeouts of the gateway towards backends. Defaults to those of the gateway's configuration."""
     retry: GatewayRetry = Field(default=GatewayRetry(), json_schema_extra={"default": {}, "x-default": True})

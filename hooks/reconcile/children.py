@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from gateway.api import v1alpha1 as routes
 from hooks import names, reasons
-from hooks.api.gateway import Gateway, GatewayBreaker, GatewayCors, GatewayQueue, GatewayRetry
+from hooks.api.gateway import Gateway, GatewayBreaker, GatewayCors, GatewayModel, GatewayQueue, GatewayRetry
 from hooks.api.model_deployment import ModelDeploymentSpec, Server
 from hooks.api.remote_backend import HealthCheck
 from hooks.backends.local import Local, cluster_ips, pod_labels, workload_name
@@ -191,6 +191,8 @@ def _document(resolved: ResolvedSpec, observation: Observation) -> routes.RouteD
         name=observation.parent.name,
         service_names=tuple(name for name in service_names if name),
         cluster_ips=_cluster_ips(resolved, observation),
+        models=tuple(map(_served_model, gateway.models or ())),
+        requires=(routes.MODELS,) if gateway.models else (),
         backends=_backends(resolved, observation),
         timeouts=routes.Timeouts()
         if timeouts is None
@@ -262,6 +264,15 @@ def _backends(resolved: ResolvedSpec, observation: Observation) -> tuple[routes.
             )
         )
     return tuple(backends)
+
+
+def _served_model(model: GatewayModel) -> routes.ServedModel:
+    """Return a further name of a model; a name at a backend that is the same as the name is left out."""
+    return routes.ServedModel(
+        name=model.name,
+        local_model=None if model.local_model in ("", model.name) else model.local_model,
+        remote_model=None if model.remote_model in ("", model.name) else model.remote_model,
+    )
 
 
 def _retry(retry: GatewayRetry) -> routes.Retry:

@@ -6,6 +6,7 @@ from typing import Any, Final
 from gateway.api.vocabulary import CREDENTIALS_OF_ALL
 from hooks import names, reasons
 from hooks.api.common import ObjectReference
+from hooks.api.gateway import GatewayModel
 from hooks.api.model_deployment import ModelDeploymentSpec, Server
 from hooks.api.remote_backend import Location
 from hooks.backends import geography
@@ -33,6 +34,8 @@ def check(spec: ModelDeploymentSpec, observation: Observation) -> None:
     _check_workload(spec)
     _check_service_names(spec, observation.parent.name)
     _check_gateway(spec)
+    if spec.gateway is not None:
+        _check_models(spec.gateway.models or (), observation.parent.namespace, observation.parent.name)
     if spec.server is not None:
         _check_template(spec.server)
     remote = None if spec.offloading_config is None else spec.offloading_config.remote_backend
@@ -140,6 +143,28 @@ def _check_gateway(spec: ModelDeploymentSpec) -> None:
         )
     if gateway.cors is not None and gateway.cors.credentials and "*" in gateway.cors.origins:
         raise NotAccepted(reasons.INVALID_SPEC, f"spec.gateway.cors {CREDENTIALS_OF_ALL}.")
+
+
+def _check_models(models: tuple[GatewayModel, ...], namespace: str, own: str) -> None:
+    names_so_far = [own]
+    for index, model in enumerate(models):
+        field = f"spec.gateway.models[{index}].name"
+        if model.name == own:
+            raise NotAccepted(
+                reasons.INVALID_NAME,
+                f"{field} must not be {own}, the model's own name: spec.gateway.localModel and spec.model say by which"
+                " names the backends know it.",
+            )
+        if model.name.startswith(f"{namespace}/"):
+            raise NotAccepted(
+                reasons.INVALID_NAME,
+                f"{field} must not begin with {namespace}/, which clients may put in front of any name: leave it out.",
+            )
+        if model.name in names_so_far:
+            raise NotAccepted(
+                reasons.INVALID_NAME, f"{field} must be another name than {model.name}, which is there already."
+            )
+        names_so_far.append(model.name)
 
 
 def _check_template(server: Server) -> None:

@@ -23,6 +23,15 @@ header_values = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), m
 seconds = st.none() | st.floats(min_value=0.001, max_value=86400) | st.integers(min_value=1, max_value=86400)
 model_names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 
+served_models = st.fixed_dictionaries(
+    {"name": st.from_regex(r"lora[!-~]{1,5}", fullmatch=True)},
+    optional={"localModel": model_names, "remoteModel": model_names},
+)
+
+
+def _name(served_model: Any) -> str:
+    return str(served_model["name"])
+
 
 def header_map(values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     """Return a strategy for mappings whose keys differ by more than case."""
@@ -78,6 +87,7 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
                 "clusterIps": st.lists(st.ip_addresses().map(str), max_size=2),
                 "path": labels,
                 "model": model_names,
+                "models": st.lists(served_models, max_size=3, unique_by=_name),
                 "timeouts": st.fixed_dictionaries(
                     {}, optional={"connect": seconds, "firstByte": seconds, "idle": seconds}
                 ),

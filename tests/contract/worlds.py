@@ -170,6 +170,7 @@ SOURCE: Final = _reference("Deployment", "apps/v1")
 GATEWAY: Final[Json] = {
     "serviceName": "ask-demo",
     "localModel": "tiny",
+    "models": [{"name": "lora-a", "localModel": "adapter-a", "remoteModel": "big-a"}, {"name": "lora-b"}],
     "timeouts": {"connectSeconds": 1, "firstByteSeconds": 2, "idleSeconds": 3},
     "retry": {"failover": True},
     "bodyLimitBytes": 1000,

@@ -4,9 +4,11 @@ import gzip
 import zlib
 
 import brotli
+import orjson
 import pytest
 from backports import zstd
 
+from gateway.api.v1alpha1 import ServedModel
 from gateway.model_names import body as bodies
 from gateway.model_names import scanner
 from tests.integration.gateway.test_websocket import KEY, handshake
@@ -248,3 +250,96 @@ async def test_each_backend_gets_its_own_name() -> None:
         response = await post(running, CHAT, gzip.compress(PLAIN), JSON, b"Content-Encoding: gzip")
         assert sent(response) == PLAIN.replace(b"demo", b"big")
         assert response.value(b"x-beamlit-reason") == b"Failover"
+
+
+# Several names for one deployment
+
+SEVERAL = document(
+    local(50, model="tiny"),
+    remote(50, model="big"),
+    models=(
+        ServedModel(name="lora-a", local_model="adapter-a", remote_model="big-a"),
+        ServedModel(name="lora-b"),
+        ServedModel(name="org/lora"),
+    ),
+    requires=("models",),
+)
+NAMES = {
+    "demo": ("tiny", "big"),
+    "default/demo": ("tiny", "big"),
+    "lora-a": ("adapter-a", "big-a"),
+    "default/lora-a": ("adapter-a", "big-a"),
+    "lora-b": ("lora-b", "lora-b"),
+    "default/lora-b": ("lora-b", "lora-b"),
+    "default/org/lora": ("org/lora", "org/lora"),
+}
+"""Names that clients may send, each with those that the local and the remote backend get."""
+OPEN = {"gateway": {"allowedAddresses": ["127.0.0.0/8"]}}
+
+
+@pytest.mark.parametrize("target", [CHAT, PATH])
+@pytest.mark.parametrize(("name", "expected"), NAMES.items(), ids=NAMES)
+async def test_each_name_is_renamed_for_each_backend(target: bytes, name: str, expected: tuple[str, str]) -> None:
+    """Each name of a deployment reaches each backend as that one knows it, by model and by path."""
+    async with (
+        serving(echo) as server,
+        gateway(SEVERAL, local_port=server.port, remote_port=server.port, settings=OPEN) as running,
+    ):
+        body = b'{"model":"%b"}' % name.encode()
+        by_backend = {}
+        for _ in range(4):
+            response = await post(running, target, body, JSON)
+            by_backend[response.value(b"x-beamlit-backend")] = sent(response)
+        local_name, remote_name = expected
+        assert by_backend == {
+            b"local": b'{"model":"%b"}' % local_name.encode(),
+            b"remote": b'{"model":"%b"}' % remote_name.encode(),
+        }
+
+
+@pytest.mark.parametrize("by", ["model", "path", "host"])
+@pytest.mark.parametrize("name", ["lora-c", "tiny", "other/demo", "Demo", ""])
+async def test_another_name_is_404(by: str, name: str) -> None:
+    """Where a deployment has several names, any other gets 404, also by path and host, and reaches no backend."""
+    async with serving(echo) as server, gateway(SEVERAL, local_port=server.port) as running:
+        head = {
+            "model": b"POST /v1/x HTTP/1.1\r\nHost: gateway\r\n",
+            "path": b"POST /default/demo/v1/x HTTP/1.1\r\nHost: gateway\r\n",
+            "host": b"POST /v1/x HTTP/1.1\r\nHost: demo.default\r\n",
+        }[by]
+        body = b'{"model":"%b"}' % name.encode()
+        response = await running.ask(head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body), method=b"POST")
+        assert (response.status, response.code) == (404, "model_not_found")
+        assert server.sides == []
+
+
+async def test_a_backend_without_a_name_of_its_own_is_checked_too() -> None:
+    """By path, names are checked and qualified ones shortened for a backend that has no name of its own."""
+    route = document(local(), models=(ServedModel(name="lora-a"),))
+    async with serving(echo) as server, gateway(route, local_port=server.port) as running:
+        assert sent(await post(running, PATH, b'{"model":"default/lora-a"}', JSON)) == b'{"model":"lora-a"}'
+        assert sent(await post(running, PATH, b'{"prompt":"x"}', JSON)) == b'{"prompt":"x"}'
+        assert (await post(running, PATH, b'{"model":"nonsense"}', JSON)).code == "model_not_found"
+        assert (await post(running, PATH, b'{"model":"demo","model":"x"}', JSON)).code == "model_missing"
+        response = await running.ask(b"GET /default/demo/v1/realtime?model=nonsense HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        assert response.code == "model_not_found"
+        assert (await running.ask(b"GET /default/demo/health HTTP/1.1\r\nHost: gateway\r\n\r\n")).status == 200
+
+
+async def test_without_several_names_any_name_passes_by_path() -> None:
+    """By path any name is replaced where a backend has its own name, and passes where it has none."""
+    async with serving(echo) as server:
+        async with gateway(TINY, local_port=server.port) as running:
+            assert sent(await post(running, PATH, b'{"model":"nonsense"}', JSON)) == b'{"model":"tiny"}'
+        async with gateway(local_port=server.port) as running:
+            assert sent(await post(running, PATH, b'{"model":"nonsense"}', JSON)) == b'{"model":"nonsense"}'
+
+
+async def test_several_names_are_listed() -> None:
+    """`/v1/models` lists all names, and each of them has its own entry."""
+    async with gateway(SEVERAL) as running:
+        response = await running.ask(b"GET /v1/models HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        names = [one["id"] for one in orjson.loads(response.body)["data"]]
+        assert names == ["default/org/lora", "demo", "lora-a", "lora-b"]
+        response = await running.ask(b"GET /v1/models/lora-a HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        assert orjson.loads(response.body)["id"] == "lora-a"

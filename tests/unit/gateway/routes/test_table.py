@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import errors
-from gateway.api.v1alpha1 import Backend, HealthCheck, RouteDocument
+from gateway.api.v1alpha1 import Backend, HealthCheck, RouteDocument, ServedModel
 from gateway.routes.table import Entry, RoutingTable, check_path
 
 
@@ -75,6 +75,46 @@ def test_a_bare_model_of_two_namespaces_is_a_conflict() -> None:
     with pytest.raises(errors.AmbiguousModel, match="a/demo or b/demo"):
         both.match_model("demo")
     assert both.match_model("b/demo").namespace == "b"
+
+
+def with_models(namespace: str, name: str, *models: str) -> Entry:
+    """Return an entry for a document with further names."""
+    document = RouteDocument(name=name, models=tuple(ServedModel(name=one) for one in models))
+    return Entry(namespace, f"{name}-route", "", document)
+
+
+def test_further_names_lead_to_their_model() -> None:
+    """Each name of a document leads to its route, bare where it is unique and with the namespace always."""
+    built = table(with_models("a", "demo", "lora", "x"), with_models("b", "other", "lora"), entry("a", "plain"))
+
+    assert built.match_model("x").key == built.match_model("a/x").key == built.match_model("a/lora").key == "a/demo"
+    assert built.match_model("b/lora").key == "b/other"
+    with pytest.raises(errors.AmbiguousModel, match="a/lora or b/lora"):
+        built.match_model("lora")
+    listed = [(name, route.key) for name, route in built.models()]
+    assert listed == [
+        ("a/lora", "a/demo"), ("b/lora", "b/other"), ("demo", "a/demo"), ("other", "b/other"), ("plain", "a/plain"),
+        ("x", "a/demo"),
+    ]  # fmt: skip
+
+
+def test_a_further_name_claims_nothing_of_another_namespace() -> None:
+    """A further name with a slash leads to its route with the namespace in front only, and is listed so."""
+    built = table(with_models("a", "demo", "b/llm"))
+
+    with pytest.raises(errors.ModelNotFound):
+        built.match_model("b/llm")
+    assert built.match_model("a/b/llm").key == "a/demo"
+    assert [name for name, _ in built.models()] == ["a/b/llm", "demo"]
+
+
+def test_the_older_document_keeps_a_further_name() -> None:
+    """Of two documents of one namespace the older one keeps a name, whether its own or a further one."""
+    old = Entry("a", "r", "2025-01-01T00:00:00Z", RouteDocument(name="old", models=(ServedModel(name="young"),)))
+    built = table(old, entry("a", "young"))
+
+    assert built.match_model("young").key == "a/old"
+    assert [(one.winner, one.loser) for one in built.conflicts] == [("a/old", "a/young")]
 
 
 @given(st.permutations([0, 1, 2]))

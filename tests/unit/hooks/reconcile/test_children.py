@@ -163,6 +163,10 @@ def test_a_whole_document() -> None:
         gateway={
             "serviceName": "demo-gw",
             "localModel": "llama-local",
+            "models": [
+                {"name": "lora-b", "localModel": "adapter", "remoteModel": "big"},
+                {"name": "lora-a", "localModel": "lora-a"},
+            ],
             "timeouts": {"connectSeconds": 1, "firstByteSeconds": 2, "idleSeconds": 3.5},
             "bodyLimitBytes": 0,
             "retry": {"causes": ["503", "firstByteTimeout", "503"], "bodyBytes": 0},
@@ -186,6 +190,8 @@ def test_a_whole_document() -> None:
         "name": "demo",
         "serviceNames": ["demo-gw", "demo-svc"],
         "clusterIps": ["10.96.0.7"],
+        "models": [{"name": "lora-a"}, {"name": "lora-b", "localModel": "adapter", "remoteModel": "big"}],
+        "requires": ["models"],
         "backends": [
             {
                 "id": "local",

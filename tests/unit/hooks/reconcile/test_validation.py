@@ -69,6 +69,21 @@ def template(**fields: Any) -> builders.Json:
             "set spec.gateway.retry.failover to true",
         ),
         (
+            model_deployment(gateway={"models": [{"name": "lora"}, {"name": "demo"}]}),
+            reasons.INVALID_NAME,
+            "spec.gateway.models[1].name must not be demo, the model's own name",
+        ),
+        (
+            model_deployment(gateway={"models": [{"name": f"{builders.NAMESPACE}/lora"}]}),
+            reasons.INVALID_NAME,
+            f"spec.gateway.models[0].name must not begin with {builders.NAMESPACE}/",
+        ),
+        (
+            model_deployment(gateway={"models": [{"name": "lora"}, {"name": "lora"}]}),
+            reasons.INVALID_NAME,
+            "spec.gateway.models[1].name must be another name than lora",
+        ),
+        (
             model_deployment(offloadingConfig=builders.backend(tls={"caBundle": "none"})),
             reasons.INVALID_TLS,
             "tls.caBundle must be certificates in PEM",
