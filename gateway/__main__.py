@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from socket import socket
+from typing import Final
 
 import structlog
 import uvloop
@@ -42,6 +43,9 @@ from program.kubernetes.errors import ClusterError
 from program.settings import SettingsError
 from program.signals import Signals
 from program.sockets import ListenError, bind
+
+CLUSTER_AUTHORITY: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt")
+"""File in which Kubernetes gives a pod the certificate authority of its cluster."""
 
 log = structlog.get_logger(__name__)
 
@@ -209,6 +213,7 @@ async def _serve(
         access_log=access_log,
         journal=journal,
         draining=signals.stop.is_set,
+        authority=_cluster_authority(),
     )
     store.subscribe(proxy.refresh)
     server = HttpServer(proxy.handle, server_limits(gateway), metrics, access_log)
@@ -253,6 +258,14 @@ async def _serve(
         access_log.close()
         log.info("stopped")
         signals.close()
+
+
+def _cluster_authority() -> bytes:
+    """Return the certificate authority of the cluster that this process runs in; empty outside of one."""
+    try:
+        return CLUSTER_AUTHORITY.read_bytes()
+    except OSError:
+        return b""
 
 
 async def _settle(store: RouteStore) -> None:

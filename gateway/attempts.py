@@ -8,6 +8,7 @@ nothing here catches that.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Coroutine, Mapping
 from ipaddress import ip_address
@@ -35,8 +36,6 @@ from gateway.upstream.origin import Origin
 from gateway.upstream.response import UpstreamResponse
 from program import retry_after
 
-VIA: Final = b"beamlit-gateway"
-"""Name of the gateway in Via fields (RFC 9110 7.6.3)."""
 _OF_CONTENT: Final = frozenset({b"content-digest", b"content-md5", b"digest", b"repr-digest"})
 """Fields that are wrong once the body has another name in it (RFC 9530)."""
 _OF_CODED_CONTENT: Final = _OF_CONTENT | {b"content-encoding"}
@@ -61,7 +60,10 @@ class Attempts:
         upstream: upstream.Upstream,
         credentials: credentials.Credentials,
         metrics: Metrics,
+        via: bytes,
     ) -> None:
+        self._via = via
+        """Name of the gateway in Via fields (RFC 9110 7.6.3)."""
         self._store = store
         self._upstream = upstream
         self._credentials = credentials
@@ -334,10 +336,17 @@ class Attempts:
             response = await self._send(exchange, plan, chosen, origin, head, target, body, extra)
             if response.head.status != 401 or not chosen.authenticated or refused is not None:
                 return response
+            refused = extra.get(b"authorization", b"")
             if not _repeatable(exchange, plan, free=False):
+                await self._renew(plan, chosen, refused)
                 return response
             response.abort()
-            refused = extra.get(b"authorization", b"")
+
+    async def _renew(self, plan: RoutePlan, chosen: BackendPlan, refused: bytes) -> None:
+        """Renew the credentials for a backend, for the next request: the one that was refused cannot be sent again."""
+        with contextlib.suppress(errors.CredentialsFailed):
+            await self._credentials.headers(plan.route, chosen.backend, refresh=True)
+            await self._credentials.authorization(plan.route, chosen.backend, refresh=refused)
 
     def _send(
         self,
@@ -375,14 +384,14 @@ class Attempts:
             chosen.target,
             peer=exchange.peer,
             tls=exchange.tls,
-            via=VIA,
+            via=self._via,
             trusted_peer=self._has_trusted_proxies and self._is_trusted(exchange.peer),
             extra=extra,
         )
         in_memory = body is not None and head.has_body
         return RequestHead(
             head.method,
-            forwarding.request_target(target, chosen.target.prefix),
+            forwarding.request_target(forwarding.query_for(target, chosen.target), chosen.target.prefix),
             head.host,
             head.authority,
             fields,

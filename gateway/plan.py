@@ -223,6 +223,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
     scheme = backend.scheme
     port = backend.port
     authenticated = backend.credentials is not None or bool(headers.set_from)
+    appends, forwards = backend.gets_forwarded, backend.forward_headers
     resend = index in plan.order
     alternatives = any(other != index for other in plan.order)
     if backend.service is not None:
@@ -233,7 +234,8 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
         default = settings.default_remote_backend
         host, port = split_authority(default.host)
         scheme = default.scheme
-        headers = Headers(set=default.headers_to_add)
+        headers = Headers(set=default.headers_to_add, remove=default.headers_to_remove)
+        appends, forwards = default.forwarded == "append", default.forward_headers
         authenticated = default.auth_config is not None
     token = backend.credentials is not None or (backend.default and authenticated)
     standard = 443 if scheme == "https" else 80
@@ -244,8 +246,10 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
     target = forwarding.Target.of(
         name if port == standard else f"{name}:{port}",
         local=local,
+        appends=appends,
         prefix=backend.path_prefix,
         headers=headers,
+        forwards=forwards,
         token=token,
     )
     state = plan.runtime.backend(backend, origin, document.breaker)

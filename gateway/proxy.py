@@ -32,7 +32,7 @@ from gateway.plan import BackendPlan, RoutePlan, installed_cors
 from gateway.request_context import RequestContext
 from gateway.routes.store import RouteStore
 from gateway.routes.table import Route, RoutingTable, check_path
-from gateway.settings import Settings
+from gateway.settings import Settings, via_pseudonym
 from gateway.telemetry import AccessLog, Metrics, RequestIds
 from gateway.upstream import connection as upstream
 
@@ -60,7 +60,21 @@ class Proxy:
         access_log: AccessLog,
         journal: Journal | None = None,
         draining: Callable[[], bool] = lambda: False,
+        authority: bytes = b"",
     ) -> None:
+        """Serve nothing yet.
+
+        Args:
+            settings: Settings of the gateway.
+            store: Routing table in force.
+            upstream: Connections to backends.
+            credentials: Credentials for backends.
+            metrics: Metrics of the gateway.
+            access_log: Log of requests.
+            journal: Last requests; None to keep none.
+            draining: Function that returns whether the process has been asked to stop.
+            authority: Certificate authority of the cluster that the gateway runs in; empty outside of one.
+        """
         self._settings = settings
         self._store = store
         self._upstream = upstream
@@ -69,9 +83,13 @@ class Proxy:
         self._access_log = access_log
         self._journal = Journal(0) if journal is None else journal
         self._draining = draining
-        """Function that returns whether the process has been asked to stop."""
         self._attempts = Attempts(
-            settings=settings, store=store, upstream=upstream, credentials=credentials, metrics=metrics
+            settings=settings,
+            store=store,
+            upstream=upstream,
+            credentials=credentials,
+            metrics=metrics,
+            via=via_pseudonym(settings.gateway, authority).encode("ascii"),
         )
         self._cors = installed_cors(settings.gateway.cors)
         """Rule for websites where a model has none of its own."""

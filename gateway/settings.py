@@ -4,17 +4,18 @@ Hooks read the same file. The gateway uses `namespaces`, `clusterDomain`, `defau
 `gateway`; it ignores the keys of hooks.
 """
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from gateway.api.v1alpha1 import HeaderName, HeaderValue, Method, Origin
 from gateway.api.vocabulary import CREDENTIALS_OF_ALL
 from gateway.upstream import addresses
 from program import settings
-from program.problems import Mistake, shown
+from program.problems import Mistake, must_be, shown
 from program.settings import Listen, LogLevel, Section, Tls
 
 CONTROLLER_KEYS: Final = frozenset(
@@ -32,6 +33,9 @@ CONTROLLER_KEYS: Final = frozenset(
 )
 """Keys of the file that only hooks use."""
 
+PSEUDONYM: Final = "beamlit-gateway"
+"""Name in Via fields of a gateway that runs in no cluster and has no name of its own; others begin with it."""
+
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 
 
@@ -39,6 +43,8 @@ class DefaultRemoteBackend(settings.DefaultRemote):
     """Remote backend of every ModelDeployment that names none of its own."""
 
     headers_to_add: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict)
+    headers_to_remove: tuple[HeaderName, ...] = ()
+    forward_headers: tuple[HeaderName, ...] = ()
 
 
 class TimeoutSettings(Section):
@@ -147,7 +153,19 @@ class GatewaySettings(Section):
     tls: Tls | None = None
     """Certificate of the gateway; it serves clients without TLS when None."""
     trusted_proxies: tuple[str, ...] = ()
-    """CIDR ranges of the proxies in front whose forwarding fields are trusted."""
+    """CIDR ranges of the proxies in front whose forwarding fields, and what they say about callers, are trusted."""
+    install: Annotated[str, StringConstraints(max_length=253)] = ""
+    """Name of this installation in its cluster, such as namespace/release: all its replicas have the same."""
+    via_pseudonym: (
+        Annotated[
+            str,
+            StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$"),
+            must_be("a word of letters, digits and hyphens, such as gateway-paris"),
+        ]
+        | None
+    ) = None
+    """Name of the gateway in the Via fields of requests, by which it finds loops. All its replicas have the same, and
+    no other installation has it. None for one that is made from the cluster's certificate authority and `install`."""
     log_level: LogLevel = "info"
     """Lowest level of the log lines that are written."""
     access_log: bool = True
@@ -162,6 +180,24 @@ class GatewaySettings(Section):
             except ValueError:
                 raise Mistake(f"must be ranges of addresses such as 10.0.0.0/8, not {shown(one)}") from None
         return value
+
+
+def via_pseudonym(gateway: GatewaySettings, authority: bytes) -> str:
+    """Return the name of the gateway in Via fields (RFC 9110 7.6.3).
+
+    Gateways of one installation have the same, so that they find a loop through any of them. Those of other clusters
+    and installations have others, so that one may send requests to another.
+
+    Args:
+        gateway: Settings of the gateway.
+        authority: Certificate authority of the cluster that the gateway runs in; empty outside of one.
+    """
+    if gateway.via_pseudonym is not None:
+        return gateway.via_pseudonym
+    if not authority and not gateway.install:
+        return PSEUDONYM
+    digest = hashlib.sha256(b"%b\0%b" % (authority, gateway.install.encode())).hexdigest()
+    return f"{PSEUDONYM}-{digest[:12]}"
 
 
 class Settings(settings.Shared):

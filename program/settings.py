@@ -155,6 +155,12 @@ class DefaultRemote(Section):
     """Workspace that replaces $workspace in the prefix."""
     headers_to_add: Mapping[str, str] = Field(default_factory=dict)
     """Header fields that the gateway sets in every request, by name."""
+    headers_to_remove: tuple[str, ...] = ()
+    """Names of header fields of the client that are not sent."""
+    forward_headers: tuple[str, ...] = ()
+    """Names of header fields and query parameters of the client that are sent although they look like credentials."""
+    forwarded: Literal["none", "append"] = "none"
+    """Whether the backend gets forwarding fields, which describe the client."""
     auth_config: Auth | None = Auth()
     """Authentication of the gateway to the backend, or None if it needs none."""
     location: Location = Location()

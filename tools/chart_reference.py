@@ -39,7 +39,9 @@ _TABLE: Final = """
 """
 _NOISE: Final = frozenset({"title", "description", "default", "format", "properties", MUST_BE})
 _ELSEWHERE: Final[Mapping[type[BaseModel], frozenset[str]]] = {
-    GatewaySettings: frozenset({"listen", "admin", "routes", "kubeconfig", "lameDuckSeconds", "drainSeconds"}),
+    GatewaySettings: frozenset(
+        {"listen", "admin", "routes", "kubeconfig", "lameDuckSeconds", "drainSeconds", "install"}
+    ),
     Hooks: frozenset({"listen", "operations", "tls", "bearerFile"}),
 }
 """Keys of sections of the configuration that the chart sets by flags or by values of its own."""
@@ -140,6 +142,9 @@ _BY_PATH: Final[Mapping[str, Mapping[str, Any]]] = {
     "config.defaultRemoteBackend.flavors": _every(
         _closed("", "type name", type={"type": "string", "minLength": 1}, name={"type": "string", "minLength": 1})
     ),
+    "config.defaultRemoteBackend.forwarded": {"enum": ["none", "append"]},
+    "config.defaultRemoteBackend.forwardHeaders": _every(_STRING),
+    "config.defaultRemoteBackend.headersToRemove": _every(_STRING),
     "config.defaultRemoteBackend.location.country": _pattern("[A-Za-z]{2,3}"),
     "config.defaultRemoteBackend.scheme": {"enum": ["http", "https"]},
     "config.metricInformer.prometheus.address": _pattern(rf"(https?://)?{_SERVER}"),

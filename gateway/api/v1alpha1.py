@@ -33,6 +33,7 @@ from gateway.api.vocabulary import (
     NAMED_CAUSES,
     ORIGIN,
     ORIGIN_IN_WORDS,
+    Forwarded,
 )
 from program.problems import Mistake, first_problem, joined, must_be
 
@@ -250,6 +251,13 @@ class Backend(_Part):
     """Prefix that is put before the path of each request, percent-encoded, with all variables expanded."""
     headers: Headers = Headers()
     """Changes to the header fields of each request."""
+    forward_headers: Annotated[tuple[HeaderName, ...], AfterValidator(_sorted_names)] = ()
+    """Names of header fields and query parameters that pass although they are taken for credentials of the caller,
+    which go to no remote backend, or for claims about the caller's identity, which only trusted proxies may make."""
+    forwarded: Forwarded | None = None
+    """Whether the backend gets forwarding fields (Forwarded, X-Forwarded-For and the like), which describe the client:
+    none or append. When absent, a Service gets them and a remote backend does not. What the default remote backend gets
+    is in the gateway's settings."""
     tls: Tls = Tls()
     """How the backend's certificate is verified when the scheme is https."""
     credentials: Credentials | None = None
@@ -269,6 +277,11 @@ class Backend(_Part):
         if sum(places) != 1:
             raise Mistake(f"backend {self.id!r} needs exactly one of service, host and default")
         return self
+
+    @property
+    def gets_forwarded(self) -> bool:
+        """Whether the gateway writes forwarding fields for this backend, as far as the document says it."""
+        return self.service is not None if self.forwarded is None else self.forwarded is Forwarded.APPEND
 
 
 class Timeouts(_Part):

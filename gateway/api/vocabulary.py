@@ -88,8 +88,19 @@ FORWARDED: Final = frozenset(
 )
 """Header fields in which a proxy describes the client."""
 
+
+class Forwarded(StrEnum):
+    """What a backend learns about the client from the fields in `FORWARDED`."""
+
+    NONE = "none"
+    """Nothing: no such field is sent."""
+    APPEND = "append"
+    """The client's address, scheme and Host. Behind a trusted proxy they are added to what the proxy says."""
+
+
 NOT_SETTABLE: Final = HOP_BY_HOP | FRAMING | FORWARDED | {"host", "expect", "via", "max-forwards", "x-request-id"}
-"""Header fields, in lower case, that the gateway writes itself: a route can neither set, add nor remove them."""
+"""Header fields, in lower case, that the gateway writes itself: a route can neither set, add nor remove them. Where it
+writes no forwarding fields, a route can set those in `FORWARDED`."""
 
 ORIGIN: Final = r"^(\*|[A-Za-z][A-Za-z0-9+.-]*://[A-Za-z0-9._:\[\]-]+)$"
 """Regular expression for an origin of websites that a CORS rule allows."""

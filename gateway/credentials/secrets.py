@@ -14,7 +14,7 @@ import structlog
 
 from gateway import errors
 from gateway.api.v1alpha1 import Backend
-from gateway.http.forwarding import NOT_SETTABLE
+from gateway.http.forwarding import is_settable
 from program.tls import CertificateUnusable, ClientCertificate
 
 log = structlog.get_logger(__name__)
@@ -115,7 +115,7 @@ class SecretValues:
         values: dict[bytes, bytes] = {}
         for name, source in backend.headers.set_from.items():
             key = name.lower().encode("ascii")
-            if key in NOT_SETTABLE:
+            if not is_settable(key, appends=backend.gets_forwarded):
                 continue
             if backend.default:
                 raise errors.CredentialsFailed  # its fields come from the gateway's settings alone

@@ -6,6 +6,7 @@ Every function makes its result from the message as it came, so that nothing of 
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from dataclasses import field as attribute
 from functools import lru_cache
 from typing import Final
 
@@ -13,6 +14,7 @@ from gateway import errors
 from gateway.api import vocabulary
 from gateway.api.v1alpha1 import Headers
 from gateway.http.exchange import Fields, RequestHead
+from gateway.http.field_names import credential_parameters, is_credential, is_identity, without_credentials
 
 
 def _as_bytes(names: Collection[str]) -> frozenset[bytes]:
@@ -25,43 +27,34 @@ FORWARDED: Final = _as_bytes(vocabulary.FORWARDED)
 """Fields that only a proxy may write. Those of trusted peers are believed: Forwarded, X-Forwarded-For, -Host and -Proto
 and X-Real-IP; all others are dropped."""
 
-IDENTITY: Final = frozenset(
-    {
-        b"x-user",
-        b"x-user-id",
-        b"x-user-email",
-        b"x-tenant",
-        b"x-tenant-id",
-        b"x-remote-user",
-        b"remote-user",
-        b"x-forwarded-user",
-        b"x-forwarded-email",
-        b"x-forwarded-groups",
-        b"x-forwarded-preferred-username",
-        b"x-forwarded-access-token",
-        b"x-auth-request-user",
-        b"x-auth-request-email",
-        b"x-auth-request-groups",
-        b"x-webauth-user",
-        b"x-authenticated-user",
-        b"x-ssl-client-cert",
-        b"x-forwarded-client-cert",
-        b"kubeflow-userid",
-        b"kubeflow-groups",
-    }
-)
-"""Fields by which a server behind a proxy identifies the caller: only the gateway may set them."""
-
-CALLER_SECRETS: Final = frozenset(
-    {b"authorization", b"cookie", b"api-key", b"x-api-key", b"x-goog-api-key", b"x-auth-token", b"x-amz-security-token"}
-)
-"""Fields with the caller's own credentials, which are for this cluster and never go to a remote backend."""
-
-_NEVER_FORWARDED: Final = HOP_BY_HOP | FRAMING | FORWARDED | IDENTITY | {b"host", b"expect", b"via", b"max-forwards"}
-_NEVER_TO_REMOTES: Final = _NEVER_FORWARDED | CALLER_SECRETS
+_NEVER_FORWARDED: Final = HOP_BY_HOP | FRAMING | {b"host", b"expect"}
+_READ: Final = frozenset({b"connection", b"via", b"max-forwards"})
+"""Fields that are not forwarded as they are, and say how the request is."""
 
 NOT_SETTABLE: Final = _as_bytes(vocabulary.NOT_SETTABLE)
-"""Fields that a route document can neither set, add nor remove."""
+"""Fields that a route document can neither set, add nor remove where the gateway writes forwarding fields."""
+
+
+def is_settable(name: bytes, *, appends: bool) -> bool:
+    """Return whether a route document can set a field of this name (in lower case).
+
+    Args:
+        name: Name of the field.
+        appends: Whether the gateway writes forwarding fields for the backend, which only it may set then.
+    """
+    return name not in NOT_SETTABLE or (name in FORWARDED and not appends)
+
+
+_UNKNOWN: Final = 0
+_PASS: Final = 1
+_DROP: Final = 2
+_TO_READ: Final = 3
+"""Verdict on a field that is not forwarded as it is, and says something about the request."""
+_FROM_PROXIES: Final = 4
+"""Verdict on a field that passes when it comes from a trusted proxy."""
+
+_VERDICTS: Final = 1024
+"""Largest number of names whose verdict a target remembers; clients send few different ones."""
 
 _NEVER_RETURNED: Final = HOP_BY_HOP | FRAMING | {b"x-request-id"}
 _OWN_PREFIX: Final = b"x-beamlit-"
@@ -77,6 +70,8 @@ class Target:
     """Value of the Host field, with the port where it is not the default of the scheme."""
     local: bool
     """Whether the backend is a Service of the cluster, which gets the client's own credentials."""
+    appends: bool
+    """Whether the gateway writes forwarding fields, which describe the client."""
     prefix: bytes = b""
     """Percent-encoded path in front of the request's path."""
     set: tuple[tuple[bytes, bytes], ...] = ()
@@ -84,42 +79,77 @@ class Target:
     add: tuple[tuple[bytes, bytes], ...] = ()
     """Fields that are added to those of their names."""
     dropped: frozenset[bytes] = _NEVER_FORWARDED
-    """Names of fields that are not forwarded: the fixed ones, those to remove and those to replace."""
+    """Names of fields that are never forwarded: the fixed ones, those to remove and those to replace."""
+    forwards: frozenset[bytes] = frozenset()
+    """Names of fields and query parameters that pass although their names are those of credentials or identities."""
+    verdicts: dict[bytes, int] = attribute(default_factory=dict, compare=False, repr=False)
+    """Verdicts on the names that have come so far."""
 
     @classmethod
     def of(
-        cls, authority: str, *, local: bool, prefix: str = "", headers: Headers | None = None, token: bool = False
+        cls,
+        authority: str,
+        *,
+        local: bool,
+        appends: bool | None = None,
+        prefix: str = "",
+        headers: Headers | None = None,
+        forwards: Collection[str] = (),
+        token: bool = False,
     ) -> "Target":
         """Return the target for a backend of a route document, without changes to fields that cannot be set.
 
         Args:
             authority: Value of the Host field.
             local: Whether the backend is a Service of the cluster.
+            appends: Whether the gateway writes forwarding fields; None for local backends only.
             prefix: Percent-encoded path in front of the request's path.
             headers: Changes to the fields of requests.
+            forwards: Names of fields and query parameters that pass on purpose.
             token: Whether the gateway's own token replaces Authorization.
         """
         changes = headers or Headers()
-        replaced = _settable(changes.set)
-        removed = {_name(name) for name in changes.remove} - NOT_SETTABLE
-        fixed = _NEVER_FORWARDED if local else _NEVER_TO_REMOTES
+        writes = local if appends is None else appends
+        replaced = _settable(changes.set, writes)
+        removed = {name for name in map(_name, changes.remove) if is_settable(name, appends=writes)}
         return cls(
             authority=authority.encode("ascii"),
             local=local,
+            appends=writes,
             prefix=prefix.encode("ascii"),
             set=replaced,
-            add=_settable(changes.add),
-            dropped=fixed
+            add=_settable(changes.add, writes),
+            dropped=_NEVER_FORWARDED
             | removed
             | {name for name, _ in replaced}
             | {_name(name) for name in changes.set_from}
-            | ({b"authorization"} if token else set()),
+            | frozenset((b"authorization",) if token else ()),
+            forwards=frozenset(map(_name, forwards)),
         )
 
     @property
     def sets_credentials(self) -> bool:
         """Whether one of the fields with fixed values is a credential."""
-        return any(name in CALLER_SECRETS for name, _ in (*self.set, *self.add))
+        return any(is_credential(name) for name, _ in (*self.set, *self.add))
+
+    def verdict(self, name: bytes) -> int:
+        """Return the verdict on fields of this name, which is in lower case, and remember it."""
+        verdict = self._judge(name)
+        if len(self.verdicts) >= _VERDICTS:
+            self.verdicts.clear()
+        self.verdicts[name] = verdict
+        return verdict
+
+    def _judge(self, name: bytes) -> int:
+        if name in _READ or (name in FORWARDED and self.appends):
+            return _TO_READ
+        if name in self.dropped or name in FORWARDED or b"_" in name:
+            return _DROP
+        if name in self.forwards:
+            return _PASS
+        if is_identity(name):
+            return _FROM_PROXIES if self.local else _DROP
+        return _PASS if self.local or not is_credential(name) else _DROP
 
 
 def request_fields(
@@ -148,30 +178,38 @@ def request_fields(
         errors.LoopDetected: The Via field has the name `via` already (RFC 9110 7.6.3).
     """
     own = extra or {}
-    dropped = target.dropped
+    verdicts = target.verdicts
     listed: frozenset[bytes] | None = None
     via_before = b""
     received: dict[bytes, bytes] = {}
     fields: list[tuple[bytes, bytes]] = [(b"host", target.authority)]
     for field in head.fields:
         name, value = field
-        if name in dropped:
+        verdict = verdicts.get(name, _UNKNOWN)
+        if verdict == _UNKNOWN:
+            verdict = target.verdict(name)
+        if verdict == _PASS:
+            if name not in own:
+                fields.append(field)
+        elif verdict == _TO_READ:
             if name == b"connection":
                 names = _listed(value)
                 listed = names if listed is None else listed | names
             elif name == b"via":
                 via_before = via_before + b", " + value if via_before else value
-            elif name == b"max-forwards" and head.method in (b"OPTIONS", b"TRACE"):
-                fields.append((name, _decremented(value)))
-            elif trusted_peer and name in FORWARDED:
+            elif name == b"max-forwards":
+                if head.method in (b"OPTIONS", b"TRACE"):
+                    fields.append((name, _decremented(value)))
+            elif trusted_peer:
                 received[name] = received[name] + b", " + value if name in received else value
-        elif name.find(b"_") < 0 and name not in own:
+        elif verdict == _FROM_PROXIES and trusted_peer and name not in own:
             fields.append(field)
     if listed:
         fields = [field for field in fields if field[0] not in listed or field[0] in _NEVER_LISTED]
     if via_before and _has_hop(via_before, via):
         raise errors.LoopDetected
-    _add_forwarding_fields(fields, head, received, peer, tls)
+    if target.appends:
+        _add_forwarding_fields(fields, head, received, peer, tls)
     mine = b"1.1 " + via if head.http_minor else b"1.0 " + via
     fields.append((b"via", via_before + b", " + mine if via_before else mine))
     fields += [field for field in target.set if field[0] not in own]
@@ -182,7 +220,9 @@ def request_fields(
 
 def passes_credentials(head: RequestHead, target: Target) -> bool:
     """Return whether a request reaches a backend with credentials of the caller, so that the backend may judge it."""
-    return any(name in CALLER_SECRETS and name not in target.dropped for name, _ in head.fields)
+    if any(is_credential(name) and target.verdict(name) == _PASS for name, _ in head.fields):
+        return True
+    return any(target.local or name in target.forwards for name in credential_parameters(head.target))
 
 
 _NEVER_LISTED: Final = frozenset({b"host", b"max-forwards"})
@@ -198,6 +238,11 @@ def request_target(rest: bytes, prefix: bytes) -> bytes:
         return rest
     prefix = prefix.removesuffix(b"/")
     return prefix + rest if rest.startswith(b"/") else prefix + b"/" + rest
+
+
+def query_for(rest: bytes, target: Target) -> bytes:
+    """Return the target without the query parameters that are the caller's credentials, where the backend gets none."""
+    return rest if target.local or b"?" not in rest else without_credentials(rest, target.forwards)
 
 
 def response_fields(fields: Fields, *, extra: tuple[tuple[bytes, bytes], ...] = ()) -> Fields:
@@ -228,9 +273,9 @@ def response_fields(fields: Fields, *, extra: tuple[tuple[bytes, bytes], ...] = 
     return tuple(kept)
 
 
-def _settable(changes: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
+def _settable(changes: Mapping[str, str], appends: bool) -> tuple[tuple[bytes, bytes], ...]:
     fields = ((_name(name), value.encode("ascii")) for name, value in changes.items())
-    return tuple((name, value) for name, value in fields if name not in NOT_SETTABLE)
+    return tuple((name, value) for name, value in fields if is_settable(name, appends=appends))
 
 
 def _name(name: str) -> bytes:

@@ -7,9 +7,9 @@ from pydantic import (
     StringConstraints,
 )
 
-from gateway.api.vocabulary import CAUSE_PATTERN, CAUSE_WORDS, CREDENTIALS_OF_ALL, ORIGIN, ORIGIN_IN_WORDS
+from gateway.api.vocabulary import CAUSE_PATTERN, CAUSE_WORDS, CREDENTIALS_OF_ALL, ORIGIN, ORIGIN_IN_WORDS, Forwarded
 from hooks.api.common import LIST_ATOMIC, LIST_MAP_BY_NAME, ApiModel, Seconds, Text, cel_rule, schema_config
-from hooks.api.remote_backend import HealthCheck
+from hooks.api.remote_backend import HeaderName, HealthCheck
 from program.problems import must_be
 
 Cause = Annotated[str, StringConstraints(pattern=CAUSE_PATTERN, max_length=32), must_be(CAUSE_WORDS)]
@@ -189,6 +189,12 @@ class Gateway(ApiModel):
     """Names under which clients may ask for the model besides its own, which is that of this object. If set, a request
     with any other name gets status 404, also by host or path. If not set, requests by host or path may have any name.
     Upgrade all gateways before hooks and before the field is used: an older gateway rejects the route."""
+    forward_headers: Annotated[tuple[HeaderName, ...], Field(max_length=64, json_schema_extra=LIST_ATOMIC)] = ()
+    """Names of header fields that the gateway sends to the local replicas although they look like claims about the
+    client's identity, which otherwise only the proxies in gateway.trustedProxies may make."""
+    forwarded: Forwarded | None = None
+    """Whether the local replicas get forwarding fields, such as X-Forwarded-For, which tell the client's address and
+    the Host and scheme that the client used: none or append. Defaults to append."""
     timeouts: GatewayTimeouts | None = None
     """Timeouts of the gateway towards backends. Defaults to those of the gateway's configuration."""
     retry: GatewayRetry = Field(default=GatewayRetry(), json_schema_extra={"default": {}, "x-default": True})

@@ -10,6 +10,7 @@ from pydantic import (
     StringConstraints,
 )
 
+from gateway.api.vocabulary import Forwarded
 from hooks.api.common import (
     LIST_ATOMIC,
     LIST_MAP_BY_NAME,
@@ -226,6 +227,16 @@ class RemoteBackend(ApiModel):
     headers: Annotated[tuple[Header, ...], Field(max_length=64, json_schema_extra=LIST_MAP_BY_NAME)] = ()
     """Header fields that the gateway sets in every request, in addition to headersToAdd. Their values may come from
     Secrets."""
+    headers_to_remove: Annotated[tuple[HeaderName, ...], Field(max_length=64, json_schema_extra=LIST_ATOMIC)] = ()
+    """Names of header fields of clients that the gateway does not send to the backend, in addition to those of
+    credentials and identities."""
+    forward_headers: Annotated[tuple[HeaderName, ...], Field(max_length=64, json_schema_extra=LIST_ATOMIC)] = ()
+    """Names of header fields and query parameters that the gateway sends to the backend although they look like
+    credentials of the client or like claims about its identity."""
+    forwarded: Forwarded | None = None
+    """Whether the backend gets forwarding fields, such as X-Forwarded-For, which tell the client's address and the Host
+    and scheme that the client used. none: it gets no such fields, and headersToAdd and headers may set them. append: it
+    gets them. Defaults to none."""
     auth_config: AuthConfig | None = None
     """Authentication of the gateway to the backend. If not set, requests are not authenticated."""
     tls: RemoteTls | None = None

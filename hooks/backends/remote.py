@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Final, Literal, TypeVar
 from urllib.parse import quote, unquote
 
-from gateway.api.vocabulary import NOT_SETTABLE
+from gateway.api.vocabulary import FORWARDED, NOT_SETTABLE, Forwarded
 from hooks import names, reasons
 from hooks.api.model_deployment import ModelDeploymentSpec
 from hooks.api.remote_backend import AuthConfig, HealthCheck, RemoteBackend, RemoteTls, Scheme
@@ -78,6 +78,12 @@ class Remote:
     """Header fields to set, names in lower case."""
     secret_headers: Mapping[str, SecretKey] = field(default_factory=dict)
     """Header fields to set from Secrets, names in lower case."""
+    removed_headers: tuple[str, ...] = ()
+    """Names of header fields of clients to remove, in lower case."""
+    forward_headers: tuple[str, ...] = ()
+    """Names of header fields and query parameters that pass on purpose, in lower case."""
+    forwarded: Forwarded | None = None
+    """Whether it gets forwarding fields; None where it gets none by default."""
     credentials: Credentials | None = None
     tls: Tls | None = None
     health_check: HealthCheck | None = None
@@ -115,7 +121,8 @@ def _own_remote(spec: ModelDeploymentSpec, backend: RemoteBackend, observation: 
     if not workspace and observation.defaults.default_remote is not None:
         workspace = observation.defaults.default_remote.workspace
     host, port = _authority(backend.host)
-    headers, secret_headers = _headers(backend)
+    settable = FORWARDED if backend.forwarded is not Forwarded.APPEND else frozenset[str]()
+    headers, secret_headers = _headers(backend, settable)
     credentials = _credentials(backend.auth_config, observation.parent.name)
     prefix = _path_prefix(backend.path_prefix, spec.model, workspace, _FIELD)
     if isinstance(prefix, Unresolved):
@@ -128,6 +135,9 @@ def _own_remote(spec: ModelDeploymentSpec, backend: RemoteBackend, observation: 
         scheme=backend.scheme.value,
         headers=headers,
         secret_headers=secret_headers,
+        removed_headers=check_names(backend.headers_to_remove, f"{_FIELD}.headersToRemove", settable),
+        forward_headers=check_names(backend.forward_headers, f"{_FIELD}.forwardHeaders"),
+        forwarded=None if backend.forwarded is Forwarded.NONE else backend.forwarded,
         credentials=credentials,
         tls=None if backend.tls is None else _tls(backend.tls, backend.scheme),
         health_check=backend.health_check,
@@ -233,19 +243,40 @@ def _path_prefix(template: str, model: str, workspace: str, owner: str) -> str |
     return prefix
 
 
-def _headers(backend: RemoteBackend) -> tuple[dict[str, str], dict[str, SecretKey]]:
+def check_names(headers: Collection[str], field_name: str, settable: Collection[str] = ()) -> tuple[str, ...]:
+    """Return names of header fields in lower case.
+
+    Args:
+        headers: Names as they are written.
+        field_name: Path of the field that has them.
+        settable: Names that are allowed although the gateway writes such fields elsewhere.
+
+    Raises:
+        NotAccepted: One of them is that of a field that only the gateway may write.
+    """
+    lower = tuple(name.lower() for name in headers)
+    for name in lower:
+        if name in NOT_SETTABLE and name not in settable:
+            raise NotAccepted(
+                reasons.INVALID_HEADER, f"{field_name} names the header {name}, which only the gateway may set."
+            )
+    return lower
+
+
+def _headers(backend: RemoteBackend, settable: Collection[str]) -> tuple[dict[str, str], dict[str, SecretKey]]:
     """Return the header fields with fixed values, and those with values from Secrets."""
     fixed: dict[str, str] = {}
     secret: dict[str, SecretKey] = {}
     for name, value in backend.headers_to_add.items():
-        _add(fixed, name, value, taken=fixed.keys())
+        _add(fixed, name, value, taken=fixed.keys(), settable=settable)
     for header in backend.headers:
         if header.value_from is not None and header.value is None:
             reference = header.value_from.secret_key_ref
             _check_secret_name(reference.name, f"headers[{header.name}].valueFrom.secretKeyRef.name")
-            _add(secret, header.name, SecretKey(reference.name, reference.key), taken=fixed.keys() | secret.keys())
+            key = SecretKey(reference.name, reference.key)
+            _add(secret, header.name, key, taken=fixed.keys() | secret.keys(), settable=settable)
         elif header.value is not None and header.value_from is None:
-            _add(fixed, header.name, header.value, taken=fixed.keys() | secret.keys())
+            _add(fixed, header.name, header.value, taken=fixed.keys() | secret.keys(), settable=settable)
         else:
             raise NotAccepted(
                 reasons.INVALID_HEADER, f"Give the header {header.name} in {_FIELD}.headers either value or valueFrom."
@@ -253,13 +284,13 @@ def _headers(backend: RemoteBackend) -> tuple[dict[str, str], dict[str, SecretKe
     return fixed, secret
 
 
-def _add(fields: dict[str, _T], name: str, value: _T, *, taken: Collection[str]) -> None:
+def _add(fields: dict[str, _T], name: str, value: _T, *, taken: Collection[str], settable: Collection[str]) -> None:
     lower = name.lower()
     if lower in taken:
         raise NotAccepted(
             reasons.INVALID_HEADER, f"{_FIELD} has the header {lower} twice; upper and lower case are the same."
         )
-    if lower in NOT_SETTABLE:
+    if lower in NOT_SETTABLE and lower not in settable:
         raise NotAccepted(reasons.INVALID_HEADER, f"{_FIELD} sets the header {lower}, which only the gateway may set.")
     if isinstance(value, str) and not _HEADER_VALUE.fullmatch(value):
         raise NotAccepted(

@@ -10,6 +10,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from gateway.api import v1alpha1 as routes
+from gateway.api.vocabulary import Forwarded
 from hooks import names, reasons
 from hooks.api.gateway import Gateway, GatewayBreaker, GatewayCors, GatewayModel, GatewayQueue, GatewayRetry
 from hooks.api.model_deployment import ModelDeploymentSpec, Server
@@ -235,6 +236,8 @@ def _backends(resolved: ResolvedSpec, observation: Observation) -> tuple[routes.
                 use=use,
                 service=names.local_service(observation.parent.name),
                 port=LOCAL_PORT,
+                forward_headers=gateway.forward_headers,
+                forwarded=None if gateway.forwarded is Forwarded.APPEND else gateway.forwarded,
                 model=gateway.local_model or None,
                 in_flight=None if overflow is None else overflow.in_flight,
                 health=_health(gateway.health_check),
@@ -253,6 +256,8 @@ def _backends(resolved: ResolvedSpec, observation: Observation) -> tuple[routes.
                 scheme=remote.scheme,
                 path_prefix=remote.path_prefix,
                 headers=_headers(remote),
+                forward_headers=remote.forward_headers,
+                forwarded=remote.forwarded,
                 credentials=None
                 if remote.credentials is None
                 else routes.Credentials(
@@ -328,6 +333,7 @@ def _headers(remote: Remote) -> routes.Headers:
         set_from={
             name: routes.SecretKey(name=secret.name, key=secret.key) for name, secret in remote.secret_headers.items()
         },
+        remove=remote.removed_headers,
     )
 
 

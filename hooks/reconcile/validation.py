@@ -10,6 +10,7 @@ from hooks.api.gateway import GatewayModel
 from hooks.api.model_deployment import ModelDeploymentSpec, Server
 from hooks.api.remote_backend import Location
 from hooks.backends import geography
+from hooks.backends.remote import check_names
 from hooks.errors import NotAccepted
 from hooks.kube.objects import Object
 from hooks.kube.stored import canonical_json
@@ -143,6 +144,7 @@ def _check_gateway(spec: ModelDeploymentSpec) -> None:
         )
     if gateway.cors is not None and gateway.cors.credentials and "*" in gateway.cors.origins:
         raise NotAccepted(reasons.INVALID_SPEC, f"spec.gateway.cors {CREDENTIALS_OF_ALL}.")
+    check_names(gateway.forward_headers, "spec.gateway.forwardHeaders")
 
 
 def _check_models(models: tuple[GatewayModel, ...], namespace: str, own: str) -> None:

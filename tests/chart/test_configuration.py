@@ -40,6 +40,7 @@ BY_THE_CHART: Final[Mapping[str, str]] = {
     ),
     **dict.fromkeys(("gateway.listen", "gateway.admin"), "a flag that the chart gives"),
     **dict.fromkeys(("gateway.lameDuckSeconds", "gateway.drainSeconds"), "a value of the section gateway"),
+    "gateway.install": "namespace and name of the release",
     **dict.fromkeys(("gateway.routes", "gateway.kubeconfig"), "in a cluster there is one source of routes"),
     **{
         f"defaultRemoteBackend.authConfig.oauthConfig.{key}File": "mounted from the Secret of the value without File"

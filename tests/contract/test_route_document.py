@@ -66,6 +66,8 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
                 {},
                 optional={
                     "headers": header_changes,
+                    "forwardHeaders": st.lists(header_names, max_size=3),
+                    "forwarded": st.sampled_from(["none", "append"]),
                     "port": st.integers(1, 65535),
                     "scheme": st.sampled_from(["http", "https"]),
                     "pathPrefix": st.sampled_from(["", "/v1", "/w%20s/m"]),
@@ -157,6 +159,7 @@ def test_equal_meaning_is_equal_bytes(body: dict[str, Any], random: Any) -> None
     for backend in other["backends"]:
         headers = backend["headers"]
         backend["use"] = order(backend["use"])
+        backend["forwardHeaders"] = order([name.swapcase() for name in backend["forwardHeaders"]]) * 2
         headers["remove"] = order([name.upper() for name in headers["remove"]])
         for change in ("set", "setFrom", "add"):
             headers[change] = {name.swapcase(): value for name, value in headers[change].items()}

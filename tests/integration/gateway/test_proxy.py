@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.api.v1alpha1 import Backend, Credentials, Headers, OAuth2, SecretKey, Split
+from gateway.api.v1alpha1 import Backend, Credentials, Headers, OAuth2, RouteDocument, SecretKey, Split
 from gateway.routes.sources import Snapshot
 from program.oauth.credentials import ClientCredentials
 from tests.integration.gateway.wire import NoSecrets, document, echo, gateway, local, remote, reply, snapshot
@@ -227,6 +227,61 @@ async def test_hh_05_via_and_loops() -> None:
         assert (response.status, response.code) == (508, "loop_detected")
 
 
+async def test_hh_05_one_installation_behind_another() -> None:
+    """HH-05: a request passes two installations with different pseudonyms, and a loop through both is found."""
+
+    def named(name: str) -> dict[str, Any]:
+        return {"gateway": {**LOOPBACK["gateway"], "viaPseudonym": name}}
+
+    def leading_to(port: int) -> RouteDocument:
+        backend = remote(100, path_prefix="/default/demo")
+        return document(backend.model_copy(update={"host": "127.0.0.1", "port": port}))
+
+    async with (
+        serving(echo) as server,
+        gateway(document(local()), local_port=server.port, settings=named("far")) as far,
+        gateway(leading_to(far.port), settings=named("near")) as near,
+        gateway(leading_to(far.port), settings=named("near")) as replica,
+    ):
+        assert b"via: 1.1 near, 1.1 far\r\n" in (await near.ask(get(b"/default/demo/x"))).body
+        far.load(leading_to(replica.port))
+        response = await near.ask(get(b"/default/demo/x"))
+        assert (response.status, response.code) == (508, "loop_detected")
+
+
+async def test_hh_08_se_08_a_remote_backend_sees_nothing_of_the_caller() -> None:
+    """A remote backend gets neither address, Host, identity nor credentials of the caller, in fields or query."""
+    fields = (
+        b"Authorization: Bearer canary", b"Apikey: canary", b"Ocp-Apim-Subscription-Key: canary",
+        b"X-Auth-Request-Access-Token: canary", b"X-Forwarded-Client-Cert: canary", b"Ssl-Client-Subject-Dn: canary",
+        b"X-Forwarded-Proto: http", b"Impersonate-User: canary", b"X-Remote-User: canary", b"Cookie: a=canary",
+        b"Idempotency-Key: mine", b"X-My-Key: mine",
+    )  # fmt: skip
+    backend = remote(100, forward_headers=("x-my-key",))
+    async with (
+        serving(echo) as far,
+        gateway(
+            document(backend),
+            remote_port=far.port,
+            settings={"gateway": {**LOOPBACK["gateway"], "trustedProxies": ["127.0.0.0/8"]}},
+        ) as running,
+    ):
+        target = b"/default/demo/x?api-key=canary&a=1&access_token=canary"
+        body = (await running.ask(get(target, b"gateway", *fields))).body
+        assert body.startswith(b"GET /x?a=1 HTTP/1.1\r\nhost: remote.test\r\n")
+        names = [line.partition(b":")[0] for line in body.split(b"\r\n")[1:-2]]
+        assert names == [b"host", b"idempotency-key", b"x-my-key", b"via", b"x-request-id"]
+
+
+async def test_hh_17_identities_reach_local_backends_from_trusted_proxies() -> None:
+    """HH-17: what a trusted proxy says about the caller reaches the local backend, from others nothing does."""
+    fields = (b"X-Forwarded-Client-Cert: who", b"Ssl-Client-Verify: who", b"X-Remote-User: who")
+    for proxies, count in (((), 0), (("127.0.0.0/8",), 3)):
+        settings = {"gateway": {"trustedProxies": list(proxies)}}
+        async with serving(echo) as near, gateway(local_port=near.port, settings=settings) as running:
+            assert (await running.ask(get(b"/default/demo/x", b"gateway", *fields))).body.count(b"who") == count
+
+
 async def test_hh_06_hh_07_options_and_trace() -> None:
     """HH-06, HH-07: TRACE is refused; the gateway responds to OPTIONS for itself and forwards others, a hop less."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
@@ -413,11 +468,12 @@ async def test_rt_09_a_key_from_a_secret_is_read_again_after_a_401() -> None:
         keys |= {"present": "two", "good": "two"}
         assert (await running.post(b"/default/demo/x", b"{}")).status == 200
         keys["good"] = "three"
-        assert (await running.post(b"/default/demo/x", b"{}")).status == 401
+        response = await running.post(b"/default/demo/x", b"{}")
+        assert (response.status, response.code) == (502, "credentials_refused")
 
 
 async def test_rt_09_a_body_too_large_to_keep_is_sent_once() -> None:
-    """A body above the replay limit is streamed once, and the client gets the 401."""
+    """A body above the replay limit is streamed once; its 401 is not the caller's, and the next request has a token."""
     platform = _Platform()
     settings: dict[str, Any] = {"gateway": {**LOOPBACK["gateway"], "limits": {"replayBytes": 10}}}
     async with (
@@ -428,7 +484,10 @@ async def test_rt_09_a_body_too_large_to_keep_is_sent_once() -> None:
     ):
         assert (await running.ask(get(b"/default/demo/x"))).status == 200
         platform.tokens += 1
-        assert (await running.post(b"/default/demo/x", b"a" * 11)).status == 401
+        response = await running.post(b"/default/demo/x", b"a" * 11)
+        assert (response.status, response.code) == (502, "credentials_refused")
+        assert platform.tokens == 3
+        assert (await running.post(b"/default/demo/x", b"a" * 11)).status == 200
 
 
 async def test_no_token_no_request() -> None:

@@ -1,12 +1,13 @@
 """Settings of the gateway: the keys of the shared file that it uses, and the errors for mistakes."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.credentials.cache import from_settings
-from gateway.settings import CONTROLLER_KEYS, Settings
+from gateway.settings import CONTROLLER_KEYS, GatewaySettings, Settings, via_pseudonym
 from program.settings import OAuth, SettingsError
 
 
@@ -24,6 +25,20 @@ def test_defaults_are_those_of_the_documentation() -> None:
     assert (settings.gateway.listen, settings.gateway.admin) == ("[::]:8080", "127.0.0.1:8081")
     assert settings.gateway.limits.head_bytes == 32768
     assert settings.gateway.timeouts.first_byte_seconds == 600
+
+
+def test_the_pseudonym_is_that_of_one_installation_in_one_cluster() -> None:
+    """Replicas of an installation have one name in Via; other installations and clusters have others."""
+    names = [
+        via_pseudonym(GatewaySettings(install=install), authority)
+        for authority in (b"", b"an authority", b"another")
+        for install in ("", "a/b", "a/c")
+    ]
+    assert len(set(names)) == len(names)
+    assert names[0] == "beamlit-gateway"
+    assert all(re.fullmatch("beamlit-gateway-[0-9a-f]{12}", name) for name in names[1:])
+    assert via_pseudonym(GatewaySettings(install="a/b"), b"another") == names[7]
+    assert via_pseudonym(GatewaySettings(install="a/b", via_pseudonym="paris"), b"another") == "paris"
 
 
 def test_keys_of_hooks_are_ignored(tmp_path: Path) -> None:
@@ -64,6 +79,11 @@ def test_flags_and_variables(tmp_path: Path) -> None:
             "gateway: {clusterRanges: [10.0.0.1/8]}",
             ["gateway.clusterRanges must be ranges of addresses such as 10.0.0.0/8, not '10.0.0.1/8'."],
         ),
+        (
+            "gateway: {viaPseudonym: 'a b'}",
+            ["gateway.viaPseudonym is 'a b', and must be a word of letters, digits and hyphens, such as"],
+        ),
+        ("defaultRemoteBackend: {forwarded: all}", ["defaultRemoteBackend.forwarded is 'all', and must be none or"]),
         ("gateway: {bareHostnames: all}", ["gateway.bareHostnames is 'all', and must be namespace or unique."]),
         ("gateway: {tls: {certFile: a}}", ["gateway.tls.keyFile is required: the path of a file."]),
         (

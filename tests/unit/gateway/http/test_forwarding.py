@@ -3,12 +3,16 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway import errors
 from gateway.api.v1alpha1 import Headers
 from gateway.http.exchange import Fields, RequestHead
 from gateway.http.forwarding import (
     Target,
+    passes_credentials,
+    query_for,
     request_fields,
     request_target,
     response_fields,
@@ -197,10 +201,48 @@ def test_hh_13_expect_is_not_forwarded() -> None:
 
 
 def test_hh_15_host_is_the_backends() -> None:
-    """HH-15: the first field is the only Host, that of the backend; the client's is in X-Forwarded-Host."""
-    fields = request_fields(head(), REMOTE, peer="192.0.2.7", tls=False, via=b"b")
-    assert fields[0] == (b"host", b"run.example:8443")
-    assert (len(values(fields, b"host")), values(fields, b"x-forwarded-host")) == (1, [b"Demo:8080"])
+    """HH-15: the first field is the only Host, that of the backend; the client's is in X-Forwarded-Host at most."""
+    for appends, host in ((True, [b"Demo:8080"]), (False, [])):
+        target = Target.of("run.example:8443", local=False, appends=appends)
+        fields = request_fields(head(), target, peer="192.0.2.7", tls=False, via=b"b")
+        assert fields[0] == (b"host", b"run.example:8443")
+        assert (len(values(fields, b"host")), values(fields, b"x-forwarded-host")) == (1, host)
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_hh_08_a_remote_backend_learns_nothing_of_the_inside(trusted: bool) -> None:
+    """HH-08: a remote backend gets no forwarding fields by default, neither the gateway's nor those of a proxy."""
+    fields = request_fields(
+        head(*CLAIMS, (b"accept", b"*/*")), REMOTE, peer="192.0.2.7", tls=False, via=b"b", trusted_peer=trusted
+    )
+    assert fields == ((b"host", b"run.example:8443"), (b"accept", b"*/*"), (b"via", b"1.1 b"))
+
+
+def test_hh_08_each_backend_can_be_given_forwarding_fields_or_none() -> None:
+    """HH-08: a remote backend gets forwarding fields where its settings say so, and a local one can go without."""
+    far = Target.of("h", local=False, appends=True)
+    fields = dict(request_fields(head(*CLAIMS), far, peer="192.0.2.7", tls=False, via=b"b", trusted_peer=True))
+    assert (fields[b"x-forwarded-for"], fields[b"x-forwarded-proto"]) == (
+        b"203.0.113.1, 203.0.113.2, 192.0.2.7",
+        b"https",
+    )
+    near = Target.of("h", local=True, appends=False)
+    assert request_fields(head(*CLAIMS), near, peer="p", tls=False, via=b"b") == ((b"host", b"h"), (b"via", b"1.1 b"))
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-Proto", "forwarded", "X-Real-Ip", "X-Forwarded-Host"])
+def test_k_08_a_document_can_set_forwarding_fields_that_the_gateway_does_not_write(name: str) -> None:
+    """K-08: a forwarding field can be set, added and removed where the gateway writes none, and nowhere else."""
+    lower = name.lower().encode()
+    for change in ({"set": {name: "v"}}, {"add": {name: "v"}}):
+        headers = Headers.model_validate(change)
+        target = Target.of("h", local=False, headers=headers)
+        fields = request_fields(head((lower, b"mine")), target, peer="p", tls=False, via=b"b")
+        assert values(fields, lower) == [b"v"]
+        written = Target.of("h", local=False, appends=True, headers=headers)
+        fields = request_fields(head(), written, peer="p", tls=False, via=b"b")
+        assert b"v" not in values(fields, lower)
+    assert sent(head((lower, b"mine")), Target.of("h", local=False, headers=Headers(remove=(name,)))) == ()
 
 
 @pytest.mark.parametrize("name", [b"x_real_ip", b"x-forwarded_for", b"_"])
@@ -209,19 +251,136 @@ def test_hh_16_names_with_underscores_are_dropped(name: bytes) -> None:
     assert sent(head((name, b"v"))) == ()
 
 
-@pytest.mark.parametrize("name", [b"x-user", b"x-tenant", b"kubeflow-userid", b"x-forwarded-user", b"remote-user"])
+IDENTITIES = [
+    *(b"x-user", b"x-user-id", b"x-user-email", b"x-tenant", b"x-tenant-id", b"x-remote-user", b"remote-user"),
+    *(b"x-forwarded-user", b"x-forwarded-email", b"x-forwarded-groups", b"x-forwarded-preferred-username"),
+    *(b"x-forwarded-access-token", b"x-auth-request-user", b"x-auth-request-email", b"x-auth-request-groups"),
+    *(b"x-webauth-user", b"x-authenticated-user", b"x-ssl-client-cert", b"x-forwarded-client-cert"),
+    *(b"kubeflow-userid", b"kubeflow-groups", b"x-forwarded-tls-client-cert", b"x-forwarded-tls-client-cert-info"),
+    *(b"ssl-client-s-dn", b"ssl-client-verify", b"impersonate-user", b"impersonate-extra-scopes", b"impersonate-uid"),
+    *(b"x-remote-group", b"x-remote-extra-a", b"client-cert", b"client-cert-chain", b"x-ms-client-principal-id"),
+    *(b"x-amzn-oidc-identity", b"x-goog-authenticated-user-email", b"x-consumer-username", b"x-client-dn"),
+    *(b"x-endpoint-api-userinfo", b"tailscale-user-login", b"x-token-subject", b"x-auth-request-access-token"),
+]
+CREDENTIALS = [
+    *(b"authorization", b"cookie", b"api-key", b"x-api-key", b"x-goog-api-key", b"x-auth-token"),
+    *(b"x-amz-security-token", b"apikey", b"ocp-apim-subscription-key", b"private-token", b"x-functions-key"),
+    *(b"x-serverless-authorization", b"cf-access-client-secret", b"dpop", b"x-goog-iap-jwt-assertion", b"x-auth"),
+    *(b"openai-api-key", b"x-vault-token", b"x-access-token", b"x-hub-signature", b"x-client-password"),
+]
+NEITHER = [
+    *(b"accept", b"accept-encoding", b"content-type", b"user-agent", b"x-openai-client-user-agent", b"origin"),
+    *(b"idempotency-key", b"x-idempotency-key", b"sec-websocket-key", b"sec-websocket-protocol", b"sec-fetch-user"),
+    *(b"anthropic-version", b"anthropic-beta", b"openai-organization", b"openai-project", b"x-stainless-lang"),
+    *(b"traceparent", b"tracestate", b"baggage", b"x-session-id", b"x-title", b"http-referer", b"x-max-tokens"),
+    *(b"range", b"if-none-match", b"cache-control", b"priority", b"x-monkey", b"x-author", b"from"),
+]
+
+
+@pytest.mark.parametrize("name", IDENTITIES)
 def test_hh_17_identity_fields_of_the_client_are_stripped(name: bytes) -> None:
-    """HH-17: fields that identify the caller are dropped, unless the settings of the backend set them."""
-    assert sent(head((name, b"root"))) == ()
-    target = Target.of("h", local=True, headers=Headers(set={name.decode(): "ours"}))
-    assert sent(head((name, b"root")), target) == ((name, b"ours"),)
+    """HH-17: fields that identify the caller are dropped, unless the settings of the backend set them.
+
+    They reach local backends from a trusted proxy, which has identified the caller, and remote backends never.
+    """
+    for local in (True, False):
+        plain = Target.of("h", local=local)
+        assert sent(head((name, b"root")), plain) == ()
+        assert sent(head((name, b"alice")), plain, trusted_peer=True) == (((name, b"alice"),) if local else ())
+        target = Target.of("h", local=local, headers=Headers(set={name.decode(): "ours"}))
+        for trusted in (False, True):
+            assert sent(head((name, b"root")), target, trusted_peer=trusted) == ((name, b"ours"),)
+        allowed = Target.of("h", local=local, forwards=[name.decode().title()])
+        assert sent(head((name, b"root")), allowed) == ((name, b"root"),)
 
 
-def test_se_08_the_callers_secrets_stay_in_the_cluster() -> None:
-    """SE-08: the caller's credentials are sent to a Service of the cluster, and never to a remote backend."""
-    secrets = ((b"authorization", b"Bearer x"), (b"cookie", b"a=b"), (b"api-key", b"k"), (b"x-api-key", b"k"))
-    assert sent(head(*secrets, (b"accept", b"*/*"))) == (*secrets, (b"accept", b"*/*"))
-    assert sent(head(*secrets, (b"accept", b"*/*")), REMOTE) == ((b"accept", b"*/*"),)
+@pytest.mark.parametrize("name", CREDENTIALS)
+def test_se_08_the_callers_secrets_stay_in_the_cluster(name: bytes) -> None:
+    """SE-08: the caller's credentials are sent to a Service of the cluster, and never to a remote backend.
+
+    They are where the backend's settings name the field.
+    """
+    request = head((name, b"secret"), (b"accept", b"*/*"))
+    assert sent(request) == ((name, b"secret"), (b"accept", b"*/*"))
+    assert sent(request, REMOTE) == sent(request, REMOTE, trusted_peer=True) == ((b"accept", b"*/*"),)
+    allowed = Target.of("h", local=False, forwards=[name.decode().upper()])
+    assert sent(request, allowed) == ((name, b"secret"), (b"accept", b"*/*"))
+    own = {name: b"ours"}
+    assert sent(request, allowed, extra=own) == ((b"accept", b"*/*"), (name, b"ours"))
+
+
+@pytest.mark.parametrize("name", NEITHER)
+def test_other_fields_pass_to_every_backend(name: bytes) -> None:
+    """A field that is neither a credential nor an identity passes, whatever its name sounds like."""
+    for target in (LOCAL, REMOTE):
+        assert sent(head((name, b"v")), target) == ((name, b"v"),)
+
+
+@given(st.lists(st.from_regex(rb"[a-z_-]{1,12}", fullmatch=True), max_size=40))
+def test_a_verdict_on_a_name_does_not_depend_on_what_came_before(names: list[bytes]) -> None:
+    """The first field of a name and a later one have the same fate."""
+    target = Target.of("h", local=False)
+    before = [sent(head((name, b"v")), Target.of("h", local=False)) for name in names]
+    assert [sent(head((name, b"v")), target) for name in names] == before
+
+
+def test_verdicts_are_bounded() -> None:
+    """A client that sends ever new names does not make the gateway remember them all."""
+    target = Target.of("h", local=False)
+    for number in range(5000):
+        assert len(sent(head((b"x-%d" % number, b"v")), target)) == 1
+    assert len(target.verdicts) <= 1024
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"/v1/x", b"/v1/x"),
+        (b"/v1/x?", b"/v1/x?"),
+        (b"/v1/x?api-version=1&b=%2F&&c", b"/v1/x?api-version=1&b=%2F&&c"),
+        (b"/v1/x?api-key=1", b"/v1/x"),
+        (b"/v1/x?a=1&key=2&b=3", b"/v1/x?a=1&b=3"),
+        (b"/v1/x?access_token=2&b=3", b"/v1/x?b=3"),
+        (b"/v1/x?b=3&API_KEY=1&apiKey=2&token=3", b"/v1/x?b=3"),
+        (b"/v1/x?%61pi%2Dkey=1&b=3", b"/v1/x?b=3"),
+        (b"/v1/x?X-Amz-Signature=1&X-Amz-Credential=2&sig=3&b", b"/v1/x?b"),
+        (b"/v1/x?pageToken=1&max_tokens=2&monkey=3&q=api-key", b"/v1/x?pageToken=1&max_tokens=2&monkey=3&q=api-key"),
+        (b"*", b"*"),
+    ],
+)
+def test_se_08_credentials_in_the_query_stay_in_the_cluster(before: bytes, after: bytes) -> None:
+    """SE-08: query parameters that are credentials do not go to a remote backend, and all other bytes stay."""
+    assert query_for(before, LOCAL) == before
+    assert query_for(before, REMOTE) == after
+
+
+def test_se_08_a_query_parameter_passes_where_the_backend_names_it() -> None:
+    """SE-08: a query parameter passes where the backend's settings name it, in any spelling."""
+    target = Target.of("h", local=False, forwards=["API-Key"])
+    assert query_for(b"/x?api_key=1&key=2", target) == b"/x?api_key=1"
+
+
+@pytest.mark.parametrize(
+    ("fields", "path", "local", "remote"),
+    [
+        ((), b"/", False, False),
+        (((b"accept", b"*/*"), (b"idempotency-key", b"1")), b"/x?a=1", False, False),
+        (((b"authorization", b"Bearer x"),), b"/", True, False),
+        (((b"apikey", b"x"),), b"/", True, False),
+        ((), b"/?api-key=1", True, False),
+        (((b"x-allowed-key", b"x"),), b"/", True, True),
+        ((), b"/?X_Allowed_Key=1", True, True),
+    ],
+)
+def test_a_backend_judges_the_caller_whose_credentials_it_sees(
+    fields: Fields, path: bytes, local: bool, remote: bool
+) -> None:
+    """A request has credentials of the caller for a backend when one of them is forwarded there."""
+    request = RequestHead(b"GET", path, "demo", b"demo", fields, 1, None, False)
+    assert passes_credentials(request, LOCAL) is local
+    assert passes_credentials(request, Target.of("h", local=False, forwards=["x-allowed-key"])) is remote
+    replaced = Headers(set=dict.fromkeys(("authorization", "apikey", "x-allowed-key"), "ours"))
+    assert passes_credentials(request, Target.of("h", local=True, headers=replaced)) is (local and b"?" in path)
 
 
 def test_fields_of_a_document_are_applied() -> None:

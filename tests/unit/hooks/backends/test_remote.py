@@ -5,7 +5,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from gateway.api.vocabulary import NOT_SETTABLE
+from gateway.api.vocabulary import FORWARDED, NOT_SETTABLE
 from hooks import reasons
 from hooks.backends.remote import Credentials, Remote, SecretKey, Tls, find_remote
 from hooks.errors import NotAccepted
@@ -238,8 +238,29 @@ def test_a_secret_is_never_in_a_message() -> None:
 @pytest.mark.parametrize("name", sorted(NOT_SETTABLE))
 def test_headers_of_the_gateway(name: str) -> None:
     """A header field that the gateway writes itself is refused, in upper case too."""
-    reason, message = refused(headersToAdd={name.upper(): "x"})
-    assert (reason, f"the header {name}, which only the gateway may set" in message) == (reasons.INVALID_HEADER, True)
+    upper = name.upper()
+    for fields in (
+        {"headersToAdd": {upper: "x"}, "forwarded": "append"},
+        {"headers": [{"name": upper, "value": "x"}], "forwarded": "append"},
+        {"headersToRemove": [upper], "forwarded": "append"},
+        {"forwardHeaders": [upper]},
+        *(({"headersToAdd": {upper: "x"}}, {"headersToRemove": [upper]}) if name not in FORWARDED else ()),
+    ):
+        reason, message = refused(**fields)
+        assert reason == reasons.INVALID_HEADER
+        assert f"the header {name}, which only the gateway may set" in message
+
+
+@pytest.mark.parametrize("name", sorted(FORWARDED))
+def test_forwarding_fields_of_a_backend_that_gets_none(name: str) -> None:
+    """A forwarding field can be set and removed where the gateway writes none, which is the default."""
+    removed = ["X-Other", name.upper()]
+    for remote in (
+        find(headersToAdd={name.upper(): "x"}, headersToRemove=removed),
+        find(headersToAdd={name.upper(): "x"}, headersToRemove=removed, forwarded="none"),
+    ):
+        assert isinstance(remote, Remote)
+        assert (remote.headers, remote.removed_headers, remote.forwarded) == ({name: "x"}, ("x-other", name), None)
 
 
 @pytest.mark.parametrize(
