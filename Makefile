@@ -31,7 +31,7 @@ PARALLEL := -n $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN)))) --dist load
 
 .PHONY: test
 test: .venv/.synced lint ## Lint, then all tests that need no control plane; ARGS="-k word" goes to pytest
-	@$(RUN)pytest $(PARALLEL) --ignore=tests/e2e --ignore=tests/chart $(ARGS)
+	@$(RUN)pytest $(PARALLEL) --ignore=tests/e2e --ignore=tests/chart --ignore=tests/clients $(ARGS)
 
 # A copy of the project with its data path compiled as in the image. hatch-mypyc moves pyproject.toml while it builds,
 # so it gets one of its own.
@@ -52,6 +52,10 @@ compiled: $(COMPILED)/.built ## Compile the gateway's data path as the image doe
 	@cd $(COMPILED) && $(abspath $(RUN))/python -c "import gateway.proxy as it; assert it.__file__.endswith('.so'), it"
 	@cd $(COMPILED) && $(abspath $(RUN))/pytest $(PARALLEL) tests/unit/gateway tests/integration/gateway \
 	  tests/integration/program $(ARGS)
+
+.PHONY: clients
+clients: .venv/.synced ## Real clients at the gateway: Python, Node, Java, curl, Chromium; ARGS goes to pytest
+	@$(RUN)pytest -n 2 --dist loadgroup tests/clients $(ARGS)
 
 .PHONY: e2e
 e2e: .venv/.synced ## Tests on a real control plane, built once from the Go module proxy; ARGS goes to pytest

@@ -15,6 +15,7 @@ from hooks.api.crds import crds
 from program.problems import MUST_BE
 from tools import chart_reference as chart
 from tools.case_table import page as case_table
+from tools.compatibility import page as compatibility
 from tools.reference import crd_reference, offloading_reference, route_document_reference
 from tools.repository import ROOT
 
@@ -43,6 +44,7 @@ def generated() -> dict[Path, str]:
         Path("gateway/api/v1alpha1.schema.json"): json.dumps(schema, indent=2, ensure_ascii=False) + "\n",
         Path("charts/beamlit-controller/README.md"): chart.readme(),
         Path("charts/beamlit-controller/values.schema.json"): chart.schema(),
+        Path("docs/compatibility.md"): compatibility(),
         Path("docs/reference/crds.md"): crd_reference(list(definitions.values())),
         Path("docs/reference/offloading.md"): offloading_reference(),
         Path("docs/reference/proxy-cases.md"): case_table(),

@@ -1,0 +1,70 @@
+// Calls with fetch, for Node and for browsers.
+export const CALLS = [
+  'chat', 'stream', 'embeddings', 'list', 'retrieve', 'namespaced', 'cancel', 'unknown', 'none', 'failover',
+];
+export const MODELS = { unknown: 'missing', none: 'empty', failover: 'fallen' };
+export const MESSAGES = [{ role: 'user', content: 'hello' }];
+const TEXT = 'You said: hello';
+
+export function equal(actual, expected) {
+  if (actual !== expected) throw new Error(`got ${JSON.stringify(actual)} instead of ${JSON.stringify(expected)}`);
+}
+
+export function asked(call) {
+  if (call === 'list') return ['GET', '/v1/models'];
+  if (call === 'retrieve') return ['GET', '/v1/models/demo'];
+  if (call === 'namespaced') return ['GET', `/v1/models/${encodeURIComponent('default/demo')}`];
+  if (call === 'embeddings') return ['POST', '/v1/embeddings', { model: 'demo', input: ['a', 'b'] }];
+  const stream = call === 'stream' || call === 'cancel';
+  return ['POST', '/v1/chat/completions', { model: MODELS[call] ?? 'demo', messages: MESSAGES, ...(stream ? { stream } : {}) }];
+}
+
+export function whole(call, status, body) {
+  if (status !== 200) return `${status} ${body.error.code}`;
+  if (call === 'list') equal(body.data.some((one) => one.id === 'demo'), true);
+  else if (call === 'retrieve' || call === 'namespaced') equal(body.id.replace('default/', ''), 'demo');
+  else if (call === 'embeddings') equal(body.data.length, 2);
+  else equal(body.choices[0].message.content, TEXT);
+  return 'works';
+}
+
+export async function events(call, body, cancel) {
+  let all = '';
+  let rest = '';
+  const decoder = new TextDecoder();
+  try {
+    for await (const piece of body) {
+      rest += decoder.decode(piece, { stream: true });
+      const lines = rest.split('\n');
+      rest = lines.pop();
+      for (const line of lines) {
+        if (line.startsWith('data: {')) all += JSON.parse(line.slice(6)).choices[0].delta.content ?? '';
+        if (call === 'cancel' && all) {
+          equal(all, TEXT.slice(0, 4));
+          cancel.abort();
+          return 'works';
+        }
+      }
+    }
+  } catch (error) {
+    if (!cancel.signal.aborted) throw error;
+    return 'works';
+  }
+  equal(all, TEXT);
+  return 'works';
+}
+
+export function options(base, call, name, cancel) {
+  const [method, path, body] = asked(call);
+  const headers = { 'x-case': name, ...(body ? { 'content-type': 'application/json' } : {}) };
+  return [base + path, { method, headers, body: body && JSON.stringify(body), signal: cancel.signal }];
+}
+
+export function withFetch(fetch, base) {
+  return async (call, name) => {
+    const cancel = new AbortController();
+    const response = await fetch(...options(base, call, name, cancel));
+    if (call === 'stream' || call === 'cancel') return events(call, response.body, cancel);
+    return whole(call, response.status, await response.json());
+  };
+}

@@ -1,0 +1,97 @@
+import java.io.BufferedReader;
+import java.io.InputStream;
+import java.io.InputStreamReader;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
+import java.net.http.HttpResponse.BodyHandlers;
+import java.nio.charset.StandardCharsets;
+import java.util.List;
+import java.util.Map;
+
+/** Makes every call with the HTTP client of Java as it is by default, and prints call and outcome of each. */
+public class Calls {
+    private static final Map<String, String> MODELS =
+        Map.of("unknown", "missing", "none", "empty", "failover", "fallen");
+    private static String base;
+    private static String text;
+
+    public static void main(String[] arguments) throws Exception {
+        base = arguments[0];
+        text = arguments[1];
+        HttpClient client = HttpClient.newHttpClient();
+        for (String call : List.of("chat", "stream", "embeddings", "list", "retrieve", "namespaced", "cancel", "unknown",
+                "none", "failover")) {
+            String outcome;
+            try {
+                outcome = made(client, call);
+            } catch (Exception failure) {
+                outcome = failure.toString();
+            }
+            System.out.println(call + "\t" + outcome.replace('\n', ' '));
+        }
+        System.exit(0);
+    }
+
+    private static String made(HttpClient client, String call) throws Exception {
+        if (call.equals("stream") || call.equals("cancel")) {
+            return streamed(client, call);
+        }
+        HttpResponse<String> response = client.send(request(call), BodyHandlers.ofString());
+        String body = response.body();
+        if (response.statusCode() != 200) {
+            return response.statusCode() + " " + body.replaceAll("(?s).*\"code\":\\s*\"([a-z_]+)\".*", "$1");
+        }
+        String expected = switch (call) {
+            case "list", "retrieve" -> "\"id\":\"demo\"";
+            case "namespaced" -> "demo\"";
+            case "embeddings" -> "\"embedding\": [0.5, 0.25]";
+            default -> "\"content\": \"" + text + "\"";
+        };
+        return body.contains(expected) ? "works" : body;
+    }
+
+    private static String streamed(HttpClient client, String call) throws Exception {
+        HttpResponse<InputStream> response = client.send(request(call), BodyHandlers.ofInputStream());
+        StringBuilder all = new StringBuilder();
+        boolean done = false;
+        try (BufferedReader lines =
+                new BufferedReader(new InputStreamReader(response.body(), StandardCharsets.UTF_8))) {
+            for (String line = lines.readLine(); line != null; line = lines.readLine()) {
+                int start = line.indexOf("\"content\": \"");
+                if (start >= 0) {
+                    all.append(line, start + 12, line.indexOf('"', start + 12));
+                }
+                done |= line.equals("data: [DONE]");
+                if (call.equals("cancel") && all.length() > 0) {
+                    break; // closing the body drops the connection
+                }
+            }
+        }
+        if (call.equals("cancel")) {
+            return text.startsWith(all.toString()) && !done ? "works" : all.toString();
+        }
+        return all.toString().equals(text) && done ? "works" : all.toString();
+    }
+
+    private static HttpRequest request(String call) {
+        String path = switch (call) {
+            case "list" -> "/v1/models";
+            case "retrieve" -> "/v1/models/demo";
+            case "namespaced" -> "/v1/models/default%2Fdemo";
+            case "embeddings" -> "/v1/embeddings";
+            default -> "/v1/chat/completions";
+        };
+        HttpRequest.Builder builder = HttpRequest.newBuilder(URI.create(base + path)).header("x-case", "java/" + call);
+        if (path.startsWith("/v1/models")) {
+            return builder.build();
+        }
+        String stream = call.equals("stream") || call.equals("cancel") ? ", \"stream\": true" : "";
+        String asked = call.equals("embeddings")
+            ? "\"input\": [\"a\", \"b\"]" : "\"messages\": [{\"role\": \"user\", \"content\": \"hello\"}]" + stream;
+        String body = "{\"model\": \"" + MODELS.getOrDefault(call, "demo") + "\", " + asked + "}";
+        return builder.header("content-type", "application/json")
+            .POST(HttpRequest.BodyPublishers.ofString(body)).build();
+    }
+}
