@@ -222,7 +222,7 @@ async def _serve(
     metrics.client_connections.set_function(lambda: server.connections)
     metrics.upstream_connections.labels("idle").set_function(lambda: stats.idle)
     metrics.upstream_connections.labels("open").set_function(lambda: stats.open)
-    metrics.upstream_connects.set_function(lambda: stats.connects)
+    metrics.upstream_connects.count = lambda: stats.connects
     metrics.table_age.set_function(lambda: max(0.0, time.time() - store.refreshed_at) if store.refreshed_at else 0.0)
 
     stopped = asyncio.Event()

@@ -410,8 +410,10 @@ class Proxy:
         plan, backend = context.plan, context.backend
         if context.refusal is not None:
             context.refusal[0].abort()
-        if plan is None:
-            self._metrics.refused.labels(context.code or "none").inc()
+        if plan is None and context.code is None:
+            self._metrics.unrouted.labels(str(context.status)).inc()
+        elif plan is None:
+            self._metrics.refused.labels(context.code).inc()
         else:
             plan.runtime.in_flight -= 1
             if context.concurrency is not None:

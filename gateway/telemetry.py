@@ -9,7 +9,7 @@ import os
 import threading
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, count
 from typing import Final, TextIO
 
@@ -89,6 +89,18 @@ class _Routes(Collector):
         return requests, duration, first_byte
 
 
+class _Connects(Collector):
+    """Collector of the number of connections that were opened to backends, which the connection pool counts."""
+
+    def __init__(self) -> None:
+        self.count: Callable[[], int] = int
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the counter with the number of this moment."""
+        name = "beamlit_gateway_upstream_connects"
+        return (CounterMetricFamily(name, "Connections opened to backends so far", value=self.count()),)
+
+
 def _cumulative(counts: Sequence[int]) -> list[tuple[str, float]]:
     """Return buckets as Prometheus defines them: each one contains the counts of all smaller ones."""
     bounds = (*map(floatToGoString, _SECONDS), "+Inf")
@@ -163,15 +175,21 @@ class Metrics:
             ("code",),
             registry=self.registry,
         )
+        self.unrouted = Counter(
+            "beamlit_gateway_unrouted_requests",
+            "Requests that ended without a route and without an error, by status: served by the gateway itself, such as"
+            " GET /v1/models, or 499 when the client left first",
+            ("code",),
+            registry=self.registry,
+        )
         self.client_connections = Gauge(
             "beamlit_gateway_client_connections", "Open client connections", registry=self.registry
         )
         self.upstream_connections = Gauge(
             "beamlit_gateway_upstream_connections", "Connections to backends", ("state",), registry=self.registry
         )
-        self.upstream_connects = Gauge(
-            "beamlit_gateway_upstream_connects_total", "Connections opened to backends so far", registry=self.registry
-        )
+        self.upstream_connects = _Connects()
+        self.registry.register(self.upstream_connects)
         self.token_requests = Counter(
             "beamlit_gateway_token_requests",
             "Token requests by result: ok, refused by the endpoint, or failed",

@@ -620,6 +620,25 @@ async def test_metrics_and_log_of_a_request() -> None:
         assert (second["status"], second["code"], second["route"]) == (404, "route_not_found", None)
 
 
+async def test_what_needs_no_route_is_not_refused() -> None:
+    """A request that the gateway serves itself, or whose client leaves before a route is found, is counted by status,
+    and not as refused."""
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        for line in (b"GET /v1/models", b"GET /v1/models/demo", b"HEAD /v1/models", b"OPTIONS *"):
+            method = line.partition(b" ")[0]
+            response = await running.ask(line + b" HTTP/1.1\r\nHost: gateway\r\n\r\n", method=method)
+            assert response.status in (200, 204)
+        client = await running.client()
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: gateway\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+        await client.send(head)
+        assert (await client.some()).startswith(b"HTTP/1.1 100")
+        client.reset()
+        await until(lambda: running.count("beamlit_gateway_unrouted_requests_total", code="499") == 1)
+        assert running.count("beamlit_gateway_unrouted_requests_total", code="200") == 3
+        assert running.count("beamlit_gateway_unrouted_requests_total", code="204") == 1
+        assert running.count("beamlit_gateway_refused_requests_total", code="none") == 0
+
+
 async def test_metrics_of_a_route_end_with_it() -> None:
     """The metrics of a removed route are removed."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
