@@ -149,8 +149,8 @@ CHILD_PENDING: Final = "ChildPending"
 """A desired child is not observed yet."""
 ROUTE_PENDING: Final = "RoutePending"
 """The observed route document does not equal the desired one yet."""
-NAME_TAKEN: Final = "NameTaken"
-"""A desired child did not appear in time: another object has its name, or the controller may not create it."""
+NOT_CREATED: Final = "NotCreated"
+"""A desired child did not appear in time: the API server refused it, or another object has its name."""
 INLINE_SECRET: Final = "InlineSecret"  # noqa: S105 - the name of a warning
 """The specification has a client secret in plain text."""
 

@@ -173,8 +173,9 @@ def warnings(comparison: Comparison, observation: Observation) -> tuple[Conditio
         conditions.append(Condition("InlineSecret", "True", reasons.INLINE_SECRET, message))
     if comparison.conflicts:
         message = (
-            f"Asked for and never appeared: {', '.join(map(str, comparison.conflicts))}. Another object has that name,"
-            " or the controller may not create it: rename or delete that object, or look at the controller's events."
+            f"Asked for and never appeared: {', '.join(map(str, comparison.conflicts))}. Where the API server refused"
+            " to create it, a SyncError among the events of this object says why. Without such an event another object"
+            " has that name: rename or delete it."
         )
-        conditions.append(Condition("ChildConflict", "True", reasons.NAME_TAKEN, message))
+        conditions.append(Condition("ChildConflict", "True", reasons.NOT_CREATED, message))
     return tuple(conditions)

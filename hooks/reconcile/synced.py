@@ -1,8 +1,9 @@
 """Comparison of the desired children with the observed ones, for the condition Synced.
 
-Metacontroller does not report that it could not create a child: where another object has the name, it does nothing. So
-a child that was desired and does not appear is noticed here. The record of it is the condition Synced: its message
-names the children that are awaited, and its time says since when.
+Metacontroller does not report to hooks that it could not create a child. Where another object has the name it does
+nothing; what the API server refused is an event SyncError of the parent. So a child that was desired and does not
+appear is noticed here, without its cause. The record of it is the condition Synced: its message names the children that
+are awaited, and its time says since when.
 """
 
 from dataclasses import dataclass

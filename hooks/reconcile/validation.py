@@ -12,6 +12,7 @@ from hooks.api.remote_backend import Location
 from hooks.backends import geography
 from hooks.backends.remote import check_names
 from hooks.errors import NotAccepted
+from hooks.kube import pod_template
 from hooks.kube.objects import Object
 from hooks.kube.stored import canonical_json
 from hooks.kube.unstructured import mapping, objects, text
@@ -181,6 +182,10 @@ def _check_template(server: Server) -> None:
         raise _invalid(f"{_TEMPLATE}.spec.containers must be a list with at least one container.")
     for field in ("containers", "initContainers"):
         _check_containers(pod, field)
+    if pod.get("ephemeralContainers"):
+        raise _invalid(f"{_TEMPLATE}.spec.ephemeralContainers must be left out: a pod template cannot have them.")
+    for problem in pod_template.problems(template, _TEMPLATE):
+        raise _invalid(problem)
 
 
 def _check_containers(pod: Mapping[str, Any], field: str) -> None:

@@ -39,7 +39,7 @@ def test_a_taken_name_is_noticed(taken: tuple[str, str]) -> None:
     response = cluster.after(9.5)
     assert ("ChildConflict" in conditions(response), response.resync_after_seconds) == (False, 0.5)
     response = cluster.after(0.5)
-    assert conditions(response)["ChildConflict"] == ("True", reasons.NAME_TAKEN)
+    assert conditions(response)["ChildConflict"] == ("True", reasons.NOT_CREATED)
     assert " ".join(taken) in condition(response, "ChildConflict")["message"]
     assert conditions(response)["Ready"] == ("False", reasons.NOT_SYNCED)
     assert len(response.children) == 2
