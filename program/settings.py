@@ -219,6 +219,7 @@ def load(
             for section in reversed(sections):
                 nested = {section: nested}
             _merge(values, nested)
+    _drop_blank_sections(model, values)
     try:
         return model.model_validate(values)
     except ValidationError as exc:
@@ -235,6 +236,21 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise SettingsError(f"--config {path} must be a mapping of settings, such as `namespaces: team-a`.")
     return {str(key): value for key, value in content.items()}
+
+
+def _drop_blank_sections(settings: type[BaseModel], values: dict[str, Any]) -> None:
+    """Drop sections that are left blank, because everything in them is commented out: they have their defaults.
+
+    Where null is a value of its own, as for `authConfig`, it stays.
+    """
+    for name, info in settings.model_fields.items():
+        annotation, key = info.annotation, info.alias or name
+        if not isinstance(annotation, type) or not issubclass(annotation, BaseModel) or key not in values:
+            continue
+        if values[key] is None and not info.is_required():
+            del values[key]
+        elif isinstance(values[key], dict):
+            _drop_blank_sections(annotation, values[key])
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:

@@ -24,6 +24,31 @@ CHART: Final = ROOT / "charts/beamlit-controller"
 _KEY: Final = re.compile(r"( *)([A-Za-z][\w-]*):")
 _OPEN: Final = frozenset({"metacontroller", "metacontroller.rbac", "metacontroller.serviceAccount"})
 """Sections that belong to a dependency. Keys that are not described are allowed in them."""
+_DEPENDENCY: Final = "metacontroller"
+"""Section whose values are those of a dependency. Its chart gets them from Helm, so nothing can be put in for it."""
+_GIVEN: Final = "config.namespaces"
+"""Path of the value that must not be left blank: a default would be a guess, and all namespaces a large one."""
+_CONDITION: Final = "installMetricServer"
+"""Value that decides about a dependency. Helm reads it before a default can be put in, and takes absence for yes."""
+NONE_WHEN_BLANK: Final = frozenset(
+    {
+        "config.defaultRemoteBackend",
+        "config.defaultRemoteBackend.host",
+        "config.defaultRemoteBackend.authConfig",
+        "podSecurityContext",
+        "containerSecurityContext",
+        "hooks.resources",
+        "gateway.resources",
+    }
+)
+"""Paths of values and sections that mean none where they are left blank, and not their default."""
+_DEFAULTS: Final = """\
+{{- /* Generated from values.yaml by `make generate`: the defaults, the paths of sections, and the paths of what has no
+     default where it is left blank. */ -}}
+{{- define "beamlit.defaults" -}}
+%s
+{{- end -}}
+"""
 _HEAD: Final = """\
 <!-- Generated from values.yaml by `make generate`. -->
 
@@ -32,6 +57,10 @@ _HEAD: Final = """\
 Installs hooks, the gateway, their RBAC and, unless told otherwise, Metacontroller.
 [docs/install.md](../../docs/install.md) says how; [docs/migrating.md](../../docs/migrating.md) is for users of the
 original controller. A key that is not in these tables is refused.
+
+A section or value that is left blank, because everything below it is commented out for instance, has its defaults. A
+blank `config.defaultRemoteBackend`, a blank `host` or `authConfig` in it, blank security contexts and blank `resources`
+are none. `config.namespaces`, `installMetricServer` and what is below `metacontroller` must not be left blank.
 """
 _TABLE: Final = """
 | value | default | meaning |
@@ -225,10 +254,32 @@ def schema() -> str:
         for index, section in enumerate(sections):
             inner = place["properties"].setdefault(section, _section(".".join(sections[: index + 1])))
             place = inner
-        place["properties"][name] = {"description": one.meaning, **allowed(one)}
+        of_value = allowed(one)
+        if one.path not in (_GIVEN, _CONDITION) and sections[:1] != [_DEPENDENCY]:
+            of_value = _or_blank(of_value)
+        place["properties"][name] = {"description": one.meaning, **of_value}
+    root["required"] = [_CONDITION]
+    # Helm gives a dependency its own defaults where our section is left blank; this key is none of them.
+    root["properties"][_DEPENDENCY]["required"] = ["enabled"]
     # Helm passes these on to every chart.
     root["properties"] |= {"global": {"type": "object"}, "metrics-server": {"type": "object"}}
     return json.dumps(root, indent=2) + "\n"
+
+
+def defaults() -> str:
+    """Return the template that holds the defaults of the chart, for what is left blank."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    sections = {
+        ".".join(names[:depth])
+        for names in (one.path.split(".") for one in settings())
+        for depth in range(1, len(names))
+    }
+    known = {
+        "defaults": {key: value for key, value in values.items() if key != _DEPENDENCY},
+        "sections": sorted(sections),
+        "blank": sorted({_GIVEN, *NONE_WHEN_BLANK}),
+    }
+    return _DEFAULTS % json.dumps(known, indent=2)
 
 
 def is_value(path: str) -> bool:
@@ -263,7 +314,20 @@ def allowed(one: Setting) -> dict[str, Any]:
 
 
 def _section(path: str) -> dict[str, Any]:
-    return {"type": "object", "additionalProperties": path in _OPEN, "properties": {}}
+    of_section = {"type": "object", "additionalProperties": path in _OPEN, "properties": {}}
+    return of_section if path.partition(".")[0] in ("", _DEPENDENCY) else _or_blank(of_section)
+
+
+def _or_blank(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schema that accepts null, too."""
+    result = dict(schema)
+    if "type" in schema:
+        kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        result["type"] = [*kinds, *({"null"} - set(kinds))]
+    for key, null in (("enum", None), ("anyOf", {"type": "null"})):
+        if key in schema and null not in schema[key]:
+            result[key] = [*schema[key], null]
+    return result
 
 
 def _of_the_configuration(section: type[BaseModel]) -> dict[str, Any]:
@@ -281,6 +345,8 @@ def _of_the_configuration(section: type[BaseModel]) -> dict[str, Any]:
         kept = {key: plain(value) for key, value in part.items() if key not in _NOISE}
         if "properties" in part:
             kept["properties"] = {key: plain(value) for key, value in part["properties"].items()}
+            if "required" not in part:
+                kept = _or_blank(kept)
         return kept
 
     result: dict[str, Any] = plain(whole)

@@ -45,6 +45,7 @@ def generated() -> dict[Path, str]:
         Path("charts/beamlit-controller/README.md"): chart.readme(),
         Path("charts/beamlit-controller/values.schema.json"): chart.schema(),
         Path("docs/compatibility.md"): compatibility(),
+        Path("charts/beamlit-controller/templates/_defaults.tpl"): chart.defaults(),
         Path("docs/reference/crds.md"): crd_reference(list(definitions.values())),
         Path("docs/reference/offloading.md"): offloading_reference(),
         Path("docs/reference/proxy-cases.md"): case_table(),

@@ -3,6 +3,7 @@
 import copy
 import functools
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -78,6 +79,13 @@ metadata: {name: metrics-server-is-here, namespace: {{ .Release.Namespace }}}
 """
 
 
+_GENERATED: Final = re.compile(
+    r"(?:tls\.crt|tls\.key|ca\.crt|checksum/tls): \S+$|\?v=\S+|-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----",
+    re.DOTALL | re.MULTILINE,
+)
+"""Regular expression for what differs between two renderings because each generates a certificate."""
+
+
 class HelmFailed(Exception):
     """helm ended with an error; the message is its output."""
 
@@ -122,6 +130,12 @@ def helm(*words: str) -> str:
 def template(chart: Path, *words: str) -> list[dict[str, Any]]:
     """Return the objects that the chart renders to."""
     return copy.deepcopy(_rendered(chart, words))
+
+
+def template_text(chart: Path, *words: str) -> str:
+    """Return what the chart renders to as text, which takes no time to parse, without its generated certificate."""
+    text = helm("template", "beamlit", str(chart), "--kube-version", "1.36.0", "--namespace", "sys", *words)
+    return _GENERATED.sub("", text)
 
 
 @functools.cache

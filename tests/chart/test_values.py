@@ -3,15 +3,15 @@
 import base64
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
 
-from tests.chart.helm import HelmFailed, kind, template
-from tools.chart_reference import Setting, allowed, settings
+from tests.chart.helm import HelmFailed, kind, template, template_text
+from tools.chart_reference import CHART, NONE_WHEN_BLANK, Setting, allowed, settings
 from tools.repository import ROOT
 
 TOKEN: Final = base64.b64encode(b"account:secret").decode()
@@ -343,6 +343,7 @@ def test_the_schema_refuses(chart: Path, values: str, sentence: str, tmp_path: P
         (("--set=hooks.tls.caConfigMap=x",), "belong to hooks.tls.existingSecret"),
         (("--set=allowedNamespaces={a}",), "config.namespaces names default, where Metacontroller may not write"),
         (("--set=allowedNamespaces={a}", "--set=config.namespaces="), "config.namespaces is empty"),
+        (("--set=config.namespaces=null",), r"config.namespaces is left blank: .* or write \[\] for all"),
         (("--set=gateway.autoscaling.enabled=true,gateway.autoscaling.maxReplicas=1",), "minReplicas 2 is above"),
         (("--set=gateway.replicas=1,gateway.podDisruptionBudget.minAvailable=1",), "could ever be drained"),
         (("--set=hooks.podDisruptionBudget.minAvailable=2",), "could ever be drained"),
@@ -354,6 +355,73 @@ def test_what_cannot_work_is_refused(chart: Path, words: tuple[str, ...], senten
     """A combination that would install and then not work is refused with a sentence that says what to set."""
     with pytest.raises(HelmFailed, match=sentence):
         template(chart, *words)
+
+
+def below(path: tuple[str, ...], value: object) -> str:
+    """Return a values file that has a value at a path."""
+    nested = value
+    for key in reversed(path):
+        nested = {key: nested}
+    return yaml.safe_dump(nested)
+
+
+def mappings(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the path of every value that is a mapping, at every depth."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield (*path, key)
+            yield from mappings(value, (*path, key))
+
+
+@functools.cache
+def default_text(chart: Path) -> str:
+    """Return what the chart renders to with its defaults."""
+    return template_text(chart)
+
+
+MAPPINGS: Final = tuple(mappings(yaml.safe_load((CHART / "values.yaml").read_text())))
+OF_KUBERNETES: Final = ("resources", "podSecurityContext", "containerSecurityContext", "securityContext")
+"""Mappings of Kubernetes. A null in them, or for them, takes away what the chart has there, as Helm has it."""
+
+
+@pytest.mark.parametrize("path", MAPPINGS, ids=".".join)
+def test_an_emptied_section_has_its_defaults(chart: Path, path: tuple[str, ...], tmp_path: Path) -> None:
+    """A mapping that is empty, or null because everything in it is commented out, has its defaults. A null means none
+    for a remote backend and for mappings of Kubernetes, and is refused, by its name, in values of the dependency."""
+    (tmp_path / "empty.yaml").write_text(below(path, {}))
+    assert template_text(chart, "--values", str(tmp_path / "empty.yaml")) == default_text(chart)
+
+    (tmp_path / "null.yaml").write_text(below(path, None))
+    null = ("--values", str(tmp_path / "null.yaml"))
+    if path[0] == "metacontroller" and not set(path[1:-1]) & {"podSecurityContext", "securityContext"}:
+        with pytest.raises(HelmFailed, match=f"/{'/'.join(path)}'"):
+            template_text(chart, *null)
+        return
+    if path == ("config", "defaultRemoteBackend"):
+        config = yaml.safe_load(kind(template(chart, *null), "ConfigMap", "-config")["data"]["config.yaml"])
+        assert not config["defaultRemoteBackend"]["host"]
+    is_default = path != ("config", "defaultRemoteBackend") and not set(path) & set(OF_KUBERNETES)
+    assert (template_text(chart, *null) == default_text(chart)) is is_default
+
+
+@pytest.mark.parametrize("path", sorted(SETTINGS))
+def test_a_blank_value_has_its_default(chart: Path, path: str, tmp_path: Path) -> None:
+    """A single value that is left blank has its default, or is refused by its name where that would be a guess."""
+    file = tmp_path / "values.yaml"
+    file.write_text(below(tuple(path.split(".")), None))
+    if path.startswith("metacontroller.") or path in ("config.namespaces", "installMetricServer"):
+        with pytest.raises(HelmFailed, match=path.replace(".", "[./]")):
+            template_text(chart, "--values", str(file))
+        return
+    # Without credentials there is no authentication in the default rendering either.
+    is_default = path not in NONE_WHEN_BLANK - {"config.defaultRemoteBackend.authConfig"}
+    assert (template_text(chart, "--values", str(file)) == default_text(chart)) is is_default
+
+
+@pytest.mark.parametrize("path", sorted((CHART / "templates").rglob("*.yaml")), ids=lambda path: path.name)
+def test_every_template_puts_the_defaults_in_first(path: Path) -> None:
+    """Each template begins by putting in the defaults of what is left blank, for any may be rendered first."""
+    assert path.read_text().startswith('{{- include "beamlit.fill" . -}}\n')
 
 
 def test_the_schema_has_every_default() -> None:

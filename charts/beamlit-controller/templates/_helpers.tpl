@@ -1,3 +1,25 @@
+{{- /* Puts the defaults in for what is left blank: Helm takes a null of the user out of the values, with all that the chart
+     has below it. Each template begins with this, and the first one that is rendered does it for all. */ -}}
+{{- define "beamlit.fill" -}}
+{{- if not (hasKey .Values "isFilled") -}}
+{{- $known := include "beamlit.defaults" . | fromJson -}}
+{{- include "beamlit.fillSection" (dict "known" $known "path" "" "values" .Values "defaults" $known.defaults) -}}
+{{- $_ := set .Values "isFilled" true -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "beamlit.fillSection" -}}
+{{- range $key, $default := .defaults -}}
+{{- $path := printf "%s.%s" $.path $key | trimPrefix "." -}}
+{{- $given := index $.values $key -}}
+{{- if kindIs "invalid" $given -}}
+{{- if has $path $.known.blank | not -}}{{- $_ := set $.values $key (deepCopy $default) -}}{{- end -}}
+{{- else if has $path $.known.sections -}}
+{{- include "beamlit.fillSection" (dict "known" $.known "path" $path "values" $given "defaults" $default) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* The prefix of names. A release may have dots in its name, a Service may not. */ -}}
 {{- define "beamlit.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}

@@ -1,5 +1,6 @@
 {{- /* What helm prints after an installation. A template of its own, so that tests can render it. */ -}}
 {{- define "beamlit.notes" -}}
+{{- include "beamlit.fill" . -}}
 {{- $fullname := include "beamlit.fullname" . -}}
 {{- $served := include "beamlit.served" . | fromJsonArray -}}
 {{- $namespace := first (append $served "default") -}}

@@ -49,6 +49,20 @@ def test_keys_of_hooks_are_ignored(tmp_path: Path) -> None:
         load("gateway: {lameDuck: 1}", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "text", ["gateway:\n", "gateway:\n  timeouts:\n  limits: null\n", "defaultRemoteBackend:\ntls: ~\n", "gateway: {}"]
+)
+def test_a_blank_section_has_its_defaults(tmp_path: Path, text: str) -> None:
+    """A section in which everything is commented out has its defaults."""
+    assert load(text, tmp_path) == Settings.load(None, environment={})
+
+
+def test_a_null_that_means_something_stays(tmp_path: Path) -> None:
+    """`authConfig: null` is a remote backend without authentication, and no blank section."""
+    text = "defaultRemoteBackend: {host: m.example, authConfig: null}"
+    assert load(text, tmp_path).default_remote_backend.auth_config is None
+
+
 def test_flags_and_variables(tmp_path: Path) -> None:
     """A flag wins over a variable, a variable over the file; variables contain lists as JSON."""
     environment = {

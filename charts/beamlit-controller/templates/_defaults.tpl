@@ -1,0 +1,284 @@
+{{- /* Generated from values.yaml by `make generate`: the defaults, the paths of sections, and the paths of what has no
+     default where it is left blank. */ -}}
+{{- define "beamlit.defaults" -}}
+{
+  "defaults": {
+    "nameOverride": "",
+    "fullnameOverride": "",
+    "installMetricServer": false,
+    "installBeamlitGateway": true,
+    "beamlitApiToken": "",
+    "beamlitApiTokenExistingSecret": "",
+    "beamlitBaseUrl": "https://api.beamlit.dev/v0",
+    "allowedNamespaces": [],
+    "config": {
+      "enableHTTP2": false,
+      "secureMetrics": false,
+      "enableLeaderElection": false,
+      "metricsAddr": "",
+      "probeAddr": "",
+      "namespaces": "default",
+      "clusterDomain": "",
+      "defaultRemoteBackend": {
+        "host": "run.beamlit.dev",
+        "scheme": "https",
+        "pathPrefix": "/$workspace/$model",
+        "workspace": "",
+        "headersToAdd": {},
+        "authConfig": {
+          "type": "oauth",
+          "oauthConfig": {
+            "clientId": "",
+            "clientSecret": "",
+            "existingSecret": "",
+            "tokenUrl": "https://api.beamlit.dev/v0/oauth/token",
+            "scope": "",
+            "audience": "",
+            "resource": "",
+            "parameters": {},
+            "tokenAuth": "",
+            "caConfigMap": "",
+            "caSecret": ""
+          }
+        },
+        "location": {
+          "name": "",
+          "country": "",
+          "continent": ""
+        },
+        "flavors": []
+      },
+      "tls": {
+        "strict": false
+      },
+      "metricInformer": {
+        "type": "kubernetes",
+        "resolutionSeconds": 15,
+        "prometheus": {
+          "address": "",
+          "timeoutSeconds": 2,
+          "scrapeIntervalSeconds": 60,
+          "namespaceLabel": "",
+          "insecureSkipVerify": false,
+          "caConfigMap": "",
+          "caSecret": "",
+          "basicAuth": {
+            "username": "",
+            "password": "",
+            "existingSecret": ""
+          },
+          "bearer": {
+            "token": "",
+            "existingSecret": ""
+          }
+        }
+      },
+      "proxyService": {
+        "namespace": "",
+        "name": "",
+        "port": 80,
+        "adminPort": 8081
+      },
+      "hooks": {},
+      "gateway": {}
+    },
+    "image": {
+      "repository": "ghcr.io/beamlit/beamlit-controller",
+      "tag": "",
+      "digest": "",
+      "pullPolicy": "IfNotPresent"
+    },
+    "imagePullSecrets": [],
+    "commonLabels": {},
+    "commonAnnotations": {},
+    "podSecurityContext": {
+      "runAsNonRoot": true,
+      "runAsUser": 65532,
+      "runAsGroup": 65532,
+      "fsGroup": 65532,
+      "seccompProfile": {
+        "type": "RuntimeDefault"
+      }
+    },
+    "containerSecurityContext": {
+      "allowPrivilegeEscalation": false,
+      "readOnlyRootFilesystem": true,
+      "runAsNonRoot": true,
+      "capabilities": {
+        "drop": [
+          "ALL"
+        ]
+      }
+    },
+    "userRoles": {
+      "aggregate": false
+    },
+    "monitoring": {
+      "from": [],
+      "podMonitor": {
+        "enabled": false,
+        "labels": {},
+        "interval": ""
+      }
+    },
+    "hooks": {
+      "url": "",
+      "replicas": 2,
+      "tls": {
+        "existingSecret": "",
+        "caBundle": "",
+        "caConfigMap": "",
+        "generation": ""
+      },
+      "auth": {
+        "bearer": {
+          "enabled": false,
+          "existingSecret": ""
+        }
+      },
+      "serviceAccount": {
+        "create": true,
+        "name": "",
+        "annotations": {}
+      },
+      "podDisruptionBudget": {
+        "enabled": true,
+        "maxUnavailable": 1,
+        "minAvailable": ""
+      },
+      "spreadOverNodes": true,
+      "topologySpreadConstraints": [],
+      "resources": {
+        "requests": {
+          "cpu": "50m",
+          "memory": "128Mi"
+        },
+        "limits": {
+          "memory": "512Mi"
+        }
+      },
+      "podAnnotations": {},
+      "podLabels": {},
+      "env": [],
+      "extraVolumes": [],
+      "extraVolumeMounts": [],
+      "nodeSelector": {},
+      "tolerations": [],
+      "affinity": {},
+      "priorityClassName": "",
+      "networkPolicy": {
+        "enabled": true
+      }
+    },
+    "gateway": {
+      "replicas": 2,
+      "service": {
+        "type": "ClusterIP",
+        "port": 80,
+        "nodePort": 0,
+        "loadBalancerClass": "",
+        "loadBalancerSourceRanges": [],
+        "externalTrafficPolicy": "",
+        "annotations": {}
+      },
+      "lameDuckSeconds": 5,
+      "drainSeconds": 25,
+      "autoscaling": {
+        "enabled": false,
+        "minReplicas": 2,
+        "maxReplicas": 10,
+        "targetCPUUtilizationPercentage": 70
+      },
+      "serviceAccount": {
+        "create": true,
+        "name": "",
+        "annotations": {}
+      },
+      "podDisruptionBudget": {
+        "enabled": true,
+        "maxUnavailable": 1,
+        "minAvailable": ""
+      },
+      "spreadOverNodes": true,
+      "topologySpreadConstraints": [],
+      "resources": {
+        "requests": {
+          "cpu": "200m",
+          "memory": "128Mi"
+        },
+        "limits": {
+          "memory": "1Gi"
+        }
+      },
+      "podAnnotations": {},
+      "podLabels": {},
+      "env": [],
+      "extraVolumes": [],
+      "extraVolumeMounts": [],
+      "nodeSelector": {},
+      "tolerations": [],
+      "affinity": {},
+      "priorityClassName": "",
+      "networkPolicy": {
+        "enabled": true,
+        "from": []
+      }
+    },
+    "existingMetacontroller": {
+      "namespace": "metacontroller",
+      "serviceAccount": "metacontroller",
+      "podLabels": {
+        "app.kubernetes.io/name": "metacontroller"
+      }
+    },
+    "kubernetesClusterDomain": "",
+    "controllerManager": {},
+    "metricsService": {},
+    "beamlit-gateway": {}
+  },
+  "sections": [
+    "config",
+    "config.defaultRemoteBackend",
+    "config.defaultRemoteBackend.authConfig",
+    "config.defaultRemoteBackend.authConfig.oauthConfig",
+    "config.defaultRemoteBackend.location",
+    "config.metricInformer",
+    "config.metricInformer.prometheus",
+    "config.metricInformer.prometheus.basicAuth",
+    "config.metricInformer.prometheus.bearer",
+    "config.proxyService",
+    "config.tls",
+    "existingMetacontroller",
+    "gateway",
+    "gateway.autoscaling",
+    "gateway.networkPolicy",
+    "gateway.podDisruptionBudget",
+    "gateway.service",
+    "gateway.serviceAccount",
+    "hooks",
+    "hooks.auth",
+    "hooks.auth.bearer",
+    "hooks.networkPolicy",
+    "hooks.podDisruptionBudget",
+    "hooks.serviceAccount",
+    "hooks.tls",
+    "image",
+    "metacontroller",
+    "metacontroller.rbac",
+    "metacontroller.serviceAccount",
+    "monitoring",
+    "monitoring.podMonitor",
+    "userRoles"
+  ],
+  "blank": [
+    "config.defaultRemoteBackend",
+    "config.defaultRemoteBackend.authConfig",
+    "config.defaultRemoteBackend.host",
+    "config.namespaces",
+    "containerSecurityContext",
+    "gateway.resources",
+    "hooks.resources",
+    "podSecurityContext"
+  ]
+}
+{{- end -}}
