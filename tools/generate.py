@@ -16,6 +16,7 @@ from program.problems import MUST_BE
 from tools import chart_reference as chart
 from tools.case_table import page as case_table
 from tools.compatibility import page as compatibility
+from tools.error_table import page as error_table
 from tools.reference import crd_reference, offloading_reference, route_document_reference
 from tools.repository import ROOT
 
@@ -47,6 +48,7 @@ def generated() -> dict[Path, str]:
         Path("docs/compatibility.md"): compatibility(),
         Path("charts/beamlit-controller/templates/_defaults.tpl"): chart.defaults(),
         Path("docs/reference/crds.md"): crd_reference(list(definitions.values())),
+        Path("docs/reference/errors.md"): error_table(),
         Path("docs/reference/offloading.md"): offloading_reference(),
         Path("docs/reference/proxy-cases.md"): case_table(),
         Path("docs/reference/route-document.md"): route_document_reference(schema),

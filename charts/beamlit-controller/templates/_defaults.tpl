@@ -25,6 +25,9 @@
         "pathPrefix": "/$workspace/$model",
         "workspace": "",
         "headersToAdd": {},
+        "headersToRemove": [],
+        "forwardHeaders": [],
+        "forwarded": "none",
         "authConfig": {
           "type": "oauth",
           "oauthConfig": {
