@@ -13,7 +13,7 @@ PROGRAMS: Final = ROOT / "tests/clients/programs.json"
 _INTRODUCTION: Final = """\
 `make clients` runs these clients against the gateway, in front of a server that records every byte it gets. A call that
 works gives the client what it asked for; where the gateway responds with an error, the table has what the client shows:
-the class of its error or the status, and the code."""
+the class of its error or the status, and the code. [Clients](clients.md) has base URLs, timeouts and retries."""
 
 
 def page() -> str:
