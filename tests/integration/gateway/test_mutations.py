@@ -39,6 +39,8 @@ OF_CLIENTS = {"headSeconds": 0.4, "bodySeconds": 0.4, "keepAliveSeconds": 0.4}
 OF_BACKENDS = {"idleSeconds": 1.5, "firstByteSeconds": 1.5}
 """Timeouts in seconds for the side that is mutated; the other side gets as long as a test waits."""
 
+OFFER = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABk")
+"""Fields of a client that offers HTTP/2, which the gateway ignores."""
 REQUESTS = [
     post(b"X-Mark: " + MARKER, b"Content-Length: 5", body=b"hello"),
     post(b"X-Mark: " + MARKER, b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\nX-T: 1\r\n\r\n"),
@@ -48,6 +50,8 @@ REQUESTS = [
         b"Content-Type: application/json", b"Content-Length: 16", body=b'{"model":"demo"}', line=b"POST /v1/x HTTP/1.1"
     ),
     b"GET http://gateway/default/demo/x HTTP/1.1\r\nHost: gateway\r\nX-Mark: " + MARKER + b"\r\n\r\n",
+    post(*OFFER, b"X-Mark: " + MARKER, b"Content-Length: 5", body=b"hello"),
+    post(*OFFER, b"X-Mark: " + MARKER, b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\nUpgrade: h2c\r\n\r\n"),
     post(
         b"Connection: Upgrade",
         b"Upgrade: websocket",
