@@ -97,7 +97,8 @@ def one_of(*words: str) -> Check:
     return check
 
 
-_KEY_OF: Final = {"name": text, "key": text, "optional": flag}
+_OBJECT: Final = {"name": text, "optional": flag}
+_KEY_OF: Final = {**_OBJECT, "key": text}
 _LABELS: Final = {
     "matchLabels": Values(text),
     "matchExpressions": Items({"key": text, "operator": text, "values": Items(text)}),
@@ -120,12 +121,21 @@ _PROBE: Final = {
     ),
 }  # fmt: skip
 _SECURITY: Final = {
-    **dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"), whole),
-    **dict.fromkeys(("runAsNonRoot", "privileged", "allowPrivilegeEscalation", "readOnlyRootFilesystem"), flag),
+    "runAsUser": whole,
+    "runAsGroup": whole,
+    "runAsNonRoot": flag,
+    "seccompProfile": {"type": text, "localhostProfile": text},
+}
+_CONTAINER_SECURITY: Final = {
+    **_SECURITY,
+    **dict.fromkeys(("privileged", "allowPrivilegeEscalation", "readOnlyRootFilesystem"), flag),
     "capabilities": {"add": Items(text), "drop": Items(text)},
+}
+_POD_SECURITY: Final = {
+    **_SECURITY,
+    "fsGroup": whole,
     "supplementalGroups": Items(whole),
     "sysctls": Items({"name": text, "value": text}),
-    "seccompProfile": {"type": text, "localhostProfile": text},
 }
 _CONTAINER: Final = {
     "name": text,
@@ -146,14 +156,14 @@ _CONTAINER: Final = {
             },
         }
     ),
-    "envFrom": Items({"prefix": text, "configMapRef": _KEY_OF, "secretRef": _KEY_OF}),
+    "envFrom": Items({"prefix": text, "configMapRef": _OBJECT, "secretRef": _OBJECT}),
     "ports": Items({"name": text, "containerPort": port, "hostPort": whole, "hostIP": text, "protocol": text}),
     "resources": _RESOURCES,
     "volumeMounts": Items({"name": text, "mountPath": text, "subPath": text, "subPathExpr": text, "readOnly": flag}),
     **dict.fromkeys(("livenessProbe", "readinessProbe", "startupProbe"), _PROBE),
     "lifecycle": {"postStart": _HANDLER, "preStop": _HANDLER},
     "restartPolicy": text,
-    "securityContext": _SECURITY,
+    "securityContext": _CONTAINER_SECURITY,
     **dict.fromkeys(("stdin", "stdinOnce", "tty"), flag),
 }
 _FILES: Final = {"items": Items({"key": text, "path": text, "mode": whole}), "defaultMode": whole, "optional": flag}
@@ -200,7 +210,7 @@ POD_TEMPLATE: Final[Mapping[str, Any]] = {
         ),
         "imagePullSecrets": Items({"name": text}),
         "hostAliases": Items({"ip": text, "hostnames": Items(text)}),
-        "securityContext": _SECURITY,
+        "securityContext": _POD_SECURITY,
         "restartPolicy": one_of("Always"),
         **dict.fromkeys(("terminationGracePeriodSeconds", "activeDeadlineSeconds", "priority"), whole),
         **dict.fromkeys(
