@@ -72,6 +72,8 @@ SAMPLES: Final[Mapping[str, Any]] = {
     "beamlitApiToken": TOKEN,
     "beamlitBaseUrl": "https://other.example",
     "config.defaultRemoteBackend.flavors": [{"type": "gpu", "name": "t4"}],
+    "config.defaultRemoteBackend.forwardHeaders": ["x-partition-key"],
+    "config.defaultRemoteBackend.headersToRemove": ["x-cost-center"],
     "config.defaultRemoteBackend.location.continent": "EU",
     "config.defaultRemoteBackend.location.country": "fr",
     "config.gateway": {"clusterRanges": ["10.0.0.0/8"]},
