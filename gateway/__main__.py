@@ -213,7 +213,7 @@ async def _serve(
         access_log=access_log,
         journal=journal,
         draining=signals.stop.is_set,
-        authority=_cluster_authority(),
+        authority=cluster_authority(),
     )
     store.subscribe(proxy.refresh)
     server = HttpServer(proxy.handle, server_limits(gateway), metrics, access_log)
@@ -260,7 +260,7 @@ async def _serve(
         signals.close()
 
 
-def _cluster_authority() -> bytes:
+def cluster_authority() -> bytes:
     """Return the certificate authority of the cluster that this process runs in; empty outside of one."""
     try:
         return CLUSTER_AUTHORITY.read_bytes()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import gateway.__main__ as main
 from gateway.credentials.cache import from_settings
 from gateway.settings import CONTROLLER_KEYS, GatewaySettings, Settings, via_pseudonym
 from program.settings import OAuth, SettingsError
@@ -39,6 +40,16 @@ def test_the_pseudonym_is_that_of_one_installation_in_one_cluster() -> None:
     assert all(re.fullmatch("beamlit-gateway-[0-9a-f]{12}", name) for name in names[1:])
     assert via_pseudonym(GatewaySettings(install="a/b"), b"another") == names[7]
     assert via_pseudonym(GatewaySettings(install="a/b", via_pseudonym="paris"), b"another") == "paris"
+
+
+def test_the_authority_of_the_cluster_is_read_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The certificate authority of the cluster is that of the ServiceAccount, and empty outside of a cluster."""
+    monkeypatch.setattr(main, "CLUSTER_AUTHORITY", tmp_path / "ca.crt")
+    assert main.cluster_authority() == b""
+    (tmp_path / "ca.crt").write_bytes(b"an authority")
+    assert main.cluster_authority() == b"an authority"
 
 
 def test_keys_of_hooks_are_ignored(tmp_path: Path) -> None:
