@@ -261,7 +261,7 @@ def test_no_secret_is_told(credentials: Installation) -> None:
 
 ROGUE = """
 import copy, sys
-import hooks.reconcile as reconcile
+import hooks.reconcile.model_deployment as reconcile
 
 made = reconcile.make_children
 gate = reconcile.check_children
