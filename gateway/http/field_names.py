@@ -32,8 +32,10 @@ _IDENTITY: Final = re.compile(
     rb"|(?:^|-)(?:user|userid|uid|username|userinfo|email|groups|roles?|principal|subject|tenant|tenantid|identity"
     rb"|claims?|authenticated|impersonated?|oidc|saml|mtls|certificate|cert)(?:-|$)"
     rb"|(?:^|-)(?:client|s|i|ssl)-dn$"
+    rb"|(?:^|-)(?:client|connecting|originating|peer|real|socket|source)-?(?:ip|ipv6|addr|address)$"
 )
-"""Regular expression for the prefixes and words of fields in which a proxy says who the caller is."""
+"""Regular expression for the prefixes and words of fields in which a proxy says who the caller is, and for the names of
+those in which content delivery networks tell the caller's address."""
 
 
 @lru_cache(maxsize=4096)

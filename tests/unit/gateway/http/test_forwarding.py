@@ -260,6 +260,8 @@ IDENTITIES = [
     *(b"ssl-client-s-dn", b"ssl-client-verify", b"impersonate-user", b"impersonate-extra-scopes", b"impersonate-uid"),
     *(b"x-remote-group", b"x-remote-extra-a", b"client-cert", b"client-cert-chain", b"x-ms-client-principal-id"),
     *(b"x-amzn-oidc-identity", b"x-goog-authenticated-user-email", b"x-consumer-username", b"x-client-dn"),
+    *(b"cf-connecting-ip", b"cf-connecting-ipv6", b"fastly-client-ip", b"x-azure-clientip", b"x-azure-socketip"),
+    *(b"x-appengine-user-ip", b"x-originating-ip", b"x-remote-addr"),
     *(b"x-endpoint-api-userinfo", b"tailscale-user-login", b"x-token-subject", b"x-auth-request-access-token"),
 ]
 CREDENTIALS = [
@@ -274,6 +276,7 @@ NEITHER = [
     *(b"anthropic-version", b"anthropic-beta", b"openai-organization", b"openai-project", b"x-stainless-lang"),
     *(b"traceparent", b"tracestate", b"baggage", b"x-session-id", b"x-title", b"http-referer", b"x-max-tokens"),
     *(b"range", b"if-none-match", b"cache-control", b"priority", b"x-monkey", b"x-author", b"from"),
+    *(b"x-chip", b"zip", b"x-equip", b"ip", b"x-source", b"x-client-name", b"mcp-session-id"),
 ]
 
 
