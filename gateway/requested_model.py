@@ -46,17 +46,19 @@ async def find(exchange: Exchange, target: bytes, limit: int, *, required: bool)
         raise errors.ModelMissing(in_query)
     in_body: FoundName | None = None
     decoded: bytes | None = None
-    if head.has_body:
-        description = body.describe(head.fields)
-        if required or await _may_name(exchange, description):
-            content = await exchange.read_body(limit)
-            in_body = body.plain_name(description, content)
-            if in_body is None and content:
-                reader = body.BodyReader(description, limit)
-                for _ in reader.steps(content):
-                    await asyncio.sleep(0)
-                decoded = reader.decoded
-                in_body = reader.name(required=required and in_query is None)
+    if head.has_body and (required or await _may_name(exchange, body.describe(head.fields))):
+        content = await exchange.read_body(limit)
+        name = body.plain_name(head.fields, content)
+        if name is not None:
+            if in_query is None:
+                return RequestedModel(name, body.PLAIN, None, None)
+            in_body = body.PLAIN._replace(name=name)
+        elif content:
+            reader = body.BodyReader(body.describe(head.fields), limit)
+            for _ in reader.steps(content):
+                await asyncio.sleep(0)
+            decoded = reader.decoded
+            in_body = reader.name(required=required and in_query is None)
     if in_body is None:
         return None if in_query is None else RequestedModel(in_query.name, None, in_query, decoded)
     if in_query is not None and in_query.name != in_body.name:

@@ -28,6 +28,9 @@ BOUNDARY_IN_NAME: Final = "The boundary of the form is the beginning of a model'
 
 _VALUE: Final = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
 
+PLAIN: Final = FoundName("", Notation.JSON, -1, -1)
+"""Place of a name that `plain_name` has found: it is looked for where the name is replaced."""
+
 
 class Description(NamedTuple):
     """What the header fields of a request say about its body."""
@@ -51,15 +54,25 @@ def describe(fields: Fields) -> Description:
     return Description(media_type.of(kind), coding)
 
 
-def plain_name(description: Description, content: bytes) -> FoundName | None:
+def plain_name(fields: Fields, content: bytes) -> str | None:
     """Return the name in a body by the shortest way; None where only `BodyReader` can say it.
 
     This way is for a small body of plain JSON in which nothing else looks like the key: nearly all requests.
     """
-    if description.media.kind is not BodyKind.JSON or description.media.problem is not None or description.coding:
-        return None
     if len(content) > STEP_BYTES or content.count(b'"model"') != 1:
         return None
+    kind: bytes | None = None
+    for name, value in fields:
+        if name == b"content-type":
+            if kind is not None:
+                return None
+            kind = value
+        elif name == b"content-encoding":
+            return None
+    if kind != b"application/json":
+        media = media_type.of(kind)
+        if media.kind is not BodyKind.JSON or media.problem is not None:
+            return None
     if b"\\u00" in content and (b"\\u006" in content or b"\\u004" in content or b"\\u0000" in content):
         return None
     try:
@@ -68,13 +81,13 @@ def plain_name(description: Description, content: bytes) -> FoundName | None:
         return None
     if not isinstance(parsed, dict):
         return None
-    name = parsed.get(KEY)
-    if not isinstance(name, str) or len(name) > scanner.LONGEST // 8:
+    model = parsed.get(KEY)
+    if not isinstance(model, str) or len(model) > scanner.LONGEST // 8:
         return None
     for key in parsed:
         if (len(key) == 5 or not key.isascii()) and is_lookalike(key):
             return None
-    return FoundName(name, Notation.JSON, -1, -1)
+    return model
 
 
 def begins_like_json(start: bytes) -> bool:

@@ -30,17 +30,17 @@ _OUTSIDE: Final = b'{}[]:,"+-.0123456789eEtrufalsnNIiy' + BLANK
 _NO_STRUCTURE: Final = bytes(sorted(set(range(256)) - set(b'{}[]:,"')))
 _COLON: Final = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
 _SCALAR: Final = re.compile(rb"[^ \t\r\n,}]*")
-_IGNORED: Final = rb"(?:[\x80-\xff]|\\u(?!00[0-7])[0-9a-f]{4})*"
+_IGNORED: Final = rb"(?:[\x80-\xff]|\\u(?!00[0-7])[0-9A-Fa-f]{4})*"
 _SPELLING: Final = re.compile(
-    rb"(?is)"
+    rb'"('
     + _IGNORED
     + b"".join(
-        rb"(?:%b|\\u00[46]%b)%b" % (letter, digit, _IGNORED)
-        for letter, digit in ((b"m", b"d"), (b"o", b"f"), (b"d", b"4"), (b"e", b"5"), (b"l", b"c"))
+        rb"(?:[%b]|\\u00[46][%b])%b" % (letters, digits, _IGNORED)
+        for letters, digits in ((b"mM", b"dD"), (b"oO", b"fF"), (b"dD", b"4"), (b"eE", b"5"), (b"lL", b"cC"))
     )
-    + rb"(?:(?:\x00|\\u0000).*)?"
+    + rb"""(?:(?:\x00|\\u0000)[^"]*)?)(?=")"""
 )
-"""Spellings of the key in which letters are escaped, or that some readers take for it."""
+"""Strings that are the key, also with escaped letters, or that some readers take for it."""
 
 _QUOTE: Final = 34
 _COMMA: Final = 44
@@ -162,6 +162,7 @@ class JsonScanner(NameScanner):
             if closing < depth - 1:  # nothing here is at the top level
                 self._depth = depth + structure.count(b"{") + structure.count(b"[") - closing
                 return True
+        spellings: set[bytes] | None = None
         state = self._state
         index = first - 1
         for byte in structure:
@@ -173,10 +174,9 @@ class JsonScanner(NameScanner):
                     state = _NEXT
                 elif state in (_KEY, _FIRST_KEY):
                     key = parts[index]
-                    size = len(key)
-                    if (size == 5 or (5 < size <= LONGEST_KEY and (b"\\" in key or not key.isascii()))) and (
-                        _SPELLING.fullmatch(key)
-                    ):
+                    if spellings is None:
+                        spellings = set(_SPELLING.findall(plain))
+                    if spellings and key in spellings and len(key) <= LONGEST_KEY:
                         position = sum(map(len, parts[:index])) + index - 1
                         if not self._member(data, plain, key, position):
                             if len(data) - position > LONGEST:

@@ -34,7 +34,7 @@ class FoundName(NamedTuple):
     name: str
     notation: Notation
     start: int
-    """Position of the name as it is written; negative where it was not needed so far."""
+    """Position of the name as it is written; negative where it is looked for when it is needed."""
     end: int
     guard: bytes = b""
     """Bytes that the name must not contain, because they would end it."""
