@@ -12,7 +12,9 @@ WORKS: Final = "works"
 CALLS: Final[Mapping[str, str]] = {
     "chat": "a whole response",
     "stream": "a stream of events",
+    "qualified": "a whole response, with the model's name as `namespace/name`: the model server gets the bare name",
     "embeddings": "vectors of two texts",
+    "transcription": "a text of a recording, by a form with a file and the model's name",
     "list": "the list of models",
     "retrieve": "one model, by its bare name",
     "namespaced": "one model, as `namespace/name`",
@@ -65,7 +67,7 @@ CLIENTS: Final[Mapping[str, Client]] = {
         "anthropic",
         unknown="NotFoundError not_found_error",
         none="ServiceUnavailableError overloaded_error",
-        without=frozenset({"embeddings"}),
+        without=frozenset({"embeddings", "transcription"}),
     ),
     "httpx": Client("httpx", "Python", "httpx"),
     "aiohttp": Client("aiohttp", "Python", "aiohttp"),
@@ -77,11 +79,13 @@ CLIENTS: Final[Mapping[str, Client]] = {
         none="InternalServerError no_backend",
     ),
     "undici": Client("undici", "Node", "undici"),
+    "fetch-undici": Client("fetch of undici", "Node", "undici"),
     "fetch-node": Client("fetch", "Node", program="node"),
     "java": Client(
         "java.net.http",
         "Java",
         program="java",
+        without=frozenset({"transcription"}),
         more=("`HttpClient.newHttpClient()` offers HTTP/2 with each request; the offer is ignored.",),
     ),
     "curl": Client(

@@ -8,8 +8,15 @@ from tests.clients.model_server import TEXT
 from tools.client_cases import WORKS
 
 MESSAGES: Final[Any] = [{"role": "user", "content": "hello"}]
-MODELS: Final[Mapping[str, str]] = {"unknown": "missing", "none": "empty", "failover": "fallen"}
+MODELS: Final[Mapping[str, str]] = {
+    "qualified": "default/demo",
+    "unknown": "missing",
+    "none": "empty",
+    "failover": "fallen",
+}
 """Model that a call names, where it is not `demo`."""
+SPEECH: Final = b"RIFF\x00\xff\r\n--model"
+"""Recording of a transcription: bytes that are no text."""
 
 
 def request_of(call: str) -> tuple[str, str, dict[str, Any] | None]:
@@ -21,6 +28,8 @@ def request_of(call: str) -> tuple[str, str, dict[str, Any] | None]:
             return "GET", "/v1/models/demo", None
         case "namespaced":
             return "GET", "/v1/models/default%2Fdemo", None
+        case "transcription":
+            return "POST", "/v1/audio/transcriptions", None
         case "embeddings":
             return "POST", "/v1/embeddings", {"model": "demo", "input": ["a", "b"]}
         case _:
@@ -40,6 +49,8 @@ def outcome_of(call: str, status: int, text: str) -> str:
             assert body["id"].removeprefix("default/") == "demo"
         case "embeddings":
             assert len(body["data"]) == 2
+        case "transcription":
+            assert body["text"] == TEXT
         case _:
             assert body["choices"][0]["message"]["content"] == TEXT
     return WORKS

@@ -30,6 +30,8 @@ class Place:
     admin: str
     """URL of its port for administrators."""
     server: ModelServer
+    folder: Path
+    """Folder for files of tests."""
 
     @property
     def site(self) -> str:
@@ -83,4 +85,4 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             *(f"--resolve={name}:80=127.0.0.1:{to}" for name, to in resolve.items()),
         ]
         stack.enter_context(running("gateway", command, port, Path(folder)))
-        yield Place(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin}", server)
+        yield Place(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin}", server, folder)

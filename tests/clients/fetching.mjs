@@ -1,9 +1,11 @@
 // Calls with fetch, for Node and for browsers.
 export const CALLS = [
-  'chat', 'stream', 'embeddings', 'list', 'retrieve', 'namespaced', 'cancel', 'unknown', 'none', 'failover',
+  'chat', 'stream', 'qualified', 'embeddings', 'transcription', 'list', 'retrieve', 'namespaced', 'cancel', 'unknown',
+  'none', 'failover',
 ];
-export const MODELS = { unknown: 'missing', none: 'empty', failover: 'fallen' };
+export const MODELS = { qualified: 'default/demo', unknown: 'missing', none: 'empty', failover: 'fallen' };
 export const MESSAGES = [{ role: 'user', content: 'hello' }];
+const SPEECH = new Uint8Array([...'RIFF\x00\xff\r\n--model'].map((one) => one.charCodeAt(0)));
 const TEXT = 'You said: hello';
 
 export function equal(actual, expected) {
@@ -14,9 +16,22 @@ export function asked(call) {
   if (call === 'list') return ['GET', '/v1/models'];
   if (call === 'retrieve') return ['GET', '/v1/models/demo'];
   if (call === 'namespaced') return ['GET', `/v1/models/${encodeURIComponent('default/demo')}`];
+  if (call === 'transcription') return ['POST', '/v1/audio/transcriptions', transcription()];
   if (call === 'embeddings') return ['POST', '/v1/embeddings', { model: 'demo', input: ['a', 'b'] }];
   const stream = call === 'stream' || call === 'cancel';
-  return ['POST', '/v1/chat/completions', { model: MODELS[call] ?? 'demo', messages: MESSAGES, ...(stream ? { stream } : {}) }];
+  const whole = { model: MODELS[call] ?? 'demo', messages: MESSAGES };
+  return ['POST', '/v1/chat/completions', stream ? { ...whole, stream } : whole];
+}
+
+export function speech() {
+  return new File([SPEECH], 'a.wav', { type: 'audio/wav' });
+}
+
+function transcription() {
+  const form = new FormData();
+  form.append('model', 'demo');
+  form.append('file', speech());
+  return form;
 }
 
 export function whole(call, status, body) {
@@ -24,6 +39,7 @@ export function whole(call, status, body) {
   if (call === 'list') equal(body.data.some((one) => one.id === 'demo'), true);
   else if (call === 'retrieve' || call === 'namespaced') equal(body.id.replace('default/', ''), 'demo');
   else if (call === 'embeddings') equal(body.data.length, 2);
+  else if (call === 'transcription') equal(body.text, TEXT);
   else equal(body.choices[0].message.content, TEXT);
   return 'works';
 }
@@ -56,8 +72,9 @@ export async function events(call, body, cancel) {
 
 export function options(base, call, name, cancel) {
   const [method, path, body] = asked(call);
-  const headers = { 'x-case': name, ...(body ? { 'content-type': 'application/json' } : {}) };
-  return [base + path, { method, headers, body: body && JSON.stringify(body), signal: cancel.signal }];
+  const form = body instanceof FormData;
+  const headers = { 'x-case': name, ...(body && !form ? { 'content-type': 'application/json' } : {}) };
+  return [base + path, { method, headers, body: body && !form ? JSON.stringify(body) : body, signal: cancel.signal }];
 }
 
 export function withFetch(fetch, base) {

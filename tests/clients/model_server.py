@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.parser import BytesParser
+from email.policy import HTTP
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -45,6 +47,17 @@ class Recorded:
         """Header fields, with names in lower case."""
         lines = self.head.decode("latin-1").split("\r\n")[1:]
         return [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines if line)]
+
+    def form(self) -> dict[str, bytes]:
+        """Return the parts of a form by their names, without the types of their contents."""
+        kind = dict(self.fields)["content-type"].encode()
+        message = BytesParser(policy=HTTP).parsebytes(b"content-type: " + kind + b"\r\n\r\n" + self.body)
+        parts: dict[str, bytes] = {}
+        for part in message.iter_parts():
+            content = part.get_payload(decode=True)
+            assert isinstance(content, bytes)
+            parts[str(part.get_param("name", header="content-disposition"))] = content
+        return parts
 
     @property
     def hop_by_hop(self) -> list[str]:
@@ -173,6 +186,8 @@ def _whole(method: str, path: str, asked: dict[str, Any], fields: dict[str, str]
         body = json.dumps({"object": "list", "data": data, "model": asked["model"], "usage": usage}).encode()
     elif path.endswith("/messages"):
         body = json.dumps(_message(asked["model"], [{"type": "text", "text": TEXT}], "end_turn")).encode()
+    elif path.endswith("/audio/transcriptions"):
+        body = json.dumps({"text": TEXT}).encode()
     elif path.endswith("/chat/completions"):
         choice = {"index": 0, "message": {"role": "assistant", "content": TEXT}, "finish_reason": "stop"}
         usage = {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4}

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from tests.clients.calls import MODELS
+from tests.clients.calls import MODELS, SPEECH
 from tests.clients.conftest import Place
 from tests.clients.model_server import Recorded
 from tests.deadlines import SECONDS
@@ -32,7 +32,10 @@ def check(place: Place, client: str, call: str, outcome: str) -> None:
     recorded = place.server.wait_for(f"{client}/{call}")
     assert recorded.backend == ("remote" if call == "failover" else "local")
     check_bytes(recorded)
-    assert json.loads(recorded.body)["model"] == MODELS.get(call, "demo")
+    if call == "transcription":
+        assert recorded.form() == {"model": b"demo", "file": SPEECH}
+    else:
+        assert json.loads(recorded.body)["model"] == ("demo" if call == "qualified" else MODELS.get(call, "demo"))
     if call == "cancel":
         assert recorded.gone.wait(SECONDS), "the model server does not notice that the client has left"
 

@@ -17,7 +17,7 @@ from tests.deadlines import NEVER
 from tools.repository import ROOT
 
 HERE: Final = ROOT / "tests/clients/node"
-CLIENTS: Final = ("openai-node", "undici", "fetch-node")
+CLIENTS: Final = ("openai-node", "undici", "fetch-undici", "fetch-node")
 
 pytestmark = pytest.mark.xdist_group("node")
 

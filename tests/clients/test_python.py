@@ -1,7 +1,7 @@
 """Clients for Python at the gateway: openai, anthropic, httpx and aiohttp."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import anthropic
@@ -10,7 +10,7 @@ import openai
 import pytest
 from yarl import URL
 
-from tests.clients.calls import MESSAGES, MODELS, outcome_of, request_of, text_of
+from tests.clients.calls import MESSAGES, MODELS, SPEECH, outcome_of, request_of, text_of
 from tests.clients.conftest import Place
 from tests.clients.model_server import TEXT
 from tests.clients.outcomes import calls_of, check
@@ -36,6 +36,9 @@ async def with_openai(place: Place, call: str, case: str) -> str:
                             await stream.close()
                             break
                     assert text == (TEXT[:4] if call == "cancel" else TEXT)
+                case "transcription":
+                    heard = await client.audio.transcriptions.create(model=model, file=("a.wav", SPEECH, "audio/wav"))
+                    assert heard.text == TEXT
                 case "embeddings":
                     assert len((await client.embeddings.create(model=model, input=["a", "b"])).data) == 2
                 case "list":
@@ -82,9 +85,12 @@ async def with_anthropic(place: Place, call: str, case: str) -> str:
 async def with_httpx(place: Place, call: str, case: str) -> str:
     """Make a call with httpx; return its outcome."""
     method, path, body = request_of(call)
+    sent: dict[str, Any] = {"json": body}
+    if call == "transcription":
+        sent = {"data": {"model": "demo"}, "files": {"file": ("a.wav", SPEECH, "audio/wav")}}
     async with (
         httpx.AsyncClient(base_url=place.url, timeout=SECONDS, trust_env=False, headers={"x-case": case}) as client,
-        client.stream(method, path, json=body) as response,
+        client.stream(method, path, **sent) as response,
     ):
         if call not in ("stream", "cancel"):
             return outcome_of(call, response.status_code, (await response.aread()).decode())
@@ -102,7 +108,12 @@ async def with_aiohttp(place: Place, call: str, case: str) -> str:
     method, path, body = request_of(call)
     async with aiohttp.ClientSession(headers={"x-case": case}, timeout=aiohttp.ClientTimeout(SECONDS)) as session:
         url = URL(place.url + path, encoded=True)
-        async with session.request(method, url, json=body) as response:
+        sent: dict[str, Any] = {"json": body}
+        if call == "transcription":
+            form = aiohttp.FormData({"model": "demo"})
+            form.add_field("file", SPEECH, filename="a.wav", content_type="audio/wav")
+            sent = {"data": form}
+        async with session.request(method, url, **sent) as response:
             if call not in ("stream", "cancel"):
                 return outcome_of(call, response.status, await response.text())
             text = ""

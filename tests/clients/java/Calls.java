@@ -13,7 +13,7 @@ import java.util.Map;
 /** Makes every call with the HTTP client of Java as it is by default, and prints call and outcome of each. */
 public class Calls {
     private static final Map<String, String> MODELS =
-        Map.of("unknown", "missing", "none", "empty", "failover", "fallen");
+        Map.of("qualified", "default/demo", "unknown", "missing", "none", "empty", "failover", "fallen");
     private static String base;
     private static String text;
 
@@ -21,8 +21,8 @@ public class Calls {
         base = arguments[0];
         text = arguments[1];
         HttpClient client = HttpClient.newHttpClient();
-        for (String call : List.of("chat", "stream", "embeddings", "list", "retrieve", "namespaced", "cancel", "unknown",
-                "none", "failover")) {
+        for (String call : List.of("chat", "stream", "qualified", "embeddings", "list", "retrieve", "namespaced", "cancel",
+                "unknown", "none", "failover")) {
             String outcome;
             try {
                 outcome = made(client, call);

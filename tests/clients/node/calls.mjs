@@ -1,8 +1,10 @@
 // Makes every call with the clients for Node that the arguments name, and prints one line of JSON for each.
+import { File } from 'node:buffer';
 import OpenAI from 'openai';
 import { fetch as undiciFetch, request } from 'undici';
-import { CALLS, MESSAGES, MODELS, equal, events, options, whole, withFetch } from './fetching.mjs';
+import { CALLS, MESSAGES, MODELS, equal, events, options, speech, whole, withFetch } from './fetching.mjs';
 
+globalThis.File ??= File; // Node 18 has it there alone
 const [base, text, ...clients] = process.argv.slice(2);
 
 async function withOpenAI(call, name) {
@@ -24,6 +26,8 @@ async function withOpenAI(call, name) {
       equal(all, call === 'cancel' ? text.slice(0, 4) : text);
     } else if (call === 'embeddings') {
       equal((await client.embeddings.create({ model, input: ['a', 'b'] })).data.length, 2);
+    } else if (call === 'transcription') {
+      equal((await client.audio.transcriptions.create({ model, file: speech() })).text, text);
     } else if (call === 'list') {
       const ids = [];
       for await (const one of client.models.list()) ids.push(one.id);
@@ -51,7 +55,10 @@ async function withUndici(call, name) {
 }
 
 const run = {
-  'openai-node': withOpenAI, undici: withUndici, 'fetch-undici': withFetch(undiciFetch, base), 'fetch-node': withFetch(fetch, base),
+  'openai-node': withOpenAI,
+  undici: withUndici,
+  'fetch-undici': withFetch(undiciFetch, base),
+  'fetch-node': withFetch(fetch, base),
 };
 for (const client of clients) {
   for (const call of CALLS) {
