@@ -126,7 +126,9 @@ class Proxy:
         else:
             if head.target.startswith(b"/health") and self._shows_health(exchange, table, context):
                 return
-            matched = await self._find_by_model(exchange, table, context)
+            matched = self._find_at_once(exchange, table, context)
+            if matched is None:
+                matched = await self._find_by_model(exchange, table, context)
             if matched is None:
                 return
             plan = self._plan(matched[0])
@@ -226,6 +228,27 @@ class Proxy:
         matched = table.match_path(target) if route is None else (route, target)
         check_path(target if matched is None else matched[1])  # which is what the backend gets
         return matched
+
+    def _find_at_once(
+        self, exchange: Exchange, table: RoutingTable, context: RequestContext
+    ) -> tuple[Route, bytes] | None:
+        """Find the route by a small plain body that is in memory already, as of most requests by model; else None.
+
+        Raises:
+            errors.RoutingError: No route has this model.
+        """
+        head = exchange.head
+        target = head.target
+        if not target.startswith(b"/v1/") or target.startswith(b"/v1/models") or b"?" in target:
+            return None
+        content = exchange.whole_body()
+        if not content or len(content) > self._settings.gateway.limits.body_bytes:
+            return None
+        name = bodies.plain_name(head.fields, content)
+        if name is None:
+            return None
+        context.model = requested_model.RequestedModel(name, bodies.PLAIN, None, None)
+        return table.match_model(name), target
 
     async def _find_by_model(
         self, exchange: Exchange, table: RoutingTable, context: RequestContext

@@ -163,6 +163,14 @@ class ClientExchange:
             self._pieces = [b"".join(self._pieces)]
         return self._pieces[0] if self._pieces else b""
 
+    def whole_body(self) -> bytes | None:
+        """Return the whole request body where it is in memory already, else None."""
+        if not self.complete or not self.intact or self._failure is not None:
+            return None
+        if len(self._pieces) > 1:
+            self._pieces = [b"".join(self._pieces)]
+        return self._pieces[0] if self._pieces else b""
+
     async def read_start(self) -> bytes:
         """Return what has arrived of the request body, once there is some; nothing for an empty one.
 

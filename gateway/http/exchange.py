@@ -98,6 +98,10 @@ class Exchange(BodySource, Protocol):
         """
         ...
 
+    def whole_body(self) -> bytes | None:
+        """Return the whole request body where it is in memory already, else None."""
+        ...
+
     async def read_start(self) -> bytes:
         """Return what has arrived of the request body, once there is some; nothing for an empty one.
 

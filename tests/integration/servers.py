@@ -167,6 +167,10 @@ class RecordingExchange:
         """Return the whole request body."""
         return b"".join(self._pieces)[:limit]
 
+    def whole_body(self) -> bytes | None:
+        """Return the whole request body, or None where it has no end."""
+        return b"".join(self._pieces) if self._ends else None
+
     async def read_start(self) -> bytes:
         """Return the first piece of the request body."""
         return self._pieces[0] if self._pieces else b""
