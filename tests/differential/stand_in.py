@@ -13,7 +13,7 @@ from metacontroller.local.__main__ import Options, StandIn
 from metacontroller.local.apiserver.builtin import WORKLOADS
 from metacontroller.local.apiserver.objects import Key, Kind, controller_of, equal
 from metacontroller.local.apiserver.server import ApiServer, Change
-from tests.deadlines import SECONDS
+from tests.deadlines import NEVER
 from tests.differential.snapshots import Json
 from tests.differential.world import ELSEWHERE, SEEN, Refused, World
 from tests.hook_server import HookServer, Response
@@ -23,7 +23,7 @@ class StandInWorld(World):
     """A world on a stand-in with a folder of its own."""
 
     quiet = 0.15
-    patience = SECONDS
+    patience = NEVER
 
     def __init__(self, namespace: str, parent: Kind, hook: HookServer, folder: Path, crds: Path) -> None:
         super().__init__(namespace, parent, hook)

@@ -20,7 +20,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
 
-from tests.deadlines import SECONDS
+from tests.deadlines import NEVER, SECONDS
 from tests.integration.gateway.test_directory_source import config_map, write
 from tests.integration.gateway.test_process import GET, started
 from tests.integration.gateway.test_websocket import KEY, SWITCH, handshake
@@ -170,9 +170,14 @@ async def test_rd_08_a_signal_while_starting_or_reloading(tmp_path: Path) -> Non
 
 @dataclass
 class Load:
-    """Requests at a constant rate, each of which gets the right response or is a failure."""
+    """Requests at a constant rate, each of which gets the right response or is a failure.
+
+    On a busy machine the rate is lower: late requests do not come in a burst, and no more than `most` are open. More
+    than the machine can serve would only wait, for ever longer.
+    """
 
     port: int
+    most: int = 50
     kinds: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -181,7 +186,7 @@ class Load:
         """Start a request each `every` seconds until `over`, one in ten a stream of a second; then let all finish."""
         limits = httpx.Limits(max_connections=500, max_keepalive_connections=30)
         async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{self.port}", limits=limits, timeout=20, trust_env=False
+            base_url=f"http://127.0.0.1:{self.port}", limits=limits, timeout=SECONDS, trust_env=False
         ) as client:
             loop, number = asyncio.get_running_loop(), 0
             at = loop.time()
@@ -190,8 +195,10 @@ class Load:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
                 number += 1
-                at += every
-                await asyncio.sleep(max(0.0, at - loop.time()))
+                at = max(at + every, loop.time())
+                await asyncio.sleep(at - loop.time())
+                if len(self._tasks) >= self.most:
+                    await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.gather(*self._tasks)
 
     async def _one(self, client: httpx.AsyncClient, number: int) -> None:
@@ -232,9 +239,9 @@ global
   maxconn 2000
 defaults
   mode http
-  timeout connect 20s
-  timeout client 30s
-  timeout server 30s
+  timeout connect {seconds:g}s
+  timeout client {seconds:g}s
+  timeout server {seconds:g}s
   timeout check 20s
   option redispatch
   retries 2
@@ -271,7 +278,8 @@ http {{
       proxy_http_version 1.1;
       proxy_set_header Connection "";
       proxy_set_header Host $http_host;
-      proxy_connect_timeout 20s;
+      proxy_connect_timeout {seconds:g}s;
+      proxy_read_timeout {seconds:g}s;
       proxy_buffering off;
     }}
   }}
@@ -287,7 +295,9 @@ async def balancer(kind: str, folder: Path, ports: dict[str, int]) -> AsyncItera
         pytest.skip(f"{kind} is not installed")
     port = free_port()
     config = folder / f"{kind}.conf"
-    config.write_text((HAPROXY if kind == "haproxy" else NGINX).format(folder=folder, port=port, **ports))
+    config.write_text(
+        (HAPROXY if kind == "haproxy" else NGINX).format(folder=folder, port=port, seconds=SECONDS, **ports)
+    )
     words = ("-db", "-f", str(config)) if kind == "haproxy" else ("-c", str(config), "-p", str(folder))
     with (folder / "balancer.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(program, *words, stdout=log, stderr=log)
@@ -374,16 +384,15 @@ async def test_c7_a_rolling_restart_fails_no_request(tmp_path: Path, kind: str) 
             assert await restart() == 0
             before = served(name)
             await until(lambda name=name, before=before: served(name) > before)  # type: ignore[misc]
+        # Both had their share, of enough requests.
+        await until(lambda: load.kinds.total() > 100 and all(served(name) > 50 for name in ("one", "two")), NEVER)
         over.set()
         await running
         seconds = time.monotonic() - began
         print(f"{kind}: {dict(load.kinds)} in {seconds:.1f} s, {len(load.failures)} failed")
         assert load.failures == []
-        assert load.kinds.total() > 100
         logged = [(tmp_path / name / "errors").read_text() for name in ("one", "two")]
         assert not any("connections_cut" in text for text in logged)
-        for name in ("one", "two"):  # both had their share
-            assert served(name) > 50
 
 
 async def test_c7_long_streams_are_cut_visibly(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from gateway.api.v1alpha1 import Backend, Split, Timeouts
 from tests.deadlines import SECONDS
 from tests.integration.gateway.wire import Client, Running, document, gateway, local, remote, reply
-from tests.integration.servers import ServerSide, serving, until
+from tests.integration.servers import ServerSide, serving
 
 LOOPBACK = {"gateway": {"allowedAddresses": ["127.0.0.0/8"]}}
 GET = b"GET /default/demo/x HTTP/1.1\r\nHost: gateway\r\n\r\n"
@@ -19,6 +19,8 @@ class Streams:
     """Server whose responses are streams that go on until `end` is set."""
 
     def __init__(self) -> None:
+        self.flow = asyncio.Event()
+        """Set when all streams are open: until then each sends one event only, and does not slow the others down."""
         self.end = asyncio.Event()
         self.running = 0
 
@@ -36,17 +38,23 @@ class Streams:
                 event = b"data: %d\n\n" % number
                 await side.send(b"%x\r\n%b\r\n" % (len(event), event))
                 number += 1
+                await self.flow.wait()
                 await asyncio.sleep(0.02)
             await side.send(b"0\r\n\r\n")
 
 
 async def opened(running: Running, streams: Streams, count: int) -> list[tuple[Client, bytes]]:
     """Return clients whose streams have begun, each with the id of its backend."""
-    clients = [await running.client() for _ in range(count)]
-    for client in clients:
+    clients, heads = [], []
+    for _ in range(count):
+        client = await running.client()
         await client.send(GET.replace(b"/x", b"/stream"))
-    heads = [await client.response(head_only=True) for client in clients]
-    await until(lambda: streams.running == count)
+        head = await client.response(head_only=True)
+        assert head.status == 200
+        clients.append(client)
+        heads.append(head)
+    assert streams.running == count
+    streams.flow.set()
     return [(client, head.value(b"x-beamlit-backend") or b"") for client, head in zip(clients, heads, strict=True)]
 
 

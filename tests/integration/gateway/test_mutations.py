@@ -18,13 +18,14 @@ import pytest
 import structlog
 
 from gateway import errors, requested_model
+from gateway.api.v1alpha1 import Timeouts
 from gateway.model_names import body as bodies
 from gateway.model_names import media_type, scanner
 from tests import deadlines
 from tests.integration.gateway.mutations import Parsed, Unreadable, by_h11, by_httptools, mutated, pieces
 from tests.integration.gateway.test_framing import cases, post
 from tests.integration.gateway.test_upstream_hostile import BAD_HEADS, CUT_BODIES
-from tests.integration.gateway.wire import Client, Running, gateway, reply
+from tests.integration.gateway.wire import Client, Running, document, gateway, reply
 from tests.integration.servers import ServerSide, serving
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))
@@ -38,6 +39,8 @@ MARKER = b"q7z9marker"
 OF_CLIENTS = {"headSeconds": 0.4, "bodySeconds": 0.4, "keepAliveSeconds": 0.4}
 OF_BACKENDS = {"idleSeconds": 1.5, "firstByteSeconds": 1.5}
 """Timeouts in seconds for the side that is mutated; the other side gets as long as a test waits."""
+PATIENT = document(name="patient", timeouts=Timeouts(first_byte=deadlines.SECONDS, idle=deadlines.SECONDS))
+"""Route to the same backend for canaries behind a mutated response, which have as long as a test waits."""
 
 OFFER = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABk")
 """Fields of a client that offers HTTP/2, which the gateway ignores."""
@@ -238,7 +241,7 @@ async def one_response(running: Running, recorder: Recorder, dice: random.Random
     canary = b"/canary-%d" % number
     client = await running.client()
     await sent_to(client, b"%b /default/demo/x HTTP/1.1\r\nHost: gateway\r\n\r\n" % method)
-    await sent_to(client, b"GET /default/demo%b HTTP/1.1\r\nHost: gateway\r\n\r\n" % canary)
+    await sent_to(client, b"GET /default/patient%b HTTP/1.1\r\nHost: gateway\r\n\r\n" % canary)
     last = b"GET %b " % canary
     data = await received(client, last)
     closed = last not in data
@@ -283,6 +286,7 @@ async def fuzz(one: Callable[[Running, Recorder, random.Random, int], Awaitable[
     mutated_times = OF_CLIENTS if one is one_request else OF_BACKENDS
     times = dict.fromkeys((*OF_CLIENTS, *OF_BACKENDS, "writeStallSeconds"), deadlines.SECONDS) | mutated_times
     settings = {"gateway": {"timeouts": times}}
+    routes = (document(),) if one is one_request else (document(), PATIENT)
     numbers = iter([int(ONLY)] if ONLY else range(1 << 40))
     end = time.monotonic() + SECONDS
     done = 0
@@ -290,7 +294,10 @@ async def fuzz(one: Callable[[Running, Recorder, random.Random, int], Awaitable[
     async def work() -> None:
         nonlocal done
         recorder = Recorder()
-        async with serving(recorder.script) as server, gateway(local_port=server.port, settings=settings) as running:
+        async with (
+            serving(recorder.script) as server,
+            gateway(*routes, local_port=server.port, settings=settings) as running,
+        ):
             while (number := next(numbers, None)) is not None and (ONLY or done < LEAST or time.monotonic() < end):
                 try:
                     await one(running, recorder, random.Random(f"{SEED}-{number}"), number)

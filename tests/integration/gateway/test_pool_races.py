@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+from itertools import count
 
+from tests.deadlines import NEVER
 from tests.integration.gateway.wire import gateway, reply
 from tests.integration.servers import ServerSide, serving
 
@@ -45,15 +47,20 @@ async def test_cp_02_a_server_that_closes_just_as_its_connection_is_used_again()
 
     async with serving(script) as server, gateway(local_port=server.port) as running:
 
+        def raced() -> bool:
+            """Return whether the server closed many times, and not always."""
+            return len(server.sides) > 20 and reused > 20
+
         async def one(name: int) -> None:
             client = await running.client()
-            for number in range(150):
+            for number in count():
+                if number >= 150 and raced():
+                    return
                 path = b"/%d-%d" % (name, number)
                 await client.send(b"GET /default/demo%b HTTP/1.1\r\nHost: gateway\r\n\r\n" % path)
                 response = await client.response()
                 assert (response.status, response.body) == (200, path)
                 await asyncio.sleep(dice.uniform(0.001, 0.004))
 
-        await asyncio.gather(*(one(name) for name in range(4)))
-        assert len(server.sides) > 20  # it did close, many times
-        assert reused > 20  # and not always
+        async with asyncio.timeout(NEVER):  # on a busy machine few of the requests come before the server closes
+            await asyncio.gather(*(one(name) for name in range(4)))

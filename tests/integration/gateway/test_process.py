@@ -358,9 +358,9 @@ async def test_rd_15_blocked_standard_output(tmp_path: Path) -> None:
                     client = Client(*await asyncio.open_connection("127.0.0.1", port))
                 except OSError:
                     await asyncio.sleep(0.02)
-            for _ in range(3000):  # far more lines than a pipe can contain
-                await client.send(b"GET /v1/models HTTP/1.1\r\nHost: gateway\r\n\r\n")
-                assert (await client.response()).status == 200
+        for _ in range(3000):  # far more lines than a pipe can contain; each response has a deadline of its own
+            await client.send(b"GET /v1/models HTTP/1.1\r\nHost: gateway\r\n\r\n")
+            assert (await client.response()).status == 200
     finally:
         if client is not None:
             client.reset()

@@ -16,6 +16,7 @@ from gateway.credentials.cache import Credentials, from_settings
 from program.oauth.credentials import ClientCredentials
 from program.settings import OAuth
 from tests.authorities import Authority, Pair
+from tests.deadlines import SECONDS
 from tests.integration.gateway.test_credentials import DEFAULT, INLINE, REMOTE, Route, Secrets, until_refused
 from tests.integration.servers import ServerSide, serving
 from tests.integration.token_server import GRANTED, TokenServer
@@ -62,7 +63,7 @@ async def made(
     addresses: Addresses,
     *,
     default: Callable[[], ClientCredentials] | None = None,
-    timeout: float = 5.0,
+    timeout: float = SECONDS,
 ) -> AsyncIterator[Credentials]:
     """Yield credentials of a gateway that finds token endpoints at these addresses."""
     credentials = Credentials(secrets, addresses, default=default, timeout_seconds=timeout, wait_seconds=timeout + 5)

@@ -19,7 +19,7 @@ from websockets.typing import Subprotocol
 
 from gateway.api.v1alpha1 import Use
 from gateway.http.messages import websocket_accept
-from tests.deadlines import SECONDS
+from tests.deadlines import NEVER, SECONDS
 from tests.integration.gateway.wire import Running, document, gateway, local, remote, reply
 from tests.integration.servers import ServerSide, serving, until
 from tests.processes import self_signed
@@ -27,6 +27,8 @@ from tests.processes import self_signed
 KEY: Final = b"dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT: Final = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 """Sec-WebSocket-Accept for `KEY`, as RFC 6455 section 1.3 has it."""
+UNHURRIED: Final[dict[str, Any]] = {"open_timeout": SECONDS, "ping_interval": None, "close_timeout": SECONDS}
+"""Times that both ends of a WebSocket give each other: those of the library are short for a busy machine."""
 CANARY: Final = b"GET /default/demo/canary HTTP/1.1\r\nHost: gateway\r\n\r\n"
 
 
@@ -60,7 +62,7 @@ async def through(
     **values: Any,
 ) -> AsyncIterator[tuple[Running, str]]:
     """Yield a gateway in front of a WebSocket server, and the URL of the server through it."""
-    async with serve(handler, "127.0.0.1", 0, max_size=None, **values) as server:
+    async with serve(handler, "127.0.0.1", 0, max_size=None, **UNHURRIED | values) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         async with gateway(local_port=port, settings=settings) as running:
             yield running, f"ws://127.0.0.1:{running.port}/default/demo/live"
@@ -68,7 +70,7 @@ async def through(
 
 def opened(url: str, **values: Any) -> connect:
     """Return a client's connection that uses no proxy of the environment."""
-    return connect(url, proxy=None, max_size=None, **values)
+    return connect(url, proxy=None, max_size=None, **UNHURRIED | values)
 
 
 def contexts(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
@@ -194,7 +196,10 @@ async def test_a_hundred_at_once() -> None:
         ready: list[int] = []
         go = asyncio.Event()
         tasks = [asyncio.create_task(talk(number)) for number in range(100)]
-        await until(lambda: len(ready) == 100 or any(task.done() for task in tasks))
+        await until(lambda: len(ready) == 100 or any(task.done() for task in tasks), NEVER)
+        for task in tasks:
+            if task.done():
+                await task  # raises what ended it
         assert running.count("beamlit_gateway_in_flight_requests", namespace="default", model="demo") == 100
         go.set()
         await asyncio.gather(*tasks)
@@ -247,7 +252,7 @@ async def test_a_server_that_is_gone_takes_the_client_with_it() -> None:
 async def test_over_tls(tmp_path: Path) -> None:
     """A WebSocket over TLS passes messages, and its close reaches the server and comes back."""
     server_context, client_context = contexts(tmp_path)
-    async with serve(echo, "127.0.0.1", 0) as server:
+    async with serve(echo, "127.0.0.1", 0, **UNHURRIED) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         async with gateway(local_port=port, context=server_context) as running:
             url = f"wss://localhost:{running.port}/default/demo/live"

@@ -508,12 +508,12 @@ def requests(metrics: Metrics, api: str, code: str = "200") -> float:
 
 async def test_a_thousand_syncs_ask_once(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand syncs at the same time make one request for each distinct query."""
-    monkeypatch.setattr(gatherer, "DEADLINE_SECONDS", 30)  # how long it takes is another question
-    monkeypatch.setattr(installed, "CLUSTER_SECONDS", 20)
+    monkeypatch.setattr(gatherer, "DEADLINE_SECONDS", NEVER)  # how long it takes is another question
+    monkeypatch.setattr(installed, "CLUSTER_SECONDS", NEVER)
     api.scripted[USAGE_PATH] = Scripted(usage_list([usage("demo-0")]), delay=0.2)
     for number in range(10):
         api.scripted[f"{EXTERNAL}/queue{number}"] = Scripted({"items": []}, delay=0.1)
-    async with opened() as (sources, metrics):
+    async with opened(resolutionSeconds=300) as (sources, metrics):
         found = await asyncio.gather(
             *(readings(sources, CPU, external_metric(f"queue{number % 10}")) for number in range(1000))
         )
