@@ -5,13 +5,13 @@ written by a thread of its own: when standard output blocks, lines are dropped a
 """
 
 import contextlib
-import os
 import threading
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, count
 from typing import Final, TextIO
+from uuid import uuid4
 
 import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
@@ -248,15 +248,18 @@ class Metrics:
 
 
 class RequestIds:
-    """Source of ids for requests that come without one: a prefix of the process, then a number."""
+    """Source of ids for requests that come without one: a prefix of the process, then a number.
+
+    They have the form of a UUID (RFC 9562 5.4), which the server of llama-cpp-python asks for.
+    """
 
     def __init__(self) -> None:
-        self._prefix = os.urandom(6).hex().encode()
+        self._prefix = str(uuid4())[:24].encode()
         self._count = count()
 
     def __call__(self) -> bytes:
         """Return the next id."""
-        return b"%b-%x" % (self._prefix, next(self._count))
+        return b"%b%012x" % (self._prefix, next(self._count))
 
 
 class AccessLog:

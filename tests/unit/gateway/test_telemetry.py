@@ -2,13 +2,14 @@
 
 import io
 import threading
+from uuid import UUID
 
 import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import generate_latest
 
-from gateway.telemetry import ACCESS_LOG_LINES, AccessLog, Metrics
+from gateway.telemetry import ACCESS_LOG_LINES, AccessLog, Metrics, RequestIds
 from tests.deadlines import SECONDS
 
 
@@ -105,3 +106,11 @@ def test_a_route_is_exposed_until_it_is_forgotten() -> None:
     assert b'le="600.0"' in generate_latest(metrics.registry)
     metrics.forget("team", "demo")
     assert b"demo" not in generate_latest(metrics.registry)
+
+
+def test_ids_of_requests_are_uuids() -> None:
+    """Each id that the gateway makes is another UUID, as servers ask for that check it."""
+    new_id, other = RequestIds(), RequestIds()
+    ids = [new_id().decode() for _ in range(300)] + [other().decode()]
+    assert len(set(ids)) == 301
+    assert all(str(UUID(one)) == one and UUID(one).version == 4 for one in ids)
