@@ -74,6 +74,9 @@ FULL: Final = {
                 "pathPrefix": "/$workspace/$model",
                 "workspace": "acme",
                 "headersToAdd": {"X-A": ""},
+                "headersToRemove": ["X-D"],
+                "forwardHeaders": ["X-Auth-Request-User"],
+                "forwarded": "append",
                 "headers": [
                     {"name": "X-B", "value": "b"},
                     {"name": "X-C", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
@@ -119,6 +122,17 @@ FULL: Final = {
             "timeouts": {"connectSeconds": 0.01, "firstByteSeconds": 86400, "idleSeconds": 1},
             "retry": {"failover": False},
             "bodyLimitBytes": 0,
+            "models": [{"name": "lora-a", "localModel": "adapter-a", "remoteModel": "acme/lora-a"}],
+            "forwardHeaders": ["X-Auth-Request-User"],
+            "forwarded": "none",
+            "cors": {
+                "origins": ["https://chat.example.com"],
+                "methods": ["POST"],
+                "headers": ["X-Team"],
+                "exposedHeaders": ["X-Team"],
+                "credentials": True,
+                "maxAgeSeconds": 0,
+            },
         },
     ),
     "full attempts": model_deployment(
