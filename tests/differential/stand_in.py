@@ -13,10 +13,24 @@ from metacontroller.local.__main__ import Options, StandIn
 from metacontroller.local.apiserver.builtin import WORKLOADS
 from metacontroller.local.apiserver.objects import Key, Kind, controller_of, equal
 from metacontroller.local.apiserver.server import ApiServer, Change
+from metacontroller.local.controller.workqueue import WorkQueue
 from tests.deadlines import NEVER
 from tests.differential.snapshots import Json
 from tests.differential.world import ELSEWHERE, SEEN, Refused, World
 from tests.hook_server import HookServer, Response
+
+
+class _Watched(WorkQueue[Key]):
+    """Queue that records the delay of each key that comes later."""
+
+    def __init__(self, delays: list[float]) -> None:
+        super().__init__()
+        self._delays = delays
+
+    def add_after(self, key: Key, seconds: float) -> None:
+        """Record the delay, and queue the key."""
+        self._delays.append(seconds)
+        super().add_after(key, seconds)
 
 
 class StandInWorld(World):
@@ -31,6 +45,7 @@ class StandInWorld(World):
         self._stand_in: StandIn | None = None
         self._ours = False
         self._order: list[str] = []
+        self._delays: list[float] = []
         self.reports: list[str] = []
 
     async def install(self, controller: Json) -> None:
@@ -42,6 +57,8 @@ class StandInWorld(World):
         options = Options(self._folder / "state", crds=self._crds, controllers=installed, report=self.reports.append)
         self._stand_in = StandIn(options)
         self._api.watch(self._count)
+        for each in self._stand_in.controllers:
+            each.queue = _Watched(self._delays)
         self._stand_in.start()
         for _ in range(3):
             # The kubelet reads the workloads that exist when it begins, so let it begin before any are created.
@@ -93,6 +110,11 @@ class StandInWorld(World):
         for line in self._order:
             self.record.points[-1].wrote(line)
         self._order = []
+
+    @property
+    def delays(self) -> list[float] | None:
+        """Return the delays of keys in the work queue."""
+        return self._delays
 
     def busy(self) -> bool:
         """Return whether a sync waits or runs."""

@@ -93,6 +93,11 @@ class World(ABC):
         Raise NotAtRest when it does not come in time.
         """
         await self.until(lambda: len(self.hook.requests) - self._mark >= requests, f"{requests} hook requests")
+        await self.calm(point)
+        await self.keep(point)
+
+    async def calm(self, point: str) -> None:
+        """Wait for rest; raise NotAtRest when it does not come in time."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self.patience
         before, calm = None, 0
@@ -104,7 +109,6 @@ class World(ABC):
             before = now
             if loop.time() > end:
                 raise NotAtRest(f"{self.namespace}: not at rest at {point!r}, {len(self.hook.requests)} requests")
-        await self.keep(point)
 
     async def keep(self, point: str) -> None:
         """Record the present objects as a point."""
@@ -181,6 +185,11 @@ class World(ABC):
     @abstractmethod
     def rested(self) -> None:
         """Take note that a point was recorded: later writes belong to the next one."""
+
+    @property
+    def delays(self) -> list[float] | None:
+        """Return the seconds after which the Metacontroller decided to sync again, in order; None when not known."""
+        return None
 
     def busy(self) -> bool:
         """Return whether the Metacontroller is known to work on something."""

@@ -150,7 +150,9 @@ async def too_many_requests(world: World) -> None:
         world.hook.script = script
         await world.start()
         await world.rest("after it", requests=2)
-    world.note("waited", times[1] - times[0] >= 1.9 and turns[1] - turns[0] <= 400)
+    # The time says that the wait was not too short. That it was not longer, a busy machine cannot tell by the time.
+    soon = turns[1] - turns[0] <= 400 if world.delays is None else world.delays[0] <= 4
+    world.note("waited", times[1] - times[0] >= 1.9 and soon)
 
 
 @scenario
@@ -169,7 +171,7 @@ async def forms_of_retry_after(world: World) -> None:
             if not left:
                 return Response({"status": GOOD, "children": [config_map()]})
             name = left.pop(0)
-            soon = datetime.now(UTC) + timedelta(seconds=4)
+            soon = datetime.now(UTC) + timedelta(seconds=6)
             dates = {"date": f"{soon:%a, %d %b %Y %H:%M:%S} GMT", "date of another form": f"{soon:%Y-%m-%dT%H:%M:%SZ}"}
             return Response(status=429, headers={"Retry-After": dates.get(name, forms[name])})
 
@@ -177,8 +179,10 @@ async def forms_of_retry_after(world: World) -> None:
         await world.start()
         await world.rest("after them", requests=len(forms) + 1)
     waited = {}
-    for name, (sooner, before), (later, after) in zip(forms, times, times[1:], strict=False):
-        waited[name] = later - sooner > 1 and after - before >= 10
+    for number, (name, (sooner, before), (later, after)) in enumerate(zip(forms, times, times[1:], strict=False)):
+        # A busy machine takes long for a try at once as well, so the stand-in tells for how long it meant to wait.
+        meant = after - before >= 10 if world.delays is None else world.delays[number] > 1
+        waited[name] = later - sooner > 1 and meant
     world.note("waited", waited)
 
 
@@ -232,7 +236,9 @@ async def resync_after_seconds(world: World) -> None:
     first = len(world.hook.requests)
     await world.until(lambda: len(world.hook.requests) > first + 1, "two more")
     world.respond(config_map(), resyncAfterSeconds=0)
-    await asyncio.sleep(3)
+    last = len(world.hook.requests)
+    await world.until(lambda: len(world.hook.requests) > last, "a response without it")
+    await world.calm("after it was left out")
     last = len(world.hook.requests)
     await asyncio.sleep(3)
     world.note("calls after it was left out", len(world.hook.requests) - last)
