@@ -274,7 +274,7 @@ class ModelMissing(RoutingError):
 
     status = 400
     code = "model_missing"
-    sentence = 'The body must be a JSON object with a string value for "model".'
+    sentence = "The request names no model, or names one in a way that servers may read differently."
 
 
 class NoBackend(RoutingError):
