@@ -192,8 +192,10 @@ class Load:
             asked |= {"max_tokens": SIZES["large"]}
         prefix = f"/default/{model}" if record.kind == "upload" or self._chance.random() < 0.5 else ""
         target = f"{prefix}/v1/{'embeddings' if record.kind == 'embeddings' else 'chat/completions'}"
-        kind = "application/octet-stream" if record.kind == "upload" else "application/json"
-        return "POST", target, kind, json.dumps(asked).encode(), text
+        if record.kind == "upload":
+            # A file, which names no model: the gateway passes it on as it comes, and does not read all of it first.
+            return "POST", target, "application/octet-stream", json.dumps([asked]).encode(), text
+        return "POST", target, "application/json", json.dumps(asked).encode(), text
 
     async def _connection(self, port: int) -> Connection:
         idle = self._idle.get(port, [])

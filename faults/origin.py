@@ -65,16 +65,16 @@ class Origin:
                     continue
                 if _gone(writer):
                     break  # as a model server does: nobody waits for it
-                await self.respond(writer, target, fields, body)
+                await self.respond(writer, target, body)
         writer.close()
 
-    async def respond(
-        self, writer: asyncio.StreamWriter, target: bytes, fields: dict[bytes, bytes], body: bytes
-    ) -> None:
+    async def respond(self, writer: asyncio.StreamWriter, target: bytes, body: bytes) -> None:
         """Execute a request and respond to it."""
         asked = json.loads(body)
-        streamed_up = fields.get(b"content-type") == b"application/octet-stream"  # its model name is not replaced
-        if asked["model"] != self.name and not streamed_up:
+        uploaded = isinstance(asked, list)  # a file, in which no model is named
+        if uploaded:
+            (asked,) = asked
+        if asked["model"] != self.name and not uploaded:
             await self.send(writer, 404, error(f"this is {self.name}", "wrong_model"))
             return
         user = str(asked["user"])
