@@ -155,7 +155,8 @@ def test_help_names_every_flag() -> None:
 )
 def test_a_configuration_that_cannot_be_used(words: list[str], sentence: str) -> None:
     """A configuration that cannot be used is one sentence on standard error, and exit code 2."""
-    response = gateway(*words)
+    ports = ("--listen", f"127.0.0.1:{free_port()}", "--admin", f"127.0.0.1:{free_port()}")  # another may have 8080
+    response = gateway(*ports, *words)
     assert response.returncode == 2
     assert response.stderr.startswith(f"gateway: {sentence}")
     assert response.stderr.count("\n") == 1
