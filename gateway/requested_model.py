@@ -70,6 +70,7 @@ async def _may_name(exchange: Exchange, description: body.Description) -> bool:
     """Return whether a body may name a model; one of another media type does when it begins like a JSON object."""
     if description.media.kind is not BodyKind.OTHER:
         return True
-    if description.coding:
-        return body.is_readable(description)
+    if description.coding and body.is_readable(description):
+        return True
+    # A server that does not know the coding either may read the body as it is.
     return body.begins_like_json(await exchange.read_start())

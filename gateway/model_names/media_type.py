@@ -93,6 +93,8 @@ def of(value: bytes | None) -> MediaType:
             return MediaType(BodyKind.MULTIPART, problem=NO_BOUNDARY)
         if not _BOUNDARY.fullmatch(boundaries[0]):
             return MediaType(BodyKind.MULTIPART, problem=NO_BOUNDARY)
+        if not all(is_ascii_charset(text) for name, text in parameters if name == b"charset"):
+            return MediaType(BodyKind.MULTIPART, boundaries[0], scanner.NOT_UTF_8)
         return MediaType(BodyKind.MULTIPART, boundaries[0])
     if main == b"application/x-www-form-urlencoded":
         kind = BodyKind.FORM

@@ -144,6 +144,16 @@ async def test_one_meaning_or_400(target: bytes, body: bytes, field: bytes, mess
         assert server.sides == []
 
 
+@pytest.mark.parametrize("coding", [b"zip", b"compress", b"gzip, gzip", b"aws-chunked"])
+async def test_json_under_a_coding_that_cannot_be_read_is_refused(coding: bytes) -> None:
+    """By path, plain JSON of another media type under an unknown coding is 415: a server may ignore the coding."""
+    field = b"Content-Type: application/octet-stream\r\nContent-Encoding: " + coding
+    async with serving(echo) as server, gateway(TINY, local_port=server.port) as running:
+        response = await post(running, b"/default/demo/v1/chat/completions", b'{"model":"other"}', field)
+        assert (response.status, response.code) == (415, "unsupported_content_coding")
+        assert server.sides == []
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [

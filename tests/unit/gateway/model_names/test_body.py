@@ -222,6 +222,8 @@ def test_other_bodies_name_no_model(content: bytes, kind: bytes) -> None:
         (b'{"model":"a","x":[1,]}', b"application/json", scanner.NOT_JSON),
         ('{"model":"a"}'.encode("utf-16"), b"application/json", scanner.NOT_UTF_8),
         (b'{"model":"a"}', b"application/json; charset=utf-7", scanner.NOT_UTF_8),
+        (PART, b"multipart/form-data; charset=utf-7; boundary=xx", scanner.NOT_UTF_8),
+        (PART, b"multipart/form-data; boundary=xx; charset=cp037", scanner.NOT_UTF_8),
         (b'{"model":"a"}', b"application/json, multipart/form-data; boundary=x", media_type.TWO_TYPES),
         (PART, b"multipart/form-data", media_type.NO_BOUNDARY),
         (PART, b"multipart/form-data; boundary=xx; boundary=yy", media_type.NO_BOUNDARY),
