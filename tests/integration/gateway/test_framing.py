@@ -5,29 +5,15 @@ never executed.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.deadlines import SECONDS
-from tests.integration.gateway.wire import Running, echo, gateway
-from tests.integration.servers import ScriptedServer, serving
+from tests.integration.gateway.wire import Running
+from tests.integration.servers import ScriptedServer
 
 CANARY = b"GET /default/demo/canary HTTP/1.1\r\nHost: gateway\r\n\r\n"
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ScriptedServer]:
-    """Yield a backend that responds with what it received."""
-    async with serving(echo) as server:
-        yield server
-
-
-@pytest.fixture
-async def running(server: ScriptedServer) -> AsyncIterator[Running]:
-    """Yield a gateway in front of the backend."""
-    async with gateway(local_port=server.port) as running:
-        yield running
 
 
 def post(*fields: bytes, body: bytes = b"", line: bytes = b"POST /default/demo/x HTTP/1.1") -> bytes:

@@ -5,14 +5,13 @@ bytes behind the request are the next request, however the body is framed and th
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Final
 
 import pytest
 
 from tests.deadlines import SECONDS
 from tests.integration.gateway.mutations import by_h11
-from tests.integration.gateway.wire import Client, Running, echo, gateway
+from tests.integration.gateway.wire import Client, Running, gateway
 from tests.integration.servers import ScriptedServer, ServerSide, serving
 
 SMUGGLED: Final = b"GET /default/demo/smuggled HTTP/1.1\r\nHost: gateway\r\n\r\n"
@@ -65,20 +64,6 @@ FRAMINGS: Final[dict[str, tuple[tuple[bytes, ...], bytes, list[bytes]]]] = {
     "chunked with trailers": ((CHUNKED,), b"POST /default/demo/x HTTP/1.1", [chunked(SMUGGLED, TRAILERS)]),
 }
 """Fields, request line and body of each framing."""
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ScriptedServer]:
-    """Yield a backend that responds with what it received."""
-    async with serving(echo) as server:
-        yield server
-
-
-@pytest.fixture
-async def running(server: ScriptedServer) -> AsyncIterator[Running]:
-    """Yield a gateway in front of the backend."""
-    async with gateway(local_port=server.port) as running:
-        yield running
 
 
 async def received(client: Client, *sent: bytes) -> bytes:
