@@ -159,14 +159,16 @@ class ClientExchange:
                 self._waiter = None
         if self._failure is not None:
             raise self._failure
-        if len(self._pieces) > 1:
-            self._pieces = [b"".join(self._pieces)]
-        return self._pieces[0] if self._pieces else b""
+        return self._joined()
 
     def whole_body(self) -> bytes | None:
         """Return the whole request body where it is in memory already, else None."""
         if not self.complete or not self.intact or self._failure is not None:
             return None
+        return self._joined()
+
+    def _joined(self) -> bytes:
+        """Return what is in memory of the request body, and keep it as one piece."""
         if len(self._pieces) > 1:
             self._pieces = [b"".join(self._pieces)]
         return self._pieces[0] if self._pieces else b""
