@@ -34,10 +34,10 @@ from gateway.routes.sources.secrets import Secrets
 from gateway.routes.store import RouteStore
 from gateway.settings import GatewaySettings, Settings
 from gateway.telemetry import AccessLog, Metrics
-from gateway.upstream.addresses import AddressRules
 from gateway.upstream.connection import Upstream
 from gateway.upstream.resolver import Endpoint, Resolver, parse_overrides
 from program import allocator, certificates, invocation, logs, web
+from program.addresses import AddressRules
 from program.kubernetes.connection import CONNECTIONS, connect
 from program.kubernetes.errors import ClusterError
 from program.settings import SettingsError

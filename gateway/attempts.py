@@ -31,10 +31,10 @@ from gateway.routes.store import RouteStore
 from gateway.settings import Settings
 from gateway.telemetry import Metrics
 from gateway.upstream import connection as upstream
-from gateway.upstream.addresses import AddressRules
 from gateway.upstream.origin import Origin
 from gateway.upstream.response import UpstreamResponse
 from program import retry_after
+from program.addresses import AddressRules
 
 _OF_CONTENT: Final = frozenset({b"content-digest", b"content-md5", b"digest", b"repr-digest"})
 """Fields that are wrong once the body has another name in it (RFC 9530)."""

@@ -13,8 +13,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from gateway.api.v1alpha1 import HeaderName, HeaderValue, Method, Origin
 from gateway.api.vocabulary import CREDENTIALS_OF_ALL
-from gateway.upstream import addresses
-from program import settings
+from program import addresses, settings
 from program.problems import Mistake, must_be, shown
 from program.settings import Listen, LogLevel, Section, Tls
 

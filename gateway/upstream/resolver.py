@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from typing import Final, Protocol
 
 from gateway import errors
-from gateway.upstream.addresses import AddressRules
+from program.addresses import AddressRules
 
 Endpoint = tuple[str, int]
 """Host, or IP address, and port."""

@@ -17,8 +17,8 @@ from gateway.api.v1alpha1 import Backend, Headers, OAuth2, SecretKey
 from gateway.api.v1alpha1 import Credentials as DocumentCredentials
 from gateway.credentials import secrets as module
 from gateway.credentials.cache import Credentials
-from gateway.upstream.addresses import AddressRules
 from gateway.upstream.resolver import Resolver
+from program.addresses import AddressRules
 from program.oauth.credentials import ClientCredentials
 from tests.authorities import Authority, strict_by_default, trusted_by_system
 from tests.deadlines import SECONDS

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import pytest
 
 from gateway import errors
-from gateway.upstream.addresses import AddressRules
 from gateway.upstream.resolver import Resolver, parse_overrides
+from program.addresses import AddressRules
 from tests.deadlines import SECONDS
 
 

@@ -7,11 +7,11 @@ import pytest
 import uvloop
 
 from gateway import errors
-from gateway.upstream.addresses import AddressRules
 from gateway.upstream.connection import Upstream
 from gateway.upstream.origin import Origin, Timeouts, UpstreamLimits
 from gateway.upstream.resolver import Resolver
 from gateway.upstream.response import UpstreamResponse
+from program.addresses import AddressRules
 from tests.deadlines import SECONDS
 from tests.integration.servers import (
     RecordingExchange,

@@ -27,9 +27,9 @@ from gateway.routes import sources
 from gateway.routes.store import RouteStore
 from gateway.settings import Settings
 from gateway.telemetry import AccessLog, Metrics
-from gateway.upstream.addresses import AddressRules
 from gateway.upstream.connection import Upstream
 from gateway.upstream.resolver import Resolver
+from program.addresses import AddressRules
 from program.oauth.credentials import ClientCredentials
 from tests.deadlines import SECONDS
 from tests.integration.servers import ServerSide

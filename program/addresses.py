@@ -1,7 +1,8 @@
-"""Rules for the IP addresses of backends, applied to the address that is connected to and not to its spelling.
+"""Rules for the IP addresses of servers that a tenant chooses: backends of the gateway, pods that hooks read.
 
-A route document is written by a tenant. Were every address allowed, a tenant could read the cloud's metadata, the
-node's own services and the cluster's control plane through the gateway (server-side request forgery).
+They are applied to the address that is connected to and not to its spelling. Were every address allowed, a tenant could
+read the cloud's metadata, the node's own services and the cluster's control plane through these programs (server-side
+request forgery).
 """
 
 from collections.abc import Iterable
@@ -41,7 +42,7 @@ _IPV4_COMPATIBLE: Final = IPv6Network("::/96")  # RFC 4291 2.5.5.1, deprecated
 
 @dataclass(frozen=True, slots=True)
 class AddressRules:
-    """Addresses that a backend may have whose name a tenant chooses."""
+    """Addresses that a server may have that a tenant chooses."""
 
     cluster: tuple[Network, ...] = field(default=())
     """Ranges of the cluster's pods, Services and nodes, which are refused."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.upstream.addresses import AddressRules, embedded
+from program.addresses import AddressRules, embedded
 
 REFUSED = [
     "127.0.0.1",
