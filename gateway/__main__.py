@@ -26,6 +26,7 @@ from gateway.credentials.cache import Credentials, from_settings
 from gateway.downstream.server import HttpServer, ServerLimits
 from gateway.http import messages
 from gateway.journal import Journal
+from gateway.plan import cors_rule
 from gateway.proxy import Proxy
 from gateway.routes.sources import RouteSource
 from gateway.routes.sources.configmaps import READS, ConfigMapSource
@@ -216,7 +217,7 @@ async def _serve(
         authority=cluster_authority(),
     )
     store.subscribe(proxy.refresh)
-    server = HttpServer(proxy.handle, server_limits(gateway), metrics, access_log)
+    server = HttpServer(proxy.handle, server_limits(gateway), metrics, access_log, cors=cors_rule(gateway.cors))
 
     stats = upstream.stats
     metrics.client_connections.set_function(lambda: server.connections)

@@ -100,7 +100,7 @@ class RoutePlan:
         self.names = frozenset((*own, *(f"{route.namespace}/{name}" for name in own))) if document.models else None
         """Names of models that requests may have; None for any."""
         self.queue = document.queue
-        self.cors = cors if document.cors is None else document_cors(document.cors)
+        self.cors = cors if document.cors is None else cors_rule(document.cors)
         """Rule for websites that use the model by host or path; None without one."""
         self.backends = tuple(_backend_plan(route, index, settings, self) for index in range(len(document.backends)))
         self.causes: frozenset[str] = frozenset(document.retry.on)
@@ -185,29 +185,17 @@ class RoutePlan:
         return series
 
 
-def installed_cors(settings: CorsSettings) -> CorsRule | None:
-    """Return the rule for websites that counts where a model has none of its own; None without one."""
-    if not settings.origins:
+def cors_rule(cors: Cors | CorsSettings) -> CorsRule | None:
+    """Return the rule for websites of a route document, or of the settings; None where no website is named."""
+    if not cors.origins:
         return None
-    return CorsRule(
-        origins=settings.origins,
-        methods=settings.methods,
-        headers=settings.headers,
-        exposed_headers=settings.exposed_headers,
-        credentials=settings.credentials,
-        max_age=settings.max_age_seconds,
-    )
-
-
-def document_cors(cors: Cors) -> CorsRule:
-    """Return the rule for websites of a route document."""
     return CorsRule(
         origins=cors.origins,
         methods=cors.methods,
         headers=cors.headers,
         exposed_headers=cors.exposed_headers,
         credentials=cors.credentials,
-        max_age=cors.max_age,
+        max_age=cors.max_age_seconds if isinstance(cors, CorsSettings) else cors.max_age,
     )
 
 

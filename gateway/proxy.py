@@ -23,12 +23,12 @@ from gateway.backends import failover
 from gateway.credentials import cache as credentials
 from gateway.health import HealthChecks
 from gateway.http import forwarding
-from gateway.http.cors import is_preflight
+from gateway.http.cors import OFF, is_preflight
 from gateway.http.exchange import Exchange, Fields, RequestHead, ResponseHead, field
 from gateway.journal import PATH_CHARACTERS, Journal, RequestRecord
 from gateway.model_names import body as bodies
 from gateway.model_names import form
-from gateway.plan import BackendPlan, RoutePlan, installed_cors
+from gateway.plan import BackendPlan, RoutePlan, cors_rule
 from gateway.request_context import RequestContext
 from gateway.routes.store import RouteStore
 from gateway.routes.table import Route, RoutingTable, check_path
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 _HOP_METHODS: Final = frozenset({b"OPTIONS", b"TRACE"})
 """Methods of requests that may be addressed to the gateway itself."""
+_NOWHERE: Final = (errors.ModelMissing, errors.RouteNotFound, errors.ReadOnly)
+"""Errors of a preflight that leads nowhere because there is no rule for websites."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 log = structlog.get_logger(__name__)
@@ -91,7 +93,7 @@ class Proxy:
             metrics=metrics,
             via=via_pseudonym(settings.gateway, authority).encode("ascii"),
         )
-        self._cors = installed_cors(settings.gateway.cors)
+        self._cors = cors_rule(settings.gateway.cors)
         """Rule for websites where a model has none of its own."""
         self._plans: dict[str, RoutePlan] = {}
         self._new_id = RequestIds()
@@ -398,6 +400,8 @@ class Proxy:
 
     def _refuse(self, exchange: Exchange, error: errors.GatewayError, context: RequestContext) -> None:
         """Respond with an error in the form that the client of this path understands."""
+        if self._cors is None and isinstance(error, _NOWHERE) and is_preflight(exchange.head):
+            error.message = OFF
         context.code = error.code
         request_id, target = context.request_id.decode(), exchange.head.target
         fields = errors.fields(error, request_id, target)

@@ -3,12 +3,17 @@
 It does no I/O: bytes go in, and a checked head, pieces of the body and the end of the message come out.
 """
 
-from typing import cast
+import re
+from typing import Final, cast
 
 import httptools
 
 from gateway import errors
+from gateway.http.exchange import field
 from gateway.http.messages import Limits, RequestHead, check_request
+
+_ORIGIN: Final = re.compile(rb"\r\norigin:[ \t]*([!-~]+)[ \t]*\r\n", re.IGNORECASE)
+"""Field line that names the website of a request."""
 
 
 class RequestParser:
@@ -16,7 +21,7 @@ class RequestParser:
 
     __slots__ = (
         "_body_bytes", "_chunks", "_fed", "_fields", "_in_chunk_line", "_limits", "_parser", "_pieces", "_reframing",
-        "_tail", "_url", "complete", "head", "head_bytes", "keep_alive",
+        "_tail", "_unread", "_url", "complete", "head", "head_bytes", "keep_alive",
     )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
@@ -32,6 +37,8 @@ class RequestParser:
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self._tail = b""
         """The last three bytes of an incomplete head, where the head's end may have begun."""
+        self._unread = b""
+        """Bytes of the head that came with those for which it was refused, and maybe were not parsed."""
         self._url = b""
         self._fields: list[tuple[bytes, bytes]] = []
         self._pieces: list[bytes] = []
@@ -52,6 +59,14 @@ class RequestParser:
         """Target of the present message as far as it has arrived, unchecked."""
         return self._url
 
+    @property
+    def origin(self) -> bytes | None:
+        """Website that has sent the present message, as far as its head has arrived; None where none is named."""
+        origin = field(self._fields, b"origin")
+        if origin is None and (line := _ORIGIN.search(self._unread)) is not None:
+            return line[1]
+        return origin
+
     def feed_head(self, data: bytes) -> bytes:
         """Parse up to the end of a head, and return the bytes behind it; `head` is set when it is complete.
 
@@ -68,15 +83,19 @@ class RequestParser:
         found = window.find(b"\r\n\r\n")
         end = len(data) if found < 0 else found + 4 - len(tail)
         room = self._limits.head_bytes - self.head_bytes
-        if end > room:
-            parser.feed_data(data[:room])
-            raise errors.HeadTooLarge
-        self.head_bytes += end
+        whole = data if end == len(data) else data[:end]
         try:
-            parser.feed_data(data if end == len(data) else data[:end])
+            if end > room:
+                parser.feed_data(data[:room])
+                raise errors.HeadTooLarge
+            self.head_bytes += end
+            parser.feed_data(whole)
         except httptools.HttpParserUpgrade:
             if not self._is_websocket:
                 self._reframe()
+        except Exception:
+            self._unread = whole
+            raise
         if self._has_head:
             self._tail = b""
             self.head_bytes = 0

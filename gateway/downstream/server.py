@@ -26,6 +26,7 @@ from gateway.downstream.exchange import ClientExchange
 from gateway.downstream.parser import RequestParser
 from gateway.downstream.tunnel import Tunnel
 from gateway.http import messages
+from gateway.http.cors import CorsRule
 from gateway.http.exchange import Exchange, UpgradedConnection
 from gateway.http.messages import RequestHead, ResponseHead
 from gateway.net.writes import BatchedWriter, WriteBatch
@@ -75,6 +76,7 @@ class HttpServer:
         metrics: Metrics,
         access_log: AccessLog,
         *,
+        cors: CorsRule | None = None,
         sweep_seconds: float = SWEEP_SECONDS,
     ) -> None:
         self.handle = handle
@@ -83,6 +85,8 @@ class HttpServer:
         """Whether responses ask the client to close: from the first signal to stop on."""
         self.loop = asyncio.get_running_loop()
         self.writes = WriteBatch(self.loop)
+        self._cors = cors
+        """Rule for websites that counts for messages that never become an exchange; None without one."""
         self._metrics = metrics
         self._sweep_seconds = sweep_seconds
         self._access_log = access_log
@@ -157,10 +161,14 @@ class HttpServer:
             self._date = (second, formatdate(second, usegmt=True).encode())
         return self._date[1]
 
-    def refusal(self, error: errors.GatewayError, peer: str, target: bytes) -> bytes:
+    def refusal(self, error: errors.GatewayError, peer: str, target: bytes, origin: bytes | None) -> bytes:
         """Return the whole response to a message that never became an exchange; count and log it.
 
-        `target` is what has arrived of the message's target.
+        Args:
+            error: Error of the message.
+            peer: Address of the client.
+            target: What has arrived of the message's target.
+            origin: Website that has sent the message; None where that is not known.
         """
         request_id = self._new_id().decode()
         self._metrics.refused.labels(error.code).inc()
@@ -177,6 +185,8 @@ class HttpServer:
             )
         body = errors.body(error, request_id, target)
         fields = (*errors.fields(error, request_id, target), (b"x-request-id", request_id.encode()))
+        if self._cors is not None:
+            fields += self._cors.fields_for(origin)
         head = ResponseHead(error.status, HTTPStatus(error.status).phrase.encode(), fields, len(body))
         return messages.response_head(head, b"GET", 1, close=True, date=self.date()) + body
 
@@ -532,8 +542,9 @@ class ClientConnection:
 
     def _refuse(self, error: errors.GatewayError) -> None:
         """Respond to a message that never became an exchange, and take no further one."""
-        target = self._parser.target if self._parser is not None else b""
-        self.send(self.server.refusal(error, self.peer, target))
+        parser = self._parser
+        target, origin = (b"", None) if parser is None else (parser.target, parser.origin)
+        self.send(self.server.refusal(error, self.peer, target, origin))
         self._linger()
 
     def _linger(self) -> None:

@@ -14,6 +14,12 @@ ANY: Final = "*"
 """Origin that stands for all origins, and header name that stands for all names."""
 OWN_FIELDS: Final = (b"request-id", b"retry-after", b"x-beamlit-backend", b"x-beamlit-reason", b"x-request-id")
 """Fields of the gateway's responses that a website may always read."""
+OFF: Final = (
+    "CORS is off, so no website may use this model in a browser: set gateway.cors.origins in the configuration"
+    " (config.gateway.cors.origins in the values of the chart), or spec.gateway.cors of the model for requests by path"
+    " or host."
+)
+"""Sentence for a preflight that leads nowhere while there is no rule: it has no body that could name a model."""
 
 _PREFIX: Final = b"access-control-"
 _NAMES: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*,[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
@@ -68,6 +74,10 @@ class CorsRule:
         """Return the fields that a response to this request gets."""
         return self._permission(head) or self._refused
 
+    def fields_for(self, origin: bytes | None) -> Fields:
+        """Return the fields that a response to a request of this origin gets; None is a request without one."""
+        return self._permission_for(origin) or self._refused
+
     def applied(self, fields: Fields, head: RequestHead) -> Fields:
         """Return the fields of a backend's response with those of this rule in place of the backend's own."""
         return (*(one for one in fields if not one[0].startswith(_PREFIX)), *self.fields(head))
@@ -88,9 +98,12 @@ class CorsRule:
 
     def _permission(self, head: RequestHead) -> Fields | None:
         """Return the fields by which the website of a request may read the response; None where it may not."""
+        return self._permission_for(None if self._any else field(head.fields, b"origin"))
+
+    def _permission_for(self, origin: bytes | None) -> Fields | None:
+        """Return the fields by which a website of this origin may read a response; None where it may not."""
         if self._any:
             return self._allowed[b"*"]
-        origin = field(head.fields, b"origin")
         return None if origin is None else self._allowed.get(origin)
 
 

@@ -1,8 +1,9 @@
 """CORS on the wire: preflights, responses of backends, responses and errors of the gateway itself."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import orjson
 import pytest
 
 from gateway.api.v1alpha1 import Cors, DocumentError, RouteDocument, read
@@ -80,6 +81,36 @@ async def test_without_a_rule_nothing_changes() -> None:
         assert permitted(await ask(running, b"/v1/models")) is None
 
 
+@pytest.mark.parametrize(
+    ("target", "status", "code"),
+    [
+        (b"/v1/chat/completions", 400, "model_missing"),
+        (b"/v1/models", 405, "method_not_allowed"),
+        (b"/elsewhere", 404, "route_not_found"),
+        (b"/health", 405, "method_not_allowed"),
+    ],
+)
+async def test_a_preflight_while_cors_is_off_names_the_settings(target: bytes, status: int, code: str) -> None:
+    """A preflight that leads nowhere is told which settings switch CORS on; any other request keeps its own message."""
+    async with gateway() as running:
+        response = await preflight(running, target)
+        assert (response.status, response.code, permitted(response)) == (status, code, None)
+        message = orjson.loads(response.body)["error"]["message"]
+        for name in ("CORS is off", "gateway.cors.origins", "config.gateway.cors.origins", "spec.gateway.cors"):
+            assert name in message
+        plain = await running.ask(b"OPTIONS %b HTTP/1.1\r\nHost: gateway\r\n\r\n" % target, method=b"OPTIONS")
+        assert (plain.status, plain.code) == (status, code)
+        assert b"CORS" not in plain.body
+    async with gateway(settings=HERE) as running:
+        assert b"CORS" not in (await ask(running, target, method=b"OPTIONS")).body
+
+
+async def test_a_preflight_that_names_its_model_goes_to_the_backend_while_cors_is_off() -> None:
+    """Without a rule a preflight whose query names the model goes to the backend, as by path."""
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        assert (await preflight(running, b"/v1/realtime?model=demo")).status == 200
+
+
 async def test_options_that_is_no_preflight_goes_to_the_backend() -> None:
     """OPTIONS without the method that a preflight asks about goes to the backend, and its response has the fields."""
     async with serving(echo) as server, gateway(local_port=server.port, settings=HERE) as running:
@@ -129,6 +160,112 @@ async def test_responses_of_the_gateway_have_the_fields() -> None:
             assert permitted(await ask(running, target, OTHER)) is None
         response = await running.post(b"/v1/chat/completions", b'{"model":"none"}', b"Origin: " + SITE)
         assert (response.status, permitted(response)) == (404, SITE)
+
+
+def head(line: bytes, *fields: bytes, origin: bytes = SITE) -> bytes:
+    """Return the head of a request of a website, with the origin behind all other fields, as browsers send it."""
+    return b"\r\n".join((line, b"Host: gateway", *fields, b"Origin: " + origin)) + b"\r\n\r\n"
+
+
+GET: Final = b"GET /default/demo/x HTTP/1.1"
+POST: Final = b"POST /default/demo/x HTTP/1.1"
+UNREAD: Final[list[tuple[int, bytes, tuple[bytes, ...]]]] = [
+    (414, b"GET /default/demo/%b HTTP/1.1" % (b"a" * 9000), ()),
+    (414, b"GET /default/demo/%b HTTP/1.1" % (b"a" * 9000), tuple(b"X-%d: 1" % number for number in range(200))),
+    (405, b"TRACE /default/demo/x HTTP/1.1", ()),
+    (405, b"CONNECT gateway:443 HTTP/1.1", ()),
+    (501, b"PROPFIND /default/demo/x HTTP/1.1", ()),
+    (505, b"GET /default/demo/x HTTP/2.0", ()),
+    (421, b"GET http://elsewhere.example/default/demo/x HTTP/1.1", ()),
+    (417, POST, (b"Expect: a-miracle",)),
+    (431, GET, tuple(b"X-%d: 1" % number for number in range(200))),
+    (400, POST, (b"Content-Length: 1", b"Content-Length: 1")),
+    (400, POST, (b"Content-Length: many",)),
+    (400, POST, (b"Transfer-Encoding: gzip",)),
+    (400, GET, (b"Host: other",)),
+    (400, GET, (b"Connection: Upgrade", b"Upgrade: websocket")),
+    (400, GET, (b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 8")),
+]
+"""Requests that are refused before there is an exchange: the status, the request line and the fields."""
+
+
+@pytest.mark.parametrize(("status", "line", "fields"), UNREAD)
+async def test_errors_of_parsing_have_the_fields(status: int, line: bytes, fields: tuple[bytes, ...]) -> None:
+    """An allowed website may read why its request was refused before it was passed on; no other website may."""
+    async with gateway(settings=HERE) as running:
+        for origin, allowed in ((SITE, SITE), (OTHER, None)):
+            client = await running.client()
+            await client.send(head(line, *fields, origin=origin))
+            response = await client.response()
+            assert (response.status, permitted(response)) == (status, allowed)
+            assert response.values(b"vary") == [b"Origin"]
+
+
+async def test_a_refused_head_in_many_reads_has_the_fields() -> None:
+    """The origin counts where the head came in many reads; that of an earlier request on the connection does not."""
+    async with gateway(document(local(0)), settings=HERE) as running:
+        client = await running.client()
+        wire = head(GET, b"Expect: more", origin=SITE)
+        await client.send(head(GET, origin=OTHER), *(wire[at : at + 7] for at in range(0, len(wire), 7)))
+        assert permitted(await client.response()) is None
+        response = await client.response()
+        assert (response.status, permitted(response)) == (417, SITE)
+
+
+async def test_a_fault_behind_the_origin_has_the_fields() -> None:
+    """Where the parser gives up behind the origin, and where the head never becomes complete, the origin counts."""
+    settings = install("https://chat.example.com", "http://localhost:3000")
+    settings["gateway"]["timeouts"] = {"headSeconds": 0.3}
+    begun = b"GET /default/demo/x HTTP/1.1\r\nHost: gateway\r\nOrigin: %b\r\n"
+    async with gateway(settings=settings) as running:
+        for rest, status in (
+            (b"X: 1\r\nBroken\r\n\r\n", 400),
+            (b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+            (b"Cookie: %b\r\n\r\n" % (b"c" * 40000), 431),
+            (b"X: 1\r\nUnfinished: ", 408),
+        ):
+            for origin in (SITE, b"http://localhost:3000"):
+                client = await running.client()
+                await client.send(begun % origin + rest)
+                response = await client.response()
+                assert (response.status, permitted(response)) == (status, origin)
+
+
+async def test_a_body_with_broken_framing_has_the_fields() -> None:
+    """A request whose body breaks off in a fault is refused with the fields."""
+    async with serving(echo) as server, gateway(local_port=server.port, settings=HERE) as running:
+        for line in (POST, b"POST /v1/chat/completions HTTP/1.1"):
+            client = await running.client()
+            await client.send(head(line, b"Transfer-Encoding: chunked") + b"2\r\n{}\r\nzz\r\n")
+            response = await client.response()
+            assert (response.status, permitted(response)) == (400, SITE)
+
+
+async def test_errors_of_parsing_with_all_origins_and_with_none() -> None:
+    """Where all websites are allowed they may read each refusal; without a rule there are no fields."""
+    unknown = b"\x16\x03\x01\x02"  # a TLS handshake, as a browser sends to an https URL of a plain port
+    async with gateway(settings=install("*", maxAgeSeconds=1)) as running:
+        for wire in (unknown, head(b"TRACE / HTTP/1.1"), head(GET, b"Expect: more")):
+            client = await running.client()
+            await client.send(wire)
+            response = await client.response()
+            assert (permitted(response), response.values(b"vary")) == (b"*", [])
+    async with gateway() as running:
+        for _, line, fields in UNREAD:
+            client = await running.client()
+            await client.send(head(line, *fields))
+            response = await client.response()
+            assert not [name for name, _ in response.fields if name.startswith(b"access-control") or name == b"vary"]
+
+
+async def test_a_refused_connection_has_the_fields_of_all_origins() -> None:
+    """A connection beyond the limit is refused before its request is known, in a way that all websites may read."""
+    settings = install("*", exposedHeaders=["X-A"])
+    settings["gateway"]["limits"] = {"connections": 1}
+    async with gateway(settings=settings) as running:
+        await running.client()
+        response = await (await running.client()).response()
+        assert (response.status, permitted(response)) == (503, b"*")
 
 
 async def test_a_stream_has_the_fields() -> None:

@@ -22,6 +22,7 @@ from gateway.credentials.cache import Credentials
 from gateway.credentials.secrets import SecretReader
 from gateway.downstream.server import HttpServer
 from gateway.journal import Journal
+from gateway.plan import cors_rule
 from gateway.proxy import Proxy
 from gateway.routes import sources
 from gateway.routes.store import RouteStore
@@ -308,7 +309,14 @@ async def gateway(
         journal=journal,
     )
     store.subscribe(proxy.refresh)
-    server = HttpServer(proxy.handle, server_limits(loaded.gateway), metrics, access_log, sweep_seconds=0.1)
+    server = HttpServer(
+        proxy.handle,
+        server_limits(loaded.gateway),
+        metrics,
+        access_log,
+        cors=cors_rule(loaded.gateway.cors),
+        sweep_seconds=0.1,
+    )
     listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0, ssl=context)
     clients: list[Client] = []
     running = Running(listening.sockets[0].getsockname()[1], server, store, upstream, metrics, log, journal, clients)

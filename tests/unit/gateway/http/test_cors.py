@@ -92,6 +92,13 @@ def test_credentials() -> None:
     assert values(fields, b"access-control-allow-origin") == [SITE]
 
 
+@given(st.sampled_from(["*", "https://chat.example.com", "null"]), st.none() | st.sampled_from([SITE, b"null", b"*"]))
+def test_an_origin_alone_gets_the_same_fields(allowed: str, origin: bytes | None) -> None:
+    """The fields for an origin are those for a request that has it, and those for None are for one that has none."""
+    request = head() if origin is None else head((b"origin", origin))
+    assert rule(allowed).fields_for(origin) == rule(allowed).fields(request)
+
+
 def test_exposed_headers() -> None:
     """Fields of the gateway are always exposed, beside those that the rule names, each once."""
     fields = rule("*", exposed_headers=("X-RateLimit-Limit", "X-Request-Id")).fields(head())
