@@ -35,6 +35,8 @@ _ADVICE: Final = (
     ("unhashable key", "put a value that begins with { in quotes"),
 )
 """What to do about a complaint of the library, by words that it has in it."""
+_MERGE: Final = "tag:yaml.org,2002:merge"
+"""Tag of the key `<<`."""
 _OTHER_ADVICE: Final = "mend quotes, colons or indentation there"
 
 
@@ -54,23 +56,77 @@ class DuplicateKey(yaml.YAMLError):
         """Line where the key is there again."""
 
 
+class _DistinctKeys(yaml.constructor.SafeConstructor):
+    """Constructor of documents in which no mapping has a key twice."""
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        """Return a document.
+
+        Raises:
+            DuplicateKey: A mapping has a key twice.
+        """
+        _check_keys(node)
+        return super().construct_document(node)
+
+
+class Loader(_DistinctKeys, yaml.SafeLoader):
+    """YAML loader that refuses duplicate keys."""
+
+
+class FastLoader(_DistinctKeys, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML loader that refuses duplicate keys, by the C library where it is there."""
+
+
+def _check_keys(document: yaml.Node) -> None:
+    """Check that no mapping of a document has a key twice, as it would be written in JSON: `1` and `"1"` are the same.
+
+    The key `<<` may be there for each mapping that is merged in.
+
+    Raises:
+        DuplicateKey: A mapping has a key twice.
+    """
+    rest, seen = [document], {id(document)}
+    while rest:
+        node = rest.pop()
+        below: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            below = node.value
+        elif isinstance(node, yaml.MappingNode):
+            lines: dict[str, int] = {}
+            for key, value in node.value:
+                below += (key, value)
+                if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                    line = key.start_mark.line + 1
+                    if key.value in lines:
+                        raise DuplicateKey(key.value, lines[key.value], line)
+                    lines[key.value] = line
+        for one in reversed(below):
+            if id(one) not in seen:  # an alias leads to a node that another place has, too
+                seen.add(id(one))
+                rest.append(one)
+
+
 def load(text: str) -> Any:
     """Return the one document in a text of YAML, or None where it is empty.
 
     Raises:
-        yaml.YAMLError: it is not YAML, or a value in it cannot be had.
+        yaml.YAMLError: it is not YAML, a mapping has a key twice, or a value in it cannot be had.
     """
     try:
-        return yaml.safe_load(text)
+        loader = Loader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except (ValueError, RecursionError) as exc:
         raise _Impossible from exc
 
 
-def load_all(text: str, loader: Any = yaml.SafeLoader) -> Iterator[Any]:
+def load_all(text: str, loader: Any = Loader) -> Iterator[Any]:
     """Yield the documents in a text of YAML.
 
     Raises:
-        yaml.YAMLError: it is not YAML, or a value in it cannot be had.
+        yaml.YAMLError: it is not YAML, a mapping has a key twice, or a value in it cannot be had.
     """
     try:
         yield from yaml.load_all(text, Loader=loader)

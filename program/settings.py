@@ -23,11 +23,11 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from program.files import Unreadable, in_yaml, problem
+from program.files import DuplicateKey, Unreadable, in_yaml, problem
 from program.files import load as load_yaml
 from program.oauth import credentials
 from program.oauth.credentials import TokenAuth
-from program.problems import field_path, first_problem, joined, must_be
+from program.problems import Mistake, field_path, first_problem, joined, must_be
 
 ENVIRONMENT: Final = "BEAMLIT_"
 """Prefix of environment variables: BEAMLIT_GATEWAY__LAME_DUCK_SECONDS is gateway.lameDuckSeconds."""
@@ -57,7 +57,12 @@ def _listen(value: object) -> object:
 def _names(value: object) -> object:
     if isinstance(value, str):
         return [name.strip() for name in value.split(",") if name.strip()]
-    return [] if value is None else value
+    if value is None:
+        raise Mistake(
+            "is left blank: name the namespaces whose ModelDeployments are served, such as [team-a], or write []"
+            " for all"
+        )
+    return value
 
 
 Listen = Annotated[str, BeforeValidator(_listen), must_be("host:port, such as 127.0.0.1:8080 or [::]:8080")]
@@ -292,6 +297,8 @@ def _path(settings: type[BaseModel], names: Sequence[str]) -> list[str] | None:
 def _parsed(variable: str, value: str) -> object:
     try:
         return load_yaml(value)
+    except DuplicateKey as exc:
+        raise SettingsError(f"{variable} {problem(exc)}.") from None
     except yaml.YAMLError as exc:
         raise SettingsError(f"{variable} is not JSON{in_yaml(exc)}.") from None
 

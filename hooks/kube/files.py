@@ -3,39 +3,20 @@
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import orjson
 import yaml
 
-from program.files import DuplicateKey, Unreadable, load_all, problem
-
-_MERGE: Final = "tag:yaml.org,2002:merge"
-"""Tag of the key `<<`, which may be there for each mapping that is merged in."""
+from program.files import Loader, Unreadable, load_all, problem
 
 
 class UnreadableFile(Exception):
     """The file cannot be used. The message is a sentence that names the file and says why."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(Loader):
     """A YAML loader that leaves what looks like a time as text, and refuses duplicate keys, as Kubernetes does."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Return the node of a mapping.
-
-        Raises:
-            DuplicateKey: a key is there twice, as it would be written in JSON: `1` and `"1"` are the same.
-        """
-        node = super().compose_mapping_node(anchor)
-        lines: dict[str, int] = {}
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
-                line = key.start_mark.line + 1
-                if key.value in lines:
-                    raise DuplicateKey(key.value, lines[key.value], line)
-                lines[key.value] = line
-        return node
 
 
 _Loader.yaml_implicit_resolvers = {

@@ -14,11 +14,10 @@ from typing import Any, Final
 
 import structlog
 import watchfiles
-import yaml
 
 from gateway.api import v1alpha1
 from gateway.routes import sources
-from program.files import Unreadable, load_all, problem
+from program.files import FastLoader, Unreadable, load_all, problem
 
 POLL_SECONDS: Final = 5.0
 """Seconds after which all files are looked at again, in case a notification was missed."""
@@ -29,7 +28,6 @@ SUFFIXES: Final = (".yaml", ".yml", ".json")
 MAX_FILE_BYTES: Final = 4 << 20
 """Bytes of the largest file that is read."""
 
-_Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 log = structlog.get_logger(__name__)
 
 
@@ -180,7 +178,7 @@ def _objects(text: str) -> Iterator[Mapping[str, Any]]:
     Raises:
         ValueError: the text has something else.
     """
-    for document in load_all(text, _Loader):
+    for document in load_all(text, FastLoader):
         if document is None:
             continue
         if not isinstance(document, dict) or not isinstance(document.get("kind"), str):

@@ -84,7 +84,7 @@ async def test_a_change_counts_at_once(tmp_path: Path) -> None:
 
 
 async def test_a_broken_file_is_reported_and_its_last_routes_stay(tmp_path: Path) -> None:
-    """Invalid YAML, an invalid document and a file too large are reported; the last good route stays in force."""
+    """Invalid YAML, a key twice, an invalid document and a file too large are reported; the last good route stays."""
     path = tmp_path / "demo.yaml"
     write(path, config_map(percentage=1))
     write(tmp_path / "other.yaml", config_map("other"))
@@ -99,6 +99,9 @@ async def test_a_broken_file_is_reported_and_its_last_routes_stay(tmp_path: Path
         await until(lambda: store.documents["default/demo-route"].error is not None)
         assert percentage(store) == 1
         assert str(path) not in store.source_errors
+        path.write_text("kind: ConfigMap\nmetadata: {name: a}\nkind: Secret\n")
+        await until(lambda: "'kind' in line 1 and again in line 3" in store.source_errors.get(str(path), ""))
+        assert percentage(store) == 1
         path.write_bytes(b"\xff\xfe")
         await until(lambda: "not UTF-8" in store.source_errors.get(str(path), ""))
         path.write_text("#" * (5 << 20))

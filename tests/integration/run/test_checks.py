@@ -108,6 +108,9 @@ class TestStateFolder:
         with pytest.raises(StateError) as caught:
             folder.resolve()
         assert "\n" not in str(caught.value)
+        folder.workloads.write_text("resolve: []\nworkloads: []\nresolve: []\n")
+        with pytest.raises(StateError, match=r"workloads\.yaml has the key 'resolve' in line 1 and again in line 3"):
+            folder.resolve()
         folder.workloads.unlink()
         assert folder.resolve() == ()
         folder.lock.close()

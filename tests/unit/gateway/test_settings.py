@@ -123,6 +123,12 @@ def test_flags_and_variables(tmp_path: Path) -> None:
             "defaultRemoteBackend: {authConfig: {oauthConfig: {parameters: {scope: a}}}}",
             ["oauthConfig.parameters must not have scope: it has a key of its own"],
         ),
+        ("hooks: {}\nhooks: {}\n", ["config.yaml has the key 'hooks' in line 1 and again in line 2"]),
+        (
+            "gateway:\n  listen: a:1\n  cors: {origins: ['*'], origins: []}\n",
+            ["config.yaml has the key 'origins' in line 3 and again in line 3: leave one of them out."],
+        ),
+        ("namespaces:\n", ["namespaces is left blank: name the namespaces", "such as [team-a], or write [] for all."]),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path: Path, text: str, words: list[str]) -> None:

@@ -127,6 +127,16 @@ def test_a_flag_wins_over_the_environment_over_the_file(tmp_path: Path) -> None:
             ["metricInformer.type", "'graphite'", "must be kubernetes, prometheus or file"],
         ),
         ("defaultRemoteBackend: {authConfig: {oauthConfig: {clientSecret: [s3cr3t-canary]}}}", ["clientSecret"]),
+        (
+            "namespaces: a\nclusterDomain: b\nnamespaces: c\n",
+            ["config.yaml has the key 'namespaces' in line 1 and again in line 3"],
+        ),
+        (
+            "gateway:\n  admin: a\n  admin: b\n",
+            ["the key 'admin' in line 2 and again in line 3: leave one of them out."],
+        ),
+        ("namespaces:\n", ["namespaces is left blank: name the namespaces", "such as [team-a], or write [] for all."]),
+        ("namespaces: ~\n", ["namespaces is left blank"]),
         ("a: [", ["is not YAML in line"]),
         ("just text", ["must be a mapping"]),
         ("a: 2030-13-45", ["is not YAML: a date or a number in it does not exist"]),
@@ -146,6 +156,19 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"a: \xe9")
     with pytest.raises(SettingsError, match="it is not UTF-8"):
         Settings.load(tmp_path / "latin.yaml", environment={})
+
+
+def test_a_variable_with_a_key_twice(tmp_path: Path) -> None:
+    """A variable in JSON with a key twice is refused with its name and the key."""
+    name = "BEAMLIT_DEFAULT_REMOTE_BACKEND__HEADERS_TO_ADD"
+    message = refused("", tmp_path, environment={name: '{"X-A": "s3cr3t-canary", "X-A": "b"}'})
+    assert message.startswith(f"{name} has the key 'X-A' in line 1 and again in line 1: leave one of them out.")
+
+
+@pytest.mark.parametrize("text", ["namespaces: []", "namespaces: ''"])
+def test_all_namespaces(tmp_path: Path, text: str) -> None:
+    """An empty list means all namespaces, also as a string."""
+    assert load(text, tmp_path).served_namespaces is None
 
 
 def test_a_variable_that_is_no_list(tmp_path: Path) -> None:

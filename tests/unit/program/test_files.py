@@ -12,7 +12,7 @@ from program import files
 CLOSE: Final = "close the list with ] or the map with }, and put commas between its entries"
 INDENT: Final = "indent the line as the lines that it belongs to"
 LIBRARY: Final = re.compile(r"expected|found|token|scanning|parsing|mapping|sequence|stream|alias|constructor|scalar")
-LOADERS: Final = (yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+LOADERS: Final = (files.Loader, files.FastLoader)
 
 
 def refused(text: str, loader: Any) -> str:
@@ -59,6 +59,51 @@ def test_advice(text: str, advice: str, loader: Any) -> None:
     problem = refused(text, loader)
     assert re.sub(r"line \d+", "line N", problem) == re.sub(r"line \d+", "line N", f"is not YAML{advice}")
     assert not LIBRARY.search(problem)
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize(
+    ("text", "key", "first", "again"),
+    [
+        ("a: 1\nb: 2\na: 1", "a", 1, 3),
+        ("a: 1\n'a': 2", "a", 1, 2),
+        ("1: a\n'1': b", "1", 1, 2),
+        ("a:\n  - {b: 1, c: [{d: 1}]}\n  - {b: 1,\n     b: 2}", "b", 3, 4),
+        ("a: 1\n---\nb: 1\nb: 2", "b", 3, 4),
+        ("{x: {y: 1, y: 2}, x: 3}", "x", 1, 1),
+        ("a: {b: 1, b: 1}\nc: {d: 1, d: 1}", "b", 1, 1),
+        ("? {k: 1, k: 2}\n: value", "k", 1, 1),
+        ("a: &a {x: 1}\nb: {<<: *a, y: 1, y: 2}", "y", 2, 2),
+    ],
+)
+def test_a_key_that_is_there_twice(text: str, key: str, first: int, again: int, loader: Any) -> None:
+    """A mapping with a key twice is refused with the key and both lines, wherever the mapping is in the text."""
+    words = f"has the key '{key}' in line {first} and again in line {again}: leave one of them out"
+    assert refused(text, loader) == words
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        ("a: {k: 1}\nb: {k: 1}", {"a": {"k": 1}, "b": {"k": 1}}),
+        ("a: &a {k: 1}\nb: *a\nc: [*a, *a]", {"a": {"k": 1}, "b": {"k": 1}, "c": [{"k": 1}, {"k": 1}]}),
+        ("a: &a {k: 1}\nc: {<<: *a, k: 2}", {"a": {"k": 1}, "c": {"k": 2}}),
+        ("a: &a {k: 1}\nb: &b {l: 1}\nc: {<<: *a, <<: *b}", {"a": {"k": 1}, "b": {"l": 1}, "c": {"k": 1, "l": 1}}),
+        ("a: {x: &b {<<: &a {k: 1}, k: 2}}\nc: {<<: *b}", {"a": {"x": {"k": 2}}, "c": {"k": 2}}),
+    ],
+)
+def test_keys_that_are_there_once(text: str, content: Any, loader: Any) -> None:
+    """The same key of several mappings, aliases and merged mappings are no duplicates."""
+    assert list(files.load_all(text, loader)) == [content]
+
+
+def test_a_mapping_that_has_itself_in_it() -> None:
+    """Looking for duplicate keys ends where a mapping refers to itself, and where aliases multiply."""
+    content = files.load("a: &a {b: *a}")
+    assert content["a"]["b"] is content["a"]
+    lines = ["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))]
+    assert len(files.load("\n".join(lines))) == 12
 
 
 def test_what_is_nested_too_deep() -> None:
