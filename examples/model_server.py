@@ -1,4 +1,6 @@
-"""A server that speaks OpenAI's API and needs no model: for trying the controller on one machine, and for tests.
+"""A server that speaks OpenAI's and Anthropic's APIs and needs no model.
+
+It is for trying the controller on one machine, and for tests.
 
     python -m examples.model_server --listen 127.0.0.1:9101 --model tiny-local
 
@@ -12,7 +14,7 @@ import argparse
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
@@ -26,12 +28,16 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from starlette.exceptions import HTTPException
 
-from examples import pretend_model
+from examples import anthropic_messages, openai_responses, pretend_model
 from examples.tokens import OAuthError, TokenIssuer
 
 _BODY_BYTES: Final = 16 << 20
+_LIMITS: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+"""Names of the field that bounds the tokens of a response, in the APIs that are spoken here."""
 _POLL_SECONDS: Final = 0.1
 """Seconds between two looks of a running request whether its client is still there."""
+_PIECES: Final = ("content_block_delta", "response.output_text.delta")
+"""Types of the events that have a piece of the text."""
 
 
 @dataclass(slots=True)
@@ -104,17 +110,19 @@ class State:
 
 
 class ApiError(Exception):
-    """An error response in the shape of OpenAI's API."""
+    """An error response in the shape of OpenAI's API, or of Anthropic's on its paths."""
 
     def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
         self.status, self.message, self.code, self.param = status, message, code, param
 
-    def response(self) -> Response:
-        """Return the error as an HTTP response."""
+    def response(self, path: str) -> Response:
+        """Return the error as the HTTP response to a request of this path."""
+        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else None
+        if path.endswith("/v1/messages"):
+            return JSONResponse(anthropic_messages.error(self.status, self.message), self.status, headers)
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
         error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
-        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else None
         return JSONResponse({"error": error}, self.status, headers)
 
 
@@ -172,19 +180,19 @@ def create_app(state: State, issuer: TokenIssuer | None = None) -> FastAPI:
         return JSONResponse(response, headers={"Cache-Control": "no-store"})
 
     @app.exception_handler(ApiError)
-    async def refused(_request: Request, error: ApiError) -> Response:
-        return error.response()
+    async def refused(request: Request, error: ApiError) -> Response:
+        return error.response(request.url.path)
 
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> Response:
         words = f"{request.method} {request.url.path}: {HTTPStatus(error.status_code).phrase.lower()}."
-        return ApiError(error.status_code, words).response()
+        return ApiError(error.status_code, words).response(request.url.path)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_request: Request, error: RequestValidationError) -> Response:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         problem = error.errors()[0]
         where = str(problem["loc"][-1])
-        return ApiError(400, f"{where}: {problem['msg']}.", param=where).response()
+        return ApiError(400, f"{where}: {problem['msg']}.", param=where).response(request.url.path)
 
     return app
 
@@ -242,10 +250,7 @@ def _model_routes(state: State) -> APIRouter:
 
     @router.post("/chat/completions")
     async def chat(request: Request, body: Body) -> Response:
-        messages = body.get("messages")
-        if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
-            raise ApiError(400, "messages must be a list with at least one message.", param="messages")
-        texts = [_text(one.get("content")) for one in messages]
+        texts = _texts(body.get("messages"), "messages")
         said = _generation(state.model, texts[-1], "\n".join(texts), body)
         identity = {"id": f"chatcmpl-{next(numbers)}", "created": int(time.time()), "model": state.model}
         if body.get("stream"):
@@ -274,6 +279,31 @@ def _model_routes(state: State) -> APIRouter:
         await _spend(state, request, said)
         choice = {"index": 0, "text": said.text, "finish_reason": said.finish_reason, "logprobs": None}
         return JSONResponse({**head, "choices": [choice], "usage": said.usage})
+
+    @router.post("/messages")
+    async def send_message(request: Request, body: Body) -> Response:
+        if body.get("max_tokens") is None:
+            raise ApiError(400, "max_tokens: Field required.", param="max_tokens")
+        texts = _texts(body.get("messages"), "messages")
+        said = _generation(state.model, texts[-1], "\n".join([_text(body.get("system")), *texts]), body)
+        identity = f"msg_{next(numbers)}"
+        if body.get("stream"):
+            return _named_stream(state, anthropic_messages.events(identity, state.model, said))
+        await _spend(state, request, said)
+        return JSONResponse(anthropic_messages.message(identity, state.model, said))
+
+    @router.post("/responses")
+    async def respond(request: Request, body: Body) -> Response:
+        if body.get("previous_response_id") is not None:
+            raise ApiError(400, "This server keeps no responses.", param="previous_response_id")
+        given = body.get("input")
+        texts = [given] if isinstance(given, str) else _texts(given, "input")
+        said = _generation(state.model, texts[-1], "\n".join([_text(body.get("instructions")), *texts]), body)
+        number, created = next(numbers), int(time.time())
+        if body.get("stream"):
+            return _named_stream(state, openai_responses.events(number, created, body, said))
+        await _spend(state, request, said)
+        return JSONResponse(openai_responses.response(number, created, body, said))
 
     @router.post("/embeddings")
     async def embed(body: Body) -> Response:
@@ -381,10 +411,22 @@ def _text(content: object) -> str:
     return content if isinstance(content, str) else ""
 
 
+def _texts(messages: object, name: str) -> list[str]:
+    """Return the texts of the messages in a field of this name; there is at least one.
+
+    Raises:
+        ApiError: The field is no list of messages.
+    """
+    if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
+        raise ApiError(400, f"{name} must be a list with at least one message.", param=name)
+    return [_text(one.get("content")) for one in messages]
+
+
 def _generation(model: str, prompt: str, whole: str, body: dict[str, Any]) -> pretend_model.Generation:
-    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    name = next((one for one in _LIMITS if body.get(one)), "max_tokens")
+    limit = body.get(name)
     if limit is not None and (not isinstance(limit, int) or limit < 1):
-        raise ApiError(400, "max_tokens must be a positive integer.", param="max_tokens")
+        raise ApiError(400, f"{name} must be a positive integer.", param=name)
     return pretend_model.generate(model, prompt, whole_prompt=whole, max_tokens=limit)
 
 
@@ -432,6 +474,21 @@ def _stream(
         yield b"data: [DONE]\n\n"
 
     return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
+def _named_stream(state: State, events: Iterable[dict[str, Any]]) -> Response:
+    """Send server-sent events that have their type as their name, with a pause after each piece of the text."""
+
+    async def sent() -> AsyncIterator[bytes]:
+        async with state.slot():
+            await asyncio.sleep(state.speed.time_to_first_token)
+            for event in events:
+                data = json.dumps(event, separators=(",", ":"))
+                yield f"event: {event['type']}\ndata: {data}\n\n".encode()
+                if event["type"] in _PIECES:
+                    await asyncio.sleep(_pause(state.speed))
+
+    return StreamingResponse(sent(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -48,12 +48,17 @@ class Response:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds that the platform asks to wait (RFC 9110 section 10.2.3); None when it does not ask."""
-        value = self.headers.get("retry-after")
-        if value is None:
+        """Seconds that the platform asks to wait, by Retry-After or retry-after-ms; None when it does not ask."""
+        value, milliseconds = (self._value(name) for name in ("retry-after", "retry-after-ms"))
+        if value is None and milliseconds is None:
             return None
-        seconds = retry_after.seconds(value.strip().encode(), time.time())
+        seconds = retry_after.asked(value, milliseconds, time.time())
         return SOME_RETRY_AFTER if seconds is None else min(LONGEST_RETRY_AFTER, max(SHORTEST_RETRY_AFTER, seconds))
+
+    def _value(self, name: str) -> bytes | None:
+        """Return the value of a header field; None where the response does not have it."""
+        value = self.headers.get(name)
+        return None if value is None else value.strip().encode()
 
 
 class Exchange:

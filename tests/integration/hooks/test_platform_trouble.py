@@ -369,13 +369,20 @@ async def test_retry_after_is_obeyed(client: Beamlit, servers: Any, status: int)
         ("Wed, 21 Oct 2099 07:28:00 -0000", 3600, 3600),
         ("soon", 5, 5),
         ("", 5, 5),
+        ({"retry-after-ms": "7500"}, 7.5, 7.5),
+        ({"retry-after-ms": "20", "retry-after": "9"}, 1, 1),
+        ({"retry-after-ms": "9000000"}, 3600, 3600),
+        ({"retry-after-ms": "soon", "retry-after": "9"}, 9, 9),
+        ({"retry-after-ms": "soon"}, 5, 5),
     ],
 )
 async def test_retry_after_in_all_its_forms(
-    client: Beamlit, servers: Any, written: str, least: float, most: float
+    client: Beamlit, servers: Any, written: str | dict[str, str], least: float, most: float
 ) -> None:
-    """Retry-After is seconds or a date, within bounds; a value that cannot be read is a few seconds."""
-    servers[0].always(Trouble(429, headers={"retry-after": written}))
+    """Retry-After is seconds or a date, and retry-after-ms is finer and wins, both within bounds; values that cannot be
+    read are a few seconds."""
+    headers = {"retry-after": written} if isinstance(written, str) else written
+    servers[0].always(Trouble(429, headers=headers))
     client._tokens._account, client._tokens._cache.value = Account(CLIENT_ID, SECRET), b"Bearer t"
     client._tokens._cache.renew_at = client._tokens._cache.ends_at = 1e18
     with pytest.raises(Unreachable) as caught:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx
 import openai
 import psutil
@@ -238,6 +239,20 @@ class TestRequests:
                 client.completions.create(model="other", prompt="a")
             assert caught.value.code == "model_not_found"
 
+    def test_other_apis(self, demo: Running) -> None:
+        """The anthropic client sends messages, and the openai client asks for responses, each whole and in a stream."""
+        text = "This is tiny-local. You said: hello"
+        asked: Any = {"model": "demo", "max_tokens": 50, "messages": CHAT["messages"]}
+        with anthropic.Anthropic(base_url=demo.url("gateway"), api_key="none", max_retries=0) as messages:
+            assert [one.text for one in messages.messages.create(**asked).content if one.type == "text"] == [text]
+            with messages.messages.stream(**asked) as stream:
+                assert "".join(stream.text_stream) == text
+        base = f"{demo.url('gateway')}/default/demo/v1"
+        with openai.OpenAI(base_url=base, api_key="none", max_retries=0) as responses:
+            assert responses.responses.create(model="demo", input="hello").output_text == text
+            with responses.responses.stream(model="demo", input="hello") as events:
+                assert events.get_final_response().output_text == text
+
     @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
     def test_the_screen(self, demo: Running) -> None:
         """Each command on the screen works as it is printed, in order."""
@@ -440,6 +455,17 @@ class TestEdits:
         assert service["spec"]["externalName"] == "beamlit-gateway.beamlit-system.svc.cluster.local"
         response = demo.chat("/v1/chat/completions", Host="ask-demo-server.default.svc.cluster.local")
         assert "tiny-local" in response.text
+
+
+def test_cors_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable that README names in front of `make run` lets a website use the gateway."""
+    (found,) = re.findall(r"^(BEAMLIT_\w+)='(\S+)' make run", (ROOT / "README.md").read_text(), re.MULTILINE)
+    monkeypatch.setenv(*found)
+    fields = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
+    with running(tmp_path) as demo:
+        response = demo.http.options(f"{demo.url('gateway')}/v1/chat/completions", headers=fields)
+        assert response.status_code == 204
+        assert demo.chat(**fields).headers["access-control-allow-origin"] == "http://localhost:3000"
 
 
 class TestEnd:

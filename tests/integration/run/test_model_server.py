@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
+import anthropic
 import httpx
 import openai
 import pytest
@@ -21,6 +23,9 @@ from examples.tokens import TokenIssuer
 from tests.deadlines import SECONDS
 from tests.processes import poll
 from tools.ports import free_port
+
+SAID: Final = "This is tiny. You said: "
+"""Start of each text that the server responds with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +148,86 @@ class TestApi:
             vectors = client.embeddings.create(model="tiny", input=["a", "b"])
             assert vectors.data[0].embedding == pytest.approx(pretend_model.embed("a"))
             assert vectors.data[0].embedding != vectors.data[1].embedding
+
+    def test_client_of_messages(self, server: Server) -> None:
+        """The anthropic client gets messages whole and in a stream, with the reason of their end and the usage."""
+        asked: Any = {"model": "tiny", "max_tokens": 50, "messages": [{"role": "user", "content": "hello there"}]}
+        with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0) as client:
+            message = client.messages.create(**asked, system="be brief")
+            assert [one.text for one in message.content if one.type == "text"] == [f"{SAID}hello there"]
+            assert (message.role, message.model, message.stop_reason) == ("assistant", "tiny", "end_turn")
+            assert (message.usage.input_tokens, message.usage.output_tokens) == (4, 7)
+            with client.messages.stream(**asked) as stream:
+                pieces = list(stream.text_stream)
+                final = stream.get_final_message()
+            assert len(pieces) == 7
+            assert "".join(pieces) == f"{SAID}hello there"
+            assert (final.content[0].type, final.stop_reason) == ("text", "end_turn")
+            assert (final.usage.input_tokens, final.usage.output_tokens) == (2, 7)
+            parts: Any = [{"role": "user", "content": [{"type": "text", "text": "in parts"}]}]
+            cut = client.messages.create(model="tiny", max_tokens=3, messages=parts, system=[])
+            assert (cut.stop_reason, cut.usage.output_tokens) == ("max_tokens", 3)
+            with client.messages.stream(model="tiny", max_tokens=3, messages=parts) as stream:
+                assert stream.get_final_message().stop_reason == "max_tokens"
+
+    def test_errors_of_messages(self, server: Server) -> None:
+        """Errors on Anthropic's path have its shape, from which its client makes its exceptions."""
+        asked: Any = {"max_tokens": 5, "messages": [{"role": "user", "content": "a"}]}
+        with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0) as client:
+            with pytest.raises(anthropic.NotFoundError) as caught:
+                client.messages.create(model="other", **asked)
+            assert caught.value.type == "not_found_error"
+            server.demo("failures?count=1&status=529")
+            with pytest.raises(anthropic.APIStatusError) as overloaded:
+                client.messages.create(model="tiny", **asked)
+            assert (overloaded.value.status_code, overloaded.value.type) == (529, "overloaded_error")
+        bad: Any = ({"messages": []}, {"max_tokens": 5}, {"max_tokens": 5, "messages": ["a"]}, {"max_tokens": -1})
+        for body in bad:
+            response = server.http.post("/v1/messages", json={"model": "tiny", **body})
+            assert response.status_code == 400
+            assert response.json()["error"]["type"] == "invalid_request_error"
+
+    def test_client_of_responses(self, server: Server) -> None:
+        """The openai client gets responses whole and in a stream, complete and cut by its limit."""
+        messages: Any = [
+            {"role": "user", "content": "first"},
+            {"role": "user", "content": [{"type": "input_text", "text": "hello there"}]},
+        ]
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+            whole = client.responses.create(model="tiny", input="hello there", instructions="be brief")
+            assert (whole.output_text, whole.status) == (f"{SAID}hello there", "completed")
+            assert whole.instructions == "be brief"
+            assert whole.usage is not None
+            assert (whole.usage.input_tokens, whole.usage.output_tokens, whole.usage.total_tokens) == (4, 7, 11)
+            with client.responses.stream(model="tiny", input=messages) as stream:
+                events = list(stream)
+                final = stream.get_final_response()
+            assert "".join(one.delta for one in events if one.type == "response.output_text.delta") == whole.output_text
+            assert (final.output_text, final.status) == (whole.output_text, "completed")
+            kinds = [one.type for one in events]
+            assert (kinds[0], kinds[-1]) == ("response.created", "response.completed")
+            assert [one.sequence_number for one in events] == list(range(len(events)))
+            cut = client.responses.create(model="tiny", input=messages, max_output_tokens=2)
+            assert (cut.output_text, cut.status) == ("This is", "incomplete")
+            assert cut.incomplete_details is not None
+            assert cut.incomplete_details.reason == "max_output_tokens"
+            last = list(client.responses.create(model="tiny", input="a", max_output_tokens=2, stream=True))[-1]
+            assert last.type == "response.incomplete"
+
+    @pytest.mark.parametrize(
+        ("body", "param"),
+        [
+            ({}, "input"),
+            ({"input": []}, "input"),
+            ({"input": [1]}, "input"),
+            ({"input": "a", "previous_response_id": "resp_1"}, "previous_response_id"),
+            ({"input": "a", "max_output_tokens": -1}, "max_output_tokens"),
+        ],
+    )
+    def test_invalid_requests_for_responses(self, server: Server, body: dict[str, Any], param: str) -> None:
+        """A request for a response that cannot be given is a 400 that names the field."""
+        response = server.http.post("/v1/responses", json={"model": "tiny", **body})
+        assert (response.status_code, response.json()["error"]["param"]) == (400, param)
 
     def test_other_model(self, server: Server) -> None:
         """A request with any other model name gets a 404 in OpenAI's format."""
