@@ -28,7 +28,7 @@ from gateway.http import messages
 from gateway.journal import Journal
 from gateway.plan import cors_rule
 from gateway.proxy import Proxy
-from gateway.routes.sources import RouteSource
+from gateway.routes.sources import RouteSource, supervision
 from gateway.routes.sources.configmaps import READS, ConfigMapSource
 from gateway.routes.sources.directory import DirectorySource
 from gateway.routes.sources.secrets import Secrets
@@ -229,7 +229,7 @@ async def _serve(
     stopped = asyncio.Event()
     app = admin.create_app(store, metrics, journal, draining=signals.stop.is_set)
     tasks = [
-        loop.create_task(source.run(store.apply, store.confirm)),
+        loop.create_task(supervision.keep_running(source, store)),
         loop.create_task(web.serve(app, admin_socket, stopped)),
     ]
     allocator.settle()

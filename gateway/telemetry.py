@@ -207,6 +207,11 @@ class Metrics:
             "Route documents whose latest version is not in force, and sources that cannot be read",
             registry=self.registry,
         )
+        self.source_ends = Counter(
+            "beamlit_gateway_route_source_ends",
+            "Times that the source of the routes ended by an error and had to begin again",
+            registry=self.registry,
+        )
         self.unknown_fields = Gauge(
             "beamlit_gateway_document_unknown_fields",
             "Fields in route documents that this version does not know",

@@ -35,6 +35,7 @@ from gateway.api.vocabulary import (
     ORIGIN_IN_WORDS,
     Forwarded,
 )
+from program.excerpts import cut
 from program.problems import Mistake, first_problem, joined, must_be
 
 LABEL: Final = "gateway.beamlit.com/route"
@@ -504,12 +505,12 @@ def read(text: str | bytes) -> tuple[RouteDocument, int]:
         raise DocumentError(f'{KEY} must be a JSON object, such as {{"name": "demo"}}')
     # Before all else: a document that requires more than this reader has may well look wrong to it.
     required = raw.get("requires", [])
-    if not isinstance(required, list):
+    if not isinstance(required, list) or not all(isinstance(one, str) for one in required):
         raise DocumentError("requires must be a list of names")
-    unknown_features = sorted(set(map(str, required)) - FEATURES)
+    unknown_features = sorted(set(required) - FEATURES)
     if unknown_features:
         raise DocumentError(
-            f"requires {', '.join(unknown_features)}, which this gateway does not have; upgrade the gateway"
+            f"requires {cut(', '.join(unknown_features))}, which this gateway does not have; upgrade the gateway"
         )
     try:
         document = RouteDocument.model_validate(raw)

@@ -25,6 +25,12 @@ COALESCE_SECONDS: Final = 0.05
 """Seconds that a change waits for others, to make one table of them."""
 SLICE_SECONDS: Final = 0.002
 """Seconds for which a table is built before the event loop gets a turn."""
+DOCUMENT_BYTES: Final = 1 << 20
+"""Bytes of the largest document that is read: as much as an API server stores in a ConfigMap."""
+SOURCE: Final = "the source of routes"
+"""Place of the error that the source has ended."""
+TABLE: Final = "the routing table"
+"""Place of the error that no table could be made of the documents."""
 
 log = structlog.get_logger(__name__)
 
@@ -64,10 +70,17 @@ class RouteStore:
         """Event that the first complete load sets; it is never cleared."""
         self.documents: Mapping[str, DocumentState] = {}
         self.source_errors: Mapping[str, str] = {}
+        """Errors by place: those of the source, and that it has ended or that no table could be made."""
         self.refreshed_at = 0.0
         """Time at which the source was last known to be up to date, in seconds since 1970."""
         self.generation = 0
         """Number of swaps so far."""
+        self._own_errors: dict[str, str] = {}
+        """Errors of this gateway itself by place: that the source has ended, or that no table could be made."""
+        self._reported: Mapping[str, str] = {}
+        """Errors that the source reported last."""
+        self._refused = 0
+        """Documents whose latest version is not in force."""
         self._namespaces = namespaces
         self._cluster_domain = cluster_domain
         self._bare_hostnames = bare_hostnames
@@ -91,7 +104,15 @@ class RouteStore:
         """
         if draining:
             return "draining"
-        return None if self.loaded.is_set() else "routes are not loaded yet"
+        if not self.loaded.is_set():
+            return "routes are not loaded yet"
+        return "routes are not followed" if SOURCE in self._own_errors else None
+
+    def source_ended(self, error: str) -> None:
+        """Note that the source has ended and will begin again: until it has, the gateway is not ready."""
+        self._metrics.source_ends.inc()
+        self._own_errors[SOURCE] = error
+        self._show_errors()
 
     def subscribe(self, subscriber: Callable[[], None]) -> None:
         """Call `subscriber` after each swap, when the new table is in force."""
@@ -114,10 +135,11 @@ class RouteStore:
 
         Building the table takes as many turns of the event loop as the number of documents requires.
         """
+        self._source_runs()
         if not self.loaded.is_set() and self._work is None:
             if not snapshot.complete:
-                self.source_errors = dict(snapshot.errors)
-                self._metrics.document_errors.set(len(snapshot.errors))
+                self._reported = dict(snapshot.errors)
+                self._show_errors()
                 return
             self._begin(snapshot)
             return
@@ -128,6 +150,7 @@ class RouteStore:
 
     def confirm(self) -> None:
         """Note that the source is up to date and nothing has changed."""
+        self._source_runs()
         self.refreshed_at = self._clock()
 
     def close(self) -> None:
@@ -135,6 +158,14 @@ class RouteStore:
         for handle in (self._timer, self._next_turn):
             if handle is not None:
                 handle.cancel()
+
+    def _source_runs(self) -> None:
+        if self._own_errors.pop(SOURCE, None) is not None:
+            self._show_errors()
+
+    def _show_errors(self) -> None:
+        self.source_errors = {**self._reported, **self._own_errors}
+        self._metrics.document_errors.set(self._refused + len(self.source_errors))
 
     def _schedule(self) -> None:
         if self._timer is None and self._work is None:
@@ -157,9 +188,10 @@ class RouteStore:
                 if time.perf_counter() >= end:
                     self._next_turn = asyncio.get_running_loop().call_soon(self._continue, work)
                     return
-        except BaseException:
-            self._work = None
-            raise
+        except Exception as exc:  # raised in a source, it would end it; the table in force stays
+            log.exception("routing_table_failed")
+            self._own_errors[TABLE] = f"the gateway failed at it: {type(exc).__name__}"
+            self._show_errors()
         self._work = None
         if self._pending is not None:
             self._schedule()
@@ -178,7 +210,7 @@ class RouteStore:
             if one.good is not None:
                 entries.append(Entry(config_map.namespace, config_map.name, config_map.created, one.good))
         for place, error in snapshot.errors.items():
-            if self.source_errors.get(place) != error:
+            if self._reported.get(place) != error:
                 log.error("route_source_unreadable", place=place, error=error)
         table = yield from RoutingTable.building(
             entries,
@@ -188,7 +220,10 @@ class RouteStore:
         )
         yield
         old = list(self.table.routes.values())
-        self.documents, self.source_errors, self.table = documents, dict(snapshot.errors), table
+        self.documents, self.table = documents, table
+        self._reported, self._refused = dict(snapshot.errors), refused
+        self._own_errors.pop(TABLE, None)
+        self._show_errors()
         # The runtime state of a route that is gone is dropped when none of its requests is in flight any more.
         for key in [key for key, state in self._runtime.items() if key not in table.routes and not state.in_flight]:
             del self._runtime[key]
@@ -198,7 +233,6 @@ class RouteStore:
         if snapshot.fresh:
             self.refreshed_at = self._clock()
         self._metrics.routes.set(len(table.routes))
-        self._metrics.document_errors.set(refused + len(snapshot.errors))
         self._metrics.unknown_fields.set(unknown_fields)
         log.info("routing_table_replaced", routes=len(table.routes), conflicts=len(table.conflicts))
         self.loaded.set()
@@ -218,10 +252,17 @@ class RouteStore:
         try:
             if config_map.text is None:
                 raise v1alpha1.DocumentError(f"the ConfigMap has no key {v1alpha1.KEY}")
+            if len(config_map.text) > DOCUMENT_BYTES:
+                raise v1alpha1.DocumentError(f"{v1alpha1.KEY} is larger than {DOCUMENT_BYTES} bytes")
             document, unknown = v1alpha1.read(config_map.text)
         except v1alpha1.DocumentError as exc:
-            log.error("route_document_refused", config_map=config_map.key, origin=config_map.origin, error=str(exc))
-            if before is None:
-                return DocumentState(config_map, None, 0, str(exc), 0.0)
-            return replace(before, config_map=config_map, error=str(exc))
-        return DocumentState(config_map, document, unknown, None, self._clock())
+            error = str(exc)
+        except Exception as exc:  # one document must not end the updates of all others
+            log.exception("route_document_failed", config_map=config_map.key)
+            error = f"the gateway failed at it: {type(exc).__name__}"
+        else:
+            return DocumentState(config_map, document, unknown, None, self._clock())
+        log.error("route_document_refused", config_map=config_map.key, origin=config_map.origin, error=error)
+        if before is None:
+            return DocumentState(config_map, None, 0, error, 0.0)
+        return replace(before, config_map=config_map, error=error)

@@ -1,7 +1,6 @@
 """Sources of routes. A source reads ConfigMaps; the store decides which of them become routes."""
 
 import base64
-import binascii
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -57,11 +56,19 @@ class RouteSource(Protocol):
 
 def secret_content(secret: Mapping[str, Any]) -> Mapping[str, str]:
     """Return the labels (as `label:<name>`) and decoded data of a Secret, without values that are not UTF-8."""
-    content = {key: str(value) for key, value in (secret.get("stringData") or {}).items()}
-    for key, value in (secret.get("data") or {}).items():
+    content = _text_by_key(secret.get("stringData"))
+    for key, value in _text_by_key(secret.get("data")).items():
         try:
-            content.setdefault(key, base64.b64decode(str(value), validate=True).decode())
-        except (binascii.Error, UnicodeDecodeError):
+            content.setdefault(key, base64.b64decode(value, validate=True).decode())
+        except ValueError:
             continue
-    labels = (secret.get("metadata") or {}).get("labels") or {}
-    return content | {f"label:{key}": str(value) for key, value in labels.items()}
+    metadata = secret.get("metadata")
+    labels = metadata.get("labels") if isinstance(metadata, Mapping) else None
+    return content | {f"label:{key}": value for key, value in _text_by_key(labels).items()}
+
+
+def _text_by_key(value: object) -> dict[str, str]:
+    """Return the text in a mapping by its keys; null is empty text, as the API server stores it."""
+    if not isinstance(value, Mapping):
+        return {}
+    return {str(key): text or "" for key, text in value.items() if isinstance(text, str | None)}

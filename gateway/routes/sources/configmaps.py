@@ -15,6 +15,7 @@ import structlog
 
 from gateway.api import v1alpha1
 from gateway.routes import sources
+from gateway.routes.sources.objects import identity
 from program.kubernetes.errors import ApiError, ApiRefusal
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ GET_SECONDS: Final = 10.0
 """Seconds without a byte of a single object."""
 BUSY_SECONDS: Final = 1.0
 """Seconds before an API server that is busy is asked again, as API servers say in Retry-After."""
+UNUSABLE: Final = "a ConfigMap without a name of its own was left out"
+"""Error of a place where something is no object that can be stored."""
 READS: Final = 4
 """Single Secrets and ModelDeployments that are read at the same time."""
 
@@ -138,7 +141,7 @@ class ConfigMapSource:
     def _snapshot(self, fresh: bool) -> sources.Snapshot:
         return sources.Snapshot(
             [one for scope in self._scopes for one in scope.objects.values()],
-            {scope.place: scope.error for scope in self._scopes if scope.error is not None},
+            {scope.place: scope.problem for scope in self._scopes if scope.problem is not None},
             fresh=fresh,
             complete=self._complete,
         )
@@ -153,6 +156,9 @@ class _Scope:
         self.objects: dict[str, sources.ConfigMap] = {}
         """ConfigMaps by `namespace/name`."""
         self.error: str | None = None
+        """Why the ConfigMaps cannot be read or followed; None when they are."""
+        self.unusable: str | None = None
+        """What is wrong with a ConfigMap that was left out since the last list; None when there was none."""
         self.listed = False
         """Whether the ConfigMaps were listed once."""
         self.refused = False
@@ -166,6 +172,11 @@ class _Scope:
         self._wait = BACKOFF_SECONDS[0]
         self._expired = False
         """Whether the last attempt ended because its version was too old."""
+
+    @property
+    def problem(self) -> str | None:
+        """Error to show; None when all ConfigMaps are followed."""
+        return self.error or self.unusable
 
     async def follow(self, learn: Learn) -> None:
         """List and watch until cancelled."""
@@ -196,11 +207,16 @@ class _Scope:
             ApiError: a page cannot be had.
         """
         objects: dict[str, sources.ConfigMap] = {}
-        version = ""
+        version, unusable = "", None
         async for items, version in self._client.pages(self._path, SELECTOR):  # noqa: B007 - the last one counts
-            objects |= {one.key: one for one in map(_config_map, items)}
-        changed = objects != self.objects or not self.listed
-        self.objects, self.listed = objects, True
+            for item in items:
+                one = _config_map(item)
+                if one is None:
+                    unusable = UNUSABLE
+                else:
+                    objects[one.key] = one
+        changed = objects != self.objects or not self.listed or unusable != self.unusable
+        self.objects, self.listed, self.unusable = objects, True, unusable
         learn(changed, True)
         return version
 
@@ -242,7 +258,12 @@ class _Scope:
         if kind == "BOOKMARK":
             learn(False, True)
         elif kind in ("ADDED", "MODIFIED", "DELETED"):
-            learn(self._change(_config_map(item), deleted=kind == "DELETED"), True)
+            one = _config_map(item)
+            if one is None:
+                changed, self.unusable = self.unusable is None, UNUSABLE
+            else:
+                changed = self._change(one, deleted=kind == "DELETED")
+            learn(changed, True)
         metadata = item.get("metadata")
         return str(metadata.get("resourceVersion") or "") if isinstance(metadata, dict) else ""
 
@@ -276,16 +297,21 @@ class _Scope:
             log.warning("routes_cannot_be_read", place=self.place, error=str(exc), status=exc.status)
 
 
-def _config_map(item: Mapping[str, Any]) -> sources.ConfigMap:
+def _config_map(item: Mapping[str, Any]) -> sources.ConfigMap | None:
+    """Return a ConfigMap as the API server sent it; None when it has no namespace and name, which one always has."""
     metadata, data = item.get("metadata"), item.get("data")
-    if not isinstance(metadata, dict):
-        metadata = {}
-    namespace, name = str(metadata.get("namespace", "")), str(metadata.get("name", ""))
+    if not isinstance(metadata, dict) or "namespace" not in metadata:
+        return None
+    known = identity(metadata)
+    if known is None:
+        return None
+    namespace, name = known
     text = data.get(v1alpha1.KEY) if isinstance(data, dict) else None
+    created = metadata.get("creationTimestamp")
     return sources.ConfigMap(
         namespace=namespace,
         name=name,
-        created=str(metadata.get("creationTimestamp") or ""),
+        created=created if isinstance(created, str) else "",
         text=text if isinstance(text, str) else None,
         origin=f"{namespace}/{name}",
     )

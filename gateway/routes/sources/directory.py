@@ -2,12 +2,14 @@
 
 A file that cannot be read or parsed, or that is empty, is reported, and its last objects stay in force. A file that is
 written in place counts once no program writes to it any longer: its first part may well be YAML, of other objects.
-Changes are noticed by the kernel's notifications; a poll repairs one that was missed.
+Changes are noticed by the kernel's notifications; a poll repairs one that was missed. Files are read in a thread, since
+a large one takes a second.
 """
 
 import asyncio
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +19,8 @@ import watchfiles
 
 from gateway.api import v1alpha1
 from gateway.routes import sources
-from program.files import FastLoader, Unreadable, load_all, problem
+from gateway.routes.sources.objects import identity, objects
+from program.files import Unreadable, problem
 
 POLL_SECONDS: Final = 5.0
 """Seconds after which all files are looked at again, in case a notification was missed."""
@@ -51,16 +54,24 @@ class DirectorySource:
         self._files: dict[Path, _File] = {}
         self._unsettled: dict[Path, tuple[tuple[int, int, int], float]] = {}
         """Files that are being written, with the version last seen and the time since when it is the same."""
+        self._stopped = threading.Event()
+        """Event that ends the thread that reads: the process must not wait for all files."""
 
     def read(self) -> tuple[sources.Snapshot, bool]:
         """Look at each file whose version is new; return all ConfigMaps, and whether any of them may be new."""
-        if not self._directory.is_dir():
+        try:
+            paths = self._paths() if self._directory.is_dir() else None
+        except OSError as exc:
+            return self._snapshot({_place(self._directory): problem(exc)}), True
+        if paths is None:
             # Not the same as an empty one: taking the directory away is not meant to end all routes.
-            return self._snapshot({str(self._directory): "is not a directory"}), True
+            return self._snapshot({_place(self._directory): "is not a directory"}), True
         changed = False
         files: dict[Path, _File] = {}
         unsettled, self._unsettled = self._unsettled, {}
-        for path in self._paths():
+        for path in paths:
+            if self._stopped.is_set():
+                return self._snapshot(), False
             before = self._files.get(path)
             try:
                 status = path.stat()
@@ -78,26 +89,18 @@ class DirectorySource:
                     files[path] = before
                     continue
             changed = True
-            try:
-                text = _text(path)
-                if not text.strip() and before is not None and before.objects:
-                    # A program that is about to write, more often than a wish to remove all objects.
-                    raise ValueError("is empty, and its last objects stay in force: remove the file to remove them")
-                files[path] = _File(signature, tuple(_objects(text)), None)
-            except Unreadable as exc:
-                files[path] = _File(signature, before.objects if before else (), problem(exc))
-            except ValueError as exc:
-                files[path] = _File(signature, before.objects if before else (), str(exc))
+            files[path] = _read(path, signature, before.objects if before else ())
         changed = changed or files.keys() != self._files.keys()
         self._files = files
         return self._snapshot(), changed
 
     async def run(self, apply: Callable[[sources.Snapshot], None], confirm: Callable[[], None]) -> None:
         """Apply the ConfigMaps that are there, then each change, until cancelled; confirm that nothing has changed."""
-        snapshot, _ = self.read()
-        apply(snapshot)
         stop = asyncio.Event()
+        self._stopped.clear()
         try:
+            snapshot, _ = await asyncio.to_thread(self.read)
+            apply(snapshot)
             async for _ in watchfiles.awatch(
                 self._directory,
                 watch_filter=None,
@@ -108,15 +111,16 @@ class DirectorySource:
                 stop_event=stop,
                 recursive=True,
             ):
-                self._look(apply, confirm)
+                await self._look(apply, confirm)
                 while self._unsettled:  # of their last change there was a notification already
                     await asyncio.sleep(SETTLE_SECONDS)
-                    self._look(apply, confirm)
+                    await self._look(apply, confirm)
         finally:
+            self._stopped.set()
             stop.set()
 
-    def _look(self, apply: Callable[[sources.Snapshot], None], confirm: Callable[[], None]) -> None:
-        snapshot, changed = self.read()
+    async def _look(self, apply: Callable[[sources.Snapshot], None], confirm: Callable[[], None]) -> None:
+        snapshot, changed = await asyncio.to_thread(self.read)
         if changed:
             apply(snapshot)
         else:
@@ -134,20 +138,23 @@ class DirectorySource:
     def _object(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
         for file in self._files.values():
             for one in file.objects:
-                metadata = one.get("metadata") or {}
-                if (
-                    one.get("kind") == kind
-                    and metadata.get("name") == name
-                    and metadata.get("namespace", "default") == namespace
-                ):
+                if one["kind"] == kind and identity(one["metadata"]) == (namespace, name):
                     return one
         return None
 
-    def _paths(self) -> Iterator[Path]:
-        for path in sorted(self._directory.rglob("*")):
-            relative = path.relative_to(self._directory)
-            if path.suffix in SUFFIXES and path.is_file() and not any(part.startswith(".") for part in relative.parts):
-                yield path
+    def _paths(self) -> list[Path]:
+        """Return the files to read.
+
+        Raises:
+            OSError: A directory cannot be listed.
+        """
+        return [
+            path
+            for path in sorted(self._directory.rglob("*"))
+            if path.suffix in SUFFIXES
+            and path.is_file()
+            and not any(part.startswith(".") for part in path.relative_to(self._directory).parts)
+        ]
 
     def _snapshot(self, problems: Mapping[str, str] | None = None) -> sources.Snapshot:
         config_maps: dict[str, sources.ConfigMap] = {}
@@ -156,8 +163,25 @@ class DirectorySource:
                 config_map = _config_map(one, path)
                 if config_map is not None:
                     config_maps.setdefault(config_map.key, config_map)
-        errors = {str(path): file.error for path, file in self._files.items() if file.error is not None}
+        errors = {_place(path): file.error for path, file in self._files.items() if file.error is not None}
         return sources.Snapshot(tuple(config_maps.values()), errors | dict(problems or {}))
+
+
+def _read(path: Path, signature: tuple[int, int, int], last: tuple[Mapping[str, Any], ...]) -> _File:
+    """Return the objects of a file, or those that it had last and why it has none now."""
+    try:
+        text = _text(path)
+        if not text.strip() and last:
+            # A program that is about to write, more often than a wish to remove all objects.
+            raise ValueError("is empty, and its last objects stay in force: remove the file to remove them")
+        return _File(signature, tuple(objects(text, max_chars=MAX_FILE_BYTES)), None)
+    except Unreadable as exc:
+        return _File(signature, last, problem(exc))
+    except ValueError as exc:
+        return _File(signature, last, str(exc))
+    except Exception as exc:  # one file must not end the updates of all others
+        log.exception("route_file_failed", place=_place(path))
+        return _File(signature, last, f"the gateway failed at it: {type(exc).__name__}")
 
 
 def _text(path: Path) -> str:
@@ -167,39 +191,28 @@ def _text(path: Path) -> str:
         OSError: the file cannot be read.
         ValueError: the file is too large, or not UTF-8.
     """
-    if path.stat().st_size > MAX_FILE_BYTES:
+    with path.open("rb") as file:
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
         raise ValueError(f"larger than {MAX_FILE_BYTES} bytes")
-    return path.read_text(encoding="utf-8")
-
-
-def _objects(text: str) -> Iterator[Mapping[str, Any]]:
-    """Return the Kubernetes objects in a YAML text, with those in Lists.
-
-    Raises:
-        ValueError: the text has something else.
-    """
-    for document in load_all(text, FastLoader):
-        if document is None:
-            continue
-        if not isinstance(document, dict) or not isinstance(document.get("kind"), str):
-            raise ValueError("holds something that is not a Kubernetes object")
-        items = document.get("items") if document["kind"].endswith("List") else [document]
-        for one in items or ():
-            if not isinstance(one, dict) or not isinstance(one.get("metadata"), dict):
-                raise ValueError("holds an object without metadata")
-            yield one
+    return content.decode()
 
 
 def _config_map(one: Mapping[str, Any], path: Path) -> sources.ConfigMap | None:
+    """Return a ConfigMap with the route label; None for any other object."""
     metadata = one["metadata"]
-    if one.get("kind") != "ConfigMap" or (metadata.get("labels") or {}).get(v1alpha1.LABEL) != v1alpha1.LABEL_VALUE:
+    if one["kind"] != "ConfigMap" or (metadata.get("labels") or {}).get(v1alpha1.LABEL) != v1alpha1.LABEL_VALUE:
         return None
-    text = (one.get("data") or {}).get(v1alpha1.KEY)
-    created = metadata.get("creationTimestamp") or ""
+    namespace, name = identity(metadata) or ("", "")
     return sources.ConfigMap(
-        namespace=str(metadata.get("namespace", "default")),
-        name=str(metadata.get("name")),
-        created=created if isinstance(created, str) else created.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        text=None if text is None else str(text),
-        origin=str(path),
+        namespace=namespace,
+        name=name,
+        created=metadata.get("creationTimestamp") or "",
+        text=(one.get("data") or {}).get(v1alpha1.KEY),
+        origin=_place(path),
     )
+
+
+def _place(path: Path) -> str:
+    """Return a path as text that can be logged and shown, also where its name is not UTF-8."""
+    return str(path).encode(errors="backslashreplace").decode()

@@ -47,9 +47,9 @@ class Secrets:
         host = remote.get("host") if remote else None
         if not oauth or not isinstance(host, str):
             raise LookupError(f"ModelDeployment {namespace}/{model_deployment} has no credentials")
-        content = {key: str(oauth[key]) for key in _INLINE if oauth.get(key)}
+        content = {key: str(oauth[key]) for key in _INLINE if oauth.get(key) and isinstance(oauth[key], str | int)}
         bundle = (_at(remote, "tls") or {}).get("caBundle")
-        return content | {"hosts": host} | ({"tls.caBundle": str(bundle)} if bundle else {})
+        return content | {"hosts": host} | ({"tls.caBundle": bundle} if bundle and isinstance(bundle, str) else {})
 
 
 def _at(value: Mapping[str, Any] | None, *path: str) -> Mapping[str, Any] | None:

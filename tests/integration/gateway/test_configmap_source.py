@@ -266,7 +266,7 @@ async def test_a_bug_does_not_end_it(api: ApiServer, script: Collection, monkeyp
     """An unexpected exception is logged with its trace and is an error of the source, which goes on."""
     read, broken = configmaps._config_map, [True]
 
-    def config_map_of(item: Mapping[str, Any]) -> sources.ConfigMap:
+    def config_map_of(item: Mapping[str, Any]) -> sources.ConfigMap | None:
         if broken:
             raise RuntimeError("unexpected")
         return read(item)
