@@ -365,6 +365,7 @@ class Attempts:
             self._outgoing(exchange, chosen, head, target, body, extra),
             exchange if body is None else body,
             chosen.timeouts,
+            owner=plan.route.key,
             body_limit=plan.body_limit,
             keep=chosen.keep,
             resend=chosen.resend,

@@ -98,7 +98,7 @@ class HealthChecks:
                 origin = one.origin
                 if one.certified:
                     origin = origin._replace(certificate=await self._credentials.certificate(route, one.backend))
-                response = await self._upstream.send(origin, head, b"", times)
+                response = await self._upstream.send(origin, head, b"", times, owner=route.key)
                 await response.read(_BODY_BYTES)
         except TimeoutError:
             return "timeout"

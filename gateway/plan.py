@@ -4,9 +4,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
+from typing import TYPE_CHECKING
 
 from gateway import errors
-from gateway.api.v1alpha1 import Backend, Cors, Headers, Use
+from gateway.api.v1alpha1 import Backend, Cors, Headers, Tls, Use
 from gateway.api.vocabulary import FailureCause
 from gateway.backends import balancing, failover
 from gateway.backends.breaker import CircuitBreaker, UnavailableReason
@@ -18,6 +19,9 @@ from gateway.routes.table import Route
 from gateway.settings import CorsSettings, Settings
 from gateway.telemetry import Metrics, Series
 from gateway.upstream.origin import Origin, Timeouts
+
+if TYPE_CHECKING:
+    from program.addresses import Destination
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +207,8 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
     """Return the plan of a backend: a Service, a remote host, or the default remote backend."""
     document = route.document
     backend = document.backends[index]
-    tls = backend.tls
+    # Of the default remote backend the settings say everything: its token must not go anywhere else.
+    tls = Tls() if backend.default else backend.tls
     timeouts = settings.gateway.timeouts
     local = backend.service is not None
     connect = timeouts.local_connect_seconds if local else timeouts.connect_seconds
@@ -229,7 +234,8 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
     standard = 443 if scheme == "https" else 80
     port = port or standard
     name = f"[{host}]" if ":" in host else host
-    origin = Origin(host, port, scheme, tls.server_name, tls.ca_bundle, trusted=local or backend.default)
+    destination: Destination = "service" if local else "configured" if backend.default else "remote"
+    origin = Origin(host, port, scheme, tls.server_name, tls.ca_bundle, destination=destination)
     certified = scheme == "https" and tls.client_certificate is not None
     target = forwarding.Target.of(
         name if port == standard else f"{name}:{port}",

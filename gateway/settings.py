@@ -146,7 +146,7 @@ class GatewaySettings(Section):
     allowed_addresses: tuple[str, ...] = ()
     """CIDR ranges that remote backends may have although the address rules refuse them."""
     cluster_ranges: tuple[str, ...] = ()
-    """CIDR ranges of pods, Services and nodes, which are refused for remote backends."""
+    """CIDR ranges of pods, Services and nodes: no remote backend is there and, where any are set, all Services are."""
     bare_hostnames: Literal["namespace", "unique"] = "namespace"
     """When host names without namespace count: in a gateway of one namespace only, or while one route claims them."""
     tls: Tls | None = None

@@ -2,16 +2,20 @@
 
 They are applied to the address that is connected to and not to its spelling. Were every address allowed, a tenant could
 read the cloud's metadata, the node's own services and the cluster's control plane through these programs (server-side
-request forgery).
+request forgery). The name of a Service is no better: whoever may write Services and EndpointSlices says where it leads.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final
+from typing import Final, Literal
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
+
+Destination = Literal["remote", "service", "configured"]
+"""Kind of a server: a remote one whose name a tenant chooses, a Service of the cluster, or one that the administrator
+has configured."""
 
 _NEVER: Final[tuple[Network, ...]] = tuple(
     ip_network(text)
@@ -34,6 +38,10 @@ _NEVER: Final[tuple[Network, ...]] = tuple(
     )
 )
 
+_RESERVED: Final = IPv4Network("240.0.0.0/4")
+"""Reserved addresses, which some clusters give to their pods."""
+_BROADCAST: Final = IPv4Address("255.255.255.255")
+
 _NAT64: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))  # RFC 6052, RFC 8215
 _SIX_TO_FOUR: Final = IPv6Network("2002::/16")  # RFC 3056
 _TEREDO: Final = IPv6Network("2001::/32")  # RFC 4380
@@ -45,9 +53,9 @@ class AddressRules:
     """Addresses that a server may have that a tenant chooses."""
 
     cluster: tuple[Network, ...] = field(default=())
-    """Ranges of the cluster's pods, Services and nodes, which are refused."""
+    """Ranges of the cluster's pods, Services and nodes: no remote backend is there, and every Service is."""
     allowed: tuple[Network, ...] = field(default=())
-    """Ranges that are allowed although another rule refuses them."""
+    """Ranges that are allowed for remote backends although another rule refuses them."""
 
     @classmethod
     def parse(cls, *, cluster: Iterable[str] = (), allowed: Iterable[str] = ()) -> "AddressRules":
@@ -58,20 +66,37 @@ class AddressRules:
         """
         return cls(tuple(map(ip_network, cluster)), tuple(map(ip_network, allowed)))
 
-    def permit(self, address: str) -> bool:
-        """Return whether `address` may be connected to; False for text that is no address in its usual spelling."""
+    def permit(self, address: str, destination: Destination = "remote") -> bool:
+        """Return whether a server at `address` may be connected to; False for text that is no address in its usual
+        spelling."""
         try:
             parsed = ip_address(address)
         except ValueError:
             return False
+        if destination == "configured":
+            return True
         if isinstance(parsed, IPv6Address) and parsed.scope_id is not None:
             return False  # zones exist for link-local addresses only
-        return all(self._permit(one) for one in (parsed, *embedded(parsed)))
+        ends = embedded(parsed)
+        if destination == "remote":
+            return all(self._permit_remote(one) for one in (parsed, *ends))
+        # Packets to a translated address end in the cluster when the embedded address does.
+        return all(map(_permit_anywhere, (parsed, *ends))) and all(map(self._in_cluster, ends or (parsed,)))
 
-    def _permit(self, address: Address) -> bool:
+    def _permit_remote(self, address: Address) -> bool:
         if any(address in network for network in self.allowed):
             return True
         return not any(address in network for network in (*_NEVER, *self.cluster))
+
+    def _in_cluster(self, address: Address) -> bool:
+        return not self.cluster or any(address in network for network in self.cluster)
+
+
+def _permit_anywhere(address: Address) -> bool:
+    """Return whether anything outside of this host and its link may have an address."""
+    if isinstance(address, IPv4Address) and address in _RESERVED:
+        return address != _BROADCAST
+    return not any(address in network for network in _NEVER)
 
 
 def embedded(address: Address) -> tuple[IPv4Address, ...]:

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from gateway import errors
 from gateway.api.v1alpha1 import Backend
@@ -24,6 +24,9 @@ from program.oauth.errors import TokenUnavailable
 from program.oauth.responses import Token
 from program.settings import OAuth
 from program.tls import ClientCertificate
+
+if TYPE_CHECKING:
+    from program.addresses import Destination
 
 _WAIT_SECONDS: Final = 5.0
 """Seconds that requests wait for a token that is being fetched, as long as for a connection to a remote backend. After
@@ -264,7 +267,10 @@ class Credentials:
                     self._complaints.write(*identity, str(exc))
                     context = self._endpoints.context(entry.credentials)
                     credentials = entry.credentials
-                async with self._endpoints.open(context, trusted=identity == _DEFAULT) as send:
+                _, namespace, name = identity
+                destination: Destination = "configured" if identity == _DEFAULT else "remote"
+                owner = "" if identity == _DEFAULT else f"{namespace}/{name}"
+                async with self._endpoints.open(context, destination=destination, owner=owner) as send:
                     token = await self._client.fetch(credentials, send)
         except TimeoutError:
             late = TokenUnavailable("timed_out")

@@ -13,6 +13,7 @@ import httpx
 
 from gateway import errors
 from gateway.upstream.resolver import AddressResolver
+from program.addresses import Destination
 from program.oauth.authentication import TokenRequest
 from program.oauth.client import Send
 from program.oauth.credentials import ClientCredentials
@@ -67,14 +68,15 @@ class TokenEndpoints:
         return context
 
     @asynccontextmanager
-    async def open(self, context: ssl.SSLContext, *, trusted: bool) -> AsyncIterator[Send]:
+    async def open(self, context: ssl.SSLContext, *, destination: Destination, owner: str) -> AsyncIterator[Send]:
         """Yield what sends requests to one endpoint; several go over one connection where the endpoint allows it.
 
         Args:
             context: verifies the certificate.
-            trusted: whether the endpoint is the administrator's own, so that its addresses are not checked.
+            destination: who names the endpoint, which says the addresses it may have.
+            owner: object that names it, as `namespace/name`; empty for the administrator.
         """
-        transport = _CheckedTransport(self._resolver, context, trusted=trusted, timeout_seconds=self._timeout)
+        transport = _CheckedTransport(self._resolver, context, destination, owner, timeout_seconds=self._timeout)
         async with httpx.AsyncClient(
             transport=transport, timeout=self._timeout, follow_redirects=False, trust_env=False
         ) as client:
@@ -95,10 +97,17 @@ class _CheckedTransport(httpx.AsyncBaseTransport):
     """Connects to addresses that were checked, one after the other, reads no more than it must, never decompresses."""
 
     def __init__(
-        self, resolver: AddressResolver, context: ssl.SSLContext, *, trusted: bool, timeout_seconds: float
+        self,
+        resolver: AddressResolver,
+        context: ssl.SSLContext,
+        destination: Destination,
+        owner: str,
+        *,
+        timeout_seconds: float,
     ) -> None:
         self._resolver = resolver
-        self._trusted = trusted
+        self._destination = destination
+        self._owner = owner
         self._timeout = timeout_seconds
         self._addresses: list[tuple[str, int]] = []
         """Addresses of the endpoint; the one that responded is the first."""
@@ -108,7 +117,8 @@ class _CheckedTransport(httpx.AsyncBaseTransport):
         host = request.url.host
         port = request.url.port or (443 if request.url.scheme == "https" else 80)
         if not self._addresses:
-            self._addresses = list(await self._resolver.resolve(host, port, trusted=self._trusted))
+            found = await self._resolver.resolve(host, port, destination=self._destination, owner=self._owner)
+            self._addresses = list(found)
         # The Host field was made from the name already; certificate and SNI stay with the name too.
         request.extensions = {**request.extensions, "sni_hostname": host}
         request.headers["accept-encoding"] = "identity"

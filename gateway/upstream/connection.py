@@ -13,6 +13,7 @@ import random
 import ssl
 from collections.abc import Callable, Sequence, Set
 from math import inf
+from select import POLLIN, POLLPRI, poll
 from typing import TYPE_CHECKING, Final, cast
 
 import httptools
@@ -34,6 +35,8 @@ NO_LIMIT: Final = 1 << 62
 """Bytes of a request body that has no limit."""
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
 """Errors of connecting that say something about this machine and nothing about the backend."""
+_READABLE: Final = poll()
+"""Poll object with no socket in it, between two looks at one."""
 
 
 class Upstream:
@@ -67,6 +70,7 @@ class Upstream:
         body: Exchange | bytes,
         timeouts: Timeouts,
         *,
+        owner: str = "",
         body_limit: int = NO_LIMIT,
         keep: int = 0,
         resend: bool = False,
@@ -82,6 +86,7 @@ class Upstream:
             head: Head of the request; target and fields are sent as they are, the framing field is added.
             body: The body itself, or the client's exchange that delivers it where `head` has one.
             timeouts: Times for connecting, for the response's head and between two reads of its body.
+            owner: Route of the request, as `namespace/name`, whose share of the look-ups of names it takes.
             body_limit: Bytes that a body from an exchange may have.
             keep: Bytes of it that the exchange keeps, so that it can be sent again.
             resend: Whether the route allows sending a request twice that is not idempotent.
@@ -104,7 +109,7 @@ class Upstream:
                     raise
             if request.whole is None:
                 request = UpstreamRequest(head, body, body_limit, keep)
-        connection = await self._connect(origin, timeouts.connect)
+        connection = await self._connect(origin, timeouts.connect, owner)
         response = UpstreamResponse(connection, head.method == b"HEAD", timeouts.idle)
         return await connection.round_trip(response, request, timeouts)
 
@@ -132,7 +137,7 @@ class Upstream:
             # At random, so that load spreads over the replicas behind a Service as they come and go.
             index = int(random.random() * len(idle))  # noqa: S311 - spreads load, keeps no secret
             connection = idle[index]
-            if now < connection.deadline and connection.usable():
+            if now < connection.deadline and connection.usable() and connection.silent():
                 self.discard(connection)
                 return connection
             connection.abort()
@@ -187,10 +192,16 @@ class Upstream:
         if self._connections and not self._closed:
             self._sweeper = self._loop.call_later(self._sweep_seconds, self._sweep)
 
-    async def _connect(self, origin: Origin, seconds: float) -> "_Connection":
+    async def _connect(self, origin: Origin, seconds: float, owner: str) -> "_Connection":
+        if origin.destination == "configured":
+            owner = ""  # the name is the administrator's, so all routes share its addresses
+        found = False
         try:
             async with asyncio.timeout(seconds) as limit:
-                addresses = await self._resolver.resolve(origin.host, origin.port, trusted=origin.trusted)
+                addresses = await self._resolver.resolve(
+                    origin.host, origin.port, destination=origin.destination, owner=owner
+                )
+                found = True
                 context = self._context(origin) if origin.scheme == "https" else None
                 end = cast("float", limit.when())
                 for left in range(len(addresses), 1, -1):
@@ -203,12 +214,16 @@ class Upstream:
                         continue
                 return await self._open(origin, context, addresses[-1])
         except TimeoutError as exc:
+            if found:
+                self._resolver.doubt(origin.host, owner=owner)
             raise errors.ConnectTimeout from exc
         except ssl.SSLError as exc:
+            self._resolver.doubt(origin.host, owner=owner)
             raise errors.TlsFailed from exc
         except OSError as exc:
             if exc.errno in _OUT_OF_RESOURCES:
                 raise errors.Overloaded from exc
+            self._resolver.doubt(origin.host, owner=owner)
             raise errors.ConnectFailed from exc
 
     async def _open(self, origin: Origin, context: ssl.SSLContext | None, address: tuple[str, int]) -> "_Connection":
@@ -271,6 +286,8 @@ class _Connection:
         self._idle_seconds = upstream.limits.idle_seconds
         """Seconds in the pool after which the connection is dropped, at most what its backend has promised."""
         self._retire_at = inf
+        self._descriptor = -1
+        """File descriptor of the socket."""
         self._response: UpstreamResponse | None = None
         self._request: UpstreamRequest | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -303,6 +320,7 @@ class _Connection:
         """Count the connection in; for https the handshake is done."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=self.buffer_bytes)
+        self._descriptor = transport.get_extra_info("socket").fileno()
         self.send = BatchedWriter(self._upstream.writes, self.transport).write
         self._retire_at = self.loop.time() + self._limits.life_seconds
         self._upstream.opened(self)
@@ -317,6 +335,22 @@ class _Connection:
     def usable(self) -> bool:
         """Return whether a request can be written: a transport may be closing before `connection_lost` is called."""
         return not (self._gone or self.transport.is_closing())
+
+    def silent(self) -> bool:
+        """Return whether the backend has sent nothing on this idle connection, and has not closed it either.
+
+        Bytes that wait to be read are no response to a request that has not been sent, and nothing may be sent any more
+        to a backend that has closed its side: the event loop comes to both only after the request.
+        """
+        descriptor = self._descriptor
+        try:
+            _READABLE.register(descriptor, POLLIN | POLLPRI)
+            try:
+                return not _READABLE.poll(0)
+            finally:
+                _READABLE.unregister(descriptor)
+        except (OSError, ValueError):
+            return False  # the socket is closed
 
     def abort(self) -> None:
         """Drop the connection, and the request on it."""

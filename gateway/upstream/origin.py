@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from program.addresses import Destination
 from program.tls import ClientCertificate
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"})
@@ -23,8 +24,8 @@ class Origin(NamedTuple):
     """PEM certificates of the authorities that replace those of the system."""
     certificate: ClientCertificate | None = None
     """Client certificate for a backend that asks for one."""
-    trusted: bool = False
-    """Whether every address is allowed: true for Services of the cluster, false for names that a tenant may choose."""
+    destination: Destination = "remote"
+    """Kind of the server, which says the addresses it may have."""
 
 
 @dataclass(frozen=True, slots=True)

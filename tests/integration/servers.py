@@ -88,7 +88,7 @@ class ScriptedServer:
 
     def origin(self, scheme: str = "http", ca_bundle: str | None = None, server_name: str | None = None) -> Origin:
         """Return the origin of this server."""
-        return Origin("127.0.0.1", self.port, scheme, server_name, ca_bundle, trusted=True)
+        return Origin("127.0.0.1", self.port, scheme, server_name, ca_bundle, destination="configured")
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ import structlog
 from gateway import errors
 from gateway.api.v1alpha1 import Tls
 from gateway.credentials.cache import Credentials, from_settings
+from program.addresses import Destination
 from program.oauth.credentials import ClientCredentials
 from program.settings import OAuth
 from tests.authorities import Authority, Pair
@@ -47,14 +48,17 @@ class Addresses:
 
     def __init__(self, *addresses: tuple[str, int]) -> None:
         self.addresses = addresses
-        self.asked: list[tuple[str, int, bool]] = []
+        self.asked: list[tuple[str, int, Destination, str]] = []
 
-    async def resolve(self, host: str, port: int, *, trusted: bool) -> Sequence[tuple[str, int]]:
+    async def resolve(self, host: str, port: int, *, destination: Destination, owner: str) -> Sequence[tuple[str, int]]:
         """Return the addresses, whatever the host."""
-        self.asked.append((host, port, trusted))
+        self.asked.append((host, port, destination, owner))
         if not self.addresses:
             raise errors.AddressRefused
         return self.addresses
+
+    def doubt(self, host: str, *, owner: str) -> None:
+        """Keep the addresses."""
 
 
 @asynccontextmanager
@@ -368,7 +372,7 @@ async def test_every_address_is_tried(trouble: Callable[[ServerSide], Any] | Non
         resolver = Addresses(*addresses)
         async with made(secrets, resolver, timeout=3.0) as credentials:
             assert await credentials.authorization(Route(), REMOTE) == BEARER
-        assert resolver.asked == [("token.test", 81, False)]
+        assert resolver.asked == [("token.test", 81, "remote", "default/oauth")]
         assert server.attempts == ["basic", "basic"]
         assert len(bad.sides) == (0 if trouble is None else place)
 
@@ -518,7 +522,7 @@ async def test_the_default_remote_backend_has_the_same_settings(
         addresses = Addresses(("127.0.0.1", scripted.port))
         async with made(Secrets(), addresses, default=lambda: from_settings(settings)) as credentials:
             assert await credentials.authorization(Route(), DEFAULT) == BEARER
-            assert addresses.asked == [("user.test", 443, True)]
+            assert addresses.asked == [("user.test", 443, "configured", "")]
             for content in ("no certificates", None):
                 if content is None:
                     (tmp_path / "ca.crt").unlink()

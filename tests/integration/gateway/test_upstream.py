@@ -1,7 +1,10 @@
 """Connections to correct servers: pool, reuse, framing, streaming, backpressure, timeouts and cancellation."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 import uvloop
@@ -48,7 +51,7 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 async def ask(
-    upstream: Upstream, server: ScriptedServer, exchange: RecordingExchange | None = None, **options: bool
+    upstream: Upstream, server: ScriptedServer, exchange: RecordingExchange | None = None, **options: Any
 ) -> tuple[UpstreamResponse, RecordingExchange]:
     """Send one request, relay its response to the end, and return the response and the exchange."""
     exchange = exchange or RecordingExchange()
@@ -62,6 +65,37 @@ async def always_ok(side: ServerSide) -> None:
     while True:
         await side.request()
         await side.send(OK)
+
+
+def _shut(descriptor: int) -> None:
+    with socket.socket(fileno=os.dup(descriptor)) as twin:
+        twin.shutdown(socket.SHUT_WR)
+
+
+_LATE = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlate"
+
+
+@pytest.mark.parametrize(
+    "misbehave",
+    [
+        lambda fd: os.write(fd, _LATE),
+        lambda fd: os.write(fd, b"H"),
+        lambda fd: os.write(fd, b"HTTP/1.1 100 Continue\r\n\r\n"),
+        _shut,
+    ],
+    ids=["a response", "a byte", "an interim response", "an end"],
+)
+async def test_a_kept_connection_on_which_something_waits_is_not_used_again(
+    upstream: Upstream, misbehave: Callable[[int], object]
+) -> None:
+    """What a backend sends after its response is given to no later request, also when the event loop has not read it
+    yet, and neither is a connection that the backend has closed."""
+    async with serving(always_ok) as server:
+        await ask(upstream, server)
+        assert upstream.stats.idle == 1
+        misbehave(server.sides[0].writer.get_extra_info("socket").fileno())
+        _, exchange = await ask(upstream, server)  # without a turn of the loop before it takes a connection
+        assert (exchange.body, upstream.stats.connects, len(server.sides)) == (b"ok", 2, 2)
 
 
 async def test_a_request_gets_its_response_and_its_connection_is_used_again(upstream: Upstream) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import io
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import inf
@@ -29,6 +29,7 @@ from gateway.routes.store import RouteStore
 from gateway.settings import Settings
 from gateway.telemetry import AccessLog, Metrics
 from gateway.upstream.connection import Upstream
+from gateway.upstream.name_server import NameServer
 from gateway.upstream.resolver import Resolver
 from program.addresses import AddressRules
 from program.oauth.credentials import ClientCredentials
@@ -201,6 +202,12 @@ class Running:
         self.store.loaded.clear()  # so that they are in force at once
         self.store.apply(snapshot(documents, namespace))
 
+    def load_all(self, documents: Mapping[str, Iterable[RouteDocument]]) -> None:
+        """Bring documents into force, by their namespaces, instead of all others."""
+        maps = [one for namespace, those in documents.items() for one in snapshot(those, namespace).config_maps]
+        self.store.loaded.clear()
+        self.store.apply(sources.Snapshot(maps))
+
     def lines(self) -> list[dict[str, Any]]:
         """Return the lines of the access log."""
         return [orjson.loads(line) for line in self.log.getvalue().splitlines()]
@@ -258,6 +265,7 @@ async def gateway(
     context: ssl.SSLContext | None = None,
     secrets: SecretReader | None = None,
     default: ClientCredentials | None = None,
+    open_server: Callable[[], NameServer] = NameServer,
 ) -> AsyncIterator[Running]:
     """Yield a gateway with `documents` in force, by default one with a local backend.
 
@@ -269,6 +277,7 @@ async def gateway(
         context: TLS context for clients; without TLS when None.
         secrets: Reader of credentials.
         default: Credentials of the default remote backend.
+        open_server: Function that returns the name servers.
     """
     section = dict((settings or {}).get("gateway", {}))
     section["timeouts"] = UNHURRIED | section.get("timeouts", {})
@@ -290,7 +299,11 @@ async def gateway(
         ("remote.test", 80): ("127.0.0.1", remote_port),
         ("remote.test", 443): ("127.0.0.1", remote_port),
     }
-    resolver = Resolver(AddressRules.parse(allowed=loaded.gateway.allowed_addresses), overrides=overrides)
+    resolver = Resolver(
+        AddressRules.parse(cluster=loaded.gateway.cluster_ranges, allowed=loaded.gateway.allowed_addresses),
+        overrides=overrides,
+        open_server=open_server,
+    )
     upstream = Upstream(resolver, strict_tls=loaded.tls.strict, sweep_seconds=0.1)
     credentials = Credentials(
         secrets or NoSecrets(),

@@ -94,3 +94,58 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         ip_address(text)
     except ValueError:
         assert not AddressRules().permit(text)
+
+
+NOWHERE = [one for one in REFUSED if one not in ("240.0.0.1", "10.96.0.1", "::ffff:10.96.0.1")]
+
+
+@pytest.mark.parametrize("address", NOWHERE)
+@pytest.mark.parametrize("allowed", [[], ["0.0.0.0/0", "::/0"]])
+def test_a_service_is_never_inside(address: str, allowed: list[str]) -> None:
+    """A Service has no address of this host, its link or a metadata service, in any spelling and whatever is allowed
+    for remote backends."""
+    assert not AddressRules.parse(allowed=allowed).permit(address, "service")
+    assert not AddressRules.parse(cluster=["0.0.0.0/0", "::/0"], allowed=allowed).permit(address, "service")
+
+
+@pytest.mark.parametrize(
+    ("address", "inside"),
+    [
+        ("10.96.0.1", True),
+        ("fd00:10::1", True),
+        ("::ffff:10.96.0.1", True),
+        ("64:ff9b::a60:1", True),
+        ("10.112.0.1", False),
+        ("192.0.2.1", False),
+        ("fd00:11::1", False),
+        ("::ffff:192.0.2.1", False),
+        ("64:ff9b::c000:201", False),
+        ("2002:c000:201::", False),
+    ],
+)
+def test_a_service_is_in_the_ranges_of_the_cluster(address: str, inside: bool) -> None:
+    """Where the ranges of the cluster are set, a Service has an address in them; where they are not, it may have any
+    that is not inside this host."""
+    assert AddressRules.parse(cluster=["10.96.0.0/12", "fd00:10::/32"]).permit(address, "service") is inside
+    assert AddressRules().permit(address, "service")
+
+
+def test_a_service_may_have_a_reserved_address() -> None:
+    """Some clusters give reserved addresses to pods, so a Service may have one, but not the broadcast address."""
+    assert AddressRules().permit("240.1.2.3", "service")
+    assert not AddressRules().permit("255.255.255.255", "service")
+
+
+def test_a_configured_server_may_have_any_address() -> None:
+    """The administrator's own servers may have any address, but what is no address is none."""
+    assert AddressRules.parse(cluster=["0.0.0.0/0"]).permit("127.0.0.1", "configured")
+    assert not AddressRules().permit("localhost", "configured")
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["0.0.0.0/0", "10.0.0.0/8", "128.0.0.0/1"]))
+def test_an_embedded_address_of_a_service_is_allowed_as_itself(number: int, cluster: str) -> None:
+    """A Service may have an IPv4 address that is mapped or translated to IPv6 exactly when it may have it itself."""
+    rules = AddressRules.parse(cluster=[cluster])
+    forms = [(0xFFFF << 32) | number, (0x64FF9B << 96) | number, (0x2002 << 112) | (number << 80)]
+    expected = rules.permit(str(IPv4Address(number)), "service")
+    assert [rules.permit(str(IPv6Address(form)), "service") for form in forms] == [expected] * 3
