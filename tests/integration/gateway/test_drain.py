@@ -239,6 +239,7 @@ global
   maxconn 2000
 defaults
   mode http
+  option log-health-checks
   timeout connect {seconds:g}s
   timeout client {seconds:g}s
   timeout server {seconds:g}s
@@ -389,6 +390,7 @@ async def test_c7_a_rolling_restart_fails_no_request(tmp_path: Path, kind: str) 
         over.set()
         await running
         seconds = time.monotonic() - began
+        print((tmp_path / "balancer.log").read_text()[-4000:])  # how the health checks went
         print(f"{kind}: {dict(load.kinds)} in {seconds:.1f} s, {len(load.failures)} failed")
         assert load.failures == []
         logged = [(tmp_path / name / "errors").read_text() for name in ("one", "two")]

@@ -62,9 +62,9 @@ class Process:
         """Return the status of /readyz."""
         return (await self.admin.get("/readyz")).status_code
 
-    async def ended(self, seconds: float = 10) -> int:
+    async def ended(self) -> int:
         """Wait until the process ends; return its exit code."""
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(SECONDS):
             return await self.process.wait()
 
 
