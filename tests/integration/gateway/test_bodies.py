@@ -8,16 +8,11 @@ import pytest
 
 from gateway.api.v1alpha1 import Timeouts
 from tests.deadlines import NEVER, SECONDS
-from tests.integration.gateway.wire import Client, Running, document, echo, gateway, local, reply
+from tests.integration.gateway.wire import Client, Running, document, echo, gateway, local, message, reply
 from tests.integration.servers import ServerSide, serving, until
 
 GET = b"GET /default/demo/x HTTP/1.1\r\nHost: gateway\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-type: text/event-stream\r\n\r\n"
-
-
-def post(*fields: bytes, body: bytes = b"") -> bytes:
-    """Return the bytes of a POST."""
-    return b"\r\n".join((b"POST /default/demo/x HTTP/1.1", b"Host: gateway", *fields)) + b"\r\n\r\n" + body
 
 
 def timeouts(**seconds: float) -> dict[str, object]:
@@ -106,7 +101,7 @@ async def test_bs_03_a_slow_server_holds_the_client_back() -> None:
 
     async with serving(script) as server, gateway(local_port=server.port) as running:
         client = await running.client()
-        client.writer.write(post(b"Content-Length: 33554432"))
+        client.writer.write(message(b"Content-Length: 33554432"))
         written = 0
         stalled = False
         while written < 33554432 and not stalled:
@@ -137,7 +132,7 @@ async def test_bs_06_upload_of_unknown_length() -> None:
 
     async with serving(script) as server, gateway(local_port=server.port) as running:
         client = await running.client()
-        await client.send(post(b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n"))
+        await client.send(message(b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n"))
         await asyncio.wait_for(seen.wait(), SECONDS)
         await client.send(b"2\r\nde\r\n0\r\n\r\n")
         assert (await client.response(b"POST")).status == 200
@@ -154,7 +149,7 @@ async def test_bs_06_upload_of_unknown_length() -> None:
 async def test_bs_07_an_empty_body_keeps_its_meaning(field: bytes, body: bytes, framing: bytes) -> None:
     """BS-07: a request without a body, with a body of no bytes or with a chunked one of no bytes keeps that form."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
-        response = await running.ask(post(field, body=body), method=b"POST")
+        response = await running.ask(message(field, body=body), method=b"POST")
         assert response.status == 200
         received = server.sides[0].received
         assert framing in received
@@ -175,7 +170,7 @@ async def test_bs_08_too_large_a_body(chunked: bool) -> None:
         for _ in range(30):
             client = await running.client()
             field = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 20000000"
-            client.writer.write(post(field))
+            client.writer.write(message(field))
             for _ in range(20):
                 piece = b"a" * 65536
                 client.writer.write(b"10000\r\n%b\r\n" % piece if chunked else piece)
@@ -285,7 +280,7 @@ async def test_ur_15_early_response_while_the_body_comes() -> None:
 
     async with serving(script) as server, gateway(local_port=server.port) as running:
         client = await running.client()
-        await client.send(post(b"Content-Length: 1000000", body=b"a" * 1000))
+        await client.send(message(b"Content-Length: 1000000", body=b"a" * 1000))
         response = await client.response(b"POST")
         assert (response.status, response.body) == (403, b"no")
         assert response.value(b"connection") == b"close"
@@ -328,7 +323,7 @@ async def test_hh_13_continue_is_sent_once() -> None:
     """HH-13: a request with `Expect: 100-continue` gets one 100, and the field is not sent on."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:
         client = await running.client()
-        await client.send(post(b"Content-Length: 3", b"Expect: 100-continue"))
+        await client.send(message(b"Content-Length: 3", b"Expect: 100-continue"))
         assert await client.some() == b"HTTP/1.1 100 Continue\r\n\r\n"
         await client.send(b"abc")
         response = await client.response(b"POST")
@@ -355,7 +350,7 @@ async def test_hh_12_no_continue_before_a_refusal(target: bytes, length: bytes, 
 async def test_hh_14_another_expectation() -> None:
     """HH-14: a request with an unknown expectation gets a 417."""
     async with gateway() as running:
-        assert (await running.ask(post(b"Expect: miracles"))).status == 417
+        assert (await running.ask(message(b"Expect: miracles"))).status == 417
 
 
 # Deadlines
@@ -400,7 +395,7 @@ async def test_p11_a_body_has_a_deadline() -> None:
         gateway(local_port=server.port, settings=timeouts(bodySeconds=0.3)) as running,
     ):
         client = await running.client()
-        await client.send(post(b"Content-Length: 10", body=b"abc"))
+        await client.send(message(b"Content-Length: 10", body=b"abc"))
         response = await client.response(b"POST")
         assert (response.status, response.code) == (408, "body_timeout")
         await idle(running)
@@ -519,7 +514,7 @@ async def test_to_06_to_08_bs_13_p4_the_servers_connection_ends_with_the_clients
     async with serving(script) as server, gateway(local_port=server.port) as running:
         client = await running.client()
         if point == "upload":
-            await client.send(post(b"Content-Length: 1000", body=b"abc"))
+            await client.send(message(b"Content-Length: 1000", body=b"abc"))
         else:
             await client.send(GET)
         await asyncio.wait_for(reached.wait(), SECONDS)
@@ -545,7 +540,7 @@ async def test_u9_to_06_a_reset_is_noticed_while_nothing_is_read() -> None:
     settings = timeouts(bodySeconds=NEVER, writeStallSeconds=NEVER)
     async with serving(script) as server, gateway(local_port=server.port, settings=settings) as running:
         client = await running.client()
-        client.writer.write(post(b"Content-Length: 30000000", body=b"a" * 30000000))
+        client.writer.write(message(b"Content-Length: 30000000", body=b"a" * 30000000))
         before = -1
         async with asyncio.timeout(SECONDS):
             while (size := client.writer.transport.get_write_buffer_size()) != before or not server.sides:

@@ -9,7 +9,7 @@ import pytest
 from gateway.api.v1alpha1 import Cors, DocumentError, RouteDocument, read
 from gateway.settings import Settings
 from program.settings import SettingsError
-from tests.integration.gateway.wire import Response, Running, document, echo, gateway, local, reply
+from tests.integration.gateway.wire import Response, Running, document, echo, gateway, local, message, reply
 from tests.integration.servers import ServerSide, serving
 
 SITE = b"https://chat.example.com"
@@ -164,7 +164,7 @@ async def test_responses_of_the_gateway_have_the_fields() -> None:
 
 def head(line: bytes, *fields: bytes, origin: bytes = SITE) -> bytes:
     """Return the head of a request of a website, with the origin behind all other fields, as browsers send it."""
-    return b"\r\n".join((line, b"Host: gateway", *fields, b"Origin: " + origin)) + b"\r\n\r\n"
+    return message(*fields, b"Origin: " + origin, line=line)
 
 
 GET: Final = b"GET /default/demo/x HTTP/1.1"

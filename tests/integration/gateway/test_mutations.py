@@ -23,9 +23,9 @@ from gateway.model_names import body as bodies
 from gateway.model_names import media_type, scanner
 from tests import deadlines
 from tests.integration.gateway.mutations import Parsed, Unreadable, by_h11, by_httptools, mutated, pieces
-from tests.integration.gateway.test_framing import cases, post
+from tests.integration.gateway.test_framing import cases
 from tests.integration.gateway.test_upstream_hostile import BAD_HEADS, CUT_BODIES
-from tests.integration.gateway.wire import Client, Running, document, gateway, reply
+from tests.integration.gateway.wire import Client, Running, document, gateway, message, reply
 from tests.integration.servers import ServerSide, serving
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))
@@ -45,17 +45,19 @@ PATIENT = document(name="patient", timeouts=Timeouts(first_byte=deadlines.SECOND
 OFFER = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABk")
 """Fields of a client that offers HTTP/2, which the gateway ignores."""
 REQUESTS = [
-    post(b"X-Mark: " + MARKER, b"Content-Length: 5", body=b"hello"),
-    post(b"X-Mark: " + MARKER, b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\nX-T: 1\r\n\r\n"),
-    post(b"X-Mark: " + MARKER, line=b"GET /default/demo/x?q=" + MARKER + b" HTTP/1.1"),
-    post(b"Connection: close, X-Mark", b"X-Mark: " + MARKER, line=b"DELETE /default/demo/x HTTP/1.1"),
-    post(
+    message(b"X-Mark: " + MARKER, b"Content-Length: 5", body=b"hello"),
+    message(
+        b"X-Mark: " + MARKER, b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\nX-T: 1\r\n\r\n"
+    ),
+    message(b"X-Mark: " + MARKER, line=b"GET /default/demo/x?q=" + MARKER + b" HTTP/1.1"),
+    message(b"Connection: close, X-Mark", b"X-Mark: " + MARKER, line=b"DELETE /default/demo/x HTTP/1.1"),
+    message(
         b"Content-Type: application/json", b"Content-Length: 16", body=b'{"model":"demo"}', line=b"POST /v1/x HTTP/1.1"
     ),
     b"GET http://gateway/default/demo/x HTTP/1.1\r\nHost: gateway\r\nX-Mark: " + MARKER + b"\r\n\r\n",
-    post(*OFFER, b"X-Mark: " + MARKER, b"Content-Length: 5", body=b"hello"),
-    post(*OFFER, b"X-Mark: " + MARKER, b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\nUpgrade: h2c\r\n\r\n"),
-    post(
+    message(*OFFER, b"X-Mark: " + MARKER, b"Content-Length: 5", body=b"hello"),
+    message(*OFFER, b"X-Mark: " + MARKER, b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\nUpgrade: h2c\r\n\r\n"),
+    message(
         b"Connection: Upgrade",
         b"Upgrade: websocket",
         b"Sec-WebSocket-Version: 13",

@@ -34,7 +34,7 @@ from gateway.upstream.resolver import Resolver
 from program.addresses import AddressRules
 from program.oauth.credentials import ClientCredentials
 from tests.deadlines import SECONDS
-from tests.integration.servers import ServerSide
+from tests.integration.servers import ScriptedServer, ServerSide
 
 UNHURRIED = dict.fromkeys(
     ("connectSeconds", "localConnectSeconds", "headSeconds", "bodySeconds", "writeStallSeconds"), SECONDS
@@ -349,6 +349,27 @@ async def gateway(
         resolver.close()
         store.close()
         access_log.close()
+
+
+def message(*fields: bytes, line: bytes = b"POST /default/demo/x HTTP/1.1", body: bytes = b"") -> bytes:
+    """Return the bytes of a request with these field lines behind Host."""
+    return b"\r\n".join((line, b"Host: gateway", *fields)) + b"\r\n\r\n" + body
+
+
+async def refused(client: Client, server: ScriptedServer, hidden: bytes) -> Response:
+    """Return the response to a request that has been refused, once all is checked that goes with it.
+
+    It is one whole response and the end of the connection, and no backend has received a whole request, or the bytes
+    `hidden`.
+    """
+    response = await client.response()
+    assert response.complete
+    assert response.value(b"connection") == b"close"
+    assert await client.ended() == b""
+    for side in server.sides:  # a body that breaks off may have begun to flow
+        assert hidden not in side.received
+        assert not side.received.endswith(b"0\r\n\r\n")
+    return response
 
 
 def reply(body: bytes = b"ok", status: bytes = b"200 OK", *fields: bytes) -> bytes:
