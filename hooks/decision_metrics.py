@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from hooks.api.offloading import OffloadingBehavior
 from hooks.offloading.hysteresis import Course, InForce, advance
 from hooks.offloading.measures import Measured, Missing
-from hooks.offloading.rules import behavior
+from hooks.offloading.rules import BY_METRICS, behavior
 from hooks.offloading.targets import metric_name
 from hooks.reconcile.assessment import Assessment
 from hooks.reconcile.conditions import shortened, standings
@@ -68,7 +68,14 @@ class Decisions(Collector):
         self._drop_old(now)
         if not assessment.metrics:
             return
-        in_force = InForce(decision.split.percentage, now, by_metrics=True, ready=facts.readiness.is_ready)
+        states = tuple(one.state for one in standings(assessment.metrics, facts.measures, decision.course))
+        in_force = InForce(
+            decision.split.percentage,
+            now,
+            by_metrics=decision.split.reason in BY_METRICS,
+            ready=facts.readiness.is_ready,
+            standings=states,
+        )
         self._last[key] = _LastDecision(
             now,
             decision.split.percentage,
@@ -79,7 +86,7 @@ class Decisions(Collector):
                 (str(index), shortened(metric_name(metric)), metric.type)
                 for index, metric in enumerate(assessment.metrics)
             ),
-            tuple(standing.state for standing in standings(assessment.metrics, facts.measures, decision.course)),
+            states,
             behavior(facts.spec),
             in_force,
         )

@@ -59,7 +59,7 @@ SCALED_TO_ZERO: Final = "ScaledToZero"
 TERMINATING: Final = "Terminating"
 """The object is being deleted."""
 PROGRESSING: Final = "Progressing"
-"""The status of the workload is older than its specification."""
+"""The status of the workload is older than its specification, and reports no ready replica."""
 
 DISABLED: Final = "Disabled"
 """spec.enabled is false: every request is served locally, and nothing is registered with the platform. In the condition
@@ -101,9 +101,10 @@ METRICS_READ: Final = "MetricsRead"
 RETURNING: Final = "Returning"
 """A replica is ready again, and the share that is offloaded goes down step by step."""
 METRIC_REACHED: Final = "MetricReached"
-"""A metric has been at its target for the trigger window, and the share has not begun to go down."""
+"""A metric has been at its target for the trigger window, and not all are far enough below theirs for requests to come
+back."""
 RELEASING: Final = "Releasing"
-"""The share that is offloaded goes down step by step."""
+"""All metrics are below their targets: requests come back step by step as long as they stay there."""
 METRICS_MISSING: Final = "MetricsMissing"
 """A metric cannot be read, and behavior.onMissingMetrics decides what follows."""
 

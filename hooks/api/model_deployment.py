@@ -210,8 +210,17 @@ class MetricState(ApiModel):
     """Type of the metric, as in spec."""
     state: Annotated[str, StringConstraints(max_length=64)]
     """State of the metric as one word. Reached: it is at its target. Below: it is so far below its target that requests
-    may come back. Between: it is below its target, but not that far. Any other word is the reason why the metric cannot
-    be read."""
+    may come back. Between: it is below its target, but not that far. Noise does not change this word while requests are
+    offloaded. Any other word is the reason why the metric cannot be read."""
+
+
+class FailedAttempts(ApiModel):
+    """Numbers of failed attempts to lower the percentage of offloaded requests, counted up to 3."""
+
+    supported: Annotated[int, Field(ge=0, le=3)] = 0
+    """Failed attempts that an estimate supported."""
+    blind: Annotated[int, Field(ge=0, le=3)] = 0
+    """Failed attempts that no estimate supported."""
 
 
 class OffloadingState(ApiModel):
@@ -232,6 +241,15 @@ class OffloadingState(ApiModel):
     step: Percentage | None = None
     """Difference between behavior.percentage and the percentage that the metrics ask for, in percentage points. Not set
     while the metrics ask for none."""
+    held_share: Percentage | None = None
+    """Percentage that comes back. With claim: the one from before the last step down, when a metric reaches its target
+    again. Without claim: the one that the metrics ask for, when an override or an outage ends. Not set otherwise."""
+    claim: Annotated[str, StringConstraints(max_length=32)] | None = None
+    """Ground of the last step down, while it is on trial. Supported: an estimate with more requests here was below the
+    targets. Blind: only the metrics as they were. Not set while no step is on trial."""
+    attempts: FailedAttempts | None = None
+    """Failed attempts to lower the percentage. Each doubles the wait before the next one. Not set while none has failed
+    since every request was last served locally for eight windows."""
     metrics: Annotated[tuple[MetricState, ...], Field(max_length=64, json_schema_extra=LIST_ATOMIC)] = ()
     """State of each metric, in the order of spec."""
 

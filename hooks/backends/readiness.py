@@ -34,27 +34,41 @@ class Readiness:
     """Number of ready replicas."""
     reason: str
     message: str
+    desired: int = 0
+    """Number of replicas that the workload asks for; 0 where it is not known."""
 
     @property
     def is_ready(self) -> bool:
         """Whether at least one replica is ready."""
         return self.ready > 0
 
+    @property
+    def is_scaling(self) -> bool:
+        """Whether fewer replicas are ready than the workload asks for."""
+        return self.ready < self.desired
+
 
 def readiness(workload: Workload | None) -> Readiness:
-    """Return the readiness that the workload's status tells. What is not known for certain is not ready."""
+    """Return the readiness that the workload's status reports.
+
+    A status that is older than the specification counts as it stands: each scaling and each rollout has such a moment,
+    and the old replicas serve through it.
+    """
     if workload is None:
         return _none(reasons.WORKLOAD_MISSING)
     if workload.deleting:
         return _none(reasons.TERMINATING)
     if workload.replicas == 0:
         return _none(reasons.SCALED_TO_ZERO)
-    if workload.observed_generation is not None and workload.observed_generation < workload.generation:
-        return _none(reasons.PROGRESSING)
     ready = integer(workload.counts, READY_COUNT[workload.kind]) or 0
     if ready <= 0:
-        return _none(reasons.NO_READY_REPLICA)
-    return Readiness(ready, reasons.REPLICAS_READY, MESSAGES[reasons.REPLICAS_READY])
+        lags = workload.observed_generation is not None and workload.observed_generation < workload.generation
+        return _none(reasons.PROGRESSING if lags else reasons.NO_READY_REPLICA)
+    desired = workload.replicas
+    if desired is None:
+        # A DaemonSet counts its nodes; the others have one replica by default.
+        desired = integer(workload.counts, "desiredNumberScheduled") or 1
+    return Readiness(ready, reasons.REPLICAS_READY, MESSAGES[reasons.REPLICAS_READY], desired)
 
 
 def before_creation(replicas: int | None) -> Readiness:

@@ -30,6 +30,12 @@ def as_document(explanation: Explanation) -> dict[str, Any]:
             "reachedSince": _time(explanation.memory.reached_since),
             "belowSince": _time(explanation.memory.below_since),
             "step": explanation.memory.step,
+            "heldShare": explanation.memory.held,
+            "claim": explanation.memory.claim,
+            "attempts": {
+                "supported": explanation.memory.attempts.supported,
+                "blind": explanation.memory.attempts.blind,
+            },
             "ends": _time(explanation.window_ends),
         },
         "changes": [_turn(turn) for turn in explanation.turns],

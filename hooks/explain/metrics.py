@@ -28,7 +28,7 @@ class MetricAccount:
     """Standing of the metric, or the reason why it cannot be read."""
     measure: Measured | Missing
     estimate: Fraction | None = None
-    """Ratio after the share has gone down, where it is estimated."""
+    """Estimated ratio with all requests here, where there is an estimate."""
     estimated_share: int | None = None
     """Share that the estimate assumes, in percent."""
     age: timedelta | None = None
@@ -44,7 +44,7 @@ def accounts(assessment: Assessment, readings: Readings | None, now: datetime) -
     estimates = course.estimates or (None,) * len(measures)
     result = []
     for place, (metric, one) in enumerate(zip(assessment.metrics, measures, strict=True)):
-        estimated = course.estimated_share is not None and estimates[place] is not None
+        estimate = estimates[place]
         result.append(
             MetricAccount(
                 metric_name(metric),
@@ -52,8 +52,8 @@ def accounts(assessment: Assessment, readings: Readings | None, now: datetime) -
                 target(metric),
                 states[place].state,
                 one,
-                estimates[place] if estimated else None,
-                course.estimated_share if estimated else None,
+                estimate,
+                0 if estimate is not None else None,
                 now - one.oldest if isinstance(one, Measured) else None,
                 _advice(one, place, assessment, readings, now) if isinstance(one, Missing) else "",
             )
@@ -69,7 +69,7 @@ def target(metric: MetricSpec) -> str:
         return ""
     if wanted.formula is utilization:
         return f"{float(wanted.target * 100):g} % of what is requested"
-    amount = str(Quantity(ceil(wanted.target * NANO)))
+    amount = wanted.amount
     for formula, words in ((per_pod, " for each pod"), (per_replica, " for each ready replica")):
         if wanted.formula is formula:
             return amount + words

@@ -62,17 +62,28 @@ class Turn:
 
 
 def turns(assessment: Assessment, now: datetime) -> tuple[Turn, ...]:
-    """Return what will change by itself, then everything that would change the split sooner."""
+    """Return what will change by itself, then everything that would change the split sooner, or otherwise."""
     here = _Here(assessment, now)
     again = here.again()
     alone = here.alone() if again is None else again
     # What moves with every measurement moves whether or not another metric rises.
     rises = here.rises() if again is None else ()
-    others = (*rises, here.falls(), *here.readable(), *here.readiness(), *here.specified())
+    falls = tuple(here.falls())
+    others = (*rises, *falls, *here.readable(), *here.readiness(), *here.specified())
+    if alone is None or alone is again:
+        sooner = tuple(turn for turn in others if turn is not None)
+        return sooner if alone is None else (alone, *sooner)
+    # A metric that falls may make at the same time what is more than comes by itself.
     sooner = tuple(
-        turn for turn in others if turn is not None and (alone is None or alone is again or turn.at < alone.at)
+        turn
+        for turn in others
+        if turn is not None
+        and (
+            turn.at < alone.at
+            or (turn in falls and turn.at == alone.at and turn.then.percentage < alone.then.percentage)
+        )
     )
-    return sooner if alone is None else (alone, *sooner)
+    return (alone, *sooner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,21 +125,33 @@ class _Here:
                 bound = self._threshold(place, one, _ONE, below=False)
                 yield self._turn("", (bound,), self._with({place: _at(one, bound.value)}))
 
-    def falls(self) -> Turn | None:
-        """Return the change if the metrics that keep the share up fell so far that it went down."""
+    def falls(self) -> Iterator[Turn | None]:
+        """Return the changes if the metrics that keep the share up fell: so far that it went down, and so far that all
+        requests came back at once."""
         course = self.next.course
-        if course.falls_below is None:
-            return None
-        bounds, others = [], {}
-        for place, (one, standing) in enumerate(zip(self.facts.measures, course.standings, strict=True)):
-            if standing is Standing.BELOW:
+        bounds = [bound for bound in (course.falls_below, course.back_below) if bound is not None]
+        for bound in bounds:
+            allowed = bound == course.falls_below
+            yield self._falls(
+                min(bound, _ONE),
+                [
+                    (standing is Standing.BELOW) if allowed else (isinstance(one, Measured) and one.ratio < bound)
+                    for one, standing in zip(self.facts.measures, course.standings, strict=True)
+                ],
+            )
+
+    def _falls(self, ratio: Fraction, are_low: Sequence[bool]) -> Turn | None:
+        """Return the change if all metrics fell below a ratio that are not low yet."""
+        thresholds, others = [], {}
+        for place, (one, is_low) in enumerate(zip(self.facts.measures, are_low, strict=True)):
+            if is_low:
                 continue
             if isinstance(one, Missing):
                 return None
-            bound = self._threshold(place, one, min(course.falls_below, _ONE), below=True)
-            bounds.append(bound)
-            others[place] = _at(one, Quantity(bound.value.nanos - 1))
-        return self._turn("", tuple(bounds), self._with(others)) if bounds else None
+            threshold = self._threshold(place, one, ratio, below=True)
+            thresholds.append(threshold)
+            others[place] = _at(one, Quantity(threshold.value.nanos - 1))
+        return self._turn("", tuple(thresholds), self._with(others)) if thresholds else None
 
     def readable(self) -> Iterator[Turn | None]:
         """Return the changes if a metric that cannot be read were at its target."""
@@ -214,7 +237,11 @@ def _remembered(facts: Facts, decision: Decision, now: datetime) -> Parent:
     """Return the parent with the status that follows from the decision."""
     parent = facts.observation.parent
     known = (conditions.local_ready(facts.readiness),)
-    status = build_status(StatusContent(known, decision.split, memory=decision.course.memory), parent, now=now)
+    configuration = facts.spec.offloading_config
+    metrics = () if configuration is None else configuration.metrics
+    states = conditions.standings(metrics, facts.measures, decision.course)
+    content = StatusContent(known, decision.split, memory=decision.course.memory, metrics=states)
+    status = build_status(content, parent, now=now)
     metadata = {"namespace": parent.namespace, "name": parent.name, "uid": parent.uid, "generation": parent.generation}
     return Parent.of({"metadata": metadata, "spec": dict(parent.spec), "status": status})
 

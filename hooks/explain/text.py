@@ -12,6 +12,7 @@ from hooks.explain import Explanation
 from hooks.explain.metrics import MetricAccount, span
 from hooks.explain.outlook import Threshold, Turn
 from hooks.explain.rule_verdicts import RuleVerdict, Verdict
+from hooks.offloading.hysteresis import Claim
 from hooks.offloading.measures import Measured, Missing
 from hooks.offloading.rules import Split
 
@@ -110,6 +111,18 @@ def _windows(explanation: Explanation) -> Iterator[str]:
         lower = f", {memory.step} points below it" if memory.step else ""
         ceiling = explanation.ceiling
         yield f"  the metrics ask for {ceiling - memory.step} % of behavior.percentage {ceiling} %{lower}"
+    if memory.held is not None and memory.claim is not None:
+        grounds = "an estimate supported it" if memory.claim is Claim.SUPPORTED else "no estimate supported it"
+        yield f"  the last step down is on trial ({grounds}): a metric at its target brings {memory.held} % back"
+    elif memory.held is not None:
+        yield f"  {memory.held} % come back when what sets the percentage now ends"
+    failures = [
+        f"{number} with an estimate" if claim is Claim.SUPPORTED else f"{number} without one"
+        for claim in Claim
+        if (number := memory.attempts.of(claim))
+    ]
+    if failures:
+        yield f"  failed attempts, each of which doubles the wait: {', '.join(failures)}"
 
 
 def _turn(turn: Turn, now: datetime) -> str:

@@ -27,6 +27,8 @@ class Point:
     value: Quantity | None
     """The value; None for NaN and the infinities."""
     time: datetime
+    is_nan: bool = False
+    """Whether the value is NaN, as that of a quotient without traffic is."""
 
 
 class ResultUnusable(ValueError):
@@ -65,7 +67,7 @@ def _point(labels: Mapping[str, str], value: Any, owner: Mapping[str, Any]) -> P
         raise ResultUnusable("The expression is a histogram: make it a number, with histogram_quantile() for instance.")
     match value:
         case [int() | float() as seconds, str() as number] if 0 <= seconds <= _LATEST:
-            return Point(labels, _amount(number), datetime.fromtimestamp(seconds, UTC))
+            return Point(labels, _amount(number), datetime.fromtimestamp(seconds, UTC), number == "NaN")
     raise ResultUnusable("The result of the expression has a value that hooks cannot read.")
 
 
@@ -101,31 +103,45 @@ def of_pods(
         namespace: namespace of the pods.
         containers: whether the values are those of containers, which the label `container` names.
     """
-    samples, unread = [], None
+    samples, idle, unread = [], [], None
     for point in points:
         if point.labels.get(namespace_label, namespace) != namespace:
             continue
         pod = point.labels.get("pod", "")
         if not pod:
             unread = unread or _WITHOUT_POD
-        elif point.value is None:
+            continue
+        container = point.labels.get("container", "") if containers else ""
+        if point.value is None:
             unread = _NOT_A_NUMBER
+            idle.append(Sample(pod, _ZERO, point.time, window, container) if point.is_nan else None)
         else:
-            container = point.labels.get("container", "") if containers else ""
             samples.append(Sample(pod, point.value, point.time, window, container))
-    return Reading(tuple(samples), None if samples else unread)
+    if samples:
+        return Reading(tuple(samples))
+    return Reading(unread=unread, without_traffic=_all_of(idle))
 
 
 def _all(named: Iterable[tuple[str, Point]], window: timedelta) -> Reading:
     """Return all values, or none when one is not a number: a part of the series is not the whole."""
-    samples = []
+    samples, idle = [], []
     for name, point in named:
-        if point.value is None:
-            return Reading(unread=_NOT_A_NUMBER)
-        samples.append(Sample(name, point.value, point.time, window))
-    return Reading(tuple(samples))
+        if point.value is not None:
+            samples.append(Sample(name, point.value, point.time, window))
+        value = _ZERO if point.is_nan else point.value
+        idle.append(None if value is None else Sample(name, value, point.time, window))
+    if len(samples) == len(idle):
+        return Reading(tuple(samples))
+    return Reading(unread=_NOT_A_NUMBER, without_traffic=_all_of(idle))
 
 
+def _all_of(samples: list[Sample | None]) -> tuple[Sample, ...]:
+    """Return the samples, or none of them where one is missing."""
+    found = [sample for sample in samples if sample is not None]
+    return tuple(found) if len(found) == len(samples) else ()
+
+
+_ZERO: Final = Quantity(0)
 _NOT_A_NUMBER: Final = Unread(
     reasons.NOT_A_NUMBER, "The expression gives NaN or an infinity: guard the division in it, with `> 0` for instance."
 )

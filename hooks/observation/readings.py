@@ -38,6 +38,9 @@ class Reading:
 
     samples: tuple[Sample, ...] = ()
     unread: Unread | None = None
+    without_traffic: tuple[Sample, ...] = ()
+    """Samples with 0 in place of NaN, where NaN alone is why there are none. A quotient is NaN without traffic, so they
+    count while requests are offloaded."""
 
 
 @dataclass(frozen=True, slots=True)

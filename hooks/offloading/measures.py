@@ -283,6 +283,7 @@ def measure_all(
     ready_replicas: int,
     now: datetime,
     since: datetime | None = None,
+    offloads: bool = False,
 ) -> tuple[Measured | Missing, ...]:
     """Return the ratio of every metric to its target. A source that could not be read is a reason why there is none.
 
@@ -292,12 +293,16 @@ def measure_all(
         ready_replicas: of the workload, as its status says.
         now: the present.
         since: when the split last changed; None when it never did.
+        offloads: whether requests are offloaded. NaN counts as 0 then: a quotient is NaN without traffic, and without
+            its value it would never be known whether requests may come back.
     """
     if readings is None:
         return tuple(Missing(reasons.NOT_EVALUATED, "Metrics are not read here.") for _ in metrics)
     results = []
     for place, metric in enumerate(metrics):
         reading = readings.metrics[place] if place < len(readings.metrics) else Reading()
+        if offloads and reading.without_traffic:
+            reading = Reading(reading.without_traffic)
         unread = reading.unread
         if unread is None and metric.type not in (MetricType.OBJECT, MetricType.EXTERNAL):
             unread = readings.pods_unread

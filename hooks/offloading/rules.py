@@ -7,15 +7,16 @@ from typing import Any, Final, Self
 
 from hooks import reasons
 from hooks.api.model_deployment import ModelDeploymentSpec
-from hooks.api.offloading import OffloadingBehavior, OffloadingMode, OnMissingMetrics, Override, OverrideMode
+from hooks.api.offloading import OffloadingBehavior, OnMissingMetrics, Override, OverrideMode
 from hooks.backends.policies import Refusal
 from hooks.backends.readiness import Readiness
 from hooks.backends.remote import Remote
 from hooks.kube.times import whole_seconds
-from hooks.kube.unstructured import integer, mapping, text, time
+from hooks.kube.unstructured import integer, mapping, objects, text, time
 from hooks.observation.observation import Observation, Parent, Unresolved
-from hooks.offloading.hysteresis import NOTHING, Course, InForce, Memory, advance
+from hooks.offloading.hysteresis import MOST_FAILURES, NOTHING, Attempts, Claim, Course, InForce, Memory, advance
 from hooks.offloading.measures import Measured, Missing
+from hooks.offloading.targets import metric_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,9 @@ class Previous:
     unready_since: datetime | None = None
     """Time since which no local replica has been ready; None where one was, or where it is not known."""
     memory: Memory = NOTHING
-    """State of the windows of the metrics."""
+    """State of the windows and trials of the metrics."""
+    standings: tuple[tuple[str, str, str], ...] = ()
+    """Name, type and state of each metric."""
 
     @classmethod
     def of(cls, parent: Parent) -> Self:
@@ -59,7 +62,10 @@ class Previous:
             reason=text(state, "reason"),
             since=time(state, "since"),
             unready_since=local_ready.since if local_ready is not None and local_ready.status == "False" else None,
-            memory=Memory(time(state, "reachedSince"), time(state, "belowSince"), _share(state, "step")),
+            memory=_memory(state),
+            standings=tuple(
+                (text(one, "name"), text(one, "type"), text(one, "state")) for one in objects(state, "metrics")
+            ),
         )
 
 
@@ -118,9 +124,8 @@ class Case:
 
     @property
     def goes_down(self) -> bool:
-        """Return whether the way back to local has begun."""
-        memory, mode = self.course.memory, self.behavior.mode
-        return memory.below_since is not None or (mode is OffloadingMode.FIXED and bool(memory.step))
+        """Return whether the metrics allow requests to come back."""
+        return self.course.memory.below_since is not None
 
 
 Rule = Callable[[Case], Split | None]
@@ -213,14 +218,19 @@ def metric_missing(case: Case) -> Split | None:
 
 
 def release(case: Case) -> Split | None:
-    """When metrics have fallen, the share stays until they would still be below their targets, less the tolerance, with
-    all requests here, for releaseWindowSeconds; for a gauge, and above 75 percent, it goes down step by step."""
+    """While all metrics are below their targets, less the tolerance, requests come back after a window, soon where an
+    estimate with more requests here allows it and later where none does; a metric that reaches its target again takes
+    the last step back, and the next attempt waits longer."""
     share = case.course.share
     if share is None:
         return None
     if not case.goes_down:
         return _reached(share)
-    return Split(share, reasons.RELEASING, "The metrics have fallen: the share goes down after the release window.")
+    return Split(
+        share,
+        reasons.RELEASING,
+        "The metrics are below their targets: as long as they stay there, requests come back step by step.",
+    )
 
 
 def local(case: Case) -> Split | None:
@@ -253,7 +263,10 @@ def decide(facts: Facts, previous: Previous, *, now: datetime) -> Decision:
     """Return the decision of the first rule that decides."""
     case = Case(facts, previous, _course(facts, previous, now), now)
     rule, split = next((rule, split) for rule in RULES if (split := rule(case)) is not None)
-    return Decision(split, rule.__name__, case.course, _next_instant(case, split))
+    course = case.course
+    if split.reason not in BY_METRICS:
+        course = replace(course, memory=course.memory.parked(course.share))
+    return Decision(split, rule.__name__, course, _next_instant(case, split))
 
 
 def _course(facts: Facts, previous: Previous, now: datetime) -> Course:
@@ -266,12 +279,41 @@ def _course(facts: Facts, previous: Previous, now: datetime) -> Course:
         by_metrics=previous.reason in BY_METRICS,
         overridden=_override(facts, now) is not None,
         ready=facts.readiness.is_ready,
+        scaling=facts.readiness.is_scaling,
+        standings=_standings(facts, previous),
     )
     return advance(previous.memory, facts.measures, behavior(facts.spec), in_force, now=now)
 
 
+def _standings(facts: Facts, previous: Previous) -> tuple[str, ...]:
+    """Return the states of the metrics in the previous status, where they are of the same metrics."""
+    configuration = facts.spec.offloading_config
+    metrics = () if configuration is None else configuration.metrics
+    if [(metric_name(metric), metric.type.value) for metric in metrics] != [one[:2] for one in previous.standings]:
+        return ()
+    return tuple(state for _, _, state in previous.standings)
+
+
 def _reached(share: int) -> Split:
-    return Split(share, reasons.METRIC_REACHED, "A metric has reached its target.")
+    message = "A metric has reached its target, and not all are far enough below theirs for requests to come back."
+    return Split(share, reasons.METRIC_REACHED, message)
+
+
+def _memory(state: Mapping[str, Any]) -> Memory:
+    """Return the memory in a status; one of an earlier version has no trials."""
+    attempts, claim = mapping(state, "attempts"), text(state, "claim")
+    return Memory(
+        time(state, "reachedSince"),
+        time(state, "belowSince"),
+        _share(state, "step"),
+        _share(state, "heldShare"),
+        next((one for one in Claim if one == claim), None),
+        Attempts(_failures(attempts, "supported"), _failures(attempts, "blind")),
+    )
+
+
+def _failures(attempts: Mapping[str, Any], key: str) -> int:
+    return min(MOST_FAILURES, max(0, integer(attempts, key) or 0))
 
 
 def _share(state: Mapping[str, Any], key: str) -> int | None:

@@ -106,6 +106,8 @@ class Declared:
     """Name of the container, for ContainerResource."""
     described: str = ""
     """Name of the described object, for Object."""
+    amount: str = ""
+    """Target as it is written, such as 1500Mi."""
 
 
 class Misdeclared(ValueError):
@@ -136,18 +138,18 @@ def declared(metric: MetricSpec) -> Declared:
     """
     field = _FIELDS[metric.type]
     source = _source(metric, field)
-    formula, target = _target(metric.type, source.target, f"{field}.target")
+    formula, target, amount = _target(metric.type, source.target, f"{field}.target")
     match source:
         case ResourceMetric() | ContainerResourceMetric():
             if source.name not in RESOURCES:
                 raise Misdeclared(f"{field}.name must be cpu or memory; other metrics of pods are of type Pods.")
             container = source.container if isinstance(source, ContainerResourceMetric) else None
-            return Declared(metric.type, formula, target, resource=source.name, container=container)
+            return Declared(metric.type, formula, target, resource=source.name, container=container, amount=amount)
         case _:
             if not source.metric.name:
                 raise Misdeclared(f"{field}.metric.name is missing.")
             described = source.described_object.name if isinstance(source, ObjectMetric) else ""
-            return Declared(metric.type, formula, target, described=described)
+            return Declared(metric.type, formula, target, described=described, amount=amount)
 
 
 def metric_name(metric: MetricSpec) -> str:
@@ -186,8 +188,8 @@ def _source(metric: MetricSpec, field: str) -> _Source:
     return source
 
 
-def _target(type_: MetricType, target: MetricTarget, path: str) -> tuple[Formula, Fraction]:
-    """Return the formula that target.type selects, and the amount in the field of that type."""
+def _target(type_: MetricType, target: MetricTarget, path: str) -> tuple[Formula, Fraction, str]:
+    """Return the formula that target.type selects, and the amount in the field of that type, also as it is written."""
     formulas = {known: formula for (of, known), formula in TABLE.items() if of is type_}
     formula = next((formula for known, formula in formulas.items() if known == target.type), None)
     if formula is None:
@@ -210,4 +212,4 @@ def _target(type_: MetricType, target: MetricTarget, path: str) -> tuple[Formula
         raise Misdeclared(f"{where}: {exc}.") from None
     if value <= 0:
         raise Misdeclared(f"{where} must be more than zero.")
-    return formula, Fraction(value, 100) if formula is utilization else value
+    return formula, Fraction(value, 100) if formula is utilization else value, str(amount)

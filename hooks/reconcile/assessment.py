@@ -62,7 +62,14 @@ def assess(observation: Observation, *, now: datetime) -> Assessment:
         has_local=backing is not None,
         remote=find_remote(spec, observation),
         refusals=refusals(spec, observation),
-        measures=measure_all(metrics, observation.readings, ready_replicas=ready.ready, now=now, since=previous.since),
+        measures=measure_all(
+            metrics,
+            observation.readings,
+            ready_replicas=ready.ready,
+            now=now,
+            since=previous.since,
+            offloads=bool(previous.percentage),
+        ),
     )
     return Assessment(facts, workload, local, backing, previous, metrics, decide(facts, previous, now=now))
 

@@ -40,7 +40,7 @@ class SyncDecision:
     instants: tuple[datetime | None, ...]
     """Moments at which the response may change by itself."""
     memory: Memory = NOTHING
-    """Record of the metrics' windows and steps for the next sync."""
+    """Record of the metrics' windows, steps and trials for the next sync."""
     metrics: tuple[MetricStanding, ...] = ()
     period: float | None = None
     """Seconds after which metrics are read again; None when none is read."""

@@ -15,7 +15,7 @@ from hooks.kube.objects import Object
 from hooks.kube.times import whole_seconds
 from hooks.observation.conditions import Condition, condition_as_written
 from hooks.observation.observation import Parent
-from hooks.offloading.hysteresis import NOTHING, Memory
+from hooks.offloading.hysteresis import NEVER_FAILED, NOTHING, Memory
 from hooks.offloading.rules import Previous, Split
 
 SKEW: Final = timedelta(minutes=1)
@@ -42,7 +42,7 @@ class StatusContent:
     ports: Mapping[str, int | None] = field(default_factory=dict)
     """Values of servingPort and metricPort; None, and left out, where one is not known."""
     memory: Memory = NOTHING
-    """Record of the metrics' windows and steps for the next sync."""
+    """Record of the metrics' windows, steps and trials for the next sync."""
     metrics: tuple[MetricStanding, ...] = ()
     platform_fields: Mapping[str, Any] = field(default_factory=dict)
     """Fields about the platform, as `Registration.status_fields` has them."""
@@ -79,6 +79,12 @@ def _offloading(content: StatusContent, parent: Parent, now: datetime) -> Object
             offloading[name] = format_time(moment)
     if memory.step is not None:
         offloading["step"] = memory.step
+    if memory.held is not None:
+        offloading["heldShare"] = memory.held
+    if memory.claim is not None:
+        offloading["claim"] = memory.claim.value
+    if memory.attempts != NEVER_FAILED:
+        offloading["attempts"] = {"supported": memory.attempts.supported, "blind": memory.attempts.blind}
     if content.metrics:
         offloading["metrics"] = [standing._asdict() for standing in content.metrics]
     return offloading

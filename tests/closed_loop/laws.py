@@ -22,6 +22,15 @@ def check_pace(plant: Plant, window: float, *, skew: float = 0.0) -> None:
         assert after.share > before.share or after.time - before.time > window - 1 - 2 * skew, plant.changes
 
 
+def check_trials(plant: Plant, percentage: int) -> None:
+    """Assert that a change up leads to the percentage, or takes a change down back; for runs in mode fixed."""
+    if plant.parent["spec"]["offloadingConfig"]["behavior"].get("mode") == "proportional":
+        return
+    shares = [0, *plant.shares()]
+    for before, last, after in zip(shares, shares[1:], shares[2:], strict=False):
+        assert after <= last or after in (before, percentage), plant.changes
+
+
 def check_steps(plant: Plant, step: int, *, both_ways: bool = False) -> None:
     """Assert that no change down, and with `both_ways` no change up either, is larger than the step."""
     for before, after in zip([0, *plant.shares()], plant.shares(), strict=False):

@@ -1,5 +1,6 @@
 """Steps of load up and down, which the share follows once each without oscillating."""
 
+from math import ceil
 from typing import Any
 
 import pytest
@@ -7,14 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hooks import reasons
-from tests.closed_loop.laws import SLACK, changes_during, check_bounds, check_pace, check_steps
+from tests.closed_loop.laws import SLACK, changes_during, check_bounds, check_pace, check_steps, check_trials
 from tests.closed_loop.plant import Autoscaler, Pipeline, Plant
 
 WINDOW = 60
 HIGH = 1.5
 LOW = 0.3
-STEPS = [(0.0, LOW), (300.0, HIGH), (900.0, LOW), (1500.0, HIGH), (2100.0, LOW)]
-END = 2700.0
+CYCLE = 2400.0
+STEPS = [(0.0, LOW), (300.0, HIGH), (900.0, LOW), (300.0 + CYCLE, HIGH), (900.0 + CYCLE, LOW)]
+END = 2 * CYCLE
 
 
 def behavior(percentage: int, **more: Any) -> dict[str, Any]:
@@ -22,29 +24,20 @@ def behavior(percentage: int, **more: Any) -> dict[str, Any]:
     return {"percentage": percentage, "releaseWindowSeconds": WINDOW, **more}
 
 
-@pytest.mark.parametrize("percentage", range(1, 101))
-def test_every_percentage(percentage: int) -> None:
-    """At every percentage the share goes up with the load and back with it, alike in two cycles, although an idle
-    replica uses a twentieth of the target."""
+@pytest.mark.parametrize("percentage", [1, 2, 10, 25, 26, 50, 60, 75, 76, 80, 90, 99, 100])
+def test_percentages(percentage: int) -> None:
+    """At any percentage the share goes up with the load and back with it in two cycles, although an idle replica uses a
+    twentieth of the target. `test_way_back.py` does the same for every percentage."""
     plant = Plant(load=STEPS, behavior=behavior(percentage), idle=0.05).run(END)
     check_bounds(plant, percentage)
     check_pace(plant, WINDOW)
-    for start, end in ((300, 900), (1500, 2100)):
+    check_trials(plant, percentage)
+    for start, end in ((300, 900), (300 + CYCLE, 900 + CYCLE)):
         up = changes_during(plant, start, end)
         assert up[0] == percentage
-        assert up == sorted(up, reverse=True)
         within = plant.pipeline.slowest + 15 + SLACK
         assert plant.decided_at(start + within) == percentage, "it offloads within its window and the delays"
-        assert plant.decided_at(end - 1) > 0
-        back = changes_during(plant, end, end + 600)
-        assert back[-1] == 0
-        assert back == sorted(back, reverse=True)
-        if percentage <= 75:  # above it the share goes back in steps
-            assert (up, back) == ([percentage], [0])
-            assert plant.decided_at(end + plant.pipeline.slowest + WINDOW + SLACK) == 0
-    if percentage > 75:
-        assert changes_during(plant, 300, 1500) == changes_during(plant, 1500, 2700), "every cycle is like the first"
-        assert all(before - after <= 25 for before, after in zip(plant.shares(), plant.shares()[1:], strict=False))
+        assert plant.decided_at(end + 8 * WINDOW + ceil(percentage / 25) * (WINDOW + SLACK)) == 0
 
 
 @pytest.mark.parametrize("percentage", [76, 88, 99, 100])
@@ -53,28 +46,37 @@ def test_steps_of_any_size_lead_back(percentage: int, step: int) -> None:
     """With steps of any size all requests come back, although an idle replica uses some of the target."""
     plant = Plant(
         load=[(0, LOW), (300, HIGH), (900, LOW)], behavior=behavior(percentage, stepPercentage=step), idle=0.05
-    ).run(900 + (100 / step + 1) * (WINDOW + 40) + 100)
-    check_steps(plant, step)
+    ).run(900 + 8 * WINDOW + (100 / step + 1) * (WINDOW + 40) + 100)
+    check_bounds(plant, percentage)
     check_pace(plant, WINDOW)
+    check_trials(plant, percentage)
     assert plant.decided_at(END) == 0
 
 
-def test_overload_that_lasts_is_probed_once_in_a_window() -> None:
-    """At six times the target the share goes one step down in each release window, and up again at once."""
+def test_overload_that_lasts_is_probed_less_and_less() -> None:
+    """At six times the target the share goes one step down after one, two, four and then eight windows, and up again at
+    once."""
     plant = Plant(load=[(0, LOW), (300, 6.0)], behavior=behavior(100)).run(1500)
     check_pace(plant, WINDOW)
     shares = plant.shares()
     assert set(shares[::2]) == {100}
     assert set(shares[1::2]) == {75}
-    assert 8 <= len(shares) <= 2 + 2 * 1200 / WINDOW
+    assert 7 <= len(shares) <= 11
+    plant.run(1500 + 3600)
+    assert len(plant.shares()) - len(shares) <= 2 * ceil(3600 / (8 * WINDOW))
 
 
 @pytest.mark.parametrize("load", [0.91, 0.95, 0.99])
 @pytest.mark.parametrize("percentage", [30, 75])
-def test_a_load_between_tolerance_and_target_moves_nothing(load: float, percentage: int) -> None:
-    """A load below the target and within the tolerance leaves the split as it is, offloaded or not."""
-    plant = Plant(load=[(0, load), (600, HIGH), (1200, load)], behavior=behavior(percentage)).run(2400)
-    assert plant.shares() == [percentage]
+def test_a_load_between_tolerance_and_target_fits_here(load: float, percentage: int) -> None:
+    """A load below the target and within the tolerance offloads nothing, and comes back without being sent away again
+    when it was more before."""
+    plant = Plant(load=[(0, load), (600, 6.0), (700, load)], behavior=behavior(percentage)).run(600)
+    assert plant.shares() == []
+    plant.run(2400)
+    assert plant.shares()[0] == percentage
+    assert plant.shares() == sorted(plant.shares(), reverse=True)
+    assert plant.usage < 1
 
 
 def test_a_gauge_is_left_in_steps() -> None:
@@ -86,7 +88,7 @@ def test_a_gauge_is_left_in_steps() -> None:
     ).run(1500)
     check_pace(plant, WINDOW)
     assert plant.shares() == [60, 40, 20, 0]
-    assert plant.decided_at(899) == 60
+    assert plant.decided_at(900 + 4 * WINDOW - 1) == 60
 
 
 @pytest.mark.parametrize("load", [1.2, 1.5, 2.0, 3.0, 5.0])
@@ -182,6 +184,7 @@ def test_any_world(
 ) -> None:
     """The laws hold with slow, averaged and noisy metrics, hooks whose clocks differ, and repeated syncs."""
     back = 900 + 5 * pipeline.slowest
+    cleared = 8 * WINDOW + ceil(percentage / 25) * (WINDOW + pipeline.slowest + SLACK)
     plant = Plant(
         load=[(0, 0.2 * replicas), (300, high * replicas), (back, low * replicas)],
         behavior=behavior(percentage),
@@ -192,10 +195,9 @@ def test_any_world(
         skews=skews,
         repeats=0.2,
         seed=seed,
-    ).run(back + 6 * (WINDOW + pipeline.slowest + SLACK))
+    ).run(back + cleared + 2 * (pipeline.slowest + SLACK))
     check_bounds(plant, percentage)
     check_pace(plant, WINDOW, skew=max(map(abs, skews)))
     assert plant.decided_at(plant.now) == 0
-    assert percentage in plant.shares()
-    if percentage <= 75:
-        assert plant.shares() == [percentage, 0]
+    assert plant.shares()[0] == percentage
+    check_trials(plant, percentage)

@@ -36,15 +36,16 @@ def test_one_ready_replica_is_enough_for_any_kind(kind: str, ready: int, reason:
     [
         ({"replicas": 0, "ready": 2}, reasons.SCALED_TO_ZERO),
         ({"deleting": True}, reasons.TERMINATING),
-        ({"generation": 3, "observed": 2}, reasons.PROGRESSING),
+        ({"generation": 3, "observed": 2}, reasons.REPLICAS_READY),
+        ({"generation": 3, "observed": 2, "ready": 0}, reasons.PROGRESSING),
         ({"ready": -1}, reasons.NO_READY_REPLICA),
         ({"replicas": None}, reasons.REPLICAS_READY),
         ({"generation": 3, "observed": 3}, reasons.REPLICAS_READY),
     ],
 )
 def test_reasons_of_readiness(fields: dict[str, Any], reason: str) -> None:
-    """A workload that is being deleted, is scaled to zero, or has an old status is not ready, and the reason says
-    which."""
+    """A workload that is being deleted, is scaled to zero, or reports no replica is not ready, and the reason says
+    which; one whose status is old counts as it is reported."""
     assert of(**fields).reason == reason
 
 

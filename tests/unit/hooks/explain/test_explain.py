@@ -178,9 +178,11 @@ def test_reached_for_long_enough() -> None:
 
 
 def test_far_enough_below() -> None:
-    """A metric that offloads has a turn: below the value whose estimate is within the tolerance, it ends offloading."""
+    """A metric that offloads has a turn: below the value whose estimate is within the tolerance, it ends offloading
+    sooner than the next attempt that comes by itself."""
     explanation = explained(offloaded("60", percentage=50))
-    (change,) = [one for one in explanation.turns if one.thresholds]
+    attempt, change = explanation.turns[:2]
+    assert (attempt.after, then(attempt)) == (timedelta(seconds=240), (25, reasons.RELEASING))
     assert (str(change.thresholds[0].value), change.thresholds[0].below) == ("45", True)
     assert (change.after, then(change)) == (timedelta(seconds=60), (0, reasons.LOCAL))
     assert explanation.metrics[0].estimate == Fraction(6, 5)
@@ -190,8 +192,10 @@ def test_far_enough_below() -> None:
 def test_all_metrics_that_keep_the_share_up() -> None:
     """All metrics that keep the share up are in one turn; one that is low already is not in it."""
     explanation = explained(offloaded("60", "1", "100", percentage=50))
-    (change,) = [one for one in explanation.turns if one.thresholds]
-    assert [one.name for one in change.thresholds] == ["queue-0", "queue-2"]
+    one_step, back = [one for one in explanation.turns if one.thresholds]
+    assert [one.name for one in one_step.thresholds] == ["queue-2"]
+    assert (str(one_step.thresholds[0].value), then(one_step)) == ("90", (25, reasons.RELEASING))
+    assert [one.name for one in back.thresholds] == ["queue-0", "queue-2"]
     assert "queue-0 below 45 instead of 60 and queue-2 below 45 instead of 100 for 1 min" in as_text(explanation)
 
 
@@ -333,8 +337,17 @@ def test_text_and_document_say_the_same() -> None:
     assert document["metrics"][0]["arithmetic"] == "(60) / (100 × 1) = 3/5"
     assert document["metrics"][0]["arithmetic"] in text
     assert document["metrics"][0] | {"ratio": "3/5", "estimate": "6/5", "estimatedShare": 0} == document["metrics"][0]
-    assert document["windows"] == {"reachedSince": None, "belowSince": None, "step": 0, "ends": None}
-    change = document["changes"][0]
+    assert document["windows"] == {
+        "reachedSince": None,
+        "belowSince": "2026-03-01T12:00:31Z",
+        "step": 0,
+        "heldShare": None,
+        "claim": None,
+        "attempts": {"supported": 0, "blind": 0},
+        "ends": "2026-03-01T12:04:31Z",
+    }
+    assert [one["then"]["percentage"] for one in document["changes"][:2]] == [25, 0]
+    change = document["changes"][1]
     assert change["metrics"] == [{"metric": 0, "name": "queue-0", "below": "45", "present": "60"}]
     assert (change["afterSeconds"], change["then"]["percentage"]) == (60.0, 0)
     assert max(map(len, text.splitlines())) <= 110

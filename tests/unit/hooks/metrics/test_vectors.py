@@ -37,7 +37,7 @@ def test_scalars_and_vectors() -> None:
     """A scalar is one point without labels; a vector is one point for each series."""
     assert vectors.points(response("scalar", [SECONDS, "1.5"])) == (vectors.Point({}, parse("1500m"), TIME),)
     assert vector() == ()
-    assert vector(("NaN", {"a": "b"})) == (vectors.Point({"a": "b"}, None, TIME),)
+    assert vector(("NaN", {"a": "b"})) == (vectors.Point({"a": "b"}, None, TIME, is_nan=True),)
 
 
 @pytest.mark.parametrize("kind", ["matrix", "string", "streams", ""])
@@ -90,3 +90,17 @@ def test_objects_and_series_are_whole_or_not_known() -> None:
     for reading in (vectors.of_one(vector(("NaN", {})), WINDOW, "it"), vectors.of_series(vector(("+Inf", {})), WINDOW)):
         assert reading.unread is not None
         assert reading.unread.reason == reasons.NOT_A_NUMBER
+
+
+def test_nan_alone_is_0_without_traffic() -> None:
+    """Where NaN alone is why there is no reading, there are samples with 0 in its place; an infinity leaves none."""
+    zero = Sample("it", parse("0"), TIME, WINDOW)
+    assert vectors.of_one(vector(("NaN", {})), WINDOW, "it").without_traffic == (zero,)
+    series = vectors.of_series(vector(("NaN", {"a": "1"}), ("3", {"a": "2"})), WINDOW)
+    assert [(one.of, str(one.value)) for one in series.without_traffic] == [("a=1", "0"), ("a=2", "3")]
+    pods = of_pods(("NaN", {"pod": "a"}), ("NaN", {"pod": "b"}))
+    assert [(one.of, str(one.value)) for one in pods.without_traffic] == [("a", "0"), ("b", "0")]
+    assert vectors.of_series(vector(("NaN", {"a": "1"}), ("+Inf", {"a": "2"})), WINDOW).without_traffic == ()
+    assert of_pods(("NaN", {"pod": "a"}), ("-Inf", {"pod": "b"})).without_traffic == ()
+    assert of_pods(("NaN", {"pod": "a"}), ("1", {"pod": "b"})).without_traffic == ()
+    assert vectors.of_one(vector(("1", {})), WINDOW, "it").without_traffic == ()

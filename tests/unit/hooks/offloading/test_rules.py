@@ -85,7 +85,7 @@ def test_the_first_rule_that_decides_wins(spec: dict[str, Any], ready: int, expe
     [
         ([], reasons.WORKLOAD_MISSING),
         ([workload(replicas=0, ready=0)], reasons.SCALED_TO_ZERO),
-        ([workload(generation=2, observed=1)], reasons.PROGRESSING),
+        ([workload(ready=0, generation=2, observed=1)], reasons.PROGRESSING),
         ([workload(deleting=True)], reasons.TERMINATING),
     ],
 )
@@ -93,6 +93,21 @@ def test_why_no_replica_is_ready_is_why_requests_go_remote(related: list[builder
     """When no replica is ready, the reason of the split is the reason why."""
     response = builders.sync(model_deployment(), related=related)
     assert (response.status["offloading"]["percentage"], response.status["offloading"]["reason"]) == (100, reason)
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"])
+def test_a_status_that_lags_behind_its_generation_changes_nothing(kind: str) -> None:
+    """While a workload is scaled or rolled out, its status is older than its specification for a moment: the old
+    replicas serve, and neither status nor route changes."""
+    parent = model_deployment(modelSourceRef={"apiVersion": "apps/v1", "kind": kind, "name": "demo"})
+    cluster = Cluster(parent, related=[workload(kind, ready=2)])
+    before = cluster.settle()
+    for generation in (2, 3, 7):
+        cluster.related = [workload(kind, ready=2, replicas=3, generation=generation, observed=generation - 1)]
+        response = cluster.after(1)
+        assert (response.status, response.children) == (before.status, before.children)
+        cluster.related = [workload(kind, ready=2, replicas=3, generation=generation)]
+        assert cluster.after(1).status == before.status
 
 
 @pytest.mark.parametrize("percentage", [0, 50, 100])

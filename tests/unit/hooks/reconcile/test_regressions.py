@@ -131,6 +131,7 @@ def test_c1c_an_outage_ends(percentage: int, load: str) -> None:
     assert builders.conditions(back)["LocalReady"] == ("True", reasons.REPLICAS_READY)
     shares = [share(cluster.measure("0", after=60)) for _ in range(8)]
     assert shares[-1] == 0
+    cluster.measure("0", after=3600)
     cluster.measure("100", after=1)
     assert share(cluster.measure("100", after=15)) == percentage
 
@@ -260,12 +261,13 @@ def test_c5_the_window_is_the_same_for_every_source(metric: Json, reading: Readi
 
 @pytest.mark.parametrize("window", [0, 5, 60, 3600])
 def test_c6_windows_are_configured(window: int) -> None:
-    """C6: the original had its windows in its code; here both are in the specification."""
+    """C6: the original had its windows in its code; here both are in the specification, and the one back is a minute at
+    least."""
     cluster = watched(percentage=50, triggerWindowSeconds=window, releaseWindowSeconds=window)
-    for value, before, after in (("100", 0, 50), ("0", 50, 0)):
+    for value, before, after, seconds in (("100", 0, 50, window), ("0", 50, 0, max(window, 60))):
         first = share(cluster.measure(value, after=1))
-        if window:
-            assert first == share(cluster.measure(value, after=window - 1)) == before
+        if seconds:
+            assert first == share(cluster.measure(value, after=seconds - 1)) == before
             first = share(cluster.measure(value, after=1))
         assert first == after
 
@@ -290,8 +292,11 @@ def test_c6_a_value_around_its_target_does_not_flap() -> None:
     cluster.measure("101", after=1)
     assert share(cluster.measure("101", after=15)) == 50
     for _ in range(20):
+        assert share(cluster.measure("91", after=30)) == 50
+        assert share(cluster.measure("101", after=20)) == 50
+    for _ in range(20):
         assert share(cluster.measure("44", after=30)) == 50
-        assert share(cluster.measure("60", after=20)) == 50
+        assert share(cluster.measure("96", after=30)) == 50
 
 
 def test_c6b_a_deleted_workload_is_not_healthy() -> None:

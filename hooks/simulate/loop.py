@@ -1,0 +1,148 @@
+"""The closed loop: the decisions of a sync and the plant that they act on, on one virtual clock."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from hooks import reasons
+from hooks.api.metrics import MetricSpec
+from hooks.backends.readiness import MESSAGES, Readiness
+from hooks.kube.objects import Object
+from hooks.observation.observation import InstallDefaults, Observation, Parent
+from hooks.observation.readings import Reading, Readings
+from hooks.offloading.measures import measure_all
+from hooks.offloading.rules import Facts, Previous, decide
+from hooks.protocol import SyncRequest
+from hooks.reconcile import conditions
+from hooks.reconcile.assessment import assess
+from hooks.reconcile.resync import metrics_period, resync_after
+from hooks.reconcile.status import StatusContent, build_status
+from hooks.simulate.plant import TICK, Plant, World
+
+METRIC: Final[Object] = {
+    "type": "External",
+    "external": {"metric": {"name": "plant"}, "target": {"type": "AverageValue", "averageValue": "1"}},
+}
+"""The metric of a plant, as an entry of spec.offloadingConfig.metrics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of the share."""
+
+    time: float
+    """Seconds since time zero."""
+    share: int
+    reason: str
+
+
+class Loop:
+    """A ModelDeployment whose metrics are all the metric of one plant, synced as Metacontroller does it."""
+
+    def __init__(
+        self, parent: Object, world: World, *, defaults: InstallDefaults, start: datetime, error: Callable[[], float]
+    ) -> None:
+        """Create a loop at time zero.
+
+        Args:
+            parent: the ModelDeployment.
+            world: the world around it.
+            defaults: the configuration of the installation.
+            start: the moment of time zero.
+            error: returns a random number from -1 to 1, for the noise of samples.
+
+        Raises:
+            hooks.api.common.InvalidObject: a value of the specification cannot be used.
+            hooks.errors.NotAccepted: the specification cannot be in force.
+        """
+        self.plant = Plant(world, start=start, error=error)
+        self.changes: list[Change] = []
+        """All changes of the share, in order."""
+        self.writes: list[float] = []
+        """Times at which the state of offloading in status was written."""
+        self.share_seconds = 0.0
+        """Share over time: seconds at one percent."""
+        self._defaults, self._start = defaults, start
+        self._parent, self._facts = _facts_of(parent, defaults, start)
+        self._object = parent
+        self._due = 0.0
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Return status.offloading."""
+        state: dict[str, Any] = dict(self._parent.status.get("offloading", {}))
+        return state
+
+    @property
+    def share(self) -> int:
+        """Return the share that was decided on last."""
+        return self.changes[-1].share if self.changes else 0
+
+    def edit(self, spec: Object) -> None:
+        """Apply another specification, which the next sync sees. Raise as the constructor does."""
+        self._object = self._object | {"spec": spec, "status": dict(self._parent.status)}
+        self._parent, self._facts = _facts_of(self._object, self._defaults, self._start)
+        self._due = self.plant.now
+
+    def run(self, until: float) -> None:
+        """Let time pass until a time."""
+        plant = self.plant
+        while plant.now < until:
+            if plant.now >= self._due:
+                self.sync()
+            if plant.tick():
+                self._due = plant.now
+            self.share_seconds += self.share * TICK
+
+    def sync(self) -> None:
+        """Decide once on what can be read now, and apply it."""
+        now, parent = self._start + timedelta(seconds=self.plant.now), self._parent
+        previous, facts = Previous.of(parent), self._observed(now)
+        decision = decide(facts, previous, now=now)
+        known = (conditions.local_ready(facts.readiness),)
+        standings = conditions.standings(_metrics(facts), facts.measures, decision.course)
+        content = StatusContent(known, decision.split, memory=decision.course.memory, metrics=standings)
+        status = build_status(content, parent, now=now)
+        period = metrics_period(facts.measures, decision.course)
+        after = resync_after((decision.next_instant,), period, None, parent, now=now)
+        self._due = self.plant.now + max(TICK, after if after is not None else TICK)
+        if status == parent.status:
+            return
+        if status["offloading"] != parent.status.get("offloading"):
+            self.writes.append(self.plant.now)
+            # Metacontroller syncs again when it sees the status that it wrote.
+            self._due = self.plant.now + TICK
+        self._parent = Parent.of(self._object | {"status": status})
+        if decision.split.percentage != self.share:
+            self.changes.append(Change(self.plant.now, decision.split.percentage, decision.split.reason))
+            self.plant.split(decision.split.percentage)
+
+    def _observed(self, now: datetime) -> Facts:
+        """Return the facts of the present."""
+        plant, facts = self.plant, self._facts
+        reason = reasons.REPLICAS_READY if plant.ready else reasons.NO_READY_REPLICA
+        previous = Previous.of(self._parent)
+        samples = () if plant.sample is None else (plant.sample,)
+        measures = measure_all(
+            _metrics(facts),
+            Readings(tuple(Reading(samples) for _ in _metrics(facts))),
+            ready_replicas=plant.ready,
+            now=now,
+            since=previous.since,
+            offloads=bool(previous.percentage),
+        )
+        readiness = Readiness(plant.ready, reason, MESSAGES[reason], plant.desired)
+        return replace(facts, readiness=readiness, has_local=True, measures=measures)
+
+
+def _metrics(facts: Facts) -> tuple[MetricSpec, ...]:
+    configuration = facts.spec.offloading_config
+    return () if configuration is None else configuration.metrics
+
+
+def _facts_of(parent: Object, defaults: InstallDefaults, now: datetime) -> tuple[Parent, Facts]:
+    """Return the parent, and what does not change while its specification stays the same."""
+    request = SyncRequest(controller={}, parent=parent, children={}, related={}, finalizing=False)
+    observation = Observation.of(request, defaults)
+    return observation.parent, assess(observation, now=now).facts
