@@ -25,6 +25,7 @@ from hooks.metrics import Sources
 from hooks.middlewares import (
     JSON,
     Authentication,
+    BodyBytes,
     BodyDeadline,
     BodyLimit,
     ErrorResponses,
@@ -115,14 +116,15 @@ def create_app(
     decisions = Decisions()
     metrics.registry.register(decisions)
     webhooks = Webhooks(settings.install_defaults, decisions, sources=sources, registrar=registrar, clock=clock)
-    in_flight = InFlight(metrics.in_flight)
+    in_flight, bodies = InFlight(metrics.in_flight), BodyBytes()
     for hook in _hooks(webhooks):
-        app.router.routes.append(HookRoute(hook, _middlewares(hook.name, settings.hooks, metrics, in_flight, bearer)))
+        middlewares = _middlewares(hook.name, settings.hooks, metrics, in_flight, bodies, bearer)
+        app.router.routes.append(HookRoute(hook, middlewares))
     return app
 
 
 def _middlewares(
-    hook: str, settings: Hooks, metrics: Metrics, in_flight: InFlight, bearer: Bearer | None
+    hook: str, settings: Hooks, metrics: Metrics, in_flight: InFlight, bodies: BodyBytes, bearer: Bearer | None
 ) -> list[Middleware]:
     """Return what a request passes through, from the outside in. None of them reads the body, the endpoint does."""
     authentication = [] if bearer is None else [Middleware(Authentication, bearer=bearer)]
@@ -132,7 +134,7 @@ def _middlewares(
         *authentication,
         Middleware(InFlightLimit, in_flight=in_flight, limit=settings.in_flight),
         Middleware(JsonOnly),
-        Middleware(BodyLimit, limit=settings.body_bytes),
+        Middleware(BodyLimit, limit=settings.body_bytes, bodies=bodies),
         Middleware(BodyDeadline),
         Middleware(Measurement, hook=hook, metrics=metrics),
     ]

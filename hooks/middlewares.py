@@ -173,11 +173,22 @@ class JsonOnly:
         await self._app(scope, receive, send)
 
 
-class BodyLimit:
-    """Refuses bodies of more than a number of bytes: at once when they declare it, else while they arrive."""
+class BodyBytes:
+    """Bytes of the bodies of all requests in flight, over all hooks."""
 
-    def __init__(self, app: ASGIApp, *, limit: int) -> None:
-        self._app, self._limit = app, limit
+    def __init__(self) -> None:
+        self.held = 0
+
+
+class BodyLimit:
+    """Refuses bodies of more than a number of bytes: at once when they declare it, else while they arrive.
+
+    All bodies together may have as many, for a byte becomes some forty of memory while its request is in flight. A
+    request that comes on top of them is refused like one of too many.
+    """
+
+    def __init__(self, app: ASGIApp, *, limit: int, bodies: BodyBytes) -> None:
+        self._app, self._limit, self._bodies = app, limit, bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         length = Headers(scope=scope).get("content-length", "")
@@ -186,14 +197,21 @@ class BodyLimit:
         async def receive_bounded() -> Message:
             nonlocal size
             message = await receive()
-            size += len(message.get("body", b""))
+            more = len(message.get("body", b""))
+            size += more
+            self._bodies.held += more
             if size > self._limit:
                 raise self._too_large()
+            if self._bodies.held > self._limit:
+                raise TooManyRequests("the bodies of all requests together are larger than hooks.bodyBytes")
             return message
 
         if self._declares_too_much(length):
             raise self._too_large()
-        await self._app(scope, receive_bounded, send)
+        try:
+            await self._app(scope, receive_bounded, send)
+        finally:
+            self._bodies.held -= size
 
     def _declares_too_much(self, length: str) -> bool:
         """Return whether a Content-Length is above the limit; of more than 4,300 digits Python makes no number."""

@@ -157,8 +157,9 @@ class Hooks(Section):
     """Address where Metacontroller sends its requests."""
     operations: Listen = "127.0.0.1:8083"
     """Address for administrators, with health, metrics and API documentation."""
-    body_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 30)] = 1 << 25
-    """Maximum size of a request in bytes. A request holds a parent with its children and the objects it refers to."""
+    body_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 30)] = 1 << 23
+    """Maximum size of a request in bytes, and of all requests in flight together. A request holds a parent with its
+    children and the objects it refers to. A byte takes up to 42 bytes of memory."""
     in_flight: Annotated[int, Field(ge=1, le=10000)] = 256
     """Maximum number of requests at the same time. A request beyond it gets status 429, and Metacontroller repeats
     it."""

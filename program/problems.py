@@ -16,6 +16,9 @@ from pydantic_core import ErrorDetails
 
 Schema = Mapping[str, Any]
 
+MOST_VALUES: Final = 50_000
+"""Values in an object that is validated, at most: pydantic needs a kilobyte for each one that it refuses."""
+
 MUST_BE: Final = "x-must-be"
 """Keyword of a JSON Schema for the words of `must_be`."""
 
@@ -71,6 +74,22 @@ class Problem:
 def joined(subject: str, text: str) -> str:
     """Return what to write instead behind the name of what it is about."""
     return f"{subject} {text}" if text.startswith(_VERBS) else f"{subject}: {text}"
+
+
+def has_too_many_values(value: object) -> bool:
+    """Return whether there are more than `MOST_VALUES` in a value of JSON, with the lists and objects themselves."""
+    rest, values = [value], 0
+    while rest:
+        one = rest.pop()
+        if isinstance(one, Mapping):
+            values += len(one)
+            rest.extend(one.values())
+        elif isinstance(one, list | tuple):
+            values += len(one)
+            rest.extend(one)
+        if values > MOST_VALUES:
+            return True
+    return False
 
 
 def first_problem(exc: ValidationError, model: type[BaseModel], *, strings: bool = False) -> Problem:

@@ -36,7 +36,7 @@ from gateway.api.vocabulary import (
     Forwarded,
 )
 from program.excerpts import cut
-from program.problems import Mistake, first_problem, joined, must_be
+from program.problems import MOST_VALUES, Mistake, first_problem, has_too_many_values, joined, must_be
 
 LABEL: Final = "gateway.beamlit.com/route"
 """Label of the ConfigMaps that contain a route document."""
@@ -503,6 +503,8 @@ def read(text: str | bytes) -> tuple[RouteDocument, int]:
         raise DocumentError(f"{KEY} is not JSON: {where if text else 'it is empty'}") from exc
     if not isinstance(raw, dict):
         raise DocumentError(f'{KEY} must be a JSON object, such as {{"name": "demo"}}')
+    if has_too_many_values(raw):
+        raise DocumentError(f"{KEY} has more than {MOST_VALUES} values")
     # Before all else: a document that requires more than this reader has may well look wrong to it.
     required = raw.get("requires", [])
     if not isinstance(required, list) or not all(isinstance(one, str) for one in required):

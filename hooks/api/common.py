@@ -17,7 +17,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
-from program.problems import MUST_BE, first_problem, joined
+from program.problems import MOST_VALUES, MUST_BE, first_problem, has_too_many_values, joined
 
 DEPLOYMENT_GROUP: Final = "deployment.beamlit.com"
 
@@ -223,8 +223,10 @@ class ApiObject(ApiModel):
         """Return an object that the API server gave.
 
         Raises:
-            InvalidObject: a value in it cannot be used.
+            InvalidObject: a value in it cannot be used, or there are too many.
         """
+        if has_too_many_values(raw):
+            raise InvalidObject("the manifest", f"has more than {MOST_VALUES} values: leave some out")
         try:
             return cls.model_validate(raw)
         except ValidationError as exc:

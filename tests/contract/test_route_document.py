@@ -425,3 +425,9 @@ def test_every_field_is_documented() -> None:
         if not child.get("description")
     ]
     assert silent == []
+
+
+def test_a_document_of_too_many_values_is_refused() -> None:
+    """A document of more values than any has is refused before it is validated."""
+    with pytest.raises(DocumentError, match="has more than 50000 values"):
+        read(json.dumps({"name": "a", "backends": [{}] * 50_001}))

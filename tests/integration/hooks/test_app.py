@@ -23,7 +23,7 @@ from hooks.reconcile import model_deployment as reconcile
 from hooks.settings import Settings
 from hooks.telemetry import Metrics
 from metacontroller.local.controller import responses
-from program import web
+from program import problems, web
 from program.sockets import bind
 from tests.builders import NAMESPACE, NOW, UID, model_deployment, request_body, workload
 from tests.deadlines import SECONDS
@@ -400,3 +400,33 @@ async def test_row_30_the_token_is_checked_before_the_body_is_read(tmp_path: Pat
         assert (await ask("Bearer second-canary", orjson.dumps(body()))).status_code == 200
         path.unlink()
         assert (await ask("Bearer second-canary", orjson.dumps(body()))).status_code == 200
+
+
+async def test_all_bodies_together_have_a_limit(served: Served) -> None:
+    """A body on top of others that are in flight gets 429 when they would be larger than the limit together."""
+    large = orjson.dumps(body() | {"unknown": "x" * 40000})
+    reader, writer = await raw(served)
+    writer.write(HEAD % len(large) + large[:-1])
+    await writer.drain()
+    async with asyncio.timeout(SECONDS):
+        while (response := await served.post("sync", large)).status_code == 200:
+            await asyncio.sleep(0.01)
+    assert response.status_code == 429
+    assert int(response.headers["retry-after"]) in (1, 2, 3)
+    assert (await served.post("sync", body())).status_code == 200
+    writer.write(large[-1:])
+    assert await read_status(reader) == 200
+    writer.close()
+    assert (await served.post("sync", large)).status_code == 200
+
+
+@pytest.mark.parametrize("field", ["policies", "unknown"])
+async def test_a_specification_of_too_many_values(served: Served, monkeypatch: pytest.MonkeyPatch, field: str) -> None:
+    """A specification of more values than any that can be accepted is not accepted, and says so."""
+    monkeypatch.setattr(problems, "MOST_VALUES", 100)
+    parent = model_deployment()
+    parent["spec"][field] = [{}] * 101
+    response = await served.post("sync", request_body(parent, related=[workload()]))
+    conditions = {one["type"]: one for one in response.json()["status"]["conditions"]}
+    assert conditions["Accepted"]["status"] == "False"
+    assert "values: leave some out" in conditions["Accepted"]["message"]

@@ -64,11 +64,17 @@ def hooks(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def serving(
-    *words: str, environment: dict[str, str] | None = None, module: Sequence[str] = ("hooks",)
+    *words: str,
+    environment: dict[str, str] | None = None,
+    module: Sequence[str] = ("hooks",),
+    prefix: Sequence[str] = (),
 ) -> Iterator[tuple["subprocess.Popen[str]", int, int]]:
-    """Yield the process, its port and its port for operations, once it is ready."""
+    """Yield the process, its port and its port for operations, once it is ready.
+
+    The words of `prefix` stand before its command.
+    """
     port, operations = free_port(), free_port()
-    command = [sys.executable, "-m", *module, *words, "--listen", f"127.0.0.1:{port}"]
+    command = [*prefix, sys.executable, "-m", *module, *words, "--listen", f"127.0.0.1:{port}"]
     process = subprocess.Popen(
         [*command, "--operations", f"127.0.0.1:{operations}"],
         cwd=ROOT,

@@ -11,6 +11,7 @@ from hooks.authentication import Bearer
 from hooks.errors import HookError
 from hooks.middlewares import (
     Authentication,
+    BodyBytes,
     BodyDeadline,
     BodyLimit,
     BodyMissing,
@@ -72,7 +73,7 @@ async def test_a_request_is_refused_before_its_body_is_read(
     apps: dict[str, ASGIApp] = {
         "token": Authentication(respond, bearer=Bearer(tmp_path / "token")),
         "type": JsonOnly(respond),
-        "size": BodyLimit(respond, limit=10),
+        "size": BodyLimit(respond, limit=10, bodies=BodyBytes()),
         "in flight": InFlightLimit(respond, in_flight=InFlight(gauge()), limit=0),
     }
     with pytest.raises(refusal):
@@ -86,7 +87,7 @@ async def test_a_request_is_refused_before_its_body_is_read(
 )
 async def test_a_declared_length_has_any_number_of_digits(length: str, fits: bool) -> None:
     """A Content-Length above the limit is refused, however many digits it has."""
-    app, body = BodyLimit(respond, limit=10), {"type": "http.request", "body": b" " * 10}
+    app, body = BodyLimit(respond, limit=10, bodies=BodyBytes()), {"type": "http.request", "body": b" " * 10}
     if fits:
         assert (await call(app, body, headers={"content-length": length}))[0] == START
     else:
@@ -99,7 +100,7 @@ async def test_a_body_of_undeclared_length_is_bounded(sizes: tuple[int, ...], fi
     """A body that does not declare its length is refused as soon as it is too large."""
     messages = [{"type": "http.request", "body": b" " * size, "more_body": True} for size in sizes]
     end = {"type": "http.request", "body": b"", "more_body": False}
-    app = BodyLimit(respond, limit=10)
+    app = BodyLimit(respond, limit=10, bodies=BodyBytes())
     if fits:
         assert (await call(app, *messages, end))[0] == START
     else:
