@@ -32,7 +32,7 @@ from hooks.kube import structural
 from hooks.kube.files import UnreadableFile
 from hooks.kube.objects import Object
 from hooks.kube.unstructured import mapping, objects, text
-from hooks.metrics import Sources
+from hooks.metrics import Scrape, Sources
 from hooks.metrics.recorded import DEFAULT_NAMESPACE, Recorded, Unrecognized
 from hooks.metrics.recordings import Recordings
 from hooks.observation.observation import InstallDefaults, Observation
@@ -295,9 +295,12 @@ def _sources(recorded: Recorded, informer: MetricInformer, now: datetime) -> Sou
     prometheus = informer.prometheus
     of_prometheus = informer.type == "prometheus"
 
-    def missing(metric: MetricSpec | None, namespace: str) -> str:
+    def missing(metric: MetricSpec | None, namespace: str, scrape: Scrape | None) -> str:
         if metric is None:
             absent = f"the pods: add what `kubectl get pods -n {namespace} -o yaml` prints"
+        elif scrape is not None:
+            page = f"kubectl get --raw '/api/v1/namespaces/{namespace}/pods/POD:{scrape.port}/proxy{scrape.path}'"
+            absent = f"{metric_name(metric)}: add a PodMetricsPage of each pod, with what `{page}` prints"
         elif of_prometheus:
             absent = f"{metric_name(metric)}: add a PrometheusAnswer"
         else:
@@ -311,7 +314,7 @@ def _sources(recorded: Recorded, informer: MetricInformer, now: datetime) -> Sou
         scrape_interval=timedelta(seconds=prometheus.scrape_interval_seconds),
         **({"namespace_label": prometheus.namespace_label} if prometheus.namespace_label else {}),
     )
-    return Sources(recordings, recordings)
+    return Sources(recordings, recordings, recordings, pages_by_default=informer.type == "pods")
 
 
 _CUSTOM: Final = "/apis/custom.metrics.k8s.io/v1beta2/namespaces"

@@ -12,12 +12,13 @@ from hooks import reasons
 from hooks.api.common import InvalidObject
 from hooks.api.metrics import MetricSpec, MetricType
 from hooks.api.model_deployment import ModelDeploymentSpec
-from hooks.backends.local import find_workload
+from hooks.api.offloading import MetricSource, MetricSourceType
+from hooks.backends.local import find_local, find_workload, metric_port
 from hooks.eager_tasks import start
 from hooks.kube.pods import Pod
 from hooks.kube.selectors import Selector
-from hooks.metrics import Sources
-from hooks.observation.observation import InstallDefaults, Observation
+from hooks.metrics import Scrape, Sources
+from hooks.observation.observation import InstallDefaults, Observation, Unresolved, Workload
 from hooks.observation.readings import Reading, Readings, Unread
 from hooks.offloading import targets
 from hooks.protocol import SyncRequest
@@ -63,11 +64,12 @@ async def _read(
     namespace, workload = observation.parent.namespace, find_workload(spec, observation)
     selector = None if workload is None else workload.selector
     measurable = [metric if _can_be_measured(metric) else None for metric in metrics]
+    scrape = _scrape(spec, measurable, workload, observation, sources)
     pods_if_late: tuple[Pod, ...] | Unread = _PODS_TIMED_OUT
     reads: list[Reading | asyncio.Task[Reading]] = []
     pods_read = start(_pods(sources, measurable, namespace, selector))
     try:
-        reads += [start(_metric(sources, metric, namespace, selector)) for metric in measurable]
+        reads += [start(_metric(sources, metric, namespace, selector, scrape)) for metric in measurable]
         tasks = [read for read in (pods_read, *reads) if isinstance(read, asyncio.Task)]
         if tasks:
             await asyncio.wait(tasks, timeout=DEADLINE_SECONDS)
@@ -76,6 +78,7 @@ async def _read(
             tuple(_result(read, _TIMED_OUT) for read in reads),
             () if isinstance(pods, Unread) else pods,
             pods if isinstance(pods, Unread) else None,
+            f"port {scrape.port}, path {scrape.path} of each ready pod" if isinstance(scrape, Scrape) else "",
         )
     finally:
         for read in (pods_read, *reads):
@@ -99,8 +102,43 @@ def _can_be_measured(metric: MetricSpec) -> bool:
     return True
 
 
-async def _metric(sources: Sources, metric: MetricSpec | None, namespace: str, selector: Selector | None) -> Reading:
-    return Reading() if metric is None else await sources.metrics.read(metric, namespace, selector)
+async def _metric(
+    sources: Sources,
+    metric: MetricSpec | None,
+    namespace: str,
+    selector: Selector | None,
+    scrape: Scrape | Unread | None,
+) -> Reading:
+    if metric is None:
+        return Reading()
+    if metric.type is not MetricType.PODS or scrape is None:
+        return await sources.metrics.read(metric, namespace, selector)
+    return Reading(unread=scrape) if isinstance(scrape, Unread) else await sources.pages.scrape(metric, scrape)
+
+
+def _scrape(
+    spec: ModelDeploymentSpec,
+    metrics: list[MetricSpec | None],
+    workload: Workload | None,
+    observation: Observation,
+    sources: Sources,
+) -> Scrape | Unread | None:
+    """Return the pages that have the metrics of type Pods, or the reason why they are not known; None where another
+    source has these metrics."""
+    given = None if spec.offloading_config is None else spec.offloading_config.metric_source
+    names = {metric.pods.metric.name for metric in metrics if metric is not None and metric.pods is not None}
+    if workload is None or workload.selector is None or not names or not (given or sources.pages_by_default):
+        return None
+    source = given or MetricSource(type=MetricSourceType.PODS)
+    port = source.port or metric_port(spec, workload, observation)
+    if port is None:
+        local = find_local(spec, workload, observation)
+        if isinstance(local, Unresolved):
+            return Unread(
+                reasons.REFUSED, f"metricSource has no port, and that of the model is not known: {local.message}"
+            )
+        port = local.target_port
+    return Scrape(observation.parent.namespace, workload.selector, port, source.path, frozenset(names))
 
 
 async def _pods(

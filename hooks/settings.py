@@ -17,7 +17,8 @@ from hooks.backends import geography
 from hooks.clients import urls
 from hooks.observation.observation import DefaultRemote, GatewayService, InstallDefaults
 from program import settings
-from program.problems import Mistake, must_be
+from program.addresses import AddressRules
+from program.problems import Mistake, must_be, shown
 from program.settings import Listen, LogLevel, Section, Tls
 
 GATEWAY_KEYS: Final = frozenset({"gateway"})
@@ -78,16 +79,39 @@ class MetricsFile(Section):
 
     path: Path | None = None
     """Path of the file, which is read again when it changes."""
+    pods_path: Path | None = None
+    """Path of a file with the pods, as the API server would return them. If not set, they are in that same file."""
+
+
+class PodPages(Section):
+    """Section `metricInformer.pods`: the metrics pages of pods, with type `pods` and for models whose `metricSource`
+    says so."""
+
+    allowed_addresses: tuple[str, ...] = ()
+    """CIDR ranges that pods may have although the address rules refuse them: loopback, link-local, multicast, metadata
+    services. For one machine, where a process on loopback stands for a pod."""
+
+    @field_validator("allowed_addresses")
+    @classmethod
+    def _ranges(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            try:
+                AddressRules.parse(allowed=(one,))
+            except ValueError:
+                raise Mistake(f"must be ranges of addresses such as 10.0.0.0/8, not {shown(one)}") from None
+        return value
 
 
 class MetricInformer(Section):
     """Section `metricInformer`: the source of metrics."""
 
-    type: Literal["kubernetes", "prometheus", "file"] = "kubernetes"
-    """Type of the source. `file` is for one machine, which has no metrics API."""
+    type: Literal["kubernetes", "prometheus", "pods", "file"] = "kubernetes"
+    """Type of the source. With `pods`, metrics of type Pods are read from the pods themselves, all others as with
+    `kubernetes`. `file` is for one machine, which has no metrics API."""
     resolution_seconds: Annotated[int, Field(ge=1, le=300)] = 15
     """Seconds for which a response is used before the same question is asked again."""
     prometheus: Prometheus = Prometheus()
+    pods: PodPages = PodPages()
     file: MetricsFile = MetricsFile()
 
     @model_validator(mode="after")

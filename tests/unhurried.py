@@ -17,3 +17,4 @@ def unhurry(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(registrar, "CALL_SECONDS", SECONDS)
     patch.setattr(gatherer, "DEADLINE_SECONDS", SECONDS)
     patch.setattr(installed, "CLUSTER_SECONDS", SECONDS)
+    patch.setattr(installed, "POD_SECONDS", SECONDS)

@@ -178,7 +178,7 @@ _BY_PATH: Final[Mapping[str, Mapping[str, Any]]] = {
     "config.defaultRemoteBackend.scheme": {"enum": ["http", "https"]},
     "config.metricInformer.prometheus.address": _pattern(rf"(https?://)?{_SERVER}"),
     # A file is for one machine.
-    "config.metricInformer.type": {"enum": ["kubernetes", "prometheus"], "type": "string"},
+    "config.metricInformer.type": {"enum": ["kubernetes", "prometheus", "pods"], "type": "string"},
     "config.namespaces": {"anyOf": [_STRING, _NAMES]},
     "gateway.autoscaling.maxReplicas": {"type": "integer", "minimum": 1},
     "gateway.autoscaling.minReplicas": {"type": "integer", "minimum": 1},

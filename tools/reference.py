@@ -101,7 +101,7 @@ def _type(node: Schema) -> str:
     if "enum" in node:
         return ", ".join(f"`{value}`" for value in node["enum"])
     if node.get("x-kubernetes-int-or-string"):
-        return "quantity"
+        return "port number or name" if "maximum" in node else "quantity"
     name = str(node["type"])
     if name == "array":
         return f"list of {_type(node['items'])}"

@@ -1,15 +1,40 @@
 """Types of `spec.offloadingConfig`: when requests go to the remote backend, and how many."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import (
     Field,
+    StringConstraints,
 )
 
-from hooks.api.common import LIST_ATOMIC, TIME_PATTERN, ApiModel, Percentage, Time, schema_config
+from hooks.api.common import LIST_ATOMIC, TIME_PATTERN, ApiModel, Percentage, Port, Time, schema_config
 from hooks.api.metrics import MetricSpec
 from hooks.api.remote_backend import RemoteBackend
+from program.problems import MUST_BE, must_be
+
+_PORT_NAME: Final = "^[a-z0-9-]*[a-z][a-z0-9-]*$"
+
+PodPort = Annotated[
+    Port | Annotated[str, StringConstraints(max_length=15, pattern=_PORT_NAME)],
+    Field(
+        json_schema_extra={
+            "x-kubernetes-int-or-string": True,
+            "pattern": _PORT_NAME,
+            "minimum": 1,
+            "maximum": 65535,
+            MUST_BE: "the number of a port or the name that a container gives it, such as 8000 or http",
+        }
+    ),
+]
+"""Port of a pod, by its number or name."""
+
+PagePath = Annotated[
+    str,
+    StringConstraints(max_length=1024, pattern=r"^/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*$"),
+    must_be("a path, such as /metrics"),
+]
+"""Path of a page, percent-encoded, with its query."""
 
 
 class OverrideMode(StrEnum):
@@ -109,6 +134,27 @@ class OffloadingBehavior(ApiModel):
     """Percentage that is set by hand until a moment in time. It takes the place of the metrics."""
 
 
+class MetricSourceType(StrEnum):
+    """Kind of the source that a model's metrics are read from."""
+
+    PODS = "pods"
+
+
+class MetricSource(ApiModel):
+    """Source of the metrics of type Pods, instead of the one that the controller is configured with."""
+
+    model_config = schema_config(x_must_be="a source, such as {type: pods, port: 8000}")
+
+    type: MetricSourceType
+    """Type of the source. pods: the gauges on the metrics page of each ready pod, as an engine such as vLLM has it for
+    Prometheus."""
+    port: PodPort | None = None
+    """Port of the page, by its number or name. A container of the pods must declare it. Defaults to the port behind
+    metricServiceRef, or else to the port that serves the model."""
+    path: PagePath = "/metrics"
+    """Path of the page, with its query if it has one. Defaults to /metrics."""
+
+
 class OffloadingConfig(ApiModel):
     """Where requests are offloaded to, when, and how many."""
 
@@ -120,6 +166,9 @@ class OffloadingConfig(ApiModel):
     """Metrics that trigger offloading. Requests are offloaded as soon as any one of them has been at its target for
     triggerWindowSeconds. If empty, requests are offloaded only when no local replica is ready or an override says
     so."""
+    metric_source: MetricSource | None = None
+    """Source of the metrics of type Pods. If not set, they are read from where the controller's configuration says. Of
+    metrics of other types that decides in any case."""
     behavior: OffloadingBehavior = Field(
         default=OffloadingBehavior(), json_schema_extra={"default": {}, "x-default": True}
     )

@@ -6,8 +6,9 @@ from typing import Final
 
 from hooks import names, reasons
 from hooks.api.model_deployment import ModelDeploymentSpec, ServiceReference
+from hooks.kube.pods import ContainerPort
 from hooks.kube.selectors import Operator, Selector
-from hooks.observation.observation import ContainerPort, Observation, Service, ServicePort, Unresolved, Workload
+from hooks.observation.observation import Observation, Service, ServicePort, Unresolved, Workload
 
 _PREFERRED_PORT_NAME: Final = "http"
 

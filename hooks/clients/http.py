@@ -115,7 +115,7 @@ class HttpClient:
                 data=dict(form) or None,
                 headers=headers,
             ) as response:
-                body = await _read(api, response, limit)
+                body = await read_body(api, response, limit)
                 code = str(response.status_code)
                 return HttpResponse(response.status_code, body)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:
@@ -133,7 +133,12 @@ class HttpClient:
             self._metrics.source_seconds.labels(api.name).observe(time.perf_counter() - started)
 
 
-async def _read(api: Api, response: httpx.Response, limit: int) -> bytes:
+async def read_body(api: Api, response: httpx.Response, limit: int) -> bytes:
+    """Return the whole body of a response.
+
+    Raises:
+        CallFailed: the body is larger than the limit, or compressed.
+    """
     if response.headers.get("content-encoding", "identity") != "identity":
         raise CallFailed(reasons.UNREACHABLE, f"{api.words} responds in an encoding that was not asked for.")
     pieces, size = [], 0

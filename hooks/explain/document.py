@@ -51,6 +51,7 @@ def _metric(metric: MetricAccount) -> dict[str, Any]:
         "name": metric.name,
         "type": metric.type.value,
         "target": metric.target,
+        "pages": metric.pages,
         "state": metric.state,
         "leftOut": [{"name": pod.name, "why": pod.why.value} for pod in metric.measure.left_out],
     }

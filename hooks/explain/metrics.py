@@ -35,6 +35,8 @@ class MetricAccount:
     """Age of the oldest sample that counts."""
     advice: str = ""
     """Sentence that says what to change, where the metric cannot be read and its reason does not say it."""
+    pages: str = ""
+    """Where the metric is read, in words, if that is on pages of the pods themselves."""
 
 
 def accounts(assessment: Assessment, readings: Readings | None, now: datetime) -> tuple[MetricAccount, ...]:
@@ -56,6 +58,7 @@ def accounts(assessment: Assessment, readings: Readings | None, now: datetime) -
                 0 if estimate is not None else None,
                 now - one.oldest if isinstance(one, Measured) else None,
                 _advice(one, place, assessment, readings, now) if isinstance(one, Missing) else "",
+                readings.pages if readings is not None and metric.type is MetricType.PODS else "",
             )
         )
     return tuple(result)

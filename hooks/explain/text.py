@@ -68,6 +68,8 @@ def _rule(number: int, rule: RuleVerdict, split: Split) -> Iterator[str]:
 def _metric(metric: MetricAccount) -> Iterator[str]:
     target = f", target {metric.target}" if metric.target else ""
     yield from _wrapped(f"{_cut(metric.name)} ({metric.type}{target}): {metric.state}", "  ")
+    if metric.pages:
+        yield from _wrapped(f"read at {metric.pages}", "      ")
     one = metric.measure
     if isinstance(one, Missing):
         yield from _wrapped(f"{one.message} {metric.advice}".strip(), "      ")

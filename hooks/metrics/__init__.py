@@ -33,8 +33,33 @@ class PodSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Scrape:
+    """The pages of a model that have its metrics of type Pods: one of each pod, as an engine has it for Prometheus."""
+
+    namespace: str
+    selector: Selector
+    """Selector of the workload's pods."""
+    port: int | str
+    """Port of the pods: its number, or the name that their containers give it."""
+    path: str
+    """Path of the page, percent-encoded."""
+    names: frozenset[str]
+    """Names of all metrics of the model that are on its pages."""
+
+
+class PageSource(Protocol):
+    """A source of metrics of type Pods that has them from the pods themselves."""
+
+    async def scrape(self, metric: MetricSpec, scrape: Scrape) -> Reading:
+        """Return the samples of a metric of type Pods, or the reason why there are none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """The sources of an installation, opened and closed by `hooks.metrics.installed.open_sources`."""
 
     metrics: MetricSource
     pods: PodSource
+    pages: PageSource
+    pages_by_default: bool = False
+    """Whether the metrics of type Pods of every model are read from its pods, and not only where a model says so."""

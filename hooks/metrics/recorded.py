@@ -7,6 +7,13 @@ Prometheus does not say which metric it is for, so it stands in a document of it
     kind: PrometheusAnswer
     metric: queue_depth          # metric.name of the specification; cpu or memory for those
     answer: {"status": "success", "data": …}
+
+So does the page that a pod has for Prometheus, for metrics that are read from the pods themselves:
+
+    kind: PodMetricsPage
+    pod: demo-5d8f7c9b6d-x2x7k   # in the namespace of its own, if it names one
+    page: |
+      vllm:num_requests_waiting{model_name="llama"} 3
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,7 +35,9 @@ from hooks.kube.objects import Object
 from hooks.kube.pods import Pod
 from hooks.kube.selectors import InvalidSelector, Selector
 from hooks.kube.unstructured import mapping, text, texts
-from hooks.metrics import prometheus, promql, values, vectors
+from hooks.metrics import Scrape, prometheus, promql, values, vectors
+from hooks.metrics.exposition import gauges, is_name
+from hooks.metrics.pod_metrics import PodPage
 from hooks.observation.readings import Reading, Unread
 from hooks.offloading.targets import RESOURCES
 
@@ -63,6 +72,8 @@ class Recorded:
     """Documents of the kind ExternalMetricValue."""
     results: tuple[Item, ...] = ()
     """Documents of the kind PrometheusAnswer."""
+    pages: tuple[Item, ...] = ()
+    """Documents of the kind PodMetricsPage."""
 
     @classmethod
     def of(cls, documents: Iterable[Any]) -> Self:
@@ -72,7 +83,8 @@ class Recorded:
             Unrecognized: a document is nothing that can be used.
         """
         sorted_: dict[str, list[Any]] = {
-            kind: [] for kind in ("PodMetrics", "MetricValue", "ExternalMetricValue", "PrometheusAnswer", "")
+            kind: []
+            for kind in ("PodMetrics", "MetricValue", "ExternalMetricValue", "PrometheusAnswer", "PodMetricsPage", "")
         }
         for item in documents:
             kind = item.get("kind") if isinstance(item, dict) else None
@@ -91,6 +103,7 @@ class Recorded:
             tuple(sorted_["MetricValue"]),
             tuple(sorted_["ExternalMetricValue"]),
             tuple(sorted_["PrometheusAnswer"]),
+            tuple(sorted_["PodMetricsPage"]),
         )
 
     def pods(self, namespace: str, selector: Selector) -> tuple[Pod, ...] | None:
@@ -99,6 +112,14 @@ class Recorded:
         if not pods:
             return None
         return tuple(Pod.of(one) for one in pods if selector.matches(texts(one["metadata"], "labels")))
+
+    def pod_pages(self, scrape: Scrape, now: datetime) -> tuple[PodPage, ...]:
+        """Return the pages of pods in a namespace, as they are at a time."""
+        return tuple(
+            PodPage(text(one, "pod"), now, gauges(text(one, "page").encode(), filter(is_name, scrape.names)))
+            for one in self.pages
+            if _namespace(one) == scrape.namespace
+        )
 
     def reading(
         self,

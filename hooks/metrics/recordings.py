@@ -12,6 +12,7 @@ from hooks.api.metrics import MetricSpec
 from hooks.kube import files
 from hooks.kube.pods import Pod
 from hooks.kube.selectors import Selector
+from hooks.metrics import Scrape, pod_metrics
 from hooks.metrics.recorded import NAMESPACE_LABEL, SCRAPE_INTERVAL, Recorded, Unrecognized
 from hooks.observation.readings import Reading, Unread
 from hooks.offloading.targets import metric_name
@@ -23,8 +24,9 @@ FILE_BYTES: Final = 256 << 10
 
 log = structlog.get_logger(__name__)
 
-Wording = Callable[[MetricSpec | None, str], str]
-"""Function that returns the message for a metric in a namespace that is not recorded; for the pods when None."""
+Wording = Callable[[MetricSpec | None, str, Scrape | None], str]
+"""Function that returns the message for a metric in a namespace that is not recorded, and for the pods when None; with
+the pages where the metric is read from them."""
 
 
 class Recordings:
@@ -66,7 +68,18 @@ class Recordings:
             scrape_interval=self._scrape_interval,
             namespace_label=self._namespace_label,
         )
-        return reading or Reading(unread=Unread(reasons.NO_SAMPLE, self._missing(metric, namespace)))
+        return reading or Reading(unread=Unread(reasons.NO_SAMPLE, self._missing(metric, namespace, None)))
+
+    async def scrape(self, metric: MetricSpec, scrape: Scrape) -> Reading:
+        """Return the samples of a metric of type Pods, from recorded pages or else from recorded responses of APIs."""
+        recorded = self._load()
+        if isinstance(recorded, Unread):
+            return Reading(unread=recorded)
+        pages = recorded.pod_pages(scrape, self._clock())
+        found = pod_metrics.reading(metric, pages) if pages else await self.read(metric, scrape.namespace, None)
+        if pages or found.samples:
+            return found
+        return Reading(unread=Unread(reasons.NO_SAMPLE, self._missing(metric, scrape.namespace, scrape)))
 
     async def pods(self, namespace: str, selector: Selector) -> tuple[Pod, ...] | Unread:
         """Return the pods in a namespace that a selector matches, or the reason why they are not known."""
@@ -74,7 +87,7 @@ class Recordings:
         if isinstance(recorded, Unread):
             return recorded
         pods = recorded.pods(namespace, selector)
-        return Unread(reasons.NO_SAMPLE, self._missing(None, namespace)) if pods is None else pods
+        return Unread(reasons.NO_SAMPLE, self._missing(None, namespace, None)) if pods is None else pods
 
 
 class MetricsFile:
@@ -95,7 +108,7 @@ class MetricsFile:
     def _report(self, problem: FileUnusable) -> None:
         log.warning("metrics_file_unusable", problem=f"{self._path} {problem}.")
 
-    def missing(self, metric: MetricSpec | None, namespace: str) -> str:
+    def missing(self, metric: MetricSpec | None, namespace: str, _scrape: Scrape | None) -> str:
         """Return the message for a metric of which the file says nothing; for the pods when `metric` is None."""
         if metric is None:
             return f"{self._path} holds no pods of namespace {namespace}: add them."

@@ -14,6 +14,7 @@ from hooks.api.model_deployment import WORKLOAD_KINDS, ModelDeployment, ModelDep
 from hooks.api.policy import Policy, PolicySpec
 from hooks.api.remote_backend import Flavor, Location
 from hooks.kube.objects import Key, Object, Objects
+from hooks.kube.pods import ContainerPort, declared_ports, is_tcp
 from hooks.kube.selectors import InvalidSelector, Selector
 from hooks.kube.unstructured import integer, mapping, objects, text, texts, time
 from hooks.observation.readings import Readings
@@ -128,14 +129,6 @@ class Parent:
 
 
 @dataclass(frozen=True, slots=True)
-class ContainerPort:
-    """A TCP port that a container declares."""
-
-    number: int
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
 class Workload:
     """A Deployment, StatefulSet, DaemonSet or ReplicaSet."""
 
@@ -167,7 +160,7 @@ class Workload:
             replicas=integer(spec, "replicas"),
             counts=status,
             selector=_selector(mapping(spec, "selector")),
-            ports=_ports(mapping(mapping(spec, "template"), "spec")),
+            ports=declared_ports(objects(mapping(mapping(spec, "template"), "spec"), "containers")),
         )
 
 
@@ -277,24 +270,11 @@ def _selector(item: Mapping[str, Any]) -> Selector | None:
     return found if found.requirements else None
 
 
-def _is_tcp(port: Mapping[str, Any]) -> bool:
-    return text(port, "protocol") in ("", "TCP")
-
-
-def _ports(pod: Mapping[str, Any]) -> tuple[ContainerPort, ...]:
-    return tuple(
-        ContainerPort(number, text(port, "name"))
-        for container in objects(pod, "containers")
-        for port in objects(container, "ports")
-        if _is_tcp(port) and (number := integer(port, "containerPort"))
-    )
-
-
 def _service_ports(spec: Mapping[str, Any]) -> list[ServicePort]:
     ports = []
     for port in objects(spec, "ports"):
         number = integer(port, "port")
-        if number and _is_tcp(port):
+        if number and is_tcp(port):
             # Absent means the same number (core/v1 ServicePort).
             ports.append(ServicePort(number, integer(port, "targetPort") or text(port, "targetPort") or number))
     return ports

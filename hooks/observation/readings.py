@@ -53,3 +53,5 @@ class Readings:
     """Pods that the selector of the workload selects. Object and External need none."""
     pods_unread: Unread | None = None
     """Reason why the pods are not known; None where they are."""
+    pages: str = ""
+    """Where the metrics of type Pods were read, in words, if that was on pages of the pods themselves."""

@@ -43,6 +43,7 @@ READS = {
     )
     for verb in verbs.split()
 }
+PAGES = ("--set=config.metricInformer.type=pods",)
 PROMETHEUS = ("--set=config.metricInformer.type=prometheus", "--set=config.metricInformer.prometheus.address=p:9090")
 EVENTS = {("", "events", "create"), ("", "events", "patch")}
 
@@ -257,13 +258,18 @@ def test_c34_the_rights_of_hooks_are_those_of_its_calls(chart: Path, tmp_path: P
         {"type": "External", "external": {"metric": named, "target": value}},
     ]
     with MetricRequests.running(tmp_path) as metric_requests:
-        for type_, words in (("kubernetes", ()), ("prometheus", PROMETHEUS)):
+        for type_, words in (("kubernetes", ()), ("prometheus", PROMETHEUS), ("pods", PAGES)):
             granted = roles(template(chart, *words), "-hooks")["default"]
-            asked = [path for path in metric_requests.of(type_, metrics) if not path.startswith("/api/v1/query")]
+            source = {"metricSource": {"type": "pods", "port": "metrics"}} if type_ == "pods" else {}
+            asked = [
+                path
+                for path in metric_requests.of(type_, {"metrics": metrics, **source})
+                if not path.startswith(("/api/v1/query", "/metrics"))
+            ]
             calls = {call for call in map(question, asked) if call is not None}
             pairs = {(call, rule) for call in calls for rule in granted if allows(rule, call)}
             assert ({call for call, _ in pairs}, {rule for _, rule in pairs}) == (calls, granted)
-            assert len(calls) == (6 if type_ == "kubernetes" else 1), calls
+            assert len(calls) == {"kubernetes": 6, "prometheus": 1, "pods": 5}[type_], calls
 
 
 def test_hooks_outside_the_cluster_have_no_account(chart: Path) -> None:

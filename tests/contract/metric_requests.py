@@ -15,9 +15,10 @@ import yaml
 
 from hooks.gatherer import gather
 from hooks.metrics.installed import open_sources
-from hooks.settings import MetricInformer
+from hooks.settings import MetricInformer, PodPages
 from hooks.telemetry import Metrics
 from tests.builders import DEFAULTS, Json, model_deployment, sync_request, workload
+from tests.metric_responses import PODS_PATH, pod, pod_list
 from tests.prometheus import informer_of
 from tests.unhurried import unhurry
 
@@ -33,11 +34,12 @@ _SERVED: Final[dict[str, Json]] = {
 
 class _Handler(BaseHTTPRequestHandler):
     paths: list[str]
+    pods: Json
 
     def do_GET(self) -> None:
         """Record the path, and respond."""
         self.paths.append(unquote_plus(self.path))
-        response = _SERVED.get(self.path)
+        response = _SERVED.get(self.path) or (self.pods if self.path.startswith(PODS_PATH) else None)
         body = json.dumps(response or {"kind": "Status", "status": "error"}).encode()
         self.send_response(200 if response else 404)
         self.send_header("Content-Length", str(len(body)))
@@ -46,6 +48,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         """Write no log."""
+
+
+def _pod(port: int) -> Json:
+    """Return a pod of the workload whose page is this server's."""
+    item = pod("demo-0")
+    item["spec"]["containers"][0]["ports"] = [{"name": "metrics", "containerPort": port}]
+    item["status"]["podIP"] = "127.0.0.1"
+    return item
 
 
 class MetricRequests:
@@ -61,11 +71,14 @@ class MetricRequests:
     def running(cls, folder: Path) -> Iterator["MetricRequests"]:
         """Serve on loopback, as the cluster of this process."""
         paths: list[str] = []
-        handler = type("Handler", (_Handler,), {"paths": paths})
+        pods: Json = {}
+        handler = type("Handler", (_Handler,), {"paths": paths, "pods": pods})
         with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, pytest.MonkeyPatch.context() as patch:
             thread = threading.Thread(target=server.serve_forever)
             thread.start()
-            address = f"http://127.0.0.1:{server.server_address[1]}"
+            port = server.server_address[1]
+            pods.update(pod_list([_pod(port)]))
+            address = f"http://127.0.0.1:{port}"
             config = {
                 "apiVersion": "v1",
                 "kind": "Config",
@@ -83,22 +96,27 @@ class MetricRequests:
                 server.shutdown()
                 thread.join()
 
-    def about(self, metrics: list[Json]) -> tuple[str, ...]:
-        """Return the requests for metrics with each type of source."""
-        return (*self.of("kubernetes", metrics), *self.of("prometheus", metrics))
+    def about(self, measures: Json) -> tuple[str, ...]:
+        """Return the requests for metrics with each type of source.
 
-    def of(self, type_: str, metrics: list[Json]) -> tuple[str, ...]:
+        Args:
+            measures: `metrics` and `metricSource` of a specification, where it has them.
+        """
+        return (*self.of("kubernetes", measures), *self.of("prometheus", measures))
+
+    def of(self, type_: str, measures: Json) -> tuple[str, ...]:
         """Return the requests for metrics with a type of source: paths with queries, sorted."""
-        key = type_, json.dumps(metrics, sort_keys=True)
+        key = type_, json.dumps(measures, sort_keys=True)
         if key not in self._known:
-            informer = informer_of(self._address).model_copy(update={"type": type_})
+            pages = PodPages(allowed_addresses=("127.0.0.0/8",))
+            informer = informer_of(self._address).model_copy(update={"type": type_, "pods": pages})
             self._paths.clear()
-            asyncio.run(_request(metrics, informer))
+            asyncio.run(_request(measures, informer))
             self._known[key] = tuple(sorted(self._paths))
         return self._known[key]
 
 
-async def _request(metrics: list[Json], informer: MetricInformer) -> None:
-    parent = model_deployment(offloadingConfig={"metrics": metrics})
+async def _request(measures: Json, informer: MetricInformer) -> None:
+    parent = model_deployment(offloadingConfig=measures)
     async with open_sources(informer, Metrics()) as sources:
         await gather(sync_request(parent, related=[workload()]), DEFAULTS, sources)

@@ -35,6 +35,7 @@ WITHOUT_EFFECT: Final[Mapping[str, str]] = {
         for field in ("apiVersion", "kind")
     },
     "offloadingConfig.remoteBackend.authConfig.type": "there is one so far",
+    "offloadingConfig.metricSource.type": "there is one so far",
 }
 """Fields without an effect, each with the reason."""
 
@@ -74,14 +75,15 @@ def effect(leaf: Leaf, metric_requests: MetricRequests) -> str | None:
         for before, after in zip(_responses(name), WORLDS[name].responses(spec), strict=True):
             if before != after:
                 return name
-        if metric_requests.about(_metrics(spec)) != metric_requests.about(_metrics(WORLDS[name].spec)):
+        if metric_requests.about(_measures(spec)) != metric_requests.about(_measures(WORLDS[name].spec)):
             return name
     return None
 
 
-def _metrics(spec: Json) -> list[Json]:
-    metrics: list[Json] = spec.get("offloadingConfig", {}).get("metrics", [])
-    return metrics
+def _measures(spec: Json) -> Json:
+    """Return what a specification says of its metrics and their source."""
+    config: Json = spec.get("offloadingConfig", {})
+    return {field: config[field] for field in ("metrics", "metricSource") if field in config}
 
 
 @pytest.mark.parametrize("name", WORLDS)
@@ -115,7 +117,7 @@ NOT_ASKED_FOR: Final[Mapping[tuple[str, str], str]] = {
 def test_a_request_identifies_the_metric(source: str, path: str, metric_requests: MetricRequests) -> None:
     """A request for a metric has every field that identifies it, but for the listed ones."""
     asked = any(
-        metric_requests.of(source, _metrics(spec)) != metric_requests.of(source, _metrics(WORLDS[name].spec))
+        metric_requests.of(source, _measures(spec)) != metric_requests.of(source, _measures(WORLDS[name].spec))
         for name, spec in itertools.islice(changed(LEAVES[path]), FEW)
     )
     assert asked is ((source, path) not in NOT_ASKED_FOR)

@@ -341,6 +341,20 @@ WORLDS: Final[Mapping[str, World]] = {
         [{"type": "Pods", "pods": {"metric": METRIC, "target": {"type": "AverageValue", "averageValue": AMOUNT}}}],
         onMissingMetrics="release",
     ),
+    "pages of pods": World(
+        _model(
+            offloading={
+                "remoteBackend": REMOTE,
+                "metrics": [
+                    {
+                        "type": "Pods",
+                        "pods": {"metric": {"name": "queue"}, "target": {"type": "AverageValue", "averageValue": 100}},
+                    }
+                ],
+                "metricSource": {"type": "pods", "port": "metrics", "path": "/metrics"},
+            }
+        ),
+    ),
     "an object": _measured(
         [
             {

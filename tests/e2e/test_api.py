@@ -102,6 +102,7 @@ FULL: Final = {
                 },
                 {"type": "External", "external": {"metric": METRIC, "target": TARGET}},
             ],
+            "metricSource": {"type": "pods", "port": "metrics", "path": "/metrics?format=text"},
             "behavior": {
                 "percentage": 0,
                 "mode": "proportional",

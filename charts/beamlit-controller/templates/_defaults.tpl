@@ -116,9 +116,6 @@
     "userRoles": {
       "aggregate": false
     },
-    "admissionPolicy": {
-      "enabled": true
-    },
     "monitoring": {
       "from": [],
       "podMonitor": {
@@ -243,7 +240,6 @@
     "beamlit-gateway": {}
   },
   "sections": [
-    "admissionPolicy",
     "config",
     "config.defaultRemoteBackend",
     "config.defaultRemoteBackend.authConfig",

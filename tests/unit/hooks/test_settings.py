@@ -124,7 +124,11 @@ def test_a_flag_wins_over_the_environment_over_the_file(tmp_path: Path) -> None:
         ("hooks: {listen: nowhere}", ["hooks.listen", "'nowhere'", "must be host:port"]),
         (
             "metricInformer: {type: graphite}",
-            ["metricInformer.type", "'graphite'", "must be kubernetes, prometheus or file"],
+            ["metricInformer.type", "'graphite'", "must be kubernetes, prometheus, pods or file"],
+        ),
+        (
+            "metricInformer: {pods: {allowedAddresses: [10.0.0.1/8]}}",
+            ["metricInformer.pods.allowedAddresses", "must be ranges of addresses such as 10.0.0.0/8"],
         ),
         ("defaultRemoteBackend: {authConfig: {oauthConfig: {clientSecret: [s3cr3t-canary]}}}", ["clientSecret"]),
         (

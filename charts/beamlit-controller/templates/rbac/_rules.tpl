@@ -2,7 +2,7 @@
 - apiGroups: [""]
   resources: [pods]
   verbs: [list]
-{{- if eq (include "beamlit.metricInformer" . | fromJson).type "kubernetes" }}
+{{- if ne (include "beamlit.metricInformer" . | fromJson).type "prometheus" }}
 - apiGroups: [metrics.k8s.io]
   resources: [pods]
   verbs: [list]

@@ -124,6 +124,64 @@ def test_everything_that_kubectl_gives(tmp_path: Path) -> None:
     assert (change["afterSeconds"], change["then"]["percentage"]) == (15, 50)
 
 
+QUEUE = {
+    "type": "Pods",
+    "pods": {"metric": {"name": "queue"}, "target": {"type": "AverageValue", "averageValue": 5}},
+}
+
+
+def from_pods(**source: Any) -> Json:
+    """Return a ModelDeployment whose metric is read from its pods."""
+    item = manifest(QUEUE)
+    item["spec"]["offloadingConfig"]["metricSource"] = {"type": "pods", **source}
+    return item
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "where"),
+    [
+        ({"path": "/m"}, {}, "port 8000, path /m of each ready pod"),
+        ({"port": "http"}, {}, "port http, path /metrics of each ready pod"),
+        (None, {"metricInformer": {"type": "pods"}}, "port 8000, path /metrics of each ready pod"),
+    ],
+)
+def test_recorded_pages(tmp_path: Path, source: Json | None, settings: Json, where: str) -> None:
+    """From the page of a pod explain shows the arithmetic, and where hooks would read it."""
+    page = {"kind": "PodMetricsPage", "pod": "demo-1", "page": '# TYPE queue gauge\nqueue{a="1"} 3\nqueue{a="2"} 4\n'}
+    foreign = {"kind": "PodMetricsPage", "pod": "demo-1", "namespace": "other", "page": "queue 99\n"}
+    item = manifest(QUEUE) if source is None else from_pods(**source)
+    explained = Explained(tmp_path, [item], [ready(), POD, page, foreign], **settings)
+    assert explained.metric["arithmetic"] == "(7) / (5 × 1) = 7/5"
+    assert explained.metric["pages"] == where
+
+
+def test_a_recorded_value_instead_of_a_page(tmp_path: Path) -> None:
+    """A recorded MetricValue of a pod stands for its page."""
+    described = {"kind": "Pod", "name": "demo-1", "namespace": "default"}
+    value = {"kind": "MetricValue", "describedObject": described, "metric": {"name": "queue"}, "value": "6"}
+    assert Explained(tmp_path, [from_pods()], [ready(), POD, value]).metric["arithmetic"] == "(6) / (5 × 1) = 6/5"
+
+
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        (
+            None,
+            (
+                "No observed file has queue: add a PodMetricsPage of each pod, with what `kubectl get --raw"
+                " '/api/v1/namespaces/default/pods/POD:8000/proxy/metrics'` prints."
+            ),
+        ),
+        ("other 1\n", "The pods serve a page, and no queue is on it."),
+    ],
+)
+def test_a_page_that_is_missing(tmp_path: Path, page: str | None, message: str) -> None:
+    """Without a page, or without the metric on it, the message says what to add or that it is not there."""
+    pages = [] if page is None else [{"kind": "PodMetricsPage", "pod": "demo-1", "page": page}]
+    explained = Explained(tmp_path, [from_pods()], [ready(), POD, *pages])
+    assert (explained.metric["reason"], explained.metric["message"]) == (reasons.NO_SAMPLE, message)
+
+
 def test_the_value_that_is_named(tmp_path: Path) -> None:
     """A usage of the value that explain names reaches the target; a billionth less does not."""
     for used, state in (("800m", "Reached"), ("799999999n", "Below")):

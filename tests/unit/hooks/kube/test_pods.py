@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hooks.kube.pods import Pod, total
+from hooks.kube.pods import ContainerPort, Pod, total
 from hooks.kube.quantities import Quantity, parse
 from tests.builders import Json
 
@@ -43,6 +43,38 @@ def test_an_object_without_anything_is_a_pod_that_does_not_serve() -> None:
 def test_a_deleted_pod_is_terminating() -> None:
     """A pod with a deletion timestamp is terminating, even while it runs and is ready."""
     assert Pod.of({"metadata": {"deletionTimestamp": "2026-03-01T12:00:00Z"}}).terminating
+
+
+def test_where_a_pod_is() -> None:
+    """A pod has its address, its network, and the TCP ports of its containers and sidecars, not of init containers."""
+    ports = [{"name": "http", "containerPort": 8000}, {"containerPort": 53, "protocol": "UDP"}]
+    metrics = [{"name": "metrics", "containerPort": 9, "protocol": "TCP"}]
+    result = pod(
+        container("server", ports=ports),
+        init=(
+            container("load", ports=[{"containerPort": 1}]),
+            container("mesh", restartPolicy="Always", ports=metrics),
+        ),
+        podIP="10.0.0.7",
+    )
+    assert (result.address, result.on_host_network) == ("10.0.0.7", False)
+    assert result.ports == (ContainerPort(8000, "http"), ContainerPort(9, "metrics"))
+    assert Pod.of({"spec": {"hostNetwork": True}}).on_host_network
+
+
+@pytest.mark.parametrize(
+    ("phase", "ready", "deleted", "serves"),
+    [
+        ("Running", "True", {}, True),
+        ("Running", "False", {}, False),
+        ("Succeeded", "True", {}, False),
+        ("Running", "True", {"deletionTimestamp": "2026-03-01T12:00:00Z"}, False),
+    ],
+)
+def test_whether_a_pod_serves(phase: str, ready: str, deleted: Json, serves: bool) -> None:
+    """A pod serves while it runs, is ready and is not being deleted."""
+    status = {"phase": phase, "conditions": [{"type": "Ready", "status": ready}]}
+    assert Pod.of({"metadata": {"name": "a", **deleted}, "status": status}).serves is serves
 
 
 def test_sidecars_count_and_other_init_containers_do_not() -> None:

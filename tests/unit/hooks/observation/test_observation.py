@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from hooks.api.common import InvalidObject
+from hooks.kube.pods import ContainerPort
 from hooks.observation import observation
-from hooks.observation.observation import ContainerPort, InstallDefaults, Parent, Service, ServicePort, Workload
+from hooks.observation.observation import InstallDefaults, Parent, Service, ServicePort, Workload
 from tests import builders
 
 
