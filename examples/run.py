@@ -132,12 +132,13 @@ class Demo:
         credentials = ("--oauth-client-id", "demo", "--oauth-client-secret", "demo-secret")
         local = ("--listen", f"{HOST}:{ports.local}", "--model", "tiny-local")
         remote = ("--listen", f"{HOST}:{ports.remote}", "--model", "tiny-remote", *credentials)
+        files = ("--metrics-file", str(folder.metrics), "--pods-file", str(folder.pods))
         hooks = ("--listen", f"{HOST}:{ports.hooks}", "--operations", f"{HOST}:{ports.operations}")
         gateway = ("--listen", f"{HOST}:{ports.gateway}", "--admin", f"{HOST}:{ports.admin}")
         waits = {
             self._children.start("local model", server, *local): f"http://{HOST}:{ports.local}/health",
             self._children.start("remote model", server, *remote): f"http://{HOST}:{ports.remote}/health",
-            self._children.start("hooks", "hooks", "--config", config, "--metrics-file", str(folder.metrics), *hooks): (
+            self._children.start("hooks", "hooks", "--config", config, *files, *hooks): (
                 f"http://{HOST}:{ports.operations}/readyz"
             ),
             self._children.start(
@@ -150,7 +151,7 @@ class Demo:
             "metacontroller",
             "metacontroller.local",
             *("--state", str(folder.path), "--hooks", f"http://{HOST}:{ports.hooks}"),
-            *("--workloads", str(folder.workloads)),
+            *("--workloads", str(folder.workloads), "--pods", str(folder.pods)),
         )
         return self._wait_for_routes()
 
@@ -279,7 +280,8 @@ Try in another terminal; x-beamlit-backend and x-beamlit-reason say which backen
   edit {folder}/manifests/demo.yaml     # an override, enabled: false, other headersToAdd
   edit {folder}/metrics.yaml     # value: 12, and within half a minute half of the requests go to the remote; 4: back
   {hooks} explain --config {folder}/config.yaml {folder}/manifests/demo.yaml \\
-    --observed {folder}/metrics.yaml --observed {folder}/objects     # why is it so, and what would change it
+    --observed {folder}/metrics.yaml --observed {folder}/objects \\
+    --observed {folder}/pods.yaml     # why is it so, and what would change it
 """
 
 

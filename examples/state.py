@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,17 @@ HERE: Final = Path(__file__).resolve().parent
 _MARK: Final = ".make-run.json"
 """Name of the file that marks a state folder and holds the ports in its files."""
 _LOCK: Final = ".make-run.lock"
-_OWN: Final = ("manifests", "objects", "logs", ".local", "config.yaml", "workloads.yaml", "metrics.yaml", _MARK)
+_OWN: Final = (
+    "manifests",
+    "objects",
+    "logs",
+    ".local",
+    "config.yaml",
+    "workloads.yaml",
+    "metrics.yaml",
+    "pods.yaml",
+    _MARK,
+)
 """Files and folders that `--reset` removes."""
 _WRITTEN_PORTS: Final = {"local": 9101, "remote": 9102}
 """Ports of the model servers in the examples."""
@@ -47,6 +58,11 @@ class StateFolder:
     def metrics(self) -> Path:
         """Path of the file with the responses of a metrics API."""
         return self.path / "metrics.yaml"
+
+    @property
+    def pods(self) -> Path:
+        """Path of the file in which the processes of the workloads stand as pods."""
+        return self.path / "pods.yaml"
 
     @property
     def manifests(self) -> Path:
@@ -84,7 +100,8 @@ class StateFolder:
 def prepare(path: Path, *, local: int, remote: int, reset: bool) -> StateFolder:
     """Lock the folder, and copy the examples into it the first time or with `reset`.
 
-    Edits stay as they are, except that the addresses of the two model servers follow their ports.
+    Edits stay as they are, except that the addresses of the two model servers, and the ports that stand for them in
+    manifests, follow their ports.
 
     Raises:
         StateError: the folder cannot be used.
@@ -147,9 +164,9 @@ def _move_ports(folder: StateFolder, before: dict[str, int], after: dict[str, in
         text = moved = file.read_text(encoding="utf-8")
         # In two steps, for the two may have changed places.
         for name, port in before.items():
-            moved = moved.replace(f"127.0.0.1:{port}", f"127.0.0.1:<{name}>")
+            moved = re.sub(rf"(127\.0\.0\.1:|\b(?:containerPort|port): ){port}\b", rf"\g<1><{name}>", moved)
         for name, port in after.items():
-            moved = moved.replace(f"127.0.0.1:<{name}>", f"127.0.0.1:{port}")
+            moved = re.sub(rf"(127\.0\.0\.1:|\b(?:containerPort|port): )<{name}>", rf"\g<1>{port}", moved)
         if moved != text:
             _write_whole(file, moved)
 

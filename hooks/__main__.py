@@ -81,6 +81,11 @@ def parser() -> argparse.ArgumentParser:
         help="file that metrics are read from where the configuration says metricInformer.type: file",
     )
     serve.add_argument(
+        "--pods-file",
+        metavar="FILE",
+        help="file that pods are read from with metricInformer.type: file (default: the file of the metrics)",
+    )
+    serve.add_argument(
         "--bearer-file",
         metavar="FILE",
         help="file with the token that Metacontroller must send (default: none, and every request is served)",
@@ -170,6 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "hooks.tls.keyFile": given.tls_key_file,
             "hooks.bearerFile": given.bearer_file,
             "metricInformer.file.path": given.metrics_file,
+            "metricInformer.file.podsPath": given.pods_file,
         }
     try:
         settings = Settings.load(given.config, flags=flags)

@@ -51,6 +51,8 @@ class Options:
     """scheme://host:port that replaces that of the hooks' URLs; None to leave the URLs as they are."""
     workloads: Path | None = None
     """File that names the process behind each workload; None for `workloads.yaml` in the state directory."""
+    pods: Path | None = None
+    """File that gets the processes with an address as pods; None for `pods.yaml` in the state directory."""
     crds: Path = field(default=_CRDS)
     controllers: Path = field(default=_MANIFESTS)
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -82,7 +84,10 @@ class StandIn:
             Controller(self.api, each, self._client, now=options.now, report=options.report, on_status=self._tell)
             for each in registrations
         ]
-        self._kubelet = workloads.Kubelet(self.api, listed, self._probes, now=options.now, report=options.report)
+        pods = options.pods or options.state / "pods.yaml"
+        self._kubelet = workloads.Kubelet(
+            self.api, listed, self._probes, now=options.now, report=options.report, pods=pods
+        )
         self._manifests = manifests.Manifests(self.api, options.state / "manifests", options.report)
         self._task: asyncio.Task[None] | None = None
 
@@ -209,6 +214,9 @@ def _options(arguments: list[str] | None) -> Options:
         "--workloads", type=Path, metavar="FILE", help="which process is behind which workload (DIR/workloads.yaml)"
     )
     defaults = {"crds": _CRDS, "controllers": _MANIFESTS}
+    parser.add_argument(
+        "--pods", type=Path, metavar="FILE", help="where the processes are written as pods, for hooks (DIR/pods.yaml)"
+    )
     parser.add_argument("--crds", type=Path, metavar="DIR", default=defaults["crds"], help="CRDs (%(default)s)")
     parser.add_argument(
         "--controllers",
@@ -224,7 +232,7 @@ def _options(arguments: list[str] | None) -> Options:
             parser.error(f"--hooks must be scheme://host:port, not {given.hooks}")
     if given.workloads is not None and not given.workloads.is_file():
         parser.error(f"--workloads {given.workloads}: there is no such file")
-    return Options(given.state, given.hooks, given.workloads, given.crds, given.controllers)
+    return Options(given.state, given.hooks, given.workloads, given.pods, given.crds, given.controllers)
 
 
 async def _main(options: Options) -> None:

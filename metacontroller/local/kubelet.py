@@ -1,15 +1,18 @@
 """A kubelet for processes: it probes the processes behind workloads and writes their status as the real controllers do.
 
 `workloads.yaml` names, per workload, the process's readiness URL. One process stands for all replicas: when it is
-ready, all are. A workload that is not listed has no ready replica.
+ready, all are. A workload that is not listed has no ready replica. A process with an address is one pod, which is
+written to a file for hooks: its address is the pod's, and its ports are those that the containers declare.
 """
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -34,6 +37,8 @@ class Workload:
     name: str
     readiness: str
     """URL of the readiness probe. A status from 200 to 399 means ready."""
+    address: str = ""
+    """IP address of the process; empty where it is not said."""
 
 
 def read_workloads(path: Path) -> tuple[Workload, ...]:
@@ -68,7 +73,19 @@ def _workload(entry: Any, where: str) -> Workload:
             raise errors.SetupError(f"{where}.{field} is missing")
     if not entry["readiness"].startswith(("http://", "https://")):
         raise errors.SetupError(f"{where}.readiness must be an http URL, not {entry['readiness']!r}")
-    return Workload(kind, entry.get("namespace", "default"), entry["name"], entry["readiness"])
+    address = _address(entry["address"], f"{where}.address") if "address" in entry else ""
+    return Workload(kind, entry.get("namespace", "default"), entry["name"], entry["readiness"], address)
+
+
+def _address(value: Any, where: str) -> str:
+    """Return the IP address in `address:port`."""
+    try:
+        parts = urlsplit(f"//{value}")
+        if parts.port is None or parts.netloc != value:
+            raise ValueError
+        return str(ip_address(parts.hostname or ""))
+    except ValueError:
+        raise errors.SetupError(f"{where} must be an IP address with a port, not {value!r}") from None
 
 
 class Kubelet:
@@ -82,11 +99,23 @@ class Kubelet:
         *,
         now: Callable[[], datetime],
         report: Callable[[str], None],
+        pods: Path | None = None,
     ) -> None:
-        """Write the status of every stored workload: none is ready before its first probe."""
+        """Write the status of every stored workload: none is ready before its first probe.
+
+        Args:
+            api: server with the workloads.
+            workloads: the entries of workloads.yaml.
+            client: client for the probes.
+            now: returns the present time.
+            report: takes one line for each event.
+            pods: file that gets the processes with an address as pods; None for no file.
+        """
         self._api, self._client, self._now, self._report = api, client, now, report
         self._workloads = {_key(api, workload): workload for workload in workloads}
         self._ready: set[Key] = set()
+        self._pods, self._written = pods, ""
+        self._since: dict[Key, datetime] = {}
         api.watch(self._notice)
 
     async def run(self) -> None:
@@ -97,6 +126,7 @@ class Kubelet:
                     # What is listed keeps its status until its first probe: a restart is no outage.
                     if key not in self._workloads:
                         self._write(kind, key)
+        self._write_pods()
         async with asyncio.TaskGroup() as group:
             for key, workload in self._workloads.items():
                 group.create_task(self._probe(key, workload))
@@ -106,6 +136,8 @@ class Kubelet:
             before = (change.old or {}).get("metadata", {}).get("generation")
             if before != change.item["metadata"].get("generation"):
                 self._write(change.kind, change.key)
+        if change.key in self._workloads:
+            self._write_pods()
 
     async def _probe(self, key: Key, workload: Workload) -> None:
         kind, first = self._api.kinds[key.resource], True
@@ -113,6 +145,8 @@ class Kubelet:
             ready = await self._is_ready(workload)
             if first or ready != (key in self._ready):
                 (self._ready.add if ready else self._ready.discard)(key)
+                self._since[key] = self._now()
+                self._write_pods()
                 if self._write(kind, key):
                     self._report(f"{workload.kind} {workload.namespace}/{workload.name}: {_word(ready)}")
             first = False
@@ -126,6 +160,23 @@ class Kubelet:
             return False
         return 200 <= response.status_code < 400
 
+    def _write_pods(self) -> None:
+        """Write the processes with an address to the file of pods, if that changes it."""
+        if self._pods is None:
+            return
+        items = []
+        for key, workload in self._workloads.items():
+            item = self._api.find(key)
+            if item is not None and workload.address and item["spec"].get("replicas", 1):
+                since = self._since.setdefault(key, self._now())
+                items.append(make_pod(item, workload.address, ready=key in self._ready, since=since))
+        text = yaml.render({"apiVersion": "v1", "kind": "List", "items": items})
+        if text != self._written:
+            partial = self._pods.with_name(f".{self._pods.name}.partial")
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(self._pods)
+            self._written = text
+
     def _write(self, kind: Kind, key: Key) -> bool:
         item = self._api.find(key)
         if item is None:
@@ -137,6 +188,31 @@ class Kubelet:
         item["status"] = status
         self._api.update_status(item)
         return _ready_count(kind, before) != _ready_count(kind, status)
+
+
+def make_pod(item: Object, address: str, *, ready: bool, since: datetime) -> Object:
+    """Return the pod that a process is: the first of its workload, as its template says.
+
+    Args:
+        item: the workload.
+        address: IP address of the process.
+        ready: whether the process is ready.
+        since: time since which it is, or is not.
+    """
+    template, metadata = item["spec"]["template"], item["metadata"]
+    moment = f"{since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": moment}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": f"{metadata['name']}-0",
+            "namespace": metadata["namespace"],
+            "labels": copy((template.get("metadata") or {}).get("labels") or {}),
+        },
+        "spec": copy(template["spec"]),
+        "status": {"phase": "Running", "podIP": address, "conditions": [condition]},
+    }
 
 
 def make_status(kind: Kind, item: Object, *, ready: bool, now: datetime) -> Object:

@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
+from hooks.kube import files
+from hooks.kube.pods import Pod
 from metacontroller.local import errors
 from metacontroller.local.__main__ import Options, StandIn
 from metacontroller.local.apiserver.objects import Key
+from tests.builders import Json
 from tests.hook_server import HookServer, Request, Response, Script
 from tests.integration.servers import until
 
@@ -613,6 +616,59 @@ async def test_readiness_reaches_status_and_sync_quickly(tmp_path: Path) -> None
             probes = len([request for request in server.requests if request.target == "/health"])
             await until(lambda: len([r for r in server.requests if r.target == "/health"]) > probes + 2)
             assert stand_in.writes.total() == writes
+
+
+async def test_a_process_is_a_pod(tmp_path: Path) -> None:
+    """A process with an address is written as a pod of its workload, ready while the process is; it is gone with the
+    workload's replicas, and one without an address is none."""
+    labels = {"app": "x"}
+    container = {"name": "m", "image": "m:1", "ports": [{"name": "http", "containerPort": 9101}]}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+    replicas = 2
+
+    def deployment(name: str) -> Json:
+        spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
+        return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
+
+    healthy = False
+
+    def script(request: Request) -> Response:
+        if request.target == "/health":
+            return Response(status=200 if healthy else 503)
+        return response(deployment("one"), deployment("two"), resyncAfterSeconds=0.05)
+
+    async with bench(tmp_path, script) as (made, server):
+        file = made.state / "pods.yaml"
+        listed = [
+            {"name": "one", "readiness": f"{server.url}/health", "address": "127.0.0.1:9101"},
+            {"name": "two", "readiness": f"{server.url}/health"},
+        ]
+        (made.state / "workloads.yaml").write_text(yaml.safe_dump({"workloads": listed}))
+
+        def pods() -> list[tuple[str, str, bool, bool]]:
+            found = [Pod.of(one) for one in files.read(file)] if file.exists() else []
+            return [(pod.name, pod.address, pod.ready, pod.serves) for pod in found]
+
+        async with made.running():
+            await until(lambda: pods() == [("one-0", "127.0.0.1", False, False)])
+            healthy = True
+            await until(lambda: pods() == [("one-0", "127.0.0.1", True, True)])
+            (pod,) = [Pod.of(one) for one in files.read(file)]
+            assert [(port.name, port.number) for port in pod.ports] == [("http", 9101)]
+            assert files.read(file)[0]["metadata"]["labels"] == labels
+            replicas = 0
+            await until(lambda: pods() == [])
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "localhost:9101", "127.0.0.1:x", "http://127.0.0.1:9101", "", 9101])
+async def test_an_address_that_is_none(tmp_path: Path, address: Any) -> None:
+    """The address of a process must be an IP address with a port, and the message says so."""
+    async with bench(tmp_path, constant()) as (made, _):
+        listed = {"name": "one", "readiness": "http://127.0.0.1:1/", "address": address}
+        (made.state / "workloads.yaml").write_text(yaml.safe_dump({"workloads": [listed]}))
+        with pytest.raises(errors.SetupError, match=r"workloads\[0\]\.address must be an IP address with a port"):
+            async with made.running():
+                pass
 
 
 async def test_restart_keeps_identity_and_makes_no_write(tmp_path: Path) -> None:

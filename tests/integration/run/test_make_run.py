@@ -5,11 +5,12 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +23,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.deadlines import SECONDS
+from tests.deadlines import NEVER, SECONDS
 from tests.processes import poll
 from tools.ports import free_port
 from tools.repository import ROOT
@@ -105,6 +106,24 @@ class Running:
         observed = self.stored().get("status", {}).get("observedGeneration")
         settled = observed == self.stored()["metadata"]["generation"]
         return settled and all(self.condition(kind).get("status") == "True" for kind in ("Synced", "Ready"))
+
+    def names(self) -> list[str]:
+        """Return the names of demo's metrics in its status."""
+        return [one["name"] for one in self.stored()["status"].get("offloading", {}).get("metrics", ())]
+
+    def pods(self) -> list[dict[str, Any]]:
+        """Return the processes as pods."""
+        items: list[dict[str, Any]] = yaml.safe_load((self.state / "pods.yaml").read_text())["items"]
+        return items
+
+    def ready_pods(self) -> list[str]:
+        """Return the names of the processes that are ready."""
+        ready = {"type": "Ready", "status": "True"}
+        return [
+            one["metadata"]["name"]
+            for one in self.pods()
+            if any(ready.items() <= condition.items() for condition in one["status"]["conditions"])
+        ]
 
     def standing(self) -> str:
         """Return the state of demo's metric in its status."""
@@ -337,6 +356,46 @@ class TestMetrics:
         poll(lambda: demo.who() == ("local", "MetricsMissing"), "the reason in responses")
         (demo.state / "metrics.yaml").write_text(text)
         poll(lambda: demo.condition("MetricsAvailable")["status"] == "True", "the end of it")
+
+
+EXTERNAL = """\
+    metrics:                          # metrics.yaml says what it is; see there what to try
+      - type: External
+        external:
+          metric: {name: queue-depth}
+          target: {type: Value, value: 10}
+"""
+"""Metrics of demo.yaml."""
+OF_PODS = """\
+    metricSource: {type: pods}
+    metrics:
+      - type: Pods
+        pods:
+          metric: {name: vllm:num_requests_waiting}
+          target: {type: AverageValue, averageValue: 2}
+"""
+
+
+@pytest.mark.xdist_group("make run, pods")
+def test_the_queue_of_the_model_server(tmp_path: Path) -> None:
+    """With its pods as the source, a model is offloaded while requests wait in its server; `explain` says where that is
+    read."""
+    with running(tmp_path) as demo, ExitStack() as clients:
+        demo.edit(EXTERNAL, OF_PODS)
+        poll(lambda: demo.names() == ["vllm:num_requests_waiting"] and demo.standing() == "Below", "an empty queue")
+        demo.demo("local", f"speed?concurrency=1&time_to_first_token={NEVER:g}")
+        body = json.dumps(CHAT | {"model": "tiny-local"}).encode()
+        for _ in range(4):
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", demo.ports["local"]), SECONDS))
+            client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
+            client.sendall(body)
+        poll(lambda: demo.stored()["status"]["offloading"]["reason"] == "MetricReached", "offloading")
+        (pod,) = [one for one in demo.pods() if one["metadata"]["name"] == "demo-0"]
+        assert pod["status"]["podIP"] == "127.0.0.1"
+        explained = " ".join(demo.explained().split())
+        assert "read at port http, path /metrics of each ready pod" in explained
+        demo.demo("local", "unready")
+        poll(lambda: demo.ready_pods() == [], "no ready pod")
 
 
 @pytest.mark.xdist_group("make run")
