@@ -77,6 +77,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
         "--set=gateway.nodeSelector.gpu=no",
         "--set=imagePullSecrets[0].name=pull",
         "--set=userRoles.aggregate=true",
+        "--api-versions=admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy",
         "--set=monitoring.podMonitor.enabled=true",
     ),
     "no gateway": (

@@ -52,6 +52,7 @@ def test_where_clients_ask(noted: Path) -> None:
     assert '"https://beamlit-beamlit-controller-gateway:80/v1/models"' in ask
 
 
+POLICIES = ("--api-versions=admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy",)
 WORKSPACE = "--set=config.defaultRemoteBackend.workspace=w"
 PROMETHEUS = ("--set=config.metricInformer.type=prometheus", "--set=config.metricInformer.prometheus.address=p:9090")
 PLATFORM = ("--set=beamlitApiTokenExistingSecret=api",)
@@ -84,6 +85,8 @@ OAUTH = "--set=config.defaultRemoteBackend.authConfig.oauthConfig.existingSecret
         (PLATFORM, (), "kubectl delete policies.authorization.beamlit.com -A --all"),
         ((*PLATFORM, "--set=hooks.url=http://x"), PLATFORM, "need the token themselves, in BEAMLIT_TOKEN"),
         (("--set=metacontroller.enabled=false",), (), "ServiceAccount metacontroller got its rights"),
+        ((), POLICIES, "this cluster serves no ValidatingAdmissionPolicy"),
+        ((*POLICIES, "--set=admissionPolicy.enabled=false"), POLICIES, "admissionPolicy.enabled is false"),
     ],
 )
 def test_warnings(noted: Path, without: tuple[str, ...], with_: tuple[str, ...], words: str) -> None:

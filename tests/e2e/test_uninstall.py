@@ -226,7 +226,8 @@ def test_uninstalling(installed: Installation, platform: Platform) -> None:
     assert (platform.model("stays") is not None, platform.policy("stays") is not None) == (True, True)
     left = installed.plane.kubectl("get", "all,serviceaccounts,secrets,configmaps", "-n", NAMESPACE, "-o", "name")
     assert RELEASE not in left
-    cluster = installed.plane.kubectl("get", "clusterroles,clusterrolebindings,compositecontrollers", "-o", "name")
+    kinds = "clusterroles,clusterrolebindings,compositecontrollers,validatingadmissionpolicies"
+    cluster = installed.plane.kubectl("get", f"{kinds},validatingadmissionpolicybindings", "-o", "name")
     assert RELEASE not in cluster
 
 

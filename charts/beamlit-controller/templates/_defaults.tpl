@@ -116,6 +116,9 @@
     "userRoles": {
       "aggregate": false
     },
+    "admissionPolicy": {
+      "enabled": true
+    },
     "monitoring": {
       "from": [],
       "podMonitor": {
@@ -240,6 +243,7 @@
     "beamlit-gateway": {}
   },
   "sections": [
+    "admissionPolicy",
     "config",
     "config.defaultRemoteBackend",
     "config.defaultRemoteBackend.authConfig",

@@ -273,6 +273,12 @@ spec:
 {{- toYaml $own -}}
 {{- end -}}
 
+{{- /* Whether setting spec.server needs the right to create Deployments: where the API server has policies for it. */ -}}
+{{- define "beamlit.admissionPolicy" -}}
+{{- $kind := "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy" -}}
+{{- if and .Values.admissionPolicy.enabled (.Capabilities.APIVersions.Has $kind) -}}true{{- end -}}
+{{- end -}}
+
 {{- /* Where Metacontroller runs and under which ServiceAccount, as JSON. */ -}}
 {{- define "beamlit.metacontroller" -}}
 {{- $ours := .Values.metacontroller -}}

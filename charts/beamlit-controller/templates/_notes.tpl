@@ -35,6 +35,11 @@ There are no credentials for the default remote backend, so requests go to {{ $r
 config.gateway.clusterRanges is empty: who may write a ModelDeployment may name any address of this cluster as its
 remote backend.
 {{- end }}
+{{- if not (include "beamlit.admissionPolicy" .) }}
+
+Who may write a ModelDeployment may have any pod created in its namespace, by spec.server, without the right to create
+Deployments: {{ ternary "this cluster serves no ValidatingAdmissionPolicy" "admissionPolicy.enabled is false" .Values.admissionPolicy.enabled }}.
+{{- end }}
 {{- $server := include "beamlit.prometheus" . | fromJson -}}
 {{- if .Values.hooks.url }}{{/* What hooks outside the cluster read is up to them. */ -}}
 {{- else if $server }}
