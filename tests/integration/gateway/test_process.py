@@ -9,7 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,10 +78,11 @@ async def started(
     ready: bool = True,
     host: str = "127.0.0.1",
     local: Mapping[str, Any] | None = None,
+    prefix: Sequence[str] = (),
 ) -> AsyncIterator[Process]:
     """Yield a gateway with the route `default/demo` to the port `backend`, by default when it is ready.
 
-    Fields in `local` are those of the backend in the route.
+    Fields in `local` are those of the backend in the route. The words of `prefix` stand before the command.
     """
     port, admin = free_port(), free_port()
     routes = folder / "routes"
@@ -90,7 +91,8 @@ async def started(
     output, errors = folder / "output", folder / "errors"
     with output.open("wb") as out, errors.open("wb") as err:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gateway", "--config", str(folder / "config.yaml"), "--routes", str(routes)),
+            *(*prefix, sys.executable, "-m", "gateway"),
+            *("--config", str(folder / "config.yaml"), "--routes", str(routes)),
             *("--listen", f"{host}:{port}", "--admin", f"127.0.0.1:{admin}"),
             *("--resolve", f"demo-local.default.svc.cluster.local:80=127.0.0.1:{backend}"),
             cwd=ROOT,
