@@ -31,7 +31,11 @@ PARALLEL := -n $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN)))) --dist load
 
 .PHONY: test
 test: .venv/.synced lint ## Lint, then all tests that need no control plane; ARGS="-k word" goes to pytest
-	@$(RUN)pytest $(PARALLEL) --ignore=tests/e2e --ignore=tests/chart --ignore=tests/clients $(ARGS)
+	@$(RUN)pytest $(PARALLEL) --ignore=tests/e2e --ignore=tests/chart --ignore=tests/clients --ignore=tests/plant $(ARGS)
+
+.PHONY: plant
+plant: .venv/.synced ## Thousands of worlds and long runs of the decision in a closed loop; ARGS goes to pytest
+	@$(RUN)pytest $(PARALLEL) tests/plant $(ARGS)
 
 # A copy of the project with its data path compiled as in the image. hatch-mypyc moves pyproject.toml while it builds,
 # so it gets one of its own.

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from fractions import Fraction
+from functools import lru_cache
 from math import floor
 from typing import Final, Self
 
@@ -238,12 +239,12 @@ class _Path:
     @property
     def limit(self) -> Fraction:
         """Return the ratio that must not be reached if the share shall go down."""
-        return 1 - Fraction(repr(self.behavior.tolerance))
+        return _less(self.behavior.tolerance, 1)
 
     @property
     def middle(self) -> Fraction:
         """Return the ratio in the middle between the target and the limit."""
-        return 1 - Fraction(repr(self.behavior.tolerance)) / 2
+        return _less(self.behavior.tolerance, 2)
 
     @property
     def window(self) -> timedelta:
@@ -527,6 +528,12 @@ class _Path:
 
     def _has_lasted(self, since: datetime, length: timedelta) -> bool:
         return not length or self.now >= since + length
+
+
+@lru_cache(maxsize=64)
+def _less(tolerance: float, part: int) -> Fraction:
+    """Return the target, less the tolerance or a part of it, exactly as the tolerance is written."""
+    return 1 - Fraction(repr(tolerance)) / part
 
 
 _STANDINGS: Final = frozenset(standing.value for standing in Standing)

@@ -65,6 +65,7 @@ class Loop:
         """Share over time: seconds at one percent."""
         self._defaults, self._start = defaults, start
         self._parent, self._facts = _facts_of(parent, defaults, start)
+        self._previous = Previous.of(self._parent)
         self._object = parent
         self._due = 0.0
 
@@ -83,6 +84,7 @@ class Loop:
         """Apply another specification, which the next sync sees. Raise as the constructor does."""
         self._object = self._object | {"spec": spec, "status": dict(self._parent.status)}
         self._parent, self._facts = _facts_of(self._object, self._defaults, self._start)
+        self._previous = Previous.of(self._parent)
         self._due = self.plant.now
 
     def run(self, until: float) -> None:
@@ -98,7 +100,7 @@ class Loop:
     def sync(self) -> None:
         """Decide once on what can be read now, and apply it."""
         now, parent = self._start + timedelta(seconds=self.plant.now), self._parent
-        previous, facts = Previous.of(parent), self._observed(now)
+        previous, facts = self._previous, self._observed(now)
         decision = decide(facts, previous, now=now)
         known = (conditions.local_ready(facts.readiness),)
         standings = conditions.standings(_metrics(facts), facts.measures, decision.course)
@@ -114,6 +116,7 @@ class Loop:
             # Metacontroller syncs again when it sees the status that it wrote.
             self._due = self.plant.now + TICK
         self._parent = Parent.of(self._object | {"status": status})
+        self._previous = Previous.of(self._parent)
         if decision.split.percentage != self.share:
             self.changes.append(Change(self.plant.now, decision.split.percentage, decision.split.reason))
             self.plant.split(decision.split.percentage)
@@ -122,7 +125,7 @@ class Loop:
         """Return the facts of the present."""
         plant, facts = self.plant, self._facts
         reason = reasons.REPLICAS_READY if plant.ready else reasons.NO_READY_REPLICA
-        previous = Previous.of(self._parent)
+        previous = self._previous
         samples = () if plant.sample is None else (plant.sample,)
         measures = measure_all(
             _metrics(facts),
