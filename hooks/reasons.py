@@ -41,6 +41,8 @@ SERVICE_MISSING: Final = "ServiceMissing"
 """A Service that the specification refers to does not exist."""
 SERVICE_WITHOUT_SELECTOR: Final = "ServiceWithoutSelector"
 """The Service of serviceRef has no selector, so it is not known which pods serve the model."""
+EXTERNAL_SERVICE: Final = "ExternalService"
+"""The Service of serviceRef is a name for a host elsewhere (type ExternalName), which is no local backend."""
 PORT_UNKNOWN: Final = "PortUnknown"
 """It is not known, or not clear, which port serves the model."""
 WORKSPACE_UNKNOWN: Final = "WorkspaceUnknown"
@@ -180,6 +182,7 @@ READINESS: Final = frozenset(
         WORKLOAD_SELECTOR_UNSUPPORTED,
         SERVICE_MISSING,
         SERVICE_WITHOUT_SELECTOR,
+        EXTERNAL_SERVICE,
         PORT_UNKNOWN,
     }
 )

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from enum import StrEnum
+from ipaddress import ip_address
 from typing import Annotated, Any, Final, Literal, Self
 
 import orjson
@@ -36,7 +37,7 @@ from gateway.api.vocabulary import (
     Forwarded,
 )
 from program.excerpts import cut
-from program.problems import MOST_VALUES, Mistake, first_problem, has_too_many_values, joined, must_be
+from program.problems import MOST_VALUES, Mistake, first_problem, has_too_many_values, joined, must_be, shown
 
 LABEL: Final = "gateway.beamlit.com/route"
 """Label of the ConfigMaps that contain a route document."""
@@ -277,6 +278,19 @@ class Backend(_Part):
         places = [self.service is not None, self.host is not None, self.default]
         if sum(places) != 1:
             raise Mistake(f"backend {self.id!r} needs exactly one of service, host and default")
+        if self.default:
+            # The token of the installation goes there, so nothing in a document says where that is or who it is.
+            own = {
+                "port": self.port is not None,
+                "tls": self.tls != Tls(),
+                "credentials": self.credentials is not None,
+            }
+            if any(own.values()):
+                names = " and ".join(name for name, given in own.items() if given)
+                raise Mistake(
+                    f"backend {self.id!r} must not have {names}: those of the default remote backend are in the"
+                    " gateway's settings"
+                )
         return self
 
     @property
@@ -403,11 +417,12 @@ class RouteDocument(_Part):
     """Service names that clients may use as host. The gateway adds the spellings with the namespace. When the list is
     empty, `name` is used."""
     cluster_ips: Annotated[tuple[str, ...], AfterValidator(_sorted_unique)] = ()
-    """Addresses of those Services that clients may use as host."""
+    """IP addresses of those Services that clients may use as host."""
     path: str | None = None
     """Second segment of the path `/{namespace}/{path}/…` by which clients reach the model; `name` when absent."""
     model: str | None = None
-    """Name that clients send as the `model` value of a request; `name` when absent."""
+    """Name that clients send as the `model` value of a request; `name` when absent. One with a slash needs the
+    namespace in front of it where it alone selects the route."""
     models: Annotated[tuple[ServedModel, ...], Field(max_length=64), AfterValidator(_in_order_of_name)] = ()
     """Names that clients may send besides. Where there are any, a request with another name gets the response 404, also
     by host and path. A document that has them requires `models`."""
@@ -432,6 +447,15 @@ class RouteDocument(_Part):
     hash: str = ""
     """First 16 hexadecimal digits of the SHA-256 digest of the document's canonical JSON without this field, set by the
     controller."""
+
+    @field_validator("cluster_ips")
+    @classmethod
+    def _addresses(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            # Any other text could be the host name of another namespace. A zone has its meaning on one host only.
+            if "%" in value or not _is_address(value):
+                raise Mistake(f"must be IP addresses such as 10.96.0.7, not {shown(value)}")
+        return values
 
     @model_validator(mode="after")
     def _weights(self) -> Self:
@@ -474,6 +498,14 @@ class RouteDocument(_Part):
                 del body[name]
         body["hash"] = hashlib.sha256(_canonical(body).encode()).hexdigest()[:16]
         return _canonical(body)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _lower_case(headers: Mapping[str, Any]) -> dict[str, Any]:

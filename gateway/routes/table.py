@@ -141,21 +141,22 @@ class RoutingTable:
             route = Route(entry.namespace, entry.document, entry.created)
             if not index.claim(index.routes, route.key, f"name {route.key}", route):
                 continue
-            for service in entry.document.service_names or (route.name,):
+            # A name with a dot is none of a Service, and could spell the host of another namespace.
+            services = entry.document.service_names or (() if "." in route.name else (route.name,))
+            for service in services:
                 full = f"{service}.{route.namespace}"
                 for spelling in (full, f"{full}.svc", f"{full}.svc.{cluster_domain}"):
                     index.claim(index.hosts, spelling, f"host {spelling}", route)
                 index.bare.setdefault(service, []).append((route, f"{full}.svc.{cluster_domain}"))
             for address in entry.document.cluster_ips:
-                first = (entry.document.service_names or (route.name,))[0]
-                full = f"{first}.{route.namespace}.svc.{cluster_domain}"
+                full = f"{services[0]}.{route.namespace}.svc.{cluster_domain}" if services else address
                 index.bare.setdefault(canonical_host(address), []).append((route, full))
             index.claim(index.paths, f"{route.namespace}/{entry.document.path_segment}".encode(), "path", route)
             for name in (entry.document.client_model, *(one.name for one in entry.document.models)):
                 qualified = f"{route.namespace}/{name}"
                 index.claim(index.qualified, qualified, "model", route)
-                # With a slash, a further name could be that of a model in another namespace.
-                if index.qualified[qualified] is route and (name == entry.document.client_model or "/" not in name):
+                # With a slash, it could be the name of a model in another namespace.
+                if index.qualified[qualified] is route and "/" not in name:
                     index.names.setdefault(name, []).append(route)
             if any(backend.health for backend in entry.document.backends):
                 index.checked.append(route)

@@ -94,6 +94,12 @@ def _behind_service(reference: ServiceReference, observation: Observation) -> Lo
     service = observation.service(reference.name or "")
     if service is None:
         return _no_service("serviceRef", reference)
+    if service.external:
+        return Unresolved(
+            reasons.EXTERNAL_SERVICE,
+            f"Service {service.name} is of type ExternalName, which leads out of the namespace: name in spec.serviceRef"
+            " one that selects the model's pods, or the host in spec.offloadingConfig.remoteBackend.",
+        )
     if not service.selector:
         return Unresolved(
             reasons.SERVICE_WITHOUT_SELECTOR,

@@ -7,6 +7,7 @@ absent. The specification itself is read by `Observation.spec`, which says what 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from ipaddress import ip_address
 from typing import Any, Final, Self
 
 from hooks.api.common import POLICY_API_VERSION, InvalidObject
@@ -181,6 +182,8 @@ class Service:
     ports: tuple[ServicePort, ...]
     cluster_ips: tuple[str, ...]
     """Cluster IPs of the Service; empty for a headless one."""
+    external: bool = False
+    """Whether the Service is a name for a host elsewhere (type ExternalName); Kubernetes ignores its selector."""
 
     @classmethod
     def of(cls, item: Object) -> Self:
@@ -191,10 +194,17 @@ class Service:
             name=text(mapping(item, "metadata"), "name"),
             selector=texts(spec, "selector"),
             ports=tuple(_service_ports(spec)),
-            cluster_ips=tuple(
-                address for address in addresses if isinstance(address, str) and address not in ("", "None")
-            ),
+            cluster_ips=tuple(address for address in addresses if isinstance(address, str) and _is_address(address)),
+            external=spec.get("type") == "ExternalName",
         )
+
+
+def _is_address(value: str) -> bool:
+    try:
+        ip_address(value)
+    except ValueError:
+        return False
+    return "%" not in value
 
 
 @dataclass(frozen=True, slots=True)

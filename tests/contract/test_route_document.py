@@ -54,6 +54,10 @@ places = st.one_of(
 )
 
 
+OF_THE_SETTINGS = frozenset({"port", "tls", "credentials"})
+"""Fields that the default remote backend has from the gateway's settings alone."""
+
+
 @st.composite
 def bodies(draw: st.DrawFn) -> dict[str, Any]:
     """Draw documents in any order and case, with and without the values that are the default."""
@@ -78,9 +82,10 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
             )
         )
         others = draw(st.lists(st.sampled_from([Use.FAILOVER.value, Use.OVERFLOW.value]), max_size=2))
-        backends.append(
-            {"id": id_, "weight": 100 if id_ == heavy else 0, "use": [*others, "weighted"]} | draw(places) | extra
-        )
+        place = draw(places)
+        if "default" in place:  # the gateway's settings say the rest of it
+            extra = {key: value for key, value in extra.items() if key not in OF_THE_SETTINGS}
+        backends.append({"id": id_, "weight": 100 if id_ == heavy else 0, "use": [*others, "weighted"]} | place | extra)
     rest = draw(
         st.fixed_dictionaries(
             {},
@@ -251,6 +256,34 @@ def test_the_first_document_ever_is_still_read() -> None:
 
 
 # ------------------------------------------------------------------------------------ documents that are wrong
+
+
+@pytest.mark.parametrize(
+    ("own", "named"),
+    [
+        ({"tls": {"caBundle": "-----BEGIN CERTIFICATE-----\n"}}, "tls"),
+        ({"tls": {"serverName": "impostor.example"}}, "tls"),
+        ({"tls": {"clientCertificate": "mine"}}, "tls"),
+        ({"port": 8443}, "port"),
+        ({"credentials": {"oauth2": {"name": "mine"}}}, "credentials"),
+        ({"port": 8443, "tls": {"serverName": "impostor.example"}}, "port and tls"),
+        ({"host": "impostor.example"}, None),
+        ({"service": "impostor"}, None),
+    ],
+)
+def test_a_document_says_nothing_about_the_default_remote_backend(own: dict[str, Any], named: str | None) -> None:
+    """A document that says where the default remote backend is, or by what it is known, is refused: the installation's
+    token goes there."""
+    expected = "exactly one of service, host and default" if named is None else f"'b' must not have {named}: "
+    with pytest.raises(DocumentError, match=expected):
+        read(json.dumps({"name": "a", "backends": [{"id": "b", "default": True} | own]}))
+
+
+@pytest.mark.parametrize("text", ["llm.b", "b/llm", "10.0.0.1.b", "", "10.0.0.1/32", "127.1", "fe80::1%eth0", "[::1]"])
+def test_cluster_ips_are_addresses(text: str) -> None:
+    """A document with a cluster IP that is no IP address is refused: it could be a host name of another namespace."""
+    with pytest.raises(DocumentError, match="clusterIps must be IP addresses"):
+        read(json.dumps({"name": "a", "clusterIps": ["10.0.0.1", text]}))
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 import asyncio
 import time
 
+import orjson
 import pytest
 
-from gateway.api.v1alpha1 import Backend, Split, Timeouts
+from gateway.api.v1alpha1 import Backend, Split, Timeouts, Tls
+from gateway.routes import sources
 from tests.deadlines import SECONDS
 from tests.integration.gateway.wire import Client, Running, document, gateway, local, remote, reply
 from tests.integration.servers import ServerSide, serving
@@ -173,3 +175,34 @@ async def test_to_12_a_wall_clock_that_jumps(jump: float, monkeypatch: pytest.Mo
         streams.end.set()
         await asyncio.gather(*(whole(client) for client, _ in clients))
         assert all(line["seconds"] >= 0 for line in running.lines())
+
+
+@pytest.mark.parametrize("own", [{"tls": {"caBundle": "x", "serverName": "impostor.test"}}, {"port": 8443}])
+async def test_a_document_that_redirects_the_default_backend_is_reported_and_the_last_good_one_stays(
+    own: dict[str, object],
+) -> None:
+    """A document with TLS or a port of its own for the default remote backend does not come into force: it is reported,
+    and requests go where the last good one and the settings say."""
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            await side.request()
+            await side.send(reply())
+
+    def loaded(extra: dict[str, object]) -> sources.Snapshot:
+        backend = {"id": "remote", "default": True, "weight": 100} | extra
+        text = orjson.dumps({"name": "demo", "backends": [backend]}).decode()
+        return sources.Snapshot([sources.ConfigMap("default", "demo-route", "", text, "demo.yaml")])
+
+    settings = {"defaultRemoteBackend": {"host": "remote.test", "scheme": "http"}}
+    async with serving(script) as server, gateway(remote_port=server.port, settings=settings) as running:
+        for extra in ({}, own):
+            running.store.loaded.clear()
+            running.store.apply(loaded(extra))
+            assert (await running.post(b"/default/demo/v1/chat/completions", b"{}")).status == 200
+        state = running.store.documents["default/demo-route"]
+        assert state.good is not None
+        assert (state.good.backends[0].tls, state.good.backends[0].port) == (Tls(), None)
+        assert state.error is not None
+        assert "are in the gateway's settings" in state.error
+        assert running.count("beamlit_gateway_document_errors") == 1

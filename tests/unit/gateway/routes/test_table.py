@@ -1,14 +1,15 @@
 """Routing table: matches of hosts, paths and model names."""
 
+import json
 from urllib.parse import unquote_to_bytes
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway import errors
-from gateway.api.v1alpha1 import Backend, HealthCheck, RouteDocument, ServedModel
-from gateway.routes.table import Entry, RoutingTable, check_path
+from gateway.api.v1alpha1 import Backend, DocumentError, HealthCheck, RouteDocument, ServedModel, read
+from gateway.routes.table import BareHostnames, Entry, Route, RoutingTable, check_path
 
 
 def entry(namespace: str, name: str, *, created: str = "2026-01-01T00:00:00Z", services: tuple[str, ...] = ()) -> Entry:
@@ -106,6 +107,98 @@ def test_a_further_name_claims_nothing_of_another_namespace() -> None:
         built.match_model("b/llm")
     assert built.match_model("a/b/llm").key == "a/demo"
     assert [name for name, _ in built.models()] == ["a/b/llm", "demo"]
+
+
+_NAMESPACES = ("a", "b", "svc", "local")
+_labels = st.sampled_from(["llm", "a", "b", "svc", "cluster", "local"])
+_spellings = st.one_of(
+    _labels,
+    st.lists(_labels, min_size=1, max_size=5).map(".".join),
+    st.lists(_labels, min_size=1, max_size=3).map("/".join),
+    st.sampled_from(["10.96.0.7", "::1", "%2F", "b%2Fllm", "b//llm", "/b/llm", "LLM.B", "b/LLM", "[::1]", "llm.b."]),
+    st.text(max_size=6),
+)
+
+
+def _hostile(namespace: str, created: str, fields: dict[str, object]) -> Entry | None:
+    """Return the entry of a document with these fields; None where the reader refuses it."""
+    try:
+        document, _ = read(json.dumps(fields))
+    except DocumentError:
+        return None
+    return Entry(namespace, "hostile-route", created, document)
+
+
+def _matches(built: RoutingTable, service: str, model: str, namespace: str) -> dict[str, Route | None]:
+    """Return the route of every name that a Service and a model have in a namespace."""
+    full = f"{service}.{namespace}"
+    found: dict[str, Route | None] = {
+        spelling: built.match_host(spelling) for spelling in (full, f"{full}.svc", f"{full}.svc.cluster.local")
+    }
+    by_path = built.match_path(f"/{namespace}/{model}/v1".encode())
+    found["path"] = None if by_path is None else by_path[0]
+    try:
+        found["model"] = built.match_model(f"{namespace}/{model}")
+    except errors.ModelNotFound:
+        found["model"] = None
+    return found
+
+
+@given(
+    st.sampled_from(_NAMESPACES),
+    st.sampled_from(_NAMESPACES),
+    st.sampled_from(["namespace", "unique"]),
+    st.sampled_from([None, frozenset(_NAMESPACES), frozenset({"a"})]),
+    st.sampled_from(["", "2020-01-01T00:00:00Z", "2030-01-01T00:00:00Z"]),
+    st.booleans(),
+    st.fixed_dictionaries(
+        {"name": _spellings},
+        optional={
+            "serviceNames": st.lists(_spellings, max_size=2),
+            "clusterIps": st.lists(_spellings, max_size=2),
+            "path": _spellings,
+            "model": _spellings,
+            "models": st.lists(_spellings.map(lambda name: {"name": name}), max_size=2),
+        },
+    ),
+    _labels,
+)
+@example("a", "b", "namespace", None, "", False, {"name": "x", "model": "b/llm"}, "llm")
+@example("a", "b", "unique", None, "", False, {"name": "x", "clusterIps": ["llm.b"]}, "llm")
+@example("a", "b", "unique", None, "", False, {"name": "llm.b"}, "llm")
+@example("svc", "b", "namespace", None, "", False, {"name": "llm.b"}, "llm")
+@example("local", "b", "namespace", None, "", True, {"name": "llm.b.svc.cluster"}, "llm")
+def test_nothing_in_a_document_claims_a_name_of_another_namespace(
+    of: str,
+    other: str,
+    bare: BareHostnames,
+    namespaces: frozenset[str] | None,
+    created: str,
+    served: bool,
+    fields: dict[str, object],
+    name: str,
+) -> None:
+    """Whatever a document says, it gets no request for a host, path or model that names another namespace, whether or
+    not that namespace has such a model, and takes none from it."""
+    hostile = _hostile(of, created, fields)
+    if hostile is None or of == other:
+        return
+    victim = [entry(other, name)] if served else []
+
+    def build(*entries: Entry) -> RoutingTable:
+        return RoutingTable.build(entries, namespaces=namespaces, cluster_domain="cluster.local", bare_hostnames=bare)
+
+    assert _matches(build(hostile, *victim), name, name, other) == _matches(build(*victim), name, name, other)
+
+
+def test_a_name_with_a_slash_needs_its_namespace_in_front() -> None:
+    """A model whose own name has a slash is found with the namespace in front only, and is listed so."""
+    built = table(Entry("a", "r", "", RouteDocument(name="demo", model="b/llm")))
+
+    with pytest.raises(errors.ModelNotFound):
+        built.match_model("b/llm")
+    assert built.match_model("a/b/llm").key == "a/demo"
+    assert [name for name, _ in built.models()] == ["a/b/llm"]
 
 
 def test_the_older_document_keeps_a_further_name() -> None:

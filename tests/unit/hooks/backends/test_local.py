@@ -99,6 +99,21 @@ def test_what_cannot_be_resolved(related: list[Json], spec: Json, reason: str) -
     assert unresolved(*related, **spec) == reason
 
 
+@pytest.mark.parametrize("selector", [None, {}])
+@pytest.mark.parametrize("name", ["localhost", "demo.other.svc.cluster.local", "169.254.169.254"])
+def test_a_service_that_leads_elsewhere_is_no_local_backend(name: str, selector: Json | None) -> None:
+    """A Service of type ExternalName, with a selector or without, is no local backend, and the condition says what to
+    do instead."""
+    external = service(selector=selector)
+    external["spec"] |= {"type": "ExternalName", "externalName": name}
+    reference: Json = {"serviceRef": {"name": "demo-svc"}}
+    assert unresolved(workload(), external, **reference) == reasons.EXTERNAL_SERVICE
+    conditions_of = sync(model_deployment(**reference), related=[workload(), external]).status["conditions"]
+    message = next(one["message"] for one in conditions_of if one["type"] == "RefsResolved")
+    assert message.startswith("Service demo-svc is of type ExternalName")
+    assert "spec.serviceRef" in message
+
+
 @pytest.mark.parametrize(
     ("port", "target"),
     [

@@ -88,6 +88,7 @@ def test_ports_that_speak_no_http_are_left_out() -> None:
         ({"clusterIP": "10.0.0.1"}, ("10.0.0.1",)),
         ({"clusterIP": "None", "clusterIPs": ["None"]}, ()),
         ({"clusterIP": ""}, ()),
+        ({"clusterIPs": ["web.other", "fe80::1%eth0", 7, "10.0.0.1"]}, ("10.0.0.1",)),
         ({}, ()),
     ],
 )
