@@ -4,6 +4,7 @@ https://prometheus.io/docs/instrumenting/exposition_formats/ has the format. A p
 tenant, so the lines of the wanted metrics are picked out first, and only so many of them are parsed.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ class Series:
     """The value; None for NaN and the infinities."""
     time: datetime | None
     """Time that the page gives for the value; None where it gives none, as usual."""
+    is_nan: bool = False
+    """Whether the value is NaN, as that of a quotient without traffic is."""
 
 
 Gauge = tuple[Series, ...] | Unread
@@ -147,7 +150,12 @@ def _gauge(name: str, lines: list[str], types: Mapping[str, str], scale: int) ->
     try:
         for family in text_string_to_metric_families("\n".join(lines)):
             series += [
-                Series(one.labels, _amount(one.value), None if one.timestamp is None else _time(one.timestamp, scale))
+                Series(
+                    one.labels,
+                    _amount(one.value),
+                    None if one.timestamp is None else _time(one.timestamp, scale),
+                    math.isnan(one.value),
+                )
                 for one in family.samples
                 if one.name == name
             ]

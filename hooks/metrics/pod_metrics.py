@@ -110,6 +110,7 @@ def reading(metric: MetricSpec, pages: Iterable[PodPage]) -> Reading:
         words = "metric.name must be the name of a gauge, because it is read from the pods themselves."
         return Reading(unread=Unread(reasons.REFUSED, words))
     samples: list[Sample] = []
+    idle: list[Sample] = []
     unread: Unread | None = None
     try:
         for page in pages:
@@ -117,31 +118,35 @@ def reading(metric: MetricSpec, pages: Iterable[PodPage]) -> Reading:
             if isinstance(result, Sample):
                 samples.append(result)
             else:
-                unread = unread or result
+                unread = unread or result.unread
+                idle += result.without_traffic
     except SelectorUnusable as exc:
         return Reading(unread=Unread(reasons.REFUSED, f"The selector of the metric cannot be used: {exc}."))
-    return Reading(tuple(samples), None if samples else unread)
+    return Reading(tuple(samples)) if samples else Reading(unread=unread, without_traffic=tuple(idle))
 
 
-def _sample(page: PodPage, name: str, selector: LabelSelector | None) -> Sample | Unread:
-    """Return the value of a pod, or the reason why it has none.
+def _sample(page: PodPage, name: str, selector: LabelSelector | None) -> Sample | Reading:
+    """Return the value of a pod, or a reading with the reason why it has none.
 
     Raises:
         SelectorUnusable: the selector cannot be used.
     """
     if isinstance(page.gauges, Unread):
-        return page.gauges
+        return Reading(unread=page.gauges)
     gauge = page.gauges.get(name, ())
     if isinstance(gauge, Unread):
-        return gauge
+        return Reading(unread=gauge)
     series = selected(gauge, selector)
     if not series:
         labels = " with the labels of the selector" if gauge else ""
-        return Unread(reasons.NO_SAMPLE, f"The pods serve a page, and no {name}{labels} is on it.")
+        return Reading(unread=Unread(reasons.NO_SAMPLE, f"The pods serve a page, and no {name}{labels} is on it."))
     values = [one.value for one in series if one.value is not None]
-    if len(values) < len(series):
-        return Unread(reasons.NOT_A_NUMBER, f"The pods say that {name} is NaN or an infinity.")
-    return Sample(page.pod, total(values), min(one.time or page.time for one in series))
+    sample = Sample(page.pod, total(values), min(one.time or page.time for one in series))
+    if len(values) == len(series):
+        return sample
+    unread = Unread(reasons.NOT_A_NUMBER, f"The pods say that {name} is NaN or an infinity.")
+    only_nan = all(one.value is not None or one.is_nan for one in series)
+    return Reading(unread=unread, without_traffic=(sample,) if only_nan else ())
 
 
 def _port(pod: Pod, port: int | str) -> int:

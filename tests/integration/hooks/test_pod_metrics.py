@@ -367,6 +367,26 @@ async def test_several_series_of_a_pod(api: ApiServer, engine: Engine) -> None:
     assert len(engine.asked) == 1
 
 
+@pytest.mark.parametrize(
+    ("page", "without_traffic"),
+    [
+        (f'{QUEUE}{{engine="0"}} NaN\n{QUEUE}{{engine="1"}} 2\n', [("a", "2")]),
+        (f"{QUEUE} NaN\n", [("a", "0")]),
+        (f'{QUEUE}{{engine="0"}} NaN\n{QUEUE}{{engine="1"}} +Inf\n', []),
+    ],
+)
+async def test_a_gauge_without_traffic(
+    api: ApiServer, engine: Engine, page: str, without_traffic: list[tuple[str, str]]
+) -> None:
+    """A gauge that is NaN is no number, and counts as zero while requests are offloaded; an infinity never counts."""
+    engine.serve(page)
+    lists(api, pod("a", engine.port))
+    async with opened() as (sources, _):
+        (reading,) = await read(sources, source={"port": engine.port})
+    assert unread((reading,))[0] == reasons.NOT_A_NUMBER
+    assert [(sample.of, str(sample.value)) for sample in reading.without_traffic] == without_traffic
+
+
 async def test_a_name_that_is_an_expression(api: ApiServer, engine: Engine) -> None:
     """An expression is refused, and the other metrics of the model are read."""
     lists(api, pod("a", engine.port))
