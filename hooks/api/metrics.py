@@ -17,11 +17,11 @@ MetricName = Annotated[str, StringConstraints(max_length=4096)]
 class LabelSelectorRequirement(ApiModel):
     """Requirement of a label selector."""
 
-    key: Annotated[str, StringConstraints(max_length=317)]
+    key: Annotated[str, StringConstraints(max_length=1024)]
     """Key of the label."""
     operator: Annotated[str, StringConstraints(max_length=16)]
     """Relation of the label to the values: In, NotIn, Exists or DoesNotExist."""
-    values: Annotated[tuple[Annotated[str, StringConstraints(max_length=63)], ...], Field(max_length=64)] = Field(
+    values: Annotated[tuple[Annotated[str, StringConstraints(max_length=1024)], ...], Field(max_length=64)] = Field(
         default=(), json_schema_extra=LIST_ATOMIC
     )
     """Values of the label. Must not be empty for In and NotIn, and must be empty for Exists and DoesNotExist."""
@@ -33,7 +33,7 @@ class LabelSelector(ApiModel):
     model_config = schema_config(x_kubernetes_map_type="atomic")
 
     match_labels: Annotated[
-        Mapping[str, Annotated[str, StringConstraints(max_length=63)]],
+        Mapping[str, Annotated[str, StringConstraints(max_length=1024)]],
         Field(max_length=64),
     ] = Field(default_factory=dict)
     """Labels with the value that each must have."""

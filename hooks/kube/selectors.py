@@ -8,8 +8,12 @@ from typing import Any, Final, Self
 
 from hooks.kube.unstructured import objects, text, texts
 
-_VALUE: Final = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
-_KEY: Final = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
+_NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
+_SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+LONGEST_NAME: Final = 63
+"""Characters that the name of a label and its value may have."""
+LONGEST_PREFIX: Final = 253
+"""Characters that the prefix of a label may have."""
 
 
 class InvalidSelector(ValueError):
@@ -44,13 +48,13 @@ class Requirement:
             known = Operator(operator)
         except ValueError:
             raise InvalidSelector(f"the operator {operator!r} must be one of {', '.join(Operator)}") from None
-        if not _KEY.fullmatch(key):
-            raise InvalidSelector(f"{key!r} is not a label")
+        if not _is_key(key):
+            raise InvalidSelector(f"{_shortened(key)} is not a label")
         if (known in (Operator.IN, Operator.NOT_IN)) != bool(values):
             raise InvalidSelector(f"{operator} of {key!r} has {'no' if not values else 'unexpected'} values")
         for value in values:
-            if not _VALUE.fullmatch(value):
-                raise InvalidSelector(f"{value!r} is not the value of a label")
+            if value and not _is_name(value):
+                raise InvalidSelector(f"{_shortened(value)} is not the value of a label")
         return cls(key, known, values)
 
     def matches(self, labels: Mapping[str, str]) -> bool:
@@ -110,3 +114,20 @@ class Selector:
     def __str__(self) -> str:
         """Return the selector as a query spells it: `app=a,tier in (b,c)`."""
         return ",".join(map(str, self.requirements))
+
+
+def _is_name(text: str) -> bool:
+    return len(text) <= LONGEST_NAME and _NAME.fullmatch(text) is not None
+
+
+def _is_key(key: str) -> bool:
+    """Return whether a text is a qualified name: a name, after a DNS subdomain and a slash where there is a prefix."""
+    prefix, slash, name = key.rpartition("/")
+    if not slash:
+        return _is_name(name)
+    return _is_name(name) and len(prefix) <= LONGEST_PREFIX and _SUBDOMAIN.fullmatch(prefix) is not None
+
+
+def _shortened(text: str) -> str:
+    """Return a text as a message repeats it."""
+    return repr(text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…")

@@ -13,6 +13,7 @@ from typing import Any, Final
 import promql_parser as parser
 
 from hooks.metrics.promql import LABEL, ExpressionUnusable, quoted
+from hooks.metrics.promql_parser import Unparsable, parsed
 
 LENGTH: Final = 2048
 """Characters that an expression may have. The time to parse it rises with the square of its depth."""
@@ -54,16 +55,18 @@ def confined(expression: str, label: str, namespace: str) -> str | ExpressionUnu
     """Return the expression, reading only series whose `label` is `namespace`; or the reason why it cannot be had."""
     if len(expression) > LENGTH:
         return ExpressionUnusable(f"is longer than the {LENGTH} characters that can be confined to a namespace")
+    tree = parsed(expression)
+    if isinstance(tree, Unparsable):
+        why = _line(str(tree))
+        if not why:
+            return _unknown("something in it")
+        return ExpressionUnusable(f"cannot be confined to a namespace, because it cannot be read: {why}")
     try:
-        return _Writer(f"{label}={quoted(namespace)}").write(parser.parse(expression), 0)
+        return _Writer(f"{label}={quoted(namespace)}").write(tree, 0)
     except ExpressionUnusable as exc:
         return exc
     except (ValueError, OverflowError) as exc:
         return ExpressionUnusable(f"cannot be confined to a namespace, because it cannot be read: {_line(str(exc))}")
-    except BaseException as exc:
-        if type(exc).__name__ != "PanicException":  # the parser raises it, and it derives from BaseException alone
-            raise
-        return _unknown("something in it")
 
 
 class _Writer:

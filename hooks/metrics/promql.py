@@ -69,8 +69,19 @@ def quoted(text: str) -> str:
 
 _TEXT: Final = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|`[^`]*`|#[^\n]*', re.DOTALL)
 _DURATION: Final = r"(?:\d+(?:ms|[smhdwy]))+|\d+(?:\.\d+)?"
-_RANGE: Final = re.compile(rf"\[\s*({_DURATION})\s*([:\]])")
-_OFFSET: Final = re.compile(rf"\boffset\s+({_DURATION})", re.IGNORECASE)
+_TOKEN: Final = re.compile(
+    rf"""
+    \[\s*(?P<length>{_DURATION})\s*(?::[^\]]*)?\]   # a range, or a subquery with its step
+    | \boffset\s+(?P<offset>{_DURATION})
+    | \boffset\s+-\s*{_DURATION}             # forward in time
+    | @\s*(?:\w+\s*\(\s*\)|[-+]?[\w.]+)      # a time, which moves no range
+    | \{{[^}}]*\}}
+    | (?P<paren>[()])
+    | (?P<word>[\w:.]+)
+    | (?P<other>[^\s\]])
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
 _UNITS: Final = {
     "ms": 1,
     "s": 1000,
@@ -86,15 +97,25 @@ _MOST: Final = 10 * _UNITS["y"]
 def reach(expression: str) -> timedelta:
     """Return how far back in time an expression reads at most.
 
-    That is the sum of its longest range, its subqueries and its longest offset. It is computed from the text, so that
-    it is known for dialects of PromQL too, which only their server can parse.
+    A range, a subquery and an offset add up along the way to a series; of what stands side by side, the longest counts.
+    It is computed from the text, so that it is known for dialects of PromQL too, which only their server can parse.
     """
-    plain = _TEXT.sub('""', expression)
-    ranges = [(_milliseconds(length), end) for length, end in _RANGE.findall(plain)]
-    longest = max((length for length, end in ranges if end == "]"), default=0)
-    subqueries = sum(length for length, end in ranges if end == ":")
-    offset = max(map(_milliseconds, _OFFSET.findall(plain)), default=0)
-    return timedelta(milliseconds=min(longest + subqueries + offset, _MOST))
+    # One entry for each open parenthesis: the longest of the operands before the present one, and the present one.
+    groups = [(0, 0)]
+    for token in _TOKEN.finditer(_TEXT.sub('""', expression)):
+        longest, operand = groups[-1]
+        length, paren = token["length"] or token["offset"], token["paren"]
+        if length is not None:
+            groups[-1] = (longest, min(operand + _milliseconds(length), _MOST))
+        elif paren == "(":
+            groups[-1] = (max(longest, operand), 0)
+            groups.append((0, 0))
+        elif paren == ")" and len(groups) > 1:
+            groups.pop()
+            groups[-1] = (groups[-1][0], max(longest, operand))
+        elif token["word"] is not None or token["other"] is not None:
+            groups[-1] = (max(longest, operand), 0)
+    return timedelta(milliseconds=min(max(map(max, groups)), _MOST))
 
 
 def _milliseconds(length: str) -> int:

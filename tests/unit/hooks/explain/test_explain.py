@@ -353,6 +353,14 @@ def test_text_and_document_say_the_same() -> None:
     assert max(map(len, text.splitlines())) <= 110
 
 
+@pytest.mark.parametrize("written", ["1500Mi", "0.5", 30, "1e3", "2500m"])
+def test_a_target_is_shown_as_it_is_written(written: str | int) -> None:
+    """The target of a metric stands in the text as in the specification."""
+    cluster = watched("50")
+    cluster.parent["spec"]["offloadingConfig"]["metrics"] = [external("queue-0", written)]
+    assert f"queue-0 (External, target {written}): " in as_text(explained(cluster))
+
+
 def test_many_pods_fit() -> None:
     """Of many values, and of many pods that are left out, the text names the first ones and counts the rest."""
     target = {"type": "AverageValue", "averageValue": "1"}

@@ -53,6 +53,14 @@ def test_the_order_in_which_it_was_written_does_not_matter() -> None:
         ("a", "In", (), "In of 'a' has no values"),
         ("a", "DoesNotExist", ("x",), "DoesNotExist of 'a' has unexpected values"),
         ("a", "NotIn", ("x", "y,z"), "'y,z' is not the value of a label"),
+        ("a", "In", ("x" * 64,), f"'{'x' * 63}…' is not the value of a label"),
+        ("a" * 64, "Exists", (), f"'{'a' * 63}…' is not a label"),
+        (f"{'a' * 254}/b", "Exists", (), f"'{'a' * 63}…' is not a label"),
+        ("a..b/c", "Exists", (), "'a..b/c' is not a label"),
+        ("a.-b/c", "Exists", (), "'a.-b/c' is not a label"),
+        ("A/c", "Exists", (), "'A/c' is not a label"),
+        ("/c", "Exists", (), "'/c' is not a label"),
+        ("a/b/c", "Exists", (), "'a/b/c' is not a label"),
     ],
 )
 def test_an_invalid_requirement(key: str, operator: str, values: tuple[str, ...], message: str) -> None:
@@ -72,3 +80,9 @@ def test_the_selector_of_a_workload() -> None:
     assert Workload.of(item).selector is None
     assert Workload.of(workload(match_labels={})).selector is None
     assert Workload.of({}).selector is None
+
+
+def test_the_longest_names_of_labels() -> None:
+    """A name and a value of 63 characters and a prefix of 253 are valid, as in Kubernetes."""
+    key = f"{'a.' * 126}a/{'b' * 63}"
+    assert Requirement.of(key, "In", ("c" * 63,)).matches({key: "c" * 63})

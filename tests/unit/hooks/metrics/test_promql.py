@@ -1,5 +1,6 @@
 """Expressions of PromQL: selectors in them, how far back they read, and the boundary around a namespace."""
 
+import os
 from datetime import timedelta
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hooks.api.metrics import LabelSelector
-from hooks.metrics import confinement, promql
+from hooks.metrics import confinement, promql, promql_parser
 from hooks.metrics.confinement import FUNCTIONS, confined
 from hooks.metrics.promql import ExpressionUnusable, quoted, reach, selected
 from tests.builders import Json
@@ -77,6 +78,15 @@ def test_an_expression_without_a_selector_is_sent_as_it_stands() -> None:
         ("rate(m[99999999999y])", 315360000),
         ("rate(m[99999999999999])", 315360000),
         ("rollup_rate(m[5m], 'max') keep_metric_names", 300),
+        ("max_over_time(a[1h:]) / max_over_time(b[2h:])", 7200),
+        ("max_over_time(a[1h:]) + rate(b[5m] offset 30m)", 3600),
+        ("max_over_time((rate(a[5m]) + rate(b[10m]))[1h:1m] offset 1d)", 90600),
+        ("sum by (x) (max_over_time(a[1h:])) + avg by (y) (max_over_time(b[1h:]))", 3600),
+        ("max_over_time(min_over_time(rate(m[1m])[10m:])[1h:])", 4260),
+        ("m[5m] @ end() offset 1h", 3900),
+        ("m{a=~'x(y'}[5m] offset 1h + m[1h]", 3900),
+        ("sum(m)[1h:] offset 5m or sum(m)[30m:]", 3900),
+        (")((m[5m]", 300),
     ],
 )
 def test_how_far_back_an_expression_reads(expression: str, seconds: float) -> None:
@@ -173,3 +183,26 @@ def test_what_a_newer_parser_may_read_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(confinement, "_WRITERS", {})
     assert "NumberLiteral is not known" in str(confined("2.5", "ns", "a"))
     assert promql.NAME.fullmatch("a:b")
+
+
+@pytest.mark.parametrize("expression", ["Inf [1e999999999999]", "rate(m[1e99999999])", "m[1e400] + n"])
+def test_a_panic_of_the_parser_leaves_no_trace(expression: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """An expression that the parser panics at is refused, and standard error has nothing of it, now and later."""
+    for label in ("namespace", "other"):
+        assert isinstance(confined(expression, label, "a"), ExpressionUnusable)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_others_write_meanwhile_is_kept(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another thread writes to standard error while an expression is parsed is written, in the end."""
+
+    def parse(expression: str) -> str:
+        os.write(2, b"a line of the log\n")
+        return expression
+
+    monkeypatch.setattr("hooks.metrics.promql_parser.parser.parse", parse)
+    assert promql_parser.parsed("never parsed before") == "never parsed before"
+    promql_parser.parsed.cache_clear()
+    assert capfd.readouterr().err == "a line of the log\n"

@@ -77,6 +77,19 @@ def test_a_metric_triggers_after_its_window() -> None:
     assert split(cluster.measure("100", after=1)) == (40, reasons.METRIC_REACHED)
 
 
+def test_windows_begin_at_the_moment() -> None:
+    """A window that begins within a second ends no earlier than its length after that moment."""
+    cluster = watched(percentage=40)
+    first = cluster.measure("100", after=0.7)
+    assert first.status["offloading"]["reachedSince"] == "2026-03-01T12:05:01Z"
+    assert split(cluster.measure("100", after=29.8)) == (0, reasons.LOCAL)
+    assert split(cluster.measure("100", after=0.5)) == (40, reasons.METRIC_REACHED)
+    below = cluster.measure("0", after=1.2)
+    assert below.status["offloading"]["belowSince"] == "2026-03-01T12:05:33Z"
+    assert split(cluster.measure("0", after=60)) == (40, reasons.RELEASING)
+    assert split(cluster.measure("0", after=0.8)) == (0, reasons.LOCAL)
+
+
 def test_a_metric_that_falls_starts_its_window_again() -> None:
     """A target that is reached now and then, and never for thirty seconds, offloads nothing."""
     cluster = watched()
