@@ -1,6 +1,7 @@
 """Health checks of backends: one task per backend of a route that asks for them.
 
-Checks use the same connections, address checks and TLS as requests.
+Checks use the same connections, address checks and TLS as requests. Each route has slots of its own, so that a check
+that gets no response is late for its own route only.
 """
 
 import asyncio
@@ -20,8 +21,10 @@ from gateway.routes.table import Route
 from gateway.upstream.connection import Upstream
 from gateway.upstream.origin import Timeouts
 
-AT_ONCE: Final = 32
-"""Health checks that run at the same time."""
+AT_ONCE: Final = 4
+"""Health checks of one route that run at the same time."""
+LEAST_SECONDS: Final = 1.0
+"""Seconds that a check may take, where its interval is shorter than that."""
 _BODY_BYTES: Final = 65536
 """Bytes of a response to a health check that are read so that its connection can be used again."""
 
@@ -36,7 +39,8 @@ class HealthChecks:
     def __init__(self, upstream: Upstream, credentials: Credentials) -> None:
         self._upstream = upstream
         self._credentials = credentials
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots: dict[str, asyncio.Semaphore] = {}
+        """Slots for checks, by the key of the route."""
         self._tasks: dict[_Key, tuple[BackendPlan, asyncio.Task[None]]] = {}
 
     def apply(self, desired: Iterable[tuple[Route, BackendPlan]]) -> None:
@@ -53,6 +57,8 @@ class HealthChecks:
             plan, task = self._tasks.pop(key)
             task.cancel()
             plan.breaker.report(healthy=True, now=time.perf_counter())
+        checked = {route.key for route, _ in keys.values()}
+        self._slots = {key: self._slots.get(key) or asyncio.Semaphore(AT_ONCE) for key in checked}
         for key, (route, one) in keys.items():
             if key not in self._tasks:
                 self._tasks[key] = one, asyncio.get_running_loop().create_task(self._run(route, one, key[4]))
@@ -65,9 +71,10 @@ class HealthChecks:
 
     async def _run(self, route: Route, one: BackendPlan, rules: HealthCheck) -> None:
         passed = failed = 0
+        slots = self._slots[route.key]
         await asyncio.sleep(random.random() * rules.interval)  # noqa: S311 - spreads checks, keeps no secret
         while True:
-            async with self._slots:
+            async with slots:
                 why = await self._check(route, one, rules)
             passed, failed = (passed + 1, 0) if why is None else (0, failed + 1)
             healthy = one.breaker.healthy
@@ -92,9 +99,10 @@ class HealthChecks:
             content_length=None,
             chunked=False,
         )
-        times = Timeouts(connect=min(one.timeouts.connect, rules.timeout), first_byte=rules.timeout, idle=rules.timeout)
+        seconds = min(rules.timeout, max(rules.interval, LEAST_SECONDS))
+        times = Timeouts(connect=min(one.timeouts.connect, seconds), first_byte=seconds, idle=seconds)
         try:
-            async with asyncio.timeout(rules.timeout):
+            async with asyncio.timeout(seconds):
                 origin = one.origin
                 if one.certified:
                     origin = origin._replace(certificate=await self._credentials.certificate(route, one.backend))

@@ -216,7 +216,7 @@ class HealthCheck(_Part):
     interval: Seconds = 10
     """Seconds between two checks."""
     timeout: Seconds = 5
-    """Seconds that one check may take."""
+    """Seconds that one check may take, at most `interval`, or 1 where that is shorter."""
     unhealthy: Annotated[int, Field(ge=1, le=100)] = 3
     """Failed checks in a row after which the backend gets no requests."""
     healthy: Annotated[int, Field(ge=1, le=100)] = 1

@@ -169,7 +169,7 @@ class HealthCheck(ApiModel):
     interval_seconds: Annotated[float, Field(ge=1, le=3600)] = 10
     """Number of seconds between two checks. Defaults to 10."""
     timeout_seconds: Annotated[float, Field(ge=0.01, le=3600)] = 5
-    """Number of seconds after which a check fails. Defaults to 5."""
+    """Number of seconds after which a check fails, at most intervalSeconds. Defaults to 5."""
     unhealthy_threshold: Annotated[int, Field(ge=1, le=100)] = 3
     """Number of failed checks in a row after which the backend gets no requests, as long as another backend can take
     them. Defaults to 3."""

@@ -1,7 +1,7 @@
 """Backends in a cool-down, with an open breaker or unhealthy: where requests go instead, and until when."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
 from functools import partial
 from time import time
@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from gateway import admin
-from gateway.api.v1alpha1 import Breaker, Headers, HealthCheck, Retry, Use
+from gateway.api.v1alpha1 import Backend, Breaker, Headers, HealthCheck, Retry, RouteDocument, Timeouts, Use
 from tests.deadlines import SECONDS
 from tests.integration.gateway.wire import Response, Running, document, echo, gateway, local, remote, reply
 from tests.integration.servers import ServerSide, serving, until
+from tests.name_server import name_server
 
 LOOPBACK: dict[str, Any] = {"gateway": {"allowedAddresses": ["127.0.0.0/8"]}}
 LABELS = {"namespace": "default", "model": "demo", "backend": "local"}
@@ -366,8 +367,11 @@ async def test_state_is_kept_for_the_same_server_only() -> None:
 
 
 @pytest.mark.parametrize("bad", [b"", reply(b"", b"500 No"), reply(b"", b"302 Found"), None])
-async def test_health_checks_exclude_a_backend_and_bring_it_back(bad: bytes | None) -> None:
+async def test_health_checks_exclude_a_backend_and_bring_it_back(
+    bad: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After two failed checks a backend gets no requests, after a passed one it does; no request fails."""
+    monkeypatch.setattr("gateway.health.LEAST_SECONDS", SECONDS)
     near = Switch(OK)
     seconds = 1 if bad is None else SECONDS
     check = HealthCheck(path="/health", interval=0.05, timeout=seconds, unhealthy=2, healthy=1)
@@ -434,6 +438,72 @@ async def test_se_15_health_checks_go_to_no_other_addresses_than_requests() -> N
         async with gateway(document(backend)) as running:
             await until(lambda: not state(running)["healthy"])
             assert near.checks == 0
+
+
+async def hold(side: ServerSide) -> None:
+    """Take a request, and never respond."""
+    await side.request()
+    await side.gone()
+
+
+async def hold_half(side: ServerSide) -> None:
+    """Send the head of a response and half of its body."""
+    await side.request()
+    await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
+    await side.gone()
+
+
+@pytest.mark.parametrize("black_hole", [hold, hold_half, None], ids=["no response", "half a response", "no address"])
+async def test_a_check_that_is_late_is_late_for_its_own_route_only(
+    black_hole: Callable[[ServerSide], Awaitable[None]] | None,
+) -> None:
+    """However many routes have backends that respond to no check, or names that nobody resolves, all others are
+    checked, and what a check may take is bounded by its interval."""
+    near = Switch(OK)
+    check = HealthCheck(path="/health", interval=1, timeout=3600, unhealthy=1)
+    with name_server({}, silent=("silent.example",)) as names:
+        async with serving(near) as good, serving(black_hole or hold) as bad:
+
+            def late(number: int) -> RouteDocument:
+                host = "127.0.0.1" if black_hole is not None else f"h{number}.silent.example"
+                held = [
+                    Backend(id=f"b{place}", host=host, port=bad.port, health=check, weight=0 if place else 100)
+                    for place in range(2)
+                ]
+                return document(*held, name=f"late-{number}", timeouts=Timeouts(connect=3600))
+
+            async with gateway(settings=LOOPBACK, open_server=names.open, local_port=good.port) as running:
+                hostile = [late(number) for number in range(40)]
+                running.load_all({"bad": hostile})
+                await until(lambda: len(bad.sides) >= 33 or len(set(names.asked)) >= 32)
+                before = near.checks
+                running.load_all({"bad": hostile, "default": [document(local(health=check))]})
+                await until(lambda: near.checks >= before + 3)
+                runtime = running.store.runtime("bad/late-0")
+                await until(lambda: not runtime.backends["b0"].breaker.healthy)
+
+
+async def test_the_checks_of_one_route_share_its_slots() -> None:
+    """A route has four checks under way at most, however many backends it has."""
+    check = HealthCheck(path="/health", interval=1, timeout=1, unhealthy=1)
+    under_way = most = 0
+
+    async def script(side: ServerSide) -> None:
+        nonlocal under_way, most
+        await side.request()
+        under_way += 1
+        most = max(most, under_way)
+        await side.gone()
+        under_way -= 1
+
+    async with serving(script) as server:
+        many = [
+            Backend(id=f"b{place}", host="127.0.0.1", port=server.port, health=check, weight=0 if place else 100)
+            for place in range(16)
+        ]
+        async with gateway(document(*many), settings=LOOPBACK):
+            await until(lambda: len(server.sides) >= 12)
+        assert 2 <= most <= 5  # the end of one may reach the server after the beginning of the next
 
 
 # Changes of the routing table
