@@ -419,8 +419,10 @@ class _Path:
             return replace(memory, reached_since=None, below_since=since), share
         if self.in_force.overridden or share == 0:
             return Memory(attempts=memory.attempts), None
-        # Each step has a window of its own.
-        trial = Memory(held=share, claim=claim, attempts=memory.attempts)
+        # Each step has a window of its own. A metric that cannot be read claims nothing, so nothing can refute it.
+        trial = Memory(attempts=memory.attempts)
+        if all(isinstance(one, Measured) for one in self.measures):
+            trial = replace(trial, held=share, claim=claim)
         return (replace(trial, below_since=self._begun(None)), lower) if lower > 0 else (trial, None)
 
     @property

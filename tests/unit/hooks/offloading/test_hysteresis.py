@@ -13,7 +13,8 @@ from hooks import reasons
 from hooks.api.offloading import OffloadingBehavior
 from hooks.backends.policies import MAX_TOLD
 from hooks.kube.quantities import NANO, Quantity
-from hooks.observation.readings import Unread
+from hooks.metrics import vectors
+from hooks.observation.readings import Readings, Unread
 from hooks.offloading.hysteresis import NOTHING, Course, InForce, Memory, Standing, advance
 from hooks.offloading.measures import Counted, Measured, Missing
 from hooks.protocol import SyncResponse
@@ -713,3 +714,34 @@ def test_where_a_metric_falls_below(
 def exactly(ratio: Fraction) -> Measured:
     """Return a measure with exactly this ratio, though no quantity has it."""
     return Measured((Counted("series", Quantity(NANO), NOW),), (), Fraction(1), 1 / ratio) if ratio > 0 else measured(0)
+
+
+def quotient(cluster: Cluster, *values: str, after: float) -> SyncResponse:
+    """Return the response to a sync after this many seconds, in which Prometheus gives these values for a metric."""
+    cluster.now += timedelta(seconds=after)
+    series = [{"metric": {"le": str(one)}, "value": [cluster.now.timestamp(), one]} for one in values]
+    content = {"data": {"resultType": "vector", "result": series}}
+    response = builders.sync(
+        cluster.parent,
+        now=cluster.now,
+        readings=Readings((vectors.of_series(vectors.points(content), timedelta(0)),)),
+        children=cluster.children,
+        related=cluster.related,
+    )
+    cluster.parent = cluster.parent | {"status": response.status}
+    return response
+
+
+def test_a_quotient_without_traffic_is_released() -> None:
+    """At 100 percent a quotient is NaN, which counts as 0, so requests come back; while all are here it cannot be
+    read, and an infinity or an empty result holds the share at any time."""
+    cluster = offloaded()
+    for held in (("+Inf",), ("NaN", "-Inf"), ()):
+        response = quotient(cluster, *held, after=3600)
+        assert split(response) == (100, reasons.METRICS_MISSING)
+    assert split(quotient(cluster, "NaN", after=1)) == (100, reasons.RELEASING)
+    assert split(quotient(cluster, "NaN", after=60)) == (75, reasons.RELEASING)
+    assert split(quotient(cluster, "NaN", "NaN", after=1)) == (75, reasons.RELEASING)
+    back = quotient(cluster, "NaN", "3", after=60)
+    assert split(back) == (0, reasons.LOCAL)
+    assert states(quotient(cluster, "NaN", after=1)) == [reasons.NOT_A_NUMBER]

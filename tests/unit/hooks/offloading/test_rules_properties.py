@@ -17,7 +17,8 @@ from tests import builders
 from tests.builders import NOW, Cluster, Json, body_of, external, model_deployment, workload
 
 GONE = Unread(reasons.UNREACHABLE, "The source does not respond: start it.")
-MEMORY = {"percentage", "reason", "message", "since", "reachedSince", "belowSince", "step"}
+TRIALS = {"heldShare", "claim", "attempts"}
+MEMORY = {"percentage", "reason", "message", "since", "reachedSince", "belowSince", "step", *TRIALS}
 
 seconds = st.integers(-4000, 0) | st.sampled_from([0, -1, -15, -60, -300])
 times = seconds.map(lambda number: format_time(NOW + timedelta(seconds=number)))
@@ -42,7 +43,14 @@ known_reasons = st.sampled_from(
 )
 states = st.fixed_dictionaries(
     {"percentage": percents, "reason": known_reasons, "since": times},
-    optional={"reachedSince": times, "belowSince": times, "step": percents},
+    optional={
+        "reachedSince": times,
+        "belowSince": times,
+        "step": percents,
+        "heldShare": percents,
+        "claim": st.sampled_from(["Supported", "Blind", "Other"]),
+        "attempts": st.fixed_dictionaries({"supported": st.integers(0, 4), "blind": st.integers(0, 3)}),
+    },
 )
 
 
