@@ -121,6 +121,9 @@ class NameServer:
         elif descriptor in self._writers:
             self._loop.remove_writer(descriptor)
             self._writers.discard(descriptor)
+        self._schedule()
+
+    def _schedule(self) -> None:
         if self._timer is None and (self._readers or self._writers):
             self._timer = self._loop.call_later(_TICK_SECONDS, self._tick)
 
@@ -128,8 +131,7 @@ class NameServer:
         """Let c-ares send questions again that got no response, and give up those that were sent often enough."""
         self._timer = None
         self._channel.process_fd(pycares.ARES_SOCKET_BAD, pycares.ARES_SOCKET_BAD)
-        if self._timer is None and (self._readers or self._writers):
-            self._timer = self._loop.call_later(_TICK_SECONDS, self._tick)
+        self._schedule()
 
     def _time_of_change(self) -> int:
         try:
