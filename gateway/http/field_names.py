@@ -1,8 +1,8 @@
 """What a name says about a field: whether it has a credential, or says who the caller is.
 
 New names of both kinds appear all the time, so names are judged by the words in them. docs/gateway.md has the rule for
-users; `forwardHeaders` of a backend is for names that the rule takes for what they are not. Query parameters are judged
-like fields: servers take keys in both places.
+users; `forwardHeaders` of a backend is for names that the rule takes for what they are not. Query parameters and
+subprotocols of WebSockets are judged like fields: servers take keys in all three places.
 """
 
 import re
@@ -11,69 +11,198 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-_NO_CREDENTIAL: Final = re.compile(
-    rb"(?:x-)?idempotency-key|sec-websocket-[a-z-]+|(?:next-?)?page-?token|(?:next-?)?continuation-?token"
-)
-"""Regular expression for names that end like those of credentials and have none."""
+_LONGEST: Final = 256
+"""Bytes of the longest name whose verdict is remembered; so memory has a bound whatever clients send."""
+
+_BETWEEN_WORDS: Final = re.compile(rb"v?[0-9]+|[^a-z]")
+"""Regular expression for what ends a word: digits, a version such as `v2`, and whatever is no letter."""
+_CAMEL_CASE: Final = re.compile(rb"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+"""Regular expression for the places where a word of `camelCase` ends."""
+
+# The expressions below are for words in the form of `_words`: in lower case, with a hyphen before and behind each.
+
+_PAIRS: Final = re.compile(rb"-(?:idempotency-?key|(?:next)?(?:page|continuation)-?token|user-?agent)s?(?=-)")
+"""Regular expression for pairs of words that are of no kind, though one of the two is."""
+
+_NO_CREDENTIAL: Final = re.compile(rb"-(?:sec-websocket|mcp-session-id-$)")
+"""Regular expression for names that only look like those of credentials: parts of protocols."""
 
 _CREDENTIAL: Final = re.compile(
-    rb"authorization|password|passwd"
-    rb"|(?:^|-)(?:auth|authentication|jwt|dpop|secret|credentials?|api-?keys?)(?:-|$)"
-    rb"|(?:^|-)(?:keys?|sig)$"
-    rb"|(?:apikey|accesskeyid|token|secret|cookie2?|credentials?|jwt|signature)$"
+    # Words, and a word that begins with `auth` but is about no author.
+    rb"-(?:bearer|hmac|dpop|jw[est]|mfa|[ht]?otp|sig)s?-"
+    rb"|-auth(?!or(?!i[sz]))"
+    rb"|-api-keys?-|-session-ids?-"
+    # Words that are found also where they are written together with others.
+    rb"|authori[sz]ation|authentication|oauth|password|passwd|passphrase|passcode|credential|apikey|sessionid|sessid"
+    rb"|(?:auth|secret|cookie|jwt|signature|assertion|pwd)s?-"
+    # Words that count at the end, behind which only a version, an id or a letter stands.
+    rb"|(?:(?<!-mon)(?<!-don)(?<!-tur)(?<!-hoc)(?<!-joc)(?<!-whis)(?<!-hot)keys?(?:ids?)?|-session|-sid|-pass)"
+    rb"-(?:(?:id|value|[a-z])-)*$"
+    # All of a name.
+    rb"|^-(?:x-)?code-$"
 )
-"""Regular expression for the words of credentials, and for the ends of their names."""
+"""Regular expression for the words of credentials."""
 
-_NO_IDENTITY: Final = re.compile(rb"(?:.*-)?user-agent|sec-.*")
+_TOKEN: Final = re.compile(rb"tokens?-")
+_ONE_TOKEN: Final = re.compile(rb"token-(?:(?:id|value|[a-z])-)*$")
+"""Regular expression for names that end with one token; more of them may be an amount of text."""
+_AMOUNT: Final = re.compile(
+    rb"-(?:n-|(?:max|min|num|number|count|limit|budget|usage|total|input|output|prompt|completion|cached|reasoning"
+    rb"|thinking|special|stop|remaining|ids)(?:imum|s)?(?:-|[a-z]*tokens-))"
+)
+"""Regular expression for the words of amounts, with which tokens are those that a model counts."""
+
+_NO_IDENTITY: Final = re.compile(rb"-sec-fetch-")
 """Regular expression for names with the words of identities that say nothing about the caller's identity."""
 
 _IDENTITY: Final = re.compile(
-    rb"^(?:x-)?(?:forwarded|auth-request|remote|impersonate|ssl|tls|mtls|webauth|kubeflow)-"
-    rb"|(?:^|-)(?:user|userid|uid|username|userinfo|email|groups|roles?|principal|subject|tenant|tenantid|identity"
-    rb"|claims?|authenticated|impersonated?|oidc|saml|mtls|certificate|cert)(?:-|$)"
-    rb"|(?:^|-)(?:client|s|i|ssl)-dn$"
-    rb"|(?:^|-)(?:client|connecting|originating|peer|real|socket|source)-?(?:ip|ipv6|addr|address)$"
+    rb"^-(?:x-)?(?:remote|impersonate)-"
+    rb"|-(?:forwarded|ssl|tls|mtls|webauth|kubeflow|istio|spiffe|oidc|saml|peer|auth-request|authenticated"
+    rb"|impersonated?|identity|identities|uid|(?:client|peer|ssl|tls)?cert(?:ificate)?s?)-"
+    # Words that are found also before `id` and `name`.
+    rb"|-(?:login|e?mail|group|team|role|principal|subject|tenant|consumer|claim|scope|permission)(?:s|s?ids?|names?)?-"
+    rb"|-user[a-z]*-|(?:user|email)s?-"
+    # What a proxy tells about the certificate of a client.
+    rb"|-(?:client-?|peer-?|subject-|issuer-|s-|i-)(?:dn|cn|san)s?-"
+    rb"|-client-?(?:cert|verif|serial|fingerprint|thumbprint|chain)"
+    # What content delivery networks tell about the address of a client.
+    rb"|(?:client|connecting|originating|peer|real|socket|source|external)-?(?:ip|addr|address)-$"
 )
-"""Regular expression for the prefixes and words of fields in which a proxy says who the caller is, and for the names of
-those in which content delivery networks tell the caller's address."""
+"""Regular expression for the words of fields in which a proxy says who the caller is, or where it is."""
+
+_MOST_LABELS: Final = 16
+"""Labels between dots in which the name of a credential is looked for, in a subprotocol."""
+_ENCODED_OBJECT: Final = re.compile(rb"(?:^|[^A-Za-z0-9])eyJ[A-Za-z0-9_-]{16}")
+"""Regular expression for JSON in base64url, the form of tokens (RFC 7519)."""
 
 
-@lru_cache(maxsize=4096)
 def is_credential(name: bytes) -> bool:
-    """Return whether a field, or a query parameter, of this name (in lower case) has a credential."""
-    return _CREDENTIAL.search(name) is not None and not _NO_CREDENTIAL.fullmatch(name)
+    """Return whether a field of this name, or a query parameter with its name as it is written, has a credential."""
+    return _remembered_credential(name) if len(name) <= _LONGEST else _is_credential(name)
 
 
-@lru_cache(maxsize=4096)
 def is_identity(name: bytes) -> bool:
     """Return whether a field of this name (in lower case) says who the caller is, which only a proxy may say."""
-    return _IDENTITY.search(name) is not None and not _NO_IDENTITY.fullmatch(name)
+    return _remembered_identity(name) if len(name) <= _LONGEST else _is_identity(name)
+
+
+@lru_cache(maxsize=4096)
+def _remembered_credential(name: bytes) -> bool:
+    return _is_credential(name)
+
+
+def _is_credential(name: bytes) -> bool:
+    if b"%" in name:
+        name = unquote_to_bytes(name)
+    if _has_credential(_words(name.lower())):
+        return True
+    apart = _CAMEL_CASE.sub(b"-", name)
+    return apart != name and _has_credential(_words(apart.lower()))
+
+
+def _has_credential(words: bytes) -> bool:
+    if _NO_CREDENTIAL.match(words):
+        return False
+    words = _PAIRS.sub(b"", words)
+    if _CREDENTIAL.search(words):
+        return True
+    return _TOKEN.search(words) is not None and (_ONE_TOKEN.search(words) is not None or _AMOUNT.search(words) is None)
+
+
+@lru_cache(maxsize=4096)
+def _remembered_identity(name: bytes) -> bool:
+    return _is_identity(name)
+
+
+def _is_identity(name: bytes) -> bool:
+    words = _words(name)
+    return not _NO_IDENTITY.match(words) and _IDENTITY.search(_PAIRS.sub(b"", words)) is not None
+
+
+def _words(name: bytes) -> bytes:
+    """Return the words of a name in lower case, each between two hyphens."""
+    return b"-%b-" % b"-".join(filter(None, _BETWEEN_WORDS.split(name)))
 
 
 def credential_parameters(target: bytes) -> Iterator[bytes]:
-    """Yield the names of the parameters in a target's query that are credentials, as `is_credential` judges them."""
-    for parameter in target.partition(b"?")[2].split(b"&"):
-        name = _parameter_name(parameter)
-        if is_credential(name):
-            yield name
+    """Yield the names of the parameters in a target's query that are credentials, in lower case and with hyphens."""
+    for parameter in target.partition(b"?")[2].replace(b";", b"&").split(b"&"):
+        name = parameter.partition(b"=")[0]
+        if name and is_credential(name):
+            yield _field_name(name)
 
 
 def without_credentials(target: bytes, kept: Collection[bytes]) -> bytes:
     """Return a target without the parameters of its query that are credentials; all other bytes do not change.
+
+    Parameters are taken to end at `;` as well as at `&`, because some servers read both.
 
     Args:
         target: Request target.
         kept: Names of parameters that stay, in lower case and with hyphens.
     """
     path, mark, query = target.partition(b"?")
-    parameters = query.split(b"&")
-    rest = [one for one in parameters if not is_credential(name := _parameter_name(one)) or name in kept]
-    if len(rest) == len(parameters):
+    rest: list[bytes] = []
+    removed = False
+    for group in query.split(b"&"):
+        if b";" not in group:
+            if _stays(group, kept):
+                rest.append(group)
+            else:
+                removed = True
+            continue
+        parameters = group.split(b";")
+        left = [one for one in parameters if _stays(one, kept)]
+        if left:
+            rest.append(b";".join(left))
+        removed = removed or len(left) < len(parameters)
+    if not removed:
         return target
     return path + mark + b"&".join(rest) if rest else path
 
 
-def _parameter_name(parameter: bytes) -> bytes:
-    """Return the name of a query parameter as the name of a field: decoded, in lower case, with hyphens."""
+def _stays(parameter: bytes, kept: Collection[bytes]) -> bool:
     name = parameter.partition(b"=")[0]
+    return not name or not is_credential(name) or _field_name(name) in kept
+
+
+def _field_name(name: bytes) -> bytes:
+    """Return the name of a query parameter as the name of a field: decoded, in lower case, with hyphens."""
     return unquote_to_bytes(name.replace(b"+", b" ")).strip().lower().replace(b"_", b"-")
+
+
+def without_credential_protocols(value: bytes) -> bytes:
+    """Return a list of subprotocols of a WebSocket without those in which browsers send credentials.
+
+    Browsers cannot set other fields, so servers take `openai-insecure-api-key.sk-…`, or `token` and the token in
+    the next item. A list without any does not change.
+    """
+    items = [item.strip(b" \t") for item in value.split(b",")]
+    rest: list[bytes] = []
+    follows = False
+    """Whether the last item was the name of a credential, whose value is the next one."""
+    for item in items:
+        if follows:
+            follows = False
+        elif (name := _credential_in(item)) is None:
+            if not _ENCODED_OBJECT.search(item):
+                rest.append(item)
+        else:
+            follows = name == item and _is_credential(_last_word(item))
+    return value if len(rest) == len(items) else b", ".join(filter(None, rest))
+
+
+def _last_word(name: bytes) -> bytes:
+    return _words(_CAMEL_CASE.sub(b"-", name).lower()).split(b"-")[-2]
+
+
+def _credential_in(item: bytes) -> bytes | None:
+    """Return the start of a subprotocol, up to a dot or its end, that is the name of a credential; None without one."""
+    end = -1
+    for _ in range(_MOST_LABELS):
+        end = item.find(b".", end + 1)
+        if end < 0:
+            break
+        if _is_credential(item[:end]):
+            return item[:end]
+    return item if _is_credential(item) else None

@@ -14,7 +14,13 @@ from gateway import errors
 from gateway.api import vocabulary
 from gateway.api.v1alpha1 import Headers
 from gateway.http.exchange import Fields, RequestHead
-from gateway.http.field_names import credential_parameters, is_credential, is_identity, without_credentials
+from gateway.http.field_names import (
+    credential_parameters,
+    is_credential,
+    is_identity,
+    without_credential_protocols,
+    without_credentials,
+)
 
 
 def _as_bytes(names: Collection[str]) -> frozenset[bytes]:
@@ -53,6 +59,9 @@ _TO_READ: Final = 3
 _FROM_PROXIES: Final = 4
 """Verdict on a field that passes when it comes from a trusted proxy."""
 
+_PROTOCOLS: Final = 5
+"""Verdict on the subprotocols of a WebSocket, of which those pass that are no credentials."""
+
 _VERDICTS: Final = 1024
 """Largest number of names whose verdict a target remembers; clients send few different ones."""
 
@@ -60,6 +69,7 @@ _NEVER_RETURNED: Final = HOP_BY_HOP | FRAMING | {b"x-request-id"}
 _OWN_PREFIX: Final = b"x-beamlit-"
 _TCHAR: Final = re.compile(rb"[!#$%&'*+.^`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2, without the underscore
 _DATE: Final = b"date"
+_SUBPROTOCOLS: Final = b"sec-websocket-protocol"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +157,8 @@ class Target:
             return _DROP
         if name in self.forwards:
             return _PASS
+        if name == _SUBPROTOCOLS and not self.local and b"authorization" not in self.forwards:
+            return _PROTOCOLS
         if is_identity(name):
             return _FROM_PROXIES if self.local else _DROP
         return _PASS if self.local or not is_credential(name) else _DROP
@@ -181,6 +193,7 @@ def request_fields(
     verdicts = target.verdicts
     listed: frozenset[bytes] | None = None
     via_before = b""
+    protocols = b""
     received: dict[bytes, bytes] = {}
     fields: list[tuple[bytes, bytes]] = [(b"host", target.authority)]
     for field in head.fields:
@@ -202,8 +215,12 @@ def request_fields(
                     fields.append((name, _decremented(value)))
             elif trusted_peer:
                 received[name] = received[name] + b", " + value if name in received else value
+        elif verdict == _PROTOCOLS:
+            protocols = protocols + b", " + value if protocols else value
         elif verdict == _FROM_PROXIES and trusted_peer and name not in own:
             fields.append(field)
+    if protocols and (protocols := without_credential_protocols(protocols)) and _SUBPROTOCOLS not in own:
+        fields.append((_SUBPROTOCOLS, protocols))
     if listed:
         fields = [field for field in fields if field[0] not in listed or field[0] in _NEVER_LISTED]
     if via_before and _has_hop(via_before, via):
@@ -220,8 +237,10 @@ def request_fields(
 
 def passes_credentials(head: RequestHead, target: Target) -> bool:
     """Return whether a request reaches a backend with credentials of the caller, so that the backend may judge it."""
-    if any(is_credential(name) and target.verdict(name) == _PASS for name, _ in head.fields):
-        return True
+    for name, value in head.fields:
+        credential = is_credential(name) or (name == _SUBPROTOCOLS and without_credential_protocols(value) != value)
+        if credential and target.verdict(name) == _PASS:
+            return True
     return any(target.local or name in target.forwards for name in credential_parameters(head.target))
 
 

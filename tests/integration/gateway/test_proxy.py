@@ -255,6 +255,7 @@ async def test_hh_08_se_08_a_remote_backend_sees_nothing_of_the_caller() -> None
         b"Authorization: Bearer canary", b"Apikey: canary", b"Ocp-Apim-Subscription-Key: canary",
         b"X-Auth-Request-Access-Token: canary", b"X-Forwarded-Client-Cert: canary", b"Ssl-Client-Subject-Dn: canary",
         b"X-Forwarded-Proto: http", b"Impersonate-User: canary", b"X-Remote-User: canary", b"Cookie: a=canary",
+        b"X-AccessKey: canary", b"X-Session-Id: canary", b"X-Api-Token-V2: canary", b"X-Arr-ClientCert: canary",
         b"Idempotency-Key: mine", b"X-My-Key: mine",
     )  # fmt: skip
     backend = remote(100, forward_headers=("x-my-key",))
@@ -266,7 +267,7 @@ async def test_hh_08_se_08_a_remote_backend_sees_nothing_of_the_caller() -> None
             settings={"gateway": {**LOOPBACK["gateway"], "trustedProxies": ["127.0.0.0/8"]}},
         ) as running,
     ):
-        target = b"/default/demo/x?api-key=canary&a=1&access_token=canary"
+        target = b"/default/demo/x?api-key=canary&a=1;pwd=canary&access_token=canary&api.key[]=canary&code=canary"
         body = (await running.ask(get(target, b"gateway", *fields))).body
         assert body.startswith(b"GET /x?a=1 HTTP/1.1\r\nhost: remote.test\r\n")
         names = [line.partition(b":")[0] for line in body.split(b"\r\n")[1:-2]]
@@ -275,8 +276,8 @@ async def test_hh_08_se_08_a_remote_backend_sees_nothing_of_the_caller() -> None
 
 async def test_hh_17_identities_reach_local_backends_from_trusted_proxies() -> None:
     """HH-17: what a trusted proxy says about the caller reaches the local backend, from others nothing does."""
-    fields = (b"X-Forwarded-Client-Cert: who", b"Ssl-Client-Verify: who", b"X-Remote-User: who")
-    for proxies, count in (((), 0), (("127.0.0.0/8",), 3)):
+    fields = (b"X-Forwarded-Client-Cert: who", b"Ssl-Client-Verify: who", b"X-Remote-User: who", b"X-Teams: who")
+    for proxies, count in (((), 0), (("127.0.0.0/8",), 4)):
         settings = {"gateway": {"trustedProxies": list(proxies)}}
         async with serving(echo) as near, gateway(local_port=near.port, settings=settings) as running:
             assert (await running.ask(get(b"/default/demo/x", b"gateway", *fields))).body.count(b"who") == count

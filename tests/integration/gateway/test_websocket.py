@@ -409,6 +409,58 @@ async def test_a_remote_gets_no_credentials_of_the_caller() -> None:
         assert await client.ended() == b""
 
 
+def switch(subprotocol: bytes) -> bytes:
+    """Return the head of a response that switches to a subprotocol; to none where it is empty."""
+    return (
+        SWITCH.replace(b"\r\n\r\n", b"\r\nSec-WebSocket-Protocol: %b\r\n\r\n" % subprotocol) if subprotocol else SWITCH
+    )
+
+
+@pytest.mark.parametrize(
+    ("offered", "reaches", "selected"),
+    [
+        (b"realtime, openai-insecure-api-key.sk-mine, beta.realtime-v1", b"realtime, beta.realtime-v1", b"realtime"),
+        (b"base64url.bearer.authorization.k8s.io.mine, v5.channel.k8s.io", b"v5.channel.k8s.io", b"v5.channel.k8s.io"),
+        (b"token, mine", None, b""),
+    ],
+)  # fmt: skip
+async def test_a_remote_gets_the_subprotocols_without_credentials(
+    offered: bytes, reaches: bytes | None, selected: bytes
+) -> None:
+    """A remote backend selects one of the subprotocols that are no credentials, or none where there is no other."""
+
+    async def server(side: ServerSide) -> None:
+        head = await side.request()
+        assert b"mine" not in head
+        lines = [line for line in head.split(b"\r\n") if line.startswith(b"sec-websocket-protocol")]
+        assert lines == ([] if reaches is None else [b"sec-websocket-protocol: " + reaches])
+        await side.send(switch(selected))
+
+    documents = document(local(0), remote(100))
+    async with serving(server) as scripted, gateway(documents, remote_port=scripted.port) as running:
+        client = await running.client()
+        await client.send(handshake(b"Sec-WebSocket-Protocol: " + offered))
+        response = await client.switched()
+        assert response.value(b"sec-websocket-protocol") == (selected or None)
+
+
+async def test_all_subprotocols_reach_a_backend_that_may_see_the_callers_authorization() -> None:
+    """Subprotocols that are credentials go to local backends, and to remote ones that get Authorization."""
+    offered = b"realtime, openai-insecure-api-key.sk-mine"
+
+    async def server(side: ServerSide) -> None:
+        assert b"\r\nsec-websocket-protocol: %b\r\n" % offered in await side.request()
+        await side.send(switch(b"realtime"))
+
+    allowed = remote(100, forward_headers=("authorization",))
+    async with serving(server) as scripted:
+        for documents in (document(local(100)), document(local(0), allowed)):
+            async with gateway(documents, local_port=scripted.port, remote_port=scripted.port) as running:
+                client = await running.client()
+                await client.send(handshake(b"Sec-WebSocket-Protocol: " + offered))
+                assert (await client.switched()).value(b"sec-websocket-protocol") == b"realtime"
+
+
 async def test_another_response_is_an_ordinary_one() -> None:
     """A response other than 101 is relayed with its body; then the connection is closed and nothing more is read."""
 

@@ -262,19 +262,21 @@ IDENTITIES = [
     *(b"x-amzn-oidc-identity", b"x-goog-authenticated-user-email", b"x-consumer-username", b"x-client-dn"),
     *(b"cf-connecting-ip", b"cf-connecting-ipv6", b"fastly-client-ip", b"x-azure-clientip", b"x-azure-socketip"),
     *(b"x-appengine-user-ip", b"x-originating-ip", b"x-remote-addr"),
+    *(b"x-arr-clientcert", b"x-client-verify", b"x-spiffe-id", b"x-consumer-custom-id", b"x-envoy-peer-metadata"),
     *(b"x-endpoint-api-userinfo", b"tailscale-user-login", b"x-token-subject", b"x-auth-request-access-token"),
 ]
 CREDENTIALS = [
     *(b"authorization", b"cookie", b"api-key", b"x-api-key", b"x-goog-api-key", b"x-auth-token"),
     *(b"x-amz-security-token", b"apikey", b"ocp-apim-subscription-key", b"private-token", b"x-functions-key"),
     *(b"x-serverless-authorization", b"cf-access-client-secret", b"dpop", b"x-goog-iap-jwt-assertion", b"x-auth"),
+    *(b"x-session-id", b"bearer", b"x-accesskey", b"x-pwd", b"x-tokens", b"x-api-key-v2", b"x-authz"),
     *(b"openai-api-key", b"x-vault-token", b"x-access-token", b"x-hub-signature", b"x-client-password"),
 ]
 NEITHER = [
     *(b"accept", b"accept-encoding", b"content-type", b"user-agent", b"x-openai-client-user-agent", b"origin"),
     *(b"idempotency-key", b"x-idempotency-key", b"sec-websocket-key", b"sec-websocket-protocol", b"sec-fetch-user"),
     *(b"anthropic-version", b"anthropic-beta", b"openai-organization", b"openai-project", b"x-stainless-lang"),
-    *(b"traceparent", b"tracestate", b"baggage", b"x-session-id", b"x-title", b"http-referer", b"x-max-tokens"),
+    *(b"traceparent", b"tracestate", b"baggage", b"x-session-affinity", b"x-title", b"http-referer", b"x-max-tokens"),
     *(b"range", b"if-none-match", b"cache-control", b"priority", b"x-monkey", b"x-author", b"from"),
     *(b"x-chip", b"zip", b"x-equip", b"ip", b"x-source", b"x-client-name", b"mcp-session-id"),
 ]
@@ -348,6 +350,9 @@ def test_verdicts_are_bounded() -> None:
         (b"/v1/x?%61pi%2Dkey=1&b=3", b"/v1/x?b=3"),
         (b"/v1/x?X-Amz-Signature=1&X-Amz-Credential=2&sig=3&b", b"/v1/x?b"),
         (b"/v1/x?pageToken=1&max_tokens=2&monkey=3&q=api-key", b"/v1/x?pageToken=1&max_tokens=2&monkey=3&q=api-key"),
+        (b"/v1/x?a=1;api-key=2&b=3;c", b"/v1/x?a=1&b=3;c"),
+        (b"/v1/x?api.key=1&api-key[]=2&api[key]=3;pwd=4&code=5", b"/v1/x"),
+        (b"/v1/x?b=2&client_assertion=1&secretKey=4&%6bey=5&;", b"/v1/x?b=2&;"),
         (b"*", b"*"),
     ],
 )
@@ -361,6 +366,36 @@ def test_se_08_a_query_parameter_passes_where_the_backend_names_it() -> None:
     """SE-08: a query parameter passes where the backend's settings name it, in any spelling."""
     target = Target.of("h", local=False, forwards=["API-Key"])
     assert query_for(b"/x?api_key=1&key=2", target) == b"/x?api_key=1"
+
+
+@pytest.mark.parametrize(
+    ("values", "rest"),
+    [
+        ([b"realtime, openai-insecure-api-key.sk-1, openai-beta.realtime-v1"], b"realtime, openai-beta.realtime-v1"),
+        ([b"openai-insecure-api-key.sk-1"], None),
+        ([b"base64url.bearer.authorization.k8s.io.dG9r,v5.channel.k8s.io"], b"v5.channel.k8s.io"),
+        ([b"token, 0123abc, chat"], b"chat"),
+        ([b"graphql-ws, access_token", b"eyJx"], b"graphql-ws"),
+        ([b"v1.token.websocket.jupyter.org.0123, v1.kernel.websocket.jupyter.org"], b"v1.kernel.websocket.jupyter.org"),
+        ([b"graphql-ws, header-eyJob3N0IjoiZXhhbXBsZSJ9"], b"graphql-ws"),
+        ([b"wamp.2.json,mqtt"], b"wamp.2.json,mqtt"),
+        ([b"openai-organization.org-1", b"openai-project.p"], b"openai-organization.org-1, openai-project.p"),
+    ],
+)
+def test_se_08_subprotocols_that_are_credentials_stay_in_the_cluster(values: list[bytes], rest: bytes | None) -> None:
+    """SE-08: of the subprotocols of a WebSocket a remote backend gets those that are no credentials, in their order.
+
+    It gets all of them where its settings name Authorization or the field.
+    """
+    name = b"sec-websocket-protocol"
+    request = head(*((name, value) for value in values))
+    assert sent(request, REMOTE) == (() if rest is None else ((name, rest),))
+    assert sent(request, LOCAL) == tuple((name, value) for value in values)
+    for allowed in ("Authorization", "Sec-WebSocket-Protocol"):
+        assert sent(request, Target.of("h", local=False, forwards=[allowed])) == sent(request, LOCAL)
+    hidden = rest != b", ".join(values)
+    assert passes_credentials(request, LOCAL) is hidden
+    assert not passes_credentials(request, REMOTE)
 
 
 @pytest.mark.parametrize(
