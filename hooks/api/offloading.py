@@ -110,8 +110,8 @@ class OffloadingBehavior(ApiModel):
     """Minimum number of seconds for which a metric must be at its target before requests are offloaded. Defaults to
     15."""
     release_window_seconds: Annotated[int, Field(ge=0, le=3600)] = 300
-    """Minimum number of seconds for which all metrics must allow it before requests come back. It begins again with
-    every step. Defaults to 300."""
+    """Minimum number of seconds for which all metrics must allow it before requests come back; less than 60, or than
+    triggerWindowSeconds, counts as that. It begins again with every step. Defaults to 300."""
     tolerance: Annotated[float, Field(ge=0, le=0.99)] = 0.1
     """Fraction of the target by which every metric must be below its target before requests come back: 0.1 is a tenth
     of the target. Defaults to 0.1."""
