@@ -4,23 +4,27 @@ It is an app of its own on a port of its own, on loopback by default. It changes
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from html import escape
+from itertools import chain
 from typing import Annotated, Any, Final
 
-from fastapi import FastAPI, Query, Request
+import orjson
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import JSONResponse
 
 from gateway.backends.breaker import BreakerState
 from gateway.journal import Journal
 from gateway.routes.store import DocumentState, RouteStore
 from gateway.telemetry import Metrics
 from program import web
+from program.pages import Pages
 
 _BREAKER: Final = {BreakerState.CLOSED: "closed", BreakerState.HALF_OPEN: "halfOpen", BreakerState.OPEN: "open"}
 
+_JSON: Final = "application/json"
 _MOST_DECISIONS: Final = 100000
 _PARAMETERS: Final = (
     f"limit must be a whole number from 1 to {_MOST_DECISIONS}, and route a namespace and a name: ?route=default/demo"
@@ -36,10 +40,12 @@ def create_app(store: RouteStore, metrics: Metrics, journal: Journal, *, drainin
         journal: Records of the last requests.
         draining: Returns whether the process has been asked to stop.
     """
+    rendering = Pages()
     app = web.operations_app(
         "Beamlit gateway: admin",
         not_ready=lambda: store.why_not_ready(draining=draining()),
         registry=metrics.registry,
+        rendering=rendering,
     )
 
     @app.exception_handler(RequestValidationError)
@@ -48,37 +54,57 @@ def create_app(store: RouteStore, metrics: Metrics, journal: Journal, *, drainin
         return JSONResponse({"error": _PARAMETERS}, status_code=422)
 
     @app.get("/routes")
-    async def routes() -> dict[str, Any]:
+    async def routes(request: Request) -> Response:
         """Return the routes in force with their source and age, and the errors of documents that are not in force."""
-        return describe(store)
+        return await rendering.respond(request, routes_page(store), _JSON)
 
     @app.get("/decisions")
     async def decisions(
+        request: Request,
         route: Annotated[str | None, Query(max_length=512)] = None,
         limit: Annotated[int, Query(ge=1, le=_MOST_DECISIONS)] = 100,
-    ) -> dict[str, Any]:
+    ) -> Response:
         """Return the last requests, the newest first: of all routes, or of the route `namespace/name`."""
-        return {"decisions": journal.decisions(route=route, limit=limit)}
+        found = _listed(journal.decisions(route=route, limit=limit))
+        return await rendering.respond(request, chain((b'{"decisions":[',), found, (b"]}",)), _JSON)
 
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def page() -> str:
+    @app.get("/", include_in_schema=False)
+    async def page(request: Request) -> Response:
         """Return the routes as a page for browsers."""
-        return _page(describe(store))
+        return await rendering.respond(request, _page(store), "text/html; charset=utf-8")
 
     return app
 
 
-def describe(store: RouteStore) -> dict[str, Any]:
-    """Return the state of the routing table as JSON."""
-    return {
+def routes_page(store: RouteStore) -> Iterator[bytes]:
+    """Yield the state of the routing table as JSON, in small pieces."""
+    state = {
         "loaded": store.loaded.is_set(),
         "generation": store.generation,
         "refreshedAt": _timestamp(store.refreshed_at),
-        "ageSeconds": round(max(0.0, time.time() - store.refreshed_at), 1) if store.refreshed_at else None,
-        "routes": [_route(store, one) for _, one in sorted(store.documents.items())],
-        "conflicts": [{"claim": one.claim, "winner": one.winner, "loser": one.loser} for one in store.table.conflicts],
-        "sourceErrors": dict(store.source_errors),
+        "ageSeconds": _age_seconds(store),
     }
+    yield orjson.dumps(state)[:-1] + b',"routes":['
+    yield from _listed(_routes(store))
+    yield b'],"conflicts":['
+    yield from _listed({"claim": one.claim, "winner": one.winner, "loser": one.loser} for one in store.table.conflicts)
+    yield b'],"sourceErrors":' + orjson.dumps(dict(store.source_errors)) + b"}"
+
+
+def _listed(entries: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+    """Yield the entries of a list as JSON, each in a piece of its own."""
+    comma = b""
+    for entry in entries:
+        yield comma + orjson.dumps(entry)
+        comma = b","
+
+
+def _routes(store: RouteStore) -> Iterator[dict[str, Any]]:
+    return (_route(store, one) for _, one in sorted(store.documents.items()))
+
+
+def _age_seconds(store: RouteStore) -> float | None:
+    return round(max(0.0, time.time() - store.refreshed_at), 1) if store.refreshed_at else None
 
 
 def _route(store: RouteStore, document: DocumentState) -> dict[str, Any]:
@@ -130,13 +156,15 @@ def _timestamp(seconds: float) -> str | None:
     return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
 
 
-def _age(state: dict[str, Any]) -> str:
-    return "never" if state["refreshedAt"] is None else f"{state['refreshedAt']}, {state['ageSeconds']:.0f} s ago"
-
-
-def _page(state: dict[str, Any]) -> str:
-    rows = []
-    for route in state["routes"]:
+def _page(store: RouteStore) -> Iterator[bytes]:
+    """Yield the routes as HTML, in small pieces."""
+    yield (
+        b"<!doctype html><html lang=en><meta charset=utf-8><title>Beamlit gateway</title>"
+        b"<style>body{font:15px system-ui;margin:2rem}td,th{padding:.3rem .8rem;text-align:left;"
+        b"border-bottom:1px solid #ddd}</style><h1>Beamlit gateway</h1>"
+        b"<table><tr><th>Namespace<th>Model<th>Split<th>Reason<th>Since<th>Hash<th>Error</tr>"
+    )
+    for route in _routes(store):
         split = ", ".join(f"{one['id']} {one['weight']} %" for one in route["backends"])
         cells = (
             route["namespace"],
@@ -147,17 +175,16 @@ def _page(state: dict[str, Any]) -> str:
             route["hash"],
             route["error"],
         )
-        rows.append("<tr>" + "".join(f"<td>{escape(str(cell or ''))}</td>" for cell in cells) + "</tr>")
-    problems = [f"{place}: {error}" for place, error in state["sourceErrors"].items()]
-    problems += [f"{one['claim']}: {one['winner']} keeps it, {one['loser']} lost" for one in state["conflicts"]]
-    listed = "".join(f"<li>{escape(problem)}</li>" for problem in problems)
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Beamlit gateway</title>"
-        "<style>body{font:15px system-ui;margin:2rem}td,th{padding:.3rem .8rem;text-align:left;"
-        "border-bottom:1px solid #ddd}</style><h1>Beamlit gateway</h1>"
-        "<table><tr><th>Namespace<th>Model<th>Split<th>Reason<th>Since<th>Hash<th>Error</tr>"
-        f"{''.join(rows)}</table><ul>{listed}</ul>"
-        f"<p>Last state to be up to date: {_age(state)}.</p>"
+        row = "".join(f"<td>{escape(str(cell or ''))}</td>" for cell in cells)
+        yield f"<tr>{row}</tr>".encode()
+    yield b"</table><ul>"
+    for place, error in store.source_errors.items():
+        yield f"<li>{escape(f'{place}: {error}')}</li>".encode()
+    for one in store.table.conflicts:
+        yield f"<li>{escape(f'{one.claim}: {one.winner} keeps it, {one.loser} lost')}</li>".encode()
+    refreshed, age = _timestamp(store.refreshed_at), _age_seconds(store)
+    yield (
+        f"</ul><p>Last state to be up to date: {'never' if age is None else f'{refreshed}, {age:.0f} s ago'}.</p>"
         "<p><a href=/routes>routes</a> · <a href=/decisions>decisions</a>"
         " · <a href=/metrics>metrics</a> · <a href=/readyz>ready</a></p></html>"
-    )
+    ).encode()

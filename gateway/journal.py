@@ -87,9 +87,10 @@ class Journal:
         self.append = self._records.append
         """Add one record."""
 
-    def decisions(self, *, route: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
-        """Return the last records as JSON, the newest first: of all routes, or of the route `namespace/name`."""
-        return [decision(record) for record in islice(self._newest_first(route), limit)]
+    def decisions(self, *, route: str | None = None, limit: int = 100) -> Iterator[dict[str, Any]]:
+        """Yield the last records as JSON, the newest first: of all routes, or of the route `namespace/name`."""
+        for record in islice(self._newest_first(route), limit):
+            yield decision(record)
 
     def _newest_first(self, route: str | None) -> Iterator[RequestRecord]:
         # Iterate over a copy: requests add records while one is read.

@@ -25,6 +25,9 @@ ACCESS_LOG_LINES: Final = 8192
 """Records that may wait for standard output before further ones are dropped."""
 ACCESS_LOG_SECONDS: Final = 0.05
 """Seconds in which records gather before they are written together."""
+PART_SERIES: Final = 16
+"""Series that are given to a page of metrics together."""
+_LABELS: Final = ("namespace", "model", "backend")
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
@@ -66,27 +69,37 @@ class _Routes(Collector):
         self.known: dict[tuple[str, str, str], Series] = {}
 
     def collect(self) -> Iterable[Metric]:
-        """Return the metric families with the counts of this moment."""
-        labels = ("namespace", "model", "backend")
-        requests = CounterMetricFamily(
-            "beamlit_gateway_requests",
-            "Requests that ended, by route, backend ('none' is the gateway itself) and status",
-            labels=(*labels, "code"),
-        )
-        duration = HistogramMetricFamily(
-            "beamlit_gateway_request_seconds", "Seconds from a request's head to the end of its response", labels=labels
-        )
-        first_byte = HistogramMetricFamily(
-            "beamlit_gateway_first_byte_seconds",
-            "Seconds from a request's head to the head of its response",
-            labels=labels,
-        )
-        for key, series in self.known.items():
-            for status, number in series.statuses.items():
-                requests.add_metric((*key, str(status)), number)
-            duration.add_metric(key, _cumulative(series.duration), series.duration_sum)
-            first_byte.add_metric(key, _cumulative(series.first_byte), series.first_byte_sum)
-        return requests, duration, first_byte
+        """Yield the metric families with the counts of this moment, each in parts: there may be thousands of routes."""
+        known = list(self.known.items())
+        parts = [known[start : start + PART_SERIES] for start in range(0, max(1, len(known)), PART_SERIES)]
+        for part in parts:
+            requests = CounterMetricFamily(
+                "beamlit_gateway_requests",
+                "Requests that ended, by route, backend ('none' is the gateway itself) and status",
+                labels=(*_LABELS, "code"),
+            )
+            for key, series in part:
+                for status, number in tuple(series.statuses.items()):
+                    requests.add_metric((*key, str(status)), number)
+            yield requests
+        for part in parts:
+            duration = HistogramMetricFamily(
+                "beamlit_gateway_request_seconds",
+                "Seconds from a request's head to the end of its response",
+                labels=_LABELS,
+            )
+            for key, series in part:
+                duration.add_metric(key, _cumulative(series.duration), series.duration_sum)
+            yield duration
+        for part in parts:
+            first_byte = HistogramMetricFamily(
+                "beamlit_gateway_first_byte_seconds",
+                "Seconds from a request's head to the head of its response",
+                labels=_LABELS,
+            )
+            for key, series in part:
+                first_byte.add_metric(key, _cumulative(series.first_byte), series.first_byte_sum)
+            yield first_byte
 
 
 class _Connects(Collector):

@@ -8,19 +8,27 @@ from contextlib import nullcontext
 from typing import Any, Final
 
 import uvicorn
-from fastapi import FastAPI, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from fastapi import FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from program import pages
+from program.pages import Pages
+from program.web_connection import WebConnection
 
-def operations_app(title: str, *, not_ready: Callable[[], str | None], registry: CollectorRegistry) -> FastAPI:
+
+def operations_app(
+    title: str, *, not_ready: Callable[[], str | None], registry: CollectorRegistry, rendering: Pages | None = None
+) -> FastAPI:
     """Return an app with `/healthz`, `/readyz` and `/metrics`, which the tools of administrators ask of each program.
 
     Args:
         title: title of the app.
         not_ready: returns in a few words why the program should get no requests now; None when it should get some.
         registry: metrics to expose.
+        rendering: the app's pages, where it has more of them than `/metrics`.
     """
+    renderer = rendering or Pages()
     app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(_HeadAsGet)
 
@@ -36,9 +44,9 @@ def operations_app(title: str, *, not_ready: Callable[[], str | None], registry:
         return Response(f"{reason or 'ok'}\n", 503 if reason else 200, media_type="text/plain")
 
     @app.get("/metrics")
-    async def metrics() -> Response:
+    async def metrics(request: Request) -> Response:
         """Respond with the metrics in the text format of Prometheus."""
-        return Response(generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})
+        return await renderer.respond(request, pages.metrics(registry), CONTENT_TYPE_LATEST)
 
     return app
 
@@ -96,7 +104,7 @@ async def serve(
     """
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=WebConnection,
         log_config=None,
         access_log=False,
         server_header=False,

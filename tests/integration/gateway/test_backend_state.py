@@ -7,6 +7,7 @@ from functools import partial
 from time import time
 from typing import Any
 
+import orjson
 import pytest
 
 from gateway import admin
@@ -60,7 +61,8 @@ async def backends(running: Running, count: int) -> list[bytes | None]:
 
 def state(running: Running, backend: int = 0) -> Mapping[str, Any]:
     """Return the state of a backend as /routes shows it."""
-    result: Mapping[str, Any] = admin.describe(running.store)["routes"][0]["backends"][backend]
+    page = orjson.loads(b"".join(admin.routes_page(running.store)))
+    result: Mapping[str, Any] = page["routes"][0]["backends"][backend]
     return result
 
 
