@@ -23,6 +23,7 @@ import uvloop
 
 from gateway import admin, listener
 from gateway.credentials.cache import Credentials, from_settings
+from gateway.downstream.budget import MemoryBudget
 from gateway.downstream.server import HttpServer, ServerLimits
 from gateway.http import messages
 from gateway.journal import Journal
@@ -205,6 +206,7 @@ async def _serve(
         token_request=metrics.token_request,
     )
     journal = Journal(gateway.limits.decisions)
+    memory = MemoryBudget(gateway.limits.memory_bytes)
     proxy = Proxy(
         settings=settings,
         store=store,
@@ -215,12 +217,19 @@ async def _serve(
         journal=journal,
         draining=signals.stop.is_set,
         authority=cluster_authority(),
+        memory=memory,
     )
     store.subscribe(proxy.refresh)
-    server = HttpServer(proxy.handle, server_limits(gateway), metrics, access_log, cors=cors_rule(gateway.cors))
+    server = HttpServer(
+        proxy.handle, server_limits(gateway), metrics, access_log, cors=cors_rule(gateway.cors), memory=memory
+    )
 
     stats = upstream.stats
     metrics.client_connections.set_function(lambda: server.connections)
+    metrics.memory.labels("used").set_function(lambda: memory.used)
+    metrics.memory.labels("limit").set_function(lambda: memory.limit)
+    metrics.memory_waiting.set_function(lambda: memory.waiting)
+    metrics.memory_refused.count = lambda: memory.refused
     metrics.upstream_connections.labels("idle").set_function(lambda: stats.idle)
     metrics.upstream_connections.labels("open").set_function(lambda: stats.open)
     metrics.upstream_connects.count = lambda: stats.connects
@@ -287,6 +296,7 @@ def server_limits(gateway: GatewaySettings) -> ServerLimits:
         keep_alive_seconds=gateway.timeouts.keep_alive_seconds,
         write_stall_seconds=gateway.timeouts.write_stall_seconds,
         tunnel_idle_seconds=gateway.timeouts.tunnel_idle_seconds,
+        body_rate=gateway.limits.body_bytes_per_second,
     )
 
 

@@ -10,7 +10,8 @@ nothing here catches that.
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from ipaddress import ip_address
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from gateway.credentials import cache as credentials
 from gateway.http import forwarding
 from gateway.http.exchange import Exchange, RequestHead, ResponseHead, field
 from gateway.model_names import body as bodies
+from gateway.model_names.streamed import StreamedName
 from gateway.net.deadlines import Deadlines
 from gateway.plan import BackendPlan, RoutePlan
 from gateway.request_context import FailedAttempt, RequestContext
@@ -32,6 +34,7 @@ from gateway.settings import Settings
 from gateway.telemetry import Metrics
 from gateway.upstream import connection as upstream
 from gateway.upstream.origin import Origin
+from gateway.upstream.request import BodyChange
 from gateway.upstream.response import UpstreamResponse
 from program import retry_after
 from program.addresses import AddressRules
@@ -306,10 +309,11 @@ class Attempts:
             errors.GatewayError: There is no response.
         """
         extra = {b"x-request-id": context.request_id}
-        if chosen.plain and (context.model is None or chosen.name_for(context.model.name) is None):
+        model = context.model
+        if chosen.plain and (model is None or (model.reader is None and chosen.name_for(model.name) is None)):
             head = exchange.head
             body = None if head.has_body else b""
-            return self._send(exchange, plan, chosen, chosen.origin, head, target, body, extra)
+            return self._send(exchange, plan, chosen, chosen.origin, head, target, body, extra, None)
         return self._attempt_with_changes(exchange, plan, chosen, target, context, extra)
 
     async def _attempt_with_changes(
@@ -322,7 +326,7 @@ class Attempts:
         extra: dict[bytes, bytes],
     ) -> UpstreamResponse:
         """Attempt a request with the backend's model name and credentials, twice when they are refused with a 401."""
-        head, target, body = await _renamed(exchange, plan, chosen, target, context)
+        head, target, body, change = await _renamed(exchange, plan, chosen, target, context)
         refused: bytes | None = None
         while True:
             if chosen.authenticated:
@@ -333,7 +337,7 @@ class Attempts:
             origin = chosen.origin
             if chosen.certified:
                 origin = origin._replace(certificate=await self._credentials.certificate(plan.route, chosen.backend))
-            response = await self._send(exchange, plan, chosen, origin, head, target, body, extra)
+            response = await self._send(exchange, plan, chosen, origin, head, target, body, extra, change)
             if response.head.status != 401 or not chosen.authenticated or refused is not None:
                 return response
             refused = extra.get(b"authorization", b"")
@@ -358,8 +362,9 @@ class Attempts:
         target: bytes,
         body: bytes | None,
         extra: Mapping[bytes, bytes],
+        change: Callable[[], BodyChange] | None,
     ) -> Coroutine[Any, Any, UpstreamResponse]:
-        """Send a request; `body` is None when it is streamed from the exchange."""
+        """Send a request; `body` is None when it is streamed from the exchange, with a `change`."""
         return self._upstream.send(
             origin,
             self._outgoing(exchange, chosen, head, target, body, extra),
@@ -369,6 +374,7 @@ class Attempts:
             body_limit=plan.body_limit,
             keep=chosen.keep,
             resend=chosen.resend,
+            change=change,
         )
 
     def _outgoing(
@@ -422,8 +428,8 @@ def _cause_word(outcome: UpstreamResponse | errors.UpstreamError, cause: str | N
 
 async def _renamed(
     exchange: Exchange, plan: RoutePlan, chosen: BackendPlan, target: bytes, context: RequestContext
-) -> tuple[RequestHead, bytes, bytes | None]:
-    """Return head, target and body with the backend's name for the model; the body is None when it is streamed.
+) -> tuple[RequestHead, bytes, bytes | None, Callable[[], BodyChange] | None]:
+    """Return head, target and body with the backend's name for the model; without a body it is streamed, and changed.
 
     Raises:
         errors.GatewayError: The request may name different models to different servers, or its body cannot be read.
@@ -434,18 +440,30 @@ async def _renamed(
         context.model = await requested_model.find(exchange, target, plan.body_limit, required=False)
         context.sought = True
     model = context.model
-    if model is None or (name := chosen.name_for(model.name)) is None:
-        return head, target, unchanged
-    if model.in_query is not None:
+    if model is None:
+        return head, target, unchanged, None
+    name = chosen.name_for(model.name)
+    if name is not None and model.in_query is not None:
         target = bodies.renamed_target(target, model.in_query, name)
-    if model.in_body is None:
-        return head, target, unchanged
+    in_body = model.in_body
+    if in_body is None or (name is None and model.reader is None):
+        return head, target, unchanged, None
+    if model.decoded is None and (model.reader is not None or exchange.size > bodies.STEP_BYTES):
+        growth = StreamedName(in_body, name, None).growth
+        length = head.content_length
+        if length is not None:
+            head = head._replace(content_length=length + growth)
+        if name is not None:
+            head = head._replace(fields=tuple(field for field in head.fields if field[0] not in _OF_CONTENT))
+        return head, target, None, partial(StreamedName, in_body, name, model.reader)
+    if name is None:
+        return head, target, unchanged, None
     content = model.decoded
     stale = _OF_CONTENT if content is None else _OF_CODED_CONTENT
     if content is None:
         content = await exchange.read_body(plan.body_limit)
     fields = tuple(field for field in head.fields if field[0] not in stale)
-    return head._replace(fields=fields), target, bodies.renamed(content, model.in_body, name)
+    return head._replace(fields=fields), target, bodies.renamed(content, in_body, name), None
 
 
 def _repeatable(exchange: Exchange, plan: RoutePlan, *, free: bool) -> bool:

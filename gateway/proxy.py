@@ -21,6 +21,7 @@ from gateway import errors, requested_model
 from gateway.attempts import Attempts, is_stream
 from gateway.backends import failover
 from gateway.credentials import cache as credentials
+from gateway.downstream.budget import MemoryBudget
 from gateway.health import HealthChecks
 from gateway.http import forwarding
 from gateway.http.cors import OFF, is_preflight
@@ -63,6 +64,7 @@ class Proxy:
         journal: Journal | None = None,
         draining: Callable[[], bool] = lambda: False,
         authority: bytes = b"",
+        memory: MemoryBudget | None = None,
     ) -> None:
         """Serve nothing yet.
 
@@ -76,6 +78,7 @@ class Proxy:
             journal: Last requests; None to keep none.
             draining: Function that returns whether the process has been asked to stop.
             authority: Certificate authority of the cluster that the gateway runs in; empty outside of one.
+            memory: Budget for what is held of requests, which is told whether there are several routes.
         """
         self._settings = settings
         self._store = store
@@ -96,6 +99,9 @@ class Proxy:
         self._cors = cors_rule(settings.gateway.cors)
         """Rule for websites where a model has none of its own."""
         self._plans: dict[str, RoutePlan] = {}
+        self._memory = memory
+        self._share = settings.gateway.limits.connections
+        """Requests in flight that one route may have: not all connections, while there are other routes."""
         self._new_id = RequestIds()
 
     async def handle(self, exchange: Exchange) -> None:
@@ -136,7 +142,10 @@ class Proxy:
             plan = self._plan(matched[0])
         target = matched[1]
         context.plan = plan
+        exchange.owner = plan.route.key
         plan.runtime.in_flight += 1
+        if plan.runtime.in_flight > self._share:
+            raise errors.Overloaded(retry_after=1)
         plan.runtime.budget.count(context.started)
         if plan.names is not None:
             await self._check_name(exchange, plan, target, context)
@@ -284,6 +293,11 @@ class Proxy:
         Connections to backends that no route leads to any more are closed. `RouteStore` calls it after each swap.
         """
         current = self._store.table.routes
+        several = len(current) > 1
+        connections = self._settings.gateway.limits.connections
+        self._share = max(1, connections // 2) if several else connections
+        if self._memory is not None:
+            self._memory.shared = several
         gone: set[Origin] = set()
         for key, plan in tuple(self._plans.items()):
             route = current.get(key)

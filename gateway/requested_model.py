@@ -1,7 +1,7 @@
 """Model that a request asks for: found in its body and in the query of its target, and renamed for a backend."""
 
 import asyncio
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway import errors
 from gateway.http.exchange import Exchange
@@ -9,7 +9,11 @@ from gateway.model_names import body, form
 from gateway.model_names.media_type import BodyKind
 from gateway.model_names.scanner import FoundName
 
-DISAGREEMENT = "The body and the query of the request name different models."
+WHOLE_BYTES: Final = 1 << 20
+"""Bytes of a body that is read to its end before any of it is sent, so that no backend sees one that is refused."""
+CHARGED_BYTES: Final = 1 << 20
+"""Bytes of a decoded body that are reserved together."""
+DISAGREEMENT: Final = "The body and the query of the request name different models."
 
 
 class RequestedModel(NamedTuple):
@@ -20,6 +24,8 @@ class RequestedModel(NamedTuple):
     in_query: FoundName | None
     decoded: bytes | None
     """The body without its content coding; None where it has none."""
+    reader: body.BodyReader | None = None
+    """Reader that has not seen the rest of the body yet, which is sent on as it comes; None where it has seen all."""
 
 
 async def find(exchange: Exchange, target: bytes, limit: int, *, required: bool) -> RequestedModel | None:
@@ -46,31 +52,61 @@ async def find(exchange: Exchange, target: bytes, limit: int, *, required: bool)
         raise errors.ModelMissing(in_query)
     in_body: FoundName | None = None
     decoded: bytes | None = None
-    if head.has_body and (required or await _may_name(exchange, body.describe(head.fields))):
-        content = await exchange.read_body(limit)
-        name = body.plain_name(head.fields, content)
+    rest: body.BodyReader | None = None
+    if head.has_body and (required or await _may_name(exchange, body.describe(head.fields), limit)):
+        whole = exchange.whole_body()
+        name = None if whole is None else body.plain_name(head.fields, whole)
         if name is not None:
+            if len(whole or b"") > limit:
+                raise errors.BodyTooLarge
             if in_query is None:
                 return RequestedModel(name, body.PLAIN, None, None)
             in_body = body.PLAIN._replace(name=name)
-        elif content:
-            reader = body.BodyReader(body.describe(head.fields), limit)
-            for _ in reader.steps(content):
-                await asyncio.sleep(0)
+        else:
+            reader = await _read(exchange, limit)
             decoded = reader.decoded
-            in_body = reader.name(required=required and in_query is None)
+            if not reader.ended:
+                in_body, rest = reader.found, reader
+            elif reader.fed:
+                in_body = reader.name(required=required and in_query is None)
     if in_body is None:
         return None if in_query is None else RequestedModel(in_query.name, None, in_query, decoded)
     if in_query is not None and in_query.name != in_body.name:
         raise errors.ModelMissing(DISAGREEMENT)
-    return RequestedModel(in_body.name, in_body, in_query, decoded)
+    return RequestedModel(in_body.name, in_body, in_query, decoded, rest)
 
 
-async def _may_name(exchange: Exchange, description: body.Description) -> bool:
+async def _read(exchange: Exchange, limit: int) -> body.BodyReader:
+    """Read a body as far as it is needed to know the model: to its end where it is small or names none early.
+
+    Raises:
+        errors.GatewayError: As `find` does.
+    """
+    reader = body.BodyReader(body.describe(exchange.head.fields), limit)
+    length = exchange.head.content_length
+    large = length is not None and length > WHOLE_BYTES
+    index = charged = 0
+    while (piece := await exchange.read_next(index, limit)) is not None:
+        for _ in reader.feed(piece):
+            if reader.decoded_bytes > charged:
+                exchange.charge(CHARGED_BYTES)
+                charged += CHARGED_BYTES
+            await asyncio.sleep(0)
+        if large or reader.fed > WHOLE_BYTES:
+            if reader.is_certain:
+                return reader
+            if reader.problem is not None and not reader.decoded_bytes:
+                break  # nothing behind it changes that
+        index += 1
+    reader.finish()
+    return reader
+
+
+async def _may_name(exchange: Exchange, description: body.Description, limit: int) -> bool:
     """Return whether a body may name a model; one of another media type does when it begins like a JSON object."""
     if description.media.kind is not BodyKind.OTHER:
         return True
     if description.coding and body.is_readable(description):
         return True
     # A server that does not know the coding either may read the body as it is.
-    return body.begins_like_json(await exchange.read_start())
+    return body.begins_like_json(await exchange.read_next(0, limit) or b"")

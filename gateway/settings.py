@@ -82,6 +82,11 @@ class LimitSettings(Section):
     """Bytes of the largest request body, unless the route has a limit of its own."""
     replay_bytes: Annotated[int, Field(ge=0, le=1 << 26)] = 1048576
     """Bytes of the largest request body that is kept to be sent again: to another backend, or with a new token."""
+    memory_bytes: Annotated[int, Field(ge=1 << 20)] = 268435456
+    """Bytes of memory for what waits: request bodies that are held, and responses whose clients read slowly."""
+    body_bytes_per_second: Annotated[int, Field(ge=0)] = 512
+    """Bytes per second that a client sends of a request body at least, on average, once `timeouts.bodySeconds` have
+    passed; 0 for any rate."""
     connections: Annotated[int, Field(ge=1, le=1000000)] = 8000
     """Client connections that may be open at the same time."""
     decisions: Annotated[int, Field(ge=0, le=100000)] = 1000

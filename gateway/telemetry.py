@@ -102,16 +102,17 @@ class _Routes(Collector):
             yield first_byte
 
 
-class _Connects(Collector):
-    """Collector of the number of connections that were opened to backends, which the connection pool counts."""
+class _Count(Collector):
+    """Collector of a number that another part of the gateway counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, meaning: str) -> None:
+        self._name = name
+        self._meaning = meaning
         self.count: Callable[[], int] = int
 
     def collect(self) -> Iterable[Metric]:
         """Return the counter with the number of this moment."""
-        name = "beamlit_gateway_upstream_connects"
-        return (CounterMetricFamily(name, "Connections opened to backends so far", value=self.count()),)
+        return (CounterMetricFamily(self._name, self._meaning, value=self.count()),)
 
 
 def _cumulative(counts: Sequence[int]) -> list[tuple[str, float]]:
@@ -201,8 +202,21 @@ class Metrics:
         self.upstream_connections = Gauge(
             "beamlit_gateway_upstream_connections", "Connections to backends", ("state",), registry=self.registry
         )
-        self.upstream_connects = _Connects()
+        self.upstream_connects = _Count("beamlit_gateway_upstream_connects", "Connections opened to backends so far")
         self.registry.register(self.upstream_connects)
+        self.memory = Gauge(
+            "beamlit_gateway_memory_budget_bytes",
+            "Memory for bodies that are held and responses that wait: used, and the limit",
+            ("state",),
+            registry=self.registry,
+        )
+        self.memory_waiting = Gauge(
+            "beamlit_gateway_memory_budget_waiting", "Requests that wait for memory, unread", registry=self.registry
+        )
+        self.memory_refused = _Count(
+            "beamlit_gateway_memory_budget_refused", "Reservations of memory that there was no room for"
+        )
+        self.registry.register(self.memory_refused)
         self.token_requests = Counter(
             "beamlit_gateway_token_requests",
             "Token requests by result: ok, refused by the endpoint, or failed",

@@ -1,7 +1,8 @@
 """One request of a client and the response to it, over the client's connection.
 
 The connection delivers the request's body, which goes to a sink or a reader; while there is none, a bounded part of it
-waits. The framing of the response is decided here (RFC 9112 6), whatever the backend's was.
+waits. What is held of a body beyond that has its place in the memory budget (`downstream/budget.py`). The framing of
+the response is decided here (RFC 9112 6), whatever the backend's was.
 """
 
 from typing import TYPE_CHECKING, Final, Protocol
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from gateway import errors
+from gateway.downstream.budget import FREE_BYTES, STEP_BYTES, MemoryBudget
 from gateway.http import messages
 from gateway.http.exchange import BodySink, BodySource, UpgradedConnection
 from gateway.http.messages import Fields, RequestHead, ResponseHead
@@ -32,6 +34,8 @@ class Connection(Protocol):
     tls: bool
     full: bool
     """Whether more waits to be written than the high-water mark allows."""
+    budget: MemoryBudget
+    """Budget for what is held of requests."""
 
     @property
     def leaving(self) -> bool:
@@ -84,9 +88,10 @@ class ClientExchange:
     """One request on a connection, as an `Exchange`."""
 
     __slots__ = (
-        "_chunked", "_connection", "_continue", "_discard", "_failure", "_keep", "_left", "_limit", "_pieces", "_sink",
-        "_starts", "_tail", "_waiter", "bodiless", "complete", "finished", "head", "held", "intact", "interrupted",
-        "keep_alive", "paused", "peer", "responded", "size", "source", "task", "tls",
+        "_chunked", "_connection", "_continue", "_discard", "_failure", "_keep", "_left", "_limit", "_next", "_pieces",
+        "_pushing", "_reserved", "_reserver", "_sink", "_tail", "_waiter", "bodiless", "complete", "finished", "head",
+        "held", "intact", "interrupted", "keep_alive", "owner", "paused", "peer", "responded", "size", "source", "task",
+        "tls",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, head: RequestHead, *, keep_alive: bool, expects: bool) -> None:
@@ -116,14 +121,23 @@ class ClientExchange:
         """Task that responds to the request."""
         self.bodiless = False
         """Whether the response has no body, whatever its head says."""
+        self.owner = ""
+        """Route of the request, to whose share of the memory budget it counts; empty while it is not known."""
         self._connection = connection
         self._continue = expects
         """Whether the client waits for 100 Continue before it sends the body."""
         self._pieces: list[bytes] = []
+        """What is held of the request's body."""
+        self._next = 0
+        """Index of the piece that the sink gets next."""
+        self._pushing = False
+        """Whether pieces are being given to the sink."""
+        self._reserved = 0
+        """Bytes that are reserved in the memory budget."""
+        self._reserver = ""
+        """Owner for whom they are reserved."""
         self._sink: BodySink | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._starts = False
-        """Whether the reader waits for the start of the body only."""
         self._limit = 0
         self._keep = 0
         """Bytes of the request's body that stay in memory after they were pumped."""
@@ -140,25 +154,18 @@ class ClientExchange:
     # The request's body
 
     async def read_body(self, limit: int) -> bytes:
-        """Return the whole request body. It can be pumped or read again afterwards.
+        """Return the whole request body in one piece. It can be pumped or read again afterwards.
 
         Raises:
-            errors.BodyTooLarge: The body has more than `limit` bytes.
-            errors.BodyTimeout: No byte of the body arrived before the body deadline.
-            errors.MalformedRequest: The framing of the body is broken.
+            errors.GatewayError: As `read_next` does.
         """
-        if (self.head.content_length or 0) > limit or self.size > limit:
-            raise errors.BodyTooLarge
-        if not self.complete and self._failure is None:
-            self._limit = limit
-            self._waiter = self._connection.future()
-            self._begin_body()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+        index = 0
+        while not self.complete and await self.read_next(index, limit) is not None:
+            index += 1
         if self._failure is not None:
             raise self._failure
+        if self.size > limit:
+            raise errors.BodyTooLarge
         return self._joined()
 
     def whole_body(self) -> bytes | None:
@@ -173,37 +180,89 @@ class ClientExchange:
             self._pieces = [b"".join(self._pieces)]
         return self._pieces[0] if self._pieces else b""
 
-    async def read_start(self) -> bytes:
-        """Return what has arrived of the request body, once there is some; nothing for an empty one.
+    async def read_next(self, index: int, limit: int) -> bytes | None:
+        """Return a piece of the request body, once it has arrived; None behind the last one.
+
+        All pieces stay in memory, so that they can be pumped or read again afterwards. Between two calls no more is
+        read than a connection buffers.
+
+        Args:
+            index: Number of the piece, which follows those that were read before.
+            limit: Bytes that the whole body may have.
 
         Raises:
-            errors.BodyTimeout: No byte of the body arrived before the body deadline.
+            errors.BodyTooLarge: The body has more bytes, or more than can ever be held.
+            errors.BodyTimeout: The body did not arrive before its deadline.
             errors.MalformedRequest: The framing of the body is broken.
+            errors.Overloaded: There is no memory left for the body.
         """
-        if not self.size and not self.complete and self._failure is None:
-            self._starts = True
+        length = self.head.content_length
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            if self.size > limit or (length is not None and length > limit):
+                raise errors.BodyTooLarge
+            if index < len(self._pieces):
+                return self._pieces[index]
+            if self.complete:
+                return None
+            if self.size >= FREE_BYTES and self.size >= self._reserved:
+                await self._reserve()
+                continue
             self._waiter = self._connection.future()
             self._begin_body()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
-                self._starts = False
-        if self._failure is not None:
-            raise self._failure
-        return self._pieces[0] if self._pieces else b""
+
+    async def _reserve(self) -> None:
+        """Reserve memory for the rest of the body, or for more of it where its size is not known."""
+        length = self.head.content_length
+        size = STEP_BYTES if length is None else length - self._reserved
+        if self._reserved:
+            self.charge(size)
+            return
+        owner = self.owner
+        await self._connection.budget.reserve(owner, size)
+        self._reserved, self._reserver = size, owner
+
+    def charge(self, size: int) -> None:
+        """Reserve memory for what has been made of the body, such as the decoded one.
+
+        Raises:
+            errors.Overloaded: There is no room for it.
+        """
+        if not self._grow(size):
+            raise errors.Overloaded(retry_after=1)
+
+    def _grow(self, size: int) -> bool:
+        """Reserve more memory, and return whether there was room."""
+        owner = self._reserver if self._reserved else self.owner
+        if not self._connection.budget.take(owner, size):
+            return False
+        self._reserved += size
+        self._reserver = owner
+        return True
+
+    def _give_back(self) -> None:
+        if self._reserved:
+            self._connection.budget.give_back(self._reserver, self._reserved)
+            self._reserved = 0
 
     def pump_body(self, sink: BodySink, limit: int, keep: int = 0) -> None:
         """Deliver the request body into `sink`: first the bytes in memory, then those that arrive.
 
-        The body stays intact while it has no more than `keep` bytes.
+        The body stays intact while it has no more than `keep` bytes and there is room for them, and where it was
+        complete before.
         """
-        if self._failure is None and ((self.head.content_length or 0) > limit or self.size > limit):
+        length = self.head.content_length
+        if self._failure is None and ((length or 0) > limit or self.size > limit):
             self._failure = errors.BodyTooLarge()
         if self._failure is not None:
             sink.fail(self._failure)
             return
-        if self.complete:
+        if self.complete and len(self._pieces) < 2:
             for piece in self._pieces:
                 sink.write(piece)
             sink.end()
@@ -211,35 +270,74 @@ class ClientExchange:
         self._limit = limit
         self._keep = keep
         self._sink = sink
-        pieces = self._pieces
-        if (self.head.content_length or self.size) > keep:
-            self._drop_body()
-        for piece in pieces:
-            sink.write(piece)  # which may pause the body
-        self._begin_body()
+        self._next = 0
+        if not self.complete:
+            size = length or self.size
+            missing = size - self._reserved if size > FREE_BYTES else 0
+            if size > keep or (missing > 0 and not self._grow(missing)):
+                self.intact = False
+        self._push()
+        if self._sink is not None:
+            self._begin_body()
+
+    def _push(self) -> None:
+        """Give what is in memory to the sink, as far as it takes it, and the end behind it."""
+        if self._pushing:
+            return
+        self._pushing = True
+        while self._sink is not None and self._next < len(self._pieces) and not self.paused:
+            piece = self._pieces[self._next]
+            if not self.intact:
+                self._pieces[self._next] = b""
+            self._next += 1
+            self._sink.write(piece)
+        self._pushing = False
+        sink = self._sink
+        if sink is None or self._next < len(self._pieces):
+            return
+        if not self.intact:
+            self._pieces = []
+            self._next = 0
+            if self.responded:
+                self._give_back()
+        if self.complete:
+            self._sink = None
+            self._discard = not self.intact  # it was pumped, and cannot be pumped again
+            sink.end()
 
     def stop_body(self) -> None:
         """Detach the sink. What still arrives is held where the body is intact, else dropped."""
         if self._sink is not None:
             self._sink = None
-            self._discard = not self.intact
+            if not self.intact:
+                self._discard = True
+                self._pieces = []
 
     def _drop_body(self) -> None:
-        """Free the memory of the request's body."""
+        """Free the memory of the request's body that no sink still waits for."""
         self.intact = False
-        self._pieces = []
+        if self._sink is None:
+            self._pieces = []
+            self._next = 0
+            self._give_back()
+        elif self._next:
+            del self._pieces[: self._next]
+            self._next = 0
 
     def pause(self) -> None:
         """Stop reading the request's body."""
-        if not self.paused and not self.complete:
-            self.paused = True
+        if self.paused or (self.complete and self._next >= len(self._pieces)):
+            return
+        self.paused = True
+        if not self.complete:
             self._connection.pause_reading()
 
     def resume(self) -> None:
         """Read the request's body again."""
         if self.paused:
             self.paused = False
-            if not self.held:
+            self._push()
+            if not self.paused and not self.held:
                 self._connection.resume_reading()
 
     def _begin_body(self) -> None:
@@ -261,22 +359,24 @@ class ClientExchange:
             if self.size > self._limit:
                 self.break_body(errors.BodyTooLarge())
                 return
-            if self.intact:
+            if self.intact and (self.size > self._keep or not self._has_room()):
+                self._drop_body()
+            if self.intact or self._next < len(self._pieces):
                 self._pieces.append(data)
-                if self.size > self._keep:
-                    self._drop_body()
-            self._sink.write(data)
+                self._push()
+            else:
+                self._sink.write(data)
             return
         self._pieces.append(data)
-        if self._waiter is not None and not self._starts:
-            if self.size > self._limit:
-                self.break_body(errors.BodyTooLarge())
-            return
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        if self.size >= BUFFER_BYTES and not self.held:
+        elif self.size >= BUFFER_BYTES and not self.held:
             self.held = True
             self._connection.pause_reading()
+
+    def _has_room(self) -> bool:
+        """Return whether what has arrived of the body may be held, and reserve more memory for it if need be."""
+        return self.size <= FREE_BYTES or self.size <= self._reserved or self._grow(STEP_BYTES)
 
     def complete_body(self) -> None:
         """Take the end of the request's body."""
@@ -284,10 +384,8 @@ class ClientExchange:
         if self.held:
             self.held = False
             self._connection.resume_reading()
-        sink, self._sink = self._sink, None
-        if sink is not None:
-            self._discard = not self.intact  # it was pumped, and cannot be pumped again
-            sink.end()
+        if self._sink is not None:
+            self._push()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -298,6 +396,7 @@ class ClientExchange:
         self._failure = cause
         self._discard = True
         self._pieces = []
+        self._next = 0
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.fail(cause)
@@ -415,6 +514,7 @@ class ClientExchange:
     def task_done(self, task: "asyncio.Task[None]") -> None:
         """Abort the connection where the task has ended without a complete response."""
         self.task = None
+        self._give_back()
         if not task.cancelled() and (cause := task.exception()) is not None:
             log.error("request_failed", exc_info=cause)
         if not self.finished:

@@ -22,6 +22,7 @@ import structlog
 
 from gateway import errors
 from gateway.downstream import sockets
+from gateway.downstream.budget import MemoryBudget
 from gateway.downstream.exchange import ClientExchange
 from gateway.downstream.parser import RequestParser
 from gateway.downstream.tunnel import Tunnel
@@ -37,6 +38,8 @@ BUFFER_BYTES: Final = 65536
 LINGER_SECONDS: Final = 5.0
 """Seconds for which a connection is still read after its last response, so that the client gets to see it: closing with
 unread bytes would reset the connection and destroy the response (RFC 9112 9.6)."""
+MEMORY_BYTES: Final = 1 << 28
+"""Bytes of the memory budget where none is given."""
 SWEEP_SECONDS: Final = 1.0
 """Seconds between two looks at the deadlines."""
 
@@ -64,6 +67,8 @@ class ServerLimits:
     """Seconds in which a client takes no byte of the response that waits for it."""
     tunnel_idle_seconds: float
     """Seconds in which no byte passes through a WebSocket in either direction."""
+    body_rate: float = 0.0
+    """Bytes per second of a request body, on average, once `body_seconds` have passed; 0 for any rate."""
 
 
 class HttpServer:
@@ -77,6 +82,7 @@ class HttpServer:
         access_log: AccessLog,
         *,
         cors: CorsRule | None = None,
+        memory: MemoryBudget | None = None,
         sweep_seconds: float = SWEEP_SECONDS,
     ) -> None:
         self.handle = handle
@@ -85,6 +91,8 @@ class HttpServer:
         """Whether responses ask the client to close: from the first signal to stop on."""
         self.loop = asyncio.get_running_loop()
         self.writes = WriteBatch(self.loop)
+        self.budget = MemoryBudget(MEMORY_BYTES) if memory is None else memory
+        """Budget for what is held of requests and responses."""
         self._cors = cors
         """Rule for websites that counts for messages that never become an exchange; None without one."""
         self._metrics = metrics
@@ -222,6 +230,14 @@ class ClientConnection:
         self._write_deadline = inf
         self._unwritten = 0
         """Bytes that waited to be written when the write deadline was set."""
+        self.budget = server.budget
+        self._reserved = 0
+        """Bytes of the memory budget for a response that waits."""
+        self._reserver = ""
+        """Route for which they are reserved."""
+        self._body_began = 0.0
+        """Time from which the rate of the request's body counts: the later, the longer reading was paused."""
+        self._paused_at = 0.0
         self._reading = True
         self._exchange: ClientExchange | None = None
         self._tunnel: Tunnel | None = None
@@ -255,6 +271,7 @@ class ClientConnection:
         self._gone = self._closed = True
         self._drop_parser()
         self._pipelined = []
+        self._give_back()
         self.server.lost(self)
         exchange, self._exchange = self._exchange, None
         if exchange is not None and exchange.task is not None and self._tunnel is None:
@@ -365,6 +382,12 @@ class ClientConnection:
         """Hold the response's body back: the client reads more slowly than it comes."""
         self.full = True
         self._watch_writing(self.server.loop.time())
+        owner = "" if self._exchange is None else self._exchange.owner
+        self._give_back()
+        if not self.budget.take(owner, self._unwritten):
+            self.abort()  # a client that reads slowly while there is no room left to wait for it
+            return
+        self._reserved, self._reserver = self._unwritten, owner
         if self._exchange is not None and self._exchange.source is not None:
             self._exchange.source.pause()
 
@@ -372,10 +395,16 @@ class ClientConnection:
         """Let the response's body continue: the client has caught up."""
         self.full = False
         self._write_deadline = inf
+        self._give_back()
         if self._closed and self._exchange is None:
             self._watch_writing(self.server.loop.time())
         if self._exchange is not None and self._exchange.source is not None:
             self._exchange.source.resume()
+
+    def _give_back(self) -> None:
+        if self._reserved:
+            self.budget.give_back(self._reserver, self._reserved)
+            self._reserved = 0
 
     def _watch_writing(self, now: float) -> None:
         self._unwritten = self.transport.get_write_buffer_size()
@@ -386,6 +415,7 @@ class ClientConnection:
         if self._reading and not self._closed:
             self._reading = False
             self._deadline = inf
+            self._paused_at = self.server.loop.time()
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
@@ -393,8 +423,17 @@ class ClientConnection:
         if not self._reading and not self._gone and not self.transport.is_closing():
             self._reading = True
             if self._exchange is not None and not self._exchange.complete:
-                self._deadline = self.server.loop.time() + self.server.limits.body_seconds
+                now = self.server.loop.time()
+                self._body_began += now - self._paused_at
+                self._deadline = self._body_deadline(now, self._exchange.size)
             self.transport.resume_reading()
+
+    def _body_deadline(self, now: float, size: int) -> float:
+        """Return the time until which more of a body has to arrive, of which `size` bytes are here."""
+        limits = self.server.limits
+        if not limits.body_rate:
+            return now + limits.body_seconds
+        return min(now, self._body_began + size / limits.body_rate) + limits.body_seconds
 
     # Requests
 
@@ -443,7 +482,8 @@ class ClientConnection:
             keep_alive=parser.keep_alive,
             expects=bool(head.http_minor) and any(name == b"expect" for name, _ in head.fields),
         )
-        self._deadline = self.server.loop.time() + self.server.limits.body_seconds if head.has_body else inf
+        self._body_began = self.server.loop.time()
+        self._deadline = self._body_began + self.server.limits.body_seconds if head.has_body else inf
         exchange.task = self.server.loop.create_task(self.server.handle(exchange))
         exchange.task.add_done_callback(exchange.task_done)
         if parser.complete and not exchange.complete:
@@ -452,7 +492,7 @@ class ClientConnection:
 
     def _receive_body(self, parser: RequestParser, exchange: ClientExchange, data: bytes) -> None:
         """Parse bytes of the body, and give them to the exchange, up to where an error lies in them."""
-        self._deadline = self.server.loop.time() + self.server.limits.body_seconds
+        self._deadline = self._body_deadline(self.server.loop.time(), exchange.size + len(data))
         try:
             parser.feed_body(data)
         finally:

@@ -83,6 +83,8 @@ class Exchange(BodySource, Protocol):
     """Error for the client where the task was cancelled although the client is still there, else None."""
     intact: bool
     """Whether all that has arrived of the request's body can be read or pumped again."""
+    owner: str
+    """Route of the request, to whose share of the memory budget it counts; empty while it is not known."""
 
     @property
     def responded(self) -> bool:
@@ -90,11 +92,10 @@ class Exchange(BodySource, Protocol):
         ...
 
     async def read_body(self, limit: int) -> bytes:
-        """Return the whole request body. It can be pumped or read again afterwards.
+        """Return the whole request body in one piece. It can be pumped or read again afterwards.
 
         Raises:
-            errors.BodyTooLarge: The body has more than `limit` bytes.
-            errors.BodyTimeout: No byte of the body arrived before the body deadline.
+            errors.GatewayError: As `read_next` does.
         """
         ...
 
@@ -102,19 +103,42 @@ class Exchange(BodySource, Protocol):
         """Return the whole request body where it is in memory already, else None."""
         ...
 
-    async def read_start(self) -> bytes:
-        """Return what has arrived of the request body, once there is some; nothing for an empty one.
+    async def read_next(self, index: int, limit: int) -> bytes | None:
+        """Return a piece of the request body, once it has arrived; None behind the last one.
+
+        All pieces stay in memory, so that they can be pumped or read again afterwards. Between two calls no more is
+        read than a connection buffers.
+
+        Args:
+            index: Number of the piece, which follows those that were read before.
+            limit: Bytes that the whole body may have.
 
         Raises:
-            errors.BodyTimeout: No byte of the body arrived before the body deadline.
+            errors.BodyTooLarge: The body has more bytes, or more than can ever be held.
+            errors.BodyTimeout: The body did not arrive before its deadline.
+            errors.MalformedRequest: The framing of the body is broken.
+            errors.Overloaded: There is no memory left for the body.
         """
+        ...
+
+    def charge(self, size: int) -> None:
+        """Reserve memory for what has been made of the body, such as the decoded one.
+
+        Raises:
+            errors.Overloaded: There is no room for it.
+        """
+        ...
+
+    def break_body(self, cause: Exception) -> None:
+        """Pass `cause` to the sink or the reader, now or when there is one: the body will never be complete."""
         ...
 
     def pump_body(self, sink: BodySink, limit: int, keep: int = 0) -> None:
         """Deliver the request body into `sink`: first the bytes in memory, then those that arrive.
 
         A body of more than `limit` bytes ends with `sink.fail(errors.BodyTooLarge())`. Delivered bytes stay in memory,
-        to be pumped or read again, until they are more than `keep` or the response's head is sent.
+        to be pumped or read again, until they are more than `keep` or than there is room for, or the response's head is
+        sent.
         """
         ...
 

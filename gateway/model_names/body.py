@@ -118,45 +118,121 @@ class BodyReader:
         self._limit = limit
         self._coding = content_coding.coding_of(description.coding) if description.coding else b""
         self._scanner = self._scanner_for(self._media)
-        self.decoded: bytes | None = None
+        self._decoder = content_coding.Decoder(self._coding, limit) if self._coding else None
+        self._also: NameScanner | None = None
+        """Scanner of JSON for a body that says that it is a form and begins like JSON, as that of curl."""
+        self._begun = False
+        """Whether the first character that is no white space has arrived."""
+        self._size = 0
+        self._small: list[bytes] = []
+        """All of the body while it is small."""
+        self._decoded: list[bytes] = []
+        self.fed = 0
+        """Bytes of the body that were read, as it is sent."""
+        self.ended = False
+        """Whether the end of the body was read."""
+
+    @property
+    def decoded(self) -> bytes | None:
         """The body without its content coding; None where it has none."""
+        if self._decoder is None:
+            return None
+        if len(self._decoded) > 1:
+            self._decoded = [b"".join(self._decoded)]
+        return self._decoded[0] if self._decoded else b""
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Size of what was decoded so far."""
+        return 0 if self._decoder is None else self._size
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the name is known, where nothing but a second one could still change what the body means."""
+        found = self._scanner
+        return (
+            found.found is not None
+            and found.problem is None
+            and self._media.problem is None
+            and self._decoder is None
+            and self._also is None
+        )
+
+    @property
+    def found(self) -> FoundName | None:
+        """The name that was found so far."""
+        return self._scanner.found
+
+    @property
+    def problem(self) -> str | None:
+        """Sentence that says why the name is not clear; None while it is."""
+        return self._media.problem or self._scanner.problem
 
     def steps(self, content: bytes) -> Iterator[None]:
-        """Read the whole body in small steps, after each of which something else may be done.
+        """Read a whole body in small steps, after each of which something else may be done.
 
         Raises:
             errors.BodyTooLarge: The decoded body is larger than the limit.
             errors.MalformedCoding: The body does not have its content coding.
         """
-        if self._coding:
-            decoder = content_coding.Decoder(self._coding, self._limit)
-            pieces: list[bytes] = []
-            for start in range(0, len(content), STEP_BYTES):
-                for piece in decoder.steps(content[start : start + STEP_BYTES]):
-                    pieces.append(piece)
-                    self._scanner.feed(piece)
+        yield from self.feed(content)
+        self.finish()
+
+    def feed(self, data: bytes) -> Iterator[None]:
+        """Read the next piece of the body in small steps, after each of which something else may be done.
+
+        Raises:
+            errors.BodyTooLarge: The decoded body is larger than the limit.
+            errors.MalformedCoding: The body does not have its content coding.
+        """
+        self.fed += len(data)
+        for start in range(0, len(data), STEP_BYTES):
+            piece = data if len(data) <= STEP_BYTES else data[start : start + STEP_BYTES]
+            if self._decoder is None:
+                self._take(piece)
+                if len(data) > STEP_BYTES:
                     yield
-            decoder.finish()
-            self.decoded = content = b"".join(pieces)
-        elif len(content) <= STEP_BYTES:
-            self._scanner.feed(content)
+                continue
+            for plain in self._decoder.steps(piece):
+                self._decoded.append(plain)
+                self._take(plain)
+                yield
+
+    def _take(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size <= STEP_BYTES:
+            self._small.append(data)
         else:
-            for start in range(0, len(content), STEP_BYTES):
-                self._scanner.feed(content[start : start + STEP_BYTES])
-                yield
+            self._small = []
+        if not self._begun and self._media.kind is BodyKind.FORM:
+            text = data.lstrip(json_scanner.BLANK)
+            if text:
+                self._begun = True
+                if text.startswith(b"{"):
+                    self._also = JsonScanner()
+        if self._also is not None:
+            self._also.feed(data)
+        self._scanner.feed(data)
+
+    def finish(self) -> None:
+        """Take the end of the body.
+
+        Raises:
+            errors.MalformedCoding: The body is not complete.
+        """
+        self.ended = True
+        if self._decoder is not None:
+            self._decoder.finish()
         self._scanner.finish()
-        if self._media.kind is BodyKind.FORM and content.lstrip(json_scanner.BLANK).startswith(b"{"):
+        if self._also is not None:
             # JSON under the media type that curl uses where none is given: it must be no form at the same time.
-            also = self._scanner
-            self._scanner = JsonScanner()
-            for start in range(0, len(content), STEP_BYTES):
-                self._scanner.feed(content[start : start + STEP_BYTES])
-                yield
+            form_fields, self._scanner = self._scanner, self._also
             self._scanner.finish()
-            if also.seen and self._scanner.problem is None:
+            if form_fields.seen and self._scanner.problem is None:
                 self._scanner.problem = scanner.DUPLICATE
-        if self._scanner.problem is None and isinstance(self._scanner, JsonScanner) and len(content) <= STEP_BYTES:
-            self._check(content)
+        if self._scanner.problem is None and isinstance(self._scanner, JsonScanner) and self._size <= STEP_BYTES:
+            self._check(b"".join(self._small))
+        self._small = []
 
     def _check(self, content: bytes) -> None:
         """Check all of a small JSON body: its sender gets the same response whatever the backend thinks of it."""
@@ -205,8 +281,7 @@ def renamed(content: bytes, found: FoundName, name: str) -> bytes:
     if start < 0:  # found by `plain_name`, so the bytes of the key are there once
         value = next(_VALUE.finditer(content, content.index(b'"model"')))
         start, end = value.span(1)
-    written = _written(found, name)
-    return b"".join((content[:start], written, content[end:]))
+    return b"".join((content[:start], written(found, name), content[end:]))
 
 
 def renamed_target(target: bytes, found: FoundName, name: str) -> bytes:
@@ -214,12 +289,17 @@ def renamed_target(target: bytes, found: FoundName, name: str) -> bytes:
     return target[: found.start] + form.encoded(name) + target[found.end :]
 
 
-def _written(found: FoundName, name: str) -> bytes:
+def written(found: FoundName, name: str) -> bytes:
+    """Return a name in the notation of the one that was found.
+
+    Raises:
+        errors.ModelMissing: The body is a form whose boundary would end the name.
+    """
     if found.notation is Notation.JSON:
         return orjson.dumps(name)
     if found.notation is Notation.FORM:
         return form.encoded(name)
-    written = name.encode()
-    if found.guard in written or b"\r" in written or b"\n" in written:
+    plain = name.encode()
+    if found.guard in plain or b"\r" in plain or b"\n" in plain:
         raise errors.ModelMissing(BOUNDARY_IN_NAME)
-    return written
+    return plain

@@ -23,7 +23,7 @@ from gateway.http.exchange import Exchange, RequestHead, field
 from gateway.http.messages import Framing, check_response, check_upgrade
 from gateway.net.writes import BatchedWriter, WriteBatch
 from gateway.upstream.origin import IDEMPOTENT, Origin, Stats, Timeouts, UpstreamLimits
-from gateway.upstream.request import UpstreamRequest
+from gateway.upstream.request import BodyChange, UpstreamRequest
 from gateway.upstream.resolver import AddressResolver
 from gateway.upstream.response import UpstreamResponse
 from program import tls
@@ -74,6 +74,7 @@ class Upstream:
         body_limit: int = NO_LIMIT,
         keep: int = 0,
         resend: bool = False,
+        change: Callable[[], BodyChange] | None = None,
     ) -> UpstreamResponse:
         """Send one request and return its response when the response's head has arrived.
 
@@ -90,13 +91,14 @@ class Upstream:
             body_limit: Bytes that a body from an exchange may have.
             keep: Bytes of it that the exchange keeps, so that it can be sent again.
             resend: Whether the route allows sending a request twice that is not idempotent.
+            change: Function that returns a change of a body from an exchange.
 
         Raises:
             errors.UpstreamError: No head of a response arrived.
             errors.RequestError: The client's body failed while it was being sent.
             errors.Overloaded: This process has no file descriptor or port left.
         """
-        request = UpstreamRequest(head, body, body_limit, keep)
+        request = UpstreamRequest(head, body, body_limit, keep, None if change is None else change())
         connection = self._take(origin)
         if connection is not None:
             response = UpstreamResponse(connection, head.method == b"HEAD", timeouts.idle)
@@ -108,7 +110,7 @@ class Upstream:
                 if not (resend or head.method in IDEMPOTENT or request.has_idempotency_key):
                     raise
             if request.whole is None:
-                request = UpstreamRequest(head, body, body_limit, keep)
+                request = UpstreamRequest(head, body, body_limit, keep, None if change is None else change())
         connection = await self._connect(origin, timeouts.connect, owner)
         response = UpstreamResponse(connection, head.method == b"HEAD", timeouts.idle)
         return await connection.round_trip(response, request, timeouts)

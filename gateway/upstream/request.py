@@ -1,9 +1,13 @@
 """Requests to backends: the serialized head, and the body that flows from the client behind it."""
 
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
+from gateway import errors
 from gateway.http.exchange import Exchange, RequestHead
+
+FIRST_BYTES: Final = 65536
+"""Bytes of a body that are written in one piece with the head."""
 
 
 class RequestConnection(Protocol):
@@ -19,13 +23,35 @@ class RequestConnection(Protocol):
         ...
 
 
+class BodyChange(Protocol):
+    """Change of a body on its way to a backend, piece by piece. Each attempt has one of its own."""
+
+    def apply(self, data: bytes) -> bytes:
+        """Return what is sent for the next piece of the body.
+
+        Raises:
+            errors.GatewayError: The request must not be completed.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Take the end of the body.
+
+        Raises:
+            errors.GatewayError: The request must not be completed.
+        """
+        ...
+
+
 class UpstreamRequest:
     """One request to a backend. It is the sink for the body of the client's request (`http.exchange.BodySink`)."""
 
     __slots__ = (
+        "_change",
         "_chunked",
         "_connection",
         "_exchange",
+        "_gathered",
         "_keep",
         "_limit",
         "_paused",
@@ -35,7 +61,9 @@ class UpstreamRequest:
         "whole",
     )
 
-    def __init__(self, head: RequestHead, body: Exchange | bytes, limit: int, keep: int) -> None:
+    def __init__(
+        self, head: RequestHead, body: Exchange | bytes, limit: int, keep: int, change: BodyChange | None = None
+    ) -> None:
         """Serialize a request.
 
         Args:
@@ -43,7 +71,9 @@ class UpstreamRequest:
             body: The body itself, or the client's exchange that delivers it.
             limit: Bytes that a body from an exchange may have.
             keep: Bytes of it that the exchange keeps, so that the body can be sent again.
+            change: Change of a body from an exchange.
         """
+        self._change = change
         self._chunked = False
         self._connection: RequestConnection | None = None
         self._exchange: Exchange | None = None
@@ -63,6 +93,9 @@ class UpstreamRequest:
                 self._chunked = head.chunked
                 self.ended = False
         self._pieces: list[bytes] | None = None
+        """The beginning of the request, while it is put together."""
+        self._gathered = 0
+        """Bytes of the body in it."""
 
     @property
     def repeatable(self) -> bool:
@@ -87,9 +120,11 @@ class UpstreamRequest:
         exchange.pump_body(self, self._limit, self._keep)
         if not self._under_way:
             return  # the body failed at once
+        if self._gathered > FIRST_BYTES:
+            return  # it was too much for one piece, and is on its way
         first = b"".join(self._pieces)
         self._pieces = None
-        if self.ended:
+        if self.ended and self._change is None:
             self.whole = first  # so that it can be sent again
         connection.send(first)
 
@@ -106,25 +141,51 @@ class UpstreamRequest:
 
     def write(self, data: bytes) -> None:
         """Send one piece of the client's body."""
+        if self._change is not None and data:
+            try:
+                data = self._change.apply(data)
+            except errors.GatewayError as exc:
+                self._refuse(exc)
+                return
         if not data or self._connection is None:
             return
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
-        if self._pieces is not None:
-            self._pieces.append(data)
-        else:
-            self._connection.send(data)
+        self._send(data)
 
     def end(self) -> None:
         """Send the end of the client's body."""
         if self._connection is None or self.ended:
             return
+        if self._change is not None:
+            try:
+                self._change.finish()
+            except errors.GatewayError as exc:
+                self._refuse(exc)
+                return
         self.ended = True
         if self._chunked:
-            if self._pieces is not None:
-                self._pieces.append(b"0\r\n\r\n")
-            else:
-                self._connection.send(b"0\r\n\r\n")
+            self._send(b"0\r\n\r\n")
+
+    def _send(self, data: bytes) -> None:
+        """Send what has been framed: behind the head, or in one piece with it where it is small."""
+        connection = cast("RequestConnection", self._connection)
+        if self._pieces is None:
+            connection.send(data)
+            return
+        self._pieces.append(data)
+        self._gathered += len(data)
+        if self._gathered > FIRST_BYTES:
+            pieces, self._pieces = self._pieces, None
+            for piece in pieces:
+                connection.send(piece)
+
+    def _refuse(self, cause: errors.GatewayError) -> None:
+        """Leave the request incomplete, and the connection closed: nothing can take it for a whole one."""
+        exchange = self._exchange
+        self.fail(cause)
+        if exchange is not None:
+            exchange.break_body(cause)
 
     def fail(self, cause: Exception) -> None:
         """Abort the connection: the client's body will never be complete, so the request cannot be."""

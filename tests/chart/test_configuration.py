@@ -85,3 +85,25 @@ def settings(chart: Path, folder: Path, *words: str) -> dict[str, Any]:
         if key.endswith("File") and any(value):
             value.append(files)
     return result
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), 268435456),
+        (("gateway.resources.limits.memory=2G",), 500000000),
+        (("gateway.resources.limits.memory=512Mi",), 134217728),
+        (("gateway.resources.limits.memory=1073741824",), 268435456),
+        (("gateway.resources.limits.memory=1.5Gi",), 268435456),
+        (("gateway.resources.limits=null",), 268435456),
+        (("config.gateway.limits.memoryBytes=99999999",), 99999999),
+    ],
+)
+def test_the_memory_budget_fits_the_memory_limit(
+    chart: Path, words: tuple[str, ...], expected: int, tmp_path: Path
+) -> None:
+    """The gateway's budget is a quarter of its memory limit, unless a value says otherwise; in doubt the default."""
+    given = [part for word in words for part in ("--set", word)]
+    text = kind(template(chart, *given), "ConfigMap", "-config")["data"]["config.yaml"]
+    (tmp_path / "config.yaml").write_text(text)
+    assert GatewaySettings.load(tmp_path / "config.yaml", environment={}).gateway.limits.memory_bytes == expected

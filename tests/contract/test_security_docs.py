@@ -6,6 +6,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from gateway.downstream.budget import WAIT_SECONDS
 from gateway.routes import store
 from gateway.routes.sources import directory
 from gateway.settings import Settings as GatewaySettings
@@ -25,7 +26,11 @@ LOOK_UPS: Final = {name: one.default for name, one in inspect.signature(Resolver
 ROWS: Final[dict[str, str]] = {
     "head of a request": f"{LIMITS.head_bytes:,} bytes, {LIMITS.fields} fields, a URL of {LIMITS.url_bytes:,} bytes,"
     f" within {TIMEOUTS.head_seconds:g} s",
-    "body of a request": f"{LIMITS.body_bytes:,} bytes, {TIMEOUTS.body_seconds:g} s between two reads",
+    "body of a request": f"{LIMITS.body_bytes:,} bytes, {TIMEOUTS.body_seconds:g} s between two reads,"
+    f" {LIMITS.body_bytes_per_second} bytes per second after that",
+    "memory for bodies that are held and responses that wait": f"{LIMITS.memory_bytes:,} bytes, half of it for one"
+    f" route; {WAIT_SECONDS:g} s of waiting for room",
+    "requests of one route at the same time": "half of the clients' connections",
     "body that is held to be sent again": f"{LIMITS.replay_bytes:,} bytes",
     "clients' connections": f"{LIMITS.connections:,}",
     "a client that does not read": f"{TIMEOUTS.write_stall_seconds:g} s",

@@ -138,6 +138,7 @@ class RecordingExchange:
 
     peer = "192.0.2.1"
     tls = False
+    owner = ""
 
     def __init__(self, head: RequestHead | None = None, body: tuple[bytes, ...] = (), *, ends: bool = True) -> None:
         self.head = head or request_head()
@@ -171,9 +172,16 @@ class RecordingExchange:
         """Return the whole request body, or None where it has no end."""
         return b"".join(self._pieces) if self._ends else None
 
-    async def read_start(self) -> bytes:
-        """Return the first piece of the request body."""
-        return self._pieces[0] if self._pieces else b""
+    async def read_next(self, index: int, limit: int) -> bytes | None:
+        """Return a piece of the request body."""
+        return self._pieces[index] if index < len(self._pieces) else None
+
+    def charge(self, size: int) -> None:
+        """Not used here."""
+
+    def break_body(self, cause: Exception) -> None:
+        """Record that the request's body is refused."""
+        self.failed = cause
 
     def pump_body(self, sink: BodySink, limit: int, keep: int = 0) -> None:
         """Deliver all pieces of the body at once, and its end unless `ends` is false."""

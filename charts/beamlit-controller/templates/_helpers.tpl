@@ -262,6 +262,12 @@ spec:
 {{- $service = dict "namespace" .Release.Namespace "name" (printf "%s-gateway" (include "beamlit.fullname" .)) "port" .Values.gateway.service.port "adminPort" 8081 -}}
 {{- end -}}
 {{- $gateway := merge (dict "lameDuckSeconds" .Values.gateway.lameDuckSeconds "drainSeconds" .Values.gateway.drainSeconds "install" (printf "%s/%s" .Release.Namespace .Release.Name)) $given.gateway -}}
+{{- $memory := include "beamlit.bytes" ((((.Values.gateway.resources | default dict).limits | default dict).memory) | default "") -}}
+{{- if and $memory (not (include "beamlit.given" ($given.gateway.limits | default dict).memoryBytes)) -}}
+{{- $limits := deepCopy ($given.gateway.limits | default dict) -}}
+{{- $_ := set $limits "memoryBytes" (max 1048576 (div ($memory | int64) 4)) -}}
+{{- $gateway = merge (dict "limits" $limits) (omit $gateway "limits") -}}
+{{- end -}}
 {{- $own := dict "namespaces" ($given.namespaces | default "") "clusterDomain" (include "beamlit.clusterDomain" .) "defaultRemoteBackend" $remote "proxyService" $service "gateway" $gateway "metricInformer" (include "beamlit.metricInformer" . | fromJson) -}}
 {{- $rest := omit $given "namespaces" "clusterDomain" "defaultRemoteBackend" "proxyService" "gateway" "metricInformer" -}}
 {{- range $key, $value := $rest -}}
@@ -271,6 +277,15 @@ spec:
 {{- $_ := set $own "platform" (dict "baseUrl" .Values.beamlitBaseUrl "tokenFile" "/etc/beamlit/platform/token") -}}
 {{- end -}}
 {{- toYaml $own -}}
+{{- end -}}
+
+{{- /* A quantity of memory such as 1Gi in bytes; empty for one in another notation. */ -}}
+{{- define "beamlit.bytes" -}}
+{{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- $text := kindIs "string" . | ternary . (printf "%.0f" (. | float64)) -}}
+{{- if regexMatch "^[0-9]+([kMGT]|[KMGT]i)?$" $text -}}
+{{- mul (regexFind "^[0-9]+" $text | int64) (get $units (regexFind "[A-Za-z]*$" $text)) -}}
+{{- end -}}
 {{- end -}}
 
 {{- /* Whether setting spec.server needs the right to create Deployments: where the API server has policies for it. */ -}}

@@ -20,6 +20,7 @@ from gateway.__main__ import server_limits
 from gateway.api.v1alpha1 import Backend, RouteDocument
 from gateway.credentials.cache import Credentials
 from gateway.credentials.secrets import SecretReader
+from gateway.downstream.budget import MemoryBudget
 from gateway.downstream.server import HttpServer
 from gateway.journal import Journal
 from gateway.plan import cors_rule
@@ -33,7 +34,7 @@ from gateway.upstream.name_server import NameServer
 from gateway.upstream.resolver import Resolver
 from program.addresses import AddressRules
 from program.oauth.credentials import ClientCredentials
-from tests.deadlines import SECONDS
+from tests.deadlines import NEVER, SECONDS
 from tests.integration.servers import ScriptedServer, ServerSide
 
 UNHURRIED = dict.fromkeys(
@@ -176,6 +177,7 @@ class Running:
     metrics: Metrics
     log: io.StringIO
     journal: Journal
+    memory: MemoryBudget
     _clients: list[Client]
 
     async def client(self, context: ssl.SSLContext | None = None) -> Client:
@@ -266,6 +268,7 @@ async def gateway(
     secrets: SecretReader | None = None,
     default: ClientCredentials | None = None,
     open_server: Callable[[], NameServer] = NameServer,
+    memory_wait: float = NEVER,
 ) -> AsyncIterator[Running]:
     """Yield a gateway with `documents` in force, by default one with a local backend.
 
@@ -278,6 +281,7 @@ async def gateway(
         secrets: Reader of credentials.
         default: Credentials of the default remote backend.
         open_server: Function that returns the name servers.
+        memory_wait: Seconds for which a request waits for memory.
     """
     section = dict((settings or {}).get("gateway", {}))
     section["timeouts"] = UNHURRIED | section.get("timeouts", {})
@@ -312,6 +316,7 @@ async def gateway(
         token_request=metrics.token_request,
     )
     journal = Journal(loaded.gateway.limits.decisions)
+    memory = MemoryBudget(loaded.gateway.limits.memory_bytes, memory_wait)
     proxy = Proxy(
         settings=loaded,
         store=store,
@@ -320,6 +325,7 @@ async def gateway(
         metrics=metrics,
         access_log=access_log,
         journal=journal,
+        memory=memory,
     )
     store.subscribe(proxy.refresh)
     server = HttpServer(
@@ -328,11 +334,14 @@ async def gateway(
         metrics,
         access_log,
         cors=cors_rule(loaded.gateway.cors),
+        memory=memory,
         sweep_seconds=0.1,
     )
     listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0, ssl=context)
     clients: list[Client] = []
-    running = Running(listening.sockets[0].getsockname()[1], server, store, upstream, metrics, log, journal, clients)
+    running = Running(
+        listening.sockets[0].getsockname()[1], server, store, upstream, metrics, log, journal, memory, clients
+    )
     running.load(*(documents or (document(),)))
     try:
         yield running
