@@ -49,6 +49,9 @@ from program.sockets import ListenError, bind
 CLUSTER_AUTHORITY: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt")
 """File in which Kubernetes gives a pod the certificate authority of its cluster."""
 
+ROUTES_SECONDS: Final = 5.0
+"""Seconds for which the gateway waits for its first routes before it serves clients without them."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -243,8 +246,9 @@ async def _serve(
     ]
     allocator.settle()
     settling = loop.create_task(_settle(store))
-    log.info("listening", traffic=gateway.listen, admin=gateway.admin)
     try:
+        await _first_routes(store, signals)
+        log.info("listening", traffic=gateway.listen, admin=gateway.admin)
         await listener.serve(
             server,
             traffic,
@@ -276,6 +280,18 @@ def cluster_authority() -> bytes:
         return CLUSTER_AUTHORITY.read_bytes()
     except OSError:
         return b""
+
+
+async def _first_routes(store: RouteStore, signals: Signals) -> None:
+    """Wait for the first routes, for a moment and no longer than until a signal to stop.
+
+    The kernel has taken connections since the start, as those of a load balancer that knows no readiness: without
+    routes they would get 404.
+    """
+    waits = [asyncio.ensure_future(event.wait()) for event in (store.loaded, signals.stop)]
+    await asyncio.wait(waits, timeout=ROUTES_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
 
 
 async def _settle(store: RouteStore) -> None:
