@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 BUFFER_BYTES: Final = 65536
 """Bytes of a request's body that wait in memory while there is neither sink nor reader."""
 
+GRADUAL_BYTES: Final = 65536
+"""Bytes that a sink gets in one turn of the loop where it looks through them."""
+
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 log = structlog.get_logger(__name__)
@@ -53,6 +56,10 @@ class Connection(Protocol):
     @property
     def send(self) -> "Callable[[bytes], None]":
         """Function that writes bytes to the client."""
+        ...
+
+    def soon(self, callback: "Callable[[], None]") -> None:
+        """Call a function in the next turn of the loop."""
         ...
 
     def pause_reading(self) -> None:
@@ -90,8 +97,8 @@ class ClientExchange:
     __slots__ = (
         "_chunked", "_connection", "_continue", "_discard", "_failure", "_keep", "_left", "_limit", "_next", "_pieces",
         "_pushing", "_reserved", "_reserver", "_sink", "_tail", "_waiter", "bodiless", "complete", "finished", "head",
-        "held", "intact", "interrupted", "keep_alive", "owner", "paused", "peer", "responded", "size", "source", "task",
-        "tls",
+        "held", "intact", "interrupted", "keep_alive", "owner", "paused", "peer", "responded", "size", "slowed",
+        "source", "task", "tls",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, head: RequestHead, *, keep_alive: bool, expects: bool) -> None:
@@ -115,6 +122,8 @@ class ClientExchange:
         """Whether the sink holds the request's body back."""
         self.held = False
         """Whether reading is paused because there is neither sink nor reader."""
+        self.slowed = False
+        """Whether reading is paused until the sink has looked through what is in memory."""
         self.source: BodySource | None = None
         """Source of the response's body."""
         self.task: asyncio.Task[None] | None = None
@@ -291,6 +300,9 @@ class ClientExchange:
                 self._pieces[self._next] = b""
             self._next += 1
             self._sink.write(piece)
+            if self._sink is not None and self._sink.gradual and self._next < len(self._pieces):
+                self._slow()
+                break
         self._pushing = False
         sink = self._sink
         if sink is None or self._next < len(self._pieces):
@@ -304,6 +316,21 @@ class ClientExchange:
             self._sink = None
             self._discard = not self.intact  # it was pumped, and cannot be pumped again
             sink.end()
+
+    def _slow(self) -> None:
+        """Leave the rest of what is in memory to the next turn of the loop, and read nothing until then."""
+        if self.slowed:
+            return
+        self.slowed = True
+        if not self.complete:
+            self._connection.pause_reading()
+        self._connection.soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self.slowed = False
+        self._push()
+        if not (self.slowed or self.paused or self.held):
+            self._connection.resume_reading()
 
     def stop_body(self) -> None:
         """Detach the sink. What still arrives is held where the body is intact, else dropped."""
@@ -337,7 +364,7 @@ class ClientExchange:
         if self.paused:
             self.paused = False
             self._push()
-            if not self.paused and not self.held:
+            if not (self.paused or self.held or self.slowed):
                 self._connection.resume_reading()
 
     def _begin_body(self) -> None:
@@ -347,7 +374,7 @@ class ClientExchange:
                 self._connection.send(_CONTINUE)
         if self.held:
             self.held = False
-            if not self.paused:
+            if not (self.paused or self.slowed):
                 self._connection.resume_reading()
 
     def receive(self, data: bytes) -> None:
@@ -361,7 +388,12 @@ class ClientExchange:
                 return
             if self.intact and (self.size > self._keep or not self._has_room()):
                 self._drop_body()
-            if self.intact or self._next < len(self._pieces):
+            if self._sink.gradual:
+                for start in range(0, len(data), GRADUAL_BYTES):
+                    self._pieces.append(data[start : start + GRADUAL_BYTES])
+                if not self.slowed:
+                    self._push()
+            elif self.intact or self._next < len(self._pieces):
                 self._pieces.append(data)
                 self._push()
             else:
@@ -384,7 +416,7 @@ class ClientExchange:
         if self.held:
             self.held = False
             self._connection.resume_reading()
-        if self._sink is not None:
+        if self._sink is not None and not self.slowed:
             self._push()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

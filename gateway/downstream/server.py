@@ -378,6 +378,10 @@ class ClientConnection:
 
     # Backpressure
 
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call a function in the next turn of the loop."""
+        self.server.loop.call_soon(callback)
+
     def pause_writing(self) -> None:
         """Hold the response's body back: the client reads more slowly than it comes."""
         self.full = True

@@ -17,6 +17,9 @@ from gateway.http.messages import ResponseHead as ResponseHead
 class BodySink(Protocol):
     """Receiver of a body by callbacks, on the event loop's thread."""
 
+    gradual: bool
+    """Whether it looks through what it gets, so that it must not get much in one turn of the loop."""
+
     def write(self, data: bytes) -> None:
         """Take one piece of the body."""
         ...

@@ -17,6 +17,8 @@ PIECE_BYTES: Final = 65536
 """Bytes that are looked at together; longer pieces are divided."""
 LONGEST_KEY: Final = 128
 """Bytes of the longest key that is compared with `model`, as it is written."""
+MOST_NAMES: Final = 10000
+"""Names that an object may have at its top level; each of them takes a step."""
 BLANK: Final = b" \t\r\n"
 """White space of JSON (RFC 8259 2)."""
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
@@ -74,6 +76,8 @@ class JsonScanner(NameScanner):
         """Whether the byte order mark is behind."""
         self._in_string = False
         """Whether the last piece ended within a string that is no candidate for the key."""
+        self._names = 0
+        """Names at the top level so far."""
         self._foreign = False
         """Whether something outside of strings is no JSON, such as a comment."""
 
@@ -173,6 +177,10 @@ class JsonScanner(NameScanner):
                 if state == _VALUE:
                     state = _NEXT
                 elif state in (_KEY, _FIRST_KEY):
+                    self._names += 1
+                    if self._names > MOST_NAMES:
+                        self.problem = scanner.TOO_MANY_NAMES
+                        break
                     key = parts[index]
                     if spellings is None:
                         spellings = set(_SPELLING.findall(plain))

@@ -15,6 +15,7 @@ NOT_JSON: Final = "The body must be valid JSON, and nothing else."
 NOT_AN_OBJECT: Final = "The body must be a JSON object."
 NOT_A_FORM: Final = "The body must be valid multipart/form-data with CRLF line ends, and nothing before or after it."
 NOT_A_FIELD: Final = 'The field "model" of the form must be plain text in UTF-8.'
+TOO_MANY_NAMES: Final = "The body has too many names at its top level."
 TOO_MANY_FIELDS: Final = "The form has too many fields."
 SEPARATORS: Final = 'The value of "model" must not depend on whether ; separates fields.'
 

@@ -28,6 +28,11 @@ class StreamedName:
         self._position = 0
 
     @property
+    def looks(self) -> bool:
+        """Whether there is a part of the body that was not looked through yet."""
+        return self._reader is not None and not self._reader.ended
+
+    @property
     def growth(self) -> int:
         """Bytes that the body becomes longer; negative where it becomes shorter."""
         return 0 if self._name is None else len(self._name) - (self._end - self._start)

@@ -26,6 +26,11 @@ class RequestConnection(Protocol):
 class BodyChange(Protocol):
     """Change of a body on its way to a backend, piece by piece. Each attempt has one of its own."""
 
+    @property
+    def looks(self) -> bool:
+        """Whether it looks through the body, which takes time."""
+        ...
+
     def apply(self, data: bytes) -> bytes:
         """Return what is sent for the next piece of the body.
 
@@ -57,6 +62,7 @@ class UpstreamRequest:
         "_paused",
         "_pieces",
         "ended",
+        "gradual",
         "head",
         "whole",
     )
@@ -74,6 +80,8 @@ class UpstreamRequest:
             change: Change of a body from an exchange.
         """
         self._change = change
+        self.gradual = change is not None and change.looks
+        """Whether the rest of the body is looked through on its way."""
         self._chunked = False
         self._connection: RequestConnection | None = None
         self._exchange: Exchange | None = None

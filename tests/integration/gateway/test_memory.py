@@ -1,12 +1,14 @@
 """Memory for what waits: bodies that are held or stream once their model is known, slow readers, slow senders."""
 
 import asyncio
+import inspect
 import json
 import socket
 
 import pytest
 
 from gateway.api.v1alpha1 import RouteDocument
+from gateway.model_names.streamed import StreamedName
 from tests.deadlines import NEVER
 from tests.integration.gateway.wire import Client, Running, document, echo, gateway, local, reply
 from tests.integration.servers import ServerSide, serving, until
@@ -101,6 +103,35 @@ async def test_a_second_name_in_a_body_that_streams_is_never_completed() -> None
         await until(lambda: recorder.cut == 1)
         assert recorder.requests == 0
         assert running.memory.used == 0
+
+
+@pytest.mark.skipif(not inspect.isfunction(StreamedName.apply), reason="a compiled class cannot be observed")
+async def test_a_body_is_looked_through_in_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a large body that streams no more than 64 KiB is looked through in one turn of the loop."""
+    turn = 0
+    steps: dict[int, int] = {}
+    apply = StreamedName.apply
+
+    def counted(change: StreamedName, data: bytes) -> bytes:
+        steps[turn] = steps.get(turn, 0) + len(data)
+        return apply(change, data)
+
+    async def count() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(StreamedName, "apply", counted)
+    content = body(8 * MIB)
+    counting = asyncio.create_task(count())
+    try:
+        async with serving(Recorder()) as server, gateway(local_port=server.port) as running:
+            assert (await running.ask(sized(content), content, method=b"POST")).status == 200
+    finally:
+        counting.cancel()
+    assert sum(steps.values()) == len(content)
+    assert max(steps.values()) <= 3 * 65536  # one read has up to four times as much
 
 
 async def test_a_body_of_unknown_size_streams_too() -> None:
