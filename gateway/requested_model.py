@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from gateway import errors
 from gateway.http.exchange import Exchange
-from gateway.model_names import body, form
+from gateway.model_names import body, form, json_scanner
 from gateway.model_names.media_type import BodyKind
 from gateway.model_names.scanner import FoundName
 
@@ -109,4 +109,4 @@ async def _may_name(exchange: Exchange, description: body.Description, limit: in
     if description.coding and body.is_readable(description):
         return True
     # A server that does not know the coding either may read the body as it is.
-    return body.begins_like_json(await exchange.read_next(0, limit) or b"")
+    return json_scanner.may_be_object(await exchange.read_next(0, limit) or b"")

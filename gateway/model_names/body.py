@@ -19,6 +19,8 @@ from gateway.model_names.spelling import KEY, is_lookalike
 
 STEP_BYTES: Final = 65536
 """Bytes of a body that one step looks at."""
+START_BYTES: Final = 256
+"""Bytes that tell in which encoding of Unicode a body may be JSON."""
 
 MISSING: Final = (
     'The request names no model: put its name into the body as "model" (JSON or a form), into the query as ?model=, or'
@@ -90,12 +92,6 @@ def plain_name(fields: Fields, content: bytes) -> str | None:
     return model
 
 
-def begins_like_json(start: bytes) -> bool:
-    """Return whether a body of which `start` is the beginning may be a JSON object."""
-    text = start.removeprefix(json_scanner.BYTE_ORDER_MARK).lstrip(json_scanner.BLANK)
-    return not text or text.startswith(b"{")
-
-
 def is_readable(description: Description) -> bool:
     """Return whether the content coding of a body can be read."""
     try:
@@ -123,6 +119,10 @@ class BodyReader:
         """Scanner of JSON for a body that says that it is a form and begins like JSON, as that of curl."""
         self._begun = False
         """Whether the first character that is no white space has arrived."""
+        self._start = b""
+        """Beginning of a body that may be JSON in spite of its media type."""
+        self._is_wide = False
+        """Whether the body begins like JSON in UTF-16 or UTF-32."""
         self._size = 0
         self._small: list[bytes] = []
         """All of the body while it is small."""
@@ -204,6 +204,8 @@ class BodyReader:
             self._small.append(data)
         else:
             self._small = []
+        if len(self._start) < START_BYTES and self._media.kind in (BodyKind.FORM, BodyKind.OTHER):
+            self._start += data[:START_BYTES]
         if not self._begun and self._media.kind is BodyKind.FORM:
             text = data.lstrip(json_scanner.BLANK)
             if text:
@@ -230,6 +232,9 @@ class BodyReader:
             self._scanner.finish()
             if form_fields.seen and self._scanner.problem is None:
                 self._scanner.problem = scanner.DUPLICATE
+        if json_scanner.is_wide_object(self._start):
+            self._is_wide = True
+            self._scanner.problem = scanner.NOT_UTF_8
         if self._scanner.problem is None and isinstance(self._scanner, JsonScanner) and self._size <= STEP_BYTES:
             self._check(b"".join(self._small))
         self._small = []
@@ -256,7 +261,7 @@ class BodyReader:
         problem = self._media.problem or found.problem
         if problem is None:
             return found.found
-        if not required and self._media.problem is None and not found.seen:
+        if not required and self._media.problem is None and not found.seen and not self._is_wide:
             if problem == scanner.NOT_AN_OBJECT or (problem == scanner.NOT_JSON and found.complete):
                 return None
             if self._media.kind is BodyKind.OTHER and problem in (scanner.NOT_JSON, scanner.NOT_UTF_8):

@@ -23,6 +23,33 @@ BLANK: Final = b" \t\r\n"
 """White space of JSON (RFC 8259 2)."""
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
+
+def _wide(unit: bytes, mark: bytes) -> bytes:
+    """Return the expression for the start of an object in UTF-16 or UTF-32, of which the end may be missing.
+
+    Args:
+        unit: Format of a character.
+        mark: Byte order mark.
+    """
+    blanks = b"(?:%b)*+" % (unit % rb"[ \t\r\n]")
+    cut = rb"[\x00 \t\r\n{\"}]{0,3}\Z"
+    return b"(?:%b)?%b(?:%b%b(?:%b|%b)|%b)" % (mark, blanks, unit % rb"\{", blanks, unit % rb"[\"}]", cut, cut)
+
+
+_WIDE_OBJECT: Final = re.compile(
+    b"|".join(
+        (
+            _wide(rb"%b\x00", rb"\xff\xfe"),
+            _wide(rb"\x00%b", rb"\xfe\xff"),
+            _wide(rb"%b\x00\x00\x00", rb"\xff\xfe\x00\x00"),
+            _wide(rb"\x00\x00\x00%b", rb"\x00\x00\xfe\xff"),
+        )
+    )
+)
+"""Regular expression for what may be the start of an object in UTF-16 or UTF-32."""
+_CUT_MARKS: Final = (b"\xef", b"\xef\xbb", b"\xff", b"\xfe", b"\x00\x00\xfe")
+"""Byte order marks of which the end is missing."""
+
 _BLANK_AT_LARGE: Final = bytes(range(33)) + BYTE_ORDER_MARK
 _OTHER_MARKS: Final = (b"\xfe\xff", b"\xff\xfe")
 _ESCAPE: Final = b"\x01\x01"
@@ -59,6 +86,19 @@ _COLON_NEXT: Final = 3
 _VALUE: Final = 4
 _NEXT: Final = 5
 _END: Final = 6
+
+
+def may_be_object(start: bytes) -> bool:
+    """Return whether text of which `start` is the beginning may be a JSON object, in UTF-8, UTF-16 or UTF-32."""
+    text = start.removeprefix(BYTE_ORDER_MARK).lstrip(BLANK)
+    if not text or text.startswith(b"{"):
+        return True
+    return start in _CUT_MARKS or _WIDE_OBJECT.match(start[:PIECE_BYTES]) is not None
+
+
+def is_wide_object(content: bytes) -> bool:
+    """Return whether a text begins like a JSON object in UTF-16 or UTF-32, which some readers find out by its bytes."""
+    return len(content) > 3 and _WIDE_OBJECT.match(content[:PIECE_BYTES]) is not None
 
 
 class JsonScanner(NameScanner):

@@ -144,6 +144,30 @@ async def test_one_meaning_or_400(target: bytes, body: bytes, field: bytes, mess
         assert server.sides == []
 
 
+@pytest.mark.parametrize("target", [CHAT, PATH])
+@pytest.mark.parametrize("mark", [True, False])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize(
+    "kind", [b"application/octet-stream", b"image/png", b"application/x-www-form-urlencoded", b"text/plain"]
+)
+async def test_json_in_other_encodings(kind: bytes, encoding: str, mark: bool, target: bytes) -> None:
+    """JSON in UTF-16 or UTF-32, which some servers find out by its first bytes, is 400 under every media type."""
+    text = ' \n{ "model": "evil"}'
+    body = (("\ufeff" if mark else "") + text).encode(encoding)
+    async with serving(echo) as server, gateway(TINY, local_port=server.port) as running:
+        for content, coding in ((body, b"identity"), (gzip.compress(body), b"gzip")):
+            fields = (b"Content-Type: " + kind, b"Content-Encoding: " + coding)
+            response = await post(running, target, content, *fields)
+            assert (response.status, response.code) == (400, "model_missing")
+            assert scanner.NOT_UTF_8.encode() in response.body
+        client = await running.client()
+        head = b"POST %b HTTP/1.1\r\nHost: gateway\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
+        await client.send(head % (target, kind, len(body)) + body[:1])
+        await client.send(body[1:])
+        assert (await client.response()).code == "model_missing"
+        assert server.sides == []
+
+
 @pytest.mark.parametrize("coding", [b"zip", b"compress", b"gzip, gzip", b"aws-chunked"])
 async def test_json_under_a_coding_that_cannot_be_read_is_refused(coding: bytes) -> None:
     """By path, plain JSON of another media type under an unknown coding is 415: a server may ignore the coding."""
@@ -163,6 +187,10 @@ async def test_json_under_a_coding_that_cannot_be_read_is_refused(coding: bytes)
         (b"not json", JSON),
         (b'{"id":1}\n{"id":2}\n', b"Content-Type: application/jsonl"),
         (b"\x1f\x8b", b"Content-Type: application/gzip"),
+        (b"\0\0\0\x18ftypmp42", b"Content-Type: video/mp4"),
+        (b"\0\0" * 50 + b"{\0}\0", b"Content-Type: audio/l16"),
+        (b"\xff\xfe\x90\0{}", b"Content-Type: audio/mpeg"),
+        ("a; b".encode("utf-16"), b"Content-Type: text/csv"),
         (b"data", b"Content-Encoding: aws-chunked\r\nContent-Type: application/octet-stream"),
         (PART.replace(b"model", b"purpose"), MULTIPART),
         (b"a=1&b=2", b"Content-Type: application/x-www-form-urlencoded"),

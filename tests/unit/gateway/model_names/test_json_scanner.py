@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.model_names import json_scanner, scanner
-from gateway.model_names.json_scanner import JsonScanner
+from gateway.model_names.json_scanner import JsonScanner, is_wide_object, may_be_object
 from gateway.model_names.spelling import is_lookalike
 
 KEYS = ["model", "Model", "mode", "models", "", "x", "model\0", "mo\u00addel", "\ud800", "m\\odel", 'm"odel', "a" * 200]
@@ -218,3 +219,39 @@ def test_an_object_has_a_bounded_number_of_names() -> None:
     assert reader.problem is None
     reader.feed(b',"x":1}')
     assert reader.problem == scanner.TOO_MANY_NAMES
+
+
+@given(
+    st.dictionaries(st.text(max_size=4), st.text(max_size=4), max_size=3),
+    blank,
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"]),
+    st.booleans(),
+    st.data(),
+)
+def test_objects_in_every_encoding_are_known_by_their_start(
+    value: dict[str, str], space: str, encoding: str, mark: bool, data: st.DataObject
+) -> None:
+    """Whatever has arrived of an object may be one, in each encoding of Unicode; those of wide units are told apart."""
+    wide = "utf-8" not in encoding
+    text = ("\ufeff" if mark and wide else "") + space + json.dumps(value)
+    body = text.encode(encoding)
+    assert may_be_object(body[: data.draw(st.integers(0, len(body)))])
+    assert is_wide_object(body) is wide
+
+
+@pytest.mark.parametrize(
+    "start", [b"\0\0\0\x18ftyp", b"RIFF", b"\x89PNG", b"\xff\xfb\x90", b"[1", b"PK\3\4", b"\0" * 9]
+)
+def test_files_are_no_objects(start: bytes) -> None:
+    """A file does not begin like an object."""
+    assert not may_be_object(start)
+    assert not is_wide_object(start)
+
+
+@pytest.mark.parametrize("piece", [b" \0", b"\0 ", b" \0\0\0", b"\0\0\0 ", b"{\0 \0", b"\0"])
+def test_blanks_without_an_end_are_judged_in_linear_time(piece: bytes) -> None:
+    """Blanks in wide units do not keep the gateway busy, however many there are."""
+    began = time.thread_time()
+    may_be_object(piece * 1_000_000 + b"x")
+    is_wide_object(piece * 1_000_000 + b"x")
+    assert time.thread_time() - began < 1
