@@ -44,20 +44,25 @@ BODIES: Final[Mapping[str, tuple[Callable[[], bytes], int]]] = {
 
 
 async def reads_all(side: ServerSide) -> None:
-    """Read requests whole and respond, without keeping anything of them."""
+    """Read requests whole and respond, without keeping anything of them; a request that is broken off ends it."""
     while True:
         head = (await side.reader.readuntil(b"\r\n\r\n")).lower()
         if b"content-length: " in head:
-            left = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
-            while left:
-                left -= len(await side.reader.read(min(left, 65536)))
+            await skip(side, int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
         else:
-            while size := int(await side.reader.readline(), 16):
-                while size > 0:
-                    size -= len(await side.reader.read(size))
-                await side.reader.readline()
-            await side.reader.readline()
+            while size := int(await side.reader.readuntil(b"\r\n"), 16):
+                await skip(side, size + 2)
+            await side.reader.readuntil(b"\r\n")
         await side.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+
+async def skip(side: ServerSide, size: int) -> None:
+    """Read that many bytes, and fail at the end of the connection."""
+    while size:
+        data = await side.reader.read(min(size, 65536))
+        if not data:
+            raise ConnectionError
+        size -= len(data)
 
 
 async def status(running: Process, body: bytes) -> int:
