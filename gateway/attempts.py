@@ -25,6 +25,7 @@ from gateway.credentials import cache as credentials
 from gateway.http import forwarding
 from gateway.http.exchange import Exchange, RequestHead, ResponseHead, field
 from gateway.model_names import body as bodies
+from gateway.model_names import path
 from gateway.model_names.streamed import StreamedName
 from gateway.net.deadlines import Deadlines
 from gateway.plan import BackendPlan, RoutePlan
@@ -444,7 +445,9 @@ async def _renamed(
         return head, target, unchanged, None
     name = chosen.name_for(model.name)
     if name is not None and model.in_query is not None:
-        target = bodies.renamed_target(target, model.in_query, name)
+        target = bodies.renamed_target(target, model.in_query, name)  # behind the path, so first
+    if name is not None and model.in_path is not None:
+        target = path.renamed(target, model.in_path, name)
     in_body = model.in_body
     if in_body is None or (name is None and model.reader is None):
         return head, target, unchanged, None

@@ -131,6 +131,8 @@ class Proxy:
         if matched is not None:
             plan = self._plan(matched[0])
             context.cors = plan.cors
+            if plan.names is not None and self._lists_names(exchange, plan, matched[1], context):
+                return
         else:
             if head.target.startswith(b"/health") and self._shows_health(exchange, table, context):
                 return
@@ -191,8 +193,10 @@ class Proxy:
         if context.model is None:
             context.model = await requested_model.find(exchange, target, plan.body_limit, required=False)
             context.sought = True
-        if context.model is not None and context.model.name not in (plan.names or ()):
+        names = plan.names or frozenset()
+        if context.model is not None and context.model.name not in names:
             raise errors.ModelNotFound
+        context.model = requested_model.with_path(context.model, target, names, plan.route.namespace)
 
     async def _admit(self, plan: RoutePlan, chosen: BackendPlan, context: RequestContext) -> BackendPlan:
         """Return the backend for a request whose chosen one is at its limit; wait in the queue if there is one.
@@ -393,6 +397,21 @@ class Proxy:
         else:
             content = {"object": "list", "data": [_model(name, route) for name, route in table.models()]}
         self._respond(exchange, context, 200, b"OK", ((b"content-type", b"application/json"),), orjson.dumps(content))
+
+    def _lists_names(self, exchange: Exchange, plan: RoutePlan, target: bytes, context: RequestContext) -> bool:
+        """Respond by path or host with the names that a route has, where it has several; return whether that was asked.
+
+        The list of the model's own server has the names that it knows, and requests by these are 404.
+        """
+        if exchange.head.method not in (b"GET", b"HEAD"):
+            return False
+        if target.partition(b"?")[0].removesuffix(b"/") != b"/v1/models":
+            return False
+        document = plan.route.document
+        names = sorted({document.client_model, *(one.name for one in document.models)})
+        content = {"object": "list", "data": [_model(name, plan.route) for name in names]}
+        self._respond(exchange, context, 200, b"OK", ((b"content-type", b"application/json"),), orjson.dumps(content))
+        return True
 
     def _respond(
         self,

@@ -1,11 +1,12 @@
-"""Model that a request asks for: found in its body and in the query of its target, and renamed for a backend."""
+"""Model that a request asks for: found in its body and in its target, and renamed for a backend."""
 
 import asyncio
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from gateway import errors
 from gateway.http.exchange import Exchange
-from gateway.model_names import body, form, json_scanner
+from gateway.model_names import body, form, json_scanner, path
 from gateway.model_names.media_type import BodyKind
 from gateway.model_names.scanner import FoundName
 
@@ -14,6 +15,7 @@ WHOLE_BYTES: Final = 1 << 20
 CHARGED_BYTES: Final = 1 << 20
 """Bytes of a decoded body that are reserved together."""
 DISAGREEMENT: Final = "The body and the query of the request name different models."
+PATH_DISAGREES: Final = "The path of the request and what is sent with it name different models."
 
 
 class RequestedModel(NamedTuple):
@@ -26,6 +28,33 @@ class RequestedModel(NamedTuple):
     """The body without its content coding; None where it has none."""
     reader: body.BodyReader | None = None
     """Reader that has not seen the rest of the body yet, which is sent on as it comes; None where it has seen all."""
+    in_path: FoundName | None = None
+
+
+def with_path(
+    model: RequestedModel | None, target: bytes, names: Collection[str], namespace: str
+) -> RequestedModel | None:
+    """Return the model that a request asks for, the name in its path included.
+
+    Args:
+        model: Model by the body and the query.
+        target: Target in whose path a name may stand.
+        names: Names that may stand there.
+        namespace: Namespace of the route, which may stand before a name.
+
+    Raises:
+        errors.ModelNotFound: The name in the path is none of `names`.
+        errors.ModelMissing: Path, body and query name different models.
+    """
+    in_path = path.in_target(target, names)
+    if in_path is None:
+        return model
+    if model is None:
+        return RequestedModel(in_path.name, None, None, None, in_path=in_path)
+    prefix = f"{namespace}/"
+    if model.name.removeprefix(prefix) != in_path.name.removeprefix(prefix):
+        raise errors.ModelMissing(PATH_DISAGREES)
+    return model._replace(in_path=in_path)
 
 
 async def find(exchange: Exchange, target: bytes, limit: int, *, required: bool) -> RequestedModel | None:

@@ -27,6 +27,8 @@ class Notation(Enum):
     FORM = "form"
     """application/x-www-form-urlencoded, and the query of a target."""
     MULTIPART = "multipart"
+    PATH = "path"
+    """Segment of the path of a target."""
 
 
 class FoundName(NamedTuple):

@@ -381,3 +381,93 @@ async def test_several_names_are_listed() -> None:
         assert names == ["default/org/lora", "demo", "lora-a", "lora-b"]
         response = await running.ask(b"GET /v1/models/lora-a HTTP/1.1\r\nHost: gateway\r\n\r\n")
         assert orjson.loads(response.body)["id"] == "lora-a"
+
+
+BY = {"path": (b"/default/demo", b"gateway"), "host": (b"", b"demo.default")}
+"""Ways to a route without a name: what stands before the path, and the host."""
+PATHS = [
+    (b"GET", b"/v1/models/%b"),
+    (b"DELETE", b"/v1/models/%b"),
+    (b"POST", b"/v1/engines/%b/completions"),
+    (b"POST", b"/v1beta/models/%b:generateContent?alt=sse"),
+    (b"POST", b"/openai/deployments/%b/chat/completions?api-version=1"),
+]
+"""Requests with a name in their path."""
+
+
+def bare(method: bytes, target: bytes, host: bytes) -> bytes:
+    """Return the bytes of a request without a body."""
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (method, target, host)
+
+
+@pytest.mark.parametrize(("before", "host"), BY.values(), ids=BY)
+@pytest.mark.parametrize(("method", "place"), PATHS)
+async def test_names_in_paths_are_renamed_for_each_backend(
+    before: bytes, host: bytes, method: bytes, place: bytes
+) -> None:
+    """A name in the path, encoded or not, reaches each backend as that one knows it; the rest of the target stays."""
+    async with (
+        serving(echo) as server,
+        gateway(SEVERAL, local_port=server.port, remote_port=server.port, settings=OPEN) as running,
+    ):
+        names = {b"demo": ("tiny", "big"), b"lora-a": ("adapter-a", "big-a"), b"l%6Fra-a": ("adapter-a", "big-a")}
+        if place.startswith(b"/v1/models"):
+            names |= {b"default%2Fdemo": ("tiny", "big"), b"org%2Flora": ("org%2Flora", "org%2Flora")}
+            names |= {b"default/org/lora": ("org/lora", "org/lora")}
+        for name, expected in names.items():
+            by_backend = {}
+            for _ in range(2):
+                response = await running.ask(bare(method, before + place % name, host), method=method)
+                assert response.status == 200
+                by_backend[response.value(b"x-beamlit-backend")] = response.body.split(b" ")[1]
+            local_name, remote_name = expected
+            assert by_backend == {b"local": place % local_name.encode(), b"remote": place % remote_name.encode()}
+
+
+@pytest.mark.parametrize(("before", "host"), BY.values(), ids=BY)
+@pytest.mark.parametrize(("method", "place"), PATHS)
+async def test_another_name_in_a_path_is_404(before: bytes, host: bytes, method: bytes, place: bytes) -> None:
+    """Where a deployment has several names, any other in a path gets 404, also by a backend's name for the model."""
+    async with serving(echo) as server, gateway(SEVERAL, local_port=server.port) as running:
+        for name in (b"nonsense", b"tiny", b"adapter-a", b"%61dapter-a", b"Demo", b"demo;x"):
+            response = await running.ask(bare(method, before + place % name, host), method=method)
+            assert (response.status, response.code) == (404, "model_not_found")
+        assert server.sides == []
+
+
+async def test_a_path_and_a_body_name_one_model() -> None:
+    """A path and a body, or a query, with names of different models are 400; both are renamed where they agree."""
+    target = b"/default/demo/v1/engines/%b/completions"
+    one = document(local(), models=SEVERAL.models)
+    async with serving(echo) as server, gateway(one, local_port=server.port) as running:
+        response = await post(running, target % b"lora-a", b'{"model":"lora-b"}', JSON)
+        assert (response.status, response.code) == (400, "model_missing")
+        assert b"The path of the request" in response.body
+        response = await running.ask(bare(b"GET", target % b"lora-a" + b"?model=lora-b", b"gateway"))
+        assert (response.status, response.code) == (400, "model_missing")
+        # A name with its namespace is the same one.
+        response = await running.ask(bare(b"GET", target % b"lora-a" + b"?a=1&model=default%2Flora-a", b"gateway"))
+        assert response.body.startswith(b"GET /v1/engines/adapter-a/completions?a=1&model=adapter-a HTTP/1.1\r\n")
+
+
+async def test_without_several_names_paths_pass() -> None:
+    """Where a deployment has one name, a path by path or host goes to the backend as it is."""
+    async with serving(echo) as server, gateway(TINY, local_port=server.port) as running:
+        for target in (b"/v1/models/nonsense", b"/v1/models"):
+            response = await running.ask(bare(b"GET", b"/default/demo" + target, b"gateway"))
+            assert response.body.startswith(b"GET %b HTTP/1.1\r\n" % target)
+
+
+@pytest.mark.parametrize(("before", "host"), BY.values(), ids=BY)
+async def test_the_list_by_path_and_host_has_the_names_that_work_there(before: bytes, host: bytes) -> None:
+    """By path and host `/v1/models` lists the names of the deployment, not those of its servers."""
+    async with serving(echo) as server, gateway(SEVERAL, local_port=server.port) as running:
+        for target in (b"/v1/models", b"/v1/models/", b"/v1/models?limit=5"):
+            response = await running.ask(bare(b"GET", before + target, host))
+            names = [one["id"] for one in orjson.loads(response.body)["data"]]
+            assert names == ["demo", "lora-a", "lora-b", "org/lora"]
+        response = await running.ask(bare(b"HEAD", before + b"/v1/models", host), method=b"HEAD")
+        assert (response.status, response.body) == (200, b"")
+        assert server.sides == []
+        for name in names:
+            assert sent(await post(running, PATH, b'{"model":"%b"}' % name.encode(), JSON))

@@ -1,0 +1,71 @@
+"""Names in paths: the places where APIs have a model's name as a segment of the path.
+
+These are `/v1/models/{id}`, `/v1/engines/{id}/…` and `/openai/deployments/{id}/…` of OpenAI's API and Azure's, and
+`/v1beta/models/{id}:generateContent` of Google's, with whatever version.
+"""
+
+import re
+from collections.abc import Collection
+from typing import Final
+from urllib.parse import quote, unquote_to_bytes
+
+from gateway import errors
+from gateway.model_names.scanner import FoundName, Notation
+
+_PLACE: Final = re.compile(rb"/(?:models|engines|deployments)[/;]|%")
+"""Regular expression for paths (in lower case) that may have a place for a name."""
+_SEGMENT: Final = re.compile(rb"[^/]+")
+_VERSION: Final = re.compile(rb"v[0-9]+[a-z0-9.]*")
+_MOST_SEGMENTS: Final = 8
+"""Segments of the longest name, whose slashes need not be encoded."""
+
+
+def in_target(target: bytes, names: Collection[str]) -> FoundName | None:
+    """Return the name in the path of a target; None where the path has no place for one.
+
+    Where slashes are not encoded, the longest of `names` is meant that the rest of the path begins with. What follows a
+    colon in the last segment is the method of Google's API, unless it belongs to a name.
+
+    Raises:
+        errors.ModelNotFound: What stands in the place is none of `names`.
+    """
+    path = target.partition(b"?")[0]
+    if not _PLACE.search(path.lower()):
+        return None
+    segments = list(_SEGMENT.finditer(path))
+    begin = _place(segments)
+    if begin is None:
+        return None
+    decoded = [unquote_to_bytes(one.group()).decode("utf-8", "replace") for one in segments[begin:][:_MOST_SEGMENTS]]
+    start = segments[begin].start()
+    for count in range(len(decoded), 0, -1):
+        last = segments[begin + count - 1]
+        name = "/".join(decoded[:count])
+        if name in names:
+            return FoundName(name, Notation.PATH, start, last.end())
+        if begin + count == len(segments) and b":" in last.group():
+            method = last.group().rpartition(b":")[2]
+            name = name[: len(name) - len(unquote_to_bytes(method).decode("utf-8", "replace")) - 1]
+            if name in names:
+                return FoundName(name, Notation.PATH, start, last.end() - len(method) - 1)
+    raise errors.ModelNotFound
+
+
+def renamed(target: bytes, found: FoundName, name: str) -> bytes:
+    """Return a target with `name` in the place of the one in its path; slashes are encoded unless they were not."""
+    safe = "/" if b"/" in target[found.start : found.end] else ""
+    return target[: found.start] + quote(name, safe=safe).encode("ascii") + target[found.end :]
+
+
+def _place(segments: list[re.Match[bytes]]) -> int | None:
+    """Return the index of the first segment of a name; None where there is no place for one."""
+    before = b""
+    for index, segment in enumerate(segments[:-1]):
+        # Servers decode a path before they compare it, and some ignore case and parameters.
+        text = unquote_to_bytes(segment.group()).partition(b";")[0].lower()
+        if text in (b"models", b"engines") and _VERSION.fullmatch(before):
+            return index + 1
+        if text == b"deployments" and before == b"openai":
+            return index + 1
+        before = text
+    return None
