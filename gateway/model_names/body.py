@@ -235,9 +235,25 @@ class BodyReader:
         if json_scanner.is_wide_object(self._start):
             self._is_wide = True
             self._scanner.problem = scanner.NOT_UTF_8
+        if self._scanner.problem is None and self._is_cut_form:
+            self._scanner.problem = scanner.SEVERAL_STREAMS
         if self._scanner.problem is None and isinstance(self._scanner, JsonScanner) and self._size <= STEP_BYTES:
             self._check(b"".join(self._small))
         self._small = []
+
+    @property
+    def _is_cut_form(self) -> bool:
+        """Whether the body is a form that names another model to a reader of the first compressed stream alone.
+
+        The beginning of a JSON object is none.
+        """
+        decoder = self._decoder
+        return (
+            decoder is not None
+            and decoder.several
+            and self._scanner.seen
+            and not isinstance(self._scanner, JsonScanner)
+        )
 
     def _check(self, content: bytes) -> None:
         """Check all of a small JSON body: its sender gets the same response whatever the backend thinks of it."""

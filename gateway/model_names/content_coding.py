@@ -53,6 +53,8 @@ class Decoder:
         """Input of which more is needed before it can be read."""
         self._ended = False
         """Whether a stream is complete and no other has begun."""
+        self.several = False
+        """Whether there was more than one stream: members of gzip (RFC 1952 2.2), frames of zstd (RFC 8878 3.1)."""
 
     def steps(self, data: bytes) -> Iterator[bytes]:
         """Decode the next piece of the body; yield what comes out, in small pieces.
@@ -68,6 +70,7 @@ class Decoder:
             if self._stream is None:
                 if self._ended and self._coding not in (b"gzip", b"zstd"):
                     raise errors.MalformedCoding
+                self.several = self.several or self._ended
                 if self._coding == b"deflate" and len(data) < 2:
                     self._rest = data
                     return

@@ -1,5 +1,6 @@
 """Names in forms and queries: `name=value` pairs that are separated by `&` (application/x-www-form-urlencoded)."""
 
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
@@ -9,6 +10,14 @@ from gateway.model_names.spelling import KEY, is_lookalike
 
 MOST_FIELDS: Final = 1000
 """Fields that a form may have."""
+_IN_QUERY: Final[Mapping[str, str]] = {
+    scanner.DUPLICATE: 'The query has more than one value for "model".',
+    scanner.LOOKALIKE: 'The query has a name that some servers read as "model". Write "model".',
+    scanner.TOO_LONG: 'The value of "model" in the query is too long.',
+    scanner.NOT_A_FIELD: 'The value of "model" in the query must be plain text in UTF-8.',
+    scanner.SEPARATORS: 'The value of "model" in the query must not depend on whether ; separates fields.',
+}
+"""What is wrong with a query, by what would be wrong with a form."""
 _KEY_BYTES: Final = 1024
 """Bytes of a key that are compared with `model`."""
 _FIELD_BYTES: Final = _KEY_BYTES + scanner.LONGEST + 1
@@ -120,7 +129,9 @@ def in_target(target: bytes) -> FoundName | str | None:
     form = FormScanner(start, len(target))
     form.feed(query)
     form.finish()
-    return form.problem or form.found
+    if form.problem is not None:
+        return _IN_QUERY.get(form.problem, form.problem)
+    return form.found
 
 
 def encoded(name: str) -> bytes:

@@ -178,6 +178,10 @@ class MultipartScanner(NameScanner):
         if disposition is None:
             return None
         names = disposition.all(b"name")
+        if b"=?" in disposition.value or any(
+            b"=?" in key or (b"=?" in text and key.startswith(b"name")) for key, text in disposition.parameters
+        ):
+            return scanner.ENCODED_WORDS  # RFC 2047; file names may have them
         if len(names) > 1 or any(key.startswith(b"name*") for key, _ in disposition.parameters):
             return scanner.NOT_A_FORM
         if not names:

@@ -17,6 +17,8 @@ NOT_A_FORM: Final = "The body must be valid multipart/form-data with CRLF line e
 NOT_A_FIELD: Final = 'The field "model" of the form must be plain text in UTF-8.'
 TOO_MANY_NAMES: Final = "The body has too many names at its top level."
 TOO_MANY_FIELDS: Final = "The form has too many fields."
+SEVERAL_STREAMS: Final = "A compressed form must be one stream, because some servers read only the first."
+ENCODED_WORDS: Final = "The fields of the form must have their names as they are, not as encoded words."
 SEPARATORS: Final = 'The value of "model" must not depend on whether ; separates fields.'
 
 

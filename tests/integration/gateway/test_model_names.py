@@ -132,6 +132,10 @@ async def test_codings_that_cannot_be_read(target: bytes) -> None:
         ('{"model":"evil"}'.encode("utf-16"), JSON, scanner.NOT_UTF_8),
         (PART.replace(b"--a-b--\r\n", PART), MULTIPART, scanner.DUPLICATE),
         (PART.replace(b'name="model"', b"name*=utf-8''model"), MULTIPART, scanner.NOT_A_FORM),
+        (PART.replace(b'name="model"', b"name*0=mod; name*1=el"), MULTIPART, scanner.NOT_A_FORM),
+        (PART.replace(b'"model"', b'"=?utf-8?Q?mo=64el?="'), MULTIPART, scanner.ENCODED_WORDS),
+        (PART.replace(b'"model"', b'"=?UTF-8?b?bW9kZWw=?="'), MULTIPART, scanner.ENCODED_WORDS),
+        (PART.replace(b'"model"', b'"=?us-ascii?q?mod?= =?us-ascii?q?el?="'), MULTIPART, scanner.ENCODED_WORDS),
         (PART.replace(b"\r\n", b"\n"), MULTIPART, scanner.NOT_A_FORM),
     ],
 )
@@ -142,6 +146,42 @@ async def test_one_meaning_or_400(target: bytes, body: bytes, field: bytes, mess
         assert (response.status, response.code) == (400, "model_missing")
         assert message.replace('"', '\\"').encode() in response.body
         assert server.sides == []
+
+
+FORM = b"Content-Type: application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"zstd"])
+async def test_compressed_data_of_several_parts(coding: bytes) -> None:
+    """Members of gzip and frames of zstd are one body; a form of several is refused."""
+    encode = ENCODERS[coding]
+    field = b"Content-Encoding: " + coding
+    async with serving(echo) as server, gateway(TINY, local_port=server.port) as running:
+        for target in (CHAT, PATH):
+            for pieces, kind in (
+                ((b'{"mod', b'el":"demo"}'), JSON),
+                ((b"", b'{"model":"demo"}', b" "), JSON),
+                ((b"model=demo&a=1",), FORM),
+            ):
+                body = b"".join(map(encode, pieces))
+                assert sent(await post(running, target, body, kind, field)) == b"".join(pieces).replace(
+                    b"demo", b"tiny"
+                )
+        seen = len(server.sides)
+        for target in (CHAT, PATH):
+            for pieces, kind in (
+                ((b"model=de", b"mo"), FORM),
+                ((b"a=1", b"&model=demo"), FORM),
+                ((b"model", b"=demo"), FORM),
+                ((b"", b"model=demo"), FORM),
+                ((PART[:90], PART[90:]), MULTIPART),
+            ):
+                response = await post(running, target, b"".join(map(encode, pieces)), kind, field)
+                assert (response.status, response.code) == (400, "model_missing")
+                assert scanner.SEVERAL_STREAMS.encode() in response.body
+            response = await post(running, target, encode(PLAIN) + b"\0\0", JSON, field)
+            assert (response.status, response.code) == (400, "malformed_content_coding")
+        assert len(server.sides) == seen
 
 
 @pytest.mark.parametrize("target", [CHAT, PATH])

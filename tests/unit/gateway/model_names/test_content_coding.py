@@ -104,3 +104,17 @@ def test_codings_that_are_not_read(value: bytes) -> None:
     """Another coding, and several in a row, are refused."""
     with pytest.raises(errors.UnsupportedCoding):
         coding_of(value)
+
+
+@pytest.mark.parametrize(("coding", "encode"), [(b"gzip", gzip.compress), (b"zstd", zstd.compress)])
+@given(pieces=st.lists(st.binary(max_size=40), min_size=1, max_size=4), size=st.integers(1, 50))
+def test_members_and_frames_concatenate(
+    coding: bytes, encode: Callable[[bytes], bytes], pieces: list[bytes], size: int
+) -> None:
+    """Members of gzip (RFC 1952 2.2) and frames of zstd are read as one body; several are noted."""
+    decoder = Decoder(coding, 1000)
+    body = b"".join(map(encode, pieces))
+    out = b"".join(one for start in range(0, len(body), size) for one in decoder.steps(body[start : start + size]))
+    decoder.finish()
+    assert out == b"".join(pieces)
+    assert decoder.several is (len(pieces) > 1)

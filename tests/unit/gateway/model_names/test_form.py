@@ -48,6 +48,16 @@ def test_a_query_without_a_model(target: bytes) -> None:
     assert form.in_target(target) is None
 
 
+QUERY_PROBLEMS = {
+    scanner.DUPLICATE: 'The query has more than one value for "model".',
+    scanner.LOOKALIKE: 'The query has a name that some servers read as "model". Write "model".',
+    scanner.SEPARATORS: 'The value of "model" in the query must not depend on whether ; separates fields.',
+    scanner.NOT_A_FIELD: 'The value of "model" in the query must be plain text in UTF-8.',
+    scanner.TOO_LONG: 'The value of "model" in the query is too long.',
+}
+"""What is said about a query, by what is said about a form."""
+
+
 @pytest.mark.parametrize(
     ("target", "problem"),
     [
@@ -64,8 +74,11 @@ def test_a_query_without_a_model(target: bytes) -> None:
     ],
 )
 def test_what_readers_may_understand_differently(target: bytes, problem: str) -> None:
-    """A query in which some reader may find another name has a problem."""
-    assert form.in_target(target) == problem
+    """A query in which some reader may find another name has a problem, whose sentence is about a query."""
+    told = form.in_target(target)
+    assert told == QUERY_PROBLEMS[problem]
+    assert "query" in told
+    assert scanned(target[2:]).problem == problem
 
 
 def test_a_form_of_too_many_fields() -> None:
