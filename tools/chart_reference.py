@@ -253,17 +253,26 @@ def schema() -> str:
         place = root
         for index, section in enumerate(sections):
             inner = place["properties"].setdefault(section, _section(".".join(sections[: index + 1])))
+            if sections[0] == _DEPENDENCY and index:
+                _require(place, section)
             place = inner
         of_value = allowed(one)
         if one.path not in (_GIVEN, _CONDITION) and sections[:1] != [_DEPENDENCY]:
             of_value = _or_blank(of_value)
         place["properties"][name] = {"description": one.meaning, **of_value}
+        if sections[:1] == [_DEPENDENCY]:
+            _require(place, name)
     root["required"] = [_CONDITION]
-    # Helm gives a dependency its own defaults where our section is left blank; this key is none of them.
-    root["properties"][_DEPENDENCY]["required"] = ["enabled"]
     # Helm passes these on to every chart.
     root["properties"] |= {"global": {"type": "object"}, "metrics-server": {"type": "object"}}
     return json.dumps(root, indent=2) + "\n"
+
+
+def _require(section: dict[str, Any], name: str) -> None:
+    """Require a value: Helm drops a blank one that the dependency has, too, and the dependency's own default counts."""
+    required = section.setdefault("required", [])
+    if name not in required:
+        required.append(name)
 
 
 def defaults() -> str:
