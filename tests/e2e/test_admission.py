@@ -5,7 +5,7 @@ create Deployments in team-a.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +32,28 @@ class Accounts:
     def __init__(self, plane: ControlPlane, chart: Path) -> None:
         self.plane, self.chart = plane, chart
         self.writer, self.builder = (self._account(name) for name in ("writer", "builder"))
-        self._grant(HERE, "builder", "create", "deployments.apps")
+        self._grant(HERE, "builder", ("create",), "apps", ("deployments",))
 
     def _account(self, name: str) -> Path:
         kubectl = self.plane.kubectl
         kubectl("create", "serviceaccount", name, "-n", HERE)
         for namespace in (HERE, THERE):
-            verbs = "get,list,watch,create,update,patch,delete"
-            kinds = "modeldeployments.deployment.beamlit.com,modeldeployments.deployment.beamlit.com/status"
-            self._grant(namespace, name, verbs, kinds)
+            verbs = ("get", "list", "watch", "create", "update", "patch", "delete")
+            resources = ("modeldeployments", "modeldeployments/status")
+            self._grant(namespace, name, verbs, "deployment.beamlit.com", resources)
         return self.plane.service_account(HERE, name)
 
-    def _grant(self, namespace: str, name: str, verbs: str, kinds: str) -> None:
-        role = f"{name}-{kinds.partition('.')[0]}"
-        self.plane.kubectl("create", "role", role, "-n", namespace, f"--verb={verbs}", f"--resource={kinds}")
-        words = (f"--role={role}", f"--serviceaccount={HERE}:{name}")
-        self.plane.kubectl("create", "rolebinding", role, "-n", namespace, *words)
+    def _grant(self, namespace: str, name: str, verbs: Sequence[str], group: str, resources: Sequence[str]) -> None:
+        # As objects: `kubectl create role` asks for the kind, which the chart has not installed yet.
+        role = {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": {"name": f"{name}-{resources[0]}", "namespace": namespace},
+            "rules": [{"apiGroups": [group], "resources": list(resources), "verbs": list(verbs)}],
+        }
+        self.plane.kubectl("create", "-f", "-", stdin=json.dumps(role))
+        words = (f"--role={name}-{resources[0]}", f"--serviceaccount={HERE}:{name}")
+        self.plane.kubectl("create", "rolebinding", f"{name}-{resources[0]}", "-n", namespace, *words)
 
     def create(self, account: Path, name: str, namespace: str = HERE, **spec: Any) -> str:
         """Create a ModelDeployment as an account; return what kubectl prints, also where it is refused."""
