@@ -300,7 +300,7 @@ class ClientExchange:
                 self._pieces[self._next] = b""
             self._next += 1
             self._sink.write(piece)
-            if self._sink is not None and self._sink.gradual and self._next < len(self._pieces):
+            if self._next < len(self._pieces) and self._is_gradual():
                 self._slow()
                 break
         self._pushing = False
@@ -316,6 +316,10 @@ class ClientExchange:
             self._sink = None
             self._discard = not self.intact  # it was pumped, and cannot be pumped again
             sink.end()
+
+    def _is_gradual(self) -> bool:
+        """Return whether there is a sink still, and it looks through what it gets."""
+        return self._sink is not None and self._sink.gradual
 
     def _slow(self) -> None:
         """Leave the rest of what is in memory to the next turn of the loop, and read nothing until then."""

@@ -502,10 +502,10 @@ async def test_without_several_names_paths_pass() -> None:
 async def test_the_list_by_path_and_host_has_the_names_that_work_there(before: bytes, host: bytes) -> None:
     """By path and host `/v1/models` lists the names of the deployment, not those of its servers."""
     async with serving(echo) as server, gateway(SEVERAL, local_port=server.port) as running:
+        names = ["demo", "lora-a", "lora-b", "org/lora"]
         for target in (b"/v1/models", b"/v1/models/", b"/v1/models?limit=5"):
             response = await running.ask(bare(b"GET", before + target, host))
-            names = [one["id"] for one in orjson.loads(response.body)["data"]]
-            assert names == ["demo", "lora-a", "lora-b", "org/lora"]
+            assert [one["id"] for one in orjson.loads(response.body)["data"]] == names
         response = await running.ask(bare(b"HEAD", before + b"/v1/models", host), method=b"HEAD")
         assert (response.status, response.body) == (200, b"")
         assert server.sides == []
