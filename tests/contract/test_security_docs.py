@@ -6,6 +6,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from gateway import health
 from gateway.downstream.budget import WAIT_SECONDS
 from gateway.routes import store
 from gateway.routes.sources import directory
@@ -37,6 +38,7 @@ ROWS: Final[dict[str, str]] = {
     "attempts that are repeated elsewhere": f"{RETRY.budget_percentage} % of a route's requests, or"
     f" {RETRY.budget_per_second} a second",
     "look-ups of names": f"{LOOK_UPS['per_route']} at a time for a route, {LOOK_UPS['per_tenant']} for a namespace,",
+    "health checks": f"{health.AT_ONCE} at a time for a route, each at most as long as its interval",
     "file of routes": f"{directory.MAX_FILE_BYTES:,} bytes and {bounded_yaml.MAX_VALUES:,} values, nested"
     f" {bounded_yaml.MAX_DEPTH} levels deep",
     "route document": f"{store.DOCUMENT_BYTES:,} bytes, {problems.MOST_VALUES:,} values",
