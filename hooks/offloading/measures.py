@@ -74,7 +74,7 @@ class Measured:
     counted: tuple[Counted, ...]
     """What counts, at least one, sorted by name."""
     left_out: tuple[LeftOut, ...]
-    """By name."""
+    """What does not count, sorted by name."""
     target: Fraction
     """Target: a fraction of the requests for Utilization (80 % is 4/5), else an amount."""
     times: Fraction
@@ -128,7 +128,7 @@ class Missing:
     message: str
     """Reason as a sentence, with nothing in it that changes by itself."""
     left_out: tuple[LeftOut, ...] = ()
-    """By name."""
+    """What does not count, sorted by name."""
 
     @property
     def is_failure(self) -> bool:
