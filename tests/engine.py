@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, Final
 
 from hooks.settings import MetricInformer
-from tests.restartable import Restartable
+from tests.restartable import QuietHandler, Restartable
 from tools.repository import ROOT
 
 LOOPBACK: Final = "127.0.0.0/8"
@@ -58,7 +58,7 @@ class Engine(Restartable):
         self.pages["/metrics"] = Page(body.encode() if isinstance(body, str) else body, **page)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler, BaseHTTPRequestHandler):
     engine: Engine
     down: threading.Event
     timeout = 20
@@ -78,16 +78,6 @@ class _Handler(BaseHTTPRequestHandler):
             if start:
                 self.down.wait(page.pause)
             self.wfile.write(page.body[start : start + size])
-
-    def handle(self) -> None:
-        """Handle a connection; a client that closes it early is no error."""
-        try:
-            super().handle()
-        except OSError:
-            self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        """Write no log."""
 
 
 def informer(type_: str = "pods", **settings: Any) -> MetricInformer:

@@ -16,7 +16,7 @@ from typing import Final
 from urllib.parse import SplitResult, parse_qs, unquote, unquote_plus, urlsplit
 
 from tests.builders import Json
-from tests.restartable import Restartable
+from tests.restartable import QuietHandler, Restartable
 
 CLIENT_ID: Final = "client-of-the-test"
 SECRET: Final = "canary-of-the-secret"
@@ -137,7 +137,7 @@ class Platform(Restartable):
         return [(call.method, urlsplit(call.target).path) for call in self.calls if call.method != "GET"]
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     platform: Platform
     down: threading.Event
@@ -231,16 +231,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
-
-    def handle(self) -> None:
-        """Ignore a client that closes its connection early."""
-        try:
-            super().handle()
-        except OSError:
-            self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        """Write no log."""
 
 
 def _problem(kind: str, body: Json) -> str:

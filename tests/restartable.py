@@ -49,3 +49,17 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = True
     request_queue_size = 128
+
+
+class QuietHandler(BaseHTTPRequestHandler):
+    """Handler for a server whose clients may close their connection at any moment, and which writes no log."""
+
+    def handle(self) -> None:
+        """Handle a connection; a client that closes it early is no error."""
+        try:
+            super().handle()
+        except OSError:
+            self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        """Write no log."""

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
-from tests.restartable import Restartable
+from tests.restartable import QuietHandler, Restartable
 
 BREAK: Final = "break"
 """Entry of a watch's events that cuts the stream in the middle of an event."""
@@ -115,7 +115,7 @@ class ApiServer(Restartable):
         """Values of the header field Authorization of the requests."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler, BaseHTTPRequestHandler):
     """Handler that follows the script."""
 
     api: ApiServer
@@ -198,13 +198,3 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
             self.wfile.flush()
         self.wfile.write(b"0\r\n\r\n")
-
-    def handle(self) -> None:
-        """Handle a connection; a client that closes it early is no error."""
-        try:
-            super().handle()
-        except OSError:
-            self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        """Write no log."""
