@@ -61,10 +61,10 @@ class Proxy:
         credentials: credentials.Credentials,
         metrics: Metrics,
         access_log: AccessLog,
+        memory: MemoryBudget,
         journal: Journal | None = None,
         draining: Callable[[], bool] = lambda: False,
         authority: bytes = b"",
-        memory: MemoryBudget | None = None,
     ) -> None:
         """Serve nothing yet.
 
@@ -75,10 +75,10 @@ class Proxy:
             credentials: Credentials for backends.
             metrics: Metrics of the gateway.
             access_log: Log of requests.
+            memory: Budget for what is held of requests, which is told whether there are several routes.
             journal: Last requests; None to keep none.
             draining: Function that returns whether the process has been asked to stop.
             authority: Certificate authority of the cluster that the gateway runs in; empty outside of one.
-            memory: Budget for what is held of requests, which is told whether there are several routes.
         """
         self._settings = settings
         self._store = store
@@ -300,8 +300,7 @@ class Proxy:
         several = len(current) > 1
         connections = self._settings.gateway.limits.connections
         self._share = max(1, connections // 2) if several else connections
-        if self._memory is not None:
-            self._memory.shared = several
+        self._memory.shared = several
         gone: set[Origin] = set()
         for key, plan in tuple(self._plans.items()):
             route = current.get(key)

@@ -5,7 +5,6 @@ route holds half of the budget at most while there are others, so that one model
 """
 
 import asyncio
-from collections import OrderedDict
 from typing import Final, NamedTuple
 
 from gateway import errors
@@ -40,7 +39,7 @@ class MemoryBudget:
         self.shared = False
         """Whether there are several owners, of which none may have more than half."""
         self._held: dict[str, int] = {}
-        self._queue: OrderedDict[asyncio.Future[None], _Waiter] = OrderedDict()
+        self._queue: dict[asyncio.Future[None], _Waiter] = {}
         """Waiting reservations, in the order in which they came."""
 
     @property
@@ -55,7 +54,7 @@ class MemoryBudget:
 
     def take(self, owner: str, size: int) -> bool:
         """Reserve memory if there is room now, and return whether there was."""
-        if self.used + size > self.limit or self._held.get(owner, 0) + size > self.most:
+        if not self._fits(owner, size):
             self.refused += 1
             return False
         self._add(owner, size)
@@ -106,7 +105,10 @@ class MemoryBudget:
             self._serve()
 
     def _fits(self, owner: str, size: int) -> bool:
-        return self.used + size <= self.limit and self._held.get(owner, 0) + size <= self.most
+        return self.used + size <= self.limit and self._has_share(owner, size)
+
+    def _has_share(self, owner: str, size: int) -> bool:
+        return self._held.get(owner, 0) + size <= self.most
 
     def _add(self, owner: str, size: int) -> None:
         self.used += size
@@ -115,7 +117,7 @@ class MemoryBudget:
     def _serve(self) -> None:
         """Give room to those that wait, in their order; one that only lacks room in its own share is passed over."""
         for future, (owner, size) in tuple(self._queue.items()):
-            if self._held.get(owner, 0) + size > self.most:
+            if not self._has_share(owner, size):
                 continue
             if self.used + size > self.limit:
                 return

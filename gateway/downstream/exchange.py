@@ -333,7 +333,8 @@ class ClientExchange:
     def _go_on(self) -> None:
         self.slowed = False
         self._push()
-        if not (self.slowed or self.paused or self.held):
+        # Once this exchange is finished, reading is the business of the next request.
+        if not (self.finished or self.slowed or self.paused or self.held):
             self._connection.resume_reading()
 
     def stop_body(self) -> None:

@@ -38,8 +38,6 @@ BUFFER_BYTES: Final = 65536
 LINGER_SECONDS: Final = 5.0
 """Seconds for which a connection is still read after its last response, so that the client gets to see it: closing with
 unread bytes would reset the connection and destroy the response (RFC 9112 9.6)."""
-MEMORY_BYTES: Final = 1 << 28
-"""Bytes of the memory budget where none is given."""
 SWEEP_SECONDS: Final = 1.0
 """Seconds between two looks at the deadlines."""
 
@@ -81,8 +79,8 @@ class HttpServer:
         metrics: Metrics,
         access_log: AccessLog,
         *,
+        memory: MemoryBudget,
         cors: CorsRule | None = None,
-        memory: MemoryBudget | None = None,
         sweep_seconds: float = SWEEP_SECONDS,
     ) -> None:
         self.handle = handle
@@ -91,7 +89,7 @@ class HttpServer:
         """Whether responses ask the client to close: from the first signal to stop on."""
         self.loop = asyncio.get_running_loop()
         self.writes = WriteBatch(self.loop)
-        self.budget = MemoryBudget(MEMORY_BYTES) if memory is None else memory
+        self.budget = memory
         """Budget for what is held of requests and responses."""
         self._cors = cors
         """Rule for websites that counts for messages that never become an exchange; None without one."""

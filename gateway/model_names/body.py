@@ -111,10 +111,9 @@ class BodyReader:
             errors.UnsupportedCoding: The body has a content coding that cannot be read.
         """
         self._media = description.media
-        self._limit = limit
-        self._coding = content_coding.coding_of(description.coding) if description.coding else b""
+        coding = content_coding.coding_of(description.coding) if description.coding else b""
         self._scanner = self._scanner_for(self._media)
-        self._decoder = content_coding.Decoder(self._coding, limit) if self._coding else None
+        self._decoder = content_coding.Decoder(coding, limit) if coding else None
         self._also: NameScanner | None = None
         """Scanner of JSON for a body that says that it is a form and begins like JSON, as that of curl."""
         self._begun = False
