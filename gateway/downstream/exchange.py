@@ -291,11 +291,14 @@ class ClientExchange:
 
     def _push(self) -> None:
         """Give what is in memory to the sink, as far as it takes it, and the end behind it."""
-        if self._pushing:
+        if self._pushing or self.slowed:
             return
         self._pushing = True
         while self._sink is not None and self._next < len(self._pieces) and not self.paused:
             piece = self._pieces[self._next]
+            if len(piece) > GRADUAL_BYTES and self._sink.gradual:
+                self._pieces[self._next : self._next + 1] = _slices(piece)
+                piece = self._pieces[self._next]
             if not self.intact:
                 self._pieces[self._next] = b""
             self._next += 1
@@ -323,8 +326,6 @@ class ClientExchange:
 
     def _slow(self) -> None:
         """Leave the rest of what is in memory to the next turn of the loop, and read nothing until then."""
-        if self.slowed:
-            return
         self.slowed = True
         if not self.complete:
             self._connection.pause_reading()
@@ -393,12 +394,7 @@ class ClientExchange:
                 return
             if self.intact and (self.size > self._keep or not self._has_room()):
                 self._drop_body()
-            if self._sink.gradual:
-                for start in range(0, len(data), GRADUAL_BYTES):
-                    self._pieces.append(data[start : start + GRADUAL_BYTES])
-                if not self.slowed:
-                    self._push()
-            elif self.intact or self._next < len(self._pieces):
+            if self.intact or self._next < len(self._pieces) or self._sink.gradual:
                 self._pieces.append(data)
                 self._push()
             else:
@@ -421,7 +417,7 @@ class ClientExchange:
         if self.held:
             self.held = False
             self._connection.resume_reading()
-        if self._sink is not None and not self.slowed:
+        if self._sink is not None:
             self._push()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -556,3 +552,8 @@ class ClientExchange:
             log.error("request_failed", exc_info=cause)
         if not self.finished:
             self.fail(errors.GatewayError())
+
+
+def _slices(piece: bytes) -> list[bytes]:
+    """Return a piece in parts of which a sink takes one in a turn of the loop where it looks through them."""
+    return [piece[start : start + GRADUAL_BYTES] for start in range(0, len(piece), GRADUAL_BYTES)]
