@@ -311,7 +311,7 @@ class Attempts:
         """
         extra = {b"x-request-id": context.request_id}
         model = context.model
-        if chosen.plain and (model is None or (model.reader is None and chosen.name_for(model.name) is None)):
+        if chosen.plain and (model is None or (model.is_settled and chosen.name_for(model.name) is None)):
             head = exchange.head
             body = None if head.has_body else b""
             return self._send(exchange, plan, chosen, chosen.origin, head, target, body, extra, None)
@@ -441,13 +441,19 @@ async def _renamed(
         context.model = await requested_model.find(exchange, target, plan.body_limit, required=False)
         context.sought = True
     model = context.model
+    name = None if model is None else chosen.name_for(model.name)
+    if name is not None and model is not None and model.in_query is not None:
+        target = bodies.renamed_target(target, model.in_query, name)  # behind the path, so first
+    in_path = None if model is None else model.in_path
+    if in_path is None and chosen.backend.model is not None:
+        in_path = path.in_target(target, plan.own_names)
+    # A name that is none of the route's may be one of the server's: where there may be others, it was refused before.
+    if in_path is not None and in_path.name in plan.own_names:
+        other = chosen.name_for(in_path.name)
+        if other is not None:
+            target = path.renamed(target, in_path, other)
     if model is None:
         return head, target, unchanged, None
-    name = chosen.name_for(model.name)
-    if name is not None and model.in_query is not None:
-        target = bodies.renamed_target(target, model.in_query, name)  # behind the path, so first
-    if name is not None and model.in_path is not None:
-        target = path.renamed(target, model.in_path, name)
     in_body = model.in_body
     if in_body is None or (name is None and model.reader is None):
         return head, target, unchanged, None

@@ -101,7 +101,9 @@ class RoutePlan:
         self.overflow = tuple(index for index, one in enumerate(document.backends) if Use.OVERFLOW in one.use)
         """Indexes of the backends for overflow."""
         own = (document.client_model, *(one.name for one in document.models))
-        self.names = frozenset((*own, *(f"{route.namespace}/{name}" for name in own))) if document.models else None
+        self.own_names = frozenset((*own, *(f"{route.namespace}/{name}" for name in own)))
+        """Names of the model for clients."""
+        self.names = self.own_names if document.models else None
         """Names of models that requests may have; None for any."""
         self.queue = document.queue
         self.cors = cors if document.cors is None else cors_rule(document.cors)

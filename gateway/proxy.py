@@ -151,6 +151,8 @@ class Proxy:
         plan.runtime.budget.count(context.started)
         if plan.names is not None:
             await self._check_name(exchange, plan, target, context)
+        elif context.model is not None:
+            context.model = requested_model.with_path(context.model, target, plan.own_names, plan.route.namespace)
         chosen, context.diversion = plan.choose(context.started)
         context.backend = chosen
         if head.content_length is not None and head.content_length > plan.body_limit:
@@ -193,10 +195,9 @@ class Proxy:
         if context.model is None:
             context.model = await requested_model.find(exchange, target, plan.body_limit, required=False)
             context.sought = True
-        names = plan.names or frozenset()
-        if context.model is not None and context.model.name not in names:
+        if context.model is not None and context.model.name not in plan.own_names:
             raise errors.ModelNotFound
-        context.model = requested_model.with_path(context.model, target, names, plan.route.namespace)
+        context.model = requested_model.with_path(context.model, target, plan.own_names, plan.route.namespace)
 
     async def _admit(self, plan: RoutePlan, chosen: BackendPlan, context: RequestContext) -> BackendPlan:
         """Return the backend for a request whose chosen one is at its limit; wait in the queue if there is one.

@@ -30,6 +30,11 @@ class RequestedModel(NamedTuple):
     """Reader that has not seen the rest of the body yet, which is sent on as it comes; None where it has seen all."""
     in_path: FoundName | None = None
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the request is sent on as it came where a backend has no other name than `name` for the model."""
+        return self.reader is None and self.in_path is None
+
 
 def with_path(
     model: RequestedModel | None, target: bytes, names: Collection[str], namespace: str
@@ -49,6 +54,8 @@ def with_path(
     in_path = path.in_target(target, names)
     if in_path is None:
         return model
+    if in_path.name not in names:
+        raise errors.ModelNotFound
     if model is None:
         return RequestedModel(in_path.name, None, None, None, in_path=in_path)
     prefix = f"{namespace}/"

@@ -16,6 +16,7 @@ _PLACE: Final = re.compile(rb"/(?:models|engines|deployments)[/;]|%")
 """Regular expression for paths (in lower case) that may have a place for a name."""
 _SEGMENT: Final = re.compile(rb"[^/]+")
 _VERSION: Final = re.compile(rb"v[0-9]+[a-z0-9.]*")
+_DOT_SEGMENTS: Final = frozenset({".", ".."})
 _MOST_SEGMENTS: Final = 8
 """Segments of the longest name, whose slashes need not be encoded."""
 
@@ -23,11 +24,13 @@ _MOST_SEGMENTS: Final = 8
 def in_target(target: bytes, names: Collection[str]) -> FoundName | None:
     """Return the name in the path of a target; None where the path has no place for one.
 
-    Where slashes are not encoded, the longest of `names` is meant that the rest of the path begins with. What follows a
-    colon in the last segment is the method of Google's API, unless it belongs to a name.
+    Where slashes are not encoded, the longest of `names` is meant that the rest of the path begins with; without one it
+    is the first segment. What follows a colon in the last segment is the method of Google's API, unless it belongs to
+    a name.
 
-    Raises:
-        errors.ModelNotFound: What stands in the place is none of `names`.
+    Args:
+        target: Request target.
+        names: Names that are known; another one is found, too.
     """
     path = target.partition(b"?")[0]
     if not _PLACE.search(path.lower()):
@@ -48,11 +51,19 @@ def in_target(target: bytes, names: Collection[str]) -> FoundName | None:
             name = name[: len(name) - len(unquote_to_bytes(method).decode("utf-8", "replace")) - 1]
             if name in names:
                 return FoundName(name, Notation.PATH, start, last.end() - len(method) - 1)
-    raise errors.ModelNotFound
+    first = segments[begin].group()
+    other = first.rpartition(b":")[0] if begin + 1 == len(segments) and b":" in first else first
+    return FoundName(unquote_to_bytes(other).decode("utf-8", "replace"), Notation.PATH, start, start + len(other))
 
 
 def renamed(target: bytes, found: FoundName, name: str) -> bytes:
-    """Return a target with `name` in the place of the one in its path; slashes are encoded unless they were not."""
+    """Return a target with `name` in the place of the one in its path; slashes are encoded unless they were not.
+
+    Raises:
+        errors.ModelNotFound: The name has dot segments, by which a server would take the path for another one.
+    """
+    if not _DOT_SEGMENTS.isdisjoint(name.split("/")):
+        raise errors.ModelNotFound
     safe = "/" if b"/" in target[found.start : found.end] else ""
     return target[: found.start] + quote(name, safe=safe).encode("ascii") + target[found.end :]
 

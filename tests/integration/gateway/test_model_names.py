@@ -8,7 +8,7 @@ import orjson
 import pytest
 from backports import zstd
 
-from gateway.api.v1alpha1 import ServedModel
+from gateway.api.v1alpha1 import RouteDocument, ServedModel
 from gateway.model_names import body as bodies
 from gateway.model_names import scanner
 from tests.integration.gateway.test_websocket import KEY, handshake
@@ -490,12 +490,50 @@ async def test_a_path_and_a_body_name_one_model() -> None:
         assert response.body.startswith(b"GET /v1/engines/adapter-a/completions?a=1&model=adapter-a HTTP/1.1\r\n")
 
 
-async def test_without_several_names_paths_pass() -> None:
-    """Where a deployment has one name, a path by path or host goes to the backend as it is."""
-    async with serving(echo) as server, gateway(TINY, local_port=server.port) as running:
-        for target in (b"/v1/models/nonsense", b"/v1/models"):
-            response = await running.ask(bare(b"GET", b"/default/demo" + target, b"gateway"))
-            assert response.body.startswith(b"GET %b HTTP/1.1\r\n" % target)
+async def test_names_of_one_model_reach_a_backend_alike() -> None:
+    """A name with its namespace in one place and without it in another is shortened in both."""
+    one = document(local(), models=SEVERAL.models)
+    async with serving(echo) as server, gateway(one, local_port=server.port) as running:
+        target = b"/default/demo/v1/engines/default/lora-b/completions"
+        response = await post(running, target, b'{"model":"lora-b"}', JSON)
+        assert response.body.startswith(b"POST /v1/engines/lora-b/completions HTTP/1.1\r\n")
+        assert sent(response) == b'{"model":"lora-b"}'
+        response = await post(running, target.replace(b"default/lora", b"lora"), b'{"model":"default/lora-b"}', JSON)
+        assert response.body.startswith(b"POST /v1/engines/lora-b/completions HTTP/1.1\r\n")
+        assert sent(response) == b'{"model":"lora-b"}'
+
+
+@pytest.mark.parametrize(("before", "host"), BY.values(), ids=BY)
+async def test_without_several_names_the_name_in_a_path_is_that_of_the_backend(before: bytes, host: bytes) -> None:
+    """Where a deployment has one name, this one is renamed in paths for a backend with its own; all others pass."""
+    async with serving(echo) as server:
+        async with gateway(TINY, local_port=server.port) as running:
+            for method, place in PATHS:
+                for name in (b"demo", b"d%65mo", b"default/demo"):
+                    response = await running.ask(bare(method, before + place % name, host), method=method)
+                    assert response.body.startswith(b"%b %b HTTP/1.1\r\n" % (method, place % b"tiny"))
+                response = await running.ask(bare(method, before + place % b"nonsense", host), method=method)
+                assert response.body.startswith(b"%b %b HTTP/1.1\r\n" % (method, place % b"nonsense"))
+            response = await running.ask(bare(b"GET", before + b"/v1/models", host))
+            assert response.body.startswith(b"GET /v1/models HTTP/1.1\r\n")
+        async with gateway(local_port=server.port) as running:
+            for name in (b"demo", b"d%65mo", b"default%2Fdemo"):
+                response = await running.ask(bare(b"GET", before + b"/v1/models/" + name, host))
+                assert response.body.startswith(b"GET /v1/models/%b HTTP/1.1\r\n" % name)
+
+
+@pytest.mark.parametrize("route", [TINY, document(local())], ids=["renamed", "plain"])
+async def test_by_model_a_path_names_no_other_model(route: RouteDocument) -> None:
+    """A request by model with another name in its path reaches no backend; the same name is renamed in both places."""
+    async with serving(echo) as server, gateway(route, local_port=server.port) as running:
+        for place in (b"/v1/engines/%b/completions", b"/v1//%%65ngines/%b/x?a=1", b"/v1/x/v1beta/models/%b:predict"):
+            response = await post(running, place % b"other", PLAIN, JSON)
+            assert (response.status, response.code) == (404, "model_not_found")
+        assert server.sides == []
+        response = await post(running, b"/v1/engines/demo/completions", PLAIN, JSON)
+        expected = b"demo" if route is not TINY else b"tiny"
+        assert response.body.startswith(b"POST /v1/engines/%b/completions HTTP/1.1\r\n" % expected)
+        assert sent(response) == PLAIN.replace(b"demo", expected)
 
 
 @pytest.mark.parametrize(("before", "host"), BY.values(), ids=BY)

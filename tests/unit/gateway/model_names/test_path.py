@@ -44,10 +44,23 @@ def test_a_name_in_a_path_is_found_and_replaced(place: str, safe: str, name: str
 
 @pytest.mark.parametrize("name", ["other", "Demo", "demo2", "org", "demo;a=b", "demo%2F..", "%FF", "x:demo", "demo%00"])
 @pytest.mark.parametrize("place", PLACES)
-def test_another_name_is_an_error(place: str, name: str) -> None:
-    """Whatever else stands in the place of a name is no model."""
+def test_another_name_is_found_as_such(place: str, name: str) -> None:
+    """Whatever else stands in the place of a name is found as a name that is none of those known."""
+    target = (place % name).encode()
+    found = path.in_target(target, NAMES)
+    assert found is not None
+    assert found.name not in NAMES
+    assert target[found.start :].startswith(name.encode())
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../admin", "a/../../b", "a/.", "../.."])
+@pytest.mark.parametrize("target", [b"/v1/models/demo", b"/v1/models/org/lora"])
+def test_a_name_with_dot_segments_is_not_written(target: bytes, name: str) -> None:
+    """A backend's name for the model leads out of no path."""
+    found = path.in_target(target, NAMES)
+    assert found is not None
     with pytest.raises(errors.ModelNotFound):
-        path.in_target((place % name).encode(), NAMES)
+        path.renamed(target, found, name)
 
 
 @pytest.mark.parametrize(
@@ -78,5 +91,6 @@ def test_every_name_is_found_however_it_is_encoded(name: str, every: bool) -> No
 def test_long_paths_are_looked_through_in_linear_time() -> None:
     """A path of many segments is no work."""
     target = b"/v1/models" + b"/x:y" * 16_000
-    with pytest.raises(errors.ModelNotFound):
-        path.in_target(target, NAMES)
+    found = path.in_target(target, NAMES)
+    assert found is not None
+    assert found.name == "x:y"
