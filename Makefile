@@ -31,7 +31,8 @@ PARALLEL := -n $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN)))) --dist load
 
 .PHONY: test
 test: .venv/.synced lint ## Lint, then all tests that need no control plane; ARGS="-k word" goes to pytest
-	@$(RUN)pytest $(PARALLEL) --ignore=tests/e2e --ignore=tests/chart --ignore=tests/clients --ignore=tests/plant $(ARGS)
+	@$(RUN)pytest $(PARALLEL) --ignore=tests/e2e --ignore=tests/chart --ignore=tests/clients --ignore=tests/plant \
+	  --ignore=tests/node $(ARGS)
 
 .PHONY: plant
 plant: .venv/.synced ## Thousands of worlds and long runs of the decision in a closed loop; ARGS goes to pytest
@@ -56,6 +57,10 @@ compiled: $(COMPILED)/.built ## Compile the gateway's data path as the image doe
 	@cd $(COMPILED) && $(abspath $(RUN))/python -c "import gateway.proxy as it; assert it.__file__.endswith('.so'), it"
 	@cd $(COMPILED) && $(abspath $(RUN))/pytest $(PARALLEL) tests/unit/gateway tests/integration/gateway \
 	  tests/integration/program $(ARGS)
+
+.PHONY: image
+image: .venv/.synced ## Build the image with docker or podman, else with buildah, into an archive
+	@$(RUN)python -m tests.node.image
 
 .PHONY: clients
 clients: .venv/.synced ## Real clients at the gateway: Python, Node, Java, curl, Chromium; ARGS goes to pytest

@@ -1,0 +1,114 @@
+"""A base for the image, made of Debian packages where the one that the Dockerfile names cannot be pulled.
+
+It has what the Dockerfile and the programs use of that one: Debian trixie, its Python 3.13 with pip and headers, and
+certificate authorities, those that this machine trusts among them. It is made once, by debootstrap, and kept in a cache
+outside the tree. It is for tests: no release is built on it.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from tests import dockerfile
+
+CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "beamlit-node"
+"""Folder of what is kept between runs."""
+ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin", "LANG": "C.UTF-8"}
+"""Environment of the image's programs."""
+PROGRAMS: Final = {"debootstrap": "debootstrap", "chroot": "coreutils", "tar": "tar"}
+"""Programs that make it, and the Debian packages that have them."""
+_SUITE: Final = "trixie"
+_PACKAGES: Final = ("ca-certificates", "python3", "python3-dev", "python3-pip-whl")
+_AUTHORITIES: Final = Path("/usr/local/share/ca-certificates")
+_FINISH: Final = """\
+update-ca-certificates >/dev/null
+ln -s python3 /usr/bin/python
+wheels=/usr/share/python-wheels
+rm -f /usr/lib/python3*/EXTERNALLY-MANAGED
+PYTHONDONTWRITEBYTECODE=1 python3 "$(echo $wheels/pip-*.whl)/pip" install --quiet --root-user-action=ignore \
+  --no-cache-dir --no-index --find-links $wheels pip
+apt-get purge --yes python3-pip-whl >/dev/null
+apt-get clean
+rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/log/* /tmp/* /usr/share/doc /usr/share/man
+"""
+
+
+class Unavailable(Exception):
+    """The base image cannot be made. The message says what is missing."""
+
+
+def name() -> str:
+    """Return the name of the base image that is made here: the Dockerfile's, as one of this machine."""
+    repository, _, tag = dockerfile.argument("BASE").partition("@")[0].rpartition(":")
+    return f"localhost/{repository}:{tag}-{_key()}"
+
+
+def root_file_system() -> Path:
+    """Return a tar archive of the root file system of the base image, which is made when it is not in the cache.
+
+    Raises:
+        Unavailable: a program or a right is missing, or a package cannot be had.
+    """
+    archive = CACHE / f"base-{_key()}.tar"
+    if archive.is_file():
+        return archive
+    if os.geteuid() != 0:
+        raise Unavailable("only root can make a base image with debootstrap")
+    absent = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]
+    if absent:
+        raise Unavailable(f"a base image is made with programs that are missing: apt-get install {' '.join(absent)}")
+    print("making a base image with debootstrap", flush=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=CACHE, prefix=".base-") as folder:
+        root, making = Path(folder) / "root", Path(folder) / "base.tar"
+        _run("debootstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}", _SUITE, str(root))
+        authorities = root / str(_AUTHORITIES).removeprefix("/")
+        for certificate in _authorities():
+            shutil.copy(certificate, authorities)
+        _run("chroot", str(root), "sh", "-ec", _FINISH)
+        _run("tar", "--create", "--numeric-owner", "--one-file-system", "--exclude=./dev/*", "--exclude=./proc/*",
+             f"--directory={root}", f"--file={making}", ".")  # fmt: skip
+        making.rename(archive)
+    print(f"made a base image in {time.monotonic() - began:.0f} s", flush=True)
+    return archive
+
+
+def _authorities() -> list[Path]:
+    """Return the files of authorities that this machine trusts beside Debian's: its packages may come by them."""
+    return sorted(_AUTHORITIES.glob("*.crt"))
+
+
+def _key() -> str:
+    """Return a name of the content: another recipe makes another image."""
+    content = hashlib.sha256("\n".join((_SUITE, *_PACKAGES, _FINISH)).encode())
+    for certificate in _authorities():
+        content.update(certificate.read_bytes())
+    return content.hexdigest()[:12]
+
+
+def _run(*command: str) -> None:
+    environment = {**os.environ, **ENVIRONMENT, "DEBIAN_FRONTEND": "noninteractive"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise Unavailable(f"{command[0]} failed:\n{(result.stdout + result.stderr)[-2000:]}")
+
+
+def main() -> int:
+    """Make the base image and print the path of its root file system."""
+    try:
+        print(root_file_system())
+    except Unavailable as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
