@@ -67,11 +67,11 @@ def product(plane: ControlPlane) -> Iterator[Product]:
 
 
 @pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
+def image() -> Image:
     """The image that pods run. Tests are skipped by name where pods cannot be started; in CI that is a failure."""
     if reason := pods.missing():
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
-    return Image(tmp_path_factory.mktemp("image"))
+    return Image()
 
 
 @pytest.fixture(scope="session")

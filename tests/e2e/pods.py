@@ -10,17 +10,20 @@ It takes root, for mounts. https://kubernetes.io/docs/concepts/workloads/pods/
 """
 
 import base64
+import fcntl
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from tests import dockerfile
+from tests.e2e.binaries import CACHE
 from tests.e2e.controlplane import ControlPlane
 from tests.processes import poll, status
 from tools.ports import free_port
@@ -30,6 +33,9 @@ _ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 _LISTEN: Final = re.compile(r"(?P<flag>--[a-z-]+=)(?:0\.0\.0\.0|\[::\])?:(?P<port>\d+)")
 _SYSTEM_FILES: Final = ("/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf", "/etc/ssl")
 _DEVICES: Final = ("null", "zero", "random", "urandom")
+_BUILT: Final = "built"
+"""File that an image has once it is built; its time is that of the last use."""
+_DAY: Final = 24 * 3600.0
 
 _SCRIPT: Final = """\
 set -e
@@ -60,27 +66,27 @@ class Image:
     """The content of the Dockerfile's image: the project's wheel and its locked dependencies, in an environment of its
     own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
         """Build the image by the Dockerfile's own command, its data path compiled where there is a compiler.
+
+        As compiling takes minutes, an image is kept in the cache and built once for each state of the sources, also
+        where several processes ask for it at the same time.
 
         Raises:
             subprocess.CalledProcessError: it cannot be built.
         """
+        is_compiled = shutil.which("gcc") is not None
+        images = CACHE / "images"
+        images.mkdir(parents=True, exist_ok=True)
+        folder = images / _digest(is_compiled)
         self.app = folder / "app"
-        uv = shutil.which("uv") or str(ROOT / ".uv/bin/uv")
-        # A wheel of the same name and version may have been built earlier, from other sources.
-        fresh = ("--reinstall-package", "beamlit-controller")
-        command = [uv, "sync", "--quiet", "--locked", "--no-dev", "--no-editable", "--python", sys.executable, *fresh]
-        environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-        environment["UV_PROJECT_ENVIRONMENT"] = str(self.app)
-        if shutil.which("gcc") is not None:
-            environment["HATCH_BUILD_HOOK_ENABLE_MYPYC"] = "1"
-        source = folder / "source"
-        source.mkdir()
-        for name in dockerfile.copied():
-            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-            copy(ROOT / name, source / name)
-        subprocess.run(command, cwd=source, check=True, env=environment, timeout=600)
+        with (images / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / _BUILT).exists():
+                _remove_old(images)
+                shutil.rmtree(folder, ignore_errors=True)
+                _build(folder, is_compiled)
+            (folder / _BUILT).touch()
         self.environment = {"PATH": "/app/bin:/usr/local/bin:/usr/bin:/bin"}
         for line in (ROOT / "Dockerfile").read_text().rpartition("\nFROM ")[2].splitlines():
             if line.startswith("ENV "):
@@ -92,6 +98,49 @@ class Image:
         """Return the paths of its parts on this machine, by their paths in the image. The interpreter is found where
         its environment expects it."""
         return {"/app": str(self.app), sys.base_prefix: sys.base_prefix}
+
+
+def _digest(is_compiled: bool) -> str:
+    """Return the name of the image that the present sources make with this interpreter."""
+    digest = hashlib.sha256(f"{sys.version}{sys.base_prefix}{is_compiled}".encode())
+    for path in sorted(_sources()):
+        digest.update(f"{path.relative_to(ROOT)} {path.stat().st_size} ".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _sources() -> Iterator[Path]:
+    """Yield the Dockerfile and every file that it copies."""
+    yield ROOT / "Dockerfile"
+    for name in dockerfile.copied():
+        path = ROOT / name
+        for one in path.rglob("*") if path.is_dir() else (path,):
+            if one.is_file() and "__pycache__" not in one.parts:
+                yield one
+
+
+def _build(folder: Path, is_compiled: bool) -> None:
+    uv = shutil.which("uv") or str(ROOT / ".uv/bin/uv")
+    # A wheel of the same name and version may have been built earlier, from other sources.
+    fresh = ("--reinstall-package", "beamlit-controller")
+    command = [uv, "sync", "--quiet", "--locked", "--no-dev", "--no-editable", "--python", sys.executable, *fresh]
+    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    environment["UV_PROJECT_ENVIRONMENT"] = str(folder / "app")
+    if is_compiled:
+        environment["HATCH_BUILD_HOOK_ENABLE_MYPYC"] = "1"
+    for path in _sources():
+        copy = folder / "source" / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    subprocess.run(command, cwd=folder / "source", check=True, env=environment, timeout=1200)
+    shutil.rmtree(folder / "source")
+
+
+def _remove_old(images: Path) -> None:
+    """Remove images that no run has asked for within a day."""
+    for folder in images.iterdir():
+        used = folder / _BUILT
+        if folder.is_dir() and (not used.exists() or time.time() - used.stat().st_mtime > _DAY):
+            shutil.rmtree(folder)
 
 
 class Pod:
