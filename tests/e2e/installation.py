@@ -8,6 +8,7 @@ import threading
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from tests.e2e.binaries import find
@@ -47,7 +48,13 @@ class Installation(Models):
     """A release of the chart. Its pods are processes of this machine; the rest of the cluster is real."""
 
     def __init__(
-        self, plane: ControlPlane, image: Image, chart: Path, *local_services: str, platform: Platform | None = None
+        self,
+        plane: ControlPlane,
+        image: Image,
+        chart: Path,
+        *local_services: str,
+        platform: Platform | None = None,
+        servers: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         """Prepare an installation without installing anything.
 
@@ -57,6 +64,7 @@ class Installation(Models):
             chart: the chart with its dependencies.
             local_services: `name.namespace` of Services behind which the local model server shall be.
             platform: where models and policies are registered; None without a token.
+            servers: ports of this machine by the `name.namespace` of other Services.
         """
         super().__init__(plane)
         self._image, self.chart = image, chart
@@ -66,7 +74,7 @@ class Installation(Models):
         self.remote = ModelServer(
             plane, "tiny-remote", "--oauth-client-id", CLIENT[0], "--oauth-client-secret", CLIENT[1]
         )
-        self._services = local_services
+        self._servers = dict.fromkeys(local_services, self.local.port) | dict(servers)
         self._platform = platform
         self._pods: dict[str, list[tuple[str, Pod]]] = {}
         """Pods by kind and name of the workload, each with the hash of the template that it was started from."""
@@ -75,7 +83,7 @@ class Installation(Models):
     @property
     def values(self) -> tuple[str, ...]:
         """Return flags that lead to this machine what would be elsewhere."""
-        resolve = [f"{name}.svc.cluster.local:80=127.0.0.1:{self.local.port}" for name in self._services]
+        resolve = [f"{name}.svc.cluster.local:80=127.0.0.1:{port}" for name, port in self._servers.items()]
         proxy = {"name": "HTTPS_PROXY", "value": self.proxy.url}
         remote = "config.defaultRemoteBackend"
         gateway = {"resolve": resolve, "allowedAddresses": ["127.0.0.0/8"], "clusterRanges": [SERVICES]}

@@ -1,4 +1,4 @@
-"""Prometheus itself, scraping a server of this machine every second."""
+"""Prometheus itself, scraping servers of this machine every second."""
 
 import json
 import urllib.parse
@@ -18,14 +18,15 @@ SCRAPE_SECONDS: Final = 1
 
 
 class Prometheus:
-    """A server that scrapes `/metrics` at one address."""
+    """A server that scrapes `/metrics` of model servers."""
 
-    def __init__(self, plane: ControlPlane, target: str) -> None:
-        """Start Prometheus with the host:port `target` to scrape, and wait until it responds to queries."""
+    def __init__(self, plane: ControlPlane, *ports: int) -> None:
+        """Start Prometheus with ports of loopback to scrape, and wait until it responds to queries."""
         self.address = f"127.0.0.1:{free_port()}"
         folder = plane.folder / PROMETHEUS
         folder.mkdir()
-        jobs = [{"job_name": "models", "static_configs": [{"targets": [target]}]}]
+        targets = [f"127.0.0.1:{port}" for port in ports]
+        jobs = [{"job_name": "models", "static_configs": [{"targets": targets}]}]
         settings = {"global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "scrape_timeout": f"{SCRAPE_SECONDS}s"}}
         path = Path(folder, "prometheus.yaml")
         path.write_text(yaml.safe_dump(settings | {"scrape_configs": jobs}))

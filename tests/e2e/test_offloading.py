@@ -1,14 +1,12 @@
 """Usage rises and requests go to the remote backend, usage falls and they come back: by the chart, on real metrics.
 
 hooks run from the pods that helm rendered, two of them, under the chart's RBAC. Metacontroller and the gateways are
-real, and so are metrics-server, the test-adapter and Prometheus.
+real, and so are metrics-server and the test-adapter. Windows take their time for the models `cpu` and `container`; for
+the others the times in their status are put back, as they are when Metacontroller was away meanwhile.
 """
 
-import json
-import time
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pytest
@@ -16,38 +14,42 @@ import pytest
 from tests.chart.helm import with_dependencies
 from tests.e2e import controlplane, faults
 from tests.e2e.faults import Fault
-from tests.e2e.installation import RELEASE, Installation
+from tests.e2e.installation import Installation
 from tests.e2e.offloading import (
     REQUESTS,
     Cycle,
     Cycles,
+    by_default,
     container_resource,
     external,
-    in_force,
+    hasten,
+    metrics_available,
     of_deployment,
     of_pods,
     offloaded,
+    pace,
     resource,
-    server,
+    serve,
+    settles,
     shares,
     sync_seconds,
     use,
+    weights,
 )
 from tests.e2e.pods import Image, Pod
 from tests.e2e.product import missing, set_pods_ready, sync_responses
-from tests.e2e.scraping import PROMETHEUS, SCRAPE_SECONDS, Prometheus
 from tests.e2e.scripted import Scripted
-from tests.e2e.traffic import CLIENTS, Traffic
 from tests.processes import poll
 
 pytestmark = pytest.mark.own_plane
 
 CYCLES: Final = ("cpu", "container", "memory", "pods", "object")
+IDLE: Final = {"idle-14": (14, 100), "idle-51": (51, 100), "idle-15": (15, 75), "idle-30": (30, 50)}
+"""Usage of a core by idle replicas in percent, where the target is 60, and behavior.percentage, by model."""
 FAULTY: Final = ("held", "calm", "released", "spilled")
 MANY: Final = 12
 """Number of syncs after which every model has been synced."""
-MODELS: Final = (*CYCLES, *FAULTY, "external", "whole", "gauge")
-RESYNC_SECONDS: Final = 2
+MODELS: Final = (*CYCLES, *IDLE, *FAULTY, "external", "whole")
 SCRAPES: Final = 210.0
 """Seconds in which a model goes out and comes back by metrics-server, which measures every ten; the way back takes a
 minute at least."""
@@ -65,7 +67,8 @@ def installed(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         plane.start_metrics_server()
         plane.start_test_adapter()
         installed = Installation(plane, image, chart, *(f"{name}-local.default" for name in MODELS))
-        pace(installed, 0)
+        for one in (installed.local, installed.remote):
+            pace(one, 0)
         with installed.proxy.running():
             try:
                 installed.install(
@@ -85,44 +88,11 @@ def external_model(target: str) -> dict[str, Any]:
     return offloaded("external", external("my-external-metric", {"foo": "bar"}, value=target))
 
 
-def pace(installed: Installation, seconds: float) -> None:
-    """Have both model servers take that long for a response."""
-    for one in (installed.local, installed.remote):
-        query = f"time_to_first_token={seconds}&tokens_per_second=0"
-        urllib.request.urlopen(f"{one.url}/_demo/speed?{query}", b"", timeout=5).close()
-
-
-def serve(installed: Installation, *models: dict[str, Any], replicas: int = 1) -> None:
-    """Create models with their Deployments, and wait until their local backends serve them."""
-    names = [model["metadata"]["name"] for model in models]
-    installed.plane.apply(*(server(name, replicas) for name in names), *models)
-    for name in names:
-        installed.until(name, LocalReady="True", Synced="True")
-
-
-def hasten(installed: Installation) -> None:
-    """Have Metacontroller sync every model every two seconds, so that tests need not wait until hooks ask for a
-    sync."""
-    patch = json.dumps({"spec": {"resyncPeriodSeconds": RESYNC_SECONDS}})
-    installed.plane.kubectl("patch", "compositecontroller", RELEASE, "--type=merge", "-p", patch)
-
-
 @pytest.fixture(scope="module")
 def hastened(installed: Installation) -> Installation:
     """The installed chart with frequent syncs."""
     hasten(installed)
     return installed
-
-
-def weights(installed: Installation, *names: str) -> tuple[int | None, ...]:
-    """Return the percentage in force of each model."""
-    percentages = in_force(installed)
-    return tuple(percentages.get(name) for name in names)
-
-
-def metrics_available(installed: Installation, name: str) -> tuple[str, str]:
-    """Return status and reason of the condition MetricsAvailable."""
-    return installed.conditions(name).get("MetricsAvailable", ("", ""))
 
 
 @pytest.fixture(scope="module")
@@ -141,9 +111,16 @@ def cycles(installed: Installation) -> Iterator[Cycles]:
         offloaded("object", of_deployment("queue", "object", value="100"), percentage=40),
     )
     serve(installed, offloaded("pods", of_pods("waiting", averageValue="10"), percentage=75), replicas=2)
+    target = resource("cpu", averageUtilization=60)
+    serve(installed, *(by_default(name, target, behavior={"percentage": IDLE[name][1]}) for name in IDLE))
     names = sorted(
         one["metadata"]["name"] for one in plane.get("pods")["items"] if one["metadata"]["labels"]["app"] == "pods"
     )
+
+    def idle(name: str) -> Callable[[bool], None]:
+        """Return the function that has replicas use nine tenths of a core, or what idle ones use."""
+        usage = f"{10 * IDLE[name][0]:g}m"
+        return lambda high: use(plane, name, cpu="900m" if high else usage)
 
     def waiting(high: bool) -> None:
         """Set the metric of both pods to 15 on average, or to 1."""
@@ -152,8 +129,10 @@ def cycles(installed: Installation) -> Iterator[Cycles]:
 
     with Cycles(
         installed,
-        Cycle("cpu", 30, change=lambda high: use(plane, "cpu", cpu="800m" if high else "100m")),
-        Cycle("container", 65, change=lambda high: use(plane, "container", cpu="700m" if high else "100m")),
+        Cycle("cpu", 30, change=lambda high: use(plane, "cpu", cpu="800m" if high else "100m"), hurried=False),
+        Cycle(
+            "container", 65, change=lambda high: use(plane, "container", cpu="700m" if high else "100m"), hurried=False
+        ),
         Cycle("memory", 50, change=lambda high: use(plane, "memory", memory="600Mi" if high else "100Mi")),
         Cycle("pods", 75, keep=waiting),
         Cycle(
@@ -161,6 +140,7 @@ def cycles(installed: Installation) -> Iterator[Cycles]:
             40,
             keep=lambda high: adapter.set("deployments.apps", "object", "queue", "150" if high else "500m"),
         ),
+        *(Cycle(name, percentage, change=idle(name), requests=20) for name, (_, percentage) in IDLE.items()),
     ).running() as cycles:
         yield cycles
 
@@ -197,11 +177,17 @@ def test_hooks_ask_again_by_themselves(installed: Installation, scripted: Script
 
 def goes_out_and_back(cycles: Cycles, name: str, seconds: float) -> None:
     """Check that no request is remote before, as many as the percentage says at the height, and none after."""
+    cycle = came_back(cycles, name, seconds)
+    assert cycle.seen == [0, cycle.percentage, 0]
+
+
+def came_back(cycles: Cycles, name: str, seconds: float) -> Cycle:
+    """Return a cycle that has ended, and check its responses and its status at the height."""
     cycle = cycles.finished(name, seconds)
     before, height, after = cycle.responses
-    assert (before, after) == (Counter(local=REQUESTS), Counter(local=REQUESTS))
-    assert abs(height["remote"] - REQUESTS * cycle.percentage / 100) <= 1, height
-    assert height.total() == REQUESTS
+    assert (before, after) == (Counter(local=cycle.requests), Counter(local=cycle.requests))
+    assert abs(height["remote"] - cycle.requests * cycle.percentage / 100) <= 1, height
+    assert height.total() == cycle.requests
     offloading = cycle.status["offloading"]
     assert (offloading["percentage"], offloading["reason"]) == (cycle.percentage, "MetricReached")
     # Samples from before the split changed no longer count.
@@ -209,15 +195,7 @@ def goes_out_and_back(cycles: Cycles, name: str, seconds: float) -> None:
     conditions = {one["type"]: (one["status"], one["reason"]) for one in cycle.status["conditions"]}
     assert conditions["Offloading"] == ("True", "MetricReached")
     assert conditions["MetricsAvailable"] == ("True", "MetricsRead")
-    assert cycle.seen == [0, cycle.percentage, 0]
-
-
-@pytest.mark.parametrize(("name", "windows"), [("cpu", 0), ("container", 0), ("memory", 4)])
-@pytest.mark.usefixtures("hastened")
-def test_usage_of_the_pods(cycles: Cycles, name: str, windows: int) -> None:
-    """While the usage of the pods, by metrics-server, is at its target, the configured percentage of requests is
-    offloaded. A gauge waits for four windows."""
-    goes_out_and_back(cycles, name, SCRAPES + 60 * windows)
+    return cycle
 
 
 # A metrics API that fails
@@ -230,24 +208,29 @@ def test_usage_of_the_pods(cycles: Cycles, name: str, windows: int) -> None:
         (faults.down, "Unreachable"),
         (faults.failing, "Unreachable"),
         (faults.slow, "TimedOut"),
-        (faults.forbidden, "Forbidden"),
         (faults.stale, "Stale"),
     ],
-    ids=["gone", "down", "failing", "slow", "forbidden", "stale"],
+    ids=["gone", "down", "failing", "slow", "stale"],
 )
 def test_metrics_that_cannot_be_read(hastened: Installation, scripted: Scripted, fault: Fault, reason: str) -> None:
     """Without metrics each model behaves as configured and says why, follows readiness all the same, and no sync
     exceeds its deadline."""
+    behaves_as_configured(hastened, scripted, fault, reason)
+
+
+def behaves_as_configured(hastened: Installation, scripted: Scripted, fault: Fault, reason: str) -> None:
+    """Check what each of the four models does while their metrics API fails."""
     plane = hastened.plane
 
     def metrics_are(status: str, reason: str) -> bool:
         return all(metrics_available(hastened, name) == (status, reason) for name in FAULTY)
 
-    poll(lambda: weights(hastened, *FAULTY) == (50, 0, 50, 0) and metrics_are("True", "MetricsRead"), "all is well")
+    settles(hastened, FAULTY, (50, 0, 50, 0))
+    poll(lambda: metrics_are("True", "MetricsRead"), "all is well")
     before = len(sync_seconds(hastened))
     with fault(plane, scripted):
         poll(lambda: metrics_are("False", reason), f"they say {reason}")
-        poll(lambda: weights(hastened, *FAULTY) == (50, 0, 0, 50), "hold, hold, release, offload")
+        settles(hastened, FAULTY, (50, 0, 0, 50))  # hold, hold, release, offload
         assert shares(hastened, "held") == Counter(local=REQUESTS // 2, remote=REQUESTS // 2)
         for ready, expected in ((False, (100, 100)), (True, (50, 0))):
             for name in ("held", "calm"):
@@ -262,6 +245,43 @@ DEADLINE: Final = 3.5
 """Seconds that a sync may take: hooks wait three at most for metrics, and the machine is busy."""
 
 
+# Metrics by metrics-server and the test-adapter, which took their time meanwhile
+
+
+@pytest.mark.parametrize("name", ["cpu", "container", "memory"])
+@pytest.mark.usefixtures("hastened")
+def test_usage_of_the_pods(cycles: Cycles, name: str) -> None:
+    """While the usage of the pods, by metrics-server, is at its target, the configured percentage of requests is
+    offloaded."""
+    goes_out_and_back(cycles, name, SCRAPES)
+
+
+@pytest.mark.parametrize("name", IDLE)
+@pytest.mark.usefixtures("hastened")
+def test_idle_replicas_that_use_cpu(cycles: Cycles, name: str) -> None:
+    """Whatever idle replicas use below the target, the share goes down to 0 once the load is gone, in steps where the
+    usage leaves it open how many requests the replicas can take."""
+    cycle = came_back(cycles, name, SCRAPES)
+    down = cycle.seen[1:]
+    assert cycle.seen[0] == 0
+    assert down == sorted(set(down), reverse=True), cycle.seen
+    assert (down[0], down[-1]) == (cycle.percentage, 0)
+    assert len(down) > 2, "it came back at once, as a model does whose idle replicas use nothing"
+
+
+@pytest.mark.parametrize("name", ["pods", "object"])
+def test_custom_metrics(cycles: Cycles, name: str) -> None:
+    """A model is offloaded by the average of a metric of its pods, and by one of its Deployment."""
+    goes_out_and_back(cycles, name, ADAPTED)
+
+
+def test_metrics_that_may_not_be_read(hastened: Installation, scripted: Scripted, cycles: Cycles) -> None:
+    """Without the right to read metrics each model behaves as it does without metrics, and says why."""
+    for name in (*CYCLES, *IDLE):
+        cycles.finished(name, ADAPTED)
+    behaves_as_configured(hastened, scripted, faults.forbidden, "Forbidden")
+
+
 def test_an_outage_ends_at_percentage_100(hastened: Installation, scripted: Scripted) -> None:
     """With the default percentage the model comes back from an outage, is offloaded by its metric, released, and
     offloaded again."""
@@ -269,8 +289,8 @@ def test_an_outage_ends_at_percentage_100(hastened: Installation, scripted: Scri
     serve(hastened, offloaded("whole", external("tide", value="10"), percentage=100, stepPercentage=50))
 
     def is_at(percentage: int, reason: str) -> None:
-        # The second time, half comes back first when the metric rises, and the way back takes twice as long.
-        poll(lambda: weights(hastened, "whole") == (percentage,), f"{percentage} %", seconds=ADAPTED)
+        # The second time, half comes back first when the metric rises.
+        settles(hastened, ("whole",), (percentage,))
         poll(lambda: hastened.conditions("whole")["Offloading"][1] == reason, reason)
 
     is_at(0, "Local")
@@ -289,13 +309,7 @@ def test_an_outage_ends_at_percentage_100(hastened: Installation, scripted: Scri
     hastened.plane.kubectl("delete", "modeldeployment", "whole")
 
 
-# Metrics of the test-adapter
-
-
-@pytest.mark.parametrize("name", ["pods", "object"])
-def test_custom_metrics(cycles: Cycles, name: str) -> None:
-    """A model is offloaded by the average of a metric of its pods, and by one of its Deployment."""
-    goes_out_and_back(cycles, name, ADAPTED)
+# An external metric of the test-adapter
 
 
 @pytest.fixture(scope="module")
@@ -356,49 +370,5 @@ def test_an_external_metric(spilling: Installation) -> None:
     """A metric of 42 offloads at a target of 42, and not at ten times as much."""
     assert shares(spilling, "external") == Counter(local=REQUESTS // 2, remote=REQUESTS // 2)
     spilling.plane.apply(external_model("420"))
-    poll(lambda: weights(spilling, "external") == (0,), "it is back", seconds=ADAPTED)
+    settles(spilling, ("external",), (0,))
     assert shares(spilling, "external") == Counter(local=REQUESTS)
-
-
-# Prometheus
-
-
-def test_load_itself_drives_the_gauge(installed: Installation) -> None:
-    """Under steady load that Prometheus measures, half of the requests stay remote without turning back, and after it
-    all are local again."""
-    controlplane.require((PROMETHEUS,), "Debian has a package of that name")
-    prometheus = Prometheus(installed.plane, f"127.0.0.1:{installed.local.port}")
-    source = "config.metricInformer"
-    installed.upgrade(
-        *(f"--set={source}.type=prometheus", f"--set={source}.prometheus.address={prometheus.address}"),
-        f"--set={source}.prometheus.scrapeIntervalSeconds={SCRAPE_SECONDS}",
-    )
-    hasten(installed)
-    query = "sum(vllm:num_requests_running)"
-    serve(installed, offloaded("gauge", external(query, value="2"), tolerance=0.2))
-    poll(lambda: metrics_available(installed, "gauge") == ("True", "MetricsRead"), "it is read")
-    assert prometheus.value(query) == 0
-    pace(installed, 0.5)
-    port = installed.pods("-gateway")[0].port("http")
-    with Traffic(lambda: ("127.0.0.1", port), "/default/gauge") as traffic:
-        poll(lambda: weights(installed, "gauge") == (50,), "it is offloaded")
-        before, began = traffic.responses.copy(), time.monotonic()
-        seen = set()
-
-        def lasts() -> bool:
-            seen.add(weights(installed, "gauge"))
-            return time.monotonic() - began > LASTING
-
-        poll(lasts, "the load has lasted", seconds=2 * LASTING)
-        assert seen == {(50,)}
-        during = traffic.responses - before
-    assert traffic.failures == []
-    assert set(during) == {(200, "local"), (200, "remote")}
-    # Responses are counted, and choices are even: each client may have one on its way at both ends.
-    assert abs(during[200, "local"] - during[200, "remote"]) <= 2 * CLIENTS
-    poll(lambda: weights(installed, "gauge") == (0,), "it is back")
-    assert prometheus.value(query) == 0
-
-
-LASTING: Final = 12.0
-"""Seconds of load: several release windows."""

@@ -1,15 +1,19 @@
-"""Load on a gateway while something happens to the cluster."""
+"""Load on a gateway while something happens to the cluster, or to make it happen."""
 
 import http.client
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from typing import Final
 
 from tests.e2e.network import NoEndpoint
 
 CLIENTS: Final = 4
+_MOST_AT_ONCE: Final = 200
 _BODY: Final = json.dumps({"model": "demo", "messages": [{"role": "user", "content": "hello"}]})
 
 
@@ -28,6 +32,48 @@ def ask(host: str, port: int, path: str) -> tuple[int, str]:
         return response.status, response.headers.get("x-beamlit-backend", "")
     finally:
         connection.close()
+
+
+class Arrivals:
+    """Requests that arrive at a steady rate for as long as the context lasts, whatever becomes of those before them."""
+
+    def __init__(self, port: int, path: str, per_second: float) -> None:
+        """Prepare requests for `path` at a port of a gateway."""
+        self.responses: Counter[tuple[int, str]] = Counter()
+        """Number of responses by status and backend."""
+        self.failures: list[str] = []
+        """Errors of requests without a complete response."""
+        self._port, self._path, self._pause = port, path, 1 / per_second
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "Arrivals":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        began = time.monotonic()
+        # Each has a thread of its own, as many as wait at the same time.
+        with ThreadPoolExecutor(_MOST_AT_ONCE) as pool:
+            for number in count(1):
+                pool.submit(self._request)
+                # A late one does not delay those after it.
+                if self._stop.wait(max(0.0, began + number * self._pause - time.monotonic())):
+                    break
+
+    def _request(self) -> None:
+        if self._stop.is_set():
+            return
+        try:
+            response = ask("127.0.0.1", self._port, self._path)
+        except (OSError, http.client.HTTPException) as exc:
+            self.failures.append(repr(exc))
+        else:
+            self.responses[response] += 1
 
 
 class Traffic:
