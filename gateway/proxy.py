@@ -170,6 +170,10 @@ class Proxy:
             )
             context.status = response.head.status
             if response.head.status == 101:
+                if field(fields, b"sec-websocket-protocol") is None:
+                    subprotocol = forwarding.selected_subprotocol(head, chosen.target)
+                    if subprotocol is not None:
+                        fields += ((b"sec-websocket-protocol", subprotocol),)
                 context.broken = await exchange.tunnel(fields, response.upgraded())
                 return
             if context.cors is not None:

@@ -1,4 +1,4 @@
-"""What a name says about a field: whether it has a credential, or says who the caller is.
+"""What a name says about a field: whether it has a credential, an account of the caller, or says who the caller is.
 
 New names of both kinds appear all the time, so names are judged by the words in them. docs/gateway.md has the rule for
 users; `forwardHeaders` of a backend is for names that the rule takes for what they are not. Query parameters and
@@ -29,19 +29,24 @@ _NO_CREDENTIAL: Final = re.compile(rb"-(?:sec-websocket|mcp-session-id-$)")
 
 _CREDENTIAL: Final = re.compile(
     # Words, and a word that begins with `auth` but is about no author.
-    rb"-(?:bearer|hmac|dpop|jw[est]|mfa|[ht]?otp|sig)s?-"
+    rb"-(?:bearer|hmac|dpop|jw[est]|mfa|[ht]?otp|sig|csrf|xsrf|wsse|kerberos|ntlm)s?-"
     rb"|-auth(?!or(?!i[sz]))"
     rb"|-api-keys?-|-session-ids?-"
     # Words that are found also where they are written together with others.
     rb"|authori[sz]ation|authentication|oauth|password|passwd|passphrase|passcode|credential|apikey|sessionid|sessid"
     rb"|(?:auth|secret|cookie|jwt|signature|assertion|pwd)s?-"
     # Words that count at the end, behind which only a version, an id or a letter stands.
-    rb"|(?:(?<!-mon)(?<!-don)(?<!-tur)(?<!-hoc)(?<!-joc)(?<!-whis)(?<!-hot)keys?(?:ids?)?|-session|-sid|-pass)"
+    rb"|(?:(?<!-mon)(?<!-don)(?<!-tur)(?<!-hoc)(?<!-joc)(?<!-whis)(?<!-hot)keys?(?:ids?)?"
+    rb"|secretids?|-session|-sid|-pass|-pin|-creds?|-tickets?|-sign"
+    rb"|-(?:access|pin|invite|activation|verification|security|device)-code)"
     rb"-(?:(?:id|value|[a-z])-)*$"
     # All of a name.
     rb"|^-(?:x-)?code-$"
 )
 """Regular expression for the words of credentials."""
+
+_ACCOUNT: Final = re.compile(rb"-(?:organi[sz]ation|org|project|account|workspace)s?-(?:(?:id|name)-)?$")
+"""Regular expression for the words of accounts, at the end of a name."""
 
 _TOKEN: Final = re.compile(rb"tokens?-")
 _ONE_TOKEN: Final = re.compile(rb"token-(?:(?:id|value|[a-z])-)*$")
@@ -65,8 +70,11 @@ _IDENTITY: Final = re.compile(
     # What a proxy tells about the certificate of a client.
     rb"|-(?:client-?|peer-?|subject-|issuer-|s-|i-)(?:dn|cn|san)s?-"
     rb"|-client-?(?:cert|verif|serial|fingerprint|thumbprint|chain)"
+    # What a proxy tells about the request as it came, whose query may have credentials.
+    rb"|-(?:original|rewrite|request)-(?:uri|url|path)-$"
     # What content delivery networks tell about the address of a client.
-    rb"|(?:client|connecting|originating|peer|real|socket|source|external)-?(?:ip|addr|address)-$"
+    rb"|(?:client|connecting|originating|original|peer|real|sender|socket|source|external|viewer)"
+    rb"-?(?:ip|addr|address)-$"
 )
 """Regular expression for the words of fields in which a proxy says who the caller is, or where it is."""
 
@@ -74,6 +82,15 @@ _MOST_LABELS: Final = 16
 """Labels between dots in which the name of a credential is looked for, in a subprotocol."""
 _ENCODED_OBJECT: Final = re.compile(rb"(?:^|[^A-Za-z0-9])eyJ[A-Za-z0-9_-]{16}")
 """Regular expression for JSON in base64url, the form of tokens (RFC 7519)."""
+_KEY: Final = re.compile(
+    rb"^[ers]k[-_]|(?<![A-Za-z0-9_])(?=[A-Za-z_]*[0-9])(?=[0-9_]*[A-Za-z])[A-Za-z0-9_]{16}"
+    rb"|(?<![A-Za-z0-9])[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-"
+)
+"""Regular expression for what is a key by itself: it begins as keys of OpenAI do, has a long word of letters and
+digits, or a UUID."""
+_SCHEME: Final = re.compile(rb"(?:basic|digest|negotiate)", re.IGNORECASE)
+"""Regular expression for the schemes of authentication whose names are no words of credentials (RFC 9110 11.1)."""
+_WORDS_ONLY: Final = re.compile(rb"[A-Za-z-]+")
 
 
 def is_credential(name: bytes) -> bool:
@@ -84,6 +101,11 @@ def is_credential(name: bytes) -> bool:
 def is_identity(name: bytes) -> bool:
     """Return whether a field of this name (in lower case) says who the caller is, which only a proxy may say."""
     return _remembered_identity(name) if len(name) <= _LONGEST else _is_identity(name)
+
+
+def is_account(name: bytes) -> bool:
+    """Return whether a field of this name (in lower case) names an account of the caller, which goes with its key."""
+    return _ACCOUNT.search(_words(name)) is not None
 
 
 @lru_cache(maxsize=4096)
@@ -172,7 +194,7 @@ def _field_name(name: bytes) -> bytes:
 
 
 def without_credential_protocols(value: bytes) -> bytes:
-    """Return a list of subprotocols of a WebSocket without those in which browsers send credentials.
+    """Return a list of subprotocols of a WebSocket without those in which browsers send credentials and accounts.
 
     Browsers cannot set other fields, so servers take `openai-insecure-api-key.sk-…`, or `token` and the token in
     the next item. A list without any does not change.
@@ -182,14 +204,20 @@ def without_credential_protocols(value: bytes) -> bytes:
     follows = False
     """Whether the last item was the name of a credential, whose value is the next one."""
     for item in items:
-        if follows:
-            follows = False
-        elif (name := _credential_in(item)) is None:
-            if not _ENCODED_OBJECT.search(item):
-                rest.append(item)
-        else:
-            follows = name == item and _is_credential(_last_word(item))
+        name = _credential_in(item)
+        # The name may be in two items, as `authorization, bearer`, before the value.
+        is_name = name == item and (not follows or _WORDS_ONLY.fullmatch(item) is not None)
+        if follows or name is not None:
+            follows = is_name and (_SCHEME.fullmatch(item) is not None or _is_credential(_last_word(item)))
+        elif not _ENCODED_OBJECT.search(item) and not _KEY.search(item) and not _has_account(item):
+            rest.append(item)
     return value if len(rest) == len(items) else b", ".join(filter(None, rest))
+
+
+def _has_account(item: bytes) -> bool:
+    """Return whether a subprotocol is an account with its name before a dot, as `openai-project.…`."""
+    label, dot, _ = item.partition(b".")
+    return bool(dot) and label.find(b"-") > 0 and is_account(label.lower())
 
 
 def _last_word(name: bytes) -> bytes:
@@ -203,6 +231,8 @@ def _credential_in(item: bytes) -> bytes | None:
         end = item.find(b".", end + 1)
         if end < 0:
             break
+        if _SCHEME.fullmatch(item, 0, end):
+            return item[:end]
         if _is_credential(item[:end]):
             return item[:end]
-    return item if _is_credential(item) else None
+    return item if _SCHEME.fullmatch(item) or _is_credential(item) else None

@@ -16,6 +16,7 @@ from gateway.api.v1alpha1 import Headers
 from gateway.http.exchange import Fields, RequestHead
 from gateway.http.field_names import (
     credential_parameters,
+    is_account,
     is_credential,
     is_identity,
     without_credential_protocols,
@@ -161,6 +162,9 @@ class Target:
             return _PROTOCOLS
         if is_identity(name):
             return _FROM_PROXIES if self.local else _DROP
+        if is_account(name) and not self.local:
+            # It goes with the caller's key: with the gateway's own, a server refuses it or bills that account.
+            return _PASS if b"authorization" in self.forwards else _DROP
         return _PASS if self.local or not is_credential(name) else _DROP
 
 
@@ -262,6 +266,19 @@ def request_target(rest: bytes, prefix: bytes) -> bytes:
 def query_for(rest: bytes, target: Target) -> bytes:
     """Return the target without the query parameters that are the caller's credentials, where the backend gets none."""
     return rest if target.local or b"?" not in rest else without_credentials(rest, target.forwards)
+
+
+def selected_subprotocol(head: RequestHead, target: Target) -> bytes | None:
+    """Return the subprotocol that the gateway selects in place of a backend; None where that is for the backend to do.
+
+    Where a client offers nothing but credentials, a remote backend gets no list and selects nothing. Browsers end a
+    connection whose server selects none of the list, so the gateway selects its first item. That is only the name of
+    the credential where it has an item of its own.
+    """
+    offered = b", ".join(value for name, value in head.fields if name == _SUBPROTOCOLS)
+    if not offered or target.verdict(_SUBPROTOCOLS) != _PROTOCOLS or without_credential_protocols(offered):
+        return None
+    return next(filter(None, (item.strip(b" \t") for item in offered.split(b","))), None)
 
 
 def response_fields(fields: Fields, *, extra: tuple[tuple[bytes, bytes], ...] = ()) -> Fields:

@@ -20,7 +20,8 @@ REMOTE: Final = Backend(id="remote", host="remote.example", port=80)
 
 @dataclass(frozen=True)
 class Place:
-    """Gateway with the models `demo`, `fallen`, whose local server is gone, `empty` without a backend, and `open`.
+    """Gateway with the models `demo`, `fallen`, whose local server is gone, `empty` without a backend, `open`,
+    and `away`, which is remote.
 
     Websites of the server's own origin may use all of them, and those of every origin may use `open` by path.
     """
@@ -63,6 +64,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         RouteDocument(name="demo", backends=(LOCAL, REMOTE)),
         RouteDocument(name="fallen", backends=(gone, REMOTE)),
         RouteDocument(name="empty", backends=(LOCAL.model_copy(update={"weight": 0}),)),
+        RouteDocument(name="away", backends=(REMOTE.model_copy(update={"weight": 100}),)),
         RouteDocument(name="open", backends=(LOCAL,), cors=Cors(origins=("*",))),
     ):
         (routes / f"{document.name}.yaml").write_text(_config_map(document))

@@ -15,6 +15,7 @@ from email.policy import HTTP
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
+from gateway.http.messages import websocket_accept
 from tests.deadlines import SECONDS
 from tests.processes import poll
 
@@ -137,6 +138,10 @@ class ModelServer:
         case = fields.get("x-case") or parse_qs(url.query).get("case", [""])[0]
         recorded = Recorded(backend, head, body)
         self._recorded.setdefault(case, []).append(recorded)
+        if "sec-websocket-key" in fields:
+            writer.write(_websocket(fields))
+            await reader.read(1024)  # the client's close frame
+            return False
         asked = json.loads(body) if body and "json" in fields.get("content-type", "") else {}
         if asked.get("stream") or url.path.endswith("/events"):
             return await self._stream(recorded, writer, url.path, endless=case.endswith("/cancel"))
@@ -163,6 +168,17 @@ class ModelServer:
         writer.write(b"0\r\n\r\n")
         await writer.drain()
         return True
+
+
+def _websocket(fields: dict[str, str]) -> bytes:
+    """Return the opening of a WebSocket, which selects the subprotocol `realtime` if any, a text and the end."""
+    offered = [one.strip() for one in fields.get("sec-websocket-protocol", "").split(",")]
+    selected = b"sec-websocket-protocol: realtime\r\n" if "realtime" in offered else b""
+    accept = websocket_accept(fields["sec-websocket-key"].encode())
+    head = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+    text = TEXT.encode()
+    frames = b"\x81%c%b\x88\x02\x03\xe8" % (len(text), text)
+    return b"%bsec-websocket-accept: %b\r\n%b\r\n%b" % (head, accept, selected, frames)
 
 
 async def _chunked(reader: asyncio.StreamReader) -> bytes:

@@ -163,6 +163,34 @@ def test_an_event_source(place: Place, page: Page, stranger: Page, credentials: 
     assert stranger.run(code) == "error"
 
 
+SOCKET: Final = """new Promise((resolve) => {
+  const socket = new WebSocket(URL, OFFERED);
+  socket.onmessage = (event) => resolve([socket.protocol, event.data]);
+  socket.onerror = () => resolve('error');
+})"""
+
+
+@pytest.mark.parametrize(
+    ("offered", "reaches", "selected"),
+    [
+        (["realtime", "openai-insecure-api-key.sk-mine"], "realtime", "realtime"),
+        (["openai-insecure-api-key.sk-mine"], None, "openai-insecure-api-key.sk-mine"),
+        (["authorization", "bearer", "mine"], None, "authorization"),
+    ],
+)
+def test_a_key_as_a_subprotocol(
+    place: Place, page: Page, offered: list[str], reaches: str | None, selected: str
+) -> None:
+    """A WebSocket opens whose page offers a key as a subprotocol, also alone; the remote server never gets the key."""
+    case = f"chromium/socket-{len(offered)}-{reaches}"
+    url = f"{place.url}/default/away/v1/realtime?case={case}".replace("http:", "ws:")
+    code = SOCKET.replace("URL", repr(url)).replace("OFFERED", json.dumps(offered))
+    assert page.run(code) == [selected, TEXT]
+    recorded = place.server.wait_for(case)
+    assert b"mine" not in recorded.head
+    assert dict(recorded.fields).get("sec-websocket-protocol") == reaches
+
+
 def test_credentials(place: Place, page: Page) -> None:
     """A response with credentials can be read where the rule names the origin, and not where it allows every one."""
     options = "{credentials: 'include'}"

@@ -28,7 +28,9 @@ CREDENTIALS = """
     X-Passwords passWord X-Passwd X-Pwd pwd userPwd X-Passphrase passphrase X-Pass X-JWT X-JWT-Assertion
     assertion client_assertion SAMLAssertion DPoP X-HMAC X-OTP X-TOTP otp otp-2 X-MFA-Code X-Session-Id
     sessionId JSESSIONID PHPSESSID X-Session sid X-Session-Token connect.sid Signature X-Signature
-    X-Hub-Signature-256 X-Amz-Signature sig X-Amz-Credential X-Credentials code X-Code ap%69-key
+    X-Hub-Signature-256 X-Amz-Signature sig X-Amz-Credential X-Credentials code X-Code ap%69-key X-Ticket ticket
+    X-CSRF xsrf X-WSSE X-Kerberos X-NTLM X-Pin X-Pin-Code access_code X-Invite-Code sign X-Sign X-Creds secretId
+    secretid
     %61uthorization
 """
 
@@ -42,6 +44,7 @@ IDENTITIES = """
     X-Peer-Identity X-Oidc-Claims X-Saml-Name X-Arr-ClientCert X-ClientCert Client-Cert Client-Cert-Chain
     X-Client-Certificate X-SSL-Cert X-SSL-Client-Verify X-Client-Verify X-Client-Verified X-Client-Cn
     X-ClientCN X-Client-Dn X-Client-San X-Client-Serial X-Client-Fingerprint X-Subject-Dn Ssl-Client-S-Dn
+    X-Original-URI X-Envoy-Original-Path X-Rewrite-Url X-Request-Uri CloudFront-Viewer-Address X-Original-IP
     X-Tls-Version X-Peer-Cn X-Cert-2 X-Client-Cert-V2 CF-Connecting-IP CF-Connecting-IPv6 Fastly-Client-IP
     X-Azure-ClientIP X-Envoy-External-Address Kubeflow-Userid
 """
@@ -57,7 +60,7 @@ OTHERS = """
     IdempotencyKey X-Stainless-Lang X-Stainless-Package-Version X-Stainless-OS X-Stainless-Arch
     X-Stainless-Runtime X-Stainless-Runtime-Version X-Stainless-Async X-Stainless-Retry-Count
     X-Stainless-Timeout X-Stainless-Read-Timeout X-Stainless-Helper-Method X-Stainless-Poll-Helper
-    X-Stainless-Custom-Poll-Interval X-Stainless-Raw-Response OpenAI-Organization OpenAI-Project OpenAI-Beta
+    X-Stainless-Custom-Poll-Interval X-Stainless-Raw-Response OpenAI-Beta
     OpenAI-Version X-Client-Request-Id Anthropic-Version Anthropic-Beta
     Anthropic-Dangerous-Direct-Browser-Access X-App X-Goog-Api-Client X-Goog-Request-Params
     X-Goog-Request-Reason X-Ms-Client-Request-Id X-Ms-Return-Client-Request-Id X-Ms-Date X-Amz-Date
@@ -66,6 +69,7 @@ OTHERS = """
     X-Datadog-Trace-Id X-Datadog-Parent-Id X-Datadog-Sampling-Priority Sentry-Trace X-Request-Id
     X-Correlation-Id X-Portkey-Provider X-Portkey-Trace-Id X-Session-Affinity Mcp-Session-Id
     Mcp-Protocol-Version X-Client-Name X-Source X-Author X-Authors X-Authority X-Monkey X-Turkey X-Hockey
+    X-Design X-Signal X-Pinned X-Ticketing X-Country-Code X-Status-Code X-Original-Model X-Request-Path-Count
     X-Design X-Compass X-Concert X-Max-Tokens X-Priority-Class X-Keyword X-Chip X-Secretary X-Tokenizer X-Used
 """
 
@@ -76,7 +80,7 @@ OTHER_PARAMETERS = """
     tokenCount stop_token_ids skip_special_tokens return_token_ids token-limit tokens_limit key-frames
     keyframes keywords monkey pageToken page_token nextPageToken continuation-token continuationToken
     tokenizer tokenize author authority country-code encode postcode passage bypass compass session_affinity
-    design signal timestamp_granularities[] idempotency_key top_k seed v2
+    ticketing pinned credits access design signal error_code timestamp_granularities[] idempotency_key top_k seed v2
 """
 
 

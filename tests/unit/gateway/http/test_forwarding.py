@@ -16,6 +16,7 @@ from gateway.http.forwarding import (
     request_fields,
     request_target,
     response_fields,
+    selected_subprotocol,
 )
 
 LOCAL = Target.of("demo-local.default.svc.cluster.local", local=True)
@@ -261,6 +262,7 @@ IDENTITIES = [
     *(b"x-remote-group", b"x-remote-extra-a", b"client-cert", b"client-cert-chain", b"x-ms-client-principal-id"),
     *(b"x-amzn-oidc-identity", b"x-goog-authenticated-user-email", b"x-consumer-username", b"x-client-dn"),
     *(b"cf-connecting-ip", b"cf-connecting-ipv6", b"fastly-client-ip", b"x-azure-clientip", b"x-azure-socketip"),
+    *(b"x-original-uri", b"x-envoy-original-path", b"x-rewrite-uri", b"cloudfront-viewer-address", b"x-sender-ip"),
     *(b"x-appengine-user-ip", b"x-originating-ip", b"x-remote-addr"),
     *(b"x-arr-clientcert", b"x-client-verify", b"x-spiffe-id", b"x-consumer-custom-id", b"x-envoy-peer-metadata"),
     *(b"x-endpoint-api-userinfo", b"tailscale-user-login", b"x-token-subject", b"x-auth-request-access-token"),
@@ -270,12 +272,13 @@ CREDENTIALS = [
     *(b"x-amz-security-token", b"apikey", b"ocp-apim-subscription-key", b"private-token", b"x-functions-key"),
     *(b"x-serverless-authorization", b"cf-access-client-secret", b"dpop", b"x-goog-iap-jwt-assertion", b"x-auth"),
     *(b"x-session-id", b"bearer", b"x-accesskey", b"x-pwd", b"x-tokens", b"x-api-key-v2", b"x-authz"),
+    *(b"x-wsse", b"x-csrf", b"x-ticket", b"x-pin", b"x-sign", b"x-access-code", b"secretid", b"x-creds", b"x-kerberos"),
     *(b"openai-api-key", b"x-vault-token", b"x-access-token", b"x-hub-signature", b"x-client-password"),
 ]
 NEITHER = [
     *(b"accept", b"accept-encoding", b"content-type", b"user-agent", b"x-openai-client-user-agent", b"origin"),
     *(b"idempotency-key", b"x-idempotency-key", b"sec-websocket-key", b"sec-websocket-protocol", b"sec-fetch-user"),
-    *(b"anthropic-version", b"anthropic-beta", b"openai-organization", b"openai-project", b"x-stainless-lang"),
+    *(b"anthropic-version", b"anthropic-beta", b"openai-beta", b"openai-version", b"x-stainless-lang"),
     *(b"traceparent", b"tracestate", b"baggage", b"x-session-affinity", b"x-title", b"http-referer", b"x-max-tokens"),
     *(b"range", b"if-none-match", b"cache-control", b"priority", b"x-monkey", b"x-author", b"from"),
     *(b"x-chip", b"zip", b"x-equip", b"ip", b"x-source", b"x-client-name", b"mcp-session-id"),
@@ -321,6 +324,26 @@ def test_other_fields_pass_to_every_backend(name: bytes) -> None:
         assert sent(head((name, b"v")), target) == ((name, b"v"),)
 
 
+ACCOUNTS = [
+    *(b"openai-organization", b"openai-project", b"x-org-id", b"x-organisation", b"x-account-id", b"x-workspace-name"),
+]
+
+
+@pytest.mark.parametrize("name", ACCOUNTS)
+def test_se_08_accounts_go_where_the_callers_key_goes(name: bytes) -> None:
+    """SE-08: a field with an account of the caller goes to local backends, and to remote ones that get Authorization.
+
+    With the gateway's own key a server would refuse it, or bill another account than that of the key.
+    """
+    request = head((name, b"mine"), (b"accept", b"*/*"))
+    assert sent(request) == ((name, b"mine"), (b"accept", b"*/*"))
+    assert sent(request, REMOTE) == sent(request, REMOTE, trusted_peer=True) == ((b"accept", b"*/*"),)
+    for allowed in ("Authorization", name.decode()):
+        target = Target.of("h", local=False, forwards=[allowed])
+        assert sent(request, target) == ((name, b"mine"), (b"accept", b"*/*"))
+    assert not passes_credentials(request, LOCAL)
+
+
 @given(st.lists(st.from_regex(rb"[a-z_-]{1,12}", fullmatch=True), max_size=40))
 def test_a_verdict_on_a_name_does_not_depend_on_what_came_before(names: list[bytes]) -> None:
     """The first field of a name and a later one have the same fate."""
@@ -362,10 +385,40 @@ def test_se_08_credentials_in_the_query_stay_in_the_cluster(before: bytes, after
     assert query_for(before, REMOTE) == after
 
 
+@pytest.mark.parametrize(
+    ("offered", "selected"),
+    [
+        ([b"openai-insecure-api-key.sk-1"], b"openai-insecure-api-key.sk-1"),
+        ([b"token, 0123abc"], b"token"),
+        ([b" , Authorization", b"Bearer,sk-1"], b"Authorization"),
+        ([b"realtime, openai-insecure-api-key.sk-1"], None),
+        ([b"realtime"], None),
+        ([b","], None),
+        ([], None),
+    ],
+)
+def test_the_gateway_selects_a_subprotocol_where_a_client_offers_credentials_alone(
+    offered: list[bytes], selected: bytes | None
+) -> None:
+    """The first item of a list with nothing for a remote backend is selected; of others the backend selects one."""
+    request = head(*((b"sec-websocket-protocol", value) for value in offered))
+    assert selected_subprotocol(request, REMOTE) == selected
+    assert selected_subprotocol(request, LOCAL) is None
+    for changes in ({"forwards": ["Authorization"]}, {"headers": Headers(remove=("Sec-WebSocket-Protocol",))}):
+        assert selected_subprotocol(request, Target.of("h", local=False, **changes)) is None
+
+
 def test_se_08_a_query_parameter_passes_where_the_backend_names_it() -> None:
     """SE-08: a query parameter passes where the backend's settings name it, in any spelling."""
     target = Target.of("h", local=False, forwards=["API-Key"])
     assert query_for(b"/x?api_key=1&key=2", target) == b"/x?api_key=1"
+
+
+SUBPROTOCOLS = [
+    b"realtime, openai-beta.realtime-v1, gpt-4o-realtime-2024-10-01, v4.base64.channel.k8s.io, sky, basics",
+    b"ocpp1.2, v10.stomp, org.openmobilealliance.idmp, graphql-transport-ws, wamp.2.msgpack.batched",
+]
+"""Lists of subprotocols that have no credentials."""
 
 
 @pytest.mark.parametrize(
@@ -379,7 +432,18 @@ def test_se_08_a_query_parameter_passes_where_the_backend_names_it() -> None:
         ([b"v1.token.websocket.jupyter.org.0123, v1.kernel.websocket.jupyter.org"], b"v1.kernel.websocket.jupyter.org"),
         ([b"graphql-ws, header-eyJob3N0IjoiZXhhbXBsZSJ9"], b"graphql-ws"),
         ([b"wamp.2.json,mqtt"], b"wamp.2.json,mqtt"),
-        ([b"openai-organization.org-1", b"openai-project.p"], b"openai-organization.org-1, openai-project.p"),
+        ([b"openai-organization.org-1", b"realtime, openai-project.p"], b"realtime"),
+        ([b"Authorization, Bearer, sk-1, chat"], b"chat"),
+        ([b"auth", b"token", b"0123abc, json"], b"json"),
+        ([b"Basic, dXNlcjpw, chat"], b"chat"),
+        ([b"basic.dXNlcjpw, chat"], b"chat"),
+        ([b"realtime, sk-proj-1"], b"realtime"),
+        ([b"realtime, AIzaSyD-9tSrke72PouQMnMX-a7eZSW0jkFMBWY"], b"realtime"),
+        ([b"a94a8fe5ccb19ba61c4c0873d391e987, chat"], b"chat"),
+        ([b"chat, 550e8400-e29b-41d4-a716-446655440000"], b"chat"),
+        ([b"chat, csrf.1, ticket, 0123abc"], b"chat"),
+        ([b"token, authtoken12, chat"], b"chat"),
+        *(([one], one) for one in SUBPROTOCOLS),
     ],
 )
 def test_se_08_subprotocols_that_are_credentials_stay_in_the_cluster(values: list[bytes], rest: bytes | None) -> None:
