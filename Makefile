@@ -32,7 +32,7 @@ PARALLEL := -n $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN)))) --dist load
 .PHONY: test
 test: .venv/.synced lint ## Lint, then all tests that need no control plane; ARGS="-k word" goes to pytest
 	@$(RUN)pytest $(PARALLEL) --ignore=tests/e2e --ignore=tests/chart --ignore=tests/clients --ignore=tests/plant \
-	  --ignore=tests/node $(ARGS)
+	  --ignore=tests/node --ignore=tests/judge $(ARGS)
 
 .PHONY: plant
 plant: .venv/.synced ## Thousands of worlds and long runs of the decision in a closed loop; ARGS goes to pytest
@@ -69,6 +69,10 @@ clients: .venv/.synced ## Real clients at the gateway: Python, Node, Java, curl,
 .PHONY: e2e
 e2e: .venv/.synced ## Tests on a real control plane, built once from the Go module proxy; ARGS goes to pytest
 	@$(RUN)python -m tests.e2e.binaries && $(RUN)pytest tests/chart tests/e2e $(ARGS)
+
+.PHONY: judge
+judge: .venv/.synced ## Programs of others judge the chart and the workflows; built once with Go, ARGS goes to pytest
+	@$(RUN)python -m tests.e2e.binaries helm kubeconform kube-score actionlint && $(RUN)pytest tests/judge $(ARGS)
 
 .PHONY: lint
 lint: .venv/.synced ## ruff, mypy and the import contracts

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import yaml
 
+from tests.deadlines import SECONDS
 from tests.e2e.binaries import find
 from tools.chart_reference import CHART
 
@@ -113,15 +114,15 @@ def _stand_in(folder: Path, version: str, template: str) -> None:
     (folder / "templates/all.yaml").write_text(template)
 
 
-def helm(*words: str) -> str:
-    """Run helm; return what it prints.
+def helm(*words: str, environment: Mapping[str, str] | None = None) -> str:
+    """Run helm, in another environment where one is given; return what it prints.
 
     Raises:
         HelmFailed: it ended with an error.
     """
     program = find("helm")
     assert program is not None, "helm is missing: `make e2e` builds it"
-    result = subprocess.run([str(program), *words], capture_output=True, text=True, timeout=120)
+    result = subprocess.run([str(program), *words], capture_output=True, text=True, timeout=SECONDS, env=environment)
     if result.returncode:
         raise HelmFailed(result.stderr)
     return result.stdout

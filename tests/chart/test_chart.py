@@ -538,7 +538,7 @@ def test_a_template_has_objects_of_one_kind(chart: Path, words: tuple[str, ...])
     output = helm("template", "beamlit", str(chart), "--kube-version", "1.36.0", "--namespace", "sys", *words)
     kinds: dict[str, set[str]] = {}
     for text in output.split("\n---\n"):
-        item, source = yaml.safe_load(text), re.search(r"# Source: beamlit-controller/templates/(\S+)", text)
+        item, source = yaml.safe_load(text), re.search(r"# Source: beamlit-controller-chart/templates/(\S+)", text)
         if item and source:
             kinds.setdefault(source[1], set()).add(item["kind"])
     # A Role becomes a ClusterRole where no namespace is named.

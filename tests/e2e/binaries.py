@@ -1,7 +1,8 @@
 """Programs of a real control plane, built from the Go module proxy into a cache and found again.
 
 `python -m tests.e2e.binaries` builds what is missing (some 17 minutes the first time, nothing after that). A program on
-PATH or named by an environment variable of its name (KUBE_APISERVER, HELM, …) is taken instead.
+PATH or named by an environment variable of its name (KUBE_APISERVER, HELM, …) is taken instead. With names of tools,
+such as `helm kubeconform`, it builds these.
 """
 
 import json
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -103,6 +105,13 @@ ALL: Final = (
     ),
 )
 
+JUDGES: Final = (
+    Tool("kubeconform", "0.8.0", ("github.com/yannh/kubeconform/cmd/kubeconform",)),
+    Tool("kube-score", "1.20.0", ("github.com/zegl/kube-score/cmd/kube-score",)),
+    Tool("actionlint", "1.7.12", ("github.com/rhysd/actionlint/cmd/actionlint",)),
+)
+"""Programs of others that judge the chart and the workflows."""
+
 
 def find(program: str) -> Path | None:
     """Return the path of a program that the environment names, or that is in the cache or on PATH; None when there is
@@ -110,7 +119,7 @@ def find(program: str) -> Path | None:
     named = os.environ.get(program.upper().replace("-", "_"))
     if named:
         return Path(named)
-    for tool in ALL:
+    for tool in (*ALL, *JUDGES):
         if program in tool.programs and (path := tool.folder / program).is_file():
             return path
     on_path = shutil.which(program)
@@ -207,12 +216,14 @@ def _go(tool: Tool) -> str:
     return go
 
 
-def main() -> int:
-    """Build all programs that are missing."""
+def main(names: Sequence[str]) -> int:
+    """Build the tools of these names that are missing; without names all that a control plane consists of."""
     try:
-        for tool in ALL:
-            build(tool)
-        kwok_files()
+        for tool in (*ALL, *JUDGES):
+            if tool.name in names or (not names and tool in ALL):
+                build(tool)
+        if not names:
+            kwok_files()
     except BuildError as exc:
         print(exc, file=sys.stderr)
         return 1
@@ -220,4 +231,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

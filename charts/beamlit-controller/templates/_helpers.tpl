@@ -20,15 +20,18 @@
 {{- end -}}
 {{- end -}}
 
+{{- /* Name of the product, in names and labels. The chart's own name says where in a registry it is. */ -}}
+{{- define "beamlit.product" -}}beamlit-controller{{- end -}}
+
 {{- /* The prefix of names. A release may have dots in its name, a Service may not. */ -}}
 {{- define "beamlit.fullname" -}}
-{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $name := .Values.nameOverride | default (include "beamlit.product" .) -}}
 {{- $whole := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
 {{- .Values.fullnameOverride | default $whole | replace "." "-" | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "beamlit.selector" -}}
-app.kubernetes.io/name: {{ .root.Chart.Name }}
+app.kubernetes.io/name: {{ include "beamlit.product" .root }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
