@@ -89,7 +89,8 @@ def location(folder: Path) -> str:
 
 
 def _file(kind: str, group: str, version: str) -> str:
-    return f"{kind.lower()}-{group}-{version}.json"
+    # What kubeconform calls the group of an object is its apiVersion before the slash, if there is one.
+    return f"{kind.lower()}-{group or version}-{version}.json"
 
 
 def _kind(schema: Mapping[str, Any]) -> str | None:
