@@ -102,7 +102,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Begin an upload."""
         self._read()
-        self._respond(202, b"", Location=f"{urlsplit(self.path).path}1")
+        self._respond(202, b"", {"Location": f"{urlsplit(self.path).path}1"})
 
     def do_PUT(self) -> None:
         """Keep a blob or a manifest."""
@@ -118,7 +118,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             assert parse_qs(url.query)["digest"] == [digest]
             self.registry.blobs[digest] = content
-        self._respond(201, b"", Location=f"/v2/{found['name']}/{found['kind']}/{digest}", **{_DIGEST: digest})
+        location = f"/v2/{found['name']}/{found['kind']}/{digest}"
+        self._respond(201, b"", {"Location": location, "Docker-Content-Digest": digest})
 
     def _send(self, *, body: bool) -> None:
         path = urlsplit(self.path).path
@@ -137,14 +138,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._respond(404, b'{"errors": [{"code": "NAME_UNKNOWN"}]}', body=body)
             return
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        self._respond(200, content, body=body, **{"Content-Type": media, _DIGEST: digest})
+        self._respond(200, content, {"Content-Type": media, "Docker-Content-Digest": digest}, body=body)
 
     def _read(self) -> bytes:
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
-    def _respond(self, status: int, content: bytes, *, body: bool = True, **fields: str) -> None:
+    def _respond(
+        self, status: int, content: bytes, fields: Mapping[str, str] | None = None, *, body: bool = True
+    ) -> None:
         self.send_response(status)
-        for name, value in fields.items():
+        for name, value in (fields or {}).items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -153,6 +156,3 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
-
-
-_DIGEST: Final = "Docker-Content-Digest"
