@@ -5,11 +5,14 @@ token endpoints, to Prometheus and to the platform. Python and the HTTP librarie
 from one version to the next (since 3.13 `ssl.create_default_context` is strict); these contexts are always the same.
 """
 
+import contextlib
+import functools
 import os
 import ssl
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 _FLAGS: Final = ssl.VERIFY_X509_TRUSTED_FIRST | ssl.VERIFY_X509_PARTIAL_CHAIN
 """Flags of each verification, beside the strict one.
@@ -72,7 +75,8 @@ def client_context(
 ) -> ssl.SSLContext:
     """Return a context for TLS 1.2 or later and HTTP/1.1 that verifies the chain and the name of a server.
 
-    SSL_CERT_FILE, SSL_CERT_DIR and the bundles that Python packages bring are not used.
+    SSL_CERT_FILE, SSL_CERT_DIR and the bundles that Python packages bring are not used. Calls that want the system's
+    authorities alone get the same context until those change: do not change it.
 
     Args:
         strict: whether certificates must follow RFC 5280 to the letter. Those of many private authorities do not: they
@@ -89,16 +93,13 @@ def client_context(
         AuthoritiesUnusable: `authorities` holds no certificate, or its file cannot be read.
         CertificateUnusable: `certificate` does not match its key.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_flags = _FLAGS | ssl.VERIFY_X509_STRICT if strict else _FLAGS
-    context.set_alpn_protocols(["http/1.1"])
-    context.check_hostname = verify and verify_name
-    context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
+    if authorities is None and certificate is None:
+        return _system_context(strict, verify, verify_name, _system_places())
+    context = _context(strict, verify, verify_name)
     if certificate is not None:
         certificate.load(context)
     if authorities is None or system:
-        _trust_system(context)
+        _trust_system(context, _system_places())
     if authorities is not None:
         _trust(context, authorities)
     return context
@@ -125,10 +126,48 @@ def _trust(context: ssl.SSLContext, authorities: str | bytes | Path) -> None:
         raise AuthoritiesUnusable(f"cannot be read: {exc.strerror}") from exc
 
 
-def _trust_system(context: ssl.SSLContext) -> None:
-    """Trust the certificates in the places that OpenSSL was built with, whatever the environment says."""
-    places = ssl.get_default_verify_paths()
-    if Path(places.openssl_cafile).is_file():
-        context.load_verify_locations(cafile=places.openssl_cafile)
-    if Path(places.openssl_capath).is_dir():
-        context.load_verify_locations(capath=places.openssl_capath)
+def _context(strict: bool, verify: bool, verify_name: bool) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_flags = _FLAGS | ssl.VERIFY_X509_STRICT if strict else _FLAGS
+    context.set_alpn_protocols(["http/1.1"])
+    context.check_hostname = verify and verify_name
+    context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
+    return context
+
+
+class _Place(NamedTuple):
+    """File or directory with certificates, as it was when it was looked at."""
+
+    path: str
+    is_directory: bool
+    changed: int
+    """Nanoseconds since the epoch at which its content, or what it links to, last changed."""
+
+
+def _system_places() -> tuple[_Place, ...]:
+    """Return the places of certificates that OpenSSL was built with, whatever the environment says."""
+    paths = ssl.get_default_verify_paths()
+    places = []
+    for path in (paths.openssl_cafile, paths.openssl_capath):
+        with contextlib.suppress(OSError):
+            state = Path(path).stat()
+            places.append(_Place(path, stat.S_ISDIR(state.st_mode), state.st_mtime_ns))
+    return tuple(places)
+
+
+def _trust_system(context: ssl.SSLContext, places: tuple[_Place, ...]) -> None:
+    for place in places:
+        if place.is_directory:
+            context.load_verify_locations(capath=place.path)
+        else:
+            context.load_verify_locations(cafile=place.path)
+
+
+# To read the system's authorities takes 25 ms and a megabyte, and every remote backend, token endpoint and platform
+# wants them. One context serves any number of connections at the same time.
+@functools.lru_cache(maxsize=8)
+def _system_context(strict: bool, verify: bool, verify_name: bool, places: tuple[_Place, ...]) -> ssl.SSLContext:
+    context = _context(strict, verify, verify_name)
+    _trust_system(context, places)
+    return context

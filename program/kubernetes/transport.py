@@ -27,7 +27,7 @@ from program.kubernetes.errors import (
     ApiUnreachable,
     ClusterError,
 )
-from program.tls import AuthoritiesUnusable, client_context
+from program.tls import AuthoritiesUnusable, CertificateUnusable, ClientCertificate, client_context
 
 KEEPALIVE: Final = (10, 5, 3)
 """Seconds of idleness, seconds between probes, probes: a machine that is gone is noticed within 25 seconds."""
@@ -214,20 +214,29 @@ def _context(settings: Configuration, strict: bool) -> ssl.SSLContext:
         ClusterError: the certificates cannot be used.
     """
     try:
-        context = client_context(
+        return client_context(
             strict=strict,
             authorities=Path(settings.ssl_ca_cert) if settings.ssl_ca_cert else settings.ca_cert_data,
+            certificate=_certificate(settings),
             verify=settings.verify_ssl,
             verify_name=settings.assert_hostname is not False,
         )
     except AuthoritiesUnusable as exc:
         raise ClusterError(f"the certificate authority of the API server {exc}.") from exc
-    if settings.cert_file:
-        try:
-            context.load_cert_chain(settings.cert_file, settings.key_file, password="")  # no question on the terminal
-        except OSError as exc:
-            raise ClusterError("the client certificate for the API server and its key cannot be used.") from exc
-    return context
+    except (CertificateUnusable, OSError) as exc:
+        raise ClusterError("the client certificate for the API server and its key cannot be used.") from exc
+
+
+def _certificate(settings: Configuration) -> ClientCertificate | None:
+    """Return the certificate in the files of the settings, None without one; raise OSError."""
+    if not settings.cert_file:
+        return None
+    key = _pem(settings.key_file) if settings.key_file else ""
+    return ClientCertificate(_pem(settings.cert_file), key)
+
+
+def _pem(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8", errors="replace")  # remarks around a certificate may be anything
 
 
 def _socket(address: Any) -> socket.socket:

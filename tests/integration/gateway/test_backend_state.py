@@ -357,7 +357,7 @@ async def test_state_is_kept_for_the_same_server_only() -> None:
         assert await backends(running, 1) == [b"remote"]
         assert near.requests == 2
         moved = local(scheme="https")
-        running.load(document(moved, remote(), breaker=rules))
+        running.load(document(moved, remote(), breaker=rules, timeouts=Timeouts(connect=0.5)))  # it speaks no TLS
         await post(running)
         assert state(running)["breaker"] == "closed"
         running.load(document(remote(100)))

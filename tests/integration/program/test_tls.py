@@ -1,6 +1,7 @@
 """TLS contexts for connections to servers, which accept the same certificates on every Python."""
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -147,6 +148,23 @@ async def test_authorities_of_the_system(tmp_path: Path, monkeypatch: pytest.Mon
     async with server(tmp_path, OTHER.issue(NAME)) as port:
         with pytest.raises(ssl.SSLCertVerificationError):
             await greeting(port, client_context(strict=False))
+
+
+def test_the_systems_authorities_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contexts that trust the system alone are the same one until the system's authorities change."""
+    system = tmp_path / "system.pem"
+    system.write_text(ROOT.pem)
+    trusted_by_system(monkeypatch, system)
+    first = client_context(strict=False)
+    assert client_context(strict=False) is first
+    different: list[dict[str, Any]] = [{"strict": True}, {"verify": False}, {"verify_name": False}, {"system": True}]
+    different[-1]["authorities"] = OTHER.pem
+    assert all(client_context(**({"strict": False} | one)) is not first for one in different)
+    system.write_text(OTHER.pem)
+    os.utime(system, ns=(0, 1))
+    second = client_context(strict=False)
+    assert second is not first
+    assert [one["subject"] for one in second.get_ca_certs()] != [one["subject"] for one in first.get_ca_certs()]
 
 
 BROKEN: Final[dict[str, tuple[Any, str]]] = {
