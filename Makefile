@@ -25,9 +25,9 @@ setup: .venv/.synced ## Install everything into .venv
 run: .venv/.synced ## Run the whole product on this machine, without a cluster
 	@$(RUN)python -m examples.run $(ARGS)
 
-# Tests wait more than they compute, so there are two processes for each core. Those that share a costly fixture stay in
-# one (xdist_group).
-PARALLEL := -n $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN)))) --dist loadgroup
+# Tests wait more than they compute, so there are three processes for each core. Those that share a costly fixture stay
+# in one (xdist_group).
+PARALLEL := -n $(shell echo $$((3 * $$(getconf _NPROCESSORS_ONLN)))) --dist loadgroup
 
 .PHONY: test
 test: .venv/.synced lint ## Lint, then all tests that need no control plane; ARGS="-k word" goes to pytest
