@@ -310,7 +310,7 @@ def renamed_target(target: bytes, found: FoundName, name: str) -> bytes:
 
 
 def written(found: FoundName, name: str) -> bytes:
-    """Return a name in the notation of the one that was found.
+    """Return a name in the notation of the one that was found, with the number of its bytes where one stands before it.
 
     Raises:
         errors.ModelMissing: The body is a form whose boundary would end the name.
@@ -322,4 +322,4 @@ def written(found: FoundName, name: str) -> bytes:
     plain = name.encode()
     if found.guard in plain or b"\r" in plain or b"\n" in plain:
         raise errors.ModelMissing(BOUNDARY_IN_NAME)
-    return plain
+    return b"%d%b%b" % (len(plain), found.between, plain) if found.between else plain

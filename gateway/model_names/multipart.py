@@ -14,6 +14,8 @@ from gateway.model_names.spelling import KEY, is_lookalike
 
 MOST_PARTS: Final = 1000
 """Parts that a form may have."""
+_MOST_DIGITS: Final = 18
+"""Digits of the largest Content-Length of a part."""
 HEAD_BYTES: Final = 16384
 """Bytes of the header fields of a part."""
 
@@ -45,6 +47,14 @@ class MultipartScanner(NameScanner):
         """Whether the present part is the field `model`."""
         self._value: list[bytes] = []
         self._value_bytes = 0
+        self._begin = 0
+        """Position in the body of the present part's value."""
+        self._stated = -1
+        """Size of the value by the Content-Length of the present part; negative without one."""
+        self._stated_at = 0
+        """Position in the body of that number."""
+        self._between = b""
+        """Bytes between that number and the value."""
 
     def feed(self, data: bytes) -> None:
         """Take the next piece of the body."""
@@ -118,6 +128,8 @@ class MultipartScanner(NameScanner):
         if end < 0:
             return -1 - position
         self._is_model = False
+        self._stated = -1
+        self._begin = self._offset + end + 4
         if end > position:
             problem = self._fields(data[position + 2 : end])
             if problem is not None:
@@ -142,6 +154,8 @@ class MultipartScanner(NameScanner):
                 self.problem = scanner.TOO_LONG
         if hit < 0:
             return -1 - end
+        if self._stated >= 0 and self._stated != self._offset + end - self._begin:
+            self.problem = scanner.PART_LENGTH  # some readers go by it, and find other parts behind this one
         if self._is_model:
             self._take_value(self._offset + end)
         self._state = _LINE
@@ -153,13 +167,18 @@ class MultipartScanner(NameScanner):
         except UnicodeDecodeError:
             self.problem = scanner.NOT_A_FIELD
             return
-        self.found = FoundName(name, Notation.MULTIPART, end - self._value_bytes, end, self._delimiter)
+        if self._stated < 0:
+            self.found = FoundName(name, Notation.MULTIPART, self._begin, end, self._delimiter)
+        else:
+            self.found = FoundName(name, Notation.MULTIPART, self._stated_at, end, self._delimiter, self._between)
 
     def _fields(self, block: bytes) -> str | None:
         """Read the header fields of a part; return what is wrong with them."""
         disposition: media_type.Parameters | None = None
         plain = True
+        behind = 0  # position in the block behind the present line
         for line in block.split(b"\r\n"):
+            behind += len(line) + 2
             match = _FIELD.fullmatch(line)
             if match is None:
                 return scanner.NOT_A_FORM
@@ -170,6 +189,14 @@ class MultipartScanner(NameScanner):
                 disposition = media_type.parse(value)
                 if disposition is None:
                     return scanner.NOT_A_FORM
+            elif name == b"content-length":
+                number = value.strip(b" \t")
+                if self._stated >= 0 or not number.isdigit() or len(number) > _MOST_DIGITS:
+                    return scanner.PART_LENGTH
+                self._stated = int(number)
+                after = behind - 2 - (len(value) - len(value.rstrip(b" \t")))
+                self._between = block[after:] + b"\r\n\r\n"
+                self._stated_at = self._begin - len(self._between) - len(number)
             elif name == b"content-transfer-encoding":
                 plain = plain and value.strip(b" \t").lower() in _PLAIN_ENCODINGS
             elif name == b"content-type":

@@ -14,6 +14,7 @@ NOT_UTF_8: Final = "The body must be in UTF-8."
 NOT_JSON: Final = "The body must be valid JSON, and nothing else."
 NOT_AN_OBJECT: Final = "The body must be a JSON object."
 NOT_A_FORM: Final = "The body must be valid multipart/form-data with CRLF line ends, and nothing before or after it."
+PART_LENGTH: Final = "A part of the form has a Content-Length that is not its size; leave the field out."
 NOT_A_FIELD: Final = 'The field "model" of the form must be plain text in UTF-8.'
 TOO_MANY_NAMES: Final = "The body has too many names at its top level."
 TOO_MANY_FIELDS: Final = "The form has too many fields."
@@ -43,6 +44,9 @@ class FoundName(NamedTuple):
     end: int
     guard: bytes = b""
     """Bytes that the name must not contain, because they would end it."""
+    between: bytes = b""
+    """Bytes between the number of the name's bytes, with which its place begins then, and the name; empty without one.
+    Parts of forms may have such a number, their Content-Length."""
 
 
 class NameScanner:

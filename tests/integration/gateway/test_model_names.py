@@ -77,6 +77,25 @@ async def test_the_model_is_found(body: bytes, field: bytes) -> None:
         assert sent(await running.ask(by_host % (field, len(body), body))) == new
 
 
+@pytest.mark.parametrize("size", [1, 1_500_000], ids=["whole", "streamed"])
+async def test_the_size_of_a_part_changes_with_the_name(size: int) -> None:
+    """A form whose parts have their sizes, as of Spring and OkHttp, has the right ones behind the gateway, too.
+
+    One with a wrong size is refused, also where it streams: a server that goes by sizes would find other parts.
+    """
+    part = b'--a-b\r\nContent-Disposition: form-data; name="%b"\r\nContent-Length: %d\r\n\r\n%b\r\n'
+    file = b"x" * size
+    body = part % (b"model", 4, b"demo") + part % (b"file", size, file) + b"--a-b--\r\n"
+    long = TINY.model_copy(update={"backends": (local(model="another-name"),)})
+    async with serving(echo) as server, gateway(long, local_port=server.port) as running:
+        for target in (CHAT, PATH):
+            response = await post(running, target, body, MULTIPART)
+            assert sent(response) == body.replace(b": 4\r\n\r\ndemo", b": 12\r\n\r\nanother-name")
+        wrong = body.replace(b"Length: %d\r\n\r\nx" % size, b"Length: %d\r\n\r\nx" % (size + 1))
+        response = await post(running, CHAT, wrong, MULTIPART)
+        assert (response.status, response.code) == (400, "model_missing")
+
+
 ENCODERS = {b"gzip": gzip.compress, b"deflate": zlib.compress, b"br": brotli.compress, b"zstd": zstd.compress}
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.model_names import scanner
+from gateway.model_names.body import renamed
 from gateway.model_names.multipart import MultipartScanner
 
 MODEL = b'Content-Disposition: form-data; name="model"'
@@ -57,6 +58,29 @@ def test_the_field_is_found(head: bytes) -> None:
             assert (one.found.name, body[one.found.start : one.found.end]) == ("whisper", b"whisper")
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        MODEL + b"\r\nContent-Length: 7",
+        b"Content-Length:7 \t\r\nContent-Type: text/plain\r\n" + MODEL,
+        b"content-length: 007\r\n" + MODEL,
+    ],
+)
+@pytest.mark.parametrize("name", ["a", "the-other-model", ""])
+def test_the_stated_size_of_the_field_changes_with_it(head: bytes, name: str) -> None:
+    """The place of a value that has its size before it begins with that number, and both are replaced."""
+    parts = [(FILE + b"\r\nContent-Length: 4", b"\0\r\n\0"), (head, b"whisper"), (FILE, b"--x")]
+    body = form(*parts)
+    new = head.replace(b"007", b"7").replace(b"7", b"%d" % len(name))
+    expected = form(parts[0], (new, name.encode()), parts[2])
+    for cuts in ((), range(len(body))):
+        one = scanned(body, *cuts)
+        assert one.problem is None
+        assert one.found is not None
+        assert one.found.name == "whisper"
+        assert renamed(body, one.found, name) == expected
+
+
 @pytest.mark.parametrize("value", [b"", "modèle".encode(), b" a ", b"--xy-", b"\r\n-"])
 def test_the_value_is_as_it_stands(value: bytes) -> None:
     """A value is all bytes between the head of its part and the line end before the delimiter."""
@@ -95,6 +119,13 @@ def test_a_form_without_the_field() -> None:
         (form((MODEL + b"\r\nContent-Transfer-Encoding: base64", b"YQ==")), scanner.NOT_A_FIELD),
         (form((MODEL + b"\r\nContent-Type: text/plain; charset=utf-16", b"a")), scanner.NOT_A_FIELD),
         (form((MODEL, b"\xff")), scanner.NOT_A_FIELD),
+        (form((MODEL + b"\r\nContent-Length: 2", b"abc")), scanner.PART_LENGTH),
+        (form((MODEL + b"\r\nContent-Length: 4", b"abc")), scanner.PART_LENGTH),
+        (form((MODEL + b"\r\nContent-Length: 1\r\nContent-Length: 1", b"a")), scanner.PART_LENGTH),
+        (form((MODEL + b"\r\nContent-Length: +1", b"a")), scanner.PART_LENGTH),
+        (form((MODEL + b"\r\nContent-Length:", b"")), scanner.PART_LENGTH),
+        (form((FILE + b"\r\nContent-Length: 60", b"a"), (MODEL, b"a")), scanner.PART_LENGTH),
+        (form((b"Content-Length: 0", b"a"), (MODEL, b"a")), scanner.PART_LENGTH),
         (form((MODEL, b"a" * 5000)), scanner.TOO_LONG),
         (b"preamble\r\n" + form((MODEL, b"a")), scanner.NOT_A_FORM),
         (b'{"model":"a"}\r\n' + form((MODEL, b"a")), scanner.NOT_A_FORM),
