@@ -64,6 +64,8 @@ class GatewayError(Exception):
     kind: ClassVar[str] = "server_error"
     close: ClassVar[bool] = False
     sentence: ClassVar[str] = "The gateway failed to handle the request."
+    lasting: ClassVar[bool] = False
+    """Whether the same request gets the same error, though clients try again after responses of this status."""
 
     def __init__(self, message: str | None = None, *, retry_after: int | None = None) -> None:
         super().__init__(message or self.sentence)
@@ -139,7 +141,7 @@ class MethodNotAllowed(RequestError):
     status = 405
     code = "method_not_allowed"
     close = True
-    sentence = "This method is not allowed here."
+    sentence = "This method is not allowed here: the field Allow has those that are."
     allow: ClassVar[bytes] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
     """Value of an Allow field, with all methods that are forwarded (RFC 9110 10.2.1)."""
 
@@ -147,6 +149,7 @@ class MethodNotAllowed(RequestError):
 class ReadOnly(MethodNotAllowed):
     """The gateway itself has the resource, which can be read and not be changed."""
 
+    sentence = "This can only be read, by GET or HEAD."
     allow = b"GET, HEAD"
 
 
@@ -155,6 +158,7 @@ class NotImplementedMethod(RequestError):
 
     status = 501
     code = "method_not_implemented"
+    lasting = True
     close = True
     sentence = "The gateway does not know this method."
 
@@ -185,6 +189,7 @@ class VersionNotSupported(RequestError):
 
     status = 505
     code = "version_not_supported"
+    lasting = True
     close = True
     sentence = "The gateway speaks HTTP/1.1."
 
@@ -194,6 +199,7 @@ class LoopDetected(RequestError):
 
     status = 508
     code = "loop_detected"
+    lasting = True
     close = True
     sentence = "The request came back to the gateway that sent it on."
 
@@ -244,7 +250,10 @@ class RouteNotFound(RoutingError):
     """Neither the host nor the path belongs to a model."""
 
     code = "route_not_found"
-    sentence = "No model is served under this host or path."
+    sentence = (
+        "No model is served under this host or path: requests by the model's name go to /v1/..., and by path to"
+        " /{namespace}/{name}/...; GET /v1/models lists the names."
+    )
 
 
 class AmbiguousHost(RoutingError):
@@ -258,7 +267,7 @@ class ModelNotFound(RoutingError):
     """The `model` value of the request names no model."""
 
     code = "model_not_found"
-    sentence = "The model in the request does not exist."
+    sentence = "The model in the request does not exist: GET /v1/models lists those that do."
 
 
 class AmbiguousModel(RoutingError):
@@ -266,6 +275,7 @@ class AmbiguousModel(RoutingError):
 
     status = 409
     code = "ambiguous_model"
+    lasting = True
     sentence = "Several namespaces have a model of this name."
 
 
@@ -464,6 +474,8 @@ def fields(error: GatewayError, request_id: str, target: bytes = b"") -> list[tu
         found.append((b"accept-encoding", error.accepted))
     elif isinstance(error, WebSocketVersionRefused):
         found.append((b"sec-websocket-version", error.version))
+    if error.lasting:
+        found.append((b"x-should-retry", b"false"))  # OpenAI's and Anthropic's clients obey it
     if error.retry_after is not None:
         found.append((b"retry-after", str(error.retry_after).encode()))
     if is_anthropic(target):

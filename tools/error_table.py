@@ -34,7 +34,7 @@ ADVICE: Final[Mapping[str, str]] = {
     "route_not_found": "Check the base URL: host, or `/namespace/name`. `GET /v1/models` lists what there is.",
     "ambiguous_host": "Use one of the full host names that the message has.",
     "model_not_found": "Use a name that `GET /v1/models` lists.",
-    "ambiguous_model": "Write `namespace/model`; the message has both. Do not try again: SDKs do so in vain.",
+    "ambiguous_model": "Write `namespace/model`; the message has both. Do not try again.",
     "model_missing": "Name the model in one of the [places](../gateway.md#model-names) where it is looked for. The"
     " message has the cause.",
     "no_backend": "Try again. Lasting: no replica is ready and nothing may be offloaded, see the ModelDeployment's"

@@ -12,7 +12,14 @@ from gateway.http.exchange import Fields, RequestHead, field
 
 ANY: Final = "*"
 """Origin that stands for all origins, and header name that stands for all names."""
-OWN_FIELDS: Final = (b"request-id", b"retry-after", b"x-beamlit-backend", b"x-beamlit-reason", b"x-request-id")
+OWN_FIELDS: Final = (
+    b"request-id",
+    b"retry-after",
+    b"x-beamlit-backend",
+    b"x-beamlit-reason",
+    b"x-request-id",
+    b"x-should-retry",
+)
 """Fields of the gateway's responses that a website may always read."""
 OFF: Final = (
     "CORS is off, so no website may use this model in a browser: set gateway.cors.origins in the configuration"

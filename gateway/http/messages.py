@@ -91,6 +91,9 @@ _MAX_DIGITS: Final = 18
 """Digits of the largest Content-Length: its number fits 64 bits, and is converted in no time."""
 _WEBSOCKET_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
 _WEBSOCKET_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_HOSTS: Final = "The request must have one Host field."
+_NO_HOST: Final = "The field Host must be a host name or an address, and maybe a port. Write other letters in Punycode."
+_NO_TARGET: Final = "The request's URL must have spaces, # and letters beyond ASCII percent-encoded."
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -103,10 +106,10 @@ def parse_host(value: bytes) -> str:
     """
     match = _HOST.fullmatch(value)
     if match is None or int(match[2] or 0) > 65535:
-        raise errors.MalformedRequest
+        raise errors.MalformedRequest(_NO_HOST)
     host = match[1].decode("ascii").lower().removesuffix(".")
     if not host:
-        raise errors.MalformedRequest
+        raise errors.MalformedRequest(_NO_HOST)
     return host
 
 
@@ -146,14 +149,14 @@ def check_request(method: bytes, target: bytes, version: str, fields: Iterable[t
         if name in _CHECKED:
             if name == b"host":
                 if host is not None:
-                    raise errors.MalformedRequest
+                    raise errors.MalformedRequest(_HOSTS)
                 host = value
             elif name == b"content-length":
                 if length is not None or (length := content_length(value)) is None:
-                    raise errors.MalformedRequest
+                    raise errors.MalformedRequest("The request must have one Content-Length, a number of bytes.")
             elif name == b"transfer-encoding":
                 if chunked or value.lower() != b"chunked" or version == "1.0":
-                    raise errors.MalformedRequest
+                    raise errors.MalformedRequest("The only transfer coding of a request is chunked, with HTTP/1.1.")
                 chunked = True
             elif name == b"expect":
                 if value.lower() != b"100-continue":
@@ -163,7 +166,7 @@ def check_request(method: bytes, target: bytes, version: str, fields: Iterable[t
         elif name.find(b"_") >= 0:  # `in` looks for a number first, and makes an error of it
             underscore = True
     if chunked and length is not None:
-        raise errors.MalformedRequest
+        raise errors.MalformedRequest("The request must have Content-Length or Transfer-Encoding, and not both.")
     if method == b"TRACE":
         raise errors.MethodNotAllowed
     if method == b"CONNECT":
@@ -174,7 +177,7 @@ def check_request(method: bytes, target: bytes, version: str, fields: Iterable[t
     if websocket:
         _check_websocket(method, version, kept, has_body=chunked or length is not None)
     if host is None:
-        raise errors.MalformedRequest
+        raise errors.MalformedRequest(_HOSTS)
     name_of_host = parse_host(host)
     if _TARGET.fullmatch(target) is None:
         target = _other_target(method, target, host)
@@ -280,8 +283,10 @@ def _other_target(method: bytes, target: bytes, host: bytes) -> bytes:
     if target == b"*" and method == b"OPTIONS":
         return target
     match = _ABSOLUTE.fullmatch(target)
-    if match is None or b"@" in match[1]:
-        raise errors.MalformedRequest
+    if match is None:
+        raise errors.MalformedRequest(_NO_TARGET)
+    if b"@" in match[1]:
+        raise errors.MalformedRequest("The request's URL must not have a user name or a password.")
     if match[1].lower() != host.lower():
         raise errors.MisdirectedRequest
     rest = match[2]

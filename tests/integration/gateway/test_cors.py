@@ -134,7 +134,7 @@ async def test_fields_of_the_backend_are_replaced() -> None:
         assert response.values(b"access-control-allow-origin") == [SITE]
         assert response.values(b"access-control-allow-credentials") == []
         exposed = response.value(b"access-control-expose-headers") or b""
-        assert exposed == b"request-id, retry-after, x-beamlit-backend, x-beamlit-reason, x-request-id"
+        assert exposed == b"request-id, retry-after, x-beamlit-backend, x-beamlit-reason, x-request-id, x-should-retry"
         assert response.values(b"vary") == [b"Accept", b"Origin"]
         assert response.value(b"x-more") == b"1"
         for origin in (OTHER, None):

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx
 import openai
 import orjson
@@ -69,6 +70,22 @@ def servers(tmp_path: Path) -> Iterator[tuple[ModelServer, ModelServer]]:
 def client(gateway: Running) -> openai.AsyncOpenAI:
     """Return a client that never retries by itself."""
     return openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{gateway.port}/v1", api_key="none", max_retries=0)
+
+
+async def test_a_client_does_not_repeat_what_stays_refused() -> None:
+    """The clients of OpenAI and Anthropic send a request once whose model two namespaces have, though it is a 409."""
+    async with gateway() as running:
+        running.load_all({"one": [document()], "two": [document()]})
+        url = f"http://127.0.0.1:{running.port}"
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as ask:
+            assert ask.max_retries == 2
+            with pytest.raises(openai.ConflictError, match="one/demo or two/demo"):
+                await ask.chat.completions.create(model="demo", messages=MESSAGES)
+        async with anthropic.AsyncAnthropic(base_url=url, api_key="none") as claude:
+            with pytest.raises(anthropic.ConflictError, match="one/demo or two/demo"):
+                await claude.messages.create(model="demo", messages=MESSAGES, max_tokens=9)
+        await until(lambda: len(running.lines()) == 2)
+        assert [line["code"] for line in running.lines()] == ["ambiguous_model"] * 2
 
 
 async def chat(ask: openai.AsyncOpenAI) -> None:

@@ -98,6 +98,17 @@ def test_fields_beside_an_error() -> None:
     ]  # fmt: skip
 
 
+LASTING = {errors.AmbiguousModel, errors.NotImplementedMethod, errors.VersionNotSupported, errors.LoopDetected}
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
+def test_clients_are_told_where_trying_again_is_in_vain(kind: type[errors.GatewayError]) -> None:
+    """An error of the request whose status clients try again says so, and no other, since those may pass."""
+    assert ((b"x-should-retry", b"false") in errors.fields(kind(), "id")) is (kind in LASTING)
+    again = kind.status in (408, 409, 429) or kind.status >= 500
+    assert not kind.lasting or again
+
+
 @pytest.mark.parametrize(
     ("tail", "plain", "named"),
     [

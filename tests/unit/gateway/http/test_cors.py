@@ -10,7 +10,7 @@ from gateway.http.cors import CorsRule, canonical_origin, is_preflight
 from gateway.http.exchange import Fields, RequestHead
 
 SITE = b"https://chat.example.com"
-OWN = b"request-id, retry-after, x-beamlit-backend, x-beamlit-reason, x-request-id"
+OWN = b"request-id, retry-after, x-beamlit-backend, x-beamlit-reason, x-request-id, x-should-retry"
 
 
 def rule(*origins: str, **values: Any) -> CorsRule:

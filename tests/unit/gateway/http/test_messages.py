@@ -204,3 +204,35 @@ def test_a_written_response_has_the_intended_meaning(
 def test_hosts(value: bytes, host: str) -> None:
     """A host (RFC 9110 7.2) is read in lower case, without port and trailing dot."""
     assert messages.parse_host(value) == host
+
+
+HOST = (b"host", b"gateway")
+
+
+@pytest.mark.parametrize(
+    ("target", "version", "fields", "word"),
+    [
+        ("/é".encode(), "1.1", (HOST,), "percent-encoded"),
+        (b"/v1/x#y", "1.1", (HOST,), "percent-encoded"),
+        (b"/a b", "1.1", (HOST,), "percent-encoded"),
+        (b"http://user:password@gateway/", "1.1", (HOST,), "password"),
+        (b"/", "1.1", (), "Host"),
+        (b"/", "1.0", (), "Host"),
+        (b"/", "1.1", (HOST, HOST), "Host"),
+        (b"/", "1.1", ((b"host", "gäteway".encode()),), "Punycode"),
+        (b"/", "1.1", ((b"host", b""),), "Host"),
+        (b"/", "1.1", (HOST, (b"content-length", b"1, 1")), "Content-Length"),
+        (b"/", "1.1", (HOST, (b"content-length", b"1"), (b"content-length", b"1")), "Content-Length"),
+        (b"/", "1.1", (HOST, (b"transfer-encoding", b"gzip, chunked")), "chunked"),
+        (b"/", "1.0", (HOST, (b"transfer-encoding", b"chunked")), "chunked"),
+        (b"/", "1.1", (HOST, (b"transfer-encoding", b"chunked"), (b"content-length", b"1")), "not both"),
+    ],
+)
+def test_a_refusal_names_its_cause(
+    target: bytes, version: str, fields: tuple[tuple[bytes, bytes], ...], word: str
+) -> None:
+    """The message of a refused request names what is wrong, and nothing of what the client has sent."""
+    with pytest.raises(errors.MalformedRequest) as caught:
+        messages.check_request(b"GET", target, version, fields)
+    assert word in caught.value.message
+    assert caught.value.message != errors.MalformedRequest.sentence
