@@ -455,6 +455,12 @@ async def _renamed(
     if model is None:
         return head, target, unchanged, None
     in_body = model.in_body
+    if model.unpacked:
+        content = model.decoded or b""
+        if name is not None and in_body is not None:
+            content = bodies.renamed(content, in_body, name)
+        fields = tuple(field for field in head.fields if field[0] not in _OF_CODED_CONTENT)
+        return head._replace(fields=fields), target, content, None
     if in_body is None or (name is None and model.reader is None):
         return head, target, unchanged, None
     if model.decoded is None and (model.reader is not None or exchange.size > bodies.STEP_BYTES):
@@ -467,10 +473,9 @@ async def _renamed(
         return head, target, None, partial(StreamedName, in_body, name, model.reader)
     if name is None:
         return head, target, unchanged, None
-    content = model.decoded
-    stale = _OF_CONTENT if content is None else _OF_CODED_CONTENT
-    if content is None:
-        content = await exchange.read_body(plan.body_limit)
+    decoded = model.decoded
+    stale = _OF_CONTENT if decoded is None else _OF_CODED_CONTENT
+    content = await exchange.read_body(plan.body_limit) if decoded is None else decoded
     fields = tuple(field for field in head.fields if field[0] not in stale)
     return head._replace(fields=fields), target, bodies.renamed(content, in_body, name), None
 

@@ -29,11 +29,13 @@ class RequestedModel(NamedTuple):
     reader: body.BodyReader | None = None
     """Reader that has not seen the rest of the body yet, which is sent on as it comes; None where it has seen all."""
     in_path: FoundName | None = None
+    unpacked: bool = False
+    """Whether the body is sent without its content coding, which makes it mean the same to every server."""
 
     @property
     def is_settled(self) -> bool:
         """Whether the request is sent on as it came where a backend has no other name than `name` for the model."""
-        return self.reader is None and self.in_path is None
+        return self.reader is None and self.in_path is None and not self.unpacked
 
 
 def with_path(
@@ -89,6 +91,7 @@ async def find(exchange: Exchange, target: bytes, limit: int, *, required: bool)
     in_body: FoundName | None = None
     decoded: bytes | None = None
     rest: body.BodyReader | None = None
+    unpacked = False
     if head.has_body and (required or await _may_name(exchange, body.describe(head.fields), limit)):
         whole = exchange.whole_body()
         name = None if whole is None else body.plain_name(head.fields, whole)
@@ -101,15 +104,16 @@ async def find(exchange: Exchange, target: bytes, limit: int, *, required: bool)
         else:
             reader = await _read(exchange, limit)
             decoded = reader.decoded
+            unpacked = reader.is_packed_form
             if not reader.ended:
                 in_body, rest = reader.found, reader
             elif reader.fed:
                 in_body = reader.name(required=required and in_query is None)
     if in_body is None:
-        return None if in_query is None else RequestedModel(in_query.name, None, in_query, decoded)
+        return None if in_query is None else RequestedModel(in_query.name, None, in_query, decoded, unpacked=unpacked)
     if in_query is not None and in_query.name != in_body.name:
         raise errors.ModelMissing(DISAGREEMENT)
-    return RequestedModel(in_body.name, in_body, in_query, decoded, rest)
+    return RequestedModel(in_body.name, in_body, in_query, decoded, rest, unpacked=unpacked)
 
 
 async def _read(exchange: Exchange, limit: int) -> body.BodyReader:

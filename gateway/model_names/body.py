@@ -120,6 +120,8 @@ class BodyReader:
         """Whether the first character that is no white space has arrived."""
         self._start = b""
         """Beginning of a body that may be JSON in spite of its media type."""
+        self._sent = b""
+        """Beginning of a compressed body as it is sent."""
         self._is_wide = False
         """Whether the body begins like JSON in UTF-16 or UTF-32."""
         self._size = 0
@@ -144,6 +146,15 @@ class BodyReader:
     def decoded_bytes(self) -> int:
         """Size of what was decoded so far."""
         return 0 if self._decoder is None else self._size
+
+    @property
+    def is_packed_form(self) -> bool:
+        """Whether the body is a compressed form.
+
+        A server that ignores content codings may find other fields in its bytes: gzip has comments, and zstd has
+        frames that are skipped.
+        """
+        return self._decoder is not None and self._media.kind in (BodyKind.FORM, BodyKind.MULTIPART)
 
     @property
     def is_certain(self) -> bool:
@@ -185,6 +196,8 @@ class BodyReader:
             errors.MalformedCoding: The body does not have its content coding.
         """
         self.fed += len(data)
+        if self._decoder is not None and len(self._sent) < START_BYTES:
+            self._sent += data[:START_BYTES]
         for start in range(0, len(data), STEP_BYTES):
             piece = data if len(data) <= STEP_BYTES else data[start : start + STEP_BYTES]
             if self._decoder is None:
@@ -234,6 +247,8 @@ class BodyReader:
         if json_scanner.is_wide_object(self._start):
             self._is_wide = True
             self._scanner.problem = scanner.NOT_UTF_8
+        if self._decoder is not None and json_scanner.may_be_object(self._sent):
+            self._scanner.problem = scanner.TWO_TEXTS
         if self._scanner.problem is None and self._is_cut_form:
             self._scanner.problem = scanner.SEVERAL_STREAMS
         if self._scanner.problem is None and isinstance(self._scanner, JsonScanner) and self._size <= STEP_BYTES:
@@ -258,6 +273,8 @@ class BodyReader:
         """Check all of a small JSON body: its sender gets the same response whatever the backend thinks of it."""
         try:
             json.loads(content)
+        except UnicodeDecodeError:
+            self._scanner.problem = scanner.NOT_UTF_8
         except ValueError:
             self._scanner.problem = scanner.NOT_JSON
         except RecursionError:
@@ -277,7 +294,9 @@ class BodyReader:
         if problem is None:
             return found.found
         if not required and self._media.problem is None and not found.seen and not self._is_wide:
-            if problem == scanner.NOT_AN_OBJECT or (problem == scanner.NOT_JSON and found.complete):
+            if problem == scanner.NOT_AN_OBJECT or (
+                problem in (scanner.NOT_JSON, scanner.NOT_UTF_8) and found.complete
+            ):
                 return None
             if self._media.kind is BodyKind.OTHER and problem in (scanner.NOT_JSON, scanner.NOT_UTF_8):
                 return None

@@ -19,6 +19,7 @@ NOT_A_FIELD: Final = 'The field "model" of the form must be plain text in UTF-8.
 TOO_MANY_NAMES: Final = "The body has too many names at its top level."
 TOO_MANY_FIELDS: Final = "The form has too many fields."
 SEVERAL_STREAMS: Final = "A compressed form must be one stream, because some servers read only the first."
+TWO_TEXTS: Final = "The compressed body is also JSON as it is sent; compress it in another way, or not."
 ENCODED_WORDS: Final = "The fields of the form must have their names as they are, not as encoded words."
 SEPARATORS: Final = 'The value of "model" must not depend on whether ; separates fields.'
 

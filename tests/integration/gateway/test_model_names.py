@@ -102,20 +102,98 @@ ENCODERS = {b"gzip": gzip.compress, b"deflate": zlib.compress, b"br": brotli.com
 @pytest.mark.parametrize("coding", ENCODERS, ids=bytes.decode)
 @pytest.mark.parametrize(("plain", "field"), [(PLAIN, JSON), (PART, MULTIPART)], ids=["json", "multipart"])
 async def test_a_compressed_body(coding: bytes, plain: bytes, field: bytes) -> None:
-    """A compressed body is read through; it is sent on as it was, or plain where the name is replaced."""
+    """A compressed body is read through; it is sent on as it was, or plain where the name is replaced.
+
+    A form is plain in any case: servers that ignore the coding might find other fields in its bytes.
+    """
     body = ENCODERS[coding](plain)
     fields = (field, b"Content-Encoding: " + coding, b"Content-Digest: sha-256=:x:")
     async with serving(echo) as server, gateway(local_port=server.port) as running:
         response = await post(running, CHAT, body, *fields)
-        assert sent(response) == body
-        assert b"\r\ncontent-encoding: %b\r\n" % coding in response.body
-        assert b"\r\ncontent-digest:" in response.body
+        is_form = plain is PART
+        assert sent(response) == (plain if is_form else body)
+        assert (b"\r\ncontent-encoding: %b\r\n" % coding in response.body) is not is_form
+        assert (b"\r\ncontent-digest:" in response.body) is not is_form
     async with serving(echo) as server, gateway(TINY, local_port=server.port) as running:
         for target in (CHAT, PATH):
             response = await post(running, target, body, *fields)
             assert sent(response) == plain.replace(b"demo", b"tiny")
             assert b"content-encoding" not in response.body
             assert b"content-digest" not in response.body
+
+
+def commented(content: bytes, comment: bytes) -> bytes:
+    """Return content that is compressed by gzip, with a comment in the header (RFC 1952 2.3)."""
+    whole = gzip.compress(content)
+    return b"%b\x10%b%b\0%b" % (whole[:3], whole[4:10], comment, whole[10:])
+
+
+SECRET = b'\r\n--a-b\r\nContent-Disposition: form-data; name="model"\r\n\r\nsecret\r\n--a-b--\r\n'
+FORM = b"Content-Type: application/x-www-form-urlencoded"
+HIDING = {
+    "comment": (b"model=demo", FORM, b"gzip", commented(b"model=demo", b"&model=secret&")),
+    "form with parts": (PART, MULTIPART, b"gzip", commented(PART, SECRET)),
+    "frame": (PART, MULTIPART, b"zstd", b"\x50\x2a\x4d\x18" + len(SECRET).to_bytes(4, "little") + SECRET),
+}
+"""Forms that name another model to servers which ignore content codings: plain body, type, coding, body."""
+
+
+@pytest.mark.parametrize("case", HIDING)
+async def test_a_compressed_form_means_one_model(case: str) -> None:
+    """A compressed form reaches no backend with other fields in its bytes, by model or with several names."""
+    plain, kind, coding, body = HIDING[case]
+    if coding == b"zstd":
+        body = zstd.compress(plain) + body
+    several = document(local(), models=[ServedModel(name="adapter")])
+    for one in (document(local()), several):
+        async with serving(echo) as server, gateway(one, local_port=server.port) as running:
+            for target in (CHAT, *((PATH,) if one is several else ())):
+                response = await post(running, target, body, kind, b"Content-Encoding: " + coding)
+                assert b"secret" not in response.body
+                if response.status == 200:
+                    assert sent(response) == plain
+                else:
+                    assert (response.code, coding) == ("model_missing", b"zstd")  # several frames
+
+
+@pytest.mark.parametrize("kind", [FORM, MULTIPART], ids=["form", "multipart"])
+async def test_a_compressed_form_is_plain_where_the_query_has_the_name(kind: bytes) -> None:
+    """A compressed form without a name goes on plain, too, where the query has the name of the model."""
+    plain = b"a=b" if kind is FORM else PART.replace(b'"model"', b'"other"')
+    hidden = commented(plain, b"&model=secret&" if kind is FORM else SECRET)
+    async with serving(echo) as server, gateway(TINY, local_port=server.port) as running:
+        response = await post(running, CHAT + b"?model=demo", hidden, kind, b"Content-Encoding: gzip")
+        assert sent(response) == plain
+        assert response.body.startswith(b"POST /v1/chat/completions?model=tiny ")
+
+
+@pytest.mark.parametrize("start", [b'\t{"', b"\t{ ", b'A{"'], ids=["key", "blank", "other"])
+async def test_a_body_that_begins_like_json_as_it_is_compressed(start: bytes) -> None:
+    """A compressed body that is sent with the beginning of a JSON object is refused: it may be two texts."""
+    # The first byte is the head of a block of deflate that is stored as it is, the other two are its size.
+    size = int.from_bytes(start[1:], "little")
+    content = b'{"model":"demo","x":"%b"}' % (b"x" * (size - 23))
+    body = start + bytes(255 - one for one in start[1:]) + content
+    assert zlib.decompress(body, -15) == content
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        response = await post(running, CHAT, body, JSON, b"Content-Encoding: deflate")
+        if start.startswith(b"\t"):
+            assert (response.status, response.code) == (400, "model_missing")
+            assert server.sides == []
+        else:
+            assert sent(response) == body
+
+
+@pytest.mark.parametrize("target", [CHAT, PATH])
+async def test_text_in_another_encoding(target: bytes) -> None:
+    """JSON in Latin-1, as of old versions of PowerShell, is refused with the encoding that it must have."""
+    async with serving(echo) as server, gateway(TINY, local_port=server.port) as running:
+        for text in (b"\xe9", b"\xfc\xdf", b"\x80"):
+            response = await post(running, target, b'{"model":"demo","prompt":"%b"}' % text, JSON)
+            assert (response.status, response.code) == (400, "model_missing")
+            assert orjson.loads(response.body)["error"]["message"] == "The body must be in UTF-8."
+        assert server.sides == []
+        assert sent(await post(running, PATH, b'{"prompt":"\xe9"}', JSON)) == b'{"prompt":"\xe9"}'
 
 
 @pytest.mark.parametrize("target", [CHAT, PATH])
