@@ -70,9 +70,25 @@ clients: .venv/.synced ## Real clients at the gateway: Python, Node, Java, curl,
 e2e: .venv/.synced ## Tests on a real control plane, built once from the Go module proxy; ARGS goes to pytest
 	@$(RUN)python -m tests.e2e.binaries && $(RUN)pytest tests/chart tests/e2e $(ARGS)
 
+# A tool that one target needs is in an environment of its own, with the dependency group of that name.
+build/tools-%/.synced: pyproject.toml uv.lock $(if $(findstring .uv/,$(UV)),.uv/bin/uv)
+	@UV_PROJECT_ENVIRONMENT=build/tools-$* $(UV) sync --quiet --locked --only-group $* && touch $@
+.PRECIOUS: build/tools-%/.synced
+RELEASE := UV=$(UV) CYCLONEDX=$(CURDIR)/build/tools-release/bin/cyclonedx-py
+
 .PHONY: judge
-judge: .venv/.synced ## Programs of others judge the chart and the workflows; built once with Go, ARGS goes to pytest
-	@$(RUN)python -m tests.e2e.binaries helm kubeconform kube-score actionlint && $(RUN)pytest tests/judge $(ARGS)
+judge: .venv/.synced build/tools-judge/.synced build/tools-release/.synced ## Programs of others judge chart, workflows and release; ARGS goes to pytest
+	@$(RUN)python -m tests.e2e.binaries helm kubeconform kube-score actionlint
+	@$(RELEASE) ZIZMOR=$(CURDIR)/build/tools-judge/bin/zizmor $(RUN)pytest tests/judge $(ARGS)
+
+.PHONY: docs
+docs: .venv/.synced build/tools-docs/.synced ## Build the site of the documentation into build/site; a dead link is an error
+	@NO_MKDOCS_2_WARNING=1 build/tools-docs/bin/mkdocs build --strict --clean
+
+.PHONY: release
+release: .venv/.synced build/tools-release/.synced ## Build all that is published into dist/; ARGS=--complete fails where something is left out
+	@$(RUN)python -m tests.e2e.binaries helm
+	@$(RELEASE) $(RUN)python -m tools.release $(ARGS)
 
 .PHONY: lint
 lint: .venv/.synced ## ruff, mypy and the import contracts
@@ -96,5 +112,5 @@ faults: .venv/.synced ## Everything around the gateway fails under load, for som
 
 .PHONY: clean
 clean: ## Remove what the other targets made
-	@rm -rf .venv .uv build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .uv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

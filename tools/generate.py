@@ -19,6 +19,7 @@ from tools.compatibility import page as compatibility
 from tools.error_table import page as error_table
 from tools.reference import crd_reference, offloading_reference, route_document_reference
 from tools.repository import ROOT
+from tools.version import stamped
 
 # `helm show crds` puts no separator between files.
 _HEADER: Final = "---\n# Generated from hooks/api/ by `make generate`.\n"
@@ -52,6 +53,7 @@ def generated() -> dict[Path, str]:
         Path("docs/reference/offloading.md"): offloading_reference(),
         Path("docs/reference/proxy-cases.md"): case_table(),
         Path("docs/reference/route-document.md"): route_document_reference(schema),
+        **stamped(),
     }
 
 

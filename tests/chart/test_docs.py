@@ -17,7 +17,10 @@ from tests.chart.test_values import ORIGINAL
 from tools.chart_reference import is_value, schema
 from tools.repository import ROOT
 
-PAGES: Final = ("README.md", "docs/install.md", "docs/migrating.md", "docs/troubleshooting.md", "SECURITY.md")
+PAGES: Final = (
+    *("README.md", "docs/quickstart.md", "docs/install.md", "docs/migrating.md", "docs/troubleshooting.md"),
+    "SECURITY.md",
+)
 INSTALL: Final = (ROOT / "docs/install.md").read_text(encoding="utf-8")
 VALUES: Final = json.loads(schema())
 FOREIGN: Final = ("metacontroller.image.", "metacontroller.imagePullSecrets", "config.yaml")

@@ -1,13 +1,16 @@
-"""Fixtures: the chart with its dependencies, and a registry that has it."""
+"""Fixtures: the chart with its dependencies, a registry that has it, and schemas."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.chart.helm import helm, with_dependencies
+from tests.chart.helm import METACONTROLLER_CRDS, helm, with_dependencies
 from tests.e2e.binaries import find
+from tests.judge import openapi
 from tests.judge.registry import Registry
 
 
@@ -37,3 +40,14 @@ def registry(chart: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         (package,) = folder.glob("*.tgz")
         helm("push", str(package), "oci://ghcr.io/beamlit", environment=registry.environment(folder))
         yield registry
+
+
+@pytest.fixture(scope="session")
+def schemas(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where kubeconform finds schemas: those of the API server, of our kinds, and of Metacontroller's where it is."""
+    folder = tmp_path_factory.mktemp("schemas")
+    openapi.write_schemas(folder, json.loads(openapi.RECORD.read_text(encoding="utf-8")))
+    if crds := os.environ.get(METACONTROLLER_CRDS):
+        for definition in yaml.safe_load_all(Path(crds).read_text(encoding="utf-8")):
+            openapi.write_custom(folder, definition)
+    return openapi.location(folder)

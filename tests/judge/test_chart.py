@@ -19,7 +19,6 @@ from tests.chart.helm import METACONTROLLER_CRDS, helm
 from tests.chart.test_chart import PRESETS
 from tests.chart.test_docs import INSTALL, blocks, helm_commands
 from tests.deadlines import SECONDS
-from tests.judge import openapi
 from tests.judge.conftest import needed
 from tools.repository import ROOT
 
@@ -63,17 +62,6 @@ def rendered(chart: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     finally:
         os.chdir(before)
     return folder
-
-
-@pytest.fixture(scope="module")
-def schemas(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Where kubeconform finds schemas: those of the API server, of our kinds, and of Metacontroller's where it is."""
-    folder = tmp_path_factory.mktemp("schemas")
-    openapi.write_schemas(folder, json.loads(openapi.RECORD.read_text(encoding="utf-8")))
-    if crds := os.environ.get(METACONTROLLER_CRDS):
-        for definition in yaml.safe_load_all(Path(crds).read_text(encoding="utf-8")):
-            openapi.write_custom(folder, definition)
-    return openapi.location(folder)
 
 
 def unfit(schemas: str, *paths: Path) -> dict[str, str]:
