@@ -210,6 +210,7 @@ async def _serve(
     )
     journal = Journal(gateway.limits.decisions)
     memory = MemoryBudget(gateway.limits.memory_bytes)
+    limits = server_limits(gateway)
     proxy = Proxy(
         settings=settings,
         store=store,
@@ -221,11 +222,10 @@ async def _serve(
         draining=signals.stop.is_set,
         authority=cluster_authority(),
         memory=memory,
+        connections=limits.connections,
     )
     store.subscribe(proxy.refresh)
-    server = HttpServer(
-        proxy.handle, server_limits(gateway), metrics, access_log, cors=cors_rule(gateway.cors), memory=memory
-    )
+    server = HttpServer(proxy.handle, limits, metrics, access_log, cors=cors_rule(gateway.cors), memory=memory)
 
     stats = upstream.stats
     metrics.client_connections.set_function(lambda: server.connections)

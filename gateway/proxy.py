@@ -65,6 +65,7 @@ class Proxy:
         journal: Journal | None = None,
         draining: Callable[[], bool] = lambda: False,
         authority: bytes = b"",
+        connections: int | None = None,
     ) -> None:
         """Serve nothing yet.
 
@@ -79,6 +80,7 @@ class Proxy:
             journal: Last requests; None to keep none.
             draining: Function that returns whether the process has been asked to stop.
             authority: Certificate authority of the cluster that the gateway runs in; empty outside of one.
+            connections: Connections of clients that there may be; None for as many as the settings say.
         """
         self._settings = settings
         self._store = store
@@ -100,8 +102,11 @@ class Proxy:
         """Rule for websites where a model has none of its own."""
         self._plans: dict[str, RoutePlan] = {}
         self._memory = memory
-        self._share = settings.gateway.limits.connections
+        self._connections = settings.gateway.limits.connections if connections is None else connections
+        self._share = self._connections
         """Requests in flight that one route may have: not all connections, while there are other routes."""
+        self._tenant_share = self._connections
+        """Requests in flight that all routes of one namespace may have: not all connections, while there are others."""
         self._new_id = RequestIds()
 
     async def handle(self, exchange: Exchange) -> None:
@@ -146,7 +151,8 @@ class Proxy:
         context.plan = plan
         exchange.owner = plan.route.key
         plan.runtime.in_flight += 1
-        if plan.runtime.in_flight > self._share:
+        plan.runtime.tenant.in_flight += 1
+        if plan.runtime.in_flight > self._share or plan.runtime.tenant.in_flight > self._tenant_share:
             raise errors.Overloaded(retry_after=1)
         plan.runtime.budget.count(context.started)
         if plan.names is not None:
@@ -303,9 +309,12 @@ class Proxy:
         """
         current = self._store.table.routes
         several = len(current) > 1
-        connections = self._settings.gateway.limits.connections
+        divided = len({route.namespace for route in current.values()}) > 1
+        connections = self._connections
         self._share = max(1, connections // 2) if several else connections
+        self._tenant_share = connections - connections // 4 if divided else connections
         self._memory.shared = several
+        self._memory.divided = divided
         gone: set[Origin] = set()
         for key, plan in tuple(self._plans.items()):
             route = current.get(key)
@@ -480,6 +489,7 @@ class Proxy:
             self._metrics.refused.labels(context.code).inc()
         else:
             plan.runtime.in_flight -= 1
+            plan.runtime.tenant.in_flight -= 1
             if context.concurrency is not None:
                 context.concurrency.release()
             if context.diversion is not None:

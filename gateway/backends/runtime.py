@@ -24,12 +24,22 @@ class BackendRuntime:
         self.concurrency = ConcurrencyLimit()
 
 
+class TenantRuntime:
+    """Runtime state of all routes of one namespace: the requests in flight."""
+
+    __slots__ = ("in_flight",)
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+
+
 class RouteRuntime:
     """Runtime state of one route: the turn, the requests in flight and the retry budget."""
 
-    __slots__ = ("backends", "budget", "in_flight", "turn")
+    __slots__ = ("backends", "budget", "in_flight", "tenant", "turn")
 
-    def __init__(self, budget: RetryBudget) -> None:
+    def __init__(self, budget: RetryBudget, tenant: TenantRuntime) -> None:
+        self.tenant = tenant
         self.turn = 0
         """Next turn in the route's pattern of weights."""
         self.in_flight = 0

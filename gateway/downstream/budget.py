@@ -2,6 +2,8 @@
 
 Memory is reserved before it is used. What does not fit waits without being read, so it costs nothing meanwhile. A
 route holds half of the budget at most while there are others, so that one model's requests leave room for the rest.
+Where a request's route is not known yet, the address of its client holds what it needs. All routes of a namespace
+together hold three quarters at most while there are other namespaces, and so do all addresses.
 """
 
 import asyncio
@@ -23,9 +25,12 @@ class _Waiter(NamedTuple):
 
 
 class MemoryBudget:
-    """Budget of all connections of this process. Sizes are in bytes; owners are routes, or "" where none is known."""
+    """Budget of all connections of this process. Sizes are in bytes.
 
-    __slots__ = ("_held", "_queue", "limit", "refused", "seconds", "shared", "used")
+    An owner is a route, as `namespace/name`, or `/` and the address of a client whose route is not known.
+    """
+
+    __slots__ = ("_held", "_queue", "_together", "divided", "limit", "refused", "seconds", "shared", "used")
 
     def __init__(self, limit: int, seconds: float = WAIT_SECONDS) -> None:
         self.limit = limit
@@ -37,8 +42,12 @@ class MemoryBudget:
         self.refused = 0
         """Reservations so far that were refused."""
         self.shared = False
-        """Whether there are several owners, of which none may have more than half."""
+        """Whether there are several routes: then no owner may have more than half."""
+        self.divided = False
+        """Whether there are several namespaces, of which none may have more than three quarters."""
         self._held: dict[str, int] = {}
+        self._together: dict[str, int] = {}
+        """Bytes that all routes of a namespace hold, and under "" those of all addresses."""
         self._queue: dict[asyncio.Future[None], _Waiter] = {}
         """Waiting reservations, in the order in which they came."""
 
@@ -96,11 +105,8 @@ class MemoryBudget:
     def give_back(self, owner: str, size: int) -> None:
         """Free memory that was reserved."""
         self.used -= size
-        left = self._held[owner] - size
-        if left:
-            self._held[owner] = left
-        else:
-            del self._held[owner]
+        _subtract(self._held, owner, size)
+        _subtract(self._together, owner.partition("/")[0], size)
         if self._queue:
             self._serve()
 
@@ -108,11 +114,17 @@ class MemoryBudget:
         return self.used + size <= self.limit and self._has_share(owner, size)
 
     def _has_share(self, owner: str, size: int) -> bool:
-        return self._held.get(owner, 0) + size <= self.most
+        if self._held.get(owner, 0) + size > self.most:
+            return False
+        namespace = owner.partition("/")[0]
+        limited = self.divided if namespace else self.shared
+        return not limited or self._together.get(namespace, 0) + size <= self.limit - self.limit // 4
 
     def _add(self, owner: str, size: int) -> None:
         self.used += size
         self._held[owner] = self._held.get(owner, 0) + size
+        namespace = owner.partition("/")[0]
+        self._together[namespace] = self._together.get(namespace, 0) + size
 
     def _serve(self) -> None:
         """Give room to those that wait, in their order; one that only lacks room in its own share is passed over."""
@@ -125,3 +137,11 @@ class MemoryBudget:
             if not future.done():
                 self._add(owner, size)
                 future.set_result(None)
+
+
+def _subtract(held: dict[str, int], key: str, size: int) -> None:
+    left = held[key] - size
+    if left:
+        held[key] = left
+    else:
+        del held[key]

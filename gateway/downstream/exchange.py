@@ -39,6 +39,8 @@ class Connection(Protocol):
     """Whether more waits to be written than the high-water mark allows."""
     budget: MemoryBudget
     """Budget for what is held of requests."""
+    owner: str
+    """Owner in that budget of what is held of a request whose route is not known."""
 
     @property
     def leaving(self) -> bool:
@@ -130,8 +132,9 @@ class ClientExchange:
         """Task that responds to the request."""
         self.bodiless = False
         """Whether the response has no body, whatever its head says."""
-        self.owner = ""
-        """Route of the request, to whose share of the memory budget it counts; empty while it is not known."""
+        self.owner = connection.owner
+        """Route of the request, to whose share of the memory budget it counts; while it is not known, the address of
+        its client."""
         self._connection = connection
         self._continue = expects
         """Whether the client waits for 100 Continue before it sends the body."""

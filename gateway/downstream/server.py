@@ -38,6 +38,10 @@ BUFFER_BYTES: Final = 65536
 LINGER_SECONDS: Final = 5.0
 """Seconds for which a connection is still read after its last response, so that the client gets to see it: closing with
 unread bytes would reset the connection and destroy the response (RFC 9112 9.6)."""
+AT_ONCE: Final = 100
+"""Part of all connections, as a divisor, that is closed at once to make room: looking for them costs time."""
+LOOK_SECONDS: Final = 0.1
+"""Seconds for which no connections without a request are looked for again, where there were none."""
 SWEEP_SECONDS: Final = 1.0
 """Seconds between two looks at the deadlines."""
 
@@ -98,6 +102,9 @@ class HttpServer:
         self._access_log = access_log
         self._connections: set[ClientConnection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
+        self._looked_at = 0.0
+        self._refused: set[str] = set()
+        """Addresses for which there was no room since then."""
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -141,13 +148,50 @@ class HttpServer:
             connection.abort()
 
     def opened(self, connection: "ClientConnection") -> bool:
-        """Count a connection in; return False where there are more than the limit."""
-        room = len(self._connections) < self.limits.connections
+        """Count a connection in; return False where there are more than the limit, and none of them waits unused."""
+        room = len(self._connections) < self.limits.connections or self._make_room(connection.peer)
         self._connections.add(connection)
         self._empty.clear()
         if self._sweeper is None:
             self._sweeper = self.loop.call_later(self._sweep_seconds, self._sweep)
         return room
+
+    def _make_room(self, peer: str) -> bool:
+        """Close some connections without a request for one from `peer`, and return whether there were any.
+
+        They are of the address that has most connections, and those that have waited longest; one on which something
+        has arrived only where there is no other. An address takes none away from one that has fewer.
+        """
+        now = self.loop.time()
+        if now >= self._looked_at + LOOK_SECONDS:
+            self._looked_at = now
+            self._refused.clear()
+        if peer in self._refused:
+            return False
+        total: dict[str, int] = {}
+        spare: dict[str, list[ClientConnection]] = {}
+        for one in self._connections:
+            total[one.peer] = total.get(one.peer, 0) + 1
+            if one.spare:
+                spare.setdefault(one.peer, []).append(one)
+        most = max(spare, key=lambda other: total[other], default=peer)
+        if most == peer or total[most] > total.get(peer, 0):
+            longest = sorted(spare.get(most, ()), key=lambda one: one.waits_since)
+            if self._close(longest, force=False) or (most != peer and self._close(longest, force=True)):
+                return True
+        self._refused.add(peer)
+        return False
+
+    def _close(self, connections: "list[ClientConnection]", *, force: bool) -> bool:
+        """Close the first of these connections that can be closed, and return whether there were any."""
+        closed = 0
+        for one in connections:
+            if one.give_way(force=force):
+                closed += 1
+                self.lost(one)
+                if closed > self.limits.connections // AT_ONCE:
+                    break
+        return closed > 0
 
     def lost(self, connection: "ClientConnection") -> None:
         """Count a connection out."""
@@ -215,6 +259,8 @@ class ClientConnection:
         self.server = server
         self.peer = ""
         """IP address of the client."""
+        self.owner = "/"
+        """Owner in the memory budget of what belongs to no route."""
         self.tls = False
         self.transport: asyncio.Transport
         self.send: Callable[[bytes], None]
@@ -225,6 +271,8 @@ class ClientConnection:
         self._parser: RequestParser | None = None
         self._deadline = inf
         """Time of the loop's clock for the head, the body, the next request, or the end of lingering."""
+        self.waits_since = 0.0
+        """Time since which no request is under way on the connection, where none is."""
         self._write_deadline = inf
         self._unwritten = 0
         """Bytes that waited to be written when the write deadline was set."""
@@ -232,7 +280,7 @@ class ClientConnection:
         self._reserved = 0
         """Bytes of the memory budget for a response that waits."""
         self._reserver = ""
-        """Route for which they are reserved."""
+        """Owner for whom they are reserved."""
         self._body_began = 0.0
         """Time from which the rate of the request's body counts: the later, the longer reading was paused."""
         self._paused_at = 0.0
@@ -254,11 +302,13 @@ class ClientConnection:
         self.transport = cast("asyncio.Transport", transport)
         address = transport.get_extra_info("peername")
         self.peer = _unmapped(address[0]) if address else ""
+        self.owner = f"/{self.peer}"
         self.tls = transport.get_extra_info("ssl_object") is not None
         self.transport.set_write_buffer_limits(high=BUFFER_BYTES)
         self._output = BatchedWriter(self.server.writes, self.transport)
         self.send = self._output.write
-        self._deadline = self.server.loop.time() + self.server.limits.head_seconds
+        self.waits_since = self.server.loop.time()
+        self._deadline = self.waits_since + self.server.limits.head_seconds
         if not self.server.opened(self):
             self._refuse(errors.Overloaded())
             return
@@ -340,6 +390,28 @@ class ClientConnection:
 
     # Deadlines
 
+    @property
+    def spare(self) -> bool:
+        """Whether no request is under way on the connection."""
+        return self._exchange is None and not self._gone
+
+    def give_way(self, *, force: bool) -> bool:
+        """Close the connection for another one; return False where something waits on it, unread or unsent.
+
+        Args:
+            force: Whether to close it all the same.
+        """
+        self._output.flush()
+        waits = self.transport.get_write_buffer_size() or sockets.has_unread_bytes(self.transport)
+        if waits and not force:
+            return False
+        self._closed = True
+        if waits:
+            self.transport.abort()
+        else:
+            self.transport.close()
+        return True
+
     def due(self, now: float) -> bool:
         """Return whether `check_deadlines` has to be called."""
         return self._deadline <= now or self._write_deadline <= now or not self._reading
@@ -384,7 +456,7 @@ class ClientConnection:
         """Hold the response's body back: the client reads more slowly than it comes."""
         self.full = True
         self._watch_writing(self.server.loop.time())
-        owner = "" if self._exchange is None else self._exchange.owner
+        owner = self.owner if self._exchange is None else self._exchange.owner
         self._give_back()
         if not self.budget.take(owner, self._unwritten):
             self.abort()  # a client that reads slowly while there is no room left to wait for it
@@ -567,6 +639,7 @@ class ClientConnection:
         self._exchange = None
         if self._gone or self.transport.is_closing():
             return
+        self.waits_since = self.server.loop.time()
         if not exchange.keep_alive or self._closed:
             # Lingering also where nothing is known to be behind: a next request may be on its way.
             if not exchange.head.http_minor and not self.transport.can_write_eof():
@@ -575,7 +648,7 @@ class ClientConnection:
                 self._linger()
             return
         self.resume_reading()
-        self._deadline = self.server.loop.time() + self.server.limits.keep_alive_seconds
+        self._deadline = self.waits_since + self.server.limits.keep_alive_seconds
         if self._pipelined:
             pipelined, self._pipelined, self._pipelined_bytes = b"".join(self._pipelined), [], 0
             self.data_received(pipelined)

@@ -15,7 +15,7 @@ import structlog
 
 from gateway.api import v1alpha1
 from gateway.backends.failover import RetryBudget
-from gateway.backends.runtime import RouteRuntime
+from gateway.backends.runtime import RouteRuntime, TenantRuntime
 from gateway.routes import sources
 from gateway.routes.table import BareHostnames, Entry, RoutingTable
 from gateway.settings import RetrySettings
@@ -89,6 +89,8 @@ class RouteStore:
         self._retry = retry or RetrySettings()
         self._slice_seconds = slice_seconds
         self._runtime: dict[str, RouteRuntime] = {}
+        self._tenants: dict[str, TenantRuntime] = {}
+        """Runtime state by namespace."""
         self._subscribers: list[Callable[[], None]] = []
         self._pending: sources.Snapshot | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -127,7 +129,8 @@ class RouteStore:
         state = self._runtime.get(key)
         if state is None:
             budget = RetryBudget(self._retry.budget_percentage, self._retry.budget_per_second)
-            state = self._runtime[key] = RouteRuntime(budget)
+            tenant = self._tenants.setdefault(key.partition("/")[0], TenantRuntime())
+            state = self._runtime[key] = RouteRuntime(budget, tenant)
         return state
 
     def apply(self, snapshot: sources.Snapshot) -> None:
@@ -225,8 +228,12 @@ class RouteStore:
         self._own_errors.pop(TABLE, None)
         self._show_errors()
         # The runtime state of a route that is gone is dropped when none of its requests is in flight any more.
-        for key in [key for key, state in self._runtime.items() if key not in table.routes and not state.in_flight]:
+        gone = [key for key, state in self._runtime.items() if key not in table.routes and not state.in_flight]
+        for key in gone:
             del self._runtime[key]
+        if gone:
+            used = {key.partition("/")[0] for key in self._runtime}
+            self._tenants = {namespace: one for namespace, one in self._tenants.items() if namespace in used}
         self.generation += 1
         for subscriber in self._subscribers:
             subscriber()

@@ -30,8 +30,9 @@ ROWS: Final[dict[str, str]] = {
     "body of a request": f"{LIMITS.body_bytes:,} bytes, {TIMEOUTS.body_seconds:g} s between two reads,"
     f" {LIMITS.body_bytes_per_second} bytes per second after that",
     "memory for bodies that are held and responses that wait": f"{LIMITS.memory_bytes:,} bytes, half of it for one"
-    f" route; {WAIT_SECONDS:g} s of waiting for room",
-    "requests of one route at the same time": "half of the clients' connections",
+    " route or for one client whose route is not known, three quarters for one namespace;"
+    f" {WAIT_SECONDS:g} s of waiting for room",
+    "requests of one route at the same time": "half of the clients' connections; all of one namespace: three quarters",
     "body that is held to be sent again": f"{LIMITS.replay_bytes:,} bytes",
     "clients' connections": f"{LIMITS.connections:,}",
     "a client that does not read": f"{TIMEOUTS.write_stall_seconds:g} s",

@@ -575,20 +575,82 @@ async def test_a_client_that_goes_is_no_error_of_the_backend() -> None:
 
 
 async def test_connections_are_bounded() -> None:
-    """One connection too many gets a 503 and is closed, and the others go on."""
+    """While all connections have a request under way, one too many gets a 503 and is closed, and the others go on."""
     settings = {"gateway": {"limits": {"connections": 2}}}
-    async with serving(echo) as server, gateway(local_port=server.port, settings=settings) as running:
-        first = await running.client()
-        await first.send(GET)
-        assert (await first.response()).status == 200
-        await running.client()
-        await until(lambda: running.server.connections == 2)
+    go = asyncio.Event()
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await go.wait()
+        await side.send(reply())
+
+    async with serving(script) as server, gateway(local_port=server.port, settings=settings) as running:
+        clients = [await running.client() for _ in range(2)]
+        for client in clients:
+            await client.send(GET)
+        await until(lambda: len(server.sides) == 2)
         third = await running.client()
         response = await third.response()
         assert (response.status, response.code) == (503, "overloaded")
         assert await third.ended() == b""
+        go.set()
+        assert [(await client.response()).status for client in clients] == [200, 200]
+
+
+@pytest.mark.parametrize("sent", [b"", GET[:9], GET], ids=["nothing", "a part of a head", "a whole request"])
+async def test_connections_without_a_request_make_room(sent: bytes) -> None:
+    """At the limit the connection closes that has waited longest for a request, and a new one takes its place."""
+    settings = {"gateway": {"limits": {"connections": 3}}}
+    async with serving(echo) as server, gateway(local_port=server.port, settings=settings) as running:
+        clients = [await running.client() for _ in range(3)]
+        for client in clients:
+            await client.send(sent)
+            if sent == GET:
+                assert (await client.response()).status == 200
+        await until(lambda: running.server.connections == 3)
+        assert (await running.ask(GET)).status == 200
+        assert await clients[0].ended() == b""
+        assert running.server.connections == 3
+        for client in clients[1:]:
+            await client.send(GET.removeprefix(sent) or GET)
+            assert (await client.response()).status == 200
+
+
+async def test_the_address_with_most_idle_connections_makes_room() -> None:
+    """At the limit idle connections of the address that has most of them close, and none of another address."""
+    settings = {"gateway": {"limits": {"connections": 4}}}
+    async with serving(echo) as server, gateway(local_port=server.port, settings=settings) as running:
+        first = await running.client()
         await first.send(GET)
         assert (await first.response()).status == 200
+        many = [
+            await asyncio.open_connection("127.0.0.1", running.port, local_addr=("127.0.0.2", 0)) for _ in range(20)
+        ]
+        await until(lambda: running.server.connections == 4)
+        await first.send(GET)
+        assert (await first.response()).status == 200
+        for _, writer in many:
+            writer.transport.abort()
+
+
+async def test_a_burst_of_requests_from_one_address_leaves_others_their_connections() -> None:
+    """At the limit an address with few connections gets one, also where requests have arrived on all others."""
+    settings = {"gateway": {"limits": {"connections": 8}}}
+    async with serving(echo) as server, gateway(local_port=server.port, settings=settings) as running:
+        many: list[socket.socket] = []
+        for _ in range(8):
+            raw = socket.create_connection(("127.0.0.1", running.port), source_address=("127.0.0.2", 0))
+            many.append(raw)
+        await until(lambda: running.server.connections == 8)
+        for raw in many:
+            raw.sendall(GET)
+        one = socket.create_connection(("127.0.0.1", running.port))
+        one.sendall(GET)
+        with one, one.makefile("rb") as reading:
+            line = await asyncio.to_thread(reading.readline)
+        assert line == b"HTTP/1.1 200 OK\r\n"
+        for raw in many:
+            raw.close()
 
 
 async def test_drain_closes_what_is_idle_and_lets_the_rest_finish() -> None:

@@ -263,7 +263,9 @@ async def test_a_refused_connection_has_the_fields_of_all_origins() -> None:
     settings = install("*", exposedHeaders=["X-A"])
     settings["gateway"]["limits"] = {"connections": 1}
     async with gateway(settings=settings) as running:
-        await running.client()
+        busy = await running.client()
+        await busy.send(b"POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+        await busy.reader.readuntil(b"\r\n\r\n")
         response = await (await running.client()).response()
         assert (response.status, permitted(response)) == (503, b"*")
 

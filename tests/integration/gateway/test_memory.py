@@ -10,7 +10,7 @@ import pytest
 from gateway.api.v1alpha1 import RouteDocument
 from gateway.model_names.body import BodyReader
 from tests.deadlines import NEVER
-from tests.integration.gateway.wire import Client, Running, document, echo, gateway, local, reply
+from tests.integration.gateway.wire import Client, Running, document, echo, gateway, local, remote, reply
 from tests.integration.servers import ServerSide, serving, until
 
 MIB = 1 << 20
@@ -295,6 +295,44 @@ async def test_no_route_has_all_of_the_memory_or_connections() -> None:
         assert (third.status, third.code) == (503, "overloaded")
         gate.set()
         assert [(await client.response()).status for client in clients] == [200, 200]
+
+
+async def test_no_namespace_has_all_of_the_connections() -> None:
+    """While there are two namespaces, the routes of one leave a quarter of the connections to the other."""
+    settings = {"gateway": {"limits": {"connections": 4}}}
+    gate = asyncio.Event()
+
+    async def slow(side: ServerSide) -> None:
+        if b"/held" in await side.request():
+            await gate.wait()
+        await side.send(reply())
+
+    async with serving(slow) as server, gateway(*two(), local_port=server.port, settings=settings) as running:
+        running.load_all({"default": two(), "elsewhere": [document(remote(100), name="there")]})
+        await until(lambda: "elsewhere/there" in running.store.table.routes)
+        clients = [await running.client() for _ in range(3)]
+        for client, model in zip(clients, ("demo", "demo", "other"), strict=True):
+            await client.send(b"GET /default/%b/held HTTP/1.1\r\nHost: gateway\r\n\r\n" % model.encode())
+        await until(lambda: len(server.sides) == 3)
+        fourth = await running.ask(b"GET /default/other/x HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        assert (fourth.status, fourth.code) == (503, "overloaded")
+        assert (await running.ask(b"GET /elsewhere/there/x HTTP/1.1\r\nHost: gateway\r\n\r\n")).status == 502
+        gate.set()
+        assert [(await client.response()).status for client in clients] == [200, 200, 200]
+
+
+async def test_a_client_whose_route_is_not_known_leaves_memory_to_others() -> None:
+    """Bodies without a known route from one address leave room for such bodies from other addresses."""
+    settings = {"gateway": {"limits": {"memoryBytes": 4 * MIB}}}
+    async with serving(echo) as server, gateway(*two(), local_port=server.port, settings=settings) as running:
+        await unfinished(running, 2 * MIB - 100)
+        await until(lambda: running.memory.used > MIB)
+        content = body(MIB // 2, early=False)
+        _, writer = other = await asyncio.open_connection("127.0.0.1", running.port, local_addr=("127.0.0.2", 0))
+        client = Client(*other)
+        await client.send(sized(content), content)
+        assert (await client.response(b"POST")).status == 200
+        writer.close()
 
 
 async def test_responses_that_wait_are_counted_and_end_where_there_is_no_room() -> None:
