@@ -110,6 +110,11 @@ bench: $(COMPILED)/.built ## Measure what the image has against nginx in the sam
 faults: .venv/.synced ## Everything around the gateway fails under load, for some minutes; writes build/faults.json
 	@$(RUN)python -m faults $(ARGS)
 
+.PHONY: fairness
+fairness: $(COMPILED)/.built ## Of four tenants one is hostile, to what the image has; writes build/fairness.json
+	@cp -r faults tools $(COMPILED)/ && cd $(COMPILED) && \
+	  $(abspath $(RUN))/python -m faults.fairness --output $(abspath build)/fairness.json $(ARGS)
+
 .PHONY: clean
 clean: ## Remove what the other targets made
 	@rm -rf .venv .uv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -5,24 +5,18 @@ cannot run here.
 """
 
 import argparse
-import importlib.metadata
 import json
-import platform
 import random
-import shutil
-import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
-from faults import records, verdict
-from faults.processes import CampaignError
+from faults import frame, records, verdict
+from faults.processes import CampaignError, Processes
 from faults.scenarios import Campaign
 from faults.site import SECRET, Site
 
@@ -30,8 +24,6 @@ SECONDS: Final = 270.0
 """Seconds of a whole campaign, about: recoveries take their own time."""
 KILLS: Final = 50
 SHORT_KILLS: Final = 2
-_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that end the campaign."""
 NAMES: Final = ("kill", "tokens", "routes", "throttle", "hole", "silent", "restart")
 
 
@@ -55,41 +47,27 @@ class Options:
 def main(words: list[str] | None = None) -> int:
     """Run the campaign."""
     options = _options(words)
-    # Also SIGINT: a shell script that starts the campaign in the background has it ignored, as does what it starts.
-    for number in _ENDING:
-        signal.signal(number, _interrupted)
-    folder = Path(tempfile.mkdtemp(prefix="beamlit-faults-"))
     lame_duck, drain = (0.5, 1.5) if options.short else (1.0, 3.0)
-    site = Site(
-        folder,
-        seed=options.seed,
-        failover=options.failover,
-        lame_duck=lame_duck + options.slack,
-        drain=drain,
-        slack=options.slack,
-    )
-    try:
+
+    def campaign(processes: Processes) -> int:
+        site = Site(
+            processes,
+            seed=options.seed,
+            failover=options.failover,
+            lame_duck=lame_duck + options.slack,
+            drain=drain,
+            slack=options.slack,
+        )
         return _run(site, options)
-    except CampaignError as exc:
-        print(f"faults: {exc}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("faults: interrupted", file=sys.stderr)
-        return 130
-    finally:
-        for number in _ENDING:
-            signal.signal(number, signal.SIG_IGN)  # it ends already
-        site.processes.stop()
-        if options.keep is not None:
-            shutil.copytree(folder, options.keep, dirs_exist_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
+
+    return frame.run("faults", campaign, keep=options.keep)
 
 
 def _run(site: Site, options: Options) -> int:
     began = time.monotonic()
     chance = random.Random(options.seed)
     campaign = Campaign(site, streams=options.streams, chance=chance)
-    say = _Progress(began)
+    say = frame.Progress(began)
     say(f"seed {options.seed}, {options.rate:g} requests per second, state in {site.folder}")
     site.start(options.rate, pair=not options.only or "restart" in options.only)
     campaign.turn_to("warm-up", "main")
@@ -185,7 +163,7 @@ def _report(site: Site, campaign: Campaign, options: Options, growth: float, sec
         "failover": options.failover,
         "slack": options.slack,
         "only": list(options.only),
-        "machine": _machine(),
+        "machine": frame.machine(),
     }
     _print(content, goals, tallies, campaign)
     options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -229,30 +207,6 @@ def _print(
         f" {content['cut']} responses cut visibly, {content['spent']} uploads failed with their backend,"
         f" {content['executed_twice']} requests executed a second time before a byte; {said}"
     )
-
-
-class _Progress:
-    """A progress report on standard error, with the time."""
-
-    def __init__(self, began: float) -> None:
-        self._began = began
-
-    def __call__(self, what: str) -> None:
-        print(f"{time.monotonic() - self._began:6.1f} s  {what}", file=sys.stderr, flush=True)
-
-
-def _machine() -> dict[str, str]:
-    model = ""
-    if (info := Path("/proc/cpuinfo")).exists():
-        model = next(
-            (line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line), ""
-        )
-    versions = {name: importlib.metadata.version(name) for name in ("httptools", "uvloop", "h11", "openai")}
-    return {"cpu": model, "kernel": platform.release(), "python": platform.python_version(), **versions}
-
-
-def _interrupted(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _options(words: list[str] | None) -> Options:

@@ -3,8 +3,10 @@
     python -m faults.load --records records-load --rate 100 --seed 1
 
 Orders come by standard input: `{"port": …, "phase": …, "models": {"demo": 1.0}}` says where requests go from now on,
-`{"hold": {"kind": …, "count": …, "seconds": …}}` opens streams beside them, `{"stop": true}` ends the load once what
-runs has ended. Responses are parsed with h11, a parser the gateway does not use.
+and `"kinds"` in it how many of each kind, where that differs from `KINDS`. A model is in the namespace `default`, or
+its name has its namespace in front: `blue/llm`. `{"hold": {"kind": …, "count": …, "seconds": …}}` opens streams beside
+them, `{"stop": true}` ends the load once what runs has ended. Responses are parsed with h11, a parser the gateway does
+not use.
 """
 
 import argparse
@@ -94,6 +96,7 @@ class Load:
         self._port = 0
         self._phase = ""
         self._models: dict[str, float] = {}
+        self._kinds = KINDS
         self._idle: dict[int, list[Connection]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._number = 0
@@ -115,7 +118,7 @@ class Load:
             self._records.flush()
             self._close_unused()
             if self._port:
-                kind, model = _pick(self._chance, KINDS), _pick(self._chance, self._models)
+                kind, model = _pick(self._chance, self._kinds), _pick(self._chance, self._models)
                 self._begin(kind, model, EVENTS, EVERY)
         loop.remove_reader(0)
         await asyncio.gather(*self._tasks)
@@ -135,6 +138,7 @@ class Load:
                 self._begin(hold["kind"], "demo", max(1, round(hold["seconds"] / hold["every"])), hold["every"])
         else:
             self._port, self._phase, self._models = order["port"], order["phase"], order["models"]
+            self._kinds = order.get("kinds", KINDS)
 
     def _begin(self, kind: str, model: str, events: int, every: float) -> None:
         self._number += 1
@@ -190,7 +194,11 @@ class Load:
             asked |= {"stream": True, "max_tokens": events, "every": every}
         elif record.kind == "large":
             asked |= {"max_tokens": SIZES["large"]}
-        prefix = f"/default/{model}" if record.kind == "upload" or self._chance.random() < 0.5 else ""
+        prefix = (
+            f"/{model if '/' in model else f'default/{model}'}"
+            if record.kind == "upload" or self._chance.random() < 0.5
+            else ""
+        )
         target = f"{prefix}/v1/{'embeddings' if record.kind == 'embeddings' else 'chat/completions'}"
         if record.kind == "upload":
             # A file, which names no model: the gateway passes it on as it comes, and does not read all of it first.

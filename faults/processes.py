@@ -23,7 +23,7 @@ class Processes:
 
     def __init__(self, folder: Path) -> None:
         """Create an empty set. Output of programs is appended to `<name>.log` in `folder`."""
-        self._folder = folder
+        self.folder = folder
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         setpriv = shutil.which("setpriv")
         # The kernel kills them even if we are killed. Where there is no setpriv, only an orderly end does.
@@ -31,7 +31,7 @@ class Processes:
 
     def start(self, name: str, command: Sequence[str], port: int | None = None, *, pipe: bool = False) -> None:
         """Start a program, on request with a pipe to its standard input, and return when it listens on `port`."""
-        with (self._folder / f"{name}.log").open("ab") as log:
+        with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [*self._prefix, *command],
                 stdin=subprocess.PIPE if pipe else subprocess.DEVNULL,
@@ -41,7 +41,7 @@ class Processes:
             )
         self._running[name] = process
         if port is not None:
-            self.wait(name, lambda: _accepts(port), f"does not listen on {port}")
+            self.wait(name, lambda: accepts(port), f"does not listen on {port}")
 
     def wait(self, name: str, condition: Callable[[], bool], problem: str) -> None:
         """Wait until a condition holds, as long as the program runs.
@@ -57,7 +57,7 @@ class Processes:
 
     def log(self, name: str) -> str:
         """Return all output of a program."""
-        return (self._folder / f"{name}.log").read_text("utf-8", "replace")
+        return (self.folder / f"{name}.log").read_text("utf-8", "replace")
 
     def pid(self, name: str) -> int:
         """Return the process id of a program."""
@@ -107,7 +107,8 @@ class Processes:
                 process.stdin.close()
 
 
-def _accepts(port: int) -> bool:
+def accepts(port: int) -> bool:
+    """Return whether a program listens on a port."""
     try:
         socket.create_connection(("127.0.0.1", port), 0.2).close()
     except OSError:

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import sys
-from pathlib import Path
 from typing import Any, Final
 
 import psutil
@@ -76,10 +75,10 @@ class Site:
     """The servers, gateways and clients of a campaign."""
 
     def __init__(
-        self, folder: Path, *, seed: int, failover: bool, lame_duck: float, drain: float, slack: float = 0.0
+        self, processes: Processes, *, seed: int, failover: bool, lame_duck: float, drain: float, slack: float = 0.0
     ) -> None:
         """Args:
-        folder: for state, logs and records.
+        processes: for what is started, with the folder for state, logs and records.
         seed: of what the load client leaves to chance.
         failover: False makes every failed attempt the last one: backends are for weighted use only, nothing is
             tried again, and no failure takes a backend out.
@@ -87,11 +86,11 @@ class Site:
         drain: seconds for which it then lets finish what it has begun.
         slack: seconds that a busy machine may add to each time that is held.
         """
-        self.folder = folder
+        self.folder = folder = processes.folder
         self.slack = slack
         self.lame_duck, self.drain = lame_duck, drain
         self.failover = failover
-        self.processes = Processes(folder)
+        self.processes = processes
         names = ("local", "remote", "hole", "spare", "tokens", "balancer")
         gateways = ("main", "main_admin", "one", "one_admin", "two", "two_admin")
         self.port = {name: free_port() for name in (*names, *gateways)}
@@ -195,13 +194,8 @@ class Site:
         return Timeouts(connect=0.5 + self.slack, first_byte=1 + self.slack)
 
     def manifest(self, name: str, weight: int = 50) -> str:
-        """Return the ConfigMap of a route, as YAML whose document is one line."""
-        document = self.document(name, weight).canonical_json()
-        return (
-            f"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}-route\n  namespace: default\n"
-            f"  labels: {{{LABEL}: {LABEL_VALUE}}}\n  creationTimestamp: '2026-01-01T00:00:00Z'\n"
-            f"data:\n  {KEY}: '{document}'\n"
-        )
+        """Return the ConfigMap of a route."""
+        return config_map(self.document(name, weight))
 
     def _credential(self) -> str:
         content = {
@@ -276,6 +270,15 @@ class Site:
             return ask(admin, "GET", "/readyz")[0] == 200
         except OSError:
             return False
+
+
+def config_map(document: RouteDocument, namespace: str = "default") -> str:
+    """Return the ConfigMap of a route, as YAML whose document is one line."""
+    return (
+        f"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {document.name}-route\n  namespace: {namespace}\n"
+        f"  labels: {{{LABEL}: {LABEL_VALUE}}}\n  creationTimestamp: '2026-01-01T00:00:00Z'\n"
+        f"data:\n  {KEY}: '{document.canonical_json()}'\n"
+    )
 
 
 def ask(port: int, method: str, target: str, body: str | None = None) -> tuple[int, dict[str, str], bytes]:

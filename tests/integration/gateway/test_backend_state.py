@@ -10,12 +10,12 @@ from typing import Any
 import orjson
 import pytest
 
+from faults.name_server import name_server
 from gateway import admin
 from gateway.api.v1alpha1 import Backend, Breaker, Headers, HealthCheck, Retry, RouteDocument, Timeouts, Use
 from tests.deadlines import SECONDS
 from tests.integration.gateway.wire import Response, Running, document, echo, gateway, local, remote, reply
 from tests.integration.servers import ServerSide, serving, until
-from tests.name_server import name_server
 
 LOOPBACK: dict[str, Any] = {"gateway": {"allowedAddresses": ["127.0.0.0/8"]}}
 LABELS = {"namespace": "default", "model": "demo", "backend": "local"}

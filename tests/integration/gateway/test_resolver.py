@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from faults.name_server import FakeNameServer, name_server
 from gateway import errors
 from gateway.api.v1alpha1 import Backend, RouteDocument
 from gateway.upstream.connection import Upstream
@@ -17,7 +18,6 @@ from program.addresses import AddressRules, Destination
 from tests.deadlines import NEVER, SECONDS
 from tests.integration.gateway.wire import document, gateway
 from tests.integration.servers import ServerSide, request_head, serving
-from tests.name_server import FakeNameServer, name_server
 
 OWNER = "team/demo"
 LONG = Timeouts(connect=SECONDS, first_byte=SECONDS, idle=SECONDS)

@@ -1,4 +1,5 @@
-"""A name server on loopback, for the names of a test: it responds, says that there is no such name, or is silent."""
+"""A name server on loopback, for the names of a test or a campaign: it responds, says that there is no such name, or is
+silent."""
 
 import socket
 import struct
