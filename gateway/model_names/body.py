@@ -300,7 +300,8 @@ class BodyReader:
                 return None
             if self._media.kind is BodyKind.OTHER and problem in (scanner.NOT_JSON, scanner.NOT_UTF_8):
                 return None
-        raise errors.ModelMissing(problem)
+        no_text = problem in (scanner.NOT_AN_OBJECT, scanner.NOT_UTF_8) and not self._is_wide
+        raise errors.ModelMissing(MISSING if no_text and self._media.kind is BodyKind.OTHER else problem)
 
     def _scanner_for(self, media: MediaType) -> NameScanner:
         if media.kind is BodyKind.MULTIPART:

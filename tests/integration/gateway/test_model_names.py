@@ -184,6 +184,17 @@ async def test_a_body_that_begins_like_json_as_it_is_compressed(start: bytes) ->
             assert sent(response) == body
 
 
+@pytest.mark.parametrize("kind", [b"audio/mpeg", b"application/octet-stream", b"multipart/mixed; boundary=a", b"a/b"])
+@pytest.mark.parametrize("start", [b"\xff\xfb\x90", b"RIFF", b"--a\r\n", b"\x1f\x8b", b"[", b"\0"])
+async def test_a_body_that_is_no_text_lacks_a_name(kind: bytes, start: bytes) -> None:
+    """A body of another type, such as audio, is told where a name may stand, and not that it must be JSON."""
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        response = await post(running, b"/v1/listen", start + bytes(range(256)), b"Content-Type: " + kind)
+        assert (response.status, response.code) == (400, "model_missing")
+        assert orjson.loads(response.body)["error"]["message"] == bodies.MISSING
+        assert server.sides == []
+
+
 @pytest.mark.parametrize("target", [CHAT, PATH])
 async def test_text_in_another_encoding(target: bytes) -> None:
     """JSON in Latin-1, as of old versions of PowerShell, is refused with the encoding that it must have."""
