@@ -80,6 +80,14 @@ class Framing(Enum):
     CLOSE = "close"
 
 
+HOSTS: Final = "The request must have one Host field."
+NO_HOST: Final = "The field Host must be a host name or an address, and maybe a port. Write other letters in Punycode."
+LENGTHS: Final = "The request must have one Content-Length, a number of bytes."
+CODINGS: Final = "The only transfer coding of a request is chunked, with HTTP/1.1."
+FRAMINGS: Final = "The request must have Content-Length or Transfer-Encoding, and not both."
+NO_TARGET: Final = "The request's URL must have spaces, # and letters beyond ASCII percent-encoded."
+USER_IN_TARGET: Final = "The request's URL must not have a user name or a password."
+
 METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 """Methods that are forwarded."""
 
@@ -91,9 +99,6 @@ _MAX_DIGITS: Final = 18
 """Digits of the largest Content-Length: its number fits 64 bits, and is converted in no time."""
 _WEBSOCKET_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
 _WEBSOCKET_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_HOSTS: Final = "The request must have one Host field."
-_NO_HOST: Final = "The field Host must be a host name or an address, and maybe a port. Write other letters in Punycode."
-_NO_TARGET: Final = "The request's URL must have spaces, # and letters beyond ASCII percent-encoded."
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -106,10 +111,10 @@ def parse_host(value: bytes) -> str:
     """
     match = _HOST.fullmatch(value)
     if match is None or int(match[2] or 0) > 65535:
-        raise errors.MalformedRequest(_NO_HOST)
+        raise errors.MalformedRequest(NO_HOST)
     host = match[1].decode("ascii").lower().removesuffix(".")
     if not host:
-        raise errors.MalformedRequest(_NO_HOST)
+        raise errors.MalformedRequest(NO_HOST)
     return host
 
 
@@ -149,14 +154,14 @@ def check_request(method: bytes, target: bytes, version: str, fields: Iterable[t
         if name in _CHECKED:
             if name == b"host":
                 if host is not None:
-                    raise errors.MalformedRequest(_HOSTS)
+                    raise errors.MalformedRequest(HOSTS)
                 host = value
             elif name == b"content-length":
                 if length is not None or (length := content_length(value)) is None:
-                    raise errors.MalformedRequest("The request must have one Content-Length, a number of bytes.")
+                    raise errors.MalformedRequest(LENGTHS)
             elif name == b"transfer-encoding":
                 if chunked or value.lower() != b"chunked" or version == "1.0":
-                    raise errors.MalformedRequest("The only transfer coding of a request is chunked, with HTTP/1.1.")
+                    raise errors.MalformedRequest(CODINGS)
                 chunked = True
             elif name == b"expect":
                 if value.lower() != b"100-continue":
@@ -166,7 +171,7 @@ def check_request(method: bytes, target: bytes, version: str, fields: Iterable[t
         elif name.find(b"_") >= 0:  # `in` looks for a number first, and makes an error of it
             underscore = True
     if chunked and length is not None:
-        raise errors.MalformedRequest("The request must have Content-Length or Transfer-Encoding, and not both.")
+        raise errors.MalformedRequest(FRAMINGS)
     if method == b"TRACE":
         raise errors.MethodNotAllowed
     if method == b"CONNECT":
@@ -177,7 +182,7 @@ def check_request(method: bytes, target: bytes, version: str, fields: Iterable[t
     if websocket:
         _check_websocket(method, version, kept, has_body=chunked or length is not None)
     if host is None:
-        raise errors.MalformedRequest(_HOSTS)
+        raise errors.MalformedRequest(HOSTS)
     name_of_host = parse_host(host)
     if _TARGET.fullmatch(target) is None:
         target = _other_target(method, target, host)
@@ -284,9 +289,9 @@ def _other_target(method: bytes, target: bytes, host: bytes) -> bytes:
         return target
     match = _ABSOLUTE.fullmatch(target)
     if match is None:
-        raise errors.MalformedRequest(_NO_TARGET)
+        raise errors.MalformedRequest(NO_TARGET)
     if b"@" in match[1]:
-        raise errors.MalformedRequest("The request's URL must not have a user name or a password.")
+        raise errors.MalformedRequest(USER_IN_TARGET)
     if match[1].lower() != host.lower():
         raise errors.MisdirectedRequest
     rest = match[2]

@@ -25,6 +25,14 @@ _CONFUSING: Final = re.compile(rb"%(?:2[fF]|5[cC]|[01][0-9a-fA-F]|7[fF])|[\\\x00
 """Parts of a path that a backend may interpret differently: encoded slashes, and backslashes and control characters,
 encoded or not."""
 _ENCODED_SLASH: Final = re.compile(rb"%2[fF]")
+_NAME: Final = re.compile(rb"(?<=/engines/)[^/]+|(?<=/openai/deployments/)[^/]+")
+"""Segments of a path, but the last one behind `models`, that are a model's id."""
+ENCODED_SLASH: Final = (
+    "An encoded slash may only be part of a model's id: behind /engines/ or /openai/deployments/, or last behind"
+    " /models/."
+)
+CONFUSING: Final = "The request's path has a backslash or a control character."
+DOT_SEGMENTS: Final = "The request's path has dot segments."
 _DOT_SEGMENTS: Final = frozenset({b".", b".."})
 
 
@@ -270,7 +278,8 @@ class _Index:
 def check_path(target: bytes) -> None:
     """Refuse a target that a backend may interpret differently than the routing table (RFC 3986 6.2.2.3).
 
-    An encoded slash is part of a model's id where the path ends with `/models/{id}`.
+    An encoded slash is part of a model's id where the path ends with `/models/{id}`, and in the segment behind
+    `/engines/` and `/openai/deployments/`.
 
     Raises:
         errors.MalformedRequest: The path has dot segments, backslashes or control characters, plain or encoded, or
@@ -286,12 +295,18 @@ def _check(path: bytes) -> None:
         place, _, last = path.rpartition(b"/")
         if place.endswith(b"/models"):
             path = place + b"/" + _ENCODED_SLASH.sub(b"/", last)
+        path = _NAME.sub(_with_slashes, path)
     if _CONFUSING.search(path):
-        raise errors.MalformedRequest("The request's path has characters that must not be encoded, or must be.")
+        raise errors.MalformedRequest(ENCODED_SLASH if _ENCODED_SLASH.search(path) else CONFUSING)
     if b"/." in path or b"%" in path:
         for segment in unquote_to_bytes(path).split(b"/"):
             if segment.partition(b";")[0] in _DOT_SEGMENTS:
-                raise errors.MalformedRequest("The request's path has dot segments.")
+                raise errors.MalformedRequest(DOT_SEGMENTS)
+
+
+def _with_slashes(segment: re.Match[bytes]) -> bytes:
+    """Return a segment of a path with its encoded slashes decoded."""
+    return _ENCODED_SLASH.sub(b"/", segment[0])
 
 
 def canonical_host(host: str) -> str:

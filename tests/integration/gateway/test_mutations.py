@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import h11
@@ -19,8 +20,10 @@ import structlog
 
 from gateway import errors, requested_model
 from gateway.api.v1alpha1 import Timeouts
+from gateway.http import messages
 from gateway.model_names import body as bodies
 from gateway.model_names import media_type, scanner
+from gateway.routes import table
 from tests import deadlines
 from tests.integration.gateway.mutations import Parsed, Unreadable, by_h11, by_httptools, mutated, pieces
 from tests.integration.gateway.test_framing import cases
@@ -88,21 +91,23 @@ def _errors(kind: type[errors.GatewayError]) -> Iterator[bytes]:
         yield from _errors(below)
 
 
-_SENTENCES = [
-    value
-    for module in (scanner, media_type, bodies, requested_model)
-    for name, value in vars(module).items()
-    if name.isupper() and isinstance(value, str)
-]
+def _sentences(*modules: ModuleType) -> list[str]:
+    """Return the texts among the constants of modules."""
+    constants = [one for module in modules for one in vars(module).items()]
+    return [value for name, value in constants if name.isupper() and isinstance(value, str)]
+
+
+_SENTENCES = _sentences(scanner, media_type, bodies, requested_model)
 """Sentences about names of models that are not clear."""
+_REFUSALS = _sentences(messages, table)
+"""Sentences about requests that are no valid HTTP, or have an ambiguous path."""
 KNOWN = {
     *_errors(errors.GatewayError),
     *(
         errors.body(error, _ID)
         for error in (
             *(errors.ModelMissing(sentence) for sentence in _SENTENCES),
-            errors.MalformedRequest("The request's path has characters that must not be encoded, or must be."),
-            errors.MalformedRequest("The request's path has dot segments."),
+            *(errors.MalformedRequest(sentence) for sentence in _REFUSALS),
         )
     ),
 }

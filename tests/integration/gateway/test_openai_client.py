@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from benchmarks.processes import running
-from gateway.api.v1alpha1 import Breaker, RouteDocument
+from gateway.api.v1alpha1 import Breaker, RouteDocument, ServedModel
 from tests.deadlines import SECONDS
 from tests.integration.gateway.wire import Running, document, gateway, local, remote, reply
 from tests.integration.servers import ServerSide, serving, until
@@ -250,6 +250,37 @@ async def test_models_whose_ids_have_slashes() -> None:
         async with openai.AsyncOpenAI(base_url=by_path, api_key="none", max_retries=0) as ask:
             assert (await ask.models.retrieve("org/name")).id == "GET /v1/models/org%2Fname"
             assert (await ask.models.delete("/data/llama.gguf")).id == "DELETE /v1/models/%2Fdata%2Fllama.gguf"
+
+
+async def test_deployments_whose_names_have_slashes() -> None:
+    """Azure's client encodes the slash of a model's name in the path, which is renamed like that in the body."""
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            head, _, body = (await side.request()).partition(b"\r\n\r\n")
+            line = head.partition(b" HTTP/1.1")[0].decode()
+            seen = {"id": line, "object": "chat.completion", "created": 1, "model": orjson.loads(body)["model"]}
+            await side.send(reply(orjson.dumps(seen | {"choices": []}), b"200 OK", b"content-type: application/json"))
+
+    names = [ServedModel(name="lora", local_model="adapters/lora"), ServedModel(name="org/other")]
+    several = document(local(model="tiny"), models=names)
+    sent = {
+        "default/demo": ("tiny", "tiny"),
+        "default/lora": ("adapters%2Flora", "adapters/lora"),
+        "org/other": ("org%2Fother", "org/other"),
+    }
+    async with serving(script) as server, gateway(several, local_port=server.port) as running:
+        url = f"http://127.0.0.1:{running.port}/default/demo"
+        async with openai.AsyncAzureOpenAI(azure_endpoint=url, api_key="none", api_version="1", max_retries=0) as ask:
+            for name, (in_path, in_body) in sent.items():
+                response = await ask.chat.completions.create(model=name, messages=MESSAGES)
+                line = f"POST /openai/deployments/{in_path}/chat/completions?api-version=1"
+                assert (response.id, response.model) == (line, in_body)
+            with pytest.raises(openai.NotFoundError):
+                await ask.chat.completions.create(model="default/other", messages=MESSAGES)
+            with pytest.raises(openai.BadRequestError) as refused:
+                await ask.chat.completions.create(model="default/../demo", messages=MESSAGES)
+            assert refused.value.code == "malformed_request"
 
 
 async def test_a_stream_that_dies_is_an_error_of_the_client() -> None:

@@ -233,12 +233,17 @@ REFUSED = (
     b"/v1/models/a%2F..%2Fb", b"/v1/models/%2e%2e%2Fb", b"/v1/models/..%2f", b"/v1/models/a%2F.%3bx%2Fb",
     b"/v1/models/a%5cb", b"/v1/models/a%2F%0a", b"/v1/models/..", b"/v1%2Fmodels/a", b"/v1/models%2fa",
     b"/v1/models/a%2Fb/c", b"/v1/models/a%2Fb/", b"/a%2Fb/models/c", b"/xmodels/a%2Fb", b"/v1/files/a%2Fb",
+    b"/v1/engines/a%2F..%2Fb/x", b"/v1/engines/a%5Cb/x", b"/v1/engines/a/b%2Fc", b"/xengines/a%2Fb", b"/engines%2Fa/b",
+    b"/openai/deployments/..%2fx/y", b"/deployments/a%2Fb/x", b"/openai/deployments/a/x%2Fy",
+    b"/openai/deployments/%2F.",
 )
 """Targets whose paths a backend may read in another way than the gateway."""
 
 ACCEPTED = (
     b"/v1/models/default%2Fdemo", b"/v1/models/a%2fb%2Fc", b"/v1/models/%2Fdata%2Fllama.gguf", b"/models/a%2Fb?x=%2F",
     b"/v1beta/models/a%2Fb", b"/v1/models/a%2F.hidden", b"/v1/models/a%20b", b"/v1/models/a%2F..b",
+    b"/v1/engines/default%2Fdemo/completions", b"/engines/a%2fb", b"/openai/deployments/default%2Fdemo/x",
+    b"/x/openai/deployments/a%2Fb%2Fc?x=%2F",
     # What is encoded twice is data that nobody may decode twice.
     b"/a%252Fb", b"/%252e%252e/b", b"/a%255cb", b"/v1/models/a%252F..b", b"/a%2525", b"/a%3Fb",
     b"/a/b?c=../%2e%2e/%5c", "/größe".encode(), b"/gr%C3%B6%C3%9Fe", b"/a%", b"/a%2", b"/a%zz", b"/...", b"/a..b/.c",
@@ -259,10 +264,13 @@ def test_paths_with_one_meaning_pass(target: bytes) -> None:
     check_path(target)
 
 
-@given(st.lists(st.sampled_from([b".", b"%2e", b"%2E", b"/", b"%2f", b"%2F", b";", b"%3b", b"a", b"models", b"%25"])))
-def test_a_path_that_passes_has_no_dot_segment_however_it_is_decoded(parts: list[bytes]) -> None:
+@given(
+    st.sampled_from([b"/v1/models/", b"/v1/engines/", b"/openai/deployments/"]),
+    st.lists(st.sampled_from([b".", b"%2e", b"%2E", b"/", b"%2f", b"%2F", b";", b"%3b", b"a", b"models", b"%25"])),
+)
+def test_a_path_that_passes_has_no_dot_segment_however_it_is_decoded(place: bytes, parts: list[bytes]) -> None:
     """A path that passes has no dot segment once it is decoded, with encoded slashes as separators or as data."""
-    path = b"/v1/models/" + b"".join(parts)
+    path = place + b"".join(parts)
     try:
         check_path(path)
     except errors.MalformedRequest:
