@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .uv/bin/uv:
 	@python3 -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.5'
@@ -37,6 +37,10 @@ test: .venv/.synced lint ## Lint, then all tests that need no control plane; ARG
 .PHONY: plant
 plant: .venv/.synced ## Thousands of worlds and long runs of the decision in a closed loop; ARGS goes to pytest
 	@$(RUN)pytest $(PARALLEL) tests/plant $(ARGS)
+
+.PHONY: metric-table
+metric-table: .venv/.synced ## Write what each metric costs on the Azure trace into docs/offloading.md
+	@$(RUN)python -m tools.metric_table
 
 # A copy of the project with its data path compiled as in the image. hatch-mypyc moves pyproject.toml while it builds,
 # so it gets one of its own.

@@ -1,7 +1,7 @@
 """The commands of `beamlit-hooks`, or `python -m hooks`.
 
 `serve` (the default) responds to Metacontroller, `render` prints what a manifest becomes, `explain` prints why a model
-is offloaded as it is, and `release-finalizers` prepares an uninstallation.
+is offloaded as it is, `simulate` tries its offloading on a load, and `release-finalizers` prepares an uninstallation.
 
 Exit status of `serve`: 0 after a signal, 1 when an address cannot be listened on, 2 when the configuration cannot be
 used.
@@ -11,7 +11,7 @@ import sys
 
 from program import early_signals
 
-if __name__ == "__main__" and sys.argv[1:2] not in (["render"], ["explain"]):
+if __name__ == "__main__" and sys.argv[1:2] not in (["render"], ["explain"], ["simulate"]):
     early_signals.remember()  # before the imports, which take most of the start
 
 import argparse
@@ -22,11 +22,14 @@ from pathlib import Path
 
 from hooks import uninstall
 from hooks.settings import Hooks, Settings
+from hooks.simulation import arguments as simulation
 from program import allocator, invocation
 from program.invocation import paragraphs
 from program.problems import TIME
 from program.settings import SettingsError
 from program.sockets import ListenError
+
+_COMMANDS = ("serve", "render", "explain", simulation.COMMAND, uninstall.COMMAND)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -141,6 +144,7 @@ def parser() -> argparse.ArgumentParser:
         help="time that the decision is for, such as 2026-03-01T12:00:00Z (default: the present)",
     )
     why.add_argument("-o", "--output", choices=("text", "json"), default="text", help="form (default: text)")
+    simulation.add_parser(commands)
     uninstall.add_parser(commands)
     return result
 
@@ -159,12 +163,12 @@ def _time(written: str) -> datetime:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] not in ("serve", "render", "explain", uninstall.COMMAND, "-h", "--help"):
+    if not words or words[0] not in (*_COMMANDS, "-h", "--help"):
         words.insert(0, "serve")
     given = parser().parse_args(words)
     if given.command == uninstall.COMMAND:
         return _release(given)
-    flags = {"namespaces": given.namespaces}
+    flags = {} if given.command == simulation.COMMAND else {"namespaces": given.namespaces}
     if given.command == "serve":
         early_signals.remember()
         allocator.hold()
@@ -185,9 +189,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             serve(settings)
             return 0
+        now = datetime.now(UTC)
+        if given.command == simulation.COMMAND:
+            from hooks.simulation.command import run
+
+            return run(given, settings, now=now)
         from hooks.cli import explain_files, render
 
-        now = datetime.now(UTC)
         if given.command == "render":
             return render(given.files, settings.install_defaults, now=now)
         return explain_files(given.files, given.observed, settings, now=given.now or now, form=given.output)

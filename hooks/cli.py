@@ -59,7 +59,7 @@ class _Printer(yaml.SafeDumper):
 
 
 @dataclass(frozen=True, slots=True)
-class _Streams:
+class Streams:
     """Streams of a command."""
 
     output: TextIO
@@ -96,19 +96,19 @@ def render(
     Returns:
         0 when all are accepted, 1 when one is not or there is none, 2 when a file cannot be read.
     """
-    streams = _Streams(output, problems)
+    streams = Streams(output, problems)
     try:
-        parents, others, accepted = _manifests(files, streams)
+        parents, others, accepted = read_manifests(files, streams)
     except UnreadableFile as exc:
         streams.complain(f"hooks: {exc}")
         return 2
     if not parents:
         if accepted:
-            streams.complain(_no_parent(files))
+            streams.complain(f"hooks: {no_parent(files)}")
         return 1
     is_rendered = False
     for parent in parents:
-        name = _name(parent)
+        name = name_of(parent)
         try:
             response = model_deployment.sync(Observation.of(_request(parent, others), defaults), now=now)
         except HookError as exc:
@@ -153,16 +153,16 @@ def explain_files(
     Returns:
         The exit status, as `render` does.
     """
-    streams = _Streams(output, problems)
+    streams = Streams(output, problems)
     try:
-        parents, others, accepted = _manifests(files, streams)
+        parents, others, accepted = read_manifests(files, streams)
         recorded = _recorded(observed)
     except UnreadableFile as exc:
         streams.complain(f"hooks: {exc}")
         return 2
     if not parents:
         if accepted:
-            streams.complain(_no_parent(files))
+            streams.complain(f"hooks: {no_parent(files)}")
         return 1
     sources = _sources(recorded, settings.metric_informer, now) if observed else None
     explanations: list[Explanation] = []
@@ -172,7 +172,7 @@ def explain_files(
             observation = asyncio.run(gather(request, settings.install_defaults, sources))
             explanations.append(explain(observation, now=now))
         except HookError as exc:
-            streams.complain(f"{_name(parent)}: {exc}")
+            streams.complain(f"{name_of(parent)}: {exc}")
             accepted = False
             continue
         accepted = accepted and explanations[-1].accepted
@@ -184,7 +184,7 @@ def explain_files(
     return 0 if accepted else 1
 
 
-def _manifests(files: Sequence[Path], streams: _Streams) -> tuple[list[Object], list[Object], bool]:
+def read_manifests(files: Sequence[Path], streams: Streams) -> tuple[list[Object], list[Object], bool]:
     """Return the ModelDeployments in files as the API server would store them, and what else is in the files.
 
     The third value is whether the API server would store every object; those that it would not are left out.
@@ -201,19 +201,37 @@ def _manifests(files: Sequence[Path], streams: _Streams) -> tuple[list[Object], 
     accepted = True
     for item in [item for path in files for item in _objects(path)]:
         schema = schemas.get((text(item, "apiVersion"), text(item, "kind")))
-        for field in [] if schema is None else structural.unknown_fields(schema, item):
-            streams.complain(f'{_name(item)}: unknown field "{field}"')
-        stored = item if schema is None else structural.stored(schema, item)
-        wrong = [] if schema is None else list(structural.wrong_types(schema, {**stored, "metadata": {}}))
-        for field, node, value in wrong:
-            streams.complain(
-                f"{_name(item)}: {field} must be {allowed(node)}, not {shown(value)}{_unquoted(node, value)}."
-            )
-        if wrong:
+        stored = item if schema is None else _stored(schema, item, name_of(item), streams)
+        if stored is None:
             accepted = False
         else:
             (parents if item.get("kind") == PARENT_KIND else others).append(stored)
     return parents, others, accepted
+
+
+def stored_parent(item: Object, streams: Streams, name: str) -> Object | None:
+    """Return a ModelDeployment as the API server would store it, or None where it has a field or a value that it would
+    not take.
+
+    Args:
+        item: the ModelDeployment.
+        streams: streams for lines on what is wrong.
+        name: what these lines begin with.
+    """
+    schema = structural_schema(ModelDeployment)
+    stored = _stored(schema, item, name, streams)
+    return None if structural.unknown_fields(schema, item) else stored
+
+
+def _stored(schema: structural.Schema, item: Object, name: str, streams: Streams) -> Object | None:
+    """Return an object as the API server would store it, or None where it would refuse it."""
+    for field in structural.unknown_fields(schema, item):
+        streams.complain(f'{name}: unknown field "{field}"')
+    stored = structural.stored(schema, item)
+    wrong = list(structural.wrong_types(schema, {**stored, "metadata": {}}))
+    for field, node, value in wrong:
+        streams.complain(f"{name}: {field} must be {allowed(node)}, not {shown(value)}{_unquoted(node, value)}.")
+    return None if wrong else stored
 
 
 def _unquoted(node: structural.Schema, value: str | float) -> str:
@@ -243,11 +261,13 @@ def _recorded(files: Sequence[Path]) -> Recorded:
     return Recorded.of(items)
 
 
-def _no_parent(files: Sequence[Path]) -> str:
-    return f"hooks: there is no ModelDeployment in {', '.join(map(str, files))}."
+def no_parent(files: Sequence[Path]) -> str:
+    """Return a sentence that says that files have no ModelDeployment."""
+    return f"there is no ModelDeployment in {', '.join(map(str, files))}."
 
 
-def _name(item: Object) -> str:
+def name_of(item: Object) -> str:
+    """Return the namespace and the name of an object."""
     return f"{item['metadata']['namespace']}/{item['metadata']['name']}"
 
 

@@ -8,15 +8,18 @@ All amounts are in parts of the target: a load of 1 is what one replica can serv
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from math import ceil
 from typing import Final
 
+from hooks.api.metrics import MetricSpec
 from hooks.kube.quantities import NANO, Quantity
-from hooks.observation.readings import Sample
+from hooks.observation.readings import Reading, Readings, Sample
+from hooks.simulate.autoscaler import Autoscaler, Scale
+
+__all__ = ["TICK", "Autoscaler", "Load", "Pipeline", "Plant", "Shape", "World", "is_due"]
 
 TICK: Final = 5.0
 """Seconds of one tick. All periods and delays are whole numbers of ticks."""
@@ -48,23 +51,6 @@ class Pipeline:
     """Seconds from a scrape until the sample can be read."""
     noise: float = 0.0
     """Largest error of a sample, as a part of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Autoscaler:
-    """A HorizontalPodAutoscaler on the same metric."""
-
-    target: float = 0.5
-    """Target of the autoscaler, in parts of the target of the decision."""
-    most: int = 10
-    """Largest number of replicas."""
-    period: float = 15.0
-    startup: float = 300.0
-    """Seconds until a new replica is ready."""
-    stabilization: float = 300.0
-    """Seconds over which the highest recommendation counts on the way down."""
-    tolerance: float = 0.1
-    """Difference from the target, as a part of it, that changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +90,6 @@ class Plant:
         self.now = 0.0
         self.share = 0
         """Share of the requests that the gateway sends away, in percent."""
-        self.ready = world.replicas
-        """Number of replicas that are ready."""
-        self.desired = world.replicas
-        """Number of replicas that the workload asks for."""
         self.sample: Sample | None = None
         """Newest sample that can be read: the sum over all ready replicas."""
         self._start, self._error = start, error
@@ -115,8 +97,27 @@ class Plant:
         self._used: deque[float] = deque(maxlen=max(1, round(world.pipeline.window / TICK)))
         self._scraped: deque[tuple[float, Sample]] = deque()
         self._switches: deque[tuple[float, int]] = deque()
-        self._starting: deque[float] = deque()
-        self._recommended: deque[tuple[float, int]] = deque()
+        self._scale = Scale(world.replicas)
+
+    @property
+    def tick_seconds(self) -> float:
+        """Return the seconds of one tick."""
+        return TICK
+
+    @property
+    def ready(self) -> int:
+        """Return the number of replicas that are ready."""
+        return self._scale.ready
+
+    @property
+    def desired(self) -> int:
+        """Return the number of replicas that the workload asks for."""
+        return self._scale.desired
+
+    def readings(self, metrics: Sequence[MetricSpec]) -> Readings:
+        """Return what can be read now: every metric is the one of this plant."""
+        samples = () if self.sample is None else (self.sample,)
+        return Readings(tuple(Reading(samples) for _ in metrics))
 
     @property
     def value(self) -> float:
@@ -143,12 +144,12 @@ class Plant:
         self._used.append(self.value * self.ready)
         self.now += TICK
         pipeline, before = self.world.pipeline, self.ready
-        if _is_due(self.now, pipeline.period):
+        if is_due(self.now, pipeline.period):
             self._scraped.append((self.now + pipeline.delay, self._scrape()))
         while self._scraped and self._scraped[0][0] <= self.now:
             self.sample = self._scraped.popleft()[1]
         if self.world.autoscaler is not None:
-            self._scale(self.world.autoscaler)
+            self._follow(self.world.autoscaler)
         return self.ready != before
 
     def _scrape(self) -> Sample:
@@ -160,28 +161,14 @@ class Plant:
         moment = self._start + timedelta(seconds=self.now)
         return Sample("plant", Quantity(round(value * NANO)), moment, timedelta(seconds=window))
 
-    def _scale(self, autoscaler: Autoscaler) -> None:
-        while self._starting and self._starting[0] <= self.now:
-            self._starting.popleft()
-            self.ready += 1
-        if self.sample is None or not self.ready or not _is_due(self.now, autoscaler.period):
+    def _follow(self, autoscaler: Autoscaler) -> None:
+        scale = self._scale
+        scale.start(self.now)
+        if self.sample is None or not scale.ready or not is_due(self.now, autoscaler.period):
             return
-        ratio = self.sample.value.nanos / NANO / self.ready / autoscaler.target
-        wanted = self.desired if abs(ratio - 1) <= autoscaler.tolerance else ceil(self.ready * ratio)
-        wanted = min(max(wanted, 1), autoscaler.most)
-        self._recommended.append((self.now, wanted))
-        while self._recommended[0][0] < self.now - autoscaler.stabilization:
-            self._recommended.popleft()
-        wanted = max(wanted, min(self.desired, max(count for _, count in self._recommended)))
-        for _ in range(wanted - self.desired):
-            self._starting.append(self.now + autoscaler.startup)
-        for _ in range(self.desired - wanted):
-            if self._starting:
-                self._starting.pop()
-            else:
-                self.ready -= 1
-        self.desired = wanted
+        scale.follow(autoscaler, self.sample.value.nanos / NANO / scale.ready / autoscaler.target, self.now)
 
 
-def _is_due(now: float, period: float) -> bool:
-    return now % period < TICK
+def is_due(now: float, period: float, tick: float = TICK) -> bool:
+    """Return whether something that happens once in a period happens in the tick that ends now."""
+    return now % period < tick

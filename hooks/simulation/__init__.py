@@ -1,0 +1,1 @@
+"""The command `beamlit-hooks simulate`: reading files and arguments, and printing."""
