@@ -23,7 +23,7 @@ PAGE: Final = ROOT / "docs/offloading.md"
 BEGIN: Final = "<!-- Written by `make metric-table`. -->\n"
 END: Final = "<!-- End of what `make metric-table` writes. -->\n"
 
-ENGINE: Final = Engine(speed=600.0, batch=32, prompt_speed=10_000.0, cache=50_000)
+ENGINE: Final = Engine(speed=600.0, batch=32, prompt_speed=10_000.0, cache=36_000)
 REPLICAS: Final = 2
 
 _QUANTILE: Final = "histogram_quantile(0.9, sum by (le) (rate(vllm:time_to_first_token_seconds_bucket[1m])))"

@@ -71,7 +71,7 @@ def read_observable(text: str) -> Observable:
         UnknownMetric: it names none.
     """
     if match := _WRITTEN.fullmatch(text):
-        return Observable(Kind.FIRST_TOKEN, float(match[1]) / 100)
+        return Observable(Kind.FIRST_TOKEN, round(float(match[1]) / 100, 6))
     kind = next((kind for kind in Kind if kind == text and kind is not Kind.FIRST_TOKEN), None)
     if kind is None:
         raise UnknownMetric(f"must be {WORDS}, not {text!r}")

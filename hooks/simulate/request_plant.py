@@ -262,9 +262,12 @@ class RequestPlant:
             number = replica.waiting[0]
             request = requests[number]
             # A request that is too large for the cache is served alone.
-            if engine.cache is not None and replica.running:
-                if replica.held(now, engine.place_speed) + request.prompt > engine.cache:
-                    return
+            if (
+                engine.cache is not None
+                and replica.running
+                and replica.held(now, engine.place_speed) + request.prompt > engine.cache
+            ):
+                return
             replica.waiting.popleft()
             replica.count(now)
             begun = max(now, replica.prompts_until) + request.prompt / engine.prompt_speed

@@ -37,6 +37,8 @@ def _lines(title: str, results: Sequence[Result], *, costs: bool) -> Iterator[st
     yield from table(results, costs=costs)
     yield ""
     yield "  Times to first token are estimates, of local and remote requests together."
+    if first.unfinished:
+        yield f"  Of {results[0].case.name}, {first.unfinished:,} local requests were not finished at the end."
     yield ""
     yield f"Over time, {results[0].case.name}:"
     yield from _course(first)
@@ -51,7 +53,8 @@ def _millions(tokens: int) -> str:
 def rows(results: Sequence[Result], *, costs: bool) -> list[tuple[str, ...]]:
     """Return the names of the columns and the cells of the table, a row for each result."""
     head = ("", "requests local", "remote", "of all", "tokens local", "remote", "of all", "ttft p50", "p95", "p99")
-    extra = ("changes", "unfinished", "replica hours", *(("cost",) if costs else ()))
+    scaled = len({round(one.outcome.replica_hours, 6) for one in results}) > 1
+    extra = ("changes", *(("replica hours",) if scaled else ()), *(("cost",) if costs else ()))
     result = [(*head, *extra)]
     for one in results:
         found = one.outcome
@@ -67,8 +70,7 @@ def rows(results: Sequence[Result], *, costs: bool) -> list[tuple[str, ...]]:
                 f"{found.remote_token_share:.1f} %",
                 *("-" if seconds is None else written(seconds) for seconds in times),
                 str(len(found.changes)),
-                f"{found.unfinished:,}",
-                f"{found.replica_hours:.1f}",
+                *((f"{found.replica_hours:.1f}",) if scaled else ()),
                 *((f"{found.cost:,.2f}",) if costs else ()),
             )
         )

@@ -110,7 +110,7 @@ _EXAMPLE: Final = '{"timestamp": 1500, "input_length": 800, "output_length": 120
 def _of_csv(number: int, line: str, rest: Iterator[tuple[int, str]]) -> Iterator[Request]:
     """Yield the requests of lines of CSV, whose first one may hold the names of the columns."""
     _check_length(number, line)
-    head = next(csv.reader([line]))
+    head = _split(number, line)
     if _is_data(head):
         columns = (_PLAIN, (_PLAIN.time, _PLAIN.prompt, _PLAIN.generated))
         places = (0, 1, 2)
@@ -123,10 +123,17 @@ def _of_csv(number: int, line: str, rest: Iterator[tuple[int, str]]) -> Iterator
     most = max(places)
     for place, text in numbered:
         _check_length(place, text)
-        row = next(csv.reader([text]))
+        row = _split(place, text)
         if len(row) <= most:
             raise BadTrace(f"line {place}: has {len(row)} columns: write {most + 1}, with commas between them")
         yield _request(place, columns, (row[time], row[prompt], row[generated]))
+
+
+def _split(number: int, line: str) -> list[str]:
+    try:
+        return next(csv.reader([line.rstrip("\r\n")]))
+    except (csv.Error, StopIteration):
+        raise BadTrace(f"line {number}: must be values with commas between them") from None
 
 
 def _chained(number: int, line: str, rest: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:

@@ -119,8 +119,8 @@ def test_a_manifest_that_is_not_accepted(tmp_path: Path) -> None:
     """A manifest that cannot be in force is exit status 1 and a sentence that names it."""
     manifest = tmp_path / "model.yaml"
     text = Path(MANIFEST).read_text(encoding="utf-8")
-    for wrong in ("host: models.example.com/path", 'host: 5, scheme: "x"'):
-        manifest.write_text(text.replace("host: models.example.com", wrong))
+    for good, wrong in (("host: models.example.com", "host: a/b"), ("percentage: 50", "percentage: 500")):
+        manifest.write_text(text.replace(good, wrong))
         status, output, problems = simulated(manifest, *LOAD)
         assert (status, output) == (1, "")
         assert problems.startswith("default/chat: ")
