@@ -444,9 +444,9 @@ async def _renamed(
     name = None if model is None else chosen.name_for(model.name)
     if name is not None and model is not None and model.in_query is not None:
         target = bodies.renamed_target(target, model.in_query, name)  # behind the path, so first
-    in_path = None if model is None else model.in_path
-    if in_path is None and chosen.backend.model is not None:
-        in_path = path.in_target(target, plan.own_names)
+    in_path = None
+    if chosen.backend.model is not None or (model is not None and model.has_path):
+        in_path = path.in_target(target, plan.own_names, chosen.target.prefix)
     # A name that is none of the route's may be one of the server's: where there may be others, it was refused before.
     if in_path is not None and in_path.name in plan.own_names:
         other = chosen.name_for(in_path.name)

@@ -116,6 +116,11 @@ class RoutePlan:
         """Statuses that count as failures of a backend."""
         self.holds_streams = FailureCause.STREAM_ERROR in self.causes
         """Whether the first event of an event stream is examined."""
+        self.prefixes = tuple(dict.fromkeys(one.target.prefix for one in self.backends))
+        """Paths that backends have in front of targets."""
+        behind_version = any(one.removesuffix(b"/").endswith(b"/v1") for one in self.prefixes)
+        self.lists = frozenset((b"/v1/models", b"/models") if behind_version else (b"/v1/models",))
+        """Paths of targets by which a backend lists its models."""
         self.turns = balancing.pattern([backend.weight for backend in document.backends])
         self._metrics = metrics
         self._series: dict[str, Series] = {}

@@ -158,7 +158,9 @@ class Proxy:
         if plan.names is not None:
             await self._check_name(exchange, plan, target, context)
         elif context.model is not None:
-            context.model = requested_model.with_path(context.model, target, plan.own_names, plan.route.namespace)
+            context.model = requested_model.with_path(
+                context.model, target, plan.own_names, plan.route.namespace, plan.prefixes
+            )
         chosen, context.diversion = plan.choose(context.started)
         context.backend = chosen
         if head.content_length is not None and head.content_length > plan.body_limit:
@@ -207,7 +209,9 @@ class Proxy:
             context.sought = True
         if context.model is not None and context.model.name not in plan.own_names:
             raise errors.ModelNotFound
-        context.model = requested_model.with_path(context.model, target, plan.own_names, plan.route.namespace)
+        context.model = requested_model.with_path(
+            context.model, target, plan.own_names, plan.route.namespace, plan.prefixes
+        )
 
     async def _admit(self, plan: RoutePlan, chosen: BackendPlan, context: RequestContext) -> BackendPlan:
         """Return the backend for a request whose chosen one is at its limit; wait in the queue if there is one.
@@ -418,7 +422,7 @@ class Proxy:
         """
         if exchange.head.method not in (b"GET", b"HEAD"):
             return False
-        if target.partition(b"?")[0].removesuffix(b"/") != b"/v1/models":
+        if target.partition(b"?")[0].removesuffix(b"/") not in plan.lists:
             return False
         document = plan.route.document
         names = sorted({document.client_model, *(one.name for one in document.models)})

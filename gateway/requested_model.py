@@ -28,18 +28,23 @@ class RequestedModel(NamedTuple):
     """The body without its content coding; None where it has none."""
     reader: body.BodyReader | None = None
     """Reader that has not seen the rest of the body yet, which is sent on as it comes; None where it has seen all."""
-    in_path: FoundName | None = None
+    has_path: bool = False
+    """Whether the path has a name as well, at least with what a backend has in front of it."""
     unpacked: bool = False
     """Whether the body is sent without its content coding, which makes it mean the same to every server."""
 
     @property
     def is_settled(self) -> bool:
         """Whether the request is sent on as it came where a backend has no other name than `name` for the model."""
-        return self.reader is None and self.in_path is None and not self.unpacked
+        return self.reader is None and not self.has_path and not self.unpacked
 
 
 def with_path(
-    model: RequestedModel | None, target: bytes, names: Collection[str], namespace: str
+    model: RequestedModel | None,
+    target: bytes,
+    names: Collection[str],
+    namespace: str,
+    prefixes: Collection[bytes] = (b"",),
 ) -> RequestedModel | None:
     """Return the model that a request asks for, the name in its path included.
 
@@ -48,22 +53,25 @@ def with_path(
         target: Target in whose path a name may stand.
         names: Names that may stand there.
         namespace: Namespace of the route, which may stand before a name.
+        prefixes: Paths that backends have in front of the target, with which there may be a name in it.
 
     Raises:
         errors.ModelNotFound: The name in the path is none of `names`.
         errors.ModelMissing: Path, body and query name different models.
     """
-    in_path = path.in_target(target, names)
-    if in_path is None:
-        return model
-    if in_path.name not in names:
-        raise errors.ModelNotFound
-    if model is None:
-        return RequestedModel(in_path.name, None, None, None, in_path=in_path)
-    prefix = f"{namespace}/"
-    if model.name.removeprefix(prefix) != in_path.name.removeprefix(prefix):
-        raise errors.ModelMissing(PATH_DISAGREES)
-    return model._replace(in_path=in_path)
+    qualifier = f"{namespace}/"
+    for prefix in prefixes:
+        in_path = path.in_target(target, names, prefix)
+        if in_path is None:
+            continue
+        if in_path.name not in names:
+            raise errors.ModelNotFound
+        if model is None:
+            model = RequestedModel(in_path.name, None, None, None)
+        elif model.name.removeprefix(qualifier) != in_path.name.removeprefix(qualifier):
+            raise errors.ModelMissing(PATH_DISAGREES)
+        model = model._replace(has_path=True)
+    return model
 
 
 async def find(exchange: Exchange, target: bytes, limit: int, *, required: bool) -> RequestedModel | None:

@@ -1,7 +1,8 @@
 """Names in paths: the places where APIs have a model's name as a segment of the path.
 
-These are `/v1/models/{id}`, `/v1/engines/{id}/…` and `/openai/deployments/{id}/…` of OpenAI's API and Azure's, and
-`/v1beta/models/{id}:generateContent` of Google's, with whatever version.
+These are `/v1/models/{id}`, `/v1/engines/{id}/…` and `/openai/deployments/{id}/…` of OpenAI's API and Azure's,
+`/v1beta/models/{id}:generateContent` and `/publishers/google/models/{id}:generateContent` of Google's, with whatever
+version, and `/model/{id}/invoke` of Amazon's.
 """
 
 import re
@@ -12,16 +13,18 @@ from urllib.parse import quote, unquote_to_bytes
 from gateway import errors
 from gateway.model_names.scanner import FoundName, Notation
 
-_PLACE: Final = re.compile(rb"/(?:models|engines|deployments)[/;]|%")
+_PLACE: Final = re.compile(rb"/(?:models?|engines|deployments)[/;]|%")
 """Regular expression for paths (in lower case) that may have a place for a name."""
 _SEGMENT: Final = re.compile(rb"[^/]+")
 _VERSION: Final = re.compile(rb"v[0-9]+[a-z0-9.]*")
+_OPERATIONS: Final = frozenset({b"invoke", b"invoke-with-response-stream", b"converse", b"converse-stream"})
+"""Words that follow a name in Amazon's API."""
 _DOT_SEGMENTS: Final = frozenset({".", ".."})
 _MOST_SEGMENTS: Final = 8
 """Segments of the longest name, whose slashes need not be encoded."""
 
 
-def in_target(target: bytes, names: Collection[str]) -> FoundName | None:
+def in_target(target: bytes, names: Collection[str], prefix: bytes = b"") -> FoundName | None:
     """Return the name in the path of a target; None where the path has no place for one.
 
     Where slashes are not encoded, the longest of `names` is meant that the rest of the path begins with; without one it
@@ -31,12 +34,13 @@ def in_target(target: bytes, names: Collection[str]) -> FoundName | None:
     Args:
         target: Request target.
         names: Names that are known; another one is found, too.
+        prefix: Path that a backend has in front of the target, which may be the beginning of a place.
     """
     path = target.partition(b"?")[0]
-    if not _PLACE.search(path.lower()):
+    if not _PLACE.search((prefix + path).lower()):
         return None
     segments = list(_SEGMENT.finditer(path))
-    begin = _place(segments)
+    begin = _place(_SEGMENT.findall(prefix), [one.group() for one in segments])
     if begin is None:
         return None
     decoded = [unquote_to_bytes(one.group()).decode("utf-8", "replace") for one in segments[begin:][:_MOST_SEGMENTS]]
@@ -68,15 +72,28 @@ def renamed(target: bytes, found: FoundName, name: str) -> bytes:
     return target[: found.start] + quote(name, safe=safe).encode("ascii") + target[found.end :]
 
 
-def _place(segments: list[re.Match[bytes]]) -> int | None:
-    """Return the index of the first segment of a name; None where there is no place for one."""
-    before = b""
-    for index, segment in enumerate(segments[:-1]):
-        # Servers decode a path before they compare it, and some ignore case and parameters.
-        text = unquote_to_bytes(segment.group()).partition(b";")[0].lower()
-        if text in (b"models", b"engines") and _VERSION.fullmatch(before):
-            return index + 1
-        if text == b"deployments" and before == b"openai":
-            return index + 1
-        before = text
+def _place(prefix: list[bytes], segments: list[bytes]) -> int | None:
+    """Return the index of the first segment of a name, none of which is in the prefix; None where there is no place."""
+    words = [_word(one) for one in (*prefix, *segments)]
+    for index in range(len(prefix), len(words)):
+        if _is_name(words, index):
+            return index - len(prefix)
     return None
+
+
+def _word(segment: bytes) -> bytes:
+    """Return a segment as servers compare it: they decode a path first, and some ignore case and parameters."""
+    return unquote_to_bytes(segment).partition(b";")[0].lower()
+
+
+def _is_name(words: list[bytes], index: int) -> bool:
+    """Return whether the segment with this index is a name, by what stands around it."""
+    before = words[index - 1] if index else b""
+    further = words[index - 2] if index > 1 else b""
+    if before in (b"models", b"engines") and _VERSION.fullmatch(further):
+        return True
+    if before == b"models":
+        return index > 2 and words[index - 3] == b"publishers"
+    if before == b"deployments":
+        return further == b"openai"
+    return before == b"model" and not _OPERATIONS.isdisjoint(words[index + 1 : index + 1 + _MOST_SEGMENTS])

@@ -583,6 +583,36 @@ async def test_another_name_in_a_path_is_404(before: bytes, host: bytes, method:
         assert server.sides == []
 
 
+@pytest.mark.parametrize(
+    ("prefix", "target"),
+    [
+        ("/openai", b"/deployments/%b/chat/completions?api-version=1"),
+        ("/v1", b"/models/%b"),
+        ("/x/v1", b"/engines/%b/completions"),
+        ("/a/publishers/google", b"/models/%b:generateContent"),
+        ("/a", b"/model/%b/converse"),
+    ],
+)
+async def test_a_name_in_a_path_behind_the_prefix_of_a_backend(prefix: str, target: bytes) -> None:
+    """A name stands in a place of the path that the backend gets: it is renamed there, and another one is 404."""
+    there = remote(100, model="big", path_prefix=prefix)
+    for several in (True, False):
+        models = (ServedModel(name="lora-a", remote_model="big-a"),) if several else ()
+        one = document(local(0), there, models=models)
+        async with serving(echo) as server, gateway(one, remote_port=server.port, settings=OPEN) as running:
+            for name, other in ((b"demo", b"big"), (b"default%2Fdemo", b"big"), (b"lora-a", b"big-a")):
+                if b"%2F" in name and b"/models/%b" not in target[:10]:
+                    continue
+                response = await running.ask(bare(b"POST", b"/default/demo" + target % name, b"gateway"))
+                kept = not several and name == b"lora-a"
+                line = prefix.encode() + target % (name if kept else other)
+                assert response.body.startswith(b"POST %b HTTP/1.1\r\n" % line)
+            response = await running.ask(bare(b"POST", b"/default/demo" + target % b"other", b"gateway"))
+            assert response.status == (404 if several else 200)
+            response = await running.ask(bare(b"GET", b"/default/demo/models", b"gateway"))
+            assert (b'"lora-a"' in response.body) is (several and "v1" in prefix)
+
+
 async def test_a_path_and_a_body_name_one_model() -> None:
     """A path and a body, or a query, with names of different models are 400; both are renamed where they agree."""
     target = b"/default/demo/v1/engines/%b/completions"

@@ -26,6 +26,9 @@ PLACES = [
     "/v2/models/%s/versions/1/infer",
     "/v1/models/%s:predict",
     "/openai/deployments/%s/chat/completions?api-version=1",
+    "/v1/projects/p/locations/l/publishers/google/models/%s:generateContent",
+    "/model/%s/invoke",
+    "/x/Model/%s/converse-stream",
 ]
 
 
@@ -40,6 +43,33 @@ def test_a_name_in_a_path_is_found_and_replaced(place: str, safe: str, name: str
     assert found.name == name
     expected = place % quote("a/b c", safe="/" if "/" in quote(name, safe=safe) else "")
     assert path.renamed(target, found, "a/b c") == expected.encode()
+
+
+@pytest.mark.parametrize(
+    ("prefix", "target", "name"),
+    [
+        (b"/v1", b"/models/demo", "demo"),
+        (b"/openai/v1/", b"/models/other", "other"),
+        (b"/openai", b"/deployments/demo/chat/completions?a=/v1/models/x", "demo"),
+        (b"/v1/models", b"/demo:predict", "demo"),
+        (b"/v1/publishers", b"/google/models/other", "other"),
+        (b"/a/model", b"/demo/invoke", "demo"),
+        (b"/prefix", b"/v1/models/demo", "demo"),
+        (b"/openai/deployments/demo", b"/chat/completions", None),
+        (b"/openai/deployments/demo", b"/v1/models/other", "other"),
+        (b"/v1/models/demo", b"/versions/1/infer", None),
+        (b"/v1/models", b"", None),
+        (b"/v1", b"*", None),
+        (b"/x1", b"/models/demo", None),
+        (b"/model", b"/demo/other", None),
+    ],
+)
+def test_a_place_may_begin_in_the_prefix_of_a_backend(prefix: bytes, target: bytes, name: str | None) -> None:
+    """A name is found behind what a backend has in front of every target, and none is found in that itself."""
+    found = path.in_target(target, NAMES, prefix)
+    assert (None if found is None else found.name) == name
+    if found is not None:
+        assert path.renamed(target, found, "b") == target.replace(found.name.encode(), b"b", 1)
 
 
 @pytest.mark.parametrize("name", ["other", "Demo", "demo2", "org", "demo;a=b", "demo%2F..", "%FF", "x:demo", "demo%00"])
