@@ -222,6 +222,8 @@ def _check_websocket(method: bytes, version: str, fields: Fields, *, has_body: b
             raise errors.UpgradeRefused
     if (
         b"upgrade" not in connection
+        # What a Connection field lists ends here (RFC 9110 7.6.1), and a backend would get half a handshake.
+        or any(one.startswith(b"sec-websocket-") for one in connection)
         or handshake.get(b"upgrade", b"").lower() != b"websocket"
         or not _WEBSOCKET_KEY.fullmatch(handshake.get(b"sec-websocket-key", b""))
     ):

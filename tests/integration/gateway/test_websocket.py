@@ -629,6 +629,9 @@ REFUSED: Final = {
     "no-version": [handshake().replace(b"Sec-WebSocket-Version: 13\r\n", b"")],
     "no-key": [handshake().replace(b"Sec-WebSocket-Key: " + KEY + b"\r\n", b"")],
     "two-keys": [handshake(b"Sec-WebSocket-Key: " + KEY)],
+    "listed-key": [handshake(b"Connection: Sec-WebSocket-Key")],
+    "listed-version": [handshake().replace(b"keep-alive, Upgrade", b"sec-websocket-version , Upgrade")],
+    "listed-extensions": [handshake(b"Connection: Upgrade,SEC-WEBSOCKET-EXTENSIONS")],
     "short-key": [handshake(key=b"c2hvcnQ=")],
     "key-that-is-none": [handshake(key=b"dGhlIHNhbXBsZSBub25jZR==")],
 }
