@@ -73,7 +73,8 @@ def requests() -> list[Request]:
         return read_trace(lines)
 
 
-def _outcome(trace: list[Request], config: Mapping[str, Any], *, enabled: bool = True) -> Outcome:
+def outcome(trace: list[Request], config: Mapping[str, Any], *, enabled: bool = True) -> Outcome:
+    """Return what comes of a configuration of offloading on a trace."""
     parent = {
         "apiVersion": "deployment.beamlit.com/v1alpha1",
         "kind": "ModelDeployment",
@@ -101,9 +102,9 @@ def rows(trace: list[Request]) -> Iterator[tuple[str, ...]]:
     """Yield the rows of the table, its head first."""
     yield ("remote share, time to first token (p95), changes", "100 % (default)", "50 %", "proportional")
     for name, config in METRICS.items():
-        cells = [_cell(_outcome(trace, {**config, "behavior": behavior})) for behavior in BEHAVIORS]
+        cells = [_cell(outcome(trace, {**config, "behavior": behavior})) for behavior in BEHAVIORS]
         yield (name, *cells)
-    never = _cell(_outcome(trace, METRICS["waiting requests, 5 per pod"], enabled=False))
+    never = _cell(outcome(trace, METRICS["waiting requests, 5 per pod"], enabled=False))
     yield ("nothing is offloaded", never, "", "")
 
 

@@ -13,6 +13,8 @@ class Autoscaler:
     """Target of the autoscaler, in parts of the target of the decision."""
     most: int = 10
     """Largest number of replicas."""
+    least: int = 1
+    """Smallest number of replicas."""
     period: float = 15.0
     startup: float = 300.0
     """Seconds until a new replica is ready."""
@@ -49,7 +51,7 @@ class Scale:
             now: the present, in seconds.
         """
         wanted = self.desired if abs(ratio - 1) <= autoscaler.tolerance else ceil(self.ready * ratio)
-        wanted = min(max(wanted, 1), autoscaler.most)
+        wanted = min(max(wanted, autoscaler.least), autoscaler.most)
         self._recommended.append((now, wanted))
         while self._recommended[0][0] < now - autoscaler.stabilization:
             self._recommended.popleft()

@@ -24,6 +24,9 @@ _CURVES: Final[tuple[tuple[str, str, Callable[[Slice], float | None]], ...]] = (
     ("Ready replicas", "replicas", lambda one: one.ready),
 )
 
+_MINUTES_UNTIL: Final = 3 * 3600.0
+"""Seconds up to which times are in minutes."""
+
 _STYLE: Final = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; margin: 1.5rem 0; }
@@ -62,13 +65,15 @@ def as_page(title: str, results: Sequence[Result], *, costs: bool) -> str:
     from bokeh.resources import Resources
 
     figures = []
-    hours = Range1d(start=0.0, end=max(one.outcome.seconds for one in results) / 3600)
+    seconds = max(one.outcome.seconds for one in results)
+    name, unit_of_time = ("minutes", 60.0) if seconds <= _MINUTES_UNTIL else ("hours", 3600.0)
+    times = Range1d(start=0.0, end=seconds / unit_of_time)
     for heading, unit, value in _CURVES:
         plot = figure(
             title=heading,
-            x_axis_label="hours",
+            x_axis_label=name,
             y_axis_label=unit,
-            x_range=hours,
+            x_range=times,
             height=240,
             sizing_mode="stretch_width",
             tools="xpan,xwheel_zoom,box_zoom,reset,save",
@@ -77,7 +82,7 @@ def as_page(title: str, results: Sequence[Result], *, costs: bool) -> str:
             slices = result.outcome.slices
             values = [value(one) for one in slices]
             plot.step(
-                [one.start / 3600 for one in slices],
+                [one.start / unit_of_time for one in slices],
                 [float("nan") if one is None else one for one in values],
                 mode="after",
                 line_width=2,
@@ -86,9 +91,9 @@ def as_page(title: str, results: Sequence[Result], *, costs: bool) -> str:
                 legend_label=result.case.name,
                 name=result.case.name,
             )
-        plot.add_tools(HoverTool(tooltips=[("", "$name"), ("hours", "@x{0.00}"), (unit, "@y{0.00}")]))
+        plot.add_tools(HoverTool(tooltips=[("", "$name"), (name, "@x{0.0}"), (unit, "@y{0.00}")]))
         plot.legend.click_policy = "hide"
-        plot.legend.background_fill_alpha = 0.7
+        plot.add_layout(plot.legend[0], "right")
         figures.append(plot)
     # Tables, widgets and formulas of the library would make the page three times as large.
     library = Resources(mode="inline", components=["bokeh"]).render_js()

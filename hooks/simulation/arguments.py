@@ -10,7 +10,7 @@ from hooks.simulate.generators import KINDS, BadLoad, Described, describe
 from hooks.simulate.observables import WORDS, Observable, UnknownMetric, read_observable
 from hooks.simulate.requests import MOST_SECONDS
 from hooks.simulate.variants import BadVariant, Variant, read_variant
-from program.invocation import paragraphs, typed
+from program.invocation import command, paragraphs, typed
 
 COMMAND: Final = "simulate"
 EXAMPLE: Final = (
@@ -26,6 +26,7 @@ def add_parser(
     """Add the command and its arguments to the command line."""
     parser = commands.add_parser(
         COMMAND,
+        usage=f"{command('hooks')} {COMMAND} FILE… (--trace FILE | --load LOAD) --capacity TOKENS [FLAG…]",
         help="try a model's offloading on a trace of requests or a made-up load, without a cluster",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=paragraphs(
@@ -144,7 +145,7 @@ def _add_replicas(parser: argparse.ArgumentParser) -> None:
         "--max-replicas",
         type=_count,
         metavar="N",
-        help="replicas that a HorizontalPodAutoscaler goes up to (default: there is none)",
+        help="replicas that a HorizontalPodAutoscaler goes up to, from --replicas (default: there is none)",
     )
     replicas.add_argument(
         "--hpa-target",

@@ -141,7 +141,9 @@ def _setting(given: argparse.Namespace, settings: Settings, now: datetime, relat
         replicas=given.replicas,
         autoscaler=None
         if given.max_replicas is None
-        else Autoscaler(target=given.hpa_target / 100, most=given.max_replicas, startup=given.startup),
+        else Autoscaler(
+            target=given.hpa_target / 100, most=given.max_replicas, least=given.replicas, startup=given.startup
+        ),
         period=given.metric_period,
         delay=given.metric_delay,
         noise=given.metric_noise,

@@ -1,6 +1,7 @@
 """The command simulate in this process: what cannot be used is a sentence that says what to write."""
 
 import io
+import json
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from hooks.__main__ import parser
 from hooks.settings import Settings
+from hooks.simulation.arguments import EXAMPLE
 from hooks.simulation.command import run
 from tests.builders import NOW
 from tools.repository import ROOT
@@ -136,6 +138,20 @@ def test_a_remote_backend_is_assumed() -> None:
     assert "default/demo-server" in output
     assert "so one is assumed." in problems.splitlines()[0]
     assert "spec.offloadingConfig.metrics is empty" in problems.splitlines()[1]
+
+
+def test_the_example_of_the_help() -> None:
+    """The first example of the help is the command whose output the page about simulating shows."""
+    page = Path("docs/simulate.md").read_text(encoding="utf-8")
+    assert f"$ .venv/bin/beamlit-hooks {EXAMPLE}\n" in page
+
+
+def test_an_autoscaler_keeps_the_replicas() -> None:
+    """With an autoscaler --replicas are the least there are, and its cost is that of the hours of the replicas."""
+    words = (MANIFEST, "--load", "step,from=0,to=0", "--duration", "30m", "--capacity", "600", "--replicas", "2")
+    status, output, _ = simulated(*words, "--max-replicas", "4", "--replica-price", "3", "-o", "json")
+    assert status == 0
+    assert [one["cost"]["all"] for one in json.loads(output)["results"]] == [3.0, 3.0, 3.0]
 
 
 def test_one_of_several_models() -> None:
