@@ -33,11 +33,18 @@ SETTINGS: Final[Json] = {
 }  # fmt: skip
 """Content of `config.yaml` of the product under test."""
 
-_CRD: Final[Json] = yaml.safe_load((ROOT / "crds/deployment.beamlit.com_modeldeployments.yaml").read_text())
-_KIND: Final = next(kind for kind in kinds.read_kinds(ROOT / "crds") if kind.name == "ModelDeployment")
 
-_POLICY_CRD: Final[Json] = yaml.safe_load((ROOT / "crds/authorization.beamlit.com_policies.yaml").read_text())
-_POLICY: Final = next(kind for kind in kinds.read_kinds(ROOT / "crds") if kind.name == "Policy")
+def _crd(name: str) -> Json:
+    # The C loader: every process of a test run reads these files when it collects the tests.
+    content: Json = yaml.load((ROOT / "crds" / name).read_text(), Loader=yaml.CSafeLoader)
+    return content
+
+
+_CRD: Final = _crd("deployment.beamlit.com_modeldeployments.yaml")
+_POLICY_CRD: Final = _crd("authorization.beamlit.com_policies.yaml")
+_KINDS: Final = {kind.name: kind for kind in kinds.read_kinds(ROOT / "crds")}
+_KIND: Final = _KINDS["ModelDeployment"]
+_POLICY: Final = _KINDS["Policy"]
 
 PRODUCTS: Final[dict[str, Scenario]] = {}
 """Scenarios with the product's hooks, by name."""

@@ -173,7 +173,11 @@ async def test_a_response_is_kept(api: ApiServer, engine: Engine) -> None:
             reasons.UNREACHABLE,
             "in an encoding that was not asked for",
         ),
-        (Page(gzip.compress(b"\n" * (1 << 28)), headers={"content-encoding": "gzip"}), reasons.UNREACHABLE, "encoding"),
+        (
+            Page(gzip.compress(b"\n" * (1 << 20)) * 256, headers={"content-encoding": "gzip"}),
+            reasons.UNREACHABLE,
+            "encoding",
+        ),
         (Page(b"short", headers={"content-length": "10"}), reasons.UNREACHABLE, "broke off"),
         (Page(b"# only a comment\n"), reasons.NO_SAMPLE, f"no {QUEUE} is on it"),
         (Page(b"\x00\xff" * 1000), reasons.NO_SAMPLE, f"no {QUEUE} is on it"),
