@@ -66,6 +66,11 @@ compiled: $(COMPILED)/.built ## Compile the gateway's data path as the image doe
 image: .venv/.synced ## Build the image with docker or podman, else with buildah, into an archive
 	@$(RUN)python -m tests.node.image
 
+.PHONY: image-test
+image-test: .venv/.synced ## Look at the image, and run the tests of what it has inside it; ARGS goes to pytest
+	@$(RUN)pytest -q tests/node/test_image.py
+	@$(RUN)python -m tests.node.inside $(PARALLEL) $(ARGS)
+
 .PHONY: clients
 clients: .venv/.synced ## Real clients at the gateway: Python, Node, Java, curl, Chromium; ARGS goes to pytest
 	@$(RUN)pytest -n 2 --dist loadgroup tests/clients $(ARGS)

@@ -5,6 +5,8 @@ certificate authorities, those that this machine trusts among them. It is made o
 outside the tree. It is for tests: no release is built on it.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +46,15 @@ class Unavailable(Exception):
     """The base image cannot be made. The message says what is missing."""
 
 
+@contextlib.contextmanager
+def alone(what: str) -> Iterator[None]:
+    """Let one process at a time make something that is kept in the cache."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f".{what}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def name() -> str:
     """Return the name of the base image that is made here: the Dockerfile's, as one of this machine."""
     repository, _, tag = dockerfile.argument("BASE").partition("@")[0].rpartition(":")
@@ -63,8 +75,14 @@ def root_file_system() -> Path:
     absent = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]
     if absent:
         raise Unavailable(f"a base image is made with programs that are missing: apt-get install {' '.join(absent)}")
+    with alone("base"):
+        if not archive.is_file():
+            _make(archive)
+    return archive
+
+
+def _make(archive: Path) -> None:
     print("making a base image with debootstrap", flush=True)
-    CACHE.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir=CACHE, prefix=".base-") as folder:
         root, making = Path(folder) / "root", Path(folder) / "base.tar"
@@ -77,7 +95,6 @@ def root_file_system() -> Path:
              f"--directory={root}", f"--file={making}", ".")  # fmt: skip
         making.rename(archive)
     print(f"made a base image in {time.monotonic() - began:.0f} s", flush=True)
-    return archive
 
 
 def _authorities() -> list[Path]:

@@ -57,6 +57,11 @@ def build_image(tag: str | None = None) -> Path:
         BuildError: the build failed.
     """
     tag = tag or name()
+    with base_image.alone("image"):
+        return _built(tag)
+
+
+def _built(tag: str) -> Path:
     archive = _FOLDER / f"{tag.replace('/', '_').replace(':', '_')}.tar"
     key, inputs = archive.with_suffix(".inputs"), _inputs()
     if archive.is_file() and key.is_file() and key.read_text() == inputs:
