@@ -24,17 +24,18 @@ COPY hooks hooks
 COPY gateway gateway
 COPY program program
 # The gateway's data path is compiled: pyproject.toml says which modules.
-RUN HATCH_BUILD_HOOK_ENABLE_MYPYC=1 uv sync --locked --no-dev --no-editable \
+RUN HATCH_BUILD_HOOK_ENABLE_MYPYC=1 CFLAGS=-g0 uv sync --locked --no-dev --no-editable \
   && cd /app/lib/python*/site-packages \
-  && find . -name '*mypyc*.so' -exec strip --strip-debug '{}' + \
-  && /app/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash hooks gateway program
+  && /app/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash hooks gateway program \
+  && rm /app/.lock
 
 FROM ${BASE}
 ARG BASE
 RUN PYTHONDONTWRITEBYTECODE=1 pip uninstall --yes --no-cache-dir --root-user-action=ignore pip \
   && rm -rf "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')/ensurepip"
 COPY --from=build /app /app
-ENV PATH=/app/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# Kubernetes' client asks for a home as it is imported, and there may be none for a user that the cluster chooses.
+ENV PATH=/app/bin:$PATH HOME=/ PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 65532:65532
 EXPOSE 8080 8081 8082 8083
 CMD ["python", "-m", "hooks"]

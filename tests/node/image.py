@@ -220,7 +220,7 @@ def _apply(layer: tarfile.TarFile, root: Path) -> None:
             _remove_all([path.with_name(path.name.removeprefix(_WHITEOUT))])
         else:
             kept.append(member)
-            if not member.isdir():
+            if path.is_symlink() or path.is_dir() != member.isdir():
                 _remove_all([path])
     layer.extractall(root, kept, numeric_owner=True, filter="fully_trusted")
 
