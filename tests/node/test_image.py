@@ -137,7 +137,7 @@ def test_layers_take_files_away(tmp_path: Path) -> None:
     root.mkdir()
     manifest: Any = f'[{{"Config": "config.json", "Layers": {[f"{i}.tar" for i in range(2)]}}}]'.replace("'", '"')
     files = {"manifest.json": manifest.encode(), **{f"{i}.tar": layer(members) for i, members in enumerate(layers)}}
-    archive.write_bytes(layer(files))  # type: ignore[arg-type]
+    archive.write_bytes(layer(files))
     image.unpack(archive, root)
     found = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
     assert found == {"a/kept", "c/new", "d/inside"}
