@@ -69,7 +69,7 @@ image: .venv/.synced ## Build the image with docker or podman, else with buildah
 .PHONY: image-test
 image-test: .venv/.synced ## Look at the image, and run the tests of what it has inside it; ARGS goes to pytest
 	@$(RUN)pytest -q tests/node/test_image.py
-	@$(RUN)python -m tests.node.inside $(PARALLEL) $(ARGS)
+	@$(RUN)python -m tests.node.image_tests $(PARALLEL) $(ARGS)
 
 .PHONY: clients
 clients: .venv/.synced ## Real clients at the gateway: Python, Node, Java, curl, Chromium; ARGS goes to pytest

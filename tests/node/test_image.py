@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.node import base_image, image, inside
+from tests.node import base_image, image, image_tests
 from tools.repository import ROOT
 
 LARGEST: Final = 100_000_000
@@ -39,7 +39,7 @@ def archive() -> Path:
 @pytest.fixture(scope="session")
 def root(archive: Path) -> Iterator[Path]:
     """Yield the root file system of the image."""
-    if reason := inside.missing():
+    if reason := image_tests.missing():
         skip(reason)
     base_image.CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=base_image.CACHE, prefix=".root-") as folder:
@@ -103,13 +103,13 @@ def test_what_is_left_out_is_not_missed(root: Path, archive: Path) -> None:
         for path in (ROOT / package).rglob("*.py")
     )
     code = f"import importlib\nfor name in {['kubernetes', 'kubernetes.aio', *names]}: importlib.import_module(name)"
-    assert inside.run(root, [*USER, "python", "-W", "error", "-c", code], inside.environment(archive)) == 0
+    assert image_tests.run(root, [*USER, "python", "-W", "error", "-c", code], image_tests.environment(archive)) == 0
 
 
 @pytest.mark.parametrize("name", ["hooks", "gateway"])
 def test_programs_start_as_their_user(root: Path, archive: Path, name: str) -> None:
     """Both programs start as the user of the image, which may write nowhere."""
-    assert inside.run(root, [*USER, "python", "-m", name, "--help"], inside.environment(archive)) == 0
+    assert image_tests.run(root, [*USER, "python", "-m", name, "--help"], image_tests.environment(archive)) == 0
 
 
 def layer(members: dict[str, bytes | None]) -> bytes:

@@ -1,6 +1,6 @@
 """Tests run inside the image: on its Python, its packages and its compiled modules.
 
-`python -m tests.node.inside` unpacks the image and runs pytest in it, with the tests, what they need of the locked
+`python -m tests.node.image_tests` unpacks the image and runs pytest in it, with the tests, what they need of the locked
 packages and programs of Debian laid beside it. The image itself is not changed: `hooks`, `gateway` and `program` are
 those in `/app`. It takes root, for mounts; the network is this machine's.
 """
@@ -8,6 +8,7 @@ those in `/app`. It takes root, for mounts; the network is this machine's.
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -140,7 +141,7 @@ def packages() -> Path:
     making = folder.with_name(f".{folder.name}")
     shutil.rmtree(making, ignore_errors=True)
     shipped = _names(_uv("export", "--no-dev"))
-    lines = [line for line in _uv("export", "--only-group", "dev").splitlines() if not _names(line) & shipped]
+    lines = [line for line in _uv("export", "--all-extras").splitlines() if not _names(line) & shipped]
     requirements = making.with_suffix(".txt")
     requirements.write_text("\n".join(lines))
     _uv("pip", "install", "--no-deps", "--only-binary", ":all:", "--python-version", "3.13", "--target", str(making),
@@ -213,6 +214,7 @@ def test(arguments: Sequence[str]) -> int:
 
 def main() -> int:
     """Run the tests of what the image has; arguments go to pytest."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was laid beside the image is taken away
     paths = [] if any(word.startswith("tests/") for word in sys.argv[1:]) else SUITES
     try:
         return test([*sys.argv[1:], *paths])
