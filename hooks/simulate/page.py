@@ -88,7 +88,7 @@ def as_page(title: str, results: Sequence[Result], *, costs: bool) -> str:
                 line_width=2,
                 color=_COLORS[number % len(_COLORS)],
                 line_dash="dashed" if result.case.is_comparison else "solid",
-                legend_label=result.case.name,
+                legend_label="all" if heading == "Arrivals" else result.case.name,
                 name=result.case.name,
             )
         plot.add_tools(HoverTool(tooltips=[("", "$name"), (name, "@x{0.0}"), (unit, "@y{0.00}")]))

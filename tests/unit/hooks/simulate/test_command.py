@@ -1,5 +1,6 @@
 """The command simulate in this process: what cannot be used is a sentence that says what to write."""
 
+import gzip
 import io
 import json
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from hooks.__main__ import parser
 from hooks.settings import Settings
+from hooks.simulation import command
 from hooks.simulation.arguments import EXAMPLE
 from hooks.simulation.command import run
 from tests.builders import NOW
@@ -140,6 +142,20 @@ def test_a_remote_backend_is_assumed() -> None:
     assert "spec.offloadingConfig.metrics is empty" in problems.splitlines()[1]
 
 
+def test_text(tmp_path: Path) -> None:
+    """Text has a table, the share over time and its changes; a trace may be compressed."""
+    trace = tmp_path / "trace.csv.gz"
+    rows = [f"{number / 10},200,100" for number in range(1200)]
+    trace.write_bytes(gzip.compress("\n".join(rows).encode()))
+    status, output, problems = simulated(MANIFEST, "--trace", trace, "--capacity", "300")
+    assert (status, problems) == (0, "")
+    lines = output.splitlines()
+    assert lines[0] == "default/chat, trace.csv.gz, 1 replica of 300 tokens/s"
+    assert lines[1] == "  1,200 requests in 2 min; 240,000 prompt tokens, 120,000 generated"
+    assert {"as written", "100 % at the trigger", "never offload"} <= {line[:24].strip() for line in lines}
+    assert any(line.endswith("50 %  MetricReached") for line in lines)
+
+
 def test_the_example_of_the_help() -> None:
     """The first example of the help is the command whose output the page about simulating shows."""
     page = Path("docs/simulate.md").read_text(encoding="utf-8")
@@ -174,8 +190,10 @@ def test_without_the_plotting_library(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert not page.exists()
 
 
-def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_page_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where the page cannot be written the result is printed all the same, and the exit status is 2."""
+    monkeypatch.setattr(command, "check_library", lambda: None)
+    monkeypatch.setattr(command, "as_page", lambda *_, **__: "a page")
     status, output, problems = simulated(MANIFEST, *LOAD, "--html", tmp_path / "missing" / "page.html")
     assert (status, output.splitlines()[0]) == (2, "default/chat, generated load, 1 replica of 600 tokens/s")
     assert problems.endswith("page.html cannot be written: No such file or directory.\n")

@@ -68,7 +68,7 @@ def test_numbers_of_requests_and_tokens() -> None:
     assert sum(one.generated for one in requests) / len(requests) == pytest.approx(200, rel=0.05)
 
 
-@settings(max_examples=30)
+@settings(max_examples=10)
 @given(st.integers(0, 2**32), st.sampled_from(["step,from=0,to=3,at=10", "bursts,base=0,burst=9,every=30,length=5"]))
 def test_generated_requests(seed: int, text: str) -> None:
     """Requests arrive in order, within the time and while there is a load, each with tokens; a seed gives the same."""

@@ -154,7 +154,7 @@ def test_two_events_for_each_request() -> None:
     assert plant.now == 5
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0, 50), st.integers(0, 2000), st.integers(0, 300)), max_size=60),
     st.integers(1, 4),

@@ -111,7 +111,7 @@ def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
         read_trace(["1,1,1", "3000000,1,1"])
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.lists(st.text(alphabet=string.printable, max_size=30), max_size=5), st.sampled_from(["", AZURE, MOONCAKE]))
 def test_any_text(lines: list[str], head: str) -> None:
     """Any text is a trace or is refused with a message; nothing else is raised."""
@@ -122,7 +122,7 @@ def test_any_text(lines: list[str], head: str) -> None:
     assert not requests or requests[0].time == 0
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**5), st.integers(0, 10**4)), min_size=1))
 def test_what_is_written_is_read(rows: list[tuple[int, int, int]]) -> None:
     """The requests that are read from a CSV are those that it was written from."""
