@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import structlog
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.api import v1alpha1
@@ -142,6 +142,9 @@ async def test_no_document_ends_the_updates(tmp_path: Path) -> None:
 
 
 @given(alike, st.booleans())
+@example(changed(labels=["a"]), True)
+@example(changed(data="abc"), True)
+@example({"kind": "List", "items": 5}, False)
 def test_any_file_beside_a_good_one(value: Any, as_yaml: bool) -> None:
     """Any value as a file gives a snapshot with the objects of the other files."""
     folder = Path(tempfile.mkdtemp())
@@ -183,9 +186,11 @@ class Scripted:
         yield events()
 
 
+@example({"metadata": {}}, "ADDED")
 @given(alike, st.sampled_from(["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR", ""]))
 def test_any_object_of_the_cluster_beside_a_good_one(value: Any, kind: str) -> None:
-    """Any value in a list or an event of the API server leaves the source running, and later events count."""
+    """Any value in a list or an event of the API server leaves the source running, later events count, and what has no
+    name is no ConfigMap."""
 
     async def run() -> None:
         snapshots: list[sources.Snapshot] = []
@@ -193,6 +198,7 @@ def test_any_object_of_the_cluster_beside_a_good_one(value: Any, kind: str) -> N
         task = asyncio.create_task(source.run(snapshots.append, lambda: None))
         await until(lambda: bool(snapshots) and "default/late" in {one.key for one in snapshots[-1].config_maps})
         assert not task.done()
+        assert all(one.namespace and one.name for each in snapshots for one in each.config_maps)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
