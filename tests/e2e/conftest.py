@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -20,12 +21,38 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"own_plane: {NEEDS_ITS_OWN.replace('points', 'must not point')}")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """On an existing cluster, skip tests that would disturb its users or need its processes and logs."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On an existing cluster, skip tests that would disturb its users or need its processes and logs. With several
+    processes, keep those together that share a control plane."""
     if controlplane.existing():
         for item in items:
             if item.get_closest_marker("own_plane"):
                 item.add_marker(pytest.mark.skip(reason=NEEDS_ITS_OWN))
+    if config.getoption("loadgroup", default=False):
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group(_group(item)))
+        # A process that comes last to what takes longest would keep all others waiting.
+        items.sort(key=lambda item: _LONGEST.index(_group(item)) if _group(item) in _LONGEST else len(_LONGEST))
+
+
+_LONGEST: Final = ("installation", "test_offloading", "plane", "test_scale", "test_offloading_by_load")
+"""Groups of tests that take the longest, the longest first."""
+
+
+def _group(item: pytest.Item) -> str:
+    """Return the name of the control plane that a test shares with others, or that of its module."""
+    module = item.path.stem
+    if "tests/e2e" not in item.path.as_posix():
+        return f"{item.path.parent.name}/{module}"
+    fixtures: tuple[str, ...] = getattr(item, "fixturenames", ())
+    if module in _OWN:
+        return module
+    return next((name for name in ("installation", "plane") if name in fixtures), module)
+
+
+_OWN: Final = frozenset({"test_offloading_by_load", "test_uninstall"})
+"""Modules with a fixture `plane` of their own."""
 
 
 @pytest.fixture(scope="session")
