@@ -212,6 +212,7 @@ class ControlPlane:
 
     def stop(self) -> None:
         """End every process, the last one started first. A control plane that is thrown away needs no cleanup."""
+        self._reader.close()
         for name, process in reversed(self.processes.items()):
             process.stop(signal.SIGKILL if name in _DISPOSABLE else signal.SIGTERM, seconds=5)
 

@@ -1,18 +1,22 @@
 """Objects read over HTTP: tests that wait read often, and would spend their time on starting kubectl."""
 
+import contextlib
 import json
 import ssl
+import threading
 import time
-import urllib.error
-import urllib.request
-from http.client import HTTPException
+from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any, Final
 
 _DISCOVERY: Final = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
 
-class _Busy(OSError):
+class _Refused(Exception):
+    """The API server responds with an error."""
+
+
+class _Busy(_Refused):
     """The API server asks for a pause: it prepares a kind that no client has read yet."""
 
 
@@ -20,17 +24,20 @@ class Reader:
     """A client of an API server with a token."""
 
     def __init__(self, url: str, certificate: Path, token: str) -> None:
-        self._url = url
+        self._host = url.partition("://")[2]
         self._certificate = certificate
         self._token = token
         self._paths: dict[str, str] = {}
         """Templates of paths, by every name of a resource that kubectl would take."""
+        self._own = threading.local()
+        """Connection of each thread. A new one for each object would take more time than the object."""
+        self._connections: list[HTTPSConnection] = []
 
     def ready(self) -> bool:
         """Return whether the API server says that it is ready."""
         try:
             return self._ask("/readyz") == b"ok"
-        except (OSError, HTTPException):
+        except (OSError, HTTPException, _Refused):
             return False
 
     def get(self, resource: str, name: str, namespace: str) -> dict[str, Any]:
@@ -47,7 +54,7 @@ class Reader:
         except _Busy:
             time.sleep(1)  # the time in Retry-After
             return self.get(resource, name, namespace)
-        except (OSError, HTTPException, KeyError):
+        except (OSError, HTTPException, _Refused, KeyError):
             return {}
         for item in content.get("items", ()):  # an API server leaves out the fields that all items share
             item.setdefault("apiVersion", content["apiVersion"])
@@ -55,6 +62,11 @@ class Reader:
         for item in content.get("items", (content,)):
             item["metadata"].pop("managedFields", None)
         return content
+
+    def close(self) -> None:
+        """Close the connections of all threads."""
+        while self._connections:
+            self._connections.pop().close()
 
     def _discover(self) -> None:
         for root in ("/api", "/apis"):
@@ -75,13 +87,26 @@ class Reader:
 
     def _ask(self, path: str, accept: str = "application/json") -> bytes:
         headers = {"Authorization": f"Bearer {self._token}", "Accept": accept}
+        kept: HTTPSConnection | None = getattr(self._own, "connection", None)
+        if kept is not None:
+            # The API server may have gone meanwhile, and come back.
+            with contextlib.suppress(OSError, HTTPException):
+                return self._sent(kept, path, headers)
         context = ssl.create_default_context(cafile=str(self._certificate))
-        request = urllib.request.Request(self._url + path, headers=headers)
+        self._own.connection = connection = HTTPSConnection(self._host, timeout=30, context=context)
+        self._connections.append(connection)
+        return self._sent(connection, path, headers)
+
+    def _sent(self, connection: HTTPSConnection, path: str, headers: dict[str, str]) -> bytes:
         try:
-            with urllib.request.urlopen(request, timeout=30, context=context) as response:
-                content: bytes = response.read()
-                return content
-        except urllib.error.HTTPError as exc:
-            with exc:  # closes its socket
-                kind = _Busy if exc.code == 429 else OSError
-                raise kind(f"{exc.code} for {path}") from None
+            connection.request("GET", path, headers=headers)
+            response = connection.getresponse()
+            content = response.read()
+        except (OSError, HTTPException):
+            connection.close()
+            self._own.connection = None
+            raise
+        if response.status >= 400:
+            kind = _Busy if response.status == 429 else _Refused
+            raise kind(f"{response.status} for {path}")
+        return content
