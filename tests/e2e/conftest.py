@@ -36,8 +36,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: _LONGEST.index(_group(item)) if _group(item) in _LONGEST else len(_LONGEST))
 
 
-_LONGEST: Final = ("installation", "test_offloading", "plane", "test_scale", "test_offloading_by_load")
-"""Groups of tests that take the longest, the longest first."""
+_LONGEST: Final = ("installation", "plane", "test_scale", "test_offloading", "test_offloading_by_load", "test_install")
+"""Groups of tests that take the longest, in the order in which processes take them. While one builds the image for the
+first group, another needs none for the second."""
 
 
 def _group(item: pytest.Item) -> str:

@@ -116,7 +116,7 @@ class Installation(Models):
     def helm(self, command: str, *words: str) -> None:
         """Run helm install or upgrade, and do with the pods what the cluster's controllers would do."""
         self.plane.helm(
-            *(command, RELEASE, str(self.chart), "--namespace", NAMESPACE, "--wait", "--timeout", "60s"),
+            *(command, RELEASE, str(self.chart), "--namespace", NAMESPACE, "--wait", "--timeout", "240s"),
             *(*self.values, *words),
         )
         self.roll()

@@ -215,12 +215,11 @@ class Pod:
         """Return whether it runs and its readiness probe succeeds; a container without one is ready when it runs."""
         return self.process.alive() and ("readinessProbe" not in self.container or self.probe("readiness") == 200)
 
-    def until_ready(self, seconds: float = 30) -> None:
+    def until_ready(self) -> None:
         """Wait until it is ready; raise an error with the end of its log when that takes too long."""
         poll(
             lambda: self.ready or not self.process.alive(),
             f"{self.process.name}: {self.process.tail()}",
-            seconds=seconds,
         )
         assert self.ready, self.process.tail()
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import yaml
 
 from tests.chart.helm import METACONTROLLER_CRDS
+from tests.deadlines import SECONDS
 from tests.e2e.binaries import find
 from tests.e2e.controlplane import NODE_LABEL, ControlPlane, Process
 from tests.processes import poll, status
@@ -40,7 +41,7 @@ def missing() -> str:
 def install_crds(plane: ControlPlane) -> None:
     """Apply the project's CRDs as a user does, client-side, and wait until they are served."""
     plane.kubectl("apply", "-f", str(ROOT / "crds"))
-    plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(ROOT / "crds"))
+    plane.kubectl("wait", "--for=condition=Established", "--timeout=100s", "-f", str(ROOT / "crds"))
 
 
 class Models:
@@ -69,7 +70,7 @@ class Models:
         document = self.route(name, namespace)
         return document.get("split", {}).get("percentage", 0) if document else None
 
-    def until(self, name: str, namespace: str = "default", seconds: float = 30, **expected: str) -> None:
+    def until(self, name: str, namespace: str = "default", seconds: float = SECONDS, **expected: str) -> None:
         """Wait until conditions of the current generation have these statuses."""
 
         def holds() -> bool:
@@ -111,7 +112,7 @@ class Product(Models):
         plane = self.plane
         install_crds(plane)
         plane.kubectl("apply", "--server-side", "-f", os.environ[METACONTROLLER_CRDS])
-        plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", os.environ[METACONTROLLER_CRDS])
+        plane.kubectl("wait", "--for=condition=Established", "--timeout=100s", "-f", os.environ[METACONTROLLER_CRDS])
         plane.kubectl("create", "namespace", SYSTEM)
         plane.kubectl("create", "serviceaccount", SYSTEM, "-n", SYSTEM)
         plane.kubectl("apply", "-f", str(ROOT / "metacontroller/rbac.yaml"))

@@ -42,7 +42,7 @@ class Cluster:
         documents = yaml.safe_dump_all([*crds])
         for words in (("-f", os.environ[METACONTROLLER_CRDS]), ("-f", "-")):
             plane.kubectl("apply", "--server-side", *words, stdin=documents)
-            plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", *words, stdin=documents)
+            plane.kubectl("wait", "--for=condition=Established", "--timeout=100s", *words, stdin=documents)
         plane.kubectl("cordon", NODE)  # pods wait until a scenario makes them ready
         plane.kubectl("create", "namespace", SYSTEM)
         plane.kubectl("create", "serviceaccount", SYSTEM, "-n", SYSTEM)

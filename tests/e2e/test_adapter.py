@@ -23,7 +23,7 @@ def adapter(plane: ControlPlane) -> Iterator[Adapter]:
     """The test-adapter, and a workload with two pods."""
     adapter = plane.start_test_adapter()
     plane.apply(workload("told", replicas=2))
-    plane.kubectl("rollout", "status", "deployment", "told", "--timeout=30s")
+    plane.kubectl("rollout", "status", "deployment", "told", "--timeout=100s")
     yield adapter
     plane.kubectl("delete", "deployment", "told")
 

@@ -157,7 +157,7 @@ def test_other_changes_pass(built: Accounts) -> None:
     assert built.patch(account, "passing", {"metadata": {"finalizers": None}}).endswith("patched\n")
     status = {"status": {"observedGeneration": 1}}
     assert built.patch(account, "passing", status, "--subresource=status").endswith("patched\n")
-    assert "deleted" in built.do(account, "delete", "modeldeployment", "passing", "--timeout=30s")
+    assert "deleted" in built.do(account, "delete", "modeldeployment", "passing", "--timeout=100s")
 
 
 def test_metacontroller_writes_as_before(built: Accounts) -> None:
@@ -182,7 +182,7 @@ def test_turned_off_and_uninstalled(built: Accounts) -> None:
     built.plane.helm("upgrade", *words, "--set=admissionPolicy.enabled=true")
     assert "validatingadmission" in built.left()
     poll(built.refuses, "the policy is back")
-    built.plane.kubectl("delete", "modeldeployments", "-A", "--all", "--timeout=30s")
+    built.plane.kubectl("delete", "modeldeployments", "-A", "--all", "--timeout=100s")
     built.plane.helm("uninstall", RELEASE, "--namespace", NAMESPACE)
     assert built.left() == ""
     poll(lambda: not built.refuses(), "nothing refuses any more")

@@ -32,7 +32,7 @@ def test_reading_is_what_kubectl_reads(plane: ControlPlane, resource: str, name:
     """Objects and lists, by any name of their resource, are read as kubectl reads them, without managedFields."""
     install_crds(plane)
     plane.apply(workload("read", replicas=0))
-    plane.kubectl("rollout", "status", "deployment", "read", "--timeout=30s")
+    plane.kubectl("rollout", "status", "deployment", "read", "--timeout=100s")
     words = (resource, name) if name else (resource,)
 
     def same() -> bool:

@@ -46,7 +46,7 @@ def test_pods_become_ready_and_nothing_stays(theirs: ControlPlane, tmp_path: Pat
         cluster.apply(workload("ours"), model_deployment("ours"), role | {"rules": []}, configured)
         cluster.apply(workload("ours"), namespace="ours")
         for namespace in ("default", "ours"):
-            cluster.kubectl("wait", "--for=condition=Available", "deployment/ours", "-n", namespace, "--timeout=30s")
+            cluster.kubectl("wait", "--for=condition=Available", "deployment/ours", "-n", namespace, "--timeout=100s")
             (pod,) = cluster.get("pods", namespace=namespace)["items"]
             assert pod["spec"]["nodeName"] == NODE
         assert cluster.kubectl("auth", "whoami", kubeconfig=cluster.service_account("ours", "ours"))

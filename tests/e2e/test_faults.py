@@ -162,6 +162,6 @@ def test_a_gateway_starts_while_the_api_server_is_away(served: Installation) -> 
     finally:
         server.start()
     poll(served.plane.ready, "the API server is back")
-    pod.until_ready(60)
+    pod.until_ready()
     assert pod.process.log.read_text()[log_start:].count("routes_cannot_be_read") == 1
     poll(lambda: served.routes(pod)["routes"], "it has the routes")

@@ -227,7 +227,7 @@ def test_apply_and_curl(product: Product, backend: int, gateway: Gateway) -> Non
         poll(lambda: whole.ask("/default/whole/x") == (200, "local", "Local"), "it is back")
         plane.kubectl("delete", "md", "whole")
         # The garbage collector discovers new kinds every half minute.
-        poll(lambda: not plane.get("configmaps", "whole-route"), "the route is gone", seconds=90)
+        poll(lambda: not plane.get("configmaps", "whole-route"), "the route is gone")
         poll(lambda: whole.ask("/default/whole/x")[0] == 404, "the gateway knows")
     finally:
         whole.process.stop()

@@ -78,7 +78,7 @@ def test_the_commands_of_the_documentation(carried: Installation) -> None:
     with a server."""
     plane = carried.plane
     plane.apply(*examples("default", f"127.0.0.1:{carried.remote.port}"))
-    plane.kubectl("wait", "--for=condition=Ready", "--timeout=60s", *(f"modeldeployment/{name}" for name in NAMES))
+    plane.kubectl("wait", "--for=condition=Ready", "--timeout=100s", *(f"modeldeployment/{name}" for name in NAMES))
     for name in NAMES:
         response = carried.ask(carried.gateway(f"/default/{name}"), model=name)
         assert (response.status, response.backend) == (200, "local"), response
@@ -211,7 +211,7 @@ def test_helm_test(installed: Installation) -> None:
 
     def helm_test() -> None:
         try:
-            outputs.append(plane.helm("test", RELEASE, "--namespace", NAMESPACE, "--timeout", "60s"))
+            outputs.append(plane.helm("test", RELEASE, "--namespace", NAMESPACE, "--timeout", "240s"))
         except CommandFailed as exc:
             outputs.append(str(exc))
 
@@ -433,7 +433,7 @@ def test_deleting_first_removes_the_children_too(carried: Installation) -> None:
     # The garbage collector discovers new kinds every half minute.
     for namespace in ("default", "team-a"):
         for resource, name in (("deployment", "demo-server"), ("configmap", "demo-route"), ("service", "demo-local")):
-            poll(lambda: not plane.get(resource, name, namespace), f"{resource} {name} goes", seconds=90)  # noqa: B023
+            poll(lambda: not plane.get(resource, name, namespace), f"{resource} {name} goes")  # noqa: B023
         assert plane.get("deployment", "demo", namespace), "what was adopted is the user's"
     poll(lambda: carried.ask(carried.gateway("/default/demo")).status == 404, "the gateway knows")
     carried.uninstall()

@@ -135,12 +135,12 @@ def test_a_child_let_go_is_named(product: Product, served: str) -> None:
     plane = product.plane
     uid = plane.get("service", "served-local")["metadata"]["uid"]
     plane.kubectl("label", "service", "served-local", "controller-uid-")
-    product.until(served, seconds=60, ChildConflict="True", Ready="False")
+    product.until(served, ChildConflict="True", Ready="False")
     held = product.parent(served)["status"]["conditions"]
     assert "Service served-local" in next(one["message"] for one in held if one["type"] == "ChildConflict")
     assert plane.get("service", "served-local")["metadata"]["uid"] == uid
     plane.kubectl("delete", "service", "served-local")
-    product.until(served, seconds=60, Ready="True", Synced="True")
+    product.until(served, Ready="True", Synced="True")
 
 
 def test_a_foreign_object_of_the_same_name_is_named(product: Product) -> None:
@@ -151,11 +151,11 @@ def test_a_foreign_object_of_the_same_name_is_named(product: Product) -> None:
         workload("taken"),
         model_deployment("taken"),
     )
-    product.until("taken", seconds=40, ChildConflict="True")
+    product.until("taken", ChildConflict="True")
     assert product.conditions("taken")["Ready"][0] == "False"
     assert plane.get("configmap", "taken-route")["data"] == {"mine": "yes"}
     plane.kubectl("delete", "configmap", "taken-route")
-    product.until("taken", seconds=40, Ready="True")
+    product.until("taken", Ready="True")
     assert "ChildConflict" not in product.conditions("taken")
     plane.kubectl("delete", "md", "taken")
 
@@ -165,12 +165,12 @@ def test_a_template_that_the_api_server_refuses(product: Product) -> None:
     bad = {"spec": {"containers": [{"name": "Not_A_Name", "image": "x"}]}}
     plane = product.plane
     plane.apply(model_deployment("bad", server={"replicas": 1, "port": 8000, "template": bad}))
-    product.until("bad", seconds=40, Ready="False", Synced="False")
+    product.until("bad", Ready="False", Synced="False")
     poll(lambda: product.conditions("bad").get("ChildConflict") or
          product.conditions("bad").get("Accepted", ("", ""))[0] == "False", "it is named")  # fmt: skip
     good = workload("x")["spec"]["template"]["spec"]
     plane.apply(model_deployment("bad", server={"replicas": 1, "port": 8000, "template": {"spec": good}}))
-    product.until("bad", seconds=40, Ready="True")
+    product.until("bad", Ready="True")
     plane.kubectl("delete", "md", "bad")
 
 
@@ -241,7 +241,7 @@ def test_hooks_down_changes_nothing(product: Product, adopted: str) -> None:
     product.hooks.start()
     poll(lambda: product.remote_weight(adopted) == 100, "it goes on")
     set_pods_ready(product.plane, f"app={adopted}", True)
-    product.until(adopted, seconds=60, LocalReady="True", Synced="True")
+    product.until(adopted, LocalReady="True", Synced="True")
 
 
 @pytest.mark.own_plane

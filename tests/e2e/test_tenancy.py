@@ -350,7 +350,7 @@ def test_the_last_gate(rogue: Installation, wish: str, sentence: str) -> None:
         assert not plane.get("clusterrolebinding", "demo-route")
     finally:
         _wish(rogue, None)
-    rogue.until("demo", OURS, seconds=60, Synced="True")
+    rogue.until("demo", OURS, Synced="True")
 
 
 def _wish(rogue: Installation, wish: str | None) -> None:
@@ -375,7 +375,7 @@ def test_past_the_gate_the_api_server_refuses(rogue: Installation, wish: str, ki
         assert not plane.get(kind, "demo-route", OURS)
     finally:
         _wish(rogue, None)
-    rogue.until("demo", OURS, seconds=60, Synced="True")
+    rogue.until("demo", OURS, Synced="True")
 
 
 # Rights

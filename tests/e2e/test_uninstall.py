@@ -131,9 +131,9 @@ def is_leaving(installed: Installation, resource: str, name: str) -> bool:
     return "deletionTimestamp" in installed.plane.get(resource, name).get("metadata", {})
 
 
-def until_gone(installed: Installation, resource: str, name: str, seconds: float = 30) -> None:
+def until_gone(installed: Installation, resource: str, name: str) -> None:
     """Wait until an object no longer exists."""
-    poll(lambda: not installed.plane.get(resource, name), f"{resource} {name} is gone", seconds=seconds)
+    poll(lambda: not installed.plane.get(resource, name), f"{resource} {name} is gone")
 
 
 def test_what_is_deleted_is_removed_from_the_platform(installed: Installation, platform: Platform) -> None:
@@ -146,8 +146,8 @@ def test_what_is_deleted_is_removed_from_the_platform(installed: Installation, p
         assert not [canary for canary in (TOKEN, SECRET) if canary in everything], resource
     for place, text in installed.outputs().items():
         assert not [canary for canary in (TOKEN, SECRET, *platform.bought) if canary in text], place
-    installed.plane.kubectl("delete", MODELS, "one", "--timeout=30s")
-    installed.plane.kubectl("delete", POLICIES, "one", "--timeout=30s")
+    installed.plane.kubectl("delete", MODELS, "one", "--timeout=100s")
+    installed.plane.kubectl("delete", POLICIES, "one", "--timeout=100s")
     assert {("DELETE", "/v0/models/one"), ("DELETE", "/v0/policies/one")} <= set(platform.writes())
     assert (platform.model("one"), platform.policy("one")) == (None, None)
 
@@ -201,13 +201,13 @@ def test_turning_the_token_off_lets_everything_go(installed: Installation, platf
         poll(lambda r=resource: finalizers(installed, r, "kept") == [], f"{resource} is free")  # type: ignore[misc]
         installed.plane.kubectl("annotate", resource, "kept", "look=again")
         poll(lambda r=resource: registered(installed, r, "kept")[1] == "Disabled", "it says that nothing is registered")  # type: ignore[misc]
-        installed.plane.kubectl("delete", resource, "kept", "--timeout=20s")
+        installed.plane.kubectl("delete", resource, "kept", "--timeout=100s")
     assert platform.model("kept") is not None, "what is there stays there"
     platform.start()
     installed.upgrade(f"--set=beamlitApiToken={TOKEN}")
     register(installed, "again")
     for resource in FINALIZERS:
-        installed.plane.kubectl("delete", resource, "again", "--timeout=30s")
+        installed.plane.kubectl("delete", resource, "again", "--timeout=100s")
 
 
 def test_uninstalling(installed: Installation, platform: Platform) -> None:
@@ -222,7 +222,7 @@ def test_uninstalling(installed: Installation, platform: Platform) -> None:
     ]
     for resource in FINALIZERS:
         assert finalizers(installed, resource, "stays") == []
-        installed.plane.kubectl("delete", resource, "stays", "--timeout=20s")
+        installed.plane.kubectl("delete", resource, "stays", "--timeout=100s")
     assert (platform.model("stays") is not None, platform.policy("stays") is not None) == (True, True)
     left = installed.plane.kubectl("get", "all,serviceaccounts,secrets,configmaps", "-n", NAMESPACE, "-o", "name")
     assert RELEASE not in left
@@ -249,7 +249,7 @@ def test_uninstalling_when_nothing_works_any_more(installed: Installation, platf
         assert f"{resource}/leaving in namespace default was being deleted, and is let go" in job
         assert not installed.plane.get(resource, "leaving")
         assert finalizers(installed, resource, "stays") == []
-        installed.plane.kubectl("delete", resource, "stays", "--timeout=20s")
+        installed.plane.kubectl("delete", resource, "stays", "--timeout=100s")
 
 
 def test_a_job_that_fails_says_what_to_do(installed: Installation) -> None:
@@ -279,7 +279,7 @@ def test_a_job_that_fails_says_what_to_do(installed: Installation) -> None:
     assert "uninstalled" in output
     installed.roll()
     for resource in FINALIZERS:
-        installed.plane.kubectl("delete", resource, "stays", "--timeout=20s")
+        installed.plane.kubectl("delete", resource, "stays", "--timeout=100s")
 
 
 def _words(command: str) -> list[str]:
