@@ -75,9 +75,9 @@ image-test: .venv/.synced ## Look at the image, and run the tests of what it has
 clients: .venv/.synced ## Real clients at the gateway: Python, Node, Java, curl, Chromium; ARGS goes to pytest
 	@$(RUN)pytest -n 2 --dist loadgroup tests/clients $(ARGS)
 
-# Two processes, as most of the time is waiting, each with control planes of its own; a cluster that exists is one. Groups
-# are taken in the order of tests/e2e/conftest.py.
-PLANES := $(if $(E2E_KUBECONFIG),,-n 2 --dist loadgroup --no-loadscope-reorder)
+# With PROCESSES=2, each has control planes of its own and takes groups of tests in the order of tests/e2e/conftest.py.
+PROCESSES ?= 0
+PLANES = -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: e2e
 e2e: .venv/.synced ## Tests on a real control plane, built once from the Go module proxy; ARGS goes to pytest
