@@ -22,12 +22,12 @@ GO: Final = "1.26"
 _SOURCE: Final = "source"
 """Folder, below the one in which a tool is built, with its source where that is not the module as it is."""
 
-_KUBERNETES = "1.36.3"
+KUBERNETES: Final = "1.36.3"
 _VERSION = "k8s.io/component-base/version"
-_KUBERNETES_FLAGS: Final = " ".join(
+KUBERNETES_FLAGS: Final = " ".join(
     f"-X {_VERSION}.{name}={value}"
     for name, value in {
-        "gitVersion": f"v{_KUBERNETES}",
+        "gitVersion": f"v{KUBERNETES}",
         "gitMajor": "1",
         "gitMinor": "36",
         "gitTreeState": "clean",
@@ -61,7 +61,11 @@ class Tool:
     version: str
     packages: tuple[str, ...]
     flags: str = ""
-    edit: Edit | None = None
+    edits: tuple[Edit, ...] = ()
+    """Changes of one module's source."""
+    tools: Path = TOOLS
+    module: str = ""
+    """Name of the folder below `tools` with its go.mod, where that is not its own name."""
 
     @property
     def folder(self) -> Path:
@@ -69,13 +73,18 @@ class Tool:
         return CACHE / f"{self.name}-v{self.version}"
 
     @property
+    def source(self) -> Path:
+        """Folder with its go.mod."""
+        return self.tools / (self.module or self.name)
+
+    @property
     def programs(self) -> tuple[str, ...]:
-        """Names of its programs: the last part of each package that is no version."""
+        """Names of its programs: the last part of each package that is neither a version nor `cmd`."""
         return tuple(_program(package) for package in self.packages)
 
 
 def _program(package: str) -> str:
-    return "etcd" if package.startswith("go.etcd.io/") else package.rpartition("/")[2]
+    return "etcd" if package.startswith("go.etcd.io/") else package.removesuffix("/cmd").rpartition("/")[2]
 
 
 KWOK: Final = Tool("kwok", "0.8.0", ("sigs.k8s.io/kwok/cmd/kwok",))
@@ -87,12 +96,12 @@ ALL: Final = (
     Tool("helm", "3.22.0", ("helm.sh/helm/v3/cmd/helm",)),
     Tool(
         "kubernetes",
-        _KUBERNETES,
+        KUBERNETES,
         tuple(
             f"k8s.io/kubernetes/cmd/{name}"
             for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
         ),
-        _KUBERNETES_FLAGS,
+        KUBERNETES_FLAGS,
     ),
     KWOK,
     Tool("metrics-server", "0.9.0", ("sigs.k8s.io/metrics-server/cmd/metrics-server",)),
@@ -101,7 +110,7 @@ ALL: Final = (
         "1.37.0",
         (f"{_ADAPTER}/test-adapter",),
         # It would accept values from all clients, at a port that is often in use.
-        edit=Edit(_ADAPTER, "test-adapter/main.go", '":8080"', f'os.Getenv("{TEST_ADAPTER_LISTEN}")'),
+        edits=(Edit(_ADAPTER, "test-adapter/main.go", '":8080"', f'os.Getenv("{TEST_ADAPTER_LISTEN}")'),),
     ),
 )
 
@@ -142,11 +151,11 @@ def build(tool: Tool) -> None:
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir(parents=True)
     environment = os.environ | {"GOFLAGS": "-mod=readonly -buildvcs=false", "CGO_ENABLED": "0"}
-    edited = () if tool.edit is None else _edited(tool, tool.edit, making)
+    edited = _edited(tool, making) if tool.edits else ()
     for package, program in zip(tool.packages, tool.programs, strict=True):
         flags = ("-trimpath", "-ldflags", f"-s -w {tool.flags}", *edited)
         command = [go, "build", *flags, "-o", str(making / program), package]
-        result = subprocess.run(command, cwd=TOOLS / tool.name, env=environment, capture_output=True, text=True)
+        result = subprocess.run(command, cwd=tool.source, env=environment, capture_output=True, text=True)
         if result.returncode:
             raise BuildError(f"{program} {tool.version} cannot be built:\n{result.stderr[-2000:]}")
     shutil.rmtree(making / _SOURCE, ignore_errors=True)
@@ -174,19 +183,21 @@ def kwok_files() -> Path:
     return kept
 
 
-def _edited(tool: Tool, edit: Edit, making: Path) -> tuple[str, ...]:
-    """Return flags with which go builds a tool from a copy of its module, below `making`, that has the edit."""
+def _edited(tool: Tool, making: Path) -> tuple[str, ...]:
+    """Return flags with which go builds a tool from a copy of its module, below `making`, that has the edits."""
     source = making / _SOURCE
     copy = source / "module"
-    _copy(_module(tool, edit.module), copy, "*")
-    path = copy / edit.path
-    text = path.read_text()
-    if edit.old not in text:
-        raise BuildError(f"{tool.name} {tool.version}: {edit.path} has no {edit.old}")
-    path.write_text(text.replace(edit.old, edit.new))
+    (module,) = {edit.module for edit in tool.edits}
+    _copy(_module(tool, module), copy, "*")
+    for edit in tool.edits:
+        path = copy / edit.path
+        text = path.read_text()
+        if edit.old not in text:
+            raise BuildError(f"{tool.name} {tool.version}: {edit.path} has no {edit.old}")
+        path.write_text(text.replace(edit.old, edit.new))
     for name in ("go.mod", "go.sum"):
-        shutil.copy(TOOLS / tool.name / name, source)
-    command = [_go(tool), "mod", "edit", f"-replace={edit.module}={copy}", str(source / "go.mod")]
+        shutil.copy(tool.source / name, source)
+    command = [_go(tool), "mod", "edit", f"-replace={module}={copy}", str(source / "go.mod")]
     subprocess.run(command, check=True, capture_output=True)
     return ("-modfile", str(source / "go.mod"))
 
@@ -194,7 +205,7 @@ def _edited(tool: Tool, edit: Edit, making: Path) -> tuple[str, ...]:
 def _module(tool: Tool, module: str) -> Path:
     """Return the folder with the source of a module, which is downloaded if necessary."""
     command = [_go(tool), "mod", "download", "-json", module]
-    result = subprocess.run(command, cwd=TOOLS / tool.name, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=tool.source, capture_output=True, text=True)
     if result.returncode:
         raise BuildError(f"the module {module} cannot be had:\n{(result.stderr or result.stdout)[-2000:]}")
     return Path(json.loads(result.stdout)["Dir"])

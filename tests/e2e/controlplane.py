@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import pytest
 import yaml
@@ -72,9 +72,21 @@ def require(names: Sequence[str], remedy: str = "`make e2e` builds what is not o
 class ControlPlane:
     """An API server and the processes that belong to it."""
 
-    def __init__(self, folder: Path) -> None:
+    programs: ClassVar[Sequence[str]] = PROGRAMS
+    """Programs without which it does not start."""
+    addresses: ClassVar[Sequence[str]] = ("127.0.0.1",)
+    """Addresses for which the API server has a certificate."""
+    users: ClassVar[Sequence[tuple[str, str, str]]] = ()
+    """Token, name and group of users beside those of the control plane itself."""
+    listening: ClassVar[Sequence[str]] = (
+        *("--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1"),
+        *("--endpoint-reconciler-type", "none"),
+    )
+    """Flags of the API server that say where it listens, and which address pods are told."""
+
+    def __init__(self, folder: Path, port: int = 0) -> None:
         self.folder = folder
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"https://127.0.0.1:{self.port}"
         self.kubeconfig = folder / "admin.kubeconfig"
         self.audit_log = folder / "audit.log"
@@ -82,7 +94,8 @@ class ControlPlane:
         self.processes: dict[str, Process] = {}
         self.adapter: Adapter | None = None
         """The test-adapter with its values, where it runs."""
-        self._kubelet_port = free_port()
+        self.kubelet_port = free_port()
+        """Port of its node, from which metrics-server reads the usage of pods."""
         self._reader = Reader(self.url, self.certificate, credentials.ADMIN)
 
     def start(self) -> None:
@@ -91,7 +104,7 @@ class ControlPlane:
         Raises:
             MissingProgram: a program is missing.
         """
-        for name in PROGRAMS:
+        for name in self.programs:
             program(name)
         self._write_files()
         etcd = f"http://127.0.0.1:{free_port()}"
@@ -102,12 +115,12 @@ class ControlPlane:
         )
         self._run(
             "kube-apiserver",
-            *("--etcd-servers", etcd, "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1"),
+            *("--etcd-servers", etcd, *self.listening),
             *("--secure-port", str(self.port), *self._serving(), "--cert-dir", f"{self.folder}/certs"),
             *("--service-account-key-file", f"{self.folder}/sa.pub"),
             *("--service-account-signing-key-file", f"{self.folder}/sa.key"),
             *("--service-account-issuer", "https://kubernetes.default.svc", "--authorization-mode", "Node,RBAC"),
-            *("--token-auth-file", f"{self.folder}/tokens.csv", "--endpoint-reconciler-type", "none"),
+            *("--token-auth-file", f"{self.folder}/tokens.csv"),
             *("--service-cluster-ip-range", SERVICES, "--allow-privileged", "--profiling=false"),
             *("--audit-policy-file", f"{self.folder}/audit.yaml", "--audit-log-path", str(self.audit_log)),
             # For API servers that are registered behind this one.
@@ -136,8 +149,12 @@ class ControlPlane:
             *("--secure-port", str(free_port()), *self._serving()),
             *("--kube-api-qps", "200", "--kube-api-burst", "400"),
         )
-        self.start_node(self.write_kubeconfig("kwok", credentials.KWOK), NODE)
+        self.start_nodes()
         poll(lambda: self.get("serviceaccount", "default"), "service accounts are made")
+
+    def start_nodes(self) -> None:
+        """Start the node that fakes its pods."""
+        self.start_node(self.write_kubeconfig("kwok", credentials.KWOK), NODE)
 
     def start_node(self, kubeconfig: Path, name: str, taints: Sequence[Mapping[str, str]] = ()) -> None:
         """Create a node of that name whose pods are Running and Ready as soon as they exist, and start kwok to play
@@ -147,11 +164,11 @@ class ControlPlane:
             "kwok",
             *("--kubeconfig", str(kubeconfig), "--config", stages),
             *("--manage-nodes-with-annotation-selector", f"{NODE_LABEL}={name}", "--node-ip", "127.0.0.1"),
-            *("--node-port", str(self._kubelet_port), "--server-address", f"127.0.0.1:{self._kubelet_port}"),
+            *("--node-port", str(self.kubelet_port), "--server-address", f"127.0.0.1:{self.kubelet_port}"),
             *self._serving(),
         )
         self.apply(_node(name, taints))
-        poll(lambda: self._is_ready("nodes", name, "Ready"), f"{name} is ready")
+        poll(lambda: self.is_ready("nodes", name, "Ready"), f"{name} is ready")
 
     def start_metrics_server(self) -> None:
         """Start metrics-server, which serves metrics.k8s.io and so `kubectl top`: with the usage that the pods'
@@ -169,7 +186,7 @@ class ControlPlane:
             *("--kubeconfig", kubeconfig, "--authentication-kubeconfig", kubeconfig),
             *("--authorization-kubeconfig", kubeconfig, "--bind-address", "127.0.0.1", "--secure-port", str(port)),
             *(*self._serving(), "--kubelet-insecure-tls", "--kubelet-preferred-address-types", "InternalIP"),
-            *("--kubelet-port", str(self._kubelet_port), "--metric-resolution", "10s"),
+            *("--kubelet-port", str(self.kubelet_port), "--metric-resolution", "10s"),
             *("--kubelet-request-timeout", "3s"),
         )
         self.serve("metrics.k8s.io", ("v1beta1",), "metrics-server", port)
@@ -208,7 +225,7 @@ class ControlPlane:
 
     def until_served(self, name: str) -> None:
         """Wait until the API server passes on requests for an APIService, `version.group`."""
-        poll(lambda: self._is_ready("apiservice", name, "Available"), f"{name} is served")
+        poll(lambda: self.is_ready("apiservice", name, "Available"), f"{name} is served")
 
     def stop(self) -> None:
         """End every process, the last one started first. A control plane that is thrown away needs no cleanup."""
@@ -313,13 +330,14 @@ class ControlPlane:
             f"{self.folder}/apiserver.key",
         )
 
-    def _is_ready(self, resource: str, name: str, condition: str) -> bool:
+    def is_ready(self, resource: str, name: str, condition: str) -> bool:
+        """Return whether a condition of an object holds."""
         conditions = self.get(resource, name).get("status", {}).get("conditions", ())
         return any(one["type"] == condition and one["status"] == "True" for one in conditions)
 
     def _write_files(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        credentials.write(self.folder)
+        credentials.write(self.folder, self.addresses, self.users)
         (self.folder / "audit.yaml").write_text(yaml.safe_dump(audit.POLICY))
         self.write_kubeconfig("admin", credentials.ADMIN)
 

@@ -1,6 +1,7 @@
 """Keys, certificates and tokens of a control plane, made anew in its folder. Elliptic curves: RSA keys take seconds."""
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,14 +21,17 @@ FRONT_PROXY: Final = "front-proxy"
 """Name under which the API server passes a request on to an aggregated one."""
 
 
-def write(folder: Path) -> None:
-    """Make `apiserver.crt/.key` (server certificate), `front-proxy.crt/.key` (of an authority of its own, as no other
-    one vouches for it), `sa.key/.pub` (of service account tokens) and `tokens.csv`."""
-    _certificate(folder / "apiserver", "kube-apiserver", "IP:127.0.0.1,DNS:localhost,DNS:kubernetes.default.svc")
+def write(folder: Path, addresses: Sequence[str], users: Sequence[tuple[str, str, str]] = ()) -> None:
+    """Make `apiserver.crt/.key` (server certificate for these addresses), `front-proxy.crt/.key` (of an authority of
+    its own, as no other one vouches for it), `sa.key/.pub` (of service account tokens) and `tokens.csv`, with these
+    users (token, name, group) beside those of the control plane."""
+    names = ",".join((*(f"IP:{address}" for address in addresses), "DNS:localhost", "DNS:kubernetes.default.svc"))
+    _certificate(folder / "apiserver", "kube-apiserver", names)
     _certificate(folder / "front-proxy", FRONT_PROXY, f"DNS:{FRONT_PROXY}")
     _openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{folder}/sa.key")
     _openssl("ec", "-in", f"{folder}/sa.key", "-pubout", "-out", f"{folder}/sa.pub")
-    (folder / "tokens.csv").write_text("".join(f'{token},{user},{user},"{group}"\n' for token, user, group in _USERS))
+    lines = (f'{token},{user},{user},"{group}"\n' for token, user, group in (*_USERS, *users))
+    (folder / "tokens.csv").write_text("".join(lines))
 
 
 def _certificate(path: Path, name: str, names: str) -> None:

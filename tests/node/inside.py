@@ -1,0 +1,69 @@
+"""The first process in the namespaces of a node: it starts everything and passes connections on to the API server.
+
+`python -m tests.node.inside NAME FD` is what `namespaces.start` runs; FD is a socket that listens on the machine.
+"""
+
+import asyncio
+import os
+import socket
+import sys
+from typing import Final
+
+from tests.node import namespaces, network
+from tests.node.plane import NodePlane
+from tests.node.state import Node
+
+READY: Final = "ready"
+"""Name of the file, in the folder of a node, that says that everything runs."""
+
+
+def main(name: str, descriptor: int) -> None:
+    """Run the node until its namespaces end."""
+    child = os.fork()
+    if child == 0:
+        _run(Node(name), socket.socket(fileno=descriptor))
+    # Processes whose parents ended are children of this one.
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            sys.exit(os.waitstatus_to_exitcode(status) and 1)
+
+
+def _run(node: Node, listener: socket.socket) -> None:
+    namespaces.isolate(node.folder)
+    network.start()
+    plane = NodePlane(node, listener.getsockname()[1])
+    plane.start()
+    plane.start_metrics_server()
+    (node.folder / READY).touch()
+    asyncio.run(_pass_on(listener, plane.port))
+
+
+async def _pass_on(listener: socket.socket, port: int) -> None:
+    """Connect each client on the machine with the same port in the node."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            writer.close()
+            return
+        await asyncio.gather(_copy(reader, server_writer), _copy(server_reader, writer))
+
+    server = await asyncio.start_server(serve, sock=listener)
+    await server.serve_forever()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+    except OSError:
+        writer.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

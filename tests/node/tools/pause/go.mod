@@ -1,0 +1,3 @@
+module beamlit.dev/node/pause
+
+go 1.26.0
