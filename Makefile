@@ -103,6 +103,19 @@ release: .venv/.synced build/tools-release/.synced ## Build all that is publishe
 	@$(RUN)python -m tests.e2e.binaries helm
 	@$(RELEASE) $(RUN)python -m tools.release $(ARGS)
 
+# A node mounts and makes networks, so it needs root. NODE_KUBECONFIG names a cluster that is there already.
+NEEDS_ROOT := if [ "$$(id -u)" != 0 ] && [ -z "$$NODE_KUBECONFIG" ]; then \
+  echo "a real node needs root, or NODE_KUBECONFIG with the kubeconfig of a cluster"; exit 1; fi
+NODE_PROGRAMS := [ -n "$$NODE_KUBECONFIG" ] || $(RUN)python -m tests.node.programs
+
+.PHONY: node
+node: .venv/.synced ## Tests in real pods, on a node on this machine or on the cluster of NODE_KUBECONFIG; ARGS goes to pytest
+	@$(NEEDS_ROOT); $(NODE_PROGRAMS) && $(RUN)pytest tests/node $(ARGS)
+
+.PHONY: node-short
+node-short: .venv/.synced ## The short form of that: installed, ready, one request each way, uninstalled
+	@$(NEEDS_ROOT); $(NODE_PROGRAMS) && $(RUN)pytest tests/node/test_install.py tests/node/test_uninstall.py $(ARGS)
+
 .PHONY: lint
 lint: .venv/.synced ## ruff, mypy and the import contracts
 	@$(RUN)ruff check --quiet .

@@ -108,6 +108,11 @@ def with_dependencies(folder: Path) -> Path:
     return copy
 
 
+def stand_in_crd() -> dict[str, Any]:
+    """Return a CRD that accepts any CompositeController, for clusters without Metacontroller."""
+    return copy.deepcopy(_COMPOSITE_CONTROLLER)
+
+
 def _stand_in(folder: Path, version: str, template: str) -> None:
     (folder / "templates").mkdir(parents=True)
     (folder / "Chart.yaml").write_text(f"apiVersion: v2\nname: {folder.name}\nversion: {version}\n")

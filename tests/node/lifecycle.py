@@ -40,6 +40,7 @@ def up(name: str, *, ends_with_us: bool = False) -> Node:
         raise NodeError(f"the node {name} runs already, with {earlier.kubeconfig}")
     if earlier is not None:
         earlier.end()
+    _sweep()
     node = Node(name)
     node.record()
     try:
@@ -62,8 +63,15 @@ def up(name: str, *, ends_with_us: bool = False) -> Node:
 
 def down(name: str) -> None:
     """End a node and remove all traces of it, and of nodes whose processes died."""
+    if (node := state.find(name)) is not None:
+        node.end()
+    _sweep()
+
+
+def _sweep() -> None:
+    """Remove what is left of nodes whose processes died. One without a process id is about to start."""
     for node in list(state.recorded()):
-        if node.name == name or node.process is None:
+        if node.pid and node.process is None:
             node.end()
 
 

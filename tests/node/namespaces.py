@@ -17,6 +17,8 @@ from tools.repository import ROOT
 _KINDS: Final = ("--mount", "--net", "--pid", "--ipc", "--uts")
 _PRIVATE: Final = ("/run", "/var/lib", "/var/log")
 """Folders that are empty at first and seen by the node alone: programs write there whatever their flags say."""
+_STARTED: Final[list[subprocess.Popen[bytes]]] = []
+"""Processes that hold the nodes which this process started. They go on when it ends, and it does not wait for them."""
 KERNEL: Final = {
     "vm/overcommit_memory": "1",
     "vm/panic_on_oom": "0",
@@ -51,6 +53,7 @@ def start(node: Node, listener: socket.socket, *, ends_with_us: bool) -> Node:
             pass_fds=(listener.fileno(),),
             start_new_session=True,
         )
+    _STARTED.append(process)
     running = Node(node.name, process.pid, psutil.Process(process.pid).create_time())
     running.record()
     return running

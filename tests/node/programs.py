@@ -62,6 +62,9 @@ _DEBIAN: Final = {
     "unshare": "util-linux",
     "nsenter": "util-linux",
     "openssl": "openssl",
+    "setpriv": "util-linux",
+    "curl": "curl",
+    "busybox": "busybox-static",
     str(CNI / "bridge"): "containernetworking-plugins",
 }
 """Debian packages of programs, by name or path of the program."""

@@ -1,0 +1,81 @@
+"""One cluster for all tests with real pods: a node that they start, or the cluster that NODE_KUBECONFIG names."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chart.helm import METACONTROLLER_CHART
+from tests.node import image, images, lifecycle, machine, programs
+from tests.node.cluster import Cluster, existing
+from tests.node.release import EXAMPLE, MODEL, Release
+
+_NO_METACONTROLLER = f"not here: the metacontroller binary (METACONTROLLER) or its chart ({METACONTROLLER_CHART})"
+
+
+def _missing() -> str:
+    """Return why there is no node here, as a sentence; an empty text when there can be one."""
+    if existing() is not None:
+        return ""
+    if os.geteuid() != 0:
+        return "a node needs root: it mounts, and makes networks"
+    return programs.missing()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The cluster. Tests are skipped by name where it cannot be had; in CI that is a failure, and so is a machine that
+    is not as before when the node has ended."""
+    given, folder = existing(), tmp_path_factory.mktemp("cluster")
+    if given is not None:
+        yield Cluster(given, folder, None)
+        return
+    if reason := _missing():
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    before = machine.look()
+    with lifecycle.started(f"test-{os.getpid()}") as node:
+        yield Cluster(node.kubeconfig, folder, node)
+    assert machine.look() == before
+
+
+@pytest.fixture(scope="session")
+def product(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive of the product's image, which the cluster has, with all others that pods run."""
+    folder = tmp_path_factory.mktemp("images")
+    if cluster.node is None:
+        return folder
+    try:
+        archive = image.build_image()
+    except image.Unavailable as exc:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(exc))
+    for one in (archive, images.client(folder), images.model_server(folder, archive), images.metacontroller(folder)):
+        if one is not None:
+            cluster.load(one)
+    return archive
+
+
+@pytest.fixture(scope="session")
+def release(cluster: Cluster, product: Path, tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """The chart, installed. It comes with Metacontroller where its program and its chart are here."""
+    folder = tmp_path_factory.mktemp("release")
+    here = images.metacontroller(folder) is not None
+    release = Release(cluster, folder, metacontroller=here)
+    release.install()
+    return release
+
+
+@pytest.fixture
+def carried(release: Release) -> Release:
+    """The installed chart with Metacontroller; tests are skipped by name where Metacontroller is missing."""
+    if not release.metacontroller:
+        pytest.skip(_NO_METACONTROLLER)
+    return release
+
+
+@pytest.fixture
+def applied(carried: Release) -> Release:
+    """The release with the example model, by the commands of the README."""
+    carried.cluster.kubectl("apply", "-f", str(EXAMPLE))
+    carried.cluster.wait("condition=Ready", f"modeldeployment/{MODEL}")
+    return carried
