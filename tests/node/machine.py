@@ -4,10 +4,14 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import psutil
 
 from tests.node.state import CGROUPS, RECORDS
+
+_MOUNTS: Final = (str(RECORDS), "/run/containerd", "/run/netns", "/var/lib/kubelet", "/var/lib/cni")
+"""Parts of paths at which a node's programs mount."""
 
 
 @dataclass(frozen=True)
@@ -15,6 +19,7 @@ class Machine:
     """The state of a machine at one moment."""
 
     mounts: tuple[str, ...]
+    """Mounts of containers, pods and their networks. Other programs mount other things meanwhile."""
     links: tuple[str, ...]
     addresses: tuple[str, ...]
     routes: tuple[str, ...]
@@ -31,7 +36,9 @@ class Machine:
 def look() -> Machine:
     """Return the state of this machine now."""
     return Machine(
-        mounts=_lines(Path("/proc/self/mounts").read_text()),
+        mounts=tuple(
+            line for line in _lines(Path("/proc/self/mounts").read_text()) if any(map(line.__contains__, _MOUNTS))
+        ),
         links=tuple(sorted(path.name for path in Path("/sys/class/net").iterdir())),
         addresses=_output("ip", "-oneline", "address", "show", "up", "scope", "global"),
         routes=_output("ip", "route"),

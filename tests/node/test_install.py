@@ -133,7 +133,9 @@ def test_hooks_over_their_service(release: Release) -> None:
 
 
 def test_the_commands_of_the_readme(applied: Release) -> None:
-    """`kubectl apply` and `kubectl wait` bring a model up, and `kubectl get` says that it is Ready."""
+    """`kubectl apply` and `kubectl wait` bring a model up, and `kubectl get` says that it is Ready and local as soon as
+    its pod is."""
+    applied.cluster.wait("condition=LocalReady", f"modeldeployment/{MODEL}")
     header, *rows = applied.cluster.kubectl("get", "modeldeployments").splitlines()
     assert header.split() == ["NAME", "MODEL", "READY", "OFFLOADED", "REASON", "AGE"]
     assert [row.split()[:5] for row in rows] == [[MODEL, "tiny-remote", "True", "0", "Local"]]

@@ -1,14 +1,12 @@
 """Hostile bodies at the memory limits of the chart: no container is killed."""
 
 import json
-from typing import Final
-
-import pytest
+from typing import Any, Final
 
 from hooks.settings import Settings
 from tests.node import load
 from tests.node.cluster import Cluster
-from tests.node.release import CLIENTS, GATEWAY, NAME, NAMESPACE, Release
+from tests.node.release import CLIENTS, GATEWAY, MODEL, NAME, NAMESPACE, Release
 
 _SCRIPT: Final = """\
 import http.client, json, ssl, sys, threading
@@ -32,6 +30,7 @@ for *body, count in bodies:
     for thread in threads: thread.join()
 print(json.dumps(responses))
 """
+_Body = tuple[str, str, str, int, int]
 _LARGEST: Final = 32 << 20
 _GATEWAY: Final = (
     ('{"model": "demo-server", "a": [', '{"a":[]},', '{"model": "x"}]}', _LARGEST, 2),
@@ -51,40 +50,49 @@ _HOOKS: Final = (
 """The same for hooks."""
 
 
-@pytest.mark.parametrize("component", ["gateway", "hooks"])
-def test_no_body_ends_a_container(applied: Release, component: str) -> None:
-    """Bodies that cost most to hold and to read are refused or passed on; no container is killed for its memory, and
-    requests are served afterwards."""
-    cluster = applied.cluster
-    if component == "gateway":
-        place = (CLIENTS, f"{NAME}-gateway.{NAMESPACE}", 80, "/v1/chat/completions", "plain", _GATEWAY)
-        labels = None
-    else:
-        policy = cluster.get("networkpolicy", f"{NAME}-hooks", NAMESPACE)
-        (peer,) = policy["spec"]["ingress"][0]["from"]
-        labels = peer["podSelector"]["matchLabels"]
-        place = (NAMESPACE, f"{NAME}-hooks.{NAMESPACE}.svc", 8443, "/modeldeployments/sync", "tls", _HOOKS)
-    before = applied.restarts()
-    responses = _send(cluster, labels, *place)
-    assert len(responses) == sum(body[-1] for body in place[-1])
+def test_no_body_ends_the_gateway(applied: Release) -> None:
+    """Bodies that cost the gateway most to hold and to read are refused or passed on; no container is killed for its
+    memory, and requests are served afterwards."""
+    target = (f"{NAME}-gateway.{NAMESPACE}", "80", "/v1/chat/completions", "plain")
+    _check(applied, CLIENTS, {}, target, _GATEWAY)
+
+
+def test_no_body_ends_hooks(applied: Release) -> None:
+    """Bodies that cost hooks most to hold and to read are refused or responded to, from a pod that may call hooks; no
+    container is killed for its memory, and models are served afterwards."""
+    policy = applied.cluster.get("networkpolicy", f"{NAME}-hooks", NAMESPACE)
+    (peer,) = policy["spec"]["ingress"][0]["from"]
+    target = (f"{NAME}-hooks.{NAMESPACE}.svc", "8443", "/modeldeployments/sync", "tls")
+    _check(applied, NAMESPACE, peer["podSelector"]["matchLabels"], target, _HOOKS)
+
+
+def _check(
+    release: Release,
+    namespace: str,
+    labels: dict[str, str],
+    target: tuple[str, str, str, str],
+    bodies: tuple[_Body, ...],
+) -> None:
+    """Send bodies from a pod, and check that each got a response, and that no container was started again."""
+    cluster, before = release.cluster, release.restarts()
+    responses = _send(
+        cluster, load.pod("hostile", namespace, ["python", "-c", _SCRIPT, *target, json.dumps(bodies)], labels)
+    )
+    assert len(responses) == sum(body[-1] for body in bodies)
     assert all(isinstance(one, int) and one < 504 for one in responses), responses
-    assert applied.restarts().items() >= before.items()
-    assert applied.client.ask(f"{GATEWAY}/default/demo-server", "demo-server").status == 200
+    assert release.restarts() == before
+    assert release.client.ask(f"{GATEWAY}/default/{MODEL}", MODEL).status == 200
     killed = [pod for pod in cluster.get("pods", namespace=NAMESPACE)["items"] if "OOMKilled" in json.dumps(pod)]
     assert not killed
 
 
-def _send(
-    cluster: Cluster, labels: dict[str, str] | None, namespace: str, host: str, port: int, path: str, tls: str,
-    bodies: tuple[tuple[str, str, str, int, int], ...],
-) -> list[int | str]:  # fmt: skip
-    """Send bodies from a pod, and return the status of each response, or the error in its place."""
-    command = ["python", "-c", _SCRIPT, host, str(port), path, tls, json.dumps(bodies)]
-    pod = load.pod("hostile", namespace, command, labels)
+def _send(cluster: Cluster, pod: dict[str, Any]) -> list[int | str]:
+    """Run the pod, and return the status of the response to each body that it sent, or the error in its place."""
+    place = (f"pod/{pod['metadata']['name']}", "-n", pod["metadata"]["namespace"])
     cluster.apply(pod)
     try:
-        cluster.wait("jsonpath={.status.phase}=Succeeded", "pod/hostile", "-n", namespace, seconds=300)
-        responses: list[int | str] = json.loads(cluster.kubectl("logs", "hostile", "-n", namespace))
+        cluster.wait("jsonpath={.status.phase}=Succeeded", *place, seconds=300)
+        responses: list[int | str] = json.loads(cluster.kubectl("logs", *place))
         return responses
     finally:
-        cluster.kubectl("delete", "pod", "hostile", "-n", namespace)
+        cluster.kubectl("delete", *place)
