@@ -116,6 +116,10 @@ def test_pods(chart: Path, words: tuple[str, ...]) -> None:
             if spec.get("restartPolicy") != "Never":
                 assert one["livenessProbe"]
                 assert one["readinessProbe"]
+                startup = one["startupProbe"]
+                assert startup["httpGet"] == one["livenessProbe"]["httpGet"]
+                # Seconds that a start may take before the container is started again.
+                assert startup["periodSeconds"] * startup["failureThreshold"] >= 300
 
 
 @preset

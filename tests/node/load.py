@@ -22,8 +22,9 @@ def send():
         try:
             connection.request("POST", path, body, {"Content-Type": "application/json"})
             response = connection.getresponse()
-            response.read()
-            responses[f"{response.status} {response.headers.get('x-beamlit-backend')}"] += 1
+            content = response.read()
+            code = "" if response.status == 200 else content[:300].decode(errors="replace")
+            responses[f"{response.status} {response.headers.get('x-beamlit-backend')} {code}".strip()] += 1
         except (OSError, http.client.HTTPException) as exc:
             failures.append(f"{time.time():.1f} {exc!r}")
         finally:
@@ -45,7 +46,8 @@ class Load:
     cluster: Cluster
     namespace: str
     responses: Counter[str] = field(default_factory=Counter)
-    """Number of responses by status and backend; empty until the load has ended."""
+    """Number of responses by status and backend, and the content of those that are no success; empty until the load has
+    ended."""
     failures: list[str] = field(default_factory=list)
     """Requests without a whole response, each with its time; empty until the load has ended."""
 

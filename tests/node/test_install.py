@@ -163,7 +163,7 @@ def test_no_ready_pod(applied: Release) -> None:
     url = f"{GATEWAY}/default/{MODEL}"
     _patch(applied.cluster, {"server": {"replicas": 0}})
     response = applied.client.until_served_by("remote", url, MODEL)
-    assert response.headers["x-beamlit-reason"] == "NoReadyReplica", response
+    assert (response.status, "tiny-remote" in response.body) == (200, True), response
     _patch(applied.cluster, {"server": {"replicas": 1}})
     applied.client.until_served_by("local", url, MODEL)
 
