@@ -39,7 +39,7 @@ ENV PATH=/app/bin:$PATH HOME=/ PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 65532:65532
 EXPOSE 8080 8081 8082 8083
 CMD ["python", "-m", "hooks"]
-ARG VERSION=unknown
+ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="beamlit-controller" \
   org.opencontainers.image.description="Serve models in your own cluster and offload to a remote backend when local capacity is not enough." \
