@@ -4,6 +4,7 @@ A refusal is an exception, which `ErrorResponses` turns into a response. https:/
 """
 
 import asyncio
+import gc
 import random
 import time
 from collections.abc import Mapping
@@ -26,6 +27,11 @@ JSON: Final = "application/json"
 """Media type of requests and responses."""
 _ACCEPTED: Final = frozenset({"", JSON, "application/x-www-form-urlencoded"})
 """Media types that are read, as JSON all of them: Metacontroller's, and what curl sends by default."""
+COLLECTED_BYTES: Final = 1 << 20
+"""Bytes of a body from which what was read of it is collected before the next one is read.
+
+Parts of it refer to each other. From Python 3.12 on the collector does not run while JSON is read, so that two bodies
+of the largest size would be in memory where there is room for one."""
 BODY_SECONDS: Final = 10.0
 """Seconds in which a whole body must arrive. Metacontroller waits no longer for a response."""
 _RETRY_SECONDS: Final = (1, 2, 3)
@@ -211,6 +217,8 @@ class BodyLimit:
         try:
             await self._app(scope, receive_bounded, send)
         finally:
+            if size > COLLECTED_BYTES:
+                gc.collect()
             self._bodies.held -= size
 
     def _declares_too_much(self, length: str) -> bool:

@@ -1,5 +1,7 @@
 """Middlewares of the webhooks: what each of them refuses, and that it does so before the body is read."""
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hooks.authentication import Bearer
 from hooks.errors import HookError
 from hooks.middlewares import (
+    COLLECTED_BYTES,
     Authentication,
     BodyBytes,
     BodyDeadline,
@@ -106,6 +109,32 @@ async def test_a_body_of_undeclared_length_is_bounded(sizes: tuple[int, ...], fi
     else:
         with pytest.raises(RequestTooLarge):
             await call(app, *messages)
+
+
+@pytest.mark.parametrize(("size", "collected"), [(COLLECTED_BYTES + 1, True), (10, False)])
+async def test_what_was_read_of_a_large_body_is_collected(size: int, collected: bool) -> None:
+    """Parts of a large body that refer to each other are gone before the body's bytes make room for another one."""
+    parts: list[weakref.ref[Part]] = []
+
+    async def read(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(scope, receive, send)
+        part = Part()
+        part.other = part
+        parts.append(weakref.ref(part))
+
+    app = BodyLimit(read, limit=2 * COLLECTED_BYTES, bodies=BodyBytes())
+    gc.disable()
+    try:
+        await call(app, {"type": "http.request", "body": b" " * size})
+        assert (parts[0]() is None) is collected
+    finally:
+        gc.enable()
+
+
+class Part:
+    """Part of a body that refers to a part."""
+
+    other: "Part"
 
 
 async def test_a_client_that_closes_its_connection() -> None:
