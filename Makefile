@@ -29,10 +29,14 @@ run: .venv/.synced ## Run the whole product on this machine, without a cluster
 # in one (xdist_group).
 PARALLEL := -n $(shell echo $$((3 * $$(getconf _NPROCESSORS_ONLN)))) --dist loadgroup
 
+# Collecting rewrites the assertions of all test modules, once for a checkout. It goes on beside lint, of which the longest
+# part has one thread, so that not each process of the run does it.
+FAST := $(addprefix --ignore=tests/,e2e chart clients plant node judge)
 .PHONY: test
-test: .venv/.synced lint ## Lint, then all tests that need no control plane; ARGS="-k word" goes to pytest
-	@$(RUN)pytest $(PARALLEL) --ignore=tests/e2e --ignore=tests/chart --ignore=tests/clients --ignore=tests/plant \
-	  --ignore=tests/node --ignore=tests/judge $(ARGS)
+test: .venv/.synced ## Lint, then all tests that need no control plane; ARGS="-k word" goes to pytest
+	@$(RUN)pytest --collect-only -q -p no:cacheprovider $(FAST) >/dev/null 2>&1 & collecting=$$!; \
+	  $(MAKE) --no-print-directory lint || { kill $$collecting; exit 1; }; wait $$collecting || true
+	@$(RUN)pytest $(PARALLEL) $(FAST) $(ARGS)
 
 .PHONY: plant
 plant: .venv/.synced ## Thousands of worlds and long runs of the decision in a closed loop; ARGS goes to pytest
@@ -57,7 +61,7 @@ BESIDE := benchmarks examples faults tests tools
 
 .PHONY: compiled
 compiled: $(COMPILED)/.built ## Compile the gateway's data path as the image does, and run its tests on that
-	@cd $(COMPILED) && rm -rf $(BESIDE) && cp -r $(addprefix $(CURDIR)/,$(BESIDE)) .
+	@cd $(COMPILED) && rm -rf $(BESIDE) && cp -a $(addprefix $(CURDIR)/,$(BESIDE)) .
 	@cd $(COMPILED) && $(abspath $(RUN))/python -c "import gateway.proxy as it; assert it.__file__.endswith('.so'), it"
 	@cd $(COMPILED) && $(abspath $(RUN))/pytest $(PARALLEL) tests/unit/gateway tests/integration/gateway \
 	  tests/integration/program $(ARGS)
