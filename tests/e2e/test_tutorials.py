@@ -20,7 +20,7 @@ from tests.chart.helm import with_dependencies
 from tests.deadlines import SECONDS
 from tests.e2e import controlplane
 from tests.e2e.controlplane import ControlPlane
-from tests.e2e.installation import NAMESPACE, Installation
+from tests.e2e.installation import NAMESPACE, Installation, ModelServer
 from tests.e2e.network import Response
 from tests.e2e.pods import Image
 from tests.e2e.process import program
@@ -77,11 +77,19 @@ def installed(image: Image, plane: ControlPlane, tmp_path_factory: pytest.TempPa
             installation.stop()
 
 
+@pytest.fixture(scope="module")
+def outside(plane: ControlPlane) -> Iterator[ModelServer]:
+    """The server in the place of every host outside of the cluster. It takes any key."""
+    server = ModelServer(plane, "tiny-remote")
+    yield server
+    server.process.stop()
+
+
 class Reader:
     """A reader of a page, who writes its files and runs its commands one after another."""
 
-    def __init__(self, installed: Installation, folder: Path) -> None:
-        self._installed, self._folder = installed, folder
+    def __init__(self, installed: Installation, outside: ModelServer, folder: Path) -> None:
+        self._installed, self._outside, self._folder = installed, outside, folder
         self.responses: list[Response] = []
         """Responses to the requests of the commands."""
         self._steps: list[tuple[str, str]] = []
@@ -111,7 +119,7 @@ class Reader:
             indent = len(block) - len(block.lstrip(" "))
             content = self._here(re.sub(rf"^ {{{indent}}}", "", block, flags=re.MULTILINE))
             if language == "yaml" and (name := re.match(r"# (\S+\.yaml)\n", content)):
-                yield name[1], content.replace("scheme: https", "scheme: http")
+                yield name[1], _with_names_of_this_machine(content)
             if language == "sh":
                 for command in content.replace("\\\n", " ").splitlines():
                     yield "", command
@@ -143,22 +151,32 @@ class Reader:
 
     def _here(self, text: str) -> str:
         for host in OUTSIDE:
-            text = text.replace(host, f"127.0.0.1:{self._installed.remote.port}")
+            text = text.replace(host, f"127.0.0.1:{self._outside.port}")
         return text
 
 
+def _with_names_of_this_machine(text: str) -> str:
+    """Return a file of a page with the names by which the servers of this machine know their models, without TLS."""
+    documents = [one for one in yaml.safe_load_all(text.replace("scheme: https", "scheme: http")) if one]
+    for one in documents:
+        if one["kind"] == "ModelDeployment":
+            one["spec"]["model"] = "tiny-remote"
+            one["spec"].setdefault("gateway", {})["localModel"] = "tiny-local"
+    return yaml.safe_dump_all(documents)
+
+
 @pytest.fixture
-def reader(installed: Installation, tmp_path: Path) -> Iterator[Reader]:
+def reader(installed: Installation, outside: ModelServer, tmp_path: Path) -> Iterator[Reader]:
     """A reader in a namespace without ModelDeployments and workloads, which is left so."""
-    yield Reader(installed, tmp_path)
+    yield Reader(installed, outside, tmp_path)
     for kind in ("modeldeployments", "deployments", "services", "secrets"):
         selector = ("--field-selector=metadata.name!=kubernetes",) if kind == "services" else ("--all",)
         installed.plane.kubectl("delete", kind, "-n", "default", *selector, check=False)
 
 
-def last_request(installed: Installation) -> dict[str, Any]:
-    """Return what the remote server received last."""
-    with urllib.request.urlopen(f"{installed.remote.url}/_demo/last-request", timeout=SECONDS) as response:
+def last_request(server: ModelServer) -> dict[str, Any]:
+    """Return what a server received last."""
+    with urllib.request.urlopen(f"{server.url}/_demo/last-request", timeout=SECONDS) as response:
         received: dict[str, Any] = yaml.safe_load(response.read())
         return received
 
@@ -168,16 +186,16 @@ def eventually(ask: Callable[[], Response], backend: str) -> None:
     poll(lambda: (response := ask()).status == 200 and response.backend == backend, f"{backend} responds")
 
 
-def test_offload_to_a_provider(reader: Reader, installed: Installation) -> None:
+def test_offload_to_a_provider(reader: Reader, installed: Installation, outside: ModelServer) -> None:
     """vLLM responds first; after the override the provider does, with the key of the Secret and its own model name."""
     reader.follow("tutorials/provider.md", until="override")
     (response,) = reader.responses
     assert (response.status, response.backend) == (200, "local"), response
     reader.go_on(until="null")
     eventually(lambda: installed.ask(installed.gateway(), model="vllm"), "remote")
-    headers = {name.lower(): value for name, value in last_request(installed)["headers"].items()}
+    headers = {name.lower(): value for name, value in last_request(outside)["headers"].items()}
     assert headers["authorization"] == "Bearer sk-REPLACE_ME"
-    assert installed.route("vllm")["backends"][1]["model"] == "provider-large"
+    assert installed.route("vllm")["backends"][1]["model"] == "tiny-remote"
     reader.go_on()
     eventually(lambda: installed.ask(installed.gateway(), model="vllm"), "local")
 
@@ -194,13 +212,14 @@ def test_adopt_a_deployment(reader: Reader, installed: Installation) -> None:
     assert installed.plane.get("deployment", "chat")
 
 
-def test_offload_to_another_cluster(reader: Reader, installed: Installation) -> None:
+def test_offload_to_another_cluster(reader: Reader, installed: Installation, outside: ModelServer) -> None:
     """The remote backend of the route is the model's path at the gateway of the other cluster."""
     reader.follow("tutorials/adopt.md", until="kubectl apply -f adopt.yaml")
     reader.follow("tutorials/another-cluster.md")
     installed.until("chat", Ready="True", RefsResolved="True")
     (remote,) = [one for one in installed.route("chat")["backends"] if one["id"] == "remote"]
-    assert (remote["host"], remote["pathPrefix"]) == (f"127.0.0.1:{installed.remote.port}", "/default/chat")
+    assert (remote["host"], remote["port"]) == ("127.0.0.1", outside.port)
+    assert remote["pathPrefix"] == "/default/chat"
 
 
 def test_the_name_that_clients_have(reader: Reader, installed: Installation) -> None:
