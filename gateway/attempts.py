@@ -10,7 +10,7 @@ nothing here catches that.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from functools import partial
 from ipaddress import ip_address
 from typing import Any, Final
@@ -459,8 +459,7 @@ async def _renamed(
         content = model.decoded or b""
         if name is not None and in_body is not None:
             content = bodies.renamed(content, in_body, name)
-        fields = tuple(field for field in head.fields if field[0] not in _OF_CODED_CONTENT)
-        return head._replace(fields=fields), target, content, None
+        return _without(head, _OF_CODED_CONTENT), target, content, None
     if in_body is None or (name is None and model.reader is None):
         return head, target, unchanged, None
     if model.decoded is None and (model.reader is not None or exchange.size > bodies.STEP_BYTES):
@@ -469,15 +468,19 @@ async def _renamed(
         if length is not None:
             head = head._replace(content_length=length + growth)
         if name is not None:
-            head = head._replace(fields=tuple(field for field in head.fields if field[0] not in _OF_CONTENT))
+            head = _without(head, _OF_CONTENT)
         return head, target, None, partial(StreamedName, in_body, name, model.reader)
     if name is None:
         return head, target, unchanged, None
     decoded = model.decoded
     stale = _OF_CONTENT if decoded is None else _OF_CODED_CONTENT
     content = await exchange.read_body(plan.body_limit) if decoded is None else decoded
-    fields = tuple(field for field in head.fields if field[0] not in stale)
-    return head._replace(fields=fields), target, bodies.renamed(content, in_body, name), None
+    return _without(head, stale), target, bodies.renamed(content, in_body, name), None
+
+
+def _without(head: RequestHead, names: Collection[bytes]) -> RequestHead:
+    """Return a head without the fields of these names."""
+    return head._replace(fields=tuple(field for field in head.fields if field[0] not in names))
 
 
 def _repeatable(exchange: Exchange, plan: RoutePlan, *, free: bool) -> bool:

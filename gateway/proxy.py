@@ -157,7 +157,7 @@ class Proxy:
         plan.runtime.budget.count(context.started)
         if plan.names is not None:
             await self._check_name(exchange, plan, target, context)
-        elif context.model is not None:
+        if plan.names is not None or context.model is not None:
             context.model = requested_model.with_path(
                 context.model, target, plan.own_names, plan.route.namespace, plan.prefixes
             )
@@ -209,9 +209,6 @@ class Proxy:
             context.sought = True
         if context.model is not None and context.model.name not in plan.own_names:
             raise errors.ModelNotFound
-        context.model = requested_model.with_path(
-            context.model, target, plan.own_names, plan.route.namespace, plan.prefixes
-        )
 
     async def _admit(self, plan: RoutePlan, chosen: BackendPlan, context: RequestContext) -> BackendPlan:
         """Return the backend for a request whose chosen one is at its limit; wait in the queue if there is one.
