@@ -55,6 +55,18 @@ class Processes:
                 raise CampaignError(f"{name} {problem}:\n{self.log(name)[-2000:]}")
             time.sleep(0.01)
 
+    def pause(self, seconds: float, *names: str) -> None:
+        """Wait for `seconds`, as long as the programs of these names run; without a name, all of them.
+
+        Raises:
+            CampaignError: one of them has ended by itself meanwhile.
+        """
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, 0.2))
+            if dead := [name for name in self.dead() if not names or name in names]:
+                raise CampaignError(f"{dead[0]} has ended:\n{self.log(dead[0])[-2000:]}")
+
     def log(self, name: str) -> str:
         """Return all output of a program."""
         return (self.folder / f"{name}.log").read_text("utf-8", "replace")

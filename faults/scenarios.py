@@ -95,11 +95,7 @@ class Campaign:
         Raises:
             CampaignError: a program has ended by itself meanwhile.
         """
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            time.sleep(min(left, 0.2))
-            if dead := [name for name in self.site.processes.dead() if name in ("main", "load", "openai", "haproxy")]:
-                raise CampaignError(f"{dead[0]} has ended:\n{self.site.processes.log(dead[0])[-2000:]}")
+        self.site.processes.pause(seconds, "main", "load", "openai", "haproxy")
 
     def last(self, fault: Fault, seconds: float) -> None:
         """Keep a fault up for `seconds`, and on until an attempt of the gateway has failed by it.

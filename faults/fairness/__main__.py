@@ -107,7 +107,7 @@ def _run(processes: Processes, options: Options) -> int:
     site = Site(processes, seed=options.seed, largest=largest, shared=options.shared)
     site.start(options.rate)
     site.turn_to("warm-up")
-    site.pause(0.3 if options.short else 5)
+    site.processes.pause(0.3 if options.short else 5)
     findings = [Finding(way) for way in WAYS if not options.only or way.name in options.only]
     for finding in findings:
         say(finding.way.name)
@@ -116,7 +116,7 @@ def _run(processes: Processes, options: Options) -> int:
             for hostile in (True,) if options.short else (True, False) if pair % 2 else (False, True):
                 _go(site, finding, pair, hostile, options)
     site.turn_to("afterwards")
-    site.pause(0.3)
+    site.processes.pause(0.3)
     site.end()
     return _report(site, findings, options, time.monotonic() - began)
 
@@ -126,11 +126,11 @@ def _go(site: Site, finding: Finding, pair: int, hostile: bool, options: Options
     site.turn_to(f"{finding.way.name} {pair} before")
     if hostile:
         site.obey(finding.way.name)
-    site.pause(finding.way.settles / (3 if options.short else 1))
+    site.processes.pause(finding.way.settles / (3 if options.short else 1))
     half = Half(f"{finding.way.name} {pair} {'with' if hostile else 'without'}", time.monotonic())
     site.turn_to(half.phase)
     before = site.cpu_seconds()
-    site.pause(options.seconds)
+    site.processes.pause(options.seconds)
     if hostile and options.short:
         _see_through(site, finding, options.seconds)
     half.ended = time.monotonic()
@@ -143,14 +143,13 @@ def _go(site: Site, finding: Finding, pair: int, hostile: bool, options: Options
 
 
 def _see_through(site: Site, finding: Finding, seconds: float) -> None:
-    """Go a way again, longer each time, until something has come of it: a moment is too short on a busy machine."""
+    """Go on until something has come of a way: a moment is too short on a busy machine."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         finding.seen.update(site.obey(finding.way.name))
         if any(finding.seen[one] for one in finding.way.wanted):
             return
-        seconds *= 2
-        site.pause(seconds)
+        site.processes.pause(seconds)
 
 
 def _report(site: Site, findings: list[Finding], options: Options, seconds: float) -> int:

@@ -2,8 +2,9 @@
 
     python -m faults.fairness.hostile --gateway 20001 --admin 20002 --backend 20003 --routes routes --largest 33554432
 
-Orders come by standard input: `{"way": "body"}` begins a way and `{"way": null}` ends it. Each is confirmed by a line
-on standard output with the number of the order and what was seen so far, such as the statuses of responses.
+Orders come by standard input: `{"way": "body"}` begins a way, or goes on with it, and `{"way": null}` ends it. Each is
+confirmed by a line on standard output with the number of the order and what was seen since the order before, such as
+the statuses of responses.
 """
 
 import argparse
@@ -62,17 +63,18 @@ class Tenant:
 
     async def run(self) -> None:
         """Obey orders for ever."""
+        present: str | None = None
         for number in itertools.count(1):
             way = await self._orders.get()
-            if self._way is not None:
+            if way != present and self._way is not None:
                 self._way.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await self._way
-                self._way = None
             seen, self.seen = self.seen, Counter()
-            if way is not None:
+            if way is not None and way != present:
                 begin: Way = getattr(self, way)
                 self._way = asyncio.create_task(begin())
+            present = way
             print(json.dumps({"order": number, "seen": seen}), flush=True)
 
     # Ways

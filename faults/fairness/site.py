@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from typing import Any, Final
 
 import psutil
@@ -83,7 +82,7 @@ class Site:
         self.processes.say("load", json.dumps(order))
 
     def obey(self, way: str | None) -> dict[str, int]:
-        """Have the hostile tenant go another way, or none; return what it has seen on the one before.
+        """Have the hostile tenant go a way, or none; return what it has seen since the order before.
 
         Raises:
             CampaignError: it does not obey.
@@ -98,18 +97,6 @@ class Site:
         return [
             line for line in self.processes.log(HOSTILE).splitlines() if line.startswith("{") and line.endswith("}")
         ]
-
-    def pause(self, seconds: float) -> None:
-        """Wait for `seconds`.
-
-        Raises:
-            CampaignError: a program has ended by itself meanwhile.
-        """
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            time.sleep(min(left, 0.2))
-            if dead := self.processes.dead():
-                raise CampaignError(f"{dead[0]} has ended:\n{self.processes.log(dead[0])[-2000:]}")
 
     def end(self) -> None:
         """End the load once all of its requests have ended.
