@@ -11,14 +11,13 @@ It takes root, for mounts. https://kubernetes.io/docs/concepts/workloads/pods/
 
 import base64
 import fcntl
-import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,7 +77,7 @@ class Image:
         is_compiled = shutil.which("gcc") is not None
         images = CACHE / "images"
         images.mkdir(parents=True, exist_ok=True)
-        folder = images / _digest(is_compiled)
+        folder = images / dockerfile.digest(sys.version, sys.base_prefix, str(is_compiled))[:16]
         self.app = folder / "app"
         with (images / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -100,24 +99,6 @@ class Image:
         return {"/app": str(self.app), sys.base_prefix: sys.base_prefix}
 
 
-def _digest(is_compiled: bool) -> str:
-    """Return the name of the image that the present sources make with this interpreter."""
-    digest = hashlib.sha256(f"{sys.version}{sys.base_prefix}{is_compiled}".encode())
-    for path in sorted(_sources()):
-        digest.update(f"{path.relative_to(ROOT)} {path.stat().st_size} ".encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _sources() -> Iterator[Path]:
-    """Yield the Dockerfile and every file that it copies."""
-    yield ROOT / "Dockerfile"
-    for name in dockerfile.copied():
-        path = ROOT / name
-        for one in path.rglob("*") if path.is_dir() else (path,):
-            if one.is_file() and "__pycache__" not in one.parts:
-                yield one
-
-
 def _build(folder: Path, is_compiled: bool) -> None:
     uv = shutil.which("uv") or str(ROOT / ".uv/bin/uv")
     # A wheel of the same name and version may have been built earlier, from other sources.
@@ -127,7 +108,7 @@ def _build(folder: Path, is_compiled: bool) -> None:
     environment["UV_PROJECT_ENVIRONMENT"] = str(folder / "app")
     if is_compiled:
         environment["HATCH_BUILD_HOOK_ENABLE_MYPYC"] = "1"
-    for path in _sources():
+    for path in dockerfile.sources():
         copy = folder / "source" / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)

@@ -48,9 +48,9 @@ def extend(
 ) -> Path:
     """Write the image of another archive with more files and another command, and return the path of the archive."""
     with tarfile.open(base) as content:
-        (manifest,) = json.loads(_read(content, "manifest.json"))
-        configuration = json.loads(_read(content, manifest["Config"]))
-        layers = [_read(content, path) for path in manifest["Layers"]]
+        about = manifest(content)
+        configuration = json.loads(read(content, about["Config"]))
+        layers = [read(content, path) for path in about["Layers"]]
     settings = configuration["config"]
     settings["Entrypoint"], settings["Cmd"] = list(command), []
     settings["Env"] = [*settings.get("Env", ()), *(f"{key}={value}" for key, value in environment.items())]
@@ -96,8 +96,8 @@ def _write(archive: Path, name: str, configuration: dict[str, Any], layers: list
     configuration.pop("history", None)
     encoded = json.dumps(configuration).encode()
     stored = f"{_digest(encoded)}.json"
-    manifest = [{"Config": stored, "RepoTags": [name], "Layers": list(content)}]
-    files = {"manifest.json": json.dumps(manifest).encode(), stored: encoded, **content}
+    about = [{"Config": stored, "RepoTags": [name], "Layers": list(content)}]
+    files = {"manifest.json": json.dumps(about).encode(), stored: encoded, **content}
     with tarfile.open(archive, "w") as image:
         for path, data in files.items():
             entry = tarfile.TarInfo(path)
@@ -110,7 +110,14 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _read(content: tarfile.TarFile, path: str) -> bytes:
+def manifest(content: tarfile.TarFile) -> Any:
+    """Return the names of the files of the one image in an archive: its `Config`, and its `Layers` in their order."""
+    (about,) = json.loads(read(content, "manifest.json"))
+    return about
+
+
+def read(content: tarfile.TarFile, path: str) -> bytes:
+    """Return the content of a file of an archive."""
     stream = content.extractfile(path)
     assert stream is not None, path
     return stream.read()

@@ -5,7 +5,6 @@ prints the path of an archive that `docker load`, `podman load` and `ctr images 
 nothing that goes into the image has changed.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,7 +12,6 @@ import subprocess
 import sys
 import tarfile
 import time
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +20,9 @@ from typing import Any, Final
 import yaml
 
 from tests import dockerfile
-from tests.node import base_image
+from tests.node import archives, base_image
 from tools.repository import ROOT
+from tools.version import version
 
 _FOLDER: Final = ROOT / "build" / "image"
 _WHITEOUT: Final = ".wh."
@@ -43,7 +42,7 @@ class BuildError(Exception):
 def name() -> str:
     """Return the name by which the chart of this version asks for the image."""
     values = yaml.safe_load((ROOT / "charts/beamlit-controller/values.yaml").read_text())
-    return f"{values['image']['repository']}:{_version()}"
+    return f"{values['image']['repository']}:{version()}"
 
 
 def build_image(tag: str | None = None) -> Path:
@@ -63,12 +62,12 @@ def build_image(tag: str | None = None) -> Path:
 
 def _built(tag: str) -> Path:
     archive = _FOLDER / f"{tag.replace('/', '_').replace(':', '_')}.tar"
-    key, inputs = archive.with_suffix(".inputs"), _inputs()
+    key, inputs = archive.with_suffix(".inputs"), dockerfile.digest()
     if archive.is_file() and key.is_file() and key.read_text() == inputs:
         return archive
     engine = find_engine()
     base = _base(engine)
-    arguments = {"BASE": base, "VERSION": _version(), "REVISION": _revision()}
+    arguments = {"BASE": base, "VERSION": version(), "REVISION": _revision()}
     flags = [word for item in arguments.items() for word in ("--build-arg", "=".join(item))]
     began = time.monotonic()
     print(f"building {tag} with {engine.program}", flush=True)
@@ -189,21 +188,21 @@ def find_engine() -> Engine:
 def size_over_base(archive: Path) -> int:
     """Return the bytes that the image in an archive has beside its base."""
     with tarfile.open(archive) as content:
-        layers = _manifest(content)["Layers"]
+        layers = archives.manifest(content)["Layers"]
         return sum(content.getmember(layer).size for layer in layers[-dockerfile.layers() :])
 
 
 def configuration(archive: Path) -> dict[str, Any]:
     """Return the configuration of the image in an archive (https://github.com/opencontainers/image-spec, config.md)."""
     with tarfile.open(archive) as content:
-        found: dict[str, Any] = json.loads(_read(content, _manifest(content)["Config"]))
+        found: dict[str, Any] = json.loads(archives.read(content, archives.manifest(content)["Config"]))
         return found
 
 
 def unpack(archive: Path, root: Path) -> None:
     """Write the root file system of the image in an archive to a folder. It takes root."""
     with tarfile.open(archive) as content:
-        for layer in _manifest(content)["Layers"]:
+        for layer in archives.manifest(content)["Layers"]:
             stream = content.extractfile(layer)
             assert stream is not None
             with tarfile.open(fileobj=stream) as files:
@@ -233,16 +232,6 @@ def _remove_all(paths: Sequence[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _manifest(content: tarfile.TarFile) -> Any:
-    return json.loads(_read(content, "manifest.json"))[0]
-
-
-def _read(content: tarfile.TarFile, path: str) -> bytes:
-    stream = content.extractfile(path)
-    assert stream is not None
-    return stream.read()
-
-
 def _base(engine: Engine) -> str:
     """Return the name of the base image in the engine's store: the pinned one if it can be had, else one made here."""
     pinned = dockerfile.argument("BASE")
@@ -257,23 +246,6 @@ def _base(engine: Engine) -> str:
         raise Unavailable(f"{pinned} cannot be pulled, and {exc}") from exc
     engine.load_base(root_file_system, made)
     return made
-
-
-def _inputs() -> str:
-    """Return a digest of all that goes into the image."""
-    digest = hashlib.sha256()
-    for path in (dockerfile.PATH, *(ROOT / name for name in sorted(dockerfile.copied()))):
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for file in files:
-            if file.is_file() and "__pycache__" not in file.parts:
-                digest.update(f"{file.relative_to(ROOT)} {file.stat().st_mode & 0o111:o}\n".encode())
-                digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def _version() -> str:
-    version: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    return version
 
 
 def _revision() -> str:
