@@ -349,6 +349,7 @@ async def test_a_bug_in_a_document_is_its_own_error(monkeypatch: pytest.MonkeyPa
     with structlog.testing.capture_logs() as lines:
         async with supervised(Ending(), Metrics()) as store:
             store.apply(snapshot("bad", "good"))
+            await until(lambda: bool(store.table.routes))
             assert set(store.table.routes) == {"default/good"}
             assert store.documents["default/bad"].error == "the gateway failed at it: TypeError"
     assert "route_document_failed" in [one["event"] for one in lines]

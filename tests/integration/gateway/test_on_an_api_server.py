@@ -248,6 +248,7 @@ def test_a_first_start_without_an_api_server(tmp_path: Path, api: ApiServer) -> 
         api.start()
         poll(lambda: gateway.ready() == 200, "it is ready")
         assert gateway.state()["routes"][0]["name"] == "demo"
+        poll(lambda: gateway.events("routes_are_followed_again"), "the log says so")
         assert len(gateway.events("routes_are_followed_again")) == 1
 
 
