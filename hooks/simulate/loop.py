@@ -95,7 +95,7 @@ class ClosedLoop(Generic[P]):
         self.share_seconds = 0.0
         """Share over time: seconds at one percent."""
         self._defaults, self._start = defaults, start
-        self._related: Objects = {key: item for item in related if (key := key_of(item)) is not None}
+        self._related = tuple(related)
         self._parent, self._facts = self._facts_of(parent)
         self._previous = Previous.of(self._parent)
         self._object = parent
@@ -172,8 +172,7 @@ class ClosedLoop(Generic[P]):
 
     def _facts_of(self, parent: Object) -> tuple[Parent, Facts]:
         """Return the parent, and what does not change while its specification stays the same."""
-        request = SyncRequest(controller={}, parent=parent, children={}, related=self._related, finalizing=False)
-        observation = Observation.of(request, self._defaults)
+        observation = observe(parent, self._defaults, self._related)
         return observation.parent, assess(observation, now=self._start).facts
 
 
@@ -188,6 +187,13 @@ class Loop(ClosedLoop[Plant]):
         `error` returns a random number from -1 to 1, for the noise of samples. Raise as `ClosedLoop` does.
         """
         super().__init__(parent, Plant(world, start=start, error=error), defaults=defaults, start=start)
+
+
+def observe(parent: Object, defaults: InstallDefaults, related: Iterable[Object] = ()) -> Observation:
+    """Return what a sync sees of a ModelDeployment that has no children yet, and of the objects that it refers to."""
+    found: Objects = {key: item for item in related if (key := key_of(item)) is not None}
+    request = SyncRequest(controller={}, parent=parent, children={}, related=found, finalizing=False)
+    return Observation.of(request, defaults)
 
 
 def _metrics(facts: Facts) -> tuple[MetricSpec, ...]:

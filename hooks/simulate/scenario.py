@@ -8,13 +8,12 @@ from typing import Final
 from hooks.api.metrics import MetricSpec, MetricType
 from hooks.backends.policies import refusals
 from hooks.backends.remote import Remote, find_remote
-from hooks.kube.objects import Object, key_of
+from hooks.kube.objects import Object
 from hooks.kube.unstructured import mapping
 from hooks.observation.observation import DefaultRemote, InstallDefaults, Observation, Unresolved
 from hooks.offloading.rules import behavior
-from hooks.protocol import SyncRequest
 from hooks.simulate.autoscaler import Autoscaler
-from hooks.simulate.loop import ClosedLoop
+from hooks.simulate.loop import ClosedLoop, observe
 from hooks.simulate.observables import Observable, observables
 from hooks.simulate.outcome import FREE, Outcome, Prices, outcome
 from hooks.simulate.plant import Pipeline
@@ -171,7 +170,7 @@ def _with_remote(parent: Object, defaults: InstallDefaults) -> tuple[InstallDefa
     """Return the configuration with which a ModelDeployment has a remote backend, whatever its namespace is, and a
     sentence where one is assumed because none is known: the share that goes away does not depend on which one it is."""
     everywhere = replace(defaults, namespaces=None)
-    if isinstance(_remote(_observation(parent, everywhere)), Unresolved):
+    if isinstance(_remote(observe(parent, everywhere)), Unresolved):
         assumed = replace(everywhere, default_remote=ASSUMED_REMOTE)
         return assumed, ("Neither the manifest nor --config has a whole remote backend, so one is assumed.",)
     return everywhere, ()
@@ -181,14 +180,8 @@ def _remote(observation: Observation) -> Remote | Unresolved:
     return find_remote(observation.read_spec(), observation)
 
 
-def _observation(parent: Object, defaults: InstallDefaults, related: Iterable[Object] = ()) -> Observation:
-    found = {key: item for item in related if (key := key_of(item)) is not None}
-    request = SyncRequest(controller={}, parent=parent, children={}, related=found, finalizing=False)
-    return Observation.of(request, defaults)
-
-
 def _facts(case: Case, setting: Setting, defaults: InstallDefaults) -> _Facts:
-    observation = _observation(case.parent, defaults, setting.related)
+    observation = observe(case.parent, defaults, setting.related)
     spec = observation.read_spec()
     config, remote = spec.offloading_config, _remote(observation)
     metrics = () if config is None else config.metrics
