@@ -33,10 +33,14 @@ PARALLEL := -n $(shell echo $$((3 * $$(getconf _NPROCESSORS_ONLN)))) --dist load
 # part has one thread, so that not each process of the run does it.
 FAST := $(addprefix --ignore=tests/,e2e chart clients plant node judge)
 .PHONY: test
-test: .venv/.synced ## Lint, then all tests that need no control plane; ARGS="-k word" goes to pytest
+test: .venv/.synced ## Lint, then the tests that need no control plane; ARGS="-k word" goes to pytest
 	@$(RUN)pytest --collect-only -q -p no:cacheprovider $(FAST) >/dev/null 2>&1 & collecting=$$!; \
 	  $(MAKE) --no-print-directory lint || { kill $$collecting; exit 1; }; wait $$collecting || true
-	@$(RUN)pytest $(PARALLEL) $(FAST) $(ARGS)
+	@$(RUN)pytest $(PARALLEL) $(FAST) -m "not long" $(ARGS)
+
+.PHONY: long
+long: .venv/.synced ## Tests that take long: faults under load, fuzzing, limits of memory; ARGS goes to pytest
+	@$(RUN)pytest $(PARALLEL) $(FAST) -m long $(ARGS)
 
 .PHONY: plant
 plant: .venv/.synced ## Thousands of worlds and long runs of the decision in a closed loop; ARGS goes to pytest

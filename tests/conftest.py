@@ -1,7 +1,8 @@
 """Setup of all tests: coroutines run on the event loop of the programs, and properties have no deadline."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import gc
+from collections.abc import Callable, Generator, Mapping
 
 import pytest
 import uvloop
@@ -14,6 +15,17 @@ settings.load_profile("patient")
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Return uvloop for tests that are coroutines, for the programs run on it."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect without garbage collection, and leave what was collected out of it: it lives to the end of the run."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(trylast=True)

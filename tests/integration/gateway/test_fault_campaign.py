@@ -16,6 +16,8 @@ from tests.deadlines import SECONDS
 from tests.processes import poll
 from tools.repository import ROOT
 
+pytestmark = pytest.mark.long
+
 BUSY: Final = ("--slack", "3", "--rate", "60")
 """Flags for a machine that runs other tests as well; `make faults` checks the times, this test what clients see."""
 

@@ -31,6 +31,8 @@ from tests.integration.gateway.test_process import started, until_ready_is
 from tests.integration.gateway.wire import document
 from tests.integration.servers import until
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from program.kubernetes.client import KubernetesClient
 

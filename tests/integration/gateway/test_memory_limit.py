@@ -16,6 +16,8 @@ from tests.integration.servers import ServerSide, serving
 from tests.memory_limits import limited, peak_bytes, quantity
 from tools.repository import ROOT
 
+pytestmark = pytest.mark.long
+
 LIMIT: Final = quantity(
     yaml.safe_load((ROOT / "charts/beamlit-controller/values.yaml").read_text())["gateway"]["resources"]["limits"][
         "memory"

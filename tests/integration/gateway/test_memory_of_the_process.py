@@ -17,7 +17,7 @@ AROUND = 24 * MIB
 """Bytes that a large request costs beside its body: buffers of sockets and of the allocator."""
 BUDGET = 256 * MIB
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 
 
 async def sink(side: ServerSide) -> None:

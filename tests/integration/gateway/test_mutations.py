@@ -31,6 +31,8 @@ from tests.integration.gateway.test_upstream_hostile import BAD_HEADS, CUT_BODIE
 from tests.integration.gateway.wire import Client, Running, document, gateway, message, reply
 from tests.integration.servers import ServerSide, serving
 
+pytestmark = pytest.mark.long
+
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))
 SEED = os.environ.get("FUZZ_SEED", "1")
 ONLY = os.environ.get("FUZZ_ONLY")

@@ -24,6 +24,8 @@ from hooks.settings import Settings
 from hooks.telemetry import Metrics
 from tests.builders import NOW, Json, model_deployment, observed, policy, request_body, workload
 
+pytestmark = pytest.mark.long
+
 CASES: Final = int(os.environ.get("FUZZ_CASES", "360"))
 """Number of requests in all tests of this module together."""
 SYNC: Final = "/modeldeployments/sync"

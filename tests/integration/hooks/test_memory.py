@@ -16,6 +16,8 @@ from tests.integration.hooks.test_process import serving
 from tests.memory_limits import limited, peak_bytes, quantity
 from tools.repository import ROOT
 
+pytestmark = pytest.mark.long
+
 BASE: Final = 112 << 20
 """Bytes of memory of hooks before the first request, with all that a cluster needs, and room for small requests."""
 FACTOR: Final = 42
