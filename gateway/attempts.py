@@ -124,7 +124,7 @@ class Attempts:
                             response.abort()
                             outcome = errors.CredentialsRefused()
                             self._log_refusal(plan, chosen)
-                elif plan.holds_streams and response.head.content_length is None:
+                elif plan.holds_streams and response.head.content_length is None and not context.pinned:
                     cause = await self._first_event_cause(response, exchange, plan, tried | {chosen.index})
                 now = time.perf_counter()
                 if cause is None and status not in plan.failures:
@@ -183,7 +183,9 @@ class Attempts:
         successor = self._other(plan, tried, now)
         if successor is None:
             return None
-        if not _repeatable(exchange, plan, free=free):
+        if context.pinned:
+            self._refuse(context, plan, "stateful")
+        elif not _repeatable(exchange, plan, free=free):
             self._refuse(context, plan, "body")
         elif not free and not plan.runtime.budget.take(now):
             self._refuse(context, plan, "budget")

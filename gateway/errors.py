@@ -26,6 +26,7 @@
     |   +-- ModelNotFound        404
     |   +-- AmbiguousModel       409, names both
     |   +-- ModelMissing         400: no model is named, or not in one way for all readers
+    |   +-- StateRefused         400: the request refers to an earlier response, and the model keeps none
     |   +-- NoBackend            503
     |   +-- AtCapacity           503: the backend is at its limit, and so is the queue
     |   |   +-- QueueTimeout     503: the request waited in the queue for too long
@@ -285,6 +286,18 @@ class ModelMissing(RoutingError):
     status = 400
     code = "model_missing"
     sentence = "The request names no model, or names one in a way that servers may read differently."
+
+
+class StateRefused(RoutingError):
+    """The request refers to an earlier response, and the route refuses such requests."""
+
+    status = 400
+    code = "state_refused"
+    lasting = True
+    sentence = (
+        "This model keeps no responses for later requests: send the whole conversation as input, without"
+        " previous_response_id."
+    )
 
 
 class NoBackend(RoutingError):

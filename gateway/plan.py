@@ -7,8 +7,8 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from gateway import errors
-from gateway.api.v1alpha1 import Backend, Cors, Headers, Tls, Use
-from gateway.api.vocabulary import FailureCause
+from gateway.api.v1alpha1 import Backend, Cors, Headers, RouteDocument, Tls, Use
+from gateway.api.vocabulary import FailureCause, StatefulPaths
 from gateway.backends import balancing, failover
 from gateway.backends.breaker import CircuitBreaker, UnavailableReason
 from gateway.backends.concurrency import ConcurrencyLimit
@@ -106,6 +106,12 @@ class RoutePlan:
         self.names = self.own_names if document.models else None
         """Names of models that requests may have; None for any."""
         self.queue = document.queue
+        self.keeper = _keeper(document)
+        """Index of the backend that has the earlier responses which requests refer to; None without one."""
+        self.refuses_state = document.stateful_paths is StatefulPaths.REFUSE
+        """Whether requests that refer to an earlier response are refused."""
+        self.pins = len(document.backends) > 1 or self.keeper is None
+        """Whether it matters that a request refers to an earlier response."""
         self.cors = cors if document.cors is None else cors_rule(document.cors)
         """Rule for websites that use the model by host or path; None without one."""
         self.backends = tuple(_backend_plan(route, index, settings, self) for index in range(len(document.backends)))
@@ -161,6 +167,22 @@ class RoutePlan:
         end = min(self.backends[one].breaker.cool_until for one in {index, *self.order})
         raise errors.NoBackend(retry_after=max(1, ceil(end - now)))
 
+    def keep(self, now: float) -> tuple[BackendPlan, str | None]:
+        """Return the backend for a request that refers to an earlier response, and the reason where the split is mixed.
+
+        Raises:
+            errors.StateRefused: The route refuses such requests.
+            errors.NoBackend: The backend is in a cool-down, or the route does not have it now.
+        """
+        if self.refuses_state:
+            raise errors.StateRefused
+        if self.keeper is None:
+            raise errors.NoBackend
+        chosen = self.backends[self.keeper]
+        if chosen.breaker.unavailable_reason(now) is UnavailableReason.COOL_DOWN:
+            raise errors.NoBackend(retry_after=max(1, ceil(chosen.breaker.cool_until - now)))
+        return chosen, failover.STATEFUL if chosen.backend.weight < balancing.CYCLE else None
+
     def other(self, tried: frozenset[int], now: float, *, full: bool = False) -> BackendPlan | None:
         """Return the first backend for failover, in the document's order, that is not in `tried` and is available.
 
@@ -208,6 +230,17 @@ def cors_rule(cors: Cors | CorsSettings) -> CorsRule | None:
         credentials=cors.credentials,
         max_age=cors.max_age_seconds if isinstance(cors, CorsSettings) else cors.max_age,
     )
+
+
+def _keeper(document: RouteDocument) -> int | None:
+    """Return the index of the backend that has the earlier responses which requests refer to; None without one."""
+    if document.stateful_paths is StatefulPaths.REFUSE:
+        return None
+    in_cluster = document.stateful_paths is StatefulPaths.LOCAL
+    for index, backend in enumerate(document.backends):
+        if (backend.service is not None) is in_cluster:
+            return index
+    return None
 
 
 def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan) -> BackendPlan:

@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 import orjson
 import structlog
 
-from gateway import errors, requested_model
+from gateway import errors, requested_model, stateful
 from gateway.attempts import Attempts, is_stream
 from gateway.backends import failover
 from gateway.credentials import cache as credentials
@@ -161,7 +161,11 @@ class Proxy:
             context.model = requested_model.with_path(
                 context.model, target, plan.own_names, plan.route.namespace, plan.prefixes
             )
-        chosen, context.diversion = plan.choose(context.started)
+        if plan.pins and stateful.may_be(target) and await self._refers(exchange, plan, target, context):
+            context.pinned = True
+            chosen, context.diversion = plan.keep(context.started)
+        else:
+            chosen, context.diversion = plan.choose(context.started)
         context.backend = chosen
         if head.content_length is not None and head.content_length > plan.body_limit:
             raise errors.BodyTooLarge
@@ -210,13 +214,25 @@ class Proxy:
         if context.model is not None and context.model.name not in plan.own_names:
             raise errors.ModelNotFound
 
+    async def _refers(self, exchange: Exchange, plan: RoutePlan, target: bytes, context: RequestContext) -> bool:
+        """Return whether a request refers to an earlier response, by its path or its body.
+
+        Raises:
+            errors.GatewayError: The body cannot be read.
+        """
+        place = stateful.place(target, plan.prefixes)
+        if place is not stateful.Place.COLLECTION or exchange.head.method != b"POST":
+            return place is stateful.Place.RESPONSE
+        decoded = None if context.model is None else context.model.decoded
+        return await stateful.refers(exchange, decoded, plan.body_limit)
+
     async def _admit(self, plan: RoutePlan, chosen: BackendPlan, context: RequestContext) -> BackendPlan:
         """Return the backend for a request whose chosen one is at its limit; wait in the queue if there is one.
 
         Raises:
             errors.AtCapacity: No backend takes the request and the queue is full, or the wait took too long.
         """
-        other = plan.spill(context.started)
+        other = None if context.pinned else plan.spill(context.started)
         if other is not None:
             context.diversion = failover.OVERFLOW
             return other
@@ -224,7 +240,7 @@ class Proxy:
             raise errors.AtCapacity(retry_after=1)
         try:
             other = await chosen.concurrency.wait(
-                plan.queue.wait, partial(self._spill, plan) if plan.overflow else None
+                plan.queue.wait, partial(self._spill, plan) if plan.overflow and not context.pinned else None
             )
         finally:
             context.queued = time.perf_counter() - context.started

@@ -26,7 +26,8 @@ class RequestContext:
 
     __slots__ = (
         "at", "backend", "broken", "code", "concurrency", "cors", "diversion", "events", "failures", "first_byte",
-        "health", "model", "not_retried", "plan", "queued", "refusal", "request_id", "sought", "started", "status",
+        "health", "model", "not_retried", "pinned", "plan", "queued", "refusal", "request_id", "sought", "started",
+        "status",
     )  # fmt: skip
 
     def __init__(self, request_id: bytes, cors: "CorsRule | None" = None) -> None:
@@ -56,6 +57,8 @@ class RequestContext:
         self.refusal: tuple[UpstreamResponse, BackendPlan, str | None] | None = None
         """A 403 to the gateway's own credentials that is kept while other backends are tried, with its backend and the
         diversion at that time."""
+        self.pinned = False
+        """Whether only one backend has what the request refers to, so that no other is tried."""
         self.not_retried: str | None = None
         """What prevented a retry at another backend, in a word."""
         self.status = 499

@@ -37,6 +37,8 @@ ADVICE: Final[Mapping[str, str]] = {
     "ambiguous_model": "Write `namespace/model`; the message has both. Do not try again.",
     "model_missing": "Name the model in one of the [places](../gateway.md#model-names) where it is looked for. The"
     " message has the cause.",
+    "state_refused": "Send the whole conversation each time, with `store: false`; or an administrator changes"
+    " [`spec.gateway.statefulPaths`](../gateway.md#stateful-paths).",
     "no_backend": "Try again. Lasting: no replica is ready and nothing may be offloaded, see the ModelDeployment's"
     " conditions.",
     "at_capacity": "Try again after `Retry-After`, or send less at a time. For more room: replicas, a remote backend or"

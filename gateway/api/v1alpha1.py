@@ -35,6 +35,7 @@ from gateway.api.vocabulary import (
     ORIGIN,
     ORIGIN_IN_WORDS,
     Forwarded,
+    StatefulPaths,
 )
 from program.excerpts import cut
 from program.problems import MOST_VALUES, Mistake, first_problem, has_too_many_values, joined, must_be, shown
@@ -440,6 +441,10 @@ class RouteDocument(_Part):
     """Queue in which requests wait while the local backend is at its limit and no backend takes the overflow."""
     cors: Cors | None = None
     """Websites that may read responses to requests by host and by path. The gateway's setting counts when absent."""
+    stateful_paths: StatefulPaths = StatefulPaths.LOCAL
+    """Where requests go that refer to an earlier response: POST /v1/responses with `previous_response_id`, and
+    /v1/responses/{id}. local or remote is the backend that gets them, whatever the weights are, and no other is tried;
+    refuse means that they get the response 400."""
     split: Split = Split()
     """Why the weights are what they are."""
     requires: Annotated[tuple[str, ...], AfterValidator(_sorted_unique)] = ()
@@ -468,6 +473,10 @@ class RouteDocument(_Part):
         names = [self.client_model, *(one.name for one in self.models)]
         if len(set(names)) != len(names):
             raise Mistake(f"names of models must differ, got {', '.join(names)}")
+        if self.stateful_paths is StatefulPaths.REMOTE and any(backend.default for backend in self.backends):
+            raise Mistake(
+                "statefulPaths must not be remote with the default remote backend, whose account all models share"
+            )
         for backend in self.backends:
             if backend.weight and Use.WEIGHTED not in backend.use:
                 raise Mistake(f"backend {backend.id!r} has a weight but is not for weighted use")

@@ -98,6 +98,17 @@ class Forwarded(StrEnum):
     """The client's address, scheme and Host. Behind a trusted proxy they are added to what the proxy says."""
 
 
+class StatefulPaths(StrEnum):
+    """Where requests go that refer to a response which one server keeps."""
+
+    LOCAL = "local"
+    """To the local replicas."""
+    REMOTE = "remote"
+    """To the remote backend."""
+    REFUSE = "refuse"
+    """Nowhere: they are refused."""
+
+
 NOT_SETTABLE: Final = HOP_BY_HOP | FRAMING | FORWARDED | {"host", "expect", "via", "max-forwards", "x-request-id"}
 """Header fields, in lower case, that the gateway writes itself: a route can neither set, add nor remove them. Where it
 writes no forwarding fields, a route can set those in `FORWARDED`."""

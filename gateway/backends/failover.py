@@ -24,6 +24,9 @@ FAILOVER: Final = "Failover"
 OVERFLOW: Final = "Overflow"
 """Reason of a request that went to another backend because the chosen one was at its limit."""
 
+STATEFUL: Final = "Stateful"
+"""Reason of a request that went to the backend that has the earlier response which it refers to."""
+
 FAILURE_STATUSES: Final = frozenset({429, 502, 503, 504, 529})
 """Statuses that count as failures of a backend. 408 is the client's failure, 500 concerns the one request only."""
 

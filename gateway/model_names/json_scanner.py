@@ -1,4 +1,4 @@
-"""Incremental scanner of JSON for the top-level key `model`.
+"""Incremental scanner of JSON for the top-level key `model`, and for the places of other keys that a caller names.
 
 It reads as leniently as model servers do: a byte order mark, NaN and Infinity, and lone surrogates are fine, and what
 stands below the top level is not checked beyond its brackets and strings. It keeps a depth, a state and a bounded rest
@@ -19,6 +19,8 @@ LONGEST_KEY: Final = 128
 """Bytes of the longest key that is compared with `model`, as it is written."""
 MOST_NAMES: Final = 10000
 """Names that an object may have at its top level; each of them takes a step."""
+MOST_PLACES: Final = 32
+"""Places of other keys that are noted."""
 BLANK: Final = b" \t\r\n"
 """White space of JSON (RFC 8259 2)."""
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
@@ -104,8 +106,16 @@ def is_wide_object(content: bytes) -> bool:
 class JsonScanner(NameScanner):
     """Scanner of a JSON object."""
 
-    def __init__(self) -> None:
+    def __init__(self, others: frozenset[bytes] = frozenset()) -> None:
+        """Read nothing yet.
+
+        Args:
+            others: Keys besides `model` whose places are noted, in lower case.
+        """
         super().__init__()
+        self.places: list[tuple[bytes, int]] = []
+        """Those of the other keys that were found, and the positions in the body behind them, the first ones only."""
+        self._others = others
         self._state = _OBJECT
         self._depth = 0
         self._offset = 0
@@ -222,6 +232,8 @@ class JsonScanner(NameScanner):
                         self.problem = scanner.TOO_MANY_NAMES
                         break
                     key = parts[index]
+                    if self._others and len(key) <= LONGEST_KEY and len(self.places) < MOST_PLACES:
+                        self._note(key, sum(map(len, parts[:index])) + index - 1)
                     if spellings is None:
                         spellings = set(_SPELLING.findall(plain))
                     if spellings and key in spellings and len(key) <= LONGEST_KEY:
@@ -305,6 +317,15 @@ class JsonScanner(NameScanner):
         else:
             self.problem = scanner.NOT_JSON
         return True
+
+    def _note(self, key: bytes, position: int) -> None:
+        """Note the place of a key that begins at `position` where it is one of the others, in upper or lower case."""
+        name = key.lower()
+        if b"\\" in key or not key.isascii():
+            text = _string(b'"%b"' % key)
+            name = b"" if text is None else text.casefold().encode("utf-8", "surrogatepass")
+        if name in self._others:
+            self.places.append((name, self._offset + position + len(key) + 2))
 
     def _member(self, data: bytes, plain: bytes, key: bytes, position: int) -> bool:
         """Read the member whose key, a spelling of `model`, begins at `position`; return whether all of it is there."""

@@ -7,7 +7,15 @@ from pydantic import (
     StringConstraints,
 )
 
-from gateway.api.vocabulary import CAUSE_PATTERN, CAUSE_WORDS, CREDENTIALS_OF_ALL, ORIGIN, ORIGIN_IN_WORDS, Forwarded
+from gateway.api.vocabulary import (
+    CAUSE_PATTERN,
+    CAUSE_WORDS,
+    CREDENTIALS_OF_ALL,
+    ORIGIN,
+    ORIGIN_IN_WORDS,
+    Forwarded,
+    StatefulPaths,
+)
 from hooks.api.common import LIST_ATOMIC, LIST_MAP_BY_NAME, ApiModel, Seconds, Text, cel_rule, schema_config
 from hooks.api.remote_backend import HeaderName, HealthCheck
 from program.problems import must_be
@@ -210,6 +218,11 @@ class Gateway(ApiModel):
     body_limit_bytes: Annotated[int, Field(ge=0, le=1099511627776)] | None = None
     """Maximum size of a request body in bytes. A larger one gets status 413. Defaults to gateway.limits.bodyBytes of
     the gateway's configuration."""
+    stateful_paths: StatefulPaths | None = None
+    """Where requests go that refer to an earlier response, which only the server that made it has: POST /v1/responses
+    with previous_response_id, and /v1/responses/{id} by host or by path. local: to the local replicas. remote: to
+    offloadingConfig.remoteBackend; not for the default remote backend, whose account all models share. refuse: they get
+    status 400. No other backend is tried, and the percentage does not count. Defaults to local."""
     cors: GatewayCors | None = None
     """Websites that may use the model in a browser, by host or by path. Requests by the model's name obey gateway.cors
     of the gateway's configuration, since a preflight does not have the name. Defaults to gateway.cors of the gateway's

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from gateway.api import v1alpha1 as routes
-from gateway.api.vocabulary import Forwarded
+from gateway.api.vocabulary import Forwarded, StatefulPaths
 from hooks import names, reasons
 from hooks.api.gateway import Gateway, GatewayBreaker, GatewayCors, GatewayModel, GatewayQueue, GatewayRetry
 from hooks.api.model_deployment import ModelDeploymentSpec, Server
@@ -207,6 +207,7 @@ def _document(resolved: ResolvedSpec, observation: Observation) -> routes.RouteD
         breaker=routes.Breaker() if gateway.breaker is None else _breaker(gateway.breaker),
         queue=routes.Queue() if gateway.queue is None else _queue(gateway.queue),
         cors=None if gateway.cors is None else _cors(gateway.cors),
+        stateful_paths=gateway.stateful_paths or StatefulPaths.LOCAL,
         split=routes.Split(percentage=resolved.split.percentage, reason=resolved.split.reason),
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from gateway.api.vocabulary import CREDENTIALS_OF_ALL
+from gateway.api.vocabulary import CREDENTIALS_OF_ALL, StatefulPaths
 from hooks import names, reasons
 from hooks.api.common import ObjectReference
 from hooks.api.gateway import GatewayModel
@@ -142,6 +142,13 @@ def _check_gateway(spec: ModelDeploymentSpec) -> None:
             reasons.INVALID_SPEC,
             "spec.gateway.retry.causes say when there is failover: set spec.gateway.retry.failover to true, or leave"
             " causes out.",
+        )
+    if gateway.stateful_paths is StatefulPaths.REMOTE and (offloading is None or offloading.remote_backend is None):
+        raise NotAccepted(
+            reasons.INVALID_SPEC,
+            "spec.gateway.statefulPaths must not be remote for the default remote backend, whose account all models"
+            " share: set spec.offloadingConfig.remoteBackend to a backend of your own, or statefulPaths to local or"
+            " refuse.",
         )
     if gateway.cors is not None and gateway.cors.credentials and "*" in gateway.cors.origins:
         raise NotAccepted(reasons.INVALID_SPEC, f"spec.gateway.cors {CREDENTIALS_OF_ALL}.")

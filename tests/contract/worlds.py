@@ -176,6 +176,7 @@ GATEWAY: Final[Json] = {
     "timeouts": {"connectSeconds": 1, "firstByteSeconds": 2, "idleSeconds": 3},
     "retry": {"failover": True},
     "bodyLimitBytes": 1000,
+    "statefulPaths": "refuse",
     "cors": {
         "origins": ["https://chat.example.com", "http://localhost:3000"],
         "methods": ["POST"],

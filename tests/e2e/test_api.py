@@ -123,6 +123,7 @@ FULL: Final = {
             "timeouts": {"connectSeconds": 0.01, "firstByteSeconds": 86400, "idleSeconds": 1},
             "retry": {"failover": False},
             "bodyLimitBytes": 0,
+            "statefulPaths": "remote",
             "models": [{"name": "lora-a", "localModel": "adapter-a", "remoteModel": "acme/lora-a"}],
             "forwardHeaders": ["X-Auth-Request-User"],
             "forwarded": "none",

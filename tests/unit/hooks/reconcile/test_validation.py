@@ -69,6 +69,16 @@ def template(**fields: Any) -> builders.Json:
             "set spec.gateway.retry.failover to true",
         ),
         (
+            model_deployment(gateway={"statefulPaths": "remote"}, offloadingConfig=None),
+            reasons.INVALID_SPEC,
+            "spec.gateway.statefulPaths must not be remote for the default remote backend",
+        ),
+        (
+            model_deployment(gateway={"statefulPaths": "remote"}, offloadingConfig={}),
+            reasons.INVALID_SPEC,
+            "set spec.offloadingConfig.remoteBackend to a backend of your own",
+        ),
+        (
             model_deployment(gateway={"models": [{"name": "lora"}, {"name": "demo"}]}),
             reasons.INVALID_NAME,
             "spec.gateway.models[1].name must not be demo, the model's own name",

@@ -1,0 +1,113 @@
+"""Requests that refer to an earlier response, which only the server that made it has.
+
+OpenAI's Responses API keeps responses at the server: a later request continues one by `previous_response_id`, or reads,
+cancels or deletes it under `/v1/responses/{id}`. What cannot be told counts as such a request, so that none reaches a
+backend that it must not reach.
+"""
+
+import asyncio
+import re
+from collections.abc import Collection
+from enum import Enum
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+import orjson
+
+from gateway.body_text import text_of
+from gateway.http.exchange import Exchange
+from gateway.model_names.json_scanner import MOST_PLACES, PIECE_BYTES, JsonScanner
+
+TEXT_BYTES: Final = 8 << 20
+"""Bytes of the largest body that is looked through."""
+
+_KEY: Final = "previous_response_id"
+_KEYS: Final = frozenset({_KEY.encode()})
+_NULL: Final = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*null[ \t\r\n,}]")
+_SEGMENT: Final = re.compile(rb"[^/]+")
+_VERSION: Final = re.compile(rb"v[0-9]+[a-z0-9.]*")
+_OPERATIONS: Final = frozenset({b"input_tokens", b"compact"})
+"""Words that follow `responses` in a path and are no ids: what they mean is in the body."""
+
+
+class Place(Enum):
+    """Place of a path in the Responses API."""
+
+    COLLECTION = "collection"
+    """`/v1/responses`, and operations whose body has all that they are about."""
+    RESPONSE = "response"
+    """`/v1/responses/{id}` and below."""
+
+
+def may_be(target: bytes) -> bool:
+    """Return whether a target may have a path of the Responses API, by a look that costs next to nothing."""
+    return b"%" in target or b"responses" in target.lower()
+
+
+def place(target: bytes, prefixes: Collection[bytes] = (b"",)) -> Place | None:
+    """Return the place of a target in the Responses API; None where it has none.
+
+    A segment is compared as servers do it: decoded, and without regard to case and parameters.
+
+    Args:
+        target: Request target.
+        prefixes: Paths that backends have in front of the target, with which it may have a place.
+    """
+    segments = [_word(one) for one in _SEGMENT.findall(target.partition(b"?")[0])]
+    if b"responses" not in segments:
+        return None
+    for prefix in prefixes:
+        before = [_word(one) for one in _SEGMENT.findall(prefix)]
+        words = [*before, *segments]
+        for index in range(max(1, len(before)), len(words)):
+            if words[index] != b"responses":
+                continue
+            if words[index - 1] != b"openai" and not _VERSION.fullmatch(words[index - 1]):
+                continue
+            below = words[index + 1 :]
+            return Place.COLLECTION if not below or below[0] in _OPERATIONS else Place.RESPONSE
+    return None
+
+
+async def refers(exchange: Exchange, decoded: bytes | None, limit: int) -> bool:
+    """Return whether the body of a request to create a response refers to an earlier one, or may do so.
+
+    Args:
+        exchange: Exchange with the request.
+        decoded: The body without its content coding, where it was decoded already.
+        limit: Bytes that the body may have.
+
+    Raises:
+        errors.GatewayError: The body cannot be read.
+    """
+    text = await text_of(exchange, decoded, limit, TEXT_BYTES)
+    if text is None:
+        return True
+    if not _may_have_key(text):
+        return False
+    if len(text) <= PIECE_BYTES:
+        try:
+            parsed = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            pass
+        else:
+            return isinstance(parsed, dict) and any(
+                value is not None and key.casefold() == _KEY for key, value in parsed.items()
+            )
+    scanner = JsonScanner(_KEYS)
+    for start in range(0, len(text), PIECE_BYTES):
+        scanner.feed(text[start : start + PIECE_BYTES])
+        await asyncio.sleep(0)
+    scanner.finish()
+    if scanner.problem is not None or len(scanner.places) == MOST_PLACES:
+        return True
+    return any(not _NULL.match(text, position) for _, position in scanner.places)
+
+
+def _may_have_key(text: bytes) -> bool:
+    """Return whether the key may be in a text: in any case, with an escape or a long s, or in a wide encoding."""
+    return _KEY.encode() in text.lower() or b"\\u" in text or b"\xc5\xbf" in text or b"\0" in text[:4]
+
+
+def _word(segment: bytes) -> bytes:
+    return unquote_to_bytes(segment).partition(b";")[0].lower()
