@@ -19,13 +19,18 @@ from pathlib import Path
 from typing import Final
 
 from tests import dockerfile
+from tests.node import namespaces
 
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "beamlit-node"
 """Folder of what is kept between runs."""
 ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin", "LANG": "C.UTF-8"}
 """Environment of the image's programs."""
-PROGRAMS: Final = {"debootstrap": "debootstrap", "chroot": "coreutils", "tar": "tar"}
+PROGRAMS: Final = {
+    "debootstrap": "debootstrap", "chroot": "coreutils", "tar": "tar", "unshare": "util-linux", "setpriv": "util-linux",
+}  # fmt: skip
 """Programs that make it, and the Debian packages that have them."""
+_SCRATCH: Final = ".scratch-"
+"""Beginning of the names of folders that last as long as a process; its id follows."""
 _SUITE: Final = "trixie"
 _PACKAGES: Final = ("ca-certificates", "python3", "python3-dev", "python3-pip-whl")
 _AUTHORITIES: Final = Path("/usr/local/share/ca-certificates")
@@ -53,6 +58,18 @@ def alone(what: str) -> Iterator[None]:
     with (CACHE / f".{what}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """Make a folder in the cache for as long as the context lasts, and remove those of processes that were killed."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    for folder in CACHE.glob(f"{_SCRATCH}*"):
+        pid = folder.name.removeprefix(_SCRATCH).partition("-")[0]
+        if not Path("/proc", pid).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=CACHE, prefix=f"{_SCRATCH}{os.getpid()}-") as made:
+        yield Path(made)
 
 
 def name() -> str:
@@ -84,8 +101,8 @@ def root_file_system() -> Path:
 def _make(archive: Path) -> None:
     print("making a base image with debootstrap", flush=True)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=CACHE, prefix=".base-") as folder:
-        root, making = Path(folder) / "root", Path(folder) / "base.tar"
+    with scratch() as folder:
+        root, making = folder / "root", folder / "base.tar"
         _run("debootstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}", _SUITE, str(root))
         authorities = root / str(_AUTHORITIES).removeprefix("/")
         for certificate in _authorities():
@@ -112,7 +129,9 @@ def _key() -> str:
 
 def _run(*command: str) -> None:
     environment = {**os.environ, **ENVIRONMENT, "DEBIAN_FRONTEND": "noninteractive"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    # debootstrap mounts /proc and /sys in the new root.
+    alone = namespaces.own("--mount-proc")
+    result = subprocess.run([*alone, *command], env=environment, capture_output=True, text=True, check=False)
     if result.returncode:
         raise Unavailable(f"{command[0]} failed:\n{(result.stdout + result.stderr)[-2000:]}")
 

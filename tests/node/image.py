@@ -20,13 +20,17 @@ from typing import Any, Final
 import yaml
 
 from tests import dockerfile
-from tests.node import archives, base_image
+from tests.node import archives, base_image, namespaces
 from tools.repository import ROOT
 from tools.version import version
 
 _FOLDER: Final = ROOT / "build" / "image"
 _WHITEOUT: Final = ".wh."
 """Beginning of the name of a file that stands for one that a layer takes away."""
+_STORE: Final = base_image.CACHE / "containers"
+"""Folder in which buildah keeps images and layers."""
+_LAYERS: Final = 30
+"""Number of layers in that folder above which all are made anew; one build of changed sources makes four."""
 _SECONDS: Final = 60
 """Seconds for an engine to say whether it works, and to begin to send the base image."""
 
@@ -66,6 +70,7 @@ def _built(tag: str) -> Path:
     if archive.is_file() and key.is_file() and key.read_text() == inputs:
         return archive
     engine = find_engine()
+    engine.clear()
     base = _base(engine)
     arguments = {"BASE": base, "VERSION": version(), "REVISION": _revision()}
     flags = [word for item in arguments.items() for word in ("--build-arg", "=".join(item))]
@@ -90,6 +95,8 @@ class Engine:
     """Options before each of its commands."""
     build: tuple[str, ...] = ()
     """Options of its command `build`."""
+    before: tuple[str, ...] = ()
+    """Words before each of its commands."""
 
     def run(self, *words: str) -> str:
         """Run a command to its end and return what it prints.
@@ -105,6 +112,14 @@ class Engine:
     def works(self) -> bool:
         """Return whether the program is here, with the engine behind it where it needs one."""
         return shutil.which(self.program) is not None and self._succeeds("info")
+
+    def clear(self) -> None:
+        """Remove what builds that were killed left in a store of ours, and all layers when there are many."""
+        if self.program != "buildah":
+            return
+        self.run("rm", "--all")
+        if len(list((_STORE / "overlay").glob("?" * 64))) > _LAYERS:
+            self.run("rmi", "--all", "--force")
 
     def has(self, image: str) -> bool:
         """Return whether an image is in the engine's store."""
@@ -156,7 +171,7 @@ class Engine:
             return False
 
     def _result(self, *words: str, seconds: float) -> subprocess.CompletedProcess[str]:
-        command = [self.program, *self.options, *words]
+        command = [*self.before, self.program, *self.options, *words]
         return subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False
         )
@@ -168,12 +183,13 @@ def find_engine() -> Engine:
     Raises:
         Unavailable: there is none.
     """
-    store = base_image.CACHE / "containers"
     buildah = Engine(
         "buildah",
         # A store of its own, so that what tests make is not in that of the user.
-        ("--root", str(store), "--runroot", "/run/beamlit-containers"),
+        ("--root", str(_STORE), "--runroot", "/run/beamlit-containers"),
         ("--isolation", "chroot", "--layers", "--quiet"),
+        # It mounts what it builds in, and leaves that mounted where it is killed.
+        tuple(namespaces.own("--mount-proc")),
     )
     engines = [Engine("docker"), Engine("podman", build=("--layers",))]
     if os.geteuid() == 0:

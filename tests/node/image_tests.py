@@ -11,14 +11,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from tests.node import base_image, image
+from tests.node import base_image, image, namespaces
 from tools.repository import ROOT
 
 SUITES: Final = ("tests/unit", "tests/integration/gateway", "tests/integration/hooks", "tests/integration/program")
@@ -32,7 +31,7 @@ _FROM_COMPILED: Final = "ignore:the (type, exc, tb) signature of throw() is depr
 exception passes. The programs ignore it, as Python does by default; as an error it would be another exception."""
 _SOURCE: Final = "/src"
 _PACKAGES: Final = "/beside"
-_TOOLS: Final = {"unshare": "util-linux", "pivot_root": "util-linux", "mount": "mount"}
+_TOOLS: Final = {"unshare": "util-linux", "setpriv": "util-linux", "pivot_root": "util-linux", "mount": "mount"}
 """Programs of this machine that enter the image, and the Debian packages that have them."""
 
 _SCRIPT: Final = """\
@@ -83,16 +82,14 @@ def run(root: Path, command: Sequence[str], environment: Mapping[str, str], *, u
         directory: where the command starts.
         layers: folders that are laid over the root file system, the first on top.
     """
-    with tempfile.TemporaryDirectory(dir=base_image.CACHE, prefix=".run-") as name:
-        folder = Path(name)
+    with base_image.scratch() as folder:
         if upper is not None:
             (folder / "upper").symlink_to(upper)
         host = {path: Path(path) for path in ("/dev", "/sys", "/etc/hosts", "/etc/resolv.conf")}
         lines = [f"{source} {target}\n" for target, source in {**host, **(binds or {})}.items()]
         (folder / "binds").write_text("".join(lines))
         lower = ":".join(map(str, (*layers, root)))
-        unshared = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
-        words = [*unshared, "sh", "-c", _SCRIPT, "inside", lower, str(folder), *command]
+        words = [*namespaces.own(), "sh", "-c", _SCRIPT, "inside", lower, str(folder), *command]
         return subprocess.run(words, env={**environment, "DIRECTORY": directory}, check=False).returncode
 
 
@@ -192,10 +189,7 @@ def test(arguments: Sequence[str]) -> int:
     archive = image.build_image()
     shipped = environment(archive)
     with ExitStack() as stack:
-        root, tree = (
-            Path(stack.enter_context(tempfile.TemporaryDirectory(dir=base_image.CACHE, prefix=prefix)))
-            for prefix in (".root-", ".tree-")
-        )
+        root, tree = (stack.enter_context(base_image.scratch()) for _ in range(2))
         root.chmod(0o755)
         image.unpack(archive, root)
         began = time.monotonic()

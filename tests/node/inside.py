@@ -9,16 +9,21 @@ import socket
 import sys
 from typing import Final
 
-from tests.node import namespaces, network
+from tests.node import namespaces, network, state
 from tests.node.plane import NodePlane
 from tests.node.state import Node
+from tests.processes import poll
 
 READY: Final = "ready"
 """Name of the file, in the folder of a node, that says that everything runs."""
+_RECORDED: Final = 30.0
+"""Seconds within which the process that starts a node records it."""
 
 
 def main(name: str, descriptor: int) -> None:
     """Run the node until its namespaces end."""
+    # A node that nobody recorded would not be found to be ended: its maker died at this very moment.
+    poll(lambda: _is_recorded(name), "the node is recorded", seconds=_RECORDED)
     child = os.fork()
     if child == 0:
         _run(Node(name), socket.socket(fileno=descriptor))
@@ -27,6 +32,11 @@ def main(name: str, descriptor: int) -> None:
         pid, status = os.wait()
         if pid == child:
             sys.exit(os.waitstatus_to_exitcode(status) and 1)
+
+
+def _is_recorded(name: str) -> bool:
+    node = state.find(name)
+    return node is not None and node.pid != 0
 
 
 def _run(node: Node, listener: socket.socket) -> None:

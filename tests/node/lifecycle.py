@@ -1,12 +1,15 @@
 """Starting and ending a node."""
 
 import contextlib
+import os
 import re
 import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+import psutil
 
 from tests.node import namespaces, programs, runtime, state
 from tests.node.inside import READY
@@ -36,12 +39,10 @@ def up(name: str, *, ends_with_us: bool = False) -> Node:
     if reason := programs.missing():
         raise NodeError(reason)
     earlier = state.find(name)
-    if earlier is not None and earlier.process is not None:
+    if earlier is not None and not earlier.remains:
         raise NodeError(f"the node {name} runs already, with {earlier.kubeconfig}")
-    if earlier is not None:
-        earlier.end()
     _sweep()
-    node = Node(name)
+    node = Node(name, maker=os.getpid(), maker_born=psutil.Process().create_time())
     node.record()
     try:
         with socket.socket() as listener:
@@ -69,9 +70,9 @@ def down(name: str) -> None:
 
 
 def _sweep() -> None:
-    """Remove what is left of nodes whose processes died. One without a process id is about to start."""
+    """Remove what is left of nodes whose processes died."""
     for node in list(state.recorded()):
-        if node.pid and node.process is None:
+        if node.remains:
             node.end()
 
 

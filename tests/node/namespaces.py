@@ -3,6 +3,7 @@
 So nothing of it is seen on this machine beside processes, cgroups and one folder, and all of it ends with one process.
 """
 
+import dataclasses
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import psutil
 from tests.node.state import Node
 from tools.repository import ROOT
 
-_KINDS: Final = ("--mount", "--net", "--pid", "--ipc", "--uts")
+_KINDS: Final = ("--net", "--ipc", "--uts", "--mount-proc")
 _PRIVATE: Final = ("/run", "/var/lib", "/var/log")
 """Folders that are empty at first and seen by the node alone: programs write there whatever their flags say."""
 _STARTED: Final[list[subprocess.Popen[bytes]]] = []
@@ -31,6 +32,19 @@ KERNEL: Final = {
 these values in their place."""
 
 
+def own(*kinds: str, ends_with_us: bool = True) -> list[str]:
+    """Return the words before a command that give it namespaces of its own, PIDs among them.
+
+    All processes that the command starts end with it, and its mounts are nobody else's.
+
+    Args:
+        kinds: flags of `unshare` for namespaces beside those of mounts and PIDs.
+        ends_with_us: whether it ends when the thread that starts it does, however that ends.
+    """
+    words = ["unshare", "--mount", "--pid", *kinds, "--fork", "--kill-child=KILL", "--propagation", "private"]
+    return ["setpriv", "--pdeathsig", "KILL", *words] if ends_with_us else words
+
+
 def start(node: Node, listener: socket.socket, *, ends_with_us: bool) -> Node:
     """Start the node's first process, and return the recorded node.
 
@@ -39,9 +53,7 @@ def start(node: Node, listener: socket.socket, *, ends_with_us: bool) -> Node:
         listener: a socket of this machine whose connections the node shall pass on to its API server.
         ends_with_us: whether the node ends when this process does, however that ends.
     """
-    command = ["unshare", *_KINDS, "--fork", "--kill-child=KILL", "--mount-proc", "--propagation", "private"]
-    if ends_with_us:
-        command = ["setpriv", "--pdeathsig", "KILL", *command]
+    command = own(*_KINDS, ends_with_us=ends_with_us)
     command += [sys.executable, "-m", "tests.node.inside", node.name, str(listener.fileno())]
     with (node.folder / "node.log").open("ab") as log:
         process = subprocess.Popen(
@@ -54,7 +66,7 @@ def start(node: Node, listener: socket.socket, *, ends_with_us: bool) -> Node:
             start_new_session=True,
         )
     _STARTED.append(process)
-    running = Node(node.name, process.pid, psutil.Process(process.pid).create_time())
+    running = dataclasses.replace(node, pid=process.pid, born=psutil.Process(process.pid).create_time())
     running.record()
     return running
 

@@ -32,6 +32,10 @@ class Node:
     """Process id of its `unshare`; 0 before that is started."""
     born: float = 0.0
     """Time at which that process began, as a process id may be given again."""
+    maker: int = 0
+    """Process id of the program that starts it."""
+    maker_born: float = 0.0
+    """Time at which that program began."""
 
     @property
     def folder(self) -> Path:
@@ -51,11 +55,12 @@ class Node:
     @property
     def process(self) -> psutil.Process | None:
         """Process that holds the node; None when it does not run."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(self.pid)
-            if self.pid and process.create_time() == self.born and process.status() != psutil.STATUS_ZOMBIE:
-                return process
-        return None
+        return _find(self.pid, self.born)
+
+    @property
+    def remains(self) -> bool:
+        """Whether it is over and left something: its process died, or its maker did before there was one."""
+        return self.process is None and (self.pid != 0 or _find(self.maker, self.maker_born) is None)
 
     @property
     def inside(self) -> int:
@@ -109,6 +114,15 @@ def recorded() -> Iterator[Node]:
 def find(name: str) -> Node | None:
     """Return the node of that name; None when none is recorded."""
     return next((node for node in recorded() if node.name == name), None)
+
+
+def _find(pid: int, born: float) -> psutil.Process | None:
+    """Return the process of that id and time of birth; None when it does not run any more."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        if pid and process.create_time() == born and process.status() != psutil.STATUS_ZOMBIE:
+            return process
+    return None
 
 
 def _runs(process: psutil.Process) -> bool:

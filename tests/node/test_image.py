@@ -3,7 +3,6 @@
 import io
 import os
 import tarfile
-import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,11 +40,10 @@ def root(archive: Path) -> Iterator[Path]:
     """Yield the root file system of the image."""
     if reason := image_tests.missing():
         skip(reason)
-    base_image.CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=base_image.CACHE, prefix=".root-") as folder:
-        Path(folder).chmod(0o755)
-        image.unpack(archive, Path(folder))
-        yield Path(folder)
+    with base_image.scratch() as folder:
+        folder.chmod(0o755)
+        image.unpack(archive, folder)
+        yield folder
 
 
 def test_configuration(archive: Path) -> None:
