@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -40,29 +39,31 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def product(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The archive of the product's image, which the cluster has, with all others that pods run."""
-    folder = tmp_path_factory.mktemp("images")
+def loaded(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """All images that pods run, in the cluster. One that is elsewhere has them already."""
     if cluster.node is None:
-        return folder
+        return
+    folder = tmp_path_factory.mktemp("images")
     try:
-        archive = image.build_image()
+        archives = images.write_all(folder)
     except image.Unavailable as exc:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(exc))
-    for one in (archive, images.client(folder), images.model_server(folder, archive), images.metacontroller(folder)):
-        if one is not None:
-            cluster.load(one)
-    return archive
+    for archive in archives:
+        cluster.load(archive)
 
 
 @pytest.fixture(scope="session")
-def release(cluster: Cluster, product: Path, tmp_path_factory: pytest.TempPathFactory) -> Release:
-    """The chart, installed. It comes with Metacontroller where its program and its chart are here."""
-    folder = tmp_path_factory.mktemp("release")
-    here = images.metacontroller(folder) is not None
-    release = Release(cluster, folder, metacontroller=here)
-    release.install()
-    return release
+def release(cluster: Cluster, loaded: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
+    """The chart, installed. It comes with Metacontroller where its program and its chart are here. A cluster that the
+    tests did not start is left as it was."""
+    release = Release(cluster, tmp_path_factory.mktemp("release"), metacontroller=images.has_metacontroller())
+    before = release.crds()
+    try:
+        release.install()
+        yield release
+    finally:
+        if cluster.node is None:
+            release.clear(before)
 
 
 @pytest.fixture

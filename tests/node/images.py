@@ -1,4 +1,4 @@
-"""The images that tests run in pods beside the product's own."""
+"""The images that tests run in pods: the product's own, and those of clients, servers and Metacontroller."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ import yaml
 
 from tests.chart.helm import METACONTROLLER_CHART
 from tests.e2e import binaries
-from tests.node import archives
+from tests.node import archives, image
 from tools.repository import ROOT
 
 CLIENT: Final = "beamlit.test/client:1"
@@ -19,6 +19,18 @@ PORT: Final = 9101
 """Port of the model server in the example manifests."""
 _NAMES: Final = ("cat", "httpd", "id", "nslookup", "sh", "sleep")
 """Programs that busybox is in the image of the client."""
+
+
+def write_all(folder: Path) -> list[Path]:
+    """Write the images that pods of the tests run, and return their archives, the product's first.
+
+    Raises:
+        image.Unavailable: the product's image cannot be built here.
+        image.BuildError: its build failed.
+    """
+    product = image.build_image()
+    brought = metacontroller(folder)
+    return [product, client(folder), model_server(folder, product), *([brought] if brought else ())]
 
 
 def client(folder: Path) -> Path:
@@ -36,6 +48,11 @@ def model_server(folder: Path, product: Path) -> Path:
     command = ("python", "-m", "examples.model_server", "--listen", f"0.0.0.0:{PORT}", "--model", "tiny-local")
     files = {f"/srv/examples/{path.name}": path for path in sources}
     return archives.extend(folder / "model-server.tar", MODEL_SERVER, product, files, command, {"PYTHONPATH": "/srv"})
+
+
+def has_metacontroller() -> bool:
+    """Return whether Metacontroller's program and its chart are here."""
+    return binaries.find("metacontroller") is not None and bool(os.environ.get(METACONTROLLER_CHART))
 
 
 def metacontroller(folder: Path) -> Path | None:

@@ -1,7 +1,7 @@
 """The chart installed as users install it, in a cluster where its pods are real."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,8 @@ MODEL: Final = "demo-server"
 REMOTE: Final = "elsewhere"
 """Namespace of the remote backend."""
 CLIENTS: Final = "clients"
+MODELS: Final = "modeldeployments.deployment.beamlit.com"
+"""Name of the resource, and of its CustomResourceDefinition."""
 _OAUTH: Final = "config.defaultRemoteBackend.authConfig.oauthConfig"
 _CREDENTIALS: Final = ("demo", "demo-secret")
 
@@ -60,6 +62,25 @@ class Release:
             *self.here,
         )
         self.until_ready()
+
+    def clear(self, crds: Set[str]) -> None:
+        """Remove the release, its clients, its models and all CRDs that it brought.
+
+        Args:
+            crds: names of those that were there before.
+        """
+        kubectl = self.cluster.kubectl
+        if MODELS in self.crds():
+            kubectl("delete", MODELS, "--all", "--all-namespaces", "--timeout=100s")
+        self.cluster.helm("uninstall", NAME, "--namespace", NAMESPACE, "--ignore-not-found", "--wait")
+        kubectl("delete", "namespaces", NAMESPACE, REMOTE, CLIENTS, "--ignore-not-found", "--timeout=100s")
+        if brought := self.crds() - crds:
+            kubectl("delete", "customresourcedefinitions", *sorted(brought), "--timeout=100s")
+
+    def crds(self) -> Set[str]:
+        """Return the names of all CustomResourceDefinitions of the cluster."""
+        listed = self.cluster.kubectl("get", "customresourcedefinitions", "-o", "name").split()
+        return {name.partition("/")[2] for name in listed}
 
     @property
     def here(self) -> tuple[str, ...]:

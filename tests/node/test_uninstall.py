@@ -3,7 +3,7 @@
 import json
 
 from tests.node.cluster import Cluster
-from tests.node.release import NAME, NAMESPACE, Release
+from tests.node.release import MODELS, NAME, NAMESPACE, Release
 from tests.processes import poll
 
 
@@ -12,7 +12,7 @@ def test_an_uninstallation_leaves_nothing(release: Release) -> None:
     pod."""
     cluster = release.cluster
     if release.metacontroller:
-        cluster.kubectl("delete", "modeldeployments.deployment.beamlit.com", "-A", "--all", "--timeout=120s")
+        cluster.kubectl("delete", MODELS, "-A", "--all", "--timeout=120s")
     cluster.helm("uninstall", NAME, "--namespace", NAMESPACE, "--wait")
     poll(lambda: not _left(cluster), "all objects of the release are gone")
     assert not _left(cluster)
