@@ -24,7 +24,7 @@ COPY hooks hooks
 COPY gateway gateway
 COPY program program
 # The gateway's data path is compiled: pyproject.toml says which modules.
-RUN HATCH_BUILD_HOOK_ENABLE_MYPYC=1 CFLAGS=-g0 uv sync --locked --no-dev --no-editable \
+RUN HATCH_BUILD_HOOK_ENABLE_MYPYC=1 uv sync --locked --no-dev --no-editable \
   && cd /app/lib/python*/site-packages \
   && /app/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash hooks gateway program \
   && rm /app/.lock
