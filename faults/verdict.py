@@ -19,9 +19,10 @@ SPENT: Final = {
     "throttle": "throttled",
     "silent": "first_byte_timeout",
     "black hole": "first_byte_timeout",
+    "tokens revoked": "credentials_refused",
 }
 """Error code, by fault, with which a request that is not retryable may end: it was sent to the failing backend. (In a
-black hole: on a connection from before.)"""
+black hole: on a connection from before. Tokens are revoked after the gateway got them.)"""
 
 
 @dataclass

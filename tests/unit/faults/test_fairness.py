@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from faults.fairness.__main__ import Finding, Half, problems
+from faults.fairness.__main__ import Finding, Half, problems, too_slow
 from faults.fairness.ways import WAYS
 
 CHECKS = [0.5 + second for second in range(40)]
@@ -53,3 +53,15 @@ def test_the_short_form_compares_no_times() -> None:
     """The short form looks at errors and not at times, which say nothing on a busy machine."""
     assert problems(finding(5.0), [], short=True) == []
     assert problems(finding(5.0, errors=1), [], short=True) == ["body: 1 x chat reset"]
+
+
+def test_a_machine_that_is_too_slow() -> None:
+    """Errors in the times without the hostile tenant say that the machine is too slow, and are no harm by it."""
+    harmed, unharmed = finding(1.0, errors=3), finding(1.0)
+    assert too_slow([harmed, unharmed]) == ""
+    unharmed.errors_without.update({"chat reset": 2, "stream timeout": 1})
+    harmed.errors_without.update({"chat reset": 2})
+    assert problems(unharmed, CHECKS, short=False) == []
+    assert too_slow([harmed, unharmed]).startswith(
+        "The others had 5 errors without the hostile tenant, 4 x chat reset among them, so the campaign says nothing:"
+    )

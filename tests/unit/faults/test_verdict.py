@@ -11,6 +11,14 @@ from faults.scenarios import Stop
 from faults.verdict import excuse, executed_twice, tally
 
 STOP = Stop("one", at=10.0, limit=4.0, seconds=4.2, code=0)
+REFUSED = {
+    "outcome": Outcome.STATUS,
+    "status": 502,
+    "code": "credentials_refused",
+    "phase": "tokens revoked",
+    "backend": "remote",
+}
+"""Fields of a request that the remote backend refused because of a revoked token."""
 
 
 def record(**values: Any) -> Record:
@@ -33,6 +41,10 @@ def record(**values: Any) -> Record:
         ({"kind": "large", "outcome": Outcome.STATUS, "status": 502}, None),
         ({"kind": "upload", "outcome": Outcome.STATUS, "status": 502}, "spent"),
         ({"kind": "upload", "outcome": Outcome.STATUS, "status": 502, "code": "connect_failed"}, None),
+        ({**REFUSED, "kind": "upload"}, "spent"),
+        ({**REFUSED, "kind": "upload", "phase": "tokens down"}, None),  # without a token nothing was sent
+        ({**REFUSED, "kind": "upload", "code": "credentials_failed"}, None),
+        ({**REFUSED, "kind": "chat"}, None),  # which could be sent again
         ({"code": "gateway_stopping"}, "cut"),
         ({"code": "gateway_stopping", "via": "two"}, None),
         ({"code": "gateway_stopping", "ended": 12.0}, None),  # within the drain time nothing is cut
