@@ -141,7 +141,7 @@ class GatewayCors(ApiModel):
     """Names of the header fields that these websites may send. * allows all of them. Defaults to *."""
     exposed_headers: _FieldNames | None = None
     """Names of header fields of responses that these websites may read, in addition to x-beamlit-backend,
-    x-beamlit-reason, x-request-id, request-id and retry-after."""
+    x-beamlit-reason, x-request-id, request-id, retry-after and x-should-retry."""
     credentials: bool = False
     """Whether browsers may send cookies and client certificates with the requests. Cannot be used with the origin *.
     Defaults to false. An API key in a header field is sent in any case."""
