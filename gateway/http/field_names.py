@@ -1,6 +1,7 @@
-"""What a name says about a field: whether it has a credential, an account of the caller, or says who the caller is.
+"""What a name says about a field: whether it has a credential or an account of the caller, or says who the caller is or
+where a request comes from.
 
-New names of both kinds appear all the time, so names are judged by the words in them. docs/gateway.md has the rule for
+New names of these kinds appear all the time, so names are judged by the words in them. docs/gateway.md has the rule for
 users; `forwardHeaders` of a backend is for names that the rule takes for what they are not. Query parameters and
 subprotocols of WebSockets are judged like fields: servers take keys in all three places.
 """
@@ -78,6 +79,10 @@ _IDENTITY: Final = re.compile(
 )
 """Regular expression for the words of fields in which a proxy says who the caller is, or where it is."""
 
+_CONTEXT: Final = re.compile(rb"^-(?:referer|from)-$|-baggage-|^-uberctx-")
+"""Regular expression for the words of fields that say from where a request comes: the address of the page (RFC 9110
+10.1.3), that of a person (10.1.2), and what programs pass along with a trace (W3C Baggage, Jaeger, OpenTracing)."""
+
 _MOST_LABELS: Final = 16
 """Labels between dots in which the name of a credential is looked for, in a subprotocol."""
 _ENCODED_OBJECT: Final = re.compile(rb"(?:^|[^A-Za-z0-9])eyJ[A-Za-z0-9_-]{16}")
@@ -106,6 +111,11 @@ def is_identity(name: bytes) -> bool:
 def is_account(name: bytes) -> bool:
     """Return whether a field of this name (in lower case) names an account of the caller, which goes with its key."""
     return _ACCOUNT.search(_words(name)) is not None
+
+
+def is_context(name: bytes) -> bool:
+    """Return whether a field of this name (in lower case) says from where inside a request comes."""
+    return _CONTEXT.search(_words(name)) is not None
 
 
 @lru_cache(maxsize=4096)

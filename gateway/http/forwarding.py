@@ -17,6 +17,7 @@ from gateway.http.exchange import Fields, RequestHead
 from gateway.http.field_names import (
     credential_parameters,
     is_account,
+    is_context,
     is_credential,
     is_identity,
     without_credential_protocols,
@@ -165,6 +166,8 @@ class Target:
         if is_account(name) and not self.local:
             # It goes with the caller's key: with the gateway's own, a server refuses it or bills that account.
             return _PASS if b"authorization" in self.forwards else _DROP
+        if is_context(name) and not self.local:
+            return _DROP
         return _PASS if self.local or not is_credential(name) else _DROP
 
 
@@ -215,7 +218,7 @@ def request_fields(
             elif name == b"via":
                 via_before = via_before + b", " + value if via_before else value
             elif name == b"max-forwards":
-                if head.method in (b"OPTIONS", b"TRACE"):
+                if head.method == b"OPTIONS":
                     fields.append((name, _decremented(value)))
             elif trusted_peer:
                 received[name] = received[name] + b", " + value if name in received else value

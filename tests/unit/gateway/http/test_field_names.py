@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.http.field_names import (
     credential_parameters,
+    is_context,
     is_credential,
     is_identity,
     without_credential_protocols,
@@ -106,6 +107,12 @@ def test_names_of_other_fields(name: str) -> None:
     """Fields that clients of OpenAI, Anthropic, Google and Azure, browsers and tracing send are of no kind."""
     assert not is_credential(name.lower().encode())
     assert not is_identity(name.lower().encode())
+
+
+def test_names_of_fields_that_say_where_a_request_comes_from() -> None:
+    """A name says from where a request comes when it is that of a page, of a person's address or of baggage."""
+    found = {name for name in OTHERS.split() if is_context(name.lower().encode())}
+    assert found == {"Referer", "From", "Baggage"}
 
 
 @pytest.mark.parametrize("name", OTHER_PARAMETERS.split())

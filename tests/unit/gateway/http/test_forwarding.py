@@ -279,8 +279,16 @@ NEITHER = [
     *(b"accept", b"accept-encoding", b"content-type", b"user-agent", b"x-openai-client-user-agent", b"origin"),
     *(b"idempotency-key", b"x-idempotency-key", b"sec-websocket-key", b"sec-websocket-protocol", b"sec-fetch-user"),
     *(b"anthropic-version", b"anthropic-beta", b"openai-beta", b"openai-version", b"x-stainless-lang"),
-    *(b"traceparent", b"tracestate", b"baggage", b"x-session-affinity", b"x-title", b"http-referer", b"x-max-tokens"),
-    *(b"range", b"if-none-match", b"cache-control", b"priority", b"x-monkey", b"x-author", b"from"),
+    *(
+        b"traceparent",
+        b"tracestate",
+        b"uber-trace-id",
+        b"x-session-affinity",
+        b"x-title",
+        b"http-referer",
+        b"x-max-tokens",
+    ),
+    *(b"range", b"if-none-match", b"cache-control", b"priority", b"x-monkey", b"x-author", b"x-from"),
     *(b"x-chip", b"zip", b"x-equip", b"ip", b"x-source", b"x-client-name", b"mcp-session-id"),
 ]
 
@@ -322,6 +330,21 @@ def test_other_fields_pass_to_every_backend(name: bytes) -> None:
     """A field that is neither a credential nor an identity passes, whatever its name sounds like."""
     for target in (LOCAL, REMOTE):
         assert sent(head((name, b"v")), target) == ((name, b"v"),)
+
+
+@pytest.mark.parametrize(
+    "name", [b"referer", b"baggage", b"from", b"jaeger-baggage", b"ot-baggage-cart", b"uberctx-cart"]
+)
+def test_fields_that_say_where_a_request_comes_from_stay_in_the_cluster(name: bytes) -> None:
+    """The address of a page or a person, and what goes along with a trace, reach no remote backend.
+
+    Local backends get them, and a remote backend whose settings name the field.
+    """
+    request = head((name, b"inside"), (b"traceparent", b"00-1"))
+    assert sent(request) == ((name, b"inside"), (b"traceparent", b"00-1"))
+    assert sent(request, REMOTE) == sent(request, REMOTE, trusted_peer=True) == ((b"traceparent", b"00-1"),)
+    allowed = Target.of("h", local=False, forwards=[name.decode().title()])
+    assert sent(request, allowed) == ((name, b"inside"), (b"traceparent", b"00-1"))
 
 
 ACCOUNTS = [
