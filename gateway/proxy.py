@@ -21,7 +21,7 @@ from gateway import errors, requested_model, stateful
 from gateway.attempts import Attempts, is_stream
 from gateway.backends import failover
 from gateway.credentials import cache as credentials
-from gateway.downstream.budget import MemoryBudget
+from gateway.downstream.budget import MemoryBudget, namespace_share
 from gateway.health import HealthChecks
 from gateway.http import forwarding
 from gateway.http.cors import OFF, is_preflight
@@ -40,8 +40,6 @@ from gateway.upstream import connection as upstream
 if TYPE_CHECKING:
     from gateway.upstream.origin import Origin
 
-_HOP_METHODS: Final = frozenset({b"OPTIONS", b"TRACE"})
-"""Methods of requests that may be addressed to the gateway itself."""
 _NOWHERE: Final = (errors.ModelMissing, errors.RouteNotFound, errors.ReadOnly)
 """Errors of a preflight that leads nowhere because there is no rule for websites."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
@@ -129,7 +127,7 @@ class Proxy:
 
     async def _serve(self, exchange: Exchange, context: RequestContext) -> None:
         head = exchange.head
-        if head.method in _HOP_METHODS and self._responds_itself(exchange, context):
+        if head.method == b"OPTIONS" and self._responds_itself(exchange, context):
             return
         table = self._store.table
         matched = self._find(head, table)
@@ -329,7 +327,7 @@ class Proxy:
         divided = len({route.namespace for route in current.values()}) > 1
         connections = self._connections
         self._share = max(1, connections // 2) if several else connections
-        self._tenant_share = connections - connections // 4 if divided else connections
+        self._tenant_share = namespace_share(connections) if divided else connections
         self._memory.shared = several
         self._memory.divided = divided
         gone: set[Origin] = set()
@@ -362,16 +360,8 @@ class Proxy:
         return plan
 
     def _responds_itself(self, exchange: Exchange, context: RequestContext) -> bool:
-        """Respond to a request that is addressed to the gateway itself; return whether it is (RFC 9110 7.6.2, 9.3.7).
-
-        Raises:
-            errors.MethodNotAllowed: The method is TRACE (RFC 9110 9.3.8).
-        """
+        """Respond to an OPTIONS request for the gateway itself; return whether it is one (RFC 9110 7.6.2, 9.3.7)."""
         head = exchange.head
-        if head.method == b"TRACE":
-            raise errors.MethodNotAllowed
-        if head.method != b"OPTIONS":
-            return False
         if is_preflight(head) and self._permits(exchange, context):
             return True
         if head.target != b"*" and field(head.fields, b"max-forwards") != b"0":

@@ -19,6 +19,11 @@ WAIT_SECONDS: Final = 5.0
 """Seconds for which a request waits for room."""
 
 
+def namespace_share(whole: int) -> int:
+    """Return how much of a whole all routes of one namespace may have while there are other namespaces."""
+    return whole - whole // 4
+
+
 class _Waiter(NamedTuple):
     owner: str
     size: int
@@ -44,7 +49,7 @@ class MemoryBudget:
         self.shared = False
         """Whether there are several routes: then no owner may have more than half."""
         self.divided = False
-        """Whether there are several namespaces, of which none may have more than three quarters."""
+        """Whether there are several namespaces, of which none may have more than `namespace_share`."""
         self._held: dict[str, int] = {}
         self._together: dict[str, int] = {}
         """Bytes that all routes of a namespace hold, and under "" those of all addresses."""
@@ -118,7 +123,7 @@ class MemoryBudget:
             return False
         namespace = owner.partition("/")[0]
         limited = self.divided if namespace else self.shared
-        return not limited or self._together.get(namespace, 0) + size <= self.limit - self.limit // 4
+        return not limited or self._together.get(namespace, 0) + size <= namespace_share(self.limit)
 
     def _add(self, owner: str, size: int) -> None:
         self.used += size
