@@ -56,8 +56,8 @@ class DuplicateKey(yaml.YAMLError):
         """Line where the key is there again."""
 
 
-class _DistinctKeys(yaml.constructor.SafeConstructor):
-    """Constructor of documents in which no mapping has a key twice."""
+class Loader(yaml.SafeLoader):
+    """YAML loader that refuses duplicate keys."""
 
     def construct_document(self, node: yaml.Node) -> Any:
         """Return a document.
@@ -67,14 +67,6 @@ class _DistinctKeys(yaml.constructor.SafeConstructor):
         """
         _check_keys(node)
         return super().construct_document(node)
-
-
-class Loader(_DistinctKeys, yaml.SafeLoader):
-    """YAML loader that refuses duplicate keys."""
-
-
-class FastLoader(_DistinctKeys, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML loader that refuses duplicate keys, by the C library where it is there."""
 
 
 def _check_keys(document: yaml.Node) -> None:

@@ -159,6 +159,10 @@ class SecretKeyReference(ApiModel):
     """Key in the data of the Secret."""
 
 
+MOST_CONDITIONS: Final = 32
+"""Conditions of one object, at most."""
+
+
 class ConditionStatus(StrEnum):
     """Status of a condition."""
 

@@ -17,6 +17,7 @@ from pydantic import (
 from hooks.api.common import (
     LIST_ATOMIC,
     LIST_MAP_BY_TYPE,
+    MOST_CONDITIONS,
     ApiModel,
     ApiObject,
     Condition,
@@ -40,6 +41,10 @@ from program.problems import Mistake, must_be
 
 WORKLOAD_KINDS: Final = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet")
 """Kinds that `spec.modelSourceRef` may refer to, all of them in apps/v1."""
+
+
+MOST_POLICIES: Final = 64
+"""Policies that a specification names, at most."""
 
 
 class ModelSourceReference(ObjectReference):
@@ -182,8 +187,8 @@ class ModelDeploymentSpec(ApiModel):
     """Service that exposes the metrics of the model."""
     environment: Annotated[str, StringConstraints(max_length=63)] = "production"
     """Environment of the model on the platform: production or development. Defaults to production."""
-    policies: Annotated[tuple[PolicyReference, ...], Field(max_length=64, json_schema_extra=LIST_ATOMIC)] = Field(
-        default=(), json_schema_extra={"default": [], "x-default": True}
+    policies: Annotated[tuple[PolicyReference, ...], Field(max_length=MOST_POLICIES, json_schema_extra=LIST_ATOMIC)] = (
+        Field(default=(), json_schema_extra={"default": [], "x-default": True})
     )
     """Policies on where requests may go. All of them must allow the location and the flavors of the remote backend. If
     one does not, or does not exist, nothing is offloaded, and the condition PolicySatisfied says why."""
@@ -199,6 +204,10 @@ class ModelDeploymentSpec(ApiModel):
         if (self.model_source_ref is None) == (self.server is None):
             raise Mistake("set exactly one of modelSourceRef and server")
         return self
+
+
+MOST_METRIC_STATES: Final = 64
+"""States of metrics that a status has, at most."""
 
 
 class MetricState(ApiModel):
@@ -250,7 +259,9 @@ class OffloadingState(ApiModel):
     attempts: FailedAttempts | None = None
     """Failed attempts to lower the percentage. Each doubles the wait before the next one. Not set while none has failed
     since every request was last served locally for eight windows."""
-    metrics: Annotated[tuple[MetricState, ...], Field(max_length=64, json_schema_extra=LIST_ATOMIC)] = ()
+    metrics: Annotated[
+        tuple[MetricState, ...], Field(max_length=MOST_METRIC_STATES, json_schema_extra=LIST_ATOMIC)
+    ] = ()
     """State of each metric, in the order of spec."""
 
 
@@ -259,7 +270,9 @@ class ModelDeploymentStatus(ApiModel):
 
     observed_generation: Generation | None = None
     """The metadata.generation that this status was computed for."""
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=32, json_schema_extra=LIST_MAP_BY_TYPE)] = ()
+    conditions: Annotated[
+        tuple[Condition, ...], Field(max_length=MOST_CONDITIONS, json_schema_extra=LIST_MAP_BY_TYPE)
+    ] = ()
     """Conditions of the ModelDeployment. Their types are Accepted, RefsResolved, LocalReady, MetricsAvailable,
     Offloading, PolicySatisfied, Registered, Synced and Ready."""
     offloading_status: bool | None = None

@@ -11,6 +11,7 @@ from pydantic import (
 from hooks.api.common import (
     LIST_ATOMIC,
     LIST_MAP_BY_TYPE,
+    MOST_CONDITIONS,
     ApiModel,
     ApiObject,
     Condition,
@@ -78,7 +79,9 @@ class PolicyStatus(ApiModel):
 
     observed_generation: Generation | None = None
     """The metadata.generation that this status was computed for."""
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=32, json_schema_extra=LIST_MAP_BY_TYPE)] = ()
+    conditions: Annotated[
+        tuple[Condition, ...], Field(max_length=MOST_CONDITIONS, json_schema_extra=LIST_MAP_BY_TYPE)
+    ] = ()
     """Conditions of the policy. Their types are Accepted, Registered and Ready."""
     workspace: Annotated[str, StringConstraints(max_length=253)] | None = None
     """Workspace of the policy on the platform."""

@@ -1,7 +1,7 @@
 """Label selectors, as labels.Selector of apimachinery: which objects they select, and how a query spells them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Self
@@ -84,7 +84,7 @@ class Selector:
     requirements: tuple[Requirement, ...] = ()
 
     @classmethod
-    def of(cls, labels: Mapping[str, str], expressions: tuple[tuple[str, str, tuple[str, ...]], ...] = ()) -> Self:
+    def of(cls, labels: Mapping[str, str], expressions: Iterable[tuple[str, str, tuple[str, ...]]] = ()) -> Self:
         """Return the selector of matchLabels, and of matchExpressions as (key, operator, values).
 
         Raises:
@@ -101,7 +101,7 @@ class Selector:
         Raises:
             InvalidSelector: A requirement is invalid.
         """
-        expressions = tuple(
+        expressions = (
             (text(one, "key"), text(one, "operator"), tuple(str(value) for value in one.get("values") or ()))
             for one in objects(item, "matchExpressions")
         )

@@ -28,10 +28,16 @@ def texts(parent: Mapping[str, Any], key: str) -> Mapping[str, str]:
     return {name: value for name, value in mapping(parent, key).items() if isinstance(value, str)}
 
 
-def objects(parent: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    """Return the objects in the list under a key, without the items that are no objects."""
+def objects(parent: Mapping[str, Any], key: str, most: int | None = None) -> list[Mapping[str, Any]]:
+    """Return the objects in the list under a key, without the items that are no objects.
+
+    Args:
+        parent: the object that has the list.
+        key: the name of the list.
+        most: items at the beginning of the list that count; None for all.
+    """
     value = parent.get(key)
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    return [item for item in value[:most] if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def time(parent: Mapping[str, Any], key: str) -> datetime | None:

@@ -10,7 +10,7 @@ from datetime import datetime
 from ipaddress import ip_address
 from typing import Any, Final, Self
 
-from hooks.api.common import POLICY_API_VERSION, InvalidObject
+from hooks.api.common import MOST_CONDITIONS, POLICY_API_VERSION, InvalidObject
 from hooks.api.model_deployment import WORKLOAD_KINDS, ModelDeployment, ModelDeploymentSpec
 from hooks.api.policy import Policy, PolicySpec
 from hooks.api.remote_backend import Flavor, Location
@@ -124,7 +124,7 @@ class Parent:
                     text(condition, "message"),
                     time(condition, "lastTransitionTime"),
                 )
-                for condition in objects(mapping(item, "status"), "conditions")
+                for condition in objects(mapping(item, "status"), "conditions", MOST_CONDITIONS)
             },
         )
 

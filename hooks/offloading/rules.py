@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
 from hooks import reasons
-from hooks.api.model_deployment import ModelDeploymentSpec
+from hooks.api.model_deployment import MOST_METRIC_STATES, ModelDeploymentSpec
 from hooks.api.offloading import OffloadingBehavior, OnMissingMetrics, Override, OverrideMode
 from hooks.backends.policies import Refusal
 from hooks.backends.readiness import Readiness
@@ -64,7 +64,8 @@ class Previous:
             unready_since=local_ready.since if local_ready is not None and local_ready.status == "False" else None,
             memory=_memory(state),
             standings=tuple(
-                (text(one, "name"), text(one, "type"), text(one, "state")) for one in objects(state, "metrics")
+                (text(one, "name"), text(one, "type"), text(one, "state"))
+                for one in objects(state, "metrics", MOST_METRIC_STATES)
             ),
         )
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from hooks.api.common import AUTHORIZATION_GROUP, VERSION
-from hooks.api.model_deployment import WORKLOAD_KINDS
+from hooks.api.model_deployment import MOST_POLICIES, WORKLOAD_KINDS
 from hooks.kube.unstructured import mapping, objects, text
 from hooks.observation.observation import APPS, CORE, Parent
 from hooks.protocol import CustomizeRequest, CustomizeResponse, RelatedRule
@@ -31,7 +31,7 @@ def customize(request: CustomizeRequest) -> CustomizeResponse:
     }
     referenced[f"{AUTHORIZATION_GROUP}/{VERSION}", "policies"] = {
         name_in_namespace(policy, parent)
-        for policy in objects(spec, "policies")
+        for policy in objects(spec, "policies", MOST_POLICIES)
         if policy.get("refType") == "localPolicy"
     }
     return CustomizeResponse(
