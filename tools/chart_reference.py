@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel
 
 from gateway.settings import GatewaySettings
-from hooks.settings import Hooks, MetricInformer, Prometheus
+from hooks.settings import Hooks, MetricInformer, PodPages, Prometheus
 from program.oauth.credentials import TokenAuth
 from program.problems import MUST_BE
 from tools.repository import ROOT
@@ -198,6 +198,7 @@ _SECTIONS: Final[Mapping[str, type[BaseModel]]] = {"config.gateway": GatewaySett
 """Sections of the configuration by the path of the value that holds them."""
 _KEYS_OF: Final[Mapping[str, type[BaseModel]]] = {
     "config.metricInformer": MetricInformer,
+    "config.metricInformer.pods": PodPages,
     "config.metricInformer.prometheus": Prometheus,
 }
 """Sections of the configuration by the path of the values that have their keys beside keys of their own."""

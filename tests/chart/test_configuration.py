@@ -49,7 +49,6 @@ BY_THE_CHART: Final[Mapping[str, str]] = {
     "defaultRemoteBackend.authConfig.oauthConfig.caFile": "mounted from the ConfigMap or Secret that values name",
     "metricInformer.file.path": "a source for one machine",
     "metricInformer.file.podsPath": "a source for one machine",
-    "metricInformer.pods.allowedAddresses": "processes on one machine that stand for pods",
     "platform.baseUrl": "the value beamlitBaseUrl, with a token",
     "platform.tokenFile": "mounted from the Secret of the token",
     **{

@@ -105,15 +105,13 @@ def installed(
         "type": "prometheus",
         "resolutionSeconds": 1,
         "prometheus": {"address": prometheus.address, "scrapeIntervalSeconds": SCRAPE_SECONDS},
+        "pods": {"allowedAddresses": ["127.0.0.0/8"]},
     }
-    # Not in the chart: no pod of a cluster has such an address.
-    loopback = {"name": "BEAMLIT_METRIC_INFORMER__PODS__ALLOWED_ADDRESSES", "value": '["127.0.0.0/8"]'}
     with installed.proxy.running():
         try:
             installed.install(
                 "--set=config.defaultRemoteBackend.workspace=demo",
                 f"--set-json=config.metricInformer={json.dumps(source)}",
-                f"--set-json=hooks.env={json.dumps([loopback])}",
             )
             hasten(installed)
             yield installed

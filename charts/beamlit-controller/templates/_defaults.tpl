@@ -57,6 +57,9 @@
       "metricInformer": {
         "type": "kubernetes",
         "resolutionSeconds": 15,
+        "pods": {
+          "allowedAddresses": []
+        },
         "prometheus": {
           "address": "",
           "timeoutSeconds": 2,
@@ -250,6 +253,7 @@
     "config.defaultRemoteBackend.authConfig.oauthConfig",
     "config.defaultRemoteBackend.location",
     "config.metricInformer",
+    "config.metricInformer.pods",
     "config.metricInformer.prometheus",
     "config.metricInformer.prometheus.basicAuth",
     "config.metricInformer.prometheus.bearer",
