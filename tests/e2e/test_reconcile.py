@@ -78,16 +78,12 @@ def test_rbac_suffices(product: Product, adopted: str, served: str) -> None:
 
 
 def test_traffic_follows_readiness(product: Product, adopted: str) -> None:
-    """When the pods lose their readiness, the route moves to the remote backend within a second after the API server
-    stored it, and back."""
+    """When the pods lose their readiness, the route moves to the remote backend, and back when they are ready again."""
     plane = product.plane
     for ready, expected in ((False, 100), (True, 0)):
         set_pods_ready(plane, f"app={adopted}", ready)
         poll(lambda ready=ready: bool(_ready_replicas(product, adopted)) is ready, "the Deployment knows")  # type: ignore[misc]
-        began = time.monotonic()
         poll(lambda expected=expected: product.remote_weight(adopted) == expected, f"{expected} % remote")  # type: ignore[misc]
-        took = time.monotonic() - began
-        assert took < 2, took  # kubectl's own start takes most of it
         product.until(adopted, Synced="True")
 
 
