@@ -5,7 +5,8 @@ the speed of the replica divided by its places, so a replica reaches its speed w
 one after the other, and the first token is there when the prompt is. A request that finds no place waits in the replica
 with the fewest requests, first come, first served.
 
-Time passes in ticks, and within them from one event to the next: two for each request and none for each token.
+Time passes in ticks, and within them from one event to the next: two for each request, a third where the gateway looks
+at first tokens, and none for each token.
 """
 
 import math
@@ -16,6 +17,7 @@ from datetime import datetime, timedelta
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
+from gateway.backends.stream_limit import Admission, StreamLimit
 from hooks import reasons
 from hooks.api.metrics import MetricSpec, MetricType
 from hooks.kube.pods import RUNNING, Container, Pod
@@ -80,6 +82,9 @@ class RequestWorld:
     """Seconds until the first token of the remote backend."""
     gateway_lag: float = SECOND
     """Seconds until the gateway follows a new share."""
+    first_token: float | None = None
+    """Seconds within which first tokens have to come: by these the gateway moves its own limit, which is never above
+    `overflow`. None where that limit stays as it is."""
 
 
 class _Running(NamedTuple):
@@ -157,12 +162,19 @@ class RequestPlant:
         """States at the end of each tick."""
         self.replica_seconds = 0.0
         """Seconds that replicas have been asked for, added up."""
+        self.limit: StreamLimit | None = None
+        """Limit of requests in the replicas at once, where first tokens move it: the gateway's own rule."""
+        if world.first_token is not None and world.overflow is not None:
+            self.limit = StreamLimit(world.first_token, world.overflow)
         self._start, self._error = start, error
         self._scale = Scale(world.replicas)
         self._replicas = [_Replica(f"replica-{number}", None) for number in range(world.replicas)]
         self._named = world.replicas
         self._leaving: list[_Replica] = []
         self._events: list[_Running] = []
+        self._admissions: dict[int, Admission] = {}
+        self._beginnings: list[tuple[float, int]] = []
+        """Times of first tokens that are to come, where the gateway looks at them, with the numbers of the requests."""
         self._in_flight = 0
         self._owed = 0
         """Parts of a request, in percent, that are due to go away."""
@@ -229,9 +241,12 @@ class RequestPlant:
         while True:
             arrival = requests[self.arrived].time if arrivals and self.arrived < len(requests) else NEVER
             end = events[0].end if events else NEVER
-            if min(arrival, end) >= until:
+            begins = self._beginnings[0][0] if self._beginnings else NEVER
+            if min(arrival, end, begins) >= until:
                 return
-            if end <= arrival:
+            if begins <= end and begins <= arrival:
+                self._begin()
+            elif end <= arrival:
                 self._end(heappop(events))
             else:
                 self._arrive(self.arrived, arrival)
@@ -244,13 +259,17 @@ class RequestPlant:
         away = self._owed >= 100
         if away:
             self._owed -= 100
-        elif world.overflow is not None and self._in_flight >= world.overflow:
-            away = True
+        elif self.limit is not None:
+            away = self.limit.is_reached(now, self._in_flight)
+        elif world.overflow is not None:
+            away = self._in_flight >= world.overflow
         if away:
             self.remote[number] = 1
             self.first_tokens[number], self.ends[number] = world.remote_first_token, now + world.remote_first_token
             return
         self._in_flight += 1
+        if self.limit is not None:
+            self._admissions[number] = self.limit.admit(now, self._in_flight, alone=self._in_flight == 1)
         replica = min(self._replicas, key=lambda one: len(one.running) + len(one.waiting))
         replica.waiting.append(number)
         self._admit(replica, now)
@@ -281,6 +300,15 @@ class RequestPlant:
             self.first_tokens[number] = begun - request.time
             self.ends[number] = end
             self._recent.append((begun, begun - request.time))
+            if self.limit is not None:
+                heappush(self._beginnings, (begun, number))
+
+    def _begin(self) -> None:
+        """Let the gateway see the first token of a request."""
+        begun, number = heappop(self._beginnings)
+        admission = self._admissions.pop(number)
+        if self.limit is not None:
+            self.limit.first_event(admission, begun)
 
     def _end(self, running: _Running) -> None:
         replica, request = running.replica, self.world.requests[running.number]
