@@ -42,6 +42,10 @@ AT_ONCE: Final = 100
 """Part of all connections, as a divisor, that is closed at once to make room: looking for them costs time."""
 LOOK_SECONDS: Final = 0.1
 """Seconds for which no connections without a request are looked for again, where there were none."""
+WAITING: Final = 10
+"""Part of all connections, as a divisor, that may wait unread for room."""
+ROOM_SECONDS: Final = 1.0
+"""Seconds for which a connection waits for room."""
 SWEEP_SECONDS: Final = 1.0
 """Seconds between two looks at the deadlines."""
 
@@ -103,8 +107,11 @@ class HttpServer:
         self._connections: set[ClientConnection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._looked_at = 0.0
-        self._refused: set[str] = set()
-        """Addresses for which there was no room since then."""
+        self._refused: dict[str, bool] = {}
+        """Addresses for which there was no room since then, and whether another one has more connections."""
+        self._waiting: dict[ClientConnection, None] = {}
+        """Connections that wait unread for room."""
+        self._looker: asyncio.TimerHandle | None = None
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -141,9 +148,10 @@ class HttpServer:
 
     def abort(self) -> None:
         """Drop every connection."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            self._sweeper = None
+        for timer in (self._sweeper, self._looker):
+            if timer is not None:
+                timer.cancel()
+        self._sweeper = self._looker = None
         for connection in tuple(self._connections):
             connection.abort()
 
@@ -155,6 +163,34 @@ class HttpServer:
         if self._sweeper is None:
             self._sweeper = self.loop.call_later(self._sweep_seconds, self._sweep)
         return room
+
+    def may_wait(self, connection: "ClientConnection") -> bool:
+        """Let a connection for which there is no room wait for some, and return whether it may.
+
+        At a limit that another address has used up there is room again in a moment.
+        """
+        if not self._refused.get(connection.peer) or len(self._waiting) * WAITING >= self.limits.connections:
+            return False
+        self._waiting[connection] = None
+        if self._looker is None:
+            self._looker = self.loop.call_later(LOOK_SECONDS, self._look_again)
+        return True
+
+    def give_up(self, connection: "ClientConnection") -> None:
+        """Forget a connection that has waited long enough for room."""
+        self._waiting.pop(connection, None)
+
+    def _look_again(self) -> None:
+        """Admit those of the waiting connections for which there is room now."""
+        self._looker = None
+        self._looked_at = 0.0
+        for connection in tuple(self._waiting):
+            taken = len(self._connections) - len(self._waiting)
+            if taken < self.limits.connections or self._make_room(connection.peer):
+                self._waiting.pop(connection, None)
+                connection.admit()
+        if self._waiting:
+            self._looker = self.loop.call_later(LOOK_SECONDS, self._look_again)
 
     def _make_room(self, peer: str) -> bool:
         """Close some connections without a request for one from `peer`, and return whether there were any.
@@ -179,7 +215,7 @@ class HttpServer:
             longest = sorted(spare.get(most, ()), key=lambda one: one.waits_since)
             if self._close(longest, force=False) or (most != peer and self._close(longest, force=True)):
                 return True
-        self._refused.add(peer)
+        self._refused[peer] = max(total.values(), default=0) > total.get(peer, 0) + 1
         return False
 
     def _close(self, connections: "list[ClientConnection]", *, force: bool) -> bool:
@@ -196,6 +232,7 @@ class HttpServer:
     def lost(self, connection: "ClientConnection") -> None:
         """Count a connection out."""
         self._connections.discard(connection)
+        self._waiting.pop(connection, None)
         if not self._connections:
             self._empty.set()
 
@@ -307,12 +344,22 @@ class ClientConnection:
         self.transport.set_write_buffer_limits(high=BUFFER_BYTES)
         self._output = BatchedWriter(self.server.writes, self.transport)
         self.send = self._output.write
+        if self.server.opened(self):
+            self.admit()
+        elif self.server.may_wait(self):
+            self._deadline = self.server.loop.time() + ROOM_SECONDS
+        else:
+            self._refuse(errors.Overloaded())
+
+    def admit(self) -> None:
+        """Wait for a request: there is room for the connection."""
         self.waits_since = self.server.loop.time()
         self._deadline = self.waits_since + self.server.limits.head_seconds
-        if not self.server.opened(self):
-            self._refuse(errors.Overloaded())
-            return
         self._parser = RequestParser(self.server.limits.message)
+        if not self._reading:
+            self.resume_reading()
+            arrived, self._pipelined, self._pipelined_bytes = b"".join(self._pipelined), [], 0
+            self.data_received(arrived)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Count the connection out, and stop what is done for its client."""
@@ -392,8 +439,8 @@ class ClientConnection:
 
     @property
     def spare(self) -> bool:
-        """Whether no request is under way on the connection."""
-        return self._exchange is None and not self._gone
+        """Whether no request is under way on the connection, and it does not wait for room itself."""
+        return self._exchange is None and not self._gone and (self._closed or self._parser is not None)
 
     def give_way(self, *, force: bool) -> bool:
         """Close the connection for another one; return False where something waits on it, unread or unsent.
@@ -437,6 +484,9 @@ class ClientConnection:
             self._exchange.break_body(errors.BodyTimeout())
         elif self._closed and self.transport.get_write_buffer_size():
             self._deadline = now + LINGER_SECONDS  # a slow reader of the last response has a deadline of its own
+        elif not self._closed and self._parser is None:
+            self.server.give_up(self)
+            self._refuse(errors.Overloaded())
         elif not self._closed and self._head_bytes:
             self._refuse(errors.RequestTimeout())
         else:
@@ -515,6 +565,12 @@ class ClientConnection:
         """Parse bytes from the client."""
         if self._closed:
             return  # dropped: reading on keeps the last response from being destroyed by a reset
+        if self._parser is None:
+            self._pipelined.append(data)  # it waits for room, and what else comes waits in the kernel
+            deadline = self._deadline
+            self.pause_reading()
+            self._deadline = deadline
+            return
         try:
             self._parse(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
