@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from gateway import errors
 from gateway.api.v1alpha1 import Backend, Cors, Headers, RouteDocument, Tls, Use
-from gateway.api.vocabulary import FailureCause, StatefulPaths
+from gateway.api.vocabulary import AffinityType, FailureCause, StatefulPaths
 from gateway.backends import balancing, failover
+from gateway.backends.affinity import KeyedSplit
 from gateway.backends.breaker import CircuitBreaker, UnavailableReason
 from gateway.backends.concurrency import ConcurrencyLimit
 from gateway.backends.runtime import RouteRuntime
@@ -127,7 +128,14 @@ class RoutePlan:
         behind_version = any(one.removesuffix(b"/").endswith(b"/v1") for one in self.prefixes)
         self.lists = frozenset((b"/v1/models", b"/models") if behind_version else (b"/v1/models",))
         """Paths of targets by which a backend lists its models."""
-        self.turns = balancing.pattern([backend.weight for backend in document.backends])
+        weights = [backend.weight for backend in document.backends]
+        self.turns = balancing.pattern(weights)
+        header = document.affinity.header
+        self.affinity_header = None if header is None else header.encode("ascii")
+        """Name of the header field that says to which conversation a request belongs; None without one."""
+        mixed = any(0 < weight < balancing.CYCLE for weight in weights)
+        self.keyed = KeyedSplit(weights) if mixed and document.affinity.type is not AffinityType.NONE else None
+        """Division of requests by the conversations that they belong to; None where it does not matter."""
         self._metrics = metrics
         self._series: dict[str, Series] = {}
         for one in self.backends:
@@ -144,15 +152,22 @@ class RoutePlan:
         metrics.backend_in_flight.labels(*labels).set_function(lambda: concurrency.taken)
         metrics.queued.labels(*labels).set_function(lambda: concurrency.waiting)
 
-    def choose(self, now: float) -> tuple[BackendPlan, str | None]:
+    def choose(self, now: float, key: bytes | None = None) -> tuple[BackendPlan, str | None]:
         """Return the backend whose turn it is; or another one, and the reason why the first is unavailable.
+
+        Args:
+            now: Time of the monotonic clock.
+            key: Key of the conversation that the request belongs to; None where it does not matter or is not known.
 
         Raises:
             errors.NoBackend: No backend may be chosen by weight, or all of them are in a cool-down.
         """
-        turn = self.runtime.turn
-        self.runtime.turn = (turn + 1) % balancing.CYCLE
-        index = balancing.choose(self.turns, turn)
+        if self.keyed is not None:
+            index: int | None = self.keyed.choose(key)
+        else:
+            turn = self.runtime.turn
+            self.runtime.turn = (turn + 1) % balancing.CYCLE
+            index = balancing.choose(self.turns, turn)
         if index is None:
             raise errors.NoBackend
         chosen = self.backends[index]

@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 import orjson
 import structlog
 
-from gateway import errors, requested_model, stateful
+from gateway import conversation, errors, requested_model, stateful
 from gateway.attempts import Attempts, is_stream
 from gateway.backends import failover
 from gateway.credentials import cache as credentials
@@ -162,6 +162,8 @@ class Proxy:
         if plan.pins and stateful.may_be(target) and await self._refers(exchange, plan, target, context):
             context.pinned = True
             chosen, context.diversion = plan.keep(context.started)
+        elif plan.keyed is not None:
+            chosen, context.diversion = plan.choose(context.started, await self._key(exchange, plan, context))
         else:
             chosen, context.diversion = plan.choose(context.started)
         context.backend = chosen
@@ -223,6 +225,15 @@ class Proxy:
             return place is stateful.Place.RESPONSE
         decoded = None if context.model is None else context.model.decoded
         return await stateful.refers(exchange, decoded, plan.body_limit)
+
+    async def _key(self, exchange: Exchange, plan: RoutePlan, context: RequestContext) -> bytes | None:
+        """Return the key of the conversation that a request belongs to; None where it shows none.
+
+        Raises:
+            errors.GatewayError: The body cannot be read.
+        """
+        decoded = None if context.model is None else context.model.decoded
+        return await conversation.key_of(exchange, plan.affinity_header, decoded, plan.body_limit)
 
     async def _admit(self, plan: RoutePlan, chosen: BackendPlan, context: RequestContext) -> BackendPlan:
         """Return the backend for a request whose chosen one is at its limit; wait in the queue if there is one.

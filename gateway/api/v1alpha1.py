@@ -34,6 +34,7 @@ from gateway.api.vocabulary import (
     NAMED_CAUSES,
     ORIGIN,
     ORIGIN_IN_WORDS,
+    AffinityType,
     Forwarded,
     StatefulPaths,
 )
@@ -380,6 +381,18 @@ class Cors(_Part):
         return self
 
 
+class Affinity(_Part):
+    """What requests have in common that should go to the same backend."""
+
+    type: AffinityType = AffinityType.NONE
+    """none, or conversation: requests of one conversation go to the same backend while the weights are the same. A
+    gateway that does not know a value rejects the document."""
+    header: Annotated[HeaderName, AfterValidator(str.lower)] | None = None
+    """Name of a header field of requests whose value says to which conversation they belong. Without the field, and
+    where a request does not have it, `prompt_cache_key` in the body says it, or else the messages up to the first one
+    of the user."""
+
+
 class Split(_Part):
     """Why the backends have their weights. The gateway only shows the reason to clients and in logs."""
 
@@ -441,6 +454,8 @@ class RouteDocument(_Part):
     """Queue in which requests wait while the local backend is at its limit and no backend takes the overflow."""
     cors: Cors | None = None
     """Websites that may read responses to requests by host and by path. The gateway's setting counts when absent."""
+    affinity: Affinity = Affinity()
+    """What requests have in common that should go to the same backend."""
     stateful_paths: StatefulPaths = StatefulPaths.LOCAL
     """Where requests go that refer to an earlier response: POST /v1/responses with `previous_response_id`, and
     /v1/responses/{id}. local or remote is the backend that gets them, whatever the weights are, and no other is tried;
@@ -601,6 +616,7 @@ _NESTED: Final[Mapping[tuple[type[BaseModel], str], type[BaseModel]]] = {
     (RouteDocument, "breaker"): Breaker,
     (RouteDocument, "queue"): Queue,
     (RouteDocument, "cors"): Cors,
+    (RouteDocument, "affinity"): Affinity,
     (RouteDocument, "split"): Split,
     (Backend, "health"): HealthCheck,
     (Backend, "headers"): Headers,

@@ -98,6 +98,15 @@ class Forwarded(StrEnum):
     """The client's address, scheme and Host. Behind a trusted proxy they are added to what the proxy says."""
 
 
+class AffinityType(StrEnum):
+    """What requests have in common that should go to the same backend."""
+
+    NONE = "none"
+    """Nothing: every request is on its own."""
+    CONVERSATION = "conversation"
+    """The conversation that they belong to."""
+
+
 class StatefulPaths(StrEnum):
     """Where requests go that refer to a response which one server keeps."""
 

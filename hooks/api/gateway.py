@@ -13,6 +13,7 @@ from gateway.api.vocabulary import (
     CREDENTIALS_OF_ALL,
     ORIGIN,
     ORIGIN_IN_WORDS,
+    AffinityType,
     Forwarded,
     StatefulPaths,
 )
@@ -167,6 +168,27 @@ class GatewayModel(ApiModel):
     """Name by which the remote backend knows it. Defaults to name."""
 
 
+class GatewayAffinity(ApiModel):
+    """What requests have in common that should go to the same backend, whose cache then has their beginning."""
+
+    model_config = schema_config(
+        cel_rule(
+            "!has(self.header) || self.type != 'none'",
+            "header says which requests belong together: set type to conversation, or leave header out",
+        ),
+        x_must_be="an affinity, such as {type: conversation}",
+    )
+
+    type: AffinityType
+    """What the requests have in common. none: nothing, every request is divided on its own, exactly by the percentage.
+    conversation: requests of one conversation go to the same backend while the percentage is the same; when it changes
+    by some points, the conversations of so many points move."""
+    header: _FieldName | None = None
+    """Name of a header field whose value says to which conversation a request belongs, such as x-session. If not set,
+    and for requests without it, prompt_cache_key in the body says it, or else the messages up to the first one of the
+    user."""
+
+
 class Gateway(ApiModel):
     """How the gateway treats the requests for a model."""
 
@@ -218,6 +240,8 @@ class Gateway(ApiModel):
     body_limit_bytes: Annotated[int, Field(ge=0, le=1099511627776)] | None = None
     """Maximum size of a request body in bytes. A larger one gets status 413. Defaults to gateway.limits.bodyBytes of
     the gateway's configuration."""
+    affinity: GatewayAffinity | None = None
+    """What requests have in common that should go to the same backend. Defaults to nothing."""
     stateful_paths: StatefulPaths | None = None
     """Where requests go that refer to an earlier response, which only the server that made it has: POST /v1/responses
     with previous_response_id, and /v1/responses/{id} by host or by path. local: to the local replicas. remote: to

@@ -12,7 +12,15 @@ from pydantic import ValidationError
 from gateway.api import v1alpha1 as routes
 from gateway.api.vocabulary import Forwarded, StatefulPaths
 from hooks import names, reasons
-from hooks.api.gateway import Gateway, GatewayBreaker, GatewayCors, GatewayModel, GatewayQueue, GatewayRetry
+from hooks.api.gateway import (
+    Gateway,
+    GatewayAffinity,
+    GatewayBreaker,
+    GatewayCors,
+    GatewayModel,
+    GatewayQueue,
+    GatewayRetry,
+)
 from hooks.api.model_deployment import ModelDeploymentSpec, Server
 from hooks.api.remote_backend import HealthCheck
 from hooks.backends.local import Local, cluster_ips, pod_labels, workload_name
@@ -207,6 +215,7 @@ def _document(resolved: ResolvedSpec, observation: Observation) -> routes.RouteD
         breaker=routes.Breaker() if gateway.breaker is None else _breaker(gateway.breaker),
         queue=routes.Queue() if gateway.queue is None else _queue(gateway.queue),
         cors=None if gateway.cors is None else _cors(gateway.cors),
+        affinity=routes.Affinity() if gateway.affinity is None else _affinity(gateway.affinity),
         stateful_paths=gateway.stateful_paths or StatefulPaths.LOCAL,
         split=routes.Split(percentage=resolved.split.percentage, reason=resolved.split.reason),
     )
@@ -308,6 +317,10 @@ def _cors(cors: GatewayCors) -> routes.Cors:
         max_age=cors.max_age_seconds,
         **{field: names for field, names in given.items() if names is not None},
     )
+
+
+def _affinity(affinity: GatewayAffinity) -> routes.Affinity:
+    return routes.Affinity(type=affinity.type, header=affinity.header)
 
 
 def _health(check: HealthCheck | None) -> routes.HealthCheck | None:

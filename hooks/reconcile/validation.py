@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from gateway.api.vocabulary import CREDENTIALS_OF_ALL, StatefulPaths
+from gateway.api.vocabulary import CREDENTIALS_OF_ALL, AffinityType, StatefulPaths
 from hooks import names, reasons
 from hooks.api.common import ObjectReference
 from hooks.api.gateway import GatewayModel
@@ -149,6 +149,13 @@ def _check_gateway(spec: ModelDeploymentSpec) -> None:
             "spec.gateway.statefulPaths must not be remote for the default remote backend, whose account all models"
             " share: set spec.offloadingConfig.remoteBackend to a backend of your own, or statefulPaths to local or"
             " refuse.",
+        )
+    affinity = gateway.affinity
+    if affinity is not None and affinity.header is not None and affinity.type is AffinityType.NONE:
+        raise NotAccepted(
+            reasons.INVALID_SPEC,
+            "spec.gateway.affinity.header says which requests belong together: set spec.gateway.affinity.type to"
+            " conversation, or leave header out.",
         )
     if gateway.cors is not None and gateway.cors.credentials and "*" in gateway.cors.origins:
         raise NotAccepted(reasons.INVALID_SPEC, f"spec.gateway.cors {CREDENTIALS_OF_ALL}.")

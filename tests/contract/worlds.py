@@ -177,6 +177,7 @@ GATEWAY: Final[Json] = {
     "retry": {"failover": True},
     "bodyLimitBytes": 1000,
     "statefulPaths": "refuse",
+    "affinity": {"type": "conversation", "header": "x-session"},
     "cors": {
         "origins": ["https://chat.example.com", "http://localhost:3000"],
         "methods": ["POST"],

@@ -124,6 +124,7 @@ FULL: Final = {
             "retry": {"failover": False},
             "bodyLimitBytes": 0,
             "statefulPaths": "remote",
+            "affinity": {"type": "conversation", "header": "X-Session"},
             "models": [{"name": "lora-a", "localModel": "adapter-a", "remoteModel": "acme/lora-a"}],
             "forwardHeaders": ["X-Auth-Request-User"],
             "forwarded": "none",

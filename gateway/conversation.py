@@ -1,0 +1,177 @@
+"""Conversation that a request belongs to: a key, made of a header field, of `prompt_cache_key`, or of how it begins.
+
+Every request of a conversation has the messages of all earlier ones in it, so the messages up to the first of the user
+are the same in all of them. They are compared by their meaning, not by how they are written, as far as they are small.
+"""
+
+import asyncio
+import hashlib
+import re
+from typing import Any, Final
+
+import orjson
+
+from gateway.backends.affinity import KEY_BYTES
+from gateway.body_text import text_of
+from gateway.http.exchange import Exchange, field
+from gateway.model_names.json_scanner import PIECE_BYTES, JsonScanner
+
+TEXT_BYTES: Final = 8 << 20
+"""Bytes of the largest body that is looked through."""
+
+_LISTS: Final = ("messages", "input")
+"""Keys of the messages: of chat completions and of Anthropic's API, and of the Responses API."""
+_PROMPTS: Final = ("instructions", "system")
+"""Keys of what comes before the messages in the Responses API and in Anthropic's."""
+_CACHE_KEY: Final = "prompt_cache_key"
+_KEYS: Final = frozenset(name.encode() for name in (*_LISTS, *_PROMPTS, _CACHE_KEY))
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)|[{}\[\]]', re.DOTALL)
+_COLON: Final = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
+_OPENING: Final = b"{["
+_QUOTE: Final = 34
+
+
+async def key_of(exchange: Exchange, header: bytes | None, decoded: bytes | None, limit: int) -> bytes | None:
+    """Return the key of the conversation that a request belongs to; None where it shows none.
+
+    Args:
+        exchange: Exchange with the request.
+        header: Name of the header field that says it, in lower case; None where there is none.
+        decoded: The body without its content coding, where it was decoded already.
+        limit: Bytes that the body may have.
+
+    Raises:
+        errors.GatewayError: The body cannot be read.
+    """
+    head = exchange.head
+    if header is not None:
+        value = field(head.fields, header)
+        if value:
+            return _digest(b"header", value)
+    if head.method != b"POST" or not head.has_body:
+        return None
+    text = await text_of(exchange, decoded, limit, TEXT_BYTES)
+    if not text:
+        return None
+    if len(text) <= PIECE_BYTES:
+        try:
+            parsed = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            pass  # servers read more than that
+        else:
+            return key_of_object(parsed) if isinstance(parsed, dict) else None
+    scanner = JsonScanner(_KEYS)
+    for start in range(0, len(text), PIECE_BYTES):
+        scanner.feed(text[start : start + PIECE_BYTES])
+        await asyncio.sleep(0)
+    return key_in_text(text, dict(scanner.places))
+
+
+def key_of_object(body: dict[str, Any]) -> bytes | None:
+    """Return the key of the conversation by a body that was read; None where it shows none."""
+    named = body.get(_CACHE_KEY)
+    if isinstance(named, str) and named:
+        return _digest(b"name", named.encode("utf-8", "surrogatepass"))
+    for name in _LISTS:
+        value = body.get(name)
+        if value is None:
+            continue
+        if isinstance(value, str):
+            beginning: list[Any] | None = [["user", value]]
+        else:
+            beginning = _beginning(value) if isinstance(value, list) else None
+        if beginning is None:
+            return None
+        prompts = [_meaning(body.get(prompt)) for prompt in _PROMPTS]
+        return _digest(b"text", orjson.dumps([prompts, beginning], option=orjson.OPT_SORT_KEYS))
+    return None
+
+
+def key_in_text(text: bytes, places: dict[bytes, int]) -> bytes | None:
+    """Return the key of the conversation by a body of which only the places of some keys are known.
+
+    It is the same as that of `key_of_object`, where no value that counts has more than `PIECE_BYTES` bytes. Of a longer
+    one so many bytes count as they are written.
+
+    Args:
+        text: Body, a JSON object.
+        places: Positions behind the keys.
+    """
+    found: dict[str, Any] = {}
+    for key, position in places.items():
+        colon = _COLON.match(text, position)
+        if colon is None:
+            continue
+        name = key.decode()
+        window = text[colon.end() : colon.end() + PIECE_BYTES]
+        if window.startswith((b'"', b"[", b"{")):
+            try:
+                found[name] = orjson.loads(_start_of_value(window, is_list=name in _LISTS))
+            except (orjson.JSONDecodeError, EOFError):
+                found[name] = window.decode("latin-1")
+    return key_of_object(found)
+
+
+def _start_of_value(window: bytes, *, is_list: bool) -> bytes:
+    """Return the value with which a text begins; of a list only the items up to the first message of the user.
+
+    Args:
+        window: Text that begins with a string, a list or an object.
+        is_list: Whether a list is one of messages.
+
+    Raises:
+        EOFError: The text ends before.
+    """
+    depth = start = 0
+    for token in _TOKEN.finditer(window):
+        first = token.group()[0]
+        if first == _QUOTE:
+            if token.end() - token.start() < 2 or window[token.end() - 1] != _QUOTE:
+                break
+            if depth == 0:
+                return token.group()
+        elif first in _OPENING:
+            depth += 1
+            if depth == 2:
+                start = token.start()
+        else:
+            depth -= 1
+            if depth == 1 and is_list and _is_of_user(window[start : token.end()]):
+                return window[: token.end()] + b"]"
+            if depth == 0:
+                return window[: token.end()]
+    raise EOFError
+
+
+def _is_of_user(item: bytes) -> bool:
+    try:
+        message = orjson.loads(item)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(message, dict) and message.get("role") == "user"
+
+
+def _beginning(messages: list[Any]) -> list[Any] | None:
+    """Return what counts of the messages up to the first one of the user; None where the user says nothing."""
+    found: list[Any] = []
+    for message in messages:
+        if not isinstance(message, dict):
+            return None
+        found.append([message.get("role"), _meaning(message.get("content"))])
+        if message.get("role") == "user":
+            return found
+    return None
+
+
+def _meaning(content: Any) -> Any:
+    """Return content without the marks of Anthropic's cache, which move on from turn to turn."""
+    if not isinstance(content, list):
+        return content
+    return [
+        {name: value for name, value in part.items() if name != "cache_control"} if isinstance(part, dict) else part
+        for part in content
+    ]
+
+
+def _digest(kind: bytes, value: bytes) -> bytes:
+    return hashlib.blake2b(value, digest_size=KEY_BYTES, person=kind).digest()

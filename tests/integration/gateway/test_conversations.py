@@ -1,0 +1,92 @@
+"""Affinity over real sockets: the requests of a conversation go to the same side."""
+
+import gzip
+from typing import Any
+
+import orjson
+
+from gateway.api.v1alpha1 import Affinity
+from gateway.api.vocabulary import AffinityType
+from tests.integration.gateway.wire import Running, document, echo, gateway, local, remote
+from tests.integration.servers import serving
+
+LOOPBACK: dict[str, Any] = {"gateway": {"allowedAddresses": ["127.0.0.0/8"]}}
+TARGET = b"/default/demo/v1/chat/completions"
+ROUTE = document(local(50), remote(50), affinity=Affinity(type=AffinityType.CONVERSATION, header="X-Session"))
+
+
+async def side(running: Running, body: bytes, *fields: bytes, target: bytes = TARGET) -> bytes:
+    """Return the backend that a POST went to."""
+    response = await running.post(target, body, *fields)
+    assert response.status == 200, response
+    return response.value(b"x-beamlit-backend") or b""
+
+
+def turn(number: int, length: int, **more: Any) -> bytes:
+    """Return a turn of a conversation."""
+    messages = [{"role": "user", "content": f"conversation {number}"}]
+    messages += [{"role": "assistant", "content": "word " * 200}] * length
+    return orjson.dumps({"model": "demo", "messages": messages} | more)
+
+
+async def test_the_turns_of_a_conversation_go_to_one_side() -> None:
+    """All turns of a conversation go to one side by path and by model, small, large or compressed, in two gateways."""
+    async with (
+        serving(echo) as near,
+        serving(echo) as far,
+        gateway(ROUTE, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
+        gateway(ROUTE, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as other,
+    ):
+        sides = []
+        for number in range(12):
+            one = await side(running, turn(number, 0))
+            sides.append(one)
+            assert await side(running, turn(number, 2)) == one
+            assert await side(running, turn(number, 90)) == one
+            assert await side(running, gzip.compress(turn(number, 90)), b"Content-Encoding: gzip") == one
+            assert await side(running, turn(number, 3), target=b"/v1/chat/completions") == one
+            assert await side(other, turn(number, 4)) == one
+        assert set(sides) == {b"local", b"remote"}
+
+
+async def test_a_client_may_say_to_which_conversation_a_request_belongs() -> None:
+    """The header field of the route counts for more than `prompt_cache_key`, and that for more than the messages."""
+    async with (
+        serving(echo) as near,
+        serving(echo) as far,
+        gateway(ROUTE, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
+    ):
+        for kind in ("header", "key"):
+            sides: list[bytes] = []
+            for name in map(str, range(12)):
+                fields = (b"X-Session: " + name.encode(),) if kind == "header" else ()
+                of_one = set()
+                for number in range(4):
+                    cache_key = str(number) if fields else name
+                    of_one.add(await side(running, turn(number, 0, prompt_cache_key=cache_key), *fields))
+                assert len(of_one) == 1
+                sides += of_one
+            assert set(sides) == {b"local", b"remote"}
+        sides = [await side(running, b"", b"X-Session: a") for _ in range(3)]
+        assert len(set(sides)) == 1
+
+
+async def test_requests_without_a_conversation_are_divided_exactly() -> None:
+    """Requests that show no conversation are divided by the percentage, one by one."""
+    async with (
+        serving(echo) as near,
+        serving(echo) as far,
+        gateway(ROUTE, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
+    ):
+        body = b'{"model":"demo","prompt":"once"}'
+        sides = [await side(running, body, target=b"/default/demo/v1/completions") for _ in range(20)]
+        assert sides.count(b"remote") == 10
+
+
+async def test_a_conversation_fails_over() -> None:
+    """A conversation whose backend is away gets its responses from the other one."""
+    async with (
+        serving(echo) as far,
+        gateway(ROUTE, local_port=1, remote_port=far.port, settings=LOOPBACK) as running,
+    ):
+        assert {await side(running, turn(number, 0)) for number in range(6)} == {b"remote"}
