@@ -30,6 +30,7 @@
     |   +-- NoBackend            503
     |   +-- AtCapacity           503: the backend is at its limit, and so is the queue
     |   |   +-- QueueTimeout     503: the request waited in the queue for too long
+    |   +-- LocalOnly            503: local backends cannot serve the request, and no other may
     |   +-- Overloaded           503: the gateway is at a limit of its own
     |   +-- Stopping             503: the drain time is over
     +-- UpstreamError            a backend failed, or the way to it
@@ -323,6 +324,15 @@ class QueueTimeout(AtCapacity):
 
     code = "queue_timeout"
     sentence = "The model could not take the request in time."
+
+
+class LocalOnly(RoutingError):
+    """The request never leaves the cluster, and no local backend serves it now."""
+
+    status = 503
+    code = "local_only"
+    kind = "server_error"
+    sentence = "This request may only be served inside the cluster, where no backend can serve it now."
 
 
 class Overloaded(RoutingError):

@@ -16,6 +16,7 @@ from gateway.backends.concurrency import ConcurrencyLimit
 from gateway.backends.runtime import RouteRuntime
 from gateway.http import forwarding
 from gateway.http.cors import CorsRule
+from gateway.http.local_only import LocalOnlyRule, confined
 from gateway.routes.table import Route
 from gateway.settings import CorsSettings, Settings
 from gateway.telemetry import Metrics, Series
@@ -81,6 +82,8 @@ class RoutePlan:
         metrics: Metrics,
         runtime: RouteRuntime,
         cors: CorsRule | None = None,
+        *,
+        is_confined: bool = False,
     ) -> None:
         document = route.document
         limits = settings.gateway.limits
@@ -93,8 +96,10 @@ class RoutePlan:
         replay = document.retry.body_bytes
         self.replay = limits.replay_bytes if replay is None else replay
         """Bytes of the largest request body that is sent again."""
+        self.is_confined = is_confined
+        """Whether this is the plan for requests that never go to a remote backend: it has none."""
         ids = {backend.id for backend in document.backends}
-        for identity in [one for one in runtime.backends if one not in ids]:
+        for identity in [one for one in runtime.backends if one not in ids and not is_confined]:
             del runtime.backends[identity]
             metrics.forget_backend(route.namespace, route.name, identity)
         self.order = tuple(index for index, backend in enumerate(document.backends) if Use.FAILOVER in backend.use)
@@ -141,6 +146,14 @@ class RoutePlan:
         for one in self.backends:
             self._expose(one)
         metrics.in_flight.labels(route.namespace, route.name).set_function(lambda: runtime.in_flight)
+        self.local_only: LocalOnlyRule | None = None
+        """Rule for requests that never go to a remote backend; None without one."""
+        self.confined: RoutePlan = self
+        """Plan for these requests."""
+        if document.local_only is not None:
+            self.local_only = LocalOnlyRule(document.local_only)
+            inside = Route(route.namespace, confined(document), route.created)
+            self.confined = RoutePlan(inside, settings, metrics, runtime, cors, is_confined=True)
 
     def _expose(self, one: BackendPlan) -> None:
         """Expose the state of a backend as metrics."""
@@ -166,7 +179,8 @@ class RoutePlan:
             index: int | None = self.keyed.choose(key)
         else:
             turn = self.runtime.turn
-            self.runtime.turn = (turn + 1) % balancing.CYCLE
+            if not self.is_confined:  # requests that have no choice take no turn from the others
+                self.runtime.turn = (turn + 1) % balancing.CYCLE
             index = balancing.choose(self.turns, turn)
         if index is None:
             raise errors.NoBackend

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 _NOWHERE: Final = (errors.ModelMissing, errors.RouteNotFound, errors.ReadOnly)
 """Errors of a preflight that leads nowhere because there is no rule for websites."""
+_NOT_HERE: Final = (errors.NoBackend, errors.AtCapacity, errors.UpstreamError)
+"""Errors that say that local backends did not serve a request, which no other may serve."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 log = structlog.get_logger(__name__)
@@ -146,6 +148,8 @@ class Proxy:
                 return
             plan = self._plan(matched[0])
         target = matched[1]
+        if plan.local_only is not None and plan.local_only.applies(head.fields):
+            plan = plan.confined
         context.plan = plan
         exchange.owner = plan.route.key
         plan.runtime.in_flight += 1
@@ -466,6 +470,8 @@ class Proxy:
         """Respond with an error in the form that the client of this path understands."""
         if self._cors is None and isinstance(error, _NOWHERE) and is_preflight(exchange.head):
             error.message = OFF
+        if context.plan is not None and context.plan.is_confined and isinstance(error, _NOT_HERE):
+            error = errors.LocalOnly(retry_after=error.retry_after)
         context.code = error.code
         request_id, target = context.request_id.decode(), exchange.head.target
         fields = errors.fields(error, request_id, target)

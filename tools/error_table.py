@@ -44,6 +44,9 @@ ADVICE: Final[Mapping[str, str]] = {
     "at_capacity": "Try again after `Retry-After`, or send less at a time. For more room: replicas, a remote backend or"
     " `spec.gateway.queue`.",
     "queue_timeout": "Try again after `Retry-After`, or send less at a time. For more time: `spec.gateway.queue`.",
+    "local_only": "Try again, after `Retry-After` where there is one. The request has a value of"
+    " `spec.gateway.localOnly`, so no remote backend serves it; `/decisions` has the failed attempts."
+    " Lasting: run more local replicas.",
     "overloaded": "Try again after a moment. Lasting: run more replicas of the gateway.",
     "gateway_stopping": "Try again: another replica of the gateway serves the request.",
     "connect_failed": "Try again. Lasting: the model's server, or the host of its remote backend, is away.",

@@ -30,6 +30,8 @@ from gateway.api.vocabulary import (
     CAUSE_PATTERN,
     CAUSE_WORDS,
     CREDENTIALS_OF_ALL,
+    DATA_CLASS,
+    DATA_CLASS_IN_WORDS,
     DEFAULT_CAUSES,
     NAMED_CAUSES,
     ORIGIN,
@@ -54,7 +56,10 @@ CREDENTIAL_LABEL: Final = "gateway.beamlit.com/credential"
 
 MODELS: Final = "models"
 """Feature of documents with `models`: a gateway that does not know it would serve any name."""
-FEATURES: Final[frozenset[str]] = frozenset({MODELS})
+LOCAL_ONLY: Final = "localOnly"
+"""Feature of documents with `localOnly`: a gateway that does not know it would send such requests to a remote
+backend."""
+FEATURES: Final[frozenset[str]] = frozenset({LOCAL_ONLY, MODELS})
 """Features that this reader supports when a document names them under `requires`."""
 
 DnsLabel = Annotated[
@@ -96,6 +101,7 @@ ModelName = Annotated[
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Percent = Annotated[int, Field(ge=0, le=100)]
+DataClass = Annotated[str, StringConstraints(pattern=DATA_CLASS, max_length=256), must_be(DATA_CLASS_IN_WORDS)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 Cause = Annotated[str, StringConstraints(pattern=CAUSE_PATTERN), must_be(CAUSE_WORDS)]
 
@@ -126,7 +132,7 @@ def _sorted_unique(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _sorted_names(values: tuple[str, ...]) -> tuple[str, ...]:
-    """Sort a set of names that are compared without regard to case, and write them in lower case."""
+    """Sort a set of names or values that are compared without regard to case, and write them in lower case."""
     return _sorted_unique(tuple(value.lower() for value in values))
 
 
@@ -393,6 +399,18 @@ class Affinity(_Part):
     of the user."""
 
 
+class LocalOnly(_Part):
+    """Requests that never go to a remote backend, told by a header field."""
+
+    header: HeaderName
+    """Name of the header field."""
+    values: Annotated[tuple[DataClass, ...], AfterValidator(_sorted_names), Field(min_length=1, max_length=64)]
+    """Values with which a request never goes to a remote backend. A field may have several, separated by commas, and
+    one of them is enough. They are compared without regard to case."""
+    missing: Literal["anywhere", "local"] = "anywhere"
+    """Where a request without the field may be served: anywhere, or by local backends only."""
+
+
 class Split(_Part):
     """Why the backends have their weights. The gateway only shows the reason to clients and in logs."""
 
@@ -460,6 +478,8 @@ class RouteDocument(_Part):
     """Where requests go that refer to an earlier response: POST /v1/responses with `previous_response_id`, and
     /v1/responses/{id}. local or remote is the backend that gets them, whatever the weights are, and no other is tried;
     refuse means that they get the response 400."""
+    local_only: LocalOnly | None = None
+    """Requests that never go to a remote backend; none when absent. A document that has it requires `localOnly`."""
     split: Split = Split()
     """Why the weights are what they are."""
     requires: Annotated[tuple[str, ...], AfterValidator(_sorted_unique)] = ()
@@ -617,6 +637,7 @@ _NESTED: Final[Mapping[tuple[type[BaseModel], str], type[BaseModel]]] = {
     (RouteDocument, "queue"): Queue,
     (RouteDocument, "cors"): Cors,
     (RouteDocument, "affinity"): Affinity,
+    (RouteDocument, "local_only"): LocalOnly,
     (RouteDocument, "split"): Split,
     (Backend, "health"): HealthCheck,
     (Backend, "headers"): Headers,

@@ -131,3 +131,11 @@ ORIGIN_IN_WORDS: Final = (
 """What `ORIGIN` allows, in words."""
 CREDENTIALS_OF_ALL: Final = "must not allow credentials to the origin *, which is every website: name the origins"
 """What is wrong with a CORS rule that allows credentials to all origins, to follow the name of the rule."""
+
+DATA_CLASS: Final = r"^[!#-+.-:<-~-]+( [!#-+.-:<-~-]+)*$"
+"""Regular expression for the value of a header field that keeps a request in the cluster."""
+DATA_CLASS_IN_WORDS: Final = (
+    "printable ASCII characters without commas, semicolons and double quotes, and without spaces around them, such as"
+    " restricted"
+)
+"""What `DATA_CLASS` allows, in words."""

@@ -1,6 +1,6 @@
 """Types of `spec.gateway`: how the gateway treats the requests for one model."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
@@ -11,6 +11,8 @@ from gateway.api.vocabulary import (
     CAUSE_PATTERN,
     CAUSE_WORDS,
     CREDENTIALS_OF_ALL,
+    DATA_CLASS,
+    DATA_CLASS_IN_WORDS,
     ORIGIN,
     ORIGIN_IN_WORDS,
     AffinityType,
@@ -150,6 +152,30 @@ class GatewayCors(ApiModel):
     """Number of seconds for which a browser may keep the response to a preflight. Defaults to 600."""
 
 
+class GatewayLocalOnly(ApiModel):
+    """Requests that never leave the cluster, told by a header field. When the local replicas cannot serve such a
+    request, it gets status 503 with the code local_only, and no remote backend learns of it."""
+
+    model_config = schema_config(
+        x_must_be="a header field with values, such as {header: x-data-class, values: [restricted]}"
+    )
+
+    header: _FieldName
+    """Name of the header field, such as x-data-class."""
+    values: Annotated[
+        tuple[
+            Annotated[str, StringConstraints(pattern=DATA_CLASS, max_length=256), must_be(DATA_CLASS_IN_WORDS)],
+            ...,
+        ],
+        Field(min_length=1, max_length=64, json_schema_extra=LIST_ATOMIC),
+    ]
+    """Values with which a request never leaves the cluster, such as restricted. A header field may have several values,
+    separated by commas, and one of them is enough. They are compared without regard to case."""
+    missing: Literal["anywhere", "local"] = "anywhere"
+    """Where a request without the header field may be served: anywhere, or local, which is inside the cluster only.
+    Defaults to anywhere."""
+
+
 class GatewayModel(ApiModel):
     """Name besides the own one under which clients may ask for the model, such as that of a LoRA adapter."""
 
@@ -251,3 +277,7 @@ class Gateway(ApiModel):
     """Websites that may use the model in a browser, by host or by path. Requests by the model's name obey gateway.cors
     of the gateway's configuration, since a preflight does not have the name. Defaults to gateway.cors of the gateway's
     configuration."""
+    local_only: GatewayLocalOnly | None = None
+    """Requests that never leave the cluster, told by a header field: not by the split, failover, overflow or while no
+    local replica is ready. If not set, there are none. Upgrade all gateways before hooks and before the field is used:
+    an older gateway rejects the route."""

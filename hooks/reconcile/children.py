@@ -17,6 +17,7 @@ from hooks.api.gateway import (
     GatewayAffinity,
     GatewayBreaker,
     GatewayCors,
+    GatewayLocalOnly,
     GatewayModel,
     GatewayQueue,
     GatewayRetry,
@@ -201,7 +202,7 @@ def _document(resolved: ResolvedSpec, observation: Observation) -> routes.RouteD
         service_names=tuple(name for name in service_names if name),
         cluster_ips=_cluster_ips(resolved, observation),
         models=tuple(map(_served_model, gateway.models or ())),
-        requires=(routes.MODELS,) if gateway.models else (),
+        requires=_required(gateway),
         backends=_backends(resolved, observation),
         timeouts=routes.Timeouts()
         if timeouts is None
@@ -217,6 +218,7 @@ def _document(resolved: ResolvedSpec, observation: Observation) -> routes.RouteD
         cors=None if gateway.cors is None else _cors(gateway.cors),
         affinity=routes.Affinity() if gateway.affinity is None else _affinity(gateway.affinity),
         stateful_paths=gateway.stateful_paths or StatefulPaths.LOCAL,
+        local_only=None if gateway.local_only is None else _local_only(gateway.local_only),
         split=routes.Split(percentage=resolved.split.percentage, reason=resolved.split.reason),
     )
 
@@ -279,6 +281,16 @@ def _backends(resolved: ResolvedSpec, observation: Observation) -> tuple[routes.
             )
         )
     return tuple(backends)
+
+
+def _required(gateway: Gateway) -> tuple[str, ...]:
+    """Return the features without which a gateway must not serve the route."""
+    needed = ((routes.MODELS, gateway.models), (routes.LOCAL_ONLY, gateway.local_only))
+    return tuple(feature for feature, field in needed if field)
+
+
+def _local_only(rule: GatewayLocalOnly) -> routes.LocalOnly:
+    return routes.LocalOnly(header=rule.header.lower(), values=rule.values, missing=rule.missing)
 
 
 def _served_model(model: GatewayModel) -> routes.ServedModel:

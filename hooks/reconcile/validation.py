@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from gateway.api.vocabulary import CREDENTIALS_OF_ALL, AffinityType, StatefulPaths
+from gateway.api.vocabulary import CREDENTIALS_OF_ALL, FRAMING, HOP_BY_HOP, AffinityType, StatefulPaths
 from hooks import names, reasons
 from hooks.api.common import ObjectReference
 from hooks.api.gateway import GatewayModel
@@ -160,6 +160,17 @@ def _check_gateway(spec: ModelDeploymentSpec) -> None:
     if gateway.cors is not None and gateway.cors.credentials and "*" in gateway.cors.origins:
         raise NotAccepted(reasons.INVALID_SPEC, f"spec.gateway.cors {CREDENTIALS_OF_ALL}.")
     check_names(gateway.forward_headers, "spec.gateway.forwardHeaders")
+    if gateway.local_only is not None:
+        _check_local_only(gateway.local_only.header.lower())
+
+
+def _check_local_only(header: str) -> None:
+    if header in HOP_BY_HOP or header in FRAMING or header == "host":
+        raise NotAccepted(
+            reasons.INVALID_HEADER,
+            f"spec.gateway.localOnly.header names {header}, which says nothing about what is in a request: use a field"
+            " of your own, such as x-data-class.",
+        )
 
 
 def _check_models(models: tuple[GatewayModel, ...], namespace: str, own: str) -> None:

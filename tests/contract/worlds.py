@@ -186,6 +186,7 @@ GATEWAY: Final[Json] = {
         "credentials": True,
         "maxAgeSeconds": 60,
     },
+    "localOnly": {"header": "x-data-class", "values": ["restricted"], "missing": "local"},
 }
 HEALTH: Final[Json] = {
     "path": "/health",

@@ -136,6 +136,7 @@ FULL: Final = {
                 "credentials": True,
                 "maxAgeSeconds": 0,
             },
+            "localOnly": {"header": "X-Data-Class", "values": ["restricted", "Top Secret"], "missing": "local"},
         },
     ),
     "full attempts": model_deployment(

@@ -181,6 +181,7 @@ def test_a_whole_document() -> None:
                 "credentials": True,
                 "maxAgeSeconds": 0,
             },
+            "localOnly": {"header": "X-Data-Class", "values": ["Secret", "restricted", "secret"], "missing": "local"},
         },
     )
     document = route(sync(parent, related=[workload(), service()]))
@@ -191,7 +192,7 @@ def test_a_whole_document() -> None:
         "serviceNames": ["demo-gw", "demo-svc"],
         "clusterIps": ["10.96.0.7"],
         "models": [{"name": "lora-a"}, {"name": "lora-b", "localModel": "adapter", "remoteModel": "big"}],
-        "requires": ["models"],
+        "requires": ["localOnly", "models"],
         "backends": [
             {
                 "id": "local",
@@ -233,6 +234,7 @@ def test_a_whole_document() -> None:
             "credentials": True,
             "maxAge": 0,
         },
+        "localOnly": {"header": "x-data-class", "values": ["restricted", "secret"], "missing": "local"},
     }
 
 

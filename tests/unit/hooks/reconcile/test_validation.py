@@ -94,6 +94,21 @@ def template(**fields: Any) -> builders.Json:
             "spec.gateway.models[1].name must be another name than lora",
         ),
         (
+            model_deployment(gateway={"localOnly": {"header": "Transfer-Encoding", "values": ["chunked"]}}),
+            reasons.INVALID_HEADER,
+            "spec.gateway.localOnly.header names transfer-encoding, which says nothing about what is in a request",
+        ),
+        (
+            model_deployment(gateway={"localOnly": {"header": "x-data-class", "values": []}}),
+            reasons.INVALID_SPEC,
+            "spec.gateway.localOnly.values",
+        ),
+        (
+            model_deployment(gateway={"localOnly": {"header": "x-data-class", "values": ["a, b"]}}),
+            reasons.INVALID_SPEC,
+            "spec.gateway.localOnly.values[0]",
+        ),
+        (
             model_deployment(offloadingConfig=builders.backend(tls={"caBundle": "none"})),
             reasons.INVALID_TLS,
             "tls.caBundle must be certificates in PEM",
