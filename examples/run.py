@@ -214,9 +214,7 @@ class Demo:
     def _unsettled(self) -> str | None:
         """Return a sentence that names what is not ready."""
         try:
-            listed = {
-                one["id"] for one in self._client.get(f"http://{HOST}:{self._ports.gateway}/v1/models").json()["data"]
-            }
+            listed = self._listed()
         except (httpx.HTTPError, ValueError, KeyError, TypeError):
             return "the gateway does not list its models."
         found = False
@@ -230,6 +228,14 @@ class Demo:
             if not {name, f"{item['metadata'].get('namespace', 'default')}/{name}"} & listed:
                 return f"{name}: the gateway has no route for it."
         return None if found or not any(self._folder.manifests.iterdir()) else "no ModelDeployment exists."
+
+    def _listed(self) -> set[str]:
+        """Return the names of the models that the gateway serves."""
+        response = self._client.get(f"http://{HOST}:{self._ports.gateway}/v1/models")
+        if response.status_code == 401:  # it wants an API key, and its port for administrators does not
+            routes = self._client.get(f"http://{HOST}:{self._ports.admin}/routes").json()["routes"]
+            return {f"{one['namespace']}/{one['name']}" for one in routes if one["inForce"]}
+        return {one["id"] for one in response.json()["data"]}
 
     def _pass_on(self) -> None:
         """Print the new lines of the stand-in."""

@@ -22,6 +22,7 @@ import structlog
 import uvloop
 
 from gateway import admin, listener
+from gateway.access.directory import KeyDirectory
 from gateway.credentials.cache import Credentials, from_settings
 from gateway.downstream.budget import MemoryBudget
 from gateway.downstream.server import HttpServer, ServerLimits
@@ -185,6 +186,7 @@ async def _serve(
     signals = Signals(loop)
     gateway = settings.gateway
     context = certificates.server_context(gateway.tls, "gateway.tls") if gateway.tls is not None else None
+    access = _access(gateway.access.keys_directory)
     metrics = Metrics()
     access_log = AccessLog(sys.stdout if gateway.access_log else None, metrics.access_log_dropped)
     store = RouteStore(
@@ -223,6 +225,7 @@ async def _serve(
         authority=cluster_authority(),
         memory=memory,
         connections=limits.connections,
+        access=access,
     )
     store.subscribe(proxy.refresh)
     server = HttpServer(proxy.handle, limits, metrics, access_log, cors=cors_rule(gateway.cors), memory=memory)
@@ -244,6 +247,8 @@ async def _serve(
         loop.create_task(supervision.keep_running(source, store)),
         loop.create_task(web.serve(app, admin_socket, stopped)),
     ]
+    if access is not None:
+        tasks.append(loop.create_task(access.watch()))
     allocator.settle()
     settling = loop.create_task(_settle(store))
     try:
@@ -260,7 +265,8 @@ async def _serve(
     finally:
         stopped.set()
         settling.cancel()
-        tasks[0].cancel()
+        for task in (tasks[0], *tasks[2:]):
+            task.cancel()
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -272,6 +278,21 @@ async def _serve(
         access_log.close()
         log.info("stopped")
         signals.close()
+
+
+def _access(directory: Path | None) -> KeyDirectory | None:
+    """Return the API keys in a directory; None without one.
+
+    Raises:
+        SettingsError: The directory cannot be read.
+    """
+    if directory is None:
+        return None
+    try:
+        return KeyDirectory(directory)
+    except OSError as exc:
+        reason = exc.strerror or type(exc).__name__
+        raise SettingsError(f"gateway.access.keysDirectory: {directory} cannot be read: {reason}.") from None
 
 
 def cluster_authority() -> bytes:

@@ -20,6 +20,9 @@
     |   +-- ExpectationFailed    417
     |   +-- UnsupportedCoding    415 (RFC 9110 15.5.16)
     |   +-- MalformedCoding      400
+    |   +-- Unauthorized         401: the request has no credential for the gateway
+    |       +-- CredentialUnknown
+    |                            401: the gateway does not know the credential of the request
     +-- RoutingError             the request is well formed, but leads nowhere
     |   +-- RouteNotFound        404
     |   +-- AmbiguousHost        404, names the full spellings
@@ -238,6 +241,23 @@ class MalformedCoding(RequestError):
 
     code = "malformed_content_coding"
     sentence = "The request's body does not have the content coding that its Content-Encoding field names."
+
+
+class Unauthorized(RequestError):
+    """The request has no credential, and the gateway serves nobody without one."""
+
+    status = 401
+    code = "unauthorized"
+    sentence = "This gateway needs an API key, as Authorization: Bearer <key>, x-api-key or api-key."
+    challenge: ClassVar[bytes] = b'Bearer realm="beamlit"'
+    """Value of a WWW-Authenticate field (RFC 6750 3)."""
+
+
+class CredentialUnknown(Unauthorized):
+    """The request has credentials, none of which the gateway knows."""
+
+    sentence = "The API key in the request is not one that this gateway knows."
+    challenge = b'Bearer realm="beamlit", error="invalid_token"'
 
 
 class RoutingError(GatewayError):
@@ -495,6 +515,8 @@ def fields(error: GatewayError, request_id: str, target: bytes = b"") -> list[tu
         found.append((b"allow", error.allow))
     elif isinstance(error, UnsupportedCoding):
         found.append((b"accept-encoding", error.accepted))
+    elif isinstance(error, Unauthorized):
+        found.append((b"www-authenticate", error.challenge))
     elif isinstance(error, WebSocketVersionRefused):
         found.append((b"sec-websocket-version", error.version))
     if error.lasting:

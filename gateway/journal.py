@@ -17,8 +17,8 @@ class RequestRecord:
     """What happened to one request."""
 
     __slots__ = (
-        "at", "backend", "broken", "code", "failures", "first_byte", "host", "method", "not_retryable", "peer",
-        "queued", "reason", "request_id", "route", "seconds", "status", "target", "weight",
+        "at", "backend", "broken", "caller", "code", "failures", "first_byte", "host", "method", "not_retryable",
+        "peer", "queued", "reason", "request_id", "route", "seconds", "status", "target", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -42,6 +42,7 @@ class RequestRecord:
         failures: Sequence[tuple[str, str, float]] | None,
         not_retryable: str | None,
         queued: float,
+        caller: str | None = None,
     ) -> None:
         self.at = at
         """Time at which the request began, in seconds since 1970."""
@@ -75,6 +76,8 @@ class RequestRecord:
         """Why the request could not be tried at another backend."""
         self.queued = queued
         """Seconds that the request waited in the queue of a backend."""
+        self.caller = caller
+        """Name of the caller; None where access is off."""
 
 
 class Journal:
@@ -117,6 +120,8 @@ def line(record: RequestRecord) -> dict[str, Any]:
         "seconds": _whole_microseconds(record.seconds),
         "first_byte_seconds": _whole_microseconds(record.first_byte) if record.first_byte is not None else None,
     }
+    if record.caller is not None:
+        fields["caller"] = record.caller
     if record.queued:
         fields["queued_seconds"] = _whole_microseconds(record.queued)
     if record.failures:

@@ -314,6 +314,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
         headers=headers,
         forwards=forwards,
         token=token,
+        withholds=settings.gateway.access.keys_directory is not None,
     )
     state = plan.runtime.backend(backend, origin, document.breaker)
     return BackendPlan(

@@ -18,6 +18,7 @@ import orjson
 import structlog
 
 from gateway import conversation, errors, requested_model, stateful
+from gateway.access.directory import KeyDirectory
 from gateway.attempts import Attempts, is_stream
 from gateway.backends import failover
 from gateway.credentials import cache as credentials
@@ -40,7 +41,7 @@ from gateway.upstream import connection as upstream
 if TYPE_CHECKING:
     from gateway.upstream.origin import Origin
 
-_NOWHERE: Final = (errors.ModelMissing, errors.RouteNotFound, errors.ReadOnly)
+_NOWHERE: Final = (errors.ModelMissing, errors.RouteNotFound, errors.ReadOnly, errors.Unauthorized)
 """Errors of a preflight that leads nowhere because there is no rule for websites."""
 _NOT_HERE: Final = (errors.NoBackend, errors.AtCapacity, errors.UpstreamError)
 """Errors that say that local backends did not serve a request, which no other may serve."""
@@ -66,6 +67,7 @@ class Proxy:
         draining: Callable[[], bool] = lambda: False,
         authority: bytes = b"",
         connections: int | None = None,
+        access: KeyDirectory | None = None,
     ) -> None:
         """Serve nothing yet.
 
@@ -81,6 +83,7 @@ class Proxy:
             draining: Function that returns whether the process has been asked to stop.
             authority: Certificate authority of the cluster that the gateway runs in; empty outside of one.
             connections: Connections of clients that there may be; None for as many as the settings say.
+            access: API keys of callers; None where everyone is served.
         """
         self._settings = settings
         self._store = store
@@ -107,6 +110,7 @@ class Proxy:
         """Requests in flight that one route may have: not all connections, while there are other routes."""
         self._tenant_share = self._connections
         """Requests in flight that all routes of one namespace may have: not all connections, while there are others."""
+        self._access = access
         self._new_id = RequestIds()
 
     async def handle(self, exchange: Exchange) -> None:
@@ -136,11 +140,15 @@ class Proxy:
         if matched is not None:
             plan = self._plan(matched[0])
             context.cors = plan.cors
+            if self._access is not None:
+                context.caller = self._access.caller(head.fields)
             if plan.names is not None and self._lists_names(exchange, plan, matched[1], context):
                 return
         else:
             if head.target.startswith(b"/health") and self._shows_health(exchange, table, context):
                 return
+            if self._access is not None:  # before the body is read and names of models are told
+                context.caller = self._access.caller(head.fields)
             matched = self._find_at_once(exchange, table, context)
             if matched is None:
                 matched = await self._find_by_model(exchange, table, context)
@@ -507,6 +515,8 @@ class Proxy:
         plan, backend = context.plan, context.backend
         if context.refusal is not None:
             context.refusal[0].abort()
+        if context.caller is not None:
+            self._metrics.caller_request(context.caller)
         if plan is None and context.code is None:
             self._metrics.unrouted.labels(str(context.status)).inc()
         elif plan is None:
@@ -547,6 +557,7 @@ class Proxy:
             failures=context.failures,
             not_retryable=not_retryable,
             queued=context.queued,
+            caller=context.caller,
         )
         self._journal.append(record)
         if self._access_log.enabled:

@@ -25,9 +25,9 @@ class RequestContext:
     """Context of one request, from its head to the end of its response."""
 
     __slots__ = (
-        "at", "backend", "broken", "code", "concurrency", "cors", "diversion", "events", "failures", "first_byte",
-        "health", "model", "not_retried", "pinned", "plan", "queued", "refusal", "request_id", "sought", "started",
-        "status",
+        "at", "backend", "broken", "caller", "code", "concurrency", "cors", "diversion", "events", "failures",
+        "first_byte", "health", "model", "not_retried", "pinned", "plan", "queued", "refusal", "request_id", "sought",
+        "started", "status",
     )  # fmt: skip
 
     def __init__(self, request_id: bytes, cors: "CorsRule | None" = None) -> None:
@@ -46,6 +46,8 @@ class RequestContext:
         """Rule for websites: that of the installation until the request is found to be for a model with its own."""
         self.queued = 0.0
         """Seconds that the request waited for the slot."""
+        self.caller: str | None = None
+        """Name of the caller; None where access is off or there is no route yet."""
         self.model: RequestedModel | None = None
         """Model that the request asks for, where it was looked for and there is one."""
         self.sought = False

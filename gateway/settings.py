@@ -127,6 +127,13 @@ class CorsSettings(Section):
         return self
 
 
+class AccessSettings(Section):
+    """Who may use the gateway. Without keys everyone may who can reach it."""
+
+    keys_directory: Path | None = None
+    """Directory with a file for each caller, named after it, that contains the caller's API keys."""
+
+
 class GatewaySettings(Section):
     """Section `gateway` of the file."""
 
@@ -146,6 +153,7 @@ class GatewaySettings(Section):
     limits: LimitSettings = LimitSettings()
     retry: RetrySettings = RetrySettings()
     cors: CorsSettings = CorsSettings()
+    access: AccessSettings = AccessSettings()
     resolve: tuple[str, ...] = ()
     """Entries `host:port=address:port`: addresses that are used for a name instead of asking the name server."""
     allowed_addresses: tuple[str, ...] = ()

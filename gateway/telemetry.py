@@ -25,6 +25,8 @@ ACCESS_LOG_LINES: Final = 8192
 """Records that may wait for standard output before further ones are dropped."""
 ACCESS_LOG_SECONDS: Final = 0.05
 """Seconds in which records gather before they are written together."""
+MOST_CALLERS: Final = 4096
+"""Largest number of callers whose requests are counted apart; those of further ones count for `other`."""
 PART_SERIES: Final = 16
 """Series that are given to a page of metrics together."""
 _LABELS: Final = ("namespace", "model", "backend")
@@ -102,6 +104,24 @@ class _Routes(Collector):
             yield first_byte
 
 
+class _Callers(Collector):
+    """Collector of the requests of each caller. Only the thread of the event loop counts."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, int] = {}
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the counter with the numbers of this moment."""
+        requests = CounterMetricFamily(
+            "beamlit_gateway_caller_requests",
+            "Requests that ended, by the name of the caller's API key; none while access is off",
+            labels=("caller",),
+        )
+        for name, number in tuple(self.known.items()):
+            requests.add_metric((name,), number)
+        return (requests,)
+
+
 class _Count(Collector):
     """Collector of a number that another part of the gateway counts."""
 
@@ -129,6 +149,8 @@ class Metrics:
         route = ("namespace", "model", "backend")
         self._routes = _Routes()
         self.registry.register(self._routes)
+        self._callers = _Callers()
+        self.registry.register(self._callers)
         self.in_flight = Gauge(
             "beamlit_gateway_in_flight_requests",
             "Requests in flight now",
@@ -253,6 +275,13 @@ class Metrics:
     def token_request(self, result: str) -> None:
         """Count one request for an OAuth2 token by its result, which is a word of `credentials.cache.TokenResult`."""
         self.token_requests.labels(result).inc()
+
+    def caller_request(self, name: str) -> None:
+        """Count one request of a caller."""
+        known = self._callers.known
+        if name not in known and len(known) >= MOST_CALLERS:
+            name = "other"
+        known[name] = known.get(name, 0) + 1
 
     def series(self, namespace: str, model: str, backend: str) -> "Series":
         """Return the counts of one backend of a route; the backend 'none' is the gateway itself."""

@@ -30,6 +30,7 @@ ADVICE: Final[Mapping[str, str]] = {
     "misdirected_request": "Let the URL and the field `Host` name one host.",
     "expectation_failed": "Leave the field `Expect` out, or send `100-continue`.",
     "unsupported_content_coding": "Compress the body with one of the codings of the field `Accept-Encoding`, or not.",
+    "unauthorized": "Send a key that an administrator gave you: [access](../gateway.md#access).",
     "malformed_content_coding": "Let the field `Content-Encoding` say how the body is compressed.",
     "route_not_found": "Check the base URL: host, or `/namespace/name`. `GET /v1/models` lists what there is.",
     "ambiguous_host": "Use one of the full host names that the message has.",

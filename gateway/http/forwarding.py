@@ -72,6 +72,8 @@ _OWN_PREFIX: Final = b"x-beamlit-"
 _TCHAR: Final = re.compile(rb"[!#$%&'*+.^`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2, without the underscore
 _DATE: Final = b"date"
 _SUBPROTOCOLS: Final = b"sec-websocket-protocol"
+_OF_CALLERS: Final = frozenset({b"authorization", b"x-api-key", b"api-key"})
+"""Fields in which callers send the keys that the gateway gave them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,8 @@ class Target:
     """Names of fields that are never forwarded: the fixed ones, those to remove and those to replace."""
     forwards: frozenset[bytes] = frozenset()
     """Names of fields and query parameters that pass although their names are those of credentials or identities."""
+    withholds: bool = False
+    """Whether a local backend gets no field in which the gateway takes the caller's key, as a remote one never does."""
     verdicts: dict[bytes, int] = attribute(default_factory=dict, compare=False, repr=False)
     """Verdicts on the names that have come so far."""
 
@@ -108,6 +112,7 @@ class Target:
         headers: Headers | None = None,
         forwards: Collection[str] = (),
         token: bool = False,
+        withholds: bool = False,
     ) -> "Target":
         """Return the target for a backend of a route document, without changes to fields that cannot be set.
 
@@ -119,6 +124,7 @@ class Target:
             headers: Changes to the fields of requests.
             forwards: Names of fields and query parameters that pass on purpose.
             token: Whether the gateway's own token replaces Authorization.
+            withholds: Whether the fields in which the gateway takes the caller's key are dropped.
         """
         changes = headers or Headers()
         writes = local if appends is None else appends
@@ -137,6 +143,7 @@ class Target:
             | {_name(name) for name in changes.set_from}
             | frozenset((b"authorization",) if token else ()),
             forwards=frozenset(map(_name, forwards)),
+            withholds=withholds,
         )
 
     @property
@@ -159,8 +166,10 @@ class Target:
             return _DROP
         if name in self.forwards:
             return _PASS
-        if name == _SUBPROTOCOLS and not self.local and b"authorization" not in self.forwards:
+        if name == _SUBPROTOCOLS and b"authorization" not in self.forwards and (self.withholds or not self.local):
             return _PROTOCOLS
+        if self.withholds and name in _OF_CALLERS:
+            return _DROP
         if is_identity(name):
             return _FROM_PROXIES if self.local else _DROP
         if is_account(name) and not self.local:

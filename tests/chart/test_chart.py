@@ -527,6 +527,24 @@ def test_helm_test(chart: Path, server: str) -> None:
         assert "503" in bad.stderr
 
 
+def test_api_keys(chart: Path) -> None:
+    """The gateway gets the Secret with API keys as a folder that it reads; hooks and `helm test` get none of it."""
+    objects = template(chart, "--set=gateway.access.existingSecret=keys")
+    config = yaml.safe_load(kind(objects, "ConfigMap", "-config")["data"]["config.yaml"])
+    assert config["gateway"]["access"] == {"keysDirectory": "/etc/beamlit/access"}
+    spec = kind(objects, "Deployment", "-gateway")["spec"]["template"]["spec"]
+    assert {"name": "access", "secret": {"secretName": "keys"}} in spec["volumes"]
+    mount = {"name": "access", "mountPath": "/etc/beamlit/access", "readOnly": True}
+    assert mount in spec["containers"][0]["volumeMounts"]
+    hooks = kind(objects, "Deployment", "-hooks")["spec"]["template"]["spec"]
+    assert all(one["name"] != "access" for one in hooks["volumes"])
+    (script,) = kind(objects, "Pod", "-test")["spec"]["containers"][0]["args"][2:]
+    assert "/health" in script
+    assert "/v1/models" not in script
+    off = yaml.safe_load(kind(template(chart), "ConfigMap", "-config")["data"]["config.yaml"])
+    assert "access" not in off["gateway"]
+
+
 def test_helm_test_asks_what_is_there(chart: Path) -> None:
     """`helm test` sends no request to hooks outside the cluster, nor to a gateway of another installation."""
     for words in (PRESETS["outside"], PRESETS["no gateway"]):

@@ -66,6 +66,13 @@ OAUTH = "--set=config.defaultRemoteBackend.authConfig.oauthConfig.existingSecret
         ((), ("--set=config.defaultRemoteBackend.host=",), "config.defaultRemoteBackend.workspace"),
         ((), (OAUTH,), "no credentials"),
         ((), ("--set=config.gateway.clusterRanges={10.0.0.0/8}",), "clusterRanges is empty"),
+        ((), ("--set=gateway.access.existingSecret=keys",), "Everyone who can reach the gateway may use every model"),
+        ((), ("--set=installBeamlitGateway=false",), "Everyone who can reach the gateway may use every model"),
+        (
+            ("--set=gateway.access.existingSecret=keys",),
+            (),
+            "a value of the Secret keys: `Authorization: Bearer <key>`",
+        ),
         ((), ("--set=installMetricServer=true",), "serves no metrics.k8s.io"),
         ((), ("--api-versions=metrics.k8s.io/v1beta1",), "serves no metrics.k8s.io"),
         ((), PROMETHEUS, "serves no metrics.k8s.io"),

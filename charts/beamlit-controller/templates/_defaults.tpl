@@ -190,6 +190,9 @@
         "externalTrafficPolicy": "",
         "annotations": {}
       },
+      "access": {
+        "existingSecret": ""
+      },
       "lameDuckSeconds": 5,
       "drainSeconds": 25,
       "autoscaling": {
@@ -261,6 +264,7 @@
     "config.tls",
     "existingMetacontroller",
     "gateway",
+    "gateway.access",
     "gateway.autoscaling",
     "gateway.networkPolicy",
     "gateway.podDisruptionBudget",

@@ -242,6 +242,11 @@ spec:
 {{- $section | toJson -}}
 {{- end -}}
 
+{{- /* "yes" where the gateway serves no request without an API key. */ -}}
+{{- define "beamlit.access" -}}
+{{- if and .Values.installBeamlitGateway (or .Values.gateway.access.existingSecret ((.Values.config.gateway.access | default dict).keysDirectory)) -}}yes{{- end -}}
+{{- end -}}
+
 {{- /* config.yaml. */ -}}
 {{- define "beamlit.config" -}}
 {{- $given := .Values.config -}}
@@ -270,6 +275,9 @@ spec:
 {{- $limits := deepCopy ($given.gateway.limits | default dict) -}}
 {{- $_ := set $limits "memoryBytes" (max 1048576 (div ($memory | int64) 4)) -}}
 {{- $gateway = merge (dict "limits" $limits) (omit $gateway "limits") -}}
+{{- end -}}
+{{- if .Values.gateway.access.existingSecret -}}
+{{- $gateway = merge (dict "access" (dict "keysDirectory" "/etc/beamlit/access")) (omit $gateway "access") -}}
 {{- end -}}
 {{- $own := dict "namespaces" ($given.namespaces | default "") "clusterDomain" (include "beamlit.clusterDomain" .) "defaultRemoteBackend" $remote "proxyService" $service "gateway" $gateway "metricInformer" (include "beamlit.metricInformer" . | fromJson) -}}
 {{- $rest := omit $given "namespaces" "clusterDomain" "defaultRemoteBackend" "proxyService" "gateway" "metricInformer" -}}

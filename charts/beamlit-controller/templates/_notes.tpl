@@ -15,7 +15,7 @@ ModelDeployments are served in {{ if $served }}{{ join ", " $served }}{{ else }}
   kubectl apply --namespace {{ $namespace }} -f my-model.yaml    # docs/install.md has a first one
   kubectl wait --namespace {{ $namespace }} --for=condition=Ready --timeout=10m modeldeployments --all
 {{- if $service.name }}
-  kubectl get --raw /api/v1/namespaces/{{ $service.namespace }}/services/{{ $tls | empty | ternary "" "https:" }}{{ $service.name }}:{{ $service.port }}/proxy/v1/models
+  kubectl get --raw /api/v1/namespaces/{{ $service.namespace }}/services/{{ $tls | empty | ternary "" "https:" }}{{ $service.name }}:{{ $service.port }}/proxy{{ include "beamlit.access" . | empty | ternary "/v1/models" "/health" }}
 
 Clients in the cluster ask {{ $tls | empty | ternary "http" "https" }}://{{ $service.name }}.{{ $service.namespace }}{{ if ne (int $service.port) 80 }}:{{ $service.port }}{{ end }}. The Service in front of your pods is not intercepted.
 {{- end }}
@@ -29,6 +29,14 @@ served by its own replicas alone, and its condition RefsResolved says WorkspaceU
 
 There are no credentials for the default remote backend, so requests go to {{ $remote.host }} without a token.
 {{- end }}
+{{- end }}
+{{- if include "beamlit.access" . }}
+
+Requests need an API key{{ with .Values.gateway.access.existingSecret }}, a value of the Secret {{ . }}{{ end }}: `Authorization: Bearer <key>`.
+{{- else if .Values.installBeamlitGateway }}
+
+Everyone who can reach the gateway may use every model, the remote backend at your expense too: gateway.access.existingSecret
+names a Secret with API keys.
 {{- end }}
 {{- if and .Values.installBeamlitGateway (not .Values.config.gateway.clusterRanges) }}
 

@@ -17,6 +17,7 @@ import h11
 import orjson
 
 from gateway.__main__ import server_limits
+from gateway.access.directory import KeyDirectory
 from gateway.api.v1alpha1 import Backend, RouteDocument
 from gateway.credentials.cache import Credentials
 from gateway.credentials.secrets import SecretReader
@@ -269,6 +270,7 @@ async def gateway(
     default: ClientCredentials | None = None,
     open_server: Callable[[], NameServer] = NameServer,
     memory_wait: float = NEVER,
+    access: KeyDirectory | None = None,
 ) -> AsyncIterator[Running]:
     """Yield a gateway with `documents` in force, by default one with a local backend.
 
@@ -282,6 +284,7 @@ async def gateway(
         default: Credentials of the default remote backend.
         open_server: Function that returns the name servers.
         memory_wait: Seconds for which a request waits for memory.
+        access: API keys of callers; the directory must be in the settings, too.
     """
     section = dict((settings or {}).get("gateway", {}))
     section["timeouts"] = UNHURRIED | section.get("timeouts", {})
@@ -326,6 +329,7 @@ async def gateway(
         access_log=access_log,
         journal=journal,
         memory=memory,
+        access=access,
     )
     store.subscribe(proxy.refresh)
     server = HttpServer(

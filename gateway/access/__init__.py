@@ -1,0 +1,1 @@
+"""Access: who is calling, by the credential of a request."""
