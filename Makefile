@@ -137,7 +137,7 @@ generate: .venv/.synced ## Write crds/ and the JSON schemas from the Python type
 
 .PHONY: bench
 bench: $(COMPILED)/.built ## Measure what the image has against nginx in the same run; writes build/bench.json
-	@cp -r benchmarks tools $(COMPILED)/ && cd $(COMPILED) && \
+	@cp -r benchmarks tools examples $(COMPILED)/ && cd $(COMPILED) && \
 	  $(abspath $(RUN))/python -m benchmarks --output $(abspath build)/bench.json $(ARGS)
 
 .PHONY: faults

@@ -10,9 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import metrics, processes, routes, streams, sync, unary
+from benchmarks import affinity, metrics, processes, routes, streams, sync, unary
 
-BENCHMARKS = ["unary", "streams", "routes", "sync", "metrics"]
+BENCHMARKS = ["unary", "streams", "routes", "sync", "metrics", "affinity"]
 GOALS = {
     "unary_vs_nginx": (2.5, "CPU of the gateway per small POST, nginx = 1"),
     "unary_by_model_ratio": (1.1, "CPU per small POST whose body names the model, by path = 1"),
@@ -25,9 +25,12 @@ GOALS = {
     "swap_ms": (50.0, "longest time the loop stands still for a load or change of 10,000 routes, ms"),
     "sync_vs_json_parse": (4.0, "CPU of a hooks sync over HTTP, orjson.loads of its body = 1"),
     "sync_metric_ratio": (0.7, "syncs with a metric from the warm cache, syncs without = 1"),
+    "prefix_vs_best": (0.85, "blocks of prompts in the pod's cache by prefix, known best with hindsight = 1"),
+    "prefix_busiest": (1.25, "load of the busiest pod by prefix, mean = 1"),
+    "conversation_busiest": (1.25, "load of the busiest pod by conversation, mean = 1"),
     "calls_vs_least": (1.0, "calls to the metrics APIs in an interval, distinct questions = 1"),
 }
-AT_LEAST = {"sync_metric_ratio"}
+AT_LEAST = {"sync_metric_ratio", "prefix_vs_best"}
 """Names of the figures of which more is better."""
 
 
@@ -64,6 +67,8 @@ def main() -> int:
             figures |= sync.measure(folder / "sync", rounds=options.rounds, seconds=options.seconds)
         if "metrics" in chosen:
             figures |= metrics.measure(folder / "metrics", rounds=options.rounds, seconds=options.seconds)
+        if "affinity" in chosen:
+            figures |= affinity.measure()
     except processes.BenchmarkError as exc:
         print(exc, file=sys.stderr)
         return 2
@@ -83,7 +88,7 @@ def report(figures: dict[str, float], target: Path) -> None:
             print(f"{name:<22}{figures[name]:>10.2f}{goal:>8.1f}   {meaning}{mark}")
     for name, value in figures.items():
         if name not in GOALS:
-            print(f"{name:<22}{value:>10.1f}")
+            print(f"{name:<22}{value:>10.{1 if value >= 1 else 3}f}")
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps({name: round(value, 3) for name, value in figures.items()}, indent=2) + "\n")
 

@@ -41,7 +41,7 @@ class Place(Enum):
 
 def may_be(target: bytes) -> bool:
     """Return whether a target may have a path of the Responses API, by a look that costs next to nothing."""
-    return b"%" in target or b"responses" in target.lower()
+    return target.find(b"%") >= 0 or target.lower().find(b"responses") >= 0  # `in` takes longer on bytes
 
 
 def place(target: bytes, prefixes: Collection[bytes] = (b"",)) -> Place | None:
