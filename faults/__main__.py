@@ -24,7 +24,8 @@ SECONDS: Final = 270.0
 """Seconds of a whole campaign, about: recoveries take their own time."""
 KILLS: Final = 50
 SHORT_KILLS: Final = 2
-NAMES: Final = ("kill", "tokens", "routes", "throttle", "hole", "silent", "restart")
+POD_KILLS: Final = 12
+NAMES: Final = ("kill", "tokens", "routes", "throttle", "hole", "silent", "pods", "restart")
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,11 @@ def _run(site: Site, options: Options) -> int:
     campaign = Campaign(site, streams=options.streams, chance=chance)
     say = frame.Progress(began)
     say(f"seed {options.seed}, {options.rate:g} requests per second, state in {site.folder}")
-    site.start(options.rate, pair=not options.only or "restart" in options.only)
+    site.start(
+        options.rate,
+        pair=not options.only or "restart" in options.only,
+        pods=not options.only or "pods" in options.only,
+    )
     campaign.turn_to("warm-up", "main")
     # Memory is compared from here on: what as many requests at once cost as the worst fault piles up is in it.
     site.order(hold={"kind": "long stream", "count": round(3 * options.rate), "seconds": 1.5, "every": 0.5})
@@ -107,6 +112,7 @@ def _steps(campaign: Campaign, options: Options, scale: float) -> list[tuple[str
         ("throttle", partial(campaign.throttle, length(10, 1))),
         ("hole", partial(campaign.hole, length(12, 1.5))),
         ("silent", partial(campaign.silent, length(12, 2.5))),
+        ("pods", partial(campaign.pods, 1 if short else POD_KILLS, length(1.2, 0.8))),
         ("restart", partial(campaign.restart, options.rounds)),
     ]
     faults = [one for one in faults if not options.only or one[0].split()[0] in options.only]
@@ -127,8 +133,9 @@ def _report(site: Site, campaign: Campaign, options: Options, growth: float, sec
     """Print the table, write the file, and report the missed goals."""
     load = records.read(site.folder / "records-load")
     openai = records.read(site.folder / "records-openai")
-    tallies = verdict.tally([*load, *openai], campaign.kills, campaign.stops)
-    of_openai = verdict.tally(openai, campaign.kills, campaign.stops)[""]
+    kills = [*campaign.kills, *campaign.pod_kills]
+    tallies = verdict.tally([*load, *openai], kills, campaign.stops)
+    of_openai = verdict.tally(openai, kills, campaign.stops)[""]
     total = tallies[""]
     ledgers = [path.read_text() for path in sorted(site.folder.glob("ledger-*"))]
     duplicates, twice = verdict.executed_twice(ledgers)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from faults.processes import CampaignError
-from faults.site import Site
+from faults.site import PODS, Site
 
 RECOVERY_SECONDS: Final = 13.0
 """Seconds for a recovery: a hanging token request has ten, and then there is a pause."""
@@ -67,6 +67,8 @@ class Campaign:
         self.faults: dict[str, Fault] = {}
         self.kills: list[float] = []
         """Times at which the local backend was killed."""
+        self.pod_kills: list[float] = []
+        """Times at which a pod was killed."""
         self.stops: list[Stop] = []
         self._failed_before: dict[str, int] = {}
         """Failed attempts of the gateway when the present fault began, by cause."""
@@ -157,6 +159,33 @@ class Campaign:
                 self.recovered(fault, "demo", "local")
             self.pause(0.3)
             fault.evidence["kills"] = len(self.kills)
+
+    def pods(self, count: int, seconds: float) -> None:
+        """Kill and start one pod of three `count` times, each within about `seconds`, while slices come and go."""
+        with self.fault("pods", "connect_failed", models={"pods": 1.0}) as fault:
+            dead, *others = PODS
+            before = self.site.executed("spare")
+            for _ in range(count):
+                self.pause(seconds * self.chance.uniform(0.2, 0.4))
+                self.pod_kills.append(time.monotonic())
+                self.site.processes.kill(dead)
+                self.last(fault, seconds * 0.2)
+                for turn in range(3):
+                    # The dead pod is in the slices or not, and of the others one may be about to leave.
+                    left = self.chance.choice(others)
+                    stay = [one for one in others if one != left]
+                    self.site.name_pods(
+                        (dead, *stay) if turn % 2 else stay, (left,) if self.chance.random() < 0.5 else ()
+                    )
+                    self.pause(seconds * 0.1)
+                self.site.start_origin(dead)
+                self.site.name_pods(PODS)
+                self.recovered(fault, "pods", "local")
+            self.pause(0.3)
+            fault.evidence["podKills"] = count
+            away = self.site.executed("spare") - before
+            if away:
+                fault.problems.append(f"{away} requests were executed at the remote backend while two pods served")
 
     def tokens(self, how: str, seconds: float) -> None:
         """Make the token endpoint fail: it is down, never responds, refuses, or sends no token; or it is down and its

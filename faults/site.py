@@ -2,7 +2,8 @@
 
 `main` is the gateway under every fault but one; it is never restarted, so its memory can be compared. `one` and `two`
 stand behind HAProxy and are restarted. The route `demo` has two backends with half of the requests each: `local`, and
-`remote`, which wants a token. The route `hole` has the one that goes silent, and a spare one.
+`remote`, which wants a token. The route `hole` has the one that goes silent, and a spare one. The route `pods` has
+three pods, which EndpointSlices name, and the spare one as a remote backend that no request may need.
 """
 
 import http.client
@@ -11,6 +12,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Collection
 from typing import Any, Final
 
 import psutil
@@ -32,6 +34,7 @@ from gateway.api.v1alpha1 import (
     Use,
 )
 from gateway.api.vocabulary import FailureCause
+from gateway.backends.endpoints import SELECTOR, SERVICE_LABEL
 from tools.ports import free_port
 
 TOKEN_SECONDS: Final = 1.0
@@ -40,6 +43,8 @@ BREAKER: Final = Breaker(open=1)
 without requests."""
 NO_BREAKER: Final = Breaker(consecutive_failures=1000, minimum=1000000)
 """Circuit breaker that no number of failures in a campaign opens."""
+PODS: Final = ("pod-one", "pod-two", "pod-three")
+"""Model servers that are pods of one model."""
 SECRET: Final = "canary-of-a-client-secret"
 """Client secret that is searched for in all output of the gateways."""
 KEY_OF_TOKENS: Final = "signs-tokens"
@@ -91,24 +96,28 @@ class Site:
         self.lame_duck, self.drain = lame_duck, drain
         self.failover = failover
         self.processes = processes
-        names = ("local", "remote", "hole", "spare", "tokens", "balancer")
+        names = ("local", "remote", "hole", "spare", "tokens", "balancer", *PODS)
         gateways = ("main", "main_admin", "one", "one_admin", "two", "two_admin")
         self.port = {name: free_port() for name in (*names, *gateways)}
         self.routes = folder / "routes"
         self.seed = seed
 
-    def start(self, rate: float, *, pair: bool) -> None:
-        """Start everything, with HAProxy and its two gateways where asked for, and return when it is ready.
+    def start(self, rate: float, *, pair: bool, pods: bool) -> None:
+        """Start everything, with HAProxy and its two gateways, and with pods, where asked for; return when it is ready.
 
         Raises:
             CampaignError: a program is missing, or does not start.
         """
         for name in ("local", "remote", "hole", "spare"):
             self.start_origin(name)
+        for name in PODS if pods else ():
+            self.start_origin(name)
         self.start_tokens()
         self.routes.mkdir()
-        for name in ("demo", "hole"):
+        for name in ("demo", "hole", *(("pods",) if pods else ())):
             (self.routes / f"{name}.yaml").write_text(self.manifest(name))
+        if pods:
+            self.name_pods(PODS)
         (self.routes / "credential.yaml").write_text(self._credential())
         (self.folder / "config.yaml").write_text(json.dumps(self._config()))
         gateways = ("main", "one", "two") if pair else ("main",)
@@ -136,7 +145,8 @@ class Site:
     def start_origin(self, name: str) -> None:
         """Start a model server."""
         port = self.port[name]
-        words = ["--port", str(port), "--name", name, "--ledger", str(self.folder / f"ledger-{name}")]
+        model = "pods" if name in PODS else name
+        words = ["--port", str(port), "--name", model, "--ledger", str(self.folder / f"ledger-{name}")]
         if name == "remote":
             words += ["--key", KEY_OF_TOKENS]
         if name == "hole":
@@ -172,7 +182,8 @@ class Site:
         """Return a route document in which the local backend has `weight`."""
         use = (Use.WEIGHTED, Use.FAILOVER) if self.failover else (Use.WEIGHTED,)
         causes = tuple(FailureCause) if name == "hole" else Retry().on  # the first-byte timeout is asked for
-        near, far = ("local", "remote") if name == "demo" else ("hole", "spare")
+        near, far = ("local", "remote") if name == "demo" else (name, "spare")
+        weight = 100 if name == "pods" else weight
         oauth = Credentials(oauth2=OAuth2(name="campaign")) if name == "demo" else None
         return RouteDocument(
             name=name,
@@ -196,6 +207,37 @@ class Site:
     def manifest(self, name: str, weight: int = 50) -> str:
         """Return the ConfigMap of a route."""
         return config_map(self.document(name, weight))
+
+    def name_pods(self, ready: Collection[str], leaving: Collection[str] = ()) -> None:
+        """Write the EndpointSlices of the route `pods`: one for each pod, since each has a port of its own.
+
+        Args:
+            ready: Pods that are ready.
+            leaving: Pods that terminate and still serve. Any other pod is in no slice.
+        """
+        slices = [self._slice(name, leaving=name in leaving) for name in (*ready, *leaving)]
+        file = self.routes / "slices.yaml"
+        beside = file.with_name(f".{file.name}.new")
+        beside.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": slices}))
+        beside.rename(file)
+
+    def _slice(self, name: str, *, leaving: bool) -> dict[str, Any]:
+        labels = dict(part.split("=") for part in SELECTOR.split(",")) | {SERVICE_LABEL: "pods-local"}
+        conditions = {"ready": not leaving, "serving": True, "terminating": leaving}
+        target = {"kind": "Pod", "namespace": "default", "name": name, "uid": name}
+        return {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": f"pods-local-{name}", "namespace": "default", "labels": labels},
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": self.port[name], "protocol": "TCP"}],
+            "endpoints": [{"addresses": ["127.0.0.1"], "conditions": conditions, "targetRef": target}],
+        }
+
+    def executed(self, name: str) -> int:
+        """Return how many requests of clients a model server has executed so far."""
+        lines = (self.folder / f"ledger-{name}").read_text().splitlines()
+        return sum(line.startswith("E ") and not line.startswith("E probe ") for line in lines)
 
     def _credential(self) -> str:
         content = {
@@ -221,7 +263,11 @@ class Site:
                 "drainSeconds": self.drain,
                 "allowedAddresses": ["127.0.0.0/8"],
                 "timeouts": {"connectSeconds": 5 + self.slack, "localConnectSeconds": 2 + self.slack},
-                "resolve": [f"{name}:80=127.0.0.1:{self.port[target]}" for name, target in names.items()],
+                "resolve": [
+                    *(f"{name}:80=127.0.0.1:{self.port[target]}" for name, target in names.items()),
+                    # A pod at an address that the administrator has set may be on this machine.
+                    *(f"127.0.0.1:{self.port[pod]}=127.0.0.1:{self.port[pod]}" for pod in PODS),
+                ],
             }
         }
 

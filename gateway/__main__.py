@@ -14,6 +14,7 @@ import contextlib
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from socket import socket
 from typing import Final
@@ -23,6 +24,7 @@ import uvloop
 
 from gateway import admin, listener
 from gateway.access.directory import KeyDirectory
+from gateway.backends.endpoints import EndpointTable
 from gateway.credentials.cache import Credentials, from_settings
 from gateway.downstream.budget import MemoryBudget
 from gateway.downstream.server import HttpServer, ServerLimits
@@ -127,8 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _source(settings: Settings) -> AsyncIterator[RouteSource]:
-    """Open the source of the routes for the block.
+async def _source(settings: Settings, endpoints: EndpointTable | None) -> AsyncIterator[RouteSource]:
+    """Open the source of the routes, and of the pods of Services where there is a table for them, for the block.
 
     Raises:
         SettingsError: There is neither a directory nor a cluster to read from.
@@ -137,10 +139,10 @@ async def _source(settings: Settings) -> AsyncIterator[RouteSource]:
     if directory is not None:
         if not directory.is_dir():
             raise SettingsError(f"--routes {directory} is not a directory.")
-        yield DirectorySource(directory)
+        yield DirectorySource(directory, endpoints=endpoints)
         return
     namespaces = settings.served_namespaces
-    watches = len(namespaces or ("",))
+    watches = len(namespaces or ("",)) * (1 if endpoints is None else 2)
     try:
         client = await connect(
             settings.gateway.kubeconfig,
@@ -154,7 +156,7 @@ async def _source(settings: Settings) -> AsyncIterator[RouteSource]:
             "there is no source of routes: set --routes to a directory, or --kubeconfig, or run in a cluster."
         )
     async with client:
-        yield ConfigMapSource(client, namespaces)
+        yield ConfigMapSource(client, namespaces, endpoints=endpoints)
 
 
 async def run(
@@ -166,13 +168,20 @@ async def run(
         ListenError: the certificate of the traffic port cannot be used.
         SettingsError: there is no source of routes.
     """
-    async with _source(settings) as source:
-        await _serve(settings, source, overrides, traffic, admin_socket)
+    gateway = settings.gateway
+    rules = AddressRules.parse(cluster=gateway.cluster_ranges, allowed=gateway.allowed_addresses)
+    endpoints = None
+    if gateway.endpoints == "pods":
+        endpoints = EndpointTable(overrides, partial(rules.permit, destination="service"))
+    async with _source(settings, endpoints) as source:
+        await _serve(settings, source, endpoints, rules, overrides, traffic, admin_socket)
 
 
 async def _serve(
     settings: Settings,
     source: RouteSource,
+    endpoints: EndpointTable | None,
+    rules: AddressRules,
     overrides: Mapping[Endpoint, Endpoint],
     traffic: socket,
     admin_socket: socket,
@@ -197,10 +206,7 @@ async def _serve(
         clock=time.time,
         retry=gateway.retry,
     )
-    resolver = Resolver(
-        AddressRules.parse(cluster=gateway.cluster_ranges, allowed=gateway.allowed_addresses),
-        overrides=overrides,
-    )
+    resolver = Resolver(rules, overrides=overrides)
     upstream = Upstream(resolver, strict_tls=settings.tls.strict)
     default = settings.default_remote_backend.auth_config
     credentials = Credentials(
@@ -226,6 +232,7 @@ async def _serve(
         memory=memory,
         connections=limits.connections,
         access=access,
+        endpoints=endpoints,
     )
     store.subscribe(proxy.refresh)
     server = HttpServer(proxy.handle, limits, metrics, access_log, cors=cors_rule(gateway.cors), memory=memory)
@@ -242,7 +249,7 @@ async def _serve(
     metrics.table_age.set_function(lambda: max(0.0, time.time() - store.refreshed_at) if store.refreshed_at else 0.0)
 
     stopped = asyncio.Event()
-    app = admin.create_app(store, metrics, journal, draining=signals.stop.is_set)
+    app = admin.create_app(store, metrics, journal, draining=signals.stop.is_set, endpoints=endpoints)
     tasks = [
         loop.create_task(supervision.keep_running(source, store)),
         loop.create_task(web.serve(app, admin_socket, stopped)),

@@ -15,7 +15,8 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from gateway.backends.breaker import BreakerState
+from gateway.backends.breaker import BreakerState, CircuitBreaker
+from gateway.backends.endpoints import EndpointTable
 from gateway.journal import Journal
 from gateway.routes.store import DocumentState, RouteStore
 from gateway.telemetry import Metrics
@@ -31,7 +32,14 @@ _PARAMETERS: Final = (
 )
 
 
-def create_app(store: RouteStore, metrics: Metrics, journal: Journal, *, draining: Callable[[], bool]) -> FastAPI:
+def create_app(
+    store: RouteStore,
+    metrics: Metrics,
+    journal: Journal,
+    *,
+    draining: Callable[[], bool],
+    endpoints: EndpointTable | None = None,
+) -> FastAPI:
     """Create the admin app.
 
     Args:
@@ -39,6 +47,7 @@ def create_app(store: RouteStore, metrics: Metrics, journal: Journal, *, drainin
         metrics: Metrics to expose.
         journal: Records of the last requests.
         draining: Returns whether the process has been asked to stop.
+        endpoints: Pods of Services; None where requests are sent to the names of Services.
     """
     rendering = Pages()
     app = web.operations_app(
@@ -56,7 +65,7 @@ def create_app(store: RouteStore, metrics: Metrics, journal: Journal, *, drainin
     @app.get("/routes")
     async def routes(request: Request) -> Response:
         """Return the routes in force with their source and age, and the errors of documents that are not in force."""
-        return await rendering.respond(request, routes_page(store), _JSON)
+        return await rendering.respond(request, routes_page(store, endpoints), _JSON)
 
     @app.get("/decisions")
     async def decisions(
@@ -76,7 +85,7 @@ def create_app(store: RouteStore, metrics: Metrics, journal: Journal, *, drainin
     return app
 
 
-def routes_page(store: RouteStore) -> Iterator[bytes]:
+def routes_page(store: RouteStore, endpoints: EndpointTable | None = None) -> Iterator[bytes]:
     """Yield the state of the routing table as JSON, in small pieces."""
     state = {
         "loaded": store.loaded.is_set(),
@@ -88,7 +97,11 @@ def routes_page(store: RouteStore) -> Iterator[bytes]:
     yield from _listed(_routes(store))
     yield b'],"conflicts":['
     yield from _listed({"claim": one.claim, "winner": one.winner, "loser": one.loser} for one in store.table.conflicts)
-    yield b'],"sourceErrors":' + orjson.dumps(dict(store.source_errors)) + b"}"
+    yield b'],"sourceErrors":' + orjson.dumps(dict(store.source_errors))
+    if endpoints is not None:
+        yield b',"endpointErrors":' + orjson.dumps(endpoints.errors)
+        yield b',"endpointsLeftOut":' + orjson.dumps(endpoints.left_out)
+    yield b"}"
 
 
 def _listed(entries: Iterable[dict[str, Any]]) -> Iterator[bytes]:
@@ -141,12 +154,24 @@ def _backend_state(store: RouteStore, key: str, backend: str) -> dict[str, Any]:
     if state is None:
         return {"breaker": "closed", "coolDownSeconds": 0.0, "healthy": True, "inFlight": 0, "queued": 0}
     now = time.perf_counter()
-    return {
-        "breaker": _BREAKER[state.breaker.state(now)],
-        "coolDownSeconds": round(max(0.0, state.breaker.cool_until - now), 1),
+    result = {
+        **_breaker_state(state.breaker, now),
         "healthy": state.breaker.healthy,
         "inFlight": state.concurrency.taken,
         "queued": state.concurrency.waiting,
+    }
+    if state.pods is not None:
+        result["pods"] = [
+            {"name": pod.name, "inFlight": pod.in_flight, **_breaker_state(pod.breaker, now)} for pod in state.pods.pods
+        ]
+    return result
+
+
+def _breaker_state(breaker: CircuitBreaker, now: float) -> dict[str, Any]:
+    """Return the state of a circuit breaker and the rest of its cool-down as JSON."""
+    return {
+        "breaker": _BREAKER[breaker.state(now)],
+        "coolDownSeconds": round(max(0.0, breaker.cool_until - now), 1),
     }
 
 

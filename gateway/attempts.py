@@ -1,8 +1,9 @@
 """Attempts of one request: it goes to one backend after another until a response is fit for the client.
 
 Every attempt starts from the client's request as it came: target, header fields, model name and credentials are made
-for its backend and contain nothing of an earlier attempt. Each backend gets one attempt; a second connection after an
-idle one turned out to be closed, and a new token after a 401, belong to the same attempt. There is no further attempt
+for its backend and contain nothing of an earlier attempt. Each backend gets one attempt, and one at each of its pods
+where they are known: another pod comes before another backend. A second connection after an idle one turned out to be
+closed, and a new token after a 401, belong to the same attempt. There is no further attempt
 once a byte of a response may have gone to the client, and none after the client has gone: its task is cancelled, and
 nothing here catches that.
 """
@@ -13,7 +14,8 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from functools import partial
 from ipaddress import ip_address
-from typing import Any, Final
+from math import inf
+from typing import Any, Final, cast
 
 import structlog
 
@@ -21,6 +23,8 @@ from gateway import errors, requested_model
 from gateway.api.v1alpha1 import Backend
 from gateway.api.vocabulary import FailureCause
 from gateway.backends import failover
+from gateway.backends.breaker import CircuitBreaker
+from gateway.backends.pods import AVOID_SECONDS, Pod
 from gateway.credentials import cache as credentials
 from gateway.http import forwarding
 from gateway.http.exchange import Exchange, RequestHead, ResponseHead, field
@@ -103,14 +107,20 @@ class Attempts:
         """
         began = context.started + context.queued
         tried: frozenset[int] = frozenset()
+        tried_pods: list[Pod | None] = []
+        """Pods that had an attempt; None among them is the name of a Service."""
         while True:
             context.backend = chosen
+            if chosen.pods is not None or context.pod is not None:
+                context.go_to(None if chosen.pods is None else chosen.pods.next(None, tried_pods, began))
+            pod = context.pod
             if context.concurrency is not chosen.concurrency:
                 if context.concurrency is not None:
                     context.concurrency.release()
                 chosen.concurrency.taken += 1
                 context.concurrency = chosen.concurrency
             probe = not chosen.breaker.usable and chosen.breaker.begin(began)
+            pod_probe = pod is not None and not pod.breaker.usable and pod.breaker.begin(began)
             outcome: UpstreamResponse | errors.UpstreamError
             try:
                 outcome = response = await self._attempt(exchange, plan, chosen, target, context)
@@ -125,10 +135,12 @@ class Attempts:
                             outcome = errors.CredentialsRefused()
                             self._log_refusal(plan, chosen)
                 elif plan.holds_streams and response.head.content_length is None and not context.pinned:
-                    cause = await self._first_event_cause(response, exchange, plan, tried | {chosen.index})
+                    cause = await self._first_event_cause(response, exchange, plan, chosen, tried, [*tried_pods, pod])
                 now = time.perf_counter()
                 if cause is None and status not in plan.failures:
                     chosen.breaker.succeeded(began, now)
+                    if pod is not None:
+                        pod.breaker.succeeded(began, now)
                     context.first_byte = now
                     return response, chosen
             except errors.UpstreamError as exc:
@@ -137,12 +149,27 @@ class Attempts:
             except BaseException:
                 if probe:
                     chosen.breaker.abandoned()
+                if pod is not None and pod_probe:
+                    pod.breaker.abandoned()
                 raise
-            self._record_outcome(exchange, plan, chosen, outcome, cause, began, now, probe=probe)
-            tried |= {chosen.index}
-            self._record_failure(context, plan, chosen, _cause_word(outcome, cause), now - began)
             free = isinstance(outcome, errors.UpstreamError) and not outcome.sent
-            successor = self._next_backend(exchange, plan, cause, tried, now, context, free=free)
+            if chosen.pods is not None:
+                tried_pods.append(pod)
+            if pod is not None:
+                self._record_outcome(exchange, plan, chosen, pod.breaker, outcome, cause, began, now, probe=pod_probe)
+                if free:
+                    pod.avoid_until = now + AVOID_SECONDS
+            if pod is None or chosen.pods is None or not chosen.pods.goes_on(tried_pods, now):
+                until = inf if pod is None or chosen.pods is None else max(now, chosen.pods.cool_until())
+                self._record_outcome(
+                    exchange, plan, chosen, chosen.breaker, outcome, cause, began, now, probe=probe, longest=until
+                )
+            elif probe:
+                chosen.breaker.abandoned()  # its other pods may be sound
+            self._record_failure(context, plan, chosen, _cause_word(outcome, cause), now - began)
+            successor = self._next_backend(exchange, plan, chosen, cause, tried, tried_pods, now, context, free=free)
+            if successor is not chosen:
+                tried |= {chosen.index}
             if not isinstance(outcome, errors.UpstreamError):
                 if successor is None:
                     context.first_byte = now
@@ -156,18 +183,22 @@ class Attempts:
                     raise outcome
                 response, chosen, context.diversion = context.refusal
                 context.backend = chosen
+                context.go_to(None)  # only remote backends are kept like this
                 context.first_byte = now
                 return response, chosen
-            chosen = successor
-            context.diversion = failover.FAILOVER
+            if successor is not chosen:
+                chosen = successor
+                context.diversion = failover.FAILOVER
             began = now
 
     def _next_backend(
         self,
         exchange: Exchange,
         plan: RoutePlan,
+        chosen: BackendPlan,
         cause: str | None,
         tried: frozenset[int],
+        tried_pods: Collection[Pod | None],
         now: float,
         context: RequestContext,
         *,
@@ -175,16 +206,28 @@ class Attempts:
     ) -> BackendPlan | None:
         """Return the backend for the next attempt; None when the client gets the outcome of the last one.
 
+        It is the one that was `chosen` last while another of its pods is available. The last attempt that a request has
+        goes to another backend where one is available.
+
         A retry after an attempt that sent nothing (`free`) puts no load on the backends, so it needs no retry budget,
         and the request body is still complete.
         """
         if cause not in plan.causes:
             return None
-        successor = self._other(plan, tried, now)
+        successor: BackendPlan | None = None
+        made = len(context.failures or ())
+        if chosen.pods is not None and (free or chosen.resend) and chosen.pods.goes_on(tried_pods, now):
+            successor = chosen
+        if successor is None or made == failover.ATTEMPTS - 1:
+            other = self._other(plan, tried | {chosen.index}, now)
+            if successor is None or (other is not None and other.breaker.unavailable_reason(now) is None):
+                successor = other
         if successor is None:
             return None
         if context.pinned:
             self._refuse(context, plan, "stateful")
+        elif made >= failover.ATTEMPTS:
+            self._refuse(context, plan, "attempts")
         elif not _repeatable(exchange, plan, free=free):
             self._refuse(context, plan, "body")
         elif not free and not plan.runtime.budget.take(now):
@@ -218,20 +261,23 @@ class Attempts:
         exchange: Exchange,
         plan: RoutePlan,
         chosen: BackendPlan,
+        breaker: CircuitBreaker,
         outcome: UpstreamResponse | errors.UpstreamError,
         cause: str | None,
         began: float,
         now: float,
         *,
         probe: bool,
+        longest: float = inf,
     ) -> None:
-        """Report the outcome of an attempt to the backend's circuit breaker.
+        """Report the outcome of an attempt to the circuit breaker of the backend, or to that of the pod.
+
+        A cool-down ends at `longest` at the latest, where other pods of the backend end theirs.
 
         A 429, 503 or 529 with Retry-After starts a cool-down and is no failure. It starts none where the backend has
         seen credentials of the caller: then a 429 may be about this caller alone and says nothing about the backend.
         Without Retry-After a 429 is a failure, so a backend that sends nothing else gets no requests for a while, too.
         """
-        breaker = chosen.breaker
         if isinstance(outcome, errors.UpstreamError) or cause == FailureCause.STREAM_ERROR:
             breaker.failed(now, probe=probe)
         elif outcome.head.status not in plan.failures:
@@ -239,7 +285,7 @@ class Attempts:
         elif not (pause := self._pause(outcome.head)):
             breaker.failed(now, probe=probe)
         elif not forwarding.passes_credentials(exchange.head, chosen.target):
-            breaker.cool_down(now + pause)
+            breaker.cool_down(min(now + pause, longest))
             if probe:
                 breaker.abandoned()
         elif outcome.head.status != 429:
@@ -278,23 +324,32 @@ class Attempts:
         """Note a failed attempt in the context and count it."""
         if context.failures is None:
             context.failures = []
-        context.failures.append(FailedAttempt(chosen.backend.id, cause, seconds))
+        pod = None if context.pod is None else context.pod.name
+        context.failures.append(FailedAttempt(chosen.backend.id, cause, seconds, pod))
         route = plan.route
         self._metrics.upstream_errors.labels(route.namespace, route.name, chosen.backend.id, cause).inc()
 
     async def _first_event_cause(
-        self, response: UpstreamResponse, exchange: Exchange, plan: RoutePlan, tried: frozenset[int]
+        self,
+        response: UpstreamResponse,
+        exchange: Exchange,
+        plan: RoutePlan,
+        chosen: BackendPlan,
+        tried: frozenset[int],
+        tried_pods: Collection[Pod | None],
     ) -> str | None:
         """Return the failure cause when the first event of an event stream is an error that speaks against the backend.
 
-        The stream is not held back when there is no other backend to try.
+        The stream is not held back when there is neither another pod nor another backend to try.
 
         Raises:
             errors.UpstreamError: The stream ended before its first event.
         """
         if not is_stream(response.head) or not _repeatable(exchange, plan, free=False):
             return None
-        if self._other(plan, tried, time.perf_counter()) is None:
+        now = time.perf_counter()
+        others = chosen.pods is not None and chosen.resend and chosen.pods.goes_on(tried_pods, now)
+        if not others and self._other(plan, tried | {chosen.index}, now) is None:
             return None
         try:
             data = await response.beginning(_has_first_event, self._deadlines)
@@ -316,7 +371,7 @@ class Attempts:
         if chosen.plain and (model is None or (model.is_settled and chosen.name_for(model.name) is None)):
             head = exchange.head
             body = None if head.has_body else b""
-            return self._send(exchange, plan, chosen, chosen.origin, head, target, body, extra, None)
+            return self._send(exchange, plan, chosen, _origin(chosen, context), head, target, body, extra, None)
         return self._attempt_with_changes(exchange, plan, chosen, target, context, extra)
 
     async def _attempt_with_changes(
@@ -337,7 +392,7 @@ class Attempts:
                 token = await self._credentials.authorization(plan.route, chosen.backend, refresh=refused or False)
                 if token is not None:
                     extra[b"authorization"] = token
-            origin = chosen.origin
+            origin = _origin(chosen, context)
             if chosen.certified:
                 origin = origin._replace(certificate=await self._credentials.certificate(plan.route, chosen.backend))
             response = await self._send(exchange, plan, chosen, origin, head, target, body, extra, change)
@@ -413,6 +468,11 @@ class Attempts:
 
     def _is_trusted(self, peer: str) -> bool:
         return any(ip_address(peer) in network for network in self._trusted.allowed)
+
+
+def _origin(chosen: BackendPlan, context: RequestContext) -> Origin:
+    """Return the server that an attempt goes to: the pod that was chosen, or the backend by its name."""
+    return chosen.origin if context.pod is None else cast("Origin", context.pod.origin)
 
 
 def _refuses_the_gateway(exchange: Exchange, chosen: BackendPlan) -> bool:

@@ -18,7 +18,7 @@ class RequestRecord:
 
     __slots__ = (
         "at", "backend", "broken", "caller", "code", "failures", "first_byte", "host", "method", "not_retryable",
-        "peer", "queued", "reason", "request_id", "route", "seconds", "status", "target", "weight",
+        "peer", "pod", "queued", "reason", "request_id", "route", "seconds", "status", "target", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -32,6 +32,7 @@ class RequestRecord:
         host: str,
         route: str | None,
         backend: str | None,
+        pod: str | None = None,
         weight: int | None,
         reason: str | None,
         status: int,
@@ -39,7 +40,7 @@ class RequestRecord:
         broken: str | None,
         seconds: float,
         first_byte: float | None,
-        failures: Sequence[tuple[str, str, float]] | None,
+        failures: Sequence[tuple[str, str, float, str | None]] | None,
         not_retryable: str | None,
         queued: float,
         caller: str | None = None,
@@ -56,6 +57,8 @@ class RequestRecord:
         """Key of the route, `namespace/name`; None when no route matched."""
         self.backend = backend
         """Id of the backend that responded or was tried last; None when none was tried."""
+        self.pod = pod
+        """Name of the pod that responded or was tried last; None where the request went to the backend's name."""
         self.weight = weight
         """Weight of that backend in percent."""
         self.reason = reason
@@ -71,7 +74,7 @@ class RequestRecord:
         self.first_byte = first_byte
         """Seconds from the request's head to the head of the response; None when there was no response."""
         self.failures = failures
-        """Attempts that failed, in their order, each as backend, cause and seconds."""
+        """Attempts that failed, in their order, each as backend, cause, seconds and pod, if one was chosen."""
         self.not_retryable = not_retryable
         """Why the request could not be tried at another backend."""
         self.queued = queued
@@ -122,6 +125,8 @@ def line(record: RequestRecord) -> dict[str, Any]:
     }
     if record.caller is not None:
         fields["caller"] = record.caller
+    if record.pod is not None:
+        fields["pod"] = record.pod
     if record.queued:
         fields["queued_seconds"] = _whole_microseconds(record.queued)
     if record.failures:
@@ -143,16 +148,19 @@ def decision(record: RequestRecord) -> dict[str, Any]:
 def _attempts(record: RequestRecord) -> list[dict[str, Any]]:
     """Return all attempts in their order; the attempt whose response the client got has no cause, unless it failed."""
     failures = record.failures or ()
-    attempts: list[dict[str, Any]] = [
-        {"backend": name, "cause": cause, "seconds": _whole_microseconds(seconds)} for name, cause, seconds in failures
-    ]
-    backend = record.backend
-    # Each backend gets one attempt.
-    if backend is not None and record.code is None and all(name != backend for name, _, _ in failures):
+    attempts = [_attempt(name, cause, seconds, pod) for name, cause, seconds, pod in failures]
+    backend, last = record.backend, record.pod
+    # Each backend gets one attempt, or one at each of its pods.
+    if backend is not None and record.code is None and all((one[0], one[3]) != (backend, last) for one in failures):
         until = record.seconds if record.first_byte is None else record.first_byte
-        seconds = until - record.queued - sum(seconds for _, _, seconds in failures)
-        attempts.append({"backend": backend, "cause": None, "seconds": _whole_microseconds(max(0.0, seconds))})
+        seconds = until - record.queued - sum(one[2] for one in failures)
+        attempts.append(_attempt(backend, None, max(0.0, seconds), last))
     return attempts
+
+
+def _attempt(backend: str, cause: str | None, seconds: float, pod: str | None) -> dict[str, Any]:
+    attempt = {"backend": backend, "cause": cause, "seconds": _whole_microseconds(seconds)}
+    return attempt if pod is None else {**attempt, "pod": pod}
 
 
 def _whole_microseconds(seconds: float) -> float:

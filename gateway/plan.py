@@ -1,18 +1,22 @@
 """Plan of a route: everything that is known before a request comes, computed once per document."""
 
+import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway import errors
 from gateway.api.v1alpha1 import Backend, Cors, Headers, RouteDocument, Tls, Use
-from gateway.api.vocabulary import AffinityType, FailureCause, StatefulPaths
+from gateway.api.vocabulary import AffinityType, Endpoints, FailureCause, StatefulPaths
 from gateway.backends import balancing, failover
 from gateway.backends.affinity import KeyedSplit
 from gateway.backends.breaker import CircuitBreaker, UnavailableReason
 from gateway.backends.concurrency import ConcurrencyLimit
+from gateway.backends.endpoints import Endpoint, EndpointTable
+from gateway.backends.pods import Choice, LeastBusyOfTwo, Pod, PodSet
 from gateway.backends.runtime import RouteRuntime
 from gateway.http import forwarding
 from gateway.http.cors import CorsRule
@@ -24,6 +28,9 @@ from gateway.upstream.origin import Origin, Timeouts
 
 if TYPE_CHECKING:
     from program.addresses import Destination
+
+_CHOICE: Final[Choice] = LeastBusyOfTwo(random.random)
+"""Rule by which a pod is chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,8 @@ class BackendPlan:
     """Bytes of a request body that are kept while it is sent, to be sent again."""
     names: Mapping[str, str]
     """Names of the model at this backend, by those in requests; any other is replaced by `backend.model`, if any."""
+    pods: PodSet | None
+    """Pods of the Service, each of which may get a request; None where requests are sent to the backend's name."""
 
     def fields_for(self, diversion: str | None) -> tuple[tuple[bytes, bytes], ...]:
         """Return the header fields that the gateway adds to a response: the backend and why the request went there.
@@ -65,6 +74,14 @@ class BackendPlan:
         if diversion is None:
             return self.response_fields
         return self.response_fields[0], (b"x-beamlit-reason", diversion.encode())
+
+    def broke_off(self, pod: Pod | None, now: float) -> None:
+        """Note that a response of the backend, or of one of its pods, ended before it was complete."""
+        if pod is not None:
+            pod.breaker.failed(now)
+            if self.pods is not None and self.pods.goes_on((pod,), now):
+                return
+        self.breaker.failed(now)
 
     def name_for(self, name: str) -> str | None:
         """Return what takes the place of the name of a model in a request; None where it stays."""
@@ -84,6 +101,7 @@ class RoutePlan:
         cors: CorsRule | None = None,
         *,
         is_confined: bool = False,
+        endpoints: EndpointTable | None = None,
     ) -> None:
         document = route.document
         limits = settings.gateway.limits
@@ -118,6 +136,8 @@ class RoutePlan:
         """Whether requests that refer to an earlier response are refused."""
         self.pins = len(document.backends) > 1 or self.keeper is None
         """Whether it matters that a request refers to an earlier response."""
+        self.endpoints = endpoints
+        """Pods of all Services; None where requests are sent to the names of Services."""
         self.cors = cors if document.cors is None else cors_rule(document.cors)
         """Rule for websites that use the model by host or path; None without one."""
         self.backends = tuple(_backend_plan(route, index, settings, self) for index in range(len(document.backends)))
@@ -153,7 +173,7 @@ class RoutePlan:
         if document.local_only is not None:
             self.local_only = LocalOnlyRule(document.local_only)
             inside = Route(route.namespace, confined(document), route.created)
-            self.confined = RoutePlan(inside, settings, metrics, runtime, cors, is_confined=True)
+            self.confined = RoutePlan(inside, settings, metrics, runtime, cors, is_confined=True, endpoints=endpoints)
 
     def _expose(self, one: BackendPlan) -> None:
         """Expose the state of a backend as metrics."""
@@ -317,6 +337,10 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
         withholds=settings.gateway.access.keys_directory is not None,
     )
     state = plan.runtime.backend(backend, origin, document.breaker)
+    told = None
+    if backend.service is not None and plan.endpoints is not None and backend.endpoints is Endpoints.PODS:
+        told = plan.endpoints.follow(route.namespace, backend.service, host, port)
+    state.follow(told, partial(_pod_origin, origin), document.breaker, _CHOICE)
     return BackendPlan(
         backend=backend,
         index=index,
@@ -341,7 +365,14 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
         alternatives=alternatives,
         keep=plan.replay if alternatives or authenticated or resend else 0,
         names=_names(route, backend),
+        pods=state.pods,
     )
+
+
+def _pod_origin(service: Origin, pod: Endpoint) -> Origin:
+    """Return a pod of a Service as a server: at its own address and port, with the certificate of the Service."""
+    name = service.server_name or (service.host if service.scheme == "https" else None)
+    return service._replace(host=pod.addresses[0], port=pod.port, server_name=name, others=pod.addresses[1:])
 
 
 def _names(route: Route, backend: Backend) -> dict[str, str]:

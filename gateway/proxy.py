@@ -21,6 +21,7 @@ from gateway import conversation, errors, requested_model, stateful
 from gateway.access.directory import KeyDirectory
 from gateway.attempts import Attempts, is_stream
 from gateway.backends import failover
+from gateway.backends.endpoints import EndpointTable
 from gateway.credentials import cache as credentials
 from gateway.downstream.budget import MemoryBudget, namespace_share
 from gateway.health import HealthChecks
@@ -68,6 +69,7 @@ class Proxy:
         authority: bytes = b"",
         connections: int | None = None,
         access: KeyDirectory | None = None,
+        endpoints: EndpointTable | None = None,
     ) -> None:
         """Serve nothing yet.
 
@@ -84,7 +86,9 @@ class Proxy:
             authority: Certificate authority of the cluster that the gateway runs in; empty outside of one.
             connections: Connections of clients that there may be; None for as many as the settings say.
             access: API keys of callers; None where everyone is served.
+            endpoints: Pods of Services; None to send requests to the names of Services.
         """
+        self._endpoints = endpoints
         self._settings = settings
         self._store = store
         self._upstream = upstream
@@ -378,7 +382,7 @@ class Proxy:
         plan = self._plans.get(route.key)
         if plan is None:
             runtime = self._store.runtime(route.key)
-            plan = RoutePlan(route, self._settings, self._metrics, runtime, self._cors)
+            plan = RoutePlan(route, self._settings, self._metrics, runtime, self._cors, endpoints=self._endpoints)
             self._plans[route.key] = plan
         return plan
 
@@ -501,7 +505,7 @@ class Proxy:
             return
         context.broken = error.code
         if context.backend is not None and isinstance(error, errors.UpstreamError):
-            context.backend.breaker.failed(time.perf_counter())
+            context.backend.broke_off(context.pod, time.perf_counter())
         if context.events:
             exchange.cut(errors.body(error, context.request_id.decode(), exchange.head.target))
         else:
@@ -526,6 +530,8 @@ class Proxy:
             plan.runtime.tenant.in_flight -= 1
             if context.concurrency is not None:
                 context.concurrency.release()
+            if context.pod is not None:
+                context.pod.in_flight -= 1
             if context.diversion is not None:
                 self._metrics.diverted.labels(plan.route.namespace, plan.route.name, context.diversion).inc()
             plan.series(backend.backend.id if backend and not context.code else "none").observe(
@@ -547,6 +553,7 @@ class Proxy:
             host=head.host,
             route=plan.route.key if plan else None,
             backend=backend.backend.id if backend else None,
+            pod=context.pod.name if context.pod is not None else None,
             weight=backend.backend.weight if backend else None,
             reason=context.diversion or (plan.reason if plan else None),
             status=context.status,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from gateway.backends.concurrency import ConcurrencyLimit
+    from gateway.backends.pods import Pod
     from gateway.http.cors import CorsRule
     from gateway.plan import BackendPlan, RoutePlan
     from gateway.requested_model import RequestedModel
@@ -19,6 +20,8 @@ class FailedAttempt(NamedTuple):
     """Code of an error, status of the response, or `streamError`."""
     seconds: float
     """Seconds that the attempt took."""
+    pod: str | None = None
+    """Name of the pod that it was made at; None where it went to the backend's name."""
 
 
 class RequestContext:
@@ -26,8 +29,8 @@ class RequestContext:
 
     __slots__ = (
         "at", "backend", "broken", "caller", "code", "concurrency", "cors", "diversion", "events", "failures",
-        "first_byte", "health", "model", "not_retried", "pinned", "plan", "queued", "refusal", "request_id", "sought",
-        "started", "status",
+        "first_byte", "health", "model", "not_retried", "pinned", "plan", "pod", "queued", "refusal", "request_id",
+        "sought", "started", "status",
     )  # fmt: skip
 
     def __init__(self, request_id: bytes, cors: "CorsRule | None" = None) -> None:
@@ -40,6 +43,8 @@ class RequestContext:
         self.request_id = request_id
         self.plan: RoutePlan | None = None
         self.backend: BackendPlan | None = None
+        self.pod: Pod | None = None
+        """Pod that the request is at, as one of its requests in flight."""
         self.concurrency: ConcurrencyLimit | None = None
         """Limit of the backend whose slot the request holds."""
         self.cors = cors
@@ -73,3 +78,11 @@ class RequestContext:
         """Whether the response is an event stream, into which an error event can be written."""
         self.health = False
         """Whether the request asks for the gateway's own health, as load balancers do without end: it is not logged."""
+
+    def go_to(self, pod: "Pod | None") -> None:
+        """Count the request at a pod, and at no other one any more."""
+        if self.pod is not None:
+            self.pod.in_flight -= 1
+        if pod is not None:
+            pod.in_flight += 1
+        self.pod = pod

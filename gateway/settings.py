@@ -164,6 +164,8 @@ class GatewaySettings(Section):
     """When host names without namespace count: in a gateway of one namespace only, or while one route claims them."""
     tls: Tls | None = None
     """Certificate of the gateway; it serves clients without TLS when None."""
+    endpoints: Literal["pods", "service"] = "pods"
+    """Where requests for local replicas go: to the pods that EndpointSlices name, or to the name of their Service."""
     trusted_proxies: tuple[str, ...] = ()
     """CIDR ranges of the proxies in front whose forwarding fields, and what they say about callers, are trusted."""
     install: Annotated[str, StringConstraints(max_length=253)] = ""

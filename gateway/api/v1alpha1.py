@@ -37,6 +37,7 @@ from gateway.api.vocabulary import (
     ORIGIN,
     ORIGIN_IN_WORDS,
     AffinityType,
+    Endpoints,
     Forwarded,
     StatefulPaths,
 )
@@ -248,6 +249,9 @@ class Backend(_Part):
     the document."""
     service: DnsLabel | None = None
     """Name of a Service in the document's namespace."""
+    endpoints: Endpoints = Endpoints.PODS
+    """Where requests for the Service go: pods, where the gateway knows them by EndpointSlices, or service, by its name.
+    The gateway's setting `service` counts for all documents."""
     host: HostName | None = None
     """Remote host name or address, without port."""
     default: bool = False

@@ -118,6 +118,15 @@ class StatefulPaths(StrEnum):
     """Nowhere: they are refused."""
 
 
+class Endpoints(StrEnum):
+    """Where requests for the local replicas go."""
+
+    PODS = "pods"
+    """To single pods, where the gateway knows them."""
+    SERVICE = "service"
+    """To the name of their Service."""
+
+
 NOT_SETTABLE: Final = HOP_BY_HOP | FRAMING | FORWARDED | {"host", "expect", "via", "max-forwards", "x-request-id"}
 """Header fields, in lower case, that the gateway writes itself: a route can neither set, add nor remove them. Where it
 writes no forwarding fields, a route can set those in `FORWARDED`."""

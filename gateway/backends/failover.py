@@ -15,6 +15,9 @@ from gateway.api.vocabulary import FailureCause
 STREAM_BYTES: Final = 16384
 """Bytes of an event stream within which its first event has to be complete to be examined."""
 
+ATTEMPTS: Final = 3
+"""Number of attempts of one request, over pods and backends."""
+
 BUDGET_SECONDS: Final = 10
 """Seconds of the window over which the retry budget is counted."""
 

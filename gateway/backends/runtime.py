@@ -1,11 +1,13 @@
 """Runtime state of routes and their backends, which outlives the documents they come from."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 from gateway.api import v1alpha1
 from gateway.backends.breaker import CircuitBreaker
 from gateway.backends.concurrency import ConcurrencyLimit
+from gateway.backends.endpoints import Endpoint, ServiceEndpoints
 from gateway.backends.failover import RetryBudget
+from gateway.backends.pods import Choice, PodSet
 
 
 class BackendRuntime:
@@ -15,13 +17,33 @@ class BackendRuntime:
     model, say nothing about the other.
     """
 
-    __slots__ = ("breaker", "concurrency", "origin")
+    __slots__ = ("breaker", "concurrency", "origin", "pods")
 
     def __init__(self, origin: Hashable, rules: v1alpha1.Breaker) -> None:
         self.origin = origin
         """Identity of the server."""
         self.breaker = CircuitBreaker(rules)
         self.concurrency = ConcurrencyLimit()
+        self.pods: PodSet | None = None
+        """Pods of the Service; None where requests are sent to its name."""
+
+    def follow(
+        self,
+        told: ServiceEndpoints | None,
+        origin_of: Callable[[Endpoint], Hashable],
+        rules: v1alpha1.Breaker,
+        choice: Choice,
+    ) -> None:
+        """Use the pods that are told from now on, or the name of the Service where none are.
+
+        What is known of pods is kept while they are told in the same place.
+        """
+        if told is None:
+            self.pods = None
+        elif self.pods is None or self.pods.told is not told:
+            self.pods = PodSet(told, origin_of, rules, choice)
+        else:
+            self.pods.apply(rules)
 
 
 class TenantRuntime:

@@ -203,6 +203,11 @@ class Upstream:
                 addresses = await self._resolver.resolve(
                     origin.host, origin.port, destination=origin.destination, owner=owner
                 )
+                for other in origin.others:
+                    further = await self._resolver.resolve(
+                        other, origin.port, destination=origin.destination, owner=owner
+                    )
+                    addresses = [*addresses, *further]
                 found = True
                 context = self._context(origin) if origin.scheme == "https" else None
                 end = cast("float", limit.when())

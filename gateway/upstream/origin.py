@@ -26,6 +26,8 @@ class Origin(NamedTuple):
     """Client certificate for a backend that asks for one."""
     destination: Destination = "remote"
     """Kind of the server, which says the addresses it may have."""
+    others: tuple[str, ...] = ()
+    """Further addresses of the same server, such as that of the other family of a pod."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from gateway.api.vocabulary import (
     ORIGIN,
     ORIGIN_IN_WORDS,
     AffinityType,
+    Endpoints,
     Forwarded,
     StatefulPaths,
 )
@@ -251,6 +252,11 @@ class Gateway(ApiModel):
     forwarded: Forwarded | None = None
     """Whether the local replicas get forwarding fields, such as X-Forwarded-For, which tell the client's address and
     the Host and scheme that the client used: none or append. Defaults to append."""
+    endpoints: Endpoints | None = None
+    """Where the gateway sends requests for the local replicas. pods: to single pods, the less busy one first, and to
+    another pod before another backend. service: to the name of their Service, as a mesh with strict mTLS needs it; so
+    they do without this field, too, where gateway.endpoints of the gateway's configuration is service. Defaults to
+    pods."""
     timeouts: GatewayTimeouts | None = None
     """Timeouts of the gateway towards backends. Defaults to those of the gateway's configuration."""
     retry: GatewayRetry = Field(default=GatewayRetry(), json_schema_extra={"default": {}, "x-default": True})

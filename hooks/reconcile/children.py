@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from gateway.api import v1alpha1 as routes
-from gateway.api.vocabulary import Forwarded, StatefulPaths
+from gateway.api.vocabulary import Endpoints, Forwarded, StatefulPaths
 from hooks import names, reasons
 from hooks.api.gateway import (
     Gateway,
@@ -248,6 +248,7 @@ def _backends(resolved: ResolvedSpec, observation: Observation) -> tuple[routes.
                 use=use,
                 service=names.local_service(observation.parent.name),
                 port=LOCAL_PORT,
+                endpoints=gateway.endpoints or Endpoints.PODS,
                 forward_headers=gateway.forward_headers,
                 forwarded=None if gateway.forwarded is Forwarded.APPEND else gateway.forwarded,
                 model=gateway.local_model or None,

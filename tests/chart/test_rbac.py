@@ -178,12 +178,14 @@ def test_a_metacontroller_that_is_there(chart: Path) -> None:
     assert not roles(none, "-metacontroller")
 
 
-GATEWAY = {
+ROUTES = {
     ("", "configmaps", "list"),
     ("", "configmaps", "watch"),
     ("", "secrets", "get"),
     ("deployment.beamlit.com", "modeldeployments", "get"),
 }
+SLICES = {("discovery.k8s.io", "endpointslices", "list"), ("discovery.k8s.io", "endpointslices", "watch")}
+GATEWAY = ROUTES | SLICES
 
 
 PODS = {("", "pods", "list")}
@@ -277,6 +279,13 @@ def test_hooks_outside_the_cluster_have_no_account(chart: Path) -> None:
     objects = template(chart, "--set=hooks.url=http://192.0.2.1:8082")
     assert not roles(objects, "-hooks")
     assert roles(objects, "-gateway") == {"default": GATEWAY}
+
+
+def test_endpoint_slices_are_read_only_where_pods_are_asked_for(chart: Path) -> None:
+    """The gateway may read EndpointSlices unless it sends requests to the names of Services."""
+    for value, expected in (("service", ROUTES), ("pods", GATEWAY), ("null", GATEWAY)):
+        objects = template(chart, f"--set=config.gateway.endpoints={value}")
+        assert roles(objects, "-gateway") == {"default": expected}
 
 
 def test_without_the_gateway_hooks_still_read(chart: Path) -> None:

@@ -72,6 +72,7 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
                     "headers": header_changes,
                     "forwardHeaders": st.lists(header_names, max_size=3),
                     "forwarded": st.sampled_from(["none", "append"]),
+                    "endpoints": st.sampled_from(["pods", "service"]),
                     "port": st.integers(1, 65535),
                     "scheme": st.sampled_from(["http", "https"]),
                     "pathPrefix": st.sampled_from(["", "/v1", "/w%20s/m"]),

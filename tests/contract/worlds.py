@@ -178,6 +178,7 @@ GATEWAY: Final[Json] = {
     "bodyLimitBytes": 1000,
     "statefulPaths": "refuse",
     "affinity": {"type": "conversation", "header": "x-session"},
+    "endpoints": "service",
     "cors": {
         "origins": ["https://chat.example.com", "http://localhost:3000"],
         "methods": ["POST"],

@@ -125,6 +125,7 @@ FULL: Final = {
             "bodyLimitBytes": 0,
             "statefulPaths": "remote",
             "affinity": {"type": "conversation", "header": "X-Session"},
+            "endpoints": "service",
             "models": [{"name": "lora-a", "localModel": "adapter-a", "remoteModel": "acme/lora-a"}],
             "forwardHeaders": ["X-Auth-Request-User"],
             "forwarded": "none",

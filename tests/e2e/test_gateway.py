@@ -81,7 +81,7 @@ class Gateway:
     def __init__(self, plane: ControlPlane, name: str, namespaces: str, backend: int, *services: str) -> None:
         self.port, self.admin = free_port(), free_port()
         config = plane.folder / f"{name}.yaml"
-        config.write_text(f"namespaces: '{namespaces}'\ngateway: {{lameDuckSeconds: 0}}\n")
+        config.write_text(f"namespaces: '{namespaces}'\ngateway: {{lameDuckSeconds: 0, endpoints: service}}\n")
         resolve = [f"--resolve={service}.svc.cluster.local:80=127.0.0.1:{backend}" for service in services]
         self.process: Process = plane.run(
             name,

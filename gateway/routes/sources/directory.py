@@ -1,4 +1,4 @@
-"""Routes from a directory of YAML files: ConfigMaps, Secrets and ModelDeployments as `kubectl get -o yaml` prints them.
+"""Routes from a directory of YAML files: ConfigMaps, EndpointSlices, Secrets, ModelDeployments, as kubectl prints them.
 
 A file that cannot be read or parsed, or that is empty, is reported, and its last objects stay in force. A file that is
 written in place counts once no program writes to it any longer: its first part may well be YAML, of other objects.
@@ -18,6 +18,8 @@ import structlog
 import watchfiles
 
 from gateway.api import v1alpha1
+from gateway.backends.endpoints import EndpointTable
+from gateway.backends.endpoints import read as read_slice
 from gateway.routes import sources
 from gateway.routes.sources.objects import identity, objects
 from program.files import Unreadable, problem
@@ -47,9 +49,15 @@ class _File:
 class DirectorySource:
     """The route ConfigMaps in the files of a directory and its sub-directories."""
 
-    def __init__(self, directory: Path, *, poll_seconds: float = POLL_SECONDS) -> None:
-        """Read `directory`, and look at all of its files after `poll_seconds` without a notification."""
+    def __init__(
+        self, directory: Path, *, endpoints: EndpointTable | None = None, poll_seconds: float = POLL_SECONDS
+    ) -> None:
+        """Read `directory`, and look at all of its files after `poll_seconds` without a notification.
+
+        `endpoints` is the table in which the pods of Services are kept; without one, EndpointSlices do not count.
+        """
         self._directory = directory
+        self._endpoints = endpoints
         self._poll_seconds = poll_seconds
         self._files: dict[Path, _File] = {}
         self._unsettled: dict[Path, tuple[tuple[int, int, int], float]] = {}
@@ -100,6 +108,7 @@ class DirectorySource:
         self._stopped.clear()
         try:
             snapshot, _ = await asyncio.to_thread(self.read)
+            self._keep_endpoints()
             apply(snapshot)
             async for _ in watchfiles.awatch(
                 self._directory,
@@ -122,9 +131,25 @@ class DirectorySource:
     async def _look(self, apply: Callable[[sources.Snapshot], None], confirm: Callable[[], None]) -> None:
         snapshot, changed = await asyncio.to_thread(self.read)
         if changed:
+            self._keep_endpoints()
             apply(snapshot)
         else:
             confirm()
+
+    def _keep_endpoints(self) -> None:
+        """Keep the pods that the EndpointSlices in the files have now."""
+        if self._endpoints is None:
+            return
+        names: dict[str, set[str]] = {}
+        for file in self._files.values():
+            for one in file.objects:
+                if one["kind"] != "EndpointSlice":
+                    continue
+                known = read_slice({**one, "metadata": {"namespace": "default", **one["metadata"]}})
+                if known is not None and known.name not in names.setdefault(known.namespace, set()):
+                    names[known.namespace].add(known.name)
+                    self._endpoints.put(known)
+        self._endpoints.keep_only(names)
 
     async def secret(self, namespace: str, name: str) -> Mapping[str, str] | None:
         """Return labels and decoded data of a Secret, as `label:<name>` and data keys; None when there is none."""

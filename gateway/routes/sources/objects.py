@@ -9,12 +9,13 @@ import orjson
 
 from program import bounded_yaml
 
-KINDS: Final = frozenset({"ConfigMap", "Secret", "ModelDeployment"})
+KINDS: Final = frozenset({"ConfigMap", "EndpointSlice", "Secret", "ModelDeployment"})
 """Kinds of the objects that a source has; all other objects are left out."""
 
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _MAPPINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "ConfigMap": ("data",),
+    "EndpointSlice": (),
     "Secret": ("data", "stringData"),
     "ModelDeployment": (),
 }

@@ -13,7 +13,7 @@ import structlog
 from kubernetes.aio.client import Configuration
 
 from gateway.routes import sources
-from gateway.routes.sources import configmaps
+from gateway.routes.sources import configmaps, scope
 from gateway.routes.sources.configmaps import ConfigMapSource
 from gateway.routes.store import RouteStore
 from gateway.telemetry import Metrics
@@ -365,7 +365,7 @@ async def test_not_ready_before_the_first_list(api: ApiServer, script: Collectio
 
 async def test_the_log_says_it_again(api: ApiServer, script: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trouble that lasts has a log line each minute, not one for each attempt."""
-    monkeypatch.setattr(configmaps, "LOG_SECONDS", 0.5)
+    monkeypatch.setattr(scope, "LOG_SECONDS", 0.5)
     script.list_status = 500
     with structlog.testing.capture_logs() as lines:
         async with followed(api):

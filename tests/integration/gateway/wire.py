@@ -19,6 +19,7 @@ import orjson
 from gateway.__main__ import server_limits
 from gateway.access.directory import KeyDirectory
 from gateway.api.v1alpha1 import Backend, RouteDocument
+from gateway.backends.endpoints import EndpointTable
 from gateway.credentials.cache import Credentials
 from gateway.credentials.secrets import SecretReader
 from gateway.downstream.budget import MemoryBudget
@@ -271,6 +272,8 @@ async def gateway(
     open_server: Callable[[], NameServer] = NameServer,
     memory_wait: float = NEVER,
     access: KeyDirectory | None = None,
+    endpoints: EndpointTable | None = None,
+    pods: Mapping[str, int] | None = None,
 ) -> AsyncIterator[Running]:
     """Yield a gateway with `documents` in force, by default one with a local backend.
 
@@ -285,6 +288,8 @@ async def gateway(
         open_server: Function that returns the name servers.
         memory_wait: Seconds for which a request waits for memory.
         access: API keys of callers; the directory must be in the settings, too.
+        endpoints: Pods of Services; None to send requests to the names of Services.
+        pods: Ports on loopback to which the addresses of pods lead, whose own port is 8000.
     """
     section = dict((settings or {}).get("gateway", {}))
     section["timeouts"] = UNHURRIED | section.get("timeouts", {})
@@ -305,6 +310,7 @@ async def gateway(
         ("demo-local.default.svc.cluster.local", 80): ("127.0.0.1", local_port),
         ("remote.test", 80): ("127.0.0.1", remote_port),
         ("remote.test", 443): ("127.0.0.1", remote_port),
+        **{(address, 8000): ("127.0.0.1", port) for address, port in (pods or {}).items()},
     }
     resolver = Resolver(
         AddressRules.parse(cluster=loaded.gateway.cluster_ranges, allowed=loaded.gateway.allowed_addresses),
@@ -330,6 +336,7 @@ async def gateway(
         journal=journal,
         memory=memory,
         access=access,
+        endpoints=endpoints,
     )
     store.subscribe(proxy.refresh)
     server = HttpServer(

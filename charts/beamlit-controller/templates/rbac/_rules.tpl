@@ -26,10 +26,21 @@
 {{- end }}
 {{- end -}}
 
+{{- /* Where the gateway sends requests for local replicas: pods or service. */ -}}
+{{- define "beamlit.endpoints" -}}
+{{- dig "endpoints" "pods" (.Values.config.gateway | default dict) | default "pods" -}}
+{{- end -}}
+
 {{- define "beamlit.gatewayRules" -}}
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [list, watch]
+{{- if ne (include "beamlit.endpoints" .) "service" }}
+# Which pods the Services of models have, so that each request goes to one of them.
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [list, watch]
+{{- end }}
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]
