@@ -24,6 +24,7 @@ import uvloop
 
 from gateway import admin, listener
 from gateway.access.directory import KeyDirectory
+from gateway.access.model_keys import ModelKeys
 from gateway.backends.endpoints import EndpointTable
 from gateway.credentials.cache import Credentials, from_settings
 from gateway.downstream.budget import MemoryBudget
@@ -216,6 +217,7 @@ async def _serve(
         strict_tls=settings.tls.strict,
         token_request=metrics.token_request,
     )
+    model_keys = ModelKeys(Secrets(source))
     journal = Journal(gateway.limits.decisions)
     memory = MemoryBudget(gateway.limits.memory_bytes)
     limits = server_limits(gateway)
@@ -233,6 +235,7 @@ async def _serve(
         connections=limits.connections,
         access=access,
         endpoints=endpoints,
+        model_keys=model_keys,
     )
     store.subscribe(proxy.refresh)
     server = HttpServer(proxy.handle, limits, metrics, access_log, cors=cors_rule(gateway.cors), memory=memory)
@@ -278,6 +281,7 @@ async def _serve(
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         proxy.close()
+        await model_keys.close()
         await credentials.close()
         upstream.close()
         resolver.close()

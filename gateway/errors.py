@@ -21,8 +21,9 @@
     |   +-- UnsupportedCoding    415 (RFC 9110 15.5.16)
     |   +-- MalformedCoding      400
     |   +-- Unauthorized         401: the request has no credential for the gateway
-    |       +-- CredentialUnknown
-    |                            401: the gateway does not know the credential of the request
+    |   |   +-- CredentialUnknown
+    |   |                        401: the gateway does not know the credential of the request
+    |   +-- Forbidden            403: the caller may not use the model
     +-- RoutingError             the request is well formed, but leads nowhere
     |   +-- RouteNotFound        404
     |   +-- AmbiguousHost        404, names the full spellings
@@ -33,6 +34,7 @@
     |   +-- NoBackend            503
     |   +-- AtCapacity           503: the backend is at its limit, and so is the queue
     |   |   +-- QueueTimeout     503: the request waited in the queue for too long
+    |   +-- AccessUnavailable    503: the keys of the model cannot be read
     |   +-- LocalOnly            503: local backends cannot serve the request, and no other may
     |   +-- Overloaded           503: the gateway is at a limit of its own
     |   +-- Stopping             503: the drain time is over
@@ -260,6 +262,14 @@ class CredentialUnknown(Unauthorized):
     challenge = b'Bearer realm="beamlit", error="invalid_token"'
 
 
+class Forbidden(RequestError):
+    """The gateway knows the caller, and the model has keys of its own, none of which the request has."""
+
+    status = 403
+    code = "forbidden"
+    sentence = "This model needs an API key of its own, beside the one of the gateway: send it as x-api-key or api-key."
+
+
 class RoutingError(GatewayError):
     """Abstract base: the request is well formed, but leads nowhere."""
 
@@ -344,6 +354,15 @@ class QueueTimeout(AtCapacity):
 
     code = "queue_timeout"
     sentence = "The model could not take the request in time."
+
+
+class AccessUnavailable(RoutingError):
+    """The Secret with the API keys of the model cannot be read, and was not read before."""
+
+    status = 503
+    code = "access_unavailable"
+    kind = "server_error"
+    sentence = "The gateway cannot read the API keys of this model now."
 
 
 class LocalOnly(RoutingError):

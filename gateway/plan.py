@@ -114,6 +114,8 @@ class RoutePlan:
         replay = document.retry.body_bytes
         self.replay = limits.replay_bytes if replay is None else replay
         """Bytes of the largest request body that is sent again."""
+        self.secrets = () if document.access is None else document.access.secrets
+        """Names of the Secrets with the model's own API keys."""
         self.is_confined = is_confined
         """Whether this is the plan for requests that never go to a remote backend: it has none."""
         ids = {backend.id for backend in document.backends}
@@ -334,7 +336,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
         headers=headers,
         forwards=forwards,
         token=token,
-        withholds=settings.gateway.access.keys_directory is not None,
+        withholds=settings.gateway.access.keys_directory is not None or bool(plan.secrets),
     )
     state = plan.runtime.backend(backend, origin, document.breaker)
     told = None

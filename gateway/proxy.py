@@ -19,6 +19,7 @@ import structlog
 
 from gateway import conversation, errors, requested_model, stateful
 from gateway.access.directory import KeyDirectory
+from gateway.access.model_keys import ModelKeys
 from gateway.attempts import Attempts, is_stream
 from gateway.backends import failover
 from gateway.backends.endpoints import EndpointTable
@@ -70,6 +71,7 @@ class Proxy:
         connections: int | None = None,
         access: KeyDirectory | None = None,
         endpoints: EndpointTable | None = None,
+        model_keys: ModelKeys | None = None,
     ) -> None:
         """Serve nothing yet.
 
@@ -87,6 +89,7 @@ class Proxy:
             connections: Connections of clients that there may be; None for as many as the settings say.
             access: API keys of callers; None where everyone is served.
             endpoints: Pods of Services; None to send requests to the names of Services.
+            model_keys: API keys of single models; None where no model with keys of its own is served.
         """
         self._endpoints = endpoints
         self._settings = settings
@@ -115,6 +118,7 @@ class Proxy:
         self._tenant_share = self._connections
         """Requests in flight that all routes of one namespace may have: not all connections, while there are others."""
         self._access = access
+        self._model_keys = model_keys
         self._new_id = RequestIds()
 
     async def handle(self, exchange: Exchange) -> None:
@@ -146,6 +150,8 @@ class Proxy:
             context.cors = plan.cors
             if self._access is not None:
                 context.caller = self._access.caller(head.fields)
+            if plan.secrets:
+                await self._check_caller(plan, head, context)
             if plan.names is not None and self._lists_names(exchange, plan, matched[1], context):
                 return
         else:
@@ -159,6 +165,8 @@ class Proxy:
             if matched is None:
                 return
             plan = self._plan(matched[0])
+            if plan.secrets:
+                await self._check_caller(plan, head, context)
         target = matched[1]
         if plan.local_only is not None and plan.local_only.applies(head.fields):
             plan = plan.confined
@@ -216,6 +224,37 @@ class Proxy:
                 await response.relay(exchange)
         finally:
             response.abort()
+
+    async def _check_caller(self, plan: RoutePlan, head: RequestHead, context: RequestContext) -> None:
+        """Check that a request has one of the model's own API keys, and note its caller.
+
+        Raises:
+            errors.Unauthorized: It has none.
+            errors.Forbidden: It has none, and its caller is known by another key.
+            errors.AccessUnavailable: The keys cannot be read.
+        """
+        if self._model_keys is None:
+            raise errors.AccessUnavailable
+        try:
+            caller = await self._model_keys.caller(plan.route.namespace, plan.secrets, head.fields)
+        except errors.Unauthorized:
+            if context.caller is not None:
+                raise errors.Forbidden from None
+            raise
+        context.caller = context.caller or caller
+
+    async def _may_use(self, route: Route, head: RequestHead) -> bool:
+        """Return whether the caller of a request may use a model."""
+        access = route.document.access
+        if access is None:
+            return True
+        try:
+            if self._model_keys is not None:
+                await self._model_keys.caller(route.namespace, access.secrets, head.fields)
+                return True
+        except (errors.Unauthorized, errors.AccessUnavailable):
+            pass
+        return False
 
     async def _check_name(self, exchange: Exchange, plan: RoutePlan, target: bytes, context: RequestContext) -> None:
         """Find the model that a request asks for, and refuse one that the route does not have.
@@ -332,7 +371,7 @@ class Proxy:
         path = target.partition(b"?")[0]
         if path.startswith(b"/v1/"):
             if path == b"/v1/models" or path.startswith(b"/v1/models/"):
-                self._list_models(exchange, table, path, context)
+                await self._list_models(exchange, table, path, context)
                 return None
             if head.has_body or head.host not in table.ambiguous or form.in_target(target) is not None:
                 limit = self._settings.gateway.limits.body_bytes
@@ -429,8 +468,8 @@ class Proxy:
         self._respond(exchange, context, status, reason, fields, orjson.dumps({"status": why or "ok"}))
         return True
 
-    def _list_models(self, exchange: Exchange, table: RoutingTable, path: bytes, context: RequestContext) -> None:
-        """Respond with the models as OpenAI's list, or with one of them.
+    async def _list_models(self, exchange: Exchange, table: RoutingTable, path: bytes, context: RequestContext) -> None:
+        """Respond with the models that the caller may use as OpenAI's list, or with one of them.
 
         Raises:
             errors.ReadOnly: The method is neither GET nor HEAD.
@@ -440,9 +479,19 @@ class Proxy:
             raise errors.ReadOnly
         name = unquote_to_bytes(path.removeprefix(b"/v1/models").removeprefix(b"/")).decode("utf-8", "replace")
         if name:
-            content: object = _model(name, table.match_model(name))
+            route = table.match_model(name)
+            if not await self._may_use(route, exchange.head):
+                raise errors.ModelNotFound
+            content: object = _model(name, route)
         else:
-            content = {"object": "list", "data": [_model(name, route) for name, route in table.models()]}
+            models = table.models()
+            keyed = {route.key: route for _, route in models if route.document.access is not None}
+            usable = await asyncio.gather(*(self._may_use(route, exchange.head) for route in keyed.values()))
+            hidden = {key for key, may in zip(keyed, usable, strict=True) if not may}
+            content = {
+                "object": "list",
+                "data": [_model(name, route) for name, route in models if route.key not in hidden],
+            }
         self._respond(exchange, context, 200, b"OK", ((b"content-type", b"application/json"),), orjson.dumps(content))
 
     def _lists_names(self, exchange: Exchange, plan: RoutePlan, target: bytes, context: RequestContext) -> bool:

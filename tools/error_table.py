@@ -45,6 +45,8 @@ ADVICE: Final[Mapping[str, str]] = {
     "at_capacity": "Try again after `Retry-After`, or send less at a time. For more room: replicas, a remote backend or"
     " `spec.gateway.queue`.",
     "queue_timeout": "Try again after `Retry-After`, or send less at a time. For more time: `spec.gateway.queue`.",
+    "forbidden": "Send a key of the model, too: its namespace has them, [access](../gateway.md#access-to-one-model).",
+    "access_unavailable": "Try again. Lasting: the API server is away; the gateway's log has `credential_unusable`.",
     "local_only": "Try again, after `Retry-After` where there is one. The request has a value of"
     " `spec.gateway.localOnly`, so no remote backend serves it; `/decisions` has the failed attempts."
     " Lasting: run more local replicas.",

@@ -60,7 +60,9 @@ MODELS: Final = "models"
 LOCAL_ONLY: Final = "localOnly"
 """Feature of documents with `localOnly`: a gateway that does not know it would send such requests to a remote
 backend."""
-FEATURES: Final[frozenset[str]] = frozenset({LOCAL_ONLY, MODELS})
+ACCESS: Final = "access"
+"""Feature of documents with `access`: a gateway that does not know it would serve everyone."""
+FEATURES: Final[frozenset[str]] = frozenset({ACCESS, LOCAL_ONLY, MODELS})
 """Features that this reader supports when a document names them under `requires`."""
 
 DnsLabel = Annotated[
@@ -403,6 +405,14 @@ class Affinity(_Part):
     of the user."""
 
 
+class Access(_Part):
+    """Who may use the model, besides what the gateway's settings ask of everyone."""
+
+    secrets: Annotated[tuple[ObjectName, ...], AfterValidator(_sorted_unique), Field(min_length=1, max_length=16)]
+    """Names of labeled Secrets in the document's namespace. A request needs one of the API keys that are their values;
+    the keys of their data are names of callers."""
+
+
 class LocalOnly(_Part):
     """Requests that never go to a remote backend, told by a header field."""
 
@@ -482,6 +492,8 @@ class RouteDocument(_Part):
     """Where requests go that refer to an earlier response: POST /v1/responses with `previous_response_id`, and
     /v1/responses/{id}. local or remote is the backend that gets them, whatever the weights are, and no other is tried;
     refuse means that they get the response 400."""
+    access: Access | None = None
+    """Who may use the model; everyone whom the gateway serves when absent. A document that has it requires `access`."""
     local_only: LocalOnly | None = None
     """Requests that never go to a remote backend; none when absent. A document that has it requires `localOnly`."""
     split: Split = Split()
@@ -641,6 +653,7 @@ _NESTED: Final[Mapping[tuple[type[BaseModel], str], type[BaseModel]]] = {
     (RouteDocument, "queue"): Queue,
     (RouteDocument, "cors"): Cors,
     (RouteDocument, "affinity"): Affinity,
+    (RouteDocument, "access"): Access,
     (RouteDocument, "local_only"): LocalOnly,
     (RouteDocument, "split"): Split,
     (Backend, "health"): HealthCheck,

@@ -20,7 +20,16 @@ from gateway.api.vocabulary import (
     Forwarded,
     StatefulPaths,
 )
-from hooks.api.common import LIST_ATOMIC, LIST_MAP_BY_NAME, ApiModel, Seconds, Text, cel_rule, schema_config
+from hooks.api.common import (
+    LIST_ATOMIC,
+    LIST_MAP_BY_NAME,
+    ApiModel,
+    Seconds,
+    SecretReference,
+    Text,
+    cel_rule,
+    schema_config,
+)
 from hooks.api.remote_backend import HeaderName, HealthCheck
 from program.problems import must_be
 
@@ -153,6 +162,19 @@ class GatewayCors(ApiModel):
     """Number of seconds for which a browser may keep the response to a preflight. Defaults to 600."""
 
 
+class GatewayAccess(ApiModel):
+    """Who may use the model. It can ask for more than gateway.access of the gateway's configuration does, never for
+    less."""
+
+    model_config = schema_config(x_must_be="references to Secrets, such as {secretRefs: [{name: demo-keys}]}")
+
+    secret_refs: Annotated[
+        tuple[SecretReference, ...], Field(min_length=1, max_length=16, json_schema_extra=LIST_MAP_BY_NAME)
+    ]
+    """Secrets whose values are API keys, and whose keys are the names of callers. A request needs one of these API
+    keys, and one of the gateway's as well where those are needed. The gateway reads them again after 30 seconds."""
+
+
 class GatewayLocalOnly(ApiModel):
     """Requests that never leave the cluster, told by a header field. When the local replicas cannot serve such a
     request, it gets status 503 with the code local_only, and no remote backend learns of it."""
@@ -283,6 +305,9 @@ class Gateway(ApiModel):
     """Websites that may use the model in a browser, by host or by path. Requests by the model's name obey gateway.cors
     of the gateway's configuration, since a preflight does not have the name. Defaults to gateway.cors of the gateway's
     configuration."""
+    access: GatewayAccess | None = None
+    """API keys that requests for this model need. If not set, everyone whom the gateway serves may use it. Upgrade all
+    gateways before hooks and before the field is used: an older gateway rejects the route."""
     local_only: GatewayLocalOnly | None = None
     """Requests that never leave the cluster, told by a header field: not by the split, failover, overflow or while no
     local replica is ready. If not set, there are none. Upgrade all gateways before hooks and before the field is used:

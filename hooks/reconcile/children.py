@@ -218,6 +218,9 @@ def _document(resolved: ResolvedSpec, observation: Observation) -> routes.RouteD
         cors=None if gateway.cors is None else _cors(gateway.cors),
         affinity=routes.Affinity() if gateway.affinity is None else _affinity(gateway.affinity),
         stateful_paths=gateway.stateful_paths or StatefulPaths.LOCAL,
+        access=None
+        if gateway.access is None
+        else routes.Access(secrets=tuple(one.name for one in gateway.access.secret_refs)),
         local_only=None if gateway.local_only is None else _local_only(gateway.local_only),
         split=routes.Split(percentage=resolved.split.percentage, reason=resolved.split.reason),
     )
@@ -286,7 +289,11 @@ def _backends(resolved: ResolvedSpec, observation: Observation) -> tuple[routes.
 
 def _required(gateway: Gateway) -> tuple[str, ...]:
     """Return the features without which a gateway must not serve the route."""
-    needed = ((routes.MODELS, gateway.models), (routes.LOCAL_ONLY, gateway.local_only))
+    needed = (
+        (routes.ACCESS, gateway.access),
+        (routes.LOCAL_ONLY, gateway.local_only),
+        (routes.MODELS, gateway.models),
+    )
     return tuple(feature for feature, field in needed if field)
 
 

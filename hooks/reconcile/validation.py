@@ -160,6 +160,13 @@ def _check_gateway(spec: ModelDeploymentSpec) -> None:
     if gateway.cors is not None and gateway.cors.credentials and "*" in gateway.cors.origins:
         raise NotAccepted(reasons.INVALID_SPEC, f"spec.gateway.cors {CREDENTIALS_OF_ALL}.")
     check_names(gateway.forward_headers, "spec.gateway.forwardHeaders")
+    for index, reference in enumerate(() if gateway.access is None else gateway.access.secret_refs):
+        if not names.is_object_name(reference.name):
+            raise NotAccepted(
+                reasons.INVALID_NAME,
+                f"spec.gateway.access.secretRefs[{index}].name must be the name of a Secret, of lower-case letters,"
+                f" digits, dashes and dots, not {reference.name!r}.",
+            )
     if gateway.local_only is not None:
         _check_local_only(gateway.local_only.header.lower())
 

@@ -137,6 +137,7 @@ FULL: Final = {
                 "credentials": True,
                 "maxAgeSeconds": 0,
             },
+            "access": {"secretRefs": [{"name": "demo-keys"}, {"name": "more-keys"}]},
             "localOnly": {"header": "X-Data-Class", "values": ["restricted", "Top Secret"], "missing": "local"},
         },
     ),

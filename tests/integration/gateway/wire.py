@@ -18,6 +18,7 @@ import orjson
 
 from gateway.__main__ import server_limits
 from gateway.access.directory import KeyDirectory
+from gateway.access.model_keys import ModelKeys
 from gateway.api.v1alpha1 import Backend, RouteDocument
 from gateway.backends.endpoints import EndpointTable
 from gateway.credentials.cache import Credentials
@@ -337,6 +338,7 @@ async def gateway(
         memory=memory,
         access=access,
         endpoints=endpoints,
+        model_keys=ModelKeys(secrets or NoSecrets()),
     )
     store.subscribe(proxy.refresh)
     server = HttpServer(

@@ -181,6 +181,7 @@ def test_a_whole_document() -> None:
                 "credentials": True,
                 "maxAgeSeconds": 0,
             },
+            "access": {"secretRefs": [{"name": "more-keys"}, {"name": "demo-keys"}]},
             "localOnly": {"header": "X-Data-Class", "values": ["Secret", "restricted", "secret"], "missing": "local"},
         },
     )
@@ -192,7 +193,7 @@ def test_a_whole_document() -> None:
         "serviceNames": ["demo-gw", "demo-svc"],
         "clusterIps": ["10.96.0.7"],
         "models": [{"name": "lora-a"}, {"name": "lora-b", "localModel": "adapter", "remoteModel": "big"}],
-        "requires": ["localOnly", "models"],
+        "requires": ["access", "localOnly", "models"],
         "backends": [
             {
                 "id": "local",
@@ -234,6 +235,7 @@ def test_a_whole_document() -> None:
             "credentials": True,
             "maxAge": 0,
         },
+        "access": {"secrets": ["demo-keys", "more-keys"]},
         "localOnly": {"header": "x-data-class", "values": ["restricted", "secret"], "missing": "local"},
     }
 

@@ -99,6 +99,16 @@ def template(**fields: Any) -> builders.Json:
             "spec.gateway.localOnly.header names transfer-encoding, which says nothing about what is in a request",
         ),
         (
+            model_deployment(gateway={"access": {"secretRefs": [{"name": "a"}, {"name": "Demo_Keys"}]}}),
+            reasons.INVALID_NAME,
+            "spec.gateway.access.secretRefs[1].name must be the name of a Secret",
+        ),
+        (
+            model_deployment(gateway={"access": {"secretRefs": []}}),
+            reasons.INVALID_SPEC,
+            "spec.gateway.access.secretRefs",
+        ),
+        (
             model_deployment(gateway={"localOnly": {"header": "x-data-class", "values": []}}),
             reasons.INVALID_SPEC,
             "spec.gateway.localOnly.values",
