@@ -34,13 +34,16 @@ _OF_PODS: Final = frozenset({MetricType.RESOURCE, MetricType.CONTAINER_RESOURCE,
 """Types of metrics that are measured of pods, so that the pods must be listed."""
 
 
-async def gather(request: SyncRequest, defaults: InstallDefaults, sources: Sources | None) -> Observation:
+async def gather(
+    request: SyncRequest, defaults: InstallDefaults, sources: Sources | None, *, seconds: float = DEADLINE_SECONDS
+) -> Observation:
     """Return all facts for one sync. Metrics are read where the specification is valid, enabled and names some.
 
     Args:
         request: the request of Metacontroller.
         defaults: the configuration of the installation.
         sources: the sources of metrics and pods; None when none may be read.
+        seconds: seconds in which they are read.
     """
     observation = Observation.of(request, defaults)
     spec, parent = observation.spec, observation.parent
@@ -54,12 +57,16 @@ async def gather(request: SyncRequest, defaults: InstallDefaults, sources: Sourc
         or not defaults.manages(parent.namespace)
     ):
         return observation
-    readings = await _read(spec, spec.offloading_config.metrics, observation, sources)
+    readings = await _read(spec, spec.offloading_config.metrics, observation, sources, seconds)
     return replace(observation, readings=readings)
 
 
 async def _read(
-    spec: ModelDeploymentSpec, metrics: tuple[MetricSpec, ...], observation: Observation, sources: Sources
+    spec: ModelDeploymentSpec,
+    metrics: tuple[MetricSpec, ...],
+    observation: Observation,
+    sources: Sources,
+    seconds: float,
 ) -> Readings:
     namespace, workload = observation.parent.namespace, find_workload(spec, observation)
     selector = None if workload is None else workload.selector
@@ -72,7 +79,7 @@ async def _read(
         reads += [start(_metric(sources, metric, namespace, selector, scrape)) for metric in measurable]
         tasks = [read for read in (pods_read, *reads) if isinstance(read, asyncio.Task)]
         if tasks:
-            await asyncio.wait(tasks, timeout=DEADLINE_SECONDS)
+            await asyncio.wait(tasks, timeout=seconds)
         pods = _result(pods_read, pods_if_late)
         return Readings(
             tuple(_result(read, _TIMED_OUT) for read in reads),

@@ -4,7 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 from urllib.parse import quote
 
 import structlog
@@ -44,6 +44,13 @@ class Group:
     """Name of the group; empty for the core."""
     provider: str
     """Program to install where nothing serves the group."""
+
+
+class ObjectSource(Protocol):
+    """An API server, whoever makes the calls."""
+
+    async def get(self, group: Group, path: str, query: Parameters, limit: int = ..., /) -> Object | None:
+        """Return the object at a path, as `ApiServer.get` does."""
 
 
 class ApiServer:

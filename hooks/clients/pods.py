@@ -8,7 +8,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Final
+from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
 import httpx
@@ -38,6 +38,13 @@ class Page:
     content: bytes
     is_open_metrics: bool
     """Whether the pod says that the page is in the format OpenMetrics."""
+
+
+class PageSource(Protocol):
+    """A source of pages of pods."""
+
+    async def page(self, namespace: str, address: str, port: int, path: str, /) -> Page:
+        """Return the page at a path of a pod, as `PodClient.page` does."""
 
 
 class PodClient:

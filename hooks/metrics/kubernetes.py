@@ -14,7 +14,7 @@ from hooks.api.metrics import (
     PodsMetric,
     ResourceMetric,
 )
-from hooks.clients.apiserver import ApiServer, Group, path
+from hooks.clients.apiserver import Group, ObjectSource, path
 from hooks.clients.errors import Api, CallFailed
 from hooks.kube.selectors import InvalidSelector, Selector
 from hooks.kube.unstructured import objects
@@ -39,7 +39,7 @@ _CUSTOM_VERSIONS: Final = ("v1beta2", "v1beta1")
 class KubernetesMetrics:
     """The source of metrics that reads metrics.k8s.io, custom.metrics.k8s.io and external.metrics.k8s.io."""
 
-    def __init__(self, api: ApiServer, cache: Cache) -> None:
+    def __init__(self, api: ObjectSource, cache: Cache) -> None:
         """Read by `api`, and keep in `cache` what it responds."""
         self._api = api
         self._cache = cache

@@ -14,7 +14,7 @@ from typing import Final
 from hooks import reasons
 from hooks.api.metrics import LabelSelector, MetricSpec
 from hooks.clients.errors import CallFailed
-from hooks.clients.pods import API, PodClient
+from hooks.clients.pods import API, PageSource
 from hooks.kube.pods import Pod, total
 from hooks.metrics import PodSource, Scrape
 from hooks.metrics.cache import Cache, Query
@@ -53,7 +53,7 @@ class PodMetrics:
     def __init__(
         self,
         pods: PodSource,
-        client: PodClient,
+        client: PageSource,
         cache: Cache,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),

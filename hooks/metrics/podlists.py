@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from hooks import reasons
-from hooks.clients.apiserver import ApiServer, Group, path
+from hooks.clients.apiserver import Group, ObjectSource, path
 from hooks.clients.errors import Api, CallFailed, TooLarge
 from hooks.kube.objects import Object
 from hooks.kube.pods import Pod
@@ -47,7 +47,7 @@ class PodList:
 class PodLists:
     """The source of pods that lists them once for each namespace and interval, and keeps the facts that are needed."""
 
-    def __init__(self, api: ApiServer, cache: Cache) -> None:
+    def __init__(self, api: ObjectSource, cache: Cache) -> None:
         """Read by `api`, and keep in `cache` what it responds."""
         self._api = api
         self._cache = cache

@@ -20,7 +20,7 @@ from hooks.api.metrics import (
 from hooks.kube.selectors import Selector
 from hooks.metrics import confinement, promql, vectors
 from hooks.metrics.cache import Cache, Query
-from hooks.metrics.prometheus_api import API, PrometheusServer
+from hooks.metrics.prometheus_api import API, QuerySource
 from hooks.metrics.vectors import Point
 from hooks.observation.readings import Reading, Unread
 
@@ -33,9 +33,7 @@ _NAMESPACE_LABEL: Final = "namespace"
 class PrometheusMetrics:
     """The source of metrics that reads every type from one Prometheus server."""
 
-    def __init__(
-        self, server: PrometheusServer, cache: Cache, *, namespace_label: str, scrape_interval: timedelta
-    ) -> None:
+    def __init__(self, server: QuerySource, cache: Cache, *, namespace_label: str, scrape_interval: timedelta) -> None:
         """Read by a server, and keep in a cache what it responds.
 
         Args:

@@ -9,7 +9,7 @@ import ssl
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import orjson
 import structlog
@@ -42,6 +42,13 @@ _SECTION: Final = "metricInformer.prometheus"
 _VISIBLE: Final = re.compile(rb"[\x20-\x7e]+")
 
 log = structlog.get_logger(__name__)
+
+
+class QuerySource(Protocol):
+    """A Prometheus server, whoever makes the calls."""
+
+    async def query(self, expression: str, /) -> tuple[Point, ...]:
+        """Return the values that an expression has now, as `PrometheusServer.query` does."""
 
 
 class PrometheusServer:

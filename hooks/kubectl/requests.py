@@ -1,0 +1,91 @@
+"""The last requests of a model, as every gateway of the installation remembers them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+from hooks.kube.objects import Object
+from hooks.kube.unstructured import integer, mapping, objects, text
+from hooks.kubectl.cluster import Cluster, ClusterFailed, get, path
+from hooks.kubectl.live import PRODUCT, proxied
+
+PAUSE_SECONDS: Final = 1.0
+"""Seconds between two looks at the gateways."""
+MOST: Final = 1000
+"""Requests that are asked for at a time, of each gateway."""
+_REMEMBERED: Final = 16 * MOST
+"""Requests that are remembered as shown, at most."""
+_ADMIN: Final = "admin"
+"""Name of the port of a gateway's container for administrators."""
+
+
+async def gateways(cluster: Cluster, system: str) -> Sequence[str]:
+    """Return the paths by which the API server passes requests on to the gateways of an installation.
+
+    Raises:
+        ClusterFailed: there are none, or they cannot be listed.
+    """
+    selector = f"{PRODUCT},app.kubernetes.io/component=gateway"
+    found = await get(cluster, path("api", "v1", "namespaces", system, "pods"), [("labelSelector", selector)])
+    running = [one for one in objects(found, "items") if text(mapping(one, "status"), "phase") == "Running"]
+    paths = [
+        proxied(system, "pods", f"{text(mapping(one, 'metadata'), 'name')}:{port}")
+        for one in running
+        if (port := _admin_port(one)) is not None
+    ]
+    if not paths:
+        raise ClusterFailed(
+            f"No gateway runs in namespace {system}: --system-namespace names that of the installation."
+        )
+    return paths
+
+
+def _admin_port(pod: Any) -> int | None:
+    for container in objects(mapping(pod, "spec"), "containers"):
+        for port in objects(container, "ports"):
+            if text(port, "name") == _ADMIN:
+                return integer(port, "containerPort")
+    return None
+
+
+async def decisions(cluster: Cluster, paths: Sequence[str], route: str, limit: int) -> list[Object]:
+    """Return the last requests of a route, of all gateways together, the newest last.
+
+    Raises:
+        ClusterFailed: a gateway cannot be asked.
+    """
+    query = [("route", route), ("limit", str(limit))]
+    pages = await asyncio.gather(*(get(cluster, f"{one}/decisions", query) for one in paths))
+    found = [dict(one) for page in pages for one in objects(page, "decisions")]
+    return sorted(found, key=_time)[-limit:]
+
+
+async def follow(
+    cluster: Cluster, system: str, route: str, limit: int, *, pause: float = PAUSE_SECONDS
+) -> AsyncIterator[list[Object]]:
+    """Yield the last requests of a route, and then again and again those that came since; never end.
+
+    A gateway that has gone, or that came later, is noticed at the next look.
+
+    Raises:
+        ClusterFailed: the gateways cannot be asked.
+    """
+    shown: dict[tuple[str, float], None] = {}
+    first = True
+    while True:
+        fresh = []
+        for one in await decisions(cluster, await gateways(cluster, system), route, MOST):
+            key = (text(one, "request_id"), _time(one))
+            if key not in shown:
+                shown[key] = None
+                fresh.append(one)
+        while len(shown) > _REMEMBERED:
+            del shown[next(iter(shown))]
+        yield fresh[-limit:] if first else fresh
+        first = False
+        await asyncio.sleep(pause)
+
+
+def _time(one: Object) -> float:
+    value = one.get("time")
+    return float(value) if isinstance(value, int | float) else 0.0

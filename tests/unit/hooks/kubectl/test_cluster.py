@@ -1,0 +1,87 @@
+"""What is wrong where kubectl fails, in words for whoever typed the command."""
+
+import pytest
+
+from hooks.kubectl.cluster import ClusterFailed, Refused, failure, parsed, path
+from hooks.kubectl.live import service_path
+
+FORBIDDEN = "Error from server (Forbidden): x is forbidden: "
+
+
+@pytest.mark.parametrize(
+    ("printed", "sentence"),
+    [
+        (
+            f'{FORBIDDEN}User "ann" cannot list resource "pods" in API group "" in the namespace "a"',
+            (
+                "ann lacks the right to list pods in namespace a: `kubectl auth can-i list pods -n a` says so. Ask an"
+                " administrator for it."
+            ),
+        ),
+        (
+            (
+                f'{FORBIDDEN}User "system:serviceaccount:a:b" cannot'
+                ' list resource "modeldeployments" in API group "deployment.beamlit.com" at the cluster scope'
+            ),
+            (
+                "system:serviceaccount:a:b lacks the right to list modeldeployments.deployment.beamlit.com in all"
+                " namespaces: `kubectl auth can-i list modeldeployments.deployment.beamlit.com --all-namespaces` says"
+                " so. Ask an administrator for it."
+            ),
+        ),
+        (
+            (
+                f'{FORBIDDEN}User "ann" cannot get resource "pods/proxy" in API group "" in the'
+                ' namespace "beamlit-system": RBAC: no role'
+            ),
+            (
+                "ann lacks the right to get pods/proxy in namespace beamlit-system: `kubectl auth can-i get pods"
+                " --subresource=proxy -n beamlit-system` says so. Ask an administrator for it."
+            ),
+        ),
+        (
+            'Error from server (Forbidden): admission webhook "x" denied the request: not today.\n',
+            'The API server refuses: admission webhook "x" denied the request: not today.',
+        ),
+        (
+            'Error from server (NotFound): modeldeployments "x" not found',
+            'The API server refuses: modeldeployments "x" not found.',
+        ),
+        ("Error from server: etcd is away", "The API server refuses: etcd is away."),
+        ('error: context "x" does not exist', 'kubectl: context "x" does not exist.'),
+        ("W0301 a warning\nUnable to connect to the server: EOF\n", "kubectl: Unable to connect to the server: EOF."),
+        ("", "kubectl: it failed."),
+    ],
+)
+def test_a_failure(printed: str, sentence: str) -> None:
+    """A missing right is named with the command that checks it; other failures are told in kubectl's words."""
+    assert str(failure(printed)) == sentence
+    assert isinstance(failure(printed), Refused) is printed.startswith("Error from server")
+
+
+def test_paths_are_encoded() -> None:
+    """A segment of a path cannot lead to another object."""
+    assert path("api", "a/../b?c", "demo:80") == "/api/a%2F..%2Fb%3Fc/demo:80"
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"nothing"])
+def test_a_response_that_is_no_object(content: bytes) -> None:
+    """Anything but a JSON object is an error, not a crash."""
+    with pytest.raises(ClusterFailed, match="no JSON object"):
+        parsed(content)
+
+
+@pytest.mark.parametrize(
+    ("address", "where"),
+    [
+        ("prometheus.monitoring:9090", "monitoring/services/prometheus:9090/proxy"),
+        ("http://prometheus.monitoring.svc.cluster.local", "monitoring/services/prometheus:80/proxy"),
+        ("https://prometheus.monitoring.svc/base/", "monitoring/services/https:prometheus:443/proxy/base"),
+        ("localhost:9090", None),
+        ("prometheus.example.com", None),
+        ("192.0.2.7:9090", None),
+    ],
+)
+def test_a_prometheus_in_the_cluster(address: str, where: str | None) -> None:
+    """A Prometheus that is a Service is asked through the API server; any other address is none of its."""
+    assert service_path(address) == (None if where is None else f"/api/v1/namespaces/{where}")
