@@ -14,6 +14,7 @@ from typing import Final
 
 import orjson
 
+from hooks.clients import urls
 from hooks.kube.objects import Object
 from hooks.kube.unstructured import objects
 from hooks.kubectl import models, requests
@@ -67,7 +68,10 @@ def parser() -> argparse.ArgumentParser:
     )
     explain.add_argument("name", metavar="NAME", help="ModelDeployment")
     explain.add_argument(
-        "--prometheus", metavar="URL", help="address of the Prometheus server from here, such as that of a port-forward"
+        "--prometheus",
+        type=_server,
+        metavar="URL",
+        help="address of the Prometheus server from here, such as that of a port-forward",
     )
     _add_output(explain, "text")
     decisions = commands.add_parser(
@@ -106,6 +110,13 @@ def _percentage(written: str) -> int:
     if not written.isascii() or not written.isdigit() or len(written) > 3 or int(written) > 100:
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 100, not {written!r}")
     return int(written)
+
+
+def _server(written: str) -> str:
+    """Return the address of a Prometheus server."""
+    if problem := urls.problem(written):
+        raise argparse.ArgumentTypeError(f"{written!r} {problem}")
+    return written
 
 
 def _limit(written: str) -> int:
