@@ -1,6 +1,7 @@
 """What `kubectl beamlit explain` and `decisions` read from a cluster: the same core as hooks decides with."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,12 +14,12 @@ from hooks.kubectl import live, requests
 from hooks.kubectl.cluster import Query, Refused, failure
 from hooks.settings import Settings
 from tests import builders
-from tests.builders import NOW
+from tests.builders import NAMESPACE
 
 SETTINGS = Settings.load(None, environment={}, flags={"namespaces": ""})
 NAMESPACES = "/api/v1/namespaces"
-DEPLOYMENT = "/apis/apps/v1/namespaces/default/deployments/demo"
-PODS = f"{NAMESPACES}/default/pods"
+DEPLOYMENT = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/demo"
+PODS = f"{NAMESPACES}/{NAMESPACE}/pods"
 PAGE = f"{PODS}/demo-1:8000/proxy/metrics"
 
 
@@ -45,7 +46,7 @@ class Recorded:
 
 def forbidden(verb: str, resource: str) -> Exception:
     """Return the error where a right is missing."""
-    words = f'User "ann" cannot {verb} resource "{resource}" in API group "" in the namespace "default"'
+    words = f'User "ann" cannot {verb} resource "{resource}" in API group "" in the namespace "{NAMESPACE}"'
     return failure(f"Error from server (Forbidden): x is forbidden: {words}")
 
 
@@ -62,7 +63,7 @@ def queue() -> dict[str, Any]:
 def pod() -> dict[str, Any]:
     """Return a ready pod of the workload."""
     return {
-        "metadata": {"name": "demo-1", "namespace": "default", "labels": {"app": "demo"}},
+        "metadata": {"name": "demo-1", "namespace": NAMESPACE, "labels": {"app": "demo"}},
         "spec": {"containers": [{"name": "c", "ports": [{"containerPort": 8000}]}]},
         "status": {
             "phase": "Running",
@@ -76,7 +77,7 @@ def pod() -> dict[str, Any]:
 async def explained(found: Mapping[str, Any], said: list[str]) -> Explanation:
     """Return the explanation of the model with what is recorded of a cluster."""
     observation = await live.observe(Recorded(found), queue(), SETTINGS, prometheus=None, report=said.append)
-    return explain(observation, now=NOW)
+    return explain(observation, now=datetime.now(UTC))
 
 
 async def test_a_model_is_explained_from_the_cluster() -> None:
@@ -86,7 +87,7 @@ async def test_a_model_is_explained_from_the_cluster() -> None:
         DEPLOYMENT: builders.workload(),
         PODS: {"kind": "PodList", "items": [pod()]},
         PAGE: b"# TYPE queue gauge\nqueue 2\n",
-        f"{NAMESPACES}/default/configmaps": forbidden("list", "configmaps"),
+        f"{NAMESPACES}/{NAMESPACE}/configmaps": forbidden("list", "configmaps"),
     }
     explanation = await explained(found, said)
     assert explanation.accepted
@@ -95,8 +96,8 @@ async def test_a_model_is_explained_from_the_cluster() -> None:
     assert (metric.name, metric.state) == ("queue", "Below")
     assert said == [
         (
-            "The configmaps of the model are left out. ann lacks the right to list configmaps in namespace default:"
-            " `kubectl auth can-i list configmaps -n default` says so. Ask an administrator for it."
+            "The configmaps of the model are left out. ann lacks the right to list configmaps in namespace team-a:"
+            " `kubectl auth can-i list configmaps -n team-a` says so. Ask an administrator for it."
         )
     ]
 
@@ -110,20 +111,20 @@ async def test_a_metric_that_may_not_be_read() -> None:
     }
     (metric,) = (await explained(found, [])).metrics
     assert metric.state == "Forbidden"
-    assert "kubectl auth can-i get pods --subresource=proxy -n default" in str(metric.measure)
+    assert "kubectl auth can-i get pods --subresource=proxy -n team-a" in str(metric.measure)
 
 
 async def test_a_workload_that_may_not_be_read() -> None:
     """What the model refers to has to be readable: without it the explanation would be of something else."""
     found = {DEPLOYMENT: forbidden("get", "deployments")}
-    with pytest.raises(Refused, match="ann lacks the right to get deployments in namespace default"):
+    with pytest.raises(Refused, match="ann lacks the right to get deployments in namespace team-a"):
         await explained(found, [])
 
 
 async def test_a_workload_that_does_not_exist() -> None:
     """A workload that the model refers to and that does not exist is explained as hooks do."""
     explanation = await explained({}, [])
-    assert [one.type for one in explanation.problems] == ["RefsResolved"]
+    assert (explanation.accepted, explanation.split.reason) == (True, "WorkloadMissing")
 
 
 @pytest.mark.parametrize("found", [{}, {"items": []}, forbidden("list", "configmaps")], ids=["none", "empty", "right"])

@@ -49,7 +49,7 @@ def test_the_status_of_models() -> None:
         "ended   True    25 %     MetricReached   1 h     -",
         "new     -       -        -               -       -",
         "",
-        "default/b: It is as it should be.",
+        "team-a/b: It is as it should be.",
     ]
     table = models.status_table([Model.of(new, NOW)], NOW, namespaces=True)
     assert table.splitlines()[0].split()[:2] == ["NAMESPACE", "NAME"]
@@ -59,7 +59,7 @@ def test_the_status_as_json() -> None:
     """The JSON of a model has everything that the table has, and null for what is not known."""
     override = {"percentage": 30, "until": "2026-03-01T13:10:00+01:00", "mode": "Force"}
     assert Model.of(item(override=override), NOW).as_json() == {
-        "namespace": "default",
+        "namespace": "team-a",
         "name": "demo",
         "ready": "True",
         "percentage": 25,
