@@ -40,7 +40,14 @@ class Refused(ClusterFailed):
             message: what the API server says.
         """
         self.reason = reason
-        super().__init__(missing_right(message) or f"The API server refuses: {message.rstrip('.')}.")
+        self.unserved = reason == "NotFound" and "could not find the requested resource" in message
+        """Whether the API server does not know the kind that it was asked for."""
+        super().__init__(
+            "This cluster does not know the kind that it was asked for: install the chart, or see that the context is"
+            " the right one (`kubectl config current-context`)."
+            if self.unserved
+            else missing_right(message) or f"The API server refuses: {message.rstrip('.')}."
+        )
 
 
 class Cluster(Protocol):
@@ -99,8 +106,11 @@ class Kubectl:
         await self._run(*words, "--field-manager=kubectl-beamlit", "--patch", orjson.dumps(change).decode())
 
     async def namespace(self) -> str:
-        """Return the namespace of the context. Raise as `Cluster.raw` does."""
-        found = await self._run("config", "view", "--minify", "--output=jsonpath={..namespace}")
+        """Return the namespace of the context, or `default` where it has none, or there is no context as in a pod."""
+        try:
+            found = await self._run("config", "view", "--minify", "--output=jsonpath={..namespace}")
+        except ClusterFailed:
+            return "default"  # where the context is wrong, the next call says so
         return found.decode().strip() or "default"
 
     async def _run(self, *words: str) -> bytes:
@@ -180,6 +190,6 @@ async def get_if_there(cluster: Cluster, where: str, query: Query = ()) -> Objec
     try:
         return await get(cluster, where, query)
     except Refused as exc:
-        if exc.reason != "NotFound":
+        if exc.reason != "NotFound" or exc.unserved:
             raise
         return None

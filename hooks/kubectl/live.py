@@ -198,9 +198,9 @@ class ProxiedApi:
         try:
             return await get(self._cluster, where, query)
         except Refused as exc:
-            if exc.reason == "NotFound" and "could not find the requested resource" not in str(exc):
+            if exc.reason == "NotFound" and not exc.unserved:
                 return None
-            if exc.reason == "NotFound":
+            if exc.unserved:
                 words = f"The cluster does not serve {group.name or 'this API'}: {group.provider} gives it."
                 raise CallFailed(reasons.NOT_SERVED, words) from None
             raise _unread(exc) from None

@@ -47,6 +47,13 @@ FORBIDDEN = "Error from server (Forbidden): x is forbidden: "
             'Error from server (NotFound): modeldeployments "x" not found',
             'The API server refuses: modeldeployments "x" not found.',
         ),
+        (
+            "Error from server (NotFound): the server could not find the requested resource",
+            (
+                "This cluster does not know the kind that it was asked for: install the chart, or see that the context"
+                " is the right one (`kubectl config current-context`)."
+            ),
+        ),
         ("Error from server: etcd is away", "The API server refuses: etcd is away."),
         ('error: context "x" does not exist', 'kubectl: context "x" does not exist.'),
         ("W0301 a warning\nUnable to connect to the server: EOF\n", "kubectl: Unable to connect to the server: EOF."),
