@@ -87,6 +87,8 @@ async def test_a_model_is_explained_from_the_cluster() -> None:
         DEPLOYMENT: builders.workload(),
         PODS: {"kind": "PodList", "items": [pod()]},
         PAGE: b"# TYPE queue gauge\nqueue 2\n",
+        f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments": {"items": []},
+        f"{NAMESPACES}/{NAMESPACE}/services": {"items": [builders.service("demo-local")]},
         f"{NAMESPACES}/{NAMESPACE}/configmaps": forbidden("list", "configmaps"),
     }
     explanation = await explained(found, said)
