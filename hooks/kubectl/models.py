@@ -189,11 +189,22 @@ def collection(namespace: str | None) -> str:
     return path("apis", DEPLOYMENT_GROUP, VERSION, *place, "modeldeployments")
 
 
-_HEAD: Final = ("TIME", "STATUS", "BACKEND", "REASON", "FIRST BYTE", "WHOLE", "ATTEMPTS", "PROBLEM", "REQUEST ID")
+_HEAD: Final = (
+    "TIME",
+    "STATUS",
+    "BACKEND",
+    "POD",
+    "REASON",
+    "FIRST BYTE",
+    "WHOLE",
+    "ATTEMPTS",
+    "PROBLEM",
+    "REQUEST ID",
+)
 """Head of the table of requests."""
 
 
-_WIDTHS: Final = (13, 6, 8, 16, 10, 9, 8, 16)
+_WIDTHS: Final = (13, 6, 8, 24, 16, 10, 9, 8, 16)
 """Least widths of the columns of that table, so that rows that come later stand below the first ones."""
 
 
@@ -210,6 +221,7 @@ def _decision(one: Object) -> list[str]:
         _moment(one.get("time")),
         str(one.get("status", _NEVER)),
         text(one, "backend") or _NEVER,
+        text(one, "pod") or _NEVER,
         text(one, "reason") or _NEVER,
         _seconds(one.get("first_byte_seconds")),
         _seconds(one.get("seconds")),

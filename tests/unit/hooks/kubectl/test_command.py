@@ -6,7 +6,6 @@ import orjson
 import pytest
 
 from hooks.kube.objects import Object
-from hooks.kubectl import command
 from hooks.kubectl.cluster import Kubectl, Query
 from hooks.kubectl.command import main
 from tests import builders
@@ -48,7 +47,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Recorded:
         recorded.flags = list(flags)
         return recorded
 
-    monkeypatch.setattr(command.Kubectl, "found", found)
+    monkeypatch.setattr(Kubectl, "found", found)
     return recorded
 
 

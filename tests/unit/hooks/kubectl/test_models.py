@@ -121,7 +121,8 @@ def test_requests_as_a_table() -> None:
         "time": 1772366400.25,
         "request_id": "abc",
         "status": 200,
-        "backend": "remote",
+        "backend": "local",
+        "pod": "demo-1",
         "reason": "Split",
         "seconds": 1.5,
         "first_byte_seconds": None,
@@ -130,14 +131,15 @@ def test_requests_as_a_table() -> None:
     }
     head, line = models.decision_table([one], head=True).splitlines()
     assert line.split("  ")[0] == "12:00:00.250Z"
-    assert [line[head.index(name) :].split("   ")[0] for name in ("STATUS", "BACKEND", "WHOLE", "ATTEMPTS")] == [
+    assert [line[head.index(name) :].split("   ")[0] for name in ("STATUS", "BACKEND", "POD", "WHOLE", "ATTEMPTS")] == [
         "200",
-        "remote",
+        "local",
+        "demo-1",
         "1.500 s",
         "2",
     ]
     assert models.decision_table([one], head=False) == f"{line}\n"
-    assert models.decision_table([{"time": "odd", "attempts": 1}], head=False).split() == ["-"] * 9
+    assert models.decision_table([{"time": "odd", "attempts": 1}], head=False).split() == ["-"] * 10
 
 
 def test_a_table_has_no_control_characters() -> None:
