@@ -112,7 +112,7 @@ class Attempts:
         while True:
             context.backend = chosen
             if chosen.pods is not None or context.pod is not None:
-                context.go_to(None if chosen.pods is None else chosen.pods.next(None, tried_pods, began))
+                context.go_to(None if chosen.pods is None else chosen.pods.next(context.key, tried_pods, began))
             pod = context.pod
             if context.concurrency is not chosen.concurrency:
                 if context.concurrency is not None:

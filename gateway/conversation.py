@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.backends.affinity import KEY_BYTES
+from gateway.backends.affinity import BLOCK_BYTES, KEY_BYTES
 from gateway.body_text import text_of
 from gateway.http.exchange import Exchange, field
 from gateway.model_names.json_scanner import PIECE_BYTES, JsonScanner
@@ -19,12 +19,19 @@ from gateway.model_names.json_scanner import PIECE_BYTES, JsonScanner
 TEXT_BYTES: Final = 8 << 20
 """Bytes of the largest body that is looked through."""
 
+BLOCK_TEXT_BYTES: Final = 1024
+"""Bytes of the text of one block, some 256 tokens."""
+MOST_BLOCKS: Final = 256
+"""Blocks of the longest beginning of a prompt that counts."""
+
 _LISTS: Final = ("messages", "input")
 """Keys of the messages: of chat completions and of Anthropic's API, and of the Responses API."""
 _PROMPTS: Final = ("instructions", "system")
 """Keys of what comes before the messages in the Responses API and in Anthropic's."""
 _CACHE_KEY: Final = "prompt_cache_key"
-_KEYS: Final = frozenset(name.encode() for name in (*_LISTS, *_PROMPTS, _CACHE_KEY))
+_PROMPT: Final = "prompt"
+"""Key of the prompt of completions."""
+_KEYS: Final = frozenset(name.encode() for name in (*_LISTS, *_PROMPTS, _CACHE_KEY, _PROMPT))
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)|[{}\[\]]', re.DOTALL)
 _COLON: Final = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
 _OPENING: Final = b"{["
@@ -60,11 +67,87 @@ async def key_of(exchange: Exchange, header: bytes | None, decoded: bytes | None
             pass  # servers read more than that
         else:
             return key_of_object(parsed) if isinstance(parsed, dict) else None
+    return key_in_text(text, await _places(text))
+
+
+async def key_with_blocks(exchange: Exchange, header: bytes | None, decoded: bytes | None, limit: int) -> bytes | None:
+    """Return the key of the conversation, and behind it the digests of the blocks with which the prompt begins.
+
+    Without a conversation the first block takes the place of its key; None where a request has no block either.
+
+    Args:
+        exchange: Exchange with the request.
+        header: Name of the header field that says the conversation, in lower case; None where there is none.
+        decoded: The body without its content coding, where it was decoded already.
+        limit: Bytes that the body may have.
+
+    Raises:
+        errors.GatewayError: The body cannot be read.
+    """
+    key = await key_of(exchange, header, decoded, limit)
+    head = exchange.head
+    if head.method != b"POST" or not head.has_body:
+        return key
+    text = await text_of(exchange, decoded, limit, TEXT_BYTES)
+    if not text:
+        return key
+    blocks = blocks_in_text(text, await _places(text))
+    if key is not None:
+        return key + blocks
+    return _digest(b"block", blocks[:BLOCK_BYTES]) + blocks if blocks else None
+
+
+async def _places(text: bytes) -> dict[bytes, int]:
+    """Return the positions behind the keys that matter here."""
     scanner = JsonScanner(_KEYS)
     for start in range(0, len(text), PIECE_BYTES):
         scanner.feed(text[start : start + PIECE_BYTES])
-        await asyncio.sleep(0)
-    return key_in_text(text, dict(scanner.places))
+        if len(text) > PIECE_BYTES:
+            await asyncio.sleep(0)
+    return dict(scanner.places)
+
+
+def blocks_in_text(text: bytes, places: dict[bytes, int]) -> bytes:
+    """Return the digests of the whole blocks with which a prompt begins, each of which stands for all before it, too.
+
+    The prompt counts as it is written: a client writes what it repeats as it did before.
+
+    Args:
+        text: Body, a JSON object.
+        places: Positions behind the keys.
+    """
+    parts: list[bytes] = []
+    for name in (*_PROMPTS, *_LISTS, _PROMPT):
+        position = places.get(name.encode())
+        colon = None if position is None else _COLON.match(text, position)
+        if colon is not None:
+            end = _end_of_value(text, colon.end(), colon.end() + MOST_BLOCKS * BLOCK_TEXT_BYTES)
+            parts.append(text[colon.end() : end])
+    prompt = b"\0".join(parts)
+    digests: list[bytes] = []
+    digest = b""
+    whole = min(len(prompt) // BLOCK_TEXT_BYTES, MOST_BLOCKS)
+    for start in range(0, whole * BLOCK_TEXT_BYTES, BLOCK_TEXT_BYTES):
+        block = digest + prompt[start : start + BLOCK_TEXT_BYTES]
+        digest = hashlib.blake2b(block, digest_size=BLOCK_BYTES).digest()
+        digests.append(digest)
+    return b"".join(digests)
+
+
+def _end_of_value(text: bytes, start: int, most: int) -> int:
+    """Return the position behind a string, list or object that begins at `start`; `most` where it ends later."""
+    if text[start : start + 1] not in (b'"', b"[", b"{"):
+        return start
+    depth = 0
+    for token in _TOKEN.finditer(text, start, most):
+        first = token.group()[0]
+        if first in _OPENING:
+            depth += 1
+        elif first != _QUOTE:
+            depth -= 1
+        if depth == 0:
+            return token.end()
+    return min(most, len(text))
 
 
 def key_of_object(body: dict[str, Any]) -> bytes | None:

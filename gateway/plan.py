@@ -12,7 +12,7 @@ from gateway import errors
 from gateway.api.v1alpha1 import Backend, Cors, Headers, RouteDocument, Tls, Use
 from gateway.api.vocabulary import AffinityType, Endpoints, FailureCause, StatefulPaths
 from gateway.backends import balancing, failover
-from gateway.backends.affinity import KeyedSplit
+from gateway.backends.affinity import ByConversation, ByPrefix, KeyedSplit
 from gateway.backends.breaker import CircuitBreaker, UnavailableReason
 from gateway.backends.concurrency import ConcurrencyLimit
 from gateway.backends.endpoints import Endpoint, EndpointTable
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _CHOICE: Final[Choice] = LeastBusyOfTwo(random.random)
 """Rule by which a pod is chosen."""
+_BY_CONVERSATION: Final[Choice] = ByConversation(_CHOICE)
+"""Rule by which the pod of a conversation is chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +138,6 @@ class RoutePlan:
         """Index of the backend that has the earlier responses which requests refer to; None without one."""
         self.refuses_state = document.stateful_paths is StatefulPaths.REFUSE
         """Whether requests that refer to an earlier response are refused."""
-        self.pins = len(document.backends) > 1 or self.keeper is None
-        """Whether it matters that a request refers to an earlier response."""
         self.endpoints = endpoints
         """Pods of all Services; None where requests are sent to the names of Services."""
         self.cors = cors if document.cors is None else cors_rule(document.cors)
@@ -163,6 +163,13 @@ class RoutePlan:
         mixed = any(0 < weight < balancing.CYCLE for weight in weights)
         self.keyed = KeyedSplit(weights) if mixed and document.affinity.type is not AffinityType.NONE else None
         """Division of requests by the conversations that they belong to; None where it does not matter."""
+        has_pods = any(one.pods is not None for one in self.backends)
+        self.pins = len(document.backends) > 1 or self.keeper is None or has_pods
+        """Whether it matters that a request refers to an earlier response."""
+        self.takes_keys = self.keyed is not None or (has_pods and document.affinity.type is not AffinityType.NONE)
+        """Whether it matters to which conversation a request belongs."""
+        self.takes_blocks = has_pods and document.affinity.type is AffinityType.PREFIX
+        """Whether it matters how the prompt of a request begins."""
         self._metrics = metrics
         self._series: dict[str, Series] = {}
         for one in self.backends:
@@ -342,7 +349,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
     told = None
     if backend.service is not None and plan.endpoints is not None and backend.endpoints is Endpoints.PODS:
         told = plan.endpoints.follow(route.namespace, backend.service, host, port)
-    state.follow(told, partial(_pod_origin, origin), document.breaker, _CHOICE)
+    state.follow(told, partial(_pod_origin, origin), document.breaker, _choice(document.affinity.type, state.pods))
     return BackendPlan(
         backend=backend,
         index=index,
@@ -369,6 +376,15 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
         names=_names(route, backend),
         pods=state.pods,
     )
+
+
+def _choice(affinity: AffinityType, before: PodSet | None) -> Choice:
+    """Return the rule by which a pod is chosen; what was learned of prefixes stays as long as they matter."""
+    if affinity is AffinityType.CONVERSATION:
+        return _BY_CONVERSATION
+    if affinity is AffinityType.PREFIX:
+        return before.choice if before is not None and isinstance(before.choice, ByPrefix) else ByPrefix(_CHOICE)
+    return _CHOICE
 
 
 def _pod_origin(service: Origin, pod: Endpoint) -> Origin:

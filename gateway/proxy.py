@@ -186,8 +186,9 @@ class Proxy:
         if plan.pins and stateful.may_be(target) and await self._refers(exchange, plan, target, context):
             context.pinned = True
             chosen, context.diversion = plan.keep(context.started)
-        elif plan.keyed is not None:
-            chosen, context.diversion = plan.choose(context.started, await self._key(exchange, plan, context))
+        elif plan.takes_keys:
+            context.key = await self._key(exchange, plan, context)
+            chosen, context.diversion = plan.choose(context.started, context.key)
         else:
             chosen, context.diversion = plan.choose(context.started)
         context.backend = chosen
@@ -288,7 +289,10 @@ class Proxy:
             errors.GatewayError: The body cannot be read.
         """
         decoded = None if context.model is None else context.model.decoded
-        return await conversation.key_of(exchange, plan.affinity_header, decoded, plan.body_limit)
+        header, limit = plan.affinity_header, plan.body_limit
+        if plan.takes_blocks:
+            return await conversation.key_with_blocks(exchange, header, decoded, limit)
+        return await conversation.key_of(exchange, header, decoded, limit)
 
     async def _admit(self, plan: RoutePlan, chosen: BackendPlan, context: RequestContext) -> BackendPlan:
         """Return the backend for a request whose chosen one is at its limit; wait in the queue if there is one.

@@ -29,8 +29,8 @@ class RequestContext:
 
     __slots__ = (
         "at", "backend", "broken", "caller", "code", "concurrency", "cors", "diversion", "events", "failures",
-        "first_byte", "health", "model", "not_retried", "pinned", "plan", "pod", "queued", "refusal", "request_id",
-        "sought", "started", "status",
+        "first_byte", "health", "key", "model", "not_retried", "pinned", "plan", "pod", "queued", "refusal",
+        "request_id", "sought", "started", "status",
     )  # fmt: skip
 
     def __init__(self, request_id: bytes, cors: "CorsRule | None" = None) -> None:
@@ -64,6 +64,8 @@ class RequestContext:
         self.refusal: tuple[UpstreamResponse, BackendPlan, str | None] | None = None
         """A 403 to the gateway's own credentials that is kept while other backends are tried, with its backend and the
         diversion at that time."""
+        self.key: bytes | None = None
+        """Key of the conversation that the request belongs to, where that matters and is known."""
         self.pinned = False
         """Whether only one backend has what the request refers to, so that no other is tried."""
         self.not_retried: str | None = None

@@ -397,8 +397,9 @@ class Affinity(_Part):
     """What requests have in common that should go to the same backend."""
 
     type: AffinityType = AffinityType.NONE
-    """none, or conversation: requests of one conversation go to the same backend while the weights are the same. A
-    gateway that does not know a value rejects the document."""
+    """none; conversation: requests of one conversation go to the same backend while the weights are the same, and to
+    the same pod of it; or prefix: the same, but to the pod that has most of the beginning of the prompt. A gateway that
+    does not know a value rejects the document."""
     header: Annotated[HeaderName, AfterValidator(str.lower)] | None = None
     """Name of a header field of requests whose value says to which conversation they belong. Without the field, and
     where a request does not have it, `prompt_cache_key` in the body says it, or else the messages up to the first one

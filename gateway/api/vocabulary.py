@@ -105,6 +105,8 @@ class AffinityType(StrEnum):
     """Nothing: every request is on its own."""
     CONVERSATION = "conversation"
     """The conversation that they belong to."""
+    PREFIX = "prefix"
+    """The conversation, and for pods how their prompts begin."""
 
 
 class StatefulPaths(StrEnum):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol, TypeVar
 
 from gateway.backends.balancing import CYCLE
+from gateway.backends.pods import Choice, Pod
 
 KEY_BYTES: Final = 16
 """Bytes of a key."""
@@ -30,7 +31,7 @@ _BITS: Final = 32
 _MASK: Final = (1 << _BITS) - 1
 
 
-class Pod(Protocol):
+class Loaded(Protocol):
     """What counts of a pod here."""
 
     @property
@@ -44,7 +45,7 @@ class Pod(Protocol):
         ...
 
 
-_Pod = TypeVar("_Pod", bound=Pod)
+_Pod = TypeVar("_Pod", bound=Loaded)
 
 
 class KeyedSplit:
@@ -100,7 +101,7 @@ def part(key: bytes, weights: Sequence[int]) -> int:
     raise ValueError(f"weights must sum up to {CYCLE}, got {list(weights)}")
 
 
-def bound(pods: Sequence[Pod]) -> int:
+def bound(pods: Sequence[Loaded]) -> int:
     """Return how many requests in flight a pod may have that gets another one: a quarter more than the mean.
 
     The one with the fewest is always below it.
@@ -121,6 +122,39 @@ def preferred(pods: Sequence[_Pod], key: bytes) -> _Pod:
         if pod.in_flight < most and (rank := _rank(key, pod.name)) > best:
             chosen, best = pod, rank
     return chosen
+
+
+class ByConversation:
+    """Choice of the pod of the request's conversation (`gateway.backends.pods.Choice`)."""
+
+    def __init__(self, otherwise: Choice) -> None:
+        """Choose as `otherwise` does where a request has no key."""
+        self._otherwise = otherwise
+
+    def __call__(self, pods: Sequence[Pod], key: bytes | None, /) -> Pod:
+        """Return one of `pods`."""
+        return self._otherwise(pods, None) if key is None else preferred(pods, key)
+
+
+class ByPrefix:
+    """Choice of the pod that has most of the beginning of the request's prompt (`gateway.backends.pods.Choice`).
+
+    The blocks of the prompt follow the key of the conversation.
+    """
+
+    def __init__(self, otherwise: Choice) -> None:
+        """Choose as `otherwise` does where a request has no key."""
+        self._otherwise = otherwise
+        self._index = PrefixIndex()
+
+    def __call__(self, pods: Sequence[Pod], key: bytes | None, /) -> Pod:
+        """Return one of `pods`."""
+        if key is None:
+            return self._otherwise(pods, None)
+        if len(key) <= KEY_BYTES:
+            return preferred(pods, key)
+        blocks = [key[start : start + BLOCK_BYTES] for start in range(KEY_BYTES, len(key), BLOCK_BYTES)]
+        return self._index.choose(pods, key, blocks)
 
 
 class PrefixIndex:

@@ -44,6 +44,7 @@ class BackendRuntime:
             self.pods = PodSet(told, origin_of, rules, choice)
         else:
             self.pods.apply(rules)
+            self.pods.choice = choice
 
 
 class TenantRuntime:

@@ -223,15 +223,17 @@ class GatewayAffinity(ApiModel):
     model_config = schema_config(
         cel_rule(
             "!has(self.header) || self.type != 'none'",
-            "header says which requests belong together: set type to conversation, or leave header out",
+            "header says which requests belong together: set type to conversation or prefix, or leave header out",
         ),
         x_must_be="an affinity, such as {type: conversation}",
     )
 
     type: AffinityType
     """What the requests have in common. none: nothing, every request is divided on its own, exactly by the percentage.
-    conversation: requests of one conversation go to the same backend while the percentage is the same; when it changes
-    by some points, the conversations of so many points move."""
+    conversation: requests of one conversation go to the same backend while the percentage is the same, and to the same
+    pod of it; when the percentage changes by some points, the conversations of so many points move. prefix: the same,
+    but to the pod that has got most of the beginning of the prompt, as far as each gateway remembers. A pod that has a
+    quarter more requests than the mean gets no other. Pods count where gateway.endpoints is pods."""
     header: _FieldName | None = None
     """Name of a header field whose value says to which conversation a request belongs, such as x-session. If not set,
     and for requests without it, prompt_cache_key in the body says it, or else the messages up to the first one of the

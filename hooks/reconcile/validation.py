@@ -155,7 +155,7 @@ def _check_gateway(spec: ModelDeploymentSpec) -> None:
         raise NotAccepted(
             reasons.INVALID_SPEC,
             "spec.gateway.affinity.header says which requests belong together: set spec.gateway.affinity.type to"
-            " conversation, or leave header out.",
+            " conversation or prefix, or leave header out.",
         )
     if gateway.cors is not None and gateway.cors.credentials and "*" in gateway.cors.origins:
         raise NotAccepted(reasons.INVALID_SPEC, f"spec.gateway.cors {CREDENTIALS_OF_ALL}.")

@@ -101,7 +101,7 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
                 ),
                 "limits": st.fixed_dictionaries({}, optional={"bodyBytes": st.none() | st.integers(0, 2**40)}),
                 "affinity": st.fixed_dictionaries(
-                    {}, optional={"type": st.sampled_from(["none", "conversation"]), "header": header_names}
+                    {}, optional={"type": st.sampled_from(["none", "conversation", "prefix"]), "header": header_names}
                 ),
                 "statefulPaths": st.sampled_from(["local", "refuse"]),
                 "split": st.fixed_dictionaries({}, optional={"percentage": st.integers(0, 100)}),

@@ -7,8 +7,9 @@ import orjson
 
 from gateway.api.v1alpha1 import Affinity
 from gateway.api.vocabulary import AffinityType
+from tests.integration.gateway.test_pods import OK, World, world
 from tests.integration.gateway.wire import Running, document, echo, gateway, local, remote
-from tests.integration.servers import serving
+from tests.integration.servers import serving, until
 
 LOOPBACK: dict[str, Any] = {"gateway": {"allowedAddresses": ["127.0.0.0/8"]}}
 TARGET = b"/default/demo/v1/chat/completions"
@@ -90,3 +91,49 @@ async def test_a_conversation_fails_over() -> None:
         gateway(ROUTE, local_port=1, remote_port=far.port, settings=LOOPBACK) as running,
     ):
         assert {await side(running, turn(number, 0)) for number in range(6)} == {b"remote"}
+
+
+async def pod(there: World, body: bytes) -> str:
+    """Return the pod that a POST went to."""
+    lines = len(there.running.lines())
+    assert (await there.running.post(TARGET, body)).status == 200
+    await until(lambda: len(there.running.lines()) > lines)
+    return str(there.running.lines()[-1]["pod"])
+
+
+async def test_a_conversation_has_one_pod() -> None:
+    """All turns of a conversation go to one pod, the same in two gateways, and conversations to several."""
+    route = document(local(), affinity=Affinity(type=AffinityType.CONVERSATION))
+    async with world(route, a=OK, b=OK, c=OK) as one, world(route, a=OK, b=OK, c=OK) as other:
+        used = set()
+        for number in range(10):
+            first = await pod(one, turn(number, 0))
+            used.add(first)
+            assert [await pod(one, turn(number, 1)), await pod(other, turn(number, 100))] == [first, first]
+        assert len(used) > 1
+
+
+async def test_a_conversation_whose_pod_is_gone_has_another_one() -> None:
+    """A conversation whose pod cannot be connected to goes to another one, and stays there."""
+    route = document(local(), affinity=Affinity(type=AffinityType.CONVERSATION))
+    async with world(route, a=OK, b=None, c=None) as there:
+        assert {await pod(there, turn(number, 0)) for number in range(6)} == {"a"}
+
+
+async def test_prompts_that_begin_alike_share_a_pod() -> None:
+    """By prefix, conversations with the same long instructions share a pod; by conversation they do not all."""
+    instructions = {"role": "system", "content": "Be helpful. " * 400}
+    bodies = [
+        orjson.dumps({"messages": [instructions, {"role": "user", "content": f"question {number}"}]})
+        for number in range(10)
+    ]
+    for kind, alike in ((AffinityType.PREFIX, True), (AffinityType.CONVERSATION, False)):
+        route = document(local(), affinity=Affinity(type=kind))
+        async with world(route, a=OK, b=OK, c=OK) as there:
+            pods = {await pod(there, body) for body in bodies}
+            assert (len(pods) == 1) is alike
+            completions = {await pod(there, orjson.dumps({"prompt": "once " * 600})) for _ in range(4)}
+            assert len(completions) == 1 or not alike
+            there.running.load(route.model_copy(update={"service_names": ("other",)}))  # the index stays
+            if alike:
+                assert {await pod(there, body) for body in bodies} == pods

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.api.v1alpha1 import Backend, Queue, Use
 from gateway.api.vocabulary import StatefulPaths
+from tests.integration.gateway.test_pods import FULL, world
 from tests.integration.gateway.wire import Running, document, echo, gateway, local, remote, reply
 from tests.integration.servers import ServerSide, serving, until
 
@@ -163,3 +164,12 @@ async def test_one_backend_is_not_looked_for() -> None:
     body = orjson.dumps({"input": "a" * 3000000, "previous_response_id": "resp_1"})
     async with serving(echo) as near, gateway(local_port=near.port) as running:
         assert await backend_of(running, body) == "b'local' b'Local'"
+
+
+async def test_no_other_pod_is_tried() -> None:
+    """A pod that fails a request which refers to a response ends its attempts, though another pod is there."""
+    async with world(document(local()), a=FULL, b=FULL) as there:
+        assert (await there.running.post(TARGET, NEXT)).status == 503
+        assert [len(one) for one in await there.attempts(1)] == [1]
+        assert (await there.running.post(TARGET, FIRST)).status == 503
+        assert [len(one) for one in await there.attempts(2)] == [2, 1]

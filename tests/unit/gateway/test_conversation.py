@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.conversation import key_in_text, key_of_object
+from gateway.conversation import BLOCK_TEXT_BYTES, MOST_BLOCKS, blocks_in_text, key_in_text, key_of_object
 from gateway.model_names.json_scanner import JsonScanner
 
 HELLO: Final[dict[str, Any]] = {"role": "user", "content": "hello"}
 SYSTEM: Final[dict[str, Any]] = {"role": "system", "content": 'Be "brief" [and] {kind}.'}
-KEYS: Final = frozenset({b"messages", b"input", b"instructions", b"system", b"prompt_cache_key"})
+KEYS: Final = frozenset({b"messages", b"input", b"instructions", b"system", b"prompt_cache_key", b"prompt"})
 
 
 def in_text(body: bytes) -> bytes | None:
@@ -136,3 +136,35 @@ def test_a_text_that_is_no_json(rest: bytes, position: int) -> None:
     """Whatever bytes follow a key, they give a key or none."""
     in_text(b'{"messages":' + rest)
     key_in_text(rest, {b"messages": position, b"system": 0})
+
+
+def blocks(body: Any) -> list[bytes]:
+    """Return the blocks of a prompt."""
+    text = orjson.dumps(body)
+    scanner = JsonScanner(KEYS)
+    scanner.feed(text)
+    found = blocks_in_text(text, dict(scanner.places))
+    return [found[start : start + 8] for start in range(0, len(found), 8)]
+
+
+def test_a_prompt_begins_with_the_blocks_of_what_it_repeats() -> None:
+    """The blocks of a turn are those of the next one, too, up to the end of the last message."""
+    first = [SYSTEM | {"content": "a" * 5000}, HELLO]
+    one, other = blocks({"messages": first, "tools": ["x" * 9000]}), blocks({"messages": [*first, SYSTEM] * 2})
+    assert len(one) == 4
+    assert other[:4] == one
+    assert blocks({"messages": [SYSTEM | {"content": "b" + "a" * 5000}]})[0] != one[0]
+
+
+def test_what_comes_before_the_messages_counts() -> None:
+    """Instructions, Anthropic's system prompt and the prompt of completions are the beginning of a prompt."""
+    long = "a" * 3000
+    assert blocks({"input": "b", "instructions": long}) == blocks({"input": "c", "instructions": long})
+    assert len(blocks({"messages": [HELLO], "system": [{"text": long}]})) == 2
+    assert len(blocks({"prompt": long})) == 2
+    assert blocks({"prompt": 5, "messages": None, "input": [HELLO]}) == []
+
+
+def test_a_prompt_has_a_bound() -> None:
+    """Of a long prompt only the first blocks count."""
+    assert len(blocks({"prompt": "a\\" * (MOST_BLOCKS * BLOCK_TEXT_BYTES)})) == MOST_BLOCKS
