@@ -112,7 +112,7 @@ class Attempts:
         while True:
             context.backend = chosen
             if chosen.pods is not None or context.pod is not None:
-                context.go_to(None if chosen.pods is None else chosen.pods.next(context.key, tried_pods, began))
+                context.go_to(_pod(chosen, context, tried_pods, began))
             pod = context.pod
             if context.concurrency is not chosen.concurrency:
                 if context.concurrency is not None:
@@ -468,6 +468,17 @@ class Attempts:
 
     def _is_trusted(self, peer: str) -> bool:
         return any(ip_address(peer) in network for network in self._trusted.allowed)
+
+
+def _pod(chosen: BackendPlan, context: RequestContext, tried: Collection[Pod | None], now: float) -> Pod | None:
+    """Return the pod for an attempt; None where it goes to the backend's name.
+
+    A pod that has what the request refers to gets it whatever its state, since no other one has it.
+    """
+    if chosen.pods is None:
+        return None
+    home = None if context.home is None else chosen.pods.named(context.home)
+    return chosen.pods.next(context.key, tried, now) if home is None else home
 
 
 def _origin(chosen: BackendPlan, context: RequestContext) -> Origin:

@@ -163,7 +163,8 @@ class RoutePlan:
         mixed = any(0 < weight < balancing.CYCLE for weight in weights)
         self.keyed = KeyedSplit(weights) if mixed and document.affinity.type is not AffinityType.NONE else None
         """Division of requests by the conversations that they belong to; None where it does not matter."""
-        has_pods = any(one.pods is not None for one in self.backends)
+        self.has_pods = has_pods = any(one.pods is not None for one in self.backends)
+        """Whether requests go to single pods of a backend."""
         self.pins = len(document.backends) > 1 or self.keeper is None or has_pods
         """Whether it matters that a request refers to an earlier response."""
         self.takes_keys = self.keyed is not None or (has_pods and document.affinity.type is not AffinityType.NONE)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -23,6 +23,7 @@ from gateway.access.model_keys import ModelKeys
 from gateway.attempts import Attempts, is_stream
 from gateway.backends import failover
 from gateway.backends.endpoints import EndpointTable
+from gateway.backends.response_pods import BEGINNING_BYTES, id_in
 from gateway.credentials import cache as credentials
 from gateway.downstream.budget import MemoryBudget, namespace_share
 from gateway.health import HealthChecks
@@ -34,6 +35,7 @@ from gateway.model_names import body as bodies
 from gateway.model_names import form
 from gateway.plan import BackendPlan, RoutePlan, cors_rule
 from gateway.request_context import RequestContext
+from gateway.response_tap import IdTap
 from gateway.routes.store import RouteStore
 from gateway.routes.table import Route, RoutingTable, check_path
 from gateway.settings import Settings, via_pseudonym
@@ -217,12 +219,19 @@ class Proxy:
                 fields = context.cors.applied(fields, head)
             outgoing = ResponseHead(response.head.status, response.head.reason, fields, response.head.content_length)
             body = response.whole()
+            makes_response = context.makes_response and context.pod is not None and response.head.status == 200
             if body is not None:
+                if makes_response and (made := id_in(body[:BEGINNING_BYTES])) is not None:
+                    self._remember(exchange, plan, context, made)
                 exchange.reply(outgoing, body)
             else:
                 context.events = is_stream(response.head)
                 exchange.respond(outgoing)
-                await response.relay(exchange)
+                if makes_response:
+                    tap = IdTap(exchange, partial(self._remember, exchange, plan, context))
+                    await response.relay(cast("Exchange", tap))
+                else:
+                    await response.relay(exchange)
         finally:
             response.abort()
 
@@ -277,10 +286,23 @@ class Proxy:
             errors.GatewayError: The body cannot be read.
         """
         place = stateful.place(target, plan.prefixes)
-        if place is not stateful.Place.COLLECTION or exchange.head.method != b"POST":
-            return place is stateful.Place.RESPONSE
-        decoded = None if context.model is None else context.model.decoded
-        return await stateful.refers(exchange, decoded, plan.body_limit)
+        if place is None:
+            return False
+        referred: bytes | None = None
+        if place is stateful.Place.RESPONSE:
+            referred = stateful.id_in_path(target)
+        elif exchange.head.method == b"POST":
+            context.makes_response = plan.has_pods
+            decoded = None if context.model is None else context.model.decoded
+            referred = await stateful.reference(exchange, decoded, plan.body_limit)
+        if referred and plan.has_pods:
+            context.home = plan.runtime.responses.pod_of(_caller(exchange, context), referred)
+        return referred is not None
+
+    def _remember(self, exchange: Exchange, plan: RoutePlan, context: RequestContext, response: bytes) -> None:
+        """Remember the pod that makes a response to which later requests may refer."""
+        if context.pod is not None:
+            plan.runtime.responses.remember(_caller(exchange, context), response, context.pod.name)
 
     async def _key(self, exchange: Exchange, plan: RoutePlan, context: RequestContext) -> bytes | None:
         """Return the key of the conversation that a request belongs to; None where it shows none.
@@ -628,6 +650,13 @@ class Proxy:
         if value is not None and _REQUEST_ID.fullmatch(value):
             return value
         return self._new_id()
+
+
+def _caller(exchange: Exchange, context: RequestContext) -> bytes:
+    """Return what tells the caller of a request from others: the name, or else the credentials as they are sent."""
+    if context.caller is not None:
+        return context.caller.encode()
+    return b"\0" + (field(exchange.head.fields, b"authorization") or b"")
 
 
 def _model(name: str, route: Route) -> dict[str, object]:

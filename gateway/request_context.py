@@ -29,8 +29,8 @@ class RequestContext:
 
     __slots__ = (
         "at", "backend", "broken", "caller", "code", "concurrency", "cors", "diversion", "events", "failures",
-        "first_byte", "health", "key", "model", "not_retried", "pinned", "plan", "pod", "queued", "refusal",
-        "request_id", "sought", "started", "status",
+        "first_byte", "health", "home", "key", "makes_response", "model", "not_retried", "pinned", "plan", "pod",
+        "queued", "refusal", "request_id", "sought", "started", "status",
     )  # fmt: skip
 
     def __init__(self, request_id: bytes, cors: "CorsRule | None" = None) -> None:
@@ -66,6 +66,10 @@ class RequestContext:
         diversion at that time."""
         self.key: bytes | None = None
         """Key of the conversation that the request belongs to, where that matters and is known."""
+        self.home: str | None = None
+        """Name of the pod that has what the request refers to, where it is remembered."""
+        self.makes_response = False
+        """Whether later requests may refer to the response."""
         self.pinned = False
         """Whether only one backend has what the request refers to, so that no other is tried."""
         self.not_retried: str | None = None

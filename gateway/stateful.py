@@ -23,7 +23,10 @@ TEXT_BYTES: Final = 8 << 20
 
 _KEY: Final = "previous_response_id"
 _KEYS: Final = frozenset({_KEY.encode()})
-_NULL: Final = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*null[ \t\r\n,}]")
+_VALUE: Final = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*(?:(null)(?=[ \t\r\n,}])|"([^"\\]{1,256})")?')
+_ID: Final = re.compile(rb"/responses/+([^/?;]+)", re.IGNORECASE)
+UNKNOWN: Final = b""
+"""Id of a response that a request refers to and that cannot be read."""
 _SEGMENT: Final = re.compile(rb"[^/]+")
 _VERSION: Final = re.compile(rb"v[0-9]+[a-z0-9.]*")
 _OPERATIONS: Final = frozenset({b"input_tokens", b"compact"})
@@ -69,8 +72,16 @@ def place(target: bytes, prefixes: Collection[bytes] = (b"",)) -> Place | None:
     return None
 
 
-async def refers(exchange: Exchange, decoded: bytes | None, limit: int) -> bool:
-    """Return whether the body of a request to create a response refers to an earlier one, or may do so.
+def id_in_path(target: bytes) -> bytes:
+    """Return the id of the response that a path names; `UNKNOWN` where it cannot be read."""
+    found = _ID.search(target)
+    return UNKNOWN if found is None else unquote_to_bytes(found.group(1))
+
+
+async def reference(exchange: Exchange, decoded: bytes | None, limit: int) -> bytes | None:
+    """Return the id of the earlier response that a request to create one refers to; None where it refers to none.
+
+    It is `UNKNOWN` where the request may refer to one.
 
     Args:
         exchange: Exchange with the request.
@@ -82,26 +93,37 @@ async def refers(exchange: Exchange, decoded: bytes | None, limit: int) -> bool:
     """
     text = await text_of(exchange, decoded, limit, TEXT_BYTES)
     if text is None:
-        return True
+        return UNKNOWN
     if not _may_have_key(text):
-        return False
+        return None
     if len(text) <= PIECE_BYTES:
         try:
             parsed = orjson.loads(text)
         except orjson.JSONDecodeError:
             pass
         else:
-            return isinstance(parsed, dict) and any(
-                value is not None and key.casefold() == _KEY for key, value in parsed.items()
-            )
+            return _reference_of(parsed) if isinstance(parsed, dict) else None
     scanner = JsonScanner(_KEYS)
     for start in range(0, len(text), PIECE_BYTES):
         scanner.feed(text[start : start + PIECE_BYTES])
         await asyncio.sleep(0)
     scanner.finish()
     if scanner.problem is not None or len(scanner.places) == MOST_PLACES:
-        return True
-    return any(not _NULL.match(text, position) for _, position in scanner.places)
+        return UNKNOWN
+    found: bytes | None = None
+    for _, position in scanner.places:
+        value = _VALUE.match(text, position)
+        if value is None or value.group(1) is None:
+            found = UNKNOWN if value is None else value.group(2) or UNKNOWN
+    return found
+
+
+def _reference_of(body: dict[str, object]) -> bytes | None:
+    found: bytes | None = None
+    for key, value in body.items():
+        if value is not None and key.casefold() == _KEY:
+            found = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else UNKNOWN
+    return found
 
 
 def _may_have_key(text: bytes) -> bool:

@@ -119,6 +119,13 @@ class PodSet:
             self._renew(told)
         return self._pods
 
+    def named(self, name: str) -> Pod | None:
+        """Return the pod of this name; None where it is gone."""
+        for pod in self.pods:
+            if pod.name == name:
+                return pod
+        return None
+
     def choose(self, key: bytes | None, now: float) -> Pod | None:
         """Return the pod for a first attempt; None where the name of the Service is used.
 

@@ -8,6 +8,7 @@ from gateway.backends.concurrency import ConcurrencyLimit
 from gateway.backends.endpoints import Endpoint, ServiceEndpoints
 from gateway.backends.failover import RetryBudget
 from gateway.backends.pods import Choice, PodSet
+from gateway.backends.response_pods import ResponsePods
 
 
 class BackendRuntime:
@@ -59,7 +60,7 @@ class TenantRuntime:
 class RouteRuntime:
     """Runtime state of one route: the turn, the requests in flight and the retry budget."""
 
-    __slots__ = ("backends", "budget", "in_flight", "tenant", "turn")
+    __slots__ = ("backends", "budget", "in_flight", "responses", "tenant", "turn")
 
     def __init__(self, budget: RetryBudget, tenant: TenantRuntime) -> None:
         self.tenant = tenant
@@ -69,6 +70,8 @@ class RouteRuntime:
         self.budget = budget
         self.backends: dict[str, BackendRuntime] = {}
         """States of the route's backends, by id."""
+        self.responses = ResponsePods()
+        """Pods that have made responses to which later requests may refer."""
 
     def backend(self, backend: v1alpha1.Backend, origin: Hashable, rules: v1alpha1.Breaker) -> BackendRuntime:
         """Return the state of a backend: the one there is if its server is the same as before, otherwise a new one."""

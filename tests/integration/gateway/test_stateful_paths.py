@@ -1,6 +1,7 @@
 """Requests that refer to an earlier response go to the one backend that has it, over real sockets."""
 
 import gzip
+import itertools
 from typing import Any
 
 import orjson
@@ -8,7 +9,7 @@ import pytest
 
 from gateway.api.v1alpha1 import Backend, Queue, Use
 from gateway.api.vocabulary import StatefulPaths
-from tests.integration.gateway.test_pods import FULL, world
+from tests.integration.gateway.test_pods import FULL, Script, World, slice_of, world
 from tests.integration.gateway.wire import Running, document, echo, gateway, local, remote, reply
 from tests.integration.servers import ServerSide, serving, until
 
@@ -173,3 +174,56 @@ async def test_no_other_pod_is_tried() -> None:
         assert [len(one) for one in await there.attempts(1)] == [1]
         assert (await there.running.post(TARGET, FIRST)).status == 503
         assert [len(one) for one in await there.attempts(2)] == [2, 1]
+
+
+def making(name: str) -> Script:
+    """Return the script of a pod that makes responses with ids of its own, as JSON or as a stream."""
+    numbers = itertools.count()
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            request = await side.request()
+            content = b'{"id": "resp_%b%d"}' % (name.encode(), next(numbers))
+            if b'"stream"' not in request:
+                await side.send(reply(content))
+                continue
+            await side.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+            for piece in (b"data: " + content[:9], content[9:] + b"\n\n"):
+                await side.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+            await side.send(b"0\r\n\r\n")
+
+    return script
+
+
+async def made(there: World, *fields: bytes, **body: Any) -> tuple[str, str]:
+    """Return the id of a new response, and the pod that made it."""
+    lines = len(there.running.lines())
+    response = await there.running.post(TARGET, orjson.dumps({"input": "hello", **body}), *fields)
+    assert response.status == 200
+    await until(lambda: len(there.running.lines()) > lines)
+    return str(orjson.loads(response.body.removeprefix(b"data: "))["id"]), str(there.running.lines()[-1]["pod"])
+
+
+async def test_a_request_goes_to_the_pod_that_made_the_response() -> None:
+    """Requests that refer to a response go to the pod that made it, for the caller who got its id."""
+    async with world(document(local()), a=making("a"), b=making("b"), c=making("c")) as there:
+        response = ""
+        for number in range(6):
+            more: dict[str, Any] = {"stream": True} if number % 2 else {}
+            response, pod = await made(there, **more)
+            response, next_pod = await made(there, previous_response_id=response, **more)
+            assert next_pod == pod
+            await there.running.ask(b"GET %b/%b HTTP/1.1\r\nHost: x\r\n\r\n" % (TARGET, response.encode()))
+            await until(lambda: there.running.lines()[-1]["method"] == "GET")
+            assert there.running.lines()[-1]["pod"] == pod
+        others = {(await made(there, b"Authorization: b", previous_response_id=response))[1] for _ in range(30)}
+        assert len(others) > 1
+
+
+async def test_a_response_whose_pod_is_gone() -> None:
+    """When the pod that made a response is gone, another one gets the request and says what it knows."""
+    async with world(document(local()), a=making("a"), b=making("b")) as there:
+        response, pod = await made(there)
+        names = [one if one != pod else "new" for one in ("a", "b")]
+        there.table.put(slice_of(*names))
+        assert (await made(there, previous_response_id=response))[1] in names
