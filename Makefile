@@ -50,15 +50,12 @@ plant: .venv/.synced ## Thousands of worlds and long runs of the decision in a c
 metric-table: .venv/.synced ## Write what each metric costs on the Azure trace into docs/offloading.md
 	@$(RUN)python -m tools.metric_table
 
-# A copy of the project with its data path compiled as in the image. hatch-mypyc moves pyproject.toml while it builds,
-# so it gets one of its own.
+# A copy of the project with its data path compiled as in the image.
 COMPILED := build/compiled
 $(COMPILED)/.built: .venv/.synced pyproject.toml $(shell find gateway hooks program -name '*.py')
 	@rm -rf $(COMPILED) && mkdir -p $(COMPILED)
 	@tar -c --exclude=./.git --exclude=./.venv --exclude=./.uv --exclude=./build --exclude=__pycache__ . | tar -x -C $(COMPILED)
-	@cd $(COMPILED) && HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(if $(findstring .uv/,$(UV)),$(abspath $(UV)),$(UV)) \
-	  build --quiet --wheel --python $(abspath $(RUN))/python --out-dir wheel
-	@$(RUN)python -m zipfile -e $(COMPILED)/wheel/*.whl $(COMPILED) && touch $@
+	@$(RUN)python -m tools.compiled $(COMPILED) && touch $@
 
 # What the tests need beside the compiled packages, as it is now.
 BESIDE := benchmarks examples faults tests tools

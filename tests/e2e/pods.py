@@ -25,6 +25,7 @@ from tests import dockerfile
 from tests.e2e.binaries import CACHE
 from tests.e2e.controlplane import ControlPlane
 from tests.processes import poll, status
+from tools import compiled
 from tools.ports import free_port
 from tools.repository import ROOT
 
@@ -68,11 +69,12 @@ class Image:
     def __init__(self) -> None:
         """Build the image by the Dockerfile's own command, its data path compiled where there is a compiler.
 
-        As compiling takes minutes, an image is kept in the cache and built once for each state of the sources, also
-        where several processes ask for it at the same time.
+        An image is kept in the cache and built once for each state of the sources, also where several processes ask for
+        it at the same time.
 
         Raises:
             subprocess.CalledProcessError: it cannot be built.
+            CompileError: its data path cannot be compiled.
         """
         is_compiled = shutil.which("gcc") is not None
         images = CACHE / "images"
@@ -106,14 +108,15 @@ def _build(folder: Path, is_compiled: bool) -> None:
     command = [uv, "sync", "--quiet", "--locked", "--no-dev", "--no-editable", "--python", sys.executable, *fresh]
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     environment["UV_PROJECT_ENVIRONMENT"] = str(folder / "app")
-    if is_compiled:
-        environment["HATCH_BUILD_HOOK_ENABLE_MYPYC"] = "1"
     for path in dockerfile.sources():
         copy = folder / "source" / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)
     subprocess.run(command, cwd=folder / "source", check=True, env=environment, timeout=1200)
     shutil.rmtree(folder / "source")
+    if is_compiled:
+        (packages,) = folder.glob("app/lib/python*/site-packages")
+        compiled.lay(packages)
 
 
 def _remove_old(images: Path) -> None:
