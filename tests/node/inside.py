@@ -1,12 +1,14 @@
 """The first process in the namespaces of a node: it starts everything and passes connections on to the API server.
 
-`python -m tests.node.inside NAME FD` is what `namespaces.start` runs; FD is a socket that listens on the machine.
+`python -m tests.node.inside NAME FD [PIPE]` is what `namespaces.start` runs; FD is a socket listening on the machine.
+The node ends when the other end of PIPE is closed.
 """
 
 import asyncio
 import os
 import socket
 import sys
+import threading
 from typing import Final
 
 from tests.node import namespaces, network, state
@@ -20,18 +22,26 @@ _RECORDED: Final = 30.0
 """Seconds within which the process that starts a node records it."""
 
 
-def main(name: str, descriptor: int) -> None:
-    """Run the node until its namespaces end."""
+def main(name: str, descriptor: int, watched: int | None = None) -> None:
+    """Run the node until its namespaces end, or until the other end of a pipe is closed."""
     # A node that nobody recorded would not be found to be ended: its maker died at this very moment.
     poll(lambda: _is_recorded(name), "the node is recorded", seconds=_RECORDED)
     child = os.fork()
     if child == 0:
         _run(Node(name), socket.socket(fileno=descriptor))
+    if watched is not None:
+        threading.Thread(target=_end_with, args=(watched,), daemon=True).start()
     # Processes whose parents ended are children of this one.
     while True:
         pid, status = os.wait()
         if pid == child:
             sys.exit(os.waitstatus_to_exitcode(status) and 1)
+
+
+def _end_with(pipe: int) -> None:
+    """Wait until the other end of a pipe is closed, and end this process and with it all others of the node."""
+    os.read(pipe, 1)
+    os._exit(1)
 
 
 def _is_recorded(name: str) -> bool:
@@ -76,4 +86,4 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -4,6 +4,7 @@ So nothing of it is seen on this machine beside processes, cgroups and one folde
 """
 
 import dataclasses
+import os
 import socket
 import subprocess
 import sys
@@ -20,6 +21,8 @@ _PRIVATE: Final = ("/run", "/var/lib", "/var/log")
 """Folders that are empty at first and seen by the node alone: programs write there whatever their flags say."""
 _STARTED: Final[list[subprocess.Popen[bytes]]] = []
 """Processes that hold the nodes which this process started. They go on when it ends, and it does not wait for them."""
+_HELD: Final[list[int]] = []
+"""Ends of pipes that this process never writes to: nodes that end with it see that they are closed."""
 KERNEL: Final = {
     "vm/overcommit_memory": "1",
     "vm/panic_on_oom": "0",
@@ -53,18 +56,25 @@ def start(node: Node, listener: socket.socket, *, ends_with_us: bool) -> Node:
         listener: a socket of this machine whose connections the node shall pass on to its API server.
         ends_with_us: whether the node ends when this process does, however that ends.
     """
-    command = own(*_KINDS, ends_with_us=ends_with_us)
-    command += [sys.executable, "-m", "tests.node.inside", node.name, str(listener.fileno())]
+    command = [*own(*_KINDS, ends_with_us=False), sys.executable, "-m", "tests.node.inside", node.name]
+    passed = [listener.fileno()]
+    if ends_with_us:
+        # Its end is seen whenever it comes; a signal at our death would be missed before it was asked for.
+        reading, writing = os.pipe()
+        _HELD.append(writing)
+        passed.append(reading)
     with (node.folder / "node.log").open("ab") as log:
         process = subprocess.Popen(
-            command,
+            [*command, *map(str, passed)],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            pass_fds=(listener.fileno(),),
+            pass_fds=passed,
             start_new_session=True,
         )
+    for descriptor in passed[1:]:
+        os.close(descriptor)
     _STARTED.append(process)
     running = dataclasses.replace(node, pid=process.pid, born=psutil.Process(process.pid).create_time())
     running.record()
