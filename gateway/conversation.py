@@ -32,7 +32,7 @@ _CACHE_KEY: Final = "prompt_cache_key"
 _PROMPT: Final = "prompt"
 """Key of the prompt of completions."""
 _KEYS: Final = frozenset(name.encode() for name in (*_LISTS, *_PROMPTS, _CACHE_KEY, _PROMPT))
-_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)|[{}\[\]]', re.DOTALL)
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[{}\[\]]', re.DOTALL)
 _COLON: Final = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
 _OPENING: Final = b"{["
 _QUOTE: Final = 34

@@ -255,3 +255,36 @@ def test_blanks_without_an_end_are_judged_in_linear_time(piece: bytes) -> None:
     may_be_object(piece * 1_000_000 + b"x")
     is_wide_object(piece * 1_000_000 + b"x")
     assert time.thread_time() - began < 1
+
+
+OTHERS = frozenset({b"messages", b"prompt_cache_key"})
+
+
+def places(body: bytes, *cuts: int) -> list[tuple[bytes, int]]:
+    """Return the places of other keys that a scanner has found in a body, cut at the given positions."""
+    ends = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
+    one = JsonScanner(OTHERS)
+    for start, end in itertools.pairwise(ends):
+        one.feed(body[start:end])
+    one.finish()
+    return one.places
+
+
+@given(st.lists(st.integers(0, 200), max_size=5))
+def test_places_of_other_keys(cuts: list[int]) -> None:
+    """The places of other keys are those behind them at the top level, in whatever pieces the body comes."""
+    body = (
+        b'\xef\xbb\xbf {"model":"m", "a":{"messages":1}, "x":"\\"messages\\":", "messages" : ["model"],'
+        rb' "Prompt_cache_\u006bey":"\\", "messages":null}'
+    )
+    found = places(body, *cuts)
+    assert [name for name, _ in found] == [b"messages", b"prompt_cache_key", b"messages"]
+    assert [body[at:].lstrip()[:1] for _, at in found] == [b":"] * 3
+    assert [body[:at].rpartition(b",")[2].strip()[1:-1].lower() for _, at in found] == [
+        b"messages", rb"prompt_cache_\u006bey", b"messages",
+    ]  # fmt: skip
+
+
+def test_places_have_a_bound() -> None:
+    """Only the first places of other keys are noted."""
+    assert len(places(b"{" + b",".join([b'"messages":1'] * 100) + b"}")) == json_scanner.MOST_PLACES
