@@ -25,6 +25,7 @@ import uvloop
 from gateway import admin, listener
 from gateway.access.directory import KeyDirectory
 from gateway.access.model_keys import ModelKeys
+from gateway.access.rules import CallerRules
 from gateway.backends.endpoints import EndpointTable
 from gateway.credentials.cache import Credentials, from_settings
 from gateway.downstream.budget import MemoryBudget
@@ -197,6 +198,7 @@ async def _serve(
     gateway = settings.gateway
     context = certificates.server_context(gateway.tls, "gateway.tls") if gateway.tls is not None else None
     access = _access(gateway.access.keys_directory)
+    caller_rules = _rules(gateway.access.rules_file)
     metrics = Metrics()
     access_log = AccessLog(sys.stdout if gateway.access_log else None, metrics.access_log_dropped)
     store = RouteStore(
@@ -236,6 +238,7 @@ async def _serve(
         access=access,
         endpoints=endpoints,
         model_keys=model_keys,
+        rules=caller_rules,
     )
     store.subscribe(proxy.refresh)
     server = HttpServer(proxy.handle, limits, metrics, access_log, cors=cors_rule(gateway.cors), memory=memory)
@@ -259,6 +262,8 @@ async def _serve(
     ]
     if access is not None:
         tasks.append(loop.create_task(access.watch()))
+    if caller_rules is not None:
+        tasks.append(loop.create_task(caller_rules.watch()))
     allocator.settle()
     settling = loop.create_task(_settle(store))
     try:
@@ -304,6 +309,23 @@ def _access(directory: Path | None) -> KeyDirectory | None:
     except OSError as exc:
         reason = exc.strerror or type(exc).__name__
         raise SettingsError(f"gateway.access.keysDirectory: {directory} cannot be read: {reason}.") from None
+
+
+def _rules(file: Path | None) -> CallerRules | None:
+    """Return the rules for callers in a file; None without one.
+
+    Raises:
+        SettingsError: The file cannot be used.
+    """
+    if file is None:
+        return None
+    try:
+        return CallerRules(file)
+    except OSError as exc:
+        reason = exc.strerror or type(exc).__name__
+        raise SettingsError(f"gateway.access.rulesFile: {file} cannot be read: {reason}.") from None
+    except ValueError as exc:
+        raise SettingsError(f"gateway.access.rulesFile: {file}: {exc}.") from None
 
 
 def cluster_authority() -> bytes:

@@ -24,6 +24,8 @@
     |   |   +-- CredentialUnknown
     |   |                        401: the gateway does not know the credential of the request
     |   +-- Forbidden            403: the caller may not use the model
+    |   |   +-- ModelForbidden   403: a rule says so
+    |   +-- TooManyRequests      429: the caller has as many requests in flight as it may have
     +-- RoutingError             the request is well formed, but leads nowhere
     |   +-- RouteNotFound        404
     |   +-- AmbiguousHost        404, names the full spellings
@@ -268,6 +270,21 @@ class Forbidden(RequestError):
     status = 403
     code = "forbidden"
     sentence = "This model needs an API key of its own, beside the one of the gateway: send it as x-api-key or api-key."
+
+
+class ModelForbidden(Forbidden):
+    """The rule for the caller does not name the model."""
+
+    sentence = "This API key may not use this model: GET /v1/models lists those that it may use."
+
+
+class TooManyRequests(RequestError):
+    """The caller has as many requests in flight as its rule allows."""
+
+    status = 429
+    code = "too_many_requests"
+    kind = "rate_limit_error"
+    sentence = "This API key has as many requests in flight as it may have: send the next when one has ended."
 
 
 class RoutingError(GatewayError):

@@ -179,9 +179,10 @@ class RoutePlan:
         self.local_only: LocalOnlyRule | None = None
         """Rule for requests that never go to a remote backend; None without one."""
         self.confined: RoutePlan = self
-        """Plan for these requests."""
-        if document.local_only is not None:
-            self.local_only = LocalOnlyRule(document.local_only)
+        """Plan for these requests, and for those of callers that may not burst."""
+        if not is_confined and (document.local_only is not None or settings.gateway.access.rules_file is not None):
+            if document.local_only is not None:
+                self.local_only = LocalOnlyRule(document.local_only)
             inside = Route(route.namespace, confined(document), route.created)
             self.confined = RoutePlan(inside, settings, metrics, runtime, cors, is_confined=True, endpoints=endpoints)
 

@@ -20,6 +20,7 @@ import structlog
 from gateway import conversation, errors, requested_model, stateful
 from gateway.access.directory import KeyDirectory
 from gateway.access.model_keys import ModelKeys
+from gateway.access.rules import CallerRules
 from gateway.attempts import Attempts, is_stream
 from gateway.backends import failover
 from gateway.backends.endpoints import EndpointTable
@@ -74,6 +75,7 @@ class Proxy:
         access: KeyDirectory | None = None,
         endpoints: EndpointTable | None = None,
         model_keys: ModelKeys | None = None,
+        rules: CallerRules | None = None,
     ) -> None:
         """Serve nothing yet.
 
@@ -92,6 +94,7 @@ class Proxy:
             access: API keys of callers; None where everyone is served.
             endpoints: Pods of Services; None to send requests to the names of Services.
             model_keys: API keys of single models; None where no model with keys of its own is served.
+            rules: Rules for callers; None without any.
         """
         self._endpoints = endpoints
         self._settings = settings
@@ -121,6 +124,7 @@ class Proxy:
         """Requests in flight that all routes of one namespace may have: not all connections, while there are others."""
         self._access = access
         self._model_keys = model_keys
+        self._rules = rules
         self._new_id = RequestIds()
 
     async def handle(self, exchange: Exchange) -> None:
@@ -154,6 +158,8 @@ class Proxy:
                 context.caller = self._access.caller(head.fields)
             if plan.secrets:
                 await self._check_caller(plan, head, context)
+            if self._rules is not None and not self._is_allowed(plan.route, context):
+                raise errors.ModelForbidden
             if plan.names is not None and self._lists_names(exchange, plan, matched[1], context):
                 return
         else:
@@ -170,6 +176,8 @@ class Proxy:
             if plan.secrets:
                 await self._check_caller(plan, head, context)
         target = matched[1]
+        if self._rules is not None and context.caller is not None:
+            plan = self._ruled(self._rules, context.caller, plan, context)
         if plan.local_only is not None and plan.local_only.applies(head.fields):
             plan = plan.confined
         context.plan = plan
@@ -252,6 +260,30 @@ class Proxy:
                 raise errors.Forbidden from None
             raise
         context.caller = context.caller or caller
+
+    def _ruled(self, rules: CallerRules, caller: str, plan: RoutePlan, context: RequestContext) -> RoutePlan:
+        """Apply the rule for a caller, if there is one; return the plan for its request.
+
+        Raises:
+            errors.ModelForbidden: The caller may not use the model.
+            errors.TooManyRequests: The caller has as many requests in flight as it may have.
+        """
+        rule = rules.rule(caller)
+        if rule is None:
+            return plan
+        if rule.models is not None and plan.route.key not in rule.models:
+            raise errors.ModelForbidden
+        if rule.max_in_flight is not None:
+            rules.enter(caller, rule.max_in_flight)
+            context.limited = True
+        return plan.confined if rule.burst == "deny" else plan
+
+    def _is_allowed(self, route: Route, context: RequestContext) -> bool:
+        """Return whether the rule for the caller of a request lets it use a model."""
+        if self._rules is None or context.caller is None:
+            return True
+        rule = self._rules.rule(context.caller)
+        return rule is None or rule.models is None or route.key in rule.models
 
     async def _may_use(self, route: Route, head: RequestHead) -> bool:
         """Return whether the caller of a request may use a model."""
@@ -506,11 +538,11 @@ class Proxy:
         name = unquote_to_bytes(path.removeprefix(b"/v1/models").removeprefix(b"/")).decode("utf-8", "replace")
         if name:
             route = table.match_model(name)
-            if not await self._may_use(route, exchange.head):
+            if not self._is_allowed(route, context) or not await self._may_use(route, exchange.head):
                 raise errors.ModelNotFound
             content: object = _model(name, route)
         else:
-            models = table.models()
+            models = [item for item in table.models() if self._is_allowed(item[1], context)]
             keyed = {route.key: route for _, route in models if route.document.access is not None}
             usable = await asyncio.gather(*(self._may_use(route, exchange.head) for route in keyed.values()))
             hidden = {key for key, may in zip(keyed, usable, strict=True) if not may}
@@ -596,6 +628,8 @@ class Proxy:
             context.refusal[0].abort()
         if context.caller is not None:
             self._metrics.caller_request(context.caller)
+            if context.limited and self._rules is not None:
+                self._rules.leave(context.caller)
         if plan is None and context.code is None:
             self._metrics.unrouted.labels(str(context.status)).inc()
         elif plan is None:

@@ -29,8 +29,8 @@ class RequestContext:
 
     __slots__ = (
         "at", "backend", "broken", "caller", "code", "concurrency", "cors", "diversion", "events", "failures",
-        "first_byte", "health", "home", "key", "makes_response", "model", "not_retried", "pinned", "plan", "pod",
-        "queued", "refusal", "request_id", "sought", "started", "status",
+        "first_byte", "health", "home", "key", "limited", "makes_response", "model", "not_retried", "pinned", "plan",
+        "pod", "queued", "refusal", "request_id", "sought", "started", "status",
     )  # fmt: skip
 
     def __init__(self, request_id: bytes, cors: "CorsRule | None" = None) -> None:
@@ -53,6 +53,8 @@ class RequestContext:
         """Seconds that the request waited for the slot."""
         self.caller: str | None = None
         """Name of the caller; None where access is off or there is no route yet."""
+        self.limited = False
+        """Whether the request counts for the limit of its caller."""
         self.model: RequestedModel | None = None
         """Model that the request asks for, where it was looked for and there is one."""
         self.sought = False

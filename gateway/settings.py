@@ -132,6 +132,8 @@ class AccessSettings(Section):
 
     keys_directory: Path | None = None
     """Directory with a file for each caller, named after it, that contains the caller's API keys."""
+    rules_file: Path | None = None
+    """File with rules for callers: their models, whether they may burst, and their limit of requests in flight."""
 
 
 class GatewaySettings(Section):

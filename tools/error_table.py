@@ -45,7 +45,10 @@ ADVICE: Final[Mapping[str, str]] = {
     "at_capacity": "Try again after `Retry-After`, or send less at a time. For more room: replicas, a remote backend or"
     " `spec.gateway.queue`.",
     "queue_timeout": "Try again after `Retry-After`, or send less at a time. For more time: `spec.gateway.queue`.",
-    "forbidden": "Send a key of the model, too: its namespace has them, [access](../gateway.md#access-to-one-model).",
+    "forbidden": "Send a key of the model, too, which its namespace has: [access](../gateway.md#access-to-one-model)."
+    " Or an administrator adds the model to the [rule](../gateway.md#rules-for-callers) of the caller.",
+    "too_many_requests": "Try again after `Retry-After`, or send less at a time. An administrator sets the limit of a"
+    " caller: [rules](../gateway.md#rules-for-callers).",
     "access_unavailable": "Try again. Lasting: the API server is away; the gateway's log has `credential_unusable`.",
     "local_only": "Try again, after `Retry-After` where there is one. The request has a value of"
     " `spec.gateway.localOnly`, so no remote backend serves it; `/decisions` has the failed attempts."

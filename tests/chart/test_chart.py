@@ -545,6 +545,20 @@ def test_api_keys(chart: Path) -> None:
     assert "access" not in off["gateway"]
 
 
+def test_rules_for_callers(chart: Path) -> None:
+    """The ConfigMap with rules for callers is a folder of the gateway, and its key callers.yaml is what it reads."""
+    objects = template(chart, "--set=gateway.access.rulesConfigMap=rules", "--set=gateway.access.existingSecret=keys")
+    config = yaml.safe_load(kind(objects, "ConfigMap", "-config")["data"]["config.yaml"])
+    assert config["gateway"]["access"] == {
+        "keysDirectory": "/etc/beamlit/access",
+        "rulesFile": "/etc/beamlit/access-rules/callers.yaml",
+    }
+    spec = kind(objects, "Deployment", "-gateway")["spec"]["template"]["spec"]
+    assert {"name": "access-rules", "configMap": {"name": "rules"}} in spec["volumes"]
+    mount = {"name": "access-rules", "mountPath": "/etc/beamlit/access-rules", "readOnly": True}
+    assert mount in spec["containers"][0]["volumeMounts"]
+
+
 def test_helm_test_asks_what_is_there(chart: Path) -> None:
     """`helm test` sends no request to hooks outside the cluster, nor to a gateway of another installation."""
     for words in (PRESETS["outside"], PRESETS["no gateway"]):

@@ -191,7 +191,8 @@
         "annotations": {}
       },
       "access": {
-        "existingSecret": ""
+        "existingSecret": "",
+        "rulesConfigMap": ""
       },
       "lameDuckSeconds": 5,
       "drainSeconds": 25,

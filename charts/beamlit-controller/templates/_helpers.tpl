@@ -276,8 +276,15 @@ spec:
 {{- $_ := set $limits "memoryBytes" (max 1048576 (div ($memory | int64) 4)) -}}
 {{- $gateway = merge (dict "limits" $limits) (omit $gateway "limits") -}}
 {{- end -}}
+{{- $access := deepCopy ($given.gateway.access | default dict) -}}
 {{- if .Values.gateway.access.existingSecret -}}
-{{- $gateway = merge (dict "access" (dict "keysDirectory" "/etc/beamlit/access")) (omit $gateway "access") -}}
+{{- $_ := set $access "keysDirectory" "/etc/beamlit/access" -}}
+{{- end -}}
+{{- if .Values.gateway.access.rulesConfigMap -}}
+{{- $_ := set $access "rulesFile" "/etc/beamlit/access-rules/callers.yaml" -}}
+{{- end -}}
+{{- if $access -}}
+{{- $gateway = merge (dict "access" $access) (omit $gateway "access") -}}
 {{- end -}}
 {{- $own := dict "namespaces" ($given.namespaces | default "") "clusterDomain" (include "beamlit.clusterDomain" .) "defaultRemoteBackend" $remote "proxyService" $service "gateway" $gateway "metricInformer" (include "beamlit.metricInformer" . | fromJson) -}}
 {{- $rest := omit $given "namespaces" "clusterDomain" "defaultRemoteBackend" "proxyService" "gateway" "metricInformer" -}}

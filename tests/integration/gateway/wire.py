@@ -19,6 +19,7 @@ import orjson
 from gateway.__main__ import server_limits
 from gateway.access.directory import KeyDirectory
 from gateway.access.model_keys import ModelKeys
+from gateway.access.rules import CallerRules
 from gateway.api.v1alpha1 import Backend, RouteDocument
 from gateway.backends.endpoints import EndpointTable
 from gateway.credentials.cache import Credentials
@@ -273,6 +274,7 @@ async def gateway(
     open_server: Callable[[], NameServer] = NameServer,
     memory_wait: float = NEVER,
     access: KeyDirectory | None = None,
+    rules: CallerRules | None = None,
     endpoints: EndpointTable | None = None,
     pods: Mapping[str, int] | None = None,
 ) -> AsyncIterator[Running]:
@@ -289,6 +291,7 @@ async def gateway(
         open_server: Function that returns the name servers.
         memory_wait: Seconds for which a request waits for memory.
         access: API keys of callers; the directory must be in the settings, too.
+        rules: Rules for callers; the file must be in the settings, too.
         endpoints: Pods of Services; None to send requests to the names of Services.
         pods: Ports on loopback to which the addresses of pods lead, whose own port is 8000.
     """
@@ -339,6 +342,7 @@ async def gateway(
         access=access,
         endpoints=endpoints,
         model_keys=ModelKeys(secrets or NoSecrets()),
+        rules=rules,
     )
     store.subscribe(proxy.refresh)
     server = HttpServer(
