@@ -46,7 +46,7 @@ def test_a_request_that_went_well() -> None:
 
 def test_attempts_in_their_order() -> None:
     """Attempts are listed in their order with their seconds, which do not include the time in the queue."""
-    one = record(failures=[("local", "503", 0.1)], backend="remote", queued=0.2, reason="Failover")
+    one = record(failures=[("local", "503", 0.1, None)], backend="remote", queued=0.2, reason="Failover")
     assert journal.line(one)["attempts"] == [
         {"backend": "local", "cause": "503", "seconds": 0.1},
         {"backend": "remote", "cause": None, "seconds": 0.2},
@@ -56,7 +56,7 @@ def test_attempts_in_their_order() -> None:
 
 def test_the_last_attempt_may_have_failed() -> None:
     """A failed last attempt is listed once; a request that the gateway refused has no attempt."""
-    passed_on = record(failures=[("local", "503", 0.1)], not_retryable="budget")
+    passed_on = record(failures=[("local", "503", 0.1, None)], not_retryable="budget")
     assert journal.line(passed_on)["attempts"] == [{"backend": "local", "cause": "503", "seconds": 0.1}]
     assert (journal.line(passed_on)["retryable"], journal.line(passed_on)["not_retryable"]) == (False, "budget")
     refused = record(code="at_capacity", first_byte=0.1)
@@ -82,3 +82,16 @@ def test_values_of_a_client_are_cut() -> None:
     """Long methods, paths and hosts are cut to their beginning."""
     line = journal.line(record(method=b"M" * 100, target=b"/" + b"p" * 1000, host="h" * 1000))
     assert [len(line[key]) for key in ("method", "path", "host")] == [32, 256, 256]
+
+
+def test_attempts_at_pods_are_named() -> None:
+    """Attempts at pods of one backend are told apart by their pods, the one whose response the client got included."""
+    one = record(
+        failures=[("local", "connect_failed", 0.1, "a")], backend="local", pod="b", seconds=0.5, first_byte=0.3
+    )
+
+    attempts = journal.decision(one)["attempts"]
+
+    assert [(attempt["pod"], attempt["cause"]) for attempt in attempts] == [("a", "connect_failed"), ("b", None)]
+    assert journal.line(one)["pod"] == "b"
+    assert "pod" not in journal.line(record())
