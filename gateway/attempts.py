@@ -3,12 +3,11 @@
 Every attempt starts from the client's request as it came: target, header fields, model name and credentials are made
 for its backend and contain nothing of an earlier attempt. Each backend gets one attempt, and one at each of its pods
 where they are known: another pod comes before another backend. A second connection after an idle one turned out to be
-closed, and a new token after a 401, belong to the same attempt. There is no further attempt
-once a byte of a response may have gone to the client, and none after the client has gone: its task is cancelled, and
-nothing here catches that.
+closed, and a new token after a 401, belong to the same attempt. An event stream that may still be sent elsewhere is no
+response until its first event is here, whatever comes before it. There is no further attempt once a byte of a response
+may have gone to the client, and none after the client has gone: its task is cancelled, and nothing here catches that.
 """
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
@@ -27,11 +26,11 @@ from gateway.backends.breaker import CircuitBreaker
 from gateway.backends.pods import AVOID_SECONDS, Pod
 from gateway.credentials import cache as credentials
 from gateway.http import forwarding
+from gateway.http.event_stream import is_event_stream
 from gateway.http.exchange import Exchange, RequestHead, ResponseHead, field
 from gateway.model_names import body as bodies
 from gateway.model_names import path
 from gateway.model_names.streamed import StreamedName
-from gateway.net.deadlines import Deadlines
 from gateway.plan import BackendPlan, RoutePlan
 from gateway.request_context import FailedAttempt, RequestContext
 from gateway.routes.store import RouteStore
@@ -47,8 +46,6 @@ from program.addresses import AddressRules
 _OF_CONTENT: Final = frozenset({b"content-digest", b"content-md5", b"digest", b"repr-digest"})
 """Fields that are wrong once the body has another name in it (RFC 9530)."""
 _OF_CODED_CONTENT: Final = _OF_CONTENT | {b"content-encoding"}
-HOLD_SECONDS: Final = 1.0
-"""Seconds for which the start of an event stream is held back to see whether its first event is an error."""
 REFUSAL_SECONDS: Final = 60.0
 """Seconds between two log lines that say that one backend refuses the gateway's credentials."""
 REFUSALS: Final = 4096
@@ -79,13 +76,8 @@ class Attempts:
         self._longest_cool_down = settings.gateway.retry.cool_down_seconds
         self._trusted = AddressRules.parse(allowed=settings.gateway.trusted_proxies)
         self._has_trusted_proxies = bool(settings.gateway.trusted_proxies)
-        self._deadlines = Deadlines(asyncio.get_running_loop(), HOLD_SECONDS)
         self._refusals: dict[tuple[str, str], float] = {}
         """Times of the last log lines about refused credentials, by route and backend."""
-
-    def close(self) -> None:
-        """Stop the timers."""
-        self._deadlines.close()
 
     async def response(
         self, exchange: Exchange, plan: RoutePlan, chosen: BackendPlan, target: bytes, context: RequestContext
@@ -134,8 +126,10 @@ class Attempts:
                             response.abort()
                             outcome = errors.CredentialsRefused()
                             self._log_refusal(plan, chosen)
-                elif plan.holds_streams and response.head.content_length is None and not context.pinned:
-                    cause = await self._first_event_cause(response, exchange, plan, chosen, tried, [*tried_pods, pod])
+                elif response.head.content_length is None and is_event_stream(response.head):
+                    cause = await self._begin_stream(
+                        response, exchange, plan, chosen, tried | {chosen.index}, [*tried_pods, pod], context
+                    )
                 now = time.perf_counter()
                 if cause is None and status not in plan.failures:
                     chosen.breaker.succeeded(began, now)
@@ -329,7 +323,7 @@ class Attempts:
         route = plan.route
         self._metrics.upstream_errors.labels(route.namespace, route.name, chosen.backend.id, cause).inc()
 
-    async def _first_event_cause(
+    async def _begin_stream(
         self,
         response: UpstreamResponse,
         exchange: Exchange,
@@ -337,26 +331,35 @@ class Attempts:
         chosen: BackendPlan,
         tried: frozenset[int],
         tried_pods: Collection[Pod | None],
+        context: RequestContext,
     ) -> str | None:
-        """Return the failure cause when the first event of an event stream is an error that speaks against the backend.
+        """Wait for the first event of an event stream where the request may still go elsewhere.
 
-        The stream is not held back when there is neither another pod nor another backend to try.
+        Returns the failure cause where the event is an error that speaks against the backend.
 
         Raises:
-            errors.UpstreamError: The stream ended before its first event.
+            errors.UpstreamError: The stream ended before its first event, or was silent for too long.
         """
-        if not is_stream(response.head) or not _repeatable(exchange, plan, free=False):
+        if not (
+            plan.holds_streams
+            and not context.pinned
+            and exchange.head.method == b"POST"
+            and len(context.failures or ()) + 1 < failover.ATTEMPTS
+            and _repeatable(exchange, plan, free=False)
+            and (plan.goes_on(tried) or _has_other_pods(chosen, tried_pods))
+        ):
+            response.expect_event(context)
             return None
-        now = time.perf_counter()
-        others = chosen.pods is not None and chosen.resend and chosen.pods.goes_on(tried_pods, now)
-        if not others and self._other(plan, tried | {chosen.index}, now) is None:
-            return None
+        response.expect_event(None)
         try:
-            data = await response.beginning(_has_first_event, self._deadlines)
+            event = await response.first_event()
         except BaseException:
             response.abort()
             raise
-        return failover.stream_cause(failover.error_status(failover.first_event(data) or b""), plan.statuses)
+        cause = failover.stream_cause(failover.error_status(event), plan.statuses) if plan.examines_streams else None
+        if cause is None and not response.awaits_event:
+            context.first_event_arrived()
+        return cause
 
     def _attempt(
         self, exchange: Exchange, plan: RoutePlan, chosen: BackendPlan, target: bytes, context: RequestContext
@@ -486,6 +489,11 @@ def _origin(chosen: BackendPlan, context: RequestContext) -> Origin:
     return chosen.origin if context.pod is None else cast("Origin", context.pod.origin)
 
 
+def _has_other_pods(chosen: BackendPlan, tried: Collection[Pod | None]) -> bool:
+    """Return whether a request that failed at a pod may go to another pod of the same backend."""
+    return chosen.pods is not None and chosen.resend and chosen.pods.goes_on(tried, time.perf_counter())
+
+
 def _refuses_the_gateway(exchange: Exchange, chosen: BackendPlan) -> bool:
     """Return whether a backend that refuses a request can only mean the gateway's own credentials."""
     return chosen.own_credentials and not forwarding.passes_credentials(exchange.head, chosen.target)
@@ -569,17 +577,3 @@ def _same_server(one: Backend, other: Backend) -> bool:
     return (one.id, one.service, one.host, one.default, one.port, one.scheme) == (
         other.id, other.service, other.host, other.default, other.port, other.scheme,
     )  # fmt: skip
-
-
-def _has_first_event(data: bytes) -> bool:
-    return failover.first_event(data) is not None
-
-
-def is_stream(head: ResponseHead) -> bool:
-    """Return whether a response is an event stream whose events the gateway can read."""
-    if head.status != 200 or head.content_length is not None:
-        return False
-    kind = field(head.fields, b"content-type")
-    return (
-        kind is not None and kind[:17].lower() == b"text/event-stream" and not field(head.fields, b"content-encoding")
-    )

@@ -46,6 +46,7 @@
         +-- ConnectTimeout       504
         +-- TlsFailed            502
         +-- FirstByteTimeout     504
+        +-- FirstTokenTimeout    504: no event of an event stream
         +-- IdleTimeout          504: the body stalled
         +-- UpstreamReset        502: the connection broke before the response was complete
         +-- BadResponse          502: the response breaks RFC 9112
@@ -459,6 +460,14 @@ class FirstByteTimeout(UpstreamError):
     status = 504
     code = "first_byte_timeout"
     sentence = "The model's backend did not respond in time."
+
+
+class FirstTokenTimeout(UpstreamError):
+    """The backend did not send the first event of an event stream before the deadline."""
+
+    status = 504
+    code = "first_token_timeout"
+    sentence = "The model's backend did not begin to respond in time."
 
 
 class IdleTimeout(UpstreamError):

@@ -33,6 +33,10 @@ _CHOICE: Final[Choice] = LeastBusyOfTwo(random.random)
 """Rule by which a pod is chosen."""
 _BY_CONVERSATION: Final[Choice] = ByConversation(_CHOICE)
 """Rule by which the pod of a conversation is chosen."""
+_OF_FIRST_EVENTS: Final = frozenset(
+    {FailureCause.RESET.value, FailureCause.FIRST_TOKEN_TIMEOUT.value, FailureCause.STREAM_ERROR.value}
+)
+"""Causes that an event stream may have between its head and its first event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,9 @@ class RoutePlan:
         """Causes by status, for the statuses after which another backend is tried."""
         self.failures = failover.failure_statuses(document.retry.on)
         """Statuses that count as failures of a backend."""
-        self.holds_streams = FailureCause.STREAM_ERROR in self.causes
+        self.holds_streams = not self.causes.isdisjoint(_OF_FIRST_EVENTS)
+        """Whether a request may go to another backend until the first event of an event stream is here."""
+        self.examines_streams = FailureCause.STREAM_ERROR in self.causes
         """Whether the first event of an event stream is examined."""
         self.prefixes = tuple(dict.fromkeys(one.target.prefix for one in self.backends))
         """Paths that backends have in front of targets."""
@@ -262,6 +268,10 @@ class RoutePlan:
                     last_resort = other
         return last_resort
 
+    def goes_on(self, tried: frozenset[int]) -> bool:
+        """Return whether there is a backend for failover that is not in `tried`, in whatever state."""
+        return any(index not in tried for index in self.order)
+
     def spill(self, now: float) -> BackendPlan | None:
         """Return the first backend for overflow that is available and has a free slot; None when there is none."""
         for index in self.overflow:
@@ -312,6 +322,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
     timeouts = settings.gateway.timeouts
     local = backend.service is not None
     connect = timeouts.local_connect_seconds if local else timeouts.connect_seconds
+    first_byte = document.timeouts.first_byte or timeouts.first_byte_seconds
     headers = backend.headers
     scheme = backend.scheme
     port = backend.port
@@ -359,8 +370,9 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
         target=target,
         timeouts=Timeouts(
             connect=document.timeouts.connect or connect,
-            first_byte=document.timeouts.first_byte or timeouts.first_byte_seconds,
+            first_byte=first_byte,
             idle=document.timeouts.idle or timeouts.idle_seconds,
+            first_token=document.timeouts.first_token or timeouts.first_token_seconds or first_byte,
         ),
         response_fields=(
             (b"x-beamlit-backend", backend.id.encode()),

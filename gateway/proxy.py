@@ -21,7 +21,7 @@ from gateway import conversation, errors, requested_model, stateful
 from gateway.access.directory import KeyDirectory
 from gateway.access.model_keys import ModelKeys
 from gateway.access.rules import CallerRules
-from gateway.attempts import Attempts, is_stream
+from gateway.attempts import Attempts
 from gateway.backends import failover
 from gateway.backends.endpoints import EndpointTable
 from gateway.backends.response_pods import BEGINNING_BYTES, id_in
@@ -233,7 +233,7 @@ class Proxy:
                     self._remember(exchange, plan, context, made)
                 exchange.reply(outgoing, body)
             else:
-                context.events = is_stream(response.head)
+                context.events = response.readable
                 exchange.respond(outgoing)
                 if makes_response:
                     tap = IdTap(exchange, partial(self._remember, exchange, plan, context))
@@ -471,9 +471,8 @@ class Proxy:
         self._health.apply((route, one) for route in checked for one in self._plan(route).backends)
 
     def close(self) -> None:
-        """Stop health checks and timers."""
+        """Stop health checks."""
         self._health.close()
-        self._attempts.close()
 
     def _plan(self, route: Route) -> RoutePlan:
         plan = self._plans.get(route.key)

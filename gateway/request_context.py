@@ -29,8 +29,8 @@ class RequestContext:
 
     __slots__ = (
         "at", "backend", "broken", "caller", "code", "concurrency", "cors", "diversion", "events", "failures",
-        "first_byte", "health", "home", "key", "limited", "makes_response", "model", "not_retried", "pinned", "plan",
-        "pod", "queued", "refusal", "request_id", "sought", "started", "status",
+        "first_byte", "first_event", "health", "home", "key", "limited", "makes_response", "model", "not_retried",
+        "pinned", "plan", "pod", "queued", "refusal", "request_id", "sought", "started", "status",
     )  # fmt: skip
 
     def __init__(self, request_id: bytes, cors: "CorsRule | None" = None) -> None:
@@ -40,6 +40,8 @@ class RequestContext:
         """The same moment on the monotonic clock."""
         self.first_byte = 0.0
         """Time of the response head on the monotonic clock; 0 until it is there."""
+        self.first_event = 0.0
+        """Time of the first event of an event stream on the monotonic clock; 0 until it is there."""
         self.request_id = request_id
         self.plan: RoutePlan | None = None
         self.backend: BackendPlan | None = None
@@ -94,3 +96,7 @@ class RequestContext:
         if pod is not None:
             pod.in_flight += 1
         self.pod = pod
+
+    def first_event_arrived(self) -> None:
+        """Take note that the first event of the stream that the client gets is here."""
+        self.first_event = time.perf_counter()

@@ -55,8 +55,10 @@ class TimeoutSettings(Section):
     """Seconds that a connection to a Service of the cluster may take."""
     first_byte_seconds: Seconds = 600.0
     """Seconds that a backend may take to send the response head: long, because a generation may take long."""
+    first_token_seconds: Seconds | None = None
+    """Seconds that a backend may take to send the first event of an event stream; as for the head when None."""
     idle_seconds: Seconds = 120.0
-    """Seconds that may pass between two parts of a response body."""
+    """Seconds that may pass between two parts of a response body, from the first event of an event stream on."""
     head_seconds: Seconds = 10.0
     """Seconds that a client may take to send a whole request head."""
     body_seconds: Seconds = 30.0

@@ -61,6 +61,8 @@ ADVICE: Final[Mapping[str, str]] = {
     "tls_failed": "Mend the backend's certificate, or name its authority: [certificates]"
     "(../configuration.md#certificates-of-servers).",
     "first_byte_timeout": "Ask for a stream, or raise `spec.gateway.timeouts.firstByteSeconds`.",
+    "first_token_timeout": "Try again later: the model's server may have more to do than it can. Lasting: raise"
+    " `spec.gateway.timeouts.firstTokenSeconds`.",
     "idle_timeout": "Try again. Lasting: the server stalls, or needs more than `spec.gateway.timeouts.idleSeconds`"
     " between two parts.",
     "upstream_reset": "Try again. Lasting: the model's server ends during requests; see its log.",

@@ -117,7 +117,7 @@ GROUPS: Final[dict[str, tuple[Case, ...]]] = {
         Case("RT-05", "A connection that breaks within the header section of a response: another backend."),
         Case("RT-06", "Statuses that say “not now” go to another backend, as the route lists them."),
         Case("RT-07", "A request without a response in time goes to another backend only where the route asks for it."),
-        Case("RT-08", "After the first byte nothing is tried again."),
+        Case("RT-08", "After the first byte, of an event stream its first event, nothing is tried again."),
         Case("RT-09", "A refused token is renewed once, within the same attempt."),
         Case("RT-10", "Beyond the route's budget the original error is the response."),
         Case(

@@ -119,7 +119,7 @@ class Use(StrEnum):
     WEIGHTED = "weighted"
     """Requests go there by the split, according to the backend's weight."""
     FAILOVER = "failover"
-    """Requests go there when an attempt at another backend failed before its first byte."""
+    """Requests go there when an attempt at another backend failed before the client got anything of a response."""
     OVERFLOW = "overflow"
     """Requests go there when the local backend has reached its limit of requests in flight."""
 
@@ -320,16 +320,21 @@ class Timeouts(_Part):
     """Seconds that the TCP and TLS handshakes may take together."""
     first_byte: Seconds | None = None
     """Seconds that a connected backend may take to send the head of the response."""
+    first_token: Seconds | None = None
+    """Seconds that a connected backend may take to send the first event of an event stream; where neither this nor the
+    gateway's setting is there, those for the head. A stream that cannot be sent to another backend may be silent for so
+    long, and comments begin the time anew."""
     idle: Seconds | None = None
-    """Seconds that may pass between two parts of the response body."""
+    """Seconds that may pass between two parts of the response body, from the first event of an event stream on."""
 
 
 class Retry(_Part):
     """When a request that failed is sent to another backend for failover."""
 
     on: Annotated[tuple[Cause, ...], AfterValidator(_in_order_of_cause)] = DEFAULT_CAUSES
-    """Causes for which a request is tried at another backend: connectFailure, reset, firstByteTimeout, streamError,
-    credentialsRefused, or a status from 400 to 599. A gateway that does not know a value rejects the document."""
+    """Causes for which a request is tried at another backend: connectFailure, reset, firstByteTimeout,
+    firstTokenTimeout, streamError, credentialsRefused, or a status from 400 to 599. A gateway that does not know a
+    value rejects the document."""
     body_bytes: Annotated[int, Field(ge=0)] | None = None
     """Bytes of the largest request body that is kept to be sent again. The gateway's setting counts when absent."""
 

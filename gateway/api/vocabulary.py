@@ -14,9 +14,11 @@ class FailureCause(StrEnum):
     CONNECT_FAILURE = "connectFailure"
     """There was no connection, so nothing was sent."""
     RESET = "reset"
-    """The connection broke before the head of a response was complete."""
+    """The connection broke before the head of a response was complete, or before the first event of a stream."""
     FIRST_BYTE_TIMEOUT = "firstByteTimeout"
     """The head did not come within `timeouts.firstByte`. The backend may still be working on it."""
+    FIRST_TOKEN_TIMEOUT = "firstTokenTimeout"  # noqa: S105 - no password
+    """The first event of a stream did not come within `timeouts.firstToken`. The backend may still be working on it."""
     STREAM_ERROR = "streamError"
     """The first event of a stream is an error that is not the caller's fault."""
     CREDENTIALS_REFUSED = "credentialsRefused"
@@ -33,7 +35,11 @@ class FailureCause(StrEnum):
 NAMED_CAUSES: Final = tuple(cause.value for cause in FailureCause if not cause.value.isdigit())
 """Causes that are no status."""
 
-DEFAULT_CAUSES: Final = tuple(cause.value for cause in FailureCause if cause is not FailureCause.FIRST_BYTE_TIMEOUT)
+DEFAULT_CAUSES: Final = tuple(
+    cause.value
+    for cause in FailureCause
+    if cause not in (FailureCause.FIRST_BYTE_TIMEOUT, FailureCause.FIRST_TOKEN_TIMEOUT)
+)
 """Causes for which a request is tried at another backend where the route names none."""
 
 CAUSE_PATTERN: Final = f"^({'|'.join(NAMED_CAUSES)}|[45][0-9]{{2}})$"

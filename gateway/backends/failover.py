@@ -1,7 +1,7 @@
 """Rules of failover: causes of failures, the retry budget, and what a response says about them.
 
-A request that failed before the first byte of its response may go to a backend that has not had it yet. The functions
-decide on values alone; `attempts.py` sends the requests and waits for them.
+A request that failed before anything of its response has gone to the client may go to a backend that has not had it
+yet. The functions decide on values alone; `attempts.py` sends the requests and waits for them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,9 +12,6 @@ import orjson
 from gateway import errors
 from gateway.api.vocabulary import FailureCause
 
-STREAM_BYTES: Final = 16384
-"""Bytes of an event stream within which its first event has to be complete to be examined."""
-
 ATTEMPTS: Final = 3
 """Number of attempts of one request, over pods and backends."""
 
@@ -22,7 +19,7 @@ BUDGET_SECONDS: Final = 10
 """Seconds of the window over which the retry budget is counted."""
 
 FAILOVER: Final = "Failover"
-"""Reason of a request that went to another backend because an attempt failed before its first byte."""
+"""Reason of a request that went to another backend because an attempt failed before the client got a response."""
 
 OVERFLOW: Final = "Overflow"
 """Reason of a request that went to another backend because the chosen one was at its limit."""
@@ -64,6 +61,8 @@ def cause_of(error: errors.UpstreamError) -> str | None:
         return FailureCause.CONNECT_FAILURE
     if isinstance(error, errors.FirstByteTimeout):
         return FailureCause.FIRST_BYTE_TIMEOUT
+    if isinstance(error, errors.FirstTokenTimeout):
+        return FailureCause.FIRST_TOKEN_TIMEOUT
     if isinstance(error, errors.UpstreamReset | errors.IdleTimeout):
         return FailureCause.RESET
     return None
@@ -145,28 +144,6 @@ class RetryBudget:
         self._head = 0
         self._requests_before = sum(self._requests)
         self._retries_before = sum(self._retries)
-
-
-def first_event(data: bytes) -> bytes | None:
-    """Return the first event, with its lines, of an event stream (HTML Living Standard 9.2) that begins with `data`.
-
-    Return an empty value when there is no need to wait for it: a comment comes first, or the event is not complete
-    within `STREAM_BYTES`. Return None when it is not complete yet.
-    """
-    start = 3 if data.startswith(b"\xef\xbb\xbf") else 0
-    lines: list[bytes] = []
-    # Leave out a last line that has no end yet. A CR at the end may be half of CR LF, but ends the line in any case.
-    complete = data[start : max(start, data.rfind(b"\n") + 1, data.rfind(b"\r") + 1)]
-    for line in complete.splitlines():
-        if line.startswith(b":"):
-            return b""
-        if line:
-            lines.append(line)
-        elif lines:
-            return b"\n".join(lines)
-    if data.startswith(b":", start + len(complete)):
-        return b""
-    return b"" if len(data) >= STREAM_BYTES else None
 
 
 def error_status(event: bytes) -> int | None:

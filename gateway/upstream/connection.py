@@ -86,7 +86,7 @@ class Upstream:
             origin: Server to send to.
             head: Head of the request; target and fields are sent as they are, the framing field is added.
             body: The body itself, or the client's exchange that delivers it where `head` has one.
-            timeouts: Times for connecting, for the response's head and between two reads of its body.
+            timeouts: Times for connecting, for the response's head and first event, and between two reads of its body.
             owner: Route of the request, as `namespace/name`, whose share of the look-ups of names it takes.
             body_limit: Bytes that a body from an exchange may have.
             keep: Bytes of it that the exchange keeps, so that it can be sent again.
@@ -101,7 +101,7 @@ class Upstream:
         request = UpstreamRequest(head, body, body_limit, keep, None if change is None else change())
         connection = self._take(origin)
         if connection is not None:
-            response = UpstreamResponse(connection, head.method == b"HEAD", timeouts.idle)
+            response = UpstreamResponse(connection, head.method == b"HEAD", timeouts)
             try:
                 return await connection.round_trip(response, request, timeouts)
             except errors.UpstreamReset:
@@ -112,7 +112,7 @@ class Upstream:
             if request.whole is None:
                 request = UpstreamRequest(head, body, body_limit, keep, None if change is None else change())
         connection = await self._connect(origin, timeouts.connect, owner)
-        response = UpstreamResponse(connection, head.method == b"HEAD", timeouts.idle)
+        response = UpstreamResponse(connection, head.method == b"HEAD", timeouts)
         return await connection.round_trip(response, request, timeouts)
 
     def close(self) -> None:
@@ -376,7 +376,7 @@ class _Connection:
         if self._response is None:
             self.abort()
         elif self._final:
-            self.fail(errors.IdleTimeout())
+            self.fail(errors.FirstTokenTimeout() if self._response.awaits_event else errors.IdleTimeout())
         else:
             self.fail(errors.FirstByteTimeout())
 
@@ -405,7 +405,8 @@ class _Connection:
         self.received = self._final = self._ended = self._reusable = self._until_eof = False
         self._head_bytes = self._overhead = self._interim = 0
         self._idle_seconds = self._limits.idle_seconds
-        self.deadline = self.loop.time() + timeouts.first_byte
+        response.sent_at = self.loop.time()
+        self.deadline = response.sent_at + timeouts.first_byte
         try:
             request.start(self)
             await self._waiter
@@ -480,7 +481,7 @@ class _Connection:
         if self._ended:
             self._finish()
         elif self._final and not self._paused and self._response is not None:
-            self.deadline = self.loop.time() + response.idle
+            self.deadline = response.end or self.loop.time() + response.idle
 
     def eof_received(self) -> None:
         """Complete a response that ends with its connection (RFC 9112 8); drop the connection otherwise."""

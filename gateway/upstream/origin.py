@@ -1,6 +1,7 @@
 """Backends as the connection pool knows them, with the times and limits that they have."""
 
 from dataclasses import dataclass
+from math import inf
 from typing import Final, NamedTuple
 
 from program.addresses import Destination
@@ -39,7 +40,10 @@ class Timeouts:
     first_byte: float
     """Seconds from the end of connecting to the end of the response head."""
     idle: float
-    """Seconds between two reads of the response body. Time in which the client does not read does not count."""
+    """Seconds between two reads of the response body, from the first event of an event stream on. Time in which the
+    client does not read does not count."""
+    first_token: float = inf
+    """Seconds from the end of connecting to the first event of an event stream."""
 
 
 @dataclass(frozen=True, slots=True)

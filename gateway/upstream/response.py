@@ -1,12 +1,12 @@
 """Responses of backends, from the head on: the body is relayed to a client, read whole, or looked at first."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Protocol, cast
 
 from gateway import errors
+from gateway.http.event_stream import EVENT_BYTES, FirstEvent, is_readable
 from gateway.http.exchange import Exchange, ResponseHead, TunnelSide, UpgradedConnection
-from gateway.net.deadlines import Deadlines
+from gateway.upstream.origin import Timeouts
 
 
 class ResponseConnection(TunnelSide, Protocol):
@@ -15,6 +15,8 @@ class ResponseConnection(TunnelSide, Protocol):
     loop: asyncio.AbstractEventLoop
     buffer_bytes: int
     """Bytes of a body that wait in memory before the connection is no longer read."""
+    deadline: float
+    """Time of the loop's clock at which the response is given up, unless more of it arrives."""
 
     def abort(self) -> None:
         """Drop the connection, and the response on it where that is not complete."""
@@ -37,18 +39,40 @@ class ResponseConnection(TunnelSide, Protocol):
         ...
 
 
+class EventObserver(Protocol):
+    """Observer of an event stream that a client gets."""
+
+    def first_event_arrived(self) -> None:
+        """Take note that the first event of the stream is here."""
+        ...
+
+
 class UpstreamResponse:
     """One response of a backend, from its head on (a `http.exchange.BodySource`)."""
 
-    __slots__ = ("_bytes", "_complete", "_connection", "_done", "_enough", "_error", "_exchange", "_held", "_pieces",
-                 "_room", "bodiless", "head", "idle")  # fmt: skip
+    __slots__ = ("_bytes", "_complete", "_connection", "_done", "_error", "_event", "_exchange", "_first_token",
+                 "_held", "_later_idle", "_observer", "_pieces", "_room", "_waits", "bodiless", "end", "head", "idle",
+                 "readable", "sent_at")  # fmt: skip
 
-    def __init__(self, connection: ResponseConnection, bodiless: bool, idle: float) -> None:
+    def __init__(self, connection: ResponseConnection, bodiless: bool, timeouts: Timeouts) -> None:
         self.bodiless = bodiless
         """Whether the request was HEAD: the response has no body, whatever its framing fields say."""
-        self.idle = idle
+        self.idle = timeouts.idle
         """Seconds that may pass between two reads of the body."""
+        self.end = 0.0
+        """Time of the loop's clock at which the wait for the first event ends, whatever arrives; 0 without one."""
+        self.sent_at = 0.0
+        """Time of the loop's clock at which the request was sent."""
         self.head: ResponseHead
+        self.readable = False
+        """Whether this is an event stream whose events the gateway can read."""
+        self._first_token = timeouts.first_token
+        self._later_idle = timeouts.idle
+        self._event: FirstEvent | None = None
+        """Search for the first event, while there was none."""
+        self._observer: EventObserver | None = None
+        self._waits = False
+        """Whether `first_event` waits."""
         self._connection: ResponseConnection | None = connection
         self._exchange: Exchange | None = None
         self._pieces: list[bytes] = []
@@ -58,28 +82,71 @@ class UpstreamResponse:
         self._complete = False
         self._error: Exception | None = None
         self._done: asyncio.Future[None] | None = None
-        self._enough: Callable[[bytes], bool] | None = None
 
-    async def beginning(self, enough: Callable[[bytes], bool], deadlines: Deadlines) -> bytes:
-        """Return the beginning of the body, which stays to be relayed.
+    def expect_event(self, observer: EventObserver | None) -> None:
+        """Take the response for an event stream, which may be silent for longer before its first event than later.
 
-        It returns as soon as `enough` accepts what has arrived, the body is complete, or the time of `deadlines` is up.
+        It may be silent for `Timeouts.first_token`, counted from the request at first and from each comment after it.
+        `observer` is told about the first event.
+        """
+        self.readable = is_readable(self.head)
+        self._observer = observer
+        self._event = FirstEvent(readable=self.readable)
+        for piece in self._pieces:
+            self._look(piece)
+        if self.awaits_event and self._connection is not None:
+            self.idle = self._first_token
+            self._connection.deadline = self.sent_at + self._first_token
+
+    async def first_event(self) -> bytes:
+        """Wait for the first event of an event stream, which `expect_event` has begun to look for; return its lines.
+
+        What arrived until then stays to be relayed, but for comments where they are many. The lines are empty where the
+        event cannot be looked at, or the stream ended without one.
 
         Raises:
-            errors.UpstreamError: The body broke off.
+            errors.UpstreamError: The body broke off, or the event did not arrive in time.
         """
-        if self._error is None and not self._complete and not enough(b"".join(self._pieces)):
+        event = cast("FirstEvent", self._event)
+        if self.awaits_event and self._error is None and not self._complete:
             connection = cast("ResponseConnection", self._connection)
-            self._enough = enough
+            self._waits = True
             self._done = connection.loop.create_future()
-            deadlines.limit(self._done)
+            self._drop_comments(event)
+            if self._held:
+                self._held = False
+                self.resume()
+            self.end = connection.deadline = self.sent_at + self._first_token
             try:
                 await self._done
             finally:
-                self._enough = self._done = None
+                self._waits = False
+                self._done = None
         if self._error is not None:
             raise self._error
-        return b"".join(self._pieces)
+        return event.event
+
+    @property
+    def awaits_event(self) -> bool:
+        """Whether this is an event stream that has had no event yet."""
+        return self._event is not None and not self._event.found
+
+    def _drop_comments(self, event: FirstEvent) -> None:
+        """Forget what has arrived, but for what may become the first event, where there is much of it."""
+        if self._bytes >= EVENT_BYTES:
+            self._pieces = [event.unfinished]
+            self._bytes = len(self._pieces[0])
+
+    def _look(self, data: bytes) -> None:
+        """Look for the first event in the next piece of an event stream."""
+        event = cast("FirstEvent", self._event)
+        if event.found or not event.add(data):
+            return
+        self.idle = self._later_idle
+        self.end = 0.0
+        observer, self._observer = self._observer, None
+        if observer is not None:
+            observer.first_event_arrived()
 
     async def relay(self, exchange: Exchange) -> None:
         """Send the body to `exchange` as it arrives, end the exchange, and return.
@@ -167,14 +234,19 @@ class UpstreamResponse:
 
     def deliver(self, data: bytes) -> None:
         """Take a piece of the body from the connection."""
+        event = self._event
+        if event is not None and not event.found:
+            self._look(data)
         if self._exchange is not None:
             self._exchange.write(data)
             return
         self._pieces.append(data)
         self._bytes += len(data)
-        if self._enough is not None:
-            if self._enough(b"".join(self._pieces)):
+        if self._waits and event is not None:
+            if event.found:
                 self._wake()
+            else:
+                self._drop_comments(event)
         elif self._bytes >= self._room:
             if self._done is not None:
                 self._wake()  # `read` has as much as it may return

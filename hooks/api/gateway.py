@@ -44,9 +44,14 @@ class GatewayTimeouts(ApiModel):
     """Maximum number of seconds to connect to a backend, TLS handshake included."""
     first_byte_seconds: Seconds | None = None
     """Maximum number of seconds from the established connection to the header section of the response."""
+    first_token_seconds: Seconds | None = None
+    """Maximum number of seconds from the established connection to the first event of an event stream. A stream that
+    cannot be sent to the other backend, such as a subscription, may be silent for so long, and comments in it begin the
+    time anew. Defaults to gateway.timeouts.firstTokenSeconds of the gateway's configuration, and without that to
+    firstByteSeconds."""
     idle_seconds: Seconds | None = None
-    """Maximum number of seconds between two parts of the body of a response. There is no limit on the whole
-    response."""
+    """Maximum number of seconds between two parts of the body of a response, from the first event of an event stream
+    on. There is no limit on the whole response."""
 
 
 class GatewayRetry(ApiModel):
@@ -60,8 +65,8 @@ class GatewayRetry(ApiModel):
     )
 
     failover: bool = True
-    """Whether a request may be sent to the other backend when an attempt failed before the first byte of a response was
-    sent to the client. Defaults to true."""
+    """Whether a request may be sent to the other backend when an attempt failed before anything of a response was sent
+    to the client. Of an event stream nothing is sent before its first event. Defaults to true."""
     causes: (
         Annotated[
             tuple[Cause, ...],
@@ -70,11 +75,12 @@ class GatewayRetry(ApiModel):
         | None
     ) = None
     """Failures after which a request is sent to the other backend. connectFailure: there was no connection, so nothing
-    was sent. reset: the connection broke before the response began. firstByteTimeout: the response did not begin in
-    time; the backend may still be working on it. streamError: the first event of a stream is an error that is not the
-    caller's fault. credentialsRefused: the remote backend responded with 401 or 403 to the gateway's own credentials. A
-    number from 400 to 599, in quotes, is the status code of a response. Defaults to all names but firstByteTimeout, and
-    the status codes 408, 429, 502, 503, 504 and 529."""
+    was sent. reset: the connection broke before the response began, or before the first event of a stream.
+    firstByteTimeout: the response did not begin in time; the backend may still be working on it. firstTokenTimeout: the
+    first event of a stream did not come in time, with the same reservation. streamError: the first event of a stream is
+    an error that is not the caller's fault. credentialsRefused: the remote backend responded with 401 or 403 to the
+    gateway's own credentials. A number from 400 to 599, in quotes, is the status code of a response. Defaults to all
+    names but firstByteTimeout and firstTokenTimeout, and the status codes 408, 429, 502, 503, 504 and 529."""
     body_bytes: Annotated[int, Field(ge=0, le=67108864)] | None = None
     """Maximum size in bytes of a request body that is kept in memory so that it can be sent again. Defaults to
     gateway.limits.replayBytes of the gateway's configuration."""

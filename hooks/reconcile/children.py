@@ -209,6 +209,7 @@ def _document(resolved: ResolvedSpec, observation: Observation) -> routes.RouteD
         else routes.Timeouts(
             connect=timeouts.connect_seconds,
             first_byte=timeouts.first_byte_seconds,
+            first_token=timeouts.first_token_seconds,
             idle=timeouts.idle_seconds,
         ),
         limits=routes.Limits(body_bytes=gateway.body_limit_bytes),

@@ -305,7 +305,7 @@ ACCEPTED: Final = {
         gateway={
             "serviceName": "front",
             "localModel": "llama",
-            "timeouts": {"connectSeconds": 0.5, "firstByteSeconds": 600, "idleSeconds": 1.5},
+            "timeouts": {"connectSeconds": 0.5, "firstByteSeconds": 600, "firstTokenSeconds": 9, "idleSeconds": 1.5},
             "retry": {"failover": False},
             "bodyLimitBytes": 0,
         },

@@ -97,7 +97,7 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
                 "model": model_names,
                 "models": st.lists(served_models, max_size=3, unique_by=_name),
                 "timeouts": st.fixed_dictionaries(
-                    {}, optional={"connect": seconds, "firstByte": seconds, "idle": seconds}
+                    {}, optional=dict.fromkeys(("connect", "firstByte", "firstToken", "idle"), seconds)
                 ),
                 "limits": st.fixed_dictionaries({}, optional={"bodyBytes": st.none() | st.integers(0, 2**40)}),
                 "affinity": st.fixed_dictionaries(

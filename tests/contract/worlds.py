@@ -173,7 +173,7 @@ GATEWAY: Final[Json] = {
     "models": [{"name": "lora-a", "localModel": "adapter-a", "remoteModel": "big-a"}, {"name": "lora-b"}],
     "forwardHeaders": ["x-user-id"],
     "forwarded": "none",
-    "timeouts": {"connectSeconds": 1, "firstByteSeconds": 2, "idleSeconds": 3},
+    "timeouts": {"connectSeconds": 1, "firstByteSeconds": 2, "firstTokenSeconds": 4, "idleSeconds": 3},
     "retry": {"failover": True},
     "bodyLimitBytes": 1000,
     "statefulPaths": "refuse",

@@ -120,7 +120,12 @@ FULL: Final = {
         gateway={
             "serviceName": "ask",
             "localModel": "m",
-            "timeouts": {"connectSeconds": 0.01, "firstByteSeconds": 86400, "idleSeconds": 1},
+            "timeouts": {
+                "connectSeconds": 0.01,
+                "firstByteSeconds": 86400,
+                "firstTokenSeconds": 0.5,
+                "idleSeconds": 1,
+            },
             "retry": {"failover": False},
             "bodyLimitBytes": 0,
             "statefulPaths": "remote",

@@ -44,6 +44,7 @@ BEHAVIORS: Final = {
 _DIES: Final = frozenset(
     {"resets", "half a head", "breaks off", "stream breaks off", "stream breaks off at once", "garbage"}
 )
+_OF_FIRST_EVENTS: Final = frozenset({FailureCause.RESET, FailureCause.FIRST_TOKEN_TIMEOUT, FailureCause.STREAM_ERROR})
 
 
 @dataclass(frozen=True)
@@ -116,14 +117,17 @@ class Model:
         while True:
             number = order.pop(0)
             self.tried.append(number)
-            cause, status, complete = self.outcome(case.behaviors[number], others=bool(order))
+            others = bool(order) and len(self.tried) < 3
+            cause, status, complete = self.outcome(case.behaviors[number], others=others)
             free = cause is FailureCause.CONNECT_FAILURE
-            if cause not in case.causes or not order or not (free or self.pays()):
+            if cause not in case.causes or not order or len(self.tried) == 3 or not (free or self.pays()):
                 return number, status, complete
 
     def outcome(self, behavior: str, *, others: bool) -> tuple[FailureCause | None, int, bool]:
         """Return the failure cause of an attempt, and what the client gets if it is the last attempt."""
-        held = others and FailureCause.STREAM_ERROR in self.case.causes and self.repeatable
+        causes = self.case.causes
+        held = others and self.repeatable and not _OF_FIRST_EVENTS.isdisjoint(causes)
+        looks = held and FailureCause.STREAM_ERROR in causes
         simple: dict[str, tuple[FailureCause | None, int, bool]] = {
             "refuses": (FailureCause.CONNECT_FAILURE, 502, True),
             "resets": (FailureCause.RESET, 502, True),
@@ -135,7 +139,7 @@ class Model:
             "garbage": (None, 502, True),
             "breaks off": (None, 200, False),
             "stream breaks off": (None, 200, False),
-            "stream with error": (FailureCause.STREAM_ERROR if held else None, 200, True),
+            "stream with error": (FailureCause.STREAM_ERROR if looks else None, 200, True),
             "stream breaks off at once": (FailureCause.RESET, 502, True) if held else (None, 200, False),
         }
         return simple.get(behavior, (None, 200, True))

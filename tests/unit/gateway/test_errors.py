@@ -79,6 +79,7 @@ def test_each_error_in_each_form(kind: type[errors.GatewayError]) -> None:
         (errors.CredentialsFailed, "api_error"),
         (errors.AtCapacity, "overloaded_error"),
         (errors.FirstByteTimeout, "timeout_error"),
+        (errors.FirstTokenTimeout, "timeout_error"),
     ],
 )
 def test_anthropics_type_follows_the_status(kind: type[errors.GatewayError], type_: str) -> None:
