@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 
 from gateway.backends.breaker import BreakerState, CircuitBreaker
 from gateway.backends.endpoints import EndpointTable
+from gateway.backends.stream_slots import StreamSlots
 from gateway.journal import Journal
 from gateway.routes.store import DocumentState, RouteStore
 from gateway.telemetry import Metrics
@@ -154,17 +155,43 @@ def _backend_state(store: RouteStore, key: str, backend: str) -> dict[str, Any]:
     if state is None:
         return {"breaker": "closed", "coolDownSeconds": 0.0, "healthy": True, "inFlight": 0, "queued": 0}
     now = time.perf_counter()
+    streams = state.streams
     result = {
         **_breaker_state(state.breaker, now),
         "healthy": state.breaker.healthy,
         "inFlight": state.concurrency.taken,
-        "queued": state.concurrency.waiting,
+        "queued": state.concurrency.waiting + (0 if streams is None else streams.queue.waiting),
     }
+    if streams is not None:
+        result["streams"] = _stream_limit(streams, now)
     if state.pods is not None:
         result["pods"] = [
             {"name": pod.name, "inFlight": pod.in_flight, **_breaker_state(pod.breaker, now)} for pod in state.pods.pods
         ]
     return result
+
+
+def _stream_limit(slots: StreamSlots, now: float) -> dict[str, Any]:
+    """Return the limit of streams at a backend as JSON, and why it moved last."""
+    limit, move = slots.limit, slots.limit.last
+    last = None
+    if move is not None:
+        last = {
+            "secondsAgo": round(now - move.at, 1),
+            "from": move.before,
+            "to": move.after,
+            "reason": "late" if move.after < move.before else "inTime",
+            "message": f"{move.late} of {move.events} first events were late.",
+        }
+    return {
+        "firstTokenSeconds": limit.target,
+        "limit": limit.limit,
+        "ceiling": limit.ceiling,
+        "inFlight": slots.queue.taken,
+        "cuts": limit.cuts,
+        "raises": limit.raises,
+        "last": last,
+    }
 
 
 def _breaker_state(breaker: CircuitBreaker, now: float) -> dict[str, Any]:

@@ -111,6 +111,9 @@ class Attempts:
                     context.concurrency.release()
                 chosen.concurrency.taken += 1
                 context.concurrency = chosen.concurrency
+            if context.streams:
+                alone = (chosen.concurrency.taken if pod is None else pod.in_flight) == 1
+                context.send_stream(chosen.streams, time.perf_counter(), alone=alone)
             probe = not chosen.breaker.usable and chosen.breaker.begin(began)
             pod_probe = pod is not None and not pod.breaker.usable and pod.breaker.begin(began)
             outcome: UpstreamResponse | errors.UpstreamError

@@ -18,6 +18,7 @@ from gateway.backends.concurrency import ConcurrencyLimit
 from gateway.backends.endpoints import Endpoint, EndpointTable
 from gateway.backends.pods import Choice, LeastBusyOfTwo, Pod, PodSet
 from gateway.backends.runtime import RouteRuntime
+from gateway.backends.stream_slots import StreamSlots
 from gateway.http import forwarding
 from gateway.http.cors import CorsRule
 from gateway.http.local_only import LocalOnlyRule, confined
@@ -53,6 +54,8 @@ class BackendPlan:
     """Header fields that the gateway adds to every response of this backend."""
     breaker: CircuitBreaker
     concurrency: ConcurrencyLimit
+    streams: StreamSlots | None
+    """Slots for streams, where the times of first events limit these."""
     authenticated: bool
     """Whether requests get a token or header values from Secrets."""
     own_credentials: bool
@@ -71,6 +74,11 @@ class BackendPlan:
     """Names of the model at this backend, by those in requests; any other is replaced by `backend.model`, if any."""
     pods: PodSet | None
     """Pods of the Service, each of which may get a request; None where requests are sent to the backend's name."""
+
+    @property
+    def waiting(self) -> int:
+        """Number of requests that wait for a slot."""
+        return self.concurrency.waiting + (0 if self.streams is None else self.streams.queue.waiting)
 
     def fields_for(self, diversion: str | None) -> tuple[tuple[bytes, bytes], ...]:
         """Return the header fields that the gateway adds to a response: the backend and why the request went there.
@@ -147,6 +155,8 @@ class RoutePlan:
         self.cors = cors if document.cors is None else cors_rule(document.cors)
         """Rule for websites that use the model by host or path; None without one."""
         self.backends = tuple(_backend_plan(route, index, settings, self) for index in range(len(document.backends)))
+        self.limits_streams = any(one.streams is not None for one in self.backends)
+        """Whether a backend has slots for streams, so that it has to be known which requests ask for one."""
         self.causes: frozenset[str] = frozenset(document.retry.on)
         self.statuses = failover.statuses(document.retry.on)
         """Causes by status, for the statuses after which another backend is tried."""
@@ -200,7 +210,14 @@ class RoutePlan:
         metrics.cool_down.labels(*labels).set_function(lambda: max(0.0, breaker.cool_until - time.perf_counter()))
         metrics.healthy.labels(*labels).set_function(lambda: breaker.healthy)
         metrics.backend_in_flight.labels(*labels).set_function(lambda: concurrency.taken)
-        metrics.queued.labels(*labels).set_function(lambda: concurrency.waiting)
+        metrics.queued.labels(*labels).set_function(lambda: one.waiting)
+        slots = one.streams
+        if slots is None:
+            metrics.forget_streams(*labels)
+        else:
+            metrics.stream_limit.labels(*labels).set_function(lambda: slots.limit.limit)
+            metrics.streams_in_flight.labels(*labels).set_function(lambda: slots.queue.taken)
+            metrics.stream_limit_moves[labels] = lambda: (slots.limit.cuts, slots.limit.raises)
 
     def choose(self, now: float, key: bytes | None = None) -> tuple[BackendPlan, str | None]:
         """Return the backend whose turn it is; or another one, and the reason why the first is unavailable.
@@ -380,6 +397,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
         ),
         breaker=state.breaker,
         concurrency=state.concurrency,
+        streams=state.streams,
         authenticated=authenticated,
         own_credentials=not local and (authenticated or certified or target.sets_credentials),
         plain=not authenticated and not certified and backend.model is None,

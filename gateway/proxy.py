@@ -23,14 +23,18 @@ from gateway.access.model_keys import ModelKeys
 from gateway.access.rules import CallerRules
 from gateway.attempts import Attempts
 from gateway.backends import failover
+from gateway.backends.concurrency import ConcurrencyLimit
 from gateway.backends.endpoints import EndpointTable
 from gateway.backends.response_pods import BEGINNING_BYTES, id_in
+from gateway.backends.stream_slots import StreamSlot
 from gateway.credentials import cache as credentials
 from gateway.downstream.budget import MemoryBudget, namespace_share
 from gateway.health import HealthChecks
 from gateway.http import forwarding
 from gateway.http.cors import OFF, is_preflight
+from gateway.http.event_stream import is_event_stream
 from gateway.http.exchange import Exchange, Fields, RequestHead, ResponseHead, field
+from gateway.http.stream_request import asks_for_stream
 from gateway.journal import PATH_CHARACTERS, Journal, RequestRecord
 from gateway.model_names import body as bodies
 from gateway.model_names import form
@@ -206,8 +210,13 @@ class Proxy:
             raise errors.BodyTooLarge
         if context.model is not None and len(context.model.decoded or b"") > plan.body_limit:
             raise errors.BodyTooLarge
+        if plan.limits_streams:
+            context.streams = _asks_for_stream(exchange, context)
+            streams = chosen.streams
+            if context.streams and streams is not None and streams.is_full(time.perf_counter()):
+                chosen = await self._admit(plan, chosen, streams.queue, context)
         if chosen.concurrency.taken >= chosen.concurrency.limit:
-            chosen = await self._admit(plan, chosen, context)
+            chosen = await self._admit(plan, chosen, chosen.concurrency, context)
         response, chosen = await self._attempts.response(exchange, plan, chosen, target, context)
         context.model = None  # it may hold a decoded body, and the response may take long
         try:
@@ -234,6 +243,8 @@ class Proxy:
                 exchange.reply(outgoing, body)
             else:
                 context.events = response.readable
+                if context.stream is not None and not is_event_stream(response.head):
+                    context.leave_streams()
                 exchange.respond(outgoing)
                 if makes_response:
                     tap = IdTap(exchange, partial(self._remember, exchange, plan, context))
@@ -348,8 +359,12 @@ class Proxy:
             return await conversation.key_with_blocks(exchange, header, decoded, limit)
         return await conversation.key_of(exchange, header, decoded, limit)
 
-    async def _admit(self, plan: RoutePlan, chosen: BackendPlan, context: RequestContext) -> BackendPlan:
+    async def _admit(
+        self, plan: RoutePlan, chosen: BackendPlan, limit: ConcurrencyLimit, context: RequestContext
+    ) -> BackendPlan:
         """Return the backend for a request whose chosen one is at its limit; wait in the queue if there is one.
+
+        `limit` is that of the chosen backend which is reached: for all requests or for streams.
 
         Raises:
             errors.AtCapacity: No backend takes the request and the queue is full, or the wait took too long.
@@ -358,10 +373,10 @@ class Proxy:
         if other is not None:
             context.diversion = failover.OVERFLOW
             return other
-        if chosen.concurrency.waiting >= plan.queue.size:
+        if chosen.waiting >= plan.queue.size:
             raise errors.AtCapacity(retry_after=1)
         try:
-            other = await chosen.concurrency.wait(
+            other = await limit.wait(
                 plan.queue.wait, partial(self._spill, plan) if plan.overflow and not context.pinned else None
             )
         finally:
@@ -369,7 +384,10 @@ class Proxy:
         if other is not None:
             context.diversion = failover.OVERFLOW
             return other
-        context.concurrency = chosen.concurrency
+        if limit is chosen.concurrency:
+            context.concurrency = limit
+        elif chosen.streams is not None:
+            context.stream = StreamSlot(chosen.streams, from_queue=True)
         return chosen
 
     def _spill(self, plan: RoutePlan) -> BackendPlan | None:
@@ -640,6 +658,8 @@ class Proxy:
                 context.concurrency.release()
             if context.pod is not None:
                 context.pod.in_flight -= 1
+            if context.stream is not None:
+                context.leave_streams()
             if context.diversion is not None:
                 self._metrics.diverted.labels(plan.route.namespace, plan.route.name, context.diversion).inc()
             plan.series(backend.backend.id if backend and not context.code else "none").observe(
@@ -690,6 +710,15 @@ def _caller(exchange: Exchange, context: RequestContext) -> bytes:
     if context.caller is not None:
         return context.caller.encode()
     return b"\0" + (field(exchange.head.fields, b"authorization") or b"")
+
+
+def _asks_for_stream(exchange: Exchange, context: RequestContext) -> bool:
+    """Return whether a request asks for a stream, by what is in memory of its body."""
+    head, model = exchange.head, context.model
+    if model is not None and model.decoded is not None:
+        return asks_for_stream(head, model.decoded)
+    coded = field(head.fields, b"content-encoding") is not None
+    return asks_for_stream(head, None if coded else exchange.whole_body())
 
 
 def _model(name: str, route: Route) -> dict[str, object]:

@@ -3,6 +3,8 @@
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from gateway.backends.stream_slots import StreamSlot, StreamSlots
+
 if TYPE_CHECKING:
     from gateway.backends.concurrency import ConcurrencyLimit
     from gateway.backends.pods import Pod
@@ -30,7 +32,7 @@ class RequestContext:
     __slots__ = (
         "at", "backend", "broken", "caller", "code", "concurrency", "cors", "diversion", "events", "failures",
         "first_byte", "first_event", "health", "home", "key", "limited", "makes_response", "model", "not_retried",
-        "pinned", "plan", "pod", "queued", "refusal", "request_id", "sought", "started", "status",
+        "pinned", "plan", "pod", "queued", "refusal", "request_id", "sought", "started", "status", "stream", "streams",
     )  # fmt: skip
 
     def __init__(self, request_id: bytes, cors: "CorsRule | None" = None) -> None:
@@ -88,6 +90,10 @@ class RequestContext:
         """Whether the response is an event stream, into which an error event can be written."""
         self.health = False
         """Whether the request asks for the gateway's own health, as load balancers do without end: it is not logged."""
+        self.streams = False
+        """Whether the request asks for a stream and has a route that limits these."""
+        self.stream: StreamSlot | None = None
+        """Slot for streams that the request holds."""
 
     def go_to(self, pod: "Pod | None") -> None:
         """Count the request at a pod, and at no other one any more."""
@@ -97,6 +103,29 @@ class RequestContext:
             pod.in_flight += 1
         self.pod = pod
 
+    def send_stream(self, slots: StreamSlots | None, now: float, *, alone: bool) -> None:
+        """Hold a slot for streams at the backend that the request is sent to now, and none at any other.
+
+        Args:
+            slots: Slots of the backend; None where streams have no limit.
+            now: Present time on the monotonic clock.
+            alone: Whether there is no other request at the server.
+        """
+        if self.stream is not None and self.stream.slots is not slots:
+            self.leave_streams()
+        if slots is not None:
+            if self.stream is None:
+                self.stream = StreamSlot(slots)
+            self.stream.sent(now, alone=alone)
+
+    def leave_streams(self) -> None:
+        """Release the slot for streams: the request has ended, or its response is none."""
+        if self.stream is not None:
+            self.stream.release(time.perf_counter())
+            self.stream = None
+
     def first_event_arrived(self) -> None:
         """Take note that the first event of the stream that the client gets is here."""
         self.first_event = time.perf_counter()
+        if self.stream is not None:
+            self.stream.first_event(self.first_event)

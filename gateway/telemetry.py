@@ -135,6 +135,28 @@ class _Count(Collector):
         return (CounterMetricFamily(self._name, self._meaning, value=self.count()),)
 
 
+class _Moves(Collector):
+    """Collector of how often the limits of streams were cut and raised."""
+
+    def __init__(self) -> None:
+        self.counts: dict[tuple[str, str, str], Callable[[], tuple[int, int]]] = {}
+        """Functions that return the cuts and raises so far, by namespace, model and backend."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the counters with the numbers of this moment."""
+        moves = CounterMetricFamily(
+            "beamlit_gateway_stream_limit_moves",
+            "Times that the limit of streams at a backend has moved: down because first events were late, up because"
+            " they came in time and all of the limit was used",
+            labels=(*_LABELS, "reason"),
+        )
+        for key, moves_of in list(self.counts.items()):
+            cuts, raises = moves_of()
+            moves.add_metric((*key, "late"), cuts)
+            moves.add_metric((*key, "inTime"), raises)
+        return (moves,)
+
+
 def _cumulative(counts: Sequence[int]) -> list[tuple[str, float]]:
     """Return buckets as Prometheus defines them: each one contains the counts of all smaller ones."""
     bounds = (*map(floatToGoString, _SECONDS), "+Inf")
@@ -193,6 +215,20 @@ class Metrics:
             route,
             registry=self.registry,
         )
+        self.stream_limit = Gauge(
+            "beamlit_gateway_stream_limit",
+            "Streams that may be in flight at a backend now so that their first events come in time",
+            route,
+            registry=self.registry,
+        )
+        self.streams_in_flight = Gauge(
+            "beamlit_gateway_streams_in_flight",
+            "Streams in flight at a backend now, where there is a limit for them",
+            route,
+            registry=self.registry,
+        )
+        self._moves = _Moves()
+        self.registry.register(self._moves)
         self.diverted = Counter(
             "beamlit_gateway_diverted_requests",
             "Requests that went to another backend than the split says, by reason",
@@ -292,6 +328,9 @@ class Metrics:
         known = self._routes.known
         for key in [key for key in known if key[:2] == (namespace, model)]:
             del known[key]
+        moves = self._moves.counts
+        for key in [key for key in moves if key[:2] == (namespace, model)]:
+            del moves[key]
         with contextlib.suppress(KeyError):
             self.in_flight.remove(namespace, model)
         labels = {"namespace": namespace, "model": model}
@@ -300,12 +339,27 @@ class Metrics:
 
     def forget_backend(self, namespace: str, model: str, backend: str) -> None:
         """Remove the gauges of a backend that its route no longer has; its counters stay."""
+        self.forget_streams(namespace, model, backend)
         for family in self._of_backends:
             family.remove_by_labels({"namespace": namespace, "model": model, "backend": backend})
 
     @property
+    def stream_limit_moves(self) -> dict[tuple[str, str, str], Callable[[], tuple[int, int]]]:
+        """Functions that return how often limits of streams were cut and raised, by namespace, model and backend."""
+        return self._moves.counts
+
+    def forget_streams(self, namespace: str, model: str, backend: str) -> None:
+        """Remove the metrics about the limit of streams of a backend that has none."""
+        self._moves.counts.pop((namespace, model, backend), None)
+        for family in (self.stream_limit, self.streams_in_flight):
+            family.remove_by_labels({"namespace": namespace, "model": model, "backend": backend})
+
+    @property
     def _of_backends(self) -> tuple[Gauge, ...]:
-        return self.breaker_state, self.cool_down, self.healthy, self.backend_in_flight, self.queued
+        return (
+            self.breaker_state, self.cool_down, self.healthy, self.backend_in_flight, self.queued, self.stream_limit,
+            self.streams_in_flight,
+        )  # fmt: skip
 
 
 class RequestIds:

@@ -284,6 +284,10 @@ class Backend(_Part):
     in_flight: Annotated[int, Field(ge=1, le=1000000)] | None = None
     """Requests that each gateway sends to this backend at the same time. Further requests go to a backend for overflow
     or wait in the queue. No limit when absent."""
+    first_token_target: Seconds | None = None
+    """Seconds within which the first event of a stream has to come. Each gateway limits the streams that it sends to
+    this backend at the same time so that this holds, by a number that is never above `inFlight`, without which this
+    field has no effect. No such limit when absent, and in a gateway that does not know the field."""
     health: HealthCheck | None = None
     """Health check of the backend; none when absent."""
 

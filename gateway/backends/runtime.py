@@ -9,6 +9,7 @@ from gateway.backends.endpoints import Endpoint, ServiceEndpoints
 from gateway.backends.failover import RetryBudget
 from gateway.backends.pods import Choice, PodSet
 from gateway.backends.response_pods import ResponsePods
+from gateway.backends.stream_slots import StreamSlots
 
 
 class BackendRuntime:
@@ -18,7 +19,7 @@ class BackendRuntime:
     model, say nothing about the other.
     """
 
-    __slots__ = ("breaker", "concurrency", "origin", "pods")
+    __slots__ = ("breaker", "concurrency", "origin", "pods", "streams")
 
     def __init__(self, origin: Hashable, rules: v1alpha1.Breaker) -> None:
         self.origin = origin
@@ -27,6 +28,8 @@ class BackendRuntime:
         self.concurrency = ConcurrencyLimit()
         self.pods: PodSet | None = None
         """Pods of the Service; None where requests are sent to its name."""
+        self.streams: StreamSlots | None = None
+        """Slots for streams, where the times of first events limit these."""
 
     def follow(
         self,
@@ -46,6 +49,17 @@ class BackendRuntime:
         else:
             self.pods.apply(rules)
             self.pods.choice = choice
+
+    def limit_streams(self, target: float | None, ceiling: int | None) -> None:
+        """Limit streams so that first events come within `target` seconds; None for no such limit."""
+        if target is None or ceiling is None:
+            if self.streams is not None:
+                self.streams.open()
+            self.streams = None
+        elif self.streams is None:
+            self.streams = StreamSlots(target, ceiling)
+        else:
+            self.streams.apply(target, ceiling)
 
 
 class TenantRuntime:
@@ -81,4 +95,5 @@ class RouteRuntime:
         else:
             state.breaker.apply(rules)
         state.concurrency.apply(backend.in_flight)
+        state.limit_streams(backend.first_token_target, backend.in_flight)
         return state

@@ -294,7 +294,7 @@ class Gateway(ApiModel):
     breaker: GatewayBreaker | None = None
     """Circuit breaker for backends that fail. Defaults to a breaker in which every field has its default."""
     queue: GatewayQueue | None = None
-    """Queue for requests beyond behavior.overflow.inFlight that no remote backend takes. If not set, such a request
+    """Queue for requests beyond a limit of behavior.overflow that no remote backend takes. If not set, such a request
     gets status 503 at once."""
     health_check: HealthCheck | None = None
     """Health check of the local replicas through their Service, in addition to their own probes. If not set, there is

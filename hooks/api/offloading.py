@@ -90,6 +90,11 @@ class Overflow(ApiModel):
     """Maximum number of requests that the local replicas serve at the same time. Every gateway pod counts for itself,
     and a stream counts until its end. A request beyond it goes to the remote backend at once. While no remote backend
     takes it, it waits in gateway.queue; without a queue, or when the queue is full, it gets status 503."""
+    first_token_seconds: Annotated[float, Field(ge=0.01, le=3600)] | None = None
+    """Number of seconds within which the first event of a stream has to come. If set, every gateway pod finds by itself
+    how many streams the local replicas can serve at the same time so that it does, inFlight at most, and treats a
+    stream beyond that like a request beyond inFlight. A request that asks for no stream counts for inFlight only. If
+    not set, only inFlight limits."""
 
 
 class OffloadingBehavior(ApiModel):

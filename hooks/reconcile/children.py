@@ -257,6 +257,7 @@ def _backends(resolved: ResolvedSpec, observation: Observation) -> tuple[routes.
                 forwarded=None if gateway.forwarded is Forwarded.APPEND else gateway.forwarded,
                 model=gateway.local_model or None,
                 in_flight=None if overflow is None else overflow.in_flight,
+                first_token_target=None if overflow is None else overflow.first_token_seconds,
                 health=_health(gateway.health_check),
             )
         )

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from hooks.api.metrics import MetricSpec, MetricType
+from hooks.api.offloading import Overflow
 from hooks.backends.policies import refusals
 from hooks.backends.remote import Remote, find_remote
 from hooks.kube.objects import Object
@@ -103,7 +104,8 @@ class _Facts:
     metrics: tuple[MetricSpec, ...]
     observables: tuple[Observable, ...]
     from_pods: bool
-    overflow: int | None
+    overflow: Overflow | None
+    """Limit of the gateway; None while nothing may go to the remote backend."""
     notes: tuple[str, ...]
 
 
@@ -140,8 +142,9 @@ def prepare(case: Case, setting: Setting, error: Callable[[], float]) -> Prepare
         setting.replicas,
         Pipeline(setting.period, setting.period, delay, setting.noise),
         setting.autoscaler,
-        facts.overflow,
+        None if facts.overflow is None else facts.overflow.in_flight,
         setting.remote_first_token,
+        first_token=None if facts.overflow is None else facts.overflow.first_token_seconds,
     )
     plant = RequestPlant(world, start=setting.start, error=error)
     loop = ClosedLoop(case.parent, plant, defaults=defaults, start=setting.start, related=setting.related)
@@ -206,6 +209,6 @@ def _facts(case: Case, setting: Setting, defaults: InstallDefaults) -> _Facts:
         observables(metrics, dict(setting.observed), has_cache=setting.engine.cache is not None),
         (setting.from_pods or (config is not None and config.metric_source is not None))
         and all(metric.type is MetricType.PODS for metric in metrics),
-        wanted.overflow.in_flight if is_open and wanted.overflow is not None else None,
+        wanted.overflow if is_open else None,
         tuple(notes),
     )

@@ -294,7 +294,7 @@ WORLDS: Final[Mapping[str, World]] = {
                         "clientCertificateRef": {"name": "certificate"},
                     },
                 ),
-                "behavior": {"overflow": {"inFlight": 8}},
+                "behavior": {"overflow": {"inFlight": 8, "firstTokenSeconds": 1.5}},
             },
         )
     ),

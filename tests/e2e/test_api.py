@@ -114,6 +114,7 @@ FULL: Final = {
                 "onMissingMetrics": "release",
                 "notReadyForSeconds": 0,
                 "returnSeconds": 1,
+                "overflow": {"inFlight": 8, "firstTokenSeconds": 0.5},
                 "override": {"percentage": 0, "until": TIME, "mode": "Force"},
             },
         },

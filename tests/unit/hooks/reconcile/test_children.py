@@ -159,7 +159,7 @@ def test_a_whole_document() -> None:
             },
             healthCheck={"path": "/up", "healthyThreshold": 2},
         )
-        | {"behavior": {"overflow": {"inFlight": 8}}},
+        | {"behavior": {"overflow": {"inFlight": 8, "firstTokenSeconds": 2}}},
         gateway={
             "serviceName": "demo-gw",
             "localModel": "llama-local",
@@ -202,6 +202,7 @@ def test_a_whole_document() -> None:
                 "weight": 100,
                 "model": "llama-local",
                 "inFlight": 8,
+                "firstTokenTarget": 2.0,
                 "health": {"path": "/health", "interval": 2.0, "timeout": 1.0, "unhealthy": 4},
             },
             {

@@ -109,6 +109,18 @@ def test_overflow_counts() -> None:
     assert outcome_of(off, requests, 60, ENGINE).remote.requests == 0
 
 
+def test_overflow_by_time_counts() -> None:
+    """With overflow.firstTokenSeconds requests go away so that first tokens of the others come in time."""
+    requests = [Request(number / 20, 100, 100) for number in range(6000)]
+    late, in_time = (
+        outcome_of(parent_of(WAITING, percentage=0, overflow=overflow), requests, 300, ENGINE).first_token_local.p50
+        for overflow in ({"inFlight": 500}, {"inFlight": 500, "firstTokenSeconds": 2})
+    )
+    assert late is not None
+    assert in_time is not None
+    assert in_time < 2 < late
+
+
 def test_no_request() -> None:
     """Without any request there is an outcome without times, which can be printed in every form."""
     result = Result(Case("nothing", parent_of(WAITING)), outcome_of(parent_of(WAITING), [], 60, ENGINE), ())
