@@ -283,7 +283,7 @@ def test_hooks_outside_the_cluster_have_no_account(chart: Path) -> None:
 
 def test_endpoint_slices_are_read_only_where_pods_are_asked_for(chart: Path) -> None:
     """The gateway may read EndpointSlices unless it sends requests to the names of Services."""
-    for value, expected in (("service", ROUTES), ("pods", GATEWAY), ("null", GATEWAY)):
+    for value, expected in (("service", ROUTES), ("pods", GATEWAY)):
         objects = template(chart, f"--set=config.gateway.endpoints={value}")
         assert roles(objects, "-gateway") == {"default": expected}
 
