@@ -70,10 +70,13 @@ async def key_of(exchange: Exchange, header: bytes | None, decoded: bytes | None
     return key_in_text(text, await _places(text))
 
 
-async def key_with_blocks(exchange: Exchange, header: bytes | None, decoded: bytes | None, limit: int) -> bytes | None:
-    """Return the key of the conversation, and behind it the digests of the blocks with which the prompt begins.
+async def keys_of(
+    exchange: Exchange, header: bytes | None, decoded: bytes | None, limit: int
+) -> tuple[bytes | None, bytes | None]:
+    """Return the key of the conversation, and the same with the digests of the blocks with which the prompt begins.
 
-    Without a conversation the first block takes the place of its key; None where a request has no block either.
+    Without a conversation the first block takes the place of its key in the second one, which is None where a request
+    has no block either. It is no key of a conversation: all prompts may begin alike.
 
     Args:
         exchange: Exchange with the request.
@@ -87,14 +90,14 @@ async def key_with_blocks(exchange: Exchange, header: bytes | None, decoded: byt
     key = await key_of(exchange, header, decoded, limit)
     head = exchange.head
     if head.method != b"POST" or not head.has_body:
-        return key
+        return key, key
     text = await text_of(exchange, decoded, limit, TEXT_BYTES)
     if not text:
-        return key
+        return key, key
     blocks = blocks_in_text(text, await _places(text))
     if key is not None:
-        return key + blocks
-    return _digest(b"block", blocks[:BLOCK_BYTES]) + blocks if blocks else None
+        return key, key + blocks
+    return None, _digest(b"block", blocks[:BLOCK_BYTES]) + blocks if blocks else None
 
 
 async def _places(text: bytes) -> dict[bytes, int]:

@@ -201,8 +201,8 @@ class Proxy:
             context.pinned = True
             chosen, context.diversion = plan.keep(context.started)
         elif plan.takes_keys:
-            context.key = await self._key(exchange, plan, context)
-            chosen, context.diversion = plan.choose(context.started, context.key)
+            key = await self._key(exchange, plan, context)
+            chosen, context.diversion = plan.choose(context.started, key)
         else:
             chosen, context.diversion = plan.choose(context.started)
         context.backend = chosen
@@ -348,7 +348,7 @@ class Proxy:
             plan.runtime.responses.remember(_caller(exchange, context), response, context.pod.name)
 
     async def _key(self, exchange: Exchange, plan: RoutePlan, context: RequestContext) -> bytes | None:
-        """Return the key of the conversation that a request belongs to; None where it shows none.
+        """Return the key of the conversation that a request belongs to, None where it shows none; note that for pods.
 
         Raises:
             errors.GatewayError: The body cannot be read.
@@ -356,8 +356,10 @@ class Proxy:
         decoded = None if context.model is None else context.model.decoded
         header, limit = plan.affinity_header, plan.body_limit
         if plan.takes_blocks:
-            return await conversation.key_with_blocks(exchange, header, decoded, limit)
-        return await conversation.key_of(exchange, header, decoded, limit)
+            key, context.key = await conversation.keys_of(exchange, header, decoded, limit)
+        else:
+            key = context.key = await conversation.key_of(exchange, header, decoded, limit)
+        return key
 
     async def _admit(
         self, plan: RoutePlan, chosen: BackendPlan, limit: ConcurrencyLimit, context: RequestContext

@@ -71,7 +71,8 @@ class RequestContext:
         """A 403 to the gateway's own credentials that is kept while other backends are tried, with its backend and the
         diversion at that time."""
         self.key: bytes | None = None
-        """Key of the conversation that the request belongs to, where that matters and is known."""
+        """Key by which a pod is chosen: of the conversation that the request belongs to, and of its prompt where that
+        matters; None where it is not known."""
         self.home: str | None = None
         """Name of the pod that has what the request refers to, where it is remembered."""
         self.makes_response = False

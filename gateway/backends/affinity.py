@@ -22,7 +22,7 @@ BLOCK_BYTES: Final = 8
 """Bytes of the digest of one block of a prompt."""
 LEAST_BOUND: Final = 4
 """Requests in flight that a pod may have however few there are in all, so that chance alone moves no conversation."""
-MOST_BLOCKS: Final = 65536
+MOST_BLOCKS: Final = 32768
 """Blocks of prompts that are remembered."""
 MOST_HOLDERS: Final = 16
 """Pods that are remembered for one block: the last ones that got it."""

@@ -137,3 +137,14 @@ async def test_prompts_that_begin_alike_share_a_pod() -> None:
             there.running.load(route.model_copy(update={"service_names": ("other",)}))  # the index stays
             if alike:
                 assert {await pod(there, body) for body in bodies} == pods
+
+
+async def test_prompts_that_begin_alike_are_divided_exactly() -> None:
+    """By prefix, prompts of no conversation go to the sides one by one, though they share the pod of a side."""
+    route = document(local(50), remote(50), affinity=Affinity(type=AffinityType.PREFIX))
+    async with world(route, a=OK, b=OK, c=OK) as there:
+        body = orjson.dumps({"prompt": "once " * 600})
+        sides = [await side(there.running, body) for _ in range(12)]
+        assert sides.count(b"remote") == 6
+        await until(lambda: len(there.running.lines()) == 12)
+        assert len({line["pod"] for line in there.running.lines() if line["backend"] == "local"}) == 1
