@@ -17,8 +17,9 @@ class RequestRecord:
     """What happened to one request."""
 
     __slots__ = (
-        "at", "backend", "broken", "caller", "code", "failures", "first_byte", "host", "method", "not_retryable",
-        "peer", "pod", "queued", "reason", "request_id", "route", "seconds", "status", "target", "weight",
+        "at", "backend", "broken", "caller", "code", "failures", "first_byte", "first_event", "host", "method",
+        "not_retryable", "peer", "pod", "queued", "reason", "request_id", "route", "seconds", "status", "target",
+        "weight",
     )  # fmt: skip
 
     def __init__(
@@ -44,6 +45,7 @@ class RequestRecord:
         not_retryable: str | None,
         queued: float,
         caller: str | None = None,
+        first_event: float | None = None,
     ) -> None:
         self.at = at
         """Time at which the request began, in seconds since 1970."""
@@ -81,6 +83,8 @@ class RequestRecord:
         """Seconds that the request waited in the queue of a backend."""
         self.caller = caller
         """Name of the caller; None where access is off."""
+        self.first_event = first_event
+        """Seconds from the request's head to the first event of its event stream; None without one."""
 
 
 class Journal:
@@ -123,6 +127,8 @@ def line(record: RequestRecord) -> dict[str, Any]:
         "seconds": _whole_microseconds(record.seconds),
         "first_byte_seconds": _whole_microseconds(record.first_byte) if record.first_byte is not None else None,
     }
+    if record.first_event is not None:
+        fields["first_event_seconds"] = _whole_microseconds(record.first_event)
     if record.caller is not None:
         fields["caller"] = record.caller
     if record.pod is not None:

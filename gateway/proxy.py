@@ -691,6 +691,7 @@ class Proxy:
             broken=context.broken,
             seconds=now - context.started,
             first_byte=context.first_byte - context.started if context.first_byte else None,
+            first_event=context.first_event - context.started if context.first_event else None,
             failures=context.failures,
             not_retryable=not_retryable,
             queued=context.queued,

@@ -44,6 +44,12 @@ def test_a_request_that_went_well() -> None:
     assert "canary" not in str(line) + str(decision)
 
 
+def test_the_first_event_of_a_stream() -> None:
+    """The time of the first event is shown for event streams alone."""
+    assert "first_event_seconds" not in journal.line(record())
+    assert journal.decision(record(first_event=0.75))["first_event_seconds"] == 0.75
+
+
 def test_attempts_in_their_order() -> None:
     """Attempts are listed in their order with their seconds, which do not include the time in the queue."""
     one = record(failures=[("local", "503", 0.1, None)], backend="remote", queued=0.2, reason="Failover")
