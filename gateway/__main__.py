@@ -49,7 +49,7 @@ from program.kubernetes.connection import CONNECTIONS, connect
 from program.kubernetes.errors import ClusterError
 from program.settings import SettingsError
 from program.signals import Signals
-from program.sockets import ListenError, bind
+from program.sockets import ListenError, bind, listen
 
 CLUSTER_AUTHORITY: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt")
 """File in which Kubernetes gives a pod the certificate authority of its cluster."""
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logs.configure(settings.gateway.log_level)
         allocator.hold()
         sockets.append(bind(settings.gateway.listen, "--listen", send_buffer_bytes=listener.SEND_BUFFER_BYTES))
-        sockets.append(bind(settings.gateway.admin, "--admin"))
+        sockets.append(bind(settings.gateway.admin, "--admin", listening=False))
         uvloop.run(run(settings, overrides, *sockets))
     except SettingsError as exc:
         print(f"gateway: {exc}", file=sys.stderr)  # noqa: T201 - for the person who started it
@@ -191,7 +191,7 @@ async def _serve(
     """Put the parts together and serve on both sockets until a signal.
 
     Raises:
-        ListenError: The certificate for clients cannot be used.
+        ListenError: The certificate for clients or the address for administrators cannot be used.
     """
     loop = asyncio.get_running_loop()
     signals = Signals(loop)
@@ -256,6 +256,7 @@ async def _serve(
 
     stopped = asyncio.Event()
     app = admin.create_app(store, metrics, journal, draining=signals.stop.is_set, endpoints=endpoints)
+    listen(admin_socket, "--admin")  # not sooner: a client that is accepted would wait until the app is there
     tasks = [
         loop.create_task(supervision.keep_running(source, store)),
         loop.create_task(web.serve(app, admin_socket, stopped)),

@@ -24,7 +24,7 @@ from hooks.telemetry import Metrics
 from program import allocator, certificates, logs, web
 from program.settings import SettingsError
 from program.signals import Signals
-from program.sockets import bind
+from program.sockets import bind, listen
 from program.watched_file import FileUnusable
 
 GRACE_SECONDS: Final = 10
@@ -44,8 +44,8 @@ def serve(settings: Settings) -> None:
     bearer = _bearer(settings.hooks.bearer_file)
     accounts = credentials.configured(settings.platform, os.environ)
     with (
-        bind(settings.hooks.listen, "--listen") as hooks,
-        bind(settings.hooks.operations, "--operations") as operations,
+        bind(settings.hooks.listen, "--listen", listening=False) as hooks,
+        bind(settings.hooks.operations, "--operations", listening=False) as operations,
     ):
         uvloop.run(run(settings, bearer, accounts, hooks, operations))
 
@@ -67,7 +67,7 @@ async def run(
     """Serve on both sockets until a signal. A second signal ends the process at once.
 
     Raises:
-        ListenError: the certificate cannot be used.
+        ListenError: the certificate or an address cannot be used.
         SettingsError: a file for the source of metrics cannot be used.
     """
     tls = settings.hooks.tls
@@ -80,6 +80,9 @@ async def run(
     ):
         app = create_app(settings, metrics, sources=sources, bearer=bearer, registrar=registrar)
         operations = create_operations_app(app, metrics, draining=signals.stop.is_set)
+        # Not sooner: a client that is accepted would wait until the apps are there.
+        listen(operations_socket, "--operations")
+        listen(hooks_socket, "--listen")
         stopped = asyncio.Event()
         beside = asyncio.create_task(web.serve(operations, operations_socket, stopped))
         allocator.settle()

@@ -15,8 +15,8 @@ class ListenError(Exception):
     """The process cannot listen on the configured address. The message is one sentence for the administrator."""
 
 
-def bind(address: str, flag: str, *, send_buffer_bytes: int | None = None) -> socket.socket:
-    """Return a listening socket on `host:port` or `[address]:port`.
+def bind(address: str, flag: str, *, send_buffer_bytes: int | None = None, listening: bool = True) -> socket.socket:
+    """Return a socket on `host:port` or `[address]:port`.
 
     `[::]:port` means every address of both families; where there is no IPv6, every address of IPv4.
 
@@ -24,6 +24,7 @@ def bind(address: str, flag: str, *, send_buffer_bytes: int | None = None) -> so
         address: address and port; the kernel chooses a port for 0.
         flag: command line flag that sets the address, for the message.
         send_buffer_bytes: size of the kernel's send buffer of each accepted connection; chosen by the kernel when None.
+        listening: whether connections are accepted from now on; otherwise `listen` begins it, once it is served.
 
     Raises:
         ListenError: the address is in use, is no address of this machine, or is not allowed.
@@ -32,17 +33,34 @@ def bind(address: str, flag: str, *, send_buffer_bytes: int | None = None) -> so
     host = host.strip("[]")
     try:
         try:
-            return _listening(host, int(port), send_buffer_bytes)
+            return _bound(host, int(port), send_buffer_bytes, listening=listening)
         except OSError as exc:
             if host != "::" or exc.errno not in _NO_IPV6:
                 raise
-            return _listening("0.0.0.0", int(port), send_buffer_bytes)
+            return _bound("0.0.0.0", int(port), send_buffer_bytes, listening=listening)
     except OSError as exc:
-        reason = (exc.strerror or str(exc)).lower()
-        raise ListenError(f"{flag} {address} cannot be used: {reason}; free it or choose another.") from exc
+        raise _unusable(flag, address, exc) from exc
 
 
-def _listening(host: str, port: int, send_buffer_bytes: int | None) -> socket.socket:
+def listen(sock: socket.socket, flag: str) -> None:
+    """Accept connections on a socket of `bind`.
+
+    Raises:
+        ListenError: another process has begun to listen on its address meanwhile.
+    """
+    try:
+        sock.listen(BACKLOG)
+    except OSError as exc:
+        host, port, *_ = sock.getsockname()
+        raise _unusable(flag, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", exc) from exc
+
+
+def _unusable(flag: str, address: str, exc: OSError) -> ListenError:
+    reason = (exc.strerror or str(exc)).lower()
+    return ListenError(f"{flag} {address} cannot be used: {reason}; free it or choose another.")
+
+
+def _bound(host: str, port: int, send_buffer_bytes: int | None, *, listening: bool) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -51,7 +69,8 @@ def _listening(host: str, port: int, send_buffer_bytes: int | None) -> socket.so
         if send_buffer_bytes is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)  # accepted sockets inherit it
         sock.bind((host, port))
-        sock.listen(BACKLOG)
+        if listening:
+            sock.listen(BACKLOG)
     except BaseException:
         sock.close()
         raise

@@ -105,6 +105,7 @@ async def serve(
     config = uvicorn.Config(
         app,
         http=WebConnection,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

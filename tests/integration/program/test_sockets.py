@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from program.sockets import ListenError, bind
+from program.sockets import ListenError, bind, listen
 from tests.deadlines import SECONDS
 from tools.repository import ROOT
 
@@ -70,6 +70,28 @@ def test_a_port_in_use_is_no_reason_for_another_family() -> None:
     """Listening on `[::]` with a port in use is an error, although another family might be free."""
     with bind("[::]:0", "--listen") as sock, pytest.raises(ListenError, match="in use"):
         bind(f"[::]:{sock.getsockname()[1]}", "--listen")
+
+
+def test_an_address_that_is_taken_before_it_is_served() -> None:
+    """A socket can have an address without accepting clients, and refuses them until it listens."""
+    with bind("127.0.0.1:0", "--admin", listening=False) as sock:
+        address = sock.getsockname()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address, timeout=SECONDS)
+        listen(sock, "--admin")
+        socket.create_connection(address, timeout=SECONDS).close()
+        with pytest.raises(ListenError, match=rf"--admin 127\.0\.0\.1:{address[1]} cannot be used: .*in use"):
+            bind(f"127.0.0.1:{address[1]}", "--admin", listening=False)
+
+
+def test_two_that_take_an_address_at_the_same_time() -> None:
+    """Of two sockets that took an address before either listened, the second gets an error when it listens."""
+    with bind("127.0.0.1:0", "--admin", listening=False) as first:
+        address = f"127.0.0.1:{first.getsockname()[1]}"
+        with bind(address, "--admin", listening=False) as second:
+            listen(first, "--admin")
+            with pytest.raises(ListenError, match=f"--admin {address} cannot be used: .*in use"):
+                listen(second, "--admin")
 
 
 IPV6_OFF = """
