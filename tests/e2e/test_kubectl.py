@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.deadlines import SECONDS
+from tests.deadlines import NEVER
 from tests.e2e.controlplane import ControlPlane
 from tests.e2e.process import program
 from tests.e2e.product import install_crds, model_deployment, workload
@@ -26,7 +26,7 @@ def call(plane: ControlPlane, *words: str) -> subprocess.CompletedProcess[str]:
     kubectl = Path(program("kubectl"))
     path = os.pathsep.join([str(Path(sys.executable).parent), str(kubectl.parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path, "KUBECONFIG": str(plane.kubeconfig)}
-    return subprocess.run([kubectl, *words], capture_output=True, text=True, env=environment, timeout=SECONDS)
+    return subprocess.run([kubectl, *words], capture_output=True, text=True, env=environment, timeout=NEVER)
 
 
 def beamlit(plane: ControlPlane, command: str, *words: str) -> str:
