@@ -350,7 +350,8 @@ class Metrics:
 
     def forget_streams(self, namespace: str, model: str, backend: str) -> None:
         """Remove the metrics about the limit of streams of a backend that has none."""
-        self._moves.counts.pop((namespace, model, backend), None)
+        if self._moves.counts.pop((namespace, model, backend), None) is None:
+            return  # looking through the gauges takes long where there are thousands of routes
         for family in (self.stream_limit, self.streams_in_flight):
             family.remove_by_labels({"namespace": namespace, "model": model, "backend": backend})
 
