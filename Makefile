@@ -118,8 +118,9 @@ node: .venv/.synced ## Tests in real pods, on a node on this machine or on the c
 	@$(NEEDS_ROOT); $(NODE_PROGRAMS) && $(RUN)pytest tests/node $(ARGS)
 
 .PHONY: node-short
-node-short: .venv/.synced ## The short form of that: installed, ready, one request each way, uninstalled
-	@$(NEEDS_ROOT); $(NODE_PROGRAMS) && $(RUN)pytest tests/node/test_install.py tests/node/test_uninstall.py $(ARGS)
+node-short: .venv/.synced ## The short form of that: the image is as it should be, is installed, serves each way, is uninstalled
+	@$(NEEDS_ROOT); $(NODE_PROGRAMS) && $(RUN)pytest $(if $(NODE_KUBECONFIG),,tests/node/test_image.py) \
+	  tests/node/test_install.py tests/node/test_uninstall.py $(ARGS)
 
 .PHONY: lint
 lint: .venv/.synced ## ruff, mypy and the import contracts
