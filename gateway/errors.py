@@ -342,7 +342,6 @@ class StateRefused(RoutingError):
 
     status = 400
     code = "state_refused"
-    lasting = True
     sentence = (
         "This model keeps no responses for later requests: send the whole conversation as input, without"
         " previous_response_id."

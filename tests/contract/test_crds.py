@@ -504,6 +504,10 @@ REFUSED: Final = {
         model_deployment(offloadingConfig=remote(flavors=[{"type": "gpu"}])),
         "'name' is a required",
     ),
+    "a header of conversations that are not kept together": (
+        model_deployment(gateway={"affinity": {"type": "none", "header": "x-session"}}),
+        "set type to conversation or prefix",
+    ),
     "a port that is none": (model_deployment(serviceRef={"name": "s", "targetPort": 65536}), "serviceRef.targetPort"),
     "scaleUpMinimum 1": (model_deployment(serverlessConfig={"scaleUpMinimum": 1}), "serverlessConfig.scaleUpMinimum"),
     "no model": (model_deployment(model=None), "'model' is a required"),

@@ -24,6 +24,12 @@ _LOWER_IS_WIDER: Final = ("minimum", "minLength", "minItems", "minProperties")
 _HIGHER_IS_WIDER: Final = ("maximum", "maxLength", "maxItems", "maxProperties")
 
 
+def _words(schema: Schema) -> frozenset[str]:
+    """Return the alternatives of a pattern that is nothing else, or the pattern."""
+    pattern: str = schema.get("pattern", "")
+    return frozenset(pattern.removeprefix("^(").removesuffix(")$").split("|"))
+
+
 def narrowings(old: Schema, new: Schema, path: str = "") -> Iterator[str]:
     """Yield what of a schema refuses, or forgets, a value that an older one took."""
     if old.get("type") != new.get("type"):
@@ -36,7 +42,7 @@ def narrowings(old: Schema, new: Schema, path: str = "") -> Iterator[str]:
         return
     if "enum" in new:
         yield f"{path}: fewer values"
-    if new.get("pattern") not in (None, old.get("pattern")):
+    if new.get("pattern") not in (None, old.get("pattern")) and not _words(old) <= _words(new):
         yield f"{path}: another pattern"
     for key in _LOWER_IS_WIDER:
         if new.get(key, 0) > old.get(key, 0):

@@ -187,7 +187,7 @@ GATEWAY: Final[Json] = {
         "credentials": True,
         "maxAgeSeconds": 60,
     },
-    "access": {"secretRefs": [{"name": "demo-keys"}]},
+    "access": {"secretRefs": [{"name": "demo-keys"}, {"name": "more-keys"}]},
     "localOnly": {"header": "x-data-class", "values": ["restricted"], "missing": "local"},
 }
 HEALTH: Final[Json] = {
