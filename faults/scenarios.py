@@ -164,7 +164,7 @@ class Campaign:
         """Kill and start one pod of three `count` times, each within about `seconds`, while slices come and go."""
         with self.fault("pods", "connect_failed", models={"pods": 1.0}) as fault:
             dead, *others = PODS
-            before = self.site.executed("spare")
+            before = self.site.executed("away")
             for _ in range(count):
                 self.pause(seconds * self.chance.uniform(0.2, 0.4))
                 self.pod_kills.append(time.monotonic())
@@ -183,7 +183,7 @@ class Campaign:
                 self.recovered(fault, "pods", "local")
             self.pause(0.3)
             fault.evidence["podKills"] = count
-            away = self.site.executed("spare") - before
+            away = self.site.executed("away") - before
             if away:
                 fault.problems.append(f"{away} requests were executed at the remote backend while two pods served")
 

@@ -3,7 +3,7 @@
 `main` is the gateway under every fault but one; it is never restarted, so its memory can be compared. `one` and `two`
 stand behind HAProxy and are restarted. The route `demo` has two backends with half of the requests each: `local`, and
 `remote`, which wants a token. The route `hole` has the one that goes silent, and a spare one. The route `pods` has
-three pods, which EndpointSlices name, and the spare one as a remote backend that no request may need.
+three pods, which EndpointSlices name, and a remote backend of its own, `away`, that no request may need.
 """
 
 import http.client
@@ -96,7 +96,7 @@ class Site:
         self.lame_duck, self.drain = lame_duck, drain
         self.failover = failover
         self.processes = processes
-        names = ("local", "remote", "hole", "spare", "tokens", "balancer", *PODS)
+        names = ("local", "remote", "hole", "spare", "away", "tokens", "balancer", *PODS)
         gateways = ("main", "main_admin", "one", "one_admin", "two", "two_admin")
         self.port = {name: free_port() for name in (*names, *gateways)}
         self.routes = folder / "routes"
@@ -110,7 +110,7 @@ class Site:
         """
         for name in ("local", "remote", "hole", "spare"):
             self.start_origin(name)
-        for name in PODS if pods else ():
+        for name in (*PODS, "away") if pods else ():
             self.start_origin(name)
         self.start_tokens()
         self.routes.mkdir()
@@ -182,7 +182,7 @@ class Site:
         """Return a route document in which the local backend has `weight`."""
         use = (Use.WEIGHTED, Use.FAILOVER) if self.failover else (Use.WEIGHTED,)
         causes = tuple(FailureCause) if name == "hole" else Retry().on  # the first-byte timeout is asked for
-        near, far = ("local", "remote") if name == "demo" else (name, "spare")
+        near, far = {"demo": ("local", "remote"), "hole": ("hole", "spare"), "pods": ("pods", "away")}[name]
         weight = 100 if name == "pods" else weight
         oauth = Credentials(oauth2=OAuth2(name="campaign")) if name == "demo" else None
         return RouteDocument(
@@ -256,6 +256,7 @@ class Site:
             "hole-local.default.svc.cluster.local": "hole",
             "remote.test": "remote",
             "spare.test": "spare",
+            "away.test": "away",
         }
         return {
             "gateway": {

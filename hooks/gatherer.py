@@ -35,7 +35,7 @@ _OF_PODS: Final = frozenset({MetricType.RESOURCE, MetricType.CONTAINER_RESOURCE,
 
 
 async def gather(
-    request: SyncRequest, defaults: InstallDefaults, sources: Sources | None, *, seconds: float = DEADLINE_SECONDS
+    request: SyncRequest, defaults: InstallDefaults, sources: Sources | None, *, seconds: float | None = None
 ) -> Observation:
     """Return all facts for one sync. Metrics are read where the specification is valid, enabled and names some.
 
@@ -43,7 +43,7 @@ async def gather(
         request: the request of Metacontroller.
         defaults: the configuration of the installation.
         sources: the sources of metrics and pods; None when none may be read.
-        seconds: seconds in which they are read.
+        seconds: seconds in which they are read; None for those that Metacontroller leaves.
     """
     observation = Observation.of(request, defaults)
     spec, parent = observation.spec, observation.parent
@@ -57,7 +57,8 @@ async def gather(
         or not defaults.manages(parent.namespace)
     ):
         return observation
-    readings = await _read(spec, spec.offloading_config.metrics, observation, sources, seconds)
+    limit = DEADLINE_SECONDS if seconds is None else seconds
+    readings = await _read(spec, spec.offloading_config.metrics, observation, sources, limit)
     return replace(observation, readings=readings)
 
 

@@ -18,9 +18,11 @@ class ResponsePods:
     It is a hint: a request for a response that is forgotten goes to any pod.
     """
 
-    __slots__ = ("_pods",)
+    __slots__ = ("_most", "_pods")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_RESPONSES) -> None:
+        """Remember nothing yet, and at most as many responses as `most`."""
+        self._most = most
         self._pods: dict[bytes, str] = {}
         """Names of pods by digests of a caller and an id, the oldest first."""
 
@@ -30,7 +32,7 @@ class ResponsePods:
 
     def remember(self, caller: bytes, response: bytes, pod: str) -> None:
         """Note that a pod has made a response for a caller."""
-        if len(self._pods) >= MOST_RESPONSES:
+        if len(self._pods) >= self._most:
             del self._pods[next(iter(self._pods))]
         self._pods[_digest(caller, response)] = pod
 

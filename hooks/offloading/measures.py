@@ -328,7 +328,7 @@ def _of_series(metric: Declared, samples: Iterable[Sample], ready: int, clock: _
     if refused:
         return _missing(reasons.STALE if Exclusion.STALE in refused else reasons.SETTLING)
     counted = [Counted(item.of, item.value, item.time) for item in matching]
-    counted.sort(key=lambda item: (item.name, item.time, str(item.value)))
+    counted.sort(key=lambda item: (item.name, item.time, str(item.value), item.value.format.value))
     return Measured(tuple(counted), (), metric.target, metric.formula(Scale(_ZERO, 0, ready)))
 
 

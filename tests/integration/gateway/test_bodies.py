@@ -472,14 +472,14 @@ async def test_to_04_idle_in_the_middle_of_a_stream() -> None:
 
     async def script(side: ServerSide) -> None:
         await side.request()
-        await side.send(CHUNKED + b"5\r\nhello\r\n")
+        await side.send(CHUNKED + b"d\r\ndata: hello\n\n\r\n")
         await side.gone()
 
     route = document(local(), timeouts=Timeouts(idle=0.3))
     async with serving(script) as server, gateway(route, local_port=server.port) as running:
         response = await running.ask(GET)
         assert (response.status, response.complete) == (200, False)
-        assert response.body.startswith(b"hello\nevent: error\n")
+        assert response.body.startswith(b'data: hello\n\ndata: {"error":')
         assert b"HTTP/1.1" not in response.body
         await until(lambda: bool(running.lines()))
         assert running.lines()[0]["broken"] == "idle_timeout"

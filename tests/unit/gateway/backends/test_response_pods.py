@@ -2,7 +2,6 @@
 
 import pytest
 
-from gateway.backends import response_pods
 from gateway.backends.response_pods import ResponsePods, id_in
 
 
@@ -15,10 +14,9 @@ def test_a_response_is_known_to_its_caller() -> None:
     assert pods.pod_of(b"team-ar", b"esp_1") is None
 
 
-def test_the_last_responses_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_responses_are_remembered() -> None:
     """The oldest response is forgotten for a new one."""
-    monkeypatch.setattr(response_pods, "MOST_RESPONSES", 3)
-    pods = ResponsePods()
+    pods = ResponsePods(most=3)
     for number in range(5):
         pods.remember(b"", b"%d" % number, f"demo-{number}")
     assert len(pods) == 3

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hooks import reasons
@@ -84,6 +84,14 @@ def remembered(response: SyncResponse) -> Json:
 
 
 @given(behaviors, states, values, values, st.lists(values | st.just(GONE), max_size=2))
+@example(
+    {},
+    {"percentage": 0, "reason": reasons.LOCAL, "since": format_time(NOW), "reachedSince": format_time(NOW)}
+    | {"step": 0, "heldShare": 0, "claim": "Supported"},
+    "0",
+    "100",
+    [],
+)
 @settings(max_examples=100)
 def test_a_higher_value_never_offloads_less(
     behavior: Json, state: Json, one: str, other: str, rest: list[str | Unread]
