@@ -71,11 +71,11 @@ class Release:
         """
         kubectl = self.cluster.kubectl
         if MODELS in self.crds():
-            kubectl("delete", MODELS, "--all", "--all-namespaces", "--timeout=100s")
+            kubectl("delete", MODELS, "--all", "--all-namespaces", "--timeout=300s")
         self.cluster.helm("uninstall", NAME, "--namespace", NAMESPACE, "--ignore-not-found", "--wait")
-        kubectl("delete", "namespaces", NAMESPACE, REMOTE, CLIENTS, "--ignore-not-found", "--timeout=100s")
+        kubectl("delete", "namespaces", NAMESPACE, REMOTE, CLIENTS, "--ignore-not-found", "--timeout=300s")
         if brought := self.crds() - crds:
-            kubectl("delete", "customresourcedefinitions", *sorted(brought), "--timeout=100s")
+            kubectl("delete", "customresourcedefinitions", *sorted(brought), "--timeout=300s")
 
     def crds(self) -> Set[str]:
         """Return the names of all CustomResourceDefinitions of the cluster."""
