@@ -154,7 +154,8 @@ def holds(plane: ControlPlane, name: str, running: ExitStack) -> None:
     servers = {pod: running.enter_context(server()) for pod in pods}
     gateway = Gateway(plane, f"gateway-{name}", {address: servers[pod][0] for pod, address in pods.items()})
     running.callback(gateway.process.stop)
-    poll(lambda: gateway.pods(name) == set(pods), "the gateway knows the pods")
+    # What is known of a route is kept from its first request on.
+    poll(lambda: gateway.ask(name) == 200 and gateway.pods(name) == set(pods), "the gateway knows the pods")
     assert {pod for tried in gateway.tried(name, 60) for pod in tried} == set(pods)
 
     unready, dead, _ = pods
