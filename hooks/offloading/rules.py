@@ -302,14 +302,13 @@ def _reached(share: int) -> Split:
 
 def _memory(state: Mapping[str, Any]) -> Memory:
     """Return the memory in a status; one of an earlier version has no trials."""
-    attempts, claim, held = mapping(state, "attempts"), text(state, "claim"), _share(state, "heldShare")
+    attempts, claim = mapping(state, "attempts"), text(state, "claim")
     return Memory(
         time(state, "reachedSince"),
         time(state, "belowSince"),
         _share(state, "step"),
-        held,
-        # A step down from nothing is none.
-        next((one for one in Claim if one == claim), None) if held else None,
+        _share(state, "heldShare"),
+        next((one for one in Claim if one == claim), None),
         Attempts(_failures(attempts, "supported"), _failures(attempts, "blind")),
     )
 

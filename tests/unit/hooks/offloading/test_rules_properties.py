@@ -87,7 +87,7 @@ def remembered(response: SyncResponse) -> Json:
 @example(
     {},
     {"percentage": 0, "reason": reasons.LOCAL, "since": format_time(NOW), "reachedSince": format_time(NOW)}
-    | {"step": 0, "heldShare": 0, "claim": "Supported"},
+    | {"step": 0, "heldShare": 1, "claim": "Supported"},
     "0",
     "100",
     [],
