@@ -16,6 +16,7 @@ LATEST_SECONDS: Final = 2.0
 NOT_RETRYABLE: Final = "upload"
 """Kind of request whose body is not kept to be sent again."""
 SPENT: Final = {
+    "warm-up": "credentials_refused",  # it may still be under way when the tokens are revoked
     "throttle": "throttled",
     "silent": "first_byte_timeout",
     "black hole": "first_byte_timeout",

@@ -395,8 +395,7 @@ class _Path:
         attempts = memory.attempts.failed(claim) if told else memory.attempts
         # A load that has risen since the step stood is answered by its size, where a formula tells it.
         late = self.proportional and not self._is_soon
-        # Taking a step down back never lowers the share, whatever a status says.
-        share = self.higher() if late else max(min(held, self.behavior.percentage), self.share or 0)
+        share = self.higher() if late else min(held, self.behavior.percentage)
         # The next sample that is at the target when this window ends brings the whole percentage.
         return Memory(reached_since=self._begun(None), attempts=attempts), share
 
