@@ -303,14 +303,12 @@ def _reached(share: int) -> Split:
 def _memory(state: Mapping[str, Any]) -> Memory:
     """Return the memory in a status; one of an earlier version has no trials."""
     attempts, claim = mapping(state, "attempts"), text(state, "claim")
-    step, held = _share(state, "step"), _share(state, "heldShare")
     return Memory(
         time(state, "reachedSince"),
         time(state, "belowSince"),
-        step,
-        held,
-        # A step down begins at some share and leaves a difference: anything else is none.
-        next((one for one in Claim if one == claim), None) if held and step != 0 else None,
+        _share(state, "step"),
+        _share(state, "heldShare"),
+        next((one for one in Claim if one == claim), None),
         Attempts(_failures(attempts, "supported"), _failures(attempts, "blind")),
     )
 
