@@ -6,9 +6,9 @@ send it nowhere else. Nothing here puts what is in a Secret into an error or a l
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 
@@ -82,29 +82,153 @@ class Complaints:
         log.warning("credential_unusable", kind=kind, namespace=namespace, name=name, reason=reason)
 
 
+class Content(Protocol):
+    """Content of one Secret, as its user needs it."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is something to use."""
+        ...
+
+    def take(self, data: Mapping[str, str]) -> None:
+        """Take the data that the Secret has now."""
+        ...
+
+    def lose(self) -> None:
+        """Take note that there is no Secret of this name any more, or that it may not be used."""
+        ...
+
+
+_Content = TypeVar("_Content", bound=Content)
+
+
+class _Entry(Generic[_Content]):
+    """One Secret of a cache."""
+
+    __slots__ = ("content", "forced_at", "reading", "tried_at")
+
+    def __init__(self, content: _Content) -> None:
+        self.content = content
+        self.tried_at = float("-inf")
+        self.forced_at = float("-inf")
+        self.reading: asyncio.Task[None] | None = None
+
+
+class SecretCache(Generic[_Content]):
+    """Secrets that are read by name when a request first needs them, each once for all who wait for it.
+
+    While one cannot be read, what was read before stays.
+    """
+
+    def __init__(
+        self,
+        reader: SecretReader,
+        complaints: Complaints,
+        new: Callable[[str, str], _Content],
+        *,
+        timeout_seconds: float,
+        fresh_seconds: float | None = None,
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            reader: Reads Secrets.
+            complaints: Log of Secrets that are of no use.
+            new: Function that returns the content of a Secret before it is read, by its namespace and name.
+            timeout_seconds: Seconds of the longest read.
+            fresh_seconds: Seconds after which a Secret is read again, while requests go on with what was read before.
+                After twice as long they wait.
+        """
+        self._reader = reader
+        self._complaints = complaints
+        self._new = new
+        self._timeout = timeout_seconds
+        self._fresh = _FRESH_SECONDS if fresh_seconds is None else fresh_seconds
+        self._entries: dict[tuple[str, str], _Entry[_Content]] = {}
+        self._loop = asyncio.get_running_loop()
+
+    async def read(self, namespace: str, name: str, *, refresh: bool = False) -> _Content:
+        """Return the content of a Secret, read again before that where it was refused (`refresh`)."""
+        entry = self._entries.get((namespace, name))
+        if entry is None:
+            if len(self._entries) >= _ENTRIES:
+                self._entries = {key: one for key, one in self._entries.items() if one.reading is not None}
+            entry = self._entries[namespace, name] = _Entry(self._new(namespace, name))
+        now = self._loop.time()
+        age = now - entry.tried_at
+        forced = refresh and now - entry.forced_at >= _PAUSE_SECONDS
+        if forced:
+            entry.forced_at = now
+        # What was revoked must not live on because there were no requests for a while.
+        if forced or age >= (2 * self._fresh if entry.content.is_known else _PAUSE_SECONDS):
+            await self._wait(namespace, name, entry)
+        elif entry.reading is None and age >= self._fresh:
+            self._start(namespace, name, entry)
+        elif entry.reading is not None and (refresh or not entry.content.is_known):
+            await self._wait(namespace, name, entry)
+        return entry.content
+
+    async def close(self) -> None:
+        """Cancel reads that are under way."""
+        tasks = [entry.reading for entry in self._entries.values() if entry.reading is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, namespace: str, name: str, entry: _Entry[_Content]) -> "asyncio.Task[None]":
+        task = entry.reading = self._loop.create_task(self._refresh(namespace, name, entry))
+        return task
+
+    async def _wait(self, namespace: str, name: str, entry: _Entry[_Content]) -> None:
+        # Shielded: a request that goes away must not take the Secret from those that wait with it.
+        await asyncio.shield(entry.reading or self._start(namespace, name, entry))
+
+    async def _refresh(self, namespace: str, name: str, entry: _Entry[_Content]) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                data = await self._reader.secret(namespace, name)
+        except LookupError as exc:
+            entry.content.lose()
+            self._complaints.write("Secret", namespace, name, str(exc))
+        except OSError as exc:
+            self._complaints.write("Secret", namespace, name, problem(exc))
+        else:
+            entry.content.take(data)
+        finally:
+            entry.tried_at = self._loop.time()
+            entry.reading = None
+
+
 @dataclass(slots=True)
 class _Values:
     """Values of one Secret."""
 
     data: Mapping[str, str] | None = field(default=None, repr=False)
     """Data of the Secret as last read; None when there is none that may be used."""
-    tried_at: float = float("-inf")
-    forced_at: float = float("-inf")
-    reading: "asyncio.Task[None] | None" = None
     certificate: tuple[str, str, ClientCertificate | None] = field(default=("", "", None), repr=False)
     """Values of tls.crt and tls.key, and the certificate that they are; None when they are none."""
 
+    @property
+    def is_known(self) -> bool:
+        """Whether there is data."""
+        return self.data is not None
+
+    def take(self, data: Mapping[str, str]) -> None:
+        """Take the data that the Secret has now."""
+        self.data = data
+
+    def lose(self) -> None:
+        """Forget the data."""
+        self.data = None
+
 
 class SecretValues:
-    """Header values and client certificates from Secrets, each Secret read once for all who wait for it."""
+    """Header values and client certificates from Secrets."""
 
     def __init__(self, reader: SecretReader, complaints: Complaints, *, timeout_seconds: float) -> None:
         """Read Secrets with `reader`, each for `timeout_seconds` at most."""
-        self._reader = reader
         self._complaints = complaints
-        self._timeout = timeout_seconds
-        self._values: dict[tuple[str, str], _Values] = {}
-        self._loop = asyncio.get_running_loop()
+        self._secrets = SecretCache(reader, complaints, lambda *_: _Values(), timeout_seconds=timeout_seconds)
 
     async def headers(self, route: InNamespace, backend: Backend, *, refresh: bool = False) -> dict[bytes, bytes]:
         """Return the fields that `backend.headers.setFrom` names, with their values; names in lower case.
@@ -162,10 +286,7 @@ class SecretValues:
 
     async def close(self) -> None:
         """Cancel reads that are under way."""
-        tasks = [values.reading for values in self._values.values() if values.reading is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._secrets.close()
 
     def _check_host(self, namespace: str, name: str, data: Mapping[str, str], backend: Backend) -> None:
         # A Service is in the Secret's own namespace. Whatever is outside must be named by the Secret.
@@ -179,47 +300,10 @@ class SecretValues:
         Raises:
             errors.CredentialsFailed: there is none that may be used.
         """
-        values = self._values.get((namespace, name))
-        if values is None:
-            if len(self._values) >= _ENTRIES:
-                self._values = {key: one for key, one in self._values.items() if one.reading is not None}
-            values = self._values[namespace, name] = _Values()
-        now = self._loop.time()
-        age = now - values.tried_at
-        forced = refresh and now - values.forced_at >= _PAUSE_SECONDS
-        if forced:
-            values.forced_at = now
-        if forced or age >= (_PAUSE_SECONDS if values.data is None else 2 * _FRESH_SECONDS):
-            await self._wait(namespace, name, values)
-        elif values.reading is None and age >= _FRESH_SECONDS:
-            self._start(namespace, name, values)
-        elif values.reading is not None and (refresh or values.data is None):
-            await self._wait(namespace, name, values)
+        values = await self._secrets.read(namespace, name, refresh=refresh)
         if values.data is None:
             raise errors.CredentialsFailed
         return values
-
-    def _start(self, namespace: str, name: str, values: _Values) -> "asyncio.Task[None]":
-        task = values.reading = self._loop.create_task(self._refresh(namespace, name, values))
-        return task
-
-    async def _wait(self, namespace: str, name: str, values: _Values) -> None:
-        # Shielded: a request that goes away must not take the Secret from those that wait with it.
-        await asyncio.shield(values.reading or self._start(namespace, name, values))
-
-    async def _refresh(self, namespace: str, name: str, values: _Values) -> None:
-        """Read a Secret into `values`. While it cannot be read, what was read before stays."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                values.data = await self._reader.secret(namespace, name)
-        except LookupError as exc:
-            values.data = None
-            self._complaints.write("Secret", namespace, name, str(exc))
-        except OSError as exc:
-            self._complaints.write("Secret", namespace, name, problem(exc))
-        finally:
-            values.tried_at = self._loop.time()
-            values.reading = None
 
 
 def problem(exc: OSError) -> str:
