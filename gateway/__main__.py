@@ -13,11 +13,11 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from socket import socket
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 import uvloop
@@ -50,6 +50,8 @@ from program.kubernetes.errors import ClusterError
 from program.settings import SettingsError
 from program.signals import Signals
 from program.sockets import ListenError, bind, listen
+
+_T = TypeVar("_T")
 
 CLUSTER_AUTHORITY: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt")
 """File in which Kubernetes gives a pod the certificate authority of its cluster."""
@@ -197,8 +199,8 @@ async def _serve(
     signals = Signals(loop)
     gateway = settings.gateway
     context = certificates.server_context(gateway.tls, "gateway.tls") if gateway.tls is not None else None
-    access = _access(gateway.access.keys_directory)
-    caller_rules = _rules(gateway.access.rules_file)
+    access = _read("gateway.access.keysDirectory", gateway.access.keys_directory, KeyDirectory)
+    caller_rules = _read("gateway.access.rulesFile", gateway.access.rules_file, CallerRules)
     metrics = Metrics()
     access_log = AccessLog(sys.stdout if gateway.access_log else None, metrics.access_log_dropped)
     store = RouteStore(
@@ -297,36 +299,21 @@ async def _serve(
         signals.close()
 
 
-def _access(directory: Path | None) -> KeyDirectory | None:
-    """Return the API keys in a directory; None without one.
+def _read(setting: str, path: Path | None, read: Callable[[Path], _T]) -> _T | None:
+    """Return what a file or a directory has that a setting names; None where it names none.
 
     Raises:
-        SettingsError: The directory cannot be read.
+        SettingsError: It cannot be read, or has a mistake.
     """
-    if directory is None:
+    if path is None:
         return None
     try:
-        return KeyDirectory(directory)
+        return read(path)
     except OSError as exc:
         reason = exc.strerror or type(exc).__name__
-        raise SettingsError(f"gateway.access.keysDirectory: {directory} cannot be read: {reason}.") from None
-
-
-def _rules(file: Path | None) -> CallerRules | None:
-    """Return the rules for callers in a file; None without one.
-
-    Raises:
-        SettingsError: The file cannot be used.
-    """
-    if file is None:
-        return None
-    try:
-        return CallerRules(file)
-    except OSError as exc:
-        reason = exc.strerror or type(exc).__name__
-        raise SettingsError(f"gateway.access.rulesFile: {file} cannot be read: {reason}.") from None
+        raise SettingsError(f"{setting}: {path} cannot be read: {reason}.") from None
     except ValueError as exc:
-        raise SettingsError(f"gateway.access.rulesFile: {file}: {exc}.") from None
+        raise SettingsError(f"{setting}: {path}: {exc}.") from None
 
 
 def cluster_authority() -> bytes:

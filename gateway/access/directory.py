@@ -1,20 +1,17 @@
 """API keys of the installation in a directory, as a mounted Secret is one: read again while the gateway runs."""
 
-import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import structlog
 
 from gateway.access.keys import ApiKeys
+from gateway.access.watching import MOST_BYTES, POLL_SECONDS, watch
 from gateway.http.exchange import Fields
 
-POLL_SECONDS: Final = 10.0
-"""Seconds between two looks at the directory."""
 MOST_FILES: Final = 4096
 """Largest number of files that are read."""
-MOST_BYTES: Final = 1 << 20
-"""Bytes of the largest file, and of the largest Secret."""
 
 log = structlog.get_logger(__name__)
 
@@ -34,8 +31,6 @@ class KeyDirectory:
         self._directory = directory
         self._poll_seconds = poll_seconds
         self._keys = ApiKeys({})
-        self._unread: str | None = None
-        """Why the directory could not be read last; None when it could."""
         self._apply(_read(directory))
 
     def caller(self, fields: Fields) -> str:
@@ -48,22 +43,18 @@ class KeyDirectory:
 
     async def watch(self) -> None:
         """Read the directory again and again, until cancelled."""
-        while True:
-            await asyncio.sleep(self._poll_seconds)
-            try:
-                keys = await asyncio.to_thread(_read, self._directory)
-            except OSError as exc:
-                reason = exc.strerror or type(exc).__name__
-                if reason != self._unread:
-                    log.error("access_keys_unreadable", directory=str(self._directory), reason=reason)
-                self._unread = reason
-                continue
-            except Exception as exc:  # whatever it is, later changes of keys have to count
-                log.exception("access_keys_failed", error=type(exc).__name__)
-                continue
-            self._unread = None
-            if not keys.is_same(self._keys):
-                self._apply(keys)
+        await watch(
+            partial(_read, self._directory),
+            self._change,
+            seconds=self._poll_seconds,
+            unusable="access_keys_unreadable",
+            failed="access_keys_failed",
+            directory=str(self._directory),
+        )
+
+    def _change(self, keys: ApiKeys) -> None:
+        if not keys.is_same(self._keys):
+            self._apply(keys)
 
     def _apply(self, keys: ApiKeys) -> None:
         self._keys = keys

@@ -4,8 +4,8 @@ They are in a file, as the chart mounts it from a ConfigMap, which is read again
 that is wrong changes nothing.
 """
 
-import asyncio
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -14,14 +14,11 @@ import yaml
 from pydantic import Field, StringConstraints, ValidationError
 
 from gateway import errors
+from gateway.access.watching import MOST_BYTES, POLL_SECONDS, watch
 from program import bounded_yaml
 from program.problems import first_problem, joined, must_be
 from program.settings import Section
 
-POLL_SECONDS: Final = 10.0
-"""Seconds between two looks at the file."""
-MOST_BYTES: Final = 1 << 20
-"""Bytes of the largest file, and of the largest ConfigMap."""
 MOST_CALLERS: Final = 4096
 """Largest number of callers with rules."""
 
@@ -74,8 +71,6 @@ class CallerRules:
         self._content = _read(file)
         self._rules = parse(self._content)
         self._in_flight: dict[str, int] = {}
-        self._problem: str | None = None
-        """Why the file as it is now is not in force; None when it is."""
 
     def rule(self, caller: str) -> Rule | None:
         """Return the rule for a caller; None without one."""
@@ -102,22 +97,25 @@ class CallerRules:
 
     async def watch(self) -> None:
         """Read the file again and again, until cancelled."""
-        while True:
-            await asyncio.sleep(self._poll_seconds)
-            try:
-                content = await asyncio.to_thread(_read, self._file)
-                if content != self._content:
-                    self._rules = parse(content)
-                    self._content = content
-                    log.info("access_rules_read", callers=len(self._rules))
-                self._problem = None
-            except (OSError, ValueError) as exc:
-                problem = (exc.strerror if isinstance(exc, OSError) else str(exc)) or type(exc).__name__
-                if problem != self._problem:
-                    log.error("access_rules_unusable", file=str(self._file), reason=problem)
-                self._problem = problem
-            except Exception as exc:  # whatever it is, later changes of rules have to count
-                log.exception("access_rules_failed", error=type(exc).__name__)
+        await watch(
+            partial(_read, self._file),
+            self._change,
+            seconds=self._poll_seconds,
+            unusable="access_rules_unusable",
+            failed="access_rules_failed",
+            file=str(self._file),
+        )
+
+    def _change(self, content: bytes) -> None:
+        """Put other rules in force.
+
+        Raises:
+            ValueError: There is a mistake in them.
+        """
+        if content != self._content:
+            self._rules = parse(content)
+            self._content = content
+            log.info("access_rules_read", callers=len(self._rules))
 
 
 def parse(content: bytes) -> Mapping[str, Rule]:

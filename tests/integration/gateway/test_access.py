@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway import admin
-from gateway.__main__ import _access
+from gateway.__main__ import _read
 from gateway.access.directory import KeyDirectory
 from gateway.api.v1alpha1 import Cors
 from gateway.journal import decision
@@ -190,9 +190,9 @@ async def test_without_access_credentials_pass_as_ever() -> None:
 
 def test_a_folder_that_cannot_be_read_ends_the_start(tmp_path: Path) -> None:
     """A gateway whose keys cannot be read does not start, and says which setting is meant."""
-    assert _access(None) is None
+    assert _read("gateway.access.keysDirectory", None, KeyDirectory) is None
     with pytest.raises(SettingsError, match=r"gateway\.access\.keysDirectory: .*none cannot be read: No such file"):
-        _access(tmp_path / "none")
+        _read("gateway.access.keysDirectory", tmp_path / "none", KeyDirectory)
 
 
 def test_what_cannot_be_used_is_logged_by_name(folder: Path) -> None:

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.__main__ import _rules
+from gateway.__main__ import _read
 from gateway.access.directory import KeyDirectory
 from gateway.access.rules import CallerRules, parse
 from program.settings import SettingsError
@@ -138,12 +138,12 @@ def test_a_mistake_is_said_at_the_start(text: str, words: str, tmp_path: Path) -
         parse(text.encode())
     (tmp_path / "callers.yaml").write_text(text)
     with pytest.raises(SettingsError, match=rf"gateway\.access\.rulesFile: .*{words}"):
-        _rules(tmp_path / "callers.yaml")
+        _read("gateway.access.rulesFile", tmp_path / "callers.yaml", CallerRules)
 
 
 def test_no_rules_are_no_mistake(tmp_path: Path) -> None:
     """An empty file has no rules; one that is missing ends the start."""
     assert parse(b"") == {}
-    assert _rules(None) is None
+    assert _read("gateway.access.rulesFile", None, CallerRules) is None
     with pytest.raises(SettingsError, match="cannot be read: No such file"):
-        _rules(tmp_path / "none.yaml")
+        _read("gateway.access.rulesFile", tmp_path / "none.yaml", CallerRules)
