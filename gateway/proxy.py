@@ -162,7 +162,7 @@ class Proxy:
                 context.caller = self._access.caller(head.fields)
             if plan.secrets:
                 await self._check_caller(plan, head, context)
-            if self._rules is not None and not self._is_allowed(plan.route, context):
+            if not self._is_allowed(plan.route, context):
                 raise errors.ModelForbidden
             if plan.names is not None and self._lists_names(exchange, plan, matched[1], context):
                 return
@@ -282,7 +282,7 @@ class Proxy:
         rule = rules.rule(caller)
         if rule is None:
             return plan
-        if rule.models is not None and plan.route.key not in rule.models:
+        if not rule.allows(plan.route.key):
             raise errors.ModelForbidden
         if rule.max_in_flight is not None:
             rules.enter(caller, rule.max_in_flight)
@@ -294,7 +294,7 @@ class Proxy:
         if self._rules is None or context.caller is None:
             return True
         rule = self._rules.rule(context.caller)
-        return rule is None or rule.models is None or route.key in rule.models
+        return rule is None or rule.allows(route.key)
 
     async def _may_use(self, route: Route, head: RequestHead) -> bool:
         """Return whether the caller of a request may use a model."""

@@ -17,6 +17,7 @@ import orjson
 from gateway.body_text import text_of
 from gateway.http.exchange import Exchange
 from gateway.model_names.json_scanner import MOST_PLACES, PIECE_BYTES, JsonScanner
+from gateway.model_names.path import VERSION, words_of
 
 TEXT_BYTES: Final = 8 << 20
 """Bytes of the largest body that is looked through."""
@@ -27,8 +28,6 @@ _VALUE: Final = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*(?:(null)(?=[ \t\r\n,}])|"([^
 _ID: Final = re.compile(rb"/responses/+([^/?;]+)", re.IGNORECASE)
 UNKNOWN: Final = b""
 """Id of a response that a request refers to and that cannot be read."""
-_SEGMENT: Final = re.compile(rb"[^/]+")
-_VERSION: Final = re.compile(rb"v[0-9]+[a-z0-9.]*")
 _OPERATIONS: Final = frozenset({b"input_tokens", b"compact"})
 """Words that follow `responses` in a path and are no ids: what they mean is in the body."""
 
@@ -56,16 +55,16 @@ def place(target: bytes, prefixes: Collection[bytes] = (b"",)) -> Place | None:
         target: Request target.
         prefixes: Paths that backends have in front of the target, with which it may have a place.
     """
-    segments = [_word(one) for one in _SEGMENT.findall(target.partition(b"?")[0])]
+    segments = words_of(target.partition(b"?")[0])
     if b"responses" not in segments:
         return None
     for prefix in prefixes:
-        before = [_word(one) for one in _SEGMENT.findall(prefix)]
+        before = words_of(prefix)
         words = [*before, *segments]
         for index in range(max(1, len(before)), len(words)):
             if words[index] != b"responses":
                 continue
-            if words[index - 1] != b"openai" and not _VERSION.fullmatch(words[index - 1]):
+            if words[index - 1] != b"openai" and not VERSION.fullmatch(words[index - 1]):
                 continue
             below = words[index + 1 :]
             return Place.COLLECTION if not below or below[0] in _OPERATIONS else Place.RESPONSE
@@ -129,7 +128,3 @@ def _reference_of(body: dict[str, object]) -> bytes | None:
 def _may_have_key(text: bytes) -> bool:
     """Return whether the key may be in a text: in any case, with an escape or a long s, or in a wide encoding."""
     return _KEY.encode() in text.lower() or b"\\u" in text or b"\xc5\xbf" in text or b"\0" in text[:4]
-
-
-def _word(segment: bytes) -> bytes:
-    return unquote_to_bytes(segment).partition(b";")[0].lower()

@@ -48,6 +48,10 @@ class Rule(Section):
     max_in_flight: Annotated[int, Field(ge=1, le=1000000)] | None = None
     """Requests of the caller that each gateway serves at the same time; any number when None."""
 
+    def allows(self, model: str) -> bool:
+        """Return whether the caller may use a model, by its `namespace/name`."""
+        return self.models is None or model in self.models
+
 
 class RuleFile(Section):
     """Content of the file."""

@@ -16,7 +16,8 @@ from gateway.model_names.scanner import FoundName, Notation
 _PLACE: Final = re.compile(rb"/(?:models?|engines|deployments)[/;]|%")
 """Regular expression for paths (in lower case) that may have a place for a name."""
 _SEGMENT: Final = re.compile(rb"[^/]+")
-_VERSION: Final = re.compile(rb"v[0-9]+[a-z0-9.]*")
+VERSION: Final = re.compile(rb"v[0-9]+[a-z0-9.]*")
+"""Regular expression for the version of an API, as a word of a path."""
 _OPERATIONS: Final = frozenset({b"invoke", b"invoke-with-response-stream", b"converse", b"converse-stream"})
 """Words that follow a name in Amazon's API."""
 _DOT_SEGMENTS: Final = frozenset({".", ".."})
@@ -74,14 +75,19 @@ def renamed(target: bytes, found: FoundName, name: str) -> bytes:
 
 def _place(prefix: list[bytes], segments: list[bytes]) -> int | None:
     """Return the index of the first segment of a name, none of which is in the prefix; None where there is no place."""
-    words = [_word(one) for one in (*prefix, *segments)]
+    words = [word(one) for one in (*prefix, *segments)]
     for index in range(len(prefix), len(words)):
         if _is_name(words, index):
             return index - len(prefix)
     return None
 
 
-def _word(segment: bytes) -> bytes:
+def words_of(path: bytes) -> list[bytes]:
+    """Return the segments of a path as servers compare them."""
+    return [word(one) for one in _SEGMENT.findall(path)]
+
+
+def word(segment: bytes) -> bytes:
     """Return a segment as servers compare it: they decode a path first, and some ignore case and parameters."""
     return unquote_to_bytes(segment).partition(b";")[0].lower()
 
@@ -90,7 +96,7 @@ def _is_name(words: list[bytes], index: int) -> bool:
     """Return whether the segment with this index is a name, by what stands around it."""
     before = words[index - 1] if index else b""
     further = words[index - 2] if index > 1 else b""
-    if before in (b"models", b"engines") and _VERSION.fullmatch(further):
+    if before in (b"models", b"engines") and VERSION.fullmatch(further):
         return True
     if before == b"models":
         return index > 2 and words[index - 3] == b"publishers"
