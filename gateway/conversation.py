@@ -4,7 +4,6 @@ Every request of a conversation has the messages of all earlier ones in it, so t
 are the same in all of them. They are compared by their meaning, not by how they are written, as far as they are small.
 """
 
-import asyncio
 import hashlib
 import re
 from typing import Any, Final
@@ -12,12 +11,9 @@ from typing import Any, Final
 import orjson
 
 from gateway.backends.affinity import BLOCK_BYTES, KEY_BYTES
-from gateway.body_text import text_of
+from gateway.body_text import scanned, text_of
 from gateway.http.exchange import Exchange, field
-from gateway.model_names.json_scanner import PIECE_BYTES, JsonScanner
-
-TEXT_BYTES: Final = 8 << 20
-"""Bytes of the largest body that is looked through."""
+from gateway.model_names.json_scanner import PIECE_BYTES
 
 BLOCK_TEXT_BYTES: Final = 1024
 """Bytes of the text of one block, some 256 tokens."""
@@ -50,24 +46,14 @@ async def key_of(exchange: Exchange, header: bytes | None, decoded: bytes | None
     Raises:
         errors.GatewayError: The body cannot be read.
     """
-    head = exchange.head
-    if header is not None:
-        value = field(head.fields, header)
-        if value:
-            return _digest(b"header", value)
-    if head.method != b"POST" or not head.has_body:
-        return None
-    text = await text_of(exchange, decoded, limit, TEXT_BYTES)
+    key = _named(exchange, header)
+    if key is not None:
+        return key
+    text = await _text(exchange, decoded, limit)
     if not text:
         return None
-    if len(text) <= PIECE_BYTES:
-        try:
-            parsed = orjson.loads(text)
-        except orjson.JSONDecodeError:
-            pass  # servers read more than that
-        else:
-            return key_of_object(parsed) if isinstance(parsed, dict) else None
-    return key_in_text(text, await _places(text))
+    parsed = _parsed(text)
+    return key_in_text(text, await _places(text)) if parsed is None else key_of_object(parsed)
 
 
 async def keys_of(
@@ -87,27 +73,52 @@ async def keys_of(
     Raises:
         errors.GatewayError: The body cannot be read.
     """
-    key = await key_of(exchange, header, decoded, limit)
-    head = exchange.head
-    if head.method != b"POST" or not head.has_body:
-        return key, key
-    text = await text_of(exchange, decoded, limit, TEXT_BYTES)
+    key = _named(exchange, header)
+    text = await _text(exchange, decoded, limit)
     if not text:
         return key, key
-    blocks = blocks_in_text(text, await _places(text))
+    places = await _places(text)
+    if key is None:
+        parsed = _parsed(text)
+        key = key_in_text(text, places) if parsed is None else key_of_object(parsed)
+    blocks = blocks_in_text(text, places)
     if key is not None:
         return key, key + blocks
     return None, _digest(b"block", blocks[:BLOCK_BYTES]) + blocks if blocks else None
 
 
+def _named(exchange: Exchange, header: bytes | None) -> bytes | None:
+    """Return the key by the header field that says the conversation; None without one."""
+    value = None if header is None else field(exchange.head.fields, header)
+    return _digest(b"header", value) if value else None
+
+
+async def _text(exchange: Exchange, decoded: bytes | None, limit: int) -> bytes | None:
+    """Return the text of a body that may have a conversation in it; nothing where there is none, or it is too large.
+
+    Raises:
+        errors.GatewayError: The body cannot be read.
+    """
+    head = exchange.head
+    if head.method != b"POST" or not head.has_body:
+        return None
+    return await text_of(exchange, decoded, limit)
+
+
+def _parsed(text: bytes) -> dict[str, Any] | None:
+    """Return a small body, an empty object in place of what is none; None where it is larger or cannot be parsed."""
+    if len(text) > PIECE_BYTES:
+        return None
+    try:
+        parsed = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None  # servers read more than that
+    return parsed if isinstance(parsed, dict) else {}
+
+
 async def _places(text: bytes) -> dict[bytes, int]:
     """Return the positions behind the keys that matter here."""
-    scanner = JsonScanner(_KEYS)
-    for start in range(0, len(text), PIECE_BYTES):
-        scanner.feed(text[start : start + PIECE_BYTES])
-        if len(text) > PIECE_BYTES:
-            await asyncio.sleep(0)
-    return dict(scanner.places)
+    return dict((await scanned(text, _KEYS)).places)
 
 
 def blocks_in_text(text: bytes, places: dict[bytes, int]) -> bytes:

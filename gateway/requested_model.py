@@ -5,6 +5,7 @@ from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from gateway import errors
+from gateway.body_text import CHARGED_BYTES
 from gateway.http.exchange import Exchange
 from gateway.model_names import body, form, json_scanner, path
 from gateway.model_names.media_type import BodyKind
@@ -12,8 +13,6 @@ from gateway.model_names.scanner import FoundName
 
 WHOLE_BYTES: Final = 1 << 20
 """Bytes of a body that is read to its end before any of it is sent, so that no backend sees one that is refused."""
-CHARGED_BYTES: Final = 1 << 20
-"""Bytes of a decoded body that are reserved together."""
 DISAGREEMENT: Final = "The body and the query of the request name different models."
 PATH_DISAGREES: Final = "The path of the request and what is sent with it name different models."
 

@@ -5,7 +5,6 @@ cancels or deletes it under `/v1/responses/{id}`. What cannot be told counts as 
 backend that it must not reach.
 """
 
-import asyncio
 import re
 from collections.abc import Collection
 from enum import Enum
@@ -14,13 +13,10 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 
-from gateway.body_text import text_of
+from gateway.body_text import scanned, text_of
 from gateway.http.exchange import Exchange
-from gateway.model_names.json_scanner import MOST_PLACES, PIECE_BYTES, JsonScanner
+from gateway.model_names.json_scanner import MOST_PLACES, PIECE_BYTES
 from gateway.model_names.path import VERSION, words_of
-
-TEXT_BYTES: Final = 8 << 20
-"""Bytes of the largest body that is looked through."""
 
 _KEY: Final = "previous_response_id"
 _KEYS: Final = frozenset({_KEY.encode()})
@@ -90,7 +86,7 @@ async def reference(exchange: Exchange, decoded: bytes | None, limit: int) -> by
     Raises:
         errors.GatewayError: The body cannot be read.
     """
-    text = await text_of(exchange, decoded, limit, TEXT_BYTES)
+    text = await text_of(exchange, decoded, limit)
     if text is None:
         return UNKNOWN
     if not _may_have_key(text):
@@ -102,10 +98,7 @@ async def reference(exchange: Exchange, decoded: bytes | None, limit: int) -> by
             pass
         else:
             return _reference_of(parsed) if isinstance(parsed, dict) else None
-    scanner = JsonScanner(_KEYS)
-    for start in range(0, len(text), PIECE_BYTES):
-        scanner.feed(text[start : start + PIECE_BYTES])
-        await asyncio.sleep(0)
+    scanner = await scanned(text, _KEYS)
     scanner.finish()
     if scanner.problem is not None or len(scanner.places) == MOST_PLACES:
         return UNKNOWN
