@@ -497,7 +497,7 @@ class RouteDocument(_Part):
     cors: Cors | None = None
     """Websites that may read responses to requests by host and by path. The gateway's setting counts when absent."""
     affinity: Affinity = Affinity()
-    """By what requests belong together, so that they go to the same backend, and to the same pod."""
+    """Rule by which requests belong together, so that they go to the same backend, and to the same pod."""
     stateful_paths: StatefulPaths = StatefulPaths.LOCAL
     """Where requests go that refer to an earlier response: POST /v1/responses with `previous_response_id`, and
     /v1/responses/{id}. local or remote is the backend that gets them, whatever the weights are, and no other is tried;

@@ -119,20 +119,20 @@ class StatefulPaths(StrEnum):
     """Where requests go that refer to a response which one server keeps."""
 
     LOCAL = "local"
-    """To the local replicas."""
+    """The local replicas get them."""
     REMOTE = "remote"
-    """To the remote backend."""
+    """The remote backend gets them."""
     REFUSE = "refuse"
-    """Nowhere: they are refused."""
+    """They are refused."""
 
 
 class Endpoints(StrEnum):
     """Where requests for the local replicas go."""
 
     PODS = "pods"
-    """To single pods, where the gateway knows them."""
+    """Single pods get them, where the gateway knows these."""
     SERVICE = "service"
-    """To the name of their Service."""
+    """They are sent to the name of the Service."""
 
 
 NOT_SETTABLE: Final = HOP_BY_HOP | FRAMING | FORWARDED | {"host", "expect", "via", "max-forwards", "x-request-id"}

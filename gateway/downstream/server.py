@@ -109,7 +109,7 @@ class HttpServer:
         self._looked_at = 0.0
         self._refused: dict[str, bool] = {}
         """Addresses for which there was no room since then, and whether another one has more connections."""
-        self._waiting: dict[ClientConnection, None] = {}
+        self.waiting: dict[ClientConnection, None] = {}
         """Connections that wait unread for room."""
         self._looker: asyncio.TimerHandle | None = None
         self._draining = False
@@ -169,27 +169,23 @@ class HttpServer:
 
         At a limit that another address has used up there is room again in a moment.
         """
-        if not self._refused.get(connection.peer) or len(self._waiting) * WAITING >= self.limits.connections:
+        if not self._refused.get(connection.peer) or len(self.waiting) * WAITING >= self.limits.connections:
             return False
-        self._waiting[connection] = None
+        self.waiting[connection] = None
         if self._looker is None:
             self._looker = self.loop.call_later(LOOK_SECONDS, self._look_again)
         return True
-
-    def give_up(self, connection: "ClientConnection") -> None:
-        """Forget a connection that has waited long enough for room."""
-        self._waiting.pop(connection, None)
 
     def _look_again(self) -> None:
         """Admit those of the waiting connections for which there is room now."""
         self._looker = None
         self._looked_at = 0.0
-        for connection in tuple(self._waiting):
-            taken = len(self._connections) - len(self._waiting)
+        for connection in tuple(self.waiting):
+            taken = len(self._connections) - len(self.waiting)
             if taken < self.limits.connections or self._make_room(connection.peer):
-                self._waiting.pop(connection, None)
+                self.waiting.pop(connection, None)
                 connection.admit()
-        if self._waiting:
+        if self.waiting:
             self._looker = self.loop.call_later(LOOK_SECONDS, self._look_again)
 
     def _make_room(self, peer: str) -> bool:
@@ -232,7 +228,7 @@ class HttpServer:
     def lost(self, connection: "ClientConnection") -> None:
         """Count a connection out."""
         self._connections.discard(connection)
-        self._waiting.pop(connection, None)
+        self.waiting.pop(connection, None)
         if not self._connections:
             self._empty.set()
 
@@ -485,7 +481,7 @@ class ClientConnection:
         elif self._closed and self.transport.get_write_buffer_size():
             self._deadline = now + LINGER_SECONDS  # a slow reader of the last response has a deadline of its own
         elif not self._closed and self._parser is None:
-            self.server.give_up(self)
+            self.server.waiting.pop(self, None)
             self._refuse(errors.Overloaded())
         elif not self._closed and self._head_bytes:
             self._refuse(errors.RequestTimeout())

@@ -205,7 +205,7 @@ class ProxiedApi:
                 raise CallFailed(reasons.NOT_SERVED, words) from None
             raise _unread(exc) from None
         except ClusterFailed as exc:
-            raise CallFailed(reasons.UNREACHABLE, str(exc)) from None
+            raise _unread(exc) from None
 
 
 class _Addresses:
@@ -238,10 +238,8 @@ class ProxiedPods:
         """
         try:
             content = await self.cluster.raw(proxied(namespace, "pods", f"{self.pods.names[address]}:{port}") + where)
-        except Refused as exc:
-            raise _unread(exc) from None
         except ClusterFailed as exc:
-            raise CallFailed(reasons.UNREACHABLE, str(exc)) from None
+            raise _unread(exc) from None
         return Page(content, is_open_metrics=content.rstrip().endswith(b"# EOF"))
 
 
@@ -265,15 +263,14 @@ class ProxiedPrometheus:
             return tuple(vectors.points(await get(self._cluster, self._path + PATH, [("query", expression)])))
         except vectors.ResultUnusable as exc:
             raise CallFailed(reasons.REFUSED, str(exc)) from None
-        except Refused as exc:
-            raise _unread(exc) from None
         except ClusterFailed as exc:
-            raise CallFailed(reasons.UNREACHABLE, str(exc)) from None
+            raise _unread(exc) from None
 
 
-def _unread(exc: Refused) -> CallFailed:
-    reason = reasons.FORBIDDEN if exc.reason in ("Forbidden", "Unauthorized") else reasons.UNREACHABLE
-    return CallFailed(reason, str(exc))
+def _unread(exc: ClusterFailed) -> CallFailed:
+    """Return a failed call to the cluster as hooks know one."""
+    is_forbidden = isinstance(exc, Refused) and exc.reason in ("Forbidden", "Unauthorized")
+    return CallFailed(reasons.FORBIDDEN if is_forbidden else reasons.UNREACHABLE, str(exc))
 
 
 def proxied(namespace: str, resource: str, target: str) -> str:

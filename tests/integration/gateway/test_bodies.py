@@ -3,7 +3,8 @@
 import asyncio
 import socket
 import struct
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 
@@ -622,6 +623,19 @@ async def test_connections_without_a_request_make_room(sent: bytes) -> None:
             assert (await client.response()).status == 200
 
 
+@asynccontextmanager
+async def crowd(running: Running, sent: bytes) -> AsyncIterator[None]:
+    """Open twenty connections from another address, send the same on each, and drop them at the end."""
+    many = [await asyncio.open_connection("127.0.0.1", running.port, local_addr=("127.0.0.2", 0)) for _ in range(20)]
+    try:
+        for _, writer in many:
+            writer.write(sent)
+        yield
+    finally:
+        for _, writer in many:
+            writer.transport.abort()
+
+
 async def test_the_address_with_most_idle_connections_makes_room() -> None:
     """At the limit idle connections of the address that has most of them close, and none of another address."""
     settings = {"gateway": {"limits": {"connections": 4}}}
@@ -629,14 +643,10 @@ async def test_the_address_with_most_idle_connections_makes_room() -> None:
         first = await running.client()
         await first.send(GET)
         assert (await first.response()).status == 200
-        many = [
-            await asyncio.open_connection("127.0.0.1", running.port, local_addr=("127.0.0.2", 0)) for _ in range(20)
-        ]
-        await until(lambda: running.server.connections == 4)
-        await first.send(GET)
-        assert (await first.response()).status == 200
-        for _, writer in many:
-            writer.transport.abort()
+        async with crowd(running, b""):
+            await until(lambda: running.server.connections == 4)
+            await first.send(GET)
+            assert (await first.response()).status == 200
 
 
 async def test_a_burst_of_requests_from_one_address_leaves_others_their_connections() -> None:
@@ -675,12 +685,11 @@ async def test_a_connection_waits_for_room_that_another_address_has_used_up() ->
             await side.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
 
     settings = {"gateway": {"limits": {"connections": 20}}}
-    async with serving(script) as server, gateway(local_port=server.port, settings=settings) as running:
-        many = [
-            await asyncio.open_connection("127.0.0.1", running.port, local_addr=("127.0.0.2", 0)) for _ in range(20)
-        ]
-        for _, writer in many:
-            writer.write(GET)
+    async with (
+        serving(script) as server,
+        gateway(local_port=server.port, settings=settings) as running,
+        crowd(running, GET),
+    ):
         await until(lambda: len(server.sides) == 20)
         few = [await running.client() for _ in range(3)]
         for client in few:
@@ -688,8 +697,6 @@ async def test_a_connection_waits_for_room_that_another_address_has_used_up() ->
         assert (await few[2].response()).status == 503  # a tenth of the limit may wait
         go.set()
         assert [(await client.response()).status for client in few[:2]] == [200, 200]
-        for _, writer in many:
-            writer.close()
 
 
 async def test_a_connection_does_not_wait_for_room_for_ever() -> None:
@@ -701,19 +708,14 @@ async def test_a_connection_does_not_wait_for_room_for_ever() -> None:
         await side.request()
         await go.wait()
 
-    async with serving(script) as server, gateway(local_port=server.port, settings=settings) as running:
-        many = [
-            await asyncio.open_connection("127.0.0.1", running.port, local_addr=("127.0.0.2", 0)) for _ in range(20)
-        ]
-        for _, writer in many:
-            writer.write(GET)
+    async with (
+        serving(script) as server,
+        gateway(local_port=server.port, settings=settings) as running,
+        crowd(running, GET),
+    ):
         await until(lambda: len(server.sides) == 20)
         response = await running.ask(GET)
         assert (response.status, response.code) == (503, "overloaded")
-        for _, writer in many:
-            writer.transport.abort()
-        for _, writer in many:
-            writer.transport.abort()
 
 
 async def test_drain_closes_what_is_idle_and_lets_the_rest_finish() -> None:
