@@ -1,17 +1,27 @@
 """Errors of the gateway for clients of Anthropic's Messages API, seen by the `anthropic` client."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from __future__ import annotations
 
-import anthropic
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
 import orjson
 import pytest
 
 from gateway.api.v1alpha1 import Limits, RouteDocument
 from tests.integration.gateway.wire import Running, document, gateway, local, reply
 from tests.integration.servers import ServerSide, serving
+from tests.late_import import LateImport
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    import anthropic
+
+    Call = Callable[[anthropic.AsyncAnthropic], Awaitable[Any]]
+else:
+    anthropic = LateImport("anthropic")
 
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -23,9 +33,6 @@ async def client(running: Running, prefix: str = "", **values: Any) -> AsyncIter
     url = f"http://127.0.0.1:{running.port}{prefix}"
     async with anthropic.AsyncAnthropic(base_url=url, api_key="none", max_retries=0, **values) as ask:
         yield ask
-
-
-Call = Callable[[anthropic.AsyncAnthropic], Awaitable[Any]]
 
 
 def create(model: str = "demo", text: str = "hello") -> Call:

@@ -1,5 +1,7 @@
 """`make run` as a newcomer uses it: every command it prints works, from another process, over HTTP and files."""
 
+from __future__ import annotations
+
 import json
 import os
 import re
@@ -9,24 +11,31 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anthropic
 import httpx
-import openai
 import psutil
 import pytest
 import yaml
 
 from tests.deadlines import NEVER, SECONDS
+from tests.late_import import LateImport
 from tests.processes import poll
 from tools.ports import free_port
 from tools.repository import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import anthropic
+    import openai
+else:
+    anthropic = LateImport("anthropic")
+    openai = LateImport("openai")
 
 CHAT = {"model": "demo", "messages": [{"role": "user", "content": "hello"}]}
 PERCENTAGE = "      percentage: 50\n"

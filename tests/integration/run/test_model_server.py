@@ -1,19 +1,17 @@
 """The demo model server as a process: OpenAI's API, its own OAuth2 endpoint, and its settings while it runs."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import anthropic
 import httpx
-import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -21,8 +19,19 @@ from benchmarks.processes import running
 from examples import pretend_model
 from examples.tokens import TokenIssuer
 from tests.deadlines import SECONDS
+from tests.late_import import LateImport
 from tests.processes import poll
 from tools.ports import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import anthropic
+    import openai
+else:
+    anthropic = LateImport("anthropic")
+    openai = LateImport("openai")
 
 SAID: Final = "This is tiny. You said: "
 """Start of each text that the server responds with."""
