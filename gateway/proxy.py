@@ -186,6 +186,7 @@ class Proxy:
             plan = plan.confined
         context.plan = plan
         exchange.owner = plan.route.key
+        plan.runtime.arrived += 1
         plan.runtime.in_flight += 1
         plan.runtime.tenant.in_flight += 1
         if plan.runtime.in_flight > self._share or plan.runtime.tenant.in_flight > self._tenant_share:

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from gateway.journal import RequestRecord, line
+from gateway.route_metrics import RouteMetrics
 
 ACCESS_LOG_LINES: Final = 8192
 """Records that may wait for standard output before further ones are dropped."""
@@ -171,6 +172,8 @@ class Metrics:
         route = ("namespace", "model", "backend")
         self._routes = _Routes()
         self.registry.register(self._routes)
+        self.routes_in_force = RouteMetrics()
+        self.registry.register(self.routes_in_force)
         self._callers = _Callers()
         self.registry.register(self._callers)
         self.in_flight = Gauge(

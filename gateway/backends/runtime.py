@@ -72,14 +72,16 @@ class TenantRuntime:
 
 
 class RouteRuntime:
-    """Runtime state of one route: the turn, the requests in flight and the retry budget."""
+    """Runtime state of one route: the turn, the requests so far and in flight, and the retry budget."""
 
-    __slots__ = ("backends", "budget", "in_flight", "responses", "tenant", "turn")
+    __slots__ = ("arrived", "backends", "budget", "in_flight", "responses", "tenant", "turn")
 
     def __init__(self, budget: RetryBudget, tenant: TenantRuntime) -> None:
         self.tenant = tenant
         self.turn = 0
         """Next turn in the route's pattern of weights."""
+        self.arrived = 0
+        """Requests that have arrived so far."""
         self.in_flight = 0
         self.budget = budget
         self.backends: dict[str, BackendRuntime] = {}

@@ -16,6 +16,7 @@ import structlog
 from gateway.api import v1alpha1
 from gateway.backends.failover import RetryBudget
 from gateway.backends.runtime import RouteRuntime, TenantRuntime
+from gateway.route_metrics import RouteState
 from gateway.routes import sources
 from gateway.routes.table import BareHostnames, Entry, RoutingTable
 from gateway.settings import RetrySettings
@@ -97,6 +98,7 @@ class RouteStore:
         self._work: Iterator[None] | None = None
         """Remaining steps of a swap in progress."""
         self._next_turn: asyncio.Handle | None = None
+        metrics.routes_in_force.states = self._states
 
     def why_not_ready(self, *, draining: bool) -> str | None:
         """Return in a few words why requests should go to another gateway now; None when they may come.
@@ -132,6 +134,13 @@ class RouteStore:
             tenant = self._tenants.setdefault(key.partition("/")[0], TenantRuntime())
             state = self._runtime[key] = RouteRuntime(budget, tenant)
         return state
+
+    def _states(self) -> Iterator[RouteState]:
+        """Yield the state of each route in force."""
+        for key, route in self.table.routes.items():
+            runtime = self._runtime.get(key)
+            weights = tuple((one.id, one.weight) for one in route.document.backends)
+            yield RouteState(route.namespace, route.name, 0 if runtime is None else runtime.arrived, weights)
 
     def apply(self, snapshot: sources.Snapshot) -> None:
         """Bring `snapshot` into force: the first complete one at once, later ones after `COALESCE_SECONDS`.

@@ -83,6 +83,7 @@ async def test_without_a_key_nothing_is_served(folder: Path, target: bytes) -> N
             assert error["code"] == "unauthorized"
         assert received(servers) == b""
         assert one.count("beamlit_gateway_refused_requests_total", code="unauthorized") == 1
+        assert one.count("beamlit_gateway_arrived_requests_total", namespace="default", model="demo") == 0
         wrong = await one.post(target, BODY, bearer(b"canary-that-nobody-has"))
         assert (wrong.status, wrong.value(b"www-authenticate")) == (
             401, b'Bearer realm="beamlit", error="invalid_token"',

@@ -603,6 +603,32 @@ async def test_rt_03_a_dead_connection_is_replaced() -> None:
         assert [side.received.count(b"HTTP/1.1") for side in server.sides] == [2, 1]
 
 
+async def test_arrivals_are_counted_from_zero_on() -> None:
+    """A route counts the requests that have arrived from 0 on, while they are served and when nothing serves them."""
+    arrived, labels = "beamlit_gateway_arrived_requests_total", {"namespace": "default", "model": "demo"}
+    go = asyncio.Event()
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await go.wait()
+        await side.send(reply(b"done"))
+
+    async with serving(script) as server, gateway(local_port=server.port) as running:
+        assert running.metrics.registry.get_sample_value(arrived, labels) == 0
+        client = await running.client()
+        await client.send(get(b"/default/demo/x"))
+        await until(lambda: running.count(arrived, **labels) == 1)
+        assert running.count("beamlit_gateway_requests_total", **labels, backend="local", code="200") == 0
+        go.set()
+        assert (await client.response()).status == 200
+        running.load(document(local(0)))
+        assert (await running.ask(get(b"/default/demo/x"))).status == 503
+        assert (await running.ask(get(b"/default/other/x"))).status == 404
+        assert running.count(arrived, **labels) == 2
+        running.load()
+        assert running.metrics.registry.get_sample_value(arrived, labels) is None
+
+
 async def test_metrics_and_log_of_a_request() -> None:
     """A request is counted by route, backend and status, and logged with the decision; no label is from a client."""
     async with serving(echo) as server, gateway(local_port=server.port) as running:

@@ -16,7 +16,7 @@ from gateway.journal import Journal
 from gateway.routes import sources
 from gateway.routes.store import COALESCE_SECONDS, RouteStore
 from gateway.telemetry import Metrics
-from tests.integration.gateway.wire import document
+from tests.integration.gateway.wire import document, local, remote
 from tests.integration.servers import until
 
 
@@ -81,6 +81,22 @@ async def test_the_first_load_counts_at_once(store: RouteStore, metrics: Metrics
     assert store.loaded.is_set()
     assert set(store.table.routes) == {"default/demo"}
     assert metrics.registry.get_sample_value("beamlit_gateway_routes") == 1
+
+
+async def test_the_split_is_a_metric(store: RouteStore, metrics: Metrics) -> None:
+    """The share of each backend in the split in force is a metric, as long as the route is there."""
+    weight, labels = "beamlit_gateway_backend_weight", {"namespace": "default", "model": "demo"}
+
+    def weights() -> list[float | None]:
+        found = (metrics.registry.get_sample_value(weight, labels | {"backend": one}) for one in ("local", "remote"))
+        return list(found)
+
+    store.apply(snapshot(("default", "a", document(local(70), remote(30)).canonical_json())))
+    assert weights() == [70, 30]
+    store.apply(snapshot(("default", "a", document(local(0), remote(100)).canonical_json())))
+    await until(lambda: weights() == [0, 100])
+    store.apply(snapshot())
+    await until(lambda: weights() == [None, None])
 
 
 @pytest.mark.parametrize("slice_seconds", [0.0])
