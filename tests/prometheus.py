@@ -1,4 +1,4 @@
-"""A real Prometheus server (Debian's) with series that tests write. It scrapes nothing, so no series ends early."""
+"""A real Prometheus server (Debian's) with series that tests write, or with those of programs that it scrapes."""
 
 import os
 import shutil
@@ -35,10 +35,17 @@ def series(name: str, value: object, **labels: str) -> str:
 
 
 class Prometheus:
-    """A running server. Each of its series has a sample in every second, with the same value in all of them."""
+    """A running server. Each series that a test writes has a sample in every second, with one value in all of them.
+    A server with such series scrapes nothing, so that none ends early."""
 
     def __init__(
-        self, folder: Path, series: Iterable[str], *, web: dict[str, Any] | None = None, prefix: str = ""
+        self,
+        folder: Path,
+        series: Iterable[str],
+        *,
+        web: dict[str, Any] | None = None,
+        prefix: str = "",
+        settings: dict[str, Any] | None = None,
     ) -> None:
         """Start a server; skip the test where it is not installed, and fail it under CI.
 
@@ -47,12 +54,14 @@ class Prometheus:
             series: series as `series` returns them, each once.
             web: web configuration of the server, with users for instance.
             prefix: path before the API of the server.
+            settings: configuration of the server, with what it scrapes for instance.
         """
         for program in _PROGRAMS:
             if shutil.which(program) is None:
                 (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{program} is not installed")
-        _write_blocks(folder, series)
-        (folder / "prometheus.yml").write_text("{}")
+        if written := list(series):
+            _write_blocks(folder, written)
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(settings or {}))
         (folder / "web.yml").write_text(yaml.safe_dump(web or {}))
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}{prefix}"

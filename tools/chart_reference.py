@@ -125,6 +125,7 @@ _BY_NAME: Final[Mapping[str, Mapping[str, Any]]] = {
     ),
     "extraVolumes": _every({"type": "object", "required": ["name"], "properties": {"name": _STRING}}),
     "from": _every(_closed("podSelector namespaceSelector ipBlock") | {"minProperties": 1}),
+    "for": {"type": "string", "pattern": "^([0-9]+(ms|[smhdwy]))+$"},
     "fullnameOverride": _pattern(_NAME),
     "imagePullSecrets": _every(_closed("", "name", name=_STRING)),
     "loadBalancerSourceRanges": _every(_STRING),
@@ -134,6 +135,7 @@ _BY_NAME: Final[Mapping[str, Mapping[str, Any]]] = {
     "port": _PORT,
     "adminPort": _PORT,
     "nodePort": _between(0, 65535),
+    "percentage": {"type": "number", "minimum": 0, "maximum": 100},
     "podSecurityContext": _closed(
         f"{_CONTEXT} fsGroup fsGroupChangePolicy seLinuxChangePolicy supplementalGroups supplementalGroupsPolicy"
         " sysctls"
@@ -142,6 +144,7 @@ _BY_NAME: Final[Mapping[str, Mapping[str, Any]]] = {
         f"{_CONTEXT} allowPrivilegeEscalation capabilities privileged procMount readOnlyRootFilesystem"
     ),
     "replicas": {"type": "integer", "minimum": 0},
+    "severity": _pattern("[A-Za-z0-9_-]+"),
     "resources": _closed("", limits=_QUANTITIES, requests=_QUANTITIES, claims={"type": "array"}),
     "tolerations": _every(
         _closed(
@@ -193,6 +196,8 @@ _BY_PATH: Final[Mapping[str, Mapping[str, Any]]] = {
     "metacontroller.serviceAccount.name": {"type": "string", "pattern": f"^{_NAME}$"},
     "metacontroller.podSecurityContext": {"type": "object"},
     "monitoring.podMonitor.interval": _pattern("([0-9]+(ms|s|m|h))+"),
+    "monitoring.prometheusRule.runbooks": {"type": "string", "pattern": r"^https?://\S+$"},
+    "monitoring.serviceMonitor.interval": _pattern("([0-9]+(ms|s|m|h))+"),
 }
 _SECTIONS: Final[Mapping[str, type[BaseModel]]] = {"config.gateway": GatewaySettings, "config.hooks": Hooks}
 """Sections of the configuration by the path of the value that holds them."""

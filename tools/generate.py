@@ -16,6 +16,7 @@ from program.problems import MUST_BE
 from tools import chart_reference as chart
 from tools.case_table import page as case_table
 from tools.compatibility import page as compatibility
+from tools.dashboard import dashboard
 from tools.error_table import page as error_table
 from tools.reference import crd_reference, offloading_reference, route_document_reference
 from tools.repository import ROOT
@@ -46,6 +47,7 @@ def generated() -> dict[Path, str]:
         Path("gateway/api/v1alpha1.schema.json"): json.dumps(schema, indent=2, ensure_ascii=False) + "\n",
         Path("charts/beamlit-controller/README.md"): chart.readme(),
         Path("charts/beamlit-controller/values.schema.json"): chart.schema(),
+        Path("charts/beamlit-controller/files/dashboard.json"): dashboard(),
         Path("docs/compatibility.md"): compatibility(),
         Path("charts/beamlit-controller/templates/_defaults.tpl"): chart.defaults(),
         Path("docs/reference/crds.md"): crd_reference(list(definitions.values())),

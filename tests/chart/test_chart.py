@@ -80,6 +80,11 @@ PRESETS: dict[str, tuple[str, ...]] = {
         "--api-versions=admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy",
         "--set=monitoring.podMonitor.enabled=true",
     ),
+    "monitored": (
+        "--set=monitoring.serviceMonitor.enabled=true",
+        "--set=monitoring.prometheusRule.enabled=true",
+        "--set=monitoring.dashboard.enabled=true",
+    ),
     "no gateway": (
         "--set=installBeamlitGateway=false",
         "--set=config.proxyService.namespace=edge",

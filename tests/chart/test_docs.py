@@ -84,7 +84,9 @@ def test_the_first_model(chart: Path, tmp_path: Path) -> None:
     assert {("Deployment", "my-model"), ("Service", "ask-my-model"), ("ConfigMap", "my-model-route")} <= children
 
 
-@pytest.mark.parametrize("page", ["docs/install.md", "docs/migrating.md", "docs/troubleshooting.md", "SECURITY.md"])
+@pytest.mark.parametrize(
+    "page", ["docs/install.md", "docs/migrating.md", "docs/troubleshooting.md", "SECURITY.md", "docs/monitoring.md"]
+)
 def test_values_that_are_named_exist(page: str) -> None:
     """Every value that a page names is one of the chart."""
     text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)

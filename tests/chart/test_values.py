@@ -60,6 +60,11 @@ CONTEXTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway.service.nodePort": OUTSIDE,
     "hooks.auth.bearer.existingSecret": BEARER,
     "image.tag": (),
+    **{
+        path: (f"--set={'.'.join(path.split('.')[:2])}.enabled=true",)
+        for path in SETTINGS
+        if path.startswith(("monitoring.dashboard.", "monitoring.prometheusRule.", "monitoring.serviceMonitor."))
+    },
     "monitoring.podMonitor.interval": ("--set=monitoring.podMonitor.enabled=true",),
     "monitoring.podMonitor.labels": ("--set=monitoring.podMonitor.enabled=true",),
 }
@@ -85,6 +90,7 @@ SAMPLES: Final[Mapping[str, Any]] = {
     "env": [{"name": "A", "value": "b"}],
     "extraVolumeMounts": [{"name": "x", "mountPath": "/x"}],
     "extraVolumes": [{"name": "x", "emptyDir": {}}],
+    "for": "7h",
     "from": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],
     "hooks.url": "https://192.0.2.1",
     "image.digest": "sha256:" + "ab" * 32,
@@ -97,6 +103,7 @@ SAMPLES: Final[Mapping[str, Any]] = {
     "minAvailable": "50%",
     "podSecurityContext": {"fsGroup": 7},
     "resources": {"limits": {"memory": "7Gi"}},
+    "runbooks": "https://runbooks.example",
     "timeoutSeconds": 1.5,
     "tokenUrl": "https://other.example/token",
     "tolerations": [{"operator": "Exists"}],
@@ -300,6 +307,10 @@ def test_a_values_file_of_the_original(noted: Path, tmp_path: Path) -> None:
         ("gateway: {resources: {limit: {memory: 1Gi}}}", "limit"),
         ("gateway: {networkPolicy: {from: [{}]}}", "from"),
         ("monitoring: {from: [{pods: x}]}", "pods"),
+        ("monitoring: {prometheusRule: {alerts: {hooksFail: {percentage: 101}}}}", "percentage"),
+        ("monitoring: {prometheusRule: {alerts: {hooksFail: {for: 5}}}}", "for"),
+        ("monitoring: {prometheusRule: {alerts: {hookFails: {for: 5m}}}}", "hookFails"),
+        ("monitoring: {prometheusRule: {runbooks: docs/runbooks}}", "runbooks"),
         ("hooks: {url: 'ftp://x'}", "url"),
         ("hooks: {url: 'http://x/path'}", "url"),
         ("hooks: {tls: {existingSecret: Upper_Case}}", "existingSecret"),
@@ -350,6 +361,7 @@ def test_the_schema_refuses(chart: Path, values: str, sentence: str, tmp_path: P
         (("--set=allowedNamespaces={a}", "--set=config.namespaces="), "config.namespaces is empty"),
         (("--set=config.namespaces=null",), r"config.namespaces is left blank: .* or write \[\] for all"),
         (("--set=gateway.autoscaling.enabled=true,gateway.autoscaling.maxReplicas=1",), "minReplicas 2 is above"),
+        (("--set=monitoring.podMonitor.enabled=true,monitoring.serviceMonitor.enabled=true",), "every metric twice"),
         (("--set=gateway.replicas=1,gateway.podDisruptionBudget.minAvailable=1",), "could ever be drained"),
         (("--set=hooks.podDisruptionBudget.minAvailable=2",), "could ever be drained"),
         (("--set=hooks.podDisruptionBudget.minAvailable=100%",), "could ever be drained"),

@@ -21,6 +21,7 @@ from tests.deadlines import SECONDS
 from tests.e2e import controlplane
 from tests.e2e.controlplane import ControlPlane
 from tests.e2e.installation import NAMESPACE, Installation, ModelServer
+from tests.e2e.keda import install_crd
 from tests.e2e.network import Response
 from tests.e2e.pods import Image
 from tests.e2e.process import program
@@ -34,25 +35,6 @@ DOCS: Final = ROOT / "docs"
 OUTSIDE: Final = ("api.provider.example", "models.west.example.com")
 """Hosts outside of the cluster in the tutorials."""
 _BLOCK: Final = re.compile(r"^ *```(\w+)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
-_SCALED_OBJECT: Final = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "scaledobjects.keda.sh"},
-    "spec": {
-        "group": "keda.sh",
-        "scope": "Namespaced",
-        "names": {"kind": "ScaledObject", "plural": "scaledobjects", "singular": "scaledobject"},
-        "versions": [
-            {
-                "name": "v1alpha1",
-                "served": True,
-                "storage": True,
-                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
-            }
-        ],
-    },
-}
-"""A CRD that accepts any ScaledObject, in the place of KEDA's."""
 
 
 @pytest.fixture(scope="module")
@@ -247,8 +229,7 @@ def test_the_name_that_clients_have(reader: Reader, installed: Installation) -> 
 
 def test_scale_from_zero(reader: Reader, installed: Installation) -> None:
     """Scaled to zero all requests go to the remote backend, and they come back with the replica."""
-    installed.plane.apply(_SCALED_OBJECT)
-    installed.plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd/scaledobjects.keda.sh")
+    install_crd(installed.plane)
     reader.follow("tutorials/adopt.md", until="kubectl apply -f adopt.yaml")
     reader.follow("tutorials/scale-from-zero.md", until="--replicas=1")
     poll(lambda: installed.remote_weight("chat") == 100, "everything goes to the remote backend")

@@ -128,6 +128,65 @@
         "enabled": false,
         "labels": {},
         "interval": ""
+      },
+      "serviceMonitor": {
+        "enabled": false,
+        "labels": {},
+        "interval": ""
+      },
+      "prometheusRule": {
+        "enabled": false,
+        "labels": {},
+        "runbooks": "https://github.com/beamlit/beamlit-controller/blob/main/docs/runbooks",
+        "alerts": {
+          "nothingServes": {
+            "severity": "critical",
+            "percentage": 90,
+            "for": "2m"
+          },
+          "requestsFail": {
+            "severity": "warning",
+            "percentage": 5,
+            "for": "10m"
+          },
+          "offloadedLong": {
+            "severity": "warning",
+            "percentage": 50,
+            "for": "4h"
+          },
+          "credentialsRefused": {
+            "severity": "critical",
+            "attempts": 1,
+            "for": "1m"
+          },
+          "tableStale": {
+            "severity": "warning",
+            "seconds": 300,
+            "for": "5m"
+          },
+          "routeRefused": {
+            "severity": "warning",
+            "documents": 1,
+            "for": "10m"
+          },
+          "gatewayMissing": {
+            "severity": "critical",
+            "for": "5m"
+          },
+          "hooksFail": {
+            "severity": "warning",
+            "percentage": 10,
+            "for": "15m"
+          }
+        }
+      },
+      "dashboard": {
+        "enabled": false,
+        "labels": {
+          "grafana_dashboard": "1"
+        },
+        "annotations": {},
+        "namespace": ""
       }
     },
     "hooks": {
@@ -283,7 +342,19 @@
     "metacontroller.rbac",
     "metacontroller.serviceAccount",
     "monitoring",
+    "monitoring.dashboard",
     "monitoring.podMonitor",
+    "monitoring.prometheusRule",
+    "monitoring.prometheusRule.alerts",
+    "monitoring.prometheusRule.alerts.credentialsRefused",
+    "monitoring.prometheusRule.alerts.gatewayMissing",
+    "monitoring.prometheusRule.alerts.hooksFail",
+    "monitoring.prometheusRule.alerts.nothingServes",
+    "monitoring.prometheusRule.alerts.offloadedLong",
+    "monitoring.prometheusRule.alerts.requestsFail",
+    "monitoring.prometheusRule.alerts.routeRefused",
+    "monitoring.prometheusRule.alerts.tableStale",
+    "monitoring.serviceMonitor",
     "userRoles"
   ],
   "blank": [
