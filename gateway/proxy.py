@@ -102,6 +102,7 @@ class Proxy:
         """
         self._endpoints = endpoints
         self._settings = settings
+        self._body_limit = settings.gateway.limits.body_bytes
         self._store = store
         self._upstream = upstream
         self._health = HealthChecks(upstream, credentials)
@@ -425,10 +426,10 @@ class Proxy:
         """
         head = exchange.head
         target = head.target
-        if not target.startswith(b"/v1/") or target.startswith(b"/v1/models") or b"?" in target:
-            return None
+        if not target.startswith(b"/v1/") or target.startswith(b"/v1/models") or target.find(b"?") >= 0:
+            return None  # `in` raises a TypeError for itself first
         content = exchange.whole_body()
-        if not content or len(content) > self._settings.gateway.limits.body_bytes:
+        if not content or len(content) > self._body_limit:
             return None
         name = bodies.plain_name(head.fields, content)
         if name is None:
@@ -453,8 +454,7 @@ class Proxy:
                 await self._list_models(exchange, table, path, context)
                 return None
             if head.has_body or head.host not in table.ambiguous or form.in_target(target) is not None:
-                limit = self._settings.gateway.limits.body_bytes
-                model = await requested_model.find(exchange, target, limit, required=True)
+                model = await requested_model.find(exchange, target, self._body_limit, required=True)
                 if model is None:
                     raise errors.ModelMissing(bodies.MISSING)
                 context.model = model

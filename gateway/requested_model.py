@@ -58,8 +58,9 @@ def with_path(
         errors.ModelNotFound: The name in the path is none of `names`.
         errors.ModelMissing: Path, body and query name different models.
     """
-    qualifier = f"{namespace}/"
     for prefix in prefixes:
+        if not prefix and target in path.PLACELESS:
+            continue
         in_path = path.in_target(target, names, prefix)
         if in_path is None:
             continue
@@ -67,7 +68,7 @@ def with_path(
             raise errors.ModelNotFound
         if model is None:
             model = RequestedModel(in_path.name, None, None, None)
-        elif model.name.removeprefix(qualifier) != in_path.name.removeprefix(qualifier):
+        elif model.name.removeprefix(f"{namespace}/") != in_path.name.removeprefix(f"{namespace}/"):
             raise errors.ModelMissing(PATH_DISAGREES)
         model = model._replace(has_path=True)
     return model

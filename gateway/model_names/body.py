@@ -75,7 +75,9 @@ def plain_name(fields: Fields, content: bytes) -> str | None:
         media = media_type.of(kind)
         if media.kind is not BodyKind.JSON or media.problem is not None:
             return None
-    if b"\\u00" in content and (b"\\u006" in content or b"\\u004" in content or b"\\u0000" in content):
+    if content.find(b"\\u00") >= 0 and (  # `in` raises a TypeError for itself first
+        content.find(b"\\u006") >= 0 or content.find(b"\\u004") >= 0 or content.find(b"\\u0000") >= 0
+    ):
         return None
     try:
         parsed = orjson.loads(content)

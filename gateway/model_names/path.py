@@ -15,6 +15,17 @@ from gateway.model_names.scanner import FoundName, Notation
 
 _PLACE: Final = re.compile(rb"/(?:models?|engines|deployments)[/;]|%")
 """Regular expression for paths (in lower case) that may have a place for a name."""
+PLACELESS: Final = frozenset(
+    (
+        b"/v1/chat/completions",
+        b"/v1/completions",
+        b"/v1/embeddings",
+        b"/v1/messages",
+        b"/v1/responses",
+        b"/v1/rerank",
+    )
+)
+"""Targets of nearly all requests, which have no place for a name."""
 _SEGMENT: Final = re.compile(rb"[^/]+")
 VERSION: Final = re.compile(rb"v[0-9]+[a-z0-9.]*")
 """Regular expression for the version of an API, as a word of a path."""

@@ -124,3 +124,9 @@ def test_long_paths_are_looked_through_in_linear_time() -> None:
     found = path.in_target(target, NAMES)
     assert found is not None
     assert found.name == "x:y"
+
+
+@pytest.mark.parametrize("target", sorted(path.PLACELESS))
+def test_usual_targets_have_no_place(target: bytes) -> None:
+    """The targets that are not searched have no place for a name, whatever the names are."""
+    assert path.in_target(target, {*NAMES, *target.decode().split("/")}) is None
