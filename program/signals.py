@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Coroutine
+from types import FrameType
 from typing import Any
 
 import structlog
@@ -24,9 +25,12 @@ class Signals:
         self.at_terminal = False
         """Whether the last signal came from a terminal (SIGINT)."""
         for number in early_signals.NUMBERS:
-            loop.add_signal_handler(number, self._received, number)
+            signal.signal(number, self._arrived)
         for number in early_signals.received:
             self._received(number)
+
+    def _arrived(self, number: int, _frame: FrameType | None) -> None:
+        self._loop.call_soon_threadsafe(self._received, signal.Signals(number))
 
     def _received(self, number: signal.Signals) -> None:
         if self.stop.is_set():
@@ -36,9 +40,10 @@ class Signals:
         self.stop.set()
 
     def close(self) -> None:
-        """Ignore the signals from now on, for the process is about to end."""
-        for number in early_signals.NUMBERS:
-            self._loop.remove_signal_handler(number)
+        """Ignore the signals from now on, for the process is about to end.
+
+        They are no handlers of the loop: where a loop removes one, the signal has its default effect for a moment.
+        """
         early_signals.ignore()
 
     async def unless_now(self, waiting: Coroutine[Any, Any, object]) -> None:
