@@ -13,6 +13,7 @@ import yaml
 
 from metacontroller.local.apiserver.objects import BUILT_IN, Kind
 from tests.chart.helm import METACONTROLLER_CRDS
+from tests.deadlines import NEVER
 from tests.differential.catalog import ALL
 from tests.differential.running import Opening
 from tests.differential.scenarios.registry import Scenario
@@ -109,7 +110,7 @@ class RealWorld(World):
     """A world of two namespaces on a control plane."""
 
     quiet = 1.2
-    patience = 60.0
+    patience = NEVER
 
     def __init__(self, namespace: str, parent: Kind, hook: HookServer, client: httpx.AsyncClient) -> None:
         super().__init__(namespace, parent, hook)
