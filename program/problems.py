@@ -77,14 +77,14 @@ def joined(subject: str, text: str) -> str:
 
 
 def has_too_many_values(value: object) -> bool:
-    """Return whether there are more than `MOST_VALUES` in a value of JSON, with the lists and objects themselves."""
+    """Return whether parsed JSON or YAML has more than `MOST_VALUES` values, with its lists and objects themselves."""
     rest, values = [value], 0
     while rest:
         one = rest.pop()
-        if isinstance(one, Mapping):
+        if isinstance(one, dict):
             values += len(one)
             rest.extend(one.values())
-        elif isinstance(one, list | tuple):
+        elif isinstance(one, list):
             values += len(one)
             rest.extend(one)
         if values > MOST_VALUES:
