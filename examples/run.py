@@ -269,7 +269,7 @@ def screen(folder: Path, ports: Ports) -> str:
     return f"""
 Beamlit runs on this machine. Ctrl-C ends it.
 
-  gateway       http://{gateway}    what is in force: http://localhost:{ports.admin}/routes
+  gateway       http://{gateway}    what it does now: http://localhost:{ports.admin}
   hooks         http://localhost:{ports.hooks}    API: http://localhost:{ports.operations}/docs
   local model   http://{local}    tiny-local, the pods of demo and demo-server
   remote model  http://localhost:{ports.remote}    tiny-remote, wants an OAuth2 token

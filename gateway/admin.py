@@ -3,10 +3,11 @@
 It is an app of its own on a port of its own, on loopback by default. It changes nothing and shows no secret.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from html import escape
+from functools import partial
 from itertools import chain
 from typing import Annotated, Any, Final
 
@@ -19,6 +20,7 @@ from gateway.backends.breaker import BreakerState, CircuitBreaker
 from gateway.backends.endpoints import EndpointTable
 from gateway.backends.stream_slots import StreamSlots
 from gateway.journal import Journal
+from gateway.page.serving import StatusPage
 from gateway.routes.store import DocumentState, RouteStore
 from gateway.telemetry import Metrics
 from program import web
@@ -40,6 +42,7 @@ def create_app(
     *,
     draining: Callable[[], bool],
     endpoints: EndpointTable | None = None,
+    stopped: asyncio.Event | None = None,
 ) -> FastAPI:
     """Create the admin app.
 
@@ -49,6 +52,7 @@ def create_app(
         journal: Records of the last requests.
         draining: Returns whether the process has been asked to stop.
         endpoints: Pods of Services; None where requests are sent to the names of Services.
+        stopped: Event that ends responses without an end, because the port closes.
     """
     rendering = Pages()
     app = web.operations_app(
@@ -78,11 +82,15 @@ def create_app(
         found = _listed(journal.decisions(route=route, limit=limit))
         return await rendering.respond(request, chain((b'{"decisions":[',), found, (b"]}",)), _JSON)
 
-    @app.get("/", include_in_schema=False)
-    async def page(request: Request) -> Response:
-        """Return the routes as a page for browsers."""
-        return await rendering.respond(request, _page(store), "text/html; charset=utf-8")
-
+    StatusPage(
+        store,
+        journal,
+        describe=partial(_route, store),
+        why_not_ready=lambda: store.why_not_ready(draining=draining()),
+        endpoints=endpoints,
+        rendering=rendering,
+        stopped=stopped or asyncio.Event(),
+    ).add_to(app)
     return app
 
 
@@ -206,37 +214,3 @@ def _timestamp(seconds: float) -> str | None:
     if not seconds:
         return None
     return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
-
-
-def _page(store: RouteStore) -> Iterator[bytes]:
-    """Yield the routes as HTML, in small pieces."""
-    yield (
-        b"<!doctype html><html lang=en><meta charset=utf-8><title>Beamlit gateway</title>"
-        b"<style>body{font:15px system-ui;margin:2rem}td,th{padding:.3rem .8rem;text-align:left;"
-        b"border-bottom:1px solid #ddd}</style><h1>Beamlit gateway</h1>"
-        b"<table><tr><th>Namespace<th>Model<th>Split<th>Reason<th>Since<th>Hash<th>Error</tr>"
-    )
-    for route in _routes(store):
-        split = ", ".join(f"{one['id']} {one['weight']} %" for one in route["backends"])
-        cells = (
-            route["namespace"],
-            route["name"],
-            split,
-            route["reason"],
-            route["since"],
-            route["hash"],
-            route["error"],
-        )
-        row = "".join(f"<td>{escape(str(cell or ''))}</td>" for cell in cells)
-        yield f"<tr>{row}</tr>".encode()
-    yield b"</table><ul>"
-    for place, error in store.source_errors.items():
-        yield f"<li>{escape(f'{place}: {error}')}</li>".encode()
-    for one in store.table.conflicts:
-        yield f"<li>{escape(f'{one.claim}: {one.winner} keeps it, {one.loser} lost')}</li>".encode()
-    refreshed, age = _timestamp(store.refreshed_at), _age_seconds(store)
-    yield (
-        f"</ul><p>Last state to be up to date: {'never' if age is None else f'{refreshed}, {age:.0f} s ago'}.</p>"
-        "<p><a href=/routes>routes</a> · <a href=/decisions>decisions</a>"
-        " · <a href=/metrics>metrics</a> · <a href=/readyz>ready</a></p></html>"
-    ).encode()

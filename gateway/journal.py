@@ -97,6 +97,18 @@ class Journal:
         self.append = self._records.append
         """Add one record."""
 
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next record takes the place of the oldest one."""
+        return len(self._records) == self._records.maxlen
+
+    def records(self) -> Iterator[RequestRecord]:
+        """Yield all records, the newest first."""
+        return self._newest_first(None)
+
     def decisions(self, *, route: str | None = None, limit: int = 100) -> Iterator[dict[str, Any]]:
         """Yield the last records as JSON, the newest first: of all routes, or of the route `namespace/name`."""
         for record in islice(self._newest_first(route), limit):

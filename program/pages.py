@@ -7,12 +7,14 @@ not slow the loop down together.
 import asyncio
 import time
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, TypeVar
 
 from fastapi import Request, Response
 from prometheus_client import Metric, generate_latest
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
+
+_T = TypeVar("_T")
 
 SLICE_SECONDS: Final = 0.002
 """Seconds for which a page is rendered before the event loop gets a turn."""
@@ -33,17 +35,31 @@ class Pages:
 
         A request whose client has gone meanwhile costs nothing more.
         """
-        rendered: list[bytes] = []
         async with self._turn:
             if await request.is_disconnected():
                 return Response()
-            end = time.perf_counter() + SLICE_SECONDS
-            for piece in pieces:
-                rendered.append(piece)
-                if time.perf_counter() >= end:
-                    await asyncio.sleep(0)
-                    end = time.perf_counter() + SLICE_SECONDS
+            rendered, _ = await _in_slices(pieces)
         return Response(b"".join(rendered), headers={"content-type": content_type})
+
+    async def run(self, steps: Iterable[object]) -> float:
+        """Take the steps of something that is rendered, when it is its turn; return the seconds of the event loop."""
+        async with self._turn:
+            _, seconds = await _in_slices(steps)
+        return seconds
+
+
+async def _in_slices(pieces: Iterable[_T]) -> tuple[list[_T], float]:
+    """Return pieces and the seconds that they took, between which the event loop gets its turns."""
+    rendered: list[_T] = []
+    taken = 0.0
+    began = time.perf_counter()
+    for piece in pieces:
+        rendered.append(piece)
+        if (seconds := time.perf_counter() - began) >= SLICE_SECONDS:
+            taken += seconds
+            await asyncio.sleep(0)
+            began = time.perf_counter()
+    return rendered, taken + time.perf_counter() - began
 
 
 class _Part(Collector):

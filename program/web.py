@@ -51,6 +51,10 @@ def operations_app(
     return app
 
 
+IS_HEAD: Final = "beamlit.is_head"
+"""Key of the scope of a request that was HEAD, for responses whose body has no end."""
+
+
 class _HeadAsGet:
     """Middleware by which HEAD is GET without a body, on every path (RFC 9110 9.3.2)."""
 
@@ -66,7 +70,7 @@ class _HeadAsGet:
         async def send_without_body(message: Message) -> None:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
-        await self._app({**scope, "method": "GET"}, receive, send_without_body)
+        await self._app({**scope, "method": "GET", IS_HEAD: True}, receive, send_without_body)
 
 
 class _Server(uvicorn.Server):

@@ -52,6 +52,13 @@ def test_where_clients_ask(noted: Path) -> None:
     assert '"https://beamlit-beamlit-controller-gateway:80/v1/models"' in ask
 
 
+def test_the_page_of_a_gateway(noted: Path) -> None:
+    """The notes say how to see the page of a gateway, in the namespace of the release, where there is one."""
+    forward = "kubectl port-forward --namespace sys deploy/beamlit-beamlit-controller-gateway 8081"
+    assert forward in notes(noted).splitlines()
+    assert "port-forward" not in notes(noted, "--set=installBeamlitGateway=false")
+
+
 POLICIES = ("--api-versions=admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy",)
 WORKSPACE = "--set=config.defaultRemoteBackend.workspace=w"
 PROMETHEUS = ("--set=config.metricInformer.type=prometheus", "--set=config.metricInformer.prometheus.address=p:9090")

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from websockets.sync.client import ClientConnection
 
 from benchmarks.processes import running
 from gateway.api.v1alpha1 import KEY, LABEL, LABEL_VALUE, Backend, Cors, RouteDocument
+from tests.clients.chromium import running_browser
 from tests.clients.model_server import ModelServer
 from tools.ports import free_port
 
@@ -45,7 +47,8 @@ class Place:
         return f"http://localhost:{self.server.ports['local']}"
 
 
-def _config_map(document: RouteDocument) -> str:
+def config_map(document: RouteDocument) -> str:
+    """Return the manifest of the ConfigMap of a route in the namespace `default`."""
     name = f"{document.name}-route"
     return (
         f"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\n  namespace: default\n"
@@ -67,7 +70,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         RouteDocument(name="away", backends=(REMOTE.model_copy(update={"weight": 100}),)),
         RouteDocument(name="open", backends=(LOCAL,), cors=Cors(origins=("*",))),
     ):
-        (routes / f"{document.name}.yaml").write_text(_config_map(document))
+        (routes / f"{document.name}.yaml").write_text(config_map(document))
     with ExitStack() as stack:
         server = stack.enter_context(ModelServer().running())
         port, admin = free_port(), free_port()
@@ -88,3 +91,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         ]
         stack.enter_context(running("gateway", command, port, Path(folder)))
         yield Place(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin}", server, folder)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClientConnection]:
+    """Connection to a browser with a folder of its own."""
+    with running_browser(tmp_path_factory.mktemp("browser")) as connection:
+        yield connection

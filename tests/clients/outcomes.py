@@ -1,8 +1,6 @@
 """What every test of a client asks: the outcome of a call, and the bytes that reached the model server."""
 
 import json
-import os
-import shutil
 from typing import Final
 
 import pytest
@@ -45,17 +43,3 @@ def check_bytes(recorded: Recorded) -> None:
     assert recorded.hop_by_hop == []
     framing = [name for name, _ in recorded.fields if name in ("content-length", "transfer-encoding")]
     assert len(framing) <= 1
-
-
-def require(package: str, *programs: str) -> str:
-    """Return the path of the first of these programs that there is.
-
-    Without any of them the test is skipped by name, and with CI=true it fails.
-    """
-    for program in programs:
-        if (path := shutil.which(program)) is not None:
-            return path
-    reason = f"{programs[0]}: missing; on Debian: apt-get install {package}"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)

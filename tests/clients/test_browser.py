@@ -1,88 +1,30 @@
 """Chromium at the gateway: pages of other origins with fetch, streams and EventSource."""
 
 import json
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import ClientConnection
 
+from tests.clients.chromium import Tab
 from tests.clients.conftest import Place
 from tests.clients.model_server import TEXT
-from tests.clients.outcomes import calls_of, check, check_bytes, require
-from tests.deadlines import SECONDS
+from tests.clients.outcomes import calls_of, check, check_bytes
 from tests.processes import poll
 from tools.repository import ROOT
 
 FETCHING: Final = (ROOT / "tests/clients/fetching.mjs").read_text(encoding="utf-8").replace("export ", "")
-PROGRAMS: Final = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-FLAGS: Final = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--no-proxy-server", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0"),
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
-)
 
 pytestmark = pytest.mark.xdist_group("browser")
 
 
-class Page:
-    """A page in the browser, over the DevTools protocol."""
+class Page(Tab):
+    """A page of a site in the browser."""
 
     def __init__(self, connection: ClientConnection, site: str) -> None:
-        self._connection = connection
-        self._number = 0
-        target = self._send("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self._send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        self._send("Page.navigate", self._session, url=f"{site}/page")
+        super().__init__(connection)
+        self.open(f"{site}/page")
         poll(lambda: self.run("document.title + location.origin") == f"page{site}", f"the page of {site}")
-
-    def _send(self, method: str, session: str | None = None, **parameters: Any) -> Any:
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": parameters}
-        self._connection.send(json.dumps(message | ({} if session is None else {"sessionId": session})))
-        while True:
-            response = json.loads(self._connection.recv(timeout=2 * SECONDS))
-            if response.get("id") == self._number:
-                assert "error" not in response, response
-                return response["result"]
-
-    def run(self, code: str) -> Any:
-        """Return the value of an expression in the page; a promise is awaited."""
-        result = self._send("Runtime.evaluate", self._session, expression=code, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in result, result["exceptionDetails"]
-        return result["result"].get("value")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClientConnection]:
-    """Connection to a browser with a folder of its own."""
-    program = require("chromium-headless-shell", *PROGRAMS)
-    folder = tmp_path_factory.mktemp("browser")
-    log = folder / "log"
-    profile = folder / "profile"
-    with log.open("wb") as output:
-        command = [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
-        process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
-    try:
-        poll(lambda: _devtools(log) or process.poll() is not None, "the browser listens", seconds=2 * SECONDS)
-        assert process.poll() is None, log.read_text()
-        with connect(_devtools(log), max_size=None, proxy=None) as connection:
-            yield connection
-            connection.send(json.dumps({"id": 0, "method": "Browser.close"}))
-    finally:
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _devtools(log: Path) -> str:
-    """Return the address of the DevTools protocol, which the browser prints; empty until then."""
-    lines = log.read_text(errors="replace").splitlines()
-    return next((line.split()[-1] for line in lines if line.startswith("DevTools listening on ")), "")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import pytest
 from tests.clients.calls import SPEECH, outcome_of, request_of, text_of
 from tests.clients.conftest import Place
 from tests.clients.model_server import TEXT
-from tests.clients.outcomes import calls_of, check, check_bytes, require
+from tests.clients.outcomes import calls_of, check, check_bytes
+from tests.clients.programs import require
 from tests.deadlines import SECONDS
 from tools.client_cases import CLIENTS, WORKS
 

@@ -12,7 +12,8 @@ import pytest
 
 from tests.clients.conftest import Place
 from tests.clients.model_server import TEXT
-from tests.clients.outcomes import calls_of, check, require
+from tests.clients.outcomes import calls_of, check
+from tests.clients.programs import require
 from tests.deadlines import NEVER
 from tools.repository import ROOT
 

@@ -10,8 +10,8 @@ from typing import Final
 
 import pytest
 
-from tests.clients.outcomes import require
-from tests.clients.test_browser import PROGRAMS
+from tests.clients.chromium import PROGRAMS
+from tests.clients.programs import require
 from tests.deadlines import SECONDS
 from tools.compatibility import PROGRAMS as RECORDED
 from tools.compatibility import programs

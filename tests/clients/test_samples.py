@@ -13,7 +13,7 @@ import pytest
 
 from tests.clients.conftest import Place
 from tests.clients.model_server import TEXT
-from tests.clients.outcomes import require
+from tests.clients.programs import require
 from tests.clients.test_node import packages
 from tests.deadlines import NEVER
 from tools.repository import ROOT

@@ -19,6 +19,11 @@ ModelDeployments are served in {{ if $served }}{{ join ", " $served }}{{ else }}
 
 Clients in the cluster ask {{ $tls | empty | ternary "http" "https" }}://{{ $service.name }}.{{ $service.namespace }}{{ if ne (int $service.port) 80 }}:{{ $service.port }}{{ end }}. The Service in front of your pods is not intercepted.
 {{- end }}
+{{- if .Values.installBeamlitGateway }}
+
+A page at http://localhost:8081 shows what a gateway does now, after
+kubectl port-forward --namespace {{ .Release.Namespace }} deploy/{{ $fullname }}-gateway 8081
+{{- end }}
 {{- if $remote.host }}
 {{- if and (contains "$workspace" ($remote.pathPrefix | default "")) (not $remote.workspace) }}
 

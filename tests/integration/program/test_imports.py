@@ -67,6 +67,11 @@ def test_nothing_is_served(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert not SERVER & imported(("hooks", *arguments), tmp_path / "log")
 
 
+def test_no_page_is_rendered(tmp_path: Path) -> None:
+    """The gateway does not load what renders its page before somebody looks at it."""
+    assert "jinja2" not in imported(("gateway", *PORTS["gateway"], "--routes", "examples"), tmp_path / "log")
+
+
 @pytest.mark.parametrize("name", PORTS)
 def test_a_cluster_is_asked(tmp_path: Path, name: str) -> None:
     """A program that follows a cluster loads the client for Kubernetes before it listens."""
