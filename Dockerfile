@@ -12,7 +12,7 @@ COPY pyproject.toml uv.lock ./
 # What no program loads goes: classes and calls that the Kubernetes client has for each kind (the programs send and read
 # JSON; the packages stay importable), tests, sources of extensions and their symbols. Bytecode is compiled once, and it
 # is not compared with the times of files.
-RUN uv sync --locked --no-dev --no-install-project \
+RUN uv sync --locked --no-dev --extra otlp --no-install-project \
   && find /app/lib/python*/site-packages/kubernetes -type f -not -name __init__.py \
     \( -path '*/client/api/*' -o -path '*/client/models/*' \) -delete \
   && find /app/lib \( -type d \( -name tests -o -name test \) -o -type f \( -name '*_test.py' -o -name '*.pyi' \
@@ -24,7 +24,7 @@ COPY hooks hooks
 COPY gateway gateway
 COPY program program
 # The gateway's data path is compiled: pyproject.toml says which modules.
-RUN HATCH_BUILD_HOOK_ENABLE_MYPYC=1 uv sync --locked --no-dev --no-editable \
+RUN HATCH_BUILD_HOOK_ENABLE_MYPYC=1 uv sync --locked --no-dev --extra otlp --no-editable \
   && cd /app/lib/python*/site-packages \
   && /app/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash hooks gateway program \
   && rm /app/.lock

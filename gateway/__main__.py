@@ -11,6 +11,7 @@ if __name__ == "__main__":
 import argparse
 import asyncio
 import contextlib
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -41,6 +42,7 @@ from gateway.routes.sources.secrets import Secrets
 from gateway.routes.store import RouteStore
 from gateway.settings import GatewaySettings, Settings
 from gateway.telemetry import AccessLog, Metrics
+from gateway.tracing import configuration as tracing
 from gateway.upstream.connection import Upstream
 from gateway.upstream.resolver import Endpoint, Resolver, parse_overrides
 from program import allocator, certificates, invocation, logs, web
@@ -194,6 +196,7 @@ async def _serve(
 
     Raises:
         ListenError: The certificate for clients or the address for administrators cannot be used.
+        SettingsError: Keys, rules or traces that the settings ask for cannot be had.
     """
     loop = asyncio.get_running_loop()
     signals = Signals(loop)
@@ -201,6 +204,7 @@ async def _serve(
     context = certificates.server_context(gateway.tls, "gateway.tls") if gateway.tls is not None else None
     access = _read("gateway.access.keysDirectory", gateway.access.keys_directory, KeyDirectory)
     caller_rules = _read("gateway.access.rulesFile", gateway.access.rules_file, CallerRules)
+    traces = tracing.start(gateway.tracing, os.environ)
     metrics = Metrics()
     access_log = AccessLog(sys.stdout if gateway.access_log else None, metrics.access_log_dropped)
     store = RouteStore(
@@ -241,6 +245,7 @@ async def _serve(
         endpoints=endpoints,
         model_keys=model_keys,
         rules=caller_rules,
+        tracer=None if traces is None else traces[0],
     )
     store.subscribe(proxy.refresh)
     server = HttpServer(proxy.handle, limits, metrics, access_log, cors=cors_rule(gateway.cors), memory=memory)
@@ -295,6 +300,8 @@ async def _serve(
         resolver.close()
         store.close()
         access_log.close()
+        if traces is not None:
+            traces[1].close()
         log.info("stopped")
         signals.close()
 

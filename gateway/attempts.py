@@ -114,6 +114,10 @@ class Attempts:
             if context.streams:
                 alone = (chosen.concurrency.taken if pod is None else pod.in_flight) == 1
                 context.send_stream(chosen.streams, time.perf_counter(), alone=alone)
+            if context.trace is not None:
+                origin = _origin(chosen, context)
+                name = None if pod is None else pod.name
+                context.trace.begin_attempt(chosen.backend.id, name, origin.host, origin.port, time.perf_counter())
             probe = not chosen.breaker.usable and chosen.breaker.begin(began)
             pod_probe = pod is not None and not pod.breaker.usable and pod.breaker.begin(began)
             outcome: UpstreamResponse | errors.UpstreamError
@@ -139,6 +143,8 @@ class Attempts:
                     if pod is not None:
                         pod.breaker.succeeded(began, now)
                     context.first_byte = now
+                    if context.trace is not None:
+                        context.trace.end_attempt(_model_for(chosen, context), status, None, now)
                     return response, chosen
             except errors.UpstreamError as exc:
                 outcome, cause = exc, failover.cause_of(exc)
@@ -164,6 +170,9 @@ class Attempts:
             elif probe:
                 chosen.breaker.abandoned()  # its other pods may be sound
             self._record_failure(context, plan, chosen, _cause_word(outcome, cause), now - began)
+            if context.trace is not None:
+                status = 0 if isinstance(outcome, errors.UpstreamError) else outcome.head.status
+                context.trace.end_attempt(_model_for(chosen, context), status, _cause_word(outcome, cause), now)
             successor = self._next_backend(exchange, plan, chosen, cause, tried, tried_pods, now, context, free=free)
             if successor is not chosen:
                 tried |= {chosen.index}
@@ -373,6 +382,8 @@ class Attempts:
             errors.GatewayError: There is no response.
         """
         extra = {b"x-request-id": context.request_id}
+        if context.trace is not None:
+            context.trace.put_into(extra, chosen.target.dropped)
         model = context.model
         if chosen.plain and (model is None or (model.is_settled and chosen.name_for(model.name) is None)):
             head = exchange.head
@@ -490,6 +501,12 @@ def _pod(chosen: BackendPlan, context: RequestContext, tried: Collection[Pod | N
 def _origin(chosen: BackendPlan, context: RequestContext) -> Origin:
     """Return the server that an attempt goes to: the pod that was chosen, or the backend by its name."""
     return chosen.origin if context.pod is None else cast("Origin", context.pod.origin)
+
+
+def _model_for(chosen: BackendPlan, context: RequestContext) -> str | None:
+    """Return the name of the model that a backend gets; None where it is not known."""
+    model = context.model
+    return chosen.backend.model if model is None else chosen.name_for(model.name) or model.name
 
 
 def _has_other_pods(chosen: BackendPlan, tried: Collection[Pod | None]) -> bool:

@@ -45,6 +45,7 @@ from gateway.routes.store import RouteStore
 from gateway.routes.table import Route, RoutingTable, check_path
 from gateway.settings import Settings, via_pseudonym
 from gateway.telemetry import AccessLog, Metrics, RequestIds
+from gateway.tracing.spans import Tracer
 from gateway.upstream import connection as upstream
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Proxy:
         endpoints: EndpointTable | None = None,
         model_keys: ModelKeys | None = None,
         rules: CallerRules | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """Serve nothing yet.
 
@@ -99,6 +101,7 @@ class Proxy:
             endpoints: Pods of Services; None to send requests to the names of Services.
             model_keys: API keys of single models; None where no model with keys of its own is served.
             rules: Rules for callers; None without any.
+            tracer: Source of traces; None where these are off.
         """
         self._endpoints = endpoints
         self._settings = settings
@@ -130,11 +133,14 @@ class Proxy:
         self._access = access
         self._model_keys = model_keys
         self._rules = rules
+        self._tracer = tracer
         self._new_id = RequestIds()
 
     async def handle(self, exchange: Exchange) -> None:
         """Serve one request. A failure before the head of the response becomes an error response."""
         context = RequestContext(self._request_id(exchange.head), self._cors)
+        if self._tracer is not None:
+            context.trace = self._tracer.begin(exchange, context.started)
         try:
             await self._serve(exchange, context)
         except errors.GatewayError as exc:
@@ -220,6 +226,8 @@ class Proxy:
         if chosen.concurrency.taken >= chosen.concurrency.limit:
             chosen = await self._admit(plan, chosen, chosen.concurrency, context)
         response, chosen = await self._attempts.response(exchange, plan, chosen, target, context)
+        if context.trace is not None and context.model is not None:
+            context.trace.model = context.model.name
         context.model = None  # it may hold a decoded body, and the response may take long
         try:
             fields = forwarding.response_fields(
@@ -379,6 +387,8 @@ class Proxy:
             return other
         if chosen.waiting >= plan.queue.size:
             raise errors.AtCapacity(retry_after=1)
+        if context.trace is not None:
+            context.trace.begin_wait(chosen.backend.id, time.perf_counter())
         try:
             other = await limit.wait(
                 plan.queue.wait, partial(self._spill, plan) if plan.overflow and not context.pinned else None
@@ -701,6 +711,10 @@ class Proxy:
         self._journal.append(record)
         if self._access_log.enabled:
             self._access_log.write(record)
+        if context.trace is not None and self._tracer is not None:
+            if context.model is not None:
+                context.trace.model = context.model.name
+            self._tracer.end(context.trace, record, now)
 
     def _request_id(self, head: RequestHead) -> bytes:
         value = field(head.fields, b"x-request-id")

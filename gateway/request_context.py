@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gateway.http.cors import CorsRule
     from gateway.plan import BackendPlan, RoutePlan
     from gateway.requested_model import RequestedModel
+    from gateway.tracing.spans import RequestTrace
     from gateway.upstream.response import UpstreamResponse
 
 
@@ -33,6 +34,7 @@ class RequestContext:
         "at", "backend", "broken", "caller", "code", "concurrency", "cors", "diversion", "events", "failures",
         "first_byte", "first_event", "health", "home", "key", "limited", "makes_response", "model", "not_retried",
         "pinned", "plan", "pod", "queued", "refusal", "request_id", "sought", "started", "status", "stream", "streams",
+        "trace",
     )  # fmt: skip
 
     def __init__(self, request_id: bytes, cors: "CorsRule | None" = None) -> None:
@@ -95,6 +97,8 @@ class RequestContext:
         """Whether the request asks for a stream and has a route that limits these."""
         self.stream: StreamSlot | None = None
         """Slot for streams that the request holds."""
+        self.trace: RequestTrace | None = None
+        """Trace of the request; None where traces are off, and where its own is passed on and not kept."""
 
     def go_to(self, pod: "Pod | None") -> None:
         """Count the request at a pod, and at no other one any more."""

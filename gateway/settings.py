@@ -5,6 +5,7 @@ Hooks read the same file. The gateway uses `namespaces`, `clusterDomain`, `defau
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -34,6 +35,8 @@ CONTROLLER_KEYS: Final = frozenset(
 
 PSEUDONYM: Final = "beamlit-gateway"
 """Name in Via fields of a gateway that runs in no cluster and has no name of its own; others begin with it."""
+
+_BASE_URL: Final = re.compile(r"https?://[^\s/@?#]+(/[^\s?#]*)?")
 
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 
@@ -138,6 +141,23 @@ class AccessSettings(Section):
     """File with rules for callers: their models, whether they may burst, and their limit of requests in flight."""
 
 
+class TracingSettings(Section):
+    """Traces of requests, sent over OTLP/HTTP. Environment variables of OpenTelemetry have all that is not here."""
+
+    endpoint: str | None = None
+    """Base URL of a collector, to which /v1/traces is added; None for OTEL_EXPORTER_OTLP_ENDPOINT, if that is set."""
+    ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Part of the traces that begin here which is kept, from 0 to 1; None for what OTEL_TRACES_SAMPLER says, or all."""
+
+    @field_validator("endpoint")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if value is not None and not _BASE_URL.fullmatch(value):
+            # The value may have a password, so it is not shown.
+            raise Mistake("name an http or https URL without user and query, such as http://collector.example:4318")
+        return value
+
+
 class GatewaySettings(Section):
     """Section `gateway` of the file."""
 
@@ -158,6 +178,7 @@ class GatewaySettings(Section):
     retry: RetrySettings = RetrySettings()
     cors: CorsSettings = CorsSettings()
     access: AccessSettings = AccessSettings()
+    tracing: TracingSettings = TracingSettings()
     resolve: tuple[str, ...] = ()
     """Entries `host:port=address:port`: addresses that are used for a name instead of asking the name server."""
     allowed_addresses: tuple[str, ...] = ()

@@ -88,7 +88,8 @@ class Release:
             self.left_out.append("the bill of materials: `make release` brings cyclonedx-py")
             return
         locked = _run(
-            *(uv(), "export", "--quiet", "--locked", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate"),
+            *(uv(), "export", "--quiet", "--locked", "--no-dev", "--extra", "otlp"),
+            *("--no-emit-project", "--no-header", "--no-annotate"),
             cwd=ROOT,
         )
         path = self.output / f"{NAME}-{version()}.cdx.json"

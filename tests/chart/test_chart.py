@@ -564,6 +564,25 @@ def test_rules_for_callers(chart: Path) -> None:
     assert mount in spec["containers"][0]["volumeMounts"]
 
 
+def test_traces(chart: Path) -> None:
+    """With a collector the gateway's spans say which pod they are from; its credential comes from a Secret."""
+
+    def environment(*words: str) -> dict[str, Any]:
+        (container,) = kind(template(chart, *words), "Deployment", "-gateway")["spec"]["template"]["spec"]["containers"]
+        return {one["name"]: one for one in container.get("env", ())}
+
+    assert environment() == {}
+    words = ("--set=config.gateway.tracing.endpoint=http://collector:4318", "--set=gateway.tracing.headersSecret=keys")
+    found = environment(*words)
+    assert found["OTEL_RESOURCE_ATTRIBUTES"]["value"].endswith(",k8s.pod.name=$(POD_NAME)")
+    assert list(found) == ["POD_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_EXPORTER_OTLP_HEADERS"]
+    assert found["OTEL_EXPORTER_OTLP_HEADERS"]["valueFrom"] == {"secretKeyRef": {"name": "keys", "key": "headers"}}
+    ours = environment(*words, "--set=gateway.env[0].name=OTEL_SERVICE_NAME,gateway.env[0].value=edge")
+    assert list(ours)[-1] == "OTEL_SERVICE_NAME"
+    config = yaml.safe_load(kind(template(chart, *words), "ConfigMap", "-config")["data"]["config.yaml"])
+    assert config["gateway"]["tracing"] == {"endpoint": "http://collector:4318"}
+
+
 def test_helm_test_asks_what_is_there(chart: Path) -> None:
     """`helm test` sends no request to hooks outside the cluster, nor to a gateway of another installation."""
     for words in (PRESETS["outside"], PRESETS["no gateway"]):

@@ -105,7 +105,19 @@ def _build(folder: Path, is_compiled: bool) -> None:
     uv = shutil.which("uv") or str(ROOT / ".uv/bin/uv")
     # A wheel of the same name and version may have been built earlier, from other sources.
     fresh = ("--reinstall-package", "beamlit-controller")
-    command = [uv, "sync", "--quiet", "--locked", "--no-dev", "--no-editable", "--python", sys.executable, *fresh]
+    command = [
+        uv,
+        "sync",
+        "--quiet",
+        "--locked",
+        "--no-dev",
+        "--extra",
+        "otlp",
+        "--no-editable",
+        "--python",
+        sys.executable,
+        *fresh,
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     environment["UV_PROJECT_ENVIRONMENT"] = str(folder / "app")
     for path in dockerfile.sources():

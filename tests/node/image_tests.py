@@ -140,7 +140,7 @@ def packages() -> Path:
         return folder
     making = folder.with_name(f".{folder.name}")
     shutil.rmtree(making, ignore_errors=True)
-    shipped = _names(_uv("export", "--no-dev"))
+    shipped = _names(_uv("export", "--no-dev", "--extra", "otlp"))
     lines = [line for line in _uv("export", "--all-extras").splitlines() if not _names(line) & shipped]
     requirements = making.with_suffix(".txt")
     requirements.write_text("\n".join(lines))

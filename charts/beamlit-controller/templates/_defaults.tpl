@@ -253,6 +253,9 @@
         "existingSecret": "",
         "rulesConfigMap": ""
       },
+      "tracing": {
+        "headersSecret": ""
+      },
       "lameDuckSeconds": 5,
       "drainSeconds": 25,
       "autoscaling": {
@@ -330,6 +333,7 @@
     "gateway.podDisruptionBudget",
     "gateway.service",
     "gateway.serviceAccount",
+    "gateway.tracing",
     "hooks",
     "hooks.auth",
     "hooks.auth.bearer",

@@ -127,7 +127,7 @@ spec:
 {{- $values := index .root.Values .component -}}
 image: {{ include "beamlit.image" .root }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
-{{- with $values.env }}
+{{- with concat (.env | default list) ($values.env | default list) }}
 env:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -245,6 +245,21 @@ spec:
 {{- /* "yes" where the gateway serves no request without an API key. */ -}}
 {{- define "beamlit.access" -}}
 {{- if and .Values.installBeamlitGateway (or .Values.gateway.access.existingSecret ((.Values.config.gateway.access | default dict).keysDirectory)) -}}yes{{- end -}}
+{{- end -}}
+
+{{- /* Environment variables of the gateway for its traces, as JSON; those of gateway.env come behind them and win. */ -}}
+{{- define "beamlit.tracing" -}}
+{{- $env := list -}}
+{{- if ((.Values.config.gateway | default dict).tracing | default dict).endpoint -}}
+{{- $pod := dict "fieldRef" (dict "fieldPath" "metadata.name") -}}
+{{- $env = append $env (dict "name" "POD_NAME" "valueFrom" $pod) -}}
+{{- $attributes := printf "k8s.namespace.name=%s,k8s.pod.name=$(POD_NAME)" .Release.Namespace -}}
+{{- $env = append $env (dict "name" "OTEL_RESOURCE_ATTRIBUTES" "value" $attributes) -}}
+{{- end -}}
+{{- with .Values.gateway.tracing.headersSecret -}}
+{{- $env = append $env (dict "name" "OTEL_EXPORTER_OTLP_HEADERS" "valueFrom" (dict "secretKeyRef" (dict "name" . "key" "headers"))) -}}
+{{- end -}}
+{{- dict "env" $env | toJson -}}
 {{- end -}}
 
 {{- /* config.yaml. */ -}}

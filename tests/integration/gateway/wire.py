@@ -33,6 +33,7 @@ from gateway.routes import sources
 from gateway.routes.store import RouteStore
 from gateway.settings import Settings
 from gateway.telemetry import AccessLog, Metrics
+from gateway.tracing.spans import Tracer
 from gateway.upstream.connection import Upstream
 from gateway.upstream.name_server import NameServer
 from gateway.upstream.resolver import Resolver
@@ -277,6 +278,7 @@ async def gateway(
     rules: CallerRules | None = None,
     endpoints: EndpointTable | None = None,
     pods: Mapping[str, int] | None = None,
+    tracer: Tracer | None = None,
 ) -> AsyncIterator[Running]:
     """Yield a gateway with `documents` in force, by default one with a local backend.
 
@@ -294,6 +296,7 @@ async def gateway(
         rules: Rules for callers; the file must be in the settings, too.
         endpoints: Pods of Services; None to send requests to the names of Services.
         pods: Ports on loopback to which the addresses of pods lead, whose own port is 8000.
+        tracer: Source of traces; None where these are off.
     """
     section = dict((settings or {}).get("gateway", {}))
     section["timeouts"] = UNHURRIED | section.get("timeouts", {})
@@ -343,6 +346,7 @@ async def gateway(
         endpoints=endpoints,
         model_keys=ModelKeys(secrets or NoSecrets()),
         rules=rules,
+        tracer=tracer,
     )
     store.subscribe(proxy.refresh)
     server = HttpServer(

@@ -52,6 +52,14 @@ def test_the_authority_of_the_cluster_is_read_where_there_is_one(
     assert main.cluster_authority() == b"an authority"
 
 
+@pytest.mark.parametrize("endpoint", ["ftp://x", "collector:4317", "http://user:password@x", "http://x/?key=1"])
+def test_an_endpoint_for_traces_that_cannot_be_used(tmp_path: Path, endpoint: str) -> None:
+    """An endpoint for traces is a URL without user, password and query."""
+    with pytest.raises(SettingsError, match=r"gateway\.tracing\.endpoint: name an http or https URL") as caught:
+        load(f'gateway: {{tracing: {{endpoint: "{endpoint}"}}}}', tmp_path)
+    assert endpoint not in str(caught.value)
+
+
 def test_keys_of_hooks_are_ignored(tmp_path: Path) -> None:
     """The gateway ignores the keys of hooks with any value; an unknown key in its own section is an error."""
     text = "".join(f"{key}: {{anything: 1}}\n" for key in CONTROLLER_KEYS) + "gateway: {lameDuckSeconds: 1}\n"

@@ -1,0 +1,1 @@
+"""Traces: the spans of a request, and how they reach a collector."""
