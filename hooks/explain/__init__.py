@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from hooks.explain.gateway import gateway_rules
 from hooks.explain.metrics import MetricAccount, accounts
 from hooks.explain.outlook import Turn, turns
 from hooks.explain.rule_verdicts import RuleVerdict, rule_verdicts
@@ -46,6 +47,8 @@ class Explanation:
     """Whether the metrics set the percentage now."""
     turns: tuple[Turn, ...] = ()
     """Events that would change the split."""
+    gateway: tuple[str, ...] = ()
+    """Sentences about what the gateway does with single requests, beside the split."""
 
 
 def explain(observation: Observation, *, now: datetime) -> Explanation:
@@ -88,4 +91,5 @@ def explain(observation: Observation, *, now: datetime) -> Explanation:
         ceiling=behavior(assessment.facts.spec).percentage,
         by_metrics=decision.split.reason in BY_METRICS,
         turns=turns(assessment, now),
+        gateway=gateway_rules(assessment.facts, decision.split),
     )

@@ -39,6 +39,7 @@ def as_document(explanation: Explanation) -> dict[str, Any]:
             "ends": _time(explanation.window_ends),
         },
         "changes": [_turn(turn) for turn in explanation.turns],
+        "gateway": list(explanation.gateway),
     }
 
 

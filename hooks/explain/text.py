@@ -47,6 +47,10 @@ def _lines(explanation: Explanation) -> Iterator[str]:
     windows = list(_windows(explanation))
     if windows:
         yield from ("", "Windows:", *windows)
+    if explanation.gateway:
+        yield from ("", "Single requests, at the gateway:")
+        for sentence in explanation.gateway:
+            yield from _wrapped(sentence, "  ")
     if explanation.turns:
         yield from ("", "What would change it:")
         for turn in explanation.turns:

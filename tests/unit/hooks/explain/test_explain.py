@@ -353,6 +353,53 @@ def test_text_and_document_say_the_same() -> None:
     assert max(map(len, text.splitlines())) <= 110
 
 
+def at_the_gateway(gateway: Json | None = None, **behavior: Any) -> Explanation:
+    """Return the explanation of a model with this section `gateway`."""
+    cluster = watched("50", **behavior)
+    if gateway is not None:
+        cluster.parent["spec"]["gateway"] = gateway
+    return explained(cluster)
+
+
+def test_single_requests_at_the_gateway() -> None:
+    """Overflow and endpoints are explained with their numbers, in the text and for programs."""
+    assert at_the_gateway().gateway == ()
+    (overflow,) = at_the_gateway(overflow={"inFlight": 1}).gateway
+    assert overflow == (
+        "behavior.overflow.inFlight 1: each gateway lets the local replicas serve 1 request at the same time, a stream"
+        " until its end. What is above goes to the remote backend at once (Overflow); while that takes none, it gets"
+        " status 503."
+    )
+    explanation = at_the_gateway(
+        {"queue": {"size": 20, "waitSeconds": 1.5}, "endpoints": "pods"},
+        overflow={"inFlight": 200, "firstTokenSeconds": 2},
+    )
+    limit, first_token, endpoints = explanation.gateway
+    assert limit.endswith("it waits for up to 1.5 s; 20 requests may wait, and any other gets status 503.")
+    assert first_token.startswith(
+        "behavior.overflow.firstTokenSeconds 2: each gateway finds by itself how many streams, inFlight 200 at most,"
+    )
+    assert "first events come within 2 s" in first_token
+    assert endpoints.startswith("gateway.endpoints pods: requests for the local replicas go to single pods,")
+    text = as_text(explanation)
+    assert "\nSingle requests, at the gateway:\n  behavior.overflow.inFlight 200: each gateway" in text
+    assert as_document(explanation)["gateway"] == [limit, first_token, endpoints]
+    (service,) = at_the_gateway({"endpoints": "service"}).gateway
+    assert service.startswith("gateway.endpoints service: requests for the local replicas go to the name of their")
+
+
+def test_single_requests_where_a_backend_is_left_out() -> None:
+    """Without a remote backend nothing above the limit goes there, and without a local one there is no limit."""
+    without = watched("50", overflow={"inFlight": 5})
+    del without.parent["spec"]["offloadingConfig"]["remoteBackend"]
+    without.defaults = dataclasses.replace(DEFAULTS, default_remote=None)
+    assert explained(without).gateway[0].endswith("No remote backend may take what is above, so it gets status 503.")
+    forced = at_the_gateway(
+        overflow={"inFlight": 5}, override={"percentage": 100, "until": "2030-01-01T00:00:00Z", "mode": "Force"}
+    )
+    assert (forced.split.percentage, forced.gateway) == (100, ())
+
+
 @pytest.mark.parametrize("written", ["1500Mi", "0.5", 30, "1e3", "2500m"])
 def test_a_target_is_shown_as_it_is_written(written: str | int) -> None:
     """The target of a metric stands in the text as in the specification."""
