@@ -93,8 +93,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--admin",
         metavar="HOST:PORT",
-        help="address for administrators: a page at /, /healthz, /readyz, /metrics, /routes and /decisions (default:"
-        f" {GatewaySettings().admin})",
+        help="address for administrators: a page at /, /healthz, /readyz, /metrics, /routes, /drills and /decisions"
+        f" (default: {GatewaySettings().admin})",
     )
     result.add_argument(
         "--resolve",
@@ -262,7 +262,15 @@ async def _serve(
     metrics.table_age.set_function(lambda: max(0.0, time.time() - store.refreshed_at) if store.refreshed_at else 0.0)
 
     stopped = asyncio.Event()
-    app = admin.create_app(store, metrics, journal, draining=signals.stop.is_set, endpoints=endpoints, stopped=stopped)
+    app = admin.create_app(
+        store,
+        metrics,
+        journal,
+        draining=signals.stop.is_set,
+        endpoints=endpoints,
+        stopped=stopped,
+        drills=proxy.drills,
+    )
     listen(admin_socket, "--admin")  # not sooner: a client that is accepted would wait until the app is there
     tasks = [
         loop.create_task(supervision.keep_running(source, store)),

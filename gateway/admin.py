@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 
 import orjson
 from fastapi import FastAPI, Query, Request, Response
@@ -33,6 +33,22 @@ _MOST_DECISIONS: Final = 100000
 _PARAMETERS: Final = (
     f"limit must be a whole number from 1 to {_MOST_DECISIONS}, and route a namespace and a name: ?route=default/demo"
 )
+_DRILL_PARAMETERS: Final = "namespace and name must be those of a ModelDeployment: ?namespace=default&name=demo"
+
+
+class DrillResults(Protocol):
+    """Last results of the drills at remote backends."""
+
+    gateway: str
+    """Name of this gateway."""
+
+    def of(self, route: str, backend: str) -> dict[str, Any] | None:
+        """Return the result at a remote backend of a route `namespace/name`; None for another backend."""
+        ...
+
+    def listed(self, namespace: str | None = None, name: str | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the results at all remote backends, or at those of a namespace, or of models of a name."""
+        ...
 
 
 def create_app(
@@ -43,6 +59,7 @@ def create_app(
     draining: Callable[[], bool],
     endpoints: EndpointTable | None = None,
     stopped: asyncio.Event | None = None,
+    drills: DrillResults | None = None,
 ) -> FastAPI:
     """Create the admin app.
 
@@ -53,6 +70,7 @@ def create_app(
         draining: Returns whether the process has been asked to stop.
         endpoints: Pods of Services; None where requests are sent to the names of Services.
         stopped: Event that ends responses without an end, because the port closes.
+        drills: Last results of the drills; None without any.
     """
     rendering = Pages()
     app = web.operations_app(
@@ -63,14 +81,28 @@ def create_app(
     )
 
     @app.exception_handler(RequestValidationError)
-    async def refused(_request: Request, _exc: RequestValidationError) -> JSONResponse:
-        """Say what the parameters of a query may be, which only /decisions has."""
-        return JSONResponse({"error": _PARAMETERS}, status_code=422)
+    async def refused(request: Request, _exc: RequestValidationError) -> JSONResponse:
+        """Say what the parameters of a query may be, which only /decisions and /drills have."""
+        allowed = _DRILL_PARAMETERS if request.url.path == "/drills" else _PARAMETERS
+        return JSONResponse({"error": allowed}, status_code=422)
 
     @app.get("/routes")
     async def routes(request: Request) -> Response:
         """Return the routes in force with their source and age, and the errors of documents that are not in force."""
-        return await rendering.respond(request, routes_page(store, endpoints), _JSON)
+        return await rendering.respond(request, routes_page(store, endpoints, drills), _JSON)
+
+    @app.get("/drills")
+    async def drill_results(
+        request: Request,
+        namespace: Annotated[str | None, Query(max_length=253)] = None,
+        name: Annotated[str | None, Query(max_length=253)] = None,
+    ) -> Response:
+        """Return what this gateway's drills found at remote backends: at all, or at those of one model."""
+        gateway = b"null" if drills is None else orjson.dumps(drills.gateway)
+        found = _listed(() if drills is None else drills.listed(namespace, name))
+        return await rendering.respond(
+            request, chain((b'{"gateway":' + gateway + b',"drills":[',), found, (b"]}",)), _JSON
+        )
 
     @app.get("/decisions")
     async def decisions(
@@ -94,7 +126,9 @@ def create_app(
     return app
 
 
-def routes_page(store: RouteStore, endpoints: EndpointTable | None = None) -> Iterator[bytes]:
+def routes_page(
+    store: RouteStore, endpoints: EndpointTable | None = None, drills: DrillResults | None = None
+) -> Iterator[bytes]:
     """Yield the state of the routing table as JSON, in small pieces."""
     state = {
         "loaded": store.loaded.is_set(),
@@ -103,7 +137,7 @@ def routes_page(store: RouteStore, endpoints: EndpointTable | None = None) -> It
         "ageSeconds": _age_seconds(store),
     }
     yield orjson.dumps(state)[:-1] + b',"routes":['
-    yield from _listed(_routes(store))
+    yield from _listed(_routes(store, drills))
     yield b'],"conflicts":['
     yield from _listed({"claim": one.claim, "winner": one.winner, "loser": one.loser} for one in store.table.conflicts)
     yield b'],"sourceErrors":' + orjson.dumps(dict(store.source_errors))
@@ -121,15 +155,15 @@ def _listed(entries: Iterable[dict[str, Any]]) -> Iterator[bytes]:
         comma = b","
 
 
-def _routes(store: RouteStore) -> Iterator[dict[str, Any]]:
-    return (_route(store, one) for _, one in sorted(store.documents.items()))
+def _routes(store: RouteStore, drills: DrillResults | None = None) -> Iterator[dict[str, Any]]:
+    return (_route(store, one, drills) for _, one in sorted(store.documents.items()))
 
 
 def _age_seconds(store: RouteStore) -> float | None:
     return round(max(0.0, time.time() - store.refreshed_at), 1) if store.refreshed_at else None
 
 
-def _route(store: RouteStore, document: DocumentState) -> dict[str, Any]:
+def _route(store: RouteStore, document: DocumentState, drills: DrillResults | None) -> dict[str, Any]:
     good = document.good
     key = f"{document.config_map.namespace}/{good.name}" if good is not None else ""
     return {
@@ -150,10 +184,17 @@ def _route(store: RouteStore, document: DocumentState) -> dict[str, Any]:
                 "use": [use.value for use in backend.use],
                 "place": backend.service or backend.host or "default remote backend",
                 **_backend_state(store, key, backend.id),
+                **_drill(drills, key, backend.id),
             }
             for backend in (good.backends if good else ())
         ],
     }
+
+
+def _drill(drills: DrillResults | None, key: str, backend: str) -> dict[str, Any]:
+    """Return what the drills found at a backend as JSON; nothing at one that is not tried."""
+    result = None if drills is None else drills.of(key, backend)
+    return {} if result is None else {"drill": result}
 
 
 def _backend_state(store: RouteStore, key: str, backend: str) -> dict[str, Any]:

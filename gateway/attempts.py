@@ -142,6 +142,8 @@ class Attempts:
                     chosen.breaker.succeeded(began, now)
                     if pod is not None:
                         pod.breaker.succeeded(began, now)
+                    if chosen.traffic is not None and status < 300 and exchange.head.method == b"POST":
+                        chosen.traffic.succeeded_at = now
                     context.first_byte = now
                     if context.trace is not None:
                         context.trace.end_attempt(_model_for(chosen, context), status, None, now)

@@ -57,9 +57,12 @@ Messages are fixed sentences about the request. They contain no names or address
 sent.
 """
 
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import orjson
+
+if TYPE_CHECKING:
+    from program.oauth.errors import TokenUnavailable
 
 
 class GatewayError(Exception):
@@ -427,6 +430,11 @@ class ConnectFailed(UpstreamError):
     sentence = "The model's backend cannot be reached."
     sent = False
 
+    def __init__(self, *, is_unresolved: bool = False) -> None:
+        """Note whether it is the backend's name that has no address."""
+        super().__init__()
+        self.is_unresolved = is_unresolved
+
 
 class AddressRefused(UpstreamError):
     """The backend's name resolves to an address that is not allowed."""
@@ -443,6 +451,11 @@ class ConnectTimeout(UpstreamError):
     code = "connect_timeout"
     sentence = "The model's backend did not accept a connection in time."
     sent = False
+
+    def __init__(self, *, is_unresolved: bool = False) -> None:
+        """Note whether it is a name server that did not respond in time."""
+        super().__init__()
+        self.is_unresolved = is_unresolved
 
 
 class TlsFailed(UpstreamError):
@@ -497,6 +510,19 @@ class CredentialsFailed(UpstreamError):
     code = "credentials_failed"
     sentence = "The gateway has no valid credentials for the model's backend."
     sent = False
+
+    def __init__(self, problem: str = "", *, source: str = "", unavailable: "TokenUnavailable | None" = None) -> None:
+        """Describe the problem for administrators; clients get none of it.
+
+        Args:
+            problem: What is wrong with the credentials, as a clause without its full stop; nothing in it is secret.
+            source: Object or settings that have the credentials, such as `Secret default/keys`.
+            unavailable: Why there is no token, where the credentials are for one.
+        """
+        super().__init__()
+        self.problem = problem
+        self.source = source
+        self.unavailable = unavailable
 
 
 class CredentialsRefused(UpstreamError):

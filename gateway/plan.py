@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway import errors
-from gateway.api.v1alpha1 import Backend, Cors, Headers, RouteDocument, Tls, Use
+from gateway.api.v1alpha1 import Backend, Cors, RouteDocument, Use
 from gateway.api.vocabulary import AffinityType, Endpoints, FailureCause, StatefulPaths
 from gateway.backends import balancing, failover
 from gateway.backends.affinity import ByConversation, ByPrefix, KeyedSplit
@@ -17,8 +17,9 @@ from gateway.backends.breaker import CircuitBreaker, UnavailableReason
 from gateway.backends.concurrency import ConcurrencyLimit
 from gateway.backends.endpoints import Endpoint, EndpointTable
 from gateway.backends.pods import Choice, LeastBusyOfTwo, Pod, PodSet
-from gateway.backends.runtime import RouteRuntime
+from gateway.backends.runtime import RouteRuntime, Traffic
 from gateway.backends.stream_slots import StreamSlots
+from gateway.destination import find_destination
 from gateway.http import forwarding
 from gateway.http.cors import CorsRule
 from gateway.http.local_only import LocalOnlyRule, confined
@@ -26,9 +27,6 @@ from gateway.routes.table import Route
 from gateway.settings import CorsSettings, Settings
 from gateway.telemetry import Metrics, Series
 from gateway.upstream.origin import Origin, Timeouts
-
-if TYPE_CHECKING:
-    from program.addresses import Destination
 
 _CHOICE: Final[Choice] = LeastBusyOfTwo(random.random)
 """Rule by which a pod is chosen."""
@@ -72,6 +70,8 @@ class BackendPlan:
     """Bytes of a request body that are kept while it is sent, to be sent again."""
     names: Mapping[str, str]
     """Names of the model at this backend, by those in requests; any other is replaced by `backend.model`, if any."""
+    traffic: Traffic | None
+    """Successes of requests, where these count as drills; None for a Service, and where there are no drills."""
     pods: PodSet | None
     """Pods of the Service, each of which may get a request; None where requests are sent to the backend's name."""
 
@@ -334,51 +334,16 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
     """Return the plan of a backend: a Service, a remote host, or the default remote backend."""
     document = route.document
     backend = document.backends[index]
-    # Of the default remote backend the settings say everything: its token must not go anywhere else.
-    tls = Tls() if backend.default else backend.tls
     timeouts = settings.gateway.timeouts
-    local = backend.service is not None
-    connect = timeouts.local_connect_seconds if local else timeouts.connect_seconds
     first_byte = document.timeouts.first_byte or timeouts.first_byte_seconds
-    headers = backend.headers
-    scheme = backend.scheme
-    port = backend.port
-    authenticated = backend.credentials is not None or bool(headers.set_from)
-    appends, forwards = backend.gets_forwarded, backend.forward_headers
     resend = index in plan.order
     alternatives = any(other != index for other in plan.order)
-    if backend.service is not None:
-        host = f"{backend.service}.{route.namespace}.svc.{settings.cluster_domain}"
-    elif backend.host is not None:
-        host = backend.host
-    else:
-        default = settings.default_remote_backend
-        host, port = split_authority(default.host)
-        scheme = default.scheme
-        headers = Headers(set=default.headers_to_add, remove=default.headers_to_remove)
-        appends, forwards = default.forwarded == "append", default.forward_headers
-        authenticated = default.auth_config is not None
-    token = backend.credentials is not None or (backend.default and authenticated)
-    standard = 443 if scheme == "https" else 80
-    port = port or standard
-    name = f"[{host}]" if ":" in host else host
-    destination: Destination = "service" if local else "configured" if backend.default else "remote"
-    origin = Origin(host, port, scheme, tls.server_name, tls.ca_bundle, destination=destination)
-    certified = scheme == "https" and tls.client_certificate is not None
-    target = forwarding.Target.of(
-        name if port == standard else f"{name}:{port}",
-        local=local,
-        appends=appends,
-        prefix=backend.path_prefix,
-        headers=headers,
-        forwards=forwards,
-        token=token,
-        withholds=settings.gateway.access.keys_directory is not None or bool(plan.secrets),
-    )
+    place = find_destination(route, backend, settings)
+    origin, target, authenticated, certified = place.origin, place.target, place.authenticated, place.certified
     state = plan.runtime.backend(backend, origin, document.breaker)
     told = None
     if backend.service is not None and plan.endpoints is not None and backend.endpoints is Endpoints.PODS:
-        told = plan.endpoints.follow(route.namespace, backend.service, host, port)
+        told = plan.endpoints.follow(route.namespace, backend.service, origin.host, origin.port)
     state.follow(told, partial(_pod_origin, origin), document.breaker, _choice(document.affinity.type, state.pods))
     return BackendPlan(
         backend=backend,
@@ -386,7 +351,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
         origin=origin,
         target=target,
         timeouts=Timeouts(
-            connect=document.timeouts.connect or connect,
+            connect=place.connect,
             first_byte=first_byte,
             idle=document.timeouts.idle or timeouts.idle_seconds,
             first_token=document.timeouts.first_token or timeouts.first_token_seconds or first_byte,
@@ -399,15 +364,22 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
         concurrency=state.concurrency,
         streams=state.streams,
         authenticated=authenticated,
-        own_credentials=not local and (authenticated or certified or target.sets_credentials),
+        own_credentials=backend.service is None and (authenticated or certified or target.sets_credentials),
         plain=not authenticated and not certified and backend.model is None,
         certified=certified,
         resend=resend,
         alternatives=alternatives,
         keep=plan.replay if alternatives or authenticated or resend else 0,
         names=_names(route, backend),
+        traffic=state.traffic if backend.service is None and _has_drills(document, settings) else None,
         pods=state.pods,
     )
+
+
+def _has_drills(document: RouteDocument, settings: Settings) -> bool:
+    """Return whether remote backends of a route are tried before requests need them."""
+    interval = document.drill.interval
+    return bool(settings.gateway.drill.interval_seconds if interval is None else interval)
 
 
 def _choice(affinity: AffinityType, before: PodSet | None) -> Choice:
@@ -432,15 +404,3 @@ def _names(route: Route, backend: Backend) -> dict[str, str]:
     for one in document.models:
         names[one.name] = (one.remote_model if backend.service is None else one.local_model) or one.name
     return names | {f"{route.namespace}/{name}": here for name, here in names.items()}
-
-
-def split_authority(authority: str) -> tuple[str, int | None]:
-    """Split `host`, `host:port` or `[address]:port` into host and port; the port is None when there is none."""
-    if authority.startswith("["):
-        host, _, port = authority[1:].partition("]")
-        port = port.removeprefix(":")
-    elif authority.count(":") == 1:
-        host, _, port = authority.partition(":")
-    else:
-        host, port = authority, ""
-    return host, int(port) if port.isascii() and port.isdigit() else None

@@ -29,6 +29,8 @@ from gateway.backends.response_pods import BEGINNING_BYTES, id_in
 from gateway.backends.stream_slots import StreamSlot
 from gateway.credentials import cache as credentials
 from gateway.downstream.budget import MemoryBudget, namespace_share
+from gateway.drill.drills import Drills
+from gateway.drill.metrics import DrillMetrics
 from gateway.health import HealthChecks
 from gateway.http import forwarding
 from gateway.http.cors import OFF, is_preflight
@@ -109,6 +111,8 @@ class Proxy:
         self._store = store
         self._upstream = upstream
         self._health = HealthChecks(upstream, credentials)
+        self.drills = Drills(settings, store, upstream, credentials)
+        metrics.registry.register(DrillMetrics(self.drills.records))
         self._metrics = metrics
         self._access_log = access_log
         self._journal = Journal(0) if journal is None else journal
@@ -473,7 +477,7 @@ class Proxy:
         raise errors.RouteNotFound
 
     def refresh(self) -> None:
-        """Bring plans and health checks in line with the table in force.
+        """Bring plans, health checks and drills in line with the table in force.
 
         Connections to backends that no route leads to any more are closed. `RouteStore` calls it after each swap.
         """
@@ -500,10 +504,12 @@ class Proxy:
             self._upstream.forget(gone.difference(one.origin for plan in self._plans.values() for one in plan.backends))
         checked = self._store.table.checked
         self._health.apply((route, one) for route in checked for one in self._plan(route).backends)
+        self.drills.apply(current)
 
     def close(self) -> None:
-        """Stop health checks."""
+        """Stop health checks and drills."""
         self._health.close()
+        self.drills.close()
 
     def _plan(self, route: Route) -> RoutePlan:
         plan = self._plans.get(route.key)

@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from gateway.api.v1alpha1 import HeaderName, HeaderValue, Method, Origin
-from gateway.api.vocabulary import CREDENTIALS_OF_ALL
+from gateway.api.vocabulary import CREDENTIALS_OF_ALL, DrillRequest
 from program import addresses, settings
 from program.problems import Mistake, must_be, shown
 from program.settings import Listen, LogLevel, Section, Tls
@@ -109,6 +109,17 @@ class RetrySettings(Section):
     """Seconds of the longest cool-down that a backend gets which asks for one by Retry-After."""
 
 
+class DrillSettings(Section):
+    """How remote backends are tried before requests need them, where the route document says nothing about it."""
+
+    interval_seconds: Annotated[float, Field(ge=0, le=86400)] = 300.0
+    """Seconds between two drills at a remote backend; 0 turns them off."""
+    request: DrillRequest = DrillRequest.NONE
+    """Request that a drill sends: none, the list of models, or a completion of one token, which costs."""
+    replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Number of gateways that share the completions: each sends one with every so many drills."""
+
+
 class CorsSettings(Section):
     """Websites that may read responses in a browser, where the route document says nothing about them."""
 
@@ -176,6 +187,7 @@ class GatewaySettings(Section):
     timeouts: TimeoutSettings = TimeoutSettings()
     limits: LimitSettings = LimitSettings()
     retry: RetrySettings = RetrySettings()
+    drill: DrillSettings = DrillSettings()
     cors: CorsSettings = CorsSettings()
     access: AccessSettings = AccessSettings()
     tracing: TracingSettings = TracingSettings()

@@ -37,6 +37,7 @@ from gateway.api.vocabulary import (
     ORIGIN,
     ORIGIN_IN_WORDS,
     AffinityType,
+    DrillRequest,
     Endpoints,
     Forwarded,
     StatefulPaths,
@@ -367,6 +368,17 @@ class Queue(_Part):
     """Seconds that a request may wait."""
 
 
+class Drill(_Part):
+    """How the remote backends are tried before requests need them. The gateway's setting counts where a field is
+    absent."""
+
+    interval: Annotated[float, Field(ge=0, le=86400)] | None = None
+    """Seconds between two drills at a remote backend; 0 means that there are none."""
+    request: DrillRequest | None = None
+    """Request that a drill sends: none, models or completion. A gateway that does not know a value rejects the
+    document."""
+
+
 class Limits(_Part):
     """Limits on requests. The gateway's setting counts where a field is absent."""
 
@@ -494,6 +506,8 @@ class RouteDocument(_Part):
     """When a backend that fails gets no requests for a while."""
     queue: Queue = Queue()
     """Queue in which requests wait while the local backend is at its limit and no backend takes the overflow."""
+    drill: Drill = Drill()
+    """How the remote backends are tried before requests need them."""
     cors: Cors | None = None
     """Websites that may read responses to requests by host and by path. The gateway's setting counts when absent."""
     affinity: Affinity = Affinity()
@@ -661,6 +675,7 @@ _NESTED: Final[Mapping[tuple[type[BaseModel], str], type[BaseModel]]] = {
     (RouteDocument, "retry"): Retry,
     (RouteDocument, "breaker"): Breaker,
     (RouteDocument, "queue"): Queue,
+    (RouteDocument, "drill"): Drill,
     (RouteDocument, "cors"): Cors,
     (RouteDocument, "affinity"): Affinity,
     (RouteDocument, "access"): Access,

@@ -135,6 +135,17 @@ class Endpoints(StrEnum):
     """They are sent to the name of the Service."""
 
 
+class DrillRequest(StrEnum):
+    """Request by which a remote backend is tried."""
+
+    NONE = "none"
+    """No request: the name is looked up, a connection is opened, and a token is fetched."""
+    MODELS = "models"
+    """GET /v1/models, which should list the model."""
+    COMPLETION = "completion"
+    """A chat completion of one token."""
+
+
 NOT_SETTABLE: Final = HOP_BY_HOP | FRAMING | FORWARDED | {"host", "expect", "via", "max-forwards", "x-request-id"}
 """Header fields, in lower case, that the gateway writes itself: a route can neither set, add nor remove them. Where it
 writes no forwarding fields, a route can set those in `FORWARDED`."""

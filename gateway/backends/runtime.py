@@ -1,6 +1,7 @@
 """Runtime state of routes and their backends, which outlives the documents they come from."""
 
 from collections.abc import Callable, Hashable
+from math import inf
 
 from gateway.api import v1alpha1
 from gateway.backends.breaker import CircuitBreaker
@@ -12,6 +13,16 @@ from gateway.backends.response_pods import ResponsePods
 from gateway.backends.stream_slots import StreamSlots
 
 
+class Traffic:
+    """Successes of requests at one backend."""
+
+    __slots__ = ("succeeded_at",)
+
+    def __init__(self) -> None:
+        self.succeeded_at = -inf
+        """Time of the monotonic clock of the last POST that succeeded."""
+
+
 class BackendRuntime:
     """Runtime state of one backend of a route, kept over changes of the document while the server stays the same.
 
@@ -19,13 +30,15 @@ class BackendRuntime:
     model, say nothing about the other.
     """
 
-    __slots__ = ("breaker", "concurrency", "origin", "pods", "streams")
+    __slots__ = ("breaker", "concurrency", "origin", "pods", "streams", "traffic")
 
     def __init__(self, origin: Hashable, rules: v1alpha1.Breaker) -> None:
         self.origin = origin
         """Identity of the server."""
         self.breaker = CircuitBreaker(rules)
         self.concurrency = ConcurrencyLimit()
+        self.traffic = Traffic()
+        """Successes of requests, which count as drills at a remote backend."""
         self.pods: PodSet | None = None
         """Pods of the Service; None where requests are sent to its name."""
         self.streams: StreamSlots | None = None

@@ -8,7 +8,10 @@ secret, a token or what an endpoint wrote into an error or a log line.
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import astuple
+from hashlib import blake2b
 from pathlib import Path
+from secrets import token_bytes
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from gateway import errors
@@ -116,6 +119,14 @@ def _read(data: Mapping[str, str], key: str, read: Callable[[str], _T], absent: 
         raise ValueError(f"{key} {exc}") from None
 
 
+def _source(identity: Identity) -> str:
+    """Return what has a credential, in the words of a sentence."""
+    if identity == _DEFAULT:
+        return "the section defaultRemoteBackend of the configuration"
+    kind, namespace, name = identity
+    return f"{kind} {namespace}/{name}"
+
+
 class _Entry:
     """The token of one credential, and where it may be sent."""
 
@@ -165,6 +176,8 @@ class Credentials:
         self._client = TokenClient()
         self._token_request = token_request
         self._entries: dict[Identity, _Entry] = {}
+        self._salt = token_bytes(32)
+        """Key of the fingerprints, so that they tell nothing about credentials."""
 
     async def authorization(
         self, route: InNamespace, backend: Backend, *, refresh: bool | bytes = False
@@ -187,11 +200,12 @@ class Credentials:
             refused = entry.token.value if refresh is True else refresh or b""
             try:
                 value = await entry.token.authorization(refused)
-            except TokenUnavailable:
-                raise errors.CredentialsFailed from None
+            except TokenUnavailable as exc:
+                raise errors.CredentialsFailed(source=_source(identity), unavailable=exc.again()) from None
         if not is_for(entry.hosts, backend):
-            self._complaints.write(*identity, f"it is not for the host {backend.host}")
-            raise errors.CredentialsFailed
+            reason = f"it is not for the host {backend.host}"
+            self._complaints.write(*identity, reason)
+            raise errors.CredentialsFailed(reason, source=_source(identity))
         return value
 
     async def headers(self, route: InNamespace, backend: Backend, *, refresh: bool = False) -> dict[bytes, bytes]:
@@ -202,7 +216,9 @@ class Credentials:
         """
         return await self._values.headers(route, backend, refresh=refresh)
 
-    async def certificate(self, route: InNamespace, backend: Backend) -> ClientCertificate | None:
+    async def certificate(
+        self, route: InNamespace, backend: Backend, *, refresh: bool = False
+    ) -> ClientCertificate | None:
         """Return the certificate that `backend.tls.clientCertificate` names; None when it names none.
 
         It is the same object until the Secret changes.
@@ -210,7 +226,32 @@ class Credentials:
         Raises:
             errors.CredentialsFailed: the Secret is not there, is not for this host, or has no certificate with its key.
         """
-        return await self._values.certificate(route, backend)
+        return await self._values.certificate(route, backend, refresh=refresh)
+
+    def sources(self, route: InNamespace, backend: Backend) -> frozenset[Identity]:
+        """Return what holds the credentials for `backend`."""
+        token = self._identity(route, backend)
+        names = {source.name for source in backend.headers.set_from.values()}
+        if backend.tls.client_certificate is not None:
+            names.add(backend.tls.client_certificate)
+        secrets: list[Identity] = [("Secret", route.namespace, name) for name in names]
+        return frozenset(secrets if token is None else (*secrets, token))
+
+    async def fingerprint(self, source: Identity) -> bytes | None:
+        """Return bytes that change with what a source of credentials holds now; None where it cannot be read.
+
+        They tell nothing about it, and those of another process are others.
+        """
+        try:
+            if source == _DEFAULT:
+                text = "" if self._default is None else repr(astuple(self._default()))
+            else:
+                text = repr(sorted((await self._data(source)).items()))
+        except TokenUnavailable:
+            text = ""
+        except (OSError, ValueError):
+            return None
+        return blake2b(text.encode(), key=self._salt).digest()
 
     async def close(self) -> None:
         """Cancel what is under way."""

@@ -105,13 +105,15 @@ _Content = TypeVar("_Content", bound=Content)
 class _Entry(Generic[_Content]):
     """One Secret of a cache."""
 
-    __slots__ = ("content", "forced_at", "reading", "tried_at")
+    __slots__ = ("content", "forced_at", "problem", "reading", "tried_at")
 
     def __init__(self, content: _Content) -> None:
         self.content = content
         self.tried_at = float("-inf")
         self.forced_at = float("-inf")
         self.reading: asyncio.Task[None] | None = None
+        self.problem = ""
+        """Why the last read failed; empty where it did not."""
 
 
 class SecretCache(Generic[_Content]):
@@ -168,6 +170,11 @@ class SecretCache(Generic[_Content]):
             await self._wait(namespace, name, entry)
         return entry.content
 
+    def problem(self, namespace: str, name: str) -> str:
+        """Return why the last read of a Secret failed; empty where it did not, or there was none."""
+        entry = self._entries.get((namespace, name))
+        return "" if entry is None else entry.problem
+
     async def close(self) -> None:
         """Cancel reads that are under way."""
         tasks = [entry.reading for entry in self._entries.values() if entry.reading is not None]
@@ -189,11 +196,14 @@ class SecretCache(Generic[_Content]):
                 data = await self._reader.secret(namespace, name)
         except LookupError as exc:
             entry.content.lose()
-            self._complaints.write("Secret", namespace, name, str(exc))
+            entry.problem = str(exc)
+            self._complaints.write("Secret", namespace, name, entry.problem)
         except OSError as exc:
-            self._complaints.write("Secret", namespace, name, problem(exc))
+            entry.problem = problem(exc)
+            self._complaints.write("Secret", namespace, name, entry.problem)
         else:
             entry.content.take(data)
+            entry.problem = ""
         finally:
             entry.tried_at = self._loop.time()
             entry.reading = None
@@ -247,13 +257,13 @@ class SecretValues:
             self._check_host(route.namespace, source.name, data, backend)
             value = data.get(source.key, "").strip()
             if not _VALUE.fullmatch(value):
-                reason = f"{source.key} is missing or no field value"
-                self._complaints.write("Secret", route.namespace, source.name, reason)
-                raise errors.CredentialsFailed
+                raise self._refused(route.namespace, source.name, f"{source.key} is missing or no field value")
             values[key] = value.encode("ascii")
         return values
 
-    async def certificate(self, route: InNamespace, backend: Backend) -> ClientCertificate | None:
+    async def certificate(
+        self, route: InNamespace, backend: Backend, *, refresh: bool = False
+    ) -> ClientCertificate | None:
         """Return the certificate that `backend.tls.clientCertificate` names; None when it names none.
 
         It is the same object until the Secret changes.
@@ -266,7 +276,7 @@ class SecretValues:
             return None
         if backend.default:
             raise errors.CredentialsFailed  # what it is shown comes from the gateway's settings alone
-        values = await self._read(route.namespace, name, refresh=False)
+        values = await self._read(route.namespace, name, refresh=refresh)
         data = values.data or {}
         self._check_host(route.namespace, name, data, backend)
         pair = data.get("tls.crt", ""), data.get("tls.key", "")
@@ -279,9 +289,7 @@ class SecretValues:
             else:
                 values.certificate = (*pair, certificate)
         if values.certificate[2] is None:
-            reason = "tls.crt and tls.key are no certificate with its key"
-            self._complaints.write("Secret", route.namespace, name, reason)
-            raise errors.CredentialsFailed
+            raise self._refused(route.namespace, name, "tls.crt and tls.key are no certificate with its key")
         return values.certificate[2]
 
     async def close(self) -> None:
@@ -291,8 +299,12 @@ class SecretValues:
     def _check_host(self, namespace: str, name: str, data: Mapping[str, str], backend: Backend) -> None:
         # A Service is in the Secret's own namespace. Whatever is outside must be named by the Secret.
         if backend.service is None and not is_for(hosts_in(data), backend):
-            self._complaints.write("Secret", namespace, name, f"it is not for the host {backend.host}")
-            raise errors.CredentialsFailed
+            raise self._refused(namespace, name, f"it is not for the host {backend.host}")
+
+    def _refused(self, namespace: str, name: str, reason: str) -> errors.CredentialsFailed:
+        """Log why a Secret is of no use; return the error that says it."""
+        self._complaints.write("Secret", namespace, name, reason)
+        return errors.CredentialsFailed(reason, source=f"Secret {namespace}/{name}")
 
     async def _read(self, namespace: str, name: str, *, refresh: bool) -> _Values:
         """Return a Secret whose data is there.
@@ -302,7 +314,8 @@ class SecretValues:
         """
         values = await self._secrets.read(namespace, name, refresh=refresh)
         if values.data is None:
-            raise errors.CredentialsFailed
+            reason = self._secrets.problem(namespace, name)
+            raise errors.CredentialsFailed(reason, source=f"Secret {namespace}/{name}")
         return values
 
 

@@ -21,6 +21,8 @@ from program.oauth.errors import TokenUnavailable
 from program.oauth.responses import RESPONSE_BYTES, TokenResponse
 from program.tls import AuthoritiesUnusable, client_context
 
+UNRESOLVED: Final = "its name does not resolve"
+"""Detail of an error that says that the name of a token endpoint has no address."""
 _CONTEXTS: Final = 64
 """Largest number of TLS contexts that are kept, one for each set of authorities."""
 
@@ -161,7 +163,8 @@ class _CheckedTransport(httpx.AsyncBaseTransport):
 def _unavailable(exc: Exception) -> TokenUnavailable:
     """Return why there is no response."""
     if isinstance(exc, errors.GatewayError):
-        return TokenUnavailable(exc.code)
+        is_unresolved = isinstance(exc, errors.ConnectFailed) and exc.is_unresolved
+        return TokenUnavailable(exc.code, UNRESOLVED if is_unresolved else "")
     cause: BaseException | None = exc
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):

@@ -75,6 +75,7 @@ class Upstream:
         keep: int = 0,
         resend: bool = False,
         change: Callable[[], BodyChange] | None = None,
+        fresh: bool = False,
     ) -> UpstreamResponse:
         """Send one request and return its response when the response's head has arrived.
 
@@ -92,6 +93,7 @@ class Upstream:
             keep: Bytes of it that the exchange keeps, so that it can be sent again.
             resend: Whether the route allows sending a request twice that is not idempotent.
             change: Function that returns a change of a body from an exchange.
+            fresh: Whether the request goes over a new connection, whatever there is in the pool.
 
         Raises:
             errors.UpstreamError: No head of a response arrived.
@@ -99,7 +101,7 @@ class Upstream:
             errors.Overloaded: This process has no file descriptor or port left.
         """
         request = UpstreamRequest(head, body, body_limit, keep, None if change is None else change())
-        connection = self._take(origin)
+        connection = None if fresh else self._take(origin)
         if connection is not None:
             response = UpstreamResponse(connection, head.method == b"HEAD", timeouts)
             try:
@@ -114,6 +116,21 @@ class Upstream:
         connection = await self._connect(origin, timeouts.connect, owner)
         response = UpstreamResponse(connection, head.method == b"HEAD", timeouts)
         return await connection.round_trip(response, request, timeouts)
+
+    async def probe(self, origin: Origin, seconds: float, *, owner: str = "") -> None:
+        """Connect to `origin` anew, TLS handshake included, send nothing, and drop the connection.
+
+        Args:
+            origin: Server to connect to.
+            seconds: Seconds that it may take.
+            owner: Route whose share of the look-ups of names it takes, as `namespace/name`.
+
+        Raises:
+            errors.UpstreamError: The server cannot be connected to; the cause is what went wrong.
+            errors.Overloaded: This process has no file descriptor or port left.
+        """
+        connection = await self._connect(origin, seconds, owner)
+        connection.abort()
 
     def close(self) -> None:
         """Abort every connection and stop the sweep."""
@@ -223,7 +240,7 @@ class Upstream:
         except TimeoutError as exc:
             if found:
                 self._resolver.doubt(origin.host, owner=owner)
-            raise errors.ConnectTimeout from exc
+            raise errors.ConnectTimeout(is_unresolved=not found) from exc
         except ssl.SSLError as exc:
             self._resolver.doubt(origin.host, owner=owner)
             raise errors.TlsFailed from exc

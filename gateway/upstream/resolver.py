@@ -209,7 +209,7 @@ class Resolver:
             await asyncio.wait((lookup,), timeout=patience)
         if known.addresses and (useful or known.known_at >= now):
             return known.addresses
-        raise errors.ConnectFailed
+        raise errors.ConnectFailed(is_unresolved=True)
 
     def _tenant(self, owner: str) -> _Tenant:
         namespace = owner.partition("/")[0]

@@ -16,6 +16,7 @@ from gateway.api.vocabulary import (
     ORIGIN,
     ORIGIN_IN_WORDS,
     AffinityType,
+    DrillRequest,
     Endpoints,
     Forwarded,
     StatefulPaths,
@@ -205,6 +206,23 @@ class GatewayLocalOnly(ApiModel):
     Defaults to anywhere."""
 
 
+class GatewayDrill(ApiModel):
+    """Drill: every gateway pod tries the remote backend now and then, so that a wrong credential, name or certificate
+    is found before requests need it. A drill changes nothing about where requests go."""
+
+    model_config = schema_config(x_must_be="a drill, such as {intervalSeconds: 300, request: models}")
+
+    interval_seconds: Annotated[float, Field(ge=0, le=86400)] | None = None
+    """Number of seconds between two drills; 0 turns them off. After a failed one the next comes sooner, and there is
+    none while requests succeed. Defaults to gateway.drill.intervalSeconds of the gateway's configuration, which is 300
+    unless it is set."""
+    request: DrillRequest | None = None
+    """What a drill sends. none: no request; it looks up the name, connects, checks the certificate and gets a token.
+    models: GET /v1/models as well, which should list the model. completion: a chat completion of one token as well,
+    which the provider may charge for; of several gateway pods each sends one with every so many drills. Defaults to
+    gateway.drill.request of the gateway's configuration, which is none unless it is set."""
+
+
 class GatewayModel(ApiModel):
     """Name besides the own one under which clients may ask for the model, such as that of a LoRA adapter."""
 
@@ -299,6 +317,9 @@ class Gateway(ApiModel):
     health_check: HealthCheck | None = None
     """Health check of the local replicas through their Service, in addition to their own probes. If not set, there is
     none."""
+    drill: GatewayDrill | None = None
+    """How the gateway tries the remote backend before requests need it. Defaults to gateway.drill of the gateway's
+    configuration."""
     body_limit_bytes: Annotated[int, Field(ge=0, le=1099511627776)] | None = None
     """Maximum size of a request body in bytes. A larger one gets status 413. Defaults to gateway.limits.bodyBytes of
     the gateway's configuration."""

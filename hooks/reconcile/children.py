@@ -216,6 +216,9 @@ def _document(resolved: ResolvedSpec, observation: Observation) -> routes.RouteD
         retry=_retry(gateway.retry),
         breaker=routes.Breaker() if gateway.breaker is None else _breaker(gateway.breaker),
         queue=routes.Queue() if gateway.queue is None else _queue(gateway.queue),
+        drill=routes.Drill()
+        if gateway.drill is None
+        else routes.Drill(interval=gateway.drill.interval_seconds, request=gateway.drill.request),
         cors=None if gateway.cors is None else _cors(gateway.cors),
         affinity=routes.Affinity() if gateway.affinity is None else _affinity(gateway.affinity),
         stateful_paths=gateway.stateful_paths or StatefulPaths.LOCAL,

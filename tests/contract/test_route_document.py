@@ -104,6 +104,13 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
                     {}, optional={"type": st.sampled_from(["none", "conversation", "prefix"]), "header": header_names}
                 ),
                 "statefulPaths": st.sampled_from(["local", "refuse"]),
+                "drill": st.fixed_dictionaries(
+                    {},
+                    optional={
+                        "interval": st.floats(0, 86400),
+                        "request": st.sampled_from(["none", "models", "completion"]),
+                    },
+                ),
                 "split": st.fixed_dictionaries({}, optional={"percentage": st.integers(0, 100)}),
             },
         )

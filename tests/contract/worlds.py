@@ -179,6 +179,7 @@ GATEWAY: Final[Json] = {
     "statefulPaths": "refuse",
     "affinity": {"type": "conversation", "header": "x-session"},
     "endpoints": "service",
+    "drill": {"intervalSeconds": 60, "request": "models"},
     "cors": {
         "origins": ["https://chat.example.com", "http://localhost:3000"],
         "methods": ["POST"],

@@ -132,6 +132,7 @@ FULL: Final = {
             "statefulPaths": "remote",
             "affinity": {"type": "conversation", "header": "X-Session"},
             "endpoints": "service",
+            "drill": {"intervalSeconds": 0, "request": "completion"},
             "models": [{"name": "lora-a", "localModel": "adapter-a", "remoteModel": "acme/lora-a"}],
             "forwardHeaders": ["X-Auth-Request-User"],
             "forwarded": "none",

@@ -291,6 +291,9 @@ spec:
 {{- $_ := set $limits "memoryBytes" (max 1048576 (div ($memory | int64) 4)) -}}
 {{- $gateway = merge (dict "limits" $limits) (omit $gateway "limits") -}}
 {{- end -}}
+{{- $replicas := .Values.gateway.autoscaling.enabled | ternary .Values.gateway.autoscaling.maxReplicas .Values.gateway.replicas -}}
+{{- $drill := merge (deepCopy ($given.gateway.drill | default dict)) (dict "replicas" (max 1 ($replicas | int))) -}}
+{{- $gateway = merge (dict "drill" $drill) (omit $gateway "drill") -}}
 {{- $access := deepCopy ($given.gateway.access | default dict) -}}
 {{- if .Values.gateway.access.existingSecret -}}
 {{- $_ := set $access "keysDirectory" "/etc/beamlit/access" -}}

@@ -26,6 +26,7 @@ from gateway.credentials.cache import Credentials
 from gateway.credentials.secrets import SecretReader
 from gateway.downstream.budget import MemoryBudget
 from gateway.downstream.server import HttpServer
+from gateway.drill.drills import Drills
 from gateway.journal import Journal
 from gateway.plan import cors_rule
 from gateway.proxy import Proxy
@@ -183,6 +184,7 @@ class Running:
     log: io.StringIO
     journal: Journal
     memory: MemoryBudget
+    drills: Drills
     _clients: list[Client]
 
     async def client(self, context: ssl.SSLContext | None = None) -> Client:
@@ -300,6 +302,7 @@ async def gateway(
     """
     section = dict((settings or {}).get("gateway", {}))
     section["timeouts"] = UNHURRIED | section.get("timeouts", {})
+    section.setdefault("drill", {"intervalSeconds": 0})  # remote servers of most tests count their connections
     loaded = Settings.load(None, environment={}, flags=None).model_validate({**(settings or {}), "gateway": section})
     metrics = Metrics()
     log = io.StringIO()
@@ -361,7 +364,16 @@ async def gateway(
     listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0, ssl=context)
     clients: list[Client] = []
     running = Running(
-        listening.sockets[0].getsockname()[1], server, store, upstream, metrics, log, journal, memory, clients
+        listening.sockets[0].getsockname()[1],
+        server,
+        store,
+        upstream,
+        metrics,
+        log,
+        journal,
+        memory,
+        proxy.drills,
+        clients,
     )
     running.load(*(documents or (document(),)))
     try:
