@@ -28,6 +28,7 @@ from gateway.credentials import cache as credentials
 from gateway.http import forwarding
 from gateway.http.event_stream import is_event_stream
 from gateway.http.exchange import Exchange, RequestHead, ResponseHead, field
+from gateway.keep_alive import KeepAlive, KeepAlives
 from gateway.model_names import body as bodies
 from gateway.model_names import path
 from gateway.model_names.streamed import StreamedName
@@ -65,6 +66,7 @@ class Attempts:
         upstream: upstream.Upstream,
         credentials: credentials.Credentials,
         metrics: Metrics,
+        keep_alives: KeepAlives,
         via: bytes,
     ) -> None:
         self._via = via
@@ -73,6 +75,7 @@ class Attempts:
         self._upstream = upstream
         self._credentials = credentials
         self._metrics = metrics
+        self._keep_alives = keep_alives
         self._longest_cool_down = settings.gateway.retry.cool_down_seconds
         self._trusted = AddressRules.parse(allowed=settings.gateway.trusted_proxies)
         self._has_trusted_proxies = bool(settings.gateway.trusted_proxies)
@@ -363,17 +366,36 @@ class Attempts:
             and (plan.goes_on(tried) or _has_other_pods(chosen, tried_pods))
         ):
             response.expect_event(context)
+            if plan.keep_alive_after:
+                self._keep_alive(response, exchange, plan, context)
             return None
         response.expect_event(None)
+        keep_alive = self._keep_alive(response, exchange, plan, context) if plan.keep_alive_after else None
+        if keep_alive is not None:
+            keep_alive.held = response
         try:
             event = await response.first_event()
         except BaseException:
             response.abort()
             raise
+        finally:
+            if keep_alive is not None:
+                keep_alive.held = None
         cause = failover.stream_cause(failover.error_status(event), plan.statuses) if plan.examines_streams else None
         if cause is None and not response.awaits_event:
             context.first_event_arrived()
         return cause
+
+    def _keep_alive(
+        self, response: UpstreamResponse, exchange: Exchange, plan: RoutePlan, context: RequestContext
+    ) -> KeepAlive | None:
+        """Return what keeps the client's connection alive until the first event; None where nothing can or need be."""
+        if not response.readable or not response.awaits_event or response.bodiless:
+            return None
+        if context.keep_alive is None:
+            waited = time.perf_counter() - context.started
+            context.keep_alive = self._keep_alives.start(exchange, context, waited, plan.keep_alive_after)
+        return context.keep_alive
 
     def _attempt(
         self, exchange: Exchange, plan: RoutePlan, chosen: BackendPlan, target: bytes, context: RequestContext
@@ -386,6 +408,8 @@ class Attempts:
         extra = {b"x-request-id": context.request_id}
         if context.trace is not None:
             context.trace.put_into(extra, chosen.target.dropped)
+        if context.keep_alive is not None and context.keep_alive.needs_plain:
+            extra[b"accept-encoding"] = b"identity"
         model = context.model
         if chosen.plain and (model is None or (model.is_settled and chosen.name_for(model.name) is None)):
             head = exchange.head

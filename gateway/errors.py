@@ -557,21 +557,65 @@ def body(error: GatewayError, request_id: str, target: bytes = b"") -> bytes:
 
     The code stands where the clients look for a code: `error.code`, or `error.details.error_code`.
     """
+    return _body(error.status, error.kind, error.code, error.message, request_id, target)
+
+
+def _body(status: int, kind: str, code: str, message: str, request_id: str, target: bytes) -> bytes:
+    """Return an error in the form of OpenAI or, by its target, Anthropic, whose types follow from the status."""
     if is_anthropic(target):
-        other = "invalid_request_error" if error.status < 500 else "api_error"
-        kind = _ANTHROPIC_KINDS.get(error.status, other)
-        content = {"type": kind, "message": error.message, "details": {"error_code": error.code}}
+        other = "invalid_request_error" if status < 500 else "api_error"
+        content = {
+            "type": _ANTHROPIC_KINDS.get(status, other), "message": message, "details": {"error_code": code},
+        }  # fmt: skip
         return orjson.dumps({"type": "error", "error": content, "request_id": request_id})
-    return orjson.dumps(
-        {
-            "error": {
-                "message": error.message,
-                "type": error.kind,
-                "code": error.code,
-                "param": None,
-                "request_id": request_id,
-            }
-        }
+    error = {"message": message, "type": kind, "code": code, "param": None, "request_id": request_id}
+    return orjson.dumps({"error": error})
+
+
+LATE_BYTES: Final = 16384
+"""Bytes of a backend's error that are read where it comes too late for its status."""
+_LATE_CHARACTERS: Final = 1000
+"""Characters of its message that the client gets."""
+_CODE_CHARACTERS: Final = 64
+"""Characters of its code that the client gets."""
+
+
+def late_body(status: int, content: bytes, request_id: str, target: bytes) -> bytes:
+    """Return the error for a response that is no event stream and comes after the head of one was sent.
+
+    It has the status in its message, and the message and the code of the response's body where that has any.
+
+    Args:
+        status: Status of the response.
+        content: Beginning of its body.
+        request_id: Id of the request.
+        target: Target of the request, which tells the form of the error.
+    """
+    if status < 400:
+        message = f"The model's backend responded with status {status}, but with no events that can be read."
+        status, code = BadResponse.status, BadResponse.code
+    else:
+        reason, code = _of_backend(content)
+        message = f"The model's backend responded with status {status}{': ' if reason else '.'}{reason}"
+    kind = "rate_limit_error" if status == 429 else "invalid_request_error" if status < 500 else "server_error"
+    return _body(status, kind, code or str(status), message, request_id, target)
+
+
+def _of_backend(content: bytes) -> tuple[str, str]:
+    """Return message and code of an error as model servers write it, both empty where there are none."""
+    try:
+        parsed = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return "", ""
+    found = parsed.get("error", parsed) if isinstance(parsed, dict) else None
+    if isinstance(found, str):
+        return found[:_LATE_CHARACTERS], ""
+    if not isinstance(found, dict):
+        return "", ""
+    message, code = found.get("message") or found.get("detail"), found.get("code")
+    return (
+        message[:_LATE_CHARACTERS] if isinstance(message, str) else "",
+        code[:_CODE_CHARACTERS] if isinstance(code, str) else "",
     )
 
 
@@ -598,6 +642,11 @@ def fields(error: GatewayError, request_id: str, target: bytes = b"") -> list[tu
     return found
 
 
+def is_whole(tail: bytes) -> bool:
+    """Return whether an event stream with these last four bytes ends between two events."""
+    return not tail or tail.endswith((b"\n\n", b"\r\r", b"\r\n\r\n"))
+
+
 def last_event(tail: bytes, body: bytes, *, named: bool = False) -> bytes:
     """Return the event with which a broken event stream ends (HTML Living Standard 9.2).
 
@@ -609,7 +658,7 @@ def last_event(tail: bytes, body: bytes, *, named: bool = False) -> bytes:
         body: Data of the event, one line.
         named: Whether the event has the name `error` in any case.
     """
-    whole = not tail or tail.endswith((b"\n\n", b"\r\r", b"\r\n\r\n"))
+    whole = is_whole(tail)
     if whole and not named:
         return b"data: %b\n\n" % body
     line_end = b"" if whole or tail.endswith((b"\n", b"\r")) else b"\n"

@@ -128,6 +128,13 @@ class RoutePlan:
         replay = document.retry.body_bytes
         self.replay = limits.replay_bytes if replay is None else replay
         """Bytes of the largest request body that is sent again."""
+        keep_alive = settings.gateway.keep_alive
+        after, before_head = document.keep_alive.after, document.keep_alive.before_head
+        self.keep_alive_after = keep_alive.after_seconds if after is None else after
+        """Seconds of silence after which a client gets a comment of an event stream; 0 for never."""
+        before_head = keep_alive.before_head if before_head is None else before_head
+        self.keeps_early = before_head and self.keep_alive_after > 0
+        """Whether it may get one before any backend has sent a head."""
         self.secrets = () if document.access is None else document.access.secrets
         """Names of the Secrets with the model's own API keys."""
         self.is_confined = is_confined
@@ -369,7 +376,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
         certified=certified,
         resend=resend,
         alternatives=alternatives,
-        keep=plan.replay if alternatives or authenticated or resend else 0,
+        keep=plan.replay if alternatives or authenticated or resend or plan.keeps_early else 0,
         names=_names(route, backend),
         traffic=state.traffic if backend.service is None and _has_drills(document, settings) else None,
         pods=state.pods,

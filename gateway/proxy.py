@@ -34,10 +34,11 @@ from gateway.drill.metrics import DrillMetrics
 from gateway.health import HealthChecks
 from gateway.http import forwarding
 from gateway.http.cors import OFF, is_preflight
-from gateway.http.event_stream import is_event_stream
+from gateway.http.event_stream import can_go_on, is_event_stream
 from gateway.http.exchange import Exchange, Fields, RequestHead, ResponseHead, field
 from gateway.http.stream_request import asks_for_stream
 from gateway.journal import PATH_CHARACTERS, Journal, RequestRecord
+from gateway.keep_alive import SWEEP_SECONDS, KeepAlive, KeepAlives
 from gateway.model_names import body as bodies
 from gateway.model_names import form
 from gateway.plan import BackendPlan, RoutePlan, cors_rule
@@ -52,6 +53,7 @@ from gateway.upstream import connection as upstream
 
 if TYPE_CHECKING:
     from gateway.upstream.origin import Origin
+    from gateway.upstream.response import UpstreamResponse
 
 _NOWHERE: Final = (errors.ModelMissing, errors.RouteNotFound, errors.ReadOnly, errors.Unauthorized)
 """Errors of a preflight that leads nowhere because there is no rule for websites."""
@@ -84,6 +86,7 @@ class Proxy:
         model_keys: ModelKeys | None = None,
         rules: CallerRules | None = None,
         tracer: Tracer | None = None,
+        sweep_seconds: float = SWEEP_SECONDS,
     ) -> None:
         """Serve nothing yet.
 
@@ -104,6 +107,7 @@ class Proxy:
             model_keys: API keys of single models; None where no model with keys of its own is served.
             rules: Rules for callers; None without any.
             tracer: Source of traces; None where these are off.
+            sweep_seconds: Seconds between two looks at streams whose clients may need a comment.
         """
         self._endpoints = endpoints
         self._settings = settings
@@ -117,12 +121,14 @@ class Proxy:
         self._access_log = access_log
         self._journal = Journal(0) if journal is None else journal
         self._draining = draining
+        self._keep_alives = KeepAlives(asyncio.get_running_loop(), sweep_seconds)
         self._attempts = Attempts(
             settings=settings,
             store=store,
             upstream=upstream,
             credentials=credentials,
             metrics=metrics,
+            keep_alives=self._keep_alives,
             via=via_pseudonym(settings.gateway, authority).encode("ascii"),
         )
         self._cors = cors_rule(settings.gateway.cors)
@@ -222,6 +228,9 @@ class Proxy:
             raise errors.BodyTooLarge
         if context.model is not None and len(context.model.decoded or b"") > plan.body_limit:
             raise errors.BodyTooLarge
+        if plan.keeps_early and head.method == b"POST":
+            after = plan.keep_alive_after
+            context.keep_alive = self._keep_alives.start(exchange, context, 0.0, after, before_head=True)
         if plan.limits_streams:
             context.streams = _asks_for_stream(exchange, context)
             streams = chosen.streams
@@ -234,6 +243,9 @@ class Proxy:
             context.trace.model = context.model.name
         context.model = None  # it may hold a decoded body, and the response may take long
         try:
+            if context.keep_alive is not None and context.keep_alive.begun:
+                await self._go_on(exchange, plan, context.keep_alive, response, context)
+                return
             fields = forwarding.response_fields(
                 response.head.fields,
                 extra=(*chosen.fields_for(context.diversion), (b"x-request-id", context.request_id)),
@@ -250,8 +262,8 @@ class Proxy:
                 fields = context.cors.applied(fields, head)
             outgoing = ResponseHead(response.head.status, response.head.reason, fields, response.head.content_length)
             body = response.whole()
-            makes_response = context.makes_response and context.pod is not None and response.head.status == 200
             if body is not None:
+                makes_response = context.makes_response and context.pod is not None and response.head.status == 200
                 if makes_response and (made := id_in(body[:BEGINNING_BYTES])) is not None:
                     self._remember(exchange, plan, context, made)
                 exchange.reply(outgoing, body)
@@ -260,13 +272,43 @@ class Proxy:
                 if context.stream is not None and not is_event_stream(response.head):
                     context.leave_streams()
                 exchange.respond(outgoing)
-                if makes_response:
-                    tap = IdTap(exchange, partial(self._remember, exchange, plan, context))
-                    await response.relay(cast("Exchange", tap))
-                else:
-                    await response.relay(exchange)
+                if context.keep_alive is not None:
+                    context.keep_alive.relay(response)
+                await response.relay(self._tapped(exchange, plan, context))
         finally:
             response.abort()
+
+    def _tapped(self, exchange: Exchange, plan: RoutePlan, context: RequestContext) -> Exchange:
+        """Return the receiver of a response: one that looks for its id first, where later requests may refer to it."""
+        if context.makes_response and context.pod is not None and context.status == 200:
+            return cast("Exchange", IdTap(exchange, partial(self._remember, exchange, plan, context)))
+        return exchange
+
+    async def _go_on(
+        self,
+        exchange: Exchange,
+        plan: RoutePlan,
+        keep_alive: KeepAlive,
+        response: "UpstreamResponse",
+        context: RequestContext,
+    ) -> None:
+        """Let the event stream that the client has already go on with a response; one that cannot becomes its error.
+
+        Raises:
+            errors.UpstreamError: The stream broke off.
+        """
+        if can_go_on(response.head):
+            keep_alive.go_on(response)
+            await response.relay(self._tapped(exchange, plan, context))
+            return
+        context.leave_streams()
+        status = response.head.status
+        try:
+            content = await response.read(errors.LATE_BYTES)
+        except errors.UpstreamError:
+            content = b""
+        context.broken = str(status)
+        exchange.end_with(errors.late_body(status, content, context.request_id.decode(), exchange.head.target))
 
     async def _check_caller(self, plan: RoutePlan, head: RequestHead, context: RequestContext) -> None:
         """Check that a request has one of the model's own API keys, and note its caller.
@@ -507,9 +549,10 @@ class Proxy:
         self.drills.apply(current)
 
     def close(self) -> None:
-        """Stop health checks and drills."""
+        """Stop health checks, drills, and the look at streams whose clients may need a comment."""
         self._health.close()
         self.drills.close()
+        self._keep_alives.close()
 
     def _plan(self, route: Route) -> RoutePlan:
         plan = self._plans.get(route.key)
@@ -625,8 +668,7 @@ class Proxy:
         """Respond with an error in the form that the client of this path understands."""
         if self._cors is None and isinstance(error, _NOWHERE) and is_preflight(exchange.head):
             error.message = OFF
-        if context.plan is not None and context.plan.is_confined and isinstance(error, _NOT_HERE):
-            error = errors.LocalOnly(retry_after=error.retry_after)
+        error = _for_client(error, context)
         context.code = error.code
         request_id, target = context.request_id.decode(), exchange.head.target
         fields = errors.fields(error, request_id, target)
@@ -646,13 +688,20 @@ class Proxy:
         if not exchange.responded:
             self._refuse(exchange, error, context)
             return
-        context.broken = error.code
-        if context.backend is not None and isinstance(error, errors.UpstreamError):
+        keep_alive = context.keep_alive if context.keep_alive is not None and context.keep_alive.begun else None
+        if keep_alive is not None and not keep_alive.relayed:
+            error = _for_client(error, context)  # attempts that failed are known already
+        elif context.backend is not None and isinstance(error, errors.UpstreamError):
             context.backend.broke_off(context.pod, time.perf_counter())
-        if context.events:
-            exchange.cut(errors.body(error, context.request_id.decode(), exchange.head.target))
-        else:
+        context.broken = error.code
+        if not context.events:
             exchange.fail(error)
+            return
+        body = errors.body(error, context.request_id.decode(), exchange.head.target)
+        if keep_alive is not None and keep_alive.waits:
+            exchange.end_with(body)  # comments are all that the client has got
+        else:
+            exchange.cut(body)
 
     def _finish(self, exchange: Exchange, context: RequestContext) -> None:
         """Count the request and log it."""
@@ -662,6 +711,9 @@ class Proxy:
         plan, backend = context.plan, context.backend
         if context.refusal is not None:
             context.refusal[0].abort()
+        if context.keep_alive is not None:
+            context.keep_alive.stop()
+            context.keep_alive = None  # it refers to the context
         if context.caller is not None:
             self._metrics.caller_request(context.caller)
             if context.limited and self._rules is not None:
@@ -727,6 +779,13 @@ class Proxy:
         if value is not None and _REQUEST_ID.fullmatch(value):
             return value
         return self._new_id()
+
+
+def _for_client(error: errors.GatewayError, context: RequestContext) -> errors.GatewayError:
+    """Return what a client is told of an error: that only local backends could have served its request, if so."""
+    if context.plan is not None and context.plan.is_confined and isinstance(error, _NOT_HERE):
+        return errors.LocalOnly(retry_after=error.retry_after)
+    return error
 
 
 def _caller(exchange: Exchange, context: RequestContext) -> bytes:

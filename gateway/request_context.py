@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from gateway.backends.concurrency import ConcurrencyLimit
     from gateway.backends.pods import Pod
     from gateway.http.cors import CorsRule
+    from gateway.keep_alive import KeepAlive
     from gateway.plan import BackendPlan, RoutePlan
     from gateway.requested_model import RequestedModel
     from gateway.tracing.spans import RequestTrace
@@ -32,9 +33,9 @@ class RequestContext:
 
     __slots__ = (
         "at", "backend", "broken", "caller", "code", "concurrency", "cors", "diversion", "events", "failures",
-        "first_byte", "first_event", "health", "home", "key", "limited", "makes_response", "model", "not_retried",
-        "pinned", "plan", "pod", "queued", "refusal", "request_id", "sought", "started", "status", "stream", "streams",
-        "trace",
+        "first_byte", "first_event", "health", "home", "keep_alive", "key", "limited", "makes_response", "model",
+        "not_retried", "pinned", "plan", "pod", "queued", "refusal", "request_id", "sought", "started", "status",
+        "stream", "streams", "trace",
     )  # fmt: skip
 
     def __init__(self, request_id: bytes, cors: "CorsRule | None" = None) -> None:
@@ -91,6 +92,8 @@ class RequestContext:
         """Why the response ended before it was complete."""
         self.events = False
         """Whether the response is an event stream, into which an error event can be written."""
+        self.keep_alive: KeepAlive | None = None
+        """Keep-alive of the response; None where it needs none."""
         self.health = False
         """Whether the request asks for the gateway's own health, as load balancers do without end: it is not logged."""
         self.streams = False
@@ -132,5 +135,7 @@ class RequestContext:
     def first_event_arrived(self) -> None:
         """Take note that the first event of the stream that the client gets is here."""
         self.first_event = time.perf_counter()
+        if self.keep_alive is not None:
+            self.keep_alive.stop()
         if self.stream is not None:
             self.stream.first_event(self.first_event)

@@ -74,6 +74,15 @@ class TimeoutSettings(Section):
     """Seconds that a WebSocket stays open while neither side sends anything."""
 
 
+class KeepAliveSettings(Section):
+    """Comments that clients get in event streams while nothing else comes, where the route says nothing about them."""
+
+    after_seconds: Annotated[float, Field(ge=0, le=86400)] = 25.0
+    """Seconds of silence before the first event of a stream after which a comment is sent; 0 for never."""
+    before_head: bool = False
+    """Whether comments are sent before a backend has responded, where the client asks for a stream."""
+
+
 class LimitSettings(Section):
     """Limits on sizes and counts."""
 
@@ -185,6 +194,7 @@ class GatewaySettings(Section):
     drain_seconds: Annotated[float, Field(ge=0, le=86400)] = 25.0
     """Seconds that requests in flight may take after that."""
     timeouts: TimeoutSettings = TimeoutSettings()
+    keep_alive: KeepAliveSettings = KeepAliveSettings()
     limits: LimitSettings = LimitSettings()
     retry: RetrySettings = RetrySettings()
     drill: DrillSettings = DrillSettings()

@@ -40,7 +40,7 @@ class Series:
     Only the thread of the event loop counts, so this needs no locks, unlike the types of the client library.
     """
 
-    __slots__ = ("duration", "duration_sum", "first_byte", "first_byte_sum", "statuses")
+    __slots__ = ("duration", "duration_sum", "first_byte", "first_byte_sum", "keep_alives", "statuses")
 
     def __init__(self) -> None:
         self.statuses: dict[int, int] = {}
@@ -48,6 +48,8 @@ class Series:
         self.duration_sum = 0.0
         self.first_byte = [0] * (len(_SECONDS) + 1)
         self.first_byte_sum = 0.0
+        self.keep_alives = 0
+        """Comments that clients got while the backend was silent."""
 
     def observe(self, status: int, seconds: float, first_byte_seconds: float | None) -> None:
         """Count one response.
@@ -103,6 +105,16 @@ class _Routes(Collector):
             for key, series in part:
                 first_byte.add_metric(key, _cumulative(series.first_byte), series.first_byte_sum)
             yield first_byte
+        for part in parts:
+            keep_alives = CounterMetricFamily(
+                "beamlit_gateway_keep_alives",
+                "Comments that clients of event streams got while nothing else came for them",
+                labels=_LABELS,
+            )
+            for key, series in part:
+                if series.keep_alives:
+                    keep_alives.add_metric(key, series.keep_alives)
+            yield keep_alives
 
 
 class _Callers(Collector):

@@ -22,6 +22,8 @@ CALLS: Final[Mapping[str, str]] = {
     "unknown": "a model that does not exist",
     "none": "a model without a backend",
     "failover": "the local server is gone: the remote one responds",
+    "silence": "a stream whose server is silent for long, before its head and before its first event: comments come",
+    "late": "a stream whose server is silent for long and then has no room: an error event behind comments",
 }
 """Kinds of calls, each with its meaning."""
 
@@ -41,6 +43,8 @@ class Client:
     """What the client shows for a model that does not exist: the class of its error or the status, and the code."""
     none: str = "503 no_backend"
     """What the client shows for a model without a backend."""
+    late: str = "event rate_limited"
+    """What the client shows for an error event: the class of its error, or the word event, and the code."""
     without: frozenset[str] = frozenset()
     """Calls that the client does not have."""
     more: tuple[str, ...] = ()
@@ -49,7 +53,7 @@ class Client:
     @property
     def outcomes(self) -> Mapping[str, str]:
         """Outcome of each call that the client has."""
-        errors = {"unknown": self.unknown, "none": self.none}
+        errors = {"unknown": self.unknown, "none": self.none, "late": self.late}
         return {call: errors.get(call, WORKS) for call in CALLS if call not in self.without}
 
 
@@ -60,6 +64,7 @@ CLIENTS: Final[Mapping[str, Client]] = {
         "openai",
         unknown="NotFoundError model_not_found",
         none="InternalServerError no_backend",
+        late="APIError rate_limited",
     ),
     "anthropic-python": Client(
         "anthropic",
@@ -67,6 +72,7 @@ CLIENTS: Final[Mapping[str, Client]] = {
         "anthropic",
         unknown="NotFoundError not_found_error",
         none="ServiceUnavailableError overloaded_error",
+        late="APIStatusError rate_limit_error",
         without=frozenset({"embeddings", "transcription"}),
     ),
     "httpx": Client("httpx", "Python", "httpx"),
@@ -77,6 +83,7 @@ CLIENTS: Final[Mapping[str, Client]] = {
         "openai",
         unknown="NotFoundError model_not_found",
         none="InternalServerError no_backend",
+        late="APIError rate_limited",
     ),
     "undici": Client("undici", "Node", "undici"),
     "fetch-undici": Client("fetch of undici", "Node", "undici"),

@@ -333,6 +333,17 @@ class Timeouts(_Part):
     """Seconds that may pass between two parts of the response body, from the first event of an event stream on."""
 
 
+class KeepAlive(_Part):
+    """Comments that a client gets in an event stream while nothing else comes for it. The gateway's setting counts
+    where a field is absent, and a gateway that does not know the field sends none."""
+
+    after: Annotated[float, Field(ge=0, le=86400)] | None = None
+    """Seconds of silence before the first event after which a comment is sent; 0 for never."""
+    before_head: bool | None = None
+    """Whether comments are sent before a backend has responded, where the client asks for a stream. A failure is an
+    error event then."""
+
+
 class Retry(_Part):
     """When a request that failed is sent to another backend for failover."""
 
@@ -498,6 +509,8 @@ class RouteDocument(_Part):
     """Backends that requests may go to, in the order in which failover tries them."""
     timeouts: Timeouts = Timeouts()
     """Seconds that the gateway waits for backends."""
+    keep_alive: KeepAlive = KeepAlive()
+    """Comments that keep the connections of clients open which wait for the first event of a stream."""
     limits: Limits = Limits()
     """Limits on the requests of clients."""
     retry: Retry = Retry()
@@ -671,6 +684,7 @@ _NESTED: Final[Mapping[tuple[type[BaseModel], str], type[BaseModel]]] = {
     (RouteDocument, "backends"): Backend,
     (RouteDocument, "models"): ServedModel,
     (RouteDocument, "timeouts"): Timeouts,
+    (RouteDocument, "keep_alive"): KeepAlive,
     (RouteDocument, "limits"): Limits,
     (RouteDocument, "retry"): Retry,
     (RouteDocument, "breaker"): Breaker,

@@ -161,7 +161,7 @@ class ClientExchange:
         self._left: int | None = None
         """Bytes of the response's body that have not been sent; None where their number is unknown."""
         self._tail = b""
-        """The last four bytes of a chunked response: they tell whether an event of a stream is complete."""
+        """The last four bytes of a response of unknown length: they tell whether an event of a stream is complete."""
 
     # The request's body
 
@@ -349,7 +349,7 @@ class ClientExchange:
                 self._discard = True
                 self._pieces = []
 
-    def _drop_body(self) -> None:
+    def release_body(self) -> None:
         """Free the memory of the request's body that no sink still waits for."""
         self.intact = False
         if self._sink is None:
@@ -396,7 +396,7 @@ class ClientExchange:
                 self.break_body(errors.BodyTooLarge())
                 return
             if self.intact and (self.size > self._keep or not self._has_room()):
-                self._drop_body()
+                self.release_body()
             if self.intact or self._next < len(self._pieces) or self._sink.gradual:
                 self._pieces.append(data)
                 self._push()
@@ -448,7 +448,15 @@ class ClientExchange:
             errors.BadResponse: The head is malformed; nothing has been sent.
         """
         self._connection.send(self._wire(head, close))
-        self._drop_body()  # it is not needed any more, and the response may take long
+        self.release_body()  # it is not needed any more, and the response may take long
+
+    def begin(self, head: ResponseHead) -> None:
+        """Send the head of the final response, and keep the request's body until `release_body`.
+
+        Raises:
+            errors.BadResponse: The head is malformed; nothing has been sent.
+        """
+        self._connection.send(self._wire(head, close=False))
 
     def reply(self, head: ResponseHead, body: bytes, *, close: bool = False) -> None:
         """Send a whole response, with one write instead of three.
@@ -484,10 +492,22 @@ class ClientExchange:
             return
         if self._left is not None:
             self._left -= len(data)
-        elif self._chunked:
+        else:
             self._tail = data[-4:] if len(data) > 3 else (self._tail + data)[-4:]
-            data = b"%x\r\n%b\r\n" % (len(data), data)
+            if self._chunked:
+                data = b"%x\r\n%b\r\n" % (len(data), data)
         self._connection.send(data)
+
+    def comment(self, data: bytes) -> bool:
+        """Send a comment of an event stream where it fits between two events; return whether it does.
+
+        It does not in the middle of an event, nor while the client does not read.
+        """
+        whole = not self.bodiless and self._left is None and errors.is_whole(self._tail)
+        if self.finished or self._connection.full or not whole:
+            return False
+        self.write(data)
+        return True
 
     def end(self) -> None:
         """Complete the response; break it off where its body has not the length that its head announced."""
@@ -500,6 +520,12 @@ class ClientExchange:
             self._connection.send(b"0\r\n\r\n")
         self.finished = True
         self._connection.response_ended(self)
+
+    def end_with(self, body: bytes) -> None:
+        """Complete an event stream with a last event that holds `body`."""
+        if not self.finished:
+            self.write(errors.last_event(self._tail, body, named=errors.is_anthropic(self.head.target)))
+            self.end()
 
     async def tunnel(self, fields: Fields, upstream: UpgradedConnection) -> str | None:
         """Send 101, and pass bytes in both directions until both sides have closed; return the cause where it broke.

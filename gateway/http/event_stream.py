@@ -19,8 +19,15 @@ _ALONE: Final = frozenset({b"id", b"retry"})
 
 def is_event_stream(head: ResponseHead) -> bool:
     """Return whether a response is an event stream without a known end."""
-    if head.status != 200 or head.content_length is not None:
-        return False
+    return head.status == 200 and head.content_length is None and _has_events(head)
+
+
+def can_go_on(head: ResponseHead) -> bool:
+    """Return whether the body of a response can follow events and comments that the client has already got."""
+    return head.status == 200 and _has_events(head) and is_readable(head)
+
+
+def _has_events(head: ResponseHead) -> bool:
     kind = field(head.fields, b"content-type")
     return kind is not None and kind[:17].lower() == b"text/event-stream"
 

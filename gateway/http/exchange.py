@@ -153,6 +153,14 @@ class Exchange(BodySource, Protocol):
         """Send the head of the final response; with `close` it is the last one on its connection."""
         ...
 
+    def begin(self, head: ResponseHead) -> None:
+        """Send the head of the final response, and keep the request's body until `release_body`."""
+        ...
+
+    def release_body(self) -> None:
+        """Free the memory of the request's body: it will not be sent again."""
+        ...
+
     def reply(self, head: ResponseHead, body: bytes, *, close: bool = False) -> None:
         """Send a whole response in one piece, instead of `respond`, `write` and `end`."""
         ...
@@ -161,8 +169,16 @@ class Exchange(BodySource, Protocol):
         """Send a piece of the response's body."""
         ...
 
+    def comment(self, data: bytes) -> bool:
+        """Send a comment of an event stream where it fits between two events; return whether it does."""
+        ...
+
     def end(self) -> None:
         """Complete the response."""
+        ...
+
+    def end_with(self, body: bytes) -> None:
+        """Complete an event stream with a last event that holds `body`."""
         ...
 
     async def tunnel(self, fields: Fields, upstream: UpgradedConnection) -> str | None:

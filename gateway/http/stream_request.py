@@ -2,12 +2,16 @@
 
 from typing import Final
 
+import orjson
+
 from gateway.http.exchange import RequestHead, field
 
 _MEMBER: Final = b'"stream"'
 _SPACE: Final = b" \t\r\n"
 _MOST_SPACE: Final = 64
 """Bytes behind the name of the member that are looked at."""
+_EVENT_PATHS: Final = (b"/completions", b"/responses", b"/messages", b"/images/generations")
+"""Ends of paths whose responses are event streams where the request asks for a stream."""
 
 
 def asks_for_stream(head: RequestHead, content: bytes | None) -> bool:
@@ -33,3 +37,29 @@ def asks_for_stream(head: RequestHead, content: bytes | None) -> bool:
             return True
         start = content.find(_MEMBER, start)
     return False
+
+
+def expects_events(head: RequestHead, content: bytes) -> bool:
+    """Return whether a POST can have no response but an event stream, but for an error.
+
+    Either its Accept field names nothing else, or it is a request of OpenAI's or Anthropic's API that asks for a
+    stream. In doubt it cannot: a client that waits for JSON must not get events.
+
+    Args:
+        head: Head of the request.
+        content: Whole body without its content coding.
+    """
+    if head.method != b"POST":
+        return False
+    accepted = [value for name, value in head.fields if name == b"accept"]
+    if len(accepted) == 1 and accepted[0].partition(b";")[0].strip().lower() == b"text/event-stream":
+        return b"," not in accepted[0]
+    if not head.target.partition(b"?")[0].removesuffix(b"/").endswith(_EVENT_PATHS):
+        return False
+    if not asks_for_stream(head, content):
+        return False
+    try:
+        parsed = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(parsed, dict) and parsed.get("stream") is True

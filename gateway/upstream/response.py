@@ -51,8 +51,8 @@ class UpstreamResponse:
     """One response of a backend, from its head on (a `http.exchange.BodySource`)."""
 
     __slots__ = ("_bytes", "_complete", "_connection", "_done", "_error", "_event", "_exchange", "_first_token",
-                 "_held", "_later_idle", "_observer", "_pieces", "_room", "_waits", "bodiless", "end", "head", "idle",
-                 "readable", "sent_at")  # fmt: skip
+                 "_held", "_later_idle", "_observer", "_pieces", "_room", "_waits", "bodiless", "end", "head",
+                 "heard_at", "idle", "readable", "sent_at")  # fmt: skip
 
     def __init__(self, connection: ResponseConnection, bodiless: bool, timeouts: Timeouts) -> None:
         self.bodiless = bodiless
@@ -63,6 +63,8 @@ class UpstreamResponse:
         """Time of the loop's clock at which the wait for the first event ends, whatever arrives; 0 without one."""
         self.sent_at = 0.0
         """Time of the loop's clock at which the request was sent."""
+        self.heard_at = 0.0
+        """Time of the loop's clock at which something of an event stream arrived last, up to its first event."""
         self.head: ResponseHead
         self.readable = False
         """Whether this is an event stream whose events the gateway can read."""
@@ -237,6 +239,8 @@ class UpstreamResponse:
         event = self._event
         if event is not None and not event.found:
             self._look(data)
+            if self._connection is not None:
+                self.heard_at = self._connection.loop.time()
         if self._exchange is not None:
             self._exchange.write(data)
             return

@@ -55,6 +55,18 @@ class GatewayTimeouts(ApiModel):
     on. There is no limit on the whole response."""
 
 
+class GatewayKeepAlive(ApiModel):
+    """Comments that clients get in event streams while nothing else comes, so that load balancers keep the connection.
+    Defaults to gateway.keepAlive of the gateway's configuration."""
+
+    after_seconds: Annotated[float, Field(ge=0, le=86400)] | None = None
+    """Number of seconds of silence before the first event of a stream after which a comment is sent. Others follow
+    every ten seconds, or after as many seconds where that is less. 0 sends none."""
+    before_head: bool | None = None
+    """Whether comments are sent before a backend has responded, if the client asks for a stream. The status of the
+    response is 200 then, and a failure is an error event, after which clients do not try again by themselves."""
+
+
 class GatewayRetry(ApiModel):
     """Failover of single requests from one backend to the other."""
 
@@ -307,6 +319,9 @@ class Gateway(ApiModel):
     pods."""
     timeouts: GatewayTimeouts | None = None
     """Timeouts of the gateway towards backends. Defaults to those of the gateway's configuration."""
+    keep_alive: GatewayKeepAlive | None = None
+    """Comments that clients get in event streams while nothing else comes. Defaults to those of the gateway's
+    configuration."""
     retry: GatewayRetry = Field(default=GatewayRetry(), json_schema_extra={"default": {}, "x-default": True})
     """Failover of single requests from one backend to the other."""
     breaker: GatewayBreaker | None = None

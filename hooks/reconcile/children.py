@@ -212,6 +212,9 @@ def _document(resolved: ResolvedSpec, observation: Observation) -> routes.RouteD
             first_token=timeouts.first_token_seconds,
             idle=timeouts.idle_seconds,
         ),
+        keep_alive=routes.KeepAlive()
+        if gateway.keep_alive is None
+        else routes.KeepAlive(after=gateway.keep_alive.after_seconds, before_head=gateway.keep_alive.before_head),
         limits=routes.Limits(body_bytes=gateway.body_limit_bytes),
         retry=_retry(gateway.retry),
         breaker=routes.Breaker() if gateway.breaker is None else _breaker(gateway.breaker),

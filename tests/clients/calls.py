@@ -13,8 +13,12 @@ MODELS: Final[Mapping[str, str]] = {
     "unknown": "missing",
     "none": "empty",
     "failover": "fallen",
+    "silence": "slow",
+    "late": "late",
 }
 """Model that a call names, where it is not `demo`."""
+STREAMS: Final = ("stream", "cancel", "silence", "late")
+"""Calls that ask for a stream."""
 SPEECH: Final = b"RIFF\x00\xff\r\n--model"
 """Recording of a transcription: bytes that are no text."""
 
@@ -34,7 +38,7 @@ def request_of(call: str) -> tuple[str, str, dict[str, Any] | None]:
             return "POST", "/v1/embeddings", {"model": "demo", "input": ["a", "b"]}
         case _:
             asked = {"model": MODELS.get(call, "demo"), "messages": MESSAGES}
-            return "POST", "/v1/chat/completions", asked | ({"stream": True} if call in ("stream", "cancel") else {})
+            return "POST", "/v1/chat/completions", asked | ({"stream": True} if call in STREAMS else {})
 
 
 def outcome_of(call: str, status: int, text: str) -> str:
@@ -60,5 +64,21 @@ def text_of(line: str) -> str:
     """Return the text in a line of an event stream."""
     if not line.startswith("data: {"):
         return ""
-    delta = json.loads(line.removeprefix("data: "))["choices"][0]["delta"]
-    return str(delta.get("content", ""))
+    choices = json.loads(line.removeprefix("data: ")).get("choices")
+    return str(choices[0]["delta"].get("content", "")) if choices else ""
+
+
+def failure_of(line: str) -> str:
+    """Return the outcome that a line of an event stream means by itself: an error; empty for any other line."""
+    if not line.startswith("data: {"):
+        return ""
+    error = json.loads(line.removeprefix("data: ")).get("error")
+    return f"event {error['code']}" if error else ""
+
+
+def outcome_of_stream(call: str, text: str, failure: str) -> str:
+    """Return the outcome of a call that asked for a stream, by its text and an error in it."""
+    if failure:
+        return failure
+    assert text == (TEXT[:4] if call == "cancel" else TEXT)
+    return WORKS

@@ -11,19 +11,20 @@ import pytest
 from websockets.sync.client import ClientConnection
 
 from benchmarks.processes import running
-from gateway.api.v1alpha1 import KEY, LABEL, LABEL_VALUE, Backend, Cors, RouteDocument
+from gateway.api.v1alpha1 import KEY, LABEL, LABEL_VALUE, Backend, Cors, KeepAlive, RouteDocument
 from tests.clients.chromium import running_browser
 from tests.clients.model_server import ModelServer
 from tools.ports import free_port
 
 LOCAL: Final = Backend(id="local", service="local", port=80, weight=100)
+EARLY: Final = KeepAlive(after=0.2, before_head=True)
 REMOTE: Final = Backend(id="remote", host="remote.example", port=80)
 
 
 @dataclass(frozen=True)
 class Place:
     """Gateway with the models `demo`, `fallen`, whose local server is gone, `empty` without a backend, `open`,
-    and `away`, which is remote.
+    `away`, which is remote, and `slow` and `late`, whose server waits until the client has got comments.
 
     Websites of the server's own origin may use all of them, and those of every origin may use `open` by path.
     """
@@ -68,12 +69,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         RouteDocument(name="fallen", backends=(gone, REMOTE)),
         RouteDocument(name="empty", backends=(LOCAL.model_copy(update={"weight": 0}),)),
         RouteDocument(name="away", backends=(REMOTE.model_copy(update={"weight": 100}),)),
+        RouteDocument(name="slow", backends=(LOCAL,), keep_alive=EARLY),
+        RouteDocument(name="late", backends=(LOCAL,), keep_alive=EARLY),
         RouteDocument(name="open", backends=(LOCAL,), cors=Cors(origins=("*",))),
     ):
         (routes / f"{document.name}.yaml").write_text(config_map(document))
     with ExitStack() as stack:
         server = stack.enter_context(ModelServer().running())
         port, admin = free_port(), free_port()
+        server.admin = admin
         config = folder / "config.yaml"
         config.write_text(
             "namespaces: default\ngateway:\n  timeouts: {localConnectSeconds: 30, connectSeconds: 30}\n"

@@ -1,9 +1,12 @@
 // Calls with fetch, for Node and for browsers.
 export const CALLS = [
   'chat', 'stream', 'qualified', 'embeddings', 'transcription', 'list', 'retrieve', 'namespaced', 'cancel', 'unknown',
-  'none', 'failover',
+  'none', 'failover', 'silence', 'late',
 ];
-export const MODELS = { qualified: 'default/demo', unknown: 'missing', none: 'empty', failover: 'fallen' };
+export const STREAMS = ['stream', 'cancel', 'silence', 'late'];
+export const MODELS = {
+  qualified: 'default/demo', unknown: 'missing', none: 'empty', failover: 'fallen', silence: 'slow', late: 'late',
+};
 export const MESSAGES = [{ role: 'user', content: 'hello' }];
 const SPEECH = new Uint8Array([...'RIFF\x00\xff\r\n--model'].map((one) => one.charCodeAt(0)));
 const TEXT = 'You said: hello';
@@ -18,7 +21,7 @@ export function asked(call) {
   if (call === 'namespaced') return ['GET', `/v1/models/${encodeURIComponent('default/demo')}`];
   if (call === 'transcription') return ['POST', '/v1/audio/transcriptions', transcription()];
   if (call === 'embeddings') return ['POST', '/v1/embeddings', { model: 'demo', input: ['a', 'b'] }];
-  const stream = call === 'stream' || call === 'cancel';
+  const stream = STREAMS.includes(call);
   const whole = { model: MODELS[call] ?? 'demo', messages: MESSAGES };
   return ['POST', '/v1/chat/completions', stream ? { ...whole, stream } : whole];
 }
@@ -54,7 +57,9 @@ export async function events(call, body, cancel) {
       const lines = rest.split('\n');
       rest = lines.pop();
       for (const line of lines) {
-        if (line.startsWith('data: {')) all += JSON.parse(line.slice(6)).choices[0].delta.content ?? '';
+        const event = line.startsWith('data: {') ? JSON.parse(line.slice(6)) : {};
+        if (event.error) return `event ${event.error.code}`;
+        all += event.choices?.[0].delta.content ?? '';
         if (call === 'cancel' && all) {
           equal(all, TEXT.slice(0, 4));
           cancel.abort();
@@ -81,7 +86,7 @@ export function withFetch(fetch, base) {
   return async (call, name) => {
     const cancel = new AbortController();
     const response = await fetch(...options(base, call, name, cancel));
-    if (call === 'stream' || call === 'cancel') return events(call, response.body, cancel);
+    if (STREAMS.includes(call)) return events(call, response.body, cancel);
     return whole(call, response.status, await response.json());
   };
 }

@@ -6,6 +6,7 @@ It listens on two ports, one for each backend of a route, and on both it serves 
 import asyncio
 import gzip
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,11 @@ PIECES: Final = ("You ", "said: ", "hello")
 TEXT: Final = "".join(PIECES)
 _PAUSE: Final = 0.05
 """Seconds between two events of a stream that never ends."""
+_TOO_MANY: Final = (
+    b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\ncontent-length: 63\r\n\r\n"
+    b'{"error": {"message": "slow down", "code": "rate_limited"}}    '
+)
+"""Response of a server that has no room."""
 _HOP_BY_HOP: Final = ("connection", "upgrade", "http2-settings", "keep-alive", "te", "proxy-connection")
 
 
@@ -72,6 +78,8 @@ class ModelServer:
     def __init__(self) -> None:
         self.ports: dict[str, int] = {}
         """Ports by the name of the backend."""
+        self.admin = 0
+        """Port for administrators of the gateway in front."""
         self._recorded: dict[str, list[Recorded]] = {}
         self._loop = asyncio.new_event_loop()
 
@@ -143,16 +151,41 @@ class ModelServer:
             await reader.read(1024)  # the client's close frame
             return False
         asked = json.loads(body) if body and "json" in fields.get("content-type", "") else {}
+        if asked.get("model") in ("slow", "late"):
+            await self._commented(asked["model"])
+        if asked.get("model") == "late":
+            writer.write(_TOO_MANY)
+            await writer.drain()
+            return True
         if asked.get("stream") or url.path.endswith("/events"):
-            return await self._stream(recorded, writer, url.path, endless=case.endswith("/cancel"))
+            silent = asked.get("model") == "slow"
+            return await self._stream(recorded, writer, url.path, endless=case.endswith("/cancel"), silent=silent)
         writer.write(_whole(method, url.path, asked, fields))
         await writer.drain()
         return True
 
-    async def _stream(self, recorded: Recorded, writer: asyncio.StreamWriter, path: str, *, endless: bool) -> bool:
+    async def _commented(self, model: str) -> None:
+        """Wait until the gateway has sent one more comment to the client of a model, which its metrics count."""
+        before = await self._comments(model)
+        while await self._comments(model) == before:
+            await asyncio.sleep(_PAUSE)
+
+    async def _comments(self, model: str) -> float:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.admin)
+        writer.write(b"GET /metrics HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n")
+        page = (await reader.read()).decode()
+        writer.close()
+        found = re.search(rf'^beamlit_gateway_keep_alives_total{{.*model="{model}".*}} (\S+)$', page, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    async def _stream(
+        self, recorded: Recorded, writer: asyncio.StreamWriter, path: str, *, endless: bool, silent: bool
+    ) -> bool:
         head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
         events = _anthropic_events() if path.endswith("/messages") else _openai_events()
         writer.write(head)
+        if silent:
+            await self._commented("slow")
         try:
             for number, event in enumerate(events):
                 writer.write(b"%x\r\n%b\r\n" % (len(event), event))

@@ -306,6 +306,7 @@ ACCEPTED: Final = {
             "serviceName": "front",
             "localModel": "llama",
             "timeouts": {"connectSeconds": 0.5, "firstByteSeconds": 600, "firstTokenSeconds": 9, "idleSeconds": 1.5},
+            "keepAlive": {"afterSeconds": 0, "beforeHead": False},
             "retry": {"failover": False},
             "bodyLimitBytes": 0,
         },

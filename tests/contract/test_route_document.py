@@ -99,6 +99,9 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
                 "timeouts": st.fixed_dictionaries(
                     {}, optional=dict.fromkeys(("connect", "firstByte", "firstToken", "idle"), seconds)
                 ),
+                "keepAlive": st.fixed_dictionaries(
+                    {}, optional={"after": seconds | st.just(0), "beforeHead": st.none() | st.booleans()}
+                ),
                 "limits": st.fixed_dictionaries({}, optional={"bodyBytes": st.none() | st.integers(0, 2**40)}),
                 "affinity": st.fixed_dictionaries(
                     {}, optional={"type": st.sampled_from(["none", "conversation", "prefix"]), "header": header_names}
@@ -388,6 +391,8 @@ def test_k_08_every_byte_in_a_field(byte: int) -> None:
         {"timeouts": {"firstByte": 864001}},
         {"timeouts": {"connect": 0}},
         {"timeouts": {"idle": 1e400}},
+        {"keepAlive": {"after": -1}},
+        {"keepAlive": {"after": 86401}},
         {"limits": {"bodyBytes": -1}},
         {"queue": {"size": 10**9}},
         {"queue": {"wait": -1}},

@@ -174,6 +174,7 @@ GATEWAY: Final[Json] = {
     "forwardHeaders": ["x-user-id"],
     "forwarded": "none",
     "timeouts": {"connectSeconds": 1, "firstByteSeconds": 2, "firstTokenSeconds": 4, "idleSeconds": 3},
+    "keepAlive": {"afterSeconds": 15, "beforeHead": True},
     "retry": {"failover": True},
     "bodyLimitBytes": 1000,
     "statefulPaths": "refuse",

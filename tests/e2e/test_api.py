@@ -127,6 +127,7 @@ FULL: Final = {
                 "firstTokenSeconds": 0.5,
                 "idleSeconds": 1,
             },
+            "keepAlive": {"afterSeconds": 0.5, "beforeHead": True},
             "retry": {"failover": False},
             "bodyLimitBytes": 0,
             "statefulPaths": "remote",

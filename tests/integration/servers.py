@@ -205,6 +205,12 @@ class RecordingExchange:
     def respond(self, head: ResponseHead, *, close: bool = False) -> None:
         """Not used here."""
 
+    def begin(self, head: ResponseHead) -> None:
+        """Not used here."""
+
+    def release_body(self) -> None:
+        """Not used here."""
+
     def reply(self, head: ResponseHead, body: bytes, *, close: bool = False) -> None:
         """Not used here."""
 
@@ -215,10 +221,17 @@ class RecordingExchange:
         self.writes += 1
         self.on_write(data)
 
+    def comment(self, data: bytes) -> bool:
+        """Send no comment."""
+        return False
+
     def end(self) -> None:
         """Record the end of the response."""
         assert not self.ended
         self.ended = True
+
+    def end_with(self, body: bytes) -> None:
+        """Not used here."""
 
     async def tunnel(self, fields: Fields, upstream: UpgradedConnection) -> str | None:
         """Not used here."""

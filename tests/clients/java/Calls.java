@@ -13,7 +13,9 @@ import java.util.Map;
 /** Makes every call with the HTTP client of Java as it is by default, and prints call and outcome of each. */
 public class Calls {
     private static final Map<String, String> MODELS =
-        Map.of("qualified", "default/demo", "unknown", "missing", "none", "empty", "failover", "fallen");
+        Map.of("qualified", "default/demo", "unknown", "missing", "none", "empty", "failover", "fallen", "silence", "slow",
+            "late", "late");
+    private static final List<String> STREAMS = List.of("stream", "cancel", "silence", "late");
     private static String base;
     private static String text;
 
@@ -22,7 +24,7 @@ public class Calls {
         text = arguments[1];
         HttpClient client = HttpClient.newHttpClient();
         for (String call : List.of("chat", "stream", "qualified", "embeddings", "list", "retrieve", "namespaced", "cancel",
-                "unknown", "none", "failover")) {
+                "unknown", "none", "failover", "silence", "late")) {
             String outcome;
             try {
                 outcome = made(client, call);
@@ -35,7 +37,7 @@ public class Calls {
     }
 
     private static String made(HttpClient client, String call) throws Exception {
-        if (call.equals("stream") || call.equals("cancel")) {
+        if (STREAMS.contains(call)) {
             return streamed(client, call);
         }
         HttpResponse<String> response = client.send(request(call), BodyHandlers.ofString());
@@ -59,6 +61,9 @@ public class Calls {
         try (BufferedReader lines =
                 new BufferedReader(new InputStreamReader(response.body(), StandardCharsets.UTF_8))) {
             for (String line = lines.readLine(); line != null; line = lines.readLine()) {
+                if (line.startsWith("data: {\"error\"")) {
+                    return "event " + line.replaceAll(".*\"code\":\\s*\"([a-z_]+)\".*", "$1");
+                }
                 int start = line.indexOf("\"content\": \"");
                 if (start >= 0) {
                     all.append(line, start + 12, line.indexOf('"', start + 12));
@@ -87,7 +92,7 @@ public class Calls {
         if (path.startsWith("/v1/models")) {
             return builder.build();
         }
-        String stream = call.equals("stream") || call.equals("cancel") ? ", \"stream\": true" : "";
+        String stream = STREAMS.contains(call) ? ", \"stream\": true" : "";
         String asked = call.equals("embeddings")
             ? "\"input\": [\"a\", \"b\"]" : "\"messages\": [{\"role\": \"user\", \"content\": \"hello\"}]" + stream;
         String body = "{\"model\": \"" + MODELS.getOrDefault(call, "demo") + "\", " + asked + "}";

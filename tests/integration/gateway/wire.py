@@ -350,6 +350,7 @@ async def gateway(
         model_keys=ModelKeys(secrets or NoSecrets()),
         rules=rules,
         tracer=tracer,
+        sweep_seconds=0.05,
     )
     store.subscribe(proxy.refresh)
     server = HttpServer(

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway import errors
 
@@ -125,3 +127,55 @@ def test_the_last_event_of_a_broken_stream(tail: bytes, plain: bytes, named: byt
     """An event that was cut becomes part of the error event, which has a name then, and else where it is asked for."""
     assert errors.last_event(tail, b"{}") == plain
     assert errors.last_event(tail, b"{}", named=True) == named
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "message", "code", "kind"),
+    [
+        (429, b'{"error": {"message": "slow", "code": "limit"}}', "status 429: slow", "limit", "rate_limit_error"),
+        (503, b'{"message": "full", "code": 503}', "status 503: full", "503", "server_error"),
+        (422, b'{"detail": "no model"}', "status 422: no model", "422", "invalid_request_error"),
+        (422, b'{"detail": [{"loc": ["body"]}]}', "status 422.", "422", "invalid_request_error"),
+        (404, b'{"error": "not here"}', "status 404: not here", "404", "invalid_request_error"),
+        (500, b'{"error": {"message": "cut off', "status 500.", "500", "server_error"),
+        (500, b"[1]", "status 500.", "500", "server_error"),
+        (302, b"", "status 302, but with no events that can be read.", "bad_response", "server_error"),
+        (200, b'{"error": "x"}', "status 200, but with no events that can be read.", "bad_response", "server_error"),
+    ],
+)
+def test_an_error_that_comes_too_late_for_its_status(
+    status: int, content: bytes, message: str, code: str, kind: str
+) -> None:
+    """The error for a late response has its status and message, and the code where the backend has one."""
+    error = orjson.loads(errors.late_body(status, content, "id", b"/v1/chat/completions"))["error"]
+    assert error == {
+        "message": f"The model's backend responded with {message}",
+        "type": kind,
+        "code": code,
+        "param": None,
+        "request_id": "id",
+    }
+    anthropic = orjson.loads(errors.late_body(status, content, "id", b"/v1/messages"))
+    assert anthropic["error"]["message"] == error["message"]
+    assert anthropic["error"]["type"] in KINDS
+    assert anthropic["error"]["details"] == {"error_code": code}
+
+
+@given(
+    st.integers(100, 599),
+    st.binary(max_size=60)
+    | st.builds(
+        lambda word, text: orjson.dumps({"error": {word: text}}),
+        st.sampled_from(["message", "detail", "code"]),
+        st.text() | st.none() | st.integers(0, 9) | st.text("x\n", min_size=1500, max_size=1600),
+    ),
+    st.sampled_from([b"/v1/messages", b"/v1/responses"]),
+)
+@settings(max_examples=60)
+def test_whatever_a_late_response_says_the_error_is_one_short_line(status: int, content: bytes, target: bytes) -> None:
+    """Any late response becomes one line of JSON of bounded size, which an event can hold."""
+    body = errors.late_body(status, content, "id", target)
+    assert len(body) < 16000
+    assert b"\n" not in body
+    assert b"\r" not in body
+    assert len(orjson.loads(body)["error"]["message"]) < 1100

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.backends import failover
-from gateway.http.event_stream import EVENT_BYTES, FirstEvent, is_event_stream, is_readable
+from gateway.http.event_stream import EVENT_BYTES, FirstEvent, can_go_on, is_event_stream, is_readable
 from gateway.http.exchange import ResponseHead
 
 
@@ -114,3 +114,23 @@ def test_an_error_behind_comments_is_found() -> None:
     event = first_event(b": keep-alive\n\n: keep-alive\n\n", b'data: {"error": {"code": 503}}\n\n')
     assert event is not None
     assert failover.error_status(event) == 503
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "length", "coding", "goes_on"),
+    [
+        (200, b"text/event-stream", None, None, True),
+        (200, b"Text/Event-Stream;charset=utf-8", 9, None, True),
+        (200, b"text/event-stream", None, b"gzip", False),
+        (201, b"text/event-stream", None, None, False),
+        (200, b"application/json", None, None, False),
+        (200, None, None, None, False),
+    ],
+)
+def test_what_may_follow_events(
+    status: int, kind: bytes | None, length: int | None, coding: bytes | None, goes_on: bool
+) -> None:
+    """Only a body of events without content coding may follow what the client has got, of known length or not."""
+    fields = ((b"content-type", kind), (b"content-encoding", coding))
+    present = tuple((name, value) for name, value in fields if value is not None)
+    assert can_go_on(ResponseHead(status, b"", present, length)) is goes_on

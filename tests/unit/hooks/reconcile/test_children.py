@@ -168,6 +168,7 @@ def test_a_whole_document() -> None:
                 {"name": "lora-a", "localModel": "lora-a"},
             ],
             "timeouts": {"connectSeconds": 1, "firstByteSeconds": 2, "firstTokenSeconds": 2.5, "idleSeconds": 3.5},
+            "keepAlive": {"afterSeconds": 0, "beforeHead": True},
             "bodyLimitBytes": 0,
             "retry": {"causes": ["503", "firstTokenTimeout", "firstByteTimeout", "503"], "bodyBytes": 0},
             "breaker": {"consecutiveFailures": 1, "errorPercentage": 50, "minimumRequests": 9, "openSeconds": 3},
@@ -227,6 +228,7 @@ def test_a_whole_document() -> None:
         "breaker": {"consecutiveFailures": 1, "minimum": 9, "open": 3.0},
         "queue": {"size": 7, "wait": 2.0},
         "timeouts": {"connect": 1.0, "firstByte": 2.0, "firstToken": 2.5, "idle": 3.5},
+        "keepAlive": {"after": 0.0, "beforeHead": True},
         "limits": {"bodyBytes": 0},
         "cors": {
             "origins": ["https://a.example", "https://b.example"],
